@@ -1,0 +1,1 @@
+//! Nothing: depending on ringmux with its feature `cli` is all that this package does.

@@ -1,0 +1,5 @@
+//! Many independent message streams over one connection, on io_uring.
+
+mod frame;
+mod queue;
+mod sync;
