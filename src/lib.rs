@@ -1,5 +1,8 @@
 //! Many independent message streams over one connection, on io_uring.
 
+#[allow(dead_code, unused_imports)] // Used by the layers above, as they arrive.
 mod frame;
 mod queue;
 mod sync;
+
+pub use frame::{FrameError, Kind as FrameKind, Role, StreamId, codes};

@@ -1,0 +1,145 @@
+//! The eight bytes before every payload, and what can be judged from them alone.
+
+use super::error::FrameError;
+use super::id::StreamId;
+use super::kind::{Kind, Place, flag};
+use super::settings::ENTRY_LEN;
+
+/// Bytes of a header.
+pub(crate) const HEADER_LEN: usize = 8;
+
+/// The longest payload that the length field can announce. What is accepted is far less, see [`check`].
+pub(crate) const MAX_LENGTH: u32 = 0x00FF_FFFF;
+
+/// A header as it is on the wire: four numbers that nobody has judged yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Header {
+    /// Bytes of payload, at most [`MAX_LENGTH`].
+    pub(crate) length: u32,
+    /// Number of the kind, below 16.
+    pub(crate) kind: u8,
+    /// Flags, below 16; their meaning depends on the kind.
+    pub(crate) flags: u8,
+    /// 0 for the session.
+    pub(crate) stream: u32,
+}
+
+impl Header {
+    /// Reads a header; every eight bytes are one.
+    #[inline]
+    pub(crate) const fn decode(bytes: [u8; HEADER_LEN]) -> Self {
+        let [l0, l1, l2, kind_flags, s0, s1, s2, s3] = bytes;
+        Self {
+            length: u32::from_le_bytes([l0, l1, l2, 0]),
+            kind: kind_flags >> 4,
+            flags: kind_flags & 0x0F,
+            stream: u32::from_le_bytes([s0, s1, s2, s3]),
+        }
+    }
+
+    /// Writes a header. A field wider than its place is a mistake of the caller and is cut, so that it cannot change
+    /// its neighbour.
+    #[inline]
+    pub(crate) const fn encode(self) -> [u8; HEADER_LEN] {
+        debug_assert!(self.length <= MAX_LENGTH && self.kind <= 0x0F && self.flags <= 0x0F);
+        let [l0, l1, l2, _] = self.length.to_le_bytes();
+        let [s0, s1, s2, s3] = self.stream.to_le_bytes();
+        let kind_flags = (self.kind << 4) | (self.flags & 0x0F);
+        [l0, l1, l2, kind_flags, s0, s1, s2, s3]
+    }
+
+    /// The stream, or `None` for the session.
+    #[inline]
+    pub(crate) const fn stream_id(self) -> Option<StreamId> {
+        StreamId::new(self.stream)
+    }
+
+    /// The stream of a kind that must have one.
+    #[inline]
+    pub(super) fn require_stream(self) -> Result<StreamId, FrameError> {
+        self.stream_id().ok_or(FrameError::StreamRequired {
+            kind: Kind::from_bits(self.kind),
+        })
+    }
+
+    #[inline]
+    pub(super) const fn has(self, flag: u8) -> bool {
+        self.flags & flag != 0
+    }
+}
+
+/// Judges everything that a header alone can show, before its payload has arrived or memory was spent on it, and tells
+/// the kind. The length comes first.
+///
+/// `max_frame` is what *this* side allows its peer (at least the floor): it bounds DATA and the kinds that this version
+/// does not know. The other kinds have bounds of their own below every floor. Of the kinds it does not know only the
+/// length is judged.
+///
+/// # Errors
+///
+/// The first rule that the header breaks.
+#[inline]
+pub(crate) fn check(header: Header, max_frame: u32) -> Result<Kind, FrameError> {
+    let kind = Kind::from_bits(header.kind);
+    let rule = kind.rule();
+    let limit = rule.longest.min(max_frame);
+    let place_is_right = match rule.place {
+        Place::Stream => header.stream != 0,
+        Place::Session => header.stream == 0,
+        Place::Any => true,
+    };
+    let shape_is_right = match kind {
+        Kind::Data => header.length > 0 || header.flags != 0,
+        Kind::Settings => header.length.is_multiple_of(ENTRY_LEN),
+        Kind::Window => header.stream == 0 || !header.has(flag::STREAMS),
+        _ => true,
+    };
+    let right = header.length <= limit
+        && header.length >= rule.shortest
+        && header.flags & !rule.flags == 0
+        && place_is_right
+        && shape_is_right;
+    if right {
+        Ok(kind)
+    } else {
+        Err(explain(header, kind, limit))
+    }
+}
+
+/// Names the rule that [`check`] found broken.
+#[cold]
+fn explain(header: Header, kind: Kind, limit: u32) -> FrameError {
+    let rule = kind.rule();
+    let Header {
+        length,
+        flags,
+        stream,
+        ..
+    } = header;
+    if length > limit {
+        FrameError::TooLong {
+            kind,
+            length,
+            limit,
+        }
+    } else if length < rule.shortest {
+        FrameError::TooShort {
+            kind,
+            length,
+            least: rule.shortest,
+        }
+    } else if flags & !rule.flags != 0 {
+        FrameError::UnknownFlags {
+            kind,
+            flags: flags & !rule.flags,
+        }
+    } else {
+        match (rule.place, StreamId::new(stream)) {
+            (Place::Stream, None) => FrameError::StreamRequired { kind },
+            (Place::Session, Some(stream)) => FrameError::SessionOnly { kind, stream },
+            (_, Some(stream)) if kind == Kind::Window => FrameError::StreamsOnStream { stream },
+            (_, Some(stream)) => FrameError::EmptyData { stream },
+            (_, None) => FrameError::SettingsLength { length },
+        }
+    }
+}

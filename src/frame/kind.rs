@@ -1,0 +1,177 @@
+//! The kinds of frame, and for each the rules that its header alone can break.
+
+use std::fmt;
+
+use super::block::{MAX_META_BLOCK, MAX_OPEN_BLOCK};
+use super::control::{CANCEL_LEN, PING_LEN, WINDOW_LEN};
+use super::failure::{ERROR_FIXED_LEN, MAX_ERROR_LEN};
+use super::goaway::{GOAWAY_FIXED_LEN, MAX_GOAWAY_LEN};
+use super::header::MAX_LENGTH;
+use super::settings::{MAX_SETTINGS_LEN, Settings};
+
+/// The kind of a frame of the native wire, as named in errors.
+///
+/// # Examples
+///
+/// ```
+/// use ringmux::FrameKind;
+///
+/// assert_eq!(FrameKind::GoAway.to_string(), "GOAWAY");
+/// assert_eq!(FrameKind::Extension(12).to_string(), "extension 12");
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Kind {
+    /// A message, a piece of one, or the end of a direction.
+    Data,
+    /// The opening of a stream.
+    Open,
+    /// The end of a stream with an error, after what was sent before.
+    Error,
+    /// The end of a stream at once, or the wish that the peer stops sending.
+    Cancel,
+    /// A grant of credit.
+    Window,
+    /// A request for an echo, or the echo.
+    Ping,
+    /// The announcement that the session ends.
+    GoAway,
+    /// What one side allows the other, once and first.
+    Settings,
+    /// A block of metadata in order with the messages of a stream.
+    Meta,
+    /// A number (9 to 15) that this version gives no meaning; such frames are ignored.
+    Extension(u8),
+}
+
+impl Kind {
+    /// Reads the low four bits of `bits`.
+    #[inline]
+    pub(crate) const fn from_bits(bits: u8) -> Self {
+        match bits & 0x0F {
+            0 => Self::Data,
+            1 => Self::Open,
+            2 => Self::Error,
+            3 => Self::Cancel,
+            4 => Self::Window,
+            5 => Self::Ping,
+            6 => Self::GoAway,
+            7 => Self::Settings,
+            8 => Self::Meta,
+            number => Self::Extension(number),
+        }
+    }
+
+    /// The number on the wire, below 16.
+    #[inline]
+    pub(crate) const fn bits(self) -> u8 {
+        match self {
+            Self::Data => 0,
+            Self::Open => 1,
+            Self::Error => 2,
+            Self::Cancel => 3,
+            Self::Window => 4,
+            Self::Ping => 5,
+            Self::GoAway => 6,
+            Self::Settings => 7,
+            Self::Meta => 8,
+            Self::Extension(number) => number & 0x0F,
+        }
+    }
+
+    /// What a header of this kind may say.
+    #[inline]
+    pub(super) const fn rule(self) -> Rule {
+        match self {
+            Self::Data => Rule::new(Place::Stream, flag::END | flag::FIN, 0, MAX_LENGTH),
+            Self::Open => Rule::new(Place::Stream, flag::FIN, 0, MAX_OPEN_BLOCK),
+            Self::Error => Rule::new(Place::Stream, 0, ERROR_FIXED_LEN, MAX_ERROR_LEN),
+            Self::Cancel => Rule::new(Place::Stream, flag::STOP, CANCEL_LEN, CANCEL_LEN),
+            Self::Window => Rule::new(Place::Any, flag::STREAMS, WINDOW_LEN, WINDOW_LEN),
+            Self::Ping => Rule::new(Place::Session, flag::ACK, PING_LEN, PING_LEN),
+            Self::GoAway => Rule::new(Place::Session, flag::SOON, GOAWAY_FIXED_LEN, MAX_GOAWAY_LEN),
+            Self::Settings => Rule::new(Place::Session, 0, 0, MAX_SETTINGS_LEN),
+            Self::Meta => Rule::new(Place::Stream, flag::FIN, 0, MAX_META_BLOCK),
+            Self::Extension(_) => Rule::new(Place::Any, 0x0F, 0, MAX_LENGTH),
+        }
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Data => "DATA",
+            Self::Open => "OPEN",
+            Self::Error => "ERROR",
+            Self::Cancel => "CANCEL",
+            Self::Window => "WINDOW",
+            Self::Ping => "PING",
+            Self::GoAway => "GOAWAY",
+            Self::Settings => "SETTINGS",
+            Self::Meta => "META",
+            Self::Extension(number) => return write!(f, "extension {number}"),
+        })
+    }
+}
+
+/// Bits of the flags, by the name they have in their kind.
+pub(super) mod flag {
+    /// DATA, OPEN, META: the sender is done.
+    pub(crate) const FIN: u8 = 0x1;
+    /// DATA: a message is complete.
+    pub(crate) const END: u8 = 0x2;
+    /// CANCEL: only asks the peer to stop sending.
+    pub(crate) const STOP: u8 = 0x1;
+    /// WINDOW: the credit counts streams.
+    pub(crate) const STREAMS: u8 = 0x1;
+    /// PING: an answer.
+    pub(crate) const ACK: u8 = 0x1;
+    /// GOAWAY: phase one.
+    pub(crate) const SOON: u8 = 0x1;
+}
+
+/// Which `stream` a header may name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    /// 0 only.
+    Session,
+    /// 1 and above.
+    Stream,
+    /// Any.
+    Any,
+}
+
+/// What a header of one kind may say.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Rule {
+    pub(super) place: Place,
+    /// Flags with a meaning.
+    pub(super) flags: u8,
+    /// Bounds of the payload in bytes, both inclusive.
+    pub(super) shortest: u32,
+    pub(super) longest: u32,
+}
+
+impl Rule {
+    const fn new(place: Place, flags: u8, shortest: u32, longest: u32) -> Self {
+        Self {
+            place,
+            flags,
+            shortest,
+            longest,
+        }
+    }
+}
+
+// Only DATA and extensions depend on the negotiated frame size: every other kind fits the smallest one in any case.
+const _: () = {
+    let floor = Settings::FLOORS.max_frame;
+    assert!(MAX_OPEN_BLOCK <= floor);
+    assert!(MAX_META_BLOCK <= floor);
+    assert!(MAX_ERROR_LEN <= floor);
+    assert!(MAX_GOAWAY_LEN <= floor);
+    assert!(MAX_SETTINGS_LEN <= floor);
+    assert!(CANCEL_LEN <= floor);
+    assert!(WINDOW_LEN <= floor);
+    assert!(PING_LEN <= floor);
+};

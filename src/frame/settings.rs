@@ -1,0 +1,154 @@
+//! SETTINGS: what one side allows the other, told once and first.
+
+use bytes::BufMut;
+
+use super::error::FrameError;
+use super::header::{HEADER_LEN, Header};
+use super::kind::Kind;
+use super::read;
+
+/// Bytes of one entry: a `u16` id and a `u32` value.
+pub(super) const ENTRY_LEN: u32 = 2 + 4;
+
+/// The most entries a SETTINGS frame may have: room for ids to come, and a bound on the search for repeated ones.
+pub(crate) const MAX_SETTINGS_ENTRIES: u32 = 32;
+
+/// The longest payload of a SETTINGS.
+pub(super) const MAX_SETTINGS_LEN: u32 = MAX_SETTINGS_ENTRIES * ENTRY_LEN;
+
+/// The largest frame payload that may be agreed on, in bytes. It bounds how long one stream holds the connection.
+pub(crate) const MAX_FRAME_CEILING: u32 = 64 * 1024;
+
+/// The entries that [`Settings::put`] writes.
+const ENTRIES: u32 = 5;
+
+/// Bytes that [`Settings::put`] appends.
+pub(crate) const SETTINGS_FRAME_LEN: usize = HEADER_LEN + (ENTRIES * ENTRY_LEN) as usize;
+
+const _: () = {
+    assert!(ENTRIES <= MAX_SETTINGS_ENTRIES);
+    assert!(Settings::FLOORS.max_frame <= MAX_FRAME_CEILING);
+    assert!(Settings::FLOORS.stream_window <= Settings::FLOORS.session_window);
+    // A frame of the smallest size fits the smallest window, its fixed cost included.
+    assert!(super::cost(Settings::FLOORS.max_frame) <= Settings::FLOORS.stream_window as u64);
+};
+
+/// What the sender of a SETTINGS frame allows its peer. A value that a frame leaves out is at its floor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Settings {
+    /// Largest payload of a DATA frame, in bytes (id 1).
+    pub(crate) max_frame: u32,
+    /// Largest message, in bytes (id 2).
+    pub(crate) max_message: u32,
+    /// Credit that a new stream starts with, in bytes (id 3).
+    pub(crate) stream_window: u32,
+    /// Credit that the session starts with, in bytes (id 4).
+    pub(crate) session_window: u32,
+    /// Streams that the peer may open at first (id 5).
+    pub(crate) streams: u32,
+}
+
+impl Settings {
+    /// What is in force before the SETTINGS of the peer arrive. A value may only raise it.
+    pub(crate) const FLOORS: Self = Self {
+        max_frame: 16 * 1024,
+        max_message: 64 * 1024,
+        stream_window: 32 * 1024,
+        session_window: 256 * 1024,
+        streams: 16,
+    };
+
+    /// Judges every value against its floor and its ceiling.
+    ///
+    /// # Errors
+    ///
+    /// [`FrameError::SettingBelowFloor`] or [`FrameError::SettingAboveCeiling`] for the first value out of bounds.
+    pub(crate) fn validate(&self) -> Result<(), FrameError> {
+        // Writing a value to its own place judges it.
+        let mut judged = Self::FLOORS;
+        for (id, value) in self.entries() {
+            judged.set(id, value)?;
+        }
+        Ok(())
+    }
+
+    /// Appends a SETTINGS frame with all five values, which [`validate`](Self::validate) accepts.
+    pub(crate) fn put(&self, dst: &mut impl BufMut) {
+        debug_assert_eq!(self.validate(), Ok(()));
+        let header = Header {
+            length: ENTRIES.saturating_mul(ENTRY_LEN),
+            kind: Kind::Settings.bits(),
+            flags: 0,
+            stream: 0,
+        };
+        dst.put_slice(&header.encode());
+        for (id, value) in self.entries() {
+            dst.put_u16_le(id);
+            dst.put_u32_le(value);
+        }
+    }
+
+    /// Reads the payload of a SETTINGS frame. Ids without a meaning are ignored, but no id may come twice.
+    pub(super) fn parse(payload: &[u8]) -> Result<Self, FrameError> {
+        let length = read::saturate(payload.len());
+        let (entries, rest) = payload.as_chunks::<{ ENTRY_LEN as usize }>();
+        if !rest.is_empty() {
+            return Err(FrameError::SettingsLength { length });
+        }
+        if length > MAX_SETTINGS_LEN {
+            return Err(FrameError::TooLong {
+                kind: Kind::Settings,
+                length,
+                limit: MAX_SETTINGS_LEN,
+            });
+        }
+        let mut settings = Self::FLOORS;
+        for (index, entry) in entries.iter().enumerate() {
+            let (id, value) = split(*entry);
+            if entries.iter().take(index).any(|&seen| split(seen).0 == id) {
+                return Err(FrameError::SettingTwice { id });
+            }
+            settings.set(id, value)?;
+        }
+        Ok(settings)
+    }
+
+    const fn entries(&self) -> [(u16, u32); ENTRIES as usize] {
+        [
+            (1, self.max_frame),
+            (2, self.max_message),
+            (3, self.stream_window),
+            (4, self.session_window),
+            (5, self.streams),
+        ]
+    }
+
+    /// Sets the value of an id, if the id has a meaning and the value is within its bounds.
+    fn set(&mut self, id: u16, value: u32) -> Result<(), FrameError> {
+        const FLOORS: Settings = Settings::FLOORS;
+        let (place, floor, ceiling) = match id {
+            1 => (&mut self.max_frame, FLOORS.max_frame, MAX_FRAME_CEILING),
+            2 => (&mut self.max_message, FLOORS.max_message, u32::MAX),
+            3 => (&mut self.stream_window, FLOORS.stream_window, u32::MAX),
+            4 => (&mut self.session_window, FLOORS.session_window, u32::MAX),
+            5 => (&mut self.streams, FLOORS.streams, u32::MAX),
+            _ => return Ok(()),
+        };
+        if value < floor {
+            return Err(FrameError::SettingBelowFloor { id, value, floor });
+        }
+        if value > ceiling {
+            return Err(FrameError::SettingAboveCeiling { id, value, ceiling });
+        }
+        *place = value;
+        Ok(())
+    }
+}
+
+#[inline]
+fn split([i0, i1, v0, v1, v2, v3]: [u8; ENTRY_LEN as usize]) -> (u16, u32) {
+    (
+        u16::from_le_bytes([i0, i1]),
+        u32::from_le_bytes([v0, v1, v2, v3]),
+    )
+}
