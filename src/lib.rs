@@ -2,7 +2,9 @@
 
 #[allow(dead_code, unused_imports)] // Used by the layers above, as they arrive.
 mod frame;
+#[allow(dead_code, unused_imports)] // until the layers above use all of it
 mod queue;
+#[allow(unused_imports)] // as above
 mod sync;
 
 pub use frame::{FrameError, Kind as FrameKind, Role, StreamId, codes};

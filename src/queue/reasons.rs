@@ -1,0 +1,72 @@
+//! The word that says why a node wants the engine, and so whether it must be put on the ready list.
+//!
+//! It is a set of bits, not a counter: raising a reason twice before it is taken is raising it once.
+//!
+//! ```text
+//!        raise(a): 0 ──► a     true: the caller pushes the node
+//!        raise(b): a ──► a|b   false: it is on the list, or its pusher is about to push it
+//!        take():   a|b ──► 0   the engine, after the list has handed the node out, before it looks at the rings
+//! ```
+//! # Invariant
+//! A node whose word is not zero is on the ready list, or the thread that turned the word is about to push it, or the list is
+//! closed. So a node is on the list at most once.
+//!
+//! Nothing is lost: a raise comes before a take or after it. If before, the take acquires what was done before the raise (ring
+//! publications too). If after, it found zero and the node is pushed again.
+//!
+//! # Progress
+//! Every operation is **wait-free**: one atomic instruction. (A thread stopped between its raise and its push delays this
+//! node only.)
+
+use crate::sync::{AtomicU32, Ordering};
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Reasons(AtomicU32);
+
+impl Reasons {
+    pub(crate) fn new() -> Self {
+        Self(AtomicU32::new(0))
+    }
+
+    /// Adds `bits`, at least one. True if there were none: the caller must push the node.
+    #[inline]
+    #[must_use = "true obliges the caller to push the node"]
+    pub(crate) fn raise(&self, bits: u32) -> bool {
+        debug_assert!(bits != 0, "no reason");
+        // ORDERING: pairs with `take`, both ways; publishes what the caller did before (to the engine), and acquires that
+        // the list has let go of the node (from the engine), so that it may be pushed again. Raises that follow one
+        // another are RMWs: the take acquires from all of them.
+        self.0.fetch_or(bits, Ordering::AcqRel) == 0
+    }
+
+    /// Takes all reasons. The engine calls it after the list has handed the node out and before it looks at what the
+    /// reasons are about.
+    #[inline]
+    pub(crate) fn take(&self) -> u32 {
+        // ORDERING: pairs with `raise`, both ways; see there.
+        self.0.swap(0, Ordering::AcqRel)
+    }
+
+    /// The reasons as of now or a little ago, for assertions and reports.
+    pub(crate) fn peek(&self) -> u32 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+#[cfg(all(test, not(ringmux_loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_raise_that_finds_no_reason_obliges_to_push() {
+        let reasons = Reasons::new();
+        assert!(reasons.raise(1));
+        assert!(!reasons.raise(4));
+        assert!(!reasons.raise(1));
+        assert_eq!(reasons.peek(), 5);
+        assert_eq!(reasons.take(), 5);
+        assert_eq!(reasons.take(), 0);
+        assert!(reasons.raise(2));
+    }
+}

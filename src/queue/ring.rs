@@ -1,0 +1,247 @@
+//! A growable ring of variable-size records between one writer and one reader.
+//!
+//! A record is a tag, a "free of charge" bit and a payload, which is either copied into the ring or an owned [`Bytes`] whose
+//! handle lies there. The writer pushes any number of records and publishes them together; the reader walks ahead of what
+//! it has released, so it borrows a message of several pieces in place and releases them together.
+//!
+//! It is not a channel: it wakes no one, knows no end and no error, and refuses nothing. Whoever pushes asks
+//! [`Writer::has_room`] before.
+//!
+//! ```text
+//!        released             passed (leased)          published             unpublished
+//!   ┈──────────────────┬──────────────────────────┬───────────────────┬─────────────────────┬──┈
+//!                    head                     position              tail               writer's cursor
+//!                  (shared,                   (reader)             (shared,                (writer)
+//!               stored by reader)                              stored by writer)
+//! ```
+//!
+//! # Invariants
+//! 1. `head ≤ position ≤ tail ≤ writer's cursor`, in words, never decreasing.
+//! 2. Words from `head` to `tail` belong to the reader, all others of the newest segment to the writer. They change hands
+//!    by the Release store of `tail` (writer) or `head` (reader) and the Acquire load on the other side, and not otherwise.
+//! 3. The writer touches the newest segment only; older ones, which end in a LINK, belong to the reader, which frees them in
+//!    order. `Ring::oldest` is the segment in which `head` lies.
+//! 4. A header marked TAKEN owns nothing; a `Shared` header that is not marked owns one `Bytes`.
+//!
+//! # Progress
+//! No operation waits for the other side and none has a loop that the other side can prolong: all are **wait-free**, except
+//! for the allocator. In detail: pushes are bounded by the payload's length, and allocate only when the segment is too
+//! small; `publish`, `has_room`, `take` by a constant; `peek` and `advance` by the number of taken records they
+//! skip; `commit` by the number of records passed if one of them owns a `Bytes`, else by the segments left behind.
+//! In steady state (no segment too small) nothing is allocated, save what `take` allocates to copy an inline payload.
+//!
+//! # Memory
+//! Nothing until the first push, then [`FIRST_SEGMENT_BYTES`]. A segment doubles when the records not yet released do not
+//! fit. A record that costs weight takes fewer bytes of the ring than it weighs, so if every push of a record that is not
+//! free is preceded by `has_room(weight, limit)`, and with `m = max(limit, the heaviest record)`, the segments together stay
+//! under `20 m + FIRST_SEGMENT_BYTES`, even if the reader never comes. Records that are `free` are outside this bound, and
+//! so is their number the caller's to bound. The reader frees a segment when it has released all of it;
+//! [`Writer::shrink_if_idle`] gives the last one back too.
+
+mod reader;
+mod segment;
+mod words;
+mod writer;
+
+#[cfg(all(test, ringmux_loom))]
+mod loom_tests;
+#[cfg(all(test, not(ringmux_loom)))]
+mod tests;
+
+use crate::sync::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
+use bytes::Bytes;
+use segment::{Cursor, Segment};
+use std::ptr::NonNull;
+
+pub(crate) use reader::{Passed, Reader};
+pub(crate) use writer::Writer;
+
+/// What a record weighs beside the length of its payload, unless it is free.
+///
+/// It is the wire's charge for a DATA frame, so that a limit on weight bounds the number of records too.
+pub(crate) const RECORD_COST: u32 = 256;
+
+/// Size of the first segment, to which an idle ring returns.
+pub(crate) const FIRST_SEGMENT_BYTES: usize = 256;
+
+const FIRST_WORDS: u64 = FIRST_SEGMENT_BYTES as u64 / words::WORD_BYTES;
+
+const _: () = {
+    assert!(FIRST_WORDS.is_power_of_two());
+    // The memory bound above: header, padding to a word, and handle cost less than a record's weight.
+    assert!((1 + words::HANDLE_WORDS) * words::WORD_BYTES <= RECORD_COST as u64);
+    #[cfg(not(ringmux_loom))]
+    assert!(size_of::<Ring>() <= 128);
+};
+
+/// What a record with a payload of `len` bytes weighs.
+#[inline]
+pub(crate) const fn record_weight(len: usize, free: bool) -> u64 {
+    if free {
+        0
+    } else {
+        len as u64 + RECORD_COST as u64
+    }
+}
+
+/// A record in the ring, borrowed.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Record<'a> {
+    pub(crate) tag: u16,
+    pub(crate) free: bool,
+    pub(crate) payload: Payload<'a>,
+}
+
+impl Record<'_> {
+    #[inline]
+    pub(crate) fn weight(&self) -> u64 {
+        record_weight(self.payload.len(), self.free)
+    }
+}
+
+/// The payload of a [`Record`].
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Payload<'a> {
+    /// It lies in the ring.
+    Slice(&'a [u8]),
+    /// Its handle lies in the ring.
+    Shared(&'a Bytes),
+}
+
+impl<'a> Payload<'a> {
+    #[inline]
+    pub(crate) fn as_slice(&self) -> &'a [u8] {
+        match self {
+            Self::Slice(slice) => slice,
+            Self::Shared(bytes) => bytes,
+        }
+    }
+
+    #[inline]
+    pub(crate) fn len(&self) -> usize {
+        self.as_slice().len()
+    }
+
+    #[inline]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// A record moved out of the ring by [`Reader::take`].
+#[derive(Debug)]
+pub(crate) struct Taken {
+    pub(crate) tag: u16,
+    pub(crate) free: bool,
+    pub(crate) payload: Bytes,
+}
+
+/// Owns the memory in which a [`Ring`] lives, typically by reference count.
+///
+/// # Safety
+/// `ring` returns the same `Ring`, at the same address, each time during the whole life of the value, also after the value
+/// was moved or sent to another thread.
+pub(crate) unsafe trait RingOwner {
+    fn ring(&self) -> &Ring;
+}
+
+/// What the writer stores. Its own line, so that storing does not take the reader's line away.
+#[derive(Debug)]
+#[repr(align(64))]
+struct WriterLine {
+    /// Everything before is published.
+    tail: AtomicU64,
+    /// The writer's cursor, stored when it is dropped: what lies between `tail` and this was never published.
+    written: AtomicU64,
+    /// Which sides were claimed.
+    claimed: AtomicU32,
+}
+
+/// What the reader stores.
+#[derive(Debug)]
+#[repr(align(64))]
+struct ReaderLine {
+    /// Everything before is released.
+    head: AtomicU64,
+    /// Weight of the records released so far.
+    released: AtomicU64,
+    /// The segment in which `head` lies: set by the writer with the first push, from then on by the reader.
+    oldest: AtomicPtr<Segment>,
+}
+
+/// The part of the ring that both sides share: two cache lines and no heap until the first push.
+///
+/// Dropping it frees the segments and drops the owned payloads that are still inside, also those never published. (If the
+/// [`Writer`] was leaked, the unpublished payloads leak with it.)
+#[derive(Debug)]
+pub(crate) struct Ring {
+    writer: WriterLine,
+    reader: ReaderLine,
+}
+
+impl Ring {
+    const WRITER: u32 = 1;
+    const READER: u32 = 2;
+
+    pub(crate) fn new() -> Self {
+        Self {
+            writer: WriterLine {
+                tail: AtomicU64::new(0),
+                written: AtomicU64::new(0),
+                claimed: AtomicU32::new(0),
+            },
+            reader: ReaderLine {
+                head: AtomicU64::new(0),
+                released: AtomicU64::new(0),
+                oldest: AtomicPtr::new(std::ptr::null_mut()),
+            },
+        }
+    }
+
+    /// The weight of all records released so far, as of now or later.
+    #[inline]
+    pub(crate) fn released(&self) -> u64 {
+        // ORDERING: pairs with `Reader::commit`; publishes `head` too, which that stores first: a writer that sees room
+        // by weight also sees the words it was given back.
+        self.reader.released.load(Ordering::Acquire)
+    }
+
+    /// Whether `side` was free, and takes it. Relaxed: only the uniqueness of the claim matters, and whoever made the
+    /// ring visible to the caller has published its initial state.
+    fn claim(&self, side: u32) -> bool {
+        self.writer.claimed.fetch_or(side, Ordering::Relaxed) & side == 0
+    }
+}
+
+impl Drop for Ring {
+    fn drop(&mut self) {
+        // Relaxed throughout: `&mut self` means that the owner has ordered both sides before us.
+        let Some(oldest) = NonNull::new(self.reader.oldest.load(Ordering::Relaxed)) else {
+            return;
+        };
+        let tail = self.writer.tail.load(Ordering::Relaxed);
+        let end = tail.max(self.writer.written.load(Ordering::Relaxed));
+        let mut cursor = Cursor {
+            segment: oldest,
+            at: self.reader.head.load(Ordering::Relaxed),
+        };
+        while cursor.at != end {
+            // SAFETY: invariants 2 and 3: from `head`, which lies in `oldest`, up to `end` all was written.
+            let header = unsafe { cursor.header() };
+            if header.owns_handle() {
+                // SAFETY: no one else is left, and the header says that a handle is here.
+                drop(unsafe { cursor.take_handle(header) });
+            }
+            // SAFETY: the segments behind are alive until the loop below.
+            unsafe { cursor.step(header) };
+        }
+        let mut segment = Some(oldest);
+        while let Some(current) = segment {
+            // SAFETY: invariant 3: `oldest` and all that follow it are alive; each is freed once, below.
+            let next = unsafe { current.as_ref() }.next.load(Ordering::Relaxed);
+            // SAFETY: no cursor is left.
+            unsafe { Segment::free(current) };
+            segment = NonNull::new(next);
+        }
+    }
+}

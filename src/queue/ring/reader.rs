@@ -1,0 +1,314 @@
+//! The consuming side of the ring. Progress and invariants: see the parent module.
+
+use super::segment::{Cursor, Header, Kind, Segment};
+use super::{Payload, Record, Ring, RingOwner, Taken};
+use crate::sync::Ordering;
+use bytes::Bytes;
+use std::marker::PhantomData;
+use std::ptr::NonNull;
+
+/// Walks over published records and releases them in batches.
+///
+/// Dropping it releases nothing more: what it had not released is dropped with the ring.
+#[derive(Debug)]
+pub(crate) struct Reader<O: RingOwner> {
+    /// Where the walk is. None until something was published.
+    position: Option<Cursor>,
+    /// Everything before is released: what `Ring::head` holds. None until something was published.
+    committed: Option<Cursor>,
+    /// The last `tail` seen.
+    tail_seen: u64,
+    /// Weight of the records between `committed` and `position`.
+    passed_weight: u64,
+    /// How many of them own a `Bytes`, at most.
+    passed_handles: u64,
+    /// What `Ring::released` holds.
+    released: u64,
+    owner: O,
+}
+
+// SAFETY: the pointers in the cursors are to segments between `head` and `tail`, whose words and life are this side's
+// (invariants 2 and 3); payloads are `Send`. So moving the value moves access as `&mut` would.
+unsafe impl<O: RingOwner + Send> Send for Reader<O> {}
+// SAFETY: methods on `&self` only read records, which are `Sync` and change through `&mut self` only.
+unsafe impl<O: RingOwner + Sync> Sync for Reader<O> {}
+
+impl<O: RingOwner> Reader<O> {
+    /// Claims the consuming side, or returns None if it was claimed before. There is no way to give it back.
+    pub(crate) fn claim(owner: O) -> Option<Self> {
+        if !owner.ring().claim(Ring::READER) {
+            return None;
+        }
+        Some(Self {
+            position: None,
+            committed: None,
+            tail_seen: 0,
+            passed_weight: 0,
+            passed_handles: 0,
+            released: 0,
+            owner,
+        })
+    }
+
+    #[inline]
+    pub(crate) fn owner(&self) -> &O {
+        &self.owner
+    }
+
+    /// The record at the position, or None if nothing is published beyond.
+    ///
+    /// A None can be outdated as soon as it is returned; a record cannot.
+    #[inline]
+    pub(crate) fn peek(&mut self) -> Option<Record<'_>> {
+        let (cursor, header) = self.settle()?;
+        // SAFETY: `settle` found a record before `tail`; it is ours until `commit`, which needs `&mut self`.
+        Some(unsafe { cursor.record(header) })
+    }
+
+    /// Whether nothing is published beyond the position.
+    #[inline]
+    pub(crate) fn is_empty(&mut self) -> bool {
+        self.settle().is_none()
+    }
+
+    /// Passes over the record at the position; its memory stays as it is until [`Self::commit`]. False if there is none.
+    #[inline]
+    pub(crate) fn advance(&mut self) -> bool {
+        let Some((cursor, header)) = self.settle() else {
+            return false;
+        };
+        self.pass(cursor, header);
+        true
+    }
+
+    /// Passes over the record at the position, moving its payload out; one that lies in the ring is copied.
+    ///
+    /// The record does not come back by [`Self::rewind`]; its weight is released by the next [`Self::commit`].
+    pub(crate) fn take(&mut self) -> Option<Taken> {
+        let (cursor, header) = self.settle()?;
+        let payload = if header.owns_handle() {
+            // SAFETY: `settle` found the record before `tail`: it is ours, and `&mut self` says that no one borrows it.
+            unsafe { cursor.take_handle(header) }
+        } else {
+            // SAFETY: as above; the borrow ends with the copy.
+            let record = unsafe { cursor.record(header) };
+            let copy = Bytes::copy_from_slice(record.payload.as_slice());
+            // SAFETY: the segment is alive (invariant 3).
+            let words = &unsafe { cursor.segment() }.words;
+            // SAFETY: as above.
+            unsafe { words.write(cursor.at, header.taken().word()) };
+            copy
+        };
+        self.pass(cursor, header.taken());
+        Some(Taken {
+            tag: header.tag(),
+            free: header.is_free(),
+            payload,
+        })
+    }
+
+    /// Goes back to the last commit: what was passed, and not taken, comes again.
+    pub(crate) fn rewind(&mut self) {
+        self.position = self.committed;
+        self.passed_weight = 0;
+        self.passed_handles = 0;
+    }
+
+    /// The records between the last commit and the position, oldest first.
+    pub(crate) fn passed(&self) -> Passed<'_> {
+        Passed {
+            range: self.committed.zip(self.position),
+            lease: PhantomData,
+        }
+    }
+
+    /// Weight of the records passed and not released.
+    #[inline]
+    pub(crate) fn passed_weight(&self) -> u64 {
+        self.passed_weight
+    }
+
+    /// Releases everything passed: drops the payloads it owns, frees the segments left behind and gives words and weight
+    /// back to the writer. Returns the weight.
+    #[inline]
+    pub(crate) fn commit(&mut self) -> u64 {
+        let Some((from, to)) = self.committed.zip(self.position) else {
+            return 0;
+        };
+        if from.at == to.at {
+            return 0;
+        }
+        if self.passed_handles > 0 {
+            Self::drop_handles(from, to);
+        }
+        self.release(from, to)
+    }
+
+    /// The header of the record at the position, which is moved over padding, links and taken records to find it.
+    #[inline]
+    fn settle(&mut self) -> Option<(Cursor, Header)> {
+        let Some(mut cursor) = self.position else {
+            return self.attach().then(|| self.settle()).flatten();
+        };
+        loop {
+            if cursor.at == self.tail_seen {
+                // ORDERING: pairs with `Writer::publish`; publishes the words before `tail` and the links among them.
+                self.tail_seen = self.owner.ring().writer.tail.load(Ordering::Acquire);
+                if cursor.at == self.tail_seen {
+                    return None;
+                }
+            }
+            // SAFETY: invariants 1 to 3: before `tail` and not before `head`, so written, ours, and its segment alive.
+            let header = unsafe { cursor.header() };
+            if header.is_record() {
+                return Some((cursor, header));
+            }
+            cursor = self.skip(cursor, header);
+        }
+    }
+
+    /// Moves the position over something that is no record.
+    #[cold]
+    fn skip(&mut self, mut cursor: Cursor, header: Header) -> Cursor {
+        let untouched = self.committed.is_some_and(|from| from.at == cursor.at);
+        self.passed_weight += header.weight();
+        // SAFETY: what lies before `tail` happens-before this, and segments from `head` on are alive (invariant 3).
+        unsafe { cursor.step(header) };
+        self.position = Some(cursor);
+        if header.kind() == Kind::Link && untouched {
+            // Nothing is passed but the link: the segment behind is free at once. This is what takes back a big one.
+            self.commit();
+        }
+        cursor
+    }
+
+    /// Finds the first segment. False if nothing was ever published.
+    #[cold]
+    fn attach(&mut self) -> bool {
+        let ring = self.owner.ring();
+        // ORDERING: pairs with `Writer::publish`; publishes `oldest` and the words before `tail`.
+        self.tail_seen = ring.writer.tail.load(Ordering::Acquire);
+        if self.tail_seen == 0 {
+            return false;
+        }
+        let oldest = NonNull::new(ring.reader.oldest.load(Ordering::Relaxed));
+        let segment = oldest.expect("`oldest` is set before the first publication");
+        let start = Cursor { segment, at: 0 };
+        self.committed = Some(start);
+        self.position = Some(start);
+        true
+    }
+
+    #[inline]
+    fn pass(&mut self, mut cursor: Cursor, header: Header) {
+        self.passed_weight += header.weight();
+        self.passed_handles += u64::from(header.owns_handle());
+        // SAFETY: the segment is alive (invariant 3).
+        unsafe { cursor.pass(header) };
+        self.position = Some(cursor);
+    }
+
+    /// Drops the payloads owned by records from `from` to `to`. Each is marked before it is dropped, so that none is
+    /// dropped twice if one of them panics.
+    #[cold]
+    fn drop_handles(from: Cursor, to: Cursor) {
+        let mut cursor = from;
+        while cursor.at != to.at {
+            // SAFETY: `from` is `head` and `to` at most `tail`: ours by invariant 2.
+            let header = unsafe { cursor.header() };
+            if header.owns_handle() {
+                // SAFETY: as above, and `commit` has `&mut self`, so no one borrows the record.
+                drop(unsafe { cursor.take_handle(header) });
+            }
+            // SAFETY: what lies before `tail` happens-before this; the segments are freed later, by `release`.
+            unsafe { cursor.step(header) };
+        }
+    }
+
+    #[inline]
+    fn release(&mut self, from: Cursor, to: Cursor) -> u64 {
+        let weight = self.passed_weight;
+        self.committed = Some(to);
+        self.passed_weight = 0;
+        self.passed_handles = 0;
+        self.released += weight;
+        let line = &self.owner.ring().reader;
+        if from.segment != to.segment {
+            // Relaxed: from the first publication on only this side reads it, and then `Ring::drop`.
+            line.oldest.store(to.segment.as_ptr(), Ordering::Relaxed);
+        }
+        // ORDERING: pairs with `Writer::load_head`; publishes that we are done with the words before `head`.
+        line.head.store(to.at, Ordering::Release);
+        if weight > 0 {
+            // ORDERING: pairs with `Ring::released`; publishes the `head` that goes with this weight.
+            line.released.store(self.released, Ordering::Release);
+        }
+        if from.segment != to.segment {
+            Self::free_segments(from.segment, to.segment);
+        }
+        weight
+    }
+
+    /// Frees the segments from `from` up to `to`, which stays.
+    #[cold]
+    fn free_segments(from: NonNull<Segment>, to: NonNull<Segment>) {
+        let mut segment = from;
+        while segment != to {
+            // SAFETY: invariant 3: not yet freed, since segments are freed in order and each once.
+            let next = unsafe { segment.as_ref() }.next.load(Ordering::Relaxed);
+            // SAFETY: both cursors are in `to` or later, and the writer left this segment when it linked the next one.
+            unsafe { Segment::free(segment) };
+            segment = NonNull::new(next).expect("`to` is linked behind `from`");
+        }
+    }
+}
+
+/// Iterates over the records passed and not released. From [`Reader::passed`].
+#[derive(Debug, Clone)]
+pub(crate) struct Passed<'a> {
+    range: Option<(Cursor, Cursor)>,
+    lease: PhantomData<&'a [u8]>,
+}
+
+// SAFETY: it stands for shared borrows of the payloads, which are `Sync`.
+unsafe impl Send for Passed<'_> {}
+// SAFETY: as above.
+unsafe impl Sync for Passed<'_> {}
+
+impl<'a> Iterator for Passed<'a> {
+    type Item = Record<'a>;
+
+    fn next(&mut self) -> Option<Record<'a>> {
+        let (mut cursor, to) = self.range?;
+        while cursor.at != to.at {
+            // SAFETY: between `committed` and `position`: ours by invariant 2, and unchanged while the reader is borrowed.
+            let header = unsafe { cursor.header() };
+            let here = cursor;
+            // SAFETY: the segments passed are freed by `commit`, which cannot run while the reader is borrowed.
+            unsafe { cursor.step(header) };
+            self.range = Some((cursor, to));
+            if header.is_record() {
+                // SAFETY: as above.
+                return Some(unsafe { here.record(header) });
+            }
+        }
+        None
+    }
+}
+
+impl Passed<'_> {
+    /// Bytes of payload in the records left.
+    pub(crate) fn payload_len(&self) -> usize {
+        self.clone().map(|record| record.payload.len()).sum()
+    }
+}
+
+impl Payload<'_> {
+    /// The payload as a handle of its own: shared if it is one, else copied.
+    pub(crate) fn to_bytes(self) -> Bytes {
+        match self {
+            Self::Slice(slice) => Bytes::copy_from_slice(slice),
+            Self::Shared(bytes) => bytes.clone(),
+        }
+    }
+}

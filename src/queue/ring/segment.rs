@@ -1,0 +1,272 @@
+//! Segments, the header word of a record, and the cursor that walks over both.
+//!
+//! ```text
+//!   header word:  len u32 | tag u16 | kind u8 | flags u8          payload: len bytes, padded to 8
+//!
+//!   segment A (8 words)                    segment B (16 words)
+//!   ┌────┬───────┬────┬───────┬────┬────┐  ┌────┬──────────────┬───┈
+//!   │head│payload│head│payload│LINK│    │  │head│payload       │
+//!   └────┴───────┴────┴───────┴────┴────┘  └────┴──────────────┴───┈
+//!                              next ─────────►  starts at the next multiple of B's length
+//! ```
+//! Cursors count words and never decrease. One word after the newest record is always free: a LINK fits there whatever
+//! the reader does. A PAD covers the words before the end of the memory when a record does not fit there.
+//!
+//! Nothing here is synchronised: who may walk which words is said in the file that walks them (`writer`, `reader`).
+
+use super::words::{HANDLE_WORDS, Words, words_for};
+use super::{Payload, RECORD_COST, Record};
+use crate::sync::{AtomicPtr, Ordering};
+use bytes::Bytes;
+use std::ptr::NonNull;
+
+/// The memory behind some part of the ring's life.
+#[derive(Debug)]
+pub(super) struct Segment {
+    pub(super) words: Words,
+    /// The segment in which the ring goes on, set before the LINK is published.
+    pub(super) next: AtomicPtr<Self>,
+    /// Fails a model that leaks a segment.
+    #[cfg(ringmux_loom)]
+    _leak_check: loom::alloc::Track<()>,
+}
+
+impl Segment {
+    /// Allocates a segment, to be freed with [`Self::free`].
+    pub(super) fn alloc(words: u64) -> NonNull<Self> {
+        let segment = Box::new(Self {
+            words: Words::new(words),
+            next: AtomicPtr::new(std::ptr::null_mut()),
+            #[cfg(ringmux_loom)]
+            _leak_check: loom::alloc::Track::new(()),
+        });
+        NonNull::from(Box::leak(segment))
+    }
+
+    /// # Safety
+    /// `segment` came from [`Self::alloc`], and no one uses it any more.
+    pub(super) unsafe fn free(segment: NonNull<Self>) {
+        // SAFETY: it was leaked from a box by `alloc`; the caller is the last to hold it.
+        drop(unsafe { Box::from_raw(segment.as_ptr()) });
+    }
+}
+
+/// What a header stands before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// A payload copied into the ring.
+    Slice,
+    /// An owned `Bytes`.
+    Shared,
+    /// Nothing: skip to the end of the memory.
+    Pad,
+    /// The ring goes on in the next segment.
+    Link,
+}
+
+/// The first word of a record.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Header(u64);
+
+impl Header {
+    const TAG_SHIFT: u32 = 32;
+    const KIND_SHIFT: u32 = 48;
+    const FREE: u64 = 1 << 56;
+    const TAKEN: u64 = 1 << 57;
+
+    /// # Panics
+    /// If `len` does not fit 32 bits: the reader would read the ring out of step.
+    #[inline]
+    pub(super) fn new(kind: Kind, tag: u16, free: bool, len: usize) -> Self {
+        let len = u32::try_from(len).expect("a record is shorter than 4 GiB");
+        let kind = match kind {
+            Kind::Slice => 0,
+            Kind::Shared => 1,
+            Kind::Pad => 2,
+            Kind::Link => 3,
+        } << Self::KIND_SHIFT;
+        let free = if free { Self::FREE } else { 0 };
+        Self(u64::from(len) | u64::from(tag) << Self::TAG_SHIFT | kind | free)
+    }
+
+    #[inline]
+    pub(super) fn word(self) -> u64 {
+        self.0
+    }
+
+    /// The same header, saying that the payload was moved out.
+    #[inline]
+    pub(super) fn taken(self) -> Self {
+        Self(self.0 | Self::TAKEN)
+    }
+
+    #[inline]
+    pub(super) fn is_taken(self) -> bool {
+        self.0 & Self::TAKEN != 0
+    }
+
+    #[inline]
+    pub(super) fn kind(self) -> Kind {
+        match self.0 >> Self::KIND_SHIFT & 3 {
+            0 => Kind::Slice,
+            1 => Kind::Shared,
+            2 => Kind::Pad,
+            _ => Kind::Link,
+        }
+    }
+
+    /// Whether a payload is there.
+    #[inline]
+    pub(super) fn is_record(self) -> bool {
+        matches!(self.kind(), Kind::Slice | Kind::Shared) && !self.is_taken()
+    }
+
+    /// Whether a `Bytes` is there.
+    #[inline]
+    pub(super) fn owns_handle(self) -> bool {
+        self.kind() == Kind::Shared && !self.is_taken()
+    }
+
+    #[inline]
+    pub(super) fn len(self) -> u32 {
+        self.0 as u32
+    }
+
+    #[inline]
+    pub(super) fn tag(self) -> u16 {
+        (self.0 >> Self::TAG_SHIFT) as u16
+    }
+
+    #[inline]
+    pub(super) fn is_free(self) -> bool {
+        self.0 & Self::FREE != 0
+    }
+
+    /// What the record weighs; padding and links weigh nothing.
+    #[inline]
+    pub(super) fn weight(self) -> u64 {
+        match self.kind() {
+            Kind::Slice | Kind::Shared if !self.is_free() => {
+                u64::from(self.len()) + u64::from(RECORD_COST)
+            }
+            _ => 0,
+        }
+    }
+}
+
+/// A place in the ring: words passed since the beginning, and the segment in which the next one lies.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Cursor {
+    pub(super) segment: NonNull<Segment>,
+    pub(super) at: u64,
+}
+
+impl Cursor {
+    /// # Safety
+    /// The segment stays allocated during `'a`.
+    #[inline(always)]
+    pub(super) unsafe fn segment<'a>(self) -> &'a Segment {
+        // SAFETY: it came from `Segment::alloc` and is alive by the contract above; it is never borrowed mutably.
+        unsafe { self.segment.as_ref() }
+    }
+
+    /// # Safety
+    /// The segment is alive, a header was written here, and no one writes it now.
+    #[inline(always)]
+    pub(super) unsafe fn header(self) -> Header {
+        // SAFETY: alive by the contract above.
+        let segment = unsafe { self.segment() };
+        // SAFETY: written and unchanging by the contract above.
+        Header(unsafe { segment.words.read(self.at) })
+    }
+
+    /// Moves behind the record or padding that `header`, which lies here, stands before.
+    ///
+    /// # Safety
+    /// The segment is alive.
+    #[inline(always)]
+    pub(super) unsafe fn pass(&mut self, header: Header) {
+        self.at += match header.kind() {
+            Kind::Slice => 1 + words_for(u64::from(header.len())),
+            Kind::Shared => 1 + HANDLE_WORDS,
+            // SAFETY: alive by the contract above.
+            Kind::Pad => unsafe { self.segment() }.words.contiguous(self.at),
+            Kind::Link => 0,
+        };
+    }
+
+    /// Follows the LINK that lies here.
+    ///
+    /// # Safety
+    /// The segment is alive, and the LINK happens-before this call.
+    #[cold]
+    #[inline(never)]
+    pub(super) unsafe fn follow(&mut self) {
+        // SAFETY: alive by the contract above.
+        let next = unsafe { self.segment() }.next.load(Ordering::Relaxed);
+        let next = NonNull::new(next).expect("`next` is set before its LINK is written");
+        *self = Self {
+            segment: next,
+            at: self.at,
+        };
+        // SAFETY: reachable, hence not freed: segments are freed oldest first.
+        self.at = unsafe { self.segment() }.start_after(self.at);
+    }
+
+    /// Moves over whatever `header`, which lies here, says.
+    ///
+    /// # Safety
+    /// As for [`Self::follow`].
+    #[inline]
+    pub(super) unsafe fn step(&mut self, header: Header) {
+        if header.kind() == Kind::Link {
+            // SAFETY: the contract above.
+            unsafe { self.follow() }
+        } else {
+            // SAFETY: the contract above.
+            unsafe { self.pass(header) }
+        }
+    }
+
+    /// # Safety
+    /// `header` lies here and [`Header::is_record`]; during `'a` the segment stays alive and no one writes the record.
+    #[inline]
+    pub(super) unsafe fn record<'a>(self, header: Header) -> Record<'a> {
+        // SAFETY: alive by the contract above.
+        let words = &unsafe { self.segment() }.words;
+        let payload = if header.kind() == Kind::Shared {
+            // SAFETY: the kind says that a handle was written behind the header; unchanged by the contract above.
+            Payload::Shared(unsafe { words.handle(self.at + 1) })
+        } else {
+            // SAFETY: the header says how many bytes were written behind it; unchanged by the contract above.
+            Payload::Slice(unsafe { words.slice(self.at + 1, header.len() as usize) })
+        };
+        Record {
+            tag: header.tag(),
+            free: header.is_free(),
+            payload,
+        }
+    }
+
+    /// Moves the handle out, marking the record so that it is never moved out again.
+    ///
+    /// # Safety
+    /// `header` lies here and [`Header::owns_handle`]; the segment is alive and no one else touches the record.
+    #[inline]
+    pub(super) unsafe fn take_handle(self, header: Header) -> Bytes {
+        // SAFETY: alive by the contract above.
+        let words = &unsafe { self.segment() }.words;
+        // SAFETY: exclusive by the contract above.
+        unsafe { words.write(self.at, header.taken().word()) };
+        // SAFETY: the kind says that a handle is there, and the mark just written that this is the only time.
+        unsafe { words.take_handle(self.at + 1) }
+    }
+}
+
+impl Segment {
+    /// Where cursors go on when the ring moves to this segment from a LINK at `link`: the first index 0 after it.
+    #[inline]
+    pub(super) fn start_after(&self, link: u64) -> u64 {
+        (link + 1).next_multiple_of(self.words.len())
+    }
+}
