@@ -80,7 +80,7 @@ impl Header {
 /// The first rule that the header breaks.
 #[inline]
 pub(crate) fn check(header: Header, max_frame: u32) -> Result<Kind, FrameError> {
-    // One set of rules, compiled twice: with the kind known to be DATA most of them fold away.
+    // One set of rules, compiled twice: where the kind is known to be DATA most of them fold away.
     if header.kind == Kind::Data.bits() {
         judge(Kind::Data, header, max_frame)
     } else {
