@@ -13,19 +13,25 @@ pub(crate) const FRAME_COST: u64 = 256;
 /// Bytes of the total at the beginning of the first of several pieces.
 pub(crate) const TOTAL_LEN: usize = 4;
 
-const _: () = {
-    // A ring that has a slot for each FRAME_COST of window holds whatever the window admits.
-    assert!(FRAME_COST.is_power_of_two());
-    // One frame of the smallest agreed size always fits the smallest window.
-    assert!(16 * 1024 + FRAME_COST <= 32 * 1024);
-};
+// A window divided by it is a number of slots, and rings have a power of two of them.
+const _: () = assert!(FRAME_COST.is_power_of_two());
 
-/// The credit that a DATA frame takes from its stream and its session. A bare FIN takes none; that is for the caller to
-/// tell, who knows whether a message is unfinished.
+/// The credit that a frame with a payload of this length takes.
 #[inline]
 pub(crate) const fn cost(payload_len: u32) -> u64 {
-    // Widened first: the sum of two u32 cannot overflow a u64.
+    // Widened first: the sum of two u32 cannot overflow a u64, so this never saturates.
     (payload_len as u64).saturating_add(FRAME_COST)
+}
+
+/// The credit that a DATA frame takes from its stream and from its session: its [`cost`], or nothing if it is a bare FIN
+/// (empty and without END).
+#[inline]
+pub(crate) const fn data_cost(payload_len: u32, end: bool) -> u64 {
+    if payload_len == 0 && !end {
+        0
+    } else {
+        cost(payload_len)
+    }
 }
 
 /// The header of a DATA frame; the caller puts `length` bytes of payload behind it.

@@ -80,7 +80,20 @@ impl Header {
 /// The first rule that the header breaks.
 #[inline]
 pub(crate) fn check(header: Header, max_frame: u32) -> Result<Kind, FrameError> {
-    let kind = Kind::from_bits(header.kind);
+    // One set of rules, compiled twice: where the kind is known to be DATA most of them fold away.
+    if header.kind == Kind::Data.bits() {
+        judge(Kind::Data, header, max_frame)
+    } else {
+        check_rare(header, max_frame)
+    }
+}
+
+fn check_rare(header: Header, max_frame: u32) -> Result<Kind, FrameError> {
+    judge(Kind::from_bits(header.kind), header, max_frame)
+}
+
+#[inline(always)]
+fn judge(kind: Kind, header: Header, max_frame: u32) -> Result<Kind, FrameError> {
     let rule = kind.rule();
     let limit = rule.longest.min(max_frame);
     let place_is_right = match rule.place {
@@ -106,7 +119,7 @@ pub(crate) fn check(header: Header, max_frame: u32) -> Result<Kind, FrameError> 
     }
 }
 
-/// Names the rule that [`check`] found broken.
+/// Names the rule that [`judge`] found broken.
 #[cold]
 fn explain(header: Header, kind: Kind, limit: u32) -> FrameError {
     let rule = kind.rule();

@@ -48,7 +48,9 @@ pub(crate) use block::{MAX_META_BLOCK, MAX_OPEN_BLOCK, put_meta, put_open};
 pub(crate) use control::{
     CANCEL_FRAME_LEN, PING_FRAME_LEN, WINDOW_FRAME_LEN, put_cancel, put_ping, put_window,
 };
-pub(crate) use data::{FRAME_COST, TOTAL_LEN, cost, data_header, decode_total, encode_total};
+pub(crate) use data::{
+    FRAME_COST, TOTAL_LEN, cost, data_cost, data_header, decode_total, encode_total,
+};
 pub use error::FrameError;
 pub(crate) use failure::{MAX_ERROR_DETAILS, MAX_ERROR_MESSAGE, put_error};
 pub(crate) use goaway::{MAX_GOAWAY_DEBUG, put_goaway};
