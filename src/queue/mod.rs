@@ -18,3 +18,10 @@ pub(crate) mod ready;
 pub(crate) mod reasons;
 pub(crate) mod ring;
 pub(crate) mod waiters;
+
+pub(crate) use doorbell::Doorbell;
+pub(crate) use once::SetOnce;
+pub(crate) use ready::{Node, ReadyList, Taken as TakenNodes};
+pub(crate) use reasons::Reasons;
+pub(crate) use ring::{Passed, Payload, Reader, Ring, RingOwner, Writer, record_weight};
+pub(crate) use waiters::{Key as WaiterKey, WakerSet};

@@ -1,0 +1,203 @@
+//! What a session is allowed to use: validated numbers, each with a unit and a default.
+//!
+//! A [`Config`] is built once and shared by any number of sessions. It has no behaviour of its own.
+
+use std::time::Duration;
+
+const KIB: u32 = 1024;
+const MIB: u32 = 1024 * KIB;
+
+
+/// Limits and sizes of a session.
+///
+/// Sizes are bytes of payload plus 256 bytes for each frame, so that small messages are bounded as
+/// well as large ones.
+///
+/// # Examples
+/// ```
+/// use ringmux::Config;
+///
+/// let config = Config::builder().max_streams(1_000).max_message(64 * 1024).build()?;
+/// assert_eq!(config.max_streams(), 1_000);
+///
+/// let error = Config::builder().max_message(1).build().unwrap_err();
+/// assert!(error.to_string().contains("max_message"));
+/// # Ok::<(), ringmux::ConfigError>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    max_frame: u32,
+    max_message: u32,
+    stream_window: u32,
+    stream_window_max: u32,
+    session_window: u32,
+    session_window_max: u32,
+    max_streams: u32,
+    send_buffer: u32,
+    max_pending_opens: u32,
+    handshake_timeout: Duration,
+    message_timeout: Duration,
+    close_linger: Duration,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            max_frame: 16 * KIB,
+            max_message: 4 * MIB,
+            stream_window: 64 * KIB,
+            stream_window_max: MIB,
+            session_window: MIB,
+            session_window_max: 16 * MIB,
+            max_streams: 256,
+            send_buffer: 256 * KIB,
+            max_pending_opens: 1024,
+            handshake_timeout: Duration::from_secs(10),
+            message_timeout: Duration::from_secs(10),
+            close_linger: Duration::from_secs(1),
+        }
+    }
+}
+
+macro_rules! settings {
+    ($($(#[$doc:meta])* $name:ident: $type:ty),+ $(,)?) => {
+        impl Config {
+            /// A builder that starts from the defaults.
+            #[must_use]
+            pub fn builder() -> ConfigBuilder {
+                ConfigBuilder { config: Self::default() }
+            }
+
+            $($(#[$doc])* #[must_use] pub const fn $name(&self) -> $type { self.$name })+
+        }
+
+        impl ConfigBuilder {
+            $($(#[$doc])* #[must_use] pub const fn $name(mut self, value: $type) -> Self {
+                self.config.$name = value;
+                self
+            })+
+        }
+    };
+}
+
+settings! {
+    /// Largest payload of one frame that the peer may send, in bytes. 16 KiB (default) to 64 KiB.
+    max_frame: u32,
+    /// Largest message that the peer may send, in bytes. Default 4 MiB, at least 64 KiB.
+    max_message: u32,
+    /// Credit of a new stream: bytes that the peer may send before the application consumes.
+    /// Default 64 KiB, at least 32 KiB.
+    stream_window: u32,
+    /// Up to what a stream's window grows while the application drains it fast. Default 1 MiB.
+    stream_window_max: u32,
+    /// Credit of all streams of a session together, in bytes. Default 1 MiB, at least 256 KiB.
+    session_window: u32,
+    /// Up to what the session's window grows, in bytes. Default 16 MiB.
+    session_window_max: u32,
+    /// Streams that the peer may have open at once. Default 256, at least 16.
+    max_streams: u32,
+    /// Bytes that one stream may have queued for sending before `send` waits; one message of any
+    /// legal size is always admitted to an empty queue. Default 256 KiB, at least 4 KiB.
+    send_buffer: u32,
+    /// Calls of `open` that may wait for the peer's permission at once. Default 1024.
+    max_pending_opens: u32,
+    /// How long the peer may take to answer the opening of the connection. Default 10 s.
+    handshake_timeout: Duration,
+    /// How long a message larger than its stream's window may wait for memory or for its next
+    /// piece before the stream ends with a limit error. Default 10 s.
+    message_timeout: Duration,
+    /// How long `close` keeps sending what was queued before it. Default 1 s.
+    close_linger: Duration,
+}
+
+/// Builds a [`Config`]; [`build`](Self::build) checks it.
+#[derive(Clone, Debug)]
+#[must_use = "a builder does nothing until `build`"]
+pub struct ConfigBuilder {
+    config: Config,
+}
+
+impl ConfigBuilder {
+    /// Checks the numbers and their relations.
+    ///
+    /// # Errors
+    /// [`ConfigError`] names the first setting that is out of range, and the range.
+    pub fn build(self) -> Result<Config, ConfigError> {
+        let c = &self.config;
+        let ranges = [
+            ("max_frame", c.max_frame, 16 * KIB, 64 * KIB),
+            ("max_message", c.max_message, 64 * KIB, 1024 * MIB),
+            ("stream_window", c.stream_window, 32 * KIB, 64 * MIB),
+            ("stream_window_max", c.stream_window_max, c.stream_window, 64 * MIB),
+            ("session_window", c.session_window, 256 * KIB, 1024 * MIB),
+            ("session_window_max", c.session_window_max, c.session_window, 1024 * MIB),
+            ("max_streams", c.max_streams, 16, 1 << 24),
+            ("send_buffer", c.send_buffer, 4 * KIB, 64 * MIB),
+            ("max_pending_opens", c.max_pending_opens, 1, 1 << 24),
+        ];
+        for (setting, value, min, max) in ranges {
+            if !(min..=max).contains(&value) {
+                return Err(ConfigError::OutOfRange { setting, value, min, max });
+            }
+        }
+        let waits = [
+            ("handshake_timeout", c.handshake_timeout),
+            ("message_timeout", c.message_timeout),
+            ("close_linger", c.close_linger),
+        ];
+        for (setting, value) in waits {
+            if value.is_zero() || value > Duration::from_secs(3600) {
+                return Err(ConfigError::WaitOutOfRange { setting, value });
+            }
+        }
+        Ok(self.config)
+    }
+}
+
+/// A setting is outside its range.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// A size or a count.
+    #[error("{setting} is {value}, must be from {min} to {max}")]
+    OutOfRange {
+        /// The builder's method.
+        setting: &'static str,
+        /// What it was given.
+        value: u32,
+        /// The smallest value accepted.
+        min: u32,
+        /// The largest value accepted.
+        max: u32,
+    },
+    /// A duration.
+    #[error("{setting} is {value:?}, must be more than 0 and at most one hour")]
+    WaitOutOfRange {
+        /// The builder's method.
+        setting: &'static str,
+        /// What it was given.
+        value: Duration,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_are_valid() {
+        assert_eq!(Config::builder().build(), Ok(Config::default()));
+    }
+
+    #[test]
+    fn a_window_that_starts_above_its_maximum_is_refused_by_name() {
+        let error = Config::builder().stream_window(2 * MIB).build().unwrap_err();
+        assert!(matches!(error, ConfigError::OutOfRange { setting: "stream_window_max", .. }));
+    }
+
+    #[test]
+    fn a_wait_of_zero_is_refused_by_name() {
+        let error = Config::builder().close_linger(Duration::ZERO).build().unwrap_err();
+        assert!(error.to_string().starts_with("close_linger"));
+    }
+}

@@ -1,0 +1,146 @@
+//! Wiring: where sessions run, and how connections come about.
+//!
+//! An [`Engine`] is a runtime that owns sockets: a thread of its own, or the runtime that the
+//! application is on already. Nothing here decides anything about the protocol.
+
+mod engine;
+mod errors;
+mod listener;
+mod socket;
+
+pub use engine::Engine;
+pub use errors::{ConnectError, EngineError, ListenError};
+pub use listener::Listener;
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use crate::addr::{Addr, Driver};
+use crate::config::Config;
+use crate::driver::Turns;
+use crate::driver::tokio::TokioIo;
+use crate::error::SessionError;
+use crate::frame::Role;
+use crate::handle::Session;
+use crate::link::Info;
+use crate::proto::{self, Pool};
+
+/// Connects to `tcp://HOST:PORT` or `unix:///PATH` with the defaults: [`Engine::auto`] and
+/// [`Config::default`].
+///
+/// # Errors
+/// [`ConnectError`] says what could not be reached, and why.
+///
+/// # Cancel safety
+/// Dropping the future closes a connection that is half open.
+///
+/// # Examples
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let listener = ringmux::listen("tcp://127.0.0.1:0").await?;
+/// let client = ringmux::connect(listener.local_addr().to_string()).await?;
+/// let server = listener.accept().await?;
+/// assert!(server.ping().await?.as_nanos() > 0);
+/// # drop(client);
+///
+/// let error = ringmux::connect("tcp://127.0.0.1:1").await.unwrap_err();
+/// assert!(error.to_string().contains("tcp://127.0.0.1:1"));
+/// # Ok(())
+/// # }
+/// ```
+pub async fn connect(addr: impl AsRef<str>) -> Result<Session, ConnectError> {
+    Engine::auto()?.connect(&addr.as_ref().parse()?, &Config::default()).await
+}
+
+/// Listens on `tcp://HOST:PORT` or `unix:///PATH` with the defaults: [`Engine::auto`] and
+/// [`Config::default`]. Port 0 takes a free one, see [`Listener::local_addr`].
+///
+/// # Errors
+/// [`ListenError`] says what could not be listened on, and why.
+///
+/// # Cancel safety
+/// Safe.
+pub async fn listen(addr: impl AsRef<str>) -> Result<Listener, ListenError> {
+    Engine::auto()?.listen(&addr.as_ref().parse()?, &Config::default()).await
+}
+
+/// Runs a session as the dialling side over any transport: a TLS stream, a pipe, a vsock.
+///
+/// Returns the handle, and the future that does the work: spawn it on a tokio runtime. The two
+/// sides must agree on who dials.
+///
+/// # Examples
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let (a, b) = tokio::io::duplex(4096);
+/// let (client, connection) = ringmux::client(a, &ringmux::Config::default());
+/// tokio::spawn(connection);
+/// drop(b);
+/// assert!(matches!(client.closed().await, ringmux::SessionError::Disconnected));
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Panics
+/// Outside of a tokio runtime with time enabled.
+pub fn client<T>(io: T, config: &Config) -> (Session, Connection<T>)
+where
+    T: AsyncRead + AsyncWrite + Unpin,
+{
+    over(io, Role::Dialer, config, None, None)
+}
+
+/// Runs a session as the accepting side over any transport; see [`client`].
+///
+/// # Panics
+/// Outside of a tokio runtime with time enabled.
+pub fn server<T>(io: T, config: &Config) -> (Session, Connection<T>)
+where
+    T: AsyncRead + AsyncWrite + Unpin,
+{
+    over(io, Role::Acceptor, config, None, None)
+}
+
+fn over<T>(
+    io: T,
+    role: Role,
+    config: &Config,
+    peer: Option<Addr>,
+    local: Option<Addr>,
+) -> (Session, Connection<T>)
+where
+    T: AsyncRead + AsyncWrite + Unpin,
+{
+    let info = Info { peer, local, driver: Driver::Tokio };
+    let (connection, link) =
+        proto::Connection::new(role, config, info, Pool::process(), Instant::now());
+    (Session::new(link), Connection(Turns::new(connection, TokioIo(io))))
+}
+
+/// The work of one session over a transport of the application's. From [`client`] and [`server`].
+///
+/// Completes when the session has ended, with the reason. Dropping it ends the session with
+/// [`SessionError::EngineStopped`].
+#[must_use = "a session makes no progress unless its connection is spawned or awaited"]
+pub struct Connection<T>(Turns<TokioIo<T>>);
+
+impl<T: AsyncRead + AsyncWrite + Unpin> Future for Connection<T> {
+    type Output = SessionError;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<SessionError> {
+        Pin::new(&mut self.0).poll(cx)
+    }
+}
+
+impl<T> fmt::Debug for Connection<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Connection").field(&self.0).finish()
+    }
+}

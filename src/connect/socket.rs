@@ -1,0 +1,116 @@
+//! Sockets before they carry a session: resolve, dial, bind, accept, options.
+
+use std::io;
+use std::os::unix::net::UnixStream as StdUnixStream;
+use std::path::{Path, PathBuf};
+
+use socket2::SockRef;
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+
+use crate::addr::Addr;
+
+/// What the kernel may hold unsent before a socket counts as full, in bytes: above it, urgency and
+/// cancels would act behind the kernel's queue instead of in ours.
+const NOTSENT_LOWAT_BYTES: u32 = 128 * 1024;
+
+/// A connected socket in non-blocking mode.
+#[derive(Debug)]
+pub(super) enum Connected {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+impl Connected {
+    pub(super) async fn dial(addr: &Addr) -> io::Result<Self> {
+        match addr {
+            Addr::Tcp(host_port) => {
+                let socket = TcpStream::connect(host_port).await?;
+                set_options(&socket)?;
+                Ok(Self::Tcp(socket))
+            }
+            Addr::Unix(path) => UnixStream::connect(path).await.map(Self::Unix),
+        }
+    }
+
+    /// Peer and own address.
+    pub(super) fn addrs(&self) -> (Option<Addr>, Option<Addr>) {
+        match self {
+            Self::Tcp(socket) => {
+                let addr = |a: std::net::SocketAddr| Addr::Tcp(a.to_string());
+                (socket.peer_addr().ok().map(addr), socket.local_addr().ok().map(addr))
+            }
+            Self::Unix(socket) => {
+                let addr = |a: tokio::net::unix::SocketAddr| {
+                    a.as_pathname().map(Path::to_path_buf).map(Addr::Unix)
+                };
+                (socket.peer_addr().ok().and_then(addr), socket.local_addr().ok().and_then(addr))
+            }
+        }
+    }
+}
+
+fn set_options(socket: &TcpStream) -> io::Result<()> {
+    socket.set_nodelay(true)?;
+    SockRef::from(socket).set_tcp_notsent_lowat(NOTSENT_LOWAT_BYTES)
+}
+
+/// A bound socket. A Unix socket's file is removed when it is dropped.
+#[derive(Debug)]
+pub(super) enum Bound {
+    Tcp(TcpListener),
+    Unix(UnixListener, PathBuf),
+}
+
+impl Bound {
+    pub(super) async fn bind(addr: &Addr) -> io::Result<Self> {
+        match addr {
+            Addr::Tcp(host_port) => TcpListener::bind(host_port).await.map(Self::Tcp),
+            Addr::Unix(path) => {
+                let bound = match UnixListener::bind(path) {
+                    Err(error) if error.kind() == io::ErrorKind::AddrInUse && is_stale(path) => {
+                        std::fs::remove_file(path)?;
+                        UnixListener::bind(path)
+                    }
+                    bound => bound,
+                };
+                bound.map(|listener| Self::Unix(listener, path.clone()))
+            }
+        }
+    }
+
+    /// The address with the port that was taken.
+    pub(super) fn local_addr(&self) -> io::Result<Addr> {
+        match self {
+            Self::Tcp(listener) => Ok(Addr::Tcp(listener.local_addr()?.to_string())),
+            Self::Unix(_, path) => Ok(Addr::Unix(path.clone())),
+        }
+    }
+
+    pub(super) async fn accept(&self) -> io::Result<Connected> {
+        match self {
+            Self::Tcp(listener) => {
+                let (socket, _) = listener.accept().await?;
+                set_options(&socket)?;
+                Ok(Connected::Tcp(socket))
+            }
+            Self::Unix(listener, _) => {
+                listener.accept().await.map(|(socket, _)| Connected::Unix(socket))
+            }
+        }
+    }
+}
+
+/// A socket file that nobody listens on any more.
+fn is_stale(path: &Path) -> bool {
+    StdUnixStream::connect(path)
+        .is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
+}
+
+impl Drop for Bound {
+    fn drop(&mut self) {
+        if let Self::Unix(_, path) = self {
+            // Somebody else may have removed it; there is nobody to tell.
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}

@@ -1,0 +1,207 @@
+//! The loop that drives one session.
+
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Instant;
+
+use bytes::BytesMut;
+
+use super::Transport;
+use crate::error::SessionError;
+use crate::proto::{Batch, Connection, Status};
+
+/// Turns in a row before other tasks of the runtime get theirs.
+const TURNS_MAX: usize = 16;
+
+/// Where the session is, for its driver.
+enum Stage {
+    Running,
+    /// The last word was written or cannot be: say that nothing more comes.
+    ShuttingDown,
+    /// Wait for the peer to close as well, so that no reset overtakes the last word.
+    Lingering,
+    Closing,
+    Done,
+}
+
+/// A session and its transport. Completes when the session has ended, with the reason.
+pub(crate) struct Turns<T> {
+    connection: Connection,
+    transport: T,
+    recv: BytesMut,
+    batch: Batch,
+    writing: bool,
+    timer: Pin<Box<::tokio::time::Sleep>>,
+    /// What the timer is set to.
+    armed: Option<Instant>,
+    stage: Stage,
+    linger_until: Option<Instant>,
+}
+
+impl<T: Transport + Unpin> Turns<T> {
+    /// To be called on the runtime that will poll it.
+    pub(crate) fn new(connection: Connection, transport: T) -> Self {
+        Self {
+            connection,
+            transport,
+            recv: BytesMut::new(),
+            batch: Batch::new(),
+            writing: false,
+            timer: Box::pin(::tokio::time::sleep_until(::tokio::time::Instant::now())),
+            armed: None,
+            stage: Stage::Running,
+            linger_until: None,
+        }
+    }
+
+    /// One turn; true if anything moved.
+    fn turn(&mut self, cx: &mut Context<'_>) -> bool {
+        let now = Instant::now();
+        self.connection.take_work(now);
+        let mut moved = self.read(cx, now);
+        if self.connection.next_deadline().is_some_and(|at| at <= now) {
+            self.connection.on_deadline(now);
+            moved = true;
+        }
+        moved |= self.write(cx, now);
+        self.connection.deliver_wakes();
+        if self.connection.status() == Status::Closed && !self.writing {
+            self.stage = Stage::ShuttingDown;
+            self.linger_until = Some(now + self.connection.close_linger());
+            moved = true;
+        }
+        moved
+    }
+
+    fn read(&mut self, cx: &mut Context<'_>, now: Instant) -> bool {
+        let capacity = self.connection.recv_capacity();
+        match self.transport.poll_recv(cx, &mut self.recv, capacity) {
+            Poll::Pending => return false,
+            Poll::Ready(Ok(0)) => self.connection.eof(),
+            Poll::Ready(Ok(n)) => {
+                self.connection.count_received(n);
+                self.connection.receive(&mut self.recv, now);
+            }
+            Poll::Ready(Err(error)) => self.fail(error),
+        }
+        true
+    }
+
+    fn write(&mut self, cx: &mut Context<'_>, now: Instant) -> bool {
+        if !self.writing {
+            self.writing = self.connection.transmit(&mut self.batch, now);
+        }
+        if !self.writing {
+            return false;
+        }
+        match self.transport.poll_send(cx, &mut self.batch) {
+            Poll::Pending => return false,
+            Poll::Ready(Ok(0)) => self.fail(io::ErrorKind::WriteZero.into()),
+            Poll::Ready(Ok(n)) => {
+                if self.batch.advance(n) {
+                    self.batch.clear();
+                    self.writing = false;
+                }
+            }
+            Poll::Ready(Err(error)) => self.fail(error),
+        }
+        true
+    }
+
+    fn fail(&mut self, error: io::Error) {
+        self.connection.io_failed(error);
+        self.writing = false;
+    }
+
+    fn run(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.connection.link().awake();
+        for _ in 0..TURNS_MAX {
+            let moved = self.turn(cx);
+            if matches!(self.stage, Stage::ShuttingDown) {
+                return Poll::Ready(());
+            }
+            if moved {
+                continue;
+            }
+            if self.poll_timer(cx, self.connection.next_deadline()) {
+                continue;
+            }
+            if self.connection.link().prepare_sleep(cx.waker()) {
+                return Poll::Pending;
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// True when `deadline` has passed; else the task will be woken then.
+    fn poll_timer(&mut self, cx: &mut Context<'_>, deadline: Option<Instant>) -> bool {
+        let Some(at) = deadline else {
+            self.armed = None;
+            return false;
+        };
+        if self.armed != Some(at) {
+            self.timer.as_mut().reset(at.into());
+            self.armed = Some(at);
+        }
+        let due = self.timer.as_mut().poll(cx).is_ready();
+        if due {
+            self.armed = None;
+        }
+        due
+    }
+
+    /// Reads and drops what still comes, until the peer closes or the time is up.
+    fn linger(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            if self.poll_timer(cx, self.linger_until) {
+                return Poll::Ready(());
+            }
+            self.recv.clear();
+            let capacity = self.connection.recv_capacity();
+            match ready!(self.transport.poll_recv(cx, &mut self.recv, capacity)) {
+                Ok(n) if n > 0 => {}
+                _ => return Poll::Ready(()),
+            }
+        }
+    }
+}
+
+impl<T: Transport + Unpin> Future for Turns<T> {
+    type Output = SessionError;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<SessionError> {
+        let this = &mut *self;
+        loop {
+            match this.stage {
+                Stage::Running => ready!(this.run(cx)),
+                Stage::ShuttingDown => {
+                    this.stage = match ready!(this.transport.poll_shutdown(cx)) {
+                        Ok(()) => Stage::Lingering,
+                        Err(_) => Stage::Closing,
+                    };
+                }
+                Stage::Lingering => {
+                    ready!(this.linger(cx));
+                    this.stage = Stage::Closing;
+                }
+                Stage::Closing => {
+                    ready!(this.transport.poll_close(cx));
+                    this.stage = Stage::Done;
+                }
+                Stage::Done => {
+                    let end = this.connection.link().end().cloned();
+                    return Poll::Ready(end.unwrap_or(SessionError::EngineStopped));
+                }
+            }
+        }
+    }
+}
+
+impl<T> std::fmt::Debug for Turns<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Turns").field("writing", &self.writing).finish_non_exhaustive()
+    }
+}

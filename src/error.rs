@@ -1,0 +1,411 @@
+//! Errors, by what they end: a session, a stream, or only the call that was made.
+//!
+//! Each error of a session or stream answers two questions that a caller must ask before it tries
+//! again: [`is_retryable`](StreamError::is_retryable), and whether the peer can have seen the work
+//! ([`was_processed`](StreamError::was_processed)).
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::frame::{FrameError, StreamId};
+
+/// Whether the peer's application can have seen what a failed stream carried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Processed {
+    /// It cannot: nothing of the stream reached it. Trying again is safe.
+    No,
+    /// It may have: the connection ended, or somebody cancelled, while the stream was alive.
+    Maybe,
+    /// It has: the peer answered with this error.
+    Yes,
+}
+
+/// Why a session ended.
+///
+/// Cheap to clone: every stream of the session gets the same error.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SessionError {
+    /// This side called [`Session::close`](crate::Session::close), or dropped its last handle.
+    #[error("the session was closed by this side")]
+    Closed,
+    /// The peer closed the session in order.
+    #[error("the peer closed the session (code {code:#x}{}{reason})", if reason.is_empty() { "" } else { ": " })]
+    PeerClosed {
+        /// The peer's code; 0 is a close without an error. See [`codes`](crate::codes).
+        code: u32,
+        /// The peer's explanation, at most 256 bytes.
+        reason: Arc<str>,
+    },
+    /// The connection ended without a word from the peer.
+    #[error("the peer closed the connection without ending the session")]
+    Disconnected,
+    /// The socket failed.
+    #[error("the connection failed: {0}")]
+    Io(#[source] Arc<io::Error>),
+    /// The peer broke a rule of the protocol; it was told which.
+    #[error("the peer broke the protocol: {0}")]
+    Protocol(#[from] ProtocolError),
+    /// The peer did not answer the opening of the connection in time.
+    #[error("the peer did not complete the handshake within {0:?}: is it a ringmux endpoint?")]
+    HandshakeTimeout(Duration),
+    /// The thread or runtime that ran the session ended under it.
+    #[error("the engine that ran the session has stopped")]
+    EngineStopped,
+}
+
+impl SessionError {
+    /// Whether a new session to the same peer may succeed.
+    ///
+    /// False after a protocol error: the two sides do not agree, and will not next time.
+    #[must_use]
+    pub const fn is_retryable(&self) -> bool {
+        !matches!(self, Self::Protocol(_) | Self::Closed)
+    }
+
+    /// Whether the peer can have seen what the session's unfinished streams carried.
+    #[must_use]
+    pub const fn was_processed(&self) -> Processed {
+        match self {
+            Self::HandshakeTimeout(_) => Processed::No,
+            _ => Processed::Maybe,
+        }
+    }
+}
+
+/// The rule of the wire that a peer broke.
+///
+/// # Examples
+/// ```
+/// # use ringmux::ProtocolError;
+/// let error = ProtocolError::SettingsTwice;
+/// assert_eq!(error.rule(), "settings-twice");
+/// assert_eq!(error.to_string(), "SETTINGS must be sent once, as the first frame");
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ProtocolError {
+    /// A frame that is wrong by itself.
+    #[error(transparent)]
+    Frame(#[from] FrameError),
+    /// A frame came before SETTINGS.
+    #[error("the first frame must be SETTINGS")]
+    SettingsMissing,
+    /// SETTINGS came again.
+    #[error("SETTINGS must be sent once, as the first frame")]
+    SettingsTwice,
+    /// OPEN with an id of the other side's parity, or of a stream that exists.
+    #[error("stream {id} cannot be opened by the peer: wrong parity")]
+    WrongParity {
+        /// The id in the frame.
+        id: StreamId,
+    },
+    /// OPEN with an id that does not follow the peer's last one.
+    #[error("stream {id} cannot be opened after stream {last}: ids increase")]
+    IdNotIncreasing {
+        /// The id in the frame.
+        id: StreamId,
+        /// The last id that the peer opened.
+        last: StreamId,
+    },
+    /// A frame for a stream that was never opened.
+    #[error("stream {id} was never opened")]
+    NeverOpened {
+        /// The id in the frame.
+        id: StreamId,
+    },
+    /// More streams at once than were granted.
+    #[error("stream {id} exceeds the {limit} streams granted")]
+    TooManyStreams {
+        /// The id in the frame.
+        id: StreamId,
+        /// Streams that the peer may have open.
+        limit: u32,
+    },
+    /// A frame after the sender's end of the stream.
+    #[error("stream {id} got a frame after its end")]
+    AfterEnd {
+        /// The id in the frame.
+        id: StreamId,
+    },
+    /// FIN before the end of a message.
+    #[error("stream {id} ended inside a message")]
+    FinInsideMessage {
+        /// The id in the frame.
+        id: StreamId,
+    },
+    /// More data than the stream's credit.
+    #[error("stream {id} got a frame that costs {cost} with {credit} of credit left")]
+    StreamCredit {
+        /// The id in the frame.
+        id: StreamId,
+        /// Payload plus 256.
+        cost: u64,
+        /// What the peer had left.
+        credit: u64,
+    },
+    /// More data than the session's credit.
+    #[error("a frame costs {cost} with {credit} of session credit left")]
+    SessionCredit {
+        /// Payload plus 256.
+        cost: u64,
+        /// What the peer had left.
+        credit: u64,
+    },
+    /// A WINDOW that takes a credit above 2^32 - 1.
+    #[error("WINDOW of {credit} on stream {stream} overflows the credit")]
+    CreditOverflow {
+        /// The stream's id, or 0 for the session.
+        stream: u32,
+        /// The credit in the frame.
+        credit: u32,
+    },
+    /// A message above the limit.
+    #[error("a message of {total} bytes on stream {id} exceeds the limit of {limit}")]
+    MessageTooLong {
+        /// The id in the frame.
+        id: StreamId,
+        /// The message's size.
+        total: u64,
+        /// The limit that was announced.
+        limit: u32,
+    },
+    /// The pieces of a message do not add up to the total that the first one gave.
+    #[error("the pieces of a message on stream {id} do not add up to its {total} bytes")]
+    PiecesMismatch {
+        /// The id in the frame.
+        id: StreamId,
+        /// What the first piece said.
+        total: u32,
+    },
+    /// META more than twice, or inside a message.
+    #[error("META on stream {id} is out of place: at most two a direction, not inside a message")]
+    MetaOutOfPlace {
+        /// The id in the frame.
+        id: StreamId,
+    },
+    /// PING with ACK that answers no PING.
+    #[error("PING was acknowledged that was never sent")]
+    UnexpectedPong,
+}
+
+impl ProtocolError {
+    /// A short, stable name for logs, counters and the text sent to the peer.
+    #[must_use]
+    pub const fn rule(&self) -> &'static str {
+        match self {
+            Self::Frame(error) => error.rule(),
+            Self::SettingsMissing => "settings-missing",
+            Self::SettingsTwice => "settings-twice",
+            Self::WrongParity { .. } => "wrong-parity",
+            Self::IdNotIncreasing { .. } => "id-not-increasing",
+            Self::NeverOpened { .. } => "never-opened",
+            Self::TooManyStreams { .. } => "too-many-streams",
+            Self::AfterEnd { .. } => "after-end",
+            Self::FinInsideMessage { .. } => "fin-inside-message",
+            Self::StreamCredit { .. } => "stream-credit",
+            Self::SessionCredit { .. } => "session-credit",
+            Self::CreditOverflow { .. } => "credit-overflow",
+            Self::MessageTooLong { .. } => "message-too-long",
+            Self::PiecesMismatch { .. } => "pieces-mismatch",
+            Self::MetaOutOfPlace { .. } => "meta-out-of-place",
+            Self::UnexpectedPong => "unexpected-pong",
+        }
+    }
+}
+
+/// A limit that ended a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Limit {
+    /// A message larger than its window found no memory, or made no progress, in
+    /// [`message_timeout`](crate::ConfigBuilder::message_timeout).
+    MessageMemory,
+    /// The stream held the session's memory longest while others were waiting for it.
+    StalledStream,
+}
+
+impl Limit {
+    /// A short, stable name for logs and counters.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::MessageMemory => "message-memory",
+            Self::StalledStream => "stalled-stream",
+        }
+    }
+}
+
+/// What the peer's application said with
+/// [`finish_with_error`](crate::SendStream::finish_with_error).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// The application's code.
+    pub code: u32,
+    /// The application's words, at most 1 KiB.
+    pub message: String,
+    /// Opaque details, at most 8 KiB.
+    pub details: Bytes,
+}
+
+/// Why a stream ended other than by a clean end of stream.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StreamError {
+    /// The peer's application ended the stream with an error, after everything it sent before.
+    #[error("the peer failed the stream with code {}: {}", .0.code, .0.message)]
+    Failed(Arc<Failure>),
+    /// The stream was cancelled, by the peer or through another handle of this side; messages that
+    /// were not yet received are lost.
+    #[error("the stream was cancelled with code {code:#x}")]
+    Cancelled {
+        /// The code given to `cancel`. See [`codes`](crate::codes).
+        code: u32,
+    },
+    /// The stream never reached the peer's application. Trying again is safe.
+    #[error("the peer did not process the stream: {0}")]
+    NotProcessed(#[source] SessionError),
+    /// The stream tripped a limit of this side.
+    #[error("the stream exceeded the limit {} at {value} bytes", .limit.name())]
+    LimitExceeded {
+        /// Which limit.
+        limit: Limit,
+        /// The bytes that the stream held or wanted.
+        value: u64,
+    },
+    /// The whole session ended.
+    #[error(transparent)]
+    Session(SessionError),
+}
+
+impl StreamError {
+    /// Whether trying again on a session that is alive may succeed without running anything twice.
+    ///
+    /// # Examples
+    /// ```
+    /// # use ringmux::{Processed, StreamError};
+    /// let error = StreamError::Cancelled { code: 7 };
+    /// assert!(!error.is_retryable());
+    /// assert_eq!(error.was_processed(), Processed::Maybe);
+    /// ```
+    #[must_use]
+    pub const fn is_retryable(&self) -> bool {
+        matches!(self.was_processed(), Processed::No)
+    }
+
+    /// Whether the peer's application can have seen what this stream carried.
+    #[must_use]
+    pub const fn was_processed(&self) -> Processed {
+        match self {
+            Self::NotProcessed(_) => Processed::No,
+            Self::Failed(_) => Processed::Yes,
+            Self::Cancelled { code } if *code == crate::frame::codes::REFUSED => Processed::No,
+            Self::Cancelled { .. } | Self::LimitExceeded { .. } => Processed::Maybe,
+            Self::Session(error) => error.was_processed(),
+        }
+    }
+}
+
+/// Why a message was not accepted for sending.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SendError {
+    /// The message is larger than the peer accepts. Nothing was sent; the stream goes on.
+    #[error("a message of {len} bytes exceeds the peer's limit of {limit}")]
+    TooLong {
+        /// The message's size, in bytes.
+        len: usize,
+        /// What the peer accepts, in bytes.
+        limit: usize,
+    },
+    /// The peer asked to stop sending on this stream; it still sends.
+    #[error("the peer asked to stop sending, with code {code:#x}")]
+    Stopped {
+        /// The code given to `stop`.
+        code: u32,
+    },
+    /// A direction of a stream carries at most two opaque blocks.
+    #[error("the stream has carried two opaque blocks already")]
+    TooManyMetas,
+    /// This handle has finished the stream before.
+    #[error("the stream was already finished by this side")]
+    Finished,
+    /// The stream has ended.
+    #[error(transparent)]
+    Stream(#[from] StreamError),
+}
+
+/// Why [`try_send`](crate::SendStream::try_send) did not take a message; the message comes back.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TrySendError {
+    /// The stream's queue is full for now.
+    #[error("the stream's send queue is full")]
+    Full(Bytes),
+    /// The message can never be sent on this stream.
+    #[error("{error}")]
+    Refused {
+        /// The message.
+        message: Bytes,
+        /// Why.
+        #[source]
+        error: SendError,
+    },
+}
+
+impl TrySendError {
+    /// The message that was not sent.
+    #[must_use]
+    pub fn into_message(self) -> Bytes {
+        match self {
+            Self::Full(message) | Self::Refused { message, .. } => message,
+        }
+    }
+}
+
+/// Why a stream could not be opened.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// The opening block is larger than a frame of its kind may be.
+    #[error("an opening block of {len} bytes exceeds the limit of {limit}")]
+    BlockTooLong {
+        /// The block's size, in bytes.
+        len: usize,
+        /// The limit, in bytes.
+        limit: usize,
+    },
+    /// The peer has not granted another stream; only from `try_open`.
+    #[error("the peer has granted no further stream for now")]
+    NoCredit,
+    /// Too many calls of `open` wait for the peer's permission already.
+    #[error("{limit} calls of open are waiting already: raise max_pending_opens or open less")]
+    TooManyPending {
+        /// [`max_pending_opens`](crate::ConfigBuilder::max_pending_opens).
+        limit: u32,
+    },
+    /// The session has ended, or takes no new streams. Nothing was sent.
+    #[error(transparent)]
+    Session(SessionError),
+}
+
+impl OpenError {
+    /// Whether the peer can have seen the stream: never.
+    #[must_use]
+    pub const fn was_processed(&self) -> Processed {
+        Processed::No
+    }
+
+    /// Whether trying again, perhaps on another session, may succeed.
+    #[must_use]
+    pub const fn is_retryable(&self) -> bool {
+        match self {
+            Self::BlockTooLong { .. } => false,
+            Self::NoCredit | Self::TooManyPending { .. } => true,
+            Self::Session(error) => error.is_retryable(),
+        }
+    }
+}

@@ -1,0 +1,368 @@
+//! The receiving half of a stream.
+
+use std::fmt;
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::{BufMut, Bytes, BytesMut};
+use futures_core::Stream;
+use smallvec::SmallVec;
+
+use super::lease::Lease;
+use crate::error::StreamError;
+use crate::frame::codes;
+use crate::link::{Lane, RecvEnd, RxRing, reason, rx_tag};
+use crate::queue::Reader;
+use crate::sync::Arc;
+
+/// Receives messages from a stream, in the order in which the peer sent them.
+///
+/// Dropping it before the end asks the peer to stop sending; the other direction goes on.
+///
+/// It is also a [`Stream`] of messages, and a [`tokio::io::AsyncRead`] for byte streams, which
+/// ignores where messages begin and end and takes their pieces as they come.
+pub struct RecvStream {
+    reader: Reader<RxRing>,
+    /// Consumed weight that the engine was told of.
+    reported: u64,
+    /// Opaque blocks that came with the messages so far.
+    metas: SmallVec<[Bytes; 2]>,
+    /// The engine publishes pieces.
+    chunks: bool,
+    /// Bytes of the chunk in front that were read.
+    read: usize,
+    /// The end was seen, or asked for.
+    ended: bool,
+}
+
+impl RecvStream {
+    /// `None` if the lane has a receiver already, which only a bug could bring about.
+    pub(super) fn claim(lane: Arc<Lane>) -> Option<Self> {
+        Some(Self {
+            reader: Reader::claim(RxRing(lane))?,
+            reported: 0,
+            metas: SmallVec::new(),
+            chunks: false,
+            read: 0,
+            ended: false,
+        })
+    }
+
+    pub(super) fn lane(&self) -> &Arc<Lane> {
+        &self.reader.owner().0
+    }
+
+    /// Waits for the next message; `None` is the clean end of the stream.
+    ///
+    /// A message in several pieces, or one that is small, is copied once; a large one in a single
+    /// piece is not. [`lease`](Self::lease) copies nothing.
+    ///
+    /// # Errors
+    /// Why the stream ended, after every message that came before; at once if it was cancelled.
+    ///
+    /// # Cancel safety
+    /// Dropping the future loses no message.
+    ///
+    /// # Examples
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # use ringmux::{Config, StreamError};
+    /// # let (a, b) = tokio::io::duplex(64 * 1024);
+    /// # let (client, connection) = ringmux::client(a, &Config::default());
+    /// # tokio::spawn(connection);
+    /// # let (server, connection) = ringmux::server(b, &Config::default());
+    /// # tokio::spawn(connection);
+    /// let mut stream = client.open("").await?;
+    /// stream.send("a message").await?;
+    /// stream.finish()?;
+    ///
+    /// let mut accepted = server.accept().await?;
+    /// assert_eq!(accepted.recv().await?.unwrap(), "a message");
+    /// assert_eq!(accepted.recv().await?, None);
+    ///
+    /// accepted.finish_with_error(7, "no such thing")?;
+    /// let error = stream.recv().await.unwrap_err();
+    /// assert!(matches!(error, StreamError::Failed(failure) if failure.code == 7));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn recv(&mut self) -> Result<Option<Bytes>, StreamError> {
+        poll_fn(|cx| self.poll_recv(cx)).await
+    }
+
+    /// The same, as a poll function.
+    ///
+    /// # Errors
+    /// As [`recv`](Self::recv).
+    pub fn poll_recv(&mut self, cx: &Context<'_>) -> Poll<Result<Option<Bytes>, StreamError>> {
+        self.poll_message(cx).map_ok(|there| there.then(|| self.take_message()))
+    }
+
+    /// Takes a message that is there already; `None` if there is none now, for whatever reason.
+    pub fn try_recv(&mut self) -> Option<Bytes> {
+        self.pass_message().then(|| self.take_message())
+    }
+
+    /// Waits for the next message and borrows it where it lies; `None` is the clean end.
+    ///
+    /// Its memory, and the peer's credit for it, are released when the [`Lease`] is dropped.
+    ///
+    /// # Errors
+    /// As [`recv`](Self::recv).
+    ///
+    /// # Cancel safety
+    /// Dropping the future loses no message.
+    ///
+    /// # Examples
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # use ringmux::Config;
+    /// # let (a, b) = tokio::io::duplex(64 * 1024);
+    /// # let (client, connection) = ringmux::client(a, &Config::default());
+    /// # tokio::spawn(connection);
+    /// # let (server, connection) = ringmux::server(b, &Config::default());
+    /// # tokio::spawn(connection);
+    /// let mut stream = client.open("").await?;
+    /// stream.send_slice(b"in place").await?;
+    ///
+    /// let mut accepted = server.accept().await?;
+    /// let lease = accepted.lease().await?.unwrap();
+    /// assert_eq!(&*lease.to_contiguous(), b"in place");
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn lease(&mut self) -> Result<Option<Lease<'_>>, StreamError> {
+        let there = poll_fn(|cx| self.poll_message(cx)).await?;
+        Ok(there.then(|| Lease::new(self)))
+    }
+
+    /// Blocks that the peer sent with `send_meta`, in order, as far as receiving has passed them.
+    #[must_use]
+    pub fn metas(&self) -> &[Bytes] {
+        &self.metas
+    }
+
+    /// Asks the peer to stop sending and drops what has arrived; the other direction goes on.
+    ///
+    /// The peer's sender gets [`SendError::Stopped`](crate::SendError::Stopped) with this code.
+    pub fn stop(&mut self, code: u32) {
+        if !std::mem::replace(&mut self.ended, true) && self.lane().recv_end().is_none() {
+            self.lane().stop(code);
+        }
+        self.discard();
+    }
+
+    // ---- messages ---------------------------------------------------------------------------
+
+    /// True: a message was passed and is held until `release`. False: the clean end.
+    fn poll_message(&mut self, cx: &Context<'_>) -> Poll<Result<bool, StreamError>> {
+        if let Some(ready) = self.message_or_end() {
+            return Poll::Ready(ready);
+        }
+        self.lane().rx_waker.register(cx.waker());
+        self.message_or_end().map_or(Poll::Pending, Poll::Ready)
+    }
+
+    fn message_or_end(&mut self) -> Option<Result<bool, StreamError>> {
+        if let Some(RecvEnd::Discard(error)) = self.lane().recv_end() {
+            let error = error.clone();
+            self.discard();
+            return Some(Err(error));
+        }
+        if self.pass_message() {
+            return Some(Ok(true));
+        }
+        let end = self.lane().recv_end()?.result();
+        // What was published before the end is visible now that the end is.
+        if self.pass_message() {
+            return Some(Ok(true));
+        }
+        self.ended = true;
+        Some(end.map(|()| false))
+    }
+
+    /// Passes over the pieces of the message in front, if all of it is there.
+    fn pass_message(&mut self) -> bool {
+        self.skip_read_chunk();
+        loop {
+            let Some(record) = self.reader.peek() else {
+                self.reader.rewind();
+                return false;
+            };
+            let tag = record.tag;
+            if tag & rx_tag::META != 0 {
+                self.take_meta();
+                continue;
+            }
+            self.reader.advance();
+            if tag & rx_tag::END != 0 {
+                return true;
+            }
+        }
+    }
+
+    /// The block in front; blocks come between messages, so nothing else is passed.
+    fn take_meta(&mut self) {
+        if let Some(taken) = self.reader.take() {
+            self.metas.push(taken.payload);
+            self.reader.commit();
+        }
+    }
+
+    /// The passed message as one piece; its memory is released.
+    fn take_message(&mut self) -> Bytes {
+        let mut pieces = self.reader.passed();
+        let message = match (pieces.next(), pieces.next()) {
+            (Some(only), None) => only.payload.to_bytes(),
+            _ => {
+                let pieces = self.reader.passed();
+                let mut message = BytesMut::with_capacity(pieces.payload_len());
+                pieces.for_each(|piece| message.put_slice(piece.payload.as_slice()));
+                message.freeze()
+            }
+        };
+        self.release();
+        message
+    }
+
+    pub(super) const fn reader(&self) -> &Reader<RxRing> {
+        &self.reader
+    }
+
+    /// Gives back the memory of what was passed, and tells the engine when half a window is free.
+    pub(super) fn release(&mut self) {
+        self.reader.commit();
+        let lane = &self.reader.owner().0;
+        let unreported = lane.consumed() - self.reported;
+        let mark = u64::from(lane.credit_mark());
+        if unreported >= mark.max(1) || (unreported > 0 && lane.session().is_hungry()) {
+            self.reported += unreported;
+            lane.raise(reason::CREDIT);
+        }
+    }
+
+    /// Frees everything that has arrived.
+    fn discard(&mut self) {
+        while self.reader.advance() {}
+        self.reader.commit();
+        self.read = 0;
+    }
+
+    // ---- bytes ------------------------------------------------------------------------------
+
+    fn ask_for_chunks(&mut self) {
+        if !std::mem::replace(&mut self.chunks, true) {
+            self.lane().raise(reason::CHUNKS);
+        }
+    }
+
+    /// Whoever mixes reading bytes with receiving messages gets whole pieces again.
+    fn skip_read_chunk(&mut self) {
+        if std::mem::take(&mut self.read) > 0 {
+            self.reader.advance();
+            self.release();
+        }
+    }
+
+    /// Copies bytes that are there; false if there are none.
+    fn read_chunks(&mut self, buf: &mut tokio::io::ReadBuf<'_>) -> bool {
+        let before = buf.filled().len();
+        while buf.remaining() > 0 {
+            let Some(record) = self.reader.peek() else { break };
+            if record.tag & rx_tag::META != 0 {
+                self.take_meta();
+                continue;
+            }
+            let rest = &record.payload.as_slice()[self.read..];
+            let n = rest.len().min(buf.remaining());
+            buf.put_slice(&rest[..n]);
+            if n == rest.len() {
+                self.read = 0;
+                self.reader.advance();
+                self.release();
+            } else {
+                self.read += n;
+            }
+        }
+        buf.filled().len() > before
+    }
+
+    fn bytes_or_end(&mut self, buf: &mut tokio::io::ReadBuf<'_>) -> Option<io::Result<()>> {
+        if let Some(RecvEnd::Discard(error)) = self.lane().recv_end() {
+            let error = error.clone();
+            self.discard();
+            return Some(Err(to_io(error)));
+        }
+        if self.read_chunks(buf) {
+            return Some(Ok(()));
+        }
+        let end = self.lane().recv_end()?.result();
+        if self.read_chunks(buf) {
+            return Some(Ok(()));
+        }
+        self.ended = true;
+        Some(end.map_err(to_io))
+    }
+}
+
+impl tokio::io::AsyncRead for RecvStream {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut tokio::io::ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        self.ask_for_chunks();
+        if buf.remaining() == 0 {
+            return Poll::Ready(Ok(()));
+        }
+        if let Some(ready) = self.bytes_or_end(buf) {
+            return Poll::Ready(ready);
+        }
+        self.lane().rx_waker.register(cx.waker());
+        self.bytes_or_end(buf).map_or(Poll::Pending, Poll::Ready)
+    }
+}
+
+fn to_io(error: StreamError) -> io::Error {
+    let kind = match &error {
+        StreamError::Failed(_) => io::ErrorKind::Other,
+        _ => io::ErrorKind::ConnectionReset,
+    };
+    io::Error::new(kind, error)
+}
+
+impl Stream for RecvStream {
+    type Item = Result<Bytes, StreamError>;
+
+    /// Yields an error once, then ends.
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        if self.ended {
+            return Poll::Ready(None);
+        }
+        let result = self.poll_recv(cx).map(Result::transpose);
+        if let Poll::Ready(Some(Err(_))) = &result {
+            self.ended = true;
+        }
+        result
+    }
+}
+
+impl Drop for RecvStream {
+    fn drop(&mut self) {
+        self.stop(codes::CANCELLED);
+        self.lane().release_half();
+    }
+}
+
+impl fmt::Debug for RecvStream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RecvStream")
+            .field("lane", self.lane())
+            .field("ended", &self.ended)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,392 @@
+//! The sending half of a stream.
+
+use std::fmt;
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use futures_sink::Sink;
+
+use super::wait::Wait;
+use crate::error::{SendError, TrySendError};
+use crate::frame::{MAX_ERROR_DETAILS, MAX_META_BLOCK, codes};
+use crate::link::{COPY_MAX, Lane, SendEnd, TxRing, failure, reason, tx_tag};
+use crate::queue::{Writer, record_weight};
+use crate::sync::Arc;
+
+/// Most bytes that one write of a byte stream takes: a frame.
+const WRITE_MAX: usize = 16 * 1024;
+/// Opaque blocks that a direction of a stream may carry.
+const MAX_METAS: u8 = 2;
+
+/// Sends messages on a stream, in order.
+///
+/// A message is accepted into the stream's queue, which is bounded by
+/// [`send_buffer`](crate::ConfigBuilder::send_buffer), and leaves with the engine's next batch.
+/// Accepted does not mean received: whoever needs to know must be answered by the peer.
+///
+/// Dropping it before [`finish`](Self::finish) cancels the stream, in both directions.
+///
+/// It is also a [`Sink`] of [`Bytes`], and a [`tokio::io::AsyncWrite`] for byte streams, of which
+/// each write is a message and `shutdown` finishes.
+pub struct SendStream {
+    writer: Writer<TxRing>,
+    finished: bool,
+    metas: u8,
+}
+
+impl SendStream {
+    /// `None` if the lane has a sender already, which only a bug could bring about.
+    pub(super) fn claim(lane: Arc<Lane>) -> Option<Self> {
+        Some(Self { writer: Writer::claim(TxRing(lane))?, finished: false, metas: 0 })
+    }
+
+    pub(super) fn lane(&self) -> &Arc<Lane> {
+        &self.writer.owner().0
+    }
+
+    /// Queues a message, waiting for room.
+    ///
+    /// Messages up to 4 KiB are copied; of larger ones a reference is kept until they are sent.
+    ///
+    /// # Errors
+    /// [`SendError::TooLong`] for a message that the peer does not accept, before anything is
+    /// queued; [`SendError::Stopped`] or [`SendError::Stream`] if the stream has ended.
+    ///
+    /// # Cancel safety
+    /// Dropping the future before it is ready means that the message was not queued.
+    ///
+    /// # Examples
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # use ringmux::{Config, SendError};
+    /// # let (a, b) = tokio::io::duplex(64 * 1024);
+    /// # let (client, connection) = ringmux::client(a, &Config::default());
+    /// # tokio::spawn(connection);
+    /// # let (server, connection) = ringmux::server(b, &Config::default());
+    /// # tokio::spawn(connection);
+    /// let mut stream = client.open("").await?;
+    /// stream.send("a message").await?;
+    /// stream.finish()?;
+    /// assert!(matches!(stream.send("one more").await, Err(SendError::Finished)));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn send(&mut self, message: impl Into<Bytes>) -> Result<(), SendError> {
+        let message = message.into();
+        self.ready(message.len()).await?;
+        self.push(message);
+        self.flush();
+        Ok(())
+    }
+
+    /// Queues a message by copying it, waiting for room.
+    ///
+    /// Allocates nothing for messages up to 4 KiB once the stream's queue has grown to its size.
+    ///
+    /// # Errors
+    /// As [`send`](Self::send).
+    ///
+    /// # Cancel safety
+    /// As [`send`](Self::send).
+    pub async fn send_slice(&mut self, message: &[u8]) -> Result<(), SendError> {
+        self.ready(message.len()).await?;
+        self.push_slice(message);
+        self.flush();
+        Ok(())
+    }
+
+    /// Queues a message if there is room now.
+    ///
+    /// # Errors
+    /// [`TrySendError::Full`] if there is no room; both variants give the message back.
+    pub fn try_send(&mut self, message: Bytes) -> Result<(), TrySendError> {
+        if let Err(error) = self.check(message.len()) {
+            return Err(TrySendError::Refused { message, error });
+        }
+        if !self.has_room(message.len()) {
+            return Err(TrySendError::Full(message));
+        }
+        self.push(message);
+        self.flush();
+        Ok(())
+    }
+
+    /// Queues several messages, telling the engine once for all that find room together.
+    ///
+    /// # Errors
+    /// As [`send`](Self::send), at the first message that is not accepted; those before it were.
+    ///
+    /// # Cancel safety
+    /// Dropping the future before it is ready keeps what was queued so far; the rest is not sent.
+    pub async fn send_all(
+        &mut self,
+        messages: impl IntoIterator<Item = Bytes>,
+    ) -> Result<(), SendError> {
+        let batch = Unflushed(self);
+        for message in messages {
+            let len = message.len();
+            if batch.0.check(len).is_err() || !batch.0.has_room(len) {
+                batch.0.flush();
+                batch.0.ready(len).await?;
+            }
+            batch.0.push(message);
+        }
+        Ok(())
+    }
+
+    /// Queues an opaque block in order with the messages, such as headers or trailers; at most two
+    /// a stream and direction, at most 8 KiB each.
+    ///
+    /// # Errors
+    /// [`SendError::TooLong`] above 8 KiB, [`SendError::TooManyMetas`] for the third; else as
+    /// [`send`](Self::send).
+    ///
+    /// # Cancel safety
+    /// As [`send`](Self::send).
+    pub async fn send_meta(&mut self, block: impl Into<Bytes>) -> Result<(), SendError> {
+        let (block, limit) = (block.into(), MAX_META_BLOCK as usize);
+        if block.len() > limit {
+            return Err(SendError::TooLong { len: block.len(), limit });
+        }
+        if self.metas == MAX_METAS {
+            return Err(SendError::TooManyMetas);
+        }
+        self.ready(block.len()).await?;
+        self.metas += 1;
+        self.writer.push_slice(tx_tag::META, false, &block);
+        self.flush();
+        Ok(())
+    }
+
+    /// Ends this direction after everything queued before; the other direction goes on.
+    ///
+    /// Never waits. The peer's receiver sees a clean end of stream.
+    ///
+    /// # Errors
+    /// [`SendError::Finished`] the second time; [`SendError::Stopped`] or [`SendError::Stream`] if
+    /// the stream has ended already.
+    pub fn finish(&mut self) -> Result<(), SendError> {
+        self.check_open()?;
+        self.finished = true;
+        self.writer.push_slice(tx_tag::FIN, true, &[]);
+        self.flush();
+        Ok(())
+    }
+
+    /// Ends the stream with an error of the application, after everything queued before.
+    ///
+    /// The peer gets [`StreamError::Failed`](crate::StreamError::Failed) on both halves; what it
+    /// still sends is discarded. Text above 1 KiB is cut.
+    ///
+    /// # Errors
+    /// As [`finish`](Self::finish).
+    pub fn finish_with_error(&mut self, code: u32, message: &str) -> Result<(), SendError> {
+        self.finish_with_details(code, message, &[])
+    }
+
+    /// The same, with opaque details of at most 8 KiB.
+    ///
+    /// # Errors
+    /// As [`finish`](Self::finish), and [`SendError::TooLong`] for the details.
+    pub fn finish_with_details(
+        &mut self,
+        code: u32,
+        message: &str,
+        details: &[u8],
+    ) -> Result<(), SendError> {
+        let limit = MAX_ERROR_DETAILS as usize;
+        if details.len() > limit {
+            return Err(SendError::TooLong { len: details.len(), limit });
+        }
+        self.check_open()?;
+        self.finished = true;
+        let record = failure::encode(code, message, details);
+        self.writer.push_slice(tx_tag::ERROR, true, &record);
+        self.flush();
+        Ok(())
+    }
+
+    /// Ends the stream now, in both directions; what is queued and not yet sent is dropped.
+    ///
+    /// The peer gets [`StreamError::Cancelled`](crate::StreamError::Cancelled) with this code. A
+    /// cancel that comes after the stream has ended does nothing.
+    pub fn cancel(&mut self, code: u32) {
+        self.finished = true;
+        self.lane().cancel(code);
+    }
+
+    /// Sets how urgently the engine sends what this stream has queued: 0 (most) to 7 (least),
+    /// default 3. Levels are strict; streams of a level take turns. Values above 7 count as 7.
+    pub fn set_urgency(&self, urgency: u8) {
+        self.lane().set_urgency(urgency.min(Lane::URGENCIES as u8 - 1));
+    }
+
+    // ---- room -------------------------------------------------------------------------------
+
+    async fn ready(&mut self, len: usize) -> Result<(), SendError> {
+        let session = self.lane().session();
+        if len > session.peer_max_message() && !session.is_established() {
+            // Before the handshake the peer's limit is not known yet.
+            let known = || (session.is_established() || session.end().is_some()).then_some(());
+            Wait::new(&session.state_waiters).until(known).await;
+        }
+        poll_fn(|cx| self.poll_room(cx, len)).await
+    }
+
+    fn poll_room(&mut self, cx: &Context<'_>, len: usize) -> Poll<Result<(), SendError>> {
+        self.check(len)?;
+        if self.has_room(len) {
+            return Poll::Ready(Ok(()));
+        }
+        self.lane().tx_waker.register(cx.waker());
+        self.lane().raise(reason::ROOM);
+        self.check(len)?;
+        if self.has_room(len) { Poll::Ready(Ok(())) } else { Poll::Pending }
+    }
+
+    fn has_room(&mut self, len: usize) -> bool {
+        let limit = u64::from(self.lane().session().send_buffer);
+        self.writer.has_room(record_weight(len, false), limit)
+    }
+
+    fn check(&self, len: usize) -> Result<(), SendError> {
+        self.check_open()?;
+        let limit = self.lane().session().peer_max_message();
+        if len > limit { Err(SendError::TooLong { len, limit }) } else { Ok(()) }
+    }
+
+    fn check_open(&self) -> Result<(), SendError> {
+        if let Some(end) = self.lane().send_end() {
+            return Err(match end {
+                SendEnd::Stopped { code } => SendError::Stopped { code: *code },
+                SendEnd::Error(error) => SendError::Stream(error.clone()),
+            });
+        }
+        if self.finished { Err(SendError::Finished) } else { Ok(()) }
+    }
+
+    // ---- queue ------------------------------------------------------------------------------
+
+    fn push(&mut self, message: Bytes) {
+        if message.len() <= COPY_MAX {
+            self.writer.push_slice(tx_tag::MESSAGE, false, &message);
+        } else {
+            self.writer.push_bytes(tx_tag::MESSAGE, false, message);
+        }
+    }
+
+    fn push_slice(&mut self, message: &[u8]) {
+        if message.len() <= COPY_MAX {
+            self.writer.push_slice(tx_tag::MESSAGE, false, message);
+        } else {
+            self.writer.push_bytes(tx_tag::MESSAGE, false, Bytes::copy_from_slice(message));
+        }
+    }
+
+    fn flush(&mut self) {
+        self.writer.publish();
+        self.lane().raise(reason::SEND);
+    }
+}
+
+/// Flushes what a batch has queued, however it ends.
+struct Unflushed<'a>(&'a mut SendStream);
+
+impl Drop for Unflushed<'_> {
+    fn drop(&mut self) {
+        self.0.flush();
+    }
+}
+
+impl Drop for SendStream {
+    fn drop(&mut self) {
+        if !self.finished && self.lane().send_end().is_none() {
+            self.lane().cancel(codes::CANCELLED);
+        }
+        self.lane().release_half();
+    }
+}
+
+impl Sink<Bytes> for SendStream {
+    type Error = SendError;
+
+    /// Ready means that one message of any legal size may be sent without waiting again, so the
+    /// queue may exceed its bound by one message.
+    fn poll_ready(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), SendError>> {
+        self.poll_room(cx, 0)
+    }
+
+    fn start_send(mut self: Pin<&mut Self>, message: Bytes) -> Result<(), SendError> {
+        self.check(message.len())?;
+        self.push(message);
+        self.flush();
+        Ok(())
+    }
+
+    /// What was sent is with the engine already.
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Result<(), SendError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_close(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Result<(), SendError>> {
+        Poll::Ready(match self.finish() {
+            Err(SendError::Finished) => Ok(()),
+            result => result,
+        })
+    }
+}
+
+impl tokio::io::AsyncWrite for SendStream {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        if buf.is_empty() {
+            return Poll::Ready(Ok(0));
+        }
+        let len = buf.len().min(WRITE_MAX);
+        match self.poll_room(cx, len) {
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(Err(error)) => Poll::Ready(Err(to_io(error))),
+            Poll::Ready(Ok(())) => {
+                self.push_slice(&buf[..len]);
+                self.flush();
+                Poll::Ready(Ok(len))
+            }
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(match self.finish() {
+            Ok(()) | Err(SendError::Finished) => Ok(()),
+            Err(error) => Err(to_io(error)),
+        })
+    }
+}
+
+fn to_io(error: SendError) -> io::Error {
+    let kind = match &error {
+        SendError::TooLong { .. } | SendError::TooManyMetas => io::ErrorKind::InvalidInput,
+        SendError::Stopped { .. } | SendError::Finished => io::ErrorKind::BrokenPipe,
+        SendError::Stream(_) => io::ErrorKind::ConnectionReset,
+    };
+    io::Error::new(kind, error)
+}
+
+impl fmt::Debug for SendStream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SendStream")
+            .field("lane", self.lane())
+            .field("finished", &self.finished)
+            .finish_non_exhaustive()
+    }
+}

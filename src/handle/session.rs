@@ -1,0 +1,299 @@
+//! A connection with many streams, as an application sees it.
+
+use std::fmt;
+use std::future::poll_fn;
+use std::task::Poll;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::stream::Stream;
+use super::wait::Wait;
+use crate::addr::{Addr, Driver};
+use crate::error::{OpenError, SessionError, StreamError};
+use crate::frame::{MAX_OPEN_BLOCK, codes};
+use crate::link::{Lane, OpenState, SendEnd, SessionLink, SessionStats, reason, request};
+use crate::sync::Arc;
+
+/// One connection to a peer, over which either side opens streams.
+///
+/// Cheap to clone; all clones are the same session. When the last clone and the last stream are
+/// dropped the session closes in order. All methods may be called from any thread and executor.
+///
+/// # Examples
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use ringmux::{Config, OpenError};
+///
+/// let (a, b) = tokio::io::duplex(64 * 1024);
+/// let (client, connection) = ringmux::client(a, &Config::default());
+/// tokio::spawn(connection);
+/// let (server, connection) = ringmux::server(b, &Config::default());
+/// tokio::spawn(connection);
+///
+/// let mut stream = client.open("greetings").await?;
+/// stream.send("hello").await?;
+/// let mut accepted = server.accept().await?;
+/// assert_eq!(accepted.opening(), "greetings");
+/// assert_eq!(accepted.recv().await?.unwrap(), "hello");
+///
+/// client.close();
+/// client.closed().await;
+/// assert!(matches!(client.open("late").await, Err(OpenError::Session(_))));
+/// # Ok(())
+/// # }
+/// ```
+pub struct Session {
+    link: Arc<SessionLink>,
+}
+
+impl Session {
+    /// Takes the first handle of a link.
+    pub(crate) const fn new(link: Arc<SessionLink>) -> Self {
+        Self { link }
+    }
+
+    /// Opens a stream.
+    ///
+    /// `opening` travels with the stream and is what the peer sees first, at most 8 KiB; what it
+    /// means is up to the applications. Returns at once while the peer has granted streams, which
+    /// does not tell that the peer will serve this one; otherwise waits until it grants another.
+    ///
+    /// # Errors
+    /// [`OpenError::BlockTooLong`], [`OpenError::TooManyPending`], or the reason why the session
+    /// takes no streams. Nothing has reached the peer in any of them.
+    ///
+    /// # Cancel safety
+    /// Dropping the future gives the place in the queue back; nothing was sent.
+    pub async fn open(&self, opening: impl Into<Bytes>) -> Result<Stream, OpenError> {
+        let opening = self.check_opening(opening.into())?;
+        if self.link.take_open_credit() {
+            return Ok(self.open_granted(opening));
+        }
+        if !self.link.begin_pending_open() {
+            return Err(OpenError::TooManyPending { limit: self.link.max_pending_opens });
+        }
+        PendingOpen { lane: Some(self.new_lane(opening)), link: &self.link }.wait().await
+    }
+
+    /// Opens a stream if the peer has granted one, without waiting.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open), and [`OpenError::NoCredit`] where `open` would wait.
+    pub fn try_open(&self, opening: impl Into<Bytes>) -> Result<Stream, OpenError> {
+        let opening = self.check_opening(opening.into())?;
+        if self.link.take_open_credit() {
+            Ok(self.open_granted(opening))
+        } else {
+            Err(OpenError::NoCredit)
+        }
+    }
+
+    fn check_opening(&self, opening: Bytes) -> Result<Bytes, OpenError> {
+        let (len, limit) = (opening.len(), MAX_OPEN_BLOCK as usize);
+        if len > limit {
+            return Err(OpenError::BlockTooLong { len, limit });
+        }
+        match self.link.refusal() {
+            Some(reason) => Err(OpenError::Session(reason.clone())),
+            None => Ok(opening),
+        }
+    }
+
+    fn new_lane(&self, opening: Bytes) -> Arc<Lane> {
+        Lane::new(Arc::clone(&self.link), opening, self.link.credit_mark)
+    }
+
+    fn open_granted(&self, opening: Bytes) -> Stream {
+        let lane = self.new_lane(opening);
+        lane.grant();
+        lane.raise(reason::OPEN);
+        if let Some(error) = self.link.end() {
+            // The engine may have ended without seeing the lane.
+            lane.end_both(&StreamError::NotProcessed(error.clone()));
+        }
+        Stream::new(lane)
+    }
+
+    /// Waits for the next stream that the peer opens.
+    ///
+    /// Several tasks may wait; each stream goes to one of them. Streams that arrived before the
+    /// session ended are still handed out.
+    ///
+    /// # Errors
+    /// Why the session ended.
+    ///
+    /// # Cancel safety
+    /// Dropping the future loses no stream.
+    pub async fn accept(&self) -> Result<Stream, SessionError> {
+        let next = || {
+            if let Some(lane) = self.link.pop_accept() {
+                return Some(Ok(lane));
+            }
+            let end = self.link.end()?;
+            // What was queued before the end was set is visible now.
+            Some(self.link.pop_accept().ok_or_else(|| end.clone()))
+        };
+        Wait::new(&self.link.accept_waiters).until(next).await.map(Stream::accepted)
+    }
+
+    /// Waits until the peer has completed the handshake.
+    ///
+    /// `connect` and the listener's `accept` have waited already. Streams may be opened before.
+    ///
+    /// # Errors
+    /// Why the session ended before.
+    ///
+    /// # Cancel safety
+    /// Safe.
+    pub async fn established(&self) -> Result<(), SessionError> {
+        let check = || {
+            if self.link.is_established() {
+                return Some(Ok(()));
+            }
+            self.link.end().map(|error| Err(error.clone()))
+        };
+        Wait::new(&self.link.state_waiters).until(check).await
+    }
+
+    /// Measures the round trip to the peer's engine and back.
+    ///
+    /// One PING is under way at a time; callers that come meanwhile share its answer.
+    ///
+    /// # Errors
+    /// Why the session ended.
+    ///
+    /// # Cancel safety
+    /// Safe; the PING goes on.
+    pub async fn ping(&self) -> Result<Duration, SessionError> {
+        let before = self.link.pongs();
+        self.link.request(request::PING);
+        let check = || {
+            if self.link.pongs() > before {
+                return Some(Ok(Duration::from_nanos(self.link.rtt_ns())));
+            }
+            self.link.end().map(|error| Err(error.clone()))
+        };
+        Wait::new(&self.link.ping_waiters).until(check).await
+    }
+
+    /// The session's counters now.
+    #[must_use]
+    pub fn stats(&self) -> SessionStats {
+        self.link.counters.snapshot()
+    }
+
+    /// Closes the session in order and returns at once; calling it again does nothing.
+    ///
+    /// No stream can be opened any more. What was queued before is sent while the peer takes it,
+    /// for at most [`close_linger`](crate::ConfigBuilder::close_linger); then the peer is told and
+    /// the connection closes. Streams that have not ended by then end with
+    /// [`SessionError::Closed`] here and [`SessionError::PeerClosed`] there.
+    pub fn close(&self) {
+        self.link.refuse_opens(SessionError::Closed);
+        self.link.request(request::CLOSE);
+    }
+
+    /// Waits until the session has ended, and tells why.
+    ///
+    /// # Cancel safety
+    /// Safe.
+    pub async fn closed(&self) -> SessionError {
+        Wait::new(&self.link.state_waiters).until(|| self.link.end().cloned()).await
+    }
+
+    /// Why the session has ended; `None` while it has not.
+    #[must_use]
+    pub fn end(&self) -> Option<SessionError> {
+        self.link.end().cloned()
+    }
+
+    /// Where the peer is, as the socket says; `None` for transports without an address.
+    #[must_use]
+    pub fn peer_addr(&self) -> Option<&Addr> {
+        self.link.info().peer.as_ref()
+    }
+
+    /// Where this side is, as the socket says; `None` for transports without an address.
+    #[must_use]
+    pub fn local_addr(&self) -> Option<&Addr> {
+        self.link.info().local.as_ref()
+    }
+
+    /// Which driver runs the session.
+    #[must_use]
+    pub fn driver(&self) -> Driver {
+        self.link.info().driver
+    }
+}
+
+/// An `open` that waits for the peer's permission.
+struct PendingOpen<'a> {
+    lane: Option<Arc<Lane>>,
+    link: &'a SessionLink,
+}
+
+impl PendingOpen<'_> {
+    async fn wait(mut self) -> Result<Stream, OpenError> {
+        if let Some(lane) = &self.lane {
+            lane.raise(reason::OPEN);
+            poll_fn(|cx| {
+                if let Some(result) = self.outcome(lane) {
+                    return Poll::Ready(result);
+                }
+                lane.tx_waker.register(cx.waker());
+                self.outcome(lane).map_or(Poll::Pending, Poll::Ready)
+            })
+            .await?;
+        }
+        self.lane.take().map(Stream::new).ok_or(OpenError::NoCredit)
+    }
+
+    fn outcome(&self, lane: &Lane) -> Option<Result<(), OpenError>> {
+        if let Some(SendEnd::Error(error)) = lane.send_end() {
+            let reason = match error {
+                StreamError::NotProcessed(reason) | StreamError::Session(reason) => reason.clone(),
+                _ => SessionError::Closed,
+            };
+            return Some(Err(OpenError::Session(reason)));
+        }
+        if lane.open_state() == OpenState::Granted {
+            return Some(Ok(()));
+        }
+        self.link.end().map(|reason| Err(OpenError::Session(reason.clone())))
+    }
+}
+
+impl Drop for PendingOpen<'_> {
+    fn drop(&mut self) {
+        self.link.end_pending_open();
+        if let Some(lane) = self.lane.take() {
+            lane.cancel(codes::CANCELLED);
+            lane.release_half();
+            lane.release_half();
+        }
+    }
+}
+
+impl Clone for Session {
+    fn clone(&self) -> Self {
+        self.link.add_handle();
+        Self { link: Arc::clone(&self.link) }
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.link.release_handle();
+    }
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session")
+            .field("peer", &self.peer_addr())
+            .field("end", &self.link.end())
+            .finish_non_exhaustive()
+    }
+}

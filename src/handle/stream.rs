@@ -1,0 +1,212 @@
+//! Both halves of a stream in one.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+
+use super::lease::Lease;
+use super::recv::RecvStream;
+use super::send::SendStream;
+use crate::error::{SendError, StreamError, TrySendError};
+use crate::frame::StreamId;
+use crate::link::{Lane, reason};
+use crate::sync::Arc;
+
+/// A stream of messages in both directions, from [`Session::open`](crate::Session::open) or
+/// [`Session::accept`](crate::Session::accept).
+///
+/// Has the methods of both halves; [`split`](Self::split) gives them to different tasks or threads.
+/// Dropping it cancels the stream unless this side has finished, and asks the peer to stop sending
+/// unless it has.
+#[derive(Debug)]
+pub struct Stream {
+    send: SendStream,
+    recv: RecvStream,
+}
+
+impl Stream {
+    /// Makes the two handles of a lane that has none yet.
+    pub(crate) fn new(lane: Arc<Lane>) -> Self {
+        let send = SendStream::claim(Arc::clone(&lane));
+        let recv = RecvStream::claim(lane);
+        match (send, recv) {
+            (Some(send), Some(recv)) => Self { send, recv },
+            _ => unreachable!("a lane is handed out once, by `open` or by the accept queue"),
+        }
+    }
+
+    pub(crate) fn accepted(lane: Arc<Lane>) -> Self {
+        lane.mark_accepted();
+        if lane.session().is_hungry() {
+            lane.raise(reason::CREDIT);
+        }
+        Self::new(lane)
+    }
+
+    /// What the side that opened the stream sent with it.
+    #[must_use]
+    pub fn opening(&self) -> &Bytes {
+        self.send.lane().opening()
+    }
+
+    /// The stream's id on the wire; `None` before its opening has left.
+    #[must_use]
+    pub fn id(&self) -> Option<StreamId> {
+        self.send.lane().id().and_then(StreamId::new)
+    }
+
+    /// The two halves, each to be used on its own.
+    #[must_use]
+    pub fn split(self) -> (SendStream, RecvStream) {
+        (self.send, self.recv)
+    }
+
+    /// See [`SendStream::send`].
+    ///
+    /// # Errors
+    /// As there.
+    ///
+    /// # Cancel safety
+    /// As there.
+    pub async fn send(&mut self, message: impl Into<Bytes>) -> Result<(), SendError> {
+        self.send.send(message).await
+    }
+
+    /// See [`SendStream::send_slice`].
+    ///
+    /// # Errors
+    /// As there.
+    ///
+    /// # Cancel safety
+    /// As there.
+    pub async fn send_slice(&mut self, message: &[u8]) -> Result<(), SendError> {
+        self.send.send_slice(message).await
+    }
+
+    /// See [`SendStream::send_all`].
+    ///
+    /// # Errors
+    /// As there.
+    ///
+    /// # Cancel safety
+    /// As there.
+    pub async fn send_all(
+        &mut self,
+        messages: impl IntoIterator<Item = Bytes>,
+    ) -> Result<(), SendError> {
+        self.send.send_all(messages).await
+    }
+
+    /// See [`SendStream::send_meta`].
+    ///
+    /// # Errors
+    /// As there.
+    ///
+    /// # Cancel safety
+    /// As there.
+    pub async fn send_meta(&mut self, block: impl Into<Bytes>) -> Result<(), SendError> {
+        self.send.send_meta(block).await
+    }
+
+    /// See [`SendStream::try_send`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn try_send(&mut self, message: Bytes) -> Result<(), TrySendError> {
+        self.send.try_send(message)
+    }
+
+    /// See [`SendStream::finish`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn finish(&mut self) -> Result<(), SendError> {
+        self.send.finish()
+    }
+
+    /// See [`SendStream::finish_with_error`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn finish_with_error(&mut self, code: u32, message: &str) -> Result<(), SendError> {
+        self.send.finish_with_error(code, message)
+    }
+
+    /// See [`SendStream::cancel`].
+    pub fn cancel(&mut self, code: u32) {
+        self.send.cancel(code);
+    }
+
+    /// See [`SendStream::set_urgency`].
+    pub fn set_urgency(&self, urgency: u8) {
+        self.send.set_urgency(urgency);
+    }
+
+    /// See [`RecvStream::recv`].
+    ///
+    /// # Errors
+    /// As there.
+    ///
+    /// # Cancel safety
+    /// As there.
+    pub async fn recv(&mut self) -> Result<Option<Bytes>, StreamError> {
+        self.recv.recv().await
+    }
+
+    /// See [`RecvStream::try_recv`].
+    pub fn try_recv(&mut self) -> Option<Bytes> {
+        self.recv.try_recv()
+    }
+
+    /// See [`RecvStream::lease`].
+    ///
+    /// # Errors
+    /// As there.
+    ///
+    /// # Cancel safety
+    /// As there.
+    pub async fn lease(&mut self) -> Result<Option<Lease<'_>>, StreamError> {
+        self.recv.lease().await
+    }
+
+    /// See [`RecvStream::metas`].
+    #[must_use]
+    pub fn metas(&self) -> &[Bytes] {
+        self.recv.metas()
+    }
+
+    /// See [`RecvStream::stop`].
+    pub fn stop(&mut self, code: u32) {
+        self.recv.stop(code);
+    }
+}
+
+impl tokio::io::AsyncRead for Stream {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut tokio::io::ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.recv).poll_read(cx, buf)
+    }
+}
+
+impl tokio::io::AsyncWrite for Stream {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.send).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        tokio::io::AsyncWrite::poll_flush(Pin::new(&mut self.send), cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.send).poll_shutdown(cx)
+    }
+}

@@ -1,0 +1,312 @@
+//! What one stream's handles and the engine share.
+
+use std::fmt;
+
+use bytes::Bytes;
+
+use super::session::SessionLink;
+use crate::error::StreamError;
+use crate::queue::{Node, Reasons, Ring, RingOwner, SetOnce};
+use crate::sync::{Arc, AtomicBool, AtomicPtr, AtomicU8, AtomicU32, AtomicU64, AtomicWaker, Ordering};
+
+/// Why a handle wants the engine to look at a lane.
+pub(crate) mod reason {
+    /// A handle asks for the stream to be opened.
+    pub(crate) const OPEN: u32 = 1 << 0;
+    /// The `tx` ring has something new.
+    pub(crate) const SEND: u32 = 1 << 1;
+    /// A sender waits for room in the `tx` ring.
+    pub(crate) const ROOM: u32 = 1 << 2;
+    /// The application has consumed enough for credit to go back.
+    pub(crate) const CREDIT: u32 = 1 << 3;
+    /// The receiver wants the pieces of messages as they come.
+    pub(crate) const CHUNKS: u32 = 1 << 4;
+    /// The receiver wants nothing more.
+    pub(crate) const STOP: u32 = 1 << 5;
+    /// The stream is to end now.
+    pub(crate) const CANCEL: u32 = 1 << 6;
+    /// The urgency was changed.
+    pub(crate) const URGENCY: u32 = 1 << 7;
+    /// The last handle is gone.
+    pub(crate) const DROPPED: u32 = 1 << 8;
+}
+
+/// How the sending direction ended.
+#[derive(Clone, Debug)]
+pub(crate) enum SendEnd {
+    /// The peer asked to stop.
+    Stopped { code: u32 },
+    /// The stream ended under the sender.
+    Error(StreamError),
+}
+
+/// How the receiving direction ended.
+#[derive(Clone, Debug)]
+pub(crate) enum RecvEnd {
+    /// The peer finished, after everything in the ring.
+    Finished,
+    /// The stream ended, after everything in the ring.
+    Error(StreamError),
+    /// The stream ended now; what is in the ring is not delivered.
+    Discard(StreamError),
+}
+
+impl RecvEnd {
+    /// The error to report, `None` for a clean end.
+    pub(crate) fn result(&self) -> Result<(), StreamError> {
+        match self {
+            Self::Finished => Ok(()),
+            Self::Error(error) | Self::Discard(error) => Err(error.clone()),
+        }
+    }
+}
+
+/// How far `open` has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum OpenState {
+    /// Waits for the peer's permission.
+    Waiting,
+    /// Permitted: what is sent now follows the OPEN.
+    Granted,
+}
+
+/// The key of a lane that the engine has not registered.
+const NO_KEY: u64 = u64::MAX;
+
+/// One stream, as both sides see it.
+pub(crate) struct Lane {
+    next: AtomicPtr<Self>,
+    reasons: Reasons,
+    /// Where the engine keeps its half; only the engine reads or writes it.
+    key: AtomicU64,
+    /// The stream's id on the wire, 0 until it is known.
+    id: AtomicU32,
+    /// Halves that an application still holds.
+    handles: AtomicU8,
+    urgency: AtomicU8,
+    granted: AtomicBool,
+    accepted: AtomicBool,
+    cancel_code: AtomicU32,
+    stop_code: AtomicU32,
+    /// Consumed weight after which the receiver raises CREDIT: half its window.
+    credit_mark: AtomicU32,
+    tx: Ring,
+    rx: Ring,
+    /// Woken when the sender has room, when the stream is opened, and when the direction ends.
+    pub(crate) tx_waker: AtomicWaker,
+    /// Woken when there is something to receive, and when the direction ends.
+    pub(crate) rx_waker: AtomicWaker,
+    tx_end: SetOnce<SendEnd>,
+    rx_end: SetOnce<RecvEnd>,
+    opening: Bytes,
+    session: Arc<SessionLink>,
+}
+
+impl Lane {
+    /// A lane with two handles, for a stream with this opening block.
+    pub(crate) fn new(session: Arc<SessionLink>, opening: Bytes, credit_mark: u32) -> Arc<Self> {
+        Arc::new(Self {
+            next: AtomicPtr::new(std::ptr::null_mut()),
+            reasons: Reasons::new(),
+            key: AtomicU64::new(NO_KEY),
+            id: AtomicU32::new(0),
+            handles: AtomicU8::new(2),
+            urgency: AtomicU8::new(Self::DEFAULT_URGENCY),
+            granted: AtomicBool::new(false),
+            accepted: AtomicBool::new(false),
+            cancel_code: AtomicU32::new(0),
+            stop_code: AtomicU32::new(0),
+            credit_mark: AtomicU32::new(credit_mark),
+            tx: Ring::new(),
+            rx: Ring::new(),
+            tx_waker: AtomicWaker::new(),
+            rx_waker: AtomicWaker::new(),
+            tx_end: SetOnce::new(),
+            rx_end: SetOnce::new(),
+            opening,
+            session,
+        })
+    }
+
+    /// RFC 9218 §4.1: urgency 3 unless said otherwise, 0 most urgent, 7 least.
+    pub(crate) const DEFAULT_URGENCY: u8 = 3;
+    /// Levels of urgency.
+    pub(crate) const URGENCIES: usize = 8;
+
+    pub(crate) fn session(&self) -> &Arc<SessionLink> {
+        &self.session
+    }
+
+    pub(crate) fn opening(&self) -> &Bytes {
+        &self.opening
+    }
+
+    // ---- for handles ------------------------------------------------------------------------
+
+    /// Asks the engine to look at this lane. Costs one read-modify-write; the first since the
+    /// engine last looked also pushes the lane and, if the engine sleeps, wakes it.
+    pub(crate) fn raise(self: &Arc<Self>, reasons: u32) {
+        if self.reasons.raise(reasons) {
+            self.session.activate(Arc::clone(self));
+        }
+    }
+
+    pub(crate) fn cancel(self: &Arc<Self>, code: u32) {
+        self.cancel_code.store(code, Ordering::Relaxed);
+        self.raise(reason::CANCEL);
+    }
+
+    pub(crate) fn stop(self: &Arc<Self>, code: u32) {
+        self.stop_code.store(code, Ordering::Relaxed);
+        self.raise(reason::STOP);
+    }
+
+    pub(crate) fn set_urgency(self: &Arc<Self>, urgency: u8) {
+        self.urgency.store(urgency, Ordering::Relaxed);
+        self.raise(reason::URGENCY);
+    }
+
+    /// One half is gone; the last one tells the engine.
+    pub(crate) fn release_half(self: &Arc<Self>) {
+        // ORDERING: AcqRel pairs with the other half's release_half, so that whatever it did with
+        // its ring comes before the DROPPED that the last one raises.
+        if self.handles.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.raise(reason::DROPPED);
+        }
+    }
+
+    pub(crate) fn open_state(&self) -> OpenState {
+        // ORDERING: pairs with `grant`.
+        if self.granted.load(Ordering::Acquire) { OpenState::Granted } else { OpenState::Waiting }
+    }
+
+    pub(crate) fn send_end(&self) -> Option<&SendEnd> {
+        self.tx_end.get()
+    }
+
+    pub(crate) fn recv_end(&self) -> Option<&RecvEnd> {
+        self.rx_end.get()
+    }
+
+    pub(crate) fn credit_mark(&self) -> u32 {
+        self.credit_mark.load(Ordering::Relaxed)
+    }
+
+    /// The stream's id on the wire, `None` before its OPEN left.
+    pub(crate) fn id(&self) -> Option<u32> {
+        Some(self.id.load(Ordering::Relaxed)).filter(|id| *id != 0)
+    }
+
+    pub(crate) fn urgency(&self) -> u8 {
+        self.urgency.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn mark_accepted(&self) {
+        self.accepted.store(true, Ordering::Relaxed);
+    }
+
+    // ---- for the engine ---------------------------------------------------------------------
+
+    /// Takes what handles want. What they published before is visible afterwards.
+    pub(crate) fn take_reasons(&self) -> u32 {
+        self.reasons.take()
+    }
+
+    pub(crate) fn key(&self) -> Option<u64> {
+        Some(self.key.load(Ordering::Relaxed)).filter(|key| *key != NO_KEY)
+    }
+
+    pub(crate) fn set_key(&self, key: u64) {
+        self.key.store(key, Ordering::Relaxed);
+    }
+
+    pub(crate) fn set_id(&self, id: u32) {
+        self.id.store(id, Ordering::Relaxed);
+    }
+
+    pub(crate) fn set_credit_mark(&self, bytes: u32) {
+        self.credit_mark.store(bytes, Ordering::Relaxed);
+    }
+
+    pub(crate) fn accepted(&self) -> bool {
+        self.accepted.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn cancel_code(&self) -> u32 {
+        self.cancel_code.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn stop_code(&self) -> u32 {
+        self.stop_code.load(Ordering::Relaxed)
+    }
+
+    /// The peer permits the stream. The caller wakes `tx_waker` if somebody waits.
+    pub(crate) fn grant(&self) {
+        // ORDERING: pairs with `open_state`.
+        self.granted.store(true, Ordering::Release);
+    }
+
+    /// Weight that the application has consumed from the `rx` ring since the start.
+    pub(crate) fn consumed(&self) -> u64 {
+        self.rx.released()
+    }
+
+    /// Ends the sending direction; the first end stays.
+    pub(crate) fn end_send(&self, end: SendEnd) {
+        let _ = self.tx_end.set(end);
+    }
+
+    /// Ends the receiving direction; the first end stays.
+    pub(crate) fn end_recv(&self, end: RecvEnd) {
+        let _ = self.rx_end.set(end);
+    }
+
+    /// Ends both directions with one error and wakes whoever waits.
+    pub(crate) fn end_both(&self, error: &StreamError) {
+        self.end_send(SendEnd::Error(error.clone()));
+        self.end_recv(RecvEnd::Error(error.clone()));
+        self.tx_waker.wake();
+        self.rx_waker.wake();
+    }
+}
+
+impl fmt::Debug for Lane {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Lane")
+            .field("id", &self.id())
+            .field("reasons", &self.reasons.peek())
+            .field("send_end", &self.send_end())
+            .field("recv_end", &self.recv_end())
+            .finish_non_exhaustive()
+    }
+}
+
+// SAFETY: `next` is written by nothing but the list, and a lane is on it at most once (`raise`
+// pushes only when the reason word was 0, which the engine makes it after it took the lane off).
+unsafe impl Node for Lane {
+    fn next(&self) -> &AtomicPtr<Self> {
+        &self.next
+    }
+}
+
+/// The ring from handle to engine.
+#[derive(Debug)]
+pub(crate) struct TxRing(pub(crate) Arc<Lane>);
+
+/// The ring from engine to handle.
+#[derive(Debug)]
+pub(crate) struct RxRing(pub(crate) Arc<Lane>);
+
+// SAFETY: the ring is a field of a lane that this reference keeps alive and in place.
+unsafe impl RingOwner for TxRing {
+    fn ring(&self) -> &Ring {
+        &self.0.tx
+    }
+}
+
+// SAFETY: as for `TxRing`.
+unsafe impl RingOwner for RxRing {
+    fn ring(&self) -> &Ring {
+        &self.0.rx
+    }
+}

@@ -1,0 +1,170 @@
+//! What handles want: their reasons, turned into protocol.
+
+use std::time::Instant;
+
+use super::connection::{Connection, Phase};
+use super::registry::Key;
+use super::state::{Effect, Event, Sending};
+use super::stream::{Opening, owed, wake};
+use crate::error::StreamError;
+use crate::frame::codes;
+use crate::link::{Lane, RecvEnd, SendEnd, reason, request};
+use crate::sync::Arc;
+
+impl Connection {
+    /// Takes what handles have asked for since the last call.
+    pub(crate) fn take_work(&mut self, now: Instant) {
+        if matches!(self.phase, Phase::Dead) {
+            return;
+        }
+        let requests = self.link.take_requests();
+        if requests != 0 {
+            self.on_requests(requests, now);
+        }
+        let mut activations = 0;
+        for lane in self.link.take_ready() {
+            activations += 1;
+            self.activate(&lane, now);
+        }
+        if activations > 0 {
+            self.link.counters.activations.add(activations);
+        }
+        self.link.counters.turns.add(1);
+    }
+
+    fn on_requests(&mut self, requests: u32, now: Instant) {
+        if requests & request::PING != 0 {
+            self.ping.wanted = true;
+        }
+        if requests & request::CLOSE != 0 {
+            self.drain(now);
+        }
+        if requests & request::UNHELD != 0 {
+            self.unheld = true;
+            while let Some(lane) = self.link.pop_accept() {
+                if let Some(key) = lane.key().map(Key::from_bits) {
+                    self.refuse_unaccepted(key);
+                }
+            }
+            self.drain_if_unused(now);
+        }
+    }
+
+    /// Without a handle and without a stream nobody can ever use the session again.
+    fn drain_if_unused(&mut self, now: Instant) {
+        if self.unheld && self.registry.is_empty() {
+            self.drain(now);
+        }
+    }
+
+    fn activate(&mut self, lane: &Arc<Lane>, now: Instant) {
+        let reasons = lane.take_reasons();
+        if reasons & reason::OPEN != 0 {
+            self.register_local(lane, now);
+        }
+        let Some(key) = lane.key().map(Key::from_bits) else { return };
+        if reasons & (reason::CREDIT | reason::CHUNKS) != 0 {
+            self.release_open_charge(key);
+            self.account(key, now);
+        }
+        if reasons & reason::CHUNKS != 0 {
+            self.deliver_chunks(key);
+        }
+        if reasons & reason::URGENCY != 0
+            && let Some(stream) = self.registry.get_mut(key)
+        {
+            // Takes effect when the stream is queued next.
+            stream.urgency = stream.lane().urgency();
+        }
+        if reasons & (reason::SEND | reason::ROOM) != 0 {
+            self.on_send(key, reasons);
+        }
+        if reasons & reason::CANCEL != 0 {
+            self.cancel_local(key, lane.cancel_code());
+        }
+        if reasons & reason::STOP != 0 {
+            self.stop_local(key, lane.stop_code());
+        }
+        if reasons & reason::DROPPED != 0 {
+            if let Some(stream) = self.registry.get_mut(key) {
+                stream.dropped = true;
+            }
+            self.remove_if_done(key);
+            self.drain_if_unused(now);
+        }
+    }
+
+    fn on_send(&mut self, key: Key, reasons: u32) {
+        let Some(stream) = self.registry.get_mut(key) else { return };
+        if stream.state.sending != Sending::Open {
+            return Self::discard_queued(stream);
+        }
+        if reasons & reason::ROOM != 0 {
+            if std::mem::take(&mut stream.made_room) {
+                Self::notify(&mut self.wakes, key, stream, wake::SENDER);
+            } else {
+                stream.wants_room = true;
+            }
+        }
+        if stream.opening == Opening::Done && !std::mem::replace(&mut stream.scheduled, true) {
+            self.schedule.push(key, stream.urgency);
+        }
+    }
+
+    /// The receiver takes pieces from now on: also those of a message that is under way.
+    fn deliver_chunks(&mut self, key: Key) {
+        let Some(stream) = self.registry.get_mut(key) else { return };
+        stream.chunks = true;
+        stream.rx.publish();
+        Self::notify(&mut self.wakes, key, stream, wake::RECEIVER);
+    }
+
+    fn cancel_local(&mut self, key: Key, code: u32) {
+        let Some(stream) = self.registry.get_mut(key) else { return };
+        if stream.state.is_over() {
+            return;
+        }
+        let error = StreamError::Cancelled { code };
+        stream.lane().end_send(SendEnd::Error(error.clone()));
+        stream.lane().end_recv(RecvEnd::Discard(error));
+        self.cancel_stream(key, code, Event::LocalCancel);
+        self.remove_if_done(key);
+    }
+
+    fn stop_local(&mut self, key: Key, code: u32) {
+        let Some(stream) = self.registry.get_mut(key) else { return };
+        if stream.state.on(Event::LocalStop) != Effect::Act {
+            return;
+        }
+        stream.lane().end_recv(RecvEnd::Discard(StreamError::Cancelled { code }));
+        stream.owes &= !owed::WINDOW;
+        Self::owe(&mut self.owing, key, stream, owed::STOP);
+        Self::notify(&mut self.wakes, key, stream, wake::RECEIVER);
+        self.discard_received(key);
+    }
+
+    /// A stream of the peer that no application will take.
+    fn refuse_unaccepted(&mut self, key: Key) {
+        if let Some(stream) = self.registry.get_mut(key) {
+            stream.dropped = true;
+        }
+        self.cancel_local(key, codes::REFUSED);
+        self.remove_if_done(key);
+    }
+
+    /// Gives a stream's place back once neither wire nor application needs it.
+    pub(super) fn remove_if_done(&mut self, key: Key) {
+        if !self.registry.get_mut(key).is_some_and(|stream| stream.is_done()) {
+            return;
+        }
+        self.discard_received(key);
+        let Some(stream) = self.registry.remove(key) else { return };
+        self.return_to_session(stream.open_charge);
+        self.link.counters.streams.set(self.registry.len() as u64);
+        match stream.id {
+            Some(id) if id.is_opened_by(self.role.peer()) => self.grant_owed += 1,
+            None if stream.opening == Opening::Granted => self.on_streams_granted(1),
+            _ => {}
+        }
+    }
+}

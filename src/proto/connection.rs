@@ -1,0 +1,400 @@
+//! One session: its parts, and its life from handshake to end.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use bytes::BytesMut;
+
+use super::pool::Pool;
+use super::registry::{Key, Registry};
+use super::schedule::Schedule;
+use super::stream::{Opening, Stream, wake};
+use super::window::{RecvWindow, SendCredit};
+use crate::config::Config;
+use crate::error::{ProtocolError, SessionError, StreamError};
+use crate::frame::{Role, Settings, StreamId, codes, preface};
+use crate::link::{Info, LinkSizes, SessionLink};
+use crate::sync::Arc;
+
+/// How far a session is.
+#[derive(Debug)]
+pub(super) enum Phase {
+    /// The peer's preface or SETTINGS has not come.
+    Hello { preface: bool },
+    /// Messages flow.
+    Open,
+    /// `close` was called: what was queued is sent, until the deadline.
+    Draining { until: Instant },
+    /// Only a GOAWAY is still to be sent.
+    Ending,
+    /// Nothing more happens; every handle knows why.
+    Dead,
+}
+
+/// What a driver is to do with the socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Status {
+    /// Go on.
+    Open,
+    /// Everything was said: flush, shut the socket down, close it.
+    Closed,
+}
+
+/// The GOAWAY that ends the session.
+#[derive(Debug)]
+pub(super) struct Farewell {
+    pub(super) code: u32,
+    pub(super) text: String,
+}
+
+/// PING in both directions; at most one of ours is under way.
+#[derive(Debug, Default)]
+pub(super) struct Ping {
+    pub(super) wanted: bool,
+    pub(super) in_flight: Option<([u8; 8], Instant)>,
+    pub(super) sent: u64,
+    /// The latest PING of the peer that was not answered yet.
+    pub(super) pong_owed: Option<[u8; 8]>,
+    pub(super) rtt: Option<Duration>,
+}
+
+/// One session's protocol state. See the module for how to drive it.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    pub(super) role: Role,
+    pub(super) config: Config,
+    pub(super) link: Arc<SessionLink>,
+    pub(super) phase: Phase,
+    pub(super) end: Option<SessionError>,
+    pub(super) farewell: Option<Farewell>,
+    handshake_deadline: Instant,
+    /// No `Session` is left: nobody can accept.
+    pub(super) unheld: bool,
+
+    pub(super) registry: Registry,
+    pub(super) schedule: Schedule,
+
+    pub(super) pool: std::sync::Arc<Pool>,
+    /// Of the pool, what the session's window took.
+    pub(super) pooled: u64,
+    pub(super) window: RecvWindow,
+    pub(super) window_owed: bool,
+    pub(super) last_return: Instant,
+    pub(super) hungry: bool,
+    /// When to look again at streams that wait for memory or hold it.
+    pub(super) recheck: Option<Instant>,
+    pub(super) starved: Vec<Key>,
+    pub(super) stalled_since: Option<Instant>,
+    pub(super) credit: SendCredit,
+    pub(super) peer: Settings,
+
+    pub(super) next_id: StreamId,
+    pub(super) last_peer_id: Option<StreamId>,
+    /// Opened by handles, not yet permitted by the peer.
+    pub(super) waiting: VecDeque<Key>,
+    /// Permitted, OPEN not yet encoded.
+    pub(super) opens: VecDeque<Key>,
+    /// Streams granted by the peer since the start.
+    pub(super) granted: u64,
+    /// Streams that the peer may still open.
+    pub(super) peer_streams: u32,
+    /// Streams to grant to the peer again.
+    pub(super) grant_owed: u32,
+    /// Streams of the peer that nobody took.
+    pub(super) refusals: VecDeque<StreamId>,
+    /// The peer has said GOAWAY.
+    pub(super) peer_farewell: Option<SessionError>,
+
+    /// Preface and SETTINGS, until sent.
+    pub(super) hello: BytesMut,
+    pub(super) ping: Ping,
+    /// Streams that owe a control frame.
+    pub(super) owing: VecDeque<Key>,
+
+    pub(super) wakes: Vec<Key>,
+    pub(super) wake_accept: bool,
+    pub(super) wake_state: bool,
+    pub(super) wake_pings: bool,
+}
+
+/// How soon streams that wait for memory, or hold it, are looked at again.
+const RECHECK: Duration = Duration::from_millis(5);
+
+impl Connection {
+    /// A session and the link for its first handle.
+    pub(crate) fn new(
+        role: Role,
+        config: &Config,
+        info: Info,
+        pool: std::sync::Arc<Pool>,
+        now: Instant,
+    ) -> (Self, Arc<SessionLink>) {
+        pool.join();
+        let wanted = config.session_window();
+        let (session_window, pooled) = if pool.take(u64::from(wanted)) {
+            (wanted, u64::from(wanted))
+        } else {
+            (Settings::FLOORS.session_window, 0)
+        };
+        let ours = Settings {
+            max_frame: config.max_frame(),
+            max_message: config.max_message(),
+            stream_window: config.stream_window(),
+            session_window,
+            streams: config.max_streams(),
+        };
+        let sizes = LinkSizes {
+            max_streams: config.max_streams(),
+            open_credit: Settings::FLOORS.streams,
+            peer_max_message: Settings::FLOORS.max_message,
+            send_buffer: config.send_buffer(),
+            max_pending_opens: config.max_pending_opens(),
+            credit_mark: config.stream_window() / 2,
+        };
+        let link = SessionLink::new(sizes, info);
+        let mut hello = BytesMut::with_capacity(64);
+        hello.extend_from_slice(&preface::encode(preface::VERSION));
+        ours.put(&mut hello);
+        let connection = Self {
+            role,
+            config: config.clone(),
+            link: Arc::clone(&link),
+            phase: Phase::Hello { preface: false },
+            end: None,
+            farewell: None,
+            handshake_deadline: now + config.handshake_timeout(),
+            unheld: false,
+            registry: Registry::default(),
+            schedule: Schedule::default(),
+            pool,
+            pooled,
+            window: RecvWindow::new(session_window),
+            window_owed: false,
+            last_return: now,
+            hungry: false,
+            recheck: None,
+            starved: Vec::new(),
+            stalled_since: None,
+            credit: SendCredit::new(Settings::FLOORS.session_window),
+            peer: Settings::FLOORS,
+            next_id: StreamId::first(role),
+            last_peer_id: None,
+            waiting: VecDeque::new(),
+            opens: VecDeque::new(),
+            granted: u64::from(Settings::FLOORS.streams),
+            peer_streams: config.max_streams(),
+            grant_owed: 0,
+            refusals: VecDeque::new(),
+            peer_farewell: None,
+            hello,
+            ping: Ping::default(),
+            owing: VecDeque::new(),
+            wakes: Vec::new(),
+            wake_accept: false,
+            wake_state: false,
+            wake_pings: false,
+        };
+        (connection, link)
+    }
+
+    /// What the driver is to do with the socket.
+    pub(crate) const fn status(&self) -> Status {
+        if matches!(self.phase, Phase::Dead) { Status::Closed } else { Status::Open }
+    }
+
+    /// Bytes that a receive buffer should hold: two of the largest frames.
+    pub(crate) const fn recv_capacity(&self) -> usize {
+        2 * (self.config.max_frame() as usize + crate::frame::HEADER_LEN)
+    }
+
+    /// How long the socket may take to close after the last word.
+    pub(crate) const fn close_linger(&self) -> Duration {
+        self.config.close_linger()
+    }
+
+    /// The peer has sent its SETTINGS and nothing has ended yet.
+    pub(super) const fn is_established(&self) -> bool {
+        matches!(self.phase, Phase::Open | Phase::Draining { .. })
+    }
+
+    /// The accepting side is silent until it has seen the dialler's preface.
+    pub(super) const fn may_send(&self) -> bool {
+        match (&self.phase, self.role) {
+            (Phase::Hello { preface: false }, Role::Acceptor) | (Phase::Dead, _) => false,
+            _ => true,
+        }
+    }
+
+    // ---- the end ----------------------------------------------------------------------------
+
+    /// `close` was called, or nobody is left to use the session.
+    pub(super) fn drain(&mut self, now: Instant) {
+        match self.phase {
+            Phase::Open => {
+                self.link.refuse_opens(SessionError::Closed);
+                self.phase = Phase::Draining { until: now + self.config.close_linger() };
+            }
+            Phase::Hello { .. } => self.finish_with(SessionError::Closed, codes::NO_ERROR, ""),
+            Phase::Draining { .. } | Phase::Ending | Phase::Dead => {}
+        }
+    }
+
+    /// Draining is over when nothing that was queued can still go out.
+    pub(super) fn end_drain_if_idle(&mut self) {
+        let idle = self.schedule.is_empty() && self.opens.is_empty();
+        if matches!(self.phase, Phase::Draining { .. }) && idle {
+            self.finish_with(SessionError::Closed, codes::NO_ERROR, "");
+        }
+    }
+
+    /// The peer broke a rule.
+    pub(super) fn violate(&mut self, error: ProtocolError) {
+        let text = format!("{}: {error}", error.rule());
+        self.finish_with(SessionError::Protocol(error), codes::PROTOCOL, &text);
+    }
+
+    fn finish_with(&mut self, error: SessionError, code: u32, text: &str) {
+        if matches!(self.phase, Phase::Ending | Phase::Dead) {
+            return;
+        }
+        if self.may_send() {
+            self.farewell = Some(Farewell { code, text: text.to_owned() });
+            self.end = Some(error);
+            self.phase = Phase::Ending;
+        } else {
+            self.terminate(error);
+        }
+    }
+
+    /// The peer closed the connection.
+    pub(crate) fn eof(&mut self) {
+        let error = match (&self.end, &self.peer_farewell, &self.phase) {
+            (Some(error), ..) | (None, Some(error), _) => error.clone(),
+            (None, None, Phase::Draining { .. }) => SessionError::Closed,
+            (None, None, _) => SessionError::Disconnected,
+        };
+        self.terminate(error);
+    }
+
+    /// The socket failed.
+    pub(crate) fn io_failed(&mut self, error: std::io::Error) {
+        let error = match (self.end.take(), self.peer_farewell.take()) {
+            (Some(error), _) | (None, Some(error)) => error,
+            (None, None) => SessionError::Io(std::sync::Arc::new(error)),
+        };
+        self.terminate(error);
+    }
+
+    /// Ends everything at once; every handle learns the reason. Idempotent.
+    pub(crate) fn terminate(&mut self, error: SessionError) {
+        if matches!(self.phase, Phase::Dead) {
+            return;
+        }
+        self.phase = Phase::Dead;
+        let activated = self.link.close(error.clone());
+        for (_, stream) in self.registry.iter_mut() {
+            let error = match stream.opening {
+                Opening::Done => StreamError::Session(error.clone()),
+                Opening::Waiting | Opening::Granted => StreamError::NotProcessed(error.clone()),
+            };
+            stream.lane().end_both(&error);
+            let (_, advance) = stream.window.discard();
+            self.pool.give(advance);
+        }
+        for lane in activated {
+            if lane.key().is_none() {
+                lane.end_both(&StreamError::NotProcessed(error.clone()));
+            }
+        }
+        self.registry = Registry::default();
+        self.link.counters.streams.set(0);
+        self.link.counters.bytes_held.set(0);
+        self.pool.give(std::mem::take(&mut self.pooled));
+        self.pool.leave();
+        self.link.drop_unaccepted_if_unheld();
+        self.link.wake_all();
+    }
+
+    // ---- time -------------------------------------------------------------------------------
+
+    /// When [`on_deadline`](Self::on_deadline) is to be called at the latest.
+    pub(crate) fn next_deadline(&self) -> Option<Instant> {
+        let phase = match self.phase {
+            Phase::Hello { .. } => Some(self.handshake_deadline),
+            Phase::Draining { until } => Some(until),
+            Phase::Open | Phase::Ending | Phase::Dead => None,
+        };
+        [phase, self.recheck].into_iter().flatten().min()
+    }
+
+    /// Acts on the deadlines that have passed.
+    pub(crate) fn on_deadline(&mut self, now: Instant) {
+        match self.phase {
+            Phase::Hello { .. } if now >= self.handshake_deadline => {
+                let error = SessionError::HandshakeTimeout(self.config.handshake_timeout());
+                self.terminate(error);
+                return;
+            }
+            Phase::Draining { until } if now >= until => {
+                self.finish_with(SessionError::Closed, codes::NO_ERROR, "");
+                return;
+            }
+            _ => {}
+        }
+        if self.recheck.is_some_and(|at| now >= at) {
+            self.recheck = None;
+            self.recheck_memory(now);
+        }
+    }
+
+    /// Looks again soon at streams that wait for memory or hold it.
+    pub(super) fn recheck_soon(&mut self, now: Instant) {
+        self.recheck.get_or_insert(now + RECHECK);
+    }
+
+    // ---- wakes ------------------------------------------------------------------------------
+
+    /// Remembers to wake a stream's task after the next I/O was submitted.
+    pub(super) fn notify(wakes: &mut Vec<Key>, key: Key, stream: &mut Stream, bits: u8) {
+        if stream.wakes == 0 {
+            wakes.push(key);
+        }
+        stream.wakes |= bits;
+    }
+
+    /// Wakes the tasks for which something has happened.
+    pub(crate) fn deliver_wakes(&mut self) {
+        for key in self.wakes.drain(..) {
+            let Some(stream) = self.registry.get_mut(key) else { continue };
+            let bits = std::mem::take(&mut stream.wakes);
+            if bits & wake::SENDER != 0 {
+                stream.lane().tx_waker.wake();
+            }
+            if bits & wake::RECEIVER != 0 {
+                stream.lane().rx_waker.wake();
+            }
+        }
+        if std::mem::take(&mut self.wake_accept) {
+            self.link.accept_waiters.wake_all();
+        }
+        if std::mem::take(&mut self.wake_state) {
+            self.link.state_waiters.wake_all();
+        }
+        if std::mem::take(&mut self.wake_pings) {
+            self.link.ping_waiters.wake_all();
+        }
+    }
+
+    /// The link to the session's handles.
+    pub(crate) const fn link(&self) -> &Arc<SessionLink> {
+        &self.link
+    }
+}
+
+impl Drop for Connection {
+    /// A driver that is dropped, or panics, takes no handle with it into silence.
+    fn drop(&mut self) {
+        let error = self.end.take().unwrap_or(SessionError::EngineStopped);
+        self.terminate(error);
+    }
+}

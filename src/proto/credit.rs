@@ -1,0 +1,264 @@
+//! Credit that comes back: what applications consumed, to the peer, the session and the pool; and
+//! memory for messages larger than their window.
+
+use std::time::{Duration, Instant};
+
+use super::connection::Connection;
+use super::registry::Key;
+use super::state::{Event, Receiving};
+use super::stream::{Stream, owed, wake};
+use crate::error::{Limit, StreamError};
+use crate::frame::{FRAME_COST, codes};
+use crate::link::{RecvEnd, SendEnd};
+
+/// Session credit is returned in steps of at least this while it is scarce, in bytes.
+const SCARCE_STEP: u64 = 32 * 1024;
+/// A stream that consumed nothing for this long while its session is full counts as stalled.
+const STALL: Duration = Duration::from_secs(1);
+/// What the frames of one message may cost beyond twice its size, in bytes: a few short pieces
+/// where credit ran out.
+const PIECES_SLACK: u64 = 64 * 1024;
+
+impl Connection {
+    /// Books what the application has consumed of a stream since the last time.
+    pub(super) fn account(&mut self, key: Key, now: Instant) {
+        let Some(stream) = self.registry.get_mut(key) else { return };
+        let total = stream.lane().consumed();
+        let consumed = total - stream.consumed;
+        if consumed == 0 || stream.discarded {
+            return;
+        }
+        stream.consumed = total;
+        stream.last_progress = now;
+        let retired = stream.window.consume(consumed);
+        if retired > 0 {
+            self.pool.give(retired);
+        }
+        self.return_to_session(consumed - retired);
+        self.return_to_stream(key);
+    }
+
+    /// Owes the peer a WINDOW for a stream once half of it has been consumed.
+    fn return_to_stream(&mut self, key: Key) {
+        let Some(stream) = self.registry.get_mut(key) else { return };
+        let worth_it = stream.window.returnable() * 2 >= stream.window.target();
+        if worth_it && stream.state.receiving == Receiving::Open {
+            Self::owe(&mut self.owing, key, stream, owed::WINDOW);
+        }
+    }
+
+    /// Bytes that a session held have been consumed or thrown away.
+    pub(super) fn return_to_session(&mut self, bytes: u64) {
+        self.window.consume(bytes);
+        self.link.counters.bytes_held.set(self.window.held());
+        let returnable = self.window.returnable();
+        self.window_owed |= returnable * 2 >= self.window.target()
+            || (self.hungry && returnable >= SCARCE_STEP);
+    }
+
+    /// Called after bytes were received: is the session running out of window?
+    pub(super) fn watch_session_window(&mut self, now: Instant) {
+        self.link.counters.bytes_held.set(self.window.held());
+        let (outstanding, target) = (self.window.outstanding(), self.window.target());
+        let hungry = if self.hungry { outstanding * 2 < target } else { outstanding * 4 < target };
+        if hungry != self.hungry {
+            self.hungry = hungry;
+            self.link.set_hungry(hungry);
+        }
+        if hungry {
+            // What was consumed below the mark was not reported. A release that races with the
+            // flag is found by the recheck.
+            if self.recheck.is_none() {
+                self.account_all(now);
+            }
+            self.recheck_soon(now);
+        }
+    }
+
+    fn account_all(&mut self, now: Instant) {
+        let keys: Vec<Key> = self.registry.iter_mut().map(|(key, _)| key).collect();
+        for key in keys {
+            self.release_open_charge(key);
+            self.account(key, now);
+        }
+    }
+
+    /// The part of the session's credit that an OPEN holds goes back when the stream is accepted.
+    pub(super) fn release_open_charge(&mut self, key: Key) {
+        let Some(stream) = self.registry.get_mut(key) else { return };
+        if stream.open_charge > 0 && stream.lane().accepted() {
+            let charge = std::mem::take(&mut stream.open_charge);
+            self.return_to_session(charge);
+        }
+    }
+
+    /// Streams wait for memory, or the session is nearly full: look again.
+    pub(super) fn recheck_memory(&mut self, now: Instant) {
+        for key in std::mem::take(&mut self.starved) {
+            self.feed_assembly(key, now);
+        }
+        if self.hungry {
+            self.account_all(now);
+            self.watch_session_window(now);
+        }
+        self.relieve(now);
+    }
+
+    /// Three quarters of the session's window are held by streams that do not consume: raise it
+    /// from the pool, or end the one that has stalled longest, so that the others go on.
+    pub(super) fn relieve(&mut self, now: Instant) {
+        if self.window.held() * 4 < self.window.target() * 3 {
+            self.stalled_since = None;
+            return;
+        }
+        if self.grow_session_window() {
+            self.stalled_since = None;
+            self.window_owed = true;
+            return;
+        }
+        self.recheck_soon(now);
+        let since = *self.stalled_since.get_or_insert(now);
+        if now.duration_since(since) < STALL {
+            return;
+        }
+        let stalled = self
+            .registry
+            .iter_mut()
+            .filter(|(_, s)| s.window.held() > 0 && now.duration_since(s.last_progress) >= STALL)
+            .min_by_key(|(_, s)| s.last_progress)
+            .map(|(key, s)| (key, s.window.held()));
+        if let Some((key, held)) = stalled {
+            self.exceed(key, Limit::StalledStream, held);
+        }
+    }
+
+    /// Doubles the session's window if its maximum and the pool allow.
+    pub(super) fn grow_session_window(&mut self) -> bool {
+        let target = self.window.target();
+        let wanted = (target * 2).min(u64::from(self.config.session_window_max()));
+        if wanted <= target || wanted > self.pool.share() || !self.pool.take(wanted - target) {
+            return false;
+        }
+        self.pooled += wanted - target;
+        self.window.grow(wanted);
+        true
+    }
+
+    /// Makes sure that the rest of a message in pieces can be sent: with what the application has
+    /// consumed, else with an advance from the pool, else later.
+    pub(super) fn feed_assembly(&mut self, key: Key, now: Instant) {
+        self.account(key, now);
+        let max_frame = u64::from(self.config.max_frame());
+        let Some(stream) = self.registry.get_mut(key) else { return };
+        let Some(assembly) = stream.assembly else { return };
+        if stream.state.receiving != Receiving::Open || stream.chunks {
+            return;
+        }
+        let rest = u64::from(assembly.total - assembly.received);
+        let need = rest + FRAME_COST * rest.div_ceil(max_frame).max(1);
+        let total = u64::from(assembly.total);
+        if assembly.cost + need > 2 * total + PIECES_SLACK {
+            return self.exceed(key, Limit::MessageMemory, assembly.cost + need);
+        }
+        let has = stream.window.outstanding();
+        if has >= need {
+            return Self::set_starved(stream, None);
+        }
+        let short = need.saturating_sub(has + stream.window.returnable());
+        let waiting = stream.window.held().saturating_sub(assembly.cost);
+        if short == 0 || (waiting <= stream.window.target() && self.pool.take(short)) {
+            stream.window.advance(short);
+            Self::set_starved(stream, None);
+            return Self::owe(&mut self.owing, key, stream, owed::WINDOW);
+        }
+        if now.duration_since(assembly.since) >= self.config.message_timeout() {
+            return self.exceed(key, Limit::MessageMemory, total);
+        }
+        let since = if assembly.starved { assembly.since } else { now };
+        Self::set_starved(stream, Some(since));
+        self.starved.push(key);
+        self.recheck_soon(now);
+    }
+
+    /// While a stream is starved its handle reports every release.
+    fn set_starved(stream: &mut Stream, since: Option<Instant>) {
+        let Some(assembly) = &mut stream.assembly else { return };
+        if assembly.starved != since.is_some() {
+            assembly.starved = since.is_some();
+            let mark = if assembly.starved { 0 } else { stream.window.target() / 2 };
+            stream.lane().set_credit_mark(mark as u32);
+        }
+        if let (Some(since), Some(assembly)) = (since, &mut stream.assembly) {
+            assembly.since = since;
+        }
+    }
+
+    /// A limit of this side ends a stream.
+    pub(super) fn exceed(&mut self, key: Key, limit: Limit, value: u64) {
+        let Some(stream) = self.registry.get_mut(key) else { return };
+        let error = StreamError::LimitExceeded { limit, value };
+        stream.lane().end_send(SendEnd::Error(error.clone()));
+        stream.lane().end_recv(match limit {
+            Limit::StalledStream => RecvEnd::Discard(error),
+            Limit::MessageMemory => RecvEnd::Error(error),
+        });
+        self.link.counters.limits_tripped.add(1);
+        self.cancel_stream(key, codes::LIMIT_EXCEEDED, Event::LocalCancel);
+    }
+
+    /// The receiving direction is over: what it holds counts as consumed.
+    pub(super) fn discard_received(&mut self, key: Key) {
+        let Some(stream) = self.registry.get_mut(key) else { return };
+        if std::mem::replace(&mut stream.discarded, true) {
+            return;
+        }
+        stream.assembly = None;
+        let total = stream.lane().consumed();
+        let consumed = total - std::mem::replace(&mut stream.consumed, total);
+        let retired = stream.window.consume(consumed);
+        let (to_session, to_pool) = stream.window.discard();
+        self.pool.give(retired + to_pool);
+        self.return_to_session(consumed - retired + to_session);
+    }
+
+    /// Ends both directions of a stream; the peer is told unless it said so itself or never heard
+    /// of the stream. The lane's ends were set by the caller.
+    pub(super) fn cancel_stream(&mut self, key: Key, code: u32, event: Event) {
+        use super::state::Effect;
+        use super::stream::Opening;
+
+        let Some(stream) = self.registry.get_mut(key) else { return };
+        if stream.state.on(event) != Effect::Act {
+            return;
+        }
+        self.link.counters.cancelled.add(1);
+        stream.owes = 0;
+        stream.cancel_code = code;
+        if event == Event::LocalCancel && stream.opening == Opening::Done {
+            Self::owe(&mut self.owing, key, stream, owed::CANCEL);
+        }
+        Self::notify(&mut self.wakes, key, stream, wake::SENDER | wake::RECEIVER);
+        Self::discard_queued(stream);
+        self.discard_received(key);
+    }
+
+    /// The sending direction is over: what was queued is not sent.
+    pub(super) fn discard_queued(stream: &mut Stream) {
+        while stream.tx.advance() {}
+        stream.tx.commit();
+        stream.sent = 0;
+    }
+
+    /// Remembers a control frame that a stream owes the peer.
+    pub(super) fn owe(
+        owing: &mut std::collections::VecDeque<Key>,
+        key: Key,
+        stream: &mut Stream,
+        bits: u8,
+    ) {
+        if stream.owes == 0 {
+            owing.push_back(key);
+        }
+        stream.owes |= bits;
+    }
+}

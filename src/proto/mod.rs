@@ -1,0 +1,41 @@
+//! The protocol as a value: bytes, time and requests in; bytes, deadlines and wakes out.
+//!
+//! A [`Connection`] owns one session's streams and credit. It has no socket, no clock, no thread
+//! and no waker of its own, so two of them and a virtual network make a deterministic test. A
+//! driver calls it like this, on one thread at a time:
+//!
+//! ```text
+//!   loop {
+//!       take_work(now)           what handles asked for since the last turn
+//!       receive(&mut buf, now)   bytes from the socket, parsed in place
+//!       on_deadline(now)         if next_deadline() has passed
+//!       transmit(&mut batch)     everything that may go out now; one write for all of it
+//!       deliver_wakes()          after the write and the read were submitted
+//!   } until status() says Closed
+//! ```
+//! An error ends the connection once: `receive` after it does nothing, the peer is told the rule in
+//! a GOAWAY, and every handle gets the same error. Nothing allocates in steady state.
+//!
+//! * `connection`: the value, its life from handshake to end, deadlines.
+//! * `activate`: what handles want. `opening`: permission to open, in both directions.
+//! * `receive`, `message`: frames in. `transmit`, `output`: frames out.
+//! * `registry`, `stream`, `state`: the streams. `window`, `pool`: credit. `schedule`: whose turn.
+
+mod activate;
+mod connection;
+mod credit;
+mod message;
+mod opening;
+mod output;
+mod pool;
+mod receive;
+mod registry;
+mod schedule;
+mod state;
+mod stream;
+mod transmit;
+mod window;
+
+pub(crate) use connection::{Connection, Status};
+pub(crate) use output::Batch;
+pub(crate) use pool::Pool;

@@ -1,0 +1,197 @@
+//! One write's worth of frames.
+//!
+//! ```text
+//!   head   │hdr msg hdr msg hdr│hdr hdr msg ...        copied, contiguous
+//!   parts   Copied(0..n)  Shared(payload)  Copied(n..m)
+//! ```
+//! Headers and small payloads are copied into `head`, which is used again for every batch; large
+//! payloads are referenced. The parts in order are the bytes for the socket. Whoever has given a
+//! batch to the kernel must keep it, unmoved and unchanged, until the write has completed.
+
+use std::io::IoSlice;
+use std::ops::Range;
+
+use bytes::{Bytes, BytesMut};
+use smallvec::SmallVec;
+
+/// Bytes that one batch copies at most: one large segment on the loopback device.
+pub(crate) const BATCH_COPY_BYTES: usize = 64 * 1024;
+/// Bytes that one batch holds at most, referenced payloads included.
+pub(crate) const BATCH_BYTES: usize = 256 * 1024;
+/// Pieces that one batch consists of at most.
+pub(crate) const BATCH_PARTS: usize = 64;
+
+#[derive(Debug)]
+enum Part {
+    Copied(Range<usize>),
+    Shared(Bytes),
+}
+
+/// Frames on their way to the socket.
+#[derive(Debug)]
+pub(crate) struct Batch {
+    head: BytesMut,
+    parts: SmallVec<[Part; 8]>,
+    /// Where the next `Copied` part begins in `head`.
+    mark: usize,
+    len: usize,
+    /// Bytes that the socket has taken.
+    written: usize,
+}
+
+impl Default for Batch {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Batch {
+    pub(crate) fn new() -> Self {
+        Self {
+            head: BytesMut::new(),
+            parts: SmallVec::new(),
+            mark: 0,
+            len: 0,
+            written: 0,
+        }
+    }
+
+    /// All bytes of the batch.
+    pub(crate) const fn len(&self) -> usize {
+        self.len
+    }
+
+    pub(crate) const fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Bytes that may still be copied in.
+    pub(super) fn room(&self) -> usize {
+        if self.len >= BATCH_BYTES || self.parts.len() + 2 > BATCH_PARTS {
+            return 0;
+        }
+        BATCH_COPY_BYTES.saturating_sub(self.head.len())
+    }
+
+    /// Where headers and small payloads are written; call [`copied`](Self::copied) afterwards.
+    #[inline]
+    pub(super) const fn head(&mut self) -> &mut BytesMut {
+        &mut self.head
+    }
+
+    /// Counts what was written to `head` since the last call.
+    #[inline]
+    pub(super) fn copied(&mut self, bytes: usize) {
+        self.len += bytes;
+    }
+
+    /// References a payload behind what was copied so far.
+    pub(super) fn share(&mut self, payload: Bytes) {
+        self.seal();
+        self.len += payload.len();
+        self.parts.push(Part::Shared(payload));
+    }
+
+    /// No more frames are added; the parts are complete.
+    pub(super) fn seal(&mut self) {
+        if self.head.len() > self.mark {
+            self.parts.push(Part::Copied(self.mark..self.head.len()));
+            self.mark = self.head.len();
+        }
+        debug_assert_eq!(self.len, self.parts.iter().map(Part::len).sum::<usize>());
+    }
+
+    /// The socket took `bytes`; true when it has all.
+    pub(crate) fn advance(&mut self, bytes: usize) -> bool {
+        self.written += bytes;
+        debug_assert!(self.written <= self.len);
+        self.written >= self.len
+    }
+
+    /// The bytes that the socket has not taken yet, in order, at most `max` pieces.
+    pub(crate) fn remaining(&self, max: usize) -> SmallVec<[&[u8]; 8]> {
+        let mut skip = self.written;
+        let mut slices = SmallVec::new();
+        for part in &self.parts {
+            if slices.len() == max {
+                break;
+            }
+            let bytes = match part {
+                Part::Copied(range) => &self.head[range.clone()],
+                Part::Shared(bytes) => &bytes[..],
+            };
+            if skip >= bytes.len() {
+                skip -= bytes.len();
+            } else {
+                slices.push(&bytes[skip..]);
+                skip = 0;
+            }
+        }
+        slices
+    }
+
+    /// The same, for a vectored write.
+    pub(crate) fn io_slices(&self) -> SmallVec<[IoSlice<'_>; 8]> {
+        self.remaining(BATCH_PARTS).into_iter().map(IoSlice::new).collect()
+    }
+
+    /// Empties the batch for the next one; the memory of `head` stays.
+    pub(crate) fn clear(&mut self) {
+        self.parts.clear();
+        self.head.clear();
+        self.mark = 0;
+        self.len = 0;
+        self.written = 0;
+    }
+}
+
+impl Part {
+    fn len(&self) -> usize {
+        match self {
+            Self::Copied(range) => range.len(),
+            Self::Shared(bytes) => bytes.len(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn batch() -> Batch {
+        let mut batch = Batch::new();
+        batch.head().extend_from_slice(b"head");
+        batch.copied(4);
+        batch.share(Bytes::from_static(b"SHARED"));
+        batch.head().extend_from_slice(b"tail");
+        batch.copied(4);
+        batch.seal();
+        batch
+    }
+
+    #[test]
+    fn the_parts_are_the_bytes_in_order() {
+        let batch = batch();
+        assert_eq!(batch.remaining(64).concat(), b"headSHAREDtail");
+        assert_eq!(batch.len(), 14);
+    }
+
+    #[test]
+    fn after_every_short_write_exactly_the_rest_remains() {
+        for first in 0..14 {
+            let mut batch = batch();
+            assert!(!batch.advance(first));
+            assert_eq!(batch.remaining(64).concat(), b"headSHAREDtail"[first..]);
+            assert!(batch.advance(14 - first));
+        }
+    }
+
+    #[test]
+    fn a_cleared_batch_is_empty_and_keeps_its_memory() {
+        let mut batch = batch();
+        let capacity = batch.head.capacity();
+        batch.clear();
+        assert!(batch.is_empty() && batch.remaining(64).is_empty());
+        assert_eq!(batch.head.capacity(), capacity);
+    }
+}

@@ -1,0 +1,294 @@
+//! Frames in.
+//!
+//! ```text
+//!   buf  │frame│frame│fra        parsed in place; what is left is the beginning of a frame,
+//!         ◄──── gone ────►       and stays in `buf` for the next read
+//! ```
+//! A frame is judged from its header before its payload has arrived, validated completely, then
+//! acted upon. Nothing is allocated but what an application will receive.
+
+use std::sync::Arc as StdArc;
+use std::time::Instant;
+
+use bytes::{Buf, BytesMut};
+
+use super::connection::{Connection, Phase};
+use super::message::Incoming;
+use super::state::{Effect, Event};
+use super::stream::{owed, wake};
+use crate::error::{Failure, ProtocolError, SessionError, StreamError};
+use crate::frame::{
+    Frame, HEADER_LEN, Header, Kind, Role, Scope, Settings, StreamId, check, cost, preface,
+};
+use crate::link::{RecvEnd, SendEnd};
+
+/// Payloads from here on are delivered by reference, if they are half of their buffer.
+const SHARE_MIN: usize = 4096;
+/// What headers may take of a buffer that two payloads fill.
+const HEADERS_SLACK: usize = 64;
+
+impl Connection {
+    /// Takes whole frames off the front of `buf`. What is left is the beginning of one.
+    pub(crate) fn receive(&mut self, buf: &mut BytesMut, now: Instant) {
+        if matches!(self.phase, Phase::Ending | Phase::Dead) {
+            return buf.clear();
+        }
+        if let Err(error) = self.try_receive(buf, now) {
+            buf.clear();
+            self.violate(error);
+        }
+    }
+
+    /// Counts bytes that came from the socket.
+    pub(crate) fn count_received(&mut self, bytes: usize) {
+        self.link.counters.bytes_received.add(bytes as u64);
+    }
+
+    fn try_receive(&mut self, buf: &mut BytesMut, now: Instant) -> Result<(), ProtocolError> {
+        if !self.receive_preface(buf)? {
+            return Ok(());
+        }
+        let backing = self.recv_capacity();
+        let mut frames = 0;
+        // Where the next frame begins: small frames are read in place and skipped at the end.
+        let mut at = 0;
+        while let Some(head) = buf[at..].first_chunk::<HEADER_LEN>() {
+            let header = Header::decode(*head);
+            let kind = check(header, self.config.max_frame())?;
+            let (begin, end) = (at + HEADER_LEN, at + HEADER_LEN + header.length as usize);
+            if buf.len() < end {
+                break;
+            }
+            frames += 1;
+            let len = end - begin;
+            let share = kind == Kind::Data && len >= SHARE_MIN && len * 2 + HEADERS_SLACK >= backing;
+            if share {
+                let Frame::Data { stream, end: last, fin, .. } =
+                    Frame::parse(header, &buf[begin..end])?
+                else {
+                    break;
+                };
+                buf.advance(begin);
+                let payload = buf.split_to(len).freeze();
+                at = 0;
+                self.on_data(stream, Incoming::Shared(payload), last, fin, now)?;
+            } else {
+                let frame = Frame::parse(header, &buf[begin..end])?;
+                at = end;
+                self.on_frame(frame, now)?;
+            }
+        }
+        buf.advance(at);
+        self.link.counters.frames_received.add(frames);
+        Ok(())
+    }
+
+    /// True when the preface is complete; garbage is refused at its first wrong byte.
+    fn receive_preface(&mut self, buf: &mut BytesMut) -> Result<bool, ProtocolError> {
+        let Phase::Hello { preface: seen } = &mut self.phase else { return Ok(true) };
+        if *seen {
+            return Ok(true);
+        }
+        let Some(bytes) = buf.first_chunk::<{ preface::PREFACE_LEN }>() else {
+            preface::check_prefix(buf)?;
+            return Ok(false);
+        };
+        let version = preface::negotiate(preface::parse(bytes)?);
+        if self.role == Role::Acceptor {
+            self.hello[..preface::PREFACE_LEN].copy_from_slice(&preface::encode(version));
+        }
+        *seen = true;
+        buf.advance(preface::PREFACE_LEN);
+        Ok(true)
+    }
+
+    #[inline]
+    fn on_frame(&mut self, frame: Frame<'_>, now: Instant) -> Result<(), ProtocolError> {
+        match frame {
+            Frame::Data { stream, payload, end, fin } => {
+                self.on_data(stream, Incoming::Slice(payload), end, fin, now)
+            }
+            other => self.on_rare_frame(other, now),
+        }
+    }
+
+    fn on_rare_frame(&mut self, frame: Frame<'_>, now: Instant) -> Result<(), ProtocolError> {
+        if matches!(self.phase, Phase::Hello { .. }) {
+            return match frame {
+                Frame::Settings(settings) => self.on_settings(settings),
+                _ => Err(ProtocolError::SettingsMissing),
+            };
+        }
+        match frame {
+            Frame::Data { .. } | Frame::Extension(_) => Ok(()),
+            Frame::Settings(_) => Err(ProtocolError::SettingsTwice),
+            Frame::Open { stream, block, fin } => self.on_open(stream, block, fin, now),
+            Frame::Meta { stream, block, fin } => self.on_meta(stream, block, fin, now),
+            Frame::Window { scope, credit } => self.on_window(scope, credit.get()),
+            Frame::Ping { opaque, ack: false } => {
+                self.ping.pong_owed = Some(opaque);
+                Ok(())
+            }
+            Frame::Ping { opaque, ack: true } => self.on_pong(opaque, now),
+            Frame::Cancel { stream, code, stop: false } => self.on_cancel(stream, code),
+            Frame::Cancel { stream, code, stop: true } => self.on_stop(stream, code),
+            Frame::Error { stream, code, message, details } => {
+                let details = bytes::Bytes::copy_from_slice(details);
+                self.on_error(stream, Failure { code, message: message.to_owned(), details })
+            }
+            Frame::GoAway { last, code, debug, soon } => {
+                let error = SessionError::PeerClosed { code, reason: StdArc::from(debug) };
+                self.on_goaway(last, error, soon);
+                Ok(())
+            }
+        }
+    }
+
+    fn on_settings(&mut self, settings: Settings) -> Result<(), ProtocolError> {
+        let floors = Settings::FLOORS;
+        let overflow = |stream, credit| ProtocolError::CreditOverflow { stream, credit };
+        let raise = settings.session_window - floors.session_window;
+        self.credit.add(raise).ok_or(overflow(0, raise))?;
+        let raise = settings.stream_window - floors.stream_window;
+        for (_, stream) in self.registry.iter_mut() {
+            stream.credit.add(raise).ok_or(overflow(stream.id.map_or(0, StreamId::get), raise))?;
+        }
+        self.peer = settings;
+        self.granted = u64::from(settings.streams);
+        self.phase = Phase::Open;
+        self.on_streams_granted(settings.streams - floors.streams);
+        self.link.establish(settings.max_message);
+        self.wake_state = true;
+        // The first round trip tells how fast windows may grow.
+        self.ping.wanted = true;
+        self.reschedule_all();
+        Ok(())
+    }
+
+    fn on_window(&mut self, scope: Scope, credit: u32) -> Result<(), ProtocolError> {
+        let overflow = |stream| ProtocolError::CreditOverflow { stream, credit };
+        match scope {
+            Scope::Session => self.credit.add(credit).ok_or(overflow(0)),
+            Scope::Streams => {
+                self.granted += u64::from(credit);
+                let in_use = self.registry.len() as u64 + u64::from(self.link.open_credit());
+                if in_use + u64::from(credit) > u64::from(u32::MAX) {
+                    return Err(overflow(0));
+                }
+                self.on_streams_granted(credit);
+                Ok(())
+            }
+            Scope::Stream(id) => {
+                let Some(key) = self.registry.find(id) else { return self.check_ended(id) };
+                let Some(stream) = self.registry.get_mut(key) else { return Ok(()) };
+                stream.credit.add(credit).ok_or(overflow(id.get()))?;
+                if !std::mem::replace(&mut stream.scheduled, true) {
+                    self.schedule.push(key, stream.urgency);
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn on_pong(&mut self, opaque: [u8; 8], now: Instant) -> Result<(), ProtocolError> {
+        let Some((_, sent)) = self.ping.in_flight.take_if(|(ours, _)| *ours == opaque) else {
+            return Err(ProtocolError::UnexpectedPong);
+        };
+        let rtt = now.duration_since(sent);
+        self.ping.rtt = Some(self.ping.rtt.map_or(rtt, |least| least.min(rtt)));
+        self.link.record_pong(u64::try_from(rtt.as_nanos()).unwrap_or(u64::MAX));
+        self.wake_pings = true;
+        Ok(())
+    }
+
+    fn on_cancel(&mut self, id: StreamId, code: u32) -> Result<(), ProtocolError> {
+        let Some(key) = self.registry.find(id) else { return self.check_ended(id) };
+        let Some(stream) = self.registry.get_mut(key) else { return Ok(()) };
+        if !stream.state.is_over() {
+            let error = StreamError::Cancelled { code };
+            stream.lane().end_send(SendEnd::Error(error.clone()));
+            stream.lane().end_recv(RecvEnd::Discard(error));
+            self.cancel_stream(key, code, Event::RecvCancel);
+        }
+        self.remove_if_done(key);
+        Ok(())
+    }
+
+    fn on_stop(&mut self, id: StreamId, code: u32) -> Result<(), ProtocolError> {
+        let Some(key) = self.registry.find(id) else { return self.check_ended(id) };
+        let Some(stream) = self.registry.get_mut(key) else { return Ok(()) };
+        if stream.state.on(Event::RecvStop) == Effect::Act {
+            stream.lane().end_send(SendEnd::Stopped { code });
+            Self::discard_queued(stream);
+            Self::owe(&mut self.owing, key, stream, owed::FIN);
+            Self::notify(&mut self.wakes, key, stream, wake::SENDER);
+        }
+        Ok(())
+    }
+
+    fn on_error(&mut self, id: StreamId, failure: Failure) -> Result<(), ProtocolError> {
+        let Some(key) = self.registry.find(id) else { return self.check_ended(id) };
+        let Some(stream) = self.registry.get_mut(key) else { return Ok(()) };
+        match stream.state.on(Event::RecvError) {
+            Effect::Violation => return Err(ProtocolError::AfterEnd { id }),
+            Effect::Ignore => {}
+            Effect::Act => {
+                let error = StreamError::Failed(StdArc::new(failure));
+                stream.lane().end_send(SendEnd::Error(error.clone()));
+                stream.lane().end_recv(RecvEnd::Error(error));
+                stream.assembly = None;
+                Self::discard_queued(stream);
+                Self::notify(&mut self.wakes, key, stream, wake::SENDER | wake::RECEIVER);
+            }
+        }
+        self.remove_if_done(key);
+        Ok(())
+    }
+
+    /// A frame for a stream that is not there: fine if it was, a violation if it never was.
+    pub(super) fn check_ended(&self, id: StreamId) -> Result<(), ProtocolError> {
+        let opened = if id.is_opened_by(self.role) {
+            self.next_id.is_after(id)
+        } else {
+            self.last_peer_id.is_some_and(|last| last == id || last.is_after(id))
+        };
+        if opened { Ok(()) } else { Err(ProtocolError::NeverOpened { id }) }
+    }
+
+    /// Debits a frame from the session's window.
+    pub(super) fn receive_on_session(&mut self, cost: u64) -> Result<(), ProtocolError> {
+        match self.window.receive(cost) {
+            Ok(_) => Ok(()),
+            Err(credit) => Err(ProtocolError::SessionCredit { cost, credit }),
+        }
+    }
+
+    fn on_meta(
+        &mut self,
+        id: StreamId,
+        block: &[u8],
+        fin: bool,
+        now: Instant,
+    ) -> Result<(), ProtocolError> {
+        let cost = cost(block.len() as u32);
+        self.receive_on_session(cost)?;
+        // At most two a direction, so the grant of streams bounds them; the credit goes back.
+        self.return_to_session(cost);
+        let Some(key) = self.registry.find(id) else { return self.check_ended(id) };
+        let Some(stream) = self.registry.get_mut(key) else { return Ok(()) };
+        match stream.state.on(Event::RecvData) {
+            Effect::Violation => return Err(ProtocolError::AfterEnd { id }),
+            Effect::Ignore => {}
+            Effect::Act => {
+                stream.metas += 1;
+                if stream.metas > 2 || stream.assembly.is_some() {
+                    return Err(ProtocolError::MetaOutOfPlace { id });
+                }
+                stream.rx.push_slice(crate::link::rx_tag::META, true, block);
+                stream.rx.publish();
+                Self::notify(&mut self.wakes, key, stream, wake::RECEIVER);
+            }
+        }
+        if fin { self.on_fin(id, key, now) } else { Ok(()) }
+    }
+}

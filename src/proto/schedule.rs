@@ -1,0 +1,81 @@
+//! Who sends next: eight levels of urgency (RFC 9218 §4.1), deficit round robin within a level.
+//!
+//! A stream is queued at most once; its own `queued` flag says so. Picking and queueing are O(1)
+//! and allocate only while the number of streams that send at once grows. A key whose stream is
+//! gone is skipped by the caller.
+
+use std::collections::VecDeque;
+
+use super::registry::Key;
+use crate::link::Lane;
+
+/// Bytes that a stream may send before the next one of its level has its turn: one default frame.
+pub(super) const QUANTUM_BYTES: i64 = 16 * 1024;
+
+/// Streams that have something to send.
+#[derive(Debug, Default)]
+pub(super) struct Schedule {
+    levels: [VecDeque<Key>; Lane::URGENCIES],
+    /// Bit n: level n is not empty.
+    occupied: u8,
+}
+
+const _: () = assert!(Lane::URGENCIES == u8::BITS as usize, "one bit a level");
+
+impl Schedule {
+    pub(super) fn push(&mut self, key: Key, urgency: u8) {
+        let level = usize::from(urgency) % Lane::URGENCIES;
+        self.levels[level].push_back(key);
+        self.occupied |= 1 << level;
+    }
+
+    /// Puts a stream back in front of its level: the batch was full in the middle of its turn.
+    pub(super) fn push_front(&mut self, key: Key, urgency: u8) {
+        let level = usize::from(urgency) % Lane::URGENCIES;
+        self.levels[level].push_front(key);
+        self.occupied |= 1 << level;
+    }
+
+    /// Takes the stream whose turn it is.
+    pub(super) fn pop(&mut self) -> Option<Key> {
+        let level = self.occupied.trailing_zeros() as usize;
+        let queue = self.levels.get_mut(level)?;
+        let key = queue.pop_front();
+        if queue.is_empty() {
+            self.occupied &= !(1 << level);
+        }
+        key
+    }
+
+    pub(super) const fn is_empty(&self) -> bool {
+        self.occupied == 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(n: u64) -> Key {
+        Key::from_bits(n)
+    }
+
+    #[test]
+    fn the_most_urgent_level_goes_first_and_a_level_is_first_in_first_out() {
+        let mut schedule = Schedule::default();
+        for (n, urgency) in [(1, 3), (2, 7), (3, 0), (4, 3)] {
+            schedule.push(key(n), urgency);
+        }
+        let order: Vec<_> = std::iter::from_fn(|| schedule.pop()).collect();
+        assert_eq!(order, [key(3), key(1), key(4), key(2)]);
+        assert!(schedule.is_empty());
+    }
+
+    #[test]
+    fn a_stream_put_back_in_front_is_next() {
+        let mut schedule = Schedule::default();
+        schedule.push(key(1), 3);
+        schedule.push_front(key(2), 3);
+        assert_eq!(schedule.pop(), Some(key(2)));
+    }
+}

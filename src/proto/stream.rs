@@ -1,0 +1,152 @@
+//! The engine's half of one stream.
+
+use std::time::Instant;
+
+use super::state::State;
+use super::window::{RecvWindow, SendCredit};
+use crate::frame::StreamId;
+use crate::link::{Lane, RxRing, TxRing};
+use crate::queue::{Reader, Writer};
+use crate::sync::Arc;
+
+/// Control frames that a stream owes the peer, as bits.
+pub(super) mod owed {
+    /// CANCEL with the lane's code.
+    pub(crate) const CANCEL: u8 = 1 << 0;
+    /// CANCEL|STOP with the lane's code.
+    pub(crate) const STOP: u8 = 1 << 1;
+    /// WINDOW with whatever can be returned.
+    pub(crate) const WINDOW: u8 = 1 << 2;
+    /// A bare FIN in answer to a STOP.
+    pub(crate) const FIN: u8 = 1 << 3;
+}
+
+/// Which tasks of a stream are to be woken, as bits.
+pub(super) mod wake {
+    pub(crate) const SENDER: u8 = 1 << 0;
+    pub(crate) const RECEIVER: u8 = 1 << 1;
+}
+
+/// A message of which not all pieces have arrived.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Assembly {
+    /// Its size, from the first piece.
+    pub(super) total: u32,
+    pub(super) received: u32,
+    /// What its frames cost so far.
+    pub(super) cost: u64,
+    /// When the last piece came, or memory was refused first.
+    pub(super) since: Instant,
+    /// It waits for memory, or for the application to make room.
+    pub(super) starved: bool,
+}
+
+/// Where the opening of a stream stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Opening {
+    /// Opened by this side, not yet permitted by the peer.
+    Waiting,
+    /// Permitted; the OPEN is to be encoded.
+    Granted,
+    /// OPEN was sent or received.
+    Done,
+}
+
+/// One stream of a session.
+#[derive(Debug)]
+pub(super) struct Stream {
+    /// `None` until the OPEN is encoded.
+    pub(super) id: Option<StreamId>,
+    pub(super) opening: Opening,
+    pub(super) state: State,
+    pub(super) tx: Reader<TxRing>,
+    pub(super) rx: Writer<RxRing>,
+
+    pub(super) credit: SendCredit,
+    /// Bytes sent of the message at the front of `tx`.
+    pub(super) sent: usize,
+    /// What is left of this turn, see `schedule`.
+    pub(super) deficit: i64,
+    pub(super) urgency: u8,
+    /// The stream is in the schedule.
+    pub(super) scheduled: bool,
+    /// A sender waits for room in `tx`.
+    pub(super) wants_room: bool,
+    /// Room was made since a sender last asked: it may have looked too early.
+    pub(super) made_room: bool,
+
+    pub(super) window: RecvWindow,
+    /// Of the weight that the application consumed, what was accounted.
+    pub(super) consumed: u64,
+    pub(super) assembly: Option<Assembly>,
+    /// The receiver takes pieces as they come.
+    pub(super) chunks: bool,
+    /// The receiving direction is over and what it held was given back.
+    pub(super) discarded: bool,
+    pub(super) metas: u8,
+    /// Session credit that the OPEN holds until the stream is accepted.
+    pub(super) open_charge: u64,
+    pub(super) last_return: Instant,
+    /// When the application last consumed something.
+    pub(super) last_progress: Instant,
+
+    /// Bits of `owed`.
+    pub(super) owes: u8,
+    /// The code for an owed CANCEL.
+    pub(super) cancel_code: u32,
+    /// Bits of `wake`.
+    pub(super) wakes: u8,
+    /// No handle is left.
+    pub(super) dropped: bool,
+}
+
+impl Stream {
+    /// `None` if the lane's engine side is taken already, which only a bug could bring about.
+    pub(super) fn new(
+        lane: Arc<Lane>,
+        id: Option<StreamId>,
+        opening: Opening,
+        credit: u32,
+        window: u32,
+        now: Instant,
+    ) -> Option<Self> {
+        let urgency = lane.urgency();
+        Some(Self {
+            id,
+            opening,
+            state: State::OPEN,
+            tx: Reader::claim(TxRing(Arc::clone(&lane)))?,
+            rx: Writer::claim(RxRing(lane))?,
+            credit: SendCredit::new(credit),
+            sent: 0,
+            deficit: 0,
+            urgency,
+            scheduled: false,
+            wants_room: false,
+            made_room: false,
+            window: RecvWindow::new(window),
+            consumed: 0,
+            assembly: None,
+            chunks: false,
+            discarded: false,
+            metas: 0,
+            open_charge: 0,
+            last_return: now,
+            last_progress: now,
+            owes: 0,
+            cancel_code: 0,
+            wakes: 0,
+            dropped: false,
+        })
+    }
+
+    #[inline]
+    pub(super) fn lane(&self) -> &Arc<Lane> {
+        &self.tx.owner().0
+    }
+
+    /// Nobody needs the stream any more: not the peer, not the application, not the wire.
+    pub(super) const fn is_done(&self) -> bool {
+        self.dropped && self.owes == 0 && self.state.is_over()
+    }
+}

@@ -1,0 +1,413 @@
+//! Frames out: everything that may go now, into one batch.
+//!
+//! Order: preface and SETTINGS; what the session owes; what streams owe; OPENs; then messages, by
+//! urgency and in turns of 16 KiB. Nothing waits for more to come: a batch is built when the
+//! previous one has been written, with whatever is there.
+
+use std::num::NonZeroU32;
+use std::time::Instant;
+
+use super::connection::{Connection, Phase};
+use super::output::Batch;
+use super::registry::Key;
+use super::schedule::QUANTUM_BYTES;
+use super::state::{Event, Sending};
+use super::stream::{Opening, Stream, owed, wake};
+use super::window::SendCredit;
+use crate::frame::{
+    CANCEL_FRAME_LEN, HEADER_LEN, MAX_ERROR_DETAILS, MAX_ERROR_MESSAGE, MAX_GOAWAY_DEBUG,
+    PING_FRAME_LEN, Scope, StreamId, TOTAL_LEN, WINDOW_FRAME_LEN, codes, cost, data_header,
+    encode_total, put_cancel, put_error, put_goaway, put_meta, put_ping, put_window,
+};
+use crate::link::tx_tag;
+use crate::queue::Payload;
+
+/// Payloads from here on are referenced, shorter ones copied into the batch.
+const SHARE_MIN: usize = 4096;
+/// A piece that does not complete a message is at least this long, unless credit comes in drops.
+const MIN_PIECE: usize = 512;
+/// Room that control frames need at most, one at a time.
+const CONTROL_ROOM: usize = 64;
+/// Where FIN is in a DATA header, to add it to a frame that is already in the batch.
+const FLAGS_BYTE: usize = 3;
+const FIN_FLAG: u8 = 0x1;
+
+/// Why a stream's turn ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Turn {
+    /// Nothing is left to send.
+    Drained,
+    /// Its own credit is used up; a WINDOW puts it back into the schedule.
+    OutOfCredit,
+    /// The session's credit is used up.
+    SessionOutOfCredit,
+    /// It has had its share.
+    Over,
+    BatchFull,
+}
+
+impl Connection {
+    /// Fills an empty batch with what may be sent now; false if there is nothing.
+    pub(crate) fn transmit(&mut self, batch: &mut Batch, now: Instant) -> bool {
+        debug_assert!(batch.is_empty());
+        if !self.may_send() {
+            return false;
+        }
+        self.put_hello(batch);
+        if !matches!(self.phase, Phase::Ending) {
+            self.put_session_control(batch, now);
+            self.put_stream_control(batch, now);
+            if self.put_opens(batch) {
+                self.put_messages(batch);
+            }
+            self.end_drain_if_idle();
+        }
+        if matches!(self.phase, Phase::Ending) {
+            self.put_farewell(batch);
+        }
+        batch.seal();
+        if batch.is_empty() {
+            return false;
+        }
+        self.link.counters.batches.add(1);
+        self.link.counters.bytes_sent.add(batch.len() as u64);
+        true
+    }
+
+    fn put_hello(&mut self, batch: &mut Batch) {
+        if !self.hello.is_empty() {
+            batch.head().extend_from_slice(&self.hello);
+            batch.copied(self.hello.len());
+            self.hello = bytes::BytesMut::new();
+        }
+    }
+
+    fn put_session_control(&mut self, batch: &mut Batch, now: Instant) {
+        if let Some(opaque) = self.ping.pong_owed.take() {
+            put_ping(batch.head(), opaque, true);
+            self.sent_control(batch, PING_FRAME_LEN);
+        }
+        if self.ping.wanted && self.ping.in_flight.is_none() && self.is_established() {
+            self.ping.wanted = false;
+            self.ping.sent += 1;
+            let opaque = self.ping.sent.to_le_bytes();
+            self.ping.in_flight = Some((opaque, now));
+            put_ping(batch.head(), opaque, false);
+            self.sent_control(batch, PING_FRAME_LEN);
+        }
+        if std::mem::take(&mut self.window_owed) {
+            self.put_session_window(batch, now);
+        }
+        self.put_grants(batch);
+        while let Some(id) = self.refusals.front().copied() {
+            if batch.room() < CONTROL_ROOM {
+                break;
+            }
+            self.refusals.pop_front();
+            put_cancel(batch.head(), id, codes::REFUSED, false);
+            self.sent_control(batch, CANCEL_FRAME_LEN);
+            self.grant_owed += 1;
+        }
+    }
+
+    fn put_session_window(&mut self, batch: &mut Batch, now: Instant) {
+        if self.drained_fast(self.last_return, now) {
+            self.grow_session_window();
+        }
+        self.last_return = now;
+        if let Some(credit) = window_credit(self.window.give_back()) {
+            put_window(batch.head(), Scope::Session, credit);
+            self.sent_control(batch, WINDOW_FRAME_LEN);
+        }
+        self.watch_session_window(now);
+    }
+
+    /// Streams that have ended are granted again, several at a time unless the peer has few left.
+    fn put_grants(&mut self, batch: &mut Batch) {
+        let max = self.config.max_streams();
+        let worth_it = self.grant_owed >= max / 4 || self.peer_streams < max / 4;
+        if !worth_it {
+            return;
+        }
+        if let Some(streams) = NonZeroU32::new(std::mem::take(&mut self.grant_owed)) {
+            self.peer_streams += streams.get();
+            put_window(batch.head(), Scope::Streams, streams);
+            self.sent_control(batch, WINDOW_FRAME_LEN);
+        }
+    }
+
+    /// A window that was used up within two round trips limits throughput.
+    fn drained_fast(&self, since: Instant, now: Instant) -> bool {
+        self.ping.rtt.is_some_and(|rtt| now.duration_since(since) < 2 * rtt)
+    }
+
+    fn put_stream_control(&mut self, batch: &mut Batch, now: Instant) {
+        while batch.room() >= CONTROL_ROOM {
+            let Some(key) = self.owing.pop_front() else { return };
+            let Some(stream) = self.registry.get_mut(key) else { continue };
+            // What is owed by a stream whose OPEN has not left comes behind the OPEN.
+            let Some(id) = stream.id else { continue };
+            let owes = std::mem::take(&mut stream.owes);
+            let (cancel, stop) = (stream.cancel_code, stream.lane().stop_code());
+            if owes & owed::CANCEL != 0 {
+                put_cancel(batch.head(), id, cancel, false);
+                self.sent_control(batch, CANCEL_FRAME_LEN);
+                self.remove_if_done(key);
+                continue;
+            }
+            if owes & owed::STOP != 0 {
+                put_cancel(batch.head(), id, stop, true);
+                self.sent_control(batch, CANCEL_FRAME_LEN);
+            }
+            if owes & owed::FIN != 0 {
+                batch.head().extend_from_slice(&data_header(0, false, true, id));
+                self.sent_control(batch, HEADER_LEN);
+            }
+            if owes & owed::WINDOW != 0 {
+                self.put_stream_window(key, id, batch, now);
+            }
+            self.remove_if_done(key);
+        }
+    }
+
+    fn put_stream_window(&mut self, key: Key, id: StreamId, batch: &mut Batch, now: Instant) {
+        let rtt = self.ping.rtt;
+        let max = u64::from(self.config.stream_window_max());
+        let Some(stream) = self.registry.get_mut(key) else { return };
+        let fast = rtt.is_some_and(|rtt| now.duration_since(stream.last_return) < 2 * rtt);
+        let target = stream.window.target();
+        if fast && target < max {
+            stream.window.grow((target * 2).min(max));
+            if !stream.assembly.is_some_and(|assembly| assembly.starved) {
+                stream.lane().set_credit_mark((stream.window.target() / 2) as u32);
+            }
+        }
+        stream.last_return = now;
+        if let Some(credit) = window_credit(stream.window.give_back()) {
+            put_window(batch.head(), Scope::Stream(id), credit);
+            self.sent_control(batch, WINDOW_FRAME_LEN);
+        }
+    }
+
+    fn put_farewell(&mut self, batch: &mut Batch) {
+        if batch.room() < CONTROL_ROOM + MAX_GOAWAY_DEBUG as usize {
+            return;
+        }
+        let Some(farewell) = self.farewell.take() else { return };
+        let before = batch.head().len();
+        put_goaway(batch.head(), self.last_peer_id, farewell.code, &farewell.text, false);
+        let len = batch.head().len() - before;
+        self.sent_control(batch, len);
+        let error = self.end.clone().unwrap_or(crate::SessionError::Closed);
+        self.terminate(error);
+    }
+
+    fn sent_control(&self, batch: &mut Batch, len: usize) {
+        batch.copied(len);
+        self.link.counters.frames_sent.add(1);
+    }
+
+    /// Streams may have been blocked on credit that has just been raised for all.
+    pub(super) fn reschedule_all(&mut self) {
+        for (key, stream) in self.registry.iter_mut() {
+            let may = stream.opening == Opening::Done && stream.state.sending == Sending::Open;
+            if may && !std::mem::replace(&mut stream.scheduled, true) {
+                self.schedule.push(key, stream.urgency);
+            }
+        }
+    }
+
+    fn put_messages(&mut self, batch: &mut Batch) {
+        let max_frame = self.peer.max_frame as usize;
+        while batch.room() > CONTROL_ROOM {
+            let Some(key) = self.schedule.pop() else { return };
+            let Some(stream) = self.registry.get_mut(key) else { continue };
+            stream.scheduled = false;
+            let Some(id) = stream.id else { continue };
+            if stream.state.sending != Sending::Open {
+                continue;
+            }
+            stream.deficit += QUANTUM_BYTES;
+            let mut sender = Sender {
+                stream,
+                id,
+                credit: &mut self.credit,
+                max_frame,
+                frames: 0,
+                messages: 0,
+            };
+            let turn = sender.turn(batch);
+            let (frames, messages) = (sender.frames, sender.messages);
+            self.link.counters.frames_sent.add(frames);
+            self.link.counters.messages_sent.add(messages);
+            Self::after_turn(&mut self.wakes, key, stream);
+            match turn {
+                Turn::Drained | Turn::OutOfCredit => stream.deficit = 0,
+                Turn::Over => {
+                    stream.scheduled = true;
+                    self.schedule.push(key, stream.urgency);
+                }
+                Turn::BatchFull | Turn::SessionOutOfCredit => {
+                    stream.deficit = (stream.deficit - QUANTUM_BYTES).max(0);
+                    stream.scheduled = true;
+                    self.schedule.push_front(key, stream.urgency);
+                    return;
+                }
+            }
+            self.remove_if_done(key);
+        }
+    }
+
+    /// Releases what was sent, and wakes a sender that waits for the room.
+    fn after_turn(wakes: &mut Vec<Key>, key: Key, stream: &mut Stream) {
+        if stream.tx.commit() == 0 {
+            return;
+        }
+        if std::mem::take(&mut stream.wants_room) {
+            Self::notify(wakes, key, stream, wake::SENDER);
+        } else {
+            stream.made_room = true;
+        }
+    }
+}
+
+/// One stream's turn at the batch.
+struct Sender<'a> {
+    stream: &'a mut Stream,
+    id: StreamId,
+    /// The session's.
+    credit: &'a mut SendCredit,
+    max_frame: usize,
+    frames: u64,
+    messages: u64,
+}
+
+impl Sender<'_> {
+    fn turn(&mut self, batch: &mut Batch) -> Turn {
+        while self.stream.deficit > 0 {
+            let Some(record) = self.stream.tx.peek() else { return Turn::Drained };
+            let tag = record.tag;
+            let turn = match tag {
+                tx_tag::MESSAGE => self.message(batch),
+                tx_tag::META => self.meta(batch),
+                tx_tag::ERROR => self.error(batch),
+                _ => self.fin(batch),
+            };
+            if let Some(turn) = turn {
+                return turn;
+            }
+        }
+        Turn::Over
+    }
+
+    /// One frame of the message in front. `None`: go on.
+    fn message(&mut self, batch: &mut Batch) -> Option<Turn> {
+        let Stream { tx, credit, sent, deficit, .. } = &mut *self.stream;
+        let payload = tx.peek()?.payload;
+        let len = payload.len();
+        let Some(most_stream) = credit.payload() else { return Some(Turn::OutOfCredit) };
+        let Some(most_session) = self.credit.payload() else { return Some(Turn::SessionOutOfCredit) };
+        let most = usize::try_from(most_stream.min(most_session)).unwrap_or(usize::MAX);
+        let whole = *sent == 0 && len <= self.max_frame && len <= most;
+        let prefix = if *sent == 0 && !whole { TOTAL_LEN } else { 0 };
+        let left = len - *sent;
+        let body = (left + prefix).min(self.max_frame).min(most).saturating_sub(prefix);
+        if !whole && body < left.min(MIN_PIECE) {
+            let out = most_stream <= most_session;
+            return Some(if out { Turn::OutOfCredit } else { Turn::SessionOutOfCredit });
+        }
+        let end = body == left;
+        let share = match payload {
+            Payload::Shared(bytes) if body >= SHARE_MIN => Some(bytes.slice(*sent..*sent + body)),
+            _ => None,
+        };
+        let copied = HEADER_LEN + prefix + if share.is_some() { 0 } else { body };
+        if batch.room() < copied {
+            return Some(Turn::BatchFull);
+        }
+        let at = batch.head().len();
+        let head = batch.head();
+        head.extend_from_slice(&data_header((prefix + body) as u32, end, false, self.id));
+        if prefix > 0 {
+            head.extend_from_slice(&encode_total(len as u32));
+        }
+        match share {
+            None => {
+                head.extend_from_slice(&payload.as_slice()[*sent..*sent + body]);
+                batch.copied(copied);
+            }
+            Some(bytes) => {
+                batch.copied(copied);
+                batch.share(bytes);
+            }
+        }
+        let cost = cost((prefix + body) as u32);
+        credit.debit(cost);
+        self.credit.debit(cost);
+        *deficit -= cost as i64;
+        self.frames += 1;
+        if end {
+            *sent = 0;
+            tx.advance();
+            self.messages += 1;
+            if tx.peek().is_some_and(|next| next.tag == tx_tag::FIN) {
+                batch.head()[at + FLAGS_BYTE] |= FIN_FLAG;
+                tx.advance();
+                self.stream.state.on(Event::SentFin);
+                return Some(Turn::Drained);
+            }
+        } else {
+            *sent += body;
+        }
+        None
+    }
+
+    fn fin(&mut self, batch: &mut Batch) -> Option<Turn> {
+        batch.head().extend_from_slice(&data_header(0, false, true, self.id));
+        batch.copied(HEADER_LEN);
+        self.frames += 1;
+        self.stream.tx.advance();
+        self.stream.state.on(Event::SentFin);
+        Some(Turn::Drained)
+    }
+
+    fn meta(&mut self, batch: &mut Batch) -> Option<Turn> {
+        let block = self.stream.tx.peek()?.payload;
+        let block = block.as_slice();
+        if self.credit.payload().is_none_or(|most| (block.len() as u64) > most) {
+            return Some(Turn::SessionOutOfCredit);
+        }
+        if batch.room() < HEADER_LEN + block.len() {
+            return Some(Turn::BatchFull);
+        }
+        put_meta(batch.head(), self.id, block, false);
+        batch.copied(HEADER_LEN + block.len());
+        let cost = cost(block.len() as u32);
+        self.credit.debit(cost);
+        self.stream.deficit -= cost as i64;
+        self.frames += 1;
+        self.stream.tx.advance();
+        None
+    }
+
+    fn error(&mut self, batch: &mut Batch) -> Option<Turn> {
+        let most = HEADER_LEN + 6 + (MAX_ERROR_MESSAGE + MAX_ERROR_DETAILS) as usize;
+        if batch.room() < most {
+            return Some(Turn::BatchFull);
+        }
+        let record = self.stream.tx.peek()?.payload;
+        let (code, message, details) = crate::link::failure::decode(record.as_slice());
+        let before = batch.head().len();
+        put_error(batch.head(), self.id, code, message, details);
+        let len = batch.head().len() - before;
+        batch.copied(len);
+        self.frames += 1;
+        self.stream.tx.advance();
+        self.stream.state.on(Event::SentError);
+        Some(Turn::Drained)
+    }
+}
+
+fn window_credit(credit: u64) -> Option<NonZeroU32> {
+    NonZeroU32::new(u32::try_from(credit).unwrap_or(u32::MAX))
+}

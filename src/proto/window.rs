@@ -1,0 +1,225 @@
+//! Credit, on both ends of it.
+//!
+//! A DATA frame costs its payload plus 256 bytes, on its stream and on the session. For whoever
+//! receives, the window is split three ways at all times:
+//!
+//! ```text
+//!   target + advance  =  outstanding   +   held        +   returnable
+//!                        peer may send     not consumed    consumed, not yet told to the peer
+//! ```
+//! *Advance* is credit beyond the window for one message that would not fit into it; it comes out
+//! of the process's pool, is returned to the session at once and retired as the message is consumed.
+//!
+//! Nothing is reserved: the sender debits when a frame is encoded. Arithmetic is checked where a
+//! peer's number enters; the invariant is asserted after each step in debug builds.
+
+use crate::frame::FRAME_COST;
+
+/// What the peer may send and we must be able to hold.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct RecvWindow {
+    target: u64,
+    outstanding: u64,
+    held: u64,
+    /// Credit granted beyond `target`; of it, `unused` was not received yet.
+    advance: u64,
+    unused: u64,
+}
+
+impl RecvWindow {
+    /// A window whose initial credit the peer learns from SETTINGS.
+    pub(super) const fn new(target: u32) -> Self {
+        let target = target as u64;
+        Self { target, outstanding: target, held: 0, advance: 0, unused: 0 }
+    }
+
+    pub(super) const fn target(&self) -> u64 {
+        self.target
+    }
+
+    pub(super) const fn outstanding(&self) -> u64 {
+        self.outstanding
+    }
+
+    pub(super) const fn held(&self) -> u64 {
+        self.held
+    }
+
+    /// Debits a frame. `Err` is the credit that was left: the peer overran it.
+    ///
+    /// Returns the part that an advance covers; the session gets it back at once.
+    pub(super) fn receive(&mut self, cost: u64) -> Result<u64, u64> {
+        if cost > self.outstanding {
+            return Err(self.outstanding);
+        }
+        self.outstanding -= cost;
+        self.held += cost;
+        let covered = cost.min(self.unused);
+        self.unused -= covered;
+        self.check();
+        Ok(covered)
+    }
+
+    /// The application consumed; returns the part that retires an advance, which is neither
+    /// returned to the peer nor to the session but to the pool.
+    pub(super) fn consume(&mut self, cost: u64) -> u64 {
+        debug_assert!(cost <= self.held, "consumed {cost} of {} held", self.held);
+        let cost = cost.min(self.held);
+        self.held -= cost;
+        // Only what was received against the advance can be consumed against it.
+        let retired = cost.min(self.advance - self.unused);
+        self.advance -= retired;
+        self.check();
+        retired
+    }
+
+    /// Credit that can be given back to the peer now.
+    pub(super) const fn returnable(&self) -> u64 {
+        (self.target + self.advance).saturating_sub(self.outstanding + self.held)
+    }
+
+    /// Gives back all that can be; the amount goes into a WINDOW frame.
+    pub(super) fn give_back(&mut self) -> u64 {
+        let credit = self.returnable();
+        self.outstanding += credit;
+        self.check();
+        credit
+    }
+
+    /// Raises the window for good.
+    pub(super) fn grow(&mut self, target: u64) {
+        self.target = self.target.max(target);
+    }
+
+    /// Grants credit beyond the window for one message.
+    pub(super) fn advance(&mut self, credit: u64) {
+        self.advance += credit;
+        self.unused += credit;
+    }
+
+    /// The stream is over: what it held counts as consumed. Returns what goes back to the session
+    /// and what to the pool.
+    pub(super) fn discard(&mut self) -> (u64, u64) {
+        let covered = self.advance - self.unused;
+        let to_session = self.held - covered.min(self.held);
+        let to_pool = self.advance;
+        self.held = 0;
+        self.advance = 0;
+        self.unused = 0;
+        (to_session, to_pool)
+    }
+
+    fn check(&self) {
+        debug_assert!(
+            self.outstanding + self.held <= self.target + self.advance,
+            "credit is conserved: {self:?}"
+        );
+        debug_assert!(self.unused <= self.advance);
+    }
+}
+
+/// What we may send.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct SendCredit(u64);
+
+impl SendCredit {
+    pub(super) const fn new(credit: u32) -> Self {
+        Self(credit as u64)
+    }
+
+    /// `None`: the sum would not fit the wire's u32.
+    pub(super) const fn add(&mut self, credit: u32) -> Option<()> {
+        let sum = self.0 + credit as u64;
+        if sum > u32::MAX as u64 {
+            return None;
+        }
+        self.0 = sum;
+        Some(())
+    }
+
+    pub(super) fn debit(&mut self, cost: u64) {
+        debug_assert!(cost <= self.0, "a frame is only encoded within its credit");
+        self.0 = self.0.saturating_sub(cost);
+    }
+
+    /// Largest payload that a frame may have now; `None` if not even an empty one.
+    pub(super) const fn payload(&self) -> Option<u64> {
+        self.0.checked_sub(FRAME_COST)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_peer_that_overruns_its_credit_is_told_what_was_left() {
+        let mut window = RecvWindow::new(1000);
+        assert_eq!(window.receive(600), Ok(0));
+        assert_eq!(window.receive(401), Err(400));
+        assert_eq!(window.receive(400), Ok(0));
+    }
+
+    #[test]
+    fn credit_returns_only_as_the_application_consumes() {
+        let mut window = RecvWindow::new(1000);
+        window.receive(800).unwrap();
+        assert_eq!(window.returnable(), 0);
+        assert_eq!(window.consume(500), 0);
+        assert_eq!(window.give_back(), 500);
+        assert_eq!(window.give_back(), 0);
+        assert_eq!(window.outstanding(), 700);
+    }
+
+    #[test]
+    fn an_advance_is_covered_when_received_and_retired_when_consumed() {
+        let mut window = RecvWindow::new(1000);
+        window.receive(900).unwrap();
+        window.advance(5000);
+        assert_eq!(window.give_back(), 5000);
+        assert_eq!(window.receive(4000), Ok(4000));
+        assert_eq!(window.receive(1100), Ok(1000));
+        assert_eq!(window.consume(5500), 5000);
+        assert_eq!(window.give_back(), 500);
+        assert_eq!(window.discard(), (500, 0));
+    }
+
+    #[test]
+    fn a_sum_of_credit_above_32_bits_is_refused() {
+        let mut credit = SendCredit::new(u32::MAX - 1);
+        assert_eq!(credit.add(1), Some(()));
+        assert_eq!(credit.add(1), None);
+        assert_eq!(credit.payload(), Some(u64::from(u32::MAX) - 256));
+    }
+
+    proptest! {
+        #[test]
+        fn no_sequence_of_steps_creates_or_loses_credit(
+            steps in prop::collection::vec((0_u8..5, 0_u64..3000), 0..200)
+        ) {
+            let mut window = RecvWindow::new(4096);
+            let (mut session_held, mut pool) = (0_u64, 0_u64);
+            for (step, n) in steps {
+                match step {
+                    0 => if let Ok(covered) = window.receive(n) { session_held += n - covered; },
+                    1 => {
+                        let n = n.min(window.held());
+                        let retired = window.consume(n);
+                        session_held -= n - retired;
+                        pool -= retired;
+                    }
+                    2 => { window.give_back(); }
+                    3 => { window.advance(n); pool += n; }
+                    _ => window.grow(n * 2),
+                }
+                let split = window.outstanding + window.held + window.returnable();
+                prop_assert!(split >= window.target);
+                prop_assert!(window.held <= window.target + window.advance);
+            }
+            let (to_session, to_pool) = window.discard();
+            prop_assert_eq!(to_session, session_held);
+            prop_assert_eq!(to_pool, pool);
+        }
+    }
+}
