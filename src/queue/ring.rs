@@ -61,8 +61,8 @@ pub(crate) use writer::Writer;
 /// It is the wire's charge for a DATA frame, so that a limit on weight bounds the number of records too.
 pub(crate) const RECORD_COST: u32 = 256;
 
-/// Size of the first segment, to which an idle ring returns.
-pub(crate) const FIRST_SEGMENT_BYTES: usize = 256;
+/// Size of the first segment, to which an idle ring returns. Tiny under loom, so that models wrap and grow.
+pub(crate) const FIRST_SEGMENT_BYTES: usize = if cfg!(ringmux_loom) { 32 } else { 256 };
 
 const FIRST_WORDS: u64 = FIRST_SEGMENT_BYTES as u64 / words::WORD_BYTES;
 
