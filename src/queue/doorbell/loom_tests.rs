@@ -1,5 +1,8 @@
 //! Reasons, ready list and doorbell as they are used together: the engine sleeps in `block_on`, and a lost wake-up is a
 //! deadlock, which loom reports.
+//!
+//! Not covered: the Acquire and Release on `parked`, and so the claim that a ring that sees `parked` sees the waker. Loom's
+//! `AtomicWaker` is a lock, which orders registration and wake by itself.
 
 use super::*;
 use crate::queue::ready::{Node, ReadyList};

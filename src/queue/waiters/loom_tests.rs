@@ -1,4 +1,7 @@
 //! The set under loom, with blocks of two slots. A lost wake-up is a deadlock, which loom reports.
+//!
+//! Not covered: the Release in `remove` and the Acquire in `claim`. Loom's `AtomicWaker` is a lock, which orders the
+//! slot's holders by itself.
 
 use super::*;
 use crate::sync::{Arc, AtomicBool};
