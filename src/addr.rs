@@ -38,7 +38,10 @@ impl FromStr for Addr {
     type Err = AddrError;
 
     fn from_str(text: &str) -> Result<Self, AddrError> {
-        let error = |problem| AddrError { text: text.to_owned(), problem };
+        let error = |problem| AddrError {
+            text: text.to_owned(),
+            problem,
+        };
         if let Some(path) = text.strip_prefix("unix://") {
             return if path.is_empty() {
                 Err(error("the path is missing"))
@@ -50,14 +53,17 @@ impl FromStr for Addr {
         if host_port.contains("://") {
             return Err(error("unknown scheme"));
         }
-        let (host, port) = host_port.rsplit_once(':').ok_or(error("the port is missing"))?;
+        let (host, port) = host_port
+            .rsplit_once(':')
+            .ok_or(error("the port is missing"))?;
         if host.is_empty() {
             return Err(error("the host is missing"));
         }
         if host.contains(':') && !(host.starts_with('[') && host.ends_with(']')) {
             return Err(error("an IPv6 address goes in brackets"));
         }
-        port.parse::<u16>().map_err(|_| error("the port is not a number from 0 to 65535"))?;
+        port.parse::<u16>()
+            .map_err(|_| error("the port is not a number from 0 to 65535"))?;
         Ok(Self::Tcp(host_port.to_owned()))
     }
 }

@@ -7,7 +7,6 @@ use std::time::Duration;
 const KIB: u32 = 1024;
 const MIB: u32 = 1024 * KIB;
 
-
 /// Limits and sizes of a session.
 ///
 /// Sizes are bytes of payload plus 256 bytes for each frame, so that small messages are bounded as
@@ -128,16 +127,31 @@ impl ConfigBuilder {
             ("max_frame", c.max_frame, 16 * KIB, 64 * KIB),
             ("max_message", c.max_message, 64 * KIB, 1024 * MIB),
             ("stream_window", c.stream_window, 32 * KIB, 64 * MIB),
-            ("stream_window_max", c.stream_window_max, c.stream_window, 64 * MIB),
+            (
+                "stream_window_max",
+                c.stream_window_max,
+                c.stream_window,
+                64 * MIB,
+            ),
             ("session_window", c.session_window, 256 * KIB, 1024 * MIB),
-            ("session_window_max", c.session_window_max, c.session_window, 1024 * MIB),
+            (
+                "session_window_max",
+                c.session_window_max,
+                c.session_window,
+                1024 * MIB,
+            ),
             ("max_streams", c.max_streams, 16, 1 << 24),
             ("send_buffer", c.send_buffer, 4 * KIB, 64 * MIB),
             ("max_pending_opens", c.max_pending_opens, 1, 1 << 24),
         ];
         for (setting, value, min, max) in ranges {
             if !(min..=max).contains(&value) {
-                return Err(ConfigError::OutOfRange { setting, value, min, max });
+                return Err(ConfigError::OutOfRange {
+                    setting,
+                    value,
+                    min,
+                    max,
+                });
             }
         }
         let waits = [
@@ -191,13 +205,25 @@ mod tests {
 
     #[test]
     fn a_window_that_starts_above_its_maximum_is_refused_by_name() {
-        let error = Config::builder().stream_window(2 * MIB).build().unwrap_err();
-        assert!(matches!(error, ConfigError::OutOfRange { setting: "stream_window_max", .. }));
+        let error = Config::builder()
+            .stream_window(2 * MIB)
+            .build()
+            .unwrap_err();
+        assert!(matches!(
+            error,
+            ConfigError::OutOfRange {
+                setting: "stream_window_max",
+                ..
+            }
+        ));
     }
 
     #[test]
     fn a_wait_of_zero_is_refused_by_name() {
-        let error = Config::builder().close_linger(Duration::ZERO).build().unwrap_err();
+        let error = Config::builder()
+            .close_linger(Duration::ZERO)
+            .build()
+            .unwrap_err();
         assert!(error.to_string().starts_with("close_linger"));
     }
 }

@@ -55,7 +55,9 @@ use crate::proto::{self, Pool};
 /// # }
 /// ```
 pub async fn connect(addr: impl AsRef<str>) -> Result<Session, ConnectError> {
-    Engine::auto()?.connect(&addr.as_ref().parse()?, &Config::default()).await
+    Engine::auto()?
+        .connect(&addr.as_ref().parse()?, &Config::default())
+        .await
 }
 
 /// Listens on `tcp://HOST:PORT` or `unix:///PATH` with the defaults: [`Engine::auto`] and
@@ -67,7 +69,9 @@ pub async fn connect(addr: impl AsRef<str>) -> Result<Session, ConnectError> {
 /// # Cancel safety
 /// Safe.
 pub async fn listen(addr: impl AsRef<str>) -> Result<Listener, ListenError> {
-    Engine::auto()?.listen(&addr.as_ref().parse()?, &Config::default()).await
+    Engine::auto()?
+        .listen(&addr.as_ref().parse()?, &Config::default())
+        .await
 }
 
 /// Runs a session as the dialling side over any transport: a TLS stream, a pipe, a vsock.
@@ -118,10 +122,17 @@ fn over<T>(
 where
     T: AsyncRead + AsyncWrite + Unpin,
 {
-    let info = Info { peer, local, driver: Driver::Tokio };
+    let info = Info {
+        peer,
+        local,
+        driver: Driver::Tokio,
+    };
     let (connection, link) =
         proto::Connection::new(role, config, info, Pool::process(), Instant::now());
-    (Session::new(link), Connection(Turns::new(connection, TokioIo(io))))
+    (
+        Session::new(link),
+        Connection(Turns::new(connection, TokioIo(io))),
+    )
 }
 
 /// The work of one session over a transport of the application's. From [`client`] and [`server`].

@@ -82,8 +82,15 @@ impl Engine {
                 Driver::TokioUring => host_uring(queue, &started),
             })
             .map_err(unavailable)?;
-        let runtime = start.recv().map_err(|_| EngineError::Stopped)?.map_err(unavailable)?;
-        Ok(Self { driver, runtime, jobs: Some(jobs) })
+        let runtime = start
+            .recv()
+            .map_err(|_| EngineError::Stopped)?
+            .map_err(unavailable)?;
+        Ok(Self {
+            driver,
+            runtime,
+            jobs: Some(jobs),
+        })
     }
 
     /// An engine on the runtime that this is called on: sessions are tasks of it, and a call
@@ -102,7 +109,11 @@ impl Engine {
             Driver::Tokio => None,
             Driver::TokioUring => Some(serve_inline().ok_or_else(no_runtime)?),
         };
-        Ok(Self { driver, runtime, jobs })
+        Ok(Self {
+            driver,
+            runtime,
+            jobs,
+        })
     }
 
     /// The process's shared engine, on a thread of its own: tokio-uring where io_uring works, else
@@ -137,13 +148,21 @@ impl Engine {
     /// Dropping the future closes a connection that is half open.
     pub async fn connect(&self, addr: &Addr, config: &Config) -> Result<Session, ConnectError> {
         let target = addr.clone();
-        let dial = self.runtime.spawn(async move { Connected::dial(&target).await });
+        let dial = self
+            .runtime
+            .spawn(async move { Connected::dial(&target).await });
         let dialled = AbortOnDrop(dial).await.map_err(|_| EngineError::Stopped)?;
-        let socket = dialled.map_err(|source| ConnectError::Io { addr: addr.clone(), source })?;
+        let socket = dialled.map_err(|source| ConnectError::Io {
+            addr: addr.clone(),
+            source,
+        })?;
         let session = self.start(socket, Role::Dialer, config)?;
         match session.established().await {
             Ok(()) => Ok(session),
-            Err(source) => Err(ConnectError::Handshake { addr: addr.clone(), source }),
+            Err(source) => Err(ConnectError::Handshake {
+                addr: addr.clone(),
+                source,
+            }),
         }
     }
 
@@ -161,8 +180,14 @@ impl Engine {
             // Whoever asked may be gone; then the socket is dropped here.
             let _ = reply.send(Bound::bind(&target).await);
         });
-        let io_error = |source| ListenError::Io { addr: addr.clone(), source };
-        let bound = bound.await.map_err(|_| EngineError::Stopped)?.map_err(io_error)?;
+        let io_error = |source| ListenError::Io {
+            addr: addr.clone(),
+            source,
+        };
+        let bound = bound
+            .await
+            .map_err(|_| EngineError::Stopped)?
+            .map_err(io_error)?;
         let local = bound.local_addr().map_err(io_error)?;
         Ok(Listener::start(self.clone(), bound, local, config.clone()))
     }
@@ -182,9 +207,16 @@ impl Engine {
         if self.driver == Driver::Tokio {
             return Ok(self.start_tokio(socket, role, config, (peer, local)));
         }
-        let unavailable = |source| EngineError::Unavailable { driver: self.driver, source };
+        let unavailable = |source| EngineError::Unavailable {
+            driver: self.driver,
+            source,
+        };
         let socket = detach(socket).map_err(unavailable)?;
-        let info = Info { peer, local, driver: self.driver };
+        let info = Info {
+            peer,
+            local,
+            driver: self.driver,
+        };
         let (connection, link) =
             proto::Connection::new(role, config, info, Pool::process(), Instant::now());
         let jobs = self.jobs.as_ref().ok_or(EngineError::Stopped)?;
@@ -290,7 +322,10 @@ async fn serve(mut queue: mpsc::UnboundedReceiver<Job>, started: Started) {
 }
 
 fn host_tokio(queue: mpsc::UnboundedReceiver<Job>, started: &Started) {
-    match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+    match tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+    {
         Ok(runtime) => runtime.block_on(serve(queue, started.clone())),
         Err(error) => {
             let _ = started.send(Err(error));
@@ -329,6 +364,8 @@ impl<T> Drop for AbortOnDrop<T> {
 
 impl fmt::Debug for Engine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Engine").field("driver", &self.driver).finish_non_exhaustive()
+        f.debug_struct("Engine")
+            .field("driver", &self.driver)
+            .finish_non_exhaustive()
     }
 }

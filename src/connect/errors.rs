@@ -18,7 +18,9 @@ pub enum EngineError {
         source: io::Error,
     },
     /// An inline engine was asked for where no runtime of its kind is running.
-    #[error("an inline {driver} engine needs to be made and used inside its runtime, on its thread")]
+    #[error(
+        "an inline {driver} engine needs to be made and used inside its runtime, on its thread"
+    )]
     NoRuntime {
         /// Which one.
         driver: Driver,

@@ -66,7 +66,11 @@ impl Listener {
         let runtime = engine.runtime().clone();
         let accepting = accept_loop(engine, bound, config, Arc::clone(&incoming));
         let task = runtime.spawn(accepting);
-        Self { local, incoming, task }
+        Self {
+            local,
+            incoming,
+            task,
+        }
     }
 
     /// Where it listens, with the port that was taken.
@@ -85,7 +89,10 @@ impl Listener {
     /// Dropping the future loses no session.
     pub async fn accept(&self) -> Result<Session, ListenError> {
         let incoming = &*self.incoming;
-        let mut place = Place { waiters: &incoming.waiters, key: None };
+        let mut place = Place {
+            waiters: &incoming.waiters,
+            key: None,
+        };
         poll_fn(|cx| {
             for registered in [false, true] {
                 if let Some((session, _permit)) = incoming.queue.pop() {
@@ -126,7 +133,9 @@ impl Drop for Listener {
 
 impl fmt::Debug for Listener {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Listener").field("local", &self.local).finish_non_exhaustive()
+        f.debug_struct("Listener")
+            .field("local", &self.local)
+            .finish_non_exhaustive()
     }
 }
 
@@ -143,7 +152,9 @@ async fn accept_loop(engine: Engine, bound: Bound, config: Config, incoming: Arc
     let at_end = WakeAtEnd(incoming);
     let incoming = &at_end.0;
     loop {
-        let Ok(permit) = Arc::clone(&incoming.backlog).acquire_owned().await else { return };
+        let Ok(permit) = Arc::clone(&incoming.backlog).acquire_owned().await else {
+            return;
+        };
         match bound.accept().await {
             Ok(socket) => receive(&engine, socket, &config, permit, incoming),
             Err(error) if is_exhausted(&error) => {
@@ -186,5 +197,8 @@ fn is_exhausted(error: &io::Error) -> bool {
     const ENFILE: i32 = 23;
     const ENOBUFS: i32 = 105;
     const ENOMEM: i32 = 12;
-    matches!(error.raw_os_error(), Some(EMFILE | ENFILE | ENOBUFS | ENOMEM))
+    matches!(
+        error.raw_os_error(),
+        Some(EMFILE | ENFILE | ENOBUFS | ENOMEM)
+    )
 }

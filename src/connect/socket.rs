@@ -37,13 +37,19 @@ impl Connected {
         match self {
             Self::Tcp(socket) => {
                 let addr = |a: std::net::SocketAddr| Addr::Tcp(a.to_string());
-                (socket.peer_addr().ok().map(addr), socket.local_addr().ok().map(addr))
+                (
+                    socket.peer_addr().ok().map(addr),
+                    socket.local_addr().ok().map(addr),
+                )
             }
             Self::Unix(socket) => {
                 let addr = |a: tokio::net::unix::SocketAddr| {
                     a.as_pathname().map(Path::to_path_buf).map(Addr::Unix)
                 };
-                (socket.peer_addr().ok().and_then(addr), socket.local_addr().ok().and_then(addr))
+                (
+                    socket.peer_addr().ok().and_then(addr),
+                    socket.local_addr().ok().and_then(addr),
+                )
             }
         }
     }
@@ -93,9 +99,10 @@ impl Bound {
                 set_options(&socket)?;
                 Ok(Connected::Tcp(socket))
             }
-            Self::Unix(listener, _) => {
-                listener.accept().await.map(|(socket, _)| Connected::Unix(socket))
-            }
+            Self::Unix(listener, _) => listener
+                .accept()
+                .await
+                .map(|(socket, _)| Connected::Unix(socket)),
         }
     }
 }

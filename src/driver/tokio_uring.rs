@@ -152,7 +152,10 @@ impl UringIo {
             buf.reserve(capacity - buf.len().min(capacity / 2));
         }
         let spare = buf.spare_capacity_mut();
-        let slice = Slice { start: spare.as_mut_ptr().cast(), len: spare.len() };
+        let slice = Slice {
+            start: spare.as_mut_ptr().cast(),
+            len: spare.len(),
+        };
         self.recv = Some(InFlight::new(buf));
         let socket = std::rc::Rc::clone(&self.socket);
         Box::pin(async move { socket.read(slice).await })
@@ -163,7 +166,10 @@ impl UringIo {
         let slices = batch
             .remaining(usize::MAX)
             .iter()
-            .map(|part| Slice { start: part.as_ptr().cast_mut(), len: part.len() })
+            .map(|part| Slice {
+                start: part.as_ptr().cast_mut(),
+                len: part.len(),
+            })
             .collect();
         self.batch = Some(InFlight::new(batch));
         let socket = std::rc::Rc::clone(&self.socket);

@@ -202,6 +202,8 @@ impl<T: Transport + Unpin> Future for Turns<T> {
 
 impl<T> std::fmt::Debug for Turns<T> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Turns").field("writing", &self.writing).finish_non_exhaustive()
+        f.debug_struct("Turns")
+            .field("writing", &self.writing)
+            .finish_non_exhaustive()
     }
 }

@@ -63,7 +63,9 @@ impl Drop for Lease<'_> {
 
 impl fmt::Debug for Lease<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Lease").field("len", &self.len()).finish_non_exhaustive()
+        f.debug_struct("Lease")
+            .field("len", &self.len())
+            .finish_non_exhaustive()
     }
 }
 

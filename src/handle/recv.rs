@@ -98,7 +98,8 @@ impl RecvStream {
     /// # Errors
     /// As [`recv`](Self::recv).
     pub fn poll_recv(&mut self, cx: &Context<'_>) -> Poll<Result<Option<Bytes>, StreamError>> {
-        self.poll_message(cx).map_ok(|there| there.then(|| self.take_message()))
+        self.poll_message(cx)
+            .map_ok(|there| there.then(|| self.take_message()))
     }
 
     /// Takes a message that is there already; `None` if there is none now, for whatever reason.
@@ -272,7 +273,9 @@ impl RecvStream {
     fn read_chunks(&mut self, buf: &mut tokio::io::ReadBuf<'_>) -> bool {
         let before = buf.filled().len();
         while buf.remaining() > 0 {
-            let Some(record) = self.reader.peek() else { break };
+            let Some(record) = self.reader.peek() else {
+                break;
+            };
             if record.tag & rx_tag::META != 0 {
                 self.take_meta();
                 continue;

@@ -40,7 +40,11 @@ pub struct SendStream {
 impl SendStream {
     /// `None` if the lane has a sender already, which only a bug could bring about.
     pub(super) fn claim(lane: Arc<Lane>) -> Option<Self> {
-        Some(Self { writer: Writer::claim(TxRing(lane))?, finished: false, metas: 0 })
+        Some(Self {
+            writer: Writer::claim(TxRing(lane))?,
+            finished: false,
+            metas: 0,
+        })
     }
 
     pub(super) fn lane(&self) -> &Arc<Lane> {
@@ -150,7 +154,10 @@ impl SendStream {
     pub async fn send_meta(&mut self, block: impl Into<Bytes>) -> Result<(), SendError> {
         let (block, limit) = (block.into(), MAX_META_BLOCK as usize);
         if block.len() > limit {
-            return Err(SendError::TooLong { len: block.len(), limit });
+            return Err(SendError::TooLong {
+                len: block.len(),
+                limit,
+            });
         }
         if self.metas == MAX_METAS {
             return Err(SendError::TooManyMetas);
@@ -200,7 +207,10 @@ impl SendStream {
     ) -> Result<(), SendError> {
         let limit = MAX_ERROR_DETAILS as usize;
         if details.len() > limit {
-            return Err(SendError::TooLong { len: details.len(), limit });
+            return Err(SendError::TooLong {
+                len: details.len(),
+                limit,
+            });
         }
         self.check_open()?;
         self.finished = true;
@@ -222,7 +232,8 @@ impl SendStream {
     /// Sets how urgently the engine sends what this stream has queued: 0 (most) to 7 (least),
     /// default 3. Levels are strict; streams of a level take turns. Values above 7 count as 7.
     pub fn set_urgency(&self, urgency: u8) {
-        self.lane().set_urgency(urgency.min(Lane::URGENCIES as u8 - 1));
+        self.lane()
+            .set_urgency(urgency.min(Lane::URGENCIES as u8 - 1));
     }
 
     // ---- room -------------------------------------------------------------------------------
@@ -245,7 +256,11 @@ impl SendStream {
         self.lane().tx_waker.register(cx.waker());
         self.lane().raise(reason::ROOM);
         self.check(len)?;
-        if self.has_room(len) { Poll::Ready(Ok(())) } else { Poll::Pending }
+        if self.has_room(len) {
+            Poll::Ready(Ok(()))
+        } else {
+            Poll::Pending
+        }
     }
 
     fn has_room(&mut self, len: usize) -> bool {
@@ -256,7 +271,11 @@ impl SendStream {
     fn check(&self, len: usize) -> Result<(), SendError> {
         self.check_open()?;
         let limit = self.lane().session().peer_max_message();
-        if len > limit { Err(SendError::TooLong { len, limit }) } else { Ok(()) }
+        if len > limit {
+            Err(SendError::TooLong { len, limit })
+        } else {
+            Ok(())
+        }
     }
 
     fn check_open(&self) -> Result<(), SendError> {
@@ -266,7 +285,11 @@ impl SendStream {
                 SendEnd::Error(error) => SendError::Stream(error.clone()),
             });
         }
-        if self.finished { Err(SendError::Finished) } else { Ok(()) }
+        if self.finished {
+            Err(SendError::Finished)
+        } else {
+            Ok(())
+        }
     }
 
     // ---- queue ------------------------------------------------------------------------------
@@ -283,7 +306,8 @@ impl SendStream {
         if message.len() <= COPY_MAX {
             self.writer.push_slice(tx_tag::MESSAGE, false, message);
         } else {
-            self.writer.push_bytes(tx_tag::MESSAGE, false, Bytes::copy_from_slice(message));
+            self.writer
+                .push_bytes(tx_tag::MESSAGE, false, Bytes::copy_from_slice(message));
         }
     }
 

@@ -72,9 +72,16 @@ impl Session {
             return Ok(self.open_granted(opening));
         }
         if !self.link.begin_pending_open() {
-            return Err(OpenError::TooManyPending { limit: self.link.max_pending_opens });
+            return Err(OpenError::TooManyPending {
+                limit: self.link.max_pending_opens,
+            });
         }
-        PendingOpen { lane: Some(self.new_lane(opening)), link: &self.link }.wait().await
+        PendingOpen {
+            lane: Some(self.new_lane(opening)),
+            link: &self.link,
+        }
+        .wait()
+        .await
     }
 
     /// Opens a stream if the peer has granted one, without waiting.
@@ -135,7 +142,10 @@ impl Session {
             // What was queued before the end was set is visible now.
             Some(self.link.pop_accept().ok_or_else(|| end.clone()))
         };
-        Wait::new(&self.link.accept_waiters).until(next).await.map(Stream::accepted)
+        Wait::new(&self.link.accept_waiters)
+            .until(next)
+            .await
+            .map(Stream::accepted)
     }
 
     /// Waits until the peer has completed the handshake.
@@ -200,7 +210,9 @@ impl Session {
     /// # Cancel safety
     /// Safe.
     pub async fn closed(&self) -> SessionError {
-        Wait::new(&self.link.state_waiters).until(|| self.link.end().cloned()).await
+        Wait::new(&self.link.state_waiters)
+            .until(|| self.link.end().cloned())
+            .await
     }
 
     /// Why the session has ended; `None` while it has not.
@@ -261,7 +273,9 @@ impl PendingOpen<'_> {
         if lane.open_state() == OpenState::Granted {
             return Some(Ok(()));
         }
-        self.link.end().map(|reason| Err(OpenError::Session(reason.clone())))
+        self.link
+            .end()
+            .map(|reason| Err(OpenError::Session(reason.clone())))
     }
 }
 
@@ -279,7 +293,9 @@ impl Drop for PendingOpen<'_> {
 impl Clone for Session {
     fn clone(&self) -> Self {
         self.link.add_handle();
-        Self { link: Arc::clone(&self.link) }
+        Self {
+            link: Arc::clone(&self.link),
+        }
     }
 }
 

@@ -29,7 +29,11 @@ pub(crate) fn decode(record: &[u8]) -> (u32, &str, &[u8]) {
         let (code, rest) = record.split_first_chunk::<4>()?;
         let (len, rest) = rest.split_first_chunk::<2>()?;
         let (message, details) = rest.split_at_checked(usize::from(u16::from_le_bytes(*len)))?;
-        Some((u32::from_le_bytes(*code), std::str::from_utf8(message).ok()?, details))
+        Some((
+            u32::from_le_bytes(*code),
+            std::str::from_utf8(message).ok()?,
+            details,
+        ))
     };
     parts().unwrap_or((0, "", &[]))
 }

@@ -7,7 +7,9 @@ use bytes::Bytes;
 use super::session::SessionLink;
 use crate::error::StreamError;
 use crate::queue::{Node, Reasons, Ring, RingOwner, SetOnce};
-use crate::sync::{Arc, AtomicBool, AtomicPtr, AtomicU8, AtomicU32, AtomicU64, AtomicWaker, Ordering};
+use crate::sync::{
+    Arc, AtomicBool, AtomicPtr, AtomicU8, AtomicU32, AtomicU64, AtomicWaker, Ordering,
+};
 
 /// Why a handle wants the engine to look at a lane.
 pub(crate) mod reason {
@@ -177,7 +179,11 @@ impl Lane {
 
     pub(crate) fn open_state(&self) -> OpenState {
         // ORDERING: pairs with `grant`.
-        if self.granted.load(Ordering::Acquire) { OpenState::Granted } else { OpenState::Waiting }
+        if self.granted.load(Ordering::Acquire) {
+            OpenState::Granted
+        } else {
+            OpenState::Waiting
+        }
     }
 
     pub(crate) fn send_end(&self) -> Option<&SendEnd> {

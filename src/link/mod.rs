@@ -27,8 +27,8 @@ mod lane;
 mod session;
 
 pub(crate) use lane::{Lane, OpenState, RecvEnd, RxRing, SendEnd, TxRing, reason};
-pub(crate) use session::{Info, LinkSizes, SessionLink, request};
 pub use session::SessionStats;
+pub(crate) use session::{Info, LinkSizes, SessionLink, request};
 
 /// What a record in a `tx` ring is.
 pub(crate) mod tx_tag {

@@ -141,7 +141,9 @@ impl SessionLink {
     /// Takes permission for one stream, if some is left.
     pub(crate) fn take_open_credit(&self) -> bool {
         self.open_credit
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |credit| credit.checked_sub(1))
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |credit| {
+                credit.checked_sub(1)
+            })
             .is_ok()
     }
 
@@ -149,7 +151,9 @@ impl SessionLink {
     pub(crate) fn begin_pending_open(&self) -> bool {
         let max = self.max_pending_opens;
         self.pending_opens
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| (n < max).then_some(n + 1))
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| {
+                (n < max).then_some(n + 1)
+            })
             .is_ok()
     }
 
@@ -205,7 +209,11 @@ impl SessionLink {
     }
 
     pub(crate) fn take_requests(&self) -> u32 {
-        if self.requests.peek() == 0 { 0 } else { self.requests.take() }
+        if self.requests.peek() == 0 {
+            0
+        } else {
+            self.requests.take()
+        }
     }
 
     pub(crate) fn has_work(&self) -> bool {
@@ -244,7 +252,8 @@ impl SessionLink {
 
     /// The handshake is done.
     pub(crate) fn establish(&self, peer_max_message: u32) {
-        self.peer_max_message.store(peer_max_message, Ordering::Relaxed);
+        self.peer_max_message
+            .store(peer_max_message, Ordering::Relaxed);
         // ORDERING: pairs with `is_established`; publishes the peer's limits.
         self.established.store(true, Ordering::Release);
     }
@@ -256,7 +265,8 @@ impl SessionLink {
     pub(crate) fn record_pong(&self, rtt_ns: u64) {
         self.rtt_ns.store(rtt_ns, Ordering::Relaxed);
         // ORDERING: pairs with `pongs`; publishes `rtt_ns`. Only the engine writes.
-        self.pongs.store(self.pongs.load(Ordering::Relaxed) + 1, Ordering::Release);
+        self.pongs
+            .store(self.pongs.load(Ordering::Relaxed) + 1, Ordering::Release);
     }
 
     /// From now on `open` is refused with this reason.

@@ -62,7 +62,9 @@ impl Connection {
         if reasons & reason::OPEN != 0 {
             self.register_local(lane, now);
         }
-        let Some(key) = lane.key().map(Key::from_bits) else { return };
+        let Some(key) = lane.key().map(Key::from_bits) else {
+            return;
+        };
         if reasons & (reason::CREDIT | reason::CHUNKS) != 0 {
             self.release_open_charge(key);
             self.account(key, now);
@@ -95,7 +97,9 @@ impl Connection {
     }
 
     fn on_send(&mut self, key: Key, reasons: u32) {
-        let Some(stream) = self.registry.get_mut(key) else { return };
+        let Some(stream) = self.registry.get_mut(key) else {
+            return;
+        };
         if stream.state.sending != Sending::Open {
             return Self::discard_queued(stream);
         }
@@ -113,14 +117,18 @@ impl Connection {
 
     /// The receiver takes pieces from now on: also those of a message that is under way.
     fn deliver_chunks(&mut self, key: Key) {
-        let Some(stream) = self.registry.get_mut(key) else { return };
+        let Some(stream) = self.registry.get_mut(key) else {
+            return;
+        };
         stream.chunks = true;
         stream.rx.publish();
         Self::notify(&mut self.wakes, key, stream, wake::RECEIVER);
     }
 
     fn cancel_local(&mut self, key: Key, code: u32) {
-        let Some(stream) = self.registry.get_mut(key) else { return };
+        let Some(stream) = self.registry.get_mut(key) else {
+            return;
+        };
         if stream.state.is_over() {
             return;
         }
@@ -132,11 +140,15 @@ impl Connection {
     }
 
     fn stop_local(&mut self, key: Key, code: u32) {
-        let Some(stream) = self.registry.get_mut(key) else { return };
+        let Some(stream) = self.registry.get_mut(key) else {
+            return;
+        };
         if stream.state.on(Event::LocalStop) != Effect::Act {
             return;
         }
-        stream.lane().end_recv(RecvEnd::Discard(StreamError::Cancelled { code }));
+        stream
+            .lane()
+            .end_recv(RecvEnd::Discard(StreamError::Cancelled { code }));
         stream.owes &= !owed::WINDOW;
         Self::owe(&mut self.owing, key, stream, owed::STOP);
         Self::notify(&mut self.wakes, key, stream, wake::RECEIVER);
@@ -154,11 +166,17 @@ impl Connection {
 
     /// Gives a stream's place back once neither wire nor application needs it.
     pub(super) fn remove_if_done(&mut self, key: Key) {
-        if !self.registry.get_mut(key).is_some_and(|stream| stream.is_done()) {
+        if !self
+            .registry
+            .get_mut(key)
+            .is_some_and(|stream| stream.is_done())
+        {
             return;
         }
         self.discard_received(key);
-        let Some(stream) = self.registry.remove(key) else { return };
+        let Some(stream) = self.registry.remove(key) else {
+            return;
+        };
         self.return_to_session(stream.open_charge);
         self.link.counters.streams.set(self.registry.len() as u64);
         match stream.id {

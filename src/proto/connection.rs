@@ -199,7 +199,11 @@ impl Connection {
 
     /// What the driver is to do with the socket.
     pub(crate) const fn status(&self) -> Status {
-        if matches!(self.phase, Phase::Dead) { Status::Closed } else { Status::Open }
+        if matches!(self.phase, Phase::Dead) {
+            Status::Closed
+        } else {
+            Status::Open
+        }
     }
 
     /// Bytes that a receive buffer should hold: two of the largest frames.
@@ -232,7 +236,9 @@ impl Connection {
         match self.phase {
             Phase::Open => {
                 self.link.refuse_opens(SessionError::Closed);
-                self.phase = Phase::Draining { until: now + self.config.close_linger() };
+                self.phase = Phase::Draining {
+                    until: now + self.config.close_linger(),
+                };
             }
             Phase::Hello { .. } => self.finish_with(SessionError::Closed, codes::NO_ERROR, ""),
             Phase::Draining { .. } | Phase::Ending | Phase::Dead => {}
@@ -258,7 +264,10 @@ impl Connection {
             return;
         }
         if self.may_send() {
-            self.farewell = Some(Farewell { code, text: text.to_owned() });
+            self.farewell = Some(Farewell {
+                code,
+                text: text.to_owned(),
+            });
             self.end = Some(error);
             self.phase = Phase::Ending;
         } else {
@@ -365,7 +374,9 @@ impl Connection {
     /// Wakes the tasks for which something has happened.
     pub(crate) fn deliver_wakes(&mut self) {
         for key in self.wakes.drain(..) {
-            let Some(stream) = self.registry.get_mut(key) else { continue };
+            let Some(stream) = self.registry.get_mut(key) else {
+                continue;
+            };
             let bits = std::mem::take(&mut stream.wakes);
             if bits & wake::SENDER != 0 {
                 stream.lane().tx_waker.wake();

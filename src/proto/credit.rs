@@ -22,7 +22,9 @@ const PIECES_SLACK: u64 = 64 * 1024;
 impl Connection {
     /// Books what the application has consumed of a stream since the last time.
     pub(super) fn account(&mut self, key: Key, now: Instant) {
-        let Some(stream) = self.registry.get_mut(key) else { return };
+        let Some(stream) = self.registry.get_mut(key) else {
+            return;
+        };
         let total = stream.lane().consumed();
         let consumed = total - stream.consumed;
         if consumed == 0 || stream.discarded {
@@ -40,7 +42,9 @@ impl Connection {
 
     /// Owes the peer a WINDOW for a stream once half of it has been consumed.
     fn return_to_stream(&mut self, key: Key) {
-        let Some(stream) = self.registry.get_mut(key) else { return };
+        let Some(stream) = self.registry.get_mut(key) else {
+            return;
+        };
         let worth_it = stream.window.returnable() * 2 >= stream.window.target();
         if worth_it && stream.state.receiving == Receiving::Open {
             Self::owe(&mut self.owing, key, stream, owed::WINDOW);
@@ -52,15 +56,19 @@ impl Connection {
         self.window.consume(bytes);
         self.link.counters.bytes_held.set(self.window.held());
         let returnable = self.window.returnable();
-        self.window_owed |= returnable * 2 >= self.window.target()
-            || (self.hungry && returnable >= SCARCE_STEP);
+        self.window_owed |=
+            returnable * 2 >= self.window.target() || (self.hungry && returnable >= SCARCE_STEP);
     }
 
     /// Called after bytes were received: is the session running out of window?
     pub(super) fn watch_session_window(&mut self, now: Instant) {
         self.link.counters.bytes_held.set(self.window.held());
         let (outstanding, target) = (self.window.outstanding(), self.window.target());
-        let hungry = if self.hungry { outstanding * 2 < target } else { outstanding * 4 < target };
+        let hungry = if self.hungry {
+            outstanding * 2 < target
+        } else {
+            outstanding * 4 < target
+        };
         if hungry != self.hungry {
             self.hungry = hungry;
             self.link.set_hungry(hungry);
@@ -85,7 +93,9 @@ impl Connection {
 
     /// The part of the session's credit that an OPEN holds goes back when the stream is accepted.
     pub(super) fn release_open_charge(&mut self, key: Key) {
-        let Some(stream) = self.registry.get_mut(key) else { return };
+        let Some(stream) = self.registry.get_mut(key) else {
+            return;
+        };
         if stream.open_charge > 0 && stream.lane().accepted() {
             let charge = std::mem::take(&mut stream.open_charge);
             self.return_to_session(charge);
@@ -149,8 +159,12 @@ impl Connection {
     pub(super) fn feed_assembly(&mut self, key: Key, now: Instant) {
         self.account(key, now);
         let max_frame = u64::from(self.config.max_frame());
-        let Some(stream) = self.registry.get_mut(key) else { return };
-        let Some(assembly) = stream.assembly else { return };
+        let Some(stream) = self.registry.get_mut(key) else {
+            return;
+        };
+        let Some(assembly) = stream.assembly else {
+            return;
+        };
         if stream.state.receiving != Receiving::Open || stream.chunks {
             return;
         }
@@ -174,7 +188,11 @@ impl Connection {
         if now.duration_since(assembly.since) >= self.config.message_timeout() {
             return self.exceed(key, Limit::MessageMemory, total);
         }
-        let since = if assembly.starved { assembly.since } else { now };
+        let since = if assembly.starved {
+            assembly.since
+        } else {
+            now
+        };
         Self::set_starved(stream, Some(since));
         self.starved.push(key);
         self.recheck_soon(now);
@@ -182,10 +200,16 @@ impl Connection {
 
     /// While a stream is starved its handle reports every release.
     fn set_starved(stream: &mut Stream, since: Option<Instant>) {
-        let Some(assembly) = &mut stream.assembly else { return };
+        let Some(assembly) = &mut stream.assembly else {
+            return;
+        };
         if assembly.starved != since.is_some() {
             assembly.starved = since.is_some();
-            let mark = if assembly.starved { 0 } else { stream.window.target() / 2 };
+            let mark = if assembly.starved {
+                0
+            } else {
+                stream.window.target() / 2
+            };
             stream.lane().set_credit_mark(mark as u32);
         }
         if let (Some(since), Some(assembly)) = (since, &mut stream.assembly) {
@@ -195,7 +219,9 @@ impl Connection {
 
     /// A limit of this side ends a stream.
     pub(super) fn exceed(&mut self, key: Key, limit: Limit, value: u64) {
-        let Some(stream) = self.registry.get_mut(key) else { return };
+        let Some(stream) = self.registry.get_mut(key) else {
+            return;
+        };
         let error = StreamError::LimitExceeded { limit, value };
         stream.lane().end_send(SendEnd::Error(error.clone()));
         stream.lane().end_recv(match limit {
@@ -208,7 +234,9 @@ impl Connection {
 
     /// The receiving direction is over: what it holds counts as consumed.
     pub(super) fn discard_received(&mut self, key: Key) {
-        let Some(stream) = self.registry.get_mut(key) else { return };
+        let Some(stream) = self.registry.get_mut(key) else {
+            return;
+        };
         if std::mem::replace(&mut stream.discarded, true) {
             return;
         }
@@ -227,7 +255,9 @@ impl Connection {
         use super::state::Effect;
         use super::stream::Opening;
 
-        let Some(stream) = self.registry.get_mut(key) else { return };
+        let Some(stream) = self.registry.get_mut(key) else {
+            return;
+        };
         if stream.state.on(event) != Effect::Act {
             return;
         }

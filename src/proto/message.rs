@@ -63,7 +63,9 @@ impl Connection {
             self.return_to_session(cost);
             return Ok(());
         };
-        let Some(stream) = self.registry.get_mut(key) else { return Ok(()) };
+        let Some(stream) = self.registry.get_mut(key) else {
+            return Ok(());
+        };
         if stream.window.held() == 0 {
             stream.last_progress = now;
         }
@@ -110,7 +112,11 @@ impl Connection {
         if self.window.held() * 4 >= self.window.target() * 3 {
             self.relieve(now);
         }
-        if fin { self.on_fin(id, key, now) } else { Ok(()) }
+        if fin {
+            self.on_fin(id, key, now)
+        } else {
+            Ok(())
+        }
     }
 
     /// A peer that was asked to stop may need credit to come to its end.
@@ -125,8 +131,15 @@ impl Connection {
         }
     }
 
-    pub(super) fn on_fin(&mut self, id: StreamId, key: Key, _now: Instant) -> Result<(), ProtocolError> {
-        let Some(stream) = self.registry.get_mut(key) else { return Ok(()) };
+    pub(super) fn on_fin(
+        &mut self,
+        id: StreamId,
+        key: Key,
+        _now: Instant,
+    ) -> Result<(), ProtocolError> {
+        let Some(stream) = self.registry.get_mut(key) else {
+            return Ok(());
+        };
         if stream.state.receiving == Receiving::Open && stream.assembly.is_some() {
             return Err(ProtocolError::FinInsideMessage { id });
         }

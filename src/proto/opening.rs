@@ -29,7 +29,11 @@ impl Connection {
         }
         let granted = lane.open_state() == OpenState::Granted
             || (self.waiting.is_empty() && self.link.take_open_credit());
-        let opening = if granted { Opening::Granted } else { Opening::Waiting };
+        let opening = if granted {
+            Opening::Granted
+        } else {
+            Opening::Waiting
+        };
         let (credit, window) = (self.peer.stream_window, self.config.stream_window());
         let stream = Stream::new(Arc::clone(lane), None, opening, credit, window, now);
         let Some(stream) = stream else {
@@ -46,7 +50,9 @@ impl Connection {
     }
 
     fn grant(&mut self, key: Key) -> bool {
-        let Some(stream) = self.registry.get_mut(key) else { return false };
+        let Some(stream) = self.registry.get_mut(key) else {
+            return false;
+        };
         if stream.state.is_over() {
             return false;
         }
@@ -82,7 +88,10 @@ impl Connection {
             }
             let block = stream.lane().opening();
             let cost = cost(block.len() as u32);
-            let fits = self.credit.payload().is_some_and(|most| block.len() as u64 <= most);
+            let fits = self
+                .credit
+                .payload()
+                .is_some_and(|most| block.len() as u64 <= most);
             if !fits || batch.room() < HEADER_LEN + block.len() {
                 return false;
             }
@@ -134,8 +143,10 @@ impl Connection {
             return Err(ProtocolError::IdNotIncreasing { id, last });
         }
         let limit = self.config.max_streams();
-        self.peer_streams =
-            self.peer_streams.checked_sub(1).ok_or(ProtocolError::TooManyStreams { id, limit })?;
+        self.peer_streams = self
+            .peer_streams
+            .checked_sub(1)
+            .ok_or(ProtocolError::TooManyStreams { id, limit })?;
         self.last_peer_id = Some(id);
         let cost = cost(block.len() as u32);
         self.receive_on_session(cost)?;
@@ -146,11 +157,23 @@ impl Connection {
             return Ok(());
         }
         let (credit, window) = (self.peer.stream_window, self.config.stream_window());
-        let lane = Lane::new(Arc::clone(&self.link), Bytes::copy_from_slice(block), window / 2);
+        let lane = Lane::new(
+            Arc::clone(&self.link),
+            Bytes::copy_from_slice(block),
+            window / 2,
+        );
         lane.set_id(id.get());
-        let stream =
-            Stream::new(Arc::clone(&lane), Some(id), Opening::Done, credit, window, now);
-        let Some(mut stream) = stream else { return Ok(()) };
+        let stream = Stream::new(
+            Arc::clone(&lane),
+            Some(id),
+            Opening::Done,
+            credit,
+            window,
+            now,
+        );
+        let Some(mut stream) = stream else {
+            return Ok(());
+        };
         stream.open_charge = cost;
         if fin && stream.state.on(Event::RecvFin) == Effect::Act {
             lane.end_recv(RecvEnd::Finished);
@@ -185,7 +208,9 @@ impl Connection {
             .collect();
         for key in lost {
             if let Some(stream) = self.registry.get_mut(key) {
-                stream.lane().end_both(&StreamError::NotProcessed(error.clone()));
+                stream
+                    .lane()
+                    .end_both(&StreamError::NotProcessed(error.clone()));
             }
             self.cancel_stream(key, 0, Event::RecvCancel);
             self.remove_if_done(key);

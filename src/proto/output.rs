@@ -132,7 +132,10 @@ impl Batch {
 
     /// The same, for a vectored write.
     pub(crate) fn io_slices(&self) -> SmallVec<[IoSlice<'_>; 8]> {
-        self.remaining(BATCH_PARTS).into_iter().map(IoSlice::new).collect()
+        self.remaining(BATCH_PARTS)
+            .into_iter()
+            .map(IoSlice::new)
+            .collect()
     }
 
     /// Empties the batch for the next one; the memory of `head` stays.

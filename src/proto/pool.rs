@@ -20,7 +20,11 @@ pub(crate) struct Pool {
 
 impl Pool {
     pub(crate) fn new(size: u64) -> Arc<Self> {
-        Arc::new(Self { size, used: AtomicU64::new(0), sessions: AtomicUsize::new(0) })
+        Arc::new(Self {
+            size,
+            used: AtomicU64::new(0),
+            sessions: AtomicUsize::new(0),
+        })
     }
 
     /// The one that sessions use unless told otherwise.

@@ -61,10 +61,15 @@ impl Connection {
             }
             frames += 1;
             let len = end - begin;
-            let share = kind == Kind::Data && len >= SHARE_MIN && len * 2 + HEADERS_SLACK >= backing;
+            let share =
+                kind == Kind::Data && len >= SHARE_MIN && len * 2 + HEADERS_SLACK >= backing;
             if share {
-                let Frame::Data { stream, end: last, fin, .. } =
-                    Frame::parse(header, &buf[begin..end])?
+                let Frame::Data {
+                    stream,
+                    end: last,
+                    fin,
+                    ..
+                } = Frame::parse(header, &buf[begin..end])?
                 else {
                     break;
                 };
@@ -85,7 +90,9 @@ impl Connection {
 
     /// True when the preface is complete; garbage is refused at its first wrong byte.
     fn receive_preface(&mut self, buf: &mut BytesMut) -> Result<bool, ProtocolError> {
-        let Phase::Hello { preface: seen } = &mut self.phase else { return Ok(true) };
+        let Phase::Hello { preface: seen } = &mut self.phase else {
+            return Ok(true);
+        };
         if *seen {
             return Ok(true);
         }
@@ -105,9 +112,12 @@ impl Connection {
     #[inline]
     fn on_frame(&mut self, frame: Frame<'_>, now: Instant) -> Result<(), ProtocolError> {
         match frame {
-            Frame::Data { stream, payload, end, fin } => {
-                self.on_data(stream, Incoming::Slice(payload), end, fin, now)
-            }
+            Frame::Data {
+                stream,
+                payload,
+                end,
+                fin,
+            } => self.on_data(stream, Incoming::Slice(payload), end, fin, now),
             other => self.on_rare_frame(other, now),
         }
     }
@@ -130,14 +140,42 @@ impl Connection {
                 Ok(())
             }
             Frame::Ping { opaque, ack: true } => self.on_pong(opaque, now),
-            Frame::Cancel { stream, code, stop: false } => self.on_cancel(stream, code),
-            Frame::Cancel { stream, code, stop: true } => self.on_stop(stream, code),
-            Frame::Error { stream, code, message, details } => {
+            Frame::Cancel {
+                stream,
+                code,
+                stop: false,
+            } => self.on_cancel(stream, code),
+            Frame::Cancel {
+                stream,
+                code,
+                stop: true,
+            } => self.on_stop(stream, code),
+            Frame::Error {
+                stream,
+                code,
+                message,
+                details,
+            } => {
                 let details = bytes::Bytes::copy_from_slice(details);
-                self.on_error(stream, Failure { code, message: message.to_owned(), details })
+                self.on_error(
+                    stream,
+                    Failure {
+                        code,
+                        message: message.to_owned(),
+                        details,
+                    },
+                )
             }
-            Frame::GoAway { last, code, debug, soon } => {
-                let error = SessionError::PeerClosed { code, reason: StdArc::from(debug) };
+            Frame::GoAway {
+                last,
+                code,
+                debug,
+                soon,
+            } => {
+                let error = SessionError::PeerClosed {
+                    code,
+                    reason: StdArc::from(debug),
+                };
                 self.on_goaway(last, error, soon);
                 Ok(())
             }
@@ -151,7 +189,10 @@ impl Connection {
         self.credit.add(raise).ok_or(overflow(0, raise))?;
         let raise = settings.stream_window - floors.stream_window;
         for (_, stream) in self.registry.iter_mut() {
-            stream.credit.add(raise).ok_or(overflow(stream.id.map_or(0, StreamId::get), raise))?;
+            stream
+                .credit
+                .add(raise)
+                .ok_or(overflow(stream.id.map_or(0, StreamId::get), raise))?;
         }
         self.peer = settings;
         self.granted = u64::from(settings.streams);
@@ -179,8 +220,12 @@ impl Connection {
                 Ok(())
             }
             Scope::Stream(id) => {
-                let Some(key) = self.registry.find(id) else { return self.check_ended(id) };
-                let Some(stream) = self.registry.get_mut(key) else { return Ok(()) };
+                let Some(key) = self.registry.find(id) else {
+                    return self.check_ended(id);
+                };
+                let Some(stream) = self.registry.get_mut(key) else {
+                    return Ok(());
+                };
                 stream.credit.add(credit).ok_or(overflow(id.get()))?;
                 if !std::mem::replace(&mut stream.scheduled, true) {
                     self.schedule.push(key, stream.urgency);
@@ -196,14 +241,19 @@ impl Connection {
         };
         let rtt = now.duration_since(sent);
         self.ping.rtt = Some(self.ping.rtt.map_or(rtt, |least| least.min(rtt)));
-        self.link.record_pong(u64::try_from(rtt.as_nanos()).unwrap_or(u64::MAX));
+        self.link
+            .record_pong(u64::try_from(rtt.as_nanos()).unwrap_or(u64::MAX));
         self.wake_pings = true;
         Ok(())
     }
 
     fn on_cancel(&mut self, id: StreamId, code: u32) -> Result<(), ProtocolError> {
-        let Some(key) = self.registry.find(id) else { return self.check_ended(id) };
-        let Some(stream) = self.registry.get_mut(key) else { return Ok(()) };
+        let Some(key) = self.registry.find(id) else {
+            return self.check_ended(id);
+        };
+        let Some(stream) = self.registry.get_mut(key) else {
+            return Ok(());
+        };
         if !stream.state.is_over() {
             let error = StreamError::Cancelled { code };
             stream.lane().end_send(SendEnd::Error(error.clone()));
@@ -215,8 +265,12 @@ impl Connection {
     }
 
     fn on_stop(&mut self, id: StreamId, code: u32) -> Result<(), ProtocolError> {
-        let Some(key) = self.registry.find(id) else { return self.check_ended(id) };
-        let Some(stream) = self.registry.get_mut(key) else { return Ok(()) };
+        let Some(key) = self.registry.find(id) else {
+            return self.check_ended(id);
+        };
+        let Some(stream) = self.registry.get_mut(key) else {
+            return Ok(());
+        };
         if stream.state.on(Event::RecvStop) == Effect::Act {
             stream.lane().end_send(SendEnd::Stopped { code });
             Self::discard_queued(stream);
@@ -227,8 +281,12 @@ impl Connection {
     }
 
     fn on_error(&mut self, id: StreamId, failure: Failure) -> Result<(), ProtocolError> {
-        let Some(key) = self.registry.find(id) else { return self.check_ended(id) };
-        let Some(stream) = self.registry.get_mut(key) else { return Ok(()) };
+        let Some(key) = self.registry.find(id) else {
+            return self.check_ended(id);
+        };
+        let Some(stream) = self.registry.get_mut(key) else {
+            return Ok(());
+        };
         match stream.state.on(Event::RecvError) {
             Effect::Violation => return Err(ProtocolError::AfterEnd { id }),
             Effect::Ignore => {}
@@ -250,9 +308,14 @@ impl Connection {
         let opened = if id.is_opened_by(self.role) {
             self.next_id.is_after(id)
         } else {
-            self.last_peer_id.is_some_and(|last| last == id || last.is_after(id))
+            self.last_peer_id
+                .is_some_and(|last| last == id || last.is_after(id))
         };
-        if opened { Ok(()) } else { Err(ProtocolError::NeverOpened { id }) }
+        if opened {
+            Ok(())
+        } else {
+            Err(ProtocolError::NeverOpened { id })
+        }
     }
 
     /// Debits a frame from the session's window.
@@ -274,8 +337,12 @@ impl Connection {
         self.receive_on_session(cost)?;
         // At most two a direction, so the grant of streams bounds them; the credit goes back.
         self.return_to_session(cost);
-        let Some(key) = self.registry.find(id) else { return self.check_ended(id) };
-        let Some(stream) = self.registry.get_mut(key) else { return Ok(()) };
+        let Some(key) = self.registry.find(id) else {
+            return self.check_ended(id);
+        };
+        let Some(stream) = self.registry.get_mut(key) else {
+            return Ok(());
+        };
         match stream.state.on(Event::RecvData) {
             Effect::Violation => return Err(ProtocolError::AfterEnd { id }),
             Effect::Ignore => {}
@@ -289,6 +356,10 @@ impl Connection {
                 Self::notify(&mut self.wakes, key, stream, wake::RECEIVER);
             }
         }
-        if fin { self.on_fin(id, key, now) } else { Ok(()) }
+        if fin {
+            self.on_fin(id, key, now)
+        } else {
+            Ok(())
+        }
     }
 }

@@ -22,7 +22,10 @@ impl Key {
     }
 
     pub(super) const fn from_bits(bits: u64) -> Self {
-        Self { slot: bits as u32, generation: (bits >> 32) as u32 }
+        Self {
+            slot: bits as u32,
+            generation: (bits >> 32) as u32,
+        }
     }
 }
 
@@ -53,12 +56,18 @@ impl Registry {
         // Generation u32::MAX is skipped so that no key has all bits set, see `Lane::key`.
         self.generation = (self.generation + 1) % u32::MAX;
         let entry = self.entries.vacant_entry();
-        let key = Key { slot: entry.key() as u32, generation: self.generation };
+        let key = Key {
+            slot: entry.key() as u32,
+            generation: self.generation,
+        };
         if let Some(id) = stream.id {
             self.by_id.insert(id.get(), key);
         }
         stream.lane().set_key(key.to_bits());
-        entry.insert(Entry { generation: self.generation, stream });
+        entry.insert(Entry {
+            generation: self.generation,
+            stream,
+        });
         key
     }
 
@@ -89,7 +98,10 @@ impl Registry {
 
     pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = (Key, &mut Stream)> {
         self.entries.iter_mut().map(|(slot, entry)| {
-            let key = Key { slot: slot as u32, generation: entry.generation };
+            let key = Key {
+                slot: slot as u32,
+                generation: entry.generation,
+            };
             (key, &mut entry.stream)
         })
     }

@@ -75,7 +75,10 @@ pub(super) struct State {
 }
 
 impl State {
-    pub(super) const OPEN: Self = Self { sending: Sending::Open, receiving: Receiving::Open };
+    pub(super) const OPEN: Self = Self {
+        sending: Sending::Open,
+        receiving: Receiving::Open,
+    };
 
     /// Nothing more is expected on the wire in either direction.
     pub(super) const fn is_over(self) -> bool {
@@ -218,11 +221,18 @@ mod tests {
     }
 
     fn states() -> impl Iterator<Item = State> {
-        [Sending::Open, Sending::Finished, Sending::Ended].into_iter().flat_map(|sending| {
-            [Receiving::Open, Receiving::Stopped, Receiving::Finished, Receiving::Ended]
+        [Sending::Open, Sending::Finished, Sending::Ended]
+            .into_iter()
+            .flat_map(|sending| {
+                [
+                    Receiving::Open,
+                    Receiving::Stopped,
+                    Receiving::Finished,
+                    Receiving::Ended,
+                ]
                 .into_iter()
                 .map(move |receiving| State { sending, receiving })
-        })
+            })
     }
 
     #[test]

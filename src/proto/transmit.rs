@@ -138,13 +138,19 @@ impl Connection {
 
     /// A window that was used up within two round trips limits throughput.
     fn drained_fast(&self, since: Instant, now: Instant) -> bool {
-        self.ping.rtt.is_some_and(|rtt| now.duration_since(since) < 2 * rtt)
+        self.ping
+            .rtt
+            .is_some_and(|rtt| now.duration_since(since) < 2 * rtt)
     }
 
     fn put_stream_control(&mut self, batch: &mut Batch, now: Instant) {
         while batch.room() >= CONTROL_ROOM {
-            let Some(key) = self.owing.pop_front() else { return };
-            let Some(stream) = self.registry.get_mut(key) else { continue };
+            let Some(key) = self.owing.pop_front() else {
+                return;
+            };
+            let Some(stream) = self.registry.get_mut(key) else {
+                continue;
+            };
             // What is owed by a stream whose OPEN has not left comes behind the OPEN.
             let Some(id) = stream.id else { continue };
             let owes = std::mem::take(&mut stream.owes);
@@ -160,7 +166,9 @@ impl Connection {
                 self.sent_control(batch, CANCEL_FRAME_LEN);
             }
             if owes & owed::FIN != 0 {
-                batch.head().extend_from_slice(&data_header(0, false, true, id));
+                batch
+                    .head()
+                    .extend_from_slice(&data_header(0, false, true, id));
                 self.sent_control(batch, HEADER_LEN);
             }
             if owes & owed::WINDOW != 0 {
@@ -173,13 +181,17 @@ impl Connection {
     fn put_stream_window(&mut self, key: Key, id: StreamId, batch: &mut Batch, now: Instant) {
         let rtt = self.ping.rtt;
         let max = u64::from(self.config.stream_window_max());
-        let Some(stream) = self.registry.get_mut(key) else { return };
+        let Some(stream) = self.registry.get_mut(key) else {
+            return;
+        };
         let fast = rtt.is_some_and(|rtt| now.duration_since(stream.last_return) < 2 * rtt);
         let target = stream.window.target();
         if fast && target < max {
             stream.window.grow((target * 2).min(max));
             if !stream.assembly.is_some_and(|assembly| assembly.starved) {
-                stream.lane().set_credit_mark((stream.window.target() / 2) as u32);
+                stream
+                    .lane()
+                    .set_credit_mark((stream.window.target() / 2) as u32);
             }
         }
         stream.last_return = now;
@@ -193,9 +205,17 @@ impl Connection {
         if batch.room() < CONTROL_ROOM + MAX_GOAWAY_DEBUG as usize {
             return;
         }
-        let Some(farewell) = self.farewell.take() else { return };
+        let Some(farewell) = self.farewell.take() else {
+            return;
+        };
         let before = batch.head().len();
-        put_goaway(batch.head(), self.last_peer_id, farewell.code, &farewell.text, false);
+        put_goaway(
+            batch.head(),
+            self.last_peer_id,
+            farewell.code,
+            &farewell.text,
+            false,
+        );
         let len = batch.head().len() - before;
         self.sent_control(batch, len);
         let error = self.end.clone().unwrap_or(crate::SessionError::Closed);
@@ -220,8 +240,12 @@ impl Connection {
     fn put_messages(&mut self, batch: &mut Batch) {
         let max_frame = self.peer.max_frame as usize;
         while batch.room() > CONTROL_ROOM {
-            let Some(key) = self.schedule.pop() else { return };
-            let Some(stream) = self.registry.get_mut(key) else { continue };
+            let Some(key) = self.schedule.pop() else {
+                return;
+            };
+            let Some(stream) = self.registry.get_mut(key) else {
+                continue;
+            };
             stream.scheduled = false;
             let Some(id) = stream.id else { continue };
             if stream.state.sending != Sending::Open {
@@ -285,7 +309,9 @@ struct Sender<'a> {
 impl Sender<'_> {
     fn turn(&mut self, batch: &mut Batch) -> Turn {
         while self.stream.deficit > 0 {
-            let Some(record) = self.stream.tx.peek() else { return Turn::Drained };
+            let Some(record) = self.stream.tx.peek() else {
+                return Turn::Drained;
+            };
             let tag = record.tag;
             let turn = match tag {
                 tx_tag::MESSAGE => self.message(batch),
@@ -302,19 +328,36 @@ impl Sender<'_> {
 
     /// One frame of the message in front. `None`: go on.
     fn message(&mut self, batch: &mut Batch) -> Option<Turn> {
-        let Stream { tx, credit, sent, deficit, .. } = &mut *self.stream;
+        let Stream {
+            tx,
+            credit,
+            sent,
+            deficit,
+            ..
+        } = &mut *self.stream;
         let payload = tx.peek()?.payload;
         let len = payload.len();
-        let Some(most_stream) = credit.payload() else { return Some(Turn::OutOfCredit) };
-        let Some(most_session) = self.credit.payload() else { return Some(Turn::SessionOutOfCredit) };
+        let Some(most_stream) = credit.payload() else {
+            return Some(Turn::OutOfCredit);
+        };
+        let Some(most_session) = self.credit.payload() else {
+            return Some(Turn::SessionOutOfCredit);
+        };
         let most = usize::try_from(most_stream.min(most_session)).unwrap_or(usize::MAX);
         let whole = *sent == 0 && len <= self.max_frame && len <= most;
         let prefix = if *sent == 0 && !whole { TOTAL_LEN } else { 0 };
         let left = len - *sent;
-        let body = (left + prefix).min(self.max_frame).min(most).saturating_sub(prefix);
+        let body = (left + prefix)
+            .min(self.max_frame)
+            .min(most)
+            .saturating_sub(prefix);
         if !whole && body < left.min(MIN_PIECE) {
             let out = most_stream <= most_session;
-            return Some(if out { Turn::OutOfCredit } else { Turn::SessionOutOfCredit });
+            return Some(if out {
+                Turn::OutOfCredit
+            } else {
+                Turn::SessionOutOfCredit
+            });
         }
         let end = body == left;
         let share = match payload {
@@ -363,7 +406,9 @@ impl Sender<'_> {
     }
 
     fn fin(&mut self, batch: &mut Batch) -> Option<Turn> {
-        batch.head().extend_from_slice(&data_header(0, false, true, self.id));
+        batch
+            .head()
+            .extend_from_slice(&data_header(0, false, true, self.id));
         batch.copied(HEADER_LEN);
         self.frames += 1;
         self.stream.tx.advance();
@@ -374,7 +419,11 @@ impl Sender<'_> {
     fn meta(&mut self, batch: &mut Batch) -> Option<Turn> {
         let block = self.stream.tx.peek()?.payload;
         let block = block.as_slice();
-        if self.credit.payload().is_none_or(|most| (block.len() as u64) > most) {
+        if self
+            .credit
+            .payload()
+            .is_none_or(|most| (block.len() as u64) > most)
+        {
             return Some(Turn::SessionOutOfCredit);
         }
         if batch.room() < HEADER_LEN + block.len() {

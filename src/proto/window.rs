@@ -30,7 +30,13 @@ impl RecvWindow {
     /// A window whose initial credit the peer learns from SETTINGS.
     pub(super) const fn new(target: u32) -> Self {
         let target = target as u64;
-        Self { target, outstanding: target, held: 0, advance: 0, unused: 0 }
+        Self {
+            target,
+            outstanding: target,
+            held: 0,
+            advance: 0,
+            unused: 0,
+        }
     }
 
     pub(super) const fn target(&self) -> u64 {

@@ -13,14 +13,14 @@
 //! The two SeqCst fences are in one total order. If the producer's is first, (4) sees the work of (1). If the engine's is
 //! first, (2) sees `parked` of (3). So not both sides can miss each other: either the engine does not sleep or it is woken.
 //! Without the fences each side's store could still be on its way when its load is done, and both could see the old value.
-//! Of several producers that see `parked`, one swap turns it to false, and that one wakes: one wake for a batch.
+//! Of several producers that see `parked`, one turns it to false, and that one wakes: one wake for a batch.
 //!
 //! The engine must take, in the order given: [`Doorbell::prepare`]; look for work again; sleep if there is none, else
 //! [`Doorbell::cancel`].
 //!
 //! # Progress
 //! Every operation is **wait-free**, the wake itself apart (it is the engine's waker: a system call, or a push on the
-//! executor's queue). But a wake is handed to one producer: if that thread is stopped between its swap and the end
+//! executor's queue). But a wake is handed to one producer: if that thread is stopped between its exchange and the end
 //! of the wake, an engine that is about to sleep sleeps until the thread goes on or something else wakes it (a completion, a
 //! timer). Work is late then, for all that rang meanwhile, but not lost.
 
@@ -59,8 +59,12 @@ impl Doorbell {
 
     #[cold]
     fn wake(&self) -> bool {
+        // An exchange that fails writes nothing: a ring that is late for one parking leaves no trace in the next.
         // ORDERING: pairs with `prepare`; publishes the waker, which that registers before it says `parked`.
-        let ours = self.parked.swap(false, Ordering::Acquire);
+        let ours = self
+            .parked
+            .compare_exchange(true, false, Ordering::Acquire, Ordering::Relaxed)
+            .is_ok();
         if ours {
             self.wakes.fetch_add(1, Ordering::Relaxed);
             self.waker.wake();

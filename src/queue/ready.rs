@@ -21,7 +21,7 @@
 //! no one else. `take_all`, `close` and `is_empty` are **wait-free**: at most two swaps, and one step per node to reverse
 //! their order.
 
-use crate::sync::{Arc, AtomicPtr, Ordering};
+use crate::sync::{Arc, AtomicPtr, Ordering, fence};
 use crossbeam_utils::CachePadded;
 use std::marker::PhantomData;
 use std::ptr::{null_mut, without_provenance_mut};
@@ -81,6 +81,8 @@ impl<T: Node> ReadyList<T> {
         let mut head = self.head.load(Ordering::Relaxed);
         loop {
             if head == mark(CLOSED) {
+                // ORDERING: pairs with `close`; publishes what its caller did before, say why the list is closed.
+                fence(Ordering::Acquire);
                 next.store(null_mut(), Ordering::Relaxed);
                 // SAFETY: it came from `into_raw` above, and the list did not get it.
                 return Err(unsafe { Arc::from_raw(node) });
@@ -128,14 +130,17 @@ impl<T: Node> ReadyList<T> {
     }
 
     /// Closes the list: pushes fail from now on. Takes the nodes that are on it.
+    ///
+    /// A push that fails sees what the caller did before.
     pub(crate) fn close(&self) -> Taken<T> {
         Taken::new(self.swap_head(mark(CLOSED)))
     }
 
     #[inline]
     fn swap_head(&self, with: *mut T) -> *mut T {
-        // ORDERING: pairs with `push`; publishes the nodes and their links.
-        self.head.swap(with, Ordering::Acquire)
+        // ORDERING: pairs with `push`, both ways; publishes the nodes and their links (to us) and what was done before a
+        // close (to a push that fails).
+        self.head.swap(with, Ordering::AcqRel)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::segment::{Cursor, Header, Kind, Segment};
 use super::words::{HANDLE_WORDS, WORD_BYTES, words_for};
-use super::{FIRST_WORDS, Ring, RingOwner, record_weight};
+use super::{FIRST_SEGMENT_BYTES, FIRST_WORDS, Ring, RingOwner, record_weight};
 use crate::sync::Ordering;
 use bytes::Bytes;
 
@@ -150,16 +150,20 @@ impl<O: RingOwner> Writer<O> {
         let Some(cursor) = self.cursor else {
             return false;
         };
-        // SAFETY: the newest segment is alive (invariant 3).
-        if unsafe { cursor.segment() }.words.len() <= FIRST_WORDS {
-            return false;
-        }
-        if self.load_head() != cursor.at {
+        if self.segment_bytes() <= FIRST_SEGMENT_BYTES as u64 || self.load_head() != cursor.at {
             return false;
         }
         self.cursor = Some(self.link(cursor, FIRST_WORDS));
         self.publish();
         true
+    }
+
+    /// Bytes of the newest segment, which is the only one when the ring is idle; 0 before the first push.
+    pub(crate) fn segment_bytes(&self) -> u64 {
+        self.cursor.map_or(0, |cursor| {
+            // SAFETY: the newest segment is alive (invariant 3).
+            unsafe { cursor.segment() }.words.len() * WORD_BYTES
+        })
     }
 
     #[inline]
