@@ -62,7 +62,6 @@ macro_rules! settings {
     ($($(#[$doc:meta])* $name:ident: $type:ty),+ $(,)?) => {
         impl Config {
             /// A builder that starts from the defaults.
-            #[must_use]
             pub fn builder() -> ConfigBuilder {
                 ConfigBuilder { config: Self::default() }
             }
@@ -71,7 +70,7 @@ macro_rules! settings {
         }
 
         impl ConfigBuilder {
-            $($(#[$doc])* #[must_use] pub const fn $name(mut self, value: $type) -> Self {
+            $($(#[$doc])* pub const fn $name(mut self, value: $type) -> Self {
                 self.config.$name = value;
                 self
             })+

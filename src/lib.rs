@@ -25,6 +25,6 @@ pub use error::{
     Failure, Limit, OpenError, Processed, ProtocolError, SendError, SessionError, StreamError,
     TrySendError,
 };
-pub use frame::{FrameError, Kind as FrameKind, StreamId, codes};
+pub use frame::{FrameError, Kind as FrameKind, Role, StreamId, codes};
 pub use handle::{Chunks, Lease, RecvStream, SendStream, Session, Stream};
 pub use link::SessionStats;

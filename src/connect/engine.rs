@@ -345,7 +345,7 @@ fn host_uring(queue: mpsc::UnboundedReceiver<Job>, started: &Started) {
 /// A task of ours that is not wanted any more when whoever waits for it is gone.
 struct AbortOnDrop<T>(tokio::task::JoinHandle<T>);
 
-impl<T> std::future::Future for AbortOnDrop<T> {
+impl<T> Future for AbortOnDrop<T> {
     type Output = Result<T, tokio::task::JoinError>;
 
     fn poll(

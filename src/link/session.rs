@@ -1,6 +1,7 @@
 //! What a session's handles and the engine share.
 
 use std::fmt;
+use std::sync::atomic::AtomicU64 as StdAtomicU64;
 use std::task::Waker;
 
 use crossbeam_queue::ArrayQueue;
@@ -365,7 +366,7 @@ counters! {
 
 /// A number that one thread writes and any thread reads.
 #[derive(Debug, Default)]
-pub(crate) struct Counter(std::sync::atomic::AtomicU64);
+pub(crate) struct Counter(StdAtomicU64);
 
 impl Counter {
     /// Adds without a read-modify-write: the engine is the only writer.

@@ -1,6 +1,7 @@
 //! One session: its parts, and its life from handshake to end.
 
 use std::collections::VecDeque;
+use std::sync::Arc as StdArc;
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
@@ -74,7 +75,7 @@ pub(crate) struct Connection {
     pub(super) registry: Registry,
     pub(super) schedule: Schedule,
 
-    pub(super) pool: std::sync::Arc<Pool>,
+    pub(super) pool: StdArc<Pool>,
     /// Of the pool, what the session's window took.
     pub(super) pooled: u64,
     pub(super) window: RecvWindow,
@@ -126,7 +127,7 @@ impl Connection {
         role: Role,
         config: &Config,
         info: Info,
-        pool: std::sync::Arc<Pool>,
+        pool: StdArc<Pool>,
         now: Instant,
     ) -> (Self, Arc<SessionLink>) {
         pool.join();
@@ -223,10 +224,10 @@ impl Connection {
 
     /// The accepting side is silent until it has seen the dialler's preface.
     pub(super) const fn may_send(&self) -> bool {
-        match (&self.phase, self.role) {
-            (Phase::Hello { preface: false }, Role::Acceptor) | (Phase::Dead, _) => false,
-            _ => true,
-        }
+        !matches!(
+            (&self.phase, self.role),
+            (Phase::Hello { preface: false }, Role::Acceptor) | (Phase::Dead, _)
+        )
     }
 
     // ---- the end ----------------------------------------------------------------------------
@@ -289,7 +290,7 @@ impl Connection {
     pub(crate) fn io_failed(&mut self, error: std::io::Error) {
         let error = match (self.end.take(), self.peer_farewell.take()) {
             (Some(error), _) | (None, Some(error)) => error,
-            (None, None) => SessionError::Io(std::sync::Arc::new(error)),
+            (None, None) => SessionError::Io(StdArc::new(error)),
         };
         self.terminate(error);
     }
