@@ -16,7 +16,7 @@ use super::socket::{Bound, Connected};
 use crate::addr::{Addr, Driver};
 use crate::config::Config;
 use crate::driver::Turns;
-use crate::driver::tokio_uring::{Socket, UringIo};
+use crate::driver::tokio_uring::{Socket, UringIo, leaked_buffers};
 use crate::frame::Role;
 use crate::handle::Session;
 use crate::link::Info;
@@ -190,6 +190,13 @@ impl Engine {
             .map_err(io_error)?;
         let local = bound.local_addr().map_err(io_error)?;
         Ok(Listener::start(self.clone(), bound, local, config.clone()))
+    }
+
+    /// Receive and send buffers that this process has leaked, because a tokio-uring runtime ended
+    /// while the kernel still used them. 0 unless runtimes are dropped under live sessions.
+    #[must_use]
+    pub fn leaked_buffers() -> u64 {
+        leaked_buffers()
     }
 
     pub(super) const fn runtime(&self) -> &Handle {

@@ -32,7 +32,6 @@ static LEAKED: AtomicU64 = AtomicU64::new(0);
 
 /// How many buffers this process has leaked because a runtime ended under its sessions.
 #[must_use]
-#[cfg(test)]
 pub(crate) fn leaked_buffers() -> u64 {
     LEAKED.load(Ordering::Relaxed)
 }
