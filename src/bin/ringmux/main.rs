@@ -1,8 +1,9 @@
-//! The program `ringmux`: probes a running endpoint.
+//! The program `ringmux`: measures the library on this machine and probes a running endpoint.
 //!
 //! Each command is a module with its own arguments and a `run`; this file only chooses one and turns
 //! its result into an exit code. Results go to stdout, everything else to stderr.
 
+mod bench;
 mod failure;
 mod ping;
 mod units;
@@ -24,7 +25,7 @@ Exit codes:
   1  failed: the reason is one line on stderr
   2  wrong usage";
 
-/// Many message streams over one connection: probe it.
+/// Many message streams over one connection: measure it, probe it.
 #[derive(Debug, Parser)]
 #[command(name = "ringmux", version, about, after_help = EXIT_CODES)]
 struct Cli {
@@ -38,6 +39,8 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Measures throughput and latency on this machine, next to what plain sockets reach.
+    Bench(bench::Args),
     /// Measures round trips to a running ringmux endpoint.
     Ping(ping::Args),
 }
@@ -46,6 +49,7 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     start_log(&cli.log);
     let result = match cli.command {
+        Command::Bench(args) => bench::run(&args),
         Command::Ping(args) => ping::run(&args),
     };
     match result {
