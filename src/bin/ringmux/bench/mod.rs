@@ -81,7 +81,10 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     if args.json {
         eprintln!("{header}");
     } else {
-        bench.progress.suspend(|| writeln!(out, "{header}\n")).map_err(unwritable)?;
+        bench
+            .progress
+            .suspend(|| writeln!(out, "{header}\n"))
+            .map_err(unwritable)?;
     }
     if !bench.pair.cpus.are_two() {
         eprintln!("warning: client and server share one cpu: expect much lower figures");

@@ -154,3 +154,34 @@ fn no_port(error: io::Error) -> Failure {
 fn broken(error: io::Error) -> Failure {
     Failure::new("the plain socket failed").because(&error)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use clap::ValueEnum;
+
+    use super::*;
+    use crate::bench::machine::Cpus;
+
+    #[test]
+    fn every_workload_has_a_limit_at_every_write_size() {
+        let (warmup, measured) = (Duration::from_millis(5), Duration::from_millis(20));
+        let pair = Pair {
+            warmup,
+            measured,
+            cpus: Cpus::unpinned(),
+        };
+        for workload in Workload::value_variants() {
+            let slices: Vec<_> = (0..WRITE_SIZES.len())
+                .map(|slice| measure(*workload, slice, &pair).expect("plain sockets work"))
+                .collect();
+            let limit = combine(*workload, &slices).expect("there are slices");
+            assert!(limit.rate_per_s() > 0.0, "{workload:?}");
+            let one_way = matches!(workload.shape(), Shape::Oneway { .. } | Shape::Bulk);
+            assert_eq!(limit.quantile_ns(0.5).is_none(), one_way, "{workload:?}");
+            let has_side = limit.side_bytes > 0;
+            assert_eq!(has_side, *workload == Workload::Mixed, "{workload:?}");
+        }
+    }
+}

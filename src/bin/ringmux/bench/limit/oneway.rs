@@ -111,3 +111,71 @@ fn wait_for_the_end(mut socket: &TcpStream) -> io::Result<()> {
 fn cut() -> io::Error {
     io::Error::new(io::ErrorKind::UnexpectedEof, "the last message was cut")
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+
+    /// A socket from which these bytes come, and then the end.
+    fn socket_with(bytes: &[u8]) -> TcpStream {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut sender = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        // Few enough bytes for the socket's buffer, so that nobody needs to read meanwhile.
+        sender.write_all(bytes).unwrap();
+        listener.accept().unwrap().0
+    }
+
+    fn frames(numbers: impl IntoIterator<Item = u64>) -> Vec<u8> {
+        let frame = |number: u64| {
+            let mut frame = header(1).to_vec();
+            frame.extend_from_slice(&number.to_le_bytes());
+            frame.resize(FRAME_LEN, 0);
+            frame
+        };
+        numbers.into_iter().flat_map(frame).collect()
+    }
+
+    fn receive(bytes: &[u8]) -> Result<u64, String> {
+        // A buffer that no whole number of frames fills, so that reads cut frames.
+        receive_messages(&socket_with(bytes), 1000, &Window::default()).map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn frames_cut_by_reads_are_put_together() {
+        assert_eq!(receive(&frames(1..=100)), Ok(100));
+    }
+
+    #[test]
+    fn a_missing_a_changed_and_a_cut_message_are_noticed() {
+        assert_eq!(
+            receive(&frames([1, 2, 4])),
+            Err("message 3 arrived with number 4 instead of 3".to_owned())
+        );
+        let mut changed = frames(1..=3);
+        changed[FRAME_LEN] ^= 1;
+        assert_eq!(
+            receive(&changed),
+            Err("a header came out changed".to_owned())
+        );
+        let whole = frames(1..=3);
+        assert_eq!(
+            receive(&whole[..whole.len() - 1]),
+            Err("the last message was cut".to_owned())
+        );
+    }
+
+    #[test]
+    fn bulk_counts_whole_messages_only() {
+        let counted = std::cell::Cell::new(0);
+        let count = |n| counted.set(counted.get() + n);
+        let bytes = vec![0; 2 * BULK_LEN];
+        assert_eq!(
+            receive_bulk(&socket_with(&bytes), 10_000, count).unwrap(),
+            2
+        );
+        assert_eq!(counted.get(), 2);
+        assert!(receive_bulk(&socket_with(&bytes[1..]), 10_000, count).is_err());
+    }
+}
