@@ -1,0 +1,167 @@
+//! The messages: numbered, so that a lost, doubled or reordered one is noticed.
+
+use bytes::{Buf, Bytes};
+
+use super::workload::{BULK_LEN, MESSAGE_LEN};
+use crate::failure::Failure;
+
+/// How many bulk messages differ from each other.
+const BULK_VARIANTS: u64 = 16;
+
+/// A small message whose first eight bytes are its number.
+#[derive(Debug)]
+pub(super) struct Numbered {
+    bytes: [u8; MESSAGE_LEN],
+    number: u64,
+}
+
+impl Numbered {
+    pub(super) const fn new() -> Self {
+        Self {
+            bytes: [0x5a; MESSAGE_LEN],
+            number: 0,
+        }
+    }
+
+    /// The next message.
+    #[inline]
+    pub(super) fn advance(&mut self) -> &[u8; MESSAGE_LEN] {
+        self.number += 1;
+        self.bytes[..8].copy_from_slice(&self.number.to_le_bytes());
+        &self.bytes
+    }
+
+    /// The number of the latest message; 0 before the first.
+    pub(super) const fn number(&self) -> u64 {
+        self.number
+    }
+}
+
+/// Checks that messages arrive whole and in order.
+#[derive(Debug)]
+pub(super) struct Order {
+    len: usize,
+    /// Numbers are compared modulo this, 0 for as they are.
+    modulus: u64,
+    received: u64,
+}
+
+impl Order {
+    pub(super) const fn small() -> Self {
+        Self {
+            len: MESSAGE_LEN,
+            modulus: 0,
+            received: 0,
+        }
+    }
+
+    pub(super) const fn bulk() -> Self {
+        Self {
+            len: BULK_LEN,
+            modulus: BULK_VARIANTS,
+            received: 0,
+        }
+    }
+
+    /// Takes the next message.
+    #[inline]
+    pub(super) fn check(&mut self, mut message: impl Buf) -> Result<(), Failure> {
+        self.received += 1;
+        let len = message.remaining();
+        if len != self.len {
+            return Err(wrong_len(self.received, len, self.len));
+        }
+        let expected = if self.modulus == 0 {
+            self.received
+        } else {
+            self.received % self.modulus
+        };
+        let number = message.get_u64_le();
+        if number != expected {
+            return Err(wrong_number(self.received, number, expected));
+        }
+        Ok(())
+    }
+
+    /// Messages taken so far.
+    pub(super) const fn received(&self) -> u64 {
+        self.received
+    }
+}
+
+#[cold]
+fn wrong_len(received: u64, len: usize, expected: usize) -> Failure {
+    Failure::new(format!(
+        "message {received} arrived with {len} bytes instead of {expected}"
+    ))
+}
+
+#[cold]
+fn wrong_number(received: u64, number: u64, expected: u64) -> Failure {
+    Failure::new(format!(
+        "message {received} arrived with number {number} instead of {expected}"
+    ))
+}
+
+/// Bulk messages cut from one buffer: cheap to make, small enough to stay in the cache, and each
+/// different from the ones before it.
+#[derive(Clone, Debug)]
+pub(super) struct Slab {
+    bytes: Bytes,
+}
+
+impl Slab {
+    pub(super) fn new() -> Self {
+        // Word `k` holds `k`, so the message that begins at word `k` has the number `k`.
+        let words = BULK_LEN as u64 / 8 + BULK_VARIANTS;
+        Self {
+            bytes: (0..words).flat_map(u64::to_le_bytes).collect(),
+        }
+    }
+
+    /// The message with this number, by reference.
+    #[inline]
+    pub(super) fn message(&self, number: u64) -> Bytes {
+        let start = (number % BULK_VARIANTS) as usize * 8;
+        self.bytes.slice(start..start + BULK_LEN)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbered_messages_pass_in_order_only() {
+        let (mut source, mut order) = (Numbered::new(), Order::small());
+        for _ in 0..3 {
+            assert!(order.check(&source.advance()[..]).is_ok());
+        }
+        source.advance();
+        let error = order.check(&source.advance()[..]).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "message 4 arrived with number 5 instead of 4"
+        );
+        assert_eq!(source.number(), 5);
+    }
+
+    #[test]
+    fn a_message_of_another_length_is_refused() {
+        let error = Order::small().check(&[0u8; 63][..]).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "message 1 arrived with 63 bytes instead of 64"
+        );
+    }
+
+    #[test]
+    fn bulk_messages_differ_from_their_neighbours() {
+        let (slab, mut order) = (Slab::new(), Order::bulk());
+        for number in 1..=40 {
+            assert!(order.check(slab.message(number)).is_ok());
+        }
+        assert!(order.check(slab.message(42)).is_err());
+        assert_eq!(order.received(), 41);
+    }
+}

@@ -1,0 +1,257 @@
+//! `ringmux bench`: measures this library on this machine, next to what plain sockets reach.
+//!
+//! A measurement is cut into slices; slices of the limit and of ringmux take turns, so that a
+//! machine that becomes slower or faster meanwhile does so for both. Each slice has its own two
+//! threads, its own connection and its own warm-up.
+
+mod host;
+mod limit;
+mod machine;
+mod message;
+mod mux;
+mod pair;
+mod progress;
+mod row;
+mod sample;
+mod table;
+mod window;
+mod workload;
+
+use std::io::{self, Write};
+use std::time::Duration;
+
+use clap::ValueEnum;
+
+use crate::failure::Failure;
+use host::Driver;
+use machine::{Cpus, Steal};
+use pair::Pair;
+use progress::Progress;
+use row::Row;
+use sample::Sample;
+use workload::Workload;
+
+/// Slices of each measurement: one for each write size that the limit tries.
+const SLICES: usize = limit::WRITE_SIZES.len();
+/// Share of a slice that is run before it and not measured.
+const WARMUP: f64 = 0.2;
+/// A hypervisor that takes more than this percentage away makes the figures doubtful.
+const STEAL_PERCENT_MAX: f64 = 1.0;
+
+const EXAMPLES: &str = "\
+Examples:
+  ringmux bench                                      everything, about a minute
+  ringmux bench --workload pingpong,conc64           two workloads
+  ringmux bench --driver tokio-uring,tokio           both drivers
+  ringmux bench --workload oneway --seconds 10       longer, for steadier figures
+  ringmux bench --json > result.jsonl                one JSON object a line";
+
+/// Arguments of `ringmux bench`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Args {
+    /// What to measure; everything if not given.
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "NAME")]
+    workload: Vec<Workload>,
+
+    /// What carries the sessions.
+    #[arg(
+        long,
+        value_enum,
+        value_delimiter = ',',
+        value_name = "NAME",
+        default_value = "tokio-uring"
+    )]
+    driver: Vec<Driver>,
+
+    /// Measured time of each workload; its limit takes as long again.
+    #[arg(long, value_name = "SECONDS", default_value = "2", value_parser = seconds)]
+    seconds: f64,
+
+    /// Print one JSON object a line, as soon as it is known, instead of a table.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Measures what the arguments ask for.
+pub(crate) fn run(args: &Args) -> Result<(), Failure> {
+    let bench = Bench::new(args);
+    let mut out = io::stdout();
+    let header = machine::describe(&bench.pair.cpus);
+    if args.json {
+        eprintln!("{header}");
+    } else {
+        bench
+            .progress
+            .suspend(|| writeln!(out, "{header}\n"))
+            .map_err(unwritable)?;
+    }
+    if !bench.pair.cpus.are_two() {
+        eprintln!("warning: client and server share one cpu: expect much lower figures");
+    }
+    let steal = Steal::start();
+    let mut rows = Vec::new();
+    let result = bench.measure_all(|workload, row| {
+        if args.json {
+            let line = serde_json::to_string(&row).expect("a row is plain data");
+            writeln!(out, "{line}").map_err(unwritable)?;
+        }
+        rows.push((workload, row));
+        Ok(())
+    });
+    bench.progress.clear();
+    // What was measured before a failure is still worth seeing.
+    if !args.json && !rows.is_empty() {
+        writeln!(out, "{}", table::render(&rows)).map_err(unwritable)?;
+    }
+    if let Some(percent) = steal
+        .percent()
+        .filter(|percent| *percent > STEAL_PERCENT_MAX)
+    {
+        eprintln!(
+            "warning: the hypervisor took {percent:.1} % of the cpus away: figures are doubtful"
+        );
+    }
+    result
+}
+
+/// What to measure, and how.
+struct Bench {
+    cases: Vec<(Workload, Driver)>,
+    pair: Pair,
+    progress: Progress,
+}
+
+impl Bench {
+    fn new(args: &Args) -> Self {
+        let workloads = match &args.workload[..] {
+            [] => Workload::value_variants(),
+            chosen => chosen,
+        };
+        let cases: Vec<_> = workloads
+            .iter()
+            .flat_map(|workload| args.driver.iter().map(|driver| (*workload, *driver)))
+            .collect();
+        let measured = Duration::from_secs_f64(args.seconds / SLICES as f64);
+        let pair = Pair {
+            warmup: measured.mul_f64(WARMUP),
+            measured,
+            cpus: Cpus::choose(),
+        };
+        let progress = Progress::new(cases.len() * SLICES * 2, pair.warmup + pair.measured);
+        Self {
+            cases,
+            pair,
+            progress,
+        }
+    }
+
+    fn measure_all(
+        &self,
+        mut done: impl FnMut(Workload, Row) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        for (workload, driver) in &self.cases {
+            let row = self.measure(*workload, *driver)?;
+            self.progress.suspend(|| done(*workload, row))?;
+        }
+        Ok(())
+    }
+
+    /// Slices of the limit and of ringmux in turn.
+    fn measure(&self, workload: Workload, driver: Driver) -> Result<Row, Failure> {
+        let name = workload.name();
+        let (mut limits, mut samples) = (Vec::new(), Vec::new());
+        for slice in 0..SLICES {
+            self.progress.step(format!("{name}: plain sockets"));
+            limits.push(
+                limit::measure(workload, slice, &self.pair)
+                    .map_err(in_workload(name, "plain sockets"))?,
+            );
+            self.progress.step(format!("{name}: {}", driver.name()));
+            samples.push(
+                mux::measure(workload, driver, &self.pair)
+                    .map_err(in_workload(name, driver.name()))?,
+            );
+        }
+        let limit = limit::combine(workload, &limits).expect("there is at least one slice");
+        let sample = Sample::total(&samples).expect("there is at least one slice");
+        Ok(Row::new(workload, driver, &sample, &limit))
+    }
+}
+
+fn in_workload(workload: &'static str, over: &'static str) -> impl Fn(Failure) -> Failure {
+    move |failure| Failure::new(format!("cannot measure {workload} over {over}")).because(&failure)
+}
+
+fn unwritable(error: io::Error) -> Failure {
+    Failure::new("cannot write to stdout").because(&error)
+}
+
+fn seconds(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(seconds) if (0.05..=3600.0).contains(&seconds) => Ok(seconds),
+        _ => Err("must be a number from 0.05 to 3600".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Debug, Parser)]
+    struct Command {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    fn parse(line: &str) -> Result<Args, clap::Error> {
+        let words = std::iter::once("bench").chain(line.split_whitespace());
+        Command::try_parse_from(words).map(|command| command.args)
+    }
+
+    #[test]
+    fn without_arguments_everything_is_measured_over_tokio_uring() {
+        let bench = Bench::new(&parse("").unwrap());
+        assert_eq!(bench.cases.len(), 8);
+        assert!(
+            bench
+                .cases
+                .iter()
+                .all(|(_, driver)| *driver == Driver::TokioUring)
+        );
+    }
+
+    #[test]
+    fn lists_may_be_joined_by_commas_or_repeated() {
+        let args =
+            parse("--workload pingpong,bulk --workload mixed --driver tokio,tokio-uring").unwrap();
+        assert_eq!(
+            args.workload,
+            [Workload::Pingpong, Workload::Bulk, Workload::Mixed]
+        );
+        assert_eq!(Bench::new(&args).cases.len(), 6);
+    }
+
+    #[test]
+    fn slices_and_their_warm_ups_divide_the_measured_time() {
+        let pair = Bench::new(&parse("--seconds 5").unwrap()).pair;
+        assert_eq!(
+            (pair.measured, pair.warmup),
+            (Duration::from_secs(1), Duration::from_millis(200))
+        );
+    }
+
+    #[test]
+    fn unknown_names_and_absurd_times_are_refused() {
+        for wrong in [
+            "--workload nonesuch",
+            "--driver epoll",
+            "--seconds 0",
+            "--seconds nan",
+            "--seconds 1e9",
+        ] {
+            assert!(parse(wrong).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,85 @@
+//! The workloads over ringmux: one session, its two ends on the two threads, both engines inline.
+
+mod client;
+mod server;
+
+use std::error::Error;
+
+use ringmux::Config;
+
+use super::host::Driver;
+use super::pair::Pair;
+use super::sample::Sample;
+use super::workload::Workload;
+use crate::failure::Failure;
+
+/// Streams that may be open at once: four times the busiest workload's, because a call may begin
+/// before both sides have forgotten the one before it.
+const MAX_STREAMS: u32 = 4096;
+
+/// Measures one slice.
+pub(super) fn measure(workload: Workload, driver: Driver, pair: &Pair) -> Result<Sample, Failure> {
+    pair.measure(
+        move |window, listening| driver.block_on(server::run(driver, window, listening))?,
+        move |window, address, connected| {
+            driver.block_on(client::run(driver, workload, window, address, connected))?
+        },
+    )
+}
+
+/// The defaults, but for the number of streams.
+fn config() -> Result<Config, Failure> {
+    Config::builder()
+        .max_streams(MAX_STREAMS)
+        .max_pending_opens(MAX_STREAMS)
+        .build()
+        .map_err(|error| Failure::new("cannot configure the session").because(&error))
+}
+
+/// What the server does with a stream; the opening block says it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Role {
+    /// Sends every message back.
+    Echo,
+    /// Counts small messages.
+    Count,
+    /// Counts bulk messages.
+    CountBulk,
+    /// Counts the bytes of bulk messages beside the counted ones.
+    SideBulk,
+}
+
+impl Role {
+    const ALL: [Self; 4] = [Self::Echo, Self::Count, Self::CountBulk, Self::SideBulk];
+
+    const fn opening(self) -> &'static [u8] {
+        match self {
+            Self::Echo => b"echo",
+            Self::Count => b"count",
+            Self::CountBulk => b"count-bulk",
+            Self::SideBulk => b"side-bulk",
+        }
+    }
+
+    fn of(opening: &[u8]) -> Option<Self> {
+        Self::ALL.into_iter().find(|role| role.opening() == opening)
+    }
+}
+
+/// Makes a failure of a library error: `.map_err(during("cannot open a stream"))`.
+fn during<E: Error + 'static>(what: &'static str) -> impl Fn(E) -> Failure {
+    move |error| Failure::new(what).because(&error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_opening_block_names_one_role() {
+        for role in Role::ALL {
+            assert_eq!(Role::of(role.opening()), Some(role));
+        }
+        assert_eq!(Role::of(b"ech"), None);
+    }
+}

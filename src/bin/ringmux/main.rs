@@ -1,0 +1,115 @@
+//! The program `ringmux`: measures the library on this machine and probes a running endpoint.
+//!
+//! Each command is a module with its own arguments and a `run`; this file only chooses one and turns
+//! its result into an exit code. Results go to stdout, everything else to stderr.
+
+mod bench;
+mod failure;
+mod ping;
+mod units;
+
+use std::io;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use tracing_subscriber::EnvFilter;
+
+use failure::Failure;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  done
+  1  failed: the reason is one line on stderr
+  2  wrong usage";
+
+/// Many message streams over one connection: measure it, probe it.
+#[derive(Debug, Parser)]
+#[command(name = "ringmux", version, about, after_help = EXIT_CODES)]
+struct Cli {
+    /// What to log to stderr: error, warn, info, debug, trace, or a filter such as `ringmux=debug`.
+    #[arg(long, global = true, env = "RUST_LOG", value_name = "FILTER", default_value = "warn", value_parser = log_filter)]
+    log: String,
+
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Measures throughput and latency on this machine, next to what plain sockets reach.
+    Bench(bench::Args),
+    /// Measures round trips to a running ringmux endpoint.
+    Ping(ping::Args),
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    start_log(&cli.log);
+    let result = match cli.command {
+        Command::Bench(args) => bench::run(&args),
+        Command::Ping(args) => ping::run(&args),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        // Whoever read our output has read enough, as in `ringmux bench | head -3`.
+        Err(failure) if failure.is_closed_pipe() => ExitCode::SUCCESS,
+        Err(failure) => {
+            report(&failure);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn report(failure: &Failure) {
+    eprintln!("error: {failure}");
+}
+
+fn log_filter(filter: &str) -> Result<String, String> {
+    EnvFilter::try_new(filter).map_err(|error| error.to_string())?;
+    Ok(filter.to_owned())
+}
+
+fn start_log(filter: &str) {
+    // `log_filter` has accepted it, so the fallback is never taken; a log is no reason to panic.
+    let filter = EnvFilter::try_new(filter).unwrap_or_else(|_| EnvFilter::new("warn"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .with_ansi(io::IsTerminal::is_terminal(&io::stderr()))
+        .init();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_shows_examples() {
+        for command in Cli::command().get_subcommands() {
+            let examples = command
+                .get_after_help()
+                .map(ToString::to_string)
+                .unwrap_or_default();
+            assert!(
+                examples.contains("Examples:"),
+                "{} has none",
+                command.get_name()
+            );
+        }
+    }
+
+    #[test]
+    fn a_log_filter_that_does_not_parse_is_refused() {
+        assert!(log_filter("ringmux=debug,warn").is_ok());
+        assert!(log_filter("ringmux=loud").is_err());
+    }
+}

@@ -1,0 +1,169 @@
+//! The program as a user meets it: arguments in, lines and exit codes out.
+
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+/// The keys that every line of `bench --json` begins with, in this order.
+const KEYS: [&str; 10] = [
+    "workload",
+    "driver",
+    "wait",
+    "rate_per_s",
+    "bytes_per_s",
+    "p50_ns",
+    "p99_ns",
+    "p999_ns",
+    "limit_rate_per_s",
+    "limit_p50_ns",
+];
+
+fn ringmux(line: &str) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_ringmux"))
+        .args(line.split_whitespace())
+        .env_remove("RUST_LOG")
+        .output()
+        .expect("the program starts")
+}
+
+fn stdout(output: &Output) -> &str {
+    std::str::from_utf8(&output.stdout).expect("stdout is text")
+}
+
+fn stderr(output: &Output) -> &str {
+    std::str::from_utf8(&output.stderr).expect("stderr is text")
+}
+
+fn bench(line: &str) -> Vec<Value> {
+    let output = ringmux(line);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let parse = |line: &str| {
+        let mut from = 0;
+        for key in KEYS {
+            let key = format!("\"{key}\":");
+            from += line[from..]
+                .find(&key)
+                .unwrap_or_else(|| panic!("no {key} in {line}"));
+        }
+        serde_json::from_str(line).expect("a line is one JSON object")
+    };
+    stdout(&output).lines().map(parse).collect()
+}
+
+fn number(row: &Value, key: &str) -> f64 {
+    row[key]
+        .as_f64()
+        .unwrap_or_else(|| panic!("{key} is no number in {row}"))
+}
+
+#[test]
+fn bench_prints_a_json_object_for_each_workload() {
+    let rows = bench("bench --seconds 0.2 --workload pingpong,oneway --json");
+    let names: Vec<_> = rows
+        .iter()
+        .map(|row| row["workload"].as_str().unwrap())
+        .collect();
+    assert_eq!(names, ["pingpong", "oneway"]);
+    for row in &rows {
+        assert_eq!(
+            (&row["driver"], &row["wait"]),
+            (&Value::from("tokio-uring"), &Value::from("park"))
+        );
+        assert!(
+            number(row, "rate_per_s") > 0.0 && number(row, "limit_rate_per_s") > 0.0,
+            "{row}"
+        );
+        let bytes = number(row, "rate_per_s") * 64.0;
+        assert!((number(row, "bytes_per_s") - bytes).abs() < 1.0, "{row}");
+    }
+    let [pingpong, oneway] = &rows[..] else {
+        panic!("two rows")
+    };
+    let times = ["p50_ns", "p99_ns", "p999_ns"].map(|key| number(pingpong, key));
+    assert!(times[0] > 0.0 && times.is_sorted(), "{pingpong}");
+    assert!(number(pingpong, "limit_p50_ns") > 0.0);
+    assert!(
+        oneway["p50_ns"].is_null() && oneway["limit_p50_ns"].is_null(),
+        "{oneway}"
+    );
+}
+
+#[test]
+fn every_workload_runs_over_the_tokio_driver() {
+    let rows = bench("bench --seconds 0.1 --driver tokio --json");
+    assert_eq!(rows.len(), 8);
+    for row in &rows {
+        assert!(number(row, "rate_per_s") > 0.0, "{row}");
+        assert_eq!(
+            row["bulk_bytes_per_s"].is_number(),
+            row["workload"] == "mixed",
+            "{row}"
+        );
+    }
+}
+
+#[test]
+fn bench_without_json_is_a_table_under_a_line_about_the_machine() {
+    let output = ringmux("bench --seconds 0.1 --workload conc64");
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let text = stdout(&output);
+    assert!(
+        text.starts_with(concat!("ringmux ", env!("CARGO_PKG_VERSION"), ": ")),
+        "{text}"
+    );
+    assert!(
+        text.contains("of limit") && text.contains("conc64"),
+        "{text}"
+    );
+    assert!(
+        !stderr(&output).contains('\r'),
+        "no progress where nobody looks"
+    );
+}
+
+#[test]
+fn help_shows_commands_examples_and_exit_codes() {
+    let output = ringmux("--help");
+    assert_eq!(output.status.code(), Some(0));
+    for expected in ["bench", "ping", "Exit codes:"] {
+        assert!(stdout(&output).contains(expected), "{expected}");
+    }
+    for command in ["bench", "ping"] {
+        let output = ringmux(&format!("{command} --help"));
+        assert_eq!(output.status.code(), Some(0));
+        assert!(stdout(&output).contains("Examples:"), "{command}");
+    }
+}
+
+#[test]
+fn an_unknown_workload_is_wrong_usage_and_lists_the_known_ones() {
+    let output = ringmux("bench --workload nonesuch");
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).contains("nonesuch") && stderr(&output).contains("conc64"));
+    assert_eq!(stdout(&output), "");
+}
+
+#[test]
+fn an_address_without_a_server_is_one_clear_line() {
+    let output = ringmux("ping -c 1 tcp://127.0.0.1:1");
+    assert_eq!(output.status.code(), Some(1));
+    let text = stderr(&output);
+    assert_eq!(text.lines().count(), 1, "{text}");
+    assert!(
+        text.starts_with("error: cannot connect to tcp://127.0.0.1:1: "),
+        "{text}"
+    );
+    assert!(text.to_lowercase().contains("connection refused"), "{text}");
+    assert!(
+        text.trim_end()
+            .ends_with("is a ringmux server listening there?"),
+        "{text}"
+    );
+}
+
+#[test]
+fn an_address_that_is_none_is_wrong_usage() {
+    let output = ringmux("ping carrier-pigeon://loft");
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).contains("carrier-pigeon"));
+}
