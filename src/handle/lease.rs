@@ -79,7 +79,10 @@ impl Buf for Lease<'_> {
     /// # Panics
     /// If `count` exceeds what remains, as for every [`Buf`].
     fn advance(&mut self, count: usize) {
-        assert!(count <= self.remaining(), "cannot advance a lease beyond its message");
+        assert!(
+            count <= self.remaining(),
+            "cannot advance a lease beyond its message"
+        );
         self.read += count;
     }
 }
