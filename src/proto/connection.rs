@@ -103,7 +103,9 @@ pub(crate) struct Connection {
     pub(super) grant_owed: u32,
     /// Streams of the peer that nobody took.
     pub(super) refusals: VecDeque<StreamId>,
-    /// The peer has said GOAWAY.
+    /// The peer takes no new streams.
+    pub(super) peer_refusal: Option<SessionError>,
+    /// The peer has said GOAWAY with its last id.
     pub(super) peer_farewell: Option<SessionError>,
 
     /// Preface and SETTINGS, until sent.
@@ -186,6 +188,7 @@ impl Connection {
             peer_streams: config.max_streams(),
             grant_owed: 0,
             refusals: VecDeque::new(),
+            peer_refusal: None,
             peer_farewell: None,
             hello,
             ping: Ping::default(),
