@@ -94,7 +94,7 @@ fn bench_prints_a_json_object_for_each_workload() {
 
 #[test]
 fn every_workload_runs_over_the_tokio_driver() {
-    let rows = bench("bench --seconds 0.1 --driver tokio --json");
+    let rows = bench("bench --seconds 0.3 --driver tokio --json");
     assert_eq!(rows.len(), 8);
     for row in &rows {
         assert!(number(row, "rate_per_s") > 0.0, "{row}");
