@@ -189,6 +189,7 @@ impl<T: Transport + Unpin> Future for Turns<T> {
                 }
                 Stage::Closing => {
                     ready!(this.transport.poll_close(cx));
+                    this.connection.finish();
                     this.stage = Stage::Done;
                 }
                 Stage::Done => {

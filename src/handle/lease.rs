@@ -3,20 +3,25 @@
 use std::borrow::Cow;
 use std::fmt;
 
+use bytes::Buf;
+
 use super::recv::RecvStream;
 use crate::queue::Passed;
 
 /// A received message, borrowed from its stream; dropping it releases the memory.
 ///
-/// A message is one piece in memory unless it was larger than a frame.
+/// A message is one piece in memory unless it was larger than a frame. As a [`Buf`] it is read
+/// from front to back; the other methods always see all of it.
 pub struct Lease<'a> {
     stream: &'a mut RecvStream,
+    /// Bytes read through [`Buf`].
+    read: usize,
 }
 
 impl<'a> Lease<'a> {
     /// The stream has passed over the message.
     pub(super) const fn new(stream: &'a mut RecvStream) -> Self {
-        Self { stream }
+        Self { stream, read: 0 }
     }
 
     /// The message's size, in bytes.
@@ -52,6 +57,33 @@ impl<'a> Lease<'a> {
             || Cow::Owned(self.chunks().collect::<Vec<_>>().concat()),
             Cow::Borrowed,
         )
+    }
+}
+
+impl Buf for Lease<'_> {
+    fn remaining(&self) -> usize {
+        self.len() - self.read
+    }
+
+    fn chunk(&self) -> &[u8] {
+        let mut skip = self.read;
+        for chunk in self.chunks() {
+            match chunk.get(skip..) {
+                Some(rest) if !rest.is_empty() => return rest,
+                _ => skip -= chunk.len().min(skip),
+            }
+        }
+        &[]
+    }
+
+    /// # Panics
+    /// If `count` exceeds what remains, as for every [`Buf`].
+    fn advance(&mut self, count: usize) {
+        assert!(
+            count <= self.remaining(),
+            "cannot advance a lease beyond its message"
+        );
+        self.read += count;
     }
 }
 

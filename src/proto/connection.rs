@@ -397,6 +397,11 @@ impl Connection {
         }
     }
 
+    /// The socket is closed.
+    pub(crate) fn finish(&self) {
+        self.link.finish();
+    }
+
     /// The link to the session's handles.
     pub(crate) const fn link(&self) -> &Arc<SessionLink> {
         &self.link
@@ -408,5 +413,6 @@ impl Drop for Connection {
     fn drop(&mut self) {
         let error = self.end.take().unwrap_or(SessionError::EngineStopped);
         self.terminate(error);
+        self.link.finish();
     }
 }

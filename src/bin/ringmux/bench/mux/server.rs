@@ -67,7 +67,10 @@ pub(super) async fn run(
         return Err(failure);
     }
     match end {
-        SessionError::PeerClosed { code: 0, .. } => Ok(Received {
+        SessionError::PeerClosed {
+            code: ringmux::codes::NO_ERROR,
+            ..
+        } => Ok(Received {
             one_way: tally.one_way.get(),
         }),
         end => Err(Failure::new("the session ended on the server").because(&end)),
