@@ -415,6 +415,19 @@ impl Connection {
         self.link.finish();
     }
 
+    /// How long the queues of keys are, for tests: none may grow with the streams that have gone.
+    #[cfg(test)]
+    pub(super) fn queue_lengths(&self) -> [usize; 6] {
+        [
+            self.schedule.len(),
+            self.opens.len(),
+            self.waiting.len(),
+            self.owing.len(),
+            self.starved.len(),
+            self.wakes.len(),
+        ]
+    }
+
     /// The link to the session's handles.
     pub(crate) const fn link(&self) -> &Arc<SessionLink> {
         &self.link
