@@ -54,7 +54,9 @@ impl Connection {
     fn refusal(&self) -> Option<SessionError> {
         match self.phase {
             Phase::Hello { .. } | Phase::Open => self.peer_refusal.clone(),
-            Phase::Draining { .. } | Phase::Ending | Phase::Dead => Some(SessionError::Closed),
+            Phase::Draining { .. } | Phase::Ending { .. } | Phase::Dead => {
+                Some(SessionError::Closed)
+            }
         }
     }
 

@@ -217,7 +217,10 @@ impl Pair {
     /// Reads at most once; true if anything came.
     fn read(&mut self, side: usize) -> bool {
         let (end, pipe) = (&mut self.ends[side], &mut self.pipes[1 - side]);
-        let room = end.connection.recv_capacity().saturating_sub(end.recv.len());
+        let room = end
+            .connection
+            .recv_capacity()
+            .saturating_sub(end.recv.len());
         match pipe.read(&mut end.recv, room, self.now) {
             Read::Nothing => return false,
             Read::Bytes(n) => {
