@@ -4,6 +4,7 @@
 //! again: [`is_retryable`](StreamError::is_retryable), and whether the peer can have seen the work
 //! ([`was_processed`](StreamError::was_processed)).
 
+use std::fmt;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,9 +34,10 @@ pub enum SessionError {
     #[error("the session was closed by this side")]
     Closed,
     /// The peer closed the session in order.
-    #[error("the peer closed the session (code {code:#x}{}{reason})", if reason.is_empty() { "" } else { ": " })]
+    #[error("the peer closed the session: {}", Closing(*code, reason))]
     PeerClosed {
-        /// The peer's code; 0 is a close without an error. See [`codes`](crate::codes).
+        /// Why; [`NO_ERROR`](crate::codes::NO_ERROR) is a close in order. See
+        /// [`codes`](crate::codes).
         code: u32,
         /// The peer's explanation, at most 256 bytes.
         reason: Arc<str>,
@@ -55,6 +57,29 @@ pub enum SessionError {
     /// The thread or runtime that ran the session ended under it.
     #[error("the engine that ran the session has stopped")]
     EngineStopped,
+}
+
+/// A code by its name if it is one of ours, else as a number.
+struct Code(u32);
+
+impl fmt::Display for Code {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match crate::frame::codes::name(self.0) {
+            Some(name) => f.write_str(name),
+            None => write!(f, "{}", self.0),
+        }
+    }
+}
+
+struct Closing<'a>(u32, &'a str);
+
+impl fmt::Display for Closing<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.1 {
+            "" => Code(self.0).fmt(f),
+            reason => write!(f, "{} ({reason})", Code(self.0)),
+        }
+    }
 }
 
 impl SessionError {
@@ -260,7 +285,7 @@ pub enum StreamError {
     Failed(Arc<Failure>),
     /// The stream was cancelled, by the peer or through another handle of this side; messages that
     /// were not yet received are lost.
-    #[error("the stream was cancelled with code {code:#x}")]
+    #[error("the stream was cancelled with code {}", Code(*code))]
     Cancelled {
         /// The code given to `cancel`. See [`codes`](crate::codes).
         code: u32,
@@ -322,7 +347,7 @@ pub enum SendError {
         limit: usize,
     },
     /// The peer asked to stop sending on this stream; it still sends.
-    #[error("the peer asked to stop sending, with code {code:#x}")]
+    #[error("the peer asked to stop sending, with code {}", Code(*code))]
     Stopped {
         /// The code given to `stop`.
         code: u32,

@@ -205,13 +205,17 @@ impl Session {
         self.link.request(request::CLOSE);
     }
 
-    /// Waits until the session has ended, and tells why.
+    /// Waits until the session has ended and its connection is closed, and tells why.
+    ///
+    /// What [`close`](Self::close) had to send has left by then, so a process may exit. Streams and
+    /// `accept` learn of the end earlier. A peer that does not close its side delays this by at
+    /// most [`close_linger`](crate::ConfigBuilder::close_linger).
     ///
     /// # Cancel safety
     /// Safe.
     pub async fn closed(&self) -> SessionError {
         Wait::new(&self.link.state_waiters)
-            .until(|| self.link.end().cloned())
+            .until(|| self.link.finished().cloned())
             .await
     }
 

@@ -37,6 +37,8 @@ pub(crate) struct SessionLink {
     pub(crate) ping_waiters: WakerSet,
     established: AtomicBool,
     end: SetOnce<SessionError>,
+    /// The socket is closed as well.
+    finished: AtomicBool,
     /// Why no stream can be opened any more.
     refusal: SetOnce<SessionError>,
     /// Streams that may be opened without asking the engine first.
@@ -92,6 +94,7 @@ impl SessionLink {
             ping_waiters: WakerSet::new(),
             established: AtomicBool::new(false),
             end: SetOnce::new(),
+            finished: AtomicBool::new(false),
             refusal: SetOnce::new(),
             open_credit: AtomicU32::new(sizes.open_credit),
             pending_opens: AtomicU32::new(0),
@@ -172,6 +175,16 @@ impl SessionLink {
 
     pub(crate) fn end(&self) -> Option<&SessionError> {
         self.end.get()
+    }
+
+    /// The reason for the end, once the socket is closed.
+    pub(crate) fn finished(&self) -> Option<&SessionError> {
+        // ORDERING: pairs with `finish`; publishes the end.
+        if self.finished.load(Ordering::Acquire) {
+            self.end.get()
+        } else {
+            None
+        }
     }
 
     pub(crate) fn refusal(&self) -> Option<&SessionError> {
@@ -281,6 +294,13 @@ impl SessionLink {
         let _ = self.refusal.set(reason.clone());
         let _ = self.end.set(reason);
         self.ready.close()
+    }
+
+    /// The socket is closed; the session has ended before.
+    pub(crate) fn finish(&self) {
+        // ORDERING: pairs with `finished`; publishes the end.
+        self.finished.store(true, Ordering::Release);
+        self.state_waiters.wake_all();
     }
 
     /// Streams that nobody can accept any more would keep the session, and be kept by it.

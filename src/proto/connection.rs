@@ -26,8 +26,8 @@ pub(super) enum Phase {
     Open,
     /// `close` was called: what was queued is sent, until the deadline.
     Draining { until: Instant },
-    /// Only a GOAWAY is still to be sent.
-    Ending,
+    /// Only a GOAWAY is still to be sent, if the peer takes it before the deadline.
+    Ending { until: Instant },
     /// Nothing more happens; every handle knows why.
     Dead,
 }
@@ -103,7 +103,9 @@ pub(crate) struct Connection {
     pub(super) grant_owed: u32,
     /// Streams of the peer that nobody took.
     pub(super) refusals: VecDeque<StreamId>,
-    /// The peer has said GOAWAY.
+    /// The peer takes no new streams.
+    pub(super) peer_refusal: Option<SessionError>,
+    /// The peer has said GOAWAY with its last id.
     pub(super) peer_farewell: Option<SessionError>,
 
     /// Preface and SETTINGS, until sent.
@@ -186,6 +188,7 @@ impl Connection {
             peer_streams: config.max_streams(),
             grant_owed: 0,
             refusals: VecDeque::new(),
+            peer_refusal: None,
             peer_farewell: None,
             hello,
             ping: Ping::default(),
@@ -241,27 +244,29 @@ impl Connection {
                     until: now + self.config.close_linger(),
                 };
             }
-            Phase::Hello { .. } => self.finish_with(SessionError::Closed, codes::NO_ERROR, ""),
-            Phase::Draining { .. } | Phase::Ending | Phase::Dead => {}
+            Phase::Hello { .. } => {
+                self.finish_with(SessionError::Closed, codes::NO_ERROR, "", now);
+            }
+            Phase::Draining { .. } | Phase::Ending { .. } | Phase::Dead => {}
         }
     }
 
     /// Draining is over when nothing that was queued can still go out.
-    pub(super) fn end_drain_if_idle(&mut self) {
+    pub(super) fn end_drain_if_idle(&mut self, now: Instant) {
         let idle = self.schedule.is_empty() && self.opens.is_empty();
         if matches!(self.phase, Phase::Draining { .. }) && idle {
-            self.finish_with(SessionError::Closed, codes::NO_ERROR, "");
+            self.finish_with(SessionError::Closed, codes::NO_ERROR, "", now);
         }
     }
 
     /// The peer broke a rule.
-    pub(super) fn violate(&mut self, error: ProtocolError) {
+    pub(super) fn violate(&mut self, error: ProtocolError, now: Instant) {
         let text = format!("{}: {error}", error.rule());
-        self.finish_with(SessionError::Protocol(error), codes::PROTOCOL, &text);
+        self.finish_with(SessionError::Protocol(error), codes::PROTOCOL, &text, now);
     }
 
-    fn finish_with(&mut self, error: SessionError, code: u32, text: &str) {
-        if matches!(self.phase, Phase::Ending | Phase::Dead) {
+    fn finish_with(&mut self, error: SessionError, code: u32, text: &str, now: Instant) {
+        if matches!(self.phase, Phase::Ending { .. } | Phase::Dead) {
             return;
         }
         if self.may_send() {
@@ -270,7 +275,9 @@ impl Connection {
                 text: text.to_owned(),
             });
             self.end = Some(error);
-            self.phase = Phase::Ending;
+            self.phase = Phase::Ending {
+                until: now + self.config.close_linger(),
+            };
         } else {
             self.terminate(error);
         }
@@ -331,8 +338,8 @@ impl Connection {
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
         let phase = match self.phase {
             Phase::Hello { .. } => Some(self.handshake_deadline),
-            Phase::Draining { until } => Some(until),
-            Phase::Open | Phase::Ending | Phase::Dead => None,
+            Phase::Draining { until } | Phase::Ending { until } => Some(until),
+            Phase::Open | Phase::Dead => None,
         };
         [phase, self.recheck].into_iter().flatten().min()
     }
@@ -346,7 +353,13 @@ impl Connection {
                 return;
             }
             Phase::Draining { until } if now >= until => {
-                self.finish_with(SessionError::Closed, codes::NO_ERROR, "");
+                self.finish_with(SessionError::Closed, codes::NO_ERROR, "", now);
+                return;
+            }
+            Phase::Ending { until } if now >= until => {
+                // A peer that reads nothing cannot be told.
+                let error = self.end.clone().unwrap_or(SessionError::Closed);
+                self.terminate(error);
                 return;
             }
             _ => {}
@@ -397,6 +410,24 @@ impl Connection {
         }
     }
 
+    /// The socket is closed.
+    pub(crate) fn finish(&self) {
+        self.link.finish();
+    }
+
+    /// How long the queues of keys are, for tests: none may grow with the streams that have gone.
+    #[cfg(test)]
+    pub(super) fn queue_lengths(&self) -> [usize; 6] {
+        [
+            self.schedule.len(),
+            self.opens.len(),
+            self.waiting.len(),
+            self.owing.len(),
+            self.starved.len(),
+            self.wakes.len(),
+        ]
+    }
+
     /// The link to the session's handles.
     pub(crate) const fn link(&self) -> &Arc<SessionLink> {
         &self.link
@@ -408,5 +439,6 @@ impl Drop for Connection {
     fn drop(&mut self) {
         let error = self.end.take().unwrap_or(SessionError::EngineStopped);
         self.terminate(error);
+        self.link.finish();
     }
 }

@@ -30,12 +30,12 @@ const HEADERS_SLACK: usize = 64;
 impl Connection {
     /// Takes whole frames off the front of `buf`. What is left is the beginning of one.
     pub(crate) fn receive(&mut self, buf: &mut BytesMut, now: Instant) {
-        if matches!(self.phase, Phase::Ending | Phase::Dead) {
+        if matches!(self.phase, Phase::Ending { .. } | Phase::Dead) {
             return buf.clear();
         }
         if let Err(error) = self.try_receive(buf, now) {
             buf.clear();
-            self.violate(error);
+            self.violate(error, now);
         }
     }
 

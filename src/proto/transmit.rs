@@ -54,15 +54,15 @@ impl Connection {
             return false;
         }
         self.put_hello(batch);
-        if !matches!(self.phase, Phase::Ending) {
+        if !matches!(self.phase, Phase::Ending { .. }) {
             self.put_session_control(batch, now);
             self.put_stream_control(batch, now);
             if self.put_opens(batch) {
                 self.put_messages(batch);
             }
-            self.end_drain_if_idle();
+            self.end_drain_if_idle(now);
         }
-        if matches!(self.phase, Phase::Ending) {
+        if matches!(self.phase, Phase::Ending { .. }) {
             self.put_farewell(batch);
         }
         batch.seal();

@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use ringmux::{Addr, RecvStream, SendStream, SessionError, Stream, codes};
+use ringmux::{Addr, RecvStream, SendStream, SessionError, Stream};
 use tokio::task;
 
 use super::{Role, config, during};
@@ -66,24 +66,14 @@ pub(super) async fn run(
     if let Some(failure) = tally.failure.take() {
         return Err(failure);
     }
-    if in_order(&end, window.is_done()) {
-        Ok(Received {
-            one_way: tally.one_way.get(),
-        })
-    } else {
-        Err(Failure::new("the session ended on the server").because(&end))
-    }
-}
-
-/// Whether the session ended as the client meant it to.
-///
-/// The client's runtime ends with its session, which can be before the GOAWAY has left; by then
-/// the client has seen the end of every stream, and fails by itself if one ended otherwise.
-fn in_order(end: &SessionError, done: bool) -> bool {
     match end {
-        SessionError::PeerClosed { code, .. } => *code == codes::NO_ERROR,
-        SessionError::Disconnected => done,
-        _ => false,
+        SessionError::PeerClosed {
+            code: ringmux::codes::NO_ERROR,
+            ..
+        } => Ok(Received {
+            one_way: tally.one_way.get(),
+        }),
+        end => Err(Failure::new("the session ended on the server").because(&end)),
     }
 }
 
@@ -128,28 +118,9 @@ async fn count(
         .await
         .map_err(during("cannot receive on the server"))?
     {
-        order.check(message.chunks())?;
+        order.check(message)?;
         counted();
     }
     tally.one_way.set(tally.one_way.get() + order.received());
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn peer_closed(code: u32) -> SessionError {
-        let reason = "".into();
-        SessionError::PeerClosed { code, reason }
-    }
-
-    #[test]
-    fn only_a_close_without_an_error_is_in_order_before_the_window_is_done() {
-        assert!(in_order(&peer_closed(codes::NO_ERROR), false));
-        assert!(!in_order(&peer_closed(codes::INTERNAL), true));
-        assert!(!in_order(&SessionError::Disconnected, false));
-        assert!(in_order(&SessionError::Disconnected, true));
-        assert!(!in_order(&SessionError::EngineStopped, true));
-    }
 }
