@@ -4,7 +4,7 @@ use bytes::Bytes;
 use ringmux::{Config, SendError, TrySendError};
 use tokio::io::AsyncReadExt;
 
-use crate::host::{Net, Soon, eventually, pattern};
+use crate::host::{Net, Soon, eventually, pattern, pause};
 
 const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;
@@ -179,7 +179,7 @@ async fn a_full_queue_gives_the_message_back(net: Net) {
         match ours.try_send(pattern(1000, sent)) {
             Ok(()) => sent += 1,
             Err(TrySendError::Full(message)) if sent * 1256 > 33 * 1024 => break message,
-            Err(TrySendError::Full(_)) => tokio::task::yield_now().await,
+            Err(TrySendError::Full(_)) => pause().await,
             Err(error) => panic!("{error}"),
         }
     };

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use ringmux::{OpenError, SendError, Session, Stream, StreamError, codes};
 
-use crate::host::{Net, Soon, echo, eventually, pattern, round_trip};
+use crate::host::{Net, Soon, echo, eventually, pattern, pause, round_trip};
 
 everywhere!(
     either_side_opens_and_every_message_comes_back_in_order,
@@ -340,7 +340,7 @@ async fn send_until_error(stream: &mut Stream) -> SendError {
         if let Err(error) = stream.send("x").soon().await {
             return error;
         }
-        tokio::task::yield_now().await;
+        pause().await;
     }
 }
 
