@@ -17,14 +17,16 @@ impl Connection {
         if matches!(self.phase, Phase::Dead) {
             return;
         }
+        // Taken first and acted on last: a stream opened before `close`, or before the last handle
+        // was dropped, is on the list by then.
         let requests = self.link.take_requests();
-        if requests != 0 {
-            self.on_requests(requests, now);
-        }
         let mut activations = 0;
         for lane in self.link.take_ready() {
             activations += 1;
             self.activate(&lane, now);
+        }
+        if requests != 0 {
+            self.on_requests(requests, now);
         }
         if activations > 0 {
             self.link.counters.activations.add(activations);

@@ -103,7 +103,9 @@ pub(crate) struct Connection {
     pub(super) grant_owed: u32,
     /// Streams of the peer that nobody took.
     pub(super) refusals: VecDeque<StreamId>,
-    /// The peer has said GOAWAY.
+    /// The peer takes no new streams.
+    pub(super) peer_refusal: Option<SessionError>,
+    /// The peer has said GOAWAY with its last id.
     pub(super) peer_farewell: Option<SessionError>,
 
     /// Preface and SETTINGS, until sent.
@@ -186,6 +188,7 @@ impl Connection {
             peer_streams: config.max_streams(),
             grant_owed: 0,
             refusals: VecDeque::new(),
+            peer_refusal: None,
             peer_farewell: None,
             hello,
             ping: Ping::default(),
@@ -410,6 +413,19 @@ impl Connection {
     /// The socket is closed.
     pub(crate) fn finish(&self) {
         self.link.finish();
+    }
+
+    /// How long the queues of keys are, for tests: none may grow with the streams that have gone.
+    #[cfg(test)]
+    pub(super) fn queue_lengths(&self) -> [usize; 6] {
+        [
+            self.schedule.len(),
+            self.opens.len(),
+            self.waiting.len(),
+            self.owing.len(),
+            self.starved.len(),
+            self.wakes.len(),
+        ]
     }
 
     /// The link to the session's handles.

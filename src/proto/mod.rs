@@ -36,6 +36,9 @@ mod stream;
 mod transmit;
 mod window;
 
+#[cfg(all(test, not(ringmux_loom)))]
+mod tests;
+
 pub(crate) use connection::{Connection, Status};
 pub(crate) use output::Batch;
 pub(crate) use pool::Pool;

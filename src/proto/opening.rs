@@ -21,11 +21,11 @@ use crate::sync::Arc;
 impl Connection {
     /// A handle has opened a stream.
     pub(super) fn register_local(&mut self, lane: &Arc<Lane>, now: Instant) {
-        if let Some(reason) = self.link.refusal() {
+        if let Some(reason) = self.refusal() {
             if lane.open_state() == OpenState::Granted {
                 self.link.add_open_credit(1);
             }
-            return lane.end_both(&StreamError::NotProcessed(reason.clone()));
+            return lane.end_both(&StreamError::NotProcessed(reason));
         }
         let granted = lane.open_state() == OpenState::Granted
             || (self.waiting.is_empty() && self.link.take_open_credit());
@@ -46,6 +46,17 @@ impl Connection {
             self.grant(key);
         } else {
             self.waiting.push_back(key);
+        }
+    }
+
+    /// Why no stream is opened any more. Not the link's, which `close` sets at once: what was opened
+    /// before it is still to be sent.
+    fn refusal(&self) -> Option<SessionError> {
+        match self.phase {
+            Phase::Hello { .. } | Phase::Open => self.peer_refusal.clone(),
+            Phase::Draining { .. } | Phase::Ending { .. } | Phase::Dead => {
+                Some(SessionError::Closed)
+            }
         }
     }
 
@@ -194,6 +205,7 @@ impl Connection {
     /// The peer takes no streams above `last` any more, or none at all from now on (`soon`).
     pub(super) fn on_goaway(&mut self, last: Option<StreamId>, error: SessionError, soon: bool) {
         self.link.refuse_opens(error.clone());
+        self.peer_refusal = Some(error.clone());
         self.wake_state = true;
         let lost: Vec<Key> = self
             .registry

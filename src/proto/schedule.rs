@@ -47,6 +47,11 @@ impl Schedule {
         key
     }
 
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.levels.iter().map(VecDeque::len).sum()
+    }
+
     pub(super) const fn is_empty(&self) -> bool {
         self.occupied == 0
     }

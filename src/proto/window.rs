@@ -115,6 +115,18 @@ impl RecvWindow {
         (to_session, to_pool)
     }
 
+    /// All five numbers.
+    #[cfg(test)]
+    pub(super) const fn parts(&self) -> Parts {
+        Parts {
+            target: self.target,
+            outstanding: self.outstanding,
+            held: self.held,
+            advance: self.advance,
+            unused: self.unused,
+        }
+    }
+
     fn check(&self) {
         debug_assert!(
             self.outstanding + self.held <= self.target + self.advance,
@@ -122,6 +134,17 @@ impl RecvWindow {
         );
         debug_assert!(self.unused <= self.advance);
     }
+}
+
+/// The numbers of a window, for tests.
+#[cfg(test)]
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Parts {
+    pub(super) target: u64,
+    pub(super) outstanding: u64,
+    pub(super) held: u64,
+    pub(super) advance: u64,
+    pub(super) unused: u64,
 }
 
 /// What we may send.
@@ -146,6 +169,11 @@ impl SendCredit {
     pub(super) fn debit(&mut self, cost: u64) {
         debug_assert!(cost <= self.0, "a frame is only encoded within its credit");
         self.0 = self.0.saturating_sub(cost);
+    }
+
+    #[cfg(test)]
+    pub(super) const fn get(&self) -> u64 {
+        self.0
     }
 
     /// Largest payload that a frame may have now; `None` if not even an empty one.

@@ -1,0 +1,190 @@
+//! What holds after every step, whatever the two ends do.
+
+use std::collections::HashMap;
+
+use super::{A, D, End, Pair};
+use crate::frame::{Frame, HEADER_LEN, Header, Scope, StreamId, data_cost, preface};
+use crate::proto::stream::Opening;
+
+/// What is on its way from one side to the other, already built and not yet understood.
+#[derive(Debug, Default)]
+struct InFlight {
+    session_cost: u64,
+    session_credit: u64,
+    streams: u64,
+    opens: u64,
+    cost: HashMap<u32, u64>,
+    credit: HashMap<u32, u64>,
+}
+
+impl InFlight {
+    fn of(end: &End) -> Self {
+        let mut sum = Self::default();
+        let mut bytes = &end.unprocessed[..];
+        if bytes.starts_with(b"RINGMUX") {
+            bytes = &bytes[preface::PREFACE_LEN..];
+        }
+        while let Some(head) = bytes.first_chunk::<HEADER_LEN>() {
+            let header = Header::decode(*head);
+            let len = HEADER_LEN + header.length as usize;
+            let frame = Frame::parse(header, &bytes[HEADER_LEN..len]).expect("what we built");
+            sum.add(&frame);
+            bytes = &bytes[len..];
+        }
+        sum
+    }
+
+    fn add(&mut self, frame: &Frame<'_>) {
+        match *frame {
+            Frame::Data {
+                stream,
+                payload,
+                end,
+                ..
+            } => {
+                let cost = data_cost(payload.len() as u32, end);
+                self.session_cost += cost;
+                *self.cost.entry(stream.get()).or_default() += cost;
+            }
+            Frame::Open { block, .. } => {
+                self.opens += 1;
+                self.session_cost += crate::frame::cost(block.len() as u32);
+            }
+            Frame::Meta { block, .. } => {
+                self.session_cost += crate::frame::cost(block.len() as u32);
+            }
+            Frame::Window { scope, credit } => {
+                let credit = u64::from(credit.get());
+                match scope {
+                    Scope::Session => self.session_credit += credit,
+                    Scope::Streams => self.streams += credit,
+                    Scope::Stream(id) => *self.credit.entry(id.get()).or_default() += credit,
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Panics with the name of the invariant that does not hold.
+#[track_caller]
+pub(super) fn check(pair: &mut Pair) {
+    for end in &mut pair.ends {
+        books_of_one_side_balance(end);
+    }
+    let flights = [InFlight::of(&pair.ends[D]), InFlight::of(&pair.ends[A])];
+    for (from, to) in [(D, A), (A, D)] {
+        let [sender, receiver] = pair
+            .ends
+            .get_disjoint_mut([from, to])
+            .expect("two different sides");
+        let alive = |end: &End| end.connection.is_established();
+        if alive(sender) && alive(receiver) {
+            credit_is_conserved(sender, receiver, &flights[from], &flights[to]);
+        }
+    }
+}
+
+/// One side: what the session holds is what its streams hold, and that is what lies in the rings.
+#[track_caller]
+fn books_of_one_side_balance(end: &mut End) {
+    let connection = &mut end.connection;
+    if !connection.is_established() {
+        return;
+    }
+    let (mut held, mut advances, mut peers) = (0, 0, 0);
+    let role = connection.role;
+    for (_, stream) in connection.registry.iter_mut() {
+        let parts = stream.window.parts();
+        held += parts.held - (parts.advance - parts.unused) + stream.open_charge;
+        advances += parts.advance;
+        if !stream.discarded {
+            let unaccounted = stream.lane().consumed() - stream.consumed;
+            let in_ring = stream.rx.refresh();
+            assert_eq!(
+                parts.held - unaccounted,
+                in_ring,
+                "what a stream holds lies in its ring: {stream:?}"
+            );
+        }
+        peers += u64::from(stream.id.is_some_and(|id| id.is_opened_by(role.peer())));
+    }
+    assert_eq!(
+        connection.window.held(),
+        held,
+        "the session holds what its streams hold"
+    );
+    assert_eq!(
+        end.pool.used(),
+        connection.pooled + advances,
+        "the pool knows who took"
+    );
+    let parts = connection.window.parts();
+    assert!(
+        parts.outstanding + parts.held <= parts.target,
+        "a session is never owed more than its window: {parts:?}"
+    );
+    let granted = u64::from(connection.peer_streams) + u64::from(connection.grant_owed);
+    assert_eq!(
+        granted + peers + connection.refusals.len() as u64,
+        u64::from(connection.config.max_streams()),
+        "every stream granted is unused, alive, refused or owed again"
+    );
+}
+
+/// What one side may send, and what is under way, is what the other expects.
+#[track_caller]
+fn credit_is_conserved(sender: &mut End, receiver: &mut End, out: &InFlight, back: &InFlight) {
+    let (from, to) = (&mut sender.connection, &mut receiver.connection);
+    assert_eq!(
+        from.credit.get() + out.session_cost + back.session_credit,
+        to.window.outstanding(),
+        "session credit"
+    );
+    if !from.link.has_work() && from.link.refusal().is_none() {
+        let opening = (from.registry.iter_mut())
+            .filter(|(_, stream)| stream.opening == Opening::Granted)
+            .count() as u64;
+        assert_eq!(
+            u64::from(from.link.open_credit()) + opening + out.opens + back.streams,
+            u64::from(to.peer_streams),
+            "stream grants"
+        );
+    }
+    let ids: Vec<StreamId> = from
+        .registry
+        .iter_mut()
+        .filter_map(|(_, stream)| stream.id)
+        .collect();
+    for id in ids {
+        let (Some(a), Some(b)) = (from.registry.find(id), to.registry.find(id)) else {
+            continue;
+        };
+        let (Some(a), Some(b)) = (from.registry.get_mut(a), to.registry.get_mut(b)) else {
+            panic!("an id that is found has a stream");
+        };
+        let under_way = out.cost.get(&id.get()).copied().unwrap_or_default();
+        let returning = back.credit.get(&id.get()).copied().unwrap_or_default();
+        assert_eq!(
+            a.credit.get() + under_way + returning,
+            b.window.outstanding(),
+            "credit of stream {id}"
+        );
+    }
+}
+
+/// No stream is left, and everything is back where it was.
+#[track_caller]
+pub(super) fn at_rest(end: &mut End) {
+    let connection = &mut end.connection;
+    assert_eq!(connection.registry.len(), 0, "no stream is left");
+    let parts = connection.window.parts();
+    assert_eq!(parts.held, 0, "nothing is held: {parts:?}");
+    assert_eq!((parts.advance, parts.unused), (0, 0));
+    assert!(
+        parts.outstanding * 2 > parts.target,
+        "the peer has most of the window: {parts:?}"
+    );
+    let queues = connection.queue_lengths();
+    assert!(queues.iter().all(|len| *len <= 16), "queues: {queues:?}");
+}

@@ -1,0 +1,223 @@
+//! The virtual network: bytes in one direction, with delay, splitting, stalls and cuts.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+/// A small generator (splitmix64): every run is a function of its seed.
+#[derive(Clone, Debug)]
+pub(super) struct Rng(u64);
+
+impl Rng {
+    pub(super) fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    /// A generator for one part of a run, so that parts do not disturb each other.
+    pub(super) fn of(seed: u64, part: u64) -> Self {
+        let mut rng = Self(seed ^ part.wrapping_mul(0x9E37_79B9_7F4A_7C15));
+        rng.next();
+        rng
+    }
+
+    pub(super) fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        z ^ (z >> 31)
+    }
+
+    pub(super) fn below(&mut self, n: usize) -> usize {
+        (self.next() % n as u64) as usize
+    }
+
+    pub(super) fn range(&mut self, from: usize, to: usize) -> usize {
+        from + self.below(to - from + 1)
+    }
+
+    /// True in one of `n` cases.
+    pub(super) fn one_in(&mut self, n: usize) -> bool {
+        self.below(n) == 0
+    }
+
+    pub(super) fn pick<T: Copy>(&mut self, from: &[T]) -> T {
+        from[self.below(from.len())]
+    }
+
+    pub(super) fn micros(&mut self, to: usize) -> Duration {
+        Duration::from_micros(self.below(to + 1) as u64)
+    }
+}
+
+/// How a direction ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Cut {
+    Eof,
+    Error,
+}
+
+/// What the network is like.
+#[derive(Clone, Debug)]
+pub(super) struct Weather {
+    /// Most microseconds that a byte is under way.
+    pub(super) delay: usize,
+    /// Bytes under way at most.
+    pub(super) capacity: usize,
+    /// Bytes per write and per read at most; 0 is no limit.
+    pub(super) piece: usize,
+    /// A write in so many is followed by a pause; 0 is never.
+    pub(super) stall: usize,
+}
+
+impl Weather {
+    /// Nothing is late, nothing is split.
+    pub(super) const FAIR: Self = Self {
+        delay: 0,
+        capacity: 1 << 22,
+        piece: 0,
+        stall: 0,
+    };
+}
+
+/// What a read finds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Read {
+    Nothing,
+    Bytes(usize),
+    End(Cut),
+}
+
+/// One direction.
+#[derive(Debug)]
+pub(super) struct Pipe {
+    weather: Weather,
+    rng: Rng,
+    chunks: VecDeque<(Instant, VecDeque<u8>)>,
+    queued: usize,
+    /// Bytes written since the start.
+    written: u64,
+    last: Instant,
+    /// After this many bytes the direction ends like this.
+    pub(super) cut: Option<(u64, Cut)>,
+    closed: Option<Cut>,
+}
+
+impl Pipe {
+    pub(super) fn new(weather: Weather, rng: Rng, now: Instant) -> Self {
+        Self {
+            weather,
+            rng,
+            chunks: VecDeque::new(),
+            queued: 0,
+            written: 0,
+            last: now,
+            cut: None,
+            closed: None,
+        }
+    }
+
+    pub(super) fn has_room(&self) -> bool {
+        self.queued < self.weather.capacity || self.closed.is_some()
+    }
+
+    fn split(&mut self, most: usize) -> usize {
+        if self.weather.piece == 0 {
+            return most;
+        }
+        let piece = match self.rng.below(8) {
+            0 => 1,
+            1..4 => self.rng.range(1, 40),
+            _ => self.rng.range(1, self.weather.piece),
+        };
+        piece.min(most)
+    }
+
+    /// Takes some bytes, as many as it returns; `None` if there is no room. `Err` after a cut.
+    pub(super) fn write(&mut self, bytes: &[u8], now: Instant) -> Result<Option<usize>, ()> {
+        if self.closed.is_some() {
+            return Err(());
+        }
+        let room = self.weather.capacity.saturating_sub(self.queued);
+        if room == 0 {
+            return Ok(None);
+        }
+        let n = self.split(bytes.len().min(room));
+        let mut kept = n;
+        if let Some((at, cut)) = self.cut
+            && self.written + n as u64 >= at
+        {
+            kept = (at - self.written) as usize;
+            self.closed = Some(cut);
+        }
+        self.written += n as u64;
+        let mut arrives = now + self.rng.micros(self.weather.delay);
+        if self.weather.stall > 0 && self.rng.one_in(self.weather.stall) {
+            arrives += self.rng.micros(200_000);
+        }
+        self.last = self.last.max(arrives);
+        if kept > 0 {
+            self.queued += kept;
+            let chunk = bytes[..kept].iter().copied().collect();
+            self.chunks.push_back((self.last, chunk));
+        }
+        Ok(Some(n))
+    }
+
+    /// The writer has shut this direction down.
+    pub(super) fn shut(&mut self) {
+        self.closed.get_or_insert(Cut::Eof);
+    }
+
+    pub(super) fn read(&mut self, into: &mut bytes::BytesMut, room: usize, now: Instant) -> Read {
+        let Some((arrives, _)) = self.chunks.front() else {
+            return self.closed.map_or(Read::Nothing, Read::End);
+        };
+        if *arrives > now {
+            return Read::Nothing;
+        }
+        let most = self.split(room.max(1));
+        let mut n = 0;
+        while n < most {
+            let Some((arrives, chunk)) = self.chunks.front_mut() else {
+                break;
+            };
+            if *arrives > now {
+                break;
+            }
+            let take = chunk.len().min(most - n);
+            let (a, b) = chunk.as_slices();
+            let first = take.min(a.len());
+            into.extend_from_slice(&a[..first]);
+            into.extend_from_slice(&b[..take - first]);
+            chunk.drain(..take);
+            n += take;
+            if chunk.is_empty() {
+                self.chunks.pop_front();
+            }
+        }
+        self.queued -= n;
+        Read::Bytes(n)
+    }
+
+    pub(super) fn is_readable(&self, now: Instant) -> bool {
+        self.chunks
+            .front()
+            .map_or(self.closed.is_some(), |(arrives, _)| *arrives <= now)
+    }
+
+    pub(super) fn next_arrival(&self) -> Option<Instant> {
+        self.chunks.front().map(|(arrives, _)| *arrives)
+    }
+
+    /// Changes a byte that is under way, counted from the oldest; false if there is none.
+    pub(super) fn flip(&mut self, mut index: usize) -> bool {
+        for (_, chunk) in &mut self.chunks {
+            if let Some(byte) = chunk.get_mut(index) {
+                *byte ^= 0x20;
+                return true;
+            }
+            index -= chunk.len();
+        }
+        false
+    }
+}
