@@ -62,6 +62,7 @@ async fn every_size_is_received_whole_on_small_windows(net: Net) {
     }
     ours.finish().unwrap();
     assert_eq!(theirs.recv().soon().await.unwrap(), None);
+    drop(theirs);
     eventually("nothing is held", || server.stats().bytes_held == 0).await;
 }
 
@@ -79,6 +80,7 @@ async fn every_size_is_leased_whole_on_small_windows(net: Net) {
     }
     ours.finish().unwrap();
     assert!(theirs.lease().soon().await.unwrap().is_none());
+    drop(theirs);
     eventually("nothing is held", || client.stats().bytes_held == 0).await;
 }
 
@@ -97,6 +99,7 @@ async fn every_size_is_read_as_bytes_on_small_windows(net: Net) {
     assert_eq!(received.len(), expected.len());
     assert!(received == expected);
     drop(sender.soon().await.unwrap());
+    drop(theirs);
     eventually("nothing is held", || server.stats().bytes_held == 0).await;
 }
 
