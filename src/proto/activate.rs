@@ -14,12 +14,13 @@ use crate::sync::Arc;
 impl Connection {
     /// Takes what handles have asked for since the last call.
     pub(crate) fn take_work(&mut self, now: Instant) {
+        // Taken first and acted on last: a stream opened before `close`, or before the last handle
+        // was dropped, is on the list by then. Taken even after the end: a request that stays keeps
+        // the driver from sleeping.
+        let requests = self.link.take_requests();
         if matches!(self.phase, Phase::Dead) {
             return;
         }
-        // Taken first and acted on last: a stream opened before `close`, or before the last handle
-        // was dropped, is on the list by then.
-        let requests = self.link.take_requests();
         let mut activations = 0;
         for lane in self.link.take_ready() {
             activations += 1;

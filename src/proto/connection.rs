@@ -253,8 +253,14 @@ impl Connection {
 
     /// Draining is over when nothing that was queued can still go out.
     pub(super) fn end_drain_if_idle(&mut self, now: Instant) {
-        let idle = self.schedule.is_empty() && self.opens.is_empty();
-        if matches!(self.phase, Phase::Draining { .. }) && idle {
+        if !matches!(self.phase, Phase::Draining { .. }) {
+            return;
+        }
+        // A stream that waits for credit is not in the schedule.
+        let idle = self.schedule.is_empty()
+            && self.opens.is_empty()
+            && !self.registry.iter_mut().any(|(_, s)| s.has_queued());
+        if idle {
             self.finish_with(SessionError::Closed, codes::NO_ERROR, "", now);
         }
     }

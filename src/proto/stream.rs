@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::state::State;
+use super::state::{Sending, State};
 use super::window::{RecvWindow, SendCredit};
 use crate::frame::StreamId;
 use crate::link::{Lane, RxRing, TxRing};
@@ -143,6 +143,11 @@ impl Stream {
     #[inline]
     pub(super) fn lane(&self) -> &Arc<Lane> {
         &self.tx.owner().0
+    }
+
+    /// Something was queued that may still be sent.
+    pub(super) fn has_queued(&mut self) -> bool {
+        self.state.sending == Sending::Open && self.tx.peek().is_some()
     }
 
     /// Nobody needs the stream any more: not the peer, not the application, not the wire.

@@ -11,15 +11,16 @@ use super::connection::{Connection, Phase};
 use super::output::Batch;
 use super::registry::Key;
 use super::schedule::QUANTUM_BYTES;
-use super::state::{Event, Sending};
+use super::state::{Event, Receiving, Sending};
 use super::stream::{Opening, Stream, owed, wake};
 use super::window::SendCredit;
+use crate::error::StreamError;
 use crate::frame::{
     CANCEL_FRAME_LEN, HEADER_LEN, MAX_ERROR_DETAILS, MAX_ERROR_MESSAGE, MAX_GOAWAY_DEBUG,
     PING_FRAME_LEN, Scope, StreamId, TOTAL_LEN, WINDOW_FRAME_LEN, codes, cost, data_header,
     encode_total, put_cancel, put_error, put_goaway, put_meta, put_ping, put_window,
 };
-use crate::link::tx_tag;
+use crate::link::{RecvEnd, tx_tag};
 use crate::queue::Payload;
 
 /// Payloads from here on are referenced, shorter ones copied into the batch.
@@ -265,6 +266,9 @@ impl Connection {
             self.link.counters.frames_sent.add(frames);
             self.link.counters.messages_sent.add(messages);
             Self::after_turn(&mut self.wakes, key, stream);
+            if stream.state.receiving == Receiving::Ended {
+                Self::end_receiving(&mut self.wakes, key, stream);
+            }
             match turn {
                 Turn::Drained | Turn::OutOfCredit => stream.deficit = 0,
                 Turn::Over => {
@@ -279,6 +283,17 @@ impl Connection {
                 }
             }
             self.remove_if_done(key);
+        }
+    }
+
+    /// Whoever has failed a stream gets what has arrived, and nothing more.
+    fn end_receiving(wakes: &mut Vec<Key>, key: Key, stream: &mut Stream) {
+        if stream.lane().recv_end().is_none() {
+            let code = codes::CANCELLED;
+            stream
+                .lane()
+                .end_recv(RecvEnd::Error(StreamError::Cancelled { code }));
+            Self::notify(wakes, key, stream, wake::RECEIVER);
         }
     }
 
