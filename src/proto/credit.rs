@@ -82,6 +82,9 @@ impl Connection {
             }
             self.recheck_soon(now);
         }
+        if self.window.held() * 4 >= target * 3 {
+            self.relieve(now);
+        }
     }
 
     fn account_all(&mut self, now: Instant) {

@@ -109,9 +109,6 @@ impl Connection {
             self.feed_assembly(key, now);
         }
         self.watch_session_window(now);
-        if self.window.held() * 4 >= self.window.target() * 3 {
-            self.relieve(now);
-        }
         if fin {
             self.on_fin(id, key, now)
         } else {
