@@ -120,6 +120,8 @@ impl RecvWindow {
         self.held = 0;
         self.advance = 0;
         self.unused = 0;
+        // What was granted beyond the window stays granted: the peer may still send it.
+        self.target = self.target.max(self.outstanding);
         (to_session, to_pool)
     }
 
@@ -233,6 +235,17 @@ mod tests {
         assert_eq!(credit.add(1), Some(()));
         assert_eq!(credit.add(1), None);
         assert_eq!(credit.payload(), Some(u64::from(u32::MAX) - 256));
+    }
+
+    #[test]
+    fn a_peer_may_use_up_an_advance_after_the_stream_was_given_up() {
+        let mut window = RecvWindow::new(1000);
+        window.receive(900).unwrap();
+        window.advance(5000);
+        window.give_back();
+        assert_eq!(window.discard(), (900, 5000));
+        assert_eq!(window.receive(4000), Ok(0));
+        assert_eq!(window.consume(4000), 0);
     }
 
     proptest! {
