@@ -29,6 +29,7 @@ impl Connection {
         if requests != 0 {
             self.on_requests(requests, now);
         }
+        self.drain_if_unused(now);
         if activations > 0 {
             self.link.counters.activations.add(activations);
         }
@@ -49,11 +50,11 @@ impl Connection {
                     self.refuse_unaccepted(key);
                 }
             }
-            self.drain_if_unused(now);
         }
     }
 
-    /// Without a handle and without a stream nobody can ever use the session again.
+    /// Without a handle and without a stream nobody can ever use the session again. Looked at each
+    /// turn: streams also end while frames are read and written.
     fn drain_if_unused(&mut self, now: Instant) {
         if self.unheld && self.registry.is_empty() {
             self.drain(now);
@@ -95,7 +96,6 @@ impl Connection {
                 stream.dropped = true;
             }
             self.remove_if_done(key);
-            self.drain_if_unused(now);
         }
     }
 
