@@ -108,10 +108,7 @@ impl Connection {
         if unfinished {
             self.feed_assembly(key, now);
         }
-        self.watch_session_window(now);
-        if self.window.held() * 4 >= self.window.target() * 3 {
-            self.relieve(now);
-        }
+        self.watch_memory(now);
         if fin {
             self.on_fin(id, key, now)
         } else {

@@ -199,6 +199,7 @@ impl Connection {
             return Ok(());
         }
         self.wake_accept = true;
+        self.watch_memory(now);
         Ok(())
     }
 
