@@ -10,7 +10,7 @@ use super::pool::Pool;
 use super::registry::{Key, Registry};
 use super::schedule::Schedule;
 use super::stream::{Opening, Stream, wake};
-use super::window::{RecvWindow, SendCredit};
+use super::window::{RecvWindow, SendCredit, report_mark};
 use crate::config::Config;
 use crate::error::{ProtocolError, SessionError, StreamError};
 use crate::frame::{Role, Settings, StreamId, codes, preface};
@@ -152,7 +152,7 @@ impl Connection {
             peer_max_message: Settings::FLOORS.max_message,
             send_buffer: config.send_buffer(),
             max_pending_opens: config.max_pending_opens(),
-            credit_mark: config.stream_window() / 2,
+            credit_mark: report_mark(u64::from(config.stream_window())),
         };
         let link = SessionLink::new(sizes, info);
         let mut hello = BytesMut::with_capacity(64);

@@ -7,6 +7,7 @@ use super::connection::Connection;
 use super::registry::Key;
 use super::state::{Event, Receiving};
 use super::stream::{Stream, owed, wake};
+use super::window::report_mark;
 use crate::error::{Limit, StreamError};
 use crate::frame::{FRAME_COST, codes};
 use crate::link::{RecvEnd, SendEnd};
@@ -221,9 +222,9 @@ impl Connection {
             let mark = if assembly.starved {
                 0
             } else {
-                stream.window.target() / 2
+                report_mark(stream.window.target())
             };
-            stream.lane().set_credit_mark(mark as u32);
+            stream.lane().set_credit_mark(mark);
         }
         if let (Some(since), Some(assembly)) = (since, &mut stream.assembly) {
             assembly.since = since;

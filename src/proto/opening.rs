@@ -13,6 +13,7 @@ use super::output::Batch;
 use super::registry::Key;
 use super::state::{Effect, Event};
 use super::stream::{Opening, Stream, wake};
+use super::window::report_mark;
 use crate::error::{ProtocolError, SessionError, StreamError};
 use crate::frame::{HEADER_LEN, StreamId, cost, put_open};
 use crate::link::{Lane, OpenState, RecvEnd};
@@ -171,7 +172,7 @@ impl Connection {
         let lane = Lane::new(
             Arc::clone(&self.link),
             Bytes::copy_from_slice(block),
-            window / 2,
+            report_mark(u64::from(window)),
         );
         lane.set_id(id.get());
         let stream = Stream::new(

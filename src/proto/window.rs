@@ -15,6 +15,14 @@
 
 use crate::frame::FRAME_COST;
 
+/// Consumed bytes of a stream's window that its handle reports to the engine together.
+///
+/// Together with the half that a WINDOW frame waits for it must leave the sender something: two halves
+/// could hold a whole window back between them.
+pub(super) const fn report_mark(window: u64) -> u32 {
+    (window / 4) as u32
+}
+
 /// What the peer may send and we must be able to hold.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct RecvWindow {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use ringmux::{SendStream, Stream, StreamError};
+use ringmux::{Stream, StreamError};
 
 use super::uplink::UplinkHandle;
 use crate::tunnel::{Broken, Relay, Side, Socket, code};
@@ -22,7 +22,6 @@ pub(super) async fn forward(socket: Socket, route: &Route) {
         Ok(stream) => relay(socket, stream, &client, &route.target).await,
         Err(error) => {
             tracing::warn!(client, target = route.target, reason = %error, "connection closed");
-            socket.reset();
         }
     }
 }
@@ -33,10 +32,13 @@ async fn relay(socket: Socket, stream: Stream, client: &str, target: &str) {
     let result = relay.run(&mut send, &mut recv).await;
     let (sent, received) = (relay.sent(), relay.received());
     match result {
-        Ok(()) => tracing::debug!(client, target, sent, received, "connection ended"),
+        Ok(()) => {
+            tracing::debug!(client, target, sent, received, "connection ended");
+            socket.close();
+        }
         Err(Broken::Socket(error)) => {
             tracing::debug!(client, target, sent, received, reason = %error, "client is gone");
-            cancel(&mut send);
+            send.cancel(code::RESET);
         }
         Err(Broken::Stream(error)) => {
             let reason = Broken::Stream(error.clone());
@@ -47,11 +49,6 @@ async fn relay(socket: Socket, stream: Stream, client: &str, target: &str) {
                 }
                 _ => tracing::warn!(client, target, sent, received, %reason, "connection closed"),
             }
-            socket.reset();
         }
     }
-}
-
-fn cancel(send: &mut SendStream) {
-    send.cancel(code::RESET);
 }

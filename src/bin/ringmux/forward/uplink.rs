@@ -38,13 +38,8 @@ pub(super) enum NoStream {
 impl Uplink {
     /// Connects. That the first attempt fails is told at once: the address may be wrong.
     pub(super) async fn start(engine: Engine, via: Addr, config: Config) -> Result<Self, Failure> {
-        let first = engine.connect(&via, &config).await.map_err(|error| {
-            let failure = Failure::new("cannot reach the server").because(&error);
-            match error {
-                ConnectError::Io { .. } => failure.advise("is `ringmux serve` listening there?"),
-                _ => failure,
-            }
-        })?;
+        let connected = engine.connect(&via, &config).await;
+        let first = connected.map_err(|error| unreachable(&via, &error))?;
         tracing::info!(%via, driver = %first.driver(), "connected");
         let (sessions, session) = watch::channel(Some(first.clone()));
         let keeper = Keeper {
@@ -95,6 +90,17 @@ impl UplinkHandle {
             }
         });
         opened.await.unwrap_or(Err(NoStream::NoSession(wait)))
+    }
+}
+
+fn unreachable(via: &Addr, error: &ConnectError) -> Failure {
+    let failure = Failure::new(format!("cannot connect to {via}"));
+    match error {
+        ConnectError::Io { source, .. } => failure
+            .because(source)
+            .advise("is `ringmux serve` listening there?"),
+        ConnectError::Handshake { source, .. } => failure.because(source),
+        error => failure.because(error),
     }
 }
 

@@ -4,6 +4,7 @@ use std::io;
 use std::sync::Arc;
 
 use ringmux::{Addr, RecvStream, SendStream, Stream};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
 
 use super::{Phase, Server};
@@ -19,13 +20,7 @@ struct Refusal {
 pub(super) async fn serve(stream: Stream, peer: String, server: Arc<Server>) {
     let target = String::from_utf8_lossy(stream.opening()).into_owned();
     let (mut send, recv) = stream.split();
-    let result = match server.open.try_enter() {
-        None => Err(Refusal {
-            code: code::BUSY,
-            reason: format!("{} connections are open already", server.open.max()),
-        }),
-        Some(place) => server.connect(&target).await.map(|socket| (socket, place)),
-    };
+    let result = server.admit(&target).await;
     match result {
         Ok((socket, _place)) => relay(socket, send, recv, &peer, &target).await,
         Err(Refusal { code, reason }) => {
@@ -36,13 +31,21 @@ pub(super) async fn serve(stream: Stream, peer: String, server: Arc<Server>) {
 }
 
 impl Server {
-    async fn connect(&self, target: &str) -> Result<Socket, Refusal> {
+    async fn admit(&self, target: &str) -> Result<(Socket, OwnedSemaphorePermit), Refusal> {
         let addr = self.check(target)?;
+        let place = self.open.try_enter().ok_or_else(|| Refusal {
+            code: code::BUSY,
+            reason: format!("{} connections are open already", self.open.max()),
+        })?;
+        Ok((self.connect(target, &addr).await?, place))
+    }
+
+    async fn connect(&self, target: &str, addr: &Addr) -> Result<Socket, Refusal> {
         let unreachable = |error: io::Error| Refusal {
             code: code::UNREACHABLE,
             reason: format!("cannot connect to {target}: {error}"),
         };
-        match timeout(self.connect_timeout, Socket::connect(&addr)).await {
+        match timeout(self.connect_timeout, Socket::connect(addr)).await {
             Ok(result) => result.map_err(unreachable),
             Err(_) => Err(unreachable(io::Error::new(
                 io::ErrorKind::TimedOut,
@@ -80,7 +83,10 @@ async fn relay(
     let result = relay.run(&mut send, &mut recv).await;
     let (received, sent) = (relay.received(), relay.sent());
     match result {
-        Ok(()) => tracing::debug!(peer, target, received, sent, "connection ended"),
+        Ok(()) => {
+            tracing::debug!(peer, target, received, sent, "connection ended");
+            socket.close();
+        }
         Err(Broken::Socket(error)) => {
             let reason = format!("the connection to {target} broke: {error}");
             tracing::warn!(peer, target, received, sent, %reason, "connection broken");
@@ -88,7 +94,6 @@ async fn relay(
         }
         Err(broken) => {
             tracing::debug!(peer, target, received, sent, reason = %broken, "connection cut");
-            socket.reset();
         }
     }
 }

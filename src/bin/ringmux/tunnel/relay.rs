@@ -66,6 +66,8 @@ pub(crate) struct Relay<'a> {
     side: Side,
     /// Set when writing has met a reset: reading then ends as if in order.
     reset: OnceLock<io::Error>,
+    /// Set when the peer has failed the stream: what it sent before is still delivered.
+    failed: OnceLock<StreamError>,
     read_ended: Notify,
     sent: AtomicU64,
     received: AtomicU64,
@@ -77,6 +79,7 @@ impl<'a> Relay<'a> {
             socket,
             side,
             reset: OnceLock::new(),
+            failed: OnceLock::new(),
             read_ended: Notify::new(),
             sent: AtomicU64::new(0),
             received: AtomicU64::new(0),
@@ -100,10 +103,14 @@ impl<'a> Relay<'a> {
         recv: &mut RecvStream,
     ) -> Result<(), Broken> {
         let both = async { tokio::try_join!(self.to_stream(send), self.to_socket(recv)) };
-        tokio::select! {
+        let broken = tokio::select! {
             biased;
-            result = both => result.map(drop),
-            error = self.failure() => Err(Broken::Socket(error)),
+            result = both => result.err(),
+            error = self.failure() => self.unwritable(error).err(),
+        };
+        match broken.or_else(|| self.failed.get().cloned().map(Broken::Stream)) {
+            Some(broken) => Err(broken),
+            None => Ok(()),
         }
     }
 
@@ -129,21 +136,21 @@ impl<'a> Relay<'a> {
             let chunk = tokio::select! {
                 biased;
                 chunk = self.socket.read(READ_BYTES) => chunk.map_err(Broken::Socket)?,
-                end = send.stopped() => return stopped(end),
+                end = send.stopped() => return self.stopped(end),
             };
             let len = chunk.len() as u64;
             if len == 0 {
                 break;
             }
             if let Err(error) = send.send(chunk).await {
-                return stopped(error);
+                return self.stopped(error);
             }
             self.sent.fetch_add(len, Ordering::Relaxed);
         }
         if let Some(error) = self.reset.get() {
             return Err(Broken::Socket(error.kind().into()));
         }
-        send.finish().or_else(stopped)
+        send.finish().or_else(|error| self.stopped(error))
     }
 
     async fn to_socket(&self, recv: &mut RecvStream) -> Result<(), Broken> {
@@ -157,7 +164,9 @@ impl<'a> Relay<'a> {
                 Err(error) => Err(error),
             };
             if let Err(error) = written {
-                return self.unwritable(recv, error);
+                self.unwritable(error)?;
+                recv.stop(code::RESET);
+                return Ok(());
             }
             rest.clear();
         }
@@ -198,9 +207,8 @@ impl<'a> Relay<'a> {
         }
     }
 
-    /// The socket takes nothing more, and the peer need not send it.
-    fn unwritable(&self, recv: &mut RecvStream, error: io::Error) -> Result<(), Broken> {
-        recv.stop(code::RESET);
+    /// The socket takes nothing more.
+    fn unwritable(&self, error: io::Error) -> Result<(), Broken> {
         if self.side == Side::Client {
             return Err(Broken::Socket(error));
         }
@@ -211,15 +219,20 @@ impl<'a> Relay<'a> {
         }
         Ok(())
     }
-}
 
-/// Sending is over: in order if the peer's side takes nothing more, as its answer may go on.
-fn stopped(end: SendError) -> Result<(), Broken> {
-    match end {
-        SendError::Stream(error) => Err(Broken::Stream(error)),
-        SendError::Stopped { .. } => Ok(()),
-        // Only a bug here could bring these about.
-        error => Err(Broken::Socket(io::Error::other(error))),
+    /// The stream takes nothing more.
+    fn stopped(&self, end: SendError) -> Result<(), Broken> {
+        match end {
+            // The peer only wants nothing more; its answer goes on.
+            SendError::Stopped { .. } => Ok(()),
+            SendError::Stream(error @ StreamError::Failed(_)) => {
+                let _ = self.failed.set(error);
+                Ok(())
+            }
+            SendError::Stream(error) => Err(Broken::Stream(error)),
+            // Only a bug here could bring these about.
+            error => Err(Broken::Socket(io::Error::other(error))),
+        }
     }
 }
 

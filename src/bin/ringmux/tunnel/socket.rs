@@ -9,14 +9,18 @@ use std::time::Duration;
 use bytes::BytesMut;
 use ringmux::Addr;
 use socket2::SockRef;
-use tokio::io::Interest;
+use tokio::io::{Interest, Ready};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::time::sleep;
 
 /// How long to pause when the system is out of descriptors or memory.
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(50);
 
-/// A connected socket. All methods take `&self`, so that both directions can use it at once.
+/// A connected socket. Both directions may use it at once.
+///
+/// A TCP connection that is dropped is reset, and so it is when this process dies: nobody takes
+/// what broke off for the whole. [`close`](Self::close) ends it in order. Unix sockets know a reset
+/// only while something is unread, so there a break may look like an end.
 #[derive(Debug)]
 pub(crate) enum Socket {
     Tcp(TcpStream),
@@ -34,6 +38,7 @@ impl Socket {
 
     fn tcp(socket: TcpStream) -> io::Result<Self> {
         socket.set_nodelay(true)?;
+        socket.set_zero_linger()?;
         // A tunnel holds connections that say nothing for long; a dead peer must not hold one.
         SockRef::from(&socket).set_keepalive(true)?;
         Ok(Self::Tcp(socket))
@@ -49,12 +54,11 @@ impl Socket {
         }
     }
 
-    async fn ready(&self, interest: Interest) -> io::Result<()> {
+    async fn ready(&self, interest: Interest) -> io::Result<Ready> {
         match self {
             Self::Tcp(socket) => socket.ready(interest).await,
             Self::Unix(socket) => socket.ready(interest).await,
         }
-        .map(drop)
     }
 
     /// Reads what there is, waiting for something; nothing is the end. Cancel-safe.
@@ -103,23 +107,27 @@ impl Socket {
 
     /// Waits until the socket fails, also if nobody reads or writes it meanwhile.
     pub(crate) async fn failed(&self) -> io::Error {
-        match self.ready(Interest::ERROR).await {
-            Ok(()) => match self.as_ref().take_error() {
-                Ok(Some(error)) | Err(error) => error,
-                // Another call has met the error and taken it.
-                Ok(None) => io::ErrorKind::ConnectionReset.into(),
-            },
-            Err(error) => error,
+        loop {
+            match self.ready(Interest::ERROR).await {
+                // Readiness may be gone again by the time that we look.
+                Ok(ready) if !ready.is_error() => {}
+                Ok(_) => {
+                    return match self.as_ref().take_error() {
+                        Ok(Some(error)) | Err(error) => error,
+                        // Another call has met the error and taken it.
+                        Ok(None) => io::ErrorKind::ConnectionReset.into(),
+                    };
+                }
+                Err(error) => return error,
+            }
         }
     }
 
-    /// Closes the connection so that the other side does not take it for a clean end.
-    ///
-    /// Unix sockets know a reset only while something is unread, so there it may look clean.
-    pub(crate) fn reset(self) {
+    /// Closes a connection that has ended both ways.
+    pub(crate) fn close(self) {
         if let Self::Tcp(socket) = &self {
-            // If it fails, the socket is broken already.
-            let _ = socket.set_zero_linger();
+            // If it fails, the connection is gone already.
+            let _ = SockRef::from(socket).set_linger(None);
         }
     }
 
