@@ -17,6 +17,7 @@ on_sockets!(
     stalled_consumers_without_memory_to_spare_are_ended_and_the_others_go_on,
     a_huge_message_that_nobody_reads_leaves_the_others_going,
     unaccepted_streams_leave_the_accepted_ones_going,
+    unaccepted_streams_without_memory_to_spare_are_ended_and_the_others_go_on,
     streams_are_opened_from_both_sides_at_once,
 );
 
@@ -289,6 +290,42 @@ async fn unaccepted_streams_leave_the_accepted_ones_going(net: Net) {
         assert_eq!(stream.opening(), &pattern(8 * 1024, n));
         assert_eq!(stream.recv().soon().await.unwrap(), Some(pattern(1000, n)));
     }
+}
+
+async fn unaccepted_streams_without_memory_to_spare_are_ended_and_the_others_go_on(net: Net) {
+    let fixed = Config::builder()
+        .session_window_max(1 << 20)
+        .build()
+        .unwrap();
+    let (client, server) = net.pair_with(&fixed, &fixed).await;
+    let (mut ours, theirs) = net.stream(&client, &server).await;
+    tokio::spawn(crate::host::echo_stream(theirs));
+    let mut unaccepted = Vec::new();
+    for n in 0..200 {
+        unaccepted.push(client.open(pattern(8 * 1024, n)).soon().await.unwrap());
+    }
+    for n in 0..50 {
+        ours.send(pattern(10_000, n)).soon().await.unwrap();
+        assert_eq!(ours.recv().soon().await.unwrap(), Some(pattern(10_000, n)));
+    }
+    let tripped = server.stats().limits_tripped;
+    assert!((1..200).contains(&tripped), "{tripped} streams were ended");
+    let mut ended = 0;
+    for _ in 0..200 {
+        let mut stream = server.accept().soon().await.unwrap();
+        if let Some(Err(error)) = futures_util::FutureExt::now_or_never(stream.recv()) {
+            let named = matches!(
+                error,
+                StreamError::LimitExceeded {
+                    limit: Limit::StalledStream,
+                    ..
+                }
+            );
+            assert!(named, "{error}");
+            ended += 1;
+        }
+    }
+    assert_eq!(ended, server.stats().limits_tripped);
 }
 
 async fn streams_are_opened_from_both_sides_at_once(net: Net) {
