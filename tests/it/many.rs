@@ -1,4 +1,6 @@
 //! Many streams, many threads, and streams that nobody reads.
+//!
+//! What depends on how much memory the process has left to grant is in the tests that run alone.
 
 use std::time::Duration;
 
@@ -13,7 +15,6 @@ on_sockets!(
     eight_threads_send_on_their_own_streams_each_message_once_and_in_order,
     ten_thousand_streams_at_once_each_echo,
     one_stalled_consumer_of_a_hundred_holds_at_most_twice_its_window,
-    sixty_four_stalled_consumers_of_a_hundred_leave_the_others_going,
     stalled_consumers_without_memory_to_spare_are_ended_and_the_others_go_on,
     a_huge_message_that_nobody_reads_leaves_the_others_going,
     unaccepted_streams_leave_the_accepted_ones_going,
@@ -193,32 +194,6 @@ async fn one_stalled_consumer_of_a_hundred_holds_at_most_twice_its_window(net: N
     let mut stream = stalled.received.remove(0);
     for n in 0..500 {
         assert_eq!(stream.recv().soon().await.unwrap(), Some(pattern(1000, n)));
-    }
-}
-
-async fn sixty_four_stalled_consumers_of_a_hundred_leave_the_others_going(net: Net) {
-    let (client, server) = net.pair().await;
-    let stalled = stall(&client, &server, 64).await;
-    active(&client, &server, 36, 50).await;
-    eventually("only the stalled streams hold anything", || {
-        server.stats().bytes_held <= 64 * 2 * WINDOW
-    })
-    .await;
-    assert!(
-        server.stats().bytes_held > 32 * WINDOW,
-        "{:?}",
-        server.stats()
-    );
-    assert_eq!(
-        server.stats().limits_tripped,
-        0,
-        "there was memory to spare"
-    );
-    let frames = WINDOW / 1256;
-    for mut stream in stalled.received {
-        for n in 0..2 * frames {
-            assert_eq!(stream.recv().soon().await.unwrap(), Some(pattern(1000, n)));
-        }
     }
 }
 
