@@ -32,6 +32,9 @@ pub(super) struct RecvWindow {
     /// Credit granted beyond `target`; of it, `unused` was not received yet.
     advance: u64,
     unused: u64,
+    /// Of `outstanding`, at most this much was an advance when the stream ended: the peer may
+    /// still use it, though nothing is kept of what comes.
+    stray: u64,
 }
 
 impl RecvWindow {
@@ -44,6 +47,7 @@ impl RecvWindow {
             held: 0,
             advance: 0,
             unused: 0,
+            stray: 0,
         }
     }
 
@@ -118,6 +122,7 @@ impl RecvWindow {
         let to_session = self.held - covered.min(self.held);
         let to_pool = self.advance;
         self.held = 0;
+        self.stray += self.advance;
         self.advance = 0;
         self.unused = 0;
         (to_session, to_pool)
@@ -137,7 +142,7 @@ impl RecvWindow {
 
     fn check(&self) {
         debug_assert!(
-            self.outstanding + self.held <= self.target + self.advance,
+            self.outstanding + self.held <= self.target + self.advance + self.stray,
             "credit is conserved: {self:?}"
         );
         debug_assert!(self.unused <= self.advance);
@@ -225,6 +230,21 @@ mod tests {
         assert_eq!(window.consume(5500), 5000);
         assert_eq!(window.give_back(), 500);
         assert_eq!(window.discard(), (500, 0));
+    }
+
+    #[test]
+    fn an_advance_may_still_be_used_after_the_stream_has_ended() {
+        let mut window = RecvWindow::new(1000);
+        window.receive(900).unwrap();
+        window.advance(5000);
+        window.give_back();
+        assert_eq!(window.discard(), (900, 5000));
+        assert_eq!(window.receive(4000), Ok(0));
+        assert_eq!(window.consume(4000), 0);
+        assert_eq!(window.returnable(), 0, "more than the window is out there");
+        window.receive(1100).unwrap();
+        window.consume(1100);
+        assert_eq!(window.give_back(), 1000, "the window, and no more");
     }
 
     #[test]
