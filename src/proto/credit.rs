@@ -61,7 +61,15 @@ impl Connection {
             returnable * 2 >= self.window.target() || (self.hungry && returnable >= SCARCE_STEP);
     }
 
-    /// Called after bytes were received: is the session running out of window?
+    /// Called after a frame that is charged was received.
+    pub(super) fn watch_memory(&mut self, now: Instant) {
+        self.watch_session_window(now);
+        if self.window.held() * 4 >= self.window.target() * 3 {
+            self.relieve(now);
+        }
+    }
+
+    /// Is the session running out of window?
     pub(super) fn watch_session_window(&mut self, now: Instant) {
         self.link.counters.bytes_held.set(self.window.held());
         let (outstanding, target) = (self.window.outstanding(), self.window.target());
@@ -81,9 +89,6 @@ impl Connection {
                 self.account_all(now);
             }
             self.recheck_soon(now);
-        }
-        if self.window.held() * 4 >= target * 3 {
-            self.relieve(now);
         }
     }
 
@@ -138,11 +143,16 @@ impl Connection {
         let stalled = self
             .registry
             .iter_mut()
-            .filter(|(_, s)| s.window.held() > 0 && now.duration_since(s.last_progress) >= STALL)
-            .min_by_key(|(_, s)| s.last_progress)
-            .map(|(key, s)| (key, s.window.held()));
-        if let Some((key, held)) = stalled {
+            .map(|(key, s)| (key, s.last_progress, s.window.held() + s.open_charge))
+            .filter(|(_, since, held)| *held > 0 && now.duration_since(*since) >= STALL)
+            .min_by_key(|(_, since, _)| *since);
+        if let Some((key, _, held)) = stalled {
             self.exceed(key, Limit::StalledStream, held);
+            // A stream that nobody accepts is not dropped by anybody either.
+            if let Some(stream) = self.registry.get_mut(key) {
+                let charge = std::mem::take(&mut stream.open_charge);
+                self.return_to_session(charge);
+            }
         }
     }
 

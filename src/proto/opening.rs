@@ -200,7 +200,7 @@ impl Connection {
             return Ok(());
         }
         self.wake_accept = true;
-        self.watch_session_window(now);
+        self.watch_memory(now);
         Ok(())
     }
 
