@@ -26,8 +26,8 @@ pub(super) enum Phase {
     Open,
     /// `close` was called: what was queued is sent, until the deadline.
     Draining { until: Instant },
-    /// Only a GOAWAY is still to be sent.
-    Ending,
+    /// Only a GOAWAY is still to be sent; given up after the deadline.
+    Ending { until: Instant },
     /// Nothing more happens; every handle knows why.
     Dead,
 }
@@ -69,6 +69,8 @@ pub(crate) struct Connection {
     pub(super) end: Option<SessionError>,
     pub(super) farewell: Option<Farewell>,
     handshake_deadline: Instant,
+    /// When the last turn began.
+    pub(super) turn: Instant,
     /// No `Session` is left: nobody can accept.
     pub(super) unheld: bool,
 
@@ -85,6 +87,8 @@ pub(crate) struct Connection {
     /// When to look again at streams that wait for memory or hold it.
     pub(super) recheck: Option<Instant>,
     pub(super) starved: Vec<Key>,
+    /// When to look at messages that were given memory and may have stopped coming.
+    pub(super) advance_check: Option<Instant>,
     pub(super) stalled_since: Option<Instant>,
     pub(super) credit: SendCredit,
     pub(super) peer: Settings,
@@ -95,8 +99,6 @@ pub(crate) struct Connection {
     pub(super) waiting: VecDeque<Key>,
     /// Permitted, OPEN not yet encoded.
     pub(super) opens: VecDeque<Key>,
-    /// Streams granted by the peer since the start.
-    pub(super) granted: u64,
     /// Streams that the peer may still open.
     pub(super) peer_streams: u32,
     /// Streams to grant to the peer again.
@@ -163,6 +165,7 @@ impl Connection {
             phase: Phase::Hello { preface: false },
             end: None,
             farewell: None,
+            turn: now,
             handshake_deadline: now + config.handshake_timeout(),
             unheld: false,
             registry: Registry::default(),
@@ -175,6 +178,7 @@ impl Connection {
             hungry: false,
             recheck: None,
             starved: Vec::new(),
+            advance_check: None,
             stalled_since: None,
             credit: SendCredit::new(Settings::FLOORS.session_window),
             peer: Settings::FLOORS,
@@ -182,7 +186,6 @@ impl Connection {
             last_peer_id: None,
             waiting: VecDeque::new(),
             opens: VecDeque::new(),
-            granted: u64::from(Settings::FLOORS.streams),
             peer_streams: config.max_streams(),
             grant_owed: 0,
             refusals: VecDeque::new(),
@@ -242,14 +245,18 @@ impl Connection {
                 };
             }
             Phase::Hello { .. } => self.finish_with(SessionError::Closed, codes::NO_ERROR, ""),
-            Phase::Draining { .. } | Phase::Ending | Phase::Dead => {}
+            Phase::Draining { .. } | Phase::Ending { .. } | Phase::Dead => {}
         }
     }
 
-    /// Draining is over when nothing that was queued can still go out.
+    /// Draining is over when nothing is queued any more, also nothing that waits for credit.
     pub(super) fn end_drain_if_idle(&mut self) {
-        let idle = self.schedule.is_empty() && self.opens.is_empty();
-        if matches!(self.phase, Phase::Draining { .. }) && idle {
+        if !matches!(self.phase, Phase::Draining { .. }) {
+            return;
+        }
+        let queues_are_empty =
+            self.schedule.is_empty() && self.opens.is_empty() && self.owing.is_empty();
+        if queues_are_empty && !self.registry.iter_mut().any(|(_, s)| s.has_queued()) {
             self.finish_with(SessionError::Closed, codes::NO_ERROR, "");
         }
     }
@@ -261,7 +268,7 @@ impl Connection {
     }
 
     fn finish_with(&mut self, error: SessionError, code: u32, text: &str) {
-        if matches!(self.phase, Phase::Ending | Phase::Dead) {
+        if matches!(self.phase, Phase::Ending { .. } | Phase::Dead) {
             return;
         }
         if self.may_send() {
@@ -270,7 +277,9 @@ impl Connection {
                 text: text.to_owned(),
             });
             self.end = Some(error);
-            self.phase = Phase::Ending;
+            self.phase = Phase::Ending {
+                until: self.turn + self.config.close_linger(),
+            };
         } else {
             self.terminate(error);
         }
@@ -331,10 +340,14 @@ impl Connection {
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
         let phase = match self.phase {
             Phase::Hello { .. } => Some(self.handshake_deadline),
-            Phase::Draining { until } => Some(until),
-            Phase::Open | Phase::Ending | Phase::Dead => None,
+            Phase::Draining { until } | Phase::Ending { until } => Some(until),
+            Phase::Open => None,
+            Phase::Dead => return None,
         };
-        [phase, self.recheck].into_iter().flatten().min()
+        [phase, self.recheck, self.advance_check]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// Acts on the deadlines that have passed.
@@ -346,14 +359,24 @@ impl Connection {
                 return;
             }
             Phase::Draining { until } if now >= until => {
+                self.turn = now;
                 self.finish_with(SessionError::Closed, codes::NO_ERROR, "");
                 return;
             }
+            Phase::Ending { until } if now >= until => {
+                let error = self.end.clone().unwrap_or(SessionError::Closed);
+                self.terminate(error);
+                return;
+            }
+            Phase::Dead => return,
             _ => {}
         }
         if self.recheck.is_some_and(|at| now >= at) {
             self.recheck = None;
             self.recheck_memory(now);
+        }
+        if self.advance_check.is_some_and(|at| now >= at) {
+            self.check_advances(now);
         }
     }
 

@@ -11,15 +11,16 @@ use super::connection::{Connection, Phase};
 use super::output::Batch;
 use super::registry::Key;
 use super::schedule::QUANTUM_BYTES;
-use super::state::{Event, Sending};
+use super::state::{Event, Receiving, Sending};
 use super::stream::{Opening, Stream, owed, wake};
 use super::window::SendCredit;
+use crate::error::StreamError;
 use crate::frame::{
     CANCEL_FRAME_LEN, HEADER_LEN, MAX_ERROR_DETAILS, MAX_ERROR_MESSAGE, MAX_GOAWAY_DEBUG,
     PING_FRAME_LEN, Scope, StreamId, TOTAL_LEN, WINDOW_FRAME_LEN, codes, cost, data_header,
     encode_total, put_cancel, put_error, put_goaway, put_meta, put_ping, put_window,
 };
-use crate::link::tx_tag;
+use crate::link::{RecvEnd, tx_tag};
 use crate::queue::Payload;
 
 /// Payloads from here on are referenced, shorter ones copied into the batch.
@@ -41,6 +42,10 @@ enum Turn {
     OutOfCredit,
     /// The session's credit is used up.
     SessionOutOfCredit,
+    /// Its ERROR was sent: nothing is received either.
+    Failed {
+        code: u32,
+    },
     /// It has had its share.
     Over,
     BatchFull,
@@ -54,15 +59,16 @@ impl Connection {
             return false;
         }
         self.put_hello(batch);
-        if !matches!(self.phase, Phase::Ending) {
+        if !matches!(self.phase, Phase::Ending { .. }) {
             self.put_session_control(batch, now);
             self.put_stream_control(batch, now);
             if self.put_opens(batch) {
                 self.put_messages(batch);
             }
+            self.drain_if_unused(now);
             self.end_drain_if_idle();
         }
-        if matches!(self.phase, Phase::Ending) {
+        if matches!(self.phase, Phase::Ending { .. }) {
             self.put_farewell(batch);
         }
         batch.seal();
@@ -267,14 +273,25 @@ impl Connection {
             Self::after_turn(&mut self.wakes, key, stream);
             match turn {
                 Turn::Drained | Turn::OutOfCredit => stream.deficit = 0,
+                Turn::Failed { code } => {
+                    stream.deficit = 0;
+                    if stream.state.receiving == Receiving::Ended {
+                        let error = StreamError::Cancelled { code };
+                        stream.lane().end_recv(RecvEnd::Discard(error));
+                        Self::notify(&mut self.wakes, key, stream, wake::RECEIVER);
+                        self.discard_received(key);
+                    }
+                }
                 Turn::Over => {
                     stream.scheduled = true;
                     self.schedule.push(key, stream.urgency);
                 }
                 Turn::BatchFull | Turn::SessionOutOfCredit => {
-                    stream.deficit = (stream.deficit - QUANTUM_BYTES).max(0);
+                    // The rest of its turn comes first in the next batch.
+                    stream.deficit -= QUANTUM_BYTES;
                     stream.scheduled = true;
                     self.schedule.push_front(key, stream.urgency);
+                    self.schedule.prune(&mut self.registry);
                     return;
                 }
             }
@@ -453,7 +470,7 @@ impl Sender<'_> {
         self.frames += 1;
         self.stream.tx.advance();
         self.stream.state.on(Event::SentError);
-        Some(Turn::Drained)
+        Some(Turn::Failed { code })
     }
 }
 
