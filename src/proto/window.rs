@@ -63,6 +63,11 @@ impl RecvWindow {
         self.held
     }
 
+    /// Credit beyond the window that is not yet retired.
+    pub(super) const fn advanced(&self) -> u64 {
+        self.advance
+    }
+
     /// Debits a frame. `Err` is the credit that was left: the peer overran it.
     ///
     /// Returns the part that an advance covers; the session gets it back at once.
@@ -122,9 +127,11 @@ impl RecvWindow {
         let to_session = self.held - covered.min(self.held);
         let to_pool = self.advance;
         self.held = 0;
-        self.stray += self.advance;
+        // What the peer was promised for its message stays promised; it is thrown away on arrival.
+        self.target = self.target.max(self.outstanding);
         self.advance = 0;
         self.unused = 0;
+        self.check();
         (to_session, to_pool)
     }
 
