@@ -265,9 +265,9 @@ impl Connection {
     }
 
     /// The peer broke a rule.
-    pub(super) fn violate(&mut self, error: ProtocolError, now: Instant) {
+    pub(super) fn violate(&mut self, error: ProtocolError) {
         let text = format!("{}: {error}", error.rule());
-        self.finish_with(SessionError::Protocol(error), codes::PROTOCOL, &text, now);
+        self.finish_with(SessionError::Protocol(error), codes::PROTOCOL, &text);
     }
 
     fn finish_with(&mut self, error: SessionError, code: u32, text: &str) {

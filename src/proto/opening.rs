@@ -22,7 +22,7 @@ use crate::sync::Arc;
 impl Connection {
     /// A handle has opened a stream.
     pub(super) fn register_local(&mut self, lane: &Arc<Lane>, now: Instant) {
-        if let Some(reason) = self.link.refusal().filter(|_| !self.admits_late(lane)) {
+        if let Some(reason) = self.refusal() {
             if lane.open_state() == OpenState::Granted {
                 self.link.add_open_credit(1);
             }
@@ -53,10 +53,15 @@ impl Connection {
         }
     }
 
-    /// A stream that was opened before `close`, but seen after it, belongs to what is still sent.
-    fn admits_late(&self, lane: &Lane) -> bool {
-        let draining = matches!(self.phase, Phase::Draining { .. }) && self.peer_farewell.is_none();
-        draining && lane.open_state() == OpenState::Granted
+    /// Why no stream is opened any more. Not the link's reason, which `close` sets at once: what was
+    /// opened before it is still to be sent.
+    fn refusal(&self) -> Option<SessionError> {
+        match self.phase {
+            Phase::Hello { .. } | Phase::Open => self.peer_refusal.clone(),
+            Phase::Draining { .. } | Phase::Ending { .. } | Phase::Dead => {
+                Some(SessionError::Closed)
+            }
+        }
     }
 
     fn grant(&mut self, key: Key) -> bool {

@@ -35,7 +35,7 @@ impl Connection {
         }
         if let Err(error) = self.try_receive(buf, now) {
             buf.clear();
-            self.violate(error, now);
+            self.violate(error);
         }
     }
 

@@ -13,7 +13,7 @@ use super::registry::Key;
 use super::schedule::QUANTUM_BYTES;
 use super::state::{Event, Receiving, Sending};
 use super::stream::{Opening, Stream, owed, wake};
-use super::window::SendCredit;
+use super::window::{SendCredit, report_mark};
 use crate::error::StreamError;
 use crate::frame::{
     CANCEL_FRAME_LEN, HEADER_LEN, MAX_ERROR_DETAILS, MAX_ERROR_MESSAGE, MAX_GOAWAY_DEBUG,
