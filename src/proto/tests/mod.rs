@@ -27,11 +27,15 @@ use crate::frame::Role;
 use crate::handle::{Session, Stream};
 use crate::link::Info;
 
+mod ending;
 mod invariants;
 mod ledger;
+mod memory;
 mod net;
 mod opening;
 mod random;
+mod solo;
+mod turns;
 mod workload;
 mod world;
 
@@ -64,6 +68,14 @@ impl<'a, T> Polled<'a, T> {
     fn poll(&mut self) -> Poll<T> {
         let waker = Waker::from(Arc::clone(&self.bell));
         self.future.as_mut().poll(&mut Context::from_waker(&waker))
+    }
+
+    /// Its value, if it has one now.
+    fn now(mut self) -> Option<T> {
+        match self.poll() {
+            Poll::Ready(value) => Some(value),
+            Poll::Pending => None,
+        }
     }
 
     fn wakes(&self) -> usize {

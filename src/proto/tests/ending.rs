@@ -1,0 +1,284 @@
+//! Ends: of a direction, of a stream, of a session.
+
+use super::solo::{Solo, cancel, data, id, open, window};
+use super::*;
+use crate::error::{SendError, SessionError, StreamError};
+use crate::frame::{Frame, Scope, codes};
+
+#[test]
+fn a_stop_is_answered_by_a_bare_fin_also_inside_a_message() {
+    let mut solo = Solo::new(Role::Dialer, &Config::default());
+    let mut stream = solo.end.session().try_open("").unwrap();
+    now(stream.send(message(60_000))).unwrap();
+    let said = solo.said();
+    assert_eq!(said[1], "DATA 1 16384");
+    assert!(said.iter().all(|line| !line.contains("END")));
+    solo.hear(&cancel(1, 77, true));
+    assert_eq!(solo.said(), ["DATA 1 0 FIN"]);
+    let error = now(stream.send(message(1))).unwrap_err();
+    assert!(matches!(error, SendError::Stopped { code: 77 }));
+    // The other direction goes on.
+    solo.hear(&data(1, b"still", true, false));
+    assert_eq!(now(stream.recv()).unwrap().unwrap(), "still");
+}
+
+#[test]
+fn a_receiver_that_stops_inside_a_message_gets_its_credit_and_memory_back() {
+    let mut pair = Pair::established(&small_config(), &small_config());
+    let (mut sender, receiver) = pair.stream(D);
+    now(sender.send(message(1 << 20))).unwrap();
+    // Built and on its way, with credit beyond the window granted for the rest.
+    for _ in 0..2 {
+        pair.turn(D);
+        pair.turn(A);
+        pair.turn(A);
+    }
+    assert!(pair.ends[A].pool.used() > 256 * 1024, "memory was given");
+    let (answer, receiver) = receiver.split();
+    drop(receiver);
+    pair.drive();
+    assert_eq!(pair.ends[A].pool.used(), 256 * 1024);
+    let error = now(sender.send(message(1))).unwrap_err();
+    assert!(matches!(error, SendError::Stopped { .. }));
+    drop((answer, sender));
+    pair.is_clean();
+}
+
+#[test]
+fn cancels_that_cross_each_other_are_no_violation() {
+    let mut pair = Pair::established(&small_config(), &small_config());
+    for _ in 0..40 {
+        let (mut a, mut b) = pair.stream(D);
+        now(a.send(message(20_000))).unwrap();
+        now(b.send(message(20_000))).unwrap();
+        a.cancel(1);
+        b.cancel(2);
+        pair.drive();
+        assert!(matches!(
+            now(a.recv()),
+            Err(StreamError::Cancelled { code: 1 })
+        ));
+        assert!(matches!(
+            now(b.recv()),
+            Err(StreamError::Cancelled { code: 2 })
+        ));
+    }
+    pair.is_clean();
+}
+
+#[test]
+fn whoever_fails_a_stream_is_told_that_its_other_half_has_ended_too() {
+    let mut pair = Pair::established(&small_config(), &small_config());
+    let (mut a, mut b) = pair.stream(D);
+    let (mut failing, mut half) = {
+        now(a.send_slice(b"before")).unwrap();
+        a.split()
+    };
+    let mut waiting = Polled::new(half.recv());
+    waiting.pending();
+    failing.finish_with_error(9, "no").unwrap();
+    pair.drive();
+    assert_eq!(waiting.wakes(), 1);
+    let end = waiting.ready();
+    assert!(
+        matches!(end, Err(StreamError::Cancelled { code: 9 })),
+        "{end:?}"
+    );
+    assert_eq!(now(b.recv()).unwrap().unwrap(), "before");
+    assert!(matches!(now(b.recv()), Err(StreamError::Failed(f)) if f.code == 9));
+    drop((failing, half, b));
+    pair.is_clean();
+}
+
+#[test]
+fn streams_above_the_last_id_of_a_goaway_were_not_processed_and_those_below_go_on() {
+    let mut solo = Solo::new(Role::Dialer, &Config::default());
+    let session = solo.end.session().clone();
+    let mut streams: Vec<_> = (0..3).map(|_| session.try_open("").unwrap()).collect();
+    solo.said();
+    solo.hear(&Frame::GoAway {
+        last: Some(id(3)),
+        code: codes::SHUTDOWN,
+        debug: "",
+        soon: false,
+    });
+    assert!(session.try_open("").is_err());
+    let error = now(streams[2].recv()).unwrap_err();
+    assert!(matches!(error, StreamError::NotProcessed(_)) && error.is_retryable());
+    for stream in &mut streams[..2] {
+        Polled::new(stream.recv()).pending();
+    }
+    solo.hear(&data(3, b"answer", true, true));
+    assert_eq!(now(streams[1].recv()).unwrap().unwrap(), "answer");
+    assert_eq!(now(streams[1].recv()).unwrap(), None);
+    solo.end.connection.eof();
+    assert!(matches!(
+        now(streams[0].recv()),
+        Err(StreamError::Session(SessionError::PeerClosed { code, .. })) if code == codes::SHUTDOWN
+    ));
+}
+
+#[test]
+fn close_sends_what_was_queued_before_it_and_then_says_goaway() {
+    let mut solo = Solo::new(Role::Dialer, &Config::default());
+    let session = solo.end.session().clone();
+    let mut stream = session.try_open("").unwrap();
+    now(stream.send_slice(b"last words")).unwrap();
+    stream.finish().unwrap();
+    session.close();
+    assert_eq!(
+        solo.said(),
+        ["OPEN 1 0", "DATA 1 10 END FIN", "GOAWAY 0 0xffffff00"]
+    );
+    assert_eq!(solo.end.connection.status(), Status::Closed);
+}
+
+#[test]
+fn close_waits_for_the_credit_that_queued_messages_need() {
+    let mut solo = Solo::new(Role::Dialer, &Config::default());
+    let session = solo.end.session().clone();
+    let mut stream = session.try_open("").unwrap();
+    for _ in 0..3 {
+        now(stream.send_slice(&[1; 16_000])).unwrap();
+    }
+    stream.finish().unwrap();
+    solo.said();
+    session.close();
+    assert!(solo.said().is_empty(), "the third message has no credit");
+    assert_eq!(solo.end.connection.status(), Status::Open);
+    solo.hear(&window(Scope::Stream(id(1)), 64 * 1024));
+    let said = solo.said();
+    assert!(said[0].ends_with("END FIN"), "{said:?}");
+    assert!(said[1].starts_with("GOAWAY"), "{said:?}");
+}
+
+#[test]
+fn a_drain_that_the_peer_does_not_let_end_is_ended_by_the_linger() {
+    let config = config()
+        .close_linger(Duration::from_secs(2))
+        .build()
+        .unwrap();
+    let mut solo = Solo::new(Role::Dialer, &config);
+    let session = solo.end.session().clone();
+    let mut stream = session.try_open("").unwrap();
+    for _ in 0..3 {
+        now(stream.send_slice(&[1; 16_000])).unwrap();
+    }
+    solo.said();
+    session.close();
+    solo.said();
+    solo.elapse(Duration::from_millis(1999));
+    assert!(solo.said().is_empty());
+    solo.elapse(Duration::from_millis(1));
+    assert_eq!(solo.said(), ["GOAWAY 0 0xffffff00"]);
+    let end = now(stream.recv());
+    assert!(matches!(
+        end,
+        Err(StreamError::Session(SessionError::Closed))
+    ));
+}
+
+#[test]
+fn a_last_word_that_the_socket_does_not_take_is_given_up() {
+    let mut solo = Solo::new(Role::Acceptor, &Config::default());
+    let session = solo.end.session().clone();
+    solo.hear(&open(2, b""));
+    // The socket takes nothing, so the driver builds nothing.
+    assert_eq!(session.end().map(|_| ()), None);
+    solo.elapse(Duration::from_secs(2));
+    assert!(matches!(session.end(), Some(SessionError::Protocol(_))));
+    assert_eq!(solo.end.connection.status(), Status::Closed);
+}
+
+#[test]
+fn a_session_without_handles_closes_when_its_last_stream_has_gone() {
+    let mut pair = Pair::established(&small_config(), &small_config());
+    let (a, b) = pair.stream(D);
+    pair.ends[D].session = None;
+    pair.drive();
+    assert!(pair.ends[D].session.is_none() && !pair.ends[D].closed);
+    // It goes by its CANCEL, which leaves after its handles have gone.
+    drop(a);
+    pair.drive();
+    assert!(pair.ends[D].closed);
+    drop(b);
+}
+
+#[test]
+fn a_stream_opened_just_before_the_last_handle_went_is_served() {
+    let mut pair = Pair::established(&small_config(), &small_config());
+    let session = pair.ends[D].session.take().unwrap();
+    let mut stream = now(session.open("")).unwrap();
+    now(stream.send_slice(b"hello")).unwrap();
+    drop(session);
+    pair.drive();
+    let mut accepted = now(pair.ends[A].session().accept()).unwrap();
+    assert_eq!(now(accepted.recv()).unwrap().unwrap(), "hello");
+    drop(stream);
+    pair.drive();
+    assert!(pair.ends.iter().all(|end| end.closed));
+}
+
+#[test]
+fn callers_of_ping_share_the_one_under_way() {
+    let mut solo = Solo::new(Role::Dialer, &Config::default());
+    let session = solo.end.session().clone();
+    let mut first = Polled::new(session.ping());
+    let mut second = Polled::new(session.ping());
+    first.pending();
+    second.pending();
+    assert_eq!(solo.said(), ["PING"]);
+    assert!(solo.said().is_empty());
+    let opaque = solo.end.connection.ping.in_flight.unwrap().0;
+    solo.elapse(Duration::from_millis(3));
+    solo.hear(&Frame::Ping { opaque, ack: true });
+    assert_eq!((first.wakes(), second.wakes()), (1, 1));
+    assert_eq!(first.ready().unwrap(), Duration::from_millis(3));
+    assert_eq!(second.ready().unwrap(), Duration::from_millis(3));
+}
+
+#[test]
+fn what_is_asked_of_a_session_that_has_ended_keeps_no_driver_awake() {
+    let mut solo = Solo::new(Role::Dialer, &Config::default());
+    let session = solo.end.session().clone();
+    let stream = session.try_open("").unwrap();
+    solo.said();
+    solo.end.connection.eof();
+    let _ = Polled::new(session.ping()).poll();
+    session.close();
+    drop(stream);
+    solo.end.connection.take_work(solo.now);
+    assert!(!solo.end.connection.link().has_work());
+    assert_eq!(solo.end.connection.next_deadline(), None);
+}
+
+#[test]
+fn frames_after_the_end_of_a_stream_are_discarded_and_their_credit_returned() {
+    let mut solo = Solo::new(Role::Acceptor, &Config::default());
+    let session = solo.end.session().clone();
+    solo.hear(&open(1, b""));
+    drop(now(session.accept()).unwrap());
+    assert_eq!(solo.said(), ["CANCEL 1 0xffffff03"]);
+    let chunk = [0; 16_000];
+    for _ in 0..100 {
+        solo.hear(&data(1, &chunk, true, false));
+        solo.said();
+    }
+    solo.hear(&window(Scope::Stream(id(1)), 1));
+    solo.hear(&cancel(1, 0, true));
+    assert!(session.end().is_none());
+    invariants::at_rest(&mut solo.end);
+}
+
+#[test]
+fn data_after_fin_ends_the_session() {
+    let mut solo = Solo::new(Role::Acceptor, &Config::default());
+    let session = solo.end.session().clone();
+    solo.hear(&open(1, b""));
+    let _stream = now(session.accept()).unwrap();
+    solo.hear(&data(1, b"", false, true));
+    solo.hear(&data(1, b"more", true, false));
+    solo.said();
+    let end = session.end().unwrap();
+    assert!(end.to_string().contains("after its end"), "{end}");
+}

@@ -1,0 +1,267 @@
+//! Credit and memory: grants, messages larger than their window, streams that stall.
+
+use super::solo::{Solo, data, open};
+use super::*;
+use crate::error::{Limit, StreamError};
+
+const KIB: usize = 1024;
+
+fn pools(sender: u64, receiver: u64) -> [Arc<Pool>; 2] {
+    [Pool::new(sender), Pool::new(receiver)]
+}
+
+/// A pair in which the accepting side has so much memory beyond its floor.
+fn pair_with(receiver: u64, config: &Config) -> Pair {
+    let pools = pools(1 << 30, receiver);
+    let mut pair = Pair::with(config, config, &pools, &Weather::FAIR, 0);
+    pair.drive();
+    pair
+}
+
+fn total(streams: &mut [Stream]) -> usize {
+    let mut sum = 0;
+    for stream in streams {
+        while let Some(message) = stream.try_recv() {
+            sum += message.len();
+        }
+    }
+    sum
+}
+
+#[test]
+fn a_message_many_times_its_window_is_admitted_by_an_advance() {
+    let mut pair = Pair::established(&small_config(), &small_config());
+    let (mut sender, mut receiver) = pair.stream(D);
+    let sent = message(3 << 20);
+    now(sender.send(sent.clone())).unwrap();
+    sender.finish().unwrap();
+    pair.drive();
+    assert_eq!(now(receiver.recv()).unwrap().unwrap(), sent);
+    assert_eq!(now(receiver.recv()).unwrap(), None);
+    drop((sender, receiver));
+    pair.is_clean();
+    assert_eq!(pair.ends[A].pool.used(), 256 * 1024, "the session's own");
+}
+
+#[test]
+fn a_message_that_finds_no_memory_ends_its_stream_and_no_other() {
+    let mut pair = pair_with(256 * 1024, &small_config());
+    let (mut large, mut receiver) = pair.stream(D);
+    let (mut small, mut other) = pair.stream(D);
+    now(large.send(message(1 << 20))).unwrap();
+    pair.elapse(Duration::from_secs(9));
+    Polled::new(receiver.recv()).pending();
+    pair.elapse(Duration::from_secs(2));
+    assert!(matches!(
+        now(receiver.recv()),
+        Err(StreamError::LimitExceeded {
+            limit: Limit::MessageMemory,
+            ..
+        })
+    ));
+    assert!(matches!(
+        now(large.recv()),
+        Err(StreamError::Cancelled { code }) if code == crate::codes::LIMIT_EXCEEDED
+    ));
+    now(small.send(message(10_000))).unwrap();
+    pair.drive();
+    assert_eq!(now(other.recv()).unwrap().unwrap().len(), 10_000);
+    drop((large, receiver, small, other));
+    pair.is_clean();
+}
+
+#[test]
+fn a_message_that_waits_for_memory_goes_on_when_there_is_some() {
+    let mut pair = pair_with(256 * 1024 + 600 * 1024, &small_config());
+    let (mut first, mut first_receiver) = pair.stream(D);
+    let (mut second, mut second_receiver) = pair.stream(D);
+    now(first.send(message(500 * KIB))).unwrap();
+    pair.elapse(Duration::from_secs(1));
+    now(second.send(message(500 * KIB))).unwrap();
+    pair.elapse(Duration::from_secs(5));
+    Polled::new(second_receiver.recv()).pending();
+    assert_eq!(
+        now(first_receiver.recv()).unwrap().unwrap().len(),
+        500 * KIB
+    );
+    pair.elapse(Duration::from_secs(1));
+    assert_eq!(
+        now(second_receiver.recv()).unwrap().unwrap().len(),
+        500 * KIB
+    );
+    let queues = pair.ends[A].connection.queue_lengths();
+    assert!(queues.iter().all(|len| *len < 4), "{queues:?}");
+    drop((first, first_receiver, second, second_receiver));
+    pair.is_clean();
+}
+
+#[test]
+fn a_message_that_fits_its_window_waits_for_a_slow_consumer_as_long_as_it_takes() {
+    // No memory beyond the floor: the fourth message is cut where the window ends.
+    let mut pair = pair_with(0, &small_config());
+    let (mut sender, mut receiver) = pair.stream(D);
+    for _ in 0..4 {
+        now(sender.send(message(10_000))).unwrap();
+    }
+    pair.elapse(Duration::from_secs(60));
+    for _ in 0..4 {
+        assert_eq!(now(receiver.recv()).unwrap().unwrap().len(), 10_000);
+        pair.elapse(Duration::from_secs(60));
+    }
+    drop((sender, receiver));
+    pair.is_clean();
+}
+
+#[test]
+fn memory_given_for_a_message_whose_next_piece_does_not_come_is_taken_back() {
+    let mut solo = Solo::new(Role::Acceptor, &small_config());
+    let session = solo.end.session().clone();
+    let mut first = vec![0; 16_000];
+    first[..4].copy_from_slice(&(1_u32 << 20).to_le_bytes());
+    let mut streams = Vec::new();
+    for n in 0..3 {
+        solo.hear(&open(2 * n + 1, b""));
+        streams.push(now(session.accept()).unwrap());
+        solo.hear(&data(2 * n + 1, &first, false, false));
+    }
+    solo.said();
+    assert!(solo.end.pool.used() > 3 << 20);
+    solo.elapse(Duration::from_secs(9));
+    // One of them goes on.
+    solo.hear(&data(1, &[0; 1000], false, false));
+    solo.elapse(Duration::from_millis(1100));
+    assert!(solo.end.pool.used() < 2 << 20);
+    Polled::new(streams[0].recv()).pending();
+    for stream in &mut streams[1..] {
+        let end = now(stream.recv());
+        assert!(
+            matches!(end, Err(StreamError::LimitExceeded { .. })),
+            "{end:?}"
+        );
+    }
+    solo.elapse(Duration::from_secs(9));
+    assert!(now(streams[0].recv()).is_err());
+    assert_eq!(solo.end.pool.used(), 256 * 1024);
+}
+
+#[test]
+fn a_message_in_needlessly_small_pieces_meets_a_limit() {
+    let mut solo = Solo::new(Role::Acceptor, &small_config());
+    let session = solo.end.session().clone();
+    solo.hear(&open(1, b""));
+    let mut stream = now(session.accept()).unwrap();
+    solo.hear(&data(1, &[0, 0, 2, 0, 1], false, false));
+    for _ in 0..2000 {
+        solo.hear(&data(1, &[0], false, false));
+        solo.said();
+        if session.stats().limits_tripped > 0 {
+            break;
+        }
+    }
+    let end = now(stream.recv());
+    assert!(
+        matches!(end, Err(StreamError::LimitExceeded { .. })),
+        "{end:?}"
+    );
+    assert!(session.end().is_none());
+}
+
+#[test]
+fn credit_of_a_stream_returns_as_its_messages_are_consumed() {
+    let mut solo = Solo::new(Role::Acceptor, &Config::default());
+    let session = solo.end.session().clone();
+    solo.hear(&open(1, b""));
+    let mut stream = now(session.accept()).unwrap();
+    for _ in 0..3 {
+        solo.hear(&data(1, &[0; 16_000], true, false));
+    }
+    assert!(solo.said().is_empty());
+    now(stream.recv()).unwrap().unwrap();
+    assert!(solo.said().is_empty(), "a quarter is not worth a frame yet");
+    now(stream.recv()).unwrap().unwrap();
+    // The handle reports at half a window, 32 768.
+    assert!(solo.said().is_empty());
+    now(stream.recv()).unwrap().unwrap();
+    assert_eq!(solo.said(), ["WINDOW 1 48768"]);
+}
+
+#[test]
+fn whatever_the_windows_size_a_consumer_that_took_all_lets_the_sender_go_on() {
+    for stream_window in (32 * 1024..32 * 1024 + 600).step_by(7) {
+        let config = config().stream_window(stream_window).build().unwrap();
+        let mut pair = Pair::established(&config, &config);
+        let (mut sender, mut receiver) = pair.stream(D);
+        // Half a window less one byte, twice: the worst moment for both marks.
+        let half = stream_window as usize / 2;
+        for len in [half - 256, half - 257, 5000, half - 300, 1000, 16_000] {
+            now(sender.send(message(len))).unwrap();
+            pair.elapse(Duration::from_millis(50));
+            assert_eq!(now(receiver.recv()).unwrap().unwrap().len(), len);
+        }
+        drop((sender, receiver));
+        pair.is_clean();
+    }
+}
+
+#[test]
+fn stalled_streams_do_not_stop_the_others_while_the_window_can_be_raised() {
+    let config = config().max_streams(128).build().unwrap();
+    let mut pair = Pair::established(&config, &config);
+    let mut streams: Vec<_> = (0..100).map(|_| pair.stream(D)).collect();
+    for (sender, _) in &mut streams[..64] {
+        while sender.try_send(message(4000)).is_ok() {}
+    }
+    pair.elapse(Duration::from_secs(3));
+    let (mut senders, mut receivers): (Vec<_>, Vec<_>) = streams.into_iter().unzip();
+    for _ in 0..20 {
+        for sender in &mut senders[64..] {
+            now(sender.send(message(8000))).unwrap();
+        }
+        pair.elapse(Duration::from_millis(10));
+        assert_eq!(total(&mut receivers[64..]), 36 * 8000);
+    }
+    assert_eq!(pair.ends[A].session().stats().limits_tripped, 0);
+    assert!(pair.ends[A].connection.window.target() > 1 << 20);
+    drop((senders, receivers));
+    pair.is_clean();
+}
+
+#[test]
+fn where_it_cannot_be_raised_the_stream_that_stalled_longest_ends() {
+    let config = config()
+        .max_streams(128)
+        .session_window_max(1 << 20)
+        .build()
+        .unwrap();
+    let mut pair = Pair::established(&config, &config);
+    let streams: Vec<_> = (0..100).map(|_| pair.stream(D)).collect();
+    let (mut senders, mut receivers): (Vec<_>, Vec<_>) = streams.into_iter().unzip();
+    now(senders[5].send(message(8000))).unwrap();
+    pair.elapse(Duration::from_millis(10));
+    for sender in &mut senders[..64] {
+        while sender.try_send(message(4000)).is_ok() {}
+    }
+    pair.elapse(Duration::from_secs(3));
+    assert!(matches!(
+        now(receivers[5].recv()),
+        Err(StreamError::LimitExceeded {
+            limit: Limit::StalledStream,
+            ..
+        })
+    ));
+    for _ in 0..20 {
+        for sender in &mut senders[64..] {
+            now(sender.send(message(8000))).unwrap();
+        }
+        let mut arrived = 0;
+        for _ in 0..30 {
+            pair.elapse(Duration::from_millis(100));
+            arrived += total(&mut receivers[64..]);
+        }
+        assert_eq!(arrived, 36 * 8000);
+    }
+    let ended = pair.ends[A].session().stats().limits_tripped;
+    assert!((1..64).contains(&ended), "{ended} streams ended");
+    drop((senders, receivers));
+    pair.is_clean();
+}

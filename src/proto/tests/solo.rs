@@ -1,0 +1,170 @@
+//! One connection, and frames written out by the test: what an honest peer would not send, or not
+//! at that time.
+
+use super::*;
+use crate::frame::tests::bytes_of;
+use crate::frame::{Frame, HEADER_LEN, Header, Scope, Settings, StreamId, preface};
+
+pub(super) struct Solo {
+    pub(super) now: Instant,
+    pub(super) end: End,
+}
+
+pub(super) fn id(n: u32) -> StreamId {
+    StreamId::new(n).expect("not 0")
+}
+
+pub(super) fn open(stream: u32, block: &[u8]) -> Frame<'_> {
+    Frame::Open {
+        stream: id(stream),
+        block,
+        fin: false,
+    }
+}
+
+pub(super) fn data(stream: u32, payload: &[u8], end: bool, fin: bool) -> Frame<'_> {
+    Frame::Data {
+        stream: id(stream),
+        payload,
+        end,
+        fin,
+    }
+}
+
+pub(super) fn window(scope: Scope, credit: u32) -> Frame<'static> {
+    Frame::Window {
+        scope,
+        credit: credit.try_into().expect("not 0"),
+    }
+}
+
+pub(super) fn cancel(stream: u32, code: u32, stop: bool) -> Frame<'static> {
+    Frame::Cancel {
+        stream: id(stream),
+        code,
+        stop,
+    }
+}
+
+impl Solo {
+    /// A connection whose peer has said nothing yet.
+    pub(super) fn silent(role: Role, config: &Config) -> Self {
+        let now = Instant::now();
+        let end = End::new(role, config, &Pool::new(1 << 30), now);
+        Self { now, end }
+    }
+
+    /// A connection whose peer has sent these SETTINGS.
+    pub(super) fn with(role: Role, config: &Config, settings: Settings) -> Self {
+        let mut solo = Self::silent(role, config);
+        solo.hello(settings);
+        solo
+    }
+
+    /// A connection whose peer allows no more than it must.
+    pub(super) fn new(role: Role, config: &Config) -> Self {
+        Self::with(role, config, Settings::FLOORS)
+    }
+
+    /// The peer's first words; the answer to them, and the first PING, are answered and forgotten.
+    pub(super) fn hello(&mut self, settings: Settings) {
+        let mut bytes = BytesMut::from(&preface::encode(preface::VERSION)[..]);
+        settings.put(&mut bytes);
+        self.end.connection.receive(&mut bytes, self.now);
+        self.said();
+        let opaque = self.end.connection.ping.in_flight.map(|(opaque, _)| opaque);
+        if let Some(opaque) = opaque {
+            self.hear(&Frame::Ping { opaque, ack: true });
+        }
+    }
+
+    pub(super) fn hear(&mut self, frame: &Frame<'_>) {
+        let mut bytes = bytes_of(frame);
+        self.end.connection.take_work(self.now);
+        self.end.connection.receive(&mut bytes, self.now);
+        assert!(bytes.is_empty(), "whole frames are taken");
+        self.end.connection.deliver_wakes();
+    }
+
+    /// What it sends now, a frame a line.
+    pub(super) fn said(&mut self) -> Vec<String> {
+        let connection = &mut self.end.connection;
+        connection.take_work(self.now);
+        let mut bytes = Vec::new();
+        while connection.transmit(&mut self.end.batch, self.now) {
+            bytes.push(self.end.batch.remaining(usize::MAX).concat());
+            self.end.batch.clear();
+        }
+        connection.deliver_wakes();
+        frames(&bytes.concat())
+    }
+
+    pub(super) fn elapse(&mut self, time: Duration) {
+        let until = self.now + time;
+        while let Some(at) = self
+            .end
+            .connection
+            .next_deadline()
+            .filter(|at| *at <= until)
+        {
+            self.now = self.now.max(at);
+            self.end.connection.on_deadline(self.now);
+        }
+        self.now = until;
+        self.end.connection.deliver_wakes();
+    }
+}
+
+/// Bytes as text, a frame a line.
+pub(super) fn frames(mut bytes: &[u8]) -> Vec<String> {
+    let mut lines = Vec::new();
+    if bytes.starts_with(b"RINGMUX") {
+        bytes = &bytes[preface::PREFACE_LEN..];
+    }
+    while let Some(head) = bytes.first_chunk::<HEADER_LEN>() {
+        let header = Header::decode(*head);
+        let len = HEADER_LEN + header.length as usize;
+        let frame = Frame::parse(header, &bytes[HEADER_LEN..len]).expect("valid");
+        lines.push(line(&frame));
+        bytes = &bytes[len..];
+    }
+    assert!(bytes.is_empty(), "a batch ends with a frame");
+    lines
+}
+
+fn line(frame: &Frame<'_>) -> String {
+    match *frame {
+        Frame::Data {
+            stream,
+            payload,
+            end,
+            fin,
+        } => {
+            let end = if end { " END" } else { "" };
+            let fin = if fin { " FIN" } else { "" };
+            format!("DATA {stream} {}{end}{fin}", payload.len())
+        }
+        Frame::Open { stream, block, .. } => format!("OPEN {stream} {}", block.len()),
+        Frame::Error { stream, code, .. } => format!("ERROR {stream} {code}"),
+        Frame::Cancel {
+            stream,
+            code,
+            stop: false,
+        } => format!("CANCEL {stream} {code:#x}"),
+        Frame::Cancel { stream, code, .. } => format!("STOP {stream} {code:#x}"),
+        Frame::Window { scope, credit } => match scope {
+            Scope::Session => format!("WINDOW session {credit}"),
+            Scope::Streams => format!("WINDOW streams {credit}"),
+            Scope::Stream(id) => format!("WINDOW {id} {credit}"),
+        },
+        Frame::Ping { ack: false, .. } => "PING".to_owned(),
+        Frame::Ping { .. } => "PONG".to_owned(),
+        Frame::GoAway { last, code, .. } => {
+            let last = last.map_or(0, StreamId::get);
+            format!("GOAWAY {last} {code:#x}")
+        }
+        Frame::Settings(_) => "SETTINGS".to_owned(),
+        Frame::Meta { stream, block, .. } => format!("META {stream} {}", block.len()),
+        Frame::Extension(kind) => format!("EXTENSION {kind}"),
+    }
+}

@@ -1,0 +1,166 @@
+//! Whose turn it is, and how much goes into a batch.
+
+use super::solo::{Solo, frames};
+use super::*;
+use crate::frame::Settings;
+use crate::proto::output::{BATCH_BYTES, BATCH_COPY_BYTES, BATCH_PARTS};
+
+/// The peer allows all that it can.
+fn generous() -> Settings {
+    Settings {
+        stream_window: 64 << 20,
+        session_window: 1 << 30,
+        streams: 1000,
+        max_message: 1 << 20,
+        ..Settings::FLOORS
+    }
+}
+
+fn solo() -> Solo {
+    let config = config().send_buffer(16 << 20).build().unwrap();
+    Solo::with(Role::Dialer, &config, generous())
+}
+
+fn streams(solo: &mut Solo, n: usize) -> Vec<Stream> {
+    let session = solo.end.session().clone();
+    let streams = (0..n).map(|_| session.try_open("").unwrap()).collect();
+    solo.said();
+    streams
+}
+
+/// The next batch: how long it is and what is in it.
+fn batch(solo: &mut Solo) -> (usize, Vec<String>) {
+    let end = &mut solo.end;
+    end.connection.take_work(solo.now);
+    if !end.connection.transmit(&mut end.batch, solo.now) {
+        return (0, Vec::new());
+    }
+    assert!(end.batch.remaining(usize::MAX).len() <= BATCH_PARTS);
+    let bytes = end.batch.remaining(usize::MAX).concat();
+    end.batch.clear();
+    (bytes.len(), frames(&bytes))
+}
+
+/// Bytes of DATA by stream id.
+fn shares(lines: &[String]) -> std::collections::BTreeMap<u32, usize> {
+    let mut shares = std::collections::BTreeMap::new();
+    for line in lines {
+        let mut words = line.split(' ').skip(1);
+        let id = words.next().unwrap().parse().unwrap();
+        let len: usize = words.next().unwrap().parse().unwrap();
+        *shares.entry(id).or_default() += len;
+    }
+    shares
+}
+
+#[test]
+fn the_most_urgent_stream_goes_first_and_equals_take_turns() {
+    let mut solo = solo();
+    let mut streams = streams(&mut solo, 3);
+    streams[2].set_urgency(0);
+    for stream in &mut streams {
+        for _ in 0..2 {
+            now(stream.send(message(16_128))).unwrap();
+        }
+    }
+    let (_, lines) = batch(&mut solo);
+    let order: Vec<_> = lines.iter().map(|line| &line[..6]).collect();
+    assert_eq!(
+        order,
+        ["DATA 5", "DATA 5", "DATA 1", "DATA 3", "DATA 1", "DATA 3"]
+    );
+}
+
+#[test]
+fn bulk_streams_get_equal_shares_whatever_the_size_of_their_messages() {
+    for lens in [
+        [16_000, 16_000, 16_000],
+        [6_000, 6_000, 6_000],
+        [4_000, 4_000, 4_000],
+        [1_000, 1_000, 1_000],
+        [100, 100, 100],
+        [100, 4_000, 60_000],
+        [3_000, 200, 900],
+    ] {
+        let mut solo = solo();
+        let mut streams = streams(&mut solo, 3);
+        let mut costs = [0_usize; 3];
+        for _ in 0..60 {
+            for (stream, len) in streams.iter_mut().zip(lens) {
+                let content = message(len);
+                // Enough for its share of a batch, whatever that is.
+                for _ in 0..(512 * 1024 / len).min(700) {
+                    if stream.try_send(content.clone()).is_err() {
+                        break;
+                    }
+                }
+            }
+            let (_, lines) = batch(&mut solo);
+            for (id, share) in shares(&lines) {
+                let index = (id as usize - 1) / 2;
+                let frames = lines
+                    .iter()
+                    .filter(|line| line.starts_with(&format!("DATA {id} ")))
+                    .count();
+                costs[index] += share + 256 * frames;
+            }
+        }
+        let (least, most) = (costs.iter().min().unwrap(), costs.iter().max().unwrap());
+        assert!(most - least < 4 * 16_640, "{lens:?}: {costs:?}");
+    }
+}
+
+#[test]
+fn a_batch_copies_and_holds_no_more_than_its_bounds() {
+    for len in [
+        0,
+        1,
+        100,
+        4000,
+        4095,
+        4096,
+        4097,
+        5000,
+        16_000,
+        100_000,
+        1 << 20,
+    ] {
+        let mut solo = solo();
+        let mut streams = streams(&mut solo, 4);
+        for stream in &mut streams {
+            for _ in 0..2000 {
+                if stream.try_send(message(len)).is_err() {
+                    break;
+                }
+            }
+        }
+        let mut batches = 0;
+        loop {
+            let (bytes, lines) = batch(&mut solo);
+            if lines.is_empty() {
+                break;
+            }
+            batches += 1;
+            let shared = len > 4096;
+            let most = if shared {
+                BATCH_BYTES + 16 * 1024 + 16
+            } else {
+                BATCH_COPY_BYTES
+            };
+            assert!(bytes <= most, "{bytes} bytes of messages of {len}");
+        }
+        assert!(batches > 0);
+    }
+}
+
+#[test]
+fn what_is_queued_while_a_batch_is_written_leaves_in_the_next_one() {
+    let mut solo = solo();
+    let mut streams = streams(&mut solo, 50);
+    for stream in &mut streams {
+        now(stream.send_slice(&[1; 64])).unwrap();
+    }
+    let (_, lines) = batch(&mut solo);
+    assert_eq!(lines.len(), 50);
+    assert_eq!(batch(&mut solo).1.len(), 0);
+}
