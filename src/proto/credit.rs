@@ -61,15 +61,7 @@ impl Connection {
             returnable * 2 >= self.window.target() || (self.hungry && returnable >= SCARCE_STEP);
     }
 
-    /// Called after a frame that is charged was received.
-    pub(super) fn watch_memory(&mut self, now: Instant) {
-        self.watch_session_window(now);
-        if self.window.held() * 4 >= self.window.target() * 3 {
-            self.relieve(now);
-        }
-    }
-
-    /// Is the session running out of window?
+    /// Called after bytes were received: is the session running out of window?
     pub(super) fn watch_session_window(&mut self, now: Instant) {
         self.link.counters.bytes_held.set(self.window.held());
         let (outstanding, target) = (self.window.outstanding(), self.window.target());
@@ -89,6 +81,9 @@ impl Connection {
                 self.account_all(now);
             }
             self.recheck_soon(now);
+        }
+        if self.window.held() * 4 >= target * 3 {
+            self.relieve(now);
         }
     }
 

@@ -200,7 +200,7 @@ impl Connection {
             return Ok(());
         }
         self.wake_accept = true;
-        self.watch_memory(now);
+        self.watch_session_window(now);
         Ok(())
     }
 
