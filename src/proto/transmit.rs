@@ -13,7 +13,7 @@ use super::registry::Key;
 use super::schedule::QUANTUM_BYTES;
 use super::state::{Event, Receiving, Sending};
 use super::stream::{Opening, Stream, owed, wake};
-use super::window::{SendCredit, report_mark};
+use super::window::SendCredit;
 use crate::error::StreamError;
 use crate::frame::{
     CANCEL_FRAME_LEN, HEADER_LEN, MAX_ERROR_DETAILS, MAX_ERROR_MESSAGE, MAX_GOAWAY_DEBUG,
@@ -42,6 +42,10 @@ enum Turn {
     OutOfCredit,
     /// The session's credit is used up.
     SessionOutOfCredit,
+    /// Its ERROR was sent: nothing is received either.
+    Failed {
+        code: u32,
+    },
     /// It has had its share.
     Over,
     BatchFull,
@@ -61,7 +65,8 @@ impl Connection {
             if self.put_opens(batch) {
                 self.put_messages(batch);
             }
-            self.end_drain_if_idle(now);
+            self.drain_if_unused(now);
+            self.end_drain_if_idle();
         }
         if matches!(self.phase, Phase::Ending { .. }) {
             self.put_farewell(batch);
@@ -271,14 +276,25 @@ impl Connection {
             }
             match turn {
                 Turn::Drained | Turn::OutOfCredit => stream.deficit = 0,
+                Turn::Failed { code } => {
+                    stream.deficit = 0;
+                    if stream.state.receiving == Receiving::Ended {
+                        let error = StreamError::Cancelled { code };
+                        stream.lane().end_recv(RecvEnd::Discard(error));
+                        Self::notify(&mut self.wakes, key, stream, wake::RECEIVER);
+                        self.discard_received(key);
+                    }
+                }
                 Turn::Over => {
                     stream.scheduled = true;
                     self.schedule.push(key, stream.urgency);
                 }
                 Turn::BatchFull | Turn::SessionOutOfCredit => {
-                    stream.deficit = (stream.deficit - QUANTUM_BYTES).max(0);
+                    // The rest of its turn comes first in the next batch.
+                    stream.deficit -= QUANTUM_BYTES;
                     stream.scheduled = true;
                     self.schedule.push_front(key, stream.urgency);
+                    self.schedule.prune(&mut self.registry);
                     return;
                 }
             }
@@ -468,7 +484,7 @@ impl Sender<'_> {
         self.frames += 1;
         self.stream.tx.advance();
         self.stream.state.on(Event::SentError);
-        Some(Turn::Drained)
+        Some(Turn::Failed { code })
     }
 }
 

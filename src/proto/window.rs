@@ -32,6 +32,9 @@ pub(super) struct RecvWindow {
     /// Credit granted beyond `target`; of it, `unused` was not received yet.
     advance: u64,
     unused: u64,
+    /// Of `outstanding`, at most this much was an advance when the stream ended: the peer may
+    /// still use it, though nothing is kept of what comes.
+    stray: u64,
 }
 
 impl RecvWindow {
@@ -44,6 +47,7 @@ impl RecvWindow {
             held: 0,
             advance: 0,
             unused: 0,
+            stray: 0,
         }
     }
 
@@ -57,6 +61,11 @@ impl RecvWindow {
 
     pub(super) const fn held(&self) -> u64 {
         self.held
+    }
+
+    /// Credit beyond the window that is not yet retired.
+    pub(super) const fn advanced(&self) -> u64 {
+        self.advance
     }
 
     /// Debits a frame. `Err` is the credit that was left: the peer overran it.
@@ -118,10 +127,11 @@ impl RecvWindow {
         let to_session = self.held - covered.min(self.held);
         let to_pool = self.advance;
         self.held = 0;
+        // What the peer was promised for its message stays promised; it is thrown away on arrival.
+        self.target = self.target.max(self.outstanding);
         self.advance = 0;
         self.unused = 0;
-        // What was granted beyond the window stays granted: the peer may still send it.
-        self.target = self.target.max(self.outstanding);
+        self.check();
         (to_session, to_pool)
     }
 
@@ -139,7 +149,7 @@ impl RecvWindow {
 
     fn check(&self) {
         debug_assert!(
-            self.outstanding + self.held <= self.target + self.advance,
+            self.outstanding + self.held <= self.target + self.advance + self.stray,
             "credit is conserved: {self:?}"
         );
         debug_assert!(self.unused <= self.advance);
@@ -230,15 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sum_of_credit_above_32_bits_is_refused() {
-        let mut credit = SendCredit::new(u32::MAX - 1);
-        assert_eq!(credit.add(1), Some(()));
-        assert_eq!(credit.add(1), None);
-        assert_eq!(credit.payload(), Some(u64::from(u32::MAX) - 256));
-    }
-
-    #[test]
-    fn a_peer_may_use_up_an_advance_after_the_stream_was_given_up() {
+    fn an_advance_may_still_be_used_after_the_stream_has_ended() {
         let mut window = RecvWindow::new(1000);
         window.receive(900).unwrap();
         window.advance(5000);
@@ -246,6 +248,18 @@ mod tests {
         assert_eq!(window.discard(), (900, 5000));
         assert_eq!(window.receive(4000), Ok(0));
         assert_eq!(window.consume(4000), 0);
+        assert_eq!(window.returnable(), 0, "more than the window is out there");
+        window.receive(1100).unwrap();
+        window.consume(1100);
+        assert_eq!(window.give_back(), 1000, "the window, and no more");
+    }
+
+    #[test]
+    fn a_sum_of_credit_above_32_bits_is_refused() {
+        let mut credit = SendCredit::new(u32::MAX - 1);
+        assert_eq!(credit.add(1), Some(()));
+        assert_eq!(credit.add(1), None);
+        assert_eq!(credit.payload(), Some(u64::from(u32::MAX) - 256));
     }
 
     proptest! {
