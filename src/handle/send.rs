@@ -187,7 +187,9 @@ impl SendStream {
     /// Ends the stream with an error of the application, after everything queued before.
     ///
     /// The peer gets [`StreamError::Failed`](crate::StreamError::Failed) on both halves; what it
-    /// still sends is discarded. Text above 1 KiB is cut.
+    /// still sends is discarded, and receiving here ends with
+    /// [`StreamError::Cancelled`](crate::StreamError::Cancelled) after what has arrived. Text above
+    /// 1 KiB is cut.
     ///
     /// # Errors
     /// As [`finish`](Self::finish).

@@ -14,12 +14,15 @@ use crate::sync::Arc;
 impl Connection {
     /// Takes what handles have asked for since the last call.
     pub(crate) fn take_work(&mut self, now: Instant) {
+        self.turn = now;
+        let requests = self.link.take_requests();
         if matches!(self.phase, Phase::Dead) {
+            // What was asked too late is taken all the same, so that it keeps no driver awake.
             return;
         }
-        // Taken first and acted on last: a stream opened before `close`, or before the last handle
-        // was dropped, is on the list by then.
-        let requests = self.link.take_requests();
+        if requests != 0 {
+            self.on_requests(requests, now);
+        }
         let mut activations = 0;
         for lane in self.link.take_ready() {
             activations += 1;
@@ -28,6 +31,7 @@ impl Connection {
         if requests != 0 {
             self.on_requests(requests, now);
         }
+        self.drain_if_unused(now);
         if activations > 0 {
             self.link.counters.activations.add(activations);
         }
@@ -48,12 +52,14 @@ impl Connection {
                     self.refuse_unaccepted(key);
                 }
             }
-            self.drain_if_unused(now);
         }
     }
 
     /// Without a handle and without a stream nobody can ever use the session again.
-    fn drain_if_unused(&mut self, now: Instant) {
+    ///
+    /// To be called when no stream is on its way here: what was opened before the last handle went
+    /// was registered by the [`take_work`](Self::take_work) that saw it go.
+    pub(super) fn drain_if_unused(&mut self, now: Instant) {
         if self.unheld && self.registry.is_empty() {
             self.drain(now);
         }
@@ -94,7 +100,6 @@ impl Connection {
                 stream.dropped = true;
             }
             self.remove_if_done(key);
-            self.drain_if_unused(now);
         }
     }
 

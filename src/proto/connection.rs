@@ -10,7 +10,7 @@ use super::pool::Pool;
 use super::registry::{Key, Registry};
 use super::schedule::Schedule;
 use super::stream::{Opening, Stream, wake};
-use super::window::{RecvWindow, SendCredit};
+use super::window::{RecvWindow, SendCredit, report_mark};
 use crate::config::Config;
 use crate::error::{ProtocolError, SessionError, StreamError};
 use crate::frame::{Role, Settings, StreamId, codes, preface};
@@ -26,7 +26,7 @@ pub(super) enum Phase {
     Open,
     /// `close` was called: what was queued is sent, until the deadline.
     Draining { until: Instant },
-    /// Only a GOAWAY is still to be sent, if the peer takes it before the deadline.
+    /// Only a GOAWAY is still to be sent; given up after the deadline.
     Ending { until: Instant },
     /// Nothing more happens; every handle knows why.
     Dead,
@@ -69,6 +69,8 @@ pub(crate) struct Connection {
     pub(super) end: Option<SessionError>,
     pub(super) farewell: Option<Farewell>,
     handshake_deadline: Instant,
+    /// When the last turn began.
+    pub(super) turn: Instant,
     /// No `Session` is left: nobody can accept.
     pub(super) unheld: bool,
 
@@ -85,6 +87,8 @@ pub(crate) struct Connection {
     /// When to look again at streams that wait for memory or hold it.
     pub(super) recheck: Option<Instant>,
     pub(super) starved: Vec<Key>,
+    /// When to look at messages that were given memory and may have stopped coming.
+    pub(super) advance_check: Option<Instant>,
     pub(super) stalled_since: Option<Instant>,
     pub(super) credit: SendCredit,
     pub(super) peer: Settings,
@@ -95,8 +99,6 @@ pub(crate) struct Connection {
     pub(super) waiting: VecDeque<Key>,
     /// Permitted, OPEN not yet encoded.
     pub(super) opens: VecDeque<Key>,
-    /// Streams granted by the peer since the start.
-    pub(super) granted: u64,
     /// Streams that the peer may still open.
     pub(super) peer_streams: u32,
     /// Streams to grant to the peer again.
@@ -152,7 +154,7 @@ impl Connection {
             peer_max_message: Settings::FLOORS.max_message,
             send_buffer: config.send_buffer(),
             max_pending_opens: config.max_pending_opens(),
-            credit_mark: config.stream_window() / 2,
+            credit_mark: report_mark(u64::from(config.stream_window())),
         };
         let link = SessionLink::new(sizes, info);
         let mut hello = BytesMut::with_capacity(64);
@@ -165,6 +167,7 @@ impl Connection {
             phase: Phase::Hello { preface: false },
             end: None,
             farewell: None,
+            turn: now,
             handshake_deadline: now + config.handshake_timeout(),
             unheld: false,
             registry: Registry::default(),
@@ -177,6 +180,7 @@ impl Connection {
             hungry: false,
             recheck: None,
             starved: Vec::new(),
+            advance_check: None,
             stalled_since: None,
             credit: SendCredit::new(Settings::FLOORS.session_window),
             peer: Settings::FLOORS,
@@ -184,7 +188,6 @@ impl Connection {
             last_peer_id: None,
             waiting: VecDeque::new(),
             opens: VecDeque::new(),
-            granted: u64::from(Settings::FLOORS.streams),
             peer_streams: config.max_streams(),
             grant_owed: 0,
             refusals: VecDeque::new(),
@@ -244,18 +247,20 @@ impl Connection {
                     until: now + self.config.close_linger(),
                 };
             }
-            Phase::Hello { .. } => {
-                self.finish_with(SessionError::Closed, codes::NO_ERROR, "", now);
-            }
+            Phase::Hello { .. } => self.finish_with(SessionError::Closed, codes::NO_ERROR, ""),
             Phase::Draining { .. } | Phase::Ending { .. } | Phase::Dead => {}
         }
     }
 
-    /// Draining is over when nothing that was queued can still go out.
-    pub(super) fn end_drain_if_idle(&mut self, now: Instant) {
-        let idle = self.schedule.is_empty() && self.opens.is_empty();
-        if matches!(self.phase, Phase::Draining { .. }) && idle {
-            self.finish_with(SessionError::Closed, codes::NO_ERROR, "", now);
+    /// Draining is over when nothing is queued any more, also nothing that waits for credit.
+    pub(super) fn end_drain_if_idle(&mut self) {
+        if !matches!(self.phase, Phase::Draining { .. }) {
+            return;
+        }
+        let queues_are_empty =
+            self.schedule.is_empty() && self.opens.is_empty() && self.owing.is_empty();
+        if queues_are_empty && !self.registry.iter_mut().any(|(_, s)| s.has_queued()) {
+            self.finish_with(SessionError::Closed, codes::NO_ERROR, "");
         }
     }
 
@@ -265,7 +270,7 @@ impl Connection {
         self.finish_with(SessionError::Protocol(error), codes::PROTOCOL, &text, now);
     }
 
-    fn finish_with(&mut self, error: SessionError, code: u32, text: &str, now: Instant) {
+    fn finish_with(&mut self, error: SessionError, code: u32, text: &str) {
         if matches!(self.phase, Phase::Ending { .. } | Phase::Dead) {
             return;
         }
@@ -276,7 +281,7 @@ impl Connection {
             });
             self.end = Some(error);
             self.phase = Phase::Ending {
-                until: now + self.config.close_linger(),
+                until: self.turn + self.config.close_linger(),
             };
         } else {
             self.terminate(error);
@@ -339,9 +344,13 @@ impl Connection {
         let phase = match self.phase {
             Phase::Hello { .. } => Some(self.handshake_deadline),
             Phase::Draining { until } | Phase::Ending { until } => Some(until),
-            Phase::Open | Phase::Dead => None,
+            Phase::Open => None,
+            Phase::Dead => return None,
         };
-        [phase, self.recheck].into_iter().flatten().min()
+        [phase, self.recheck, self.advance_check]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// Acts on the deadlines that have passed.
@@ -353,20 +362,24 @@ impl Connection {
                 return;
             }
             Phase::Draining { until } if now >= until => {
-                self.finish_with(SessionError::Closed, codes::NO_ERROR, "", now);
+                self.turn = now;
+                self.finish_with(SessionError::Closed, codes::NO_ERROR, "");
                 return;
             }
             Phase::Ending { until } if now >= until => {
-                // A peer that reads nothing cannot be told.
                 let error = self.end.clone().unwrap_or(SessionError::Closed);
                 self.terminate(error);
                 return;
             }
+            Phase::Dead => return,
             _ => {}
         }
         if self.recheck.is_some_and(|at| now >= at) {
             self.recheck = None;
             self.recheck_memory(now);
+        }
+        if self.advance_check.is_some_and(|at| now >= at) {
+            self.check_advances(now);
         }
     }
 

@@ -7,6 +7,7 @@ use super::connection::Connection;
 use super::registry::Key;
 use super::state::{Event, Receiving};
 use super::stream::{Stream, owed, wake};
+use super::window::report_mark;
 use crate::error::{Limit, StreamError};
 use crate::frame::{FRAME_COST, codes};
 use crate::link::{RecvEnd, SendEnd};
@@ -40,12 +41,16 @@ impl Connection {
         self.return_to_stream(key);
     }
 
-    /// Owes the peer a WINDOW for a stream once half of it has been consumed.
+    /// Owes the peer a WINDOW for a stream once a quarter of it has been consumed.
+    ///
+    /// Handles report when they have consumed half of it. Part of that may have been accounted and
+    /// returned before, and as much again may be consumed before the next report; with less than a
+    /// quarter kept back here, a quarter is always left for the peer.
     fn return_to_stream(&mut self, key: Key) {
         let Some(stream) = self.registry.get_mut(key) else {
             return;
         };
-        let worth_it = stream.window.returnable() * 2 >= stream.window.target();
+        let worth_it = stream.window.returnable() * 4 >= stream.window.target();
         if worth_it && stream.state.receiving == Receiving::Open {
             Self::owe(&mut self.owing, key, stream, owed::WINDOW);
         }
@@ -60,7 +65,15 @@ impl Connection {
             returnable * 2 >= self.window.target() || (self.hungry && returnable >= SCARCE_STEP);
     }
 
-    /// Called after bytes were received: is the session running out of window?
+    /// Called after a frame that is charged was received.
+    pub(super) fn watch_memory(&mut self, now: Instant) {
+        self.watch_session_window(now);
+        if self.window.held() * 4 >= self.window.target() * 3 {
+            self.relieve(now);
+        }
+    }
+
+    /// Is the session running out of window?
     pub(super) fn watch_session_window(&mut self, now: Instant) {
         self.link.counters.bytes_held.set(self.window.held());
         let (outstanding, target) = (self.window.outstanding(), self.window.target());
@@ -81,6 +94,7 @@ impl Connection {
             }
             self.recheck_soon(now);
         }
+        self.relieve(now);
     }
 
     fn account_all(&mut self, now: Instant) {
@@ -104,19 +118,18 @@ impl Connection {
 
     /// Streams wait for memory, or the session is nearly full: look again.
     pub(super) fn recheck_memory(&mut self, now: Instant) {
+        self.watch_session_window(now);
         for key in std::mem::take(&mut self.starved) {
-            self.feed_assembly(key, now);
+            if let Some(stream) = self.registry.get_mut(key) {
+                stream.listed_starved = false;
+                self.feed_assembly(key, now);
+            }
         }
-        if self.hungry {
-            self.account_all(now);
-            self.watch_session_window(now);
-        }
-        self.relieve(now);
     }
 
     /// Three quarters of the session's window are held by streams that do not consume: raise it
     /// from the pool, or end the one that has stalled longest, so that the others go on.
-    pub(super) fn relieve(&mut self, now: Instant) {
+    fn relieve(&mut self, now: Instant) {
         if self.window.held() * 4 < self.window.target() * 3 {
             self.stalled_since = None;
             return;
@@ -134,11 +147,17 @@ impl Connection {
         let stalled = self
             .registry
             .iter_mut()
-            .filter(|(_, s)| s.window.held() > 0 && now.duration_since(s.last_progress) >= STALL)
-            .min_by_key(|(_, s)| s.last_progress)
-            .map(|(key, s)| (key, s.window.held()));
+            .map(|(key, s)| (key, s.window.held() + s.open_charge, s.last_progress))
+            .filter(|(_, held, since)| *held > 0 && now.duration_since(*since) >= STALL)
+            .min_by_key(|(.., since)| *since)
+            .map(|(key, held, _)| (key, held));
         if let Some((key, held)) = stalled {
             self.exceed(key, Limit::StalledStream, held);
+            // A stream that nobody accepts is not dropped by anybody either.
+            if let Some(stream) = self.registry.get_mut(key) {
+                let charge = std::mem::take(&mut stream.open_charge);
+                self.return_to_session(charge);
+            }
         }
     }
 
@@ -171,8 +190,9 @@ impl Connection {
         let rest = u64::from(assembly.total - assembly.received);
         let need = rest + FRAME_COST * rest.div_ceil(max_frame).max(1);
         let total = u64::from(assembly.total);
-        if assembly.cost + need > 2 * total + PIECES_SLACK {
-            return self.exceed(key, Limit::MessageMemory, assembly.cost + need);
+        let whole = assembly.cost + need;
+        if whole > 2 * total + PIECES_SLACK {
+            return self.exceed(key, Limit::MessageMemory, whole);
         }
         let has = stream.window.outstanding();
         if has >= need {
@@ -183,9 +203,15 @@ impl Connection {
         if short == 0 || (waiting <= stream.window.target() && self.pool.take(short)) {
             stream.window.advance(short);
             Self::set_starved(stream, None);
+            if short > 0 {
+                let at = now + self.config.message_timeout();
+                self.advance_check.get_or_insert(at);
+            }
             return Self::owe(&mut self.owing, key, stream, owed::WINDOW);
         }
-        if now.duration_since(assembly.since) >= self.config.message_timeout() {
+        // One that fits into the window waits for the application, not for memory.
+        let fits = whole <= stream.window.target();
+        if !fits && now.duration_since(assembly.since) >= self.config.message_timeout() {
             return self.exceed(key, Limit::MessageMemory, total);
         }
         let since = if assembly.starved {
@@ -194,8 +220,37 @@ impl Connection {
             now
         };
         Self::set_starved(stream, Some(since));
-        self.starved.push(key);
+        if !std::mem::replace(&mut stream.listed_starved, true) {
+            self.starved.push(key);
+        }
         self.recheck_soon(now);
+    }
+
+    /// Memory beyond the window was given for messages whose next piece does not come: it is taken
+    /// back, with the stream.
+    pub(super) fn check_advances(&mut self, now: Instant) {
+        let timeout = self.config.message_timeout();
+        let mut late = None;
+        self.advance_check = None;
+        for (key, stream) in self.registry.iter_mut() {
+            let Some(assembly) = stream.assembly else {
+                continue;
+            };
+            if stream.chunks || stream.window.advanced() == 0 {
+                continue;
+            }
+            let at = assembly.since + timeout;
+            if at > now {
+                let next = self.advance_check.map_or(at, |next| next.min(at));
+                self.advance_check = Some(next);
+            } else if late.replace((key, u64::from(assembly.total))).is_some() {
+                // One at a time: the others at once afterwards.
+                self.advance_check = Some(now);
+            }
+        }
+        if let Some((key, total)) = late {
+            self.exceed(key, Limit::MessageMemory, total);
+        }
     }
 
     /// While a stream is starved its handle reports every release.
@@ -208,9 +263,9 @@ impl Connection {
             let mark = if assembly.starved {
                 0
             } else {
-                stream.window.target() / 2
+                report_mark(stream.window.target())
             };
-            stream.lane().set_credit_mark(mark as u32);
+            stream.lane().set_credit_mark(mark);
         }
         if let (Some(since), Some(assembly)) = (since, &mut stream.assembly) {
             assembly.since = since;
@@ -229,6 +284,8 @@ impl Connection {
             Limit::MessageMemory => RecvEnd::Error(error),
         });
         self.link.counters.limits_tripped.add(1);
+        let charge = std::mem::take(&mut stream.open_charge);
+        self.return_to_session(charge);
         self.cancel_stream(key, codes::LIMIT_EXCEEDED, Event::LocalCancel);
     }
 

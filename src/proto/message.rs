@@ -109,9 +109,6 @@ impl Connection {
             self.feed_assembly(key, now);
         }
         self.watch_session_window(now);
-        if self.window.held() * 4 >= self.window.target() * 3 {
-            self.relieve(now);
-        }
         if fin {
             self.on_fin(id, key, now)
         } else {
@@ -204,8 +201,13 @@ fn add_piece(
             assembly.received += len as u32;
             assembly.cost += cost(len as u32);
             assembly.since = now;
+            let starved = assembly.starved;
             if end {
                 stream.assembly = None;
+                if starved {
+                    let mark = (stream.window.target() / 2) as u32;
+                    stream.lane().set_credit_mark(mark);
+                }
             }
             payload.push(stream, tag, 0);
             Ok(0)

@@ -13,6 +13,7 @@ use super::output::Batch;
 use super::registry::Key;
 use super::state::{Effect, Event};
 use super::stream::{Opening, Stream, wake};
+use super::window::report_mark;
 use crate::error::{ProtocolError, SessionError, StreamError};
 use crate::frame::{HEADER_LEN, StreamId, cost, put_open};
 use crate::link::{Lane, OpenState, RecvEnd};
@@ -21,7 +22,7 @@ use crate::sync::Arc;
 impl Connection {
     /// A handle has opened a stream.
     pub(super) fn register_local(&mut self, lane: &Arc<Lane>, now: Instant) {
-        if let Some(reason) = self.refusal() {
+        if let Some(reason) = self.link.refusal().filter(|_| !self.admits_late(lane)) {
             if lane.open_state() == OpenState::Granted {
                 self.link.add_open_credit(1);
             }
@@ -46,18 +47,16 @@ impl Connection {
             self.grant(key);
         } else {
             self.waiting.push_back(key);
+            // Those that were given up while the peer granted nothing.
+            self.registry
+                .prune(&mut self.waiting, |stream| !stream.state.is_over());
         }
     }
 
-    /// Why no stream is opened any more. Not the link's, which `close` sets at once: what was opened
-    /// before it is still to be sent.
-    fn refusal(&self) -> Option<SessionError> {
-        match self.phase {
-            Phase::Hello { .. } | Phase::Open => self.peer_refusal.clone(),
-            Phase::Draining { .. } | Phase::Ending { .. } | Phase::Dead => {
-                Some(SessionError::Closed)
-            }
-        }
+    /// A stream that was opened before `close`, but seen after it, belongs to what is still sent.
+    fn admits_late(&self, lane: &Lane) -> bool {
+        let draining = matches!(self.phase, Phase::Draining { .. }) && self.peer_farewell.is_none();
+        draining && lane.open_state() == OpenState::Granted
     }
 
     fn grant(&mut self, key: Key) -> bool {
@@ -104,6 +103,8 @@ impl Connection {
                 .payload()
                 .is_some_and(|most| block.len() as u64 <= most);
             if !fits || batch.room() < HEADER_LEN + block.len() {
+                self.registry
+                    .prune(&mut self.opens, |stream| !stream.state.is_over());
                 return false;
             }
             let id = self.next_id;
@@ -153,6 +154,7 @@ impl Connection {
         {
             return Err(ProtocolError::IdNotIncreasing { id, last });
         }
+        self.retire_wrapped_id(id)?;
         let limit = self.config.max_streams();
         self.peer_streams = self
             .peer_streams
@@ -171,7 +173,7 @@ impl Connection {
         let lane = Lane::new(
             Arc::clone(&self.link),
             Bytes::copy_from_slice(block),
-            window / 2,
+            report_mark(u64::from(window)),
         );
         lane.set_id(id.get());
         let stream = Stream::new(
@@ -199,6 +201,21 @@ impl Connection {
             return Ok(());
         }
         self.wake_accept = true;
+        self.watch_session_window(now);
+        Ok(())
+    }
+
+    /// Ids come round again after 2^31 streams. If the one that had this id is over on the wire, and
+    /// only an application holds it still, the id is free; else the peer should have passed over it.
+    fn retire_wrapped_id(&mut self, id: StreamId) -> Result<(), ProtocolError> {
+        let Some(key) = self.registry.find(id) else {
+            return Ok(());
+        };
+        let over = (self.registry.get_mut(key)).is_some_and(|stream| stream.state.is_over());
+        if !over {
+            return Err(ProtocolError::WrongParity { id });
+        }
+        self.registry.unname(key);
         Ok(())
     }
 

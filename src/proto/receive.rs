@@ -195,7 +195,6 @@ impl Connection {
                 .ok_or(overflow(stream.id.map_or(0, StreamId::get), raise))?;
         }
         self.peer = settings;
-        self.granted = u64::from(settings.streams);
         self.phase = Phase::Open;
         self.on_streams_granted(settings.streams - floors.streams);
         self.link.establish(settings.max_message);
@@ -211,7 +210,6 @@ impl Connection {
         match scope {
             Scope::Session => self.credit.add(credit).ok_or(overflow(0)),
             Scope::Streams => {
-                self.granted += u64::from(credit);
                 let in_use = self.registry.len() as u64 + u64::from(self.link.open_credit());
                 if in_use + u64::from(credit) > u64::from(u32::MAX) {
                     return Err(overflow(0));

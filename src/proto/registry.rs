@@ -3,6 +3,8 @@
 //! A [`Key`] is a slot and a generation. Slots are used again, generations are not (until 2^32
 //! streams later), so a key kept in a queue after its stream has gone finds nothing.
 
+use std::collections::VecDeque;
+
 use rustc_hash::FxHashMap;
 use slab::Slab;
 
@@ -43,6 +45,9 @@ pub(super) struct Registry {
     generation: u32,
 }
 
+/// Keys that a queue may hold beyond twice the number of streams.
+const PRUNE_SLACK: usize = 16;
+
 impl Registry {
     pub(super) fn len(&self) -> usize {
         self.entries.len()
@@ -76,6 +81,17 @@ impl Registry {
         self.by_id.insert(id.get(), key);
     }
 
+    /// The stream's id is free for another one; what it owes the peer is owed no more.
+    pub(super) fn unname(&mut self, key: Key) {
+        let Some(stream) = self.get_mut(key) else {
+            return;
+        };
+        stream.owes = 0;
+        if let Some(id) = stream.id {
+            self.by_id.remove(&id.get());
+        }
+    }
+
     #[inline]
     pub(super) fn get_mut(&mut self, key: Key) -> Option<&mut Stream> {
         let entry = self.entries.get_mut(key.slot as usize)?;
@@ -90,10 +106,20 @@ impl Registry {
     pub(super) fn remove(&mut self, key: Key) -> Option<Stream> {
         self.get_mut(key)?;
         let stream = self.entries.remove(key.slot as usize).stream;
-        if let Some(id) = stream.id {
+        if let Some(id) = stream.id
+            && self.find(id) == Some(key)
+        {
             self.by_id.remove(&id.get());
         }
         Some(stream)
+    }
+
+    /// Forgets the keys of streams that have gone or that `keep` does not want, once most of a
+    /// queue can be such keys: the cost is paid for by what was pushed since the last time.
+    pub(super) fn prune(&mut self, queue: &mut VecDeque<Key>, keep: impl Fn(&Stream) -> bool) {
+        if queue.len() > 2 * self.len() + PRUNE_SLACK {
+            queue.retain(|key| self.get_mut(*key).is_some_and(|stream| keep(stream)));
+        }
     }
 
     pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = (Key, &mut Stream)> {

@@ -6,7 +6,7 @@
 
 use std::collections::VecDeque;
 
-use super::registry::Key;
+use super::registry::{Key, Registry};
 use crate::link::Lane;
 
 /// Bytes that a stream may send before the next one of its level has its turn: one default frame.
@@ -34,6 +34,16 @@ impl Schedule {
         let level = usize::from(urgency) % Lane::URGENCIES;
         self.levels[level].push_front(key);
         self.occupied |= 1 << level;
+    }
+
+    /// Forgets streams that have gone, when nothing is popped for lack of credit.
+    pub(super) fn prune(&mut self, registry: &mut Registry) {
+        for (level, queue) in self.levels.iter_mut().enumerate() {
+            registry.prune(queue, |stream| stream.scheduled);
+            if queue.is_empty() {
+                self.occupied &= !(1 << level);
+            }
+        }
     }
 
     /// Takes the stream whose turn it is.

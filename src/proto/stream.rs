@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::state::State;
+use super::state::{Sending, State};
 use super::window::{RecvWindow, SendCredit};
 use crate::frame::StreamId;
 use crate::link::{Lane, RxRing, TxRing};
@@ -79,6 +79,8 @@ pub(super) struct Stream {
     /// Of the weight that the application consumed, what was accounted.
     pub(super) consumed: u64,
     pub(super) assembly: Option<Assembly>,
+    /// The stream is in `Connection::starved`.
+    pub(super) listed_starved: bool,
     /// The receiver takes pieces as they come.
     pub(super) chunks: bool,
     /// The receiving direction is over and what it held was given back.
@@ -127,6 +129,7 @@ impl Stream {
             window: RecvWindow::new(window),
             consumed: 0,
             assembly: None,
+            listed_starved: false,
             chunks: false,
             discarded: false,
             metas: 0,
@@ -143,6 +146,11 @@ impl Stream {
     #[inline]
     pub(super) fn lane(&self) -> &Arc<Lane> {
         &self.tx.owner().0
+    }
+
+    /// Something is still to be sent, at the latest when there is credit for it.
+    pub(super) fn has_queued(&mut self) -> bool {
+        self.opening == Opening::Done && self.state.sending == Sending::Open && !self.tx.is_empty()
     }
 
     /// Nobody needs the stream any more: not the peer, not the application, not the wire.

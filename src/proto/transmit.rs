@@ -11,15 +11,16 @@ use super::connection::{Connection, Phase};
 use super::output::Batch;
 use super::registry::Key;
 use super::schedule::QUANTUM_BYTES;
-use super::state::{Event, Sending};
+use super::state::{Event, Receiving, Sending};
 use super::stream::{Opening, Stream, owed, wake};
 use super::window::SendCredit;
+use crate::error::StreamError;
 use crate::frame::{
     CANCEL_FRAME_LEN, HEADER_LEN, MAX_ERROR_DETAILS, MAX_ERROR_MESSAGE, MAX_GOAWAY_DEBUG,
     PING_FRAME_LEN, Scope, StreamId, TOTAL_LEN, WINDOW_FRAME_LEN, codes, cost, data_header,
     encode_total, put_cancel, put_error, put_goaway, put_meta, put_ping, put_window,
 };
-use crate::link::tx_tag;
+use crate::link::{RecvEnd, tx_tag};
 use crate::queue::Payload;
 
 /// Payloads from here on are referenced, shorter ones copied into the batch.
@@ -41,6 +42,10 @@ enum Turn {
     OutOfCredit,
     /// The session's credit is used up.
     SessionOutOfCredit,
+    /// Its ERROR was sent: nothing is received either.
+    Failed {
+        code: u32,
+    },
     /// It has had its share.
     Over,
     BatchFull,
@@ -60,7 +65,8 @@ impl Connection {
             if self.put_opens(batch) {
                 self.put_messages(batch);
             }
-            self.end_drain_if_idle(now);
+            self.drain_if_unused(now);
+            self.end_drain_if_idle();
         }
         if matches!(self.phase, Phase::Ending { .. }) {
             self.put_farewell(batch);
@@ -191,7 +197,7 @@ impl Connection {
             if !stream.assembly.is_some_and(|assembly| assembly.starved) {
                 stream
                     .lane()
-                    .set_credit_mark((stream.window.target() / 2) as u32);
+                    .set_credit_mark(report_mark(stream.window.target()));
             }
         }
         stream.last_return = now;
@@ -265,20 +271,45 @@ impl Connection {
             self.link.counters.frames_sent.add(frames);
             self.link.counters.messages_sent.add(messages);
             Self::after_turn(&mut self.wakes, key, stream);
+            if stream.state.receiving == Receiving::Ended {
+                Self::end_receiving(&mut self.wakes, key, stream);
+            }
             match turn {
                 Turn::Drained | Turn::OutOfCredit => stream.deficit = 0,
+                Turn::Failed { code } => {
+                    stream.deficit = 0;
+                    if stream.state.receiving == Receiving::Ended {
+                        let error = StreamError::Cancelled { code };
+                        stream.lane().end_recv(RecvEnd::Discard(error));
+                        Self::notify(&mut self.wakes, key, stream, wake::RECEIVER);
+                        self.discard_received(key);
+                    }
+                }
                 Turn::Over => {
                     stream.scheduled = true;
                     self.schedule.push(key, stream.urgency);
                 }
                 Turn::BatchFull | Turn::SessionOutOfCredit => {
-                    stream.deficit = (stream.deficit - QUANTUM_BYTES).max(0);
+                    // The rest of its turn comes first in the next batch.
+                    stream.deficit -= QUANTUM_BYTES;
                     stream.scheduled = true;
                     self.schedule.push_front(key, stream.urgency);
+                    self.schedule.prune(&mut self.registry);
                     return;
                 }
             }
             self.remove_if_done(key);
+        }
+    }
+
+    /// Whoever has failed a stream gets what has arrived, and nothing more.
+    fn end_receiving(wakes: &mut Vec<Key>, key: Key, stream: &mut Stream) {
+        if stream.lane().recv_end().is_none() {
+            let code = codes::CANCELLED;
+            stream
+                .lane()
+                .end_recv(RecvEnd::Error(StreamError::Cancelled { code }));
+            Self::notify(wakes, key, stream, wake::RECEIVER);
         }
     }
 
@@ -453,7 +484,7 @@ impl Sender<'_> {
         self.frames += 1;
         self.stream.tx.advance();
         self.stream.state.on(Event::SentError);
-        Some(Turn::Drained)
+        Some(Turn::Failed { code })
     }
 }
 

@@ -15,6 +15,14 @@
 
 use crate::frame::FRAME_COST;
 
+/// Consumed bytes of a stream's window that its handle reports to the engine together.
+///
+/// Together with the half that a WINDOW frame waits for it must leave the sender something: two halves
+/// could hold a whole window back between them.
+pub(super) const fn report_mark(window: u64) -> u32 {
+    (window / 4) as u32
+}
+
 /// What the peer may send and we must be able to hold.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct RecvWindow {
@@ -24,6 +32,9 @@ pub(super) struct RecvWindow {
     /// Credit granted beyond `target`; of it, `unused` was not received yet.
     advance: u64,
     unused: u64,
+    /// Of `outstanding`, at most this much was an advance when the stream ended: the peer may
+    /// still use it, though nothing is kept of what comes.
+    stray: u64,
 }
 
 impl RecvWindow {
@@ -36,6 +47,7 @@ impl RecvWindow {
             held: 0,
             advance: 0,
             unused: 0,
+            stray: 0,
         }
     }
 
@@ -49,6 +61,11 @@ impl RecvWindow {
 
     pub(super) const fn held(&self) -> u64 {
         self.held
+    }
+
+    /// Credit beyond the window that is not yet retired.
+    pub(super) const fn advanced(&self) -> u64 {
+        self.advance
     }
 
     /// Debits a frame. `Err` is the credit that was left: the peer overran it.
@@ -110,8 +127,11 @@ impl RecvWindow {
         let to_session = self.held - covered.min(self.held);
         let to_pool = self.advance;
         self.held = 0;
+        // What the peer was promised for its message stays promised; it is thrown away on arrival.
+        self.target = self.target.max(self.outstanding);
         self.advance = 0;
         self.unused = 0;
+        self.check();
         (to_session, to_pool)
     }
 
@@ -129,7 +149,7 @@ impl RecvWindow {
 
     fn check(&self) {
         debug_assert!(
-            self.outstanding + self.held <= self.target + self.advance,
+            self.outstanding + self.held <= self.target + self.advance + self.stray,
             "credit is conserved: {self:?}"
         );
         debug_assert!(self.unused <= self.advance);
@@ -217,6 +237,21 @@ mod tests {
         assert_eq!(window.consume(5500), 5000);
         assert_eq!(window.give_back(), 500);
         assert_eq!(window.discard(), (500, 0));
+    }
+
+    #[test]
+    fn an_advance_may_still_be_used_after_the_stream_has_ended() {
+        let mut window = RecvWindow::new(1000);
+        window.receive(900).unwrap();
+        window.advance(5000);
+        window.give_back();
+        assert_eq!(window.discard(), (900, 5000));
+        assert_eq!(window.receive(4000), Ok(0));
+        assert_eq!(window.consume(4000), 0);
+        assert_eq!(window.returnable(), 0, "more than the window is out there");
+        window.receive(1100).unwrap();
+        window.consume(1100);
+        assert_eq!(window.give_back(), 1000, "the window, and no more");
     }
 
     #[test]

@@ -149,6 +149,6 @@ async fn a_closed_sink_refuses_messages(net: Net) {
         .await
         .unwrap_err();
     assert!(matches!(error, SendError::Finished), "{error}");
-    let (_, mut recv) = theirs.split();
+    let (_answers, mut recv) = theirs.split();
     assert!(recv.next().soon().await.is_none());
 }

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use futures_util::poll;
 use ringmux::Config;
 
-use crate::host::{Net, Soon, eventually, pattern};
+use crate::host::{Net, Soon, eventually, pattern, pause};
 use crate::messages::small_windows;
 use crate::streams::all_streams_end;
 
@@ -49,12 +49,13 @@ async fn a_dropped_recv_loses_no_message(net: Net) {
         let received = loop {
             match once(theirs.recv()).await {
                 Some(received) => break received.unwrap(),
-                None => tokio::task::yield_now().await,
+                None => dropped += 1,
             }
+            pause().await;
         };
         assert_eq!(received, Some(pattern(20, n)));
     }
-    assert_eq!(dropped, 25);
+    assert!(dropped >= 25);
 }
 
 async fn a_dropped_lease_loses_no_message(net: Net) {

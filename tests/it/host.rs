@@ -254,6 +254,12 @@ pub(crate) trait Soon: Future + Sized {
 
 impl<F: Future> Soon for F {}
 
+/// Between two looks at something that nobody signals. Yielding would not do: tokio-uring submits
+/// only when its runtime is idle.
+pub(crate) async fn pause() {
+    tokio::time::sleep(Duration::from_millis(1)).await;
+}
+
 /// Waits for something that nobody signals.
 #[track_caller]
 pub(crate) fn eventually(what: &str, check: impl FnMut() -> bool) -> impl Future<Output = ()> {
@@ -263,7 +269,7 @@ pub(crate) fn eventually(what: &str, check: impl FnMut() -> bool) -> impl Future
     async move {
         let poll = async {
             while !check() {
-                tokio::time::sleep(Duration::from_millis(1)).await;
+                pause().await;
             }
         };
         let in_time = tokio::time::timeout(AWAIT_GUARD, poll).await;

@@ -228,15 +228,15 @@ async fn each_broken_rule_ends_its_session_by_name(net: Net) {
             assert!(raw.until(OPEN).await.is_some(), "{label}");
             raw.say(&bytes).await;
 
+            let (code, text) = raw.goaway().await;
+            raw.finish().await;
             let end = session.closed().soon().await;
             let SessionError::Protocol(error) = end else {
                 panic!("{label}: {end}");
             };
             assert_eq!(error.rule(), rule, "{label}: {error}");
-            let (code, text) = raw.goaway().await;
             assert_eq!(code, codes::PROTOCOL, "{label}");
             assert_eq!(text, format!("{rule}: {error}"), "{label}");
-            raw.finish().await;
             raw.hung_up().await;
         }
         place.is_undisturbed().await;

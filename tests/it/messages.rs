@@ -4,7 +4,7 @@ use bytes::Bytes;
 use ringmux::{Config, SendError, TrySendError};
 use tokio::io::AsyncReadExt;
 
-use crate::host::{Net, Soon, eventually, pattern};
+use crate::host::{Net, Soon, eventually, pattern, pause};
 
 const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;
@@ -62,6 +62,7 @@ async fn every_size_is_received_whole_on_small_windows(net: Net) {
     }
     ours.finish().unwrap();
     assert_eq!(theirs.recv().soon().await.unwrap(), None);
+    drop(theirs);
     eventually("nothing is held", || server.stats().bytes_held == 0).await;
 }
 
@@ -79,6 +80,7 @@ async fn every_size_is_leased_whole_on_small_windows(net: Net) {
     }
     ours.finish().unwrap();
     assert!(theirs.lease().soon().await.unwrap().is_none());
+    drop(theirs);
     eventually("nothing is held", || client.stats().bytes_held == 0).await;
 }
 
@@ -97,6 +99,7 @@ async fn every_size_is_read_as_bytes_on_small_windows(net: Net) {
     assert_eq!(received.len(), expected.len());
     assert!(received == expected);
     drop(sender.soon().await.unwrap());
+    drop(theirs);
     eventually("nothing is held", || server.stats().bytes_held == 0).await;
 }
 
@@ -179,7 +182,7 @@ async fn a_full_queue_gives_the_message_back(net: Net) {
         match ours.try_send(pattern(1000, sent)) {
             Ok(()) => sent += 1,
             Err(TrySendError::Full(message)) if sent * 1256 > 33 * 1024 => break message,
-            Err(TrySendError::Full(_)) => tokio::task::yield_now().await,
+            Err(TrySendError::Full(_)) => pause().await,
             Err(error) => panic!("{error}"),
         }
     };

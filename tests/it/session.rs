@@ -17,6 +17,7 @@ everywhere!(
     both_sides_learn_why_a_session_ended,
     dropping_every_handle_closes_the_session_in_order,
     a_stream_outlives_its_session_handle,
+    a_stream_opened_just_before_the_last_handle_is_dropped_lives_on,
     ping_measures_a_round_trip,
     a_more_urgent_stream_sends_first,
 );
@@ -116,6 +117,7 @@ async fn opens_beyond_the_number_that_may_wait_are_refused(net: Net) {
     drop(streams);
     for open in waiting {
         drop(open.soon().await.unwrap());
+        server.accept().soon().await.unwrap();
     }
     all_streams_end(&client, &server).await;
 }
@@ -314,6 +316,17 @@ async fn a_stream_outlives_its_session_handle(net: Net) {
     assert_eq!(ours.recv().soon().await.unwrap(), None);
 }
 
+async fn a_stream_opened_just_before_the_last_handle_is_dropped_lives_on(net: Net) {
+    let (client, server) = net.pair().await;
+    let mut ours = client.open("").soon().await.unwrap();
+    drop(client);
+    let mut theirs = server.accept().soon().await.unwrap();
+    ours.send("there").soon().await.unwrap();
+    assert_eq!(theirs.recv().soon().await.unwrap().unwrap(), "there");
+    theirs.send("back").soon().await.unwrap();
+    assert_eq!(ours.recv().soon().await.unwrap().unwrap(), "back");
+}
+
 async fn ping_measures_a_round_trip(net: Net) {
     let (client, server) = net.pair().await;
     for session in [&client, &server] {
@@ -373,8 +386,8 @@ async fn a_more_urgent_stream_sends_first(net: Net) {
         assert!(received == pattern(10_000, n as u64));
     }
 
-    // And the other way about, where nothing runs between two lines.
-    if net.host.place == Place::Inline {
+    // And the other way about, where nothing runs between two lines and little fits on the way.
+    if matches!(net.host.wire, Wire::Pipe(_)) {
         for n in 0..messages {
             idle.try_send(pattern(10_000, n as u64)).unwrap();
         }
@@ -414,7 +427,8 @@ async fn counters_count(net: Net) {
     assert_eq!((theirs.opened, theirs.accepted), (0, 10));
     for stats in [ours, theirs] {
         assert_eq!((stats.messages_sent, stats.messages_received), (10, 10));
-        assert!(stats.frames_sent >= 20 && stats.frames_received >= 20);
+        // A message and its FIN may share a frame.
+        assert!(stats.frames_sent >= 10 && stats.frames_received >= 10);
         assert!(stats.bytes_sent > 1000 && stats.bytes_received > 1000);
         assert!(stats.batches > 0 && stats.turns >= stats.batches);
         assert_eq!(

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use ringmux::{OpenError, SendError, Session, Stream, StreamError, codes};
 
-use crate::host::{Net, Soon, echo, eventually, pattern, round_trip};
+use crate::host::{Net, Soon, echo, eventually, pattern, pause, round_trip};
 
 everywhere!(
     either_side_opens_and_every_message_comes_back_in_order,
@@ -101,10 +101,17 @@ async fn an_error_arrives_after_every_message_before_it(net: Net) {
         matches!(error, SendError::Stream(StreamError::Failed(_))),
         "{error}"
     );
-    drop(ours);
     // Whoever failed a stream has given up on its other direction as well.
-    let end = recv.recv().soon().await;
-    assert!(!matches!(end, Ok(Some(_))), "{end:?}");
+    let error = recv.recv().soon().await.unwrap_err();
+    assert!(
+        matches!(
+            error,
+            StreamError::Cancelled {
+                code: codes::CANCELLED
+            }
+        ),
+        "{error}"
+    );
 }
 
 async fn a_cancel_ends_both_directions_and_nothing_else(net: Net) {
@@ -340,7 +347,7 @@ async fn send_until_error(stream: &mut Stream) -> SendError {
         if let Err(error) = stream.send("x").soon().await {
             return error;
         }
-        tokio::task::yield_now().await;
+        pause().await;
     }
 }
 

@@ -72,16 +72,16 @@ pub(super) fn check(pair: &mut Pair) {
     for end in &mut pair.ends {
         books_of_one_side_balance(end);
     }
+    if !pair.ends.iter().all(|end| end.connection.is_established()) {
+        return;
+    }
     let flights = [InFlight::of(&pair.ends[D]), InFlight::of(&pair.ends[A])];
     for (from, to) in [(D, A), (A, D)] {
         let [sender, receiver] = pair
             .ends
             .get_disjoint_mut([from, to])
             .expect("two different sides");
-        let alive = |end: &End| end.connection.is_established();
-        if alive(sender) && alive(receiver) {
-            credit_is_conserved(sender, receiver, &flights[from], &flights[to]);
-        }
+        credit_is_conserved(sender, receiver, &flights[from], &flights[to]);
     }
 }
 

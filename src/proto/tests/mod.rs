@@ -28,8 +28,12 @@ use crate::handle::{Session, Stream};
 use crate::link::Info;
 
 mod invariants;
+mod ledger;
 mod net;
 mod opening;
+mod random;
+mod workload;
+mod world;
 
 use net::{Cut, Pipe, Read, Rng, Weather};
 
@@ -95,6 +99,10 @@ struct End {
     batch: Batch,
     writing: bool,
     recv: BytesMut,
+    /// Its driver has not found yet that nothing moves.
+    awake: bool,
+    /// The socket has said that nothing more comes.
+    read_all: bool,
     /// The last word was written; the socket is shut down.
     closed: bool,
     /// Bytes built by this side and not yet taken by the peer's connection, from a frame's beginning.
@@ -116,6 +124,8 @@ impl End {
             batch: Batch::new(),
             writing: false,
             recv: BytesMut::new(),
+            awake: true,
+            read_all: false,
             closed: false,
             unprocessed: BytesMut::new(),
         }
@@ -126,10 +136,30 @@ impl End {
         self.session.as_ref().expect("the handle was not dropped")
     }
 
+    /// What to know about a side that does not go on.
+    fn dump(&self) -> String {
+        let c = &self.connection;
+        format!(
+            "{:?} end {:?}, window {:?}, owed {}, hungry {}, credit {:?}, queues {:?}, writing {}, deadline {:?}, open credit {}, peer streams {}+{}",
+            c.phase,
+            c.link.end(),
+            c.window,
+            c.window_owed,
+            c.hungry,
+            c.credit,
+            c.queue_lengths(),
+            self.writing,
+            c.next_deadline(),
+            c.link.open_credit(),
+            c.peer_streams,
+            c.grant_owed,
+        )
+    }
+
     fn build(&mut self, now: Instant) {
         self.writing = self.connection.transmit(&mut self.batch, now);
         if self.writing {
-            assert!(self.batch.len() > 0, "a batch that is sent has bytes");
+            assert!(!self.batch.is_empty(), "a batch that is sent has bytes");
             for slice in self.batch.remaining(usize::MAX) {
                 self.unprocessed.extend_from_slice(slice);
             }
@@ -217,6 +247,9 @@ impl Pair {
     /// Reads at most once; true if anything came.
     fn read(&mut self, side: usize) -> bool {
         let (end, pipe) = (&mut self.ends[side], &mut self.pipes[1 - side]);
+        if end.read_all {
+            return false;
+        }
         let room = end
             .connection
             .recv_capacity()
@@ -231,19 +264,27 @@ impl Pair {
                 let peer = &mut self.ends[1 - side].unprocessed;
                 let _ = peer.split_to(taken.min(peer.len()));
             }
-            Read::End(Cut::Eof) => end.connection.eof(),
-            Read::End(Cut::Error) => end
-                .connection
-                .io_failed(std::io::ErrorKind::ConnectionReset.into()),
+            Read::End(cut) => {
+                end.read_all = true;
+                match cut {
+                    Cut::Eof => end.connection.eof(),
+                    Cut::Error => end
+                        .connection
+                        .io_failed(std::io::ErrorKind::ConnectionReset.into()),
+                }
+            }
         }
         true
     }
 
     /// What a driver does once; true if anything moved.
     fn turn(&mut self, side: usize) -> bool {
-        if self.ends[side].closed {
-            return false;
-        }
+        let moved = !self.ends[side].closed && self.turn_once(side);
+        self.ends[side].awake = moved;
+        moved
+    }
+
+    fn turn_once(&mut self, side: usize) -> bool {
         let now = self.now;
         self.ends[side].connection.take_work(now);
         let mut moved = self.read(side);
@@ -257,6 +298,7 @@ impl Pair {
         if end.connection.status() == Status::Closed && !end.writing {
             end.closed = true;
             pipe.shut();
+            self.pipes[1 - side].sink();
             end.connection.finish();
             moved = true;
         }
@@ -265,15 +307,21 @@ impl Pair {
 
     /// A side's driver is polled: turns until nothing moves.
     fn run(&mut self, side: usize) {
-        while self.turn(side) {}
+        let mut turns = 0;
+        while self.turn(side) {
+            turns += 1;
+            let end = &self.ends[side];
+            assert!(turns < 100_000, "{side} turns for ever: {}", end.dump());
+        }
     }
 
     /// Whether something would wake a side's driver.
     fn has_cause(&self, side: usize) -> bool {
         let end = &self.ends[side];
         !end.closed
-            && (end.connection.link().has_work()
-                || self.pipes[1 - side].is_readable(self.now)
+            && (end.awake
+                || end.connection.link().has_work()
+                || (!end.read_all && self.pipes[1 - side].is_readable(self.now))
                 || (end.writing && self.pipes[side].has_room())
                 || (end.connection.next_deadline()).is_some_and(|at| at <= self.now))
     }

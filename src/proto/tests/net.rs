@@ -100,6 +100,8 @@ pub(super) struct Pipe {
     /// After this many bytes the direction ends like this.
     pub(super) cut: Option<(u64, Cut)>,
     closed: Option<Cut>,
+    /// Nobody reads any more: what is written is taken and lost.
+    sunk: bool,
 }
 
 impl Pipe {
@@ -113,6 +115,7 @@ impl Pipe {
             last: now,
             cut: None,
             closed: None,
+            sunk: false,
         }
     }
 
@@ -136,6 +139,9 @@ impl Pipe {
     pub(super) fn write(&mut self, bytes: &[u8], now: Instant) -> Result<Option<usize>, ()> {
         if self.closed.is_some() {
             return Err(());
+        }
+        if self.sunk {
+            return Ok(Some(bytes.len()));
         }
         let room = self.weather.capacity.saturating_sub(self.queued);
         if room == 0 {
@@ -161,6 +167,13 @@ impl Pipe {
             self.chunks.push_back((self.last, chunk));
         }
         Ok(Some(n))
+    }
+
+    /// The reader waits for the end only, and then goes.
+    pub(super) fn sink(&mut self) {
+        self.sunk = true;
+        self.chunks.clear();
+        self.queued = 0;
     }
 
     /// The writer has shut this direction down.
