@@ -13,8 +13,17 @@ use crate::tunnel::{Tunnel, soon};
 const CONNECTIONS: usize = 1000;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_thousand_connections_at_once_get_their_files() {
-    let tunnel = Tunnel::to(&serve_files().await);
+async fn a_thousand_connections_at_once_get_their_files_over_tokio() {
+    a_thousand_connections_get_their_files("tokio").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_thousand_connections_at_once_get_their_files_over_tokio_uring() {
+    a_thousand_connections_get_their_files("tokio-uring").await;
+}
+
+async fn a_thousand_connections_get_their_files(driver: &str) {
+    let tunnel = Tunnel::with(&serve_files().await, &["--driver", driver]);
     let all_open = Arc::new(Barrier::new(CONNECTIONS));
     let mut clients = JoinSet::new();
     for n in 0..CONNECTIONS {

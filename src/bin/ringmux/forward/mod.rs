@@ -9,7 +9,7 @@ mod uplink;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ringmux::Addr;
+use ringmux::{Addr, Engine};
 use tokio::task::JoinSet;
 
 use crate::failure::Failure;
@@ -66,16 +66,15 @@ impl Args {
 
 /// Forwards until SIGTERM or Ctrl-C.
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
-    args.options.runtime()?.block_on(forward(args))
+    args.options.block_on(|engine| forward(args, engine))
 }
 
-async fn forward(args: &Args) -> Result<(), Failure> {
+async fn forward(args: &Args, engine: Engine) -> Result<(), Failure> {
     let mut signals = Signals::new()?;
     let mut listeners = Vec::new();
     for pair in args.pairs() {
         listeners.push((bind(&pair.local).await?, pair.target));
     }
-    let engine = args.options.engine()?;
     let uplink = tokio::select! {
         uplink = Uplink::start(engine, args.via.clone(), config(&args.options)?) => uplink?,
         () = signals.next() => return Ok(()),

@@ -6,7 +6,7 @@ mod connection;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ringmux::{Addr, Listener, Session, SessionError};
+use ringmux::{Addr, Engine, Listener, Session, SessionError};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -71,12 +71,11 @@ struct Server {
 
 /// Serves until SIGTERM or Ctrl-C.
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
-    args.options.runtime()?.block_on(serve(args))
+    args.options.block_on(|engine| serve(args, engine))
 }
 
-async fn serve(args: &Args) -> Result<(), Failure> {
+async fn serve(args: &Args, engine: Engine) -> Result<(), Failure> {
     let mut signals = Signals::new()?;
-    let engine = args.options.engine()?;
     let listener = engine
         .listen(&args.listen, &config(&args.options)?)
         .await

@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::ValueEnum;
 use ringmux::{Config, Engine};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use tokio::runtime::{Builder, Runtime};
+use tokio::runtime::Builder;
 
 use crate::failure::Failure;
 use crate::units::parse_duration;
@@ -25,37 +25,50 @@ pub(crate) struct Options {
     #[arg(long, value_name = "TIME", default_value = "5s", value_parser = parse_duration)]
     pub(crate) grace: Duration,
 
-    /// What carries the session: `auto` is tokio-uring where io_uring works, else tokio.
-    #[arg(long, value_enum, value_name = "NAME", default_value = "auto")]
+    /// What carries the session.
+    #[arg(long, value_enum, value_name = "NAME", default_value = "tokio")]
     driver: Driver,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Driver {
-    Auto,
-    TokioUring,
+    /// On a tokio runtime, through epoll
     Tokio,
+    /// On a tokio-uring runtime
+    TokioUring,
 }
 
 impl Options {
-    /// The runtime of the tunnelled sockets. One thread: the session's engine has its own.
-    pub(crate) fn runtime(&self) -> Result<Runtime, Failure> {
+    /// Runs a command on this thread, with its sockets and its sessions: a byte that passes through
+    /// crosses no thread.
+    pub(crate) fn block_on<F>(&self, command: impl FnOnce(Engine) -> F) -> Result<(), Failure>
+    where
+        F: Future<Output = Result<(), Failure>>,
+    {
         raise_descriptor_limit();
-        Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .map_err(|error| Failure::new("cannot start a runtime").because(&error))
-    }
-
-    /// To be called on the runtime.
-    pub(crate) fn engine(&self) -> Result<Engine, Failure> {
         match self.driver {
-            Driver::Auto => Engine::auto(),
-            Driver::TokioUring => Engine::thread(ringmux::Driver::TokioUring),
-            Driver::Tokio => Engine::inline(ringmux::Driver::Tokio),
+            Driver::TokioUring => {
+                let runtime = tokio_uring::Runtime::new(&tokio_uring::builder())
+                    .map_err(|error| refused().because(&error).advise("try --driver tokio"))?;
+                runtime.block_on(async { command(engine(ringmux::Driver::TokioUring)?).await })
+            }
+            Driver::Tokio => {
+                let runtime = Builder::new_current_thread()
+                    .enable_all()
+                    .build()
+                    .map_err(|error| refused().because(&error))?;
+                runtime.block_on(async { command(engine(ringmux::Driver::Tokio)?).await })
+            }
         }
-        .map_err(|error| Failure::new("cannot start an engine").because(&error))
     }
+}
+
+fn engine(driver: ringmux::Driver) -> Result<Engine, Failure> {
+    Engine::inline(driver).map_err(|error| refused().because(&error))
+}
+
+fn refused() -> Failure {
+    Failure::new("cannot start")
 }
 
 /// The session's configuration.
