@@ -496,7 +496,8 @@ fn lines_with(code: &str, word: &str) -> Vec<usize> {
         line.match_indices(word).any(|(at, _)| {
             let before = line[..at].chars().next_back();
             let after = line[at + word.len()..].chars().next();
-            !before.is_some_and(is_word) && !(word.ends_with(is_word) && after.is_some_and(is_word))
+            let goes_on = word.ends_with(is_word) && after.is_some_and(is_word);
+            !(goes_on || before.is_some_and(is_word))
         })
     };
     let lines = code.lines().enumerate().filter(|(_, line)| whole(line));
