@@ -1,16 +1,87 @@
 //! Many independent message streams over one connection, on io_uring.
+//!
+//! ringmux carries any number of streams of messages over one TCP connection, Unix socket or other
+//! byte transport, in both directions, with flow control for each stream and for the session. A
+//! backend adds it instead of gRPC/HTTP-2, yamux or a socket for each call. It is a transport: what
+//! a message means is up to you, and so are names, retries and load balancing.
+//!
+//! ```text
+//!  application threads                       engine thread
+//!  ┌──────────────┐ messages ┌───────────┐          ┌──────────┐ batches ┌────────┐
+//!  │ SendStream   │─────────►│ send ring │─────────►│ protocol │────────►│ driver │──► socket
+//!  │ Session      │─────────►│ requests  │─────────►│          │         │        │
+//!  │ RecvStream   │◄─────────│ recv ring │◄─────────│          │◄────────│        │◄── socket
+//!  └──────────────┘   wake   └───────────┘          └──────────┘         └────────┘
+//! ```
+//! One thread owns the socket and the protocol. Handles only touch lock-free queues, from any thread
+//! and any executor. Everything that is queued while a write is under way leaves in the next one,
+//! so batches grow with the load and a lone message never waits for company.
+//!
+//! # Example
+//! ```
+//! use ringmux::Session;
+//!
+//! async fn serve(session: Session) -> Result<(), Box<dyn std::error::Error>> {
+//!     while let Ok(mut stream) = session.accept().await {
+//!         while let Some(message) = stream.recv().await? {
+//!             stream.send(message).await?; // an echo
+//!         }
+//!         stream.finish()?;
+//!     }
+//!     Ok(())
+//! }
+//!
+//! #[tokio::main(flavor = "current_thread")]
+//! async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//!     let listener = ringmux::listen("tcp://127.0.0.1:0").await?;
+//!     let client = ringmux::connect(listener.local_addr().to_string()).await?;
+//!     let server = listener.accept().await?;
+//!     let serving = async { serve(server).await };
+//!     let calling = async {
+//!         let mut stream = client.open("echo").await?;
+//!         stream.send("hello").await?;
+//!         stream.finish()?;
+//!         assert_eq!(stream.recv().await?.unwrap(), "hello");
+//!         assert_eq!(stream.recv().await?, None);
+//!         client.close();
+//!         Ok::<_, Box<dyn std::error::Error>>(())
+//!     };
+//!     let (served, called) = tokio::join!(serving, calling);
+//!     served.and(called)
+//! }
+//! ```
+//!
+//! # Where to look
+//! * [`connect`], [`listen`]: the short way. [`Engine`]: which thread and which [`Driver`].
+//!   [`client`] and [`server`]: over a transport of your own, such as a TLS stream.
+//! * [`Session`]: open, accept, ping, close. [`Stream`], [`SendStream`], [`RecvStream`], [`Lease`].
+//! * [`Config`]: every limit, with its unit and default.
+//! * [`SessionError`], [`StreamError`], [`SendError`], [`OpenError`]: each says whether trying again is
+//!   safe.
+//!
+//! # What is bounded
+//! What a stream has queued for sending ([`send_buffer`](ConfigBuilder::send_buffer)), what a peer may
+//! send before the application consumes ([`stream_window`](ConfigBuilder::stream_window),
+//! [`session_window`](ConfigBuilder::session_window), and 256 MiB for the whole process), how many
+//! streams a peer may open ([`max_streams`](ConfigBuilder::max_streams)), and how long a handshake, a
+//! close and a message without progress may take. A message larger than its stream's window is
+//! admitted one at a time from the process's memory, or its stream ends with
+//! [`StreamError::LimitExceeded`].
+//!
+//! # Features
+//! * `cli` (off): the program `ringmux` and what only it needs.
 
 mod addr;
 mod config;
 mod connect;
 mod driver;
 mod error;
-#[allow(dead_code, unused_imports)] // until the fuzz targets use all of it
+#[allow(dead_code, unused_imports)] // The codec is complete; the protocol does not use all of it.
 mod frame;
 mod handle;
 mod link;
 mod proto;
-#[allow(dead_code, unused_imports)]
+#[allow(dead_code, unused_imports)] // Benches and models use what the layers above do not.
 mod queue;
 #[allow(unused_imports)]
 mod sync;
@@ -28,3 +99,8 @@ pub use error::{
 pub use frame::{FrameError, Kind as FrameKind, Role, StreamId, codes};
 pub use handle::{Chunks, Lease, RecvStream, SendStream, Session, Stream};
 pub use link::SessionStats;
+
+/// The examples in the README are compiled and run as tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -1,8 +1,12 @@
 //! The program as a user meets it: arguments in, lines and exit codes out.
 
-use std::process::{Command, Output};
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Output, Stdio};
+use std::sync::mpsc;
+use std::thread;
 
 use serde_json::Value;
+use tokio::runtime::Builder;
 
 /// The keys that every line of `bench --json` begins with, in this order.
 const KEYS: [&str; 10] = [
@@ -90,7 +94,7 @@ fn bench_prints_a_json_object_for_each_workload() {
 
 #[test]
 fn every_workload_runs_over_the_tokio_driver() {
-    let rows = bench("bench --seconds 0.1 --driver tokio --json");
+    let rows = bench("bench --seconds 0.3 --driver tokio --json");
     assert_eq!(rows.len(), 8);
     for row in &rows {
         assert!(number(row, "rate_per_s") > 0.0, "{row}");
@@ -141,6 +145,72 @@ fn an_unknown_workload_is_wrong_usage_and_lists_the_known_ones() {
     assert_eq!(output.status.code(), Some(2));
     assert!(stderr(&output).contains("nonesuch") && stderr(&output).contains("conc64"));
     assert_eq!(stdout(&output), "");
+}
+
+/// Starts an endpoint that accepts one session and holds it until its client leaves. Its address.
+fn endpoint() -> String {
+    let (address, addresses) = mpsc::channel();
+    thread::spawn(move || {
+        let runtime = Builder::new_current_thread().enable_all().build();
+        runtime.expect("a runtime starts").block_on(async {
+            let listener = ringmux::listen("127.0.0.1:0")
+                .await
+                .expect("a port is free");
+            address.send(listener.local_addr().to_string()).unwrap();
+            let session = listener.accept().await.expect("the program connects");
+            session.closed().await;
+        });
+    });
+    addresses.recv().expect("the endpoint listens")
+}
+
+#[test]
+fn ping_prints_each_round_trip_and_how_they_are_distributed() {
+    let address = endpoint();
+    let output = ringmux(&format!("ping -c 20 -i 1ms {address}"));
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let text = stdout(&output);
+    let round_trips = text.lines().filter(|line| line.contains(" seq="));
+    assert_eq!(round_trips.count(), 20, "{text}");
+    assert!(
+        text.contains("20 round trips: min ") && text.contains('█'),
+        "{text}"
+    );
+}
+
+#[test]
+fn ping_prints_json_lines_and_the_summary_last() {
+    let output = ringmux(&format!("ping -c 5 -i 0 --json {}", endpoint()));
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let parse = |line| serde_json::from_str(line).expect("a line is one JSON object");
+    let lines: Vec<Value> = stdout(&output).lines().map(parse).collect();
+    let (summary, round_trips) = lines.split_last().expect("there are lines");
+    assert_eq!(round_trips.len(), 5);
+    assert!(round_trips.iter().all(|line| number(line, "rtt_ns") > 0.0));
+    assert_eq!(summary["count"], 5);
+    let quantiles = ["min_ns", "p50_ns", "p99_ns", "max_ns"].map(|key| number(summary, key));
+    assert!(quantiles.is_sorted(), "{summary}");
+}
+
+#[test]
+fn an_interrupted_ping_still_prints_its_summary() {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_ringmux"))
+        .args(["ping", "-i", "10ms", &endpoint()])
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("the program starts");
+    let mut lines = BufReader::new(child.stdout.take().expect("stdout is piped")).lines();
+    let mut next = || lines.next().map(|line| line.expect("stdout is text"));
+    while !next().expect("a round trip is printed").contains(" seq=") {}
+    let pid = child.id().to_string();
+    let kill = Command::new("kill").args(["-INT", &pid]).status();
+    assert!(kill.expect("`kill` starts").success());
+    let rest: Vec<String> = std::iter::from_fn(next).collect();
+    assert_eq!(child.wait().expect("the program ends").code(), Some(0));
+    assert!(
+        rest.iter().any(|line| line.contains(" round trips: min ")),
+        "{rest:?}"
+    );
 }
 
 #[test]

@@ -13,7 +13,7 @@ use tokio::task::JoinHandle;
 
 use super::engine::Engine;
 use super::errors::{EngineError, ListenError};
-use super::socket::{Bound, Connected};
+use super::socket::{Bound, Connected, SocketFile};
 use crate::addr::Addr;
 use crate::config::Config;
 use crate::frame::Role;
@@ -28,8 +28,8 @@ const EXHAUSTED_PAUSE: Duration = Duration::from_millis(50);
 /// Accepts sessions. From [`listen`](crate::listen) or [`Engine::listen`].
 ///
 /// Handshakes go on beside each other, so a silent client delays nobody; at most 256 connections
-/// are in their handshake or wait for [`accept`](Self::accept). Dropping it stops listening;
-/// sessions go on.
+/// are in their handshake or wait for [`accept`](Self::accept). Dropping it stops listening and
+/// removes the file of a Unix socket; sessions go on.
 ///
 /// # Examples
 /// ```
@@ -47,6 +47,8 @@ pub struct Listener {
     local: Addr,
     incoming: Arc<Incoming>,
     task: JoinHandle<()>,
+    /// Here and not with the task: the process may end before the task is told to.
+    _file: Option<SocketFile>,
 }
 
 struct Incoming {
@@ -57,12 +59,13 @@ struct Incoming {
 }
 
 impl Listener {
-    pub(super) fn start(engine: Engine, bound: Bound, local: Addr, config: Config) -> Self {
+    pub(super) fn start(engine: Engine, mut bound: Bound, local: Addr, config: Config) -> Self {
         let incoming = Arc::new(Incoming {
             queue: ArrayQueue::new(BACKLOG_CONNECTIONS),
             waiters: WakerSet::new(),
             backlog: Arc::new(Semaphore::new(BACKLOG_CONNECTIONS)),
         });
+        let file = bound.take_file();
         let runtime = engine.runtime().clone();
         let accepting = accept_loop(engine, bound, config, Arc::clone(&incoming));
         let task = runtime.spawn(accepting);
@@ -70,6 +73,7 @@ impl Listener {
             local,
             incoming,
             task,
+            _file: file,
         }
     }
 

@@ -60,11 +60,23 @@ fn set_options(socket: &TcpStream) -> io::Result<()> {
     SockRef::from(socket).set_tcp_notsent_lowat(NOTSENT_LOWAT_BYTES)
 }
 
-/// A bound socket. A Unix socket's file is removed when it is dropped.
+/// A bound socket.
 #[derive(Debug)]
 pub(super) enum Bound {
     Tcp(TcpListener),
-    Unix(UnixListener, PathBuf),
+    /// With its file, until that is taken.
+    Unix(UnixListener, Option<SocketFile>),
+}
+
+/// The file of a Unix socket; removed when it is dropped.
+#[derive(Debug)]
+pub(super) struct SocketFile(PathBuf);
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        // Somebody else may have removed it; there is nobody to tell.
+        let _ = std::fs::remove_file(&self.0);
+    }
 }
 
 impl Bound {
@@ -79,7 +91,7 @@ impl Bound {
                     }
                     bound => bound,
                 };
-                bound.map(|listener| Self::Unix(listener, path.clone()))
+                bound.map(|listener| Self::Unix(listener, Some(SocketFile(path.clone()))))
             }
         }
     }
@@ -88,7 +100,19 @@ impl Bound {
     pub(super) fn local_addr(&self) -> io::Result<Addr> {
         match self {
             Self::Tcp(listener) => Ok(Addr::Tcp(listener.local_addr()?.to_string())),
-            Self::Unix(_, path) => Ok(Addr::Unix(path.clone())),
+            Self::Unix(listener, _) => {
+                let addr = listener.local_addr()?;
+                let path = addr.as_pathname().ok_or(io::ErrorKind::NotFound)?;
+                Ok(Addr::Unix(path.to_path_buf()))
+            }
+        }
+    }
+
+    /// The file to be removed when nobody listens any more.
+    pub(super) fn take_file(&mut self) -> Option<SocketFile> {
+        match self {
+            Self::Tcp(_) => None,
+            Self::Unix(_, file) => file.take(),
         }
     }
 
@@ -111,13 +135,4 @@ impl Bound {
 fn is_stale(path: &Path) -> bool {
     StdUnixStream::connect(path)
         .is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
-}
-
-impl Drop for Bound {
-    fn drop(&mut self) {
-        if let Self::Unix(_, path) = self {
-            // Somebody else may have removed it; there is nobody to tell.
-            let _ = std::fs::remove_file(path);
-        }
-    }
 }

@@ -60,19 +60,30 @@ impl<T: Transport + Unpin> Turns<T> {
     fn turn(&mut self, cx: &mut Context<'_>) -> bool {
         let now = Instant::now();
         self.connection.take_work(now);
-        let mut moved = self.read(cx, now);
+        // After the end there is nothing to read for, and the end of a stream of bytes stays ready.
+        let mut moved = self.connection.status() == Status::Open && self.read(cx, now);
         if self.connection.next_deadline().is_some_and(|at| at <= now) {
             self.connection.on_deadline(now);
             moved = true;
         }
         moved |= self.write(cx, now);
         self.connection.deliver_wakes();
-        if self.connection.status() == Status::Closed && !self.writing {
-            self.stage = Stage::ShuttingDown;
-            self.linger_until = Some(now + self.connection.close_linger());
-            moved = true;
+        if self.connection.status() == Status::Closed {
+            moved |= self.leave(now);
         }
         moved
+    }
+
+    /// Leaves once the last batch is written, or the peer has not taken it for too long.
+    fn leave(&mut self, now: Instant) -> bool {
+        let linger_until = now + self.connection.close_linger();
+        if !self.writing {
+            self.stage = Stage::ShuttingDown;
+            self.linger_until = Some(linger_until);
+        } else if now >= *self.linger_until.get_or_insert(linger_until) {
+            self.stage = Stage::Closing;
+        }
+        !matches!(self.stage, Stage::Running)
     }
 
     fn read(&mut self, cx: &mut Context<'_>, now: Instant) -> bool {
@@ -112,6 +123,7 @@ impl<T: Transport + Unpin> Turns<T> {
 
     fn fail(&mut self, error: io::Error) {
         self.connection.io_failed(error);
+        self.batch.clear();
         self.writing = false;
     }
 
@@ -119,13 +131,14 @@ impl<T: Transport + Unpin> Turns<T> {
         self.connection.link().awake();
         for _ in 0..TURNS_MAX {
             let moved = self.turn(cx);
-            if matches!(self.stage, Stage::ShuttingDown) {
+            if !matches!(self.stage, Stage::Running) {
                 return Poll::Ready(());
             }
             if moved {
                 continue;
             }
-            if self.poll_timer(cx, self.connection.next_deadline()) {
+            let deadlines = [self.connection.next_deadline(), self.linger_until];
+            if self.poll_timer(cx, deadlines.into_iter().flatten().min()) {
                 continue;
             }
             if self.connection.link().prepare_sleep(cx.waker()) {

@@ -234,7 +234,7 @@ impl RecvStream {
         &self.reader
     }
 
-    /// Gives back the memory of what was passed, and tells the engine when half a window is free.
+    /// Gives back the memory of what was passed, and tells the engine when enough is free.
     pub(super) fn release(&mut self) {
         self.reader.commit();
         let lane = &self.reader.owner().0;

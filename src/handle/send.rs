@@ -187,7 +187,9 @@ impl SendStream {
     /// Ends the stream with an error of the application, after everything queued before.
     ///
     /// The peer gets [`StreamError::Failed`](crate::StreamError::Failed) on both halves; what it
-    /// still sends is discarded. Text above 1 KiB is cut.
+    /// still sends is discarded, and receiving here ends with
+    /// [`StreamError::Cancelled`](crate::StreamError::Cancelled) after what has arrived. Text above
+    /// 1 KiB is cut.
     ///
     /// # Errors
     /// As [`finish`](Self::finish).
@@ -227,6 +229,43 @@ impl SendStream {
     pub fn cancel(&mut self, code: u32) {
         self.finished = true;
         self.lane().cancel(code);
+    }
+
+    /// Waits until nothing can be sent any more because the peer has stopped or cancelled the
+    /// stream, or the session has ended; tells which.
+    ///
+    /// For a sender that has nothing to send for the moment, or has finished, and wants to give up
+    /// when nobody listens. Never ready after both sides have finished in order.
+    ///
+    /// # Cancel safety
+    /// Safe.
+    ///
+    /// # Examples
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # use ringmux::{Config, SendError};
+    /// # let (a, b) = tokio::io::duplex(64 * 1024);
+    /// # let (client, connection) = ringmux::client(a, &Config::default());
+    /// # tokio::spawn(connection);
+    /// # let (server, connection) = ringmux::server(b, &Config::default());
+    /// # tokio::spawn(connection);
+    /// let mut stream = client.open("").await?;
+    /// let mut accepted = server.accept().await?;
+    /// accepted.stop(7);
+    /// assert!(matches!(stream.stopped().await, SendError::Stopped { code: 7 }));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn stopped(&mut self) -> SendError {
+        poll_fn(|cx| {
+            if let Some(end) = self.end_error() {
+                return Poll::Ready(end);
+            }
+            self.lane().tx_waker.register(cx.waker());
+            self.end_error().map_or(Poll::Pending, Poll::Ready)
+        })
+        .await
     }
 
     /// Sets how urgently the engine sends what this stream has queued: 0 (most) to 7 (least),
@@ -279,17 +318,21 @@ impl SendStream {
     }
 
     fn check_open(&self) -> Result<(), SendError> {
-        if let Some(end) = self.lane().send_end() {
-            return Err(match end {
-                SendEnd::Stopped { code } => SendError::Stopped { code: *code },
-                SendEnd::Error(error) => SendError::Stream(error.clone()),
-            });
+        if let Some(error) = self.end_error() {
+            return Err(error);
         }
         if self.finished {
             Err(SendError::Finished)
         } else {
             Ok(())
         }
+    }
+
+    fn end_error(&self) -> Option<SendError> {
+        self.lane().send_end().map(|end| match end {
+            SendEnd::Stopped { code } => SendError::Stopped { code: *code },
+            SendEnd::Error(error) => SendError::Stream(error.clone()),
+        })
     }
 
     // ---- queue ------------------------------------------------------------------------------

@@ -139,6 +139,14 @@ impl Stream {
         self.send.cancel(code);
     }
 
+    /// See [`SendStream::stopped`].
+    ///
+    /// # Cancel safety
+    /// As there.
+    pub async fn stopped(&mut self) -> SendError {
+        self.send.stopped().await
+    }
+
     /// See [`SendStream::set_urgency`].
     pub fn set_urgency(&self, urgency: u8) {
         self.send.set_urgency(urgency);

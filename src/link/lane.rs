@@ -90,7 +90,7 @@ pub(crate) struct Lane {
     accepted: AtomicBool,
     cancel_code: AtomicU32,
     stop_code: AtomicU32,
-    /// Consumed weight after which the receiver raises CREDIT: half its window.
+    /// Consumed weight after which the receiver raises CREDIT: see `proto::window`.
     credit_mark: AtomicU32,
     tx: Ring,
     rx: Ring,

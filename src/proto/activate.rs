@@ -15,19 +15,22 @@ impl Connection {
     /// Takes what handles have asked for since the last call.
     pub(crate) fn take_work(&mut self, now: Instant) {
         self.turn = now;
+        // Taken first and acted on last: a stream opened before `close`, or before the last handle
+        // was dropped, is on the list by then.
         let requests = self.link.take_requests();
         if matches!(self.phase, Phase::Dead) {
             // What was asked too late is taken all the same, so that it keeps no driver awake.
             return;
-        }
-        if requests != 0 {
-            self.on_requests(requests, now);
         }
         let mut activations = 0;
         for lane in self.link.take_ready() {
             activations += 1;
             self.activate(&lane, now);
         }
+        if requests != 0 {
+            self.on_requests(requests, now);
+        }
+        self.drain_if_unused(now);
         if activations > 0 {
             self.link.counters.activations.add(activations);
         }

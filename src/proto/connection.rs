@@ -10,7 +10,7 @@ use super::pool::Pool;
 use super::registry::{Key, Registry};
 use super::schedule::Schedule;
 use super::stream::{Opening, Stream, wake};
-use super::window::{RecvWindow, SendCredit};
+use super::window::{RecvWindow, SendCredit, report_mark};
 use crate::config::Config;
 use crate::error::{ProtocolError, SessionError, StreamError};
 use crate::frame::{Role, Settings, StreamId, codes, preface};
@@ -105,7 +105,9 @@ pub(crate) struct Connection {
     pub(super) grant_owed: u32,
     /// Streams of the peer that nobody took.
     pub(super) refusals: VecDeque<StreamId>,
-    /// The peer has said GOAWAY.
+    /// The peer takes no new streams.
+    pub(super) peer_refusal: Option<SessionError>,
+    /// The peer has said GOAWAY with its last id.
     pub(super) peer_farewell: Option<SessionError>,
 
     /// Preface and SETTINGS, until sent.
@@ -152,7 +154,7 @@ impl Connection {
             peer_max_message: Settings::FLOORS.max_message,
             send_buffer: config.send_buffer(),
             max_pending_opens: config.max_pending_opens(),
-            credit_mark: config.stream_window() / 2,
+            credit_mark: report_mark(u64::from(config.stream_window())),
         };
         let link = SessionLink::new(sizes, info);
         let mut hello = BytesMut::with_capacity(64);
@@ -189,6 +191,7 @@ impl Connection {
             peer_streams: config.max_streams(),
             grant_owed: 0,
             refusals: VecDeque::new(),
+            peer_refusal: None,
             peer_farewell: None,
             hello,
             ping: Ping::default(),

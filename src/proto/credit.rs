@@ -7,6 +7,7 @@ use super::connection::Connection;
 use super::registry::Key;
 use super::state::{Event, Receiving};
 use super::stream::{Stream, owed, wake};
+use super::window::report_mark;
 use crate::error::{Limit, StreamError};
 use crate::frame::{FRAME_COST, codes};
 use crate::link::{RecvEnd, SendEnd};
@@ -68,7 +69,7 @@ impl Connection {
             returnable * 2 >= self.window.target() || (self.hungry && returnable >= SCARCE_STEP);
     }
 
-    /// Called after bytes were received: is the session running out of window?
+    /// Is the session running out of window?
     pub(super) fn watch_session_window(&mut self, now: Instant) {
         self.link.counters.bytes_held.set(self.window.held());
         let (outstanding, target) = (self.window.outstanding(), self.window.target());
@@ -153,6 +154,11 @@ impl Connection {
             .map(|(key, held, _)| (key, held));
         if let Some((key, held)) = stalled {
             self.exceed(key, Limit::StalledStream, held);
+            // A stream that nobody accepts is not dropped by anybody either.
+            if let Some(stream) = self.registry.get_mut(key) {
+                let charge = std::mem::take(&mut stream.open_charge);
+                self.return_to_session(charge);
+            }
         }
     }
 
@@ -276,9 +282,9 @@ impl Connection {
             let mark = if assembly.starved {
                 0
             } else {
-                stream.window.target() / 2
+                report_mark(stream.window.target())
             };
-            stream.lane().set_credit_mark(mark as u32);
+            stream.lane().set_credit_mark(mark);
         }
         if let (Some(since), Some(assembly)) = (since, &mut stream.assembly) {
             assembly.since = since;

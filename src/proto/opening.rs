@@ -13,6 +13,7 @@ use super::output::Batch;
 use super::registry::Key;
 use super::state::{Effect, Event};
 use super::stream::{Opening, Stream, wake};
+use super::window::report_mark;
 use crate::error::{ProtocolError, SessionError, StreamError};
 use crate::frame::{HEADER_LEN, StreamId, cost, put_open};
 use crate::link::{Lane, OpenState, RecvEnd};
@@ -21,11 +22,11 @@ use crate::sync::Arc;
 impl Connection {
     /// A handle has opened a stream.
     pub(super) fn register_local(&mut self, lane: &Arc<Lane>, now: Instant) {
-        if let Some(reason) = self.link.refusal().filter(|_| !self.admits_late(lane)) {
+        if let Some(reason) = self.refusal() {
             if lane.open_state() == OpenState::Granted {
                 self.link.add_open_credit(1);
             }
-            return lane.end_both(&StreamError::NotProcessed(reason.clone()));
+            return lane.end_both(&StreamError::NotProcessed(reason));
         }
         let granted = lane.open_state() == OpenState::Granted
             || (self.waiting.is_empty() && self.link.take_open_credit());
@@ -52,10 +53,15 @@ impl Connection {
         }
     }
 
-    /// A stream that was opened before `close`, but seen after it, belongs to what is still sent.
-    fn admits_late(&self, lane: &Lane) -> bool {
-        let draining = matches!(self.phase, Phase::Draining { .. }) && self.peer_farewell.is_none();
-        draining && lane.open_state() == OpenState::Granted
+    /// Why no stream is opened any more. Not the link's reason, which `close` sets at once: what was
+    /// opened before it is still to be sent.
+    fn refusal(&self) -> Option<SessionError> {
+        match self.phase {
+            Phase::Hello { .. } | Phase::Open => self.peer_refusal.clone(),
+            Phase::Draining { .. } | Phase::Ending { .. } | Phase::Dead => {
+                Some(SessionError::Closed)
+            }
+        }
     }
 
     fn grant(&mut self, key: Key) -> bool {
@@ -172,7 +178,7 @@ impl Connection {
         let lane = Lane::new(
             Arc::clone(&self.link),
             Bytes::copy_from_slice(block),
-            window / 2,
+            report_mark(u64::from(window)),
         );
         lane.set_id(id.get());
         let stream = Stream::new(
@@ -221,6 +227,7 @@ impl Connection {
     /// The peer takes no streams above `last` any more, or none at all from now on (`soon`).
     pub(super) fn on_goaway(&mut self, last: Option<StreamId>, error: SessionError, soon: bool) {
         self.link.refuse_opens(error.clone());
+        self.peer_refusal = Some(error.clone());
         self.wake_state = true;
         let lost: Vec<Key> = self
             .registry

@@ -13,7 +13,7 @@ use super::registry::Key;
 use super::schedule::QUANTUM_BYTES;
 use super::state::{Event, Receiving, Sending};
 use super::stream::{Opening, Stream, owed, wake};
-use super::window::SendCredit;
+use super::window::{SendCredit, report_mark};
 use crate::error::StreamError;
 use crate::frame::{
     CANCEL_FRAME_LEN, HEADER_LEN, MAX_ERROR_DETAILS, MAX_ERROR_MESSAGE, MAX_GOAWAY_DEBUG,
@@ -197,7 +197,7 @@ impl Connection {
             if !stream.assembly.is_some_and(|assembly| assembly.starved) {
                 stream
                     .lane()
-                    .set_credit_mark((stream.window.target() / 2) as u32);
+                    .set_credit_mark(report_mark(stream.window.target()));
             }
         }
         stream.last_return = now;

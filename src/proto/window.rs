@@ -15,6 +15,14 @@
 
 use crate::frame::FRAME_COST;
 
+/// Consumed bytes of a stream's window that its handle reports to the engine together.
+///
+/// Together with the half that a WINDOW frame waits for it must leave the sender something: two halves
+/// could hold a whole window back between them.
+pub(super) const fn report_mark(window: u64) -> u32 {
+    (window / 4) as u32
+}
+
 /// What the peer may send and we must be able to hold.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct RecvWindow {
@@ -236,6 +244,17 @@ mod tests {
         assert_eq!(window.consume(5500), 5000);
         assert_eq!(window.give_back(), 500);
         assert_eq!(window.discard(), (500, 0));
+    }
+
+    #[test]
+    fn an_advance_may_still_be_used_after_the_stream_has_ended() {
+        let mut window = RecvWindow::new(1000);
+        window.receive(900).unwrap();
+        window.advance(5000);
+        window.give_back();
+        assert_eq!(window.discard(), (900, 5000));
+        assert_eq!(window.receive(4000), Ok(0));
+        assert_eq!(window.consume(4000), 0);
     }
 
     #[test]

@@ -1,11 +1,15 @@
-//! The program `ringmux`: measures the library on this machine and probes a running endpoint.
+//! The program `ringmux`: measures the library on this machine, probes a running endpoint, and
+//! carries TCP and Unix connections over one session.
 //!
 //! Each command is a module with its own arguments and a `run`; this file only chooses one and turns
 //! its result into an exit code. Results go to stdout, everything else to stderr.
 
 mod bench;
 mod failure;
+mod forward;
 mod ping;
+mod serve;
+mod tunnel;
 mod units;
 
 use std::io;
@@ -25,13 +29,14 @@ Exit codes:
   1  failed: the reason is one line on stderr
   2  wrong usage";
 
-/// Many message streams over one connection: measure it, probe it.
+/// Many message streams over one connection: measure it, probe it, carry TCP over it.
 #[derive(Debug, Parser)]
 #[command(name = "ringmux", version, about, after_help = EXIT_CODES)]
 struct Cli {
-    /// What to log to stderr: error, warn, info, debug, trace, or a filter such as `ringmux=debug`.
-    #[arg(long, global = true, env = "RUST_LOG", value_name = "FILTER", default_value = "warn", value_parser = log_filter)]
-    log: String,
+    /// What to log to stderr: error, warn, info, debug, trace, or a filter such as `ringmux=debug`;
+    /// if not given, info for serve and forward, else warn.
+    #[arg(long, global = true, env = "RUST_LOG", value_name = "FILTER", value_parser = log_filter)]
+    log: Option<String>,
 
     #[command(subcommand)]
     command: Command,
@@ -43,14 +48,30 @@ enum Command {
     Bench(bench::Args),
     /// Measures round trips to a running ringmux endpoint.
     Ping(ping::Args),
+    /// Lets clients of `ringmux forward` reach targets from here.
+    Serve(serve::Args),
+    /// Carries local connections to targets behind `ringmux serve`.
+    Forward(forward::Args),
+}
+
+impl Command {
+    /// What runs for long tells when it began and lost a session.
+    const fn default_log(&self) -> &'static str {
+        match self {
+            Self::Bench(_) | Self::Ping(_) => "warn",
+            Self::Serve(_) | Self::Forward(_) => "info",
+        }
+    }
 }
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    start_log(&cli.log);
+    start_log(cli.log.as_deref().unwrap_or(cli.command.default_log()));
     let result = match cli.command {
         Command::Bench(args) => bench::run(&args),
         Command::Ping(args) => ping::run(&args),
+        Command::Serve(args) => serve::run(&args),
+        Command::Forward(args) => forward::run(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,6 +1,6 @@
 //! The messages: numbered, so that a lost, doubled or reordered one is noticed.
 
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 
 use super::workload::{BULK_LEN, MESSAGE_LEN};
 use crate::failure::Failure;
@@ -63,11 +63,21 @@ impl Order {
         }
     }
 
-    /// Takes the next message.
+    /// Takes the next message, in one piece or in several.
     #[inline]
-    pub(super) fn check(&mut self, mut message: impl Buf) -> Result<(), Failure> {
+    pub(super) fn check<'a>(
+        &mut self,
+        pieces: impl IntoIterator<Item = &'a [u8]>,
+    ) -> Result<(), Failure> {
         self.received += 1;
-        let len = message.remaining();
+        let mut head = [0; size_of::<u64>()];
+        let mut len = 0;
+        for piece in pieces {
+            let missing = &mut head[len.min(size_of::<u64>())..];
+            let n = missing.len().min(piece.len());
+            missing[..n].copy_from_slice(&piece[..n]);
+            len += piece.len();
+        }
         if len != self.len {
             return Err(wrong_len(self.received, len, self.len));
         }
@@ -76,7 +86,7 @@ impl Order {
         } else {
             self.received % self.modulus
         };
-        let number = message.get_u64_le();
+        let number = u64::from_le_bytes(head);
         if number != expected {
             return Err(wrong_number(self.received, number, expected));
         }
@@ -135,10 +145,10 @@ mod tests {
     fn numbered_messages_pass_in_order_only() {
         let (mut source, mut order) = (Numbered::new(), Order::small());
         for _ in 0..3 {
-            assert!(order.check(&source.advance()[..]).is_ok());
+            assert!(order.check([&source.advance()[..]]).is_ok());
         }
         source.advance();
-        let error = order.check(&source.advance()[..]).unwrap_err();
+        let error = order.check([&source.advance()[..]]).unwrap_err();
         assert_eq!(
             error.to_string(),
             "message 4 arrived with number 5 instead of 4"
@@ -148,7 +158,7 @@ mod tests {
 
     #[test]
     fn a_message_of_another_length_is_refused() {
-        let error = Order::small().check(&[0u8; 63][..]).unwrap_err();
+        let error = Order::small().check([&[0; 63][..]]).unwrap_err();
         assert_eq!(
             error.to_string(),
             "message 1 arrived with 63 bytes instead of 64"
@@ -159,9 +169,19 @@ mod tests {
     fn bulk_messages_differ_from_their_neighbours() {
         let (slab, mut order) = (Slab::new(), Order::bulk());
         for number in 1..=40 {
-            assert!(order.check(slab.message(number)).is_ok());
+            assert!(order.check([&slab.message(number)[..]]).is_ok());
         }
-        assert!(order.check(slab.message(42)).is_err());
+        assert!(order.check([&slab.message(42)[..]]).is_err());
         assert_eq!(order.received(), 41);
+    }
+
+    #[test]
+    fn a_message_in_pieces_is_checked_as_one() {
+        let (slab, mut order) = (Slab::new(), Order::bulk());
+        for (number, expected) in [(1, true), (2, true), (2, false)] {
+            let message = slab.message(number);
+            let pieces = [&message[..3], &message[3..9], &message[9..]];
+            assert_eq!(order.check(pieces).is_ok(), expected);
+        }
     }
 }

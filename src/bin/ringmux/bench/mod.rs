@@ -35,6 +35,8 @@ use workload::Workload;
 const SLICES: usize = limit::WRITE_SIZES.len();
 /// Share of a slice that is run before it and not measured.
 const WARMUP: f64 = 0.2;
+/// However short a slice is, its streams get this long to open and to fill their queues.
+const WARMUP_MIN: Duration = Duration::from_millis(50);
 /// A hypervisor that takes more than this percentage away makes the figures doubtful.
 const STEAL_PERCENT_MAX: f64 = 1.0;
 
@@ -134,7 +136,7 @@ impl Bench {
             .collect();
         let measured = Duration::from_secs_f64(args.seconds / SLICES as f64);
         let pair = Pair {
-            warmup: measured.mul_f64(WARMUP),
+            warmup: measured.mul_f64(WARMUP).max(WARMUP_MIN),
             measured,
             cpus: Cpus::choose(),
         };
@@ -239,6 +241,15 @@ mod tests {
         assert_eq!(
             (pair.measured, pair.warmup),
             (Duration::from_secs(1), Duration::from_millis(200))
+        );
+    }
+
+    #[test]
+    fn short_slices_are_warmed_up_as_well() {
+        let pair = Bench::new(&parse("--seconds 0.1").unwrap()).pair;
+        assert_eq!(
+            (pair.measured, pair.warmup),
+            (Duration::from_millis(20), WARMUP_MIN)
         );
     }
 

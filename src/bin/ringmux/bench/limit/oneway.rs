@@ -53,7 +53,7 @@ pub(super) fn receive_messages(
             if head != header(1) {
                 return Err(io::Error::other("a header came out changed"));
             }
-            order.check(body).map_err(io::Error::other)?;
+            order.check([body]).map_err(io::Error::other)?;
         }
         window.count((whole / FRAME_LEN) as u64);
         buffer.copy_within(whole..filled, 0);

@@ -179,7 +179,7 @@ impl Client {
 
 async fn receive_echo(recv: &mut RecvStream, order: &mut Order) -> Result<(), Failure> {
     match recv.lease().await.map_err(during("cannot receive"))? {
-        Some(echo) => order.check(echo),
+        Some(echo) => order.check(echo.chunks()),
         None => Err(Failure::new("a stream ended where an echo was expected")),
     }
 }

@@ -118,7 +118,7 @@ async fn count(
         .await
         .map_err(during("cannot receive on the server"))?
     {
-        order.check(message)?;
+        order.check(message.chunks())?;
         counted();
     }
     tally.one_way.set(tally.one_way.get() + order.received());

@@ -1,0 +1,60 @@
+//! `LOCAL=TARGET`.
+
+use std::str::FromStr;
+
+use ringmux::Addr;
+
+/// Where to listen, and where connections go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Pair {
+    pub(super) local: Addr,
+    pub(super) target: Addr,
+}
+
+impl FromStr for Pair {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (from, to) = text
+            .split_once('=')
+            .ok_or("expected LOCAL=TARGET, as in 127.0.0.1:8080=127.0.0.1:80")?;
+        Ok(Self {
+            local: local(from)?,
+            target: to.parse().map_err(|error| format!("{error}"))?,
+        })
+    }
+}
+
+/// Reads where to listen; a port alone is on the loopback interface, where only this machine
+/// reaches it.
+pub(super) fn local(text: &str) -> Result<Addr, String> {
+    let addr = match text.parse::<u16>() {
+        Ok(port) => format!("127.0.0.1:{port}").parse(),
+        Err(_) => text.parse::<Addr>(),
+    };
+    addr.map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pair_is_two_addresses() {
+        let pair: Pair = "8080=unix:///run/a=b.sock".parse().unwrap();
+        assert_eq!(pair.local, "tcp://127.0.0.1:8080".parse().unwrap());
+        assert_eq!(pair.target, "unix:///run/a=b.sock".parse().unwrap());
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_pair_is_said() {
+        for (text, problem) in [
+            ("127.0.0.1:80", "LOCAL=TARGET"),
+            ("localhost=127.0.0.1:80", "port is missing"),
+            ("8080=80", "port is missing"),
+        ] {
+            let error = text.parse::<Pair>().unwrap_err();
+            assert!(error.contains(problem), "{text}: {error}");
+        }
+    }
+}

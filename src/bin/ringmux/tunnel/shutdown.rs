@@ -1,0 +1,96 @@
+//! How `serve` and `forward` end: a first signal asks, a second one insists.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
+
+use crate::failure::Failure;
+
+/// SIGTERM and SIGINT.
+#[derive(Debug)]
+pub(crate) struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    /// From now on the signals do not end the process by themselves.
+    pub(crate) fn new() -> Result<Self, Failure> {
+        let listen = |kind| {
+            signal(kind).map_err(|error| Failure::new("cannot listen for signals").because(&error))
+        };
+        Ok(Self {
+            terminate: listen(SignalKind::terminate())?,
+            interrupt: listen(SignalKind::interrupt())?,
+        })
+    }
+
+    /// Waits for the next one. Cancel-safe.
+    pub(crate) async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+
+    /// Waits until all connections have ended, at most for `grace`; cut short by another signal.
+    pub(crate) async fn drain(
+        &mut self,
+        open: &OpenConnections,
+        grace: Duration,
+    ) -> Result<(), Failure> {
+        tracing::info!(open = open.count(), ?grace, "shutting down");
+        tokio::select! {
+            all_ended = timeout(grace, open.all_ended()) => {
+                if all_ended.is_err() {
+                    tracing::warn!(open = open.count(), ?grace, "cutting connections that have not ended in time");
+                }
+                Ok(())
+            }
+            () = self.next() => Err(Failure::new("stopped at once by a second signal")),
+        }
+    }
+}
+
+/// Counts open connections, and bounds them.
+#[derive(Clone, Debug)]
+pub(crate) struct OpenConnections {
+    places: Arc<Semaphore>,
+    max: u32,
+}
+
+impl OpenConnections {
+    pub(crate) fn new(max: u32) -> Self {
+        Self {
+            places: Arc::new(Semaphore::new(max as usize)),
+            max,
+        }
+    }
+
+    /// A place, held until it is dropped; waits for one.
+    pub(crate) async fn enter(&self) -> OwnedSemaphorePermit {
+        let place = Arc::clone(&self.places).acquire_owned().await;
+        place.expect("the semaphore is never closed")
+    }
+
+    /// A place if there is one.
+    pub(crate) fn try_enter(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.places).try_acquire_owned().ok()
+    }
+
+    pub(crate) fn max(&self) -> u32 {
+        self.max
+    }
+
+    fn count(&self) -> usize {
+        self.max as usize - self.places.available_permits()
+    }
+
+    async fn all_ended(&self) {
+        let all = self.places.acquire_many(self.max).await;
+        drop(all.expect("the semaphore is never closed"));
+    }
+}

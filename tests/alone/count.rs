@@ -1,0 +1,112 @@
+//! What the process holds: bytes from the allocator, and file descriptors.
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::future::Future;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::SLACK_BYTES;
+use crate::host::{AWAIT_GUARD, Host, Net, run};
+
+static LIVE_BYTES: AtomicI64 = AtomicI64::new(0);
+
+/// The system's allocator, and a count of what it has handed out.
+struct Counting;
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+fn count(bytes: usize, sign: i64) {
+    LIVE_BYTES.fetch_add(sign * bytes as i64, Ordering::Relaxed);
+}
+
+// SAFETY: every call goes to the system's allocator unchanged.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        count(layout.size(), 1);
+        // SAFETY: the caller's promises are passed on.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
+        count(layout.size(), -1);
+        // SAFETY: the caller's promises are passed on.
+        unsafe { System.dealloc(memory, layout) }
+    }
+
+    unsafe fn realloc(&self, memory: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        count(layout.size(), -1);
+        count(size, 1);
+        // SAFETY: the caller's promises are passed on.
+        unsafe { System.realloc(memory, layout, size) }
+    }
+}
+
+/// What the process holds at a moment.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Footprint {
+    pub(crate) bytes: i64,
+    pub(crate) descriptors: usize,
+    pub(crate) leaked_buffers: u64,
+}
+
+impl Footprint {
+    pub(crate) fn now() -> Self {
+        Self {
+            bytes: LIVE_BYTES.load(Ordering::Relaxed),
+            descriptors: std::fs::read_dir("/proc/self/fd").unwrap().count(),
+            leaked_buffers: ringmux::Engine::leaked_buffers(),
+        }
+    }
+
+    fn is_back_at(self, before: Self) -> bool {
+        self.bytes <= before.bytes + SLACK_BYTES && self.descriptors <= before.descriptors
+    }
+}
+
+/// Runs the first case to make everything that is made once, then the second; what the process holds afterwards must
+/// be what it held before.
+///
+/// On hosts with an inline engine the runtime is dropped under whatever sessions are left, and leaves the buffers that
+/// the kernel may still write; the count of those says how much.
+pub(crate) fn nothing_left_after<A, B, AFut, BFut>(host: Host, first: A, second: B)
+where
+    A: FnOnce(Net) -> AFut + Send + 'static,
+    B: FnOnce(Net) -> BFut + Send + 'static,
+    AFut: Future<Output = ()>,
+    BFut: Future<Output = ()>,
+{
+    static ALONE: Mutex<()> = Mutex::new(());
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    run(host, first);
+    // Engines on threads end some time after their last session.
+    let settling = Instant::now();
+    let mut before = Footprint::now();
+    while settling.elapsed() < Duration::from_millis(300) {
+        std::thread::sleep(Duration::from_millis(20));
+        before = Footprint::now();
+    }
+    run(host, second);
+    let deadline = Instant::now() + AWAIT_GUARD;
+    loop {
+        let now = Footprint::now();
+        let leaked = now.leaked_buffers - before.leaked_buffers;
+        if now.is_back_at(before) {
+            return;
+        }
+        // A receive buffer and a batch are at most this large.
+        let excused = leaked as i64 * (256 << 10);
+        if leaked > 0
+            && now.bytes <= before.bytes + SLACK_BYTES + excused
+            && now.descriptors <= before.descriptors
+        {
+            return;
+        }
+        assert!(
+            Instant::now() < deadline,
+            "before: {before:?}, after: {now:?}"
+        );
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}

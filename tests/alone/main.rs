@@ -1,0 +1,223 @@
+//! What can only be seen when nothing else runs in the process: memory, file descriptors, and the memory that all
+//! sessions share. One test at a time, in a binary of its own.
+
+#[path = "../it/host.rs"]
+#[allow(dead_code, unused_macros)]
+#[macro_use]
+mod host;
+
+mod count;
+
+use std::cell::Cell;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use ringmux::{Addr, Config, Session, Stream};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use count::{Footprint, nothing_left_after};
+use host::{Host, Net, Soon, echo, eventually, pattern};
+
+/// Bytes that may differ between two looks: what the test harness does meanwhile, the growth of a table.
+const SLACK_BYTES: i64 = 64 * 1024;
+const WINDOW: u64 = 64 * 1024;
+
+macro_rules! alone {
+    ($($case:ident),+ $(,)?) => {
+        $(mod $case {
+            use crate::host;
+            #[test]
+            fn tokio_inline_tcp() {
+                super::$case(host::tokio_inline_tcp);
+            }
+            #[test]
+            fn tokio_thread_tcp() {
+                super::$case(host::tokio_thread_tcp);
+            }
+            #[test]
+            fn uring_inline_tcp() {
+                super::$case(host::uring_inline_tcp);
+            }
+            #[test]
+            fn uring_thread_tcp() {
+                super::$case(host::uring_thread_tcp);
+            }
+        })+
+    };
+}
+
+alone!(
+    a_hundred_thousand_streams_one_after_another_leave_nothing,
+    ten_thousand_streams_at_once_leave_nothing,
+    sessions_that_are_dropped_in_any_state_leave_nothing,
+    a_peer_that_hangs_up_half_way_and_reads_nothing_leaves_nothing,
+    sixty_four_stalled_consumers_of_a_hundred_lose_nothing_and_hold_twice_their_windows,
+);
+
+fn a_hundred_thousand_streams_one_after_another_leave_nothing(host: Host) {
+    let streams = |count: u64| {
+        move |net: Net| async move {
+            let (client, server) = net.pair().await;
+            echo(server.clone());
+            let settled = Cell::new(Footprint::default());
+            for n in 0..count {
+                let mut stream = client.open("").soon().await.unwrap();
+                let message = pattern(32, n);
+                stream.send_slice(&message).soon().await.unwrap();
+                stream.finish().unwrap();
+                assert_eq!(stream.recv().soon().await.unwrap(), Some(message));
+                assert_eq!(stream.recv().soon().await.unwrap(), None);
+                if n == count / 10 {
+                    settled.set(Footprint::now());
+                }
+            }
+            no_streams(&client, &server).await;
+            let grown = Footprint::now().bytes - settled.get().bytes;
+            assert!(grown < SLACK_BYTES, "{grown} bytes in {count} streams");
+            assert_eq!(
+                (client.stats().opened, server.stats().accepted),
+                (count, count)
+            );
+            assert_eq!(client.stats().cancelled, 0);
+        }
+    };
+    nothing_left_after(host, streams(1_000), streams(100_000));
+}
+
+fn ten_thousand_streams_at_once_leave_nothing(host: Host) {
+    let streams = |count: u64| {
+        move |net: Net| async move {
+            let config = Config::builder().max_streams(10_000).build().unwrap();
+            let (client, server) = net.pair_with(&config, &config).await;
+            let mut open: Vec<(Stream, Stream)> = Vec::new();
+            for n in 0..count {
+                let (mut ours, mut theirs) = net.stream(&client, &server).await;
+                ours.send(pattern(64, n)).soon().await.unwrap();
+                assert_eq!(theirs.recv().soon().await.unwrap(), Some(pattern(64, n)));
+                open.push((ours, theirs));
+            }
+            assert_eq!(client.stats().streams, count);
+            drop(open);
+            no_streams(&client, &server).await;
+        }
+    };
+    nothing_left_after(host, streams(100), streams(10_000));
+}
+
+/// Idle, in the middle of messages, waiting, unaccepted, closed by one side or the other.
+fn sessions_that_are_dropped_in_any_state_leave_nothing(host: Host) {
+    let sessions = |rounds: u64| {
+        move |net: Net| async move {
+            for round in 0..rounds {
+                let few = Config::builder().max_streams(16).build().unwrap();
+                let (client, server) = net.pair_with(&few, &few).await;
+                let (mut ours, theirs) = net.stream(&client, &server).await;
+                if round % 2 == 0 {
+                    // Nobody takes it: it lies in both rings, in pieces.
+                    ours.send(pattern(1 << 20, round)).soon().await.unwrap();
+                }
+                let unaccepted = client.open("unaccepted").soon().await.unwrap();
+                match round % 5 {
+                    0 => client.close(),
+                    1 => server.close(),
+                    2 => drop((ours, theirs)),
+                    3 => drop(unaccepted),
+                    _ => {}
+                }
+            }
+        }
+    };
+    nothing_left_after(host, sessions(10), sessions(100));
+}
+
+/// The library's last write never ends by itself.
+fn a_peer_that_hangs_up_half_way_and_reads_nothing_leaves_nothing(host: Host) {
+    let peers = |count: u32| {
+        move |net: Net| async move {
+            let brief = Config::builder()
+                .close_linger(Duration::from_millis(100))
+                .build()
+                .unwrap();
+            let listener = net.listen(&brief).await;
+            let Addr::Tcp(addr) = listener.local_addr() else {
+                panic!("a TCP host");
+            };
+            for _ in 0..count {
+                let mut raw = tokio::net::TcpStream::connect(addr).soon().await.unwrap();
+                // A preface, and SETTINGS with 1 GiB of window for each stream and for the session.
+                let mut hello = b"RINGMUX\x01\x0C\0\0\x70\0\0\0\0".to_vec();
+                hello.extend_from_slice(b"\x03\0\0\0\0\x40\x04\0\0\0\0\x40");
+                raw.write_all(&hello).soon().await.unwrap();
+                let session = listener.accept().soon().await.unwrap();
+                let mut stream = session.open("").soon().await.unwrap();
+                let message = Bytes::from(vec![1; 60_000]);
+                // Until the socket takes no more.
+                let stuck = async { while stream.send(message.clone()).await.is_ok() {} };
+                let waited = tokio::time::timeout(Duration::from_millis(300), stuck);
+                assert!(waited.await.is_err(), "the peer reads nothing");
+                raw.shutdown().soon().await.unwrap();
+                let started = Instant::now();
+                session.closed().soon().await;
+                assert!(started.elapsed() < Duration::from_secs(5));
+                drop((session, stream));
+                let mut rest = Vec::new();
+                // What was on the way, and then the end, perhaps as a reset.
+                let _ = raw.read_to_end(&mut rest).soon().await;
+            }
+        }
+    };
+    nothing_left_after(host, peers(1), peers(3));
+}
+
+fn sixty_four_stalled_consumers_of_a_hundred_lose_nothing_and_hold_twice_their_windows(host: Host) {
+    let stalled = |active: usize| {
+        move |net: Net| async move {
+            let (client, server) = net.pair().await;
+            let mut stalled = Vec::new();
+            for n in 0..64 {
+                let (mut ours, theirs) = net.stream(&client, &server).await;
+                let sender =
+                    tokio::spawn(async move { while ours.send(pattern(1000, n)).await.is_ok() {} });
+                stalled.push((theirs, sender));
+            }
+            let tasks: Vec<_> = (0..active)
+                .map(|_| {
+                    let (client, server) = (client.clone(), server.clone());
+                    tokio::spawn(async move { active_pair(&client, &server).await })
+                })
+                .collect();
+            for task in tasks {
+                task.soon().await.unwrap();
+            }
+            eventually("the stalled streams have used their windows up", || {
+                server.stats().bytes_held > 64 * (WINDOW - 2 * 1256)
+            })
+            .await;
+            assert!(server.stats().bytes_held <= 64 * 2 * WINDOW);
+            assert_eq!(server.stats().limits_tripped, 0, "there is memory to spare");
+            for (n, (stream, _)) in stalled.iter_mut().enumerate() {
+                for _ in 0..200 {
+                    let message = stream.recv().soon().await.unwrap();
+                    assert_eq!(message, Some(pattern(1000, n as u64)));
+                }
+            }
+        }
+    };
+    nothing_left_after(host, stalled(1), stalled(36));
+}
+
+async fn active_pair(client: &Session, server: &Session) {
+    let mut ours = client.open("").soon().await.unwrap();
+    let mut theirs = server.accept().soon().await.unwrap();
+    for n in 0..100 {
+        ours.send(pattern(1024, n)).soon().await.unwrap();
+        // Several pairs accept each other's streams; all of them send the same.
+        assert_eq!(theirs.recv().soon().await.unwrap(), Some(pattern(1024, n)));
+    }
+}
+
+async fn no_streams(client: &Session, server: &Session) {
+    for session in [client, server] {
+        eventually("no stream is left", || session.stats().streams == 0).await;
+    }
+}

@@ -1,0 +1,144 @@
+//! A running `ringmux`: started, read, signalled and ended by its own pid.
+
+use std::io::{BufRead, BufReader, Read};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+/// More than any of this takes; a test that waits for so long has failed.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A process with its output. Killed when it is dropped.
+pub(crate) struct Program {
+    child: Child,
+    stdout: Lines,
+    stderr: Lines,
+}
+
+impl Program {
+    pub(crate) fn start(args: &[&str]) -> Self {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_ringmux"))
+            .args(args)
+            .env_remove("RUST_LOG")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the program starts");
+        let stdout = Lines::of(child.stdout.take().expect("stdout is piped"));
+        let stderr = Lines::of(child.stderr.take().expect("stderr is piped"));
+        Self {
+            child,
+            stdout,
+            stderr,
+        }
+    }
+
+    /// The address in the next line `listening on ADDR`.
+    pub(crate) fn listening(&mut self) -> String {
+        let line = self.stdout.wait_for("listening on ").unwrap_or_else(|| {
+            panic!("it does not listen: {:?}", self.stderr.seen);
+        });
+        let addr = line.split_whitespace().nth(2).expect("an address");
+        addr.to_owned()
+    }
+
+    /// Waits for a line on stderr, from now or before, that contains all of these.
+    pub(crate) fn logged(&mut self, words: &[&str]) -> String {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let all = |line: &&String| words.iter().all(|word| line.contains(word));
+            if let Some(line) = self.stderr.seen.iter().find(all) {
+                return line.clone();
+            }
+            let more = self.stderr.next(deadline);
+            assert!(more.is_some(), "no {words:?} in {:#?}", self.stderr.seen);
+        }
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        let pid = Pid::from_raw(self.child.id().cast_signed()).expect("a pid");
+        kill_process(pid, signal).expect("the process is there");
+    }
+
+    /// Ends it without a chance to say anything.
+    pub(crate) fn kill(&mut self) {
+        self.child.kill().expect("the process is there");
+        self.child.wait().expect("the process ends");
+    }
+
+    /// Waits for its end.
+    pub(crate) fn ended(&mut self) -> ExitStatus {
+        // A process that has ended has closed its output.
+        let deadline = Instant::now() + PATIENCE;
+        while self.stderr.next(deadline).is_some() {}
+        assert!(Instant::now() < deadline, "it does not end");
+        self.child.wait().expect("the process ends")
+    }
+
+    /// Everything on stderr so far.
+    pub(crate) fn stderr(&self) -> &[String] {
+        &self.stderr.seen
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if thread::panicking() {
+            while self.stderr.next(Instant::now() + PATIENCE).is_some() {}
+            eprintln!("stderr of {}: {:#?}", self.child.id(), self.stderr.seen);
+        }
+    }
+}
+
+/// The lines of a pipe, read by a thread so that the process never waits for us.
+struct Lines {
+    more: Receiver<String>,
+    seen: Vec<String>,
+}
+
+impl Lines {
+    fn of(pipe: impl Read + Send + 'static) -> Self {
+        let (lines, more) = channel();
+        thread::spawn(move || read_lines(pipe, &lines));
+        Self {
+            more,
+            seen: Vec::new(),
+        }
+    }
+
+    fn next(&mut self, deadline: Instant) -> Option<String> {
+        let left = deadline.saturating_duration_since(Instant::now());
+        match self.more.recv_timeout(left) {
+            Ok(line) => {
+                self.seen.push(line.clone());
+                Some(line)
+            }
+            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => None,
+        }
+    }
+
+    fn wait_for(&mut self, word: &str) -> Option<String> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let line = self.next(deadline)?;
+            if line.contains(word) {
+                return Some(line);
+            }
+        }
+    }
+}
+
+fn read_lines(pipe: impl Read, lines: &Sender<String>) {
+    for line in BufReader::new(pipe).lines().map_while(Result::ok) {
+        if lines.send(line).is_err() {
+            return;
+        }
+    }
+}

@@ -1,0 +1,250 @@
+//! Addresses that lead nowhere, or to somebody else.
+
+use std::os::unix::fs::PermissionsExt;
+use std::time::Duration;
+
+use ringmux::{Addr, Config, ConnectError, FrameError, ListenError, ProtocolError, SessionError};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+
+use crate::host::{Net, Soon, echo, pause, round_trip};
+
+on_sockets!(
+    a_port_that_nobody_listens_on_is_named,
+    a_host_that_does_not_exist_is_named,
+    a_socket_file_that_does_not_exist_is_named,
+    a_port_in_use_is_named,
+    a_socket_file_in_use_is_named_and_a_stale_one_is_replaced,
+    a_directory_without_permission_is_named,
+    a_server_of_another_protocol_is_told_apart_at_its_first_byte,
+    a_silent_server_is_given_up_after_the_handshake_timeout,
+    a_server_that_hangs_up_is_no_session,
+    silent_clients_delay_nobody,
+    a_dropped_listener_frees_its_address,
+);
+
+fn brief() -> Config {
+    Config::builder()
+        .handshake_timeout(Duration::from_millis(200))
+        .build()
+        .unwrap()
+}
+
+/// An error in one line that names the address.
+fn one_line(error: &dyn std::error::Error, addr: &Addr) {
+    let line = error.to_string();
+    assert!(line.contains(&addr.to_string()), "{line}");
+    assert!(!line.contains('\n') && line.len() < 250, "{line}");
+}
+
+async fn refused(net: &Net, addr: &Addr) -> std::io::Error {
+    let error = net
+        .engine()
+        .connect(addr, &brief())
+        .soon()
+        .await
+        .unwrap_err();
+    one_line(&error, addr);
+    match error {
+        ConnectError::Io { source, .. } => source,
+        other => panic!("{other}"),
+    }
+}
+
+async fn a_port_that_nobody_listens_on_is_named(net: Net) {
+    let free = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = Addr::Tcp(free.local_addr().unwrap().to_string());
+    drop(free);
+    let source = refused(&net, &addr).await;
+    assert_eq!(source.kind(), std::io::ErrorKind::ConnectionRefused);
+}
+
+async fn a_host_that_does_not_exist_is_named(net: Net) {
+    refused(&net, &Addr::Tcp("no-such-host.invalid:80".to_owned())).await;
+}
+
+async fn a_socket_file_that_does_not_exist_is_named(net: Net) {
+    let dir = tempfile::tempdir().unwrap();
+    let source = refused(&net, &Addr::Unix(dir.path().join("missing.sock"))).await;
+    assert_eq!(source.kind(), std::io::ErrorKind::NotFound);
+}
+
+async fn a_port_in_use_is_named(net: Net) {
+    let listener = net.listen(&Config::default()).await;
+    let addr = listener.local_addr().clone();
+    let error = net
+        .engine()
+        .listen(&addr, &Config::default())
+        .soon()
+        .await
+        .unwrap_err();
+    one_line(&error, &addr);
+    let in_use = matches!(
+        &error,
+        ListenError::Io { source, .. } if source.kind() == std::io::ErrorKind::AddrInUse
+    );
+    assert!(in_use, "{error}");
+    // The one that has the port goes on.
+    let client = net.connect(&listener, &Config::default()).await;
+    echo(listener.accept().soon().await.unwrap());
+    round_trip(&client, "still here".into()).await;
+}
+
+async fn a_socket_file_in_use_is_named_and_a_stale_one_is_replaced(net: Net) {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("s.sock");
+    // Closing a listening socket leaves its file.
+    drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+    assert!(path.exists());
+    let addr = Addr::Unix(path.clone());
+    let listener = net
+        .engine()
+        .listen(&addr, &Config::default())
+        .soon()
+        .await
+        .unwrap();
+    let error = net
+        .engine()
+        .listen(&addr, &Config::default())
+        .soon()
+        .await
+        .unwrap_err();
+    one_line(&error, &addr);
+    let config = Config::default();
+    let connecting = net.engine().connect(&addr, &config).soon();
+    let client = connecting.await.expect("the first listener goes on");
+    echo(listener.accept().soon().await.unwrap());
+    round_trip(&client, "still here".into()).await;
+}
+
+async fn a_directory_without_permission_is_named(net: Net) {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o500)).unwrap();
+    // Root may write everywhere but where nobody can.
+    let all_powerful = std::fs::write(dir.path().join("probe"), "").is_ok();
+    let addr = if all_powerful {
+        Addr::Unix("/proc/ringmux.sock".into())
+    } else {
+        Addr::Unix(dir.path().join("s.sock"))
+    };
+    let listening = async { net.engine().listen(&addr, &Config::default()).await };
+    let error = listening.soon().await.unwrap_err();
+    one_line(&error, &addr);
+    assert!(matches!(error, ListenError::Io { .. }), "{error}");
+}
+
+async fn a_server_of_another_protocol_is_told_apart_at_its_first_byte(net: Net) {
+    let http = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = Addr::Tcp(http.local_addr().unwrap().to_string());
+    let serving = tokio::spawn(async move {
+        let (mut socket, _) = http.accept().soon().await.unwrap();
+        socket.read_u8().soon().await.unwrap();
+        socket
+            .write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+            .await
+            .unwrap();
+        socket
+    });
+    let error = net
+        .engine()
+        .connect(&addr, &Config::default())
+        .soon()
+        .await
+        .unwrap_err();
+    one_line(&error, &addr);
+    let ConnectError::Handshake { source, .. } = error else {
+        panic!("{error}");
+    };
+    let bad = ProtocolError::Frame(FrameError::BadPreface { at: 0, found: b'H' });
+    assert!(
+        matches!(source, SessionError::Protocol(e) if e == bad),
+        "{source}"
+    );
+    drop(serving.soon().await.unwrap());
+}
+
+async fn a_silent_server_is_given_up_after_the_handshake_timeout(net: Net) {
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = Addr::Tcp(silent.local_addr().unwrap().to_string());
+    let error = net
+        .engine()
+        .connect(&addr, &brief())
+        .soon()
+        .await
+        .unwrap_err();
+    one_line(&error, &addr);
+    let ConnectError::Handshake { source, .. } = error else {
+        panic!("{error}");
+    };
+    assert!(
+        matches!(source, SessionError::HandshakeTimeout(t) if t == Duration::from_millis(200)),
+        "{source}"
+    );
+    // The connection is closed as well.
+    let (mut socket, _) = silent.accept().soon().await.unwrap();
+    let mut said = Vec::new();
+    socket.read_to_end(&mut said).soon().await.unwrap();
+    assert!(said.starts_with(b"RINGMUX\x01"));
+}
+
+async fn a_server_that_hangs_up_is_no_session(net: Net) {
+    let rude = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = Addr::Tcp(rude.local_addr().unwrap().to_string());
+    let serving = tokio::spawn(async move {
+        let (mut socket, _) = rude.accept().soon().await.unwrap();
+        let mut hello = [0; 8];
+        socket.read_exact(&mut hello).soon().await.unwrap();
+    });
+    let error = net
+        .engine()
+        .connect(&addr, &Config::default())
+        .soon()
+        .await
+        .unwrap_err();
+    let ConnectError::Handshake { source, .. } = &error else {
+        panic!("{error}");
+    };
+    assert!(
+        matches!(source, SessionError::Disconnected | SessionError::Io(_)),
+        "{source}"
+    );
+    assert!(source.is_retryable());
+    serving.soon().await.unwrap();
+}
+
+async fn silent_clients_delay_nobody(net: Net) {
+    let listener = net.listen(&brief()).await;
+    let Addr::Tcp(addr) = listener.local_addr() else {
+        panic!("a TCP host");
+    };
+    let mut silent = Vec::new();
+    for _ in 0..50 {
+        silent.push(tokio::net::TcpStream::connect(addr).soon().await.unwrap());
+    }
+    let client = net.connect(&listener, &Config::default()).await;
+    echo(listener.accept().soon().await.unwrap());
+    round_trip(&client, "past the silent ones".into()).await;
+    // They are given up in time, without a word: nobody knows what they speak.
+    for mut socket in silent {
+        let mut said = Vec::new();
+        socket.read_to_end(&mut said).soon().await.unwrap();
+        assert_eq!(said, b"");
+    }
+    round_trip(&client, "and after".into()).await;
+}
+
+async fn a_dropped_listener_frees_its_address(net: Net) {
+    let listener = net.listen(&Config::default()).await;
+    let addr = listener.local_addr().clone();
+    drop(listener);
+    let again = async {
+        loop {
+            match net.engine().listen(&addr, &Config::default()).await {
+                Ok(listener) => return listener,
+                Err(ListenError::Io { .. }) => pause().await,
+                Err(error) => panic!("{error}"),
+            }
+        }
+    };
+    drop(again.soon().await);
+}

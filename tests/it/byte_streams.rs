@@ -1,0 +1,154 @@
+//! Streams as what the ecosystem knows: `AsyncRead`, `AsyncWrite`, `Stream` and `Sink`.
+
+use bytes::Bytes;
+use futures_util::{SinkExt, StreamExt, stream};
+use ringmux::{SendError, StreamError};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
+
+use crate::host::{Net, Soon, pattern};
+use crate::messages::small_windows;
+
+everywhere!(
+    bytes_go_through_a_bidirectional_copy_unchanged,
+    messages_go_through_a_sink_and_come_out_of_a_stream,
+);
+on_sockets!(
+    shutdown_is_the_end_of_file_and_leaves_the_other_direction_open,
+    reading_bytes_then_messages_loses_nothing_but_the_rest_of_a_piece,
+    a_failed_stream_is_an_io_error,
+    a_closed_sink_refuses_messages,
+);
+
+/// Two streams of two sessions, joined in the middle by `copy_bidirectional`.
+async fn bytes_go_through_a_bidirectional_copy_unchanged(net: Net) {
+    let config = small_windows();
+    let (left, left_middle) = net.pair_with(&config, &config).await;
+    let (right, right_middle) = net.pair_with(&config, &config).await;
+    let (ours, mut middle_in) = net.stream(&left, &left_middle).await;
+    let (mut middle_out, theirs) = net.stream(&right_middle, &right).await;
+    let copy = tokio::spawn(async move {
+        copy_bidirectional(&mut middle_in, &mut middle_out)
+            .soon()
+            .await
+    });
+
+    let there = pattern(net.scaled(1 << 20), 1);
+    let back = pattern(net.scaled(1 << 20) / 2 + 1, 2);
+    let (mut near_send, mut near_recv) = ours.split();
+    let (mut far_send, mut far_recv) = theirs.split();
+    let (mut there_got, mut back_got) = (Vec::new(), Vec::new());
+    let (a, b, c, d) = tokio::join!(
+        async {
+            near_send.write_all(&there).soon().await?;
+            near_send.shutdown().soon().await
+        },
+        async {
+            far_send.write_all(&back).soon().await?;
+            far_send.shutdown().soon().await
+        },
+        far_recv.read_to_end(&mut there_got).soon(),
+        near_recv.read_to_end(&mut back_got).soon(),
+    );
+    a.and(b).unwrap();
+    assert_eq!((c.unwrap(), d.unwrap()), (there.len(), back.len()));
+    assert!(there_got == there && back_got == back);
+    let copied = copy.soon().await.unwrap().unwrap();
+    assert_eq!(copied, (there.len() as u64, back.len() as u64));
+}
+
+async fn messages_go_through_a_sink_and_come_out_of_a_stream(net: Net) {
+    let (client, server) = net.pair_with(&small_windows(), &small_windows()).await;
+    let (ours, theirs) = net.stream(&client, &server).await;
+    let (mut send, _) = ours.split();
+    let (_answers, recv) = theirs.split();
+    let messages: Vec<Bytes> = (0..60).map(|n| pattern(n * 40, n as u64)).collect();
+    let mut source = stream::iter(messages.clone()).map(Ok);
+    let sending = async {
+        SinkExt::send_all(&mut send, &mut source)
+            .soon()
+            .await
+            .unwrap();
+        SinkExt::close(&mut send).soon().await.unwrap();
+    };
+    let ((), received) = tokio::join!(sending, recv.collect::<Vec<_>>().soon());
+    let received: Vec<Bytes> = received.into_iter().map(Result::unwrap).collect();
+    assert_eq!(received, messages);
+}
+
+async fn shutdown_is_the_end_of_file_and_leaves_the_other_direction_open(net: Net) {
+    let (client, server) = net.pair().await;
+    let (mut ours, mut theirs) = net.stream(&client, &server).await;
+    ours.write_all(b"request").soon().await.unwrap();
+    ours.shutdown().soon().await.unwrap();
+    ours.shutdown()
+        .soon()
+        .await
+        .expect("shutting down again does nothing");
+    let mut request = String::new();
+    theirs.read_to_string(&mut request).soon().await.unwrap();
+    assert_eq!(request, "request");
+    assert_eq!(
+        theirs.read(&mut [0]).soon().await.unwrap(),
+        0,
+        "the end stays"
+    );
+    theirs.write_all(b"response").soon().await.unwrap();
+    theirs.shutdown().soon().await.unwrap();
+    let mut response = String::new();
+    ours.read_to_string(&mut response).soon().await.unwrap();
+    assert_eq!(response, "response");
+}
+
+async fn reading_bytes_then_messages_loses_nothing_but_the_rest_of_a_piece(net: Net) {
+    let (client, server) = net.pair().await;
+    let (mut ours, mut theirs) = net.stream(&client, &server).await;
+    for message in ["first", "second", "third"] {
+        ours.send(message).soon().await.unwrap();
+    }
+    ours.finish().unwrap();
+    let mut two = [0; 2];
+    theirs.read_exact(&mut two).soon().await.unwrap();
+    assert_eq!(&two, b"fi");
+    assert_eq!(theirs.recv().soon().await.unwrap().unwrap(), "second");
+    let mut rest = Vec::new();
+    theirs.read_to_end(&mut rest).soon().await.unwrap();
+    assert_eq!(rest, b"third");
+}
+
+async fn a_failed_stream_is_an_io_error(net: Net) {
+    let (client, server) = net.pair().await;
+    let (mut ours, mut theirs) = net.stream(&client, &server).await;
+    ours.write_all(b"before").soon().await.unwrap();
+    ours.finish_with_error(9, "broken").unwrap();
+    let mut before = [0; 6];
+    theirs.read_exact(&mut before).soon().await.unwrap();
+    assert_eq!(&before, b"before");
+    let error = theirs.read(&mut [0]).soon().await.unwrap_err();
+    let inner = error
+        .get_ref()
+        .and_then(|e| e.downcast_ref::<StreamError>());
+    assert!(
+        matches!(inner, Some(StreamError::Failed(failure)) if failure.code == 9),
+        "{error}"
+    );
+    let error = theirs.write_all(b"late").soon().await.unwrap_err();
+    assert!(error.downcast::<SendError>().is_ok(), "an error of ours");
+}
+
+async fn a_closed_sink_refuses_messages(net: Net) {
+    let (client, server) = net.pair().await;
+    let (ours, theirs) = net.stream(&client, &server).await;
+    let (mut send, _recv) = ours.split();
+    SinkExt::close(&mut send).soon().await.unwrap();
+    SinkExt::close(&mut send)
+        .soon()
+        .await
+        .expect("closing again does nothing");
+    let error = SinkExt::send(&mut send, Bytes::new())
+        .soon()
+        .await
+        .unwrap_err();
+    assert!(matches!(error, SendError::Finished), "{error}");
+    let (_answers, mut recv) = theirs.split();
+    assert!(recv.next().soon().await.is_none());
+}

@@ -1,0 +1,355 @@
+//! Where a case runs, and how it notices that it hangs.
+
+use std::cell::Cell;
+use std::future::Future;
+use std::panic::{self, Location};
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::sync::{Mutex, Once};
+use std::thread;
+use std::time::Duration;
+
+use bytes::Bytes;
+use ringmux::{Addr, Config, Driver, Engine, Listener, Session, SessionError, Stream};
+use tokio::task::JoinHandle;
+
+/// How long one case may take.
+pub(crate) const CASE_GUARD: Duration = Duration::from_secs(60);
+/// How long one thing may be awaited.
+pub(crate) const AWAIT_GUARD: Duration = Duration::from_secs(20);
+
+/// A driver, a place for it, and a transport.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Host {
+    pub(crate) driver: Driver,
+    pub(crate) place: Place,
+    pub(crate) wire: Wire,
+}
+
+/// Which thread runs the sessions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// The application's own.
+    Inline,
+    /// One of their own, one for each side.
+    Thread,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wire {
+    Tcp,
+    Unix,
+    /// In memory, with room for so many bytes.
+    Pipe(usize),
+}
+
+macro_rules! hosts {
+    ($($name:ident: $driver:ident $place:ident $wire:expr;)+) => {
+        $(#[allow(non_upper_case_globals)]
+        pub(crate) const $name: Host = Host {
+            driver: Driver::$driver,
+            place: Place::$place,
+            wire: $wire,
+        };)+
+    };
+}
+
+hosts! {
+    tokio_inline_tcp: Tokio Inline Wire::Tcp;
+    tokio_thread_tcp: Tokio Thread Wire::Tcp;
+    uring_inline_tcp: TokioUring Inline Wire::Tcp;
+    uring_thread_tcp: TokioUring Thread Wire::Tcp;
+    tokio_inline_unix: Tokio Inline Wire::Unix;
+    uring_thread_unix: TokioUring Thread Wire::Unix;
+    pipe_of_1: Tokio Inline Wire::Pipe(1);
+    pipe_of_7: Tokio Inline Wire::Pipe(7);
+    pipe_of_64: Tokio Inline Wire::Pipe(64);
+}
+
+macro_rules! test_on {
+    ($case:ident: $($host:ident)+) => {
+        mod $case {
+            $(#[test]
+            fn $host() {
+                crate::host::run(crate::host::$host, super::$case);
+            })+
+        }
+    };
+}
+
+/// Tests of cases for both drivers, inline and on threads, over TCP.
+macro_rules! on_sockets {
+    ($($case:ident),+ $(,)?) => {
+        $(test_on!($case: tokio_inline_tcp tokio_thread_tcp uring_inline_tcp uring_thread_tcp);)+
+    };
+}
+
+/// The same, and over Unix sockets and pipes.
+macro_rules! everywhere {
+    ($($case:ident),+ $(,)?) => {
+        $(test_on!($case:
+            tokio_inline_tcp tokio_thread_tcp uring_inline_tcp uring_thread_tcp
+            tokio_inline_unix uring_thread_unix
+            pipe_of_1 pipe_of_7 pipe_of_64
+        );)+
+    };
+}
+
+/// What a case connects with.
+pub(crate) struct Net {
+    pub(crate) host: Host,
+    /// `None` for pipes.
+    dialling: Option<Engine>,
+    listening: Option<Engine>,
+    dir: tempfile::TempDir,
+    sockets: Cell<u32>,
+}
+
+impl Net {
+    fn new(host: Host) -> Self {
+        let engine = || match (host.wire, host.place) {
+            (Wire::Pipe(_), _) => None,
+            (_, Place::Inline) => Some(Engine::inline(host.driver).expect("the driver works here")),
+            (_, Place::Thread) => Some(Engine::thread(host.driver).expect("the driver works here")),
+        };
+        Self {
+            host,
+            dialling: engine(),
+            listening: engine(),
+            dir: tempfile::tempdir().unwrap(),
+            sockets: Cell::new(0),
+        }
+    }
+
+    /// The engine that connects; only where there are sockets.
+    pub(crate) fn engine(&self) -> &Engine {
+        self.dialling.as_ref().expect("a host with sockets")
+    }
+
+    /// A free address of the host's kind.
+    pub(crate) fn free_addr(&self) -> Addr {
+        match self.host.wire {
+            Wire::Unix => {
+                let n = self.sockets.replace(self.sockets.get() + 1);
+                Addr::Unix(self.dir.path().join(format!("{n}.sock")))
+            }
+            Wire::Tcp | Wire::Pipe(_) => Addr::Tcp("127.0.0.1:0".to_owned()),
+        }
+    }
+
+    pub(crate) async fn listen(&self, config: &Config) -> Listener {
+        let engine = self.listening.as_ref().expect("a host with sockets");
+        let listening = async { engine.listen(&self.free_addr(), config).await };
+        listening.soon().await.unwrap()
+    }
+
+    pub(crate) async fn connect(&self, listener: &Listener, config: &Config) -> Session {
+        let connecting = self.engine().connect(listener.local_addr(), config);
+        connecting.soon().await.unwrap()
+    }
+
+    /// The dialling and the accepting side of a new session.
+    pub(crate) async fn pair(&self) -> (Session, Session) {
+        self.pair_with(&Config::default(), &Config::default()).await
+    }
+
+    pub(crate) async fn pair_with(&self, client: &Config, server: &Config) -> (Session, Session) {
+        if let Wire::Pipe(capacity) = self.host.wire {
+            let (a, b) = tokio::io::duplex(capacity);
+            let (client, connection) = ringmux::client(a, client);
+            tokio::spawn(connection);
+            let (server, connection) = ringmux::server(b, server);
+            tokio::spawn(connection);
+            client.established().soon().await.unwrap();
+            server.established().soon().await.unwrap();
+            return (client, server);
+        }
+        let listener = self.listen(server).await;
+        let client = self.connect(&listener, client).await;
+        let server = listener.accept().soon().await.unwrap();
+        (client, server)
+    }
+
+    /// A stream of a session, both ends of it.
+    pub(crate) async fn stream(&self, from: &Session, to: &Session) -> (Stream, Stream) {
+        let ours = from.open("").soon().await.unwrap();
+        let theirs = to.accept().soon().await.unwrap();
+        (ours, theirs)
+    }
+
+    /// Large amounts of data, less of it where every few bytes are an event.
+    pub(crate) const fn scaled(&self, bytes: usize) -> usize {
+        match self.host.wire {
+            Wire::Pipe(capacity) if capacity < 64 => bytes / 32,
+            Wire::Pipe(_) => bytes / 4,
+            _ => bytes,
+        }
+    }
+}
+
+/// Runs a case on a host. Fails if it fails, hangs, or makes anything outside of the tests panic.
+pub(crate) fn run<F, Fut>(host: Host, case: F)
+where
+    F: FnOnce(Net) -> Fut + Send + 'static,
+    Fut: Future<Output = ()>,
+{
+    run_with(move || {
+        let case = async { case(Net::new(host)).await };
+        match (host.driver, host.place) {
+            (Driver::TokioUring, Place::Inline) => tokio_uring::start(case),
+            _ => tokio_runtime().block_on(case),
+        }
+    });
+}
+
+/// Runs something on a thread of its own, under the same guards.
+pub(crate) fn run_with(work: impl FnOnce() + Send + 'static) {
+    watch_panics();
+    let (running, ended) = channel::<()>();
+    let worker = thread::Builder::new().spawn(move || {
+        let _running = running;
+        work();
+    });
+    match ended.recv_timeout(CASE_GUARD) {
+        Err(RecvTimeoutError::Timeout) => {
+            panic!("the case has not ended after {CASE_GUARD:?}, nor has anything that it awaits");
+        }
+        Ok(()) | Err(RecvTimeoutError::Disconnected) => {}
+    }
+    if let Err(panic) = worker.unwrap().join() {
+        panic::resume_unwind(panic);
+    }
+    let panics = foreign_panics();
+    assert!(panics.is_empty(), "panics outside of the tests: {panics:?}");
+}
+
+pub(crate) fn tokio_runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap()
+}
+
+/// Guards everything that is awaited.
+pub(crate) trait Soon: Future + Sized {
+    /// Panics with the name of the future, and the place, if it is not ready within [`AWAIT_GUARD`].
+    #[track_caller]
+    fn soon(self) -> impl Future<Output = Self::Output> {
+        self.within(AWAIT_GUARD)
+    }
+
+    #[track_caller]
+    fn within(self, guard: Duration) -> impl Future<Output = Self::Output> {
+        let place = Location::caller();
+        async move {
+            match tokio::time::timeout(guard, self).await {
+                Ok(output) => output,
+                Err(_) => panic!(
+                    "not ready after {guard:?}: {}, awaited at {place}",
+                    std::any::type_name::<Self>()
+                ),
+            }
+        }
+    }
+}
+
+impl<F: Future> Soon for F {}
+
+/// Between two looks at something that nobody signals. Yielding would not do: tokio-uring submits
+/// only when its runtime is idle.
+pub(crate) async fn pause() {
+    tokio::time::sleep(Duration::from_millis(1)).await;
+}
+
+/// Waits for something that nobody signals.
+#[track_caller]
+pub(crate) fn eventually(what: &str, check: impl FnMut() -> bool) -> impl Future<Output = ()> {
+    let place = Location::caller();
+    let mut check = check;
+    let what = what.to_owned();
+    async move {
+        let poll = async {
+            while !check() {
+                pause().await;
+            }
+        };
+        let in_time = tokio::time::timeout(AWAIT_GUARD, poll).await;
+        assert!(in_time.is_ok(), "never: {what}, awaited at {place}");
+    }
+}
+
+// ---- panics ---------------------------------------------------------------------------------
+
+static FOREIGN_PANICS: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
+/// Panics on threads with this name are expected.
+pub(crate) const MAY_PANIC: &str = "may-panic";
+
+/// Counts the panics that do not come from a test's own file.
+fn watch_panics() {
+    static HOOK: Once = Once::new();
+    HOOK.call_once(|| {
+        let print = panic::take_hook();
+        panic::set_hook(Box::new(move |info| {
+            let foreign = info
+                .location()
+                .is_none_or(|at| !at.file().starts_with("tests/"));
+            if foreign && thread::current().name() != Some(MAY_PANIC) {
+                FOREIGN_PANICS.lock().unwrap().push(info.to_string());
+            }
+            print(info);
+        }));
+    });
+}
+
+/// Takes them, so that one test reports them and not every later one.
+fn foreign_panics() -> Vec<String> {
+    std::mem::take(&mut *FOREIGN_PANICS.lock().unwrap())
+}
+
+// ---- traffic --------------------------------------------------------------------------------
+
+/// Bytes that no shift or repetition leaves the same.
+pub(crate) fn pattern(len: usize, seed: u64) -> Bytes {
+    let mut state = seed.wrapping_mul(2).wrapping_add(1);
+    let mut bytes = Vec::with_capacity(len + 8);
+    while bytes.len() < len {
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        bytes.extend_from_slice(&(state >> 16).to_le_bytes()[..6]);
+    }
+    bytes.truncate(len);
+    Bytes::from(bytes)
+}
+
+/// Sends everything back until the peer finishes, then finishes.
+pub(crate) async fn echo_stream(mut stream: Stream) {
+    while let Ok(Some(message)) = stream.recv().await {
+        if stream.send(message).await.is_err() {
+            return;
+        }
+    }
+    // A stream that the peer has ended meanwhile cannot be finished.
+    let _ = stream.finish();
+}
+
+/// Serves the session's streams until it ends.
+pub(crate) fn echo(session: Session) -> JoinHandle<SessionError> {
+    tokio::spawn(async move {
+        loop {
+            match session.accept().await {
+                Ok(stream) => drop(tokio::spawn(echo_stream(stream))),
+                Err(end) => return end,
+            }
+        }
+    })
+}
+
+/// One message there and back on a stream of its own.
+pub(crate) async fn round_trip(session: &Session, message: Bytes) {
+    let mut stream = session.open("").soon().await.unwrap();
+    stream.send(message.clone()).soon().await.unwrap();
+    stream.finish().unwrap();
+    assert_eq!(stream.recv().soon().await.unwrap(), Some(message));
+    assert_eq!(stream.recv().soon().await.unwrap(), None);
+}

@@ -1,0 +1,19 @@
+//! End to end: the same cases over every driver, on every kind of host, over TCP, Unix sockets and pipes that split every
+//! frame.
+//!
+//! A case is one function, generic over where it runs ([`host::Net`]); `on_sockets!` and `everywhere!` make a test of it
+//! for each host. Where io_uring is missing its tests fail: nothing is skipped.
+
+#[macro_use]
+mod host;
+
+mod addresses;
+mod byte_streams;
+mod cancel_safety;
+mod hostile;
+mod many;
+mod messages;
+mod raw;
+mod runtimes;
+mod session;
+mod streams;

@@ -1,0 +1,328 @@
+//! Many streams, many threads, and streams that nobody reads.
+//!
+//! What depends on how much memory the process has left to grant is in the tests that run alone.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use ringmux::{Config, Limit, SendStream, Session, Stream, StreamError};
+use tokio::task::JoinHandle;
+
+use crate::host::{Net, Soon, echo, eventually, pattern, tokio_runtime};
+use crate::streams::all_streams_end;
+
+on_sockets!(
+    eight_threads_send_on_their_own_streams_each_message_once_and_in_order,
+    ten_thousand_streams_at_once_each_echo,
+    one_stalled_consumer_of_a_hundred_holds_at_most_twice_its_window,
+    stalled_consumers_without_memory_to_spare_are_ended_and_the_others_go_on,
+    a_huge_message_that_nobody_reads_leaves_the_others_going,
+    unaccepted_streams_leave_the_accepted_ones_going,
+    unaccepted_streams_without_memory_to_spare_are_ended_and_the_others_go_on,
+    streams_are_opened_from_both_sides_at_once,
+);
+
+const WINDOW: u64 = 64 * 1024;
+
+/// Each on a thread and a runtime of its own, away from the engine's.
+async fn eight_threads_send_on_their_own_streams_each_message_once_and_in_order(net: Net) {
+    const MESSAGES: u64 = 5_000;
+    let size = |thread: u64, n: u64| 8 + (n * 31 + thread) as usize % 200;
+    let (client, server) = net.pair().await;
+    let senders: Vec<_> = (0..8_u64)
+        .map(|thread| {
+            let client = client.clone();
+            tokio::task::spawn_blocking(move || {
+                tokio_runtime().block_on(async move {
+                    let opening = Bytes::copy_from_slice(&thread.to_le_bytes());
+                    let mut stream = client.open(opening).soon().await.unwrap();
+                    for n in 0..MESSAGES {
+                        stream
+                            .send(pattern(size(thread, n), n))
+                            .soon()
+                            .await
+                            .unwrap();
+                    }
+                    stream.finish().unwrap();
+                    assert_eq!(stream.recv().soon().await.unwrap().unwrap(), "all here");
+                });
+            })
+        })
+        .collect();
+    let receivers: Vec<_> = (0..8)
+        .map(|_| {
+            let server = server.clone();
+            tokio::task::spawn_blocking(move || {
+                tokio_runtime().block_on(async move {
+                    let mut stream = server.accept().soon().await.unwrap();
+                    let thread = u64::from_le_bytes(stream.opening()[..].try_into().unwrap());
+                    for n in 0..MESSAGES {
+                        let message = stream.recv().soon().await.unwrap().unwrap();
+                        assert!(
+                            message == pattern(size(thread, n), n),
+                            "{n} of thread {thread}"
+                        );
+                    }
+                    assert_eq!(stream.recv().soon().await.unwrap(), None);
+                    stream.send("all here").soon().await.unwrap();
+                    stream.finish().unwrap();
+                });
+            })
+        })
+        .collect();
+    for thread in senders.into_iter().chain(receivers) {
+        thread.within(Duration::from_secs(50)).await.unwrap();
+    }
+    all_streams_end(&client, &server).await;
+    assert_eq!(client.stats().messages_sent, 8 * MESSAGES);
+    assert_eq!(server.stats().messages_received, 8 * MESSAGES);
+}
+
+async fn ten_thousand_streams_at_once_each_echo(net: Net) {
+    const STREAMS: u64 = 10_000;
+    let config = Config::builder()
+        .max_streams(STREAMS as u32)
+        .build()
+        .unwrap();
+    let (client, server) = net.pair_with(&config, &config).await;
+    echo(server.clone());
+    let mut streams = Vec::new();
+    for n in 0..STREAMS {
+        let opening = Bytes::copy_from_slice(&n.to_le_bytes());
+        streams.push(client.open(opening).soon().await.unwrap());
+    }
+    for (stream, n) in streams.iter_mut().zip(0..) {
+        stream.send(pattern(64, n)).soon().await.unwrap();
+    }
+    for (stream, n) in streams.iter_mut().zip(0..) {
+        assert_eq!(
+            stream.recv().soon().await.unwrap(),
+            Some(pattern(64, n)),
+            "stream {n}"
+        );
+    }
+    for session in [&client, &server] {
+        assert_eq!(
+            session.stats().streams,
+            STREAMS,
+            "all of them are open at once"
+        );
+    }
+    for stream in &mut streams {
+        stream.finish().unwrap();
+    }
+    for stream in &mut streams {
+        assert_eq!(stream.recv().soon().await.unwrap(), None);
+    }
+    drop(streams);
+    all_streams_end(&client, &server).await;
+    for session in [&client, &server] {
+        eventually("nothing is held", || session.stats().bytes_held == 0).await;
+    }
+}
+
+/// Streams whose messages nobody takes: `(senders, receivers)`.
+async fn stall(client: &Session, server: &Session, streams: usize) -> Stalled {
+    let mut stalled = Stalled::default();
+    for _ in 0..streams {
+        let (mut send, recv) = client.open("stalled").soon().await.unwrap().split();
+        stalled.received.push(server.accept().soon().await.unwrap());
+        stalled.answers.push(recv);
+        stalled.senders.push(tokio::spawn(async move {
+            for n in 0.. {
+                if send.send(pattern(1000, n)).await.is_err() {
+                    break;
+                }
+            }
+            send
+        }));
+    }
+    stalled
+}
+
+#[derive(Default)]
+struct Stalled {
+    senders: Vec<JoinHandle<SendStream>>,
+    answers: Vec<ringmux::RecvStream>,
+    received: Vec<Stream>,
+}
+
+/// Streams that go there and back, `rounds` times, on streams that are all open at once.
+async fn active(client: &Session, server: &Session, streams: usize, rounds: u64) {
+    let mut pairs = Vec::new();
+    for _ in 0..streams {
+        let ours = client.open("active").soon().await.unwrap();
+        pairs.push((ours, server.accept().soon().await.unwrap()));
+    }
+    let tasks: Vec<_> = pairs
+        .into_iter()
+        .map(|(mut ours, theirs)| {
+            tokio::spawn(crate::host::echo_stream(theirs));
+            tokio::spawn(async move {
+                for n in 0..rounds {
+                    let message = pattern(1024, n);
+                    ours.send(message.clone()).soon().await.unwrap();
+                    assert_eq!(ours.recv().soon().await.unwrap(), Some(message));
+                }
+                ours.finish().unwrap();
+                assert_eq!(ours.recv().soon().await.unwrap(), None);
+            })
+        })
+        .collect();
+    for task in tasks {
+        task.soon().await.unwrap();
+    }
+}
+
+async fn one_stalled_consumer_of_a_hundred_holds_at_most_twice_its_window(net: Net) {
+    let (client, server) = net.pair().await;
+    let mut stalled = stall(&client, &server, 1).await;
+    let frame = 1000 + 256;
+    eventually("the stalled stream has used its window up", || {
+        server.stats().bytes_held + frame > WINDOW
+    })
+    .await;
+    active(&client, &server, 99, 50).await;
+    eventually("only the stalled stream holds anything", || {
+        server.stats().bytes_held <= 2 * WINDOW
+    })
+    .await;
+    assert!(server.stats().bytes_held + frame > WINDOW);
+    assert_eq!(server.stats().limits_tripped, 0);
+
+    // It lost nothing.
+    let mut stream = stalled.received.remove(0);
+    for n in 0..500 {
+        assert_eq!(stream.recv().soon().await.unwrap(), Some(pattern(1000, n)));
+    }
+}
+
+async fn stalled_consumers_without_memory_to_spare_are_ended_and_the_others_go_on(net: Net) {
+    let fixed = Config::builder()
+        .session_window_max(1 << 20)
+        .build()
+        .unwrap();
+    let (client, server) = net.pair_with(&fixed, &fixed).await;
+    let mut stalled = stall(&client, &server, 64).await;
+    active(&client, &server, 36, 50).await;
+    eventually("a limit was tripped", || server.stats().limits_tripped > 0).await;
+    eventually("enough is free again", || {
+        server.stats().bytes_held < 768 << 10
+    })
+    .await;
+    active(&client, &server, 36, 50).await;
+    let mut ended = 0;
+    for stream in &mut stalled.received {
+        match stream.recv().soon().await {
+            Ok(message) => assert_eq!(message, Some(pattern(1000, 0))),
+            Err(error) => {
+                let named = matches!(
+                    error,
+                    StreamError::LimitExceeded {
+                        limit: Limit::StalledStream,
+                        ..
+                    }
+                );
+                assert!(named, "{error}");
+                ended += 1;
+            }
+        }
+    }
+    assert!((1..64).contains(&ended), "{ended} streams were ended");
+    assert_eq!(ended, server.stats().limits_tripped);
+}
+
+async fn a_huge_message_that_nobody_reads_leaves_the_others_going(net: Net) {
+    let (client, server) = net.pair().await;
+    let (mut ours, mut theirs) = net.stream(&client, &server).await;
+    let huge = pattern(4 << 20, 1);
+    ours.send(huge.clone()).soon().await.unwrap();
+    eventually("it is there", || server.stats().messages_received == 1).await;
+    for n in 0..3 {
+        let _ = ours.try_send(pattern(2 << 20, n));
+    }
+    active(&client, &server, 99, 20).await;
+    assert!(theirs.recv().soon().await.unwrap().unwrap() == huge);
+}
+
+/// What nobody accepts costs the session's credit, but never all of it.
+async fn unaccepted_streams_leave_the_accepted_ones_going(net: Net) {
+    let (client, server) = net.pair().await;
+    let (mut ours, theirs) = net.stream(&client, &server).await;
+    tokio::spawn(crate::host::echo_stream(theirs));
+    let mut unaccepted = Vec::new();
+    for n in 0..200 {
+        let mut stream = client.open(pattern(8 * 1024, n)).soon().await.unwrap();
+        stream.send(pattern(1000, n)).soon().await.unwrap();
+        unaccepted.push(stream);
+    }
+    for n in 0..50 {
+        ours.send(pattern(10_000, n)).soon().await.unwrap();
+        assert_eq!(ours.recv().soon().await.unwrap(), Some(pattern(10_000, n)));
+    }
+    for n in 0..200 {
+        let mut stream = server.accept().soon().await.unwrap();
+        assert_eq!(stream.opening(), &pattern(8 * 1024, n));
+        assert_eq!(stream.recv().soon().await.unwrap(), Some(pattern(1000, n)));
+    }
+}
+
+async fn unaccepted_streams_without_memory_to_spare_are_ended_and_the_others_go_on(net: Net) {
+    let fixed = Config::builder()
+        .session_window_max(1 << 20)
+        .build()
+        .unwrap();
+    let (client, server) = net.pair_with(&fixed, &fixed).await;
+    let (mut ours, theirs) = net.stream(&client, &server).await;
+    tokio::spawn(crate::host::echo_stream(theirs));
+    let mut unaccepted = Vec::new();
+    for n in 0..200 {
+        unaccepted.push(client.open(pattern(8 * 1024, n)).soon().await.unwrap());
+    }
+    for n in 0..50 {
+        ours.send(pattern(10_000, n)).soon().await.unwrap();
+        assert_eq!(ours.recv().soon().await.unwrap(), Some(pattern(10_000, n)));
+    }
+    let tripped = server.stats().limits_tripped;
+    assert!((1..200).contains(&tripped), "{tripped} streams were ended");
+    let mut ended = 0;
+    for _ in 0..200 {
+        let mut stream = server.accept().soon().await.unwrap();
+        if let Some(Err(error)) = futures_util::FutureExt::now_or_never(stream.recv()) {
+            let named = matches!(
+                error,
+                StreamError::LimitExceeded {
+                    limit: Limit::StalledStream,
+                    ..
+                }
+            );
+            assert!(named, "{error}");
+            ended += 1;
+        }
+    }
+    assert_eq!(ended, server.stats().limits_tripped);
+}
+
+async fn streams_are_opened_from_both_sides_at_once(net: Net) {
+    let (client, server) = net.pair().await;
+    for session in [&client, &server] {
+        echo(session.clone());
+    }
+    let tasks: Vec<_> = [&client, &server]
+        .into_iter()
+        .flat_map(|session| std::iter::repeat_n(session, 8))
+        .map(|session| {
+            let session = session.clone();
+            tokio::spawn(async move {
+                for n in 0..50 {
+                    crate::host::round_trip(&session, pattern(300, n)).await;
+                }
+            })
+        })
+        .collect();
+    for task in tasks {
+        task.soon().await.unwrap();
+    }
+    all_streams_end(&client, &server).await;
+    assert_eq!((client.stats().opened, server.stats().opened), (400, 400));
+}

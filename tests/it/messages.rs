@@ -1,0 +1,234 @@
+//! Messages of every size, on windows far smaller than they are.
+
+use bytes::Bytes;
+use ringmux::{Config, SendError, TrySendError};
+use tokio::io::AsyncReadExt;
+
+use crate::host::{Net, Soon, eventually, pattern, pause};
+
+const KIB: usize = 1024;
+const MIB: usize = 1024 * KIB;
+const SIZES: [usize; 9] = [
+    0,
+    1,
+    255,
+    4 * KIB,
+    16 * KIB,
+    16 * KIB + 1,
+    64 * KIB,
+    64 * KIB + 1,
+    4 * MIB,
+];
+
+everywhere!(
+    every_size_is_received_whole_on_small_windows,
+    every_size_is_leased_whole_on_small_windows,
+    every_size_is_read_as_bytes_on_small_windows,
+);
+on_sockets!(
+    one_byte_too_many_is_refused_before_memory_is_spent,
+    the_peers_smaller_limit_holds,
+    a_message_is_complete_before_anybody_asks_for_it,
+    a_full_queue_gives_the_message_back,
+    one_message_of_any_size_enters_an_empty_queue,
+    mixed_sizes_keep_their_order,
+);
+
+/// Windows at their floors, which do not grow.
+pub(crate) fn small_windows() -> Config {
+    Config::builder()
+        .stream_window(32 * 1024)
+        .stream_window_max(32 * 1024)
+        .session_window(256 * 1024)
+        .session_window_max(256 * 1024)
+        .build()
+        .unwrap()
+}
+
+/// The sizes that a host can carry in reasonable time.
+fn sizes(net: &Net) -> impl Iterator<Item = usize> + use<> {
+    let most = net.scaled(4 * MIB);
+    SIZES.into_iter().filter(move |size| *size <= most)
+}
+
+async fn every_size_is_received_whole_on_small_windows(net: Net) {
+    let (client, server) = net.pair_with(&small_windows(), &small_windows()).await;
+    let (mut ours, mut theirs) = net.stream(&client, &server).await;
+    for size in sizes(&net) {
+        let message = pattern(size, size as u64);
+        ours.send(message.clone()).soon().await.unwrap();
+        let received = theirs.recv().soon().await.unwrap().unwrap();
+        assert!(received == message, "{size} bytes");
+    }
+    ours.finish().unwrap();
+    assert_eq!(theirs.recv().soon().await.unwrap(), None);
+    drop(theirs);
+    eventually("nothing is held", || server.stats().bytes_held == 0).await;
+}
+
+async fn every_size_is_leased_whole_on_small_windows(net: Net) {
+    let (client, server) = net.pair_with(&small_windows(), &small_windows()).await;
+    let (mut ours, mut theirs) = net.stream(&server, &client).await;
+    for size in sizes(&net) {
+        let message = pattern(size, size as u64);
+        ours.send_slice(&message).soon().await.unwrap();
+        let lease = theirs.lease().soon().await.unwrap().unwrap();
+        assert_eq!((lease.len(), lease.is_empty()), (size, size == 0));
+        assert!(*lease.to_contiguous() == *message, "{size} bytes");
+        let pieces: Vec<u8> = lease.chunks().flatten().copied().collect();
+        assert!(pieces == message, "{size} bytes in pieces");
+    }
+    ours.finish().unwrap();
+    assert!(theirs.lease().soon().await.unwrap().is_none());
+    drop(theirs);
+    eventually("nothing is held", || client.stats().bytes_held == 0).await;
+}
+
+async fn every_size_is_read_as_bytes_on_small_windows(net: Net) {
+    let (client, server) = net.pair_with(&small_windows(), &small_windows()).await;
+    let (mut ours, mut theirs) = net.stream(&client, &server).await;
+    let messages: Vec<Bytes> = sizes(&net).map(|size| pattern(size, size as u64)).collect();
+    let expected = messages.concat();
+    let sender = tokio::spawn(async move {
+        ours.send_all(messages).soon().await.unwrap();
+        ours.finish().unwrap();
+        ours
+    });
+    let mut received = Vec::new();
+    theirs.read_to_end(&mut received).soon().await.unwrap();
+    assert_eq!(received.len(), expected.len());
+    assert!(received == expected);
+    drop(sender.soon().await.unwrap());
+    drop(theirs);
+    eventually("nothing is held", || server.stats().bytes_held == 0).await;
+}
+
+async fn one_byte_too_many_is_refused_before_memory_is_spent(net: Net) {
+    let (client, server) = net.pair_with(&small_windows(), &small_windows()).await;
+    let (mut ours, mut theirs) = net.stream(&client, &server).await;
+    let sent = client.stats().bytes_sent;
+    let message = pattern(4 * MIB + 1, 0);
+
+    let error = ours.send(message.clone()).soon().await.unwrap_err();
+    let limit_is_named = matches!(error, SendError::TooLong { len, limit } if (len, limit) == (4 * MIB + 1, 4 * MIB));
+    assert!(limit_is_named, "{error}");
+    let error = ours.send_slice(&message).soon().await.unwrap_err();
+    assert!(matches!(error, SendError::TooLong { .. }), "{error}");
+    let error = ours.send_all([message.clone()]).soon().await.unwrap_err();
+    assert!(matches!(error, SendError::TooLong { .. }), "{error}");
+    let refused = ours.try_send(message.clone()).unwrap_err();
+    assert!(matches!(
+        &refused,
+        TrySendError::Refused {
+            error: SendError::TooLong { .. },
+            ..
+        }
+    ));
+    assert_eq!(refused.into_message(), message);
+
+    client.ping().soon().await.unwrap();
+    let control_frames = 64;
+    assert!(client.stats().bytes_sent - sent <= control_frames);
+    // What the opening of the stream costs, at most.
+    assert!(server.stats().bytes_held <= 256);
+    ours.send("the stream goes on").soon().await.unwrap();
+    assert_eq!(
+        theirs.recv().soon().await.unwrap().unwrap(),
+        "the stream goes on"
+    );
+}
+
+async fn the_peers_smaller_limit_holds(net: Net) {
+    let modest = Config::builder().max_message(64 * 1024).build().unwrap();
+    let (client, server) = net.pair_with(&Config::default(), &modest).await;
+    let (mut ours, mut theirs) = net.stream(&client, &server).await;
+    let message = pattern(64 * KIB, 1);
+    ours.send(message.clone()).soon().await.unwrap();
+    assert_eq!(theirs.recv().soon().await.unwrap(), Some(message));
+    let error = ours
+        .send(pattern(64 * KIB + 1, 1))
+        .soon()
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(error, SendError::TooLong { limit: 65536, .. }),
+        "{error}"
+    );
+    // The other direction has the other side's limit.
+    let message = pattern(64 * KIB + 1, 2);
+    theirs.send(message.clone()).soon().await.unwrap();
+    assert_eq!(ours.recv().soon().await.unwrap(), Some(message));
+}
+
+async fn a_message_is_complete_before_anybody_asks_for_it(net: Net) {
+    let (client, server) = net.pair_with(&small_windows(), &small_windows()).await;
+    let (mut ours, mut theirs) = net.stream(&client, &server).await;
+    let message = pattern(4 * MIB, 4);
+    ours.send(message.clone()).soon().await.unwrap();
+    eventually("the message is there", || {
+        server.stats().messages_received == 1
+    })
+    .await;
+    assert_eq!(theirs.try_recv(), Some(message));
+    assert_eq!(theirs.try_recv(), None);
+}
+
+async fn a_full_queue_gives_the_message_back(net: Net) {
+    let config = Config::builder().send_buffer(4096).build().unwrap();
+    let (client, server) = net.pair_with(&config, &small_windows()).await;
+    let (mut ours, mut theirs) = net.stream(&client, &server).await;
+    let mut sent = 0_u64;
+    // Nobody receives: the peer's window and then our queue fill up.
+    let back = loop {
+        match ours.try_send(pattern(1000, sent)) {
+            Ok(()) => sent += 1,
+            Err(TrySendError::Full(message)) if sent * 1256 > 33 * 1024 => break message,
+            Err(TrySendError::Full(_)) => pause().await,
+            Err(error) => panic!("{error}"),
+        }
+    };
+    assert_eq!(back, pattern(1000, sent));
+    for n in 0..sent {
+        assert_eq!(theirs.recv().soon().await.unwrap(), Some(pattern(1000, n)));
+    }
+    ours.send(back).soon().await.unwrap();
+    assert_eq!(
+        theirs.recv().soon().await.unwrap(),
+        Some(pattern(1000, sent))
+    );
+}
+
+async fn one_message_of_any_size_enters_an_empty_queue(net: Net) {
+    let config = Config::builder().send_buffer(4096).build().unwrap();
+    let (client, server) = net.pair_with(&config, &Config::default()).await;
+    let (mut ours, mut theirs) = net.stream(&client, &server).await;
+    let message = pattern(4 * MIB, 7);
+    ours.try_send(message.clone()).unwrap();
+    assert!(theirs.recv().soon().await.unwrap().unwrap() == message);
+}
+
+async fn mixed_sizes_keep_their_order(net: Net) {
+    const MESSAGES: u64 = 300;
+    let size = |n: u64| [3, 0, 700, 5_000, 40_000, 1, 17_000][n as usize % 7];
+    let (client, server) = net.pair_with(&small_windows(), &small_windows()).await;
+    let (mut ours, mut theirs) = net.stream(&client, &server).await;
+    let sender = tokio::spawn(async move {
+        for n in 0..MESSAGES {
+            ours.send(pattern(size(n), n)).soon().await.unwrap();
+        }
+        ours.finish().unwrap();
+        ours
+    });
+    for n in 0..MESSAGES {
+        let expected = pattern(size(n), n);
+        if n % 2 == 0 {
+            let received = theirs.recv().soon().await.unwrap().unwrap();
+            assert!(received == expected, "message {n}");
+        } else {
+            let lease = theirs.lease().soon().await.unwrap().unwrap();
+            assert!(*lease.to_contiguous() == *expected, "message {n}");
+        }
+    }
+    assert_eq!(theirs.recv().soon().await.unwrap(), None);
+    drop(sender.soon().await.unwrap());
+}

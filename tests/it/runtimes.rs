@@ -1,0 +1,316 @@
+//! Engines that end under their sessions, and engines that cannot be had.
+
+use std::sync::mpsc::channel;
+use std::thread;
+
+use ringmux::{
+    Addr, Config, Driver, Engine, EngineError, Listener, OpenError, SendError, Session,
+    SessionError, StreamError,
+};
+
+use crate::host::{MAY_PANIC, Soon, run_with, tokio_runtime};
+
+fn any_port() -> Addr {
+    "127.0.0.1:0".parse().unwrap()
+}
+
+/// A pair whose dialling side lives on a runtime that has been dropped, and a stream of it.
+fn dropped_under_a_session(driver: Driver) -> (Session, ringmux::Stream, Session, ringmux::Stream) {
+    let (send, receive) = channel();
+    let (listening, addr) = channel();
+    // The accepting side lives on.
+    let (done, lives_on) = tokio::sync::oneshot::channel::<()>();
+    thread::spawn(move || {
+        tokio_runtime().block_on(async move {
+            let engine = Engine::thread(driver).unwrap();
+            let listener = engine
+                .listen(&any_port(), &Config::default())
+                .await
+                .unwrap();
+            listening.send(listener.local_addr().clone()).unwrap();
+            let server = listener.accept().soon().await.unwrap();
+            let theirs = server.accept().soon().await.unwrap();
+            send.send((server, theirs)).unwrap();
+            let _ = lives_on.await;
+        });
+    });
+    let addr = addr.recv().unwrap();
+    let dialling = async move {
+        let engine = Engine::inline(driver).unwrap();
+        let client = engine
+            .connect(&addr, &Config::default())
+            .soon()
+            .await
+            .unwrap();
+        let ours = client.open("").soon().await.unwrap();
+        client.ping().soon().await.unwrap();
+        (client, ours)
+    };
+    let (client, ours) = match driver {
+        Driver::TokioUring => tokio_uring::start(dialling),
+        _ => tokio_runtime().block_on(dialling),
+    };
+    let (server, theirs) = receive.recv().unwrap();
+    drop(done);
+    (client, ours, server, theirs)
+}
+
+fn a_dropped_runtime_is_told_to_every_handle(driver: Driver) {
+    run_with(move || {
+        let (client, mut ours, server, mut theirs) = dropped_under_a_session(driver);
+        tokio_runtime().block_on(async {
+            let end = client.closed().soon().await;
+            assert!(matches!(end, SessionError::EngineStopped), "{end}");
+            let error = client.open("").soon().await.unwrap_err();
+            assert!(
+                matches!(error, OpenError::Session(SessionError::EngineStopped)),
+                "{error}"
+            );
+            assert!(client.accept().soon().await.is_err());
+            assert!(client.ping().soon().await.is_err());
+            let error = ours.recv().soon().await.unwrap_err();
+            assert!(
+                matches!(error, StreamError::Session(SessionError::EngineStopped)),
+                "{error}"
+            );
+            let error = ours.send("x").soon().await.unwrap_err();
+            assert!(
+                matches!(
+                    error,
+                    SendError::Stream(StreamError::Session(SessionError::EngineStopped))
+                ),
+                "{error}"
+            );
+            // The other side sees a connection that ended without a word.
+            let end = server.closed().soon().await;
+            assert!(
+                matches!(end, SessionError::Disconnected | SessionError::Io(_)),
+                "{end}"
+            );
+            let error = theirs.recv().soon().await.unwrap_err();
+            assert!(matches!(error, StreamError::Session(_)), "{error}");
+        });
+    });
+}
+
+#[test]
+fn a_dropped_tokio_runtime_is_told_to_every_handle() {
+    a_dropped_runtime_is_told_to_every_handle(Driver::Tokio);
+}
+
+#[test]
+fn a_dropped_tokio_uring_runtime_is_told_to_every_handle_and_its_buffers_are_counted() {
+    let before = Engine::leaked_buffers();
+    a_dropped_runtime_is_told_to_every_handle(Driver::TokioUring);
+    // The read that is always under way.
+    assert!(Engine::leaked_buffers() > before);
+}
+
+fn a_task_that_waits_is_woken_when_the_runtime_is_dropped(driver: Driver) {
+    run_with(move || {
+        let (handles, receive) = channel::<Session>();
+        let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+        let host = thread::spawn(move || {
+            let hosting = async move {
+                let engine = Engine::inline(driver).unwrap();
+                let listener = engine
+                    .listen(&any_port(), &Config::default())
+                    .await
+                    .unwrap();
+                let config = Config::default();
+                let connecting = engine.connect(listener.local_addr(), &config);
+                let client = connecting.soon().await.unwrap();
+                let _server = listener.accept().soon().await.unwrap();
+                handles.send(client).unwrap();
+                stopped.await.unwrap();
+            };
+            match driver {
+                Driver::TokioUring => tokio_uring::start(hosting),
+                _ => tokio_runtime().block_on(hosting),
+            }
+        });
+        let client = receive.recv().unwrap();
+        tokio_runtime().block_on(async {
+            let mut stream = client.open("").soon().await.unwrap();
+            let accepting = tokio::spawn({
+                let client = client.clone();
+                async move { client.accept().soon().await }
+            });
+            let receiving = tokio::spawn(async move { stream.recv().soon().await });
+            // Both have been polled: this runtime has one thread.
+            tokio::task::yield_now().await;
+            stop.send(()).unwrap();
+            let end = accepting.soon().await.unwrap().unwrap_err();
+            // Whichever of the two sessions of that runtime is dropped first.
+            let expected = |end: &SessionError| {
+                matches!(
+                    end,
+                    SessionError::EngineStopped
+                        | SessionError::PeerClosed { .. }
+                        | SessionError::Disconnected
+                        | SessionError::Io(_)
+                )
+            };
+            assert!(expected(&end), "{end}");
+            let error = receiving.soon().await.unwrap().unwrap_err();
+            let (StreamError::Session(end) | StreamError::NotProcessed(end)) = &error else {
+                panic!("{error}");
+            };
+            assert!(expected(end), "{end}");
+        });
+        host.join().unwrap();
+    });
+}
+
+#[test]
+fn a_task_that_waits_is_woken_when_its_tokio_runtime_is_dropped() {
+    a_task_that_waits_is_woken_when_the_runtime_is_dropped(Driver::Tokio);
+}
+
+#[test]
+fn a_task_that_waits_is_woken_when_its_tokio_uring_runtime_is_dropped() {
+    a_task_that_waits_is_woken_when_the_runtime_is_dropped(Driver::TokioUring);
+}
+
+fn a_listener_on_a_dropped_runtime_says_so(driver: Driver) {
+    run_with(move || {
+        let listening = async move {
+            let engine = Engine::inline(driver).unwrap();
+            engine
+                .listen(&any_port(), &Config::default())
+                .await
+                .unwrap()
+        };
+        let listener: Listener = match driver {
+            Driver::TokioUring => tokio_uring::start(listening),
+            _ => tokio_runtime().block_on(listening),
+        };
+        let error = tokio_runtime().block_on(async { listener.accept().soon().await.unwrap_err() });
+        assert!(error.to_string().contains("stopped"), "{error}");
+    });
+}
+
+#[test]
+fn a_listener_on_a_dropped_tokio_runtime_says_so() {
+    a_listener_on_a_dropped_runtime_says_so(Driver::Tokio);
+}
+
+#[test]
+fn a_listener_on_a_dropped_tokio_uring_runtime_says_so() {
+    a_listener_on_a_dropped_runtime_says_so(Driver::TokioUring);
+}
+
+fn sessions_go_on_when_their_engine_is_dropped(driver: Driver) {
+    run_with(move || {
+        tokio_runtime().block_on(async {
+            let engine = Engine::thread(driver).unwrap();
+            let listener = engine
+                .listen(&any_port(), &Config::default())
+                .await
+                .unwrap();
+            let config = Config::default();
+            let connecting = engine.connect(listener.local_addr(), &config);
+            let client = connecting.soon().await.unwrap();
+            let server = listener.accept().soon().await.unwrap();
+            drop((engine, listener));
+            crate::host::echo(server);
+            for n in 0..10 {
+                crate::host::round_trip(&client, crate::host::pattern(100, n)).await;
+            }
+        });
+    });
+}
+
+#[test]
+fn sessions_go_on_when_their_tokio_engine_is_dropped() {
+    sessions_go_on_when_their_engine_is_dropped(Driver::Tokio);
+}
+
+#[test]
+fn sessions_go_on_when_their_tokio_uring_engine_is_dropped() {
+    sessions_go_on_when_their_engine_is_dropped(Driver::TokioUring);
+}
+
+#[test]
+fn an_inline_engine_outside_of_its_runtime_is_refused_by_name() {
+    run_with(|| {
+        // tokio-uring has no way to ask whether it is there but a panic, which is caught.
+        let asking = thread::Builder::new().name(MAY_PANIC.to_owned()).spawn(|| {
+            let bare = Engine::inline(Driver::TokioUring).unwrap_err();
+            let in_tokio =
+                tokio_runtime().block_on(async { Engine::inline(Driver::TokioUring).unwrap_err() });
+            (bare, in_tokio, Engine::inline(Driver::Tokio).unwrap_err())
+        });
+        let (bare, in_tokio, tokio) = asking.unwrap().join().unwrap();
+        for (error, driver) in [
+            (bare, Driver::TokioUring),
+            (in_tokio, Driver::TokioUring),
+            (tokio, Driver::Tokio),
+        ] {
+            let named = matches!(error, EngineError::NoRuntime { driver: d } if d == driver);
+            assert!(named, "{error}");
+        }
+    });
+}
+
+#[test]
+fn the_shared_engine_uses_io_uring_where_it_works() {
+    run_with(|| {
+        let engine = Engine::auto().unwrap();
+        assert_eq!(engine.driver(), Driver::TokioUring);
+        tokio_runtime().block_on(async {
+            let listener = ringmux::listen("tcp://127.0.0.1:0").soon().await.unwrap();
+            let addr = listener.local_addr().to_string();
+            let client = ringmux::connect(addr).soon().await.unwrap();
+            let server = listener.accept().soon().await.unwrap();
+            crate::host::echo(server);
+            crate::host::round_trip(&client, "with the defaults".into()).await;
+        });
+    });
+}
+
+#[test]
+fn a_connection_future_that_is_dropped_ends_its_session() {
+    run_with(|| {
+        tokio_runtime().block_on(async {
+            let (a, b) = tokio::io::duplex(64);
+            let (client, connection) = ringmux::client(a, &Config::default());
+            let (server, serving) = ringmux::server(b, &Config::default());
+            tokio::spawn(serving);
+            let mut stream = client.open("").soon().await.unwrap();
+            drop(connection);
+            assert!(matches!(
+                client.closed().soon().await,
+                SessionError::EngineStopped
+            ));
+            let error = stream.recv().soon().await.unwrap_err();
+            assert!(
+                matches!(
+                    error,
+                    StreamError::NotProcessed(SessionError::EngineStopped)
+                ),
+                "it never left: {error}"
+            );
+            assert!(error.is_retryable());
+            let end = server.closed().soon().await;
+            assert!(matches!(end, SessionError::Disconnected), "{end}");
+        });
+    });
+}
+
+#[test]
+fn a_connection_future_returns_why_the_session_ended() {
+    run_with(|| {
+        tokio_runtime().block_on(async {
+            let (a, b) = tokio::io::duplex(64);
+            let (client, connection) = ringmux::client(a, &Config::default());
+            let (_server, serving) = ringmux::server(b, &Config::default());
+            let (near, far) = (tokio::spawn(connection), tokio::spawn(serving));
+            client.established().soon().await.unwrap();
+            client.close();
+            assert!(matches!(near.soon().await.unwrap(), SessionError::Closed));
+            let end = far.soon().await.unwrap();
+            assert!(matches!(end, SessionError::PeerClosed { .. }), "{end}");
+        });
+    });
+}

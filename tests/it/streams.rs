@@ -1,0 +1,359 @@
+//! One stream: opening, both directions, and every way to end it.
+
+use bytes::Bytes;
+use ringmux::{OpenError, SendError, Session, Stream, StreamError, codes};
+
+use crate::host::{Net, Soon, echo, eventually, pattern, pause, round_trip};
+
+everywhere!(
+    either_side_opens_and_every_message_comes_back_in_order,
+    an_opening_block_arrives_with_its_stream,
+    a_finished_direction_leaves_the_other_open,
+    an_error_arrives_after_every_message_before_it,
+    a_cancel_ends_both_directions_and_nothing_else,
+    a_stop_ends_one_direction_only,
+    dropping_the_receiver_early_stops_the_peers_sender,
+    dropping_the_sender_before_it_finished_cancels,
+    dropping_the_sender_after_it_finished_does_nothing,
+    opaque_blocks_arrive_in_order_with_the_messages,
+    a_cancel_after_the_end_does_nothing,
+);
+on_sockets!(
+    sending_after_the_end_is_refused_with_the_reason,
+    an_opening_block_too_long_is_refused_before_anything_is_sent,
+    a_stream_cancelled_before_it_left_never_reaches_the_peer,
+);
+
+async fn either_side_opens_and_every_message_comes_back_in_order(net: Net) {
+    let (client, server) = net.pair().await;
+    echo(client.clone());
+    echo(server.clone());
+    for session in [&client, &server] {
+        let mut stream = session.open("").soon().await.unwrap();
+        for n in 0..20 {
+            let message = pattern(n * 7, n as u64);
+            stream.send(message.clone()).soon().await.unwrap();
+            assert_eq!(stream.recv().soon().await.unwrap(), Some(message));
+        }
+        let burst: Vec<Bytes> = (0..20).map(|n| pattern(n * 11, n as u64)).collect();
+        stream.send_all(burst.clone()).soon().await.unwrap();
+        stream.finish().unwrap();
+        for message in burst {
+            assert_eq!(stream.recv().soon().await.unwrap(), Some(message));
+        }
+        assert_eq!(stream.recv().soon().await.unwrap(), None);
+    }
+}
+
+async fn an_opening_block_arrives_with_its_stream(net: Net) {
+    let (client, server) = net.pair().await;
+    for block in [Bytes::new(), pattern(1, 1), pattern(8 * 1024, 2)] {
+        for (from, to, parity) in [(&client, &server, 1), (&server, &client, 0)] {
+            let opened = from.open(block.clone()).soon().await.unwrap();
+            assert_eq!(opened.opening(), &block);
+            let accepted = to.accept().soon().await.unwrap();
+            assert_eq!(accepted.opening(), &block);
+            let id = accepted.id().expect("an accepted stream has its id");
+            assert_eq!(id.get() % 2, parity, "odd ids are the dialling side's");
+            assert_eq!(opened.id(), Some(id));
+        }
+    }
+}
+
+async fn a_finished_direction_leaves_the_other_open(net: Net) {
+    let (client, server) = net.pair().await;
+    let (mut ours, mut theirs) = net.stream(&client, &server).await;
+    ours.send("question").soon().await.unwrap();
+    ours.finish().unwrap();
+    assert_eq!(theirs.recv().soon().await.unwrap().unwrap(), "question");
+    assert_eq!(theirs.recv().soon().await.unwrap(), None);
+    for n in 0..3_u64 {
+        theirs.send(pattern(100, n)).soon().await.unwrap();
+        assert_eq!(ours.recv().soon().await.unwrap(), Some(pattern(100, n)));
+    }
+    theirs.finish().unwrap();
+    assert_eq!(ours.recv().soon().await.unwrap(), None);
+    assert_eq!(ours.recv().soon().await.unwrap(), None, "the end stays");
+}
+
+async fn an_error_arrives_after_every_message_before_it(net: Net) {
+    let (client, server) = net.pair().await;
+    let (mut ours, theirs) = net.stream(&client, &server).await;
+    let (mut send, mut recv) = theirs.split();
+    send.send("one").soon().await.unwrap();
+    send.send("two").soon().await.unwrap();
+    send.finish_with_details(42, "no such key", b"details")
+        .unwrap();
+    assert!(matches!(send.finish(), Err(SendError::Finished)));
+
+    assert_eq!(ours.recv().soon().await.unwrap().unwrap(), "one");
+    assert_eq!(ours.recv().soon().await.unwrap().unwrap(), "two");
+    for _ in 0..2 {
+        let error = ours.recv().soon().await.unwrap_err();
+        let StreamError::Failed(failure) = error else {
+            panic!("{error}");
+        };
+        assert_eq!((failure.code, &*failure.message), (42, "no such key"));
+        assert_eq!(failure.details, "details");
+    }
+    let error = ours.send("late").soon().await.unwrap_err();
+    assert!(
+        matches!(error, SendError::Stream(StreamError::Failed(_))),
+        "{error}"
+    );
+    // Whoever failed a stream has given up on its other direction as well.
+    let error = recv.recv().soon().await.unwrap_err();
+    assert!(
+        matches!(
+            error,
+            StreamError::Cancelled {
+                code: codes::CANCELLED
+            }
+        ),
+        "{error}"
+    );
+}
+
+async fn a_cancel_ends_both_directions_and_nothing_else(net: Net) {
+    let (client, server) = net.pair().await;
+    let (mut ours, mut theirs) = net.stream(&client, &server).await;
+    ours.send("may be lost").soon().await.unwrap();
+    ours.cancel(77);
+
+    let error = until_error(&mut theirs).await;
+    assert!(
+        matches!(error, StreamError::Cancelled { code: 77 }),
+        "{error}"
+    );
+    let error = theirs.send("late").soon().await.unwrap_err();
+    assert!(
+        matches!(
+            error,
+            SendError::Stream(StreamError::Cancelled { code: 77 })
+        ),
+        "{error}"
+    );
+    let error = until_error(&mut ours).await;
+    assert!(
+        matches!(error, StreamError::Cancelled { code: 77 }),
+        "{error}"
+    );
+
+    echo(server.clone());
+    round_trip(&client, Bytes::from_static(b"others go on")).await;
+    drop((ours, theirs));
+    all_streams_end(&client, &server).await;
+    assert_eq!((client.stats().cancelled, server.stats().cancelled), (1, 1));
+}
+
+async fn a_stop_ends_one_direction_only(net: Net) {
+    let (client, server) = net.pair().await;
+    let (mut ours, mut theirs) = net.stream(&client, &server).await;
+    ours.stop(5);
+    let error = send_until_error(&mut theirs).await;
+    assert!(matches!(error, SendError::Stopped { code: 5 }), "{error}");
+    assert!(matches!(
+        theirs.finish(),
+        Err(SendError::Stopped { code: 5 })
+    ));
+
+    ours.send("the other direction").soon().await.unwrap();
+    ours.finish().unwrap();
+    assert_eq!(
+        theirs.recv().soon().await.unwrap().unwrap(),
+        "the other direction"
+    );
+    assert_eq!(theirs.recv().soon().await.unwrap(), None);
+    drop((ours, theirs));
+    all_streams_end(&client, &server).await;
+    assert_eq!(client.stats().cancelled, 0);
+}
+
+async fn dropping_the_receiver_early_stops_the_peers_sender(net: Net) {
+    let (client, server) = net.pair().await;
+    let (ours, mut theirs) = net.stream(&client, &server).await;
+    let (mut send, recv) = ours.split();
+    drop(recv);
+    let error = send_until_error(&mut theirs).await;
+    assert!(
+        matches!(
+            error,
+            SendError::Stopped {
+                code: codes::CANCELLED
+            }
+        ),
+        "{error}"
+    );
+    send.send("still sending").soon().await.unwrap();
+    assert_eq!(
+        theirs.recv().soon().await.unwrap().unwrap(),
+        "still sending"
+    );
+    send.finish().unwrap();
+    assert_eq!(theirs.recv().soon().await.unwrap(), None);
+}
+
+async fn dropping_the_sender_before_it_finished_cancels(net: Net) {
+    let (client, server) = net.pair().await;
+    let (ours, mut theirs) = net.stream(&client, &server).await;
+    let (send, mut recv) = ours.split();
+    drop(send);
+    let error = until_error(&mut theirs).await;
+    assert!(
+        matches!(
+            error,
+            StreamError::Cancelled {
+                code: codes::CANCELLED
+            }
+        ),
+        "{error}"
+    );
+    let error = recv.recv().soon().await.unwrap_err();
+    assert!(matches!(error, StreamError::Cancelled { .. }), "{error}");
+}
+
+async fn dropping_the_sender_after_it_finished_does_nothing(net: Net) {
+    let (client, server) = net.pair().await;
+    let (ours, mut theirs) = net.stream(&client, &server).await;
+    let (mut send, mut recv) = ours.split();
+    send.send("all there is").soon().await.unwrap();
+    send.finish().unwrap();
+    drop(send);
+    assert_eq!(theirs.recv().soon().await.unwrap().unwrap(), "all there is");
+    assert_eq!(theirs.recv().soon().await.unwrap(), None);
+    theirs.send("answer").soon().await.unwrap();
+    theirs.finish().unwrap();
+    assert_eq!(recv.recv().soon().await.unwrap().unwrap(), "answer");
+    assert_eq!(recv.recv().soon().await.unwrap(), None);
+    drop((recv, theirs));
+    all_streams_end(&client, &server).await;
+    assert_eq!((client.stats().cancelled, server.stats().cancelled), (0, 0));
+}
+
+async fn opaque_blocks_arrive_in_order_with_the_messages(net: Net) {
+    let (client, server) = net.pair().await;
+    let (mut ours, mut theirs) = net.stream(&client, &server).await;
+    let trailers = pattern(8 * 1024, 3);
+    ours.send_meta("headers").soon().await.unwrap();
+    ours.send("body").soon().await.unwrap();
+    ours.send_meta(trailers.clone()).soon().await.unwrap();
+    let error = ours.send_meta("third").soon().await.unwrap_err();
+    assert!(matches!(error, SendError::TooManyMetas), "{error}");
+    ours.finish().unwrap();
+
+    assert_eq!(theirs.recv().soon().await.unwrap().unwrap(), "body");
+    assert_eq!(theirs.metas().first().unwrap(), "headers");
+    assert_eq!(theirs.recv().soon().await.unwrap(), None);
+    assert_eq!(theirs.metas(), [Bytes::from_static(b"headers"), trailers]);
+}
+
+async fn a_cancel_after_the_end_does_nothing(net: Net) {
+    let (client, server) = net.pair().await;
+    let (mut ours, mut theirs) = net.stream(&client, &server).await;
+    for stream in [&mut ours, &mut theirs] {
+        stream.send("whole").soon().await.unwrap();
+        stream.finish().unwrap();
+    }
+    for stream in [&mut ours, &mut theirs] {
+        assert_eq!(stream.recv().soon().await.unwrap().unwrap(), "whole");
+        assert_eq!(stream.recv().soon().await.unwrap(), None);
+    }
+    ours.cancel(1);
+    theirs.cancel(2);
+    drop((ours, theirs));
+    all_streams_end(&client, &server).await;
+    assert_eq!((client.stats().cancelled, server.stats().cancelled), (0, 0));
+}
+
+async fn sending_after_the_end_is_refused_with_the_reason(net: Net) {
+    let (client, server) = net.pair().await;
+    let (mut ours, _theirs) = net.stream(&client, &server).await;
+    ours.finish().unwrap();
+    assert!(matches!(
+        ours.send("x").soon().await,
+        Err(SendError::Finished)
+    ));
+    assert!(matches!(
+        ours.send_slice(b"x").soon().await,
+        Err(SendError::Finished)
+    ));
+    assert!(matches!(
+        ours.send_meta("x").soon().await,
+        Err(SendError::Finished)
+    ));
+    assert!(matches!(ours.finish(), Err(SendError::Finished)));
+    assert!(matches!(
+        ours.finish_with_error(1, ""),
+        Err(SendError::Finished)
+    ));
+    let refused = ours
+        .try_send(Bytes::from_static(b"comes back"))
+        .unwrap_err();
+    assert_eq!(refused.into_message(), "comes back");
+}
+
+async fn an_opening_block_too_long_is_refused_before_anything_is_sent(net: Net) {
+    let (client, server) = net.pair().await;
+    let error = client
+        .open(pattern(8 * 1024 + 1, 0))
+        .soon()
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(
+            error,
+            OpenError::BlockTooLong {
+                len: 8193,
+                limit: 8192
+            }
+        ),
+        "{error}"
+    );
+    client.ping().soon().await.unwrap();
+    assert_eq!((client.stats().opened, server.stats().accepted), (0, 0));
+}
+
+async fn a_stream_cancelled_before_it_left_never_reaches_the_peer(net: Net) {
+    use crate::host::Place;
+
+    let (client, server) = net.pair().await;
+    let before = client.stats().opened;
+    // On one thread nothing runs between these lines.
+    drop(client.open("never seen").soon().await.unwrap());
+    client.ping().soon().await.unwrap();
+    if net.host.place == Place::Inline {
+        assert_eq!(
+            (client.stats().opened - before, server.stats().accepted),
+            (0, 0)
+        );
+    }
+    all_streams_end(&client, &server).await;
+}
+
+/// Receives until the stream fails.
+pub(crate) async fn until_error(stream: &mut Stream) -> StreamError {
+    loop {
+        match stream.recv().soon().await {
+            Ok(Some(_)) => {}
+            Ok(None) => panic!("a clean end where an error was expected"),
+            Err(error) => return error,
+        }
+    }
+}
+
+/// Sends until the stream fails.
+async fn send_until_error(stream: &mut Stream) -> SendError {
+    loop {
+        if let Err(error) = stream.send("x").soon().await {
+            return error;
+        }
+        pause().await;
+    }
+}
+
+/// Both registries are empty.
+pub(crate) async fn all_streams_end(client: &Session, server: &Session) {
+    for session in [client, server] {
+        eventually("no stream is left", || session.stats().streams == 0).await;
+    }
+}
