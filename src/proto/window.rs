@@ -115,11 +115,22 @@ impl RecvWindow {
         self.unused += credit;
     }
 
+    /// Of what is held, the part that the session holds too.
+    pub(super) const fn uncovered(&self) -> u64 {
+        self.held - (self.advance - self.unused)
+    }
+
+    /// An advance takes over some of what is held; the session gets that back.
+    pub(super) fn cover(&mut self, cost: u64) {
+        debug_assert!(cost <= self.uncovered());
+        self.advance += cost;
+        self.check();
+    }
+
     /// The stream is over: what it held counts as consumed. Returns what goes back to the session
     /// and what to the pool.
     pub(super) fn discard(&mut self) -> (u64, u64) {
-        let covered = self.advance - self.unused;
-        let to_session = self.held - covered.min(self.held);
+        let to_session = self.uncovered();
         let to_pool = self.advance;
         self.held = 0;
         // What the peer was promised for its message stays promised; it is thrown away on arrival.
@@ -256,7 +267,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_sequence_of_steps_creates_or_loses_credit(
-            steps in prop::collection::vec((0_u8..5, 0_u64..3000), 0..200)
+            steps in prop::collection::vec((0_u8..6, 0_u64..3000), 0..200)
         ) {
             let mut window = RecvWindow::new(4096);
             let (mut session_held, mut pool) = (0_u64, 0_u64);
@@ -271,6 +282,12 @@ mod tests {
                     }
                     2 => { window.give_back(); }
                     3 => { window.advance(n); pool += n; }
+                    4 => {
+                        let n = n.min(window.uncovered());
+                        window.cover(n);
+                        session_held -= n;
+                        pool += n;
+                    }
                     _ => window.grow(n * 2),
                 }
                 let split = window.outstanding + window.held + window.returnable();
