@@ -60,6 +60,10 @@ impl Connection {
     pub(super) fn return_to_session(&mut self, bytes: u64) {
         self.window.consume(bytes);
         self.link.counters.bytes_held.set(self.window.held());
+        self.return_if_worth_it();
+    }
+
+    fn return_if_worth_it(&mut self) {
         let returnable = self.window.returnable();
         self.window_owed |=
             returnable * 2 >= self.window.target() || (self.hungry && returnable >= SCARCE_STEP);
@@ -85,6 +89,8 @@ impl Connection {
                 self.account_all(now);
             }
             self.recheck_soon(now);
+            // What was not worth a frame before may be all that the peer can hope for now.
+            self.return_if_worth_it();
         }
         self.relieve(now);
     }
@@ -132,6 +138,9 @@ impl Connection {
             return;
         }
         self.recheck_soon(now);
+        if self.cover_assemblies() {
+            return;
+        }
         let since = *self.stalled_since.get_or_insert(now);
         if now.duration_since(since) < STALL {
             return;
@@ -151,6 +160,24 @@ impl Connection {
                 self.return_to_session(charge);
             }
         }
+    }
+
+    /// Messages of which pieces are missing cannot be consumed, and the missing pieces need the
+    /// session's window: what has come of them moves to the pool. True if anything did.
+    fn cover_assemblies(&mut self) -> bool {
+        let mut moved = 0;
+        for (_, stream) in self.registry.iter_mut() {
+            let Some(assembly) = stream.assembly.filter(|_| !stream.chunks) else {
+                continue;
+            };
+            let cost = assembly.cost.min(stream.window.uncovered());
+            if cost > 0 && self.pool.take(cost) {
+                stream.window.cover(cost);
+                moved += cost;
+            }
+        }
+        self.return_to_session(moved);
+        moved > 0
     }
 
     /// Doubles the session's window if its maximum and the pool allow.

@@ -271,9 +271,6 @@ impl Connection {
             self.link.counters.frames_sent.add(frames);
             self.link.counters.messages_sent.add(messages);
             Self::after_turn(&mut self.wakes, key, stream);
-            if stream.state.receiving == Receiving::Ended {
-                Self::end_receiving(&mut self.wakes, key, stream);
-            }
             match turn {
                 Turn::Drained | Turn::OutOfCredit => stream.deficit = 0,
                 Turn::Failed { code } => {
@@ -299,17 +296,6 @@ impl Connection {
                 }
             }
             self.remove_if_done(key);
-        }
-    }
-
-    /// Whoever has failed a stream gets what has arrived, and nothing more.
-    fn end_receiving(wakes: &mut Vec<Key>, key: Key, stream: &mut Stream) {
-        if stream.lane().recv_end().is_none() {
-            let code = codes::CANCELLED;
-            stream
-                .lane()
-                .end_recv(RecvEnd::Error(StreamError::Cancelled { code }));
-            Self::notify(wakes, key, stream, wake::RECEIVER);
         }
     }
 

@@ -167,22 +167,69 @@ fn a_message_in_needlessly_small_pieces_meets_a_limit() {
 }
 
 #[test]
+fn unfinished_messages_that_fill_the_sessions_window_do_not_wait_for_each_other() {
+    let config = config()
+        .session_window(256 * 1024)
+        .session_window_max(256 * 1024)
+        .build()
+        .unwrap();
+    let mut pair = Pair::established(&config, &config);
+    let streams: Vec<_> = (0..10).map(|_| pair.stream(D)).collect();
+    let (mut senders, mut receivers): (Vec<_>, Vec<_>) = streams.into_iter().unzip();
+    for sender in &mut senders {
+        now(sender.send(message(60_000))).unwrap();
+    }
+    pair.elapse(Duration::from_millis(100));
+    assert_eq!(total(&mut receivers), 600_000);
+    assert_eq!(pair.ends[A].session().stats().limits_tripped, 0);
+    drop((senders, receivers));
+    pair.is_clean();
+}
+
+#[test]
 fn credit_of_a_stream_returns_as_its_messages_are_consumed() {
     let mut solo = Solo::new(Role::Acceptor, &Config::default());
     let session = solo.end.session().clone();
     solo.hear(&open(1, b""));
     let mut stream = now(session.accept()).unwrap();
     for _ in 0..3 {
-        solo.hear(&data(1, &[0; 16_000], true, false));
+        solo.hear(&data(1, &[0; 16_200], true, false));
     }
     assert!(solo.said().is_empty());
+    // The handle reports at a quarter of the window, 16 384 of 65 536; the engine returns at half.
     now(stream.recv()).unwrap().unwrap();
     assert!(solo.said().is_empty(), "a quarter is not worth a frame yet");
     now(stream.recv()).unwrap().unwrap();
-    // The handle reports at half a window, 32 768.
-    assert!(solo.said().is_empty());
+    assert_eq!(solo.said(), ["WINDOW 1 32912"]);
     now(stream.recv()).unwrap().unwrap();
-    assert_eq!(solo.said(), ["WINDOW 1 48768"]);
+    assert!(solo.said().is_empty());
+}
+
+#[test]
+fn credit_not_worth_a_frame_is_returned_when_the_session_runs_out() {
+    let config = config()
+        .stream_window(256 * 1024)
+        .session_window(256 * 1024)
+        .session_window_max(256 * 1024)
+        .build()
+        .unwrap();
+    let mut solo = Solo::new(Role::Dialer, &config);
+    let session = solo.end.session().clone();
+    let mut quick = session.try_open("").unwrap();
+    let _slow = session.try_open("").unwrap();
+    solo.said();
+    for _ in 0..7 {
+        solo.hear(&data(1, &[0; 16_000], true, false));
+        now(quick.recv()).unwrap().unwrap();
+    }
+    quick.stop(1);
+    assert_eq!(solo.said(), ["STOP 1 0x1"], "43 % are consumed");
+    let mut said = Vec::new();
+    for _ in 0..9 {
+        solo.hear(&data(3, &[0; 16_000], true, false));
+        said.extend(solo.said());
+    }
+    assert!(said[0].starts_with("WINDOW session"), "{said:?}");
 }
 
 #[test]

@@ -109,7 +109,8 @@ fn run(seed: u64, sabotage: Sabotage) -> Result<Summary, String> {
     if !world.desk.ledger.borrow().licence.end {
         // Everything that was said is done: the session is as it was at the start.
         let quiet = world.settle(Duration::from_secs(5), |pair| {
-            let clean = |end: &End| end.connection.registry.is_empty();
+            let clean =
+                |end: &End| end.connection.registry.is_empty() && end.unprocessed.is_empty();
             pair.ends.iter().all(clean)
         });
         if !quiet {
