@@ -71,33 +71,49 @@
 //! # Features
 //! * `cli` (off): the program `ringmux` and what only it needs.
 
+#[cfg(not(ringmux_loom))]
 mod addr;
+#[cfg(not(ringmux_loom))]
 mod config;
+#[cfg(not(ringmux_loom))]
 mod connect;
+#[cfg(not(ringmux_loom))]
 mod driver;
+#[cfg(not(ringmux_loom))]
 mod error;
+#[cfg(not(ringmux_loom))] // The models need the leaves alone.
 #[allow(dead_code, unused_imports)] // The codec is complete; the protocol does not use all of it.
 mod frame;
+#[cfg(not(ringmux_loom))]
 mod handle;
+#[cfg(not(ringmux_loom))]
 mod link;
+#[cfg(not(ringmux_loom))]
 mod proto;
 #[allow(dead_code, unused_imports)] // Benches and models use what the layers above do not.
 mod queue;
 #[allow(unused_imports)]
 mod sync;
 
+#[cfg(not(ringmux_loom))]
 pub use addr::{Addr, AddrError, Driver, UnknownDriver};
+#[cfg(not(ringmux_loom))]
 pub use config::{Config, ConfigBuilder, ConfigError};
+#[cfg(not(ringmux_loom))]
 pub use connect::{
     ConnectError, Connection, Engine, EngineError, ListenError, Listener, client, connect, listen,
     server,
 };
+#[cfg(not(ringmux_loom))]
 pub use error::{
     Failure, Limit, OpenError, Processed, ProtocolError, SendError, SessionError, StreamError,
     TrySendError,
 };
+#[cfg(not(ringmux_loom))]
 pub use frame::{FrameError, Kind as FrameKind, Role, StreamId, codes};
+#[cfg(not(ringmux_loom))]
 pub use handle::{Chunks, Lease, RecvStream, SendStream, Session, Stream};
+#[cfg(not(ringmux_loom))]
 pub use link::SessionStats;
 
 /// The examples in the README are compiled and run as tests.
