@@ -15,12 +15,11 @@
 
 use crate::frame::FRAME_COST;
 
-/// Consumed bytes of a stream's window that its handle reports to the engine together.
+/// Consumed bytes of a stream's window that its handle reports to the engine together: half.
 ///
-/// Together with the half that a WINDOW frame waits for it must leave the sender something: two halves
-/// could hold a whole window back between them.
+/// The engine returns from a quarter on. Two halves could hold a whole window back between them.
 pub(super) const fn report_mark(window: u64) -> u32 {
-    (window / 4) as u32
+    (window / 2) as u32
 }
 
 /// What the peer may send and we must be able to hold.
