@@ -196,9 +196,9 @@ fn credit_of_a_stream_returns_as_its_messages_are_consumed() {
         solo.hear(&data(1, &[0; 16_200], true, false));
     }
     assert!(solo.said().is_empty());
-    // The handle reports at a quarter of the window, 16 384 of 65 536; the engine returns at half.
+    // The handle reports at half of the window, 32 768.
     now(stream.recv()).unwrap().unwrap();
-    assert!(solo.said().is_empty(), "a quarter is not worth a frame yet");
+    assert!(solo.said().is_empty(), "a quarter is not worth a report");
     now(stream.recv()).unwrap().unwrap();
     assert_eq!(solo.said(), ["WINDOW 1 32912"]);
     now(stream.recv()).unwrap().unwrap();
