@@ -233,6 +233,34 @@ fn credit_not_worth_a_frame_is_returned_when_the_session_runs_out() {
 }
 
 #[test]
+fn a_session_that_runs_out_by_frames_of_ended_streams_returns_what_was_consumed() {
+    let config = config()
+        .stream_window(256 * 1024)
+        .session_window(256 * 1024)
+        .session_window_max(256 * 1024)
+        .build()
+        .unwrap();
+    let mut solo = Solo::new(Role::Dialer, &config);
+    let session = solo.end.session().clone();
+    let _slow = session.try_open("").unwrap();
+    drop(session.try_open("").unwrap());
+    let cancelled = session.try_open("").unwrap();
+    solo.said();
+    drop(cancelled);
+    assert_eq!(solo.said(), ["CANCEL 3 0xffffff03"]);
+    for _ in 0..9 {
+        solo.hear(&data(1, &[0; 16_000], true, false));
+    }
+    assert!(solo.said().is_empty());
+    let mut said = Vec::new();
+    for _ in 0..7 {
+        solo.hear(&data(3, &[0; 16_000], true, false));
+        said.extend(solo.said());
+    }
+    assert!(said[0].starts_with("WINDOW session"), "{said:?}");
+}
+
+#[test]
 fn whatever_the_windows_size_a_consumer_that_took_all_lets_the_sender_go_on() {
     for stream_window in (32 * 1024..32 * 1024 + 600).step_by(7) {
         let config = config().stream_window(stream_window).build().unwrap();
