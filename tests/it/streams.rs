@@ -104,12 +104,7 @@ async fn an_error_arrives_after_every_message_before_it(net: Net) {
     // Whoever failed a stream has given up on its other direction as well.
     let error = recv.recv().soon().await.unwrap_err();
     assert!(
-        matches!(
-            error,
-            StreamError::Cancelled {
-                code: codes::CANCELLED
-            }
-        ),
+        matches!(error, StreamError::Cancelled { code: 42 }),
         "{error}"
     );
 }

@@ -1,0 +1,828 @@
+//! The rules that keep the picture in ARCHITECTURE.md true: who imports whom, where `unsafe` may be, no locks, file budgets.
+//!
+//! Each rule is a function from a file to its violations, shown to find one in a sample before it is applied to the tree.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// What each module of the library may import from the others.
+const IMPORTS: [(&str, &[&str]); 11] = [
+    ("sync", &[]),
+    ("frame", &[]),
+    ("addr", &[]),
+    ("config", &[]),
+    ("queue", &["sync"]),
+    ("error", &["frame"]),
+    ("link", &["queue", "sync", "frame", "error", "addr"]),
+    (
+        "proto",
+        &["frame", "link", "queue", "config", "error", "sync"],
+    ),
+    ("driver", &["proto", "error"]),
+    (
+        "handle",
+        &["link", "queue", "frame", "error", "addr", "sync"],
+    ),
+    (
+        "connect",
+        &[
+            "sync", "frame", "addr", "config", "queue", "error", "link", "proto", "driver",
+            "handle",
+        ],
+    ),
+];
+
+/// What a module does without, by words that cannot be used for anything else.
+const ABSENT: [(&str, &[&str]); 6] = [
+    (
+        "frame",
+        &[
+            "std::io",
+            "std::net",
+            "tokio",
+            "Instant",
+            "AtomicU32",
+            "AtomicU64",
+            "Waker",
+        ],
+    ),
+    ("queue", &["tokio", "std::net", "StreamId"]),
+    ("link", &["tokio", "std::net"]),
+    (
+        "proto",
+        &[
+            "Instant::now",
+            "SystemTime",
+            "std::net",
+            "tokio",
+            "tokio_uring",
+            "std::thread",
+            "Waker",
+            "rand",
+        ],
+    ),
+    ("driver", &["Frame", "Header"]),
+    (
+        "handle",
+        &["std::net", "std::thread", "tokio_uring", "Instant"],
+    ),
+];
+
+const LOCKS: [&str; 4] = ["Mutex", "RwLock", "Condvar", "parking_lot"];
+const UNFINISHED: [&str; 3] = ["todo!", "unimplemented!", "dbg!"];
+
+/// Lines of a file, its tests left out.
+const BUDGET_LINES: usize = 600;
+/// What half of the files stay below.
+const BUDGET_MEDIAN_LINES: usize = 250;
+/// How far above a block its SAFETY line may begin.
+const SAFETY_REACH_LINES: usize = 10;
+
+// ---- the tree -------------------------------------------------------------------------------
+
+#[test]
+fn imports_go_one_way() {
+    let exports = exports(&library_root());
+    check(library(), |file| wrong_imports(file, &exports));
+}
+
+#[test]
+fn the_table_of_imports_is_the_one_in_the_architecture_page() {
+    let page = fs::read_to_string(root().join("ARCHITECTURE.md")).unwrap();
+    let shown = imports_shown(&page);
+    for (module, imports) in IMPORTS {
+        let imports: BTreeSet<String> = imports.iter().map(|&name| name.to_owned()).collect();
+        assert_eq!(
+            shown.get(module),
+            Some(&imports),
+            "ARCHITECTURE.md on {module}"
+        );
+    }
+    let modules: BTreeSet<&str> = IMPORTS.iter().map(|(module, _)| *module).collect();
+    let shown: BTreeSet<&str> = shown.keys().map(String::as_str).collect();
+    assert_eq!(shown, modules);
+}
+
+#[test]
+fn every_module_of_the_library_is_in_the_table() {
+    let modules: BTreeSet<String> = library().iter().map(File::module).collect();
+    let listed: BTreeSet<String> = IMPORTS.iter().map(|(name, _)| (*name).to_owned()).collect();
+    assert_eq!(modules, listed);
+}
+
+#[test]
+fn modules_do_without_what_they_promise_to() {
+    check(library(), absent_words);
+}
+
+#[test]
+fn unsafe_is_in_the_named_modules_only() {
+    check(sources("src"), stray_unsafe);
+}
+
+#[test]
+fn every_unsafe_block_says_why_it_is_sound() {
+    for top in ["src", "tests", "benches"] {
+        check(sources(top), unexplained_unsafe);
+    }
+}
+
+#[test]
+fn no_lock_is_between_a_handle_and_the_socket() {
+    check(library(), locks);
+}
+
+#[test]
+fn nothing_unfinished_is_left() {
+    for top in ["src", "tests", "benches", "examples"] {
+        check(sources(top), unfinished);
+    }
+}
+
+#[test]
+fn every_file_says_what_it_is() {
+    for top in ["src", "tests", "benches", "examples"] {
+        check(sources(top), no_introduction);
+    }
+}
+
+#[test]
+fn files_keep_to_their_budget() {
+    let files = sources("src");
+    let mut lengths: Vec<usize> = files
+        .iter()
+        .filter(|file| !file.is_test())
+        .map(|file| without_tests(&file.text).lines().count())
+        .collect();
+    lengths.sort_unstable();
+    let median = lengths[lengths.len() / 2];
+    println!(
+        "{} files, median {median} lines, longest {}",
+        lengths.len(),
+        lengths[lengths.len() - 1]
+    );
+    assert!(median < BUDGET_MEDIAN_LINES, "median {median} lines");
+    check(files, over_budget);
+}
+
+/// Applies a rule to every file and shows all that breaks it.
+fn check(files: Vec<File>, rule: impl Fn(&File) -> Vec<String>) {
+    assert!(!files.is_empty(), "the rule is applied to nothing");
+    let broken: Vec<String> = files
+        .iter()
+        .flat_map(|file| {
+            let path = file.path.clone();
+            rule(file)
+                .into_iter()
+                .map(move |what| format!("{path}: {what}"))
+        })
+        .collect();
+    assert!(broken.is_empty(), "\n{}\n", broken.join("\n"));
+}
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+struct File {
+    /// From the root, such as `src/proto/state.rs`.
+    path: String,
+    text: String,
+}
+
+impl File {
+    fn new(path: &str, text: &str) -> Self {
+        let (path, text) = (path.to_owned(), text.to_owned());
+        Self { path, text }
+    }
+
+    /// A file of nothing but tests.
+    fn is_test(&self) -> bool {
+        let inner = self.path.strip_prefix("src/").unwrap_or(&self.path);
+        inner
+            .split('/')
+            .any(|part| part.trim_end_matches(".rs").ends_with("tests"))
+    }
+
+    /// `proto` of `src/proto/state.rs`, `addr` of `src/addr.rs`.
+    fn module(&self) -> String {
+        let inner = self.path.strip_prefix("src/").unwrap_or(&self.path);
+        let first = inner.split('/').next().unwrap_or(inner);
+        first.trim_end_matches(".rs").to_owned()
+    }
+
+    /// How many `super`s lead from it to the crate's root.
+    fn depth(&self) -> usize {
+        let inner = self.path.strip_prefix("src/").unwrap_or(&self.path);
+        inner
+            .trim_end_matches(".rs")
+            .trim_end_matches("/mod")
+            .split('/')
+            .count()
+    }
+}
+
+/// All Rust files below a directory.
+fn sources(top: &str) -> Vec<File> {
+    let mut files = Vec::new();
+    let mut directories = vec![root().join(top)];
+    while let Some(directory) = directories.pop() {
+        for entry in fs::read_dir(&directory).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                directories.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                files.push(read(&path));
+            }
+        }
+    }
+    files.sort_by(|a, b| a.path.cmp(&b.path));
+    files
+}
+
+fn read(path: &Path) -> File {
+    let shown = path.strip_prefix(root()).unwrap().to_str().unwrap();
+    File::new(shown, &fs::read_to_string(path).unwrap())
+}
+
+/// The library's files: neither the program nor tests nor the list of exports.
+fn library() -> Vec<File> {
+    let mut files = sources("src");
+    files.retain(|file| {
+        !file.path.starts_with("src/bin/") && file.path != "src/lib.rs" && !file.is_test()
+    });
+    files
+}
+
+fn library_root() -> String {
+    fs::read_to_string(root().join("src/lib.rs")).unwrap()
+}
+
+// ---- rules ----------------------------------------------------------------------------------
+
+fn wrong_imports(file: &File, exports: &BTreeMap<String, String>) -> Vec<String> {
+    let module = file.module();
+    let code = code(&without_tests(&file.text));
+    let allowed = IMPORTS
+        .iter()
+        .find(|(name, _)| *name == module)
+        .map_or(&[][..], |(_, allowed)| *allowed);
+    let mut wrong = Vec::new();
+    for name in crate_paths(&code) {
+        let Some(target) = resolve(&name, exports) else {
+            wrong.push(format!("crate::{name} is of no module of the table"));
+            continue;
+        };
+        if target != module && !allowed.contains(&target) {
+            wrong.push(format!("{module} may not import {target} (crate::{name})"));
+        }
+    }
+    if supers(&code) >= file.depth() {
+        wrong.push("super:: reaches the crate's root: name it crate::".to_owned());
+    }
+    wrong
+}
+
+/// The module that a name behind `crate::` belongs to.
+fn resolve(name: &str, exports: &BTreeMap<String, String>) -> Option<&'static str> {
+    let home = exports.get(name).map_or(name, String::as_str);
+    IMPORTS
+        .iter()
+        .map(|(module, _)| *module)
+        .find(|module| *module == home)
+}
+
+/// The first names behind every `crate::`, also of groups.
+fn crate_paths(code: &str) -> Vec<String> {
+    let mut names = Vec::new();
+    for (at, _) in code.match_indices("crate::") {
+        if code[..at].ends_with(|c: char| is_word(c) || c == '$') {
+            continue;
+        }
+        let rest = code[at + "crate::".len()..].trim_start();
+        match rest.strip_prefix('{') {
+            Some(group) => names.extend(group_names(group)),
+            None => names.push(first_name(rest)),
+        }
+    }
+    names
+}
+
+/// The first names of the entries of a group whose brace is open.
+fn group_names(group: &str) -> Vec<String> {
+    let (mut depth, mut start, mut names) = (0, 0, Vec::new());
+    for (at, c) in group.char_indices() {
+        match c {
+            '{' => depth += 1,
+            '}' if depth > 0 => depth -= 1,
+            ',' | '}' if depth == 0 => {
+                names.push(first_name(group[start..at].trim()));
+                start = at + 1;
+                if c == '}' {
+                    break;
+                }
+            }
+            _ => {}
+        }
+    }
+    names.retain(|name| !name.is_empty());
+    names
+}
+
+/// `*` for a glob, so that it is found in no table.
+fn first_name(path: &str) -> String {
+    match path.chars().next() {
+        Some('*') => "*".to_owned(),
+        _ => path.chars().take_while(|&c| is_word(c)).collect(),
+    }
+}
+
+/// The longest chain of `super::`.
+fn supers(code: &str) -> usize {
+    let mut longest = 0;
+    let mut rest = code;
+    while let Some(at) = rest.find("super::") {
+        let outside = rest[..at].ends_with(is_word);
+        rest = &rest[at..];
+        let mut chain = 0;
+        while let Some(after) = rest.strip_prefix("super::") {
+            rest = after;
+            chain += 1;
+        }
+        if !outside {
+            longest = longest.max(chain);
+        }
+    }
+    longest
+}
+
+/// Which module each name that the library exports at its root comes from.
+fn exports(lib: &str) -> BTreeMap<String, String> {
+    let code = code(lib);
+    let mut exports = BTreeMap::new();
+    for (at, _) in code.match_indices("pub use ") {
+        let path = &code[at + "pub use ".len()..];
+        let path = &path[..path.find(';').unwrap_or(path.len())];
+        let Some((module, names)) = path.split_once("::") else {
+            continue;
+        };
+        for name in names.trim_matches(['{', '}']).split(',') {
+            let name = name
+                .rsplit(' ')
+                .find(|part| !part.is_empty())
+                .unwrap_or(name);
+            exports.insert(name.trim().to_owned(), module.trim().to_owned());
+        }
+    }
+    exports
+}
+
+/// The rows of the table: module and imports. `everything above` is what the rows before it name.
+fn imports_shown(page: &str) -> BTreeMap<String, BTreeSet<String>> {
+    let mut shown: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    let rows = page
+        .lines()
+        .skip_while(|line| !line.starts_with("| module | may import"));
+    for row in rows.skip(2).take_while(|line| line.starts_with('|')) {
+        let cells: Vec<&str> = row.split('|').map(str::trim).collect();
+        let imports: BTreeSet<String> = match cells[2] {
+            "everything above" => shown.keys().cloned().collect(),
+            // The program: it is another crate and cannot reach further.
+            "the public API" => continue,
+            cell => quoted(cell),
+        };
+        for module in quoted(cells[1]) {
+            shown.insert(module, imports.clone());
+        }
+    }
+    shown
+}
+
+/// What stands between backticks.
+fn quoted(cell: &str) -> BTreeSet<String> {
+    cell.split('`')
+        .skip(1)
+        .step_by(2)
+        .map(str::to_owned)
+        .collect()
+}
+
+fn absent_words(file: &File) -> Vec<String> {
+    let module = file.module();
+    let code = code(&without_tests(&file.text));
+    // What is built for tests of other modules only is no part of the module.
+    ABSENT
+        .iter()
+        .filter(|(name, _)| *name == module)
+        .flat_map(|(_, words)| *words)
+        .filter(|word| !lines_with(&code, word).is_empty())
+        .map(|word| format!("{module} does without {word}"))
+        .collect()
+}
+
+fn stray_unsafe(file: &File) -> Vec<String> {
+    let named = file.path.starts_with("src/queue/")
+        || file.path == "src/link/lane.rs"
+        || file.path == "src/driver/tokio_uring.rs";
+    if named {
+        return Vec::new();
+    }
+    let lines = lines_with(&code(&file.text), "unsafe");
+    lines
+        .iter()
+        .map(|line| format!("unsafe in line {line}"))
+        .collect()
+}
+
+fn unexplained_unsafe(file: &File) -> Vec<String> {
+    let code = code(&file.text);
+    let raw: Vec<&str> = file.text.lines().collect();
+    lines_with(&code, "unsafe")
+        .into_iter()
+        .filter(|line| {
+            let here = code.lines().nth(line - 1).unwrap_or_default();
+            // A declaration states its contract in its documentation.
+            let declares = here.contains("unsafe fn") || here.contains("unsafe trait");
+            let above = line.saturating_sub(1 + SAFETY_REACH_LINES)..*line;
+            !declares && !raw[above].iter().any(|text| text.contains("SAFETY:"))
+        })
+        .map(|line| format!("no SAFETY line above line {line}"))
+        .collect()
+}
+
+fn locks(file: &File) -> Vec<String> {
+    let code = code(&without_tests(&file.text));
+    let found = LOCKS
+        .iter()
+        .filter(|word| !lines_with(&code, word).is_empty());
+    found.map(|word| (*word).to_owned()).collect()
+}
+
+fn unfinished(file: &File) -> Vec<String> {
+    let code = code(&file.text);
+    let found = UNFINISHED
+        .iter()
+        .filter(|word| !lines_with(&code, word).is_empty());
+    found.map(|word| (*word).to_owned()).collect()
+}
+
+fn no_introduction(file: &File) -> Vec<String> {
+    if file.text.starts_with("//! ") {
+        Vec::new()
+    } else {
+        vec!["does not begin with //!".to_owned()]
+    }
+}
+
+fn over_budget(file: &File) -> Vec<String> {
+    let lines = without_tests(&file.text).lines().count();
+    if file.is_test() || lines <= BUDGET_LINES {
+        Vec::new()
+    } else {
+        vec![format!("{lines} lines without tests, of {BUDGET_LINES}")]
+    }
+}
+
+// ---- reading Rust ---------------------------------------------------------------------------
+
+const fn is_word(c: char) -> bool {
+    c.is_ascii_alphanumeric() || c == '_'
+}
+
+/// Numbers of the lines, from 1, with `word` as a whole word.
+fn lines_with(code: &str, word: &str) -> Vec<usize> {
+    let whole = |line: &str| {
+        line.match_indices(word).any(|(at, _)| {
+            let before = line[..at].chars().next_back();
+            let after = line[at + word.len()..].chars().next();
+            let goes_on = word.ends_with(is_word) && after.is_some_and(is_word);
+            !(goes_on || before.is_some_and(is_word))
+        })
+    };
+    let lines = code.lines().enumerate().filter(|(_, line)| whole(line));
+    lines.map(|(n, _)| n + 1).collect()
+}
+
+/// The text without the items that are compiled for tests only: those behind `#[cfg(test)]` or
+/// `#[cfg(all(test, ..))]` at the beginning of a line.
+fn without_tests(text: &str) -> String {
+    let mut kept = String::new();
+    let mut lines = text.lines();
+    while let Some(line) = lines.next() {
+        if !(line.starts_with("#[cfg(test)]") || line.starts_with("#[cfg(all(test,")) {
+            kept.push_str(line);
+            kept.push('\n');
+            continue;
+        }
+        // Further attributes, then an item in one line or one that ends with a brace of its own.
+        let item = lines
+            .by_ref()
+            .find(|line| line.ends_with(';') || line.ends_with('{'));
+        if item.is_some_and(|item| item.ends_with('{')) {
+            lines.by_ref().find(|line| *line == "}");
+        }
+    }
+    kept
+}
+
+/// The text with comments and the content of literals blanked; lines stay where they are.
+fn code(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(c) = rest.chars().next() {
+        let after_word = out.ends_with(is_word);
+        let len = match c {
+            '/' if rest.starts_with("//") => rest.find('\n').unwrap_or(rest.len()),
+            '/' if rest.starts_with("/*") => block_comment(rest),
+            '"' => quoted_len(rest, '"'),
+            '\'' => char_len(rest),
+            'r' | 'b' | 'c' if !after_word => raw_string_len(rest),
+            _ => 0,
+        };
+        if len == 0 {
+            out.push(c);
+            rest = &rest[c.len_utf8()..];
+        } else {
+            out.extend(
+                rest[..len]
+                    .chars()
+                    .map(|c| if c == '\n' { '\n' } else { ' ' }),
+            );
+            rest = &rest[len..];
+        }
+    }
+    out
+}
+
+/// Block comments nest.
+fn block_comment(text: &str) -> usize {
+    let mut depth = 0;
+    let mut at = 0;
+    while at < text.len() {
+        if text[at..].starts_with("/*") {
+            depth += 1;
+            at += 2;
+        } else if text[at..].starts_with("*/") {
+            depth -= 1;
+            at += 2;
+            if depth == 0 {
+                return at;
+            }
+        } else {
+            at += text[at..].chars().next().map_or(1, char::len_utf8);
+        }
+    }
+    text.len()
+}
+
+/// The length of a literal that begins with a quote and may have escapes.
+fn quoted_len(text: &str, quote: char) -> usize {
+    let mut escaped = false;
+    for (at, c) in text.char_indices().skip(1) {
+        match c {
+            _ if escaped => escaped = false,
+            '\\' => escaped = true,
+            c if c == quote => return at + 1,
+            _ => {}
+        }
+    }
+    text.len()
+}
+
+/// 0 for a lifetime.
+fn char_len(text: &str) -> usize {
+    let mut chars = text.char_indices().skip(1);
+    match (chars.next(), chars.next()) {
+        (Some((_, '\\')), _) => quoted_len(text, '\''),
+        (Some(_), Some((at, '\''))) => at + 1,
+        _ => 0,
+    }
+}
+
+/// 0 if what begins here is no raw string.
+fn raw_string_len(text: &str) -> usize {
+    let after_prefix = text.trim_start_matches(['b', 'c']);
+    let Some(after_r) = after_prefix.strip_prefix('r') else {
+        return 0;
+    };
+    let hashes = after_r.len() - after_r.trim_start_matches('#').len();
+    if text.len() - after_prefix.len() > 1 || !after_r[hashes..].starts_with('"') {
+        return 0;
+    }
+    let begin = text.len() - after_r.len() + hashes + 1;
+    let end = format!("\"{}", "#".repeat(hashes));
+    text[begin..]
+        .find(&end)
+        .map_or(text.len(), |at| begin + at + end.len())
+}
+
+// ---- each rule finds what it is for ---------------------------------------------------------
+
+mod on_samples {
+    use super::*;
+
+    fn no_exports() -> BTreeMap<String, String> {
+        BTreeMap::new()
+    }
+
+    fn imports(path: &str, text: &str) -> Vec<String> {
+        wrong_imports(&File::new(path, text), &no_exports())
+    }
+
+    #[test]
+    fn a_wrong_way_import_is_found_however_it_is_written() {
+        for text in [
+            "use crate::proto::Batch;",
+            "use crate::{error::X, proto::Batch};",
+            "use crate::{\n    error::{X, Y},\n    proto::Batch,\n};",
+            "fn f() { crate::proto::go() }",
+            "pub(in crate::proto) fn f() {}",
+            "use crate::*;",
+            "use crate::unheard_of::X;",
+        ] {
+            assert_eq!(imports("src/handle/send.rs", text).len(), 1, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_right_way_import_a_comment_and_a_test_are_none() {
+        for text in [
+            "use crate::error::X;",
+            "use crate::{error::X, link::{Lane, Y}};",
+            "// use crate::proto::Batch;",
+            "/// See [`proto`](crate::proto).\nfn f() {}",
+            "const X: &str = \"crate::proto\";",
+            "use crate::handle::wait::Wait;",
+            "use super::wait::Wait;",
+            "macro_rules! m { () => { $crate::proto::X }; }",
+            "#[cfg(test)]\nmod tests {\n    use crate::proto::X;\n}\n",
+        ] {
+            assert!(imports("src/handle/send.rs", text).is_empty(), "{text}");
+        }
+    }
+
+    #[test]
+    fn an_import_behind_the_tests_is_found() {
+        let text = "#[cfg(test)]\nmod tests;\n\nuse crate::proto::X;\n";
+        assert_eq!(imports("src/handle/mod.rs", text).len(), 1);
+        let text =
+            "#[cfg(all(test, x))]\nmod tests {\n    fn f() {\n    }\n}\nuse crate::proto::X;\n";
+        assert_eq!(imports("src/handle/mod.rs", text).len(), 1);
+    }
+
+    #[test]
+    fn a_name_exported_at_the_root_counts_as_its_module() {
+        let exports = exports("pub use proto::{Pool, Key as Name};\npub use error::One;\n");
+        let wrong = |text| wrong_imports(&File::new("src/handle/send.rs", text), &exports).len();
+        assert_eq!(wrong("fn f(x: crate::Pool) {}"), 1);
+        assert_eq!(wrong("fn f(x: crate::Name) {}"), 1);
+        assert_eq!(wrong("fn f(x: crate::One) {}"), 0);
+    }
+
+    #[test]
+    fn a_way_round_through_super_is_found() {
+        assert_eq!(
+            imports("src/handle/send.rs", "use super::super::proto::X;").len(),
+            1
+        );
+        assert_eq!(
+            imports("src/handle/mod.rs", "use super::proto::X;").len(),
+            1
+        );
+        assert_eq!(imports("src/addr.rs", "use super::proto::X;").len(), 1);
+        assert!(imports("src/queue/ring/reader.rs", "use super::super::Payload;").is_empty());
+    }
+
+    #[test]
+    fn a_forbidden_word_is_found_and_longer_words_are_not() {
+        let found = |text| absent_words(&File::new("src/proto/x.rs", text)).len();
+        assert_eq!(found("let now = Instant::now();"), 1);
+        assert_eq!(found("let x: tokio::time::Sleep;"), 1);
+        assert_eq!(found("let now: Instant = other::now();"), 0);
+        assert_eq!(found("operand(); // Instant::now()"), 0);
+    }
+
+    #[test]
+    fn unsafe_elsewhere_is_found() {
+        let found = |path, text| stray_unsafe(&File::new(path, text)).len();
+        assert_eq!(
+            found("src/proto/x.rs", "fn f() {\n    unsafe { g() }\n}"),
+            1
+        );
+        assert_eq!(found("src/link/session.rs", "unsafe impl Send for X {}"), 1);
+        assert_eq!(found("src/link/lane.rs", "unsafe impl Send for X {}"), 0);
+        assert_eq!(found("src/queue/ring.rs", "unsafe { g() }"), 0);
+        assert_eq!(
+            found("src/proto/x.rs", "#![forbid(unsafe_code)] // unsafe"),
+            0
+        );
+    }
+
+    #[test]
+    fn unsafe_without_a_reason_is_found() {
+        let found = |text: &str| unexplained_unsafe(&File::new("src/queue/x.rs", text)).len();
+        assert_eq!(found("fn f() {\n    unsafe { g() }\n}"), 1);
+        assert_eq!(found("unsafe impl Send for X {}"), 1);
+        assert_eq!(
+            found("// SAFETY: one thread.\nunsafe impl Send for X {}"),
+            0
+        );
+        assert_eq!(found("unsafe fn f();"), 0);
+        let far = format!("// SAFETY: far.\n{}unsafe {{ g() }}", "\n".repeat(20));
+        assert_eq!(found(&far), 1);
+    }
+
+    #[test]
+    fn a_lock_is_found_but_not_in_tests() {
+        let found = |text| locks(&File::new("src/link/x.rs", text)).len();
+        assert_eq!(found("use std::sync::Mutex;"), 1);
+        assert_eq!(found("x: tokio::sync::RwLock<u8>,"), 1);
+        assert_eq!(found("use std::sync::MutexFree; // Mutex"), 0);
+        assert_eq!(
+            found("#[cfg(test)]\nmod tests {\n    use std::sync::Mutex;\n}\n"),
+            0
+        );
+    }
+
+    #[test]
+    fn unfinished_work_is_found() {
+        let found = |text: &str| unfinished(&File::new("src/x.rs", text)).len();
+        for macro_name in ["todo", "unimplemented", "dbg"] {
+            assert_eq!(found(&format!("fn f() {{ {macro_name}!() }}")), 1);
+        }
+        assert_eq!(found("let text = \"todo!\"; // dbg!"), 0);
+    }
+
+    #[test]
+    fn a_file_without_introduction_is_found() {
+        assert_eq!(
+            no_introduction(&File::new("src/x.rs", "use std::fmt;\n//! late")).len(),
+            1
+        );
+        assert!(no_introduction(&File::new("src/x.rs", "//! What it is.\n")).is_empty());
+    }
+
+    #[test]
+    fn a_long_file_is_found_and_its_tests_do_not_count() {
+        let line = "fn f() {}\n";
+        let found = |text: &str| over_budget(&File::new("src/x.rs", text)).len();
+        assert_eq!(found(&line.repeat(BUDGET_LINES + 1)), 1);
+        assert_eq!(found(&line.repeat(BUDGET_LINES)), 0);
+        let tests = format!(
+            "#[cfg(test)]\nmod tests {{\n{}}}\n",
+            "    // x\n".repeat(500)
+        );
+        assert_eq!(found(&(line.repeat(BUDGET_LINES) + &tests)), 0);
+        assert_eq!(found(&(tests + &line.repeat(BUDGET_LINES + 1))), 1);
+    }
+
+    #[test]
+    fn literals_and_comments_are_not_code() {
+        for text in [
+            "\"unsafe\"",
+            "b\"unsafe\"",
+            "r\"unsafe\"",
+            "r#\"un\"unsafe\"#",
+            "br##\"unsafe\"##",
+            "/* a /* b */ unsafe */",
+            "// unsafe",
+            "\"\\\"unsafe\"",
+        ] {
+            assert!(lines_with(&code(text), "unsafe").is_empty(), "{text}");
+        }
+        for text in [
+            "fn f<'a>(x: &'a u8) { unsafe {} }",
+            "let c = '\"'; unsafe {} // \"",
+            "let c = '\\''; unsafe {}",
+            "let r = 1; unsafe {}",
+            "let url = \"http://x\"; unsafe {}",
+        ] {
+            assert_eq!(lines_with(&code(text), "unsafe"), [1], "{text}");
+        }
+        assert_eq!(lines_with(&code("\"a\nb\"\nunsafe {}"), "unsafe"), [3]);
+    }
+
+    #[test]
+    fn the_pages_table_is_read() {
+        let page = "\
+| module | may import | deliberately absent |
+|---|---|---|
+| `a`, `b` | nothing | |
+| `c` | `a`, `b` | `d` |
+| `e` | everything above | |
+| `bin` | the public API | |
+
+| `f` | `a` | |
+";
+        let set = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+        let shown: BTreeMap<String, BTreeSet<String>> = [
+            ("a".to_owned(), set(&[])),
+            ("b".to_owned(), set(&[])),
+            ("c".to_owned(), set(&["a", "b"])),
+            ("e".to_owned(), set(&["a", "b", "c"])),
+        ]
+        .into();
+        assert_eq!(imports_shown(page), shown);
+    }
+}
