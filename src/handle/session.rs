@@ -267,15 +267,17 @@ impl PendingOpen<'_> {
     }
 
     fn outcome(&self, lane: &Lane) -> Option<Result<(), OpenError>> {
+        // First: once permitted the peer may have seen the stream, and ended it by now. That is for
+        // whoever holds the stream to find.
+        if lane.open_state() == OpenState::Granted {
+            return Some(Ok(()));
+        }
         if let Some(SendEnd::Error(error)) = lane.send_end() {
             let reason = match error {
                 StreamError::NotProcessed(reason) | StreamError::Session(reason) => reason.clone(),
                 _ => SessionError::Closed,
             };
             return Some(Err(OpenError::Session(reason)));
-        }
-        if lane.open_state() == OpenState::Granted {
-            return Some(Ok(()));
         }
         self.link
             .end()

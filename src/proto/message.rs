@@ -108,7 +108,6 @@ impl Connection {
         if unfinished {
             self.feed_assembly(key, now);
         }
-        self.watch_session_window(now);
         if fin {
             self.on_fin(id, key, now)
         } else {

@@ -206,7 +206,6 @@ impl Connection {
             return Ok(());
         }
         self.wake_accept = true;
-        self.watch_session_window(now);
         Ok(())
     }
 

@@ -33,9 +33,13 @@ impl Connection {
         if matches!(self.phase, Phase::Ending { .. } | Phase::Dead) {
             return buf.clear();
         }
-        if let Err(error) = self.try_receive(buf, now) {
-            buf.clear();
-            self.violate(error);
+        match self.try_receive(buf, now) {
+            // Whatever came, also for streams that have ended: the session's window is smaller now.
+            Ok(()) => self.watch_session_window(now),
+            Err(error) => {
+                buf.clear();
+                self.violate(error);
+            }
         }
     }
 

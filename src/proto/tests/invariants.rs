@@ -87,7 +87,7 @@ pub(super) fn check(pair: &mut Pair) {
 
 /// One side: what the session holds is what its streams hold, and that is what lies in the rings.
 #[track_caller]
-fn books_of_one_side_balance(end: &mut End) {
+pub(super) fn books_of_one_side_balance(end: &mut End) {
     let connection = &mut end.connection;
     if !connection.is_established() {
         return;

@@ -196,9 +196,9 @@ fn credit_of_a_stream_returns_as_its_messages_are_consumed() {
         solo.hear(&data(1, &[0; 16_200], true, false));
     }
     assert!(solo.said().is_empty());
-    // The handle reports at a quarter of the window, 16 384 of 65 536; the engine returns at half.
+    // The handle reports at half of the window, 32 768.
     now(stream.recv()).unwrap().unwrap();
-    assert!(solo.said().is_empty(), "a quarter is not worth a frame yet");
+    assert!(solo.said().is_empty(), "a quarter is not worth a report");
     now(stream.recv()).unwrap().unwrap();
     assert_eq!(solo.said(), ["WINDOW 1 32912"]);
     now(stream.recv()).unwrap().unwrap();
@@ -226,6 +226,34 @@ fn credit_not_worth_a_frame_is_returned_when_the_session_runs_out() {
     assert_eq!(solo.said(), ["STOP 1 0x1"], "43 % are consumed");
     let mut said = Vec::new();
     for _ in 0..9 {
+        solo.hear(&data(3, &[0; 16_000], true, false));
+        said.extend(solo.said());
+    }
+    assert!(said[0].starts_with("WINDOW session"), "{said:?}");
+}
+
+#[test]
+fn a_session_that_runs_out_by_frames_of_ended_streams_returns_what_was_consumed() {
+    let config = config()
+        .stream_window(256 * 1024)
+        .session_window(256 * 1024)
+        .session_window_max(256 * 1024)
+        .build()
+        .unwrap();
+    let mut solo = Solo::new(Role::Dialer, &config);
+    let session = solo.end.session().clone();
+    let _slow = session.try_open("").unwrap();
+    drop(session.try_open("").unwrap());
+    let cancelled = session.try_open("").unwrap();
+    solo.said();
+    drop(cancelled);
+    assert_eq!(solo.said(), ["CANCEL 3 0xffffff03"]);
+    for _ in 0..9 {
+        solo.hear(&data(1, &[0; 16_000], true, false));
+    }
+    assert!(solo.said().is_empty());
+    let mut said = Vec::new();
+    for _ in 0..7 {
         solo.hear(&data(3, &[0; 16_000], true, false));
         said.extend(solo.said());
     }

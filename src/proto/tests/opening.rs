@@ -85,6 +85,25 @@ fn opens_that_wait_are_granted_in_their_order() {
 }
 
 #[test]
+fn a_stream_that_the_peer_ended_before_open_returned_is_opened_and_tells_why_it_ended() {
+    let mut solo = Solo::new(Role::Dialer, &Config::default());
+    let session = solo.end.session().clone();
+    let _streams: Vec<_> = (0..16).map(|_| session.try_open("").unwrap()).collect();
+    let mut waiting = Polled::new(session.open(""));
+    waiting.pending();
+    solo.said();
+    solo.hear(&window(Scope::Streams, 1));
+    assert_eq!(solo.said(), ["OPEN 33 0"]);
+    solo.hear(&cancel(33, 7, false));
+    let mut stream = waiting.ready().unwrap();
+    let error = now(stream.recv()).unwrap_err();
+    assert!(
+        matches!(error, StreamError::Cancelled { code: 7 }),
+        "{error}"
+    );
+}
+
+#[test]
 fn a_stream_cancelled_before_it_left_says_nothing_and_gives_its_place_back() {
     let mut solo = Solo::new(Role::Dialer, &Config::default());
     let session = solo.end.session().clone();

@@ -88,7 +88,8 @@ fn world(seed: u64, sabotage: Sabotage) -> World {
     {
         let licence = &mut world.desk.ledger.borrow_mut().licence;
         licence.end = ends;
-        licence.limits = small || mix.pause > 100_000;
+        // What nobody accepts stalls.
+        licence.limits = small || mix.pause > 100_000 || mix.leave.is_some();
     }
     for side in [D, A] {
         let session = if ends {

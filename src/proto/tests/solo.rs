@@ -115,6 +115,91 @@ impl Solo {
     }
 }
 
+/// Any frame, about few streams: often one that is allowed.
+fn any_frame(rng: &mut Rng, bytes: &mut BytesMut) {
+    let payload = vec![rng.next() as u8; rng.pick(&[0, 1, 4, 5, 300, 8000, 16_384])];
+    let stream = rng.pick(&[1, 1, 2, 2, 3, 4, 5, 7, u32::MAX]);
+    let credit = rng.pick(&[1, 1000, 100_000, u32::MAX / 2]);
+    let frame = match rng.below(12) {
+        0..3 => open(stream, &payload[..payload.len().min(8192)]),
+        3..6 => {
+            let end = rng.one_in(2);
+            let fin = rng.one_in(6) || (payload.is_empty() && !end);
+            data(stream, &payload, end, fin)
+        }
+        6 => cancel(stream, credit, rng.one_in(2)),
+        7 => window(
+            rng.pick(&[Scope::Session, Scope::Streams, Scope::Stream(id(stream))]),
+            credit,
+        ),
+        8 => Frame::Ping {
+            opaque: rng.pick(&[1_u64, 2, 3]).to_le_bytes(),
+            ack: rng.one_in(2),
+        },
+        9 => Frame::Meta {
+            stream: id(stream),
+            block: &payload[..payload.len().min(8192)],
+            fin: rng.one_in(3),
+        },
+        10 => Frame::Error {
+            stream: id(stream),
+            code: credit,
+            message: "no",
+            details: b"",
+        },
+        _ if rng.one_in(4) => Frame::GoAway {
+            last: rng.one_in(2).then(|| id(stream)),
+            code: credit,
+            debug: "",
+            soon: false,
+        },
+        _ => Frame::Extension(9),
+    };
+    bytes.extend_from_slice(&bytes_of(&frame));
+}
+
+#[test]
+fn no_order_of_frames_and_no_damage_to_them_makes_a_connection_panic_or_forget_memory() {
+    let mut protocol_errors = 0;
+    for seed in 0..3000 {
+        let mut rng = Rng::of(seed, 21);
+        let role = rng.pick(&[Role::Dialer, Role::Acceptor]);
+        let mut solo = Solo::new(role, &small_config());
+        let session = solo.end.session().clone();
+        let mut streams: Vec<Stream> = Vec::new();
+        for _ in 0..rng.below(40) {
+            let mut bytes = BytesMut::new();
+            for _ in 0..rng.below(4) {
+                any_frame(&mut rng, &mut bytes);
+            }
+            if rng.one_in(20) && !bytes.is_empty() {
+                let at = rng.below(bytes.len());
+                bytes[at] ^= 1 << rng.below(8);
+            }
+            solo.end.connection.receive(&mut bytes, solo.now);
+            match rng.below(6) {
+                0 => streams.extend(session.try_open("")),
+                1 => streams.extend(Polled::new(session.accept()).now().and_then(Result::ok)),
+                2 if !streams.is_empty() => drop(streams.swap_remove(rng.below(streams.len()))),
+                3 => solo.elapse(rng.micros(3_000_000)),
+                _ => {
+                    for stream in &mut streams {
+                        let _ = stream.try_recv();
+                        let _ = stream.try_send(message(rng.pick(&[0, 5000, 60_000])));
+                    }
+                }
+            }
+            solo.said();
+            invariants::books_of_one_side_balance(&mut solo.end);
+        }
+        let end = session.end();
+        protocol_errors += u32::from(matches!(end, Some(crate::SessionError::Protocol(_))));
+        solo.end.connection.eof();
+        assert_eq!(solo.end.pool.used(), 0, "seed {seed}");
+    }
+    assert!((300..2900).contains(&protocol_errors), "{protocol_errors}");
+}
+
 /// Bytes as text, a frame a line.
 pub(super) fn frames(mut bytes: &[u8]) -> Vec<String> {
     let mut lines = Vec::new();

@@ -154,6 +154,43 @@ fn a_batch_copies_and_holds_no_more_than_its_bounds() {
 }
 
 #[test]
+fn opens_and_control_frames_leave_before_messages() {
+    let mut solo = solo();
+    let mut streams = streams(&mut solo, 2);
+    for _ in 0..30 {
+        now(streams[0].send(message(16_000))).unwrap();
+    }
+    let session = solo.end.session().clone();
+    let _late = session.try_open("late").unwrap();
+    streams[1].stop(5);
+    let _ = Polled::new(session.ping()).poll();
+    let (_, lines) = batch(&mut solo);
+    assert_eq!(lines[..3], ["PING", "STOP 3 0x5", "OPEN 5 4"]);
+    assert!(lines[3].starts_with("DATA 1"));
+}
+
+#[test]
+fn control_frames_leave_while_the_session_has_no_credit() {
+    let config = config().send_buffer(16 << 20).build().unwrap();
+    let settings = Settings {
+        session_window: 256 * 1024,
+        ..generous()
+    };
+    let mut solo = Solo::with(Role::Dialer, &config, settings);
+    let mut streams = streams(&mut solo, 2);
+    for _ in 0..20 {
+        now(streams[0].send(message(16_000))).unwrap();
+    }
+    solo.said();
+    let session = solo.end.session().clone();
+    let _blocked = session.try_open(message(8192)).unwrap();
+    assert!(solo.said().is_empty());
+    streams[1].cancel(6);
+    let _ = Polled::new(session.ping()).poll();
+    assert_eq!(solo.said(), ["PING", "CANCEL 3 0x6"]);
+}
+
+#[test]
 fn what_is_queued_while_a_batch_is_written_leaves_in_the_next_one() {
     let mut solo = solo();
     let mut streams = streams(&mut solo, 50);
