@@ -104,12 +104,7 @@ async fn an_error_arrives_after_every_message_before_it(net: Net) {
     // Whoever failed a stream has given up on its other direction as well.
     let error = recv.recv().soon().await.unwrap_err();
     assert!(
-        matches!(
-            error,
-            StreamError::Cancelled {
-                code: codes::CANCELLED
-            }
-        ),
+        matches!(error, StreamError::Cancelled { code: 42 }),
         "{error}"
     );
 }
@@ -317,6 +312,8 @@ async fn a_stream_cancelled_before_it_left_never_reaches_the_peer(net: Net) {
     use crate::host::Place;
 
     let (client, server) = net.pair().await;
+    // On a thread of its own the engine may have been quicker.
+    echo(server.clone());
     let before = client.stats().opened;
     // On one thread nothing runs between these lines.
     drop(client.open("never seen").soon().await.unwrap());
