@@ -52,7 +52,7 @@
 //! ```
 //!
 //! # Where to look
-//! * [`connect`], [`listen`]: the short way. [`Engine`]: which thread and which [`Driver`].
+//! * [`connect()`], [`listen`]: the short way. [`Engine`]: which thread and which [`Driver`].
 //!   [`client`] and [`server`]: over a transport of your own, such as a TLS stream.
 //! * [`Session`]: open, accept, ping, close. [`Stream`], [`SendStream`], [`RecvStream`], [`Lease`].
 //! * [`Config`]: every limit, with its unit and default.

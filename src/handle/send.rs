@@ -188,8 +188,8 @@ impl SendStream {
     ///
     /// The peer gets [`StreamError::Failed`](crate::StreamError::Failed) on both halves; what it
     /// still sends is discarded, and receiving here ends with
-    /// [`StreamError::Cancelled`](crate::StreamError::Cancelled) after what has arrived. Text above
-    /// 1 KiB is cut.
+    /// [`StreamError::Cancelled`](crate::StreamError::Cancelled) with the same code. Text above 1 KiB is
+    /// cut.
     ///
     /// # Errors
     /// As [`finish`](Self::finish).
