@@ -45,6 +45,7 @@ async fn eight_threads_send_on_their_own_streams_each_message_once_and_in_order(
                     }
                     stream.finish().unwrap();
                     assert_eq!(stream.recv().soon().await.unwrap().unwrap(), "all here");
+                    assert_eq!(stream.recv().soon().await.unwrap(), None);
                 });
             })
         })
