@@ -86,7 +86,8 @@ settings! {
     /// Credit of a new stream: bytes that the peer may send before the application consumes.
     /// Default 64 KiB, at least 32 KiB.
     stream_window: u32,
-    /// Up to what a stream's window grows while the application drains it fast. Default 1 MiB.
+    /// Up to what a stream's window grows while the application drains it fast, in bytes. All
+    /// streams of a session together grow by a quarter of `session_window_max`. Default 1 MiB.
     stream_window_max: u32,
     /// Credit of all streams of a session together, in bytes. Default 1 MiB, at least 256 KiB.
     session_window: u32,

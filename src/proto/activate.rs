@@ -184,6 +184,7 @@ impl Connection {
             return;
         };
         self.return_to_session(stream.open_charge);
+        self.widened -= stream.widened;
         self.link.counters.streams.set(self.registry.len() as u64);
         match stream.id {
             Some(id) if id.is_opened_by(self.role.peer()) => self.grant_owed += 1,

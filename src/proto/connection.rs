@@ -81,6 +81,8 @@ pub(crate) struct Connection {
     /// Of the pool, what the session's window took.
     pub(super) pooled: u64,
     pub(super) window: RecvWindow,
+    /// Bytes by which the windows of live streams were raised, see `transmit`.
+    pub(super) widened: u64,
     pub(super) window_owed: bool,
     pub(super) last_return: Instant,
     pub(super) hungry: bool,
@@ -175,6 +177,7 @@ impl Connection {
             pool,
             pooled,
             window: RecvWindow::new(session_window),
+            widened: 0,
             window_owed: false,
             last_return: now,
             hungry: false,

@@ -76,6 +76,8 @@ pub(super) struct Stream {
     pub(super) made_room: bool,
 
     pub(super) window: RecvWindow,
+    /// Bytes by which the window was raised since the stream was opened.
+    pub(super) widened: u64,
     /// Of the weight that the application consumed, what was accounted.
     pub(super) consumed: u64,
     pub(super) assembly: Option<Assembly>,
@@ -127,6 +129,7 @@ impl Stream {
             wants_room: false,
             made_room: false,
             window: RecvWindow::new(window),
+            widened: 0,
             consumed: 0,
             assembly: None,
             listed_starved: false,

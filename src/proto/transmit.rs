@@ -23,6 +23,8 @@ use crate::frame::{
 use crate::link::{RecvEnd, tx_tag};
 use crate::queue::Payload;
 
+/// Streams' windows are raised by at most the session's largest window divided by this, together.
+const WIDENED_SHARE: u64 = 4;
 /// Payloads from here on are referenced, shorter ones copied into the batch.
 const SHARE_MIN: usize = 4096;
 /// A piece that does not complete a message is at least this long, unless credit comes in drops.
@@ -192,8 +194,13 @@ impl Connection {
         };
         let fast = rtt.is_some_and(|rtt| now.duration_since(stream.last_return) < 2 * rtt);
         let target = stream.window.target();
-        if fast && target < max {
-            stream.window.grow((target * 2).min(max));
+        let step = (target * 2).min(max).saturating_sub(target);
+        // What streams that stall later can hold by having been fast must not fill the session.
+        let spare = u64::from(self.config.session_window_max()) / WIDENED_SHARE - self.widened;
+        if fast && step > 0 && step <= spare {
+            self.widened += step;
+            stream.widened += step;
+            stream.window.grow(target + step);
             if !stream.assembly.is_some_and(|assembly| assembly.starved) {
                 stream
                     .lane()

@@ -340,3 +340,47 @@ fn where_it_cannot_be_raised_the_stream_that_stalled_longest_ends() {
     drop((senders, receivers));
     pair.is_clean();
 }
+
+#[test]
+fn streams_that_were_fast_before_they_stalled_do_not_fill_their_session() {
+    const STREAMS: usize = 64;
+    const STEP: Duration = Duration::from_micros(500);
+    let weather = Weather {
+        delay: 500,
+        ..Weather::FAIR
+    };
+    let config = Config::default();
+    let pools = pools(1 << 30, 1 << 30);
+    let mut pair = Pair::with(&config, &config, &pools, &weather, 1);
+    pair.elapse(STEP * 10);
+    let open = |_| now(pair.ends[D].session().open("")).unwrap();
+    let mut senders: Vec<Stream> = (0..STREAMS).map(open).collect();
+    pair.elapse(STEP * 10);
+    let accept = |_| now(pair.ends[A].session().accept()).unwrap();
+    let mut receivers: Vec<Stream> = (0..STREAMS).map(accept).collect();
+
+    let mut fill = |pair: &mut Pair, time| {
+        for sender in &mut senders {
+            while sender.try_send(message(1000)).is_ok() {}
+        }
+        pair.elapse(time);
+    };
+    for _ in 0..100 {
+        fill(&mut pair, STEP);
+        total(&mut receivers);
+    }
+    for _ in 0..20 {
+        fill(&mut pair, Duration::from_secs(1));
+    }
+    let stats = pair.ends[A].session().stats();
+    let windows = STREAMS as u64 * 64 * 1024;
+    assert_eq!(stats.limits_tripped, 0, "{stats:?}");
+    assert!(
+        stats.bytes_held > windows + (2 << 20),
+        "some windows have grown: {stats:?}"
+    );
+    assert!(
+        stats.bytes_held <= windows + (4 << 20),
+        "not too far: {stats:?}"
+    );
+}
