@@ -81,6 +81,11 @@ impl fmt::Display for Addr {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Driver {
+    /// io_uring, on a ring of the engine's own: the fastest, and what [`Engine::auto`] takes where
+    /// the kernel allows it (Linux 6.1 or later).
+    ///
+    /// [`Engine::auto`]: crate::Engine::auto
+    Uring,
     /// io_uring, through the tokio-uring runtime.
     TokioUring,
     /// Readiness and non-blocking calls, through tokio; works where io_uring is not allowed, and
@@ -91,6 +96,7 @@ pub enum Driver {
 impl fmt::Display for Driver {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Self::Uring => "uring",
             Self::TokioUring => "tokio-uring",
             Self::Tokio => "tokio",
         })
@@ -102,6 +108,7 @@ impl FromStr for Driver {
 
     fn from_str(name: &str) -> Result<Self, UnknownDriver> {
         match name {
+            "uring" => Ok(Self::Uring),
             "tokio-uring" => Ok(Self::TokioUring),
             "tokio" => Ok(Self::Tokio),
             _ => Err(UnknownDriver(name.to_owned())),
@@ -111,7 +118,7 @@ impl FromStr for Driver {
 
 /// A name that is no [`Driver`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("unknown driver {0:?} (expected tokio-uring or tokio)")]
+#[error("unknown driver {0:?} (expected uring, tokio-uring or tokio)")]
 pub struct UnknownDriver(String);
 
 #[cfg(test)]

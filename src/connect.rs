@@ -3,11 +3,14 @@
 //! An [`Engine`] is a runtime that owns sockets: a thread of its own, or the runtime that the
 //! application is on already. Nothing here decides anything about the protocol.
 
+mod builder;
 mod engine;
 mod errors;
+mod home;
 mod listener;
 mod socket;
 
+pub use builder::EngineBuilder;
 pub use engine::Engine;
 pub use errors::{ConnectError, EngineError, ListenError};
 pub use listener::Listener;
@@ -20,7 +23,8 @@ use std::time::Instant;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use crate::addr::{Addr, Driver};
+use self::home::Plan;
+use crate::addr::Driver;
 use crate::config::Config;
 use crate::driver::Turns;
 use crate::driver::tokio::TokioIo;
@@ -98,7 +102,7 @@ pub fn client<T>(io: T, config: &Config) -> (Session, Connection<T>)
 where
     T: AsyncRead + AsyncWrite + Unpin,
 {
-    over(io, Role::Dialer, config, None, None)
+    over(io, Plan::local(Role::Dialer, config))
 }
 
 /// Runs a session as the accepting side over any transport; see [`client`].
@@ -109,29 +113,28 @@ pub fn server<T>(io: T, config: &Config) -> (Session, Connection<T>)
 where
     T: AsyncRead + AsyncWrite + Unpin,
 {
-    over(io, Role::Acceptor, config, None, None)
+    over(io, Plan::local(Role::Acceptor, config))
 }
 
-fn over<T>(
-    io: T,
-    role: Role,
-    config: &Config,
-    peer: Option<Addr>,
-    local: Option<Addr>,
-) -> (Session, Connection<T>)
+fn over<T>(io: T, plan: Plan<'_>) -> (Session, Connection<T>)
 where
     T: AsyncRead + AsyncWrite + Unpin,
 {
     let info = Info {
-        peer,
-        local,
+        peer: plan.peer,
+        local: plan.local,
         driver: Driver::Tokio,
     };
-    let (connection, link) =
-        proto::Connection::new(role, config, info, Pool::process(), Instant::now());
+    let (connection, link) = proto::Connection::new(
+        plan.role,
+        plan.config,
+        info,
+        Pool::process(),
+        Instant::now(),
+    );
     (
         Session::new(link),
-        Connection(Turns::new(connection, TokioIo(io))),
+        Connection(Turns::new(connection, TokioIo::new(io))),
     )
 }
 

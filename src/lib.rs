@@ -98,11 +98,11 @@ mod sync;
 #[cfg(not(ringmux_loom))]
 pub use addr::{Addr, AddrError, Driver, UnknownDriver};
 #[cfg(not(ringmux_loom))]
-pub use config::{Config, ConfigBuilder, ConfigError};
+pub use config::{Config, ConfigBuilder, ConfigError, Wait};
 #[cfg(not(ringmux_loom))]
 pub use connect::{
-    ConnectError, Connection, Engine, EngineError, ListenError, Listener, client, connect, listen,
-    server,
+    ConnectError, Connection, Engine, EngineBuilder, EngineError, ListenError, Listener, client,
+    connect, listen, server,
 };
 #[cfg(not(ringmux_loom))]
 pub use error::{

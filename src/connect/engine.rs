@@ -1,32 +1,20 @@
 //! Where sessions run.
 
 use std::fmt;
-use std::io;
 use std::sync::OnceLock;
-use std::thread;
-use std::time::Instant;
 
 use tokio::runtime::Handle;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 
+use super::builder::EngineBuilder;
 use super::errors::{ConnectError, EngineError, ListenError};
+use super::home::{Home, Plan};
 use super::listener::Listener;
-use super::over;
 use super::socket::{Bound, Connected};
 use crate::addr::{Addr, Driver};
 use crate::config::Config;
-use crate::driver::Turns;
-use crate::driver::tokio_uring::{Socket, UringIo, leaked_buffers};
 use crate::frame::Role;
 use crate::handle::Session;
-use crate::link::Info;
-use crate::proto::{self, Pool};
-
-/// Starts a session on an engine's thread.
-type Job = Box<dyn FnOnce() + Send>;
-
-/// Keeps an engine's thread running: held by engines and by their sessions.
-type KeepAlive = mpsc::UnboundedSender<Job>;
 
 /// Where sessions run: the thread that owns their sockets.
 ///
@@ -55,15 +43,18 @@ type KeepAlive = mpsc::UnboundedSender<Job>;
 #[derive(Clone)]
 pub struct Engine {
     driver: Driver,
-    /// For dialling and listening, which both drivers leave to tokio.
+    /// For dialling and listening, which all drivers leave to tokio.
     runtime: Handle,
-    /// Where jobs run: the engine's own thread, or a task of the application's tokio-uring
-    /// runtime. `None` on the application's tokio runtime, which starts sessions itself.
-    jobs: Option<KeepAlive>,
+    home: Home,
 }
 
 impl Engine {
-    /// An engine on a thread of its own, named `ringmux`.
+    /// Chooses driver, waiting and place; see [`EngineBuilder`].
+    pub fn builder(driver: Driver) -> EngineBuilder {
+        EngineBuilder::new(driver)
+    }
+
+    /// An engine on a thread of its own, named `ringmux`, with the defaults.
     ///
     /// Messages cross from application threads to it and back; nothing the application does delays
     /// the protocol.
@@ -72,52 +63,33 @@ impl Engine {
     /// [`EngineError::Unavailable`] if the thread or its runtime cannot be made, as where io_uring
     /// is denied.
     pub fn thread(driver: Driver) -> Result<Self, EngineError> {
-        let unavailable = |source| EngineError::Unavailable { driver, source };
-        let (jobs, queue) = mpsc::unbounded_channel();
-        let (started, start) = std::sync::mpsc::sync_channel(1);
-        thread::Builder::new()
-            .name("ringmux".to_owned())
-            .spawn(move || match driver {
-                Driver::Tokio => host_tokio(queue, &started),
-                Driver::TokioUring => host_uring(queue, &started),
-            })
-            .map_err(unavailable)?;
-        let runtime = start
-            .recv()
-            .map_err(|_| EngineError::Stopped)?
-            .map_err(unavailable)?;
-        Ok(Self {
-            driver,
-            runtime,
-            jobs: Some(jobs),
-        })
+        Self::builder(driver).thread()
     }
 
-    /// An engine on the runtime that this is called on: sessions are tasks of it, and a call
-    /// between a task and its session crosses no thread.
+    /// An engine on the runtime that this is called on, with the defaults: sessions are tasks of
+    /// it, and a call between a task and its session crosses no thread.
     ///
-    /// [`Driver::Tokio`] works on any tokio runtime with I/O and time enabled;
-    /// [`Driver::TokioUring`] on `tokio_uring::start`. The engine may be used from other threads;
-    /// its sessions stay here.
+    /// [`Driver::Tokio`] works on any tokio runtime with I/O and time enabled, [`Driver::Uring`] on
+    /// a current-thread one, [`Driver::TokioUring`] on `tokio_uring::start`. The engine may be used
+    /// from other threads; its sessions stay here.
     ///
     /// # Errors
-    /// [`EngineError::NoRuntime`] outside of such a runtime.
+    /// [`EngineError::NoRuntime`] outside of such a runtime; [`EngineError::Unavailable`] where
+    /// io_uring is denied.
     pub fn inline(driver: Driver) -> Result<Self, EngineError> {
-        let no_runtime = || EngineError::NoRuntime { driver };
-        let runtime = Handle::try_current().map_err(|_| no_runtime())?;
-        let jobs = match driver {
-            Driver::Tokio => None,
-            Driver::TokioUring => Some(serve_inline().ok_or_else(no_runtime)?),
-        };
-        Ok(Self {
-            driver,
-            runtime,
-            jobs,
-        })
+        Self::builder(driver).inline()
     }
 
-    /// The process's shared engine, on a thread of its own: tokio-uring where io_uring works, else
-    /// tokio, which is logged once.
+    pub(super) fn new(driver: Driver, (runtime, home): (Handle, Home)) -> Self {
+        Self {
+            driver,
+            runtime,
+            home,
+        }
+    }
+
+    /// The process's shared engine, on a thread of its own: [`Driver::Uring`] where it works, else
+    /// [`Driver::Tokio`], which is logged once.
     ///
     /// # Errors
     /// [`EngineError::Unavailable`] if not even a thread can be made.
@@ -126,7 +98,7 @@ impl Engine {
         if let Some(engine) = AUTO.get() {
             return Ok(engine.clone());
         }
-        let engine = Self::thread(Driver::TokioUring).or_else(|error| {
+        let engine = Self::thread(Driver::Uring).or_else(|error| {
             tracing::warn!(%error, "falling back to the driver tokio");
             Self::thread(Driver::Tokio)
         })?;
@@ -192,11 +164,11 @@ impl Engine {
         Ok(Listener::start(self.clone(), bound, local, config.clone()))
     }
 
-    /// Receive and send buffers that this process has leaked, because a tokio-uring runtime ended
-    /// while the kernel still used them. 0 unless runtimes are dropped under live sessions.
+    /// Receive and send buffers that this process has leaked, because a runtime ended while
+    /// the kernel still used them. 0 unless runtimes are dropped under live sessions.
     #[must_use]
     pub fn leaked_buffers() -> u64 {
-        leaked_buffers()
+        crate::driver::leaked_buffers()
     }
 
     pub(super) const fn runtime(&self) -> &Handle {
@@ -211,141 +183,13 @@ impl Engine {
         config: &Config,
     ) -> Result<Session, EngineError> {
         let (peer, local) = socket.addrs();
-        if self.driver == Driver::Tokio {
-            return Ok(self.start_tokio(socket, role, config, (peer, local)));
-        }
-        let unavailable = |source| EngineError::Unavailable {
-            driver: self.driver,
-            source,
-        };
-        let socket = detach(socket).map_err(unavailable)?;
-        let info = Info {
+        let plan = Plan {
+            role,
+            config,
             peer,
             local,
-            driver: self.driver,
         };
-        let (connection, link) =
-            proto::Connection::new(role, config, info, Pool::process(), Instant::now());
-        let jobs = self.jobs.as_ref().ok_or(EngineError::Stopped)?;
-        let keep_alive = jobs.clone();
-        let job: Job = Box::new(move || spawn_uring(connection, socket, keep_alive));
-        jobs.send(job).map_err(|_| EngineError::Stopped)?;
-        Ok(Session::new(link))
-    }
-
-    fn start_tokio(
-        &self,
-        socket: Connected,
-        role: Role,
-        config: &Config,
-        (peer, local): (Option<Addr>, Option<Addr>),
-    ) -> Session {
-        let keep_alive = self.jobs.clone();
-        let _entered = self.runtime.enter();
-        match socket {
-            Connected::Tcp(io) => {
-                let (session, connection) = over(io, role, config, peer, local);
-                self.runtime.spawn(async move {
-                    let _keep_alive = keep_alive;
-                    connection.await
-                });
-                session
-            }
-            Connected::Unix(io) => {
-                let (session, connection) = over(io, role, config, peer, local);
-                self.runtime.spawn(async move {
-                    let _keep_alive = keep_alive;
-                    connection.await
-                });
-                session
-            }
-        }
-    }
-}
-
-/// The socket for a runtime without tokio's reactor: in blocking mode, see [`UringIo::new`].
-enum Detached {
-    Tcp(std::net::TcpStream),
-    Unix(std::os::unix::net::UnixStream),
-}
-
-fn detach(socket: Connected) -> io::Result<Detached> {
-    match socket {
-        Connected::Tcp(socket) => {
-            let socket = socket.into_std()?;
-            socket.set_nonblocking(false)?;
-            Ok(Detached::Tcp(socket))
-        }
-        Connected::Unix(socket) => {
-            let socket = socket.into_std()?;
-            socket.set_nonblocking(false)?;
-            Ok(Detached::Unix(socket))
-        }
-    }
-}
-
-fn spawn_uring(connection: proto::Connection, socket: Detached, keep_alive: KeepAlive) {
-    let socket = match socket {
-        Detached::Tcp(socket) => Socket::Tcp(tokio_uring::net::TcpStream::from_std(socket)),
-        Detached::Unix(socket) => Socket::Unix(tokio_uring::net::UnixStream::from_std(socket)),
-    };
-    let turns = Turns::new(connection, UringIo::new(socket));
-    tokio_uring::spawn(async move {
-        let _keep_alive = keep_alive;
-        turns.await
-    });
-}
-
-/// Runs jobs as a task of the tokio-uring runtime that this is called on; `None` if there is none.
-///
-/// tokio-uring has no way to ask: an operation that is polled outside panics.
-fn serve_inline() -> Option<KeepAlive> {
-    use std::future::Future;
-    use std::task::{Context, Waker};
-
-    let (jobs, mut queue) = mpsc::unbounded_channel::<Job>();
-    std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-        let mut nop = std::pin::pin!(tokio_uring::no_op());
-        let _ = nop.as_mut().poll(&mut Context::from_waker(Waker::noop()));
-        tokio_uring::spawn(async move { run_jobs(&mut queue).await });
-    }))
-    .ok()
-    .map(|()| jobs)
-}
-
-/// Runs jobs until the engine and all its sessions are gone: each of them holds a sender.
-async fn run_jobs(queue: &mut mpsc::UnboundedReceiver<Job>) {
-    while let Some(job) = queue.recv().await {
-        job();
-    }
-}
-
-type Started = std::sync::mpsc::SyncSender<io::Result<Handle>>;
-
-async fn serve(mut queue: mpsc::UnboundedReceiver<Job>, started: Started) {
-    // Nobody waits for the answer if the caller of `Engine::thread` is gone.
-    let _ = started.send(Ok(Handle::current()));
-    run_jobs(&mut queue).await;
-}
-
-fn host_tokio(queue: mpsc::UnboundedReceiver<Job>, started: &Started) {
-    match tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-    {
-        Ok(runtime) => runtime.block_on(serve(queue, started.clone())),
-        Err(error) => {
-            let _ = started.send(Err(error));
-        }
-    }
-}
-
-fn host_uring(queue: mpsc::UnboundedReceiver<Job>, started: &Started) {
-    match tokio_uring::Runtime::new(&tokio_uring::builder()) {
-        Ok(runtime) => runtime.block_on(serve(queue, started.clone())),
-        Err(error) => {
-            let _ = started.send(Err(error));
-        }
+        self.home.start(&self.runtime, socket, plan)
     }
 }
 

@@ -32,11 +32,14 @@ pub enum EngineError {
 
 fn hint(driver: Driver, source: &io::Error) -> &'static str {
     match (driver, source.kind()) {
-        (Driver::TokioUring, io::ErrorKind::PermissionDenied | io::ErrorKind::Unsupported) => {
+        (
+            Driver::TokioUring | Driver::Uring,
+            io::ErrorKind::PermissionDenied | io::ErrorKind::Unsupported,
+        ) => {
             " (io_uring may be denied by sysctl kernel.io_uring_disabled or by a seccomp profile; \
              the driver tokio works without it)"
         }
-        (Driver::TokioUring, io::ErrorKind::OutOfMemory) => {
+        (Driver::TokioUring | Driver::Uring, io::ErrorKind::OutOfMemory) => {
             " (raise RLIMIT_MEMLOCK, or use the driver tokio)"
         }
         _ => "",

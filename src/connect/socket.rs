@@ -1,6 +1,7 @@
 //! Sockets before they carry a session: resolve, dial, bind, accept, options.
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::{Path, PathBuf};
 
@@ -32,6 +33,23 @@ impl Connected {
         }
     }
 
+    /// Without tokio's reactor, and in blocking mode: a ring ends operations on a non-blocking
+    /// socket with `EAGAIN` where it should wait.
+    pub(super) fn into_blocking(self) -> io::Result<Blocking> {
+        match self {
+            Self::Tcp(socket) => {
+                let socket = socket.into_std()?;
+                socket.set_nonblocking(false)?;
+                Ok(Blocking::Tcp(socket))
+            }
+            Self::Unix(socket) => {
+                let socket = socket.into_std()?;
+                socket.set_nonblocking(false)?;
+                Ok(Blocking::Unix(socket))
+            }
+        }
+    }
+
     /// Peer and own address.
     pub(super) fn addrs(&self) -> (Option<Addr>, Option<Addr>) {
         match self {
@@ -51,6 +69,22 @@ impl Connected {
                     socket.local_addr().ok().and_then(addr),
                 )
             }
+        }
+    }
+}
+
+/// A connected socket for a ring.
+#[derive(Debug)]
+pub(super) enum Blocking {
+    Tcp(std::net::TcpStream),
+    Unix(StdUnixStream),
+}
+
+impl From<Blocking> for OwnedFd {
+    fn from(socket: Blocking) -> Self {
+        match socket {
+            Blocking::Tcp(socket) => socket.into(),
+            Blocking::Unix(socket) => socket.into(),
         }
     }
 }

@@ -12,14 +12,18 @@
 //! Two transports: [`tokio::TokioIo`] for any `AsyncRead + AsyncWrite`, and
 //! [`tokio_uring::UringIo`] for sockets on a tokio-uring runtime.
 
+mod timer;
 pub(crate) mod tokio;
 pub(crate) mod tokio_uring;
 mod turn;
+pub(crate) mod uring;
 
 pub(crate) use turn::Turns;
 
 use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
+use std::time::Instant;
 
 use bytes::BytesMut;
 
@@ -42,9 +46,24 @@ pub(crate) trait Transport {
     /// While it is pending the transport may keep the batch.
     fn poll_send(&mut self, cx: &mut Context<'_>, batch: &mut Batch) -> Poll<io::Result<usize>>;
 
+    /// True when `deadline` has passed; else the task will be woken then.
+    fn poll_timer(&mut self, cx: &mut Context<'_>, deadline: Option<Instant>) -> bool;
+
     /// Tells the peer that nothing more comes.
     fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
 
     /// Ends what is under way; ready when the kernel holds no memory of ours any more.
     fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<()>;
+}
+
+/// Buffers that were given up because their operation had not completed.
+static LEAKED: AtomicU64 = AtomicU64::new(0);
+
+/// How many buffers this process has leaked because a runtime ended under its sessions.
+pub(crate) fn leaked_buffers() -> u64 {
+    LEAKED.load(Ordering::Relaxed)
+}
+
+fn count_leaked() {
+    LEAKED.fetch_add(1, Ordering::Relaxed);
 }

@@ -15,8 +15,8 @@ use std::io;
 use std::net::Shutdown;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
+use std::time::Instant;
 
 use bytes::BytesMut;
 use socket2::SockRef;
@@ -24,6 +24,7 @@ use tokio_uring::buf::{IoBuf, IoBufMut};
 use tokio_uring::net::{TcpStream, UnixStream};
 
 use super::Transport;
+use super::timer::Timer;
 use crate::proto::Batch;
 
 /// A read shorter than this is not worth a system call.
@@ -38,15 +39,6 @@ const DIRECT_SEND_BYTES: usize = 16 * 1024;
 /// Linux's values, on every architecture.
 const MSG_DONTWAIT: i32 = 0x40;
 const MSG_NOSIGNAL: i32 = 0x4000;
-
-/// Buffers that were given up because their operation had not completed.
-static LEAKED: AtomicU64 = AtomicU64::new(0);
-
-/// How many buffers this process has leaked because a runtime ended under its sessions.
-#[must_use]
-pub(crate) fn leaked_buffers() -> u64 {
-    LEAKED.load(Ordering::Relaxed)
-}
 
 /// Memory that the kernel may use until the operation completes.
 struct InFlight<T>(Option<T>);
@@ -65,7 +57,7 @@ impl<T> InFlight<T> {
 impl<T> Drop for InFlight<T> {
     fn drop(&mut self) {
         if let Some(memory) = self.0.take() {
-            LEAKED.fetch_add(1, Ordering::Relaxed);
+            super::count_leaked();
             std::mem::forget(memory);
         }
     }
@@ -158,6 +150,7 @@ pub(crate) struct UringIo {
     recv: Option<InFlight<BytesMut>>,
     batch: Option<InFlight<Batch>>,
     socket: std::rc::Rc<Socket>,
+    timer: Timer,
 }
 
 impl UringIo {
@@ -170,6 +163,7 @@ impl UringIo {
             recv: None,
             batch: None,
             socket: std::rc::Rc::new(socket),
+            timer: Timer::new(),
         }
     }
 
@@ -252,6 +246,10 @@ impl Transport for UringIo {
             *batch = memory;
         }
         Poll::Ready(result)
+    }
+
+    fn poll_timer(&mut self, cx: &mut Context<'_>, deadline: Option<Instant>) -> bool {
+        self.timer.poll(cx, deadline)
     }
 
     fn poll_shutdown(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -33,15 +33,11 @@ pub(crate) struct Turns<T> {
     recv: BytesMut,
     batch: Batch,
     writing: bool,
-    timer: Pin<Box<::tokio::time::Sleep>>,
-    /// What the timer is set to.
-    armed: Option<Instant>,
     stage: Stage,
     linger_until: Option<Instant>,
 }
 
 impl<T: Transport + Unpin> Turns<T> {
-    /// To be called on the runtime that will poll it.
     pub(crate) fn new(connection: Connection, transport: T) -> Self {
         Self {
             connection,
@@ -49,8 +45,6 @@ impl<T: Transport + Unpin> Turns<T> {
             recv: BytesMut::new(),
             batch: Batch::new(),
             writing: false,
-            timer: Box::pin(::tokio::time::sleep_until(::tokio::time::Instant::now())),
-            armed: None,
             stage: Stage::Running,
             linger_until: None,
         }
@@ -138,7 +132,10 @@ impl<T: Transport + Unpin> Turns<T> {
                 continue;
             }
             let deadlines = [self.connection.next_deadline(), self.linger_until];
-            if self.poll_timer(cx, deadlines.into_iter().flatten().min()) {
+            if self
+                .transport
+                .poll_timer(cx, deadlines.into_iter().flatten().min())
+            {
                 continue;
             }
             if self.connection.link().prepare_sleep(cx.waker()) {
@@ -149,27 +146,10 @@ impl<T: Transport + Unpin> Turns<T> {
         Poll::Pending
     }
 
-    /// True when `deadline` has passed; else the task will be woken then.
-    fn poll_timer(&mut self, cx: &mut Context<'_>, deadline: Option<Instant>) -> bool {
-        let Some(at) = deadline else {
-            self.armed = None;
-            return false;
-        };
-        if self.armed != Some(at) {
-            self.timer.as_mut().reset(at.into());
-            self.armed = Some(at);
-        }
-        let due = self.timer.as_mut().poll(cx).is_ready();
-        if due {
-            self.armed = None;
-        }
-        due
-    }
-
     /// Reads and drops what still comes, until the peer closes or the time is up.
     fn linger(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         loop {
-            if self.poll_timer(cx, self.linger_until) {
+            if self.transport.poll_timer(cx, self.linger_until) {
                 return Poll::Ready(());
             }
             self.recv.clear();

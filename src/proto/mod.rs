@@ -40,5 +40,5 @@ mod window;
 mod tests;
 
 pub(crate) use connection::{Connection, Status};
-pub(crate) use output::Batch;
+pub(crate) use output::{BATCH_PARTS, Batch};
 pub(crate) use pool::Pool;

@@ -35,12 +35,12 @@ macro_rules! alone {
                 super::$case(host::tokio_thread_tcp);
             }
             #[test]
-            fn uring_inline_tcp() {
-                super::$case(host::uring_inline_tcp);
+            fn tokio_uring_inline_tcp() {
+                super::$case(host::tokio_uring_inline_tcp);
             }
             #[test]
-            fn uring_thread_tcp() {
-                super::$case(host::uring_thread_tcp);
+            fn tokio_uring_thread_tcp() {
+                super::$case(host::tokio_uring_thread_tcp);
             }
         })+
     };

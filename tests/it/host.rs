@@ -9,7 +9,7 @@ use std::thread;
 use std::time::Duration;
 
 use bytes::Bytes;
-use ringmux::{Addr, Config, Driver, Engine, Listener, Session, SessionError, Stream};
+use ringmux::{Addr, Config, Driver, Engine, Listener, Session, SessionError, Stream, Wait};
 use tokio::task::JoinHandle;
 
 /// How long one case may take.
@@ -30,6 +30,10 @@ pub(crate) struct Host {
 pub(crate) enum Place {
     /// The application's own.
     Inline,
+    /// The application's own, which never sleeps.
+    Spinning,
+    /// The application's own, under its future.
+    BlockOn,
     /// One of their own, one for each side.
     Thread,
 }
@@ -56,10 +60,15 @@ macro_rules! hosts {
 hosts! {
     tokio_inline_tcp: Tokio Inline Wire::Tcp;
     tokio_thread_tcp: Tokio Thread Wire::Tcp;
-    uring_inline_tcp: TokioUring Inline Wire::Tcp;
-    uring_thread_tcp: TokioUring Thread Wire::Tcp;
+    tokio_uring_inline_tcp: TokioUring Inline Wire::Tcp;
+    tokio_uring_thread_tcp: TokioUring Thread Wire::Tcp;
     tokio_inline_unix: Tokio Inline Wire::Unix;
-    uring_thread_unix: TokioUring Thread Wire::Unix;
+    tokio_uring_thread_unix: TokioUring Thread Wire::Unix;
+    uring_inline_tcp: Uring Inline Wire::Tcp;
+    uring_spinning_tcp: Uring Spinning Wire::Tcp;
+    uring_block_on_tcp: Uring BlockOn Wire::Tcp;
+    uring_thread_tcp: Uring Thread Wire::Tcp;
+    uring_thread_unix: Uring Thread Wire::Unix;
     pipe_of_1: Tokio Inline Wire::Pipe(1);
     pipe_of_7: Tokio Inline Wire::Pipe(7);
     pipe_of_64: Tokio Inline Wire::Pipe(64);
@@ -76,10 +85,13 @@ macro_rules! test_on {
     };
 }
 
-/// Tests of cases for both drivers, inline and on threads, over TCP.
+/// Tests of cases for all drivers, wherever they run, over TCP.
 macro_rules! on_sockets {
     ($($case:ident),+ $(,)?) => {
-        $(test_on!($case: tokio_inline_tcp tokio_thread_tcp uring_inline_tcp uring_thread_tcp);)+
+        $(test_on!($case:
+            tokio_inline_tcp tokio_thread_tcp tokio_uring_inline_tcp tokio_uring_thread_tcp
+            uring_inline_tcp uring_spinning_tcp uring_block_on_tcp uring_thread_tcp
+        );)+
     };
 }
 
@@ -87,8 +99,9 @@ macro_rules! on_sockets {
 macro_rules! everywhere {
     ($($case:ident),+ $(,)?) => {
         $(test_on!($case:
-            tokio_inline_tcp tokio_thread_tcp uring_inline_tcp uring_thread_tcp
-            tokio_inline_unix uring_thread_unix
+            tokio_inline_tcp tokio_thread_tcp tokio_uring_inline_tcp tokio_uring_thread_tcp
+            uring_inline_tcp uring_spinning_tcp uring_block_on_tcp uring_thread_tcp
+            tokio_inline_unix tokio_uring_thread_unix uring_thread_unix
             pipe_of_1 pipe_of_7 pipe_of_64
         );)+
     };
@@ -108,13 +121,20 @@ impl Net {
     fn new(host: Host) -> Self {
         let engine = || match (host.wire, host.place) {
             (Wire::Pipe(_), _) => None,
-            (_, Place::Inline) => Some(Engine::inline(host.driver).expect("the driver works here")),
-            (_, Place::Thread) => Some(Engine::thread(host.driver).expect("the driver works here")),
+            (_, Place::Inline) => Some(Engine::inline(host.driver)),
+            (_, Place::Spinning) => Some(Engine::builder(host.driver).wait(Wait::Spin).inline()),
+            (_, Place::Thread) => Some(Engine::thread(host.driver)),
+            (_, Place::BlockOn) => panic!("the engine is there before the case"),
         };
+        let engine = || engine().map(|engine| engine.expect("the driver works here"));
+        Self::with(host, engine(), engine())
+    }
+
+    fn with(host: Host, dialling: Option<Engine>, listening: Option<Engine>) -> Self {
         Self {
             host,
-            dialling: engine(),
-            listening: engine(),
+            dialling,
+            listening,
             dir: tempfile::tempdir().unwrap(),
             sockets: Cell::new(0),
         }
@@ -193,12 +213,34 @@ where
     Fut: Future<Output = ()>,
 {
     run_with(move || {
+        if host.place == Place::BlockOn {
+            return run_under_an_engine(host, case);
+        }
         let case = async { case(Net::new(host)).await };
         match (host.driver, host.place) {
             (Driver::TokioUring, Place::Inline) => tokio_uring::start(case),
             _ => tokio_runtime().block_on(case),
         }
     });
+}
+
+/// What the case spawns runs on a runtime beside the engine, on another thread.
+fn run_under_an_engine<F, Fut>(host: Host, case: F)
+where
+    F: FnOnce(Net) -> Fut,
+    Fut: Future<Output = ()>,
+{
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .unwrap();
+    let _entered = runtime.enter();
+    let hosted = Engine::builder(host.driver).block_on(|engine| {
+        let engines = (Some(engine.clone()), Some(engine));
+        case(Net::with(host, engines.0, engines.1))
+    });
+    hosted.expect("the driver works here");
 }
 
 /// Runs something on a thread of its own, under the same guards.

@@ -1,8 +1,7 @@
-//! Where a measured thread runs ringmux: inline, on a runtime of its own with one thread.
+//! Where a measured thread runs ringmux: under its own future, so that a message crosses no thread.
 
 use clap::ValueEnum;
 use ringmux::Engine;
-use tokio::runtime::Builder;
 use tokio::task::LocalSet;
 
 use crate::failure::Failure;
@@ -10,50 +9,90 @@ use crate::failure::Failure;
 /// What `--driver` chooses from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum Driver {
+    /// On a ring of its own
+    Uring,
     /// On a tokio-uring runtime
     TokioUring,
     /// On a tokio runtime, through epoll
     Tokio,
 }
 
+/// What `--wait` chooses from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Wait {
+    /// Sleep in the kernel, as a blocking socket does
+    Park,
+    /// Never sleep; the limit's sockets are polled as well
+    Spin,
+    /// Spin a little, then sleep; the limit's sockets block
+    Adaptive,
+}
+
+/// A driver, and what it does while there is nothing to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Host {
+    pub(super) driver: Driver,
+    pub(super) wait: Wait,
+}
+
 impl Driver {
     /// The name on the command line and in the results.
     pub(super) const fn name(self) -> &'static str {
         match self {
+            Self::Uring => "uring",
             Self::TokioUring => "tokio-uring",
             Self::Tokio => "tokio",
         }
     }
 
-    /// Runs a future on this thread; it may use `spawn_local` and [`engine`](Self::engine).
-    pub(super) fn block_on<F: Future>(self, future: F) -> Result<F::Output, Failure> {
+    const fn of_the_library(self) -> ringmux::Driver {
         match self {
-            Self::TokioUring => {
-                let runtime = tokio_uring::Runtime::new(&tokio_uring::builder())
-                    .map_err(|error| self.refused().because(&error).advise("try --driver tokio"))?;
-                Ok(runtime.block_on(future))
-            }
-            Self::Tokio => {
-                let runtime = Builder::new_current_thread()
-                    .enable_all()
-                    .build()
-                    .map_err(|error| self.refused().because(&error))?;
-                Ok(LocalSet::new().block_on(&runtime, future))
-            }
+            Self::Uring => ringmux::Driver::Uring,
+            Self::TokioUring => ringmux::Driver::TokioUring,
+            Self::Tokio => ringmux::Driver::Tokio,
+        }
+    }
+}
+
+impl Wait {
+    /// The name on the command line and in the results.
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Park => "park",
+            Self::Spin => "spin",
+            Self::Adaptive => "adaptive",
         }
     }
 
-    /// The engine whose sessions are tasks of the runtime that this is called on.
-    pub(super) fn engine(self) -> Result<Engine, Failure> {
-        let driver = match self {
-            Self::TokioUring => ringmux::Driver::TokioUring,
-            Self::Tokio => ringmux::Driver::Tokio,
-        };
-        Engine::inline(driver).map_err(|error| self.refused().because(&error))
+    const fn of_the_library(self) -> ringmux::Wait {
+        match self {
+            Self::Park => ringmux::Wait::Park,
+            Self::Spin => ringmux::Wait::Spin,
+            Self::Adaptive => ringmux::Wait::Adaptive,
+        }
+    }
+}
+
+impl Host {
+    /// Every driver parks; only a ring of its own can do otherwise.
+    pub(super) fn can_exist(self) -> bool {
+        self.wait == Wait::Park || self.driver == Driver::Uring
     }
 
-    fn refused(self) -> Failure {
-        Failure::new(format!("cannot start the driver {}", self.name()))
+    /// Runs a future on this thread, over an engine; it may use `spawn_local`.
+    pub(super) fn block_on<F, Fut>(self, future: F) -> Result<Fut::Output, Failure>
+    where
+        F: FnOnce(Engine) -> Fut,
+        Fut: Future,
+    {
+        let refused = format!("cannot start the driver {}", self.driver.name());
+        Engine::builder(self.driver.of_the_library())
+            .wait(self.wait.of_the_library())
+            .block_on(|engine| {
+                let future = future(engine);
+                async move { LocalSet::new().run_until(future).await }
+            })
+            .map_err(|error| Failure::new(refused).because(&error))
     }
 }
 

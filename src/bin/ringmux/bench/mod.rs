@@ -23,7 +23,7 @@ use std::time::Duration;
 use clap::ValueEnum;
 
 use crate::failure::Failure;
-use host::Driver;
+use host::{Driver, Host, Wait};
 use machine::{Cpus, Steal};
 use pair::Pair;
 use progress::Progress;
@@ -44,7 +44,8 @@ const EXAMPLES: &str = "\
 Examples:
   ringmux bench                                      everything, about a minute
   ringmux bench --workload pingpong,conc64           two workloads
-  ringmux bench --driver tokio-uring,tokio           both drivers
+  ringmux bench --driver uring,tokio                 two drivers
+  ringmux bench --wait spin,park                     polling, and asleep between messages
   ringmux bench --workload oneway --seconds 10       longer, for steadier figures
   ringmux bench --json > result.jsonl                one JSON object a line";
 
@@ -62,9 +63,19 @@ pub(crate) struct Args {
         value_enum,
         value_delimiter = ',',
         value_name = "NAME",
-        default_value = "tokio-uring"
+        default_value = "uring"
     )]
     driver: Vec<Driver>,
+
+    /// What both sides do while there is nothing to do; `uring` alone can do other than park.
+    #[arg(
+        long,
+        value_enum,
+        value_delimiter = ',',
+        value_name = "NAME",
+        default_value = "park"
+    )]
+    wait: Vec<Wait>,
 
     /// Measured time of each workload; its limit takes as long again.
     #[arg(long, value_name = "SECONDS", default_value = "2", value_parser = seconds)]
@@ -119,7 +130,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
 
 /// What to measure, and how.
 struct Bench {
-    cases: Vec<(Workload, Driver)>,
+    cases: Vec<(Workload, Host)>,
     pair: Pair,
     progress: Progress,
 }
@@ -132,7 +143,7 @@ impl Bench {
         };
         let cases: Vec<_> = workloads
             .iter()
-            .flat_map(|workload| args.driver.iter().map(|driver| (*workload, *driver)))
+            .flat_map(|workload| hosts(args).map(|host| (*workload, host)))
             .collect();
         let measured = Duration::from_secs_f64(args.seconds / SLICES as f64);
         let pair = Pair {
@@ -152,33 +163,41 @@ impl Bench {
         &self,
         mut done: impl FnMut(Workload, Row) -> Result<(), Failure>,
     ) -> Result<(), Failure> {
-        for (workload, driver) in &self.cases {
-            let row = self.measure(*workload, *driver)?;
+        for (workload, host) in &self.cases {
+            let row = self.measure(*workload, *host)?;
             self.progress.suspend(|| done(*workload, row))?;
         }
         Ok(())
     }
 
     /// Slices of the limit and of ringmux in turn.
-    fn measure(&self, workload: Workload, driver: Driver) -> Result<Row, Failure> {
-        let name = workload.name();
+    fn measure(&self, workload: Workload, host: Host) -> Result<Row, Failure> {
+        let (name, driver) = (workload.name(), host.driver.name());
         let (mut limits, mut samples) = (Vec::new(), Vec::new());
         for slice in 0..SLICES {
             self.progress.step(format!("{name}: plain sockets"));
             limits.push(
-                limit::measure(workload, slice, &self.pair)
+                limit::measure(workload, slice, host.wait, &self.pair)
                     .map_err(in_workload(name, "plain sockets"))?,
             );
-            self.progress.step(format!("{name}: {}", driver.name()));
-            samples.push(
-                mux::measure(workload, driver, &self.pair)
-                    .map_err(in_workload(name, driver.name()))?,
-            );
+            self.progress.step(format!("{name}: {driver}"));
+            samples
+                .push(mux::measure(workload, host, &self.pair).map_err(in_workload(name, driver))?);
         }
         let limit = limit::combine(workload, &limits).expect("there is at least one slice");
         let sample = Sample::total(&samples).expect("there is at least one slice");
-        Ok(Row::new(workload, driver, &sample, &limit))
+        Ok(Row::new(workload, host, &sample, &limit))
     }
+}
+
+/// Every driver with every way to wait that it has.
+fn hosts(args: &Args) -> impl Iterator<Item = Host> {
+    let pairs = |driver| args.wait.iter().map(move |wait| (driver, *wait));
+    args.driver
+        .iter()
+        .flat_map(move |driver| pairs(*driver))
+        .map(|(driver, wait)| Host { driver, wait })
+        .filter(|host| host.can_exist())
 }
 
 fn in_workload(workload: &'static str, over: &'static str) -> impl Fn(Failure) -> Failure {
@@ -213,15 +232,14 @@ mod tests {
     }
 
     #[test]
-    fn without_arguments_everything_is_measured_over_tokio_uring() {
+    fn without_arguments_everything_is_measured_over_uring_parked() {
         let bench = Bench::new(&parse("").unwrap());
         assert_eq!(bench.cases.len(), 8);
-        assert!(
-            bench
-                .cases
-                .iter()
-                .all(|(_, driver)| *driver == Driver::TokioUring)
-        );
+        assert!(bench.cases.iter().all(|(_, host)| *host
+            == Host {
+                driver: Driver::Uring,
+                wait: Wait::Park
+            }));
     }
 
     #[test]

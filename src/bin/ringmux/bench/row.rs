@@ -2,12 +2,9 @@
 
 use serde::Serialize;
 
-use super::host::Driver;
+use super::host::Host;
 use super::sample::Sample;
 use super::workload::{Shape, Workload};
-
-/// How both sides wait for each other: asleep in the kernel, as a blocking socket does.
-const WAIT: &str = "park";
 
 /// One workload over one driver; as JSON, one object.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -41,12 +38,12 @@ pub(super) enum Ratio {
 }
 
 impl Row {
-    pub(super) fn new(workload: Workload, driver: Driver, sample: &Sample, limit: &Sample) -> Self {
+    pub(super) fn new(workload: Workload, host: Host, sample: &Sample, limit: &Sample) -> Self {
         let side = matches!(workload.shape(), Shape::Mixed);
         Self {
             workload: workload.name(),
-            driver: driver.name(),
-            wait: WAIT,
+            driver: host.driver.name(),
+            wait: host.wait.name(),
             rate_per_s: sample.rate_per_s(),
             bytes_per_s: sample.rate_per_s() * workload.message_len() as f64,
             p50_ns: sample.quantile_ns(0.5),

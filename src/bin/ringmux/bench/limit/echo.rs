@@ -1,18 +1,19 @@
 //! Round trips over a plain socket.
 
 use std::io::{self, Read, Write};
-use std::net::{Shutdown, TcpStream};
+use std::net::Shutdown;
 use std::time::Instant;
 
 use super::broken;
 use super::frames::Batch;
+use super::plain::Plain;
 use crate::bench::pair::Sent;
 use crate::bench::sample::Latencies;
 use crate::bench::window::Window;
 use crate::failure::Failure;
 
 /// Sends back every `len` bytes until the client has finished.
-pub(super) fn serve(mut socket: &TcpStream, len: usize) -> io::Result<()> {
+pub(super) fn serve(mut socket: &Plain, len: usize) -> io::Result<()> {
     let mut buffer = vec![0; len];
     loop {
         match socket.read_exact(&mut buffer) {
@@ -25,7 +26,7 @@ pub(super) fn serve(mut socket: &TcpStream, len: usize) -> io::Result<()> {
 
 /// Sends a batch, waits until all of it is back, and so on until the window is done.
 pub(super) fn round_trips(
-    mut socket: &TcpStream,
+    mut socket: &Plain,
     mut batch: Batch,
     window: &Window,
 ) -> Result<Sent, Failure> {

@@ -8,21 +8,24 @@
 //! - One way: messages and headers are packed into writes of 16 to 256 KiB, one size a slice; the
 //!   best slice is the limit.
 //! - Mixed: a socket for the round trips and one for bulk, each with a thread at either end, because
-//!   a blocking thread cannot wait for two sockets.
+//!   a blocking thread cannot wait for two sockets. These park, whatever the policy.
 
 mod echo;
 mod frames;
 mod oneway;
+mod plain;
 
 use std::io;
 use std::net::{TcpListener, TcpStream};
 use std::thread;
 
+use super::host::Wait;
 use super::pair::{Listening, Pair, Received, Sent};
 use super::sample::Sample;
 use super::workload::{Shape, Workload};
 use crate::failure::Failure;
 use frames::Batch;
+use plain::Plain;
 
 const KIB: usize = 1024;
 /// The write sizes of which the best counts.
@@ -31,29 +34,36 @@ pub(super) const WRITE_SIZES: [usize; 5] = [16 * KIB, 32 * KIB, 64 * KIB, 128 * 
 const MIXED_WRITE: usize = 64 * KIB;
 
 /// Measures one slice.
-pub(super) fn measure(workload: Workload, slice: usize, pair: &Pair) -> Result<Sample, Failure> {
+pub(super) fn measure(
+    workload: Workload,
+    slice: usize,
+    wait: Wait,
+    pair: &Pair,
+) -> Result<Sample, Failure> {
     let write = WRITE_SIZES[slice % WRITE_SIZES.len()];
     match workload.shape() {
-        Shape::Echo { streams: 1 } => echoes(pair, Batch::bare()),
-        Shape::Echo { streams: n } | Shape::Unary { calls: n } => echoes(pair, Batch::framed(n)),
+        Shape::Echo { streams: 1 } => echoes(pair, wait, Batch::bare()),
+        Shape::Echo { streams: n } | Shape::Unary { calls: n } => {
+            echoes(pair, wait, Batch::framed(n))
+        }
         Shape::Oneway { .. } => pair.measure(
             move |window, listening| {
-                let [socket] = accept(listening)?;
+                let [socket] = accept(listening, wait)?;
                 counted(oneway::receive_messages(&socket, write, window))
             },
             move |window, address, connected| {
-                let socket = connect(address)?;
+                let socket = connect(address, wait)?;
                 connected.now();
                 sent(oneway::send_messages(&socket, write, window))
             },
         ),
         Shape::Bulk => pair.measure(
             move |window, listening| {
-                let [socket] = accept(listening)?;
+                let [socket] = accept(listening, wait)?;
                 counted(oneway::receive_bulk(&socket, write, |n| window.count(n)))
             },
             move |window, address, connected| {
-                let socket = connect(address)?;
+                let socket = connect(address, wait)?;
                 connected.now();
                 sent(oneway::send_bulk(&socket, write, window))
             },
@@ -70,16 +80,16 @@ pub(super) fn combine(workload: Workload, slices: &[Sample]) -> Option<Sample> {
     }
 }
 
-fn echoes(pair: &Pair, batch: Batch) -> Result<Sample, Failure> {
+fn echoes(pair: &Pair, wait: Wait, batch: Batch) -> Result<Sample, Failure> {
     let len = batch.len();
     pair.measure(
         move |_, listening| {
-            let [socket] = accept(listening)?;
+            let [socket] = accept(listening, wait)?;
             echo::serve(&socket, len).map_err(broken)?;
             Ok(Received::default())
         },
         move |window, address, connected| {
-            let socket = connect(address)?;
+            let socket = connect(address, wait)?;
             connected.now();
             echo::round_trips(&socket, batch, window)
         },
@@ -89,7 +99,7 @@ fn echoes(pair: &Pair, batch: Batch) -> Result<Sample, Failure> {
 fn mixed(pair: &Pair) -> Result<Sample, Failure> {
     pair.measure(
         |window, listening| {
-            let [echo, bulk] = accept(listening)?;
+            let [echo, bulk] = accept(listening, Wait::Park)?;
             thread::scope(|scope| {
                 let side_bytes = |n| window.count_side_bytes(n * MIXED_WRITE as u64);
                 let bulk =
@@ -99,7 +109,7 @@ fn mixed(pair: &Pair) -> Result<Sample, Failure> {
             })
         },
         |window, address, connected| {
-            let (echo, bulk) = (connect(address)?, connect(address)?);
+            let (echo, bulk) = (connect(address, Wait::Park)?, connect(address, Wait::Park)?);
             connected.now();
             thread::scope(|scope| {
                 let bulk = scope.spawn(move || oneway::send_bulk(&bulk, MIXED_WRITE, window));
@@ -116,22 +126,20 @@ fn mixed(pair: &Pair) -> Result<Sample, Failure> {
 }
 
 /// Listens, tells where, and takes this many connections in the order in which they come.
-fn accept<const N: usize>(listening: Listening) -> Result<[TcpStream; N], Failure> {
+fn accept<const N: usize>(listening: Listening, wait: Wait) -> Result<[Plain; N], Failure> {
     let listener = TcpListener::bind("127.0.0.1:0").map_err(no_port)?;
     listening.at(listener.local_addr().map_err(no_port)?.to_string());
     let mut sockets = Vec::with_capacity(N);
     for _ in 0..N {
         let (socket, _) = listener.accept().map_err(broken)?;
-        socket.set_nodelay(true).map_err(broken)?;
-        sockets.push(socket);
+        sockets.push(Plain::new(socket, wait).map_err(broken)?);
     }
     Ok(sockets.try_into().expect("N were pushed"))
 }
 
-fn connect(address: &str) -> Result<TcpStream, Failure> {
+fn connect(address: &str, wait: Wait) -> Result<Plain, Failure> {
     let socket = TcpStream::connect(address).map_err(broken)?;
-    socket.set_nodelay(true).map_err(broken)?;
-    Ok(socket)
+    Plain::new(socket, wait).map_err(broken)
 }
 
 fn sent(result: io::Result<u64>) -> Result<Sent, Failure> {
@@ -174,7 +182,9 @@ mod tests {
         };
         for workload in Workload::value_variants() {
             let slices: Vec<_> = (0..WRITE_SIZES.len())
-                .map(|slice| measure(*workload, slice, &pair).expect("plain sockets work"))
+                .map(|slice| {
+                    measure(*workload, slice, Wait::Park, &pair).expect("plain sockets work")
+                })
                 .collect();
             let limit = combine(*workload, &slices).expect("there are slices");
             assert!(limit.rate_per_s() > 0.0, "{workload:?}");

@@ -1,19 +1,16 @@
 //! Bytes in one direction over a plain socket, counted where they arrive.
 
 use std::io::{self, Read, Write};
-use std::net::{Shutdown, TcpStream};
+use std::net::Shutdown;
 
 use super::frames::{FRAME_LEN, header};
+use super::plain::Plain;
 use crate::bench::message::{Numbered, Order, Slab};
 use crate::bench::window::Window;
 use crate::bench::workload::{BULK_LEN, MESSAGE_LEN};
 
 /// Packs numbered messages into writes of about `write` bytes. Returns how many.
-pub(super) fn send_messages(
-    mut socket: &TcpStream,
-    write: usize,
-    window: &Window,
-) -> io::Result<u64> {
+pub(super) fn send_messages(mut socket: &Plain, write: usize, window: &Window) -> io::Result<u64> {
     let mut message = Numbered::new();
     let mut buffer = vec![0; write / FRAME_LEN * FRAME_LEN];
     while !window.is_done() {
@@ -30,7 +27,7 @@ pub(super) fn send_messages(
 
 /// Reads up to `read` bytes at a time, and takes them apart again. Returns how many messages.
 pub(super) fn receive_messages(
-    mut socket: &TcpStream,
+    mut socket: &Plain,
     read: usize,
     window: &Window,
 ) -> io::Result<u64> {
@@ -62,7 +59,7 @@ pub(super) fn receive_messages(
 }
 
 /// Sends one buffer again and again. Returns how many bulk messages that makes.
-pub(super) fn send_bulk(mut socket: &TcpStream, write: usize, window: &Window) -> io::Result<u64> {
+pub(super) fn send_bulk(mut socket: &Plain, write: usize, window: &Window) -> io::Result<u64> {
     let message = Slab::new().message(0);
     let buffer = message.repeat(write.div_ceil(BULK_LEN));
     let mut bytes = 0;
@@ -77,7 +74,7 @@ pub(super) fn send_bulk(mut socket: &TcpStream, write: usize, window: &Window) -
 
 /// Receives bulk messages and calls `count` for those completed by each read. Returns how many.
 pub(super) fn receive_bulk(
-    mut socket: &TcpStream,
+    mut socket: &Plain,
     read: usize,
     count: impl Fn(u64),
 ) -> io::Result<u64> {
@@ -100,7 +97,7 @@ pub(super) fn receive_bulk(
 }
 
 /// Ends the sending direction and waits until the receiver has taken everything.
-fn wait_for_the_end(mut socket: &TcpStream) -> io::Result<()> {
+fn wait_for_the_end(mut socket: &Plain) -> io::Result<()> {
     socket.shutdown(Shutdown::Write)?;
     match socket.read(&mut [0])? {
         0 => Ok(()),
@@ -114,17 +111,19 @@ fn cut() -> io::Error {
 
 #[cfg(test)]
 mod tests {
-    use std::net::TcpListener;
+    use std::net::{TcpListener, TcpStream};
+
+    use crate::bench::host::Wait;
 
     use super::*;
 
     /// A socket from which these bytes come, and then the end.
-    fn socket_with(bytes: &[u8]) -> TcpStream {
+    fn socket_with(bytes: &[u8]) -> Plain {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let mut sender = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         // Few enough bytes for the socket's buffer, so that nobody needs to read meanwhile.
         sender.write_all(bytes).unwrap();
-        listener.accept().unwrap().0
+        Plain::new(listener.accept().unwrap().0, Wait::Park).unwrap()
     }
 
     fn frames(numbers: impl IntoIterator<Item = u64>) -> Vec<u8> {

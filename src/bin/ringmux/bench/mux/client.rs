@@ -5,11 +5,10 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
-use ringmux::{Addr, RecvStream, SendStream, Session, Stream};
+use ringmux::{Addr, Engine, RecvStream, SendStream, Session, Stream};
 use tokio::task::JoinSet;
 
 use super::{Role, config, during};
-use crate::bench::host::Driver;
 use crate::bench::message::{Numbered, Order, Slab};
 use crate::bench::pair::{Connected, Sent};
 use crate::bench::sample::Latencies;
@@ -30,13 +29,12 @@ type Tasks = JoinSet<Result<u64, Failure>>;
 
 /// Connects, sends until the window is done, and closes the session in order.
 pub(super) async fn run(
-    driver: Driver,
+    engine: Engine,
     workload: Workload,
     window: &Arc<Window>,
     address: &str,
     connected: Connected,
 ) -> Result<Sent, Failure> {
-    let engine = driver.engine()?;
     let address = Addr::Tcp(address.to_owned());
     let session = engine
         .connect(&address, &config()?)

@@ -7,7 +7,7 @@ use std::error::Error;
 
 use ringmux::Config;
 
-use super::host::Driver;
+use super::host::Host;
 use super::pair::Pair;
 use super::sample::Sample;
 use super::workload::Workload;
@@ -18,11 +18,11 @@ use crate::failure::Failure;
 const MAX_STREAMS: u32 = 4096;
 
 /// Measures one slice.
-pub(super) fn measure(workload: Workload, driver: Driver, pair: &Pair) -> Result<Sample, Failure> {
+pub(super) fn measure(workload: Workload, host: Host, pair: &Pair) -> Result<Sample, Failure> {
     pair.measure(
-        move |window, listening| driver.block_on(server::run(driver, window, listening))?,
+        move |window, listening| host.block_on(|engine| server::run(engine, window, listening))?,
         move |window, address, connected| {
-            driver.block_on(client::run(driver, workload, window, address, connected))?
+            host.block_on(|engine| client::run(engine, workload, window, address, connected))?
         },
     )
 }

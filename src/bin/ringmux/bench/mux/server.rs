@@ -4,11 +4,10 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use ringmux::{Addr, RecvStream, SendStream, SessionError, Stream};
+use ringmux::{Addr, Engine, RecvStream, SendStream, SessionError, Stream};
 use tokio::task;
 
 use super::{Role, config, during};
-use crate::bench::host::Driver;
 use crate::bench::message::Order;
 use crate::bench::pair::{Listening, Received};
 use crate::bench::window::Window;
@@ -24,11 +23,10 @@ struct Tally {
 
 /// Listens, accepts one session, and serves its streams until the client closes it.
 pub(super) async fn run(
-    driver: Driver,
+    engine: Engine,
     window: &Arc<Window>,
     listening: Listening,
 ) -> Result<Received, Failure> {
-    let engine = driver.engine()?;
     let anywhere = Addr::Tcp("127.0.0.1:0".to_owned());
     let listener = engine
         .listen(&anywhere, &config()?)

@@ -1,0 +1,151 @@
+//! Choosing an engine: driver, waiting, place.
+
+use std::future::Future;
+
+use super::engine::Engine;
+use super::errors::EngineError;
+use super::home::{self, Home};
+use crate::addr::Driver;
+use crate::config::Wait;
+use crate::driver::uring::Prepared;
+
+/// Chooses what moves an engine's bytes, what it does while idle, and where it runs.
+///
+/// | | the engine runs | a message crosses |
+/// |---|---|---|
+/// | [`thread`](Self::thread) | on a thread of its own | two threads |
+/// | [`inline`](Self::inline) | as a task of the application's runtime | no thread |
+/// | [`block_on`](Self::block_on) | under the application's future | no thread, and no epoll |
+///
+/// # Examples
+/// ```
+/// use ringmux::{Config, Driver, Engine, Wait};
+/// use tokio::task::LocalSet;
+///
+/// let echoed = Engine::builder(Driver::Uring).wait(Wait::Park).block_on(|engine| {
+///     // Any local executor will do; this one needs no runtime around it.
+///     let tasks = LocalSet::new();
+///     tasks.spawn_local(async { /* … */ });
+///     async move {
+///         tasks.run_until(async {
+///             let listener = engine.listen(&"127.0.0.1:0".parse()?, &Config::default()).await?;
+///             let client = engine.connect(listener.local_addr(), &Config::default()).await?;
+///             let server = listener.accept().await?;
+///             let (mut ours, theirs) = (client.open("hello").await?, server.accept().await?);
+///             ours.send("hi").await?;
+///             let (_, mut recv) = theirs.split();
+///             Ok::<_, Box<dyn std::error::Error>>(recv.recv().await?)
+///         }).await
+///     }
+/// });
+/// assert_eq!(echoed??, Some("hi".into()));
+///
+/// let error = Engine::builder(Driver::Uring).cpu(9999).thread().unwrap_err();
+/// assert!(error.to_string().contains("uring"), "{error}");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Debug)]
+#[must_use = "a builder does nothing until `thread`, `inline` or `block_on`"]
+pub struct EngineBuilder {
+    pub(super) driver: Driver,
+    pub(super) wait: Wait,
+    pub(super) name: String,
+    pub(super) cpu: Option<usize>,
+}
+
+impl EngineBuilder {
+    pub(super) fn new(driver: Driver) -> Self {
+        Self {
+            driver,
+            wait: Wait::default(),
+            name: "ringmux".to_owned(),
+            cpu: None,
+        }
+    }
+
+    /// What the engine does when there is nothing to do. Default [`Wait::Adaptive`].
+    ///
+    /// [`Driver::Uring`] only; the other two park in their runtime's epoll.
+    pub const fn wait(mut self, wait: Wait) -> Self {
+        self.wait = wait;
+        self
+    }
+
+    /// The name of the engine's own thread. Default `ringmux`; Linux shows 15 bytes of it.
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.name = name.into();
+        self
+    }
+
+    /// The processor that the engine's own thread stays on. Default any.
+    pub const fn cpu(mut self, cpu: usize) -> Self {
+        self.cpu = Some(cpu);
+        self
+    }
+
+    /// An engine on a thread of its own.
+    ///
+    /// It ends with the last [`Engine`] value and the last session.
+    ///
+    /// # Errors
+    /// [`EngineError::Unavailable`] if the thread cannot be made or pinned, or where io_uring is
+    /// denied.
+    pub fn thread(self) -> Result<Engine, EngineError> {
+        let driver = self.driver;
+        home::on_thread(&self)
+            .map(|parts| Engine::new(driver, parts))
+            .map_err(|source| EngineError::Unavailable { driver, source })
+    }
+
+    /// An engine on the runtime that this is called on; see [`Engine::inline`].
+    ///
+    /// # Errors
+    /// As [`Engine::inline`].
+    pub fn inline(self) -> Result<Engine, EngineError> {
+        let driver = self.driver;
+        home::inline(driver, self.wait)
+            .map_err(|source| EngineError::Unavailable { driver, source })?
+            .map(|parts| Engine::new(driver, parts))
+            .ok_or(EngineError::NoRuntime { driver })
+    }
+
+    /// Runs a future on this thread, with an engine under it: where [`Driver::Uring`] waits, the
+    /// thread is parked in the ring itself.
+    ///
+    /// The future is polled by the engine, which brings no executor: to spawn, let it drive a
+    /// local one such as tokio's `LocalSet`. Sessions that still live when the future is done end
+    /// with [`SessionError::EngineStopped`](crate::SessionError::EngineStopped).
+    ///
+    /// With the other two drivers this is their runtime's `block_on`.
+    ///
+    /// # Errors
+    /// [`EngineError::Unavailable`] where io_uring is denied, and if the ring breaks.
+    ///
+    /// # Panics
+    /// With [`Driver::Tokio`] and [`Driver::TokioUring`] inside of a runtime.
+    pub fn block_on<F, Fut>(self, future: F) -> Result<Fut::Output, EngineError>
+    where
+        F: FnOnce(Engine) -> Fut,
+        Fut: Future,
+    {
+        let driver = self.driver;
+        let unavailable = |source| EngineError::Unavailable { driver, source };
+        match driver {
+            Driver::Tokio => {
+                let runtime = home::tokio_runtime().map_err(unavailable)?;
+                runtime.block_on(async { Ok(future(self.inline()?).await) })
+            }
+            Driver::TokioUring => {
+                let runtime =
+                    tokio_uring::Runtime::new(&tokio_uring::builder()).map_err(unavailable)?;
+                runtime.block_on(async { Ok(future(self.inline()?).await) })
+            }
+            Driver::Uring => {
+                let dialler = home::dialler().map_err(unavailable)?;
+                let prepared = Prepared::new(self.wait).map_err(unavailable)?;
+                let engine = Engine::new(driver, (dialler, Home::of(&prepared)));
+                prepared.block_on(future(engine)).map_err(unavailable)
+            }
+        }
+    }
+}

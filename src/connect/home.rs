@@ -1,0 +1,309 @@
+//! What an engine's sessions run on, and how a session gets there.
+
+use std::future::Future;
+use std::io;
+use std::sync::{Arc as StdArc, OnceLock};
+use std::thread;
+use std::time::Instant;
+
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::runtime::{Handle, RuntimeFlavor};
+use tokio::sync::mpsc;
+
+use super::builder::EngineBuilder;
+use super::errors::EngineError;
+use super::socket::{Blocking, Connected};
+use super::{Connection, over};
+use crate::addr::{Addr, Driver};
+use crate::config::{Config, Wait};
+use crate::driver::Turns;
+use crate::driver::tokio_uring::{Socket, UringIo};
+use crate::driver::uring::{HostLink, Job, Prepared};
+use crate::frame::Role;
+use crate::handle::Session;
+use crate::link::Info;
+use crate::proto::{self, Pool};
+use crate::sync::Arc;
+
+/// Starts a session on a runtime's thread.
+type Start = Box<dyn FnOnce() + Send>;
+
+/// Keeps a runtime's thread running: held by engines and by their sessions.
+type KeepAlive = mpsc::UnboundedSender<Start>;
+
+/// Where sessions are polled.
+#[derive(Clone, Debug)]
+pub(super) enum Home {
+    /// On the runtime itself. With a channel if its thread is ours.
+    Tokio(Option<KeepAlive>),
+    /// On a task of a tokio-uring runtime, which alone can spawn there.
+    TokioUring(KeepAlive),
+    /// On a ring's host.
+    Uring(StdArc<Released>),
+}
+
+/// The last engine value tells the host, which ends with its last session.
+#[derive(Debug)]
+pub(super) struct Released(Arc<HostLink>);
+
+impl Drop for Released {
+    fn drop(&mut self) {
+        self.0.release();
+    }
+}
+
+/// Role, settings and addresses of a session to be.
+pub(super) struct Plan<'a> {
+    pub(super) role: Role,
+    pub(super) config: &'a Config,
+    pub(super) peer: Option<Addr>,
+    pub(super) local: Option<Addr>,
+}
+
+impl<'a> Plan<'a> {
+    /// Over a transport that has no addresses.
+    pub(super) const fn local(role: Role, config: &'a Config) -> Self {
+        Self {
+            role,
+            config,
+            peer: None,
+            local: None,
+        }
+    }
+}
+
+impl Home {
+    pub(super) fn of(prepared: &Prepared) -> Self {
+        Self::Uring(StdArc::new(Released(Arc::clone(prepared.link()))))
+    }
+
+    /// Runs a session over a connected socket.
+    pub(super) fn start(
+        &self,
+        runtime: &Handle,
+        socket: Connected,
+        plan: Plan<'_>,
+    ) -> Result<Session, EngineError> {
+        let driver = match self {
+            Self::Tokio(jobs) => return Ok(spawn_tokio(runtime, socket, plan, jobs.clone())),
+            Self::TokioUring(_) => Driver::TokioUring,
+            Self::Uring(_) => Driver::Uring,
+        };
+        let socket = socket
+            .into_blocking()
+            .map_err(|source| EngineError::Unavailable { driver, source })?;
+        let info = Info {
+            peer: plan.peer,
+            local: plan.local,
+            driver,
+        };
+        let (connection, link) = proto::Connection::new(
+            plan.role,
+            plan.config,
+            info,
+            Pool::process(),
+            Instant::now(),
+        );
+        let started = match self {
+            Self::Tokio(_) => false,
+            Self::TokioUring(jobs) => {
+                let keep_alive = jobs.clone();
+                let start: Start = Box::new(move || spawn_uring(connection, socket, keep_alive));
+                jobs.send(start).is_ok()
+            }
+            Self::Uring(host) => host.0.start(Job {
+                connection,
+                socket: socket.into(),
+            }),
+        };
+        if started {
+            Ok(Session::new(link))
+        } else {
+            Err(EngineError::Stopped)
+        }
+    }
+}
+
+fn spawn_tokio(
+    runtime: &Handle,
+    socket: Connected,
+    plan: Plan<'_>,
+    keep_alive: Option<KeepAlive>,
+) -> Session {
+    let _entered = runtime.enter();
+    match socket {
+        Connected::Tcp(io) => spawn_connection(runtime, over(io, plan), keep_alive),
+        Connected::Unix(io) => spawn_connection(runtime, over(io, plan), keep_alive),
+    }
+}
+
+fn spawn_connection<T>(
+    runtime: &Handle,
+    (session, connection): (Session, Connection<T>),
+    keep_alive: Option<KeepAlive>,
+) -> Session
+where
+    T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    runtime.spawn(async move {
+        let _keep_alive = keep_alive;
+        connection.await
+    });
+    session
+}
+
+fn spawn_uring(connection: proto::Connection, socket: Blocking, keep_alive: KeepAlive) {
+    let socket = match socket {
+        Blocking::Tcp(socket) => Socket::Tcp(tokio_uring::net::TcpStream::from_std(socket)),
+        Blocking::Unix(socket) => Socket::Unix(tokio_uring::net::UnixStream::from_std(socket)),
+    };
+    let turns = Turns::new(connection, UringIo::new(socket));
+    tokio_uring::spawn(async move {
+        let _keep_alive = keep_alive;
+        turns.await
+    });
+}
+
+// ---- threads of our own ---------------------------------------------------------------------
+
+/// A home on a thread that was started for it, and the runtime that dials and listens.
+pub(super) fn on_thread(builder: &EngineBuilder) -> io::Result<(Handle, Home)> {
+    let (report, started) = std::sync::mpsc::sync_channel(1);
+    let (driver, wait, cpu) = (builder.driver, builder.wait, builder.cpu);
+    thread::Builder::new()
+        .name(builder.name.clone())
+        .spawn(move || {
+            if let Err(error) = cpu.map_or(Ok(()), pin_to) {
+                let _ = report.send(Err(error));
+                return;
+            }
+            match driver {
+                Driver::Tokio => host_tokio(&report),
+                Driver::TokioUring => host_tokio_uring(&report),
+                Driver::Uring => host_uring(&report, wait),
+            }
+        })?;
+    started
+        .recv()
+        .unwrap_or_else(|_| Err(io::ErrorKind::BrokenPipe.into()))
+}
+
+/// Where a thread says what became of it. Nobody listens if the caller is gone.
+type Report = std::sync::mpsc::SyncSender<io::Result<(Handle, Home)>>;
+
+fn host_tokio(report: &Report) {
+    match tokio_runtime() {
+        Ok(runtime) => {
+            let (jobs, queue) = mpsc::unbounded_channel();
+            let _ = report.send(Ok((runtime.handle().clone(), Home::Tokio(Some(jobs)))));
+            runtime.block_on(run_jobs(queue));
+        }
+        Err(error) => drop(report.send(Err(error))),
+    }
+}
+
+fn host_tokio_uring(report: &Report) {
+    match tokio_uring::Runtime::new(&tokio_uring::builder()) {
+        Ok(runtime) => {
+            let (jobs, queue) = mpsc::unbounded_channel();
+            runtime.block_on(async {
+                let _ = report.send(Ok((Handle::current(), Home::TokioUring(jobs))));
+                run_jobs(queue).await;
+            });
+        }
+        Err(error) => drop(report.send(Err(error))),
+    }
+}
+
+fn host_uring(report: &Report, wait: Wait) {
+    let prepared = dialler().and_then(|runtime| Ok((runtime, Prepared::new(wait)?)));
+    match prepared {
+        Ok((runtime, prepared)) => {
+            let _ = report.send(Ok((runtime, Home::of(&prepared))));
+            if let Err(error) = prepared.run() {
+                tracing::error!(%error, "an engine has failed");
+            }
+        }
+        Err(error) => drop(report.send(Err(error))),
+    }
+}
+
+/// Runs jobs until the engine and all its sessions are gone: each of them holds a sender.
+async fn run_jobs(mut queue: mpsc::UnboundedReceiver<Start>) {
+    while let Some(start) = queue.recv().await {
+        start();
+    }
+}
+
+pub(super) fn tokio_runtime() -> io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+}
+
+/// Resolves, dials and accepts for engines that live on no tokio runtime: one thread a process.
+pub(super) fn dialler() -> io::Result<Handle> {
+    static DIALLER: OnceLock<Handle> = OnceLock::new();
+    if let Some(handle) = DIALLER.get() {
+        return Ok(handle.clone());
+    }
+    let runtime = tokio_runtime()?;
+    let handle = runtime.handle().clone();
+    // Of several that race here one stays; the others end.
+    if DIALLER.set(handle.clone()).is_ok() {
+        thread::Builder::new()
+            .name("ringmux-dial".to_owned())
+            .spawn(move || runtime.block_on(std::future::pending::<()>()))?;
+        return Ok(handle);
+    }
+    Ok(DIALLER.get().cloned().unwrap_or(handle))
+}
+
+fn pin_to(cpu: usize) -> io::Result<()> {
+    let mut set = rustix::thread::CpuSet::new();
+    if cpu >= rustix::thread::CpuSet::MAX_CPU {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    set.set(cpu);
+    Ok(rustix::thread::sched_setaffinity(None, &set)?)
+}
+
+// ---- the application's thread ---------------------------------------------------------------
+
+/// A home on the runtime that this is called on; `None` if there is none of that kind.
+pub(super) fn inline(driver: Driver, wait: Wait) -> io::Result<Option<(Handle, Home)>> {
+    let Ok(runtime) = Handle::try_current() else {
+        return Ok(None);
+    };
+    let home = match driver {
+        Driver::Tokio => Home::Tokio(None),
+        Driver::TokioUring => match serve_tokio_uring() {
+            Some(jobs) => Home::TokioUring(jobs),
+            None => return Ok(None),
+        },
+        Driver::Uring if runtime.runtime_flavor() == RuntimeFlavor::CurrentThread => {
+            let prepared = Prepared::new(wait)?;
+            let home = Home::of(&prepared);
+            runtime.spawn(prepared.inline()?);
+            home
+        }
+        Driver::Uring => return Ok(None),
+    };
+    Ok(Some((runtime, home)))
+}
+
+/// Runs jobs as a task of the tokio-uring runtime that this is called on; `None` if there is none.
+///
+/// tokio-uring has no way to ask: an operation that is polled outside panics.
+fn serve_tokio_uring() -> Option<KeepAlive> {
+    use std::task::{Context, Waker};
+
+    let (jobs, queue) = mpsc::unbounded_channel::<Start>();
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        let mut nop = std::pin::pin!(tokio_uring::no_op());
+        let _ = nop.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+        tokio_uring::spawn(run_jobs(queue));
+    }))
+    .ok()
+    .map(|()| jobs)
+}

@@ -1,0 +1,227 @@
+//! The loop that owns a ring and the sessions on it, however it is hosted.
+//!
+//! ```text
+//!   turn:  adopt new sessions ─ take completions ─ poll the sessions that have cause to
+//!   then:  enter, if something is queued or has completed; else spin or park, see `wait`
+//! ```
+//! * `run`: the loop has the thread, for itself or beside one future of the application; it parks
+//!   in the ring.
+//! * `Inline`: the loop is a task of a tokio runtime, which parks in epoll with the ring in it.
+
+use std::cell::RefCell;
+use std::future::Future;
+use std::io;
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::sync::Arc as StdArc;
+use std::task::{Context, Poll, Waker};
+use std::time::Instant;
+
+use super::link::{BellFd, HostLink, Job, RootWaker, SessionNode};
+use super::reactor::Reactor;
+use super::ring::{Enter, Ring};
+use super::socket::UringSocket;
+use super::wait::{Idle, Waiting};
+use crate::config::Wait;
+use crate::driver::Turns;
+use crate::sync::Arc;
+
+/// Sessions polled before the ring is entered.
+const POLLS_MAX: usize = 64;
+
+struct Session<R: Ring> {
+    turns: Turns<UringSocket<R>>,
+    node: Arc<SessionNode>,
+    waker: Waker,
+}
+
+/// See the module.
+pub(super) struct Host<R: Ring> {
+    sessions: Vec<Option<Box<Session<R>>>>,
+    live: usize,
+    reactor: Rc<RefCell<Reactor<R>>>,
+    link: Arc<HostLink>,
+    pub(super) waiting: Waiting,
+    ready: Vec<u32>,
+}
+
+impl<R: Ring> Host<R> {
+    pub(super) fn new(ring: R, link: Arc<HostLink>, wait: Wait) -> Self {
+        Self {
+            sessions: Vec::new(),
+            live: 0,
+            reactor: Rc::new(RefCell::new(Reactor::new(ring))),
+            link,
+            waiting: Waiting::new(wait),
+            ready: Vec::new(),
+        }
+    }
+
+    pub(super) const fn reactor(&self) -> &Rc<RefCell<Reactor<R>>> {
+        &self.reactor
+    }
+
+    fn adopt(&mut self, job: Job) {
+        let Some(slot) = self.reactor.borrow_mut().insert(job.socket) else {
+            // The connection is dropped, which tells its handles.
+            return tracing::error!("too many sessions on one ring");
+        };
+        let socket = UringSocket::new(Rc::clone(&self.reactor), slot);
+        let node = SessionNode::new(slot, Arc::clone(&self.link));
+        let session = Session {
+            turns: Turns::new(job.connection, socket),
+            waker: Waker::from(Arc::clone(&node)),
+            node,
+        };
+        let index = slot as usize;
+        if self.sessions.len() <= index {
+            self.sessions.resize_with(index + 1, || None);
+        }
+        self.sessions[index] = Some(Box::new(session));
+        self.live += 1;
+        self.ready.push(slot);
+    }
+
+    /// Polls the sessions that have cause to; true if there were any.
+    pub(super) fn turn(&mut self) -> bool {
+        while let Some(job) = self.link.take_job() {
+            self.adopt(job);
+        }
+        {
+            let reactor = &mut *self.reactor.borrow_mut();
+            reactor.reap();
+            if reactor.next_deadline().is_some() {
+                reactor.expire(Instant::now());
+            }
+            reactor.take_ready(&mut self.ready);
+        }
+        for node in self.link.take_ready() {
+            node.take();
+            let same = |session: &Session<R>| Arc::ptr_eq(&session.node, &node);
+            // A node of a session that has ended may still be woken.
+            if self.session(node.slot).is_some_and(|session| same(session)) {
+                self.ready.push(node.slot);
+            }
+        }
+        if self.ready.is_empty() {
+            return false;
+        }
+        let count = self.ready.len().min(POLLS_MAX);
+        for i in 0..count {
+            self.poll(self.ready[i]);
+        }
+        self.ready.drain(..count);
+        true
+    }
+
+    fn session(&mut self, slot: u32) -> Option<&mut Box<Session<R>>> {
+        self.sessions.get_mut(slot as usize)?.as_mut()
+    }
+
+    fn poll(&mut self, slot: u32) {
+        let Some(session) = self.session(slot) else {
+            return;
+        };
+        let mut cx = Context::from_waker(&session.waker);
+        if Pin::new(&mut session.turns).poll(&mut cx).is_ready() {
+            self.sessions[slot as usize] = None;
+            self.live -= 1;
+        }
+    }
+
+    /// Enters the ring if that moves something.
+    pub(super) fn enter_if_wanted(&mut self) -> bool {
+        let reactor = &mut *self.reactor.borrow_mut();
+        let wanted = reactor.wants_enter();
+        if wanted {
+            reactor.enter(Enter::Now);
+        }
+        wanted
+    }
+
+    /// No session is left, and none can come.
+    pub(super) fn is_unused(&self) -> bool {
+        self.live == 0 && self.link.is_released()
+    }
+
+    /// Enters the ring until something happens or the next deadline.
+    fn park(&mut self, bell: &StdArc<BellFd>, waker: &Waker) {
+        if self.reactor.borrow_mut().take_bell_end() {
+            self.reactor.borrow_mut().watch_bell(bell.fd());
+        }
+        if !self.link.prepare_park(waker, self.link.is_released()) {
+            return;
+        }
+        let reactor = &mut *self.reactor.borrow_mut();
+        let now = Instant::now();
+        let how = match reactor.next_deadline() {
+            Some(at) if at <= now => Enter::Now,
+            Some(at) => Enter::WaitFor(at - now),
+            None => Enter::Wait,
+        };
+        reactor.enter(how);
+        self.link.awake();
+        self.waiting.parked(now.elapsed());
+    }
+
+    /// Runs the sessions, and beside them `root` until it is done. Without a root, until no session
+    /// is left and none can come: `None`.
+    ///
+    /// # Errors
+    /// The ring has broken under them.
+    fn run<F: Future>(
+        &mut self,
+        root: Option<F>,
+        bell: &StdArc<BellFd>,
+    ) -> io::Result<Option<F::Output>> {
+        let mut root = pin!(root);
+        let root_waker = Waker::from(StdArc::new(RootWaker(Arc::clone(&self.link))));
+        let bell_waker = Waker::from(StdArc::clone(bell));
+        self.reactor.borrow_mut().watch_bell(bell.fd());
+        loop {
+            let mut moved = self.turn();
+            if self.link.take_root() {
+                moved = true;
+                if let Some(root) = root.as_mut().as_pin_mut() {
+                    let mut cx = Context::from_waker(&root_waker);
+                    if let Poll::Ready(output) = root.poll(&mut cx) {
+                        return Ok(Some(output));
+                    }
+                }
+                // What the root has queued leaves with this enter.
+                self.turn();
+            }
+            moved |= self.enter_if_wanted();
+            if self.reactor.borrow().is_broken() {
+                return Err(io::ErrorKind::BrokenPipe.into());
+            }
+            if moved {
+                self.waiting.busy();
+            } else if root.is_none() && self.is_unused() {
+                return Ok(None);
+            } else if self.waiting.idle() == Idle::Park {
+                self.park(bell, &bell_waker);
+            } else {
+                std::hint::spin_loop();
+            }
+        }
+    }
+}
+
+impl<R: Ring> Drop for Host<R> {
+    fn drop(&mut self) {
+        self.sessions.clear();
+        self.link.close();
+    }
+}
+
+/// Runs the sessions of a ring on this thread, and `root` beside them; see [`Host::run`].
+pub(super) fn run<R: Ring, F: Future>(
+    ring: R,
+    link: Arc<HostLink>,
+    wait: Wait,
+    root: Option<F>,
+) -> io::Result<Option<F::Output>> {
+    let bell = StdArc::new(BellFd::new()?);
+    Host::new(ring, link, wait).run(root, &bell)
+}

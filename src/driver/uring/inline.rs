@@ -1,0 +1,141 @@
+//! The loop as a task of a tokio runtime, or of a tokio-uring runtime, which is one.
+//!
+//! An eventfd that the ring signals is registered with the runtime's epoll, in which the thread
+//! parks; the ring is told to signal only before that. The task enters the ring and drains it before it waits, so that one wake-up covers all that has
+//! come.
+
+use std::future::Future;
+use std::os::fd::OwnedFd;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::thread::{self, ThreadId};
+use std::time::Instant;
+
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+use super::host::Host;
+use super::kernel::KernelRing;
+use super::link::HostLink;
+use super::ring::Enter;
+use super::wait::Idle;
+use crate::config::Wait;
+use crate::driver::timer::Timer;
+use crate::sync::Arc;
+
+/// Turns in a row before other tasks of the runtime get theirs.
+const TURNS_MAX: usize = 8;
+
+/// See the module. Ends when no session is left and none can come.
+pub(super) struct Inline {
+    /// The eventfd.
+    readable: AsyncFd<OwnedFd>,
+    timer: Timer,
+    host: Host<KernelRing>,
+    link: Arc<HostLink>,
+    thread: ThreadId,
+    /// Since when the task waits to be woken.
+    parked: Option<Instant>,
+}
+
+// SAFETY: every `Rc` of the host points into the host, so they move together. The ring is entered
+// by the thread that made it only: `poll` checks, and for any other the kernel refuses with EEXIST,
+// which leaves the ring's memory leaked and counted.
+unsafe impl Send for Inline {}
+
+impl Inline {
+    /// To be called on the runtime that will poll it.
+    pub(super) fn new(
+        mut ring: KernelRing,
+        link: Arc<HostLink>,
+        wait: Wait,
+    ) -> std::io::Result<Self> {
+        let fd = ring.completion_fd()?;
+        // SAFETY: the descriptor is owned by the `AsyncFd` and closed after its registration ends.
+        let readable = unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE)? };
+        Ok(Self {
+            readable,
+            timer: Timer::new(),
+            host: Host::new(ring, Arc::clone(&link), wait),
+            link,
+            thread: thread::current().id(),
+            parked: None,
+        })
+    }
+
+    /// True if the runtime may park: the ring will wake this task.
+    fn prepare_park(&mut self, cx: &mut Context<'_>) -> bool {
+        let reactor = std::rc::Rc::clone(self.host.reactor());
+        reactor.borrow_mut().ring_mut().want_completion_fd(true);
+        // Readiness of before means nothing: the eventfd is not read, and only new writes to it
+        // are edges.
+        while let Poll::Ready(ready) = self.readable.poll_read_ready(cx) {
+            let Ok(mut ready) = ready else {
+                return false;
+            };
+            ready.clear_ready();
+        }
+        {
+            let reactor = &mut *reactor.borrow_mut();
+            reactor.enter(Enter::Now);
+            reactor.reap();
+            if reactor.has_ready() {
+                return false;
+            }
+        }
+        let deadline = reactor.borrow().next_deadline();
+        if self.timer.poll(cx, deadline) {
+            return false;
+        }
+        self.link.prepare_park(cx.waker(), self.link.is_released())
+    }
+}
+
+impl Future for Inline {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = &mut *self;
+        if thread::current().id() != this.thread {
+            tracing::error!("an inline engine was moved to another thread; its sessions end");
+            return Poll::Ready(());
+        }
+        this.link.awake();
+        this.link.take_root();
+        this.host
+            .reactor()
+            .borrow_mut()
+            .ring_mut()
+            .want_completion_fd(false);
+        if let Some(since) = this.parked.take() {
+            this.host.waiting.parked(since.elapsed());
+        }
+        for _ in 0..TURNS_MAX {
+            let moved = this.host.turn() | this.host.enter_if_wanted();
+            if this.host.reactor().borrow().is_broken() {
+                return Poll::Ready(());
+            }
+            if moved {
+                this.host.waiting.busy();
+                continue;
+            }
+            if this.host.is_unused() {
+                return Poll::Ready(());
+            }
+            if this.host.waiting.idle() == Idle::Spin {
+                break;
+            }
+            if this.prepare_park(cx) {
+                this.parked = Some(Instant::now());
+                return Poll::Pending;
+            }
+            this.host
+                .reactor()
+                .borrow_mut()
+                .ring_mut()
+                .want_completion_fd(false);
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+}

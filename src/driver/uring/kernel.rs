@@ -1,0 +1,251 @@
+//! The kernel's ring, set up for one thread: SINGLE_ISSUER, DEFER_TASKRUN, TASKRUN_FLAG.
+//!
+//! Completions run only inside `enter`, on the thread that owns the ring; until then the kernel
+//! says in a word of shared memory that it has some, so that looking costs a load and no system
+//! call. The ring is restricted to the operations that the driver uses before it is enabled.
+
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+
+use bytes::BytesMut;
+use io_uring::register::Restriction;
+use io_uring::types::{Fd, Fixed, SubmitArgs, Timespec};
+use io_uring::{EnterFlags, IoUring, Submitter, cqueue, opcode, squeue};
+use rustix::event::{EventfdFlags, eventfd};
+
+use super::buffers::{Buffers, GROUP};
+use super::ring::{Completion, Enter, File, Op, Ring, Token};
+
+/// Operations that can be queued before they are submitted.
+const SQ_ENTRIES: u32 = 256;
+/// Completions that can wait: four times what may be queued, and the multishot ones.
+const CQ_ENTRIES: u32 = 4096;
+/// Sockets with a fixed place; further ones are looked up for each operation.
+const FILES: u32 = 1024;
+/// Linux's numbers, for the registrations that stay allowed: files, an eventfd, the ring's own
+/// descriptor, and buffer rings.
+const ALLOWED_REGISTER_OPS: [u8; 10] = [2, 3, 4, 5, 6, 13, 20, 21, 22, 23];
+
+/// See the module.
+pub(super) struct KernelRing {
+    // Before `ring`, which it borrows from: fields are dropped in this order.
+    submitter: Submitter<'static>,
+    ring: Box<IoUring>,
+    buffers: Buffers,
+    /// Pushed and not yet taken by the kernel.
+    queued: u32,
+    files: u32,
+}
+
+impl KernelRing {
+    /// A ring that belongs to the calling thread.
+    ///
+    /// # Errors
+    /// `ENOSYS`, `EPERM`: the kernel or a policy does not allow it; `EINVAL`: the kernel is older
+    /// than 6.1; `ENOMEM`: the limit on locked memory.
+    pub(super) fn new() -> io::Result<Self> {
+        let ring = Box::new(
+            IoUring::builder()
+                .setup_single_issuer()
+                .setup_defer_taskrun()
+                .setup_taskrun_flag()
+                .setup_submit_all()
+                .setup_r_disabled()
+                .setup_cqsize(CQ_ENTRIES)
+                .build(SQ_ENTRIES)?,
+        );
+        if !ring.params().is_feature_nodrop() {
+            return Err(io::ErrorKind::Unsupported.into());
+        }
+        // SAFETY: the ring is boxed and not moved out of the box; the submitter is dropped first.
+        let mut submitter: Submitter<'static> =
+            unsafe { std::mem::transmute::<Submitter<'_>, Submitter<'static>>(ring.submitter()) };
+        restrict(&submitter)?;
+        submitter.register_enable_rings()?;
+        // What follows only saves time; a kernel without it works as well.
+        let files = submitter.register_files_sparse(FILES).map_or(0, |()| FILES);
+        let _ = submitter.register_ring_fd();
+        let buffers = Buffers::register(&submitter)?;
+        Ok(Self {
+            submitter,
+            ring,
+            buffers,
+            queued: 0,
+            files,
+        })
+    }
+
+    /// A descriptor that becomes readable when something completes, while that is wanted.
+    ///
+    /// The ring's own does not: under DEFER_TASKRUN it is readable when a completion was posted,
+    /// which happens in `enter`.
+    pub(super) fn completion_fd(&mut self) -> io::Result<OwnedFd> {
+        let fd = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        self.submitter.register_eventfd(fd.as_raw_fd())?;
+        self.want_completion_fd(false);
+        Ok(fd)
+    }
+
+    /// After it was wanted, what has completed before is to be looked for once more.
+    pub(super) fn want_completion_fd(&mut self, wanted: bool) {
+        if wanted {
+            self.ring.completion().enable_eventfd();
+        } else {
+            self.ring.completion().disable_eventfd();
+        }
+    }
+
+    fn entry(op: Op) -> squeue::Entry {
+        match op {
+            Op::RecvMulti {
+                file: File::Fixed(n),
+            } => opcode::RecvMulti::new(Fixed(n), GROUP).build(),
+            Op::RecvMulti {
+                file: File::Raw(fd),
+            } => opcode::RecvMulti::new(Fd(fd), GROUP).build(),
+            Op::Recv { file, start, len } => match file {
+                File::Fixed(n) => opcode::Recv::new(Fixed(n), start, len).build(),
+                File::Raw(fd) => opcode::Recv::new(Fd(fd), start, len).build(),
+            },
+            Op::Send { file, start, len } => {
+                const FLAGS: i32 = libc::MSG_NOSIGNAL | libc::MSG_WAITALL;
+                match file {
+                    File::Fixed(n) => opcode::Send::new(Fixed(n), start, len).flags(FLAGS).build(),
+                    File::Raw(fd) => opcode::Send::new(Fd(fd), start, len).flags(FLAGS).build(),
+                }
+            }
+            Op::SendMsg { file, msg } => {
+                const FLAGS: u32 = (libc::MSG_NOSIGNAL | libc::MSG_WAITALL) as u32;
+                match file {
+                    File::Fixed(n) => opcode::SendMsg::new(Fixed(n), msg).flags(FLAGS).build(),
+                    File::Raw(fd) => opcode::SendMsg::new(Fd(fd), msg).flags(FLAGS).build(),
+                }
+            }
+            Op::Poll { fd } => opcode::PollAdd::new(Fd(fd), libc::POLLIN as u32)
+                .multi(true)
+                .build(),
+            Op::Cancel { target } => opcode::AsyncCancel::new(target.to_bits()).build(),
+        }
+    }
+}
+
+/// Only what the driver uses: whoever takes the process over gains no further system calls by it.
+fn restrict(submitter: &Submitter<'_>) -> io::Result<()> {
+    let ops = [
+        opcode::Recv::CODE,
+        opcode::Send::CODE,
+        opcode::SendMsg::CODE,
+        opcode::PollAdd::CODE,
+        opcode::AsyncCancel::CODE,
+        opcode::Nop::CODE,
+    ];
+    let flags = (squeue::Flags::FIXED_FILE | squeue::Flags::BUFFER_SELECT).bits();
+    let mut restrictions: Vec<Restriction> = ops
+        .into_iter()
+        .map(Restriction::sqe_op)
+        .chain(ALLOWED_REGISTER_OPS.map(Restriction::register_op))
+        .chain([Restriction::sqe_flags_allowed(flags)])
+        .collect();
+    submitter.register_restrictions(&mut restrictions)
+}
+
+impl Ring for KernelRing {
+    unsafe fn push(&mut self, token: Token, op: Op) -> bool {
+        let entry = Self::entry(op).user_data(token.to_bits());
+        // SAFETY: the caller keeps the operation's memory, see the trait.
+        if unsafe { self.ring.submission().push(&entry) }.is_err() {
+            // The queue is full: what the kernel takes makes room.
+            if self.enter(Enter::Now).is_err() {
+                return false;
+            }
+            // SAFETY: as above.
+            if unsafe { self.ring.submission().push(&entry) }.is_err() {
+                return false;
+            }
+        }
+        self.queued += 1;
+        true
+    }
+
+    #[inline]
+    fn enter(&mut self, how: Enter) -> io::Result<()> {
+        let entered = match how {
+            Enter::Now => {
+                let flags = EnterFlags::GETEVENTS.bits();
+                // SAFETY: as many entries were pushed, and no argument is passed.
+                unsafe {
+                    self.submitter
+                        .enter::<libc::sigset_t>(self.queued, 0, flags, None)
+                }
+            }
+            Enter::Wait => self.submitter.submit_and_wait(1),
+            Enter::WaitFor(time) => {
+                let time = Timespec::from(time);
+                let args = SubmitArgs::new().timespec(&time);
+                self.submitter.submit_with_args(1, &args)
+            }
+        };
+        // A system call that fails or is cut short may have submitted all the same.
+        self.queued = self.ring.submission().len() as u32;
+        match entered {
+            Ok(_) => Ok(()),
+            Err(error) => match error.raw_os_error() {
+                Some(libc::ETIME | libc::EINTR | libc::EBUSY | libc::EAGAIN) => Ok(()),
+                _ => Err(error),
+            },
+        }
+    }
+
+    #[inline]
+    fn wants_enter(&self) -> bool {
+        if self.queued > 0 {
+            return true;
+        }
+        // SAFETY: the ring is not shared with another thread, and no other view is alive.
+        let queue = unsafe { self.ring.submission_shared() };
+        queue.taskrun() || queue.cq_overflow()
+    }
+
+    #[inline]
+    fn pop(&mut self) -> Option<Completion> {
+        let entry = self.ring.completion().next()?;
+        Some(Completion {
+            token: Token::from_bits(entry.user_data()),
+            result: entry.result(),
+            more: cqueue::more(entry.flags()),
+            buffer: cqueue::buffer_select(entry.flags()),
+        })
+    }
+
+    fn take_buffer(&mut self, buffer: u16, len: usize, into: &mut BytesMut) {
+        into.extend_from_slice(self.buffers.filled(buffer, len));
+        self.buffers.give(buffer);
+    }
+
+    fn install(&mut self, place: u32, fd: RawFd) -> File {
+        if place < self.files && self.submitter.register_files_update(place, &[fd]).is_ok() {
+            File::Fixed(place)
+        } else {
+            File::Raw(fd)
+        }
+    }
+
+    fn remove(&mut self, file: File) {
+        if let File::Fixed(place) = file {
+            // It fails only where the place is empty already.
+            let _ = self.submitter.register_files_update(place, &[-1]);
+        }
+    }
+
+    fn settled(&mut self) {
+        self.buffers.release();
+    }
+}
+
+impl std::fmt::Debug for KernelRing {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("KernelRing")
+            .field("queued", &self.queued)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,218 @@
+//! How other threads reach a ring's host: sessions that want to be polled, new sessions, and the
+//! doorbell.
+//!
+//! The same shape as between handles and a session, one level up: whoever wakes a session puts it
+//! on the host's ready list and rings; the host is woken only if it is parked.
+
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::sync::Arc as StdArc;
+use std::task::{Wake, Waker};
+
+use crossbeam_queue::SegQueue;
+use rustix::event::{EventfdFlags, eventfd};
+
+use crate::proto::Connection;
+use crate::queue::{Doorbell, Node, ReadyList, Reasons, TakenNodes};
+use crate::sync::{Arc, AtomicBool, AtomicPtr, Ordering};
+
+/// A session to be, and its socket.
+pub(crate) struct Job {
+    pub(crate) connection: Connection,
+    pub(crate) socket: OwnedFd,
+}
+
+/// See the module.
+pub(crate) struct HostLink {
+    ready: ReadyList<SessionNode>,
+    bell: Doorbell,
+    jobs: SegQueue<Job>,
+    /// No engine value is left that could start a session.
+    released: AtomicBool,
+    /// The host is gone.
+    closed: AtomicBool,
+    /// The future that a host's thread runs beside the sessions was woken.
+    root: AtomicBool,
+}
+
+impl HostLink {
+    pub(super) fn new() -> Arc<Self> {
+        Arc::new(Self {
+            ready: ReadyList::new(),
+            bell: Doorbell::new(),
+            jobs: SegQueue::new(),
+            released: AtomicBool::new(false),
+            closed: AtomicBool::new(false),
+            root: AtomicBool::new(true),
+        })
+    }
+
+    /// Starts a session. False if the host is gone; then the session has ended.
+    pub(crate) fn start(&self, job: Job) -> bool {
+        self.jobs.push(job);
+        self.bell.ring();
+        // ORDERING: pairs with `close`; whichever of the two comes second empties the queue.
+        if self.closed.load(Ordering::SeqCst) {
+            while self.jobs.pop().is_some() {}
+            return false;
+        }
+        true
+    }
+
+    /// The last engine value is gone.
+    pub(crate) fn release(&self) {
+        self.released.store(true, Ordering::Relaxed);
+        self.bell.ring();
+    }
+
+    pub(super) fn is_released(&self) -> bool {
+        self.released.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn take_job(&self) -> Option<Job> {
+        if self.jobs.is_empty() {
+            None
+        } else {
+            self.jobs.pop()
+        }
+    }
+
+    pub(super) fn take_ready(&self) -> TakenNodes<SessionNode> {
+        self.ready.take_all()
+    }
+
+    /// True once after each time that the root's waker was used.
+    pub(super) fn take_root(&self) -> bool {
+        // ORDERING: pairs with `RootWaker`; publishes what its caller did before.
+        self.root.load(Ordering::Relaxed) && self.root.swap(false, Ordering::AcqRel)
+    }
+
+    fn has_work(&self) -> bool {
+        !self.ready.is_empty() || !self.jobs.is_empty() || self.root.load(Ordering::Relaxed)
+    }
+
+    /// The host, which `waker` wakes, is about to park: false if work came meanwhile.
+    pub(super) fn prepare_park(&self, waker: &Waker, released: bool) -> bool {
+        self.bell.prepare(waker);
+        let park = !self.has_work() && self.is_released() == released;
+        if !park {
+            self.bell.cancel();
+        }
+        park
+    }
+
+    pub(super) fn awake(&self) {
+        self.bell.cancel();
+    }
+
+    /// The host is gone: what was queued ends.
+    pub(super) fn close(&self) {
+        // ORDERING: pairs with `start`.
+        self.closed.store(true, Ordering::SeqCst);
+        while self.jobs.pop().is_some() {}
+        drop(self.ready.close());
+    }
+}
+
+impl std::fmt::Debug for HostLink {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("HostLink").finish_non_exhaustive()
+    }
+}
+
+/// A session of a host, as its waker.
+#[derive(Debug)]
+pub(super) struct SessionNode {
+    /// The session's slot, for good: a node is not used again.
+    pub(super) slot: u32,
+    host: Arc<HostLink>,
+    reasons: Reasons,
+    next: AtomicPtr<Self>,
+}
+
+// SAFETY: `next` is a field that only the list uses; `wake` pushes the node only when it has turned
+// `reasons` from zero, and only the host, to which the list hands the node out, takes them.
+unsafe impl Node for SessionNode {
+    fn next(&self) -> &AtomicPtr<Self> {
+        &self.next
+    }
+}
+
+impl SessionNode {
+    pub(super) fn new(slot: u32, host: Arc<HostLink>) -> Arc<Self> {
+        Arc::new(Self {
+            slot,
+            host,
+            reasons: Reasons::new(),
+            next: AtomicPtr::new(std::ptr::null_mut()),
+        })
+    }
+
+    /// To be called when the list has handed the node out, before its session is polled.
+    pub(super) fn take(&self) {
+        self.reasons.take();
+    }
+}
+
+#[cfg(not(ringmux_loom))]
+impl Wake for SessionNode {
+    fn wake(self: Arc<Self>) {
+        if self.reasons.raise(1) {
+            let host = Arc::clone(&self.host);
+            if host.ready.push(self).is_ok() {
+                host.bell.ring();
+            }
+        }
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        if self.reasons.raise(1) && self.host.ready.push(Arc::clone(self)).is_ok() {
+            self.host.bell.ring();
+        }
+    }
+}
+
+/// Wakes the future that a host's thread runs beside the sessions.
+#[derive(Debug)]
+pub(super) struct RootWaker(pub(super) Arc<HostLink>);
+
+impl Wake for RootWaker {
+    fn wake(self: StdArc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &StdArc<Self>) {
+        // ORDERING: pairs with `take_root`; publishes what the caller did before.
+        if !self.0.root.swap(true, Ordering::AcqRel) {
+            self.0.bell.ring();
+        }
+    }
+}
+
+/// Wakes a thread that is parked in its ring.
+#[derive(Debug)]
+pub(super) struct BellFd(OwnedFd);
+
+impl BellFd {
+    pub(super) fn new() -> std::io::Result<Self> {
+        Ok(Self(eventfd(
+            0,
+            EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK,
+        )?))
+    }
+
+    pub(super) fn fd(&self) -> RawFd {
+        self.0.as_raw_fd()
+    }
+}
+
+impl Wake for BellFd {
+    fn wake(self: StdArc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &StdArc<Self>) {
+        // It fails only when the counter is full, and then the descriptor is readable. Nobody reads
+        // it: the ring's poll completes on each write.
+        let _ = rustix::io::write(self.0.as_fd(), &1_u64.to_ne_bytes());
+    }
+}

@@ -1,0 +1,76 @@
+//! The driver on a ring of its own, entered directly.
+//!
+//! ```text
+//!   handles ──► session ──► host ──► reactor ──► ring       one thread owns all of it
+//!      (lane, doorbell)  (link, doorbell)
+//! ```
+//! * `ring`: what is asked of a ring; `kernel` and `buffers`: the kernel's.
+//! * `reactor`: the sockets on it, and the memory that the kernel holds.
+//! * `socket`: one of them as the [`Transport`](super::Transport) of a session.
+//! * `host`, `inline`: the loop, on its own thread or on the application's; `wait`: what it does
+//!   when there is nothing to do; `link`: how other threads reach it.
+//!
+//! # Ending
+//! A session that ends shuts its socket down, cancels what is under way, and gives its slot back
+//! when the last completion has come. A host that ends does so for all of its sessions, waits a
+//! second at most, and leaks what the kernel still holds.
+
+mod buffers;
+mod host;
+mod inline;
+mod kernel;
+mod link;
+mod outgoing;
+mod reactor;
+mod ring;
+mod socket;
+mod wait;
+
+pub(crate) use link::{HostLink, Job};
+
+use std::future::Future;
+use std::io;
+
+use crate::config::Wait;
+use crate::sync::Arc;
+use kernel::KernelRing;
+
+/// A ring that is set up, on the thread that will run it.
+pub(crate) struct Prepared {
+    ring: KernelRing,
+    link: Arc<HostLink>,
+    wait: Wait,
+}
+
+impl Prepared {
+    /// # Errors
+    /// The kernel, a policy or a limit does not allow it.
+    pub(crate) fn new(wait: Wait) -> io::Result<Self> {
+        Ok(Self {
+            ring: KernelRing::new()?,
+            link: HostLink::new(),
+            wait,
+        })
+    }
+
+    pub(crate) const fn link(&self) -> &Arc<HostLink> {
+        &self.link
+    }
+
+    /// Runs sessions on this thread until no engine and no session is left.
+    pub(crate) fn run(self) -> io::Result<()> {
+        let root: Option<std::future::Pending<()>> = None;
+        host::run(self.ring, self.link, self.wait, root).map(drop)
+    }
+
+    /// Runs sessions on this thread, and `root` beside them until it is done.
+    pub(crate) fn block_on<F: Future>(self, root: F) -> io::Result<F::Output> {
+        let output = host::run(self.ring, self.link, self.wait, Some(root))?;
+        output.ok_or_else(|| io::ErrorKind::BrokenPipe.into())
+    }
+
+    /// The same as a future for the runtime that this is called on.
+    pub(crate) fn inline(self) -> io::Result<impl Future<Output = ()> + Send> {
+        inline::Inline::new(self.ring, self.link, self.wait)
+    }
+}

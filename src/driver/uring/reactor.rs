@@ -1,0 +1,519 @@
+//! The sockets of one ring: what is under way for each, and whose memory the kernel holds.
+//!
+//! ```text
+//!   session ── start_recv, start_send ──► slot ── push ──► ring
+//!   session ◄─ take_recv,  take_send ──── slot ◄─ reap ─── ring
+//! ```
+//! Memory that the kernel may touch lies in the slot from the push to the completion, whatever
+//! becomes of the session. A slot is given to the next socket when the last operation of the one
+//! before has completed; its generation tells their completions apart.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::io;
+use std::net::Shutdown;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use bytes::BytesMut;
+use slab::Slab;
+use socket2::SockRef;
+
+use super::outgoing::Outgoing;
+use super::ring::{Completion, Enter, File, Kind, Op, Ring, SLOTS_MAX, Token};
+use crate::proto::Batch;
+
+/// How long to wait for the kernel to let go of memory when the ring ends.
+const SETTLE: Duration = Duration::from_secs(1);
+
+/// What is under way to receive.
+#[derive(Debug)]
+enum Recv {
+    Idle,
+    /// Into the ring's buffers.
+    Multi {
+        cancelling: bool,
+    },
+    /// Into this memory, behind what it holds.
+    Once(BytesMut),
+    Done(BytesMut, i32),
+}
+
+/// What is under way to send.
+#[derive(Debug)]
+enum Send {
+    Idle,
+    UnderWay(Batch),
+    Done(Batch, i32),
+}
+
+#[derive(Debug)]
+struct Slot {
+    generation: u32,
+    socket: OwnedFd,
+    file: File,
+    recv: Recv,
+    /// Filled buffers of the ring, in the order of the stream.
+    arrived: VecDeque<(u16, u32)>,
+    /// What receiving ended with, behind what has arrived: 0 or an error number.
+    ended: Option<i32>,
+    send: Send,
+    outgoing: Outgoing,
+    /// Operations whose last completion has not come.
+    under_way: u32,
+    /// The slot is on the list of those to look at.
+    ready: bool,
+    deadline: Option<Instant>,
+    /// No session uses it any more.
+    abandoned: bool,
+}
+
+/// Counts since the ring was set up.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Counts {
+    /// Completions of operations that nobody knows.
+    pub(super) stale: u64,
+    /// Times that the kernel was entered.
+    pub(super) enters: u64,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Reactor<R: Ring> {
+    ring: R,
+    slots: Slab<Slot>,
+    generation: u32,
+    /// Slots for which something has happened.
+    ready: Vec<u32>,
+    /// Slots whose operation found no room in the ring.
+    retry: Vec<u32>,
+    deadlines: BTreeSet<(Instant, u32)>,
+    bell_rang: bool,
+    /// Nothing works any more.
+    broken: bool,
+    counts: Counts,
+}
+
+impl<R: Ring> Reactor<R> {
+    pub(super) fn new(ring: R) -> Self {
+        Self {
+            ring,
+            slots: Slab::new(),
+            generation: 0,
+            ready: Vec::new(),
+            retry: Vec::new(),
+            deadlines: BTreeSet::new(),
+            bell_rang: false,
+            broken: false,
+            counts: Counts::default(),
+        }
+    }
+
+    pub(super) const fn ring_mut(&mut self) -> &mut R {
+        &mut self.ring
+    }
+
+    pub(super) const fn is_broken(&self) -> bool {
+        self.broken
+    }
+
+    /// Takes a socket, in blocking mode: the kernel ends operations on a non-blocking one with
+    /// `EAGAIN` where it should wait. `None` if there are too many.
+    pub(super) fn insert(&mut self, socket: OwnedFd) -> Option<u32> {
+        if self.slots.len() >= SLOTS_MAX {
+            return None;
+        }
+        let place = self.slots.vacant_key() as u32;
+        self.generation = self.generation.wrapping_add(1);
+        let file = self.ring.install(place, socket.as_raw_fd());
+        let key = self.slots.insert(Slot {
+            generation: self.generation,
+            socket,
+            file,
+            recv: Recv::Idle,
+            arrived: VecDeque::new(),
+            ended: None,
+            send: Send::Idle,
+            outgoing: Outgoing::default(),
+            under_way: 0,
+            ready: false,
+            deadline: None,
+            abandoned: false,
+        });
+        Some(key as u32)
+    }
+
+    // ---- the ring ---------------------------------------------------------------------------
+
+    /// Waits for the doorbell's descriptor, from now on.
+    pub(super) fn watch_bell(&mut self, bell: i32) {
+        let token = Token {
+            generation: 0,
+            slot: 0,
+            kind: Kind::Bell,
+        };
+        // SAFETY: the operation points to no memory.
+        self.broken |= !unsafe { self.ring.push(token, Op::Poll { fd: bell }) };
+    }
+
+    /// True once after the bell's operation has ended: it is to be watched again.
+    pub(super) fn take_bell_end(&mut self) -> bool {
+        std::mem::take(&mut self.bell_rang)
+    }
+
+    pub(super) fn wants_enter(&self) -> bool {
+        self.ring.wants_enter()
+    }
+
+    pub(super) fn enter(&mut self, how: Enter) {
+        self.counts.enters += 1;
+        if let Err(error) = self.ring.enter(how) {
+            tracing::error!(%error, "the ring is broken; its sessions end");
+            self.broken = true;
+        }
+    }
+
+    /// Takes what has completed.
+    pub(super) fn reap(&mut self) {
+        while let Some(completion) = self.ring.pop() {
+            self.complete(completion);
+        }
+        for slot in std::mem::take(&mut self.retry) {
+            self.mark(slot);
+        }
+    }
+
+    fn complete(&mut self, completion: Completion) {
+        let Some(token) = completion.token else {
+            self.counts.stale += 1;
+            return;
+        };
+        if token.kind == Kind::Bell {
+            self.bell_rang |= !completion.more;
+            return;
+        }
+        let slot = self
+            .slots
+            .get_mut(token.slot as usize)
+            .filter(|slot| slot.generation == token.generation);
+        let Some(slot) = slot else {
+            self.counts.stale += 1;
+            if let Some(buffer) = completion.buffer {
+                self.ring.take_buffer(buffer, 0, &mut BytesMut::new());
+            }
+            return;
+        };
+        if !completion.more {
+            slot.under_way -= 1;
+        }
+        if token.kind == Kind::RecvMulti
+            && let Some(buffer) = completion.buffer
+        {
+            match u32::try_from(completion.result) {
+                Ok(len) if len > 0 => slot.arrived.push_back((buffer, len)),
+                _ => self.ring.take_buffer(buffer, 0, &mut BytesMut::new()),
+            }
+        }
+        slot.on(token.kind, &completion);
+        self.mark(token.slot);
+        self.free_if_abandoned(token.slot);
+    }
+
+    fn mark(&mut self, key: u32) {
+        if let Some(slot) = self.slots.get_mut(key as usize)
+            && !std::mem::replace(&mut slot.ready, true)
+        {
+            self.ready.push(key);
+        }
+    }
+
+    pub(super) fn has_ready(&self) -> bool {
+        !self.ready.is_empty()
+    }
+
+    /// Moves the slots for which something has happened to the end of `into`.
+    pub(super) fn take_ready(&mut self, into: &mut Vec<u32>) {
+        for key in &self.ready {
+            if let Some(slot) = self.slots.get_mut(*key as usize) {
+                slot.ready = false;
+            }
+        }
+        into.append(&mut self.ready);
+    }
+
+    fn push(&mut self, key: u32, kind: Kind, op: Op) -> bool {
+        let Some(slot) = self.slots.get_mut(key as usize) else {
+            return false;
+        };
+        let token = Token {
+            generation: slot.generation,
+            slot: key,
+            kind,
+        };
+        // SAFETY: the callers put the operation's memory into the slot, which keeps it there until
+        // `Slot::on` has seen the completion; a slot is removed when nothing is under way for it,
+        // and `Drop` leaks what is.
+        let pushed = unsafe { self.ring.push(token, op) };
+        if pushed {
+            slot.under_way += 1;
+        } else {
+            self.retry.push(key);
+        }
+        pushed
+    }
+
+    // ---- one socket -------------------------------------------------------------------------
+
+    /// Appends to `buf` what has arrived. `None`: nothing yet.
+    pub(super) fn take_recv(&mut self, key: u32, buf: &mut BytesMut) -> Option<io::Result<usize>> {
+        let slot = self.slots.get_mut(key as usize)?;
+        if let Recv::Done(..) = slot.recv {
+            let Recv::Done(memory, result) = std::mem::replace(&mut slot.recv, Recv::Idle) else {
+                return None;
+            };
+            *buf = memory;
+            if matches!(-result, libc::EINTR | libc::EAGAIN) {
+                return None;
+            }
+            let result = outcome(result);
+            if let Ok(n) = result {
+                // SAFETY: the kernel has written `n` bytes behind `len`, into the spare capacity
+                // that `start_recv` gave it.
+                unsafe { buf.set_len(buf.len() + n) };
+            }
+            return Some(result);
+        }
+        if !slot.arrived.is_empty() {
+            let before = buf.len();
+            for (buffer, len) in slot.arrived.drain(..) {
+                self.ring.take_buffer(buffer, len as usize, buf);
+            }
+            return Some(Ok(buf.len() - before));
+        }
+        slot.ended.map(outcome)
+    }
+
+    /// Receives into the ring's buffers from now on.
+    pub(super) fn start_recv_multi(&mut self, key: u32) {
+        let Some(slot) = self.slots.get_mut(key as usize) else {
+            return;
+        };
+        if matches!(slot.recv, Recv::Idle) {
+            let file = slot.file;
+            if self.push(key, Kind::RecvMulti, Op::RecvMulti { file }) {
+                self.slots[key as usize].recv = Recv::Multi { cancelling: false };
+            }
+        }
+    }
+
+    /// Receives once, into `buf`'s spare capacity; the memory stays here meanwhile.
+    pub(super) fn start_recv_once(&mut self, key: u32, buf: &mut BytesMut) {
+        let Some(slot) = self.slots.get_mut(key as usize) else {
+            return;
+        };
+        if !matches!(slot.recv, Recv::Idle) {
+            return;
+        }
+        let mut memory = std::mem::take(buf);
+        let spare = memory.spare_capacity_mut();
+        let (start, len) = (spare.as_mut_ptr().cast(), spare.len() as u32);
+        let file = slot.file;
+        slot.recv = Recv::Once(memory);
+        if !self.push(key, Kind::Recv, Op::Recv { file, start, len }) {
+            let slot = &mut self.slots[key as usize];
+            if let Recv::Once(memory) = std::mem::replace(&mut slot.recv, Recv::Idle) {
+                *buf = memory;
+            }
+        }
+    }
+
+    /// Ends receiving into the ring's buffers; what arrives meanwhile is not lost.
+    pub(super) fn stop_recv_multi(&mut self, key: u32) {
+        let Some(slot) = self.slots.get_mut(key as usize) else {
+            return;
+        };
+        if let Recv::Multi { cancelling: false } = slot.recv {
+            let target = slot.token(key, Kind::RecvMulti);
+            if self.push(key, Kind::Cancel, Op::Cancel { target }) {
+                self.slots[key as usize].recv = Recv::Multi { cancelling: true };
+            }
+        }
+    }
+
+    /// Sends what a batch has left; the batch stays here meanwhile.
+    pub(super) fn start_send(&mut self, key: u32, batch: &mut Batch) {
+        let Some(slot) = self.slots.get_mut(key as usize) else {
+            return;
+        };
+        if !matches!(slot.send, Send::Idle) {
+            return;
+        }
+        let op = slot.outgoing.prepare(slot.file, batch);
+        slot.send = Send::UnderWay(std::mem::take(batch));
+        if !self.push(key, Kind::Send, op) {
+            let slot = &mut self.slots[key as usize];
+            if let Send::UnderWay(memory) = std::mem::replace(&mut slot.send, Send::Idle) {
+                *batch = memory;
+            }
+        }
+    }
+
+    /// Gives the batch back with what became of it. `None`: nothing was sent, or it is under way.
+    pub(super) fn take_send(&mut self, key: u32, batch: &mut Batch) -> Option<io::Result<usize>> {
+        let slot = self.slots.get_mut(key as usize)?;
+        match std::mem::replace(&mut slot.send, Send::Idle) {
+            Send::Done(memory, result) => {
+                *batch = memory;
+                (!matches!(-result, libc::EINTR | libc::EAGAIN)).then(|| outcome(result))
+            }
+            other => {
+                slot.send = other;
+                None
+            }
+        }
+    }
+
+    pub(super) fn is_sending(&self, key: u32) -> bool {
+        self.slots
+            .get(key as usize)
+            .is_some_and(|slot| !matches!(slot.send, Send::Idle))
+    }
+
+    pub(super) fn shutdown(&self, key: u32, how: Shutdown) -> io::Result<()> {
+        let slot = self.slots.get(key as usize);
+        let slot = slot.ok_or(io::ErrorKind::NotConnected)?;
+        SockRef::from(&slot.socket).shutdown(how)
+    }
+
+    /// Ends what is under way; true when the kernel holds no memory of this socket any more.
+    pub(super) fn close(&mut self, key: u32) -> bool {
+        // An error means that the socket is down already, which is what is wanted.
+        let _ = self.shutdown(key, Shutdown::Both);
+        self.stop_recv_multi(key);
+        self.slots
+            .get(key as usize)
+            .is_none_or(|slot| slot.under_way == 0)
+    }
+
+    /// The session is gone.
+    pub(super) fn abandon(&mut self, key: u32) {
+        self.set_deadline(key, None);
+        self.close(key);
+        if let Some(slot) = self.slots.get_mut(key as usize) {
+            slot.abandoned = true;
+        }
+        self.free_if_abandoned(key);
+    }
+
+    fn free_if_abandoned(&mut self, key: u32) {
+        let free = |slot: &Slot| slot.abandoned && slot.under_way == 0;
+        if self.slots.get(key as usize).is_some_and(free) {
+            let slot = self.slots.remove(key as usize);
+            self.ring.remove(slot.file);
+            for (buffer, _) in slot.arrived {
+                self.ring.take_buffer(buffer, 0, &mut BytesMut::new());
+            }
+        }
+    }
+
+    // ---- time -------------------------------------------------------------------------------
+
+    /// When a slot is to be looked at, at the latest.
+    pub(super) fn set_deadline(&mut self, key: u32, deadline: Option<Instant>) {
+        let Some(slot) = self.slots.get_mut(key as usize) else {
+            return;
+        };
+        if slot.deadline == deadline {
+            return;
+        }
+        if let Some(before) = std::mem::replace(&mut slot.deadline, deadline) {
+            self.deadlines.remove(&(before, key));
+        }
+        if let Some(at) = deadline {
+            self.deadlines.insert((at, key));
+        }
+    }
+
+    pub(super) fn next_deadline(&self) -> Option<Instant> {
+        self.deadlines.first().map(|(at, _)| *at)
+    }
+
+    /// Marks the slots whose deadline has passed.
+    pub(super) fn expire(&mut self, now: Instant) {
+        while let Some((at, key)) = self.deadlines.first().copied() {
+            if at > now {
+                return;
+            }
+            self.set_deadline(key, None);
+            self.mark(key);
+        }
+    }
+}
+
+impl Slot {
+    const fn token(&self, key: u32, kind: Kind) -> Token {
+        Token {
+            generation: self.generation,
+            slot: key,
+            kind,
+        }
+    }
+
+    fn on(&mut self, kind: Kind, completion: &Completion) {
+        let result = completion.result;
+        match kind {
+            Kind::RecvMulti if !completion.more => {
+                self.recv = Recv::Idle;
+                // Out of buffers or cancelled: receiving starts again when the session looks.
+                let goes_on = result > 0
+                    || matches!(
+                        -result,
+                        libc::ENOBUFS | libc::ECANCELED | libc::EINTR | libc::EAGAIN
+                    );
+                if !goes_on {
+                    self.ended = Some(result);
+                }
+            }
+            Kind::Recv => match std::mem::replace(&mut self.recv, Recv::Idle) {
+                Recv::Once(memory) => self.recv = Recv::Done(memory, result),
+                other => self.recv = other,
+            },
+            Kind::Send => match std::mem::replace(&mut self.send, Send::Idle) {
+                Send::UnderWay(batch) => self.send = Send::Done(batch, result),
+                other => self.send = other,
+            },
+            Kind::RecvMulti | Kind::Cancel | Kind::Bell => {}
+        }
+    }
+}
+
+fn outcome(result: i32) -> io::Result<usize> {
+    usize::try_from(result).map_err(|_| io::Error::from_raw_os_error(-result))
+}
+
+impl<R: Ring> Drop for Reactor<R> {
+    /// Memory that the kernel may still write is never freed: it is waited for, or else leaked.
+    fn drop(&mut self) {
+        let keys: Vec<u32> = self.slots.iter().map(|(key, _)| key as u32).collect();
+        for key in keys {
+            self.abandon(key);
+        }
+        let until = Instant::now() + SETTLE;
+        while !self.slots.is_empty() && !self.broken && Instant::now() < until {
+            self.enter(Enter::WaitFor(Duration::from_millis(10)));
+            self.reap();
+        }
+        if self.slots.is_empty() {
+            return self.ring.settled();
+        }
+        for slot in self.slots.drain() {
+            if let Recv::Once(memory) = slot.recv {
+                std::mem::forget(memory);
+                crate::driver::count_leaked();
+            }
+            if let Send::UnderWay(batch) = slot.send {
+                std::mem::forget((batch, slot.outgoing));
+                crate::driver::count_leaked();
+            }
+        }
+    }
+}

@@ -1,0 +1,166 @@
+//! What the driver asks of a ring. The kernel's is [`KernelRing`](super::kernel::KernelRing); tests
+//! drive the same code over a scripted one.
+
+use std::io;
+use std::os::fd::RawFd;
+use std::time::Duration;
+
+use bytes::BytesMut;
+
+/// What a completion is about: `generation: u32 | slot: u24 | kind: u8` in the ring's `user_data`.
+///
+/// Slots are used again; the generation tells a late completion of the slot's former tenant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Token {
+    pub(super) generation: u32,
+    pub(super) slot: u32,
+    pub(super) kind: Kind,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    RecvMulti,
+    Recv,
+    Send,
+    Cancel,
+    Bell,
+}
+
+/// Slots that fit into a token.
+pub(super) const SLOTS_MAX: usize = 1 << 24;
+
+impl Token {
+    pub(super) const fn to_bits(self) -> u64 {
+        (self.generation as u64) << 32 | (self.slot as u64) << 8 | self.kind as u64
+    }
+
+    /// `None` if no token looks like this.
+    pub(super) const fn from_bits(bits: u64) -> Option<Self> {
+        let kind = match bits as u8 {
+            0 => Kind::RecvMulti,
+            1 => Kind::Recv,
+            2 => Kind::Send,
+            3 => Kind::Cancel,
+            4 => Kind::Bell,
+            _ => return None,
+        };
+        Some(Self {
+            generation: (bits >> 32) as u32,
+            slot: (bits as u32) >> 8,
+            kind,
+        })
+    }
+}
+
+/// A socket, as operations name it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum File {
+    /// Its place in the ring's table of files: the kernel looks nothing up.
+    Fixed(u32),
+    Raw(RawFd),
+}
+
+/// One operation.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Op {
+    /// Receive into the ring's buffers until cancelled.
+    RecvMulti { file: File },
+    /// Receive once.
+    Recv {
+        file: File,
+        start: *mut u8,
+        len: u32,
+    },
+    /// Send all of it.
+    Send {
+        file: File,
+        start: *const u8,
+        len: u32,
+    },
+    /// Send all that the header names.
+    SendMsg {
+        file: File,
+        msg: *const libc::msghdr,
+    },
+    /// Complete whenever the descriptor becomes readable, until cancelled.
+    Poll { fd: RawFd },
+    /// End the operation with this token.
+    Cancel { target: Token },
+}
+
+/// What became of an operation.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Completion {
+    pub(super) token: Option<Token>,
+    /// Bytes, or a negative error number.
+    pub(super) result: i32,
+    /// The operation goes on; more completions follow.
+    pub(super) more: bool,
+    /// The ring's buffer that holds what was received.
+    pub(super) buffer: Option<u16>,
+}
+
+/// How long to stay in the kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Enter {
+    /// Submit, let completions happen, come back.
+    Now,
+    /// Until something completes.
+    Wait,
+    /// Until something completes, or this long.
+    WaitFor(Duration),
+}
+
+/// A submission queue, a completion queue, and buffers to receive into.
+pub(super) trait Ring {
+    /// Queues an operation; false if there is no room until completions have been taken.
+    ///
+    /// # Safety
+    /// The memory that the operation points to stays in place, and is used by nobody else, until
+    /// the completion with this token that has no `more`; if none ever comes, for ever.
+    unsafe fn push(&mut self, token: Token, op: Op) -> bool;
+
+    /// Submits what is queued.
+    ///
+    /// # Errors
+    /// The ring is broken; what was queued may or may not be under way.
+    fn enter(&mut self, how: Enter) -> io::Result<()>;
+
+    /// Something is queued, or the kernel has completions to run.
+    fn wants_enter(&self) -> bool;
+
+    fn pop(&mut self) -> Option<Completion>;
+
+    /// Appends the first `len` bytes of a buffer to `into`, and gives it back to the ring.
+    fn take_buffer(&mut self, buffer: u16, len: usize, into: &mut BytesMut);
+
+    /// Gives a socket a fixed place; `Raw` if there is none left.
+    fn install(&mut self, place: u32, fd: RawFd) -> File;
+
+    /// The socket is about to be closed; no operation on it is under way.
+    fn remove(&mut self, file: File);
+
+    /// No operation is under way and none will be: the buffers may be freed with the ring.
+    fn settled(&mut self);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn a_token_comes_back_as_it_was(generation: u32, slot in 0..SLOTS_MAX as u32, kind in 0_u8..5) {
+            let bits = u64::from(generation) << 32 | u64::from(slot) << 8 | u64::from(kind);
+            let token = Token::from_bits(bits).unwrap();
+            prop_assert_eq!(token.to_bits(), bits);
+            prop_assert_eq!((token.generation, token.slot), (generation, slot));
+        }
+    }
+
+    #[test]
+    fn what_is_no_token_is_not_taken_for_one() {
+        assert_eq!(Token::from_bits(0xFF), None);
+    }
+}
