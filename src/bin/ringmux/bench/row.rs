@@ -74,6 +74,12 @@ mod tests {
 
     use super::super::sample::Latencies;
     use super::*;
+    use crate::bench::host::{Driver, Wait};
+
+    const TOKIO: Host = Host {
+        driver: Driver::Tokio,
+        wait: Wait::Park,
+    };
 
     fn sample(count: u64, us: Option<u64>) -> Sample {
         let latencies = us.map(|us| {
@@ -91,12 +97,7 @@ mod tests {
 
     #[test]
     fn json_has_the_documented_keys_in_their_order_and_nulls() {
-        let row = Row::new(
-            Workload::Bulk,
-            Driver::Tokio,
-            &sample(10, None),
-            &sample(40, None),
-        );
+        let row = Row::new(Workload::Bulk, TOKIO, &sample(10, None), &sample(40, None));
         assert_eq!(
             serde_json::to_string(&row).unwrap(),
             r#"{"workload":"bulk","driver":"tokio","wait":"park","rate_per_s":5.0,"#.to_owned()
@@ -107,19 +108,14 @@ mod tests {
 
     #[test]
     fn throughput_is_compared_by_rate() {
-        let row = Row::new(
-            Workload::Bulk,
-            Driver::Tokio,
-            &sample(10, None),
-            &sample(40, None),
-        );
+        let row = Row::new(Workload::Bulk, TOKIO, &sample(10, None), &sample(40, None));
         assert_eq!(row.ratio(Workload::Bulk), Some(Ratio::Rate(0.25)));
     }
 
     #[test]
     fn lone_round_trips_are_compared_by_their_median() {
         let (mux, limit) = (sample(10, Some(60)), sample(40, Some(50)));
-        let row = Row::new(Workload::Mixed, Driver::TokioUring, &mux, &limit);
+        let row = Row::new(Workload::Mixed, TOKIO, &mux, &limit);
         let Some(Ratio::Time(ratio)) = row.ratio(Workload::Mixed) else {
             panic!("no ratio")
         };
@@ -131,17 +127,12 @@ mod tests {
     fn nothing_to_compare_with_is_no_ratio() {
         let row = Row::new(
             Workload::Pingpong,
-            Driver::Tokio,
+            TOKIO,
             &sample(1, Some(1)),
             &sample(0, None),
         );
         assert_eq!(row.ratio(Workload::Pingpong), None);
-        let row = Row::new(
-            Workload::Bulk,
-            Driver::Tokio,
-            &sample(1, None),
-            &sample(0, None),
-        );
+        let row = Row::new(Workload::Bulk, TOKIO, &sample(1, None), &sample(0, None));
         assert_eq!(row.ratio(Workload::Bulk), None);
     }
 }
