@@ -31,6 +31,8 @@ pub(crate) struct Turns<T> {
     connection: Connection,
     transport: T,
     recv: BytesMut,
+    /// `recv` may hold whole frames.
+    unparsed: bool,
     batch: Batch,
     writing: bool,
     stage: Stage,
@@ -43,6 +45,7 @@ impl<T: Transport + Unpin> Turns<T> {
             connection,
             transport,
             recv: BytesMut::new(),
+            unparsed: false,
             batch: Batch::new(),
             writing: false,
             stage: Stage::Running,
@@ -81,13 +84,17 @@ impl<T: Transport + Unpin> Turns<T> {
     }
 
     fn read(&mut self, cx: &mut Context<'_>, now: Instant) -> bool {
+        if self.unparsed {
+            self.unparsed = self.connection.receive(&mut self.recv, now);
+            return true;
+        }
         let capacity = self.connection.recv_capacity();
         match self.transport.poll_recv(cx, &mut self.recv, capacity) {
             Poll::Pending => return false,
             Poll::Ready(Ok(0)) => self.connection.eof(),
             Poll::Ready(Ok(n)) => {
                 self.connection.count_received(n);
-                self.connection.receive(&mut self.recv, now);
+                self.unparsed = self.connection.receive(&mut self.recv, now);
             }
             Poll::Ready(Err(error)) => self.fail(error),
         }
@@ -127,6 +134,9 @@ impl<T: Transport + Unpin> Turns<T> {
             let moved = self.turn(cx);
             if !matches!(self.stage, Stage::Running) {
                 return Poll::Ready(());
+            }
+            if self.unparsed {
+                break;
             }
             if moved {
                 continue;

@@ -24,21 +24,31 @@ use crate::link::{RecvEnd, SendEnd};
 
 /// Payloads from here on are delivered by reference, if they are half of their buffer.
 const SHARE_MIN: usize = 4096;
+/// Streams whose tasks are to be woken, after which the rest of what has come waits a turn: the
+/// answers of the first leave while the others are at work.
+const WAKES_MAX: usize = 32;
 /// What headers may take of a buffer that two payloads fill.
 const HEADERS_SLACK: usize = 64;
 
 impl Connection {
-    /// Takes whole frames off the front of `buf`. What is left is the beginning of one.
-    pub(crate) fn receive(&mut self, buf: &mut BytesMut, now: Instant) {
+    /// Takes whole frames off the front of `buf`. What is left is the beginning of one, or, if this
+    /// returns true, there may be more: call again when the tasks that have something now had
+    /// their turn.
+    pub(crate) fn receive(&mut self, buf: &mut BytesMut, now: Instant) -> bool {
         if matches!(self.phase, Phase::Ending { .. } | Phase::Dead) {
-            return buf.clear();
+            buf.clear();
+            return false;
         }
         match self.try_receive(buf, now) {
-            // Whatever came, also for streams that have ended: the session's window is smaller now.
-            Ok(()) => self.watch_session_window(now),
+            Ok(more) => {
+                // Whatever came, also for streams that have ended: the session's window is smaller.
+                self.watch_session_window(now);
+                more
+            }
             Err(error) => {
                 buf.clear();
                 self.violate(error);
+                false
             }
         }
     }
@@ -48,15 +58,20 @@ impl Connection {
         self.link.counters.bytes_received.add(bytes as u64);
     }
 
-    fn try_receive(&mut self, buf: &mut BytesMut, now: Instant) -> Result<(), ProtocolError> {
+    fn try_receive(&mut self, buf: &mut BytesMut, now: Instant) -> Result<bool, ProtocolError> {
         if !self.receive_preface(buf)? {
-            return Ok(());
+            return Ok(false);
         }
         let backing = self.recv_capacity();
         let mut frames = 0;
         // Where the next frame begins: small frames are read in place and skipped at the end.
         let mut at = 0;
+        let mut more = false;
         while let Some(head) = buf[at..].first_chunk::<HEADER_LEN>() {
+            more = self.wakes.len() >= WAKES_MAX;
+            if more {
+                break;
+            }
             let header = Header::decode(*head);
             let kind = check(header, self.config.max_frame())?;
             let (begin, end) = (at + HEADER_LEN, at + HEADER_LEN + header.length as usize);
@@ -89,7 +104,7 @@ impl Connection {
         }
         buf.advance(at);
         self.link.counters.frames_received.add(frames);
-        Ok(())
+        Ok(more)
     }
 
     /// True when the preface is complete; garbage is refused at its first wrong byte.

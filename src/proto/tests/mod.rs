@@ -111,6 +111,8 @@ struct End {
     batch: Batch,
     writing: bool,
     recv: BytesMut,
+    /// `recv` may hold whole frames.
+    unparsed: bool,
     /// Its driver has not found yet that nothing moves.
     awake: bool,
     /// The socket has said that nothing more comes.
@@ -136,6 +138,7 @@ impl End {
             batch: Batch::new(),
             writing: false,
             recv: BytesMut::new(),
+            unparsed: false,
             awake: true,
             read_all: false,
             closed: false,
@@ -259,6 +262,10 @@ impl Pair {
     /// Reads at most once; true if anything came.
     fn read(&mut self, side: usize) -> bool {
         let (end, pipe) = (&mut self.ends[side], &mut self.pipes[1 - side]);
+        if end.unparsed {
+            self.parse(side);
+            return true;
+        }
         if end.read_all {
             return false;
         }
@@ -270,11 +277,7 @@ impl Pair {
             Read::Nothing => return false,
             Read::Bytes(n) => {
                 end.connection.count_received(n);
-                let before = end.recv.len();
-                end.connection.receive(&mut end.recv, self.now);
-                let taken = before - end.recv.len();
-                let peer = &mut self.ends[1 - side].unprocessed;
-                let _ = peer.split_to(taken.min(peer.len()));
+                self.parse(side);
             }
             Read::End(cut) => {
                 end.read_all = true;
@@ -287,6 +290,15 @@ impl Pair {
             }
         }
         true
+    }
+
+    fn parse(&mut self, side: usize) {
+        let end = &mut self.ends[side];
+        let before = end.recv.len();
+        end.unparsed = end.connection.receive(&mut end.recv, self.now);
+        let taken = before - end.recv.len();
+        let peer = &mut self.ends[1 - side].unprocessed;
+        let _ = peer.split_to(taken.min(peer.len()));
     }
 
     /// What a driver does once; true if anything moved.

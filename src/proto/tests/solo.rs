@@ -70,7 +70,9 @@ impl Solo {
     pub(super) fn hello(&mut self, settings: Settings) {
         let mut bytes = BytesMut::from(&preface::encode(preface::VERSION)[..]);
         settings.put(&mut bytes);
-        self.end.connection.receive(&mut bytes, self.now);
+        while self.end.connection.receive(&mut bytes, self.now) {
+            self.end.connection.deliver_wakes();
+        }
         self.said();
         let opaque = self.end.connection.ping.in_flight.map(|(opaque, _)| opaque);
         if let Some(opaque) = opaque {
@@ -81,7 +83,9 @@ impl Solo {
     pub(super) fn hear(&mut self, frame: &Frame<'_>) {
         let mut bytes = bytes_of(frame);
         self.end.connection.take_work(self.now);
-        self.end.connection.receive(&mut bytes, self.now);
+        while self.end.connection.receive(&mut bytes, self.now) {
+            self.end.connection.deliver_wakes();
+        }
         assert!(bytes.is_empty(), "whole frames are taken");
         self.end.connection.deliver_wakes();
     }
@@ -176,7 +180,9 @@ fn no_order_of_frames_and_no_damage_to_them_makes_a_connection_panic_or_forget_m
                 let at = rng.below(bytes.len());
                 bytes[at] ^= 1 << rng.below(8);
             }
-            solo.end.connection.receive(&mut bytes, solo.now);
+            while solo.end.connection.receive(&mut bytes, solo.now) {
+                solo.end.connection.deliver_wakes();
+            }
             match rng.below(6) {
                 0 => streams.extend(session.try_open("")),
                 1 => streams.extend(Polled::new(session.accept()).now().and_then(Result::ok)),
