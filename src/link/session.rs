@@ -116,7 +116,7 @@ impl SessionLink {
     /// Puts a lane on the ready list. A closed list means that the lane's ends are or will be set.
     pub(crate) fn activate(&self, lane: Arc<Lane>) {
         if self.ready.push(lane).is_ok() {
-            self.doorbell.ring();
+            self.doorbell.ring_after_push();
         }
     }
 

@@ -113,7 +113,9 @@ impl Connection {
                 return false;
             }
             let id = self.next_id;
-            put_open(batch.head(), id, block, false);
+            batch.head().put_with(HEADER_LEN + block.len(), |dst| {
+                put_open(dst, id, block, false)
+            });
             batch.copied(HEADER_LEN + block.len());
             self.credit.debit(cost);
             stream.id = Some(id);

@@ -11,7 +11,7 @@
 use std::io::IoSlice;
 use std::ops::Range;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use smallvec::SmallVec;
 
 /// Bytes that one batch copies at most: one large segment on the loopback device.
@@ -27,10 +27,100 @@ enum Part {
     Shared(Bytes),
 }
 
+/// Memory that frames are copied into: initialised once, then filled again and again.
+#[derive(Default)]
+pub(super) struct Head {
+    bytes: Vec<u8>,
+    filled: usize,
+}
+
+/// Short payloads are copied in pieces of so many bytes, which takes no call.
+const CHUNK: usize = 16;
+/// Longer ones are left to `memcpy`.
+const SHORT: usize = 8 * CHUNK;
+
+impl Head {
+    pub(super) const fn len(&self) -> usize {
+        self.filled
+    }
+
+    const fn clear(&mut self) {
+        self.filled = 0;
+    }
+
+    /// The next `len` bytes, to be overwritten.
+    #[inline]
+    pub(super) fn next(&mut self, len: usize) -> &mut [u8] {
+        let (from, to) = (self.filled, self.filled + len);
+        if to > self.bytes.len() {
+            self.grow(to);
+        }
+        self.filled = to;
+        &mut self.bytes[from..to]
+    }
+
+    #[cold]
+    fn grow(&mut self, len: usize) {
+        self.bytes.resize(len.next_power_of_two().max(1024), 0);
+    }
+
+    #[inline]
+    pub(super) fn extend_from_slice(&mut self, bytes: &[u8]) {
+        copy(bytes, self.next(bytes.len()));
+    }
+
+    /// What `write` writes, `most` bytes at most.
+    pub(super) fn put_with(&mut self, most: usize, write: impl FnOnce(&mut &mut [u8])) {
+        let mut rest = self.next(most);
+        write(&mut rest);
+        let left = rest.len();
+        self.filled -= left;
+    }
+
+    /// A header and a payload behind each other.
+    #[inline]
+    pub(super) fn put_frame<const N: usize>(&mut self, header: [u8; N], payload: &[u8]) {
+        let frame = self.next(N + payload.len());
+        let (head, body) = frame.split_at_mut(N);
+        head.copy_from_slice(&header);
+        copy(payload, body);
+    }
+
+    /// A byte that was put before.
+    pub(super) fn byte_mut(&mut self, at: usize) -> Option<&mut u8> {
+        self.bytes[..self.filled].get_mut(at)
+    }
+}
+
+#[inline]
+fn copy(from: &[u8], to: &mut [u8]) {
+    let len = from.len();
+    if !(CHUNK..=SHORT).contains(&len) || to.len() != len {
+        return to.copy_from_slice(from);
+    }
+    let whole = len - len % CHUNK;
+    let (pieces, _) = to[..whole].as_chunks_mut::<CHUNK>();
+    let (sources, _) = from[..whole].as_chunks::<CHUNK>();
+    for (to, from) in pieces.iter_mut().zip(sources) {
+        *to = *from;
+    }
+    // The end of the message, which may repeat a part of the last piece.
+    let last = len - CHUNK;
+    to[last..].copy_from_slice(&from[last..]);
+}
+
+impl std::fmt::Debug for Head {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Head")
+            .field("filled", &self.filled)
+            .finish_non_exhaustive()
+    }
+}
+
 /// Frames on their way to the socket.
 #[derive(Debug)]
 pub(crate) struct Batch {
-    head: BytesMut,
+    head: Head,
     parts: SmallVec<[Part; 8]>,
     /// Where the next `Copied` part begins in `head`.
     mark: usize,
@@ -48,7 +138,7 @@ impl Default for Batch {
 impl Batch {
     pub(crate) fn new() -> Self {
         Self {
-            head: BytesMut::new(),
+            head: Head::default(),
             parts: SmallVec::new(),
             mark: 0,
             len: 0,
@@ -75,7 +165,7 @@ impl Batch {
 
     /// Where headers and small payloads are written; call [`copied`](Self::copied) afterwards.
     #[inline]
-    pub(super) const fn head(&mut self) -> &mut BytesMut {
+    pub(super) const fn head(&mut self) -> &mut Head {
         &mut self.head
     }
 
@@ -117,7 +207,7 @@ impl Batch {
                 break;
             }
             let bytes = match part {
-                Part::Copied(range) => &self.head[range.clone()],
+                Part::Copied(range) => &self.head.bytes[range.clone()],
                 Part::Shared(bytes) => &bytes[..],
             };
             if skip >= bytes.len() {
@@ -192,9 +282,9 @@ mod tests {
     #[test]
     fn a_cleared_batch_is_empty_and_keeps_its_memory() {
         let mut batch = batch();
-        let capacity = batch.head.capacity();
+        let capacity = batch.head.bytes.len();
         batch.clear();
         assert!(batch.is_empty() && batch.remaining(64).is_empty());
-        assert_eq!(batch.head.capacity(), capacity);
+        assert_eq!(batch.head.bytes.len(), capacity);
     }
 }

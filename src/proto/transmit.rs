@@ -92,7 +92,9 @@ impl Connection {
 
     fn put_session_control(&mut self, batch: &mut Batch, now: Instant) {
         if let Some(opaque) = self.ping.pong_owed.take() {
-            put_ping(batch.head(), opaque, true);
+            batch
+                .head()
+                .put_with(PING_FRAME_LEN, |dst| put_ping(dst, opaque, true));
             self.sent_control(batch, PING_FRAME_LEN);
         }
         if self.ping.wanted && self.ping.in_flight.is_none() && self.is_established() {
@@ -100,7 +102,9 @@ impl Connection {
             self.ping.sent += 1;
             let opaque = self.ping.sent.to_le_bytes();
             self.ping.in_flight = Some((opaque, now));
-            put_ping(batch.head(), opaque, false);
+            batch
+                .head()
+                .put_with(PING_FRAME_LEN, |dst| put_ping(dst, opaque, false));
             self.sent_control(batch, PING_FRAME_LEN);
         }
         if std::mem::take(&mut self.window_owed) {
@@ -112,7 +116,9 @@ impl Connection {
                 break;
             }
             self.refusals.pop_front();
-            put_cancel(batch.head(), id, codes::REFUSED, false);
+            batch.head().put_with(CANCEL_FRAME_LEN, |dst| {
+                put_cancel(dst, id, codes::REFUSED, false)
+            });
             self.sent_control(batch, CANCEL_FRAME_LEN);
             self.grant_owed += 1;
         }
@@ -124,7 +130,9 @@ impl Connection {
         }
         self.last_return = now;
         if let Some(credit) = window_credit(self.window.give_back()) {
-            put_window(batch.head(), Scope::Session, credit);
+            batch.head().put_with(WINDOW_FRAME_LEN, |dst| {
+                put_window(dst, Scope::Session, credit)
+            });
             self.sent_control(batch, WINDOW_FRAME_LEN);
         }
         self.watch_session_window(now);
@@ -139,7 +147,9 @@ impl Connection {
         }
         if let Some(streams) = NonZeroU32::new(std::mem::take(&mut self.grant_owed)) {
             self.peer_streams += streams.get();
-            put_window(batch.head(), Scope::Streams, streams);
+            batch.head().put_with(WINDOW_FRAME_LEN, |dst| {
+                put_window(dst, Scope::Streams, streams)
+            });
             self.sent_control(batch, WINDOW_FRAME_LEN);
         }
     }
@@ -164,13 +174,17 @@ impl Connection {
             let owes = std::mem::take(&mut stream.owes);
             let (cancel, stop) = (stream.cancel_code, stream.lane().stop_code());
             if owes & owed::CANCEL != 0 {
-                put_cancel(batch.head(), id, cancel, false);
+                batch
+                    .head()
+                    .put_with(CANCEL_FRAME_LEN, |dst| put_cancel(dst, id, cancel, false));
                 self.sent_control(batch, CANCEL_FRAME_LEN);
                 self.remove_if_done(key);
                 continue;
             }
             if owes & owed::STOP != 0 {
-                put_cancel(batch.head(), id, stop, true);
+                batch
+                    .head()
+                    .put_with(CANCEL_FRAME_LEN, |dst| put_cancel(dst, id, stop, true));
                 self.sent_control(batch, CANCEL_FRAME_LEN);
             }
             if owes & owed::FIN != 0 {
@@ -209,7 +223,9 @@ impl Connection {
         }
         stream.last_return = now;
         if let Some(credit) = window_credit(stream.window.give_back()) {
-            put_window(batch.head(), Scope::Stream(id), credit);
+            batch.head().put_with(WINDOW_FRAME_LEN, |dst| {
+                put_window(dst, Scope::Stream(id), credit)
+            });
             self.sent_control(batch, WINDOW_FRAME_LEN);
         }
     }
@@ -222,13 +238,10 @@ impl Connection {
             return;
         };
         let before = batch.head().len();
-        put_goaway(
-            batch.head(),
-            self.last_peer_id,
-            farewell.code,
-            &farewell.text,
-            false,
-        );
+        let most = CONTROL_ROOM + MAX_GOAWAY_DEBUG as usize;
+        batch.head().put_with(most, |dst| {
+            put_goaway(dst, self.last_peer_id, farewell.code, &farewell.text, false);
+        });
         let len = batch.head().len() - before;
         self.sent_control(batch, len);
         let error = self.end.clone().unwrap_or(crate::SessionError::Closed);
@@ -333,6 +346,9 @@ struct Sender<'a> {
 impl Sender<'_> {
     fn turn(&mut self, batch: &mut Batch) -> Turn {
         while self.stream.deficit > 0 {
+            if let Some(turn) = self.short_messages(batch) {
+                return turn;
+            }
             let Some(record) = self.stream.tx.peek() else {
                 return Turn::Drained;
             };
@@ -348,6 +364,57 @@ impl Sender<'_> {
             }
         }
         Turn::Over
+    }
+
+    /// The messages in front that are short and can leave whole, each in a frame of its own: the
+    /// path of almost all messages, without what only the others need.
+    fn short_messages(&mut self, batch: &mut Batch) -> Option<Turn> {
+        let Stream {
+            tx,
+            credit,
+            sent,
+            deficit,
+            ..
+        } = &mut *self.stream;
+        if *sent > 0 {
+            return None;
+        }
+        let longest = SHARE_MIN.min(self.max_frame);
+        let (mut frames, mut cost_sum) = (0, 0);
+        let most = credit.left().min(self.credit.left());
+        let mut room = batch.room();
+        let mut last = 0;
+        while *deficit > 0 {
+            let Some(record) = tx.peek() else { break };
+            let payload = record.payload.as_slice();
+            let (len, cost) = (payload.len(), cost(payload.len() as u32));
+            let fits = cost_sum + cost <= most && HEADER_LEN + len <= room;
+            if record.tag != tx_tag::MESSAGE || len > longest || !fits {
+                break;
+            }
+            let header = data_header(len as u32, true, false, self.id);
+            last = batch.head().len();
+            batch.head().put_frame(header, payload);
+            batch.copied(HEADER_LEN + len);
+            tx.advance();
+            room -= HEADER_LEN + len;
+            cost_sum += cost;
+            *deficit -= cost as i64;
+            frames += 1;
+        }
+        credit.debit(cost_sum);
+        self.credit.debit(cost_sum);
+        self.frames += frames;
+        self.messages += frames;
+        if frames == 0 || tx.peek().is_none_or(|next| next.tag != tx_tag::FIN) {
+            return None;
+        }
+        tx.advance();
+        if let Some(flags) = batch.head().byte_mut(last + FLAGS_BYTE) {
+            *flags |= FIN_FLAG;
+        }
+        self.stream.state.on(Event::SentFin);
+        Some(Turn::Drained)
     }
 
     /// One frame of the message in front. `None`: go on.
@@ -418,7 +485,9 @@ impl Sender<'_> {
             tx.advance();
             self.messages += 1;
             if tx.peek().is_some_and(|next| next.tag == tx_tag::FIN) {
-                batch.head()[at + FLAGS_BYTE] |= FIN_FLAG;
+                if let Some(flags) = batch.head().byte_mut(at + FLAGS_BYTE) {
+                    *flags |= FIN_FLAG;
+                }
                 tx.advance();
                 self.stream.state.on(Event::SentFin);
                 return Some(Turn::Drained);
@@ -453,7 +522,11 @@ impl Sender<'_> {
         if batch.room() < HEADER_LEN + block.len() {
             return Some(Turn::BatchFull);
         }
-        put_meta(batch.head(), self.id, block, false);
+        let id = self.id;
+        let most = HEADER_LEN + block.len();
+        batch
+            .head()
+            .put_with(most, |dst| put_meta(dst, id, block, false));
         batch.copied(HEADER_LEN + block.len());
         let cost = cost(block.len() as u32);
         self.credit.debit(cost);
@@ -471,7 +544,10 @@ impl Sender<'_> {
         let record = self.stream.tx.peek()?.payload;
         let (code, message, details) = crate::link::failure::decode(record.as_slice());
         let before = batch.head().len();
-        put_error(batch.head(), self.id, code, message, details);
+        let id = self.id;
+        batch
+            .head()
+            .put_with(most, |dst| put_error(dst, id, code, message, details));
         let len = batch.head().len() - before;
         batch.copied(len);
         self.frames += 1;

@@ -197,8 +197,8 @@ impl SendCredit {
         self.0 = self.0.saturating_sub(cost);
     }
 
-    #[cfg(test)]
-    pub(super) const fn get(&self) -> u64 {
+    /// What frames may cost now, together.
+    pub(super) const fn left(&self) -> u64 {
         self.0
     }
 

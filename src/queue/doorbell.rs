@@ -57,6 +57,22 @@ impl Doorbell {
         self.parked.load(Ordering::Relaxed) && self.wake()
     }
 
+    /// The same, right after a push on a [`ReadyList`](super::ready::ReadyList), and cheaper: the push is a SeqCst
+    /// operation, so that a SeqCst load does what the producer's fence does otherwise.
+    ///
+    /// With P the push, L this load, S and F the store and the fence in `prepare`, and E the engine's look at the list:
+    /// if L does not see S then L comes before F in the single total order, and if E does not see P then F comes before
+    /// P. P comes before L. So not both can be missed.
+    #[inline]
+    pub(crate) fn ring_after_push(&self) -> bool {
+        if cfg!(ringmux_loom) {
+            // loom knows the total order of fences only.
+            return self.ring();
+        }
+        // ORDERING: pairs with the fence in `prepare`, see above.
+        self.parked.load(Ordering::SeqCst) && self.wake()
+    }
+
     #[cold]
     fn wake(&self) -> bool {
         // An exchange that fails writes nothing: a ring that is late for one parking leaves no trace in the next.

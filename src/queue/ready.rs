@@ -37,6 +37,14 @@ pub(crate) unsafe trait Node: Sized {
     fn next(&self) -> &AtomicPtr<Self>;
 }
 
+/// What a push is to the model and to the machine. A ring of the doorbell that follows it needs the two in the single
+/// total order; loom orders fences only, and there the doorbell has one.
+const PUSH: Ordering = if cfg!(ringmux_loom) {
+    Ordering::Release
+} else {
+    Ordering::SeqCst
+};
+
 /// Addresses that are no node: a node contains a pointer and is aligned to more than two bytes.
 const CLOSED: usize = 1;
 const END: usize = 2;
@@ -90,10 +98,10 @@ impl<T: Node> ReadyList<T> {
             let below = if head.is_null() { mark(END) } else { head };
             next.store(below, Ordering::Relaxed);
             // ORDERING: pairs with `swap_head`; publishes `next` and the node. Later pushes are RMWs and so continue the
-            // release sequence: the swap acquires from every node on the list.
+            // release sequence: the swap acquires from every node on the list. SeqCst: see `Doorbell::ring_after_push`.
             match self
                 .head
-                .compare_exchange_weak(head, node, Ordering::Release, Ordering::Relaxed)
+                .compare_exchange_weak(head, node, PUSH, Ordering::Relaxed)
             {
                 Ok(_) => return Ok(()),
                 Err(now) => head = now,

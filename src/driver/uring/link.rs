@@ -159,14 +159,14 @@ impl Wake for SessionNode {
         if self.reasons.raise(1) {
             let host = Arc::clone(&self.host);
             if host.ready.push(self).is_ok() {
-                host.bell.ring();
+                host.bell.ring_after_push();
             }
         }
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
         if self.reasons.raise(1) && self.host.ready.push(Arc::clone(self)).is_ok() {
-            self.host.bell.ring();
+            self.host.bell.ring_after_push();
         }
     }
 }

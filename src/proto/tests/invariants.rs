@@ -137,7 +137,7 @@ pub(super) fn books_of_one_side_balance(end: &mut End) {
 fn credit_is_conserved(sender: &mut End, receiver: &mut End, out: &InFlight, back: &InFlight) {
     let (from, to) = (&mut sender.connection, &mut receiver.connection);
     assert_eq!(
-        from.credit.get() + out.session_cost + back.session_credit,
+        from.credit.left() + out.session_cost + back.session_credit,
         to.window.outstanding(),
         "session credit"
     );
@@ -166,7 +166,7 @@ fn credit_is_conserved(sender: &mut End, receiver: &mut End, out: &InFlight, bac
         let under_way = out.cost.get(&id.get()).copied().unwrap_or_default();
         let returning = back.credit.get(&id.get()).copied().unwrap_or_default();
         assert_eq!(
-            a.credit.get() + under_way + returning,
+            a.credit.left() + under_way + returning,
             b.window.outstanding(),
             "credit of stream {id}"
         );

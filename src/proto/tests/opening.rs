@@ -50,7 +50,7 @@ fn before_the_peers_settings_a_dialer_stays_within_the_floors() {
         said.iter().filter(|line| line.starts_with("OPEN")).count(),
         16
     );
-    assert!(solo.end.connection.credit.get() < 16 * 1024 + 512);
+    assert!(solo.end.connection.credit.left() < 16 * 1024 + 512);
 
     // The difference to the floors is for the streams that are open.
     let defaults = Settings {
@@ -150,7 +150,7 @@ fn streams_cancelled_while_the_session_has_no_credit_leave_nothing_behind() {
         solo.said();
         while bulk.try_send(message(16_000)).is_ok() {}
     }
-    assert!(solo.end.connection.credit.get() < 1024);
+    assert!(solo.end.connection.credit.left() < 1024);
     // The peer opens, is answered, and cancels before the answer can leave.
     for n in 0..5000 {
         solo.hear(&open(2 * n + 1, b""));

@@ -125,11 +125,13 @@ impl Words {
         self.touch_write(at, words_for((head.len() + tail.len()) as u64));
         let to = self.word(at).cast::<u8>();
         // SAFETY: in bounds and exclusive by the contract above; the sources are borrowed, so they cannot overlap it.
-        unsafe { to.copy_from_nonoverlapping(head.as_ptr(), head.len()) };
-        // SAFETY: still inside the words counted for both slices.
-        let to = unsafe { to.add(head.len()) };
-        // SAFETY: as for the first copy.
-        unsafe { to.copy_from_nonoverlapping(tail.as_ptr(), tail.len()) };
+        unsafe { copy(head, to) };
+        if !tail.is_empty() {
+            // SAFETY: still inside the words counted for both slices.
+            let to = unsafe { to.add(head.len()) };
+            // SAFETY: as for the first copy.
+            unsafe { copy(tail, to) };
+        }
     }
 
     /// Moves `handle` to the words from `at` on; it is not dropped there unless someone takes it out.
@@ -170,6 +172,33 @@ impl Words {
         self.touch_write(at, HANDLE_WORDS);
         // SAFETY: initialised and exclusive by the contract above, which also forbids a second copy.
         unsafe { self.word(at).cast::<Bytes>().read() }
+    }
+}
+
+/// Copies `from` to `to`: short messages without the call and the dispatch of `memcpy`.
+///
+/// # Safety
+/// `to` is valid for writes of `from.len()` bytes, and they do not overlap.
+#[inline(always)]
+unsafe fn copy(from: &[u8], to: *mut u8) {
+    type Chunk = [u8; 16];
+    const CHUNK: usize = size_of::<Chunk>();
+    let (start, len) = (from.as_ptr(), from.len());
+    if !(CHUNK..=8 * CHUNK).contains(&len) {
+        // SAFETY: the contract above.
+        return unsafe { to.copy_from_nonoverlapping(start, len) };
+    }
+    let mut at = 0;
+    while at < len {
+        // The last chunk ends where the message does and may repeat a part of the one before.
+        let offset = at.min(len - CHUNK);
+        // SAFETY: `offset + CHUNK <= len`.
+        let source = unsafe { start.add(offset) }.cast::<Chunk>();
+        // SAFETY: as above.
+        let target = unsafe { to.add(offset) }.cast::<Chunk>();
+        // SAFETY: as above; bytes need no alignment, and the two do not overlap.
+        unsafe { target.copy_from_nonoverlapping(source, 1) };
+        at += CHUNK;
     }
 }
 
