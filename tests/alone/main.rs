@@ -7,6 +7,7 @@
 mod host;
 
 mod count;
+mod stalled;
 
 use std::cell::Cell;
 use std::time::{Duration, Instant};
@@ -17,6 +18,10 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use count::{Footprint, nothing_left_after};
 use host::{Host, Net, Soon, echo, eventually, pattern};
+use stalled::{
+    a_stalled_consumer_takes_at_most_twice_its_window_of_memory,
+    ninety_nine_streams_keep_their_throughput_beside_a_stalled_one,
+};
 
 /// Bytes that may differ between two looks: what the test harness does meanwhile, the growth of a table.
 const SLACK_BYTES: i64 = 64 * 1024;
@@ -52,6 +57,8 @@ alone!(
     sessions_that_are_dropped_in_any_state_leave_nothing,
     a_peer_that_hangs_up_half_way_and_reads_nothing_leaves_nothing,
     sixty_four_stalled_consumers_of_a_hundred_lose_nothing_and_hold_twice_their_windows,
+    ninety_nine_streams_keep_their_throughput_beside_a_stalled_one,
+    a_stalled_consumer_takes_at_most_twice_its_window_of_memory,
 );
 
 fn a_hundred_thousand_streams_one_after_another_leave_nothing(host: Host) {
