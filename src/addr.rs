@@ -22,7 +22,7 @@ use std::str::FromStr;
 pub enum Addr {
     /// `host:port`; the host is a name, an IPv4 address, or an IPv6 address in brackets.
     Tcp(String),
-    /// The path of a Unix socket.
+    /// The path of a Unix socket; one without a `/` in front is relative to the working directory.
     Unix(PathBuf),
 }
 

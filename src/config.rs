@@ -83,13 +83,15 @@ settings! {
     max_frame: u32,
     /// Largest message that the peer may send, in bytes. Default 4 MiB, at least 64 KiB.
     max_message: u32,
-    /// Credit of a new stream: bytes that the peer may send before the application consumes.
-    /// Default 64 KiB, at least 32 KiB.
+    /// Credit of a new stream: bytes that the peer may send before the application consumes. A message
+    /// that has begun is completed beyond it, from the process's memory. Default 64 KiB, at least
+    /// 32 KiB; above 1 MiB raise `stream_window_max` with it.
     stream_window: u32,
     /// Up to what a stream's window grows while the application drains it fast, in bytes. All
     /// streams of a session together grow by a quarter of `session_window_max`. Default 1 MiB.
     stream_window_max: u32,
-    /// Credit of all streams of a session together, in bytes. Default 1 MiB, at least 256 KiB.
+    /// Credit of all streams of a session together, in bytes. Default 1 MiB, at least 256 KiB; above
+    /// 16 MiB raise `session_window_max` with it.
     session_window: u32,
     /// Up to what the session's window grows, in bytes. Default 16 MiB.
     session_window_max: u32,

@@ -186,10 +186,11 @@ impl SendStream {
 
     /// Ends the stream with an error of the application, after everything queued before.
     ///
-    /// The peer gets [`StreamError::Failed`](crate::StreamError::Failed) on both halves; what it
-    /// still sends is discarded, and receiving here ends with
-    /// [`StreamError::Cancelled`](crate::StreamError::Cancelled) with the same code. Text above 1 KiB is
-    /// cut.
+    /// The peer's receiver gets [`StreamError::Failed`](crate::StreamError::Failed), and so does its
+    /// sender, unless the receiving half here is dropped or stopped before the error has left: then
+    /// its sender gets [`SendError::Stopped`]. What the peer still sends is discarded, and receiving
+    /// here ends with [`StreamError::Cancelled`](crate::StreamError::Cancelled) with the same code.
+    /// Text above 1 KiB is cut.
     ///
     /// # Errors
     /// As [`finish`](Self::finish).

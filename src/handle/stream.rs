@@ -17,7 +17,8 @@ use crate::sync::Arc;
 /// A stream of messages in both directions, from [`Session::open`](crate::Session::open) or
 /// [`Session::accept`](crate::Session::accept).
 ///
-/// Has the methods of both halves; [`split`](Self::split) gives them to different tasks or threads.
+/// Has the methods of both halves; [`split`](Self::split) gives them to different tasks or threads,
+/// or to a `select!` that sends and receives at once.
 /// Dropping it cancels the stream unless this side has finished, and asks the peer to stop sending
 /// unless it has.
 #[derive(Debug)]

@@ -87,15 +87,20 @@ fn a_wrong_server_is_told_in_one_line() {
 fn a_port_in_use_is_told_in_one_line() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let addr = taken.local_addr().unwrap().to_string();
-    let line = fails(&["serve", "--listen", &addr, "--allow", "127.0.0.1:1"]);
-    assert!(
-        line.contains(&addr) && line.contains("address already in use"),
-        "{line}"
-    );
+    let expected = format!("error: cannot listen on tcp://{addr}: address already in use");
+    let serve = ["serve", "--listen", &addr, "--allow", "127.0.0.1:1"];
+    assert_eq!(fails(&serve), expected);
     let pair = format!("{addr}=127.0.0.1:1");
-    let line = fails(&["forward", &pair, "--via", "127.0.0.1:1"]);
-    assert!(
-        line.contains(&addr) && line.contains("address already in use"),
-        "{line}"
-    );
+    assert_eq!(fails(&["forward", &pair, "--via", "127.0.0.1:1"]), expected);
+}
+
+#[test]
+fn a_socket_file_in_a_directory_that_does_not_exist_is_told_in_one_line() {
+    let directory = tempfile::tempdir().unwrap();
+    let addr = format!("unix://{}/none/socket", directory.path().display());
+    let expected = format!("error: cannot listen on {addr}: no such file or directory");
+    let serve = ["serve", "--listen", &addr, "--allow", "127.0.0.1:1"];
+    assert_eq!(fails(&serve), expected);
+    let pair = format!("{addr}=127.0.0.1:1");
+    assert_eq!(fails(&["forward", &pair, "--via", "127.0.0.1:1"]), expected);
 }

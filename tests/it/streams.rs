@@ -22,6 +22,7 @@ on_sockets!(
     sending_after_the_end_is_refused_with_the_reason,
     an_opening_block_too_long_is_refused_before_anything_is_sent,
     a_stream_cancelled_before_it_left_never_reaches_the_peer,
+    an_error_reaches_the_peers_receiver_although_its_stream_is_dropped_at_once,
 );
 
 async fn either_side_opens_and_every_message_comes_back_in_order(net: Net) {
@@ -107,6 +108,27 @@ async fn an_error_arrives_after_every_message_before_it(net: Net) {
         matches!(error, StreamError::Cancelled { code: 42 }),
         "{error}"
     );
+}
+
+async fn an_error_reaches_the_peers_receiver_although_its_stream_is_dropped_at_once(net: Net) {
+    let (client, server) = net.pair().await;
+    for _ in 0..50 {
+        let (mut ours, mut theirs) = net.stream(&client, &server).await;
+        theirs.finish_with_error(42, "no such key").unwrap();
+        drop(theirs);
+        let error = ours.recv().soon().await.unwrap_err();
+        assert!(
+            matches!(&error, StreamError::Failed(failure) if failure.code == 42),
+            "{error}"
+        );
+        // Dropping it asked to stop sending, which may have come first.
+        let error = ours.send("late").soon().await.unwrap_err();
+        let named = matches!(
+            error,
+            SendError::Stream(StreamError::Failed(_)) | SendError::Stopped { .. }
+        );
+        assert!(named, "{error}");
+    }
 }
 
 async fn a_cancel_ends_both_directions_and_nothing_else(net: Net) {

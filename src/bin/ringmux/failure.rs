@@ -65,7 +65,8 @@ fn reworded(error: &(dyn Error + 'static)) -> String {
     let mut source = error.source();
     while let Some(error) = source {
         let more = plain(&error.to_string());
-        if !words.contains(&more) {
+        // Sources that begin their own sentence may stand in the middle of another.
+        if !words.to_lowercase().contains(&more.to_lowercase()) {
             words = format!("{words}: {more}");
         }
         source = error.source();
@@ -111,6 +112,15 @@ mod tests {
         assert_eq!(plain("TLS failed\nbadly"), "TLS failed badly");
         assert_eq!(plain("No such file"), "no such file");
         assert_eq!(plain("a (os error 2) inside"), "a (os error 2) inside");
+    }
+
+    #[test]
+    fn a_source_that_is_repeated_is_said_once() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("cannot listen: {0}")]
+        struct Outer(#[source] io::Error);
+        let error = Outer(io::Error::from_raw_os_error(98));
+        assert_eq!(reworded(&error), "cannot listen: Address already in use");
     }
 
     #[test]

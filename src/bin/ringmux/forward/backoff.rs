@@ -4,7 +4,8 @@ use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
 
 const FIRST: Duration = Duration::from_millis(100);
-const MAX: Duration = Duration::from_secs(30);
+/// Half of what a new connection waits by default, so that one that comes while the server is back is served.
+const MAX: Duration = Duration::from_secs(5);
 const FACTOR: f64 = 1.6;
 const JITTER: f64 = 0.2;
 

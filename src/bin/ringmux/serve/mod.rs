@@ -6,7 +6,7 @@ mod connection;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ringmux::{Addr, Engine, Listener, Session, SessionError};
+use ringmux::{Addr, Engine, ListenError, Listener, Session, SessionError};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -79,7 +79,7 @@ async fn serve(args: &Args, engine: Engine) -> Result<(), Failure> {
     let listener = engine
         .listen(&args.listen, &config(&args.options)?)
         .await
-        .map_err(|error| Failure::new("cannot serve").because(&error))?;
+        .map_err(|error| unavailable(&args.listen, &error))?;
     println!("listening on {}", listener.local_addr());
 
     let (phase, phases) = watch::channel(Phase::Serving);
@@ -107,6 +107,14 @@ async fn serve(args: &Args, engine: Engine) -> Result<(), Failure> {
         tracing::warn!(sessions = sessions.len(), "sessions were left unclosed");
     }
     drained
+}
+
+fn unavailable(listen: &Addr, error: &ListenError) -> Failure {
+    let failure = Failure::new(format!("cannot listen on {listen}"));
+    match error {
+        ListenError::Io { source, .. } => failure.because(source),
+        error => failure.because(error),
+    }
 }
 
 async fn accept_sessions(

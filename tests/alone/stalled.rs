@@ -1,0 +1,203 @@
+//! What one consumer that takes nothing costs: the 99 streams beside it in throughput, and the process in memory.
+
+use std::time::{Duration, Instant};
+
+use ringmux::{Config, Session, Stream};
+use tokio::task::JoinHandle;
+
+use crate::WINDOW;
+use crate::count::{Footprint, nothing_left_after};
+use crate::host::{Host, Net, Soon, eventually, pattern};
+
+/// What the others must keep of the throughput that they have without it.
+const KEPT: f64 = 0.95;
+const ACTIVE: usize = 99;
+const MESSAGE_BYTES: usize = 1024;
+const FRAME_COST: u64 = 256;
+/// How long one round takes at least. Shorter ones measure how tasks start.
+const ROUND: Duration = Duration::from_millis(30);
+/// Pairs of rounds before the first look at the figure.
+const PAIRS_AT_LEAST: usize = 9;
+/// How long pairs are added. On a machine that is left alone the first look is enough; on one that is not, single
+/// pairs are off by half, and the median needs a hundred of them.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Rounds with and without the stalled stream take turns on one session, so that what the machine does meanwhile falls
+/// on both alike. The figure is the median, over pairs of neighbouring rounds, of one throughput by the other.
+pub(crate) fn ninety_nine_streams_keep_their_throughput_beside_a_stalled_one(host: Host) {
+    let compared = |pairs_at_most: usize| {
+        move |net: Net| async move {
+            let (client, server) = net.pair().await;
+            let mut active = Active::new(&net, &client, &server).await;
+            let started = Instant::now();
+            let mut ratios = Vec::new();
+            while ratios.len() < pairs_at_most {
+                // Whatever gets better or worse with time is to favour neither.
+                let with_first = ratios.len() % 2 == 1;
+                let mut took = [Duration::ZERO; 2];
+                for with in [with_first, !with_first] {
+                    // Both begin alike; without, the stalled stream is over before the clock runs.
+                    let stalled = Stalled::new(&net, &client, &server, MESSAGE_BYTES).await;
+                    let stalled = if with {
+                        Some(stalled)
+                    } else {
+                        stalled.end().await;
+                        eventually("the stalled stream is gone", || {
+                            server.stats().streams == ACTIVE as u64
+                        })
+                        .await;
+                        None
+                    };
+                    active.round(1).await;
+                    took[usize::from(with)] = active.round(active.messages).await;
+                    if let Some(stalled) = stalled {
+                        stalled.end().await;
+                    }
+                }
+                ratios.push(took[0].as_secs_f64() / took[1].as_secs_f64());
+                if ratios.len() >= PAIRS_AT_LEAST && median(&ratios) >= KEPT {
+                    break;
+                }
+                assert!(
+                    started.elapsed() < PATIENCE,
+                    "{:.3} of the throughput is left: {ratios:.2?}",
+                    median(&ratios)
+                );
+            }
+            println!(
+                "{:.3} of the throughput, over {} pairs of rounds",
+                median(&ratios),
+                ratios.len()
+            );
+        }
+    };
+    nothing_left_after(host, compared(1), compared(usize::MAX));
+}
+
+/// Nobody consumes, the sender's own queue is as small as can be, and the allocator counts.
+///
+/// Messages here are small for their window: one that has begun is completed beyond it.
+pub(crate) fn a_stalled_consumer_takes_at_most_twice_its_window_of_memory(host: Host) {
+    let stalled = |sizes: &'static [usize]| {
+        move |net: Net| async move {
+            for &size in sizes {
+                let config = Config::builder().send_buffer(4 * 1024).build().unwrap();
+                let (client, server) = net.pair_with(&config, &config).await;
+                // Buffers that the session makes once.
+                let warm = Stalled::new(&net, &client, &server, size).await;
+                warm.end().await;
+                for session in [&client, &server] {
+                    eventually("it is gone", || session.stats().streams == 0).await;
+                }
+                let before = Footprint::now().bytes;
+                let stalled = Stalled::new(&net, &client, &server, size).await;
+                let taken = Footprint::now().bytes - before;
+                println!("{taken} bytes of memory for messages of {size} bytes");
+                assert!(
+                    taken <= 2 * WINDOW as i64,
+                    "{taken} bytes, {size} a message"
+                );
+                assert!(server.stats().bytes_held <= 2 * WINDOW);
+                stalled.end().await;
+            }
+        }
+    };
+    nothing_left_after(host, stalled(&[1000]), stalled(&[0, 1, 200, 1000, 10_000]));
+}
+
+/// Streams that send from one side to the other as fast as they can.
+struct Active {
+    streams: Vec<(Stream, Stream)>,
+    /// On each stream in a round.
+    messages: u64,
+}
+
+impl Active {
+    async fn new(net: &Net, client: &Session, server: &Session) -> Self {
+        let mut streams = Vec::new();
+        for _ in 0..ACTIVE {
+            streams.push(net.stream(client, server).await);
+        }
+        let mut new = Self {
+            streams,
+            messages: 16,
+        };
+        loop {
+            let mut fastest = Duration::MAX;
+            for _ in 0..3 {
+                fastest = fastest.min(new.round(new.messages).await);
+            }
+            if fastest >= ROUND {
+                return new;
+            }
+            new.messages *= 2;
+        }
+    }
+
+    /// How long it takes until so many messages of each stream are received.
+    async fn round(&mut self, messages: u64) -> Duration {
+        let message = pattern(MESSAGE_BYTES, 1);
+        let started = Instant::now();
+        let mut tasks = Vec::new();
+        for (mut ours, mut theirs) in self.streams.drain(..) {
+            let message = message.clone();
+            let sender = tokio::spawn(async move {
+                for _ in 0..messages {
+                    ours.send(message.clone()).await.unwrap();
+                }
+                ours
+            });
+            let receiver = tokio::spawn(async move {
+                for _ in 0..messages {
+                    let received = theirs.recv().await.unwrap().unwrap();
+                    assert_eq!(received.len(), MESSAGE_BYTES);
+                }
+                theirs
+            });
+            tasks.push((sender, receiver));
+        }
+        for (sender, receiver) in tasks {
+            let streams = (sender.soon().await.unwrap(), receiver.soon().await.unwrap());
+            self.streams.push(streams);
+        }
+        started.elapsed()
+    }
+}
+
+/// A stream whose window is used up, and whose sender waits.
+struct Stalled {
+    theirs: Stream,
+    sender: JoinHandle<()>,
+}
+
+impl Stalled {
+    async fn new(net: &Net, client: &Session, server: &Session, size: usize) -> Self {
+        let before = server.stats().messages_received;
+        let (mut ours, theirs) = net.stream(client, server).await;
+        let message = pattern(size, 2);
+        let sender = tokio::spawn(async move { while ours.send(message.clone()).await.is_ok() {} });
+        let fitting = WINDOW / (size as u64 + FRAME_COST);
+        eventually("the stalled stream has used its window up", || {
+            server.stats().messages_received - before >= fitting
+        })
+        .await;
+        // A message of which a part had room is completed; whatever is under way for it has arrived after these.
+        for _ in 0..2 {
+            client.ping().soon().await.unwrap();
+            server.ping().soon().await.unwrap();
+        }
+        Self { theirs, sender }
+    }
+
+    async fn end(self) {
+        drop(self.theirs);
+        self.sender.soon().await.unwrap();
+    }
+}
+
+fn median(values: &[f64]) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let (low, high) = (sorted[(sorted.len() - 1) / 2], sorted[sorted.len() / 2]);
+    (low + high) / 2.0
+}
