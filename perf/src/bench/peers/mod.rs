@@ -1,0 +1,96 @@
+//! The same workloads over other multiplexers.
+//!
+//! Each side is one thread with a current-thread tokio runtime and a `LocalSet`, as ringmux's is
+//! over its driver `tokio`; both sleep in epoll when there is nothing to do. Everything but quinn
+//! goes over one loopback TCP connection with `TCP_NODELAY` and without TLS.
+//!
+//! | peer  | settings beside its defaults |
+//! |-------|------------------------------|
+//! | yamux | no limit on receive windows, 4096 streams, frames of up to 64 KiB |
+//! | h2    | windows of 16 MiB a stream and 64 MiB a connection, frames of up to 64 KiB, 1 MiB of send buffer a stream, 4096 streams, no limit on small frames |
+//! | tonic | the same windows, frames and streams; a codec that passes bytes through; a one-way stream is made when polled, without a channel in front of it |
+//! | tarpc | bincode, 4096 requests in flight, buffers for as many requests and responses; unary calls only, so `pingpong` is one call at a time |
+//! | quinn | UDP with TLS, which QUIC cannot do without; the same windows, 4096 streams, datagrams as large as loopback carries |
+//!
+//! A message is one call of the peer's own sending; whatever it gathers into one write it gathers by
+//! itself. Byte streams (yamux, h2, quinn) get no length before each message, because both sides
+//! know it: that favours them.
+
+mod client;
+mod h2;
+mod link;
+mod runtime;
+mod server;
+mod tonic;
+mod yamux;
+
+use clap::ValueEnum;
+
+use super::pair::Pair;
+use super::sample::Sample;
+use super::workload::{Shape, Workload};
+use crate::failure::Failure;
+use link::Transport;
+
+/// Streams or calls that may be open at once; the busiest workload has 1024.
+const MAX_STREAMS: u32 = 4096;
+/// Bytes in flight on one stream.
+const STREAM_WINDOW: u32 = 16 << 20;
+/// Bytes in flight on all streams of a connection together.
+const CONNECTION_WINDOW: u32 = 64 << 20;
+/// A bulk message fits into one frame.
+const MAX_FRAME: u32 = 64 << 10;
+
+/// What `--peer` chooses from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Peer {
+    /// yamux 0.14: the multiplexer of libp2p
+    Yamux,
+    /// h2 0.4: bare HTTP/2
+    H2,
+    /// tonic 0.14: gRPC, with messages passed through as bytes
+    Tonic,
+}
+
+impl Peer {
+    /// The name on the command line and in the results.
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Yamux => "yamux",
+            Self::H2 => "h2",
+            Self::Tonic => "tonic",
+        }
+    }
+
+    /// Whether it has what the workload needs.
+    pub(super) const fn can(self, workload: Workload) -> bool {
+        let _ = workload;
+        true
+    }
+
+    /// Measures one slice in a closed loop.
+    pub(super) fn measure(self, workload: Workload, pair: &Pair) -> Result<Sample, Failure> {
+        let shape = workload.shape();
+        match self {
+            Self::Yamux => closed_loop(yamux::Yamux, shape, pair),
+            Self::H2 => closed_loop(h2::H2, shape, pair),
+            Self::Tonic => closed_loop(tonic::Tonic, shape, pair),
+        }
+    }
+}
+
+fn closed_loop<T: Transport>(transport: T, shape: Shape, pair: &Pair) -> Result<Sample, Failure> {
+    let serving = transport.clone();
+    pair.measure(
+        move |window, listening| {
+            let host = serving.clone();
+            host.block_on(serving.serve(shape, listening, window))?
+        },
+        move |window, address, connected| {
+            let host = transport.clone();
+            host.block_on(client::closed_loop(
+                transport, shape, window, address, connected,
+            ))?
+        },
+    )
+}

@@ -1,0 +1,3 @@
+//! The results for people: tables and charts.
+
+pub(super) mod table;
