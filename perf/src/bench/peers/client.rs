@@ -29,7 +29,7 @@ pub(super) async fn closed_loop<T: Transport>(
     address: &str,
     connected: Connected,
 ) -> Result<Sent, Failure> {
-    let (client, closing) = transport.connect(address).await?;
+    let (client, closing) = transport.connect(shape, address).await?;
     connected.now();
     let load = Load {
         client,
@@ -103,7 +103,7 @@ impl<C: Client> Load<C> {
             }
             Shape::Unary { calls } => {
                 for _ in 0..calls {
-                    tasks.spawn_local(self.clone().calls());
+                    tasks.spawn_local(make_calls(self.client.clone(), self.times.clone()));
                 }
             }
             Shape::Oneway { streams } => {
@@ -141,18 +141,6 @@ impl<C: Client> Load<C> {
         Ok(0)
     }
 
-    /// One call in flight, again and again.
-    async fn calls(self) -> Result<u64, Failure> {
-        let mut started = Instant::now();
-        while !self.times.is_done() {
-            let message = Bytes::copy_from_slice(Numbered::new().advance());
-            let reply = self.client.call(message).await?;
-            Order::small().check([&reply[..]])?;
-            started = self.times.round_trip_since(started);
-        }
-        Ok(0)
-    }
-
     /// Messages as fast as they are taken.
     async fn one_way(self, role: Role) -> Result<u64, Failure> {
         let source = Source::new(role, &self.times.window);
@@ -160,6 +148,29 @@ impl<C: Client> Load<C> {
         self.client.one_way(role, source).await?;
         Ok(sent.load(Ordering::Relaxed))
     }
+}
+
+/// What has calls, with streams or without.
+pub(super) trait Caller: 'static {
+    async fn call(&self, message: Bytes) -> Result<Bytes, Failure>;
+}
+
+impl<C: Client> Caller for C {
+    async fn call(&self, message: Bytes) -> Result<Bytes, Failure> {
+        Client::call(self, message).await
+    }
+}
+
+/// One call in flight, again and again. None of its messages goes one way.
+pub(super) async fn make_calls(caller: impl Caller, times: Times) -> Result<u64, Failure> {
+    let mut started = Instant::now();
+    while !times.is_done() {
+        let message = Bytes::copy_from_slice(Numbered::new().advance());
+        let reply = caller.call(message).await?;
+        Order::small().check([&reply[..]])?;
+        started = times.round_trip_since(started);
+    }
+    Ok(0)
 }
 
 /// Checks the next echo of a stream.

@@ -14,14 +14,14 @@ use tokio::task;
 use super::link::{Client, Closing, Receiver, Role, Sender, Transport};
 use super::runtime::{accept, connect, during};
 use super::server::{self, Accepted, Acceptor};
-use super::{CONNECTION_WINDOW, MAX_FRAME, MAX_STREAMS, STREAM_WINDOW};
+use super::{MAX_FRAME, MAX_STREAMS, Windows};
 use crate::bench::pair::{Listening, Received};
 use crate::bench::window::Window;
 use crate::bench::workload::Shape;
 use crate::failure::Failure;
 
 /// Bytes that a stream may queue before its sender has to wait.
-const SEND_BUFFER: usize = 1 << 20;
+const SEND_BUFFER: usize = 128 << 10;
 /// h2 closes connections on which many small frames wait; here they are the workload.
 const SMALL_FRAMES: usize = usize::MAX >> 1;
 
@@ -33,14 +33,15 @@ impl Transport for H2 {
 
     async fn serve(
         self,
-        _: Shape,
+        shape: Shape,
         listening: Listening,
         window: &Arc<Window>,
     ) -> Result<Received, Failure> {
+        let windows = Windows::of(shape);
         let socket = accept(listening).await?;
         let connection = h2::server::Builder::new()
-            .initial_window_size(STREAM_WINDOW)
-            .initial_connection_window_size(CONNECTION_WINDOW)
+            .initial_window_size(windows.stream)
+            .initial_connection_window_size(windows.connection)
             .max_frame_size(MAX_FRAME)
             .max_concurrent_streams(MAX_STREAMS)
             .max_send_buffer_size(SEND_BUFFER)
@@ -51,11 +52,12 @@ impl Transport for H2 {
         server::serve(H2Acceptor { connection }, window).await
     }
 
-    async fn connect(self, address: &str) -> Result<(H2Client, Closing), Failure> {
+    async fn connect(self, shape: Shape, address: &str) -> Result<(H2Client, Closing), Failure> {
+        let windows = Windows::of(shape);
         let socket = connect(address).await?;
         let (requests, connection) = h2::client::Builder::new()
-            .initial_window_size(STREAM_WINDOW)
-            .initial_connection_window_size(CONNECTION_WINDOW)
+            .initial_window_size(windows.stream)
+            .initial_connection_window_size(windows.connection)
             .max_frame_size(MAX_FRAME)
             .initial_max_send_streams(MAX_STREAMS as usize)
             .max_send_buffer_size(SEND_BUFFER)

@@ -85,7 +85,8 @@ pub(super) trait Transport: Clone + Send + 'static {
     ) -> Result<Received, Failure>;
 
     /// Connects. The future closes the connection in order, once the client is dropped.
-    async fn connect(self, address: &str) -> Result<(Self::Client, Closing), Failure>;
+    async fn connect(self, shape: Shape, address: &str)
+    -> Result<(Self::Client, Closing), Failure>;
 
     /// Runs one end on this thread.
     fn block_on<F: Future>(&self, future: F) -> Result<F::Output, Failure> {

@@ -7,10 +7,10 @@
 //! | peer  | settings beside its defaults |
 //! |-------|------------------------------|
 //! | yamux | no limit on receive windows, 4096 streams, frames of up to 64 KiB |
-//! | h2    | windows of 16 MiB a stream and 64 MiB a connection, frames of up to 64 KiB, 1 MiB of send buffer a stream, 4096 streams, no limit on small frames |
+//! | h2    | windows of 4 MiB a stream and 16 MiB a connection, but in `mixed`, where they cost latency, 256 KiB and 1 MiB; frames of up to 64 KiB, 128 KiB of send buffer a stream, 4096 streams, no limit on small frames |
 //! | tonic | the same windows, frames and streams; a codec that passes bytes through; a one-way stream is made when polled, without a channel in front of it |
 //! | tarpc | bincode, 4096 requests in flight, buffers for as many requests and responses; unary calls only, so `pingpong` is one call at a time |
-//! | quinn | UDP with TLS, which QUIC cannot do without; the same windows, 4096 streams, datagrams as large as loopback carries |
+//! | quinn | UDP with TLS, which QUIC cannot do without; the same windows, 4096 streams |
 //!
 //! A message is one call of the peer's own sending; whatever it gathers into one write it gathers by
 //! itself. Byte streams (yamux, h2, quinn) get no length before each message, because both sides
@@ -19,8 +19,10 @@
 mod client;
 mod h2;
 mod link;
+mod quinn;
 mod runtime;
 mod server;
+mod tarpc;
 mod tonic;
 mod yamux;
 
@@ -34,12 +36,37 @@ use link::Transport;
 
 /// Streams or calls that may be open at once; the busiest workload has 1024.
 const MAX_STREAMS: u32 = 4096;
-/// Bytes in flight on one stream.
-const STREAM_WINDOW: u32 = 16 << 20;
-/// Bytes in flight on all streams of a connection together.
-const CONNECTION_WINDOW: u32 = 64 << 20;
 /// A bulk message fits into one frame.
 const MAX_FRAME: u32 = 64 << 10;
+
+/// Bytes that may be in flight, where a peer lets its user choose.
+#[derive(Clone, Copy, Debug)]
+struct Windows {
+    /// On one stream.
+    stream: u32,
+    /// On all streams of a connection together.
+    connection: u32,
+}
+
+impl Windows {
+    /// What suits the workload: bulk beside round trips queues up in front of them, to the end of its
+    /// window, while everything else is only made to wait by a small one.
+    const fn of(shape: Shape) -> Self {
+        match shape {
+            Shape::Mixed => Self {
+                stream: 256 << 10,
+                connection: 1 << 20,
+            },
+            _ => Self {
+                stream: 4 << 20,
+                connection: 16 << 20,
+            },
+        }
+    }
+}
+
+/// A message in flight on its only stream is as good as a call.
+const LONE_CALL: Shape = Shape::Echo { streams: 1 };
 
 /// What `--peer` chooses from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -50,6 +77,10 @@ pub(super) enum Peer {
     H2,
     /// tonic 0.14: gRPC, with messages passed through as bytes
     Tonic,
+    /// tarpc 0.38: calls encoded by bincode, without streams
+    Tarpc,
+    /// quinn 0.11: QUIC, with TLS
+    Quinn,
 }
 
 impl Peer {
@@ -59,13 +90,17 @@ impl Peer {
             Self::Yamux => "yamux",
             Self::H2 => "h2",
             Self::Tonic => "tonic",
+            Self::Tarpc => "tarpc",
+            Self::Quinn => "quinn",
         }
     }
 
     /// Whether it has what the workload needs.
     pub(super) const fn can(self, workload: Workload) -> bool {
-        let _ = workload;
-        true
+        match self {
+            Self::Tarpc => matches!(workload.shape(), Shape::Unary { .. } | LONE_CALL),
+            _ => true,
+        }
     }
 
     /// Measures one slice in a closed loop.
@@ -75,6 +110,12 @@ impl Peer {
             Self::Yamux => closed_loop(yamux::Yamux, shape, pair),
             Self::H2 => closed_loop(h2::H2, shape, pair),
             Self::Tonic => closed_loop(tonic::Tonic, shape, pair),
+            Self::Quinn => closed_loop(quinn::Quinn::new()?, shape, pair),
+            Self::Tarpc => match shape {
+                Shape::Unary { calls } => tarpc::measure(calls, pair),
+                LONE_CALL => tarpc::measure(1, pair),
+                _ => Err(Failure::new("tarpc has no streams")),
+            },
         }
     }
 }

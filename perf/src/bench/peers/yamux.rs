@@ -54,7 +54,7 @@ impl Transport for Yamux {
         server::serve(acceptor, window).await
     }
 
-    async fn connect(self, address: &str) -> Result<(YamuxClient, Closing), Failure> {
+    async fn connect(self, _: Shape, address: &str) -> Result<(YamuxClient, Closing), Failure> {
         let socket = connect(address).await?;
         let (openings, requests) = mpsc::unbounded_channel();
         let driver = ClientDriver {

@@ -16,7 +16,7 @@ use tonic::{Request, Status, Streaming};
 
 use super::link::{Client, Closing, Receiver, Role, Sender, Source, Transport};
 use super::runtime::during;
-use super::{CONNECTION_WINDOW, MAX_FRAME, MAX_STREAMS, STREAM_WINDOW};
+use super::{MAX_FRAME, MAX_STREAMS, Windows};
 use crate::bench::pair::{Listening, Received};
 use crate::bench::window::Window;
 use crate::bench::workload::Shape;
@@ -36,19 +36,20 @@ impl Transport for Tonic {
 
     async fn serve(
         self,
-        _: Shape,
+        shape: Shape,
         listening: Listening,
         window: &Arc<Window>,
     ) -> Result<Received, Failure> {
-        server::run(listening, window).await
+        server::run(Windows::of(shape), listening, window).await
     }
 
-    async fn connect(self, address: &str) -> Result<(TonicClient, Closing), Failure> {
+    async fn connect(self, shape: Shape, address: &str) -> Result<(TonicClient, Closing), Failure> {
+        let windows = Windows::of(shape);
         let channel = Endpoint::from_shared(format!("http://{address}"))
             .map_err(during("the server's address is wrong"))?
             .tcp_nodelay(true)
-            .initial_stream_window_size(STREAM_WINDOW)
-            .initial_connection_window_size(CONNECTION_WINDOW)
+            .initial_stream_window_size(windows.stream)
+            .initial_connection_window_size(windows.connection)
             .max_frame_size(MAX_FRAME)
             .buffer_size(MAX_STREAMS as usize)
             .connect()

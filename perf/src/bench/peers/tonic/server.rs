@@ -15,7 +15,7 @@ use tonic::{Request, Response, Status, Streaming};
 use tower_service::Service;
 
 use super::codec::Raw;
-use super::{CONNECTION_WINDOW, END, MAX_FRAME, MAX_STREAMS, STREAM_WINDOW};
+use super::{END, MAX_FRAME, MAX_STREAMS, Windows};
 use crate::bench::pair::{Listening, Received};
 use crate::bench::peers::link::Role;
 use crate::bench::peers::runtime::{accept, during};
@@ -24,7 +24,11 @@ use crate::bench::window::Window;
 use crate::failure::Failure;
 
 /// Listens, takes one connection, and serves it until the client calls [`END`].
-pub(super) async fn run(listening: Listening, window: &Arc<Window>) -> Result<Received, Failure> {
+pub(super) async fn run(
+    windows: Windows,
+    listening: Listening,
+    window: &Arc<Window>,
+) -> Result<Received, Failure> {
     let socket = accept(listening).await?;
     let tally = Arc::new(Tally::new(window));
     let ended = Arc::new(Notify::new());
@@ -34,8 +38,8 @@ pub(super) async fn run(listening: Listening, window: &Arc<Window>) -> Result<Re
     };
     let connections = tokio_stream::once(Ok::<_, std::io::Error>(socket));
     Server::builder()
-        .initial_stream_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
+        .initial_stream_window_size(windows.stream)
+        .initial_connection_window_size(windows.connection)
         .max_frame_size(MAX_FRAME)
         .max_concurrent_streams(MAX_STREAMS)
         // Without the wait for more connections tonic would begin to shut down at once.
