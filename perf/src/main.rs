@@ -7,9 +7,9 @@ mod bench;
 #[path = "../../src/bin/ringmux/failure.rs"]
 mod failure;
 #[path = "../../src/bin/ringmux/units.rs"]
-#[expect(
-    dead_code,
-    reason = "shared with the program, which also reads durations and draws bars"
+#[cfg_attr(
+    not(test),
+    expect(dead_code, reason = "the program also reads durations and draws bars")
 )]
 mod units;
 
@@ -17,7 +17,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use bench::compare;
+use bench::{compare, open_loop};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -34,11 +34,14 @@ struct Cli {
 enum Command {
     /// Measures every workload over ringmux, the peers and plain sockets, in turn.
     Compare(compare::Args),
+    /// Measures latency at fixed rates over ringmux and the peers.
+    OpenLoop(open_loop::Args),
 }
 
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Compare(args) => compare::run(&args),
+        Command::OpenLoop(args) => open_loop::run(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

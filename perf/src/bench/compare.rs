@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::limit;
 use super::pair::Pair;
-use super::report::table;
+use super::report::{charts, table};
 use super::row::Row;
 use super::run::{Options, Output, or_all};
 use super::sample::Sample;
@@ -84,7 +84,8 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     });
     // What was measured before a failure is still worth seeing.
     output.finish(|| table::compare(&comparisons))?;
-    result
+    result?;
+    charts::compare(&args.options.svg_dir, &comparisons)
 }
 
 fn compare(

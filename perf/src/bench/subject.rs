@@ -2,8 +2,9 @@
 
 use super::host::Driver;
 use super::mux;
+use super::open_loop::Schedule;
 use super::pair::Pair;
-use super::peers::Peer;
+use super::peers::{Load, Peer, ringmux};
 use super::sample::Sample;
 use super::workload::Workload;
 use crate::failure::Failure;
@@ -59,7 +60,15 @@ impl Subject {
     pub(super) fn measure(self, workload: Workload, pair: &Pair) -> Result<Sample, Failure> {
         match self {
             Self::Ringmux(driver) => mux::measure(workload, driver, pair),
-            Self::Peer(peer) => peer.measure(workload, pair),
+            Self::Peer(peer) => peer.measure(Load::Closed(workload.shape()), pair),
+        }
+    }
+
+    /// Measures one slice in an open loop.
+    pub(super) fn open_loop(self, schedule: Schedule, pair: &Pair) -> Result<Sample, Failure> {
+        match self {
+            Self::Ringmux(driver) => ringmux::open_loop(driver, schedule, pair),
+            Self::Peer(peer) => peer.measure(Load::Open(schedule), pair),
         }
     }
 }

@@ -9,7 +9,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use tokio::task::JoinSet;
 
-use super::link::{Client, Messages, Role, Sender, Source, Transport};
+use super::link::{Client, Messages, Role, Sender, Source};
 use super::runtime::during;
 use crate::bench::message::{Numbered, Order};
 use crate::bench::pair::{Connected, Sent};
@@ -21,15 +21,13 @@ use crate::failure::Failure;
 /// The tasks, each with the number of messages that it sent one way.
 type Tasks = JoinSet<Result<u64, Failure>>;
 
-/// Connects, sends until the window is done, and closes the connection in order.
-pub(super) async fn closed_loop<T: Transport>(
-    transport: T,
+/// Sends until the window is done.
+pub(super) async fn run(
+    client: impl Client,
     shape: Shape,
     window: &Arc<Window>,
-    address: &str,
     connected: Connected,
 ) -> Result<Sent, Failure> {
-    let (client, closing) = transport.connect(shape, address).await?;
     connected.now();
     let load = Load {
         client,
@@ -40,13 +38,10 @@ pub(super) async fn closed_loop<T: Transport>(
     while let Some(ended) = tasks.join_next().await {
         one_way += ended.map_err(during("a task of the client panicked"))??;
     }
-    let latencies = load.times.latencies();
-    drop(load);
-    closing.await?;
     let has_round_trips = !matches!(shape, Shape::Oneway { .. } | Shape::Bulk);
     Ok(Sent {
         one_way,
-        latencies: has_round_trips.then_some(latencies),
+        latencies: has_round_trips.then(|| load.times.latencies()),
     })
 }
 

@@ -10,7 +10,7 @@
 //! | h2    | windows of 4 MiB a stream and 16 MiB a connection, but in `mixed`, where they cost latency, 256 KiB and 1 MiB; frames of up to 64 KiB, 128 KiB of send buffer a stream, 4096 streams, no limit on small frames |
 //! | tonic | the same windows, frames and streams; a codec that passes bytes through; a one-way stream is made when polled, without a channel in front of it |
 //! | tarpc | bincode, 4096 requests in flight, buffers for as many requests and responses; unary calls only, so `pingpong` is one call at a time |
-//! | quinn | UDP with TLS, which QUIC cannot do without; the same windows, 4096 streams |
+//! | quinn | UDP with TLS, which QUIC cannot do without; the same windows, up to 1 MiB unacknowledged, 4096 streams |
 //!
 //! A message is one call of the peer's own sending; whatever it gathers into one write it gathers by
 //! itself. Byte streams (yamux, h2, quinn) get no length before each message, because both sides
@@ -19,7 +19,9 @@
 mod client;
 mod h2;
 mod link;
+mod paced;
 mod quinn;
+pub(super) mod ringmux;
 mod runtime;
 mod server;
 mod tarpc;
@@ -28,6 +30,7 @@ mod yamux;
 
 use clap::ValueEnum;
 
+use super::open_loop::Schedule;
 use super::pair::Pair;
 use super::sample::Sample;
 use super::workload::{Shape, Workload};
@@ -103,35 +106,61 @@ impl Peer {
         }
     }
 
-    /// Measures one slice in a closed loop.
-    pub(super) fn measure(self, workload: Workload, pair: &Pair) -> Result<Sample, Failure> {
-        let shape = workload.shape();
+    /// Measures one slice.
+    pub(super) fn measure(self, load: Load, pair: &Pair) -> Result<Sample, Failure> {
         match self {
-            Self::Yamux => closed_loop(yamux::Yamux, shape, pair),
-            Self::H2 => closed_loop(h2::H2, shape, pair),
-            Self::Tonic => closed_loop(tonic::Tonic, shape, pair),
-            Self::Quinn => closed_loop(quinn::Quinn::new()?, shape, pair),
-            Self::Tarpc => match shape {
-                Shape::Unary { calls } => tarpc::measure(calls, pair),
-                LONE_CALL => tarpc::measure(1, pair),
+            Self::Yamux => measure(yamux::Yamux, load, pair),
+            Self::H2 => measure(h2::H2, load, pair),
+            Self::Tonic => measure(tonic::Tonic, load, pair),
+            Self::Quinn => measure(quinn::Quinn::new()?, load, pair),
+            Self::Tarpc => match load {
+                Load::Closed(Shape::Unary { calls }) => tarpc::measure(calls, pair),
+                Load::Closed(LONE_CALL) => tarpc::measure(1, pair),
                 _ => Err(Failure::new("tarpc has no streams")),
             },
         }
     }
 }
 
-fn closed_loop<T: Transport>(transport: T, shape: Shape, pair: &Pair) -> Result<Sample, Failure> {
+/// How a transport is loaded.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Load {
+    /// As fast as answers come.
+    Closed(Shape),
+    /// At a fixed rate over echoing streams.
+    Open(Schedule),
+}
+
+impl Load {
+    fn shape(self) -> Shape {
+        match self {
+            Self::Closed(shape) => shape,
+            Self::Open(schedule) => Shape::Echo {
+                streams: schedule.streams,
+            },
+        }
+    }
+}
+
+/// Measures one slice.
+fn measure<T: Transport>(transport: T, load: Load, pair: &Pair) -> Result<Sample, Failure> {
     let serving = transport.clone();
     pair.measure(
         move |window, listening| {
             let host = serving.clone();
-            host.block_on(serving.serve(shape, listening, window))?
+            host.block_on(serving.serve(load.shape(), listening, window))?
         },
         move |window, address, connected| {
             let host = transport.clone();
-            host.block_on(client::closed_loop(
-                transport, shape, window, address, connected,
-            ))?
+            host.block_on(async {
+                let (client, closing) = transport.connect(load.shape(), address).await?;
+                let sent = match load {
+                    Load::Closed(shape) => client::run(client, shape, window, connected).await?,
+                    Load::Open(schedule) => paced::run(client, schedule, window, connected).await?,
+                };
+                closing.await?;
+                Ok(sent)
+            })?
         },
     )
 }

@@ -31,6 +31,8 @@ use crate::failure::Failure;
 const NAME: &str = "localhost";
 const ANY_PORT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
+/// Bytes that a connection may hold unacknowledged; more only wait in a longer queue.
+const SEND_BUFFER: u64 = 1 << 20;
 /// How long the client's end of a closed connection stays to send that it is closed.
 const CLOSING: Duration = Duration::from_millis(200);
 
@@ -77,7 +79,7 @@ fn transport(shape: Shape) -> Arc<TransportConfig> {
         .max_concurrent_bidi_streams(VarInt::from_u32(MAX_STREAMS))
         .stream_receive_window(VarInt::from_u32(windows.stream))
         .receive_window(VarInt::from_u32(windows.connection))
-        .send_window(u64::from(windows.connection));
+        .send_window(SEND_BUFFER.min(u64::from(windows.stream)));
     Arc::new(config)
 }
 

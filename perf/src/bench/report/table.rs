@@ -3,6 +3,7 @@
 use comfy_table::{CellAlignment, Table, presets};
 
 use crate::bench::compare::{Comparison, Entry};
+use crate::bench::open_loop::Run;
 use crate::bench::row::Ratio;
 use crate::bench::sample::Sample;
 use crate::bench::subject::Subject;
@@ -14,7 +15,7 @@ const COMPARE: [&str; 11] = [
     "beside",
 ];
 /// Columns that hold text and not numbers.
-const COMPARE_TEXT: usize = 3;
+const TEXT_COLUMNS: usize = 3;
 
 const COMPARE_LEGEND: &str = "\
 rate      messages, round trips or calls; an echoed message counts once
@@ -26,12 +27,22 @@ ringmux   how many times faster ringmux is over the first driver listed, by rate
 beside    bulk that ran beside the round trips of mixed
 quinn encrypts, nobody else does. Both sides park, that is sleep in the kernel";
 
+const OPEN_LOOP: [&str; 11] = [
+    "load", "peer", "driver", "offered", "achieved", "p50", "p90", "p99", "p99.9", "p99.99", "max",
+];
+
+const OPEN_LOOP_LEGEND: &str = "\
+load      percent of what the same candidate did in a closed loop just before
+offered   messages a second that were due; achieved is how many echoes came within the window
+p50 ...   from when a message was due, not from when it was sent. The client's thread never sleeps,
+          whoever is measured; the server's does when it is idle";
+
 /// What nobody measured.
 const NONE: &str = "-";
 
 /// The result of `compare`.
 pub(in crate::bench) fn compare(comparisons: &[Comparison]) -> String {
-    let mut table = start(&COMPARE, COMPARE_TEXT);
+    let mut table = start(&COMPARE, TEXT_COLUMNS);
     for comparison in comparisons {
         table.add_row(limit_cells(comparison));
         for entry in &comparison.entries {
@@ -39,6 +50,24 @@ pub(in crate::bench) fn compare(comparisons: &[Comparison]) -> String {
         }
     }
     format!("{table}\n{COMPARE_LEGEND}")
+}
+
+/// The result of `open-loop`.
+pub(in crate::bench) fn open_loop(runs: &[Run]) -> String {
+    let mut table = start(&OPEN_LOOP, TEXT_COLUMNS);
+    for run in runs {
+        let names = [
+            format!("{} %", run.load_percent),
+            run.subject.name().to_owned(),
+            run.subject.driver().name().to_owned(),
+            units::rate(run.offered_per_s),
+            units::rate(run.sample.rate_per_s()),
+        ];
+        let shares = [0.5, 0.9, 0.99, 0.999, 0.9999, 1.0];
+        let times = shares.map(|share| time(&run.sample, share));
+        table.add_row(names.into_iter().chain(times));
+    }
+    format!("{table}\n{OPEN_LOOP_LEGEND}")
 }
 
 /// An empty table with numbers to the right.
