@@ -1,0 +1,133 @@
+//! `compare`: every workload in a closed loop over ringmux, its peers and plain sockets.
+//!
+//! Each row's time is cut into slices, and everybody takes turns, so that a machine that becomes
+//! slower or faster meanwhile does so for all. Each slice has its own two threads, its own
+//! connection and its own warm-up.
+
+use serde::Serialize;
+
+use super::limit;
+use super::pair::Pair;
+use super::report::{charts, table};
+use super::row::Row;
+use super::run::{Options, Output, or_all};
+use super::sample::Sample;
+use super::subject::Subject;
+use super::workload::Workload;
+use crate::failure::Failure;
+
+const EXAMPLES: &str = "\
+Examples:
+  ringmux-perf compare                                  everything, about six minutes
+  ringmux-perf compare --workload conc64 --peer h2      one workload, one peer
+  ringmux-perf compare --seconds 0.5                    quick, for a first look
+  ringmux-perf compare --json > result.jsonl            one JSON object a line";
+
+/// Arguments of `compare`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Args {
+    /// What to measure; everything if not given.
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "NAME")]
+    workload: Vec<Workload>,
+
+    #[command(flatten)]
+    options: Options,
+}
+
+/// One workload over everybody.
+pub(super) struct Comparison {
+    pub(super) workload: Workload,
+    pub(super) limit: Sample,
+    pub(super) entries: Vec<Entry>,
+}
+
+/// One workload over one candidate; no sample if it cannot do it.
+pub(super) struct Entry {
+    pub(super) subject: Subject,
+    pub(super) sample: Option<Sample>,
+}
+
+/// A row as JSON: who, and then what `ringmux bench --json` says.
+#[derive(Serialize)]
+struct Line {
+    peer: &'static str,
+    #[serde(flatten)]
+    row: Row,
+}
+
+impl Comparison {
+    /// The row of one candidate; none if it cannot do the workload.
+    pub(super) fn row(&self, entry: &Entry) -> Option<Row> {
+        let sample = entry.sample.as_ref()?;
+        let driver = entry.subject.driver();
+        Some(Row::new(self.workload, driver, sample, &self.limit))
+    }
+}
+
+/// Measures what the arguments ask for.
+pub(crate) fn run(args: &Args) -> Result<(), Failure> {
+    let (workloads, subjects) = (or_all(&args.workload), args.options.subjects());
+    let slices = workloads.len() * (subjects.len() + 1) * args.options.rounds();
+    let output = Output::start(&args.options, slices)?;
+    let mut comparisons = Vec::new();
+    let result = workloads.iter().try_for_each(|workload| {
+        let comparison = compare(*workload, &subjects, &args.options, &output)?;
+        for entry in &comparison.entries {
+            if let Some(row) = comparison.row(entry) {
+                let peer = entry.subject.name();
+                output.row(&Line { peer, row })?;
+            }
+        }
+        comparisons.push(comparison);
+        Ok(())
+    });
+    // What was measured before a failure is still worth seeing.
+    output.finish(|| table::compare(&comparisons))?;
+    result?;
+    charts::compare(&args.options.svg_dir, &comparisons)
+}
+
+fn compare(
+    workload: Workload,
+    subjects: &[Subject],
+    options: &Options,
+    output: &Output,
+) -> Result<Comparison, Failure> {
+    let pair = options.pair();
+    let mut limits = Vec::new();
+    let mut slices = vec![Vec::new(); subjects.len()];
+    for round in 0..options.rounds() {
+        output.step(format!("{}: plain sockets", workload.name()));
+        let limit = limit::measure(workload, round, &pair);
+        limits.push(limit.map_err(|failure| in_workload(workload, "plain sockets", &failure))?);
+        for (subject, slices) in subjects.iter().zip(&mut slices) {
+            output.step(format!("{}: {}", workload.name(), subject.label()));
+            slices.extend(slice(workload, *subject, &pair)?);
+        }
+    }
+    let entries = subjects.iter().zip(&slices).map(|(subject, slices)| Entry {
+        subject: *subject,
+        sample: Sample::total(slices),
+    });
+    Ok(Comparison {
+        workload,
+        limit: limit::combine(workload, &limits).expect("there is at least one round"),
+        entries: entries.collect(),
+    })
+}
+
+fn slice(workload: Workload, subject: Subject, pair: &Pair) -> Result<Option<Sample>, Failure> {
+    if !subject.can(workload) {
+        return Ok(None);
+    }
+    let sample = subject.measure(workload, pair);
+    sample
+        .map(Some)
+        .map_err(|failure| in_workload(workload, &subject.label(), &failure))
+}
+
+fn in_workload(workload: Workload, over: &str, failure: &Failure) -> Failure {
+    let workload = workload.name();
+    Failure::new(format!("cannot measure {workload} over {over}")).because(failure)
+}

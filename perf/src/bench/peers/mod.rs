@@ -1,0 +1,166 @@
+//! The same workloads over other multiplexers.
+//!
+//! Each side is one thread with a current-thread tokio runtime and a `LocalSet`, as ringmux's is
+//! over its driver `tokio`; both sleep in epoll when there is nothing to do. Everything but quinn
+//! goes over one loopback TCP connection with `TCP_NODELAY` and without TLS.
+//!
+//! | peer  | settings beside its defaults |
+//! |-------|------------------------------|
+//! | yamux | no limit on receive windows, 4096 streams, frames of up to 64 KiB |
+//! | h2    | windows of 4 MiB a stream and 16 MiB a connection, but in `mixed`, where they cost latency, 256 KiB and 1 MiB; frames of up to 64 KiB, 128 KiB of send buffer a stream, 4096 streams, no limit on small frames |
+//! | tonic | the same windows, frames and streams; a codec that passes bytes through; a one-way stream is made when polled, without a channel in front of it |
+//! | tarpc | bincode, 4096 requests in flight, buffers for as many requests and responses; unary calls only, so `pingpong` is one call at a time |
+//! | quinn | UDP with TLS, which QUIC cannot do without; the same windows, up to 1 MiB unacknowledged, 4096 streams |
+//!
+//! A message is one call of the peer's own sending; whatever it gathers into one write it gathers by
+//! itself. Byte streams (yamux, h2, quinn) get no length before each message, because both sides
+//! know it: that favours them.
+
+mod client;
+mod h2;
+mod link;
+mod paced;
+mod quinn;
+pub(super) mod ringmux;
+mod runtime;
+mod server;
+mod tarpc;
+mod tonic;
+mod yamux;
+
+use clap::ValueEnum;
+
+use super::open_loop::Schedule;
+use super::pair::Pair;
+use super::sample::Sample;
+use super::workload::{Shape, Workload};
+use crate::failure::Failure;
+use link::Transport;
+
+/// Streams or calls that may be open at once; the busiest workload has 1024.
+const MAX_STREAMS: u32 = 4096;
+/// A bulk message fits into one frame.
+const MAX_FRAME: u32 = 64 << 10;
+
+/// Bytes that may be in flight, where a peer lets its user choose.
+#[derive(Clone, Copy, Debug)]
+struct Windows {
+    /// On one stream.
+    stream: u32,
+    /// On all streams of a connection together.
+    connection: u32,
+}
+
+impl Windows {
+    /// What suits the workload: bulk beside round trips queues up in front of them, to the end of its
+    /// window, while everything else is only made to wait by a small one.
+    const fn of(shape: Shape) -> Self {
+        match shape {
+            Shape::Mixed => Self {
+                stream: 256 << 10,
+                connection: 1 << 20,
+            },
+            _ => Self {
+                stream: 4 << 20,
+                connection: 16 << 20,
+            },
+        }
+    }
+}
+
+/// A message in flight on its only stream is as good as a call.
+const LONE_CALL: Shape = Shape::Echo { streams: 1 };
+
+/// What `--peer` chooses from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Peer {
+    /// yamux 0.14: the multiplexer of libp2p
+    Yamux,
+    /// h2 0.4: bare HTTP/2
+    H2,
+    /// tonic 0.14: gRPC, with messages passed through as bytes
+    Tonic,
+    /// tarpc 0.38: calls encoded by bincode, without streams
+    Tarpc,
+    /// quinn 0.11: QUIC, with TLS
+    Quinn,
+}
+
+impl Peer {
+    /// The name on the command line and in the results.
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Yamux => "yamux",
+            Self::H2 => "h2",
+            Self::Tonic => "tonic",
+            Self::Tarpc => "tarpc",
+            Self::Quinn => "quinn",
+        }
+    }
+
+    /// Whether it has what the workload needs.
+    pub(super) const fn can(self, workload: Workload) -> bool {
+        match self {
+            Self::Tarpc => matches!(workload.shape(), Shape::Unary { .. } | LONE_CALL),
+            _ => true,
+        }
+    }
+
+    /// Measures one slice.
+    pub(super) fn measure(self, load: Load, pair: &Pair) -> Result<Sample, Failure> {
+        match self {
+            Self::Yamux => measure(yamux::Yamux, load, pair),
+            Self::H2 => measure(h2::H2, load, pair),
+            Self::Tonic => measure(tonic::Tonic, load, pair),
+            Self::Quinn => measure(quinn::Quinn::new()?, load, pair),
+            Self::Tarpc => match load {
+                Load::Closed(Shape::Unary { calls }) => tarpc::measure(calls, pair),
+                Load::Closed(LONE_CALL) => tarpc::measure(1, pair),
+                _ => Err(Failure::new("tarpc has no streams")),
+            },
+        }
+    }
+}
+
+/// How a transport is loaded.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Load {
+    /// As fast as answers come.
+    Closed(Shape),
+    /// At a fixed rate over echoing streams.
+    Open(Schedule),
+}
+
+impl Load {
+    fn shape(self) -> Shape {
+        match self {
+            Self::Closed(shape) => shape,
+            Self::Open(schedule) => Shape::Echo {
+                streams: schedule.streams,
+            },
+        }
+    }
+}
+
+/// Measures one slice.
+fn measure<T: Transport>(transport: T, load: Load, pair: &Pair) -> Result<Sample, Failure> {
+    let serving = transport.clone();
+    pair.measure(
+        move |window, listening| {
+            let host = serving.clone();
+            host.block_on(serving.serve(load.shape(), listening, window))?
+        },
+        move |window, address, connected| {
+            let host = transport.clone();
+            host.block_on(async {
+                let (client, closing) = transport.connect(load.shape(), address).await?;
+                let sent = match load {
+                    Load::Closed(shape) => client::run(client, shape, window, connected).await?,
+                    Load::Open(schedule) => paced::run(client, schedule, window, connected).await?,
+                };
+                closing.await?;
+                Ok(sent)
+            })?
+        },
+    )
+}

@@ -1,0 +1,146 @@
+//! ringmux as the open loop sees it: like its peers. (Closed loops measure it with the program's own
+//! `bench`.)
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use ringmux::{Addr, Config, RecvStream, SendStream, Session, SessionError};
+
+use super::link::{Client, Closing, Receiver, Role, Sender, Transport};
+use super::runtime::during;
+use super::server::{self, Accepted, Acceptor};
+use super::{Load, MAX_STREAMS};
+use crate::bench::host::Driver;
+use crate::bench::open_loop::Schedule;
+use crate::bench::pair::{Listening, Pair, Received};
+use crate::bench::sample::Sample;
+use crate::bench::window::Window;
+use crate::bench::workload::Shape;
+use crate::failure::Failure;
+
+/// Measures one slice in an open loop.
+pub(in crate::bench) fn open_loop(
+    driver: Driver,
+    schedule: Schedule,
+    pair: &Pair,
+) -> Result<Sample, Failure> {
+    super::measure(Ringmux(driver), Load::Open(schedule), pair)
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Ringmux(Driver);
+
+/// The defaults, but for the number of streams.
+fn config() -> Result<Config, Failure> {
+    Config::builder()
+        .max_streams(MAX_STREAMS)
+        .max_pending_opens(MAX_STREAMS)
+        .build()
+        .map_err(during("cannot configure the session"))
+}
+
+impl Transport for Ringmux {
+    type Client = RingmuxClient;
+
+    async fn serve(
+        self,
+        _: Shape,
+        listening: Listening,
+        window: &Arc<Window>,
+    ) -> Result<Received, Failure> {
+        let engine = self.0.engine()?;
+        let anywhere = Addr::Tcp("127.0.0.1:0".to_owned());
+        let listener = engine.listen(&anywhere, &config()?).await;
+        let listener = listener.map_err(during("cannot listen"))?;
+        if let Addr::Tcp(address) = listener.local_addr() {
+            listening.at(address);
+        }
+        let session = listener.accept().await;
+        let session = session.map_err(during("cannot accept the session"))?;
+        server::serve(RingmuxAcceptor { session }, window).await
+    }
+
+    async fn connect(self, _: Shape, address: &str) -> Result<(RingmuxClient, Closing), Failure> {
+        let engine = self.0.engine()?;
+        let address = Addr::Tcp(address.to_owned());
+        let session = engine.connect(&address, &config()?).await;
+        let session = session.map_err(during("cannot connect"))?;
+        let last = session.clone();
+        let closing = async move {
+            last.close();
+            last.closed().await;
+            Ok(())
+        };
+        Ok((RingmuxClient { session }, Box::pin(closing)))
+    }
+
+    fn block_on<F: Future>(&self, future: F) -> Result<F::Output, Failure> {
+        self.0.block_on(future)
+    }
+}
+
+#[derive(Clone, Debug)]
+struct RingmuxClient {
+    session: Session,
+}
+
+impl Client for RingmuxClient {
+    type Sender = SendStream;
+    type Receiver = RecvStream;
+
+    async fn open(&self, role: Role) -> Result<(SendStream, RecvStream), Failure> {
+        let opened = self.session.open(role.path().as_bytes()).await;
+        opened
+            .map(ringmux::Stream::split)
+            .map_err(during("cannot open a stream"))
+    }
+}
+
+struct RingmuxAcceptor {
+    session: Session,
+}
+
+impl Acceptor for RingmuxAcceptor {
+    type Sender = SendStream;
+    type Receiver = RecvStream;
+
+    async fn accept(&mut self) -> Result<Option<Accepted<SendStream, RecvStream>>, Failure> {
+        let stream = match self.session.accept().await {
+            Ok(stream) => stream,
+            Err(SessionError::PeerClosed {
+                code: ringmux::codes::NO_ERROR,
+                ..
+            }) => return Ok(None),
+            Err(error) => return Err(Failure::new("the session failed").because(&error)),
+        };
+        let path = str::from_utf8(stream.opening()).ok();
+        let role = path
+            .and_then(Role::by_path)
+            .ok_or_else(|| Failure::new("a stream was opened with an unknown block"))?;
+        let (sender, receiver) = stream.split();
+        Ok(Some(Accepted {
+            role,
+            sender,
+            receiver,
+        }))
+    }
+}
+
+impl Sender for SendStream {
+    async fn send(&mut self, message: Bytes) -> Result<(), Failure> {
+        self.send_slice(&message)
+            .await
+            .map_err(during("cannot send"))
+    }
+
+    async fn finish(&mut self) -> Result<(), Failure> {
+        Self::finish(self).map_err(during("cannot finish a stream"))
+    }
+}
+
+impl Receiver for RecvStream {
+    async fn chunk(&mut self) -> Result<Option<Bytes>, Failure> {
+        let message = self.lease().await.map_err(during("cannot receive"))?;
+        Ok(message.map(|message| Bytes::copy_from_slice(&message.to_contiguous())))
+    }
+}

@@ -1,0 +1,179 @@
+//! Finished rows as tables.
+
+use comfy_table::{CellAlignment, Table, presets};
+
+use crate::bench::compare::{Comparison, Entry};
+use crate::bench::open_loop::Run;
+use crate::bench::row::Ratio;
+use crate::bench::sample::Sample;
+use crate::bench::subject::Subject;
+use crate::bench::workload::Workload;
+use crate::units;
+
+const COMPARE: [&str; 11] = [
+    "workload", "peer", "driver", "rate", "bytes", "p50", "p99", "p99.9", "of limit", "ringmux",
+    "beside",
+];
+/// Columns that hold text and not numbers.
+const TEXT_COLUMNS: usize = 3;
+
+const COMPARE_LEGEND: &str = "\
+rate      messages, round trips or calls; an echoed message counts once
+of limit  rate / limit (higher is better), or p50 / limit p50 where it says p50 (lower is better);
+          limit is the same bytes over plain blocking sockets, in turn with the others, without
+          streams, credit or opening and closing; of the write sizes tried the best
+ringmux   how many times faster ringmux is over the first driver listed, by rate, or by p50 where
+          the limit is compared by it; below 1 it is slower
+beside    bulk that ran beside the round trips of mixed
+quinn encrypts, nobody else does. Both sides park, that is sleep in the kernel";
+
+const OPEN_LOOP: [&str; 11] = [
+    "load", "peer", "driver", "offered", "achieved", "p50", "p90", "p99", "p99.9", "p99.99", "max",
+];
+
+const OPEN_LOOP_LEGEND: &str = "\
+load      percent of what the same candidate did in a closed loop just before
+offered   messages a second that were due; achieved is how many echoes came within the window
+p50 ...   from when a message was due, not from when it was sent. The client's thread never sleeps,
+          whoever is measured; the server's does when it is idle";
+
+/// What nobody measured.
+const NONE: &str = "-";
+
+/// The result of `compare`.
+pub(in crate::bench) fn compare(comparisons: &[Comparison]) -> String {
+    let mut table = start(&COMPARE, TEXT_COLUMNS);
+    for comparison in comparisons {
+        table.add_row(limit_cells(comparison));
+        for entry in &comparison.entries {
+            table.add_row(cells(comparison, entry));
+        }
+    }
+    format!("{table}\n{COMPARE_LEGEND}")
+}
+
+/// The result of `open-loop`.
+pub(in crate::bench) fn open_loop(runs: &[Run]) -> String {
+    let mut table = start(&OPEN_LOOP, TEXT_COLUMNS);
+    for run in runs {
+        let names = [
+            format!("{} %", run.load_percent),
+            run.subject.name().to_owned(),
+            run.subject.driver().name().to_owned(),
+            units::rate(run.offered_per_s),
+            units::rate(run.sample.rate_per_s()),
+        ];
+        let shares = [0.5, 0.9, 0.99, 0.999, 0.9999, 1.0];
+        let times = shares.map(|share| time(&run.sample, share));
+        table.add_row(names.into_iter().chain(times));
+    }
+    format!("{table}\n{OPEN_LOOP_LEGEND}")
+}
+
+/// An empty table with numbers to the right.
+fn start(header: &[&str], text_columns: usize) -> Table {
+    let mut table = Table::new();
+    table
+        .load_style(presets::UTF8_BORDERS_ONLY)
+        .set_header(header);
+    for column in table.column_iter_mut().skip(text_columns) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    table
+}
+
+fn limit_cells(comparison: &Comparison) -> [String; 11] {
+    let workload = comparison.workload;
+    let measured = measured_cells(workload, &comparison.limit);
+    let ends = [NONE, NONE].map(str::to_owned);
+    row(
+        [workload.name(), "limit", NONE],
+        measured,
+        ends,
+        beside(workload, &comparison.limit),
+    )
+}
+
+fn cells(comparison: &Comparison, entry: &Entry) -> [String; 11] {
+    let workload = comparison.workload;
+    let names = [
+        workload.name(),
+        entry.subject.name(),
+        entry.subject.driver().name(),
+    ];
+    let Some(sample) = &entry.sample else {
+        let nothing = || NONE.to_owned();
+        return row(
+            names,
+            [(); 5].map(|()| nothing()),
+            [nothing(), nothing()],
+            nothing(),
+        );
+    };
+    let of_limit = match comparison.row(entry).and_then(|row| row.ratio(workload)) {
+        Some(Ratio::Rate(ratio)) => format!("{ratio:.2}"),
+        Some(Ratio::Time(ratio)) => format!("p50 x {ratio:.2}"),
+        None => NONE.to_owned(),
+    };
+    let ahead = ahead(comparison, sample).map_or_else(|| NONE.to_owned(), |x| format!("x {x:.2}"));
+    row(
+        names,
+        measured_cells(workload, sample),
+        [of_limit, ahead],
+        beside(workload, sample),
+    )
+}
+
+fn row(
+    [workload, peer, driver]: [&str; 3],
+    [rate, bytes, p50, p99, p999]: [String; 5],
+    [of_limit, ahead]: [String; 2],
+    beside: String,
+) -> [String; 11] {
+    let names = [workload, peer, driver].map(str::to_owned);
+    let [workload, peer, driver] = names;
+    [
+        workload, peer, driver, rate, bytes, p50, p99, p999, of_limit, ahead, beside,
+    ]
+}
+
+fn measured_cells(workload: Workload, sample: &Sample) -> [String; 5] {
+    let rate = sample.rate_per_s();
+    [
+        units::rate(rate),
+        units::byte_rate(rate * workload.message_len() as f64),
+        time(sample, 0.5),
+        time(sample, 0.99),
+        time(sample, 0.999),
+    ]
+}
+
+fn time(sample: &Sample, share: f64) -> String {
+    let ns = sample.quantile_ns(share);
+    ns.map_or_else(|| NONE.to_owned(), units::duration_ns)
+}
+
+fn beside(workload: Workload, sample: &Sample) -> String {
+    if workload == Workload::Mixed {
+        units::byte_rate(sample.side_bytes_per_s())
+    } else {
+        String::new()
+    }
+}
+
+/// How many times faster than this the first ringmux of the comparison is.
+fn ahead(comparison: &Comparison, other: &Sample) -> Option<f64> {
+    let is_ringmux = |entry: &&Entry| matches!(entry.subject, Subject::Ringmux(_));
+    let ringmux = comparison
+        .entries
+        .iter()
+        .find(is_ringmux)?
+        .sample
+        .as_ref()?;
+    let ratio = if comparison.workload.is_about_latency() {
+        other.quantile_ns(0.5)? as f64 / ringmux.quantile_ns(0.5)? as f64
+    } else {
+        ringmux.rate_per_s() / other.rate_per_s()
+    };
+    ratio.is_finite().then_some(ratio)
+}

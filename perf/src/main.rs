@@ -1,0 +1,66 @@
+//! `ringmux-perf`: ringmux beside other multiplexers, on this machine, in one run.
+//!
+//! `compare` measures throughput and closed-loop latency of all workloads; `open-loop` measures
+//! latency at fixed rates. Results go to stdout, charts to files, everything else to stderr.
+
+mod bench;
+#[path = "../../src/bin/ringmux/failure.rs"]
+mod failure;
+#[path = "../../src/bin/ringmux/units.rs"]
+#[cfg_attr(
+    not(test),
+    expect(dead_code, reason = "the program also reads durations and draws bars")
+)]
+mod units;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use bench::{compare, open_loop};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// ringmux beside yamux, h2, tonic, tarpc, quinn and plain sockets, in one run.
+#[derive(Debug, Parser)]
+#[command(name = "ringmux-perf")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Measures every workload over ringmux, the peers and plain sockets, in turn.
+    Compare(compare::Args),
+    /// Measures latency at fixed rates over ringmux and the peers.
+    OpenLoop(open_loop::Args),
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Compare(args) => compare::run(&args),
+        Command::OpenLoop(args) => open_loop::run(&args),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        // Whoever read our output has read enough, as in `compare | head -3`.
+        Err(failure) if failure.is_closed_pipe() => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("error: {failure}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}
