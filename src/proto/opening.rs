@@ -114,7 +114,7 @@ impl Connection {
             }
             let id = self.next_id;
             batch.head().put_with(HEADER_LEN + block.len(), |dst| {
-                put_open(dst, id, block, false)
+                put_open(dst, id, block, false);
             });
             batch.copied(HEADER_LEN + block.len());
             self.credit.debit(cost);

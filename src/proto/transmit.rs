@@ -117,7 +117,7 @@ impl Connection {
             }
             self.refusals.pop_front();
             batch.head().put_with(CANCEL_FRAME_LEN, |dst| {
-                put_cancel(dst, id, codes::REFUSED, false)
+                put_cancel(dst, id, codes::REFUSED, false);
             });
             self.sent_control(batch, CANCEL_FRAME_LEN);
             self.grant_owed += 1;
@@ -131,7 +131,7 @@ impl Connection {
         self.last_return = now;
         if let Some(credit) = window_credit(self.window.give_back()) {
             batch.head().put_with(WINDOW_FRAME_LEN, |dst| {
-                put_window(dst, Scope::Session, credit)
+                put_window(dst, Scope::Session, credit);
             });
             self.sent_control(batch, WINDOW_FRAME_LEN);
         }
@@ -148,7 +148,7 @@ impl Connection {
         if let Some(streams) = NonZeroU32::new(std::mem::take(&mut self.grant_owed)) {
             self.peer_streams += streams.get();
             batch.head().put_with(WINDOW_FRAME_LEN, |dst| {
-                put_window(dst, Scope::Streams, streams)
+                put_window(dst, Scope::Streams, streams);
             });
             self.sent_control(batch, WINDOW_FRAME_LEN);
         }
@@ -224,7 +224,7 @@ impl Connection {
         stream.last_return = now;
         if let Some(credit) = window_credit(stream.window.give_back()) {
             batch.head().put_with(WINDOW_FRAME_LEN, |dst| {
-                put_window(dst, Scope::Stream(id), credit)
+                put_window(dst, Scope::Stream(id), credit);
             });
             self.sent_control(batch, WINDOW_FRAME_LEN);
         }

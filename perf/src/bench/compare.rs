@@ -60,8 +60,8 @@ impl Comparison {
     /// The row of one candidate; none if it cannot do the workload.
     pub(super) fn row(&self, entry: &Entry) -> Option<Row> {
         let sample = entry.sample.as_ref()?;
-        let driver = entry.subject.driver();
-        Some(Row::new(self.workload, driver, sample, &self.limit))
+        let host = entry.subject.host();
+        Some(Row::new(self.workload, host, sample, &self.limit))
     }
 }
 
@@ -99,7 +99,7 @@ fn compare(
     let mut slices = vec![Vec::new(); subjects.len()];
     for round in 0..options.rounds() {
         output.step(format!("{}: plain sockets", workload.name()));
-        let limit = limit::measure(workload, round, &pair);
+        let limit = limit::measure(workload, round, options.wait(), &pair);
         limits.push(limit.map_err(|failure| in_workload(workload, "plain sockets", &failure))?);
         for (subject, slices) in subjects.iter().zip(&mut slices) {
             output.step(format!("{}: {}", workload.name(), subject.label()));

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::ValueEnum;
 
-use super::host::Driver;
+use super::host::{Driver, Wait};
 use super::limit;
 use super::machine::{self, Cpus, Steal};
 use super::pair::Pair;
@@ -34,6 +34,10 @@ pub(crate) struct Options {
     #[arg(long, value_enum, value_delimiter = ',', value_name = "NAME")]
     driver: Vec<Driver>,
 
+    /// How ringmux over `uring` and the plain sockets wait; everything else parks.
+    #[arg(long, value_enum, value_name = "NAME", default_value = "park")]
+    wait: Wait,
+
     /// Measured time of each row.
     #[arg(long, value_name = "SECONDS", default_value = "5", value_parser = seconds)]
     seconds: f64,
@@ -54,8 +58,12 @@ pub(crate) struct Options {
 }
 
 impl Options {
+    pub(super) const fn wait(&self) -> Wait {
+        self.wait
+    }
+
     pub(super) fn subjects(&self) -> Vec<Subject> {
-        Subject::list(or_all(&self.driver), or_all(&self.peer))
+        Subject::list(or_all(&self.driver), self.wait, or_all(&self.peer))
     }
 
     pub(super) fn rounds(&self) -> usize {
@@ -154,6 +162,7 @@ fn seconds(text: &str) -> Result<f64, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bench::host::Host;
     use clap::Parser;
 
     #[derive(Debug, Parser)]
@@ -178,8 +187,8 @@ mod tests {
     fn ringmux_comes_first_in_the_order_of_its_drivers() {
         let options = parse("--peer h2 --driver tokio,tokio-uring").unwrap();
         let expected = [
-            Subject::Ringmux(Driver::Tokio),
-            Subject::Ringmux(Driver::TokioUring),
+            Subject::Ringmux(Host::nearest(Driver::Tokio, Wait::Park)),
+            Subject::Ringmux(Host::nearest(Driver::TokioUring, Wait::Park)),
             Subject::Peer(Peer::H2),
         ];
         assert_eq!(options.subjects(), expected);

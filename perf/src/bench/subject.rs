@@ -1,6 +1,6 @@
 //! What is measured: ringmux over one of its drivers, or one of its peers.
 
-use super::host::Driver;
+use super::host::{Driver, Host, Wait};
 use super::mux;
 use super::open_loop::Schedule;
 use super::pair::Pair;
@@ -12,14 +12,15 @@ use crate::failure::Failure;
 /// One candidate of a comparison.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Subject {
-    Ringmux(Driver),
+    Ringmux(Host),
     Peer(Peer),
 }
 
 impl Subject {
     /// All candidates, ringmux first, as both lists order them.
-    pub(super) fn list(drivers: &[Driver], peers: &[Peer]) -> Vec<Self> {
-        let ringmux = drivers.iter().copied().map(Self::Ringmux);
+    pub(super) fn list(drivers: &[Driver], wait: Wait, peers: &[Peer]) -> Vec<Self> {
+        let hosts = drivers.iter().map(|driver| Host::nearest(*driver, wait));
+        let ringmux = hosts.map(Self::Ringmux);
         ringmux
             .chain(peers.iter().copied().map(Self::Peer))
             .collect()
@@ -34,17 +35,24 @@ impl Subject {
     }
 
     /// What it runs on: the peers know tokio only.
-    pub(super) const fn driver(self) -> Driver {
+    pub(super) const fn host(self) -> Host {
         match self {
-            Self::Ringmux(driver) => driver,
-            Self::Peer(_) => Driver::Tokio,
+            Self::Ringmux(host) => host,
+            Self::Peer(_) => Host {
+                driver: Driver::Tokio,
+                wait: Wait::Park,
+            },
         }
+    }
+
+    pub(super) const fn driver(self) -> Driver {
+        self.host().driver
     }
 
     /// Library and driver, where the driver is a choice.
     pub(super) fn label(self) -> String {
         match self {
-            Self::Ringmux(driver) => format!("ringmux {}", driver.name()),
+            Self::Ringmux(host) => format!("ringmux {} {}", host.driver.name(), host.wait.name()),
             Self::Peer(peer) => peer.name().to_owned(),
         }
     }
@@ -59,7 +67,7 @@ impl Subject {
     /// Measures one slice in a closed loop.
     pub(super) fn measure(self, workload: Workload, pair: &Pair) -> Result<Sample, Failure> {
         match self {
-            Self::Ringmux(driver) => mux::measure(workload, driver, pair),
+            Self::Ringmux(host) => mux::measure(workload, host, pair),
             Self::Peer(peer) => peer.measure(Load::Closed(workload.shape()), pair),
         }
     }
@@ -67,7 +75,7 @@ impl Subject {
     /// Measures one slice in an open loop.
     pub(super) fn open_loop(self, schedule: Schedule, pair: &Pair) -> Result<Sample, Failure> {
         match self {
-            Self::Ringmux(driver) => ringmux::open_loop(driver, schedule, pair),
+            Self::Ringmux(host) => ringmux::open_loop(host, schedule, pair),
             Self::Peer(peer) => peer.measure(Load::Open(schedule), pair),
         }
     }

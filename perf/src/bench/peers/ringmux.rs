@@ -4,13 +4,13 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use ringmux::{Addr, Config, RecvStream, SendStream, Session, SessionError};
+use ringmux::{Addr, Config, Engine, RecvStream, SendStream, Session, SessionError};
 
 use super::link::{Client, Closing, Receiver, Role, Sender, Transport};
-use super::runtime::during;
+use super::runtime::{self, during};
 use super::server::{self, Accepted, Acceptor};
 use super::{Load, MAX_STREAMS};
-use crate::bench::host::Driver;
+use crate::bench::host::{Driver, Host};
 use crate::bench::open_loop::Schedule;
 use crate::bench::pair::{Listening, Pair, Received};
 use crate::bench::sample::Sample;
@@ -20,15 +20,15 @@ use crate::failure::Failure;
 
 /// Measures one slice in an open loop.
 pub(in crate::bench) fn open_loop(
-    driver: Driver,
+    host: Host,
     schedule: Schedule,
     pair: &Pair,
 ) -> Result<Sample, Failure> {
-    super::measure(Ringmux(driver), Load::Open(schedule), pair)
+    super::measure(Ringmux(host), Load::Open(schedule), pair)
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Ringmux(Driver);
+struct Ringmux(Host);
 
 /// The defaults, but for the number of streams.
 fn config() -> Result<Config, Failure> {
@@ -37,6 +37,16 @@ fn config() -> Result<Config, Failure> {
         .max_pending_opens(MAX_STREAMS)
         .build()
         .map_err(during("cannot configure the session"))
+}
+
+impl Ringmux {
+    /// An engine on the runtime that `block_on` runs.
+    fn engine(self) -> Result<Engine, Failure> {
+        self.0
+            .builder()
+            .inline()
+            .map_err(during("cannot start ringmux"))
+    }
 }
 
 impl Transport for Ringmux {
@@ -48,7 +58,7 @@ impl Transport for Ringmux {
         listening: Listening,
         window: &Arc<Window>,
     ) -> Result<Received, Failure> {
-        let engine = self.0.engine()?;
+        let engine = self.engine()?;
         let anywhere = Addr::Tcp("127.0.0.1:0".to_owned());
         let listener = engine.listen(&anywhere, &config()?).await;
         let listener = listener.map_err(during("cannot listen"))?;
@@ -61,7 +71,7 @@ impl Transport for Ringmux {
     }
 
     async fn connect(self, _: Shape, address: &str) -> Result<(RingmuxClient, Closing), Failure> {
-        let engine = self.0.engine()?;
+        let engine = self.engine()?;
         let address = Addr::Tcp(address.to_owned());
         let session = engine.connect(&address, &config()?).await;
         let session = session.map_err(during("cannot connect"))?;
@@ -74,8 +84,16 @@ impl Transport for Ringmux {
         Ok((RingmuxClient { session }, Box::pin(closing)))
     }
 
+    /// On the runtime that its driver needs, beside tasks like those of the peers.
     fn block_on<F: Future>(&self, future: F) -> Result<F::Output, Failure> {
-        self.0.block_on(future)
+        match self.0.driver {
+            Driver::TokioUring => {
+                let runtime = tokio_uring::Runtime::new(&tokio_uring::builder())
+                    .map_err(during("cannot start a tokio-uring runtime"))?;
+                Ok(runtime.block_on(future))
+            }
+            Driver::Uring | Driver::Tokio => runtime::block_on(future),
+        }
     }
 }
 

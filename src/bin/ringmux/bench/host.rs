@@ -1,7 +1,7 @@
 //! Where a measured thread runs ringmux: under its own future, so that a message crosses no thread.
 
 use clap::ValueEnum;
-use ringmux::Engine;
+use ringmux::{Engine, EngineBuilder};
 use tokio::task::LocalSet;
 
 use crate::failure::Failure;
@@ -74,9 +74,30 @@ impl Wait {
 }
 
 impl Host {
+    /// This driver, waiting like this if it can, else parked.
+    #[allow(
+        dead_code,
+        reason = "for the comparison with peers, which compiles this file too"
+    )]
+    pub(super) fn nearest(driver: Driver, wait: Wait) -> Self {
+        let host = Self { driver, wait };
+        if host.can_exist() {
+            return host;
+        }
+        Self {
+            driver,
+            wait: Wait::Park,
+        }
+    }
+
     /// Every driver parks; only a ring of its own can do otherwise.
     pub(super) fn can_exist(self) -> bool {
         self.wait == Wait::Park || self.driver == Driver::Uring
+    }
+
+    /// For an engine of this kind.
+    pub(super) fn builder(self) -> EngineBuilder {
+        Engine::builder(self.driver.of_the_library()).wait(self.wait.of_the_library())
     }
 
     /// Runs a future on this thread, over an engine; it may use `spawn_local`.
@@ -86,13 +107,16 @@ impl Host {
         Fut: Future,
     {
         let refused = format!("cannot start the driver {}", self.driver.name());
-        Engine::builder(self.driver.of_the_library())
-            .wait(self.wait.of_the_library())
+        self.builder()
             .block_on(|engine| {
                 let future = future(engine);
                 async move { LocalSet::new().run_until(future).await }
             })
-            .map_err(|error| Failure::new(refused).because(&error))
+            .map_err(|error| {
+                Failure::new(refused)
+                    .because(&error)
+                    .advise("try --driver tokio")
+            })
     }
 }
 
