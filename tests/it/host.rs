@@ -13,7 +13,7 @@ use ringmux::{Addr, Config, Driver, Engine, Listener, Session, SessionError, Str
 use tokio::task::JoinHandle;
 
 /// How long one case may take.
-pub(crate) const CASE_GUARD: Duration = Duration::from_secs(60);
+pub(crate) const CASE_GUARD: Duration = Duration::from_secs(120);
 /// How long one thing may be awaited.
 pub(crate) const AWAIT_GUARD: Duration = Duration::from_secs(20);
 
