@@ -71,7 +71,7 @@ fn bench_prints_a_json_object_for_each_workload() {
     for row in &rows {
         assert_eq!(
             (&row["driver"], &row["wait"]),
-            (&Value::from("tokio-uring"), &Value::from("park"))
+            (&Value::from("uring"), &Value::from("park"))
         );
         assert!(
             number(row, "rate_per_s") > 0.0 && number(row, "limit_rate_per_s") > 0.0,

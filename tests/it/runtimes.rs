@@ -257,7 +257,7 @@ fn an_inline_engine_outside_of_its_runtime_is_refused_by_name() {
 fn the_shared_engine_uses_io_uring_where_it_works() {
     run_with(|| {
         let engine = Engine::auto().unwrap();
-        assert_eq!(engine.driver(), Driver::TokioUring);
+        assert_eq!(engine.driver(), Driver::Uring);
         tokio_runtime().block_on(async {
             let listener = ringmux::listen("tcp://127.0.0.1:0").soon().await.unwrap();
             let addr = listener.local_addr().to_string();
