@@ -31,10 +31,9 @@ use crate::driver::uring::Prepared;
 ///             let listener = engine.listen(&"127.0.0.1:0".parse()?, &Config::default()).await?;
 ///             let client = engine.connect(listener.local_addr(), &Config::default()).await?;
 ///             let server = listener.accept().await?;
-///             let (mut ours, theirs) = (client.open("hello").await?, server.accept().await?);
+///             let (mut ours, mut theirs) = (client.open("hello").await?, server.accept().await?);
 ///             ours.send("hi").await?;
-///             let (_, mut recv) = theirs.split();
-///             Ok::<_, Box<dyn std::error::Error>>(recv.recv().await?)
+///             Ok::<_, Box<dyn std::error::Error>>(theirs.recv().await?)
 ///         }).await
 ///     }
 /// });
