@@ -26,6 +26,7 @@ mod window;
 mod workload;
 
 pub(crate) mod compare;
+pub(crate) mod load;
 pub(crate) mod open_loop;
 mod peers;
 mod report;

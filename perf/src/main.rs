@@ -1,8 +1,9 @@
 //! `ringmux-perf`: ringmux beside other multiplexers, on this machine, in one run.
 //!
 //! `compare` measures throughput and closed-loop latency of all workloads; `open-loop` measures
-//! latency at fixed rates. Results go to stdout, charts to files, everything else to stderr.
+//! latency at fixed rates; `load` only runs something, for a profiler. Results go to stdout, charts to files, everything else to stderr.
 
+mod allocations;
 mod bench;
 #[path = "../../src/bin/ringmux/failure.rs"]
 mod failure;
@@ -17,10 +18,16 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use bench::{compare, open_loop};
+use bench::{compare, load, open_loop};
 
+#[cfg(not(feature = "count-allocations"))]
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+#[cfg(feature = "count-allocations")]
+#[global_allocator]
+static ALLOCATOR: allocations::Counting<mimalloc::MiMalloc> =
+    allocations::Counting(mimalloc::MiMalloc);
 
 /// ringmux beside yamux, h2, tonic, tarpc, quinn and plain sockets, in one run.
 #[derive(Debug, Parser)]
@@ -36,12 +43,15 @@ enum Command {
     Compare(compare::Args),
     /// Measures latency at fixed rates over ringmux and the peers.
     OpenLoop(open_loop::Args),
+    /// Runs one workload over one of them, for a profiler.
+    Load(load::Args),
 }
 
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Compare(args) => compare::run(&args),
         Command::OpenLoop(args) => open_loop::run(&args),
+        Command::Load(args) => load::run(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

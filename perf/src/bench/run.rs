@@ -18,7 +18,7 @@ use crate::failure::Failure;
 /// Share of a slice that is run before it and not measured.
 const WARMUP: f64 = 0.2;
 /// However short a slice is, its streams get this long to open and to fill their queues.
-const WARMUP_MIN: Duration = Duration::from_millis(50);
+pub(super) const WARMUP_MIN: Duration = Duration::from_millis(50);
 /// A hypervisor that takes more than this percentage away makes the figures doubtful.
 const STEAL_PERCENT_MAX: f64 = 1.0;
 
@@ -152,7 +152,7 @@ fn unwritable(error: io::Error) -> Failure {
     Failure::new("cannot write to stdout").because(&error)
 }
 
-fn seconds(text: &str) -> Result<f64, String> {
+pub(super) fn seconds(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(seconds) if (0.05..=3600.0).contains(&seconds) => Ok(seconds),
         _ => Err("must be a number from 0.05 to 3600".to_owned()),

@@ -19,11 +19,15 @@ pub(super) enum Subject {
 impl Subject {
     /// All candidates, ringmux first, as both lists order them.
     pub(super) fn list(drivers: &[Driver], wait: Wait, peers: &[Peer]) -> Vec<Self> {
-        let hosts = drivers.iter().map(|driver| Host::nearest(*driver, wait));
-        let ringmux = hosts.map(Self::Ringmux);
+        let ringmux = drivers.iter().map(|driver| Self::ringmux(*driver, wait));
         ringmux
             .chain(peers.iter().copied().map(Self::Peer))
             .collect()
+    }
+
+    /// ringmux over this driver, waiting like this if it can.
+    pub(super) fn ringmux(driver: Driver, wait: Wait) -> Self {
+        Self::Ringmux(Host::nearest(driver, wait))
     }
 
     /// The library.
@@ -77,6 +81,61 @@ impl Subject {
         match self {
             Self::Ringmux(host) => ringmux::open_loop(host, schedule, pair),
             Self::Peer(peer) => peer.measure(Load::Open(schedule), pair),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::bench::machine::Cpus;
+    use crate::bench::run::or_all;
+
+    fn everybody() -> Vec<Subject> {
+        Subject::list(or_all(&[]), Wait::Park, or_all(&[]))
+    }
+
+    fn pair() -> Pair {
+        Pair {
+            warmup: Duration::from_millis(20),
+            measured: Duration::from_millis(50),
+            cpus: Cpus::unpinned(),
+        }
+    }
+
+    #[test]
+    fn everybody_carries_every_workload_that_it_can() {
+        for subject in everybody() {
+            for workload in or_all(&[]) {
+                let sample = subject.measure(*workload, &pair());
+                let what = format!("{} over {}", workload.name(), subject.label());
+                // No more than that it ends in order: a busy machine may finish nothing in time.
+                match sample {
+                    Ok(sample) => assert!(subject.can(*workload), "{what}: {sample:?}"),
+                    Err(failure) => assert!(!subject.can(*workload), "{what}: {failure}"),
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn everybody_echoes_on_schedule() {
+        let schedule = Schedule {
+            rate: 2000.0,
+            streams: 64,
+            warmup: Duration::from_millis(1),
+        };
+        for subject in everybody() {
+            if subject.can(Workload::Conc64) {
+                let sample = subject.open_loop(schedule, &pair());
+                let sample = sample.unwrap_or_else(|failure| {
+                    panic!("{}: {failure}", subject.label());
+                });
+                // Every message that was due is answered, in the window or after it.
+                assert!(sample.quantile_ns(0.5).is_some(), "{}", subject.label());
+            }
         }
     }
 }

@@ -12,7 +12,7 @@ use tokio::net::TcpStream;
 use tokio::task;
 
 use super::link::{Client, Closing, Receiver, Role, Sender, Transport};
-use super::runtime::{accept, connect, during};
+use super::runtime::{accept, block_on, connect, during};
 use super::server::{self, Accepted, Acceptor};
 use super::{MAX_FRAME, MAX_STREAMS, Windows};
 use crate::bench::pair::{Listening, Received};
@@ -30,9 +30,19 @@ pub(super) struct H2;
 
 impl Transport for H2 {
     type Client = H2Client;
+    type Host = ();
+
+    fn block_on<F, Fut>(&self, end: F) -> Result<Fut::Output, Failure>
+    where
+        F: FnOnce(()) -> Fut,
+        Fut: Future,
+    {
+        block_on(end(()))
+    }
 
     async fn serve(
         self,
+        (): (),
         shape: Shape,
         listening: Listening,
         window: &Arc<Window>,
@@ -52,7 +62,12 @@ impl Transport for H2 {
         server::serve(H2Acceptor { connection }, window).await
     }
 
-    async fn connect(self, shape: Shape, address: &str) -> Result<(H2Client, Closing), Failure> {
+    async fn connect(
+        self,
+        (): (),
+        shape: Shape,
+        address: &str,
+    ) -> Result<(H2Client, Closing), Failure> {
         let windows = Windows::of(shape);
         let socket = connect(address).await?;
         let (requests, connection) = h2::client::Builder::new()

@@ -6,7 +6,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bytes::{Bytes, BytesMut};
 use futures_util::future::LocalBoxFuture;
 
-use super::runtime;
 use crate::bench::message::{Numbered, Slab};
 use crate::bench::pair::{Listening, Received};
 use crate::bench::window::Window;
@@ -75,23 +74,31 @@ impl Role {
 /// One multiplexer with its settings.
 pub(super) trait Transport: Clone + Send + 'static {
     type Client: Client;
+    /// What an end needs of the thread that it runs on; nothing, where that is a tokio runtime.
+    type Host;
+
+    /// Runs one end on this thread, on which it may use `spawn_local`.
+    fn block_on<F, Fut>(&self, end: F) -> Result<Fut::Output, Failure>
+    where
+        F: FnOnce(Self::Host) -> Fut,
+        Fut: Future;
 
     /// Listens, takes one connection, and serves its streams until the client closes it.
     async fn serve(
         self,
+        host: Self::Host,
         shape: Shape,
         listening: Listening,
         window: &Arc<Window>,
     ) -> Result<Received, Failure>;
 
     /// Connects. The future closes the connection in order, once the client is dropped.
-    async fn connect(self, shape: Shape, address: &str)
-    -> Result<(Self::Client, Closing), Failure>;
-
-    /// Runs one end on this thread.
-    fn block_on<F: Future>(&self, future: F) -> Result<F::Output, Failure> {
-        runtime::block_on(future)
-    }
+    async fn connect(
+        self,
+        host: Self::Host,
+        shape: Shape,
+        address: &str,
+    ) -> Result<(Self::Client, Closing), Failure>;
 }
 
 /// What is left to do at the end of a connection.

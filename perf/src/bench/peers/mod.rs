@@ -7,7 +7,7 @@
 //! | peer  | settings beside its defaults |
 //! |-------|------------------------------|
 //! | yamux | no limit on receive windows, 4096 streams, frames of up to 64 KiB |
-//! | h2    | windows of 4 MiB a stream and 16 MiB a connection, but in `mixed`, where they cost latency, 256 KiB and 1 MiB; frames of up to 64 KiB, 128 KiB of send buffer a stream, 4096 streams, no limit on small frames |
+//! | h2    | windows of 4 MiB a stream and 16 MiB a connection, but 256 KiB and 1 MiB in `mixed`, where large ones cost latency; frames of up to 64 KiB, 128 KiB of send buffer a stream, 4096 streams, no limit on small frames |
 //! | tonic | the same windows, frames and streams; a codec that passes bytes through; a one-way stream is made when polled, without a channel in front of it |
 //! | tarpc | bincode, 4096 requests in flight, buffers for as many requests and responses; unary calls only, so `pingpong` is one call at a time |
 //! | quinn | UDP with TLS, which QUIC cannot do without; the same windows, up to 1 MiB unacknowledged, 4096 streams |
@@ -148,12 +148,12 @@ fn measure<T: Transport>(transport: T, load: Load, pair: &Pair) -> Result<Sample
     pair.measure(
         move |window, listening| {
             let host = serving.clone();
-            host.block_on(serving.serve(load.shape(), listening, window))?
+            host.block_on(|own| serving.serve(own, load.shape(), listening, window))?
         },
         move |window, address, connected| {
             let host = transport.clone();
-            host.block_on(async {
-                let (client, closing) = transport.connect(load.shape(), address).await?;
+            host.block_on(|own| async {
+                let (client, closing) = transport.connect(own, load.shape(), address).await?;
                 let sent = match load {
                     Load::Closed(shape) => client::run(client, shape, window, connected).await?,
                     Load::Open(schedule) => paced::run(client, schedule, window, connected).await?,

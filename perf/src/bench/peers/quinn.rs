@@ -19,7 +19,7 @@ use rcgen::generate_simple_self_signed;
 use tokio::time::timeout;
 
 use super::link::{Client, Closing, Receiver, Role, Sender, Transport};
-use super::runtime::during;
+use super::runtime::{block_on, during};
 use super::server::{self, Accepted, Acceptor};
 use super::{MAX_STREAMS, Windows};
 use crate::bench::pair::{Listening, Received};
@@ -89,9 +89,19 @@ fn no_port(error: std::io::Error) -> Failure {
 
 impl Transport for Quinn {
     type Client = QuinnClient;
+    type Host = ();
+
+    fn block_on<F, Fut>(&self, end: F) -> Result<Fut::Output, Failure>
+    where
+        F: FnOnce(()) -> Fut,
+        Fut: Future,
+    {
+        block_on(end(()))
+    }
 
     async fn serve(
         self,
+        (): (),
         shape: Shape,
         listening: Listening,
         window: &Arc<Window>,
@@ -106,7 +116,12 @@ impl Transport for Quinn {
         server::serve(QuinnAcceptor { connection, shape }, window).await
     }
 
-    async fn connect(self, shape: Shape, address: &str) -> Result<(QuinnClient, Closing), Failure> {
+    async fn connect(
+        self,
+        (): (),
+        shape: Shape,
+        address: &str,
+    ) -> Result<(QuinnClient, Closing), Failure> {
         let address: SocketAddr = address
             .parse()
             .map_err(during("the server's address is wrong"))?;

@@ -7,10 +7,10 @@ use bytes::Bytes;
 use ringmux::{Addr, Config, Engine, RecvStream, SendStream, Session, SessionError};
 
 use super::link::{Client, Closing, Receiver, Role, Sender, Transport};
-use super::runtime::{self, during};
+use super::runtime::during;
 use super::server::{self, Accepted, Acceptor};
 use super::{Load, MAX_STREAMS};
-use crate::bench::host::{Driver, Host};
+use crate::bench::host::Host;
 use crate::bench::open_loop::Schedule;
 use crate::bench::pair::{Listening, Pair, Received};
 use crate::bench::sample::Sample;
@@ -39,26 +39,25 @@ fn config() -> Result<Config, Failure> {
         .map_err(during("cannot configure the session"))
 }
 
-impl Ringmux {
-    /// An engine on the runtime that `block_on` runs.
-    fn engine(self) -> Result<Engine, Failure> {
-        self.0
-            .builder()
-            .inline()
-            .map_err(during("cannot start ringmux"))
-    }
-}
-
 impl Transport for Ringmux {
     type Client = RingmuxClient;
+    type Host = Engine;
+
+    fn block_on<F, Fut>(&self, end: F) -> Result<Fut::Output, Failure>
+    where
+        F: FnOnce(Engine) -> Fut,
+        Fut: Future,
+    {
+        self.0.block_on(end)
+    }
 
     async fn serve(
         self,
+        engine: Engine,
         _: Shape,
         listening: Listening,
         window: &Arc<Window>,
     ) -> Result<Received, Failure> {
-        let engine = self.engine()?;
         let anywhere = Addr::Tcp("127.0.0.1:0".to_owned());
         let listener = engine.listen(&anywhere, &config()?).await;
         let listener = listener.map_err(during("cannot listen"))?;
@@ -70,8 +69,12 @@ impl Transport for Ringmux {
         server::serve(RingmuxAcceptor { session }, window).await
     }
 
-    async fn connect(self, _: Shape, address: &str) -> Result<(RingmuxClient, Closing), Failure> {
-        let engine = self.engine()?;
+    async fn connect(
+        self,
+        engine: Engine,
+        _: Shape,
+        address: &str,
+    ) -> Result<(RingmuxClient, Closing), Failure> {
         let address = Addr::Tcp(address.to_owned());
         let session = engine.connect(&address, &config()?).await;
         let session = session.map_err(during("cannot connect"))?;
@@ -82,18 +85,6 @@ impl Transport for Ringmux {
             Ok(())
         };
         Ok((RingmuxClient { session }, Box::pin(closing)))
-    }
-
-    /// On the runtime that its driver needs, beside tasks like those of the peers.
-    fn block_on<F: Future>(&self, future: F) -> Result<F::Output, Failure> {
-        match self.0.driver {
-            Driver::TokioUring => {
-                let runtime = tokio_uring::Runtime::new(&tokio_uring::builder())
-                    .map_err(during("cannot start a tokio-uring runtime"))?;
-                Ok(runtime.block_on(future))
-            }
-            Driver::Uring | Driver::Tokio => runtime::block_on(future),
-        }
     }
 }
 

@@ -16,7 +16,7 @@ use tokio_util::compat::{Compat, TokioAsyncReadCompatExt};
 use yamux::{Config, Connection, Mode, Stream};
 
 use super::link::{Client, Closing, Receiver, Role, Sender, Transport};
-use super::runtime::{accept, connect, during};
+use super::runtime::{accept, block_on, connect, during};
 use super::server::{self, Accepted, Acceptor};
 use super::{MAX_FRAME, MAX_STREAMS};
 use crate::bench::pair::{Listening, Received};
@@ -38,9 +38,19 @@ fn config() -> Config {
 
 impl Transport for Yamux {
     type Client = YamuxClient;
+    type Host = ();
+
+    fn block_on<F, Fut>(&self, end: F) -> Result<Fut::Output, Failure>
+    where
+        F: FnOnce(()) -> Fut,
+        Fut: Future,
+    {
+        block_on(end(()))
+    }
 
     async fn serve(
         self,
+        (): (),
         shape: Shape,
         listening: Listening,
         window: &Arc<Window>,
@@ -54,7 +64,12 @@ impl Transport for Yamux {
         server::serve(acceptor, window).await
     }
 
-    async fn connect(self, _: Shape, address: &str) -> Result<(YamuxClient, Closing), Failure> {
+    async fn connect(
+        self,
+        (): (),
+        _: Shape,
+        address: &str,
+    ) -> Result<(YamuxClient, Closing), Failure> {
         let socket = connect(address).await?;
         let (openings, requests) = mpsc::unbounded_channel();
         let driver = ClientDriver {

@@ -3,6 +3,7 @@
 use comfy_table::{CellAlignment, Table, presets};
 
 use crate::bench::compare::{Comparison, Entry};
+use crate::bench::host::{Host, Wait};
 use crate::bench::open_loop::Run;
 use crate::bench::row::Ratio;
 use crate::bench::sample::Sample;
@@ -25,7 +26,8 @@ of limit  rate / limit (higher is better), or p50 / limit p50 where it says p50 
 ringmux   how many times faster ringmux is over the first driver listed, by rate, or by p50 where
           the limit is compared by it; below 1 it is slower
 beside    bulk that ran beside the round trips of mixed
-quinn encrypts, nobody else does. Both sides park, that is sleep in the kernel";
+quinn encrypts, nobody else does. Everybody sleeps in the kernel while there is nothing to do, but for
+ringmux where it says spin or adaptive, and the limit, which then spins or parks";
 
 const OPEN_LOOP: [&str; 11] = [
     "load", "peer", "driver", "offered", "achieved", "p50", "p90", "p99", "p99.9", "p99.99", "max",
@@ -35,7 +37,7 @@ const OPEN_LOOP_LEGEND: &str = "\
 load      percent of what the same candidate did in a closed loop just before
 offered   messages a second that were due; achieved is how many echoes came within the window
 p50 ...   from when a message was due, not from when it was sent. The client's thread never sleeps,
-          whoever is measured; the server's does when it is idle";
+          whoever is measured; the server's does when it is idle, unless it says spin";
 
 /// What nobody measured.
 const NONE: &str = "-";
@@ -59,7 +61,7 @@ pub(in crate::bench) fn open_loop(runs: &[Run]) -> String {
         let names = [
             format!("{} %", run.load_percent),
             run.subject.name().to_owned(),
-            run.subject.driver().name().to_owned(),
+            host(run.subject),
             units::rate(run.offered_per_s),
             units::rate(run.sample.rate_per_s()),
         ];
@@ -82,33 +84,25 @@ fn start(header: &[&str], text_columns: usize) -> Table {
     table
 }
 
-fn limit_cells(comparison: &Comparison) -> [String; 11] {
+fn limit_cells(comparison: &Comparison) -> Vec<String> {
     let workload = comparison.workload;
-    let measured = measured_cells(workload, &comparison.limit);
-    let ends = [NONE, NONE].map(str::to_owned);
-    row(
-        [workload.name(), "limit", NONE],
-        measured,
-        ends,
-        beside(workload, &comparison.limit),
-    )
+    let mut cells = [workload.name(), "limit", NONE].map(str::to_owned).to_vec();
+    cells.extend(measured_cells(workload, &comparison.limit));
+    cells.extend([NONE, NONE].map(str::to_owned));
+    cells.push(beside(workload, &comparison.limit));
+    cells
 }
 
-fn cells(comparison: &Comparison, entry: &Entry) -> [String; 11] {
+fn cells(comparison: &Comparison, entry: &Entry) -> Vec<String> {
     let workload = comparison.workload;
-    let names = [
-        workload.name(),
-        entry.subject.name(),
-        entry.subject.driver().name(),
+    let mut cells = vec![
+        workload.name().to_owned(),
+        entry.subject.name().to_owned(),
+        host(entry.subject),
     ];
     let Some(sample) = &entry.sample else {
-        let nothing = || NONE.to_owned();
-        return row(
-            names,
-            [(); 5].map(|()| nothing()),
-            [nothing(), nothing()],
-            nothing(),
-        );
+        cells.resize(COMPARE.len(), NONE.to_owned());
+        return cells;
     };
     let of_limit = match comparison.row(entry).and_then(|row| row.ratio(workload)) {
         Some(Ratio::Rate(ratio)) => format!("{ratio:.2}"),
@@ -116,25 +110,18 @@ fn cells(comparison: &Comparison, entry: &Entry) -> [String; 11] {
         None => NONE.to_owned(),
     };
     let ahead = ahead(comparison, sample).map_or_else(|| NONE.to_owned(), |x| format!("x {x:.2}"));
-    row(
-        names,
-        measured_cells(workload, sample),
-        [of_limit, ahead],
-        beside(workload, sample),
-    )
+    cells.extend(measured_cells(workload, sample));
+    cells.extend([of_limit, ahead, beside(workload, sample)]);
+    cells
 }
 
-fn row(
-    [workload, peer, driver]: [&str; 3],
-    [rate, bytes, p50, p99, p999]: [String; 5],
-    [of_limit, ahead]: [String; 2],
-    beside: String,
-) -> [String; 11] {
-    let names = [workload, peer, driver].map(str::to_owned);
-    let [workload, peer, driver] = names;
-    [
-        workload, peer, driver, rate, bytes, p50, p99, p999, of_limit, ahead, beside,
-    ]
+/// The driver, and how it waits where that is a choice that was made.
+fn host(subject: Subject) -> String {
+    let Host { driver, wait } = subject.host();
+    match wait {
+        Wait::Park => driver.name().to_owned(),
+        Wait::Spin | Wait::Adaptive => format!("{} {}", driver.name(), wait.name()),
+    }
 }
 
 fn measured_cells(workload: Workload, sample: &Sample) -> [String; 5] {

@@ -15,7 +15,7 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Status, Streaming};
 
 use super::link::{Client, Closing, Receiver, Role, Sender, Source, Transport};
-use super::runtime::during;
+use super::runtime::{block_on, during};
 use super::{MAX_FRAME, MAX_STREAMS, Windows};
 use crate::bench::pair::{Listening, Received};
 use crate::bench::window::Window;
@@ -33,9 +33,19 @@ pub(super) struct Tonic;
 
 impl Transport for Tonic {
     type Client = TonicClient;
+    type Host = ();
+
+    fn block_on<F, Fut>(&self, end: F) -> Result<Fut::Output, Failure>
+    where
+        F: FnOnce(()) -> Fut,
+        Fut: Future,
+    {
+        block_on(end(()))
+    }
 
     async fn serve(
         self,
+        (): (),
         shape: Shape,
         listening: Listening,
         window: &Arc<Window>,
@@ -43,7 +53,12 @@ impl Transport for Tonic {
         server::run(Windows::of(shape), listening, window).await
     }
 
-    async fn connect(self, shape: Shape, address: &str) -> Result<(TonicClient, Closing), Failure> {
+    async fn connect(
+        self,
+        (): (),
+        shape: Shape,
+        address: &str,
+    ) -> Result<(TonicClient, Closing), Failure> {
         let windows = Windows::of(shape);
         let channel = Endpoint::from_shared(format!("http://{address}"))
             .map_err(during("the server's address is wrong"))?

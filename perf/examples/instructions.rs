@@ -1,0 +1,104 @@
+//! The parts of ringmux that make no system call, each a given number of times: for a tool that counts
+//! instructions. `perf/scripts/instructions.sh` runs it twice and divides the difference, so that
+//! neither start nor end counts.
+
+use std::hint::black_box;
+use std::process::ExitCode;
+
+use bytes::Bytes;
+use ringmux::{Config, Session, Stream};
+use tokio::runtime::Builder;
+
+/// Small enough for the compiler and the machine to treat like any other message.
+const MESSAGE: &[u8] = &[7; 64];
+const PIPE_BYTES: usize = 256 * 1024;
+/// Messages under way at once in `pipelined`.
+const BATCH: u64 = 64;
+
+fn main() -> ExitCode {
+    let mut arguments = std::env::args().skip(1);
+    let (part, times) = (arguments.next(), arguments.next());
+    let times = times.and_then(|times| times.parse().ok());
+    let (Some(part), Some(times)) = (part, times) else {
+        eprintln!("usage: instructions round-trip|pipelined|open-close TIMES");
+        return ExitCode::from(2);
+    };
+    let runtime = Builder::new_current_thread().build();
+    let runtime = runtime.expect("a runtime without I/O needs only memory");
+    let known = runtime.block_on(async {
+        let client = echoing().await;
+        match part.as_str() {
+            "round-trip" => round_trip(&client, times).await,
+            "pipelined" => pipelined(&client, times).await,
+            "open-close" => open_close(&client, times).await,
+            _ => return false,
+        }
+        true
+    });
+    if !known {
+        eprintln!("error: no part is called {part}");
+        return ExitCode::from(2);
+    }
+    ExitCode::SUCCESS
+}
+
+/// Two sessions joined by a pipe in memory; the server echoes every message of every stream.
+async fn echoing() -> Session {
+    let (near, far) = tokio::io::duplex(PIPE_BYTES);
+    let (client, connection) = ringmux::client(near, &Config::default());
+    tokio::spawn(connection);
+    let (server, connection) = ringmux::server(far, &Config::default());
+    tokio::spawn(connection);
+    tokio::spawn(async move {
+        while let Ok(stream) = server.accept().await {
+            tokio::spawn(echo(stream));
+        }
+    });
+    client.established().await.expect("the server answers");
+    client
+}
+
+async fn echo(mut stream: Stream) {
+    while let Ok(Some(message)) = stream.recv().await {
+        if stream.send(message).await.is_err() {
+            return;
+        }
+    }
+    // The client may have gone meanwhile.
+    let _ = stream.finish();
+}
+
+/// A message there and back.
+async fn round_trip(client: &Session, times: u64) {
+    let mut stream = client.open("").await.expect("the session is alive");
+    for _ in 0..times {
+        stream.send_slice(black_box(MESSAGE)).await.expect("sent");
+        black_box(stream.recv().await.expect("received"));
+    }
+}
+
+/// The same with 64 of them under way, counted one by one.
+async fn pipelined(client: &Session, times: u64) {
+    let stream = client.open("").await.expect("the session is alive");
+    let (mut send, mut recv) = stream.split();
+    let message = Bytes::from_static(MESSAGE);
+    for _ in 0..times.div_ceil(BATCH) {
+        for _ in 0..BATCH {
+            send.send_slice(black_box(&message)).await.expect("sent");
+        }
+        for _ in 0..BATCH {
+            black_box(recv.recv().await.expect("received"));
+        }
+    }
+}
+
+/// A stream opened, a message there and back, and closed.
+async fn open_close(client: &Session, times: u64) {
+    for _ in 0..times {
+        let mut stream = client.open("").await.expect("the session is alive");
+        stream.send_slice(black_box(MESSAGE)).await.expect("sent");
+        stream.finish().expect("open");
+        black_box(stream.recv().await.expect("received"));
+        assert_eq!(stream.recv().await.expect("received"), None);
+    }
+}

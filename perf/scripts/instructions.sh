@@ -1,0 +1,25 @@
+#!/usr/bin/env bash
+# Counts instructions of the parts that make no system call: two sessions over a pipe in memory.
+# usage: perf/scripts/instructions.sh [TIMES]
+#
+# Each part runs TIMES and twice as often; the difference is what one more costs.
+source "$(dirname "$0")/common.sh"
+need valgrind valgrind
+
+times=${1:-2048}
+# Valgrind does not know every instruction of the newest processors.
+RUSTFLAGS="" cargo build --quiet --release -p ringmux-perf --example instructions
+program=$target/release/examples/instructions
+
+# instructions PART TIMES
+instructions() {
+    valgrind --tool=callgrind --callgrind-out-file="$out/callgrind.$1" "$program" "$1" "$2" 2>&1 |
+        sed -n 's/.*Collected : //p'
+}
+
+for part in round-trip pipelined open-close; do
+    once=$(instructions "$part" "$times")
+    twice=$(instructions "$part" $((2 * times)))
+    printf '%-12s %8d instructions\n' "$part" $(((twice - once) / times))
+done
+echo "where: callgrind_annotate $out/callgrind.PART"
