@@ -39,7 +39,8 @@ impl Connection {
 
     fn on_requests(&mut self, requests: u32, now: Instant) {
         if requests & request::PING != 0 {
-            self.ping.wanted = true;
+            // Whoever asks while one is under way is served by its answer.
+            self.ping.wanted |= self.ping.in_flight.is_none();
         }
         if requests & request::CLOSE != 0 {
             self.drain(now);

@@ -347,10 +347,10 @@ async fn pings_are_shared(net: Net) {
     for rtt in futures_util::future::join_all(pings).soon().await {
         rtt.unwrap();
     }
-    // At most one is under way: two hundred callers at once need one or two.
+    // One is under way at a time. The answer to the server's own first PING may come meanwhile.
     let frames = server.stats().frames_received - before;
     let most = if net.host.place == Place::Inline {
-        3
+        2
     } else {
         200
     };
