@@ -75,7 +75,7 @@ impl Connection {
         };
         if reasons & (reason::CREDIT | reason::CHUNKS) != 0 {
             self.release_open_charge(key);
-            self.account(key, now);
+            self.feed_assembly(key, now);
         }
         if reasons & reason::CHUNKS != 0 {
             self.deliver_chunks(key);

@@ -218,8 +218,11 @@ impl Connection {
             return Self::set_starved(stream, None);
         }
         let short = need.saturating_sub(has + stream.window.returnable());
+        // One that fits into the window waits for the application, not for memory.
+        let fits = whole <= stream.window.target();
         let waiting = stream.window.held().saturating_sub(assembly.cost);
-        if short == 0 || (waiting <= stream.window.target() && self.pool.take(short)) {
+        let advance = !fits && waiting <= stream.window.target();
+        if short == 0 || (advance && self.pool.take(short)) {
             stream.window.advance(short);
             Self::set_starved(stream, None);
             if short > 0 {
@@ -228,8 +231,6 @@ impl Connection {
             }
             return Self::owe(&mut self.owing, key, stream, owed::WINDOW);
         }
-        // One that fits into the window waits for the application, not for memory.
-        let fits = whole <= stream.window.target();
         if !fits && now.duration_since(assembly.since) >= self.config.message_timeout() {
             return self.exceed(key, Limit::MessageMemory, total);
         }
@@ -239,6 +240,10 @@ impl Connection {
             now
         };
         Self::set_starved(stream, Some(since));
+        // From now on a release is reported. One that raced with this is found by the next recheck.
+        if fits && assembly.starved {
+            return;
+        }
         if !std::mem::replace(&mut stream.listed_starved, true) {
             self.starved.push(key);
         }

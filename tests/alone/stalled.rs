@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use ringmux::{Config, Session, Stream};
 use tokio::task::JoinHandle;
 
@@ -37,7 +38,8 @@ pub(crate) fn ninety_nine_streams_keep_their_throughput_beside_a_stalled_one(hos
                 let mut took = [Duration::ZERO; 2];
                 for with in [with_first, !with_first] {
                     // Both begin alike; without, the stalled stream is over before the clock runs.
-                    let stalled = Stalled::new(&net, &client, &server, MESSAGE_BYTES).await;
+                    let stalled =
+                        Stalled::new(&net, &client, &server, pattern(MESSAGE_BYTES, 2)).await;
                     let stalled = if with {
                         Some(stalled)
                     } else {
@@ -76,21 +78,23 @@ pub(crate) fn ninety_nine_streams_keep_their_throughput_beside_a_stalled_one(hos
 
 /// Nobody consumes, the sender's own queue is as small as can be, and the allocator counts.
 ///
-/// Messages here are small for their window: one that has begun is completed beyond it.
+/// Messages here fit into their window; of one that does not, the whole is held besides.
 pub(crate) fn a_stalled_consumer_takes_at_most_twice_its_window_of_memory(host: Host) {
     let stalled = |sizes: &'static [usize]| {
         move |net: Net| async move {
             for &size in sizes {
                 let config = Config::builder().send_buffer(4 * 1024).build().unwrap();
                 let (client, server) = net.pair_with(&config, &config).await;
+                // What an application hands over is its own memory.
+                let message = pattern(size, 2);
                 // Buffers that the session makes once.
-                let warm = Stalled::new(&net, &client, &server, size).await;
+                let warm = Stalled::new(&net, &client, &server, message.clone()).await;
                 warm.end().await;
                 for session in [&client, &server] {
                     eventually("it is gone", || session.stats().streams == 0).await;
                 }
                 let before = Footprint::now().bytes;
-                let stalled = Stalled::new(&net, &client, &server, size).await;
+                let stalled = Stalled::new(&net, &client, &server, message.clone()).await;
                 let taken = Footprint::now().bytes - before;
                 println!("{taken} bytes of memory for messages of {size} bytes");
                 assert!(
@@ -102,7 +106,11 @@ pub(crate) fn a_stalled_consumer_takes_at_most_twice_its_window_of_memory(host: 
             }
         }
     };
-    nothing_left_after(host, stalled(&[1000]), stalled(&[0, 1, 200, 1000, 10_000]));
+    nothing_left_after(
+        host,
+        stalled(&[1000]),
+        stalled(&[0, 1, 200, 1000, 10_000, 20_000, 30_000, 60_000]),
+    );
 }
 
 /// Streams that send from one side to the other as fast as they can.
@@ -171,12 +179,11 @@ struct Stalled {
 }
 
 impl Stalled {
-    async fn new(net: &Net, client: &Session, server: &Session, size: usize) -> Self {
+    async fn new(net: &Net, client: &Session, server: &Session, message: Bytes) -> Self {
         let before = server.stats().messages_received;
         let (mut ours, theirs) = net.stream(client, server).await;
-        let message = pattern(size, 2);
+        let fitting = WINDOW / (message.len() as u64 + FRAME_COST);
         let sender = tokio::spawn(async move { while ours.send(message.clone()).await.is_ok() {} });
-        let fitting = WINDOW / (size as u64 + FRAME_COST);
         eventually("the stalled stream has used its window up", || {
             server.stats().messages_received - before >= fitting
         })

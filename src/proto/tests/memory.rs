@@ -3,6 +3,7 @@
 use super::solo::{Solo, data, open};
 use super::*;
 use crate::error::{Limit, StreamError};
+use crate::frame::FRAME_COST;
 
 const KIB: usize = 1024;
 
@@ -276,6 +277,29 @@ fn whatever_the_windows_size_a_consumer_that_took_all_lets_the_sender_go_on() {
         drop((sender, receiver));
         pair.is_clean();
     }
+}
+
+/// Its beginning lies in the window behind a message that nobody takes yet.
+#[test]
+fn a_message_that_fits_is_completed_within_the_window_once_what_lies_before_it_is_consumed() {
+    let mut pair = Pair::established(&config().build().unwrap(), &config().build().unwrap());
+    let (mut sender, mut receiver) = pair.stream(D);
+    now(sender.send(message(5000))).unwrap();
+    now(sender.send(message(60_000))).unwrap();
+    pair.elapse(Duration::from_secs(1));
+    assert_eq!(pair.ends[A].session().stats().messages_received, 1);
+    let held = pair.ends[A].session().stats().bytes_held;
+    assert!(
+        held <= 64 * 1024 + FRAME_COST,
+        "{held} bytes, the OPEN among them"
+    );
+    assert_eq!(pair.next_event(), None, "nothing is polled for");
+    // Far less than what is reported of a stream that lacks nothing.
+    assert_eq!(receiver.try_recv().unwrap().len(), 5000);
+    pair.drive();
+    assert_eq!(receiver.try_recv().unwrap().len(), 60_000);
+    drop((sender, receiver));
+    pair.is_clean();
 }
 
 #[test]
