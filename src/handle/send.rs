@@ -187,9 +187,8 @@ impl SendStream {
     /// Ends the stream with an error of the application, after everything queued before.
     ///
     /// The peer's receiver gets [`StreamError::Failed`](crate::StreamError::Failed), and so does its
-    /// sender, unless the receiving half here is dropped or stopped before the error has left: then
-    /// its sender gets [`SendError::Stopped`]. What the peer still sends is discarded, and receiving
-    /// here ends with [`StreamError::Cancelled`](crate::StreamError::Cancelled) with the same code.
+    /// sender, also if the receiving half here is dropped or stopped afterwards. What the peer still
+    /// sends is discarded, and receiving here ends with [`StreamError::Cancelled`](crate::StreamError::Cancelled) with the same code.
     /// Text above 1 KiB is cut.
     ///
     /// # Errors
@@ -218,6 +217,7 @@ impl SendStream {
         self.check_open()?;
         self.finished = true;
         let record = failure::encode(code, message, details);
+        self.lane().mark_failing();
         self.writer.push_slice(tx_tag::ERROR, true, &record);
         self.flush();
         Ok(())

@@ -88,6 +88,8 @@ pub(crate) struct Lane {
     urgency: AtomicU8,
     granted: AtomicBool,
     accepted: AtomicBool,
+    /// An ERROR is queued, which will end both directions.
+    failing: AtomicBool,
     cancel_code: AtomicU32,
     stop_code: AtomicU32,
     /// Consumed weight after which the receiver raises CREDIT: see `proto::window`.
@@ -116,6 +118,7 @@ impl Lane {
             urgency: AtomicU8::new(Self::DEFAULT_URGENCY),
             granted: AtomicBool::new(false),
             accepted: AtomicBool::new(false),
+            failing: AtomicBool::new(false),
             cancel_code: AtomicU32::new(0),
             stop_code: AtomicU32::new(0),
             credit_mark: AtomicU32::new(credit_mark),
@@ -211,6 +214,11 @@ impl Lane {
         self.accepted.store(true, Ordering::Relaxed);
     }
 
+    /// Read by the engine after the next reason that is raised.
+    pub(crate) fn mark_failing(&self) {
+        self.failing.store(true, Ordering::Relaxed);
+    }
+
     // ---- for the engine ---------------------------------------------------------------------
 
     /// Takes what handles want. What they published before is visible afterwards.
@@ -236,6 +244,10 @@ impl Lane {
 
     pub(crate) fn accepted(&self) -> bool {
         self.accepted.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn failing(&self) -> bool {
+        self.failing.load(Ordering::Relaxed)
     }
 
     pub(crate) fn cancel_code(&self) -> u32 {

@@ -157,7 +157,10 @@ impl Connection {
             .lane()
             .end_recv(RecvEnd::Discard(StreamError::Cancelled { code }));
         stream.owes &= !owed::WINDOW;
-        Self::owe(&mut self.owing, key, stream, owed::STOP);
+        // A STOP would overtake an ERROR that is queued, and the peer would not hear the reason.
+        if !stream.lane().failing() {
+            Self::owe(&mut self.owing, key, stream, owed::STOP);
+        }
         Self::notify(&mut self.wakes, key, stream, wake::RECEIVER);
         self.discard_received(key);
     }

@@ -302,6 +302,31 @@ fn a_message_that_fits_is_completed_within_the_window_once_what_lies_before_it_i
     pair.is_clean();
 }
 
+/// Its ERROR waits for credit behind a message, and no STOP may overtake it.
+#[test]
+fn a_failed_stream_that_is_dropped_lets_its_peer_send_until_the_error_has_come() {
+    let mut pair = Pair::established(&config().build().unwrap(), &config().build().unwrap());
+    let (mut failing, mut peer) = pair.stream(D);
+    for _ in 0..20 {
+        now(failing.send(message(10_000))).unwrap();
+    }
+    failing.finish_with_error(3, "enough").unwrap();
+    drop(failing);
+    for _ in 0..100 {
+        now(peer.send(message(10_000))).expect("what nobody receives needs no room");
+        pair.drive();
+    }
+    for _ in 0..20 {
+        assert_eq!(now(peer.recv()).unwrap().unwrap().len(), 10_000);
+        pair.drive();
+    }
+    assert!(matches!(now(peer.recv()), Err(StreamError::Failed(f)) if f.code == 3));
+    let error = now(peer.send("late")).unwrap_err();
+    assert!(matches!(error, crate::SendError::Stream(StreamError::Failed(f)) if f.code == 3));
+    drop(peer);
+    pair.is_clean();
+}
+
 #[test]
 fn stalled_streams_do_not_stop_the_others_while_the_window_can_be_raised() {
     let config = config().max_streams(128).build().unwrap();
