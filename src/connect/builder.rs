@@ -115,7 +115,9 @@ impl EngineBuilder {
     /// local one such as tokio's `LocalSet`. Sessions that still live when the future is done end
     /// with [`SessionError::EngineStopped`](crate::SessionError::EngineStopped).
     ///
-    /// With the other two drivers this is their runtime's `block_on`.
+    /// With the other two drivers this is their runtime's `block_on`. That of
+    /// [`Driver::TokioUring`] is a `LocalSet` already: spawn with `tokio::task::spawn_local` there,
+    /// because wakes between two local sets cost a system call each.
     ///
     /// # Errors
     /// [`EngineError::Unavailable`] where io_uring is denied, and if the ring breaks.

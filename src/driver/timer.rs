@@ -5,6 +5,11 @@ use std::pin::Pin;
 use std::task::Context;
 use std::time::Instant;
 
+/// Not registered with the runtime until it is polled.
+fn unset() -> ::tokio::time::Sleep {
+    ::tokio::time::sleep_until(::tokio::time::Instant::now())
+}
+
 /// One timer that is set again and again.
 #[derive(Debug)]
 pub(super) struct Timer {
@@ -17,7 +22,7 @@ impl Timer {
     /// To be called on the runtime that will poll it.
     pub(super) fn new() -> Self {
         Self {
-            sleep: Box::pin(::tokio::time::sleep_until(::tokio::time::Instant::now())),
+            sleep: Box::pin(unset()),
             armed: None,
         }
     }
@@ -25,7 +30,10 @@ impl Timer {
     /// True when `deadline` has passed; else the task will be woken then.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>, deadline: Option<Instant>) -> bool {
         let Some(at) = deadline else {
-            self.armed = None;
+            if self.armed.take().is_some() {
+                // One that stays set is one more timer of the kernel each time the runtime parks.
+                self.sleep.set(unset());
+            }
             return false;
         };
         if self.armed != Some(at) {

@@ -110,7 +110,14 @@ impl Host {
         self.builder()
             .block_on(|engine| {
                 let future = future(engine);
-                async move { LocalSet::new().run_until(future).await }
+                async move {
+                    match self.driver {
+                        // Its runtime is a local set. A wake from one to another goes through the
+                        // root future, which costs a look at epoll.
+                        Driver::TokioUring => future.await,
+                        Driver::Uring | Driver::Tokio => LocalSet::new().run_until(future).await,
+                    }
+                }
             })
             .map_err(|error| {
                 Failure::new(refused)
