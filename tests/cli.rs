@@ -355,3 +355,41 @@ fn doctor_shows_a_low_limit_and_whether_a_ring_has_room_in_it() {
         ),
     }
 }
+
+#[test]
+fn a_denied_bench_without_a_driver_measures_tokio_and_says_why() {
+    let output = denied(
+        Denial::Eperm,
+        "bench --seconds 0.1 --workload pingpong --json",
+    );
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let row: Value = serde_json::from_str(stdout(&output)).expect("one row");
+    assert_eq!(row["driver"], "tokio");
+    let warnings = stderr(&output).lines().filter(|line| line.contains("WARN"));
+    let warnings: Vec<&str> = warnings.collect();
+    assert_eq!(warnings.len(), 1, "{warnings:?}");
+    assert!(
+        warnings[0].contains("falling back to the driver tokio"),
+        "{warnings:?}"
+    );
+    assert!(warnings[0].contains("seccomp filter"), "{warnings:?}");
+}
+
+#[test]
+fn a_denied_bench_of_uring_is_one_clear_line() {
+    let output = denied(
+        Denial::Eperm,
+        "bench --seconds 0.1 --workload pingpong --driver uring --json",
+    );
+    assert_eq!(output.status.code(), Some(1));
+    let error = stderr(&output).lines().last().unwrap_or_default();
+    assert!(
+        error.starts_with("error: cannot measure pingpong over uring: "),
+        "{error}"
+    );
+    assert!(
+        error.contains("seccomp filter answers io_uring_setup with EPERM"),
+        "{error}"
+    );
+    assert!(error.ends_with("try --driver tokio"), "{error}");
+}
