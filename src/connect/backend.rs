@@ -122,20 +122,24 @@ fn required(driver: Driver) -> Result<Engine, EngineError> {
 }
 
 fn preferred(driver: Driver) -> Result<Engine, EngineError> {
-    static FALLBACKS: [OnceLock<Engine>; 2] = [const { OnceLock::new() }; 2];
-    let fallback = match driver {
-        Driver::Uring => &FALLBACKS[0],
-        Driver::TokioUring => &FALLBACKS[1],
+    static CHOSEN: [OnceLock<Option<Engine>>; 2] = [const { OnceLock::new() }; 2];
+    let chosen = match driver {
+        Driver::Uring => &CHOSEN[0],
+        Driver::TokioUring => &CHOSEN[1],
         Driver::Tokio => return required(driver),
     };
-    if let Some(engine) = fallback.get() {
-        return Ok(engine.clone());
+    // Whoever comes while it is being chosen waits, so that all get the same one.
+    match chosen.get_or_init(|| choose(driver).ok()) {
+        Some(engine) => Ok(engine.clone()),
+        None => choose(driver),
     }
+}
+
+fn choose(driver: Driver) -> Result<Engine, EngineError> {
     required(driver).or_else(|refused| {
-        let engine = required(Driver::Tokio)?;
-        let engine = fallback.get_or_init(|| engine.instead_of(refused));
+        let engine = required(Driver::Tokio)?.instead_of(refused);
         log_once(engine.backend());
-        Ok(engine.clone())
+        Ok(engine)
     })
 }
 
