@@ -376,6 +376,23 @@ fn a_denied_bench_without_a_driver_measures_tokio_and_says_why() {
 }
 
 #[test]
+fn a_denied_serve_over_uring_is_one_clear_line() {
+    let output = denied(
+        Denial::Eperm,
+        "serve --listen 127.0.0.1:0 --allow localhost:1 --driver uring",
+    );
+    assert_eq!(output.status.code(), Some(1));
+    let error = stderr(&output);
+    assert_eq!(error.lines().count(), 1, "{error}");
+    assert!(error.starts_with("error: cannot start: "), "{error}");
+    assert!(
+        error.contains("seccomp filter answers io_uring_setup with EPERM"),
+        "{error}"
+    );
+    assert!(error.trim_end().ends_with("try --driver tokio"), "{error}");
+}
+
+#[test]
 fn a_denied_bench_of_uring_is_one_clear_line() {
     let output = denied(
         Denial::Eperm,
