@@ -55,7 +55,8 @@ fn the_unit_has_a_command_line_that_the_program_takes() {
     };
     let arguments = command
         .replace("${RINGMUX_LISTEN}", value("RINGMUX_LISTEN"))
-        .replace("$RINGMUX_ALLOW", value("RINGMUX_ALLOW"));
+        .replace("$RINGMUX_ALLOW", value("RINGMUX_ALLOW"))
+        .replace("$RINGMUX_OPTIONS", value("RINGMUX_OPTIONS"));
     let arguments = arguments.strip_prefix(PROGRAM).expect("the program");
     assert!(!arguments.contains('$'), "{arguments}");
     // Help is shown after everything before it was understood.
