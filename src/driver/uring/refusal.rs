@@ -11,6 +11,14 @@ use std::sync::Arc;
 use rustix::process::{Resource, getrlimit};
 
 /// A step of the trial that a ring has to pass before sessions run on it.
+///
+/// # Examples
+/// ```
+/// use ringmux::ProbeStep;
+///
+/// assert!(ProbeStep::ALL.is_sorted(), "in the order in which they are tried");
+/// assert_eq!(ProbeStep::Receive.to_string(), "multishot receive");
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum ProbeStep {
@@ -60,6 +68,19 @@ impl fmt::Display for ProbeStep {
 /// Why [`Driver::Uring`](crate::Driver::Uring) does not work here.
 ///
 /// Shown, it says what was met and where; [`remedy`](Self::remedy) says what to do about it.
+///
+/// `EPERM` has several senders. It is put down to the sysctl where that denies this process, else
+/// to a seccomp filter where the thread has one; a process that is denied by both learns of the
+/// second when the first is out of the way.
+///
+/// # Examples
+/// ```
+/// use ringmux::{ProbeStep, Refusal};
+///
+/// let refusal = Refusal::Seccomp { step: ProbeStep::SetUp, errno: 1 };
+/// assert_eq!(refusal.to_string(), "a seccomp filter answers io_uring_setup with EPERM");
+/// assert!(refusal.remedy().contains("seccomp profile"));
+/// ```
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Refusal {
@@ -160,8 +181,8 @@ impl Refusal {
     pub const fn remedy(&self) -> &'static str {
         match self {
             Self::NotInKernel => {
-                "run on Linux 6.1 or later, built with CONFIG_IO_URING, and outside of sandboxes \
-                 that have no io_uring"
+                "run on Linux 6.1 or later, built with CONFIG_IO_URING, outside of sandboxes and \
+                 seccomp profiles that hide io_uring"
             }
             Self::Sysctl {
                 value: 1,
