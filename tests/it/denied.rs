@@ -4,6 +4,7 @@
 //! process is to find; a process that finds another driver fails.
 
 use crate::denial::Denial;
+use crate::shared::alone;
 
 /// Tells a process what was done to it.
 pub(crate) const DENIED: &str = "RINGMUX_DENIED";
@@ -35,6 +36,12 @@ fn passed(denial: Denial, word: &str) -> usize {
 fn everything_but_io_uring_works_where_a_filter_answers_eperm() {
     let passed = passed(Denial::Eperm, "");
     assert!(passed >= SUITE_MIN, "{passed}");
+}
+
+#[test]
+fn a_fallback_is_logged_once() {
+    // In a process of its own, as whatever else asks for the shared engine may come first.
+    assert_eq!(passed(Denial::Eperm, alone::NAME), 1);
 }
 
 #[test]

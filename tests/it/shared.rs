@@ -109,3 +109,62 @@ fn an_engine_of_a_named_driver_is_refused_wherever_it_is_to_run() {
         }
     });
 }
+
+/// What can only be seen in a process where nobody else has asked for the shared engine.
+pub(crate) mod alone {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::thread;
+
+    use tracing::span::{Attributes, Id, Record};
+    use tracing::{Event, Level, Metadata, Subscriber};
+
+    use super::*;
+
+    /// Given as an argument, it is the only test that runs.
+    pub(crate) const NAME: &str = "shared::alone::a_fallback_is_a_warning_and_logged_once";
+
+    /// Counts warnings.
+    #[derive(Clone, Default)]
+    struct Warnings(Arc<AtomicUsize>);
+
+    impl Subscriber for Warnings {
+        fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+            metadata.target().starts_with("ringmux") && *metadata.level() == Level::WARN
+        }
+
+        fn event(&self, _: &Event<'_>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+
+        fn new_span(&self, _: &Attributes<'_>) -> Id {
+            Id::from_u64(1)
+        }
+
+        fn record(&self, _: &Id, _: &Record<'_>) {}
+        fn record_follows_from(&self, _: &Id, _: &Id) {}
+        fn enter(&self, _: &Id) {}
+        fn exit(&self, _: &Id) {}
+    }
+
+    #[test]
+    fn a_fallback_is_a_warning_and_logged_once() {
+        if !env::args().any(|argument| argument == NAME) {
+            return;
+        }
+        let warnings = Warnings::default();
+        tracing::subscriber::set_global_default(warnings.clone()).unwrap();
+        thread::scope(|scope| {
+            for backend in [Backend::default(), Backend::Prefer(Driver::TokioUring)] {
+                for _ in 0..4 {
+                    scope.spawn(move || {
+                        let engine = Engine::auto_with(backend).unwrap();
+                        assert_eq!(engine.driver(), Driver::Tokio);
+                        assert!(engine.backend().refused().is_some());
+                    });
+                }
+            }
+        });
+        assert_eq!(warnings.0.load(Ordering::Relaxed), 1);
+    }
+}
