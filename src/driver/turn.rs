@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use bytes::BytesMut;
 
-use super::Transport;
+use super::{Transport, clock};
 use crate::error::SessionError;
 use crate::proto::{Batch, Connection, Status};
 
@@ -55,7 +55,7 @@ impl<T: Transport + Unpin> Turns<T> {
 
     /// One turn; true if anything moved.
     fn turn(&mut self, cx: &mut Context<'_>) -> bool {
-        let now = Instant::now();
+        let now = clock::now();
         self.connection.take_work(now);
         // After the end there is nothing to read for, and the end of a stream of bytes stays ready.
         let mut moved = self.connection.status() == Status::Open && self.read(cx, now);

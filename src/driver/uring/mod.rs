@@ -26,6 +26,9 @@ mod ring;
 mod socket;
 mod wait;
 
+#[cfg(all(test, not(ringmux_loom)))]
+mod tests;
+
 pub(crate) use link::{HostLink, Job};
 
 use std::future::Future;

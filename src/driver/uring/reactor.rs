@@ -20,6 +20,7 @@ use socket2::SockRef;
 
 use super::outgoing::Outgoing;
 use super::ring::{Completion, Enter, File, Kind, Op, Ring, SLOTS_MAX, Token};
+use crate::driver::clock;
 use crate::proto::Batch;
 
 /// How long to wait for the kernel to let go of memory when the ring ends.
@@ -497,8 +498,8 @@ impl<R: Ring> Drop for Reactor<R> {
         for key in keys {
             self.abandon(key);
         }
-        let until = Instant::now() + SETTLE;
-        while !self.slots.is_empty() && !self.broken && Instant::now() < until {
+        let until = clock::now() + SETTLE;
+        while !self.slots.is_empty() && !self.broken && clock::now() < until {
             self.enter(Enter::WaitFor(Duration::from_millis(10)));
             self.reap();
         }
