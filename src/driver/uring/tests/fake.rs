@@ -11,7 +11,7 @@
 use std::cell::{RefCell, RefMut};
 use std::collections::{HashMap, VecDeque};
 use std::io;
-use std::os::fd::RawFd;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::rc::Rc;
 use std::task::Waker;
 use std::time::{Duration, Instant};
@@ -147,8 +147,8 @@ impl Tally {
 struct Pending {
     token: Token,
     op: Op,
-    /// Resolved when it is submitted, as by the kernel.
-    fd: RawFd,
+    /// Resolved when it is submitted, and held until it ends, as by the kernel.
+    socket: Option<Rc<OwnedFd>>,
     /// What is to be sent, as it was at the push.
     sealed: Vec<u8>,
     /// It ends with `ECANCELED` some time.
@@ -158,7 +158,7 @@ struct Pending {
 /// A socket of the driver, from `install` to `remove`.
 struct Installed {
     file: File,
-    fd: RawFd,
+    socket: Rc<OwnedFd>,
     /// Generation and slot of who uses it, once something was pushed.
     tenant: Option<(u32, u32)>,
 }
@@ -195,6 +195,8 @@ pub(super) struct Kernel {
     /// How often it may be entered, and until when: a run that takes longer gets nowhere.
     patience: u32,
     until: Instant,
+    /// When it was entered last.
+    pub(super) entered: Instant,
     pub(super) tally: Tally,
     pub(super) failure: Option<String>,
 }
@@ -226,7 +228,7 @@ impl Ring for FakeRing {
         kernel.queued.push_back(Pending {
             token,
             op,
-            fd: -1,
+            socket: None,
             sealed,
             cancelled: false,
         });
@@ -239,6 +241,7 @@ impl Ring for FakeRing {
             return Err(io::ErrorKind::Other.into());
         }
         clock::Stopped::pass(Duration::from_micros(1));
+        kernel.entered = clock::now();
         kernel.patience -= 1;
         if kernel.patience == 0 || clock::now() > kernel.until {
             kernel.fail(format!("it goes round in circles: {}", kernel.dump()));
@@ -297,8 +300,11 @@ impl Ring for FakeRing {
         if kernel.find(file).is_some() {
             kernel.fail(format!("{file:?} was taken"));
         }
-        let tenant = None;
-        kernel.installed.push(Installed { file, fd, tenant });
+        kernel.installed.push(Installed {
+            file,
+            socket: Rc::new(memory::hold(fd)),
+            tenant: None,
+        });
         file
     }
 
@@ -318,6 +324,10 @@ impl Ring for FakeRing {
 impl Pending {
     const fn tenant(&self) -> (u32, u32) {
         (self.token.generation, self.token.slot)
+    }
+
+    fn fd(&self) -> RawFd {
+        self.socket.as_ref().map_or(-1, AsRawFd::as_raw_fd)
     }
 
     const fn is_bell(&self) -> bool {
@@ -347,8 +357,9 @@ impl Kernel {
             mute: false,
             broken: false,
             settled: false,
-            patience: 1_000_000,
+            patience: 100_000,
             until: clock::now() + Duration::from_secs(300),
+            entered: clock::now(),
             tally: Tally::default(),
             failure: None,
         }
@@ -392,6 +403,12 @@ impl Kernel {
     pub(super) fn under_way(&self, kind: Kind) -> usize {
         let same = |pending: &&Pending| pending.token.kind == kind;
         self.pending().filter(same).count()
+    }
+
+    /// Lets everything that is under way complete, as a kernel may after its driver has gone.
+    pub(super) fn complete_late(&mut self) {
+        self.mute = false;
+        self.enter(true);
     }
 
     /// The memory of everything that is under way is as its owner left it.
@@ -501,7 +518,9 @@ impl Kernel {
     fn submit(&mut self) {
         while let Some(mut pending) = self.queued.pop_front() {
             match Self::file(&pending.op).map(|file| self.find(file)) {
-                Some(Some(index)) => pending.fd = self.installed[index].fd,
+                Some(Some(index)) => {
+                    pending.socket = Some(Rc::clone(&self.installed[index].socket));
+                }
                 Some(None) => self.fail(format!("{:?} names no file", pending.token)),
                 None => {}
             }
@@ -528,7 +547,7 @@ impl Kernel {
         }
         if moves && self.rng.one_in(faults.reset) {
             self.tally.count(Happened::Reset);
-            memory::shut(self.under_way[index].fd);
+            memory::shut(self.under_way[index].fd());
             return self.end(index, -libc::ECONNRESET, None);
         }
         match self.under_way[index].op {
@@ -617,7 +636,7 @@ impl Kernel {
     }
 
     fn receive_multi(&mut self, index: usize) {
-        let fd = self.under_way[index].fd;
+        let fd = self.under_way[index].fd();
         if !memory::is_readable(fd) {
             return;
         }
@@ -640,7 +659,7 @@ impl Kernel {
     }
 
     fn receive(&mut self, index: usize, start: *mut u8, len: u32) {
-        let fd = self.under_way[index].fd;
+        let fd = self.under_way[index].fd();
         if !memory::is_readable(fd) || !self.check(index) {
             return;
         }
@@ -670,14 +689,15 @@ impl Kernel {
             return;
         }
         let faults = self.faults;
-        let Pending { fd, sealed, .. } = &self.under_way[index];
+        let fd = self.under_way[index].fd();
+        let sealed = &self.under_way[index].sealed;
         let whole = sealed.len();
         let len = if self.rng.one_in(faults.short) {
             self.rng.range(1, whole.min(faults.send))
         } else {
             whole
         };
-        let result = memory::send(*fd, &sealed[..len]);
+        let result = memory::send(fd, &sealed[..len]);
         if result != -libc::EAGAIN {
             if result > 0 && (result as usize) < whole {
                 self.tally.count(Happened::Short);

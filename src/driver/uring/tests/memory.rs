@@ -3,7 +3,7 @@
 //! seen, because the allocator of the tests fills it with [`FREED`].
 
 use std::alloc::{GlobalAlloc, Layout, System};
-use std::os::fd::RawFd;
+use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
 
 use super::super::ring::Op;
 
@@ -109,6 +109,13 @@ fn outcome(n: isize) -> i32 {
     }
     let error = std::io::Error::last_os_error().raw_os_error();
     -error.unwrap_or(libc::EIO)
+}
+
+/// A descriptor of its own for an open socket.
+pub(super) fn hold(fd: RawFd) -> OwnedFd {
+    // SAFETY: the driver has just installed it, so it is open.
+    let fd = unsafe { BorrowedFd::borrow_raw(fd) };
+    fd.try_clone_to_owned().expect("descriptors are left")
 }
 
 /// Something, the end included, can be received.

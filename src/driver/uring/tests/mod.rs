@@ -8,10 +8,12 @@
 //! only when the loop would sleep.
 //! * `fake`: the ring; `memory`: what it does with the memory and the sockets behind operations.
 //! * `world`: a run and its checks; `workload`: applications that talk over it.
-//! * `random`: all faults at once, by hundreds of seeds.
+//! * `scripted`, `ending`: one claim each; `random`: all faults at once, by hundreds of seeds.
 
+mod ending;
 mod fake;
 mod memory;
 mod random;
+mod scripted;
 mod workload;
 mod world;

@@ -110,19 +110,22 @@ fn outcome(seed: u64, sabotage: Sabotage) -> Result<Summary, String> {
     })
 }
 
+/// The seeds of a test: so many, or those that the environment asks for.
+pub(super) fn seeds(count: u64) -> std::ops::Range<u64> {
+    match number("RINGMUX_SEED") {
+        Some(seed) => seed..seed + 1,
+        None => 0..number("RINGMUX_SEEDS").unwrap_or(count),
+    }
+}
+
 fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
 }
 
 #[test]
 fn the_loop_keeps_every_promise_whatever_the_ring_does() {
-    let (seeds, enough) = match number("RINGMUX_SEED") {
-        Some(seed) => (seed..seed + 1, false),
-        None => {
-            let runs = number("RINGMUX_SEEDS").unwrap_or(300);
-            (0..runs, runs >= 300)
-        }
-    };
+    let seeds = seeds(300);
+    let enough = seeds.end - seeds.start >= 300;
     let mut total = Summary::default();
     let mut failed = Vec::new();
     for seed in seeds {

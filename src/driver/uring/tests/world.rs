@@ -5,6 +5,7 @@ use std::future::{Future, poll_fn};
 use std::os::unix::net::UnixStream;
 use std::rc::Rc;
 use std::task::Poll;
+use std::time::Duration;
 
 use super::super::host;
 use super::super::link::{HostLink, Job};
@@ -63,6 +64,12 @@ impl Desk {
             Poll::Pending
         })
         .await;
+    }
+
+    /// The same, so much later.
+    pub(super) async fn later(&self, time: Duration) {
+        clock::Stopped::pass(time);
+        self.silence().await;
     }
 
     /// Completes when no socket is left.
