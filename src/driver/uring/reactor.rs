@@ -184,19 +184,17 @@ impl<R: Ring> Reactor<R> {
     }
 
     fn complete(&mut self, completion: Completion) {
-        let Some(token) = completion.token else {
-            self.counts.stale += 1;
-            return;
-        };
-        if token.kind == Kind::Bell {
+        if let Some(token) = completion.token
+            && token.kind == Kind::Bell
+        {
             self.bell_rang |= !completion.more;
             return;
         }
-        let slot = self
-            .slots
-            .get_mut(token.slot as usize)
-            .filter(|slot| slot.generation == token.generation);
-        let Some(slot) = slot else {
+        let slot = completion.token.and_then(|token| {
+            let slot = self.slots.get_mut(token.slot as usize)?;
+            (slot.generation == token.generation).then_some((token, slot))
+        });
+        let Some((token, slot)) = slot else {
             self.counts.stale += 1;
             if let Some(buffer) = completion.buffer {
                 self.ring.take_buffer(buffer, 0, &mut BytesMut::new());

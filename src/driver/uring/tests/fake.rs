@@ -747,7 +747,7 @@ impl Kernel {
         self.tally.count(Happened::Stale);
         let token = self.retired[self.rng.below(self.retired.len())];
         let token = (!self.rng.one_in(8)).then_some(token);
-        let buffer = token.and_then(|_| self.waste());
+        let buffer = self.waste();
         let completion = Completion {
             token,
             result: self.rng.pick(&[-libc::ECANCELED, -libc::EPIPE, 0, 1, 9000]),

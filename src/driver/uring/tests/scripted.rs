@@ -63,6 +63,17 @@ fn a_stale_completion_is_not_acted_upon() {
 }
 
 #[test]
+fn a_buffer_that_comes_with_nothing_is_given_back() {
+    let faults = Faults {
+        stale: 1,
+        waste: 2,
+        buffers: 4,
+        ..Faults::NONE
+    };
+    survives(faults, PLAN, Happened::Wasted);
+}
+
+#[test]
 fn receiving_goes_on_when_there_are_buffers_again() {
     let faults = Faults {
         buffers: 1,
