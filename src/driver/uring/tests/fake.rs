@@ -517,13 +517,16 @@ impl Kernel {
 
     fn submit(&mut self) {
         while let Some(mut pending) = self.queued.pop_front() {
-            match Self::file(&pending.op).map(|file| self.find(file)) {
-                Some(Some(index)) => {
-                    pending.socket = Some(Rc::clone(&self.installed[index].socket));
+            let index = Self::file(&pending.op).map(|file| self.find(file));
+            pending.socket = match (index, &pending.op) {
+                (Some(Some(index)), _) => Some(Rc::clone(&self.installed[index].socket)),
+                (None, Op::Poll { fd }) => Some(Rc::new(memory::hold(*fd))),
+                (None, _) => None,
+                (Some(None), _) => {
+                    self.fail(format!("{:?} names no file", pending.token));
+                    continue;
                 }
-                Some(None) => self.fail(format!("{:?} names no file", pending.token)),
-                None => {}
-            }
+            };
             self.under_way.push(pending);
         }
     }
@@ -554,8 +557,8 @@ impl Kernel {
             Op::RecvMulti { .. } => self.receive_multi(index),
             Op::Recv { start, len, .. } => self.receive(index, start, len),
             Op::Send { .. } | Op::SendMsg { .. } => self.send(index),
-            Op::Poll { fd } => {
-                if memory::take_bell(fd) {
+            Op::Poll { .. } => {
+                if memory::take_bell(self.under_way[index].fd()) {
                     self.tally.count(Happened::Bell);
                     self.go_on(index, 1, None);
                 }
