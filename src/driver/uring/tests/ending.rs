@@ -1,18 +1,23 @@
 //! Ends while the kernel holds memory: of a session, of the host, of the ring.
 
+use std::io::Write;
+use std::os::unix::net::UnixStream;
+use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::future::{Either, select};
 
 use super::super::ring::Kind;
 use super::fake::Faults;
 use super::random::seeds;
-use super::workload;
-use super::world::{Desk, World};
+use super::workload::{self, End, Plan};
+use super::world::{Desk, World, pause};
 use crate::config::Config;
 use crate::driver::{clock, leaked_buffers};
 use crate::error::SessionError;
+use crate::frame::Role;
 use crate::handle::{Session, Stream};
 
 fn config() -> Config {
@@ -133,4 +138,55 @@ fn sessions_of_a_broken_ring_end_and_their_memory_stays() {
     assert!(matches!(near.end(), Some(SessionError::EngineStopped)));
     assert!(kernel.borrow().all_intact());
     assert!(!kernel.borrow().settled);
+}
+
+/// A peer that reads nothing and writes little at a time, for ever.
+async fn drip(mut peer: UnixStream) {
+    peer.set_nonblocking(true).expect("a socket has a mode");
+    loop {
+        // No room is fine too.
+        let _ = peer.write(&[0xFF; 100]);
+        pause(1).await;
+    }
+}
+
+#[test]
+fn a_session_that_has_ended_takes_no_buffers_from_others() {
+    let world = World::new(0, Faults::NONE);
+    let ran = world.run(|desk| async move {
+        let (mut ours, peer) = UnixStream::pair().expect("descriptors are left");
+        ours.set_nonblocking(true).expect("a socket has a mode");
+        while ours.write(&[0; 4096]).is_ok() {}
+        ours.set_nonblocking(false).expect("a socket has a mode");
+        let broken = desk.start(Role::Dialer, ours, &config());
+        let talk = async {
+            // It gives up to say why it ends, but its socket still has what it said first.
+            while broken.end().is_none() {
+                pause(20).await;
+                clock::Stopped::pass(Duration::from_millis(100));
+            }
+            // Time to take all buffers.
+            pause(200).await;
+            let since = clock::now();
+            let plan = Plan {
+                number: 1,
+                streams: 3,
+                messages: 6,
+                long: 3,
+                end: End::Close,
+            };
+            workload::session(Rc::clone(&desk), config(), plan).await?;
+            assert_eq!(desk.kernel.borrow().under_way(Kind::Send), 1);
+            let took = clock::now() - since;
+            if took > Duration::from_millis(100) {
+                return Err(format!("it took {took:?}"));
+            }
+            Ok(())
+        };
+        match select(pin!(talk), pin!(drip(peer))).await {
+            Either::Left((talked, _)) => talked,
+            Either::Right(((), _)) => Err("nothing ends it".to_owned()),
+        }
+    });
+    assert_eq!(ran, Ok(()));
 }
