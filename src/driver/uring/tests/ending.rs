@@ -10,7 +10,7 @@ use bytes::Bytes;
 use futures_util::future::{Either, select};
 
 use super::super::ring::Kind;
-use super::fake::Faults;
+use super::faults::Faults;
 use super::random::seeds;
 use super::workload::{self, End, Plan};
 use super::world::{Desk, World, pause};

@@ -5,143 +5,24 @@
 //!                                           └───► overflowed ─ enter ─► posted
 //! ```
 //! The bytes go through real socket pairs, without waiting, so that `shutdown` and `close` mean what
-//! they mean elsewhere. A rule of [`Ring`] that the driver breaks is written down in
+//! they mean elsewhere. A rule of [`Ring`](super::super::ring::Ring) that the driver breaks is written down in
 //! [`Kernel::failure`]; the first one counts.
+
+mod side;
 
 use std::cell::{RefCell, RefMut};
 use std::collections::{HashMap, VecDeque};
-use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::rc::Rc;
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
-use bytes::BytesMut;
-
 use super::super::buffers::BUFFER_BYTES;
-use super::super::ring::{Completion, Enter, File, Kind, Op, Ring, Token};
+use super::super::ring::{Completion, File, Kind, Op, Token};
+use super::faults::{Faults, Happened, Race, Sabotage, Tally};
 use super::memory;
 use crate::driver::clock;
 use crate::proto::tests::net::Rng;
-
-/// How a cancel meets its target.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Race {
-    /// The target ends first, then the cancel.
-    Before,
-    /// The cancel is done first; the target ends later.
-    After,
-    /// The cancel finds the target past cancelling; it ends later, by what it waits for at that.
-    Already,
-    /// Data arrives just before, which may end the target by itself.
-    Data,
-}
-
-/// What the ring does to its driver. Odds are `one in so many`, 0 for never; sizes are in bytes.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Faults {
-    /// Operations that can be queued.
-    pub(super) queue: usize,
-    /// Completions that can wait; more overflow.
-    pub(super) completions: usize,
-    pub(super) buffers: u16,
-    /// Sockets with a fixed place.
-    pub(super) places: u32,
-    /// What could complete does so later.
-    pub(super) hold: usize,
-    /// An operation ends with `EINTR` or `EAGAIN`.
-    pub(super) interrupt: usize,
-    /// A multishot operation ends without an error.
-    pub(super) disarm: usize,
-    /// A send is short, and takes so much at most.
-    pub(super) short: usize,
-    pub(super) send: usize,
-    /// Most that is received at a time.
-    pub(super) receive: usize,
-    /// A completion of an operation that ended with its socket is posted again, or one of nothing.
-    pub(super) stale: usize,
-    /// A receive that ends without data has taken a buffer all the same.
-    pub(super) waste: usize,
-    /// A connection is reset.
-    pub(super) reset: usize,
-    /// `None`: any.
-    pub(super) race: Option<Race>,
-    pub(super) sabotage: Sabotage,
-}
-
-/// What no driver can survive, to see that the checks look. Done once.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Sabotage {
-    None,
-    /// A received byte changes.
-    Flip,
-    /// A completion never comes.
-    Lose,
-}
-
-impl Faults {
-    /// Nothing out of the ordinary.
-    pub(super) const NONE: Self = Self {
-        queue: 256,
-        completions: 4096,
-        buffers: 16,
-        places: 1024,
-        hold: 0,
-        interrupt: 0,
-        disarm: 0,
-        short: 0,
-        send: usize::MAX,
-        receive: usize::MAX,
-        stale: 0,
-        waste: 0,
-        reset: 0,
-        race: None,
-        sabotage: Sabotage::None,
-    };
-}
-
-/// How often it did what, to be sure that a run meets something.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Tally {
-    pub(super) numbers: [u64; Happened::Bell as usize + 1],
-}
-
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Happened {
-    Multi,
-    Single,
-    Cancel,
-    Short,
-    Refused,
-    NoBuffers,
-    Interrupted,
-    Disarmed,
-    Overflowed,
-    Reset,
-    Stale,
-    Wasted,
-    Bell,
-}
-
-impl Tally {
-    const fn count(&mut self, what: Happened) {
-        self.numbers[what as usize] += 1;
-    }
-
-    pub(super) const fn of(&self, what: Happened) -> u64 {
-        self.numbers[what as usize]
-    }
-
-    pub(super) fn add(&mut self, other: Self) {
-        for (sum, number) in self.numbers.iter_mut().zip(other.numbers) {
-            *sum += number;
-        }
-    }
-
-    pub(super) fn least(&self) -> u64 {
-        self.numbers.iter().copied().min().unwrap_or_default()
-    }
-}
 
 /// An operation that was pushed and whose last completion was not posted.
 struct Pending {
@@ -212,112 +93,6 @@ impl FakeRing {
 
     fn kernel(&self) -> RefMut<'_, Kernel> {
         self.0.borrow_mut()
-    }
-}
-
-impl Ring for FakeRing {
-    unsafe fn push(&mut self, token: Token, op: Op) -> bool {
-        let kernel = &mut *self.kernel();
-        if kernel.queued.len() >= kernel.faults.queue {
-            kernel.tally.count(Happened::Refused);
-            return false;
-        }
-        kernel.on_push(token, &op);
-        // SAFETY: the caller keeps the operation's memory, see the trait.
-        let sealed = unsafe { memory::seal(&op) };
-        kernel.queued.push_back(Pending {
-            token,
-            op,
-            socket: None,
-            sealed,
-            cancelled: false,
-        });
-        true
-    }
-
-    fn enter(&mut self, how: Enter) -> io::Result<()> {
-        let kernel = &mut *self.kernel();
-        if kernel.broken {
-            return Err(io::ErrorKind::Other.into());
-        }
-        clock::Stopped::pass(Duration::from_micros(1));
-        kernel.entered = clock::now();
-        kernel.patience -= 1;
-        if kernel.patience == 0 || clock::now() > kernel.until {
-            kernel.fail(format!("it goes round in circles: {}", kernel.dump()));
-            return Err(io::ErrorKind::TimedOut.into());
-        }
-        kernel.enter(false);
-        while how != Enter::Now && kernel.posted.is_empty() {
-            kernel.enter(true);
-            if !kernel.posted.is_empty() {
-                break;
-            }
-            match (kernel.outside.pop_front(), how) {
-                (Some(waker), _) => waker.wake(),
-                (None, Enter::WaitFor(time)) => {
-                    clock::Stopped::pass(time);
-                    break;
-                }
-                (None, _) => {
-                    kernel.fail(format!("it would wait for ever: {}", kernel.dump()));
-                    return Err(io::ErrorKind::TimedOut.into());
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn wants_enter(&self) -> bool {
-        let kernel = &mut *self.kernel();
-        let may_run = !kernel.under_way.is_empty() && kernel.rng.one_in(2);
-        may_run || !kernel.queued.is_empty() || !kernel.overflowed.is_empty()
-    }
-
-    fn pop(&mut self) -> Option<Completion> {
-        self.kernel().posted.pop_front()
-    }
-
-    fn take_buffer(&mut self, buffer: u16, len: usize, into: &mut BytesMut) {
-        let kernel = &mut *self.kernel();
-        match kernel.buffers.get_mut(usize::from(buffer)) {
-            Some(buffer) if buffer.out => {
-                buffer.out = false;
-                into.extend_from_slice(&buffer.bytes[..len]);
-                buffer.bytes.fill(memory::POISON);
-            }
-            _ => kernel.fail(format!("buffer {buffer} was given back, but not taken")),
-        }
-    }
-
-    fn install(&mut self, place: u32, fd: RawFd) -> File {
-        let kernel = &mut *self.kernel();
-        let file = if place < kernel.faults.places {
-            File::Fixed(place)
-        } else {
-            File::Raw(fd)
-        };
-        if kernel.find(file).is_some() {
-            kernel.fail(format!("{file:?} was taken"));
-        }
-        kernel.installed.push(Installed {
-            file,
-            socket: Rc::new(memory::hold(fd)),
-            tenant: None,
-        });
-        file
-    }
-
-    fn remove(&mut self, file: File) {
-        self.kernel().remove(file);
-    }
-
-    fn settled(&mut self) {
-        let kernel = &mut *self.kernel();
-        if !kernel.is_idle() {
-            kernel.fail(format!("settled, but: {}", kernel.dump()));
-        }
-        kernel.settled = true;
     }
 }
 

@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use futures_util::future::{Either, join_all, select};
 
-use super::fake::{Faults, Sabotage, Tally};
+use super::faults::{Faults, Sabotage, Tally};
 use super::workload::{self, End, Plan};
 use super::world::{World, pause};
 use crate::proto::tests::net::Rng;

@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use super::fake::{Faults, Happened, Race};
+use super::faults::{Faults, Happened, Race};
 use super::random::seeds;
 use super::workload::{self, End, Plan};
 use super::world::World;

@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use super::super::host;
 use super::super::link::{HostLink, Job};
-use super::fake::{FakeRing, Faults, Kernel};
+use super::fake::{FakeRing, Kernel};
+use super::faults::Faults;
 use crate::addr::Driver;
 use crate::config::{Config, Wait};
 use crate::driver::clock;
