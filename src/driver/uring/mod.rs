@@ -29,6 +29,9 @@ mod ring;
 mod socket;
 mod wait;
 
+#[cfg(all(test, not(ringmux_loom)))]
+mod tests;
+
 pub(crate) use link::{HostLink, Job};
 pub use probe::Features;
 pub use refusal::{ProbeStep, Refusal};
