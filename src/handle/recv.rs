@@ -4,7 +4,7 @@ use std::fmt;
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use futures_core::Stream;
@@ -89,8 +89,9 @@ impl RecvStream {
     /// # Ok(())
     /// # }
     /// ```
-    pub async fn recv(&mut self) -> Result<Option<Bytes>, StreamError> {
-        poll_fn(|cx| self.poll_recv(cx)).await
+    #[inline]
+    pub fn recv(&mut self) -> impl Future<Output = Result<Option<Bytes>, StreamError>> {
+        poll_fn(|cx| self.poll_recv(cx))
     }
 
     /// The same, as a poll function.
@@ -136,9 +137,14 @@ impl RecvStream {
     /// # Ok(())
     /// # }
     /// ```
-    pub async fn lease(&mut self) -> Result<Option<Lease<'_>>, StreamError> {
-        let there = poll_fn(|cx| self.poll_message(cx)).await?;
-        Ok(there.then(|| Lease::new(self)))
+    #[inline]
+    pub fn lease(&mut self) -> impl Future<Output = Result<Option<Lease<'_>>, StreamError>> {
+        let mut waiting = Some(self);
+        poll_fn(move |cx| {
+            let stream = waiting.as_mut().expect("not polled after it was ready");
+            let there = ready!(stream.poll_message(cx))?;
+            Poll::Ready(Ok(waiting.take().filter(|_| there).map(Lease::new)))
+        })
     }
 
     /// Blocks that the peer sent with `send_meta`, in order, as far as receiving has passed them.
