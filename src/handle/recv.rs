@@ -98,9 +98,10 @@ impl RecvStream {
     ///
     /// # Errors
     /// As [`recv`](Self::recv).
+    #[inline]
     pub fn poll_recv(&mut self, cx: &Context<'_>) -> Poll<Result<Option<Bytes>, StreamError>> {
-        self.poll_message(cx)
-            .map_ok(|there| there.then(|| self.take_message()))
+        let there = ready!(self.poll_message(cx))?;
+        Poll::Ready(Ok(there.then(|| self.take_message())))
     }
 
     /// Takes a message that is there already; `None` if there is none now, for whatever reason.
@@ -166,7 +167,16 @@ impl RecvStream {
     // ---- messages ---------------------------------------------------------------------------
 
     /// True: a message was passed and is held until `release`. False: the clean end.
+    #[inline]
     fn poll_message(&mut self, cx: &Context<'_>) -> Poll<Result<bool, StreamError>> {
+        if self.lane().recv_end().is_none() && self.pass_message() {
+            return Poll::Ready(Ok(true));
+        }
+        self.wait_for_message(cx)
+    }
+
+    #[inline(never)]
+    fn wait_for_message(&mut self, cx: &Context<'_>) -> Poll<Result<bool, StreamError>> {
         if let Some(ready) = self.message_or_end() {
             return Poll::Ready(ready);
         }
