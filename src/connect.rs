@@ -8,6 +8,8 @@ mod engine;
 mod errors;
 mod home;
 mod listener;
+#[cfg(test)]
+mod progress_tests;
 mod socket;
 
 pub use builder::EngineBuilder;

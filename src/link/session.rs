@@ -9,6 +9,7 @@ use crossbeam_queue::ArrayQueue;
 use super::lane::Lane;
 use crate::addr::{Addr, Driver};
 use crate::error::SessionError;
+use crate::queue::step::{Step, reached};
 use crate::queue::{Doorbell, ReadyList, Reasons, SetOnce, TakenNodes, WakerSet};
 use crate::sync::{Arc, AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
 
@@ -116,6 +117,7 @@ impl SessionLink {
     /// Puts a lane on the ready list. A closed list means that the lane's ends are or will be set.
     pub(crate) fn activate(&self, lane: Arc<Lane>) {
         if self.ready.push(lane).is_ok() {
+            reached(Step::Listed);
             self.doorbell.ring_after_push();
         }
     }
