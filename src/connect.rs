@@ -3,6 +3,7 @@
 //! An [`Engine`] is a runtime that owns sockets: a thread of its own, or the runtime that the
 //! application is on already. Nothing here decides anything about the protocol.
 
+mod backend;
 mod builder;
 mod engine;
 mod errors;
@@ -12,6 +13,8 @@ mod listener;
 mod progress_tests;
 mod socket;
 
+pub use crate::driver::uring::{Features, ProbeStep, Refusal};
+pub use backend::{Backend, ChosenBackend};
 pub use builder::EngineBuilder;
 pub use engine::Engine;
 pub use errors::{ConnectError, EngineError, ListenError};

@@ -101,8 +101,8 @@ pub use addr::{Addr, AddrError, Driver, UnknownDriver};
 pub use config::{Config, ConfigBuilder, ConfigError, Wait};
 #[cfg(not(ringmux_loom))]
 pub use connect::{
-    ConnectError, Connection, Engine, EngineBuilder, EngineError, ListenError, Listener, client,
-    connect, listen, server,
+    Backend, ChosenBackend, ConnectError, Connection, Engine, EngineBuilder, EngineError, Features,
+    ListenError, Listener, ProbeStep, Refusal, client, connect, listen, server,
 };
 #[cfg(not(ringmux_loom))]
 pub use error::{

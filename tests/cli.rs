@@ -1,5 +1,7 @@
 //! The program as a user meets it: arguments in, lines and exit codes out.
 
+mod denial;
+
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Output, Stdio};
 use std::sync::mpsc;
@@ -7,6 +9,8 @@ use std::thread;
 
 use serde_json::Value;
 use tokio::runtime::Builder;
+
+use denial::{Denial, LOW_MEMLOCK_BYTES};
 
 /// The keys that every line of `bench --json` begins with, in this order.
 const KEYS: [&str; 10] = [
@@ -129,10 +133,10 @@ fn bench_without_json_is_a_table_under_a_line_about_the_machine() {
 fn help_shows_commands_examples_and_exit_codes() {
     let output = ringmux("--help");
     assert_eq!(output.status.code(), Some(0));
-    for expected in ["bench", "ping", "Exit codes:"] {
+    for expected in ["bench", "doctor", "ping", "Exit codes:"] {
         assert!(stdout(&output).contains(expected), "{expected}");
     }
-    for command in ["bench", "ping"] {
+    for command in ["bench", "doctor", "ping"] {
         let output = ringmux(&format!("{command} --help"));
         assert_eq!(output.status.code(), Some(0));
         assert!(stdout(&output).contains("Examples:"), "{command}");
@@ -236,4 +240,173 @@ fn an_address_that_is_none_is_wrong_usage() {
     let output = ringmux("ping carrier-pigeon://loft");
     assert_eq!(output.status.code(), Some(2));
     assert!(stderr(&output).contains("carrier-pigeon"));
+}
+
+// ---- doctor ---------------------------------------------------------------------------------
+
+fn denied(denial: Denial, line: &str) -> Output {
+    let arguments: Vec<&str> = line.split_whitespace().collect();
+    denial.output(env!("CARGO_BIN_EXE_ringmux"), &arguments, &[])
+}
+
+fn object(output: &Output) -> Value {
+    serde_json::from_str(stdout(output)).expect("stdout is one JSON object")
+}
+
+#[test]
+fn doctor_shows_every_check_and_that_uring_works() {
+    let output = ringmux("doctor");
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let text = stdout(&output);
+    for line in [
+        "kernel",
+        "sysctl kernel.io_uring_disabled",
+        "seccomp",
+        "RLIMIT_MEMLOCK",
+        "operation RECV",
+        "multishot receive",
+        "fixed files",
+        "backend: uring",
+    ] {
+        assert!(text.contains(line), "{line} is not in\n{text}");
+    }
+    for absent in ["REFUSES", "FAILED", "not tried", "change:"] {
+        assert!(!text.contains(absent), "{absent} is in\n{text}");
+    }
+    assert_eq!(stderr(&output), "");
+}
+
+#[test]
+fn doctor_as_json_has_the_documented_keys() {
+    let output = ringmux("doctor --json");
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let report = object(&output);
+    assert_eq!(report["backend"], "uring");
+    assert!(report["reason"].is_null() && report["change"].is_null());
+    assert_eq!(report["steps"][0]["step"], "set-up");
+    let passed = |list: &str| {
+        let list = report[list].as_array().expect("a list");
+        list.iter().all(|item| item["outcome"] == "passed") && !list.is_empty()
+    };
+    assert!(passed("steps") && passed("operations"), "{report}");
+    assert!(number(&report, "completions") > 0.0);
+    for key in [
+        "version",
+        "kernel",
+        "io_uring_disabled",
+        "io_uring_group",
+        "seccomp",
+        "memlock_soft_bytes",
+        "memlock_hard_bytes",
+        "memlock_exempt",
+        "fixed_files",
+        "registered_ring",
+    ] {
+        assert!(report.get(key).is_some(), "no {key} in {report}");
+    }
+}
+
+#[test]
+fn doctor_names_the_filter_that_refuses_and_what_to_change() {
+    for (denial, errno) in [(Denial::Eperm, "EPERM"), (Denial::Enosys, "ENOSYS")] {
+        let output = denied(denial, "doctor");
+        assert_eq!(output.status.code(), Some(1), "{denial:?}");
+        let text = stdout(&output);
+        let reason = format!("a seccomp filter answers io_uring_setup with {errno}");
+        for expected in [&reason, "REFUSES", "FAILED", "backend: tokio, the fallback"] {
+            assert!(text.contains(expected), "{expected} is not in\n{text}");
+        }
+        assert!(text.contains("change:  allow io_uring_setup"), "{text}");
+        let error = stderr(&output);
+        assert_eq!(error.lines().count(), 1, "{error}");
+        assert!(
+            error.starts_with("error: io_uring cannot be used: a seccomp filter"),
+            "{error}"
+        );
+
+        let output = denied(denial, "doctor --json");
+        assert_eq!(output.status.code(), Some(1), "{denial:?}");
+        let report = object(&output);
+        assert_eq!(
+            (&report["backend"], &report["seccomp"]),
+            (&"tokio".into(), &"filter".into())
+        );
+        assert_eq!(report["reason"], reason);
+        assert_eq!(report["steps"][0]["outcome"], "failed");
+        assert_eq!(report["steps"][1]["outcome"], "not-tried");
+        assert!(report["completions"].is_null(), "{report}");
+    }
+}
+
+#[test]
+fn doctor_shows_a_low_limit_and_whether_a_ring_has_room_in_it() {
+    let output = denied(Denial::LowMemlock, "doctor --json");
+    let report = object(&output);
+    assert_eq!(report["memlock_soft_bytes"], LOW_MEMLOCK_BYTES);
+    assert_eq!(report["memlock_exempt"], false);
+    // Other processes of this user may have locked all of it.
+    match output.status.code() {
+        Some(0) => assert_eq!(report["backend"], "uring", "{report}"),
+        _ => assert!(
+            report["reason"]
+                .as_str()
+                .is_some_and(|reason| reason.contains("RLIMIT_MEMLOCK")),
+            "{report}"
+        ),
+    }
+}
+
+#[test]
+fn a_denied_bench_without_a_driver_measures_tokio_and_says_why() {
+    let output = denied(
+        Denial::Eperm,
+        "bench --seconds 0.1 --workload pingpong --json",
+    );
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let row: Value = serde_json::from_str(stdout(&output)).expect("one row");
+    assert_eq!(row["driver"], "tokio");
+    let warnings = stderr(&output).lines().filter(|line| line.contains("WARN"));
+    let warnings: Vec<&str> = warnings.collect();
+    assert_eq!(warnings.len(), 1, "{warnings:?}");
+    assert!(
+        warnings[0].contains("falling back to the driver tokio"),
+        "{warnings:?}"
+    );
+    assert!(warnings[0].contains("seccomp filter"), "{warnings:?}");
+}
+
+#[test]
+fn a_denied_serve_over_uring_is_one_clear_line() {
+    let output = denied(
+        Denial::Eperm,
+        "serve --listen 127.0.0.1:0 --allow localhost:1 --driver uring",
+    );
+    assert_eq!(output.status.code(), Some(1));
+    let error = stderr(&output);
+    assert_eq!(error.lines().count(), 1, "{error}");
+    assert!(error.starts_with("error: cannot start: "), "{error}");
+    assert!(
+        error.contains("seccomp filter answers io_uring_setup with EPERM"),
+        "{error}"
+    );
+    assert!(error.trim_end().ends_with("try --driver tokio"), "{error}");
+}
+
+#[test]
+fn a_denied_bench_of_uring_is_one_clear_line() {
+    let output = denied(
+        Denial::Eperm,
+        "bench --seconds 0.1 --workload pingpong --driver uring --json",
+    );
+    assert_eq!(output.status.code(), Some(1));
+    let error = stderr(&output).lines().last().unwrap_or_default();
+    assert!(
+        error.starts_with("error: cannot measure pingpong over uring: "),
+        "{error}"
+    );
+    assert!(
+        error.contains("seccomp filter answers io_uring_setup with EPERM"),
+        "{error}"
+    );
+    assert!(error.ends_with("try --driver tokio"), "{error}");
 }

@@ -23,7 +23,7 @@ fn main() -> ExitCode {
         eprintln!("usage: instructions round-trip|pipelined|open-close TIMES");
         return ExitCode::from(2);
     };
-    let runtime = Builder::new_current_thread().build();
+    let runtime = Builder::new_current_thread().enable_time().build();
     let runtime = runtime.expect("a runtime without I/O needs only memory");
     let known = runtime.block_on(async {
         let client = echoing().await;

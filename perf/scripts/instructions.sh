@@ -13,8 +13,9 @@ program=$target/release/examples/instructions
 
 # instructions PART TIMES
 instructions() {
-    valgrind --tool=callgrind --callgrind-out-file="$out/callgrind.$1" "$program" "$1" "$2" 2>&1 |
-        sed -n 's/.*Collected : //p'
+    local log=$out/callgrind.$1.log
+    valgrind --tool=callgrind --callgrind-out-file="$out/callgrind.$1" --log-file="$log" "$program" "$1" "$2"
+    sed -n 's/.*Collected : //p' "$log"
 }
 
 for part in round-trip pipelined open-close; do

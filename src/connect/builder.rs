@@ -87,13 +87,10 @@ impl EngineBuilder {
     /// It ends with the last [`Engine`] value and the last session.
     ///
     /// # Errors
-    /// [`EngineError::Unavailable`] if the thread cannot be made or pinned, or where io_uring is
-    /// denied.
+    /// [`EngineError::Unavailable`] if the thread cannot be made or pinned;
+    /// [`EngineError::Refused`] where io_uring is denied.
     pub fn thread(self) -> Result<Engine, EngineError> {
-        let driver = self.driver;
-        home::on_thread(&self)
-            .map(|parts| Engine::new(driver, parts))
-            .map_err(|source| EngineError::Unavailable { driver, source })
+        Ok(Engine::new(self.driver, home::on_thread(&self)?))
     }
 
     /// An engine on the runtime that this is called on; see [`Engine::inline`].
@@ -101,11 +98,10 @@ impl EngineBuilder {
     /// # Errors
     /// As [`Engine::inline`].
     pub fn inline(self) -> Result<Engine, EngineError> {
-        let driver = self.driver;
-        home::inline(driver, self.wait)
-            .map_err(|source| EngineError::Unavailable { driver, source })?
-            .map(|parts| Engine::new(driver, parts))
-            .ok_or(EngineError::NoRuntime { driver })
+        Ok(Engine::new(
+            self.driver,
+            home::inline(self.driver, self.wait)?,
+        ))
     }
 
     /// Runs a future on this thread, with an engine under it: where [`Driver::Uring`] waits, the
@@ -120,7 +116,8 @@ impl EngineBuilder {
     /// because wakes between two local sets cost a system call each.
     ///
     /// # Errors
-    /// [`EngineError::Unavailable`] where io_uring is denied, and if the ring breaks.
+    /// [`EngineError::Refused`] where io_uring is denied; [`EngineError::Unavailable`] if the ring
+    /// breaks, or a runtime cannot be made.
     ///
     /// # Panics
     /// With [`Driver::Tokio`] and [`Driver::TokioUring`] inside of a runtime.
@@ -130,7 +127,7 @@ impl EngineBuilder {
         Fut: Future,
     {
         let driver = self.driver;
-        let unavailable = |source| EngineError::Unavailable { driver, source };
+        let unavailable = EngineError::unavailable(driver);
         match driver {
             Driver::Tokio => {
                 let runtime = home::tokio_runtime().map_err(unavailable)?;
@@ -143,7 +140,7 @@ impl EngineBuilder {
             }
             Driver::Uring => {
                 let dialler = home::dialler().map_err(unavailable)?;
-                let prepared = Prepared::new(self.wait).map_err(unavailable)?;
+                let prepared = Prepared::new(self.wait)?;
                 let engine = Engine::new(driver, (dialler, Home::of(&prepared)));
                 prepared.block_on(future(engine)).map_err(unavailable)
             }

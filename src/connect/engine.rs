@@ -1,11 +1,11 @@
 //! Where sessions run.
 
 use std::fmt;
-use std::sync::OnceLock;
 
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
+use super::backend::{self, Backend, ChosenBackend};
 use super::builder::EngineBuilder;
 use super::errors::{ConnectError, EngineError, ListenError};
 use super::home::{Home, Plan};
@@ -42,7 +42,7 @@ use crate::handle::Session;
 /// ```
 #[derive(Clone)]
 pub struct Engine {
-    driver: Driver,
+    backend: ChosenBackend,
     /// For dialling and listening, which all drivers leave to tokio.
     runtime: Handle,
     home: Home,
@@ -60,8 +60,8 @@ impl Engine {
     /// the protocol.
     ///
     /// # Errors
-    /// [`EngineError::Unavailable`] if the thread or its runtime cannot be made, as where io_uring
-    /// is denied.
+    /// [`EngineError::Unavailable`] if the thread or its runtime cannot be made;
+    /// [`EngineError::Refused`] where io_uring is denied.
     pub fn thread(driver: Driver) -> Result<Self, EngineError> {
         Self::builder(driver).thread()
     }
@@ -74,41 +74,73 @@ impl Engine {
     /// from other threads; its sessions stay here.
     ///
     /// # Errors
-    /// [`EngineError::NoRuntime`] outside of such a runtime; [`EngineError::Unavailable`] where
-    /// io_uring is denied.
+    /// [`EngineError::NoRuntime`] outside of such a runtime; [`EngineError::Refused`] where io_uring
+    /// is denied.
     pub fn inline(driver: Driver) -> Result<Self, EngineError> {
         Self::builder(driver).inline()
     }
 
     pub(super) fn new(driver: Driver, (runtime, home): (Handle, Home)) -> Self {
         Self {
-            driver,
+            backend: ChosenBackend::new(driver, home.features()),
             runtime,
             home,
         }
     }
 
     /// The process's shared engine, on a thread of its own: [`Driver::Uring`] where it works, else
-    /// [`Driver::Tokio`], which is logged once.
+    /// [`Driver::Tokio`].
+    ///
+    /// The same as [`auto_with`](Self::auto_with) and [`Backend::default`].
     ///
     /// # Errors
     /// [`EngineError::Unavailable`] if not even a thread can be made.
     pub fn auto() -> Result<Self, EngineError> {
-        static AUTO: OnceLock<Engine> = OnceLock::new();
-        if let Some(engine) = AUTO.get() {
-            return Ok(engine.clone());
-        }
-        let engine = Self::thread(Driver::Uring).or_else(|error| {
-            tracing::warn!(%error, "falling back to the driver tokio");
-            Self::thread(Driver::Tokio)
-        })?;
-        Ok(AUTO.get_or_init(|| engine).clone())
+        Self::auto_with(Backend::default())
+    }
+
+    /// The process's shared engine for a backend, on a thread of its own.
+    ///
+    /// It is made at the first call, which tries io_uring step by step (see
+    /// [`ProbeStep`](crate::ProbeStep)), and lives as long as the process. Where a preferred driver
+    /// is refused the process stays with [`Driver::Tokio`]: that is logged once, as a warning, and
+    /// [`backend`](Self::backend) tells why. A required driver is tried again at every call.
+    ///
+    /// # Errors
+    /// With [`Backend::Require`], [`EngineError::Refused`] or [`EngineError::Unavailable`] where the
+    /// driver does not work; with [`Backend::Prefer`] only if no thread can be made.
+    ///
+    /// # Examples
+    /// ```
+    /// use ringmux::{Backend, Driver, Engine, EngineError};
+    ///
+    /// match Engine::auto_with(Backend::Require(Driver::Uring)) {
+    ///     Ok(engine) => assert_eq!(engine.driver(), Driver::Uring),
+    ///     // As in a container whose seccomp profile does not know io_uring.
+    ///     Err(EngineError::Refused(refusal)) => eprintln!("{refusal}; {}", refusal.remedy()),
+    ///     Err(other) => return Err(other),
+    /// }
+    /// # Ok::<(), EngineError>(())
+    /// ```
+    pub fn auto_with(backend: Backend) -> Result<Self, EngineError> {
+        backend::shared(backend)
+    }
+
+    /// What this engine runs on, what was found there, and why it is not something faster.
+    #[must_use]
+    pub const fn backend(&self) -> &ChosenBackend {
+        &self.backend
+    }
+
+    pub(super) fn instead_of(mut self, refused: EngineError) -> Self {
+        self.backend = self.backend.instead_of(refused);
+        self
     }
 
     /// What moves the bytes of this engine's sessions.
     #[must_use]
     pub const fn driver(&self) -> Driver {
-        self.driver
+        self.backend.driver()
     }
 
     /// Connects, and waits for the peer's side of the handshake.
@@ -281,7 +313,7 @@ impl<T> Drop for AbortOnDrop<T> {
 impl fmt::Debug for Engine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Engine")
-            .field("driver", &self.driver)
+            .field("backend", &self.backend)
             .finish_non_exhaustive()
     }
 }

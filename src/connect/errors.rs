@@ -3,6 +3,7 @@
 use std::io;
 
 use crate::addr::{Addr, AddrError, Driver};
+use crate::driver::uring::Refusal;
 use crate::error::SessionError;
 
 /// Why an [`Engine`](crate::Engine) could not be had.
@@ -17,6 +18,9 @@ pub enum EngineError {
         /// What the system said.
         source: io::Error,
     },
+    /// [`Driver::Uring`] has been tried and does not work here.
+    #[error("the driver uring cannot start: {}; {}", .0, .0.remedy())]
+    Refused(#[from] Refusal),
     /// An inline engine was asked for where no runtime of its kind is running.
     #[error(
         "an inline {driver} engine needs to be made and used inside its runtime, on its thread"
@@ -30,16 +34,19 @@ pub enum EngineError {
     Stopped,
 }
 
+impl EngineError {
+    pub(super) fn unavailable(driver: Driver) -> impl Fn(io::Error) -> Self + Copy + Send {
+        move |source| Self::Unavailable { driver, source }
+    }
+}
+
 fn hint(driver: Driver, source: &io::Error) -> &'static str {
     match (driver, source.kind()) {
-        (
-            Driver::TokioUring | Driver::Uring,
-            io::ErrorKind::PermissionDenied | io::ErrorKind::Unsupported,
-        ) => {
+        (Driver::TokioUring, io::ErrorKind::PermissionDenied | io::ErrorKind::Unsupported) => {
             " (io_uring may be denied by sysctl kernel.io_uring_disabled or by a seccomp profile; \
              the driver tokio works without it)"
         }
-        (Driver::TokioUring | Driver::Uring, io::ErrorKind::OutOfMemory) => {
+        (Driver::TokioUring, io::ErrorKind::OutOfMemory) => {
             " (raise RLIMIT_MEMLOCK, or use the driver tokio)"
         }
         _ => "",

@@ -18,7 +18,7 @@ use crate::addr::{Addr, Driver};
 use crate::config::{Config, Wait};
 use crate::driver::Turns;
 use crate::driver::tokio_uring::{Socket, UringIo};
-use crate::driver::uring::{HostLink, Job, Prepared};
+use crate::driver::uring::{Features, HostLink, Job, Prepared};
 use crate::frame::Role;
 use crate::handle::Session;
 use crate::link::Info;
@@ -44,11 +44,14 @@ pub(super) enum Home {
 
 /// The last engine value tells the host, which ends with its last session.
 #[derive(Debug)]
-pub(super) struct Released(Arc<HostLink>);
+pub(super) struct Released {
+    host: Arc<HostLink>,
+    features: Features,
+}
 
 impl Drop for Released {
     fn drop(&mut self) {
-        self.0.release();
+        self.host.release();
     }
 }
 
@@ -74,7 +77,18 @@ impl<'a> Plan<'a> {
 
 impl Home {
     pub(super) fn of(prepared: &Prepared) -> Self {
-        Self::Uring(StdArc::new(Released(Arc::clone(prepared.link()))))
+        Self::Uring(StdArc::new(Released {
+            host: Arc::clone(prepared.link()),
+            features: prepared.features(),
+        }))
+    }
+
+    /// What its ring has, if it is on one of our own.
+    pub(super) fn features(&self) -> Option<Features> {
+        match self {
+            Self::Uring(released) => Some(released.features),
+            Self::Tokio(_) | Self::TokioUring(_) => None,
+        }
     }
 
     /// Runs a session over a connected socket.
@@ -91,7 +105,7 @@ impl Home {
         };
         let socket = socket
             .into_blocking()
-            .map_err(|source| EngineError::Unavailable { driver, source })?;
+            .map_err(EngineError::unavailable(driver))?;
         let info = Info {
             peer: plan.peer,
             local: plan.local,
@@ -111,7 +125,7 @@ impl Home {
                 let start: Start = Box::new(move || spawn_uring(connection, socket, keep_alive));
                 jobs.send(start).is_ok()
             }
-            Self::Uring(host) => host.0.start(Job {
+            Self::Uring(released) => released.host.start(Job {
                 connection,
                 socket: socket.into(),
             }),
@@ -167,14 +181,18 @@ fn spawn_uring(connection: proto::Connection, socket: Blocking, keep_alive: Keep
 // ---- threads of our own ---------------------------------------------------------------------
 
 /// A home on a thread that was started for it, and the runtime that dials and listens.
-pub(super) fn on_thread(builder: &EngineBuilder) -> io::Result<(Handle, Home)> {
+///
+/// # Errors
+/// [`EngineError::Unavailable`], [`EngineError::Refused`].
+pub(super) fn on_thread(builder: &EngineBuilder) -> Result<(Handle, Home), EngineError> {
     let (report, started) = std::sync::mpsc::sync_channel(1);
     let (driver, wait, cpu) = (builder.driver, builder.wait, builder.cpu);
+    let unavailable = EngineError::unavailable(driver);
     thread::Builder::new()
         .name(builder.name.clone())
         .spawn(move || {
             if let Err(error) = cpu.map_or(Ok(()), pin_to) {
-                let _ = report.send(Err(error));
+                let _ = report.send(Err(unavailable(error)));
                 return;
             }
             match driver {
@@ -182,14 +200,15 @@ pub(super) fn on_thread(builder: &EngineBuilder) -> io::Result<(Handle, Home)> {
                 Driver::TokioUring => host_tokio_uring(&report),
                 Driver::Uring => host_uring(&report, wait),
             }
-        })?;
+        })
+        .map_err(unavailable)?;
     started
         .recv()
-        .unwrap_or_else(|_| Err(io::ErrorKind::BrokenPipe.into()))
+        .unwrap_or_else(|_| Err(unavailable(io::ErrorKind::BrokenPipe.into())))
 }
 
 /// Where a thread says what became of it. Nobody listens if the caller is gone.
-type Report = std::sync::mpsc::SyncSender<io::Result<(Handle, Home)>>;
+type Report = std::sync::mpsc::SyncSender<Result<(Handle, Home), EngineError>>;
 
 fn host_tokio(report: &Report) {
     match tokio_runtime() {
@@ -198,7 +217,7 @@ fn host_tokio(report: &Report) {
             let _ = report.send(Ok((runtime.handle().clone(), Home::Tokio(Some(jobs)))));
             runtime.block_on(run_jobs(queue));
         }
-        Err(error) => drop(report.send(Err(error))),
+        Err(error) => drop(report.send(Err(EngineError::unavailable(Driver::Tokio)(error)))),
     }
 }
 
@@ -211,12 +230,14 @@ fn host_tokio_uring(report: &Report) {
                 run_jobs(queue).await;
             });
         }
-        Err(error) => drop(report.send(Err(error))),
+        Err(error) => drop(report.send(Err(EngineError::unavailable(Driver::TokioUring)(error)))),
     }
 }
 
 fn host_uring(report: &Report, wait: Wait) {
-    let prepared = dialler().and_then(|runtime| Ok((runtime, Prepared::new(wait)?)));
+    let prepared = dialler()
+        .map_err(EngineError::unavailable(Driver::Uring))
+        .and_then(|runtime| Ok((runtime, Prepared::new(wait)?)));
     match prepared {
         Ok((runtime, prepared)) => {
             let _ = report.send(Ok((runtime, Home::of(&prepared))));
@@ -270,26 +291,31 @@ fn pin_to(cpu: usize) -> io::Result<()> {
 
 // ---- the application's thread ---------------------------------------------------------------
 
-/// A home on the runtime that this is called on; `None` if there is none of that kind.
-pub(super) fn inline(driver: Driver, wait: Wait) -> io::Result<Option<(Handle, Home)>> {
+/// A home on the runtime that this is called on.
+///
+/// # Errors
+/// [`EngineError::NoRuntime`] if there is none of that kind; as [`on_thread`].
+pub(super) fn inline(driver: Driver, wait: Wait) -> Result<(Handle, Home), EngineError> {
+    let none = EngineError::NoRuntime { driver };
     let Ok(runtime) = Handle::try_current() else {
-        return Ok(None);
+        return Err(none);
     };
     let home = match driver {
         Driver::Tokio => Home::Tokio(None),
         Driver::TokioUring => match serve_tokio_uring() {
             Some(jobs) => Home::TokioUring(jobs),
-            None => return Ok(None),
+            None => return Err(none),
         },
         Driver::Uring if runtime.runtime_flavor() == RuntimeFlavor::CurrentThread => {
             let prepared = Prepared::new(wait)?;
             let home = Home::of(&prepared);
-            runtime.spawn(prepared.inline()?);
+            let hosting = prepared.inline();
+            runtime.spawn(hosting.map_err(EngineError::unavailable(driver))?);
             home
         }
-        Driver::Uring => return Ok(None),
+        Driver::Uring => return Err(none),
     };
-    Ok(Some((runtime, home)))
+    Ok((runtime, home))
 }
 
 /// Runs jobs as a task of the tokio-uring runtime that this is called on; `None` if there is none.

@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use bytes::BytesMut;
 
-use super::Transport;
+use super::{Transport, clock};
 use crate::error::SessionError;
 use crate::proto::{Batch, Connection, Status};
 
@@ -55,10 +55,14 @@ impl<T: Transport + Unpin> Turns<T> {
 
     /// One turn; true if anything moved.
     fn turn(&mut self, cx: &mut Context<'_>) -> bool {
-        let now = Instant::now();
+        let now = clock::now();
         self.connection.take_work(now);
-        // After the end there is nothing to read for, and the end of a stream of bytes stays ready.
-        let mut moved = self.connection.status() == Status::Open && self.read(cx, now);
+        let mut moved = if self.connection.status() == Status::Open {
+            self.read(cx, now)
+        } else {
+            // The end of a stream of bytes stays ready: it moves nothing.
+            matches!(self.poll_discard(cx), Poll::Ready(true))
+        };
         if self.connection.next_deadline().is_some_and(|at| at <= now) {
             self.connection.on_deadline(now);
             moved = true;
@@ -156,17 +160,24 @@ impl<T: Transport + Unpin> Turns<T> {
         Poll::Pending
     }
 
-    /// Reads and drops what still comes, until the peer closes or the time is up.
+    /// Drops what still comes after the end: it may lie in memory that other sessions wait for.
+    /// False if nothing more will come.
+    fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
+        self.unparsed = false;
+        self.recv.clear();
+        let capacity = self.connection.recv_capacity();
+        let received = ready!(self.transport.poll_recv(cx, &mut self.recv, capacity));
+        Poll::Ready(received.is_ok_and(|n| n > 0))
+    }
+
+    /// Waits until the peer closes or the time is up.
     fn linger(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         loop {
             if self.transport.poll_timer(cx, self.linger_until) {
                 return Poll::Ready(());
             }
-            self.recv.clear();
-            let capacity = self.connection.recv_capacity();
-            match ready!(self.transport.poll_recv(cx, &mut self.recv, capacity)) {
-                Ok(n) if n > 0 => {}
-                _ => return Poll::Ready(()),
+            if !ready!(self.poll_discard(cx)) {
+                return Poll::Ready(());
             }
         }
     }

@@ -48,6 +48,18 @@ impl Header {
         [l0, l1, l2, kind_flags, s0, s1, s2, s3]
     }
 
+    /// A message in one frame, which does not end its direction.
+    #[inline]
+    pub(crate) const fn is_whole_message(self) -> bool {
+        self.kind == Kind::Data.bits() && self.flags == flag::END
+    }
+
+    /// Whether a frame with this header and one with `other` differ in their length only.
+    #[inline]
+    pub(crate) const fn is_like(self, other: Self) -> bool {
+        self.kind == other.kind && self.flags == other.flags && self.stream == other.stream
+    }
+
     /// The stream, or `None` for the session.
     #[inline]
     pub(crate) const fn stream_id(self) -> Option<StreamId> {

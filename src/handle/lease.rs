@@ -27,7 +27,8 @@ impl<'a> Lease<'a> {
     /// The message's size, in bytes.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.stream.reader().passed().payload_len()
+        self.as_slice()
+            .map_or_else(|| self.stream.reader().passed().payload_len(), <[u8]>::len)
     }
 
     /// Whether the message has no bytes.
@@ -44,10 +45,10 @@ impl<'a> Lease<'a> {
 
     /// The message, if it is one piece.
     #[must_use]
+    #[inline]
     pub fn as_slice(&self) -> Option<&[u8]> {
-        let mut chunks = self.chunks();
-        let first = chunks.next()?;
-        chunks.next().is_none().then_some(first)
+        let only = self.stream.reader().only_passed()?;
+        Some(only.payload.as_slice())
     }
 
     /// The message as one piece, copied only if it is several.

@@ -190,17 +190,13 @@ impl RecvStream {
     fn pass_message(&mut self) -> bool {
         self.skip_read_chunk();
         loop {
-            let Some(record) = self.reader.peek() else {
+            let Some(tag) = self.reader.advance_unless(rx_tag::META) else {
                 self.reader.rewind();
                 return false;
             };
-            let tag = record.tag;
             if tag & rx_tag::META != 0 {
                 self.take_meta();
-                continue;
-            }
-            self.reader.advance();
-            if tag & rx_tag::END != 0 {
+            } else if tag & rx_tag::END != 0 {
                 return true;
             }
         }
@@ -216,18 +212,19 @@ impl RecvStream {
 
     /// The passed message as one piece; its memory is released.
     fn take_message(&mut self) -> Bytes {
-        let mut pieces = self.reader.passed();
-        let message = match (pieces.next(), pieces.next()) {
-            (Some(only), None) => only.payload.to_bytes(),
-            _ => {
-                let pieces = self.reader.passed();
-                let mut message = BytesMut::with_capacity(pieces.payload_len());
-                pieces.for_each(|piece| message.put_slice(piece.payload.as_slice()));
-                message.freeze()
-            }
+        let message = match self.reader.only_passed() {
+            Some(only) => only.payload.to_bytes(),
+            None => self.put_together(),
         };
         self.release();
         message
+    }
+
+    fn put_together(&self) -> Bytes {
+        let pieces = self.reader.passed();
+        let mut message = BytesMut::with_capacity(pieces.payload_len());
+        pieces.for_each(|piece| message.put_slice(piece.payload.as_slice()));
+        message.freeze()
     }
 
     pub(super) const fn reader(&self) -> &Reader<RxRing> {
@@ -238,7 +235,7 @@ impl RecvStream {
     pub(super) fn release(&mut self) {
         self.reader.commit();
         let lane = &self.reader.owner().0;
-        let unreported = lane.consumed() - self.reported;
+        let unreported = self.reader.released() - self.reported;
         let mark = u64::from(lane.credit_mark());
         if unreported >= mark.max(1) || (unreported > 0 && lane.session().is_hungry()) {
             self.reported += unreported;

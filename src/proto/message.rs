@@ -8,12 +8,13 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
-use super::connection::Connection;
+use super::connection::{Connection, Phase};
+use super::receive::SHARE_MIN;
 use super::registry::Key;
 use super::state::{Effect, Event, Receiving};
 use super::stream::{Assembly, Stream, wake};
 use crate::error::ProtocolError;
-use crate::frame::{StreamId, TOTAL_LEN, cost, decode_total};
+use crate::frame::{HEADER_LEN, Header, StreamId, TOTAL_LEN, cost, decode_total};
 use crate::link::{RecvEnd, rx_tag};
 
 /// A payload in the receive buffer, or a reference to it.
@@ -42,7 +43,72 @@ impl Incoming<'_> {
     }
 }
 
+/// Frames that were taken together.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Run {
+    pub(super) frames: u64,
+    pub(super) bytes: usize,
+}
+
 impl Connection {
+    /// The short messages in front, if they are whole and of one stream, the one of `first`: looked
+    /// up, debited, published and told once for all. Stops before whatever is not plain, which is
+    /// left to [`on_data`](Self::on_data), with all rules and errors.
+    pub(super) fn on_short_messages(
+        &mut self,
+        first: Header,
+        bytes: &[u8],
+        now: Instant,
+    ) -> Result<Run, ProtocolError> {
+        let mut run = Run::default();
+        let Some(key) = first.stream_id().and_then(|id| self.registry.find(id)) else {
+            return Ok(run);
+        };
+        let Some(stream) = self.registry.get_mut(key) else {
+            return Ok(run);
+        };
+        let plain = stream.state.receiving == Receiving::Open && stream.assembly.is_none();
+        if !plain || !matches!(self.phase, Phase::Open | Phase::Draining { .. }) {
+            return Ok(run);
+        }
+        let longest = (SHARE_MIN as u32 - 1)
+            .min(self.config.max_message())
+            .min(self.config.max_frame());
+        let credit = stream.window.outstanding().min(self.window.outstanding());
+        let mut total_cost = 0;
+        while let Some((head, rest)) = bytes[run.bytes..].split_first_chunk::<HEADER_LEN>() {
+            let header = Header::decode(*head);
+            let cost = cost(header.length);
+            let plain = header.is_like(first) && header.length <= longest;
+            if !plain || total_cost + cost > credit {
+                break;
+            }
+            let Some(payload) = rest.get(..header.length as usize) else {
+                break;
+            };
+            stream.rx.push_slice(rx_tag::END, false, payload);
+            total_cost += cost;
+            run.frames += 1;
+            run.bytes += HEADER_LEN + payload.len();
+        }
+        if run.frames == 0 {
+            return Ok(run);
+        }
+        if stream.window.held() == 0 {
+            stream.last_progress = now;
+        }
+        // No error: that much was outstanding.
+        let covered = stream.window.receive(total_cost).unwrap_or_default();
+        stream.rx.publish();
+        Self::notify(&mut self.wakes, key, stream, wake::RECEIVER);
+        self.link.counters.messages_received.add(run.frames);
+        self.receive_on_session(total_cost)?;
+        if covered > 0 {
+            self.return_to_session(covered);
+        }
+        Ok(run)
+    }
+
     pub(super) fn on_data(
         &mut self,
         id: StreamId,

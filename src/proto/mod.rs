@@ -37,7 +37,7 @@ mod transmit;
 mod window;
 
 #[cfg(all(test, not(ringmux_loom)))]
-mod tests;
+pub(crate) mod tests;
 
 pub(crate) use connection::{Connection, Status};
 pub(crate) use output::{BATCH_PARTS, Batch};

@@ -23,7 +23,7 @@ use crate::frame::{
 use crate::link::{RecvEnd, SendEnd};
 
 /// Payloads from here on are delivered by reference, if they are half of their buffer.
-const SHARE_MIN: usize = 4096;
+pub(super) const SHARE_MIN: usize = 4096;
 /// Streams whose tasks are to be woken, after which the rest of what has come waits a turn: the
 /// answers of the first leave while the others are at work.
 const WAKES_MAX: usize = 32;
@@ -73,6 +73,14 @@ impl Connection {
                 break;
             }
             let header = Header::decode(*head);
+            if header.is_whole_message() {
+                let run = self.on_short_messages(header, &buf[at..], now)?;
+                if run.frames > 0 {
+                    frames += run.frames;
+                    at += run.bytes;
+                    continue;
+                }
+            }
             let kind = check(header, self.config.max_frame())?;
             let (begin, end) = (at + HEADER_LEN, at + HEADER_LEN + header.length as usize);
             if buf.len() < end {

@@ -22,6 +22,11 @@ async fn a_thousand_connections_at_once_get_their_files_over_tokio_uring() {
     a_thousand_connections_get_their_files("tokio-uring").await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_thousand_connections_at_once_get_their_files_over_uring() {
+    a_thousand_connections_get_their_files("uring").await;
+}
+
 async fn a_thousand_connections_get_their_files(driver: &str) {
     let tunnel = Tunnel::with(&serve_files().await, &["--driver", driver]);
     let all_open = Arc::new(Barrier::new(CONNECTIONS));

@@ -36,6 +36,8 @@ pub(crate) enum Place {
     BlockOn,
     /// One of their own, one for each side.
     Thread,
+    /// The process's own, one for everything.
+    Shared,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,6 +71,7 @@ hosts! {
     uring_block_on_tcp: Uring BlockOn Wire::Tcp;
     uring_thread_tcp: Uring Thread Wire::Tcp;
     uring_thread_unix: Uring Thread Wire::Unix;
+    shared_tcp: Uring Shared Wire::Tcp;
     pipe_of_1: Tokio Inline Wire::Pipe(1);
     pipe_of_7: Tokio Inline Wire::Pipe(7);
     pipe_of_64: Tokio Inline Wire::Pipe(64);
@@ -90,7 +93,7 @@ macro_rules! on_sockets {
     ($($case:ident),+ $(,)?) => {
         $(test_on!($case:
             tokio_inline_tcp tokio_thread_tcp tokio_uring_inline_tcp tokio_uring_thread_tcp
-            uring_inline_tcp uring_spinning_tcp uring_block_on_tcp uring_thread_tcp
+            uring_inline_tcp uring_spinning_tcp uring_block_on_tcp uring_thread_tcp shared_tcp
         );)+
     };
 }
@@ -100,7 +103,7 @@ macro_rules! everywhere {
     ($($case:ident),+ $(,)?) => {
         $(test_on!($case:
             tokio_inline_tcp tokio_thread_tcp tokio_uring_inline_tcp tokio_uring_thread_tcp
-            uring_inline_tcp uring_spinning_tcp uring_block_on_tcp uring_thread_tcp
+            uring_inline_tcp uring_spinning_tcp uring_block_on_tcp uring_thread_tcp shared_tcp
             tokio_inline_unix tokio_uring_thread_unix uring_thread_unix
             pipe_of_1 pipe_of_7 pipe_of_64
         );)+
@@ -124,6 +127,7 @@ impl Net {
             (_, Place::Inline) => Some(Engine::inline(host.driver)),
             (_, Place::Spinning) => Some(Engine::builder(host.driver).wait(Wait::Spin).inline()),
             (_, Place::Thread) => Some(Engine::thread(host.driver)),
+            (_, Place::Shared) => Some(Engine::auto()),
             (_, Place::BlockOn) => panic!("the engine is there before the case"),
         };
         let engine = || engine().map(|engine| engine.expect("the driver works here"));
@@ -143,6 +147,13 @@ impl Net {
     /// The engine that connects; only where there are sockets.
     pub(crate) fn engine(&self) -> &Engine {
         self.dialling.as_ref().expect("a host with sockets")
+    }
+
+    /// What moves the bytes of its sessions.
+    pub(crate) fn driver(&self) -> Driver {
+        self.dialling
+            .as_ref()
+            .map_or(self.host.driver, Engine::driver)
     }
 
     /// A free address of the host's kind.

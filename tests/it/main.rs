@@ -2,7 +2,8 @@
 //! frame.
 //!
 //! A case is one function, generic over where it runs ([`host::Net`]); `on_sockets!` and `everywhere!` make a test of it
-//! for each host. Where io_uring is missing its tests fail: nothing is skipped.
+//! for each host. Where io_uring is missing its tests fail: nothing is skipped. [`denied`] runs them again in processes
+//! that may not use it.
 
 #[macro_use]
 mod host;
@@ -10,10 +11,14 @@ mod host;
 mod addresses;
 mod byte_streams;
 mod cancel_safety;
+#[path = "../denial/mod.rs"]
+mod denial;
+mod denied;
 mod hostile;
 mod many;
 mod messages;
 mod raw;
 mod runtimes;
 mod session;
+mod shared;
 mod streams;

@@ -254,22 +254,6 @@ fn an_inline_engine_outside_of_its_runtime_is_refused_by_name() {
 }
 
 #[test]
-fn the_shared_engine_uses_io_uring_where_it_works() {
-    run_with(|| {
-        let engine = Engine::auto().unwrap();
-        assert_eq!(engine.driver(), Driver::Uring);
-        tokio_runtime().block_on(async {
-            let listener = ringmux::listen("tcp://127.0.0.1:0").soon().await.unwrap();
-            let addr = listener.local_addr().to_string();
-            let client = ringmux::connect(addr).soon().await.unwrap();
-            let server = listener.accept().soon().await.unwrap();
-            crate::host::echo(server);
-            crate::host::round_trip(&client, "with the defaults".into()).await;
-        });
-    });
-}
-
-#[test]
 fn a_connection_future_that_is_dropped_ends_its_session() {
     run_with(|| {
         tokio_runtime().block_on(async {

@@ -416,7 +416,7 @@ async fn a_session_knows_its_addresses_and_driver(net: Net) {
     assert_eq!(client.local_addr(), server.peer_addr());
     assert!(matches!(client.local_addr(), Some(Addr::Tcp(_))));
     for session in [&client, &server] {
-        assert_eq!(session.driver(), net.host.driver);
+        assert_eq!(session.driver(), net.driver());
     }
 }
 

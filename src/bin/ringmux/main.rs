@@ -1,10 +1,11 @@
-//! The program `ringmux`: measures the library on this machine, probes a running endpoint, and
-//! carries TCP and Unix connections over one session.
+//! The program `ringmux`: tells what this machine can do, measures the library on it, probes a
+//! running endpoint, and carries TCP and Unix connections over one session.
 //!
 //! Each command is a module with its own arguments and a `run`; this file only chooses one and turns
 //! its result into an exit code. Results go to stdout, everything else to stderr.
 
 mod bench;
+mod doctor;
 mod failure;
 mod forward;
 mod ping;
@@ -34,7 +35,7 @@ Exit codes:
 #[command(name = "ringmux", version, about, after_help = EXIT_CODES)]
 struct Cli {
     /// What to log to stderr: error, warn, info, debug, trace, or a filter such as `ringmux=debug`;
-    /// if not given, info for serve and forward, else warn.
+    /// if not given, info for serve and forward, error for doctor, else warn.
     #[arg(long, global = true, env = "RUST_LOG", value_name = "FILTER", value_parser = log_filter)]
     log: Option<String>,
 
@@ -46,6 +47,8 @@ struct Cli {
 enum Command {
     /// Measures throughput and latency on this machine, next to what plain sockets reach.
     Bench(bench::Args),
+    /// Tells whether io_uring works here, and what to change where it does not.
+    Doctor(doctor::Args),
     /// Measures round trips to a running ringmux endpoint.
     Ping(ping::Args),
     /// Lets clients of `ringmux forward` reach targets from here.
@@ -55,9 +58,11 @@ enum Command {
 }
 
 impl Command {
-    /// What runs for long tells when it began and lost a session.
+    /// What runs for long tells when it began and lost a session. What the doctor finds is its
+    /// report.
     const fn default_log(&self) -> &'static str {
         match self {
+            Self::Doctor(_) => "error",
             Self::Bench(_) | Self::Ping(_) => "warn",
             Self::Serve(_) | Self::Forward(_) => "info",
         }
@@ -69,6 +74,7 @@ fn main() -> ExitCode {
     start_log(cli.log.as_deref().unwrap_or(cli.command.default_log()));
     let result = match cli.command {
         Command::Bench(args) => bench::run(&args),
+        Command::Doctor(args) => doctor::run(&args),
         Command::Ping(args) => ping::run(&args),
         Command::Serve(args) => serve::run(&args),
         Command::Forward(args) => forward::run(&args),

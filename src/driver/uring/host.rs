@@ -15,7 +15,6 @@ use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc as StdArc;
 use std::task::{Context, Poll, Waker};
-use std::time::Instant;
 
 use super::link::{BellFd, HostLink, Job, RootWaker, SessionNode};
 use super::reactor::Reactor;
@@ -23,7 +22,7 @@ use super::ring::{Enter, Ring};
 use super::socket::UringSocket;
 use super::wait::{Idle, Waiting};
 use crate::config::Wait;
-use crate::driver::Turns;
+use crate::driver::{Turns, clock};
 use crate::sync::Arc;
 
 /// Sessions polled before the ring is entered.
@@ -91,7 +90,7 @@ impl<R: Ring> Host<R> {
             let reactor = &mut *self.reactor.borrow_mut();
             reactor.reap();
             if reactor.next_deadline().is_some() {
-                reactor.expire(Instant::now());
+                reactor.expire(clock::now());
             }
             reactor.take_ready(&mut self.ready);
         }
@@ -153,7 +152,7 @@ impl<R: Ring> Host<R> {
             return;
         }
         let reactor = &mut *self.reactor.borrow_mut();
-        let now = Instant::now();
+        let now = clock::now();
         let how = match reactor.next_deadline() {
             Some(at) if at <= now => Enter::Now,
             Some(at) => Enter::WaitFor(at - now),
@@ -161,7 +160,7 @@ impl<R: Ring> Host<R> {
         };
         reactor.enter(how);
         self.link.awake();
-        self.waiting.parked(now.elapsed());
+        self.waiting.parked(clock::now() - now);
     }
 
     /// Runs the sessions, and beside them `root` until it is done. Without a root, until no session

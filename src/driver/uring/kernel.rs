@@ -18,10 +18,20 @@ use super::ring::{Completion, Enter, File, Op, Ring, Token};
 
 /// Operations that can be queued before they are submitted.
 const SQ_ENTRIES: u32 = 256;
-/// Completions that can wait: four times what may be queued, and the multishot ones.
-const CQ_ENTRIES: u32 = 4096;
+/// Completions that can wait: four times what may be queued, and the multishot ones. The first
+/// that the limit on locked memory has room for; the kernel keeps what does not fit elsewhere.
+const CQ_ENTRIES: [u32; 3] = [4096, 2048, 1024];
 /// Sockets with a fixed place; further ones are looked up for each operation.
 const FILES: u32 = 1024;
+/// The operations that the driver uses, by name.
+pub(super) const OPERATIONS: [(&str, u8); 6] = [
+    ("NOP", opcode::Nop::CODE),
+    ("RECV", opcode::Recv::CODE),
+    ("SEND", opcode::Send::CODE),
+    ("SENDMSG", opcode::SendMsg::CODE),
+    ("POLL_ADD", opcode::PollAdd::CODE),
+    ("ASYNC_CANCEL", opcode::AsyncCancel::CODE),
+];
 /// Linux's numbers, for the registrations that stay allowed: files, an eventfd, the ring's own
 /// descriptor, and buffer rings.
 const ALLOWED_REGISTER_OPS: [u8; 10] = [2, 3, 4, 5, 6, 13, 20, 21, 22, 23];
@@ -35,28 +45,45 @@ pub(super) struct KernelRing {
     /// Pushed and not yet taken by the kernel.
     queued: u32,
     files: u32,
+    own_fd: bool,
+}
+
+/// A ring that does nothing yet: neither restricted nor enabled.
+///
+/// # Errors
+/// `ENOSYS`, `EPERM`: the kernel or a policy does not allow it; `EINVAL`: the kernel is older than
+/// 6.1; `ENOMEM`: the limit on locked memory.
+pub(super) fn set_up() -> io::Result<Box<IoUring>> {
+    let with = |completions| {
+        IoUring::builder()
+            .setup_single_issuer()
+            .setup_defer_taskrun()
+            .setup_taskrun_flag()
+            .setup_submit_all()
+            .setup_r_disabled()
+            .setup_cqsize(completions)
+            .build(SQ_ENTRIES)
+    };
+    let [most, fewer @ ..] = CQ_ENTRIES;
+    let ring = fewer.into_iter().fold(with(most), |ring, completions| {
+        ring.or_else(|error| match error.raw_os_error() {
+            Some(libc::ENOMEM) => with(completions),
+            _ => Err(error),
+        })
+    })?;
+    if ring.params().is_feature_nodrop() {
+        Ok(Box::new(ring))
+    } else {
+        Err(io::ErrorKind::Unsupported.into())
+    }
 }
 
 impl KernelRing {
-    /// A ring that belongs to the calling thread.
+    /// Restricts and enables a ring, which belongs to the calling thread from then on.
     ///
     /// # Errors
-    /// `ENOSYS`, `EPERM`: the kernel or a policy does not allow it; `EINVAL`: the kernel is older
-    /// than 6.1; `ENOMEM`: the limit on locked memory.
-    pub(super) fn new() -> io::Result<Self> {
-        let ring = Box::new(
-            IoUring::builder()
-                .setup_single_issuer()
-                .setup_defer_taskrun()
-                .setup_taskrun_flag()
-                .setup_submit_all()
-                .setup_r_disabled()
-                .setup_cqsize(CQ_ENTRIES)
-                .build(SQ_ENTRIES)?,
-        );
-        if !ring.params().is_feature_nodrop() {
-            return Err(io::ErrorKind::Unsupported.into());
-        }
+    /// As [`set_up`].
+    pub(super) fn enable(ring: Box<IoUring>) -> io::Result<Self> {
         // SAFETY: the ring is boxed and not moved out of the box; the submitter is dropped first.
         let mut submitter: Submitter<'static> =
             unsafe { std::mem::transmute::<Submitter<'_>, Submitter<'static>>(ring.submitter()) };
@@ -64,7 +91,7 @@ impl KernelRing {
         submitter.register_enable_rings()?;
         // What follows only saves time; a kernel without it works as well.
         let files = submitter.register_files_sparse(FILES).map_or(0, |()| FILES);
-        let _ = submitter.register_ring_fd();
+        let own_fd = submitter.register_ring_fd().is_ok();
         let buffers = Buffers::register(&submitter)?;
         Ok(Self {
             submitter,
@@ -72,7 +99,32 @@ impl KernelRing {
             buffers,
             queued: 0,
             files,
+            own_fd,
         })
+    }
+
+    /// Completions that can wait.
+    pub(super) fn completions(&self) -> u32 {
+        self.ring.params().cq_entries()
+    }
+
+    /// Sockets that have a place in the ring's table of files.
+    pub(super) const fn files(&self) -> u32 {
+        self.files
+    }
+
+    /// Whether the ring's own descriptor is looked up once, and not at every call.
+    pub(super) const fn own_fd(&self) -> bool {
+        self.own_fd
+    }
+
+    /// Queues an operation that does nothing but complete.
+    pub(super) fn push_nop(&mut self, token: Token) -> bool {
+        let entry = opcode::Nop::new().build().user_data(token.to_bits());
+        // SAFETY: it refers to no memory.
+        let pushed = unsafe { self.ring.submission().push(&entry) }.is_ok();
+        self.queued += u32::from(pushed);
+        pushed
     }
 
     /// A descriptor that becomes readable when something completes, while that is wanted.
@@ -131,18 +183,10 @@ impl KernelRing {
 
 /// Only what the driver uses: whoever takes the process over gains no further system calls by it.
 fn restrict(submitter: &Submitter<'_>) -> io::Result<()> {
-    let ops = [
-        opcode::Recv::CODE,
-        opcode::Send::CODE,
-        opcode::SendMsg::CODE,
-        opcode::PollAdd::CODE,
-        opcode::AsyncCancel::CODE,
-        opcode::Nop::CODE,
-    ];
     let flags = (squeue::Flags::FIXED_FILE | squeue::Flags::BUFFER_SELECT).bits();
-    let mut restrictions: Vec<Restriction> = ops
+    let mut restrictions: Vec<Restriction> = OPERATIONS
         .into_iter()
-        .map(Restriction::sqe_op)
+        .map(|(_, code)| Restriction::sqe_op(code))
         .chain(ALLOWED_REGISTER_OPS.map(Restriction::register_op))
         .chain([Restriction::sqe_flags_allowed(flags)])
         .collect();

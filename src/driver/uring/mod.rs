@@ -5,6 +5,7 @@
 //!      (lane, doorbell)  (link, doorbell)
 //! ```
 //! * `ring`: what is asked of a ring; `kernel` and `buffers`: the kernel's.
+//! * `probe`: the trial that a ring passes before sessions run on it; `refusal`: why it did not.
 //! * `reactor`: the sockets on it, and the memory that the kernel holds.
 //! * `socket`: one of them as the [`Transport`](super::Transport) of a session.
 //! * `host`, `inline`: the loop, on its own thread or on the application's; `wait`: what it does
@@ -21,12 +22,19 @@ mod inline;
 mod kernel;
 mod link;
 mod outgoing;
+mod probe;
 mod reactor;
+mod refusal;
 mod ring;
 mod socket;
 mod wait;
 
+#[cfg(all(test, not(ringmux_loom)))]
+mod tests;
+
 pub(crate) use link::{HostLink, Job};
+pub use probe::Features;
+pub use refusal::{ProbeStep, Refusal};
 
 use std::future::Future;
 use std::io;
@@ -35,19 +43,22 @@ use crate::config::Wait;
 use crate::sync::Arc;
 use kernel::KernelRing;
 
-/// A ring that is set up, on the thread that will run it.
+/// A ring that has been tried, on the thread that will run it.
 pub(crate) struct Prepared {
     ring: KernelRing,
+    features: Features,
     link: Arc<HostLink>,
     wait: Wait,
 }
 
 impl Prepared {
     /// # Errors
-    /// The kernel, a policy or a limit does not allow it.
-    pub(crate) fn new(wait: Wait) -> io::Result<Self> {
+    /// The kernel, a policy or a limit does not allow it, or the ring does not do what it should.
+    pub(crate) fn new(wait: Wait) -> Result<Self, Refusal> {
+        let (ring, features) = probe::probe()?;
         Ok(Self {
-            ring: KernelRing::new()?,
+            ring,
+            features,
             link: HostLink::new(),
             wait,
         })
@@ -55,6 +66,10 @@ impl Prepared {
 
     pub(crate) const fn link(&self) -> &Arc<HostLink> {
         &self.link
+    }
+
+    pub(crate) const fn features(&self) -> Features {
+        self.features
     }
 
     /// Runs sessions on this thread until no engine and no session is left.

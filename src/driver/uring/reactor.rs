@@ -20,6 +20,7 @@ use socket2::SockRef;
 
 use super::outgoing::Outgoing;
 use super::ring::{Completion, Enter, File, Kind, Op, Ring, SLOTS_MAX, Token};
+use crate::driver::clock;
 use crate::proto::Batch;
 
 /// How long to wait for the kernel to let go of memory when the ring ends.
@@ -183,19 +184,17 @@ impl<R: Ring> Reactor<R> {
     }
 
     fn complete(&mut self, completion: Completion) {
-        let Some(token) = completion.token else {
-            self.counts.stale += 1;
-            return;
-        };
-        if token.kind == Kind::Bell {
+        if let Some(token) = completion.token
+            && token.kind == Kind::Bell
+        {
             self.bell_rang |= !completion.more;
             return;
         }
-        let slot = self
-            .slots
-            .get_mut(token.slot as usize)
-            .filter(|slot| slot.generation == token.generation);
-        let Some(slot) = slot else {
+        let slot = completion.token.and_then(|token| {
+            let slot = self.slots.get_mut(token.slot as usize)?;
+            (slot.generation == token.generation).then_some((token, slot))
+        });
+        let Some((token, slot)) = slot else {
             self.counts.stale += 1;
             if let Some(buffer) = completion.buffer {
                 self.ring.take_buffer(buffer, 0, &mut BytesMut::new());
@@ -497,8 +496,8 @@ impl<R: Ring> Drop for Reactor<R> {
         for key in keys {
             self.abandon(key);
         }
-        let until = Instant::now() + SETTLE;
-        while !self.slots.is_empty() && !self.broken && Instant::now() < until {
+        let until = clock::now() + SETTLE;
+        while !self.slots.is_empty() && !self.broken && clock::now() < until {
             self.enter(Enter::WaitFor(Duration::from_millis(10)));
             self.reap();
         }

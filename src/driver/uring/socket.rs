@@ -17,7 +17,7 @@ use bytes::BytesMut;
 use super::buffers::BUFFER_BYTES;
 use super::reactor::Reactor;
 use super::ring::Ring;
-use crate::driver::Transport;
+use crate::driver::{Transport, clock};
 use crate::proto::Batch;
 
 /// A read shorter than this is not worth an operation, in bytes.
@@ -102,7 +102,7 @@ impl<R: Ring> Transport for UringSocket<R> {
     }
 
     fn poll_timer(&mut self, _: &mut Context<'_>, deadline: Option<Instant>) -> bool {
-        let due = deadline.is_some_and(|at| at <= Instant::now());
+        let due = deadline.is_some_and(|at| at <= clock::now());
         let later = deadline.filter(|_| !due);
         self.reactor.borrow_mut().set_deadline(self.slot, later);
         due

@@ -31,7 +31,7 @@ mod ending;
 mod invariants;
 mod ledger;
 mod memory;
-mod net;
+pub(crate) mod net;
 mod opening;
 mod random;
 mod solo;

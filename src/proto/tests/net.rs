@@ -5,21 +5,21 @@ use std::time::{Duration, Instant};
 
 /// A small generator (splitmix64): every run is a function of its seed.
 #[derive(Clone, Debug)]
-pub(super) struct Rng(u64);
+pub(crate) struct Rng(u64);
 
 impl Rng {
-    pub(super) fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         Self(seed)
     }
 
     /// A generator for one part of a run, so that parts do not disturb each other.
-    pub(super) fn of(seed: u64, part: u64) -> Self {
+    pub(crate) fn of(seed: u64, part: u64) -> Self {
         let mut rng = Self(seed ^ part.wrapping_mul(0x9E37_79B9_7F4A_7C15));
         rng.next();
         rng
     }
 
-    pub(super) fn next(&mut self) -> u64 {
+    pub(crate) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
@@ -27,24 +27,24 @@ impl Rng {
         z ^ (z >> 31)
     }
 
-    pub(super) fn below(&mut self, n: usize) -> usize {
+    pub(crate) fn below(&mut self, n: usize) -> usize {
         (self.next() % n as u64) as usize
     }
 
-    pub(super) fn range(&mut self, from: usize, to: usize) -> usize {
+    pub(crate) fn range(&mut self, from: usize, to: usize) -> usize {
         from + self.below(to - from + 1)
     }
 
-    /// True in one of `n` cases.
-    pub(super) fn one_in(&mut self, n: usize) -> bool {
-        self.below(n) == 0
+    /// True in one of `n` cases; never if that is 0.
+    pub(crate) fn one_in(&mut self, n: usize) -> bool {
+        n > 0 && self.below(n) == 0
     }
 
-    pub(super) fn pick<T: Copy>(&mut self, from: &[T]) -> T {
+    pub(crate) fn pick<T: Copy>(&mut self, from: &[T]) -> T {
         from[self.below(from.len())]
     }
 
-    pub(super) fn micros(&mut self, to: usize) -> Duration {
+    pub(crate) fn micros(&mut self, to: usize) -> Duration {
         Duration::from_micros(self.below(to + 1) as u64)
     }
 }

@@ -81,6 +81,17 @@ impl<O: RingOwner> Reader<O> {
         true
     }
 
+    /// As [`Self::advance`], unless the record's tag has one of these bits: then it stays. Its tag either way.
+    #[inline]
+    pub(crate) fn advance_unless(&mut self, tags: u16) -> Option<u16> {
+        let (cursor, header) = self.settle()?;
+        let tag = header.tag();
+        if tag & tags == 0 {
+            self.pass(cursor, header);
+        }
+        Some(tag)
+    }
+
     /// Passes over the record at the position, moving its payload out; one that lies in the ring is copied.
     ///
     /// The record does not come back by [`Self::rewind`]; its weight is released by the next [`Self::commit`].
@@ -120,6 +131,41 @@ impl<O: RingOwner> Reader<O> {
             range: self.committed.zip(self.position),
             lease: PhantomData,
         }
+    }
+
+    /// The record between the last commit and the position, if it is exactly one.
+    #[inline]
+    pub(crate) fn only_passed(&self) -> Option<Record<'_>> {
+        let (from, to) = self.committed.zip(self.position)?;
+        if from.at == to.at {
+            return None;
+        }
+        // SAFETY: between `committed` and `position`: ours by invariant 2, and unchanged while the reader is borrowed.
+        let header = unsafe { from.header() };
+        let mut end = from;
+        if header.is_record() {
+            // SAFETY: the segment is alive (invariant 3).
+            unsafe { end.pass(header) };
+            if end.at == to.at {
+                // SAFETY: as above.
+                return Some(unsafe { from.record(header) });
+            }
+        }
+        self.only_passed_among_others()
+    }
+
+    /// As [`Self::only_passed`], where there is more than a record: padding, a link, what was taken, other records.
+    #[cold]
+    fn only_passed_among_others(&self) -> Option<Record<'_>> {
+        let mut passed = self.passed();
+        let first = passed.next()?;
+        passed.next().is_none().then_some(first)
+    }
+
+    /// Weight of all records released so far.
+    #[inline]
+    pub(crate) fn released(&self) -> u64 {
+        self.released
     }
 
     /// Weight of the records passed and not released.

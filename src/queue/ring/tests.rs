@@ -324,6 +324,12 @@ impl Model {
             for (record, expected) in passed.iter().zip(&expected) {
                 assert_record(record, expected);
             }
+            let only = reader.only_passed();
+            assert_eq!(only.is_some(), expected.len() == 1);
+            if let Some(only) = only {
+                assert_record(&only, expected[0]);
+            }
+            assert_eq!(reader.released(), self.ring.0.released());
         }
         let owned = self.records.iter();
         let owned = owned.filter(|record| record.shared && !record.taken);
@@ -417,6 +423,19 @@ fn nothing_is_seen_before_it_is_published_and_a_batch_is_seen_whole() {
         reader.advance();
     }
     assert_eq!(seen, [b"one", b"two"]);
+}
+
+#[test]
+fn a_record_with_an_unwanted_tag_is_named_and_stays() {
+    let (mut writer, mut reader) = pair();
+    assert_eq!(reader.advance_unless(1), None);
+    writer.push_slice(2, false, b"wanted");
+    writer.push_slice(3, false, b"unwanted");
+    writer.publish();
+    assert_eq!(reader.advance_unless(1), Some(2));
+    assert_eq!(reader.advance_unless(1), Some(3));
+    assert_eq!(reader.passed().count(), 1);
+    assert_eq!(reader.peek().unwrap().tag, 3);
 }
 
 #[test]

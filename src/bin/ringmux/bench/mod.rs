@@ -21,6 +21,7 @@ use std::io::{self, Write};
 use std::time::Duration;
 
 use clap::ValueEnum;
+use ringmux::Engine;
 
 use crate::failure::Failure;
 use host::{Driver, Host, Wait};
@@ -57,14 +58,8 @@ pub(crate) struct Args {
     #[arg(long, value_enum, value_delimiter = ',', value_name = "NAME")]
     workload: Vec<Workload>,
 
-    /// What carries the sessions.
-    #[arg(
-        long,
-        value_enum,
-        value_delimiter = ',',
-        value_name = "NAME",
-        default_value = "uring"
-    )]
+    /// What carries the sessions; if not given, uring where it works, else tokio.
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "NAME")]
     driver: Vec<Driver>,
 
     /// What both sides do while there is nothing to do; `uring` alone can do other than park.
@@ -141,9 +136,13 @@ impl Bench {
             [] => Workload::value_variants(),
             chosen => chosen,
         };
+        let drivers = match &args.driver[..] {
+            [] => vec![best_driver()],
+            chosen => chosen.to_vec(),
+        };
         let cases: Vec<_> = workloads
             .iter()
-            .flat_map(|workload| hosts(args).map(|host| (*workload, host)))
+            .flat_map(|workload| hosts(&drivers, &args.wait).map(|host| (*workload, host)))
             .collect();
         let measured = Duration::from_secs_f64(args.seconds / SLICES as f64);
         let pair = Pair {
@@ -190,10 +189,18 @@ impl Bench {
     }
 }
 
+/// What the library itself chooses here; it logs the reason if that is not uring.
+fn best_driver() -> Driver {
+    match Engine::auto().map(|engine| engine.driver()) {
+        Ok(ringmux::Driver::Uring) => Driver::Uring,
+        _ => Driver::Tokio,
+    }
+}
+
 /// Every driver with every way to wait that it has.
-fn hosts(args: &Args) -> impl Iterator<Item = Host> {
-    let pairs = |driver| args.wait.iter().map(move |wait| (driver, *wait));
-    args.driver
+fn hosts(drivers: &[Driver], waits: &[Wait]) -> impl Iterator<Item = Host> {
+    let pairs = |driver| waits.iter().map(move |wait| (driver, *wait));
+    drivers
         .iter()
         .flat_map(move |driver| pairs(*driver))
         .map(|(driver, wait)| Host { driver, wait })

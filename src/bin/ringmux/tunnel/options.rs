@@ -36,6 +36,8 @@ enum Driver {
     Tokio,
     /// On a tokio-uring runtime
     TokioUring,
+    /// On a ring beside a tokio runtime, which has the connections
+    Uring,
 }
 
 impl Options {
@@ -52,19 +54,28 @@ impl Options {
                     .map_err(|error| refused().because(&error).advise("try --driver tokio"))?;
                 runtime.block_on(async { command(engine(ringmux::Driver::TokioUring)?).await })
             }
-            Driver::Tokio => {
-                let runtime = Builder::new_current_thread()
-                    .enable_all()
-                    .build()
-                    .map_err(|error| refused().because(&error))?;
-                runtime.block_on(async { command(engine(ringmux::Driver::Tokio)?).await })
-            }
+            Driver::Tokio => on_tokio(ringmux::Driver::Tokio, command),
+            Driver::Uring => on_tokio(ringmux::Driver::Uring, command),
         }
     }
 }
 
+fn on_tokio<F>(driver: ringmux::Driver, command: impl FnOnce(Engine) -> F) -> Result<(), Failure>
+where
+    F: Future<Output = Result<(), Failure>>,
+{
+    let runtime = Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| refused().because(&error))?;
+    runtime.block_on(async { command(engine(driver)?).await })
+}
+
 fn engine(driver: ringmux::Driver) -> Result<Engine, Failure> {
-    Engine::inline(driver).map_err(|error| refused().because(&error))
+    Engine::inline(driver).map_err(|error| match driver {
+        ringmux::Driver::Tokio => refused().because(&error),
+        _ => refused().because(&error).advise("try --driver tokio"),
+    })
 }
 
 fn refused() -> Failure {

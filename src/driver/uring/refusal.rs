@@ -1,0 +1,473 @@
+//! Why a ring cannot be had, told apart by the error number and by what `/proc` shows.
+//!
+//! `EPERM` alone does not say who refuses: the sysctl is looked at first, then whether the thread
+//! has a seccomp filter. What stays unexplained is put down to a security module.
+
+use std::fmt;
+use std::fs;
+use std::io;
+use std::sync::Arc;
+
+use rustix::process::{Resource, getrlimit};
+
+/// A step of the trial that a ring has to pass before sessions run on it.
+///
+/// # Examples
+/// ```
+/// use ringmux::ProbeStep;
+///
+/// assert!(ProbeStep::ALL.is_sorted(), "in the order in which they are tried");
+/// assert_eq!(ProbeStep::Receive.to_string(), "multishot receive");
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum ProbeStep {
+    /// `io_uring_setup`, with the flags that the driver needs (Linux 6.1).
+    SetUp,
+    /// The kernel is asked whether it has every operation that the driver uses.
+    Operations,
+    /// The ring is restricted to them, enabled, and given buffers to receive into.
+    Enable,
+    /// An operation that does nothing completes.
+    Nop,
+    /// Two messages come out of a socket by one multishot receive, then its end.
+    Receive,
+}
+
+impl ProbeStep {
+    /// All steps, in the order in which they are tried.
+    pub const ALL: [Self; 5] = [
+        Self::SetUp,
+        Self::Operations,
+        Self::Enable,
+        Self::Nop,
+        Self::Receive,
+    ];
+
+    const fn system_call(self) -> &'static str {
+        match self {
+            Self::SetUp => "io_uring_setup",
+            Self::Operations | Self::Enable => "io_uring_register",
+            Self::Nop | Self::Receive => "io_uring_enter",
+        }
+    }
+}
+
+impl fmt::Display for ProbeStep {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::SetUp => "set-up",
+            Self::Operations => "operations",
+            Self::Enable => "enable",
+            Self::Nop => "no-op",
+            Self::Receive => "multishot receive",
+        })
+    }
+}
+
+/// Why [`Driver::Uring`](crate::Driver::Uring) does not work here.
+///
+/// Shown, it says what was met and where; [`remedy`](Self::remedy) says what to do about it.
+///
+/// `EPERM` has several senders. It is put down to the sysctl where that denies this process, else
+/// to a seccomp filter where the thread has one; a process that is denied by both learns of the
+/// second when the first is out of the way.
+///
+/// # Examples
+/// ```
+/// use ringmux::{ProbeStep, Refusal};
+///
+/// let refusal = Refusal::Seccomp { step: ProbeStep::SetUp, errno: 1 };
+/// assert_eq!(refusal.to_string(), "a seccomp filter answers io_uring_setup with EPERM");
+/// assert!(refusal.remedy().contains("seccomp profile"));
+/// ```
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Refusal {
+    /// There is no such system call.
+    #[error("this kernel or sandbox has no io_uring: io_uring_setup is answered with ENOSYS")]
+    NotInKernel,
+    /// The administrator has switched io_uring off, for all or for this process.
+    #[error("io_uring is denied by sysctl kernel.io_uring_disabled = {value}{}", for_whom(*value, *group))]
+    Sysctl {
+        /// 1: allowed for the group and for `CAP_SYS_ADMIN`; 2: for nobody.
+        value: u32,
+        /// `kernel.io_uring_group`, if one is set.
+        group: Option<u32>,
+    },
+    /// A seccomp filter of this process answers in the kernel's place, as container runtimes
+    /// install one.
+    #[error("a seccomp filter answers {} with {}", step.system_call(), errno_name(*errno))]
+    Seccomp {
+        /// Where it was met.
+        step: ProbeStep,
+        /// What the filter answers.
+        errno: i32,
+    },
+    /// Permission is denied, and neither the sysctl nor a filter explains it.
+    #[error(
+        "{} is answered with {}, though neither a sysctl nor a seccomp filter denies it",
+        step.system_call(), errno_name(*errno)
+    )]
+    Denied {
+        /// Where it was met.
+        step: ProbeStep,
+        /// `EPERM` or `EACCES`.
+        errno: i32,
+    },
+    /// The kernel has io_uring, but not what the driver needs of it.
+    #[error("the io_uring of Linux {kernel} is too old: {step} failed")]
+    TooOld {
+        /// Where it was met.
+        step: ProbeStep,
+        /// The kernel's release.
+        kernel: String,
+    },
+    /// The memory of a ring does not fit into what this user may lock.
+    #[error(
+        "the limit on locked memory (RLIMIT_MEMLOCK) has no room for a ring: soft {}, hard {}",
+        Limit(*soft), Limit(*hard)
+    )]
+    LockedMemory {
+        /// Where it was met.
+        step: ProbeStep,
+        /// Bytes that this user's processes may lock; `None` is no limit.
+        soft: Option<u64>,
+        /// What the soft limit may be raised to.
+        hard: Option<u64>,
+    },
+    /// The kernel has no such operation.
+    #[error("this kernel's io_uring has no operation {name}")]
+    MissingOperation {
+        /// Its name behind `IORING_OP_`.
+        name: &'static str,
+    },
+    /// An operation was accepted and did not do what it does elsewhere.
+    #[error("the self-test of io_uring failed in {step}: {what}")]
+    SelfTest {
+        /// Where it was met.
+        step: ProbeStep,
+        /// What happened instead.
+        what: &'static str,
+    },
+    /// Anything else that the system said.
+    #[error("io_uring failed in {step}: {source}")]
+    Io {
+        /// Where it was met.
+        step: ProbeStep,
+        /// What the system said.
+        source: Arc<io::Error>,
+    },
+}
+
+impl Refusal {
+    /// The step that failed: those before it have passed, those behind it were not tried.
+    #[must_use]
+    pub const fn step(&self) -> ProbeStep {
+        match self {
+            Self::NotInKernel | Self::Sysctl { .. } => ProbeStep::SetUp,
+            Self::MissingOperation { .. } => ProbeStep::Operations,
+            Self::Seccomp { step, .. }
+            | Self::Denied { step, .. }
+            | Self::TooOld { step, .. }
+            | Self::LockedMemory { step, .. }
+            | Self::SelfTest { step, .. }
+            | Self::Io { step, .. } => *step,
+        }
+    }
+
+    /// What whoever runs the program, or the machine, can change.
+    #[must_use]
+    pub const fn remedy(&self) -> &'static str {
+        match self {
+            Self::NotInKernel => {
+                "run on Linux 6.1 or later, built with CONFIG_IO_URING, outside of sandboxes and \
+                 seccomp profiles that hide io_uring"
+            }
+            Self::Sysctl {
+                value: 1,
+                group: Some(_),
+            } => {
+                "add the program's user to the group that sysctl kernel.io_uring_group names, or \
+                 set kernel.io_uring_disabled to 0 in /etc/sysctl.d"
+            }
+            Self::Sysctl { value: 1, .. } => {
+                "name a group of the program's user in sysctl kernel.io_uring_group, or set \
+                 kernel.io_uring_disabled to 0, in /etc/sysctl.d"
+            }
+            Self::Sysctl { .. } => {
+                "set sysctl kernel.io_uring_disabled to 0, or to 1 with kernel.io_uring_group, in \
+                 /etc/sysctl.d"
+            }
+            Self::Seccomp { .. } => {
+                "allow io_uring_setup, io_uring_enter and io_uring_register in the seccomp profile \
+                 (Docker: --security-opt seccomp=PROFILE, see deploy/README.md; systemd: \
+                 SystemCallFilter=@aio)"
+            }
+            Self::Denied { .. } => {
+                "look for a security module, such as SELinux or AppArmor, that denies io_uring: \
+                 the kernel's audit log names it"
+            }
+            Self::TooOld { .. } | Self::MissingOperation { .. } => "run on Linux 6.1 or later",
+            Self::LockedMemory { .. } => {
+                "raise the limit to 8 MiB (ulimit -l 8192; systemd: LimitMEMLOCK=8M; Docker: \
+                 --ulimit memlock=8388608), or start fewer engines under this user"
+            }
+            Self::SelfTest { .. } | Self::Io { .. } => {
+                "use the driver tokio, and report this with the kernel's release"
+            }
+        }
+    }
+}
+
+fn for_whom(value: u32, group: Option<u32>) -> String {
+    match (value, group) {
+        (1, Some(group)) => format!(", and this process is not in the group {group}"),
+        (1, None) => ", and no kernel.io_uring_group is set".to_owned(),
+        _ => String::new(),
+    }
+}
+
+fn errno_name(errno: i32) -> String {
+    match errno {
+        libc::EPERM => "EPERM".to_owned(),
+        libc::EACCES => "EACCES".to_owned(),
+        libc::ENOSYS => "ENOSYS".to_owned(),
+        other => format!("errno {other}"),
+    }
+}
+
+struct Limit(Option<u64>);
+
+impl fmt::Display for Limit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(bytes) => write!(f, "{} KiB", bytes / 1024),
+            None => f.write_str("unlimited"),
+        }
+    }
+}
+
+/// What the system shows of its policy towards this thread. What cannot be read is left empty.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Policy {
+    kernel: String,
+    /// Linux 6.6 and later, if it has io_uring at all.
+    disabled: Option<u32>,
+    group: Option<u32>,
+    filtered: bool,
+    sys_admin: bool,
+    groups: Vec<u32>,
+    memlock: (Option<u64>, Option<u64>),
+}
+
+impl Policy {
+    pub(super) fn read() -> Self {
+        let text = |path| fs::read_to_string(path).unwrap_or_default();
+        let memlock = getrlimit(Resource::Memlock);
+        Self {
+            kernel: text("/proc/sys/kernel/osrelease").trim().to_owned(),
+            disabled: text("/proc/sys/kernel/io_uring_disabled")
+                .trim()
+                .parse()
+                .ok(),
+            // -1 is none.
+            group: text("/proc/sys/kernel/io_uring_group").trim().parse().ok(),
+            memlock: (memlock.current, memlock.maximum),
+            ..Self::of_thread(&text("/proc/thread-self/status"))
+        }
+    }
+
+    /// From the lines of a thread's `status`.
+    fn of_thread(status: &str) -> Self {
+        const SYS_ADMIN: u64 = 1 << 21;
+        let field = |name: &str| {
+            let mut lines = status.lines();
+            let value = lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+            value.unwrap_or_default().trim()
+        };
+        let capabilities = u64::from_str_radix(field("CapEff"), 16).unwrap_or(0);
+        // Real, effective, saved, filesystem: the last is the one that counts.
+        let own_group = field("Gid").split_whitespace().last();
+        let groups = field("Groups").split_whitespace().chain(own_group);
+        Self {
+            filtered: field("Seccomp") == "2",
+            sys_admin: capabilities & SYS_ADMIN != 0,
+            groups: groups.filter_map(|group| group.parse().ok()).collect(),
+            ..Self::default()
+        }
+    }
+
+    /// The sysctl, if it is what denies a ring.
+    fn denying_sysctl(&self) -> Option<u32> {
+        let value = self.disabled?;
+        let in_group = self.group.is_some_and(|group| self.groups.contains(&group));
+        // A capability counts only if it is not one of a user namespace, which is not to be seen
+        // from inside: where a filter could be the reason as well, it is taken for the reason.
+        let allowed = in_group || (self.sys_admin && self.filtered);
+        (value >= 2 || (value == 1 && !allowed)).then_some(value)
+    }
+
+    /// What an error at a step comes from.
+    pub(super) fn explain(&self, step: ProbeStep, error: io::Error) -> Refusal {
+        let errno = error.raw_os_error().unwrap_or(0);
+        match (errno, self.denying_sysctl()) {
+            (libc::EPERM, Some(value)) if step == ProbeStep::SetUp => Refusal::Sysctl {
+                value,
+                group: self.group,
+            },
+            // The sysctl is there only if io_uring is.
+            (libc::ENOSYS, _) if self.filtered && self.disabled.is_some() => {
+                Refusal::Seccomp { step, errno }
+            }
+            (libc::ENOSYS, _) if step == ProbeStep::SetUp => Refusal::NotInKernel,
+            (libc::EPERM | libc::EACCES, _) if self.filtered => Refusal::Seccomp { step, errno },
+            (libc::EPERM | libc::EACCES, _) => Refusal::Denied { step, errno },
+            (libc::ENOMEM, _) => Refusal::LockedMemory {
+                step,
+                soft: self.memlock.0,
+                hard: self.memlock.1,
+            },
+            (libc::EINVAL, _) => self.too_old(step),
+            _ if error.kind() == io::ErrorKind::Unsupported => self.too_old(step),
+            _ => Refusal::Io {
+                step,
+                source: Arc::new(error),
+            },
+        }
+    }
+
+    fn too_old(&self, step: ProbeStep) -> Refusal {
+        Refusal::TooOld {
+            step,
+            kernel: self.kernel.clone(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const STATUS: &str = "Name:\tx\nGid:\t10\t10\t10\t11\nGroups:\t4 24\nCapEff:\t0000000000000000\n\
+                          NoNewPrivs:\t1\nSeccomp:\t2\nSeccomp_filters:\t1\n";
+
+    fn open() -> Policy {
+        Policy {
+            kernel: "6.12.1".to_owned(),
+            disabled: Some(0),
+            memlock: (Some(65536), None),
+            ..Policy::default()
+        }
+    }
+
+    fn explained(policy: &Policy, errno: i32) -> Refusal {
+        policy.explain(ProbeStep::SetUp, io::Error::from_raw_os_error(errno))
+    }
+
+    #[test]
+    fn a_threads_status_is_read() {
+        let policy = Policy::of_thread(STATUS);
+        assert!(policy.filtered && !policy.sys_admin);
+        assert_eq!(policy.groups, [4, 24, 11]);
+        let root = STATUS.replace("CapEff:\t0000000000000000", "CapEff:\t000001ffffffffff");
+        assert!(Policy::of_thread(&root).sys_admin);
+        let bare = Policy::of_thread("");
+        assert!(!bare.filtered && !bare.sys_admin && bare.groups.is_empty());
+    }
+
+    #[test]
+    fn each_number_has_its_reason() {
+        let text = |errno| explained(&open(), errno).to_string();
+        assert!(text(libc::ENOSYS).contains("no io_uring"));
+        assert!(text(libc::EPERM).contains("neither a sysctl nor a seccomp filter"));
+        assert!(text(libc::EINVAL).contains("Linux 6.12.1 is too old"));
+        assert!(text(libc::ENOMEM).contains("soft 64 KiB, hard unlimited"));
+        assert!(text(libc::EMFILE).contains("Too many open files"));
+        let unsupported = open().explain(ProbeStep::SetUp, io::ErrorKind::Unsupported.into());
+        assert!(matches!(unsupported, Refusal::TooOld { .. }));
+    }
+
+    #[test]
+    fn a_filter_is_the_reason_where_the_sysctl_allows() {
+        let filtered = Policy {
+            filtered: true,
+            ..open()
+        };
+        for (errno, name) in [(libc::EPERM, "EPERM"), (libc::ENOSYS, "ENOSYS")] {
+            let text = explained(&filtered, errno).to_string();
+            assert_eq!(
+                text,
+                format!("a seccomp filter answers io_uring_setup with {name}")
+            );
+        }
+        let enter = io::Error::from_raw_os_error(libc::EPERM);
+        let refusal = filtered.explain(ProbeStep::Nop, enter);
+        assert!(refusal.to_string().contains("io_uring_enter"), "{refusal}");
+        assert_eq!(refusal.step(), ProbeStep::Nop);
+        // Without the sysctl a kernel may be older than it, or without io_uring.
+        let old = Policy {
+            disabled: None,
+            ..filtered
+        };
+        assert!(matches!(
+            explained(&old, libc::ENOSYS),
+            Refusal::NotInKernel
+        ));
+    }
+
+    #[test]
+    fn the_sysctl_is_the_reason_if_it_denies_this_process() {
+        let refused = |policy: &Policy| explained(policy, libc::EPERM);
+        let with = |disabled, group, groups: &[u32]| Policy {
+            disabled: Some(disabled),
+            group,
+            groups: groups.to_vec(),
+            ..open()
+        };
+        let off = refused(&with(2, None, &[]));
+        assert!(
+            off.to_string().ends_with("kernel.io_uring_disabled = 2"),
+            "{off}"
+        );
+        let outside = refused(&with(1, Some(7), &[8]));
+        assert!(
+            outside.to_string().ends_with("not in the group 7"),
+            "{outside}"
+        );
+        assert!(outside.remedy().contains("add the program's user"));
+        let no_group = refused(&with(1, None, &[8]));
+        assert!(
+            no_group
+                .to_string()
+                .ends_with("no kernel.io_uring_group is set")
+        );
+        assert!(matches!(
+            refused(&with(1, Some(7), &[7])),
+            Refusal::Denied { .. }
+        ));
+    }
+
+    #[test]
+    fn an_administrator_is_denied_by_a_filter_and_not_by_the_group() {
+        let admin = Policy {
+            disabled: Some(1),
+            sys_admin: true,
+            filtered: true,
+            ..open()
+        };
+        assert!(matches!(
+            explained(&admin, libc::EPERM),
+            Refusal::Seccomp { .. }
+        ));
+        // One of a user namespace.
+        let unfiltered = Policy {
+            filtered: false,
+            ..admin
+        };
+        assert!(matches!(
+            explained(&unfiltered, libc::EPERM),
+            Refusal::Sysctl { value: 1, .. }
+        ));
+    }
+}

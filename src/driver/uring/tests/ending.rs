@@ -1,0 +1,192 @@
+//! Ends while the kernel holds memory: of a session, of the host, of the ring.
+
+use std::io::Write;
+use std::os::unix::net::UnixStream;
+use std::pin::pin;
+use std::rc::Rc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::{Either, select};
+
+use super::super::ring::Kind;
+use super::faults::Faults;
+use super::random::seeds;
+use super::workload::{self, End, Plan};
+use super::world::{Desk, World, pause};
+use crate::config::Config;
+use crate::driver::{clock, leaked_buffers};
+use crate::error::SessionError;
+use crate::frame::Role;
+use crate::handle::{Session, Stream};
+
+fn config() -> Config {
+    workload::config(64 * 1024, 256 * 1024)
+}
+
+/// A session that is sending, and receiving into memory of its own. Nothing of that will complete.
+async fn stuck(desk: &Desk) -> ([Session; 2], [Stream; 2]) {
+    let [near, far] = desk.connect(&config());
+    let mut here = near.open(Bytes::new()).await.expect("open");
+    let mut there = far.accept().await.expect("accepted");
+    let long = Bytes::from(vec![7; 90_000]);
+    for _ in 0..3 {
+        // The first ones make the receiver change to single operations.
+        here.send(long.clone()).await.expect("sent");
+        there.recv().await.expect("received");
+    }
+    desk.silence().await;
+    desk.kernel.borrow_mut().mute = true;
+    here.send(long.clone()).await.expect("queued");
+    desk.silence().await;
+    let kernel = desk.kernel.borrow();
+    assert_eq!(
+        (kernel.under_way(Kind::Send), kernel.under_way(Kind::Recv)),
+        (1, 1)
+    );
+    drop(kernel);
+    ([near, far], [here, there])
+}
+
+#[test]
+fn memory_that_the_kernel_keeps_outlives_the_host() {
+    for seed in seeds(5) {
+        let world = World::new(seed, Faults::NONE);
+        let kernel = Rc::clone(&world.desk.kernel);
+        let leaked = leaked_buffers();
+        let ended = world.run_unchecked(|desk| async move {
+            stuck(&desk).await;
+            clock::now()
+        });
+        let waited = ended.is_ok();
+        assert!(waited, "RINGMUX_SEED={seed}");
+        let kernel = &mut *kernel.borrow_mut();
+        assert!(!kernel.settled, "RINGMUX_SEED={seed}: it does not know");
+        assert!(leaked_buffers() >= leaked + 2);
+        assert!(kernel.all_intact(), "RINGMUX_SEED={seed}");
+        // What was sent goes to where it is received: both may still happen.
+        kernel.complete_late();
+        assert_eq!(kernel.failure, None, "RINGMUX_SEED={seed}");
+    }
+}
+
+#[test]
+fn a_host_waits_a_second_for_the_kernel_and_no_longer() {
+    let world = World::new(0, Faults::NONE);
+    let desk = Rc::clone(&world.desk);
+    let mut since = None;
+    let ended = world.run_unchecked(|desk| {
+        let since = &mut since;
+        async move {
+            stuck(&desk).await;
+            *since = Some(clock::now());
+        }
+    });
+    assert!(ended.is_ok());
+    let waited = desk.kernel.borrow().entered - since.expect("set");
+    assert!(waited >= Duration::from_millis(900) && waited < Duration::from_millis(1200));
+}
+
+#[test]
+fn a_session_keeps_its_slot_until_the_kernel_is_done_with_it() {
+    for seed in seeds(5) {
+        let world = World::new(seed, Faults::NONE);
+        let ran = world.run(|desk| async move {
+            let ([near, far], streams) = stuck(&desk).await;
+            drop(streams);
+            near.close();
+            far.close();
+            // Longer than both linger.
+            for _ in 0..20 {
+                desk.later(Duration::from_millis(500)).await;
+            }
+            let sockets = desk.kernel.borrow().sockets();
+            if sockets != 2 {
+                return Err(format!("{sockets} sockets are left"));
+            }
+            desk.kernel.borrow_mut().mute = false;
+            desk.at_rest().await
+        });
+        assert_eq!(ran, Ok(()), "RINGMUX_SEED={seed}");
+    }
+}
+
+#[test]
+fn the_handles_of_a_host_that_ended_are_told() {
+    let world = World::new(0, Faults::NONE);
+    let ran = world.run_unchecked(|desk| async move { stuck(&desk).await });
+    let ([near, _], [mut here, _]) = ran.expect("ended in order");
+    assert!(matches!(near.end(), Some(SessionError::EngineStopped)));
+    assert!(here.try_send(Bytes::new()).is_err());
+}
+
+#[test]
+fn sessions_of_a_broken_ring_end_and_their_memory_stays() {
+    let world = World::new(0, Faults::NONE);
+    let kernel = Rc::clone(&world.desk.kernel);
+    let mut handles = None;
+    let ran = world.run_unchecked(|desk| {
+        let handles = &mut handles;
+        async move {
+            *handles = Some(stuck(&desk).await);
+            desk.kernel.borrow_mut().broken = true;
+            std::future::pending::<()>().await;
+        }
+    });
+    assert!(ran.is_err());
+    let ([near, _], _) = handles.expect("connected");
+    assert!(matches!(near.end(), Some(SessionError::EngineStopped)));
+    assert!(kernel.borrow().all_intact());
+    assert!(!kernel.borrow().settled);
+}
+
+/// A peer that reads nothing and writes little at a time, for ever.
+async fn drip(mut peer: UnixStream) {
+    peer.set_nonblocking(true).expect("a socket has a mode");
+    loop {
+        // No room is fine too.
+        let _ = peer.write(&[0xFF; 100]);
+        pause(1).await;
+    }
+}
+
+#[test]
+fn a_session_that_has_ended_takes_no_buffers_from_others() {
+    let world = World::new(0, Faults::NONE);
+    let ran = world.run(|desk| async move {
+        let (mut ours, peer) = UnixStream::pair().expect("descriptors are left");
+        ours.set_nonblocking(true).expect("a socket has a mode");
+        while ours.write(&[0; 4096]).is_ok() {}
+        ours.set_nonblocking(false).expect("a socket has a mode");
+        let broken = desk.start(Role::Dialer, ours, &config());
+        let talk = async {
+            // It gives up to say why it ends, but its socket still has what it said first.
+            while broken.end().is_none() {
+                pause(20).await;
+                clock::Stopped::pass(Duration::from_millis(100));
+            }
+            // Time to take all buffers.
+            pause(200).await;
+            let since = clock::now();
+            let plan = Plan {
+                number: 1,
+                streams: 3,
+                messages: 6,
+                long: 3,
+                end: End::Close,
+            };
+            workload::session(Rc::clone(&desk), config(), plan).await?;
+            assert_eq!(desk.kernel.borrow().under_way(Kind::Send), 1);
+            let took = clock::now() - since;
+            if took > Duration::from_millis(100) {
+                return Err(format!("it took {took:?}"));
+            }
+            Ok(())
+        };
+        match select(pin!(talk), pin!(drip(peer))).await {
+            Either::Left((talked, _)) => talked,
+            Either::Right(((), _)) => Err("nothing ends it".to_owned()),
+        }
+    });
+    assert_eq!(ran, Ok(()));
+}

@@ -1,0 +1,120 @@
+//! What a fake ring does to its driver, and how often it did.
+
+/// How a cancel meets its target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Race {
+    /// The target ends first, then the cancel.
+    Before,
+    /// The cancel is done first; the target ends later.
+    After,
+    /// The cancel finds the target past cancelling; it ends later, by what it waits for at that.
+    Already,
+    /// Data arrives just before, which may end the target by itself.
+    Data,
+}
+
+/// What the ring does to its driver. Odds are `one in so many`, 0 for never; sizes are in bytes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Faults {
+    /// Operations that can be queued.
+    pub(super) queue: usize,
+    /// Completions that can wait; more overflow.
+    pub(super) completions: usize,
+    pub(super) buffers: u16,
+    /// Sockets with a fixed place.
+    pub(super) places: u32,
+    /// What could complete does so later.
+    pub(super) hold: usize,
+    /// An operation ends with `EINTR` or `EAGAIN`.
+    pub(super) interrupt: usize,
+    /// A multishot operation ends without an error.
+    pub(super) disarm: usize,
+    /// A send is short, and takes so much at most.
+    pub(super) short: usize,
+    pub(super) send: usize,
+    /// Most that is received at a time.
+    pub(super) receive: usize,
+    /// A completion of an operation that ended with its socket is posted again, or one of nothing.
+    pub(super) stale: usize,
+    /// A receive that ends without data has taken a buffer all the same.
+    pub(super) waste: usize,
+    /// A connection is reset.
+    pub(super) reset: usize,
+    /// `None`: any.
+    pub(super) race: Option<Race>,
+    pub(super) sabotage: Sabotage,
+}
+
+/// What no driver can survive, to see that the checks look. Done once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Sabotage {
+    None,
+    /// A received byte changes.
+    Flip,
+    /// A completion never comes.
+    Lose,
+}
+
+impl Faults {
+    /// Nothing out of the ordinary.
+    pub(super) const NONE: Self = Self {
+        queue: 256,
+        completions: 4096,
+        buffers: 16,
+        places: 1024,
+        hold: 0,
+        interrupt: 0,
+        disarm: 0,
+        short: 0,
+        send: usize::MAX,
+        receive: usize::MAX,
+        stale: 0,
+        waste: 0,
+        reset: 0,
+        race: None,
+        sabotage: Sabotage::None,
+    };
+}
+
+/// How often it did what, to be sure that a run meets something.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Tally {
+    pub(super) numbers: [u64; Happened::Bell as usize + 1],
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Happened {
+    Multi,
+    Single,
+    Cancel,
+    Short,
+    Refused,
+    NoBuffers,
+    Interrupted,
+    Disarmed,
+    Overflowed,
+    Reset,
+    Stale,
+    Wasted,
+    Bell,
+}
+
+impl Tally {
+    pub(super) const fn count(&mut self, what: Happened) {
+        self.numbers[what as usize] += 1;
+    }
+
+    pub(super) const fn of(&self, what: Happened) -> u64 {
+        self.numbers[what as usize]
+    }
+
+    pub(super) fn add(&mut self, other: Self) {
+        for (sum, number) in self.numbers.iter_mut().zip(other.numbers) {
+            *sum += number;
+        }
+    }
+
+    pub(super) fn least(&self) -> u64 {
+        self.numbers.iter().copied().min().unwrap_or_default()
+    }
+}
