@@ -9,6 +9,8 @@ mod engine;
 mod errors;
 mod home;
 mod listener;
+#[cfg(test)]
+mod progress_tests;
 mod socket;
 
 pub use crate::driver::uring::{Features, ProbeStep, Refusal};

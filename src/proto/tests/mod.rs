@@ -36,6 +36,7 @@ mod opening;
 mod random;
 mod solo;
 mod turns;
+mod wakes;
 mod workload;
 mod world;
 
