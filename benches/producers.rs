@@ -45,11 +45,12 @@ fn serve(session: &Session) {
     });
 }
 
-async fn answer(mut stream: Stream) {
-    while let Ok(Some(message)) = stream.lease().await {
+async fn answer(stream: Stream) {
+    let (mut answers, mut messages) = stream.split();
+    while let Ok(Some(message)) = messages.lease().await {
         let is_last = message.as_slice().is_some_and(|bytes| bytes[0] == LAST);
         drop(message);
-        if is_last && stream.send_slice(&[LAST]).await.is_err() {
+        if is_last && answers.send_slice(&[LAST]).await.is_err() {
             return;
         }
     }
