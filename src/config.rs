@@ -6,6 +6,8 @@ use std::time::Duration;
 
 const KIB: u32 = 1024;
 const MIB: u32 = 1024 * KIB;
+/// A peer is not asked for signs of life, or given up, faster than this.
+const LIFE_MIN: Duration = Duration::from_millis(10);
 
 /// Limits and sizes of a session.
 ///
@@ -37,6 +39,9 @@ pub struct Config {
     handshake_timeout: Duration,
     message_timeout: Duration,
     close_linger: Duration,
+    keepalive_idle: Option<Duration>,
+    keepalive_timeout: Duration,
+    write_timeout: Duration,
 }
 
 impl Default for Config {
@@ -54,6 +59,9 @@ impl Default for Config {
             handshake_timeout: Duration::from_secs(10),
             message_timeout: Duration::from_secs(10),
             close_linger: Duration::from_secs(1),
+            keepalive_idle: Some(Duration::from_secs(15)),
+            keepalive_timeout: Duration::from_secs(10),
+            write_timeout: Duration::from_secs(10),
         }
     }
 }
@@ -109,6 +117,18 @@ settings! {
     message_timeout: Duration,
     /// How long `close` keeps sending what was queued before it. Default 1 s.
     close_linger: Duration,
+    /// After how much silence the peer is asked for a sign of life, also while no stream is open; any
+    /// byte from it is one. Each session shortens it by up to a tenth, so that many do not ask at
+    /// once. Default 15 s, at least 10 ms; `None` never asks.
+    keepalive_idle: Option<Duration>,
+    /// How long a peer that was asked for a sign of life may take before the session ends with
+    /// [`SessionError::KeepaliveTimeout`](crate::SessionError::KeepaliveTimeout). Default 10 s, at
+    /// least 10 ms.
+    keepalive_timeout: Duration,
+    /// How long the socket may take nothing of what is to be sent before the session ends with
+    /// [`SessionError::WriteTimeout`](crate::SessionError::WriteTimeout). Messages that wait for the
+    /// peer's credit do not count. Default 10 s, at least 10 ms.
+    write_timeout: Duration,
 }
 
 /// What an engine with a ring of its own does when there is nothing to do.
@@ -176,10 +196,28 @@ impl ConfigBuilder {
             ("handshake_timeout", c.handshake_timeout),
             ("message_timeout", c.message_timeout),
             ("close_linger", c.close_linger),
+            ("keepalive_idle", c.keepalive_idle.unwrap_or(LIFE_MIN)),
+            ("keepalive_timeout", c.keepalive_timeout),
+            ("write_timeout", c.write_timeout),
         ];
         for (setting, value) in waits {
             if value.is_zero() || value > Duration::from_secs(3600) {
                 return Err(ConfigError::WaitOutOfRange { setting, value });
+            }
+        }
+        let life = [
+            ("keepalive_idle", c.keepalive_idle.unwrap_or(LIFE_MIN)),
+            ("keepalive_timeout", c.keepalive_timeout),
+            ("write_timeout", c.write_timeout),
+        ];
+        for (setting, value) in life {
+            if value < LIFE_MIN {
+                let min = LIFE_MIN;
+                return Err(ConfigError::WaitTooShort {
+                    setting,
+                    value,
+                    min,
+                });
             }
         }
         Ok(self.config)
@@ -209,6 +247,16 @@ pub enum ConfigError {
         setting: &'static str,
         /// What it was given.
         value: Duration,
+    },
+    /// A duration that would make the session do nothing else, or end for no reason.
+    #[error("{setting} is {value:?}, must be at least {min:?}")]
+    WaitTooShort {
+        /// The builder's method.
+        setting: &'static str,
+        /// What it was given.
+        value: Duration,
+        /// The smallest value accepted.
+        min: Duration,
     },
 }
 
@@ -243,5 +291,18 @@ mod tests {
             .build()
             .unwrap_err();
         assert!(error.to_string().starts_with("close_linger"));
+    }
+
+    #[test]
+    fn a_sign_of_life_every_millisecond_is_refused_by_name_and_none_is_fine() {
+        let idle = |idle| Config::builder().keepalive_idle(idle).build();
+        let error = idle(Some(Duration::from_millis(1))).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "keepalive_idle is 1ms, must be at least 10ms"
+        );
+        assert_eq!(idle(None).map(|c| c.keepalive_idle()), Ok(None));
+        let day = Duration::from_secs(86_400);
+        assert!(Config::builder().write_timeout(day).build().is_err());
     }
 }

@@ -64,7 +64,7 @@
 //! send before the application consumes ([`stream_window`](ConfigBuilder::stream_window),
 //! [`session_window`](ConfigBuilder::session_window), and 256 MiB for the whole process), how many
 //! streams a peer may open ([`max_streams`](ConfigBuilder::max_streams)), and how long a handshake, a
-//! close and a message without progress may take. A message larger than its stream's window is
+//! close, a peer's silence and a socket or message without progress may take. A message larger than its stream's window is
 //! admitted one at a time from the process's memory, or its stream ends with
 //! [`StreamError::LimitExceeded`].
 //!

@@ -120,6 +120,7 @@ impl<T: Transport + Unpin> Turns<T> {
                     self.batch.clear();
                     self.writing = false;
                 }
+                self.connection.written(self.writing, now);
             }
             Poll::Ready(Err(error)) => self.fail(error),
         }

@@ -68,6 +68,8 @@ pub(crate) struct Info {
     pub(crate) peer: Option<Addr>,
     pub(crate) local: Option<Addr>,
     pub(crate) driver: Driver,
+    /// Decides where jitter falls: different for each session.
+    pub(crate) seed: u64,
 }
 
 /// Sizes that a [`SessionLink`] is made with.
@@ -380,6 +382,12 @@ counters! {
     cancelled,
     /// Streams ended by a limit of this side.
     limits_tripped,
+    /// Times that a silent peer was asked for a sign of life.
+    keepalives,
+    /// 1 if the session ended because the peer gave none.
+    keepalive_timeouts,
+    /// 1 if the session ended because the socket took nothing.
+    write_timeouts,
     /// Bytes received that applications have not consumed, now; frame cost included.
     bytes_held,
 }

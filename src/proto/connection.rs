@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 
+use super::alive::Alive;
 use super::pool::Pool;
 use super::registry::{Key, Registry};
 use super::schedule::Schedule;
@@ -73,6 +74,7 @@ pub(crate) struct Connection {
     pub(super) turn: Instant,
     /// No `Session` is left: nobody can accept.
     pub(super) unheld: bool,
+    pub(super) alive: Alive,
 
     pub(super) registry: Registry,
     pub(super) schedule: Schedule,
@@ -137,6 +139,7 @@ impl Connection {
         now: Instant,
     ) -> (Self, Arc<SessionLink>) {
         pool.join();
+        let info_seed = info.seed;
         let wanted = config.session_window();
         let (session_window, pooled) = if pool.take(u64::from(wanted)) {
             (wanted, u64::from(wanted))
@@ -172,6 +175,7 @@ impl Connection {
             turn: now,
             handshake_deadline: now + config.handshake_timeout(),
             unheld: false,
+            alive: Alive::new(config, info_seed, now),
             registry: Registry::default(),
             schedule: Schedule::default(),
             pool,
@@ -273,7 +277,7 @@ impl Connection {
         self.finish_with(SessionError::Protocol(error), codes::PROTOCOL, &text);
     }
 
-    fn finish_with(&mut self, error: SessionError, code: u32, text: &str) {
+    pub(super) fn finish_with(&mut self, error: SessionError, code: u32, text: &str) {
         if matches!(self.phase, Phase::Ending { .. } | Phase::Dead) {
             return;
         }
@@ -350,10 +354,15 @@ impl Connection {
             Phase::Open => None,
             Phase::Dead => return None,
         };
-        [phase, self.recheck, self.advance_check]
-            .into_iter()
-            .flatten()
-            .min()
+        [
+            phase,
+            self.recheck,
+            self.advance_check,
+            self.alive_deadline(),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
     }
 
     /// Acts on the deadlines that have passed.
@@ -384,6 +393,7 @@ impl Connection {
         if self.advance_check.is_some_and(|at| now >= at) {
             self.check_advances(now);
         }
+        self.check_alive(now);
     }
 
     /// Looks again soon at streams that wait for memory or hold it.

@@ -39,6 +39,7 @@ impl Connection {
             buf.clear();
             return false;
         }
+        self.alive.hear(now);
         match self.try_receive(buf, now) {
             Ok(more) => {
                 // Whatever came, also for streams that have ended: the session's window is smaller.

@@ -79,6 +79,7 @@ impl Connection {
         }
         self.link.counters.batches.add(1);
         self.link.counters.bytes_sent.add(batch.len() as u64);
+        self.alive.offer(now, self.config.write_timeout());
         true
     }
 

@@ -27,6 +27,7 @@ use crate::frame::Role;
 use crate::handle::{Session, Stream};
 use crate::link::Info;
 
+mod alive;
 mod ending;
 mod invariants;
 mod ledger;
@@ -129,6 +130,7 @@ impl End {
             peer: None,
             local: None,
             driver: Driver::Tokio,
+            seed: 0,
         };
         let (connection, link) = Connection::new(role, config, info, Arc::clone(pool), now);
         Self {
@@ -197,6 +199,7 @@ impl End {
                     self.batch.clear();
                     self.writing = false;
                 }
+                self.connection.written(self.writing, now);
             }
             Err(()) => {
                 self.connection
