@@ -8,6 +8,8 @@ const KIB: u32 = 1024;
 const MIB: u32 = 1024 * KIB;
 /// A peer is not asked for signs of life, or given up, faster than this.
 const LIFE_MIN: Duration = Duration::from_millis(10);
+/// A session that may live longer may as well have no age.
+const AGE_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// Limits and sizes of a session.
 ///
@@ -42,6 +44,8 @@ pub struct Config {
     keepalive_idle: Option<Duration>,
     keepalive_timeout: Duration,
     write_timeout: Duration,
+    max_age: Option<Duration>,
+    drain_timeout: Duration,
 }
 
 impl Default for Config {
@@ -62,6 +66,8 @@ impl Default for Config {
             keepalive_idle: Some(Duration::from_secs(15)),
             keepalive_timeout: Duration::from_secs(10),
             write_timeout: Duration::from_secs(10),
+            max_age: None,
+            drain_timeout: Duration::from_secs(30),
         }
     }
 }
@@ -129,6 +135,12 @@ settings! {
     /// [`SessionError::WriteTimeout`](crate::SessionError::WriteTimeout). Messages that wait for the
     /// peer's credit do not count. Default 10 s, at least 10 ms.
     write_timeout: Duration,
+    /// At which age the session shuts down by itself, within `drain_timeout`, so that connections
+    /// spread again over peers that have come or changed. Each session draws its own, up to a tenth
+    /// more or less. Default `None`: at none. At least 10 ms, at most 30 days.
+    max_age: Option<Duration>,
+    /// How long streams may go on when the session has reached `max_age`. Default 30 s.
+    drain_timeout: Duration,
 }
 
 /// What an engine with a ring of its own does when there is nothing to do.
@@ -199,6 +211,7 @@ impl ConfigBuilder {
             ("keepalive_idle", c.keepalive_idle.unwrap_or(LIFE_MIN)),
             ("keepalive_timeout", c.keepalive_timeout),
             ("write_timeout", c.write_timeout),
+            ("drain_timeout", c.drain_timeout),
         ];
         for (setting, value) in waits {
             if value.is_zero() || value > Duration::from_secs(3600) {
@@ -209,6 +222,7 @@ impl ConfigBuilder {
             ("keepalive_idle", c.keepalive_idle.unwrap_or(LIFE_MIN)),
             ("keepalive_timeout", c.keepalive_timeout),
             ("write_timeout", c.write_timeout),
+            ("max_age", c.max_age.unwrap_or(LIFE_MIN)),
         ];
         for (setting, value) in life {
             if value < LIFE_MIN {
@@ -219,6 +233,14 @@ impl ConfigBuilder {
                     min,
                 });
             }
+        }
+        if let Some(value) = c.max_age.filter(|age| *age > AGE_MAX) {
+            let (setting, max) = ("max_age", AGE_MAX);
+            return Err(ConfigError::WaitTooLong {
+                setting,
+                value,
+                max,
+            });
         }
         Ok(self.config)
     }
@@ -247,6 +269,16 @@ pub enum ConfigError {
         setting: &'static str,
         /// What it was given.
         value: Duration,
+    },
+    /// A duration that makes no difference any more.
+    #[error("{setting} is {value:?}, must be at most {max:?}")]
+    WaitTooLong {
+        /// The builder's method.
+        setting: &'static str,
+        /// What it was given.
+        value: Duration,
+        /// The largest value accepted.
+        max: Duration,
     },
     /// A duration that would make the session do nothing else, or end for no reason.
     #[error("{setting} is {value:?}, must be at least {min:?}")]

@@ -114,7 +114,7 @@ pub use frame::{FrameError, Kind as FrameKind, Role, StreamId, codes};
 #[cfg(not(ringmux_loom))]
 pub use handle::{Chunks, Lease, RecvStream, SendStream, Session, Stream};
 #[cfg(not(ringmux_loom))]
-pub use link::SessionStats;
+pub use link::{Drained, SessionStats};
 
 /// The examples in the README are compiled and run as tests.
 #[cfg(doctest)]

@@ -3,9 +3,11 @@
 use std::fmt;
 use std::sync::atomic::AtomicU64 as StdAtomicU64;
 use std::task::Waker;
+use std::time::Duration;
 
 use crossbeam_queue::ArrayQueue;
 
+use super::drain::Drain;
 use super::lane::Lane;
 use crate::addr::{Addr, Driver};
 use crate::error::SessionError;
@@ -20,6 +22,8 @@ pub(crate) mod request {
     pub(crate) const CLOSE: u32 = 1 << 1;
     /// The last `Session` is gone.
     pub(crate) const UNHELD: u32 = 1 << 2;
+    /// End when the streams have.
+    pub(crate) const SHUTDOWN: u32 = 1 << 3;
 }
 
 /// One session, as both sides see it.
@@ -53,6 +57,7 @@ pub(crate) struct SessionLink {
     pongs: AtomicU64,
     rtt_ns: AtomicU64,
     pub(crate) counters: Counters,
+    pub(crate) drain: Drain,
     /// Bytes that one stream may have queued for sending.
     pub(crate) send_buffer: u32,
     /// Calls of `open` that may wait at once.
@@ -106,6 +111,7 @@ impl SessionLink {
             pongs: AtomicU64::new(0),
             rtt_ns: AtomicU64::new(0),
             counters: Counters::default(),
+            drain: Drain::new(),
             send_buffer: sizes.send_buffer,
             max_pending_opens: sizes.max_pending_opens,
             credit_mark: sizes.credit_mark,
@@ -126,6 +132,13 @@ impl SessionLink {
         if self.requests.raise(requests) {
             self.doorbell.ring();
         }
+    }
+
+    /// Asks for a shutdown that ends within `grace`; the shortest that was ever asked for holds.
+    pub(crate) fn shut_down(&self, grace: Duration) {
+        self.drain.ask(grace);
+        self.refuse_opens(SessionError::Closed);
+        self.request(request::SHUTDOWN);
     }
 
     pub(crate) fn add_handle(&self) {

@@ -35,6 +35,8 @@ pub(super) struct Alive {
     /// Being late was forgiven since the last sign of life.
     forgiven: bool,
     seed: u64,
+    /// When the session has reached its greatest age.
+    pub(super) age_at: Option<Instant>,
 }
 
 impl Alive {
@@ -47,8 +49,12 @@ impl Alive {
             check: None,
             forgiven: false,
             seed,
+            age_at: None,
         };
         this.draw_idle(config);
+        // From nine to eleven tenths of it.
+        let part = 0.9 + 0.2 * this.draw_part();
+        this.age_at = config.max_age().map(|age| now + age.mul_f64(part));
         this.check = this.idle.map(|idle| now + idle);
         this
     }
@@ -74,18 +80,19 @@ impl Alive {
         }
     }
 
-    /// A part of the whole, from 0 to `u32::MAX`.
-    pub(super) const fn draw(&mut self) -> u32 {
+    /// From 0 to 1.
+    fn draw_part(&mut self) -> f64 {
         // splitmix64
         self.seed = self.seed.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut z = self.seed;
         z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        ((z ^ (z >> 31)) >> 32) as u32
+        let drawn = ((z ^ (z >> 31)) >> 32) as u32;
+        f64::from(drawn) / f64::from(u32::MAX)
     }
 
     fn draw_idle(&mut self, config: &Config) {
-        let part = f64::from(self.draw()) / f64::from(u32::MAX);
+        let part = self.draw_part();
         self.idle = config
             .keepalive_idle()
             .map(|idle| idle - (idle / IDLE_JITTER).mul_f64(part));

@@ -30,6 +30,7 @@ use crate::link::Info;
 mod alive;
 mod ending;
 mod invariants;
+mod leave;
 mod ledger;
 mod memory;
 pub(crate) mod net;
