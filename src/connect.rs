@@ -9,6 +9,7 @@ mod engine;
 mod errors;
 mod home;
 mod listener;
+mod live;
 mod socket;
 
 pub use crate::driver::uring::{Features, ProbeStep, Refusal};

@@ -91,6 +91,9 @@ pub enum ListenError {
     /// There is no engine to run the sessions.
     #[error(transparent)]
     Engine(#[from] EngineError),
+    /// The listener was [shut down](crate::Listener::shutdown).
+    #[error("the listener was shut down")]
+    ShutDown,
     /// The address cannot be listened on.
     #[error("cannot listen on {addr}: {source}")]
     Io {

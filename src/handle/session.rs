@@ -54,6 +54,10 @@ impl Session {
         Self { link }
     }
 
+    pub(crate) const fn link(&self) -> &Arc<SessionLink> {
+        &self.link
+    }
+
     /// Opens a stream.
     ///
     /// `opening` travels with the stream and is what the peer sees first, at most 8 KiB; what it

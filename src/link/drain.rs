@@ -25,6 +25,15 @@ pub struct Drained {
     pub forced: u64,
 }
 
+impl Drained {
+    pub(crate) const fn add(&mut self, other: Self) {
+        self.finished += other.finished;
+        self.refused += other.refused;
+        self.cancelled += other.cancelled;
+        self.forced += other.forced;
+    }
+}
+
 /// Never asked for.
 const NONE: u64 = u64::MAX;
 

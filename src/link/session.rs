@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crossbeam_queue::ArrayQueue;
 
-use super::drain::Drain;
+use super::drain::{Drain, Drained};
 use super::lane::Lane;
 use crate::addr::{Addr, Driver};
 use crate::error::SessionError;
@@ -139,6 +139,15 @@ impl SessionLink {
         self.drain.ask(grace);
         self.refuse_opens(SessionError::Closed);
         self.request(request::SHUTDOWN);
+    }
+
+    /// What came of the shutdown; for an engine that has not even ended the session, that it did not.
+    pub(crate) fn drain_report(&self) -> Drained {
+        let mut report = self.drain.report();
+        if self.finished().is_none() {
+            report.forced = 1;
+        }
+        report
     }
 
     pub(crate) fn add_handle(&self) {
