@@ -6,6 +6,10 @@ use std::time::Duration;
 
 const KIB: u32 = 1024;
 const MIB: u32 = 1024 * KIB;
+/// A peer is not asked for signs of life, or given up, faster than this.
+const LIFE_MIN: Duration = Duration::from_millis(10);
+/// A session that may live longer may as well have no age.
+const AGE_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// Limits and sizes of a session.
 ///
@@ -37,6 +41,11 @@ pub struct Config {
     handshake_timeout: Duration,
     message_timeout: Duration,
     close_linger: Duration,
+    keepalive_idle: Option<Duration>,
+    keepalive_timeout: Duration,
+    write_timeout: Duration,
+    max_age: Option<Duration>,
+    drain_timeout: Duration,
 }
 
 impl Default for Config {
@@ -54,6 +63,11 @@ impl Default for Config {
             handshake_timeout: Duration::from_secs(10),
             message_timeout: Duration::from_secs(10),
             close_linger: Duration::from_secs(1),
+            keepalive_idle: Some(Duration::from_secs(15)),
+            keepalive_timeout: Duration::from_secs(10),
+            write_timeout: Duration::from_secs(10),
+            max_age: None,
+            drain_timeout: Duration::from_secs(30),
         }
     }
 }
@@ -109,6 +123,24 @@ settings! {
     message_timeout: Duration,
     /// How long `close` keeps sending what was queued before it. Default 1 s.
     close_linger: Duration,
+    /// After how much silence the peer is asked for a sign of life, also while no stream is open; any
+    /// byte from it is one. Each session shortens it by up to a tenth, so that many do not ask at
+    /// once. Default 15 s, at least 10 ms; `None` never asks.
+    keepalive_idle: Option<Duration>,
+    /// How long a peer that was asked for a sign of life may take before the session ends with
+    /// [`SessionError::KeepaliveTimeout`](crate::SessionError::KeepaliveTimeout). Default 10 s, at
+    /// least 10 ms.
+    keepalive_timeout: Duration,
+    /// How long the socket may take nothing of what is to be sent before the session ends with
+    /// [`SessionError::WriteTimeout`](crate::SessionError::WriteTimeout). Messages that wait for the
+    /// peer's credit do not count. Default 10 s, at least 10 ms.
+    write_timeout: Duration,
+    /// At which age the session shuts down by itself, within `drain_timeout`, so that connections
+    /// spread again over peers that have come or changed. Each session draws its own, up to a tenth
+    /// more or less. Default `None`: at none. At least 10 ms, at most 30 days.
+    max_age: Option<Duration>,
+    /// How long streams may go on when the session has reached `max_age`. Default 30 s.
+    drain_timeout: Duration,
 }
 
 /// What an engine with a ring of its own does when there is nothing to do.
@@ -176,11 +208,39 @@ impl ConfigBuilder {
             ("handshake_timeout", c.handshake_timeout),
             ("message_timeout", c.message_timeout),
             ("close_linger", c.close_linger),
+            ("keepalive_idle", c.keepalive_idle.unwrap_or(LIFE_MIN)),
+            ("keepalive_timeout", c.keepalive_timeout),
+            ("write_timeout", c.write_timeout),
+            ("drain_timeout", c.drain_timeout),
         ];
         for (setting, value) in waits {
             if value.is_zero() || value > Duration::from_secs(3600) {
                 return Err(ConfigError::WaitOutOfRange { setting, value });
             }
+        }
+        let life = [
+            ("keepalive_idle", c.keepalive_idle.unwrap_or(LIFE_MIN)),
+            ("keepalive_timeout", c.keepalive_timeout),
+            ("write_timeout", c.write_timeout),
+            ("max_age", c.max_age.unwrap_or(LIFE_MIN)),
+        ];
+        for (setting, value) in life {
+            if value < LIFE_MIN {
+                let min = LIFE_MIN;
+                return Err(ConfigError::WaitTooShort {
+                    setting,
+                    value,
+                    min,
+                });
+            }
+        }
+        if let Some(value) = c.max_age.filter(|age| *age > AGE_MAX) {
+            let (setting, max) = ("max_age", AGE_MAX);
+            return Err(ConfigError::WaitTooLong {
+                setting,
+                value,
+                max,
+            });
         }
         Ok(self.config)
     }
@@ -209,6 +269,26 @@ pub enum ConfigError {
         setting: &'static str,
         /// What it was given.
         value: Duration,
+    },
+    /// A duration that makes no difference any more.
+    #[error("{setting} is {value:?}, must be at most {max:?}")]
+    WaitTooLong {
+        /// The builder's method.
+        setting: &'static str,
+        /// What it was given.
+        value: Duration,
+        /// The largest value accepted.
+        max: Duration,
+    },
+    /// A duration that would make the session do nothing else, or end for no reason.
+    #[error("{setting} is {value:?}, must be at least {min:?}")]
+    WaitTooShort {
+        /// The builder's method.
+        setting: &'static str,
+        /// What it was given.
+        value: Duration,
+        /// The smallest value accepted.
+        min: Duration,
     },
 }
 
@@ -243,5 +323,18 @@ mod tests {
             .build()
             .unwrap_err();
         assert!(error.to_string().starts_with("close_linger"));
+    }
+
+    #[test]
+    fn a_sign_of_life_every_millisecond_is_refused_by_name_and_none_is_fine() {
+        let idle = |idle| Config::builder().keepalive_idle(idle).build();
+        let error = idle(Some(Duration::from_millis(1))).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "keepalive_idle is 1ms, must be at least 10ms"
+        );
+        assert_eq!(idle(None).map(|c| c.keepalive_idle()), Ok(None));
+        let day = Duration::from_secs(86_400);
+        assert!(Config::builder().write_timeout(day).build().is_err());
     }
 }

@@ -9,6 +9,7 @@ mod engine;
 mod errors;
 mod home;
 mod listener;
+mod live;
 #[cfg(test)]
 mod progress_tests;
 mod socket;
@@ -24,7 +25,6 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
-use std::time::Instant;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -36,8 +36,6 @@ use crate::driver::tokio::TokioIo;
 use crate::error::SessionError;
 use crate::frame::Role;
 use crate::handle::Session;
-use crate::link::Info;
-use crate::proto::{self, Pool};
 
 /// Connects to `tcp://HOST:PORT` or `unix:///PATH` with the defaults: [`Engine::auto`] and
 /// [`Config::default`].
@@ -125,18 +123,7 @@ fn over<T>(io: T, plan: Plan<'_>) -> (Session, Connection<T>)
 where
     T: AsyncRead + AsyncWrite + Unpin,
 {
-    let info = Info {
-        peer: plan.peer,
-        local: plan.local,
-        driver: Driver::Tokio,
-    };
-    let (connection, link) = proto::Connection::new(
-        plan.role,
-        plan.config,
-        info,
-        Pool::process(),
-        Instant::now(),
-    );
+    let (connection, link) = plan.connection(Driver::Tokio);
     (
         Session::new(link),
         Connection(Turns::new(connection, TokioIo::new(io))),

@@ -54,6 +54,14 @@ pub enum SessionError {
     /// The peer did not answer the opening of the connection in time.
     #[error("the peer did not complete the handshake within {0:?}: is it a ringmux endpoint?")]
     HandshakeTimeout(Duration),
+    /// The peer was silent for [`keepalive_idle`](crate::ConfigBuilder::keepalive_idle), and then for
+    /// [`keepalive_timeout`](crate::ConfigBuilder::keepalive_timeout) more when it was asked for a sign of life.
+    #[error("the peer gave no sign of life within {0:?} of being asked for one")]
+    KeepaliveTimeout(Duration),
+    /// The connection took not one byte of what was to be sent for
+    /// [`write_timeout`](crate::ConfigBuilder::write_timeout).
+    #[error("the connection took nothing of what was to be sent for {0:?}")]
+    WriteTimeout(Duration),
     /// The thread or runtime that ran the session ended under it.
     #[error("the engine that ran the session has stopped")]
     EngineStopped,

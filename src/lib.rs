@@ -64,7 +64,7 @@
 //! send before the application consumes ([`stream_window`](ConfigBuilder::stream_window),
 //! [`session_window`](ConfigBuilder::session_window), and 256 MiB for the whole process), how many
 //! streams a peer may open ([`max_streams`](ConfigBuilder::max_streams)), and how long a handshake, a
-//! close and a message without progress may take. A message larger than its stream's window is
+//! close, a peer's silence and a socket or message without progress may take. A message larger than its stream's window is
 //! admitted one at a time from the process's memory, or its stream ends with
 //! [`StreamError::LimitExceeded`].
 //!
@@ -114,7 +114,7 @@ pub use frame::{FrameError, Kind as FrameKind, Role, StreamId, codes};
 #[cfg(not(ringmux_loom))]
 pub use handle::{Chunks, Lease, RecvStream, SendStream, Session, Stream};
 #[cfg(not(ringmux_loom))]
-pub use link::SessionStats;
+pub use link::{Drained, SessionStats};
 
 /// The examples in the README are compiled and run as tests.
 #[cfg(doctest)]

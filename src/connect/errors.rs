@@ -97,6 +97,9 @@ pub enum ListenError {
         /// Where.
         addr: Addr,
     },
+    /// The listener was [shut down](crate::Listener::shutdown).
+    #[error("the listener was shut down")]
+    ShutDown,
     /// The address cannot be listened on.
     #[error("cannot listen on {addr}: {source}")]
     Io {

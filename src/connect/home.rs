@@ -1,6 +1,7 @@
 //! What an engine's sessions run on, and how a session gets there.
 
 use std::future::Future;
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
 use std::sync::{Arc as StdArc, OnceLock};
 use std::thread;
@@ -21,7 +22,7 @@ use crate::driver::tokio_uring::{Socket, UringIo};
 use crate::driver::uring::{Features, HostLink, Job, Prepared};
 use crate::frame::Role;
 use crate::handle::Session;
-use crate::link::Info;
+use crate::link::{Info, SessionLink};
 use crate::proto::{self, Pool};
 use crate::sync::Arc;
 
@@ -73,6 +74,19 @@ impl<'a> Plan<'a> {
             local: None,
         }
     }
+
+    /// A session's protocol, and what its handles share with it.
+    pub(super) fn connection(self, driver: Driver) -> (proto::Connection, Arc<SessionLink>) {
+        let info = Info {
+            peer: self.peer,
+            local: self.local,
+            driver,
+            // Its keys differ at each call.
+            seed: RandomState::new().build_hasher().finish(),
+        };
+        let pool = Pool::process();
+        proto::Connection::new(self.role, self.config, info, pool, Instant::now())
+    }
 }
 
 impl Home {
@@ -106,18 +120,7 @@ impl Home {
         let socket = socket
             .into_blocking()
             .map_err(EngineError::unavailable(driver))?;
-        let info = Info {
-            peer: plan.peer,
-            local: plan.local,
-            driver,
-        };
-        let (connection, link) = proto::Connection::new(
-            plan.role,
-            plan.config,
-            info,
-            Pool::process(),
-            Instant::now(),
-        );
+        let (connection, link) = plan.connection(driver);
         let started = match self {
             Self::Tokio(_) => false,
             Self::TokioUring(jobs) => {

@@ -3,25 +3,35 @@
 use std::fmt;
 use std::future::poll_fn;
 use std::io;
+use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Poll;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_queue::ArrayQueue;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinHandle;
 
 use super::engine::Engine;
 use super::errors::{EngineError, ListenError};
+use super::live::Live;
 use super::socket::{Bound, Connected, SocketFile};
 use crate::addr::Addr;
 use crate::config::Config;
 use crate::frame::Role;
 use crate::handle::Session;
-use crate::queue::WakerSet;
+use crate::link::{Drained, SessionLink};
+use crate::queue::{SetOnce, WakerSet};
 
 /// Connections that are in their handshake or wait for `accept`, at most.
 const BACKLOG_CONNECTIONS: usize = 256;
+/// Connections that the system has accepted and this process has not, which a shutdown still looks at.
+const STRAGGLERS: usize = 256;
+/// A session ends so long after its ceiling at the latest; one whose engine does not run is not waited for.
+const CEILING_SLACK: Duration = Duration::from_millis(900);
+/// No grace is longer.
+const GRACE_MAX: Duration = Duration::from_secs(24 * 3600);
 /// How long to pause when the system is out of descriptors or memory.
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(50);
 
@@ -56,6 +66,24 @@ struct Incoming {
     queue: ArrayQueue<(Session, OwnedSemaphorePermit)>,
     waiters: WakerSet,
     backlog: Arc<Semaphore>,
+    /// The shortest grace that a shutdown was asked for with, in milliseconds.
+    grace_ms: AtomicU64,
+    /// Wakes the accepting task for it.
+    asked: Notify,
+    /// What came of it.
+    drained: SetOnce<Drained>,
+}
+
+/// No shutdown was asked for.
+const NONE: u64 = u64::MAX;
+
+impl Incoming {
+    /// The grace of the shutdown that was asked for.
+    fn grace(&self) -> Option<Duration> {
+        // ORDERING: nothing is published with it.
+        let ms = self.grace_ms.load(Ordering::Relaxed);
+        (ms != NONE).then(|| Duration::from_millis(ms))
+    }
 }
 
 impl Listener {
@@ -64,6 +92,9 @@ impl Listener {
             queue: ArrayQueue::new(BACKLOG_CONNECTIONS),
             waiters: WakerSet::new(),
             backlog: Arc::new(Semaphore::new(BACKLOG_CONNECTIONS)),
+            grace_ms: AtomicU64::new(NONE),
+            asked: Notify::new(),
+            drained: SetOnce::new(),
         });
         let file = bound.take_file();
         let runtime = engine.runtime().clone();
@@ -86,31 +117,90 @@ impl Listener {
     /// Waits for the next session whose handshake is done.
     ///
     /// # Errors
-    /// [`EngineError::Stopped`] if the engine's runtime has ended. A failed connection is no error
+    /// [`ListenError::ShutDown`] after [`shutdown`](Self::shutdown), [`EngineError::Stopped`] if the
+    /// engine's runtime has ended. A failed connection is no error
     /// of the listener: it is logged, and accepting goes on.
     ///
     /// # Cancel safety
     /// Dropping the future loses no session.
     pub async fn accept(&self) -> Result<Session, ListenError> {
         let incoming = &*self.incoming;
-        let mut place = Place {
-            waiters: &incoming.waiters,
-            key: None,
-        };
-        poll_fn(|cx| {
-            for registered in [false, true] {
-                if let Some((session, _permit)) = incoming.queue.pop() {
-                    return Poll::Ready(Ok(session));
-                }
-                if self.task.is_finished() {
-                    return Poll::Ready(Err(EngineError::Stopped.into()));
-                }
-                if !registered {
-                    let key = place.key.get_or_insert_with(|| incoming.waiters.insert());
-                    incoming.waiters.set(key, cx.waker());
-                }
+        self.until(|| {
+            if incoming.grace().is_some() {
+                return Some(Err(ListenError::ShutDown));
             }
-            Poll::Pending
+            if let Some((session, _permit)) = incoming.queue.pop() {
+                return Some(Ok(session));
+            }
+            let ended = self.task.is_finished();
+            ended.then(|| Err(EngineError::Stopped.into()))
+        })
+        .await
+    }
+
+    /// Stops listening and shuts every session down that came in through this listener, within
+    /// `grace` for all of them together; tells what came of them.
+    ///
+    /// Each session goes as with [`Session::shutdown`]; those whose handshake is under way get 1 s
+    /// of it, those that nobody has accepted end with their streams refused. Sessions that the
+    /// system had accepted before and this process had not are drained as well. Returns at the latest
+    /// 1 s after the ceiling, whatever the peers do. Calling this again waits for the same end; of
+    /// several graces the one that ends first holds, and none is more than a day.
+    ///
+    /// If the engine's runtime has ended there is nothing to shut down, and the report is empty.
+    ///
+    /// # Cancel safety
+    /// The shutdown begins at the first poll and goes on if the future is dropped, but not if the
+    /// listener is: then the sessions that were told still end within the grace, and nobody counts.
+    ///
+    /// # Examples
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use std::time::Duration;
+    ///
+    /// let listener = ringmux::listen("tcp://127.0.0.1:0").await?;
+    /// let client = ringmux::connect(listener.local_addr().to_string()).await?;
+    /// let server = listener.accept().await?;
+    /// let mut call = client.open("call").await?;
+    /// let handler = server.accept().await?;
+    ///
+    /// // The handler never ends, so the ceiling does it.
+    /// let report = listener.shutdown(Duration::from_millis(100)).await;
+    /// assert_eq!((report.finished, report.cancelled, report.forced), (0, 1, 1));
+    /// assert!(call.recv().await.is_err());
+    /// assert!(listener.accept().await.is_err());
+    /// # drop(handler);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn shutdown(&self, grace: Duration) -> Drained {
+        let incoming = &*self.incoming;
+        let ms = u64::try_from(grace.min(GRACE_MAX).as_millis()).unwrap_or(NONE - 1);
+        // ORDERING: nothing is published with it.
+        incoming.grace_ms.fetch_min(ms, Ordering::Relaxed);
+        incoming.asked.notify_one();
+        incoming.waiters.wake_all();
+        self.until(|| {
+            if let Some(drained) = incoming.drained.get() {
+                return Some(*drained);
+            }
+            self.task.is_finished().then(Drained::default)
+        })
+        .await
+    }
+
+    /// Waits until `check` finds something.
+    async fn until<T>(&self, mut check: impl FnMut() -> Option<T>) -> T {
+        let waiters = &self.incoming.waiters;
+        let mut place = Place { waiters, key: None };
+        poll_fn(|cx| {
+            if let Some(found) = check() {
+                return Poll::Ready(found);
+            }
+            let key = place.key.get_or_insert_with(|| waiters.insert());
+            waiters.set(key, cx.waker());
+            check().map_or(Poll::Pending, Poll::Ready)
         })
         .await
     }
@@ -155,18 +245,123 @@ impl Drop for WakeAtEnd {
 async fn accept_loop(engine: Engine, bound: Bound, config: Config, incoming: Arc<Incoming>) {
     let at_end = WakeAtEnd(incoming);
     let incoming = &at_end.0;
+    let mut live = Live::new();
+    {
+        let mut accepting = pin!(accept_all(&engine, &bound, &config, incoming, &mut live));
+        let mut asked = pin!(incoming.asked.notified());
+        // Whichever comes first; both are this task's.
+        poll_fn(|cx| match accepting.as_mut().poll(cx) {
+            Poll::Ready(()) => Poll::Ready(()),
+            Poll::Pending => asked.as_mut().poll(cx),
+        })
+        .await;
+    }
+    let Some(grace) = incoming.grace() else {
+        return;
+    };
+    live.shut_down(grace, Instant::now());
+    // Nobody will accept these: what they carry was processed by nobody.
+    while incoming.queue.pop().is_some() {}
+    for _ in 0..STRAGGLERS {
+        let mut accepting = pin!(bound.accept());
+        let accepted = poll_fn(|cx| match accepting.as_mut().poll(cx) {
+            Poll::Ready(accepted) => Poll::Ready(Some(accepted)),
+            Poll::Pending => Poll::Ready(None),
+        });
+        match accepted.await {
+            Some(Ok(socket)) => drop(start(&engine, socket, &config, &mut live)),
+            Some(Err(error)) if is_exhausted(&error) => break,
+            Some(Err(_)) => {}
+            None => break,
+        }
+    }
+    drop(bound);
+    let drained = drain(&mut live, incoming).await;
+    let _ = incoming.drained.set(drained);
+}
+
+/// Accepts for as long as it is polled.
+async fn accept_all(
+    engine: &Engine,
+    bound: &Bound,
+    config: &Config,
+    incoming: &Arc<Incoming>,
+    live: &mut Live,
+) {
     loop {
         let Ok(permit) = Arc::clone(&incoming.backlog).acquire_owned().await else {
             return;
         };
         match bound.accept().await {
-            Ok(socket) => receive(&engine, socket, &config, permit, incoming),
+            Ok(socket) => receive(engine, socket, config, permit, incoming, live),
             Err(error) if is_exhausted(&error) => {
                 tracing::warn!(%error, "cannot accept for now");
                 tokio::time::sleep(EXHAUSTED_PAUSE).await;
             }
             // The connection is gone already; the next one may be fine.
             Err(error) => tracing::debug!(%error, "a connection was lost before it was accepted"),
+        }
+    }
+}
+
+/// Waits for the sessions that are shutting down, until their ceiling and a little longer.
+async fn drain(live: &mut Live, incoming: &Incoming) -> Drained {
+    let mut asked = pin!(incoming.asked.notified());
+    let mut total = Drained::default();
+    let mut index = 0;
+    while index < live.leaving().len() {
+        let Some(until) = live.until() else { break };
+        let session = Arc::clone(&live.leaving()[index]);
+        let mut closed = pin!(closed(&session));
+        let mut late = pin!(tokio::time::sleep_until((until + CEILING_SLACK).into()));
+        let again = poll_fn(|cx| {
+            if closed.as_mut().poll(cx).is_ready() || late.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(false);
+            }
+            asked.as_mut().poll(cx).map(|()| true)
+        });
+        if again.await {
+            // The ceiling may be nearer now.
+            asked.set(incoming.asked.notified());
+            if let Some(grace) = incoming.grace() {
+                live.shut_down(grace, Instant::now());
+            }
+            continue;
+        }
+        total.add(session.drain_report());
+        index += 1;
+    }
+    total
+}
+
+/// Waits until a session has ended and its socket is closed.
+async fn closed(session: &SessionLink) {
+    let waiters = &session.state_waiters;
+    let mut place = Place { waiters, key: None };
+    poll_fn(|cx| {
+        if session.finished().is_some() {
+            return Poll::Ready(());
+        }
+        let key = place.key.get_or_insert_with(|| waiters.insert());
+        waiters.set(key, cx.waker());
+        match session.finished() {
+            Some(_) => Poll::Ready(()),
+            None => Poll::Pending,
+        }
+    })
+    .await;
+}
+
+/// Starts a session and registers it.
+fn start(engine: &Engine, socket: Connected, config: &Config, live: &mut Live) -> Option<Session> {
+    match engine.start(socket, Role::Acceptor, config) {
+        Ok(session) => {
+            live.register(session.link(), Instant::now());
+            Some(session)
+        }
+        Err(error) => {
+            tracing::warn!(%error, "cannot run an accepted connection");
+            None
         }
     }
 }
@@ -178,16 +373,20 @@ fn receive(
     config: &Config,
     permit: OwnedSemaphorePermit,
     incoming: &Arc<Incoming>,
+    live: &mut Live,
 ) {
     let (peer, _) = socket.addrs();
-    let session = match engine.start(socket, Role::Acceptor, config) {
-        Ok(session) => session,
-        Err(error) => return tracing::warn!(%error, "cannot run an accepted connection"),
+    let Some(session) = start(engine, socket, config, live) else {
+        return;
     };
     let incoming = Arc::clone(incoming);
     engine.runtime().spawn(async move {
         if let Err(error) = session.established().await {
             return tracing::info!(?peer, %error, "no session came about");
+        }
+        if incoming.grace().is_some() {
+            // It is on the list of those that shut down.
+            return;
         }
         // A permit is held for each place in the queue.
         let _ = incoming.queue.push((session, permit));

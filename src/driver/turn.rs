@@ -77,7 +77,7 @@ impl<T: Transport + Unpin> Turns<T> {
 
     /// Leaves once the last batch is written, or the peer has not taken it for too long.
     fn leave(&mut self, now: Instant) -> bool {
-        let linger_until = now + self.connection.close_linger();
+        let linger_until = self.connection.linger_until(now);
         if !self.writing {
             self.stage = Stage::ShuttingDown;
             self.linger_until = Some(linger_until);
@@ -120,6 +120,7 @@ impl<T: Transport + Unpin> Turns<T> {
                     self.batch.clear();
                     self.writing = false;
                 }
+                self.connection.written(self.writing, now);
             }
             Poll::Ready(Err(error)) => self.fail(error),
         }
@@ -192,6 +193,11 @@ impl<T: Transport + Unpin> Future for Turns<T> {
             match this.stage {
                 Stage::Running => ready!(this.run(cx)),
                 Stage::ShuttingDown => {
+                    // A transport that has to say something for it may not get through.
+                    if this.transport.poll_timer(cx, this.linger_until) {
+                        this.stage = Stage::Closing;
+                        continue;
+                    }
                     this.stage = match ready!(this.transport.poll_shutdown(cx)) {
                         Ok(()) => Stage::Lingering,
                         Err(_) => Stage::Closing,

@@ -4,7 +4,7 @@ use bytes::BufMut;
 
 use super::Frame;
 use super::error::FrameError;
-use super::header::Header;
+use super::header::{HEADER_LEN, Header};
 use super::id::StreamId;
 use super::kind::{Kind, flag};
 use super::read;
@@ -14,6 +14,9 @@ pub(crate) const MAX_GOAWAY_DEBUG: u32 = 256;
 
 /// The last id and the code.
 pub(super) const GOAWAY_FIXED_LEN: u32 = 4 + 4;
+
+/// Bytes that [`put_goaway`] appends for no text.
+pub(crate) const GOAWAY_FRAME_LEN: usize = HEADER_LEN + GOAWAY_FIXED_LEN as usize;
 
 /// The longest payload of a GOAWAY.
 pub(super) const MAX_GOAWAY_LEN: u32 = GOAWAY_FIXED_LEN + MAX_GOAWAY_DEBUG;

@@ -53,7 +53,7 @@ pub(crate) use data::{
 };
 pub use error::FrameError;
 pub(crate) use failure::{MAX_ERROR_DETAILS, MAX_ERROR_MESSAGE, put_error};
-pub(crate) use goaway::{MAX_GOAWAY_DEBUG, put_goaway};
+pub(crate) use goaway::{GOAWAY_FRAME_LEN, MAX_GOAWAY_DEBUG, put_goaway};
 pub(crate) use header::{HEADER_LEN, Header, MAX_LENGTH, check};
 pub use id::{Role, StreamId};
 pub use kind::Kind;

@@ -12,7 +12,7 @@ use super::wait::Wait;
 use crate::addr::{Addr, Driver};
 use crate::error::{OpenError, SessionError, StreamError};
 use crate::frame::{MAX_OPEN_BLOCK, codes};
-use crate::link::{Lane, OpenState, SendEnd, SessionLink, SessionStats, reason, request};
+use crate::link::{Drained, Lane, OpenState, SendEnd, SessionLink, SessionStats, reason, request};
 use crate::sync::Arc;
 
 /// One connection to a peer, over which either side opens streams.
@@ -52,6 +52,10 @@ impl Session {
     /// Takes the first handle of a link.
     pub(crate) const fn new(link: Arc<SessionLink>) -> Self {
         Self { link }
+    }
+
+    pub(crate) const fn link(&self) -> &Arc<SessionLink> {
+        &self.link
     }
 
     /// Opens a stream.
@@ -223,6 +227,74 @@ impl Session {
     pub fn close(&self) {
         self.link.refuse_opens(SessionError::Closed);
         self.link.request(request::CLOSE);
+    }
+
+    /// Ends the session when its streams have ended, within `grace`, and tells what came of them.
+    ///
+    /// No stream can be opened here any more, and the peer is told to open none. What it opened before
+    /// it heard is still given to [`accept`](Self::accept) until it has said that it knows (one
+    /// round trip, 5 s at most); what nobody has taken by then is refused, and the peer's streams end
+    /// with [`StreamError::NotProcessed`], which is safe to try again elsewhere. Streams that were
+    /// taken go on to their end. At the ceiling, `grace` after the call, those that are left end
+    /// with [`SessionError::Closed`] here and [`SessionError::PeerClosed`] there. The connection is
+    /// closed at the latest 1 s after the ceiling, whatever the peer does.
+    ///
+    /// A handshake that is under way gets 1 s. Calling this again, from any handle, waits for the
+    /// same end; of several graces the one that ends first holds, and none is more than a day.
+    /// After [`close`](Self::close) there is nothing left to do, and the report is empty.
+    ///
+    /// # Cancel safety
+    /// The shutdown begins at the first poll and goes on if the future is dropped.
+    ///
+    /// # Examples
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let (a, b) = tokio::io::duplex(4096);
+    /// # let (client, connection) = ringmux::client(a, &ringmux::Config::default());
+    /// # tokio::spawn(connection);
+    /// # let (server, connection) = ringmux::server(b, &ringmux::Config::default());
+    /// # tokio::spawn(connection);
+    /// use std::time::Duration;
+    ///
+    /// let mut call = client.open("a call").await?;
+    /// let mut taken = server.accept().await?;
+    /// let handler = async {
+    ///     server.draining().await; // as a handler that would go on for ever
+    ///     taken.finish()
+    /// };
+    /// call.finish()?;
+    /// let (report, finished) = tokio::join!(server.shutdown(Duration::from_secs(5)), handler);
+    /// finished?;
+    /// assert_eq!((report.finished, report.cancelled), (1, 0));
+    /// assert_eq!(call.recv().await?, None);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn shutdown(&self, grace: Duration) -> Drained {
+        self.link.shut_down(grace);
+        self.closed().await;
+        self.link.drain.report()
+    }
+
+    /// Waits until no stream can be opened any more: a side shuts down or closes, or the session has
+    /// ended.
+    ///
+    /// For handlers that go on for as long as nobody minds, and for those who open streams and
+    /// would rather do so on another session.
+    ///
+    /// # Cancel safety
+    /// Safe.
+    pub async fn draining(&self) {
+        Wait::new(&self.link.state_waiters)
+            .until(|| self.link.refusal().map(|_| ()))
+            .await;
+    }
+
+    /// Whether [`draining`](Self::draining) would return at once.
+    #[must_use]
+    pub fn is_draining(&self) -> bool {
+        self.link.refusal().is_some()
     }
 
     /// Waits until the session has ended and its connection is closed, and tells why.

@@ -22,10 +22,12 @@
 //! Nothing here parses, decides or does I/O. A handle never waits for the engine in a loop, nor the
 //! engine for a handle: between them are only atomics and the leaves of `queue`.
 
+mod drain;
 pub(crate) mod failure;
 mod lane;
 mod session;
 
+pub use drain::Drained;
 pub(crate) use lane::{Lane, OpenState, RecvEnd, RxRing, SendEnd, TxRing, reason};
 pub use session::SessionStats;
 pub(crate) use session::{Info, LinkSizes, SessionLink, request};

@@ -3,9 +3,11 @@
 use std::fmt;
 use std::sync::atomic::AtomicU64 as StdAtomicU64;
 use std::task::Waker;
+use std::time::Duration;
 
 use crossbeam_queue::ArrayQueue;
 
+use super::drain::{Drain, Drained};
 use super::lane::Lane;
 use crate::addr::{Addr, Driver};
 use crate::error::SessionError;
@@ -21,6 +23,8 @@ pub(crate) mod request {
     pub(crate) const CLOSE: u32 = 1 << 1;
     /// The last `Session` is gone.
     pub(crate) const UNHELD: u32 = 1 << 2;
+    /// End when the streams have.
+    pub(crate) const SHUTDOWN: u32 = 1 << 3;
 }
 
 /// One session, as both sides see it.
@@ -54,6 +58,7 @@ pub(crate) struct SessionLink {
     pongs: AtomicU64,
     rtt_ns: AtomicU64,
     pub(crate) counters: Counters,
+    pub(crate) drain: Drain,
     /// Bytes that one stream may have queued for sending.
     pub(crate) send_buffer: u32,
     /// Calls of `open` that may wait at once.
@@ -69,6 +74,8 @@ pub(crate) struct Info {
     pub(crate) peer: Option<Addr>,
     pub(crate) local: Option<Addr>,
     pub(crate) driver: Driver,
+    /// Decides where jitter falls: different for each session.
+    pub(crate) seed: u64,
 }
 
 /// Sizes that a [`SessionLink`] is made with.
@@ -105,6 +112,7 @@ impl SessionLink {
             pongs: AtomicU64::new(0),
             rtt_ns: AtomicU64::new(0),
             counters: Counters::default(),
+            drain: Drain::new(),
             send_buffer: sizes.send_buffer,
             max_pending_opens: sizes.max_pending_opens,
             credit_mark: sizes.credit_mark,
@@ -126,6 +134,22 @@ impl SessionLink {
         if self.requests.raise(requests) {
             self.doorbell.ring();
         }
+    }
+
+    /// Asks for a shutdown that ends within `grace`; the shortest that was ever asked for holds.
+    pub(crate) fn shut_down(&self, grace: Duration) {
+        self.drain.ask(grace);
+        self.refuse_opens(SessionError::Closed);
+        self.request(request::SHUTDOWN);
+    }
+
+    /// What came of the shutdown; for an engine that has not even ended the session, that it did not.
+    pub(crate) fn drain_report(&self) -> Drained {
+        let mut report = self.drain.report();
+        if self.finished().is_none() {
+            report.forced = 1;
+        }
+        report
     }
 
     pub(crate) fn add_handle(&self) {
@@ -408,6 +432,12 @@ counters! {
     cancelled,
     /// Streams ended by a limit of this side.
     limits_tripped,
+    /// Times that a silent peer was asked for a sign of life.
+    keepalives,
+    /// 1 if the session ended because the peer gave none.
+    keepalive_timeouts,
+    /// 1 if the session ended because the socket took nothing.
+    write_timeouts,
     /// Bytes received that applications have not consumed, now; frame cost included.
     bytes_held;
     derived:

@@ -42,16 +42,15 @@ impl Connection {
             // Whoever asks while one is under way is served by its answer.
             self.ping.wanted |= self.ping.in_flight.is_none();
         }
+        if requests & request::SHUTDOWN != 0 {
+            self.leave(self.link.drain.grace(), now);
+        }
         if requests & request::CLOSE != 0 {
             self.drain(now);
         }
         if requests & request::UNHELD != 0 {
             self.unheld = true;
-            while let Some(lane) = self.link.pop_accept() {
-                if let Some(key) = lane.key().map(Key::from_bits) {
-                    self.refuse_unaccepted(key);
-                }
-            }
+            self.refuse_all_unaccepted();
         }
     }
 
@@ -166,9 +165,12 @@ impl Connection {
     }
 
     /// A stream of the peer that no application will take.
-    fn refuse_unaccepted(&mut self, key: Key) {
+    pub(super) fn refuse_unaccepted(&mut self, key: Key) {
         if let Some(stream) = self.registry.get_mut(key) {
             stream.dropped = true;
+            if !stream.state.is_over() {
+                self.count_refused();
+            }
         }
         self.cancel_local(key, codes::REFUSED);
         self.remove_if_done(key);

@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 
+use super::alive::Alive;
+use super::leave::Leave;
 use super::pool::Pool;
 use super::registry::{Key, Registry};
 use super::schedule::Schedule;
@@ -24,6 +26,8 @@ pub(super) enum Phase {
     Hello { preface: bool },
     /// Messages flow.
     Open,
+    /// `shutdown` was called: streams go on to their end, see `leave`.
+    Leaving,
     /// `close` was called: what was queued is sent, until the deadline.
     Draining { until: Instant },
     /// Only a GOAWAY is still to be sent; given up after the deadline.
@@ -73,6 +77,11 @@ pub(crate) struct Connection {
     pub(super) turn: Instant,
     /// No `Session` is left: nobody can accept.
     pub(super) unheld: bool,
+    pub(super) alive: Alive,
+    /// A shutdown that was asked for.
+    pub(super) leave: Option<Leave>,
+    /// When the socket must be closed, once a shutdown has ended.
+    pub(super) closed_by: Option<Instant>,
 
     pub(super) registry: Registry,
     pub(super) schedule: Schedule,
@@ -137,6 +146,7 @@ impl Connection {
         now: Instant,
     ) -> (Self, Arc<SessionLink>) {
         pool.join();
+        let info_seed = info.seed;
         let wanted = config.session_window();
         let (session_window, pooled) = if pool.take(u64::from(wanted)) {
             (wanted, u64::from(wanted))
@@ -172,6 +182,9 @@ impl Connection {
             turn: now,
             handshake_deadline: now + config.handshake_timeout(),
             unheld: false,
+            alive: Alive::new(config, info_seed, now),
+            leave: None,
+            closed_by: None,
             registry: Registry::default(),
             schedule: Schedule::default(),
             pool,
@@ -221,14 +234,12 @@ impl Connection {
         2 * (self.config.max_frame() as usize + crate::frame::HEADER_LEN)
     }
 
-    /// How long the socket may take to close after the last word.
-    pub(crate) const fn close_linger(&self) -> Duration {
-        self.config.close_linger()
-    }
-
     /// The peer has sent its SETTINGS and nothing has ended yet.
     pub(super) const fn is_established(&self) -> bool {
-        matches!(self.phase, Phase::Open | Phase::Draining { .. })
+        matches!(
+            self.phase,
+            Phase::Open | Phase::Leaving | Phase::Draining { .. }
+        )
     }
 
     /// The accepting side is silent until it has seen the dialler's preface.
@@ -244,13 +255,16 @@ impl Connection {
     /// `close` was called, or nobody is left to use the session.
     pub(super) fn drain(&mut self, now: Instant) {
         match self.phase {
-            Phase::Open => {
+            Phase::Open | Phase::Leaving => {
                 self.link.refuse_opens(SessionError::Closed);
+                self.wake_state = true;
+                let until = now + self.config.close_linger();
+                let ceiling = self.leave_deadline().unwrap_or(until);
                 self.phase = Phase::Draining {
-                    until: now + self.config.close_linger(),
+                    until: until.min(ceiling),
                 };
             }
-            Phase::Hello { .. } => self.finish_with(SessionError::Closed, codes::NO_ERROR, ""),
+            Phase::Hello { .. } => self.finish_closed(),
             Phase::Draining { .. } | Phase::Ending { .. } | Phase::Dead => {}
         }
     }
@@ -263,8 +277,16 @@ impl Connection {
         let queues_are_empty =
             self.schedule.is_empty() && self.opens.is_empty() && self.owing.is_empty();
         if queues_are_empty && !self.registry.iter_mut().any(|(_, s)| s.has_queued()) {
-            self.finish_with(SessionError::Closed, codes::NO_ERROR, "");
+            self.finish_closed();
         }
+    }
+
+    fn finish_closed(&mut self) {
+        let code = match self.leave {
+            Some(_) => codes::SHUTDOWN,
+            None => codes::NO_ERROR,
+        };
+        self.finish_with(SessionError::Closed, code, "");
     }
 
     /// The peer broke a rule.
@@ -273,7 +295,7 @@ impl Connection {
         self.finish_with(SessionError::Protocol(error), codes::PROTOCOL, &text);
     }
 
-    fn finish_with(&mut self, error: SessionError, code: u32, text: &str) {
+    pub(super) fn finish_with(&mut self, error: SessionError, code: u32, text: &str) {
         if matches!(self.phase, Phase::Ending { .. } | Phase::Dead) {
             return;
         }
@@ -284,7 +306,7 @@ impl Connection {
             });
             self.end = Some(error);
             self.phase = Phase::Ending {
-                until: self.turn + self.config.close_linger(),
+                until: self.last_word_until(self.turn),
             };
         } else {
             self.terminate(error);
@@ -293,9 +315,11 @@ impl Connection {
 
     /// The peer closed the connection.
     pub(crate) fn eof(&mut self) {
+        let live = self.has_live_streams();
         let error = match (&self.end, &self.peer_farewell, &self.phase) {
             (Some(error), ..) | (None, Some(error), _) => error.clone(),
             (None, None, Phase::Draining { .. }) => SessionError::Closed,
+            (None, None, Phase::Leaving) if !live => SessionError::Closed,
             (None, None, _) => SessionError::Disconnected,
         };
         self.terminate(error);
@@ -316,6 +340,7 @@ impl Connection {
             return;
         }
         self.phase = Phase::Dead;
+        self.report_leave();
         let activated = self.link.close(error.clone());
         for (_, stream) in self.registry.iter_mut() {
             let error = match stream.opening {
@@ -347,13 +372,20 @@ impl Connection {
         let phase = match self.phase {
             Phase::Hello { .. } => Some(self.handshake_deadline),
             Phase::Draining { until } | Phase::Ending { until } => Some(until),
-            Phase::Open => None,
+            Phase::Open => self.alive.age_at,
+            Phase::Leaving => None,
             Phase::Dead => return None,
         };
-        [phase, self.recheck, self.advance_check]
-            .into_iter()
-            .flatten()
-            .min()
+        [
+            phase,
+            self.recheck,
+            self.advance_check,
+            self.alive_deadline(),
+            self.leave_deadline(),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
     }
 
     /// Acts on the deadlines that have passed.
@@ -366,7 +398,7 @@ impl Connection {
             }
             Phase::Draining { until } if now >= until => {
                 self.turn = now;
-                self.finish_with(SessionError::Closed, codes::NO_ERROR, "");
+                self.finish_closed();
                 return;
             }
             Phase::Ending { until } if now >= until => {
@@ -374,8 +406,14 @@ impl Connection {
                 self.terminate(error);
                 return;
             }
+            Phase::Open if self.alive.age_at.is_some_and(|at| now >= at) => {
+                self.leave(self.config.drain_timeout(), now);
+            }
             Phase::Dead => return,
             _ => {}
+        }
+        if !self.check_leave(now) {
+            return;
         }
         if self.recheck.is_some_and(|at| now >= at) {
             self.recheck = None;
@@ -384,6 +422,7 @@ impl Connection {
         if self.advance_check.is_some_and(|at| now >= at) {
             self.check_advances(now);
         }
+        self.check_alive(now);
     }
 
     /// Looks again soon at streams that wait for memory or hold it.

@@ -68,7 +68,12 @@ impl Connection {
             return Ok(run);
         };
         let plain = stream.state.receiving == Receiving::Open && stream.assembly.is_none();
-        if !plain || !matches!(self.phase, Phase::Open | Phase::Draining { .. }) {
+        if !plain
+            || !matches!(
+                self.phase,
+                Phase::Open | Phase::Leaving | Phase::Draining { .. }
+            )
+        {
             return Ok(run);
         }
         let longest = (SHARE_MIN as u32 - 1)

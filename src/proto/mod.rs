@@ -16,14 +16,17 @@
 //! An error ends the connection once: `receive` after it does nothing, the peer is told the rule in
 //! a GOAWAY, and every handle gets the same error. Nothing allocates in steady state.
 //!
-//! * `connection`: the value, its life from handshake to end, deadlines.
+//! * `connection`: the value, its life from handshake to end, deadlines. `alive`: whether the peer is there.
+//! * `leave`: shutting down.
 //! * `activate`: what handles want. `opening`: permission to open, in both directions.
 //! * `receive`, `message`: frames in. `transmit`, `output`: frames out.
 //! * `registry`, `stream`, `state`: the streams. `window`, `pool`: credit. `schedule`: whose turn.
 
 mod activate;
+mod alive;
 mod connection;
 mod credit;
+mod leave;
 mod message;
 mod opening;
 mod output;

@@ -58,7 +58,7 @@ impl Connection {
     fn refusal(&self) -> Option<SessionError> {
         match self.phase {
             Phase::Hello { .. } | Phase::Open => self.peer_refusal.clone(),
-            Phase::Draining { .. } | Phase::Ending { .. } | Phase::Dead => {
+            Phase::Leaving | Phase::Draining { .. } | Phase::Ending { .. } | Phase::Dead => {
                 Some(SessionError::Closed)
             }
         }
@@ -171,7 +171,7 @@ impl Connection {
         let cost = cost(block.len() as u32);
         self.receive_on_session(cost)?;
         self.link.counters.accepted.add(1);
-        if self.unheld || !matches!(self.phase, Phase::Open) {
+        if !self.admits() {
             self.return_to_session(cost);
             self.refusals.push_back(id);
             return Ok(());

@@ -18,7 +18,7 @@ use super::state::{Effect, Event};
 use super::stream::{owed, wake};
 use crate::error::{Failure, ProtocolError, SessionError, StreamError};
 use crate::frame::{
-    Frame, HEADER_LEN, Header, Kind, Role, Scope, Settings, StreamId, check, cost, preface,
+    Frame, HEADER_LEN, Header, Kind, Role, Scope, Settings, StreamId, check, codes, cost, preface,
 };
 use crate::link::{RecvEnd, SendEnd};
 
@@ -39,6 +39,7 @@ impl Connection {
             buf.clear();
             return false;
         }
+        self.alive.hear(now);
         match self.try_receive(buf, now) {
             Ok(more) => {
                 // Whatever came, also for streams that have ended: the session's window is smaller.
@@ -222,7 +223,7 @@ impl Connection {
                 .ok_or(overflow(stream.id.map_or(0, StreamId::get), raise))?;
         }
         self.peer = settings;
-        self.phase = Phase::Open;
+        self.open_or_leave();
         self.on_streams_granted(settings.streams - floors.streams);
         self.link.establish(settings.max_message);
         self.wake_state = true;
@@ -275,6 +276,7 @@ impl Connection {
         self.link
             .record_pong(u64::try_from(rtt.as_nanos()).unwrap_or(u64::MAX));
         self.wake_pings = true;
+        self.leave_on_pong(u64::from_le_bytes(opaque));
         Ok(())
     }
 
@@ -286,7 +288,9 @@ impl Connection {
             return Ok(());
         };
         if !stream.state.is_over() {
-            let error = StreamError::Cancelled { code };
+            // Turned away by a peer that shuts down, before anything of it ran.
+            let refused = self.peer_refusal.clone().filter(|_| code == codes::REFUSED);
+            let error = refused.map_or(StreamError::Cancelled { code }, StreamError::NotProcessed);
             stream.lane().end_send(SendEnd::Error(error.clone()));
             stream.lane().end_recv(RecvEnd::Discard(error));
             self.cancel_stream(key, code, Event::RecvCancel);

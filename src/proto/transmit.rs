@@ -69,6 +69,7 @@ impl Connection {
             }
             self.drain_if_unused(now);
             self.end_drain_if_idle();
+            self.end_leave_if_done();
         }
         if matches!(self.phase, Phase::Ending { .. }) {
             self.put_farewell(batch);
@@ -79,6 +80,7 @@ impl Connection {
         }
         self.link.counters.batches.add(1);
         self.link.counters.bytes_sent.add(batch.len() as u64);
+        self.alive.offer(now, self.config.write_timeout());
         true
     }
 
@@ -91,6 +93,7 @@ impl Connection {
     }
 
     fn put_session_control(&mut self, batch: &mut Batch, now: Instant) {
+        self.put_leave(batch, now);
         if let Some(opaque) = self.ping.pong_owed.take() {
             batch
                 .head()
@@ -248,7 +251,7 @@ impl Connection {
         self.terminate(error);
     }
 
-    fn sent_control(&self, batch: &mut Batch, len: usize) {
+    pub(super) fn sent_control(&self, batch: &mut Batch, len: usize) {
         batch.copied(len);
         self.link.counters.frames_sent.add(1);
     }

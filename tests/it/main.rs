@@ -21,4 +21,5 @@ mod raw;
 mod runtimes;
 mod session;
 mod shared;
+mod shutdown;
 mod streams;

@@ -27,8 +27,10 @@ use crate::frame::Role;
 use crate::handle::{Session, Stream};
 use crate::link::Info;
 
+mod alive;
 mod ending;
 mod invariants;
+mod leave;
 mod ledger;
 mod memory;
 pub(crate) mod net;
@@ -130,6 +132,7 @@ impl End {
             peer: None,
             local: None,
             driver: Driver::Tokio,
+            seed: 0,
         };
         let (connection, link) = Connection::new(role, config, info, Arc::clone(pool), now);
         Self {
@@ -198,6 +201,7 @@ impl End {
                     self.batch.clear();
                     self.writing = false;
                 }
+                self.connection.written(self.writing, now);
             }
             Err(()) => {
                 self.connection

@@ -98,6 +98,7 @@ impl Solo {
         while connection.transmit(&mut self.end.batch, self.now) {
             bytes.push(self.end.batch.remaining(usize::MAX).concat());
             self.end.batch.clear();
+            connection.written(false, self.now);
         }
         connection.deliver_wakes();
         frames(&bytes.concat())

@@ -38,6 +38,7 @@ fn batch(solo: &mut Solo) -> (usize, Vec<String>) {
     assert!(end.batch.remaining(usize::MAX).len() <= BATCH_PARTS);
     let bytes = end.batch.remaining(usize::MAX).concat();
     end.batch.clear();
+    end.connection.written(false, solo.now);
     (bytes.len(), frames(&bytes))
 }
 

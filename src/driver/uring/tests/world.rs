@@ -38,6 +38,7 @@ impl Desk {
             peer: None,
             local: None,
             driver: Driver::Uring,
+            seed: 0,
         };
         let pool = Arc::clone(&self.pool);
         let (connection, link) = Connection::new(role, config, info, pool, clock::now());

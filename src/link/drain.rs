@@ -1,0 +1,82 @@
+//! How a session is asked to shut down, and what came of it.
+
+use std::time::Duration;
+
+use super::session::Counter;
+use crate::sync::{AtomicU64, Ordering};
+
+/// What a shutdown found and did. From [`Session::shutdown`](crate::Session::shutdown) and
+/// [`Listener::shutdown`](crate::Listener::shutdown).
+///
+/// Every stream that was alive when the shutdown began, or came while the peer could not know of it, is counted once:
+/// as `finished`, `refused` or `cancelled`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Drained {
+    /// Streams that ended by themselves.
+    pub finished: u64,
+    /// Streams that no application took: whoever opened them learns that they were not processed, and may try again
+    /// elsewhere.
+    pub refused: u64,
+    /// Streams that were still alive when their session ended.
+    pub cancelled: u64,
+    /// Sessions that did not end by themselves: at the ceiling they had streams left, their peer took nothing, or it had
+    /// never completed the handshake.
+    pub forced: u64,
+}
+
+impl Drained {
+    pub(crate) const fn add(&mut self, other: Self) {
+        self.finished += other.finished;
+        self.refused += other.refused;
+        self.cancelled += other.cancelled;
+        self.forced += other.forced;
+    }
+}
+
+/// Never asked for.
+const NONE: u64 = u64::MAX;
+
+/// One session's shutdown, as both sides see it. The counts are the engine's to write, and are read when the session has
+/// finished.
+#[derive(Debug)]
+pub(crate) struct Drain {
+    /// The shortest grace that anybody asked for, in nanoseconds.
+    grace_ns: AtomicU64,
+    pub(crate) finished: Counter,
+    pub(crate) refused: Counter,
+    pub(crate) cancelled: Counter,
+    pub(crate) forced: Counter,
+}
+
+impl Drain {
+    pub(super) fn new() -> Self {
+        Self {
+            grace_ns: AtomicU64::new(NONE),
+            finished: Counter::default(),
+            refused: Counter::default(),
+            cancelled: Counter::default(),
+            forced: Counter::default(),
+        }
+    }
+
+    /// The request that follows publishes it.
+    pub(super) fn ask(&self, grace: Duration) {
+        let ns = u64::try_from(grace.as_nanos()).unwrap_or(NONE - 1);
+        self.grace_ns.fetch_min(ns, Ordering::Relaxed);
+    }
+
+    /// How long the streams may still take.
+    pub(crate) fn grace(&self) -> Duration {
+        Duration::from_nanos(self.grace_ns.load(Ordering::Relaxed))
+    }
+
+    pub(crate) fn report(&self) -> Drained {
+        Drained {
+            finished: self.finished.get(),
+            refused: self.refused.get(),
+            cancelled: self.cancelled.get(),
+            forced: self.forced.get(),
+        }
+    }
+}

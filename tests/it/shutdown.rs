@@ -1,0 +1,434 @@
+//! Shutting down, and peers that do not help: silent, stalled, endless, deaf.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures_util::future::join_all;
+use futures_util::poll;
+use ringmux::{Config, Drained, ListenError, Session, SessionError, StreamError, codes};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+use crate::host::{Net, Soon, echo_stream, pattern};
+use crate::raw::{
+    ACK, DATA, END, OPEN, PING, PREFACE, Raw, Side, frame, settings, with_raw, with_raw_settings,
+};
+
+everywhere!(
+    a_session_without_streams_shuts_down_at_once,
+    streams_that_run_go_on_to_their_end,
+    both_sides_may_shut_down_at_once,
+);
+on_sockets!(
+    under_load_no_call_that_was_taken_is_lost_and_no_other_is_in_doubt,
+    a_listener_shuts_down_with_all_its_sessions,
+    a_listener_with_nothing_to_shut_down_stops_at_once,
+    an_endless_stream_ends_at_the_ceiling,
+    peers_that_do_not_help_do_not_delay_the_end,
+    a_peer_that_stands_still_for_five_seconds_loses_nothing,
+    a_peer_that_gives_no_sign_of_life_is_given_up,
+    a_socket_that_takes_nothing_is_given_up,
+);
+
+const PATIENT: Duration = Duration::from_secs(15);
+/// Beyond the ceiling, at most.
+const SLACK: Duration = Duration::from_secs(1);
+
+fn counts(report: Drained) -> [u64; 4] {
+    [
+        report.finished,
+        report.refused,
+        report.cancelled,
+        report.forced,
+    ]
+}
+
+async fn a_session_without_streams_shuts_down_at_once(net: Net) {
+    for server_first in [true, false] {
+        let (client, server) = net.pair().await;
+        let (first, other) = if server_first {
+            (server, client)
+        } else {
+            (client, server)
+        };
+        assert!(!first.is_draining() && !other.is_draining());
+        let report = first.shutdown(PATIENT).soon().await;
+        assert_eq!(counts(report), [0; 4]);
+        other.draining().soon().await;
+        let end = other.closed().soon().await;
+        let code = codes::SHUTDOWN;
+        assert!(
+            matches!(end, SessionError::PeerClosed { code: c, .. } if c == code),
+            "{end}"
+        );
+        // Again, and too late: nothing happens.
+        assert_eq!(first.shutdown(PATIENT).soon().await, report);
+        assert_eq!(counts(other.shutdown(PATIENT).soon().await), [0; 4]);
+    }
+}
+
+async fn streams_that_run_go_on_to_their_end(net: Net) {
+    let (client, server) = net.pair().await;
+    let (mut ours, theirs) = net.stream(&client, &server).await;
+    let mut shutdown = std::pin::pin!(server.shutdown(PATIENT));
+    assert!(poll!(shutdown.as_mut()).is_pending());
+    client.draining().soon().await;
+    assert!(client.open("late").soon().await.is_err());
+    assert!(server.open("late").soon().await.is_err());
+    let echo = tokio::spawn(echo_stream(theirs));
+    for n in 0..20 {
+        let message = pattern(1000, n);
+        ours.send(message.clone()).soon().await.unwrap();
+        assert_eq!(ours.recv().soon().await.unwrap(), Some(message));
+        assert!(poll!(shutdown.as_mut()).is_pending());
+    }
+    ours.finish().unwrap();
+    assert_eq!(ours.recv().soon().await.unwrap(), None);
+    assert_eq!(counts(shutdown.soon().await), [1, 0, 0, 0]);
+    echo.soon().await.unwrap();
+}
+
+async fn both_sides_may_shut_down_at_once(net: Net) {
+    let (client, server) = net.pair().await;
+    let (mut ours, mut theirs) = net.stream(&client, &server).await;
+    let ending = async {
+        client.draining().soon().await;
+        server.draining().soon().await;
+        ours.finish().unwrap();
+        theirs.finish().unwrap();
+    };
+    let (one, other, ()) = tokio::join!(
+        client.shutdown(PATIENT).soon(),
+        server.shutdown(PATIENT).soon(),
+        ending
+    );
+    assert_eq!((one.cancelled, other.cancelled), (0, 0));
+    assert_eq!((one.forced, other.forced), (0, 0));
+}
+
+/// What callers saw, all together.
+#[derive(Debug, Default)]
+struct Seen {
+    answered: AtomicU64,
+    not_run: AtomicU64,
+}
+
+/// Calls until the session takes no more.
+async fn call_again_and_again(session: Session, seen: Arc<Seen>) {
+    loop {
+        let Ok(mut stream) = session.open("call").soon().await else {
+            return;
+        };
+        let sent = async {
+            stream.send(pattern(300, 1)).await.map_err(drop)?;
+            stream.finish().map_err(drop)
+        };
+        // Why it was refused is found below.
+        let _ = sent.soon().await;
+        match stream.recv().soon().await {
+            Ok(answer) => {
+                assert_eq!(answer, Some(pattern(300, 1)));
+                assert_eq!(stream.recv().soon().await.unwrap(), None);
+                seen.answered.fetch_add(1, Ordering::Relaxed);
+            }
+            Err(StreamError::NotProcessed(_)) => {
+                seen.not_run.fetch_add(1, Ordering::Relaxed);
+            }
+            Err(error) => panic!("in doubt: {error}"),
+        }
+    }
+}
+
+/// Serves streams until the session ends; counts those that it takes.
+async fn serve_counting(session: Session, taken: Arc<AtomicU64>) {
+    while let Ok(stream) = session.accept().await {
+        taken.fetch_add(1, Ordering::Relaxed);
+        tokio::spawn(echo_stream(stream));
+    }
+}
+
+async fn under_load_no_call_that_was_taken_is_lost_and_no_other_is_in_doubt(net: Net) {
+    let (seen, taken) = (Arc::new(Seen::default()), Arc::new(AtomicU64::new(0)));
+    let listener = net.listen(&Config::default()).await;
+    let mut callers = Vec::new();
+    let mut serving = Vec::new();
+    for _ in 0..3 {
+        let client = net.connect(&listener, &Config::default()).await;
+        let server = listener.accept().soon().await.unwrap();
+        serving.push(tokio::spawn(serve_counting(server, Arc::clone(&taken))));
+        for _ in 0..8 {
+            let calling = call_again_and_again(client.clone(), Arc::clone(&seen));
+            callers.push(tokio::spawn(calling));
+        }
+    }
+    while seen.answered.load(Ordering::Relaxed) < 200 {
+        crate::host::pause().await;
+    }
+    let report = listener.shutdown(PATIENT).soon().await;
+    for caller in join_all(callers).soon().await {
+        caller.unwrap();
+    }
+    for server in join_all(serving).soon().await {
+        server.unwrap();
+    }
+    assert_eq!((report.cancelled, report.forced), (0, 0), "{report:?}");
+    let answered = seen.answered.load(Ordering::Relaxed);
+    assert_eq!(answered, taken.load(Ordering::Relaxed), "{seen:?}");
+    assert!(report.finished <= answered);
+}
+
+async fn a_listener_shuts_down_with_all_its_sessions(net: Net) {
+    let listener = net.listen(&Config::default()).await;
+    let mut sessions = Vec::new();
+    for _ in 0..3 {
+        let client = net.connect(&listener, &Config::default()).await;
+        let server = listener.accept().soon().await.unwrap();
+        sessions.push((client, server));
+    }
+    // One that nobody has accepted, with a stream.
+    let unaccepted = net.connect(&listener, &Config::default()).await;
+    let mut stranded = unaccepted.open("").soon().await.unwrap();
+    unaccepted.ping().soon().await.unwrap();
+    // One that has gone, and one whose handle has.
+    let (gone, kept) = (sessions.pop().unwrap(), sessions.pop().unwrap());
+    gone.1.close();
+    gone.1.closed().soon().await;
+    let (mut ours, theirs) = net.stream(&kept.0, &kept.1).await;
+    drop(kept.1);
+    let waiting = listener.accept();
+
+    let mut shutdown = std::pin::pin!(listener.shutdown(PATIENT));
+    assert!(poll!(shutdown.as_mut()).is_pending());
+    assert!(matches!(waiting.soon().await, Err(ListenError::ShutDown)));
+    for client in [&sessions[0].0, &kept.0, &unaccepted] {
+        client.draining().soon().await;
+    }
+    let error = stranded.recv().soon().await.unwrap_err();
+    assert!(matches!(error, StreamError::NotProcessed(_)), "{error}");
+    tokio::spawn(echo_stream(theirs));
+    ours.send("still").soon().await.unwrap();
+    assert_eq!(ours.recv().soon().await.unwrap().unwrap(), "still");
+    assert!(poll!(shutdown.as_mut()).is_pending(), "a stream is left");
+    ours.finish().unwrap();
+    assert_eq!(ours.recv().soon().await.unwrap(), None);
+    drop(ours);
+    let report = shutdown.soon().await;
+    assert_eq!(counts(report), [1, 1, 0, 0]);
+    assert_eq!(listener.shutdown(PATIENT).soon().await, report);
+    let config = Config::default();
+    let late = net.engine().connect(listener.local_addr(), &config);
+    assert!(late.soon().await.is_err(), "nobody listens");
+}
+
+async fn a_listener_with_nothing_to_shut_down_stops_at_once(net: Net) {
+    let listener = net.listen(&Config::default()).await;
+    let report = listener.shutdown(Duration::ZERO).soon().await;
+    assert_eq!(counts(report), [0; 4]);
+    assert!(matches!(
+        listener.accept().soon().await,
+        Err(ListenError::ShutDown)
+    ));
+}
+
+async fn an_endless_stream_ends_at_the_ceiling(net: Net) {
+    let (client, server) = net.pair().await;
+    let (mut ours, mut theirs) = net.stream(&client, &server).await;
+    let began = Instant::now();
+    let grace = Duration::from_millis(300);
+    let report = server.shutdown(grace).soon().await;
+    let took = began.elapsed();
+    assert!(took >= grace && took < grace + SLACK, "{took:?}");
+    assert_eq!(counts(report), [0, 0, 1, 1]);
+    let error = theirs.recv().soon().await.unwrap_err();
+    assert!(
+        matches!(error, StreamError::Session(SessionError::Closed)),
+        "{error}"
+    );
+    let error = ours.recv().soon().await.unwrap_err();
+    let code = codes::SHUTDOWN;
+    assert!(
+        matches!(&error, StreamError::Session(SessionError::PeerClosed { code: c, .. }) if *c == code),
+        "{error}"
+    );
+}
+
+/// A session whose peer reads nothing any more, and has been sent more than fits in between.
+async fn stalled(net: &Net, listener: &ringmux::Listener) -> (Session, Raw) {
+    let generous = settings(&[(2, 64 << 20), (3, 1 << 30), (4, 1 << 30)]);
+    let config = Config::default();
+    let (session, raw) = with_raw_settings(net, Side::Dials, listener, &config, &generous).await;
+    let mut stream = session.open("").soon().await.unwrap();
+    let message = Bytes::from(vec![1; 1 << 20]);
+    tokio::spawn(async move { while stream.send(message.clone()).await.is_ok() {} });
+    (session, raw)
+}
+
+/// All of them at once, on one listener: its ceiling holds for all together.
+async fn peers_that_do_not_help_do_not_delay_the_end(net: Net) {
+    // It must not be what bounds the end.
+    let slow = Config::builder()
+        .close_linger(Duration::from_secs(60))
+        .build()
+        .unwrap();
+    let listener = net.listen(&slow).await;
+    // Silent from the beginning; silent after half of the handshake; silent after all of it.
+    let mut silent = Raw::dial(&listener).await;
+    let mut half = Raw::dial(&listener).await;
+    half.say(&PREFACE[..5]).await;
+    let mut unsettled = Raw::dial(&listener).await;
+    unsettled.say(PREFACE).await;
+    let (_mute, mut mute) = with_raw(&net, Side::Dials, &listener).await;
+    // Reads nothing.
+    let (_stalled, mut full) = stalled(&net, &listener).await;
+    // Answers, but opens streams all the time, and never ends the one it has.
+    let (endless, mut deaf) = with_raw(&net, Side::Dials, &listener).await;
+    deaf.say(&frame(OPEN, 0, 1, b"")).await;
+    let _taken = endless.accept().soon().await.unwrap();
+    let chatter = tokio::spawn(async move {
+        for n in 1.. {
+            let bytes = [
+                frame(OPEN, 0, Side::Dials.own(n), b""),
+                frame(DATA, END, 1, b"and another thing"),
+            ];
+            let Some(got) = deaf.frame().await else {
+                return n;
+            };
+            if got.kind == PING && n < 100 {
+                deaf.say(&frame(PING, ACK, 0, &got.payload)).await;
+            }
+            deaf.say(&bytes.concat()).await;
+        }
+        0
+    });
+
+    let began = Instant::now();
+    let grace = Duration::from_millis(1500);
+    let report = listener.shutdown(grace).soon().await;
+    let took = began.elapsed();
+    assert!(took >= grace && took < grace + SLACK, "{took:?}");
+    assert!(report.cancelled >= 2, "{report:?}");
+    assert!(report.forced >= 5, "{report:?}");
+    for raw in [&mut silent, &mut half, &mut unsettled, &mut mute, &mut full] {
+        raw.hung_up().await;
+    }
+    assert!(chatter.soon().await.unwrap() > 1);
+}
+
+/// Carries bytes between two sockets, both ways, until the switch is thrown, and again after.
+async fn proxy(
+    listening: TcpListener,
+    to: std::net::SocketAddr,
+    open: tokio::sync::watch::Receiver<bool>,
+) {
+    let (near, _) = listening.accept().await.unwrap();
+    let far = TcpStream::connect(to).await.unwrap();
+    let (near, far) = (near.into_split(), far.into_split());
+    let carry = |mut from: tokio::net::tcp::OwnedReadHalf,
+                 mut to: tokio::net::tcp::OwnedWriteHalf,
+                 mut open: tokio::sync::watch::Receiver<bool>| async move {
+        let mut bytes = vec![0; 16 * 1024];
+        loop {
+            let n = from.read(&mut bytes).await.unwrap_or(0);
+            if open.wait_for(|open| *open).await.is_err() || n == 0 {
+                return;
+            }
+            if to.write_all(&bytes[..n]).await.is_err() {
+                return;
+            }
+        }
+    };
+    tokio::join!(
+        carry(near.0, far.1, open.clone()),
+        carry(far.0, near.1, open)
+    );
+}
+
+/// A client and a server with a proxy between them, which carries while the switch says so.
+async fn through_a_proxy(
+    net: &Net,
+    config: &Config,
+) -> (Session, Session, tokio::sync::watch::Sender<bool>) {
+    let listener = net.listen(&Config::default()).await;
+    let ringmux::Addr::Tcp(to) = listener.local_addr() else {
+        panic!("a proxy speaks TCP");
+    };
+    let to = to.parse().unwrap();
+    let between = TcpListener::bind("127.0.0.1:0").soon().await.unwrap();
+    let addr = ringmux::Addr::Tcp(between.local_addr().unwrap().to_string());
+    let (switch, open) = tokio::sync::watch::channel(true);
+    tokio::spawn(proxy(between, to, open));
+    let client = net.engine().connect(&addr, config).soon().await.unwrap();
+    let server = listener.accept().soon().await.unwrap();
+    (client, server, switch)
+}
+
+async fn a_peer_that_stands_still_for_five_seconds_loses_nothing(net: Net) {
+    let (client, server, switch) = through_a_proxy(&net, &Config::default()).await;
+    let (mut ours, theirs) = net.stream(&client, &server).await;
+    tokio::spawn(echo_stream(theirs));
+    let (mut sender, mut receiver) = {
+        ours.send("before").soon().await.unwrap();
+        assert_eq!(ours.recv().soon().await.unwrap().unwrap(), "before");
+        ours.split()
+    };
+    switch.send_replace(false);
+    let messages = 400;
+    let sending = tokio::spawn(async move {
+        for n in 0..messages {
+            sender.send(pattern(20_000, n)).soon().await.unwrap();
+        }
+        sender.finish().unwrap();
+        sender
+    });
+    // What is stopped is the peer, and this is for how long.
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert!(client.end().is_none() && server.end().is_none());
+    switch.send_replace(true);
+    for n in 0..messages {
+        let message = receiver.recv().soon().await.unwrap();
+        assert!(message == Some(pattern(20_000, n)), "message {n}");
+    }
+    assert_eq!(receiver.recv().soon().await.unwrap(), None);
+    drop(sending.soon().await.unwrap());
+}
+
+async fn a_peer_that_gives_no_sign_of_life_is_given_up(net: Net) {
+    let (idle, timeout) = (Duration::from_millis(200), Duration::from_millis(300));
+    let config = Config::builder()
+        .keepalive_idle(Some(idle))
+        .keepalive_timeout(timeout)
+        .build()
+        .unwrap();
+    let (client, server, switch) = through_a_proxy(&net, &config).await;
+    let (mut ours, _theirs) = net.stream(&client, &server).await;
+    // While it answers, silence is no reason.
+    crate::host::eventually("it was asked", || client.stats().keepalives >= 3).await;
+    assert!(client.end().is_none());
+    switch.send_replace(false);
+    let error = ours.recv().soon().await.unwrap_err();
+    assert!(
+        matches!(&error, StreamError::Session(SessionError::KeepaliveTimeout(t)) if *t == timeout),
+        "{error}"
+    );
+    let end = client.closed().soon().await;
+    assert!(matches!(end, SessionError::KeepaliveTimeout(_)), "{end}");
+    assert_eq!(client.stats().keepalive_timeouts, 1);
+}
+
+async fn a_socket_that_takes_nothing_is_given_up(net: Net) {
+    let timeout = Duration::from_millis(400);
+    let config = Config::builder().write_timeout(timeout).build().unwrap();
+    let listener = net.listen(&config).await;
+    let (session, mut raw) = stalled(&net, &listener).await;
+    let mut idle = session.open("idle").soon().await.unwrap();
+    let error = idle.recv().soon().await.unwrap_err();
+    assert!(
+        matches!(&error, StreamError::Session(SessionError::WriteTimeout(t)) if *t == timeout),
+        "{error}"
+    );
+    assert_eq!(session.stats().write_timeouts, 1);
+    session.closed().soon().await;
+    raw.hung_up().await;
+}
