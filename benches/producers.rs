@@ -46,9 +46,11 @@ fn serve(session: &Session) {
 }
 
 async fn answer(mut stream: Stream) {
-    while let Ok(Some(message)) = stream.lease().await {
-        let is_last = message.as_slice().is_some_and(|bytes| bytes[0] == LAST);
-        drop(message);
+    loop {
+        let is_last = match stream.lease().await {
+            Ok(Some(message)) => message.as_slice().is_some_and(|bytes| bytes[0] == LAST),
+            _ => return,
+        };
         if is_last && stream.send_slice(&[LAST]).await.is_err() {
             return;
         }
