@@ -9,7 +9,7 @@ use ringmux::{
     Addr, Config, Engine, Listener, RecvStream, SendStream, Session, Stream, StreamError,
 };
 use tokio::task::JoinHandle;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::bench::scale::during;
 use crate::failure::Failure;
@@ -41,6 +41,17 @@ struct Shared {
     streams: AtomicU64,
     killed: AtomicU64,
     sessions: AtomicU64,
+    /// Streams whose server waits for a message, and whose server waits for room.
+    in_recv: AtomicU64,
+    in_send: AtomicU64,
+}
+
+/// Counts a future while it is awaited.
+async fn counted<F: Future>(gauge: &AtomicU64, future: F) -> F::Output {
+    gauge.fetch_add(1, Ordering::Relaxed);
+    let output = future.await;
+    gauge.fetch_sub(1, Ordering::Relaxed);
+    output
 }
 
 impl Shared {
@@ -55,11 +66,36 @@ impl Shared {
     }
 }
 
+/// Where a worker is, for the report on one that does not end.
+#[derive(Debug, Default)]
+struct Place {
+    plan: Mutex<Option<Plan>>,
+    /// Messages of the plan that were handed over, and that came back.
+    sent: AtomicU64,
+    received: AtomicU64,
+    /// Whether the halves are done.
+    sender_done: AtomicBool,
+    receiver_done: AtomicBool,
+}
+
+impl Place {
+    fn begin(&self, plan: Plan) {
+        let mut current = self.plan.lock().unwrap_or_else(PoisonError::into_inner);
+        *current = Some(plan);
+        for count in [&self.sent, &self.received] {
+            count.store(0, Ordering::Relaxed);
+        }
+        for done in [&self.sender_done, &self.receiver_done] {
+            done.store(false, Ordering::Relaxed);
+        }
+    }
+}
+
 /// Running until it is ended.
 pub(super) struct Load {
     shared: Arc<Shared>,
     session: Session,
-    workers: Vec<JoinHandle<()>>,
+    workers: Vec<(JoinHandle<()>, Arc<Place>)>,
     accepting: JoinHandle<()>,
 }
 
@@ -79,15 +115,18 @@ impl Load {
         let mut workers = Vec::new();
         for n in 0..streams {
             let rng = Rng(seed ^ (u64::from(n) + 1) << 20);
-            workers.push(tokio::spawn(work(
+            let place = Arc::new(Place::default());
+            let worker = work(
                 session.clone(),
                 Arc::clone(&shared),
+                Arc::clone(&place),
                 rng,
-            )));
+            );
+            workers.push((tokio::spawn(worker), place));
         }
         let rng = Rng(!seed);
         let visits = visit(dialling, addr, config, Arc::clone(&shared), rng);
-        workers.push(tokio::spawn(visits));
+        workers.push((tokio::spawn(visits), Arc::default()));
         Ok(Self {
             shared,
             session,
@@ -120,27 +159,41 @@ impl Load {
     /// What went wrong meanwhile, or that a stream does not end.
     pub(super) async fn end(self) -> Result<(), Failure> {
         self.shared.stop.store(true, Ordering::Relaxed);
-        let ended = timeout(PATIENCE, async {
-            for worker in self.workers {
-                if worker.await.is_err() {
-                    self.shared.fail(Failure::new("a task panicked"));
-                }
+        let deadline = Instant::now() + PATIENCE;
+        let mut stuck = Vec::new();
+        for (worker, place) in self.workers {
+            match timeout_at(deadline, worker).await {
+                Ok(Ok(())) => {}
+                Ok(Err(_)) => self.shared.fail(Failure::new("a task panicked")),
+                Err(_) => stuck.push(place),
             }
+        }
+        let gone = async {
             while self.session.stats().streams > 0 {
                 sleep(Duration::from_millis(1)).await;
             }
-        });
-        let in_time = ended.await;
+        };
+        let all_gone = timeout_at(deadline, gone).await.is_ok();
+        let left = self.session.stats().streams;
+        let waiting = [&self.shared.in_recv, &self.shared.in_send];
+        let [in_recv, in_send] = waiting.map(|gauge| gauge.load(Ordering::Relaxed));
         self.session.close();
         self.accepting.abort();
         let failure = self.shared.failure.lock();
         if let Some(failure) = failure.unwrap_or_else(PoisonError::into_inner).take() {
             return Err(failure);
         }
-        in_time.map_err(|_| {
-            let left = self.session.stats().streams;
-            Failure::new(format!("the load does not end: {left} streams are left"))
-        })
+        match stuck.first() {
+            Some(place) => Err(Failure::new(format!(
+                "{} streams are stuck, one of them here: {place:?}",
+                stuck.len()
+            ))),
+            None if all_gone => Ok(()),
+            None => Err(Failure::new(format!(
+                "{left} streams are left that the client is done with; of the server's, \
+                 {in_recv} wait for a message and {in_send} for room"
+            ))),
+        }
     }
 }
 
@@ -182,9 +235,12 @@ async fn echo(mut stream: Stream, shared: Arc<Shared>, mut rng: Rng) {
             return;
         }
         left = left.map(|left| left - 1);
-        match stream.recv().await {
+        match counted(&shared.in_recv, stream.recv()).await {
             Ok(Some(message)) => {
-                if stream.send(message).await.is_err() {
+                if counted(&shared.in_send, stream.send(message))
+                    .await
+                    .is_err()
+                {
                     return;
                 }
             }
@@ -196,9 +252,9 @@ async fn echo(mut stream: Stream, shared: Arc<Shared>, mut rng: Rng) {
 }
 
 /// One stream after the other.
-async fn work(session: Session, shared: Arc<Shared>, mut rng: Rng) {
+async fn work(session: Session, shared: Arc<Shared>, place: Arc<Place>, mut rng: Rng) {
     while !shared.is_stopping() {
-        if let Err(failure) = one_stream(&session, &shared, &mut rng).await {
+        if let Err(failure) = one_stream(&session, &shared, &place, &mut rng).await {
             return shared.fail(failure);
         }
         shared.streams.fetch_add(1, Ordering::Relaxed);
@@ -291,8 +347,14 @@ impl Plan {
     }
 }
 
-async fn one_stream(session: &Session, shared: &Shared, rng: &mut Rng) -> Result<(), Failure> {
+async fn one_stream(
+    session: &Session,
+    shared: &Shared,
+    place: &Place,
+    rng: &mut Rng,
+) -> Result<(), Failure> {
     let plan = Plan::of(rng);
+    place.begin(plan);
     let (send, recv) = match session.open("").await {
         Ok(stream) => stream.split(),
         Err(error) => return Err(Failure::new("cannot open a stream").because(&error)),
@@ -300,7 +362,17 @@ async fn one_stream(session: &Session, shared: &Shared, rng: &mut Rng) -> Result
     if plan.kill.is_some() {
         shared.killed.fetch_add(1, Ordering::Relaxed);
     }
-    let (finished, ended) = tokio::join!(send_all(send, plan), receive_all(recv, plan, shared));
+    let sending = async {
+        let finished = send_all(send, plan, place).await;
+        place.sender_done.store(true, Ordering::Relaxed);
+        finished
+    };
+    let receiving = async {
+        let ended = receive_all(recv, plan, shared, place).await;
+        place.receiver_done.store(true, Ordering::Relaxed);
+        ended
+    };
+    let (finished, ended) = tokio::join!(sending, receiving);
     match ended? {
         // Whatever kills a stream is seen as an error, so that a clean end tells that all came back.
         Some(received) if !finished || received != plan.messages => Err(Failure::new(format!(
@@ -312,7 +384,7 @@ async fn one_stream(session: &Session, shared: &Shared, rng: &mut Rng) -> Result
 }
 
 /// Whether all was sent, and finished in order.
-async fn send_all(mut send: SendStream, plan: Plan) -> bool {
+async fn send_all(mut send: SendStream, plan: Plan, place: &Place) -> bool {
     let mut message = Vec::new();
     for number in 0..plan.messages {
         match plan.kill_before(number) {
@@ -332,6 +404,7 @@ async fn send_all(mut send: SendStream, plan: Plan) -> bool {
         if send.send_slice(&message).await.is_err() {
             return false;
         }
+        place.sent.fetch_add(1, Ordering::Relaxed);
     }
     send.finish().is_ok()
 }
@@ -341,6 +414,7 @@ async fn receive_all(
     mut recv: RecvStream,
     plan: Plan,
     shared: &Shared,
+    place: &Place,
 ) -> Result<Option<u64>, Failure> {
     let mut number = 0;
     loop {
@@ -356,6 +430,7 @@ async fn receive_all(
             Ok(Some(message)) if number < plan.messages => {
                 plan.check(number, &message.to_contiguous())?;
                 number += 1;
+                place.received.store(number, Ordering::Relaxed);
                 shared.messages.fetch_add(1, Ordering::Relaxed);
             }
             Ok(Some(_)) => return Err(Failure::new("more came back than was sent")),
