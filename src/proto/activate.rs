@@ -157,11 +157,15 @@ impl Connection {
             .end_recv(RecvEnd::Discard(StreamError::Cancelled { code }));
         stream.owes &= !owed::WINDOW;
         // A STOP would overtake an ERROR that is queued, and the peer would not hear the reason.
-        if !stream.lane().failing() {
+        let error_follows = stream.state.sending == Sending::Open && stream.lane().failing();
+        if !error_follows {
             Self::owe(&mut self.owing, key, stream, owed::STOP);
         }
         Self::notify(&mut self.wakes, key, stream, wake::RECEIVER);
         self.discard_received(key);
+        if error_follows && let Some(stream) = self.registry.get_mut(key) {
+            Self::keep_stopped_stream_moving(&mut self.owing, key, stream);
+        }
     }
 
     /// A stream of the peer that no application will take.

@@ -187,7 +187,7 @@ impl Connection {
     }
 
     /// A peer that was asked to stop may need credit to come to its end.
-    fn keep_stopped_stream_moving(
+    pub(super) fn keep_stopped_stream_moving(
         owing: &mut std::collections::VecDeque<Key>,
         key: Key,
         stream: &mut Stream,

@@ -329,6 +329,34 @@ fn a_failed_stream_that_is_dropped_lets_its_peer_send_until_the_error_has_come()
     pair.is_clean();
 }
 
+/// Both sides have more to say than the other takes, and each gives up on the other.
+#[test]
+fn a_failed_stream_ends_although_its_peer_stops_it_before_the_error_has_come() {
+    for stopped_first in [false, true] {
+        let mut pair = Pair::established(&config().build().unwrap(), &config().build().unwrap());
+        let (mut failing, mut peer) = pair.stream(D);
+        for _ in 0..20 {
+            now(failing.send(message(10_000))).unwrap();
+            now(peer.send(message(10_000))).unwrap();
+        }
+        peer.finish().unwrap();
+        failing.finish_with_error(3, "enough").unwrap();
+        pair.drive();
+        let (_, failing_recv) = failing.split();
+        let (_, peer_recv) = peer.split();
+        if stopped_first {
+            drop(peer_recv);
+            pair.drive();
+            drop(failing_recv);
+        } else {
+            drop(failing_recv);
+            pair.drive();
+            drop(peer_recv);
+        }
+        pair.is_clean();
+    }
+}
+
 #[test]
 fn stalled_streams_do_not_stop_the_others_while_the_window_can_be_raised() {
     let config = config().max_streams(128).build().unwrap();
