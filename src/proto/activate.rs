@@ -157,7 +157,8 @@ impl Connection {
             .end_recv(RecvEnd::Discard(StreamError::Cancelled { code }));
         stream.owes &= !owed::WINDOW;
         // A STOP would overtake an ERROR that is queued, and the peer would not hear the reason.
-        if !stream.lane().failing() {
+        let failing = stream.lane().failing() && stream.state.sending == Sending::Open;
+        if !failing {
             Self::owe(&mut self.owing, key, stream, owed::STOP);
         }
         Self::notify(&mut self.wakes, key, stream, wake::RECEIVER);

@@ -14,7 +14,7 @@ use bytes::{Buf, BytesMut};
 
 use super::connection::{Connection, Phase};
 use super::message::Incoming;
-use super::state::{Effect, Event};
+use super::state::{Effect, Event, Receiving};
 use super::stream::{owed, wake};
 use crate::error::{Failure, ProtocolError, SessionError, StreamError};
 use crate::frame::{
@@ -304,6 +304,10 @@ impl Connection {
             stream.lane().end_send(SendEnd::Stopped { code });
             Self::discard_queued(stream);
             Self::owe(&mut self.owing, key, stream, owed::FIN);
+            if stream.lane().failing() && stream.state.receiving == Receiving::Stopped {
+                // The ERROR that was to tell the peer to stop is not sent any more.
+                Self::owe(&mut self.owing, key, stream, owed::STOP);
+            }
             Self::notify(&mut self.wakes, key, stream, wake::SENDER);
         }
         Ok(())
