@@ -10,6 +10,8 @@ mod errors;
 mod home;
 mod listener;
 mod live;
+#[cfg(test)]
+mod progress_tests;
 mod socket;
 
 pub use crate::driver::uring::{Features, ProbeStep, Refusal};

@@ -31,4 +31,5 @@ pub(crate) mod open_loop;
 mod peers;
 mod report;
 mod run;
+pub(crate) mod scale;
 mod subject;

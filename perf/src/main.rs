@@ -1,7 +1,8 @@
 //! `ringmux-perf`: ringmux beside other multiplexers, on this machine, in one run.
 //!
 //! `compare` measures throughput and closed-loop latency of all workloads; `open-loop` measures
-//! latency at fixed rates; `load` only runs something, for a profiler. Results go to stdout, charts to files, everything else to stderr.
+//! latency at fixed rates; `load` only runs something, for a profiler. `producers`, `streams` and `idle` measure how
+//! ringmux alone scales, `soak` whether it lasts. Results go to stdout, charts to files, everything else to stderr.
 
 mod allocations;
 mod bench;
@@ -18,6 +19,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use bench::scale::{idle, producers, soak, streams};
 use bench::{compare, load, open_loop};
 
 #[cfg(not(feature = "count-allocations"))]
@@ -45,6 +47,17 @@ enum Command {
     OpenLoop(open_loop::Args),
     /// Runs one workload over one of them, for a profiler.
     Load(load::Args),
+    /// Measures how much 1, 2, 4 threads together put into one session.
+    Producers(producers::Args),
+    /// Measures what a message costs beside 1 to many thousand streams.
+    Streams(streams::Args),
+    /// Measures what an idle stream costs on each side.
+    Idle(idle::Args),
+    /// The other side of `idle`.
+    #[command(hide = true)]
+    IdlePeer(idle::Args),
+    /// Runs full load for a long time, kills streams at random, and fails if anything grows.
+    Soak(soak::Args),
 }
 
 fn main() -> ExitCode {
@@ -52,6 +65,11 @@ fn main() -> ExitCode {
         Command::Compare(args) => compare::run(&args),
         Command::OpenLoop(args) => open_loop::run(&args),
         Command::Load(args) => load::run(&args),
+        Command::Producers(args) => producers::run(&args),
+        Command::Streams(args) => streams::run(&args),
+        Command::Idle(args) => idle::run(&args),
+        Command::IdlePeer(args) => idle::serve(&args),
+        Command::Soak(args) => soak::run(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

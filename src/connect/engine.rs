@@ -10,7 +10,7 @@ use super::builder::EngineBuilder;
 use super::errors::{ConnectError, EngineError, ListenError};
 use super::home::{Home, Plan};
 use super::listener::Listener;
-use super::socket::{Bound, Connected};
+use super::socket::{Bound, Connected, Sharing};
 use crate::addr::{Addr, Driver};
 use crate::config::Config;
 use crate::frame::Role;
@@ -170,7 +170,7 @@ impl Engine {
         }
     }
 
-    /// Listens; see [`Listener`].
+    /// Listens; see [`Listener`]. Nobody else can listen on the address meanwhile.
     ///
     /// # Errors
     /// [`ListenError`] says what could not be listened on, and why.
@@ -178,11 +178,76 @@ impl Engine {
     /// # Cancel safety
     /// Dropping the future stops listening.
     pub async fn listen(&self, addr: &Addr, config: &Config) -> Result<Listener, ListenError> {
+        self.bind(addr, config, Sharing::Alone).await
+    }
+
+    /// Listens on a TCP address together with other engines, of this process or another one: each
+    /// has a [`Listener`] and accepts its share of the connections.
+    ///
+    /// This is how a server uses several processors: one engine with a thread for each. The kernel
+    /// chooses a listener by a hash of the connection's addresses (`SO_REUSEPORT`), whatever their
+    /// load, so that few connections may be spread badly. A connection stays where it came in;
+    /// one that waits at a listener that is dropped is reset. All who listen must ask for sharing
+    /// and be the same user. Of port 0 each gets another one: let the first take it, and the
+    /// others listen on its [`local_addr`](Listener::local_addr).
+    ///
+    /// # Errors
+    /// [`ListenError::NotShareable`] if the address is that of a Unix socket; otherwise as
+    /// [`listen`](Self::listen).
+    ///
+    /// # Cancel safety
+    /// Dropping the future stops listening.
+    ///
+    /// # Examples
+    /// ```
+    /// use ringmux::{Config, Driver, Engine, Listener, ListenError};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// async fn serve(listener: Listener) -> Result<(), ListenError> {
+    ///     loop {
+    ///         let session = listener.accept().await?; // runs on the engine of this listener
+    ///         tokio::spawn(async move { /* … */ drop(session) });
+    ///     }
+    /// }
+    ///
+    /// let mut addr = "127.0.0.1:0".parse()?;
+    /// for cpu in 0..2 {
+    ///     let engine = Engine::builder(Driver::Tokio).name(format!("shard-{cpu}")).thread()?;
+    ///     let listener = engine.listen_shared(&addr, &Config::default()).await?;
+    ///     addr = listener.local_addr().clone();
+    ///     tokio::spawn(serve(listener));
+    /// }
+    /// Engine::auto()?.connect(&addr, &Config::default()).await?;
+    ///
+    /// let unix = "unix:///run/app.sock".parse()?;
+    /// let refused = Engine::auto()?.listen_shared(&unix, &Config::default()).await;
+    /// assert!(matches!(refused, Err(ListenError::NotShareable { .. })));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn listen_shared(
+        &self,
+        addr: &Addr,
+        config: &Config,
+    ) -> Result<Listener, ListenError> {
+        match addr {
+            Addr::Tcp(_) => self.bind(addr, config, Sharing::Shared).await,
+            Addr::Unix(_) => Err(ListenError::NotShareable { addr: addr.clone() }),
+        }
+    }
+
+    async fn bind(
+        &self,
+        addr: &Addr,
+        config: &Config,
+        sharing: Sharing,
+    ) -> Result<Listener, ListenError> {
         let target = addr.clone();
         let (reply, bound) = oneshot::channel();
         self.runtime.spawn(async move {
             // Whoever asked may be gone; then the socket is dropped here.
-            let _ = reply.send(Bound::bind(&target).await);
+            let _ = reply.send(Bound::bind(&target, sharing).await);
         });
         let io_error = |source| ListenError::Io {
             addr: addr.clone(),

@@ -91,6 +91,12 @@ pub enum ListenError {
     /// There is no engine to run the sessions.
     #[error(transparent)]
     Engine(#[from] EngineError),
+    /// Only TCP ports can be shared by several engines.
+    #[error("cannot share {addr} among engines: only tcp:// addresses can be listened on together")]
+    NotShareable {
+        /// Where.
+        addr: Addr,
+    },
     /// The listener was [shut down](crate::Listener::shutdown).
     #[error("the listener was shut down")]
     ShutDown,

@@ -35,7 +35,7 @@ const GRACE_MAX: Duration = Duration::from_secs(24 * 3600);
 /// How long to pause when the system is out of descriptors or memory.
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(50);
 
-/// Accepts sessions. From [`listen`](crate::listen) or [`Engine::listen`].
+/// Accepts sessions. From [`listen`](crate::listen), [`Engine::listen`] or [`Engine::listen_shared`].
 ///
 /// Handshakes go on beside each other, so a silent client delays nobody; at most 256 connections
 /// are in their handshake or wait for [`accept`](Self::accept). Dropping it stops listening and

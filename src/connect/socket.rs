@@ -1,18 +1,22 @@
 //! Sockets before they carry a session: resolve, dial, bind, accept, options.
 
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::{Path, PathBuf};
 
 use socket2::SockRef;
-use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixStream, lookup_host};
 
 use crate::addr::Addr;
 
 /// What the kernel may hold unsent before a socket counts as full, in bytes: above it, urgency and
 /// cancels would act behind the kernel's queue instead of in ours.
 const NOTSENT_LOWAT_BYTES: u32 = 128 * 1024;
+/// Connections that the kernel has accepted for a socket and that wait for us, at most; the rest is up to
+/// `net.core.somaxconn`.
+const KERNEL_BACKLOG_CONNECTIONS: u32 = 1024;
 
 /// A connected socket in non-blocking mode.
 #[derive(Debug)]
@@ -54,7 +58,7 @@ impl Connected {
     pub(super) fn addrs(&self) -> (Option<Addr>, Option<Addr>) {
         match self {
             Self::Tcp(socket) => {
-                let addr = |a: std::net::SocketAddr| Addr::Tcp(a.to_string());
+                let addr = |a: SocketAddr| Addr::Tcp(a.to_string());
                 (
                     socket.peer_addr().ok().map(addr),
                     socket.local_addr().ok().map(addr),
@@ -94,6 +98,14 @@ fn set_options(socket: &TcpStream) -> io::Result<()> {
     SockRef::from(socket).set_tcp_notsent_lowat(NOTSENT_LOWAT_BYTES)
 }
 
+/// Who may listen on the same port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Sharing {
+    Alone,
+    /// Everybody of this user who asks for the same.
+    Shared,
+}
+
 /// A bound socket.
 #[derive(Debug)]
 pub(super) enum Bound {
@@ -114,9 +126,10 @@ impl Drop for SocketFile {
 }
 
 impl Bound {
-    pub(super) async fn bind(addr: &Addr) -> io::Result<Self> {
+    /// A Unix socket has one listener, whatever `sharing` says.
+    pub(super) async fn bind(addr: &Addr, sharing: Sharing) -> io::Result<Self> {
         match addr {
-            Addr::Tcp(host_port) => TcpListener::bind(host_port).await.map(Self::Tcp),
+            Addr::Tcp(host_port) => bind_tcp(host_port, sharing).await.map(Self::Tcp),
             Addr::Unix(path) => {
                 let bound = match UnixListener::bind(path) {
                     Err(error) if error.kind() == io::ErrorKind::AddrInUse && is_stale(path) => {
@@ -163,6 +176,32 @@ impl Bound {
                 .map(|(socket, _)| Connected::Unix(socket)),
         }
     }
+}
+
+/// The first address of the name that can be listened on.
+async fn bind_tcp(host_port: &str, sharing: Sharing) -> io::Result<TcpListener> {
+    let mut last = io::Error::new(io::ErrorKind::InvalidInput, "the name has no address");
+    for address in lookup_host(host_port).await? {
+        match bind_address(address, sharing) {
+            Ok(listener) => return Ok(listener),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
+
+fn bind_address(address: SocketAddr, sharing: Sharing) -> io::Result<TcpListener> {
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4()?,
+        SocketAddr::V6(_) => TcpSocket::new_v6()?,
+    };
+    // Old connections of a listener that was restarted do not keep it from its port.
+    socket.set_reuseaddr(true)?;
+    if sharing == Sharing::Shared {
+        socket.set_reuseport(true)?;
+    }
+    socket.bind(address)?;
+    socket.listen(KERNEL_BACKLOG_CONNECTIONS)
 }
 
 /// A socket file that nobody listens on any more.

@@ -4,7 +4,7 @@ use std::fmt;
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use futures_core::Stream;
@@ -89,17 +89,19 @@ impl RecvStream {
     /// # Ok(())
     /// # }
     /// ```
-    pub async fn recv(&mut self) -> Result<Option<Bytes>, StreamError> {
-        poll_fn(|cx| self.poll_recv(cx)).await
+    #[inline]
+    pub fn recv(&mut self) -> impl Future<Output = Result<Option<Bytes>, StreamError>> {
+        poll_fn(|cx| self.poll_recv(cx))
     }
 
     /// The same, as a poll function.
     ///
     /// # Errors
     /// As [`recv`](Self::recv).
+    #[inline]
     pub fn poll_recv(&mut self, cx: &Context<'_>) -> Poll<Result<Option<Bytes>, StreamError>> {
-        self.poll_message(cx)
-            .map_ok(|there| there.then(|| self.take_message()))
+        let there = ready!(self.poll_message(cx))?;
+        Poll::Ready(Ok(there.then(|| self.take_message())))
     }
 
     /// Takes a message that is there already; `None` if there is none now, for whatever reason.
@@ -136,9 +138,14 @@ impl RecvStream {
     /// # Ok(())
     /// # }
     /// ```
-    pub async fn lease(&mut self) -> Result<Option<Lease<'_>>, StreamError> {
-        let there = poll_fn(|cx| self.poll_message(cx)).await?;
-        Ok(there.then(|| Lease::new(self)))
+    #[inline]
+    pub fn lease(&mut self) -> impl Future<Output = Result<Option<Lease<'_>>, StreamError>> {
+        let mut waiting = Some(self);
+        poll_fn(move |cx| {
+            let stream = waiting.as_mut().expect("not polled after it was ready");
+            let there = ready!(stream.poll_message(cx))?;
+            Poll::Ready(Ok(waiting.take().filter(|_| there).map(Lease::new)))
+        })
     }
 
     /// Blocks that the peer sent with `send_meta`, in order, as far as receiving has passed them.
@@ -160,7 +167,16 @@ impl RecvStream {
     // ---- messages ---------------------------------------------------------------------------
 
     /// True: a message was passed and is held until `release`. False: the clean end.
+    #[inline]
     fn poll_message(&mut self, cx: &Context<'_>) -> Poll<Result<bool, StreamError>> {
+        if self.lane().recv_end().is_none() && self.pass_message() {
+            return Poll::Ready(Ok(true));
+        }
+        self.wait_for_message(cx)
+    }
+
+    #[inline(never)]
+    fn wait_for_message(&mut self, cx: &Context<'_>) -> Poll<Result<bool, StreamError>> {
         if let Some(ready) = self.message_or_end() {
             return Poll::Ready(ready);
         }

@@ -4,12 +4,11 @@ use std::fmt;
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use futures_sink::Sink;
 
-use super::wait::Wait;
 use crate::error::{SendError, TrySendError};
 use crate::frame::{MAX_ERROR_DETAILS, MAX_META_BLOCK, codes};
 use crate::link::{COPY_MAX, Lane, SendEnd, TxRing, failure, reason, tx_tag};
@@ -79,14 +78,18 @@ impl SendStream {
     /// # Ok(())
     /// # }
     /// ```
-    pub async fn send(&mut self, message: impl Into<Bytes>) -> Result<(), SendError> {
-        let message = message.into();
-        if !self.takes(message.len()) {
-            self.ready(message.len()).await?;
-        }
-        self.push(message);
-        self.flush();
-        Ok(())
+    #[inline]
+    pub fn send(
+        &mut self,
+        message: impl Into<Bytes>,
+    ) -> impl Future<Output = Result<(), SendError>> {
+        let mut message = message.into();
+        poll_fn(move |cx| {
+            ready!(self.poll_room(cx, message.len()))?;
+            self.push(std::mem::take(&mut message));
+            self.flush();
+            Poll::Ready(Ok(()))
+        })
     }
 
     /// Queues a message by copying it, waiting for room.
@@ -98,13 +101,14 @@ impl SendStream {
     ///
     /// # Cancel safety
     /// As [`send`](Self::send).
-    pub async fn send_slice(&mut self, message: &[u8]) -> Result<(), SendError> {
-        if !self.takes(message.len()) {
-            self.ready(message.len()).await?;
-        }
-        self.push_slice(message);
-        self.flush();
-        Ok(())
+    #[inline]
+    pub fn send_slice(&mut self, message: &[u8]) -> impl Future<Output = Result<(), SendError>> {
+        poll_fn(move |cx| {
+            ready!(self.poll_room(cx, message.len()))?;
+            self.push_slice(message);
+            self.flush();
+            Poll::Ready(Ok(()))
+        })
     }
 
     /// Queues a message if there is room now.
@@ -139,7 +143,7 @@ impl SendStream {
             let len = message.len();
             if batch.0.check(len).is_err() || !batch.0.has_room(len) {
                 batch.0.flush();
-                batch.0.ready(len).await?;
+                poll_fn(|cx| batch.0.poll_room(cx, len)).await?;
             }
             batch.0.push(message);
         }
@@ -166,7 +170,7 @@ impl SendStream {
         if self.metas == MAX_METAS {
             return Err(SendError::TooManyMetas);
         }
-        self.ready(block.len()).await?;
+        poll_fn(|cx| self.poll_room(cx, block.len())).await?;
         self.metas += 1;
         self.writer.push_slice(tx_tag::META, false, &block);
         self.flush();
@@ -282,35 +286,33 @@ impl SendStream {
 
     // ---- room -------------------------------------------------------------------------------
 
-    /// A message of this length may be queued now: what is true of almost all, without a wait.
     #[inline]
-    fn takes(&mut self, len: usize) -> bool {
-        let open = !self.finished && self.lane().send_end().is_none();
-        open && len <= self.lane().session().peer_max_message() && self.has_room(len)
-    }
-
-    async fn ready(&mut self, len: usize) -> Result<(), SendError> {
-        let session = self.lane().session();
-        if len > session.peer_max_message() && !session.is_established() {
-            // Before the handshake the peer's limit is not known yet.
-            let known = || (session.is_established() || session.end().is_some()).then_some(());
-            Wait::new(&session.state_waiters).until(known).await;
-        }
-        poll_fn(|cx| self.poll_room(cx, len)).await
-    }
-
     fn poll_room(&mut self, cx: &Context<'_>, len: usize) -> Poll<Result<(), SendError>> {
-        self.check(len)?;
-        if self.has_room(len) {
+        let open = !self.finished && self.lane().send_end().is_none();
+        if open && len <= self.lane().session().peer_max_message() && self.has_room(len) {
             return Poll::Ready(Ok(()));
+        }
+        self.wait_for_room(cx, len)
+    }
+
+    #[cold]
+    fn wait_for_room(&mut self, cx: &Context<'_>, len: usize) -> Poll<Result<(), SendError>> {
+        if let Some(ready) = self.room(len) {
+            return Poll::Ready(ready);
         }
         self.lane().tx_waker.register(cx.waker());
         self.lane().raise(reason::ROOM);
-        self.check(len)?;
-        if self.has_room(len) {
-            Poll::Ready(Ok(()))
-        } else {
-            Poll::Pending
+        self.room(len).map_or(Poll::Pending, Poll::Ready)
+    }
+
+    /// Whether a message of this length may be queued; `None`: not now.
+    fn room(&mut self, len: usize) -> Option<Result<(), SendError>> {
+        let known = self.lane().session().is_established();
+        match self.check(len) {
+            // Before the handshake the peer's limit is not known yet.
+            Err(SendError::TooLong { .. }) if !known => None,
+            Err(error) => Some(Err(error)),
+            Ok(()) => self.has_room(len).then_some(Ok(())),
         }
     }
 

@@ -193,9 +193,29 @@ impl Session {
     }
 
     /// The session's counters now.
+    ///
+    /// # Examples
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let (a, b) = tokio::io::duplex(64 * 1024);
+    /// # let (client, connection) = ringmux::client(a, &ringmux::Config::default());
+    /// # tokio::spawn(connection);
+    /// # let (server, connection) = ringmux::server(b, &ringmux::Config::default());
+    /// # tokio::spawn(connection);
+    /// client.ping().await?;
+    /// let stats = client.stats();
+    /// assert_eq!((stats.requests, stats.opened), (1, 0));
+    /// // Whatever was asked for woke the session, or found it awake.
+    /// let asked = stats.activations + stats.requests;
+    /// assert_eq!(stats.wakes_issued + stats.wakes_suppressed, asked);
+    /// # drop(server);
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn stats(&self) -> SessionStats {
-        self.link.counters.snapshot()
+        self.link.stats()
     }
 
     /// Closes the session in order and returns at once; calling it again does nothing.

@@ -71,8 +71,12 @@ impl Stream {
     ///
     /// # Cancel safety
     /// As there.
-    pub async fn send(&mut self, message: impl Into<Bytes>) -> Result<(), SendError> {
-        self.send.send(message).await
+    #[inline]
+    pub fn send(
+        &mut self,
+        message: impl Into<Bytes>,
+    ) -> impl Future<Output = Result<(), SendError>> {
+        self.send.send(message)
     }
 
     /// See [`SendStream::send_slice`].
@@ -82,8 +86,9 @@ impl Stream {
     ///
     /// # Cancel safety
     /// As there.
-    pub async fn send_slice(&mut self, message: &[u8]) -> Result<(), SendError> {
-        self.send.send_slice(message).await
+    #[inline]
+    pub fn send_slice(&mut self, message: &[u8]) -> impl Future<Output = Result<(), SendError>> {
+        self.send.send_slice(message)
     }
 
     /// See [`SendStream::send_all`].
@@ -160,8 +165,9 @@ impl Stream {
     ///
     /// # Cancel safety
     /// As there.
-    pub async fn recv(&mut self) -> Result<Option<Bytes>, StreamError> {
-        self.recv.recv().await
+    #[inline]
+    pub fn recv(&mut self) -> impl Future<Output = Result<Option<Bytes>, StreamError>> {
+        self.recv.recv()
     }
 
     /// See [`RecvStream::try_recv`].
@@ -176,8 +182,9 @@ impl Stream {
     ///
     /// # Cancel safety
     /// As there.
-    pub async fn lease(&mut self) -> Result<Option<Lease<'_>>, StreamError> {
-        self.recv.lease().await
+    #[inline]
+    pub fn lease(&mut self) -> impl Future<Output = Result<Option<Lease<'_>>, StreamError>> {
+        self.recv.lease()
     }
 
     /// See [`RecvStream::metas`].

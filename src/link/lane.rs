@@ -6,6 +6,7 @@ use bytes::Bytes;
 
 use super::session::SessionLink;
 use crate::error::StreamError;
+use crate::queue::step::{Step, reached};
 use crate::queue::{Node, Reasons, Ring, RingOwner, SetOnce};
 use crate::sync::{
     Arc, AtomicBool, AtomicPtr, AtomicU8, AtomicU32, AtomicU64, AtomicWaker, Ordering,
@@ -151,7 +152,9 @@ impl Lane {
     /// Asks the engine to look at this lane. Costs one read-modify-write; the first since the
     /// engine last looked also pushes the lane and, if the engine sleeps, wakes it.
     pub(crate) fn raise(self: &Arc<Self>, reasons: u32) {
+        reached(Step::Published);
         if self.reasons.raise(reasons) {
+            reached(Step::Raised);
             self.session.activate(Arc::clone(self));
         }
     }

@@ -11,6 +11,7 @@ use super::drain::{Drain, Drained};
 use super::lane::Lane;
 use crate::addr::{Addr, Driver};
 use crate::error::SessionError;
+use crate::queue::step::{Step, reached};
 use crate::queue::{Doorbell, ReadyList, Reasons, SetOnce, TakenNodes, WakerSet};
 use crate::sync::{Arc, AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
 
@@ -124,6 +125,7 @@ impl SessionLink {
     /// Puts a lane on the ready list. A closed list means that the lane's ends are or will be set.
     pub(crate) fn activate(&self, lane: Arc<Lane>) {
         if self.ready.push(lane).is_ok() {
+            reached(Step::Listed);
             self.doorbell.ring_after_push();
         }
     }
@@ -224,6 +226,21 @@ impl SessionLink {
         self.peer_max_message.load(Ordering::Relaxed) as usize
     }
 
+    /// The counters now.
+    ///
+    /// Every push on the ready list and every first request rings the bell once, and the engine counts both when it
+    /// takes them: a producer whose ring wakes nobody counts nothing, and so writes to no line that others read.
+    pub(crate) fn stats(&self) -> SessionStats {
+        let issued = self.doorbell.wakes();
+        let counted = self.counters.snapshot();
+        SessionStats {
+            wakes_issued: issued,
+            // A bell may be rung before the engine counts what it was rung for.
+            wakes_suppressed: (counted.activations + counted.requests).saturating_sub(issued),
+            ..counted
+        }
+    }
+
     pub(crate) fn is_hungry(&self) -> bool {
         self.hungry.load(Ordering::Relaxed)
     }
@@ -250,6 +267,7 @@ impl SessionLink {
         if self.requests.peek() == 0 {
             0
         } else {
+            self.counters.requests.add(1);
             self.requests.take()
         }
     }
@@ -354,7 +372,10 @@ impl fmt::Debug for SessionLink {
 }
 
 macro_rules! counters {
-    ($($(#[$doc:meta])* $name:ident),+ $(,)?) => {
+    (
+        counted: $($(#[$doc:meta])* $name:ident),+;
+        derived: $($(#[$derived_doc:meta])* $derived:ident),+;
+    ) => {
         /// Counts kept by the engine, read by anybody.
         #[derive(Debug, Default)]
         pub(crate) struct Counters { $(pub(crate) $name: Counter),+ }
@@ -365,17 +386,21 @@ macro_rules! counters {
         /// by what happened in between.
         #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
         #[non_exhaustive]
-        pub struct SessionStats { $($(#[$doc])* pub $name: u64),+ }
+        pub struct SessionStats {
+            $($(#[$doc])* pub $name: u64,)+
+            $($(#[$derived_doc])* pub $derived: u64,)+
+        }
 
         impl Counters {
-            pub(crate) fn snapshot(&self) -> SessionStats {
-                SessionStats { $($name: self.$name.get()),+ }
+            fn snapshot(&self) -> SessionStats {
+                SessionStats { $($name: self.$name.get(),)+ $($derived: 0,)+ }
             }
         }
     };
 }
 
 counters! {
+    counted:
     /// Streams that exist now, in any state.
     streams,
     /// Streams opened by this side.
@@ -400,6 +425,9 @@ counters! {
     turns,
     /// Times that streams were taken off the ready list.
     activations,
+    /// Times that something was asked of the session itself: a ping, a close, the drop of its last
+    /// handle. What is asked before the engine looks counts once.
+    requests,
     /// Streams ended by a cancel of either side.
     cancelled,
     /// Streams ended by a limit of this side.
@@ -411,7 +439,21 @@ counters! {
     /// 1 if the session ended because the socket took nothing.
     write_timeouts,
     /// Bytes received that applications have not consumed, now; frame cost included.
-    bytes_held,
+    bytes_held;
+    derived:
+    /// Times that a handle found the session asleep and woke it. Of several handles that find the
+    /// same sleep one wakes.
+    ///
+    /// Asleep is a session that waits for its socket or for handles, or is just about to. What a
+    /// wake costs is up to the host: with [`Driver::Uring`](crate::Driver::Uring) a system call only where the engine
+    /// waits in the kernel, otherwise what its runtime does to wake a task.
+    wakes_issued,
+    /// Times that a handle had something for the session and woke nobody, because the session ran
+    /// or was being woken already: `activations + requests - wakes_issued`.
+    ///
+    /// Messages that join others on a stream which the engine has not yet looked at do not count:
+    /// they do not even look whether it sleeps. Counted when the engine takes what it was rung for.
+    wakes_suppressed;
 }
 
 /// A number that one thread writes and any thread reads.

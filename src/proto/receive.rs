@@ -227,6 +227,12 @@ impl Connection {
         self.on_streams_granted(settings.streams - floors.streams);
         self.link.establish(settings.max_message);
         self.wake_state = true;
+        for (key, stream) in self.registry.iter_mut() {
+            // It may have a message longer than the peer had to accept before it said what it does.
+            if std::mem::take(&mut stream.wants_room) {
+                Self::notify(&mut self.wakes, key, stream, wake::SENDER);
+            }
+        }
         // The first round trip tells how fast windows may grow.
         self.ping.wanted = true;
         self.reschedule_all();

@@ -127,7 +127,8 @@ impl Stream {
             urgency,
             scheduled: false,
             wants_room: false,
-            made_room: false,
+            // Whoever asks first looks again: the handshake may have come meanwhile.
+            made_room: true,
             window: RecvWindow::new(window),
             widened: 0,
             consumed: 0,

@@ -24,6 +24,7 @@
 //! of the wake, an engine that is about to sleep sleeps until the thread goes on or something else wakes it (a completion, a
 //! timer). Work is late then, for all that rang meanwhile, but not lost.
 
+use super::step::{Step, reached};
 use crate::sync::{AtomicBool, AtomicU64, AtomicWaker, Ordering, fence};
 use crossbeam_utils::CachePadded;
 use std::task::Waker;
@@ -83,6 +84,7 @@ impl Doorbell {
             .is_ok();
         if ours {
             self.wakes.fetch_add(1, Ordering::Relaxed);
+            reached(Step::Chosen);
             self.waker.wake();
         }
         ours

@@ -11,12 +11,29 @@
 //!
 //! Nothing here knows streams, frames or protocol errors, and nothing here takes a lock. "Wait-free" and "lock-free" in
 //! these files leave the memory allocator out: an operation that may allocate or free says so.
+//!
+//! # What a stopped producer delays
+//! A producer can lose its processor between any two of its steps. No one ever waits for it in a loop, and what others
+//! see of it is one of these:
+//!
+//! | it was stopped | delayed until it goes on |
+//! |---|---|
+//! | before or after writing its record, or after raising its reason and before its push | its own stream |
+//! | between its push and the bell | its own stream, and only while nothing else makes the engine look |
+//! | between being chosen by the bell of a parked engine and the end of the wake | all that rang for this sleep; until it goes on *or anything else wakes the engine*: bytes that arrive, a deadline, a completed write |
+//!
+//! So the progress of a *running* engine and of the other streams is lock-free with respect to producers. The last row is
+//! the exception and the price of one wake for a batch: a *parked* engine relies on the one producer that the bell has
+//! chosen. Nothing is lost in any row. (On a ring of our own there is the same list and bell once more, between sessions and
+//! their host; the same rows hold of it, with "session" for "stream".) Tests stop real threads in each of these places:
+//! `connect/progress_tests.rs`.
 
 pub(crate) mod doorbell;
 pub(crate) mod once;
 pub(crate) mod ready;
 pub(crate) mod reasons;
 pub(crate) mod ring;
+pub(crate) mod step;
 pub(crate) mod waiters;
 
 pub(crate) use doorbell::Doorbell;

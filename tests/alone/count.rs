@@ -3,7 +3,7 @@
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::future::Future;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::SLACK_BYTES;
@@ -65,6 +65,12 @@ impl Footprint {
     }
 }
 
+/// Waits until no other test runs; none will while this is held.
+pub(crate) fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// Runs the first case to make everything that is made once, then the second; what the process holds afterwards must
 /// be what it held before.
 ///
@@ -77,8 +83,7 @@ where
     AFut: Future<Output = ()>,
     BFut: Future<Output = ()>,
 {
-    static ALONE: Mutex<()> = Mutex::new(());
-    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let _alone = alone();
     run(host, first);
     // Engines on threads end some time after their last session.
     let settling = Instant::now();

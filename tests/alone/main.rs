@@ -6,6 +6,7 @@
 #[macro_use]
 mod host;
 
+mod busy;
 mod count;
 mod stalled;
 
@@ -15,6 +16,7 @@ use bytes::Bytes;
 use ringmux::{Addr, Config, Session, Stream};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
+use busy::a_busy_engine_answers_pings;
 use count::{Footprint, nothing_left_after};
 use host::{Host, Net, Soon, echo, eventually, pattern, round_trip};
 use stalled::{
@@ -59,6 +61,30 @@ alone!(
     ninety_nine_streams_keep_their_throughput_beside_a_stalled_one,
     a_stalled_consumer_takes_at_most_twice_its_window_of_memory,
 );
+
+/// Mostly where one thread runs everything, engines and applications. With a thread for each, and more of them busy than
+/// there are processors, the scheduler's slices are longer than the bound; `perf/reports/` has figures of that.
+mod a_busy_engine_answers_pings_in_time {
+    use super::a_busy_engine_answers_pings;
+    use crate::host;
+
+    #[test]
+    fn tokio_inline_tcp() {
+        a_busy_engine_answers_pings(host::tokio_inline_tcp);
+    }
+    #[test]
+    fn tokio_uring_inline_tcp() {
+        a_busy_engine_answers_pings(host::tokio_uring_inline_tcp);
+    }
+    #[test]
+    fn uring_inline_tcp() {
+        a_busy_engine_answers_pings(host::uring_inline_tcp);
+    }
+    #[test]
+    fn uring_thread_tcp() {
+        a_busy_engine_answers_pings(host::uring_thread_tcp);
+    }
+}
 
 /// On a few tasks, each with one stream after another: round trips of one alone take most of a minute.
 fn a_hundred_thousand_streams_opened_and_closed_leave_nothing(host: Host) {

@@ -1,13 +1,18 @@
 //! Addresses that lead nowhere, or to somebody else.
 
 use std::os::unix::fs::PermissionsExt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use ringmux::{Addr, Config, ConnectError, FrameError, ListenError, ProtocolError, SessionError};
+use ringmux::{
+    Addr, Config, ConnectError, Driver, Engine, FrameError, ListenError, ProtocolError,
+    SessionError,
+};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
-use crate::host::{Net, Soon, echo, pause, round_trip};
+use crate::host::{Net, Place, Soon, echo, pattern, pause, round_trip};
 
 on_sockets!(
     a_port_that_nobody_listens_on_is_named,
@@ -21,6 +26,9 @@ on_sockets!(
     a_server_that_hangs_up_is_no_session,
     silent_clients_delay_nobody,
     a_dropped_listener_frees_its_address,
+    engines_that_share_a_port_each_accept_some_connections,
+    a_shared_port_is_shared_with_those_only_who_ask_for_it,
+    a_socket_file_cannot_be_shared,
 );
 
 fn brief() -> Config {
@@ -247,4 +255,87 @@ async fn a_dropped_listener_frees_its_address(net: Net) {
         }
     };
     drop(again.soon().await);
+}
+
+async fn engines_that_share_a_port_each_accept_some_connections(net: Net) {
+    const CONNECTIONS: u64 = 64;
+    // The shared engine may run where rings are denied, or where there is memory for one only.
+    let driver = if net.host.place == Place::Shared {
+        Driver::Tokio
+    } else {
+        net.host.driver
+    };
+    let config = Config::default();
+    let mut addr = Addr::Tcp("127.0.0.1:0".to_owned());
+    let mut listeners = Vec::new();
+    for _ in 0..2 {
+        let engine = Engine::thread(driver).unwrap();
+        let listener = engine.listen_shared(&addr, &config).soon().await.unwrap();
+        addr = listener.local_addr().clone();
+        listeners.push(listener);
+    }
+    let serving: Vec<_> = listeners
+        .into_iter()
+        .map(|listener| {
+            let accepted = Arc::new(AtomicU64::new(0));
+            let count = Arc::clone(&accepted);
+            let task = tokio::spawn(async move {
+                while let Ok(session) = listener.accept().await {
+                    count.fetch_add(1, Ordering::Relaxed);
+                    echo(session);
+                }
+            });
+            (accepted, task)
+        })
+        .collect();
+    for n in 0..CONNECTIONS {
+        let client = net.engine().connect(&addr, &config).soon().await.unwrap();
+        round_trip(&client, pattern(100, n)).await;
+    }
+    let shares: Vec<_> = serving
+        .iter()
+        .map(|(accepted, _)| accepted.load(Ordering::Relaxed))
+        .collect();
+    // That one gets all of them by chance happens once in 2^63 times.
+    assert!(shares.iter().all(|&share| share > 0), "{shares:?}");
+    assert_eq!(shares.iter().sum::<u64>(), CONNECTIONS, "{shares:?}");
+    for (_, task) in serving {
+        task.abort();
+    }
+}
+
+async fn a_shared_port_is_shared_with_those_only_who_ask_for_it(net: Net) {
+    let config = Config::default();
+    let in_use = |error: ListenError| match error {
+        ListenError::Io { source, .. } => source.kind() == std::io::ErrorKind::AddrInUse,
+        other => panic!("{other}"),
+    };
+    let engine = net.engine();
+    let shared = engine
+        .listen_shared(&Addr::Tcp("127.0.0.1:0".to_owned()), &config)
+        .soon()
+        .await
+        .unwrap();
+    let second = engine.listen(shared.local_addr(), &config).soon().await;
+    assert!(in_use(second.unwrap_err()));
+    let alone = net.listen(&config).await;
+    let second = engine
+        .listen_shared(alone.local_addr(), &config)
+        .soon()
+        .await;
+    assert!(in_use(second.unwrap_err()));
+}
+
+async fn a_socket_file_cannot_be_shared(net: Net) {
+    let dir = tempfile::tempdir().unwrap();
+    let addr = Addr::Unix(dir.path().join("shared.sock"));
+    let error = net
+        .engine()
+        .listen_shared(&addr, &Config::default())
+        .soon()
+        .await
+        .unwrap_err();
+    one_line(&error, &addr);
+    assert!(matches!(error, ListenError::NotShareable { .. }), "{error}");
+    assert!(std::fs::read_dir(dir.path()).unwrap().next().is_none());
 }

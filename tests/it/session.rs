@@ -32,6 +32,10 @@ on_sockets!(
     counters_count,
     pings_are_shared,
 );
+// On the application's own thread, where the session cannot run between two calls that do not wait.
+test_on!(one_wake_serves_all_streams_that_want_a_sleeping_session:
+    tokio_inline_tcp tokio_uring_inline_tcp uring_inline_tcp uring_block_on_tcp pipe_of_64
+);
 
 /// Sixteen streams are what a peer may open before it hears a number.
 fn few_streams() -> Config {
@@ -437,4 +441,35 @@ async fn counters_count(net: Net) {
             (0, 0, 0)
         );
     }
+}
+
+async fn one_wake_serves_all_streams_that_want_a_sleeping_session(net: Net) {
+    const STREAMS: u64 = 10;
+    let (client, _server) = net.pair().await;
+    // Nothing says when a session sleeps: what the handshake left behind may keep it up a little.
+    for _ in 0..100 {
+        let before = client.stats();
+        let streams: Vec<_> = (0..STREAMS).map(|_| client.try_open("").unwrap()).collect();
+        let issued = client.stats().wakes_issued - before.wakes_issued;
+        assert!(issued <= 1, "{issued} wakes without a sleep between them");
+        eventually("they are opened", || {
+            client.stats().opened == before.opened + STREAMS
+        })
+        .await;
+        let after = client.stats();
+        assert_eq!(after.activations - before.activations, STREAMS);
+        assert_eq!(
+            (
+                after.wakes_issued - before.wakes_issued,
+                after.wakes_suppressed - before.wakes_suppressed
+            ),
+            (issued, STREAMS - issued)
+        );
+        if issued == 1 {
+            return;
+        }
+        drop(streams);
+        eventually("they are gone", || client.stats().streams == 0).await;
+    }
+    panic!("the session never slept");
 }

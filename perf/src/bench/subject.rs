@@ -71,7 +71,7 @@ impl Subject {
     /// Measures one slice in a closed loop.
     pub(super) fn measure(self, workload: Workload, pair: &Pair) -> Result<Sample, Failure> {
         match self {
-            Self::Ringmux(host) => mux::measure(workload, host, pair),
+            Self::Ringmux(host) => mux::measure(workload.shape(), host, pair),
             Self::Peer(peer) => peer.measure(Load::Closed(workload.shape()), pair),
         }
     }

@@ -38,6 +38,7 @@ mod opening;
 mod random;
 mod solo;
 mod turns;
+mod wakes;
 mod workload;
 mod world;
 

@@ -73,7 +73,7 @@ pub(in crate::bench) fn open_loop(runs: &[Run]) -> String {
 }
 
 /// An empty table with numbers to the right.
-fn start(header: &[&str], text_columns: usize) -> Table {
+pub(in crate::bench) fn start(header: &[&str], text_columns: usize) -> Table {
     let mut table = Table::new();
     table
         .load_style(presets::UTF8_BORDERS_ONLY)

@@ -180,8 +180,10 @@ impl Bench {
                     .map_err(in_workload(name, "plain sockets"))?,
             );
             self.progress.step(format!("{name}: {driver}"));
-            samples
-                .push(mux::measure(workload, host, &self.pair).map_err(in_workload(name, driver))?);
+            samples.push(
+                mux::measure(workload.shape(), host, &self.pair)
+                    .map_err(in_workload(name, driver))?,
+            );
         }
         let limit = limit::combine(workload, &limits).expect("there is at least one slice");
         let sample = Sample::total(&samples).expect("there is at least one slice");

@@ -5,15 +5,15 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
-use ringmux::{Addr, Engine, RecvStream, SendStream, Session, Stream};
+use ringmux::{Addr, Config, Engine, RecvStream, SendStream, Session, Stream};
 use tokio::task::JoinSet;
 
-use super::{Role, config, during};
+use super::{Role, during};
 use crate::bench::message::{Numbered, Order, Slab};
 use crate::bench::pair::{Connected, Sent};
 use crate::bench::sample::Latencies;
 use crate::bench::window::Window;
-use crate::bench::workload::{Shape, Workload};
+use crate::bench::workload::Shape;
 use crate::failure::Failure;
 
 /// What the tasks share.
@@ -30,14 +30,15 @@ type Tasks = JoinSet<Result<u64, Failure>>;
 /// Connects, sends until the window is done, and closes the session in order.
 pub(super) async fn run(
     engine: Engine,
-    workload: Workload,
+    config: &Config,
+    shape: Shape,
     window: &Arc<Window>,
     address: &str,
     connected: Connected,
 ) -> Result<Sent, Failure> {
     let address = Addr::Tcp(address.to_owned());
     let session = engine
-        .connect(&address, &config()?)
+        .connect(&address, config)
         .await
         .map_err(during("cannot connect"))?;
     connected.now();
@@ -47,14 +48,14 @@ pub(super) async fn run(
         window: Arc::clone(window),
         latencies,
     };
-    let mut tasks = client.start(workload.shape()).await?;
+    let mut tasks = client.start(shape).await?;
     let mut one_way = 0;
     while let Some(ended) = tasks.join_next().await {
         one_way += ended.map_err(during("a task of the client panicked"))??;
     }
     client.session.close();
     client.session.closed().await;
-    let has_round_trips = !matches!(workload.shape(), Shape::Oneway { .. } | Shape::Bulk);
+    let has_round_trips = !matches!(shape, Shape::Oneway { .. } | Shape::Bulk);
     let latencies = has_round_trips.then(|| client.latencies.borrow().clone());
     Ok(Sent { one_way, latencies })
 }

@@ -10,28 +10,38 @@ use ringmux::Config;
 use super::host::Host;
 use super::pair::Pair;
 use super::sample::Sample;
-use super::workload::Workload;
+use super::workload::Shape;
 use crate::failure::Failure;
 
-/// Streams that may be open at once: four times the busiest workload's, because a call may begin
-/// before both sides have forgotten the one before it.
+/// Streams that may be open at once, at least: four times the busiest workload's, because a call may
+/// begin before both sides have forgotten the one before it.
 const MAX_STREAMS: u32 = 4096;
 
 /// Measures one slice.
-pub(super) fn measure(workload: Workload, host: Host, pair: &Pair) -> Result<Sample, Failure> {
+pub(super) fn measure(shape: Shape, host: Host, pair: &Pair) -> Result<Sample, Failure> {
+    let config = config(shape)?;
+    let server_config = config.clone();
     pair.measure(
-        move |window, listening| host.block_on(|engine| server::run(engine, window, listening))?,
+        move |window, listening| {
+            host.block_on(|engine| server::run(engine, &server_config, window, listening))?
+        },
         move |window, address, connected| {
-            host.block_on(|engine| client::run(engine, workload, window, address, connected))?
+            host.block_on(|engine| client::run(engine, &config, shape, window, address, connected))?
         },
     )
 }
 
 /// The defaults, but for the number of streams.
-fn config() -> Result<Config, Failure> {
+fn config(shape: Shape) -> Result<Config, Failure> {
+    let streams = match shape {
+        Shape::Echo { streams } | Shape::Oneway { streams } => {
+            u32::try_from(streams).unwrap_or(u32::MAX).max(MAX_STREAMS)
+        }
+        Shape::Unary { .. } | Shape::Bulk | Shape::Mixed => MAX_STREAMS,
+    };
     Config::builder()
-        .max_streams(MAX_STREAMS)
-        .max_pending_opens(MAX_STREAMS)
+        .max_streams(streams)
+        .max_pending_opens(streams)
         .build()
         .map_err(|error| Failure::new("cannot configure the session").because(&error))
 }

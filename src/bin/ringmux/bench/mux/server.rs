@@ -4,10 +4,10 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use ringmux::{Addr, Engine, RecvStream, SendStream, SessionError, Stream};
+use ringmux::{Addr, Config, Engine, RecvStream, SendStream, SessionError, Stream};
 use tokio::task;
 
-use super::{Role, config, during};
+use super::{Role, during};
 use crate::bench::message::Order;
 use crate::bench::pair::{Listening, Received};
 use crate::bench::window::Window;
@@ -24,12 +24,13 @@ struct Tally {
 /// Listens, accepts one session, and serves its streams until the client closes it.
 pub(super) async fn run(
     engine: Engine,
+    config: &Config,
     window: &Arc<Window>,
     listening: Listening,
 ) -> Result<Received, Failure> {
     let anywhere = Addr::Tcp("127.0.0.1:0".to_owned());
     let listener = engine
-        .listen(&anywhere, &config()?)
+        .listen(&anywhere, config)
         .await
         .map_err(during("cannot listen"))?;
     match listener.local_addr() {

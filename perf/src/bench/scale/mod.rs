@@ -1,0 +1,105 @@
+//! How ringmux alone scales and lasts: producers, streams, idle streams, and hours of load.
+
+mod footprint;
+pub(crate) mod idle;
+pub(crate) mod producers;
+pub(crate) mod soak;
+pub(crate) mod streams;
+
+use std::error::Error;
+use std::io::{self, Write};
+use std::time::Duration;
+
+use super::host::{Driver, Host, Wait};
+use super::machine::{self, Cpus};
+use super::pair::Pair;
+use super::run::{WARMUP_MIN, seconds};
+use crate::failure::Failure;
+
+/// Share of a slice that is run before it and not measured.
+const WARMUP: f64 = 0.2;
+
+/// Over what, for how long, and what is printed.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Options {
+    /// What carries the session.
+    #[arg(long, value_enum, value_name = "NAME", default_value = "uring")]
+    driver: Driver,
+
+    /// How `uring` waits; the other two park.
+    #[arg(long, value_enum, value_name = "NAME", default_value = "park")]
+    wait: Wait,
+
+    /// Measured time of each row.
+    #[arg(long, value_name = "SECONDS", default_value = "5", value_parser = seconds)]
+    seconds: f64,
+
+    /// Turns that the rows take; each row's time is divided among them.
+    #[arg(long, value_name = "N", default_value = "5",
+          value_parser = clap::value_parser!(u32).range(1..=100))]
+    rounds: u32,
+
+    /// Print one JSON object a line instead of a table.
+    #[arg(long)]
+    json: bool,
+}
+
+impl Options {
+    fn host(&self) -> Host {
+        Host::nearest(self.driver, self.wait)
+    }
+
+    /// The frame of one slice.
+    fn pair(&self) -> Pair {
+        let measured = Duration::from_secs_f64(self.seconds / f64::from(self.rounds));
+        Pair {
+            warmup: measured.mul_f64(WARMUP).max(WARMUP_MIN),
+            measured,
+            cpus: Cpus::choose(),
+        }
+    }
+}
+
+/// Says what machine this is, beside the results: where they are read by a program, not among them.
+fn introduce(json: bool) -> Result<(), Failure> {
+    let header = machine::describe(&Cpus::choose());
+    if json {
+        eprintln!("{header}");
+        return Ok(());
+    }
+    print(&format!("{header}\n"))
+}
+
+fn print(line: &str) -> Result<(), Failure> {
+    writeln!(io::stdout(), "{line}").map_err(during("cannot write to stdout"))
+}
+
+fn print_json(row: &impl serde::Serialize) -> Result<(), Failure> {
+    print(&serde_json::to_string(row).expect("a row is plain data"))
+}
+
+fn during<E: Error + 'static>(what: &'static str) -> impl Fn(E) -> Failure {
+    move |error| Failure::new(what).because(&error)
+}
+
+/// Of the slices of one row: what the others are compared by. A neighbour on the machine spoils single slices.
+fn median(values: impl IntoIterator<Item = f64>) -> f64 {
+    let mut values: Vec<f64> = values.into_iter().collect();
+    values.sort_by(f64::total_cmp);
+    match values.len() {
+        0 => f64::NAN,
+        n => f64::midpoint(values[(n - 1) / 2], values[n / 2]),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_median_is_in_the_middle() {
+        assert_eq!(median([3.0, 1.0, 2.0]), 2.0);
+        assert_eq!(median([4.0, 1.0, 2.0, 3.0]), 2.5);
+        assert!(median([]).is_nan());
+    }
+}
