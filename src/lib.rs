@@ -54,7 +54,7 @@
 //! # Where to look
 //! * [`connect()`], [`listen`]: the short way. [`Engine`]: which thread and which [`Driver`].
 //!   [`client`] and [`server`]: over a transport of your own, such as a TLS stream.
-//! * [`Session`]: open, accept, ping, close. [`Stream`], [`SendStream`], [`RecvStream`], [`Lease`].
+//! * [`Session`]: open, accept, ping, close, shut down. [`Listener::shutdown`]: all at once. [`Stream`], [`SendStream`], [`RecvStream`], [`Lease`].
 //! * [`Config`]: every limit, with its unit and default.
 //! * [`SessionError`], [`StreamError`], [`SendError`], [`OpenError`]: each says whether trying again is
 //!   safe.

@@ -262,6 +262,8 @@ async fn accept_loop(engine: Engine, bound: Bound, config: Config, incoming: Arc
     live.shut_down(grace, Instant::now());
     // Nobody will accept these: what they carry was processed by nobody.
     while incoming.queue.pop().is_some() {}
+    // Held, so that each is told in order and not just dropped.
+    let mut stragglers = Vec::new();
     for _ in 0..STRAGGLERS {
         let mut accepting = pin!(bound.accept());
         let accepted = poll_fn(|cx| match accepting.as_mut().poll(cx) {
@@ -269,7 +271,7 @@ async fn accept_loop(engine: Engine, bound: Bound, config: Config, incoming: Arc
             Poll::Pending => Poll::Ready(None),
         });
         match accepted.await {
-            Some(Ok(socket)) => drop(start(&engine, socket, &config, &mut live)),
+            Some(Ok(socket)) => stragglers.extend(start(&engine, socket, &config, &mut live)),
             Some(Err(error)) if is_exhausted(&error) => break,
             Some(Err(_)) => {}
             None => break,
@@ -277,6 +279,7 @@ async fn accept_loop(engine: Engine, bound: Bound, config: Config, incoming: Arc
     }
     drop(bound);
     let drained = drain(&mut live, incoming).await;
+    drop(stragglers);
     let _ = incoming.drained.set(drained);
 }
 
@@ -384,11 +387,8 @@ fn receive(
         if let Err(error) = session.established().await {
             return tracing::info!(?peer, %error, "no session came about");
         }
-        if incoming.grace().is_some() {
-            // It is on the list of those that shut down.
-            return;
-        }
-        // A permit is held for each place in the queue.
+        // A permit is held for each place in the queue. Also during a shutdown: dropped before its
+        // session is told, the streams would be refused without the peer knowing why.
         let _ = incoming.queue.push((session, permit));
         incoming.waiters.wake_all();
     });

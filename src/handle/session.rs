@@ -285,6 +285,24 @@ impl Session {
     ///
     /// # Cancel safety
     /// Safe.
+    ///
+    /// # Examples
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let (a, b) = tokio::io::duplex(4096);
+    /// # let (client, connection) = ringmux::client(a, &ringmux::Config::default());
+    /// # tokio::spawn(connection);
+    /// # let (server, connection) = ringmux::server(b, &ringmux::Config::default());
+    /// # tokio::spawn(connection);
+    /// # client.established().await?;
+    /// assert!(!client.is_draining());
+    /// server.close();
+    /// client.draining().await;
+    /// assert!(client.is_draining());
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn draining(&self) {
         Wait::new(&self.link.state_waiters)
             .until(|| self.link.refusal().map(|_| ()))

@@ -1,7 +1,9 @@
 //! Shutting down, and peers that do not help: silent, stalled, endless, deaf.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -314,6 +316,59 @@ async fn peers_that_do_not_help_do_not_delay_the_end(net: Net) {
         raw.hung_up().await;
     }
     assert!(chatter.soon().await.unwrap() > 1);
+}
+
+/// A transport that never has done with its last words, as TLS to a peer that reads nothing.
+struct Unfinished(tokio::io::DuplexStream);
+
+impl tokio::io::AsyncRead for Unfinished {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut tokio::io::ReadBuf<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(cx, buf)
+    }
+}
+
+impl tokio::io::AsyncWrite for Unfinished {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<std::io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Poll::Pending
+    }
+}
+
+#[test]
+fn a_transport_that_never_shuts_down_is_given_up() {
+    crate::host::run_with(|| {
+        crate::host::tokio_runtime().block_on(async {
+            let (near, far) = tokio::io::duplex(4096);
+            let slow = Config::builder()
+                .close_linger(Duration::from_secs(60))
+                .build()
+                .unwrap();
+            let (session, connection) = ringmux::client(Unfinished(near), &slow);
+            tokio::spawn(connection);
+            let (peer, connection) = ringmux::server(far, &Config::default());
+            tokio::spawn(connection);
+            peer.established().soon().await.unwrap();
+            let began = Instant::now();
+            let grace = Duration::from_millis(200);
+            session.shutdown(grace).soon().await;
+            assert!(began.elapsed() < grace + SLACK, "{:?}", began.elapsed());
+        });
+    });
 }
 
 /// Carries bytes between two sockets, both ways, until the switch is thrown, and again after.

@@ -25,6 +25,9 @@ use crate::config::Wait;
 use crate::driver::{Turns, clock};
 use crate::sync::Arc;
 
+/// The clock is read for deadlines once in so many turns: a session has one at all times, and most are far away. Where
+/// the host parks, no turn is skipped for long.
+const LOOKS: u32 = 16;
 /// Sessions polled before the ring is entered.
 const POLLS_MAX: usize = 64;
 
@@ -42,6 +45,7 @@ pub(super) struct Host<R: Ring> {
     link: Arc<HostLink>,
     pub(super) waiting: Waiting,
     ready: Vec<u32>,
+    turns: u32,
 }
 
 impl<R: Ring> Host<R> {
@@ -53,6 +57,7 @@ impl<R: Ring> Host<R> {
             link,
             waiting: Waiting::new(wait),
             ready: Vec::new(),
+            turns: 0,
         }
     }
 
@@ -89,7 +94,8 @@ impl<R: Ring> Host<R> {
         {
             let reactor = &mut *self.reactor.borrow_mut();
             reactor.reap();
-            if reactor.next_deadline().is_some() {
+            self.turns = self.turns.wrapping_add(1);
+            if self.turns.is_multiple_of(LOOKS) && reactor.next_deadline().is_some() {
                 reactor.expire(clock::now());
             }
             reactor.take_ready(&mut self.ready);

@@ -44,6 +44,36 @@ fn a_receiver_that_stops_inside_a_message_gets_its_credit_and_memory_back() {
     pair.is_clean();
 }
 
+/// The ERROR would have told the peer; what the peer said meanwhile takes it away.
+#[test]
+fn a_stop_that_crosses_a_failure_leaves_no_sender_waiting() {
+    for dropped_first in [true, false] {
+        let mut pair = Pair::established(&small_config(), &small_config());
+        let (stopping, mut failing) = pair.stream(D);
+        let (mut sender, mut receiver) = stopping.split();
+        for _ in 0..2 {
+            while sender.try_send(message(10_000)).is_ok() {}
+            while failing.try_send(message(10_000)).is_ok() {}
+            pair.drive();
+        }
+        let mut waiting = Polled::new(sender.send(message(10_000)));
+        waiting.pending();
+        let (mut fails, stops) = failing.split();
+        // Behind messages that wait for credit.
+        fails.finish_with_error(9, "no").unwrap();
+        let mut left = Some(stops).filter(|_| !dropped_first);
+        pair.drive();
+        receiver.stop(7);
+        pair.drive();
+        drop(left.take());
+        pair.drive();
+        let error = waiting.ready().unwrap_err();
+        assert!(matches!(error, SendError::Stopped { .. }), "{error}");
+        drop((fails, receiver, sender));
+        pair.is_clean();
+    }
+}
+
 #[test]
 fn cancels_that_cross_each_other_are_no_violation() {
     let mut pair = Pair::established(&small_config(), &small_config());

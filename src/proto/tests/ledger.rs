@@ -243,7 +243,9 @@ impl Ledger {
     pub(super) fn session(&mut self, end: &SessionError) {
         let honest = match end {
             SessionError::Closed | SessionError::Disconnected | SessionError::Io(_) => true,
-            SessionError::PeerClosed { code, .. } => *code == codes::NO_ERROR,
+            SessionError::PeerClosed { code, .. } => {
+                [codes::NO_ERROR, codes::SHUTDOWN].contains(code)
+            }
             _ => false,
         };
         if !honest || !self.licence.end {

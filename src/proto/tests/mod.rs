@@ -120,7 +120,9 @@ struct End {
     awake: bool,
     /// The socket has said that nothing more comes.
     read_all: bool,
-    /// The last word was written; the socket is shut down.
+    /// Until when the last word may take to be written.
+    linger: Option<Instant>,
+    /// The last word was written, or given up; the socket is shut down.
     closed: bool,
     /// Bytes built by this side and not yet taken by the peer's connection, from a frame's beginning.
     unprocessed: BytesMut,
@@ -145,6 +147,7 @@ impl End {
             unparsed: false,
             awake: true,
             read_all: false,
+            linger: None,
             closed: false,
             unprocessed: BytesMut::new(),
         }
@@ -173,6 +176,13 @@ impl End {
             c.peer_streams,
             c.grant_owed,
         )
+    }
+
+    /// The last batch is written, or was not taken for too long.
+    fn may_leave(&mut self, now: Instant) -> bool {
+        let until = self.connection.linger_until(now);
+        let until = *self.linger.get_or_insert(until);
+        !self.writing || now >= until
     }
 
     fn build(&mut self, now: Instant) {
@@ -324,7 +334,7 @@ impl Pair {
         }
         moved |= end.write(pipe, now);
         end.connection.deliver_wakes();
-        if end.connection.status() == Status::Closed && !end.writing {
+        if end.connection.status() == Status::Closed && end.may_leave(now) {
             end.closed = true;
             pipe.shut();
             self.pipes[1 - side].sink();
@@ -352,14 +362,14 @@ impl Pair {
                 || end.connection.link().has_work()
                 || (!end.read_all && self.pipes[1 - side].is_readable(self.now))
                 || (end.writing && self.pipes[side].has_room())
-                || (end.connection.next_deadline()).is_some_and(|at| at <= self.now))
+                || (end.connection.next_deadline().or(end.linger)).is_some_and(|at| at <= self.now))
     }
 
     /// When something happens by itself next.
     fn next_event(&self) -> Option<Instant> {
         let of = |side: usize| {
             let end = &self.ends[side];
-            let deadline = end.connection.next_deadline();
+            let deadline = end.connection.next_deadline().or(end.linger);
             let arrival = self.pipes[1 - side].next_arrival();
             let live = !end.closed;
             [deadline.filter(|_| live), arrival.filter(|_| live)]

@@ -53,6 +53,13 @@ fn random_mix(rng: &mut Rng) -> Mix {
         pause: rng.pick(&[100, 20_000, 300_000]),
         close: rng.one_in(8).then(|| (side, rng.below(50_000))),
         leave: rng.one_in(6).then(|| (side, rng.below(10))),
+        shutdown: (rng.one_in(4)).then(|| {
+            (
+                rng.below(2),
+                rng.below(50_000),
+                rng.pick(&[0, 20, 1000, 30_000]),
+            )
+        }),
     }
 }
 
@@ -84,7 +91,7 @@ fn world(seed: u64, sabotage: Sabotage) -> World {
         300 | 5000 => 200_000,
         _ => rng.pick(&[200_000, 1_000_000, 3_000_000]),
     });
-    let ends = cut || mix.close.is_some() || mix.leave.is_some();
+    let ends = cut || mix.close.is_some() || mix.leave.is_some() || mix.shutdown.is_some();
     {
         let licence = &mut world.desk.ledger.borrow_mut().licence;
         licence.end = ends;

@@ -32,6 +32,8 @@ pub(super) struct Mix {
     pub(super) close: Option<(usize, usize)>,
     /// The handles of a side are dropped after it has accepted so many streams.
     pub(super) leave: Option<(usize, usize)>,
+    /// `shutdown` is called on a side after so many microseconds, with so many milliseconds of grace.
+    pub(super) shutdown: Option<(usize, usize, usize)>,
 }
 
 const SHORT: [usize; 11] = [0, 1, 7, 8, 255, 256, 257, 1000, 4095, 4096, 4097];
@@ -64,6 +66,19 @@ pub(super) fn start(desk: &Rc<Desk>, mix: &Mix, side: usize, session: Session) {
         desk.spawn(format!("close {side}"), async move {
             d.sleep(Duration::from_micros(after as u64)).await;
             s.close();
+        });
+    }
+    if let Some((_, after, grace)) = mix.shutdown.filter(|(leaver, ..)| *leaver == side) {
+        let (d, s) = (Rc::clone(desk), session.clone());
+        desk.spawn(format!("shutdown {side}"), async move {
+            d.sleep(Duration::from_micros(after as u64)).await;
+            let (began, grace) = (d.now(), Duration::from_millis(grace as u64));
+            let report = s.shutdown(grace).await;
+            let took = d.now() - began;
+            if took > grace + Duration::from_secs(1) {
+                let late = format!("a shutdown within {grace:?} took {took:?}: {report:?}");
+                d.ledger.borrow_mut().fail(late);
+            }
         });
     }
     let (d, m) = (Rc::clone(desk), mix.clone());

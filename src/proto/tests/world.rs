@@ -57,6 +57,10 @@ impl Desk {
         self.spawned.borrow_mut().push_back(spawned);
     }
 
+    pub(super) const fn now(&self) -> Instant {
+        self.now.get()
+    }
+
     /// Completes at a time of the virtual clock.
     pub(super) async fn sleep(&self, time: Duration) {
         let until = self.now.get() + time;
