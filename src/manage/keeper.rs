@@ -331,7 +331,7 @@ impl Drop for Unready {
 }
 
 /// What `work` comes to, unless `disturbance` comes first.
-async fn unless<T>(
+pub(super) async fn unless<T>(
     disturbance: impl Future<Output = impl Sized>,
     work: impl Future<Output = T>,
 ) -> Option<T> {

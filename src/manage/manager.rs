@@ -246,6 +246,12 @@ impl Manager {
         shared.until(|| shared.is_finished().then_some(())).await;
     }
 
+    /// Waits until the manager has been closed.
+    pub(super) async fn closing(&self) {
+        let shared = self.shared();
+        shared.until(|| shared.is_closing().then_some(())).await;
+    }
+
     /// Whether the manager has been closed. Nothing comes after that.
     #[must_use]
     pub fn is_shutting_down(&self) -> bool {
@@ -289,7 +295,7 @@ struct Waiting<'a>(&'a Shared);
 impl<'a> Waiting<'a> {
     fn new(shared: &'a Shared) -> Result<Self, ManageError> {
         let limit = shared.settings.max_waiting;
-        if shared.counters.waiting.add_below(limit.into()) {
+        if shared.counters.waiting.add_within(1, limit.into()) {
             Ok(Self(shared))
         } else {
             shared.counters.refused_waiting.add();
@@ -300,7 +306,7 @@ impl<'a> Waiting<'a> {
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        self.0.counters.waiting.sub();
+        self.0.counters.waiting.take(1);
     }
 }
 

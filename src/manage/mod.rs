@@ -23,6 +23,8 @@
 //!   lived for 10 s and answered a PING puts the pace back, so a peer that accepts and drops at once is
 //!   treated like one that cannot be reached.
 //!
+//! An [`Outbox`] holds messages while there is no session, and tells of each what became of it.
+//!
 //! # Where it runs
 //! [`Manager::start`] gives the future that does the work; it wants a tokio runtime with time enabled,
 //! the one of the engine or any other. Dropping it closes the manager. Callers may be on any thread and
@@ -51,24 +53,28 @@
 
 mod accept;
 mod backoff;
+mod deliver;
 mod describe;
 mod errors;
 mod events;
 mod keeper;
 mod manager;
 mod metrics;
+mod outbox;
 mod provider;
 mod settings;
 mod shared;
 mod state;
 
 pub use accept::Accept;
+pub use deliver::Delivering;
 pub use describe::{Description, Phase, PlaceDescription};
 pub use errors::{BoxError, ManageError, ProvideError};
 pub use events::{Event, Events};
 pub use keeper::{Running, WAITING_PAUSE_MAX};
 pub use manager::Manager;
 pub use metrics::Metrics;
+pub use outbox::{Doubt, Dropped, Outbox, OutboxBuilder, OutboxStats, Outcome, PushError, Receipt};
 pub use provider::{Dial, Provider};
 pub use settings::ManagerBuilder;
 

@@ -3,6 +3,7 @@
 
 mod callers;
 mod life;
+mod outbox;
 mod pace;
 mod peer;
 

@@ -11,7 +11,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use crate::manage::{ProvideError, Provider};
-use crate::{Config, Connection, Session};
+use crate::{Config, Connection, Session, codes};
 
 #[derive(Clone, Default)]
 pub(super) struct Peer(Arc<Inner>);
@@ -105,8 +105,16 @@ impl Peer {
         let accept = async {
             while let Ok(mut stream) = session.accept().await {
                 tokio::spawn(async move {
-                    while let Ok(Some(message)) = stream.recv().await {
-                        let _ = stream.send(message).await;
+                    match &stream.opening()[..] {
+                        b"refuse" => drop(stream.finish_with_error(7, "no")),
+                        b"unwanted" => stream.cancel(codes::REFUSED),
+                        b"keep" => std::future::pending().await,
+                        _ => {
+                            while let Ok(Some(message)) = stream.recv().await {
+                                let _ = stream.send(message).await;
+                            }
+                            let _ = stream.finish();
+                        }
                     }
                 });
             }
