@@ -11,8 +11,9 @@ use crate::sync::Arc;
 
 /// Something that happened.
 ///
-/// Of one place, events come in the order in which things happened; an event may tell of something that
-/// is over when it is read.
+/// Events of one place come in the order in which things happened, except that of two threads, one of which
+/// closes or replaces what the other has just made, either may tell first: `number` says which session is meant. An
+/// event may tell of something that is over when it is read.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Event {
@@ -53,6 +54,30 @@ pub enum Event {
 }
 
 /// A subscription. From [`Manager::subscribe`](super::Manager::subscribe).
+///
+/// A subscriber that is more than [`events_kept`](super::ManagerBuilder::events_kept) behind is told how many it
+/// missed, and goes on with the oldest that is kept; it delays nobody.
+///
+/// # Examples
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use ringmux::manage::{Dial, Event, Manager};
+/// use ringmux::{Config, Engine};
+///
+/// let listener = ringmux::listen("tcp://127.0.0.1:0").await?;
+/// let dial = Dial::new(Engine::auto()?, listener.local_addr().clone(), Config::default());
+/// let manager = Manager::builder(dial).build()?;
+/// let mut events = manager.subscribe();
+/// tokio::spawn(manager.start()?);
+/// assert!(matches!(events.next().await, Some(Event::Ready { number: 1, .. })));
+///
+/// listener.accept().await?.close();
+/// assert!(matches!(events.next().await, Some(Event::Lost { number: 1, .. })));
+/// assert!(matches!(events.next().await, Some(Event::Reconnecting { failures: 1, .. })));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct Events {
     receiver: broadcast::Receiver<Event>,

@@ -219,8 +219,7 @@ impl Outbox {
             message,
             since: Instant::now(),
             under_way: false,
-            told: Some(told),
-            room,
+            open: Some((told, room)),
         });
         Ok(Receipt(receipt))
     }
@@ -409,8 +408,8 @@ pub(super) struct Letter {
     pub(super) since: Instant,
     /// The peer may have seen it.
     pub(super) under_way: bool,
-    told: Option<oneshot::Sender<Outcome>>,
-    room: Room,
+    /// Until it has ended.
+    open: Option<(oneshot::Sender<Outcome>, Room)>,
 }
 
 impl Letter {
@@ -419,16 +418,18 @@ impl Letter {
     }
 
     fn tell(&mut self, outcome: Outcome) {
-        let Some(told) = self.told.take() else {
+        let Some((told, room)) = self.open.take() else {
             return;
         };
-        let counts = &self.room.post.counts;
+        let counts = &room.post.counts;
         match &outcome {
             Outcome::Finished => counts.finished.add(),
             Outcome::Refused(_) => counts.refused.add(),
             Outcome::MayHaveSeen(_) => counts.in_doubt.add(),
             Outcome::Dropped(_) => counts.dropped.add(),
         }
+        // First: whoever learns of the end finds the room.
+        drop(room);
         // Nobody needs to wait for it.
         let _ = told.send(outcome);
     }

@@ -43,6 +43,10 @@ use crate::handle::Session;
 pub trait Provider: Send + Sync + 'static {
     /// One attempt: a session whose handshake is done.
     ///
+    /// # Errors
+    /// Why the attempt failed. The next one comes after a pause, whatever the reason.
+    ///
+    /// # Cancel safety
     /// The future is dropped when the attempt takes too long, the manager closes, or a session comes
     /// from elsewhere; what it had begun must end with it.
     fn provide(&self) -> impl Future<Output = Result<Session, ProvideError>> + Send;

@@ -74,16 +74,14 @@ impl Shared {
             return self.places[0].ready().map(|session| (0, session));
         }
         let begin = self.turn.fetch_add(1, Ordering::Relaxed) % count;
-        let order = (begin..count).chain(0..begin);
-        let mut loads: Vec<(u64, usize)> = order
-            .filter_map(|place| Some((self.places[place].load()?, place)))
-            .collect();
-        // Stable: of equals, the one whose turn it is.
-        loads.sort_by_key(|&(load, _)| load);
-        // The first may have been lost since.
-        loads
-            .into_iter()
-            .find_map(|(_, place)| Some((place, self.places[place].ready()?)))
+        let order = || (begin..count).chain(0..begin);
+        let loads = order().filter_map(|place| Some((self.places[place].load()?, place)));
+        // Of equals the first, whose turn it is.
+        let (_, least) = loads.min_by_key(|&(load, _)| load)?;
+        // It may have been lost since.
+        std::iter::once(least)
+            .chain(order())
+            .find_map(|place| Some((place, self.places[place].ready()?)))
     }
 
     /// A session now, or why there is none and never will be; `None` if it is worth waiting.

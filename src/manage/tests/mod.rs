@@ -6,6 +6,7 @@ mod life;
 mod outbox;
 mod pace;
 mod peer;
+mod race;
 
 use std::time::Duration;
 
