@@ -182,7 +182,7 @@ impl Keeper {
     }
 
     fn failed(&mut self, error: ProvideError) {
-        tracing::info!(provider = ?self.shared.provider, %error, "no session came about");
+        tracing::debug!(provider = ?self.shared.provider, %error, "no session came about");
         self.shared.counters.failures.add();
         if matches!(error, ProvideError::Hook(_) | ProvideError::HookTimedOut(_)) {
             self.shared.counters.hook_failures.add();
@@ -266,7 +266,7 @@ impl Keeper {
                     continue;
                 }
                 Seen::Refused(reason) => {
-                    tracing::warn!(provider = ?shared.provider, %reason, "session lost");
+                    tracing::debug!(provider = ?shared.provider, %reason, "session lost");
                     shared.retire(self.place, live.number, reason);
                     self.failures = self.failures.saturating_add(1);
                 }
@@ -275,7 +275,7 @@ impl Keeper {
                     let _ = shared.install(self.place, session);
                 }
                 Seen::Another(Err(error)) => {
-                    tracing::info!(provider = ?shared.provider, %error, "cannot take over");
+                    tracing::debug!(provider = ?shared.provider, %error, "cannot take over");
                     // The session that lives is as good as before; the error comes again when it is lost.
                     takes_over = false;
                     continue;
