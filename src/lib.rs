@@ -70,6 +70,8 @@
 //!
 //! # Features
 //! * `cli` (off): the program `ringmux` and what only it needs.
+//! * `manage` (off): the module `manage`, which keeps sessions to a peer and makes them anew when they
+//!   are lost.
 
 #[cfg(not(ringmux_loom))]
 mod addr;
@@ -88,6 +90,8 @@ mod frame;
 mod handle;
 #[cfg(not(ringmux_loom))]
 mod link;
+#[cfg(all(feature = "manage", not(ringmux_loom)))]
+pub mod manage;
 #[cfg(not(ringmux_loom))]
 mod proto;
 #[allow(dead_code, unused_imports)] // Benches and models use what the layers above do not.

@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// What each module of the library may import from the others.
-const IMPORTS: [(&str, &[&str]); 11] = [
+const IMPORTS: [(&str, &[&str]); 12] = [
     ("sync", &[]),
     ("frame", &[]),
     ("addr", &[]),
@@ -31,10 +31,16 @@ const IMPORTS: [(&str, &[&str]); 11] = [
             "handle",
         ],
     ),
+    (
+        "manage",
+        &[
+            "connect", "handle", "error", "config", "addr", "queue", "sync",
+        ],
+    ),
 ];
 
 /// What a module does without, by words that cannot be used for anything else.
-const ABSENT: [(&str, &[&str]); 6] = [
+const ABSENT: [(&str, &[&str]); 7] = [
     (
         "frame",
         &[
@@ -66,6 +72,11 @@ const ABSENT: [(&str, &[&str]); 6] = [
     (
         "handle",
         &["std::net", "std::thread", "tokio_uring", "Instant"],
+    ),
+    (
+        // Its clock is tokio's, which tests can stop.
+        "manage",
+        &["std::net", "std::thread", "std::time::Instant"],
     ),
 ];
 

@@ -9,7 +9,7 @@ mod recv;
 mod send;
 mod session;
 mod stream;
-mod wait;
+pub(crate) mod wait;
 
 pub use lease::{Chunks, Lease};
 pub use recv::RecvStream;

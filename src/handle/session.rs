@@ -227,6 +227,41 @@ impl Session {
     pub fn close(&self) {
         self.link.refuse_opens(SessionError::Closed);
         self.link.request(request::CLOSE);
+        // Whoever waits in `refused` learns it here: the engine wakes them only at the end.
+        self.link.state_waiters.wake_all();
+    }
+
+    /// Why no stream can be opened any more; `None` while they can.
+    ///
+    /// Set by [`close`](Self::close), by the peer's leave, and by the end of the session, whichever
+    /// comes first. Streams that exist may go on after the first two.
+    #[must_use]
+    pub fn refusal(&self) -> Option<SessionError> {
+        self.link.refusal().cloned()
+    }
+
+    /// Waits until no stream can be opened any more, and tells why: the moment to make another
+    /// session. See [`refusal`](Self::refusal).
+    ///
+    /// # Cancel safety
+    /// Safe.
+    ///
+    /// # Examples
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() {
+    /// let (a, b) = tokio::io::duplex(4096);
+    /// let (client, connection) = ringmux::client(a, &ringmux::Config::default());
+    /// tokio::spawn(connection);
+    /// assert!(client.refusal().is_none());
+    /// drop(b);
+    /// assert!(matches!(client.refused().await, ringmux::SessionError::Disconnected));
+    /// # }
+    /// ```
+    pub async fn refused(&self) -> SessionError {
+        Wait::new(&self.link.state_waiters)
+            .until(|| self.link.refusal().cloned())
+            .await
     }
 
     /// Ends the session when its streams have ended, within `grace`, and tells what came of them.

@@ -5,13 +5,13 @@ use std::task::{Context, Poll};
 use crate::queue::{WaiterKey, WakerSet};
 
 /// A place in a set of waiters, given back when dropped.
-pub(super) struct Wait<'a> {
+pub(crate) struct Wait<'a> {
     set: &'a WakerSet,
     key: Option<WaiterKey>,
 }
 
 impl<'a> Wait<'a> {
-    pub(super) const fn new(set: &'a WakerSet) -> Self {
+    pub(crate) const fn new(set: &'a WakerSet) -> Self {
         Self { set, key: None }
     }
 
@@ -26,7 +26,7 @@ impl<'a> Wait<'a> {
     }
 
     /// Waits until `check` finds something.
-    pub(super) async fn until<T>(mut self, mut check: impl FnMut() -> Option<T>) -> T {
+    pub(crate) async fn until<T>(mut self, mut check: impl FnMut() -> Option<T>) -> T {
         std::future::poll_fn(|cx| self.poll(cx, &mut check)).await
     }
 }

@@ -15,6 +15,8 @@ mod cancel_safety;
 mod denial;
 mod denied;
 mod hostile;
+#[cfg(feature = "manage")]
+mod manage;
 mod many;
 mod messages;
 mod raw;

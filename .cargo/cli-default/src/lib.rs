@@ -1,1 +1,1 @@
-//! Nothing: depending on ringmux with its feature `cli` is all that this package does.
+//! Nothing: depending on ringmux with its features `cli` and `manage` is all that this package does.

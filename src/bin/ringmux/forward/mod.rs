@@ -1,7 +1,6 @@
 //! `ringmux forward`: listens locally and carries each connection to a target behind
 //! `ringmux serve`, all over one session.
 
-mod backoff;
 mod connection;
 mod pair;
 mod uplink;

@@ -1,0 +1,88 @@
+//! Why there is no session: for a caller, and for an attempt.
+
+use std::time::Duration;
+
+use crate::connect::{ConnectError, ListenError};
+use crate::error::{Processed, SessionError};
+use crate::sync::Arc;
+
+/// An error of the application's, from a hook or a provider of its own.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// Why a manager gave no session. Nothing has reached the peer in any of these.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ManageError {
+    /// The manager was closed, its last handle was dropped, or the task that ran it ended.
+    #[error("the session manager is shutting down")]
+    ShuttingDown,
+    /// No session came about within the time that the caller gave.
+    #[error("no session within {waited:?}{}", Because(.last))]
+    NotReady {
+        /// What the caller gave.
+        waited: Duration,
+        /// Why the last attempt failed, if one has since the last session.
+        last: Option<Arc<ProvideError>>,
+    },
+    /// As many callers wait for a session already as may.
+    #[error("{limit} callers wait for a session already: raise max_waiting or call less")]
+    TooManyWaiting {
+        /// [`max_waiting`](super::ManagerBuilder::max_waiting).
+        limit: u32,
+    },
+    /// [`start`](super::Manager::start) was called before.
+    #[error("the session manager was started before")]
+    AlreadyStarted,
+}
+
+impl ManageError {
+    /// Whether the peer can have seen what the caller wanted to send: never.
+    #[must_use]
+    pub const fn was_processed(&self) -> Processed {
+        Processed::No
+    }
+
+    /// Whether the same call may succeed later.
+    #[must_use]
+    pub const fn is_retryable(&self) -> bool {
+        matches!(self, Self::NotReady { .. } | Self::TooManyWaiting { .. })
+    }
+}
+
+struct Because<'a>(&'a Option<Arc<ProvideError>>);
+
+impl std::fmt::Display for Because<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.0 {
+            Some(error) => write!(f, "; the last attempt: {error}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Why an attempt to have a session failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ProvideError {
+    /// The peer could not be reached.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    /// The listener has ended.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// The attempt took too long.
+    #[error("no connection within {0:?}")]
+    TimedOut(Duration),
+    /// The session ended before it was ready.
+    #[error("the session ended before it was ready: {0}")]
+    Ended(#[source] SessionError),
+    /// The hook for new sessions failed.
+    #[error("the hook for new sessions failed: {0}")]
+    Hook(#[source] BoxError),
+    /// The hook for new sessions took too long.
+    #[error("the hook for new sessions took more than {0:?}")]
+    HookTimedOut(Duration),
+    /// A provider of the application's failed.
+    #[error("{0}")]
+    Other(#[source] BoxError),
+}

@@ -1,0 +1,347 @@
+//! The loop of one place: bring a session, watch it, again.
+
+use std::fmt;
+use std::future::{Future, pending, poll_fn};
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::time::{sleep, timeout};
+
+use super::backoff::{Backoff, seed};
+use super::errors::ProvideError;
+use super::events::Event;
+use super::shared::Shared;
+use super::state::{Doing, Down, Live, Place, State};
+use crate::error::SessionError;
+use crate::handle::Session;
+use crate::sync::Arc;
+
+/// The longest pause with a provider that waits for its peer. It is the peer who backs off then: a long
+/// pause here would leave it waiting for an answer.
+pub const WAITING_PAUSE_MAX: Duration = Duration::from_secs(1);
+/// How long a session may take to close its socket when the manager closes. A session's own limit, its
+/// `close_linger`, comes first unless it is set higher.
+const LEAVE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The work of a manager, to be spawned on a tokio runtime. From [`Manager::start`](super::Manager::start).
+///
+/// Completes when the manager has been closed and its sessions have closed their sockets, for which it
+/// waits 5 s at most. Dropping it closes the manager and releases everybody who waits.
+#[must_use = "a manager does nothing unless this is spawned or awaited"]
+pub struct Running {
+    keepers: Vec<Pin<Box<dyn Future<Output = ()> + Send>>>,
+    shared: Arc<Shared>,
+}
+
+impl Running {
+    pub(super) fn new(shared: &Arc<Shared>) -> Self {
+        let keep = |place| -> Pin<Box<dyn Future<Output = ()> + Send>> {
+            Box::pin(Keeper::new(Arc::clone(shared), place).keep())
+        };
+        Self {
+            keepers: (0..shared.places.len()).map(keep).collect(),
+            shared: Arc::clone(shared),
+        }
+    }
+}
+
+impl Future for Running {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        // At most 64, and they are woken rarely.
+        self.keepers
+            .retain_mut(|keeper| keeper.as_mut().poll(cx).is_pending());
+        if !self.keepers.is_empty() {
+            return Poll::Pending;
+        }
+        self.shared.finish();
+        Poll::Ready(())
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.shared.finish();
+    }
+}
+
+impl fmt::Debug for Running {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Running")
+            .field("provider", &self.shared.provider)
+            .finish_non_exhaustive()
+    }
+}
+
+struct Keeper {
+    shared: Arc<Shared>,
+    place: usize,
+    backoff: Backoff,
+    /// Failures and losses since a session proved itself.
+    failures: u32,
+    /// Why the last attempt failed; `None` after a session.
+    last: Option<Arc<ProvideError>>,
+    /// The hurries that have been heeded.
+    hurries: u64,
+}
+
+/// What happens to a session that is watched.
+enum Seen {
+    /// It takes no more streams.
+    Refused(SessionError),
+    /// Somebody else has taken it away, or put another in its place.
+    Gone,
+    /// It is old enough, and has answered.
+    Proven,
+    /// The peer has come again.
+    Another(Result<Session, ProvideError>),
+}
+
+impl Keeper {
+    fn new(shared: Arc<Shared>, place: usize) -> Self {
+        let settings = &shared.settings;
+        let longest = if shared.provider.waits_for_peer() {
+            settings.longest_pause.min(WAITING_PAUSE_MAX)
+        } else {
+            settings.longest_pause
+        };
+        let seed = settings.seed.map_or_else(seed, |seed| seed + place as u64);
+        Self {
+            backoff: Backoff::new(settings.first_pause, longest, seed),
+            place,
+            failures: 0,
+            last: None,
+            hurries: shared.hurries(),
+            shared,
+        }
+    }
+
+    async fn keep(mut self) {
+        loop {
+            let state = self.cell().state();
+            match &*state {
+                State::Down(_) => {
+                    drop(state);
+                    self.bring().await;
+                }
+                State::Live(live) => {
+                    let live = live.clone();
+                    drop(state);
+                    self.watch(live).await;
+                }
+                State::Closed(session) => {
+                    if let Some(session) = session {
+                        // A peer that does not take its leave is left.
+                        let _ = timeout(LEAVE_TIMEOUT, session.closed()).await;
+                    }
+                    return;
+                }
+            }
+        }
+    }
+
+    fn cell(&self) -> &Place {
+        &self.shared.places[self.place]
+    }
+
+    fn note(&self, doing: Doing) {
+        self.cell().note(&Down {
+            doing,
+            failures: self.failures,
+            last: self.last.clone(),
+        });
+    }
+
+    // ---- without a session --------------------------------------------------------------------
+
+    /// One attempt, after the pause that is due. Ends early if a session comes from elsewhere.
+    async fn bring(&mut self) {
+        let hurried = self.hurry();
+        if self.failures > 0 && !hurried {
+            self.pause().await;
+            if !self.cell().is_down() {
+                return;
+            }
+        }
+        self.note(Doing::Connecting);
+        self.shared.counters.attempts.add();
+        let disturbed = self.shared.until(|| (!self.cell().is_down()).then_some(()));
+        let Some(outcome) = unless(disturbed, attempt(&self.shared)).await else {
+            return;
+        };
+        match outcome {
+            Ok(session) => {
+                self.last = None;
+                // Refused only by a manager that is closing, which the loop sees next.
+                let _ = self.shared.install(self.place, session);
+            }
+            Err(error) => self.failed(error),
+        }
+    }
+
+    fn failed(&mut self, error: ProvideError) {
+        tracing::debug!(provider = ?self.shared.provider, %error, "no session came about");
+        self.shared.counters.failures.add();
+        if matches!(error, ProvideError::Hook(_) | ProvideError::HookTimedOut(_)) {
+            self.shared.counters.hook_failures.add();
+        }
+        self.failures = self.failures.saturating_add(1);
+        self.last = Some(Arc::new(error));
+    }
+
+    /// Whether an attempt without a pause has been asked for; once for each time of asking.
+    fn hurry(&mut self) -> bool {
+        let now = self.shared.hurries();
+        std::mem::replace(&mut self.hurries, now) != now
+    }
+
+    async fn pause(&mut self) {
+        let pause = self.backoff.next();
+        self.note(Doing::Pausing(pause));
+        self.shared.events.tell(Event::Reconnecting {
+            place: self.place,
+            failures: self.failures,
+            pause,
+            error: self.last.clone(),
+        });
+        let seen = self.hurries;
+        let disturbed = self
+            .shared
+            .until(|| (!self.cell().is_down() || self.shared.hurries() != seen).then_some(()));
+        let _ = unless(disturbed, sleep(pause)).await;
+        self.hurry();
+    }
+
+    // ---- with a session -----------------------------------------------------------------------
+
+    /// Watches a session until it is not the place's any more.
+    async fn watch(&mut self, live: Live) {
+        // One place only: with several, a session that comes belongs to one that has none.
+        let mut takes_over = self.shared.provider.waits_for_peer() && self.shared.places.len() == 1;
+        let shared = Arc::clone(&self.shared);
+        let cell = &shared.places[self.place];
+        let proven_after = shared.settings.proven_after;
+        let mut proof = pin!(async {
+            sleep(proven_after).await;
+            match live.session.ping().await {
+                Ok(_) => {}
+                // `refused` tells.
+                Err(_) => pending().await,
+            }
+        });
+        let mut proven = false;
+        let mut gone = pin!(shared.until(|| (!cell.is_live(live.number)).then_some(())));
+        let mut refused = pin!(live.session.refused());
+        let mut another = pin!(async {
+            // So often at most, whatever the peer does.
+            sleep(shared.settings.first_pause).await;
+            shared.counters.attempts.add();
+            attempt(&shared).await
+        });
+        loop {
+            let seen = poll_fn(|cx| {
+                if gone.as_mut().poll(cx).is_ready() {
+                    return Poll::Ready(Seen::Gone);
+                }
+                if let Poll::Ready(reason) = refused.as_mut().poll(cx) {
+                    return Poll::Ready(Seen::Refused(reason));
+                }
+                if !proven && proof.as_mut().poll(cx).is_ready() {
+                    return Poll::Ready(Seen::Proven);
+                }
+                if takes_over && let Poll::Ready(another) = another.as_mut().poll(cx) {
+                    return Poll::Ready(Seen::Another(another));
+                }
+                Poll::Pending
+            })
+            .await;
+            match seen {
+                Seen::Proven => {
+                    proven = true;
+                    self.backoff.reset();
+                    self.failures = 0;
+                    shared.counters.proven.add();
+                    continue;
+                }
+                Seen::Refused(reason) => {
+                    tracing::debug!(provider = ?shared.provider, %reason, "session lost");
+                    shared.retire(self.place, live.number, reason);
+                    self.failures = self.failures.saturating_add(1);
+                }
+                Seen::Gone => self.failures = self.failures.saturating_add(1),
+                Seen::Another(Ok(session)) => {
+                    let _ = shared.install(self.place, session);
+                }
+                Seen::Another(Err(error)) => {
+                    tracing::debug!(provider = ?shared.provider, %error, "cannot take over");
+                    // The session that lives is as good as before; the error comes again when it is lost.
+                    takes_over = false;
+                    continue;
+                }
+            }
+            return;
+        }
+    }
+}
+
+/// A session that is ready for callers: connected, and through the hook.
+async fn attempt(shared: &Shared) -> Result<Session, ProvideError> {
+    let settings = &shared.settings;
+    let provided = shared.provider.provide();
+    let session = if shared.provider.waits_for_peer() {
+        provided.await?
+    } else {
+        let limit = settings.attempt_timeout;
+        let provided = timeout(limit, provided).await;
+        provided.map_err(|_| ProvideError::TimedOut(limit))??
+    };
+    if let Some(hook) = &shared.hook {
+        let unready = Unready(Some(session.clone()));
+        let limit = settings.hook_timeout;
+        match unless(session.refused(), timeout(limit, hook(session.clone()))).await {
+            None => {} // Told below, with the reason.
+            Some(Err(_)) => return Err(ProvideError::HookTimedOut(limit)),
+            Some(Ok(done)) => done.map_err(ProvideError::Hook)?,
+        }
+        unready.release();
+    }
+    match session.refusal() {
+        None => Ok(session),
+        Some(reason) => Err(ProvideError::Ended(reason)),
+    }
+}
+
+/// Closes a session whose hook fails, or is dropped: what the hook has spawned may hold it still.
+struct Unready(Option<Session>);
+
+impl Unready {
+    fn release(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Unready {
+    fn drop(&mut self) {
+        if let Some(session) = &self.0 {
+            session.close();
+        }
+    }
+}
+
+/// What `work` comes to, unless `disturbance` comes first.
+pub(super) async fn unless<T>(
+    disturbance: impl Future<Output = impl Sized>,
+    work: impl Future<Output = T>,
+) -> Option<T> {
+    let mut disturbance = pin!(disturbance);
+    let mut work = pin!(work);
+    poll_fn(|cx| {
+        if let Poll::Ready(done) = work.as_mut().poll(cx) {
+            return Poll::Ready(Some(done));
+        }
+        disturbance.as_mut().poll(cx).map(|_| None)
+    })
+    .await
+}

@@ -1,0 +1,327 @@
+//! The handle that applications hold.
+
+use std::fmt;
+use std::future::Future;
+use std::time::Duration;
+
+use super::describe::Description;
+use super::errors::ManageError;
+use super::events::Events;
+use super::keeper::Running;
+use super::metrics::Metrics;
+use super::provider::{Erased, Provider};
+use super::settings::{Hook, ManagerBuilder, Settings};
+use super::shared::Shared;
+use crate::handle::Session;
+use crate::sync::Arc;
+
+/// Keeps sessions to a peer; see [the module](super).
+///
+/// Cheap to clone; all clones are the same manager. When the last one is dropped the manager closes.
+///
+/// # Examples
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use std::time::Duration;
+///
+/// use ringmux::manage::{Dial, ManageError, Manager};
+/// use ringmux::{Config, Engine};
+///
+/// // Nobody listens there.
+/// let dial = Dial::new(Engine::auto()?, "tcp://127.0.0.1:1".parse()?, Config::default());
+/// let manager = Manager::builder(dial).build()?;
+/// tokio::spawn(manager.start()?);
+///
+/// let call = manager.with_session_within(Duration::from_millis(50), |session| async move {
+///     session.open("hello").await
+/// });
+/// assert!(matches!(call.await, Err(ManageError::NotReady { .. })));
+/// let busy = manager.try_session_or_else(|| "come back later");
+/// assert_eq!(busy.unwrap_err(), "come back later");
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Manager(Arc<Owner>);
+
+/// What the handles have together; its end is the manager's.
+struct Owner(Arc<Shared>);
+
+impl Drop for Owner {
+    fn drop(&mut self) {
+        self.0.close();
+    }
+}
+
+impl Manager {
+    /// A builder that starts from the defaults.
+    pub fn builder(provider: impl Provider) -> ManagerBuilder {
+        ManagerBuilder::new(provider)
+    }
+
+    pub(super) fn new(provider: Box<dyn Erased>, hook: Option<Hook>, settings: Settings) -> Self {
+        let shared = Shared::new(provider, hook, settings);
+        Self(Arc::new(Owner(Arc::new(shared))))
+    }
+
+    /// The future that does the work: spawn it on a tokio runtime with time enabled. Once only.
+    ///
+    /// # Errors
+    /// [`ManageError::AlreadyStarted`].
+    pub fn start(&self) -> Result<Running, ManageError> {
+        if self.shared().begin() {
+            Ok(Running::new(self.shared()))
+        } else {
+            Err(ManageError::AlreadyStarted)
+        }
+    }
+
+    // ---- for callers --------------------------------------------------------------------------
+
+    /// Waits until a session is live, and runs `call` with it.
+    ///
+    /// Of several sessions it is the one with the least to do. All who wait go on together when a session
+    /// comes. What `call` returns is handed through; it is not run again if the session is lost meanwhile,
+    /// since only the application knows whether that is safe.
+    ///
+    /// # Errors
+    /// [`ManageError::ShuttingDown`], also while waiting; [`ManageError::TooManyWaiting`]. `call` has not run then.
+    ///
+    /// # Cancel safety
+    /// Dropping the future while it waits does nothing; afterwards it drops `call`'s future.
+    pub async fn with_session<F, Fut>(&self, call: F) -> Result<Fut::Output, ManageError>
+    where
+        F: FnOnce(Session) -> Fut,
+        Fut: Future,
+    {
+        let (place, session) = self.wait().await?;
+        Ok(self.run(place, call(session)).await)
+    }
+
+    /// As [`with_session`](Self::with_session), waiting for a session no longer than `limit`. How long `call` may
+    /// take is up to `call`.
+    ///
+    /// # Errors
+    /// As [`with_session`](Self::with_session), and [`ManageError::NotReady`], with the reason why the last attempt
+    /// failed.
+    ///
+    /// # Cancel safety
+    /// As [`with_session`](Self::with_session).
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime with time enabled, if it has to wait.
+    pub async fn with_session_within<F, Fut>(
+        &self,
+        limit: Duration,
+        call: F,
+    ) -> Result<Fut::Output, ManageError>
+    where
+        F: FnOnce(Session) -> Fut,
+        Fut: Future,
+    {
+        let (place, session) = self.wait_within(limit).await?;
+        Ok(self.run(place, call(session)).await)
+    }
+
+    /// Waits until a session is live.
+    ///
+    /// # Errors
+    /// As [`with_session`](Self::with_session).
+    ///
+    /// # Cancel safety
+    /// Safe.
+    pub async fn session(&self) -> Result<Session, ManageError> {
+        Ok(self.wait().await?.1)
+    }
+
+    /// Waits until a session is live, no longer than `limit`.
+    ///
+    /// # Errors
+    /// As [`with_session_within`](Self::with_session_within).
+    ///
+    /// # Cancel safety
+    /// Safe.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime with time enabled, if it has to wait.
+    pub async fn session_within(&self, limit: Duration) -> Result<Session, ManageError> {
+        Ok(self.wait_within(limit).await?.1)
+    }
+
+    /// A session that is live now, or what `otherwise` makes; never waits.
+    ///
+    /// # Errors
+    /// What `otherwise` returns.
+    pub fn try_session_or_else<E>(&self, otherwise: impl FnOnce() -> E) -> Result<Session, E> {
+        match self.shared().look() {
+            Some(Ok((_, session))) => {
+                self.shared().counters.served.add();
+                Ok(session)
+            }
+            Some(Err(_)) | None => Err(otherwise()),
+        }
+    }
+
+    async fn wait(&self) -> Result<(usize, Session), ManageError> {
+        let shared = self.shared();
+        let found = match shared.look() {
+            Some(found) => found,
+            None => {
+                let _waiting = Waiting::new(shared)?;
+                shared.until(|| shared.look()).await
+            }
+        };
+        match found {
+            Ok(_) => shared.counters.served.add(),
+            Err(_) => shared.counters.refused_closing.add(),
+        }
+        found
+    }
+
+    async fn wait_within(&self, limit: Duration) -> Result<(usize, Session), ManageError> {
+        // First without: a timer costs, and may not be there.
+        if self.shared().look().is_some() {
+            return self.wait().await;
+        }
+        match tokio::time::timeout(limit, self.wait()).await {
+            Ok(found) => found,
+            Err(_) => {
+                self.shared().counters.refused_late.add();
+                Err(ManageError::NotReady {
+                    waited: limit,
+                    last: self.shared().last_error(),
+                })
+            }
+        }
+    }
+
+    /// Counts the call as long as it runs.
+    async fn run<Fut: Future>(&self, place: usize, call: Fut) -> Fut::Output {
+        let _call = Call::new(self.shared(), place);
+        call.await
+    }
+
+    // ---- for whoever runs it ------------------------------------------------------------------
+
+    /// Puts a session in the place of one that the manager has, or has not yet, and closes the old one. It is
+    /// not shown to the hook. Of several places it takes the first without a session, else the first.
+    ///
+    /// # Errors
+    /// [`ManageError::ShuttingDown`]; the session has been closed.
+    pub fn replace(&self, session: Session) -> Result<(), ManageError> {
+        let shared = self.shared();
+        let place = shared
+            .places
+            .iter()
+            .position(|place| place.ready().is_none());
+        shared
+            .install(place.unwrap_or(0), session)
+            .map_err(|_| ManageError::ShuttingDown)
+    }
+
+    /// Closes the sessions in order, and has new ones made without a pause: after the credentials or the
+    /// address behind a name have changed.
+    ///
+    /// Callers wait for the new ones. An attempt that is under way goes on; a pause ends. Calling it again and again
+    /// is paced by nothing but the caller.
+    pub fn close_and_reconnect(&self) {
+        self.shared().close_and_hurry();
+    }
+
+    /// Closes the manager and its sessions in order, and returns at once; again, it does nothing.
+    ///
+    /// Everybody who waits for a session is released with [`ManageError::ShuttingDown`].
+    pub fn close(&self) {
+        self.shared().close();
+    }
+
+    /// Waits until the manager has been closed and its sessions have closed their sockets, for which [`Running`]
+    /// waits 5 s at most.
+    ///
+    /// # Cancel safety
+    /// Safe.
+    pub async fn closed(&self) {
+        let shared = self.shared();
+        shared.until(|| shared.is_finished().then_some(())).await;
+    }
+
+    /// Waits until the manager has been closed.
+    pub(super) async fn closing(&self) {
+        let shared = self.shared();
+        shared.until(|| shared.is_closing().then_some(())).await;
+    }
+
+    /// Whether the manager has been closed. Nothing comes after that.
+    #[must_use]
+    pub fn is_shutting_down(&self) -> bool {
+        self.shared().is_closing()
+    }
+
+    /// What happens from now on.
+    #[must_use]
+    pub fn subscribe(&self) -> Events {
+        // First: an end that comes in between is told.
+        let events = self.shared().events.subscribe();
+        events.unless_ended(self.is_shutting_down())
+    }
+
+    /// What the manager has done.
+    #[must_use]
+    pub fn metrics(&self) -> Metrics {
+        self.shared().counters.snapshot()
+    }
+
+    /// What the manager is doing.
+    #[must_use]
+    pub fn describe(&self) -> Description {
+        Description::of(self.shared())
+    }
+
+    fn shared(&self) -> &Arc<Shared> {
+        &self.0.0
+    }
+}
+
+impl fmt::Debug for Manager {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Manager").field(&self.describe()).finish()
+    }
+}
+
+/// A caller that waits.
+struct Waiting<'a>(&'a Shared);
+
+impl<'a> Waiting<'a> {
+    fn new(shared: &'a Shared) -> Result<Self, ManageError> {
+        let limit = shared.settings.max_waiting;
+        if shared.counters.waiting.add_within(1, limit.into()) {
+            Ok(Self(shared))
+        } else {
+            shared.counters.refused_waiting.add();
+            Err(ManageError::TooManyWaiting { limit })
+        }
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.counters.waiting.take(1);
+    }
+}
+
+/// A call that runs on the session of a place.
+struct Call<'a>(&'a Shared, usize);
+
+impl<'a> Call<'a> {
+    fn new(shared: &'a Shared, place: usize) -> Self {
+        shared.places[place].begin_call();
+        Self(shared, place)
+    }
+}
+
+impl Drop for Call<'_> {
+    fn drop(&mut self) {
+        self.0.places[self.1].end_call();
+    }
+}

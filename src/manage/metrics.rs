@@ -1,0 +1,84 @@
+//! What a manager has done, as numbers.
+
+use std::sync::atomic::AtomicU64;
+
+use crate::sync::Ordering;
+
+/// Counters, and a snapshot of them for applications.
+macro_rules! counted {
+    ($(#[$outer:meta])* pub struct $snapshot:ident from $counters:ident {
+        $($(#[$doc:meta])* $name:ident),+ $(,)?
+    }) => {
+        #[derive(Debug, Default)]
+        pub(super) struct $counters { $(pub(super) $name: $crate::manage::metrics::Count),+ }
+
+        $(#[$outer])*
+        ///
+        /// The fields are read one after the other, so sums may be off by what happened in between.
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+        #[non_exhaustive]
+        pub struct $snapshot { $($(#[$doc])* pub $name: u64),+ }
+
+        impl $counters {
+            pub(super) fn snapshot(&self) -> $snapshot {
+                $snapshot { $($name: self.$name.get()),+ }
+            }
+        }
+    };
+}
+
+pub(super) use counted;
+
+counted! {
+    /// A snapshot of a manager's counters, all since it was built unless said otherwise.
+    pub struct Metrics from Counters {
+        /// Attempts to have a session.
+        attempts,
+        /// Attempts that failed, in the hook or before.
+        failures,
+        /// Of these, how many failed in the hook.
+        hook_failures,
+        /// Sessions that became ready.
+        ready,
+        /// Sessions that were ready and are not any more, for any reason.
+        lost,
+        /// Sessions that proved themselves: lived long enough and answered a PING.
+        proven,
+        /// Callers that wait for a session, now.
+        waiting,
+        /// Calls that got a session.
+        served,
+        /// Calls that were refused because the manager was shutting down.
+        refused_closing,
+        /// Calls that were refused because no session came in the time they gave.
+        refused_late,
+        /// Calls that were refused because too many were waiting.
+        refused_waiting,
+    }
+}
+
+/// A number that any thread changes.
+#[derive(Debug, Default)]
+pub(super) struct Count(AtomicU64);
+
+impl Count {
+    pub(super) fn add(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn take(&self, n: u64) {
+        self.0.fetch_sub(n, Ordering::Relaxed);
+    }
+
+    /// Adds `n`, unless that would be more than `limit`.
+    pub(super) fn add_within(&self, n: u64, limit: u64) -> bool {
+        let within = |now: u64| now.checked_add(n).filter(|sum| *sum <= limit);
+        self.0
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, within)
+            .is_ok()
+    }
+
+    pub(super) fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}

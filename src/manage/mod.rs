@@ -1,0 +1,86 @@
+//! Sessions that are kept: made anew whenever they are lost, and handed to whoever asks.
+//!
+//! A [`Manager`] keeps one session to a peer, or [several](ManagerBuilder::sessions), from a
+//! [`Provider`]: [`Dial`] connects, [`Accept`] waits to be called, an application's own does what it likes. Callers ask it for a session
+//! that is live *now*, wait for one with [`with_session`](Manager::with_session), or do without with
+//! [`try_session_or_else`](Manager::try_session_or_else).
+//!
+//! ```text
+//!            ┌───────── keeper: one loop for each place ─────────┐
+//!            │ pause ─► provide ─► hook ─► Live ─► lost ─► pause │
+//!            └────────────────────┬──────────────────────────────┘
+//!                        one atomic swap of the place's cell
+//!                                 ▼
+//!   callers ──────────────► Down │ Live(session) │ Closed
+//! ```
+//! # What callers can rely on
+//! * A session that is handed out took streams a moment ago: one with an error is never "ready". All who wait
+//!   get the next one together, and all are released with an error when the manager closes.
+//! * Nobody takes a lock to get a session, and nothing is locked over I/O.
+//! * Every state of a place is one value in one atomic cell. Closing swaps it, so a session that comes
+//!   about at the same time is either closed by whoever closes the manager, or refused and closed by whoever made it.
+//! * Attempts are paced: 100 ms, growing by 1.6 to 30 s at most, moved by a fifth by chance. Only a session that has
+//!   lived for 10 s and answered a PING puts the pace back, so a peer that accepts and drops at once is
+//!   treated like one that cannot be reached.
+//!
+//! That a session is lost is for the session to say: a peer that vanishes without closing its socket is as
+//! alive here as it is there. And a call that fails with its session is not run again: its error tells whether that is
+//! safe ([`was_processed`](crate::StreamError::was_processed)).
+//!
+//! An [`Outbox`] holds messages while there is no session, and tells of each what became of it.
+//!
+//! # Where it runs
+//! [`Manager::start`] gives the future that does the work; it wants a tokio runtime with time enabled,
+//! the one of the engine or any other. Dropping it closes the manager. Callers may be on any thread and
+//! executor; only those with a deadline need tokio's timers.
+//!
+//! # Examples
+//! ```
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! use ringmux::manage::{Dial, ManageError, Manager};
+//! use ringmux::{Config, Engine};
+//!
+//! let listener = ringmux::listen("tcp://127.0.0.1:0").await?;
+//! let dial = Dial::new(Engine::auto()?, listener.local_addr().clone(), Config::default());
+//! let manager = Manager::builder(dial).build()?;
+//! let running = tokio::spawn(manager.start()?);
+//!
+//! let stream = manager.with_session(|session| async move { session.open("hello").await }).await??;
+//! # drop(stream);
+//! manager.close();
+//! assert!(matches!(manager.session().await, Err(ManageError::ShuttingDown)));
+//! running.await?;
+//! # Ok(())
+//! # }
+//! ```
+
+mod accept;
+mod backoff;
+mod deliver;
+mod describe;
+mod errors;
+mod events;
+mod keeper;
+mod manager;
+mod metrics;
+mod outbox;
+mod provider;
+mod settings;
+mod shared;
+mod state;
+
+pub use accept::Accept;
+pub use deliver::Delivering;
+pub use describe::{Description, Phase, PlaceDescription};
+pub use errors::{BoxError, ManageError, ProvideError};
+pub use events::{Event, Events};
+pub use keeper::{Running, WAITING_PAUSE_MAX};
+pub use manager::Manager;
+pub use metrics::Metrics;
+pub use outbox::{Doubt, Dropped, Outbox, OutboxBuilder, OutboxStats, Outcome, PushError, Receipt};
+pub use provider::{Dial, Provider};
+pub use settings::ManagerBuilder;
+
+#[cfg(test)]
+mod tests;
