@@ -445,7 +445,7 @@ counters! {
     /// same sleep one wakes.
     ///
     /// Asleep is a session that waits for its socket or for handles, or is just about to. What a
-    /// wake costs is up to the host: with [`Driver::Uring`](crate::Driver::Uring) a system call only where the engine
+    /// wake costs is up to the host: with [`Driver::Uring`] a system call only where the engine
     /// waits in the kernel, otherwise what its runtime does to wake a task.
     wakes_issued,
     /// Times that a handle had something for the session and woke nobody, because the session ran
