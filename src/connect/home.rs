@@ -5,7 +5,6 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
 use std::sync::{Arc as StdArc, OnceLock};
 use std::thread;
-use std::time::Instant;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::runtime::{Handle, RuntimeFlavor};
@@ -17,9 +16,9 @@ use super::socket::{Blocking, Connected};
 use super::{Connection, over};
 use crate::addr::{Addr, Driver};
 use crate::config::{Config, Wait};
-use crate::driver::Turns;
 use crate::driver::tokio_uring::{Socket, UringIo};
 use crate::driver::uring::{Features, HostLink, Job, Prepared};
+use crate::driver::{Turns, clock};
 use crate::frame::Role;
 use crate::handle::Session;
 use crate::link::{Info, SessionLink};
@@ -85,7 +84,7 @@ impl<'a> Plan<'a> {
             seed: RandomState::new().build_hasher().finish(),
         };
         let pool = Pool::process();
-        proto::Connection::new(self.role, self.config, info, pool, Instant::now())
+        proto::Connection::new(self.role, self.config, info, pool, clock::now())
     }
 }
 

@@ -7,7 +7,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Poll;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crossbeam_queue::ArrayQueue;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
@@ -19,6 +19,7 @@ use super::live::Live;
 use super::socket::{Bound, Connected, SocketFile};
 use crate::addr::Addr;
 use crate::config::Config;
+use crate::driver::clock;
 use crate::frame::Role;
 use crate::handle::Session;
 use crate::link::{Drained, SessionLink};
@@ -259,7 +260,7 @@ async fn accept_loop(engine: Engine, bound: Bound, config: Config, incoming: Arc
     let Some(grace) = incoming.grace() else {
         return;
     };
-    live.shut_down(grace, Instant::now());
+    live.shut_down(grace, clock::now());
     // Nobody will accept these: what they carry was processed by nobody.
     while incoming.queue.pop().is_some() {}
     // Held, so that each is told in order and not just dropped.
@@ -327,7 +328,7 @@ async fn drain(live: &mut Live, incoming: &Incoming) -> Drained {
             // The ceiling may be nearer now.
             asked.set(incoming.asked.notified());
             if let Some(grace) = incoming.grace() {
-                live.shut_down(grace, Instant::now());
+                live.shut_down(grace, clock::now());
             }
             continue;
         }
@@ -359,7 +360,7 @@ async fn closed(session: &SessionLink) {
 fn start(engine: &Engine, socket: Connected, config: &Config, live: &mut Live) -> Option<Session> {
     match engine.start(socket, Role::Acceptor, config) {
         Ok(session) => {
-            live.register(session.link(), Instant::now());
+            live.register(session.link(), clock::now());
             Some(session)
         }
         Err(error) => {

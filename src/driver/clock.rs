@@ -1,16 +1,23 @@
-//! The time, as drivers see it. Tests stop the clock of their thread and move it themselves.
+//! The time, as drivers see it: tokio's, so that whoever pauses it in a test pauses the sessions too. (It is the
+//! system's where tokio is built without `test-util`.) Tests here stop the clock of their thread and move it themselves.
 
-#[cfg(not(test))]
 use std::time::Instant;
 
 #[cfg(not(test))]
 #[inline]
-pub(super) fn now() -> Instant {
-    Instant::now()
+pub(crate) fn now() -> Instant {
+    of_tokio()
+}
+
+#[inline]
+fn of_tokio() -> Instant {
+    ::tokio::time::Instant::now().into_std()
 }
 
 #[cfg(test)]
-pub(super) use stopped::{Stopped, now};
+pub(super) use stopped::Stopped;
+#[cfg(test)]
+pub(crate) use stopped::now;
 
 #[cfg(test)]
 mod stopped {
@@ -21,8 +28,8 @@ mod stopped {
         static NOW: Cell<Option<Instant>> = const { Cell::new(None) };
     }
 
-    pub(in super::super) fn now() -> Instant {
-        NOW.get().unwrap_or_else(Instant::now)
+    pub(crate) fn now() -> Instant {
+        NOW.get().unwrap_or_else(super::of_tokio)
     }
 
     /// While it lives, time passes on this thread only when it is told to.
@@ -31,7 +38,7 @@ mod stopped {
 
     impl Stopped {
         pub(in super::super) fn new() -> Self {
-            NOW.set(Some(Instant::now()));
+            NOW.set(Some(super::of_tokio()));
             Self(())
         }
 

@@ -12,7 +12,7 @@
 //! Two transports: [`tokio::TokioIo`] for any `AsyncRead + AsyncWrite`, and
 //! [`tokio_uring::UringIo`] for sockets on a tokio-uring runtime.
 
-mod clock;
+pub(crate) mod clock;
 mod timer;
 pub(crate) mod tokio;
 pub(crate) mod tokio_uring;

@@ -23,9 +23,9 @@
 //!   lived for 10 s and answered a PING puts the pace back, so a peer that accepts and drops at once is
 //!   treated like one that cannot be reached.
 //!
-//! That a session is lost is for the session to say: a peer that vanishes without closing its socket is as
-//! alive here as it is there. And a call that fails with its session is not run again: its error tells whether that is
-//! safe ([`was_processed`](crate::StreamError::was_processed)).
+//! That a session is lost is for the session to say: a peer that vanishes without closing its socket is noticed after
+//! [`keepalive_idle`](crate::ConfigBuilder::keepalive_idle) and its timeout. And a call that fails with its session is
+//! not run again: its error tells whether that is safe ([`was_processed`](crate::StreamError::was_processed)).
 //!
 //! An [`Outbox`] holds messages while there is no session, and tells of each what became of it.
 //!

@@ -159,7 +159,9 @@ impl Provider for Peer {
 /// Our side, which runs, and the peer's, which does not yet.
 pub(super) fn pair() -> (Session, (Session, Connection<DuplexStream>)) {
     let (ours, theirs) = tokio::io::duplex(64 * 1024);
-    let (client, connection) = crate::client(ours, &Config::default());
+    // A silent peer is to be noticed by the manager only.
+    let config = Config::builder().keepalive_idle(None).build().unwrap();
+    let (client, connection) = crate::client(ours, &config);
     tokio::spawn(connection);
-    (client, crate::server(theirs, &Config::default()))
+    (client, crate::server(theirs, &config))
 }
