@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
-use super::connection::{Connection, Phase};
+use super::connection::Connection;
 use super::receive::SHARE_MIN;
 use super::registry::Key;
 use super::state::{Effect, Event, Receiving};
@@ -61,19 +61,16 @@ impl Connection {
         now: Instant,
     ) -> Result<Run, ProtocolError> {
         let mut run = Run::default();
+        if !self.is_established() {
+            return Ok(run);
+        }
         let Some(key) = first.stream_id().and_then(|id| self.registry.find(id)) else {
             return Ok(run);
         };
         let Some(stream) = self.registry.get_mut(key) else {
             return Ok(run);
         };
-        let plain = stream.state.receiving == Receiving::Open && stream.assembly.is_none();
-        if !plain
-            || !matches!(
-                self.phase,
-                Phase::Open | Phase::Leaving | Phase::Draining { .. }
-            )
-        {
+        if stream.state.receiving != Receiving::Open || stream.assembly.is_some() {
             return Ok(run);
         }
         let longest = (SHARE_MIN as u32 - 1)
