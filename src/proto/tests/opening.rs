@@ -29,6 +29,34 @@ fn a_message_sent_before_the_handshake_arrives_with_it() {
     pair.is_clean();
 }
 
+/// A peer must accept 64 KiB; what more it accepts it says with the handshake, which wakes whoever waits to know.
+#[test]
+fn a_message_above_the_floor_waits_for_the_handshake_and_is_woken_by_it() {
+    for asked_before in [true, false] {
+        let mut solo = Solo::silent(Role::Dialer, &Config::default());
+        let session = solo.end.session().clone();
+        let mut stream = session.try_open("").unwrap();
+        // The OPEN has left.
+        solo.said();
+        let mut sending = Polled::new(stream.send(message(100_000)));
+        sending.pending();
+        if asked_before {
+            // Whoever asks first is told to look again.
+            solo.said();
+            sending.pending();
+            solo.said();
+        }
+        let before = sending.wakes();
+        solo.hello(Settings {
+            max_message: 1 << 20,
+            ..Settings::FLOORS
+        });
+        solo.said();
+        assert!(sending.wakes() > before, "asked before: {asked_before}");
+        sending.ready().unwrap();
+    }
+}
+
 #[test]
 fn before_the_peers_settings_a_dialer_stays_within_the_floors() {
     let mut solo = Solo::silent(Role::Dialer, &Config::default());
