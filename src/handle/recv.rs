@@ -8,7 +8,6 @@ use std::task::{Context, Poll, ready};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use futures_core::Stream;
-use smallvec::SmallVec;
 
 use super::lease::Lease;
 use crate::error::StreamError;
@@ -28,7 +27,7 @@ pub struct RecvStream {
     /// Consumed weight that the engine was told of.
     reported: u64,
     /// Opaque blocks that came with the messages so far.
-    metas: SmallVec<[Bytes; 2]>,
+    metas: Vec<Bytes>,
     /// The engine publishes pieces.
     chunks: bool,
     /// Bytes of the chunk in front that were read.
@@ -43,7 +42,7 @@ impl RecvStream {
         Some(Self {
             reader: Reader::claim(RxRing(lane))?,
             reported: 0,
-            metas: SmallVec::new(),
+            metas: Vec::new(),
             chunks: false,
             read: 0,
             ended: false,

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::session::SessionLink;
 use crate::error::StreamError;
 use crate::queue::step::{Step, reached};
-use crate::queue::{Node, Reasons, Ring, RingOwner, SetOnce};
+use crate::queue::{Node, Reasons, Ring, RingOwner, RingPair, SetOnce};
 use crate::sync::{
     Arc, AtomicBool, AtomicPtr, AtomicU8, AtomicU32, AtomicU64, AtomicWaker, Ordering,
 };
@@ -95,8 +95,8 @@ pub(crate) struct Lane {
     stop_code: AtomicU32,
     /// Consumed weight after which the receiver raises CREDIT: see `proto::window`.
     credit_mark: AtomicU32,
-    tx: Ring,
-    rx: Ring,
+    /// Forth: what the handles send; back: what they receive.
+    rings: RingPair,
     /// Woken when the sender has room, when the stream is opened, and when the direction ends.
     pub(crate) tx_waker: AtomicWaker,
     /// Woken when there is something to receive, and when the direction ends.
@@ -123,8 +123,7 @@ impl Lane {
             cancel_code: AtomicU32::new(0),
             stop_code: AtomicU32::new(0),
             credit_mark: AtomicU32::new(credit_mark),
-            tx: Ring::new(),
-            rx: Ring::new(),
+            rings: RingPair::new(),
             tx_waker: AtomicWaker::new(),
             rx_waker: AtomicWaker::new(),
             tx_end: SetOnce::new(),
@@ -269,7 +268,7 @@ impl Lane {
 
     /// Weight that the application has consumed from the `rx` ring since the start.
     pub(crate) fn consumed(&self) -> u64 {
-        self.rx.released()
+        self.rings.back().released()
     }
 
     /// Ends the sending direction; the first end stays.
@@ -318,16 +317,16 @@ pub(crate) struct TxRing(pub(crate) Arc<Lane>);
 #[derive(Debug)]
 pub(crate) struct RxRing(pub(crate) Arc<Lane>);
 
-// SAFETY: the ring is a field of a lane that this reference keeps alive and in place.
+// SAFETY: the rings are a field of a lane that this reference keeps alive and in place.
 unsafe impl RingOwner for TxRing {
-    fn ring(&self) -> &Ring {
-        &self.0.tx
+    fn ring(&self) -> Ring<'_> {
+        self.0.rings.forth()
     }
 }
 
 // SAFETY: as for `TxRing`.
 unsafe impl RingOwner for RxRing {
-    fn ring(&self) -> &Ring {
-        &self.0.rx
+    fn ring(&self) -> Ring<'_> {
+        self.0.rings.back()
     }
 }

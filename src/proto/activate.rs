@@ -75,6 +75,7 @@ impl Connection {
         if reasons & (reason::CREDIT | reason::CHUNKS) != 0 {
             self.release_open_charge(key);
             self.feed_assembly(key, now);
+            self.watch_ring(key, now);
         }
         if reasons & reason::CHUNKS != 0 {
             self.deliver_chunks(key);

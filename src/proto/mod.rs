@@ -26,6 +26,7 @@ mod activate;
 mod alive;
 mod connection;
 mod credit;
+mod idle;
 mod leave;
 mod message;
 mod opening;
