@@ -185,7 +185,7 @@ impl RecvStream {
 
     fn message_or_end(&mut self) -> Option<Result<bool, StreamError>> {
         if let Some(RecvEnd::Discard(error)) = self.lane().recv_end() {
-            let error = error.clone();
+            let error = (**error).clone();
             self.discard();
             return Some(Err(error));
         }
@@ -308,7 +308,7 @@ impl RecvStream {
 
     fn bytes_or_end(&mut self, buf: &mut tokio::io::ReadBuf<'_>) -> Option<io::Result<()>> {
         if let Some(RecvEnd::Discard(error)) = self.lane().recv_end() {
-            let error = error.clone();
+            let error = (**error).clone();
             self.discard();
             return Some(Err(to_io(error)));
         }

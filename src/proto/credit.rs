@@ -302,10 +302,10 @@ impl Connection {
             return;
         };
         let error = StreamError::LimitExceeded { limit, value };
-        stream.lane().end_send(SendEnd::Error(error.clone()));
+        stream.lane().end_send(SendEnd::Error(error.clone().into()));
         stream.lane().end_recv(match limit {
-            Limit::StalledStream => RecvEnd::Discard(error),
-            Limit::MessageMemory => RecvEnd::Error(error),
+            Limit::StalledStream => RecvEnd::Discard(error.into()),
+            Limit::MessageMemory => RecvEnd::Error(error.into()),
         });
         self.link.counters.limits_tripped.add(1);
         let charge = std::mem::take(&mut stream.open_charge);
