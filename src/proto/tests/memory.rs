@@ -2,7 +2,7 @@
 
 use super::solo::{Solo, data, open};
 use super::*;
-use crate::error::{Limit, StreamError};
+use crate::error::{Limit, LimitExceeded, StreamError};
 use crate::frame::FRAME_COST;
 
 const KIB: usize = 1024;
@@ -55,10 +55,10 @@ fn a_message_that_finds_no_memory_ends_its_stream_and_no_other() {
     pair.elapse(Duration::from_secs(2));
     assert!(matches!(
         now(receiver.recv()),
-        Err(StreamError::LimitExceeded {
+        Err(StreamError::LimitExceeded(LimitExceeded {
             limit: Limit::MessageMemory,
             ..
-        })
+        }))
     ));
     assert!(matches!(
         now(large.recv()),
@@ -398,10 +398,10 @@ fn where_it_cannot_be_raised_the_stream_that_stalled_longest_ends() {
     pair.elapse(Duration::from_secs(3));
     assert!(matches!(
         now(receivers[5].recv()),
-        Err(StreamError::LimitExceeded {
+        Err(StreamError::LimitExceeded(LimitExceeded {
             limit: Limit::StalledStream,
             ..
-        })
+        }))
     ));
     for _ in 0..20 {
         for sender in &mut senders[64..] {
