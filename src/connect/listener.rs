@@ -422,3 +422,17 @@ fn is_exhausted(error: &io::Error) -> bool {
         Some(EMFILE | ENFILE | ENOBUFS | ENOMEM)
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lack_of_the_system_is_waited_for_and_a_lost_connection_is_not() {
+        let exhausted = |errno| is_exhausted(&io::Error::from_raw_os_error(errno));
+        // EMFILE, ENFILE, ENOBUFS, ENOMEM.
+        assert!([24, 23, 105, 12].into_iter().all(exhausted));
+        // ECONNABORTED, EPROTO, EPERM (a firewall), ENETDOWN, EHOSTUNREACH.
+        assert!(![103, 71, 1, 100, 113].into_iter().any(exhausted));
+    }
+}

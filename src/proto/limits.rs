@@ -138,12 +138,17 @@ impl Connection {
         let Some(max) = self.config.max_unaccepted_resets() else {
             return;
         };
-        self.limits.early_resets.push(key);
-        let max = max as usize;
-        if self.limits.early_resets.len() <= max {
+        let accepted = (self.registry.get_mut(key)).is_none_or(|stream| stream.lane().accepted());
+        if accepted {
             return;
         }
-        // Few of them: those that were accepted meanwhile are forgotten here, so none need be told.
+        let max = max as usize;
+        self.limits.early_resets.push(key);
+        // No more of them are remembered than there can be streams.
+        if self.limits.early_resets.len() <= max.min(2 * self.registry.len()) {
+            return;
+        }
+        // Those that were accepted meanwhile are forgotten here, so `accept` need not tell.
         let mut resets = std::mem::take(&mut self.limits.early_resets);
         resets.retain(|key| {
             let stream = self.registry.get_mut(*key);
