@@ -7,7 +7,7 @@ use super::*;
 use crate::codes;
 use crate::config::{ConfigBuilder, Rate};
 use crate::error::{Limit, LimitExceeded, SessionError};
-use crate::frame::{Frame, HEADER_LEN, Header, Scope, Settings};
+use crate::frame::{Frame, HEADER_LEN, Header, Scope, Settings, preface};
 use crate::link::{TrippedLimits, request};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -43,7 +43,9 @@ fn ping(n: u64) -> Frame<'static> {
 }
 
 /// Code and text of the GOAWAY among the bytes.
-fn goaway(mut bytes: &[u8]) -> Option<(u32, String)> {
+fn goaway(bytes: &[u8]) -> Option<(u32, String)> {
+    let hello = preface::encode(preface::VERSION);
+    let mut bytes = bytes.strip_prefix(&hello[..]).unwrap_or(bytes);
     while let Some(head) = bytes.first_chunk::<HEADER_LEN>() {
         let header = Header::decode(*head);
         let len = HEADER_LEN + header.length as usize;
@@ -326,6 +328,12 @@ fn a_handshake_makes_place_and_a_session_does_not() {
         "{end:?}"
     );
     assert_eq!(silent.end.session().stats().tripped.get(limit), 1);
+
+    let mut half = Solo::silent(Role::Acceptor, &config);
+    let mut hello = BytesMut::from(&preface::encode(preface::VERSION)[..]);
+    half.end.connection.receive(&mut hello, half.now);
+    half.end.connection.link().request(request::EVICT);
+    ends_by(&mut half, limit, 7);
 }
 
 #[test]
