@@ -35,7 +35,7 @@ const MIB: u32 = 1024 * KIB;
 /// | resets of the peer's streams, by either side | `reset_rate` | off | 1000, 33/s | the session ends: [`Limit::ResetRate`](crate::Limit::ResetRate) |
 /// | control frames without a cause | `glitch_rate` | 10,000, 330/s | 1000, 33/s | the session ends: [`Limit::GlitchRate`](crate::Limit::GlitchRate) |
 /// | PINGs of the peer | `ping_rate` | off | 10, 1/s | the session ends: [`Limit::PingRate`](crate::Limit::PingRate) |
-/// | queued for sending, a stream | `send_buffer` | 256 KiB | 32 KiB | `send` waits |
+/// | queued for sending, a stream; a session as many times that as it has streams | `send_buffer` | 256 KiB | 32 KiB | `send` waits |
 /// | calls of `open` that wait | `max_pending_opens` | 1024 | 1024 | [`OpenError::TooManyPending`](crate::OpenError::TooManyPending) |
 /// | connections of a listener without a session yet | `max_half_open` | 256 | 128 | the one that has been in its handshake longest ends: [`Limit::HalfOpen`](crate::Limit::HalfOpen) |
 /// | handshake | `handshake_timeout` | 10 s | 5 s | [`SessionError::HandshakeTimeout`](crate::SessionError::HandshakeTimeout) |
@@ -130,7 +130,8 @@ settings! {
     session_window_max: u32,
     /// Bytes of receive memory that the process may have given to sessions when one with this
     /// configuration takes more. There is one pool for the process: sessions with a smaller number leave the
-    /// rest of it to the others. A session that gets none has its floors: 256 KiB. Default 256 MiB, at most 1 TiB.
+    /// rest of it to the others. A session that gets none has its floor of 256 KiB beside the pool. Default 256 MiB, at
+    /// most 1 TiB.
     receive_pool: u64,
     /// Streams that the peer may have open at once. Default 256, at least 16. A stream that it cancels counts until the
     /// application has let go of it.
@@ -146,8 +147,8 @@ settings! {
     /// the life of a session; more end the session with
     /// [`Limit::FaultyStreams`](crate::Limit::FaultyStreams). Default 1024, at least 1.
     max_faulty_streams: u32,
-    /// How often the peer may send what has no cause: a WINDOW beyond four for each frame that this side has sent, a
-    /// frame other than DATA for a stream that has ended beyond the same four, a fourth GOAWAY. More end the session with
+    /// How often the peer may send what has no cause: a WINDOW beyond four for each frame that this side has sent, a frame
+    /// that costs no credit for a stream that has ended, beyond the same four, a fourth GOAWAY. More end the session with
     /// [`Limit::GlitchRate`](crate::Limit::GlitchRate). Default 10,000 and 330 a second.
     glitch_rate: Rate,
     /// How often streams of the peer may be reset, by it or by this side, before they have come to their end. More end the session with

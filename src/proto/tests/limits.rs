@@ -255,6 +255,8 @@ fn control_frames_beyond_what_was_caused_are_glitches() {
         ("late cancel", cancel(1, 0, false)),
         ("late stop", cancel(1, 0, true)),
         ("late error", error),
+        ("late fin", data(1, b"", false, true)),
+        ("fin again", data(5, b"", false, true)),
         ("stop again", cancel(3, 0, true)),
     ];
     for (name, flood) in floods {
@@ -264,6 +266,9 @@ fn control_frames_beyond_what_was_caused_are_glitches() {
         serve(&mut solo);
         solo.hear(&open(3, b""));
         let _held = now(session.accept()).unwrap();
+        solo.hear(&open(5, b""));
+        let mut given_up = now(session.accept()).unwrap();
+        given_up.cancel(0);
         if name == "stop again" {
             solo.hear(&cancel(3, 0, true));
         }
