@@ -1,7 +1,7 @@
 //! What a session is allowed to use: validated numbers, each with a unit and a default.
 //!
-//! A [`Config`] is built once and shared by any number of sessions. It has no behaviour of its own. `profile` has the numbers
-//! to start from, `build` checks them.
+//! A [`Config`] is built once and shared by any number of sessions. It has no behaviour of its own. `profile` has the
+//! numbers to start from, `build` checks them.
 
 mod build;
 mod profile;
@@ -43,13 +43,14 @@ const MIB: u32 = 1024 * KIB;
 /// | a socket that takes nothing | `write_timeout` | 10 s | 5 s | [`SessionError::WriteTimeout`](crate::SessionError::WriteTimeout) |
 /// | age, and the drain that ends it | `max_age`, `drain_timeout` | none, 30 s | 1 h, 30 s | the session shuts down |
 ///
-/// What the wire makes impossible has no setting. An opening block or an opaque block is one frame of at most 8 KiB, so
-/// there are no continuations to count, and a direction of a stream has at most two. An empty DATA frame that ends nothing
-/// and a WINDOW of 0 are protocol errors at once. A frame costs 256 bytes of credit besides its payload, so the number of
-/// queued messages is bounded by the same window as their bytes. What is to be answered is a slot and not a queue: one
-/// PONG and one WINDOW a session, one of each control frame a stream, one refusal for each stream that was granted; so
-/// a peer that asks and does not read makes nothing grow. Stream ids wrap and pass over those in use. Kinds of
-/// frames that are not known are skipped: they cost the peer more to send than this side to skip.
+/// What the wire makes impossible has no setting. An opening block or an opaque block is one frame of at most 8 KiB,
+/// so there are no continuations to count, and a direction of a stream has at most two. An empty DATA frame that ends
+/// nothing and a WINDOW of 0 are protocol errors at once. A frame costs 256 bytes of credit besides its payload, so
+/// the number of queued messages is bounded by the same window as their bytes. What is to be answered is a slot and
+/// not a queue: one PONG and one WINDOW a session, one of each control frame a stream, one refusal for each stream
+/// that was granted; so a peer that asks and does not read makes nothing grow. Stream ids wrap and pass over those in
+/// use. Kinds of frames that are not known are
+/// skipped and leave nothing behind.
 ///
 /// # Examples
 /// ```
@@ -136,23 +137,26 @@ settings! {
     /// Streams that the peer may have open at once. Default 256, at least 16. A stream that it cancels counts until the
     /// application has let go of it.
     max_streams: u32,
-    /// Of them, those that the application has not accepted; what the peer opens beyond is refused and safe to try again
-    /// ([`Limit::Unaccepted`](crate::Limit::Unaccepted)). At least 1. Default `None`: as many as it may have open.
+    /// Of them, those that the application has not accepted; what the peer opens beyond is refused and safe to try
+    /// again ([`Limit::Unaccepted`](crate::Limit::Unaccepted)). At least 1. Default `None`: as many as it may have
+    /// open.
     max_unaccepted: Option<u32>,
     /// Of those, the ones that the peer has reset: more end the session with
-    /// [`Limit::UnacceptedResets`](crate::Limit::UnacceptedResets). At least 1. Default `None`: as many as it may have open, since a client that gives its calls up
-    /// while an application is slow to accept them has done nothing wrong.
+    /// [`Limit::UnacceptedResets`](crate::Limit::UnacceptedResets). At least 1. Default `None`: as many as it may
+    /// have open, since a client that gives its calls up while an application is slow to accept them has done nothing
+    /// wrong.
     max_unaccepted_resets: Option<u32>,
-    /// Streams that may end because the peer sent a message in needlessly small pieces, or did not go on with one that was given memory, over
-    /// the life of a session; more end the session with
+    /// Streams that may end because the peer sent a message in needlessly small pieces, or did not go on with one
+    /// that was given memory, over the life of a session; more end the session with
     /// [`Limit::FaultyStreams`](crate::Limit::FaultyStreams). Default 1024, at least 1.
     max_faulty_streams: u32,
-    /// How often the peer may send what has no cause: a WINDOW beyond four for each frame that this side has sent, a frame
-    /// that costs no credit for a stream that has ended, beyond the same four, a fourth GOAWAY. More end the session with
-    /// [`Limit::GlitchRate`](crate::Limit::GlitchRate). Default 10,000 and 330 a second.
+    /// How often the peer may send what has no cause: a WINDOW beyond four for each frame that this side has sent, a
+    /// frame that costs no credit for a stream that has ended, beyond the same four, a fourth GOAWAY. More end the
+    /// session with [`Limit::GlitchRate`](crate::Limit::GlitchRate). Default 10,000 and 330 a second.
     glitch_rate: Rate,
-    /// How often streams of the peer may be reset, by it or by this side, before they have come to their end. More end the session with
-    /// [`Limit::ResetRate`](crate::Limit::ResetRate). Default `None`: as often as they are opened.
+    /// How often streams of the peer may be reset, by it or by this side, before they have come to their end. More
+    /// end the session with [`Limit::ResetRate`](crate::Limit::ResetRate). Default `None`: as often as they are
+    /// opened.
     reset_rate: Option<Rate>,
     /// How often the peer may ask for a round trip; more end the session with
     /// [`Limit::PingRate`](crate::Limit::PingRate). A peer of this library asks when a session begins, for
@@ -164,9 +168,10 @@ settings! {
     send_buffer: u32,
     /// Calls of `open` that may wait for the peer's permission at once. Default 1024.
     max_pending_opens: u32,
-    /// Connections of a listener that are in their handshake or wait for
-    /// [`accept`](crate::Listener::accept). When there are so many, one that comes takes the place of the one that has been in its
-    /// handshake longest ([`Limit::HalfOpen`](crate::Limit::HalfOpen)), or waits if all are done with theirs. Default 256, from 1 to 65,536.
+    /// Connections of a listener that are in their handshake or wait for [`accept`](crate::Listener::accept). When
+    /// there are so many, one that comes takes the place of the one that has been in its handshake longest
+    /// ([`Limit::HalfOpen`](crate::Limit::HalfOpen)), or waits if all are done with theirs. Default 256, from 1 to
+    /// 65,536.
     max_half_open: u32,
     /// How long the peer may take to answer the opening of the connection. Default 10 s.
     handshake_timeout: Duration,

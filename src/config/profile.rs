@@ -1,7 +1,7 @@
 //! The two sets of numbers to start from.
 //!
-//! [`Config::default`] is for peers that are ours: it bounds what is pending and leaves rates alone, because a client that
-//! hedges resets thousands of streams a second and is right to. [`Config::edge`] is for whoever may connect.
+//! [`Config::default`] is for peers that are ours: it bounds what is pending and leaves rates alone, because a client
+//! that hedges resets thousands of streams a second and is right to. [`Config::edge`] is for whoever may connect.
 
 use std::time::Duration;
 
@@ -43,8 +43,9 @@ impl Default for Config {
 impl Config {
     /// For peers that nobody vouches for: less of everything, and limits on how often.
     ///
-    /// An honest peer that works within the numbers of the table at [`Config`] never notices. One that resets more than 33
-    /// streams a second for long, or asks for a round trip more often than once a second, is told which limit that was.
+    /// An honest peer that works within the numbers of the table at [`Config`] never notices. One that resets more
+    /// than 33 streams a second for long, or asks for a round trip more often than once a second, is told which limit
+    /// that was.
     ///
     /// # Examples
     /// ```

@@ -1,8 +1,8 @@
 //! The connections of a listener that have no session yet: in their handshake, or waiting for `accept`.
 //!
-//! Each holds a permit. When none is left, one that comes takes the place of the one that has been in its handshake longest:
-//! a handshake of ours takes a round trip at most, so those who are silent lose their places to those who speak. Connections
-//! that are done with it and wait for the application are never given up: then accepting stops.
+//! Each holds a permit. When none is left, one that comes takes the place of the one that has been in its handshake
+//! longest: a handshake of ours takes a round trip at most, so those who are silent lose their places to those who
+//! speak. Connections that are done with it and wait for the application are never given up: then accepting stops.
 
 use std::collections::VecDeque;
 use std::sync::{Arc as StdArc, Weak};

@@ -22,28 +22,30 @@ pub enum Limit {
     /// A message was given memory, and its next piece did not come in
     /// [`message_timeout`](crate::ConfigBuilder::message_timeout). Ends its stream.
     MessageStalled,
-    /// A message came in pieces so small that they cost more than
-    /// [`max_message`](crate::ConfigBuilder::max_message) allows for its size: twice that size and 64 KiB. Ends its stream.
+    /// A message came in pieces so small that they cost more than [`max_message`](crate::ConfigBuilder::max_message)
+    /// allows for its size: twice that size and 64 KiB. Ends its stream.
     MessagePieces,
     /// The stream held the session's memory longest while others were waiting for it. Ends the stream.
     StalledStream,
-    /// [`max_unaccepted`](crate::ConfigBuilder::max_unaccepted) streams were waiting for the application. The stream that came
-    /// was refused, which is safe to try again.
+    /// [`max_unaccepted`](crate::ConfigBuilder::max_unaccepted) streams were waiting for the application. The stream
+    /// that came was refused, which is safe to try again.
     Unaccepted,
-    /// More than [`max_unaccepted_resets`](crate::ConfigBuilder::max_unaccepted_resets) of the streams that were waiting for
-    /// the application had been reset by the peer. Ends the session.
+    /// More than [`max_unaccepted_resets`](crate::ConfigBuilder::max_unaccepted_resets) of the streams that were
+    /// waiting for the application had been reset by the peer. Ends the session.
     UnacceptedResets,
-    /// More than [`max_faulty_streams`](crate::ConfigBuilder::max_faulty_streams) streams had to be ended because of what the
-    /// peer did. Ends the session.
+    /// More than [`max_faulty_streams`](crate::ConfigBuilder::max_faulty_streams) streams had to be ended because of
+    /// what the peer did. Ends the session.
     FaultyStreams,
-    /// More streams of the peer were reset than [`reset_rate`](crate::ConfigBuilder::reset_rate) allows. Ends the session.
+    /// More streams of the peer were reset than [`reset_rate`](crate::ConfigBuilder::reset_rate) allows. Ends the
+    /// session.
     ResetRate,
-    /// More frames without a cause came than [`glitch_rate`](crate::ConfigBuilder::glitch_rate) allows. Ends the session.
+    /// More frames without a cause came than [`glitch_rate`](crate::ConfigBuilder::glitch_rate) allows. Ends the
+    /// session.
     GlitchRate,
     /// More PINGs came than [`ping_rate`](crate::ConfigBuilder::ping_rate) allows. Ends the session.
     PingRate,
-    /// [`max_half_open`](crate::ConfigBuilder::max_half_open) connections of a listener had no session yet; this one had been
-    /// in its handshake longest, and made place for another.
+    /// [`max_half_open`](crate::ConfigBuilder::max_half_open) connections of a listener had no session yet; this one
+    /// had been in its handshake longest, and made place for another.
     HalfOpen,
 }
 
@@ -126,8 +128,8 @@ impl Limit {
 
 /// A limit was tripped: which one, and at what.
 ///
-/// The same text goes to the peer, in the GOAWAY with the code [`LIMIT_EXCEEDED`](crate::codes::LIMIT_EXCEEDED), where the
-/// session ends by it.
+/// The same text goes to the peer, in the GOAWAY with the code [`LIMIT_EXCEEDED`](crate::codes::LIMIT_EXCEEDED),
+/// where the session ends by it.
 ///
 /// # Examples
 /// ```
@@ -140,8 +142,8 @@ impl Limit {
 pub struct LimitExceeded {
     /// Which limit.
     pub limit: Limit,
-    /// What tripped it, in the limit's [`unit`](Limit::unit). For a rate: how many there were in the life of the session,
-    /// with the one that was too much.
+    /// What tripped it, in the limit's [`unit`](Limit::unit). For a rate: how many there were in the life of the
+    /// session, with the one that was too much.
     pub value: u64,
 }
 

@@ -1,7 +1,7 @@
 //! How often each limit was tripped: by a session, and by the process.
 //!
-//! A session's counts are written by its engine. Those of the process are shared by all engines, outlive the sessions, and are
-//! written when something goes wrong only.
+//! A session's counts are written by its engine. Those of the process are shared by all engines, outlive the
+//! sessions, and are written when something goes wrong only.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
