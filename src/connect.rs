@@ -7,12 +7,14 @@ mod backend;
 mod builder;
 mod engine;
 mod errors;
+mod half_open;
 mod home;
 mod listener;
 mod live;
 #[cfg(test)]
 mod progress_tests;
 mod socket;
+mod stats;
 
 pub use crate::driver::uring::{Features, ProbeStep, Refusal};
 pub use backend::{Backend, ChosenBackend};
@@ -20,6 +22,7 @@ pub use builder::EngineBuilder;
 pub use engine::Engine;
 pub use errors::{ConnectError, EngineError, ListenError};
 pub use listener::Listener;
+pub use stats::{ProcessStats, process_stats};
 
 use std::fmt;
 use std::future::Future;

@@ -26,11 +26,13 @@ mod drain;
 pub(crate) mod failure;
 mod lane;
 mod session;
+mod tripped;
 
 pub use drain::Drained;
 pub(crate) use lane::{Lane, OpenState, RecvEnd, RxRing, SendEnd, TxRing, reason};
 pub use session::SessionStats;
 pub(crate) use session::{Info, LinkSizes, SessionLink, request};
+pub use tripped::TrippedLimits;
 
 /// What a record in a `tx` ring is.
 pub(crate) mod tx_tag {

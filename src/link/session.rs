@@ -9,8 +9,9 @@ use crossbeam_queue::ArrayQueue;
 
 use super::drain::{Drain, Drained};
 use super::lane::Lane;
+use super::tripped::{TrippedLimits, Trips};
 use crate::addr::{Addr, Driver};
-use crate::error::SessionError;
+use crate::error::{Limit, SessionError};
 use crate::queue::step::{Step, reached};
 use crate::queue::{Doorbell, ReadyList, Reasons, SetOnce, TakenNodes, WakerSet};
 use crate::sync::{Arc, AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
@@ -25,6 +26,8 @@ pub(crate) mod request {
     pub(crate) const UNHELD: u32 = 1 << 2;
     /// End when the streams have.
     pub(crate) const SHUTDOWN: u32 = 1 << 3;
+    /// Make place for another connection, if the handshake is not done.
+    pub(crate) const EVICT: u32 = 1 << 4;
 }
 
 /// One session, as both sides see it.
@@ -32,7 +35,7 @@ pub(crate) struct SessionLink {
     ready: ReadyList<Lane>,
     requests: Reasons,
     doorbell: Doorbell,
-    /// Streams that the peer opened; the stream credit that was granted bounds it.
+    /// Streams that the peer opened; one that finds it full is refused.
     accept: ArrayQueue<Arc<Lane>>,
     /// Tasks in `accept`.
     pub(crate) accept_waiters: WakerSet,
@@ -81,7 +84,7 @@ pub(crate) struct Info {
 /// Sizes that a [`SessionLink`] is made with.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct LinkSizes {
-    pub(crate) max_streams: u32,
+    pub(crate) max_unaccepted: u32,
     pub(crate) open_credit: u32,
     pub(crate) peer_max_message: u32,
     pub(crate) send_buffer: u32,
@@ -96,7 +99,7 @@ impl SessionLink {
             ready: ReadyList::new(),
             requests: Reasons::new(),
             doorbell: Doorbell::new(),
-            accept: ArrayQueue::new(sizes.max_streams as usize),
+            accept: ArrayQueue::new(sizes.max_unaccepted as usize),
             accept_waiters: WakerSet::new(),
             state_waiters: WakerSet::new(),
             ping_waiters: WakerSet::new(),
@@ -378,7 +381,10 @@ macro_rules! counters {
     ) => {
         /// Counts kept by the engine, read by anybody.
         #[derive(Debug, Default)]
-        pub(crate) struct Counters { $(pub(crate) $name: Counter),+ }
+        pub(crate) struct Counters {
+            $(pub(crate) $name: Counter,)+
+            trips: Trips,
+        }
 
         /// A snapshot of a session's counters, all since its start unless said otherwise.
         ///
@@ -389,11 +395,20 @@ macro_rules! counters {
         pub struct SessionStats {
             $($(#[$doc])* pub $name: u64,)+
             $($(#[$derived_doc])* pub $derived: u64,)+
+            /// How often each limit of this side was tripped.
+            pub tripped: TrippedLimits,
         }
 
         impl Counters {
             fn snapshot(&self) -> SessionStats {
-                SessionStats { $($name: self.$name.get(),)+ $($derived: 0,)+ }
+                let tripped = self.trips.snapshot();
+                SessionStats { $($name: self.$name.get(),)+ $($derived: 0,)+ tripped }
+            }
+
+            /// A limit was tripped.
+            pub(crate) fn trip(&self, limit: Limit) {
+                self.limits_tripped.add(1);
+                self.trips.count(limit);
             }
         }
     };
@@ -430,7 +445,7 @@ counters! {
     requests,
     /// Streams ended by a cancel of either side.
     cancelled,
-    /// Streams ended by a limit of this side.
+    /// Limits of this side that were tripped, whatever they ended: the sum of [`tripped`](Self::tripped).
     limits_tripped,
     /// Times that a silent peer was asked for a sign of life.
     keepalives,

@@ -33,6 +33,7 @@ mod idle;
 mod invariants;
 mod leave;
 mod ledger;
+mod limits;
 mod memory;
 pub(crate) mod net;
 mod opening;
