@@ -5,12 +5,25 @@ use std::sync::OnceLock;
 
 use bytes::Bytes;
 
-use super::net::Rng;
-use crate::error::{SendError, SessionError, StreamError};
+use crate::error::{Processed, SendError, SessionError, StreamError};
 use crate::frame::codes;
+use crate::proto::tests::net::Rng;
 
-/// A stream, named by the side that opened it and a number: it is at the front of the opening block.
+/// A stream, named by its connection, the side that opened it and a number: it is at the front of the opening block.
 pub(super) type Tag = u64;
+
+pub(super) const fn tag(pair: usize, side: usize, n: usize) -> Tag {
+    (pair as u64) << 40 | (side as u64) << 32 | (n as u64 + 1)
+}
+
+pub(super) const fn pair_of(tag: Tag) -> usize {
+    (tag >> 40) as usize
+}
+
+/// The side that opened it.
+pub(super) const fn opener(tag: Tag) -> usize {
+    (tag >> 32 & 1) as usize
+}
 
 /// What one side sent on a stream, and how far the other has received it.
 #[derive(Debug, Default)]
@@ -23,6 +36,8 @@ pub(super) struct Flow {
     /// Messages received, and bytes of the one under way.
     received: usize,
     partly: usize,
+    /// The receiver has left before the end.
+    left: bool,
 }
 
 /// One stream.
@@ -34,25 +49,42 @@ pub(super) struct Entry {
     pub(super) flows: [Flow; 2],
     /// Codes with which somebody cancelled, stopped or dropped a half.
     pub(super) codes: HashSet<u32>,
-    /// A side was told that the peer never saw it.
-    unprocessed: bool,
-    /// A limit ended it.
-    limited: bool,
+    /// Whoever opened it was told that the peer's application never saw it.
+    unprocessed: Option<String>,
+    /// It ended with its session.
+    orphaned: bool,
+    /// Halves of each side that have come to their end: sending, receiving.
+    ended: [[bool; 2]; 2],
 }
 
-/// What may happen in a run besides what its applications do.
-#[derive(Debug, Default)]
+/// What may happen to a session besides what its applications do.
+#[derive(Clone, Debug, Default)]
 pub(super) struct Licence {
-    /// A session may end before its applications are done.
+    /// Somebody has ended it in order.
     pub(super) end: bool,
+    /// Its connection is cut, or a process dies.
+    pub(super) fault: bool,
+    /// Nothing arrives for some time.
+    pub(super) freeze: bool,
     /// Streams may meet a limit.
     pub(super) limits: bool,
+    /// A shutdown has said that nothing was lost.
+    pub(super) lossless: bool,
+    /// Something else was done that may lose streams.
+    pub(super) lossy: bool,
+}
+
+/// One session: by its sides, why it ended, as anybody there was told.
+#[derive(Debug, Default)]
+pub(super) struct Record {
+    pub(super) licence: Licence,
+    ends: [Option<String>; 2],
 }
 
 #[derive(Debug, Default)]
 pub(super) struct Ledger {
     pub(super) entries: HashMap<Tag, Entry>,
-    pub(super) licence: Licence,
+    sessions: HashMap<usize, Record>,
     pub(super) delivered: u64,
     pub(super) ends: HashMap<&'static str, u64>,
     /// The first disagreement.
@@ -103,11 +135,18 @@ impl Ledger {
         self.failure.get_or_insert(what);
     }
 
-    fn count(&mut self, end: &'static str) {
+    pub(super) fn licence(&mut self, pair: usize) -> &mut Licence {
+        &mut self.sessions.entry(pair).or_default().licence
+    }
+
+    pub(super) fn count(&mut self, end: &'static str) {
         *self.ends.entry(end).or_default() += 1;
     }
 
-    pub(super) fn accepted(&mut self, tag: Tag, opening: &[u8]) {
+    pub(super) fn accepted(&mut self, pair: usize, tag: Tag, opening: &[u8]) {
+        if pair_of(tag) != pair {
+            return self.fail(format!("stream {tag:#x} is on connection {pair}"));
+        }
         if opening != block(tag, opening.len()) {
             return self.fail(format!("opening block of {tag:#x} is damaged"));
         }
@@ -165,10 +204,14 @@ impl Ledger {
 
     /// What `side` sent has come to its end at the receiver.
     pub(super) fn received(&mut self, tag: Tag, side: usize, metas: usize, seen: &Seen) {
+        self.half_ended(tag, 1 - side, 1);
         let flow = &self.entry(tag).flows[side];
         let all = flow.received == flow.sent.len() && flow.partly == 0;
         match seen {
-            Seen::Left => self.count("left"),
+            Seen::Left => {
+                self.entry(tag).flows[side].left = true;
+                self.count("left");
+            }
             Seen::Clean => {
                 if !flow.finished || !all || flow.metas != metas {
                     let flow = format!("{flow:?}, {metas} metas");
@@ -186,8 +229,26 @@ impl Ledger {
                 }
                 self.count("failed");
             }
-            Seen::Error(error) => self.ended(tag, error),
+            Seen::Error(error) => self.ended(tag, 1 - side, error),
         }
+    }
+
+    /// One half of a side's end of a stream has come to its end, which happens once.
+    pub(super) fn half_ended(&mut self, tag: Tag, side: usize, half: usize) {
+        let twice = std::mem::replace(&mut self.entry(tag).ended[side][half], true);
+        if twice {
+            self.fail(format!("half {half} of {tag:#x} at {side} ended twice"));
+        }
+    }
+
+    /// Whoever asked has the whole answer: whoever answered has had the whole question.
+    pub(super) fn answered(&mut self, tag: Tag) {
+        let flow = &self.entry(tag).flows[opener(tag)];
+        let whole = flow.received == flow.sent.len() && flow.finished;
+        if !whole && !flow.left {
+            self.fail(format!("{tag:#x} was answered before it was asked"));
+        }
+        self.count("answered");
     }
 
     /// A send was refused on a stream of `side`.
@@ -204,64 +265,100 @@ impl Ledger {
                     self.fail(format!("{tag:#x} was failed by nobody"));
                 }
             }
-            SendError::Stream(error) => self.ended(tag, error),
+            SendError::Stream(error) => self.ended(tag, side, error),
             other => self.fail(format!("{tag:#x}: {other}")),
         }
     }
 
-    fn ended(&mut self, tag: Tag, error: &StreamError) {
+    fn ended(&mut self, tag: Tag, side: usize, error: &StreamError) {
+        let pair = pair_of(tag);
+        let licence = self.licence(pair).clone();
+        // What the peer is said not to have seen is safe to try again, so it had better not have seen it.
+        if error.was_processed() == Processed::No && side == opener(tag) {
+            self.entry(tag).unprocessed = Some(error.to_string());
+        }
         match error {
             StreamError::Cancelled { code } => {
-                let limited = *code == codes::LIMIT_EXCEEDED && self.licence.limits;
-                let refused = *code == codes::REFUSED && self.licence.end;
+                let limited = *code == codes::LIMIT_EXCEEDED && licence.limits;
+                let refused = *code == codes::REFUSED && licence.end;
                 if !limited && !refused && !self.entry(tag).codes.contains(code) {
                     self.fail(format!("{tag:#x} was cancelled with {code:#x} by nobody"));
                 }
                 self.count("cancelled");
             }
             StreamError::LimitExceeded { .. } => {
-                self.entry(tag).limited = true;
-                if !self.licence.limits {
+                if !licence.limits {
                     self.fail(format!("{tag:#x}: {error}"));
                 }
                 self.count("limited");
             }
             StreamError::NotProcessed(end) => {
-                self.entry(tag).unprocessed = true;
-                self.session(end);
+                self.may_end(pair, end);
                 self.count("not processed");
             }
             StreamError::Session(end) => {
-                self.session(end);
+                self.entry(tag).orphaned = true;
+                self.session(pair, side, end);
                 self.count("session");
             }
             other => self.fail(format!("{tag:#x}: {other}")),
         }
     }
 
-    /// A session ended, as somebody was told.
-    pub(super) fn session(&mut self, end: &SessionError) {
+    /// The peer will not see this stream: it could not even be opened.
+    pub(super) fn not_opened(&mut self, tag: Tag, end: &SessionError) {
+        self.entry(tag).unprocessed = Some(end.to_string());
+        self.may_end(pair_of(tag), end);
+        self.count("not opened");
+    }
+
+    /// A session ended, as somebody on this side was told: all are told the same.
+    pub(super) fn session(&mut self, pair: usize, side: usize, end: &SessionError) {
+        self.may_end(pair, end);
+        let end = end.to_string();
+        let known = &mut self.sessions.entry(pair).or_default().ends[side];
+        if *known.get_or_insert_with(|| end.clone()) != end {
+            let what = format!("session {pair}/{side} ended twice: {known:?}, then {end}");
+            self.fail(what);
+        }
+    }
+
+    /// Whether there was reason for this end.
+    fn may_end(&mut self, pair: usize, end: &SessionError) {
+        let licence = self.licence(pair);
         let honest = match end {
-            SessionError::Closed | SessionError::Disconnected | SessionError::Io(_) => true,
-            SessionError::PeerClosed { code, .. } => {
-                [codes::NO_ERROR, codes::SHUTDOWN].contains(code)
-            }
+            SessionError::Closed => licence.end,
+            SessionError::Disconnected => licence.end || licence.fault || licence.freeze,
+            SessionError::Io(_) => licence.end || licence.fault,
+            SessionError::EngineStopped => licence.fault,
+            SessionError::PeerClosed { code, .. } => match *code {
+                codes::NO_ERROR | codes::SHUTDOWN => licence.end,
+                codes::KEEPALIVE => licence.freeze,
+                _ => false,
+            },
+            SessionError::KeepaliveTimeout(_)
+            | SessionError::HandshakeTimeout(_)
+            | SessionError::WriteTimeout(_) => licence.freeze,
             _ => false,
         };
-        if !honest || !self.licence.end {
-            self.fail(format!("a session ended: {end}"));
+        if !honest {
+            self.fail(format!("session {pair} ended without reason: {end}"));
         }
     }
 
     /// After everything has ended.
     pub(super) fn settle(&mut self) {
-        let broken = self
-            .entries
-            .iter()
-            .find(|(_, entry)| entry.unprocessed && entry.accepted)
-            .map(|(tag, _)| format!("{tag:#x} was processed after all"));
-        if let Some(broken) = broken {
-            self.fail(broken);
+        let mut broken = Vec::new();
+        for (tag, entry) in &self.entries {
+            if let Some(error) = entry.unprocessed.as_ref().filter(|_| entry.accepted) {
+                broken.push(format!("{tag:#x} was processed after all: {error}"));
+            }
+            let licence = &self.sessions[&pair_of(*tag)].licence;
+            let excused = licence.lossy || licence.fault || licence.freeze;
+            if entry.orphaned && licence.lossless && !excused {
+                broken.push(format!("{tag:#x} was lost in a shutdown that lost nothing"));
+            }
         }
+        broken.into_iter().for_each(|what| self.fail(what));
     }
 }
