@@ -62,7 +62,7 @@ impl Pool {
     }
 
     /// Bytes taken now.
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     pub(crate) fn used(&self) -> u64 {
         self.used.load(Ordering::Relaxed)
     }
