@@ -7,6 +7,7 @@ use bytes::Bytes;
 
 use crate::error::{Processed, SendError, SessionError, StreamError};
 use crate::frame::codes;
+use crate::link::Drained;
 use crate::proto::tests::net::Rng;
 
 /// A stream, named by its connection, the side that opened it and a number: it is at the front of the opening block.
@@ -51,8 +52,8 @@ pub(super) struct Entry {
     pub(super) codes: HashSet<u32>,
     /// Whoever opened it was told that the peer's application never saw it.
     unprocessed: Option<String>,
-    /// It ended with its session.
-    orphaned: bool,
+    /// By side, whether it ended with its session there.
+    orphaned: [bool; 2],
     /// Halves of each side that have come to their end: sending, receiving.
     ended: [[bool; 2]; 2],
 }
@@ -66,12 +67,16 @@ pub(super) struct Licence {
     pub(super) fault: bool,
     /// Nothing arrives for some time.
     pub(super) freeze: bool,
+    /// The last word may come too late, or not at all.
+    pub(super) mute: bool,
     /// Streams may meet a limit.
     pub(super) limits: bool,
     /// A shutdown has said that nothing was lost.
     pub(super) lossless: bool,
-    /// Something else was done that may lose streams.
+    /// A shutdown has said that something was lost.
     pub(super) lossy: bool,
+    /// Somebody has called `close`.
+    pub(super) closed: bool,
 }
 
 /// One session: by its sides, why it ended, as anybody there was told.
@@ -79,6 +84,8 @@ pub(super) struct Licence {
 pub(super) struct Record {
     pub(super) licence: Licence,
     ends: [Option<String>; 2],
+    /// How many streams a shutdown of that side says it has cancelled.
+    cancelled: [Option<u64>; 2],
 }
 
 #[derive(Debug, Default)]
@@ -297,7 +304,7 @@ impl Ledger {
                 self.count("not processed");
             }
             StreamError::Session(end) => {
-                self.entry(tag).orphaned = true;
+                self.entry(tag).orphaned[side] = true;
                 self.session(pair, side, end);
                 self.count("session");
             }
@@ -310,6 +317,20 @@ impl Ledger {
         self.entry(tag).unprocessed = Some(end.to_string());
         self.may_end(pair_of(tag), end);
         self.count("not opened");
+    }
+
+    /// What a side's shutdown says of its streams.
+    pub(super) fn shut_down(&mut self, pair: usize, side: usize, report: Drained) {
+        let lost = report.cancelled + report.forced > 0;
+        self.count(if lost {
+            "shut down, some lost"
+        } else {
+            "shut down, none lost"
+        });
+        let record = self.sessions.entry(pair).or_default();
+        record.licence.lossless = true;
+        record.licence.lossy |= lost;
+        record.cancelled[side] = Some(report.cancelled);
     }
 
     /// A session ended, as somebody on this side was told: all are told the same.
@@ -328,7 +349,7 @@ impl Ledger {
         let licence = self.licence(pair);
         let honest = match end {
             SessionError::Closed => licence.end,
-            SessionError::Disconnected => licence.end || licence.fault || licence.freeze,
+            SessionError::Disconnected => licence.mute || licence.fault || licence.freeze,
             SessionError::Io(_) => licence.end || licence.fault,
             SessionError::EngineStopped => licence.fault,
             SessionError::PeerClosed { code, .. } => match *code {
@@ -354,11 +375,30 @@ impl Ledger {
                 broken.push(format!("{tag:#x} was processed after all: {error}"));
             }
             let licence = &self.sessions[&pair_of(*tag)].licence;
-            let excused = licence.lossy || licence.fault || licence.freeze;
-            if entry.orphaned && licence.lossless && !excused {
+            let excused = licence.lossy || licence.closed || licence.fault || licence.freeze;
+            if entry.orphaned != [false; 2] && licence.lossless && !excused {
                 broken.push(format!("{tag:#x} was lost in a shutdown that lost nothing"));
             }
         }
+        for (pair, record) in &self.sessions {
+            for side in [0, 1] {
+                let Some(said) = record.cancelled[side] else {
+                    continue;
+                };
+                let orphans = self
+                    .entries
+                    .iter()
+                    .filter(|(tag, entry)| pair_of(**tag) == *pair && entry.orphaned[side]);
+                let orphans = orphans.count() as u64;
+                let licence = &record.licence;
+                if orphans > said && !licence.closed {
+                    broken.push(format!(
+                        "{pair}/{side} cancelled {orphans} streams and said {said}"
+                    ));
+                }
+            }
+        }
+        broken.sort();
         broken.into_iter().for_each(|what| self.fail(what));
     }
 }

@@ -9,6 +9,7 @@
 //! many, from `RINGMUX_SEED_FROM` on.
 
 use std::collections::BTreeMap;
+use std::mem::ManuallyDrop;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -63,7 +64,8 @@ fn run(seed: u64, sabotage: Sabotage) -> Result<Summary, String> {
     let plan = Rc::new(Plan::of(seed));
     let processes = plan.clients.iter().chain(&plan.servers);
     let pools = processes.map(|process| process.pool.clone()).collect();
-    let mut world = World::new(seed, pools, sabotage);
+    // Whatever has failed is not taken apart: what is broken may well panic at that, and end the process.
+    let mut world = ManuallyDrop::new(World::new(seed, pools, sabotage));
     world.desk.budget.set(plan.budget());
     process::start(&world.desk, &plan);
     let outcome = world.run();
@@ -72,13 +74,16 @@ fn run(seed: u64, sabotage: Sabotage) -> Result<Summary, String> {
     if let Some(failure) = outcome.err().or(ledger.failure.take()) {
         return Err(format!("{plan:?}\n  {failure}"));
     }
-    Ok(Summary {
+    let summary = Summary {
         sessions: world.desk.connections.get() as u64,
         streams: ledger.entries.len() as u64,
         delivered: ledger.delivered,
         steps: world.steps,
         ends: ledger.ends.iter().map(|(end, n)| (*end, *n)).collect(),
-    })
+    };
+    drop(ledger);
+    drop(ManuallyDrop::into_inner(world));
+    Ok(summary)
 }
 
 /// A failed check is a panic or an `Err`; both are the outcome of a run.

@@ -171,6 +171,11 @@ impl Plan {
         pair
     }
 
+    /// So slow that a last word may not get through in time.
+    pub(super) const fn is_slow(&self) -> bool {
+        self.weather.stall > 0 || self.weather.capacity < 64 * 1024
+    }
+
     /// Bytes of long messages that a run may send: every byte has to be moved in pieces.
     pub(super) fn budget(&self) -> usize {
         match self.weather.piece {

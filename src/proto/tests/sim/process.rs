@@ -113,6 +113,7 @@ impl Keeper {
             let licence = ledger.licence(index);
             licence.fault = matches!(fate, Fate::Cut { .. } | Fate::Crash { .. });
             licence.freeze = matches!(fate, Fate::Freeze { .. });
+            licence.mute = self.plan.is_slow();
             // What nobody accepts, or reads for long, stalls; what is frozen may.
             licence.limits =
                 self.plan.small || mix.pause > 100_000 || mix.leave.is_some() || licence.freeze;
@@ -180,7 +181,8 @@ fn close(desk: &Rc<Desk>, pair: usize, side: usize, session: &Session, after: Du
             {
                 let mut ledger = d.ledger.borrow_mut();
                 let licence = ledger.licence(pair);
-                (licence.end, licence.lossy) = (true, true);
+                (licence.end, licence.closed) = (true, true);
+                licence.mute |= !session.link().is_established();
             }
             session.close();
             d.must_close(pair, side, LINGER + CLOSING);
@@ -202,19 +204,20 @@ fn shut_down(
         Owner::Busy(pair),
         async move {
             d.sleep(after).await;
-            d.ledger.borrow_mut().licence(pair).end = true;
+            {
+                let mut ledger = d.ledger.borrow_mut();
+                let licence = ledger.licence(pair);
+                licence.end = true;
+                // A side that is called says nothing before it was spoken to.
+                licence.mute |= !session.link().is_established();
+            }
             d.must_close(pair, side, grace + CLOSING);
+            // Of a session that has ended already it has nothing to say.
+            let late = session.end().is_some();
             let report = session.shutdown(grace).await;
-            let lost = report.cancelled + report.forced > 0;
-            let mut ledger = d.ledger.borrow_mut();
-            ledger.count(if lost {
-                "shut down, some lost"
-            } else {
-                "shut down, none lost"
-            });
-            let licence = ledger.licence(pair);
-            licence.lossless = true;
-            licence.lossy |= lost;
+            if !late {
+                d.ledger.borrow_mut().shut_down(pair, side, report);
+            }
         },
     );
 }

@@ -140,19 +140,38 @@ async fn open(desk: Rc<Desk>, mix: Mix, pair: usize, side: usize, session: Sessi
     }
 }
 
-/// A call asks, and then waits for the answer; whoever is asked listens first.
-const fn is_call(tag: Tag) -> bool {
-    tag.is_multiple_of(3)
+/// What the two sides of a stream do, by its number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Shape {
+    /// Whoever opened it asks, and then waits for the answer; whoever is asked listens first.
+    Call,
+    /// Each message is answered before the next one is sent.
+    Conversation,
+    /// Both directions by themselves.
+    Streams,
 }
 
-/// Both halves: on two tasks, or one after the other if it is a call.
+impl Shape {
+    const fn of(tag: Tag) -> Self {
+        match tag % 3 {
+            0 => Self::Call,
+            1 => Self::Conversation,
+            _ => Self::Streams,
+        }
+    }
+}
+
 fn serve(desk: &Rc<Desk>, mix: &Mix, side: usize, tag: Tag, stream: Stream) {
     let (sender, receiver) = stream.split();
+    let owner = Owner::Busy(pair_of(tag));
+    let asks = side == opener(tag);
+    if Shape::of(tag) == Shape::Conversation {
+        let talk = converse(Rc::clone(desk), mix.clone(), side, tag, sender, receiver);
+        return desk.spawn(format!("talk {tag:#x} by {side}"), owner, talk);
+    }
     let sends = send(Rc::clone(desk), mix.clone(), side, tag, sender);
     let receives = receive(Rc::clone(desk), mix.clone(), side, tag, receiver);
-    let owner = Owner::Busy(pair_of(tag));
-    if is_call(tag) {
-        let asks = side == opener(tag);
+    if Shape::of(tag) == Shape::Call {
         desk.spawn(format!("call {tag:#x} by {side}"), owner, async move {
             if asks {
                 sends.await;
@@ -165,6 +184,71 @@ fn serve(desk: &Rc<Desk>, mix: &Mix, side: usize, tag: Tag, stream: Stream) {
     } else {
         desk.spawn(format!("send {tag:#x} by {side}"), owner, sends);
         desk.spawn(format!("recv {tag:#x} by {side}"), owner, receives);
+    }
+}
+
+/// Nothing but the wake for a message lets the other side go on.
+async fn converse(
+    desk: Rc<Desk>,
+    mix: Mix,
+    side: usize,
+    tag: Tag,
+    mut sender: SendStream,
+    mut receiver: RecvStream,
+) {
+    let mut rng = plan(&desk, tag, 12 + side as u64);
+    let (from, asks) = (1 - side, side == opener(tag));
+    let turns = if asks {
+        rng.range(1, mix.messages + 1)
+    } else {
+        usize::MAX
+    };
+    let (mut sent, mut seen) = (Ok(()), None);
+    for turn in 0..=turns {
+        if turn > 0 || !asks {
+            seen = hear(&desk, from, tag, &mut receiver).await;
+        }
+        if seen.is_some() || turn == turns {
+            break;
+        }
+        // No longer than any peer accepts.
+        let len = length(&desk, &mut rng, &mix).min(60_000);
+        let message = write_down(&desk, side, tag, len);
+        sent = sender.send(message).await;
+        if sent.is_err() {
+            strike_out(&desk, side, tag);
+            break;
+        }
+    }
+    if sent.is_ok() {
+        desk.ledger.borrow_mut().entry(tag).flows[side].finished = true;
+        sent = sender.finish();
+    }
+    if let Err(error) = sent {
+        desk.ledger.borrow_mut().entry(tag).flows[side].finished = false;
+        desk.ledger.borrow_mut().refused(tag, side, &error);
+        refuses_again(&desk, tag, &mut sender, &error).await;
+    }
+    end_sending(&desk, side, tag, sender);
+    let seen = loop {
+        match seen.take() {
+            Some(seen) => break seen,
+            None => seen = hear(&desk, from, tag, &mut receiver).await,
+        }
+    };
+    desk.ledger.borrow_mut().received(tag, from, 0, &seen);
+    ends_again(&desk, tag, &mut receiver, &seen).await;
+}
+
+/// The next message; the end, if there is none.
+async fn hear(desk: &Desk, from: usize, tag: Tag, receiver: &mut RecvStream) -> Option<Seen> {
+    match receiver.recv().await {
+        Ok(Some(message)) => {
+            desk.ledger.borrow_mut().message(tag, from, &message);
+            None
+        }
+        Ok(None) => Some(Seen::Clean),
+        Err(error) => Some(Seen::Error(error)),
     }
 }
 
@@ -398,14 +482,7 @@ async fn receive(desk: Rc<Desk>, mix: Mix, side: usize, tag: Tag, mut receiver: 
                 .await
             }
             1 | 2 => lease(&desk, &mut rng, from, tag, &mut receiver).await,
-            _ => match receiver.recv().await {
-                Ok(Some(message)) => {
-                    desk.ledger.borrow_mut().message(tag, from, &message);
-                    None
-                }
-                Ok(None) => Some(Seen::Clean),
-                Err(error) => Some(Seen::Error(error)),
-            },
+            _ => hear(&desk, from, tag, &mut receiver).await,
         };
         taken += 1;
         if let Some(seen) = got {
@@ -414,7 +491,7 @@ async fn receive(desk: Rc<Desk>, mix: Mix, side: usize, tag: Tag, mut receiver: 
     };
     let metas = receiver.metas().len();
     desk.ledger.borrow_mut().received(tag, from, metas, &seen);
-    if matches!(seen, Seen::Clean) && is_call(tag) && side == opener(tag) {
+    if matches!(seen, Seen::Clean) && Shape::of(tag) == Shape::Call && side == opener(tag) {
         desk.ledger.borrow_mut().answered(tag);
     }
     if rng.one_in(2) {
