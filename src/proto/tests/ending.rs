@@ -22,6 +22,40 @@ fn a_stop_is_answered_by_a_bare_fin_also_inside_a_message() {
     assert_eq!(now(stream.recv()).unwrap().unwrap(), "still");
 }
 
+/// It would have a gap before it.
+#[test]
+fn what_arrives_between_a_stop_and_the_engine_that_hears_of_it_is_not_delivered() {
+    for bytes in [false, true] {
+        let mut pair = Pair::established(&small_config(), &small_config());
+        let (mut sender, mut receiver) = pair.stream(D);
+        now(sender.send(message(255))).unwrap();
+        pair.drive();
+        now(sender.send(message(300))).unwrap();
+        pair.turn(D);
+        receiver.stop(7);
+        // As if another thread's engine had read before it looked at its handles.
+        assert!(pair.read(A));
+        let mut memory = [0; 100];
+        let mut buf = tokio::io::ReadBuf::new(&mut memory);
+        if bytes {
+            let read = std::pin::Pin::new(&mut receiver);
+            let mut context = Context::from_waker(Waker::noop());
+            assert!(tokio::io::AsyncRead::poll_read(read, &mut context, &mut buf).is_pending());
+        } else {
+            assert_eq!(receiver.try_recv(), None);
+            Polled::new(receiver.recv()).pending();
+        }
+        pair.drive();
+        let error = now(receiver.recv()).unwrap_err();
+        assert!(
+            matches!(error, StreamError::Cancelled { code: 7 }),
+            "{error}"
+        );
+        drop((sender, receiver));
+        pair.is_clean();
+    }
+}
+
 /// What goes out with the first words may arrive though no answer comes back.
 #[test]
 fn a_handshake_without_an_answer_leaves_in_doubt_what_was_sent_with_it_and_nothing_else() {

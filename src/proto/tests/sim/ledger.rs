@@ -344,6 +344,22 @@ impl Ledger {
         }
     }
 
+    /// One side of a session is over, for this reason.
+    pub(super) fn over(&mut self, pair: usize, side: usize, end: &SessionError) {
+        self.session(pair, side, end);
+        self.count(match end {
+            SessionError::Closed => "session: closed",
+            SessionError::PeerClosed { .. } => "session: the peer closed",
+            SessionError::Disconnected => "session: disconnected",
+            SessionError::Io(_) => "session: failed",
+            SessionError::EngineStopped => "session: crashed",
+            SessionError::HandshakeTimeout(_) => "session: no handshake",
+            SessionError::KeepaliveTimeout(_) => "session: no sign of life",
+            SessionError::WriteTimeout(_) => "session: stuck",
+            _ => "session: other",
+        });
+    }
+
     /// Whether there was reason for this end.
     fn may_end(&mut self, pair: usize, end: &SessionError) {
         let licence = self.licence(pair);

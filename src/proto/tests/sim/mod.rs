@@ -25,6 +25,28 @@ mod promises;
 mod workload;
 mod world;
 
+/// What comes about in some run or other of an ordinary test.
+const ENDS: [&str; 18] = [
+    "answered",
+    "cancelled",
+    "clean",
+    "duplicate",
+    "failed",
+    "limited",
+    "not opened",
+    "not processed",
+    "session",
+    "stopped",
+    "session: closed",
+    "session: crashed",
+    "session: disconnected",
+    "session: failed",
+    "session: no handshake",
+    "session: no sign of life",
+    "session: stuck",
+    "session: the peer closed",
+];
+
 /// Seeds of an ordinary test.
 const SEEDS: u64 = 2000;
 
@@ -132,8 +154,8 @@ fn run_all(seeds: std::ops::Range<u64>) -> (Summary, Vec<u64>) {
 #[test]
 fn honest_processes_keep_every_promise_whatever_the_network_does() {
     let from = number("RINGMUX_SEED_FROM").unwrap_or_default();
-    let seeds = from..from + number("RINGMUX_SEEDS").unwrap_or(SEEDS);
-    let (total, failed) = run_all(seeds);
+    let runs = number("RINGMUX_SEEDS").unwrap_or(SEEDS);
+    let (total, failed) = run_all(from..from + runs);
     println!("{total:?}");
     for seed in &failed {
         println!("RINGMUX_SEED={seed} cargo test --lib sim::replay");
@@ -144,16 +166,8 @@ fn honest_processes_keep_every_promise_whatever_the_network_does() {
         failed.len(),
         failed[0]
     );
-    for end in [
-        "clean",
-        "failed",
-        "cancelled",
-        "stopped",
-        "session",
-        "not processed",
-        "answered",
-    ] {
-        assert!(total.ends.contains_key(end), "no stream ended as {end}");
+    for end in ENDS.iter().filter(|_| runs >= SEEDS) {
+        assert!(total.ends.contains_key(end), "nothing ended as {end}");
     }
 }
 

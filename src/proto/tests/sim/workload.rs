@@ -462,6 +462,10 @@ async fn receive(desk: Rc<Desk>, mix: Mix, side: usize, tag: Tag, mut receiver: 
                 entry.codes.insert(code);
                 drop(ledger);
                 receiver.stop(code);
+                let patience = rng.micros(5000);
+                if let Some(Ok(Some(message))) = desk.within(patience, receiver.recv()).await {
+                    desk.fail(format!("{tag:#x}: {} bytes after a stop", message.len()));
+                }
             } else {
                 entry.codes.insert(codes::CANCELLED);
             }

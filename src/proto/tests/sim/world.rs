@@ -391,7 +391,7 @@ impl World {
                 "a session that is over owes nothing"
             );
             let reason = end.connection.link().end().cloned().expect("a reason");
-            self.desk.ledger.borrow_mut().session(index, side, &reason);
+            self.desk.ledger.borrow_mut().over(index, side, &reason);
         }
         self.pairs[index] = None;
         self.live.retain(|live| *live != index);
