@@ -38,7 +38,7 @@ fn what_arrives_between_a_stop_and_the_engine_that_hears_of_it_is_not_delivered(
         let mut memory = [0; 100];
         let mut buf = tokio::io::ReadBuf::new(&mut memory);
         if bytes {
-            let read = std::pin::Pin::new(&mut receiver);
+            let read = Pin::new(&mut receiver);
             let mut context = Context::from_waker(Waker::noop());
             assert!(tokio::io::AsyncRead::poll_read(read, &mut context, &mut buf).is_pending());
         } else {

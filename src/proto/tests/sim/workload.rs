@@ -456,18 +456,15 @@ async fn receive(desk: Rc<Desk>, mix: Mix, side: usize, tag: Tag, mut receiver: 
     let mut taken = 0;
     let seen = loop {
         if taken >= patience {
-            let mut ledger = desk.ledger.borrow_mut();
-            let entry = ledger.entry(tag);
-            if rng.one_in(2) {
-                entry.codes.insert(code);
-                drop(ledger);
+            let stops = rng.one_in(2);
+            let said = if stops { code } else { codes::CANCELLED };
+            desk.ledger.borrow_mut().entry(tag).codes.insert(said);
+            if stops {
                 receiver.stop(code);
                 let patience = rng.micros(5000);
                 if let Some(Ok(Some(message))) = desk.within(patience, receiver.recv()).await {
                     desk.fail(format!("{tag:#x}: {} bytes after a stop", message.len()));
                 }
-            } else {
-                entry.codes.insert(codes::CANCELLED);
             }
             break Seen::Left;
         }
