@@ -188,7 +188,8 @@ fn credit_is_conserved(sender: &mut End, receiver: &mut End, out: &InFlight, bac
 #[track_caller]
 pub(super) fn at_rest(end: &mut End) {
     let connection = &mut end.connection;
-    assert_eq!(connection.registry.len(), 0, "no stream is left");
+    let left = connection.registry.iter_mut().next();
+    assert!(left.is_none(), "no stream is left: {left:?}");
     let parts = connection.window.parts();
     assert_eq!(parts.held, 0, "nothing is held: {parts:?}");
     assert_eq!((parts.advance, parts.unused), (0, 0));

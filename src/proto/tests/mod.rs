@@ -125,6 +125,8 @@ struct End {
     unprocessed: BytesMut,
     /// When it was made, or bytes came last.
     heard: Instant,
+    /// What handles ask for now comes just after the engine has looked.
+    looked: bool,
 }
 
 impl End {
@@ -150,6 +152,7 @@ impl End {
             closed: false,
             unprocessed: BytesMut::new(),
             heard: now,
+            looked: false,
         }
     }
 
@@ -336,7 +339,9 @@ impl Pair {
 
     fn turn_once(&mut self, side: usize) -> bool {
         let now = self.now;
-        self.ends[side].connection.take_work(now);
+        if !self.ends[side].looked {
+            self.ends[side].connection.take_work(now);
+        }
         let mut moved = self.read(side);
         let (end, pipe) = (&mut self.ends[side], &mut self.pipes[side]);
         if end.connection.next_deadline().is_some_and(|at| at <= now) {

@@ -224,8 +224,14 @@ fn shut_down(
 
 /// When all is done the session has to be as it was; then its last handles go, and it with them.
 async fn end_when_done(desk: Rc<Desk>, pair: usize, calm: bool) {
-    desk.idle(pair).await;
-    desk.sleep(REST).await;
+    // Streams that are accepted late make it busy again.
+    loop {
+        desk.idle(pair).await;
+        desk.sleep(REST).await;
+        if desk.is_idle(pair) {
+            break;
+        }
+    }
     let undisturbed = !desk.ledger.borrow_mut().licence(pair).end;
     if calm && undisturbed {
         desk.inspect(pair);

@@ -170,13 +170,18 @@ impl Desk {
     /// Completes when no task keeps a connection busy.
     pub(super) async fn idle(&self, pair: usize) {
         poll_fn(|cx| {
-            if self.busy.borrow().get(&pair).is_none_or(|busy| *busy == 0) {
+            if self.is_idle(pair) {
                 return Poll::Ready(());
             }
             self.idlers.borrow_mut().push((pair, cx.waker().clone()));
             Poll::Pending
         })
         .await;
+    }
+
+    pub(super) fn is_idle(&self, pair: usize) -> bool {
+        let busy = self.busy.borrow();
+        busy.get(&pair).is_none_or(|busy| *busy == 0)
     }
 
     fn task_ended(&self, owner: Owner) {
@@ -368,8 +373,11 @@ impl World {
             pair.run(side);
             promises::nothing_sendable_is_left(&mut pair.ends[side]);
         } else {
-            // As if the driver's task had used up its budget: it stays awake by what it has.
+            // As if the driver's task had used up its budget: it stays awake by what it has. Tasks of other threads
+            // may have acted since it looked.
+            pair.ends[side].looked = self.rng.one_in(2);
             pair.turn(side);
+            pair.ends[side].looked = false;
         }
         invariants::check_but_pools(pair);
         pair.ends.iter_mut().for_each(promises::memory_is_bounded);
