@@ -107,13 +107,13 @@ impl SessionError {
     }
 
     /// Whether the peer can have seen what the session's unfinished streams carried.
+    ///
+    /// It can, whatever ended the session, and also if it has never answered: what a dialling side sends with its first
+    /// words may arrive though the answer does not. A stream that never left says so itself, by
+    /// [`StreamError::NotProcessed`].
     #[must_use]
     pub const fn was_processed(&self) -> Processed {
-        match self {
-            Self::HandshakeTimeout(_) => Processed::No,
-            Self::LimitExceeded(error) if matches!(error.limit, Limit::HalfOpen) => Processed::No,
-            _ => Processed::Maybe,
-        }
+        Processed::Maybe
     }
 }
 

@@ -87,6 +87,9 @@ mod error;
 #[cfg(not(ringmux_loom))] // The models need the leaves alone.
 #[allow(dead_code, unused_imports)] // The codec is complete; the protocol does not use all of it.
 mod frame;
+#[cfg(all(any(test, fuzzing), not(ringmux_loom)))]
+#[doc(hidden)]
+pub mod fuzzing;
 #[cfg(not(ringmux_loom))]
 mod handle;
 #[cfg(not(ringmux_loom))]

@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// What each module of the library may import from the others.
-const IMPORTS: [(&str, &[&str]); 12] = [
+const IMPORTS: [(&str, &[&str]); 13] = [
     ("sync", &[]),
     ("frame", &[]),
     ("addr", &[]),
@@ -35,6 +35,12 @@ const IMPORTS: [(&str, &[&str]); 12] = [
         "manage",
         &[
             "connect", "handle", "error", "config", "addr", "queue", "sync",
+        ],
+    ),
+    (
+        "fuzzing",
+        &[
+            "proto", "handle", "link", "frame", "error", "config", "addr",
         ],
     ),
 ];

@@ -41,6 +41,8 @@ mod header;
 mod id;
 mod kind;
 pub(crate) mod preface;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod put;
 mod read;
 mod settings;
 

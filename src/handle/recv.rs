@@ -153,7 +153,8 @@ impl RecvStream {
         &self.metas
     }
 
-    /// Asks the peer to stop sending and drops what has arrived; the other direction goes on.
+    /// Asks the peer to stop sending and drops what has arrived, and what arrives until the peer has heard; the other
+    /// direction goes on.
     ///
     /// The peer's sender gets [`SendError::Stopped`](crate::SendError::Stopped) with this code.
     pub fn stop(&mut self, code: u32) {
@@ -203,6 +204,11 @@ impl RecvStream {
 
     /// Passes over the pieces of the message in front, if all of it is there.
     fn pass_message(&mut self) -> bool {
+        if self.ended {
+            // After `stop` what still arrives has a gap before it.
+            self.discard();
+            return false;
+        }
         self.skip_read_chunk();
         loop {
             let Some(tag) = self.reader.advance_unless(rx_tag::META) else {
@@ -283,6 +289,10 @@ impl RecvStream {
 
     /// Copies bytes that are there; false if there are none.
     fn read_chunks(&mut self, buf: &mut tokio::io::ReadBuf<'_>) -> bool {
+        if self.ended {
+            self.discard();
+            return false;
+        }
         let before = buf.filled().len();
         while buf.remaining() > 0 {
             let Some(record) = self.reader.peek() else {

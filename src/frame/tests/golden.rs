@@ -3,14 +3,14 @@
 use super::*;
 
 /// What a frame is, its bytes, its value.
-type Golden = (&'static str, &'static [u8], Frame<'static>);
+pub(crate) type Golden = (&'static str, &'static [u8], Frame<'static>);
 
 fn credit(bytes: u32) -> NonZeroU32 {
     NonZeroU32::new(bytes).unwrap()
 }
 
 #[rustfmt::skip]
-fn golden() -> Vec<Golden> {
+pub(crate) fn golden() -> Vec<Golden> {
     vec![
         ("a message",
             b"\x02\x00\x00\x02\x01\x00\x00\x00hi",

@@ -22,6 +22,70 @@ fn a_stop_is_answered_by_a_bare_fin_also_inside_a_message() {
     assert_eq!(now(stream.recv()).unwrap().unwrap(), "still");
 }
 
+/// It would have a gap before it.
+#[test]
+fn what_arrives_between_a_stop_and_the_engine_that_hears_of_it_is_not_delivered() {
+    for bytes in [false, true] {
+        let mut pair = Pair::established(&small_config(), &small_config());
+        let (mut sender, mut receiver) = pair.stream(D);
+        now(sender.send(message(255))).unwrap();
+        pair.drive();
+        now(sender.send(message(300))).unwrap();
+        pair.turn(D);
+        receiver.stop(7);
+        // As if another thread's engine had read before it looked at its handles.
+        assert!(pair.read(A));
+        let mut memory = [0; 100];
+        let mut buf = tokio::io::ReadBuf::new(&mut memory);
+        if bytes {
+            let read = Pin::new(&mut receiver);
+            let mut context = Context::from_waker(Waker::noop());
+            assert!(tokio::io::AsyncRead::poll_read(read, &mut context, &mut buf).is_pending());
+        } else {
+            assert_eq!(receiver.try_recv(), None);
+            Polled::new(receiver.recv()).pending();
+        }
+        pair.drive();
+        let error = now(receiver.recv()).unwrap_err();
+        assert!(
+            matches!(error, StreamError::Cancelled { code: 7 }),
+            "{error}"
+        );
+        drop((sender, receiver));
+        pair.is_clean();
+    }
+}
+
+/// What goes out with the first words may arrive though no answer comes back.
+#[test]
+fn a_handshake_without_an_answer_leaves_in_doubt_what_was_sent_with_it_and_nothing_else() {
+    let mut pair = Pair::new(&small_config(), &small_config());
+    let session = pair.ends[D].session().clone();
+    // More than the floor of streams: the last one has to wait for the answer.
+    let mut sent: Vec<_> = (0..16)
+        .map(|_| session.try_open("early").unwrap())
+        .collect();
+    let mut waiting = Polled::new(session.open("late"));
+    waiting.pending();
+    let _ = sent[0].try_send(message(10));
+    pair.turn(D);
+    pair.turn(A);
+    pair.turn(A);
+    let taken = now(pair.ends[A].session().accept());
+    assert_eq!(taken.unwrap().opening(), "early", "the peer has it");
+    // The answer does not come through.
+    let deadline = pair.now + Duration::from_secs(10);
+    pair.ends[D].connection.on_deadline(deadline);
+    pair.ends[D].connection.deliver_wakes();
+    let error = now(sent[0].recv()).unwrap_err();
+    assert!(matches!(
+        error,
+        StreamError::Session(SessionError::HandshakeTimeout(_))
+    ));
+    assert_eq!(error.was_processed(), crate::Processed::Maybe);
+    assert!(waiting.ready().is_err());
+}
+
 #[test]
 fn a_receiver_that_stops_inside_a_message_gets_its_credit_and_memory_back() {
     let mut pair = Pair::established(&small_config(), &small_config());

@@ -1,8 +1,7 @@
 //! Limits: each is tripped at its number and named, to both sides and in the counters; honest peers trip none.
 
+use super::sim::load;
 use super::solo::{Solo, cancel, data, id, open, window};
-use super::workload::{Mix, start};
-use super::world::{Sabotage, World};
 use super::*;
 use crate::codes;
 use crate::config::{ConfigBuilder, Rate};
@@ -461,46 +460,12 @@ fn sessions_that_may_fill_half_of_the_pool_leave_the_rest_to_others() {
 
 // ---- honest peers ---------------------------------------------------------------------------
 
-/// Two honest ends that open so many streams each, at once; one stream in so many ends rudely.
-fn honest(seed: u64, config: &Config, streams: usize, rude: usize) {
-    let weather = Weather {
-        delay: 50,
-        capacity: 1 << 20,
-        piece: 0,
-        stall: 0,
-    };
-    let pools = [Pool::new(1 << 30), Pool::new(1 << 30)];
-    let pair = Pair::with(config, config, &pools, &weather, seed);
-    let mut world = World::new(pair, seed, Sabotage::None);
-    world.desk.budget.set(3_000_000);
-    let mix = Mix {
-        streams: [streams, streams],
-        messages: 10,
-        long: 8,
-        rude,
-        pause: 20_000,
-        close: None,
-        leave: None,
-        shutdown: None,
-    };
-    let sessions = [D, A].map(|side| world.pair.ends[side].session().clone());
-    for side in [D, A] {
-        start(&world.desk, &mix, side, sessions[side].clone());
-    }
-    (world.run()).unwrap_or_else(|failure| panic!("seed {seed}: {failure}"));
-    for session in &sessions {
-        assert!(session.end().is_none(), "seed {seed}: {:?}", session.end());
-        let stats = session.stats();
-        assert_eq!(stats.limits_tripped, 0, "seed {seed}: {:?}", stats.tripped);
-    }
-}
-
 /// With `max_unaccepted_resets` at 20, as in h2, the first of these ends: an application that pauses has done nothing wrong,
 /// and nor has a peer that gives its calls up meanwhile.
 #[test]
 fn honest_peers_at_full_load_trip_no_default_limit() {
     for seed in 0..8 {
-        honest(seed, &Config::default(), 300, 1);
+        load::run(seed, &Config::default(), 300, 1);
     }
 }
 
@@ -508,7 +473,7 @@ fn honest_peers_at_full_load_trip_no_default_limit() {
 fn honest_peers_of_the_edge_that_take_turns_trip_none_of_its_limits() {
     let edge = Config::edge().build().unwrap();
     for seed in 0..8 {
-        honest(seed, &edge, 60, 10);
+        load::run(seed, &edge, 60, 10);
     }
 }
 

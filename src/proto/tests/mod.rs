@@ -7,7 +7,7 @@
 //! ```
 //! * `net`: one direction of the network, and the seeded generator.
 //! * `invariants`: what holds after every step, whatever the two ends do.
-//! * `world`, `ledger`, `workload`, `random`: seeded applications on both ends, and what they must see.
+//! * `sim`: seeded runs of many sessions between several processes, and what they must see.
 //! * `solo`: one connection against frames that an honest peer would not send.
 //! * the others: scripted cases, one file a topic.
 
@@ -32,17 +32,14 @@ mod ending;
 mod idle;
 mod invariants;
 mod leave;
-mod ledger;
 mod limits;
 mod memory;
 pub(crate) mod net;
 mod opening;
-mod random;
+mod sim;
 mod solo;
 mod turns;
 mod wakes;
-mod workload;
-mod world;
 
 use net::{Cut, Pipe, Read, Rng, Weather};
 
@@ -128,6 +125,10 @@ struct End {
     closed: bool,
     /// Bytes built by this side and not yet taken by the peer's connection, from a frame's beginning.
     unprocessed: BytesMut,
+    /// When it was made, or bytes came last.
+    heard: Instant,
+    /// What handles ask for now comes just after the engine has looked.
+    looked: bool,
 }
 
 impl End {
@@ -152,6 +153,8 @@ impl End {
             linger: None,
             closed: false,
             unprocessed: BytesMut::new(),
+            heard: now,
+            looked: false,
         }
     }
 
@@ -253,7 +256,17 @@ impl Pair {
         weather: &Weather,
         seed: u64,
     ) -> Self {
-        let now = Instant::now();
+        Self::at(Instant::now(), dialer, acceptor, pools, weather, seed)
+    }
+
+    fn at(
+        now: Instant,
+        dialer: &Config,
+        acceptor: &Config,
+        pools: &[Arc<Pool>; 2],
+        weather: &Weather,
+        seed: u64,
+    ) -> Self {
         Self {
             now,
             ends: [
@@ -293,6 +306,7 @@ impl Pair {
         match pipe.read(&mut end.recv, room, self.now) {
             Read::Nothing => return false,
             Read::Bytes(n) => {
+                end.heard = self.now;
                 end.connection.count_received(n);
                 self.parse(side);
             }
@@ -327,7 +341,9 @@ impl Pair {
 
     fn turn_once(&mut self, side: usize) -> bool {
         let now = self.now;
-        self.ends[side].connection.take_work(now);
+        if !self.ends[side].looked {
+            self.ends[side].connection.take_work(now);
+        }
         let mut moved = self.read(side);
         let (end, pipe) = (&mut self.ends[side], &mut self.pipes[side]);
         if end.connection.next_deadline().is_some_and(|at| at <= now) {
@@ -338,12 +354,26 @@ impl Pair {
         end.connection.deliver_wakes();
         if end.connection.status() == Status::Closed && end.may_leave(now) {
             end.closed = true;
-            pipe.shut();
+            pipe.shut(Cut::Eof, now);
             self.pipes[1 - side].sink();
             end.connection.finish();
             moved = true;
         }
         moved
+    }
+
+    /// A side's process dies: its driver is dropped, and its sockets with it.
+    fn crash(&mut self, side: usize, how: Cut) {
+        let end = &mut self.ends[side];
+        if end.closed {
+            return;
+        }
+        // As `Connection` does when it is dropped.
+        end.connection.terminate(crate::SessionError::EngineStopped);
+        end.connection.finish();
+        end.closed = true;
+        self.pipes[side].shut(how, self.now);
+        self.pipes[1 - side].sink();
     }
 
     /// A side's driver is polled: turns until nothing moves.
@@ -373,6 +403,7 @@ impl Pair {
             let end = &self.ends[side];
             let deadline = end.connection.next_deadline().or(end.linger);
             let arrival = self.pipes[1 - side].next_arrival();
+            let arrival = arrival.filter(|_| !end.read_all);
             let live = !end.closed;
             [deadline.filter(|_| live), arrival.filter(|_| live)]
         };

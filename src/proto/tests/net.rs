@@ -1,4 +1,4 @@
-//! The virtual network: bytes in one direction, with delay, splitting, stalls and cuts.
+//! The virtual network: bytes in one direction, with delay, splitting, stalls, freezes and cuts.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -99,7 +99,10 @@ pub(super) struct Pipe {
     last: Instant,
     /// After this many bytes the direction ends like this.
     pub(super) cut: Option<(u64, Cut)>,
-    closed: Option<Cut>,
+    /// From one moment to the other nothing arrives; it comes afterwards.
+    pub(super) frozen: Option<(Instant, Instant)>,
+    /// How the direction has ended, and when its reader can know.
+    closed: Option<(Instant, Cut)>,
     /// Nobody reads any more: what is written is taken and lost.
     sunk: bool,
 }
@@ -114,6 +117,7 @@ impl Pipe {
             written: 0,
             last: now,
             cut: None,
+            frozen: None,
             closed: None,
             sunk: false,
         }
@@ -148,19 +152,20 @@ impl Pipe {
             return Ok(None);
         }
         let n = self.split(bytes.len().min(room));
-        let mut kept = n;
+        let (mut kept, mut ends) = (n, None);
         if let Some((at, cut)) = self.cut
             && self.written + n as u64 >= at
         {
             kept = (at - self.written) as usize;
-            self.closed = Some(cut);
+            ends = Some(cut);
         }
         self.written += n as u64;
         let mut arrives = now + self.rng.micros(self.weather.delay);
         if self.weather.stall > 0 && self.rng.one_in(self.weather.stall) {
             arrives += self.rng.micros(200_000);
         }
-        self.last = self.last.max(arrives);
+        self.last = self.last.max(self.thawed(arrives));
+        self.closed = ends.map(|cut| (self.last, cut));
         if kept > 0 {
             self.queued += kept;
             let chunk = bytes[..kept].iter().copied().collect();
@@ -176,14 +181,26 @@ impl Pipe {
         self.queued = 0;
     }
 
-    /// The writer has shut this direction down.
-    pub(super) fn shut(&mut self) {
-        self.closed.get_or_insert(Cut::Eof);
+    /// The writer has shut this direction down, or is gone.
+    pub(super) fn shut(&mut self, how: Cut, now: Instant) {
+        self.last = self.last.max(self.thawed(now));
+        self.closed.get_or_insert((self.last, how));
+    }
+
+    /// When what would arrive at `at` does.
+    fn thawed(&self, at: Instant) -> Instant {
+        match self.frozen {
+            Some((from, to)) if (from..to).contains(&at) => to,
+            _ => at,
+        }
     }
 
     pub(super) fn read(&mut self, into: &mut bytes::BytesMut, room: usize, now: Instant) -> Read {
         let Some((arrives, _)) = self.chunks.front() else {
-            return self.closed.map_or(Read::Nothing, Read::End);
+            return match self.closed {
+                Some((at, cut)) if at <= now => Read::End(cut),
+                _ => Read::Nothing,
+            };
         };
         if *arrives > now {
             return Read::Nothing;
@@ -213,13 +230,13 @@ impl Pipe {
     }
 
     pub(super) fn is_readable(&self, now: Instant) -> bool {
-        self.chunks
-            .front()
-            .map_or(self.closed.is_some(), |(arrives, _)| *arrives <= now)
+        self.next_arrival().is_some_and(|at| at <= now)
     }
 
+    /// Of bytes, or of the end.
     pub(super) fn next_arrival(&self) -> Option<Instant> {
-        self.chunks.front().map(|(arrives, _)| *arrives)
+        let bytes = self.chunks.front().map(|(arrives, _)| *arrives);
+        bytes.or(self.closed.map(|(at, _)| at))
     }
 
     /// Changes a byte that is under way, counted from the oldest; false if there is none.

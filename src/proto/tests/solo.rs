@@ -203,6 +203,7 @@ fn no_order_of_frames_and_no_damage_to_them_makes_a_connection_panic_or_forget_m
             }
             solo.said();
             invariants::books_of_one_side_balance(&mut solo.end);
+            assert_eq!(solo.end.pool.used(), invariants::taken(&mut solo.end));
         }
         let end = session.end();
         protocol_errors += u32::from(matches!(end, Some(crate::SessionError::Protocol(_))));

@@ -8,12 +8,12 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, ReadBuf};
 
-use super::ledger::{LONGEST, Seen, Tag, block, content};
-use super::net::Rng;
-use super::world::Desk;
+use super::ledger::{self, LONGEST, Seen, Tag, block, content, opener, pair_of};
+use super::world::{Desk, Owner};
 use crate::error::{OpenError, SendError};
 use crate::frame::codes;
 use crate::handle::{RecvStream, SendStream, Session, Stream};
+use crate::proto::tests::net::Rng;
 
 /// What a run is like.
 #[derive(Clone, Debug)]
@@ -28,12 +28,10 @@ pub(super) struct Mix {
     pub(super) rude: usize,
     /// Microseconds that a consumer pauses at most.
     pub(super) pause: usize,
-    /// `close` is called on a side after so many microseconds.
-    pub(super) close: Option<(usize, usize)>,
-    /// The handles of a side are dropped after it has accepted so many streams.
+    /// A side accepts no more after it has accepted so many streams.
     pub(super) leave: Option<(usize, usize)>,
-    /// `shutdown` is called on a side after so many microseconds, with so many milliseconds of grace.
-    pub(super) shutdown: Option<(usize, usize, usize)>,
+    /// One in so many senders waits for so many milliseconds before it comes to its end.
+    pub(super) hold: (usize, usize),
 }
 
 const SHORT: [usize; 11] = [0, 1, 7, 8, 255, 256, 257, 1000, 4095, 4096, 4097];
@@ -55,48 +53,34 @@ fn plan(desk: &Desk, tag: Tag, part: u64) -> Rng {
     Rng::of(desk.seed, tag.wrapping_mul(64) + part)
 }
 
-pub(super) fn start(desk: &Rc<Desk>, mix: &Mix, side: usize, session: Session) {
+/// The applications of one side of a connection.
+pub(super) fn start(desk: &Rc<Desk>, mix: &Mix, pair: usize, side: usize, session: &Session) {
     let (d, m, s) = (Rc::clone(desk), mix.clone(), session.clone());
     // Streams that are given up never arrive, so it cannot know how many will.
-    desk.daemon(format!("accept {side}"), accept(d, m, side, s));
+    let name = |what: &str| format!("{what} {pair}/{side}");
+    desk.spawn(
+        name("accept"),
+        Owner::Waits(pair),
+        accept(d, m, pair, side, s),
+    );
     let (d, s) = (Rc::clone(desk), session.clone());
-    desk.spawn(format!("ping {side}"), ping(d, side, s));
-    if let Some((_, after)) = mix.close.filter(|(closer, _)| *closer == side) {
-        let (d, s) = (Rc::clone(desk), session.clone());
-        desk.spawn(format!("close {side}"), async move {
-            d.sleep(Duration::from_micros(after as u64)).await;
-            s.close();
-        });
-    }
-    if let Some((_, after, grace)) = mix.shutdown.filter(|(leaver, ..)| *leaver == side) {
-        let (d, s) = (Rc::clone(desk), session.clone());
-        desk.spawn(format!("shutdown {side}"), async move {
-            d.sleep(Duration::from_micros(after as u64)).await;
-            let (began, grace) = (d.now(), Duration::from_millis(grace as u64));
-            let report = s.shutdown(grace).await;
-            let took = d.now() - began;
-            if took > grace + Duration::from_secs(1) {
-                let late = format!("a shutdown within {grace:?} took {took:?}: {report:?}");
-                d.ledger.borrow_mut().fail(late);
-            }
-        });
-    }
-    let (d, m) = (Rc::clone(desk), mix.clone());
-    desk.spawn(format!("open {side}"), open(d, m, side, session));
+    desk.spawn(name("ping"), Owner::Busy(pair), ping(d, pair, side, s));
+    let (d, m, s) = (Rc::clone(desk), mix.clone(), session.clone());
+    desk.spawn(name("open"), Owner::Busy(pair), open(d, m, pair, side, s));
 }
 
-async fn ping(desk: Rc<Desk>, side: usize, session: Session) {
-    let mut rng = plan(&desk, side as u64, 1);
+async fn ping(desk: Rc<Desk>, pair: usize, side: usize, session: Session) {
+    let mut rng = plan(&desk, ledger::tag(pair, side, 0), 1);
     for _ in 0..rng.below(4) {
         desk.sleep(rng.micros(3000)).await;
-        if session.ping().await.is_err() {
-            return;
+        if let Err(end) = session.ping().await {
+            return desk.ledger.borrow_mut().session(pair, side, &end);
         }
     }
 }
 
-async fn accept(desk: Rc<Desk>, mix: Mix, side: usize, session: Session) {
-    let mut rng = plan(&desk, side as u64, 2);
+async fn accept(desk: Rc<Desk>, mix: Mix, pair: usize, side: usize, session: Session) {
+    let mut rng = plan(&desk, ledger::tag(pair, side, 0), 2);
     let most = match mix.leave {
         Some((leaver, after)) if leaver == side => after,
         _ => usize::MAX,
@@ -109,23 +93,25 @@ async fn accept(desk: Rc<Desk>, mix: Mix, side: usize, session: Session) {
             Ok(stream) => {
                 let tag = stream.opening().first_chunk::<8>().copied();
                 let tag = Tag::from_le_bytes(tag.unwrap_or_default());
-                if tag != u64::MAX {
-                    desk.ledger.borrow_mut().accepted(tag, stream.opening());
-                    serve(&desk, &mix, side, tag, stream);
-                }
+                desk.ledger
+                    .borrow_mut()
+                    .accepted(pair, tag, stream.opening());
+                serve(&desk, &mix, side, tag, stream);
             }
-            Err(end) => return desk.ledger.borrow_mut().session(&end),
+            Err(end) => return desk.ledger.borrow_mut().session(pair, side, &end),
         }
     }
+    // Whoever leaves takes its handle with it; if it was the last one, what comes is refused.
+    desk.ledger.borrow_mut().licence(pair).end = true;
 }
 
-async fn open(desk: Rc<Desk>, mix: Mix, side: usize, session: Session) {
-    let mut rng = plan(&desk, side as u64, 3);
+async fn open(desk: Rc<Desk>, mix: Mix, pair: usize, side: usize, session: Session) {
+    let mut rng = plan(&desk, ledger::tag(pair, side, 0), 3);
     for n in 0..mix.streams[side] {
         if rng.one_in(4) {
             desk.sleep(rng.micros(2000)).await;
         }
-        let tag = (side as u64) << 32 | (n as u64 + 1);
+        let tag = ledger::tag(pair, side, n);
         let len = rng.pick(&[8, 8, 9, 100, 1000, 8192]);
         // Given up while it waits: the peer never hears of it, so it opens another one.
         let give_up = rng.one_in(mix.rude * 2);
@@ -146,25 +132,124 @@ async fn open(desk: Rc<Desk>, mix: Mix, side: usize, session: Session) {
         };
         match opened {
             Ok(stream) => serve(&desk, &mix, side, tag, stream),
-            Err(OpenError::Session(end)) => return desk.ledger.borrow_mut().session(&end),
-            Err(error) => return desk.ledger.borrow_mut().fail(error.to_string()),
+            Err(OpenError::Session(end)) => {
+                return desk.ledger.borrow_mut().not_opened(tag, &end);
+            }
+            Err(error) => return desk.fail(error.to_string()),
         }
     }
 }
 
-/// Both halves, on two tasks.
+/// What the two sides of a stream do, by its number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Shape {
+    /// Whoever opened it asks, and then waits for the answer; whoever is asked listens first.
+    Call,
+    /// Each message is answered before the next one is sent.
+    Conversation,
+    /// Both directions by themselves.
+    Streams,
+}
+
+impl Shape {
+    const fn of(tag: Tag) -> Self {
+        match tag % 3 {
+            0 => Self::Call,
+            1 => Self::Conversation,
+            _ => Self::Streams,
+        }
+    }
+}
+
 fn serve(desk: &Rc<Desk>, mix: &Mix, side: usize, tag: Tag, stream: Stream) {
     let (sender, receiver) = stream.split();
-    let (d, m) = (Rc::clone(desk), mix.clone());
-    desk.spawn(
-        format!("send {tag:#x} by {side}"),
-        send(d, m, side, tag, sender),
-    );
-    let (d, m) = (Rc::clone(desk), mix.clone());
-    desk.spawn(
-        format!("recv {tag:#x} by {side}"),
-        receive(d, m, side, tag, receiver),
-    );
+    let owner = Owner::Busy(pair_of(tag));
+    let asks = side == opener(tag);
+    if Shape::of(tag) == Shape::Conversation {
+        let talk = converse(Rc::clone(desk), mix.clone(), side, tag, sender, receiver);
+        return desk.spawn(format!("talk {tag:#x} by {side}"), owner, talk);
+    }
+    let sends = send(Rc::clone(desk), mix.clone(), side, tag, sender);
+    let receives = receive(Rc::clone(desk), mix.clone(), side, tag, receiver);
+    if Shape::of(tag) == Shape::Call {
+        desk.spawn(format!("call {tag:#x} by {side}"), owner, async move {
+            if asks {
+                sends.await;
+                receives.await;
+            } else {
+                receives.await;
+                sends.await;
+            }
+        });
+    } else {
+        desk.spawn(format!("send {tag:#x} by {side}"), owner, sends);
+        desk.spawn(format!("recv {tag:#x} by {side}"), owner, receives);
+    }
+}
+
+/// Nothing but the wake for a message lets the other side go on.
+async fn converse(
+    desk: Rc<Desk>,
+    mix: Mix,
+    side: usize,
+    tag: Tag,
+    mut sender: SendStream,
+    mut receiver: RecvStream,
+) {
+    let mut rng = plan(&desk, tag, 12 + side as u64);
+    let (from, asks) = (1 - side, side == opener(tag));
+    let turns = if asks {
+        rng.range(1, mix.messages + 1)
+    } else {
+        usize::MAX
+    };
+    let (mut sent, mut seen) = (Ok(()), None);
+    for turn in 0..=turns {
+        if turn > 0 || !asks {
+            seen = hear(&desk, from, tag, &mut receiver).await;
+        }
+        if seen.is_some() || turn == turns {
+            break;
+        }
+        // No longer than any peer accepts.
+        let len = length(&desk, &mut rng, &mix).min(60_000);
+        let message = write_down(&desk, side, tag, len);
+        sent = sender.send(message).await;
+        if sent.is_err() {
+            strike_out(&desk, side, tag);
+            break;
+        }
+    }
+    if sent.is_ok() {
+        desk.ledger.borrow_mut().entry(tag).flows[side].finished = true;
+        sent = sender.finish();
+    }
+    if let Err(error) = sent {
+        desk.ledger.borrow_mut().entry(tag).flows[side].finished = false;
+        desk.ledger.borrow_mut().refused(tag, side, &error);
+        refuses_again(&desk, tag, &mut sender, &error).await;
+    }
+    end_sending(&desk, side, tag, sender);
+    let seen = loop {
+        match seen.take() {
+            Some(seen) => break seen,
+            None => seen = hear(&desk, from, tag, &mut receiver).await,
+        }
+    };
+    desk.ledger.borrow_mut().received(tag, from, 0, &seen);
+    ends_again(&desk, tag, &mut receiver, &seen).await;
+}
+
+/// The next message; the end, if there is none.
+async fn hear(desk: &Desk, from: usize, tag: Tag, receiver: &mut RecvStream) -> Option<Seen> {
+    match receiver.recv().await {
+        Ok(Some(message)) => {
+            desk.ledger.borrow_mut().message(tag, from, &message);
+            None
+        }
+        Ok(None) => Some(Seen::Clean),
+        Err(error) => Some(Seen::Error(error)),
+    }
 }
 
 fn length(desk: &Desk, rng: &mut Rng, mix: &Mix) -> usize {
@@ -211,12 +296,16 @@ async fn send(desk: Rc<Desk>, mix: Mix, side: usize, tag: Tag, mut sender: SendS
             Err(SendError::TooLong { .. }) => {}
             Err(error) => {
                 desk.ledger.borrow_mut().refused(tag, side, &error);
+                refuses_again(&desk, tag, &mut sender, &error).await;
                 return end_sending(&desk, side, tag, sender);
             }
         }
     }
+    if rng.one_in(mix.hold.0) {
+        desk.sleep(Duration::from_millis(mix.hold.1 as u64)).await;
+    }
     // Said before it is done: the peer may see it before this task goes on.
-    let flow = |desk: &Desk, set: &dyn Fn(&mut super::ledger::Flow)| {
+    let flow = |desk: &Desk, set: &dyn Fn(&mut ledger::Flow)| {
         set(&mut desk.ledger.borrow_mut().entry(tag).flows[side]);
     };
     let ended = match rng.below(4) {
@@ -237,18 +326,29 @@ async fn send(desk: Rc<Desk>, mix: Mix, side: usize, tag: Tag, mut sender: SendS
             sender.finish()
         }
     };
+    desk.ledger.borrow_mut().half_ended(tag, side, 0);
     if let Err(error) = ended {
         flow(&desk, &|flow| (flow.finished, flow.failed) = (false, None));
         desk.ledger.borrow_mut().refused(tag, side, &error);
+        refuses_again(&desk, tag, &mut sender, &error).await;
     }
     if rng.one_in(2) {
         desk.sleep(rng.micros(5000)).await;
     }
 }
 
+/// An end is one: whoever asks again is told the same.
+async fn refuses_again(desk: &Desk, tag: Tag, sender: &mut SendStream, error: &SendError) {
+    let again = desk.within(Duration::ZERO, sender.stopped()).await;
+    if again.as_ref().map(ToString::to_string) != Some(error.to_string()) {
+        desk.fail(format!("{tag:#x} refused twice: {error}, then {again:?}"));
+    }
+}
+
 /// Dropped before `finish`: the stream is cancelled.
-fn end_sending(desk: &Desk, _side: usize, tag: Tag, sender: SendStream) {
+fn end_sending(desk: &Desk, side: usize, tag: Tag, sender: SendStream) {
     let mut ledger = desk.ledger.borrow_mut();
+    ledger.half_ended(tag, side, 0);
     ledger.entry(tag).codes.insert(codes::CANCELLED);
     drop(ledger);
     drop(sender);
@@ -356,14 +456,15 @@ async fn receive(desk: Rc<Desk>, mix: Mix, side: usize, tag: Tag, mut receiver: 
     let mut taken = 0;
     let seen = loop {
         if taken >= patience {
-            let mut ledger = desk.ledger.borrow_mut();
-            let entry = ledger.entry(tag);
-            if rng.one_in(2) {
-                entry.codes.insert(code);
-                drop(ledger);
+            let stops = rng.one_in(2);
+            let said = if stops { code } else { codes::CANCELLED };
+            desk.ledger.borrow_mut().entry(tag).codes.insert(said);
+            if stops {
                 receiver.stop(code);
-            } else {
-                entry.codes.insert(codes::CANCELLED);
+                let patience = rng.micros(5000);
+                if let Some(Ok(Some(message))) = desk.within(patience, receiver.recv()).await {
+                    desk.fail(format!("{tag:#x}: {} bytes after a stop", message.len()));
+                }
             }
             break Seen::Left;
         }
@@ -382,14 +483,7 @@ async fn receive(desk: Rc<Desk>, mix: Mix, side: usize, tag: Tag, mut receiver: 
                 .await
             }
             1 | 2 => lease(&desk, &mut rng, from, tag, &mut receiver).await,
-            _ => match receiver.recv().await {
-                Ok(Some(message)) => {
-                    desk.ledger.borrow_mut().message(tag, from, &message);
-                    None
-                }
-                Ok(None) => Some(Seen::Clean),
-                Err(error) => Some(Seen::Error(error)),
-            },
+            _ => hear(&desk, from, tag, &mut receiver).await,
         };
         taken += 1;
         if let Some(seen) = got {
@@ -398,8 +492,30 @@ async fn receive(desk: Rc<Desk>, mix: Mix, side: usize, tag: Tag, mut receiver: 
     };
     let metas = receiver.metas().len();
     desk.ledger.borrow_mut().received(tag, from, metas, &seen);
+    if matches!(seen, Seen::Clean) && Shape::of(tag) == Shape::Call && side == opener(tag) {
+        desk.ledger.borrow_mut().answered(tag);
+    }
     if rng.one_in(2) {
         desk.sleep(rng.micros(5000)).await;
+    }
+    ends_again(&desk, tag, &mut receiver, &seen).await;
+}
+
+/// An end is one: whoever asks again is told the same.
+async fn ends_again(desk: &Desk, tag: Tag, receiver: &mut RecvStream, seen: &Seen) {
+    let first = match seen {
+        Seen::Left => return,
+        Seen::Clean => "a clean end".to_owned(),
+        Seen::Error(error) => error.to_string(),
+    };
+    let again = match desk.within(Duration::ZERO, receiver.recv()).await {
+        None => "nothing yet".to_owned(),
+        Some(Ok(None)) => "a clean end".to_owned(),
+        Some(Ok(Some(message))) => format!("{} bytes", message.len()),
+        Some(Err(error)) => error.to_string(),
+    };
+    if again != first {
+        desk.fail(format!("{tag:#x} ended twice: {first}, then {again}"));
     }
 }
 

@@ -1,0 +1,4 @@
+//! Two honest connections, their applications and the network between them.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| ringmux::fuzzing::pair(input));

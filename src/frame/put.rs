@@ -1,0 +1,51 @@
+//! Any frame to bytes: for tests and fuzz targets. The protocol itself writes each kind where it needs it.
+
+use bytes::BufMut;
+
+use super::{
+    Frame, Header, data_header, put_cancel, put_error, put_goaway, put_meta, put_open, put_ping,
+    put_window, read,
+};
+
+/// Appends any frame of a known kind; an extension gets an empty payload on the session.
+pub(crate) fn put(dst: &mut impl BufMut, frame: &Frame<'_>) {
+    match *frame {
+        Frame::Data {
+            stream,
+            payload,
+            end,
+            fin,
+        } => {
+            let length = read::saturate(payload.len());
+            dst.put_slice(&data_header(length, end, fin, stream));
+            dst.put_slice(payload);
+        }
+        Frame::Open { stream, block, fin } => put_open(dst, stream, block, fin),
+        Frame::Error {
+            stream,
+            code,
+            message,
+            details,
+        } => put_error(dst, stream, code, message, details),
+        Frame::Cancel { stream, code, stop } => put_cancel(dst, stream, code, stop),
+        Frame::Window { scope, credit } => put_window(dst, scope, credit),
+        Frame::Ping { opaque, ack } => put_ping(dst, opaque, ack),
+        Frame::GoAway {
+            last,
+            code,
+            debug,
+            soon,
+        } => put_goaway(dst, last, code, debug, soon),
+        Frame::Settings(settings) => settings.put(dst),
+        Frame::Meta { stream, block, fin } => put_meta(dst, stream, block, fin),
+        Frame::Extension(kind) => dst.put_slice(
+            &Header {
+                length: 0,
+                kind,
+                flags: 0,
+                stream: 0,
+            }
+            .encode(),
+        ),
+    }
+}

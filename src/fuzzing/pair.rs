@@ -1,0 +1,371 @@
+//! Two honest connections; the input is what their applications do and how the network splits and waits.
+//!
+//! A step is a byte: what (low four bits), on which side (the next), and how (the rest).
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+use super::Input;
+use super::side::{Side, config, now};
+use crate::error::{SessionError, StreamError};
+use crate::frame::{Role, codes};
+use crate::handle::Stream;
+
+const PATIENCE: Duration = Duration::from_secs(15);
+/// Less than this in all, and nobody may have lost patience.
+const HURRIED: Duration = Duration::from_millis(900);
+const LENGTHS: [usize; 8] = [0, 1, 255, 4096, 5000, 16_384, 20_000, 60_000];
+const CODE: u32 = 7;
+/// A wire with more than this under way takes no more for now.
+const WIRE_BYTES: usize = 512 * 1024;
+const MOST_STEPS: usize = 4000;
+
+/// Plays the input.
+///
+/// # Panics
+/// When one of the connections breaks a promise.
+pub fn pair(input: &[u8]) {
+    let mut input = Input(input);
+    let mut run = Run::new();
+    for _ in 0..MOST_STEPS {
+        if input.is_empty() {
+            break;
+        }
+        let step = input.byte();
+        run.step(step & 15, usize::from(step >> 4 & 1), step >> 5, &mut input);
+    }
+    run.settle();
+    run.everything_arrived();
+    run.finish();
+}
+
+/// What one side of a call said, and what the other has of it.
+#[derive(Default)]
+struct Flow {
+    sent: Vec<usize>,
+    finished: bool,
+    received: usize,
+    ended: bool,
+}
+
+struct Call {
+    ends: [Option<Stream>; 2],
+    /// By the side that sends.
+    flows: [Flow; 2],
+    /// Somebody cancelled, stopped, failed or dropped something.
+    disturbed: bool,
+}
+
+struct Run {
+    sides: [Side; 2],
+    /// By the side that writes.
+    wires: [Vec<u8>; 2],
+    calls: Vec<Call>,
+    elapsed: Duration,
+    /// A session may have ended.
+    over: bool,
+}
+
+/// The content of a message: a function of where it belongs.
+fn content(call: usize, side: usize, index: usize, len: usize) -> Bytes {
+    let first = call * 31 + side * 7 + index * 3;
+    (0..len).map(|at| (first + at) as u8).collect()
+}
+
+impl Run {
+    fn new() -> Self {
+        let (config, at) = (config(PATIENCE), Instant::now());
+        Self {
+            sides: [Role::Dialer, Role::Acceptor].map(|role| Side::new(role, &config, at)),
+            wires: [Vec::new(), Vec::new()],
+            calls: Vec::new(),
+            elapsed: Duration::ZERO,
+            over: false,
+        }
+    }
+
+    fn step(&mut self, what: u8, side: usize, how: u8, input: &mut Input<'_>) {
+        match what {
+            0 | 1 => {
+                let n = usize::from(input.byte()) << (how * 2);
+                self.carry(side, n + 1);
+            }
+            2 => self.carry(side, usize::MAX),
+            3 => self.say(side),
+            4 => self.open(side, how),
+            5 => self.accept(side),
+            6 | 7 => self.send(side, how, input.byte()),
+            8 => self.receive(side, input.byte()),
+            9 => self.with(side, input.byte(), |call, side, mut stream| {
+                let flow = &mut call.flows[side];
+                flow.finished |= stream.finish().is_ok();
+                Some(stream)
+            }),
+            10 => self.disturb(side, how, input.byte()),
+            11 => self.elapse(Duration::from_millis(1 << how)),
+            12 if how == 7 => {
+                self.over = true;
+                self.elapse(Duration::from_secs(1 + u64::from(input.byte() & 31)));
+            }
+            13 if how == 7 => self.leave(side, input.byte()),
+            14 => drop(
+                self.sides[side]
+                    .session
+                    .as_ref()
+                    .and_then(|s| now(s.ping())),
+            ),
+            _ => self.settle(),
+        }
+    }
+
+    fn say(&mut self, side: usize) {
+        if self.wires[side].len() < WIRE_BYTES {
+            self.sides[side].say(&mut self.wires[side]);
+        }
+    }
+
+    fn carry(&mut self, side: usize, n: usize) {
+        let n = n.min(self.wires[side].len());
+        let bytes: Vec<u8> = self.wires[side].drain(..n).collect();
+        if !bytes.is_empty() {
+            self.sides[1 - side].hear(&bytes);
+        }
+    }
+
+    fn open(&mut self, side: usize, how: u8) {
+        let Some(session) = &self.sides[side].session else {
+            return;
+        };
+        let mut block = (self.calls.len() as u64).to_le_bytes().to_vec();
+        block.resize(8 + usize::from(how) * 1000, 0);
+        if let Ok(stream) = session.try_open(block) {
+            let mut ends = [None, None];
+            ends[side] = Some(stream);
+            self.calls.push(Call {
+                ends,
+                flows: Default::default(),
+                disturbed: false,
+            });
+        }
+    }
+
+    fn accept(&mut self, side: usize) {
+        let Some(session) = &self.sides[side].session else {
+            return;
+        };
+        if let Some(Ok(stream)) = now(session.accept()) {
+            let tag = stream
+                .opening()
+                .first_chunk()
+                .expect("the block arrives whole");
+            let call = &mut self.calls[u64::from_le_bytes(*tag) as usize];
+            let twice = call.ends[side].replace(stream).is_some();
+            assert!(!twice, "a stream is accepted once");
+        }
+    }
+
+    /// Does something with one side's end of the call that the byte names, if it is there.
+    fn with(
+        &mut self,
+        side: usize,
+        which: u8,
+        act: impl FnOnce(&mut Call, usize, Stream) -> Option<Stream>,
+    ) {
+        if self.calls.is_empty() {
+            return;
+        }
+        let index = usize::from(which) % self.calls.len();
+        let call = &mut self.calls[index];
+        if let Some(stream) = call.ends[side].take() {
+            call.ends[side] = act(call, side, stream);
+        }
+    }
+
+    fn send(&mut self, side: usize, how: u8, which: u8) {
+        if self.calls.is_empty() {
+            return;
+        }
+        let index = usize::from(which) % self.calls.len();
+        self.with(side, which, |call, side, mut stream| {
+            let (len, flow) = (LENGTHS[usize::from(how)], &mut call.flows[side]);
+            let message = content(index, side, flow.sent.len(), len);
+            if stream.try_send(message).is_ok() {
+                flow.sent.push(len);
+            }
+            Some(stream)
+        });
+    }
+
+    fn receive(&mut self, side: usize, which: u8) {
+        if self.calls.is_empty() {
+            return;
+        }
+        let index = usize::from(which) % self.calls.len();
+        let over = self.over;
+        self.with(side, which, |call, side, mut stream| {
+            call.receive_all(index, side, &mut stream, over);
+            Some(stream)
+        });
+    }
+
+    fn disturb(&mut self, side: usize, how: u8, which: u8) {
+        self.with(side, which, |call, _, mut stream| {
+            call.disturbed = true;
+            match how & 3 {
+                0 => return None,
+                1 => stream.cancel(CODE),
+                2 => stream.stop(CODE),
+                _ => drop(stream.finish_with_error(CODE, "no")),
+            }
+            Some(stream)
+        });
+    }
+
+    fn leave(&mut self, side: usize, how: u8) {
+        self.over = true;
+        let Some(session) = self.sides[side].session.take() else {
+            return;
+        };
+        match how & 3 {
+            0 => session.close(),
+            1 => drop(now(session.shutdown(Duration::from_secs(1)))),
+            2 => drop(now(session.shutdown(Duration::ZERO))),
+            _ => return,
+        }
+        self.sides[side].session = Some(session);
+    }
+
+    fn elapse(&mut self, time: Duration) {
+        self.elapsed += time;
+        self.over |= self.elapsed > HURRIED;
+        for (side, wire) in self.sides.iter_mut().zip(&mut self.wires) {
+            side.elapse(time, wire);
+        }
+    }
+
+    /// The network keeps up, until nothing moves.
+    fn settle(&mut self) {
+        for round in 0.. {
+            let mut moved = false;
+            for side in [0, 1] {
+                moved |= self.sides[side].say(&mut self.wires[side]);
+                moved |= !self.wires[side].is_empty();
+                self.carry(side, usize::MAX);
+            }
+            if !moved {
+                break;
+            }
+            assert!(round < 100_000, "an end");
+        }
+        for side in &self.sides {
+            let end = side.end();
+            let honest = match &end {
+                None => true,
+                Some(SessionError::Protocol(_)) => false,
+                Some(SessionError::PeerClosed { code, .. }) => *code != codes::PROTOCOL,
+                Some(_) => self.over,
+            };
+            assert!(honest, "{end:?} between two honest ends");
+        }
+    }
+
+    /// With applications that accept and read, whatever was sent and not disturbed is there.
+    fn everything_arrived(&mut self) {
+        for _ in 0..200 {
+            for side in [0, 1] {
+                while self.sides[side].session.is_some() {
+                    let before = self.missing();
+                    self.accept(side);
+                    if self.missing() == before {
+                        break;
+                    }
+                }
+                for (index, call) in self.calls.iter_mut().enumerate() {
+                    if let Some(mut stream) = call.ends[side].take() {
+                        call.receive_all(index, side, &mut stream, self.over);
+                        call.ends[side] = Some(stream);
+                    }
+                }
+            }
+            self.settle();
+            if self.over || self.is_complete() {
+                break;
+            }
+            // What waits for memory is looked at again by time.
+            for (side, wire) in self.sides.iter_mut().zip(&mut self.wires) {
+                side.elapse(Duration::from_millis(5), wire);
+            }
+        }
+        if self.over {
+            return;
+        }
+        for (index, call) in self
+            .calls
+            .iter()
+            .enumerate()
+            .filter(|(_, call)| !call.disturbed)
+        {
+            for side in [0, 1] {
+                let flow = &call.flows[side];
+                assert_eq!(flow.received, flow.sent.len(), "call {index} from {side}");
+                assert_eq!(flow.ended, flow.finished, "call {index} from {side}");
+            }
+        }
+    }
+
+    fn is_complete(&self) -> bool {
+        let undisturbed = self.calls.iter().filter(|call| !call.disturbed);
+        let mut flows = undisturbed.flat_map(|call| &call.flows);
+        flows.all(|flow| flow.received == flow.sent.len() && flow.ended == flow.finished)
+    }
+
+    /// Ends of calls that are not there yet.
+    fn missing(&self) -> usize {
+        let ends = self.calls.iter().flat_map(|call| &call.ends);
+        ends.filter(|end| end.is_none()).count()
+    }
+
+    fn finish(self) {
+        let mut streams = [Vec::new(), Vec::new()];
+        for call in self.calls {
+            for (side, end) in call.ends.into_iter().enumerate() {
+                streams[side].extend(end);
+            }
+        }
+        for (side, streams) in self.sides.into_iter().zip(streams) {
+            side.finish(streams);
+        }
+    }
+}
+
+impl Call {
+    /// Takes what there is for `side` and looks at it.
+    fn receive_all(&mut self, index: usize, side: usize, stream: &mut Stream, over: bool) {
+        let flow = &mut self.flows[1 - side];
+        while let Some(got) = now(stream.recv()) {
+            match got {
+                Ok(Some(message)) => {
+                    let len = flow.sent.get(flow.received).copied();
+                    let len = len.expect("a message that was sent");
+                    let expected = content(index, 1 - side, flow.received, len);
+                    assert!(message == expected, "a message is as it was sent");
+                    flow.received += 1;
+                }
+                Ok(None) => {
+                    let whole = flow.finished && flow.received == flow.sent.len();
+                    assert!(whole || self.disturbed, "a clean end is the end");
+                    flow.ended = true;
+                    return;
+                }
+                Err(StreamError::Failed(_) | StreamError::Cancelled { .. }) if self.disturbed => {
+                    return;
+                }
+                Err(error) => {
+                    assert!(over, "{error} though nobody did anything");
+                    return;
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,165 @@
+//! One connection against a peer that says whatever the input says, with an application that the input moves.
+//!
+//! ```text
+//!   flags │ n │ script (n bytes) │ wire ...
+//! ```
+//! A byte of the script feeds some bytes of the wire and makes one move; what is left of the wire is fed at once.
+
+use std::time::{Duration, Instant};
+
+use super::Input;
+use super::side::{Side, config, now};
+use crate::frame::{Frame, codes};
+use crate::frame::{HEADER_LEN, Header, MAX_FRAME_CEILING, Role, Settings, check, preface};
+use crate::handle::Stream;
+
+const ACCEPTOR: u8 = 1 << 0;
+/// The peer's first words are said for it.
+const GREETED: u8 = 1 << 1;
+const PATIENCE: Duration = Duration::from_secs(1);
+/// Bytes that one step feeds, by the low bits of its byte.
+const PIECES: [usize; 8] = [0, 1, 7, 8, 40, 300, 9000, usize::MAX];
+const LENGTHS: [usize; 4] = [0, 300, 5000, 60_000];
+
+/// Feeds the input.
+///
+/// # Panics
+/// When the connection breaks a promise.
+pub fn peer(input: &[u8]) {
+    let mut input = Input(input);
+    let flags = input.byte();
+    let role = if flags & ACCEPTOR == 0 {
+        Role::Dialer
+    } else {
+        Role::Acceptor
+    };
+    let mut run = Run {
+        side: Side::new(role, &config(PATIENCE), Instant::now()),
+        streams: Vec::new(),
+        written: Vec::new(),
+    };
+    if flags & GREETED != 0 {
+        let mut hello = preface::encode(preface::VERSION).to_vec();
+        Settings::FLOORS.put(&mut hello);
+        run.side.hear(&hello);
+    }
+    let steps = usize::from(input.byte());
+    let mut script = Input(input.take(steps));
+    while !script.is_empty() {
+        let step = script.byte();
+        run.side.hear(input.take(PIECES[usize::from(step & 7)]));
+        run.act(step >> 3);
+    }
+    run.side.hear(input.take(usize::MAX));
+    run.act(0);
+    // Whatever was said, a peer that says nothing more is given up.
+    run.side.elapse(4 * PATIENCE, &mut run.written);
+    assert!(run.side.is_closed(), "it ends by its ceiling");
+    run.look_at_what_was_written();
+    run.side.finish(run.streams);
+}
+
+struct Run {
+    side: Side,
+    streams: Vec<Stream>,
+    written: Vec<u8>,
+}
+
+impl Run {
+    fn act(&mut self, step: u8) {
+        let (action, how) = (step & 7, step >> 3);
+        match action {
+            0 => {}
+            1 => self.accept(),
+            2 => self.receive(),
+            3 => {
+                let len = LENGTHS[usize::from(how)];
+                for stream in &mut self.streams {
+                    let _ = stream.try_send(vec![how; len].into());
+                }
+            }
+            4 => {
+                let session = self.side.session.as_ref();
+                let opened = session.and_then(|session| session.try_open(vec![how; 40]).ok());
+                self.streams.extend(opened);
+            }
+            5 => self.end_one(how),
+            6 => {
+                let time = [1, 10, 500, 1500][usize::from(how)];
+                let time = Duration::from_millis(time);
+                self.side.elapse(time, &mut self.written);
+            }
+            _ => self.leave(how),
+        }
+        while self.side.say(&mut self.written) {}
+    }
+
+    fn accept(&mut self) {
+        let Some(session) = &self.side.session else {
+            return;
+        };
+        while let Some(Ok(stream)) = now(session.accept()) {
+            self.streams.push(stream);
+        }
+    }
+
+    fn receive(&mut self) {
+        for stream in &mut self.streams {
+            // At an end it is asked again and again.
+            for _ in 0..8 {
+                let _ = now(stream.recv());
+            }
+        }
+    }
+
+    fn end_one(&mut self, how: u8) {
+        let Some(mut stream) = self.streams.pop() else {
+            return;
+        };
+        let kept = match how {
+            0 => None,
+            1 => stream.finish().ok(),
+            2 => stream.finish_with_error(7, "no").ok(),
+            _ => {
+                stream.stop(7);
+                Some(())
+            }
+        };
+        if kept.is_some() {
+            self.streams.insert(0, stream);
+        }
+    }
+
+    fn leave(&mut self, how: u8) {
+        let Some(session) = self.side.session.take() else {
+            return;
+        };
+        match how {
+            0 => drop(now(session.ping())),
+            1 => session.close(),
+            2 => drop(now(session.shutdown(PATIENCE))),
+            _ => return,
+        }
+        self.side.session = Some(session);
+    }
+
+    /// An engine answers garbage with frames, whole ones and such as a peer accepts.
+    fn look_at_what_was_written(&self) {
+        let mut bytes = &self.written[..];
+        if let Some(rest) = bytes.strip_prefix(&preface::encode(preface::VERSION)) {
+            bytes = rest;
+        }
+        let mut farewell = false;
+        while let Some(head) = bytes.first_chunk::<HEADER_LEN>() {
+            assert!(!farewell, "nothing follows the last word");
+            let header = Header::decode(*head);
+            check(header, MAX_FRAME_CEILING).expect("a header as it should be");
+            let end = HEADER_LEN + header.length as usize;
+            let frame = Frame::parse(header, &bytes[HEADER_LEN..end]).expect("a frame");
+            farewell =
+                matches!(frame, Frame::GoAway { soon: false, code, .. } if code != codes::SHUTDOWN);
+            bytes = &bytes[end..];
+        }
+        assert!(bytes.is_empty(), "whole frames");
+    }
+}

@@ -1,0 +1,183 @@
+//! One connection and what a driver does for it, without a socket.
+
+use std::future::Future;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+use bytes::BytesMut;
+
+use crate::addr::Driver;
+use crate::config::Config;
+use crate::error::{SessionError, StreamError};
+use crate::frame::Role;
+use crate::handle::{Session, Stream};
+use crate::link::{Info, SessionLink};
+use crate::proto::{Batch, Connection, Pool, Status};
+
+const POOL_BYTES: u64 = 2 << 20;
+
+pub(super) struct Side {
+    pub(super) connection: Connection,
+    /// The application's first handle, until it drops it.
+    pub(super) session: Option<Session>,
+    /// To look at the session from outside when the application has left it.
+    link: Arc<SessionLink>,
+    pool: Arc<Pool>,
+    batch: Batch,
+    recv: BytesMut,
+    /// Most bytes that the session may hold.
+    window_max: u64,
+    now: Instant,
+}
+
+/// Small and quick to give up, so that an input of a few bytes reaches the limits.
+pub(super) fn config(patience: Duration) -> Config {
+    Config::builder()
+        .stream_window(32 * 1024)
+        .stream_window_max(64 * 1024)
+        .session_window(256 * 1024)
+        .session_window_max(512 * 1024)
+        .max_message(64 * 1024)
+        .max_streams(16)
+        .send_buffer(64 * 1024)
+        .max_pending_opens(16)
+        .handshake_timeout(patience)
+        .message_timeout(patience)
+        .keepalive_idle(Some(patience))
+        .keepalive_timeout(patience)
+        .write_timeout(patience)
+        .build()
+        .expect("valid")
+}
+
+/// The value of a future that has one now.
+pub(super) fn now<T>(future: impl Future<Output = T>) -> Option<T> {
+    let mut context = Context::from_waker(Waker::noop());
+    match pin!(future).poll(&mut context) {
+        Poll::Ready(value) => Some(value),
+        Poll::Pending => None,
+    }
+}
+
+impl Side {
+    pub(super) fn new(role: Role, config: &Config, now: Instant) -> Self {
+        let info = Info {
+            peer: None,
+            local: None,
+            driver: Driver::Tokio,
+            seed: 0,
+        };
+        let pool = Pool::new(POOL_BYTES);
+        let (connection, link) = Connection::new(role, config, info, Arc::clone(&pool), now);
+        Self {
+            connection,
+            session: Some(Session::new(Arc::clone(&link))),
+            link,
+            pool,
+            batch: Batch::new(),
+            recv: BytesMut::new(),
+            window_max: u64::from(config.session_window_max()),
+            now,
+        }
+    }
+
+    pub(super) const fn is_closed(&self) -> bool {
+        matches!(self.connection.status(), Status::Closed)
+    }
+
+    /// Why the session has ended.
+    pub(super) fn end(&self) -> Option<SessionError> {
+        self.link.end().cloned()
+    }
+
+    /// Bytes from the socket.
+    pub(super) fn hear(&mut self, bytes: &[u8]) {
+        self.recv.extend_from_slice(bytes);
+        self.connection.count_received(bytes.len());
+        while self.connection.receive(&mut self.recv, self.now) {
+            self.connection.deliver_wakes();
+        }
+        self.connection.deliver_wakes();
+        let most = self.connection.recv_capacity();
+        assert!(
+            self.recv.len() <= most,
+            "no frame is waited for that is longer than was allowed"
+        );
+        self.is_bounded();
+    }
+
+    /// Appends what one write would take; false if there is nothing to write.
+    pub(super) fn say(&mut self, out: &mut Vec<u8>) -> bool {
+        self.connection.take_work(self.now);
+        let any = self.connection.transmit(&mut self.batch, self.now);
+        if any {
+            for slice in self.batch.remaining(usize::MAX) {
+                out.extend_from_slice(slice);
+            }
+            self.batch.clear();
+            self.connection.written(false, self.now);
+        }
+        self.connection.deliver_wakes();
+        self.is_bounded();
+        any
+    }
+
+    /// What passing time brings about, without the peer.
+    pub(super) fn elapse(&mut self, time: Duration, out: &mut Vec<u8>) {
+        let until = self.now + time;
+        while let Some(at) = self.connection.next_deadline().filter(|at| *at <= until) {
+            self.now = self.now.max(at);
+            self.connection.on_deadline(self.now);
+            while self.say(out) {}
+        }
+        self.now = until;
+    }
+
+    /// The peer has gone; every handle is told, and everything is given back.
+    pub(super) fn finish(mut self, streams: impl IntoIterator<Item = Stream>) {
+        self.connection.eof();
+        assert!(self.is_closed());
+        self.connection.finish();
+        for mut stream in streams {
+            ends(&mut stream);
+        }
+        if let Some(session) = &self.session {
+            assert!(
+                now(session.closed()).is_some(),
+                "a session that is over says so"
+            );
+            while let Some(Ok(mut stream)) = now(session.accept()) {
+                ends(&mut stream);
+            }
+        }
+        assert_eq!(self.pool.used(), 0, "everything is given back");
+    }
+
+    fn is_bounded(&self) {
+        let held = self.link.stats().bytes_held;
+        let most = self.window_max;
+        assert!(held <= most, "{held} bytes of a window of {most}");
+        assert!(self.pool.used() <= POOL_BYTES);
+    }
+}
+
+/// Whatever is left in a stream of a session that is over is read, and then its end.
+fn ends(stream: &mut Stream) {
+    let mut messages = 0;
+    let end: Option<StreamError> = loop {
+        match now(stream.recv()).expect("a stream of a session that is over does not wait") {
+            Ok(Some(_)) => messages += 1,
+            Ok(None) => break None,
+            Err(error) => break Some(error),
+        }
+        assert!(messages < 100_000, "an end");
+    };
+    let again = now(stream.recv()).expect("an end stays").err();
+    assert_eq!(
+        end.map(|error| error.to_string()),
+        again.map(|error| error.to_string()),
+        "an end does not change"
+    );
+}

@@ -1,0 +1,449 @@
+//! Every seed that is checked in, on a stable compiler; and what the seeds are.
+
+use std::fs;
+use std::path::PathBuf;
+
+use bytes::BytesMut;
+
+use super::*;
+use crate::frame::put::put;
+use crate::frame::tests::golden::golden;
+use crate::frame::tests::id;
+use crate::frame::{Frame, Scope, Settings, preface};
+
+/// A target and what it does with an input.
+type Target = (&'static str, fn(&[u8]));
+
+const TARGETS: [Target; 3] = [("codec", codec), ("peer", peer), ("pair", pair)];
+
+fn folder(target: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+        .join("fuzz/seeds")
+        .join(target)
+}
+
+#[test]
+fn every_seed_is_survived() {
+    for (target, body) in TARGETS {
+        let mut seen = 0;
+        for entry in fs::read_dir(folder(target)).expect("the seeds are checked in") {
+            let path = entry.expect("an entry").path();
+            println!("{}", path.display());
+            body(&fs::read(path).expect("a file"));
+            seen += 1;
+        }
+        assert!(seen > 5, "{seen} seeds of {target}");
+    }
+}
+
+/// `RINGMUX_WRITE_SEEDS=1` writes them.
+#[test]
+fn the_seeds_hold_what_is_written_here() {
+    let write = std::env::var_os("RINGMUX_WRITE_SEEDS").is_some();
+    for (target, name, bytes) in seeds() {
+        let path = folder(target).join(name.replace(' ', "-"));
+        if write {
+            fs::create_dir_all(folder(target)).expect("a folder");
+            fs::write(&path, &bytes).expect("a file");
+        }
+        let found = fs::read(&path).ok();
+        assert!(
+            found.as_deref() == Some(&bytes),
+            "{} is another",
+            path.display()
+        );
+    }
+}
+
+#[test]
+fn the_canary_panics_at_its_fault_and_at_no_seed_of_the_codec() {
+    for (_, name, bytes) in seeds().iter().filter(|(target, ..)| *target == "codec") {
+        println!("{name}");
+        canary(bytes);
+    }
+    let fault = frames(&[Frame::GoAway {
+        last: None,
+        code: 0,
+        debug: "mux!",
+        soon: false,
+    }]);
+    assert!(std::panic::catch_unwind(|| canary(&fault)).is_err());
+}
+
+// ---- the seeds ------------------------------------------------------------------------------
+
+fn frames(frames: &[Frame<'_>]) -> Vec<u8> {
+    let mut bytes = BytesMut::new();
+    for frame in frames {
+        put(&mut bytes, frame);
+    }
+    bytes.to_vec()
+}
+
+fn seeds() -> Vec<(&'static str, String, Vec<u8>)> {
+    let mut seeds = Vec::new();
+    for (what, bytes, _) in golden() {
+        seeds.push(("codec", what.to_owned(), bytes.to_vec()));
+    }
+    seeds.push(("codec", "a preface".to_owned(), preface::encode(1).to_vec()));
+    for (side, flags, first) in [("dialer", DIALER, 2), ("acceptor", ACCEPTOR, 1)] {
+        for (row, greeted, steps, wire) in attacks(first) {
+            let flags = if greeted { flags } else { flags & !DIALER };
+            let mut bytes = vec![flags, u8::try_from(steps.len()).expect("a short script")];
+            bytes.extend_from_slice(&steps);
+            bytes.extend_from_slice(&wire);
+            seeds.push(("peer", format!("{row} {side}"), bytes));
+        }
+    }
+    for (what, bytes) in PLAYS {
+        seeds.push(("pair", what.to_owned(), bytes.to_vec()));
+    }
+    seeds
+}
+
+/// What a seed is for, whether the peer's first words are said for it, the script, and what the peer says.
+type Attack = (&'static str, bool, Vec<u8>, Vec<u8>);
+
+fn data(stream: u32, payload: &[u8], end: bool, fin: bool) -> Frame<'_> {
+    Frame::Data {
+        stream: id(stream),
+        payload,
+        end,
+        fin,
+    }
+}
+
+fn open(stream: u32) -> Frame<'static> {
+    Frame::Open {
+        stream: id(stream),
+        block: b"/call",
+        fin: false,
+    }
+}
+
+fn cancel(stream: u32, stop: bool) -> Frame<'static> {
+    Frame::Cancel {
+        stream: id(stream),
+        code: 7,
+        stop,
+    }
+}
+
+fn window(scope: Scope, credit: u32) -> Frame<'static> {
+    Frame::Window {
+        scope,
+        credit: credit.try_into().expect("not 0"),
+    }
+}
+
+/// A step of a script: which piece to feed, what to do, and how. See `peer`.
+const fn step(piece: u8, action: u8, how: u8) -> u8 {
+    piece | action << 3 | how << 6
+}
+
+const ACCEPT: u8 = step(5, 1, 0);
+const RECEIVE: u8 = step(5, 2, 0);
+const SEND_LONG: u8 = step(5, 3, 3);
+const OPEN: u8 = step(0, 4, 0);
+const ELAPSE: u8 = step(5, 6, 2);
+const SHUTDOWN: u8 = step(5, 7, 2);
+
+/// The attacks of the threat table, A1 to A13, by a peer whose first id is `first`, and an honest call.
+fn attacks(first: u32) -> Vec<Attack> {
+    let id_of = |n: u32| first + 2 * n;
+    let s = first;
+    let block = vec![b'm'; 8192];
+    let resets: Vec<_> = (0..30)
+        .flat_map(|n| [open(id_of(n)), cancel(id_of(n), false)])
+        .collect();
+    let mut tiny = vec![open(s)];
+    tiny.extend((0..150).map(|_| data(s, b".", true, false)));
+    let mut slices = vec![open(s), open(id_of(1))];
+    slices.extend((0..100).map(|n| data(id_of(n & 1), &[0; 20], true, false)));
+    let meta = Frame::Meta {
+        stream: id(s),
+        block: &block,
+        fin: false,
+    };
+    let ping = Frame::Ping {
+        opaque: [1; 8],
+        ack: false,
+    };
+    let credit = vec![window(Scope::Session, 1); 60];
+    let zero = [4, 0, 0, 0x40, 0, 0, 0, 0, 0, 0, 0, 0].to_vec();
+    let most = Settings {
+        max_frame: 65_536,
+        max_message: u32::MAX,
+        stream_window: u32::MAX,
+        session_window: u32::MAX,
+        streams: u32::MAX,
+    };
+    let hello = [&preface::encode(1)[..], &frames(&[Frame::Settings(most)])].concat();
+    let call = [open(s), data(s, b"question", true, true)];
+    vec![
+        ("a1 rapid reset", true, vec![ACCEPT; 20], frames(&resets)),
+        (
+            "a2 made to reset",
+            true,
+            vec![ACCEPT, step(5, 5, 3)],
+            frames(&[
+                open(s),
+                window(Scope::Stream(id(s)), u32::MAX),
+                data(s, b"", true, true),
+                data(s, b"x", true, false),
+            ]),
+        ),
+        ("a3 tiny frames", true, vec![ACCEPT, RECEIVE], frames(&tiny)),
+        (
+            "a3 empty data",
+            true,
+            vec![ACCEPT],
+            [frames(&[open(s)]), vec![0, 0, 0, 0, s as u8, 0, 0, 0]].concat(),
+        ),
+        (
+            "a4 slices",
+            true,
+            vec![ACCEPT, ELAPSE, ELAPSE],
+            frames(&slices),
+        ),
+        (
+            "a5 metadata",
+            true,
+            vec![ACCEPT],
+            frames(&[open(s), meta, meta, meta]),
+        ),
+        (
+            "a6 pings",
+            true,
+            vec![step(7, 0, 0)],
+            frames(&vec![ping; 60]),
+        ),
+        (
+            "a6 settings",
+            true,
+            vec![],
+            frames(&[Frame::Settings(Settings::FLOORS)]),
+        ),
+        ("a7 credit", true, vec![OPEN, SEND_LONG], frames(&credit)),
+        ("a7 no credit", true, vec![OPEN], zero),
+        (
+            "a8 overflow",
+            true,
+            vec![OPEN],
+            frames(&[window(Scope::Session, u32::MAX), window(Scope::Session, 1)]),
+        ),
+        (
+            "a9 slow reader",
+            true,
+            vec![OPEN, SEND_LONG, SEND_LONG, ELAPSE, ELAPSE, ELAPSE],
+            Vec::new(),
+        ),
+        (
+            "a10 slow preface",
+            false,
+            vec![step(1, 6, 2), step(1, 6, 2)],
+            b"RINGM".to_vec(),
+        ),
+        (
+            "a11 ids",
+            true,
+            vec![ACCEPT, step(7, 0, 0)],
+            frames(&[open(u32::MAX - 2 + s), open(s), open(s)]),
+        ),
+        ("a12 windows", false, vec![step(7, 4, 0), SEND_LONG], hello),
+        (
+            "a13 length",
+            true,
+            vec![],
+            vec![0xff, 0xff, 0xff, 0x02, s as u8, 0, 0, 0],
+        ),
+        (
+            "a13 total",
+            true,
+            vec![ACCEPT],
+            frames(&[open(s), data(s, &[0xff, 0xff, 0xff, 0xff, 1], false, false)]),
+        ),
+        (
+            "b5 goaway",
+            true,
+            vec![OPEN, SEND_LONG, SHUTDOWN],
+            frames(&[
+                Frame::GoAway {
+                    last: None,
+                    code: 0,
+                    debug: "",
+                    soon: true,
+                },
+                Frame::GoAway {
+                    last: Some(id(3 - s)),
+                    code: 0,
+                    debug: "",
+                    soon: false,
+                },
+            ]),
+        ),
+        (
+            "b11 cancel",
+            true,
+            vec![OPEN, SEND_LONG, step(0, 5, 2)],
+            frames(&[
+                cancel(3 - s, true),
+                Frame::Error {
+                    stream: id(3 - s),
+                    code: 9,
+                    message: "no",
+                    details: b"",
+                },
+            ]),
+        ),
+        (
+            "a call",
+            true,
+            vec![step(7, 1, 0), RECEIVE, step(0, 3, 1), step(0, 5, 1)],
+            frames(&call),
+        ),
+    ]
+}
+
+/// The flags of `peer`.
+const DIALER: u8 = 2;
+const ACCEPTOR: u8 = 3;
+
+/// What, on which side, and how; see `pair`.
+const fn play(what: u8, side: u8, how: u8) -> u8 {
+    what | side << 4 | how << 5
+}
+
+const SETTLE: u8 = play(15, 0, 0);
+
+const PLAYS: [(&str, &[u8]); 8] = [
+    (
+        "a call",
+        &[
+            play(4, 0, 0),
+            play(6, 0, 2),
+            0,
+            play(9, 0, 0),
+            0,
+            SETTLE,
+            play(5, 1, 0),
+            play(8, 1, 0),
+            0,
+            play(6, 1, 2),
+            0,
+            play(9, 1, 0),
+            0,
+            SETTLE,
+            play(8, 0, 0),
+            0,
+        ],
+    ),
+    (
+        "a long message in small pieces",
+        &[
+            play(4, 0, 7),
+            play(6, 0, 7),
+            0,
+            play(3, 0, 0),
+            play(0, 0, 0),
+            0,
+            play(0, 0, 1),
+            9,
+            play(0, 0, 5),
+            200,
+            play(3, 1, 0),
+            play(0, 1, 0),
+            11,
+            SETTLE,
+            play(5, 1, 0),
+            play(8, 1, 0),
+            0,
+        ],
+    ),
+    (
+        "early messages",
+        &[
+            play(4, 0, 0),
+            play(6, 0, 4),
+            0,
+            play(9, 0, 0),
+            0,
+            play(3, 0, 0),
+            play(2, 0, 0),
+            play(5, 1, 0),
+            play(8, 1, 0),
+            0,
+        ],
+    ),
+    (
+        "a cancel that crosses a message",
+        &[
+            play(4, 0, 0),
+            SETTLE,
+            play(5, 1, 0),
+            play(6, 1, 6),
+            0,
+            play(3, 1, 0),
+            play(10, 0, 1),
+            0,
+            play(3, 0, 0),
+            SETTLE,
+        ],
+    ),
+    (
+        "a stop that crosses a failure",
+        &[
+            play(4, 0, 0),
+            SETTLE,
+            play(5, 1, 0),
+            play(6, 0, 5),
+            0,
+            play(10, 1, 2),
+            0,
+            play(10, 0, 3),
+            0,
+            SETTLE,
+        ],
+    ),
+    (
+        "a shutdown that crosses an opening",
+        &[
+            SETTLE,
+            play(4, 0, 0),
+            play(3, 0, 0),
+            play(13, 1, 7),
+            1,
+            play(3, 1, 0),
+            play(2, 1, 0),
+            play(2, 0, 0),
+            SETTLE,
+        ],
+    ),
+    (
+        "a close with much queued",
+        &[
+            play(4, 0, 0),
+            play(6, 0, 7),
+            0,
+            play(6, 0, 7),
+            0,
+            play(13, 0, 7),
+            0,
+            play(12, 0, 7),
+            4,
+            SETTLE,
+        ],
+    ),
+    (
+        "a peer that says nothing",
+        &[
+            SETTLE,
+            play(4, 1, 3),
+            play(14, 0, 0),
+            play(12, 0, 7),
+            31,
+            play(12, 0, 7),
+            31,
+        ],
+    ),
+];

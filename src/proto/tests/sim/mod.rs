@@ -1,0 +1,225 @@
+//! Seeded runs of many sessions: clients and servers, each with one pool for all its sessions, over a network that
+//! splits, delays, freezes and cuts, and on which a client may find itself with two connections. One seed is one run.
+//!
+//! ```text
+//!   plan ──► process: clients dial, servers restart ──► workload: calls, streams ──► ledger: do both sides agree?
+//!               └──────────────── world: tasks, drivers, the clock ──► invariants, promises: after each step
+//! ```
+//! `RINGMUX_SEED=n cargo test --lib sim::replay` replays a run and says what it was like; `RINGMUX_SEEDS=n` runs so
+//! many, from `RINGMUX_SEED_FROM` on.
+
+use std::collections::BTreeMap;
+use std::mem::ManuallyDrop;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+
+use plan::Plan;
+use world::World;
+
+use crate::codes;
+use crate::error::SessionError;
+
+mod ledger;
+pub(super) mod load;
+mod plan;
+mod process;
+mod promises;
+mod workload;
+mod world;
+
+/// What comes about in some run or other of an ordinary test.
+const ENDS: [&str; 18] = [
+    "answered",
+    "cancelled",
+    "clean",
+    "duplicate",
+    "failed",
+    "limited",
+    "not opened",
+    "not processed",
+    "session",
+    "stopped",
+    "session: closed",
+    "session: crashed",
+    "session: disconnected",
+    "session: failed",
+    "session: no handshake",
+    "session: no sign of life",
+    "session: stuck",
+    "session: the peer closed",
+];
+
+/// Seeds of an ordinary test.
+const SEEDS: u64 = 2000;
+
+/// How a run damages what it should not survive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Sabotage {
+    None,
+    /// A byte on the wire changes.
+    Flip,
+    /// A side believes that it may send a byte more on the session than was granted.
+    Credit,
+}
+
+/// What runs did, to be sure that they do something.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Summary {
+    sessions: u64,
+    streams: u64,
+    delivered: u64,
+    steps: u64,
+    ends: BTreeMap<&'static str, u64>,
+}
+
+impl Summary {
+    fn add(&mut self, other: Self) {
+        self.sessions += other.sessions;
+        self.streams += other.streams;
+        self.delivered += other.delivered;
+        self.steps += other.steps;
+        for (end, n) in other.ends {
+            *self.ends.entry(end).or_default() += n;
+        }
+    }
+}
+
+fn run(seed: u64, sabotage: Sabotage) -> Result<Summary, String> {
+    let plan = Rc::new(Plan::of(seed));
+    let processes = plan.clients.iter().chain(&plan.servers);
+    let pools = processes.map(|process| process.pool.clone()).collect();
+    // Whatever has failed is not taken apart: what is broken may well panic at that, and end the process.
+    let mut world = ManuallyDrop::new(World::new(seed, pools, sabotage));
+    world.desk.budget.set(plan.budget());
+    process::start(&world.desk, &plan);
+    let outcome = world.run();
+    let mut ledger = world.desk.ledger.borrow_mut();
+    ledger.settle();
+    if let Some(failure) = outcome.err().or(ledger.failure.take()) {
+        return Err(format!("{plan:?}\n  {failure}"));
+    }
+    let summary = Summary {
+        sessions: world.desk.connections.get() as u64,
+        streams: ledger.entries.len() as u64,
+        delivered: ledger.delivered,
+        steps: world.steps,
+        ends: ledger.ends.iter().map(|(end, n)| (*end, *n)).collect(),
+    };
+    drop(ledger);
+    drop(ManuallyDrop::into_inner(world));
+    Ok(summary)
+}
+
+/// A failed check is a panic or an `Err`; both are the outcome of a run.
+fn outcome(seed: u64, sabotage: Sabotage) -> Result<Summary, String> {
+    catch_unwind(AssertUnwindSafe(|| run(seed, sabotage))).unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().cloned();
+        let text = text.or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned()));
+        Err(text.unwrap_or_else(|| "panic".to_owned()))
+    })
+}
+
+/// How a session of two ends that are done with each other ends.
+const fn honest_end(end: &SessionError) -> bool {
+    matches!(
+        end,
+        SessionError::Closed
+            | SessionError::PeerClosed {
+                code: codes::NO_ERROR,
+                ..
+            }
+    )
+}
+
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok()?.parse().ok()
+}
+
+/// Runs them on all processors: what they did together, and which of them failed.
+fn run_all(seeds: std::ops::Range<u64>) -> (Summary, Vec<u64>) {
+    let next = AtomicU64::new(seeds.start);
+    let worker = || {
+        let (mut total, mut failed) = (Summary::default(), Vec::new());
+        loop {
+            let seed = next.fetch_add(1, Ordering::Relaxed);
+            if seed >= seeds.end {
+                return (total, failed);
+            }
+            match outcome(seed, Sabotage::None) {
+                Ok(summary) => total.add(summary),
+                Err(_) => failed.push(seed),
+            }
+        }
+    };
+    let workers = thread::available_parallelism().map_or(1, usize::from);
+    let (mut total, mut failed) = (Summary::default(), Vec::new());
+    thread::scope(|scope| {
+        let workers: Vec<_> = (0..workers).map(|_| scope.spawn(worker)).collect();
+        for worker in workers {
+            let (summary, seeds) = worker.join().expect("a worker catches its panics");
+            total.add(summary);
+            failed.extend(seeds);
+        }
+    });
+    failed.sort_unstable();
+    (total, failed)
+}
+
+#[test]
+fn honest_processes_keep_every_promise_whatever_the_network_does() {
+    let from = number("RINGMUX_SEED_FROM").unwrap_or_default();
+    let runs = number("RINGMUX_SEEDS").unwrap_or(SEEDS);
+    let (total, failed) = run_all(from..from + runs);
+    println!("{total:?}");
+    for seed in &failed {
+        println!("RINGMUX_SEED={seed} cargo test --lib sim::replay");
+    }
+    assert!(
+        failed.is_empty(),
+        "{} seeds fail, the first is {}",
+        failed.len(),
+        failed[0]
+    );
+    for end in ENDS.iter().filter(|_| runs >= SEEDS) {
+        assert!(total.ends.contains_key(end), "nothing ended as {end}");
+    }
+}
+
+/// One run: that of `RINGMUX_SEED`.
+#[test]
+fn replay() {
+    let seed = number("RINGMUX_SEED").unwrap_or_default();
+    match outcome(seed, Sabotage::None) {
+        Ok(summary) => println!("{summary:?}"),
+        Err(failure) => panic!("RINGMUX_SEED={seed} fails: {failure}"),
+    }
+}
+
+/// Of so many runs with one thing wrong, how many notice.
+fn noticed(sabotage: Sabotage, runs: u64) -> u64 {
+    (0..runs)
+        .filter(|seed| outcome(*seed, sabotage).is_err())
+        .count() as u64
+}
+
+#[test]
+fn a_byte_of_credit_that_was_never_granted_is_noticed() {
+    let runs = 30;
+    // A run that ends before the damage is done has nothing to notice.
+    assert!(noticed(Sabotage::Credit, runs) * 4 > runs * 3);
+}
+
+#[test]
+fn a_byte_that_the_network_changes_is_noticed() {
+    let runs = 30;
+    assert!(noticed(Sabotage::Flip, runs) * 4 > runs * 3);
+}
+
+#[test]
+fn a_run_is_a_function_of_its_seed() {
+    for seed in 0..5 {
+        assert_eq!(outcome(seed, Sabotage::None), outcome(seed, Sabotage::None));
+    }
+}

@@ -1,0 +1,105 @@
+//! What holds of one end at all times, beyond the books: it ends in time, it keeps nothing back, it is bounded.
+
+use std::time::Instant;
+
+use super::world::Desk;
+use crate::frame::{MAX_META_BLOCK, cost};
+use crate::link::tx_tag;
+use crate::proto::connection::Phase;
+use crate::proto::state::Sending;
+use crate::proto::stream::Opening;
+use crate::proto::tests::End;
+
+/// A piece of a message that fits into this much credit leaves; see `transmit`.
+const A_PIECE: u64 = 1024;
+
+/// What was asked to end has ended.
+pub(super) fn ceilings(
+    desk: &Desk,
+    is_closed: impl Fn(usize, usize) -> bool,
+) -> Result<(), String> {
+    let mut late = None;
+    desk.ceilings.borrow_mut().retain(|(pair, side, at)| {
+        let open = !is_closed(*pair, *side);
+        if open && desk.now() > *at {
+            late.get_or_insert((*pair, *side, desk.now() - *at));
+        }
+        open
+    });
+    match late {
+        Some((pair, side, by)) => Err(format!("{pair}/{side} is {by:?} late to its end")),
+        None => Ok(()),
+    }
+}
+
+/// A peer that says nothing is given up in time.
+pub(super) fn silence(end: &End, now: Instant) -> Result<(), String> {
+    if end.closed {
+        return Ok(());
+    }
+    let (config, silent) = (&end.connection.config, now - end.heard);
+    let most = match end.connection.phase {
+        Phase::Hello { .. } => config.handshake_timeout(),
+        Phase::Open | Phase::Leaving | Phase::Draining { .. } => {
+            config.keepalive_idle().unwrap_or_default() + config.keepalive_timeout()
+        }
+        // What is left has deadlines of its own, from when it began.
+        Phase::Ending { .. } | Phase::Dead => return Ok(()),
+    };
+    if silent > most {
+        return Err(format!("silent for {silent:?}: {}", end.dump()));
+    }
+    Ok(())
+}
+
+/// Called when a driver has found that nothing moves: whatever may leave has left.
+#[track_caller]
+pub(super) fn nothing_sendable_is_left(end: &mut End) {
+    let idle = !end.closed && !end.writing && !end.connection.link().has_work();
+    if !idle || !end.connection.is_established() {
+        return;
+    }
+    let dump = end.dump();
+    let connection = &mut end.connection;
+    assert!(
+        connection.owing.is_empty(),
+        "control frames are owed: {dump}"
+    );
+    assert!(connection.refusals.is_empty(), "refusals are owed: {dump}");
+    // With this much no block of any kind waits for the session's credit.
+    let plenty = connection.credit.left() >= cost(MAX_META_BLOCK);
+    if !plenty {
+        return;
+    }
+    assert!(connection.opens.is_empty(), "an OPEN waits: {dump}");
+    for (_, stream) in connection.registry.iter_mut() {
+        if stream.opening != Opening::Done || stream.state.sending != Sending::Open {
+            continue;
+        }
+        let credit = stream.credit.left();
+        let Some(record) = stream.tx.peek() else {
+            continue;
+        };
+        let may = record.tag != tx_tag::MESSAGE || credit >= A_PIECE;
+        assert!(
+            !may,
+            "kept back with {credit} of credit: {stream:?}\n{dump}"
+        );
+    }
+}
+
+/// What lies here for applications is at most twice what was granted, and the messages that were admitted.
+#[track_caller]
+pub(super) fn memory_is_bounded(end: &mut End) {
+    let connection = &mut end.connection;
+    let (mut lies, mut admitted) = (0, 0);
+    for (_, stream) in connection.registry.iter_mut() {
+        lies += stream.rx.refresh();
+        admitted += stream.window.parts().advance;
+    }
+    let granted = connection.window.target();
+    assert!(
+        lies <= 2 * granted + admitted,
+        "{lies} bytes lie here, {granted} were granted and {admitted} admitted"
+    );
+}
