@@ -38,6 +38,10 @@ pub(crate) struct Options {
     #[arg(long, value_enum, value_name = "NAME", default_value = "park")]
     wait: Wait,
 
+    /// Gives each side's engine a thread of its own, beside the application's on the same cpu.
+    #[arg(long)]
+    own_thread: bool,
+
     /// Measured time of each row.
     #[arg(long, value_name = "SECONDS", default_value = "5", value_parser = seconds)]
     seconds: f64,
@@ -63,7 +67,12 @@ impl Options {
     }
 
     pub(super) fn subjects(&self) -> Vec<Subject> {
-        Subject::list(or_all(&self.driver), self.wait, or_all(&self.peer))
+        Subject::list(
+            or_all(&self.driver),
+            self.wait,
+            self.own_thread,
+            or_all(&self.peer),
+        )
     }
 
     pub(super) fn rounds(&self) -> usize {

@@ -18,8 +18,16 @@ pub(super) enum Subject {
 
 impl Subject {
     /// All candidates, ringmux first, as both lists order them.
-    pub(super) fn list(drivers: &[Driver], wait: Wait, peers: &[Peer]) -> Vec<Self> {
-        let ringmux = drivers.iter().map(|driver| Self::ringmux(*driver, wait));
+    pub(super) fn list(
+        drivers: &[Driver],
+        wait: Wait,
+        own_thread: bool,
+        peers: &[Peer],
+    ) -> Vec<Self> {
+        let ringmux = drivers.iter().map(|driver| {
+            let host = Host::nearest(*driver, wait);
+            Self::Ringmux(Host { own_thread, ..host })
+        });
         ringmux
             .chain(peers.iter().copied().map(Self::Peer))
             .collect()
@@ -42,10 +50,7 @@ impl Subject {
     pub(super) const fn host(self) -> Host {
         match self {
             Self::Ringmux(host) => host,
-            Self::Peer(_) => Host {
-                driver: Driver::Tokio,
-                wait: Wait::Park,
-            },
+            Self::Peer(_) => Host::inline(Driver::Tokio, Wait::Park),
         }
     }
 
@@ -56,7 +61,14 @@ impl Subject {
     /// Library and driver, where the driver is a choice.
     pub(super) fn label(self) -> String {
         match self {
-            Self::Ringmux(host) => format!("ringmux {} {}", host.driver.name(), host.wait.name()),
+            Self::Ringmux(host) => {
+                let thread = if host.own_thread { " thread" } else { "" };
+                format!(
+                    "ringmux {} {}{thread}",
+                    host.driver.name(),
+                    host.wait.name()
+                )
+            }
             Self::Peer(peer) => peer.name().to_owned(),
         }
     }
@@ -94,7 +106,7 @@ mod tests {
     use crate::bench::run::or_all;
 
     fn everybody() -> Vec<Subject> {
-        Subject::list(or_all(&[]), Wait::Park, or_all(&[]))
+        Subject::list(or_all(&[]), Wait::Park, false, or_all(&[]))
     }
 
     fn pair() -> Pair {

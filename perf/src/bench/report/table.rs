@@ -3,7 +3,7 @@
 use comfy_table::{CellAlignment, Table, presets};
 
 use crate::bench::compare::{Comparison, Entry};
-use crate::bench::host::{Host, Wait};
+use crate::bench::host::Wait;
 use crate::bench::open_loop::Run;
 use crate::bench::row::Ratio;
 use crate::bench::sample::Sample;
@@ -117,11 +117,15 @@ fn cells(comparison: &Comparison, entry: &Entry) -> Vec<String> {
 
 /// The driver, and how it waits where that is a choice that was made.
 fn host(subject: Subject) -> String {
-    let Host { driver, wait } = subject.host();
-    match wait {
-        Wait::Park => driver.name().to_owned(),
-        Wait::Spin | Wait::Adaptive => format!("{} {}", driver.name(), wait.name()),
+    let host = subject.host();
+    let mut name = host.driver.name().to_owned();
+    if host.wait != Wait::Park {
+        name.extend([" ", host.wait.name()]);
     }
+    if host.own_thread {
+        name.push_str(" thread");
+    }
+    name
 }
 
 fn measured_cells(workload: Workload, sample: &Sample) -> [String; 5] {

@@ -1,4 +1,4 @@
-//! Where a measured thread runs ringmux: under its own future, so that a message crosses no thread.
+//! Where a measured thread runs ringmux: under its own future, so that a message crosses no thread, or beside it.
 
 use clap::ValueEnum;
 use ringmux::{Engine, EngineBuilder};
@@ -33,6 +33,8 @@ pub(super) enum Wait {
 pub(super) struct Host {
     pub(super) driver: Driver,
     pub(super) wait: Wait,
+    /// The engine has a thread of its own, which the application wakes and is woken by.
+    pub(super) own_thread: bool,
 }
 
 impl Driver {
@@ -80,13 +82,19 @@ impl Host {
         reason = "for the comparison with peers, which compiles this file too"
     )]
     pub(super) fn nearest(driver: Driver, wait: Wait) -> Self {
-        let host = Self { driver, wait };
+        let host = Self::inline(driver, wait);
         if host.can_exist() {
             return host;
         }
+        Self::inline(driver, Wait::Park)
+    }
+
+    /// Under the application's future.
+    pub(super) const fn inline(driver: Driver, wait: Wait) -> Self {
         Self {
             driver,
-            wait: Wait::Park,
+            wait,
+            own_thread: false,
         }
     }
 
@@ -106,7 +114,40 @@ impl Host {
         F: FnOnce(Engine) -> Fut,
         Fut: Future,
     {
-        let refused = format!("cannot start the driver {}", self.driver.name());
+        if self.own_thread {
+            self.block_beside(future)
+        } else {
+            self.block_over(future)
+        }
+    }
+
+    /// As `block_on`; the engine's thread takes the processor of this one as its own.
+    fn block_beside<F, Fut>(self, future: F) -> Result<Fut::Output, Failure>
+    where
+        F: FnOnce(Engine) -> Fut,
+        Fut: Future,
+    {
+        let engine = self.builder().thread().map_err(self.refused())?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(|error| Failure::new("cannot start a tokio runtime").because(&error))?;
+        Ok(LocalSet::new().block_on(&runtime, future(engine)))
+    }
+
+    fn refused<E: std::error::Error + 'static>(self) -> impl FnOnce(E) -> Failure {
+        move |error| {
+            Failure::new(format!("cannot start the driver {}", self.driver.name()))
+                .because(&error)
+                .advise("try --driver tokio")
+        }
+    }
+
+    fn block_over<F, Fut>(self, future: F) -> Result<Fut::Output, Failure>
+    where
+        F: FnOnce(Engine) -> Fut,
+        Fut: Future,
+    {
         self.builder()
             .block_on(|engine| {
                 let future = future(engine);
@@ -119,11 +160,7 @@ impl Host {
                     }
                 }
             })
-            .map_err(|error| {
-                Failure::new(refused)
-                    .because(&error)
-                    .advise("try --driver tokio")
-            })
+            .map_err(self.refused())
     }
 }
 

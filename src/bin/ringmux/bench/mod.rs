@@ -72,6 +72,10 @@ pub(crate) struct Args {
     )]
     wait: Vec<Wait>,
 
+    /// Gives each side's engine a thread of its own, beside the application's on the same cpu.
+    #[arg(long)]
+    own_thread: bool,
+
     /// Measured time of each workload; its limit takes as long again.
     #[arg(long, value_name = "SECONDS", default_value = "2", value_parser = seconds)]
     seconds: f64,
@@ -142,7 +146,13 @@ impl Bench {
         };
         let cases: Vec<_> = workloads
             .iter()
-            .flat_map(|workload| hosts(&drivers, &args.wait).map(|host| (*workload, host)))
+            .flat_map(|workload| {
+                let hosts = hosts(&drivers, &args.wait);
+                hosts.map(|host| {
+                    let own_thread = args.own_thread;
+                    (*workload, Host { own_thread, ..host })
+                })
+            })
             .collect();
         let measured = Duration::from_secs_f64(args.seconds / SLICES as f64);
         let pair = Pair {
@@ -205,7 +215,7 @@ fn hosts(drivers: &[Driver], waits: &[Wait]) -> impl Iterator<Item = Host> {
     drivers
         .iter()
         .flat_map(move |driver| pairs(*driver))
-        .map(|(driver, wait)| Host { driver, wait })
+        .map(|(driver, wait)| Host::inline(driver, wait))
         .filter(|host| host.can_exist())
 }
 
@@ -244,11 +254,12 @@ mod tests {
     fn without_arguments_everything_is_measured_over_uring_parked() {
         let bench = Bench::new(&parse("").unwrap());
         assert_eq!(bench.cases.len(), 8);
-        assert!(bench.cases.iter().all(|(_, host)| *host
-            == Host {
-                driver: Driver::Uring,
-                wait: Wait::Park
-            }));
+        assert!(
+            bench
+                .cases
+                .iter()
+                .all(|(_, host)| *host == Host::inline(Driver::Uring, Wait::Park))
+        );
     }
 
     #[test]

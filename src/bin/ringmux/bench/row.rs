@@ -26,6 +26,9 @@ pub(super) struct Row {
     pub(super) bulk_bytes_per_s: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) limit_bulk_bytes_per_s: Option<f64>,
+    /// Said only where the engine has a thread of its own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) own_thread: Option<bool>,
 }
 
 /// ringmux in proportion to the limit.
@@ -53,6 +56,7 @@ impl Row {
             limit_p50_ns: limit.quantile_ns(0.5),
             bulk_bytes_per_s: side.then(|| sample.side_bytes_per_s()),
             limit_bulk_bytes_per_s: side.then(|| limit.side_bytes_per_s()),
+            own_thread: host.own_thread.then_some(true),
         }
     }
 
@@ -76,10 +80,7 @@ mod tests {
     use super::*;
     use crate::bench::host::{Driver, Wait};
 
-    const TOKIO: Host = Host {
-        driver: Driver::Tokio,
-        wait: Wait::Park,
-    };
+    const TOKIO: Host = Host::inline(Driver::Tokio, Wait::Park);
 
     fn sample(count: u64, us: Option<u64>) -> Sample {
         let latencies = us.map(|us| {
