@@ -95,6 +95,7 @@ mod tests {
             limit_p50_ns: Some(57_300),
             bulk_bytes_per_s: (workload == Workload::Mixed).then_some(1e9),
             limit_bulk_bytes_per_s: (workload == Workload::Mixed).then_some(2e9),
+            own_thread: None,
         };
         (workload, row)
     }
