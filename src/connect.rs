@@ -13,6 +13,7 @@ mod live;
 #[cfg(test)]
 mod progress_tests;
 mod socket;
+mod stats;
 
 pub use crate::driver::uring::{Features, ProbeStep, Refusal};
 pub use backend::{Backend, ChosenBackend};
@@ -20,6 +21,7 @@ pub use builder::EngineBuilder;
 pub use engine::Engine;
 pub use errors::{ConnectError, EngineError, ListenError};
 pub use listener::Listener;
+pub use stats::{ProcessStats, stats};
 
 use std::fmt;
 use std::future::Future;

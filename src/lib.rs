@@ -106,7 +106,8 @@ pub use config::{Config, ConfigBuilder, ConfigError, Wait};
 #[cfg(not(ringmux_loom))]
 pub use connect::{
     Backend, ChosenBackend, ConnectError, Connection, Engine, EngineBuilder, EngineError, Features,
-    ListenError, Listener, ProbeStep, Refusal, client, connect, listen, server,
+    ListenError, Listener, ProbeStep, ProcessStats, Refusal, client, connect, listen, server,
+    stats,
 };
 #[cfg(not(ringmux_loom))]
 pub use error::{
@@ -118,7 +119,7 @@ pub use frame::{FrameError, Kind as FrameKind, Role, StreamId, codes};
 #[cfg(not(ringmux_loom))]
 pub use handle::{Chunks, Lease, RecvStream, SendStream, Session, Stream};
 #[cfg(not(ringmux_loom))]
-pub use link::{Drained, SessionStats};
+pub use link::{Drained, SessionEnds, SessionStats, Totals};
 
 /// The examples in the README are compiled and run as tests.
 #[cfg(doctest)]

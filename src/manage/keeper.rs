@@ -227,13 +227,13 @@ impl Keeper {
             sleep(proven_after).await;
             match live.session.ping().await {
                 Ok(_) => {}
-                // `refused` tells.
+                // `draining` tells.
                 Err(_) => pending().await,
             }
         });
         let mut proven = false;
         let mut gone = pin!(shared.until(|| (!cell.is_live(live.number)).then_some(())));
-        let mut refused = pin!(live.session.refused());
+        let mut refused = pin!(live.session.draining());
         let mut another = pin!(async {
             // So often at most, whatever the peer does.
             sleep(shared.settings.first_pause).await;
@@ -300,7 +300,7 @@ async fn attempt(shared: &Shared) -> Result<Session, ProvideError> {
     if let Some(hook) = &shared.hook {
         let unready = Unready(Some(session.clone()));
         let limit = settings.hook_timeout;
-        match unless(session.refused(), timeout(limit, hook(session.clone()))).await {
+        match unless(session.draining(), timeout(limit, hook(session.clone()))).await {
             None => {} // Told below, with the reason.
             Some(Err(_)) => return Err(ProvideError::HookTimedOut(limit)),
             Some(Ok(done)) => done.map_err(ProvideError::Hook)?,

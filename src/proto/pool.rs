@@ -62,7 +62,6 @@ impl Pool {
     }
 
     /// Bytes taken now.
-    #[cfg(test)]
     pub(crate) fn used(&self) -> u64 {
         self.used.load(Ordering::Relaxed)
     }
