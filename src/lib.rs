@@ -72,6 +72,12 @@
 //! * `cli` (off): the program `ringmux` and what only it needs.
 //! * `manage` (off): the module `manage`, which keeps sessions to a peer and makes them anew when they
 //!   are lost.
+//! * `metrics` (off): the module `metrics`, which tells the recorder of the crate `metrics` what sessions do.
+//!
+//! # Seen from outside
+//! Sessions and streams are [`tracing`] spans ([`Session::span`], [`Stream::span`]) with their ends as events, targets
+//! `ringmux::session` and `ringmux::stream`. [`Session::stats`], [`Engine::stats`] and [`stats()`] are snapshots of
+//! counters that are kept in any case.
 
 #[cfg(not(ringmux_loom))]
 mod addr;
@@ -92,6 +98,8 @@ mod handle;
 mod link;
 #[cfg(all(feature = "manage", not(ringmux_loom)))]
 pub mod manage;
+#[cfg(all(feature = "metrics", not(ringmux_loom)))]
+pub mod metrics;
 #[cfg(not(ringmux_loom))]
 mod proto;
 #[allow(dead_code, unused_imports)] // Benches and models use what the layers above do not.

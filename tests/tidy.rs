@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// What each module of the library may import from the others.
-const IMPORTS: [(&str, &[&str]); 12] = [
+const IMPORTS: [(&str, &[&str]); 13] = [
     ("sync", &[]),
     ("frame", &[]),
     ("addr", &[]),
@@ -37,6 +37,7 @@ const IMPORTS: [(&str, &[&str]); 12] = [
             "connect", "handle", "error", "config", "addr", "queue", "sync",
         ],
     ),
+    ("metrics", &["connect", "link", "manage"]),
 ];
 
 /// What a module does without, by words that cannot be used for anything else.

@@ -278,7 +278,7 @@ impl Manager {
         Description::of(self.shared())
     }
 
-    fn shared(&self) -> &Arc<Shared> {
+    pub(super) fn shared(&self) -> &Arc<Shared> {
         &self.0.0
     }
 }

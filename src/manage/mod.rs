@@ -78,6 +78,8 @@ pub use events::{Event, Events};
 pub use keeper::{Running, WAITING_PAUSE_MAX};
 pub use manager::Manager;
 pub use metrics::Metrics;
+#[cfg(feature = "metrics")]
+pub(crate) use metrics::WeakManager;
 pub use outbox::{Doubt, Dropped, Outbox, OutboxBuilder, OutboxStats, Outcome, PushError, Receipt};
 pub use provider::{Dial, Provider};
 pub use settings::ManagerBuilder;

@@ -1,0 +1,49 @@
+//! What the process has done, as numbers.
+
+use crate::link::{Totals, process_totals};
+use crate::proto::{POOL_BYTES, Pool};
+
+/// A snapshot of the process's counters. From [`stats`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ProcessStats {
+    /// The sums over all sessions there were, of all engines and over transports of the application's own.
+    pub totals: Totals,
+    /// Bytes of the receive memory that all sessions share.
+    pub pool_bytes: u64,
+    /// Of these, how many are taken now: by windows beyond their floors, and by messages larger than their window.
+    pub pool_used: u64,
+    /// Buffers that were leaked, see [`Engine::leaked_buffers`](crate::Engine::leaked_buffers).
+    pub leaked_buffers: u64,
+}
+
+/// What all sessions of the process have done together, and what they hold.
+///
+/// Reads numbers that engines write: nobody waits, and nothing is added to what a message costs. The time it takes
+/// grows with the greatest number of sessions that there were at once. The fields are read one after the other, so
+/// sums may be off by what happened in between; those of counters never go back.
+///
+/// # Examples
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// let before = ringmux::stats().totals;
+/// let (a, b) = tokio::io::duplex(4096);
+/// let (client, connection) = ringmux::client(a, &ringmux::Config::default());
+/// tokio::spawn(connection);
+/// drop(b); // a peer that is gone
+/// client.closed().await;
+/// drop(client);
+/// let now = ringmux::stats().totals;
+/// assert_eq!(now.ended.disconnected, before.ended.disconnected + 1);
+/// # }
+/// ```
+#[must_use]
+pub fn stats() -> ProcessStats {
+    ProcessStats {
+        totals: process_totals(),
+        pool_bytes: POOL_BYTES,
+        pool_used: Pool::process().used(),
+        leaked_buffers: crate::driver::leaked_buffers(),
+    }
+}
