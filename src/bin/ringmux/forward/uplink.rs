@@ -8,6 +8,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use crate::failure::Failure;
+use crate::tunnel::Endpoint;
 
 /// Half of what a new connection waits by default, so that one that comes while the server is back is served.
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
@@ -60,6 +61,11 @@ impl Uplink {
 
     pub(super) fn handle(&self) -> UplinkHandle {
         UplinkHandle(self.manager.clone())
+    }
+
+    /// Shows what becomes of the session.
+    pub(super) fn watch_in(&self, endpoint: &Endpoint) {
+        endpoint.watch("uplink", &self.manager);
     }
 
     /// Ends the session in order.
