@@ -10,12 +10,12 @@
 //! | metric | labels |
 //! |---|---|
 //! | `sessions`, `sessions_started_total`, `sessions_ended_total` | the last: `reason` |
-//! | `streams`, `streams_opened_total`, `streams_cancelled_total`, `streams_limited_total` | `opened`: `by` = `local`, `peer` |
+//! | `streams`, `streams_opened_total`, `streams_finished_total`, `streams_cancelled_total`, `streams_limited_total` | `opened`: `by` = `local`, `peer` |
 //! | `messages_total`, `frames_total`, `bytes_total` | `direction` = `sent`, `received` |
 //! | `batches_total`, `turns_total`, `activations_total`, `requests_total` | |
 //! | `wakes_total` | `kind` = `issued`, `suppressed` |
 //! | `windows_grown_total`, `keepalives_total`, `received_bytes_held` | |
-//! | `pool_bytes`, `pool_used_bytes`, `leaked_buffers_total` | |
+//! | `pool_bytes`, `pool_used_bytes`, `ring_enters_total`, `leaked_buffers_total` | |
 //!
 //! With the feature `manage`, for each manager that is [watched](Publisher::watch), labelled `manager`:
 //! `manager_attempts_total`, `manager_failures_total`, `manager_sessions_total`, `manager_lost_total`,
@@ -106,6 +106,7 @@ const SESSION_METRICS: &[Metric] = table! {
     streams: "streams"; Count gauge; "Streams that exist now.";
     opened: "streams_opened_total", "by" = "local"; Count counter; "Streams opened.";
     accepted: "streams_opened_total", "by" = "peer"; Count counter; "Streams opened.";
+    finished: "streams_finished_total"; Count counter; "Streams that ended in order, in both directions.";
     cancelled: "streams_cancelled_total"; Count counter; "Streams ended by a cancel of either side.";
     limits_tripped: "streams_limited_total"; Count counter; "Streams ended by a limit of this side.";
     messages_sent: "messages_total", "direction" = "sent"; Count counter; "Messages.";
@@ -156,6 +157,11 @@ pub fn describe() {
         "Receive memory that is taken."
     );
     describe_counter!(
+        "ringmux_ring_enters_total",
+        Unit::Count,
+        "Times that rings entered the kernel."
+    );
+    describe_counter!(
         "ringmux_leaked_buffers_total",
         Unit::Count,
         "Buffers given up to the kernel."
@@ -181,6 +187,7 @@ fn publish_process(stats: &ProcessStats) {
     }
     set("ringmux_pool_bytes", stats.pool_bytes);
     set("ringmux_pool_used_bytes", stats.pool_used);
+    counter!("ringmux_ring_enters_total").absolute(stats.ring_enters);
     counter!("ringmux_leaked_buffers_total").absolute(stats.leaked_buffers);
 }
 

@@ -13,6 +13,8 @@ pub struct ProcessStats {
     pub pool_bytes: u64,
     /// Of these, how many are taken now: by windows beyond their floors, and by messages larger than their window.
     pub pool_used: u64,
+    /// Times that the kernel was entered by rings of [`Driver::Uring`](crate::Driver::Uring), since the process began.
+    pub ring_enters: u64,
     /// Buffers that were leaked, see [`Engine::leaked_buffers`](crate::Engine::leaked_buffers).
     pub leaked_buffers: u64,
 }
@@ -44,6 +46,7 @@ pub fn stats() -> ProcessStats {
         totals: process_totals(),
         pool_bytes: POOL_BYTES,
         pool_used: Pool::process().used(),
+        ring_enters: crate::driver::uring::enters(),
         leaked_buffers: crate::driver::leaked_buffers(),
     }
 }

@@ -294,6 +294,12 @@ impl Lane {
         let _ = self.rx_end.set(end);
     }
 
+    /// Whether both directions have ended, or can only end, without an error. Asked when the stream is over.
+    pub(crate) fn ended_in_order(&self) -> bool {
+        let finished = matches!(self.recv_end(), Some(RecvEnd::Finished));
+        finished && self.send_end().is_none() && !self.failing()
+    }
+
     /// Ends both directions with one error and wakes whoever waits.
     pub(crate) fn end_both(&self, error: &StreamError) {
         self.end_send(SendEnd::Error(error.clone()));

@@ -58,6 +58,9 @@ counters! {
     opened,
     /// Streams opened by the peer.
     accepted,
+    /// Streams that ended in order, in both directions: each side had sent all it wanted to, and neither an error nor
+    /// a cancel came of it. Counted when the application has dropped them.
+    finished,
     /// Messages sent.
     messages_sent,
     /// Messages received.

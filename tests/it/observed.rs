@@ -255,6 +255,7 @@ test_on!(stats_of_engine_and_process_keep_what_sessions_did: tokio_thread_tcp to
 async fn stats_of_engine_and_process_keep_what_sessions_did(net: Net) {
     const CALLS: u64 = 20;
     let before = ringmux::stats().totals;
+    let entered = ringmux::stats().ring_enters;
     for round in 1..=3 {
         let (client, server) = net.pair().await;
         let serving = echo(server);
@@ -273,8 +274,15 @@ async fn stats_of_engine_and_process_keep_what_sessions_did(net: Net) {
             (round, 0, round)
         );
         assert_eq!(stats.sessions.opened, round * CALLS);
+        assert_eq!(
+            (stats.sessions.finished, stats.sessions.cancelled),
+            (round * CALLS, 0)
+        );
         assert_eq!(stats.sessions.messages_sent, round * CALLS);
         assert_eq!((stats.sessions.streams, stats.sessions.bytes_held), (0, 0));
+    }
+    if net.driver() == ringmux::Driver::Uring {
+        assert!(ringmux::stats().ring_enters > entered);
     }
     // Of this process, in which other tests run.
     let now = ringmux::stats().totals;
