@@ -21,7 +21,7 @@ pub use builder::EngineBuilder;
 pub use engine::Engine;
 pub use errors::{ConnectError, EngineError, ListenError};
 pub use listener::Listener;
-pub use stats::{ProcessStats, stats};
+pub use stats::{ProcessStats, process_stats};
 
 use std::fmt;
 use std::future::Future;

@@ -76,7 +76,7 @@
 //!
 //! # Seen from outside
 //! Sessions and streams are [`tracing`] spans ([`Session::span`], [`Stream::span`]) with their ends as events, targets
-//! `ringmux::session` and `ringmux::stream`. [`Session::stats`], [`Engine::stats`] and [`stats()`] are snapshots of
+//! `ringmux::session` and `ringmux::stream`. [`Session::stats`], [`Engine::stats`] and [`process_stats`] are snapshots of
 //! counters that are kept in any case.
 
 #[cfg(not(ringmux_loom))]
@@ -114,8 +114,8 @@ pub use config::{Config, ConfigBuilder, ConfigError, Wait};
 #[cfg(not(ringmux_loom))]
 pub use connect::{
     Backend, ChosenBackend, ConnectError, Connection, Engine, EngineBuilder, EngineError, Features,
-    ListenError, Listener, ProbeStep, ProcessStats, Refusal, client, connect, listen, server,
-    stats,
+    ListenError, Listener, ProbeStep, ProcessStats, Refusal, client, connect, listen,
+    process_stats, server,
 };
 #[cfg(not(ringmux_loom))]
 pub use error::{

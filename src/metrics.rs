@@ -1,7 +1,7 @@
 //! Counters and gauges for the [`metrics`](https://docs.rs/metrics) facade: any recorder that an application installs
 //! (Prometheus, StatsD, …) shows what its sessions do.
 //!
-//! Nothing is recorded where messages move. A [`Publisher`] reads [`ringmux::stats`](crate::stats()) when it is asked to, at each
+//! Nothing is recorded where messages move. A [`Publisher`] reads [`process_stats`] when it is asked to, at each
 //! scrape or once in a while, and hands the numbers to the recorder; between that a session costs what it costs without.
 //!
 //! # Names
@@ -15,7 +15,7 @@
 //! | `batches_total`, `turns_total`, `activations_total`, `requests_total` | |
 //! | `wakes_total` | `kind` = `issued`, `suppressed` |
 //! | `windows_grown_total`, `keepalives_total`, `received_bytes_held` | |
-//! | `pool_bytes`, `pool_used_bytes`, `ring_enters_total`, `leaked_buffers_total` | |
+//! | `receive_pool_used_bytes`, `ring_enters_total`, `leaked_buffers_total` | |
 //!
 //! With the feature `manage`, for each manager that is [watched](Publisher::watch), labelled `manager`:
 //! `manager_attempts_total`, `manager_failures_total`, `manager_sessions_total`, `manager_lost_total`,
@@ -24,7 +24,7 @@
 
 use ::metrics::{Unit, counter, describe_counter, describe_gauge, gauge};
 
-use crate::connect::{ProcessStats, stats};
+use crate::connect::{ProcessStats, process_stats};
 use crate::link::SessionStats;
 
 /// Hands the process's numbers to the recorder that is installed.
@@ -64,10 +64,10 @@ impl Publisher {
         Self::default()
     }
 
-    /// Tells the recorder what [`ringmux::stats`](crate::stats()) says now, and what the managers that are watched have done since
+    /// Tells the recorder what [`process_stats`] says now, and what the managers that are watched have done since
     /// the last time.
     pub fn publish(&mut self) {
-        publish_process(&stats());
+        publish_process(&process_stats());
         #[cfg(feature = "manage")]
         self.managers.publish();
     }
@@ -147,12 +147,7 @@ pub fn describe() {
         }
     }
     describe_gauge!(
-        "ringmux_pool_bytes",
-        Unit::Bytes,
-        "Receive memory that sessions share."
-    );
-    describe_gauge!(
-        "ringmux_pool_used_bytes",
+        "ringmux_receive_pool_used_bytes",
         Unit::Bytes,
         "Receive memory that is taken."
     );
@@ -185,8 +180,7 @@ fn publish_process(stats: &ProcessStats) {
             (false, Some((label, name))) => counter!(metric.name, label => name).absolute(value),
         }
     }
-    set("ringmux_pool_bytes", stats.pool_bytes);
-    set("ringmux_pool_used_bytes", stats.pool_used);
+    set("ringmux_receive_pool_used_bytes", stats.receive_pool_used);
     counter!("ringmux_ring_enters_total").absolute(stats.ring_enters);
     counter!("ringmux_leaked_buffers_total").absolute(stats.leaked_buffers);
 }

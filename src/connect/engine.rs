@@ -149,7 +149,7 @@ impl Engine {
 
     /// What the engine's sessions have done together, since it was made.
     ///
-    /// Reads numbers that the engine's thread writes: nobody waits. See [`ringmux::stats`](crate::stats) for
+    /// Reads numbers that the engine's thread writes: nobody waits. See [`process_stats`](crate::process_stats) for
     /// those of all engines.
     ///
     /// # Examples

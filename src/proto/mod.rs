@@ -44,4 +44,4 @@ pub(crate) mod tests;
 
 pub(crate) use connection::{Connection, Status};
 pub(crate) use output::{BATCH_PARTS, Batch};
-pub(crate) use pool::{POOL_BYTES, Pool};
+pub(crate) use pool::Pool;

@@ -254,8 +254,8 @@ test_on!(stats_of_engine_and_process_keep_what_sessions_did: tokio_thread_tcp to
 
 async fn stats_of_engine_and_process_keep_what_sessions_did(net: Net) {
     const CALLS: u64 = 20;
-    let before = ringmux::stats().totals;
-    let entered = ringmux::stats().ring_enters;
+    let before = ringmux::process_stats().totals;
+    let entered = ringmux::process_stats().ring_enters;
     for round in 1..=3 {
         let (client, server) = net.pair().await;
         let serving = echo(server);
@@ -282,10 +282,10 @@ async fn stats_of_engine_and_process_keep_what_sessions_did(net: Net) {
         assert_eq!((stats.sessions.streams, stats.sessions.bytes_held), (0, 0));
     }
     if net.driver() == ringmux::Driver::Uring {
-        assert!(ringmux::stats().ring_enters > entered);
+        assert!(ringmux::process_stats().ring_enters > entered);
     }
     // Of this process, in which other tests run.
-    let now = ringmux::stats().totals;
+    let now = ringmux::process_stats().totals;
     assert!(now.started >= before.started + 6);
     assert!(now.sessions.messages_received >= before.sessions.messages_received + 6 * CALLS);
 }

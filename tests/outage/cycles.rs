@@ -41,7 +41,7 @@ pub(crate) fn alone() {
         cycles(driver, CYCLES / DRIVERS.len() as u32 + 1, seed + 1);
     }
     let after = wait_for(before);
-    let totals = ringmux::stats().totals;
+    let totals = ringmux::process_stats().totals;
     tell(&format!(
         "{} sessions, {:.1?}, before {before:?}, after {after:?}, ended {:?}",
         totals.started,

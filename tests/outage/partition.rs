@@ -53,7 +53,7 @@ pub(crate) fn inside() {
             })
         })
         .collect();
-    let busy = || ringmux::stats().totals;
+    let busy = || ringmux::process_stats().totals;
     // 3 drivers × 3 sessions × 2 sides, and a third of them never stops.
     tokio_runtime().block_on(eventually("all are under way", || {
         busy().open() == 18 && busy().sessions.messages_received > 3000
@@ -80,7 +80,7 @@ fn watch_memory() {
     thread::sleep(SETTLED);
     let before = Footprint::now();
     let mut most = before.bytes;
-    while ringmux::stats().totals.open() > 0 {
+    while ringmux::process_stats().totals.open() > 0 {
         thread::sleep(Duration::from_millis(50));
         most = most.max(Footprint::now().bytes);
     }

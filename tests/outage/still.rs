@@ -39,7 +39,11 @@ impl Clock {
     }
 
     pub(crate) fn elapsed(&self) -> Duration {
-        let lost = Duration::from_nanos(self.lost_ns.load(Ordering::Relaxed));
-        self.began.elapsed().saturating_sub(lost)
+        self.began.elapsed().saturating_sub(self.stood_still())
+    }
+
+    /// For so long it has stood still.
+    pub(crate) fn stood_still(&self) -> Duration {
+        Duration::from_nanos(self.lost_ns.load(Ordering::Relaxed))
     }
 }
