@@ -1,20 +1,56 @@
 //! What a session is allowed to use: validated numbers, each with a unit and a default.
 //!
-//! A [`Config`] is built once and shared by any number of sessions. It has no behaviour of its own.
+//! A [`Config`] is built once and shared by any number of sessions. It has no behaviour of its own. `profile` has the
+//! numbers to start from, `build` checks them.
+
+mod build;
+mod profile;
+mod rate;
 
 use std::time::Duration;
 
+pub use build::ConfigError;
+pub use rate::Rate;
+
 const KIB: u32 = 1024;
 const MIB: u32 = 1024 * KIB;
-/// A peer is not asked for signs of life, or given up, faster than this.
-const LIFE_MIN: Duration = Duration::from_millis(10);
-/// A session that may live longer may as well have no age.
-const AGE_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// Limits and sizes of a session.
 ///
 /// Sizes are bytes of payload plus 256 bytes for each frame, so that small messages are bounded as
 /// well as large ones.
+///
+/// | limit | setting | default | [`edge`](Self::edge) | above it |
+/// |---|---|---|---|---|
+/// | payload of a frame | `max_frame` | 16 KiB | 16 KiB | protocol error |
+/// | message | `max_message` | 4 MiB | 4 MiB | protocol error |
+/// | what a peer may send on a stream, unconsumed | `stream_window`, up to `stream_window_max` | 64 KiB, 1 MiB | 64 KiB, 64 KiB | protocol error |
+/// | the same on all streams together | `session_window`, up to `session_window_max` | 1 MiB, 16 MiB | 256 KiB, 1 MiB | protocol error; what stalls while it is full ends with [`Limit::StalledStream`](crate::Limit::StalledStream) |
+/// | receive memory of the process | `receive_pool` | 256 MiB | 128 MiB | windows stay at their floors, [`Limit::MessageMemory`](crate::Limit::MessageMemory) |
+/// | wait for memory, or for the next piece of a message | `message_timeout` | 10 s | 10 s | the stream ends: [`Limit::MessageMemory`](crate::Limit::MessageMemory), [`Limit::MessageStalled`](crate::Limit::MessageStalled) |
+/// | streams of the peer at once | `max_streams` | 256 | 100 | protocol error |
+/// | of them, not accepted by the application | `max_unaccepted` | as many as there may be | 64 | refused, safe to try again: [`Limit::Unaccepted`](crate::Limit::Unaccepted) |
+/// | of them, reset by the peer | `max_unaccepted_resets` | as many as there may be | 20 | the session ends: [`Limit::UnacceptedResets`](crate::Limit::UnacceptedResets) |
+/// | streams that the peer made this side end, in all | `max_faulty_streams` | 1024 | 256 | the session ends: [`Limit::FaultyStreams`](crate::Limit::FaultyStreams) |
+/// | resets of the peer's streams, by either side | `reset_rate` | off | 1000, 33/s | the session ends: [`Limit::ResetRate`](crate::Limit::ResetRate) |
+/// | control frames without a cause | `glitch_rate` | 10,000, 330/s | 1000, 33/s | the session ends: [`Limit::GlitchRate`](crate::Limit::GlitchRate) |
+/// | PINGs of the peer | `ping_rate` | off | 10, 1/s | the session ends: [`Limit::PingRate`](crate::Limit::PingRate) |
+/// | queued for sending, a stream; a session as many times that as it has streams | `send_buffer` | 256 KiB | 32 KiB | `send` waits |
+/// | calls of `open` that wait | `max_pending_opens` | 1024 | 1024 | [`OpenError::TooManyPending`](crate::OpenError::TooManyPending) |
+/// | connections of a listener without a session yet | `max_half_open` | 256 | 128 | the one that has been in its handshake longest ends: [`Limit::HalfOpen`](crate::Limit::HalfOpen) |
+/// | handshake | `handshake_timeout` | 10 s | 5 s | [`SessionError::HandshakeTimeout`](crate::SessionError::HandshakeTimeout) |
+/// | silence, and then no sign of life | `keepalive_idle`, `keepalive_timeout` | 15 s, 10 s | 15 s, 10 s | [`SessionError::KeepaliveTimeout`](crate::SessionError::KeepaliveTimeout) |
+/// | a socket that takes nothing | `write_timeout` | 10 s | 5 s | [`SessionError::WriteTimeout`](crate::SessionError::WriteTimeout) |
+/// | age, and the drain that ends it | `max_age`, `drain_timeout` | none, 30 s | 1 h, 30 s | the session shuts down |
+///
+/// What the wire makes impossible has no setting. An opening block or an opaque block is one frame of at most 8 KiB,
+/// so there are no continuations to count, and a direction of a stream has at most two. An empty DATA frame that ends
+/// nothing and a WINDOW of 0 are protocol errors at once. A frame costs 256 bytes of credit besides its payload, so
+/// the number of queued messages is bounded by the same window as their bytes. What is to be answered is a slot and
+/// not a queue: one PONG and one WINDOW a session, one of each control frame a stream, one refusal for each stream
+/// that was granted; so a peer that asks and does not read makes nothing grow. Stream ids wrap and pass over those in
+/// use. Kinds of frames that are not known are
+/// skipped and leave nothing behind.
 ///
 /// # Examples
 /// ```
@@ -35,9 +71,17 @@ pub struct Config {
     stream_window_max: u32,
     session_window: u32,
     session_window_max: u32,
+    receive_pool: u64,
     max_streams: u32,
+    max_unaccepted: Option<u32>,
+    max_unaccepted_resets: Option<u32>,
+    max_faulty_streams: u32,
+    glitch_rate: Rate,
+    reset_rate: Option<Rate>,
+    ping_rate: Option<Rate>,
     send_buffer: u32,
     max_pending_opens: u32,
+    max_half_open: u32,
     handshake_timeout: Duration,
     message_timeout: Duration,
     close_linger: Duration,
@@ -46,30 +90,6 @@ pub struct Config {
     write_timeout: Duration,
     max_age: Option<Duration>,
     drain_timeout: Duration,
-}
-
-impl Default for Config {
-    fn default() -> Self {
-        Self {
-            max_frame: 16 * KIB,
-            max_message: 4 * MIB,
-            stream_window: 64 * KIB,
-            stream_window_max: MIB,
-            session_window: MIB,
-            session_window_max: 16 * MIB,
-            max_streams: 256,
-            send_buffer: 256 * KIB,
-            max_pending_opens: 1024,
-            handshake_timeout: Duration::from_secs(10),
-            message_timeout: Duration::from_secs(10),
-            close_linger: Duration::from_secs(1),
-            keepalive_idle: Some(Duration::from_secs(15)),
-            keepalive_timeout: Duration::from_secs(10),
-            write_timeout: Duration::from_secs(10),
-            max_age: None,
-            drain_timeout: Duration::from_secs(30),
-        }
-    }
 }
 
 macro_rules! settings {
@@ -109,13 +129,50 @@ settings! {
     session_window: u32,
     /// Up to what the session's window grows, in bytes. Default 16 MiB.
     session_window_max: u32,
-    /// Streams that the peer may have open at once. Default 256, at least 16.
+    /// Bytes of receive memory that the process may have given to sessions when one with this
+    /// configuration takes more. There is one pool for the process: sessions with a smaller number leave the
+    /// rest of it to the others. A session that gets none has its floor of 256 KiB beside the pool. Default 256 MiB, at
+    /// most 1 TiB.
+    receive_pool: u64,
+    /// Streams that the peer may have open at once. Default 256, at least 16. A stream that it cancels counts until the
+    /// application has let go of it.
     max_streams: u32,
+    /// Of them, those that the application has not accepted; what the peer opens beyond is refused and safe to try
+    /// again ([`Limit::Unaccepted`](crate::Limit::Unaccepted)). At least 1. Default `None`: as many as it may have
+    /// open.
+    max_unaccepted: Option<u32>,
+    /// Of those, the ones that the peer has reset: more end the session with
+    /// [`Limit::UnacceptedResets`](crate::Limit::UnacceptedResets). At least 1. Default `None`: as many as it may
+    /// have open, since a client that gives its calls up while an application is slow to accept them has done nothing
+    /// wrong.
+    max_unaccepted_resets: Option<u32>,
+    /// Streams that may end because the peer sent a message in needlessly small pieces, or did not go on with one
+    /// that was given memory, over the life of a session; more end the session with
+    /// [`Limit::FaultyStreams`](crate::Limit::FaultyStreams). Default 1024, at least 1.
+    max_faulty_streams: u32,
+    /// How often the peer may send what has no cause: a WINDOW beyond four for each frame that this side has sent, a
+    /// frame that costs no credit for a stream that has ended, beyond the same four, a fourth GOAWAY. More end the
+    /// session with [`Limit::GlitchRate`](crate::Limit::GlitchRate). Default 10,000 and 330 a second.
+    glitch_rate: Rate,
+    /// How often streams of the peer may be reset, by it or by this side, before they have come to their end. More
+    /// end the session with [`Limit::ResetRate`](crate::Limit::ResetRate). Default `None`: as often as they are
+    /// opened.
+    reset_rate: Option<Rate>,
+    /// How often the peer may ask for a round trip; more end the session with
+    /// [`Limit::PingRate`](crate::Limit::PingRate). A peer of this library asks when a session begins, for
+    /// [`ping`](crate::Session::ping), when it shuts down, and after silence. Default `None`: as often as it likes; the
+    /// answer to the latest is the only one kept.
+    ping_rate: Option<Rate>,
     /// Bytes that one stream may have queued for sending before `send` waits; one message of any
     /// legal size is always admitted to an empty queue. Default 256 KiB, at least 4 KiB.
     send_buffer: u32,
     /// Calls of `open` that may wait for the peer's permission at once. Default 1024.
     max_pending_opens: u32,
+    /// Connections of a listener that are in their handshake or wait for [`accept`](crate::Listener::accept). When
+    /// there are so many, one that comes takes the place of the one that has been in its handshake longest
+    /// ([`Limit::HalfOpen`](crate::Limit::HalfOpen)), or waits if all are done with theirs. Default 256, from 1 to
+    /// 65,536.
+    max_half_open: u32,
     /// How long the peer may take to answer the opening of the connection. Default 10 s.
     handshake_timeout: Duration,
     /// How long a message larger than its stream's window may wait for memory or for its next
@@ -143,6 +200,13 @@ settings! {
     drain_timeout: Duration,
 }
 
+/// Builds a [`Config`]; [`build`](Self::build) checks it.
+#[derive(Clone, Debug)]
+#[must_use = "a builder does nothing until `build`"]
+pub struct ConfigBuilder {
+    config: Config,
+}
+
 /// What an engine with a ring of its own does when there is nothing to do.
 ///
 /// On a machine that is otherwise idle a wake-up costs more than everything else together: tens of
@@ -157,184 +221,4 @@ pub enum Wait {
     /// Spins for as long as waits have been short lately, 100 µs at most, then sleeps.
     #[default]
     Adaptive,
-}
-
-/// Builds a [`Config`]; [`build`](Self::build) checks it.
-#[derive(Clone, Debug)]
-#[must_use = "a builder does nothing until `build`"]
-pub struct ConfigBuilder {
-    config: Config,
-}
-
-impl ConfigBuilder {
-    /// Checks the numbers and their relations.
-    ///
-    /// # Errors
-    /// [`ConfigError`] names the first setting that is out of range, and the range.
-    pub fn build(self) -> Result<Config, ConfigError> {
-        let c = &self.config;
-        let ranges = [
-            ("max_frame", c.max_frame, 16 * KIB, 64 * KIB),
-            ("max_message", c.max_message, 64 * KIB, 1024 * MIB),
-            ("stream_window", c.stream_window, 32 * KIB, 64 * MIB),
-            (
-                "stream_window_max",
-                c.stream_window_max,
-                c.stream_window,
-                64 * MIB,
-            ),
-            ("session_window", c.session_window, 256 * KIB, 1024 * MIB),
-            (
-                "session_window_max",
-                c.session_window_max,
-                c.session_window,
-                1024 * MIB,
-            ),
-            ("max_streams", c.max_streams, 16, 1 << 24),
-            ("send_buffer", c.send_buffer, 4 * KIB, 64 * MIB),
-            ("max_pending_opens", c.max_pending_opens, 1, 1 << 24),
-        ];
-        for (setting, value, min, max) in ranges {
-            if !(min..=max).contains(&value) {
-                return Err(ConfigError::OutOfRange {
-                    setting,
-                    value,
-                    min,
-                    max,
-                });
-            }
-        }
-        let waits = [
-            ("handshake_timeout", c.handshake_timeout),
-            ("message_timeout", c.message_timeout),
-            ("close_linger", c.close_linger),
-            ("keepalive_idle", c.keepalive_idle.unwrap_or(LIFE_MIN)),
-            ("keepalive_timeout", c.keepalive_timeout),
-            ("write_timeout", c.write_timeout),
-            ("drain_timeout", c.drain_timeout),
-        ];
-        for (setting, value) in waits {
-            if value.is_zero() || value > Duration::from_secs(3600) {
-                return Err(ConfigError::WaitOutOfRange { setting, value });
-            }
-        }
-        let life = [
-            ("keepalive_idle", c.keepalive_idle.unwrap_or(LIFE_MIN)),
-            ("keepalive_timeout", c.keepalive_timeout),
-            ("write_timeout", c.write_timeout),
-            ("max_age", c.max_age.unwrap_or(LIFE_MIN)),
-        ];
-        for (setting, value) in life {
-            if value < LIFE_MIN {
-                let min = LIFE_MIN;
-                return Err(ConfigError::WaitTooShort {
-                    setting,
-                    value,
-                    min,
-                });
-            }
-        }
-        if let Some(value) = c.max_age.filter(|age| *age > AGE_MAX) {
-            let (setting, max) = ("max_age", AGE_MAX);
-            return Err(ConfigError::WaitTooLong {
-                setting,
-                value,
-                max,
-            });
-        }
-        Ok(self.config)
-    }
-}
-
-/// A setting is outside its range.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum ConfigError {
-    /// A size or a count.
-    #[error("{setting} is {value}, must be from {min} to {max}")]
-    OutOfRange {
-        /// The builder's method.
-        setting: &'static str,
-        /// What it was given.
-        value: u32,
-        /// The smallest value accepted.
-        min: u32,
-        /// The largest value accepted.
-        max: u32,
-    },
-    /// A duration.
-    #[error("{setting} is {value:?}, must be more than 0 and at most one hour")]
-    WaitOutOfRange {
-        /// The builder's method.
-        setting: &'static str,
-        /// What it was given.
-        value: Duration,
-    },
-    /// A duration that makes no difference any more.
-    #[error("{setting} is {value:?}, must be at most {max:?}")]
-    WaitTooLong {
-        /// The builder's method.
-        setting: &'static str,
-        /// What it was given.
-        value: Duration,
-        /// The largest value accepted.
-        max: Duration,
-    },
-    /// A duration that would make the session do nothing else, or end for no reason.
-    #[error("{setting} is {value:?}, must be at least {min:?}")]
-    WaitTooShort {
-        /// The builder's method.
-        setting: &'static str,
-        /// What it was given.
-        value: Duration,
-        /// The smallest value accepted.
-        min: Duration,
-    },
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_defaults_are_valid() {
-        assert_eq!(Config::builder().build(), Ok(Config::default()));
-    }
-
-    #[test]
-    fn a_window_that_starts_above_its_maximum_is_refused_by_name() {
-        let error = Config::builder()
-            .stream_window(2 * MIB)
-            .build()
-            .unwrap_err();
-        assert!(matches!(
-            error,
-            ConfigError::OutOfRange {
-                setting: "stream_window_max",
-                ..
-            }
-        ));
-    }
-
-    #[test]
-    fn a_wait_of_zero_is_refused_by_name() {
-        let error = Config::builder()
-            .close_linger(Duration::ZERO)
-            .build()
-            .unwrap_err();
-        assert!(error.to_string().starts_with("close_linger"));
-    }
-
-    #[test]
-    fn a_sign_of_life_every_millisecond_is_refused_by_name_and_none_is_fine() {
-        let idle = |idle| Config::builder().keepalive_idle(idle).build();
-        let error = idle(Some(Duration::from_millis(1))).unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "keepalive_idle is 1ms, must be at least 10ms"
-        );
-        assert_eq!(idle(None).map(|c| c.keepalive_idle()), Ok(None));
-        let day = Duration::from_secs(86_400);
-        assert!(Config::builder().write_timeout(day).build().is_err());
-    }
 }

@@ -7,6 +7,7 @@ mod backend;
 mod builder;
 mod engine;
 mod errors;
+mod half_open;
 mod home;
 mod listener;
 mod live;

@@ -4,12 +4,16 @@
 //! again: [`is_retryable`](StreamError::is_retryable), and whether the peer can have seen the work
 //! ([`was_processed`](StreamError::was_processed)).
 
+mod limit;
+
 use std::fmt;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+
+pub use limit::{Limit, LimitExceeded};
 
 use crate::frame::{FrameError, StreamId};
 
@@ -51,6 +55,9 @@ pub enum SessionError {
     /// The peer broke a rule of the protocol; it was told which.
     #[error("the peer broke the protocol: {0}")]
     Protocol(#[from] ProtocolError),
+    /// The peer tripped a limit of this side; it was told which, in the same words.
+    #[error(transparent)]
+    LimitExceeded(#[from] LimitExceeded),
     /// The peer did not answer the opening of the connection in time.
     #[error("the peer did not complete the handshake within {0:?}: is it a ringmux endpoint?")]
     HandshakeTimeout(Duration),
@@ -104,6 +111,7 @@ impl SessionError {
     pub const fn was_processed(&self) -> Processed {
         match self {
             Self::HandshakeTimeout(_) => Processed::No,
+            Self::LimitExceeded(error) if matches!(error.limit, Limit::HalfOpen) => Processed::No,
             _ => Processed::Maybe,
         }
     }
@@ -250,28 +258,6 @@ impl ProtocolError {
     }
 }
 
-/// A limit that ended a stream.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Limit {
-    /// A message larger than its window found no memory, or made no progress, in
-    /// [`message_timeout`](crate::ConfigBuilder::message_timeout).
-    MessageMemory,
-    /// The stream held the session's memory longest while others were waiting for it.
-    StalledStream,
-}
-
-impl Limit {
-    /// A short, stable name for logs and counters.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::MessageMemory => "message-memory",
-            Self::StalledStream => "stalled-stream",
-        }
-    }
-}
-
 /// What the peer's application said with
 /// [`finish_with_error`](crate::SendStream::finish_with_error).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -302,13 +288,8 @@ pub enum StreamError {
     #[error("the peer did not process the stream: {0}")]
     NotProcessed(#[source] SessionError),
     /// The stream tripped a limit of this side.
-    #[error("the stream exceeded the limit {} at {value} bytes", .limit.name())]
-    LimitExceeded {
-        /// Which limit.
-        limit: Limit,
-        /// The bytes that the stream held or wanted.
-        value: u64,
-    },
+    #[error(transparent)]
+    LimitExceeded(#[from] LimitExceeded),
     /// The whole session ended.
     #[error(transparent)]
     Session(SessionError),
@@ -336,7 +317,7 @@ impl StreamError {
             Self::NotProcessed(_) => Processed::No,
             Self::Failed(_) => Processed::Yes,
             Self::Cancelled { code } if *code == crate::frame::codes::REFUSED => Processed::No,
-            Self::Cancelled { .. } | Self::LimitExceeded { .. } => Processed::Maybe,
+            Self::Cancelled { .. } | Self::LimitExceeded(_) => Processed::Maybe,
             Self::Session(error) => error.was_processed(),
         }
     }

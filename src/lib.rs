@@ -55,18 +55,19 @@
 //! * [`connect()`], [`listen`]: the short way. [`Engine`]: which thread and which [`Driver`].
 //!   [`client`] and [`server`]: over a transport of your own, such as a TLS stream.
 //! * [`Session`]: open, accept, ping, close, shut down. [`Listener::shutdown`]: all at once. [`Stream`], [`SendStream`], [`RecvStream`], [`Lease`].
-//! * [`Config`]: every limit, with its unit and default.
+//! * [`Config`]: every limit, with its unit and default; [`Config::edge`] for peers that nobody vouches for.
 //! * [`SessionError`], [`StreamError`], [`SendError`], [`OpenError`]: each says whether trying again is
 //!   safe.
 //!
 //! # What is bounded
-//! What a stream has queued for sending ([`send_buffer`](ConfigBuilder::send_buffer)), what a peer may
-//! send before the application consumes ([`stream_window`](ConfigBuilder::stream_window),
-//! [`session_window`](ConfigBuilder::session_window), and 256 MiB for the whole process), how many
-//! streams a peer may open ([`max_streams`](ConfigBuilder::max_streams)), and how long a handshake, a
-//! close, a peer's silence and a socket or message without progress may take. A message larger than its stream's window is
-//! admitted one at a time from the process's memory, or its stream ends with
-//! [`StreamError::LimitExceeded`].
+//! What a stream has queued for sending ([`send_buffer`](ConfigBuilder::send_buffer)), what a peer may send before
+//! the application consumes ([`stream_window`](ConfigBuilder::stream_window),
+//! [`session_window`](ConfigBuilder::session_window), and [`receive_pool`](ConfigBuilder::receive_pool) for the whole
+//! process), how many streams a peer may open ([`max_streams`](ConfigBuilder::max_streams)), and how long a
+//! handshake, a close, a peer's silence and a socket or message without progress may take. A message larger than its
+//! stream's window is admitted one at a time from the process's memory, or its stream ends with
+//! [`StreamError::LimitExceeded`]. Whatever is tripped is named by one error, [`LimitExceeded`], told to the peer in
+//! the same words, and counted: [`SessionStats::tripped`], [`process_stats`].
 //!
 //! # Features
 //! * `cli` (off): the program `ringmux` and what only it needs.
@@ -110,7 +111,7 @@ mod sync;
 #[cfg(not(ringmux_loom))]
 pub use addr::{Addr, AddrError, Driver, UnknownDriver};
 #[cfg(not(ringmux_loom))]
-pub use config::{Config, ConfigBuilder, ConfigError, Wait};
+pub use config::{Config, ConfigBuilder, ConfigError, Rate, Wait};
 #[cfg(not(ringmux_loom))]
 pub use connect::{
     Backend, ChosenBackend, ConnectError, Connection, Engine, EngineBuilder, EngineError, Features,
@@ -119,15 +120,15 @@ pub use connect::{
 };
 #[cfg(not(ringmux_loom))]
 pub use error::{
-    Failure, Limit, OpenError, Processed, ProtocolError, SendError, SessionError, StreamError,
-    TrySendError,
+    Failure, Limit, LimitExceeded, OpenError, Processed, ProtocolError, SendError, SessionError,
+    StreamError, TrySendError,
 };
 #[cfg(not(ringmux_loom))]
 pub use frame::{FrameError, Kind as FrameKind, Role, StreamId, codes};
 #[cfg(not(ringmux_loom))]
 pub use handle::{Chunks, Lease, RecvStream, SendStream, Session, Stream};
 #[cfg(not(ringmux_loom))]
-pub use link::{Drained, SessionEnds, SessionStats, Totals};
+pub use link::{Drained, SessionEnds, SessionStats, Totals, TrippedLimits};
 
 /// The examples in the README are compiled and run as tests.
 #[cfg(doctest)]

@@ -10,7 +10,8 @@
 //! | metric | labels |
 //! |---|---|
 //! | `sessions`, `sessions_started_total`, `sessions_ended_total` | the last: `reason` |
-//! | `streams`, `streams_opened_total`, `streams_finished_total`, `streams_cancelled_total`, `streams_limited_total` | `opened`: `by` = `local`, `peer` |
+//! | `streams`, `streams_opened_total`, `streams_finished_total`, `streams_cancelled_total` | `opened`: `by` = `local`, `peer` |
+//! | `limits_tripped_total` | `limit` |
 //! | `messages_total`, `frames_total`, `bytes_total` | `direction` = `sent`, `received` |
 //! | `batches_total`, `turns_total`, `activations_total`, `requests_total` | |
 //! | `wakes_total` | `kind` = `issued`, `suppressed` |
@@ -101,14 +102,13 @@ macro_rules! table {
     (@now counter) => { false };
 }
 
-/// All of [`SessionStats`], but for what `sessions_ended_total` tells.
+/// All of [`SessionStats`], but for what `sessions_ended_total` and `limits_tripped_total` tell.
 const SESSION_METRICS: &[Metric] = table! {
     streams: "streams"; Count gauge; "Streams that exist now.";
     opened: "streams_opened_total", "by" = "local"; Count counter; "Streams opened.";
     accepted: "streams_opened_total", "by" = "peer"; Count counter; "Streams opened.";
     finished: "streams_finished_total"; Count counter; "Streams that ended in order, in both directions.";
     cancelled: "streams_cancelled_total"; Count counter; "Streams ended by a cancel of either side.";
-    limits_tripped: "streams_limited_total"; Count counter; "Streams ended by a limit of this side.";
     messages_sent: "messages_total", "direction" = "sent"; Count counter; "Messages.";
     messages_received: "messages_total", "direction" = "received"; Count counter; "Messages.";
     frames_sent: "frames_total", "direction" = "sent"; Count counter; "Frames.";
@@ -146,6 +146,11 @@ pub fn describe() {
             describe_counter!(metric.name, metric.unit, metric.text);
         }
     }
+    describe_counter!(
+        "ringmux_limits_tripped_total",
+        Unit::Count,
+        "Limits of this side that were tripped, by limit."
+    );
     describe_gauge!(
         "ringmux_receive_pool_used_bytes",
         Unit::Bytes,
@@ -180,6 +185,9 @@ fn publish_process(stats: &ProcessStats) {
             (false, Some((label, name))) => counter!(metric.name, label => name).absolute(value),
         }
     }
+    for (limit, times) in totals.sessions.tripped.iter() {
+        counter!("ringmux_limits_tripped_total", "limit" => limit.name()).absolute(times);
+    }
     set("ringmux_receive_pool_used_bytes", stats.receive_pool_used);
     counter!("ringmux_ring_enters_total").absolute(stats.ring_enters);
     counter!("ringmux_leaked_buffers_total").absolute(stats.leaked_buffers);
@@ -201,8 +209,8 @@ mod tests {
         // Its `Debug` names every field.
         let text = format!("{:?}", SessionStats::default());
         let fields = text.matches(": 0").count();
-        // Two are reasons of an end.
-        assert_eq!(SESSION_METRICS.len() + 2, fields, "{text}");
+        // Two are reasons of an end, and one is the sum of the limits'.
+        assert_eq!(SESSION_METRICS.len() + 3, fields, "{text}");
         for metric in SESSION_METRICS {
             assert_eq!(
                 metric.name.ends_with("_total"),

@@ -10,11 +10,12 @@ use std::task::Poll;
 use std::time::Duration;
 
 use crossbeam_queue::ArrayQueue;
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Notify, OwnedSemaphorePermit};
 use tokio::task::JoinHandle;
 
 use super::engine::Engine;
 use super::errors::{EngineError, ListenError};
+use super::half_open::HalfOpen;
 use super::live::Live;
 use super::socket::{Bound, Connected, SocketFile};
 use crate::addr::Addr;
@@ -25,8 +26,6 @@ use crate::handle::Session;
 use crate::link::{Drained, SessionLink};
 use crate::queue::{SetOnce, WakerSet};
 
-/// Connections that are in their handshake or wait for `accept`, at most.
-const BACKLOG_CONNECTIONS: usize = 256;
 /// Connections that the system has accepted and this process has not, which a shutdown still looks at.
 const STRAGGLERS: usize = 256;
 /// A session ends so long after its ceiling at the latest; one whose engine does not run is not waited for.
@@ -38,9 +37,10 @@ const EXHAUSTED_PAUSE: Duration = Duration::from_millis(50);
 
 /// Accepts sessions. From [`listen`](crate::listen), [`Engine::listen`] or [`Engine::listen_shared`].
 ///
-/// Handshakes go on beside each other, so a silent client delays nobody; at most 256 connections
-/// are in their handshake or wait for [`accept`](Self::accept). Dropping it stops listening and
-/// removes the file of a Unix socket; sessions go on.
+/// Handshakes go on beside each other, so a silent client delays nobody; at most
+/// [`max_half_open`](crate::ConfigBuilder::max_half_open) connections are in their handshake or wait for
+/// [`accept`](Self::accept), and those who are silent make place for others. Dropping it stops listening and removes
+/// the file of a Unix socket; sessions go on.
 ///
 /// # Examples
 /// ```
@@ -63,10 +63,9 @@ pub struct Listener {
 }
 
 struct Incoming {
-    /// As large as the backlog, whose permits travel with the sessions.
+    /// As large as there are places, whose permits travel with the sessions.
     queue: ArrayQueue<(Session, OwnedSemaphorePermit)>,
     waiters: WakerSet,
-    backlog: Arc<Semaphore>,
     /// The shortest grace that a shutdown was asked for with, in milliseconds.
     grace_ms: AtomicU64,
     /// Wakes the accepting task for it.
@@ -90,9 +89,8 @@ impl Incoming {
 impl Listener {
     pub(super) fn start(engine: Engine, mut bound: Bound, local: Addr, config: Config) -> Self {
         let incoming = Arc::new(Incoming {
-            queue: ArrayQueue::new(BACKLOG_CONNECTIONS),
+            queue: ArrayQueue::new(config.max_half_open() as usize),
             waiters: WakerSet::new(),
-            backlog: Arc::new(Semaphore::new(BACKLOG_CONNECTIONS)),
             grace_ms: AtomicU64::new(NONE),
             asked: Notify::new(),
             drained: SetOnce::new(),
@@ -247,8 +245,16 @@ async fn accept_loop(engine: Engine, bound: Bound, config: Config, incoming: Arc
     let at_end = WakeAtEnd(incoming);
     let incoming = &at_end.0;
     let mut live = Live::new();
+    let mut in_hand = None;
     {
-        let mut accepting = pin!(accept_all(&engine, &bound, &config, incoming, &mut live));
+        let mut accepting = pin!(accept_all(
+            &engine,
+            &bound,
+            &config,
+            incoming,
+            &mut live,
+            &mut in_hand
+        ));
         let mut asked = pin!(incoming.asked.notified());
         // Whichever comes first; both are this task's.
         poll_fn(|cx| match accepting.as_mut().poll(cx) {
@@ -264,7 +270,8 @@ async fn accept_loop(engine: Engine, bound: Bound, config: Config, incoming: Arc
     // Nobody will accept these: what they carry was processed by nobody.
     while incoming.queue.pop().is_some() {}
     // Held, so that each is told in order and not just dropped.
-    let mut stragglers = Vec::new();
+    let in_hand = in_hand.and_then(|socket| start(&engine, socket, &config, &mut live));
+    let mut stragglers = Vec::from_iter(in_hand);
     for _ in 0..STRAGGLERS {
         let mut accepting = pin!(bound.accept());
         let accepted = poll_fn(|cx| match accepting.as_mut().poll(cx) {
@@ -284,20 +291,29 @@ async fn accept_loop(engine: Engine, bound: Bound, config: Config, incoming: Arc
     let _ = incoming.drained.set(drained);
 }
 
-/// Accepts for as long as it is polled.
+/// Accepts for as long as it is polled. A connection that waits for its place is `in_hand`.
 async fn accept_all(
     engine: &Engine,
     bound: &Bound,
     config: &Config,
     incoming: &Arc<Incoming>,
     live: &mut Live,
+    in_hand: &mut Option<Connected>,
 ) {
+    let mut half_open = HalfOpen::new(config.max_half_open());
     loop {
-        let Ok(permit) = Arc::clone(&incoming.backlog).acquire_owned().await else {
-            return;
-        };
+        // First the connection, then its place: nobody is given up for one that does not come.
         match bound.accept().await {
-            Ok(socket) => receive(engine, socket, config, permit, incoming, live),
+            Ok(socket) => {
+                *in_hand = Some(socket);
+                let permit = half_open.place().await;
+                let (Some(permit), Some(socket)) = (permit, in_hand.take()) else {
+                    return;
+                };
+                if let Some(link) = receive(engine, socket, config, permit, incoming, live) {
+                    half_open.begin(&link);
+                }
+            }
             Err(error) if is_exhausted(&error) => {
                 tracing::warn!(%error, "cannot accept for now");
                 tokio::time::sleep(EXHAUSTED_PAUSE).await;
@@ -378,11 +394,10 @@ fn receive(
     permit: OwnedSemaphorePermit,
     incoming: &Arc<Incoming>,
     live: &mut Live,
-) {
+) -> Option<Arc<SessionLink>> {
     let (peer, _) = socket.addrs();
-    let Some(session) = start(engine, socket, config, live) else {
-        return;
-    };
+    let session = start(engine, socket, config, live)?;
+    let link = Arc::clone(session.link());
     let incoming = Arc::clone(incoming);
     engine.runtime().spawn(async move {
         if let Err(error) = session.established().await {
@@ -393,6 +408,7 @@ fn receive(
         let _ = incoming.queue.push((session, permit));
         incoming.waiters.wake_all();
     });
+    Some(link)
 }
 
 /// Out of descriptors or memory: the listener stays fine, and trying at once would spin.
@@ -405,4 +421,18 @@ fn is_exhausted(error: &io::Error) -> bool {
         error.raw_os_error(),
         Some(EMFILE | ENFILE | ENOBUFS | ENOMEM)
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lack_of_the_system_is_waited_for_and_a_lost_connection_is_not() {
+        let exhausted = |errno| is_exhausted(&io::Error::from_raw_os_error(errno));
+        // EMFILE, ENFILE, ENOBUFS, ENOMEM.
+        assert!([24, 23, 105, 12].into_iter().all(exhausted));
+        // ECONNABORTED, EPROTO, EPERM (a firewall), ENETDOWN, EHOSTUNREACH.
+        assert!(![103, 71, 1, 100, 113].into_iter().any(exhausted));
+    }
 }

@@ -9,6 +9,8 @@
 //! ends, sums never go back, and memory is bounded by the sessions there were at once. With ledgers and engines it is
 //! the same once more.
 //!
+//! To the protocol, which reads a counter as it is, differences mean something, and never the number itself.
+//!
 //! Who writes: the engine of the session that has the block, alone. Readers take no part; sums may be off by what
 //! happens while they are read.
 
@@ -70,6 +72,8 @@ ends! {
     io: SessionError::Io(_),
     /// The peer broke the protocol.
     protocol: SessionError::Protocol(_),
+    /// The peer tripped a limit of this side.
+    limit_exceeded: SessionError::LimitExceeded(_),
     /// No handshake came in time.
     handshake_timeout: SessionError::HandshakeTimeout(_),
     /// The peer gave no sign of life.

@@ -28,6 +28,8 @@ pub(crate) mod request {
     pub(crate) const UNHELD: u32 = 1 << 2;
     /// End when the streams have.
     pub(crate) const SHUTDOWN: u32 = 1 << 3;
+    /// Make place for another connection, if the handshake is not done.
+    pub(crate) const EVICT: u32 = 1 << 4;
 }
 
 /// One session, as both sides see it.
@@ -35,7 +37,7 @@ pub(crate) struct SessionLink {
     ready: ReadyList<Lane>,
     requests: Reasons,
     doorbell: Doorbell,
-    /// Streams that the peer opened; the stream credit that was granted bounds it.
+    /// Streams that the peer opened; one that finds it full is refused.
     accept: ArrayQueue<Arc<Lane>>,
     /// Tasks in `accept`.
     pub(crate) accept_waiters: WakerSet,
@@ -90,7 +92,7 @@ pub(crate) struct Info {
 /// Sizes that a [`SessionLink`] is made with.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct LinkSizes {
-    pub(crate) max_streams: u32,
+    pub(crate) max_unaccepted: u32,
     pub(crate) open_credit: u32,
     pub(crate) peer_max_message: u32,
     pub(crate) send_buffer: u32,
@@ -106,7 +108,7 @@ impl SessionLink {
             ready: ReadyList::new(),
             requests: Reasons::new(),
             doorbell: Doorbell::new(),
-            accept: ArrayQueue::new(sizes.max_streams as usize),
+            accept: ArrayQueue::new(sizes.max_unaccepted as usize),
             accept_waiters: WakerSet::new(),
             state_waiters: WakerSet::new(),
             ping_waiters: WakerSet::new(),

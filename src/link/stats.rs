@@ -2,6 +2,9 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::tripped::{TrippedLimits, Trips};
+use crate::error::Limit;
+
 macro_rules! counters {
     (
         counted: $($(#[$doc:meta])* $name:ident),+;
@@ -13,6 +16,7 @@ macro_rules! counters {
             $(pub(crate) $name: Counter,)+
             /// `wakes_issued`, as of the session's last sleep.
             pub(super) wakes: Counter,
+            trips: Trips,
         }
 
         /// A snapshot of a session's counters, all since its start unless said otherwise.
@@ -24,12 +28,21 @@ macro_rules! counters {
         pub struct SessionStats {
             $($(#[$doc])* pub $name: u64,)+
             $($(#[$derived_doc])* pub $derived: u64,)+
+            /// How often each limit of this side was tripped.
+            pub tripped: TrippedLimits,
         }
 
         impl Counters {
             pub(super) fn snapshot(&self) -> SessionStats {
-                SessionStats { $($name: self.$name.get(),)+ $($derived: 0,)+ }
+                let tripped = self.trips.snapshot();
+                SessionStats { $($name: self.$name.get(),)+ $($derived: 0,)+ tripped }
                     .with_wakes(self.wakes.get())
+            }
+
+            /// A limit was tripped.
+            pub(crate) fn trip(&self, limit: Limit) {
+                self.limits_tripped.add(1);
+                self.trips.count(limit);
             }
         }
 
@@ -39,12 +52,14 @@ macro_rules! counters {
                 Self {
                     $($name: self.$name.saturating_sub(base.$name),)+
                     $($derived: self.$derived.saturating_sub(base.$derived),)+
+                    tripped: self.tripped.since(&base.tripped),
                 }
             }
 
             pub(super) const fn add(&mut self, other: &Self) {
                 $(self.$name += other.$name;)+
                 $(self.$derived += other.$derived;)+
+                self.tripped.add(&other.tripped);
             }
         }
     };
@@ -84,7 +99,7 @@ counters! {
     requests,
     /// Streams ended by a cancel of either side.
     cancelled,
-    /// Streams ended by a limit of this side.
+    /// Limits of this side that were tripped, whatever they ended: the sum of [`tripped`](Self::tripped).
     limits_tripped,
     /// Times that a receive window was doubled: a stream's, or the session's.
     windows_grown,

@@ -42,6 +42,7 @@ pub(super) fn session_ended(span: &Span, reason: &SessionError) {
             ..
         } => tracing::debug!(target: SESSION, parent: span, %reason, "ended"),
         SessionError::Protocol(_)
+        | SessionError::LimitExceeded(_)
         | SessionError::PeerClosed { .. }
         | SessionError::EngineStopped => {
             tracing::warn!(target: SESSION, parent: span, %reason, "ended");

@@ -306,9 +306,9 @@ impl OutboxBuilder {
             if !(min..=max).contains(&value) {
                 return Err(ConfigError::OutOfRange {
                     setting,
-                    value,
-                    min,
-                    max,
+                    value: value.into(),
+                    min: min.into(),
+                    max: max.into(),
                 });
             }
         }

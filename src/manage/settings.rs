@@ -153,9 +153,9 @@ impl ManagerBuilder {
             if !(min..=max).contains(&value) {
                 return Err(ConfigError::OutOfRange {
                     setting,
-                    value,
-                    min,
-                    max,
+                    value: value.into(),
+                    min: min.into(),
+                    max: max.into(),
                 });
             }
         }

@@ -42,6 +42,9 @@ impl Connection {
             // Whoever asks while one is under way is served by its answer.
             self.ping.wanted |= self.ping.in_flight.is_none();
         }
+        if requests & request::EVICT != 0 {
+            self.evict();
+        }
         if requests & request::SHUTDOWN != 0 {
             self.leave(self.link.drain.grace(), now);
         }

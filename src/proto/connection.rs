@@ -8,6 +8,7 @@ use bytes::BytesMut;
 
 use super::alive::Alive;
 use super::leave::Leave;
+use super::limits::Limits;
 use super::pool::Pool;
 use super::registry::{Key, Registry};
 use super::schedule::Schedule;
@@ -78,6 +79,7 @@ pub(crate) struct Connection {
     /// No `Session` is left: nobody can accept.
     pub(super) unheld: bool,
     pub(super) alive: Alive,
+    pub(super) limits: Limits,
     /// A shutdown that was asked for.
     pub(super) leave: Option<Leave>,
     /// When the socket must be closed, once a shutdown has ended.
@@ -148,7 +150,7 @@ impl Connection {
         pool.join();
         let info_seed = info.seed;
         let wanted = config.session_window();
-        let (session_window, pooled) = if pool.take(u64::from(wanted)) {
+        let (session_window, pooled) = if pool.take(u64::from(wanted), config.receive_pool()) {
             (wanted, u64::from(wanted))
         } else {
             (Settings::FLOORS.session_window, 0)
@@ -161,7 +163,9 @@ impl Connection {
             streams: config.max_streams(),
         };
         let sizes = LinkSizes {
-            max_streams: config.max_streams(),
+            max_unaccepted: config
+                .max_unaccepted()
+                .map_or(config.max_streams(), |max| max.min(config.max_streams())),
             open_credit: Settings::FLOORS.streams,
             peer_max_message: Settings::FLOORS.max_message,
             send_buffer: config.send_buffer(),
@@ -183,6 +187,7 @@ impl Connection {
             handshake_deadline: now + config.handshake_timeout(),
             unheld: false,
             alive: Alive::new(config, info_seed, now),
+            limits: Limits::new(config, link.counters.frames_sent.get(), now),
             leave: None,
             closed_by: None,
             registry: Registry::default(),
@@ -290,6 +295,7 @@ impl Connection {
     }
 
     /// The peer broke a rule.
+    #[cold]
     pub(super) fn violate(&mut self, error: ProtocolError) {
         let text = format!("{}: {error}", error.rule());
         self.finish_with(SessionError::Protocol(error), codes::PROTOCOL, &text);

@@ -8,7 +8,7 @@ use super::registry::Key;
 use super::state::{Event, Receiving};
 use super::stream::{Stream, owed, wake};
 use super::window::report_mark;
-use crate::error::{Limit, StreamError};
+use crate::error::{Limit, LimitExceeded, StreamError};
 use crate::frame::{FRAME_COST, codes};
 use crate::link::{RecvEnd, SendEnd};
 
@@ -171,7 +171,7 @@ impl Connection {
                 continue;
             };
             let cost = assembly.cost.min(stream.window.uncovered());
-            if cost > 0 && self.pool.take(cost) {
+            if cost > 0 && self.pool.take(cost, self.config.receive_pool()) {
                 stream.window.cover(cost);
                 moved += cost;
             }
@@ -184,7 +184,9 @@ impl Connection {
     pub(super) fn grow_session_window(&mut self) -> bool {
         let target = self.window.target();
         let wanted = (target * 2).min(u64::from(self.config.session_window_max()));
-        if wanted <= target || wanted > self.pool.share() || !self.pool.take(wanted - target) {
+        let ceiling = self.config.receive_pool();
+        let may = wanted > target && wanted <= self.pool.share(ceiling);
+        if !may || !self.pool.take(wanted - target, ceiling) {
             return false;
         }
         self.pooled += wanted - target;
@@ -198,6 +200,7 @@ impl Connection {
     pub(super) fn feed_assembly(&mut self, key: Key, now: Instant) {
         self.account(key, now);
         let max_frame = u64::from(self.config.max_frame());
+        let ceiling = self.config.receive_pool();
         let Some(stream) = self.registry.get_mut(key) else {
             return;
         };
@@ -212,7 +215,7 @@ impl Connection {
         let total = u64::from(assembly.total);
         let whole = assembly.cost + need;
         if whole > 2 * total + PIECES_SLACK {
-            return self.exceed(key, Limit::MessageMemory, whole);
+            return self.exceed(key, Limit::MessagePieces, whole);
         }
         let has = stream.window.outstanding();
         if has >= need {
@@ -223,7 +226,7 @@ impl Connection {
         let fits = whole <= stream.window.target();
         let waiting = stream.window.held().saturating_sub(assembly.cost);
         let advance = !fits && waiting <= stream.window.target();
-        if short == 0 || (advance && self.pool.take(short)) {
+        if short == 0 || (advance && self.pool.take(short, ceiling)) {
             stream.window.advance(short);
             Self::set_starved(stream, None);
             if short > 0 {
@@ -274,7 +277,7 @@ impl Connection {
             }
         }
         if let Some((key, total)) = late {
-            self.exceed(key, Limit::MessageMemory, total);
+            self.exceed(key, Limit::MessageStalled, total);
         }
     }
 
@@ -302,16 +305,17 @@ impl Connection {
         let Some(stream) = self.registry.get_mut(key) else {
             return;
         };
-        let error = StreamError::LimitExceeded { limit, value };
+        let error = StreamError::LimitExceeded(LimitExceeded { limit, value });
         stream.lane().end_send(SendEnd::Error(error.clone()));
         stream.lane().end_recv(match limit {
             Limit::StalledStream => RecvEnd::Discard(error),
-            Limit::MessageMemory => RecvEnd::Error(error),
+            _ => RecvEnd::Error(error),
         });
-        self.link.counters.limits_tripped.add(1);
+        self.link.counters.trip(limit);
         let charge = std::mem::take(&mut stream.open_charge);
         self.return_to_session(charge);
         self.cancel_stream(key, codes::LIMIT_EXCEEDED, Event::LocalCancel);
+        self.charge_fault(limit);
     }
 
     /// The receiving direction is over: what it holds counts as consumed.
@@ -344,6 +348,7 @@ impl Connection {
             return;
         }
         self.link.counters.cancelled.add(1);
+        let of_peer = (stream.id).is_some_and(|id| id.is_opened_by(self.role.peer()));
         stream.owes = 0;
         stream.cancel_code = code;
         if event == Event::LocalCancel && stream.opening == Opening::Done {
@@ -352,6 +357,9 @@ impl Connection {
         Self::notify(&mut self.wakes, key, stream, wake::SENDER | wake::RECEIVER);
         Self::discard_queued(stream);
         self.discard_received(key);
+        if of_peer {
+            self.charge_reset();
+        }
     }
 
     /// The sending direction is over: what was queued is not sent.

@@ -127,9 +127,12 @@ impl Connection {
         let cost = if bare_fin { 0 } else { cost(len as u32) };
         self.receive_on_session(cost)?;
         let Some(key) = self.registry.find(id) else {
-            self.check_ended(id)?;
             self.return_to_session(cost);
-            return Ok(());
+            // What costs no credit counts as a control frame.
+            return match bare_fin {
+                true => self.late(id),
+                false => self.check_ended(id),
+            };
         };
         let Some(stream) = self.registry.get_mut(key) else {
             return Ok(());
@@ -209,7 +212,7 @@ impl Connection {
         }
         match stream.state.on(Event::RecvFin) {
             Effect::Violation => return Err(ProtocolError::AfterEnd { id }),
-            Effect::Ignore => {}
+            Effect::Ignore => self.charge_control(),
             Effect::Act => {
                 stream.lane().end_recv(RecvEnd::Finished);
                 Self::notify(&mut self.wakes, key, stream, wake::RECEIVER);

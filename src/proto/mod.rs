@@ -17,16 +17,18 @@
 //! a GOAWAY, and every handle gets the same error. Nothing allocates in steady state.
 //!
 //! * `connection`: the value, its life from handshake to end, deadlines. `alive`: whether the peer is there.
-//! * `leave`: shutting down.
+//! * `leave`: shutting down. `limits`, `bucket`: what the peer may do, and how often.
 //! * `activate`: what handles want. `opening`: permission to open, in both directions.
 //! * `receive`, `message`: frames in. `transmit`, `output`: frames out.
 //! * `registry`, `stream`, `state`: the streams. `window`, `pool`: credit. `schedule`: whose turn.
 
 mod activate;
 mod alive;
+mod bucket;
 mod connection;
 mod credit;
 mod leave;
+mod limits;
 mod message;
 mod opening;
 mod output;

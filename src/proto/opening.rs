@@ -14,7 +14,7 @@ use super::registry::Key;
 use super::state::{Effect, Event};
 use super::stream::{Opening, Stream, wake};
 use super::window::report_mark;
-use crate::error::{ProtocolError, SessionError, StreamError};
+use crate::error::{Limit, ProtocolError, SessionError, StreamError};
 use crate::frame::{HEADER_LEN, StreamId, cost, put_open};
 use crate::link::{Lane, OpenState, RecvEnd};
 use crate::sync::Arc;
@@ -172,8 +172,7 @@ impl Connection {
         self.receive_on_session(cost)?;
         self.link.counters.accepted.add(1);
         if !self.admits() {
-            self.return_to_session(cost);
-            self.refusals.push_back(id);
+            self.refuse(id, cost);
             return Ok(());
         }
         let (credit, window) = (self.peer.stream_window, self.config.stream_window());
@@ -199,16 +198,23 @@ impl Connection {
             lane.end_recv(RecvEnd::Finished);
         }
         let key = self.registry.insert(stream);
-        self.link.counters.streams.set(self.registry.len() as u64);
-        // The grant bounds the queue, so there is room; refusing is the answer if there were not.
         if self.link.push_accept(lane).is_err() {
             self.registry.remove(key);
-            self.return_to_session(cost);
-            self.refusals.push_back(id);
+            self.link.counters.trip(Limit::Unaccepted);
+            self.count_refused();
+            self.refuse(id, cost);
             return Ok(());
         }
+        self.link.counters.streams.set(self.registry.len() as u64);
         self.wake_accept = true;
         Ok(())
+    }
+
+    /// Turns a stream away that the peer has opened: nobody has seen it.
+    fn refuse(&mut self, id: StreamId, cost: u64) {
+        self.return_to_session(cost);
+        self.refusals.push_back(id);
+        self.charge_reset();
     }
 
     /// Ids come round again after 2^31 streams. If the one that had this id is over on the wire, and

@@ -3,16 +3,17 @@
 //! Sessions take from it when they start, when their window grows, and when a message is larger
 //! than its stream's window. Taking never waits: a session that gets nothing goes on with what it
 //! has. Lock-free: one compare-and-swap loop to take, one subtraction to give back.
+//!
+//! Each session brings its own ceiling: how full the pool may be when *it* takes. Sessions of strangers that may fill half of
+//! it leave the other half to those of friends.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-/// Bytes that all sessions of a process may grant beyond their floors.
-pub(crate) const POOL_BYTES: u64 = 256 << 20;
-
 /// A budget of bytes.
 #[derive(Debug)]
 pub(crate) struct Pool {
+    /// What no ceiling goes beyond.
     size: u64,
     used: AtomicU64,
     sessions: AtomicUsize,
@@ -27,10 +28,10 @@ impl Pool {
         })
     }
 
-    /// The one that sessions use unless told otherwise.
+    /// The one that sessions use unless told otherwise; their ceilings bound it.
     pub(crate) fn process() -> Arc<Self> {
         static PROCESS: std::sync::OnceLock<Arc<Pool>> = std::sync::OnceLock::new();
-        Arc::clone(PROCESS.get_or_init(|| Self::new(POOL_BYTES)))
+        Arc::clone(PROCESS.get_or_init(|| Self::new(u64::MAX)))
     }
 
     pub(super) fn join(&self) {
@@ -41,17 +42,18 @@ impl Pool {
         self.sessions.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// Up to where one session's window may grow: half of an equal share.
-    pub(super) fn share(&self) -> u64 {
-        self.size / (2 * self.sessions.load(Ordering::Relaxed).max(1) as u64)
+    /// Up to where the window of a session with this ceiling may grow: half of an equal share.
+    pub(super) fn share(&self, ceiling: u64) -> u64 {
+        self.size.min(ceiling) / (2 * self.sessions().max(1))
     }
 
-    /// Takes `bytes`, or nothing.
-    pub(super) fn take(&self, bytes: u64) -> bool {
+    /// Takes `bytes`, or nothing if that would fill the pool above `ceiling`.
+    pub(super) fn take(&self, bytes: u64, ceiling: u64) -> bool {
+        let most = self.size.min(ceiling);
         // ORDERING: Relaxed throughout: the number guards no other memory.
         self.used
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| {
-                used.checked_add(bytes).filter(|used| *used <= self.size)
+                used.checked_add(bytes).filter(|used| *used <= most)
             })
             .is_ok()
     }
@@ -59,6 +61,11 @@ impl Pool {
     pub(super) fn give(&self, bytes: u64) {
         let before = self.used.fetch_sub(bytes, Ordering::Relaxed);
         debug_assert!(before >= bytes, "gave {bytes} back of {before}");
+    }
+
+    /// Sessions that are alive.
+    pub(crate) fn sessions(&self) -> u64 {
+        self.sessions.load(Ordering::Relaxed) as u64
     }
 
     /// Bytes taken now.
@@ -74,19 +81,30 @@ mod tests {
     #[test]
     fn what_does_not_fit_is_refused_whole() {
         let pool = Pool::new(100);
-        assert!(pool.take(60));
-        assert!(!pool.take(41));
-        assert!(pool.take(40));
+        assert!(pool.take(60, 1000));
+        assert!(!pool.take(41, 1000));
+        assert!(pool.take(40, 1000));
         pool.give(100);
         assert_eq!(pool.used(), 0);
+    }
+
+    #[test]
+    fn a_lower_ceiling_leaves_the_rest_to_others() {
+        let pool = Pool::new(u64::MAX);
+        assert!(pool.take(50, 50));
+        assert!(!pool.take(1, 50));
+        assert!(pool.take(50, 100));
+        assert!(!pool.take(1, 100));
+        pool.give(100);
     }
 
     #[test]
     fn a_share_shrinks_with_the_sessions() {
         let pool = Pool::new(1000);
         pool.join();
-        assert_eq!(pool.share(), 500);
+        assert_eq!(pool.share(u64::MAX), 500);
+        assert_eq!(pool.share(600), 300);
         pool.join();
-        assert_eq!(pool.share(), 250);
+        assert_eq!(pool.share(u64::MAX), 250);
     }
 }

@@ -157,6 +157,10 @@ impl Connection {
                 _ => Err(ProtocolError::SettingsMissing),
             };
         }
+        if matches!(self.phase, Phase::Ending { .. }) {
+            // A limit was tripped by what lay before it.
+            return Ok(());
+        }
         match frame {
             Frame::Data { .. } | Frame::Extension(_) => Ok(()),
             Frame::Settings(_) => Err(ProtocolError::SettingsTwice),
@@ -165,6 +169,7 @@ impl Connection {
             Frame::Window { scope, credit } => self.on_window(scope, credit.get()),
             Frame::Ping { opaque, ack: false } => {
                 self.ping.pong_owed = Some(opaque);
+                self.charge_ping();
                 Ok(())
             }
             Frame::Ping { opaque, ack: true } => self.on_pong(opaque, now),
@@ -205,6 +210,7 @@ impl Connection {
                     reason: StdArc::from(debug),
                 };
                 self.on_goaway(last, error, soon);
+                self.charge_goaway();
                 Ok(())
             }
         }
@@ -241,6 +247,7 @@ impl Connection {
 
     fn on_window(&mut self, scope: Scope, credit: u32) -> Result<(), ProtocolError> {
         let overflow = |stream| ProtocolError::CreditOverflow { stream, credit };
+        self.charge_control();
         match scope {
             Scope::Session => self.credit.add(credit).ok_or(overflow(0)),
             Scope::Streams => {
@@ -282,7 +289,7 @@ impl Connection {
 
     fn on_cancel(&mut self, id: StreamId, code: u32) -> Result<(), ProtocolError> {
         let Some(key) = self.registry.find(id) else {
-            return self.check_ended(id);
+            return self.late(id);
         };
         let Some(stream) = self.registry.get_mut(key) else {
             return Ok(());
@@ -294,6 +301,11 @@ impl Connection {
             stream.lane().end_send(SendEnd::Error(error.clone()));
             stream.lane().end_recv(RecvEnd::Discard(error));
             self.cancel_stream(key, code, Event::RecvCancel);
+            if id.is_opened_by(self.role.peer()) {
+                self.on_peer_reset(key);
+            }
+        } else {
+            self.charge_control();
         }
         self.remove_if_done(key);
         Ok(())
@@ -301,7 +313,7 @@ impl Connection {
 
     fn on_stop(&mut self, id: StreamId, code: u32) -> Result<(), ProtocolError> {
         let Some(key) = self.registry.find(id) else {
-            return self.check_ended(id);
+            return self.late(id);
         };
         let Some(stream) = self.registry.get_mut(key) else {
             return Ok(());
@@ -315,20 +327,22 @@ impl Connection {
                 Self::owe(&mut self.owing, key, stream, owed::STOP);
             }
             Self::notify(&mut self.wakes, key, stream, wake::SENDER);
+        } else {
+            self.charge_control();
         }
         Ok(())
     }
 
     fn on_error(&mut self, id: StreamId, failure: Failure) -> Result<(), ProtocolError> {
         let Some(key) = self.registry.find(id) else {
-            return self.check_ended(id);
+            return self.late(id);
         };
         let Some(stream) = self.registry.get_mut(key) else {
             return Ok(());
         };
         match stream.state.on(Event::RecvError) {
             Effect::Violation => return Err(ProtocolError::AfterEnd { id }),
-            Effect::Ignore => {}
+            Effect::Ignore => self.charge_control(),
             Effect::Act => {
                 let error = StreamError::Failed(StdArc::new(failure));
                 stream.lane().end_send(SendEnd::Error(error.clone()));
@@ -336,6 +350,10 @@ impl Connection {
                 stream.assembly = None;
                 Self::discard_queued(stream);
                 Self::notify(&mut self.wakes, key, stream, wake::SENDER | wake::RECEIVER);
+                if id.is_opened_by(self.role.peer()) {
+                    self.charge_reset();
+                    self.on_peer_reset(key);
+                }
             }
         }
         self.remove_if_done(key);
@@ -377,14 +395,14 @@ impl Connection {
         // At most two a direction, so the grant of streams bounds them; the credit goes back.
         self.return_to_session(cost);
         let Some(key) = self.registry.find(id) else {
-            return self.check_ended(id);
+            return self.late(id);
         };
         let Some(stream) = self.registry.get_mut(key) else {
             return Ok(());
         };
         match stream.state.on(Event::RecvData) {
             Effect::Violation => return Err(ProtocolError::AfterEnd { id }),
-            Effect::Ignore => {}
+            Effect::Ignore => self.charge_control(),
             Effect::Act => {
                 stream.metas += 1;
                 if stream.metas > 2 || stream.assembly.is_some() {

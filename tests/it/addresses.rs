@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use ringmux::{
-    Addr, Config, ConnectError, Driver, Engine, FrameError, ListenError, ProtocolError,
+    Addr, Config, ConnectError, Driver, Engine, FrameError, Limit, ListenError, ProtocolError,
     SessionError,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -25,6 +25,7 @@ on_sockets!(
     a_silent_server_is_given_up_after_the_handshake_timeout,
     a_server_that_hangs_up_is_no_session,
     silent_clients_delay_nobody,
+    silent_clients_beyond_the_places_make_place_for_others,
     a_dropped_listener_frees_its_address,
     engines_that_share_a_port_each_accept_some_connections,
     a_shared_port_is_shared_with_those_only_who_ask_for_it,
@@ -239,6 +240,42 @@ async fn silent_clients_delay_nobody(net: Net) {
         assert_eq!(said, b"");
     }
     round_trip(&client, "and after".into()).await;
+}
+
+async fn silent_clients_beyond_the_places_make_place_for_others(net: Net) {
+    // Nobody is given up in time by anything else.
+    let patient = Config::builder()
+        .max_half_open(8)
+        .handshake_timeout(Duration::from_secs(3600))
+        .build()
+        .unwrap();
+    let listener = net.listen(&patient).await;
+    let Addr::Tcp(addr) = listener.local_addr() else {
+        panic!("a TCP host");
+    };
+    let given_up = || {
+        ringmux::process_stats()
+            .totals
+            .sessions
+            .tripped
+            .get(Limit::HalfOpen)
+    };
+    let before = given_up();
+    let mut silent = Vec::new();
+    for _ in 0..50 {
+        silent.push(tokio::net::TcpStream::connect(addr).soon().await.unwrap());
+    }
+    let client = net.connect(&listener, &Config::default()).await;
+    echo(listener.accept().soon().await.unwrap());
+    round_trip(&client, "past the silent ones".into()).await;
+    assert!(
+        given_up() >= before + 43,
+        "{} places were made",
+        given_up() - before
+    );
+    let mut said = Vec::new();
+    silent[0].read_to_end(&mut said).soon().await.unwrap();
+    assert_eq!(said, b"", "nobody knows what it speaks");
 }
 
 async fn a_dropped_listener_frees_its_address(net: Net) {

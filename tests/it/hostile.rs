@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use ringmux::{
-    Config, ConnectError, Listener, ProtocolError, SendError, Session, SessionError, StreamError,
-    codes,
+    Config, ConnectError, Limit, Listener, ProtocolError, SendError, Session, SessionError,
+    StreamError, codes,
 };
 use tokio::net::TcpListener;
 
@@ -32,6 +32,7 @@ on_sockets!(
     a_peer_that_reads_nothing_is_still_ended_for_a_violation,
     goaway_ends_what_it_does_not_cover_as_not_processed,
     streams_opened_and_cancelled_at_once_stay_within_the_grant,
+    a_limit_is_named_to_the_peer_in_the_words_of_the_error,
 );
 
 /// A listener with a session that nothing may disturb.
@@ -755,5 +756,36 @@ async fn streams_opened_and_cancelled_at_once_stay_within_the_grant(net: Net) {
         panic!("{end}");
     };
     assert_eq!(error.rule(), "too-many-streams");
+    place.is_undisturbed().await;
+}
+
+async fn a_limit_is_named_to_the_peer_in_the_words_of_the_error(net: Net) {
+    let edge = Config::edge().build().unwrap();
+    let place = Neighbourhood::new(&net, &edge).await;
+    let (session, mut raw) = with_raw(&net, Side::Dials, &place.listener).await;
+    let pings = frame(PING, 0, 0, b"and more").repeat(100);
+    raw.say(&pings).await;
+    let (code, text) = raw.goaway().await;
+    assert_eq!(code, codes::LIMIT_EXCEEDED);
+    let SessionError::LimitExceeded(error) = session.closed().soon().await else {
+        panic!("{:?}", session.end());
+    };
+    assert_eq!(error.limit, Limit::PingRate);
+    assert_eq!(text, error.to_string());
+    // All came at once but for what comes back in a second or a few of a machine that stands still.
+    assert!((11..100).contains(&error.value), "{error}");
+    let stats = session.stats();
+    assert_eq!(
+        (stats.limits_tripped, stats.tripped.get(Limit::PingRate)),
+        (1, 1)
+    );
+    assert!(
+        ringmux::process_stats()
+            .totals
+            .sessions
+            .tripped
+            .get(Limit::PingRate)
+            >= 1
+    );
     place.is_undisturbed().await;
 }

@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use ringmux::{Config, Limit, SendStream, Session, Stream, StreamError};
+use ringmux::{Config, Limit, LimitExceeded, SendStream, Session, Stream, StreamError};
 use tokio::task::JoinHandle;
 
 use crate::host::{Net, Soon, echo, eventually, pattern, tokio_runtime};
@@ -219,10 +219,10 @@ async fn stalled_consumers_without_memory_to_spare_are_ended_and_the_others_go_o
             Err(error) => {
                 let named = matches!(
                     error,
-                    StreamError::LimitExceeded {
+                    StreamError::LimitExceeded(LimitExceeded {
                         limit: Limit::StalledStream,
                         ..
-                    }
+                    })
                 );
                 assert!(named, "{error}");
                 ended += 1;
@@ -292,10 +292,10 @@ async fn unaccepted_streams_without_memory_to_spare_are_ended_and_the_others_go_
         if let Some(Err(error)) = futures_util::FutureExt::now_or_never(stream.recv()) {
             let named = matches!(
                 error,
-                StreamError::LimitExceeded {
+                StreamError::LimitExceeded(LimitExceeded {
                     limit: Limit::StalledStream,
                     ..
-                }
+                })
             );
             assert!(named, "{error}");
             ended += 1;

@@ -2,7 +2,7 @@
 
 use super::solo::{Solo, data, open};
 use super::*;
-use crate::error::{Limit, StreamError};
+use crate::error::{Limit, LimitExceeded, StreamError};
 use crate::frame::FRAME_COST;
 
 const KIB: usize = 1024;
@@ -17,6 +17,12 @@ fn pair_with(receiver: u64, config: &Config) -> Pair {
     let mut pair = Pair::with(config, config, &pools, &Weather::FAIR, 0);
     pair.drive();
     pair
+}
+
+fn tripped(session: &Session, limit: Limit) -> u64 {
+    let stats = session.stats();
+    assert_eq!(stats.limits_tripped, stats.tripped.get(limit), "no other");
+    stats.tripped.get(limit)
 }
 
 fn total(streams: &mut [Stream]) -> usize {
@@ -55,15 +61,16 @@ fn a_message_that_finds_no_memory_ends_its_stream_and_no_other() {
     pair.elapse(Duration::from_secs(2));
     assert!(matches!(
         now(receiver.recv()),
-        Err(StreamError::LimitExceeded {
+        Err(StreamError::LimitExceeded(LimitExceeded {
             limit: Limit::MessageMemory,
             ..
-        })
+        }))
     ));
     assert!(matches!(
         now(large.recv()),
         Err(StreamError::Cancelled { code }) if code == crate::codes::LIMIT_EXCEEDED
     ));
+    assert_eq!(tripped(pair.ends[A].session(), Limit::MessageMemory), 1);
     now(small.send(message(10_000))).unwrap();
     pair.drive();
     assert_eq!(now(other.recv()).unwrap().unwrap().len(), 10_000);
@@ -142,28 +149,40 @@ fn memory_given_for_a_message_whose_next_piece_does_not_come_is_taken_back() {
     }
     solo.elapse(Duration::from_secs(9));
     assert!(now(streams[0].recv()).is_err());
+    assert_eq!(tripped(&session, Limit::MessageStalled), 3);
     assert_eq!(solo.end.pool.used(), 256 * 1024);
 }
 
 #[test]
 fn a_message_in_needlessly_small_pieces_meets_a_limit() {
+    const TOTAL: u64 = 128 * 1024;
     let mut solo = Solo::new(Role::Acceptor, &small_config());
     let session = solo.end.session().clone();
     solo.hear(&open(1, b""));
     let mut stream = now(session.accept()).unwrap();
+    let costs = |pieces: u64| {
+        let rest = TOTAL - pieces;
+        pieces * (1 + FRAME_COST) + rest + FRAME_COST * rest.div_ceil(16 * 1024)
+    };
+    let most = 2 * TOTAL + 64 * 1024;
+    let mut pieces = 1;
     solo.hear(&data(1, &[0, 0, 2, 0, 1], false, false));
-    for _ in 0..2000 {
-        solo.hear(&data(1, &[0], false, false));
+    while costs(pieces) <= most {
         solo.said();
-        if session.stats().limits_tripped > 0 {
-            break;
-        }
+        assert_eq!(session.stats().limits_tripped, 0, "{pieces} pieces");
+        solo.hear(&data(1, &[0], false, false));
+        pieces += 1;
     }
+    let error = LimitExceeded {
+        limit: Limit::MessagePieces,
+        value: costs(pieces),
+    };
     let end = now(stream.recv());
     assert!(
-        matches!(end, Err(StreamError::LimitExceeded { .. })),
+        matches!(end, Err(StreamError::LimitExceeded(tripped)) if tripped == error),
         "{end:?}"
     );
+    assert_eq!(tripped(&session, Limit::MessagePieces), 1);
     assert!(session.end().is_none());
 }
 
@@ -398,10 +417,10 @@ fn where_it_cannot_be_raised_the_stream_that_stalled_longest_ends() {
     pair.elapse(Duration::from_secs(3));
     assert!(matches!(
         now(receivers[5].recv()),
-        Err(StreamError::LimitExceeded {
+        Err(StreamError::LimitExceeded(LimitExceeded {
             limit: Limit::StalledStream,
             ..
-        })
+        }))
     ));
     for _ in 0..20 {
         for sender in &mut senders[64..] {
@@ -414,7 +433,7 @@ fn where_it_cannot_be_raised_the_stream_that_stalled_longest_ends() {
         }
         assert_eq!(arrived, 36 * 8000);
     }
-    let ended = pair.ends[A].session().stats().limits_tripped;
+    let ended = tripped(pair.ends[A].session(), Limit::StalledStream);
     assert!((1..64).contains(&ended), "{ended} streams ended");
     drop((senders, receivers));
     pair.is_clean();

@@ -32,6 +32,7 @@ mod ending;
 mod invariants;
 mod leave;
 mod ledger;
+mod limits;
 mod memory;
 pub(crate) mod net;
 mod opening;

@@ -92,6 +92,11 @@ impl Solo {
 
     /// What it sends now, a frame a line.
     pub(super) fn said(&mut self) -> Vec<String> {
+        frames(&self.said_bytes())
+    }
+
+    /// What it sends now.
+    pub(super) fn said_bytes(&mut self) -> Vec<u8> {
         let connection = &mut self.end.connection;
         connection.take_work(self.now);
         let mut bytes = Vec::new();
@@ -101,7 +106,7 @@ impl Solo {
             connection.written(false, self.now);
         }
         connection.deliver_wakes();
-        frames(&bytes.concat())
+        bytes.concat()
     }
 
     pub(super) fn elapse(&mut self, time: Duration) {

@@ -1,0 +1,158 @@
+//! The connections of a listener that have no session yet: in their handshake, or waiting for `accept`.
+//!
+//! Each holds a permit. When none is left, one that comes takes the place of the one that has been in its handshake
+//! longest: a handshake of ours takes a round trip at most, so those who are silent lose their places to those who
+//! speak. Connections that are done with it and wait for the application are never given up: then accepting stops.
+
+use std::collections::VecDeque;
+use std::sync::{Arc as StdArc, Weak};
+use std::time::{Duration, Instant};
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::driver::clock;
+use crate::link::{SessionLink, request};
+use crate::sync::Arc;
+
+/// For so long nobody is given up: what has come may not have been read.
+const PATIENCE: Duration = Duration::from_millis(10);
+
+/// See the module. Owned by the task that accepts.
+#[derive(Debug)]
+pub(super) struct HalfOpen {
+    permits: StdArc<Semaphore>,
+    max: usize,
+    /// Those that began a handshake, oldest first, and when; some are done with it, and at most so many more than there
+    /// are permits are listed.
+    begun: VecDeque<(Weak<SessionLink>, Instant)>,
+}
+
+impl HalfOpen {
+    pub(super) fn new(max: u32) -> Self {
+        Self {
+            permits: StdArc::new(Semaphore::new(max as usize)),
+            max: max as usize,
+            begun: VecDeque::new(),
+        }
+    }
+
+    /// Waits for a place, and makes one if need be. `None` never happens: the semaphore is not closed.
+    pub(super) async fn place(&mut self) -> Option<OwnedSemaphorePermit> {
+        loop {
+            if let Ok(permit) = StdArc::clone(&self.permits).try_acquire_owned() {
+                return Some(permit);
+            }
+            let waiting = StdArc::clone(&self.permits).acquire_owned();
+            let Some((oldest, since)) = self.oldest() else {
+                // All of them wait for the application.
+                return waiting.await.ok();
+            };
+            let mut until = since + PATIENCE;
+            let now = clock::now();
+            if until <= now {
+                self.begun.pop_front();
+                oldest.request(request::EVICT);
+                until = now + PATIENCE;
+            }
+            // Its place, or that of one that has come to its end meanwhile.
+            if let Ok(permit) = tokio::time::timeout_at(until.into(), waiting).await {
+                return permit.ok();
+            }
+        }
+    }
+
+    /// A connection begins its handshake.
+    pub(super) fn begin(&mut self, link: &Arc<SessionLink>) {
+        if self.begun.len() >= 2 * self.max {
+            self.begun
+                .retain(|(link, _)| link.upgrade().is_some_and(|link| is_half_open(&link)));
+        }
+        self.begun.push_back((Arc::downgrade(link), clock::now()));
+    }
+
+    fn oldest(&mut self) -> Option<(Arc<SessionLink>, Instant)> {
+        while let Some((link, since)) = self.begun.front() {
+            if let Some(link) = link.upgrade().filter(|link| is_half_open(link)) {
+                return Some((link, *since));
+            }
+            self.begun.pop_front();
+        }
+        None
+    }
+}
+
+fn is_half_open(link: &SessionLink) -> bool {
+    !link.is_established() && link.end().is_none()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+    use crate::error::{Limit, SessionError};
+    use crate::handle::Session;
+
+    /// A session that holds its place until it has ended, and its peer.
+    async fn enter(places: &mut HalfOpen) -> (Session, tokio::io::DuplexStream) {
+        let (ours, theirs) = tokio::io::duplex(1024);
+        let permit = places.place().await.unwrap();
+        let (session, connection) = crate::server(ours, &Config::default());
+        tokio::spawn(connection);
+        let held = session.clone();
+        tokio::spawn(async move {
+            if held.established().await.is_ok() {
+                held.closed().await;
+            }
+            drop(permit);
+        });
+        places.begin(session.link());
+        (session, theirs)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_has_been_silent_longest_makes_place_for_who_comes() {
+        let mut places = HalfOpen::new(3);
+        let mut all = Vec::new();
+        for _ in 0..100 {
+            all.push(enter(&mut places).await);
+        }
+        for (n, (session, _peer)) in all.iter().enumerate() {
+            match session.end() {
+                Some(SessionError::LimitExceeded(error)) => {
+                    assert!(n < 97 && error.limit == Limit::HalfOpen, "{n}: {error}");
+                }
+                None => assert!(n >= 97, "{n} was not given up"),
+                Some(other) => panic!("{n}: {other}"),
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_is_done_with_the_handshake_keeps_its_place() {
+        let mut places = HalfOpen::new(2);
+        let mut all = Vec::new();
+        for _ in 0..2 {
+            let (session, peer) = enter(&mut places).await;
+            let (client, connection) = crate::client(peer, &Config::default());
+            tokio::spawn(connection);
+            session.established().await.unwrap();
+            all.push((session, client));
+        }
+        let minute = Duration::from_secs(60);
+        assert!(tokio::time::timeout(minute, places.place()).await.is_err());
+        assert!(all.iter().all(|(session, _)| session.end().is_none()));
+        // Until one of them goes.
+        all.pop();
+        assert!(tokio::time::timeout(minute, places.place()).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn those_that_have_gone_are_forgotten() {
+        let mut places = HalfOpen::new(4);
+        for _ in 0..100 {
+            let (session, peer) = enter(&mut places).await;
+            drop((peer, session));
+            assert!(places.begun.len() <= 8, "{}", places.begun.len());
+        }
+    }
+}
