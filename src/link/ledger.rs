@@ -9,6 +9,8 @@
 //! ends, sums never go back, and memory is bounded by the sessions there were at once. With ledgers and engines it is
 //! the same once more.
 //!
+//! To the protocol, which reads a counter as it is, differences mean something, and never the number itself.
+//!
 //! Who writes: the engine of the session that has the block, alone. Readers take no part; sums may be off by what
 //! happens while they are read.
 
