@@ -17,24 +17,24 @@ use crossbeam_queue::{ArrayQueue, SegQueue};
 use queue::doorbell::Doorbell;
 use queue::ready::{Node, ReadyList};
 use queue::reasons::Reasons;
-use queue::ring::{Reader, Ring, RingOwner, Writer};
+use queue::ring::{Reader, Ring, RingOwner, RingPair, Writer};
 use std::hint::black_box;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 #[derive(Clone)]
-struct Owner(Arc<Ring>);
+struct Owner(Arc<RingPair>);
 
-// SAFETY: the `Arc` keeps one ring at one address.
+// SAFETY: the `Arc` keeps one pair at one address.
 unsafe impl RingOwner for Owner {
-    fn ring(&self) -> &Ring {
-        &self.0
+    fn ring(&self) -> Ring<'_> {
+        self.0.forth()
     }
 }
 
 fn pair() -> (Writer<Owner>, Reader<Owner>) {
-    let owner = Owner(Arc::new(Ring::new()));
+    let owner = Owner(Arc::new(RingPair::new()));
     let writer = Writer::claim(owner.clone());
     writer.zip(Reader::claim(owner)).expect("a fresh ring")
 }

@@ -8,16 +8,25 @@
 //!
 //! One read and one write are under way at most. `poll_close` shuts the socket down, which ends
 //! both, and waits for their completions.
+//!
+//! What is small goes round the ring: tokio-uring submits when its runtime parks and learns of a
+//! completion through epoll, so an operation that the socket could do at once takes two more system
+//! calls and a turn of the runtime; one that has to wait also interrupts the `epoll_wait` that it
+//! completes under. Short batches are offered to the socket by a plain send first, and while little
+//! arrives at a time it is received by a plain call once the socket is readable.
 
 use std::fmt;
 use std::future::Future;
 use std::io;
 use std::net::Shutdown;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
+use ::tokio::io::Interest;
+use ::tokio::io::unix::AsyncFd;
 use bytes::BytesMut;
 use socket2::SockRef;
 use tokio_uring::buf::{IoBuf, IoBufMut};
@@ -30,11 +39,8 @@ use crate::proto::Batch;
 /// A read shorter than this is not worth a system call.
 const READ_MIN: usize = 4096;
 
-/// Batches up to this many bytes are offered to the socket by a plain send first.
-///
-/// tokio-uring submits when its runtime parks and learns of the completion through epoll: two more
-/// system calls and a turn of the runtime for a send that would have completed at once.
-const DIRECT_SEND_BYTES: usize = 16 * 1024;
+/// Batches and receptions of up to so many bytes go round the ring.
+const DIRECT_BYTES: usize = 16 * 1024;
 
 /// Linux's values, on every architecture.
 const MSG_DONTWAIT: i32 = 0x40;
@@ -117,19 +123,27 @@ impl Socket {
         }
     }
 
+    fn borrow(&self) -> BorrowedFd<'_> {
+        // SAFETY: the descriptor is open for as long as `self`, which outlives the borrow.
+        unsafe { BorrowedFd::borrow_raw(self.as_raw_fd()) }
+    }
+
     /// Sends what the socket takes without waiting; `None` if that is nothing.
     fn send_now(&self, bytes: &[u8]) -> Option<io::Result<usize>> {
-        let fd = match self {
-            Self::Tcp(socket) => socket.as_raw_fd(),
-            Self::Unix(socket) => socket.as_raw_fd(),
-        };
-        // SAFETY: the descriptor is open for as long as `self`, which outlives the borrow.
-        let fd = unsafe { BorrowedFd::borrow_raw(fd) };
         let flags = MSG_DONTWAIT | MSG_NOSIGNAL;
-        match SockRef::from(&fd).send_with_flags(bytes, flags) {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => None,
-            result => Some(result),
+        at_once(SockRef::from(&self.borrow()).send_with_flags(bytes, flags))
+    }
+
+    /// Receives what is there; `None` if that is nothing.
+    fn recv_now(&self, buf: &mut BytesMut) -> Option<io::Result<usize>> {
+        let fd = self.borrow();
+        let spare = buf.spare_capacity_mut();
+        let received = at_once(SockRef::from(&fd).recv_with_flags(spare, MSG_DONTWAIT))?;
+        if let Ok(n) = received {
+            // SAFETY: `recv` has written `n` bytes behind `len`, into the spare capacity.
+            unsafe { buf.set_len(buf.len() + n) };
         }
+        Some(received)
     }
 
     fn shutdown(&self, how: Shutdown) -> io::Result<()> {
@@ -137,6 +151,34 @@ impl Socket {
             Self::Tcp(socket) => socket.shutdown(how),
             Self::Unix(socket) => socket.shutdown(how),
         }
+    }
+}
+
+impl AsRawFd for Socket {
+    fn as_raw_fd(&self) -> RawFd {
+        match self {
+            Self::Tcp(socket) => socket.as_raw_fd(),
+            Self::Unix(socket) => socket.as_raw_fd(),
+        }
+    }
+}
+
+fn at_once(result: io::Result<usize>) -> Option<io::Result<usize>> {
+    match result {
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => None,
+        result => Some(result),
+    }
+}
+
+fn watch(socket: &Rc<Socket>) -> Option<AsyncFd<Rc<Socket>>> {
+    // SAFETY: the descriptor is the socket's, always the same one, and open until the last `Rc` is dropped.
+    unsafe { AsyncFd::register_with_interest(Rc::clone(socket), Interest::READABLE) }.ok()
+}
+
+/// Room for what is received next: `capacity`, or what is left of it if that is worth a system call.
+fn make_room(buf: &mut BytesMut, capacity: usize) {
+    if buf.capacity() - buf.len() < READ_MIN.max(capacity / 2) {
+        buf.reserve(capacity - buf.len().min(capacity / 2));
     }
 }
 
@@ -149,7 +191,11 @@ pub(crate) struct UringIo {
     writing: Option<Operation>,
     recv: Option<InFlight<BytesMut>>,
     batch: Option<InFlight<Batch>>,
-    socket: std::rc::Rc<Socket>,
+    /// Tells when the socket is readable; `None` if everything is received through the ring.
+    readable: Option<AsyncFd<Rc<Socket>>>,
+    /// Much arrives at a time.
+    dense: bool,
+    socket: Rc<Socket>,
     timer: Timer,
 }
 
@@ -157,29 +203,53 @@ impl UringIo {
     /// To be called on the runtime that will own the socket, which must be in blocking mode: the
     /// kernel ends operations on a non-blocking one with `EAGAIN` where it should wait.
     pub(crate) fn new(socket: Socket) -> Self {
+        let socket = Rc::new(socket);
         Self {
             reading: None,
             writing: None,
             recv: None,
             batch: None,
-            socket: std::rc::Rc::new(socket),
+            readable: watch(&socket),
+            dense: false,
+            socket,
             timer: Timer::new(),
         }
     }
 
     fn start_read(&mut self, buf: &mut BytesMut, capacity: usize) -> Operation {
         let mut buf = std::mem::take(buf);
-        if buf.capacity() - buf.len() < READ_MIN.max(capacity / 2) {
-            buf.reserve(capacity - buf.len().min(capacity / 2));
-        }
+        make_room(&mut buf, capacity);
         let spare = buf.spare_capacity_mut();
         let slice = Slice {
             start: spare.as_mut_ptr().cast(),
             len: spare.len(),
         };
         self.recv = Some(InFlight::new(buf));
-        let socket = std::rc::Rc::clone(&self.socket);
+        let socket = Rc::clone(&self.socket);
         Box::pin(async move { socket.read(slice).await })
+    }
+
+    /// Receives by a plain call once the socket is readable.
+    fn poll_recv_now(
+        &self,
+        readable: &AsyncFd<Rc<Socket>>,
+        cx: &mut Context<'_>,
+        buf: &mut BytesMut,
+        capacity: usize,
+    ) -> Poll<io::Result<usize>> {
+        loop {
+            let mut ready = ready!(readable.poll_read_ready(cx))?;
+            make_room(buf, capacity);
+            let room = buf.capacity() - buf.len();
+            let received = self.socket.recv_now(buf);
+            // Less than there was room for is everything: more will be told anew.
+            if !matches!(received, Some(Ok(n)) if n == room || n == 0) {
+                ready.clear_ready();
+            }
+            if let Some(result) = received {
+                return Poll::Ready(result);
+            }
+        }
     }
 
     fn start_write(&mut self, batch: &mut Batch) -> Operation {
@@ -193,7 +263,7 @@ impl UringIo {
             })
             .collect();
         self.batch = Some(InFlight::new(batch));
-        let socket = std::rc::Rc::clone(&self.socket);
+        let socket = Rc::clone(&self.socket);
         Box::pin(async move { socket.write(slices).await })
     }
 }
@@ -205,9 +275,14 @@ impl Transport for UringIo {
         buf: &mut BytesMut,
         capacity: usize,
     ) -> Poll<io::Result<usize>> {
-        let mut reading = match self.reading.take() {
-            Some(reading) => reading,
-            None => self.start_read(buf, capacity),
+        let mut reading = match (self.reading.take(), &self.readable) {
+            (Some(reading), _) => reading,
+            (None, Some(readable)) if !self.dense => {
+                let received = ready!(self.poll_recv_now(readable, cx, buf, capacity))?;
+                self.dense = received > DIRECT_BYTES;
+                return Poll::Ready(Ok(received));
+            }
+            (None, _) => self.start_read(buf, capacity),
         };
         let Poll::Ready(result) = reading.as_mut().poll(cx) else {
             self.reading = Some(reading);
@@ -217,6 +292,7 @@ impl Transport for UringIo {
             *buf = memory;
         }
         if let Ok(n) = result {
+            self.dense = n > DIRECT_BYTES;
             // SAFETY: the kernel has written `n` bytes behind `len`, into the spare capacity that
             // `start_read` gave it.
             unsafe { buf.set_len(buf.len() + n) };
@@ -225,7 +301,7 @@ impl Transport for UringIo {
     }
 
     fn poll_send(&mut self, cx: &mut Context<'_>, batch: &mut Batch) -> Poll<io::Result<usize>> {
-        if self.writing.is_none() && batch.len() <= DIRECT_SEND_BYTES {
+        if self.writing.is_none() && batch.len() <= DIRECT_BYTES {
             // No send is under way, so this one overtakes none.
             let slices = batch.remaining(2);
             if let [only] = slices[..]
@@ -290,3 +366,6 @@ impl fmt::Debug for UringIo {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -8,7 +8,6 @@ use std::task::{Context, Poll, ready};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use futures_core::Stream;
-use smallvec::SmallVec;
 
 use super::lease::Lease;
 use crate::error::StreamError;
@@ -28,7 +27,7 @@ pub struct RecvStream {
     /// Consumed weight that the engine was told of.
     reported: u64,
     /// Opaque blocks that came with the messages so far.
-    metas: SmallVec<[Bytes; 2]>,
+    metas: Vec<Bytes>,
     /// The engine publishes pieces.
     chunks: bool,
     /// Bytes of the chunk in front that were read.
@@ -43,7 +42,7 @@ impl RecvStream {
         Some(Self {
             reader: Reader::claim(RxRing(lane))?,
             reported: 0,
-            metas: SmallVec::new(),
+            metas: Vec::new(),
             chunks: false,
             read: 0,
             ended: false,
@@ -186,7 +185,7 @@ impl RecvStream {
 
     fn message_or_end(&mut self) -> Option<Result<bool, StreamError>> {
         if let Some(RecvEnd::Discard(error)) = self.lane().recv_end() {
-            let error = error.clone();
+            let error = (**error).clone();
             self.discard();
             return Some(Err(error));
         }
@@ -309,7 +308,7 @@ impl RecvStream {
 
     fn bytes_or_end(&mut self, buf: &mut tokio::io::ReadBuf<'_>) -> Option<io::Result<()>> {
         if let Some(RecvEnd::Discard(error)) = self.lane().recv_end() {
-            let error = error.clone();
+            let error = (**error).clone();
             self.discard();
             return Some(Err(to_io(error)));
         }

@@ -8,7 +8,7 @@ use super::session::SessionLink;
 use super::trace;
 use crate::error::StreamError;
 use crate::queue::step::{Step, reached};
-use crate::queue::{Node, Reasons, Ring, RingOwner, SetOnce};
+use crate::queue::{Node, Reasons, Ring, RingOwner, RingPair, SetOnce};
 use crate::sync::{
     Arc, AtomicBool, AtomicPtr, AtomicU8, AtomicU32, AtomicU64, AtomicWaker, Ordering,
 };
@@ -40,8 +40,8 @@ pub(crate) mod reason {
 pub(crate) enum SendEnd {
     /// The peer asked to stop.
     Stopped { code: u32 },
-    /// The stream ended under the sender.
-    Error(StreamError),
+    /// The stream ended under the sender. Boxed, as below: a lane has room for it at all times.
+    Error(Box<StreamError>),
 }
 
 /// How the receiving direction ended.
@@ -50,9 +50,9 @@ pub(crate) enum RecvEnd {
     /// The peer finished, after everything in the ring.
     Finished,
     /// The stream ended, after everything in the ring.
-    Error(StreamError),
+    Error(Box<StreamError>),
     /// The stream ended now; what is in the ring is not delivered.
-    Discard(StreamError),
+    Discard(Box<StreamError>),
 }
 
 impl RecvEnd {
@@ -60,7 +60,7 @@ impl RecvEnd {
     pub(crate) fn result(&self) -> Result<(), StreamError> {
         match self {
             Self::Finished => Ok(()),
-            Self::Error(error) | Self::Discard(error) => Err(error.clone()),
+            Self::Error(error) | Self::Discard(error) => Err((**error).clone()),
         }
     }
 }
@@ -76,6 +76,10 @@ pub(crate) enum OpenState {
 
 /// The key of a lane that the engine has not registered.
 const NO_KEY: u64 = u64::MAX;
+
+// Five cache lines, and one more for its reference counts: every idle stream costs that.
+#[cfg(not(ringmux_loom))]
+const _: () = assert!(size_of::<Lane>() == 5 * 64);
 
 /// One stream, as both sides see it.
 pub(crate) struct Lane {
@@ -96,8 +100,8 @@ pub(crate) struct Lane {
     stop_code: AtomicU32,
     /// Consumed weight after which the receiver raises CREDIT: see `proto::window`.
     credit_mark: AtomicU32,
-    tx: Ring,
-    rx: Ring,
+    /// Forth: what the handles send; back: what they receive.
+    rings: RingPair,
     /// Woken when the sender has room, when the stream is opened, and when the direction ends.
     pub(crate) tx_waker: AtomicWaker,
     /// Woken when there is something to receive, and when the direction ends.
@@ -125,8 +129,7 @@ impl Lane {
             cancel_code: AtomicU32::new(0),
             stop_code: AtomicU32::new(0),
             credit_mark: AtomicU32::new(credit_mark),
-            tx: Ring::new(),
-            rx: Ring::new(),
+            rings: RingPair::new(),
             tx_waker: AtomicWaker::new(),
             rx_waker: AtomicWaker::new(),
             tx_end: SetOnce::new(),
@@ -278,7 +281,7 @@ impl Lane {
 
     /// Weight that the application has consumed from the `rx` ring since the start.
     pub(crate) fn consumed(&self) -> u64 {
-        self.rx.released()
+        self.rings.back().released()
     }
 
     /// Ends the sending direction; the first end stays.
@@ -302,8 +305,8 @@ impl Lane {
 
     /// Ends both directions with one error and wakes whoever waits.
     pub(crate) fn end_both(&self, error: &StreamError) {
-        self.end_send(SendEnd::Error(error.clone()));
-        self.end_recv(RecvEnd::Error(error.clone()));
+        self.end_send(SendEnd::Error(error.clone().into()));
+        self.end_recv(RecvEnd::Error(error.clone().into()));
         self.tx_waker.wake();
         self.rx_waker.wake();
     }
@@ -336,16 +339,16 @@ pub(crate) struct TxRing(pub(crate) Arc<Lane>);
 #[derive(Debug)]
 pub(crate) struct RxRing(pub(crate) Arc<Lane>);
 
-// SAFETY: the ring is a field of a lane that this reference keeps alive and in place.
+// SAFETY: the rings are a field of a lane that this reference keeps alive and in place.
 unsafe impl RingOwner for TxRing {
-    fn ring(&self) -> &Ring {
-        &self.0.tx
+    fn ring(&self) -> Ring<'_> {
+        self.0.rings.forth()
     }
 }
 
 // SAFETY: as for `TxRing`.
 unsafe impl RingOwner for RxRing {
-    fn ring(&self) -> &Ring {
-        &self.0.rx
+    fn ring(&self) -> Ring<'_> {
+        self.0.rings.back()
     }
 }

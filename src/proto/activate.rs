@@ -78,6 +78,7 @@ impl Connection {
         if reasons & (reason::CREDIT | reason::CHUNKS) != 0 {
             self.release_open_charge(key);
             self.feed_assembly(key, now);
+            self.watch_ring(key, now);
         }
         if reasons & reason::CHUNKS != 0 {
             self.deliver_chunks(key);
@@ -142,8 +143,8 @@ impl Connection {
             return;
         }
         let error = StreamError::Cancelled { code };
-        stream.lane().end_send(SendEnd::Error(error.clone()));
-        stream.lane().end_recv(RecvEnd::Discard(error));
+        stream.lane().end_send(SendEnd::Error(error.clone().into()));
+        stream.lane().end_recv(RecvEnd::Discard(error.into()));
         self.cancel_stream(key, code, Event::LocalCancel);
         self.remove_if_done(key);
     }
@@ -157,7 +158,7 @@ impl Connection {
         }
         stream
             .lane()
-            .end_recv(RecvEnd::Discard(StreamError::Cancelled { code }));
+            .end_recv(RecvEnd::Discard(StreamError::Cancelled { code }.into()));
         stream.owes &= !owed::WINDOW;
         // A STOP would overtake an ERROR that is queued, and the peer would not hear the reason.
         let error_follows = stream.state.sending == Sending::Open && stream.lane().failing();

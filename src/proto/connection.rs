@@ -100,6 +100,8 @@ pub(crate) struct Connection {
     /// When to look again at streams that wait for memory or hold it.
     pub(super) recheck: Option<Instant>,
     pub(super) starved: Vec<Key>,
+    /// Streams whose ring has grown, and since when; see `idle`.
+    pub(super) grown: VecDeque<(Instant, Key)>,
     /// When to look at messages that were given memory and may have stopped coming.
     pub(super) advance_check: Option<Instant>,
     pub(super) stalled_since: Option<Instant>,
@@ -201,6 +203,7 @@ impl Connection {
             hungry: false,
             recheck: None,
             starved: Vec::new(),
+            grown: VecDeque::new(),
             advance_check: None,
             stalled_since: None,
             credit: SendCredit::new(Settings::FLOORS.session_window),
@@ -388,6 +391,7 @@ impl Connection {
             self.advance_check,
             self.alive_deadline(),
             self.leave_deadline(),
+            self.shrink_deadline(),
         ]
         .into_iter()
         .flatten()
@@ -429,6 +433,7 @@ impl Connection {
             self.check_advances(now);
         }
         self.check_alive(now);
+        self.shrink_idle(now);
     }
 
     /// Looks again soon at streams that wait for memory or hold it.

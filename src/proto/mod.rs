@@ -27,6 +27,7 @@ mod alive;
 mod bucket;
 mod connection;
 mod credit;
+mod idle;
 mod leave;
 mod limits;
 mod message;

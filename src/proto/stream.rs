@@ -83,6 +83,8 @@ pub(super) struct Stream {
     pub(super) assembly: Option<Assembly>,
     /// The stream is in `Connection::starved`.
     pub(super) listed_starved: bool,
+    /// The stream is in `Connection::grown`.
+    pub(super) listed_grown: bool,
     /// The receiver takes pieces as they come.
     pub(super) chunks: bool,
     /// The receiving direction is over and what it held was given back.
@@ -134,6 +136,7 @@ impl Stream {
             consumed: 0,
             assembly: None,
             listed_starved: false,
+            listed_grown: false,
             chunks: false,
             discarded: false,
             metas: 0,

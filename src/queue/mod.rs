@@ -42,6 +42,6 @@ pub(crate) use doorbell::Doorbell;
 pub(crate) use once::SetOnce;
 pub(crate) use ready::{Node, ReadyList, Taken as TakenNodes};
 pub(crate) use reasons::Reasons;
-pub(crate) use ring::{Passed, Payload, Reader, Ring, RingOwner, Writer, record_weight};
+pub(crate) use ring::{Passed, Payload, Reader, Ring, RingOwner, RingPair, Writer, record_weight};
 pub(crate) use slots::{Key as SlotKey, Slots};
 pub(crate) use waiters::{Key as WaiterKey, WakerSet};

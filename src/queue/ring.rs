@@ -20,7 +20,7 @@
 //! 2. Words from `head` to `tail` belong to the reader, all others of the newest segment to the writer. They change hands
 //!    by the Release store of `tail` (writer) or `head` (reader) and the Acquire load on the other side, and not otherwise.
 //! 3. The writer touches the newest segment only; older ones, which end in a LINK, belong to the reader, which frees them in
-//!    order. `Ring::oldest` is the segment in which `head` lies.
+//!    order. `oldest` is the segment in which `head` lies.
 //! 4. A header marked TAKEN owns nothing; a `Shared` header that is not marked owns one `Bytes`.
 //!
 //! # Progress
@@ -66,7 +66,7 @@ pub(crate) use writer::Writer;
 pub(crate) const RECORD_COST: u32 = 256;
 
 /// Size of the first segment, to which an idle ring returns. Tiny under loom, so that models wrap and grow.
-pub(crate) const FIRST_SEGMENT_BYTES: usize = if cfg!(ringmux_loom) { 32 } else { 256 };
+pub(crate) const FIRST_SEGMENT_BYTES: usize = if cfg!(ringmux_loom) { 32 } else { 128 };
 
 const FIRST_WORDS: u64 = FIRST_SEGMENT_BYTES as u64 / words::WORD_BYTES;
 
@@ -75,7 +75,7 @@ const _: () = {
     // The memory bound above: header, padding to a word, and handle cost less than a record's weight.
     assert!((1 + words::HANDLE_WORDS) * words::WORD_BYTES <= RECORD_COST as u64);
     #[cfg(not(ringmux_loom))]
-    assert!(size_of::<Ring>() <= 128);
+    assert!(size_of::<RingPair>() == 128);
 };
 
 /// What a record with a payload of `len` bytes weighs.
@@ -143,16 +143,15 @@ pub(crate) struct Taken {
 /// Owns the memory in which a [`Ring`] lives, typically by reference count.
 ///
 /// # Safety
-/// `ring` returns the same `Ring`, at the same address, each time during the whole life of the value, also after the value
-/// was moved or sent to another thread.
+/// `ring` returns the same `Ring` of the same [`RingPair`], at the same address, each time during the whole life of the
+/// value, also after the value was moved or sent to another thread.
 pub(crate) unsafe trait RingOwner {
-    fn ring(&self) -> &Ring;
+    fn ring(&self) -> Ring<'_>;
 }
 
-/// What the writer stores. Its own line, so that storing does not take the reader's line away.
+/// What the writer of a ring stores.
 #[derive(Debug)]
-#[repr(align(64))]
-struct WriterLine {
+struct WriterWords {
     /// Everything before is published.
     tail: AtomicU64,
     /// The writer's cursor, stored when it is dropped: what lies between `tail` and this was never published.
@@ -161,10 +160,9 @@ struct WriterLine {
     claimed: AtomicU32,
 }
 
-/// What the reader stores.
+/// What the reader of a ring stores.
 #[derive(Debug)]
-#[repr(align(64))]
-struct ReaderLine {
+struct ReaderWords {
     /// Everything before is released.
     head: AtomicU64,
     /// Weight of the records released so far.
@@ -173,38 +171,84 @@ struct ReaderLine {
     oldest: AtomicPtr<Segment>,
 }
 
-/// The part of the ring that both sides share: two cache lines and no heap until the first push.
-///
-/// Dropping it frees the segments and drops the owned payloads that are still inside, also those never published. (If the
-/// [`Writer`] was leaked, the unpublished payloads leak with it.)
+/// What one party stores: as writer of the ring to the other one, and as reader of the ring from it. A line of its own,
+/// so that storing does not take the other party's line away.
 #[derive(Debug)]
-pub(crate) struct Ring {
-    writer: WriterLine,
-    reader: ReaderLine,
+#[repr(align(64))]
+struct Party {
+    writer: WriterWords,
+    reader: ReaderWords,
 }
 
-impl Ring {
-    const WRITER: u32 = 1;
-    const READER: u32 = 2;
-
-    pub(crate) fn new() -> Self {
+impl Party {
+    fn new() -> Self {
         Self {
-            writer: WriterLine {
+            writer: WriterWords {
                 tail: AtomicU64::new(0),
                 written: AtomicU64::new(0),
                 claimed: AtomicU32::new(0),
             },
-            reader: ReaderLine {
+            reader: ReaderWords {
                 head: AtomicU64::new(0),
                 released: AtomicU64::new(0),
                 oldest: AtomicPtr::new(std::ptr::null_mut()),
             },
         }
     }
+}
+
+/// What two parties share of the rings between them, one in each direction: two cache lines, and no heap until the first
+/// push.
+///
+/// Dropping it frees the segments and drops the owned payloads that are still inside, also those never published. (If a
+/// [`Writer`] was leaked, the unpublished payloads leak with it.)
+#[derive(Debug)]
+pub(crate) struct RingPair {
+    near: Party,
+    far: Party,
+}
+
+impl RingPair {
+    pub(crate) fn new() -> Self {
+        Self {
+            near: Party::new(),
+            far: Party::new(),
+        }
+    }
+
+    /// The ring from near to far.
+    #[inline]
+    pub(crate) const fn forth(&self) -> Ring<'_> {
+        Ring {
+            writer: &self.near.writer,
+            reader: &self.far.reader,
+        }
+    }
+
+    /// The ring from far to near.
+    #[inline]
+    pub(crate) const fn back(&self) -> Ring<'_> {
+        Ring {
+            writer: &self.far.writer,
+            reader: &self.near.reader,
+        }
+    }
+}
+
+/// The part of one ring that both sides share.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Ring<'a> {
+    writer: &'a WriterWords,
+    reader: &'a ReaderWords,
+}
+
+impl Ring<'_> {
+    const WRITER: u32 = 1;
+    const READER: u32 = 2;
 
     /// The weight of all records released so far, as of now or later.
     #[inline]
-    pub(crate) fn released(&self) -> u64 {
+    pub(crate) fn released(self) -> u64 {
         // ORDERING: pairs with `Reader::commit`; publishes `head` too, which that stores first: a writer that sees room
         // by weight also sees the words it was given back.
         self.reader.released.load(Ordering::Acquire)
@@ -212,14 +256,16 @@ impl Ring {
 
     /// Whether `side` was free, and takes it. Relaxed: only the uniqueness of the claim matters, and whoever made the
     /// ring visible to the caller has published its initial state.
-    fn claim(&self, side: u32) -> bool {
+    fn claim(self, side: u32) -> bool {
         self.writer.claimed.fetch_or(side, Ordering::Relaxed) & side == 0
     }
-}
 
-impl Drop for Ring {
-    fn drop(&mut self) {
-        // Relaxed throughout: `&mut self` means that the owner has ordered both sides before us.
+    /// Frees the segments, and drops the payloads in them.
+    ///
+    /// # Safety
+    /// The pair is being dropped, so that no writer and no reader is left; called once.
+    unsafe fn free(self) {
+        // Relaxed throughout: whoever drops the pair has ordered both sides before.
         let Some(oldest) = NonNull::new(self.reader.oldest.load(Ordering::Relaxed)) else {
             return;
         };
@@ -247,5 +293,14 @@ impl Drop for Ring {
             unsafe { Segment::free(current) };
             segment = NonNull::new(next);
         }
+    }
+}
+
+impl Drop for RingPair {
+    fn drop(&mut self) {
+        // SAFETY: `&mut self`: nobody holds a reference, and owners hold one; the other direction is another ring.
+        unsafe { self.forth().free() };
+        // SAFETY: as above.
+        unsafe { self.back().free() };
     }
 }

@@ -99,11 +99,8 @@ fn a_dropped_tokio_runtime_is_told_to_every_handle() {
 }
 
 #[test]
-fn a_dropped_tokio_uring_runtime_is_told_to_every_handle_and_its_buffers_are_counted() {
-    let before = Engine::leaked_buffers();
+fn a_dropped_tokio_uring_runtime_is_told_to_every_handle() {
     a_dropped_runtime_is_told_to_every_handle(Driver::TokioUring);
-    // The read that is always under way.
-    assert!(Engine::leaked_buffers() > before);
 }
 
 fn a_task_that_waits_is_woken_when_the_runtime_is_dropped(driver: Driver) {

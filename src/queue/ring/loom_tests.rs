@@ -9,17 +9,17 @@ use loom::thread;
 use std::sync::atomic::AtomicUsize;
 
 #[derive(Debug, Clone)]
-struct Owner(Arc<Ring>);
+struct Owner(Arc<RingPair>);
 
-// SAFETY: the `Arc` keeps one ring at one address.
+// SAFETY: the `Arc` keeps one pair at one address.
 unsafe impl RingOwner for Owner {
-    fn ring(&self) -> &Ring {
-        &self.0
+    fn ring(&self) -> Ring<'_> {
+        self.0.forth()
     }
 }
 
 fn pair() -> (Writer<Owner>, Reader<Owner>) {
-    let owner = Owner(Arc::new(Ring::new()));
+    let owner = Owner(Arc::new(RingPair::new()));
     let writer = Writer::claim(owner.clone()).unwrap();
     (writer, Reader::claim(owner).unwrap())
 }
@@ -223,7 +223,7 @@ fn a_ring_can_shrink_while_the_reader_looks() {
 #[test]
 fn each_side_is_claimed_by_one_of_two_threads() {
     loom::model(|| {
-        let owner = Owner(Arc::new(Ring::new()));
+        let owner = Owner(Arc::new(RingPair::new()));
         let other = owner.clone();
         let thread = thread::spawn(move || Writer::claim(other).is_some());
         let here = Writer::claim(owner).is_some();

@@ -14,7 +14,7 @@ use std::ptr::NonNull;
 pub(crate) struct Reader<O: RingOwner> {
     /// Where the walk is. None until something was published.
     position: Option<Cursor>,
-    /// Everything before is released: what `Ring::head` holds. None until something was published.
+    /// Everything before is released: what `head` holds. None until something was published.
     committed: Option<Cursor>,
     /// The last `tail` seen.
     tail_seen: u64,
@@ -22,7 +22,7 @@ pub(crate) struct Reader<O: RingOwner> {
     passed_weight: u64,
     /// How many of them own a `Bytes`, at most.
     passed_handles: u64,
-    /// What `Ring::released` holds.
+    /// What `released` holds.
     released: u64,
     owner: O,
 }
@@ -278,15 +278,15 @@ impl<O: RingOwner> Reader<O> {
         self.passed_weight = 0;
         self.passed_handles = 0;
         self.released += weight;
-        let line = &self.owner.ring().reader;
+        let line = self.owner.ring().reader;
         if from.segment != to.segment {
-            // Relaxed: from the first publication on only this side reads it, and then `Ring::drop`.
+            // Relaxed: from the first publication on only this side reads it, and then `RingPair::drop`.
             line.oldest.store(to.segment.as_ptr(), Ordering::Relaxed);
         }
         // ORDERING: pairs with `Writer::load_head`; publishes that we are done with the words before `head`.
         line.head.store(to.at, Ordering::Release);
         if weight > 0 {
-            // ORDERING: pairs with `Ring::released`; publishes the `head` that goes with this weight.
+            // ORDERING: pairs with `released`; publishes the `head` that goes with this weight.
             line.released.store(self.released, Ordering::Release);
         }
         if from.segment != to.segment {

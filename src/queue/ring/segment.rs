@@ -18,9 +18,10 @@ use super::words::{HANDLE_WORDS, Words, words_for};
 use super::{Payload, RECORD_COST, Record};
 use crate::sync::{AtomicPtr, Ordering};
 use bytes::Bytes;
+use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
 use std::ptr::NonNull;
 
-/// The memory behind some part of the ring's life.
+/// The memory behind some part of the ring's life: one allocation, this header and then the words.
 #[derive(Debug)]
 pub(super) struct Segment {
     pub(super) words: Words,
@@ -32,22 +33,45 @@ pub(super) struct Segment {
 }
 
 impl Segment {
-    /// Allocates a segment, to be freed with [`Self::free`].
+    /// The memory of a segment of so many words, and where in it they begin.
+    fn layout(words: u64) -> (Layout, usize) {
+        let array = usize::try_from(words).ok();
+        array
+            .and_then(|words| Layout::array::<u64>(words).ok())
+            .and_then(|words| Layout::new::<Self>().extend(words).ok())
+            .expect("a segment fits the address space")
+    }
+
+    /// Allocates a segment of so many words, a power of two, to be freed with [`Self::free`].
     pub(super) fn alloc(words: u64) -> NonNull<Self> {
-        let segment = Box::new(Self {
-            words: Words::new(words),
+        let (layout, offset) = Self::layout(words);
+        // SAFETY: the layout is not empty: it holds the header.
+        let Some(start) = NonNull::new(unsafe { alloc(layout) }) else {
+            handle_alloc_error(layout)
+        };
+        // SAFETY: `layout` has laid the words at this offset, inside the allocation.
+        let base = unsafe { start.add(offset) }.cast::<u64>();
+        let segment = start.cast::<Self>();
+        let header = Self {
+            // SAFETY: so many words begin at `base`, and they go with the segment.
+            words: unsafe { Words::new(base, words) },
             next: AtomicPtr::new(std::ptr::null_mut()),
             #[cfg(ringmux_loom)]
             _leak_check: loom::alloc::Track::new(()),
-        });
-        NonNull::from(Box::leak(segment))
+        };
+        // SAFETY: `layout` has laid the header at the start of the allocation.
+        unsafe { segment.write(header) };
+        segment
     }
 
     /// # Safety
     /// `segment` came from [`Self::alloc`], and no one uses it any more.
     pub(super) unsafe fn free(segment: NonNull<Self>) {
-        // SAFETY: it was leaked from a box by `alloc`; the caller is the last to hold it.
-        drop(unsafe { Box::from_raw(segment.as_ptr()) });
+        // SAFETY: written by `alloc`; the caller is the last to hold it.
+        let header = unsafe { segment.read() };
+        let (layout, _) = Self::layout(header.words.len());
+        // SAFETY: allocated with this layout.
+        unsafe { dealloc(segment.as_ptr().cast(), layout) };
     }
 }
 

@@ -7,17 +7,17 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
 #[derive(Debug, Clone)]
-struct Owner(Arc<Ring>);
+struct Owner(Arc<RingPair>);
 
-// SAFETY: the `Arc` keeps one ring at one address.
+// SAFETY: the `Arc` keeps one pair at one address.
 unsafe impl RingOwner for Owner {
-    fn ring(&self) -> &Ring {
-        &self.0
+    fn ring(&self) -> Ring<'_> {
+        self.0.forth()
     }
 }
 
 fn pair() -> (Writer<Owner>, Reader<Owner>) {
-    let owner = Owner(Arc::new(Ring::new()));
+    let owner = Owner(Arc::new(RingPair::new()));
     let writer = Writer::claim(owner.clone()).unwrap();
     (writer, Reader::claim(owner).unwrap())
 }
@@ -65,7 +65,7 @@ fn content(seed: u64, len: usize) -> Vec<u8> {
 }
 
 /// Bytes of all segments that are not freed.
-fn segment_bytes(ring: &Ring) -> u64 {
+fn segment_bytes(ring: Ring<'_>) -> u64 {
     let mut bytes = 0;
     let mut segment = NonNull::new(ring.reader.oldest.load(Ordering::Relaxed));
     while let Some(current) = segment {
@@ -329,7 +329,7 @@ impl Model {
             if let Some(only) = only {
                 assert_record(&only, expected[0]);
             }
-            assert_eq!(reader.released(), self.ring.0.released());
+            assert_eq!(reader.released(), self.ring.ring().released());
         }
         let owned = self.records.iter();
         let owned = owned.filter(|record| record.shared && !record.taken);
@@ -337,7 +337,7 @@ impl Model {
         // Free records are outside the bound; as if each weighed what it takes.
         let most = self.limit.max(self.heaviest) + self.free_bytes;
         let bound = 20 * most + FIRST_SEGMENT_BYTES as u64;
-        assert!(segment_bytes(&self.ring.0) <= bound);
+        assert!(segment_bytes(self.ring.ring()) <= bound);
     }
 
     fn finish(self) {
@@ -384,7 +384,7 @@ proptest! {
 
 #[test]
 fn each_side_is_claimed_once() {
-    let owner = Owner(Arc::new(Ring::new()));
+    let owner = Owner(Arc::new(RingPair::new()));
     let writer = Writer::claim(owner.clone());
     assert!(writer.is_some());
     assert!(Writer::claim(owner.clone()).is_none());
@@ -404,9 +404,12 @@ fn a_ring_takes_two_lines_and_no_heap_before_the_first_push() {
     assert_eq!(reader.commit(), 0);
     reader.rewind();
     assert_eq!(reader.passed().count(), 0);
-    assert_eq!(segment_bytes(&writer.owner().0), 0);
+    assert_eq!(segment_bytes(writer.owner().ring()), 0);
     writer.push_slice(0, false, b"x");
-    assert_eq!(segment_bytes(&writer.owner().0), FIRST_SEGMENT_BYTES as u64);
+    assert_eq!(
+        segment_bytes(writer.owner().ring()),
+        FIRST_SEGMENT_BYTES as u64
+    );
 }
 
 #[test]
@@ -473,7 +476,7 @@ fn a_grown_ring_does_not_grow_again_under_the_same_load() {
         writer.publish();
         while reader.advance() {}
         reader.commit();
-        sizes.push(segment_bytes(&writer.owner().0));
+        sizes.push(segment_bytes(writer.owner().ring()));
     }
     assert_eq!(sizes[1000], sizes[4999]);
 }
@@ -481,7 +484,7 @@ fn a_grown_ring_does_not_grow_again_under_the_same_load() {
 #[test]
 fn an_idle_ring_that_shrinks_frees_the_big_segment_when_the_reader_looks() {
     let (mut writer, mut reader) = pair();
-    let size = |writer: &Writer<Owner>| segment_bytes(&writer.owner().0);
+    let size = |writer: &Writer<Owner>| segment_bytes(writer.owner().ring());
     writer.push_slice(0, false, &[7; 10_000]);
     writer.publish();
     assert!(!writer.shrink_if_idle(), "not idle");
@@ -540,7 +543,7 @@ fn payloads_are_dropped_once_wherever_they_are_when_the_ring_ends() {
 #[test]
 fn a_leaked_writer_leaks_no_segment_and_nothing_published() {
     let counter = Counter::default();
-    let owner = Owner(Arc::new(Ring::new()));
+    let owner = Owner(Arc::new(RingPair::new()));
     let mut writer = Writer::claim(owner.clone()).unwrap();
     writer.push_bytes(0, false, counter.bytes(vec![1]));
     writer.publish();

@@ -5,7 +5,6 @@
 //! access: two accesses to one word that no happens-before edge orders fail the model.
 
 use bytes::Bytes;
-use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
 use std::mem::{align_of, size_of};
 use std::ptr::NonNull;
 
@@ -39,26 +38,18 @@ pub(super) struct Words {
 }
 
 impl Words {
-    /// Allocates `len` words, a power of two.
-    pub(super) fn new(len: u64) -> Self {
+    /// The words at `base`, a power of two of them.
+    ///
+    /// # Safety
+    /// They are allocated, and outlive this.
+    pub(super) unsafe fn new(base: NonNull<u64>, len: u64) -> Self {
         assert!(len.is_power_of_two(), "cursors are masked");
-        let layout = Self::layout(len);
-        // SAFETY: the layout is not empty, a power of two being at least 1.
-        let base = unsafe { alloc(layout) };
-        let Some(base) = NonNull::new(base.cast::<u64>()) else {
-            handle_alloc_error(layout)
-        };
         Self {
             base,
             mask: len - 1,
             #[cfg(ringmux_loom)]
             shadows: (0..len).map(|_| UnsafeCell::new(())).collect(),
         }
-    }
-
-    fn layout(len: u64) -> Layout {
-        let len = usize::try_from(len).expect("a segment fits the address space");
-        Layout::array::<u64>(len).expect("a segment fits the address space")
     }
 
     #[inline(always)]
@@ -74,9 +65,9 @@ impl Words {
 
     #[inline(always)]
     fn word(&self, at: u64) -> *mut u64 {
-        // Lossless: the index is below a length that `layout` converted.
+        // Lossless: the index is below a length that fits the address space, see `Segment::layout`.
         let index = (at & self.mask) as usize;
-        // SAFETY: the index is masked, hence below the length that `new` allocated.
+        // SAFETY: the index is masked, hence below the length that `new` was given.
         unsafe { self.base.as_ptr().add(index) }
     }
 
@@ -199,13 +190,5 @@ unsafe fn copy(from: &[u8], to: *mut u8) {
         // SAFETY: as above; bytes need no alignment, and the two do not overlap.
         unsafe { target.copy_from_nonoverlapping(source, 1) };
         at += CHUNK;
-    }
-}
-
-impl Drop for Words {
-    fn drop(&mut self) {
-        let layout = Self::layout(self.len());
-        // SAFETY: allocated by `new` with the same layout, and freed only here.
-        unsafe { dealloc(self.base.as_ptr().cast::<u8>(), layout) }
     }
 }

@@ -15,7 +15,7 @@ pub(crate) struct Writer<O: RingOwner> {
     cursor: Option<Cursor>,
     /// The first word in use of the newest segment, as far as we know: the last `head` seen, or where the segment starts.
     in_use_from: u64,
-    /// What `Ring::tail` holds.
+    /// What `tail` holds.
     published: u64,
     /// Words of the records pushed since.
     unpublished_words: u64,
@@ -167,7 +167,7 @@ impl<O: RingOwner> Writer<O> {
     }
 
     #[inline]
-    fn ring(&self) -> &Ring {
+    fn ring(&self) -> Ring<'_> {
         self.owner.ring()
     }
 
@@ -228,8 +228,9 @@ impl<O: RingOwner> Writer<O> {
 
     /// The first segment of the ring.
     fn first(&mut self, words: u64) -> Cursor {
-        let segment = Segment::alloc(Self::segment_words(words));
-        // Relaxed: `publish` publishes it, and before that only `Ring::drop` reads it.
+        // It starts where the record does, so there is no padding; one word more for a LINK.
+        let segment = Segment::alloc((words + 1).next_power_of_two().max(FIRST_WORDS));
+        // Relaxed: `publish` publishes it, and before that only `RingPair::drop` reads it.
         let oldest = &self.ring().reader.oldest;
         oldest.store(segment.as_ptr(), Ordering::Relaxed);
         let cursor = Cursor { segment, at: 0 };
@@ -263,7 +264,7 @@ impl<O: RingOwner> Writer<O> {
 impl<O: RingOwner> Drop for Writer<O> {
     fn drop(&mut self) {
         if let Some(cursor) = self.cursor {
-            // Relaxed: read by `Ring::drop`, which the owner orders after us.
+            // Relaxed: read by `RingPair::drop`, which the owner orders after us.
             self.ring()
                 .writer
                 .written

@@ -1,0 +1,52 @@
+//! Memory that a burst took, given back when its stream is idle.
+//!
+//! The ring to a receiver grows with what is not consumed, up to the stream's window, and keeps its size: the next burst
+//! finds it warm. A stream whose ring has grown is listed when its application reports what it consumed. If nothing is in
+//! the ring when it is looked at, [`IDLE`] later, the ring goes on in a small segment, and the receiver is woken once for
+//! nothing, which frees the big one. Nothing of this happens per message; the list holds a stream once at most.
+
+use std::time::{Duration, Instant};
+
+use super::connection::Connection;
+use super::registry::Key;
+use super::stream::wake;
+
+/// A ring up to this size is kept, in bytes.
+const KEPT_BYTES: u64 = 4 * 1024;
+/// How long a stream consumes nothing before its ring shrinks.
+pub(super) const IDLE: Duration = Duration::from_secs(10);
+
+impl Connection {
+    /// To be called when the application has consumed something.
+    pub(super) fn watch_ring(&mut self, key: Key, now: Instant) {
+        if let Some(stream) = self.registry.get_mut(key)
+            && !stream.listed_grown
+            && stream.rx.segment_bytes() > KEPT_BYTES
+        {
+            stream.listed_grown = true;
+            self.grown.push_back((now, key));
+        }
+    }
+
+    pub(super) fn shrink_deadline(&self) -> Option<Instant> {
+        self.grown.front().map(|(since, _)| *since + IDLE)
+    }
+
+    pub(super) fn shrink_idle(&mut self, now: Instant) {
+        while self.shrink_deadline().is_some_and(|at| at <= now) {
+            let Some((_, key)) = self.grown.pop_front() else {
+                return;
+            };
+            let Some(stream) = self.registry.get_mut(key) else {
+                continue;
+            };
+            stream.listed_grown = false;
+            let idle = now.duration_since(stream.last_progress) >= IDLE;
+            if idle && stream.rx.shrink_if_idle() {
+                Self::notify(&mut self.wakes, key, stream, wake::RECEIVER);
+            } else {
+                self.watch_ring(key, now);
+            }
+        }
+    }
+}
