@@ -5,7 +5,7 @@ use std::fmt;
 use bytes::Bytes;
 
 use super::session::SessionLink;
-use super::trace;
+use super::trace::StreamSpan;
 use crate::error::StreamError;
 use crate::queue::step::{Step, reached};
 use crate::queue::{Node, Reasons, Ring, RingOwner, RingPair, SetOnce};
@@ -109,7 +109,7 @@ pub(crate) struct Lane {
     tx_end: SetOnce<SendEnd>,
     rx_end: SetOnce<RecvEnd>,
     opening: Bytes,
-    span: tracing::Span,
+    span: StreamSpan,
     session: Arc<SessionLink>,
 }
 
@@ -135,7 +135,7 @@ impl Lane {
             tx_end: SetOnce::new(),
             rx_end: SetOnce::new(),
             opening,
-            span: trace::stream(&session.span, Self::DEFAULT_URGENCY),
+            span: StreamSpan::new(&session.span, Self::DEFAULT_URGENCY),
             session,
         })
     }
@@ -153,8 +153,8 @@ impl Lane {
         &self.opening
     }
 
-    pub(crate) const fn span(&self) -> &tracing::Span {
-        &self.span
+    pub(crate) fn span(&self) -> &tracing::Span {
+        self.span.get()
     }
 
     // ---- for handles ------------------------------------------------------------------------
@@ -181,7 +181,7 @@ impl Lane {
 
     pub(crate) fn set_urgency(self: &Arc<Self>, urgency: u8) {
         self.urgency.store(urgency, Ordering::Relaxed);
-        trace::stream_urgency(&self.span, urgency);
+        self.span.urgency(urgency);
         self.raise(reason::URGENCY);
     }
 
@@ -250,7 +250,7 @@ impl Lane {
 
     pub(crate) fn set_id(&self, id: u32) {
         self.id.store(id, Ordering::Relaxed);
-        trace::stream_id(&self.span, id);
+        self.span.id(id);
     }
 
     pub(crate) fn set_credit_mark(&self, bytes: u32) {
@@ -292,7 +292,7 @@ impl Lane {
     /// Ends the receiving direction; the first end stays.
     pub(crate) fn end_recv(&self, end: RecvEnd) {
         if !self.rx_end.is_set() {
-            trace::stream_ended(&self.span, &end);
+            self.span.ended(&end);
         }
         let _ = self.rx_end.set(end);
     }

@@ -14,7 +14,7 @@ use tracing::field::{Empty, display};
 
 use super::lane::RecvEnd;
 use super::session::Info;
-use crate::error::{SessionError, StreamError};
+use crate::error::SessionError;
 use crate::frame::{Role, codes};
 
 /// Target of what concerns a session.
@@ -51,29 +51,38 @@ pub(super) fn session_ended(span: &Span, reason: &SessionError) {
     }
 }
 
-pub(super) fn stream(session: &Span, urgency: u8) -> Span {
-    tracing::debug_span!(target: STREAM, parent: session, "stream", id = Empty, urgency)
-}
+/// A stream's span. It takes memory only if somebody wants it.
+#[derive(Debug)]
+pub(super) struct StreamSpan(Option<Box<Span>>);
 
-pub(super) fn stream_id(span: &Span, id: u32) {
-    if !span.is_disabled() {
-        span.record("id", id);
+impl StreamSpan {
+    pub(super) fn new(session: &Span, urgency: u8) -> Self {
+        let span =
+            tracing::debug_span!(target: STREAM, parent: session, "stream", id = Empty, urgency);
+        Self((!span.is_disabled()).then(|| Box::new(span)))
     }
-}
 
-pub(super) fn stream_urgency(span: &Span, urgency: u8) {
-    if !span.is_disabled() {
-        span.record("urgency", urgency);
+    pub(super) fn get(&self) -> &Span {
+        static NONE: Span = Span::none();
+        self.0.as_deref().unwrap_or(&NONE)
     }
-}
 
-/// Whatever fails a stream ends its receiving direction.
-pub(super) fn stream_ended(span: &Span, end: &RecvEnd) {
-    if let RecvEnd::Error(error) | RecvEnd::Discard(error) = end {
-        stream_failed(span, error);
+    pub(super) fn id(&self, id: u32) {
+        if let Some(span) = &self.0 {
+            span.record("id", id);
+        }
     }
-}
 
-fn stream_failed(span: &Span, error: &StreamError) {
-    tracing::debug!(target: STREAM, parent: span, %error, "failed");
+    pub(super) fn urgency(&self, urgency: u8) {
+        if let Some(span) = &self.0 {
+            span.record("urgency", urgency);
+        }
+    }
+
+    /// Whatever fails a stream ends its receiving direction.
+    pub(super) fn ended(&self, end: &RecvEnd) {
+        if let RecvEnd::Error(error) | RecvEnd::Discard(error) = end {
+            tracing::debug!(target: STREAM, parent: self.get(), %error, "failed");
+        }
+    }
 }
