@@ -73,6 +73,12 @@
 //! * `cli` (off): the program `ringmux` and what only it needs.
 //! * `manage` (off): the module `manage`, which keeps sessions to a peer and makes them anew when they
 //!   are lost.
+//! * `metrics` (off): the module `metrics`, which tells the recorder of the crate `metrics` what sessions do.
+//!
+//! # Seen from outside
+//! Sessions and streams are [`tracing`] spans ([`Session::span`], [`Stream::span`]) with their ends as events, targets
+//! `ringmux::session` and `ringmux::stream`. [`Session::stats`], [`Engine::stats`] and [`process_stats`] are snapshots of
+//! counters that are kept in any case.
 
 #[cfg(not(ringmux_loom))]
 mod addr;
@@ -96,6 +102,8 @@ mod handle;
 mod link;
 #[cfg(all(feature = "manage", not(ringmux_loom)))]
 pub mod manage;
+#[cfg(all(feature = "metrics", not(ringmux_loom)))]
+pub mod metrics;
 #[cfg(not(ringmux_loom))]
 mod proto;
 #[allow(dead_code, unused_imports)] // Benches and models use what the layers above do not.
@@ -123,7 +131,7 @@ pub use frame::{FrameError, Kind as FrameKind, Role, StreamId, codes};
 #[cfg(not(ringmux_loom))]
 pub use handle::{Chunks, Lease, RecvStream, SendStream, Session, Stream};
 #[cfg(not(ringmux_loom))]
-pub use link::{Drained, SessionStats, TrippedLimits};
+pub use link::{Drained, SessionEnds, SessionStats, Totals, TrippedLimits};
 
 /// The examples in the README are compiled and run as tests.
 #[cfg(doctest)]

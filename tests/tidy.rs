@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// What each module of the library may import from the others.
-const IMPORTS: [(&str, &[&str]); 13] = [
+const IMPORTS: [(&str, &[&str]); 14] = [
     ("sync", &[]),
     ("frame", &[]),
     ("addr", &[]),
@@ -43,6 +43,7 @@ const IMPORTS: [(&str, &[&str]); 13] = [
             "proto", "handle", "link", "frame", "error", "config", "addr",
         ],
     ),
+    ("metrics", &["connect", "link", "manage"]),
 ];
 
 /// What a module does without, by words that cannot be used for anything else.

@@ -15,6 +15,8 @@ use crate::addr::{Addr, Driver};
 use crate::config::Config;
 use crate::frame::Role;
 use crate::handle::Session;
+use crate::link::{Account, Totals};
+use crate::sync::Arc;
 
 /// Where sessions run: the thread that owns their sockets.
 ///
@@ -46,6 +48,7 @@ pub struct Engine {
     /// For dialling and listening, which all drivers leave to tokio.
     runtime: Handle,
     home: Home,
+    account: Arc<Account>,
 }
 
 impl Engine {
@@ -85,6 +88,7 @@ impl Engine {
             backend: ChosenBackend::new(driver, home.features()),
             runtime,
             home,
+            account: Account::new(),
         }
     }
 
@@ -141,6 +145,37 @@ impl Engine {
     #[must_use]
     pub const fn driver(&self) -> Driver {
         self.backend.driver()
+    }
+
+    /// What the engine's sessions have done together, since it was made.
+    ///
+    /// Reads numbers that the engine's thread writes: nobody waits. See [`process_stats`](crate::process_stats) for
+    /// those of all engines.
+    ///
+    /// # Examples
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use ringmux::{Config, Driver, Engine};
+    ///
+    /// let engine = Engine::inline(Driver::Tokio)?;
+    /// let listener = engine.listen(&"127.0.0.1:0".parse()?, &Config::default()).await?;
+    /// let client = engine.connect(listener.local_addr(), &Config::default()).await?;
+    /// assert_eq!(engine.stats().open(), 2); // both sides are here
+    ///
+    /// client.close();
+    /// client.closed().await;
+    /// drop((client, listener));
+    /// let stats = engine.stats();
+    /// assert_eq!((stats.started, stats.ended.closed), (2, 1));
+    /// assert!(engine.connect(&"127.0.0.1:1".parse()?, &Config::default()).await.is_err());
+    /// assert_eq!(engine.stats().started, 2, "nobody was reached");
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn stats(&self) -> Totals {
+        self.account.totals()
     }
 
     /// Connects, and waits for the peer's side of the handshake.
@@ -285,6 +320,7 @@ impl Engine {
             config,
             peer,
             local,
+            account: Arc::clone(&self.account),
         };
         self.home.start(&self.runtime, socket, plan)
     }

@@ -21,7 +21,7 @@ use crate::driver::uring::{Features, HostLink, Job, Prepared};
 use crate::driver::{Turns, clock};
 use crate::frame::Role;
 use crate::handle::Session;
-use crate::link::{Info, SessionLink};
+use crate::link::{Account, Info, SessionLink};
 use crate::proto::{self, Pool};
 use crate::sync::Arc;
 
@@ -61,16 +61,18 @@ pub(super) struct Plan<'a> {
     pub(super) config: &'a Config,
     pub(super) peer: Option<Addr>,
     pub(super) local: Option<Addr>,
+    pub(super) account: Arc<Account>,
 }
 
 impl<'a> Plan<'a> {
     /// Over a transport that has no addresses.
-    pub(super) const fn local(role: Role, config: &'a Config) -> Self {
+    pub(super) fn local(role: Role, config: &'a Config) -> Self {
         Self {
             role,
             config,
             peer: None,
             local: None,
+            account: Account::of_the_process(),
         }
     }
 
@@ -80,6 +82,8 @@ impl<'a> Plan<'a> {
             peer: self.peer,
             local: self.local,
             driver,
+            role: self.role,
+            account: self.account,
             // Its keys differ at each call.
             seed: RandomState::new().build_hasher().finish(),
         };

@@ -1,41 +1,50 @@
-//! What is counted for the process as a whole.
+//! What the process has done, as numbers.
 
-use crate::link::TrippedLimits;
+use crate::link::{Totals, process_totals};
 use crate::proto::Pool;
 
-/// A snapshot of what all sessions of the process share. From [`process_stats`].
+/// A snapshot of the process's counters. From [`process_stats`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ProcessStats {
-    /// Sessions that are alive now, handshakes included.
-    pub sessions: u64,
-    /// Bytes of receive memory that sessions have taken beyond their floors, now; see
-    /// [`receive_pool`](crate::ConfigBuilder::receive_pool).
+    /// The sums over all sessions there were, of all engines and over transports of the application's own.
+    pub totals: Totals,
+    /// Bytes of the receive memory shared by all sessions that are taken now: by windows beyond their floors, and by
+    /// messages larger than their window.
     pub receive_pool_used: u64,
-    /// How often each limit was tripped by any session, since the start of the process.
-    pub tripped: TrippedLimits,
+    /// Times that the kernel was entered by rings of [`Driver::Uring`](crate::Driver::Uring), since the process began.
+    pub ring_enters: u64,
+    /// Buffers that were leaked, see [`Engine::leaked_buffers`](crate::Engine::leaked_buffers).
+    pub leaked_buffers: u64,
 }
 
-/// The process's counters now; those of sessions that have ended are in them.
+/// What all sessions of the process have done together, and what they hold.
+///
+/// Reads numbers that engines write: nobody waits, and nothing is added to what a message costs. The time it takes
+/// grows with the greatest number of sessions that there were at once. The fields are read one after the other, so
+/// sums may be off by what happened in between; those of counters never go back.
 ///
 /// # Examples
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() {
-/// let (a, _b) = tokio::io::duplex(4096);
-/// let (session, connection) = ringmux::client(a, &ringmux::Config::default());
-/// let stats = ringmux::process_stats();
-/// assert_eq!((stats.sessions, stats.receive_pool_used), (1, 1 << 20));
-/// assert_eq!(stats.tripped.get(ringmux::Limit::HalfOpen), 0);
-/// # drop((session, connection));
+/// let before = ringmux::process_stats().totals;
+/// let (a, b) = tokio::io::duplex(4096);
+/// let (client, connection) = ringmux::client(a, &ringmux::Config::default());
+/// tokio::spawn(connection);
+/// drop(b); // a peer that is gone
+/// client.closed().await;
+/// drop(client);
+/// let now = ringmux::process_stats().totals;
+/// assert_eq!(now.ended.disconnected, before.ended.disconnected + 1);
 /// # }
 /// ```
 #[must_use]
 pub fn process_stats() -> ProcessStats {
-    let pool = Pool::process();
     ProcessStats {
-        sessions: pool.sessions(),
-        receive_pool_used: pool.used(),
-        tripped: TrippedLimits::of_process(),
+        totals: process_totals(),
+        receive_pool_used: Pool::process().used(),
+        ring_enters: crate::driver::uring::enters(),
+        leaked_buffers: crate::driver::leaked_buffers(),
     }
 }

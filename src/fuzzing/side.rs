@@ -13,7 +13,7 @@ use crate::config::Config;
 use crate::error::{SessionError, StreamError};
 use crate::frame::Role;
 use crate::handle::{Session, Stream};
-use crate::link::{Info, SessionLink};
+use crate::link::{Account, Info, SessionLink};
 use crate::proto::{Batch, Connection, Pool, Status};
 
 const POOL_BYTES: u64 = 2 << 20;
@@ -68,6 +68,8 @@ impl Side {
             local: None,
             driver: Driver::Tokio,
             seed: 0,
+            role,
+            account: Account::of_the_process(),
         };
         let pool = Pool::new(POOL_BYTES);
         let (connection, link) = Connection::new(role, config, info, Arc::clone(&pool), now);

@@ -227,7 +227,7 @@ impl Session {
     pub fn close(&self) {
         self.link.refuse_opens(SessionError::Closed);
         self.link.request(request::CLOSE);
-        // Whoever waits in `refused` learns it here: the engine wakes them only at the end.
+        // Whoever waits in `draining` learns it here: the engine wakes them only at the end.
         self.link.state_waiters.wake_all();
     }
 
@@ -238,30 +238,6 @@ impl Session {
     #[must_use]
     pub fn refusal(&self) -> Option<SessionError> {
         self.link.refusal().cloned()
-    }
-
-    /// Waits until no stream can be opened any more, and tells why: the moment to make another
-    /// session. See [`refusal`](Self::refusal).
-    ///
-    /// # Cancel safety
-    /// Safe.
-    ///
-    /// # Examples
-    /// ```
-    /// # #[tokio::main(flavor = "current_thread")]
-    /// # async fn main() {
-    /// let (a, b) = tokio::io::duplex(4096);
-    /// let (client, connection) = ringmux::client(a, &ringmux::Config::default());
-    /// tokio::spawn(connection);
-    /// assert!(client.refusal().is_none());
-    /// drop(b);
-    /// assert!(matches!(client.refused().await, ringmux::SessionError::Disconnected));
-    /// # }
-    /// ```
-    pub async fn refused(&self) -> SessionError {
-        Wait::new(&self.link.state_waiters)
-            .until(|| self.link.refusal().cloned())
-            .await
     }
 
     /// Ends the session when its streams have ended, within `grace`, and tells what came of them.
@@ -312,8 +288,8 @@ impl Session {
         self.link.drain.report()
     }
 
-    /// Waits until no stream can be opened any more: a side shuts down or closes, or the session has
-    /// ended.
+    /// Waits until no stream can be opened any more, and tells why: a side shuts down or closes, or the session has
+    /// ended. See [`refusal`](Self::refusal).
     ///
     /// For handlers that go on for as long as nobody minds, and for those who open streams and
     /// would rather do so on another session.
@@ -333,15 +309,15 @@ impl Session {
     /// # client.established().await?;
     /// assert!(!client.is_draining());
     /// server.close();
-    /// client.draining().await;
+    /// assert!(matches!(client.draining().await, ringmux::SessionError::PeerClosed { .. }));
     /// assert!(client.is_draining());
     /// # Ok(())
     /// # }
     /// ```
-    pub async fn draining(&self) {
+    pub async fn draining(&self) -> SessionError {
         Wait::new(&self.link.state_waiters)
-            .until(|| self.link.refusal().map(|_| ()))
-            .await;
+            .until(|| self.link.refusal().cloned())
+            .await
     }
 
     /// Whether [`draining`](Self::draining) would return at once.
@@ -380,6 +356,37 @@ impl Session {
     #[must_use]
     pub fn local_addr(&self) -> Option<&Addr> {
         self.link.info().local.as_ref()
+    }
+
+    /// Counts the sessions of this process, from 1: the field `id` of its [span](Self::span).
+    #[must_use]
+    pub fn id(&self) -> u64 {
+        self.link.id
+    }
+
+    /// The session's [`tracing`] span, with its `id`, `peer`, `role` and `driver`: for what an application logs about
+    /// it. Level info, target `ringmux::session`; its end is told in it, with the reason.
+    ///
+    /// Disabled, which costs nothing, if no subscriber wanted it when the session began.
+    ///
+    /// # Examples
+    /// ```
+    /// use ringmux::Session;
+    /// use tracing::Instrument;
+    ///
+    /// fn serve(session: Session) {
+    ///     let span = session.span().clone();
+    ///     tokio::spawn(async move {
+    ///         while let Ok(stream) = session.accept().await {
+    ///             tracing::info!(opening = ?stream.opening(), "a call"); // names the session
+    ///         }
+    ///     }.instrument(span));
+    /// }
+    /// # let _ = serve;
+    /// ```
+    #[must_use]
+    pub fn span(&self) -> &tracing::Span {
+        &self.link.span
     }
 
     /// Which driver runs the session.

@@ -58,6 +58,15 @@ impl Stream {
         self.send.lane().id().and_then(StreamId::new)
     }
 
+    /// The stream's [`tracing`] span, with its `id` and `urgency`, inside of the session's. Level debug, target
+    /// `ringmux::stream`; an error that ends the stream is told in it.
+    ///
+    /// Disabled, which costs nothing, if no subscriber wanted it when the stream began.
+    #[must_use]
+    pub fn span(&self) -> &tracing::Span {
+        self.send.lane().span()
+    }
+
     /// The two halves, each to be used on its own.
     #[must_use]
     pub fn split(self) -> (SendStream, RecvStream) {

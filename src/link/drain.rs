@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::session::Counter;
+use super::stats::Counter;
 use crate::sync::{AtomicU64, Ordering};
 
 /// What a shutdown found and did. From [`Session::shutdown`](crate::Session::shutdown) and

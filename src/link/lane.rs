@@ -5,6 +5,7 @@ use std::fmt;
 use bytes::Bytes;
 
 use super::session::SessionLink;
+use super::trace::StreamSpan;
 use crate::error::StreamError;
 use crate::queue::step::{Step, reached};
 use crate::queue::{Node, Reasons, Ring, RingOwner, RingPair, SetOnce};
@@ -108,6 +109,7 @@ pub(crate) struct Lane {
     tx_end: SetOnce<SendEnd>,
     rx_end: SetOnce<RecvEnd>,
     opening: Bytes,
+    span: StreamSpan,
     session: Arc<SessionLink>,
 }
 
@@ -133,6 +135,7 @@ impl Lane {
             tx_end: SetOnce::new(),
             rx_end: SetOnce::new(),
             opening,
+            span: StreamSpan::new(&session.span, Self::DEFAULT_URGENCY),
             session,
         })
     }
@@ -148,6 +151,10 @@ impl Lane {
 
     pub(crate) fn opening(&self) -> &Bytes {
         &self.opening
+    }
+
+    pub(crate) fn span(&self) -> &tracing::Span {
+        self.span.get()
     }
 
     // ---- for handles ------------------------------------------------------------------------
@@ -174,6 +181,7 @@ impl Lane {
 
     pub(crate) fn set_urgency(self: &Arc<Self>, urgency: u8) {
         self.urgency.store(urgency, Ordering::Relaxed);
+        self.span.urgency(urgency);
         self.raise(reason::URGENCY);
     }
 
@@ -242,6 +250,7 @@ impl Lane {
 
     pub(crate) fn set_id(&self, id: u32) {
         self.id.store(id, Ordering::Relaxed);
+        self.span.id(id);
     }
 
     pub(crate) fn set_credit_mark(&self, bytes: u32) {
@@ -282,7 +291,16 @@ impl Lane {
 
     /// Ends the receiving direction; the first end stays.
     pub(crate) fn end_recv(&self, end: RecvEnd) {
+        if !self.rx_end.is_set() {
+            self.span.ended(&end);
+        }
         let _ = self.rx_end.set(end);
+    }
+
+    /// Whether both directions have ended, or can only end, without an error. Asked when the stream is over.
+    pub(crate) fn ended_in_order(&self) -> bool {
+        let finished = matches!(self.recv_end(), Some(RecvEnd::Finished));
+        finished && self.send_end().is_none() && !self.failing()
     }
 
     /// Ends both directions with one error and wakes whoever waits.

@@ -25,13 +25,18 @@
 mod drain;
 pub(crate) mod failure;
 mod lane;
+mod ledger;
 mod session;
+mod stats;
+mod trace;
 mod tripped;
 
 pub use drain::Drained;
 pub(crate) use lane::{Lane, OpenState, RecvEnd, RxRing, SendEnd, TxRing, reason};
-pub use session::SessionStats;
+pub(crate) use ledger::{Account, process_totals};
+pub use ledger::{SessionEnds, Totals};
 pub(crate) use session::{Info, LinkSizes, SessionLink, request};
+pub use stats::SessionStats;
 pub use tripped::TrippedLimits;
 
 /// What a record in a `tx` ring is.

@@ -1,7 +1,6 @@
 //! What a session's handles and the engine share.
 
 use std::fmt;
-use std::sync::atomic::AtomicU64 as StdAtomicU64;
 use std::task::Waker;
 use std::time::Duration;
 
@@ -9,9 +8,12 @@ use crossbeam_queue::ArrayQueue;
 
 use super::drain::{Drain, Drained};
 use super::lane::Lane;
-use super::tripped::{TrippedLimits, Trips};
+use super::ledger::{Account, Entry};
+use super::stats::SessionStats;
+use super::trace;
 use crate::addr::{Addr, Driver};
-use crate::error::{Limit, SessionError};
+use crate::error::SessionError;
+use crate::frame::Role;
 use crate::queue::step::{Step, reached};
 use crate::queue::{Doorbell, ReadyList, Reasons, SetOnce, TakenNodes, WakerSet};
 use crate::sync::{Arc, AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
@@ -60,7 +62,10 @@ pub(crate) struct SessionLink {
     handles: AtomicUsize,
     pongs: AtomicU64,
     rtt_ns: AtomicU64,
-    pub(crate) counters: Counters,
+    pub(crate) counters: Entry,
+    /// Counts the sessions of the process.
+    pub(crate) id: u64,
+    pub(crate) span: tracing::Span,
     pub(crate) drain: Drain,
     /// Bytes that one stream may have queued for sending.
     pub(crate) send_buffer: u32,
@@ -77,8 +82,11 @@ pub(crate) struct Info {
     pub(crate) peer: Option<Addr>,
     pub(crate) local: Option<Addr>,
     pub(crate) driver: Driver,
+    pub(crate) role: Role,
     /// Decides where jitter falls: different for each session.
     pub(crate) seed: u64,
+    /// Of the engine that runs it.
+    pub(crate) account: Arc<Account>,
 }
 
 /// Sizes that a [`SessionLink`] is made with.
@@ -95,6 +103,7 @@ pub(crate) struct LinkSizes {
 impl SessionLink {
     /// A link with one handle.
     pub(crate) fn new(sizes: LinkSizes, info: Info) -> Arc<Self> {
+        let id = next_id();
         Arc::new(Self {
             ready: ReadyList::new(),
             requests: Reasons::new(),
@@ -114,7 +123,9 @@ impl SessionLink {
             handles: AtomicUsize::new(1),
             pongs: AtomicU64::new(0),
             rtt_ns: AtomicU64::new(0),
-            counters: Counters::default(),
+            counters: Account::open(&info.account),
+            id,
+            span: trace::session(id, &info),
             drain: Drain::new(),
             send_buffer: sizes.send_buffer,
             max_pending_opens: sizes.max_pending_opens,
@@ -230,18 +241,9 @@ impl SessionLink {
     }
 
     /// The counters now.
-    ///
-    /// Every push on the ready list and every first request rings the bell once, and the engine counts both when it
-    /// takes them: a producer whose ring wakes nobody counts nothing, and so writes to no line that others read.
     pub(crate) fn stats(&self) -> SessionStats {
         let issued = self.doorbell.wakes();
-        let counted = self.counters.snapshot();
-        SessionStats {
-            wakes_issued: issued,
-            // A bell may be rung before the engine counts what it was rung for.
-            wakes_suppressed: (counted.activations + counted.requests).saturating_sub(issued),
-            ..counted
-        }
+        self.counters.since_start().with_wakes(issued)
     }
 
     pub(crate) fn is_hungry(&self) -> bool {
@@ -281,6 +283,7 @@ impl SessionLink {
 
     /// Registers the engine's waker and says whether it may sleep: no, if work came meanwhile.
     pub(crate) fn prepare_sleep(&self, waker: &Waker) -> bool {
+        self.counters.note_wakes(self.doorbell.wakes());
         self.doorbell.prepare(waker);
         let sleep = !self.has_work();
         if !sleep {
@@ -315,6 +318,7 @@ impl SessionLink {
             .store(peer_max_message, Ordering::Relaxed);
         // ORDERING: pairs with `is_established`; publishes the peer's limits.
         self.established.store(true, Ordering::Release);
+        tracing::debug!(target: trace::SESSION, parent: &self.span, "established");
     }
 
     pub(crate) fn set_hungry(&self, hungry: bool) {
@@ -337,6 +341,8 @@ impl SessionLink {
     /// The caller sets the lanes' ends and then calls [`wake_all`](Self::wake_all).
     pub(crate) fn close(&self, reason: SessionError) -> TakenNodes<Lane> {
         let _ = self.refusal.set(reason.clone());
+        self.counters.end(&reason, self.doorbell.wakes());
+        trace::session_ended(&self.span, &reason);
         let _ = self.end.set(reason);
         self.ready.close()
     }
@@ -374,121 +380,8 @@ impl fmt::Debug for SessionLink {
     }
 }
 
-macro_rules! counters {
-    (
-        counted: $($(#[$doc:meta])* $name:ident),+;
-        derived: $($(#[$derived_doc:meta])* $derived:ident),+;
-    ) => {
-        /// Counts kept by the engine, read by anybody.
-        #[derive(Debug, Default)]
-        pub(crate) struct Counters {
-            $(pub(crate) $name: Counter,)+
-            trips: Trips,
-        }
-
-        /// A snapshot of a session's counters, all since its start unless said otherwise.
-        ///
-        /// The fields are read one after the other while the session goes on, so sums may be off
-        /// by what happened in between.
-        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-        #[non_exhaustive]
-        pub struct SessionStats {
-            $($(#[$doc])* pub $name: u64,)+
-            $($(#[$derived_doc])* pub $derived: u64,)+
-            /// How often each limit of this side was tripped.
-            pub tripped: TrippedLimits,
-        }
-
-        impl Counters {
-            fn snapshot(&self) -> SessionStats {
-                let tripped = self.trips.snapshot();
-                SessionStats { $($name: self.$name.get(),)+ $($derived: 0,)+ tripped }
-            }
-
-            /// A limit was tripped.
-            pub(crate) fn trip(&self, limit: Limit) {
-                self.limits_tripped.add(1);
-                self.trips.count(limit);
-            }
-        }
-    };
-}
-
-counters! {
-    counted:
-    /// Streams that exist now, in any state.
-    streams,
-    /// Streams opened by this side.
-    opened,
-    /// Streams opened by the peer.
-    accepted,
-    /// Messages sent.
-    messages_sent,
-    /// Messages received.
-    messages_received,
-    /// Frames sent.
-    frames_sent,
-    /// Frames received.
-    frames_received,
-    /// Bytes handed to the socket.
-    bytes_sent,
-    /// Bytes that came from the socket.
-    bytes_received,
-    /// Batches handed to the socket: one write each, unless the socket took less.
-    batches,
-    /// Times that the engine looked at the session.
-    turns,
-    /// Times that streams were taken off the ready list.
-    activations,
-    /// Times that something was asked of the session itself: a ping, a close, the drop of its last
-    /// handle. What is asked before the engine looks counts once.
-    requests,
-    /// Streams ended by a cancel of either side.
-    cancelled,
-    /// Limits of this side that were tripped, whatever they ended: the sum of [`tripped`](Self::tripped).
-    limits_tripped,
-    /// Times that a silent peer was asked for a sign of life.
-    keepalives,
-    /// 1 if the session ended because the peer gave none.
-    keepalive_timeouts,
-    /// 1 if the session ended because the socket took nothing.
-    write_timeouts,
-    /// Bytes received that applications have not consumed, now; frame cost included.
-    bytes_held;
-    derived:
-    /// Times that a handle found the session asleep and woke it. Of several handles that find the
-    /// same sleep one wakes.
-    ///
-    /// Asleep is a session that waits for its socket or for handles, or is just about to. What a
-    /// wake costs is up to the host: with [`Driver::Uring`] a system call only where the engine
-    /// waits in the kernel, otherwise what its runtime does to wake a task.
-    wakes_issued,
-    /// Times that a handle had something for the session and woke nobody, because the session ran
-    /// or was being woken already: `activations + requests - wakes_issued`.
-    ///
-    /// Messages that join others on a stream which the engine has not yet looked at do not count:
-    /// they do not even look whether it sleeps. Counted when the engine takes what it was rung for.
-    wakes_suppressed;
-}
-
-/// A number that one thread writes and any thread reads.
-#[derive(Debug, Default)]
-pub(crate) struct Counter(StdAtomicU64);
-
-impl Counter {
-    /// Adds without a read-modify-write: the engine is the only writer.
-    #[inline]
-    pub(crate) fn add(&self, n: u64) {
-        self.set(self.get().wrapping_add(n));
-    }
-
-    #[inline]
-    pub(crate) fn set(&self, n: u64) {
-        self.0.store(n, Ordering::Relaxed);
-    }
-
-    #[inline]
-    pub(crate) fn get(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
-    }
+/// Counts the sessions of the process, from 1.
+fn next_id() -> u64 {
+    static LAST: AtomicU64 = AtomicU64::new(0);
+    1 + LAST.fetch_add(1, Ordering::Relaxed)
 }

@@ -1,14 +1,7 @@
-//! How often each limit was tripped: by a session, and by the process.
-//!
-//! A session's counts are written by its engine. Those of the process are shared by all engines, outlive the
-//! sessions, and are written when something goes wrong only.
+//! How often each limit was tripped. Counted by the engine of the session that tripped it.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-
-use super::session::Counter;
+use super::stats::Counter;
 use crate::error::Limit;
-
-static PROCESS: [AtomicU64; Limit::COUNT] = [const { AtomicU64::new(0) }; Limit::COUNT];
 
 /// How often each limit was tripped.
 ///
@@ -35,14 +28,23 @@ impl TrippedLimits {
         Limit::ALL.into_iter().zip(self.0)
     }
 
-    /// Those of the process, since its start.
-    pub(crate) fn of_process() -> Self {
-        // ORDERING: Relaxed: numbers that guard nothing.
-        Self(
-            PROCESS
-                .each_ref()
-                .map(|count| count.load(Ordering::Relaxed)),
-        )
+    /// What came on top of `base`.
+    pub(super) const fn since(&self, base: &Self) -> Self {
+        let mut since = *self;
+        let mut n = 0;
+        while n < Limit::COUNT {
+            since.0[n] = since.0[n].saturating_sub(base.0[n]);
+            n += 1;
+        }
+        since
+    }
+
+    pub(super) const fn add(&mut self, other: &Self) {
+        let mut n = 0;
+        while n < Limit::COUNT {
+            self.0[n] += other.0[n];
+            n += 1;
+        }
     }
 }
 
@@ -51,11 +53,10 @@ impl TrippedLimits {
 pub(crate) struct Trips([Counter; Limit::COUNT]);
 
 impl Trips {
-    /// Counts one more, for the session and for the process.
+    /// Counts one more.
     #[cold]
     pub(crate) fn count(&self, limit: Limit) {
         self.0[limit.index()].add(1);
-        PROCESS[limit.index()].fetch_add(1, Ordering::Relaxed);
     }
 
     pub(super) fn snapshot(&self) -> TrippedLimits {

@@ -39,7 +39,8 @@ pub enum Event {
         place: usize,
         /// Failures since a session proved itself, this one included.
         failures: u32,
-        /// How long until the next attempt.
+        /// How long until the next attempt; less if a caller waits, see
+        /// [`wanted_pause`](super::ManagerBuilder::wanted_pause).
         pause: Duration,
         /// Why the last attempt failed; `None` if a session was lost.
         error: Option<Arc<ProvideError>>,

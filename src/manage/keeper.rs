@@ -79,6 +79,8 @@ struct Keeper {
     shared: Arc<Shared>,
     place: usize,
     backoff: Backoff,
+    /// Pauses while a caller waits.
+    wanted: Backoff,
     /// Failures and losses since a session proved itself.
     failures: u32,
     /// Why the last attempt failed; `None` after a session.
@@ -110,6 +112,7 @@ impl Keeper {
         let seed = settings.seed.map_or_else(seed, |seed| seed + place as u64);
         Self {
             backoff: Backoff::new(settings.first_pause, longest, seed),
+            wanted: Backoff::new(settings.wanted_pause, settings.wanted_pause, !seed),
             place,
             failures: 0,
             last: None,
@@ -199,6 +202,7 @@ impl Keeper {
 
     async fn pause(&mut self) {
         let pause = self.backoff.next();
+        let wanted = self.wanted.next();
         self.note(Doing::Pausing(pause));
         self.shared.events.tell(Event::Reconnecting {
             place: self.place,
@@ -210,7 +214,11 @@ impl Keeper {
         let disturbed = self
             .shared
             .until(|| (!self.cell().is_down() || self.shared.hurries() != seen).then_some(()));
-        let _ = unless(disturbed, sleep(pause)).await;
+        let wanted = async {
+            sleep(wanted).await;
+            self.shared.until_wanted().await;
+        };
+        let _ = unless(disturbed, unless(wanted, sleep(pause))).await;
         self.hurry();
     }
 
@@ -227,13 +235,13 @@ impl Keeper {
             sleep(proven_after).await;
             match live.session.ping().await {
                 Ok(_) => {}
-                // `refused` tells.
+                // `draining` tells.
                 Err(_) => pending().await,
             }
         });
         let mut proven = false;
         let mut gone = pin!(shared.until(|| (!cell.is_live(live.number)).then_some(())));
-        let mut refused = pin!(live.session.refused());
+        let mut refused = pin!(live.session.draining());
         let mut another = pin!(async {
             // So often at most, whatever the peer does.
             sleep(shared.settings.first_pause).await;
@@ -300,7 +308,7 @@ async fn attempt(shared: &Shared) -> Result<Session, ProvideError> {
     if let Some(hook) = &shared.hook {
         let unready = Unready(Some(session.clone()));
         let limit = settings.hook_timeout;
-        match unless(session.refused(), timeout(limit, hook(session.clone()))).await {
+        match unless(session.draining(), timeout(limit, hook(session.clone()))).await {
             None => {} // Told below, with the reason.
             Some(Err(_)) => return Err(ProvideError::HookTimedOut(limit)),
             Some(Ok(done)) => done.map_err(ProvideError::Hook)?,

@@ -278,7 +278,7 @@ impl Manager {
         Description::of(self.shared())
     }
 
-    fn shared(&self) -> &Arc<Shared> {
+    pub(super) fn shared(&self) -> &Arc<Shared> {
         &self.0.0
     }
 }
@@ -296,6 +296,8 @@ impl<'a> Waiting<'a> {
     fn new(shared: &'a Shared) -> Result<Self, ManageError> {
         let limit = shared.settings.max_waiting;
         if shared.counters.waiting.add_within(1, limit.into()) {
+            // At most one for each place, and only in a pause that is long enough.
+            shared.wanted.wake_all();
             Ok(Self(shared))
         } else {
             shared.counters.refused_waiting.add();

@@ -82,3 +82,24 @@ impl Count {
         self.0.load(Ordering::Relaxed)
     }
 }
+
+/// A manager that is looked at from outside, and not kept.
+#[cfg(feature = "metrics")]
+#[derive(Debug)]
+pub(crate) struct WeakManager(std::sync::Weak<super::shared::Shared>);
+
+#[cfg(feature = "metrics")]
+impl super::Manager {
+    pub(crate) fn downgrade(&self) -> WeakManager {
+        WeakManager(crate::sync::Arc::downgrade(self.shared()))
+    }
+}
+
+#[cfg(feature = "metrics")]
+impl WeakManager {
+    /// What the manager does; `None` if it is gone.
+    pub(crate) fn describe(&self) -> Option<super::Description> {
+        let shared = self.0.upgrade()?;
+        Some(super::Description::of(&shared))
+    }
+}

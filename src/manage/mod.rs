@@ -19,7 +19,8 @@
 //! * Nobody takes a lock to get a session, and nothing is locked over I/O.
 //! * Every state of a place is one value in one atomic cell. Closing swaps it, so a session that comes
 //!   about at the same time is either closed by whoever closes the manager, or refused and closed by whoever made it.
-//! * Attempts are paced: 100 ms, growing by 1.6 to 30 s at most, moved by a fifth by chance. Only a session that has
+//! * Attempts are paced: 100 ms, growing by 1.6 to 30 s at most, moved by a fifth by chance; while a caller waits, to
+//!   1.5 s at most. Only a session that has
 //!   lived for 10 s and answered a PING puts the pace back, so a peer that accepts and drops at once is
 //!   treated like one that cannot be reached.
 //!
@@ -78,6 +79,8 @@ pub use events::{Event, Events};
 pub use keeper::{Running, WAITING_PAUSE_MAX};
 pub use manager::Manager;
 pub use metrics::Metrics;
+#[cfg(feature = "metrics")]
+pub(crate) use metrics::WeakManager;
 pub use outbox::{Doubt, Dropped, Outbox, OutboxBuilder, OutboxStats, Outcome, PushError, Receipt};
 pub use provider::{Dial, Provider};
 pub use settings::ManagerBuilder;

@@ -25,6 +25,7 @@ pub(super) struct Settings {
     pub(super) sessions: u32,
     pub(super) first_pause: Duration,
     pub(super) longest_pause: Duration,
+    pub(super) wanted_pause: Duration,
     pub(super) proven_after: Duration,
     pub(super) attempt_timeout: Duration,
     pub(super) hook_timeout: Duration,
@@ -40,6 +41,7 @@ impl Default for Settings {
             sessions: 1,
             first_pause: Duration::from_millis(100),
             longest_pause: Duration::from_secs(30),
+            wanted_pause: Duration::from_millis(1500),
             proven_after: Duration::from_secs(10),
             attempt_timeout: Duration::from_secs(20),
             hook_timeout: Duration::from_secs(10),
@@ -95,6 +97,13 @@ impl ManagerBuilder {
         first_pause: Duration,
         /// The longest pause, with what chance adds. Default 30 s, at least `first_pause`.
         longest_pause: Duration,
+        /// The longest pause while a caller waits for a session, with what chance adds: one that comes in the middle
+        /// of a longer pause ends it when so much of it is over. Default 1.5 s, at least 1 ms; with more than
+        /// `longest_pause` callers change nothing.
+        ///
+        /// So a caller has a session 2 s after a peer that refused connections takes them again, however long it was
+        /// away; and a peer that is away gets at most one attempt in 1 s from each place that is waited for.
+        wanted_pause: Duration,
         /// How long a session has to live, and then to answer one PING, before the pauses begin with
         /// the first again. Default 10 s.
         proven_after: Duration,
@@ -153,6 +162,7 @@ impl ManagerBuilder {
         let waits = [
             ("first_pause", s.first_pause, Duration::from_millis(1)),
             ("longest_pause", s.longest_pause, s.first_pause),
+            ("wanted_pause", s.wanted_pause, Duration::from_millis(1)),
             ("proven_after", s.proven_after, Duration::from_nanos(1)),
             (
                 "attempt_timeout",

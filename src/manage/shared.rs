@@ -25,6 +25,8 @@ pub(super) struct Shared {
     pub(super) events: Teller,
     /// Callers and keepers. They are woken when a session comes or goes, and when something is asked of the keepers.
     pub(super) changes: WakerSet,
+    /// Keepers whose pause a caller ends by waiting.
+    pub(super) wanted: WakerSet,
     started: AtomicBool,
     closing: AtomicBool,
     finished: AtomicBool,
@@ -46,6 +48,7 @@ impl Shared {
             events: Teller::new(settings.events_kept),
             settings,
             changes: WakerSet::new(),
+            wanted: WakerSet::new(),
             started: AtomicBool::new(false),
             closing: AtomicBool::new(false),
             finished: AtomicBool::new(false),
@@ -60,6 +63,12 @@ impl Shared {
     /// Waits until `check` finds something; it is asked again at every change.
     pub(super) async fn until<T>(&self, check: impl FnMut() -> Option<T>) -> T {
         Wait::new(&self.changes).until(check).await
+    }
+
+    /// Waits until a caller waits for a session.
+    pub(super) async fn until_wanted(&self) {
+        let wanted = || (self.counters.waiting.get() > 0).then_some(());
+        Wait::new(&self.wanted).until(wanted).await;
     }
 
     pub(super) fn is_closing(&self) -> bool {

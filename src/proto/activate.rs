@@ -197,6 +197,9 @@ impl Connection {
         let Some(stream) = self.registry.remove(key) else {
             return;
         };
+        if stream.lane().ended_in_order() {
+            self.link.counters.finished.add(1);
+        }
         self.return_to_session(stream.open_charge);
         self.widened -= stream.widened;
         self.link.counters.streams.set(self.registry.len() as u64);

@@ -189,7 +189,7 @@ impl Connection {
             handshake_deadline: now + config.handshake_timeout(),
             unheld: false,
             alive: Alive::new(config, info_seed, now),
-            limits: Limits::new(config, now),
+            limits: Limits::new(config, link.counters.frames_sent.get(), now),
             leave: None,
             closed_by: None,
             registry: Registry::default(),

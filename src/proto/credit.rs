@@ -191,6 +191,7 @@ impl Connection {
         }
         self.pooled += wanted - target;
         self.window.grow(wanted);
+        self.link.counters.windows_grown.add(1);
         true
     }
 

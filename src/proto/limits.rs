@@ -41,14 +41,15 @@ pub(super) struct Limits {
 }
 
 impl Limits {
-    pub(super) fn new(config: &Config, now: Instant) -> Self {
+    /// `sent` is the session's counter of frames as it begins: others may have counted there.
+    pub(super) fn new(config: &Config, sent: u64, now: Instant) -> Self {
         let bucket = |rate| Bucket::new(rate, now);
         Self {
             glitches: bucket(config.glitch_rate()),
             resets: config.reset_rate().map(bucket),
             pings: config.ping_rate().map(bucket),
             caused: 0,
-            sent_seen: 0,
+            sent_seen: sent,
             goaways: 0,
             faulty: 0,
             early_resets: Vec::new(),

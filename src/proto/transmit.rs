@@ -218,6 +218,7 @@ impl Connection {
             self.widened += step;
             stream.widened += step;
             stream.window.grow(target + step);
+            self.link.counters.windows_grown.add(1);
             if !stream.assembly.is_some_and(|assembly| assembly.starved) {
                 stream
                     .lane()

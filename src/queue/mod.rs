@@ -7,6 +7,7 @@
 //! | [`reasons`] | the word that says why a lane is on the ready list | n → 1 |
 //! | [`doorbell`] | wakes the engine, only when it is parked | n → 1 |
 //! | [`once`] | cell written once, read without waiting | 1 → n |
+//! | [`slots`] | places that are taken and given back, each with a value | n → n |
 //! | [`waiters`] | set of wakers, woken together | n → n |
 //!
 //! Nothing here knows streams, frames or protocol errors, and nothing here takes a lock. "Wait-free" and "lock-free" in
@@ -33,6 +34,7 @@ pub(crate) mod once;
 pub(crate) mod ready;
 pub(crate) mod reasons;
 pub(crate) mod ring;
+pub(crate) mod slots;
 pub(crate) mod step;
 pub(crate) mod waiters;
 
@@ -41,4 +43,5 @@ pub(crate) use once::SetOnce;
 pub(crate) use ready::{Node, ReadyList, Taken as TakenNodes};
 pub(crate) use reasons::Reasons;
 pub(crate) use ring::{Passed, Payload, Reader, Ring, RingOwner, RingPair, Writer, record_weight};
+pub(crate) use slots::{Key as SlotKey, Slots};
 pub(crate) use waiters::{Key as WaiterKey, WakerSet};

@@ -83,6 +83,12 @@ impl<T> SetOnce<T> {
     }
 }
 
+impl<T> Default for SetOnce<T> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl<T> Drop for SetOnce<T> {
     fn drop(&mut self) {
         // Relaxed: `&mut self` means that the owner has ordered every `set` before us.

@@ -71,17 +71,53 @@ async fn open_connections_may_end_after_a_signal() {
 }
 
 #[tokio::test]
-async fn a_server_that_drains_refuses_new_connections() {
+async fn a_server_that_drains_leaves_new_connections_to_the_next_one() {
     let (listener, addr) = target().await;
     let mut tunnel = Tunnel::to(&addr);
-    let _open = tunnel.connect().await;
-    let _accepted = soon("the connection", listener.accept()).await.unwrap();
+    let mut open = tunnel.connect().await;
+    let (mut accepted, _) = soon("the connection", listener.accept()).await.unwrap();
     tunnel.serve.signal(Signal::TERM);
     tunnel.serve.logged(&["shutting down"]);
-    let mut late = tunnel.connect().await;
-    let read = soon("the refusal", late.read(&mut [0])).await;
-    assert!(is_reset(&read), "{read:?}");
-    tunnel.forward.logged(&["WARN", "shutting down"]);
+    tunnel.forward.logged(&["session lost"]);
+    let _late = tunnel.connect().await;
+
+    let via = tunnel.via.clone();
+    let next_args = ["serve", "--listen", &via, "--allow", &addr];
+    let mut next = Program::start(&next_args);
+    assert_eq!(next.listening(), via);
+    soon("the late connection", listener.accept())
+        .await
+        .unwrap();
+
+    // The first server still carries what it has, to its end.
+    open.write_all(b"question").await.unwrap();
+    open.shutdown().await.unwrap();
+    let mut question = String::new();
+    let reading = accepted.read_to_string(&mut question);
+    soon("the question", reading).await.unwrap();
+    assert_eq!(question, "question");
+    drop(accepted);
+    assert_eq!(tunnel.serve.ended().code(), Some(0));
+    tunnel
+        .serve
+        .logged(&["INFO", "shut down", "finished=1", "cut=0", "forced=0"]);
+}
+
+#[tokio::test]
+async fn what_a_server_could_not_end_in_its_grace_is_cut_and_told() {
+    let (listener, addr) = target().await;
+    let mut tunnel = Tunnel::with(&addr, &["--grace", "50ms"]);
+    let mut client = tunnel.connect().await;
+    let (mut server, _) = soon("the connection", listener.accept()).await.unwrap();
+    tunnel.serve.signal(Signal::TERM);
+    for socket in [&mut client, &mut server] {
+        let read = soon("the cut", socket.read(&mut [0])).await;
+        assert!(is_reset(&read), "{read:?}");
+    }
+    assert_eq!(tunnel.serve.ended().code(), Some(0));
+    tunnel
+        .serve
+        .logged(&["WARN", "shut down", "finished=0", "cut=1", "forced=1"]);
 }
 
 #[tokio::test]

@@ -6,4 +6,5 @@ mod ends;
 mod http;
 mod process;
 mod refused;
+mod scraped;
 mod tunnel;

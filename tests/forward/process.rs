@@ -46,6 +46,14 @@ impl Program {
         addr.to_owned()
     }
 
+    /// The URL in the next line `metrics on URL`.
+    pub(crate) fn metrics(&mut self) -> String {
+        let line = self.stdout.wait_for("metrics on ").unwrap_or_else(|| {
+            panic!("it shows no metrics: {:?}", self.stderr.seen);
+        });
+        line.split_whitespace().nth(2).expect("a URL").to_owned()
+    }
+
     /// Waits for a line on stderr, from now or before, that contains all of these.
     pub(crate) fn logged(&mut self, words: &[&str]) -> String {
         let deadline = Instant::now() + PATIENCE;

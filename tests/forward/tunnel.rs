@@ -11,6 +11,8 @@ use crate::process::Program;
 pub(crate) struct Tunnel {
     pub(crate) serve: Program,
     pub(crate) forward: Program,
+    /// Where `serve` listens.
+    pub(crate) via: String,
     /// Where clients connect, as `127.0.0.1:PORT`.
     pub(crate) entry: String,
 }
@@ -44,6 +46,7 @@ impl Tunnel {
         Self {
             serve,
             forward,
+            via,
             entry,
         }
     }

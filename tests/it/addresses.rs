@@ -253,7 +253,13 @@ async fn silent_clients_beyond_the_places_make_place_for_others(net: Net) {
     let Addr::Tcp(addr) = listener.local_addr() else {
         panic!("a TCP host");
     };
-    let given_up = || ringmux::process_stats().tripped.get(Limit::HalfOpen);
+    let given_up = || {
+        ringmux::process_stats()
+            .totals
+            .sessions
+            .tripped
+            .get(Limit::HalfOpen)
+    };
     let before = given_up();
     let mut silent = Vec::new();
     for _ in 0..50 {

@@ -19,6 +19,7 @@ mod hostile;
 mod manage;
 mod many;
 mod messages;
+mod observed;
 mod raw;
 mod runtimes;
 mod session;

@@ -29,6 +29,7 @@ on_sockets!(
     a_listener_with_nothing_to_shut_down_stops_at_once,
     an_endless_stream_ends_at_the_ceiling,
     peers_that_do_not_help_do_not_delay_the_end,
+    peers_that_do_not_help_do_not_delay_a_dialler_either,
     a_peer_that_stands_still_for_five_seconds_loses_nothing,
     a_peer_that_gives_no_sign_of_life_is_given_up,
     a_socket_that_takes_nothing_is_given_up,
@@ -257,14 +258,56 @@ async fn an_endless_stream_ends_at_the_ceiling(net: Net) {
 }
 
 /// A session whose peer reads nothing any more, and has been sent more than fits in between.
-async fn stalled(net: &Net, listener: &ringmux::Listener) -> (Session, Raw) {
+async fn stalled(
+    net: &Net,
+    side: Side,
+    listener: &ringmux::Listener,
+    config: &Config,
+) -> (Session, Raw) {
     let generous = settings(&[(2, 64 << 20), (3, 1 << 30), (4, 1 << 30)]);
-    let config = Config::default();
-    let (session, raw) = with_raw_settings(net, Side::Dials, listener, &config, &generous).await;
+    let (session, raw) = with_raw_settings(net, side, listener, config, &generous).await;
     let mut stream = session.open("").soon().await.unwrap();
     let message = Bytes::from(vec![1; 1 << 20]);
     tokio::spawn(async move { while stream.send(message.clone()).await.is_ok() {} });
     (session, raw)
+}
+
+/// Never ends the stream that it has and opens others all the time; answers PINGs, keeps to its credit, and otherwise does
+/// as if there were no GOAWAY. How many streams it opened until it was left.
+async fn chatter(raw: Raw, side: Side) -> u32 {
+    let (mut read, write) = raw.socket.into_split();
+    let write = Arc::new(tokio::sync::Mutex::new(write));
+    let answering = Arc::clone(&write);
+    let reading = tokio::spawn(async move {
+        loop {
+            let mut header = [0; 8];
+            read.read_exact(&mut header).await?;
+            let length = u32::from_le_bytes([header[0], header[1], header[2], 0]);
+            let mut payload = vec![0; length as usize];
+            read.read_exact(&mut payload).await?;
+            if header[3] >> 4 == PING {
+                let answer = frame(PING, ACK, 0, &payload);
+                answering.lock().await.write_all(&answer).await?;
+            }
+        }
+        #[allow(unreachable_code)] // Says what the errors are.
+        std::io::Result::Ok(())
+    });
+    let mut opened = 1;
+    while !reading.is_finished() {
+        let mut bytes = frame(OPEN, 0, side.own(opened), b"");
+        if opened < 100 {
+            bytes.extend(frame(DATA, END, side.own(0), b"and another thing"));
+        }
+        if write.lock().await.write_all(&bytes).await.is_err() {
+            break;
+        }
+        opened += 1;
+        // About as fast as it is refused, so that it stays within the streams it is granted.
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let _ = reading.soon().await.unwrap();
+    opened
 }
 
 /// All of them at once, on one listener: its ceiling holds for all together.
@@ -283,39 +326,61 @@ async fn peers_that_do_not_help_do_not_delay_the_end(net: Net) {
     unsettled.say(PREFACE).await;
     let (_mute, mut mute) = with_raw(&net, Side::Dials, &listener).await;
     // Reads nothing.
-    let (_stalled, mut full) = stalled(&net, &listener).await;
-    // Answers, but opens streams all the time, and never ends the one it has.
+    let (_stalled, mut full) = stalled(&net, Side::Dials, &listener, &Config::default()).await;
     let (endless, mut deaf) = with_raw(&net, Side::Dials, &listener).await;
     deaf.say(&frame(OPEN, 0, 1, b"")).await;
     let _taken = endless.accept().soon().await.unwrap();
-    let chatter = tokio::spawn(async move {
-        for n in 1.. {
-            let bytes = [
-                frame(OPEN, 0, Side::Dials.own(n), b""),
-                frame(DATA, END, 1, b"and another thing"),
-            ];
-            let Some(got) = deaf.frame().await else {
-                return n;
-            };
-            if got.kind == PING && n < 100 {
-                deaf.say(&frame(PING, ACK, 0, &got.payload)).await;
-            }
-            deaf.say(&bytes.concat()).await;
-        }
-        0
-    });
+    let chatter = tokio::spawn(chatter(deaf, Side::Dials));
 
     let began = Instant::now();
     let grace = Duration::from_millis(1500);
     let report = listener.shutdown(grace).soon().await;
     let took = began.elapsed();
     assert!(took >= grace && took < grace + SLACK, "{took:?}");
+    assert!(
+        matches!(endless.end(), Some(SessionError::Closed)),
+        "{endless:?}"
+    );
     assert!(report.cancelled >= 2, "{report:?}");
-    assert!(report.forced >= 5, "{report:?}");
+    assert!(report.forced >= 6, "{report:?}");
     for raw in [&mut silent, &mut half, &mut unsettled, &mut mute, &mut full] {
         raw.hung_up().await;
     }
-    assert!(chatter.soon().await.unwrap() > 1);
+    assert!(chatter.soon().await.unwrap() > 10);
+}
+
+/// The same from the side that has dialled, each session by itself.
+async fn peers_that_do_not_help_do_not_delay_a_dialler_either(net: Net) {
+    let slow = Config::builder()
+        .close_linger(Duration::from_secs(60))
+        .build()
+        .unwrap();
+    let listener = net.listen(&slow).await;
+    let side = Side::Accepts;
+    let hello = settings(&[]);
+    let (mute, _silent) = with_raw_settings(&net, side, &listener, &slow, &hello).await;
+    let kept = mute.open("never answered").soon().await.unwrap();
+    let (stalled, _full) = stalled(&net, side, &listener, &slow).await;
+    let (endless, mut deaf) = with_raw_settings(&net, side, &listener, &slow, &hello).await;
+    deaf.say(&frame(OPEN, 0, side.own(0), b"")).await;
+    let _taken = endless.accept().soon().await.unwrap();
+    let chatter = tokio::spawn(chatter(deaf, side));
+
+    let grace = Duration::from_millis(500);
+    let shut_down = |session: Session| async move {
+        let began = Instant::now();
+        let report = session.shutdown(grace).soon().await;
+        let took = began.elapsed();
+        assert!(took >= grace && took < grace + SLACK, "{took:?}");
+        assert!(
+            matches!(session.end(), Some(SessionError::Closed)),
+            "{session:?}"
+        );
+        assert!(report.cancelled >= 1 && report.forced == 1, "{report:?}");
+    };
+    tokio::join!(shut_down(mute), shut_down(stalled), shut_down(endless));
+    assert!(chatter.soon().await.unwrap() > 10);
+    drop(kept);
 }
 
 /// A transport that never has done with its last words, as TLS to a peer that reads nothing.
@@ -476,7 +541,7 @@ async fn a_socket_that_takes_nothing_is_given_up(net: Net) {
     let timeout = Duration::from_millis(400);
     let config = Config::builder().write_timeout(timeout).build().unwrap();
     let listener = net.listen(&config).await;
-    let (session, mut raw) = stalled(&net, &listener).await;
+    let (session, mut raw) = stalled(&net, Side::Dials, &listener, &config).await;
     let mut idle = session.open("idle").soon().await.unwrap();
     let error = idle.recv().soon().await.unwrap_err();
     assert!(

@@ -64,7 +64,8 @@ impl Command {
         match self {
             Self::Doctor(_) => "error",
             Self::Bench(_) | Self::Ping(_) => "warn",
-            Self::Serve(_) | Self::Forward(_) => "info",
+            // They tell of their sessions themselves, so of the library's own lines only what is wrong.
+            Self::Serve(_) | Self::Forward(_) => "info,ringmux::session=warn",
         }
     }
 }

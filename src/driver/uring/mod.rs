@@ -17,6 +17,7 @@
 //! second at most, and leaks what the kernel still holds.
 
 mod buffers;
+mod enters;
 mod host;
 mod inline;
 mod kernel;
@@ -32,6 +33,7 @@ mod wait;
 #[cfg(all(test, not(ringmux_loom)))]
 mod tests;
 
+pub(crate) use enters::enters;
 pub(crate) use link::{HostLink, Job};
 pub use probe::Features;
 pub use refusal::{ProbeStep, Refusal};

@@ -18,6 +18,7 @@ use bytes::BytesMut;
 use slab::Slab;
 use socket2::SockRef;
 
+use super::enters::Enters;
 use super::outgoing::Outgoing;
 use super::ring::{Completion, Enter, File, Kind, Op, Ring, SLOTS_MAX, Token};
 use crate::driver::clock;
@@ -73,8 +74,6 @@ struct Slot {
 pub(super) struct Counts {
     /// Completions of operations that nobody knows.
     pub(super) stale: u64,
-    /// Times that the kernel was entered.
-    pub(super) enters: u64,
 }
 
 /// See the module.
@@ -92,6 +91,7 @@ pub(super) struct Reactor<R: Ring> {
     /// Nothing works any more.
     broken: bool,
     counts: Counts,
+    enters: Enters,
 }
 
 impl<R: Ring> Reactor<R> {
@@ -106,6 +106,7 @@ impl<R: Ring> Reactor<R> {
             bell_rang: false,
             broken: false,
             counts: Counts::default(),
+            enters: Enters::new(),
         }
     }
 
@@ -166,7 +167,7 @@ impl<R: Ring> Reactor<R> {
     }
 
     pub(super) fn enter(&mut self, how: Enter) {
-        self.counts.enters += 1;
+        self.enters.count();
         if let Err(error) = self.ring.enter(how) {
             tracing::error!(%error, "the ring is broken; its sessions end");
             self.broken = true;

@@ -207,3 +207,86 @@ async fn an_outage_of_a_few_seconds_is_over_two_seconds_after_it_ends() {
         assert!(*last <= 2_000, "{last} ms after an outage of {away} ms");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_has_a_session_within_two_seconds_of_the_return_however_long_the_peer_was_away() {
+    for away in [1, 10, 100, 1000, 10_000] {
+        let peer = Peer::new();
+        peer.goes_away();
+        let manager = start(builder(&peer));
+        let waiting = tokio::spawn({
+            let manager = manager.clone();
+            async move { manager.session().await.map(drop) }
+        });
+        sleep(secs(away)).await;
+        peer.comes_back();
+        let back = Instant::now();
+        waiting.await.unwrap().unwrap();
+        let took = back.elapsed();
+        assert!(took <= millis(1501), "{took:?} after {away} s");
+        // The first few come faster, afterwards there is a second between two at least.
+        let attempts = peer.attempts().len();
+        assert!(
+            attempts <= 8 + away as usize,
+            "{attempts} attempts in {away} s"
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_caller_that_comes_in_a_long_pause_ends_it_and_when_it_goes_the_next_one_is_long_again() {
+    let peer = Peer::new();
+    peer.goes_away();
+    let manager = start(builder(&peer));
+    sleep(secs(3600)).await;
+    let attempts = || peer.attempts().len();
+    let last = || *peer.attempts().last().unwrap();
+    // Into a pause that has just begun, and far from its end.
+    let before = attempts();
+    while attempts() == before {
+        sleep(millis(100)).await;
+    }
+    sleep_until(last() + secs(5)).await;
+    let begun = attempts();
+    assert!(manager.session_within(millis(10)).await.is_err());
+    assert_eq!(attempts(), begun + 1, "the caller was reason enough");
+    sleep(secs(15)).await;
+    assert_eq!(attempts(), begun + 1, "nobody waits any more");
+
+    peer.comes_back();
+    let back = Instant::now();
+    manager.session().await.unwrap();
+    assert!(back.elapsed() <= millis(2), "{:?}", back.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_thousand_clients_of_one_peer_come_back_spread_out() {
+    const CLIENTS: usize = 1000;
+    let peer = Peer::new();
+    let waiting = (0..CLIENTS as u64).map(|n| {
+        let manager = start(Manager::builder(peer.clone()).seed(n));
+        tokio::spawn(async move {
+            let lost = manager.session().await.unwrap();
+            lost.draining().await;
+            manager.session().await.unwrap();
+            Instant::now()
+        })
+    });
+    let waiting: Vec<_> = waiting.collect();
+    sleep(secs(1)).await;
+    peer.goes_away();
+    sleep(secs(10)).await;
+    peer.comes_back();
+    let back = Instant::now();
+    let mut histogram = BTreeMap::new();
+    for time in waiting {
+        let after = time.await.unwrap() - back;
+        assert!(after <= millis(1501), "{after:?}");
+        *histogram.entry(after.as_millis() / 100).or_insert(0) += 1;
+    }
+    let most = histogram.values().max().unwrap();
+    assert!(
+        most * 100 <= CLIENTS * 15,
+        "in steps of 100 ms: {histogram:?}"
+    );
+}

@@ -7,7 +7,7 @@ use crate::codes;
 use crate::config::{ConfigBuilder, Rate};
 use crate::error::{Limit, LimitExceeded, SessionError};
 use crate::frame::{Frame, HEADER_LEN, Header, Scope, Settings, preface};
-use crate::link::{TrippedLimits, request};
+use crate::link::{process_totals, request};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -76,7 +76,7 @@ fn ends_by(solo: &mut Solo, limit: Limit, value: u64) {
     let text = error.to_string();
     assert_eq!(goaway(&bytes), Some((codes::LIMIT_EXCEEDED, text.clone())));
     assert_eq!(solo.end.session().stats().tripped.get(limit), 1);
-    assert!(TrippedLimits::of_process().get(limit) > 0);
+    assert!(process_totals().sessions.tripped.get(limit) > 0);
 
     let mut peer = Solo::new(Role::Dialer, &Config::default());
     peer.hear(&Frame::GoAway {

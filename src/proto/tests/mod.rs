@@ -25,7 +25,7 @@ use crate::addr::Driver;
 use crate::config::Config;
 use crate::frame::Role;
 use crate::handle::{Session, Stream};
-use crate::link::Info;
+use crate::link::{Account, Info};
 
 mod alive;
 mod ending;
@@ -137,7 +137,9 @@ impl End {
             peer: None,
             local: None,
             driver: Driver::Tokio,
+            role,
             seed: 0,
+            account: Account::of_the_process(),
         };
         let (connection, link) = Connection::new(role, config, info, Arc::clone(pool), now);
         Self {

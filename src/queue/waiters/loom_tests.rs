@@ -1,7 +1,6 @@
 //! The set under loom, with blocks of two slots. A lost wake-up is a deadlock, which loom reports.
 //!
-//! Not covered: the Release in `remove` and the Acquire in `claim`. Loom's `AtomicWaker` is a lock, which orders the
-//! slot's holders by itself.
+//! Loom's `AtomicWaker` is a lock, which orders a slot's holders by itself: that `Slots` does is shown beside it.
 
 use super::*;
 use crate::sync::{Arc, AtomicBool};

@@ -12,7 +12,7 @@ use ringmux::{Addr, Engine};
 use tokio::task::JoinSet;
 
 use crate::failure::Failure;
-use crate::tunnel::{Listener, OpenConnections, Options, Signals, config};
+use crate::tunnel::{Endpoint, Listener, OpenConnections, Options, Signals, config};
 use crate::units::parse_duration;
 use connection::Route;
 use pair::Pair;
@@ -74,11 +74,19 @@ async fn forward(args: &Args, engine: Engine) -> Result<(), Failure> {
     for pair in args.pairs() {
         listeners.push((bind(&pair.local).await?, pair.target));
     }
+    let open = OpenConnections::new(args.options.max_connections);
+    let endpoint = match args.options.metrics {
+        Some(addr) => Some(Endpoint::bind(addr, open.clone()).await?),
+        None => None,
+    };
     let uplink = tokio::select! {
         uplink = Uplink::start(engine, args.via.clone(), config(&args.options)?) => uplink?,
         () = signals.next() => return Ok(()),
     };
-    let open = OpenConnections::new(args.options.max_connections);
+    if let Some(endpoint) = endpoint {
+        uplink.watch_in(&endpoint);
+        tokio::spawn(endpoint.serve());
+    }
     let mut accepting = JoinSet::new();
     for (listener, target) in listeners {
         announce(&listener, &target)?;

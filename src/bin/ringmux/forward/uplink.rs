@@ -8,9 +8,8 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use crate::failure::Failure;
+use crate::tunnel::Endpoint;
 
-/// Half of what a new connection waits by default, so that one that comes while the server is back is served.
-const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// How long the end of the session may take.
 const CLOSE_TIME: Duration = Duration::from_secs(3);
 
@@ -42,9 +41,7 @@ impl Uplink {
         let connected = engine.connect(&via, &config).await;
         let first = connected.map_err(|error| unreachable(&via, &error))?;
         tracing::info!(%via, driver = %first.driver(), "connected");
-        let built = Manager::builder(Dial::new(engine, via.clone(), config))
-            .longest_pause(LONGEST_PAUSE)
-            .build();
+        let built = Manager::builder(Dial::new(engine, via.clone(), config)).build();
         let unmanaged = |error: &(dyn std::error::Error + 'static)| {
             Failure::new(format!("cannot keep a session to {via}")).because(error)
         };
@@ -60,6 +57,11 @@ impl Uplink {
 
     pub(super) fn handle(&self) -> UplinkHandle {
         UplinkHandle(self.manager.clone())
+    }
+
+    /// Shows what becomes of the session.
+    pub(super) fn watch_in(&self, endpoint: &Endpoint) {
+        endpoint.watch("uplink", &self.manager);
     }
 
     /// Ends the session in order.

@@ -7,7 +7,7 @@ use ringmux::{Addr, RecvStream, SendStream, Stream};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
 
-use super::{Phase, Server};
+use super::Server;
 use crate::tunnel::{Broken, Relay, Side, Socket, code};
 
 /// Why a stream gets no connection.
@@ -56,10 +56,6 @@ impl Server {
 
     fn check(&self, target: &str) -> Result<Addr, Refusal> {
         let refusal = |code, reason| Refusal { code, reason };
-        if *self.phase.borrow() != Phase::Serving {
-            let reason = "the server is shutting down".to_owned();
-            return Err(refusal(code::SHUTTING_DOWN, reason));
-        }
         let addr = target
             .parse()
             .map_err(|error| refusal(code::BAD_TARGET, format!("{error}")))?;

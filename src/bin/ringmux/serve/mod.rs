@@ -7,22 +7,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ringmux::{Addr, Engine, ListenError, Listener, Session, SessionError};
-use tokio::sync::watch;
-use tokio::task::JoinSet;
-use tokio::time::timeout;
 
 use crate::failure::Failure;
-use crate::tunnel::{OpenConnections, Options, Signals, config};
+use crate::tunnel::{Endpoint, OpenConnections, Options, Signals, config};
 use crate::units::parse_duration;
 use allow::Allow;
-
-/// Sessions that do not end this long after they were closed are left behind.
-const CLOSE_TIME: Duration = Duration::from_secs(3);
 
 const EXAMPLES: &str = "\
 Examples:
   ringmux serve --listen tcp://0.0.0.0:7000 --allow 127.0.0.1:8080
   ringmux serve --listen unix:///run/ringmux.sock --allow localhost:* --allow 'unix:///run/app/*'
+  ringmux serve --listen 0.0.0.0:7000 --allow db:5432 --metrics 127.0.0.1:9100 --grace 30s
+  curl -s http://127.0.0.1:9100/metrics | grep ringmux_streams
 
 Then, on another machine:
   ringmux forward 127.0.0.1:8080=127.0.0.1:8080 --via tcp://server:7000
@@ -50,23 +46,12 @@ pub(crate) struct Args {
     options: Options,
 }
 
-/// How far the end has come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
-    Serving,
-    /// Open connections go on, new ones are refused.
-    Draining,
-    /// Sessions are closed.
-    Closing,
-}
-
 /// What all connections share.
 #[derive(Debug)]
 struct Server {
     allow: Vec<Allow>,
     connect_timeout: Duration,
     open: OpenConnections,
-    phase: watch::Receiver<Phase>,
 }
 
 /// Serves until SIGTERM or Ctrl-C.
@@ -76,37 +61,29 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
 
 async fn serve(args: &Args, engine: Engine) -> Result<(), Failure> {
     let mut signals = Signals::new()?;
+    let open = OpenConnections::new(args.options.max_connections);
     let listener = engine
         .listen(&args.listen, &config(&args.options)?)
         .await
         .map_err(|error| unavailable(&args.listen, &error))?;
+    if let Some(addr) = args.options.metrics {
+        tokio::spawn(Endpoint::bind(addr, open.clone()).await?.serve());
+    }
     println!("listening on {}", listener.local_addr());
 
-    let (phase, phases) = watch::channel(Phase::Serving);
     let server = Arc::new(Server {
         allow: args.allow.clone(),
         connect_timeout: args.connect_timeout,
-        open: OpenConnections::new(args.options.max_connections),
-        phase: phases,
+        open: open.clone(),
     });
-    let mut sessions = JoinSet::new();
+    let serving = accept_sessions(&listener, &server);
     tokio::select! {
-        result = accept_sessions(&listener, &server, &mut sessions) => result?,
+        result = serving => result?,
         () = signals.next() => {}
     }
-    drop(listener);
-    phase.send_replace(Phase::Draining);
-    let drained = signals.drain(&server.open, args.options.grace).await;
-    phase.send_replace(Phase::Closing);
-    if timeout(CLOSE_TIME, async {
-        while sessions.join_next().await.is_some() {}
-    })
-    .await
-    .is_err()
-    {
-        tracing::warn!(sessions = sessions.len(), "sessions were left unclosed");
-    }
-    drained
+    signals
+        .shut_down(&listener, &open, args.options.grace)
+        .await
 }
 
 fn unavailable(listen: &Addr, error: &ListenError) -> Failure {
@@ -117,43 +94,27 @@ fn unavailable(listen: &Addr, error: &ListenError) -> Failure {
     }
 }
 
-async fn accept_sessions(
-    listener: &Listener,
-    server: &Arc<Server>,
-    sessions: &mut JoinSet<()>,
-) -> Result<(), Failure> {
+async fn accept_sessions(listener: &Listener, server: &Arc<Server>) -> Result<(), Failure> {
     loop {
-        tokio::select! {
-            session = listener.accept() => {
-                let session = session.map_err(|error| {
-                    Failure::new("cannot accept any more").because(&error)
-                })?;
-                sessions.spawn(serve_session(session, Arc::clone(server)));
-            }
-            Some(_) = sessions.join_next() => {}
-        }
+        let session = listener.accept().await;
+        let session =
+            session.map_err(|error| Failure::new("cannot accept any more").because(&error))?;
+        tokio::spawn(serve_session(session, Arc::clone(server)));
     }
 }
 
-/// Takes the streams of one session until it ends, or until all are to be closed.
+/// Takes the streams of one session until it ends. Whoever shuts the listener down ends it.
 async fn serve_session(session: Session, server: Arc<Server>) {
     let peer = session
         .peer_addr()
         .map_or_else(|| "unix".to_owned(), ToString::to_string);
     tracing::info!(%peer, driver = %session.driver(), "session begins");
-    let mut phase = server.phase.clone();
     let end = loop {
-        tokio::select! {
-            stream = session.accept() => match stream {
-                Ok(stream) => {
-                    tokio::spawn(connection::serve(stream, peer.clone(), Arc::clone(&server)));
-                }
-                Err(end) => break end,
-            },
-            () = closing(&mut phase) => {
-                session.close();
-                break session.closed().await;
+        match session.accept().await {
+            Ok(stream) => {
+                tokio::spawn(connection::serve(stream, peer.clone(), Arc::clone(&server)));
             }
+            Err(end) => break end,
         }
     };
     match end {
@@ -162,9 +123,4 @@ async fn serve_session(session: Session, server: Arc<Server>) {
         }
         _ => tracing::warn!(%peer, reason = %end, "session lost"),
     }
-}
-
-async fn closing(phase: &mut watch::Receiver<Phase>) {
-    // If the sender is gone, so is whoever served.
-    let _ = phase.wait_for(|phase| *phase == Phase::Closing).await;
 }

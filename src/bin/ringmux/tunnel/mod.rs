@@ -4,11 +4,13 @@
 //! A tunnelled connection is one stream. Its opening block is the text of the target's address;
 //! what follows are the bytes, without a framing of their own, in both directions.
 
+mod metrics;
 mod options;
 mod relay;
 mod shutdown;
 mod socket;
 
+pub(crate) use metrics::Endpoint;
 pub(crate) use options::{Options, config};
 pub(crate) use relay::{Broken, Relay, Side};
 pub(crate) use shutdown::{OpenConnections, Signals};
@@ -26,6 +28,4 @@ pub(crate) mod code {
     pub(crate) const RESET: u32 = 4;
     /// `--max-connections` are open.
     pub(crate) const BUSY: u32 = 5;
-    /// `serve` is shutting down.
-    pub(crate) const SHUTTING_DOWN: u32 = 6;
 }

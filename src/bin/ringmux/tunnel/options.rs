@@ -1,5 +1,6 @@
 //! Arguments that `serve` and `forward` share, and what follows from them.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use clap::ValueEnum;
@@ -22,8 +23,12 @@ pub(crate) struct Options {
     pub(crate) max_connections: u32,
 
     /// How long open connections may go on after SIGTERM or Ctrl-C; a second signal cuts them.
-    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = parse_duration)]
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = parse_duration)]
     pub(crate) grace: Duration,
+
+    /// Serve Prometheus metrics at http://IP:PORT/metrics.
+    #[arg(long, value_name = "IP:PORT")]
+    pub(crate) metrics: Option<SocketAddr>,
 
     /// What carries the session.
     #[arg(long, value_enum, value_name = "NAME", default_value = "tokio")]

@@ -3,11 +3,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use ringmux::Listener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
 use crate::failure::Failure;
+
+/// How long connections may take to notice that their streams were cut.
+const CUT_TIME: Duration = Duration::from_secs(1);
 
 /// SIGTERM and SIGINT.
 #[derive(Debug)]
@@ -36,6 +40,36 @@ impl Signals {
         }
     }
 
+    /// Shuts a listener and its sessions down, and tells what came of them; cut short by another signal.
+    pub(crate) async fn shut_down(
+        &mut self,
+        listener: &Listener,
+        open: &OpenConnections,
+        grace: Duration,
+    ) -> Result<(), Failure> {
+        tracing::info!(open = open.count(), ?grace, "shutting down");
+        let report = tokio::select! {
+            report = listener.shutdown(grace) => report,
+            () = self.next() => return Err(insisted()),
+        };
+        let (finished, refused) = (report.finished, report.refused);
+        let (cut, forced) = (report.cancelled, report.forced);
+        if cut == 0 && forced == 0 {
+            tracing::info!(finished, refused, cut, forced, "shut down");
+        } else {
+            tracing::warn!(
+                finished,
+                refused,
+                cut,
+                forced,
+                "shut down, not all connections ended in time"
+            );
+        }
+        // What was cut is reset on its other side.
+        let _ = timeout(CUT_TIME, open.all_ended()).await;
+        Ok(())
+    }
+
     /// Waits until all connections have ended, at most for `grace`; cut short by another signal.
     pub(crate) async fn drain(
         &mut self,
@@ -50,9 +84,13 @@ impl Signals {
                 }
                 Ok(())
             }
-            () = self.next() => Err(Failure::new("stopped at once by a second signal")),
+            () = self.next() => Err(insisted()),
         }
     }
+}
+
+fn insisted() -> Failure {
+    Failure::new("stopped at once by a second signal")
 }
 
 /// Counts open connections, and bounds them.
@@ -85,7 +123,7 @@ impl OpenConnections {
         self.max
     }
 
-    fn count(&self) -> usize {
+    pub(crate) fn count(&self) -> usize {
         self.max as usize - self.places.available_permits()
     }
 

@@ -16,7 +16,7 @@ use crate::config::{Config, Wait};
 use crate::driver::clock;
 use crate::frame::Role;
 use crate::handle::Session;
-use crate::link::Info;
+use crate::link::{Account, Info};
 use crate::proto::{Connection, Pool};
 use crate::sync::Arc;
 
@@ -38,7 +38,9 @@ impl Desk {
             peer: None,
             local: None,
             driver: Driver::Uring,
+            role,
             seed: 0,
+            account: Account::of_the_process(),
         };
         let pool = Arc::clone(&self.pool);
         let (connection, link) = Connection::new(role, config, info, pool, clock::now());

@@ -83,7 +83,7 @@ impl Keeper {
             return;
         }
         let mut idle = Box::pin(self.desk.idle(pair));
-        let mut refused = Box::pin(session.refused());
+        let mut refused = Box::pin(session.draining());
         std::future::poll_fn(|cx| {
             let idle = idle.as_mut().poll(cx).is_ready();
             let refused = refused.as_mut().poll(cx).is_ready();

@@ -1,0 +1,209 @@
+//! `kill -9` of the server: what its callers learn, and when its clients are back.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use futures_util::future::join_all;
+use ringmux::manage::{Dial, Manager, ProvideError, Provider};
+use ringmux::{Addr, Config, Engine, OpenError, Processed, Session, StreamError};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use crate::child::{Child, GRANTED, Manner};
+use crate::host::{Soon, eventually};
+use crate::still::Clock;
+
+const CALLS: usize = 1000;
+const CLIENTS: usize = 1000;
+/// How long the server is away: for longer than it takes a manager's pauses to grow beyond what is promised.
+const AWAY: Duration = Duration::from_secs(4);
+/// After its return every caller has been served.
+const BACK: Duration = Duration::from_secs(2);
+/// Of the clients, at most so many percent come back within the same 100 ms.
+const SHARE_MAX: usize = 25;
+
+on_drivers!(
+    every_caller_learns_at_once_whether_its_call_may_have_run,
+    service_is_back_soon_and_a_thousand_clients_do_not_come_at_once,
+);
+
+fn anywhere() -> Addr {
+    "127.0.0.1:0".parse().unwrap()
+}
+
+/// What a caller knows of its call.
+async fn call(session: Session) -> Processed {
+    let mut stream = match session.open("call").await {
+        Ok(stream) => stream,
+        // By its type: nothing was sent.
+        Err(OpenError::Session(_)) => return Processed::No,
+        Err(error) => panic!("{error}"),
+    };
+    // If it cannot be sent any more, the answer tells why.
+    let _ = stream.send("do it").await;
+    match stream.recv().await {
+        Err(error @ (StreamError::Session(_) | StreamError::NotProcessed(_))) => {
+            error.was_processed()
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+async fn every_caller_learns_at_once_whether_its_call_may_have_run(engine: Engine) {
+    let (server, addr) = Child::server(engine.driver(), Manner::Hold, &anywhere());
+    let config = Config::builder()
+        .max_pending_opens(CALLS as u32)
+        .build()
+        .unwrap();
+    let session = engine.connect(&addr, &config).soon().await.unwrap();
+    let calls = (0..CALLS).map(|_| tokio::spawn(call(session.clone())));
+    let calls: Vec<_> = calls.collect();
+    // The server has as many as it granted; the others wait for permission.
+    eventually("all calls are under way", || {
+        session.stats().streams == CALLS as u64
+    })
+    .await;
+    server.told(&format!("holding {GRANTED}"));
+    server.kill();
+    let clock = Clock::start();
+    let mut known = BTreeMap::new();
+    for result in join_all(calls).soon().await {
+        *known.entry(format!("{:?}", result.unwrap())).or_insert(0) += 1;
+    }
+    let took = clock.elapsed();
+    let expected = [
+        ("Maybe".to_owned(), GRANTED as usize),
+        ("No".to_owned(), CALLS - GRANTED as usize),
+    ];
+    assert_eq!(
+        known,
+        expected.into(),
+        "of what the server had, and of the rest"
+    );
+    // The socket closes with the process. Far below the 25 s after which silence would tell.
+    assert!(took < Duration::from_secs(5), "{took:?}");
+}
+
+/// Dials, and remembers when.
+struct Remembering {
+    dial: Dial,
+    attempts: Arc<Mutex<Vec<Instant>>>,
+}
+
+impl Provider for Remembering {
+    async fn provide(&self) -> Result<Session, ProvideError> {
+        self.attempts.lock().unwrap().push(Instant::now());
+        self.dial.provide().await
+    }
+
+    fn describe(&self) -> String {
+        self.dial.describe()
+    }
+}
+
+/// One call there and back; false if the session was lost under it.
+async fn echoed(session: Session) -> bool {
+    let Ok(mut stream) = session.open("call").await else {
+        return false;
+    };
+    let sent = stream.send("hello").await.is_ok() && stream.finish().is_ok();
+    sent && stream.recv().await.is_ok_and(|answer| answer.is_some())
+}
+
+/// A client: calls once, loses its session, and calls until it is served again. When that was.
+async fn client(manager: Manager, begun: Arc<AtomicUsize>) -> Instant {
+    let first = manager.session().await.unwrap();
+    assert!(echoed(first.clone()).await);
+    begun.fetch_add(1, Ordering::Relaxed);
+    first.draining().await;
+    while !manager.with_session(echoed).await.unwrap() {}
+    Instant::now()
+}
+
+/// With three chances: a machine that does something else for a moment lets timers pass, and clients do come at once.
+async fn service_is_back_soon_and_a_thousand_clients_do_not_come_at_once(engine: Engine) {
+    raise_descriptor_limit();
+    let mut seen = Vec::new();
+    for _ in 0..3 {
+        match a_server_is_restarted(&engine).await {
+            Ok(()) => return,
+            Err(problem) => seen.push(problem),
+        }
+    }
+    panic!("{seen:#?}");
+}
+
+/// What was wrong with the return of the clients.
+async fn a_server_is_restarted(engine: &Engine) -> Result<(), String> {
+    let (server, addr) = Child::server(engine.driver(), Manner::Echo, &anywhere());
+    let attempts = Arc::new(Mutex::new(Vec::new()));
+    let managers: Vec<Manager> = (0..CLIENTS)
+        .map(|_| {
+            let dial = Dial::new(engine.clone(), addr.clone(), Config::default());
+            let attempts = Arc::clone(&attempts);
+            Manager::builder(Remembering { dial, attempts })
+                .build()
+                .unwrap()
+        })
+        .collect();
+    for manager in &managers {
+        tokio::spawn(manager.start().unwrap());
+    }
+    let begun = Arc::new(AtomicUsize::new(0));
+    let clients = managers.iter().cloned();
+    let clients: Vec<_> = clients
+        .map(|manager| tokio::spawn(client(manager, Arc::clone(&begun))))
+        .collect();
+    eventually("each has called", || {
+        begun.load(Ordering::Relaxed) == CLIENTS
+    })
+    .await;
+    server.kill();
+    eventually("all know it", || engine.stats().open() == 0).await;
+    tokio::time::sleep(AWAY).await;
+    // It listens a little before we hear of it.
+    let (began, restarted) = (
+        Instant::now(),
+        Child::server(engine.driver(), Manner::Echo, &addr),
+    );
+    assert_eq!(restarted.1, addr);
+    let back = Instant::now();
+    let served = join_all(clients).soon().await;
+    let took = back.elapsed();
+    let times = served.into_iter().map(Result::unwrap);
+
+    let served = histogram(times, began);
+    let tried = histogram(attempts.lock().unwrap().iter().copied(), began);
+    println!("served, in steps of 100 ms: {served:?}");
+    println!("attempts, in steps of 100 ms: {tried:?}");
+    if took > BACK {
+        return Err(format!("served {took:?} after the return"));
+    }
+    for (what, histogram) in [("served", served), ("attempts", tried)] {
+        let most = histogram.values().max().unwrap() * 100;
+        if most > SHARE_MAX * CLIENTS {
+            return Err(format!("{what}: {histogram:?}"));
+        }
+    }
+    Ok(())
+}
+
+/// How many of these are in each 100 ms since then.
+fn histogram(times: impl Iterator<Item = Instant>, since: Instant) -> BTreeMap<u128, usize> {
+    let mut steps = BTreeMap::new();
+    for time in times.filter(|time| *time >= since) {
+        *steps.entry((time - since).as_millis() / 100).or_insert(0) += 1;
+    }
+    steps
+}
+
+/// A client is a descriptor.
+fn raise_descriptor_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        ..limit
+    };
+    setrlimit(Resource::Nofile, raised).expect("up to the hard limit anybody may");
+}

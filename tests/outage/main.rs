@@ -1,0 +1,57 @@
+//! What goes wrong around a session: peers that are killed, restarted, stopped and cut off, for real. Each with the
+//! processes, signals and networks of its own; over each driver.
+//!
+//! The network that is cut is one that the test has made (`unshare`, `ip`): where that is not permitted the test fails.
+
+#[path = "../it/host.rs"]
+#[allow(dead_code, unused_macros)]
+#[macro_use]
+mod host;
+#[path = "../alone/count.rs"]
+#[allow(dead_code)]
+mod count;
+
+/// A test for each driver.
+macro_rules! on_drivers {
+    ($($case:ident),+ $(,)?) => {
+        $(mod $case {
+            #[test]
+            fn uring() {
+                crate::case(ringmux::Driver::Uring, super::$case);
+            }
+            #[test]
+            fn tokio_uring() {
+                crate::case(ringmux::Driver::TokioUring, super::$case);
+            }
+            #[test]
+            fn tokio() {
+                crate::case(ringmux::Driver::Tokio, super::$case);
+            }
+        })+
+    };
+}
+
+mod child;
+mod cycles;
+mod killed;
+mod partition;
+mod rolling;
+mod still;
+mod stopped;
+
+use ringmux::{Driver, Engine};
+
+const DRIVERS: [Driver; 3] = [Driver::Uring, Driver::TokioUring, Driver::Tokio];
+/// Bytes that may differ between two looks: what the test harness does meanwhile, the growth of a table.
+const SLACK_BYTES: i64 = 64 * 1024;
+
+/// Runs a case on a runtime of its own, its sessions on an engine's thread.
+fn case<Fut: Future<Output = ()>>(
+    driver: Driver,
+    case: impl FnOnce(Engine) -> Fut + Send + 'static,
+) {
+    host::run_with(move || {
+        let engine = Engine::thread(driver).expect("the driver works here");
+        host::tokio_runtime().block_on(case(engine));
+    });
+}
