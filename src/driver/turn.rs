@@ -14,6 +14,8 @@ use crate::proto::{Batch, Connection, Status};
 
 /// Turns in a row before other tasks of the runtime get theirs.
 const TURNS_MAX: usize = 16;
+/// Receptions, and batches, of one turn.
+const IO_MAX: usize = 2;
 
 /// Where the session is, for its driver.
 enum Stage {
@@ -87,42 +89,58 @@ impl<T: Transport + Unpin> Turns<T> {
         !matches!(self.stage, Stage::Running)
     }
 
+    /// Reads what there is. True if more may be there: the usual short reception is all, and is not worth another turn to
+    /// see that.
     fn read(&mut self, cx: &mut Context<'_>, now: Instant) -> bool {
-        if self.unparsed {
-            self.unparsed = self.connection.receive(&mut self.recv, now);
-            return true;
-        }
-        let capacity = self.connection.recv_capacity();
-        match self.transport.poll_recv(cx, &mut self.recv, capacity) {
-            Poll::Pending => return false,
-            Poll::Ready(Ok(0)) => self.connection.eof(),
-            Poll::Ready(Ok(n)) => {
-                self.connection.count_received(n);
+        for _ in 0..IO_MAX {
+            if self.unparsed {
                 self.unparsed = self.connection.receive(&mut self.recv, now);
+                return true;
             }
-            Poll::Ready(Err(error)) => self.fail(error),
+            let capacity = self.connection.recv_capacity();
+            match self.transport.poll_recv(cx, &mut self.recv, capacity) {
+                Poll::Pending => return false,
+                Poll::Ready(Ok(0)) => {
+                    self.connection.eof();
+                    return true;
+                }
+                Poll::Ready(Ok(n)) => {
+                    self.connection.count_received(n);
+                    self.unparsed = self.connection.receive(&mut self.recv, now);
+                    if self.connection.status() != Status::Open {
+                        return true;
+                    }
+                }
+                Poll::Ready(Err(error)) => {
+                    self.fail(error);
+                    return true;
+                }
+            }
         }
         true
     }
 
+    /// Writes what there is. True if there may be more, or room for it.
     fn write(&mut self, cx: &mut Context<'_>, now: Instant) -> bool {
-        if !self.writing {
-            self.writing = self.connection.transmit(&mut self.batch, now);
-        }
-        if !self.writing {
-            return false;
-        }
-        match self.transport.poll_send(cx, &mut self.batch) {
-            Poll::Pending => return false,
-            Poll::Ready(Ok(0)) => self.fail(io::ErrorKind::WriteZero.into()),
-            Poll::Ready(Ok(n)) => {
-                if self.batch.advance(n) {
-                    self.batch.clear();
-                    self.writing = false;
-                }
-                self.connection.written(self.writing, now);
+        for _ in 0..IO_MAX {
+            if !self.writing {
+                self.writing = self.connection.transmit(&mut self.batch, now);
             }
-            Poll::Ready(Err(error)) => self.fail(error),
+            if !self.writing {
+                return false;
+            }
+            match self.transport.poll_send(cx, &mut self.batch) {
+                Poll::Pending => return false,
+                Poll::Ready(Ok(0)) => self.fail(io::ErrorKind::WriteZero.into()),
+                Poll::Ready(Ok(n)) => {
+                    if self.batch.advance(n) {
+                        self.batch.clear();
+                        self.writing = false;
+                    }
+                    self.connection.written(self.writing, now);
+                }
+                Poll::Ready(Err(error)) => self.fail(error),
+            }
         }
         true
     }
