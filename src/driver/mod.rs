@@ -13,6 +13,7 @@
 //! [`tokio_uring::UringIo`] for sockets on a tokio-uring runtime.
 
 pub(crate) mod clock;
+mod direct;
 mod timer;
 pub(crate) mod tokio;
 pub(crate) mod tokio_uring;

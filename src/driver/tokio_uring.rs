@@ -33,18 +33,12 @@ use tokio_uring::buf::{IoBuf, IoBufMut};
 use tokio_uring::net::{TcpStream, UnixStream};
 
 use super::Transport;
+use super::direct::{self, DIRECT_BYTES, MSG_DONTWAIT};
 use super::timer::Timer;
 use crate::proto::Batch;
 
 /// A read shorter than this is not worth a system call.
 const READ_MIN: usize = 4096;
-
-/// Batches and receptions of up to so many bytes go round the ring.
-const DIRECT_BYTES: usize = 16 * 1024;
-
-/// Linux's values, on every architecture.
-const MSG_DONTWAIT: i32 = 0x40;
-const MSG_NOSIGNAL: i32 = 0x4000;
 
 /// Memory that the kernel may use until the operation completes.
 struct InFlight<T>(Option<T>);
@@ -128,17 +122,11 @@ impl Socket {
         unsafe { BorrowedFd::borrow_raw(self.as_raw_fd()) }
     }
 
-    /// Sends what the socket takes without waiting; `None` if that is nothing.
-    fn send_now(&self, bytes: &[u8]) -> Option<io::Result<usize>> {
-        let flags = MSG_DONTWAIT | MSG_NOSIGNAL;
-        at_once(SockRef::from(&self.borrow()).send_with_flags(bytes, flags))
-    }
-
     /// Receives what is there; `None` if that is nothing.
     fn recv_now(&self, buf: &mut BytesMut) -> Option<io::Result<usize>> {
         let fd = self.borrow();
         let spare = buf.spare_capacity_mut();
-        let received = at_once(SockRef::from(&fd).recv_with_flags(spare, MSG_DONTWAIT))?;
+        let received = direct::at_once(SockRef::from(&fd).recv_with_flags(spare, MSG_DONTWAIT))?;
         if let Ok(n) = received {
             // SAFETY: `recv` has written `n` bytes behind `len`, into the spare capacity.
             unsafe { buf.set_len(buf.len() + n) };
@@ -160,13 +148,6 @@ impl AsRawFd for Socket {
             Self::Tcp(socket) => socket.as_raw_fd(),
             Self::Unix(socket) => socket.as_raw_fd(),
         }
-    }
-}
-
-fn at_once(result: io::Result<usize>) -> Option<io::Result<usize>> {
-    match result {
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => None,
-        result => Some(result),
     }
 }
 
@@ -301,14 +282,12 @@ impl Transport for UringIo {
     }
 
     fn poll_send(&mut self, cx: &mut Context<'_>, batch: &mut Batch) -> Poll<io::Result<usize>> {
-        if self.writing.is_none() && batch.len() <= DIRECT_BYTES {
-            // No send is under way, so this one overtakes none.
-            let slices = batch.remaining(2);
-            if let [only] = slices[..]
-                && let Some(result) = self.socket.send_now(only)
-            {
-                return Poll::Ready(result);
-            }
+        // No send is under way, so this one overtakes none.
+        if self.writing.is_none()
+            && let Some(only) = direct::piece(batch)
+            && let Some(result) = direct::send(self.socket.borrow(), only)
+        {
+            return Poll::Ready(result);
         }
         let mut writing = match self.writing.take() {
             Some(writing) => writing,

@@ -11,7 +11,7 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::io;
 use std::net::Shutdown;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
@@ -21,7 +21,7 @@ use socket2::SockRef;
 use super::enters::Enters;
 use super::outgoing::Outgoing;
 use super::ring::{Completion, Enter, File, Kind, Op, Ring, SLOTS_MAX, Token};
-use crate::driver::clock;
+use crate::driver::{clock, direct};
 use crate::proto::Batch;
 
 /// How long to wait for the kernel to let go of memory when the ring ends.
@@ -337,6 +337,16 @@ impl<R: Ring> Reactor<R> {
                 self.slots[key as usize].recv = Recv::Multi { cancelling: true };
             }
         }
+    }
+
+    /// Sends of a short batch what the socket takes at once. `None`: nothing, or a send is under way.
+    pub(super) fn send_now(&mut self, key: u32, batch: &Batch) -> Option<io::Result<usize>> {
+        let slot = self.slots.get(key as usize)?;
+        if !matches!(slot.send, Send::Idle) {
+            return None;
+        }
+        let piece = direct::piece(batch)?;
+        self.ring.send_now(slot.socket.as_fd(), piece)
     }
 
     /// Sends what a batch has left; the batch stays here meanwhile.

@@ -2,10 +2,12 @@
 //! drive the same code over a scripted one.
 
 use std::io;
-use std::os::fd::RawFd;
+use std::os::fd::{BorrowedFd, RawFd};
 use std::time::Duration;
 
 use bytes::BytesMut;
+
+use crate::driver::direct;
 
 /// What a completion is about: `generation: u32 | slot: u24 | kind: u8` in the ring's `user_data`.
 ///
@@ -130,6 +132,11 @@ pub(super) trait Ring {
     fn wants_enter(&self) -> bool;
 
     fn pop(&mut self) -> Option<Completion>;
+
+    /// Sends at once, round the ring, what the socket takes; `None` if that is nothing. No send of it is under way.
+    fn send_now(&mut self, socket: BorrowedFd<'_>, bytes: &[u8]) -> Option<io::Result<usize>> {
+        direct::send(socket, bytes)
+    }
 
     /// Appends the first `len` bytes of a buffer to `into`, and gives it back to the ring.
     fn take_buffer(&mut self, buffer: u16, len: usize, into: &mut BytesMut);

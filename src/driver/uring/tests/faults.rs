@@ -38,6 +38,8 @@ pub(super) struct Faults {
     pub(super) stale: usize,
     /// A receive that ends without data has taken a buffer all the same.
     pub(super) waste: usize,
+    /// The socket takes something of a send that goes round the ring; else that has to go through it.
+    pub(super) direct: usize,
     /// A connection is reset.
     pub(super) reset: usize,
     /// `None`: any.
@@ -70,6 +72,7 @@ impl Faults {
         receive: usize::MAX,
         stale: 0,
         waste: 0,
+        direct: 0,
         reset: 0,
         race: None,
         sabotage: Sabotage::None,
@@ -79,7 +82,7 @@ impl Faults {
 /// How often it did what, to be sure that a run meets something.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Tally {
-    pub(super) numbers: [u64; Happened::Bell as usize + 1],
+    pub(super) numbers: [u64; Happened::Direct as usize + 1],
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -97,6 +100,7 @@ pub(super) enum Happened {
     Stale,
     Wasted,
     Bell,
+    Direct,
 }
 
 impl Tally {

@@ -25,6 +25,7 @@ fn faults(rng: &mut Rng) -> Faults {
         receive: rng.pick(&[1000, 5000, 20_000, usize::MAX, usize::MAX]),
         stale: rng.pick(&[0, 2, 20]),
         waste: rng.pick(&[0, 2, 20]),
+        direct: rng.pick(&[0, 1, 2, 10]),
         reset: 0,
         race: None,
         sabotage: Sabotage::None,

@@ -53,6 +53,17 @@ fn a_short_send_goes_on_where_it_ended() {
 }
 
 #[test]
+fn a_send_round_the_ring_that_is_short_goes_on_there_or_through_it() {
+    let faults = Faults {
+        direct: 2,
+        short: 2,
+        send: 3000,
+        ..Faults::NONE
+    };
+    survives(faults, PLAN, Happened::Direct);
+}
+
+#[test]
 fn a_stale_completion_is_not_acted_upon() {
     let faults = Faults {
         stale: 1,

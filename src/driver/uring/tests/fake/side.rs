@@ -1,16 +1,16 @@
 //! The side of the fake ring that the driver sees.
 
 use std::io;
-use std::os::fd::RawFd;
+use std::os::fd::{BorrowedFd, RawFd};
 use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::BytesMut;
 
 use super::{FakeRing, Installed, Pending, memory};
-use crate::driver::clock;
 use crate::driver::uring::ring::{Completion, Enter, File, Op, Ring, Token};
 use crate::driver::uring::tests::faults::Happened;
+use crate::driver::{clock, direct};
 
 impl Ring for FakeRing {
     unsafe fn push(&mut self, token: Token, op: Op) -> bool {
@@ -73,6 +73,16 @@ impl Ring for FakeRing {
 
     fn pop(&mut self) -> Option<Completion> {
         self.kernel().posted.pop_front()
+    }
+
+    fn send_now(&mut self, socket: BorrowedFd<'_>, bytes: &[u8]) -> Option<io::Result<usize>> {
+        let kernel = &mut *self.kernel();
+        if !kernel.rng.one_in(kernel.faults.direct) {
+            return None;
+        }
+        kernel.tally.count(Happened::Direct);
+        let most = 1 + kernel.rng.below(bytes.len());
+        direct::send(socket, &bytes[..most])
     }
 
     fn take_buffer(&mut self, buffer: u16, len: usize, into: &mut BytesMut) {

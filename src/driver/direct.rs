@@ -1,0 +1,43 @@
+//! What is small goes round the ring: a batch that the socket takes at once.
+//!
+//! Through a ring it would be an operation to submit, a completion to take and another look at the session; a plain call
+//! does the same work in the kernel and is over when it returns. What the socket does not take goes through the ring.
+
+use std::io;
+use std::os::fd::BorrowedFd;
+
+use socket2::SockRef;
+
+use crate::proto::Batch;
+
+/// Batches and receptions of up to so many bytes go round the ring.
+pub(super) const DIRECT_BYTES: usize = 16 * 1024;
+
+/// Linux's values, on every architecture.
+pub(super) const MSG_DONTWAIT: i32 = 0x40;
+const MSG_NOSIGNAL: i32 = 0x4000;
+
+/// What a short batch has left, if that is one piece.
+pub(super) fn piece(batch: &Batch) -> Option<&[u8]> {
+    if batch.len() > DIRECT_BYTES {
+        return None;
+    }
+    match batch.remaining(2)[..] {
+        [only] => Some(only),
+        _ => None,
+    }
+}
+
+/// Sends what the socket takes without waiting; `None` if that is nothing. No other send may be under way.
+pub(super) fn send(socket: BorrowedFd<'_>, bytes: &[u8]) -> Option<io::Result<usize>> {
+    let flags = MSG_DONTWAIT | MSG_NOSIGNAL;
+    at_once(SockRef::from(&socket).send_with_flags(bytes, flags))
+}
+
+/// `None` if it would have to wait.
+pub(super) fn at_once(result: io::Result<usize>) -> Option<io::Result<usize>> {
+    match result {
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => None,
+        result => Some(result),
+    }
+}
