@@ -6,17 +6,16 @@ use ringmux::Addr;
 use serde_json::Value;
 
 /// How long an attack is played, and as long again it is paused.
-const SECONDS: &str = "300ms";
-/// Frames a second. The processors are shared with the server, the neighbour and whatever else runs there: what is
-/// claimed of the neighbour's times is claimed at this pace. The memory is bounded at any.
-const RATE: &str = "10000";
+const SECONDS: &str = "250ms";
 
-/// What the program tells.
+/// What the program tells. Some of it is only shown.
 #[derive(Debug)]
+#[allow(dead_code)]
 pub(crate) struct Result {
     pub(crate) connections: u64,
     pub(crate) frames: u64,
     pub(crate) ended: u64,
+    pub(crate) resets: u64,
     pub(crate) round_trips: Vec<u64>,
     pub(crate) p99_ns: [u64; 2],
     pub(crate) ratio: f64,
@@ -24,10 +23,11 @@ pub(crate) struct Result {
     pub(crate) failure: Option<String>,
 }
 
-pub(crate) fn play(addr: &Addr, name: &str) -> Result {
+pub(crate) fn play(addr: &Addr, name: &str, rate: u32) -> Result {
+    let (name, rate) = (name.replace('_', "-"), rate.to_string());
     let output = Command::new(env!("CARGO_BIN_EXE_ringmux"))
         .args(["attack", "--json", "--neighbour", "call"])
-        .args(["--attack", name, "--seconds", SECONDS, "--rate", RATE])
+        .args(["--attack", &name, "--seconds", SECONDS, "--rate", &rate])
         .arg(addr.to_string())
         .env_remove("RUST_LOG")
         .output()
@@ -49,6 +49,7 @@ pub(crate) fn play(addr: &Addr, name: &str) -> Result {
         connections: number("connections"),
         frames: number("frames"),
         ended: number("ended"),
+        resets: number("resets"),
         round_trips: round_trips.iter().filter_map(Value::as_u64).collect(),
         p99_ns: [number("p99_before_ns"), number("p99_during_ns")],
         ratio: row["ratio"].as_f64().expect("a ratio"),

@@ -1,6 +1,7 @@
 //! What the server holds, from the allocator.
 
 use std::alloc::{GlobalAlloc, Layout, System};
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::thread::{self, JoinHandle};
@@ -51,13 +52,23 @@ pub(crate) fn live() -> u64 {
 }
 
 /// What an attack has cost.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub(crate) struct Seen {
     pub(crate) before: u64,
     /// The most above that.
     pub(crate) peak: u64,
-    /// How much more the second half of the time had at its most than the first.
+    /// How much more the last third of the time had at its most than what was before.
     pub(crate) growth: u64,
+}
+
+impl fmt::Display for Seen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { peak, growth, .. } = self;
+        write!(
+            f,
+            "{peak} bytes at the most, {growth} more in the last third"
+        )
+    }
 }
 
 /// Looks until it is stopped.
@@ -91,14 +102,14 @@ impl Watch {
     pub(crate) fn stop(self) -> Seen {
         self.over.store(true, Ordering::Relaxed);
         let looks = self.looking.join().unwrap();
-        let (first, second) = looks.split_at(looks.len() / 2);
+        let (before, last) = looks.split_at(looks.len() / 3 * 2);
         let most = |looks: &[u64]| looks.iter().copied().max().unwrap_or(0);
         // The looks themselves are held meanwhile.
         let held = (looks.capacity() * size_of::<u64>()) as u64;
         Seen {
             before: self.before,
             peak: most(&looks).saturating_sub(self.before + held),
-            growth: most(second).saturating_sub(most(first)),
+            growth: most(last).saturating_sub(most(before)),
         }
     }
 }

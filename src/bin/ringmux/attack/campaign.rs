@@ -19,6 +19,8 @@ use super::peer::Peer;
 const RECONNECT: Duration = Duration::from_millis(20);
 /// From one burst to the next.
 const TICK: Duration = Duration::from_millis(1);
+/// A connection counts as so many frames of the pace: the server has as much to do with one.
+const CONNECTION_FRAMES: f64 = 10.0;
 /// Frames of a burst where there is no pace.
 const BURST: f64 = 1000.0;
 
@@ -105,7 +107,7 @@ impl Campaign {
 
 /// A place for a connection.
 enum Place {
-    Connected(Peer, Box<dyn Attack>),
+    Connected(Box<Peer>, Box<dyn Attack>),
     /// Until when nothing is tried.
     Waiting(Instant),
 }
@@ -144,7 +146,7 @@ impl Attacker {
             }
             let playing = allowed > 0.0;
             if playing {
-                self.connect(now);
+                allowed -= self.connect(now, allowed);
                 allowed -= self.play(allowed) as f64;
             }
             self.turn(now);
@@ -171,11 +173,14 @@ impl Attacker {
         (left + rate * passed.as_secs_f64()).min(most)
     }
 
-    fn connect(&mut self, now: Instant) {
+    /// Returns what of the pace was spent on it.
+    fn connect(&mut self, now: Instant, allowed: f64) -> f64 {
+        let mut spent = 0.0;
         for place in &mut self.places {
-            if !matches!(place, Place::Waiting(until) if *until <= now) {
+            if spent >= allowed || !matches!(place, Place::Waiting(until) if *until <= now) {
                 continue;
             }
+            spent += CONNECTION_FRAMES;
             match Peer::connect(&self.addr) {
                 Ok(mut peer) => {
                     let attack = self.kind.start(self.outcome.connections);
@@ -183,7 +188,7 @@ impl Attacker {
                     if attack.greets() {
                         peer.greet();
                     }
-                    *place = Place::Connected(peer, attack);
+                    *place = Place::Connected(Box::new(peer), attack);
                 }
                 Err(error) => {
                     self.outcome.refused += 1;
@@ -192,6 +197,7 @@ impl Attacker {
                 }
             }
         }
+        spent
     }
 
     /// Lets the connections take steps, in turn, until this many frames are said or none of them says anything.

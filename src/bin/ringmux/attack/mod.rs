@@ -60,7 +60,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "TIME", default_value = "2s", value_parser = slice_time)]
     seconds: Duration,
 
-    /// Frames a second of all connections of an attack; 0 is as many as the server takes.
+    /// Frames a second of all connections of an attack, where a connection counts as ten; 0 is as many as the server takes.
     #[arg(long, value_name = "N", default_value = "10000")]
     rate: u32,
 

@@ -146,10 +146,20 @@ impl Peer {
             return false;
         }
         self.places -= 1;
-        // What the session is charged for a block until the stream is accepted is seen by the server alone.
+        self.session_credit -= cost(block);
         self.next_id = id.wrapping_add(2);
         self.streams.insert(id, self.initial_credit);
         self.raw(wire::OPEN, flags, id, block);
+        true
+    }
+
+    /// Sends an opaque block, if the session has credit for it.
+    pub(super) fn meta(&mut self, stream: u32, flags: u8, block: &[u8]) -> bool {
+        if self.session_credit < cost(block) {
+            return false;
+        }
+        self.session_credit -= cost(block);
+        self.raw(wire::META, flags, stream, block);
         true
     }
 
@@ -261,11 +271,9 @@ impl Peer {
                 }
             }
             wire::DATA => self.give_back(got),
-            wire::CANCEL | wire::ERROR => {
-                if self.is_open(got.stream) {
-                    self.resets += 1;
-                    self.forget(got.stream);
-                }
+            wire::CANCEL | wire::ERROR if self.is_open(got.stream) => {
+                self.resets += 1;
+                self.forget(got.stream);
             }
             wire::PING if got.flags & wire::ACK == 0 && self.reading == Reading::Honest => {
                 wire::frame(&mut self.out, wire::PING, wire::ACK, 0, got.payload);

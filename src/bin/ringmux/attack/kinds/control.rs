@@ -5,7 +5,7 @@ use crate::attack::peer::{Peer, Reading};
 use crate::attack::wire::{PING, SETTINGS, WINDOW};
 
 /// PINGs before the SETTINGS that break the rule.
-const PINGS: u64 = 4000;
+const PINGS: u64 = 1000;
 
 /// Asks for round trips without reading an answer, as often as it goes; then says its SETTINGS again.
 #[derive(Default)]

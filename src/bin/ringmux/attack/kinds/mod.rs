@@ -75,7 +75,7 @@ impl Kind {
     pub(super) const fn connections(self) -> usize {
         match self {
             Self::Slowloris => 300,
-            Self::ManyWindows => 32,
+            Self::ManyWindows => 16,
             Self::ZeroWindow => 2,
             _ => 1,
         }

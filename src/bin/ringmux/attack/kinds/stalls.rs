@@ -59,7 +59,7 @@ impl Attack for Stall {
 
 /// What a message says that it will be.
 const TOTAL: u32 = 1 << 20;
-const PIECE_BYTES: usize = 8 * 1024;
+const PIECE_BYTES: usize = 16 * 1024;
 
 /// On each stream one message that is never completed: the application sees nothing of it, and its pieces stay.
 #[derive(Default)]
