@@ -12,7 +12,7 @@ use ringmux::{Addr, Config, Driver, Engine, Session, Stream};
 use tokio::sync::oneshot;
 
 /// How long a handler of an attacker's stream has something else to do, whatever the attacker does meanwhile.
-const WORK: Duration = Duration::from_millis(20);
+const WORK: Duration = Duration::from_millis(60);
 
 pub(crate) struct Server {
     pub(crate) addr: Addr,
