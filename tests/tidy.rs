@@ -184,6 +184,21 @@ fn files_keep_to_their_budget() {
     check(files, over_budget);
 }
 
+#[test]
+fn every_test_that_the_safety_page_names_exists() {
+    let page = fs::read_to_string(root().join("SAFETY.md")).unwrap();
+    let mut files = sources("src");
+    files.extend(sources("tests"));
+    let names = tests_named(&page);
+    println!("{} tests are named", names.len());
+    assert!(names.len() > 50, "{names:?}");
+    let missing: Vec<&String> = names
+        .iter()
+        .filter(|name| !files.iter().any(|file| has_test(file, name)))
+        .collect();
+    assert!(missing.is_empty(), "{missing:#?}");
+}
+
 /// Applies a rule to every file and shows all that breaks it.
 fn check(files: Vec<File>, rule: impl Fn(&File) -> Vec<String>) {
     assert!(!files.is_empty(), "the rule is applied to nothing");
@@ -424,6 +439,34 @@ fn quoted(cell: &str) -> BTreeSet<String> {
         .step_by(2)
         .map(str::to_owned)
         .collect()
+}
+
+/// The tests that a page names, as `target::path::name`, or `target::path::*` for all of a module.
+fn tests_named(page: &str) -> BTreeSet<String> {
+    let targets = ["lib::", "it::", "alone::", "attack::"];
+    let mut names = quoted(page);
+    names.retain(|name| targets.iter().any(|target| name.starts_with(target)));
+    names
+}
+
+/// Whether a file is of the target, and has the function, the module, or the row of a table of tests, that the name ends
+/// with.
+fn has_test(file: &File, name: &str) -> bool {
+    let name = name.trim_end_matches("::*");
+    let (target, path) = name.split_once("::").unwrap_or((name, ""));
+    let top = match target {
+        "lib" => "src/".to_owned(),
+        target => format!("tests/{target}/"),
+    };
+    let last = path.rsplit("::").next().unwrap_or(path);
+    let code = code(&file.text);
+    let forms = [
+        format!("fn {last}"),
+        format!("mod {last}"),
+        format!("    {last}:"),
+    ];
+    let declared = |form: &String| !lines_with(&code, form).is_empty();
+    file.path.starts_with(&top) && forms.iter().any(declared)
 }
 
 fn absent_words(file: &File) -> Vec<String> {
@@ -820,6 +863,27 @@ mod on_samples {
             assert_eq!(lines_with(&code(text), "unsafe"), [1], "{text}");
         }
         assert_eq!(lines_with(&code("\"a\nb\"\nunsafe {}"), "unsafe"), [3]);
+    }
+
+    #[test]
+    fn a_test_that_a_page_names_is_found_in_its_target_only() {
+        let names = tests_named("`it::a::b`, `lib::c::*`, `src/x.rs`, `attack::d::*`");
+        assert_eq!(names.len(), 3);
+        let file = |path, text| File::new(path, text);
+        assert!(has_test(
+            &file("tests/it/a.rs", "async fn b(net: Net) {}"),
+            "it::a::b"
+        ));
+        assert!(!has_test(&file("tests/it/a.rs", "fn bb() {}"), "it::a::b"));
+        assert!(!has_test(
+            &file("tests/alone/a.rs", "fn b() {}"),
+            "it::a::b"
+        ));
+        assert!(has_test(&file("src/c.rs", "mod c;"), "lib::c::*"));
+        assert!(has_test(
+            &file("tests/attack/main.rs", "    d: 1 Two;"),
+            "attack::d::*"
+        ));
     }
 
     #[test]

@@ -1,9 +1,10 @@
 //! The program `ringmux`: tells what this machine can do, measures the library on it, probes a
-//! running endpoint, and carries TCP and Unix connections over one session.
+//! running endpoint, attacks one of yours, and carries TCP and Unix connections over one session.
 //!
 //! Each command is a module with its own arguments and a `run`; this file only chooses one and turns
 //! its result into an exit code. Results go to stdout, everything else to stderr.
 
+mod attack;
 mod bench;
 mod doctor;
 mod failure;
@@ -51,6 +52,8 @@ enum Command {
     Doctor(doctor::Args),
     /// Measures round trips to a running ringmux endpoint.
     Ping(ping::Args),
+    /// Attacks a server of your own, and tells whether its other clients notice.
+    Attack(attack::Args),
     /// Lets clients of `ringmux forward` reach targets from here.
     Serve(serve::Args),
     /// Carries local connections to targets behind `ringmux serve`.
@@ -63,7 +66,7 @@ impl Command {
     const fn default_log(&self) -> &'static str {
         match self {
             Self::Doctor(_) => "error",
-            Self::Bench(_) | Self::Ping(_) => "warn",
+            Self::Bench(_) | Self::Ping(_) | Self::Attack(_) => "warn",
             // They tell of their sessions themselves, so of the library's own lines only what is wrong.
             Self::Serve(_) | Self::Forward(_) => "info,ringmux::session=warn",
         }
@@ -77,6 +80,7 @@ fn main() -> ExitCode {
         Command::Bench(args) => bench::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Ping(args) => ping::run(&args),
+        Command::Attack(args) => attack::run(&args),
         Command::Serve(args) => serve::run(&args),
         Command::Forward(args) => forward::run(&args),
     };

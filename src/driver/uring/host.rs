@@ -7,10 +7,14 @@
 //! * `run`: the loop has the thread, for itself or beside one future of the application; it parks
 //!   in the ring.
 //! * `Inline`: the loop is a task of a tokio runtime, which parks in epoll with the ring in it.
+//!
+//! A session that panics, be it in the waker of an application, ends alone: see [`Host::end_panicked`].
 
+use std::any::Any;
 use std::cell::RefCell;
 use std::future::Future;
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc as StdArc;
@@ -128,9 +132,42 @@ impl<R: Ring> Host<R> {
             return;
         };
         let mut cx = Context::from_waker(&session.waker);
-        if Pin::new(&mut session.turns).poll(&mut cx).is_ready() {
-            self.sessions[slot as usize] = None;
-            self.live -= 1;
+        let turns = Pin::new(&mut session.turns);
+        let polled = catch_unwind(AssertUnwindSafe(|| turns.poll(&mut cx).is_ready()));
+        match polled {
+            Ok(false) => {}
+            Ok(true) => {
+                self.sessions[slot as usize] = None;
+                self.live -= 1;
+            }
+            Err(panic) => self.end_panicked(slot, panic),
+        }
+    }
+
+    /// A session has panicked: it ends, which its handles see as `EngineStopped`, and the others go on.
+    ///
+    /// What they share with it is whole. The lists and counters of `link` and of the pool are atomics, each operation
+    /// of which is done or was not begun. The reactor is safe to go on with unless the panic has come from inside it:
+    /// then something may be half done that the kernel's memory depends on, and the panic ends the host as it would
+    /// have without this. Memory that the kernel still has stays in the reactor, as with any session that is dropped.
+    #[cold]
+    fn end_panicked(&mut self, slot: u32, panic: Box<dyn Any + Send>) {
+        let session = self.sessions[slot as usize].take();
+        self.live -= 1;
+        self.end_if_half_done(panic);
+        tracing::error!(
+            slot,
+            "a session has panicked; the others of its engine go on"
+        );
+        // What it was in the middle of may make its end panic as well.
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| drop(session))) {
+            self.end_if_half_done(panic);
+        }
+    }
+
+    fn end_if_half_done(&self, panic: Box<dyn Any + Send>) {
+        if self.reactor.borrow().at_work {
+            resume_unwind(panic);
         }
     }
 

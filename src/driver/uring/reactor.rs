@@ -90,6 +90,8 @@ pub(super) struct Reactor<R: Ring> {
     bell_rang: bool,
     /// Nothing works any more.
     broken: bool,
+    /// A session's socket is in here: a panic that leaves this set has left something half done.
+    pub(super) at_work: bool,
     counts: Counts,
     enters: Enters,
 }
@@ -105,6 +107,7 @@ impl<R: Ring> Reactor<R> {
             deadlines: BTreeSet::new(),
             bell_rang: false,
             broken: false,
+            at_work: false,
             counts: Counts::default(),
             enters: Enters::new(),
         }

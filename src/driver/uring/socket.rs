@@ -46,6 +46,38 @@ impl<R: Ring> UringSocket<R> {
         }
     }
 
+    /// Goes into the reactor, and marks it as long as it is in there.
+    fn with<T>(&self, work: impl FnOnce(&mut Reactor<R>) -> T) -> T {
+        let reactor = &mut *self.reactor.borrow_mut();
+        reactor.at_work = true;
+        let result = work(reactor);
+        reactor.at_work = false;
+        result
+    }
+
+    fn recv(
+        &mut self,
+        reactor: &mut Reactor<R>,
+        buf: &mut BytesMut,
+        capacity: usize,
+    ) -> Poll<io::Result<usize>> {
+        if let Some(result) = reactor.take_recv(self.slot, buf) {
+            if let Ok(bytes) = result {
+                self.on_arrival(bytes, reactor);
+            }
+            return Poll::Ready(result);
+        }
+        if self.single.is_none() {
+            reactor.start_recv_multi(self.slot);
+        } else {
+            if buf.capacity() - buf.len() < READ_MIN.max(capacity / 2) {
+                buf.reserve(capacity - buf.len().min(capacity / 2));
+            }
+            reactor.start_recv_once(self.slot, buf);
+        }
+        Poll::Pending
+    }
+
     fn on_arrival(&mut self, bytes: usize, reactor: &mut Reactor<R>) {
         match &mut self.single {
             None if bytes >= LARGE => {
@@ -73,41 +105,31 @@ impl<R: Ring> Transport for UringSocket<R> {
     ) -> Poll<io::Result<usize>> {
         let reactor = Rc::clone(&self.reactor);
         let reactor = &mut *reactor.borrow_mut();
-        if let Some(result) = reactor.take_recv(self.slot, buf) {
-            if let Ok(bytes) = result {
-                self.on_arrival(bytes, reactor);
-            }
-            return Poll::Ready(result);
-        }
-        if self.single.is_none() {
-            reactor.start_recv_multi(self.slot);
-        } else {
-            if buf.capacity() - buf.len() < READ_MIN.max(capacity / 2) {
-                buf.reserve(capacity - buf.len().min(capacity / 2));
-            }
-            reactor.start_recv_once(self.slot, buf);
-        }
-        Poll::Pending
+        reactor.at_work = true;
+        let received = self.recv(reactor, buf, capacity);
+        reactor.at_work = false;
+        received
     }
 
     fn poll_send(&mut self, _: &mut Context<'_>, batch: &mut Batch) -> Poll<io::Result<usize>> {
-        let reactor = &mut *self.reactor.borrow_mut();
-        if let Some(result) = reactor.take_send(self.slot, batch) {
-            return Poll::Ready(result);
-        }
-        if let Some(result) = reactor.send_now(self.slot, batch) {
-            return Poll::Ready(result);
-        }
-        if !reactor.is_sending(self.slot) {
-            reactor.start_send(self.slot, batch);
-        }
-        Poll::Pending
+        self.with(|reactor| {
+            if let Some(result) = reactor.take_send(self.slot, batch) {
+                return Poll::Ready(result);
+            }
+            if let Some(result) = reactor.send_now(self.slot, batch) {
+                return Poll::Ready(result);
+            }
+            if !reactor.is_sending(self.slot) {
+                reactor.start_send(self.slot, batch);
+            }
+            Poll::Pending
+        })
     }
 
     fn poll_timer(&mut self, _: &mut Context<'_>, deadline: Option<Instant>) -> bool {
         let due = deadline.is_some_and(|at| at <= clock::now());
         let later = deadline.filter(|_| !due);
-        self.reactor.borrow_mut().set_deadline(self.slot, later);
+        self.with(|reactor| reactor.set_deadline(self.slot, later));
         due
     }
 
@@ -116,7 +138,7 @@ impl<R: Ring> Transport for UringSocket<R> {
     }
 
     fn poll_close(&mut self, _: &mut Context<'_>) -> Poll<()> {
-        if self.reactor.borrow_mut().close(self.slot) {
+        if self.with(|reactor| reactor.close(self.slot)) {
             Poll::Ready(())
         } else {
             Poll::Pending
@@ -126,6 +148,6 @@ impl<R: Ring> Transport for UringSocket<R> {
 
 impl<R: Ring> Drop for UringSocket<R> {
     fn drop(&mut self) {
-        self.reactor.borrow_mut().abandon(self.slot);
+        self.with(|reactor| reactor.abandon(self.slot));
     }
 }

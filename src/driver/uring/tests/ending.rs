@@ -4,6 +4,8 @@ use std::io::Write;
 use std::os::unix::net::UnixStream;
 use std::pin::pin;
 use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Wake, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -138,6 +140,51 @@ fn sessions_of_a_broken_ring_end_and_their_memory_stays() {
     assert!(matches!(near.end(), Some(SessionError::EngineStopped)));
     assert!(kernel.borrow().all_intact());
     assert!(!kernel.borrow().settled);
+}
+
+/// A waker of an application that makes the session panic that uses it.
+struct Bomb;
+
+impl Wake for Bomb {
+    fn wake(self: Arc<Self>) {
+        panic!("a waker that panics");
+    }
+}
+
+#[test]
+fn a_panic_in_one_session_ends_it_and_no_other() {
+    let world = World::new(0, Faults::NONE);
+    let ran = world.run(|desk| async move {
+        let [near, far] = desk.connect(&config());
+        let [beside, beside_far] = desk.connect(&config());
+        let mut here = near.open(Bytes::new()).await.expect("open");
+        let mut there = far.accept().await.expect("accepted");
+        let mut receiving = Box::pin(there.recv());
+        let bomb = Waker::from(Arc::new(Bomb));
+        let waiting = receiving.as_mut().poll(&mut Context::from_waker(&bomb));
+        assert!(waiting.is_pending());
+        here.send(Bytes::from_static(b"wakes it"))
+            .await
+            .expect("queued");
+        desk.silence().await;
+        drop(receiving);
+        assert!(matches!(far.end(), Some(SessionError::EngineStopped)));
+        // Its peer sees the connection go, and whoever is beside it sees nothing.
+        near.closed().await;
+        let mut call = beside.open(Bytes::new()).await.expect("open");
+        call.send(Bytes::from_static(b"still here"))
+            .await
+            .expect("sent");
+        let mut called = beside_far.accept().await.expect("accepted");
+        let message = called.recv().await.expect("received");
+        assert_eq!(message.as_deref(), Some(&b"still here"[..]));
+        drop((call, called));
+        beside.close();
+        beside_far.close();
+        drop((near, far, here, there));
+        desk.at_rest().await
+    });
+    assert_eq!(ran, Ok(()));
 }
 
 /// A peer that reads nothing and writes little at a time, for ever.

@@ -1,0 +1,55 @@
+//! A6 and A7: frames that cost no credit.
+
+use super::Attack;
+use crate::attack::peer::{Peer, Reading};
+use crate::attack::wire::{PING, SETTINGS, WINDOW};
+
+/// PINGs before the SETTINGS that break the rule.
+const PINGS: u64 = 1000;
+
+/// Asks for round trips without reading an answer, as often as it goes; then says its SETTINGS again.
+#[derive(Default)]
+pub(super) struct Pings {
+    sent: u64,
+}
+
+impl Attack for Pings {
+    fn step(&mut self, peer: &mut Peer) {
+        peer.reading = Reading::Nothing;
+        if self.sent == PINGS {
+            peer.raw(SETTINGS, 0, 0, b"");
+        }
+        if self.sent >= PINGS {
+            // What it has to say about it is to be seen.
+            peer.reading = Reading::NoCredit;
+        } else {
+            peer.raw(PING, 0, 0, &self.sent.to_le_bytes());
+        }
+        self.sent += 1;
+    }
+}
+
+/// Grants the session a byte, for ever; every second connection grants it nothing, once.
+pub(super) struct Windows {
+    flood: bool,
+    done: bool,
+}
+
+impl Windows {
+    pub(super) const fn new(n: u64) -> Self {
+        Self {
+            flood: n.is_multiple_of(2),
+            done: false,
+        }
+    }
+}
+
+impl Attack for Windows {
+    fn step(&mut self, peer: &mut Peer) {
+        if self.flood {
+            peer.raw(WINDOW, 0, 0, &1_u32.to_le_bytes());
+        } else if !std::mem::replace(&mut self.done, true) {
+            peer.raw(WINDOW, 0, 0, &[0; 4]);
+        }
+    }
+}

@@ -1,0 +1,42 @@
+//! A10: connections that do not come to the end of their handshake.
+
+use std::time::{Duration, Instant};
+
+use super::Attack;
+use crate::attack::peer::Peer;
+use crate::attack::wire::PREFACE;
+
+/// From one byte to the next.
+const BETWEEN: Duration = Duration::from_millis(200);
+
+/// Every third says nothing; the others say their preface a byte at a time and stop before its last.
+pub(super) struct Slow {
+    silent: bool,
+    said: usize,
+    next: Instant,
+}
+
+impl Slow {
+    pub(super) fn new(n: u64) -> Self {
+        Self {
+            silent: n.is_multiple_of(3),
+            said: 0,
+            next: Instant::now(),
+        }
+    }
+}
+
+impl Attack for Slow {
+    fn greets(&self) -> bool {
+        false
+    }
+
+    fn step(&mut self, peer: &mut Peer) {
+        if self.silent || self.said + 1 >= PREFACE.len() || Instant::now() < self.next {
+            return;
+        }
+        peer.say(&PREFACE[self.said..=self.said]);
+        self.said += 1;
+        self.next = Instant::now() + BETWEEN;
+    }
+}

@@ -1,0 +1,189 @@
+//! A session that does nothing wrong, and how long its round trips take.
+
+use std::time::Duration;
+
+use clap::ValueEnum;
+use hdrhistogram::Histogram;
+use ringmux::{Addr, Config, Driver, Engine, Session};
+use tokio::time::{Instant, timeout};
+
+use crate::failure::Failure;
+
+/// Round trips are kept with three significant digits up to this many nanoseconds.
+const RTT_NS_MAX: u64 = 60_000_000_000;
+/// So many seconds a round trip does not take: keepalive finds a dead server in 25. Counted one by one, so that a time in
+/// which this process was stopped is one of them.
+const PATIENCE_SECONDS: u32 = 30;
+/// Round trips before the first that counts.
+const WARM_UP: usize = 50;
+
+/// What a round trip is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum RoundTrip {
+    /// A PING. A server with `Config::edge` ends who asks more than once a second
+    Ping,
+    /// A stream that is opened, finished, and brought to its end by the server, with whatever result
+    Call,
+}
+
+/// See the module.
+pub(super) struct Neighbour {
+    session: Session,
+    /// Keeps the sessions going.
+    engine: Engine,
+    addr: Addr,
+    how: RoundTrip,
+}
+
+/// The round trips of a time.
+#[derive(Clone, Debug)]
+pub(super) struct Slice {
+    rtts: Histogram<u64>,
+}
+
+impl Slice {
+    fn new() -> Self {
+        let rtts = Histogram::new_with_max(RTT_NS_MAX, 3).expect("a constant range that is valid");
+        Self { rtts }
+    }
+
+    fn record(&mut self, rtt: Duration) {
+        let ns = u64::try_from(rtt.as_nanos()).unwrap_or(RTT_NS_MAX);
+        let ns = ns.clamp(1, RTT_NS_MAX);
+        self.rtts.record(ns).expect("in range by the line above");
+    }
+}
+
+/// The median of the slices' quantiles: one slice in which the machine did something else is not in it.
+pub(super) fn median_ns(slices: &[Slice], quantile: f64) -> u64 {
+    let of = |slice: &Slice| slice.rtts.value_at_quantile(quantile);
+    let mut values: Vec<u64> = slices.iter().map(of).collect();
+    values.sort_unstable();
+    let middle = (values.len().saturating_sub(1)) / 2;
+    values.get(middle).copied().unwrap_or(0)
+}
+
+/// How many round trips there were.
+pub(super) fn count(slices: &[Slice]) -> u64 {
+    slices.iter().map(|slice| slice.rtts.len()).sum()
+}
+
+impl Neighbour {
+    /// A session to the server, after a few round trips that do not count.
+    ///
+    /// # Errors
+    /// There is no session, or it does not last.
+    pub(super) async fn connect(addr: &Addr, how: RoundTrip) -> Result<Self, Failure> {
+        let engine = Engine::inline(Driver::Tokio)
+            .map_err(|error| Failure::new("cannot start an engine").because(&error))?;
+        let neighbour = Self {
+            session: session(&engine, addr).await?,
+            engine,
+            addr: addr.clone(),
+            how,
+        };
+        for _ in 0..WARM_UP {
+            neighbour.round_trip().await?;
+        }
+        Ok(neighbour)
+    }
+
+    /// One round trip after the other, for this long.
+    ///
+    /// # Errors
+    /// One did not come back: the server has not lived through it.
+    pub(super) async fn measure(&self, time: Duration) -> Result<Slice, Failure> {
+        let until = Instant::now() + time;
+        let mut slice = Slice::new();
+        while Instant::now() < until {
+            slice.record(self.round_trip().await?);
+        }
+        Ok(slice)
+    }
+
+    /// Whether the server still takes whoever comes.
+    ///
+    /// # Errors
+    /// It does not.
+    pub(super) async fn newcomer(&self) -> Result<(), Failure> {
+        let session = session(&self.engine, &self.addr).await?;
+        let newcomer = Self {
+            session,
+            engine: self.engine.clone(),
+            addr: self.addr.clone(),
+            how: self.how,
+        };
+        newcomer.round_trip().await?;
+        newcomer.close();
+        Ok(())
+    }
+
+    pub(super) fn close(&self) {
+        self.session.close();
+    }
+
+    async fn round_trip(&self) -> Result<Duration, Failure> {
+        let what = match self.how {
+            RoundTrip::Ping => "ping",
+            RoundTrip::Call => "call",
+        };
+        let failure = || Failure::new(format!("a {what} of the neighbour was not answered"));
+        let since = std::time::Instant::now();
+        let round_trip = async {
+            match self.how {
+                RoundTrip::Ping => self.session.ping().await.map(drop),
+                RoundTrip::Call => self.call().await,
+            }
+        };
+        let mut round_trip = std::pin::pin!(round_trip);
+        for _ in 0..PATIENCE_SECONDS {
+            match timeout(Duration::from_secs(1), &mut round_trip).await {
+                Ok(Ok(())) => return Ok(since.elapsed()),
+                Ok(Err(error)) => return Err(failure().because(&error)),
+                Err(_) => {}
+            }
+        }
+        Err(failure().advise(format!("nothing came in {PATIENCE_SECONDS} s")))
+    }
+
+    /// The server may refuse the stream or fail it: that is an answer. The end of the session is none.
+    async fn call(&self) -> Result<(), ringmux::SessionError> {
+        let ended = || self.session.end();
+        let Ok(mut stream) = self.session.open("").await else {
+            return ended().map_or(Ok(()), Err);
+        };
+        // What cannot be finished was ended by the server.
+        let _ = stream.finish();
+        while let Ok(Some(_)) = stream.recv().await {}
+        ended().map_or(Ok(()), Err)
+    }
+}
+
+async fn session(engine: &Engine, addr: &Addr) -> Result<Session, Failure> {
+    let config = Config::default();
+    let connecting = engine.connect(addr, &config);
+    connecting.await.map_err(|error| {
+        Failure::new(format!("cannot connect to {addr}"))
+            .because(&error)
+            .advise("is a ringmux server listening there?")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_slice_of_three_does_not_move_the_median() {
+        let slice = |us: u64| {
+            let mut slice = Slice::new();
+            (0..100).for_each(|_| slice.record(Duration::from_micros(us)));
+            slice
+        };
+        let slices = [slice(50), slice(9000), slice(60)];
+        let p99 = median_ns(&slices, 0.99);
+        assert!((59_000..62_000).contains(&p99), "{p99}");
+        assert_eq!(count(&slices), 300);
+        assert_eq!(median_ns(&[], 0.99), 0);
+    }
+}

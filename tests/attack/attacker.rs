@@ -1,0 +1,59 @@
+//! `ringmux attack`, in a process of its own.
+
+use std::process::Command;
+
+use ringmux::Addr;
+use serde_json::Value;
+
+/// How long an attack is played, and as long again it is paused.
+const SECONDS: &str = "250ms";
+
+/// What the program tells. Some of it is only shown.
+#[derive(Debug)]
+#[allow(dead_code)]
+pub(crate) struct Result {
+    pub(crate) connections: u64,
+    pub(crate) frames: u64,
+    pub(crate) ended: u64,
+    pub(crate) resets: u64,
+    pub(crate) round_trips: Vec<u64>,
+    pub(crate) p99_ns: [u64; 2],
+    pub(crate) ratio: f64,
+    pub(crate) last_answer: Option<String>,
+    pub(crate) failure: Option<String>,
+}
+
+pub(crate) fn play(addr: &Addr, name: &str, rate: u32) -> Result {
+    let (name, rate) = (name.replace('_', "-"), rate.to_string());
+    let output = Command::new(env!("CARGO_BIN_EXE_ringmux"))
+        .args(["attack", "--json", "--neighbour", "call"])
+        .args(["--attack", &name, "--seconds", SECONDS, "--rate", &rate])
+        .arg(addr.to_string())
+        .env_remove("RUST_LOG")
+        .output()
+        .expect("the program starts");
+    let (text, errors) = (
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr),
+    );
+    let row: Value =
+        serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}{errors}"));
+    let number = |key: &str| {
+        row[key]
+            .as_u64()
+            .unwrap_or_else(|| panic!("no {key}: {text}"))
+    };
+    let string = |key: &str| row[key].as_str().map(str::to_owned);
+    let round_trips = row["round_trips"].as_array().expect("two numbers");
+    Result {
+        connections: number("connections"),
+        frames: number("frames"),
+        ended: number("ended"),
+        resets: number("resets"),
+        round_trips: round_trips.iter().filter_map(Value::as_u64).collect(),
+        p99_ns: [number("p99_before_ns"), number("p99_during_ns")],
+        ratio: row["ratio"].as_f64().expect("a ratio"),
+        last_answer: string("last_answer"),
+        failure: string("failure"),
+    }
+}

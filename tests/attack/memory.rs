@@ -1,0 +1,115 @@
+//! What the server holds, from the allocator.
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+/// What may differ between two looks: the growth of tables, the harness, sessions that are just beginning or ending.
+pub(crate) const SLACK_BYTES: u64 = 256 << 10;
+/// From one look to the next.
+const LOOK: Duration = Duration::from_millis(1);
+
+static LIVE_BYTES: AtomicI64 = AtomicI64::new(0);
+
+/// The system's allocator, and a count of what it has handed out.
+struct Counting;
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+fn count(bytes: usize, sign: i64) {
+    LIVE_BYTES.fetch_add(sign * bytes as i64, Ordering::Relaxed);
+}
+
+// SAFETY: every call goes to the system's allocator unchanged.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        count(layout.size(), 1);
+        // SAFETY: the caller's promises are passed on.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
+        count(layout.size(), -1);
+        // SAFETY: the caller's promises are passed on.
+        unsafe { System.dealloc(memory, layout) }
+    }
+
+    unsafe fn realloc(&self, memory: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        count(layout.size(), -1);
+        count(size, 1);
+        // SAFETY: the caller's promises are passed on.
+        unsafe { System.realloc(memory, layout, size) }
+    }
+}
+
+/// Bytes that are handed out now.
+pub(crate) fn live() -> u64 {
+    u64::try_from(LIVE_BYTES.load(Ordering::Relaxed)).unwrap_or(0)
+}
+
+/// What an attack has cost.
+#[derive(Clone, Copy)]
+pub(crate) struct Seen {
+    pub(crate) before: u64,
+    /// The most above that.
+    pub(crate) peak: u64,
+    /// How much more the last third of the time had at its most than what was before.
+    pub(crate) growth: u64,
+}
+
+impl fmt::Display for Seen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { peak, growth, .. } = self;
+        write!(
+            f,
+            "{peak} bytes at the most, {growth} more in the last third"
+        )
+    }
+}
+
+/// Looks until it is stopped.
+pub(crate) struct Watch {
+    over: Arc<AtomicBool>,
+    looking: JoinHandle<Vec<u64>>,
+    before: u64,
+}
+
+impl Watch {
+    pub(crate) fn start() -> Self {
+        let over = Arc::new(AtomicBool::new(false));
+        let seen = Arc::clone(&over);
+        let before = live();
+        let looking = thread::spawn(move || {
+            // Room for a minute, so that looking is not what grows.
+            let mut looks = Vec::with_capacity(60_000);
+            while !seen.load(Ordering::Relaxed) {
+                looks.push(live());
+                thread::sleep(LOOK);
+            }
+            looks
+        });
+        Self {
+            over,
+            looking,
+            before,
+        }
+    }
+
+    pub(crate) fn stop(self) -> Seen {
+        self.over.store(true, Ordering::Relaxed);
+        let looks = self.looking.join().unwrap();
+        let (before, last) = looks.split_at(looks.len() / 3 * 2);
+        let most = |looks: &[u64]| looks.iter().copied().max().unwrap_or(0);
+        // The looks themselves are held meanwhile.
+        let held = (looks.capacity() * size_of::<u64>()) as u64;
+        Seen {
+            before: self.before,
+            peak: most(&looks).saturating_sub(self.before + held),
+            growth: most(last).saturating_sub(most(before)),
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! The server: it sends messages back, takes its time with some, and counts its handlers.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc;
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use ringmux::{Addr, Config, Driver, Engine, Session, Stream};
+use tokio::sync::oneshot;
+
+/// How long a handler of an attacker's stream has something else to do, whatever the attacker does meanwhile.
+const WORK: Duration = Duration::from_millis(60);
+
+pub(crate) struct Server {
+    pub(crate) addr: Addr,
+    most: Arc<AtomicU64>,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Server {
+    /// A server that has had its first session, so that what is made once is made.
+    pub(crate) fn start(driver: Driver, config: &Config) -> Self {
+        let (addr_tx, addr) = mpsc::channel();
+        let (stop, stopped) = oneshot::channel();
+        let most = Arc::new(AtomicU64::new(0));
+        let (counted, serving) = (Arc::clone(&most), config.clone());
+        let thread = thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .unwrap();
+            runtime.block_on(async move {
+                let engine = Engine::thread(driver).expect("the driver works here");
+                let any = Addr::Tcp("127.0.0.1:0".to_owned());
+                let listener = engine.listen(&any, &serving).await.unwrap();
+                addr_tx.send(listener.local_addr().clone()).unwrap();
+                let accepting = async {
+                    while let Ok(session) = listener.accept().await {
+                        tokio::spawn(serve(session, Arc::clone(&counted)));
+                    }
+                };
+                tokio::select! {
+                    () = accepting => {}
+                    _ = stopped => {}
+                }
+                listener.shutdown(Duration::ZERO).await;
+            });
+        });
+        let server = Self {
+            addr: addr.recv().unwrap(),
+            most,
+            stop: Some(stop),
+            thread: Some(thread),
+        };
+        server.first_session();
+        server
+    }
+
+    fn first_session(&self) {
+        let addr = self.addr.to_string();
+        let mut socket = TcpStream::connect(addr.trim_start_matches("tcp://")).unwrap();
+        // The preface, and SETTINGS that say nothing.
+        socket.write_all(b"RINGMUX\x01\0\0\0\x70\0\0\0\0").unwrap();
+        socket.read_exact(&mut [0; 16]).unwrap();
+    }
+
+    /// The most handlers that one session has had at a time.
+    pub(crate) fn most_handlers(&self) -> u64 {
+        self.most.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+            && !thread::panicking()
+        {
+            panic!("the server has panicked");
+        }
+    }
+}
+
+/// One of a session's handlers, as long as it runs.
+struct Running(Arc<AtomicU64>);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+async fn serve(session: Session, most: Arc<AtomicU64>) {
+    let running = Arc::new(AtomicU64::new(0));
+    while let Ok(stream) = session.accept().await {
+        let now = running.fetch_add(1, Ordering::Relaxed) + 1;
+        most.fetch_max(now, Ordering::Relaxed);
+        tokio::spawn(handle(stream, Running(Arc::clone(&running))));
+    }
+}
+
+/// The neighbour's streams have no opening block. `running` goes before the stream does.
+async fn handle(mut stream: Stream, running: Running) {
+    if !stream.opening().is_empty() {
+        tokio::time::sleep(WORK).await;
+    }
+    while let Ok(Some(message)) = stream.recv().await {
+        if stream.send(message).await.is_err() {
+            break;
+        }
+    }
+    // A stream that the peer has ended cannot be finished.
+    let _ = stream.finish();
+    drop(running);
+}
