@@ -72,7 +72,7 @@ pub(super) struct Stream {
     pub(super) scheduled: bool,
     /// A sender waits for room in `tx`.
     pub(super) wants_room: bool,
-    /// Room was made since a sender last asked: it may have looked too early.
+    /// Room was made, or the handshake came, since a sender last asked: it may have looked too early.
     pub(super) made_room: bool,
 
     pub(super) window: RecvWindow,
