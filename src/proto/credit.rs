@@ -218,7 +218,7 @@ impl Connection {
         }
         let has = stream.window.outstanding();
         if has >= need {
-            return Self::set_starved(stream, None);
+            return Self::set_starved(stream, false, now);
         }
         let short = need.saturating_sub(has + stream.window.returnable());
         // One that fits into the window waits for the application, not for memory.
@@ -227,7 +227,7 @@ impl Connection {
         let advance = !fits && waiting <= stream.window.target();
         if short == 0 || (advance && self.pool.take(short, ceiling)) {
             stream.window.advance(short);
-            Self::set_starved(stream, None);
+            Self::set_starved(stream, false, now);
             if short > 0 {
                 let at = now + self.config.message_timeout();
                 self.advance_check.get_or_insert(at);
@@ -237,12 +237,7 @@ impl Connection {
         if !fits && now.duration_since(assembly.since) >= self.config.message_timeout() {
             return self.exceed(key, Limit::MessageMemory, total);
         }
-        let since = if assembly.starved {
-            assembly.since
-        } else {
-            now
-        };
-        Self::set_starved(stream, Some(since));
+        Self::set_starved(stream, true, now);
         // From now on a release is reported. One that raced with this is found by the next recheck.
         if fits && assembly.starved {
             return;
@@ -254,7 +249,8 @@ impl Connection {
     }
 
     /// Memory beyond the window was given for messages whose next piece does not come: it is taken
-    /// back, with the stream.
+    /// back, with the stream. A peer without the credit for that piece cannot send it: it is the
+    /// application here that does not consume, or the memory that is not there.
     pub(super) fn check_advances(&mut self, now: Instant) {
         let timeout = self.config.message_timeout();
         let mut late = None;
@@ -266,7 +262,12 @@ impl Connection {
             if stream.chunks || stream.window.advanced() == 0 {
                 continue;
             }
-            let at = assembly.since + timeout;
+            let since = if assembly.starved {
+                now
+            } else {
+                assembly.since
+            };
+            let at = since + timeout;
             if at > now {
                 let next = self.advance_check.map_or(at, |next| next.min(at));
                 self.advance_check = Some(next);
@@ -281,22 +282,19 @@ impl Connection {
     }
 
     /// While a stream is starved its handle reports every release.
-    fn set_starved(stream: &mut Stream, since: Option<Instant>) {
+    fn set_starved(stream: &mut Stream, starved: bool, now: Instant) {
         let Some(assembly) = &mut stream.assembly else {
             return;
         };
-        if assembly.starved != since.is_some() {
-            assembly.starved = since.is_some();
-            let mark = if assembly.starved {
-                0
-            } else {
-                report_mark(stream.window.target())
-            };
-            stream.lane().set_credit_mark(mark);
+        if assembly.starved == starved {
+            return;
         }
-        if let (Some(since), Some(assembly)) = (since, &mut stream.assembly) {
-            assembly.since = since;
-        }
+        (assembly.starved, assembly.since) = (starved, now);
+        let mark = match starved {
+            true => 0,
+            false => report_mark(stream.window.target()),
+        };
+        stream.lane().set_credit_mark(mark);
     }
 
     /// A limit of this side ends a stream.

@@ -35,7 +35,7 @@ pub(super) struct Assembly {
     pub(super) received: u32,
     /// What its frames cost so far.
     pub(super) cost: u64,
-    /// When the last piece came, or memory was refused first.
+    /// When the last piece came, or it began to be starved, or ceased to be.
     pub(super) since: Instant,
     /// It waits for memory, or for the application to make room.
     pub(super) starved: bool,

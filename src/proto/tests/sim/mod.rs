@@ -55,10 +55,16 @@ const ENDS: [&str; 18] = [
 const SEEDS: u64 = 2000;
 
 /// Runs that have shown something, as long as plans are drawn as they are: part of every ordinary test.
-const KEPT: [(u64, &str); 1] = [(
-    5909,
-    "a sender that asked for room while SETTINGS came was never woken",
-)];
+const KEPT: [(u64, &str); 2] = [
+    (
+        5909,
+        "a sender that asked for room while SETTINGS came was never woken",
+    ),
+    (
+        10378,
+        "a message that waited for a slow consumer was taken for one that its peer had stopped sending",
+    ),
+];
 
 /// How a run damages what it should not survive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
