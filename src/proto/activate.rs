@@ -198,6 +198,7 @@ impl Connection {
             return;
         };
         self.return_to_session(stream.open_charge);
+        self.pool.give(stream.lingering);
         self.widened -= stream.widened;
         self.link.counters.streams.set(self.registry.len() as u64);
         match stream.id {

@@ -315,7 +315,9 @@ impl Connection {
         self.charge_fault(limit);
     }
 
-    /// The receiving direction is over: what it holds counts as consumed.
+    /// The receiving direction is over: what it holds counts as consumed, so that streams that have
+    /// ended stop no others. What the pool gave for a message that still lies here stays taken until
+    /// the application lets go of the stream, unless it has let go of this direction.
     pub(super) fn discard_received(&mut self, key: Key) {
         let Some(stream) = self.registry.get_mut(key) else {
             return;
@@ -327,8 +329,11 @@ impl Connection {
         let total = stream.lane().consumed();
         let consumed = total - std::mem::replace(&mut stream.consumed, total);
         let retired = stream.window.consume(consumed);
+        if stream.state.is_over() && !stream.dropped {
+            stream.lingering = stream.window.covered();
+        }
         let (to_session, to_pool) = stream.window.discard();
-        self.pool.give(retired + to_pool);
+        self.pool.give(retired + to_pool - stream.lingering);
         self.return_to_session(consumed - retired + to_session);
     }
 

@@ -89,6 +89,8 @@ pub(super) struct Stream {
     pub(super) chunks: bool,
     /// The receiving direction is over and what it held was given back.
     pub(super) discarded: bool,
+    /// Of the pool, what was taken for messages that lay here when the direction was discarded.
+    pub(super) lingering: u64,
     pub(super) metas: u8,
     /// Session credit that the OPEN holds until the stream is accepted.
     pub(super) open_charge: u64,
@@ -139,6 +141,7 @@ impl Stream {
             listed_grown: false,
             chunks: false,
             discarded: false,
+            lingering: 0,
             metas: 0,
             open_charge: 0,
             last_return: now,

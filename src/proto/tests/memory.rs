@@ -150,7 +150,31 @@ fn memory_given_for_a_message_whose_next_piece_does_not_come_is_taken_back() {
     solo.elapse(Duration::from_secs(9));
     assert!(now(streams[0].recv()).is_err());
     assert_eq!(tripped(&session, Limit::MessageStalled), 3);
+    // The piece that the first one went on with lies here until its handles go.
+    assert_eq!(solo.end.pool.used(), 256 * 1024 + 1000 + FRAME_COST);
+    drop(streams);
+    solo.said();
     assert_eq!(solo.end.pool.used(), 256 * 1024);
+}
+
+/// Else a peer that cancels its streams could have more memory than the pool has.
+#[test]
+fn a_message_of_a_cancelled_stream_takes_from_the_pool_as_long_as_it_lies_here() {
+    let mut pair = Pair::established(&small_config(), &small_config());
+    let (mut sender, receiver) = pair.stream(D);
+    let len = 300 * KIB as u64;
+    now(sender.send(message(300 * KIB))).unwrap();
+    pair.drive();
+    sender.cancel(7);
+    pair.drive();
+    let end = &pair.ends[A];
+    let held = end.connection.window.held();
+    assert!(held <= FRAME_COST, "others may go on: {held}");
+    let lies = end.pool.used() - 256 * 1024;
+    assert!(lies > len - 32 * 1024 && lies < len, "{lies} bytes");
+    drop((sender, receiver));
+    pair.is_clean();
+    assert_eq!(pair.ends[A].pool.used(), 256 * 1024);
 }
 
 /// A message that waits for the application, with memory that was given for one before it.
