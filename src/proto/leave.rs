@@ -240,13 +240,17 @@ impl Connection {
 
     /// What came of it; to be called while the streams are still there.
     pub(super) fn report_leave(&mut self) {
+        let drain = &self.link.drain;
+        if !drain.is_asked() && self.leave.is_none() {
+            return;
+        }
+        let alive = (self.registry.iter_mut()).filter(|(_, stream)| !stream.state.is_over());
+        let cancelled = alive.count() as u64;
+        drain.cancelled.set(cancelled);
+        // Without it, the session was coming to another end when it was asked for.
         let Some(leave) = self.leave.take() else {
             return;
         };
-        let alive = (self.registry.iter_mut()).filter(|(_, stream)| !stream.state.is_over());
-        let cancelled = alive.count() as u64;
-        let drain = &self.link.drain;
-        drain.cancelled.set(cancelled);
         let finished = leave
             .streams
             .saturating_sub(drain.refused.get() + cancelled);

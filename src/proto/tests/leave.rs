@@ -411,3 +411,29 @@ fn a_refusal_of_a_peer_that_shuts_down_means_not_processed() {
     ));
     assert!(error.is_retryable());
 }
+
+/// The engine has not heard of it, or has no use for it any more.
+#[test]
+fn a_shutdown_that_comes_too_late_for_an_end_tells_what_that_has_cancelled() {
+    for ending in [false, true] {
+        let mut pair = Pair::established(&small_config(), &small_config());
+        let streams = [pair.stream(D), pair.stream(A)];
+        let session = pair.ends[D].session().clone();
+        let connection = &mut pair.ends[D].connection;
+        if ending {
+            let end = SessionError::KeepaliveTimeout(SECOND);
+            connection.finish_with(end, codes::KEEPALIVE, "");
+        }
+        let mut shutdown = Polled::new(session.shutdown(SECOND));
+        shutdown.pending();
+        if ending {
+            connection.take_work(pair.now);
+        }
+        connection.eof();
+        connection.finish();
+        assert_eq!(counts(shutdown.ready()), [0, 0, 2, 0], "ending: {ending}");
+        // A second one finds it at its end.
+        assert_eq!(report(&session), [0, 0, 2, 0]);
+        drop(streams);
+    }
+}

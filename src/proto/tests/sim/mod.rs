@@ -55,14 +55,22 @@ const ENDS: [&str; 18] = [
 const SEEDS: u64 = 2000;
 
 /// Runs that have shown something, as long as plans are drawn as they are: part of every ordinary test.
-const KEPT: [(u64, &str); 3] = [
+const KEPT: [(u64, &str); 5] = [
     (
         2657,
         "what a cancelled stream had been given from the pool was given back while it lay here",
     ),
     (
+        5521,
+        "a shutdown that came just before another end said that it lost nothing",
+    ),
+    (
         5909,
         "a sender that asked for room while SETTINGS came was never woken",
+    ),
+    (
+        9750,
+        "a shutdown that came while a session was ending said that it lost nothing",
     ),
     (
         10378,
