@@ -55,7 +55,7 @@ const ENDS: [&str; 18] = [
 const SEEDS: u64 = 2000;
 
 /// Runs that have shown something, as long as plans are drawn as they are: part of every ordinary test.
-const KEPT: [(u64, &str); 6] = [
+const KEPT: [(u64, &str); 7] = [
     (
         2184,
         "a side that is called, and whose handles are gone before it was spoken to, has no last word",
@@ -71,6 +71,10 @@ const KEPT: [(u64, &str); 6] = [
     (
         5909,
         "a sender that asked for room while SETTINGS came was never woken",
+    ),
+    (
+        7730,
+        "a shutdown that followed a close took the socket's time twice",
     ),
     (
         9750,
