@@ -66,6 +66,11 @@ impl Drain {
         self.grace_ns.fetch_min(ns, Ordering::Relaxed);
     }
 
+    /// Whether anybody has asked; the engine may not have heard of it yet.
+    pub(crate) fn is_asked(&self) -> bool {
+        self.grace_ns.load(Ordering::Relaxed) != NONE
+    }
+
     /// How long the streams may still take.
     pub(crate) fn grace(&self) -> Duration {
         Duration::from_nanos(self.grace_ns.load(Ordering::Relaxed))

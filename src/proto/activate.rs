@@ -201,6 +201,7 @@ impl Connection {
             self.link.counters.finished.add(1);
         }
         self.return_to_session(stream.open_charge);
+        self.pool.give(stream.lingering);
         self.widened -= stream.widened;
         self.link.counters.streams.set(self.registry.len() as u64);
         match stream.id {

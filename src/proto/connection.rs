@@ -358,7 +358,7 @@ impl Connection {
             };
             stream.lane().end_both(&error);
             let (_, advance) = stream.window.discard();
-            self.pool.give(advance);
+            self.pool.give(advance + stream.lingering);
         }
         for lane in activated {
             if lane.key().is_none() {

@@ -219,7 +219,7 @@ impl Connection {
         }
         let has = stream.window.outstanding();
         if has >= need {
-            return Self::set_starved(stream, None);
+            return Self::set_starved(stream, false, now);
         }
         let short = need.saturating_sub(has + stream.window.returnable());
         // One that fits into the window waits for the application, not for memory.
@@ -228,7 +228,7 @@ impl Connection {
         let advance = !fits && waiting <= stream.window.target();
         if short == 0 || (advance && self.pool.take(short, ceiling)) {
             stream.window.advance(short);
-            Self::set_starved(stream, None);
+            Self::set_starved(stream, false, now);
             if short > 0 {
                 let at = now + self.config.message_timeout();
                 self.advance_check.get_or_insert(at);
@@ -238,12 +238,7 @@ impl Connection {
         if !fits && now.duration_since(assembly.since) >= self.config.message_timeout() {
             return self.exceed(key, Limit::MessageMemory, total);
         }
-        let since = if assembly.starved {
-            assembly.since
-        } else {
-            now
-        };
-        Self::set_starved(stream, Some(since));
+        Self::set_starved(stream, true, now);
         // From now on a release is reported. One that raced with this is found by the next recheck.
         if fits && assembly.starved {
             return;
@@ -255,7 +250,8 @@ impl Connection {
     }
 
     /// Memory beyond the window was given for messages whose next piece does not come: it is taken
-    /// back, with the stream.
+    /// back, with the stream. A peer without the credit for that piece cannot send it: it is the
+    /// application here that does not consume, or the memory that is not there.
     pub(super) fn check_advances(&mut self, now: Instant) {
         let timeout = self.config.message_timeout();
         let mut late = None;
@@ -267,7 +263,12 @@ impl Connection {
             if stream.chunks || stream.window.advanced() == 0 {
                 continue;
             }
-            let at = assembly.since + timeout;
+            let since = if assembly.starved {
+                now
+            } else {
+                assembly.since
+            };
+            let at = since + timeout;
             if at > now {
                 let next = self.advance_check.map_or(at, |next| next.min(at));
                 self.advance_check = Some(next);
@@ -282,22 +283,19 @@ impl Connection {
     }
 
     /// While a stream is starved its handle reports every release.
-    fn set_starved(stream: &mut Stream, since: Option<Instant>) {
+    fn set_starved(stream: &mut Stream, starved: bool, now: Instant) {
         let Some(assembly) = &mut stream.assembly else {
             return;
         };
-        if assembly.starved != since.is_some() {
-            assembly.starved = since.is_some();
-            let mark = if assembly.starved {
-                0
-            } else {
-                report_mark(stream.window.target())
-            };
-            stream.lane().set_credit_mark(mark);
+        if assembly.starved == starved {
+            return;
         }
-        if let (Some(since), Some(assembly)) = (since, &mut stream.assembly) {
-            assembly.since = since;
-        }
+        (assembly.starved, assembly.since) = (starved, now);
+        let mark = match starved {
+            true => 0,
+            false => report_mark(stream.window.target()),
+        };
+        stream.lane().set_credit_mark(mark);
     }
 
     /// A limit of this side ends a stream.
@@ -318,7 +316,9 @@ impl Connection {
         self.charge_fault(limit);
     }
 
-    /// The receiving direction is over: what it holds counts as consumed.
+    /// The receiving direction is over: what it holds counts as consumed, so that streams that have
+    /// ended stop no others. What the pool gave for a message that still lies here stays taken until
+    /// the application lets go of the stream, unless it has let go of this direction.
     pub(super) fn discard_received(&mut self, key: Key) {
         let Some(stream) = self.registry.get_mut(key) else {
             return;
@@ -330,8 +330,11 @@ impl Connection {
         let total = stream.lane().consumed();
         let consumed = total - std::mem::replace(&mut stream.consumed, total);
         let retired = stream.window.consume(consumed);
+        if stream.state.is_over() && !stream.dropped {
+            stream.lingering = stream.window.covered();
+        }
         let (to_session, to_pool) = stream.window.discard();
-        self.pool.give(retired + to_pool);
+        self.pool.give(retired + to_pool - stream.lingering);
         self.return_to_session(consumed - retired + to_session);
     }
 

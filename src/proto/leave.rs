@@ -55,19 +55,17 @@ impl Connection {
     /// Shuts down within `grace`. Once is enough; asking again can only make it shorter.
     pub(super) fn leave(&mut self, grace: Duration, now: Instant) {
         let until = now + grace.min(GRACE_MAX);
+        match &mut self.phase {
+            Phase::Hello { .. } | Phase::Open | Phase::Leaving => {}
+            // It comes to its end already, and by then at the latest.
+            Phase::Draining { until: end } => *end = until.min(*end),
+            Phase::Ending { until: end } => *end = (until + LAST_WORD).min(*end),
+            Phase::Dead => return,
+        }
         if let Some(leave) = &mut self.leave {
             leave.until = leave.until.min(until);
             leave.hello_until = leave.hello_until.min(until);
             return;
-        }
-        match &mut self.phase {
-            Phase::Hello { .. } => {}
-            Phase::Open => self.phase = Phase::Leaving,
-            Phase::Draining { until: closing } => {
-                *closing = until.min(*closing);
-                return;
-            }
-            Phase::Leaving | Phase::Ending { .. } | Phase::Dead => return,
         }
         self.leave = Some(Leave {
             until,
@@ -75,9 +73,14 @@ impl Connection {
             stage: Stage::Soon,
             streams: 0,
         });
-        self.link.refuse_opens(SessionError::Closed);
-        self.wake_state = true;
-        self.give_up_waiting();
+        if matches!(self.phase, Phase::Hello { .. } | Phase::Open) {
+            self.link.refuse_opens(SessionError::Closed);
+            self.wake_state = true;
+            self.give_up_waiting();
+        }
+        if matches!(self.phase, Phase::Open) {
+            self.phase = Phase::Leaving;
+        }
         let alive = (self.registry.iter_mut()).filter(|(_, stream)| !stream.state.is_over());
         let alive = alive.count() as u64;
         self.count_leaving(alive);
@@ -240,13 +243,17 @@ impl Connection {
 
     /// What came of it; to be called while the streams are still there.
     pub(super) fn report_leave(&mut self) {
+        let drain = &self.link.drain;
+        if !drain.is_asked() && self.leave.is_none() {
+            return;
+        }
+        let alive = (self.registry.iter_mut()).filter(|(_, stream)| !stream.state.is_over());
+        let cancelled = alive.count() as u64;
+        drain.cancelled.set(cancelled);
+        // Without it, the session was coming to another end when it was asked for.
         let Some(leave) = self.leave.take() else {
             return;
         };
-        let alive = (self.registry.iter_mut()).filter(|(_, stream)| !stream.state.is_over());
-        let cancelled = alive.count() as u64;
-        let drain = &self.link.drain;
-        drain.cancelled.set(cancelled);
         let finished = leave
             .streams
             .saturating_sub(drain.refused.get() + cancelled);

@@ -235,9 +235,7 @@ impl Connection {
         self.wake_state = true;
         for (key, stream) in self.registry.iter_mut() {
             // It may have a message longer than the peer had to accept before it said what it does.
-            if std::mem::take(&mut stream.wants_room) {
-                Self::notify(&mut self.wakes, key, stream, wake::SENDER);
-            }
+            Self::offer_room(&mut self.wakes, key, stream);
         }
         // The first round trip tells how fast windows may grow.
         self.ping.wanted = true;

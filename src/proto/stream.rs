@@ -35,7 +35,7 @@ pub(super) struct Assembly {
     pub(super) received: u32,
     /// What its frames cost so far.
     pub(super) cost: u64,
-    /// When the last piece came, or memory was refused first.
+    /// When the last piece came, or it began to be starved, or ceased to be.
     pub(super) since: Instant,
     /// It waits for memory, or for the application to make room.
     pub(super) starved: bool,
@@ -72,7 +72,7 @@ pub(super) struct Stream {
     pub(super) scheduled: bool,
     /// A sender waits for room in `tx`.
     pub(super) wants_room: bool,
-    /// Room was made since a sender last asked: it may have looked too early.
+    /// Room was made, or the handshake came, since a sender last asked: it may have looked too early.
     pub(super) made_room: bool,
 
     pub(super) window: RecvWindow,
@@ -89,6 +89,8 @@ pub(super) struct Stream {
     pub(super) chunks: bool,
     /// The receiving direction is over and what it held was given back.
     pub(super) discarded: bool,
+    /// Of the pool, what was taken for messages that lay here when the direction was discarded.
+    pub(super) lingering: u64,
     pub(super) metas: u8,
     /// Session credit that the OPEN holds until the stream is accepted.
     pub(super) open_charge: u64,
@@ -139,6 +141,7 @@ impl Stream {
             listed_grown: false,
             chunks: false,
             discarded: false,
+            lingering: 0,
             metas: 0,
             open_charge: 0,
             last_return: now,

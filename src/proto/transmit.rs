@@ -325,9 +325,14 @@ impl Connection {
 
     /// Releases what was sent, and wakes a sender that waits for the room.
     fn after_turn(wakes: &mut Vec<Key>, key: Key, stream: &mut Stream) {
-        if stream.tx.commit() == 0 {
-            return;
+        if stream.tx.commit() > 0 {
+            Self::offer_room(wakes, key, stream);
         }
+    }
+
+    /// There is room, or what stood against a message has changed: a sender that waits looks again, also one that has
+    /// looked already and of which the engine has not heard yet.
+    pub(super) fn offer_room(wakes: &mut Vec<Key>, key: Key, stream: &mut Stream) {
         if std::mem::take(&mut stream.wants_room) {
             Self::notify(wakes, key, stream, wake::SENDER);
         } else {

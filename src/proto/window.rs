@@ -85,7 +85,7 @@ impl RecvWindow {
         let cost = cost.min(self.held);
         self.held -= cost;
         // Only what was received against the advance can be consumed against it.
-        let retired = cost.min(self.advance - self.unused);
+        let retired = cost.min(self.covered());
         self.advance -= retired;
         self.check();
         retired
@@ -117,7 +117,12 @@ impl RecvWindow {
 
     /// Of what is held, the part that the session holds too.
     pub(super) const fn uncovered(&self) -> u64 {
-        self.held - (self.advance - self.unused)
+        self.held - self.covered()
+    }
+
+    /// Of what is held, the part that the pool holds.
+    pub(super) const fn covered(&self) -> u64 {
+        self.advance - self.unused
     }
 
     /// An advance takes over some of what is held; the session gets that back.

@@ -79,7 +79,7 @@ pub(super) fn check(pair: &mut Pair) {
 pub(super) fn taken(end: &mut End) -> u64 {
     let connection = &mut end.connection;
     let advances = connection.registry.iter_mut();
-    let advances = advances.map(|(_, stream)| stream.window.parts().advance);
+    let advances = advances.map(|(_, stream)| stream.window.parts().advance + stream.lingering);
     advances.sum::<u64>() + connection.pooled
 }
 

@@ -411,3 +411,71 @@ fn a_refusal_of_a_peer_that_shuts_down_means_not_processed() {
     ));
     assert!(error.is_retryable());
 }
+
+/// The engine has not heard of it, or has no use for it any more.
+#[test]
+fn a_shutdown_that_comes_too_late_for_an_end_tells_what_that_has_cancelled() {
+    for ending in [false, true] {
+        let mut pair = Pair::established(&small_config(), &small_config());
+        let streams = [pair.stream(D), pair.stream(A)];
+        let session = pair.ends[D].session().clone();
+        let connection = &mut pair.ends[D].connection;
+        if ending {
+            let end = SessionError::KeepaliveTimeout(SECOND);
+            connection.finish_with(end, codes::KEEPALIVE, "");
+        }
+        let mut shutdown = Polled::new(session.shutdown(SECOND));
+        shutdown.pending();
+        if ending {
+            connection.take_work(pair.now);
+        }
+        connection.eof();
+        connection.finish();
+        assert_eq!(counts(shutdown.ready()), [0, 0, 2, 0], "ending: {ending}");
+        // A second one finds it at its end.
+        assert_eq!(report(&session), [0, 0, 2, 0]);
+        drop(streams);
+    }
+}
+
+/// Whatever else it waits for by then.
+#[test]
+fn a_shutdown_hastens_an_end_that_has_begun() {
+    for before in ["close", "shutdown and close", "a lost peer"] {
+        let config = config().close_linger(60 * SECOND).build().unwrap();
+        let mut solo = Solo::new(Role::Acceptor, &config);
+        let session = solo.end.session().clone();
+        solo.hear(&open(1, b""));
+        let mut stream = now(session.accept()).unwrap();
+        // More than the peer has given credit for, so that closing waits.
+        now(stream.send(message(60_000))).unwrap();
+        solo.said();
+        match before {
+            "close" => session.close(),
+            "a lost peer" => {
+                let end = SessionError::KeepaliveTimeout(SECOND);
+                solo.end.connection.finish_with(end, codes::KEEPALIVE, "");
+            }
+            _ => {
+                begin(&session, 60 * SECOND);
+                solo.end.connection.take_work(solo.now);
+                session.close();
+            }
+        }
+        solo.end.connection.take_work(solo.now);
+        begin(&session, 2 * SECOND);
+        solo.end.connection.take_work(solo.now);
+        // The socket takes nothing, so nothing is built.
+        solo.elapse(2 * SECOND - Duration::from_millis(1));
+        assert!(session.end().is_none(), "{before}");
+        solo.elapse(Duration::from_millis(400));
+        assert!(session.end().is_some(), "{before}");
+        let closed_by = solo.end.connection.linger_until(solo.now);
+        assert!(
+            closed_by - solo.now < Duration::from_millis(300),
+            "{before}"
+        );
+        solo.end.connection.finish();
+        assert_eq!(report(&session)[2], 1, "{before}");
+    }
+}

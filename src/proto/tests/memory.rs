@@ -3,7 +3,7 @@
 use super::solo::{Solo, data, open};
 use super::*;
 use crate::error::{Limit, LimitExceeded, StreamError};
-use crate::frame::FRAME_COST;
+use crate::frame::{FRAME_COST, Settings};
 
 const KIB: usize = 1024;
 
@@ -150,7 +150,87 @@ fn memory_given_for_a_message_whose_next_piece_does_not_come_is_taken_back() {
     solo.elapse(Duration::from_secs(9));
     assert!(now(streams[0].recv()).is_err());
     assert_eq!(tripped(&session, Limit::MessageStalled), 3);
+    // The piece that the first one went on with lies here until its handles go.
+    assert_eq!(solo.end.pool.used(), 256 * 1024 + 1000 + FRAME_COST);
+    drop(streams);
+    solo.said();
     assert_eq!(solo.end.pool.used(), 256 * 1024);
+}
+
+/// Else a peer that cancels its streams could have more memory than the pool has.
+#[test]
+fn a_message_of_a_cancelled_stream_takes_from_the_pool_as_long_as_it_lies_here() {
+    let mut pair = Pair::established(&small_config(), &small_config());
+    let (mut sender, receiver) = pair.stream(D);
+    let len = 300 * KIB as u64;
+    now(sender.send(message(300 * KIB))).unwrap();
+    pair.drive();
+    sender.cancel(7);
+    pair.drive();
+    let end = &pair.ends[A];
+    let held = end.connection.window.held();
+    assert!(held <= FRAME_COST, "others may go on: {held}");
+    let lies = end.pool.used() - 256 * 1024;
+    assert!(lies > len - 32 * 1024 && lies < len, "{lies} bytes");
+    drop((sender, receiver));
+    pair.is_clean();
+    assert_eq!(pair.ends[A].pool.used(), 256 * 1024);
+}
+
+/// A message that waits for the application, with memory that was given for one before it.
+#[test]
+fn memory_of_a_message_that_lies_here_whole_sets_the_next_one_no_deadline() {
+    let config = config()
+        .stream_window(32 * 1024)
+        .stream_window_max(64 * 1024)
+        .build()
+        .unwrap();
+    let mut solo = Solo::silent(Role::Acceptor, &config);
+    let session = solo.end.session().clone();
+    solo.hello(Settings::FLOORS);
+    // Within two round trips, so that the window is raised together with the advance.
+    solo.end.connection.ping.rtt = Some(Duration::from_secs(1));
+    solo.hear(&open(1, b""));
+    let mut stream = now(session.accept()).unwrap();
+    let piece = vec![0; 16_000];
+    let first = [&40_000_u32.to_le_bytes(), &piece[4..]].concat();
+    for second in [false, true] {
+        solo.hear(&data(1, &first, false, false));
+        solo.said();
+        solo.hear(&data(1, &piece, false, false));
+        if !second {
+            solo.hear(&data(1, &piece[..8004], true, false));
+        }
+    }
+    // The peer has less left than a piece of the second message needs.
+    solo.elapse(Duration::from_secs(11));
+    assert_eq!(tripped(&session, Limit::MessageStalled), 0);
+    assert_eq!(now(stream.recv()).unwrap().unwrap().len(), 40_000);
+    solo.said();
+    solo.hear(&data(1, &piece[..8004], true, false));
+    assert_eq!(now(stream.recv()).unwrap().unwrap().len(), 40_000);
+}
+
+#[test]
+fn a_message_that_was_given_memory_late_may_take_as_long_as_any_other() {
+    let mut solo = Solo::new(Role::Acceptor, &small_config());
+    let session = solo.end.session().clone();
+    let first = [&100_000_u32.to_le_bytes()[..], &[0; 16_000]].concat();
+    solo.hear(&open(1, b""));
+    solo.hear(&open(3, b""));
+    let _streams = [(); 2].map(|()| now(session.accept()).unwrap());
+    // This one has its memory at once, and its deadline is looked at after 10 s.
+    solo.hear(&data(1, &first, false, false));
+    let rest = small_config().receive_pool() - solo.end.pool.used();
+    assert!(solo.end.pool.take(rest, u64::MAX));
+    solo.hear(&data(3, &first, false, false));
+    solo.elapse(Duration::from_secs(9));
+    solo.end.pool.give(rest);
+    solo.hear(&data(1, &[0; 1000], false, false));
+    solo.elapse(Duration::from_secs(9));
+    assert_eq!(session.stats().limits_tripped, 0);
+    solo.elapse(Duration::from_secs(2));
+    assert_eq!(tripped(&session, Limit::MessageStalled), 2);
 }
 
 #[test]

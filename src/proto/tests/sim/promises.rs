@@ -88,14 +88,24 @@ pub(super) fn nothing_sendable_is_left(end: &mut End) {
     }
 }
 
-/// What lies here for applications is at most twice what was granted, and the messages that were admitted.
+/// What lies here for applications is at most twice what was granted, and the messages that were admitted; and of each
+/// stream that has ended before its time and was not let go of, its window, which the session does not hold any more.
 #[track_caller]
 pub(super) fn memory_is_bounded(end: &mut End) {
     let connection = &mut end.connection;
     let (mut lies, mut admitted) = (0, 0);
     for (_, stream) in connection.registry.iter_mut() {
-        lies += stream.rx.refresh();
-        admitted += stream.window.parts().advance;
+        let of_stream = stream.rx.refresh();
+        admitted += stream.window.parts().advance + stream.lingering;
+        if !stream.discarded {
+            lies += of_stream;
+            continue;
+        }
+        let window = u64::from(connection.config.stream_window_max());
+        assert!(
+            of_stream <= window + stream.lingering,
+            "{of_stream} bytes of an ended stream lie here: {stream:?}"
+        );
     }
     let granted = connection.window.target();
     assert!(

@@ -102,7 +102,11 @@ async fn accept(desk: Rc<Desk>, mix: Mix, pair: usize, side: usize, session: Ses
         }
     }
     // Whoever leaves takes its handle with it; if it was the last one, what comes is refused.
-    desk.ledger.borrow_mut().licence(pair).end = true;
+    let mut ledger = desk.ledger.borrow_mut();
+    let licence = ledger.licence(pair);
+    licence.end = true;
+    // A side that is called says nothing before it was spoken to.
+    licence.mute |= !session.link().is_established();
 }
 
 async fn open(desk: Rc<Desk>, mix: Mix, pair: usize, side: usize, session: Session) {

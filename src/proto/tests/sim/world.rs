@@ -285,13 +285,16 @@ impl World {
         pair.is_none_or(|pair| pair.ends[side].closed)
     }
 
-    fn names(&self) -> String {
+    fn names(&mut self) -> String {
         let names: Vec<_> = self.tasks.iter().map(|task| &task.name).collect();
         let mut text = format!("{names:?}");
         for index in &self.live {
-            let pair = self.pairs[*index].as_ref().expect("it lives");
-            for end in &pair.ends {
+            let pair = self.pairs[*index].as_mut().expect("it lives");
+            for end in &mut pair.ends {
                 text = format!("{text}\n  {index}: {}", end.dump());
+                for (_, stream) in end.connection.registry.iter_mut() {
+                    text = format!("{text}\n    {stream:?}");
+                }
             }
         }
         text
