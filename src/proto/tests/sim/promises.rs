@@ -101,9 +101,8 @@ pub(super) fn memory_is_bounded(end: &mut End) {
             lies += of_stream;
             continue;
         }
-        let window = u64::from(connection.config.stream_window_max());
         assert!(
-            of_stream <= window + stream.lingering,
+            of_stream <= stream.window.target() + stream.lingering,
             "{of_stream} bytes of an ended stream lie here: {stream:?}"
         );
     }
