@@ -318,7 +318,7 @@ impl Connection {
 
     /// The receiving direction is over: what it holds counts as consumed, so that streams that have
     /// ended stop no others. What the pool gave for a message that still lies here stays taken until
-    /// the application lets go of the stream, unless it has let go of this direction.
+    /// the application lets go of the stream: after a stop, the pieces of one that was not complete.
     pub(super) fn discard_received(&mut self, key: Key) {
         let Some(stream) = self.registry.get_mut(key) else {
             return;
@@ -330,8 +330,8 @@ impl Connection {
         let total = stream.lane().consumed();
         let consumed = total - std::mem::replace(&mut stream.consumed, total);
         let retired = stream.window.consume(consumed);
-        if stream.state.is_over() && !stream.dropped {
-            stream.lingering = stream.window.covered();
+        if !stream.dropped {
+            stream.lingering = stream.window.covered().min(stream.rx.refresh());
         }
         let (to_session, to_pool) = stream.window.discard();
         self.pool.give(retired + to_pool - stream.lingering);

@@ -55,10 +55,14 @@ const ENDS: [&str; 18] = [
 const SEEDS: u64 = 2000;
 
 /// Runs that have shown something, as long as plans are drawn as they are: part of every ordinary test.
-const KEPT: [(u64, &str); 7] = [
+const KEPT: [(u64, &str); 8] = [
     (
         2184,
         "a side that is called, and whose handles are gone before it was spoken to, has no last word",
+    ),
+    (
+        2271,
+        "pieces of a message lay here after a stop, and the pool had been given them back",
     ),
     (
         2657,
