@@ -1,7 +1,7 @@
 //! Whether the peer is still there, and whether the socket still takes bytes.
 //!
 //! ```text
-//!   heard ──idle──► PING ──timeout──► the peer is lost          any byte is life
+//!   heard ──idle──► PING ──timeout──► the peer is lost          any byte is life; first use after silence asks at once
 //!   offered ──────write_timeout─────► the connection is stuck   any byte taken is progress
 //! ```
 //! What happens often only stores a time. *One* deadline says when to look at it, and it is moved when it has passed: a
@@ -18,6 +18,8 @@ use crate::frame::codes;
 const LATE: Duration = Duration::from_secs(1);
 /// The idle time is shortened by up to one part in so many, so that many sessions do not ask at once.
 const IDLE_JITTER: u32 = 10;
+/// A session that is used after a silence of one part in so many of the idle time asks for a sign of life first.
+const PROBE_PART: u32 = 3;
 
 /// What is known of the peer's life; see the module.
 #[derive(Debug)]
@@ -164,12 +166,34 @@ impl Connection {
         if now < silent_at {
             return Some(silent_at);
         }
+        Some(self.ask_peer(now))
+    }
+
+    /// Asks the peer for a sign of life; returns when to look for it.
+    fn ask_peer(&mut self, now: Instant) -> Instant {
         self.link.counters.keepalives.add(1);
         // If a PING of somebody else is under way, its answer will do.
         self.ping.wanted |= self.ping.in_flight.is_none();
         self.alive.asked = Some(now);
         self.alive.draw_idle(&self.config);
-        Some(now + self.config.keepalive_timeout())
+        now + self.config.keepalive_timeout()
+    }
+
+    /// Something of an application is about to be sent. After a silence nobody knows whether the peer is still there: it is
+    /// asked in the same batch, so that a dead one is known a timeout from now and not from the end of the idle time.
+    #[inline]
+    pub(super) fn probe_before_use(&mut self, now: Instant) {
+        let Alive {
+            heard, idle, asked, ..
+        } = self.alive;
+        if let Some(idle) = idle
+            && now.duration_since(heard) >= idle / PROBE_PART
+            && asked.is_none_or(|asked| heard >= asked)
+            && self.is_established()
+        {
+            let at = self.ask_peer(now);
+            self.alive.check = Some(self.alive.check.map_or(at, |check| check.min(at)));
+        }
     }
 
     fn lose_peer(&mut self, timeout: Duration) {

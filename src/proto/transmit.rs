@@ -62,6 +62,9 @@ impl Connection {
         }
         self.put_hello(batch);
         if !matches!(self.phase, Phase::Ending { .. }) {
+            if !self.schedule.is_empty() || !self.opens.is_empty() {
+                self.probe_before_use(now);
+            }
             self.put_session_control(batch, now);
             self.put_stream_control(batch, now);
             if self.put_opens(batch) {

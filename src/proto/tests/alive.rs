@@ -34,6 +34,47 @@ fn a_silent_peer_is_asked_and_its_answer_is_life() {
 }
 
 #[test]
+fn the_first_use_after_a_silence_asks_at_once_and_no_other_does() {
+    let mut solo = Solo::new(Role::Dialer, &Config::default());
+    let session = solo.end.session().clone();
+    let mut stream = session.try_open("").unwrap();
+    solo.said();
+    // A third of the idle time, which is up to a tenth shorter.
+    solo.elapse(IDLE_LEAST / 3 - MILLISECOND);
+    now(stream.send("soon")).unwrap();
+    assert_eq!(solo.said(), ["DATA 1 4 END"], "it was heard a moment ago");
+    solo.elapse((IDLE_MOST - IDLE_LEAST) / 3 + MILLISECOND);
+    now(stream.send("late")).unwrap();
+    assert_eq!(solo.said(), ["PING", "DATA 1 4 END"]);
+    now(stream.send("then")).unwrap();
+    assert_eq!(solo.said(), ["DATA 1 4 END"], "it was asked already");
+    let answer = pong(&solo);
+    solo.hear(&answer);
+    now(stream.send("then")).unwrap();
+    assert_eq!(solo.said(), ["DATA 1 4 END"]);
+    assert_eq!(session.stats().keepalives, 1);
+}
+
+#[test]
+fn a_peer_that_died_in_a_silence_is_known_a_timeout_after_it_is_needed() {
+    let mut solo = Solo::new(Role::Dialer, &Config::default());
+    let session = solo.end.session().clone();
+    let mut stream = session.try_open("").unwrap();
+    solo.said();
+    solo.elapse(Duration::from_secs(6));
+    now(stream.send("is anybody there")).unwrap();
+    solo.said();
+    solo.elapse(ANSWER - MILLISECOND);
+    assert!(session.end().is_none());
+    solo.elapse(MILLISECOND);
+    let end = session.end().unwrap();
+    assert!(
+        matches!(end, SessionError::KeepaliveTimeout(ANSWER)),
+        "{end}"
+    );
+}
+
+#[test]
 fn a_peer_that_gives_no_sign_of_life_ends_the_session_and_every_stream() {
     let mut solo = Solo::new(Role::Acceptor, &Config::default());
     let session = solo.end.session().clone();
