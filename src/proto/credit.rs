@@ -330,9 +330,7 @@ impl Connection {
         let total = stream.lane().consumed();
         let consumed = total - std::mem::replace(&mut stream.consumed, total);
         let retired = stream.window.consume(consumed);
-        if !stream.dropped {
-            stream.lingering = stream.window.covered().min(stream.rx.refresh());
-        }
+        stream.lingering = stream.window.covered().min(stream.rx.refresh());
         let (to_session, to_pool) = stream.window.discard();
         self.pool.give(retired + to_pool - stream.lingering);
         self.return_to_session(consumed - retired + to_session);
