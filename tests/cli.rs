@@ -219,20 +219,22 @@ fn an_interrupted_ping_still_prints_its_summary() {
 
 #[test]
 fn an_address_without_a_server_is_one_clear_line() {
-    let output = ringmux("ping -c 1 tcp://127.0.0.1:1");
-    assert_eq!(output.status.code(), Some(1));
-    let text = stderr(&output);
-    assert_eq!(text.lines().count(), 1, "{text}");
-    assert!(
-        text.starts_with("error: cannot connect to tcp://127.0.0.1:1: "),
-        "{text}"
-    );
-    assert!(text.to_lowercase().contains("connection refused"), "{text}");
-    assert!(
-        text.trim_end()
-            .ends_with("is a ringmux server listening there?"),
-        "{text}"
-    );
+    for command in ["ping -c 1", "attack --attack metadata --seconds 1"] {
+        let output = ringmux(&format!("{command} tcp://127.0.0.1:1"));
+        assert_eq!(output.status.code(), Some(1));
+        let text = stderr(&output);
+        assert_eq!(text.lines().count(), 1, "{text}");
+        assert!(
+            text.starts_with("error: cannot connect to tcp://127.0.0.1:1: "),
+            "{text}"
+        );
+        assert!(text.to_lowercase().contains("connection refused"), "{text}");
+        assert!(
+            text.trim_end()
+                .ends_with("is a ringmux server listening there?"),
+            "{text}"
+        );
+    }
 }
 
 #[test]

@@ -36,7 +36,7 @@ Exit codes:
 #[command(name = "ringmux", version, about, after_help = EXIT_CODES)]
 struct Cli {
     /// What to log to stderr: error, warn, info, debug, trace, or a filter such as `ringmux=debug`;
-    /// if not given, info for serve and forward, error for doctor, else warn.
+    /// if not given, info for serve and forward, error for doctor and attack, else warn.
     #[arg(long, global = true, env = "RUST_LOG", value_name = "FILTER", value_parser = log_filter)]
     log: Option<String>,
 
@@ -65,8 +65,9 @@ impl Command {
     /// report.
     const fn default_log(&self) -> &'static str {
         match self {
-            Self::Doctor(_) => "error",
-            Self::Bench(_) | Self::Ping(_) | Self::Attack(_) => "warn",
+            // Sessions that a server under attack ends are what is looked for.
+            Self::Doctor(_) | Self::Attack(_) => "error",
+            Self::Bench(_) | Self::Ping(_) => "warn",
             // They tell of their sessions themselves, so of the library's own lines only what is wrong.
             Self::Serve(_) | Self::Forward(_) => "info,ringmux::session=warn",
         }
