@@ -92,11 +92,11 @@ impl<T: Transport + Unpin> Turns<T> {
     /// Reads what there is. True if more may be there: the usual short reception is all, and is not worth another turn to
     /// see that.
     fn read(&mut self, cx: &mut Context<'_>, now: Instant) -> bool {
+        if self.unparsed {
+            self.unparsed = self.connection.receive(&mut self.recv, now);
+            return true;
+        }
         for _ in 0..IO_MAX {
-            if self.unparsed {
-                self.unparsed = self.connection.receive(&mut self.recv, now);
-                return true;
-            }
             let capacity = self.connection.recv_capacity();
             match self.transport.poll_recv(cx, &mut self.recv, capacity) {
                 Poll::Pending => return false,
@@ -107,7 +107,8 @@ impl<T: Transport + Unpin> Turns<T> {
                 Poll::Ready(Ok(n)) => {
                     self.connection.count_received(n);
                     self.unparsed = self.connection.receive(&mut self.recv, now);
-                    if self.connection.status() != Status::Open {
+                    // What is left of it is for a later turn, after others have had theirs.
+                    if self.unparsed || self.connection.status() != Status::Open {
                         return true;
                     }
                 }
