@@ -6,16 +6,13 @@
 use std::io;
 use std::os::fd::BorrowedFd;
 
+use libc::{MSG_DONTWAIT, MSG_NOSIGNAL};
 use socket2::SockRef;
 
 use crate::proto::Batch;
 
 /// Batches and receptions of up to so many bytes go round the ring.
 pub(super) const DIRECT_BYTES: usize = 16 * 1024;
-
-/// Linux's values, on every architecture.
-pub(super) const MSG_DONTWAIT: i32 = 0x40;
-const MSG_NOSIGNAL: i32 = 0x4000;
 
 /// What a short batch has left, if that is one piece.
 pub(super) fn piece(batch: &Batch) -> Option<&[u8]> {

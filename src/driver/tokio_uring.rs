@@ -28,12 +28,13 @@ use std::time::Instant;
 use ::tokio::io::Interest;
 use ::tokio::io::unix::AsyncFd;
 use bytes::BytesMut;
+use libc::MSG_DONTWAIT;
 use socket2::SockRef;
 use tokio_uring::buf::{IoBuf, IoBufMut};
 use tokio_uring::net::{TcpStream, UnixStream};
 
 use super::Transport;
-use super::direct::{self, DIRECT_BYTES, MSG_DONTWAIT};
+use super::direct::{self, DIRECT_BYTES};
 use super::timer::Timer;
 use crate::proto::Batch;
 

@@ -1,47 +1,16 @@
 //! What the process holds: bytes from the allocator, and file descriptors.
 
-use std::alloc::{GlobalAlloc, Layout, System};
 use std::future::Future;
-use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+
+use allocator::live_bytes;
 
 use crate::SLACK_BYTES;
 use crate::host::{AWAIT_GUARD, Host, Net, run};
 
-static LIVE_BYTES: AtomicI64 = AtomicI64::new(0);
-
-/// The system's allocator, and a count of what it has handed out.
-struct Counting;
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
-
-fn count(bytes: usize, sign: i64) {
-    LIVE_BYTES.fetch_add(sign * bytes as i64, Ordering::Relaxed);
-}
-
-// SAFETY: every call goes to the system's allocator unchanged.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        count(layout.size(), 1);
-        // SAFETY: the caller's promises are passed on.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
-        count(layout.size(), -1);
-        // SAFETY: the caller's promises are passed on.
-        unsafe { System.dealloc(memory, layout) }
-    }
-
-    unsafe fn realloc(&self, memory: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        count(layout.size(), -1);
-        count(size, 1);
-        // SAFETY: the caller's promises are passed on.
-        unsafe { System.realloc(memory, layout, size) }
-    }
-}
+#[path = "../allocator/mod.rs"]
+mod allocator;
 
 /// What the process holds at a moment.
 #[derive(Clone, Copy, Debug, Default)]
@@ -54,7 +23,7 @@ pub(crate) struct Footprint {
 impl Footprint {
     pub(crate) fn now() -> Self {
         Self {
-            bytes: LIVE_BYTES.load(Ordering::Relaxed),
+            bytes: live_bytes(),
             descriptors: std::fs::read_dir("/proc/self/fd").unwrap().count(),
             leaked_buffers: ringmux::Engine::leaked_buffers(),
         }

@@ -1,54 +1,24 @@
 //! What the server holds, from the allocator.
 
-use std::alloc::{GlobalAlloc, Layout, System};
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
+
+use allocator::live_bytes;
+
+#[path = "../allocator/mod.rs"]
+mod allocator;
 
 /// What may differ between two looks: the growth of tables, the harness, sessions that are just beginning or ending.
 pub(crate) const SLACK_BYTES: u64 = 256 << 10;
 /// From one look to the next.
 const LOOK: Duration = Duration::from_millis(1);
 
-static LIVE_BYTES: AtomicI64 = AtomicI64::new(0);
-
-/// The system's allocator, and a count of what it has handed out.
-struct Counting;
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
-
-fn count(bytes: usize, sign: i64) {
-    LIVE_BYTES.fetch_add(sign * bytes as i64, Ordering::Relaxed);
-}
-
-// SAFETY: every call goes to the system's allocator unchanged.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        count(layout.size(), 1);
-        // SAFETY: the caller's promises are passed on.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
-        count(layout.size(), -1);
-        // SAFETY: the caller's promises are passed on.
-        unsafe { System.dealloc(memory, layout) }
-    }
-
-    unsafe fn realloc(&self, memory: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        count(layout.size(), -1);
-        count(size, 1);
-        // SAFETY: the caller's promises are passed on.
-        unsafe { System.realloc(memory, layout, size) }
-    }
-}
-
 /// Bytes that are handed out now.
 pub(crate) fn live() -> u64 {
-    u64::try_from(LIVE_BYTES.load(Ordering::Relaxed)).unwrap_or(0)
+    u64::try_from(live_bytes()).unwrap_or(0)
 }
 
 /// What an attack has cost.
