@@ -71,7 +71,7 @@ fn segment_bytes(ring: Ring<'_>) -> u64 {
     while let Some(current) = segment {
         // SAFETY: the tests call this while no other thread runs.
         let current = unsafe { current.as_ref() };
-        bytes += current.words.len() * words::WORD_BYTES;
+        bytes += current.len() * words::WORD_BYTES;
         segment = NonNull::new(current.next.load(Ordering::Relaxed));
     }
     bytes
