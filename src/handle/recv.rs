@@ -37,16 +37,15 @@ pub struct RecvStream {
 }
 
 impl RecvStream {
-    /// `None` if the lane has a receiver already, which only a bug could bring about.
-    pub(super) fn claim(lane: Arc<Lane>) -> Option<Self> {
-        Some(Self {
-            reader: Reader::claim(RxRing(lane))?,
+    pub(super) const fn new(reader: Reader<RxRing>) -> Self {
+        Self {
+            reader,
             reported: 0,
             metas: Vec::new(),
             chunks: false,
             read: 0,
             ended: false,
-        })
+        }
     }
 
     pub(super) fn lane(&self) -> &Arc<Lane> {
@@ -173,7 +172,7 @@ impl RecvStream {
             if self.pass_message() {
                 return Poll::Ready(Ok(true));
             }
-            self.lane().rx_waker.register(cx.waker());
+            self.reader.register(cx.waker());
         }
         self.message_or_end().map_or(Poll::Pending, Poll::Ready)
     }
@@ -346,7 +345,7 @@ impl tokio::io::AsyncRead for RecvStream {
         if let Some(ready) = self.bytes_or_end(buf) {
             return Poll::Ready(ready);
         }
-        self.lane().rx_waker.register(cx.waker());
+        self.reader.register(cx.waker());
         self.bytes_or_end(buf).map_or(Poll::Pending, Poll::Ready)
     }
 }
@@ -378,6 +377,7 @@ impl Stream for RecvStream {
 impl Drop for RecvStream {
     fn drop(&mut self) {
         self.stop(codes::CANCELLED);
+        self.reader.unregister();
         self.lane().release_half();
     }
 }

@@ -22,7 +22,7 @@
 //! 3. The writer touches the newest segment only; older ones, which end in a LINK, belong to the reader, which frees them in
 //!    order. `oldest` is the segment in which `head` lies.
 //! 4. A header marked TAKEN owns nothing; a `Shared` header that is not marked owns one `Bytes`.
-//! 5. What an end keeps for itself is touched by the one [`Writer`] or [`Reader`] that claimed it, and by whoever drops
+//! 5. What an end keeps for itself is touched by its one [`Writer`] or [`Reader`], and by whoever drops
 //!    the ring, when both are gone.
 //!
 //! # Progress
@@ -54,7 +54,7 @@ mod loom_tests;
 #[cfg(all(test, not(ringmux_loom)))]
 mod tests;
 
-use crate::sync::{AtomicPtr, AtomicU32, AtomicU64, Ordering, UnsafeCell};
+use crate::sync::{AtomicPtr, AtomicU64, Ordering, UnsafeCell};
 use bytes::Bytes;
 use segment::{Cursor, Segment};
 use std::ptr::NonNull;
@@ -161,8 +161,6 @@ pub(crate) unsafe trait RingOwner {
 struct WriterEnd {
     /// Everything before is published.
     tail: AtomicU64,
-    /// Which sides were claimed.
-    claimed: AtomicU32,
     own: UnsafeCell<WriterState>,
 }
 
@@ -191,7 +189,6 @@ impl Party {
         Self {
             writer: WriterEnd {
                 tail: AtomicU64::new(0),
-                claimed: AtomicU32::new(0),
                 own: UnsafeCell::new(WriterState::new()),
             },
             reader: ReaderEnd {
@@ -255,9 +252,6 @@ pub(crate) struct Ring<'a> {
 }
 
 impl Ring<'_> {
-    const WRITER: u32 = 1;
-    const READER: u32 = 2;
-
     /// The weight of all records released so far, as of now or later.
     #[inline]
     pub(crate) fn released(self) -> u64 {
@@ -269,12 +263,6 @@ impl Ring<'_> {
     fn load_head(self) -> u64 {
         // ORDERING: pairs with `ReaderState::release`; publishes that the reader is done with the words before `head`.
         self.reader.head.load(Ordering::Acquire)
-    }
-
-    /// Whether `side` was free, and takes it. Relaxed: only the uniqueness of the claim matters, and whoever made the
-    /// ring visible to the caller has published its initial state.
-    fn claim(self, side: u32) -> bool {
-        self.writer.claimed.fetch_or(side, Ordering::Relaxed) & side == 0
     }
 
     /// Frees the segments, and drops the payloads in them.

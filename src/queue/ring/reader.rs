@@ -30,9 +30,12 @@ pub(super) struct ReaderState {
 }
 
 impl<O: RingOwner> Reader<O> {
-    /// Claims the consuming side, or returns None if it was claimed before. There is no way to give it back.
-    pub(crate) fn claim(owner: O) -> Option<Self> {
-        owner.ring().claim(Ring::READER).then_some(Self { owner })
+    /// The consuming side of the owner's ring.
+    ///
+    /// # Safety
+    /// No other `Reader` of this ring was or will be made.
+    pub(crate) const unsafe fn new(owner: O) -> Self {
+        Self { owner }
     }
 
     #[inline]
@@ -43,7 +46,7 @@ impl<O: RingOwner> Reader<O> {
     #[inline(always)]
     fn parts(&mut self) -> (Ring<'_>, &mut ReaderState) {
         let ring = self.owner.ring();
-        // SAFETY: invariant 5, established by `claim`; `&mut self` says that nobody else uses this reader now.
+        // SAFETY: invariant 5, by the contract of `new`; `&mut self` says that nobody else uses this reader now.
         let own = ring.reader.own.with_mut(|own| unsafe { &mut *own });
         (ring, own)
     }

@@ -31,9 +31,12 @@ pub(super) struct WriterState {
 }
 
 impl<O: RingOwner> Writer<O> {
-    /// Claims the producing side, or returns None if it was claimed before. There is no way to give it back.
-    pub(crate) fn claim(owner: O) -> Option<Self> {
-        owner.ring().claim(Ring::WRITER).then_some(Self { owner })
+    /// The producing side of the owner's ring.
+    ///
+    /// # Safety
+    /// No other `Writer` of this ring was or will be made.
+    pub(crate) const unsafe fn new(owner: O) -> Self {
+        Self { owner }
     }
 
     #[inline]
@@ -44,7 +47,7 @@ impl<O: RingOwner> Writer<O> {
     #[inline(always)]
     fn parts(&mut self) -> (Ring<'_>, &mut WriterState) {
         let ring = self.owner.ring();
-        // SAFETY: invariant 5, established by `claim`; `&mut self` says that nobody else uses this writer now.
+        // SAFETY: invariant 5, by the contract of `new`; `&mut self` says that nobody else uses this writer now.
         let own = ring.writer.own.with_mut(|own| unsafe { &mut *own });
         (ring, own)
     }
