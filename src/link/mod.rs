@@ -32,7 +32,7 @@ mod trace;
 mod tripped;
 
 pub use drain::Drained;
-pub(crate) use lane::{Lane, OpenState, RecvEnd, RxRing, SendEnd, TxRing, reason};
+pub(crate) use lane::{Lane, OpenState, RecvEnd, RxRing, SEND_FLOOR, SendEnd, TxRing, reason};
 pub(crate) use ledger::{Account, process_totals};
 pub use ledger::{SessionEnds, Totals};
 pub(crate) use session::{Info, LinkSizes, SessionLink, request};

@@ -162,6 +162,21 @@ impl<O: RingOwner> Reader<O> {
         passed.next().is_none().then_some(first)
     }
 
+    /// Weight of all records published and not released, which it walks over; for tests.
+    #[cfg(test)]
+    pub(crate) fn queued_weights(&mut self) -> Vec<u64> {
+        self.settle();
+        let end = self.position.map(|position| Cursor {
+            at: self.tail_seen.max(position.at),
+            ..position
+        });
+        let queued = Passed {
+            range: self.committed.zip(end),
+            lease: PhantomData,
+        };
+        queued.map(|record| record.weight()).collect()
+    }
+
     /// Weight of all records released so far.
     #[inline]
     pub(crate) fn released(&self) -> u64 {
