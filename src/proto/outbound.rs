@@ -102,6 +102,7 @@ impl Outbound {
 
     /// Lowers a stream's limit. What it cannot have queued is there at once.
     fn recall(&mut self, stream: &mut Stream, to: u32) {
+        debug_assert_eq!(stream.tx.passed_weight(), 0, "released with each turn");
         self.take_what_came_back(stream);
         stream.loan.owed += u64::from(stream.lane().lower_send_limit(to));
         if stream.tx.is_empty() {
