@@ -391,4 +391,15 @@ async fn what_streams_queue_together_is_bounded_and_all_of_it_arrives(net: Net) 
             assert!(received == Some(pattern(MESSAGE, n)), "message {n}");
         }
     }
+
+    // Nothing of the budget is lost on the way: a new stream finds all that it may have, at once.
+    drop(streams);
+    client.ping().soon().await.unwrap();
+    let (mut last, _theirs) = net.stream(&client, &server).await;
+    let message = pattern(1000, 0);
+    let mut queued = 0;
+    while last.try_send(message.clone()).is_ok() {
+        queued += message.len() as u64 + 256;
+    }
+    assert!(queued > u64::from(ours.send_buffer()) - 1256, "{queued}");
 }
