@@ -60,7 +60,8 @@
 //!   safe.
 //!
 //! # What is bounded
-//! What a stream has queued for sending ([`send_buffer`](ConfigBuilder::send_buffer)), what a peer may send before
+//! What is queued for sending ([`send_buffer`](ConfigBuilder::send_buffer) for a stream,
+//! [`session_send_buffer`](ConfigBuilder::session_send_buffer) for all of a session together), what a peer may send before
 //! the application consumes ([`stream_window`](ConfigBuilder::stream_window),
 //! [`session_window`](ConfigBuilder::session_window), and [`receive_pool`](ConfigBuilder::receive_pool) for the whole
 //! process), how many streams a peer may open ([`max_streams`](ConfigBuilder::max_streams)), and how long a

@@ -70,6 +70,12 @@ impl Config {
             ),
             ("max_faulty_streams", self.max_faulty_streams, 1, u32::MAX),
             ("send_buffer", self.send_buffer, 4 * KIB, 64 * MIB),
+            (
+                "session_send_buffer",
+                self.session_send_buffer,
+                self.send_buffer,
+                1024 * MIB,
+            ),
             ("max_pending_opens", self.max_pending_opens, 1, STREAMS_MAX),
             ("max_half_open", self.max_half_open, 1, 1 << 16),
         ];
@@ -222,6 +228,8 @@ mod tests {
             ),
             (e().ping_rate(Some(Rate::new(1, 0))), "ping_rate.per_second"),
             (b().send_buffer(1), "send_buffer"),
+            (b().session_send_buffer(1), "session_send_buffer"),
+            (b().send_buffer(2 * MIB), "session_send_buffer"),
             (b().max_pending_opens(0), "max_pending_opens"),
             (b().max_half_open(1 << 17), "max_half_open"),
         ];

@@ -26,6 +26,7 @@ impl Default for Config {
             reset_rate: None,
             ping_rate: None,
             send_buffer: 256 * KIB,
+            session_send_buffer: MIB,
             max_pending_opens: 1024,
             max_half_open: 256,
             handshake_timeout: Duration::from_secs(10),
@@ -75,6 +76,7 @@ impl Config {
                 reset_rate: Some(Rate::new(1000, 33)),
                 ping_rate: Some(Rate::new(10, 1)),
                 send_buffer: 32 * KIB,
+                session_send_buffer: 256 * KIB,
                 max_half_open: 128,
                 handshake_timeout: Duration::from_secs(5),
                 write_timeout: Duration::from_secs(5),
@@ -105,6 +107,8 @@ mod tests {
         assert!(edge.max_faulty_streams() <= mesh.max_faulty_streams());
         assert!(edge.glitch_rate().burst <= mesh.glitch_rate().burst);
         assert!(edge.glitch_rate().per_second <= mesh.glitch_rate().per_second);
+        assert!(edge.send_buffer() <= mesh.send_buffer());
+        assert!(edge.session_send_buffer() <= mesh.session_send_buffer());
         assert!(edge.max_half_open() <= mesh.max_half_open());
         assert!(edge.handshake_timeout() <= mesh.handshake_timeout());
         assert!(edge.write_timeout() <= mesh.write_timeout());

@@ -11,7 +11,7 @@ use futures_sink::Sink;
 
 use crate::error::{SendError, TrySendError};
 use crate::frame::{MAX_ERROR_DETAILS, MAX_META_BLOCK, codes};
-use crate::link::{COPY_MAX, Lane, SendEnd, TxRing, failure, reason, tx_tag};
+use crate::link::{COPY_MAX, Lane, SEND_FLOOR, SendEnd, TxRing, failure, reason, tx_tag};
 use crate::queue::{Writer, record_weight};
 use crate::sync::Arc;
 
@@ -23,7 +23,8 @@ const MAX_METAS: u8 = 2;
 /// Sends messages on a stream, in order.
 ///
 /// A message is accepted into the stream's queue, which is bounded by
-/// [`send_buffer`](crate::ConfigBuilder::send_buffer), and leaves with the engine's next batch.
+/// [`send_buffer`](crate::ConfigBuilder::send_buffer), and together with those of the session's other streams by
+/// [`session_send_buffer`](crate::ConfigBuilder::session_send_buffer), and leaves with the engine's next batch.
 /// Accepted does not mean received: whoever needs to know must be answered by the peer.
 ///
 /// Dropping it before [`finish`](Self::finish) cancels the stream, in both directions.
@@ -34,6 +35,8 @@ pub struct SendStream {
     writer: Writer<TxRing>,
     finished: bool,
     metas: u8,
+    /// What had been queued in all when `try_send` last asked for a higher limit, in bytes.
+    asked_at: Option<u64>,
 }
 
 impl SendStream {
@@ -42,6 +45,7 @@ impl SendStream {
             writer,
             finished: false,
             metas: 0,
+            asked_at: None,
         }
     }
 
@@ -123,6 +127,7 @@ impl SendStream {
             return Err(TrySendError::Refused { message, error });
         }
         if !self.has_room(message.len()) {
+            self.ask_for_more(message.len());
             return Err(TrySendError::Full(message));
         }
         self.push(message);
@@ -130,7 +135,7 @@ impl SendStream {
         Ok(())
     }
 
-    /// Queues several messages, telling the engine once for all that find room together.
+    /// Queues several messages, telling the engine once for each 4 KiB of them, and when there is no room.
     ///
     /// # Errors
     /// As [`send`](Self::send), at the first message that is not accepted; those before it were.
@@ -142,6 +147,7 @@ impl SendStream {
         messages: impl IntoIterator<Item = Bytes>,
     ) -> Result<(), SendError> {
         let batch = Unflushed(self);
+        let mut unflushed = 0;
         for message in messages {
             let len = message.len();
             if batch.0.check(len).is_err() || !batch.0.has_room(len) {
@@ -149,6 +155,12 @@ impl SendStream {
                 poll_fn(|cx| batch.0.poll_room(cx, len)).await?;
             }
             batch.0.push(message);
+            unflushed += record_weight(len, false);
+            // What the engine has not heard of is within the floor, which is not taken back.
+            if unflushed >= u64::from(SEND_FLOOR) {
+                batch.0.flush();
+                unflushed = 0;
+            }
         }
         Ok(())
     }
@@ -304,7 +316,11 @@ impl SendStream {
             return Poll::Ready(ready);
         }
         self.register(cx);
-        self.lane().raise(reason::ROOM);
+        let more = match self.is_held_back(record_weight(len, false)) {
+            true => reason::MORE,
+            false => 0,
+        };
+        self.lane().raise(reason::ROOM | more);
         self.room(len).map_or(Poll::Pending, Poll::Ready)
     }
 
@@ -321,8 +337,35 @@ impl SendStream {
 
     #[inline]
     fn has_room(&mut self, len: usize) -> bool {
-        let limit = u64::from(self.lane().session().send_buffer);
-        self.writer.has_room(record_weight(len, false), limit)
+        let weight = record_weight(len, false);
+        let limit = u64::from(self.lane().send_limit());
+        self.writer.has_room(weight, limit) || self.has_room_by_growing(weight)
+    }
+
+    #[cold]
+    fn has_room_by_growing(&mut self, weight: u64) -> bool {
+        while self.is_held_back(weight) && self.lane().grow_send_limit() {
+            let limit = u64::from(self.lane().send_limit());
+            if self.writer.has_room(weight, limit) {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Whether there would be room if the session's other streams left more of the budget.
+    fn is_held_back(&self, weight: u64) -> bool {
+        let most = self.lane().session().send_buffer;
+        self.lane().send_limit() < most && self.writer.pending_weight() + weight <= u64::from(most)
+    }
+
+    /// Asks the engine for a higher limit, once between two messages: whoever tries may do so all the time.
+    fn ask_for_more(&mut self, len: usize) {
+        let queued = Some(self.writer.pushed_weight());
+        if self.asked_at != queued && self.is_held_back(record_weight(len, false)) {
+            self.asked_at = queued;
+            self.lane().raise(reason::MORE);
+        }
     }
 
     fn check(&self, len: usize) -> Result<(), SendError> {

@@ -8,7 +8,7 @@ use super::session::SessionLink;
 use super::trace::StreamSpan;
 use crate::error::StreamError;
 use crate::queue::step::{Step, reached};
-use crate::queue::{Node, Reasons, RingPair, SetOnce, WakerSlot};
+use crate::queue::{Limit, Node, Reasons, RingPair, SetOnce, WakerSlot};
 use crate::sync::{Arc, AtomicBool, AtomicPtr, AtomicU8, AtomicU32, AtomicU64, Ordering};
 
 /// Why a handle wants the engine to look at a lane.
@@ -31,6 +31,10 @@ pub(crate) mod reason {
     pub(crate) const URGENCY: u32 = 1 << 7;
     /// The last handle is gone.
     pub(crate) const DROPPED: u32 = 1 << 8;
+    /// The sender has raised its limit.
+    pub(crate) const GREW: u32 = 1 << 9;
+    /// The sender wants a higher limit, and there was no budget for it.
+    pub(crate) const MORE: u32 = 1 << 10;
 }
 
 /// How the sending direction ended.
@@ -72,6 +76,9 @@ pub(crate) enum OpenState {
     Granted,
 }
 
+/// Bytes that each stream may queue for sending whatever the others have queued; `send_buffer` is not less.
+pub(crate) const SEND_FLOOR: u32 = 4 * 1024;
+
 /// The key of a lane that the engine has not registered.
 const NO_KEY: u64 = u64::MAX;
 
@@ -98,6 +105,8 @@ pub(crate) struct Lane {
     stop_code: AtomicU32,
     /// Consumed weight after which the receiver raises CREDIT: see `proto::window`.
     credit_mark: AtomicU32,
+    /// Weight that the sender may have queued, from [`SEND_FLOOR`] to `send_buffer`.
+    send_limit: Limit,
     /// Forth: what the handles send; back: what they receive.
     rings: RingPair,
     /// Woken when the sender has room, when the stream is opened, and when the direction ends.
@@ -127,6 +136,7 @@ impl Lane {
             cancel_code: AtomicU32::new(0),
             stop_code: AtomicU32::new(0),
             credit_mark: AtomicU32::new(credit_mark),
+            send_limit: Limit::new(SEND_FLOOR),
             rings: RingPair::new(),
             sender: WakerSlot::new(),
             receiver: WakerSlot::new(),
@@ -233,6 +243,31 @@ impl Lane {
         self.credit_mark.load(Ordering::Relaxed)
     }
 
+    #[inline]
+    pub(crate) fn send_limit(&self) -> u32 {
+        self.send_limit.get()
+    }
+
+    /// Raises the sender's limit out of what nobody has. False if it is at its most, or too little is left.
+    pub(crate) fn grow_send_limit(self: &Arc<Self>) -> bool {
+        let session = &self.session;
+        loop {
+            let limit = self.send_limit.get();
+            let want = session.send_buffer.saturating_sub(limit);
+            let has = u64::from(limit - SEND_FLOOR);
+            let part = session.send_budget.take(has, u64::from(want));
+            if part == 0 {
+                return false;
+            }
+            // No more than was wanted.
+            if self.send_limit.grow(limit, part as u32) {
+                self.raise(reason::GREW);
+                return true;
+            }
+            session.send_budget.give(part);
+        }
+    }
+
     /// The stream's id on the wire, `None` before its OPEN left.
     pub(crate) fn id(&self) -> Option<u32> {
         Some(self.id.load(Ordering::Relaxed)).filter(|id| *id != 0)
@@ -273,6 +308,19 @@ impl Lane {
 
     pub(crate) fn set_credit_mark(&self, bytes: u32) {
         self.credit_mark.store(bytes, Ordering::Relaxed);
+    }
+
+    /// Raises the sender's limit, unless it has changed; the caller wakes `tx_waker` if somebody waits.
+    pub(crate) fn lend(&self, seen: u32, by: u32) -> bool {
+        self.send_limit.grow(seen, by)
+    }
+
+    /// Lowers the sender's limit; returns by how much. What the sender has raised a reason for before is visible
+    /// afterwards; if that is nothing, it queues one message at most before it sees the new limit.
+    pub(crate) fn lower_send_limit(&self, to: u32) -> u32 {
+        let by = self.send_limit.lower(to);
+        self.reasons.touch();
+        by
     }
 
     pub(crate) fn accepted(&self) -> bool {

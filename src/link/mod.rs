@@ -33,7 +33,7 @@ mod trace;
 mod tripped;
 
 pub use drain::Drained;
-pub(crate) use lane::{Lane, OpenState, RecvEnd, SendEnd, reason};
+pub(crate) use lane::{Lane, OpenState, RecvEnd, SEND_FLOOR, SendEnd, reason};
 pub(crate) use ledger::{Account, process_totals};
 pub use ledger::{SessionEnds, Totals};
 pub(crate) use session::{Info, LinkSizes, SessionLink, request};

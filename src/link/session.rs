@@ -16,7 +16,7 @@ use crate::addr::{Addr, Driver};
 use crate::error::SessionError;
 use crate::frame::Role;
 use crate::queue::step::{Step, reached};
-use crate::queue::{Doorbell, ReadyList, Reasons, SetOnce, TakenNodes, WakerSet};
+use crate::queue::{Budget, Doorbell, ReadyList, Reasons, SetOnce, TakenNodes, WakerSet};
 use crate::sync::{Arc, AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
 
 /// What a handle asks of the session itself.
@@ -70,6 +70,8 @@ pub(crate) struct SessionLink {
     pub(crate) drain: Drain,
     /// Bytes that one stream may have queued for sending.
     pub(crate) send_buffer: u32,
+    /// Of what all streams together may have queued beyond their floors, what no stream has.
+    pub(crate) send_budget: Budget,
     /// Calls of `open` that may wait at once.
     pub(crate) max_pending_opens: u32,
     /// Initial `credit_mark` of a lane.
@@ -97,6 +99,7 @@ pub(crate) struct LinkSizes {
     pub(crate) open_credit: u32,
     pub(crate) peer_max_message: u32,
     pub(crate) send_buffer: u32,
+    pub(crate) session_send_buffer: u32,
     pub(crate) max_pending_opens: u32,
     pub(crate) credit_mark: u32,
 }
@@ -129,6 +132,7 @@ impl SessionLink {
             span: trace::session(id, &info),
             drain: Drain::new(),
             send_buffer: sizes.send_buffer,
+            send_budget: Budget::new(u64::from(sizes.session_send_buffer)),
             max_pending_opens: sizes.max_pending_opens,
             credit_mark: sizes.credit_mark,
             info,

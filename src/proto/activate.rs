@@ -15,6 +15,7 @@ impl Connection {
     /// Takes what handles have asked for since the last call.
     pub(crate) fn take_work(&mut self, now: Instant) {
         self.turn = now;
+        self.begin_outbound_turn();
         // Taken first and acted on last: a stream opened before `close`, or before the last handle
         // was dropped, is on the list by then.
         let requests = self.link.take_requests();
@@ -30,6 +31,7 @@ impl Connection {
         if requests != 0 {
             self.on_requests(requests, now);
         }
+        self.serve_waiting();
         self.drain_if_unused(now);
         if activations > 0 {
             self.link.counters.activations.add(activations);
@@ -69,10 +71,14 @@ impl Connection {
 
     fn activate(&mut self, lane: Arc<Lane>, now: Instant) {
         let (lane, reasons) = lane.activated();
+        let grown = (reasons & reason::GREW != 0).then(|| Arc::clone(lane.lane()));
         let key = match lane {
             Activated::New(side) => self.register_local(side, now),
             Activated::Known(lane) => lane.key().map(Key::from_bits),
         };
+        if let Some(lane) = grown {
+            self.note_loan(&lane);
+        }
         let Some(key) = key else { return };
         if reasons & (reason::CREDIT | reason::CHUNKS) != 0 {
             self.release_open_charge(key);
@@ -90,6 +96,9 @@ impl Connection {
         }
         if reasons & (reason::SEND | reason::ROOM) != 0 {
             self.on_send(key, reasons);
+        }
+        if reasons & reason::MORE != 0 {
+            self.ask_for_more(key);
         }
         if reasons & reason::CANCEL != 0 {
             self.cancel_local(key, Lane::cancel_code);
@@ -110,7 +119,7 @@ impl Connection {
             return;
         };
         if stream.state.sending != Sending::Open {
-            return Self::discard_queued(stream);
+            return Self::discard_queued(&mut self.outbound, stream);
         }
         if reasons & reason::ROOM != 0 {
             if std::mem::take(&mut stream.made_room) {
@@ -196,12 +205,13 @@ impl Connection {
             return;
         }
         self.discard_received(key);
-        let Some(stream) = self.registry.remove(key) else {
+        let Some(mut stream) = self.registry.remove(key) else {
             return;
         };
         if stream.lane().ended_in_order() {
             self.link.counters.finished.add(1);
         }
+        self.outbound.end(&mut stream);
         self.return_to_session(stream.open_charge);
         self.pool.give(stream.lingering);
         self.widened -= stream.widened;

@@ -9,6 +9,7 @@ use bytes::BytesMut;
 use super::alive::Alive;
 use super::leave::Leave;
 use super::limits::Limits;
+use super::outbound::Outbound;
 use super::pool::Pool;
 use super::registry::{Key, Registry};
 use super::schedule::Schedule;
@@ -87,6 +88,7 @@ pub(crate) struct Connection {
 
     pub(super) registry: Registry,
     pub(super) schedule: Schedule,
+    pub(super) outbound: Outbound,
 
     pub(super) pool: StdArc<Pool>,
     /// Of the pool, what the session's window took.
@@ -171,6 +173,7 @@ impl Connection {
             open_credit: Settings::FLOORS.streams,
             peer_max_message: Settings::FLOORS.max_message,
             send_buffer: config.send_buffer(),
+            session_send_buffer: config.session_send_buffer(),
             max_pending_opens: config.max_pending_opens(),
             credit_mark: report_mark(u64::from(config.stream_window())),
         };
@@ -194,6 +197,7 @@ impl Connection {
             closed_by: None,
             registry: Registry::default(),
             schedule: Schedule::default(),
+            outbound: Outbound::default(),
             pool,
             pooled,
             window: RecvWindow::new(session_window),
@@ -366,6 +370,7 @@ impl Connection {
             }
         }
         self.registry = Registry::default();
+        self.outbound = Outbound::default();
         self.link.counters.streams.set(0);
         self.link.counters.bytes_held.set(0);
         self.pool.give(std::mem::take(&mut self.pooled));

@@ -4,6 +4,7 @@
 use std::time::{Duration, Instant};
 
 use super::connection::Connection;
+use super::outbound::Outbound;
 use super::registry::Key;
 use super::state::{Event, Receiving};
 use super::stream::{Stream, owed, wake};
@@ -356,7 +357,7 @@ impl Connection {
             Self::owe(&mut self.owing, key, stream, owed::CANCEL);
         }
         Self::notify(&mut self.wakes, key, stream, wake::SENDER | wake::RECEIVER);
-        Self::discard_queued(stream);
+        Self::discard_queued(&mut self.outbound, stream);
         self.discard_received(key);
         if of_peer {
             self.charge_reset();
@@ -364,10 +365,11 @@ impl Connection {
     }
 
     /// The sending direction is over: what was queued is not sent.
-    pub(super) fn discard_queued(stream: &mut Stream) {
+    pub(super) fn discard_queued(outbound: &mut Outbound, stream: &mut Stream) {
         while stream.tx.advance() {}
         stream.tx.commit();
         stream.sent = 0;
+        outbound.settle(stream);
     }
 
     /// Remembers a control frame that a stream owes the peer.

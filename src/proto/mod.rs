@@ -19,7 +19,7 @@
 //! * `connection`: the value, its life from handshake to end, deadlines. `alive`: whether the peer is there.
 //! * `leave`: shutting down. `limits`, `bucket`: what the peer may do, and how often.
 //! * `activate`: what handles want. `opening`: permission to open, in both directions.
-//! * `receive`, `message`: frames in. `transmit`, `output`: frames out.
+//! * `receive`, `message`: frames in. `transmit`, `output`: frames out. `outbound`: what may be queued.
 //! * `registry`, `stream`, `state`: the streams. `window`, `pool`: credit. `schedule`: whose turn.
 
 mod activate;
@@ -32,6 +32,7 @@ mod leave;
 mod limits;
 mod message;
 mod opening;
+mod outbound;
 mod output;
 mod pool;
 mod receive;

@@ -318,7 +318,7 @@ impl Connection {
         };
         if stream.state.on(Event::RecvStop) == Effect::Act {
             stream.lane().end_send(SendEnd::Stopped { code });
-            Self::discard_queued(stream);
+            Self::discard_queued(&mut self.outbound, stream);
             Self::owe(&mut self.owing, key, stream, owed::FIN);
             if stream.state.receiving == Receiving::Stopped && stream.lane().failing() {
                 // The ERROR that was to say it is among what was discarded.
@@ -346,7 +346,7 @@ impl Connection {
                 stream.lane().end_send(SendEnd::Error(error.clone().into()));
                 stream.lane().end_recv(RecvEnd::Error(error.into()));
                 stream.assembly = None;
-                Self::discard_queued(stream);
+                Self::discard_queued(&mut self.outbound, stream);
                 Self::notify(&mut self.wakes, key, stream, wake::SENDER | wake::RECEIVER);
                 if id.is_opened_by(self.role.peer()) {
                     self.charge_reset();

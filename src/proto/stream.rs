@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use super::outbound::Loan;
 use super::state::{Sending, State};
 use super::window::{RecvWindow, SendCredit};
 use crate::frame::StreamId;
@@ -74,6 +75,8 @@ pub(super) struct Stream {
     pub(super) wants_room: bool,
     /// Room was made, or the handshake came, since a sender last asked: it may have looked too early.
     pub(super) made_room: bool,
+    /// What it has of the session's budget for sending.
+    pub(super) loan: Loan,
 
     pub(super) window: RecvWindow,
     /// Bytes by which the window was raised since the stream was opened.
@@ -133,6 +136,7 @@ impl Stream {
             wants_room: false,
             // Whoever asks first looks again: the handshake may have come meanwhile.
             made_room: true,
+            loan: Loan::default(),
             window: RecvWindow::new(window),
             widened: 0,
             consumed: 0,

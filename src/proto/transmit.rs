@@ -71,6 +71,7 @@ impl Connection {
                 self.put_messages(batch);
             }
             self.drain_if_unused(now);
+            self.serve_waiting();
             self.end_drain_if_idle();
             self.end_leave_if_done();
         }
@@ -298,6 +299,7 @@ impl Connection {
             self.link.counters.frames_sent.add(frames);
             self.link.counters.messages_sent.add(messages);
             Self::after_turn(&mut self.wakes, key, stream);
+            self.outbound.settle(stream);
             match turn {
                 Turn::Drained | Turn::OutOfCredit => stream.deficit = 0,
                 Turn::Failed { code } => {

@@ -6,6 +6,7 @@
 //! | [`ready`] | intrusive list of `Arc`s, taken all at once | n → 1 |
 //! | [`reasons`] | the word that says why a lane is on the ready list | n → 1 |
 //! | [`doorbell`] | wakes the engine, only when it is parked | n → 1 |
+//! | [`budget`] | bytes that writers share, and the limit of each | n ↔ 1 |
 //! | [`once`] | cell written once, read without waiting | 1 → n |
 //! | [`slots`] | places that are taken and given back, each with a value | n → n |
 //! | [`waiters`] | set of wakers, woken together | n → n |
@@ -30,6 +31,7 @@
 //! their host; the same rows hold of it, with "session" for "stream".) Tests stop real threads in each of these places:
 //! `connect/progress_tests.rs`.
 
+pub(crate) mod budget;
 pub(crate) mod doorbell;
 pub(crate) mod once;
 pub(crate) mod ready;
@@ -40,6 +42,7 @@ pub(crate) mod step;
 pub(crate) mod waiters;
 pub(crate) mod waker_slot;
 
+pub(crate) use budget::{Budget, Limit};
 pub(crate) use doorbell::Doorbell;
 pub(crate) use once::SetOnce;
 pub(crate) use ready::{Node, ReadyList, Taken as TakenNodes};

@@ -48,6 +48,13 @@ impl Reasons {
         self.0.swap(0, Ordering::AcqRel)
     }
 
+    /// Takes nothing. What the engine did before comes before whatever the next one that raises does after it; what
+    /// those did that have raised comes before whatever the engine does now.
+    pub(crate) fn touch(&self) {
+        // ORDERING: pairs with `raise`, both ways, as `take` does.
+        self.0.fetch_or(0, Ordering::AcqRel);
+    }
+
     /// The reasons as of now or a little ago, for assertions and reports.
     pub(crate) fn peek(&self) -> u32 {
         self.0.load(Ordering::Relaxed)

@@ -37,6 +37,10 @@ const SESSION: u64 = 512 << 10;
 const STREAM: u64 = 8 << 10;
 /// The receive window of a session that has nothing out of the pool.
 const FLOOR: u64 = 256 << 10;
+/// What each stream may queue for sending beside the session's buffer.
+const FLOOR_QUEUED: u64 = 4 << 10;
+/// The longest message that an attack has answered, and what it weighs beside its length.
+const ANSWER: u64 = (16 << 10) + 256;
 /// What stays in the tables of the server, which double when they are full, for each connection that was there at once.
 const TABLES: u64 = 2 << 10;
 
@@ -61,7 +65,8 @@ impl Profile {
                 .stream_window_max(32 << 10)
                 .session_window_max(256 << 10)
                 .receive_pool(2 << 20)
-                .send_buffer(4 << 10),
+                .send_buffer(64 << 10)
+                .session_send_buffer(64 << 10),
         };
         builder.build().unwrap()
     }
@@ -94,7 +99,7 @@ impl Attack {
     fn bound(&self, config: &Config) -> u64 {
         let streams = u64::from(config.max_streams());
         let windows = u64::from(config.session_window_max());
-        let queued = streams * u64::from(config.send_buffer());
+        let queued = u64::from(config.session_send_buffer()) + streams * (FLOOR_QUEUED + ANSWER);
         let sessions = self.connections * (READ_BUFFER + SESSION + streams * STREAM);
         match self.holds {
             Holds::HalfOpen => self.connections * READ_BUFFER,

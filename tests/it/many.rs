@@ -5,7 +5,9 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use ringmux::{Config, Limit, LimitExceeded, SendStream, Session, Stream, StreamError};
+use ringmux::{
+    Config, Limit, LimitExceeded, SendStream, Session, Stream, StreamError, TrySendError,
+};
 use tokio::task::JoinHandle;
 
 use crate::host::{Net, Soon, echo, eventually, pattern, tokio_runtime};
@@ -20,6 +22,7 @@ on_sockets!(
     unaccepted_streams_leave_the_accepted_ones_going,
     unaccepted_streams_without_memory_to_spare_are_ended_and_the_others_go_on,
     streams_are_opened_from_both_sides_at_once,
+    what_streams_queue_together_is_bounded_and_all_of_it_arrives,
 );
 
 const WINDOW: u64 = 64 * 1024;
@@ -326,4 +329,77 @@ async fn streams_are_opened_from_both_sides_at_once(net: Net) {
     }
     all_streams_end(&client, &server).await;
     assert_eq!((client.stats().opened, server.stats().opened), (400, 400));
+}
+
+/// The bound of `session_send_buffer`. Nobody reads until it stands still.
+async fn what_streams_queue_together_is_bounded_and_all_of_it_arrives(net: Net) {
+    const STREAMS: u64 = 256;
+    const BUDGET: u64 = 128 * 1024;
+    const FLOOR: u64 = 4 * 1024;
+    /// Of one stream, at the peer.
+    const WINDOW: u32 = 32 * 1024;
+    const MESSAGE: usize = 4000;
+    const WEIGHT: u64 = MESSAGE as u64 + 256;
+    let ours = Config::builder()
+        .send_buffer(64 * 1024)
+        .session_send_buffer(BUDGET as u32)
+        .build()
+        .unwrap();
+    // Enough for all windows, so that nothing counts as stalled.
+    let theirs = Config::builder()
+        .stream_window(WINDOW)
+        .stream_window_max(WINDOW)
+        .session_window(12 << 20)
+        .session_window_max(12 << 20)
+        .build()
+        .unwrap();
+    let (client, server) = net.pair_with(&ours, &theirs).await;
+    let mut streams = Vec::new();
+    for _ in 0..STREAMS {
+        let (sender, receiver) = net.stream(&client, &server).await;
+        streams.push((sender, receiver, 0));
+    }
+    let mut standing = 0;
+    while standing < 3 {
+        let mut moved = false;
+        for (sender, _, sent) in &mut streams {
+            loop {
+                match sender.try_send(pattern(MESSAGE, *sent)) {
+                    Ok(()) => (*sent, moved) = (*sent + 1, true),
+                    Err(TrySendError::Full(_)) => break,
+                    Err(error) => panic!("{error}"),
+                }
+            }
+        }
+        // The engine has done all that it can.
+        client.ping().soon().await.unwrap();
+        standing = if moved { 0 } else { standing + 1 };
+    }
+    let accepted = WEIGHT * streams.iter().map(|(.., sent)| sent).sum::<u64>();
+    let queued = accepted - STREAMS * u64::from(WINDOW);
+    assert!(
+        queued <= BUDGET + STREAMS * (FLOOR + WEIGHT),
+        "{queued} bytes are queued"
+    );
+    assert!(
+        queued >= BUDGET / 2,
+        "{queued} bytes are queued, of {BUDGET}"
+    );
+    for (_, receiver, sent) in &mut streams {
+        for n in 0..*sent {
+            let received = receiver.recv().soon().await.unwrap();
+            assert!(received == Some(pattern(MESSAGE, n)), "message {n}");
+        }
+    }
+
+    // Nothing of the budget is lost on the way: a new stream finds all that it may have, at once.
+    drop(streams);
+    client.ping().soon().await.unwrap();
+    let (mut last, _theirs) = net.stream(&client, &server).await;
+    let message = pattern(1000, 0);
+    let mut queued = 0;
+    while last.try_send(message.clone()).is_ok() {
+        queued += message.len() as u64 + 256;
+    }
+    assert!(queued > u64::from(ours.send_buffer()) - 1256, "{queued}");
 }

@@ -371,6 +371,7 @@ async fn a_more_urgent_stream_sends_first(net: Net) {
         .stream_window_max(4 << 20)
         .session_window(16 << 20)
         .send_buffer(4 << 20)
+        .session_send_buffer(16 << 20)
         .build()
         .unwrap();
     let (client, server) = net.pair_with(&wide, &wide).await;

@@ -4,6 +4,8 @@ use std::collections::HashMap;
 
 use super::{A, D, End, Pair};
 use crate::frame::{Frame, HEADER_LEN, Header, Scope, StreamId, data_cost, preface};
+use crate::link::SEND_FLOOR;
+use crate::proto::connection::{Connection, Phase};
 use crate::proto::stream::Opening;
 
 /// What is on its way from one side to the other, already built and not yet understood.
@@ -106,6 +108,9 @@ pub(super) fn check_but_pools(pair: &mut Pair) {
 #[track_caller]
 pub(super) fn books_of_one_side_balance(end: &mut End) {
     let connection = &mut end.connection;
+    if !matches!(connection.phase, Phase::Dead) {
+        what_is_queued_is_bounded(connection);
+    }
     if !connection.is_established() {
         return;
     }
@@ -140,6 +145,36 @@ pub(super) fn books_of_one_side_balance(end: &mut End) {
         granted + peers + connection.refusals.len() as u64,
         u64::from(connection.config.max_streams()),
         "every stream granted is unused, alive, refused or owed again"
+    );
+}
+
+/// Nothing of the budget for sending is lost or lent twice, and what streams have queued is what they were lent, beside
+/// their floors and one message each.
+#[track_caller]
+pub(super) fn what_is_queued_is_bounded(connection: &mut Connection) {
+    let budget = u64::from(connection.config.session_send_buffer());
+    let send_buffer = u64::from(connection.config.send_buffer());
+    // A lane that a handle has just opened or given up is no stream yet, or no more, and may have a loan.
+    let settled = !connection.link.has_work();
+    let books = connection.outbound_books();
+    let sum = books.iter().sum::<u64>();
+    assert!(sum == budget || (!settled && sum < budget), "{books:?}");
+    let mut beyond = 0;
+    for (_, stream) in connection.registry.iter_mut() {
+        let queued = stream.tx.queued_weights();
+        let longest = queued.iter().max().copied().unwrap_or_default();
+        let queued = queued.iter().sum::<u64>() - longest;
+        let limit = u64::from(stream.lane().send_limit());
+        assert!(limit <= send_buffer, "{limit}: {stream:?}");
+        assert!(
+            queued <= limit + stream.loan.owed(),
+            "{queued} bytes and a message are queued: {stream:?}"
+        );
+        beyond += queued.saturating_sub(u64::from(SEND_FLOOR));
+    }
+    assert!(
+        beyond <= budget,
+        "{beyond} bytes are queued beyond the floors"
     );
 }
 

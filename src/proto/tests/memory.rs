@@ -458,7 +458,11 @@ fn a_failed_stream_ends_although_its_peer_stops_it_before_the_error_has_come() {
 
 #[test]
 fn stalled_streams_do_not_stop_the_others_while_the_window_can_be_raised() {
-    let config = config().max_streams(128).build().unwrap();
+    let config = config()
+        .max_streams(128)
+        .session_send_buffer(64 << 20)
+        .build()
+        .unwrap();
     let mut pair = Pair::established(&config, &config);
     let mut streams: Vec<_> = (0..100).map(|_| pair.stream(D)).collect();
     for (sender, _) in &mut streams[..64] {
@@ -482,6 +486,7 @@ fn stalled_streams_do_not_stop_the_others_while_the_window_can_be_raised() {
 #[test]
 fn where_it_cannot_be_raised_the_stream_that_stalled_longest_ends() {
     let config = config()
+        .session_send_buffer(64 << 20)
         .max_streams(128)
         .session_window_max(1 << 20)
         .build()

@@ -36,6 +36,7 @@ mod limits;
 mod memory;
 pub(crate) mod net;
 mod opening;
+mod outbound;
 mod sim;
 mod solo;
 mod turns;

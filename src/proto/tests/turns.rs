@@ -17,7 +17,11 @@ fn generous() -> Settings {
 }
 
 fn solo() -> Solo {
-    let config = config().send_buffer(16 << 20).build().unwrap();
+    let config = config()
+        .send_buffer(16 << 20)
+        .session_send_buffer(1 << 30)
+        .build()
+        .unwrap();
     Solo::with(Role::Dialer, &config, generous())
 }
 
@@ -172,7 +176,11 @@ fn opens_and_control_frames_leave_before_messages() {
 
 #[test]
 fn control_frames_leave_while_the_session_has_no_credit() {
-    let config = config().send_buffer(16 << 20).build().unwrap();
+    let config = config()
+        .send_buffer(16 << 20)
+        .session_send_buffer(1 << 30)
+        .build()
+        .unwrap();
     let settings = Settings {
         session_window: 256 * 1024,
         ..generous()

@@ -165,6 +165,22 @@ impl<O: RingOwner> Reader<O> {
         passed.next().is_none().then_some(first)
     }
 
+    /// Weight of all records published and not released, which it walks over; for tests.
+    #[cfg(test)]
+    pub(crate) fn queued_weights(&mut self) -> Vec<u64> {
+        let (ring, own) = self.parts();
+        own.settle(ring);
+        let end = own.position.map(|position| Cursor {
+            at: own.tail_seen.max(position.at),
+            ..position
+        });
+        let queued = Passed {
+            range: own.committed(ring).zip(end),
+            lease: PhantomData,
+        };
+        queued.map(|record| record.weight()).collect()
+    }
+
     /// Weight of all records released so far.
     #[inline]
     pub(crate) fn released(&self) -> u64 {

@@ -120,6 +120,12 @@ impl<O: RingOwner> Writer<O> {
         self.own().unpublished_words * WORD_BYTES
     }
 
+    /// Weight of all records ever pushed.
+    #[inline]
+    pub(crate) fn pushed_weight(&self) -> u64 {
+        self.own().pushed_weight
+    }
+
     /// Weight pushed and not released, as of the last look at the reader: never less than it is now.
     #[inline]
     pub(crate) fn pending_weight(&self) -> u64 {

@@ -200,6 +200,7 @@ fn random_process(rng: &mut Rng, small: bool) -> Process {
 fn random_config(rng: &mut Rng) -> Config {
     let stream_window = rng.pick(&[32 * 1024, 32 * 1024 + 1, 40_001, 64 * 1024, 200_000]);
     let session_window = rng.pick(&[256 * 1024, 256 * 1024 + 7, 1 << 20]);
+    let send_buffer = rng.pick(&[4 * 1024, 5000, 64 * 1024, 256 * 1024]);
     config()
         .max_frame(rng.pick(&[16 * 1024, 16 * 1024, 20_001, 64 * 1024]))
         .max_message(rng.pick(&[64 * 1024, 300 * 1024, 1 << 20]))
@@ -208,7 +209,8 @@ fn random_config(rng: &mut Rng) -> Config {
         .session_window(session_window)
         .session_window_max(session_window * rng.range(1, 4) as u32)
         .max_streams(rng.range(16, 40) as u32)
-        .send_buffer(rng.pick(&[4 * 1024, 5000, 64 * 1024, 256 * 1024]))
+        .send_buffer(send_buffer)
+        .session_send_buffer(send_buffer + rng.pick(&[0, 3000, 16 * 1024, 1 << 20]))
         .build()
         .expect("valid")
 }

@@ -62,6 +62,10 @@ pub(super) fn nothing_sendable_is_left(end: &mut End) {
     let dump = end.dump();
     let connection = &mut end.connection;
     assert!(
+        !connection.has_to_lend(),
+        "budget is kept from who waits for it: {dump}"
+    );
+    assert!(
         connection.owing.is_empty(),
         "control frames are owed: {dump}"
     );
