@@ -58,14 +58,14 @@ pub struct Listener {
     local: Addr,
     incoming: Arc<Incoming>,
     task: JoinHandle<()>,
-    /// Here and not with the task: the process may end before the task is told to.
-    _file: Option<SocketFile>,
 }
 
 struct Incoming {
     /// As large as there are places, whose permits travel with the sessions.
     queue: ArrayQueue<(Session, OwnedSemaphorePermit)>,
     waiters: WakerSet,
+    /// Removed by the listener that is dropped, as the process may end before the task is told to; or by the task.
+    file: Option<SocketFile>,
     /// The shortest grace that a shutdown was asked for with, in milliseconds.
     grace_ms: AtomicU64,
     /// Wakes the accepting task for it.
@@ -84,6 +84,12 @@ impl Incoming {
         let ms = self.grace_ms.load(Ordering::Relaxed);
         (ms != NONE).then(|| Duration::from_millis(ms))
     }
+
+    fn remove_file(&self) {
+        if let Some(file) = &self.file {
+            file.remove();
+        }
+    }
 }
 
 impl Listener {
@@ -91,11 +97,11 @@ impl Listener {
         let incoming = Arc::new(Incoming {
             queue: ArrayQueue::new(config.max_half_open() as usize),
             waiters: WakerSet::new(),
+            file: bound.take_file(),
             grace_ms: AtomicU64::new(NONE),
             asked: Notify::new(),
             drained: SetOnce::new(),
         });
-        let file = bound.take_file();
         let runtime = engine.runtime().clone();
         let accepting = accept_loop(engine, bound, config, Arc::clone(&incoming));
         let task = runtime.spawn(accepting);
@@ -103,7 +109,6 @@ impl Listener {
             local,
             incoming,
             task,
-            _file: file,
         }
     }
 
@@ -137,7 +142,7 @@ impl Listener {
         .await
     }
 
-    /// Stops listening and shuts every session down that came in through this listener, within
+    /// Stops listening, removes the file of a Unix socket, and shuts every session down that came in through this listener, within
     /// `grace` for all of them together; tells what came of them.
     ///
     /// Each session goes as with [`Session::shutdown`]; those whose handshake is under way get 1 s
@@ -220,6 +225,8 @@ impl Drop for Place<'_> {
 
 impl Drop for Listener {
     fn drop(&mut self) {
+        // Before the socket is closed.
+        self.incoming.remove_file();
         self.task.abort();
     }
 }
@@ -267,6 +274,7 @@ async fn accept_loop(engine: Engine, bound: Bound, config: Config, incoming: Arc
         return;
     };
     live.shut_down(grace, clock::now());
+    incoming.remove_file();
     // Nobody will accept these: what they carry was processed by nobody.
     while incoming.queue.pop().is_some() {}
     // Held, so that each is told in order and not just dropped.

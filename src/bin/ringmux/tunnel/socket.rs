@@ -2,13 +2,13 @@
 
 use std::io;
 use std::net::Shutdown;
-use std::os::unix::net::UnixStream as StdUnixStream;
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytes::BytesMut;
 use ringmux::Addr;
-use socket2::SockRef;
+use socket2::{Domain, SockAddr, SockRef, Type};
 use tokio::io::{Interest, Ready};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::time::sleep;
@@ -205,10 +205,16 @@ impl Drop for Listener {
     }
 }
 
-/// A socket file that nobody listens on any more.
+/// A socket file that nobody listens on any more. Connecting to a file of any other kind is refused as well.
 fn is_stale(path: &Path) -> bool {
-    StdUnixStream::connect(path)
-        .is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
+    std::fs::metadata(path).is_ok_and(|file| file.file_type().is_socket())
+        && knock(path).is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
+}
+
+/// Connects without waiting for a place in the listener's backlog.
+fn knock(path: &Path) -> io::Result<()> {
+    let socket = socket2::Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?;
+    socket.connect(&SockAddr::unix(path)?)
 }
 
 /// Out of descriptors or memory: trying again at once would spin.
