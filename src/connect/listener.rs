@@ -142,8 +142,8 @@ impl Listener {
         .await
     }
 
-    /// Stops listening, removes the file of a Unix socket, and shuts every session down that came in through this listener, within
-    /// `grace` for all of them together; tells what came of them.
+    /// Stops listening, removes the file of a Unix socket, and shuts every session down that came in through this
+    /// listener, within `grace` for all of them together; tells what came of them.
     ///
     /// Each session goes as with [`Session::shutdown`]; those whose handshake is under way get 1 s
     /// of it, those that nobody has accepted end with their streams refused. Sessions that the
