@@ -87,7 +87,7 @@ impl Inline {
         if self.timer.poll(cx, deadline) {
             return false;
         }
-        self.link.prepare_park(cx.waker(), self.link.is_released())
+        self.link.prepare_park(cx.waker(), self.host.is_empty())
     }
 }
 
