@@ -5,7 +5,7 @@ use std::future::poll_fn;
 use std::io;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -72,6 +72,8 @@ struct Incoming {
     asked: Notify,
     /// What came of it.
     drained: SetOnce<Drained>,
+    /// The accepting task is gone.
+    ended: AtomicBool,
 }
 
 /// No shutdown was asked for.
@@ -83,6 +85,11 @@ impl Incoming {
         // ORDERING: nothing is published with it.
         let ms = self.grace_ms.load(Ordering::Relaxed);
         (ms != NONE).then(|| Duration::from_millis(ms))
+    }
+
+    fn has_ended(&self) -> bool {
+        // ORDERING: pairs with `End`; publishes what came of a shutdown.
+        self.ended.load(Ordering::Acquire)
     }
 
     fn remove_file(&self) {
@@ -101,9 +108,12 @@ impl Listener {
             grace_ms: AtomicU64::new(NONE),
             asked: Notify::new(),
             drained: SetOnce::new(),
+            ended: AtomicBool::new(false),
         });
         let runtime = engine.runtime().clone();
-        let accepting = accept_loop(engine, bound, config, Arc::clone(&incoming));
+        // Made here: the runtime may end before the task has run at all.
+        let end = End(Arc::clone(&incoming));
+        let accepting = accept_loop(engine, bound, config, end);
         let task = runtime.spawn(accepting);
         Self {
             local,
@@ -136,8 +146,9 @@ impl Listener {
             if let Some((session, _permit)) = incoming.queue.pop() {
                 return Some(Ok(session));
             }
-            let ended = self.task.is_finished();
-            ended.then(|| Err(EngineError::Stopped.into()))
+            incoming
+                .has_ended()
+                .then(|| Err(EngineError::Stopped.into()))
         })
         .await
     }
@@ -186,10 +197,8 @@ impl Listener {
         incoming.asked.notify_one();
         incoming.waiters.wake_all();
         self.until(|| {
-            if let Some(drained) = incoming.drained.get() {
-                return Some(*drained);
-            }
-            self.task.is_finished().then(Drained::default)
+            let drained = || incoming.drained.get().copied().unwrap_or_default();
+            incoming.has_ended().then(drained)
         })
         .await
     }
@@ -239,18 +248,19 @@ impl fmt::Debug for Listener {
     }
 }
 
-/// Wakes whoever waits when the loop ends, however it ends.
-struct WakeAtEnd(Arc<Incoming>);
+/// Tells whoever waits when the loop ends, however it ends.
+struct End(Arc<Incoming>);
 
-impl Drop for WakeAtEnd {
+impl Drop for End {
     fn drop(&mut self) {
+        // ORDERING: pairs with `has_ended`.
+        self.0.ended.store(true, Ordering::Release);
         self.0.waiters.wake_all();
     }
 }
 
-async fn accept_loop(engine: Engine, bound: Bound, config: Config, incoming: Arc<Incoming>) {
-    let at_end = WakeAtEnd(incoming);
-    let incoming = &at_end.0;
+async fn accept_loop(engine: Engine, bound: Bound, config: Config, end: End) {
+    let incoming = &end.0;
     let mut live = Live::new();
     let mut in_hand = None;
     {

@@ -1,11 +1,13 @@
 //! Engines that end under their sessions, and engines that cannot be had.
 
+use std::sync::Arc;
 use std::sync::mpsc::channel;
 use std::thread;
+use std::time::Duration;
 
 use ringmux::{
-    Addr, Config, Driver, Engine, EngineError, Listener, OpenError, SendError, Session,
-    SessionError, StreamError,
+    Addr, Config, Driver, Engine, EngineError, ListenError, Listener, OpenError, SendError,
+    Session, SessionError, StreamError,
 };
 
 use crate::host::{MAY_PANIC, Soon, run_with, tokio_runtime};
@@ -53,6 +55,32 @@ fn dropped_under_a_session(driver: Driver) -> (Session, ringmux::Stream, Session
     let (server, theirs) = receive.recv().unwrap();
     drop(done);
     (client, ours, server, theirs)
+}
+
+#[test]
+fn a_runtime_that_ends_before_a_listener_ran_is_told_to_whoever_accepts() {
+    run_with(|| {
+        let ends = tokio_runtime();
+        let listening = async {
+            let engine = Engine::inline(Driver::Tokio).unwrap();
+            engine.listen(&any_port(), &Config::default()).await
+        };
+        let listener = Arc::new(ends.block_on(listening).unwrap());
+        tokio_runtime().block_on(async {
+            // On a task, which is polled again only if it is woken.
+            let accepting = tokio::spawn({
+                let listener = Arc::clone(&listener);
+                async move { listener.accept().await }
+            });
+            tokio::task::yield_now().await;
+            ends.shutdown_background();
+            let error = accepting.soon().await.unwrap().unwrap_err();
+            let stopped = matches!(error, ListenError::Engine(EngineError::Stopped));
+            assert!(stopped, "{error}");
+            let report = listener.shutdown(Duration::from_secs(30)).soon().await;
+            assert_eq!(report, ringmux::Drained::default());
+        });
+    });
 }
 
 fn a_dropped_runtime_is_told_to_every_handle(driver: Driver) {
