@@ -6,6 +6,8 @@ use std::error::Error;
 use std::fmt;
 use std::io;
 
+use ringmux::{Addr, ConnectError};
+
 /// A failed command.
 #[derive(Debug)]
 pub(crate) struct Failure {
@@ -24,6 +26,18 @@ impl Failure {
             advice: None,
             closed_pipe: false,
         }
+    }
+
+    /// There is no session with `whom` at `addr`.
+    pub(crate) fn unreachable(whom: &str, addr: &Addr, error: &ConnectError) -> Self {
+        let failure = Self::new(format!("cannot connect to {addr}"));
+        // Without the address, which was said.
+        let failure = match error {
+            ConnectError::Io { source, .. } => failure.because(source),
+            ConnectError::Handshake { source, .. } => failure.because(source),
+            error => return failure.because(error),
+        };
+        failure.advise(format!("is {whom} listening there?"))
     }
 
     /// Adds the error that was met.

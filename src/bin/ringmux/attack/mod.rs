@@ -12,7 +12,7 @@ mod peer;
 mod report;
 mod wire;
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IsTerminal};
 use std::time::Duration;
 
 use clap::ValueEnum;
@@ -21,6 +21,7 @@ use ringmux::Addr;
 use tokio::runtime::Builder;
 
 use crate::failure::Failure;
+use crate::output::print;
 use crate::units::parse_duration;
 use campaign::{Campaign, Outcome};
 use kinds::Kind;
@@ -121,7 +122,7 @@ async fn attack(args: &Args) -> Result<(), Failure> {
         let row = play(args, *kind).await?;
         if args.json {
             let line = serde_json::to_string(&row).expect("a row is plain data");
-            progress.suspend(|| print(&line))?;
+            progress.suspend(|| print(line))?;
         }
         progress.inc(1);
         let gone = row.failure.is_some();
@@ -133,7 +134,7 @@ async fn attack(args: &Args) -> Result<(), Failure> {
     }
     progress.finish_and_clear();
     if !args.json {
-        print(&report::render(&rows))?;
+        print(report::render(&rows))?;
     }
     verdict(&rows, args.max_ratio)
 }
@@ -216,11 +217,6 @@ fn progress(attacks: usize) -> ProgressBar {
         indicatif::ProgressStyle::with_template("{bar:30} {pos}/{len} {msg}")
             .expect("a constant template that is valid"),
     )
-}
-
-fn print(line: &str) -> Result<(), Failure> {
-    let mut out = io::stdout().lock();
-    writeln!(out, "{line}").map_err(|error| Failure::new("cannot write to stdout").because(&error))
 }
 
 #[cfg(test)]

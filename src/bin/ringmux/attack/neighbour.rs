@@ -162,11 +162,9 @@ impl Neighbour {
 async fn session(engine: &Engine, addr: &Addr) -> Result<Session, Failure> {
     let config = Config::default();
     let connecting = engine.connect(addr, &config);
-    connecting.await.map_err(|error| {
-        Failure::new(format!("cannot connect to {addr}"))
-            .because(&error)
-            .advise("is a ringmux server listening there?")
-    })
+    connecting
+        .await
+        .map_err(|error| Failure::unreachable("a ringmux server", addr, &error))
 }
 
 #[cfg(test)]
