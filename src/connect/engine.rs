@@ -76,6 +76,10 @@ impl Engine {
     /// a current-thread one, [`Driver::TokioUring`] on `tokio_uring::start`. The engine may be used
     /// from other threads; its sessions stay here.
     ///
+    /// tokio-uring has no way to ask whether this is its runtime, but to try. On a current-thread runtime of tokio's,
+    /// [`Driver::TokioUring`] is refused by way of a panic that is caught here and that the panic hook shows; where panics
+    /// abort, it ends the process.
+    ///
     /// # Errors
     /// [`EngineError::NoRuntime`] outside of such a runtime; [`EngineError::Refused`] where io_uring
     /// is denied.
@@ -179,6 +183,10 @@ impl Engine {
     }
 
     /// Connects, and waits for the peer's side of the handshake.
+    ///
+    /// The handshake has its [limit](crate::ConfigBuilder::handshake_timeout). How long a host may take that does not
+    /// answer at all is up to the kernel, about two minutes (`net.ipv4.tcp_syn_retries`), unless the caller gives up
+    /// before, as with `tokio::time::timeout`.
     ///
     /// # Errors
     /// [`ConnectError`] says what could not be reached, and why.

@@ -306,20 +306,22 @@ pub(super) fn inline(driver: Driver, wait: Wait) -> Result<(Handle, Home), Engin
     let Ok(runtime) = Handle::try_current() else {
         return Err(none);
     };
+    // What is on a ring stays on its thread.
+    let one_thread = runtime.runtime_flavor() == RuntimeFlavor::CurrentThread;
     let home = match driver {
         Driver::Tokio => Home::Tokio(None),
-        Driver::TokioUring => match serve_tokio_uring() {
+        Driver::TokioUring if one_thread => match serve_tokio_uring() {
             Some(jobs) => Home::TokioUring(jobs),
             None => return Err(none),
         },
-        Driver::Uring if runtime.runtime_flavor() == RuntimeFlavor::CurrentThread => {
+        Driver::Uring if one_thread => {
             let prepared = Prepared::new(wait)?;
             let home = Home::of(&prepared);
             let hosting = prepared.inline();
             runtime.spawn(hosting.map_err(EngineError::unavailable(driver))?);
             home
         }
-        Driver::Uring => return Err(none),
+        Driver::TokioUring | Driver::Uring => return Err(none),
     };
     Ok((runtime, home))
 }

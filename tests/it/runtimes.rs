@@ -279,6 +279,20 @@ fn an_inline_engine_outside_of_its_runtime_is_refused_by_name() {
 }
 
 #[test]
+fn an_inline_engine_on_a_ring_is_refused_by_a_runtime_of_many_threads_without_a_panic() {
+    run_with(|| {
+        let threads = tokio::runtime::Builder::new_multi_thread().build().unwrap();
+        for driver in [Driver::TokioUring, Driver::Uring] {
+            let error = threads
+                .block_on(async { Engine::inline(driver) })
+                .unwrap_err();
+            let named = matches!(error, EngineError::NoRuntime { driver: d } if d == driver);
+            assert!(named, "{error}");
+        }
+    });
+}
+
+#[test]
 fn a_connection_future_that_is_dropped_ends_its_session() {
     run_with(|| {
         tokio_runtime().block_on(async {
