@@ -199,16 +199,16 @@ impl Engine {
             .runtime
             .spawn(async move { Connected::dial(&target).await });
         let dialled = AbortOnDrop(dial).await.map_err(|_| EngineError::Stopped)?;
-        let socket = dialled.map_err(|source| ConnectError::Io {
+        let socket = dialled.map_err(|error| ConnectError::Io {
             addr: addr.clone(),
-            source,
+            error,
         })?;
         let session = self.start(socket, Role::Dialer, config)?;
         match session.established().await {
             Ok(()) => Ok(session),
-            Err(source) => Err(ConnectError::Handshake {
+            Err(error) => Err(ConnectError::Handshake {
                 addr: addr.clone(),
-                source,
+                error,
             }),
         }
     }
@@ -292,9 +292,9 @@ impl Engine {
             // Whoever asked may be gone; then the socket is dropped here.
             let _ = reply.send(Bound::bind(&target, sharing).await);
         });
-        let io_error = |source| ListenError::Io {
+        let io_error = |error| ListenError::Io {
             addr: addr.clone(),
-            source,
+            error,
         };
         let bound = bound
             .await

@@ -59,7 +59,7 @@ async fn refused(net: &Net, addr: &Addr) -> std::io::Error {
         .unwrap_err();
     one_line(&error, addr);
     match error {
-        ConnectError::Io { source, .. } => source,
+        ConnectError::Io { error, .. } => error,
         other => panic!("{other}"),
     }
 }
@@ -68,8 +68,8 @@ async fn a_port_that_nobody_listens_on_is_named(net: Net) {
     let free = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let addr = Addr::Tcp(free.local_addr().unwrap().to_string());
     drop(free);
-    let source = refused(&net, &addr).await;
-    assert_eq!(source.kind(), std::io::ErrorKind::ConnectionRefused);
+    let error = refused(&net, &addr).await;
+    assert_eq!(error.kind(), std::io::ErrorKind::ConnectionRefused);
 }
 
 async fn a_host_that_does_not_exist_is_named(net: Net) {
@@ -78,8 +78,8 @@ async fn a_host_that_does_not_exist_is_named(net: Net) {
 
 async fn a_socket_file_that_does_not_exist_is_named(net: Net) {
     let dir = tempfile::tempdir().unwrap();
-    let source = refused(&net, &Addr::Unix(dir.path().join("missing.sock"))).await;
-    assert_eq!(source.kind(), std::io::ErrorKind::NotFound);
+    let error = refused(&net, &Addr::Unix(dir.path().join("missing.sock"))).await;
+    assert_eq!(error.kind(), std::io::ErrorKind::NotFound);
 }
 
 async fn a_port_in_use_is_named(net: Net) {
@@ -94,7 +94,7 @@ async fn a_port_in_use_is_named(net: Net) {
     one_line(&error, &addr);
     let in_use = matches!(
         &error,
-        ListenError::Io { source, .. } if source.kind() == std::io::ErrorKind::AddrInUse
+        ListenError::Io { error, .. } if error.kind() == std::io::ErrorKind::AddrInUse
     );
     assert!(in_use, "{error}");
     // The one that has the port goes on.
@@ -136,7 +136,7 @@ async fn in_use(net: &Net, addr: &Addr) {
     let error = listening.await.unwrap_err();
     let in_use = matches!(
         &error,
-        ListenError::Io { source, .. } if source.kind() == std::io::ErrorKind::AddrInUse
+        ListenError::Io { error, .. } if error.kind() == std::io::ErrorKind::AddrInUse
     );
     assert!(in_use, "{error}");
 }
@@ -233,13 +233,13 @@ async fn a_server_of_another_protocol_is_told_apart_at_its_first_byte(net: Net) 
         .await
         .unwrap_err();
     one_line(&error, &addr);
-    let ConnectError::Handshake { source, .. } = error else {
+    let ConnectError::Handshake { error: end, .. } = error else {
         panic!("{error}");
     };
     let bad = ProtocolError::Frame(FrameError::BadPreface { at: 0, found: b'H' });
     assert!(
-        matches!(source, SessionError::Protocol(e) if e == bad),
-        "{source}"
+        matches!(end, SessionError::Protocol(e) if e == bad),
+        "{end}"
     );
     drop(serving.soon().await.unwrap());
 }
@@ -254,12 +254,12 @@ async fn a_silent_server_is_given_up_after_the_handshake_timeout(net: Net) {
         .await
         .unwrap_err();
     one_line(&error, &addr);
-    let ConnectError::Handshake { source, .. } = error else {
+    let ConnectError::Handshake { error: end, .. } = error else {
         panic!("{error}");
     };
     assert!(
-        matches!(source, SessionError::HandshakeTimeout(t) if t == Duration::from_millis(200)),
-        "{source}"
+        matches!(end, SessionError::HandshakeTimeout(t) if t == Duration::from_millis(200)),
+        "{end}"
     );
     // The connection is closed as well.
     let (mut socket, _) = silent.accept().soon().await.unwrap();
@@ -282,14 +282,14 @@ async fn a_server_that_hangs_up_is_no_session(net: Net) {
         .soon()
         .await
         .unwrap_err();
-    let ConnectError::Handshake { source, .. } = &error else {
+    let ConnectError::Handshake { error: end, .. } = &error else {
         panic!("{error}");
     };
     assert!(
-        matches!(source, SessionError::Disconnected | SessionError::Io(_)),
-        "{source}"
+        matches!(end, SessionError::Disconnected | SessionError::Io(_)),
+        "{end}"
     );
-    assert!(source.is_retryable());
+    assert!(end.is_retryable());
     serving.soon().await.unwrap();
 }
 
@@ -416,7 +416,7 @@ async fn engines_that_share_a_port_each_accept_some_connections(net: Net) {
 async fn a_shared_port_is_shared_with_those_only_who_ask_for_it(net: Net) {
     let config = Config::default();
     let in_use = |error: ListenError| match error {
-        ListenError::Io { source, .. } => source.kind() == std::io::ErrorKind::AddrInUse,
+        ListenError::Io { error, .. } => error.kind() == std::io::ErrorKind::AddrInUse,
         other => panic!("{other}"),
     };
     let engine = net.engine();

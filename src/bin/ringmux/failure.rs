@@ -33,8 +33,8 @@ impl Failure {
         let failure = Self::new(format!("cannot connect to {addr}"));
         // Without the address, which was said.
         let failure = match error {
-            ConnectError::Io { source, .. } => failure.because(source),
-            ConnectError::Handshake { source, .. } => failure.because(source),
+            ConnectError::Io { error, .. } => failure.because(error),
+            ConnectError::Handshake { error, .. } => failure.because(error),
             error => return failure.because(error),
         };
         failure.advise(format!("is {whom} listening there?"))

@@ -90,7 +90,7 @@ async fn serve(args: &Args, engine: Engine) -> Result<(), Failure> {
 fn unavailable(listen: &Addr, error: &ListenError) -> Failure {
     let failure = Failure::new(format!("cannot listen on {listen}"));
     match error {
-        ListenError::Io { source, .. } => failure.because(source),
+        ListenError::Io { error, .. } => failure.because(error),
         error => failure.because(error),
     }
 }
