@@ -6,8 +6,6 @@ use std::error::Error;
 use std::fmt;
 use std::io;
 
-use ringmux::{Addr, ConnectError};
-
 /// A failed command.
 #[derive(Debug)]
 pub(crate) struct Failure {
@@ -26,18 +24,6 @@ impl Failure {
             advice: None,
             closed_pipe: false,
         }
-    }
-
-    /// There is no session with `whom` at `addr`.
-    pub(crate) fn unreachable(whom: &str, addr: &Addr, error: &ConnectError) -> Self {
-        let failure = Self::new(format!("cannot connect to {addr}"));
-        // Without the address, which was said.
-        let failure = match error {
-            ConnectError::Io { error, .. } => failure.because(error),
-            ConnectError::Handshake { error, .. } => failure.because(error),
-            error => return failure.because(error),
-        };
-        failure.advise(format!("is {whom} listening there?"))
     }
 
     /// Adds the error that was met.

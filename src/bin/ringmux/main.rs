@@ -6,6 +6,7 @@
 
 mod attack;
 mod bench;
+mod connect;
 mod doctor;
 mod failure;
 mod forward;

@@ -8,6 +8,7 @@ use serde::Serialize;
 use tokio::runtime::Builder;
 use tokio::time::{Instant, sleep_until};
 
+use crate::connect;
 use crate::failure::Failure;
 use crate::output::print;
 use crate::units::{bar, duration_ns, parse_duration};
@@ -78,10 +79,7 @@ async fn ping(args: &Args) -> Result<(), Failure> {
 async fn connect(addr: &Addr) -> Result<Session, Failure> {
     let engine =
         Engine::auto().map_err(|error| Failure::new("cannot start an engine").because(&error))?;
-    engine
-        .connect(addr, &Config::default())
-        .await
-        .map_err(|error| Failure::unreachable("a ringmux server", addr, &error))
+    connect::connect(&engine, addr, &Config::default(), "a ringmux server").await
 }
 
 async fn round_trips(

@@ -7,6 +7,7 @@ use ringmux::{Addr, Config, Engine, OpenError, SessionError, Stream};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
+use crate::connect;
 use crate::failure::Failure;
 use crate::tunnel::Endpoint;
 
@@ -38,9 +39,7 @@ pub(super) enum NoStream {
 impl Uplink {
     /// Connects. That the first attempt fails is told at once: the address may be wrong.
     pub(super) async fn start(engine: Engine, via: Addr, config: Config) -> Result<Self, Failure> {
-        let connected = engine.connect(&via, &config).await;
-        let first =
-            connected.map_err(|error| Failure::unreachable("`ringmux serve`", &via, &error))?;
+        let first = connect::connect(&engine, &via, &config, "`ringmux serve`").await?;
         tracing::info!(%via, driver = %first.driver(), "connected");
         let built = Manager::builder(Dial::new(engine, via.clone(), config)).build();
         let unmanaged = |error: &(dyn std::error::Error + 'static)| {
