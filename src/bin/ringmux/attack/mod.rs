@@ -100,24 +100,32 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
         .enable_all()
         .build()
         .map_err(|error| Failure::new("cannot start a runtime").because(&error))?;
-    runtime.block_on(async {
+    let progress = progress(chosen(args).len());
+    let mut rows = Vec::new();
+    let result = runtime.block_on(async {
         tokio::select! {
-            result = attack(args) => result,
+            result = attack(args, &progress, &mut rows) => result,
             _ = tokio::signal::ctrl_c() => Err(Failure::new("interrupted")),
         }
-    })
+    });
+    progress.finish_and_clear();
+    // What was measured before a failure is still worth seeing.
+    if !args.json && !rows.is_empty() {
+        print(report::render(&rows))?;
+    }
+    result?;
+    verdict(&rows, args.max_ratio)
 }
 
-async fn attack(args: &Args) -> Result<(), Failure> {
-    let all = Kind::value_variants();
-    let kinds = if args.attack.is_empty() {
-        all
-    } else {
-        &args.attack[..]
-    };
-    let progress = progress(kinds.len());
-    let mut rows = Vec::new();
-    for kind in kinds {
+fn chosen(args: &Args) -> &[Kind] {
+    match &args.attack[..] {
+        [] => Kind::value_variants(),
+        chosen => chosen,
+    }
+}
+
+async fn attack(args: &Args, progress: &ProgressBar, rows: &mut Vec<Row>) -> Result<(), Failure> {
+    for kind in chosen(args) {
         progress.set_message(format!("{} {}", kind.row(), kind.name()));
         let row = play(args, *kind).await?;
         if args.json {
@@ -132,11 +140,7 @@ async fn attack(args: &Args) -> Result<(), Failure> {
             break;
         }
     }
-    progress.finish_and_clear();
-    if !args.json {
-        print(report::render(&rows))?;
-    }
-    verdict(&rows, args.max_ratio)
+    Ok(())
 }
 
 /// One attack, beside a neighbour.
