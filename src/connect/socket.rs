@@ -97,7 +97,11 @@ impl From<Blocking> for OwnedFd {
 
 fn set_options(socket: &TcpStream) -> io::Result<()> {
     socket.set_nodelay(true)?;
-    SockRef::from(socket).set_tcp_notsent_lowat(NOTSENT_LOWAT_BYTES)
+    // Network stacks of sandboxes may not have it: what is urgent then waits behind more.
+    if let Err(error) = SockRef::from(socket).set_tcp_notsent_lowat(NOTSENT_LOWAT_BYTES) {
+        tracing::debug!(%error, "cannot bound what the kernel holds unsent");
+    }
+    Ok(())
 }
 
 /// Who may listen on the same port.

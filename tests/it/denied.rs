@@ -2,8 +2,19 @@
 //!
 //! Left out are the hosts that ask for io_uring by name. [`shared`](crate::shared) says what each
 //! process is to find; a process that finds another driver fails.
+//!
+//! And a network stack without one of the options that sockets are given.
+
+use std::thread;
+
+use ringmux::{Config, Driver, Engine};
+use seccompiler::{
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
+    SeccompRule, apply_filter,
+};
 
 use crate::denial::Denial;
+use crate::host::{Soon, echo, round_trip, tokio_runtime};
 use crate::shared::alone;
 
 /// Tells a process what was done to it.
@@ -54,4 +65,47 @@ fn the_shared_engine_carries_every_case_where_a_filter_answers_enosys() {
 fn the_shared_engine_carries_every_case_with_64_kib_of_lockable_memory() {
     let passed = passed(Denial::LowMemlock, "shared");
     assert!(passed >= SHARED_MIN, "{passed}");
+}
+
+/// Answers `TCP_NOTSENT_LOWAT` on this thread as a network stack that does not know it.
+fn refuse_notsent_lowat() {
+    let argument = |index, value: i32| {
+        let value = value as u64;
+        SeccompCondition::new(index, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, value).unwrap()
+    };
+    let option = vec![
+        argument(1, libc::IPPROTO_TCP),
+        argument(2, libc::TCP_NOTSENT_LOWAT),
+    ];
+    let filter = SeccompFilter::new(
+        [(
+            libc::SYS_setsockopt,
+            vec![SeccompRule::new(option).unwrap()],
+        )]
+        .into(),
+        SeccompAction::Allow,
+        SeccompAction::Errno(libc::ENOPROTOOPT as u32),
+        std::env::consts::ARCH.try_into().unwrap(),
+    );
+    let program: BpfProgram = filter.and_then(TryInto::try_into).unwrap();
+    apply_filter(&program).unwrap();
+}
+
+#[test]
+fn a_network_stack_that_cannot_bound_what_is_unsent_carries_sessions() {
+    // Filters are those of a thread.
+    let filtered = thread::spawn(|| {
+        refuse_notsent_lowat();
+        tokio_runtime().block_on(async {
+            let engine = Engine::inline(Driver::Tokio).unwrap();
+            let anywhere = "127.0.0.1:0".parse().unwrap();
+            let config = Config::default();
+            let listener = engine.listen(&anywhere, &config).soon().await.unwrap();
+            let connecting = engine.connect(listener.local_addr(), &config).soon();
+            let client = connecting.await.unwrap();
+            echo(listener.accept().soon().await.unwrap());
+            round_trip(&client, "all the same".into()).await;
+        });
+    });
+    filtered.join().unwrap();
 }
