@@ -32,8 +32,8 @@ const STRAGGLERS: usize = 256;
 const CEILING_SLACK: Duration = Duration::from_millis(900);
 /// No grace is longer.
 const GRACE_MAX: Duration = Duration::from_secs(24 * 3600);
-/// How long to pause when the system is out of descriptors or memory.
-const EXHAUSTED_PAUSE: Duration = Duration::from_millis(50);
+/// How long to pause when nothing can be accepted.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Accepts sessions. From [`listen`](crate::listen), [`Engine::listen`] or [`Engine::listen_shared`].
 ///
@@ -298,9 +298,8 @@ async fn accept_loop(engine: Engine, bound: Bound, config: Config, end: End) {
         });
         match accepted.await {
             Some(Ok(socket)) => stragglers.extend(start(&engine, socket, &config, &mut live)),
-            Some(Err(error)) if is_exhausted(&error) => break,
-            Some(Err(_)) => {}
-            None => break,
+            Some(Err(error)) if is_lost(&error) => {}
+            Some(Err(_)) | None => break,
         }
     }
     drop(bound);
@@ -332,12 +331,13 @@ async fn accept_all(
                     half_open.begin(&link);
                 }
             }
-            Err(error) if is_exhausted(&error) => {
-                tracing::warn!(%error, "cannot accept for now");
-                tokio::time::sleep(EXHAUSTED_PAUSE).await;
+            Err(error) if is_lost(&error) => {
+                tracing::debug!(%error, "a connection was lost before it was accepted");
             }
-            // The connection is gone already; the next one may be fine.
-            Err(error) => tracing::debug!(%error, "a connection was lost before it was accepted"),
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept for now");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
         }
     }
 }
@@ -429,15 +429,21 @@ fn receive(
     Some(link)
 }
 
-/// Out of descriptors or memory: the listener stays fine, and trying at once would spin.
-fn is_exhausted(error: &io::Error) -> bool {
-    const EMFILE: i32 = 24;
-    const ENFILE: i32 = 23;
-    const ENOBUFS: i32 = 105;
-    const ENOMEM: i32 = 12;
+/// The connection is gone already; the next one may be fine. Anything else, such as a lack of descriptors or of permission,
+/// is met again with the next: the listener stays fine, and trying at once would spin.
+fn is_lost(error: &io::Error) -> bool {
+    use io::ErrorKind::{
+        ConnectionAborted, ConnectionReset, HostUnreachable, Interrupted, NetworkDown,
+        NetworkUnreachable,
+    };
     matches!(
-        error.raw_os_error(),
-        Some(EMFILE | ENFILE | ENOBUFS | ENOMEM)
+        error.kind(),
+        ConnectionAborted
+            | ConnectionReset
+            | HostUnreachable
+            | Interrupted
+            | NetworkDown
+            | NetworkUnreachable
     )
 }
 
@@ -447,10 +453,10 @@ mod tests {
 
     #[test]
     fn a_lack_of_the_system_is_waited_for_and_a_lost_connection_is_not() {
-        let exhausted = |errno| is_exhausted(&io::Error::from_raw_os_error(errno));
-        // EMFILE, ENFILE, ENOBUFS, ENOMEM.
-        assert!([24, 23, 105, 12].into_iter().all(exhausted));
-        // ECONNABORTED, EPROTO, EPERM (a firewall), ENETDOWN, EHOSTUNREACH.
-        assert!(![103, 71, 1, 100, 113].into_iter().any(exhausted));
+        let lost = |errno| is_lost(&io::Error::from_raw_os_error(errno));
+        // ECONNABORTED, ENETDOWN, EHOSTUNREACH.
+        assert!([103, 100, 113].into_iter().all(lost));
+        // EMFILE, ENFILE, ENOBUFS, ENOMEM, EPERM.
+        assert!(![24, 23, 105, 12, 1].into_iter().any(lost));
     }
 }

@@ -3,11 +3,12 @@
 //! Left out are the hosts that ask for io_uring by name. [`shared`](crate::shared) says what each
 //! process is to find; a process that finds another driver fails.
 //!
-//! And a network stack without one of the options that sockets are given.
+//! And a kernel that refuses something else.
 
 use std::thread;
+use std::time::Duration;
 
-use ringmux::{Config, Driver, Engine};
+use ringmux::{Addr, Config, Driver, Engine, Listener};
 use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
     SeccompRule, apply_filter,
@@ -67,45 +68,77 @@ fn the_shared_engine_carries_every_case_with_64_kib_of_lockable_memory() {
     assert!(passed >= SHARED_MIN, "{passed}");
 }
 
-/// Answers `TCP_NOTSENT_LOWAT` on this thread as a network stack that does not know it.
-fn refuse_notsent_lowat() {
-    let argument = |index, value: i32| {
-        let value = value as u64;
-        SeccompCondition::new(index, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, value).unwrap()
+/// Answers a system call of this thread with an error, where its arguments have these values.
+fn refuse(call: libc::c_long, arguments: &[(u8, i32)], errno: i32) {
+    let condition = |(index, value): &(u8, i32)| {
+        let value = *value as u64;
+        SeccompCondition::new(*index, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, value).unwrap()
     };
-    let option = vec![
-        argument(1, libc::IPPROTO_TCP),
-        argument(2, libc::TCP_NOTSENT_LOWAT),
-    ];
+    let rules = match arguments {
+        [] => Vec::new(),
+        arguments => vec![SeccompRule::new(arguments.iter().map(condition).collect()).unwrap()],
+    };
     let filter = SeccompFilter::new(
-        [(
-            libc::SYS_setsockopt,
-            vec![SeccompRule::new(option).unwrap()],
-        )]
-        .into(),
+        [(call, rules)].into(),
         SeccompAction::Allow,
-        SeccompAction::Errno(libc::ENOPROTOOPT as u32),
+        SeccompAction::Errno(errno as u32),
         std::env::consts::ARCH.try_into().unwrap(),
     );
     let program: BpfProgram = filter.and_then(TryInto::try_into).unwrap();
     apply_filter(&program).unwrap();
 }
 
-#[test]
-fn a_network_stack_that_cannot_bound_what_is_unsent_carries_sessions() {
-    // Filters are those of a thread.
-    let filtered = thread::spawn(|| {
-        refuse_notsent_lowat();
+/// Runs a case on a thread of its own, as filters are those of a thread, over an engine on it.
+fn on_a_filtered_thread<F: Future<Output = ()>>(
+    filter: impl FnOnce() + Send + 'static,
+    case: impl FnOnce(Engine, Listener) -> F + Send + 'static,
+) {
+    let filtered = thread::spawn(move || {
+        filter();
         tokio_runtime().block_on(async {
             let engine = Engine::inline(Driver::Tokio).unwrap();
             let anywhere = "127.0.0.1:0".parse().unwrap();
             let config = Config::default();
             let listener = engine.listen(&anywhere, &config).soon().await.unwrap();
+            case(engine, listener).await;
+        });
+    });
+    filtered.join().unwrap();
+}
+
+#[test]
+fn a_network_stack_that_cannot_bound_what_is_unsent_carries_sessions() {
+    let option = [(1, libc::IPPROTO_TCP), (2, libc::TCP_NOTSENT_LOWAT)];
+    on_a_filtered_thread(
+        move || refuse(libc::SYS_setsockopt, &option, libc::ENOPROTOOPT),
+        async |engine, listener| {
+            let config = Config::default();
             let connecting = engine.connect(listener.local_addr(), &config).soon();
             let client = connecting.await.unwrap();
             echo(listener.accept().soon().await.unwrap());
             round_trip(&client, "all the same".into()).await;
-        });
-    });
-    filtered.join().unwrap();
+        },
+    );
+}
+
+#[test]
+fn a_listener_that_may_not_accept_does_not_spin() {
+    // Nanoseconds that this thread has run.
+    let ran = || {
+        let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap();
+        let words = text.split(' ').next().and_then(|first| first.parse().ok());
+        Duration::from_nanos(words.expect("a number"))
+    };
+    on_a_filtered_thread(
+        || refuse(libc::SYS_accept4, &[], libc::EPERM),
+        async move |_, listener| {
+            let Addr::Tcp(addr) = listener.local_addr() else {
+                panic!("it listens on TCP");
+            };
+            let _waits = std::net::TcpStream::connect(addr).unwrap();
+            let before = ran();
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            assert!(ran() - before < Duration::from_millis(200));
+        },
+    );
 }

@@ -13,8 +13,8 @@ use tokio::io::{Interest, Ready};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::time::sleep;
 
-/// How long to pause when the system is out of descriptors or memory.
-const EXHAUSTED_PAUSE: Duration = Duration::from_millis(50);
+/// How long to pause when nothing can be accepted.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// A connected socket. Both directions may use it at once.
 ///
@@ -177,12 +177,12 @@ impl Listener {
         loop {
             match self.try_accept().await {
                 Ok(socket) => return socket,
-                Err(error) if is_exhausted(&error) => {
-                    tracing::warn!(%error, "cannot accept a connection for now");
-                    sleep(EXHAUSTED_PAUSE).await;
+                Err(error) if is_lost(&error) => {
+                    tracing::debug!(%error, "a connection was lost before it was accepted");
                 }
                 Err(error) => {
-                    tracing::debug!(%error, "a connection was lost before it was accepted");
+                    tracing::warn!(%error, "cannot accept a connection for now");
+                    sleep(ACCEPT_PAUSE).await;
                 }
             }
         }
@@ -217,13 +217,22 @@ fn knock(path: &Path) -> io::Result<()> {
     socket.connect(&SockAddr::unix(path)?)
 }
 
-/// Out of descriptors or memory: trying again at once would spin.
-fn is_exhausted(error: &io::Error) -> bool {
-    use rustix::io::Errno;
-    let exhausted = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM];
-    exhausted
-        .iter()
-        .any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
+/// The connection is gone already; the next one may be fine. Anything else is met again with the next: trying at once would
+/// spin.
+fn is_lost(error: &io::Error) -> bool {
+    use io::ErrorKind::{
+        ConnectionAborted, ConnectionReset, HostUnreachable, Interrupted, NetworkDown,
+        NetworkUnreachable,
+    };
+    matches!(
+        error.kind(),
+        ConnectionAborted
+            | ConnectionReset
+            | HostUnreachable
+            | Interrupted
+            | NetworkDown
+            | NetworkUnreachable
+    )
 }
 
 fn unknown_kind() -> io::Error {
