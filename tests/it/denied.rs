@@ -8,7 +8,7 @@
 use std::thread;
 use std::time::Duration;
 
-use ringmux::{Addr, Config, Driver, Engine, Listener};
+use ringmux::{Addr, Config, ConnectError, Driver, Engine, EngineError, Listener, SessionError};
 use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
     SeccompRule, apply_filter,
@@ -141,4 +141,30 @@ fn a_listener_that_may_not_accept_does_not_spin() {
             assert!(ran() - before < Duration::from_millis(200));
         },
     );
+}
+
+#[test]
+fn an_engine_on_a_ring_without_a_descriptor_to_be_woken_by_tells_whoever_connects() {
+    let filtered = thread::spawn(|| {
+        tokio_runtime().block_on(async {
+            let config = Config::default();
+            let anywhere = "127.0.0.1:0".parse().unwrap();
+            // With the thread that dials for all of them.
+            let other = Engine::thread(Driver::Uring).unwrap();
+            let listener = other.listen(&anywhere, &config).soon().await.unwrap();
+            refuse(libc::SYS_eventfd2, &[], libc::EMFILE);
+            // Its thread inherits the filter.
+            let engine = Engine::thread(Driver::Uring).unwrap();
+            let connecting = engine.connect(listener.local_addr(), &config).soon();
+            let told = match connecting.await.unwrap_err() {
+                ConnectError::Engine(EngineError::Stopped) => true,
+                ConnectError::Handshake { error, .. } => {
+                    matches!(error, SessionError::EngineStopped)
+                }
+                _ => false,
+            };
+            assert!(told);
+        });
+    });
+    filtered.join().unwrap();
 }
