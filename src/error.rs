@@ -3,6 +3,9 @@
 //! Each error of a session or stream answers two questions that a caller must ask before it tries
 //! again: [`is_retryable`](StreamError::is_retryable), and whether the peer can have seen the work
 //! ([`was_processed`](StreamError::was_processed)).
+//!
+//! What an error shows is complete, on one line, with what it comes from. So its `source` does not say that again; the
+//! value itself is in the variant.
 
 mod limit;
 
@@ -51,10 +54,10 @@ pub enum SessionError {
     Disconnected,
     /// The socket failed.
     #[error("the connection failed: {0}")]
-    Io(#[source] Arc<io::Error>),
+    Io(Arc<io::Error>),
     /// The peer broke a rule of the protocol; it was told which.
     #[error("the peer broke the protocol: {0}")]
-    Protocol(#[from] ProtocolError),
+    Protocol(ProtocolError),
     /// The peer tripped a limit of this side; it was told which, in the same words.
     #[error(transparent)]
     LimitExceeded(#[from] LimitExceeded),
@@ -94,6 +97,12 @@ impl fmt::Display for Closing<'_> {
             "" => Code(self.0).fmt(f),
             reason => write!(f, "{} ({reason})", Code(self.0)),
         }
+    }
+}
+
+impl From<ProtocolError> for SessionError {
+    fn from(error: ProtocolError) -> Self {
+        Self::Protocol(error)
     }
 }
 
@@ -286,7 +295,7 @@ pub enum StreamError {
     },
     /// The stream never reached the peer's application. Trying again is safe.
     #[error("the peer did not process the stream: {0}")]
-    NotProcessed(#[source] SessionError),
+    NotProcessed(SessionError),
     /// The stream tripped a limit of this side.
     #[error(transparent)]
     LimitExceeded(#[from] LimitExceeded),
@@ -365,7 +374,6 @@ pub enum TrySendError {
         /// The message.
         message: Bytes,
         /// Why.
-        #[source]
         error: SendError,
     },
 }

@@ -2,11 +2,13 @@
 
 mod denial;
 
-use std::io::{BufRead, BufReader};
-use std::process::{Command, Output, Stdio};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpListener;
+use std::process::{Child, Command, Output, Stdio};
 use std::sync::mpsc;
 use std::thread;
 
+use ringmux::SessionError;
 use serde_json::Value;
 use tokio::runtime::Builder;
 
@@ -196,6 +198,12 @@ fn ping_prints_json_lines_and_the_summary_last() {
     assert!(quantiles.is_sorted(), "{summary}");
 }
 
+fn interrupt(child: &Child, signal: &str) {
+    let pid = child.id().to_string();
+    let kill = Command::new("kill").args([signal, &pid]).status();
+    assert!(kill.expect("`kill` starts").success());
+}
+
 #[test]
 fn an_interrupted_ping_still_prints_its_summary() {
     let mut child = Command::new(env!("CARGO_BIN_EXE_ringmux"))
@@ -206,9 +214,7 @@ fn an_interrupted_ping_still_prints_its_summary() {
     let mut lines = BufReader::new(child.stdout.take().expect("stdout is piped")).lines();
     let mut next = || lines.next().map(|line| line.expect("stdout is text"));
     while !next().expect("a round trip is printed").contains(" seq=") {}
-    let pid = child.id().to_string();
-    let kill = Command::new("kill").args(["-INT", &pid]).status();
-    assert!(kill.expect("`kill` starts").success());
+    interrupt(&child, "-INT");
     let rest: Vec<String> = std::iter::from_fn(next).collect();
     assert_eq!(child.wait().expect("the program ends").code(), Some(0));
     assert!(
@@ -234,6 +240,133 @@ fn an_address_without_a_server_is_one_clear_line() {
                 .ends_with("is a ringmux server listening there?"),
             "{text}"
         );
+    }
+}
+
+/// Accepts one connection, says something that is not the wire, and waits for its client to leave. Its address.
+fn stranger() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
+    let address = listener.local_addr().expect("it is bound").to_string();
+    thread::spawn(move || {
+        let (mut socket, _) = listener.accept().expect("the program connects");
+        socket.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n")?;
+        socket.read_to_end(&mut Vec::new())
+    });
+    address
+}
+
+#[test]
+fn a_server_of_another_protocol_is_one_clear_line() {
+    for command in [
+        "ping",
+        "attack --attack metadata",
+        "forward 0=127.0.0.1:1 --via",
+    ] {
+        let address = stranger();
+        let output = ringmux(&format!("{command} {address}"));
+        assert_eq!(output.status.code(), Some(1));
+        let text = stderr(&output);
+        let start =
+            format!("error: cannot connect to tcp://{address}: the peer broke the protocol: ");
+        assert!(text.starts_with(&start), "{text}");
+        assert!(text.trim_end().ends_with("listening there?"), "{text}");
+        assert_eq!(text.lines().count(), 1, "{text}");
+        assert_eq!(text.matches(&address).count(), 1, "{text}");
+    }
+}
+
+#[test]
+fn an_interrupted_ping_takes_its_leave() {
+    let (ended, end) = mpsc::channel();
+    let (address, addresses) = mpsc::channel();
+    thread::spawn(move || {
+        let runtime = Builder::new_current_thread().enable_all().build();
+        runtime.expect("a runtime starts").block_on(async {
+            let listener = ringmux::listen("127.0.0.1:0").await.expect("a port");
+            address.send(listener.local_addr().to_string()).unwrap();
+            while let Ok(session) = listener.accept().await {
+                ended.send(session.closed().await).unwrap();
+            }
+        });
+    });
+    let address = addresses.recv().expect("the endpoint listens");
+    // One of them could be quick enough by chance.
+    for _ in 0..20 {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_ringmux"))
+            .args(["ping", "-i", "60s", &address])
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("the program starts");
+        let lines = BufReader::new(child.stdout.take().expect("stdout is piped")).lines();
+        let mut lines = lines.map(|line| line.expect("stdout is text"));
+        assert!(lines.any(|line| line.contains(" seq=1 ")));
+        interrupt(&child, "-INT");
+        assert!(lines.any(|line| line.contains("1 round trips: ")));
+        assert_eq!(child.wait().expect("the program ends").code(), Some(0));
+        let end = end.recv().expect("the session ends");
+        assert!(matches!(end, SessionError::PeerClosed { .. }), "{end}");
+    }
+}
+
+#[test]
+fn a_bench_of_nothing_says_what_can_be_measured() {
+    let output = ringmux("bench --driver tokio --wait spin");
+    assert_eq!(output.status.code(), Some(1));
+    let text = stderr(&output);
+    assert!(text.starts_with("error: nothing to measure: "), "{text}");
+    assert!(text.contains("--wait park"), "{text}");
+}
+
+/// Runs until it has said where it listens, if it can, and a moment more; ends it.
+fn with_nobody_at_stdout(arguments: &[&str]) -> (Option<i32>, String) {
+    let (reader, writer) = std::io::pipe().expect("descriptors are left");
+    drop(reader);
+    let mut child = Command::new(env!("CARGO_BIN_EXE_ringmux"))
+        .args(arguments)
+        .stdout(writer)
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the program starts");
+    let mut lines = BufReader::new(child.stderr.take().expect("stderr is piped")).lines();
+    let mut said = String::new();
+    while let Some(Ok(line)) = lines.next() {
+        said.push_str(&line);
+        said.push('\n');
+        if line.contains("cannot write to stdout") {
+            interrupt(&child, "-TERM");
+        }
+    }
+    (child.wait().expect("the program ends").code(), said)
+}
+
+#[test]
+fn a_server_goes_on_if_nobody_reads_where_it_listens() {
+    let serve = ["serve", "--listen", "127.0.0.1:0", "--allow", "127.0.0.1:1"];
+    let (code, said) = with_nobody_at_stdout(&serve);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("shut down"), "{said}");
+    let address = endpoint();
+    let forward = ["forward", "0=127.0.0.1:1", "--via", &address];
+    let (code, said) = with_nobody_at_stdout(&forward);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("shutting down"), "{said}");
+}
+
+#[test]
+fn a_file_that_is_no_socket_is_not_replaced() {
+    let dir = tempfile::tempdir().expect("there is room");
+    let path = dir.path().join("letter.txt");
+    std::fs::write(&path, "precious").expect("there is room");
+    let local = format!("unix://{}", path.display());
+    for command in [
+        format!("serve --listen {local} --allow 127.0.0.1:1"),
+        format!("forward {local}=127.0.0.1:1 --via {}", endpoint()),
+    ] {
+        let output = ringmux(&command);
+        assert_eq!(output.status.code(), Some(1));
+        let text = stderr(&output);
+        assert!(text.contains("address already in use"), "{text}");
+        assert_eq!(std::fs::read(&path).expect("it is there"), b"precious");
     }
 }
 

@@ -76,6 +76,10 @@ impl Engine {
     /// a current-thread one, [`Driver::TokioUring`] on `tokio_uring::start`. The engine may be used
     /// from other threads; its sessions stay here.
     ///
+    /// tokio-uring has no way to ask whether this is its runtime, but to try. On a current-thread runtime of tokio's,
+    /// [`Driver::TokioUring`] is refused by way of a panic that is caught here and that the panic hook shows; where panics
+    /// abort, it ends the process.
+    ///
     /// # Errors
     /// [`EngineError::NoRuntime`] outside of such a runtime; [`EngineError::Refused`] where io_uring
     /// is denied.
@@ -180,6 +184,10 @@ impl Engine {
 
     /// Connects, and waits for the peer's side of the handshake.
     ///
+    /// The handshake has its [limit](crate::ConfigBuilder::handshake_timeout). How long a host may take that does not
+    /// answer at all is up to the kernel, about two minutes (`net.ipv4.tcp_syn_retries`), unless the caller gives up
+    /// before, as with `tokio::time::timeout`.
+    ///
     /// # Errors
     /// [`ConnectError`] says what could not be reached, and why.
     ///
@@ -191,16 +199,16 @@ impl Engine {
             .runtime
             .spawn(async move { Connected::dial(&target).await });
         let dialled = AbortOnDrop(dial).await.map_err(|_| EngineError::Stopped)?;
-        let socket = dialled.map_err(|source| ConnectError::Io {
+        let socket = dialled.map_err(|error| ConnectError::Io {
             addr: addr.clone(),
-            source,
+            error,
         })?;
         let session = self.start(socket, Role::Dialer, config)?;
         match session.established().await {
             Ok(()) => Ok(session),
-            Err(source) => Err(ConnectError::Handshake {
+            Err(error) => Err(ConnectError::Handshake {
                 addr: addr.clone(),
-                source,
+                error,
             }),
         }
     }
@@ -284,9 +292,9 @@ impl Engine {
             // Whoever asked may be gone; then the socket is dropped here.
             let _ = reply.send(Bound::bind(&target, sharing).await);
         });
-        let io_error = |source| ListenError::Io {
+        let io_error = |error| ListenError::Io {
             addr: addr.clone(),
-            source,
+            error,
         };
         let bound = bound
             .await

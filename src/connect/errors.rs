@@ -11,16 +11,16 @@ use crate::error::SessionError;
 #[non_exhaustive]
 pub enum EngineError {
     /// The driver does not work here.
-    #[error("the driver {driver} cannot start: {source}{}", hint(*driver, source))]
+    #[error("the driver {driver} cannot start: {error}{}", hint(*driver, error))]
     Unavailable {
         /// Which one.
         driver: Driver,
         /// What the system said.
-        source: io::Error,
+        error: io::Error,
     },
     /// [`Driver::Uring`] has been tried and does not work here.
     #[error("the driver uring cannot start: {}; {}", .0, .0.remedy())]
-    Refused(#[from] Refusal),
+    Refused(Refusal),
     /// An inline engine was asked for where no runtime of its kind is running.
     #[error(
         "an inline {driver} engine needs to be made and used inside its runtime, on its thread"
@@ -34,14 +34,20 @@ pub enum EngineError {
     Stopped,
 }
 
-impl EngineError {
-    pub(super) fn unavailable(driver: Driver) -> impl Fn(io::Error) -> Self + Copy + Send {
-        move |source| Self::Unavailable { driver, source }
+impl From<Refusal> for EngineError {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
     }
 }
 
-fn hint(driver: Driver, source: &io::Error) -> &'static str {
-    match (driver, source.kind()) {
+impl EngineError {
+    pub(super) fn unavailable(driver: Driver) -> impl Fn(io::Error) -> Self + Copy + Send {
+        move |error| Self::Unavailable { driver, error }
+    }
+}
+
+fn hint(driver: Driver, error: &io::Error) -> &'static str {
+    match (driver, error.kind()) {
         (Driver::TokioUring, io::ErrorKind::PermissionDenied | io::ErrorKind::Unsupported) => {
             " (io_uring may be denied by sysctl kernel.io_uring_disabled or by a seccomp profile; \
              the driver tokio works without it)"
@@ -64,20 +70,20 @@ pub enum ConnectError {
     #[error(transparent)]
     Engine(#[from] EngineError),
     /// Nobody could be reached.
-    #[error("cannot connect to {addr}: {source}")]
+    #[error("cannot connect to {addr}: {error}")]
     Io {
         /// Where.
         addr: Addr,
         /// What the system said.
-        source: io::Error,
+        error: io::Error,
     },
     /// Somebody was reached who does not speak this protocol, or not in time.
-    #[error("connected to {addr}, but no session came about: {source}")]
+    #[error("connected to {addr}, but no session came about: {error}")]
     Handshake {
         /// Where.
         addr: Addr,
         /// How the session ended.
-        source: SessionError,
+        error: SessionError,
     },
 }
 
@@ -101,11 +107,74 @@ pub enum ListenError {
     #[error("the listener was shut down")]
     ShutDown,
     /// The address cannot be listened on.
-    #[error("cannot listen on {addr}: {source}")]
+    #[error("cannot listen on {addr}: {error}")]
     Io {
         /// Where.
         addr: Addr,
         /// What the system said.
-        source: io::Error,
+        error: io::Error,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use std::error::Error;
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::driver::uring::ProbeStep;
+    use crate::error::{ProtocolError, StreamError};
+
+    #[test]
+    fn an_error_is_shown_with_what_it_comes_from_and_its_source_does_not_say_that_again() {
+        let addr = || "tcp://host:1".parse().expect("an address");
+        let system = || io::Error::from_raw_os_error(libc::ECONNRESET);
+        let refusal = || Refusal::Io {
+            step: ProbeStep::Nop,
+            error: Arc::new(system()),
+        };
+        let io = SessionError::Io(Arc::new(system()));
+        let errors: [(Box<dyn Error>, &str); 7] = [
+            (Box::new(io.clone()), "reset"),
+            (Box::new(StreamError::NotProcessed(io.clone())), "reset"),
+            (
+                Box::new(SessionError::from(ProtocolError::SettingsTwice)),
+                "SETTINGS",
+            ),
+            (
+                Box::new(ConnectError::Io {
+                    addr: addr(),
+                    error: system(),
+                }),
+                "reset",
+            ),
+            (
+                Box::new(ConnectError::Handshake {
+                    addr: addr(),
+                    error: io,
+                }),
+                "reset",
+            ),
+            (
+                Box::new(ListenError::Io {
+                    addr: addr(),
+                    error: system(),
+                }),
+                "reset",
+            ),
+            (
+                Box::new(ConnectError::from(EngineError::from(refusal()))),
+                "reset",
+            ),
+        ];
+        for (error, cause) in errors {
+            let text = error.to_string();
+            assert!(text.contains(cause), "{text}");
+            let mut source = error.source();
+            while let Some(error) = source {
+                assert!(!text.contains(&error.to_string()), "{text}; {error}");
+                source = error.source();
+            }
+        }
+    }
 }

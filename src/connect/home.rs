@@ -8,7 +8,7 @@ use std::thread;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::runtime::{Handle, RuntimeFlavor};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use super::builder::EngineBuilder;
 use super::errors::EngineError;
@@ -270,20 +270,20 @@ pub(super) fn tokio_runtime() -> io::Result<tokio::runtime::Runtime> {
 
 /// Resolves, dials and accepts for engines that live on no tokio runtime: one thread a process.
 pub(super) fn dialler() -> io::Result<Handle> {
-    static DIALLER: OnceLock<Handle> = OnceLock::new();
-    if let Some(handle) = DIALLER.get() {
+    /// With what keeps its thread: for good, as it is never dropped.
+    static DIALLER: OnceLock<(Handle, oneshot::Sender<()>)> = OnceLock::new();
+    if let Some((handle, _)) = DIALLER.get() {
         return Ok(handle.clone());
     }
     let runtime = tokio_runtime()?;
     let handle = runtime.handle().clone();
-    // Of several that race here one stays; the others end.
-    if DIALLER.set(handle.clone()).is_ok() {
-        thread::Builder::new()
-            .name("ringmux-dial".to_owned())
-            .spawn(move || runtime.block_on(std::future::pending::<()>()))?;
-        return Ok(handle);
-    }
-    Ok(DIALLER.get().cloned().unwrap_or(handle))
+    let (keep, kept) = oneshot::channel::<()>();
+    thread::Builder::new()
+        .name("ringmux-dial".to_owned())
+        .spawn(move || runtime.block_on(kept))?;
+    // Of several that race here one stays; the threads of the others end. Only now that it runs: it is for good.
+    let (handle, _) = DIALLER.get_or_init(|| (handle, keep));
+    Ok(handle.clone())
 }
 
 fn pin_to(cpu: usize) -> io::Result<()> {
@@ -306,20 +306,22 @@ pub(super) fn inline(driver: Driver, wait: Wait) -> Result<(Handle, Home), Engin
     let Ok(runtime) = Handle::try_current() else {
         return Err(none);
     };
+    // What is on a ring stays on its thread.
+    let one_thread = runtime.runtime_flavor() == RuntimeFlavor::CurrentThread;
     let home = match driver {
         Driver::Tokio => Home::Tokio(None),
-        Driver::TokioUring => match serve_tokio_uring() {
+        Driver::TokioUring if one_thread => match serve_tokio_uring() {
             Some(jobs) => Home::TokioUring(jobs),
             None => return Err(none),
         },
-        Driver::Uring if runtime.runtime_flavor() == RuntimeFlavor::CurrentThread => {
+        Driver::Uring if one_thread => {
             let prepared = Prepared::new(wait)?;
             let home = Home::of(&prepared);
             let hosting = prepared.inline();
             runtime.spawn(hosting.map_err(EngineError::unavailable(driver))?);
             home
         }
-        Driver::Uring => return Err(none),
+        Driver::TokioUring | Driver::Uring => return Err(none),
     };
     Ok((runtime, home))
 }

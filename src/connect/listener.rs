@@ -5,7 +5,7 @@ use std::future::poll_fn;
 use std::io;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -32,8 +32,8 @@ const STRAGGLERS: usize = 256;
 const CEILING_SLACK: Duration = Duration::from_millis(900);
 /// No grace is longer.
 const GRACE_MAX: Duration = Duration::from_secs(24 * 3600);
-/// How long to pause when the system is out of descriptors or memory.
-const EXHAUSTED_PAUSE: Duration = Duration::from_millis(50);
+/// How long to pause when nothing can be accepted.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Accepts sessions. From [`listen`](crate::listen), [`Engine::listen`] or [`Engine::listen_shared`].
 ///
@@ -58,20 +58,22 @@ pub struct Listener {
     local: Addr,
     incoming: Arc<Incoming>,
     task: JoinHandle<()>,
-    /// Here and not with the task: the process may end before the task is told to.
-    _file: Option<SocketFile>,
 }
 
 struct Incoming {
     /// As large as there are places, whose permits travel with the sessions.
     queue: ArrayQueue<(Session, OwnedSemaphorePermit)>,
     waiters: WakerSet,
+    /// Removed by the listener that is dropped, as the process may end before the task is told to; or by the task.
+    file: Option<SocketFile>,
     /// The shortest grace that a shutdown was asked for with, in milliseconds.
     grace_ms: AtomicU64,
     /// Wakes the accepting task for it.
     asked: Notify,
     /// What came of it.
     drained: SetOnce<Drained>,
+    /// The accepting task is gone.
+    ended: AtomicBool,
 }
 
 /// No shutdown was asked for.
@@ -84,6 +86,17 @@ impl Incoming {
         let ms = self.grace_ms.load(Ordering::Relaxed);
         (ms != NONE).then(|| Duration::from_millis(ms))
     }
+
+    fn has_ended(&self) -> bool {
+        // ORDERING: pairs with `End`; publishes what came of a shutdown.
+        self.ended.load(Ordering::Acquire)
+    }
+
+    fn remove_file(&self) {
+        if let Some(file) = &self.file {
+            file.remove();
+        }
+    }
 }
 
 impl Listener {
@@ -91,19 +104,21 @@ impl Listener {
         let incoming = Arc::new(Incoming {
             queue: ArrayQueue::new(config.max_half_open() as usize),
             waiters: WakerSet::new(),
+            file: bound.take_file(),
             grace_ms: AtomicU64::new(NONE),
             asked: Notify::new(),
             drained: SetOnce::new(),
+            ended: AtomicBool::new(false),
         });
-        let file = bound.take_file();
         let runtime = engine.runtime().clone();
-        let accepting = accept_loop(engine, bound, config, Arc::clone(&incoming));
+        // Made here: the runtime may end before the task has run at all.
+        let end = End(Arc::clone(&incoming));
+        let accepting = accept_loop(engine, bound, config, end);
         let task = runtime.spawn(accepting);
         Self {
             local,
             incoming,
             task,
-            _file: file,
         }
     }
 
@@ -131,14 +146,15 @@ impl Listener {
             if let Some((session, _permit)) = incoming.queue.pop() {
                 return Some(Ok(session));
             }
-            let ended = self.task.is_finished();
-            ended.then(|| Err(EngineError::Stopped.into()))
+            incoming
+                .has_ended()
+                .then(|| Err(EngineError::Stopped.into()))
         })
         .await
     }
 
-    /// Stops listening and shuts every session down that came in through this listener, within
-    /// `grace` for all of them together; tells what came of them.
+    /// Stops listening, removes the file of a Unix socket, and shuts every session down that came in through this
+    /// listener, within `grace` for all of them together; tells what came of them.
     ///
     /// Each session goes as with [`Session::shutdown`]; those whose handshake is under way get 1 s
     /// of it, those that nobody has accepted end with their streams refused. Sessions that the
@@ -181,10 +197,8 @@ impl Listener {
         incoming.asked.notify_one();
         incoming.waiters.wake_all();
         self.until(|| {
-            if let Some(drained) = incoming.drained.get() {
-                return Some(*drained);
-            }
-            self.task.is_finished().then(Drained::default)
+            let drained = || incoming.drained.get().copied().unwrap_or_default();
+            incoming.has_ended().then(drained)
         })
         .await
     }
@@ -220,6 +234,8 @@ impl Drop for Place<'_> {
 
 impl Drop for Listener {
     fn drop(&mut self) {
+        // Before the socket is closed.
+        self.incoming.remove_file();
         self.task.abort();
     }
 }
@@ -232,18 +248,19 @@ impl fmt::Debug for Listener {
     }
 }
 
-/// Wakes whoever waits when the loop ends, however it ends.
-struct WakeAtEnd(Arc<Incoming>);
+/// Tells whoever waits when the loop ends, however it ends.
+struct End(Arc<Incoming>);
 
-impl Drop for WakeAtEnd {
+impl Drop for End {
     fn drop(&mut self) {
+        // ORDERING: pairs with `has_ended`.
+        self.0.ended.store(true, Ordering::Release);
         self.0.waiters.wake_all();
     }
 }
 
-async fn accept_loop(engine: Engine, bound: Bound, config: Config, incoming: Arc<Incoming>) {
-    let at_end = WakeAtEnd(incoming);
-    let incoming = &at_end.0;
+async fn accept_loop(engine: Engine, bound: Bound, config: Config, end: End) {
+    let incoming = &end.0;
     let mut live = Live::new();
     let mut in_hand = None;
     {
@@ -267,6 +284,7 @@ async fn accept_loop(engine: Engine, bound: Bound, config: Config, incoming: Arc
         return;
     };
     live.shut_down(grace, clock::now());
+    incoming.remove_file();
     // Nobody will accept these: what they carry was processed by nobody.
     while incoming.queue.pop().is_some() {}
     // Held, so that each is told in order and not just dropped.
@@ -280,9 +298,8 @@ async fn accept_loop(engine: Engine, bound: Bound, config: Config, incoming: Arc
         });
         match accepted.await {
             Some(Ok(socket)) => stragglers.extend(start(&engine, socket, &config, &mut live)),
-            Some(Err(error)) if is_exhausted(&error) => break,
-            Some(Err(_)) => {}
-            None => break,
+            Some(Err(error)) if is_lost(&error) => {}
+            Some(Err(_)) | None => break,
         }
     }
     drop(bound);
@@ -314,12 +331,13 @@ async fn accept_all(
                     half_open.begin(&link);
                 }
             }
-            Err(error) if is_exhausted(&error) => {
-                tracing::warn!(%error, "cannot accept for now");
-                tokio::time::sleep(EXHAUSTED_PAUSE).await;
+            Err(error) if is_lost(&error) => {
+                tracing::debug!(%error, "a connection was lost before it was accepted");
             }
-            // The connection is gone already; the next one may be fine.
-            Err(error) => tracing::debug!(%error, "a connection was lost before it was accepted"),
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept for now");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
         }
     }
 }
@@ -411,15 +429,21 @@ fn receive(
     Some(link)
 }
 
-/// Out of descriptors or memory: the listener stays fine, and trying at once would spin.
-fn is_exhausted(error: &io::Error) -> bool {
-    const EMFILE: i32 = 24;
-    const ENFILE: i32 = 23;
-    const ENOBUFS: i32 = 105;
-    const ENOMEM: i32 = 12;
+/// The connection is gone already; the next one may be fine. Anything else, such as a lack of descriptors or of permission,
+/// is met again with the next: the listener stays fine, and trying at once would spin.
+fn is_lost(error: &io::Error) -> bool {
+    use io::ErrorKind::{
+        ConnectionAborted, ConnectionReset, HostUnreachable, Interrupted, NetworkDown,
+        NetworkUnreachable,
+    };
     matches!(
-        error.raw_os_error(),
-        Some(EMFILE | ENFILE | ENOBUFS | ENOMEM)
+        error.kind(),
+        ConnectionAborted
+            | ConnectionReset
+            | HostUnreachable
+            | Interrupted
+            | NetworkDown
+            | NetworkUnreachable
     )
 }
 
@@ -429,10 +453,10 @@ mod tests {
 
     #[test]
     fn a_lack_of_the_system_is_waited_for_and_a_lost_connection_is_not() {
-        let exhausted = |errno| is_exhausted(&io::Error::from_raw_os_error(errno));
-        // EMFILE, ENFILE, ENOBUFS, ENOMEM.
-        assert!([24, 23, 105, 12].into_iter().all(exhausted));
-        // ECONNABORTED, EPROTO, EPERM (a firewall), ENETDOWN, EHOSTUNREACH.
-        assert!(![103, 71, 1, 100, 113].into_iter().any(exhausted));
+        let lost = |errno| is_lost(&io::Error::from_raw_os_error(errno));
+        // ECONNABORTED, ENETDOWN, EHOSTUNREACH.
+        assert!([103, 100, 113].into_iter().all(lost));
+        // EMFILE, ENFILE, ENOBUFS, ENOMEM, EPERM.
+        assert!(![24, 23, 105, 12, 1].into_iter().any(lost));
     }
 }

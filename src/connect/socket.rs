@@ -3,10 +3,12 @@
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use socket2::SockRef;
+use socket2::{Domain, SockAddr, SockRef, Socket, Type};
 use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixStream, lookup_host};
 
 use crate::addr::Addr;
@@ -95,7 +97,11 @@ impl From<Blocking> for OwnedFd {
 
 fn set_options(socket: &TcpStream) -> io::Result<()> {
     socket.set_nodelay(true)?;
-    SockRef::from(socket).set_tcp_notsent_lowat(NOTSENT_LOWAT_BYTES)
+    // Network stacks of sandboxes may not have it: what is urgent then waits behind more.
+    if let Err(error) = SockRef::from(socket).set_tcp_notsent_lowat(NOTSENT_LOWAT_BYTES) {
+        tracing::debug!(%error, "cannot bound what the kernel holds unsent");
+    }
+    Ok(())
 }
 
 /// Who may listen on the same port.
@@ -114,14 +120,35 @@ pub(super) enum Bound {
     Unix(UnixListener, Option<SocketFile>),
 }
 
-/// The file of a Unix socket; removed when it is dropped.
+/// The file of a Unix socket; removed when it is dropped, if it was not before.
+///
+/// To be removed before its socket is closed: once that refuses connections, whoever comes next may take the path.
 #[derive(Debug)]
-pub(super) struct SocketFile(PathBuf);
+pub(super) struct SocketFile {
+    path: PathBuf,
+    removed: AtomicBool,
+}
+
+impl SocketFile {
+    fn new(path: &Path) -> Self {
+        Self {
+            path: path.to_owned(),
+            removed: AtomicBool::new(false),
+        }
+    }
+
+    /// Once only: what is there afterwards is somebody else's.
+    pub(super) fn remove(&self) {
+        if !self.removed.swap(true, Ordering::Relaxed) {
+            // Somebody else may have removed it; there is nobody to tell.
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
+}
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        // Somebody else may have removed it; there is nobody to tell.
-        let _ = std::fs::remove_file(&self.0);
+        self.remove();
     }
 }
 
@@ -138,7 +165,7 @@ impl Bound {
                     }
                     bound => bound,
                 };
-                bound.map(|listener| Self::Unix(listener, Some(SocketFile(path.clone()))))
+                bound.map(|listener| Self::Unix(listener, Some(SocketFile::new(path))))
             }
         }
     }
@@ -204,8 +231,14 @@ fn bind_address(address: SocketAddr, sharing: Sharing) -> io::Result<TcpListener
     socket.listen(KERNEL_BACKLOG_CONNECTIONS)
 }
 
-/// A socket file that nobody listens on any more.
+/// A socket file that nobody listens on any more. Connecting to a file of any other kind is refused as well.
 fn is_stale(path: &Path) -> bool {
-    StdUnixStream::connect(path)
-        .is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
+    std::fs::metadata(path).is_ok_and(|file| file.file_type().is_socket())
+        && knock(path).is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
+}
+
+/// Connects without waiting for a place in the listener's backlog.
+fn knock(path: &Path) -> io::Result<()> {
+    let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?;
+    socket.connect(&SockAddr::unix(path)?)
 }

@@ -43,7 +43,8 @@ pub(crate) trait Transport {
         capacity: usize,
     ) -> Poll<io::Result<usize>>;
 
-    /// Writes what the batch has left, in one call; returns how much the socket took.
+    /// Writes what the batch has left, in one call; returns how much the socket took, when nothing in front of the socket
+    /// holds it back any more.
     ///
     /// While it is pending the transport may keep the batch.
     fn poll_send(&mut self, cx: &mut Context<'_>, batch: &mut Batch) -> Poll<io::Result<usize>>;

@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::io;
 use std::pin::{Pin, pin};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
 use bytes::BytesMut;
@@ -17,6 +17,8 @@ use crate::proto::Batch;
 #[derive(Debug)]
 pub(crate) struct TokioIo<T> {
     io: T,
+    /// So much of the batch was written, and is not flushed: a transport such as TLS may hold it.
+    unflushed: Option<usize>,
     timer: Timer,
 }
 
@@ -25,7 +27,18 @@ impl<T> TokioIo<T> {
     pub(crate) fn new(io: T) -> Self {
         Self {
             io,
+            unflushed: None,
             timer: Timer::new(),
+        }
+    }
+}
+
+impl<T: AsyncWrite + Unpin> TokioIo<T> {
+    fn poll_write(&mut self, cx: &mut Context<'_>, batch: &Batch) -> Poll<io::Result<usize>> {
+        let slices = batch.io_slices();
+        match &slices[..] {
+            [only] => Pin::new(&mut self.io).poll_write(cx, only),
+            _ => Pin::new(&mut self.io).poll_write_vectored(cx, &slices),
         }
     }
 }
@@ -44,11 +57,15 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Transport for TokioIo<T> {
     }
 
     fn poll_send(&mut self, cx: &mut Context<'_>, batch: &mut Batch) -> Poll<io::Result<usize>> {
-        let slices = batch.io_slices();
-        match &slices[..] {
-            [only] => Pin::new(&mut self.io).poll_write(cx, only),
-            _ => Pin::new(&mut self.io).poll_write_vectored(cx, &slices),
+        let written = match self.unflushed.take() {
+            Some(written) => written,
+            None => ready!(self.poll_write(cx, batch))?,
+        };
+        let flushed = Pin::new(&mut self.io).poll_flush(cx);
+        if flushed.is_pending() {
+            self.unflushed = Some(written);
         }
+        flushed.map_ok(|()| written)
     }
 
     fn poll_timer(&mut self, cx: &mut Context<'_>, deadline: Option<Instant>) -> bool {

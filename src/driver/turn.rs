@@ -192,7 +192,7 @@ impl<T: Transport + Unpin> Turns<T> {
 
     /// Waits until the peer closes or the time is up.
     fn linger(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        loop {
+        for _ in 0..TURNS_MAX {
             if self.transport.poll_timer(cx, self.linger_until) {
                 return Poll::Ready(());
             }
@@ -200,6 +200,9 @@ impl<T: Transport + Unpin> Turns<T> {
                 return Poll::Ready(());
             }
         }
+        // What comes without end must not keep the runtime from its timers.
+        cx.waker().wake_by_ref();
+        Poll::Pending
     }
 }
 

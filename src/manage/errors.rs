@@ -75,14 +75,14 @@ pub enum ProvideError {
     TimedOut(Duration),
     /// The session ended before it was ready.
     #[error("the session ended before it was ready: {0}")]
-    Ended(#[source] SessionError),
+    Ended(SessionError),
     /// The hook for new sessions failed.
     #[error("the hook for new sessions failed: {0}")]
-    Hook(#[source] BoxError),
+    Hook(BoxError),
     /// The hook for new sessions took too long.
     #[error("the hook for new sessions took more than {0:?}")]
     HookTimedOut(Duration),
     /// A provider of the application's failed.
-    #[error("{0}")]
-    Other(#[source] BoxError),
+    #[error(transparent)]
+    Other(BoxError),
 }

@@ -164,27 +164,18 @@ impl Manager {
     }
 
     async fn wait(&self) -> Result<(usize, Session), ManageError> {
-        let shared = self.shared();
-        let found = match shared.look() {
-            Some(found) => found,
-            None => {
-                let _waiting = Waiting::new(shared)?;
-                shared.until(|| shared.look()).await
-            }
-        };
-        match found {
-            Ok(_) => shared.counters.served.add(),
-            Err(_) => shared.counters.refused_closing.add(),
+        match self.shared().look() {
+            Some(found) => self.count(found),
+            None => self.wait_for_one().await,
         }
-        found
     }
 
     async fn wait_within(&self, limit: Duration) -> Result<(usize, Session), ManageError> {
         // First without: a timer costs, and may not be there.
-        if self.shared().look().is_some() {
-            return self.wait().await;
+        if let Some(found) = self.shared().look() {
+            return self.count(found);
         }
-        match tokio::time::timeout(limit, self.wait()).await {
+        match tokio::time::timeout(limit, self.wait_for_one()).await {
             Ok(found) => found,
             Err(_) => {
                 self.shared().counters.refused_late.add();
@@ -194,6 +185,22 @@ impl Manager {
                 })
             }
         }
+    }
+
+    async fn wait_for_one(&self) -> Result<(usize, Session), ManageError> {
+        let shared = self.shared();
+        let _waiting = Waiting::new(shared)?;
+        let found = shared.until(|| shared.look()).await;
+        self.count(found)
+    }
+
+    /// What a caller is given.
+    fn count<T>(&self, found: Result<T, ManageError>) -> Result<T, ManageError> {
+        match found {
+            Ok(_) => self.shared().counters.served.add(),
+            Err(_) => self.shared().counters.refused_closing.add(),
+        }
+        found
     }
 
     /// Counts the call as long as it runs.

@@ -9,6 +9,7 @@ use ringmux::{
     Addr, Config, ConnectError, Driver, Engine, FrameError, Limit, ListenError, ProtocolError,
     SessionError,
 };
+use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
@@ -20,6 +21,9 @@ on_sockets!(
     a_socket_file_that_does_not_exist_is_named,
     a_port_in_use_is_named,
     a_socket_file_in_use_is_named_and_a_stale_one_is_replaced,
+    a_file_that_is_no_socket_is_not_replaced,
+    a_listener_that_accepts_no_more_is_still_in_use,
+    a_listener_that_shuts_down_leaves_its_path_to_its_successor,
     a_directory_without_permission_is_named,
     a_server_of_another_protocol_is_told_apart_at_its_first_byte,
     a_silent_server_is_given_up_after_the_handshake_timeout,
@@ -55,7 +59,7 @@ async fn refused(net: &Net, addr: &Addr) -> std::io::Error {
         .unwrap_err();
     one_line(&error, addr);
     match error {
-        ConnectError::Io { source, .. } => source,
+        ConnectError::Io { error, .. } => error,
         other => panic!("{other}"),
     }
 }
@@ -64,8 +68,8 @@ async fn a_port_that_nobody_listens_on_is_named(net: Net) {
     let free = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let addr = Addr::Tcp(free.local_addr().unwrap().to_string());
     drop(free);
-    let source = refused(&net, &addr).await;
-    assert_eq!(source.kind(), std::io::ErrorKind::ConnectionRefused);
+    let error = refused(&net, &addr).await;
+    assert_eq!(error.kind(), std::io::ErrorKind::ConnectionRefused);
 }
 
 async fn a_host_that_does_not_exist_is_named(net: Net) {
@@ -74,8 +78,8 @@ async fn a_host_that_does_not_exist_is_named(net: Net) {
 
 async fn a_socket_file_that_does_not_exist_is_named(net: Net) {
     let dir = tempfile::tempdir().unwrap();
-    let source = refused(&net, &Addr::Unix(dir.path().join("missing.sock"))).await;
-    assert_eq!(source.kind(), std::io::ErrorKind::NotFound);
+    let error = refused(&net, &Addr::Unix(dir.path().join("missing.sock"))).await;
+    assert_eq!(error.kind(), std::io::ErrorKind::NotFound);
 }
 
 async fn a_port_in_use_is_named(net: Net) {
@@ -90,7 +94,7 @@ async fn a_port_in_use_is_named(net: Net) {
     one_line(&error, &addr);
     let in_use = matches!(
         &error,
-        ListenError::Io { source, .. } if source.kind() == std::io::ErrorKind::AddrInUse
+        ListenError::Io { error, .. } if error.kind() == std::io::ErrorKind::AddrInUse
     );
     assert!(in_use, "{error}");
     // The one that has the port goes on.
@@ -124,6 +128,74 @@ async fn a_socket_file_in_use_is_named_and_a_stale_one_is_replaced(net: Net) {
     let client = connecting.await.expect("the first listener goes on");
     echo(listener.accept().soon().await.unwrap());
     round_trip(&client, "still here".into()).await;
+}
+
+async fn in_use(net: &Net, addr: &Addr) {
+    let config = Config::default();
+    let listening = net.engine().listen(addr, &config).soon();
+    let error = listening.await.unwrap_err();
+    let in_use = matches!(
+        &error,
+        ListenError::Io { error, .. } if error.kind() == std::io::ErrorKind::AddrInUse
+    );
+    assert!(in_use, "{error}");
+}
+
+async fn a_file_that_is_no_socket_is_not_replaced(net: Net) {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("letter.txt");
+    std::fs::write(&path, "precious").unwrap();
+    in_use(&net, &Addr::Unix(path.clone())).await;
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), "precious");
+}
+
+async fn a_listener_that_accepts_no_more_is_still_in_use(net: Net) {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("s.sock");
+    let connect = |kind| {
+        let socket = Socket::new(Domain::UNIX, kind, None).unwrap();
+        (socket.connect(&SockAddr::unix(&path).unwrap()), socket)
+    };
+    let deaf = Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
+    deaf.bind(&SockAddr::unix(&path).unwrap()).unwrap();
+    deaf.listen(0).unwrap();
+    let mut waiting = Vec::new();
+    while let (Ok(()), socket) = connect(Type::STREAM.nonblocking()) {
+        waiting.push(socket);
+    }
+    in_use(&net, &Addr::Unix(path.clone())).await;
+}
+
+async fn a_listener_that_shuts_down_leaves_its_path_to_its_successor(net: Net) {
+    let dir = tempfile::tempdir().unwrap();
+    let addr = Addr::Unix(dir.path().join("s.sock"));
+    let config = Config::default();
+    let listen = || net.engine().listen(&addr, &config).soon();
+    let first = listen().await.unwrap();
+    let old = net.engine().connect(&addr, &config).soon().await.unwrap();
+    let served = first.accept().soon().await.unwrap();
+    let stream = old.open("a long call").soon().await.unwrap();
+    let taken = served.accept().soon().await.unwrap();
+
+    let draining = first.shutdown(Duration::from_secs(30));
+    let restart = async {
+        old.draining().soon().await;
+        // It may still be about to close its socket.
+        let second = loop {
+            match listen().await {
+                Ok(second) => break second,
+                Err(ListenError::Io { .. }) => pause().await,
+                Err(error) => panic!("{error}"),
+            }
+        };
+        drop((stream, taken));
+        second
+    };
+    let (_, second) = tokio::join!(draining, restart);
+    drop(first);
+    let new = net.engine().connect(&addr, &config).soon().await;
+    echo(second.accept().soon().await.unwrap());
+    round_trip(&new.unwrap(), "to the second".into()).await;
 }
 
 async fn a_directory_without_permission_is_named(net: Net) {
@@ -161,13 +233,13 @@ async fn a_server_of_another_protocol_is_told_apart_at_its_first_byte(net: Net) 
         .await
         .unwrap_err();
     one_line(&error, &addr);
-    let ConnectError::Handshake { source, .. } = error else {
+    let ConnectError::Handshake { error: end, .. } = error else {
         panic!("{error}");
     };
     let bad = ProtocolError::Frame(FrameError::BadPreface { at: 0, found: b'H' });
     assert!(
-        matches!(source, SessionError::Protocol(e) if e == bad),
-        "{source}"
+        matches!(end, SessionError::Protocol(e) if e == bad),
+        "{end}"
     );
     drop(serving.soon().await.unwrap());
 }
@@ -182,12 +254,12 @@ async fn a_silent_server_is_given_up_after_the_handshake_timeout(net: Net) {
         .await
         .unwrap_err();
     one_line(&error, &addr);
-    let ConnectError::Handshake { source, .. } = error else {
+    let ConnectError::Handshake { error: end, .. } = error else {
         panic!("{error}");
     };
     assert!(
-        matches!(source, SessionError::HandshakeTimeout(t) if t == Duration::from_millis(200)),
-        "{source}"
+        matches!(end, SessionError::HandshakeTimeout(t) if t == Duration::from_millis(200)),
+        "{end}"
     );
     // The connection is closed as well.
     let (mut socket, _) = silent.accept().soon().await.unwrap();
@@ -210,14 +282,14 @@ async fn a_server_that_hangs_up_is_no_session(net: Net) {
         .soon()
         .await
         .unwrap_err();
-    let ConnectError::Handshake { source, .. } = &error else {
+    let ConnectError::Handshake { error: end, .. } = &error else {
         panic!("{error}");
     };
     assert!(
-        matches!(source, SessionError::Disconnected | SessionError::Io(_)),
-        "{source}"
+        matches!(end, SessionError::Disconnected | SessionError::Io(_)),
+        "{end}"
     );
-    assert!(source.is_retryable());
+    assert!(end.is_retryable());
     serving.soon().await.unwrap();
 }
 
@@ -344,7 +416,7 @@ async fn engines_that_share_a_port_each_accept_some_connections(net: Net) {
 async fn a_shared_port_is_shared_with_those_only_who_ask_for_it(net: Net) {
     let config = Config::default();
     let in_use = |error: ListenError| match error {
-        ListenError::Io { source, .. } => source.kind() == std::io::ErrorKind::AddrInUse,
+        ListenError::Io { error, .. } => error.kind() == std::io::ErrorKind::AddrInUse,
         other => panic!("{other}"),
     };
     let engine = net.engine();

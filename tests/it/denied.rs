@@ -2,8 +2,20 @@
 //!
 //! Left out are the hosts that ask for io_uring by name. [`shared`](crate::shared) says what each
 //! process is to find; a process that finds another driver fails.
+//!
+//! And a kernel that refuses something else.
+
+use std::thread;
+use std::time::Duration;
+
+use ringmux::{Addr, Config, ConnectError, Driver, Engine, EngineError, Listener, SessionError};
+use seccompiler::{
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
+    SeccompRule, apply_filter,
+};
 
 use crate::denial::Denial;
+use crate::host::{Soon, echo, round_trip, tokio_runtime};
 use crate::shared::alone;
 
 /// Tells a process what was done to it.
@@ -54,4 +66,105 @@ fn the_shared_engine_carries_every_case_where_a_filter_answers_enosys() {
 fn the_shared_engine_carries_every_case_with_64_kib_of_lockable_memory() {
     let passed = passed(Denial::LowMemlock, "shared");
     assert!(passed >= SHARED_MIN, "{passed}");
+}
+
+/// Answers a system call of this thread with an error, where its arguments have these values.
+fn refuse(call: libc::c_long, arguments: &[(u8, i32)], errno: i32) {
+    let condition = |(index, value): &(u8, i32)| {
+        let value = *value as u64;
+        SeccompCondition::new(*index, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, value).unwrap()
+    };
+    let rules = match arguments {
+        [] => Vec::new(),
+        arguments => vec![SeccompRule::new(arguments.iter().map(condition).collect()).unwrap()],
+    };
+    let filter = SeccompFilter::new(
+        [(call, rules)].into(),
+        SeccompAction::Allow,
+        SeccompAction::Errno(errno as u32),
+        std::env::consts::ARCH.try_into().unwrap(),
+    );
+    let program: BpfProgram = filter.and_then(TryInto::try_into).unwrap();
+    apply_filter(&program).unwrap();
+}
+
+/// Runs a case on a thread of its own, as filters are those of a thread, over an engine on it.
+fn on_a_filtered_thread<F: Future<Output = ()>>(
+    filter: impl FnOnce() + Send + 'static,
+    case: impl FnOnce(Engine, Listener) -> F + Send + 'static,
+) {
+    let filtered = thread::spawn(move || {
+        filter();
+        tokio_runtime().block_on(async {
+            let engine = Engine::inline(Driver::Tokio).unwrap();
+            let anywhere = "127.0.0.1:0".parse().unwrap();
+            let config = Config::default();
+            let listener = engine.listen(&anywhere, &config).soon().await.unwrap();
+            case(engine, listener).await;
+        });
+    });
+    filtered.join().unwrap();
+}
+
+#[test]
+fn a_network_stack_that_cannot_bound_what_is_unsent_carries_sessions() {
+    let option = [(1, libc::IPPROTO_TCP), (2, libc::TCP_NOTSENT_LOWAT)];
+    on_a_filtered_thread(
+        move || refuse(libc::SYS_setsockopt, &option, libc::ENOPROTOOPT),
+        async |engine, listener| {
+            let config = Config::default();
+            let connecting = engine.connect(listener.local_addr(), &config).soon();
+            let client = connecting.await.unwrap();
+            echo(listener.accept().soon().await.unwrap());
+            round_trip(&client, "all the same".into()).await;
+        },
+    );
+}
+
+#[test]
+fn a_listener_that_may_not_accept_does_not_spin() {
+    // Nanoseconds that this thread has run.
+    let ran = || {
+        let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap();
+        let words = text.split(' ').next().and_then(|first| first.parse().ok());
+        Duration::from_nanos(words.expect("a number"))
+    };
+    on_a_filtered_thread(
+        || refuse(libc::SYS_accept4, &[], libc::EPERM),
+        async move |_, listener| {
+            let Addr::Tcp(addr) = listener.local_addr() else {
+                panic!("it listens on TCP");
+            };
+            let _waits = std::net::TcpStream::connect(addr).unwrap();
+            let before = ran();
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            assert!(ran() - before < Duration::from_millis(200));
+        },
+    );
+}
+
+#[test]
+fn an_engine_on_a_ring_without_a_descriptor_to_be_woken_by_tells_whoever_connects() {
+    let filtered = thread::spawn(|| {
+        tokio_runtime().block_on(async {
+            let config = Config::default();
+            let anywhere = "127.0.0.1:0".parse().unwrap();
+            // With the thread that dials for all of them.
+            let other = Engine::thread(Driver::Uring).unwrap();
+            let listener = other.listen(&anywhere, &config).soon().await.unwrap();
+            refuse(libc::SYS_eventfd2, &[], libc::EMFILE);
+            // Its thread inherits the filter.
+            let engine = Engine::thread(Driver::Uring).unwrap();
+            let connecting = engine.connect(listener.local_addr(), &config).soon();
+            let told = match connecting.await.unwrap_err() {
+                ConnectError::Engine(EngineError::Stopped) => true,
+                ConnectError::Handshake { error, .. } => {
+                    matches!(error, SessionError::EngineStopped)
+                }
+                _ => false,
+            };
+            assert!(told);
+        });
+    });
+    filtered.join().unwrap();
 }

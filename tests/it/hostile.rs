@@ -298,11 +298,11 @@ async fn connect_to(net: &Net, answer: Vec<u8>) -> ProtocolError {
     let (mut raw, connected) = tokio::join!(answering, net.engine().connect(&addr, &config).soon());
     let error = connected.unwrap_err();
     assert!(error.to_string().contains(&addr.to_string()), "{error}");
-    let ConnectError::Handshake { source, .. } = error else {
+    let ConnectError::Handshake { error, .. } = error else {
         panic!("{error}");
     };
-    let SessionError::Protocol(rule) = source else {
-        panic!("{source}");
+    let SessionError::Protocol(rule) = error else {
+        panic!("{error}");
     };
     let (_, text) = raw.goaway().await;
     assert!(text.starts_with(rule.rule()), "{text}");
@@ -445,8 +445,8 @@ async fn a_connection_cut_at_any_byte_of_the_servers_side_ends_its_session_only(
                 assert!(ended_by_cut(&end), "cut at {cut}: {end}");
             }
             // The cut may have been seen with the handshake.
-            Err(ConnectError::Handshake { source, .. }) => {
-                assert!(ended_by_cut(&source), "cut at {cut}: {source}");
+            Err(ConnectError::Handshake { error, .. }) => {
+                assert!(ended_by_cut(&error), "cut at {cut}: {error}");
             }
             Err(error) => panic!("cut at {cut}: {error}"),
         }

@@ -26,3 +26,4 @@ mod session;
 mod shared;
 mod shutdown;
 mod streams;
+mod transports;

@@ -1,11 +1,13 @@
 //! Engines that end under their sessions, and engines that cannot be had.
 
+use std::sync::Arc;
 use std::sync::mpsc::channel;
 use std::thread;
+use std::time::Duration;
 
 use ringmux::{
-    Addr, Config, Driver, Engine, EngineError, Listener, OpenError, SendError, Session,
-    SessionError, StreamError,
+    Addr, Config, Driver, Engine, EngineError, ListenError, Listener, OpenError, SendError,
+    Session, SessionError, StreamError,
 };
 
 use crate::host::{MAY_PANIC, Soon, run_with, tokio_runtime};
@@ -53,6 +55,32 @@ fn dropped_under_a_session(driver: Driver) -> (Session, ringmux::Stream, Session
     let (server, theirs) = receive.recv().unwrap();
     drop(done);
     (client, ours, server, theirs)
+}
+
+#[test]
+fn a_runtime_that_ends_before_a_listener_ran_is_told_to_whoever_accepts() {
+    run_with(|| {
+        let ends = tokio_runtime();
+        let listening = async {
+            let engine = Engine::inline(Driver::Tokio).unwrap();
+            engine.listen(&any_port(), &Config::default()).await
+        };
+        let listener = Arc::new(ends.block_on(listening).unwrap());
+        tokio_runtime().block_on(async {
+            // On a task, which is polled again only if it is woken.
+            let accepting = tokio::spawn({
+                let listener = Arc::clone(&listener);
+                async move { listener.accept().await }
+            });
+            tokio::task::yield_now().await;
+            ends.shutdown_background();
+            let error = accepting.soon().await.unwrap().unwrap_err();
+            let stopped = matches!(error, ListenError::Engine(EngineError::Stopped));
+            assert!(stopped, "{error}");
+            let report = listener.shutdown(Duration::from_secs(30)).soon().await;
+            assert_eq!(report, ringmux::Drained::default());
+        });
+    });
 }
 
 fn a_dropped_runtime_is_told_to_every_handle(driver: Driver) {
@@ -244,6 +272,20 @@ fn an_inline_engine_outside_of_its_runtime_is_refused_by_name() {
             (in_tokio, Driver::TokioUring),
             (tokio, Driver::Tokio),
         ] {
+            let named = matches!(error, EngineError::NoRuntime { driver: d } if d == driver);
+            assert!(named, "{error}");
+        }
+    });
+}
+
+#[test]
+fn an_inline_engine_on_a_ring_is_refused_by_a_runtime_of_many_threads_without_a_panic() {
+    run_with(|| {
+        let threads = tokio::runtime::Builder::new_multi_thread().build().unwrap();
+        for driver in [Driver::TokioUring, Driver::Uring] {
+            let error = threads
+                .block_on(async { Engine::inline(driver) })
+                .unwrap_err();
             let named = matches!(error, EngineError::NoRuntime { driver: d } if d == driver);
             assert!(named, "{error}");
         }

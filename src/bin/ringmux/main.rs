@@ -6,9 +6,11 @@
 
 mod attack;
 mod bench;
+mod connect;
 mod doctor;
 mod failure;
 mod forward;
+mod output;
 mod ping;
 mod serve;
 mod tunnel;
@@ -67,9 +69,11 @@ impl Command {
         match self {
             // Sessions that a server under attack ends are what is looked for.
             Self::Doctor(_) | Self::Attack(_) => "error",
-            Self::Bench(_) | Self::Ping(_) => "warn",
-            // They tell of their sessions themselves, so of the library's own lines only what is wrong.
-            Self::Serve(_) | Self::Forward(_) => "info,ringmux::session=warn",
+            // They tell of their sessions themselves, as the reason why they fail.
+            Self::Bench(_) | Self::Ping(_) => "warn,ringmux::session=error",
+            Self::Forward(_) => "info,ringmux::session=error",
+            // So does this one, but for peers that never had a session: of those only what is wrong.
+            Self::Serve(_) => "info,ringmux::session=warn",
         }
     }
 }

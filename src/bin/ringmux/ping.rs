@@ -1,6 +1,5 @@
 //! `ringmux ping`: round-trip times to a running endpoint, and their distribution.
 
-use std::io::{self, Write};
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
@@ -9,13 +8,17 @@ use serde::Serialize;
 use tokio::runtime::Builder;
 use tokio::time::{Instant, sleep_until};
 
+use crate::connect;
 use crate::failure::Failure;
+use crate::output::print;
 use crate::units::{bar, duration_ns, parse_duration};
 
 /// Round trips are kept with three significant digits up to this many nanoseconds.
 const RTT_NS_MAX: u64 = 60_000_000_000;
 const HISTOGRAM_LINES: u64 = 10;
 const BAR_WIDTH: u64 = 40;
+/// The end of a range by its beginning, at least: less would not show in three digits.
+const RANGE_FACTOR_MIN: f64 = 1.01;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -68,20 +71,15 @@ async fn ping(args: &Args) -> Result<(), Failure> {
     };
     session.close();
     report.end()?;
+    // What tells the peer has left by then.
+    session.closed().await;
     result
 }
 
 async fn connect(addr: &Addr) -> Result<Session, Failure> {
     let engine =
         Engine::auto().map_err(|error| Failure::new("cannot start an engine").because(&error))?;
-    engine
-        .connect(addr, &Config::default())
-        .await
-        .map_err(|error| {
-            Failure::new(format!("cannot connect to {addr}"))
-                .because(&error)
-                .advise("is a ringmux server listening there?")
-        })
+    connect::connect(&engine, addr, &Config::default(), "a ringmux server").await
 }
 
 async fn round_trips(
@@ -135,7 +133,7 @@ impl<'a> Report<'a> {
         if self.args.json {
             return Ok(());
         }
-        print(&format!(
+        print(format_args!(
             "PING {} ({} driver)",
             self.args.addr,
             session.driver()
@@ -152,7 +150,7 @@ impl<'a> Report<'a> {
         if self.args.json {
             return print_json(&Line::RoundTrip { seq, rtt_ns });
         }
-        print(&format!(
+        print(format_args!(
             "{} seq={seq} time={}",
             self.args.addr,
             duration_ns(rtt_ns)
@@ -176,10 +174,10 @@ impl<'a> Report<'a> {
             });
         }
         let [min, p50, p99, max] = [min_ns, p50_ns, p99_ns, max_ns].map(duration_ns);
-        print(&format!(
+        print(format_args!(
             "\n{count} round trips: min {min}, p50 {p50}, p99 {p99}, max {max}"
         ))?;
-        histogram(rtts).iter().try_for_each(|line| print(line))
+        histogram(rtts).into_iter().try_for_each(print)
     }
 }
 
@@ -192,9 +190,10 @@ fn histogram(rtts: &Histogram<u64>) -> Vec<String> {
         rtts.next_non_equivalent(rtts.max()),
     );
     let factor = (max as f64 / min as f64).powf(1.0 / HISTOGRAM_LINES as f64);
+    let factor = factor.max(RANGE_FACTOR_MIN);
     let edge = |line: u64| match line {
         HISTOGRAM_LINES => max,
-        line => (min as f64 * factor.powf(line as f64)) as u64,
+        line => max.min((min as f64 * factor.powf(line as f64)) as u64),
     };
     let mut ranges: Vec<(u64, u64, u64)> = (0..HISTOGRAM_LINES)
         .map(|line| (edge(line), edge(line + 1), 0))
@@ -221,12 +220,7 @@ fn histogram(rtts: &Histogram<u64>) -> Vec<String> {
 }
 
 fn print_json(line: &Line) -> Result<(), Failure> {
-    print(&serde_json::to_string(line).expect("a line is plain data"))
-}
-
-fn print(line: &str) -> Result<(), Failure> {
-    let mut out = io::stdout().lock();
-    writeln!(out, "{line}").map_err(|error| Failure::new("cannot write to stdout").because(&error))
+    print(serde_json::to_string(line).expect("a line is plain data"))
 }
 
 #[cfg(test)]
@@ -265,13 +259,8 @@ mod tests {
     #[test]
     fn a_single_time_is_one_full_bar() {
         let lines = lines(&[57_000, 57_000]);
-        assert_eq!(
-            lines
-                .iter()
-                .filter(|line| line.contains(&"█".repeat(40)))
-                .count(),
-            1
-        );
+        assert_eq!(lines.len(), 1, "{lines:?}");
+        assert!(lines[0].contains(&"█".repeat(40)), "{lines:?}");
     }
 
     #[test]

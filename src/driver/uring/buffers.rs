@@ -17,8 +17,8 @@ const COUNT: u16 = 16;
 pub(super) const BUFFER_BYTES: usize = 16 * 1024;
 /// The group that operations name.
 pub(super) const GROUP: u16 = 0;
-/// The kernel maps the ring's entries by pages.
-const PAGE: usize = 4096;
+/// The kernel maps the ring's entries by pages: the largest that Linux has by default, in bytes.
+const PAGE: usize = 64 * 1024;
 
 /// The ring and its memory: leaked, unless it was [released](Self::release) before it is dropped.
 #[derive(Debug)]
@@ -37,7 +37,7 @@ impl Buffers {
 
     fn memory_layout() -> Layout {
         let bytes = usize::from(COUNT) * BUFFER_BYTES;
-        Layout::from_size_align(bytes, PAGE).expect("a constant")
+        Layout::from_size_align(bytes, 4096).expect("a constant")
     }
 
     fn allocate<T>(layout: Layout) -> NonNull<T> {

@@ -181,17 +181,22 @@ impl<R: Ring> Host<R> {
         wanted
     }
 
-    /// No session is left, and none can come.
-    pub(super) fn is_unused(&self) -> bool {
-        self.live == 0 && self.link.is_released()
+    /// No session is left.
+    pub(super) const fn is_empty(&self) -> bool {
+        self.live == 0
     }
 
-    /// Enters the ring until something happens or the next deadline.
-    fn park(&mut self, bell: &StdArc<BellFd>, waker: &Waker) {
+    /// No session is left, and none will come.
+    pub(super) fn is_unused(&self) -> bool {
+        self.is_empty() && self.link.is_over()
+    }
+
+    /// Enters the ring until something happens or the next deadline; not if the host is unused, and that `ends` it.
+    fn park(&mut self, bell: &StdArc<BellFd>, waker: &Waker, ends: bool) {
         if self.reactor.borrow_mut().take_bell_end() {
             self.reactor.borrow_mut().watch_bell(bell.fd());
         }
-        if !self.link.prepare_park(waker, self.link.is_released()) {
+        if !self.link.prepare_park(waker, ends && self.is_empty()) {
             return;
         }
         let reactor = &mut *self.reactor.borrow_mut();
@@ -242,7 +247,7 @@ impl<R: Ring> Host<R> {
             } else if root.is_none() && self.is_unused() {
                 return Ok(None);
             } else if self.waiting.idle() == Idle::Park {
-                self.park(bell, &bell_waker);
+                self.park(bell, &bell_waker, root.is_none());
             } else {
                 std::hint::spin_loop();
             }
@@ -252,8 +257,9 @@ impl<R: Ring> Host<R> {
 
 impl<R: Ring> Drop for Host<R> {
     fn drop(&mut self) {
-        self.sessions.clear();
+        // First: what wakes applications may panic.
         self.link.close();
+        self.sessions.clear();
     }
 }
 
@@ -264,6 +270,11 @@ pub(super) fn run<R: Ring, F: Future>(
     wait: Wait,
     root: Option<F>,
 ) -> io::Result<Option<F::Output>> {
+    // First: its end tells those who wait for a session, whatever fails from here on.
+    let mut host = Host::new(ring, link, wait);
     let bell = StdArc::new(BellFd::new()?);
-    Host::new(ring, link, wait).run(root, &bell)
+    let output = host.run(root, &bell);
+    // The ring has the bell's descriptor.
+    drop(host);
+    output
 }

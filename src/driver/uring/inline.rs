@@ -1,8 +1,8 @@
 //! The loop as a task of a tokio runtime, or of a tokio-uring runtime, which is one.
 //!
 //! An eventfd that the ring signals is registered with the runtime's epoll, in which the thread
-//! parks; the ring is told to signal only before that. The task enters the ring and drains it before it waits, so that one wake-up covers all that has
-//! come.
+//! parks; the ring is told to signal only before that. The task enters the ring and drains it
+//! before it waits, so that one wake-up covers all that has come.
 
 use std::future::Future;
 use std::os::fd::OwnedFd;
@@ -87,7 +87,7 @@ impl Inline {
         if self.timer.poll(cx, deadline) {
             return false;
         }
-        self.link.prepare_park(cx.waker(), self.link.is_released())
+        self.link.prepare_park(cx.waker(), self.host.is_empty())
     }
 }
 

@@ -6,12 +6,16 @@
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::ptr::NonNull;
 
 use bytes::BytesMut;
 use io_uring::register::Restriction;
 use io_uring::types::{Fd, Fixed, SubmitArgs, Timespec};
-use io_uring::{EnterFlags, IoUring, Submitter, cqueue, opcode, squeue};
+use io_uring::{
+    CompletionQueue, EnterFlags, IoUring, SubmissionQueue, Submitter, cqueue, opcode, squeue,
+};
 use rustix::event::{EventfdFlags, eventfd};
+use rustix::process::{Resource, getrlimit};
 
 use super::buffers::{Buffers, GROUP};
 use super::ring::{Completion, Enter, File, Op, Ring, Token};
@@ -21,6 +25,18 @@ const SQ_ENTRIES: u32 = 256;
 /// Completions that can wait: four times what may be queued, and the multishot ones. The first
 /// that the limit on locked memory has room for; the kernel keeps what does not fit elsewhere.
 const CQ_ENTRIES: [u32; 3] = [4096, 2048, 1024];
+
+/// What such a ring counts against the limit, in bytes, with its buffers: they are registered when it is set up, and of one
+/// that has no room for them the kernel gives the memory back too late for a smaller one.
+const fn locked_bytes(completions: u32) -> u64 {
+    const PAGE: u64 = 4096;
+    const HEADER: u64 = 256;
+    let submissions = SQ_ENTRIES as u64 * size_of::<squeue::Entry>() as u64;
+    let queues =
+        HEADER + completions as u64 * size_of::<cqueue::Entry>() as u64 + SQ_ENTRIES as u64 * 4;
+    let buffers = PAGE;
+    submissions.next_multiple_of(PAGE) + queues.next_multiple_of(PAGE) + buffers
+}
 /// Sockets with a fixed place; further ones are looked up for each operation.
 const FILES: u32 = 1024;
 /// The operations that the driver uses, by name.
@@ -40,7 +56,7 @@ const ALLOWED_REGISTER_OPS: [u8; 10] = [2, 3, 4, 5, 6, 13, 20, 21, 22, 23];
 pub(super) struct KernelRing {
     // Before `ring`, which it borrows from: fields are dropped in this order.
     submitter: Submitter<'static>,
-    ring: Box<IoUring>,
+    ring: Shared,
     buffers: Buffers,
     /// Pushed and not yet taken by the kernel.
     queued: u32,
@@ -48,12 +64,37 @@ pub(super) struct KernelRing {
     own_fd: bool,
 }
 
+/// A ring at a place of its own, of which only shared references are made while it lives: the submitter keeps one.
+struct Shared(NonNull<IoUring>);
+
+impl Shared {
+    fn new(ring: IoUring) -> Self {
+        Self(NonNull::from(Box::leak(Box::new(ring))))
+    }
+
+    /// For as long as the caller says.
+    ///
+    /// # Safety
+    /// Not longer than `self`.
+    const unsafe fn get<'a>(&self) -> &'a IoUring {
+        // SAFETY: from a box that is freed with `self`; nobody has another kind of reference.
+        unsafe { self.0.as_ref() }
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        // SAFETY: leaked in `new`, and freed only here.
+        drop(unsafe { Box::from_raw(self.0.as_ptr()) });
+    }
+}
+
 /// A ring that does nothing yet: neither restricted nor enabled.
 ///
 /// # Errors
 /// `ENOSYS`, `EPERM`: the kernel or a policy does not allow it; `EINVAL`: the kernel is older than
 /// 6.1; `ENOMEM`: the limit on locked memory.
-pub(super) fn set_up() -> io::Result<Box<IoUring>> {
+pub(super) fn set_up() -> io::Result<IoUring> {
     let with = |completions| {
         IoUring::builder()
             .setup_single_issuer()
@@ -64,15 +105,21 @@ pub(super) fn set_up() -> io::Result<Box<IoUring>> {
             .setup_cqsize(completions)
             .build(SQ_ENTRIES)
     };
-    let [most, fewer @ ..] = CQ_ENTRIES;
-    let ring = fewer.into_iter().fold(with(most), |ring, completions| {
+    let limit = getrlimit(Resource::Memlock).current;
+    let has_room =
+        |completions: &u32| limit.is_none_or(|limit| locked_bytes(*completions) <= limit);
+    // The least whatever the limit says: not every kernel counts, nor for everybody.
+    let [.., least] = CQ_ENTRIES;
+    let first = CQ_ENTRIES.into_iter().find(has_room).unwrap_or(least);
+    let fewer = CQ_ENTRIES.into_iter().filter(|size| *size < first);
+    let ring = fewer.fold(with(first), |ring, completions| {
         ring.or_else(|error| match error.raw_os_error() {
             Some(libc::ENOMEM) => with(completions),
             _ => Err(error),
         })
     })?;
     if ring.params().is_feature_nodrop() {
-        Ok(Box::new(ring))
+        Ok(ring)
     } else {
         Err(io::ErrorKind::Unsupported.into())
     }
@@ -83,10 +130,10 @@ impl KernelRing {
     ///
     /// # Errors
     /// As [`set_up`].
-    pub(super) fn enable(ring: Box<IoUring>) -> io::Result<Self> {
-        // SAFETY: the ring is boxed and not moved out of the box; the submitter is dropped first.
-        let mut submitter: Submitter<'static> =
-            unsafe { std::mem::transmute::<Submitter<'_>, Submitter<'static>>(ring.submitter()) };
+    pub(super) fn enable(ring: IoUring) -> io::Result<Self> {
+        let ring = Shared::new(ring);
+        // SAFETY: the submitter is dropped before the ring, as a later local here and as an earlier field then.
+        let mut submitter = unsafe { ring.get() }.submitter();
         restrict(&submitter)?;
         submitter.register_enable_rings()?;
         // What follows only saves time; a kernel without it works as well.
@@ -103,9 +150,26 @@ impl KernelRing {
         })
     }
 
+    fn ring(&self) -> &IoUring {
+        // SAFETY: not longer than `self`.
+        unsafe { self.ring.get() }
+    }
+
+    #[inline]
+    fn submissions(&mut self) -> SubmissionQueue<'_> {
+        // SAFETY: the ring is not shared with another thread, and this is the only view, as it borrows `self`.
+        unsafe { self.ring().submission_shared() }
+    }
+
+    #[inline]
+    fn completed(&mut self) -> CompletionQueue<'_> {
+        // SAFETY: as above.
+        unsafe { self.ring().completion_shared() }
+    }
+
     /// Completions that can wait.
     pub(super) fn completions(&self) -> u32 {
-        self.ring.params().cq_entries()
+        self.ring().params().cq_entries()
     }
 
     /// Sockets that have a place in the ring's table of files.
@@ -122,7 +186,7 @@ impl KernelRing {
     pub(super) fn push_nop(&mut self, token: Token) -> bool {
         let entry = opcode::Nop::new().build().user_data(token.to_bits());
         // SAFETY: it refers to no memory.
-        let pushed = unsafe { self.ring.submission().push(&entry) }.is_ok();
+        let pushed = unsafe { self.submissions().push(&entry) }.is_ok();
         self.queued += u32::from(pushed);
         pushed
     }
@@ -141,9 +205,9 @@ impl KernelRing {
     /// After it was wanted, what has completed before is to be looked for once more.
     pub(super) fn want_completion_fd(&mut self, wanted: bool) {
         if wanted {
-            self.ring.completion().enable_eventfd();
+            self.completed().enable_eventfd();
         } else {
-            self.ring.completion().disable_eventfd();
+            self.completed().disable_eventfd();
         }
     }
 
@@ -197,13 +261,13 @@ impl Ring for KernelRing {
     unsafe fn push(&mut self, token: Token, op: Op) -> bool {
         let entry = Self::entry(op).user_data(token.to_bits());
         // SAFETY: the caller keeps the operation's memory, see the trait.
-        if unsafe { self.ring.submission().push(&entry) }.is_err() {
+        if unsafe { self.submissions().push(&entry) }.is_err() {
             // The queue is full: what the kernel takes makes room.
             if self.enter(Enter::Now).is_err() {
                 return false;
             }
             // SAFETY: as above.
-            if unsafe { self.ring.submission().push(&entry) }.is_err() {
+            if unsafe { self.submissions().push(&entry) }.is_err() {
                 return false;
             }
         }
@@ -230,7 +294,8 @@ impl Ring for KernelRing {
             }
         };
         // A system call that fails or is cut short may have submitted all the same.
-        self.queued = self.ring.submission().len() as u32;
+        let queued = self.submissions().len();
+        self.queued = queued as u32;
         match entered {
             Ok(_) => Ok(()),
             Err(error) => match error.raw_os_error() {
@@ -246,13 +311,13 @@ impl Ring for KernelRing {
             return true;
         }
         // SAFETY: the ring is not shared with another thread, and no other view is alive.
-        let queue = unsafe { self.ring.submission_shared() };
+        let queue = unsafe { self.ring().submission_shared() };
         queue.taskrun() || queue.cq_overflow()
     }
 
     #[inline]
     fn pop(&mut self) -> Option<Completion> {
-        let entry = self.ring.completion().next()?;
+        let entry = self.completed().next()?;
         Some(Completion {
             token: Token::from_bits(entry.user_data()),
             result: entry.result(),
@@ -291,5 +356,17 @@ impl std::fmt::Debug for KernelRing {
         f.debug_struct("KernelRing")
             .field("queued", &self.queued)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_ring_locks_is_what_the_kernel_counts() {
+        // As met on Linux 6.18: with 4 KiB less in the limit there is no ring of that size.
+        let kib = CQ_ENTRIES.map(|completions| locked_bytes(completions) / 1024);
+        assert_eq!(kib, [88, 56, 40]);
     }
 }

@@ -60,12 +60,15 @@ impl HostLink {
 
     /// The last engine value is gone.
     pub(crate) fn release(&self) {
-        self.released.store(true, Ordering::Relaxed);
+        // ORDERING: pairs with `is_over`; publishes the jobs.
+        self.released.store(true, Ordering::Release);
         self.bell.ring();
     }
 
-    pub(super) fn is_released(&self) -> bool {
-        self.released.load(Ordering::Relaxed)
+    /// No session will come any more.
+    pub(super) fn is_over(&self) -> bool {
+        // ORDERING: pairs with `release`: what was started before is seen.
+        self.released.load(Ordering::Acquire) && self.jobs.is_empty()
     }
 
     pub(super) fn take_job(&self) -> Option<Job> {
@@ -90,10 +93,10 @@ impl HostLink {
         !self.ready.is_empty() || !self.jobs.is_empty() || self.root.load(Ordering::Relaxed)
     }
 
-    /// The host, which `waker` wakes, is about to park: false if work came meanwhile.
-    pub(super) fn prepare_park(&self, waker: &Waker, released: bool) -> bool {
+    /// The host, which `waker` wakes, is about to park: false if work came meanwhile, or it is over and that `ends` it.
+    pub(super) fn prepare_park(&self, waker: &Waker, ends: bool) -> bool {
         self.bell.prepare(waker);
-        let park = !self.has_work() && self.is_released() == released;
+        let park = !(self.has_work() || ends && self.is_over());
         if !park {
             self.bell.cancel();
         }
@@ -214,5 +217,23 @@ impl Wake for BellFd {
         // It fails only when the counter is full, and then the descriptor is readable. Nobody reads
         // it: the ring's poll completes on each write.
         let _ = rustix::io::write(self.0.as_fd(), &1_u64.to_ne_bytes());
+    }
+}
+
+#[cfg(all(test, not(ringmux_loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_without_sessions_does_not_park_once_the_last_engine_is_gone() {
+        let link = HostLink::new();
+        link.take_root();
+        assert!(link.prepare_park(Waker::noop(), true));
+        link.awake();
+        // After the host has looked, and before it parks: this rings for nobody.
+        assert!(!link.is_over());
+        link.release();
+        assert!(!link.prepare_park(Waker::noop(), true));
+        assert!(link.prepare_park(Waker::noop(), false), "it has sessions");
     }
 }

@@ -6,7 +6,8 @@
 //! ```
 //! Memory that the kernel may touch lies in the slot from the push to the completion, whatever
 //! becomes of the session. A slot is given to the next socket when the last operation of the one
-//! before has completed; its generation tells their completions apart.
+//! before has completed; its generation tells their completions apart. The table of slots is as large as the most sockets
+//! that there were at once; it is not given back before the ring is.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::io;

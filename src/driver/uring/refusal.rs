@@ -151,12 +151,12 @@ pub enum Refusal {
         what: &'static str,
     },
     /// Anything else that the system said.
-    #[error("io_uring failed in {step}: {source}")]
+    #[error("io_uring failed in {step}: {error}")]
     Io {
         /// Where it was met.
         step: ProbeStep,
         /// What the system said.
-        source: Arc<io::Error>,
+        error: Arc<io::Error>,
     },
 }
 
@@ -332,7 +332,7 @@ impl Policy {
             _ if error.kind() == io::ErrorKind::Unsupported => self.too_old(step),
             _ => Refusal::Io {
                 step,
-                source: Arc::new(error),
+                error: Arc::new(error),
             },
         }
     }

@@ -12,7 +12,7 @@ mod peer;
 mod report;
 mod wire;
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IsTerminal};
 use std::time::Duration;
 
 use clap::ValueEnum;
@@ -21,6 +21,7 @@ use ringmux::Addr;
 use tokio::runtime::Builder;
 
 use crate::failure::Failure;
+use crate::output::print;
 use crate::units::parse_duration;
 use campaign::{Campaign, Outcome};
 use kinds::Kind;
@@ -99,29 +100,37 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
         .enable_all()
         .build()
         .map_err(|error| Failure::new("cannot start a runtime").because(&error))?;
-    runtime.block_on(async {
+    let progress = progress(chosen(args).len());
+    let mut rows = Vec::new();
+    let result = runtime.block_on(async {
         tokio::select! {
-            result = attack(args) => result,
+            result = attack(args, &progress, &mut rows) => result,
             _ = tokio::signal::ctrl_c() => Err(Failure::new("interrupted")),
         }
-    })
+    });
+    progress.finish_and_clear();
+    // What was measured before a failure is still worth seeing.
+    if !args.json && !rows.is_empty() {
+        print(report::render(&rows))?;
+    }
+    result?;
+    verdict(&rows, args.max_ratio)
 }
 
-async fn attack(args: &Args) -> Result<(), Failure> {
-    let all = Kind::value_variants();
-    let kinds = if args.attack.is_empty() {
-        all
-    } else {
-        &args.attack[..]
-    };
-    let progress = progress(kinds.len());
-    let mut rows = Vec::new();
-    for kind in kinds {
+fn chosen(args: &Args) -> &[Kind] {
+    match &args.attack[..] {
+        [] => Kind::value_variants(),
+        chosen => chosen,
+    }
+}
+
+async fn attack(args: &Args, progress: &ProgressBar, rows: &mut Vec<Row>) -> Result<(), Failure> {
+    for kind in chosen(args) {
         progress.set_message(format!("{} {}", kind.row(), kind.name()));
         let row = play(args, *kind).await?;
         if args.json {
             let line = serde_json::to_string(&row).expect("a row is plain data");
-            progress.suspend(|| print(&line))?;
+            progress.suspend(|| print(line))?;
         }
         progress.inc(1);
         let gone = row.failure.is_some();
@@ -131,11 +140,7 @@ async fn attack(args: &Args) -> Result<(), Failure> {
             break;
         }
     }
-    progress.finish_and_clear();
-    if !args.json {
-        print(&report::render(&rows))?;
-    }
-    verdict(&rows, args.max_ratio)
+    Ok(())
 }
 
 /// One attack, beside a neighbour.
@@ -216,11 +221,6 @@ fn progress(attacks: usize) -> ProgressBar {
         indicatif::ProgressStyle::with_template("{bar:30} {pos}/{len} {msg}")
             .expect("a constant template that is valid"),
     )
-}
-
-fn print(line: &str) -> Result<(), Failure> {
-    let mut out = io::stdout().lock();
-    writeln!(out, "{line}").map_err(|error| Failure::new("cannot write to stdout").because(&error))
 }
 
 #[cfg(test)]

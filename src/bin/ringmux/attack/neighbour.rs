@@ -7,6 +7,7 @@ use hdrhistogram::Histogram;
 use ringmux::{Addr, Config, Driver, Engine, Session};
 use tokio::time::{Instant, timeout};
 
+use crate::connect;
 use crate::failure::Failure;
 
 /// Round trips are kept with three significant digits up to this many nanoseconds.
@@ -160,13 +161,7 @@ impl Neighbour {
 }
 
 async fn session(engine: &Engine, addr: &Addr) -> Result<Session, Failure> {
-    let config = Config::default();
-    let connecting = engine.connect(addr, &config);
-    connecting.await.map_err(|error| {
-        Failure::new(format!("cannot connect to {addr}"))
-            .because(&error)
-            .advise("is a ringmux server listening there?")
-    })
+    connect::connect(engine, addr, &Config::default(), "a ringmux server").await
 }
 
 #[cfg(test)]

@@ -17,13 +17,13 @@ mod table;
 mod window;
 mod workload;
 
-use std::io::{self, Write};
 use std::time::Duration;
 
 use clap::ValueEnum;
 use ringmux::Engine;
 
 use crate::failure::Failure;
+use crate::output::print;
 use host::{Driver, Host, Wait};
 use machine::{Cpus, Steal};
 use pair::Pair;
@@ -88,15 +88,18 @@ pub(crate) struct Args {
 /// Measures what the arguments ask for.
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let bench = Bench::new(args);
-    let mut out = io::stdout();
+    if bench.cases.is_empty() {
+        return Err(Failure::new("nothing to measure").advise(
+            "only the driver uring can do other than park: use --driver uring, or --wait park",
+        ));
+    }
     let header = machine::describe(&bench.pair.cpus);
     if args.json {
         eprintln!("{header}");
     } else {
         bench
             .progress
-            .suspend(|| writeln!(out, "{header}\n"))
-            .map_err(unwritable)?;
+            .suspend(|| print(format_args!("{header}\n")))?;
     }
     if !bench.pair.cpus.are_two() {
         eprintln!("warning: client and server share one cpu: expect much lower figures");
@@ -106,7 +109,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let result = bench.measure_all(|workload, row| {
         if args.json {
             let line = serde_json::to_string(&row).expect("a row is plain data");
-            writeln!(out, "{line}").map_err(unwritable)?;
+            print(line)?;
         }
         rows.push((workload, row));
         Ok(())
@@ -114,7 +117,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     bench.progress.clear();
     // What was measured before a failure is still worth seeing.
     if !args.json && !rows.is_empty() {
-        writeln!(out, "{}", table::render(&rows)).map_err(unwritable)?;
+        print(table::render(&rows))?;
     }
     if let Some(percent) = steal
         .percent()
@@ -221,10 +224,6 @@ fn hosts(drivers: &[Driver], waits: &[Wait]) -> impl Iterator<Item = Host> {
 
 fn in_workload(workload: &'static str, over: &'static str) -> impl Fn(Failure) -> Failure {
     move |failure| Failure::new(format!("cannot measure {workload} over {over}")).because(&failure)
-}
-
-fn unwritable(error: io::Error) -> Failure {
-    Failure::new("cannot write to stdout").because(&error)
 }
 
 fn seconds(text: &str) -> Result<f64, String> {

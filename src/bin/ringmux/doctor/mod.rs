@@ -6,11 +6,10 @@
 mod report;
 mod system;
 
-use std::io::{self, Write};
-
 use ringmux::{ChosenBackend, Engine, EngineError};
 
 use crate::failure::Failure;
+use crate::output::print;
 use report::Report;
 use system::System;
 
@@ -44,8 +43,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     } else {
         report.table()
     };
-    writeln!(io::stdout(), "{text}")
-        .map_err(|error| Failure::new("cannot write to stdout").because(&error))?;
+    print(text)?;
     failure(backend).map_or(Ok(()), Err)
 }
 

@@ -12,6 +12,7 @@ use ringmux::{Addr, Engine};
 use tokio::task::JoinSet;
 
 use crate::failure::Failure;
+use crate::output;
 use crate::tunnel::{Endpoint, Listener, OpenConnections, Options, Signals, config};
 use crate::units::parse_duration;
 use connection::Route;
@@ -114,7 +115,7 @@ fn announce(listener: &Listener, target: &Addr) -> Result<(), Failure> {
     let local = listener
         .addr()
         .map_err(|error| Failure::new("cannot tell where it listens").because(&error))?;
-    println!("listening on {local} for {target}");
+    output::announce(format_args!("listening on {local} for {target}"));
     Ok(())
 }
 

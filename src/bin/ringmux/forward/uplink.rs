@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use ringmux::manage::{Dial, Event, Events, ManageError, Manager};
-use ringmux::{Addr, Config, ConnectError, Engine, OpenError, SessionError, Stream};
+use ringmux::{Addr, Config, Engine, OpenError, SessionError, Stream};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
+use crate::connect;
 use crate::failure::Failure;
 use crate::tunnel::Endpoint;
 
@@ -38,8 +39,7 @@ pub(super) enum NoStream {
 impl Uplink {
     /// Connects. That the first attempt fails is told at once: the address may be wrong.
     pub(super) async fn start(engine: Engine, via: Addr, config: Config) -> Result<Self, Failure> {
-        let connected = engine.connect(&via, &config).await;
-        let first = connected.map_err(|error| unreachable(&via, &error))?;
+        let first = connect::connect(&engine, &via, &config, "`ringmux serve`").await?;
         tracing::info!(%via, driver = %first.driver(), "connected");
         let built = Manager::builder(Dial::new(engine, via.clone(), config)).build();
         let unmanaged = |error: &(dyn std::error::Error + 'static)| {
@@ -107,16 +107,5 @@ async fn tell(mut events: Events, via: Addr) {
             } => tracing::info!(%error, "no session yet, trying again"),
             _ => {}
         }
-    }
-}
-
-fn unreachable(via: &Addr, error: &ConnectError) -> Failure {
-    let failure = Failure::new(format!("cannot connect to {via}"));
-    match error {
-        ConnectError::Io { source, .. } => failure
-            .because(source)
-            .advise("is `ringmux serve` listening there?"),
-        ConnectError::Handshake { source, .. } => failure.because(source),
-        error => failure.because(error),
     }
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use ringmux::{Addr, Engine, ListenError, Listener, Session, SessionError};
 
 use crate::failure::Failure;
+use crate::output;
 use crate::tunnel::{Endpoint, OpenConnections, Options, Signals, config};
 use crate::units::parse_duration;
 use allow::Allow;
@@ -69,7 +70,7 @@ async fn serve(args: &Args, engine: Engine) -> Result<(), Failure> {
     if let Some(addr) = args.options.metrics {
         tokio::spawn(Endpoint::bind(addr, open.clone()).await?.serve());
     }
-    println!("listening on {}", listener.local_addr());
+    output::announce(format_args!("listening on {}", listener.local_addr()));
 
     let server = Arc::new(Server {
         allow: args.allow.clone(),
@@ -89,7 +90,7 @@ async fn serve(args: &Args, engine: Engine) -> Result<(), Failure> {
 fn unavailable(listen: &Addr, error: &ListenError) -> Failure {
     let failure = Failure::new(format!("cannot listen on {listen}"));
     match error {
-        ListenError::Io { source, .. } => failure.because(source),
+        ListenError::Io { error, .. } => failure.because(error),
         error => failure.because(error),
     }
 }

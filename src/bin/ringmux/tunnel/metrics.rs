@@ -19,6 +19,7 @@ use tokio::sync::Semaphore;
 
 use super::OpenConnections;
 use crate::failure::Failure;
+use crate::output;
 
 /// Scrapers connected at once; more wait to be accepted.
 const SCRAPERS_MAX: usize = 16;
@@ -59,7 +60,7 @@ impl Endpoint {
             "ringmux_connections",
             "TCP and Unix connections that are carried."
         );
-        println!("metrics on http://{local}/metrics");
+        output::announce(format_args!("metrics on http://{local}/metrics"));
         Ok(Self {
             listener,
             scraped: Scraped {

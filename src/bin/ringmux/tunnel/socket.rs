@@ -2,19 +2,19 @@
 
 use std::io;
 use std::net::Shutdown;
-use std::os::unix::net::UnixStream as StdUnixStream;
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytes::BytesMut;
 use ringmux::Addr;
-use socket2::SockRef;
+use socket2::{Domain, SockAddr, SockRef, Type};
 use tokio::io::{Interest, Ready};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::time::sleep;
 
-/// How long to pause when the system is out of descriptors or memory.
-const EXHAUSTED_PAUSE: Duration = Duration::from_millis(50);
+/// How long to pause when nothing can be accepted.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// A connected socket. Both directions may use it at once.
 ///
@@ -177,12 +177,12 @@ impl Listener {
         loop {
             match self.try_accept().await {
                 Ok(socket) => return socket,
-                Err(error) if is_exhausted(&error) => {
-                    tracing::warn!(%error, "cannot accept a connection for now");
-                    sleep(EXHAUSTED_PAUSE).await;
+                Err(error) if is_lost(&error) => {
+                    tracing::debug!(%error, "a connection was lost before it was accepted");
                 }
                 Err(error) => {
-                    tracing::debug!(%error, "a connection was lost before it was accepted");
+                    tracing::warn!(%error, "cannot accept a connection for now");
+                    sleep(ACCEPT_PAUSE).await;
                 }
             }
         }
@@ -205,19 +205,34 @@ impl Drop for Listener {
     }
 }
 
-/// A socket file that nobody listens on any more.
+/// A socket file that nobody listens on any more. Connecting to a file of any other kind is refused as well.
 fn is_stale(path: &Path) -> bool {
-    StdUnixStream::connect(path)
-        .is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
+    std::fs::metadata(path).is_ok_and(|file| file.file_type().is_socket())
+        && knock(path).is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
 }
 
-/// Out of descriptors or memory: trying again at once would spin.
-fn is_exhausted(error: &io::Error) -> bool {
-    use rustix::io::Errno;
-    let exhausted = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM];
-    exhausted
-        .iter()
-        .any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
+/// Connects without waiting for a place in the listener's backlog.
+fn knock(path: &Path) -> io::Result<()> {
+    let socket = socket2::Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?;
+    socket.connect(&SockAddr::unix(path)?)
+}
+
+/// The connection is gone already; the next one may be fine. Anything else is met again with the next: trying at once would
+/// spin.
+fn is_lost(error: &io::Error) -> bool {
+    use io::ErrorKind::{
+        ConnectionAborted, ConnectionReset, HostUnreachable, Interrupted, NetworkDown,
+        NetworkUnreachable,
+    };
+    matches!(
+        error.kind(),
+        ConnectionAborted
+            | ConnectionReset
+            | HostUnreachable
+            | Interrupted
+            | NetworkDown
+            | NetworkUnreachable
+    )
 }
 
 fn unknown_kind() -> io::Error {

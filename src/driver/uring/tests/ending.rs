@@ -11,12 +11,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::future::{Either, select};
 
+use super::super::host::Host;
 use super::super::ring::Kind;
 use super::faults::Faults;
 use super::random::seeds;
 use super::workload::{self, End, Plan};
 use super::world::{Desk, World, pause};
-use crate::config::Config;
+use crate::config::{Config, Wait};
 use crate::driver::{clock, leaked_buffers};
 use crate::error::SessionError;
 use crate::frame::Role;
@@ -236,4 +237,17 @@ fn a_session_that_has_ended_takes_no_buffers_from_others() {
         }
     });
     assert_eq!(ran, Ok(()));
+}
+
+#[test]
+fn a_session_that_was_started_before_the_last_engine_went_keeps_the_host() {
+    let World { desk, ring, .. } = World::new(0, Faults::NONE);
+    let mut host = Host::new(ring, Arc::clone(&desk.link), Wait::Park);
+    assert!(!host.turn() && !host.is_unused());
+    // Between two looks of the host.
+    let (near, _far) = UnixStream::pair().expect("descriptors are left");
+    let session = desk.start(Role::Dialer, near, &config());
+    desk.link.release();
+    assert!(!host.is_unused());
+    assert!(host.turn() && session.end().is_none());
 }

@@ -116,7 +116,7 @@ pub(super) async fn pause(times: usize) {
 
 pub(super) struct World {
     pub(super) desk: Rc<Desk>,
-    ring: FakeRing,
+    pub(super) ring: FakeRing,
     _clock: clock::Stopped,
 }
 
