@@ -66,3 +66,16 @@ mod imp {
 }
 
 pub(crate) use imp::*;
+
+/// `fence(SeqCst)`, right before or right after an exchange of the same thread, whether that succeeds or not.
+///
+/// On x86-64 that costs nothing: a locked instruction is a full barrier there (Intel SDM vol. 3A §9.2.3.9, AMD APM vol. 2
+/// §7.4.2), so that only the compiler must be kept from moving loads and stores over it.
+#[inline(always)]
+pub(crate) fn fence_beside_exchange() {
+    if cfg!(all(target_arch = "x86_64", not(miri), not(ringmux_loom))) {
+        std::sync::atomic::compiler_fence(Ordering::SeqCst);
+    } else {
+        fence(Ordering::SeqCst);
+    }
+}

@@ -37,16 +37,15 @@ pub struct RecvStream {
 }
 
 impl RecvStream {
-    /// `None` if the lane has a receiver already, which only a bug could bring about.
-    pub(super) fn claim(lane: Arc<Lane>) -> Option<Self> {
-        Some(Self {
-            reader: Reader::claim(RxRing(lane))?,
+    pub(super) const fn new(reader: Reader<RxRing>) -> Self {
+        Self {
+            reader,
             reported: 0,
             metas: Vec::new(),
             chunks: false,
             read: 0,
             ended: false,
-        })
+        }
     }
 
     pub(super) fn lane(&self) -> &Arc<Lane> {
@@ -169,37 +168,38 @@ impl RecvStream {
     /// True: a message was passed and is held until `release`. False: the clean end.
     #[inline]
     fn poll_message(&mut self, cx: &Context<'_>) -> Poll<Result<bool, StreamError>> {
-        if self.lane().recv_end().is_none() && self.pass_message() {
-            return Poll::Ready(Ok(true));
+        if self.lane().recv_end().is_none() {
+            if self.pass_message() {
+                return Poll::Ready(Ok(true));
+            }
+            self.reader.register(cx.waker());
         }
-        self.wait_for_message(cx)
-    }
-
-    #[inline(never)]
-    fn wait_for_message(&mut self, cx: &Context<'_>) -> Poll<Result<bool, StreamError>> {
-        if let Some(ready) = self.message_or_end() {
-            return Poll::Ready(ready);
-        }
-        self.lane().rx_waker.register(cx.waker());
         self.message_or_end().map_or(Poll::Pending, Poll::Ready)
     }
 
+    #[inline(never)]
     fn message_or_end(&mut self) -> Option<Result<bool, StreamError>> {
-        if let Some(RecvEnd::Discard(error)) = self.lane().recv_end() {
-            let error = (**error).clone();
-            self.discard();
-            return Some(Err(error));
-        }
+        // Looked at before the ring: what was published before the end is visible then.
+        let ended = match self.lane().recv_end() {
+            Some(RecvEnd::Discard(error)) => {
+                let error = (**error).clone();
+                self.discard();
+                return Some(Err(error));
+            }
+            end => end.is_some(),
+        };
         if self.pass_message() {
             return Some(Ok(true));
         }
-        let end = self.lane().recv_end()?.result();
-        // What was published before the end is visible now that the end is.
-        if self.pass_message() {
-            return Some(Ok(true));
-        }
+        ended.then(|| self.end())
+    }
+
+    /// The end, after everything in the ring.
+    #[cold]
+    fn end(&mut self) -> Result<bool, StreamError> {
         self.ended = true;
-        Some(end.map(|()| false))
+        let end = self.lane().recv_end().map_or(Ok(()), RecvEnd::result);
+        end.map(|()| false)
     }
 
     /// Passes over the pieces of the message in front, if all of it is there.
@@ -317,20 +317,18 @@ impl RecvStream {
     }
 
     fn bytes_or_end(&mut self, buf: &mut tokio::io::ReadBuf<'_>) -> Option<io::Result<()>> {
-        if let Some(RecvEnd::Discard(error)) = self.lane().recv_end() {
-            let error = (**error).clone();
-            self.discard();
-            return Some(Err(to_io(error)));
-        }
+        let ended = match self.lane().recv_end() {
+            Some(RecvEnd::Discard(error)) => {
+                let error = (**error).clone();
+                self.discard();
+                return Some(Err(to_io(error)));
+            }
+            end => end.is_some(),
+        };
         if self.read_chunks(buf) {
             return Some(Ok(()));
         }
-        let end = self.lane().recv_end()?.result();
-        if self.read_chunks(buf) {
-            return Some(Ok(()));
-        }
-        self.ended = true;
-        Some(end.map_err(to_io))
+        ended.then(|| self.end().map(drop).map_err(to_io))
     }
 }
 
@@ -347,7 +345,7 @@ impl tokio::io::AsyncRead for RecvStream {
         if let Some(ready) = self.bytes_or_end(buf) {
             return Poll::Ready(ready);
         }
-        self.lane().rx_waker.register(cx.waker());
+        self.reader.register(cx.waker());
         self.bytes_or_end(buf).map_or(Poll::Pending, Poll::Ready)
     }
 }
@@ -379,6 +377,7 @@ impl Stream for RecvStream {
 impl Drop for RecvStream {
     fn drop(&mut self) {
         self.stop(codes::CANCELLED);
+        self.reader.unregister();
         self.lane().release_half();
     }
 }

@@ -40,18 +40,21 @@ pub struct SendStream {
 }
 
 impl SendStream {
-    /// `None` if the lane has a sender already, which only a bug could bring about.
-    pub(super) fn claim(lane: Arc<Lane>) -> Option<Self> {
-        Some(Self {
-            writer: Writer::claim(TxRing(lane))?,
+    pub(super) const fn new(writer: Writer<TxRing>) -> Self {
+        Self {
+            writer,
             finished: false,
             metas: 0,
             asked_at: None,
-        })
+        }
     }
 
     pub(super) fn lane(&self) -> &Arc<Lane> {
         &self.writer.owner().0
+    }
+
+    pub(super) fn register(&mut self, cx: &Context<'_>) {
+        self.writer.register(cx.waker());
     }
 
     /// Queues a message, waiting for room.
@@ -283,7 +286,7 @@ impl SendStream {
             if let Some(end) = self.end_error() {
                 return Poll::Ready(end);
             }
-            self.lane().tx_waker.register(cx.waker());
+            self.register(cx);
             self.end_error().map_or(Poll::Pending, Poll::Ready)
         })
         .await
@@ -312,7 +315,7 @@ impl SendStream {
         if let Some(ready) = self.room(len) {
             return Poll::Ready(ready);
         }
-        self.lane().tx_waker.register(cx.waker());
+        self.register(cx);
         let more = match self.is_held_back(record_weight(len, false)) {
             true => reason::MORE,
             false => 0,
@@ -432,6 +435,7 @@ impl Drop for SendStream {
         if !self.finished && self.lane().send_end().is_none() {
             self.lane().cancel(codes::CANCELLED);
         }
+        self.writer.unregister();
         self.lane().release_half();
     }
 }

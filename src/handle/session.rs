@@ -11,8 +11,10 @@ use super::stream::Stream;
 use super::wait::Wait;
 use crate::addr::{Addr, Driver};
 use crate::error::{OpenError, SessionError, StreamError};
-use crate::frame::{MAX_OPEN_BLOCK, codes};
-use crate::link::{Drained, Lane, OpenState, SendEnd, SessionLink, SessionStats, reason, request};
+use crate::frame::MAX_OPEN_BLOCK;
+use crate::link::{
+    Drained, EngineSide, HandleSide, Lane, OpenState, SendEnd, SessionLink, SessionStats, request,
+};
 use crate::sync::Arc;
 
 /// One connection to a peer, over which either side opens streams.
@@ -80,9 +82,11 @@ impl Session {
                 limit: self.link.max_pending_opens,
             });
         }
+        let (handles, side) = self.new_lane(opening);
+        side.open(&self.link);
         PendingOpen {
-            lane: Some(self.new_lane(opening)),
-            link: &self.link,
+            stream: Stream::new(handles),
+            _place: PendingPlace(&self.link),
         }
         .wait()
         .await
@@ -112,19 +116,20 @@ impl Session {
         }
     }
 
-    fn new_lane(&self, opening: Bytes) -> Arc<Lane> {
-        Lane::new(Arc::clone(&self.link), opening, self.link.credit_mark)
+    fn new_lane(&self, opening: Bytes) -> (HandleSide, EngineSide) {
+        Lane::pair(Arc::clone(&self.link), opening, self.link.credit_mark)
     }
 
     fn open_granted(&self, opening: Bytes) -> Stream {
-        let lane = self.new_lane(opening);
-        lane.grant();
-        lane.raise(reason::OPEN);
+        let (handles, side) = self.new_lane(opening);
+        side.lane().grant();
+        side.open(&self.link);
         if let Some(error) = self.link.end() {
             // The engine may have ended without seeing the lane.
-            lane.end_both(&StreamError::NotProcessed(error.clone()));
+            let error = StreamError::NotProcessed(error.clone());
+            handles.lane().end_both(&error);
         }
-        Stream::new(lane)
+        Stream::new(handles)
     }
 
     /// Waits for the next stream that the peer opens.
@@ -396,29 +401,27 @@ impl Session {
     }
 }
 
-/// An `open` that waits for the peer's permission.
+/// An `open` that waits for the peer's permission. Dropped before, it cancels the stream, as any stream that is dropped.
 struct PendingOpen<'a> {
-    lane: Option<Arc<Lane>>,
-    link: &'a SessionLink,
+    stream: Stream,
+    _place: PendingPlace<'a>,
 }
 
 impl PendingOpen<'_> {
     async fn wait(mut self) -> Result<Stream, OpenError> {
-        if let Some(lane) = &self.lane {
-            lane.raise(reason::OPEN);
-            poll_fn(|cx| {
-                if let Some(result) = self.outcome(lane) {
-                    return Poll::Ready(result);
-                }
-                lane.tx_waker.register(cx.waker());
-                self.outcome(lane).map_or(Poll::Pending, Poll::Ready)
-            })
-            .await?;
-        }
-        self.lane.take().map(Stream::new).ok_or(OpenError::NoCredit)
+        poll_fn(|cx| {
+            if let Some(result) = self.outcome() {
+                return Poll::Ready(result);
+            }
+            self.stream.register_sender(cx);
+            self.outcome().map_or(Poll::Pending, Poll::Ready)
+        })
+        .await?;
+        Ok(self.stream)
     }
 
-    fn outcome(&self, lane: &Lane) -> Option<Result<(), OpenError>> {
+    fn outcome(&self) -> Option<Result<(), OpenError>> {
+        let lane = self.stream.lane();
         // First: once permitted the peer may have seen the stream, and ended it by now. That is for
         // whoever holds the stream to find.
         if lane.open_state() == OpenState::Granted {
@@ -431,20 +434,17 @@ impl PendingOpen<'_> {
             };
             return Some(Err(OpenError::Session(reason)));
         }
-        self.link
-            .end()
-            .map(|reason| Err(OpenError::Session(reason.clone())))
+        let end = lane.session().end()?;
+        Some(Err(OpenError::Session(end.clone())))
     }
 }
 
-impl Drop for PendingOpen<'_> {
+/// One of the places for an `open` that waits.
+struct PendingPlace<'a>(&'a SessionLink);
+
+impl Drop for PendingPlace<'_> {
     fn drop(&mut self) {
-        self.link.end_pending_open();
-        if let Some(lane) = self.lane.take() {
-            lane.cancel(codes::CANCELLED);
-            lane.release_half();
-            lane.release_half();
-        }
+        self.0.end_pending_open();
     }
 }
 

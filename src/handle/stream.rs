@@ -11,7 +11,7 @@ use super::recv::RecvStream;
 use super::send::SendStream;
 use crate::error::{SendError, StreamError, TrySendError};
 use crate::frame::StreamId;
-use crate::link::{Lane, reason};
+use crate::link::{HandleSide, Lane, reason};
 use crate::sync::Arc;
 
 /// A stream of messages in both directions, from [`Session::open`](crate::Session::open) or
@@ -28,22 +28,29 @@ pub struct Stream {
 }
 
 impl Stream {
-    /// Makes the two handles of a lane that has none yet.
-    pub(crate) fn new(lane: Arc<Lane>) -> Self {
-        let send = SendStream::claim(Arc::clone(&lane));
-        let recv = RecvStream::claim(lane);
-        match (send, recv) {
-            (Some(send), Some(recv)) => Self { send, recv },
-            _ => unreachable!("a lane is handed out once, by `open` or by the accept queue"),
+    pub(crate) fn new(side: HandleSide) -> Self {
+        let (writer, reader) = side.split();
+        Self {
+            send: SendStream::new(writer),
+            recv: RecvStream::new(reader),
         }
     }
 
-    pub(crate) fn accepted(lane: Arc<Lane>) -> Self {
+    pub(crate) fn accepted(side: HandleSide) -> Self {
+        let lane = side.lane();
         lane.mark_accepted();
         if lane.session().is_hungry() {
             lane.raise(reason::CREDIT);
         }
-        Self::new(lane)
+        Self::new(side)
+    }
+
+    pub(super) fn lane(&self) -> &Arc<Lane> {
+        self.send.lane()
+    }
+
+    pub(super) fn register_sender(&mut self, cx: &Context<'_>) {
+        self.send.register(cx);
     }
 
     /// What the side that opened the stream sent with it.

@@ -8,10 +8,8 @@ use super::session::SessionLink;
 use super::trace::StreamSpan;
 use crate::error::StreamError;
 use crate::queue::step::{Step, reached};
-use crate::queue::{Limit, Node, Reasons, Ring, RingOwner, RingPair, SetOnce};
-use crate::sync::{
-    Arc, AtomicBool, AtomicPtr, AtomicU8, AtomicU32, AtomicU64, AtomicWaker, Ordering,
-};
+use crate::queue::{Limit, Node, Reasons, RingPair, SetOnce, WakerSlot};
+use crate::sync::{Arc, AtomicBool, AtomicPtr, AtomicU8, AtomicU32, AtomicU64, Ordering};
 
 /// Why a handle wants the engine to look at a lane.
 pub(crate) mod reason {
@@ -84,9 +82,9 @@ pub(crate) const SEND_FLOOR: u32 = 4 * 1024;
 /// The key of a lane that the engine has not registered.
 const NO_KEY: u64 = u64::MAX;
 
-// Five cache lines, and one more for its reference counts: every idle stream costs that.
+// Seven cache lines, and one more for its reference counts: every idle stream costs that, and two small handles.
 #[cfg(not(ringmux_loom))]
-const _: () = assert!(size_of::<Lane>() == 5 * 64);
+const _: () = assert!(size_of::<Lane>() == 7 * 64);
 
 /// One stream, as both sides see it.
 pub(crate) struct Lane {
@@ -112,9 +110,9 @@ pub(crate) struct Lane {
     /// Forth: what the handles send; back: what they receive.
     rings: RingPair,
     /// Woken when the sender has room, when the stream is opened, and when the direction ends.
-    pub(crate) tx_waker: AtomicWaker,
+    sender: WakerSlot,
     /// Woken when there is something to receive, and when the direction ends.
-    pub(crate) rx_waker: AtomicWaker,
+    receiver: WakerSlot,
     tx_end: SetOnce<SendEnd>,
     rx_end: SetOnce<RecvEnd>,
     opening: Bytes,
@@ -124,7 +122,7 @@ pub(crate) struct Lane {
 
 impl Lane {
     /// A lane with two handles, for a stream with this opening block.
-    pub(crate) fn new(session: Arc<SessionLink>, opening: Bytes, credit_mark: u32) -> Arc<Self> {
+    pub(super) fn new(session: Arc<SessionLink>, opening: Bytes, credit_mark: u32) -> Arc<Self> {
         Arc::new(Self {
             next: AtomicPtr::new(std::ptr::null_mut()),
             reasons: Reasons::new(),
@@ -140,8 +138,8 @@ impl Lane {
             credit_mark: AtomicU32::new(credit_mark),
             send_limit: Limit::new(SEND_FLOOR),
             rings: RingPair::new(),
-            tx_waker: AtomicWaker::new(),
-            rx_waker: AtomicWaker::new(),
+            sender: WakerSlot::new(),
+            receiver: WakerSlot::new(),
             tx_end: SetOnce::new(),
             rx_end: SetOnce::new(),
             opening,
@@ -154,6 +152,18 @@ impl Lane {
     pub(crate) const DEFAULT_URGENCY: u8 = 3;
     /// Levels of urgency.
     pub(crate) const URGENCIES: usize = 8;
+
+    pub(super) const fn rings(&self) -> &RingPair {
+        &self.rings
+    }
+
+    pub(super) const fn sender(&self) -> &WakerSlot {
+        &self.sender
+    }
+
+    pub(super) const fn receiver(&self) -> &WakerSlot {
+        &self.receiver
+    }
 
     pub(crate) fn session(&self) -> &Arc<SessionLink> {
         &self.session
@@ -171,12 +181,18 @@ impl Lane {
 
     /// Asks the engine to look at this lane. Costs one read-modify-write; the first since the
     /// engine last looked also pushes the lane and, if the engine sleeps, wakes it.
+    #[inline]
     pub(crate) fn raise(self: &Arc<Self>, reasons: u32) {
         reached(Step::Published);
         if self.reasons.raise(reasons) {
             reached(Step::Raised);
             self.session.activate(Arc::clone(self));
         }
+    }
+
+    /// Asks for the stream to be opened; false if the lane is on the ready list already.
+    pub(super) fn raise_open(&self) -> bool {
+        self.reasons.raise(reason::OPEN)
     }
 
     pub(crate) fn cancel(self: &Arc<Self>, code: u32) {
@@ -197,9 +213,11 @@ impl Lane {
 
     /// One half is gone; the last one tells the engine.
     pub(crate) fn release_half(self: &Arc<Self>) {
-        // ORDERING: AcqRel pairs with the other half's release_half, so that whatever it did with
-        // its ring comes before the DROPPED that the last one raises.
-        if self.handles.fetch_sub(1, Ordering::AcqRel) == 1 {
+        // ORDERING: AcqRel, and Acquire, pair with the other half's release_half, so that whatever it did with
+        // its ring comes before the DROPPED that the last one raises. Who is alone stays alone: nothing is counted then.
+        if self.handles.load(Ordering::Acquire) == 1
+            || self.handles.fetch_sub(1, Ordering::AcqRel) == 1
+        {
             self.raise(reason::DROPPED);
         }
     }
@@ -270,8 +288,8 @@ impl Lane {
 
     // ---- for the engine ---------------------------------------------------------------------
 
-    /// Takes what handles want. What they published before is visible afterwards.
-    pub(crate) fn take_reasons(&self) -> u32 {
+    /// See [`activated`](Self::activated).
+    pub(super) fn take_reasons(&self) -> u32 {
         self.reasons.take()
     }
 
@@ -321,10 +339,18 @@ impl Lane {
         self.stop_code.load(Ordering::Relaxed)
     }
 
-    /// The peer permits the stream. The caller wakes `tx_waker` if somebody waits.
+    /// The peer permits the stream. The caller wakes the sender if it waits.
     pub(crate) fn grant(&self) {
         // ORDERING: pairs with `open_state`.
         self.granted.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn wake_sender(&self) {
+        self.sender.wake();
+    }
+
+    pub(crate) fn wake_receiver(&self) {
+        self.receiver.wake();
     }
 
     /// Weight that the application has consumed from the `rx` ring since the start.
@@ -355,8 +381,8 @@ impl Lane {
     pub(crate) fn end_both(&self, error: &StreamError) {
         self.end_send(SendEnd::Error(error.clone().into()));
         self.end_recv(RecvEnd::Error(error.clone().into()));
-        self.tx_waker.wake();
-        self.rx_waker.wake();
+        self.wake_sender();
+        self.wake_receiver();
     }
 }
 
@@ -376,27 +402,5 @@ impl fmt::Debug for Lane {
 unsafe impl Node for Lane {
     fn next(&self) -> &AtomicPtr<Self> {
         &self.next
-    }
-}
-
-/// The ring from handle to engine.
-#[derive(Debug)]
-pub(crate) struct TxRing(pub(crate) Arc<Lane>);
-
-/// The ring from engine to handle.
-#[derive(Debug)]
-pub(crate) struct RxRing(pub(crate) Arc<Lane>);
-
-// SAFETY: the rings are a field of a lane that this reference keeps alive and in place.
-unsafe impl RingOwner for TxRing {
-    fn ring(&self) -> Ring<'_> {
-        self.0.rings.forth()
-    }
-}
-
-// SAFETY: as for `TxRing`.
-unsafe impl RingOwner for RxRing {
-    fn ring(&self) -> Ring<'_> {
-        self.0.rings.back()
     }
 }

@@ -27,15 +27,17 @@ pub(crate) mod failure;
 mod lane;
 mod ledger;
 mod session;
+mod sides;
 mod stats;
 mod trace;
 mod tripped;
 
 pub use drain::Drained;
-pub(crate) use lane::{Lane, OpenState, RecvEnd, RxRing, SEND_FLOOR, SendEnd, TxRing, reason};
+pub(crate) use lane::{Lane, OpenState, RecvEnd, SEND_FLOOR, SendEnd, reason};
 pub(crate) use ledger::{Account, process_totals};
 pub use ledger::{SessionEnds, Totals};
 pub(crate) use session::{Info, LinkSizes, SessionLink, request};
+pub(crate) use sides::{Activated, EngineSide, HandleSide, RxRing, TxRing};
 pub use stats::SessionStats;
 pub use tripped::TrippedLimits;
 

@@ -9,6 +9,7 @@ use crossbeam_queue::ArrayQueue;
 use super::drain::{Drain, Drained};
 use super::lane::Lane;
 use super::ledger::{Account, Entry};
+use super::sides::HandleSide;
 use super::stats::SessionStats;
 use super::trace;
 use crate::addr::{Addr, Driver};
@@ -38,7 +39,7 @@ pub(crate) struct SessionLink {
     requests: Reasons,
     doorbell: Doorbell,
     /// Streams that the peer opened; one that finds it full is refused.
-    accept: ArrayQueue<Arc<Lane>>,
+    accept: ArrayQueue<HandleSide>,
     /// Tasks in `accept`.
     pub(crate) accept_waiters: WakerSet,
     /// Tasks that wait for the handshake or for the end.
@@ -213,7 +214,7 @@ impl SessionLink {
         &self.info
     }
 
-    pub(crate) fn pop_accept(&self) -> Option<Arc<Lane>> {
+    pub(crate) fn pop_accept(&self) -> Option<HandleSide> {
         self.accept.pop()
     }
 
@@ -312,8 +313,8 @@ impl SessionLink {
     }
 
     /// Queues a stream for `accept`; gives it back if the queue is full.
-    pub(crate) fn push_accept(&self, lane: Arc<Lane>) -> Result<(), Arc<Lane>> {
-        self.accept.push(lane)
+    pub(crate) fn push_accept(&self, stream: HandleSide) -> Result<(), HandleSide> {
+        self.accept.push(stream)
     }
 
     /// The handshake is done.

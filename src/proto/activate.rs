@@ -8,7 +8,7 @@ use super::state::{Effect, Event, Sending};
 use super::stream::{Opening, owed, wake};
 use crate::error::StreamError;
 use crate::frame::codes;
-use crate::link::{Lane, RecvEnd, SendEnd, reason, request};
+use crate::link::{Activated, Lane, RecvEnd, SendEnd, reason, request};
 use crate::sync::Arc;
 
 impl Connection {
@@ -26,7 +26,7 @@ impl Connection {
         let mut activations = 0;
         for lane in self.link.take_ready() {
             activations += 1;
-            self.activate(&lane, now);
+            self.activate(lane, now);
         }
         if requests != 0 {
             self.on_requests(requests, now);
@@ -69,17 +69,18 @@ impl Connection {
         }
     }
 
-    fn activate(&mut self, lane: &Arc<Lane>, now: Instant) {
-        let reasons = lane.take_reasons();
-        if reasons & reason::OPEN != 0 {
-            self.register_local(lane, now);
-        }
-        if reasons & reason::GREW != 0 {
-            self.note_loan(lane);
-        }
-        let Some(key) = lane.key().map(Key::from_bits) else {
-            return;
+    fn activate(&mut self, lane: Arc<Lane>, now: Instant) {
+        let (lane, reasons) = lane.activated();
+        let key = match lane {
+            Activated::New(side) => self.register_local(side, now),
+            Activated::Known(lane) => {
+                if reasons & reason::GREW != 0 {
+                    self.note_loan(&lane);
+                }
+                lane.key().map(Key::from_bits)
+            }
         };
+        let Some(key) = key else { return };
         if reasons & (reason::CREDIT | reason::CHUNKS) != 0 {
             self.release_open_charge(key);
             self.feed_assembly(key, now);
@@ -101,10 +102,10 @@ impl Connection {
             self.ask_for_more(key);
         }
         if reasons & reason::CANCEL != 0 {
-            self.cancel_local(key, lane.cancel_code());
+            self.cancel_local(key, Lane::cancel_code);
         }
         if reasons & reason::STOP != 0 {
-            self.stop_local(key, lane.stop_code());
+            self.stop_local(key);
         }
         if reasons & reason::DROPPED != 0 {
             if let Some(stream) = self.registry.get_mut(key) {
@@ -143,13 +144,15 @@ impl Connection {
         Self::notify(&mut self.wakes, key, stream, wake::RECEIVER);
     }
 
-    fn cancel_local(&mut self, key: Key, code: u32) {
+    /// With the code that the lane says.
+    fn cancel_local(&mut self, key: Key, code: impl FnOnce(&Lane) -> u32) {
         let Some(stream) = self.registry.get_mut(key) else {
             return;
         };
         if stream.state.is_over() {
             return;
         }
+        let code = code(stream.lane());
         let error = StreamError::Cancelled { code };
         stream.lane().end_send(SendEnd::Error(error.clone().into()));
         stream.lane().end_recv(RecvEnd::Discard(error.into()));
@@ -157,13 +160,14 @@ impl Connection {
         self.remove_if_done(key);
     }
 
-    fn stop_local(&mut self, key: Key, code: u32) {
+    fn stop_local(&mut self, key: Key) {
         let Some(stream) = self.registry.get_mut(key) else {
             return;
         };
         if stream.state.on(Event::LocalStop) != Effect::Act {
             return;
         }
+        let code = stream.lane().stop_code();
         stream
             .lane()
             .end_recv(RecvEnd::Discard(StreamError::Cancelled { code }.into()));
@@ -188,7 +192,7 @@ impl Connection {
                 self.count_refused();
             }
         }
-        self.cancel_local(key, codes::REFUSED);
+        self.cancel_local(key, |_| codes::REFUSED);
         self.remove_if_done(key);
     }
 

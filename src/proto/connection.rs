@@ -464,10 +464,10 @@ impl Connection {
             };
             let bits = std::mem::take(&mut stream.wakes);
             if bits & wake::SENDER != 0 {
-                stream.lane().tx_waker.wake();
+                stream.lane().wake_sender();
             }
             if bits & wake::RECEIVER != 0 {
-                stream.lane().rx_waker.wake();
+                stream.lane().wake_receiver();
             }
         }
         if std::mem::take(&mut self.wake_accept) {

@@ -183,8 +183,8 @@ impl Connection {
 
     /// What no application has taken goes back to the peer.
     pub(super) fn refuse_all_unaccepted(&mut self) {
-        while let Some(lane) = self.link.pop_accept() {
-            if let Some(key) = lane.key().map(Key::from_bits) {
+        while let Some(stream) = self.link.pop_accept() {
+            if let Some(key) = stream.lane().key().map(Key::from_bits) {
                 self.refuse_unaccepted(key);
             }
         }

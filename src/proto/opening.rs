@@ -16,17 +16,20 @@ use super::stream::{Opening, Stream, wake};
 use super::window::report_mark;
 use crate::error::{Limit, ProtocolError, SessionError, StreamError};
 use crate::frame::{HEADER_LEN, StreamId, cost, put_open};
-use crate::link::{Lane, OpenState, RecvEnd};
+use crate::link::{EngineSide, Lane, OpenState, RecvEnd, SEND_FLOOR};
 use crate::sync::Arc;
 
 impl Connection {
-    /// A handle has opened a stream.
-    pub(super) fn register_local(&mut self, lane: &Arc<Lane>, now: Instant) {
+    /// A handle has opened a stream. `None` if it is refused.
+    pub(super) fn register_local(&mut self, side: EngineSide, now: Instant) -> Option<Key> {
+        let lane = side.lane();
         if let Some(reason) = self.refusal() {
             if lane.open_state() == OpenState::Granted {
                 self.link.add_open_credit(1);
             }
-            return lane.end_both(&StreamError::NotProcessed(reason));
+            lane.end_both(&StreamError::NotProcessed(reason));
+            self.outbound.take_back(lane);
+            return None;
         }
         let granted = lane.open_state() == OpenState::Granted
             || (self.waiting.is_empty() && self.link.take_open_credit());
@@ -36,12 +39,12 @@ impl Connection {
             Opening::Waiting
         };
         let (credit, window) = (self.peer.stream_window, self.config.stream_window());
-        let stream = Stream::new(Arc::clone(lane), None, opening, credit, window, now);
-        let Some(stream) = stream else {
-            debug_assert!(false, "a lane is opened once");
-            return;
-        };
+        let grown = lane.send_limit() > SEND_FLOOR;
+        let stream = Stream::new(side, None, opening, credit, window, now);
         let key = self.registry.insert(stream);
+        if grown {
+            self.list_borrower(key);
+        }
         self.link.counters.streams.set(self.registry.len() as u64);
         if granted {
             self.grant(key);
@@ -51,6 +54,7 @@ impl Connection {
             self.registry
                 .prune(&mut self.waiting, |stream| !stream.state.is_over());
         }
+        Some(key)
     }
 
     /// Why no stream is opened any more. Not the link's reason, which `close` sets at once: what was
@@ -176,29 +180,19 @@ impl Connection {
             return Ok(());
         }
         let (credit, window) = (self.peer.stream_window, self.config.stream_window());
-        let lane = Lane::new(
+        let (handles, side) = Lane::pair(
             Arc::clone(&self.link),
             Bytes::copy_from_slice(block),
             report_mark(u64::from(window)),
         );
-        lane.set_id(id.get());
-        let stream = Stream::new(
-            Arc::clone(&lane),
-            Some(id),
-            Opening::Done,
-            credit,
-            window,
-            now,
-        );
-        let Some(mut stream) = stream else {
-            return Ok(());
-        };
+        handles.lane().set_id(id.get());
+        let mut stream = Stream::new(side, Some(id), Opening::Done, credit, window, now);
         stream.open_charge = cost;
         if fin && stream.state.on(Event::RecvFin) == Effect::Act {
-            lane.end_recv(RecvEnd::Finished);
+            handles.lane().end_recv(RecvEnd::Finished);
         }
         let key = self.registry.insert(stream);
-        if self.link.push_accept(lane).is_err() {
+        if self.link.push_accept(handles).is_err() {
             self.registry.remove(key);
             self.link.counters.trip(Limit::Unaccepted);
             self.count_refused();

@@ -59,6 +59,10 @@ impl Pool {
     }
 
     pub(super) fn give(&self, bytes: u64) {
+        if bytes == 0 {
+            // Most streams never take anything: no exchange on a line that all sessions share.
+            return;
+        }
         let before = self.used.fetch_sub(bytes, Ordering::Relaxed);
         debug_assert!(before >= bytes, "gave {bytes} back of {before}");
     }

@@ -6,7 +6,7 @@ use super::outbound::Loan;
 use super::state::{Sending, State};
 use super::window::{RecvWindow, SendCredit};
 use crate::frame::StreamId;
-use crate::link::{Lane, RxRing, TxRing};
+use crate::link::{EngineSide, Lane, RxRing, TxRing};
 use crate::queue::{Reader, Writer};
 use crate::sync::Arc;
 
@@ -112,22 +112,22 @@ pub(super) struct Stream {
 }
 
 impl Stream {
-    /// `None` if the lane's engine side is taken already, which only a bug could bring about.
     pub(super) fn new(
-        lane: Arc<Lane>,
+        side: EngineSide,
         id: Option<StreamId>,
         opening: Opening,
         credit: u32,
         window: u32,
         now: Instant,
-    ) -> Option<Self> {
-        let urgency = lane.urgency();
-        Some(Self {
+    ) -> Self {
+        let urgency = side.lane().urgency();
+        let (tx, rx) = side.split();
+        Self {
             id,
             opening,
             state: State::OPEN,
-            tx: Reader::claim(TxRing(Arc::clone(&lane)))?,
-            rx: Writer::claim(RxRing(lane))?,
+            tx,
+            rx,
             credit: SendCredit::new(credit),
             sent: 0,
             deficit: 0,
@@ -154,7 +154,7 @@ impl Stream {
             cancel_code: 0,
             wakes: 0,
             dropped: false,
-        })
+        }
     }
 
     #[inline]

@@ -10,6 +10,7 @@
 //! | [`once`] | cell written once, read without waiting | 1 → n |
 //! | [`slots`] | places that are taken and given back, each with a value | n → n |
 //! | [`waiters`] | set of wakers, woken together | n → n |
+//! | [`waker_slot`] | the waker of one task, kept from wait to wait | n → 1 |
 //!
 //! Nothing here knows streams, frames or protocol errors, and nothing here takes a lock. "Wait-free" and "lock-free" in
 //! these files leave the memory allocator out: an operation that may allocate or free says so.
@@ -39,6 +40,7 @@ pub(crate) mod ring;
 pub(crate) mod slots;
 pub(crate) mod step;
 pub(crate) mod waiters;
+pub(crate) mod waker_slot;
 
 pub(crate) use budget::{Budget, Limit};
 pub(crate) use doorbell::Doorbell;
@@ -48,3 +50,4 @@ pub(crate) use reasons::Reasons;
 pub(crate) use ring::{Passed, Payload, Reader, Ring, RingOwner, RingPair, Writer, record_weight};
 pub(crate) use slots::{Key as SlotKey, Slots};
 pub(crate) use waiters::{Key as WaiterKey, WakerSet};
+pub(crate) use waker_slot::WakerSlot;

@@ -22,6 +22,8 @@
 //! 3. The writer touches the newest segment only; older ones, which end in a LINK, belong to the reader, which frees them in
 //!    order. `oldest` is the segment in which `head` lies.
 //! 4. A header marked TAKEN owns nothing; a `Shared` header that is not marked owns one `Bytes`.
+//! 5. What an end keeps for itself is touched by its one [`Writer`] or [`Reader`], and by whoever drops
+//!    the ring, when both are gone.
 //!
 //! # Progress
 //! No operation waits for the other side and none has a loop that the other side can prolong: all are **wait-free**, except
@@ -52,10 +54,13 @@ mod loom_tests;
 #[cfg(all(test, not(ringmux_loom)))]
 mod tests;
 
-use crate::sync::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
+use crate::sync::{AtomicPtr, AtomicU64, Ordering, UnsafeCell};
 use bytes::Bytes;
 use segment::{Cursor, Segment};
 use std::ptr::NonNull;
+
+use reader::ReaderState;
+use writer::WriterState;
 
 pub(crate) use reader::{Passed, Reader};
 pub(crate) use writer::Writer;
@@ -75,7 +80,7 @@ const _: () = {
     // The memory bound above: header, padding to a word, and handle cost less than a record's weight.
     assert!((1 + words::HANDLE_WORDS) * words::WORD_BYTES <= RECORD_COST as u64);
     #[cfg(not(ringmux_loom))]
-    assert!(size_of::<RingPair>() == 128);
+    assert!(size_of::<RingPair>() == 4 * 64);
 };
 
 /// What a record with a payload of `len` bytes weighs.
@@ -149,64 +154,68 @@ pub(crate) unsafe trait RingOwner {
     fn ring(&self) -> Ring<'_>;
 }
 
-/// What the writer of a ring stores.
+/// The writer's end of a ring: what it shares, and what it keeps for itself. A line of its own, so that storing does
+/// not take the other party's line away.
 #[derive(Debug)]
-struct WriterWords {
+#[repr(align(64))]
+struct WriterEnd {
     /// Everything before is published.
     tail: AtomicU64,
-    /// The writer's cursor, stored when it is dropped: what lies between `tail` and this was never published.
-    written: AtomicU64,
-    /// Which sides were claimed.
-    claimed: AtomicU32,
+    own: UnsafeCell<WriterState>,
 }
 
-/// What the reader of a ring stores.
+/// The reader's end of a ring, a line of its own as well.
 #[derive(Debug)]
-struct ReaderWords {
+#[repr(align(64))]
+struct ReaderEnd {
     /// Everything before is released.
     head: AtomicU64,
     /// Weight of the records released so far.
     released: AtomicU64,
     /// The segment in which `head` lies: set by the writer with the first push, from then on by the reader.
     oldest: AtomicPtr<Segment>,
+    own: UnsafeCell<ReaderState>,
 }
 
-/// What one party stores: as writer of the ring to the other one, and as reader of the ring from it. A line of its own,
-/// so that storing does not take the other party's line away.
+/// What one party has: the writer's end of the ring to the other one, and the reader's end of the ring from it.
 #[derive(Debug)]
-#[repr(align(64))]
 struct Party {
-    writer: WriterWords,
-    reader: ReaderWords,
+    writer: WriterEnd,
+    reader: ReaderEnd,
 }
 
 impl Party {
     fn new() -> Self {
         Self {
-            writer: WriterWords {
+            writer: WriterEnd {
                 tail: AtomicU64::new(0),
-                written: AtomicU64::new(0),
-                claimed: AtomicU32::new(0),
+                own: UnsafeCell::new(WriterState::new()),
             },
-            reader: ReaderWords {
+            reader: ReaderEnd {
                 head: AtomicU64::new(0),
                 released: AtomicU64::new(0),
                 oldest: AtomicPtr::new(std::ptr::null_mut()),
+                own: UnsafeCell::new(ReaderState::new()),
             },
         }
     }
 }
 
-/// What two parties share of the rings between them, one in each direction: two cache lines, and no heap until the first
-/// push.
+/// The rings between two parties, one in each direction: four cache lines, and no heap until the first push.
 ///
-/// Dropping it frees the segments and drops the owned payloads that are still inside, also those never published. (If a
-/// [`Writer`] was leaked, the unpublished payloads leak with it.)
+/// Dropping it frees the segments and drops the owned payloads that are still inside, also those never published.
 #[derive(Debug)]
 pub(crate) struct RingPair {
     near: Party,
     far: Party,
 }
+
+// SAFETY: the pointers inside are to segments, which go with the rings and which one side at a time may touch (invariants 2
+// and 3); payloads are `Send`.
+unsafe impl Send for RingPair {}
+// SAFETY: what both sides touch is atomic; the rest is one side's, which is a value that can be borrowed mutably only by one
+// thread at a time (invariant 5).
+unsafe impl Sync for RingPair {}
 
 impl RingPair {
     pub(crate) fn new() -> Self {
@@ -238,14 +247,11 @@ impl RingPair {
 /// The part of one ring that both sides share.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Ring<'a> {
-    writer: &'a WriterWords,
-    reader: &'a ReaderWords,
+    writer: &'a WriterEnd,
+    reader: &'a ReaderEnd,
 }
 
 impl Ring<'_> {
-    const WRITER: u32 = 1;
-    const READER: u32 = 2;
-
     /// The weight of all records released so far, as of now or later.
     #[inline]
     pub(crate) fn released(self) -> u64 {
@@ -254,10 +260,9 @@ impl Ring<'_> {
         self.reader.released.load(Ordering::Acquire)
     }
 
-    /// Whether `side` was free, and takes it. Relaxed: only the uniqueness of the claim matters, and whoever made the
-    /// ring visible to the caller has published its initial state.
-    fn claim(self, side: u32) -> bool {
-        self.writer.claimed.fetch_or(side, Ordering::Relaxed) & side == 0
+    fn load_head(self) -> u64 {
+        // ORDERING: pairs with `ReaderState::release`; publishes that the reader is done with the words before `head`.
+        self.reader.head.load(Ordering::Acquire)
     }
 
     /// Frees the segments, and drops the payloads in them.
@@ -269,8 +274,9 @@ impl Ring<'_> {
         let Some(oldest) = NonNull::new(self.reader.oldest.load(Ordering::Relaxed)) else {
             return;
         };
-        let tail = self.writer.tail.load(Ordering::Relaxed);
-        let end = tail.max(self.writer.written.load(Ordering::Relaxed));
+        // SAFETY: invariant 5.
+        let written = self.writer.own.with(|own| unsafe { (*own).cursor });
+        let end = written.map_or(0, |cursor| cursor.at);
         let mut cursor = Cursor {
             segment: oldest,
             at: self.reader.head.load(Ordering::Relaxed),

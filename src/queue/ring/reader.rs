@@ -9,45 +9,33 @@ use std::ptr::NonNull;
 
 /// Walks over published records and releases them in batches.
 ///
-/// Dropping it releases nothing more: what it had not released is dropped with the ring.
+/// It is a handle: what it knows lies in the ring, in the line of its end, so that moving it costs nothing. Dropping it
+/// releases nothing more: what it had not released is dropped with the ring.
 #[derive(Debug)]
 pub(crate) struct Reader<O: RingOwner> {
-    /// Where the walk is. None until something was published.
-    position: Option<Cursor>,
-    /// Everything before is released: what `head` holds. None until something was published.
-    committed: Option<Cursor>,
-    /// The last `tail` seen.
-    tail_seen: u64,
-    /// Weight of the records between `committed` and `position`.
-    passed_weight: u64,
-    /// How many of them own a `Bytes`, at most.
-    passed_handles: u64,
-    /// What `released` holds.
-    released: u64,
     owner: O,
 }
 
-// SAFETY: the pointers in the cursors are to segments between `head` and `tail`, whose words and life are this side's
-// (invariants 2 and 3); payloads are `Send`. So moving the value moves access as `&mut` would.
-unsafe impl<O: RingOwner + Send> Send for Reader<O> {}
-// SAFETY: methods on `&self` only read records, which are `Sync` and change through `&mut self` only.
-unsafe impl<O: RingOwner + Sync> Sync for Reader<O> {}
+/// What only the reader reads and writes. What it has released it finds in the words that it shares.
+#[derive(Debug)]
+pub(super) struct ReaderState {
+    /// Where the walk is. None until something was published.
+    position: Option<Cursor>,
+    /// The last `tail` seen.
+    tail_seen: u64,
+    /// Weight of the records between `head` and `position`.
+    passed_weight: u64,
+    /// How many of them own a `Bytes`, at most.
+    passed_handles: u64,
+}
 
 impl<O: RingOwner> Reader<O> {
-    /// Claims the consuming side, or returns None if it was claimed before. There is no way to give it back.
-    pub(crate) fn claim(owner: O) -> Option<Self> {
-        if !owner.ring().claim(Ring::READER) {
-            return None;
-        }
-        Some(Self {
-            position: None,
-            committed: None,
-            tail_seen: 0,
-            passed_weight: 0,
-            passed_handles: 0,
-            released: 0,
-            owner,
-        })
+    /// The consuming side of the owner's ring.
+    ///
+    /// # Safety
+    /// No other `Reader` of this ring was or will be made.
+    pub(crate) const unsafe fn new(owner: O) -> Self {
+        Self { owner }
     }
 
     #[inline]
@@ -55,12 +43,27 @@ impl<O: RingOwner> Reader<O> {
         &self.owner
     }
 
+    #[inline(always)]
+    fn parts(&mut self) -> (Ring<'_>, &mut ReaderState) {
+        let ring = self.owner.ring();
+        // SAFETY: invariant 5, by the contract of `new`; `&mut self` says that nobody else uses this reader now.
+        let own = ring.reader.own.with_mut(|own| unsafe { &mut *own });
+        (ring, own)
+    }
+
+    #[inline(always)]
+    fn own(&self) -> &ReaderState {
+        // SAFETY: as above; whoever has `&mut ReaderState` has `&mut self`.
+        self.owner.ring().reader.own.with(|own| unsafe { &*own })
+    }
+
     /// The record at the position, or None if nothing is published beyond.
     ///
     /// A None can be outdated as soon as it is returned; a record cannot.
     #[inline]
     pub(crate) fn peek(&mut self) -> Option<Record<'_>> {
-        let (cursor, header) = self.settle()?;
+        let (ring, own) = self.parts();
+        let (cursor, header) = own.settle(ring)?;
         // SAFETY: `settle` found a record before `tail`; it is ours until `commit`, which needs `&mut self`.
         Some(unsafe { cursor.record(header) })
     }
@@ -68,26 +71,24 @@ impl<O: RingOwner> Reader<O> {
     /// Whether nothing is published beyond the position.
     #[inline]
     pub(crate) fn is_empty(&mut self) -> bool {
-        self.settle().is_none()
+        let (ring, own) = self.parts();
+        own.settle(ring).is_none()
     }
 
     /// Passes over the record at the position; its memory stays as it is until [`Self::commit`]. False if there is none.
     #[inline]
     pub(crate) fn advance(&mut self) -> bool {
-        let Some((cursor, header)) = self.settle() else {
-            return false;
-        };
-        self.pass(cursor, header);
-        true
+        self.advance_unless(0).is_some()
     }
 
     /// As [`Self::advance`], unless the record's tag has one of these bits: then it stays. Its tag either way.
     #[inline]
     pub(crate) fn advance_unless(&mut self, tags: u16) -> Option<u16> {
-        let (cursor, header) = self.settle()?;
+        let (ring, own) = self.parts();
+        let (cursor, header) = own.settle(ring)?;
         let tag = header.tag();
         if tag & tags == 0 {
-            self.pass(cursor, header);
+            own.pass(cursor, header);
         }
         Some(tag)
     }
@@ -96,7 +97,8 @@ impl<O: RingOwner> Reader<O> {
     ///
     /// The record does not come back by [`Self::rewind`]; its weight is released by the next [`Self::commit`].
     pub(crate) fn take(&mut self) -> Option<Taken> {
-        let (cursor, header) = self.settle()?;
+        let (ring, own) = self.parts();
+        let (cursor, header) = own.settle(ring)?;
         let payload = if header.owns_handle() {
             // SAFETY: `settle` found the record before `tail`: it is ours, and `&mut self` says that no one borrows it.
             unsafe { cursor.take_handle(header) }
@@ -105,12 +107,12 @@ impl<O: RingOwner> Reader<O> {
             let record = unsafe { cursor.record(header) };
             let copy = Bytes::copy_from_slice(record.payload.as_slice());
             // SAFETY: the segment is alive (invariant 3).
-            let words = &unsafe { cursor.segment() }.words;
+            let words = unsafe { cursor.words() };
             // SAFETY: as above.
             unsafe { words.write(cursor.at, header.taken().word()) };
             copy
         };
-        self.pass(cursor, header.taken());
+        own.pass(cursor, header.taken());
         Some(Taken {
             tag: header.tag(),
             free: header.is_free(),
@@ -120,15 +122,16 @@ impl<O: RingOwner> Reader<O> {
 
     /// Goes back to the last commit: what was passed, and not taken, comes again.
     pub(crate) fn rewind(&mut self) {
-        self.position = self.committed;
-        self.passed_weight = 0;
-        self.passed_handles = 0;
+        let (ring, own) = self.parts();
+        own.position = own.committed(ring);
+        own.passed_weight = 0;
+        own.passed_handles = 0;
     }
 
     /// The records between the last commit and the position, oldest first.
     pub(crate) fn passed(&self) -> Passed<'_> {
         Passed {
-            range: self.committed.zip(self.position),
+            range: self.own().passed_range(self.owner.ring()),
             lease: PhantomData,
         }
     }
@@ -136,11 +139,11 @@ impl<O: RingOwner> Reader<O> {
     /// The record between the last commit and the position, if it is exactly one.
     #[inline]
     pub(crate) fn only_passed(&self) -> Option<Record<'_>> {
-        let (from, to) = self.committed.zip(self.position)?;
+        let (from, to) = self.own().passed_range(self.owner.ring())?;
         if from.at == to.at {
             return None;
         }
-        // SAFETY: between `committed` and `position`: ours by invariant 2, and unchanged while the reader is borrowed.
+        // SAFETY: between `head` and `position`: ours by invariant 2, and unchanged while the reader is borrowed.
         let header = unsafe { from.header() };
         let mut end = from;
         if header.is_record() {
@@ -165,35 +168,67 @@ impl<O: RingOwner> Reader<O> {
     /// Weight of all records published and not released, which it walks over; for tests.
     #[cfg(test)]
     pub(crate) fn queued_weights(&mut self) -> Vec<u64> {
-        self.settle();
-        let end = self.position.map(|position| Cursor {
-            at: self.tail_seen.max(position.at),
-            ..position
-        });
-        let queued = Passed {
-            range: self.committed.zip(end),
-            lease: PhantomData,
-        };
-        queued.map(|record| record.weight()).collect()
+        assert_eq!(self.passed_weight(), 0, "to be called between turns");
+        let mut weights = Vec::new();
+        while let Some(record) = self.peek() {
+            weights.push(record.weight());
+            self.advance();
+        }
+        self.rewind();
+        weights
     }
 
     /// Weight of all records released so far.
     #[inline]
     pub(crate) fn released(&self) -> u64 {
-        self.released
+        // Relaxed: nobody else stores it.
+        self.owner.ring().reader.released.load(Ordering::Relaxed)
     }
 
     /// Weight of the records passed and not released.
     #[inline]
     pub(crate) fn passed_weight(&self) -> u64 {
-        self.passed_weight
+        self.own().passed_weight
     }
 
     /// Releases everything passed: drops the payloads it owns, frees the segments left behind and gives words and weight
     /// back to the writer. Returns the weight.
     #[inline]
     pub(crate) fn commit(&mut self) -> u64 {
-        let Some((from, to)) = self.committed.zip(self.position) else {
+        let (ring, own) = self.parts();
+        own.commit(ring)
+    }
+}
+
+impl ReaderState {
+    pub(super) const fn new() -> Self {
+        Self {
+            position: None,
+            tail_seen: 0,
+            passed_weight: 0,
+            passed_handles: 0,
+        }
+    }
+
+    /// Everything before is released. None until something was published.
+    #[inline]
+    fn committed(&self, ring: Ring<'_>) -> Option<Cursor> {
+        self.position?;
+        // Relaxed, both: from the first publication on only this side stores them, and `attach` has seen that.
+        let segment = NonNull::new(ring.reader.oldest.load(Ordering::Relaxed))?;
+        let at = ring.reader.head.load(Ordering::Relaxed);
+        Some(Cursor { segment, at })
+    }
+
+    /// From what is released to the position.
+    #[inline]
+    fn passed_range(&self, ring: Ring<'_>) -> Option<(Cursor, Cursor)> {
+        self.committed(ring).zip(self.position)
+    }
+
+    #[inline]
+    fn commit(&mut self, ring: Ring<'_>) -> u64 {
+        let Some((from, to)) = self.passed_range(ring) else {
             return 0;
         };
         if from.at == to.at {
@@ -202,19 +237,19 @@ impl<O: RingOwner> Reader<O> {
         if self.passed_handles > 0 {
             Self::drop_handles(from, to);
         }
-        self.release(from, to)
+        self.release(ring, from, to)
     }
 
     /// The header of the record at the position, which is moved over padding, links and taken records to find it.
     #[inline]
-    fn settle(&mut self) -> Option<(Cursor, Header)> {
+    fn settle(&mut self, ring: Ring<'_>) -> Option<(Cursor, Header)> {
         let Some(mut cursor) = self.position else {
-            return self.attach().then(|| self.settle()).flatten();
+            return self.attach(ring).then(|| self.settle(ring)).flatten();
         };
         loop {
             if cursor.at == self.tail_seen {
                 // ORDERING: pairs with `Writer::publish`; publishes the words before `tail` and the links among them.
-                self.tail_seen = self.owner.ring().writer.tail.load(Ordering::Acquire);
+                self.tail_seen = ring.writer.tail.load(Ordering::Acquire);
                 if cursor.at == self.tail_seen {
                     return None;
                 }
@@ -224,29 +259,30 @@ impl<O: RingOwner> Reader<O> {
             if header.is_record() {
                 return Some((cursor, header));
             }
-            cursor = self.skip(cursor, header);
+            cursor = self.skip(ring, cursor, header);
         }
     }
 
     /// Moves the position over something that is no record.
     #[cold]
-    fn skip(&mut self, mut cursor: Cursor, header: Header) -> Cursor {
-        let untouched = self.committed.is_some_and(|from| from.at == cursor.at);
+    fn skip(&mut self, ring: Ring<'_>, mut cursor: Cursor, header: Header) -> Cursor {
+        let untouched = self
+            .committed(ring)
+            .is_some_and(|from| from.at == cursor.at);
         self.passed_weight += header.weight();
         // SAFETY: what lies before `tail` happens-before this, and segments from `head` on are alive (invariant 3).
         unsafe { cursor.step(header) };
         self.position = Some(cursor);
         if header.kind() == Kind::Link && untouched {
             // Nothing is passed but the link: the segment behind is free at once. This is what takes back a big one.
-            self.commit();
+            self.commit(ring);
         }
         cursor
     }
 
     /// Finds the first segment. False if nothing was ever published.
     #[cold]
-    fn attach(&mut self) -> bool {
-        let ring = self.owner.ring();
+    fn attach(&mut self, ring: Ring<'_>) -> bool {
         // ORDERING: pairs with `Writer::publish`; publishes `oldest` and the words before `tail`.
         self.tail_seen = ring.writer.tail.load(Ordering::Acquire);
         if self.tail_seen == 0 {
@@ -254,9 +290,7 @@ impl<O: RingOwner> Reader<O> {
         }
         let oldest = NonNull::new(ring.reader.oldest.load(Ordering::Relaxed));
         let segment = oldest.expect("`oldest` is set before the first publication");
-        let start = Cursor { segment, at: 0 };
-        self.committed = Some(start);
-        self.position = Some(start);
+        self.position = Some(Cursor { segment, at: 0 });
         true
     }
 
@@ -287,22 +321,22 @@ impl<O: RingOwner> Reader<O> {
     }
 
     #[inline]
-    fn release(&mut self, from: Cursor, to: Cursor) -> u64 {
+    fn release(&mut self, ring: Ring<'_>, from: Cursor, to: Cursor) -> u64 {
         let weight = self.passed_weight;
-        self.committed = Some(to);
         self.passed_weight = 0;
         self.passed_handles = 0;
-        self.released += weight;
-        let line = self.owner.ring().reader;
+        let shared = ring.reader;
         if from.segment != to.segment {
             // Relaxed: from the first publication on only this side reads it, and then `RingPair::drop`.
-            line.oldest.store(to.segment.as_ptr(), Ordering::Relaxed);
+            shared.oldest.store(to.segment.as_ptr(), Ordering::Relaxed);
         }
-        // ORDERING: pairs with `Writer::load_head`; publishes that we are done with the words before `head`.
-        line.head.store(to.at, Ordering::Release);
+        // ORDERING: pairs with `Ring::load_head`; publishes that we are done with the words before `head`.
+        shared.head.store(to.at, Ordering::Release);
         if weight > 0 {
+            // Relaxed: nobody else stores it.
+            let released = shared.released.load(Ordering::Relaxed) + weight;
             // ORDERING: pairs with `released`; publishes the `head` that goes with this weight.
-            line.released.store(self.released, Ordering::Release);
+            shared.released.store(released, Ordering::Release);
         }
         if from.segment != to.segment {
             Self::free_segments(from.segment, to.segment);
@@ -342,7 +376,7 @@ impl<'a> Iterator for Passed<'a> {
     fn next(&mut self) -> Option<Record<'a>> {
         let (mut cursor, to) = self.range?;
         while cursor.at != to.at {
-            // SAFETY: between `committed` and `position`: ours by invariant 2, and unchanged while the reader is borrowed.
+            // SAFETY: between `head` and `position`: ours by invariant 2, and unchanged while the reader is borrowed.
             let header = unsafe { cursor.header() };
             let here = cursor;
             // SAFETY: the segments passed are freed by `commit`, which cannot run while the reader is borrowed.

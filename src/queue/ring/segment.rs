@@ -14,7 +14,9 @@
 //!
 //! Nothing here is synchronised: who may walk which words is said in the file that walks them (`writer`, `reader`).
 
-use super::words::{HANDLE_WORDS, Words, words_for};
+#[cfg(ringmux_loom)]
+use super::words::Shadows;
+use super::words::{HANDLE_WORDS, WORD_BYTES, Words, words_for};
 use super::{Payload, RECORD_COST, Record};
 use crate::sync::{AtomicPtr, Ordering};
 use bytes::Bytes;
@@ -24,42 +26,49 @@ use std::ptr::NonNull;
 /// The memory behind some part of the ring's life: one allocation, this header and then the words.
 #[derive(Debug)]
 pub(super) struct Segment {
-    pub(super) words: Words,
+    /// How many words, a power of two, less one.
+    mask: u64,
     /// The segment in which the ring goes on, set before the LINK is published.
     pub(super) next: AtomicPtr<Self>,
+    #[cfg(ringmux_loom)]
+    shadows: Shadows,
     /// Fails a model that leaks a segment.
     #[cfg(ringmux_loom)]
     _leak_check: loom::alloc::Track<()>,
 }
 
+/// Where in the allocation the words begin.
+const WORDS_OFFSET: usize = size_of::<Segment>();
+
+const _: () = assert!(WORDS_OFFSET.is_multiple_of(align_of::<u64>()));
+
 impl Segment {
-    /// The memory of a segment of so many words, and where in it they begin.
-    fn layout(words: u64) -> (Layout, usize) {
-        let array = usize::try_from(words).ok();
-        array
-            .and_then(|words| Layout::array::<u64>(words).ok())
-            .and_then(|words| Layout::new::<Self>().extend(words).ok())
+    fn layout(words: u64) -> Layout {
+        let bytes = usize::try_from(words * WORD_BYTES).ok();
+        bytes
+            .and_then(|bytes| WORDS_OFFSET.checked_add(bytes))
+            .and_then(|bytes| Layout::from_size_align(bytes, align_of::<Self>()).ok())
             .expect("a segment fits the address space")
     }
 
     /// Allocates a segment of so many words, a power of two, to be freed with [`Self::free`].
     pub(super) fn alloc(words: u64) -> NonNull<Self> {
-        let (layout, offset) = Self::layout(words);
+        assert!(words.is_power_of_two(), "cursors are masked");
+        let layout = Self::layout(words);
         // SAFETY: the layout is not empty: it holds the header.
         let Some(start) = NonNull::new(unsafe { alloc(layout) }) else {
             handle_alloc_error(layout)
         };
-        // SAFETY: `layout` has laid the words at this offset, inside the allocation.
-        let base = unsafe { start.add(offset) }.cast::<u64>();
         let segment = start.cast::<Self>();
         let header = Self {
-            // SAFETY: so many words begin at `base`, and they go with the segment.
-            words: unsafe { Words::new(base, words) },
+            mask: words - 1,
             next: AtomicPtr::new(std::ptr::null_mut()),
+            #[cfg(ringmux_loom)]
+            shadows: Shadows::new(words),
             #[cfg(ringmux_loom)]
             _leak_check: loom::alloc::Track::new(()),
         };
-        // SAFETY: `layout` has laid the header at the start of the allocation.
+        // SAFETY: the header lies at the start of the allocation.
         unsafe { segment.write(header) };
         segment
     }
@@ -69,9 +78,14 @@ impl Segment {
     pub(super) unsafe fn free(segment: NonNull<Self>) {
         // SAFETY: written by `alloc`; the caller is the last to hold it.
         let header = unsafe { segment.read() };
-        let (layout, _) = Self::layout(header.words.len());
         // SAFETY: allocated with this layout.
-        unsafe { dealloc(segment.as_ptr().cast(), layout) };
+        unsafe { dealloc(segment.as_ptr().cast(), Self::layout(header.len())) };
+    }
+
+    /// Words in the segment.
+    #[inline(always)]
+    pub(super) fn len(&self) -> u64 {
+        self.mask + 1
     }
 }
 
@@ -194,14 +208,32 @@ impl Cursor {
         unsafe { self.segment.as_ref() }
     }
 
+    /// The words of the segment.
+    ///
+    /// # Safety
+    /// The segment is alive, and stays so while the words are used.
+    #[inline(always)]
+    pub(super) unsafe fn words(self) -> Words {
+        // SAFETY: alive by the contract above.
+        let segment = unsafe { self.segment() };
+        // SAFETY: `alloc` has laid the words behind the header, in the allocation that this pointer is to.
+        let base = unsafe { self.segment.byte_add(WORDS_OFFSET) }.cast();
+        Words {
+            base,
+            mask: segment.mask,
+            #[cfg(ringmux_loom)]
+            shadows: segment.shadows.clone(),
+        }
+    }
+
     /// # Safety
     /// The segment is alive, a header was written here, and no one writes it now.
     #[inline(always)]
     pub(super) unsafe fn header(self) -> Header {
         // SAFETY: alive by the contract above.
-        let segment = unsafe { self.segment() };
+        let words = unsafe { self.words() };
         // SAFETY: written and unchanging by the contract above.
-        Header(unsafe { segment.words.read(self.at) })
+        Header(unsafe { words.read(self.at) })
     }
 
     /// Moves behind the record or padding that `header`, which lies here, stands before.
@@ -214,7 +246,7 @@ impl Cursor {
             Kind::Slice => 1 + words_for(u64::from(header.len())),
             Kind::Shared => 1 + HANDLE_WORDS,
             // SAFETY: alive by the contract above.
-            Kind::Pad => unsafe { self.segment() }.words.contiguous(self.at),
+            Kind::Pad => unsafe { self.words() }.contiguous(self.at),
             Kind::Link => 0,
         };
     }
@@ -257,7 +289,7 @@ impl Cursor {
     #[inline]
     pub(super) unsafe fn record<'a>(self, header: Header) -> Record<'a> {
         // SAFETY: alive by the contract above.
-        let words = &unsafe { self.segment() }.words;
+        let words = unsafe { self.words() };
         let payload = if header.kind() == Kind::Shared {
             // SAFETY: the kind says that a handle was written behind the header; unchanged by the contract above.
             Payload::Shared(unsafe { words.handle(self.at + 1) })
@@ -279,7 +311,7 @@ impl Cursor {
     #[inline]
     pub(super) unsafe fn take_handle(self, header: Header) -> Bytes {
         // SAFETY: alive by the contract above.
-        let words = &unsafe { self.segment() }.words;
+        let words = unsafe { self.words() };
         // SAFETY: exclusive by the contract above.
         unsafe { words.write(self.at, header.taken().word()) };
         // SAFETY: the kind says that a handle is there, and the mark just written that this is the only time.
@@ -291,6 +323,6 @@ impl Segment {
     /// Where cursors go on when the ring moves to this segment from a LINK at `link`: the first index 0 after it.
     #[inline]
     pub(super) fn start_after(&self, link: u64) -> u64 {
-        (link + 1).next_multiple_of(self.words.len())
+        (link + 1).next_multiple_of(self.len())
     }
 }

@@ -27,31 +27,32 @@ pub(super) const fn words_for(bytes: u64) -> u64 {
     bytes.div_ceil(WORD_BYTES)
 }
 
-/// Uninitialised words. All accesses are `unsafe`: the caller upholds that nobody else touches the same words, that
-/// what is read was written, and that a range does not run over the end.
+/// Uninitialised words, as a segment has them: for the moment, since it says nothing of how long they live. All accesses
+/// are `unsafe`: the caller upholds that the segment is alive, that nobody else touches the same words, that what is read was
+/// written, and that a range does not run over the end.
 #[derive(Debug)]
 pub(super) struct Words {
-    base: NonNull<u64>,
-    mask: u64,
+    /// The first one, with the right to touch all.
+    pub(super) base: NonNull<u64>,
+    /// How many, a power of two, less one.
+    pub(super) mask: u64,
     #[cfg(ringmux_loom)]
-    shadows: Box<[UnsafeCell<()>]>,
+    pub(super) shadows: Shadows,
+}
+
+/// A cell for each word, in which loom sees the accesses to it.
+#[cfg(ringmux_loom)]
+#[derive(Debug, Clone)]
+pub(super) struct Shadows(std::sync::Arc<[UnsafeCell<()>]>);
+
+#[cfg(ringmux_loom)]
+impl Shadows {
+    pub(super) fn new(words: u64) -> Self {
+        Self((0..words).map(|_| UnsafeCell::new(())).collect())
+    }
 }
 
 impl Words {
-    /// The words at `base`, a power of two of them.
-    ///
-    /// # Safety
-    /// They are allocated, and outlive this.
-    pub(super) unsafe fn new(base: NonNull<u64>, len: u64) -> Self {
-        assert!(len.is_power_of_two(), "cursors are masked");
-        Self {
-            base,
-            mask: len - 1,
-            #[cfg(ringmux_loom)]
-            shadows: (0..len).map(|_| UnsafeCell::new(())).collect(),
-        }
-    }
-
     #[inline(always)]
     pub(super) fn len(&self) -> u64 {
         self.mask + 1
@@ -65,9 +66,9 @@ impl Words {
 
     #[inline(always)]
     fn word(&self, at: u64) -> *mut u64 {
-        // Lossless: the index is below a length that fits the address space, see `Segment::layout`.
+        // Lossless: the index is below a length that fits the address space, see `Segment::alloc`.
         let index = (at & self.mask) as usize;
-        // SAFETY: the index is masked, hence below the length that `new` was given.
+        // SAFETY: the index is masked, hence below the length of the segment.
         unsafe { self.base.as_ptr().add(index) }
     }
 
@@ -76,7 +77,7 @@ impl Words {
         debug_assert!(words <= self.contiguous(at), "a range never wraps");
         #[cfg(ringmux_loom)]
         for index in at..at + words {
-            self.shadows[(index & self.mask) as usize].with(|_| ());
+            self.shadows.0[(index & self.mask) as usize].with(|_| ());
         }
     }
 
@@ -85,7 +86,7 @@ impl Words {
         debug_assert!(words <= self.contiguous(at), "a range never wraps");
         #[cfg(ringmux_loom)]
         for index in at..at + words {
-            self.shadows[(index & self.mask) as usize].with_mut(|_| ());
+            self.shadows.0[(index & self.mask) as usize].with_mut(|_| ());
         }
     }
 

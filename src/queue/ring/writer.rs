@@ -8,50 +8,54 @@ use bytes::Bytes;
 
 /// Pushes records and publishes them in batches.
 ///
-/// Dropping it leaves the ring to the reader; what was pushed and not published is dropped with the ring.
+/// It is a handle: what it knows lies in the ring, in the line of its end, so that moving it costs nothing. Dropping it leaves
+/// the ring to the reader; what was pushed and not published is dropped with the ring.
 #[derive(Debug)]
 pub(crate) struct Writer<O: RingOwner> {
+    owner: O,
+}
+
+/// What only the writer reads and writes.
+#[derive(Debug)]
+pub(super) struct WriterState {
     /// Where the next record goes, in the newest segment. None until the first push.
-    cursor: Option<Cursor>,
+    pub(super) cursor: Option<Cursor>,
     /// The first word in use of the newest segment, as far as we know: the last `head` seen, or where the segment starts.
     in_use_from: u64,
-    /// What `tail` holds.
-    published: u64,
-    /// Words of the records pushed since.
+    /// Words of the records pushed since the last publication.
     unpublished_words: u64,
     /// Weight of all records ever pushed.
     pushed_weight: u64,
     /// The last `released` seen: `released_seen ≤ released ≤ pushed_weight`.
     released_seen: u64,
-    owner: O,
 }
 
-// SAFETY: the pointer in the cursor is to a segment which this side alone writes (invariants 2 and 3) and which is freed
-// only by the reader or with the ring; payloads are `Send`. So moving the value moves access as `&mut` would.
-unsafe impl<O: RingOwner + Send> Send for Writer<O> {}
-// SAFETY: methods on `&self` read plain numbers and the owner.
-unsafe impl<O: RingOwner + Sync> Sync for Writer<O> {}
-
 impl<O: RingOwner> Writer<O> {
-    /// Claims the producing side, or returns None if it was claimed before. There is no way to give it back.
-    pub(crate) fn claim(owner: O) -> Option<Self> {
-        if !owner.ring().claim(Ring::WRITER) {
-            return None;
-        }
-        Some(Self {
-            cursor: None,
-            in_use_from: 0,
-            published: 0,
-            unpublished_words: 0,
-            pushed_weight: 0,
-            released_seen: 0,
-            owner,
-        })
+    /// The producing side of the owner's ring.
+    ///
+    /// # Safety
+    /// No other `Writer` of this ring was or will be made.
+    pub(crate) const unsafe fn new(owner: O) -> Self {
+        Self { owner }
     }
 
     #[inline]
     pub(crate) fn owner(&self) -> &O {
         &self.owner
+    }
+
+    #[inline(always)]
+    fn parts(&mut self) -> (Ring<'_>, &mut WriterState) {
+        let ring = self.owner.ring();
+        // SAFETY: invariant 5, by the contract of `new`; `&mut self` says that nobody else uses this writer now.
+        let own = ring.writer.own.with_mut(|own| unsafe { &mut *own });
+        (ring, own)
+    }
+
+    #[inline(always)]
+    fn own(&self) -> &WriterState {
+        // SAFETY: as above; whoever has `&mut WriterState` has `&mut self`.
+        self.owner.ring().writer.own.with(|own| unsafe { &*own })
     }
 
     /// Pushes a record, copying `payload` into the ring.
@@ -72,14 +76,15 @@ impl<O: RingOwner> Writer<O> {
         let len = head.len() + tail.len();
         let header = Header::new(Kind::Slice, tag, free, len);
         let words = 1 + words_for(len as u64);
-        let cursor = self.reserve(words);
+        let (ring, own) = self.parts();
+        let cursor = own.reserve(ring, words);
         // SAFETY: the newest segment is alive (invariant 3).
-        let memory = &unsafe { cursor.segment() }.words;
+        let memory = unsafe { cursor.words() };
         // SAFETY: `reserve` returned that many words that are contiguous and ours.
         unsafe { memory.write(cursor.at, header.word()) };
         // SAFETY: as above.
         unsafe { memory.write_slices(cursor.at + 1, head, tail) };
-        self.pushed(cursor, words, record_weight(len, free));
+        own.pushed(cursor, words, record_weight(len, free));
     }
 
     /// Pushes a record that owns `payload`; nothing is copied but the handle.
@@ -91,53 +96,47 @@ impl<O: RingOwner> Writer<O> {
         let len = payload.len();
         let header = Header::new(Kind::Shared, tag, free, len);
         let words = 1 + HANDLE_WORDS;
-        let cursor = self.reserve(words);
+        let (ring, own) = self.parts();
+        let cursor = own.reserve(ring, words);
         // SAFETY: the newest segment is alive (invariant 3).
-        let memory = &unsafe { cursor.segment() }.words;
+        let memory = unsafe { cursor.words() };
         // SAFETY: `reserve` returned that many words that are contiguous and ours.
         unsafe { memory.write(cursor.at, header.word()) };
         // SAFETY: as above.
         unsafe { memory.write_handle(cursor.at + 1, payload) };
-        self.pushed(cursor, words, record_weight(len, free));
+        own.pushed(cursor, words, record_weight(len, free));
     }
 
     /// Makes everything pushed so far visible to the reader.
     #[inline]
     pub(crate) fn publish(&mut self) {
-        let Some(cursor) = self.cursor else { return };
-        if cursor.at == self.published {
-            return;
-        }
-        self.published = cursor.at;
-        self.unpublished_words = 0;
-        // ORDERING: pairs with `Reader::settle`; publishes the words before `tail`, the links between segments and, the
-        // first time, `oldest`.
-        self.ring().writer.tail.store(cursor.at, Ordering::Release);
+        let (ring, own) = self.parts();
+        own.publish(ring);
     }
 
     /// Bytes of the ring taken by records pushed since the last [`Self::publish`]; an owned payload counts its handle only.
     #[inline]
     pub(crate) fn unpublished_bytes(&self) -> u64 {
-        self.unpublished_words * WORD_BYTES
+        self.own().unpublished_words * WORD_BYTES
     }
 
     /// Weight of all records ever pushed.
     #[inline]
     pub(crate) fn pushed_weight(&self) -> u64 {
-        self.pushed_weight
+        self.own().pushed_weight
     }
 
     /// Weight pushed and not released, as of the last look at the reader: never less than it is now.
     #[inline]
     pub(crate) fn pending_weight(&self) -> u64 {
-        self.pushed_weight - self.released_seen
+        self.own().pending_weight()
     }
 
     /// Looks at the reader's counter, then as [`Self::pending_weight`].
     #[inline]
     pub(crate) fn refresh(&mut self) -> u64 {
-        self.released_seen = self.ring().released();
-        self.pending_weight()
+        let (ring, own) = self.parts();
+        own.refresh(ring)
     }
 
     /// Whether `weight` may be pushed under `limit`; an empty ring admits any weight.
@@ -146,40 +145,72 @@ impl<O: RingOwner> Writer<O> {
     /// from outside, so a yes stays true until the next push.
     #[inline]
     pub(crate) fn has_room(&mut self, weight: u64, limit: u64) -> bool {
+        let (ring, own) = self.parts();
         let admits = |pending: u64| pending == 0 || pending.saturating_add(weight) <= limit;
-        admits(self.pending_weight()) || admits(self.refresh())
+        admits(own.pending_weight()) || admits(own.refresh(ring))
     }
 
     /// If the reader has released everything and the ring has grown, goes on in a fresh small segment; the reader
     /// frees the big one when it next looks. Returns whether it did. Meant to be called rarely: it allocates.
     pub(crate) fn shrink_if_idle(&mut self) -> bool {
-        let Some(cursor) = self.cursor else {
+        let (ring, own) = self.parts();
+        let Some(cursor) = own.cursor else {
             return false;
         };
-        if self.segment_bytes() <= FIRST_SEGMENT_BYTES as u64 || self.load_head() != cursor.at {
+        if own.segment_bytes() <= FIRST_SEGMENT_BYTES as u64 || ring.load_head() != cursor.at {
             return false;
         }
-        self.cursor = Some(self.link(cursor, FIRST_WORDS));
-        self.publish();
+        own.cursor = Some(own.link(cursor, FIRST_WORDS));
+        own.publish(ring);
         true
     }
 
     /// Bytes of the newest segment, which is the only one when the ring is idle; 0 before the first push.
     pub(crate) fn segment_bytes(&self) -> u64 {
-        self.cursor.map_or(0, |cursor| {
-            // SAFETY: the newest segment is alive (invariant 3).
-            unsafe { cursor.segment() }.words.len() * WORD_BYTES
-        })
+        self.own().segment_bytes()
+    }
+}
+
+impl WriterState {
+    pub(super) const fn new() -> Self {
+        Self {
+            cursor: None,
+            in_use_from: 0,
+            unpublished_words: 0,
+            pushed_weight: 0,
+            released_seen: 0,
+        }
     }
 
     #[inline]
-    fn ring(&self) -> Ring<'_> {
-        self.owner.ring()
+    fn publish(&mut self, ring: Ring<'_>) {
+        let Some(cursor) = self.cursor else { return };
+        // Relaxed: nobody else stores it.
+        if cursor.at == ring.writer.tail.load(Ordering::Relaxed) {
+            return;
+        }
+        self.unpublished_words = 0;
+        // ORDERING: pairs with `Reader::settle`; publishes the words before `tail`, the links between segments and, the
+        // first time, `oldest`.
+        ring.writer.tail.store(cursor.at, Ordering::Release);
     }
 
-    fn load_head(&self) -> u64 {
-        // ORDERING: pairs with `Reader::release`; publishes that the reader is done with the words before `head`.
-        self.ring().reader.head.load(Ordering::Acquire)
+    #[inline]
+    fn pending_weight(&self) -> u64 {
+        self.pushed_weight - self.released_seen
+    }
+
+    #[inline]
+    fn refresh(&mut self, ring: Ring<'_>) -> u64 {
+        self.released_seen = ring.released();
+        self.pending_weight()
+    }
+
+    fn segment_bytes(&self) -> u64 {
+        self.cursor.map_or(0, |cursor| {
+            // SAFETY: the newest segment is alive (invariant 3).
+            unsafe { cursor.words() }.len() * WORD_BYTES
+        })
     }
 
     #[inline]
@@ -192,31 +223,31 @@ impl<O: RingOwner> Writer<O> {
 
     /// Finds `words` contiguous words that are ours. They stay so until the caller moves the cursor behind them.
     #[inline]
-    fn reserve(&mut self, words: u64) -> Cursor {
+    fn reserve(&mut self, ring: Ring<'_>, words: u64) -> Cursor {
         if let Some(cursor) = self.cursor {
             // SAFETY: the newest segment is alive (invariant 3).
-            let memory = &unsafe { cursor.segment() }.words;
+            let memory = unsafe { cursor.words() };
             let fits = words <= memory.contiguous(cursor.at);
             // One word more: a LINK must always fit behind the newest record.
             if fits && cursor.at + words < self.in_use_from + memory.len() {
                 return cursor;
             }
         }
-        self.reserve_slow(words)
+        self.reserve_slow(ring, words)
     }
 
     #[cold]
     #[inline(never)]
-    fn reserve_slow(&mut self, words: u64) -> Cursor {
+    fn reserve_slow(&mut self, ring: Ring<'_>, words: u64) -> Cursor {
         let Some(mut cursor) = self.cursor else {
-            return self.first(words);
+            return self.first(ring, words);
         };
         // SAFETY: the newest segment is alive (invariant 3).
-        let memory = &unsafe { cursor.segment() }.words;
+        let memory = unsafe { cursor.words() };
         let contiguous = memory.contiguous(cursor.at);
         let padding = if words <= contiguous { 0 } else { contiguous };
         // A `head` that still lies in an older segment is lower than where this one starts.
-        self.in_use_from = self.in_use_from.max(self.load_head());
+        self.in_use_from = self.in_use_from.max(ring.load_head());
         if cursor.at + padding + words < self.in_use_from + memory.len() {
             if padding > 0 {
                 let pad = Header::new(Kind::Pad, 0, true, 0);
@@ -233,11 +264,11 @@ impl<O: RingOwner> Writer<O> {
     }
 
     /// The first segment of the ring.
-    fn first(&mut self, words: u64) -> Cursor {
+    fn first(&mut self, ring: Ring<'_>, words: u64) -> Cursor {
         // It starts where the record does, so there is no padding; one word more for a LINK.
         let segment = Segment::alloc((words + 1).next_power_of_two().max(FIRST_WORDS));
         // Relaxed: `publish` publishes it, and before that only `RingPair::drop` reads it.
-        let oldest = &self.ring().reader.oldest;
+        let oldest = &ring.reader.oldest;
         oldest.store(segment.as_ptr(), Ordering::Relaxed);
         let cursor = Cursor { segment, at: 0 };
         self.cursor = Some(cursor);
@@ -252,8 +283,10 @@ impl<O: RingOwner> Writer<O> {
         // Relaxed: published with the LINK, by `publish`.
         old.next.store(segment.as_ptr(), Ordering::Relaxed);
         let link = Header::new(Kind::Link, 0, true, 0);
+        // SAFETY: as above.
+        let memory = unsafe { cursor.words() };
         // SAFETY: `reserve` has kept this word free.
-        unsafe { old.words.write(cursor.at, link.word()) };
+        unsafe { memory.write(cursor.at, link.word()) };
         // SAFETY: `old` is freed by the reader, after the LINK is published, that is not before this returns.
         unsafe { cursor.follow() };
         self.in_use_from = cursor.at;
@@ -264,17 +297,5 @@ impl<O: RingOwner> Writer<O> {
     /// padding, which is shorter than the record, and with the word kept for a LINK.
     fn segment_words(words: u64) -> u64 {
         (2 * words).next_power_of_two().max(FIRST_WORDS)
-    }
-}
-
-impl<O: RingOwner> Drop for Writer<O> {
-    fn drop(&mut self) {
-        if let Some(cursor) = self.cursor {
-            // Relaxed: read by `RingPair::drop`, which the owner orders after us.
-            self.ring()
-                .writer
-                .written
-                .store(cursor.at, Ordering::Relaxed);
-        }
     }
 }
