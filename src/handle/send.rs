@@ -35,8 +35,9 @@ pub struct SendStream {
     writer: Writer<TxRing>,
     finished: bool,
     metas: u8,
-    /// What had been queued in all when `try_send` last asked for a higher limit, in bytes.
-    asked_at: Option<u64>,
+    /// What had been queued in all when `try_send` last asked for a higher limit, in bytes. 0: it never did, as a queue
+    /// that never held anything has room.
+    asked_at: u64,
 }
 
 impl SendStream {
@@ -45,7 +46,7 @@ impl SendStream {
             writer,
             finished: false,
             metas: 0,
-            asked_at: None,
+            asked_at: 0,
         }
     }
 
@@ -361,7 +362,7 @@ impl SendStream {
 
     /// Asks the engine for a higher limit, once between two messages: whoever tries may do so all the time.
     fn ask_for_more(&mut self, len: usize) {
-        let queued = Some(self.writer.pushed_weight());
+        let queued = self.writer.pushed_weight();
         if self.asked_at != queued && self.is_held_back(record_weight(len, false)) {
             self.asked_at = queued;
             self.lane().raise(reason::MORE);

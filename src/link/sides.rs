@@ -79,15 +79,6 @@ pub(crate) enum Activated {
     Known(Arc<Lane>),
 }
 
-impl Activated {
-    pub(crate) const fn lane(&self) -> &Arc<Lane> {
-        match self {
-            Self::New(side) => side.lane(),
-            Self::Known(lane) => lane,
-        }
-    }
-}
-
 impl HandleSide {
     pub(crate) const fn lane(&self) -> &Arc<Lane> {
         &self.0

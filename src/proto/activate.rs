@@ -71,14 +71,15 @@ impl Connection {
 
     fn activate(&mut self, lane: Arc<Lane>, now: Instant) {
         let (lane, reasons) = lane.activated();
-        let grown = (reasons & reason::GREW != 0).then(|| Arc::clone(lane.lane()));
         let key = match lane {
             Activated::New(side) => self.register_local(side, now),
-            Activated::Known(lane) => lane.key().map(Key::from_bits),
+            Activated::Known(lane) => {
+                if reasons & reason::GREW != 0 {
+                    self.note_loan(&lane);
+                }
+                lane.key().map(Key::from_bits)
+            }
         };
-        if let Some(lane) = grown {
-            self.note_loan(&lane);
-        }
         let Some(key) = key else { return };
         if reasons & (reason::CREDIT | reason::CHUNKS) != 0 {
             self.release_open_charge(key);

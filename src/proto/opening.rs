@@ -16,7 +16,7 @@ use super::stream::{Opening, Stream, wake};
 use super::window::report_mark;
 use crate::error::{Limit, ProtocolError, SessionError, StreamError};
 use crate::frame::{HEADER_LEN, StreamId, cost, put_open};
-use crate::link::{EngineSide, Lane, OpenState, RecvEnd};
+use crate::link::{EngineSide, Lane, OpenState, RecvEnd, SEND_FLOOR};
 use crate::sync::Arc;
 
 impl Connection {
@@ -28,6 +28,7 @@ impl Connection {
                 self.link.add_open_credit(1);
             }
             lane.end_both(&StreamError::NotProcessed(reason));
+            self.outbound.take_back(lane);
             return None;
         }
         let granted = lane.open_state() == OpenState::Granted
@@ -38,8 +39,12 @@ impl Connection {
             Opening::Waiting
         };
         let (credit, window) = (self.peer.stream_window, self.config.stream_window());
+        let grown = lane.send_limit() > SEND_FLOOR;
         let stream = Stream::new(side, None, opening, credit, window, now);
         let key = self.registry.insert(stream);
+        if grown {
+            self.list_borrower(key);
+        }
         self.link.counters.streams.set(self.registry.len() as u64);
         if granted {
             self.grant(key);

@@ -141,7 +141,8 @@ impl Connection {
         }
     }
 
-    fn list_borrower(&mut self, key: Key) {
+    /// The stream has a loan.
+    pub(super) fn list_borrower(&mut self, key: Key) {
         let Some(stream) = self.registry.get_mut(key) else {
             return;
         };

@@ -168,17 +168,14 @@ impl<O: RingOwner> Reader<O> {
     /// Weight of all records published and not released, which it walks over; for tests.
     #[cfg(test)]
     pub(crate) fn queued_weights(&mut self) -> Vec<u64> {
-        let (ring, own) = self.parts();
-        own.settle(ring);
-        let end = own.position.map(|position| Cursor {
-            at: own.tail_seen.max(position.at),
-            ..position
-        });
-        let queued = Passed {
-            range: own.committed(ring).zip(end),
-            lease: PhantomData,
-        };
-        queued.map(|record| record.weight()).collect()
+        assert_eq!(self.passed_weight(), 0, "to be called between turns");
+        let mut weights = Vec::new();
+        while let Some(record) = self.peek() {
+            weights.push(record.weight());
+            self.advance();
+        }
+        self.rewind();
+        weights
     }
 
     /// Weight of all records released so far.
