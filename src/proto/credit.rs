@@ -138,7 +138,7 @@ impl Connection {
             return;
         }
         self.recheck_soon(now);
-        if self.cover_assemblies() {
+        if self.cover_assemblies(now) {
             return;
         }
         let since = *self.stalled_since.get_or_insert(now);
@@ -164,7 +164,7 @@ impl Connection {
 
     /// Messages of which pieces are missing cannot be consumed, and the missing pieces need the
     /// session's window: what has come of them moves to the pool. True if anything did.
-    fn cover_assemblies(&mut self) -> bool {
+    fn cover_assemblies(&mut self, now: Instant) -> bool {
         let mut moved = 0;
         for (_, stream) in self.registry.iter_mut() {
             let Some(assembly) = stream.assembly.filter(|_| !stream.chunks) else {
@@ -176,8 +176,17 @@ impl Connection {
                 moved += cost;
             }
         }
+        if moved > 0 {
+            self.check_advances_in_time(now);
+        }
         self.return_to_session(moved);
         moved > 0
+    }
+
+    /// Memory was given for a message that is not complete.
+    fn check_advances_in_time(&mut self, now: Instant) {
+        let at = now + self.config.message_timeout();
+        self.advance_check.get_or_insert(at);
     }
 
     /// Doubles the session's window if its maximum and the pool allow.
@@ -229,11 +238,11 @@ impl Connection {
         if short == 0 || (advance && self.pool.take(short, ceiling)) {
             stream.window.advance(short);
             Self::set_starved(stream, false, now);
+            Self::owe(&mut self.owing, key, stream, owed::WINDOW);
             if short > 0 {
-                let at = now + self.config.message_timeout();
-                self.advance_check.get_or_insert(at);
+                self.check_advances_in_time(now);
             }
-            return Self::owe(&mut self.owing, key, stream, owed::WINDOW);
+            return;
         }
         if !fits && now.duration_since(assembly.since) >= self.config.message_timeout() {
             return self.exceed(key, Limit::MessageMemory, total);

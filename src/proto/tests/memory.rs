@@ -286,6 +286,33 @@ fn unfinished_messages_that_fill_the_sessions_window_do_not_wait_for_each_other(
     pair.is_clean();
 }
 
+/// Each fits its window, but together they fill the session's, so the pool takes them over.
+#[test]
+fn unfinished_messages_that_moved_to_the_pool_do_not_lie_there_for_ever() {
+    let config = config()
+        .session_window(256 * 1024)
+        .session_window_max(256 * 1024)
+        .build()
+        .unwrap();
+    let mut solo = Solo::new(Role::Acceptor, &config);
+    let session = solo.end.session().clone();
+    let first = [&60_000_u32.to_le_bytes()[..], &[0; 16_000]].concat();
+    for n in 0..5 {
+        solo.hear(&open(2 * n + 1, b""));
+        solo.hear(&data(2 * n + 1, &first, false, false));
+        for _ in 0..2 {
+            solo.hear(&data(2 * n + 1, &[0; 16_000], false, false));
+        }
+    }
+    let _streams = [(); 5].map(|()| now(session.accept()).unwrap());
+    solo.said();
+    assert!(solo.end.pool.used() > 256 * 1024 + 4 * 48_000);
+    solo.elapse(Duration::from_secs(9));
+    assert_eq!(session.stats().limits_tripped, 0);
+    solo.elapse(Duration::from_secs(2));
+    assert!(tripped(&session, Limit::MessageStalled) >= 4);
+}
+
 #[test]
 fn credit_of_a_stream_returns_as_its_messages_are_consumed() {
     let mut solo = Solo::new(Role::Acceptor, &Config::default());
