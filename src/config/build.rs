@@ -72,6 +72,7 @@ impl Config {
             ("send_buffer", self.send_buffer, 4 * KIB, 64 * MIB),
             ("max_pending_opens", self.max_pending_opens, 1, STREAMS_MAX),
             ("max_half_open", self.max_half_open, 1, 1 << 16),
+            ("min_message_rate", self.min_message_rate, 1, 1024 * MIB),
         ];
         for (setting, value, min, max) in ranges {
             in_range(setting, value.into(), min.into(), max.into())?;
@@ -224,6 +225,7 @@ mod tests {
             (b().send_buffer(1), "send_buffer"),
             (b().max_pending_opens(0), "max_pending_opens"),
             (b().max_half_open(1 << 17), "max_half_open"),
+            (b().min_message_rate(0), "min_message_rate"),
         ];
         for (builder, named) in wrong {
             let error = builder.build().unwrap_err();

@@ -258,8 +258,8 @@ impl Connection {
         self.recheck_soon(now);
     }
 
-    /// Memory beyond the window was given for messages whose next piece does not come: it is taken
-    /// back, with the stream. A peer without the credit for that piece cannot send it: it is the
+    /// Memory beyond the window was given for messages that do not go on, or not at the least rate: it is
+    /// taken back, with the stream. A peer without the credit for that piece cannot send it: it is the
     /// application here that does not consume, or the memory that is not there.
     pub(super) fn check_advances(&mut self, now: Instant) {
         let timeout = self.config.message_timeout();

@@ -136,7 +136,7 @@ fn memory_given_for_a_message_whose_next_piece_does_not_come_is_taken_back() {
     assert!(solo.end.pool.used() > 3 << 20);
     solo.elapse(Duration::from_secs(9));
     // One of them goes on.
-    solo.hear(&data(1, &[0; 1000], false, false));
+    solo.hear(&data(1, &[0; 16_000], false, false));
     solo.elapse(Duration::from_millis(1100));
     assert!(solo.end.pool.used() < 2 << 20);
     Polled::new(streams[0].recv()).pending();
@@ -151,7 +151,7 @@ fn memory_given_for_a_message_whose_next_piece_does_not_come_is_taken_back() {
     assert!(now(streams[0].recv()).is_err());
     assert_eq!(tripped(&session, Limit::MessageStalled), 3);
     // The piece that the first one went on with lies here until its handles go.
-    assert_eq!(solo.end.pool.used(), 256 * 1024 + 1000 + FRAME_COST);
+    assert_eq!(solo.end.pool.used(), 256 * 1024 + 16_000 + FRAME_COST);
     drop(streams);
     solo.said();
     assert_eq!(solo.end.pool.used(), 256 * 1024);
@@ -226,7 +226,7 @@ fn a_message_that_was_given_memory_late_may_take_as_long_as_any_other() {
     solo.hear(&data(3, &first, false, false));
     solo.elapse(Duration::from_secs(9));
     solo.end.pool.give(rest);
-    solo.hear(&data(1, &[0; 1000], false, false));
+    solo.hear(&data(1, &[0; 16_000], false, false));
     solo.elapse(Duration::from_secs(9));
     assert_eq!(session.stats().limits_tripped, 0);
     solo.elapse(Duration::from_secs(2));
@@ -284,6 +284,42 @@ fn unfinished_messages_that_fill_the_sessions_window_do_not_wait_for_each_other(
     assert_eq!(pair.ends[A].session().stats().limits_tripped, 0);
     drop((senders, receivers));
     pair.is_clean();
+}
+
+/// Ten seconds of slack, and the time that its bytes may take.
+#[test]
+fn a_message_that_only_trickles_ends_as_one_that_stands_still_does() {
+    let config = config().min_message_rate(1000).build().unwrap();
+    // Bytes a second, and how long the stream lives.
+    for (rate, lives) in [(1, 11), (500, 19), (990, u64::MAX)] {
+        let mut solo = Solo::new(Role::Acceptor, &config);
+        let session = solo.end.session().clone();
+        solo.hear(&open(1, b""));
+        let mut stream = now(session.accept()).unwrap();
+        let first = [&100_000_u32.to_le_bytes()[..], b"x"].concat();
+        solo.hear(&data(1, &first, false, false));
+        let whole = 99_999 / rate.max(100);
+        for second in 0..lives.min(whole) {
+            assert_eq!(session.stats().limits_tripped, 0, "{rate}/s, {second} s");
+            solo.elapse(Duration::from_secs(1));
+            if session.stats().limits_tripped == 0 {
+                solo.hear(&data(1, &vec![0; rate as usize], false, false));
+                solo.said();
+            }
+        }
+        if lives > whole {
+            let rest = 99_999 - whole * rate;
+            solo.hear(&data(1, &vec![0; rest as usize], true, false));
+            assert_eq!(now(stream.recv()).unwrap().unwrap().len(), 100_000);
+            continue;
+        }
+        assert_eq!(tripped(&session, Limit::MessageStalled), 1, "{rate}/s");
+        let end = now(stream.recv());
+        assert!(
+            matches!(end, Err(StreamError::LimitExceeded { .. })),
+            "{end:?}"
+        );
+    }
 }
 
 /// Each fits its window, but together they fill the session's, so the pool takes them over.
