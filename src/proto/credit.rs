@@ -171,7 +171,7 @@ impl Connection {
                 continue;
             };
             let cost = assembly.cost.min(stream.window.uncovered());
-            if cost > 0 && self.pool.take(cost, self.config.receive_pool()) {
+            if cost > 0 && self.pool.take_for_message(cost, false) {
                 stream.window.cover(cost);
                 moved += cost;
             }
@@ -193,12 +193,10 @@ impl Connection {
     pub(super) fn grow_session_window(&mut self) -> bool {
         let target = self.window.target();
         let wanted = (target * 2).min(u64::from(self.config.session_window_max()));
-        let ceiling = self.config.receive_pool();
-        let may = wanted > target && wanted <= self.pool.share(ceiling);
-        if !may || !self.pool.take(wanted - target, ceiling) {
+        let may = wanted > target && wanted <= self.pool.window_max();
+        if !may || !self.pool.take_for_window(wanted - target) {
             return false;
         }
-        self.pooled += wanted - target;
         self.window.grow(wanted);
         self.link.counters.windows_grown.add(1);
         true
@@ -209,7 +207,6 @@ impl Connection {
     pub(super) fn feed_assembly(&mut self, key: Key, now: Instant) {
         self.account(key, now);
         let max_frame = u64::from(self.config.max_frame());
-        let ceiling = self.config.receive_pool();
         let Some(stream) = self.registry.get_mut(key) else {
             return;
         };
@@ -235,9 +232,12 @@ impl Connection {
         let fits = whole <= stream.window.target();
         let waiting = stream.window.held().saturating_sub(assembly.cost);
         let advance = !fits && waiting <= stream.window.target();
-        if short == 0 || (advance && self.pool.take(short, ceiling)) {
+        if short == 0 || (advance && self.pool.take_for_message(short, assembly.given)) {
             stream.window.advance(short);
             Self::set_starved(stream, false, now);
+            if let Some(assembly) = stream.assembly.as_mut().filter(|_| short > 0) {
+                assembly.given = true;
+            }
             Self::owe(&mut self.owing, key, stream, owed::WINDOW);
             if short > 0 {
                 self.check_advances_in_time(now);

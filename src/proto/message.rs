@@ -264,6 +264,7 @@ fn add_piece(
                 cost: cost(received),
                 since: now,
                 starved: false,
+                given: false,
             });
             payload.push(stream, tag, TOTAL_LEN);
             Ok(TOTAL_LEN as u64)

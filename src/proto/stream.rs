@@ -40,6 +40,8 @@ pub(super) struct Assembly {
     pub(super) since: Instant,
     /// It waits for memory, or for the application to make room.
     pub(super) starved: bool,
+    /// The pool gave it memory.
+    pub(super) given: bool,
 }
 
 /// Where the opening of a stream stands.

@@ -222,7 +222,7 @@ fn a_message_that_was_given_memory_late_may_take_as_long_as_any_other() {
     // This one has its memory at once, and its deadline is looked at after 10 s.
     solo.hear(&data(1, &first, false, false));
     let rest = small_config().receive_pool() - solo.end.pool.used();
-    assert!(solo.end.pool.take(rest, u64::MAX));
+    assert!(solo.end.pool.take(rest, 0, u64::MAX));
     solo.hear(&data(3, &first, false, false));
     solo.elapse(Duration::from_secs(9));
     solo.end.pool.give(rest);
@@ -439,6 +439,50 @@ fn whatever_the_windows_size_a_consumer_that_took_all_lets_the_sender_go_on() {
         drop((sender, receiver));
         pair.is_clean();
     }
+}
+
+/// They are announced, and take nothing but their first piece to hold the whole of it.
+#[test]
+fn one_peers_unfinished_messages_leave_memory_to_those_of_others() {
+    let config = config().receive_pool(16 << 20).build().unwrap();
+    let pool = Pool::new(u64::MAX);
+    let [mut greedy, mut modest] = [(); 2].map(|()| {
+        let now = Instant::now();
+        let end = End::new(Role::Acceptor, &config, &pool, now);
+        let mut solo = Solo { now, end };
+        solo.hello(Settings::FLOORS);
+        solo
+    });
+    let mut first = vec![0; 16_000];
+    first[..4].copy_from_slice(&(1_u32 << 20).to_le_bytes());
+    let session = greedy.end.session().clone();
+    let mut streams = Vec::new();
+    for n in 0..16 {
+        greedy.hear(&open(2 * n + 1, b""));
+        streams.push(now(session.accept()).unwrap());
+        greedy.hear(&data(2 * n + 1, &first, false, false));
+    }
+    let of_windows = 2 << 20;
+    assert!(pool.used() > of_windows + (6 << 20), "{}", pool.used());
+    assert!(pool.used() <= of_windows + (7 << 20), "half of the rest");
+    let given = modest.end.session().clone();
+    modest.hear(&open(1, b""));
+    let mut stream = now(given.accept()).unwrap();
+    modest.hear(&data(1, &first, false, false));
+    let said = modest.said();
+    assert!(
+        said.iter().any(|line| line.starts_with("WINDOW 1 ")),
+        "{said:?}"
+    );
+    // Those of the greedy one that found none end as any that find none.
+    greedy.elapse(Duration::from_millis(10_010));
+    let stats = session.stats();
+    assert!(stats.tripped.get(Limit::MessageMemory) >= 9, "{stats:?}");
+    assert_eq!(given.stats().limits_tripped, 0);
+    modest.hear(&data(1, &[0; 16_000], false, false));
+    assert!(Polled::new(stream.recv()).now().is_none());
+    drop((greedy, modest));
+    assert_eq!(pool.used(), 0);
 }
 
 /// Its beginning lies in the window behind a message that nobody takes yet.
