@@ -177,6 +177,64 @@ fn a_message_of_a_cancelled_stream_takes_from_the_pool_as_long_as_it_lies_here()
     assert_eq!(pair.ends[A].pool.used(), 256 * 1024);
 }
 
+/// Three pieces of a message that was given memory.
+fn hear_pieces(solo: &mut Solo) {
+    let first = [&(1_u32 << 20).to_le_bytes()[..], &[0; 16_000]].concat();
+    solo.hear(&open(1, b""));
+    solo.hear(&data(1, &first, false, false));
+    solo.said();
+    solo.hear(&data(1, &[0; 16_000], false, false));
+    solo.hear(&data(1, &[0; 16_000], false, false));
+}
+
+/// What lies here of them, beyond the window, if the pool's books know it.
+const BEYOND: u64 = 2 * (16_000 + FRAME_COST);
+
+fn on_the_books(solo: &Solo) -> u64 {
+    solo.end.pool.used() - 256 * 1024
+}
+
+/// They are not complete, so the application cannot take them, and the queue cannot drop them.
+#[test]
+fn pieces_of_a_message_that_a_stop_leaves_behind_stay_on_the_pools_books() {
+    let mut solo = Solo::new(Role::Acceptor, &small_config());
+    hear_pieces(&mut solo);
+    let mut stream = now(solo.end.session().accept()).unwrap();
+    stream.stop(7);
+    assert_eq!(solo.said(), ["STOP 1 0x7"]);
+    assert_eq!(on_the_books(&solo), BEYOND);
+    // The other direction goes on, and so do they.
+    now(stream.send(message(1000))).unwrap();
+    solo.said();
+    assert_eq!(on_the_books(&solo), BEYOND);
+    drop(stream);
+    solo.said();
+    assert_eq!(on_the_books(&solo), 0);
+}
+
+/// The handles are gone, but the socket takes nothing: the stream is here until its last word has left.
+#[test]
+fn pieces_of_a_stream_that_nobody_wants_stay_on_the_pools_books_until_the_peer_is_told() {
+    for accepted in [true, false] {
+        let mut solo = Solo::new(Role::Acceptor, &small_config());
+        hear_pieces(&mut solo);
+        if accepted {
+            drop(now(solo.end.session().accept()).unwrap());
+        } else {
+            // As a shutdown does.
+            solo.end.connection.refuse_all_unaccepted();
+        }
+        solo.end.connection.take_work(solo.now);
+        assert_eq!(on_the_books(&solo), BEYOND);
+        let said = solo.said();
+        assert!(
+            said.iter().any(|line| line.starts_with("CANCEL 1 ")),
+            "{said:?}"
+        );
+        assert_eq!(on_the_books(&solo), 0);
+    }
+}
+
 /// A message that waits for the application, with memory that was given for one before it.
 #[test]
 fn memory_of_a_message_that_lies_here_whole_sets_the_next_one_no_deadline() {
