@@ -99,23 +99,33 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
         .enable_all()
         .build()
         .map_err(|error| Failure::new("cannot start a runtime").because(&error))?;
-    runtime.block_on(async {
-        tokio::select! {
-            result = attack(args) => result,
-            _ = tokio::signal::ctrl_c() => Err(Failure::new("interrupted")),
-        }
-    })
-}
-
-async fn attack(args: &Args) -> Result<(), Failure> {
-    let all = Kind::value_variants();
-    let kinds = if args.attack.is_empty() {
-        all
-    } else {
-        &args.attack[..]
+    let kinds = match &args.attack[..] {
+        [] => Kind::value_variants(),
+        some => some,
     };
     let progress = progress(kinds.len());
     let mut rows = Vec::new();
+    let ended = runtime.block_on(async {
+        tokio::select! {
+            ended = attack(args, kinds, &progress, &mut rows) => ended,
+            _ = tokio::signal::ctrl_c() => Err(Failure::new("interrupted")),
+        }
+    });
+    progress.finish_and_clear();
+    // Those that were finished are worth seeing, whatever became of the others.
+    if !args.json && !rows.is_empty() {
+        print(&report::render(&rows))?;
+    }
+    ended?;
+    verdict(&rows, args.max_ratio)
+}
+
+async fn attack(
+    args: &Args,
+    kinds: &[Kind],
+    progress: &ProgressBar,
+    rows: &mut Vec<Row>,
+) -> Result<(), Failure> {
     for kind in kinds {
         progress.set_message(format!("{} {}", kind.row(), kind.name()));
         let row = play(args, *kind).await?;
@@ -131,11 +141,7 @@ async fn attack(args: &Args) -> Result<(), Failure> {
             break;
         }
     }
-    progress.finish_and_clear();
-    if !args.json {
-        print(&report::render(&rows))?;
-    }
-    verdict(&rows, args.max_ratio)
+    Ok(())
 }
 
 /// One attack, beside a neighbour.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::ValueEnum;
 use hdrhistogram::Histogram;
-use ringmux::{Addr, Config, Driver, Engine, Session};
+use ringmux::{Addr, Config, Driver, Engine, Limit, Session, SessionError};
 use tokio::time::{Instant, timeout};
 
 use crate::failure::Failure;
@@ -165,7 +165,7 @@ impl Neighbour {
         for _ in 0..PATIENCE_SECONDS {
             match timeout(Duration::from_secs(1), &mut round_trip).await {
                 Ok(Ok(())) => return Ok(since.elapsed()),
-                Ok(Err(error)) => return Err(failure().because(&error)),
+                Ok(Err(error)) => return Err(advised(failure().because(&error), &error)),
                 Err(_) => {}
             }
         }
@@ -173,7 +173,7 @@ impl Neighbour {
     }
 
     /// The server may refuse the stream or fail it: that is an answer. The end of the session is none.
-    async fn call(&self) -> Result<(), ringmux::SessionError> {
+    async fn call(&self) -> Result<(), SessionError> {
         let ended = || self.session.end();
         let Ok(mut stream) = self.session.open("").await else {
             return ended().map_or(Ok(()), Err);
@@ -182,6 +182,16 @@ impl Neighbour {
         let _ = stream.finish();
         while let Ok(Some(_)) = stream.recv().await {}
         ended().map_or(Ok(()), Err)
+    }
+}
+
+/// Who asks too often for the server's taste can call instead.
+fn advised(failure: Failure, error: &SessionError) -> Failure {
+    match error {
+        SessionError::PeerClosed { reason, .. } if reason.contains(Limit::PingRate.name()) => {
+            failure.advise("try --neighbour call")
+        }
+        _ => failure,
     }
 }
 
