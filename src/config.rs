@@ -132,8 +132,9 @@ settings! {
     session_window_max: u32,
     /// Bytes of receive memory that the process may have given to sessions when one with this
     /// configuration takes more. There is one pool for the process: sessions with a smaller number leave the
-    /// rest of it to the others, and for messages none takes more than it leaves free. A session that gets none has its floor of 256 KiB beside the pool. Default 256 MiB, at
-    /// most 1 TiB.
+    /// rest of it to the others, and none takes memory for a message unless that leaves as much free as it
+    /// has for messages already. A session that gets none has its floor of 256 KiB beside the pool.
+    /// Default 256 MiB, at most 1 TiB.
     receive_pool: u64,
     /// Streams that the peer may have open at once. Default 256, at least 16. A stream that it cancels counts until the
     /// application has let go of it.
