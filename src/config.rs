@@ -27,7 +27,7 @@ const MIB: u32 = 1024 * KIB;
 /// | what a peer may send on a stream, unconsumed | `stream_window`, up to `stream_window_max` | 64 KiB, 1 MiB | 64 KiB, 64 KiB | protocol error |
 /// | the same on all streams together | `session_window`, up to `session_window_max` | 1 MiB, 16 MiB | 256 KiB, 1 MiB | protocol error; what stalls while it is full ends with [`Limit::StalledStream`](crate::Limit::StalledStream) |
 /// | receive memory of the process | `receive_pool` | 256 MiB | 128 MiB | windows stay at their floors, [`Limit::MessageMemory`](crate::Limit::MessageMemory) |
-/// | wait for memory, or for the next piece of a message | `message_timeout` | 10 s | 10 s | the stream ends: [`Limit::MessageMemory`](crate::Limit::MessageMemory), [`Limit::MessageStalled`](crate::Limit::MessageStalled) |
+/// | a message that has begun: wait for memory, or behind a least rate | `message_timeout`, `min_message_rate` | 10 s, 1 KiB/s | 10 s, 4 KiB/s | the stream ends: [`Limit::MessageMemory`](crate::Limit::MessageMemory), [`Limit::MessageStalled`](crate::Limit::MessageStalled) |
 /// | streams of the peer at once | `max_streams` | 256 | 100 | protocol error |
 /// | of them, not accepted by the application | `max_unaccepted` | as many as there may be | 64 | refused, safe to try again: [`Limit::Unaccepted`](crate::Limit::Unaccepted) |
 /// | of them, reset by the peer | `max_unaccepted_resets` | as many as there may be | 20 | the session ends: [`Limit::UnacceptedResets`](crate::Limit::UnacceptedResets) |
@@ -86,6 +86,7 @@ pub struct Config {
     max_half_open: u32,
     handshake_timeout: Duration,
     message_timeout: Duration,
+    min_message_rate: u32,
     close_linger: Duration,
     keepalive_idle: Option<Duration>,
     keepalive_timeout: Duration,
@@ -133,8 +134,9 @@ settings! {
     session_window_max: u32,
     /// Bytes of receive memory that the process may have given to sessions when one with this
     /// configuration takes more. There is one pool for the process: sessions with a smaller number leave the
-    /// rest of it to the others. A session that gets none has its floor of 256 KiB beside the pool. Default 256 MiB, at
-    /// most 1 TiB.
+    /// rest of it to the others, and none takes memory for a message unless that leaves as much free as it
+    /// has for messages already. A session that gets none has its floor of 256 KiB beside the pool.
+    /// Default 256 MiB, at most 1 TiB.
     receive_pool: u64,
     /// Streams that the peer may have open at once. Default 256, at least 16. A stream that it cancels counts until the
     /// application has let go of it.
@@ -184,9 +186,14 @@ settings! {
     max_half_open: u32,
     /// How long the peer may take to answer the opening of the connection. Default 10 s.
     handshake_timeout: Duration,
-    /// How long a message larger than its stream's window may wait for memory or for its next
-    /// piece before the stream ends with a limit error. Default 10 s.
+    /// How long a message larger than its stream's window may wait for memory, or be behind
+    /// `min_message_rate`, before the stream ends with a limit error. Default 10 s.
     message_timeout: Duration,
+    /// Bytes a second that the peer sends at least of a message that was given memory beyond its
+    /// stream's window. One of `n` bytes is complete after `message_timeout` and
+    /// `n / min_message_rate` at the latest, or its stream ends with
+    /// [`Limit::MessageStalled`](crate::Limit::MessageStalled). Default 1 KiB, from 1 to 1 GiB.
+    min_message_rate: u32,
     /// How long `close` keeps sending what was queued before it. Default 1 s.
     close_linger: Duration,
     /// After how much silence the peer is asked for a sign of life, also while no stream is open; any

@@ -1,6 +1,9 @@
 //! The program as a user meets it: arguments in, lines and exit codes out.
 
 mod denial;
+#[path = "forward/process.rs"]
+#[allow(dead_code)]
+mod process;
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
@@ -8,11 +11,12 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::mpsc;
 use std::thread;
 
-use ringmux::SessionError;
+use ringmux::{Config, Engine, SessionError};
 use serde_json::Value;
 use tokio::runtime::Builder;
 
 use denial::{Denial, LOW_MEMLOCK_BYTES};
+use process::Program;
 
 /// The keys that every line of `bench --json` begins with, in this order.
 const KEYS: [&str; 10] = [
@@ -135,10 +139,10 @@ fn bench_without_json_is_a_table_under_a_line_about_the_machine() {
 fn help_shows_commands_examples_and_exit_codes() {
     let output = ringmux("--help");
     assert_eq!(output.status.code(), Some(0));
-    for expected in ["bench", "doctor", "ping", "Exit codes:"] {
+    for expected in ["bench", "doctor", "ping", "attack", "Exit codes:"] {
         assert!(stdout(&output).contains(expected), "{expected}");
     }
-    for command in ["bench", "doctor", "ping"] {
+    for command in ["bench", "doctor", "ping", "attack", "serve", "forward"] {
         let output = ringmux(&format!("{command} --help"));
         assert_eq!(output.status.code(), Some(0));
         assert!(stdout(&output).contains("Examples:"), "{command}");
@@ -155,13 +159,17 @@ fn an_unknown_workload_is_wrong_usage_and_lists_the_known_ones() {
 
 /// Starts an endpoint that accepts one session and holds it until its client leaves. Its address.
 fn endpoint() -> String {
+    endpoint_with(Config::default())
+}
+
+fn endpoint_with(config: Config) -> String {
     let (address, addresses) = mpsc::channel();
     thread::spawn(move || {
         let runtime = Builder::new_current_thread().enable_all().build();
         runtime.expect("a runtime starts").block_on(async {
-            let listener = ringmux::listen("127.0.0.1:0")
-                .await
-                .expect("a port is free");
+            let engine = Engine::auto().expect("an engine starts");
+            let any = "127.0.0.1:0".parse().unwrap();
+            let listener = engine.listen(&any, &config).await.expect("a port is free");
             address.send(listener.local_addr().to_string()).unwrap();
             let session = listener.accept().await.expect("the program connects");
             session.closed().await;
@@ -368,6 +376,149 @@ fn a_file_that_is_no_socket_is_not_replaced() {
         assert!(text.contains("address already in use"), "{text}");
         assert_eq!(std::fs::read(&path).expect("it is there"), b"precious");
     }
+}
+
+// ---- attack ---------------------------------------------------------------------------------
+
+/// A running `ringmux serve`, and where.
+fn serve(listen: &str) -> (Program, String) {
+    let mut program = Program::start(&["serve", "--listen", listen, "--allow", "localhost:1"]);
+    let addr = program.listening();
+    (program, addr)
+}
+
+/// `ringmux attack` under way.
+fn attacking(line: &str, addr: &str) -> Child {
+    Command::new(env!("CARGO_BIN_EXE_ringmux"))
+        .args(line.split_whitespace())
+        .arg(addr)
+        .env_remove("RUST_LOG")
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the program starts")
+}
+
+/// The shortest there is. Times are those of a busy machine, so they are not what is looked at.
+const ATTACK: &str = "attack --seconds 100ms --rate 1000 --max-ratio 1000000";
+
+#[test]
+fn an_attack_that_a_server_withstands_is_a_table() {
+    let (_server, addr) = serve("127.0.0.1:0");
+    let output = ringmux(&format!("{ATTACK} --attack oversized,tiny-frames {addr}"));
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    assert_eq!(stderr(&output), "");
+    let text = stdout(&output);
+    let row = |name: &str| {
+        let mut rows = text.lines().filter(|line| line.contains(name));
+        rows.next().unwrap_or_else(|| panic!("no {name} in {text}"))
+    };
+    assert!(row("oversized").contains("A13") && row("oversized").contains("frame-too-long"));
+    assert!(row("tiny-frames").contains("A3"), "{text}");
+    assert!(text.contains("p99 before") && text.contains("slowdown   of"));
+    let widest = text.lines().map(|line| line.chars().count()).max();
+    assert!(widest < Some(160), "{text}");
+}
+
+#[test]
+fn all_attacks_without_a_choice_are_a_json_object_each_in_order() {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = format!("unix://{}", dir.path().join("socket").display());
+    let (mut server, addr) = serve(&socket);
+    let output = ringmux(&format!("{ATTACK} --json --neighbour call {addr}"));
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let parse = |line| serde_json::from_str(line).expect("a line is one JSON object");
+    let rows: Vec<Value> = stdout(&output).lines().map(parse).collect();
+    let names: Vec<_> = rows.iter().map(|row| row["row"].clone()).collect();
+    let expected: Vec<_> = (1..=13).map(|n| Value::from(format!("A{n}"))).collect();
+    assert_eq!(names, expected);
+    for row in &rows {
+        assert!(row["failure"].is_null(), "{row}");
+        assert!(number(row, "connections") > 0.0, "{row}");
+        for key in [
+            "p99_before_ns",
+            "p99_during_ns",
+            "ratio",
+            "slowdown",
+            "seconds",
+        ] {
+            assert!(number(row, key) > 0.0, "{row}");
+        }
+        let calls = row["round_trips"].as_array().expect("two numbers");
+        assert!(calls.iter().all(|count| count.as_u64() > Some(0)), "{row}");
+    }
+    assert!(number(&rows[12]["answers"], "frame-too-long") > 0.0);
+    // What an attacker says at length does not fill the log.
+    let line = server.logged(&["connection refused", "(8192 bytes)"]);
+    assert!(line.len() < 400, "{line}");
+}
+
+#[test]
+fn a_server_that_goes_half_way_is_not_withstood_and_what_was_seen_before_is_shown() {
+    let (mut server, addr) = serve("127.0.0.1:0");
+    let line = "attack --seconds 60s --attack ping-flood,oversized --rate 1000000";
+    let child = attacking(line, &addr);
+    server.logged(&["SETTINGS must be sent once"]);
+    server.kill();
+    let output = child.wait_with_output().expect("it ends");
+    assert_eq!(output.status.code(), Some(1));
+    let error = stderr(&output);
+    assert_eq!(error.lines().count(), 1, "{error}");
+    let begin = "error: not withstood: ping-flood (a ping of the neighbour was not answered: ";
+    assert!(error.starts_with(begin), "{error}");
+    let text = stdout(&output);
+    let row = text.lines().find(|line| line.contains("ping-flood"));
+    let row = row.unwrap_or_else(|| panic!("no row in {text}"));
+    assert!(row.contains(" - "), "nothing was measured: {row}");
+    assert!(!text.contains("oversized"), "nobody was left to attack");
+}
+
+#[test]
+fn an_interrupted_attack_still_shows_those_that_were_finished() {
+    let (mut server, addr) = serve("127.0.0.1:0");
+    let line = "attack --seconds 100ms --rate 1000000 --attack oversized,ping-flood,ping-flood";
+    let child = attacking(line, &addr);
+    // The second one.
+    server.logged(&["SETTINGS must be sent once"]);
+    let pid = child.id().to_string();
+    let kill = Command::new("kill").args(["-INT", &pid]).status();
+    assert!(kill.expect("`kill` starts").success());
+    let output = child.wait_with_output().expect("it ends");
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(stderr(&output), "error: interrupted\n");
+    assert!(stdout(&output).contains("oversized"), "{}", stdout(&output));
+}
+
+#[test]
+fn an_attack_that_nobody_knows_is_wrong_usage_and_lists_the_known_ones() {
+    for (line, expected) in [
+        ("attack --attack nonesuch 127.0.0.1:1", "rapid-reset"),
+        ("attack --seconds 1ms 127.0.0.1:1", "at least 100ms"),
+        ("attack --max-ratio 0.5 127.0.0.1:1", "a number from 1 up"),
+        ("attack", "<ADDR>"),
+    ] {
+        let output = ringmux(line);
+        assert_eq!(output.status.code(), Some(2), "{line}");
+        assert!(stderr(&output).contains(expected), "{}", stderr(&output));
+        assert_eq!(stdout(&output), "");
+    }
+}
+
+#[test]
+fn a_server_that_limits_pings_is_to_be_called_by_the_neighbour() {
+    let edge = Config::edge().build().unwrap();
+    let output = ringmux(&format!(
+        "{ATTACK} --attack oversized {}",
+        endpoint_with(edge)
+    ));
+    assert_eq!(output.status.code(), Some(1));
+    let error = stderr(&output);
+    assert_eq!(error.lines().count(), 1, "{error}");
+    assert!(error.contains("limit ping-rate exceeded"), "{error}");
+    assert!(
+        error.trim_end().ends_with("try --neighbour call"),
+        "{error}"
+    );
 }
 
 #[test]

@@ -78,6 +78,7 @@ impl Config {
             ),
             ("max_pending_opens", self.max_pending_opens, 1, STREAMS_MAX),
             ("max_half_open", self.max_half_open, 1, 1 << 16),
+            ("min_message_rate", self.min_message_rate, 1, 1024 * MIB),
         ];
         for (setting, value, min, max) in ranges {
             in_range(setting, value.into(), min.into(), max.into())?;
@@ -232,6 +233,7 @@ mod tests {
             (b().send_buffer(2 * MIB), "session_send_buffer"),
             (b().max_pending_opens(0), "max_pending_opens"),
             (b().max_half_open(1 << 17), "max_half_open"),
+            (b().min_message_rate(0), "min_message_rate"),
         ];
         for (builder, named) in wrong {
             let error = builder.build().unwrap_err();

@@ -31,6 +31,7 @@ impl Default for Config {
             max_half_open: 256,
             handshake_timeout: Duration::from_secs(10),
             message_timeout: Duration::from_secs(10),
+            min_message_rate: KIB,
             close_linger: Duration::from_secs(1),
             keepalive_idle: Some(Duration::from_secs(15)),
             keepalive_timeout: Duration::from_secs(10),
@@ -79,6 +80,7 @@ impl Config {
                 session_send_buffer: 256 * KIB,
                 max_half_open: 128,
                 handshake_timeout: Duration::from_secs(5),
+                min_message_rate: 4 * KIB,
                 write_timeout: Duration::from_secs(5),
                 max_age: Some(Duration::from_secs(3600)),
                 ..Self::default()
@@ -112,5 +114,6 @@ mod tests {
         assert!(edge.max_half_open() <= mesh.max_half_open());
         assert!(edge.handshake_timeout() <= mesh.handshake_timeout());
         assert!(edge.write_timeout() <= mesh.write_timeout());
+        assert!(edge.min_message_rate() >= mesh.min_message_rate());
     }
 }

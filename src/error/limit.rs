@@ -19,8 +19,8 @@ pub enum Limit {
     /// A message larger than its window found no memory in
     /// [`message_timeout`](crate::ConfigBuilder::message_timeout). Ends its stream.
     MessageMemory,
-    /// A message was given memory, and its next piece did not come in
-    /// [`message_timeout`](crate::ConfigBuilder::message_timeout). Ends its stream.
+    /// A message was given memory, and fell [`message_timeout`](crate::ConfigBuilder::message_timeout) behind
+    /// [`min_message_rate`](crate::ConfigBuilder::min_message_rate). Ends its stream.
     MessageStalled,
     /// A message came in pieces so small that they cost more than [`max_message`](crate::ConfigBuilder::max_message)
     /// allows for its size: twice that size and 64 KiB. Ends its stream.

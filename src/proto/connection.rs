@@ -10,7 +10,7 @@ use super::alive::Alive;
 use super::leave::Leave;
 use super::limits::Limits;
 use super::outbound::Outbound;
-use super::pool::Pool;
+use super::pool::{Pool, Share};
 use super::registry::{Key, Registry};
 use super::schedule::Schedule;
 use super::stream::{Opening, Stream, wake};
@@ -90,9 +90,7 @@ pub(crate) struct Connection {
     pub(super) schedule: Schedule,
     pub(super) outbound: Outbound,
 
-    pub(super) pool: StdArc<Pool>,
-    /// Of the pool, what the session's window took.
-    pub(super) pooled: u64,
+    pub(super) pool: Share,
     pub(super) window: RecvWindow,
     /// Bytes by which the windows of live streams were raised, see `transmit`.
     pub(super) widened: u64,
@@ -151,13 +149,12 @@ impl Connection {
         pool: StdArc<Pool>,
         now: Instant,
     ) -> (Self, Arc<SessionLink>) {
-        pool.join();
+        let mut pool = Share::new(pool, config.receive_pool());
         let info_seed = info.seed;
         let wanted = config.session_window();
-        let (session_window, pooled) = if pool.take(u64::from(wanted), config.receive_pool()) {
-            (wanted, u64::from(wanted))
-        } else {
-            (Settings::FLOORS.session_window, 0)
+        let session_window = match pool.take_for_window(u64::from(wanted)) {
+            true => wanted,
+            false => Settings::FLOORS.session_window,
         };
         let ours = Settings {
             max_frame: config.max_frame(),
@@ -199,7 +196,6 @@ impl Connection {
             schedule: Schedule::default(),
             outbound: Outbound::default(),
             pool,
-            pooled,
             window: RecvWindow::new(session_window),
             widened: 0,
             window_owed: false,
@@ -361,8 +357,6 @@ impl Connection {
                 Opening::Waiting | Opening::Granted => StreamError::NotProcessed(error.clone()),
             };
             stream.lane().end_both(&error);
-            let (_, advance) = stream.window.discard();
-            self.pool.give(advance + stream.lingering);
         }
         for lane in activated {
             if lane.key().is_none() {
@@ -373,8 +367,7 @@ impl Connection {
         self.outbound = Outbound::default();
         self.link.counters.streams.set(0);
         self.link.counters.bytes_held.set(0);
-        self.pool.give(std::mem::take(&mut self.pooled));
-        self.pool.leave();
+        self.pool.end();
         self.link.drop_unaccepted_if_unheld();
         self.link.wake_all();
     }

@@ -139,7 +139,7 @@ impl Connection {
             return;
         }
         self.recheck_soon(now);
-        if self.cover_assemblies() {
+        if self.cover_assemblies(now) {
             return;
         }
         let since = *self.stalled_since.get_or_insert(now);
@@ -165,32 +165,39 @@ impl Connection {
 
     /// Messages of which pieces are missing cannot be consumed, and the missing pieces need the
     /// session's window: what has come of them moves to the pool. True if anything did.
-    fn cover_assemblies(&mut self) -> bool {
+    fn cover_assemblies(&mut self, now: Instant) -> bool {
         let mut moved = 0;
         for (_, stream) in self.registry.iter_mut() {
             let Some(assembly) = stream.assembly.filter(|_| !stream.chunks) else {
                 continue;
             };
             let cost = assembly.cost.min(stream.window.uncovered());
-            if cost > 0 && self.pool.take(cost, self.config.receive_pool()) {
+            if cost > 0 && self.pool.take_for_message(cost, false) {
                 stream.window.cover(cost);
                 moved += cost;
             }
         }
+        if moved > 0 {
+            self.check_advances_in_time(now);
+        }
         self.return_to_session(moved);
         moved > 0
+    }
+
+    /// Memory was given for a message that is not complete.
+    fn check_advances_in_time(&mut self, now: Instant) {
+        let at = now + self.config.message_timeout();
+        self.advance_check.get_or_insert(at);
     }
 
     /// Doubles the session's window if its maximum and the pool allow.
     pub(super) fn grow_session_window(&mut self) -> bool {
         let target = self.window.target();
         let wanted = (target * 2).min(u64::from(self.config.session_window_max()));
-        let ceiling = self.config.receive_pool();
-        let may = wanted > target && wanted <= self.pool.share(ceiling);
-        if !may || !self.pool.take(wanted - target, ceiling) {
+        let may = wanted > target && wanted <= self.pool.window_max();
+        if !may || !self.pool.take_for_window(wanted - target) {
             return false;
         }
-        self.pooled += wanted - target;
         self.window.grow(wanted);
         self.link.counters.windows_grown.add(1);
         true
@@ -201,7 +208,6 @@ impl Connection {
     pub(super) fn feed_assembly(&mut self, key: Key, now: Instant) {
         self.account(key, now);
         let max_frame = u64::from(self.config.max_frame());
-        let ceiling = self.config.receive_pool();
         let Some(stream) = self.registry.get_mut(key) else {
             return;
         };
@@ -227,14 +233,17 @@ impl Connection {
         let fits = whole <= stream.window.target();
         let waiting = stream.window.held().saturating_sub(assembly.cost);
         let advance = !fits && waiting <= stream.window.target();
-        if short == 0 || (advance && self.pool.take(short, ceiling)) {
+        if short == 0 || (advance && self.pool.take_for_message(short, assembly.given)) {
             stream.window.advance(short);
             Self::set_starved(stream, false, now);
-            if short > 0 {
-                let at = now + self.config.message_timeout();
-                self.advance_check.get_or_insert(at);
+            if let Some(assembly) = stream.assembly.as_mut().filter(|_| short > 0) {
+                assembly.given = true;
             }
-            return Self::owe(&mut self.owing, key, stream, owed::WINDOW);
+            Self::owe(&mut self.owing, key, stream, owed::WINDOW);
+            if short > 0 {
+                self.check_advances_in_time(now);
+            }
+            return;
         }
         if !fits && now.duration_since(assembly.since) >= self.config.message_timeout() {
             return self.exceed(key, Limit::MessageMemory, total);
@@ -250,8 +259,8 @@ impl Connection {
         self.recheck_soon(now);
     }
 
-    /// Memory beyond the window was given for messages whose next piece does not come: it is taken
-    /// back, with the stream. A peer without the credit for that piece cannot send it: it is the
+    /// Memory beyond the window was given for messages that do not go on, or not at the least rate: it is
+    /// taken back, with the stream. A peer without the credit for that piece cannot send it: it is the
     /// application here that does not consume, or the memory that is not there.
     pub(super) fn check_advances(&mut self, now: Instant) {
         let timeout = self.config.message_timeout();

@@ -4,7 +4,7 @@
 //! that the application sees whole messages only; no piece is copied twice. A receiver that asked
 //! for chunks sees every piece.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
@@ -13,6 +13,7 @@ use super::receive::SHARE_MIN;
 use super::registry::Key;
 use super::state::{Effect, Event, Receiving};
 use super::stream::{Assembly, Stream, wake};
+use crate::config::Config;
 use crate::error::ProtocolError;
 use crate::frame::{HEADER_LEN, Header, StreamId, TOTAL_LEN, cost, decode_total};
 use crate::link::{RecvEnd, rx_tag};
@@ -156,8 +157,7 @@ impl Connection {
                     Self::keep_stopped_stream_moving(&mut self.owing, key, stream);
                 }
                 Effect::Act => {
-                    let limit = self.config.max_message();
-                    let prefix = add_piece(stream, id, payload, end, limit, now)?;
+                    let prefix = add_piece(stream, id, payload, end, &self.config, now)?;
                     // The size in front of the first piece is not part of what is delivered.
                     let retired = stream.window.consume(prefix);
                     self.pool.give(retired);
@@ -223,15 +223,21 @@ impl Connection {
     }
 }
 
+/// What so many bytes may take.
+fn time_of(bytes: usize, per_second: u32) -> Duration {
+    Duration::from_nanos(bytes as u64 * 1_000_000_000 / u64::from(per_second))
+}
+
 /// Writes a piece to the ring, unpublished. Returns the bytes of it that are not message.
 fn add_piece(
     stream: &mut Stream,
     id: StreamId,
     payload: Incoming<'_>,
     end: bool,
-    limit: u32,
+    config: &Config,
     now: Instant,
 ) -> Result<u64, ProtocolError> {
+    let limit = config.max_message();
     let len = payload.as_slice().len();
     let too_long = |total: u64| ProtocolError::MessageTooLong { id, total, limit };
     let tag = if end { rx_tag::END } else { 0 };
@@ -258,6 +264,7 @@ fn add_piece(
                 cost: cost(received),
                 since: now,
                 starved: false,
+                given: false,
             });
             payload.push(stream, tag, TOTAL_LEN);
             Ok(TOTAL_LEN as u64)
@@ -270,7 +277,7 @@ fn add_piece(
             }
             assembly.received += len as u32;
             assembly.cost += cost(len as u32);
-            assembly.since = now;
+            assembly.since = now.min(assembly.since + time_of(len, config.min_message_rate()));
             let starved = assembly.starved;
             if end {
                 stream.assembly = None;

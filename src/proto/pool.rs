@@ -6,6 +6,10 @@
 //!
 //! Each session brings its own ceiling: how full the pool may be when *it* takes. Sessions of strangers that may fill half of
 //! it leave the other half to those of friends.
+//!
+//! For messages a session gets more only if that leaves as much free as it has already: so none has more than half, and half
+//! a message, and whoever comes next finds something (the dynamic thresholds of switches that share their buffers). One that
+//! has nothing gets whatever fits, and a message that was given memory gets what it still lacks.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -34,22 +38,11 @@ impl Pool {
         Arc::clone(PROCESS.get_or_init(|| Self::new(u64::MAX)))
     }
 
-    pub(super) fn join(&self) {
-        self.sessions.fetch_add(1, Ordering::Relaxed);
-    }
-
-    pub(super) fn leave(&self) {
-        self.sessions.fetch_sub(1, Ordering::Relaxed);
-    }
-
-    /// Up to where the window of a session with this ceiling may grow: half of an equal share.
-    pub(super) fn share(&self, ceiling: u64) -> u64 {
-        self.size.min(ceiling) / (2 * self.sessions().max(1))
-    }
-
-    /// Takes `bytes`, or nothing if that would fill the pool above `ceiling`.
-    pub(super) fn take(&self, bytes: u64, ceiling: u64) -> bool {
-        let most = self.size.min(ceiling);
+    /// Takes `bytes`, or nothing if less than `leave` would be free then below `ceiling`.
+    pub(super) fn take(&self, bytes: u64, leave: u64, ceiling: u64) -> bool {
+        let Some(most) = self.size.min(ceiling).checked_sub(leave) else {
+            return false;
+        };
         // ORDERING: Relaxed throughout: the number guards no other memory.
         self.used
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| {
@@ -78,6 +71,81 @@ impl Pool {
     }
 }
 
+/// What one session has of the pool. All of it goes back when the session ends.
+#[derive(Debug)]
+pub(super) struct Share {
+    pool: Arc<Pool>,
+    /// How full the pool may be when this session takes.
+    ceiling: u64,
+    /// For its window, beyond the floor.
+    window: u64,
+    /// For messages that are larger than their streams' windows, or that filled the session's.
+    messages: u64,
+    ended: bool,
+}
+
+impl Share {
+    pub(super) fn new(pool: Arc<Pool>, ceiling: u64) -> Self {
+        pool.sessions.fetch_add(1, Ordering::Relaxed);
+        Self {
+            pool,
+            ceiling,
+            window: 0,
+            messages: 0,
+            ended: false,
+        }
+    }
+
+    /// Up to where the session's window may grow: half of an equal share.
+    pub(super) fn window_max(&self) -> u64 {
+        self.pool.size.min(self.ceiling) / (2 * self.pool.sessions().max(1))
+    }
+
+    /// Takes `bytes` for the window, for as long as the session lives; false if there are not so many.
+    pub(super) fn take_for_window(&mut self, bytes: u64) -> bool {
+        let taken = self.pool.take(bytes, 0, self.ceiling);
+        if taken {
+            self.window += bytes;
+        }
+        taken
+    }
+
+    /// Takes `bytes` for a message; false if there are not so many, or too few would be left to others. One that was
+    /// `given` some gets more also then.
+    pub(super) fn take_for_message(&mut self, bytes: u64, given: bool) -> bool {
+        let leave = if given { 0 } else { self.messages };
+        let taken = self.pool.take(bytes, leave, self.ceiling);
+        if taken {
+            self.messages += bytes;
+        }
+        taken
+    }
+
+    /// Gives back what was taken for messages.
+    pub(super) fn give(&mut self, bytes: u64) {
+        debug_assert!(bytes <= self.messages, "{bytes} of {}", self.messages);
+        let bytes = bytes.min(self.messages);
+        self.messages -= bytes;
+        self.pool.give(bytes);
+    }
+
+    /// Gives everything back, once.
+    pub(super) fn end(&mut self) {
+        if std::mem::replace(&mut self.ended, true) {
+            return;
+        }
+        self.pool
+            .give(std::mem::take(&mut self.window) + std::mem::take(&mut self.messages));
+        self.pool.sessions.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// For its window, and for messages.
+    #[cfg(test)]
+    pub(super) const fn taken(&self) -> [u64; 2] {
+        [self.window, self.messages]
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -85,9 +153,9 @@ mod tests {
     #[test]
     fn what_does_not_fit_is_refused_whole() {
         let pool = Pool::new(100);
-        assert!(pool.take(60, 1000));
-        assert!(!pool.take(41, 1000));
-        assert!(pool.take(40, 1000));
+        assert!(pool.take(60, 0, 1000));
+        assert!(!pool.take(41, 0, 1000));
+        assert!(pool.take(40, 0, 1000));
         pool.give(100);
         assert_eq!(pool.used(), 0);
     }
@@ -95,20 +163,50 @@ mod tests {
     #[test]
     fn a_lower_ceiling_leaves_the_rest_to_others() {
         let pool = Pool::new(u64::MAX);
-        assert!(pool.take(50, 50));
-        assert!(!pool.take(1, 50));
-        assert!(pool.take(50, 100));
-        assert!(!pool.take(1, 100));
+        assert!(pool.take(50, 0, 50));
+        assert!(!pool.take(1, 0, 50));
+        assert!(pool.take(50, 0, 100));
+        assert!(!pool.take(1, 0, 100));
         pool.give(100);
     }
 
     #[test]
-    fn a_share_shrinks_with_the_sessions() {
+    fn windows_may_grow_less_the_more_sessions_there_are() {
         let pool = Pool::new(1000);
-        pool.join();
-        assert_eq!(pool.share(u64::MAX), 500);
-        assert_eq!(pool.share(600), 300);
-        pool.join();
-        assert_eq!(pool.share(u64::MAX), 250);
+        let share = Share::new(Arc::clone(&pool), u64::MAX);
+        assert_eq!(share.window_max(), 500);
+        let lower = Share::new(Arc::clone(&pool), 600);
+        assert_eq!((share.window_max(), lower.window_max()), (250, 150));
+    }
+
+    #[test]
+    fn sessions_that_take_all_they_can_leave_half_of_what_they_found() {
+        let pool = Pool::new(1200);
+        let mut shares = Vec::new();
+        for sessions in 1..=5 {
+            let mut share = Share::new(Arc::clone(&pool), u64::MAX);
+            while share.take_for_message(1, false) {}
+            shares.push(share);
+            let free = 1200 - pool.used();
+            assert_eq!(free, 1200 >> sessions);
+        }
+        // Those that come later have less, until the first give some back.
+        shares[0].give(600);
+        while shares[4].take_for_message(1, false) {}
+        assert!(shares[4].taken()[1] > 300, "{:?}", shares[4]);
+    }
+
+    #[test]
+    fn a_session_that_has_no_memory_for_messages_gets_what_fits() {
+        let pool = Pool::new(100);
+        let mut share = Share::new(Arc::clone(&pool), u64::MAX);
+        assert!(share.take_for_window(10) && share.take_for_message(90, false));
+        share.give(90);
+        assert!(!share.take_for_message(91, false) && share.take_for_message(30, false));
+        assert!(!share.take_for_message(31, false) && share.take_for_message(30, false));
+        assert!(!share.take_for_message(1, false) && share.take_for_message(30, true));
+        share.end();
+        share.end();
+        assert_eq!((pool.used(), pool.sessions()), (0, 0));
     }
 }

@@ -36,10 +36,13 @@ pub(super) struct Assembly {
     pub(super) received: u32,
     /// What its frames cost so far.
     pub(super) cost: u64,
-    /// When the last piece came, or it began to be starved, or ceased to be.
+    /// Since when nothing came of it: when it began, or began to be starved, or ceased to be; moved on by the time that
+    /// each piece may take at the least rate there may be. So what trickles falls behind as what stands still does.
     pub(super) since: Instant,
     /// It waits for memory, or for the application to make room.
     pub(super) starved: bool,
+    /// The pool gave it memory.
+    pub(super) given: bool,
 }
 
 /// Where the opening of a stream stands.

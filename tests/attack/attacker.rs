@@ -1,12 +1,10 @@
 //! `ringmux attack`, in a process of its own.
 
 use std::process::Command;
+use std::time::Duration;
 
 use ringmux::Addr;
 use serde_json::Value;
-
-/// How long an attack is played, and as long again it is paused.
-const SECONDS: &str = "250ms";
 
 /// What the program tells. Some of it is only shown.
 #[derive(Debug)]
@@ -19,15 +17,18 @@ pub(crate) struct Result {
     pub(crate) round_trips: Vec<u64>,
     pub(crate) p99_ns: [u64; 2],
     pub(crate) ratio: f64,
+    pub(crate) slowdown: f64,
     pub(crate) last_answer: Option<String>,
     pub(crate) failure: Option<String>,
 }
 
-pub(crate) fn play(addr: &Addr, name: &str, rate: u32) -> Result {
+/// Plays an attack for so long, and pauses it for as long again.
+pub(crate) fn play(addr: &Addr, name: &str, rate: u32, time: Duration) -> Result {
     let (name, rate) = (name.replace('_', "-"), rate.to_string());
+    let seconds = format!("{}ms", time.as_millis());
     let output = Command::new(env!("CARGO_BIN_EXE_ringmux"))
         .args(["attack", "--json", "--neighbour", "call"])
-        .args(["--attack", &name, "--seconds", SECONDS, "--rate", &rate])
+        .args(["--attack", &name, "--seconds", &seconds, "--rate", &rate])
         .arg(addr.to_string())
         .env_remove("RUST_LOG")
         .output()
@@ -53,6 +54,7 @@ pub(crate) fn play(addr: &Addr, name: &str, rate: u32) -> Result {
         round_trips: round_trips.iter().filter_map(Value::as_u64).collect(),
         p99_ns: [number("p99_before_ns"), number("p99_during_ns")],
         ratio: row["ratio"].as_f64().expect("a ratio"),
+        slowdown: row["slowdown"].as_f64().expect("a ratio"),
         last_answer: string("last_answer"),
         failure: string("failure"),
     }

@@ -16,6 +16,7 @@ const WORK: Duration = Duration::from_millis(60);
 
 pub(crate) struct Server {
     pub(crate) addr: Addr,
+    pub(crate) config: Config,
     most: Arc<AtomicU64>,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
@@ -23,7 +24,7 @@ pub(crate) struct Server {
 
 impl Server {
     /// A server that has had its first session, so that what is made once is made.
-    pub(crate) fn start(driver: Driver, config: &Config) -> Self {
+    pub(crate) fn start(driver: Driver, config: Config) -> Self {
         let (addr_tx, addr) = mpsc::channel();
         let (stop, stopped) = oneshot::channel();
         let most = Arc::new(AtomicU64::new(0));
@@ -52,6 +53,7 @@ impl Server {
         });
         let server = Self {
             addr: addr.recv().unwrap(),
+            config,
             most,
             stop: Some(stop),
             thread: Some(thread),

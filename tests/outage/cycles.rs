@@ -11,7 +11,7 @@ use crate::DRIVERS;
 use crate::SLACK_BYTES;
 use crate::child::{Child, follow_the_parent, tell};
 use crate::count::Footprint;
-use crate::host::{AWAIT_GUARD, Soon, tokio_runtime};
+use crate::host::{AWAIT_GUARD, Soon, eventually, tokio_runtime};
 
 /// Over all drivers.
 const CYCLES: u32 = 10_000;
@@ -145,6 +145,8 @@ fn cycles(driver: Driver, count: u32, seed: u64) {
                 done += some;
             }
         }
+        let tasks = tokio::runtime::Handle::current().metrics();
+        eventually("no task is left", || tasks.num_alive_tasks() == 0).await;
     });
 }
 

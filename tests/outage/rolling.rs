@@ -1,13 +1,18 @@
 //! Servers that are restarted one after another, in order, while clients call.
+//!
+//! Before it goes each has calls that end after its shutdown has begun, and then takes no more, so that there are calls
+//! which only its shutdown can give back.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::future::join_all;
 use ringmux::manage::{Manager, ProvideError, Provider};
-use ringmux::{Addr, Config, Engine, Listener, Processed, Session, Stream};
+use ringmux::{Addr, Config, Drained, Engine, Listener, Processed, Session, Stream};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
 
 use crate::host::{Soon, eventually, pause};
 
@@ -15,6 +20,8 @@ const SERVERS: usize = 3;
 const CALLERS: usize = 32;
 /// Calls that are answered between two restarts, at least.
 const CALLS: u64 = 500;
+/// Calls that a server has when it goes, at least: of those that run, and of those that it did not take.
+const LAST: u64 = 4;
 const GRACE: Duration = Duration::from_secs(15);
 
 on_drivers!(calls_survive_a_rolling_restart_and_none_is_lost_or_run_twice);
@@ -22,30 +29,104 @@ on_drivers!(calls_survive_a_rolling_restart_and_none_is_lost_or_run_twice);
 /// How often each call was run, whichever server did it.
 type Runs = Arc<Mutex<HashMap<u64, u32>>>;
 
-/// Listens where it is told to, as soon as its predecessor is gone from there, and serves.
-async fn serve(engine: &Engine, addr: &Addr, runs: &Runs) -> Arc<Listener> {
-    let listener = loop {
-        match engine.listen(addr, &Config::default()).await {
-            Ok(listener) => break Arc::new(listener),
-            Err(_) => pause().await,
-        }
-    };
-    let (accepting, runs) = (Arc::clone(&listener), Arc::clone(runs));
-    tokio::spawn(async move {
-        while let Ok(session) = accepting.accept().await {
-            let runs = Arc::clone(&runs);
-            tokio::spawn(async move {
-                while let Ok(stream) = session.accept().await {
-                    tokio::spawn(run(stream, Arc::clone(&runs)));
-                }
-            });
-        }
-    });
-    listener
+/// What a server does with calls that come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Serving,
+    /// They run until the server is told to go.
+    Last,
+    /// They are left where they are.
+    Going,
 }
 
-/// Runs a call, which is known by its number, and sends the number back.
-async fn run(mut stream: Stream, runs: Runs) {
+struct Server {
+    listener: Arc<Listener>,
+    phase: watch::Sender<Phase>,
+    sessions: Arc<Mutex<Vec<Served>>>,
+}
+
+/// A session, how many calls were taken of it, and how many of them are its last.
+#[derive(Clone)]
+struct Served {
+    session: Session,
+    taken: Arc<AtomicU64>,
+    last: Arc<AtomicU64>,
+}
+
+impl Server {
+    /// Listens where it is told to, as soon as its predecessor is gone from there, and serves.
+    async fn start(engine: &Engine, addr: &Addr, runs: &Runs) -> Self {
+        let listener = loop {
+            match engine.listen(addr, &Config::default()).await {
+                Ok(listener) => break Arc::new(listener),
+                Err(_) => pause().await,
+            }
+        };
+        let (phase, seen) = watch::channel(Phase::Serving);
+        let sessions = Arc::default();
+        let server = Self {
+            listener: Arc::clone(&listener),
+            phase,
+            sessions: Arc::clone(&sessions),
+        };
+        let runs = Arc::clone(runs);
+        tokio::spawn(async move {
+            while let Ok(session) = listener.accept().await {
+                let [taken, last] = [(); 2].map(|()| Arc::default());
+                let served = Served {
+                    session,
+                    taken,
+                    last,
+                };
+                sessions.lock().unwrap().push(served.clone());
+                tokio::spawn(served.serve(Arc::clone(&runs), seen.clone()));
+            }
+        });
+        server
+    }
+
+    /// Calls that run until it goes.
+    fn last(&self) -> u64 {
+        let sessions = self.sessions.lock().unwrap();
+        let last = sessions
+            .iter()
+            .map(|served| served.last.load(Ordering::Relaxed));
+        last.sum()
+    }
+
+    /// Calls that came and were not taken.
+    fn untaken(&self) -> u64 {
+        let sessions = self.sessions.lock().unwrap();
+        let untaken = sessions.iter().map(|served| {
+            let taken = served.taken.load(Ordering::Relaxed);
+            served.session.stats().accepted - taken
+        });
+        untaken.sum()
+    }
+}
+
+impl Served {
+    async fn serve(self, runs: Runs, mut phase: watch::Receiver<Phase>) {
+        loop {
+            let stream = tokio::select! {
+                biased;
+                _ = phase.wait_for(|phase| *phase == Phase::Going) => break,
+                stream = self.session.accept() => stream,
+            };
+            let Ok(stream) = stream else { return };
+            self.taken.fetch_add(1, Ordering::Relaxed);
+            let last = *phase.borrow() == Phase::Last;
+            self.last.fetch_add(u64::from(last), Ordering::Relaxed);
+            let until = last.then(|| self.session.clone());
+            tokio::spawn(run(stream, until, Arc::clone(&runs)));
+        }
+        self.session.closed().await;
+    }
+}
+
+/// Runs a call, which is known by its number, and sends the number back. One of the last waits for the session's
+/// shutdown, and goes on after it.
+async fn run(mut stream: Stream, until: Option<Session>, runs: Runs) {
     let number = stream.recv().soon().await.unwrap().expect("a number");
     let bytes = number[..].try_into().expect("8 bytes");
     *runs
@@ -53,36 +134,38 @@ async fn run(mut stream: Stream, runs: Runs) {
         .unwrap()
         .entry(u64::from_le_bytes(bytes))
         .or_default() += 1;
-    // It takes a moment, so that some are running at any time.
+    if let Some(session) = until {
+        session.draining().soon().await;
+    }
+    // It takes a moment.
     pause().await;
     stream.send(number).soon().await.unwrap();
     stream.finish().unwrap();
 }
 
-/// Dials one server after another.
-struct InTurn {
+/// The client's sessions, one to each server.
+type Sessions = Arc<tokio::sync::Mutex<Vec<(Addr, Option<Session>)>>>;
+
+/// Dials the server to which there is none.
+struct OneEach {
     engine: Engine,
-    addrs: Vec<Addr>,
-    next: AtomicUsize,
+    sessions: Sessions,
 }
 
-impl Provider for InTurn {
+impl Provider for OneEach {
     async fn provide(&self) -> Result<Session, ProvideError> {
-        let next = self.next.fetch_add(1, Ordering::Relaxed) % self.addrs.len();
-        let config = Config::default();
-        Ok(self.engine.connect(&self.addrs[next], &config).await?)
+        let mut sessions = self.sessions.lock().await;
+        let missing = sessions
+            .iter_mut()
+            .find(|(_, session)| session.as_ref().is_none_or(Session::is_draining));
+        let (addr, place) = missing.expect("as many sessions as servers");
+        let session = self.engine.connect(addr, &Config::default()).await?;
+        Ok(place.insert(session).clone())
     }
 
     fn describe(&self) -> String {
-        format!("one of {:?}", self.addrs)
+        "one to each server".to_owned()
     }
-}
-
-/// What the callers saw, all together.
-#[derive(Debug, Default)]
-struct Seen {
-    answered: AtomicU64,
-    tried_again: AtomicU64,
 }
 
 /// One attempt at a call: done, or whether it may have been run.
@@ -101,90 +184,147 @@ async fn attempt(session: Session, number: u64) -> Result<(), Processed> {
     }
 }
 
-/// Calls until it is told to stop. What was surely not run is tried again, once.
-async fn call_on_and_on(
+/// All callers, and what they saw together.
+#[derive(Clone)]
+struct Client {
     manager: Manager,
-    numbers: Arc<AtomicU64>,
-    stop: Arc<AtomicBool>,
+    sessions: Sessions,
     seen: Arc<Seen>,
-) {
-    while !stop.load(Ordering::Relaxed) {
-        let number = numbers.fetch_add(1, Ordering::Relaxed);
-        let once = || manager.with_session(|session| attempt(session, number));
-        let mut result = once().soon().await.unwrap();
+}
+
+#[derive(Debug, Default)]
+struct Seen {
+    calls: AtomicU64,
+    answered: AtomicU64,
+    tried_again: AtomicU64,
+    stop: AtomicBool,
+}
+
+impl Client {
+    fn start(engine: Engine, addrs: &[Addr]) -> Self {
+        let sessions = addrs.iter().map(|addr| (addr.clone(), None)).collect();
+        let sessions = Arc::new(tokio::sync::Mutex::new(sessions));
+        let provider = OneEach {
+            engine,
+            sessions: Arc::clone(&sessions),
+        };
+        let places = u32::try_from(addrs.len()).unwrap();
+        let manager = Manager::builder(provider).sessions(places).build().unwrap();
+        tokio::spawn(manager.start().unwrap());
+        Self {
+            manager,
+            sessions,
+            seen: Arc::default(),
+        }
+    }
+
+    fn answered(&self) -> u64 {
+        self.seen.answered.load(Ordering::Relaxed)
+    }
+
+    /// One call, at first over this session if one is given. What was surely not run is tried again, once.
+    async fn call(&self, first: Option<Session>) {
+        let number = self.seen.calls.fetch_add(1, Ordering::Relaxed);
+        let anywhere = || {
+            self.manager
+                .with_session(|session| attempt(session, number))
+        };
+        let mut result = match first {
+            Some(session) => attempt(session, number).soon().await,
+            None => anywhere().soon().await.unwrap(),
+        };
         if result == Err(Processed::No) {
-            seen.tried_again.fetch_add(1, Ordering::Relaxed);
-            result = once().soon().await.unwrap();
+            self.seen.tried_again.fetch_add(1, Ordering::Relaxed);
+            result = anywhere().soon().await.unwrap();
         }
         assert_eq!(result, Ok(()), "call {number}");
-        seen.answered.fetch_add(1, Ordering::Relaxed);
+        self.seen.answered.fetch_add(1, Ordering::Relaxed);
     }
+
+    async fn call_on_and_on(self) {
+        while !self.seen.stop.load(Ordering::Relaxed) {
+            self.call(None).await;
+        }
+    }
+
+    /// So many calls of this server.
+    async fn call_at(&self, addr: &Addr, calls: u64) -> Vec<JoinHandle<()>> {
+        let session = loop {
+            let sessions = self.sessions.lock().await;
+            let place = sessions.iter().find(|(of, _)| of == addr);
+            let session = place.and_then(|(_, session)| session.clone());
+            match session.filter(|session| !session.is_draining()) {
+                Some(session) => break session,
+                None => drop(sessions),
+            }
+            pause().await;
+        };
+        let call = |_| {
+            let (client, session) = (self.clone(), session.clone());
+            tokio::spawn(async move { client.call(Some(session)).await })
+        };
+        (0..calls).map(call).collect()
+    }
+}
+
+/// Tells a server to go when it has calls that run, and calls that it did not take.
+async fn go(server: &Server, client: &Client) -> Drained {
+    let addr = server.listener.local_addr();
+    server.phase.send(Phase::Last).unwrap();
+    let mut calls = client.call_at(addr, LAST).await;
+    eventually("calls run", || server.last() >= LAST).await;
+    server.phase.send(Phase::Going).unwrap();
+    calls.extend(client.call_at(addr, LAST).await);
+    eventually("calls wait", || server.untaken() >= LAST).await;
+    let report = server.listener.shutdown(GRACE).await;
+    for call in calls {
+        call.await.unwrap();
+    }
+    report
 }
 
 async fn calls_survive_a_rolling_restart_and_none_is_lost_or_run_twice(engine: Engine) {
     // The servers have a thread of their own, as they would have.
     let hosting = Engine::thread(engine.driver()).unwrap();
     let runs = Runs::default();
+    let anywhere: Addr = "127.0.0.1:0".parse().unwrap();
     let mut servers = Vec::new();
     for _ in 0..SERVERS {
-        servers.push(
-            serve(&hosting, &"127.0.0.1:0".parse().unwrap(), &runs)
-                .soon()
-                .await,
-        );
+        let server = Server::start(&hosting, &anywhere, &runs);
+        servers.push(server.soon().await);
     }
-    let addrs: Vec<Addr> = servers
-        .iter()
-        .map(|server| server.local_addr().clone())
-        .collect();
-    let provider = InTurn {
-        engine,
-        addrs: addrs.clone(),
-        next: AtomicUsize::new(0),
-    };
-    let manager = Manager::builder(provider)
-        .sessions(SERVERS as u32)
-        .build()
-        .unwrap();
-    tokio::spawn(manager.start().unwrap());
-
-    let (numbers, stop) = (
-        Arc::new(AtomicU64::new(0)),
-        Arc::new(AtomicBool::new(false)),
-    );
-    let seen = Arc::new(Seen::default());
-    let callers = (0..CALLERS).map(|_| {
-        let (numbers, stop) = (Arc::clone(&numbers), Arc::clone(&stop));
-        tokio::spawn(call_on_and_on(
-            manager.clone(),
-            numbers,
-            stop,
-            Arc::clone(&seen),
-        ))
-    });
+    let addrs = servers.iter().map(|server| server.listener.local_addr());
+    let addrs: Vec<Addr> = addrs.cloned().collect();
+    let client = Client::start(engine, &addrs);
+    let callers = (0..CALLERS).map(|_| tokio::spawn(client.clone().call_on_and_on()));
     let callers: Vec<_> = callers.collect();
-    let answered = || seen.answered.load(Ordering::Relaxed);
-    let mut finished = 0;
+    let (mut finished, mut refused) = (0, 0);
     for (server, addr) in servers.iter_mut().zip(&addrs) {
-        let before = answered();
-        eventually("calls are answered", || answered() >= before + CALLS).await;
-        let restarted = serve(&hosting, addr, &runs);
-        let (report, restarted) = tokio::join!(server.shutdown(GRACE).soon(), restarted.soon());
+        let before = client.answered();
+        eventually("calls are answered", || client.answered() >= before + CALLS).await;
+        let restarted = Server::start(&hosting, addr, &runs);
+        let (report, restarted) = tokio::join!(go(server, &client).soon(), restarted.soon());
         assert_eq!((report.cancelled, report.forced), (0, 0), "{report:?}");
+        assert!(report.finished >= LAST, "{report:?}");
+        assert!(report.refused >= LAST, "{report:?}");
         finished += report.finished;
+        refused += report.refused;
         *server = restarted;
     }
-    let before = answered();
-    eventually("calls are answered", || answered() >= before + CALLS).await;
-    stop.store(true, Ordering::Relaxed);
+    let before = client.answered();
+    eventually("calls are answered", || client.answered() >= before + CALLS).await;
+    client.seen.stop.store(true, Ordering::Relaxed);
     for caller in join_all(callers).soon().await {
         caller.unwrap();
     }
     let runs = runs.lock().unwrap();
-    let calls = numbers.load(Ordering::Relaxed);
-    println!("{calls} calls, {finished} running at a shutdown, {seen:?}");
-    assert!(finished > 0, "no server was busy when it went");
-    assert_eq!(answered(), calls);
+    let seen = &client.seen;
+    println!("{finished} calls running at a shutdown, {refused} refused by it, {seen:?}");
+    let calls = seen.calls.load(Ordering::Relaxed);
+    let tried_again = seen.tried_again.load(Ordering::Relaxed);
+    // Each of them once: a second refusal would have been a failed call.
+    assert!(tried_again >= refused, "{tried_again} of {refused}");
+    assert_eq!(client.answered(), calls, "none failed");
     assert_eq!(runs.len() as u64, calls, "each call was run");
     assert!(runs.values().all(|&times| times == 1), "and none twice");
 }

@@ -82,7 +82,10 @@ pub(super) fn taken(end: &mut End) -> u64 {
     let connection = &mut end.connection;
     let advances = connection.registry.iter_mut();
     let advances = advances.map(|(_, stream)| stream.window.parts().advance + stream.lingering);
-    advances.sum::<u64>() + connection.pooled
+    let advances: u64 = advances.sum();
+    let [window, messages] = connection.pool.taken();
+    assert_eq!(messages, advances, "a session knows what it took");
+    window + messages
 }
 
 /// Where several sessions share a pool.

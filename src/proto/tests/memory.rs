@@ -136,7 +136,7 @@ fn memory_given_for_a_message_whose_next_piece_does_not_come_is_taken_back() {
     assert!(solo.end.pool.used() > 3 << 20);
     solo.elapse(Duration::from_secs(9));
     // One of them goes on.
-    solo.hear(&data(1, &[0; 1000], false, false));
+    solo.hear(&data(1, &[0; 16_000], false, false));
     solo.elapse(Duration::from_millis(1100));
     assert!(solo.end.pool.used() < 2 << 20);
     Polled::new(streams[0].recv()).pending();
@@ -151,7 +151,7 @@ fn memory_given_for_a_message_whose_next_piece_does_not_come_is_taken_back() {
     assert!(now(streams[0].recv()).is_err());
     assert_eq!(tripped(&session, Limit::MessageStalled), 3);
     // The piece that the first one went on with lies here until its handles go.
-    assert_eq!(solo.end.pool.used(), 256 * 1024 + 1000 + FRAME_COST);
+    assert_eq!(solo.end.pool.used(), 256 * 1024 + 16_000 + FRAME_COST);
     drop(streams);
     solo.said();
     assert_eq!(solo.end.pool.used(), 256 * 1024);
@@ -175,6 +175,64 @@ fn a_message_of_a_cancelled_stream_takes_from_the_pool_as_long_as_it_lies_here()
     drop((sender, receiver));
     pair.is_clean();
     assert_eq!(pair.ends[A].pool.used(), 256 * 1024);
+}
+
+/// Three pieces of a message that was given memory.
+fn hear_pieces(solo: &mut Solo) {
+    let first = [&(1_u32 << 20).to_le_bytes()[..], &[0; 16_000]].concat();
+    solo.hear(&open(1, b""));
+    solo.hear(&data(1, &first, false, false));
+    solo.said();
+    solo.hear(&data(1, &[0; 16_000], false, false));
+    solo.hear(&data(1, &[0; 16_000], false, false));
+}
+
+/// What lies here of them, beyond the window, if the pool's books know it.
+const BEYOND: u64 = 2 * (16_000 + FRAME_COST);
+
+fn on_the_books(solo: &Solo) -> u64 {
+    solo.end.pool.used() - 256 * 1024
+}
+
+/// They are not complete, so the application cannot take them, and the queue cannot drop them.
+#[test]
+fn pieces_of_a_message_that_a_stop_leaves_behind_stay_on_the_pools_books() {
+    let mut solo = Solo::new(Role::Acceptor, &small_config());
+    hear_pieces(&mut solo);
+    let mut stream = now(solo.end.session().accept()).unwrap();
+    stream.stop(7);
+    assert_eq!(solo.said(), ["STOP 1 0x7"]);
+    assert_eq!(on_the_books(&solo), BEYOND);
+    // The other direction goes on, and so do they.
+    now(stream.send(message(1000))).unwrap();
+    solo.said();
+    assert_eq!(on_the_books(&solo), BEYOND);
+    drop(stream);
+    solo.said();
+    assert_eq!(on_the_books(&solo), 0);
+}
+
+/// The handles are gone, but the socket takes nothing: the stream is here until its last word has left.
+#[test]
+fn pieces_of_a_stream_that_nobody_wants_stay_on_the_pools_books_until_the_peer_is_told() {
+    for accepted in [true, false] {
+        let mut solo = Solo::new(Role::Acceptor, &small_config());
+        hear_pieces(&mut solo);
+        if accepted {
+            drop(now(solo.end.session().accept()).unwrap());
+        } else {
+            // As a shutdown does.
+            solo.end.connection.refuse_all_unaccepted();
+        }
+        solo.end.connection.take_work(solo.now);
+        assert_eq!(on_the_books(&solo), BEYOND);
+        let said = solo.said();
+        assert!(
+            said.iter().any(|line| line.starts_with("CANCEL 1 ")),
+            "{said:?}"
+        );
+        assert_eq!(on_the_books(&solo), 0);
+    }
 }
 
 /// A message that waits for the application, with memory that was given for one before it.
@@ -222,11 +280,11 @@ fn a_message_that_was_given_memory_late_may_take_as_long_as_any_other() {
     // This one has its memory at once, and its deadline is looked at after 10 s.
     solo.hear(&data(1, &first, false, false));
     let rest = small_config().receive_pool() - solo.end.pool.used();
-    assert!(solo.end.pool.take(rest, u64::MAX));
+    assert!(solo.end.pool.take(rest, 0, u64::MAX));
     solo.hear(&data(3, &first, false, false));
     solo.elapse(Duration::from_secs(9));
     solo.end.pool.give(rest);
-    solo.hear(&data(1, &[0; 1000], false, false));
+    solo.hear(&data(1, &[0; 16_000], false, false));
     solo.elapse(Duration::from_secs(9));
     assert_eq!(session.stats().limits_tripped, 0);
     solo.elapse(Duration::from_secs(2));
@@ -284,6 +342,69 @@ fn unfinished_messages_that_fill_the_sessions_window_do_not_wait_for_each_other(
     assert_eq!(pair.ends[A].session().stats().limits_tripped, 0);
     drop((senders, receivers));
     pair.is_clean();
+}
+
+/// Ten seconds of slack, and the time that its bytes may take.
+#[test]
+fn a_message_that_only_trickles_ends_as_one_that_stands_still_does() {
+    let config = config().min_message_rate(1000).build().unwrap();
+    // Bytes a second, and how long the stream lives.
+    for (rate, lives) in [(1, 11), (500, 19), (990, u64::MAX)] {
+        let mut solo = Solo::new(Role::Acceptor, &config);
+        let session = solo.end.session().clone();
+        solo.hear(&open(1, b""));
+        let mut stream = now(session.accept()).unwrap();
+        let first = [&100_000_u32.to_le_bytes()[..], b"x"].concat();
+        solo.hear(&data(1, &first, false, false));
+        let whole = 99_999 / rate.max(100);
+        for second in 0..lives.min(whole) {
+            assert_eq!(session.stats().limits_tripped, 0, "{rate}/s, {second} s");
+            solo.elapse(Duration::from_secs(1));
+            if session.stats().limits_tripped == 0 {
+                solo.hear(&data(1, &vec![0; rate as usize], false, false));
+                solo.said();
+            }
+        }
+        if lives > whole {
+            let rest = 99_999 - whole * rate;
+            solo.hear(&data(1, &vec![0; rest as usize], true, false));
+            assert_eq!(now(stream.recv()).unwrap().unwrap().len(), 100_000);
+            continue;
+        }
+        assert_eq!(tripped(&session, Limit::MessageStalled), 1, "{rate}/s");
+        let end = now(stream.recv());
+        assert!(
+            matches!(end, Err(StreamError::LimitExceeded { .. })),
+            "{end:?}"
+        );
+    }
+}
+
+/// Each fits its window, but together they fill the session's, so the pool takes them over.
+#[test]
+fn unfinished_messages_that_moved_to_the_pool_do_not_lie_there_for_ever() {
+    let config = config()
+        .session_window(256 * 1024)
+        .session_window_max(256 * 1024)
+        .build()
+        .unwrap();
+    let mut solo = Solo::new(Role::Acceptor, &config);
+    let session = solo.end.session().clone();
+    let first = [&60_000_u32.to_le_bytes()[..], &[0; 16_000]].concat();
+    for n in 0..5 {
+        solo.hear(&open(2 * n + 1, b""));
+        solo.hear(&data(2 * n + 1, &first, false, false));
+        for _ in 0..2 {
+            solo.hear(&data(2 * n + 1, &[0; 16_000], false, false));
+        }
+    }
+    let _streams = [(); 5].map(|()| now(session.accept()).unwrap());
+    solo.said();
+    assert!(solo.end.pool.used() > 256 * 1024 + 4 * 48_000);
+    solo.elapse(Duration::from_secs(9));
+    assert_eq!(session.stats().limits_tripped, 0);
+    solo.elapse(Duration::from_secs(2));
+    assert!(tripped(&session, Limit::MessageStalled) >= 4);
 }
 
 #[test]
@@ -376,6 +497,50 @@ fn whatever_the_windows_size_a_consumer_that_took_all_lets_the_sender_go_on() {
         drop((sender, receiver));
         pair.is_clean();
     }
+}
+
+/// They are announced, and take nothing but their first piece to hold the whole of it.
+#[test]
+fn one_peers_unfinished_messages_leave_memory_to_those_of_others() {
+    let config = config().receive_pool(16 << 20).build().unwrap();
+    let pool = Pool::new(u64::MAX);
+    let [mut greedy, mut modest] = [(); 2].map(|()| {
+        let now = Instant::now();
+        let end = End::new(Role::Acceptor, &config, &pool, now);
+        let mut solo = Solo { now, end };
+        solo.hello(Settings::FLOORS);
+        solo
+    });
+    let mut first = vec![0; 16_000];
+    first[..4].copy_from_slice(&(1_u32 << 20).to_le_bytes());
+    let session = greedy.end.session().clone();
+    let mut streams = Vec::new();
+    for n in 0..16 {
+        greedy.hear(&open(2 * n + 1, b""));
+        streams.push(now(session.accept()).unwrap());
+        greedy.hear(&data(2 * n + 1, &first, false, false));
+    }
+    let of_windows = 2 << 20;
+    assert!(pool.used() > of_windows + (6 << 20), "{}", pool.used());
+    assert!(pool.used() <= of_windows + (7 << 20), "half of the rest");
+    let given = modest.end.session().clone();
+    modest.hear(&open(1, b""));
+    let mut stream = now(given.accept()).unwrap();
+    modest.hear(&data(1, &first, false, false));
+    let said = modest.said();
+    assert!(
+        said.iter().any(|line| line.starts_with("WINDOW 1 ")),
+        "{said:?}"
+    );
+    // Those of the greedy one that found none end as any that find none.
+    greedy.elapse(Duration::from_millis(10_010));
+    let stats = session.stats();
+    assert!(stats.tripped.get(Limit::MessageMemory) >= 9, "{stats:?}");
+    assert_eq!(given.stats().limits_tripped, 0);
+    modest.hear(&data(1, &[0; 16_000], false, false));
+    assert!(Polled::new(stream.recv()).now().is_none());
+    drop((greedy, modest));
+    assert_eq!(pool.used(), 0);
 }
 
 /// Its beginning lies in the window behind a message that nobody takes yet.

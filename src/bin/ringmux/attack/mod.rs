@@ -42,8 +42,8 @@ Attack your own server only. Somebody else's may go down, and it is a crime in m
 The attacker, its neighbour and often the server share processors: at --rate 0 the neighbour's times are those of
 a busy machine as much as of the server. SAFETY.md says what each attack does, and what the server promises.
 
-Exit code 0: after each attack the server served its neighbour and a newcomer, and the p99 of the neighbour's round
-trips was less than --max-ratio of what it was without. Else 1.";
+Exit code 0: after each attack the server served its neighbour and a newcomer, and the p99 and the average of the
+neighbour's round trips were less than --max-ratio of what they were without. Else 1.";
 
 /// Arguments of `ringmux attack`.
 #[derive(Debug, clap::Args)]
@@ -69,7 +69,7 @@ pub(crate) struct Args {
     #[arg(long, value_enum, value_name = "HOW", default_value = "ping")]
     neighbour: RoundTrip,
 
-    /// How far the p99 of the neighbour's round trips may move: during / before.
+    /// How far the p99 and the average of the neighbour's round trips may move: during / before.
     #[arg(long, value_name = "X", default_value = "2", value_parser = ratio)]
     max_ratio: f64,
 
@@ -199,7 +199,10 @@ fn verdict(rows: &[Row], max_ratio: f64) -> Result<(), Failure> {
         .filter(|row| !row.passed(max_ratio))
         .map(|row| match &row.failure {
             Some(failure) => format!("{} ({failure})", row.attack),
-            None => format!("{} (p99 x {:.2}, of {max_ratio})", row.attack, row.ratio),
+            None => format!(
+                "{} (p99 x {:.2}, average x {:.2}, of {max_ratio})",
+                row.attack, row.ratio, row.slowdown
+            ),
         })
         .collect();
     if failed.is_empty() {

@@ -1,10 +1,11 @@
 //! A session that does nothing wrong, and how long its round trips take.
 
+use std::cmp::Ordering;
 use std::time::Duration;
 
 use clap::ValueEnum;
 use hdrhistogram::Histogram;
-use ringmux::{Addr, Config, Driver, Engine, Session};
+use ringmux::{Addr, Config, Driver, Engine, Limit, Session, SessionError};
 use tokio::time::{Instant, timeout};
 
 use crate::connect;
@@ -58,10 +59,35 @@ impl Slice {
 /// The median of the slices' quantiles: one slice in which the machine did something else is not in it.
 pub(super) fn median_ns(slices: &[Slice], quantile: f64) -> u64 {
     let of = |slice: &Slice| slice.rtts.value_at_quantile(quantile);
-    let mut values: Vec<u64> = slices.iter().map(of).collect();
-    values.sort_unstable();
-    let middle = (values.len().saturating_sub(1)) / 2;
-    values.get(middle).copied().unwrap_or(0)
+    median(slices.iter().map(of).collect()).unwrap_or(0)
+}
+
+/// The median of how the slices' quantiles relate to those of the slices just before them.
+pub(super) fn median_ratio(before: &[Slice], during: &[Slice], quantile: f64) -> f64 {
+    let of = |slice: &Slice| slice.rtts.value_at_quantile(quantile);
+    let pairs = before.iter().zip(during);
+    let ratios = pairs.map(|(before, during)| of(during) as f64 / of(before).max(1) as f64);
+    median(ratios.collect()).unwrap_or(0.0)
+}
+
+fn median<T: Copy + PartialOrd>(mut values: Vec<T>) -> Option<T> {
+    values.sort_unstable_by(|a, b| a.partial_cmp(b).unwrap_or(Ordering::Equal));
+    values.get(values.len().saturating_sub(1) / 2).copied()
+}
+
+/// How much longer a round trip takes on average than before the attack was first played: what the server has still to
+/// do of it when it is paused is not taken for the usual.
+pub(super) fn slowdown(before: &[Slice], during: &[Slice]) -> f64 {
+    let first = before.get(..1).unwrap_or_default();
+    mean_ns(during) / mean_ns(first).max(1.0)
+}
+
+fn mean_ns(slices: &[Slice]) -> f64 {
+    let sum: f64 = slices
+        .iter()
+        .map(|slice| slice.rtts.mean() * slice.rtts.len() as f64)
+        .sum();
+    sum / (count(slices) as f64).max(1.0)
 }
 
 /// How many round trips there were.
@@ -140,7 +166,7 @@ impl Neighbour {
         for _ in 0..PATIENCE_SECONDS {
             match timeout(Duration::from_secs(1), &mut round_trip).await {
                 Ok(Ok(())) => return Ok(since.elapsed()),
-                Ok(Err(error)) => return Err(failure().because(&error)),
+                Ok(Err(error)) => return Err(advised(failure().because(&error), &error)),
                 Err(_) => {}
             }
         }
@@ -148,7 +174,7 @@ impl Neighbour {
     }
 
     /// The server may refuse the stream or fail it: that is an answer. The end of the session is none.
-    async fn call(&self) -> Result<(), ringmux::SessionError> {
+    async fn call(&self) -> Result<(), SessionError> {
         let ended = || self.session.end();
         let Ok(mut stream) = self.session.open("").await else {
             return ended().map_or(Ok(()), Err);
@@ -160,6 +186,16 @@ impl Neighbour {
     }
 }
 
+/// Who asks too often for the server's taste can call instead.
+fn advised(failure: Failure, error: &SessionError) -> Failure {
+    match error {
+        SessionError::PeerClosed { reason, .. } if reason.contains(Limit::PingRate.name()) => {
+            failure.advise("try --neighbour call")
+        }
+        _ => failure,
+    }
+}
+
 async fn session(engine: &Engine, addr: &Addr) -> Result<Session, Failure> {
     connect::connect(engine, addr, &Config::default(), "a ringmux server").await
 }
@@ -168,13 +204,36 @@ async fn session(engine: &Engine, addr: &Addr) -> Result<Session, Failure> {
 mod tests {
     use super::*;
 
+    fn slice(us: u64) -> Slice {
+        let mut slice = Slice::new();
+        (0..100).for_each(|_| slice.record(Duration::from_micros(us)));
+        slice
+    }
+
+    /// The machine has something else to do for the time of two slices, and again for one.
+    #[test]
+    fn what_the_machine_does_to_both_kinds_of_slices_is_not_in_the_ratio() {
+        let before = [100, 9000, 100].map(slice);
+        let ratio = median_ratio(&before, &[110, 9900, 5000].map(slice), 0.99);
+        assert!((1.09..1.11).contains(&ratio), "{ratio}");
+        let starved = median_ratio(&before, &[300, 9900, 290].map(slice), 0.99);
+        assert!(starved > 2.8, "{starved}");
+        assert!(median_ratio(&[], &[], 0.99) < 1.0);
+    }
+
+    /// It is still at it when the attack is paused.
+    #[test]
+    fn a_server_that_lags_behind_an_attack_is_slowed_down_by_it() {
+        let before = [100, 900, 900].map(slice);
+        let during = [900, 900, 900].map(slice);
+        assert!(median_ratio(&before, &during, 0.99) < 1.1);
+        assert!(slowdown(&before, &during) > 8.9);
+        assert!(slowdown(&before, &[110, 110, 110].map(slice)) < 1.2);
+        assert!(slowdown(&[], &[]) < 1.0);
+    }
+
     #[test]
     fn one_slice_of_three_does_not_move_the_median() {
-        let slice = |us: u64| {
-            let mut slice = Slice::new();
-            (0..100).for_each(|_| slice.record(Duration::from_micros(us)));
-            slice
-        };
         let slices = [slice(50), slice(9000), slice(60)];
         let p99 = median_ns(&slices, 0.99);
         assert!((59_000..62_000).contains(&p99), "{p99}");

@@ -8,25 +8,27 @@ use serde::Serialize;
 use super::campaign::Outcome;
 use super::kinds::Kind;
 use super::neighbour::{self, Slice};
-use crate::units::{byte_rate, duration_ns, rate};
+use crate::units::{duration_ns, rate};
 
 const HEADER: [&str; 9] = [
     "row",
     "attack",
     "frames",
-    "bytes",
     "ended",
     "p99 before",
     "p99 during",
     "ratio",
+    "slowdown",
     "the server said",
 ];
 
 /// What stands under the table.
 pub(super) const LEGEND: &str = "\
-frames, bytes   what the attacker said, while it was not paused
-ended           how often the server ended a connection of the attacker
-p99             round trips of a session beside it: medians over slices, attack paused and playing in turn";
+frames     what the attacker said, while it was not paused
+ended      how often the server ended a connection of the attacker
+p99        round trips of a session beside it: medians over slices, attack paused and playing in turn
+ratio      of the p99 of a slice of playing to that of the paused one before it: the median
+slowdown   of the average round trip, to that before the attack was first played";
 
 /// One attack; as JSON, one object.
 #[derive(Debug, Serialize)]
@@ -55,8 +57,10 @@ pub(super) struct Row {
     pub(super) p50_during_ns: u64,
     pub(super) p99_before_ns: u64,
     pub(super) p99_during_ns: u64,
-    /// p99 during / p99 before.
+    /// p99 of a slice during / p99 of the one before it: the median, as whatever else the machine does is in both.
     pub(super) ratio: f64,
+    /// Average round trip during / in the first slice, before there was any attack.
+    pub(super) slowdown: f64,
     /// Why the neighbour or a newcomer was not served any more; `None`: they were.
     pub(super) failure: Option<String>,
 }
@@ -89,14 +93,15 @@ impl Row {
             p50_during_ns: neighbour::median_ns(during, 0.5),
             p99_before_ns,
             p99_during_ns,
-            ratio: p99_during_ns as f64 / p99_before_ns.max(1) as f64,
+            ratio: neighbour::median_ratio(before, during, 0.99),
+            slowdown: neighbour::slowdown(before, during),
             failure,
         }
     }
 
     /// Whether the server lived, and the neighbour noticed less than this.
     pub(super) fn passed(&self, max_ratio: f64) -> bool {
-        self.failure.is_none() && self.ratio < max_ratio
+        self.failure.is_none() && self.ratio.max(self.slowdown) < max_ratio
     }
 
     fn said(&self) -> String {
@@ -129,16 +134,17 @@ pub(super) fn render(rows: &[Row]) -> String {
 }
 
 fn cells(row: &Row) -> [String; 9] {
-    let per_s = |amount: u64| amount as f64 / row.seconds;
+    let measured = row.round_trips.iter().all(|&count| count > 0);
+    let if_measured = |text: String| if measured { text } else { "-".to_owned() };
     [
         row.row.clone(),
         row.attack.clone(),
-        rate(per_s(row.frames)),
-        byte_rate(per_s(row.bytes)),
+        rate(row.frames as f64 / row.seconds),
         row.ended.to_string(),
-        duration_ns(row.p99_before_ns),
-        duration_ns(row.p99_during_ns),
-        format!("{:.2}", row.ratio),
+        if_measured(duration_ns(row.p99_before_ns)),
+        if_measured(duration_ns(row.p99_during_ns)),
+        if_measured(format!("{:.2}", row.ratio)),
+        if_measured(format!("{:.2}", row.slowdown)),
         row.failure.clone().unwrap_or_else(|| row.said()),
     ]
 }
@@ -169,7 +175,8 @@ mod tests {
         let shown = cells(&row(None));
         assert_eq!(&shown[..2], ["A7", "window-flood"]);
         assert_eq!(shown[2], "2.00 k/s");
-        assert_eq!(shown[4], "2");
+        assert_eq!(shown[3], "2");
+        assert_eq!(shown[4..8], ["-"; 4], "there was no round trip");
         assert_eq!(shown[8], "limit glitch-rate x 2, 5 streams reset");
     }
 

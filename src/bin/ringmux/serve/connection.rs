@@ -10,6 +10,9 @@ use tokio::time::timeout;
 use super::Server;
 use crate::tunnel::{Broken, Relay, Side, Socket, code};
 
+/// The longest that an address can be, in bytes: a host name of 253, or the path of a socket, and what is around it.
+const TARGET_MAX: usize = 300;
+
 /// Why a stream gets no connection.
 struct Refusal {
     code: u32,
@@ -18,13 +21,17 @@ struct Refusal {
 
 /// Connects a stream to its target and copies both ways.
 pub(super) async fn serve(stream: Stream, peer: String, server: Arc<Server>) {
-    let target = String::from_utf8_lossy(stream.opening()).into_owned();
+    let target = match stream.opening() {
+        // Whoever connects may say what it likes, and it should not fill the log.
+        long if long.len() > TARGET_MAX => format!("({} bytes)", long.len()),
+        target => String::from_utf8_lossy(target).into_owned(),
+    };
     let (mut send, recv) = stream.split();
     let result = server.admit(&target).await;
     match result {
         Ok((socket, _place)) => relay(socket, send, recv, &peer, &target).await,
         Err(Refusal { code, reason }) => {
-            tracing::warn!(%peer, %target, %reason, "connection refused");
+            tracing::warn!(%peer, ?target, %reason, "connection refused");
             fail(&mut send, code, &reason);
         }
     }
