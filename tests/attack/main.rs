@@ -128,10 +128,11 @@ impl Attack {
     }
 
     /// Frames a second. The processors are shared with the server, the neighbour and whatever else runs there: what is
-    /// claimed of the neighbour's times is claimed at this pace, less of it where a frame is 4 KiB and an echo, or a
-    /// tenth of a connection. The memory is bounded at any.
+    /// claimed of the neighbour's times is claimed at this pace, less of it where a frame is 4 KiB and an echo, a full
+    /// one, or a tenth of a connection. The memory is bounded at any.
     fn rate(&self) -> u32 {
         match self.holds {
+            Holds::Unfinished if self.connections > 1 => 3000,
             Holds::Streams(_) | Holds::Unfinished => 10_000,
             Holds::HalfOpen => 5000,
             Holds::Both => 3000,
