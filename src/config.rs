@@ -36,7 +36,7 @@ const MIB: u32 = 1024 * KIB;
 /// | control frames without a cause | `glitch_rate` | 10,000, 330/s | 1000, 33/s | the session ends: [`Limit::GlitchRate`](crate::Limit::GlitchRate) |
 /// | PINGs of the peer | `ping_rate` | off | 10, 1/s | the session ends: [`Limit::PingRate`](crate::Limit::PingRate) |
 /// | queued for sending on a stream, beside one message | `send_buffer` | 256 KiB | 32 KiB | `send` waits |
-/// | the same on all streams together, beside 4 KiB a stream | `session_send_buffer` | 1 MiB | 256 KiB | `send` waits |
+/// | the same on all streams together, beside 4 KiB a stream | `session_send_buffer` | 4 MiB | 256 KiB | `send` waits |
 /// | calls of `open` that wait | `max_pending_opens` | 1024 | 1024 | [`OpenError::TooManyPending`](crate::OpenError::TooManyPending) |
 /// | connections of a listener without a session yet | `max_half_open` | 256 | 128 | the one that has been in its handshake longest ends: [`Limit::HalfOpen`](crate::Limit::HalfOpen) |
 /// | handshake | `handshake_timeout` | 10 s | 5 s | [`SessionError::HandshakeTimeout`](crate::SessionError::HandshakeTimeout) |
@@ -169,13 +169,13 @@ settings! {
     ping_rate: Option<Rate>,
     /// Bytes that one stream may have queued for sending before `send` waits; one message of any
     /// legal size is always admitted to an empty queue. What is above 4 KiB comes out of `session_send_buffer`.
-    /// Default 256 KiB, at least 4 KiB; above 1 MiB raise `session_send_buffer` with it.
+    /// Default 256 KiB, at least 4 KiB; above 4 MiB raise `session_send_buffer` with it.
     send_buffer: u32,
     /// Bytes that all streams of a session together may have queued for sending, beside 4 KiB and one message for each
     /// of them. Streams take of it what they need while there is plenty. When there is not, those that have
     /// nothing queued give back what they took, and each of the others keeps an equal share, once it has sent
     /// what it has above; meanwhile `send` waits. A stream always has its 4 KiB, so none waits for ever because of the
-    /// others. Default 1 MiB, at least `send_buffer`.
+    /// others. Default 4 MiB, at least `send_buffer`.
     session_send_buffer: u32,
     /// Calls of `open` that may wait for the peer's permission at once. Default 1024.
     max_pending_opens: u32,

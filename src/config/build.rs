@@ -230,7 +230,7 @@ mod tests {
             (e().ping_rate(Some(Rate::new(1, 0))), "ping_rate.per_second"),
             (b().send_buffer(1), "send_buffer"),
             (b().session_send_buffer(1), "session_send_buffer"),
-            (b().send_buffer(2 * MIB), "session_send_buffer"),
+            (b().send_buffer(8 * MIB), "session_send_buffer"),
             (b().max_pending_opens(0), "max_pending_opens"),
             (b().max_half_open(1 << 17), "max_half_open"),
             (b().min_message_rate(0), "min_message_rate"),

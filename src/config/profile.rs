@@ -26,7 +26,7 @@ impl Default for Config {
             reset_rate: None,
             ping_rate: None,
             send_buffer: 256 * KIB,
-            session_send_buffer: MIB,
+            session_send_buffer: 4 * MIB,
             max_pending_opens: 1024,
             max_half_open: 256,
             handshake_timeout: Duration::from_secs(10),
