@@ -1,7 +1,7 @@
 //! What a subscriber of `tracing` sees: a span for each session and stream, their ends, and nothing of their messages.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, Once};
 
 use ringmux::{Config, Session};
 use tracing::field::{Field, Visit};
@@ -133,19 +133,38 @@ impl Seen {
 
 /// Runs a case under a subscriber, on one thread with both sessions.
 fn recorded<Fut: Future>(level: Level, case: impl FnOnce(Session, Session) -> Fut) -> Recorder {
+    meet_callsites();
     let recorder = Recorder::new(level);
-    tracing::subscriber::with_default(recorder.clone(), || {
-        tokio_runtime().block_on(async {
-            let (a, b) = tokio::io::duplex(4096);
-            let (client, connection) = ringmux::client(a, &Config::default());
-            tokio::spawn(connection);
-            let (server, connection) = ringmux::server(b, &Config::default());
-            tokio::spawn(connection);
-            client.established().soon().await.unwrap();
-            case(client, server).soon().await;
+    tracing::subscriber::with_default(recorder.clone(), || run(case));
+    recorder
+}
+
+/// A callsite that a thread of another test is the first to meet, while the only subscriber there is is ours, is switched
+/// off: tracing asks the subscriber of that thread. So all are met before.
+fn meet_callsites() {
+    static MET: Once = Once::new();
+    MET.call_once(|| {
+        run(|client, server| async move {
+            let mut ours = client.open("").await.unwrap();
+            ours.send("hello").await.unwrap();
+            server.accept().await.unwrap().cancel(7);
+            ours.recv().await.unwrap_err();
+            client.close();
+            client.closed().await;
         });
     });
-    recorder
+}
+
+fn run<Fut: Future>(case: impl FnOnce(Session, Session) -> Fut) {
+    tokio_runtime().block_on(async {
+        let (a, b) = tokio::io::duplex(4096);
+        let (client, connection) = ringmux::client(a, &Config::default());
+        tokio::spawn(connection);
+        let (server, connection) = ringmux::server(b, &Config::default());
+        tokio::spawn(connection);
+        client.established().soon().await.unwrap();
+        case(client, server).soon().await;
+    });
 }
 
 #[test]
