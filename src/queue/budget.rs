@@ -30,6 +30,7 @@ pub(crate) struct Budget(AtomicU64);
 impl Budget {
     /// Less is not worth taking, unless less is wanted.
     pub(crate) const PART_MIN: u64 = 1024;
+
     pub(crate) fn new(bytes: u64) -> Self {
         Self(AtomicU64::new(bytes))
     }
