@@ -310,7 +310,7 @@ impl Lane {
         self.credit_mark.store(bytes, Ordering::Relaxed);
     }
 
-    /// Raises the sender's limit, unless it has changed; the caller wakes `tx_waker` if somebody waits.
+    /// Raises the sender's limit, unless it has changed; the caller wakes the sender if it waits.
     pub(crate) fn lend(&self, seen: u32, by: u32) -> bool {
         self.send_limit.grow(seen, by)
     }
