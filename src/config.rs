@@ -232,7 +232,8 @@ pub struct ConfigBuilder {
 pub enum Wait {
     /// Sleeps at once.
     Park,
-    /// Never sleeps: the lowest latency, for a processor that has nothing else to do.
+    /// Never sleeps: the lowest latency, for a processor that has nothing else to do. On io_uring, a socket at which a few
+    /// short messages arrive at a time is received from by plain calls, also by calls that find nothing.
     Spin,
     /// Spins for as long as waits have been short lately, 100 µs at most, then sleeps.
     #[default]

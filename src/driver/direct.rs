@@ -4,6 +4,7 @@
 //! does the same work in the kernel and is over when it returns. What the socket does not take goes through the ring.
 
 use std::io;
+use std::mem::MaybeUninit;
 use std::os::fd::BorrowedFd;
 
 use libc::{MSG_DONTWAIT, MSG_NOSIGNAL};
@@ -31,8 +32,16 @@ pub(super) fn send(socket: BorrowedFd<'_>, bytes: &[u8]) -> Option<io::Result<us
     at_once(SockRef::from(&socket).send_with_flags(bytes, flags))
 }
 
+/// Receives what has arrived; `None` if that is nothing. Of the memory, what is told was written.
+pub(super) fn recv(
+    socket: BorrowedFd<'_>,
+    memory: &mut [MaybeUninit<u8>],
+) -> Option<io::Result<usize>> {
+    at_once(SockRef::from(&socket).recv_with_flags(memory, MSG_DONTWAIT))
+}
+
 /// `None` if it would have to wait.
-pub(super) fn at_once(result: io::Result<usize>) -> Option<io::Result<usize>> {
+fn at_once(result: io::Result<usize>) -> Option<io::Result<usize>> {
     match result {
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => None,
         result => Some(result),

@@ -28,8 +28,6 @@ use std::time::Instant;
 use ::tokio::io::Interest;
 use ::tokio::io::unix::AsyncFd;
 use bytes::BytesMut;
-use libc::MSG_DONTWAIT;
-use socket2::SockRef;
 use tokio_uring::buf::{IoBuf, IoBufMut};
 use tokio_uring::net::{TcpStream, UnixStream};
 
@@ -127,7 +125,7 @@ impl Socket {
     fn recv_now(&self, buf: &mut BytesMut) -> Option<io::Result<usize>> {
         let fd = self.borrow();
         let spare = buf.spare_capacity_mut();
-        let received = direct::at_once(SockRef::from(&fd).recv_with_flags(spare, MSG_DONTWAIT))?;
+        let received = direct::recv(fd, spare)?;
         if let Ok(n) = received {
             // SAFETY: `recv` has written `n` bytes behind `len`, into the spare capacity.
             unsafe { buf.set_len(buf.len() + n) };

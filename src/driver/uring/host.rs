@@ -19,6 +19,7 @@ use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc as StdArc;
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use super::link::{BellFd, HostLink, Job, RootWaker, SessionNode};
 use super::reactor::Reactor;
@@ -54,12 +55,15 @@ pub(super) struct Host<R: Ring> {
 
 impl<R: Ring> Host<R> {
     pub(super) fn new(ring: R, link: Arc<HostLink>, wait: Wait) -> Self {
+        let waiting = Waiting::new(wait);
+        let mut reactor = Reactor::new(ring);
+        reactor.set_spins(waiting.spins());
         Self {
             sessions: Vec::new(),
             live: 0,
-            reactor: Rc::new(RefCell::new(Reactor::new(ring))),
+            reactor: Rc::new(RefCell::new(reactor)),
             link,
-            waiting: Waiting::new(wait),
+            waiting,
             ready: Vec::new(),
             turns: 0,
         }
@@ -171,14 +175,21 @@ impl<R: Ring> Host<R> {
         }
     }
 
-    /// Enters the ring if that moves something.
-    pub(super) fn enter_if_wanted(&mut self) -> bool {
+    /// Enters the ring if that moves something, and looks at the sockets that are received from round it; true if
+    /// anything moved.
+    pub(super) fn move_bytes(&mut self) -> bool {
         let reactor = &mut *self.reactor.borrow_mut();
         let wanted = reactor.wants_enter();
         if wanted {
             reactor.enter(Enter::Now);
         }
-        wanted
+        wanted | reactor.recv_direct()
+    }
+
+    /// The thread was parked for this long.
+    pub(super) fn parked(&mut self, time: Duration) {
+        self.waiting.parked(time);
+        self.reactor.borrow_mut().set_spins(self.waiting.spins());
     }
 
     /// No session is left.
@@ -193,13 +204,14 @@ impl<R: Ring> Host<R> {
 
     /// Enters the ring until something happens or the next deadline; not if the host is unused, and that `ends` it.
     fn park(&mut self, bell: &StdArc<BellFd>, waker: &Waker, ends: bool) {
-        if self.reactor.borrow_mut().take_bell_end() {
-            self.reactor.borrow_mut().watch_bell(bell.fd());
+        let reactor = Rc::clone(&self.reactor);
+        let mut reactor = reactor.borrow_mut();
+        if reactor.take_bell_end() {
+            reactor.watch_bell(bell.fd());
         }
-        if !self.link.prepare_park(waker, ends && self.is_empty()) {
+        if !reactor.prepare_park() || !self.link.prepare_park(waker, ends && self.is_empty()) {
             return;
         }
-        let reactor = &mut *self.reactor.borrow_mut();
         let now = clock::now();
         let how = match reactor.next_deadline() {
             Some(at) if at <= now => Enter::Now,
@@ -207,8 +219,9 @@ impl<R: Ring> Host<R> {
             None => Enter::Wait,
         };
         reactor.enter(how);
+        drop(reactor);
         self.link.awake();
-        self.waiting.parked(clock::now() - now);
+        self.parked(clock::now() - now);
     }
 
     /// Runs the sessions, and beside them `root` until it is done. Without a root, until no session
@@ -238,7 +251,7 @@ impl<R: Ring> Host<R> {
                 // What the root has queued leaves with this enter.
                 self.turn();
             }
-            moved |= self.enter_if_wanted();
+            moved |= self.move_bytes();
             if self.reactor.borrow().is_broken() {
                 return Err(io::ErrorKind::BrokenPipe.into());
             }

@@ -77,6 +77,9 @@ impl Inline {
         }
         {
             let reactor = &mut *reactor.borrow_mut();
+            if !reactor.prepare_park() {
+                return false;
+            }
             reactor.enter(Enter::Now);
             reactor.reap();
             if reactor.has_ready() {
@@ -108,10 +111,10 @@ impl Future for Inline {
             .ring_mut()
             .want_completion_fd(false);
         if let Some(since) = this.parked.take() {
-            this.host.waiting.parked(since.elapsed());
+            this.host.parked(since.elapsed());
         }
         for _ in 0..TURNS_MAX {
-            let moved = this.host.turn() | this.host.enter_if_wanted();
+            let moved = this.host.turn() | this.host.move_bytes();
             if this.host.reactor().borrow().is_broken() {
                 return Poll::Ready(());
             }

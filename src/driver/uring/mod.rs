@@ -6,8 +6,8 @@
 //! ```
 //! * `ring`: what is asked of a ring; `kernel` and `buffers`: the kernel's.
 //! * `probe`: the trial that a ring passes before sessions run on it; `refusal`: why it did not.
-//! * `reactor`: the sockets on it, and the memory that the kernel holds.
-//! * `socket`: one of them as the [`Transport`](super::Transport) of a session.
+//! * `reactor`: the sockets on it; `slot`: one of them, with the memory that the kernel holds.
+//! * `socket`: the same as the [`Transport`](super::Transport) of a session.
 //! * `host`, `inline`: the loop, on its own thread or on the application's; `wait`: what it does
 //!   when there is nothing to do; `link`: how other threads reach it.
 //!
@@ -27,6 +27,7 @@ mod probe;
 mod reactor;
 mod refusal;
 mod ring;
+mod slot;
 mod socket;
 mod wait;
 

@@ -9,7 +9,7 @@
 //! before has completed; its generation tells their completions apart. The table of slots is as large as the most sockets
 //! that there were at once; it is not given back before the ring is.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::BTreeSet;
 use std::io;
 use std::net::Shutdown;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -20,55 +20,17 @@ use slab::Slab;
 use socket2::SockRef;
 
 use super::enters::Enters;
-use super::outgoing::Outgoing;
-use super::ring::{Completion, Enter, File, Kind, Op, Ring, SLOTS_MAX, Token};
+use super::ring::{Completion, Enter, Kind, Op, Ring, SLOTS_MAX, Token};
+use super::slot::{Recv, Send, Slot, outcome};
 use crate::driver::{clock, direct};
 use crate::proto::Batch;
 
 /// How long to wait for the kernel to let go of memory when the ring ends.
 const SETTLE: Duration = Duration::from_secs(1);
-
-/// What is under way to receive.
-#[derive(Debug)]
-enum Recv {
-    Idle,
-    /// Into the ring's buffers.
-    Multi {
-        cancelling: bool,
-    },
-    /// Into this memory, behind what it holds.
-    Once(BytesMut),
-    Done(BytesMut, i32),
-}
-
-/// What is under way to send.
-#[derive(Debug)]
-enum Send {
-    Idle,
-    UnderWay(Batch),
-    Done(Batch, i32),
-}
-
-#[derive(Debug)]
-struct Slot {
-    generation: u32,
-    socket: OwnedFd,
-    file: File,
-    recv: Recv,
-    /// Filled buffers of the ring, in the order of the stream.
-    arrived: VecDeque<(u16, u32)>,
-    /// What receiving ended with, behind what has arrived: 0 or an error number.
-    ended: Option<i32>,
-    send: Send,
-    outgoing: Outgoing,
-    /// Operations whose last completion has not come.
-    under_way: u32,
-    /// The slot is on the list of those to look at.
-    ready: bool,
-    deadline: Option<Instant>,
-    /// No session uses it any more.
-    abandoned: bool,
-}
+/// Sockets that are received from by plain calls at a time: each costs a call in every turn, and the others wait for it.
+const DIRECT_MAX: usize = 2;
+/// Calls in a row that find nothing, until the socket is received from through the ring: some milliseconds.
+const VAIN_MAX: u32 = 8192;
 
 /// Counts since the ring was set up.
 #[derive(Clone, Copy, Debug, Default)]
@@ -87,6 +49,10 @@ pub(super) struct Reactor<R: Ring> {
     ready: Vec<u32>,
     /// Slots whose operation found no room in the ring.
     retry: Vec<u32>,
+    /// Slots that are received from by plain calls.
+    direct: Vec<u32>,
+    /// The thread does not sleep as soon as there is nothing to do.
+    spins: bool,
     deadlines: BTreeSet<(Instant, u32)>,
     bell_rang: bool,
     /// Nothing works any more.
@@ -105,6 +71,8 @@ impl<R: Ring> Reactor<R> {
             generation: 0,
             ready: Vec::new(),
             retry: Vec::new(),
+            direct: Vec::new(),
+            spins: false,
             deadlines: BTreeSet::new(),
             bell_rang: false,
             broken: false,
@@ -131,20 +99,8 @@ impl<R: Ring> Reactor<R> {
         let place = self.slots.vacant_key() as u32;
         self.generation = self.generation.wrapping_add(1);
         let file = self.ring.install(place, socket.as_raw_fd());
-        let key = self.slots.insert(Slot {
-            generation: self.generation,
-            socket,
-            file,
-            recv: Recv::Idle,
-            arrived: VecDeque::new(),
-            ended: None,
-            send: Send::Idle,
-            outgoing: Outgoing::default(),
-            under_way: 0,
-            ready: false,
-            deadline: None,
-            abandoned: false,
-        });
+        let slot = Slot::new(self.generation, socket, file);
+        let key = self.slots.insert(slot);
         Some(key as u32)
     }
 
@@ -270,20 +226,7 @@ impl<R: Ring> Reactor<R> {
     /// Appends to `buf` what has arrived. `None`: nothing yet.
     pub(super) fn take_recv(&mut self, key: u32, buf: &mut BytesMut) -> Option<io::Result<usize>> {
         let slot = self.slots.get_mut(key as usize)?;
-        if let Recv::Done(..) = slot.recv {
-            let Recv::Done(memory, result) = std::mem::replace(&mut slot.recv, Recv::Idle) else {
-                return None;
-            };
-            *buf = memory;
-            if matches!(-result, libc::EINTR | libc::EAGAIN) {
-                return None;
-            }
-            let result = outcome(result);
-            if let Ok(n) = result {
-                // SAFETY: the kernel has written `n` bytes behind `len`, into the spare capacity
-                // that `start_recv` gave it.
-                unsafe { buf.set_len(buf.len() + n) };
-            }
+        if let Some(result) = slot.take_done(buf) {
             return Some(result);
         }
         if !slot.arrived.is_empty() {
@@ -311,23 +254,113 @@ impl<R: Ring> Reactor<R> {
 
     /// Receives once, into `buf`'s spare capacity; the memory stays here meanwhile.
     pub(super) fn start_recv_once(&mut self, key: u32, buf: &mut BytesMut) {
-        let Some(slot) = self.slots.get_mut(key as usize) else {
-            return;
-        };
-        if !matches!(slot.recv, Recv::Idle) {
+        if self.is_receiving(key) {
             return;
         }
-        let mut memory = std::mem::take(buf);
+        if let Err(memory) = self.push_recv(key, std::mem::take(buf)) {
+            *buf = memory;
+        }
+    }
+
+    /// Gives the memory back if there is no room in the ring. No other receiving is under way.
+    fn push_recv(&mut self, key: u32, mut memory: BytesMut) -> Result<(), BytesMut> {
+        let Some(slot) = self.slots.get_mut(key as usize) else {
+            return Err(memory);
+        };
         let spare = memory.spare_capacity_mut();
         let (start, len) = (spare.as_mut_ptr().cast(), spare.len() as u32);
         let file = slot.file;
         slot.recv = Recv::Once(memory);
-        if !self.push(key, Kind::Recv, Op::Recv { file, start, len }) {
-            let slot = &mut self.slots[key as usize];
-            if let Recv::Once(memory) = std::mem::replace(&mut slot.recv, Recv::Idle) {
-                *buf = memory;
-            }
+        if self.push(key, Kind::Recv, Op::Recv { file, start, len }) {
+            return Ok(());
         }
+        match std::mem::replace(&mut self.slots[key as usize].recv, Recv::Idle) {
+            Recv::Once(memory) => Err(memory),
+            _ => unreachable!("nothing else has happened to it"),
+        }
+    }
+
+    /// The same by plain calls, one in each turn. False where that is not worth it, see `socket`.
+    pub(super) fn start_recv_direct(&mut self, key: u32, buf: &mut BytesMut) -> bool {
+        let worth = self.spins && self.direct.len() < DIRECT_MAX;
+        if !worth || self.is_receiving(key) {
+            return false;
+        }
+        let memory = std::mem::take(buf);
+        self.slots[key as usize].recv = Recv::Direct { memory, vain: 0 };
+        self.direct.push(key);
+        true
+    }
+
+    /// Receives what has arrived at the sockets that are received from by plain calls; true if that was anything.
+    pub(super) fn recv_direct(&mut self) -> bool {
+        if self.direct.is_empty() {
+            return false;
+        }
+        let mut direct = std::mem::take(&mut self.direct);
+        let before = direct.len();
+        direct.retain(|key| self.recv_now(*key));
+        self.direct = direct;
+        self.direct.len() < before
+    }
+
+    /// True as long as nothing has come.
+    fn recv_now(&mut self, key: u32) -> bool {
+        let Some(slot) = self.slots.get_mut(key as usize) else {
+            return false;
+        };
+        let Recv::Direct { memory, vain } = &mut slot.recv else {
+            return false;
+        };
+        let spare = memory.spare_capacity_mut();
+        let Some(result) = self.ring.recv_now(slot.socket.as_fd(), spare) else {
+            *vain += 1;
+            return *vain < VAIN_MAX || !self.stop_recv_direct(key);
+        };
+        slot.recv = Recv::Done(std::mem::take(memory), result);
+        self.mark(key);
+        false
+    }
+
+    /// Nobody will look any more: what comes next is received through the ring. False if it has no room.
+    fn stop_recv_direct(&mut self, key: u32) -> bool {
+        let Some(slot) = self.slots.get_mut(key as usize) else {
+            return true;
+        };
+        match std::mem::replace(&mut slot.recv, Recv::Idle) {
+            Recv::Direct { memory, .. } => {
+                let pushed = self.push_recv(key, memory);
+                if let Err(memory) = pushed {
+                    self.slots[key as usize].recv = Recv::Direct { memory, vain: 0 };
+                    return false;
+                }
+            }
+            other => slot.recv = other,
+        }
+        true
+    }
+
+    /// The thread is about to sleep in the ring; false if it must not, as something could not be queued.
+    pub(super) fn prepare_park(&mut self) -> bool {
+        let mut direct = std::mem::take(&mut self.direct);
+        direct.retain(|key| !self.stop_recv_direct(*key));
+        self.direct = direct;
+        self.direct.is_empty()
+    }
+
+    /// Whether the thread goes on looking for a while when there is nothing to do.
+    pub(super) const fn set_spins(&mut self, spins: bool) {
+        self.spins = spins;
+    }
+
+    pub(super) const fn spins(&self) -> bool {
+        self.spins
+    }
+
+    /// Receiving has begun, and its result was not taken.
+    pub(super) fn is_receiving(&self, key: u32) -> bool {
+        let slot = self.slots.get(key as usize);
+        slot.is_none_or(|slot| !matches!(slot.recv, Recv::Idle))
     }
 
     /// Ends receiving into the ring's buffers; what arrives meanwhile is not lost.
@@ -373,17 +406,7 @@ impl<R: Ring> Reactor<R> {
 
     /// Gives the batch back with what became of it. `None`: nothing was sent, or it is under way.
     pub(super) fn take_send(&mut self, key: u32, batch: &mut Batch) -> Option<io::Result<usize>> {
-        let slot = self.slots.get_mut(key as usize)?;
-        match std::mem::replace(&mut slot.send, Send::Idle) {
-            Send::Done(memory, result) => {
-                *batch = memory;
-                (!matches!(-result, libc::EINTR | libc::EAGAIN)).then(|| outcome(result))
-            }
-            other => {
-                slot.send = other;
-                None
-            }
-        }
+        self.slots.get_mut(key as usize)?.take_sent(batch)
     }
 
     pub(super) fn is_sending(&self, key: u32) -> bool {
@@ -461,47 +484,6 @@ impl<R: Ring> Reactor<R> {
             self.mark(key);
         }
     }
-}
-
-impl Slot {
-    const fn token(&self, key: u32, kind: Kind) -> Token {
-        Token {
-            generation: self.generation,
-            slot: key,
-            kind,
-        }
-    }
-
-    fn on(&mut self, kind: Kind, completion: &Completion) {
-        let result = completion.result;
-        match kind {
-            Kind::RecvMulti if !completion.more => {
-                self.recv = Recv::Idle;
-                // Out of buffers or cancelled: receiving starts again when the session looks.
-                let goes_on = result > 0
-                    || matches!(
-                        -result,
-                        libc::ENOBUFS | libc::ECANCELED | libc::EINTR | libc::EAGAIN
-                    );
-                if !goes_on {
-                    self.ended = Some(result);
-                }
-            }
-            Kind::Recv => match std::mem::replace(&mut self.recv, Recv::Idle) {
-                Recv::Once(memory) => self.recv = Recv::Done(memory, result),
-                other => self.recv = other,
-            },
-            Kind::Send => match std::mem::replace(&mut self.send, Send::Idle) {
-                Send::UnderWay(batch) => self.send = Send::Done(batch, result),
-                other => self.send = other,
-            },
-            Kind::RecvMulti | Kind::Cancel | Kind::Bell => {}
-        }
-    }
-}
-
-fn outcome(result: i32) -> io::Result<usize> {
-    usize::try_from(result).map_err(|_| io::Error::from_raw_os_error(-result))
 }
 
 impl<R: Ring> Drop for Reactor<R> {

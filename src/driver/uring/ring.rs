@@ -2,6 +2,7 @@
 //! drive the same code over a scripted one.
 
 use std::io;
+use std::mem::MaybeUninit;
 use std::os::fd::{BorrowedFd, RawFd};
 use std::time::Duration;
 
@@ -136,6 +137,15 @@ pub(super) trait Ring {
     /// Sends at once, round the ring, what the socket takes; `None` if that is nothing. No send of it is under way.
     fn send_now(&mut self, socket: BorrowedFd<'_>, bytes: &[u8]) -> Option<io::Result<usize>> {
         direct::send(socket, bytes)
+    }
+
+    /// Receives at once, round the ring, what has arrived; `None` if that is nothing. No other receiving is under way.
+    fn recv_now(
+        &mut self,
+        socket: BorrowedFd<'_>,
+        memory: &mut [MaybeUninit<u8>],
+    ) -> Option<io::Result<usize>> {
+        direct::recv(socket, memory)
     }
 
     /// Appends the first `len` bytes of a buffer to `into`, and gives it back to the ring.

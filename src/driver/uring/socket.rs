@@ -1,9 +1,15 @@
 //! One socket of a ring, as the turn loop uses it.
 //!
-//! A socket that receives little does so by one multishot operation into the ring's buffers, from
-//! which it is copied: no operation to submit for what arrives. One that receives much at a time
-//! changes to single operations into the session's own buffer: nothing is copied, and the same
-//! memory stays hot. Which is which is seen from what arrives.
+//! There are three ways to receive, and which it is is seen from what arrives:
+//!
+//! * By one multishot operation into the ring's buffers, from which it is copied: no operation to submit for what
+//!   arrives, and no system call to see that nothing has.
+//! * By single operations into the session's own buffer, where much arrives at a time: nothing is copied, and the same
+//!   memory stays hot.
+//! * By plain calls into that buffer, one in each turn, where little arrives at a time while the engine spins. One message
+//!   on its way there and back waits for each step: the kernel's for a completion, and entering the ring to run it,
+//!   take longer than a call that looks for the bytes. Many messages share them, and are better off without a system call
+//!   in each turn that finds nothing.
 
 use std::cell::RefCell;
 use std::io;
@@ -26,15 +32,26 @@ const READ_MIN: usize = 4096;
 const LARGE: usize = BUFFER_BYTES;
 /// Arrivals below this are small, in bytes.
 const SMALL: usize = BUFFER_BYTES / 4;
-/// So many small arrivals in a row end receiving by single operations.
-const SMALL_RUN: u32 = 16;
+/// Arrivals below this are a few short messages, in bytes.
+const TINY: usize = 1024;
+/// So many arrivals in a row that suit another way change to it.
+const RUN: u32 = 16;
+
+/// How the socket is received from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Via {
+    RingBuffers,
+    Operations,
+    Calls,
+}
 
 /// See the module. Polled by the host whenever something has happened to it, so it needs no waker.
 pub(super) struct UringSocket<R: Ring> {
     reactor: Rc<RefCell<Reactor<R>>>,
     slot: u32,
-    /// Small arrivals in a row while receiving by single operations; `None`: by a multishot one.
-    single: Option<u32>,
+    via: Via,
+    /// Arrivals in a row that suit another way.
+    run: u32,
 }
 
 impl<R: Ring> UringSocket<R> {
@@ -42,8 +59,14 @@ impl<R: Ring> UringSocket<R> {
         Self {
             reactor,
             slot,
-            single: None,
+            via: Via::RingBuffers,
+            run: 0,
         }
+    }
+
+    #[cfg(test)]
+    pub(super) const fn via(&self) -> Via {
+        self.via
     }
 
     /// Goes into the reactor, and marks it as long as it is in there.
@@ -67,31 +90,41 @@ impl<R: Ring> UringSocket<R> {
             }
             return Poll::Ready(result);
         }
-        if self.single.is_none() {
+        if reactor.is_receiving(self.slot) {
+            return Poll::Pending;
+        }
+        if self.via == Via::RingBuffers {
             reactor.start_recv_multi(self.slot);
-        } else {
-            if buf.capacity() - buf.len() < READ_MIN.max(capacity / 2) {
-                buf.reserve(capacity - buf.len().min(capacity / 2));
-            }
+            return Poll::Pending;
+        }
+        if buf.capacity() - buf.len() < READ_MIN.max(capacity / 2) {
+            buf.reserve(capacity - buf.len().min(capacity / 2));
+        }
+        if !(self.via == Via::Calls && reactor.start_recv_direct(self.slot, buf)) {
             reactor.start_recv_once(self.slot, buf);
         }
         Poll::Pending
     }
 
-    fn on_arrival(&mut self, bytes: usize, reactor: &mut Reactor<R>) {
-        match &mut self.single {
-            None if bytes >= LARGE => {
-                self.single = Some(0);
+    /// So much has arrived at a time.
+    pub(super) fn on_arrival(&mut self, bytes: usize, reactor: &mut Reactor<R>) {
+        let suits = match bytes {
+            LARGE.. => Via::Operations,
+            ..TINY if reactor.spins() => Via::Calls,
+            ..SMALL => Via::RingBuffers,
+            _ => self.via,
+        };
+        if suits == self.via {
+            self.run = 0;
+            return;
+        }
+        self.run += 1;
+        if self.run == RUN || suits == Via::Operations {
+            self.run = 0;
+            self.via = suits;
+            if suits != Via::RingBuffers {
                 reactor.stop_recv_multi(self.slot);
             }
-            Some(run) if bytes < SMALL => {
-                *run += 1;
-                if *run == SMALL_RUN {
-                    self.single = None;
-                }
-            }
-            Some(run) => *run = 0,
-            None => {}
         }
     }
 }

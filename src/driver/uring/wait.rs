@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::config::Wait;
+use crate::driver::clock;
 
 /// A wait that is over sooner than this is worth spinning for: about what a wake-up costs.
 const SPIN_MAX: Duration = Duration::from_micros(100);
@@ -37,6 +38,15 @@ impl Waiting {
         }
     }
 
+    /// Whether it spins at all when there is nothing to do.
+    pub(super) const fn spins(&self) -> bool {
+        match self.policy {
+            Wait::Park => false,
+            Wait::Spin => true,
+            Wait::Adaptive => !self.spin.is_zero(),
+        }
+    }
+
     /// Something moved.
     #[inline]
     pub(super) const fn busy(&mut self) {
@@ -62,7 +72,7 @@ impl Waiting {
         if self.idle_since.is_some() && !self.looks.is_multiple_of(LOOKS) {
             return Idle::Spin;
         }
-        let now = Instant::now();
+        let now = clock::now();
         let since = *self.idle_since.get_or_insert(now);
         if now - since < self.spin {
             Idle::Spin

@@ -38,6 +38,8 @@ struct Pending {
 
 /// A socket of the driver, from `install` to `remove`.
 struct Installed {
+    /// The driver's own.
+    fd: RawFd,
     file: File,
     socket: Rc<OwnedFd>,
     /// Generation and slot of who uses it, once something was pushed.
@@ -73,6 +75,8 @@ pub(super) struct Kernel {
     /// Entering fails.
     pub(super) broken: bool,
     pub(super) settled: bool,
+    /// Looks since something was pushed or has completed, but for what is stale.
+    looks: u32,
     /// How often it may be entered, and until when: a run that takes longer gets nowhere.
     patience: u32,
     until: Instant,
@@ -132,6 +136,7 @@ impl Kernel {
             mute: false,
             broken: false,
             settled: false,
+            looks: 0,
             patience: 100_000,
             until: clock::now() + Duration::from_secs(300),
             entered: clock::now(),
@@ -210,6 +215,7 @@ impl Kernel {
     }
 
     fn on_push(&mut self, token: Token, op: &Op) {
+        self.looks = 0;
         match op {
             Op::RecvMulti { .. } => self.tally.count(Happened::Multi),
             Op::Recv { .. } => self.tally.count(Happened::Single),
@@ -234,6 +240,27 @@ impl Kernel {
         match self.find(file) {
             Some(index) => self.installed[index].tenant = Some(tenant),
             None => self.fail(format!("{token:?} names {file:?}, which is closed")),
+        }
+    }
+
+    /// Bytes that are taken past a receive that is under way come out of order.
+    fn on_recv_now(&mut self, fd: RawFd) {
+        let Some(installed) = self.installed.iter().find(|installed| installed.fd == fd) else {
+            return self.fail(format!(
+                "descriptor {fd} is received from, but was not installed"
+            ));
+        };
+        let tenant = installed.tenant;
+        let rival = self.pending().find(|pending| {
+            Some(pending.tenant()) == tenant
+                && matches!(pending.token.kind, Kind::Recv | Kind::RecvMulti)
+        });
+        if let Some(rival) = rival {
+            let failure = format!(
+                "received round the ring while {:?} is under way",
+                rival.token
+            );
+            self.fail(failure);
         }
     }
 
@@ -343,6 +370,7 @@ impl Kernel {
     }
 
     fn post(&mut self, completion: Completion) {
+        self.looks = 0;
         if self.posted.len() < self.faults.completions && self.overflowed.is_empty() {
             self.posted.push_back(completion);
         } else {
@@ -522,6 +550,7 @@ impl Kernel {
 
     /// Posts a completion of an operation that ended with its socket, or of nothing.
     fn repeat(&mut self) {
+        let looks = self.looks;
         self.tally.count(Happened::Stale);
         let token = self.retired[self.rng.below(self.retired.len())];
         let token = (!self.rng.one_in(8)).then_some(token);
@@ -533,5 +562,6 @@ impl Kernel {
             buffer,
         };
         self.post(completion);
+        self.looks = looks;
     }
 }

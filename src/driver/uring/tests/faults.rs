@@ -82,7 +82,7 @@ impl Faults {
 /// How often it did what, to be sure that a run meets something.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Tally {
-    pub(super) numbers: [u64; Happened::Direct as usize + 1],
+    pub(super) numbers: [u64; Happened::ReceivedNow as usize + 1],
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -100,7 +100,8 @@ pub(super) enum Happened {
     Stale,
     Wasted,
     Bell,
-    Direct,
+    SentNow,
+    ReceivedNow,
 }
 
 impl Tally {

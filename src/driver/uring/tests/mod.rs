@@ -9,8 +9,9 @@
 //! * `fake`, `faults`: the ring, and what goes wrong on it; `memory`: what it does with the memory
 //!   and the sockets behind operations.
 //! * `world`: a run and its checks; `workload`: applications that talk over it.
-//! * `scripted`, `ending`: one claim each; `random`: all faults at once, by hundreds of seeds.
+//! * `scripted`, `direct`, `ending`: one claim each; `random`: all faults at once, by hundreds of seeds.
 
+mod direct;
 mod ending;
 mod fake;
 mod faults;

@@ -9,6 +9,7 @@ use futures_util::future::{Either, join_all, select};
 use super::faults::{Faults, Sabotage, Tally};
 use super::workload::{self, End, Plan};
 use super::world::{World, pause};
+use crate::config::Wait;
 use crate::proto::tests::net::Rng;
 
 fn faults(rng: &mut Rng) -> Faults {
@@ -22,7 +23,7 @@ fn faults(rng: &mut Rng) -> Faults {
         disarm: rng.pick(&[0, 2, 20]),
         short: rng.pick(&[0, 1, 3, 10]),
         send: rng.pick(&[500, 5000, 100_000]),
-        receive: rng.pick(&[1000, 5000, 20_000, usize::MAX, usize::MAX]),
+        receive: rng.pick(&[500, 1000, 5000, 20_000, usize::MAX, usize::MAX]),
         stale: rng.pick(&[0, 2, 20]),
         waste: rng.pick(&[0, 2, 20]),
         direct: rng.pick(&[0, 1, 2, 10]),
@@ -68,7 +69,8 @@ fn run(seed: u64, sabotage: Sabotage) -> Result<Summary, String> {
     let lanes: Vec<Vec<Plan>> = (0..3)
         .map(|lane| (0..lane).map(|n| plan(lane << 8 | n)).collect())
         .collect();
-    let world = World::new(seed, faults);
+    let mut world = World::new(seed, faults);
+    world.wait = rng.pick(&[Wait::Park, Wait::Adaptive]);
     world.desk.may_end.set(!honest);
     let desk = Rc::clone(&world.desk);
     let ran = world.run(|desk| async move {

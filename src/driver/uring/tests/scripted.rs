@@ -6,6 +6,7 @@ use super::faults::{Faults, Happened, Race};
 use super::random::seeds;
 use super::workload::{self, End, Plan};
 use super::world::World;
+use crate::config::Wait;
 
 /// Small and long messages on three streams.
 const PLAN: Plan = Plan {
@@ -20,8 +21,15 @@ const PLAN: Plan = Plan {
 /// on a ring with these faults. Every seed must meet `what`.
 #[track_caller]
 fn survives(faults: Faults, plan: Plan, what: Happened) {
+    survives_while(Wait::Park, faults, plan, what);
+}
+
+/// The same on a host that waits so.
+#[track_caller]
+fn survives_while(wait: Wait, faults: Faults, plan: Plan, what: Happened) {
     for seed in seeds(20) {
-        let world = World::new(seed, faults);
+        let mut world = World::new(seed, faults);
+        world.wait = wait;
         let desk = Rc::clone(&world.desk);
         let ran = world.run(|desk| async move {
             for number in 1..=2 {
@@ -60,7 +68,17 @@ fn a_send_round_the_ring_that_is_short_goes_on_there_or_through_it() {
         send: 3000,
         ..Faults::NONE
     };
-    survives(faults, PLAN, Happened::Direct);
+    survives(faults, PLAN, Happened::SentNow);
+}
+
+#[test]
+fn little_that_arrives_at_a_time_is_received_round_the_ring_while_the_host_spins() {
+    let faults = Faults {
+        receive: 500,
+        hold: 3,
+        ..Faults::NONE
+    };
+    survives_while(Wait::Adaptive, faults, PLAN, Happened::ReceivedNow);
 }
 
 #[test]

@@ -117,6 +117,8 @@ pub(super) async fn pause(times: usize) {
 pub(super) struct World {
     pub(super) desk: Rc<Desk>,
     pub(super) ring: FakeRing,
+    /// [`Wait::Spin`] never lets other threads have their turn.
+    pub(super) wait: Wait,
     _clock: clock::Stopped,
 }
 
@@ -134,6 +136,7 @@ impl World {
         Self {
             desk: Rc::new(desk),
             ring,
+            wait: Wait::Park,
             _clock: clock,
         }
     }
@@ -143,9 +146,14 @@ impl World {
         self,
         root: impl FnOnce(Rc<Desk>) -> F,
     ) -> std::io::Result<F::Output> {
-        let Self { desk, ring, _clock } = self;
+        let Self {
+            desk,
+            ring,
+            wait,
+            _clock,
+        } = self;
         let link = Arc::clone(&desk.link);
-        let output = host::run(ring, link, Wait::Park, Some(root(desk)));
+        let output = host::run(ring, link, wait, Some(root(desk)));
         output.map(|output| output.expect("the root is done"))
     }
 

@@ -1,7 +1,8 @@
 //! The side of the fake ring that the driver sees.
 
 use std::io;
-use std::os::fd::{BorrowedFd, RawFd};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -67,7 +68,10 @@ impl Ring for FakeRing {
 
     fn wants_enter(&self) -> bool {
         let kernel = &mut *self.kernel();
-        let may_run = !kernel.under_way.is_empty() && kernel.rng.one_in(2);
+        clock::Stopped::pass(Duration::from_micros(1));
+        kernel.looks += 1;
+        // Not for ever, when nothing comes of it: a host that spins would never park.
+        let may_run = !kernel.under_way.is_empty() && kernel.looks < 50 && kernel.rng.one_in(2);
         may_run || !kernel.queued.is_empty() || !kernel.overflowed.is_empty()
     }
 
@@ -80,9 +84,28 @@ impl Ring for FakeRing {
         if !kernel.rng.one_in(kernel.faults.direct) {
             return None;
         }
-        kernel.tally.count(Happened::Direct);
+        kernel.tally.count(Happened::SentNow);
         let most = 1 + kernel.rng.below(bytes.len());
         direct::send(socket, &bytes[..most])
+    }
+
+    fn recv_now(
+        &mut self,
+        socket: BorrowedFd<'_>,
+        memory: &mut [MaybeUninit<u8>],
+    ) -> Option<io::Result<usize>> {
+        clock::Stopped::pass(Duration::from_micros(1));
+        let kernel = &mut *self.kernel();
+        kernel.on_recv_now(socket.as_raw_fd());
+        if kernel.rng.one_in(kernel.faults.hold) {
+            return None;
+        }
+        let most = kernel.faults.receive.min(memory.len());
+        let received = direct::recv(socket, &mut memory[..most]);
+        if received.is_some() {
+            kernel.tally.count(Happened::ReceivedNow);
+        }
+        received
     }
 
     fn take_buffer(&mut self, buffer: u16, len: usize, into: &mut BytesMut) {
@@ -108,6 +131,7 @@ impl Ring for FakeRing {
             kernel.fail(format!("{file:?} was taken"));
         }
         kernel.installed.push(Installed {
+            fd,
             file,
             socket: Rc::new(memory::hold(fd)),
             tenant: None,

@@ -1,0 +1,163 @@
+//! One socket of a ring: what is under way for it, and the memory that the kernel has meanwhile.
+
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::time::Instant;
+
+use bytes::BytesMut;
+
+use super::outgoing::Outgoing;
+use super::ring::{Completion, File, Kind, Token};
+use crate::proto::Batch;
+
+/// What is under way to receive.
+#[derive(Debug)]
+pub(super) enum Recv {
+    Idle,
+    /// Into the ring's buffers.
+    Multi {
+        cancelling: bool,
+    },
+    /// Into this memory, behind what it holds.
+    Once(BytesMut),
+    /// The same by plain calls, of which so many in a row found nothing. The kernel has nothing.
+    Direct {
+        memory: BytesMut,
+        vain: u32,
+    },
+    Done(BytesMut, io::Result<usize>),
+}
+
+/// What is under way to send.
+#[derive(Debug)]
+pub(super) enum Send {
+    Idle,
+    UnderWay(Batch),
+    Done(Batch, io::Result<usize>),
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Slot {
+    pub(super) generation: u32,
+    pub(super) socket: OwnedFd,
+    pub(super) file: File,
+    pub(super) recv: Recv,
+    /// Filled buffers of the ring, in the order of the stream.
+    pub(super) arrived: VecDeque<(u16, u32)>,
+    /// What receiving ended with, behind what has arrived: 0 or an error number.
+    pub(super) ended: Option<i32>,
+    pub(super) send: Send,
+    pub(super) outgoing: Outgoing,
+    /// Operations whose last completion has not come.
+    pub(super) under_way: u32,
+    /// The slot is on the list of those to look at.
+    pub(super) ready: bool,
+    pub(super) deadline: Option<Instant>,
+    /// No session uses it any more.
+    pub(super) abandoned: bool,
+}
+
+impl Slot {
+    pub(super) fn new(generation: u32, socket: OwnedFd, file: File) -> Self {
+        Self {
+            generation,
+            socket,
+            file,
+            recv: Recv::Idle,
+            arrived: VecDeque::new(),
+            ended: None,
+            send: Send::Idle,
+            outgoing: Outgoing::default(),
+            under_way: 0,
+            ready: false,
+            deadline: None,
+            abandoned: false,
+        }
+    }
+
+    pub(super) const fn token(&self, key: u32, kind: Kind) -> Token {
+        Token {
+            generation: self.generation,
+            slot: key,
+            kind,
+        }
+    }
+
+    /// An operation has completed.
+    pub(super) fn on(&mut self, kind: Kind, completion: &Completion) {
+        let result = completion.result;
+        match kind {
+            Kind::RecvMulti if !completion.more => {
+                self.recv = Recv::Idle;
+                // Out of buffers or cancelled: receiving starts again when the session looks.
+                let goes_on = result > 0
+                    || matches!(
+                        -result,
+                        libc::ENOBUFS | libc::ECANCELED | libc::EINTR | libc::EAGAIN
+                    );
+                if !goes_on {
+                    self.ended = Some(result);
+                }
+            }
+            Kind::Recv => match std::mem::replace(&mut self.recv, Recv::Idle) {
+                Recv::Once(memory) => self.recv = Recv::Done(memory, outcome(result)),
+                other => self.recv = other,
+            },
+            Kind::Send => match std::mem::replace(&mut self.send, Send::Idle) {
+                Send::UnderWay(batch) => self.send = Send::Done(batch, outcome(result)),
+                other => self.send = other,
+            },
+            Kind::RecvMulti | Kind::Cancel | Kind::Bell => {}
+        }
+    }
+
+    /// What was received into memory of the session's own. `None`: nothing is done, or it is to be started again.
+    pub(super) fn take_done(&mut self, buf: &mut BytesMut) -> Option<io::Result<usize>> {
+        match std::mem::replace(&mut self.recv, Recv::Idle) {
+            Recv::Done(memory, result) => {
+                *buf = memory;
+                if let Ok(n) = result {
+                    // SAFETY: so many bytes were written behind `len`, into the spare capacity that the operation or the
+                    // call was given; nobody has touched the memory since.
+                    unsafe { buf.set_len(buf.len() + n) };
+                }
+                settled(result)
+            }
+            other => {
+                self.recv = other;
+                None
+            }
+        }
+    }
+
+    /// The batch of a send that has ended, and how. `None`: none has, or it is to be started again.
+    pub(super) fn take_sent(&mut self, batch: &mut Batch) -> Option<io::Result<usize>> {
+        match std::mem::replace(&mut self.send, Send::Idle) {
+            Send::Done(memory, result) => {
+                *batch = memory;
+                settled(result)
+            }
+            other => {
+                self.send = other;
+                None
+            }
+        }
+    }
+}
+
+/// Of a completion: bytes, or a negative error number.
+pub(super) fn outcome(result: i32) -> io::Result<usize> {
+    usize::try_from(result).map_err(|_| io::Error::from_raw_os_error(-result))
+}
+
+/// `None` if it was interrupted before anything was done.
+fn settled(result: io::Result<usize>) -> Option<io::Result<usize>> {
+    let again =
+        |error: &io::Error| matches!(error.raw_os_error(), Some(libc::EINTR | libc::EAGAIN));
+    match result {
+        Err(error) if again(&error) => None,
+        result => Some(result),
+    }
+}
