@@ -21,6 +21,9 @@ pub(super) struct Row {
     pub(super) p999_ns: Option<u64>,
     pub(super) limit_rate_per_s: f64,
     pub(super) limit_p50_ns: Option<u64>,
+    /// For the table.
+    #[serde(skip)]
+    pub(super) limit_p99_ns: Option<u64>,
     /// The bulk stream beside the round trips of `mixed`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) bulk_bytes_per_s: Option<f64>,
@@ -54,6 +57,7 @@ impl Row {
             p999_ns: sample.quantile_ns(0.999),
             limit_rate_per_s: limit.rate_per_s(),
             limit_p50_ns: limit.quantile_ns(0.5),
+            limit_p99_ns: limit.quantile_ns(0.99),
             bulk_bytes_per_s: side.then(|| sample.side_bytes_per_s()),
             limit_bulk_bytes_per_s: side.then(|| limit.side_bytes_per_s()),
             own_thread: host.own_thread.then_some(true),

@@ -6,7 +6,7 @@ use super::row::{Ratio, Row};
 use super::workload::Workload;
 use crate::units;
 
-const HEADER: [&str; 10] = [
+const HEADER: [&str; 11] = [
     "workload",
     "driver",
     "rate",
@@ -16,6 +16,7 @@ const HEADER: [&str; 10] = [
     "p99.9",
     "limit",
     "limit p50",
+    "limit p99",
     "of limit",
 ];
 /// Columns that hold text and not numbers.
@@ -23,11 +24,12 @@ const TEXT_COLUMNS: usize = 2;
 
 /// What stands under the table.
 pub(super) const LEGEND: &str = "\
-limit     the same bytes over plain blocking sockets, in turn with ringmux on the same two threads,
-          without streams, credit or opening and closing; of write sizes from 16 to 256 KiB the best
+limit     the same bytes over plain sockets that wait in the same way, in turn with ringmux on the same
+          two threads, without streams, credit or opening and closing; of write sizes from 16 to 256 KiB
+          the best
           mixed has there a socket and two threads for the round trips, and as much for bulk
 of limit  rate / limit (higher is better), or p50 / limit p50 where it says p50 (lower is better)
-bytes     payload; an echoed message counts once. Both sides park, that is sleep in the kernel";
+bytes     payload; an echoed message counts once";
 
 /// Lays out finished rows.
 pub(super) fn render(rows: &[(Workload, Row)]) -> String {
@@ -46,7 +48,7 @@ pub(super) fn render(rows: &[(Workload, Row)]) -> String {
     format!("{table}\n{beside}{LEGEND}")
 }
 
-fn cells(workload: Workload, row: &Row) -> [String; 10] {
+fn cells(workload: Workload, row: &Row) -> [String; 11] {
     let time = |ns: Option<u64>| ns.map_or_else(|| "-".to_owned(), units::duration_ns);
     let ratio = match row.ratio(workload) {
         Some(Ratio::Rate(ratio)) => format!("{ratio:.2}"),
@@ -63,6 +65,7 @@ fn cells(workload: Workload, row: &Row) -> [String; 10] {
         time(row.p999_ns),
         units::rate(row.limit_rate_per_s),
         time(row.limit_p50_ns),
+        time(row.limit_p99_ns),
         ratio,
     ]
 }
@@ -93,6 +96,7 @@ mod tests {
             p999_ns: None,
             limit_rate_per_s: 2_460_000.0,
             limit_p50_ns: Some(57_300),
+            limit_p99_ns: Some(91_000),
             bulk_bytes_per_s: (workload == Workload::Mixed).then_some(1e9),
             limit_bulk_bytes_per_s: (workload == Workload::Mixed).then_some(2e9),
             own_thread: None,
@@ -113,6 +117,7 @@ mod tests {
             "-",
             "2.46 M/s",
             "57.3 us",
+            "91.0 us",
             "0.50",
         ];
         assert_eq!(cells(workload, &row), expected);
