@@ -213,9 +213,9 @@ impl Connection {
             self.link.counters.finished.add(1);
         }
         self.outbound.end(&mut stream);
-        self.return_to_session(stream.open_charge);
-        self.pool.give(stream.lingering);
-        self.widened -= stream.widened;
+        self.return_to_session(stream.open_charge.into());
+        self.pool.give(stream.lingering.into());
+        self.widened -= u64::from(stream.widened);
         self.link.counters.streams.set(self.registry.len() as u64);
         match stream.id {
             Some(id) if id.is_opened_by(self.role.peer()) => self.grant_owed += 1,
