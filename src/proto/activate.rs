@@ -154,8 +154,8 @@ impl Connection {
         }
         let code = code(stream.lane());
         let error = StreamError::Cancelled { code };
-        stream.lane().end_send(SendEnd::Error(error.clone().into()));
-        stream.lane().end_recv(RecvEnd::Discard(error.into()));
+        stream.lane().end_send(SendEnd::Error(error.clone()));
+        stream.lane().end_recv(RecvEnd::Discard(error));
         self.cancel_stream(key, code, Event::LocalCancel);
         self.remove_if_done(key);
     }
@@ -170,7 +170,7 @@ impl Connection {
         let code = stream.lane().stop_code();
         stream
             .lane()
-            .end_recv(RecvEnd::Discard(StreamError::Cancelled { code }.into()));
+            .end_recv(RecvEnd::Discard(StreamError::Cancelled { code }));
         stream.owes &= !owed::WINDOW;
         // A STOP would overtake an ERROR that is queued, and the peer would not hear the reason.
         let error_follows = stream.state.sending == Sending::Open && stream.lane().failing();

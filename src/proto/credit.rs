@@ -316,10 +316,10 @@ impl Connection {
             return;
         };
         let error = StreamError::LimitExceeded(LimitExceeded { limit, value });
-        stream.lane().end_send(SendEnd::Error(error.clone().into()));
+        stream.lane().end_send(SendEnd::Error(error.clone()));
         stream.lane().end_recv(match limit {
-            Limit::StalledStream => RecvEnd::Discard(error.into()),
-            _ => RecvEnd::Error(error.into()),
+            Limit::StalledStream => RecvEnd::Discard(error),
+            _ => RecvEnd::Error(error),
         });
         self.link.counters.trip(limit);
         let charge = std::mem::take(&mut stream.open_charge);

@@ -19,6 +19,9 @@ use crate::frame::{HEADER_LEN, StreamId, cost, put_open};
 use crate::link::{EngineSide, Lane, OpenState, RecvEnd, SEND_FLOOR};
 use crate::sync::Arc;
 
+/// OPENs for which the queue keeps its memory; what a larger burst took is given back.
+const OPENS_KEPT: usize = 1024;
+
 impl Connection {
     /// A handle has opened a stream. `None` if it is refused.
     pub(super) fn register_local(&mut self, side: EngineSide, now: Instant) -> Option<Key> {
@@ -138,6 +141,7 @@ impl Connection {
             self.link.counters.opened.add(1);
             self.link.counters.frames_sent.add(1);
         }
+        self.opens.shrink_to(OPENS_KEPT);
         true
     }
 

@@ -94,8 +94,12 @@ impl Registry {
     #[inline]
     pub(super) fn find(&self, id: StreamId) -> Option<Key> {
         let slot = *self.by_id.get(&id.get())?;
-        let generation = self.streams.get(slot as usize)?.generation;
-        Some(Key { slot, generation })
+        let stream = self.streams.get(slot as usize)?;
+        debug_assert_eq!(stream.id, Some(id), "a stream takes its id with it");
+        Some(Key {
+            slot,
+            generation: stream.generation,
+        })
     }
 
     pub(super) fn remove(&mut self, key: Key) -> Option<Stream> {

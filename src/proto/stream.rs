@@ -203,3 +203,20 @@ impl Stream {
         self.dropped && self.owes == 0 && self.state.is_over()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stamps_are_as_exact_as_instants_and_last_for_centuries() {
+        let start = Instant::now();
+        let late = start + Duration::from_secs(500 * 365 * 24 * 3600);
+        let step = Duration::from_nanos(2_000_000_001);
+        let [first, then, after] = [start, late, late + step].map(|now| Stamp::new(start, now));
+        assert_eq!(after.since(then), step);
+        assert_eq!(then.since(first), late - start);
+        assert_eq!(first.since(then), Duration::ZERO, "time does not go back");
+        assert!(first < then && then < after);
+    }
+}

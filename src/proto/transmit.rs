@@ -307,7 +307,7 @@ impl Connection {
                     stream.deficit = 0;
                     if stream.state.receiving == Receiving::Ended {
                         let error = StreamError::Cancelled { code };
-                        stream.lane().end_recv(RecvEnd::Discard(error.into()));
+                        stream.lane().end_recv(RecvEnd::Discard(error));
                         Self::notify(&mut self.wakes, key, stream, wake::RECEIVER);
                         self.discard_received(key);
                     }

@@ -258,6 +258,20 @@ mod tests {
     }
 
     #[test]
+    fn the_largest_window_and_message_that_can_be_configured_fit() {
+        let (window_max, promised) = (64 << 20, 2 * (1024_u64 << 20) + (64 << 10));
+        let mut window = RecvWindow::new(window_max);
+        let window_max = u64::from(window_max);
+        window.receive(window_max).unwrap();
+        window.advance(promised);
+        assert_eq!(window.give_back(), promised);
+        assert_eq!(window.receive(promised), Ok(promised));
+        assert_eq!(window.held(), window_max + promised);
+        assert_eq!(window.consume(window_max + promised), promised);
+        assert_eq!(window.give_back(), window_max);
+    }
+
+    #[test]
     fn an_advance_may_still_be_used_after_the_stream_has_ended() {
         let mut window = RecvWindow::new(1000);
         window.receive(900).unwrap();
