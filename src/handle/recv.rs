@@ -8,6 +8,7 @@ use std::task::{Context, Poll, ready};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use futures_core::Stream;
+use smallvec::SmallVec;
 
 use super::lease::Lease;
 use crate::error::StreamError;
@@ -26,12 +27,12 @@ pub struct RecvStream {
     reader: Reader<RxRing>,
     /// Consumed weight that the engine was told of.
     reported: u64,
-    /// Opaque blocks that came with the messages so far.
-    metas: Vec<Bytes>,
+    /// Opaque blocks that came with the messages so far; none in almost all streams.
+    metas: Option<Box<SmallVec<[Bytes; 2]>>>,
+    /// Bytes of the chunk in front that were read; a record is shorter than 4 GiB.
+    read: u32,
     /// The engine publishes pieces.
     chunks: bool,
-    /// Bytes of the chunk in front that were read.
-    read: usize,
     /// The end was seen, or asked for.
     ended: bool,
 }
@@ -41,9 +42,9 @@ impl RecvStream {
         Self {
             reader,
             reported: 0,
-            metas: Vec::new(),
-            chunks: false,
+            metas: None,
             read: 0,
+            chunks: false,
             ended: false,
         }
     }
@@ -149,7 +150,7 @@ impl RecvStream {
     /// Blocks that the peer sent with `send_meta`, in order, as far as receiving has passed them.
     #[must_use]
     pub fn metas(&self) -> &[Bytes] {
-        &self.metas
+        self.metas.as_deref().map_or(&[], SmallVec::as_slice)
     }
 
     /// Asks the peer to stop sending and drops what has arrived, and what arrives until the peer has heard; the other
@@ -182,7 +183,7 @@ impl RecvStream {
         // Looked at before the ring: what was published before the end is visible then.
         let ended = match self.lane().recv_end() {
             Some(RecvEnd::Discard(error)) => {
-                let error = (**error).clone();
+                let error = error.clone();
                 self.discard();
                 return Some(Err(error));
             }
@@ -226,7 +227,7 @@ impl RecvStream {
     /// The block in front; blocks come between messages, so nothing else is passed.
     fn take_meta(&mut self) {
         if let Some(taken) = self.reader.take() {
-            self.metas.push(taken.payload);
+            self.metas.get_or_insert_default().push(taken.payload);
             self.reader.commit();
         }
     }
@@ -302,7 +303,7 @@ impl RecvStream {
                 self.take_meta();
                 continue;
             }
-            let rest = &record.payload.as_slice()[self.read..];
+            let rest = &record.payload.as_slice()[self.read as usize..];
             let n = rest.len().min(buf.remaining());
             buf.put_slice(&rest[..n]);
             if n == rest.len() {
@@ -310,7 +311,7 @@ impl RecvStream {
                 self.reader.advance();
                 self.release();
             } else {
-                self.read += n;
+                self.read += n as u32;
             }
         }
         buf.filled().len() > before
@@ -319,7 +320,7 @@ impl RecvStream {
     fn bytes_or_end(&mut self, buf: &mut tokio::io::ReadBuf<'_>) -> Option<io::Result<()>> {
         let ended = match self.lane().recv_end() {
             Some(RecvEnd::Discard(error)) => {
-                let error = (**error).clone();
+                let error = error.clone();
                 self.discard();
                 return Some(Err(to_io(error)));
             }

@@ -393,7 +393,7 @@ impl SendStream {
     fn end_error(&self) -> Option<SendError> {
         self.lane().send_end().map(|end| match end {
             SendEnd::Stopped { code } => SendError::Stopped { code: *code },
-            SendEnd::Error(error) => SendError::Stream((**error).clone()),
+            SendEnd::Error(error) => SendError::Stream(error.clone()),
         })
     }
 

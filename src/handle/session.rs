@@ -428,7 +428,7 @@ impl PendingOpen<'_> {
             return Some(Ok(()));
         }
         if let Some(SendEnd::Error(error)) = lane.send_end() {
-            let reason = match &**error {
+            let reason = match error {
                 StreamError::NotProcessed(reason) | StreamError::Session(reason) => reason.clone(),
                 _ => SessionError::Closed,
             };

@@ -14,6 +14,10 @@ use crate::frame::StreamId;
 use crate::link::{HandleSide, Lane, reason};
 use crate::sync::Arc;
 
+// An application that holds many idle streams holds so many of these.
+#[cfg(not(ringmux_loom))]
+const _: () = assert!(size_of::<Stream>() == 56);
+
 /// A stream of messages in both directions, from [`Session::open`](crate::Session::open) or
 /// [`Session::accept`](crate::Session::accept).
 ///

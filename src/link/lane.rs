@@ -3,9 +3,10 @@
 use std::fmt;
 
 use bytes::Bytes;
+use tracing::Span;
 
 use super::session::SessionLink;
-use super::trace::StreamSpan;
+use super::trace;
 use crate::error::StreamError;
 use crate::queue::step::{Step, reached};
 use crate::queue::{Limit, Node, Reasons, RingPair, SetOnce, WakerSlot};
@@ -42,8 +43,8 @@ pub(crate) mod reason {
 pub(crate) enum SendEnd {
     /// The peer asked to stop.
     Stopped { code: u32 },
-    /// The stream ended under the sender. Boxed, as below: a lane has room for it at all times.
-    Error(Box<StreamError>),
+    /// The stream ended under the sender.
+    Error(StreamError),
 }
 
 /// How the receiving direction ended.
@@ -52,9 +53,9 @@ pub(crate) enum RecvEnd {
     /// The peer finished, after everything in the ring.
     Finished,
     /// The stream ended, after everything in the ring.
-    Error(Box<StreamError>),
+    Error(StreamError),
     /// The stream ended now; what is in the ring is not delivered.
-    Discard(Box<StreamError>),
+    Discard(StreamError),
 }
 
 impl RecvEnd {
@@ -62,7 +63,7 @@ impl RecvEnd {
     pub(crate) fn result(&self) -> Result<(), StreamError> {
         match self {
             Self::Finished => Ok(()),
-            Self::Error(error) | Self::Discard(error) => Err((**error).clone()),
+            Self::Error(error) | Self::Discard(error) => Err(error.clone()),
         }
     }
 }
@@ -82,18 +83,42 @@ pub(crate) const SEND_FLOOR: u32 = 4 * 1024;
 /// The key of a lane that the engine has not registered.
 const NO_KEY: u64 = u64::MAX;
 
-// Seven cache lines, and one more for its reference counts: every idle stream costs that, and two small handles.
+// Six cache lines, and one more for its reference counts: every idle stream costs that, and two small handles.
 #[cfg(not(ringmux_loom))]
-const _: () = assert!(size_of::<Lane>() == 7 * 64);
+const _: () = {
+    assert!(size_of::<Lane>() == 6 * 64);
+    assert!(std::mem::offset_of!(Lane, next) == 4 * 64);
+    assert!(std::mem::offset_of!(Lane, session) == 5 * 64);
+};
 
-/// One stream, as both sides see it.
+/// One stream, as both sides see it. In order of its cache lines: those of the rings, one that both sides write, and one
+/// that is read again and again and hardly ever written.
+#[repr(C)]
 pub(crate) struct Lane {
+    /// Forth: what the handles send; back: what they receive.
+    rings: RingPair,
+
     next: AtomicPtr<Self>,
+    /// Woken when the sender has room, when the stream is opened, and when the direction ends.
+    sender: WakerSlot,
+    /// Woken when there is something to receive, and when the direction ends.
+    receiver: WakerSlot,
     reasons: Reasons,
+    stop_code: AtomicU32,
+
+    session: Arc<SessionLink>,
+    tx_end: SetOnce<SendEnd>,
+    rx_end: SetOnce<RecvEnd>,
+    particulars: Option<Box<Particulars>>,
     /// Where the engine keeps its half; only the engine reads or writes it.
     key: AtomicU64,
     /// The stream's id on the wire, 0 until it is known.
     id: AtomicU32,
+    cancel_code: AtomicU32,
+    /// Consumed weight after which the receiver raises CREDIT: see `proto::window`.
+    credit_mark: AtomicU32,
+    /// Weight that the sender may have queued, from [`SEND_FLOOR`] to `send_buffer`.
+    send_limit: Limit,
     /// Halves that an application still holds.
     handles: AtomicU8,
     urgency: AtomicU8,
@@ -101,50 +126,46 @@ pub(crate) struct Lane {
     accepted: AtomicBool,
     /// An ERROR is queued, which will end both directions.
     failing: AtomicBool,
-    cancel_code: AtomicU32,
-    stop_code: AtomicU32,
-    /// Consumed weight after which the receiver raises CREDIT: see `proto::window`.
-    credit_mark: AtomicU32,
-    /// Weight that the sender may have queued, from [`SEND_FLOOR`] to `send_buffer`.
-    send_limit: Limit,
-    /// Forth: what the handles send; back: what they receive.
-    rings: RingPair,
-    /// Woken when the sender has room, when the stream is opened, and when the direction ends.
-    sender: WakerSlot,
-    /// Woken when there is something to receive, and when the direction ends.
-    receiver: WakerSlot,
-    tx_end: SetOnce<SendEnd>,
-    rx_end: SetOnce<RecvEnd>,
+}
+
+/// What few streams have: an opening block, a span that somebody wants.
+struct Particulars {
     opening: Bytes,
-    span: StreamSpan,
-    session: Arc<SessionLink>,
+    span: Span,
+}
+
+impl Particulars {
+    fn new(opening: Bytes, span: Span) -> Option<Box<Self>> {
+        let some = !opening.is_empty() || !span.is_disabled();
+        some.then(|| Box::new(Self { opening, span }))
+    }
 }
 
 impl Lane {
     /// A lane with two handles, for a stream with this opening block.
     pub(super) fn new(session: Arc<SessionLink>, opening: Bytes, credit_mark: u32) -> Arc<Self> {
+        let span = trace::stream(&session.span, Self::DEFAULT_URGENCY);
         Arc::new(Self {
+            rings: RingPair::new(),
             next: AtomicPtr::new(std::ptr::null_mut()),
+            sender: WakerSlot::new(),
+            receiver: WakerSlot::new(),
             reasons: Reasons::new(),
+            stop_code: AtomicU32::new(0),
+            session,
+            tx_end: SetOnce::new(),
+            rx_end: SetOnce::new(),
+            particulars: Particulars::new(opening, span),
             key: AtomicU64::new(NO_KEY),
             id: AtomicU32::new(0),
+            cancel_code: AtomicU32::new(0),
+            credit_mark: AtomicU32::new(credit_mark),
+            send_limit: Limit::new(SEND_FLOOR),
             handles: AtomicU8::new(2),
             urgency: AtomicU8::new(Self::DEFAULT_URGENCY),
             granted: AtomicBool::new(false),
             accepted: AtomicBool::new(false),
             failing: AtomicBool::new(false),
-            cancel_code: AtomicU32::new(0),
-            stop_code: AtomicU32::new(0),
-            credit_mark: AtomicU32::new(credit_mark),
-            send_limit: Limit::new(SEND_FLOOR),
-            rings: RingPair::new(),
-            sender: WakerSlot::new(),
-            receiver: WakerSlot::new(),
-            tx_end: SetOnce::new(),
-            rx_end: SetOnce::new(),
-            opening,
-            span: StreamSpan::new(&session.span, Self::DEFAULT_URGENCY),
-            session,
         })
     }
 
@@ -170,11 +191,13 @@ impl Lane {
     }
 
     pub(crate) fn opening(&self) -> &Bytes {
-        &self.opening
+        static NONE: Bytes = Bytes::new();
+        self.particulars.as_ref().map_or(&NONE, |of| &of.opening)
     }
 
-    pub(crate) fn span(&self) -> &tracing::Span {
-        self.span.get()
+    pub(crate) fn span(&self) -> &Span {
+        static NONE: Span = Span::none();
+        self.particulars.as_ref().map_or(&NONE, |of| &of.span)
     }
 
     // ---- for handles ------------------------------------------------------------------------
@@ -207,7 +230,7 @@ impl Lane {
 
     pub(crate) fn set_urgency(self: &Arc<Self>, urgency: u8) {
         self.urgency.store(urgency, Ordering::Relaxed);
-        self.span.urgency(urgency);
+        trace::urgency(self.span(), urgency);
         self.raise(reason::URGENCY);
     }
 
@@ -303,7 +326,7 @@ impl Lane {
 
     pub(crate) fn set_id(&self, id: u32) {
         self.id.store(id, Ordering::Relaxed);
-        self.span.id(id);
+        trace::id(self.span(), id);
     }
 
     pub(crate) fn set_credit_mark(&self, bytes: u32) {
@@ -365,10 +388,14 @@ impl Lane {
 
     /// Ends the receiving direction; the first end stays.
     pub(crate) fn end_recv(&self, end: RecvEnd) {
+        static FINISHED: RecvEnd = RecvEnd::Finished;
         if !self.rx_end.is_set() {
-            self.span.ended(&end);
+            trace::ended(self.span(), &end);
         }
-        let _ = self.rx_end.set(end);
+        let _first = match end {
+            RecvEnd::Finished => self.rx_end.set_static(&FINISHED),
+            end => self.rx_end.set(end).is_ok(),
+        };
     }
 
     /// Whether both directions have ended, or can only end, without an error. Asked when the stream is over.
@@ -379,8 +406,8 @@ impl Lane {
 
     /// Ends both directions with one error and wakes whoever waits.
     pub(crate) fn end_both(&self, error: &StreamError) {
-        self.end_send(SendEnd::Error(error.clone().into()));
-        self.end_recv(RecvEnd::Error(error.clone().into()));
+        self.end_send(SendEnd::Error(error.clone()));
+        self.end_recv(RecvEnd::Error(error.clone()));
         self.wake_sender();
         self.wake_receiver();
     }

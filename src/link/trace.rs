@@ -51,38 +51,24 @@ pub(super) fn session_ended(span: &Span, reason: &SessionError) {
     }
 }
 
-/// A stream's span. It takes memory only if somebody wants it.
-#[derive(Debug)]
-pub(super) struct StreamSpan(Option<Box<Span>>);
+/// A stream's span; disabled if nobody wants it.
+pub(super) fn stream(session: &Span, urgency: u8) -> Span {
+    tracing::debug_span!(target: STREAM, parent: session, "stream", id = Empty, urgency)
+}
 
-impl StreamSpan {
-    pub(super) fn new(session: &Span, urgency: u8) -> Self {
-        let span =
-            tracing::debug_span!(target: STREAM, parent: session, "stream", id = Empty, urgency);
-        Self((!span.is_disabled()).then(|| Box::new(span)))
-    }
+/// The stream has its id.
+pub(super) fn id(span: &Span, id: u32) {
+    span.record("id", id);
+}
 
-    pub(super) fn get(&self) -> &Span {
-        static NONE: Span = Span::none();
-        self.0.as_deref().unwrap_or(&NONE)
-    }
+/// The stream's urgency was changed.
+pub(super) fn urgency(span: &Span, urgency: u8) {
+    span.record("urgency", urgency);
+}
 
-    pub(super) fn id(&self, id: u32) {
-        if let Some(span) = &self.0 {
-            span.record("id", id);
-        }
-    }
-
-    pub(super) fn urgency(&self, urgency: u8) {
-        if let Some(span) = &self.0 {
-            span.record("urgency", urgency);
-        }
-    }
-
-    /// Whatever fails a stream ends its receiving direction.
-    pub(super) fn ended(&self, end: &RecvEnd) {
-        if let RecvEnd::Error(error) | RecvEnd::Discard(error) = end {
-            tracing::debug!(target: STREAM, parent: self.get(), %error, "failed");
-        }
+/// Whatever fails a stream ends its receiving direction.
+pub(super) fn ended(span: &Span, end: &RecvEnd) {
+    if let RecvEnd::Error(error) | RecvEnd::Discard(error) = end {
+        tracing::debug!(target: STREAM, parent: span, %error, "failed");
     }
 }

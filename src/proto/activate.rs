@@ -154,8 +154,8 @@ impl Connection {
         }
         let code = code(stream.lane());
         let error = StreamError::Cancelled { code };
-        stream.lane().end_send(SendEnd::Error(error.clone().into()));
-        stream.lane().end_recv(RecvEnd::Discard(error.into()));
+        stream.lane().end_send(SendEnd::Error(error.clone()));
+        stream.lane().end_recv(RecvEnd::Discard(error));
         self.cancel_stream(key, code, Event::LocalCancel);
         self.remove_if_done(key);
     }
@@ -170,7 +170,7 @@ impl Connection {
         let code = stream.lane().stop_code();
         stream
             .lane()
-            .end_recv(RecvEnd::Discard(StreamError::Cancelled { code }.into()));
+            .end_recv(RecvEnd::Discard(StreamError::Cancelled { code }));
         stream.owes &= !owed::WINDOW;
         // A STOP would overtake an ERROR that is queued, and the peer would not hear the reason.
         let error_follows = stream.state.sending == Sending::Open && stream.lane().failing();
@@ -213,9 +213,9 @@ impl Connection {
             self.link.counters.finished.add(1);
         }
         self.outbound.end(&mut stream);
-        self.return_to_session(stream.open_charge);
-        self.pool.give(stream.lingering);
-        self.widened -= stream.widened;
+        self.return_to_session(stream.open_charge.into());
+        self.pool.give(stream.lingering.into());
+        self.widened -= u64::from(stream.widened);
         self.link.counters.streams.set(self.registry.len() as u64);
         match stream.id {
             Some(id) if id.is_opened_by(self.role.peer()) => self.grant_owed += 1,

@@ -75,6 +75,8 @@ pub(crate) struct Connection {
     pub(super) end: Option<SessionError>,
     pub(super) farewell: Option<Farewell>,
     handshake_deadline: Instant,
+    /// When the session began: what a `Stamp` counts from.
+    pub(super) start: Instant,
     /// When the last turn began.
     pub(super) turn: Instant,
     /// No `Session` is left: nobody can accept.
@@ -185,6 +187,7 @@ impl Connection {
             phase: Phase::Hello { preface: false },
             end: None,
             farewell: None,
+            start: now,
             turn: now,
             handshake_deadline: now + config.handshake_timeout(),
             unheld: false,

@@ -7,7 +7,7 @@ use super::connection::Connection;
 use super::outbound::Outbound;
 use super::registry::Key;
 use super::state::{Event, Receiving};
-use super::stream::{Stream, owed, wake};
+use super::stream::{Stamp, Stream, owed, wake};
 use super::window::report_mark;
 use crate::error::{Limit, LimitExceeded, StreamError};
 use crate::frame::{FRAME_COST, codes};
@@ -33,7 +33,7 @@ impl Connection {
             return;
         }
         stream.consumed = total;
-        stream.last_progress = now;
+        stream.last_progress = Stamp::new(self.start, now);
         let retired = stream.window.consume(consumed);
         if retired > 0 {
             self.pool.give(retired);
@@ -111,7 +111,7 @@ impl Connection {
         };
         if stream.open_charge > 0 && stream.lane().accepted() {
             let charge = std::mem::take(&mut stream.open_charge);
-            self.return_to_session(charge);
+            self.return_to_session(charge.into());
         }
     }
 
@@ -146,11 +146,13 @@ impl Connection {
         if now.duration_since(since) < STALL {
             return;
         }
+        let now = Stamp::new(self.start, now);
+        let held = |stream: &Stream| stream.window.held() + u64::from(stream.open_charge);
         let stalled = self
             .registry
             .iter_mut()
-            .map(|(key, s)| (key, s.window.held() + s.open_charge, s.last_progress))
-            .filter(|(_, held, since)| *held > 0 && now.duration_since(*since) >= STALL)
+            .map(|(key, stream)| (key, held(stream), stream.last_progress))
+            .filter(|(_, held, since)| *held > 0 && now.since(*since) >= STALL)
             .min_by_key(|(.., since)| *since)
             .map(|(key, held, _)| (key, held));
         if let Some((key, held)) = stalled {
@@ -158,7 +160,7 @@ impl Connection {
             // A stream that nobody accepts is not dropped by anybody either.
             if let Some(stream) = self.registry.get_mut(key) {
                 let charge = std::mem::take(&mut stream.open_charge);
-                self.return_to_session(charge);
+                self.return_to_session(charge.into());
             }
         }
     }
@@ -168,7 +170,7 @@ impl Connection {
     fn cover_assemblies(&mut self, now: Instant) -> bool {
         let mut moved = 0;
         for (_, stream) in self.registry.iter_mut() {
-            let Some(assembly) = stream.assembly.filter(|_| !stream.chunks) else {
+            let Some(assembly) = stream.assembly.as_ref().filter(|_| !stream.chunks) else {
                 continue;
             };
             let cost = assembly.cost.min(stream.window.uncovered());
@@ -211,7 +213,7 @@ impl Connection {
         let Some(stream) = self.registry.get_mut(key) else {
             return;
         };
-        let Some(assembly) = stream.assembly else {
+        let Some(assembly) = stream.assembly.as_deref().copied() else {
             return;
         };
         if stream.state.receiving != Receiving::Open || stream.chunks {
@@ -267,7 +269,7 @@ impl Connection {
         let mut late = None;
         self.advance_check = None;
         for (key, stream) in self.registry.iter_mut() {
-            let Some(assembly) = stream.assembly else {
+            let Some(assembly) = &stream.assembly else {
                 continue;
             };
             if stream.chunks || stream.window.advanced() == 0 {
@@ -314,14 +316,14 @@ impl Connection {
             return;
         };
         let error = StreamError::LimitExceeded(LimitExceeded { limit, value });
-        stream.lane().end_send(SendEnd::Error(error.clone().into()));
+        stream.lane().end_send(SendEnd::Error(error.clone()));
         stream.lane().end_recv(match limit {
-            Limit::StalledStream => RecvEnd::Discard(error.into()),
-            _ => RecvEnd::Error(error.into()),
+            Limit::StalledStream => RecvEnd::Discard(error),
+            _ => RecvEnd::Error(error),
         });
         self.link.counters.trip(limit);
         let charge = std::mem::take(&mut stream.open_charge);
-        self.return_to_session(charge);
+        self.return_to_session(charge.into());
         self.cancel_stream(key, codes::LIMIT_EXCEEDED, Event::LocalCancel);
         self.charge_fault(limit);
     }
@@ -340,9 +342,10 @@ impl Connection {
         let total = stream.lane().consumed();
         let consumed = total - std::mem::replace(&mut stream.consumed, total);
         let retired = stream.window.consume(consumed);
-        stream.lingering = stream.window.covered().min(stream.rx.refresh());
+        let lingering = stream.window.covered().min(stream.rx.refresh());
+        stream.lingering = lingering as u32;
         let (to_session, to_pool) = stream.window.discard();
-        self.pool.give(retired + to_pool - stream.lingering);
+        self.pool.give(retired + to_pool - lingering);
         self.return_to_session(consumed - retired + to_session);
     }
 

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::connection::Connection;
 use super::registry::Key;
-use super::stream::wake;
+use super::stream::{Stamp, wake};
 
 /// A ring up to this size is kept, in bytes.
 const KEPT_BYTES: u64 = 4 * 1024;
@@ -41,7 +41,7 @@ impl Connection {
                 continue;
             };
             stream.listed_grown = false;
-            let idle = now.duration_since(stream.last_progress) >= IDLE;
+            let idle = Stamp::new(self.start, now).since(stream.last_progress) >= IDLE;
             if idle && stream.rx.shrink_if_idle() {
                 Self::notify(&mut self.wakes, key, stream, wake::RECEIVER);
             } else {

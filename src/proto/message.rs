@@ -12,7 +12,7 @@ use super::connection::Connection;
 use super::receive::SHARE_MIN;
 use super::registry::Key;
 use super::state::{Effect, Event, Receiving};
-use super::stream::{Assembly, Stream, wake};
+use super::stream::{Assembly, Stamp, Stream, wake};
 use crate::config::Config;
 use crate::error::ProtocolError;
 use crate::frame::{HEADER_LEN, Header, StreamId, TOTAL_LEN, cost, decode_total};
@@ -98,7 +98,7 @@ impl Connection {
             return Ok(run);
         }
         if stream.window.held() == 0 {
-            stream.last_progress = now;
+            stream.last_progress = Stamp::new(self.start, now);
         }
         // No error: that much was outstanding.
         let covered = stream.window.receive(total_cost).unwrap_or_default();
@@ -139,7 +139,7 @@ impl Connection {
             return Ok(());
         };
         if stream.window.held() == 0 {
-            stream.last_progress = now;
+            stream.last_progress = Stamp::new(self.start, now);
         }
         let covered = match stream.window.receive(cost) {
             Ok(covered) => covered,
@@ -258,14 +258,14 @@ fn add_piece(
             if received > total {
                 return Err(ProtocolError::PiecesMismatch { id, total });
             }
-            stream.assembly = Some(Assembly {
+            stream.assembly = Some(Box::new(Assembly {
                 total,
                 received,
                 cost: cost(received),
                 since: now,
                 starved: false,
                 given: false,
-            });
+            }));
             payload.push(stream, tag, TOTAL_LEN);
             Ok(TOTAL_LEN as u64)
         }

@@ -12,12 +12,15 @@ use super::connection::{Connection, Phase};
 use super::output::Batch;
 use super::registry::Key;
 use super::state::{Effect, Event};
-use super::stream::{Opening, Stream, wake};
+use super::stream::{Opening, Stamp, Stream, wake};
 use super::window::report_mark;
 use crate::error::{Limit, ProtocolError, SessionError, StreamError};
 use crate::frame::{HEADER_LEN, StreamId, cost, put_open};
 use crate::link::{EngineSide, Lane, OpenState, RecvEnd, SEND_FLOOR};
 use crate::sync::Arc;
+
+/// OPENs for which the queue keeps its memory; what a larger burst took is given back.
+const OPENS_KEPT: usize = 1024;
 
 impl Connection {
     /// A handle has opened a stream. `None` if it is refused.
@@ -40,6 +43,7 @@ impl Connection {
         };
         let (credit, window) = (self.peer.stream_window, self.config.stream_window());
         let grown = lane.send_limit() > SEND_FLOOR;
+        let now = Stamp::new(self.start, now);
         let stream = Stream::new(side, None, opening, credit, window, now);
         let key = self.registry.insert(stream);
         if grown {
@@ -137,6 +141,7 @@ impl Connection {
             self.link.counters.opened.add(1);
             self.link.counters.frames_sent.add(1);
         }
+        self.opens.shrink_to(OPENS_KEPT);
         true
     }
 
@@ -186,8 +191,9 @@ impl Connection {
             report_mark(u64::from(window)),
         );
         handles.lane().set_id(id.get());
+        let now = Stamp::new(self.start, now);
         let mut stream = Stream::new(side, Some(id), Opening::Done, credit, window, now);
-        stream.open_charge = cost;
+        stream.open_charge = cost as u32;
         if fin && stream.state.on(Event::RecvFin) == Effect::Act {
             handles.lane().end_recv(RecvEnd::Finished);
         }

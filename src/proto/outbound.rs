@@ -54,8 +54,8 @@ pub(super) struct Outbound {
 /// A stream's part.
 #[derive(Debug, Default)]
 pub(super) struct Loan {
-    /// The limit was lowered by so much that may still be queued, in bytes.
-    owed: u64,
+    /// The limit was lowered by so much that may still be queued, in bytes: a part of the budget.
+    owed: u32,
     /// Of the weight that the ring has released, what was taken off `owed`, or came before it.
     released: u64,
     /// Counted in `Outbound::lent_to`.
@@ -81,14 +81,14 @@ impl Outbound {
         }
         let released = stream.tx.released();
         let since = released - std::mem::replace(&mut stream.loan.released, released);
-        let back = since.min(stream.loan.owed);
-        stream.loan.owed -= back;
+        let back = since.min(stream.loan.owed.into());
+        stream.loan.owed -= back as u32;
         self.spare += back;
     }
 
     /// The stream sends nothing any more: all comes back.
     pub(super) fn end(&mut self, stream: &mut Stream) {
-        self.spare += std::mem::take(&mut stream.loan.owed);
+        self.spare += u64::from(std::mem::take(&mut stream.loan.owed));
         self.take_back(stream.lane());
         self.lent_to -= u64::from(std::mem::take(&mut stream.loan.listed));
     }
@@ -104,9 +104,9 @@ impl Outbound {
     fn recall(&mut self, stream: &mut Stream, to: u32) {
         debug_assert_eq!(stream.tx.passed_weight(), 0, "released with each turn");
         self.take_what_came_back(stream);
-        stream.loan.owed += u64::from(stream.lane().lower_send_limit(to));
+        stream.loan.owed += stream.lane().lower_send_limit(to);
         if stream.tx.is_empty() {
-            self.spare += std::mem::take(&mut stream.loan.owed);
+            self.spare += u64::from(std::mem::take(&mut stream.loan.owed));
         }
     }
 }
@@ -217,7 +217,7 @@ impl Connection {
                 let to = u64::from(limit).saturating_sub(by) as u32;
                 self.outbound.recall(stream, to.max(SEND_FLOOR));
             }
-            if stream.loan.listed && loan(stream) + stream.loan.owed == 0 {
+            if stream.loan.listed && loan(stream) + stream.loan.owed() == 0 {
                 stream.loan.listed = false;
                 self.outbound.lent_to -= 1;
             }
@@ -285,15 +285,14 @@ impl Connection {
     #[cfg(test)]
     pub(super) fn outbound_books(&mut self) -> [u64; 3] {
         let streams = self.registry.iter_mut();
-        let lent = streams.map(|(_, stream)| loan(stream) + stream.loan.owed);
+        let lent = streams.map(|(_, stream)| loan(stream) + stream.loan.owed());
         let lent = lent.sum();
         [lent, self.link.send_budget.left(), self.outbound.spare]
     }
 }
 
 impl Loan {
-    #[cfg(test)]
     pub(super) const fn owed(&self) -> u64 {
-        self.owed
+        self.owed as u64
     }
 }

@@ -296,8 +296,8 @@ impl Connection {
             // Turned away by a peer that shuts down, before anything of it ran.
             let refused = self.peer_refusal.clone().filter(|_| code == codes::REFUSED);
             let error = refused.map_or(StreamError::Cancelled { code }, StreamError::NotProcessed);
-            stream.lane().end_send(SendEnd::Error(error.clone().into()));
-            stream.lane().end_recv(RecvEnd::Discard(error.into()));
+            stream.lane().end_send(SendEnd::Error(error.clone()));
+            stream.lane().end_recv(RecvEnd::Discard(error));
             self.cancel_stream(key, code, Event::RecvCancel);
             if id.is_opened_by(self.role.peer()) {
                 self.on_peer_reset(key);
@@ -343,8 +343,8 @@ impl Connection {
             Effect::Ignore => self.charge_control(),
             Effect::Act => {
                 let error = StreamError::Failed(StdArc::new(failure));
-                stream.lane().end_send(SendEnd::Error(error.clone().into()));
-                stream.lane().end_recv(RecvEnd::Error(error.into()));
+                stream.lane().end_send(SendEnd::Error(error.clone()));
+                stream.lane().end_recv(RecvEnd::Error(error));
                 stream.assembly = None;
                 Self::discard_queued(&mut self.outbound, stream);
                 Self::notify(&mut self.wakes, key, stream, wake::SENDER | wake::RECEIVER);

@@ -31,17 +31,12 @@ impl Key {
     }
 }
 
-#[derive(Debug)]
-struct Entry {
-    generation: u32,
-    stream: Stream,
-}
-
 /// All streams of a session, in any state.
 #[derive(Debug, Default)]
 pub(super) struct Registry {
-    entries: Slab<Entry>,
-    by_id: FxHashMap<u32, Key>,
+    streams: Slab<Stream>,
+    /// The slot of each id.
+    by_id: FxHashMap<u32, u32>,
     generation: u32,
 }
 
@@ -50,35 +45,33 @@ const PRUNE_SLACK: usize = 16;
 
 impl Registry {
     pub(super) fn len(&self) -> usize {
-        self.entries.len()
+        self.streams.len()
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.entries.is_empty()
+        self.streams.is_empty()
     }
 
-    pub(super) fn insert(&mut self, stream: Stream) -> Key {
+    pub(super) fn insert(&mut self, mut stream: Stream) -> Key {
         // Generation u32::MAX is skipped so that no key has all bits set, see `Lane::key`.
         self.generation = (self.generation + 1) % u32::MAX;
-        let entry = self.entries.vacant_entry();
+        let entry = self.streams.vacant_entry();
         let key = Key {
             slot: entry.key() as u32,
             generation: self.generation,
         };
         if let Some(id) = stream.id {
-            self.by_id.insert(id.get(), key);
+            self.by_id.insert(id.get(), key.slot);
         }
+        stream.generation = key.generation;
         stream.lane().set_key(key.to_bits());
-        entry.insert(Entry {
-            generation: self.generation,
-            stream,
-        });
+        entry.insert(stream);
         key
     }
 
     /// The stream has got its id.
     pub(super) fn name(&mut self, key: Key, id: StreamId) {
-        self.by_id.insert(id.get(), key);
+        self.by_id.insert(id.get(), key.slot);
     }
 
     /// The stream's id is free for another one; what it owes the peer is owed no more.
@@ -94,24 +87,29 @@ impl Registry {
 
     #[inline]
     pub(super) fn get_mut(&mut self, key: Key) -> Option<&mut Stream> {
-        let entry = self.entries.get_mut(key.slot as usize)?;
-        (entry.generation == key.generation).then_some(&mut entry.stream)
+        let stream = self.streams.get_mut(key.slot as usize)?;
+        (stream.generation == key.generation).then_some(stream)
     }
 
     #[inline]
     pub(super) fn find(&self, id: StreamId) -> Option<Key> {
-        self.by_id.get(&id.get()).copied()
+        let slot = *self.by_id.get(&id.get())?;
+        let stream = self.streams.get(slot as usize)?;
+        debug_assert_eq!(stream.id, Some(id), "a stream takes its id with it");
+        Some(Key {
+            slot,
+            generation: stream.generation,
+        })
     }
 
     pub(super) fn remove(&mut self, key: Key) -> Option<Stream> {
-        self.get_mut(key)?;
-        let stream = self.entries.remove(key.slot as usize).stream;
-        if let Some(id) = stream.id
+        let id = self.get_mut(key)?.id;
+        if let Some(id) = id
             && self.find(id) == Some(key)
         {
             self.by_id.remove(&id.get());
         }
-        Some(stream)
+        self.streams.try_remove(key.slot as usize)
     }
 
     /// Forgets the keys of streams that have gone or that `keep` does not want, once most of a
@@ -123,12 +121,12 @@ impl Registry {
     }
 
     pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = (Key, &mut Stream)> {
-        self.entries.iter_mut().map(|(slot, entry)| {
+        self.streams.iter_mut().map(|(slot, stream)| {
             let key = Key {
                 slot: slot as u32,
-                generation: entry.generation,
+                generation: stream.generation,
             };
-            (key, &mut entry.stream)
+            (key, stream)
         })
     }
 }

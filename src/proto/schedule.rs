@@ -10,7 +10,7 @@ use super::registry::{Key, Registry};
 use crate::link::Lane;
 
 /// Bytes that a stream may send before the next one of its level has its turn: one default frame.
-pub(super) const QUANTUM_BYTES: i64 = 16 * 1024;
+pub(super) const QUANTUM_BYTES: i32 = 16 * 1024;
 
 /// Streams that have something to send.
 #[derive(Debug, Default)]

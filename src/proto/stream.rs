@@ -1,6 +1,6 @@
 //! The engine's half of one stream.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::outbound::Loan;
 use super::state::{Sending, State};
@@ -45,6 +45,24 @@ pub(super) struct Assembly {
     pub(super) given: bool,
 }
 
+/// A time in half the room of an [`Instant`]: nanoseconds since the session began, enough for 584 years.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Stamp(u64);
+
+impl Stamp {
+    #[inline]
+    pub(super) fn new(start: Instant, now: Instant) -> Self {
+        let since = now.saturating_duration_since(start);
+        Self(since.as_secs() * 1_000_000_000 + u64::from(since.subsec_nanos()))
+    }
+
+    /// From an earlier time to this one.
+    #[inline]
+    pub(super) const fn since(self, earlier: Self) -> Duration {
+        Duration::from_nanos(self.0.saturating_sub(earlier.0))
+    }
+}
+
 /// Where the opening of a stream stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Opening {
@@ -56,9 +74,16 @@ pub(super) enum Opening {
     Done,
 }
 
+// There are as many as there are streams, most of them idle, so what few need is boxed, and what is counted has no more
+// bits than its bound needs.
+#[cfg(not(ringmux_loom))]
+const _: () = assert!(size_of::<Stream>() == 136);
+
 /// One stream of a session.
 #[derive(Debug)]
 pub(super) struct Stream {
+    /// The registry's, see `Key`.
+    pub(super) generation: u32,
     /// `None` until the OPEN is encoded.
     pub(super) id: Option<StreamId>,
     pub(super) opening: Opening,
@@ -67,10 +92,10 @@ pub(super) struct Stream {
     pub(super) rx: Writer<RxRing>,
 
     pub(super) credit: SendCredit,
-    /// Bytes sent of the message at the front of `tx`.
-    pub(super) sent: usize,
-    /// What is left of this turn, see `schedule`.
-    pub(super) deficit: i64,
+    /// Bytes sent of the message at the front of `tx`, which is shorter than 4 GiB.
+    pub(super) sent: u32,
+    /// What is left of this turn, see `schedule`: a quantum at most, or a frame too much.
+    pub(super) deficit: i32,
     pub(super) urgency: u8,
     /// The stream is in the schedule.
     pub(super) scheduled: bool,
@@ -83,10 +108,11 @@ pub(super) struct Stream {
 
     pub(super) window: RecvWindow,
     /// Bytes by which the window was raised since the stream was opened.
-    pub(super) widened: u64,
+    pub(super) widened: u32,
     /// Of the weight that the application consumed, what was accounted.
     pub(super) consumed: u64,
-    pub(super) assembly: Option<Assembly>,
+    /// Boxed: few streams have one, and only for messages of several frames.
+    pub(super) assembly: Option<Box<Assembly>>,
     /// The stream is in `Connection::starved`.
     pub(super) listed_starved: bool,
     /// The stream is in `Connection::grown`.
@@ -96,13 +122,14 @@ pub(super) struct Stream {
     /// The receiving direction is over and what it held was given back.
     pub(super) discarded: bool,
     /// Of the pool, what was taken for messages that lay here when the direction was discarded.
-    pub(super) lingering: u64,
+    pub(super) lingering: u32,
     pub(super) metas: u8,
     /// Session credit that the OPEN holds until the stream is accepted.
-    pub(super) open_charge: u64,
-    pub(super) last_return: Instant,
+    pub(super) open_charge: u32,
+    /// When the window was last returned.
+    pub(super) last_return: Stamp,
     /// When the application last consumed something.
-    pub(super) last_progress: Instant,
+    pub(super) last_progress: Stamp,
 
     /// Bits of `owed`.
     pub(super) owes: u8,
@@ -121,11 +148,12 @@ impl Stream {
         opening: Opening,
         credit: u32,
         window: u32,
-        now: Instant,
+        now: Stamp,
     ) -> Self {
         let urgency = side.lane().urgency();
         let (tx, rx) = side.split();
         Self {
+            generation: 0,
             id,
             opening,
             state: State::OPEN,
@@ -173,5 +201,22 @@ impl Stream {
     /// Nobody needs the stream any more: not the peer, not the application, not the wire.
     pub(super) const fn is_done(&self) -> bool {
         self.dropped && self.owes == 0 && self.state.is_over()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stamps_are_as_exact_as_instants_and_last_for_centuries() {
+        let start = Instant::now();
+        let late = start + Duration::from_secs(500 * 365 * 24 * 3600);
+        let step = Duration::from_nanos(2_000_000_001);
+        let [first, then, after] = [start, late, late + step].map(|now| Stamp::new(start, now));
+        assert_eq!(after.since(then), step);
+        assert_eq!(then.since(first), late - start);
+        assert_eq!(first.since(then), Duration::ZERO, "time does not go back");
+        assert!(first < then && then < after);
     }
 }

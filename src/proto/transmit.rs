@@ -12,7 +12,7 @@ use super::output::Batch;
 use super::registry::Key;
 use super::schedule::QUANTUM_BYTES;
 use super::state::{Event, Receiving, Sending};
-use super::stream::{Opening, Stream, owed, wake};
+use super::stream::{Opening, Stamp, Stream, owed, wake};
 use super::window::{SendCredit, report_mark};
 use crate::error::StreamError;
 use crate::frame::{
@@ -210,20 +210,21 @@ impl Connection {
     fn put_stream_window(&mut self, key: Key, id: StreamId, batch: &mut Batch, now: Instant) {
         let rtt = self.ping.rtt;
         let max = u64::from(self.config.stream_window_max());
+        let now = Stamp::new(self.start, now);
         let Some(stream) = self.registry.get_mut(key) else {
             return;
         };
-        let fast = rtt.is_some_and(|rtt| now.duration_since(stream.last_return) < 2 * rtt);
+        let fast = rtt.is_some_and(|rtt| now.since(stream.last_return) < 2 * rtt);
         let target = stream.window.target();
         let step = (target * 2).min(max).saturating_sub(target);
         // What streams that stall later can hold by having been fast must not fill the session.
         let spare = u64::from(self.config.session_window_max()) / WIDENED_SHARE - self.widened;
         if fast && step > 0 && step <= spare {
             self.widened += step;
-            stream.widened += step;
+            stream.widened += step as u32;
             stream.window.grow(target + step);
             self.link.counters.windows_grown.add(1);
-            if !stream.assembly.is_some_and(|assembly| assembly.starved) {
+            if !(stream.assembly.as_ref()).is_some_and(|assembly| assembly.starved) {
                 stream
                     .lane()
                     .set_credit_mark(report_mark(stream.window.target()));
@@ -306,7 +307,7 @@ impl Connection {
                     stream.deficit = 0;
                     if stream.state.receiving == Receiving::Ended {
                         let error = StreamError::Cancelled { code };
-                        stream.lane().end_recv(RecvEnd::Discard(error.into()));
+                        stream.lane().end_recv(RecvEnd::Discard(error));
                         Self::notify(&mut self.wakes, key, stream, wake::RECEIVER);
                         self.discard_received(key);
                     }
@@ -413,7 +414,7 @@ impl Sender<'_> {
             tx.advance();
             room -= HEADER_LEN + len;
             cost_sum += cost;
-            *deficit -= cost as i64;
+            *deficit -= cost as i32;
             frames += 1;
         }
         credit.debit(cost_sum);
@@ -441,7 +442,7 @@ impl Sender<'_> {
             ..
         } = &mut *self.stream;
         let payload = tx.peek()?.payload;
-        let len = payload.len();
+        let (len, begin) = (payload.len(), *sent as usize);
         let Some(most_stream) = credit.payload() else {
             return Some(Turn::OutOfCredit);
         };
@@ -449,9 +450,9 @@ impl Sender<'_> {
             return Some(Turn::SessionOutOfCredit);
         };
         let most = usize::try_from(most_stream.min(most_session)).unwrap_or(usize::MAX);
-        let whole = *sent == 0 && len <= self.max_frame && len <= most;
-        let prefix = if *sent == 0 && !whole { TOTAL_LEN } else { 0 };
-        let left = len - *sent;
+        let whole = begin == 0 && len <= self.max_frame && len <= most;
+        let prefix = if begin == 0 && !whole { TOTAL_LEN } else { 0 };
+        let left = len - begin;
         let body = (left + prefix)
             .min(self.max_frame)
             .min(most)
@@ -466,7 +467,7 @@ impl Sender<'_> {
         }
         let end = body == left;
         let share = match payload {
-            Payload::Shared(bytes) if body >= SHARE_MIN => Some(bytes.slice(*sent..*sent + body)),
+            Payload::Shared(bytes) if body >= SHARE_MIN => Some(bytes.slice(begin..begin + body)),
             _ => None,
         };
         let copied = HEADER_LEN + prefix + if share.is_some() { 0 } else { body };
@@ -481,7 +482,7 @@ impl Sender<'_> {
         }
         match share {
             None => {
-                head.extend_from_slice(&payload.as_slice()[*sent..*sent + body]);
+                head.extend_from_slice(&payload.as_slice()[begin..begin + body]);
                 batch.copied(copied);
             }
             Some(bytes) => {
@@ -492,7 +493,7 @@ impl Sender<'_> {
         let cost = cost((prefix + body) as u32);
         credit.debit(cost);
         self.credit.debit(cost);
-        *deficit -= cost as i64;
+        *deficit -= cost as i32;
         self.frames += 1;
         if end {
             *sent = 0;
@@ -507,7 +508,7 @@ impl Sender<'_> {
                 return Some(Turn::Drained);
             }
         } else {
-            *sent += body;
+            *sent += body as u32;
         }
         None
     }
@@ -544,7 +545,7 @@ impl Sender<'_> {
         batch.copied(HEADER_LEN + block.len());
         let cost = cost(block.len() as u32);
         self.credit.debit(cost);
-        self.stream.deficit -= cost as i64;
+        self.stream.deficit -= cost as i32;
         self.frames += 1;
         self.stream.tx.advance();
         None

@@ -23,20 +23,22 @@ pub(super) const fn report_mark(window: u64) -> u32 {
 }
 
 /// What the peer may send and we must be able to hold.
+///
+/// Windows are at most 1 GiB (`config`), and what is held of a message, or promised for it, is at most twice its size and
+/// a little (`credit`), which is 1 GiB too: no sum here exceeds 32 bits.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct RecvWindow {
-    target: u64,
-    outstanding: u64,
-    held: u64,
+    target: u32,
+    outstanding: u32,
+    held: u32,
     /// Credit granted beyond `target`; of it, `unused` was not received yet.
-    advance: u64,
-    unused: u64,
+    advance: u32,
+    unused: u32,
 }
 
 impl RecvWindow {
     /// A window whose initial credit the peer learns from SETTINGS.
     pub(super) const fn new(target: u32) -> Self {
-        let target = target as u64;
         Self {
             target,
             outstanding: target,
@@ -47,88 +49,89 @@ impl RecvWindow {
     }
 
     pub(super) const fn target(&self) -> u64 {
-        self.target
+        self.target as u64
     }
 
     pub(super) const fn outstanding(&self) -> u64 {
-        self.outstanding
+        self.outstanding as u64
     }
 
     pub(super) const fn held(&self) -> u64 {
-        self.held
+        self.held as u64
     }
 
     /// Credit beyond the window that is not yet retired.
     pub(super) const fn advanced(&self) -> u64 {
-        self.advance
+        self.advance as u64
     }
 
     /// Debits a frame. `Err` is the credit that was left: the peer overran it.
     ///
     /// Returns the part that an advance covers; the session gets it back at once.
     pub(super) fn receive(&mut self, cost: u64) -> Result<u64, u64> {
-        if cost > self.outstanding {
-            return Err(self.outstanding);
+        if cost > self.outstanding() {
+            return Err(self.outstanding());
         }
+        let cost = cost as u32;
         self.outstanding -= cost;
         self.held += cost;
         let covered = cost.min(self.unused);
         self.unused -= covered;
         self.check();
-        Ok(covered)
+        Ok(covered.into())
     }
 
     /// The application consumed; returns the part that retires an advance, which is neither
     /// returned to the peer nor to the session but to the pool.
     pub(super) fn consume(&mut self, cost: u64) -> u64 {
-        debug_assert!(cost <= self.held, "consumed {cost} of {} held", self.held);
-        let cost = cost.min(self.held);
+        debug_assert!(cost <= self.held(), "consumed {cost} of {} held", self.held);
+        let cost = cost.min(self.held()) as u32;
         self.held -= cost;
         // Only what was received against the advance can be consumed against it.
-        let retired = cost.min(self.covered());
+        let retired = cost.min(self.advance - self.unused);
         self.advance -= retired;
         self.check();
-        retired
+        retired.into()
     }
 
     /// Credit that can be given back to the peer now.
     pub(super) const fn returnable(&self) -> u64 {
-        (self.target + self.advance).saturating_sub(self.outstanding + self.held)
+        (self.target() + self.advanced()).saturating_sub(self.outstanding() + self.held())
     }
 
     /// Gives back all that can be; the amount goes into a WINDOW frame.
     pub(super) fn give_back(&mut self) -> u64 {
         let credit = self.returnable();
-        self.outstanding += credit;
+        self.outstanding += credit as u32;
         self.check();
         credit
     }
 
     /// Raises the window for good.
     pub(super) fn grow(&mut self, target: u64) {
-        self.target = self.target.max(target);
+        self.target = self.target.max(target as u32);
     }
 
     /// Grants credit beyond the window for one message.
     pub(super) fn advance(&mut self, credit: u64) {
-        self.advance += credit;
-        self.unused += credit;
+        self.advance += credit as u32;
+        self.unused += credit as u32;
     }
 
     /// Of what is held, the part that the session holds too.
     pub(super) const fn uncovered(&self) -> u64 {
-        self.held - self.covered()
+        (self.held - (self.advance - self.unused)) as u64
     }
 
     /// Of what is held, the part that the pool holds.
     pub(super) const fn covered(&self) -> u64 {
-        self.advance - self.unused
+        (self.advance - self.unused) as u64
     }
 
     /// An advance takes over some of what is held; the session gets that back.
     pub(super) fn cover(&mut self, cost: u64) {
         debug_assert!(cost <= self.uncovered());
-        self.advance += cost;
+        self.advance += cost as u32;
         self.check();
     }
 
@@ -136,7 +139,7 @@ impl RecvWindow {
     /// and what to the pool.
     pub(super) fn discard(&mut self) -> (u64, u64) {
         let to_session = self.uncovered();
-        let to_pool = self.advance;
+        let to_pool = self.advanced();
         self.held = 0;
         // What the peer was promised for its message stays promised; it is thrown away on arrival.
         self.target = self.target.max(self.outstanding);
@@ -150,17 +153,17 @@ impl RecvWindow {
     #[cfg(test)]
     pub(super) const fn parts(&self) -> Parts {
         Parts {
-            target: self.target,
-            outstanding: self.outstanding,
-            held: self.held,
-            advance: self.advance,
-            unused: self.unused,
+            target: self.target(),
+            outstanding: self.outstanding(),
+            held: self.held(),
+            advance: self.advanced(),
+            unused: self.unused as u64,
         }
     }
 
     fn check(&self) {
         debug_assert!(
-            self.outstanding + self.held <= self.target + self.advance,
+            self.outstanding() + self.held() <= self.target() + self.advanced(),
             "credit is conserved: {self:?}"
         );
         debug_assert!(self.unused <= self.advance);
@@ -180,36 +183,40 @@ pub(super) struct Parts {
 
 /// What we may send.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct SendCredit(u64);
+pub(super) struct SendCredit(u32);
 
 impl SendCredit {
     pub(super) const fn new(credit: u32) -> Self {
-        Self(credit as u64)
+        Self(credit)
     }
 
     /// `None`: the sum would not fit the wire's u32.
     pub(super) const fn add(&mut self, credit: u32) -> Option<()> {
-        let sum = self.0 + credit as u64;
-        if sum > u32::MAX as u64 {
-            return None;
+        match self.0.checked_add(credit) {
+            Some(sum) => {
+                self.0 = sum;
+                Some(())
+            }
+            None => None,
         }
-        self.0 = sum;
-        Some(())
     }
 
     pub(super) fn debit(&mut self, cost: u64) {
-        debug_assert!(cost <= self.0, "a frame is only encoded within its credit");
-        self.0 = self.0.saturating_sub(cost);
+        debug_assert!(
+            cost <= self.left(),
+            "a frame is only encoded within its credit"
+        );
+        self.0 = self.left().saturating_sub(cost) as u32;
     }
 
     /// What frames may cost now, together.
     pub(super) const fn left(&self) -> u64 {
-        self.0
+        self.0 as u64
     }
 
     /// Largest payload that a frame may have now; `None` if not even an empty one.
     pub(super) const fn payload(&self) -> Option<u64> {
-        self.0.checked_sub(FRAME_COST)
+        self.left().checked_sub(FRAME_COST)
     }
 }
 
@@ -248,6 +255,20 @@ mod tests {
         assert_eq!(window.consume(5500), 5000);
         assert_eq!(window.give_back(), 500);
         assert_eq!(window.discard(), (500, 0));
+    }
+
+    #[test]
+    fn the_largest_window_and_message_that_can_be_configured_fit() {
+        let (window_max, promised) = (64 << 20, 2 * (1024_u64 << 20) + (64 << 10));
+        let mut window = RecvWindow::new(window_max);
+        let window_max = u64::from(window_max);
+        window.receive(window_max).unwrap();
+        window.advance(promised);
+        assert_eq!(window.give_back(), promised);
+        assert_eq!(window.receive(promised), Ok(promised));
+        assert_eq!(window.held(), window_max + promised);
+        assert_eq!(window.consume(window_max + promised), promised);
+        assert_eq!(window.give_back(), window_max);
     }
 
     #[test]
@@ -295,8 +316,8 @@ mod tests {
                     }
                     _ => window.grow(n * 2),
                 }
-                let split = window.outstanding + window.held + window.returnable();
-                prop_assert!(split >= window.target);
+                let split = window.outstanding() + window.held() + window.returnable();
+                prop_assert!(split >= window.target());
                 prop_assert!(window.held <= window.target + window.advance);
             }
             let (to_session, to_pool) = window.discard();

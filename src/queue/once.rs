@@ -1,79 +1,84 @@
-//! A cell that is written once and read without waiting.
+//! A cell that is written once and read without waiting, in one word.
 //!
-//! It is not `std::sync::OnceLock`: no one ever waits for a writer, so a reader that comes during the write sees nothing
-//! yet. Meant for the terminal state of a lane or session, which one thread writes.
+//! It is not `std::sync::OnceLock`: no one ever waits for a writer, and until it is set it has no room for a value. Meant
+//! for the terminal state of a lane or session, which most of them do not reach for long.
 //!
 //! ```text
-//!   EMPTY ──set, by CAS──► WRITING ──value written──► SET     (never back)
+//!   null ──set, by CAS──► address of a box, or of a static value, marked     (never back)
 //! ```
 //! # Invariants
-//! 1. Whoever turned EMPTY to WRITING is the only one to write the value, and does so before SET.
-//! 2. From SET on the value is not written again before the cell is dropped.
+//! 1. The word leaves null once, for an address of a whole value, and stays the same until the cell is dropped.
+//! 2. An address without the mark is that of a box, which belongs to the cell; one with it, that of a `'static` value.
 //!
 //! # Progress
-//! `set` and `get` are **wait-free**. A `set` that is stopped halfway keeps the cell unset for readers and makes other
-//! `set`s fail, but stops no one.
+//! `set` and `get` are **wait-free**; `set` allocates.
 
-use crate::sync::{AtomicU32, Ordering, UnsafeCell};
-use std::mem::MaybeUninit;
+use crate::sync::{AtomicPtr, Ordering};
+use std::marker::PhantomData;
+use std::ptr::null_mut;
 
-const EMPTY: u32 = 0;
-const WRITING: u32 = 1;
-const SET: u32 = 2;
+/// The bit of an address that says whose the value is; values are aligned to more than that.
+const STATIC: usize = 1;
 
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct SetOnce<T> {
-    state: AtomicU32,
-    value: UnsafeCell<MaybeUninit<T>>,
+    value: AtomicPtr<T>,
+    /// Neither `Send` nor `Sync` but for the reasons below.
+    owns: PhantomData<*mut T>,
 }
 
 // SAFETY: `set` moves a `T` in from any thread, and the thread that drops the cell drops it (`Send`); `get` shares it
-// (`Sync`). Writing is exclusive by invariant 1 and over before reading by invariant 2.
+// (`Sync`), unchanged by invariant 1.
 unsafe impl<T: Send + Sync> Sync for SetOnce<T> {}
-// SAFETY: the cell owns its value.
-unsafe impl<T: Send> Send for SetOnce<T> {}
+// SAFETY: the cell owns its value, or shares one that is static, which takes `Sync`.
+unsafe impl<T: Send + Sync> Send for SetOnce<T> {}
 
 impl<T> SetOnce<T> {
     pub(crate) fn new() -> Self {
+        const { assert!(align_of::<T>() > STATIC) };
         Self {
-            state: AtomicU32::new(EMPTY),
-            value: UnsafeCell::new(MaybeUninit::uninit()),
+            value: AtomicPtr::new(null_mut()),
+            owns: PhantomData,
         }
     }
 
     /// Sets the value.
     ///
     /// # Errors
-    /// Gives `value` back if another `set` came first, even if its value cannot be read yet.
+    /// Gives `value` back if another `set` came first.
     pub(crate) fn set(&self, value: T) -> Result<(), T> {
-        // Relaxed: it only decides who writes; nothing is read that another `set` wrote.
-        let won = self
-            .state
-            .compare_exchange(EMPTY, WRITING, Ordering::Relaxed, Ordering::Relaxed);
-        if won.is_err() {
-            return Err(value);
+        let value = Box::into_raw(Box::new(value));
+        if self.store(value) {
+            return Ok(());
         }
-        self.value.with_mut(|cell| {
-            // SAFETY: invariant 1: we turned the state to WRITING, so no one else writes, and no one reads before SET.
-            unsafe { cell.cast::<T>().write(value) };
-        });
-        // ORDERING: pairs with `get`; publishes the value.
-        self.state.store(SET, Ordering::Release);
-        Ok(())
+        // SAFETY: leaked above, and no one has seen it.
+        Err(*unsafe { Box::from_raw(value) })
     }
 
-    /// The value, once a `set` is complete.
+    /// Sets the value, without allocating. False if another `set` came first.
+    pub(crate) fn set_static(&self, value: &'static T) -> bool {
+        self.store(
+            std::ptr::from_ref(value)
+                .cast_mut()
+                .map_addr(|at| at | STATIC),
+        )
+    }
+
+    fn store(&self, value: *mut T) -> bool {
+        // ORDERING: Release pairs with `get`; publishes the value. Relaxed if it fails: nothing is read then.
+        self.value
+            .compare_exchange(null_mut(), value, Ordering::Release, Ordering::Relaxed)
+            .is_ok()
+    }
+
+    /// The value, once it is set.
     #[inline]
     pub(crate) fn get(&self) -> Option<&T> {
-        // ORDERING: pairs with `set`; publishes the value.
-        if self.state.load(Ordering::Acquire) != SET {
-            return None;
-        }
-        Some(self.value.with(|cell| {
-            // SAFETY: SET was acquired: the value is there, and by invariant 2 stays unchanged while `self` is borrowed.
-            unsafe { &*cell.cast::<T>() }
-        }))
+        // ORDERING: pairs with `store`; publishes the value.
+        let value = self.value.load(Ordering::Acquire);
+        // SAFETY: null, or by invariant 2 a value that lives as long as the cell, and by invariant 1 it is not changed.
+        unsafe { value.map_addr(|at| at & !STATIC).as_ref() }
     }
 
     /// Whether [`Self::get`] would return a value.
@@ -92,11 +97,10 @@ impl<T> Default for SetOnce<T> {
 impl<T> Drop for SetOnce<T> {
     fn drop(&mut self) {
         // Relaxed: `&mut self` means that the owner has ordered every `set` before us.
-        if self.state.load(Ordering::Relaxed) == SET {
-            self.value.with_mut(|cell| {
-                // SAFETY: SET says that the value is there; no one borrows it any more.
-                unsafe { cell.cast::<T>().drop_in_place() };
-            });
+        let value = self.value.load(Ordering::Relaxed);
+        if !value.is_null() && value.addr() & STATIC == 0 {
+            // SAFETY: invariant 2: leaked by `set`, and no one borrows it any more.
+            drop(unsafe { Box::from_raw(value) });
         }
     }
 }
@@ -124,6 +128,21 @@ mod tests {
         drop(cell);
         assert_eq!(Arc::strong_count(&value), 1);
         drop(SetOnce::<Arc<()>>::new());
+    }
+
+    #[test]
+    fn a_static_value_is_shared_and_stays() {
+        static VALUE: u32 = 7;
+        let cell = SetOnce::new();
+        assert!(cell.set_static(&VALUE));
+        assert!(!cell.set_static(&VALUE));
+        assert_eq!(cell.set(1), Err(1));
+        assert!(std::ptr::eq(cell.get().unwrap(), &raw const VALUE));
+        drop(cell);
+        let cell = SetOnce::new();
+        cell.set(1).unwrap();
+        assert!(!cell.set_static(&VALUE));
+        assert_eq!(cell.get(), Some(&1));
     }
 
     #[test]

@@ -81,7 +81,8 @@ pub(super) fn check(pair: &mut Pair) {
 pub(super) fn taken(end: &mut End) -> u64 {
     let connection = &mut end.connection;
     let advances = connection.registry.iter_mut();
-    let advances = advances.map(|(_, stream)| stream.window.parts().advance + stream.lingering);
+    let advances =
+        advances.map(|(_, stream)| stream.window.parts().advance + u64::from(stream.lingering));
     let advances: u64 = advances.sum();
     let [window, messages] = connection.pool.taken();
     assert_eq!(messages, advances, "a session knows what it took");
@@ -121,7 +122,7 @@ pub(super) fn books_of_one_side_balance(end: &mut End) {
     let role = connection.role;
     for (_, stream) in connection.registry.iter_mut() {
         let parts = stream.window.parts();
-        held += parts.held - (parts.advance - parts.unused) + stream.open_charge;
+        held += parts.held - (parts.advance - parts.unused) + u64::from(stream.open_charge);
         if !stream.discarded {
             let unaccounted = stream.lane().consumed() - stream.consumed;
             let in_ring = stream.rx.refresh();

@@ -100,13 +100,13 @@ pub(super) fn memory_is_bounded(end: &mut End) {
     let (mut lies, mut admitted) = (0, 0);
     for (_, stream) in connection.registry.iter_mut() {
         let of_stream = stream.rx.refresh();
-        admitted += stream.window.parts().advance + stream.lingering;
+        admitted += stream.window.parts().advance + u64::from(stream.lingering);
         if !stream.discarded {
             lies += of_stream;
             continue;
         }
         assert!(
-            of_stream <= stream.window.target() + stream.lingering,
+            of_stream <= stream.window.target() + u64::from(stream.lingering),
             "{of_stream} bytes of an ended stream lie here: {stream:?}"
         );
     }
