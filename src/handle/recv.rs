@@ -209,6 +209,10 @@ impl RecvStream {
             self.discard();
             return false;
         }
+        if self.reader.passed_weight() > 0 {
+            // A lease that was forgotten instead of dropped: its message is no part of this one.
+            self.release();
+        }
         self.skip_read_chunk();
         loop {
             let Some(tag) = self.reader.advance_unless(rx_tag::META) else {
