@@ -1,6 +1,7 @@
 //! What handles promise, whatever is done with them.
 
 use super::*;
+use crate::TrySendError;
 
 #[test]
 fn a_lease_that_is_forgotten_is_no_part_of_the_next_message() {
@@ -20,4 +21,19 @@ fn a_lease_that_is_forgotten_is_no_part_of_the_next_message() {
     assert_eq!(receiver.try_recv(), None);
     drop((sender, receiver));
     pair.is_clean();
+}
+
+#[test]
+fn trying_to_send_before_the_handshake_refuses_nothing_that_the_peer_accepts() {
+    let mut pair = Pair::new(&small_config(), &small_config());
+    let mut stream = pair.ends[D].session().try_open("").unwrap();
+    // More than any peer must accept.
+    let long = message(100_000);
+    let tried = stream.try_send(long.clone());
+    assert!(matches!(tried, Err(TrySendError::Full(_))), "{tried:?}");
+    pair.drive();
+    stream.try_send(long).unwrap();
+    let limit = small_config().max_message() as usize;
+    let tried = stream.try_send(message(limit + 1));
+    assert!(matches!(tried, Err(TrySendError::Refused { .. })));
 }
