@@ -381,8 +381,9 @@ impl Stream for RecvStream {
 impl Drop for RecvStream {
     fn drop(&mut self) {
         self.stop(codes::CANCELLED);
-        self.reader.unregister();
         self.lane().release_half();
+        // Last: it drops a waker, which is somebody else's code and may panic.
+        self.reader.unregister();
     }
 }
 

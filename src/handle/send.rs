@@ -440,8 +440,9 @@ impl Drop for SendStream {
         if !self.finished && self.lane().send_end().is_none() {
             self.lane().cancel(codes::CANCELLED);
         }
-        self.writer.unregister();
         self.lane().release_half();
+        // Last: it drops a waker, which is somebody else's code and may panic.
+        self.writer.unregister();
     }
 }
 

@@ -37,3 +37,42 @@ fn trying_to_send_before_the_handshake_refuses_nothing_that_the_peer_accepts() {
     let tried = stream.try_send(message(limit + 1));
     assert!(matches!(tried, Err(TrySendError::Refused { .. })));
 }
+
+/// A waker whose last reference does not go quietly.
+struct Loud;
+
+impl Wake for Loud {
+    fn wake(self: Arc<Self>) {}
+}
+
+impl Drop for Loud {
+    fn drop(&mut self) {
+        panic!("by design");
+    }
+}
+
+#[test]
+fn a_half_whose_waker_panics_when_it_is_dropped_leaves_nothing_of_its_stream() {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+    let mut pair = Pair::established(&small_config(), &small_config());
+    let (opened, accepted) = pair.stream(D);
+    let (mut send, mut recv) = opened.split();
+    {
+        let waker = Waker::from(Arc::new(Loud));
+        let mut stopped = Box::pin(send.stopped());
+        assert!(
+            stopped
+                .as_mut()
+                .poll(&mut Context::from_waker(&waker))
+                .is_pending()
+        );
+    }
+    {
+        let waker = Waker::from(Arc::new(Loud));
+        assert!(recv.poll_recv(&Context::from_waker(&waker)).is_pending());
+    }
+    assert!(catch_unwind(AssertUnwindSafe(|| drop(send))).is_err());
+    assert!(catch_unwind(AssertUnwindSafe(|| drop(recv))).is_err());
+    drop(accepted);
+    pair.is_clean();
+}
