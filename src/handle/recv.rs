@@ -142,7 +142,10 @@ impl RecvStream {
         poll_fn(move |cx| {
             let stream = waiting.as_mut().expect("not polled after it was ready");
             let there = ready!(stream.poll_message(cx))?;
-            Poll::Ready(Ok(waiting.take().filter(|_| there).map(Lease::new)))
+            let stream = waiting.take().filter(|_| there);
+            Poll::Ready(Ok(
+                stream.map(|stream| Lease::new(&mut stream.reader, &mut stream.reported))
+            ))
         })
     }
 
@@ -252,20 +255,9 @@ impl RecvStream {
         message.freeze()
     }
 
-    pub(super) const fn reader(&self) -> &Reader<RxRing> {
-        &self.reader
-    }
-
-    /// Gives back the memory of what was passed, and tells the engine when enough is free.
-    pub(super) fn release(&mut self) {
-        self.reader.commit();
-        let lane = &self.reader.owner().0;
-        let unreported = self.reader.released() - self.reported;
-        let mark = u64::from(lane.credit_mark());
-        if unreported >= mark.max(1) || (unreported > 0 && lane.session().is_hungry()) {
-            self.reported += unreported;
-            lane.raise(reason::CREDIT);
-        }
+    /// See [`release`].
+    fn release(&mut self) {
+        release(&mut self.reader, &mut self.reported);
     }
 
     /// Frees everything that has arrived.
@@ -351,6 +343,18 @@ impl tokio::io::AsyncRead for RecvStream {
         }
         self.reader.register(cx.waker());
         self.bytes_or_end(buf).map_or(Poll::Pending, Poll::Ready)
+    }
+}
+
+/// Gives back the memory of what was passed, and tells the engine when enough is free.
+pub(super) fn release(reader: &mut Reader<RxRing>, reported: &mut u64) {
+    reader.commit();
+    let lane = &reader.owner().0;
+    let unreported = reader.released() - *reported;
+    let mark = u64::from(lane.credit_mark());
+    if unreported >= mark.max(1) || (unreported > 0 && lane.session().is_hungry()) {
+        *reported += unreported;
+        lane.raise(reason::CREDIT);
     }
 }
 

@@ -1,5 +1,8 @@
 //! What handles promise, whatever is done with them.
 
+use bytes::Buf;
+
+use super::solo::{Solo, data, open};
 use super::*;
 use crate::TrySendError;
 
@@ -75,4 +78,52 @@ fn a_half_whose_waker_panics_when_it_is_dropped_leaves_nothing_of_its_stream() {
     assert!(catch_unwind(AssertUnwindSafe(|| drop(recv))).is_err());
     drop(accepted);
     pair.is_clean();
+}
+
+/// Leases are used across an `await`, and their pieces by other threads.
+const _: () = {
+    const fn shared<T: Send + Sync>() {}
+    shared::<crate::Lease<'_>>();
+};
+
+/// A stream with one message that came in so many pieces.
+fn in_pieces(whole: &Bytes, pieces: usize) -> (Solo, Stream) {
+    let mut solo = Solo::new(Role::Acceptor, &small_config());
+    let session = solo.end.session().clone();
+    solo.hear(&open(1, b""));
+    let stream = now(session.accept()).unwrap();
+    let total = (whole.len() as u32).to_le_bytes();
+    for n in 0..pieces {
+        let prefix = if n == 0 && pieces > 1 {
+            &total[..]
+        } else {
+            &[]
+        };
+        let piece = &whole[whole.len() * n / pieces..whole.len() * (n + 1) / pieces];
+        solo.hear(&data(1, &[prefix, piece].concat(), n + 1 == pieces, false));
+        solo.said();
+    }
+    (solo, stream)
+}
+
+#[test]
+fn a_lease_is_read_in_steps_of_any_size_and_seen_whole_all_the_same() {
+    let whole = message(200);
+    for (pieces, step) in [(1, 7), (2, 1), (7, 3), (200, 1), (200, 9), (7, 200)] {
+        let (_solo, mut stream) = in_pieces(&whole, pieces);
+        let mut lease = now(stream.lease()).unwrap().unwrap();
+        let mut read = Vec::new();
+        while lease.has_remaining() {
+            assert_eq!(lease.remaining(), whole.len() - read.len());
+            let here = lease.chunk();
+            assert!(whole[read.len()..].starts_with(here) && !here.is_empty());
+            read.extend_from_slice(&lease.copy_to_bytes(step.min(lease.remaining())));
+            assert_eq!((lease.len(), lease.chunks().count()), (200, pieces));
+        }
+        assert_eq!(read, whole);
+        assert!(lease.chunk().is_empty());
+        assert_eq!(*lease.to_contiguous(), whole);
+        drop(lease);
+        assert_eq!(stream.try_recv(), None);
+    }
 }
