@@ -212,11 +212,9 @@ impl RecvStream {
             self.discard();
             return false;
         }
-        if self.reader.passed_weight() > 0 {
-            // A lease that was forgotten instead of dropped: its message is no part of this one.
-            self.release();
+        if self.read > 0 || self.reader.passed_weight() > 0 {
+            self.skip_what_was_begun();
         }
-        self.skip_read_chunk();
         loop {
             let Some(tag) = self.reader.advance_unless(rx_tag::META) else {
                 self.reader.rewind();
@@ -275,8 +273,11 @@ impl RecvStream {
         }
     }
 
-    /// Whoever mixes reading bytes with receiving messages gets whole pieces again.
-    fn skip_read_chunk(&mut self) {
+    /// Whoever mixes reading bytes with receiving messages gets whole pieces again. And a lease that was forgotten instead
+    /// of dropped has left its message passed, which is no part of the next one.
+    #[cold]
+    fn skip_what_was_begun(&mut self) {
+        self.release();
         if std::mem::take(&mut self.read) > 0 {
             self.reader.advance();
             self.release();
