@@ -365,7 +365,7 @@ pub enum SendError {
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TrySendError {
-    /// The stream's queue is full for now.
+    /// The stream's queue is full for now, or the peer has not yet said whether it accepts as long a message.
     #[error("the stream's send queue is full")]
     Full(Bytes),
     /// The message can never be sent on this stream.

@@ -5,30 +5,41 @@ use std::fmt;
 
 use bytes::Buf;
 
-use super::recv::RecvStream;
-use crate::queue::Passed;
+use super::recv;
+use crate::link::RxRing;
+use crate::queue::{Held, Passed, Reader};
 
 /// A received message, borrowed from its stream; dropping it releases the memory.
 ///
 /// A message is one piece in memory unless it was larger than a frame. As a [`Buf`] it is read
 /// from front to back; the other methods always see all of it.
 pub struct Lease<'a> {
-    stream: &'a mut RecvStream,
-    /// Bytes read through [`Buf`].
+    /// The message, and how far it was read through [`Buf`].
+    held: Held<'a, RxRing>,
+    /// Bytes read of the piece in front.
     read: usize,
+    /// Bytes not read; `None` before the first were, since that many need not be counted.
+    left: Option<usize>,
+    /// The stream's.
+    reported: &'a mut u64,
 }
 
 impl<'a> Lease<'a> {
-    /// The stream has passed over the message.
-    pub(super) const fn new(stream: &'a mut RecvStream) -> Self {
-        Self { stream, read: 0 }
+    /// The reader has passed over the message; what it had consumed was `reported` to the engine.
+    pub(super) const fn new(reader: &'a mut Reader<RxRing>, reported: &'a mut u64) -> Self {
+        Self {
+            held: Held::new(reader),
+            read: 0,
+            left: None,
+            reported,
+        }
     }
 
     /// The message's size, in bytes.
     #[must_use]
     pub fn len(&self) -> usize {
         self.as_slice()
-            .map_or_else(|| self.stream.reader().passed().payload_len(), <[u8]>::len)
+            .map_or_else(|| self.held.reader().passed().payload_len(), <[u8]>::len)
     }
 
     /// Whether the message has no bytes.
@@ -40,14 +51,14 @@ impl<'a> Lease<'a> {
     /// The message's pieces, in order; at least one.
     #[must_use]
     pub fn chunks(&self) -> Chunks<'_> {
-        Chunks(self.stream.reader().passed())
+        Chunks(self.held.reader().passed())
     }
 
     /// The message, if it is one piece.
     #[must_use]
     #[inline]
     pub fn as_slice(&self) -> Option<&[u8]> {
-        let only = self.stream.reader().only_passed()?;
+        let only = self.held.reader().only_passed()?;
         Some(only.payload.as_slice())
     }
 
@@ -63,16 +74,18 @@ impl<'a> Lease<'a> {
 
 impl Buf for Lease<'_> {
     fn remaining(&self) -> usize {
-        self.len() - self.read
+        self.left.unwrap_or_else(|| self.len())
     }
 
     fn chunk(&self) -> &[u8] {
-        let mut skip = self.read;
-        for chunk in self.chunks() {
-            match chunk.get(skip..) {
-                Some(rest) if !rest.is_empty() => return rest,
-                _ => skip -= chunk.len().min(skip),
+        let mut read = self.read;
+        for piece in Chunks(self.held.rest()) {
+            let rest = &piece[read..];
+            if !rest.is_empty() {
+                return rest;
             }
+            // An empty one, which only the first can be: `advance` leaves behind what was read.
+            read = 0;
         }
         &[]
     }
@@ -80,17 +93,23 @@ impl Buf for Lease<'_> {
     /// # Panics
     /// If `count` exceeds what remains, as for every [`Buf`].
     fn advance(&mut self, count: usize) {
-        assert!(
-            count <= self.remaining(),
-            "cannot advance a lease beyond its message"
-        );
+        let left = self.remaining().checked_sub(count);
+        self.left = Some(left.expect("cannot advance a lease beyond its message"));
         self.read += count;
+        // Each piece is left behind once, so that reading is linear however many there are.
+        while let Some(piece) = Chunks(self.held.rest()).next() {
+            if self.read < piece.len() {
+                return;
+            }
+            self.read -= piece.len();
+            self.held.step();
+        }
     }
 }
 
 impl Drop for Lease<'_> {
     fn drop(&mut self) {
-        self.stream.release();
+        recv::release(self.held.let_go(), self.reported);
     }
 }
 

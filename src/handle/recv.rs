@@ -143,7 +143,10 @@ impl RecvStream {
         poll_fn(move |cx| {
             let stream = waiting.as_mut().expect("not polled after it was ready");
             let there = ready!(stream.poll_message(cx))?;
-            Poll::Ready(Ok(waiting.take().filter(|_| there).map(Lease::new)))
+            let stream = waiting.take().filter(|_| there);
+            Poll::Ready(Ok(
+                stream.map(|stream| Lease::new(&mut stream.reader, &mut stream.reported))
+            ))
         })
     }
 
@@ -210,7 +213,9 @@ impl RecvStream {
             self.discard();
             return false;
         }
-        self.skip_read_chunk();
+        if self.read > 0 || self.reader.passed_weight() > 0 {
+            self.skip_what_was_begun();
+        }
         loop {
             let Some(tag) = self.reader.advance_unless(rx_tag::META) else {
                 self.reader.rewind();
@@ -249,20 +254,9 @@ impl RecvStream {
         message.freeze()
     }
 
-    pub(super) const fn reader(&self) -> &Reader<RxRing> {
-        &self.reader
-    }
-
-    /// Gives back the memory of what was passed, and tells the engine when enough is free.
-    pub(super) fn release(&mut self) {
-        self.reader.commit();
-        let lane = &self.reader.owner().0;
-        let unreported = self.reader.released() - self.reported;
-        let mark = u64::from(lane.credit_mark());
-        if unreported >= mark.max(1) || (unreported > 0 && lane.session().is_hungry()) {
-            self.reported += unreported;
-            lane.raise(reason::CREDIT);
-        }
+    /// See [`release`].
+    fn release(&mut self) {
+        release(&mut self.reader, &mut self.reported);
     }
 
     /// Frees everything that has arrived.
@@ -280,8 +274,11 @@ impl RecvStream {
         }
     }
 
-    /// Whoever mixes reading bytes with receiving messages gets whole pieces again.
-    fn skip_read_chunk(&mut self) {
+    /// Whoever mixes reading bytes with receiving messages gets whole pieces again. And a lease that was forgotten instead
+    /// of dropped has left its message passed, which is no part of the next one.
+    #[cold]
+    fn skip_what_was_begun(&mut self) {
+        self.release();
         if std::mem::take(&mut self.read) > 0 {
             self.reader.advance();
             self.release();
@@ -351,6 +348,18 @@ impl tokio::io::AsyncRead for RecvStream {
     }
 }
 
+/// Gives back the memory of what was passed, and tells the engine when enough is free.
+pub(super) fn release(reader: &mut Reader<RxRing>, reported: &mut u64) {
+    reader.commit();
+    let lane = &reader.owner().0;
+    let unreported = reader.released() - *reported;
+    let mark = u64::from(lane.credit_mark());
+    if unreported >= mark.max(1) || (unreported > 0 && lane.session().is_hungry()) {
+        *reported += unreported;
+        lane.raise(reason::CREDIT);
+    }
+}
+
 fn to_io(error: StreamError) -> io::Error {
     let kind = match &error {
         StreamError::Failed(_) => io::ErrorKind::Other,
@@ -378,8 +387,9 @@ impl Stream for RecvStream {
 impl Drop for RecvStream {
     fn drop(&mut self) {
         self.stop(codes::CANCELLED);
-        self.reader.unregister();
         self.lane().release_half();
+        // Last: it drops a waker, which is somebody else's code and may panic.
+        self.reader.unregister();
     }
 }
 

@@ -29,8 +29,8 @@ const MAX_METAS: u8 = 2;
 ///
 /// Dropping it before [`finish`](Self::finish) cancels the stream, in both directions.
 ///
-/// It is also a [`Sink`] of [`Bytes`], and a [`tokio::io::AsyncWrite`] for byte streams, of which
-/// each write is a message and `shutdown` finishes.
+/// It is also a [`Sink`] of [`Bytes`], which until the peer has said what it accepts refuses what is above 64 KiB, and a
+/// [`tokio::io::AsyncWrite`] for byte streams, of which each write is a message and `shutdown` finishes.
 pub struct SendStream {
     writer: Writer<TxRing>,
     finished: bool,
@@ -64,7 +64,8 @@ impl SendStream {
     ///
     /// # Errors
     /// [`SendError::TooLong`] for a message that the peer does not accept, before anything is
-    /// queued; [`SendError::Stopped`] or [`SendError::Stream`] if the stream has ended.
+    /// queued; [`SendError::Stopped`] or [`SendError::Stream`] if the stream has ended;
+    /// [`SendError::Finished`] after [`finish`](Self::finish) or [`cancel`](Self::cancel).
     ///
     /// # Cancel safety
     /// Dropping the future before it is ready means that the message was not queued.
@@ -122,18 +123,21 @@ impl SendStream {
     /// Queues a message if there is room now.
     ///
     /// # Errors
-    /// [`TrySendError::Full`] if there is no room; both variants give the message back.
+    /// [`TrySendError::Full`] if there is no room, or if the message is above 64 KiB and the peer has not yet said what it
+    /// accepts; [`TrySendError::Refused`] where [`send`](Self::send) fails. Both give the message back.
     pub fn try_send(&mut self, message: Bytes) -> Result<(), TrySendError> {
-        if let Err(error) = self.check(message.len()) {
-            return Err(TrySendError::Refused { message, error });
+        match self.room(message.len()) {
+            Some(Ok(())) => {
+                self.push(message);
+                self.flush();
+                Ok(())
+            }
+            Some(Err(error)) => Err(TrySendError::Refused { message, error }),
+            None => {
+                self.ask_for_more(message.len());
+                Err(TrySendError::Full(message))
+            }
         }
-        if !self.has_room(message.len()) {
-            self.ask_for_more(message.len());
-            return Err(TrySendError::Full(message));
-        }
-        self.push(message);
-        self.flush();
-        Ok(())
     }
 
     /// Queues several messages, telling the engine once for each 4 KiB of them, and when there is no room.
@@ -198,7 +202,7 @@ impl SendStream {
     /// Never waits. The peer's receiver sees a clean end of stream.
     ///
     /// # Errors
-    /// [`SendError::Finished`] the second time; [`SendError::Stopped`] or [`SendError::Stream`] if
+    /// [`SendError::Finished`] the second time, or after [`cancel`](Self::cancel); [`SendError::Stopped`] or [`SendError::Stream`] if
     /// the stream has ended already.
     pub fn finish(&mut self) -> Result<(), SendError> {
         self.check_open()?;
@@ -436,8 +440,9 @@ impl Drop for SendStream {
         if !self.finished && self.lane().send_end().is_none() {
             self.lane().cancel(codes::CANCELLED);
         }
-        self.writer.unregister();
         self.lane().release_half();
+        // Last: it drops a waker, which is somebody else's code and may panic.
+        self.writer.unregister();
     }
 }
 

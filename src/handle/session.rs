@@ -71,7 +71,8 @@ impl Session {
     /// takes no streams. Nothing has reached the peer in any of them.
     ///
     /// # Cancel safety
-    /// Dropping the future gives the place in the queue back; nothing was sent.
+    /// Dropping the future gives the place in the queue back; nothing was sent, unless the peer has granted the stream
+    /// meanwhile: then it may see the stream opened and cancelled.
     pub async fn open(&self, opening: impl Into<Bytes>) -> Result<Stream, OpenError> {
         let opening = self.check_opening(opening.into())?;
         if self.link.take_open_credit() {

@@ -14,8 +14,9 @@ use crate::sync::{Arc, AtomicBool, AtomicPtr, AtomicU8, AtomicU32, AtomicU64, Or
 
 /// Why a handle wants the engine to look at a lane.
 pub(crate) mod reason {
-    /// A handle asks for the stream to be opened.
-    pub(crate) const OPEN: u32 = 1 << 0;
+    /// A handle asks for the stream to be opened. Whoever takes it takes the engine's side of the lane (`sides`), so it is
+    /// not for others to raise.
+    pub(in crate::link) const OPEN: u32 = 1 << 0;
     /// The `tx` ring has something new.
     pub(crate) const SEND: u32 = 1 << 1;
     /// A sender waits for room in the `tx` ring.
@@ -206,6 +207,7 @@ impl Lane {
     /// engine last looked also pushes the lane and, if the engine sleeps, wakes it.
     #[inline]
     pub(crate) fn raise(self: &Arc<Self>, reasons: u32) {
+        debug_assert!(reasons & reason::OPEN == 0, "by `EngineSide::open` alone");
         reached(Step::Published);
         if self.reasons.raise(reasons) {
             reached(Step::Raised);
@@ -213,7 +215,7 @@ impl Lane {
         }
     }
 
-    /// Asks for the stream to be opened; false if the lane is on the ready list already.
+    /// Asks for the stream to be opened, for [`EngineSide::open`](super::sides::EngineSide::open); false if the lane is on the ready list already.
     pub(super) fn raise_open(&self) -> bool {
         self.reasons.raise(reason::OPEN)
     }

@@ -4,6 +4,10 @@
 //! finds it warm. A stream whose ring has grown is listed when its application reports what it consumed. If nothing is in
 //! the ring when it is looked at, [`IDLE`] later, the ring goes on in a small segment, and the receiver is woken once for
 //! nothing, which frees the big one. Nothing of this happens per message; the list holds a stream once at most.
+//!
+//! What is not given back before the stream ends: the ring from a sender, which only its sender could shrink, and that runs
+//! nowhere while it is idle (`send_buffer` and `queue::ring` bound it); and what less than half a window took, which is not
+//! reported.
 
 use std::time::{Duration, Instant};
 

@@ -161,7 +161,8 @@ impl Connection {
         if stream.state.sending != Sending::Open {
             return;
         }
-        let lacks = self.lacks(key);
+        let (limit, listed) = (stream.lane().send_limit(), stream.loan.listed);
+        let lacks = self.lacks(limit, listed);
         self.outbound.spare += self.link.send_budget.take_all();
         self.gather(key, lacks);
         let Some(stream) = self.registry.get_mut(key) else {
@@ -178,14 +179,11 @@ impl Connection {
         }
     }
 
-    /// What a stream may still have of its share; 0 if that is not worth it.
-    fn lacks(&mut self, key: Key) -> u64 {
+    /// What a stream with this limit may still have of its share; 0 if that is not worth it.
+    fn lacks(&self, limit: u32, listed: bool) -> u64 {
         let most = u64::from(self.config.send_buffer() - SEND_FLOOR);
-        let Some(stream) = self.registry.get_mut(key) else {
-            return 0;
-        };
-        let (loan, newcomers) = (loan(stream), u64::from(!stream.loan.listed));
-        let share = self.share(newcomers);
+        let loan = u64::from(limit - SEND_FLOOR);
+        let share = self.share(u64::from(!listed));
         Budget::worth(share.min(most).saturating_sub(loan), most - loan)
     }
 
@@ -244,7 +242,12 @@ impl Connection {
 
     /// False if what there is does not do for this stream.
     fn serve(&mut self, key: Key) -> bool {
-        let lacks = self.lacks(key);
+        let Some(stream) = self.registry.get_mut(key) else {
+            return true;
+        };
+        // Read once: the sender may raise it at any time, and what is lent on top must be what this limit lacks.
+        let (limit, listed) = (stream.lane().send_limit(), stream.loan.listed);
+        let lacks = self.lacks(limit, listed);
         let Some(stream) = self.registry.get_mut(key) else {
             return true;
         };
@@ -258,7 +261,6 @@ impl Connection {
             return false;
         }
         stream.loan.waits = false;
-        let limit = stream.lane().send_limit();
         // If it has taken something itself meanwhile it looks again, and asks again if that was too little.
         if stream.lane().lend(limit, part as u32) {
             self.outbound.spare -= part;

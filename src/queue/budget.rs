@@ -18,8 +18,8 @@
 //!    may count what was pending as nothing, and one record.
 //!
 //! # Progress
-//! `get`, `lower`, `give` and `take_all` are **wait-free**. `take` and `grow` fail or retry only because another
-//! thread has changed the same number: **lock-free**.
+//! `get`, `grow`, `give` and `take_all` are **wait-free**: `grow` may fail, and says so. `take` and, where a machine has no
+//! atomic minimum (x86-64), `lower` are repeated only because another thread has changed the same number: **lock-free**.
 
 use crate::sync::{AtomicU32, AtomicU64, Ordering};
 

@@ -77,7 +77,9 @@ impl Doorbell {
     #[cold]
     fn wake(&self) -> bool {
         // An exchange that fails writes nothing: a ring that is late for one parking leaves no trace in the next.
-        // ORDERING: pairs with `prepare`; publishes the waker, which that registers before it says `parked`.
+        // ORDERING: pairs with `prepare`; publishes the waker, which that registers before it says `parked`. The fences do
+        // so for the work that rings; this does for the work of others that rely on this wake, and may come later than
+        // our fence. (Loom's `AtomicWaker` is a lock, so that no model can miss it.)
         let ours = self
             .parked
             .compare_exchange(true, false, Ordering::Acquire, Ordering::Relaxed)

@@ -47,7 +47,9 @@ pub(crate) use doorbell::Doorbell;
 pub(crate) use once::SetOnce;
 pub(crate) use ready::{Node, ReadyList, Taken as TakenNodes};
 pub(crate) use reasons::Reasons;
-pub(crate) use ring::{Passed, Payload, Reader, Ring, RingOwner, RingPair, Writer, record_weight};
+pub(crate) use ring::{
+    Held, Passed, Payload, Reader, Ring, RingOwner, RingPair, Writer, record_weight,
+};
 pub(crate) use slots::{Key as SlotKey, Slots};
 pub(crate) use waiters::{Key as WaiterKey, WakerSet};
 pub(crate) use waker_slot::WakerSlot;

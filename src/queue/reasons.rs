@@ -15,8 +15,9 @@
 //! publications too). If after, it found zero and the node is pushed again.
 //!
 //! # Progress
-//! Every operation is **wait-free**: one atomic instruction. (A thread stopped between its raise and its push delays this
-//! node only.)
+//! `take` and `touch` are **wait-free**. So is `raise` where a machine has the instruction (ARMv8.1); on x86-64 it is a
+//! compare-exchange that is repeated only because another thread has changed the word: **lock-free**. (A thread stopped
+//! between its raise and its push delays this node only.)
 
 use crate::sync::{AtomicU32, Ordering};
 

@@ -62,7 +62,7 @@ use std::ptr::NonNull;
 use reader::ReaderState;
 use writer::WriterState;
 
-pub(crate) use reader::{Passed, Reader};
+pub(crate) use reader::{Held, Passed, Reader};
 pub(crate) use writer::Writer;
 
 /// What a record weighs beside the length of its payload, unless it is free.

@@ -64,7 +64,7 @@ impl WakerSlot {
     /// No other call of this and none of [`Self::clear`] runs at the same time.
     #[inline]
     pub(crate) unsafe fn register(&self, waker: &Waker) {
-        // ORDERING: Acquire, here and in `take_back`, pairs with the store in `wake`: that is done with the waker.
+        // ORDERING: Acquire pairs with the store of IDLE in `wake`: that is done with the waker.
         let state = self.state.load(Ordering::Acquire);
         if state == WAITING {
             // SAFETY: in this state, and in the next one that others make of it, the waker is only read; it is changed by
@@ -85,7 +85,7 @@ impl WakerSlot {
             slot => *slot = Some(waker.clone()),
         }
         // ORDERING: Release pairs with `wake`; publishes the waker. An exchange, as the fence wants one beside it.
-        self.state.swap(WAITING, Ordering::AcqRel);
+        self.state.swap(WAITING, Ordering::Release);
         // ORDERING: pairs with the fence in `wake`, see the module.
         fence_beside_exchange();
     }
@@ -95,6 +95,7 @@ impl WakerSlot {
     /// # Safety
     /// As for [`Self::register`].
     pub(crate) unsafe fn clear(&self) {
+        // ORDERING: as in `register`.
         let state = self.state.load(Ordering::Acquire);
         if state == IDLE || (state == WAITING && self.take_back()) {
             // SAFETY: the state is IDLE, as in `register`.
@@ -133,9 +134,13 @@ impl WakerSlot {
     }
 
     /// WAITING to IDLE; false if somebody began to wake meanwhile.
+    ///
+    /// Relaxed: whoever was called by an earlier wake was done with the waker before the `register` that made the state
+    /// WAITING, and nobody has touched it since. If this fails the waker is not touched either.
     fn take_back(&self) -> bool {
+        let relaxed = Ordering::Relaxed;
         self.state
-            .compare_exchange(WAITING, IDLE, Ordering::Acquire, Ordering::Acquire)
+            .compare_exchange(WAITING, IDLE, relaxed, relaxed)
             .is_ok()
     }
 }

@@ -29,6 +29,7 @@ use crate::link::{Account, Info};
 
 mod alive;
 mod ending;
+mod handles;
 mod idle;
 mod invariants;
 mod leave;

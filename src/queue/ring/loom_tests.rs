@@ -106,6 +106,29 @@ fn words_given_back_with_weight_can_be_written_again() {
 }
 
 #[test]
+fn words_given_back_can_be_written_again_by_a_writer_that_asks_for_no_room() {
+    loom::model(|| {
+        let (mut writer, mut reader) = pair();
+        // A word each: three fill the segment, but for the word that is kept for a LINK.
+        (0..3).for_each(|tag| writer.push_slice(tag, true, &[]));
+        writer.publish();
+        let consumer = thread::spawn(move || {
+            for tag in 0..3 {
+                assert_eq!(reader.peek().unwrap().tag, tag);
+                reader.advance();
+            }
+            reader.commit();
+        });
+        // Loom knows only the last access to an atomic. The reader loads `head` before it stores it, so that loom would not
+        // see that our load can come later.
+        thread::yield_now();
+        // Over the first word that was read, if that was given back, else in a new segment.
+        (3..5).for_each(|tag| writer.push_slice(tag, true, &[]));
+        consumer.join().unwrap();
+    });
+}
+
+#[test]
 fn a_batch_is_seen_whole_or_not_at_all() {
     loom::model(|| {
         let (mut writer, mut reader) = pair();

@@ -398,6 +398,56 @@ impl Passed<'_> {
     }
 }
 
+/// The records that a reader has passed, and a walk over them that goes on where it was. The reader does nothing else
+/// meanwhile.
+#[derive(Debug)]
+pub(crate) struct Held<'a, O: RingOwner> {
+    reader: &'a mut Reader<O>,
+    /// Where the walk is, between `head` and the position; at `head` before its first step.
+    walk: Option<Cursor>,
+}
+
+// SAFETY: the cursor stands for a shared borrow of the payloads, which are `Sync`; it goes with the reader.
+unsafe impl<O: RingOwner + Send> Send for Held<'_, O> {}
+// SAFETY: as above.
+unsafe impl<O: RingOwner + Sync> Sync for Held<'_, O> {}
+
+impl<'a, O: RingOwner> Held<'a, O> {
+    #[inline]
+    pub(crate) const fn new(reader: &'a mut Reader<O>) -> Self {
+        Self { reader, walk: None }
+    }
+
+    #[inline]
+    pub(crate) const fn reader(&self) -> &Reader<O> {
+        self.reader
+    }
+
+    /// The reader, for whatever it does next: the walk is over.
+    #[inline]
+    pub(crate) const fn let_go(&mut self) -> &mut Reader<O> {
+        self.walk = None;
+        self.reader
+    }
+
+    /// The records that the walk has not stepped over.
+    pub(crate) fn rest(&self) -> Passed<'_> {
+        let mut rest = self.reader.passed();
+        if let (Some((from, _)), Some(walk)) = (&mut rest.range, self.walk) {
+            // Nothing was committed or rewound since the walk was here: that takes `let_go`.
+            *from = walk;
+        }
+        rest
+    }
+
+    /// Steps over the first record of the rest.
+    pub(crate) fn step(&mut self) {
+        let mut rest = self.rest();
+        rest.next();
+        self.walk = rest.range.map(|(from, _)| from);
+    }
+}
+
 impl Payload<'_> {
     /// The payload as a handle of its own: shared if it is one, else copied.
     pub(crate) fn to_bytes(self) -> Bytes {

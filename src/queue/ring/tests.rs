@@ -455,6 +455,28 @@ fn passed_records_stay_readable_while_the_ring_grows_behind_them() {
 }
 
 #[test]
+fn a_walk_over_what_is_held_goes_on_where_it_was_over_padding_and_segments() {
+    let (mut writer, mut reader) = pair();
+    let lens = [30, 50, 40, 0, 700, 8, 2000];
+    for (tag, len) in (0..).zip(lens) {
+        writer.push_slice(tag, false, &content(tag.into(), len));
+    }
+    writer.publish();
+    while reader.advance() {}
+    let mut held = Held::new(&mut reader);
+    for tag in 0..lens.len() {
+        let rest: Vec<_> = held.rest().map(|record| usize::from(record.tag)).collect();
+        assert_eq!(rest, (tag..lens.len()).collect::<Vec<_>>());
+        held.step();
+    }
+    held.step();
+    assert!(held.rest().next().is_none());
+    assert_eq!(held.reader().passed().count(), lens.len());
+    held.let_go().commit();
+    assert_eq!(held.rest().count(), 0);
+}
+
+#[test]
 fn a_grown_ring_does_not_grow_again_under_the_same_load() {
     let (mut writer, mut reader) = pair();
     let mut sizes = Vec::new();
