@@ -263,8 +263,12 @@ async fn run_jobs(mut queue: mpsc::UnboundedReceiver<Start>) {
 }
 
 pub(super) fn tokio_runtime() -> io::Result<tokio::runtime::Runtime> {
+    // Between two looks at the sockets, in polls of sessions: a busy one keeps itself ready all the time, and a quiet one
+    // beside it waits for the look.
+    const EVENT_INTERVAL: u32 = 4;
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
+        .event_interval(EVENT_INTERVAL)
         .build()
 }
 

@@ -62,8 +62,8 @@ alone!(
     a_stalled_consumer_takes_at_most_twice_its_window_of_memory,
 );
 
-/// Mostly where one thread runs everything, engines and applications. With a thread for each, and more of them busy than
-/// there are processors, the scheduler's slices are longer than the bound; `perf/reports/` has figures of that.
+/// On one thread for everything, engines and applications, and on one for each of the two. With more busy threads than
+/// there are processors the scheduler's slices are longer than the bound; `perf/reports/` has figures of that.
 mod a_busy_engine_answers_pings_in_time {
     use super::a_busy_engine_answers_pings;
     use crate::host;
@@ -81,8 +81,16 @@ mod a_busy_engine_answers_pings_in_time {
         a_busy_engine_answers_pings(host::uring_inline_tcp);
     }
     #[test]
-    fn uring_thread_tcp() {
-        a_busy_engine_answers_pings(host::uring_thread_tcp);
+    fn tokio_one_thread_tcp() {
+        a_busy_engine_answers_pings(host::tokio_one_thread_tcp);
+    }
+    #[test]
+    fn tokio_uring_one_thread_tcp() {
+        a_busy_engine_answers_pings(host::tokio_uring_one_thread_tcp);
+    }
+    #[test]
+    fn uring_one_thread_tcp() {
+        a_busy_engine_answers_pings(host::uring_one_thread_tcp);
     }
 }
 

@@ -36,6 +36,8 @@ pub(crate) enum Place {
     BlockOn,
     /// One of their own, one for each side.
     Thread,
+    /// One of its own, for both sides, on a processor that it shares with no application.
+    OneThread,
     /// The process's own, one for everything.
     Shared,
 }
@@ -71,6 +73,9 @@ hosts! {
     uring_block_on_tcp: Uring BlockOn Wire::Tcp;
     uring_thread_tcp: Uring Thread Wire::Tcp;
     uring_thread_unix: Uring Thread Wire::Unix;
+    tokio_one_thread_tcp: Tokio OneThread Wire::Tcp;
+    tokio_uring_one_thread_tcp: TokioUring OneThread Wire::Tcp;
+    uring_one_thread_tcp: Uring OneThread Wire::Tcp;
     shared_tcp: Uring Shared Wire::Tcp;
     pipe_of_1: Tokio Inline Wire::Pipe(1);
     pipe_of_7: Tokio Inline Wire::Pipe(7);
@@ -127,11 +132,17 @@ impl Net {
             (_, Place::Inline) => Some(Engine::inline(host.driver)),
             (_, Place::Spinning) => Some(Engine::builder(host.driver).wait(Wait::Spin).inline()),
             (_, Place::Thread) => Some(Engine::thread(host.driver)),
+            (_, Place::OneThread) => Some(Engine::builder(host.driver).cpu(1).thread()),
             (_, Place::Shared) => Some(Engine::auto()),
             (_, Place::BlockOn) => panic!("the engine is there before the case"),
         };
         let engine = || engine().map(|engine| engine.expect("the driver works here"));
-        Self::with(host, engine(), engine())
+        let dialling = engine();
+        let listening = match host.place {
+            Place::OneThread => dialling.clone(),
+            _ => engine(),
+        };
+        Self::with(host, dialling, listening)
     }
 
     fn with(host: Host, dialling: Option<Engine>, listening: Option<Engine>) -> Self {
@@ -226,6 +237,11 @@ where
     run_with(move || {
         if host.place == Place::BlockOn {
             return run_under_an_engine(host, case);
+        }
+        if host.place == Place::OneThread {
+            let mut first = rustix::thread::CpuSet::new();
+            first.set(0);
+            rustix::thread::sched_setaffinity(None, &first).unwrap();
         }
         let case = async { case(Net::new(host)).await };
         match (host.driver, host.place) {

@@ -25,6 +25,24 @@ on_sockets!(
     an_error_reaches_both_halves_of_the_peer_although_its_stream_is_dropped_at_once,
 );
 
+mod one_engine_carries_both_ends {
+    use super::either_side_opens_and_every_message_comes_back_in_order as case;
+    use crate::host::{self, run};
+
+    #[test]
+    fn tokio() {
+        run(host::tokio_one_thread_tcp, case);
+    }
+    #[test]
+    fn tokio_uring() {
+        run(host::tokio_uring_one_thread_tcp, case);
+    }
+    #[test]
+    fn uring() {
+        run(host::uring_one_thread_tcp, case);
+    }
+}
+
 async fn either_side_opens_and_every_message_comes_back_in_order(net: Net) {
     let (client, server) = net.pair().await;
     echo(client.clone());
