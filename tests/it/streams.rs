@@ -30,15 +30,15 @@ mod one_engine_carries_both_ends {
     use crate::host::{self, run};
 
     #[test]
-    fn tokio() {
+    fn tokio_one_thread_tcp() {
         run(host::tokio_one_thread_tcp, case);
     }
     #[test]
-    fn tokio_uring() {
+    fn tokio_uring_one_thread_tcp() {
         run(host::tokio_uring_one_thread_tcp, case);
     }
     #[test]
-    fn uring() {
+    fn uring_one_thread_tcp() {
         run(host::uring_one_thread_tcp, case);
     }
 }
