@@ -25,9 +25,8 @@ const TEXT_COLUMNS: usize = 2;
 /// What stands under the table.
 pub(super) const LEGEND: &str = "\
 limit     the same bytes over plain sockets that wait in the same way, in turn with ringmux on the same
-          two threads, without streams, credit or opening and closing; of write sizes from 16 to 256 KiB
-          the best
-          mixed has there a socket and two threads for the round trips, and as much for bulk
+          two threads, without streams, credit or opening and closing; the best of write sizes from 16
+          to 256 KiB; mixed has a socket and two threads for the round trips, and as much for bulk
 of limit  rate / limit (higher is better), or p50 / limit p50 where it says p50 (lower is better)
 bytes     payload; an echoed message counts once";
 
