@@ -1,5 +1,5 @@
-//! What can only be seen when nothing else runs in the process: memory, file descriptors, and the memory that all
-//! sessions share. One test at a time, in a binary of its own.
+//! What can only be seen when nothing else runs in the process: memory, file descriptors, the memory that all sessions
+//! share, and what a subscriber of `tracing` is told. One test at a time, in a binary of its own.
 
 #[path = "../it/host.rs"]
 #[allow(dead_code, unused_macros)]
@@ -8,6 +8,7 @@ mod host;
 
 mod busy;
 mod count;
+mod observed;
 mod stalled;
 
 use std::time::{Duration, Instant};

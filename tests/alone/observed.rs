@@ -8,7 +8,8 @@ use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Level, Metadata, Subscriber};
 
-use crate::host::{Net, Soon, echo, round_trip, tokio_runtime};
+use crate::count::alone;
+use crate::host::{Soon, echo, tokio_runtime};
 
 /// Remembers spans and events of this library, up to a level.
 #[derive(Clone)]
@@ -133,14 +134,16 @@ impl Seen {
 
 /// Runs a case under a subscriber, on one thread with both sessions.
 fn recorded<Fut: Future>(level: Level, case: impl FnOnce(Session, Session) -> Fut) -> Recorder {
+    let _alone = alone();
     meet_callsites();
     let recorder = Recorder::new(level);
     tracing::subscriber::with_default(recorder.clone(), || run(case));
     recorder
 }
 
-/// A callsite that a thread of another test is the first to meet, while the only subscriber there is is ours, is switched
-/// off: tracing asks the subscriber of that thread. So all are met before.
+/// A callsite that is first met where no subscriber is, while there is only ours, is switched off: tracing asks the
+/// subscriber of that thread. One that is being met while a subscriber comes may stay off for good. So all are met
+/// before, and nothing else runs in the process.
 fn meet_callsites() {
     static MET: Once = Once::new();
     MET.call_once(|| {
@@ -267,44 +270,4 @@ fn messages_are_not_seen_and_streams_only_by_who_wants_them() {
         (2, 0),
         "two sessions, and their ends in order"
     );
-}
-
-test_on!(stats_of_engine_and_process_keep_what_sessions_did: tokio_thread_tcp tokio_uring_thread_tcp uring_thread_tcp);
-
-async fn stats_of_engine_and_process_keep_what_sessions_did(net: Net) {
-    const CALLS: u64 = 20;
-    let before = ringmux::process_stats().totals;
-    let entered = ringmux::process_stats().ring_enters;
-    for round in 1..=3 {
-        let (client, server) = net.pair().await;
-        let serving = echo(server);
-        for _ in 0..CALLS {
-            round_trip(&client, "hello".into()).await;
-        }
-        assert_eq!(client.stats().opened, CALLS, "its own alone");
-        assert_eq!(net.engine().stats().open(), 1);
-        client.close();
-        client.closed().soon().await;
-        drop(client);
-        serving.soon().await.unwrap();
-        let stats = net.engine().stats();
-        assert_eq!(
-            (stats.started, stats.open(), stats.ended.closed),
-            (round, 0, round)
-        );
-        assert_eq!(stats.sessions.opened, round * CALLS);
-        assert_eq!(
-            (stats.sessions.finished, stats.sessions.cancelled),
-            (round * CALLS, 0)
-        );
-        assert_eq!(stats.sessions.messages_sent, round * CALLS);
-        assert_eq!((stats.sessions.streams, stats.sessions.bytes_held), (0, 0));
-    }
-    if net.driver() == ringmux::Driver::Uring {
-        assert!(ringmux::process_stats().ring_enters > entered);
-    }
-    // Of this process, in which other tests run.
-    let now = ringmux::process_stats().totals;
-    assert!(now.started >= before.started + 6);
-    assert!(now.sessions.messages_received >= before.sessions.messages_received + 6 * CALLS);
 }
