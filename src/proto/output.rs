@@ -248,6 +248,18 @@ impl Part {
 }
 
 #[cfg(test)]
+impl Batch {
+    /// A whole batch.
+    pub(crate) fn of(bytes: &[u8]) -> Self {
+        let mut batch = Self::new();
+        batch.head().extend_from_slice(bytes);
+        batch.copied(bytes.len());
+        batch.seal();
+        batch
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

@@ -33,6 +33,9 @@ use crate::sync::Arc;
 /// The clock is read for deadlines once in so many turns: a session has one at all times, and most are far away. Where
 /// the host parks, no turn is skipped for long.
 const LOOKS: u32 = 16;
+/// Turns in which something moves, for one look at the sockets that are received from by plain calls: what moves is worth
+/// more than a call that may find nothing.
+const BUSY_LOOKS: u32 = 4;
 /// Sessions polled before the ring is entered.
 const POLLS_MAX: usize = 64;
 
@@ -175,15 +178,17 @@ impl<R: Ring> Host<R> {
         }
     }
 
-    /// Enters the ring if that moves something, and looks at the sockets that are received from round it; true if
-    /// anything moved.
-    pub(super) fn move_bytes(&mut self) -> bool {
+    /// Enters the ring if that moves something, and looks at the sockets that are received from round it: in each turn
+    /// in which nothing else `moved`, and in every few of the others. True if anything has moved.
+    pub(super) fn move_bytes(&mut self, moved: bool) -> bool {
         let reactor = &mut *self.reactor.borrow_mut();
         let wanted = reactor.wants_enter();
         if wanted {
             reactor.enter(Enter::Now);
         }
-        wanted | reactor.recv_direct()
+        let moved = moved | wanted;
+        let look = !moved || self.turns.is_multiple_of(BUSY_LOOKS);
+        moved | (look && reactor.recv_direct())
     }
 
     /// The thread was parked for this long.
@@ -251,7 +256,7 @@ impl<R: Ring> Host<R> {
                 // What the root has queued leaves with this enter.
                 self.turn();
             }
-            moved |= self.move_bytes();
+            moved = self.move_bytes(moved);
             if self.reactor.borrow().is_broken() {
                 return Err(io::ErrorKind::BrokenPipe.into());
             }

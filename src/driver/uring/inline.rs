@@ -114,7 +114,8 @@ impl Future for Inline {
             this.host.parked(since.elapsed());
         }
         for _ in 0..TURNS_MAX {
-            let moved = this.host.turn() | this.host.move_bytes();
+            let moved = this.host.turn();
+            let moved = this.host.move_bytes(moved);
             if this.host.reactor().borrow().is_broken() {
                 return Poll::Ready(());
             }

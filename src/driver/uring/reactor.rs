@@ -29,6 +29,8 @@ use crate::proto::Batch;
 const SETTLE: Duration = Duration::from_secs(1);
 /// Sockets that are received from by plain calls at a time: each costs a call in every turn, and the others wait for it.
 const DIRECT_MAX: usize = 2;
+/// A batch shorter than this is sent at once rather than with the next entering of the ring, in bytes.
+const JOINED_MIN: usize = 1024;
 /// Calls in a row that find nothing, until the socket is received from through the ring: some milliseconds.
 const VAIN_MAX: u32 = 8192;
 
@@ -230,6 +232,7 @@ impl<R: Ring> Reactor<R> {
             return Some(result);
         }
         if !slot.arrived.is_empty() {
+            slot.arrived_since_send = true;
             let before = buf.len();
             for (buffer, len) in slot.arrived.drain(..) {
                 self.ring.take_buffer(buffer, len as usize, buf);
@@ -376,10 +379,16 @@ impl<R: Ring> Reactor<R> {
         }
     }
 
-    /// Sends of a short batch what the socket takes at once. `None`: nothing, or a send is under way.
+    /// Sends of a short batch what the socket takes at once. `None`: nothing, or a send is under way, or it had better go
+    /// through the ring: where what it answers has come that way the ring is entered in any case, and one call does for
+    /// both. A sleeping thread would have to be woken for the completion.
     pub(super) fn send_now(&mut self, key: u32, batch: &Batch) -> Option<io::Result<usize>> {
-        let slot = self.slots.get(key as usize)?;
+        let slot = self.slots.get_mut(key as usize)?;
         if !matches!(slot.send, Send::Idle) {
+            return None;
+        }
+        let answers = std::mem::take(&mut slot.arrived_since_send);
+        if answers && self.spins && batch.len() >= JOINED_MIN {
             return None;
         }
         let piece = direct::piece(batch)?;

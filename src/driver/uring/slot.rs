@@ -46,6 +46,8 @@ pub(super) struct Slot {
     pub(super) recv: Recv,
     /// Filled buffers of the ring, in the order of the stream.
     pub(super) arrived: VecDeque<(u16, u32)>,
+    /// Something has come by the ring's buffers since the last send.
+    pub(super) arrived_since_send: bool,
     /// What receiving ended with, behind what has arrived: 0 or an error number.
     pub(super) ended: Option<i32>,
     pub(super) send: Send,
@@ -67,6 +69,7 @@ impl Slot {
             file,
             recv: Recv::Idle,
             arrived: VecDeque::new(),
+            arrived_since_send: false,
             ended: None,
             send: Send::Idle,
             outgoing: Outgoing::default(),

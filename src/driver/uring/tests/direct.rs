@@ -1,4 +1,4 @@
-//! Receiving round the ring: when it begins, and when it ends.
+//! What goes round the ring: when it begins, and when it ends.
 
 use std::cell::RefCell;
 use std::io::Write;
@@ -17,6 +17,7 @@ use super::faults::Faults;
 use super::world::World;
 use crate::config::Wait;
 use crate::driver::clock;
+use crate::proto::Batch;
 use crate::sync::Arc;
 
 /// More calls than ever find nothing in a row.
@@ -91,4 +92,63 @@ fn what_arrives_decides_how_it_is_received() {
     assert_eq!(after(16, 64), Via::Calls);
     reactor.borrow_mut().set_spins(false);
     assert_eq!(after(16, 64), Via::RingBuffers);
+}
+
+#[test]
+fn a_host_that_always_has_something_to_do_looks_at_what_arrives_round_the_ring() {
+    let _clock = clock::Stopped::new();
+    let World { desk, ring, .. } = World::new(0, Faults::NONE);
+    let mut host = Host::new(ring, Arc::clone(&desk.link), Wait::Spin);
+    let reactor = Rc::clone(host.reactor());
+    let (near, mut far) = UnixStream::pair().expect("descriptors are left");
+    let slot = reactor.borrow_mut().insert(near.into());
+    let slot = slot.expect("there is room");
+    let mut memory = BytesMut::with_capacity(100);
+    for _ in 0..3 {
+        assert!(reactor.borrow_mut().start_recv_direct(slot, &mut memory));
+        far.write_all(b"now").expect("room for a few bytes");
+        let turns = (1..100).find(|_| {
+            host.turn();
+            host.move_bytes(true);
+            reactor.borrow_mut().take_recv(slot, &mut memory).is_some()
+        });
+        assert!(turns.is_some_and(|turns| turns <= 4), "{turns:?} turns");
+    }
+}
+
+#[test]
+fn what_answers_an_arrival_through_the_ring_goes_through_it_too_while_the_host_spins() {
+    let _clock = clock::Stopped::new();
+    let faults = Faults {
+        direct: 1,
+        ..Faults::NONE
+    };
+    let (ring, _kernel) = FakeRing::new(0, faults);
+    let mut reactor = Reactor::new(ring);
+    let (near, mut far) = UnixStream::pair().expect("descriptors are left");
+    let slot = reactor.insert(near.into()).expect("there is room");
+    let (short, long) = (Batch::of(&[1; 100]), Batch::of(&[1; 2000]));
+    let mut arrive = |reactor: &mut Reactor<_>| {
+        far.write_all(b"a question").expect("room for a few bytes");
+        reactor.start_recv_multi(slot);
+        let mut question = BytesMut::new();
+        while question.len() < 10 {
+            reactor.enter(Enter::Now);
+            reactor.reap();
+            let _ = reactor.take_recv(slot, &mut question);
+            reactor.start_recv_multi(slot);
+        }
+    };
+    let at_once = |reactor: &mut Reactor<_>, batch| reactor.send_now(slot, batch).is_some();
+
+    assert!(at_once(&mut reactor, &long), "the thread may sleep");
+    arrive(&mut reactor);
+    assert!(at_once(&mut reactor, &long), "the thread may sleep");
+    reactor.set_spins(true);
+    assert!(at_once(&mut reactor, &long), "it answers nothing");
+    arrive(&mut reactor);
+    assert!(!at_once(&mut reactor, &long));
+    assert!(at_once(&mut reactor, &long), "it answers nothing");
+    arrive(&mut reactor);
+    assert!(at_once(&mut reactor, &short), "it is short");
 }
