@@ -18,6 +18,8 @@ use smallvec::SmallVec;
 pub(crate) const BATCH_COPY_BYTES: usize = 64 * 1024;
 /// Bytes that one batch holds at most, referenced payloads included.
 pub(crate) const BATCH_BYTES: usize = 256 * 1024;
+/// The same where several streams send: while a batch is being sent, what the others have waits.
+pub(crate) const SHARED_BATCH_BYTES: usize = 128 * 1024;
 /// Pieces that one batch consists of at most.
 pub(crate) const BATCH_PARTS: usize = 64;
 
@@ -125,6 +127,8 @@ pub(crate) struct Batch {
     /// Where the next `Copied` part begins in `head`.
     mark: usize,
     len: usize,
+    /// It takes nothing more from here on, in bytes.
+    most: usize,
     /// Bytes that the socket has taken.
     written: usize,
 }
@@ -142,8 +146,14 @@ impl Batch {
             parts: SmallVec::new(),
             mark: 0,
             len: 0,
+            most: BATCH_BYTES,
             written: 0,
         }
+    }
+
+    /// Takes nothing more from so many bytes on, [`BATCH_BYTES`] at most.
+    pub(super) const fn limit(&mut self, most: usize) {
+        self.most = most;
     }
 
     /// All bytes of the batch.
@@ -157,7 +167,7 @@ impl Batch {
 
     /// Bytes that may still be copied in.
     pub(super) fn room(&self) -> usize {
-        if self.len >= BATCH_BYTES || self.parts.len() + 2 > BATCH_PARTS {
+        if self.len >= self.most || self.parts.len() + 2 > BATCH_PARTS {
             return 0;
         }
         BATCH_COPY_BYTES.saturating_sub(self.head.len())

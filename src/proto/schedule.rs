@@ -12,12 +12,18 @@ use crate::link::Lane;
 /// Bytes that a stream may send before the next one of its level has its turn: one default frame.
 pub(super) const QUANTUM_BYTES: i32 = 16 * 1024;
 
+/// Turns in a row after which a stream is taken to send alone: some 4 MiB, a millisecond on a fast network.
+const ALONE_TURNS: u32 = 256;
+
 /// Streams that have something to send.
 #[derive(Debug, Default)]
 pub(super) struct Schedule {
     levels: [VecDeque<Key>; Lane::URGENCIES],
     /// Bit n: level n is not empty.
     occupied: u8,
+    /// Who had the latest turn, and how many before it without another's between.
+    last: Option<Key>,
+    in_a_row: u32,
 }
 
 const _: () = assert!(Lane::URGENCIES == u8::BITS as usize, "one bit a level");
@@ -54,7 +60,18 @@ impl Schedule {
         if queue.is_empty() {
             self.occupied &= !(1 << level);
         }
+        self.in_a_row = if self.last == key {
+            self.in_a_row.saturating_add(1)
+        } else {
+            0
+        };
+        self.last = key;
         key
+    }
+
+    /// One stream has had all of many turns: while it sends, nobody else is likely to wait.
+    pub(super) const fn has_one_alone(&self) -> bool {
+        self.in_a_row >= ALONE_TURNS
     }
 
     #[cfg(test)]
@@ -84,6 +101,23 @@ mod tests {
         let order: Vec<_> = std::iter::from_fn(|| schedule.pop()).collect();
         assert_eq!(order, [key(3), key(1), key(4), key(2)]);
         assert!(schedule.is_empty());
+    }
+
+    #[test]
+    fn a_stream_is_alone_when_nobody_else_had_a_turn_for_long() {
+        let mut schedule = Schedule::default();
+        let mut turns = |n, count: u32| {
+            for _ in 0..count {
+                schedule.push(key(n), 3);
+                assert_eq!(schedule.pop(), Some(key(n)));
+            }
+            schedule.has_one_alone()
+        };
+        assert!(!turns(1, ALONE_TURNS));
+        assert!(turns(1, 1));
+        assert!(!turns(2, 1));
+        assert!(!turns(1, ALONE_TURNS));
+        assert!(turns(1, 1));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::num::NonZeroU32;
 use std::time::Instant;
 
 use super::connection::{Connection, Phase};
-use super::output::Batch;
+use super::output::{BATCH_BYTES, Batch, SHARED_BATCH_BYTES};
 use super::registry::Key;
 use super::schedule::QUANTUM_BYTES;
 use super::state::{Event, Receiving, Sending};
@@ -60,6 +60,11 @@ impl Connection {
         if !self.may_send() {
             return false;
         }
+        batch.limit(if self.schedule.has_one_alone() {
+            BATCH_BYTES
+        } else {
+            SHARED_BATCH_BYTES
+        });
         self.put_hello(batch);
         if !matches!(self.phase, Phase::Ending { .. }) {
             if !self.schedule.is_empty() || !self.opens.is_empty() {

@@ -3,7 +3,7 @@
 use super::solo::{Solo, frames};
 use super::*;
 use crate::frame::Settings;
-use crate::proto::output::{BATCH_BYTES, BATCH_COPY_BYTES, BATCH_PARTS};
+use crate::proto::output::{BATCH_BYTES, BATCH_COPY_BYTES, BATCH_PARTS, SHARED_BATCH_BYTES};
 
 /// The peer allows all that it can.
 fn generous() -> Settings {
@@ -148,7 +148,7 @@ fn a_batch_copies_and_holds_no_more_than_its_bounds() {
             batches += 1;
             let shared = len > 4096;
             let most = if shared {
-                BATCH_BYTES + 16 * 1024 + 16
+                SHARED_BATCH_BYTES + 16 * 1024 + 16
             } else {
                 BATCH_COPY_BYTES
             };
@@ -156,6 +156,30 @@ fn a_batch_copies_and_holds_no_more_than_its_bounds() {
         }
         assert!(batches > 0);
     }
+}
+
+#[test]
+fn batches_are_large_only_while_one_stream_has_sent_alone_for_long() {
+    const SLACK: usize = 16 * 1024 + 16;
+    let mut solo = solo();
+    let [mut bulk, mut other] = <[Stream; 2]>::try_from(streams(&mut solo, 2)).unwrap();
+    // Bulk is always more than a batch: the longest of so many batches.
+    let mut longest = |batches: usize, aside: bool| {
+        let lens = (0..batches).map(|_| {
+            while bulk.try_send(message(16_000)).is_ok() {}
+            if aside {
+                now(other.send("aside")).unwrap();
+            }
+            batch(&mut solo).0
+        });
+        lens.max().unwrap()
+    };
+    assert!(longest(20, false) <= SHARED_BATCH_BYTES + SLACK);
+    let alone = longest(40, false);
+    assert!((BATCH_BYTES..BATCH_BYTES + SLACK).contains(&alone));
+    longest(1, true);
+    assert!(longest(10, false) <= SHARED_BATCH_BYTES + SLACK);
+    assert!(longest(100, true) <= SHARED_BATCH_BYTES + SLACK);
 }
 
 #[test]
