@@ -80,6 +80,8 @@ const _: () = {
     // The memory bound above: header, padding to a word, and handle cost less than a record's weight.
     assert!((1 + words::HANDLE_WORDS) * words::WORD_BYTES <= RECORD_COST as u64);
     #[cfg(not(ringmux_loom))]
+    assert!(size_of::<WriterEnd>() == 64 && size_of::<ReaderEnd>() == 64);
+    #[cfg(not(ringmux_loom))]
     assert!(size_of::<RingPair>() == 4 * 64);
 };
 
@@ -154,19 +156,20 @@ pub(crate) unsafe trait RingOwner {
     fn ring(&self) -> Ring<'_>;
 }
 
-/// The writer's end of a ring: what it shares, and what it keeps for itself. A line of its own, so that storing does
-/// not take the other party's line away.
+/// The writer's end of a ring: what it shares, and what it keeps for itself. As long as a cache line, so that storing
+/// does not take the other party's line away. Not aligned to one: allocators put what takes whole lines at lines, as
+/// mimalloc and jemalloc do, and those that do not take a slow path when they are told to.
 #[derive(Debug)]
-#[repr(align(64))]
+#[repr(align(16))]
 struct WriterEnd {
     /// Everything before is published.
     tail: AtomicU64,
     own: UnsafeCell<WriterState>,
 }
 
-/// The reader's end of a ring, a line of its own as well.
+/// The reader's end of a ring, as long as a line as well.
 #[derive(Debug)]
-#[repr(align(64))]
+#[repr(align(16))]
 struct ReaderEnd {
     /// Everything before is released.
     head: AtomicU64,
