@@ -3,7 +3,7 @@
 //! Through a ring it would be an operation to submit, a completion to take and another look at the session; a plain call
 //! does the same work in the kernel and is over when it returns. What the socket does not take goes through the ring.
 
-use std::io;
+use std::io::{self, ErrorKind::Interrupted, ErrorKind::WouldBlock};
 use std::mem::MaybeUninit;
 use std::os::fd::BorrowedFd;
 
@@ -40,10 +40,10 @@ pub(super) fn recv(
     at_once(SockRef::from(&socket).recv_with_flags(memory, MSG_DONTWAIT))
 }
 
-/// `None` if it would have to wait.
+/// `None` if it would have to wait, or was interrupted: whoever asked does so again.
 fn at_once(result: io::Result<usize>) -> Option<io::Result<usize>> {
     match result {
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => None,
+        Err(error) if matches!(error.kind(), WouldBlock | Interrupted) => None,
         result => Some(result),
     }
 }

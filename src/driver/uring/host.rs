@@ -33,7 +33,7 @@ use crate::sync::Arc;
 /// The clock is read for deadlines once in so many turns: a session has one at all times, and most are far away. Where
 /// the host parks, no turn is skipped for long.
 const LOOKS: u32 = 16;
-/// Turns in which something moves, for one look at the sockets that are received from by plain calls: what moves is worth
+/// Times that something has moved, for one look at the sockets that are received from by plain calls: what moves is worth
 /// more than a call that may find nothing.
 const BUSY_LOOKS: u32 = 4;
 /// Sessions polled before the ring is entered.
@@ -54,6 +54,8 @@ pub(super) struct Host<R: Ring> {
     pub(super) waiting: Waiting,
     ready: Vec<u32>,
     turns: u32,
+    /// How often [`move_bytes`](Self::move_bytes) was called: not once for each turn.
+    moves: u32,
 }
 
 impl<R: Ring> Host<R> {
@@ -69,6 +71,7 @@ impl<R: Ring> Host<R> {
             waiting,
             ready: Vec::new(),
             turns: 0,
+            moves: 0,
         }
     }
 
@@ -187,7 +190,8 @@ impl<R: Ring> Host<R> {
             reactor.enter(Enter::Now);
         }
         let moved = moved | wanted;
-        let look = !moved || self.turns.is_multiple_of(BUSY_LOOKS);
+        self.moves = self.moves.wrapping_add(1);
+        let look = !moved || self.moves.is_multiple_of(BUSY_LOOKS);
         moved | (look && reactor.recv_direct())
     }
 
@@ -224,9 +228,11 @@ impl<R: Ring> Host<R> {
             None => Enter::Wait,
         };
         reactor.enter(how);
+        let then = clock::now();
+        reactor.expire(then);
         drop(reactor);
         self.link.awake();
-        self.parked(clock::now() - now);
+        self.parked(then - now);
     }
 
     /// Runs the sessions, and beside them `root` until it is done. Without a root, until no session

@@ -20,6 +20,7 @@ use super::link::HostLink;
 use super::ring::Enter;
 use super::wait::Idle;
 use crate::config::Wait;
+use crate::driver::clock;
 use crate::driver::timer::Timer;
 use crate::sync::Arc;
 
@@ -82,12 +83,14 @@ impl Inline {
             }
             reactor.enter(Enter::Now);
             reactor.reap();
-            if reactor.has_ready() {
+            // Also what the kernel has not taken, or not run.
+            if reactor.has_ready() || reactor.wants_enter() {
                 return false;
             }
         }
         let deadline = reactor.borrow().next_deadline();
         if self.timer.poll(cx, deadline) {
+            reactor.borrow_mut().expire(clock::now());
             return false;
         }
         self.link.prepare_park(cx.waker(), self.host.is_empty())

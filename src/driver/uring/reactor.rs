@@ -283,10 +283,14 @@ impl<R: Ring> Reactor<R> {
         }
     }
 
-    /// The same by plain calls, one in each turn. False where that is not worth it, see `socket`.
+    /// Whether one more socket may be received from by plain calls.
+    pub(super) fn has_direct_place(&self) -> bool {
+        self.spins && self.direct.len() < DIRECT_MAX
+    }
+
+    /// The same by plain calls, one in each turn. False where there is no place for it.
     pub(super) fn start_recv_direct(&mut self, key: u32, buf: &mut BytesMut) -> bool {
-        let worth = self.spins && self.direct.len() < DIRECT_MAX;
-        if !worth || self.is_receiving(key) {
+        if !self.has_direct_place() || self.is_receiving(key) {
             return false;
         }
         let memory = std::mem::take(buf);

@@ -9,7 +9,7 @@
 //! * By plain calls into that buffer, one in each turn, where little arrives at a time while the engine spins. One message
 //!   on its way there and back waits for each step: the kernel's for a completion, and entering the ring to run it,
 //!   take longer than a call that looks for the bytes. Many messages share them, and are better off without a system call
-//!   in each turn that finds nothing.
+//!   in each turn that finds nothing. So are sockets for which there is no place among the few that are looked at.
 
 use std::cell::RefCell;
 use std::io;
@@ -90,8 +90,14 @@ impl<R: Ring> UringSocket<R> {
             }
             return Poll::Ready(result);
         }
+        if self.via != Via::RingBuffers {
+            reactor.stop_recv_multi(self.slot);
+        }
         if reactor.is_receiving(self.slot) {
             return Poll::Pending;
+        }
+        if self.via == Via::Calls && !reactor.has_direct_place() {
+            self.via = Via::RingBuffers;
         }
         if self.via == Via::RingBuffers {
             reactor.start_recv_multi(self.slot);
@@ -110,7 +116,8 @@ impl<R: Ring> UringSocket<R> {
     pub(super) fn on_arrival(&mut self, bytes: usize, reactor: &mut Reactor<R>) {
         let suits = match bytes {
             LARGE.. => Via::Operations,
-            ..TINY if reactor.spins() => Via::Calls,
+            ..TINY if self.via == Via::Calls && reactor.spins() => Via::Calls,
+            ..TINY if reactor.has_direct_place() => Via::Calls,
             ..SMALL => Via::RingBuffers,
             _ => self.via,
         };
@@ -122,9 +129,6 @@ impl<R: Ring> UringSocket<R> {
         if self.run == RUN || suits == Via::Operations {
             self.run = 0;
             self.via = suits;
-            if suits != Via::RingBuffers {
-                reactor.stop_recv_multi(self.slot);
-            }
         }
     }
 }

@@ -1,9 +1,13 @@
 //! What goes round the ring: when it begins, and when it ends.
 
 use std::cell::RefCell;
+use std::error::Error;
+use std::future::{Future, poll_fn};
 use std::io::Write;
 use std::os::unix::net::UnixStream;
+use std::pin::pin;
 use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -13,10 +17,11 @@ use super::super::reactor::Reactor;
 use super::super::ring::{Enter, Kind};
 use super::super::socket::{UringSocket, Via};
 use super::fake::FakeRing;
-use super::faults::Faults;
+use super::faults::{Faults, Happened};
+use super::workload;
 use super::world::World;
 use crate::config::Wait;
-use crate::driver::clock;
+use crate::driver::{Transport, clock};
 use crate::proto::Batch;
 use crate::sync::Arc;
 
@@ -97,23 +102,149 @@ fn what_arrives_decides_how_it_is_received() {
 #[test]
 fn a_host_that_always_has_something_to_do_looks_at_what_arrives_round_the_ring() {
     let _clock = clock::Stopped::new();
-    let World { desk, ring, .. } = World::new(0, Faults::NONE);
-    let mut host = Host::new(ring, Arc::clone(&desk.link), Wait::Spin);
-    let reactor = Rc::clone(host.reactor());
-    let (near, mut far) = UnixStream::pair().expect("descriptors are left");
-    let slot = reactor.borrow_mut().insert(near.into());
-    let slot = slot.expect("there is room");
-    let mut memory = BytesMut::with_capacity(100);
-    for _ in 0..3 {
-        assert!(reactor.borrow_mut().start_recv_direct(slot, &mut memory));
-        far.write_all(b"now").expect("room for a few bytes");
-        let turns = (1..100).find(|_| {
+    // Beside a future that never sleeps there are two turns for each look.
+    for turns in [1, 2, 4] {
+        let World { desk, ring, .. } = World::new(0, Faults::NONE);
+        let mut host = Host::new(ring, Arc::clone(&desk.link), Wait::Spin);
+        let reactor = Rc::clone(host.reactor());
+        let (near, mut far) = UnixStream::pair().expect("descriptors are left");
+        let slot = reactor.borrow_mut().insert(near.into());
+        let slot = slot.expect("there is room");
+        let mut memory = BytesMut::with_capacity(100);
+        for _ in 0..3 {
             host.turn();
-            host.move_bytes(true);
-            reactor.borrow_mut().take_recv(slot, &mut memory).is_some()
-        });
-        assert!(turns.is_some_and(|turns| turns <= 4), "{turns:?} turns");
+            assert!(reactor.borrow_mut().start_recv_direct(slot, &mut memory));
+            far.write_all(b"now").expect("room for a few bytes");
+            let looks = (1..100).find(|_| {
+                for _ in 0..turns {
+                    host.turn();
+                }
+                host.move_bytes(true);
+                reactor.borrow_mut().take_recv(slot, &mut memory).is_some()
+            });
+            assert!(looks.is_some_and(|looks| looks <= 4), "{looks:?} looks");
+        }
     }
+}
+
+#[test]
+fn a_future_that_never_sleeps_keeps_no_socket_waiting() {
+    const TURNS_MAX: u32 = 10_000;
+    for seed in 0..5 {
+        let faults = Faults {
+            hold: 3,
+            ..Faults::NONE
+        };
+        let mut world = World::new(seed, faults);
+        world.wait = Wait::Spin;
+        let kernel = Rc::clone(&world.desk.kernel);
+        let ran = world.run(|desk| async move {
+            let [near, far] = desk.connect(&workload::config(64 * 1024, 64 * 1024));
+            let lost = |error: &dyn Error| error.to_string();
+            let mut here = near.open("").await.map_err(|error| lost(&error))?;
+            let mut there = far.accept().await.map_err(|error| lost(&error))?;
+            for round in 0..60 {
+                here.send("ping").await.map_err(|error| lost(&error))?;
+                there.recv().await.map_err(|error| lost(&error))?;
+                there.send("pong").await.map_err(|error| lost(&error))?;
+                let mut left = TURNS_MAX;
+                let mut answer = pin!(here.recv());
+                let came = poll_fn(|cx| match answer.as_mut().poll(cx) {
+                    Poll::Ready(answer) => Poll::Ready(answer.is_ok()),
+                    Poll::Pending if left == 0 => Poll::Ready(false),
+                    Poll::Pending => {
+                        left -= 1;
+                        cx.waker().wake_by_ref();
+                        Poll::Pending
+                    }
+                });
+                if !came.await {
+                    return Err(format!("round {round}: no answer in {TURNS_MAX} turns"));
+                }
+            }
+            Ok(())
+        });
+        assert_eq!(ran, Ok(()), "seed {seed}");
+        assert!(kernel.borrow().tally.of(Happened::ReceivedNow) > 0);
+    }
+}
+
+#[test]
+fn sockets_for_which_there_is_no_place_stay_with_the_buffers_of_the_ring() {
+    let _clock = clock::Stopped::new();
+    let (ring, kernel) = FakeRing::new(0, Faults::NONE);
+    let reactor = Rc::new(RefCell::new(Reactor::new(ring)));
+    reactor.borrow_mut().set_spins(true);
+    let mut cx = Context::from_waker(Waker::noop());
+    let mut sockets: Vec<_> = (0..20)
+        .map(|_| {
+            let (near, far) = UnixStream::pair().expect("descriptors are left");
+            let slot = reactor.borrow_mut().insert(near.into());
+            let socket = UringSocket::new(Rc::clone(&reactor), slot.expect("there is room"));
+            (socket, far, BytesMut::new())
+        })
+        .collect();
+    for _ in 0..60 {
+        for (socket, far, memory) in &mut sockets {
+            far.write_all(b"tiny").expect("room for a few bytes");
+            while socket.poll_recv(&mut cx, memory, 32 * 1024).is_pending() {
+                let mut reactor = reactor.borrow_mut();
+                reactor.enter(Enter::Now);
+                reactor.reap();
+                reactor.recv_direct();
+            }
+            memory.clear();
+            assert!(socket.poll_recv(&mut cx, memory, 32 * 1024).is_pending());
+        }
+    }
+    let by_calls = sockets
+        .iter()
+        .filter(|(socket, ..)| socket.via() == Via::Calls);
+    assert_eq!(by_calls.count(), 2);
+    reactor.borrow_mut().enter(Enter::Now);
+    let kernel = kernel.borrow();
+    assert_eq!(kernel.under_way(Kind::RecvMulti), 18);
+    assert_eq!(
+        kernel.tally.of(Happened::Single),
+        0,
+        "an operation for each arrival"
+    );
+}
+
+#[test]
+fn a_way_to_receive_that_could_not_be_left_for_lack_of_room_is_left_later() {
+    let _clock = clock::Stopped::new();
+    let faults = Faults {
+        queue: 1,
+        ..Faults::NONE
+    };
+    let (ring, kernel) = FakeRing::new(0, faults);
+    let reactor = Rc::new(RefCell::new(Reactor::new(ring)));
+    let mut cx = Context::from_waker(Waker::noop());
+    let (near, mut far) = UnixStream::pair().expect("descriptors are left");
+    let (beside, _beside_far) = UnixStream::pair().expect("descriptors are left");
+    let insert = |socket: UnixStream| reactor.borrow_mut().insert(socket.into());
+    let slot = insert(near).expect("there is room");
+    let other = insert(beside).expect("there is room");
+    let mut socket = UringSocket::new(Rc::clone(&reactor), slot);
+    let mut memory = BytesMut::new();
+    assert!(socket.poll_recv(&mut cx, &mut memory, 1000).is_pending());
+    reactor.borrow_mut().enter(Enter::Now);
+    // The queue is full when the cancel is to be put there.
+    reactor.borrow_mut().start_recv_multi(other);
+    socket.on_arrival(100_000, &mut reactor.borrow_mut());
+    for _ in 0..100 {
+        far.write_all(&[0; 2000]).expect("room for some bytes");
+        for _ in 0..10 {
+            let polled = socket.poll_recv(&mut cx, &mut memory, 1000);
+            assert!(!matches!(polled, Poll::Ready(Err(_))));
+            let mut reactor = reactor.borrow_mut();
+            reactor.enter(Enter::Now);
+            reactor.reap();
+        }
+        memory.clear();
+    }
+    assert_eq!(kernel.borrow().tally.of(Happened::Cancel), 1);
 }
 
 #[test]

@@ -251,3 +251,23 @@ fn a_session_that_was_started_before_the_last_engine_went_keeps_the_host() {
     assert!(!host.is_unused());
     assert!(host.turn() && session.end().is_none());
 }
+
+#[test]
+fn a_deadline_that_has_passed_is_acted_upon_before_the_host_parks_again() {
+    const ENTERS_MAX: u32 = 10;
+    let mut world = World::new(0, Faults::NONE);
+    world.wait = Wait::Park;
+    let kernel = Rc::clone(&world.desk.kernel);
+    let enters = world.run(|desk| async move {
+        let (near, _silent) = UnixStream::pair().expect("descriptors are left");
+        let session = desk.start(Role::Dialer, near, &config());
+        desk.silence().await;
+        let before = kernel.borrow().patience;
+        session.closed().await;
+        Ok(before - kernel.borrow().patience)
+    });
+    assert!(
+        enters.as_ref().is_ok_and(|enters| *enters <= ENTERS_MAX),
+        "{enters:?}"
+    );
+}

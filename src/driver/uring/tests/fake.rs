@@ -78,7 +78,7 @@ pub(super) struct Kernel {
     /// Looks since something was pushed or has completed, but for what is stale.
     looks: u32,
     /// How often it may be entered, and until when: a run that takes longer gets nowhere.
-    patience: u32,
+    pub(super) patience: u32,
     until: Instant,
     /// When it was entered last.
     pub(super) entered: Instant,
