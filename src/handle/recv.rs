@@ -176,6 +176,7 @@ impl RecvStream {
             if self.pass_message() {
                 return Poll::Ready(Ok(true));
             }
+            self.ask_for_messages();
             self.reader.register(cx.waker());
         }
         self.message_or_end().map_or(Poll::Pending, Poll::Ready)
@@ -270,7 +271,14 @@ impl RecvStream {
 
     fn ask_for_chunks(&mut self) {
         if !std::mem::replace(&mut self.chunks, true) {
-            self.lane().raise(reason::CHUNKS);
+            self.lane().take_chunks(true);
+        }
+    }
+
+    /// A whole message may be longer than the window, which the engine widens for those who wait for one.
+    fn ask_for_messages(&mut self) {
+        if std::mem::take(&mut self.chunks) {
+            self.lane().take_chunks(false);
         }
     }
 

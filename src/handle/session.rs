@@ -335,8 +335,9 @@ impl Session {
     /// Waits until the session has ended and its connection is closed, and tells why.
     ///
     /// What [`close`](Self::close) had to send has left by then, so a process may exit. Streams and
-    /// `accept` learn of the end earlier. A peer that does not close its side delays this by at
-    /// most [`close_linger`](crate::ConfigBuilder::close_linger).
+    /// `accept` learn of the end earlier. A peer delays this by at most three times
+    /// [`close_linger`](crate::ConfigBuilder::close_linger): if it does not take what was queued, nor the last word, and
+    /// does not close its side.
     ///
     /// # Cancel safety
     /// Safe.

@@ -23,7 +23,7 @@ pub(crate) mod reason {
     pub(crate) const ROOM: u32 = 1 << 2;
     /// The application has consumed enough for credit to go back.
     pub(crate) const CREDIT: u32 = 1 << 3;
-    /// The receiver wants the pieces of messages as they come.
+    /// The receiver wants the pieces of messages as they come, or no more: see `takes_chunks`.
     pub(crate) const CHUNKS: u32 = 1 << 4;
     /// The receiver wants nothing more.
     pub(crate) const STOP: u32 = 1 << 5;
@@ -125,6 +125,8 @@ pub(crate) struct Lane {
     urgency: AtomicU8,
     granted: AtomicBool,
     accepted: AtomicBool,
+    /// What the receiver wants: the pieces of messages as they come, or whole messages.
+    chunks: AtomicBool,
     /// An ERROR is queued, which will end both directions.
     failing: AtomicBool,
 }
@@ -166,6 +168,7 @@ impl Lane {
             urgency: AtomicU8::new(Self::DEFAULT_URGENCY),
             granted: AtomicBool::new(false),
             accepted: AtomicBool::new(false),
+            chunks: AtomicBool::new(false),
             failing: AtomicBool::new(false),
         })
     }
@@ -228,6 +231,12 @@ impl Lane {
     pub(crate) fn stop(self: &Arc<Self>, code: u32) {
         self.stop_code.store(code, Ordering::Relaxed);
         self.raise(reason::STOP);
+    }
+
+    /// Whether the receiver takes the pieces of messages as they come.
+    pub(crate) fn take_chunks(self: &Arc<Self>, chunks: bool) {
+        self.chunks.store(chunks, Ordering::Relaxed);
+        self.raise(reason::CHUNKS);
     }
 
     pub(crate) fn set_urgency(self: &Arc<Self>, urgency: u8) {
@@ -350,6 +359,11 @@ impl Lane {
 
     pub(crate) fn accepted(&self) -> bool {
         self.accepted.load(Ordering::Relaxed)
+    }
+
+    /// Read after CHUNKS.
+    pub(crate) fn takes_chunks(&self) -> bool {
+        self.chunks.load(Ordering::Relaxed)
     }
 
     pub(crate) fn failing(&self) -> bool {

@@ -81,13 +81,13 @@ impl Connection {
             }
         };
         let Some(key) = key else { return };
+        if reasons & reason::CHUNKS != 0 {
+            self.switch_chunks(key);
+        }
         if reasons & (reason::CREDIT | reason::CHUNKS) != 0 {
             self.release_open_charge(key);
             self.feed_assembly(key, now);
             self.watch_ring(key, now);
-        }
-        if reasons & reason::CHUNKS != 0 {
-            self.deliver_chunks(key);
         }
         if reasons & reason::URGENCY != 0
             && let Some(stream) = self.registry.get_mut(key)
@@ -134,14 +134,16 @@ impl Connection {
         }
     }
 
-    /// The receiver takes pieces from now on: also those of a message that is under way.
-    fn deliver_chunks(&mut self, key: Key) {
+    /// The receiver takes pieces from now on, also those of a message that is under way; or whole messages again.
+    fn switch_chunks(&mut self, key: Key) {
         let Some(stream) = self.registry.get_mut(key) else {
             return;
         };
-        stream.chunks = true;
-        stream.rx.publish();
-        Self::notify(&mut self.wakes, key, stream, wake::RECEIVER);
+        stream.chunks = stream.lane().takes_chunks();
+        if stream.chunks {
+            stream.rx.publish();
+            Self::notify(&mut self.wakes, key, stream, wake::RECEIVER);
+        }
     }
 
     /// With the code that the lane says.

@@ -157,6 +157,8 @@ impl Connection {
             .map(|(key, held, _)| (key, held));
         if let Some((key, held)) = stalled {
             self.exceed(key, Limit::StalledStream, held);
+            // One that is over on the wire is not cancelled any more; what it holds goes back all the same.
+            self.discard_received(key);
             // A stream that nobody accepts is not dropped by anybody either.
             if let Some(stream) = self.registry.get_mut(key) {
                 let charge = std::mem::take(&mut stream.open_charge);

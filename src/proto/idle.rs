@@ -12,7 +12,7 @@
 use std::time::{Duration, Instant};
 
 use super::connection::Connection;
-use super::registry::Key;
+use super::registry::{Key, PRUNE_SLACK};
 use super::stream::{Stamp, wake};
 
 /// A ring up to this size is kept, in bytes.
@@ -29,6 +29,11 @@ impl Connection {
         {
             stream.listed_grown = true;
             self.grown.push_back((now, key));
+            if self.grown.len() > 2 * self.registry.len() + PRUNE_SLACK {
+                let registry = &mut self.registry;
+                self.grown
+                    .retain(|(_, key)| registry.get_mut(*key).is_some());
+            }
         }
     }
 

@@ -41,7 +41,7 @@ pub(super) struct Registry {
 }
 
 /// Keys that a queue may hold beyond twice the number of streams.
-const PRUNE_SLACK: usize = 16;
+pub(super) const PRUNE_SLACK: usize = 16;
 
 impl Registry {
     pub(super) fn len(&self) -> usize {

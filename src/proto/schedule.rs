@@ -12,8 +12,8 @@ use crate::link::Lane;
 /// Bytes that a stream may send before the next one of its level has its turn: one default frame.
 pub(super) const QUANTUM_BYTES: i32 = 16 * 1024;
 
-/// Turns in a row after which a stream is taken to send alone: some 4 MiB, a millisecond on a fast network.
-const ALONE_TURNS: u32 = 256;
+/// Bytes after which a stream is taken to send alone if no other has sent any: a millisecond on a fast network.
+const ALONE_BYTES: usize = 4 << 20;
 
 /// Streams that have something to send.
 #[derive(Debug, Default)]
@@ -21,9 +21,9 @@ pub(super) struct Schedule {
     levels: [VecDeque<Key>; Lane::URGENCIES],
     /// Bit n: level n is not empty.
     occupied: u8,
-    /// Who had the latest turn, and how many before it without another's between.
+    /// Who sent last, and how many bytes since another stream did.
     last: Option<Key>,
-    in_a_row: u32,
+    alone_bytes: usize,
 }
 
 const _: () = assert!(Lane::URGENCIES == u8::BITS as usize, "one bit a level");
@@ -60,18 +60,24 @@ impl Schedule {
         if queue.is_empty() {
             self.occupied &= !(1 << level);
         }
-        self.in_a_row = if self.last == key {
-            self.in_a_row.saturating_add(1)
-        } else {
-            0
-        };
-        self.last = key;
         key
     }
 
-    /// One stream has had all of many turns: while it sends, nobody else is likely to wait.
+    /// A stream has sent so many bytes in its turn.
+    pub(super) fn sent(&mut self, key: Key, bytes: usize) {
+        if bytes == 0 {
+            return;
+        }
+        if self.last != Some(key) {
+            self.last = Some(key);
+            self.alone_bytes = 0;
+        }
+        self.alone_bytes = self.alone_bytes.saturating_add(bytes);
+    }
+
+    /// All of the last megabytes were of one stream: while it sends, nobody else is likely to wait.
     pub(super) const fn has_one_alone(&self) -> bool {
-        self.in_a_row >= ALONE_TURNS
+        self.alone_bytes >= ALONE_BYTES
     }
 
     #[cfg(test)]
@@ -104,20 +110,18 @@ mod tests {
     }
 
     #[test]
-    fn a_stream_is_alone_when_nobody_else_had_a_turn_for_long() {
+    fn a_stream_is_alone_when_nobody_else_has_sent_for_long() {
         let mut schedule = Schedule::default();
-        let mut turns = |n, count: u32| {
-            for _ in 0..count {
-                schedule.push(key(n), 3);
-                assert_eq!(schedule.pop(), Some(key(n)));
-            }
+        let mut after = |n, bytes| {
+            schedule.sent(key(n), bytes);
             schedule.has_one_alone()
         };
-        assert!(!turns(1, ALONE_TURNS));
-        assert!(turns(1, 1));
-        assert!(!turns(2, 1));
-        assert!(!turns(1, ALONE_TURNS));
-        assert!(turns(1, 1));
+        assert!(!after(1, ALONE_BYTES - 1));
+        assert!(after(1, 1));
+        assert!(after(2, 0), "it had nothing to send");
+        assert!(!after(2, 1));
+        assert!(!after(1, ALONE_BYTES - 1));
+        assert!(after(1, 1));
     }
 
     #[test]

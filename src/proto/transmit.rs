@@ -74,6 +74,8 @@ impl Connection {
             self.put_stream_control(batch, now);
             if self.put_opens(batch) {
                 self.put_messages(batch);
+            } else {
+                self.schedule.prune(&mut self.registry);
             }
             self.drain_if_unused(now);
             self.serve_waiting();
@@ -300,8 +302,10 @@ impl Connection {
                 frames: 0,
                 messages: 0,
             };
+            let before = batch.len();
             let turn = sender.turn(batch);
             let (frames, messages) = (sender.frames, sender.messages);
+            self.schedule.sent(key, batch.len() - before);
             self.link.counters.frames_sent.add(frames);
             self.link.counters.messages_sent.add(messages);
             Self::after_turn(&mut self.wakes, key, stream);

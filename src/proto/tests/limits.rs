@@ -1,5 +1,7 @@
 //! Limits: each is tripped at its number and named, to both sides and in the counters; honest peers trip none.
 
+use tokio::io::AsyncReadExt;
+
 use super::sim::load;
 use super::solo::{Solo, cancel, data, id, open, window};
 use super::*;
@@ -503,4 +505,43 @@ fn a_client_that_hedges_trips_no_default_limit() {
         assert!(session.end().is_none(), "{:?}", session.end());
         assert_eq!(session.stats().limits_tripped, 0);
     }
+}
+
+#[test]
+fn the_schedule_and_the_list_of_grown_rings_do_not_grow_with_streams_that_have_gone() {
+    let settings = Settings {
+        stream_window: 1 << 20,
+        streams: 1000,
+        ..Settings::FLOORS
+    };
+    let config = config().max_streams(16).build().unwrap();
+    let mut solo = Solo::with(Role::Acceptor, &config, settings);
+    let session = solo.end.session().clone();
+    // The session's credit is used up, and an OPEN waits for more.
+    let mut bulk = session.try_open("").unwrap();
+    solo.said();
+    for _ in 0..40 {
+        let _ = bulk.try_send(message(10_000));
+        solo.said();
+    }
+    bulk.cancel(1);
+    drop(bulk);
+    let _blocked = session.try_open(message(8192)).unwrap();
+    for n in 0..2000 {
+        let id = 2 * n + 1;
+        solo.hear(&open(id, b""));
+        let mut served = now(session.accept()).unwrap();
+        let _ = served.try_send(message(10));
+        for _ in 0..2 {
+            solo.hear(&data(id, &[0; 3000], true, false));
+        }
+        now(served.read_exact(&mut [0; 6000])).unwrap();
+        solo.said();
+        solo.hear(&cancel(id, 0, false));
+        drop(served);
+        solo.said();
+    }
+    let queues = solo.end.connection.queue_lengths();
+    assert!(queues.iter().all(|len| *len <= 64), "{queues:?}");
+    assert!(solo.end.connection.grown.len() <= 64);
 }

@@ -1,5 +1,7 @@
 //! Credit and memory: grants, messages larger than their window, streams that stall.
 
+use tokio::io::AsyncReadExt;
+
 use super::solo::{Solo, data, open};
 use super::*;
 use crate::error::{Limit, LimitExceeded, StreamError};
@@ -731,4 +733,57 @@ fn streams_that_were_fast_before_they_stalled_do_not_fill_their_session() {
         stats.bytes_held <= windows + (4 << 20),
         "not too far: {stats:?}"
     );
+}
+
+#[test]
+fn finished_streams_that_nobody_reads_do_not_keep_the_session_from_others() {
+    let mut pair = Pair::established(&small_config(), &small_config());
+    let mut unread = Vec::new();
+    for _ in 0..8 {
+        let (mut call, mut answer) = pair.stream(D);
+        call.finish().unwrap();
+        now(answer.send(message(32_000))).unwrap();
+        answer.finish().unwrap();
+        pair.drive();
+        unread.push(call);
+    }
+    let (mut other, mut answer) = pair.stream(D);
+    pair.elapse(Duration::from_secs(5));
+    let mut received = 0;
+    for _ in 0..5 {
+        let _ = answer.try_send(message(3_000));
+        pair.elapse(Duration::from_secs(2));
+        while other.try_recv().is_some() {
+            received += 1;
+        }
+    }
+    assert_eq!(received, 5);
+    let trips = pair.ends[D].session().stats().tripped;
+    assert!(trips.get(Limit::StalledStream) <= 8, "{trips:?}");
+    for call in &mut unread {
+        assert_eq!(
+            now(call.recv()).unwrap().unwrap().len(),
+            32_000,
+            "it lies here"
+        );
+    }
+}
+
+#[test]
+fn a_message_longer_than_the_window_is_received_after_bytes_were_read() {
+    let mut pair = Pair::established(&small_config(), &small_config());
+    let (mut sender, mut receiver) = pair.stream(D);
+    for _ in 0..2 {
+        now(sender.send("magic")).unwrap();
+        pair.drive();
+        let mut magic = [0; 5];
+        now(receiver.read_exact(&mut magic)).unwrap();
+        now(sender.send(message(100_000))).unwrap();
+        pair.drive();
+        let mut received = Polled::new(receiver.recv());
+        assert!(received.poll().is_pending(), "the window is shorter");
+        pair.elapse(Duration::from_secs(1));
+        let received = received.now().expect("all of it has come").unwrap();
+        assert_eq!(received.unwrap(), message(100_000));
+    }
 }
