@@ -233,7 +233,7 @@ impl Lane {
         self.raise(reason::STOP);
     }
 
-    /// Whether the receiver takes the pieces of messages as they come.
+    /// The receiver takes the pieces of messages as they come from now on, or whole messages.
     pub(crate) fn take_chunks(self: &Arc<Self>, chunks: bool) {
         self.chunks.store(chunks, Ordering::Relaxed);
         self.raise(reason::CHUNKS);

@@ -181,8 +181,8 @@ impl<R: Ring> Host<R> {
         }
     }
 
-    /// Enters the ring if that moves something, and looks at the sockets that are received from round it: in each turn
-    /// in which nothing else `moved`, and in every few of the others. True if anything has moved.
+    /// Enters the ring if that moves something, and looks at the sockets that are received from round it: whenever
+    /// nothing else has `moved`, and else one time in a few. True if anything has moved.
     pub(super) fn move_bytes(&mut self, moved: bool) -> bool {
         let reactor = &mut *self.reactor.borrow_mut();
         let wanted = reactor.wants_enter();
