@@ -243,12 +243,17 @@ impl SendStream {
             });
         }
         self.check_open()?;
+        self.fail(code, message, details);
+        Ok(())
+    }
+
+    /// The rest of [`Self::finish_with_details`]: the stream may have ended since the check.
+    pub(crate) fn fail(&mut self, code: u32, message: &str, details: &[u8]) {
         self.finished = true;
         let record = failure::encode(code, message, details);
         self.lane().mark_failing();
         self.writer.push_slice(tx_tag::ERROR, true, &record);
         self.flush();
-        Ok(())
     }
 
     /// Ends the stream now, in both directions; what is queued and not yet sent is dropped.

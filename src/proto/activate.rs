@@ -105,7 +105,7 @@ impl Connection {
             self.cancel_local(key, Lane::cancel_code);
         }
         if reasons & reason::STOP != 0 {
-            self.stop_local(key);
+            self.stop_local(key, Lane::stop_code);
         }
         if reasons & reason::DROPPED != 0 {
             if let Some(stream) = self.registry.get_mut(key) {
@@ -120,7 +120,13 @@ impl Connection {
             return;
         };
         if stream.state.sending != Sending::Open {
-            return Self::discard_queued(&mut self.outbound, stream);
+            if let Some(code) = Self::discard_before_error(&mut self.outbound, stream) {
+                // The STOP of the peer was answered when it was queued: no ERROR can follow, but what it says
+                // for the other direction holds.
+                Self::discard_queued(&mut self.outbound, stream);
+                self.stop_local(key, |_| code);
+            }
+            return;
         }
         if reasons & reason::ROOM != 0 {
             if std::mem::take(&mut stream.made_room) {
@@ -129,8 +135,8 @@ impl Connection {
                 stream.wants_room = true;
             }
         }
-        if stream.opening == Opening::Done && !std::mem::replace(&mut stream.scheduled, true) {
-            self.schedule.push(key, stream.urgency);
+        if stream.opening == Opening::Done {
+            self.schedule.enter(key, stream);
         }
     }
 
@@ -162,14 +168,16 @@ impl Connection {
         self.remove_if_done(key);
     }
 
-    fn stop_local(&mut self, key: Key) {
+    /// With the code that the lane says.
+    fn stop_local(&mut self, key: Key, code: impl FnOnce(&Lane) -> u32) {
         let Some(stream) = self.registry.get_mut(key) else {
             return;
         };
         if stream.state.on(Event::LocalStop) != Effect::Act {
             return;
         }
-        let code = stream.lane().stop_code();
+        let code = code(stream.lane());
+        stream.owed_code = code;
         stream
             .lane()
             .end_recv(RecvEnd::Discard(StreamError::Cancelled { code }));

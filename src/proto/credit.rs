@@ -11,7 +11,7 @@ use super::stream::{Stamp, Stream, owed, wake};
 use super::window::report_mark;
 use crate::error::{Limit, LimitExceeded, StreamError};
 use crate::frame::{FRAME_COST, codes};
-use crate::link::{RecvEnd, SendEnd};
+use crate::link::{RecvEnd, SendEnd, failure, tx_tag};
 
 /// Session credit is returned in steps of at least this while it is scarce, in bytes.
 const SCARCE_STEP: u64 = 32 * 1024;
@@ -366,7 +366,7 @@ impl Connection {
         self.link.counters.cancelled.add(1);
         let of_peer = (stream.id).is_some_and(|id| id.is_opened_by(self.role.peer()));
         stream.owes = 0;
-        stream.cancel_code = code;
+        stream.owed_code = code;
         if event == Event::LocalCancel && stream.opening == Opening::Done {
             Self::owe(&mut self.owing, key, stream, owed::CANCEL);
         }
@@ -376,6 +376,28 @@ impl Connection {
         if of_peer {
             self.charge_reset();
         }
+    }
+
+    /// Nobody wants what was queued, but for the ERROR that may be behind it: that stays, and this is its code.
+    pub(super) fn discard_before_error(
+        outbound: &mut Outbound,
+        stream: &mut Stream,
+    ) -> Option<u32> {
+        let code = loop {
+            match stream.tx.peek() {
+                None => break None,
+                Some(record) if record.tag == tx_tag::ERROR => {
+                    let (code, ..) = failure::decode(record.payload.as_slice());
+                    break Some(code);
+                }
+                Some(_) => {}
+            }
+            stream.tx.advance();
+        };
+        stream.tx.commit();
+        stream.sent = 0;
+        outbound.settle(stream);
+        code
     }
 
     /// The sending direction is over: what was queued is not sent.

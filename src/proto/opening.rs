@@ -132,9 +132,7 @@ impl Connection {
             if stream.owes != 0 {
                 self.owing.push_back(key);
             }
-            if !std::mem::replace(&mut stream.scheduled, true) {
-                self.schedule.push(key, stream.urgency);
-            }
+            self.schedule.enter(key, stream);
             self.opens.pop_front();
             self.registry.name(key, id);
             self.next_id = self.following_id(id);

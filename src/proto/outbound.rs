@@ -28,6 +28,7 @@ use std::collections::VecDeque;
 
 use super::connection::Connection;
 use super::registry::Key;
+use super::schedule::Place;
 use super::state::Sending;
 use super::stream::Stream;
 use crate::link::{Lane, SEND_FLOOR};
@@ -207,7 +208,7 @@ impl Connection {
                 continue;
             };
             let limit = stream.lane().send_limit();
-            if !stream.scheduled && stream.tx.is_empty() && key != asker {
+            if stream.place == Place::Nowhere && stream.tx.is_empty() && key != asker {
                 self.outbound.recall(stream, SEND_FLOOR);
             } else if short && loan(stream) > share {
                 // At least a part, and as little below the share as that makes it.

@@ -14,7 +14,7 @@ use bytes::{Buf, BytesMut};
 
 use super::connection::{Connection, Phase};
 use super::message::Incoming;
-use super::state::{Effect, Event, Receiving};
+use super::state::{Effect, Event, Receiving, Sending};
 use super::stream::{owed, wake};
 use crate::error::{Failure, ProtocolError, SessionError, StreamError};
 use crate::frame::{
@@ -264,9 +264,7 @@ impl Connection {
                     return Ok(());
                 };
                 stream.credit.add(credit).ok_or(overflow(id.get()))?;
-                if !std::mem::replace(&mut stream.scheduled, true) {
-                    self.schedule.push(key, stream.urgency);
-                }
+                self.schedule.enter(key, stream);
                 Ok(())
             }
         }
@@ -316,17 +314,23 @@ impl Connection {
         let Some(stream) = self.registry.get_mut(key) else {
             return Ok(());
         };
-        if stream.state.on(Event::RecvStop) == Effect::Act {
-            stream.lane().end_send(SendEnd::Stopped { code });
-            Self::discard_queued(&mut self.outbound, stream);
-            Self::owe(&mut self.owing, key, stream, owed::FIN);
-            if stream.state.receiving == Receiving::Stopped && stream.lane().failing() {
-                // The ERROR that was to say it is among what was discarded.
-                Self::owe(&mut self.owing, key, stream, owed::STOP);
-            }
-            Self::notify(&mut self.wakes, key, stream, wake::SENDER);
-        } else {
+        if stream.state.sending != Sending::Open || stream.lane().send_end().is_some() {
             self.charge_control();
+            return Ok(());
+        }
+        stream.lane().end_send(SendEnd::Stopped { code });
+        Self::notify(&mut self.wakes, key, stream, wake::SENDER);
+        if Self::discard_before_error(&mut self.outbound, stream).is_some() {
+            // It ends both directions, where the answer to a STOP ends one.
+            self.schedule.enter(key, stream);
+            return Ok(());
+        }
+        stream.state.on(Event::RecvStop);
+        Self::discard_queued(&mut self.outbound, stream);
+        Self::owe(&mut self.owing, key, stream, owed::FIN);
+        if stream.state.receiving == Receiving::Stopped && stream.lane().failing() {
+            // The ERROR that was to say it comes too late.
+            Self::owe(&mut self.owing, key, stream, owed::STOP);
         }
         Ok(())
     }

@@ -1,12 +1,14 @@
-//! Who sends next: eight levels of urgency (RFC 9218 §4.1), deficit round robin within a level.
+//! Who sends next: first the ends, which cost no credit; then eight levels of urgency (RFC 9218 §4.1), deficit round
+//! robin within a level.
 //!
-//! A stream is queued at most once; its own `queued` flag says so. Picking and queueing are O(1)
-//! and allocate only while the number of streams that send at once grows. A key whose stream is
-//! gone is skipped by the caller.
+//! A stream is queued at most once among the ends and once in a level; its own `place` says so. Picking and queueing are
+//! O(1) and allocate only while the number of streams that send at once grows. A key whose stream is gone, or has had
+//! its turn among the ends, is skipped by the caller.
 
 use std::collections::VecDeque;
 
 use super::registry::{Key, Registry};
+use super::stream::Stream;
 use crate::link::Lane;
 
 /// Bytes that a stream may send before the next one of its level has its turn: one default frame.
@@ -15,9 +17,20 @@ pub(super) const QUANTUM_BYTES: i32 = 16 * 1024;
 /// Bytes after which a stream is taken to send alone if no other has sent any: a millisecond on a fast network.
 const ALONE_BYTES: usize = 4 << 20;
 
+/// Where a stream is in the schedule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    Nowhere,
+    Level,
+    /// Its FIN or ERROR is next. Its key may be left in a level from before.
+    Ends,
+}
+
 /// Streams that have something to send.
 #[derive(Debug, Default)]
 pub(super) struct Schedule {
+    /// Whose next record is a FIN or ERROR: no credit holds it up, however little the session has.
+    ends: VecDeque<Key>,
     levels: [VecDeque<Key>; Lane::URGENCIES],
     /// Bit n: level n is not empty.
     occupied: u8,
@@ -29,23 +42,44 @@ pub(super) struct Schedule {
 const _: () = assert!(Lane::URGENCIES == u8::BITS as usize, "one bit a level");
 
 impl Schedule {
-    pub(super) fn push(&mut self, key: Key, urgency: u8) {
-        let level = usize::from(urgency) % Lane::URGENCIES;
-        self.levels[level].push_back(key);
-        self.occupied |= 1 << level;
+    /// Has a stream in line that has something to send, or may have.
+    #[inline]
+    pub(super) fn enter(&mut self, key: Key, stream: &mut Stream) {
+        if stream.place != Place::Ends && stream.ends_next() {
+            stream.place = Place::Ends;
+            self.ends.push_back(key);
+        } else if stream.place == Place::Nowhere {
+            stream.place = Place::Level;
+            self.level(stream.urgency).push_back(key);
+        }
     }
 
-    /// Puts a stream back in front of its level: the batch was full in the middle of its turn.
-    pub(super) fn push_front(&mut self, key: Key, urgency: u8) {
-        let level = usize::from(urgency) % Lane::URGENCIES;
-        self.levels[level].push_front(key);
-        self.occupied |= 1 << level;
+    /// Puts a stream back in front: the batch, or the session's credit, was used up in the middle of its turn.
+    pub(super) fn resume(&mut self, key: Key, stream: &mut Stream) {
+        if stream.ends_next() {
+            stream.place = Place::Ends;
+            self.ends.push_front(key);
+        } else {
+            stream.place = Place::Level;
+            self.level(stream.urgency).push_front(key);
+        }
     }
 
-    /// Forgets streams that have gone, when nothing is popped for lack of credit.
+    /// To push to.
+    fn level(&mut self, urgency: u8) -> &mut VecDeque<Key> {
+        let level = usize::from(urgency) % Lane::URGENCIES;
+        self.occupied |= 1 << level;
+        &mut self.levels[level]
+    }
+
+    /// Forgets streams that have gone, when nothing is popped for lack of credit or of room.
     pub(super) fn prune(&mut self, registry: &mut Registry) {
+        if self.is_empty() {
+            return;
+        }
+        registry.prune(&mut self.ends, |stream| stream.place == Place::Ends);
         for (level, queue) in self.levels.iter_mut().enumerate() {
-            registry.prune(queue, |stream| stream.scheduled);
+            registry.prune(queue, |stream| stream.place != Place::Nowhere);
             if queue.is_empty() {
                 self.occupied &= !(1 << level);
             }
@@ -53,7 +87,18 @@ impl Schedule {
     }
 
     /// Takes the stream whose turn it is.
+    #[inline]
     pub(super) fn pop(&mut self) -> Option<Key> {
+        self.pop_end().or_else(|| self.pop_level())
+    }
+
+    /// Takes one that has nothing to send but its end.
+    #[inline]
+    pub(super) fn pop_end(&mut self) -> Option<Key> {
+        self.ends.pop_front()
+    }
+
+    fn pop_level(&mut self) -> Option<Key> {
         let level = self.occupied.trailing_zeros() as usize;
         let queue = self.levels.get_mut(level)?;
         let key = queue.pop_front();
@@ -82,11 +127,11 @@ impl Schedule {
 
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
-        self.levels.iter().map(VecDeque::len).sum()
+        self.ends.len() + self.levels.iter().map(VecDeque::len).sum::<usize>()
     }
 
-    pub(super) const fn is_empty(&self) -> bool {
-        self.occupied == 0
+    pub(super) fn is_empty(&self) -> bool {
+        self.occupied == 0 && self.ends.is_empty()
     }
 }
 
@@ -102,7 +147,7 @@ mod tests {
     fn the_most_urgent_level_goes_first_and_a_level_is_first_in_first_out() {
         let mut schedule = Schedule::default();
         for (n, urgency) in [(1, 3), (2, 7), (3, 0), (4, 3)] {
-            schedule.push(key(n), urgency);
+            schedule.level(urgency).push_back(key(n));
         }
         let order: Vec<_> = std::iter::from_fn(|| schedule.pop()).collect();
         assert_eq!(order, [key(3), key(1), key(4), key(2)]);
@@ -127,8 +172,19 @@ mod tests {
     #[test]
     fn a_stream_put_back_in_front_is_next() {
         let mut schedule = Schedule::default();
-        schedule.push(key(1), 3);
-        schedule.push_front(key(2), 3);
+        schedule.level(3).push_back(key(1));
+        schedule.level(3).push_front(key(2));
         assert_eq!(schedule.pop(), Some(key(2)));
+    }
+
+    #[test]
+    fn ends_go_first_and_alone_where_there_is_no_credit() {
+        let mut schedule = Schedule::default();
+        schedule.level(0).push_back(key(1));
+        schedule.ends.push_back(key(2));
+        assert_eq!(schedule.pop(), Some(key(2)));
+        assert_eq!(schedule.pop_end(), None);
+        assert!(!schedule.is_empty());
+        assert_eq!(schedule.pop(), Some(key(1)));
     }
 }

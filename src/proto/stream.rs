@@ -3,10 +3,11 @@
 use std::time::{Duration, Instant};
 
 use super::outbound::Loan;
+use super::schedule::Place;
 use super::state::{Sending, State};
 use super::window::{RecvWindow, SendCredit};
 use crate::frame::StreamId;
-use crate::link::{EngineSide, Lane, RxRing, TxRing};
+use crate::link::{EngineSide, Lane, RxRing, TxRing, tx_tag};
 use crate::queue::{Reader, Writer};
 use crate::sync::Arc;
 
@@ -97,8 +98,7 @@ pub(super) struct Stream {
     /// What is left of this turn, see `schedule`: a quantum at most, or a frame too much.
     pub(super) deficit: i32,
     pub(super) urgency: u8,
-    /// The stream is in the schedule.
-    pub(super) scheduled: bool,
+    pub(super) place: Place,
     /// A sender waits for room in `tx`.
     pub(super) wants_room: bool,
     /// Room was made, or the handshake came, since a sender last asked: it may have looked too early.
@@ -133,8 +133,8 @@ pub(super) struct Stream {
 
     /// Bits of `owed`.
     pub(super) owes: u8,
-    /// The code for an owed CANCEL.
-    pub(super) cancel_code: u32,
+    /// The code for an owed CANCEL or STOP.
+    pub(super) owed_code: u32,
     /// Bits of `wake`.
     pub(super) wakes: u8,
     /// No handle is left.
@@ -163,7 +163,7 @@ impl Stream {
             sent: 0,
             deficit: 0,
             urgency,
-            scheduled: false,
+            place: Place::Nowhere,
             wants_room: false,
             // Whoever asks first looks again: the handshake may have come meanwhile.
             made_room: true,
@@ -182,7 +182,7 @@ impl Stream {
             last_return: now,
             last_progress: now,
             owes: 0,
-            cancel_code: 0,
+            owed_code: 0,
             wakes: 0,
             dropped: false,
         }
@@ -196,6 +196,13 @@ impl Stream {
     /// Something is still to be sent, at the latest when there is credit for it.
     pub(super) fn has_queued(&mut self) -> bool {
         self.opening == Opening::Done && self.state.sending == Sending::Open && !self.tx.is_empty()
+    }
+
+    /// What it sends next is a FIN or ERROR, for which it needs no credit.
+    #[inline]
+    pub(super) fn ends_next(&mut self) -> bool {
+        let next = self.tx.peek();
+        next.is_some_and(|record| matches!(record.tag, tx_tag::FIN | tx_tag::ERROR))
     }
 
     /// Nobody needs the stream any more: not the peer, not the application, not the wire.

@@ -10,7 +10,7 @@ use std::time::Instant;
 use super::connection::{Connection, Phase};
 use super::output::{BATCH_BYTES, Batch, SHARED_BATCH_BYTES};
 use super::registry::Key;
-use super::schedule::QUANTUM_BYTES;
+use super::schedule::{Place, QUANTUM_BYTES};
 use super::state::{Event, Receiving, Sending};
 use super::stream::{Opening, Stamp, Stream, owed, wake};
 use super::window::{SendCredit, report_mark};
@@ -34,6 +34,14 @@ const CONTROL_ROOM: usize = 64;
 /// Where FIN is in a DATA header, to add it to a frame that is already in the batch.
 const FLAGS_BYTE: usize = 3;
 const FIN_FLAG: u8 = 0x1;
+
+/// What streams may send in this batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum May {
+    SendAll,
+    /// FINs and ERRORs, which cost no credit.
+    EndOnly,
+}
 
 /// Why a stream's turn ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,11 +80,12 @@ impl Connection {
             }
             self.put_session_control(batch, now);
             self.put_stream_control(batch, now);
-            if self.put_opens(batch) {
-                self.put_messages(batch);
-            } else {
-                self.schedule.prune(&mut self.registry);
-            }
+            let may = match self.put_opens(batch) {
+                true => May::SendAll,
+                // The OPENs have waited for longer.
+                false => May::EndOnly,
+            };
+            self.put_messages(batch, may);
             self.drain_if_unused(now);
             self.serve_waiting();
             self.end_drain_if_idle();
@@ -186,11 +195,11 @@ impl Connection {
             // What is owed by a stream whose OPEN has not left comes behind the OPEN.
             let Some(id) = stream.id else { continue };
             let owes = std::mem::take(&mut stream.owes);
-            let (cancel, stop) = (stream.cancel_code, stream.lane().stop_code());
+            let code = stream.owed_code;
             if owes & owed::CANCEL != 0 {
                 batch
                     .head()
-                    .put_with(CANCEL_FRAME_LEN, |dst| put_cancel(dst, id, cancel, false));
+                    .put_with(CANCEL_FRAME_LEN, |dst| put_cancel(dst, id, code, false));
                 self.sent_control(batch, CANCEL_FRAME_LEN);
                 self.remove_if_done(key);
                 continue;
@@ -198,7 +207,7 @@ impl Connection {
             if owes & owed::STOP != 0 {
                 batch
                     .head()
-                    .put_with(CANCEL_FRAME_LEN, |dst| put_cancel(dst, id, stop, true));
+                    .put_with(CANCEL_FRAME_LEN, |dst| put_cancel(dst, id, code, true));
                 self.sent_control(batch, CANCEL_FRAME_LEN);
             }
             if owes & owed::FIN != 0 {
@@ -273,22 +282,24 @@ impl Connection {
     pub(super) fn reschedule_all(&mut self) {
         for (key, stream) in self.registry.iter_mut() {
             let may = stream.opening == Opening::Done && stream.state.sending == Sending::Open;
-            if may && !std::mem::replace(&mut stream.scheduled, true) {
-                self.schedule.push(key, stream.urgency);
+            if may {
+                self.schedule.enter(key, stream);
             }
         }
     }
 
-    fn put_messages(&mut self, batch: &mut Batch) {
+    fn put_messages(&mut self, batch: &mut Batch, may: May) {
         let max_frame = self.peer.max_frame as usize;
         while batch.room() > CONTROL_ROOM {
-            let Some(key) = self.schedule.pop() else {
-                return;
+            let next = match may {
+                May::SendAll => self.schedule.pop(),
+                May::EndOnly => self.schedule.pop_end(),
             };
+            let Some(key) = next else { break };
             let Some(stream) = self.registry.get_mut(key) else {
                 continue;
             };
-            stream.scheduled = false;
+            stream.place = Place::Nowhere;
             let Some(id) = stream.id else { continue };
             if stream.state.sending != Sending::Open {
                 continue;
@@ -321,21 +332,18 @@ impl Connection {
                         self.discard_received(key);
                     }
                 }
-                Turn::Over => {
-                    stream.scheduled = true;
-                    self.schedule.push(key, stream.urgency);
-                }
+                Turn::Over => self.schedule.enter(key, stream),
                 Turn::BatchFull | Turn::SessionOutOfCredit => {
                     // The rest of its turn comes first in the next batch.
                     stream.deficit -= QUANTUM_BYTES;
-                    stream.scheduled = true;
-                    self.schedule.push_front(key, stream.urgency);
-                    self.schedule.prune(&mut self.registry);
-                    return;
+                    self.schedule.resume(key, stream);
+                    break;
                 }
             }
             self.remove_if_done(key);
         }
+        // What is left is not popped for now.
+        self.schedule.prune(&mut self.registry);
     }
 
     /// Releases what was sent, and wakes a sender that waits for the room.

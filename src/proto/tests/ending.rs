@@ -3,7 +3,7 @@
 use super::solo::{Solo, cancel, data, id, open, window};
 use super::*;
 use crate::error::{SendError, SessionError, StreamError};
-use crate::frame::{Frame, Scope, codes};
+use crate::frame::{Frame, Scope, Settings, codes};
 
 #[test]
 fn a_stop_is_answered_by_a_bare_fin_also_inside_a_message() {
@@ -108,9 +108,9 @@ fn a_receiver_that_stops_inside_a_message_gets_its_credit_and_memory_back() {
     pair.is_clean();
 }
 
-/// The ERROR would have told the peer; what the peer said meanwhile takes it away.
+/// The peer wants no messages any more; the ERROR behind them says more than that.
 #[test]
-fn a_stop_that_crosses_a_failure_leaves_no_sender_waiting() {
+fn a_stop_that_crosses_a_failure_takes_the_messages_and_leaves_the_failure() {
     for dropped_first in [true, false] {
         let mut pair = Pair::established(&small_config(), &small_config());
         let (stopping, mut failing) = pair.stream(D);
@@ -132,10 +132,95 @@ fn a_stop_that_crosses_a_failure_leaves_no_sender_waiting() {
         drop(left.take());
         pair.drive();
         let error = waiting.ready().unwrap_err();
-        assert!(matches!(error, SendError::Stopped { .. }), "{error}");
+        assert!(
+            matches!(&error, SendError::Stream(StreamError::Failed(why)) if why.code == 9),
+            "{error}"
+        );
+        let stopped = now(fails.stopped());
+        assert!(
+            matches!(stopped, SendError::Stopped { code: 7 }),
+            "{stopped}"
+        );
         drop((fails, receiver, sender));
         pair.is_clean();
     }
+}
+
+#[test]
+fn a_receiver_whose_stream_was_failed_is_told_so_also_if_the_peer_has_stopped() {
+    let mut pair = Pair::established(&small_config(), &small_config());
+    let (peer, mut failing) = pair.stream(D);
+    let (mut sender, mut receiver) = peer.split();
+    while failing.try_send(message(10_000)).is_ok() {}
+    pair.drive();
+    while failing.try_send(message(10_000)).is_ok() {}
+    failing.finish_with_error(9, "no").unwrap();
+    receiver.stop(7);
+    pair.drive();
+    let error = now(failing.recv()).unwrap_err();
+    assert!(
+        matches!(error, StreamError::Cancelled { code: 9 }),
+        "{error}"
+    );
+    let error = now(sender.send("go on")).unwrap_err();
+    assert!(
+        matches!(&error, SendError::Stream(StreamError::Failed(why)) if why.code == 9),
+        "{error}"
+    );
+    drop((failing, sender, receiver));
+    pair.is_clean();
+}
+
+/// No ERROR may follow the FIN that answered the STOP; a STOP of its own tells the peer the code.
+#[test]
+fn a_failure_that_is_queued_just_after_a_stop_came_ends_the_other_direction_all_the_same() {
+    let mut pair = Pair::established(&small_config(), &small_config());
+    let (peer, failing) = pair.stream(D);
+    let (mut sender, mut receiver) = peer.split();
+    let (mut fails, mut waits) = failing.split();
+    let mut waiting = Polled::new(waits.recv());
+    waiting.pending();
+    receiver.stop(7);
+    pair.drive();
+    // It has looked before the STOP came.
+    fails.fail(9, "no", &[]);
+    pair.drive();
+    let error = waiting.ready().unwrap_err();
+    assert!(
+        matches!(error, StreamError::Cancelled { code: 9 }),
+        "{error}"
+    );
+    let error = now(sender.send("go on")).unwrap_err();
+    assert!(matches!(error, SendError::Stopped { code: 9 }), "{error}");
+    drop((fails, waits, sender, receiver));
+    pair.is_clean();
+}
+
+#[test]
+fn ends_cost_no_credit_and_pass_streams_that_wait_for_it() {
+    let settings = Settings {
+        stream_window: 1 << 20,
+        streams: 1000,
+        ..Settings::FLOORS
+    };
+    let mut solo = Solo::with(Role::Dialer, &Config::default(), settings);
+    let session = solo.end.session().clone();
+    let [mut bulk, mut finished, mut failed, mut late] =
+        [(); 4].map(|()| session.try_open("").unwrap());
+    solo.said();
+    for _ in 0..40 {
+        let _ = bulk.try_send(message(10_000));
+        solo.said();
+    }
+    finished.finish().unwrap();
+    failed.finish_with_error(1, "no").unwrap();
+    assert_eq!(solo.said(), ["DATA 3 0 FIN", "ERROR 5 1"]);
+    // Also where an OPEN waits before all; its own stream's FIN comes behind it.
+    let mut waits = session.try_open("").unwrap();
+    waits.finish().unwrap();
+    assert!(solo.said().is_empty());
+    late.finish().unwrap();
+    assert_eq!(solo.said(), ["DATA 7 0 FIN"]);
 }
 
 #[test]
