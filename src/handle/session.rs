@@ -179,7 +179,9 @@ impl Session {
 
     /// Measures the round trip to the peer's engine and back.
     ///
-    /// One PING is under way at a time; callers that come meanwhile share its answer.
+    /// One PING is under way at a time; callers that come meanwhile share its answer. A peer that
+    /// falls silent ends the session, see [`keepalive_timeout`](crate::ConfigBuilder::keepalive_timeout); one that goes
+    /// on sending and never answers keeps this waiting, so bound it with a timeout where that matters.
     ///
     /// # Errors
     /// Why the session ended.
@@ -228,7 +230,7 @@ impl Session {
     ///
     /// No stream can be opened any more. What was queued before is sent while the peer takes it,
     /// for at most [`close_linger`](crate::ConfigBuilder::close_linger); then the peer is told and
-    /// the connection closes. Streams that have not ended by then end with
+    /// the connection closes, within 600 ms if the peer takes nothing. Streams that have not ended by then end with
     /// [`SessionError::Closed`] here and [`SessionError::PeerClosed`] there.
     pub fn close(&self) {
         self.link.refuse_opens(SessionError::Closed);
@@ -335,9 +337,9 @@ impl Session {
     /// Waits until the session has ended and its connection is closed, and tells why.
     ///
     /// What [`close`](Self::close) had to send has left by then, so a process may exit. Streams and
-    /// `accept` learn of the end earlier. A peer delays this by at most three times
-    /// [`close_linger`](crate::ConfigBuilder::close_linger): if it does not take what was queued, nor the last word, and
-    /// does not close its side.
+    /// `accept` learn of the end earlier. After `close` it takes
+    /// [`close_linger`](crate::ConfigBuilder::close_linger) and 600 ms at most, also with a peer that takes neither what
+    /// was queued nor the last word, and does not close its side.
     ///
     /// # Cancel safety
     /// Safe.

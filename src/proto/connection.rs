@@ -85,7 +85,7 @@ pub(crate) struct Connection {
     pub(super) limits: Limits,
     /// A shutdown that was asked for.
     pub(super) leave: Option<Leave>,
-    /// When the socket must be closed, once a shutdown has ended.
+    /// When the socket must be closed, once it is known that the session ends.
     pub(super) closed_by: Option<Instant>,
 
     pub(super) registry: Registry,
@@ -101,7 +101,7 @@ pub(crate) struct Connection {
     pub(super) hungry: bool,
     /// When to look again at streams that wait for memory or hold it.
     pub(super) recheck: Option<Instant>,
-    pub(super) starved: Vec<Key>,
+    pub(super) starved: VecDeque<Key>,
     /// Streams whose ring has grown, and since when; see `idle`.
     pub(super) grown: VecDeque<(Instant, Key)>,
     /// When to look at messages that were given memory and may have stopped coming.
@@ -205,7 +205,7 @@ impl Connection {
             last_return: now,
             hungry: false,
             recheck: None,
-            starved: Vec::new(),
+            starved: VecDeque::new(),
             grown: VecDeque::new(),
             advance_check: None,
             stalled_since: None,
@@ -271,6 +271,7 @@ impl Connection {
                 self.wake_state = true;
                 let until = now + self.config.close_linger();
                 let ceiling = self.leave_deadline().unwrap_or(until);
+                self.end_by(until);
                 self.phase = Phase::Draining {
                     until: until.min(ceiling),
                 };
@@ -311,6 +312,7 @@ impl Connection {
         if matches!(self.phase, Phase::Ending { .. } | Phase::Dead) {
             return;
         }
+        self.end_by(self.turn + self.config.close_linger());
         if self.may_send() {
             self.farewell = Some(Farewell {
                 code,

@@ -23,7 +23,7 @@ const SOON_WAIT: Duration = Duration::from_secs(5);
 const HELLO_WAIT: Duration = Duration::from_secs(1);
 /// The longest grace; more is no shutdown.
 const GRACE_MAX: Duration = Duration::from_secs(24 * 3600);
-/// After the ceiling: until when the last word is given up, and until when the socket is closed.
+/// After the time in which a session was to end: when the last word is given up, and when the socket is closed.
 const LAST_WORD: Duration = Duration::from_millis(300);
 const CLOSED: Duration = Duration::from_millis(600);
 
@@ -55,6 +55,7 @@ impl Connection {
     /// Shuts down within `grace`. Once is enough; asking again can only make it shorter.
     pub(super) fn leave(&mut self, grace: Duration, now: Instant) {
         let until = now + grace.min(GRACE_MAX);
+        self.end_by(until);
         match &mut self.phase {
             Phase::Hello { .. } | Phase::Open | Phase::Leaving => {}
             // It comes to its end already, and by then at the latest.
@@ -258,14 +259,19 @@ impl Connection {
             .streams
             .saturating_sub(drain.refused.get() + cancelled);
         drain.finished.set(finished);
-        self.closed_by = Some(leave.until + CLOSED);
+    }
+
+    /// The session is to have said all by then.
+    pub(super) fn end_by(&mut self, until: Instant) {
+        let closed_by = until + CLOSED;
+        self.closed_by = Some(self.closed_by.map_or(closed_by, |at| at.min(closed_by)));
     }
 
     /// Until when the last word may wait to be taken.
     pub(super) fn last_word_until(&self, now: Instant) -> Instant {
         let at = now + self.config.close_linger();
-        match &self.leave {
-            Some(leave) => at.min(leave.until.max(now) + LAST_WORD),
+        match self.closed_by {
+            Some(closed_by) => at.min((closed_by - (CLOSED - LAST_WORD)).max(now + LAST_WORD)),
             None => at,
         }
     }

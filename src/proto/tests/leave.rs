@@ -271,6 +271,29 @@ fn at_the_ceiling_a_socket_that_takes_nothing_is_not_waited_for() {
 }
 
 #[test]
+fn a_close_that_the_peer_does_not_follow_ends_soon_after_its_linger() {
+    let linger = 2 * SECOND;
+    let config = Config::builder().close_linger(linger).build().unwrap();
+    let mut solo = Solo::new(Role::Acceptor, &config);
+    let session = solo.end.session().clone();
+    solo.hear(&open(1, b""));
+    let mut stream = now(session.accept()).unwrap();
+    while stream.try_send(message(10_000)).is_ok() {}
+    session.close();
+    solo.end.connection.take_work(solo.now);
+    // The driver has a batch that does not get away, so it builds nothing.
+    solo.elapse(linger - Duration::from_millis(1));
+    assert!(session.end().is_none());
+    solo.elapse(Duration::from_millis(301));
+    assert!(matches!(session.end(), Some(SessionError::Closed)));
+    let closed_by = solo.end.connection.linger_until(solo.now);
+    assert_eq!(closed_by - solo.now, Duration::from_millis(300));
+    // However often it is asked.
+    let closed_by_then = solo.end.connection.linger_until(solo.now + SECOND);
+    assert_eq!(closed_by_then, closed_by);
+}
+
+#[test]
 fn a_handshake_under_way_gets_a_second_and_then_hears_that_nothing_ran() {
     for role in [Role::Dialer, Role::Acceptor] {
         let mut solo = Solo::silent(role, &Config::default());
