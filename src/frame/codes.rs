@@ -4,8 +4,9 @@
 //! meaning or not; all others, 0 among them, belong to the application, which can number its errors from 0 and never
 //! meets a code of ours by accident.
 //!
-//! A code from the wire is never refused: one without a meaning is passed on as it is. Only a local application that
-//! wants to *send* a reserved code is told that it may not (see [`is_reserved`]).
+//! No code is refused, on the wire or here: one without a meaning is passed on as it is. An application that sends a
+//! reserved one says what is written here, and is taken at its word: whoever cancels with [`REFUSED`] promises that
+//! nothing of the stream was looked at.
 //!
 //! # Examples
 //!

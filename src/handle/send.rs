@@ -389,14 +389,11 @@ impl SendStream {
     }
 
     fn check_open(&self) -> Result<(), SendError> {
-        if let Some(error) = self.end_error() {
-            return Err(error);
-        }
+        // First: what it says must not depend on how far the engine is.
         if self.finished {
-            Err(SendError::Finished)
-        } else {
-            Ok(())
+            return Err(SendError::Finished);
         }
+        self.end_error().map_or(Ok(()), Err)
     }
 
     fn end_error(&self) -> Option<SendError> {

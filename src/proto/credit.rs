@@ -79,21 +79,25 @@ impl Connection {
         } else {
             outstanding * 4 < target
         };
+        // All streams were looked at a moment ago, and are again soon.
+        let looked = self.recheck.is_some();
         if hungry != self.hungry {
             self.hungry = hungry;
             self.link.set_hungry(hungry);
+            if hungry {
+                // What was consumed below the mark was not reported; from now on all is. A release that races with
+                // the flag is found by the recheck.
+                if !looked {
+                    self.account_all(now);
+                }
+                self.recheck_soon(now);
+            }
         }
         if hungry {
-            // What was consumed below the mark was not reported. A release that races with the
-            // flag is found by the recheck.
-            if self.recheck.is_none() {
-                self.account_all(now);
-            }
-            self.recheck_soon(now);
             // What was not worth a frame before may be all that the peer can hope for now.
             self.return_if_worth_it();
         }
-        self.relieve(now);
+        self.relieve(now, looked);
     }
 
     fn account_all(&mut self, now: Instant) {
@@ -117,8 +121,14 @@ impl Connection {
 
     /// Streams wait for memory, or the session is nearly full: look again.
     pub(super) fn recheck_memory(&mut self, now: Instant) {
+        if self.hungry {
+            self.account_all(now);
+        }
         self.watch_session_window(now);
-        for key in std::mem::take(&mut self.starved) {
+        for _ in 0..self.starved.len() {
+            let Some(key) = self.starved.pop_front() else {
+                break;
+            };
             if let Some(stream) = self.registry.get_mut(key) {
                 stream.listed_starved = false;
                 self.feed_assembly(key, now);
@@ -127,8 +137,9 @@ impl Connection {
     }
 
     /// Three quarters of the session's window are held by streams that do not consume: raise it
-    /// from the pool, or end the one that has stalled longest, so that the others go on.
-    fn relieve(&mut self, now: Instant) {
+    /// from the pool, or end the one that has stalled longest, so that the others go on. The streams are looked at
+    /// with each recheck, and not with each reception.
+    fn relieve(&mut self, now: Instant, looked: bool) {
         if self.window.held() * 4 < self.window.target() * 3 {
             self.stalled_since = None;
             return;
@@ -136,6 +147,9 @@ impl Connection {
         if self.grow_session_window() {
             self.stalled_since = None;
             self.window_owed = true;
+            return;
+        }
+        if looked {
             return;
         }
         self.recheck_soon(now);
@@ -258,7 +272,7 @@ impl Connection {
             return;
         }
         if !std::mem::replace(&mut stream.listed_starved, true) {
-            self.starved.push(key);
+            self.starved.push_back(key);
         }
         self.recheck_soon(now);
     }

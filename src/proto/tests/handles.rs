@@ -4,7 +4,7 @@ use bytes::Buf;
 
 use super::solo::{Solo, data, open};
 use super::*;
-use crate::TrySendError;
+use crate::{SendError, TrySendError};
 
 #[test]
 fn a_lease_that_is_forgotten_is_no_part_of_the_next_message() {
@@ -77,6 +77,21 @@ fn a_half_whose_waker_panics_when_it_is_dropped_leaves_nothing_of_its_stream() {
     assert!(catch_unwind(AssertUnwindSafe(|| drop(send))).is_err());
     assert!(catch_unwind(AssertUnwindSafe(|| drop(recv))).is_err());
     drop(accepted);
+    pair.is_clean();
+}
+
+#[test]
+fn sending_after_a_cancel_says_the_same_before_and_after_the_engine_has_heard_of_it() {
+    let mut pair = Pair::established(&small_config(), &small_config());
+    let (mut stream, other) = pair.stream(D);
+    stream.cancel(5);
+    for _ in 0..2 {
+        let error = now(stream.send("late")).unwrap_err();
+        assert!(matches!(error, SendError::Finished), "{error}");
+        assert!(matches!(stream.finish(), Err(SendError::Finished)));
+        pair.drive();
+    }
+    drop((stream, other));
     pair.is_clean();
 }
 

@@ -456,6 +456,33 @@ fn credit_not_worth_a_frame_is_returned_when_the_session_runs_out() {
 }
 
 #[test]
+fn a_session_with_half_of_its_window_unread_lets_its_engine_rest() {
+    let config = config()
+        .stream_window(256 * 1024)
+        .session_window(256 * 1024)
+        .session_window_max(256 * 1024)
+        .keepalive_idle(None)
+        .build()
+        .unwrap();
+    let mut solo = Solo::new(Role::Dialer, &config);
+    let session = solo.end.session().clone();
+    let mut read = session.try_open("").unwrap();
+    let _unread = session.try_open("").unwrap();
+    solo.said();
+    for stream in [1, 1, 1, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3] {
+        solo.hear(&data(stream, &[0; 16_000], true, false));
+    }
+    let soon = solo.end.connection.next_deadline().unwrap();
+    assert!(soon - solo.now < Duration::from_millis(10), "it is short");
+    while read.try_recv().is_some() {}
+    let said = solo.said();
+    assert!(said[0].starts_with("WINDOW session"), "{said:?}");
+    solo.elapse(Duration::from_millis(20));
+    let next = solo.end.connection.next_deadline();
+    assert!(next.is_none_or(|at| at - solo.now > Duration::from_secs(1)));
+}
+
+#[test]
 fn a_session_that_runs_out_by_frames_of_ended_streams_returns_what_was_consumed() {
     let config = config()
         .stream_window(256 * 1024)
