@@ -350,6 +350,7 @@ impl Connection {
                 stream.lane().end_send(SendEnd::Error(error.clone()));
                 stream.lane().end_recv(RecvEnd::Error(error));
                 stream.assembly = None;
+                self.pool.give(stream.window.retire_unused());
                 Self::discard_queued(&mut self.outbound, stream);
                 Self::notify(&mut self.wakes, key, stream, wake::SENDER | wake::RECEIVER);
                 if id.is_opened_by(self.role.peer()) {

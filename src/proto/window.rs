@@ -135,6 +135,16 @@ impl RecvWindow {
         self.check();
     }
 
+    /// The message for which credit was granted goes no further. Returns what goes back to the pool.
+    pub(super) fn retire_unused(&mut self) -> u64 {
+        let unused = std::mem::take(&mut self.unused);
+        self.advance -= unused;
+        // It stays promised, as in `discard`.
+        self.target = self.target.max(self.outstanding + self.held - self.advance);
+        self.check();
+        unused.into()
+    }
+
     /// The stream is over: what it held counts as consumed. Returns what goes back to the session
     /// and what to the pool.
     pub(super) fn discard(&mut self) -> (u64, u64) {

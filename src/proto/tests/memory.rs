@@ -2,10 +2,10 @@
 
 use tokio::io::AsyncReadExt;
 
-use super::solo::{Solo, data, open};
+use super::solo::{Solo, data, id, open};
 use super::*;
 use crate::error::{Limit, LimitExceeded, StreamError};
-use crate::frame::{FRAME_COST, Settings};
+use crate::frame::{FRAME_COST, Frame, Settings};
 
 const KIB: usize = 1024;
 
@@ -208,6 +208,26 @@ fn pieces_of_a_message_that_a_stop_leaves_behind_stay_on_the_pools_books() {
     // The other direction goes on, and so do they.
     now(stream.send(message(1000))).unwrap();
     solo.said();
+    assert_eq!(on_the_books(&solo), BEYOND);
+    drop(stream);
+    solo.said();
+    assert_eq!(on_the_books(&solo), 0);
+}
+
+/// The rest of it will not come, however long the application looks at the error.
+#[test]
+fn a_failure_inside_a_message_gives_back_the_memory_for_what_is_missing() {
+    let mut solo = Solo::new(Role::Acceptor, &small_config());
+    hear_pieces(&mut solo);
+    let mut stream = now(solo.end.session().accept()).unwrap();
+    assert!(on_the_books(&solo) > 1 << 19);
+    solo.hear(&Frame::Error {
+        stream: id(1),
+        code: 7,
+        message: "no more",
+        details: b"",
+    });
+    assert!(matches!(now(stream.recv()), Err(StreamError::Failed(_))));
     assert_eq!(on_the_books(&solo), BEYOND);
     drop(stream);
     solo.said();
