@@ -416,30 +416,32 @@ impl Sender<'_> {
         let most = credit.left().min(self.credit.left());
         let mut room = batch.room();
         let mut last = 0;
-        while *deficit > 0 {
-            let Some(record) = tx.peek() else { break };
+        let next = tx.advance_while(|record| {
             let payload = record.payload.as_slice();
             let (len, cost) = (payload.len(), cost(payload.len() as u32));
             let fits = cost_sum + cost <= most && HEADER_LEN + len <= room;
-            if record.tag != tx_tag::MESSAGE || len > longest || !fits {
-                break;
+            let may = *deficit > 0 && len <= longest && fits;
+            if record.tag != tx_tag::MESSAGE || !may {
+                return false;
             }
             let header = data_header(len as u32, true, false, self.id);
             last = batch.head().len();
             batch.head().put_frame(header, payload);
             batch.copied(HEADER_LEN + len);
-            tx.advance();
             room -= HEADER_LEN + len;
             cost_sum += cost;
             *deficit -= cost as i32;
             frames += 1;
-        }
+            true
+        });
         credit.debit(cost_sum);
         self.credit.debit(cost_sum);
         self.frames += frames;
         self.messages += frames;
-        if frames == 0 || tx.peek().is_none_or(|next| next.tag != tx_tag::FIN) {
-            return None;
+        match next {
+            None => return Some(Turn::Drained),
+            Some(tx_tag::FIN) if frames > 0 => {}
+            Some(_) => return None,
         }
         tx.advance();
         if let Some(flags) = batch.head().byte_mut(last + FLAGS_BYTE) {

@@ -68,6 +68,24 @@ impl<O: RingOwner> Reader<O> {
         Some(unsafe { cursor.record(header) })
     }
 
+    /// Passes over the records that `wanted` wants, up to the first that it does not: that one's tag, or None if
+    /// nothing is published beyond.
+    #[inline(always)]
+    pub(crate) fn advance_while(
+        &mut self,
+        mut wanted: impl FnMut(Record<'_>) -> bool,
+    ) -> Option<u16> {
+        let (ring, own) = self.parts();
+        loop {
+            let (cursor, header) = own.settle(ring)?;
+            // SAFETY: as in `peek`.
+            if !wanted(unsafe { cursor.record(header) }) {
+                return Some(header.tag());
+            }
+            own.pass(cursor, header);
+        }
+    }
+
     /// Whether nothing is published beyond the position.
     #[inline]
     pub(crate) fn is_empty(&mut self) -> bool {
@@ -273,8 +291,9 @@ impl ReaderState {
         // SAFETY: what lies before `tail` happens-before this, and segments from `head` on are alive (invariant 3).
         unsafe { cursor.step(header) };
         self.position = Some(cursor);
-        if header.kind() == Kind::Link && untouched {
-            // Nothing is passed but the link: the segment behind is free at once. This is what takes back a big one.
+        if matches!(header.kind(), Kind::Link | Kind::Pad) && untouched {
+            // Nothing is passed but this. Behind a link the segment is free at once, which is what takes back a big one;
+            // behind padding a record that is passed alone is found alone.
             self.commit(ring);
         }
         cursor
