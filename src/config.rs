@@ -127,16 +127,18 @@ settings! {
     /// Up to what a stream's window grows while the application drains it fast, in bytes. All
     /// streams of a session together grow by a quarter of `session_window_max`. Default 1 MiB.
     stream_window_max: u32,
-    /// Credit of all streams of a session together, in bytes. Default 1 MiB, at least 256 KiB; above
-    /// 16 MiB raise `session_window_max` with it.
+    /// Credit of all streams of a session together, in bytes, if `receive_pool` has it. Default 1 MiB, at
+    /// least 256 KiB; above 16 MiB raise `session_window_max` with it.
     session_window: u32,
     /// Up to what the session's window grows, in bytes. Default 16 MiB.
     session_window_max: u32,
     /// Bytes of receive memory that the process may have given to sessions when one with this
     /// configuration takes more. There is one pool for the process: sessions with a smaller number leave the
     /// rest of it to the others, and none takes memory for a message unless that leaves as much free as it
-    /// has for messages already. A session that gets none has its floor of 256 KiB beside the pool.
-    /// Default 256 MiB, at most 1 TiB.
+    /// has for messages already. `session_window` is taken out of the first quarter, and what windows
+    /// grow to out of the first half, so that idle sessions leave the rest to messages. A session that
+    /// gets none has its floor of 256 KiB, which is beside the pool. Default 256 MiB, at most 1 TiB: with
+    /// more than 85 sessions of the default window, the others begin at their floors.
     receive_pool: u64,
     /// Streams that the peer may have open at once. Default 256, at least 16. A stream that it cancels counts until the
     /// application has let go of it.

@@ -153,10 +153,10 @@ impl Connection {
     ) -> (Self, Arc<SessionLink>) {
         let mut pool = Share::new(pool, config.receive_pool());
         let info_seed = info.seed;
-        let wanted = config.session_window();
-        let session_window = match pool.take_for_window(u64::from(wanted)) {
+        let (wanted, floor) = (config.session_window(), Settings::FLOORS.session_window);
+        let session_window = match pool.take_to_begin((wanted - floor).into()) {
             true => wanted,
-            false => Settings::FLOORS.session_window,
+            false => floor,
         };
         let ours = Settings {
             max_frame: config.max_frame(),

@@ -213,7 +213,7 @@ impl Connection {
         let target = self.window.target();
         let wanted = (target * 2).min(u64::from(self.config.session_window_max()));
         let may = wanted > target && wanted <= self.pool.window_max();
-        if !may || !self.pool.take_for_window(wanted - target) {
+        if !may || !self.pool.take_to_grow(wanted - target) {
             return false;
         }
         self.window.grow(wanted);

@@ -7,6 +7,10 @@
 //! Each session brings its own ceiling: how full the pool may be when *it* takes. Sessions of strangers that may fill half of
 //! it leave the other half to those of friends.
 //!
+//! A window is taken for as long as its session lives, whether anything comes or not. So what sessions begin with may fill a
+//! quarter, and what they grow to, which is for those that are in use, a half: the other half is for messages, whatever
+//! number of sessions lies idle.
+//!
 //! For messages a session gets more only if that leaves as much free as it has already: so none has more than half, and half
 //! a message, and whoever comes next finds something (the dynamic thresholds of switches that share their buffers). One that
 //! has nothing gets whatever fits, and a message that was given memory gets what it still lacks.
@@ -98,12 +102,25 @@ impl Share {
 
     /// Up to where the session's window may grow: half of an equal share.
     pub(super) fn window_max(&self) -> u64 {
-        self.pool.size.min(self.ceiling) / (2 * self.pool.sessions().max(1))
+        self.most() / (2 * self.pool.sessions().max(1))
     }
 
-    /// Takes `bytes` for the window, for as long as the session lives; false if there are not so many.
-    pub(super) fn take_for_window(&mut self, bytes: u64) -> bool {
-        let taken = self.pool.take(bytes, 0, self.ceiling);
+    /// Takes `bytes` for the window that the session begins with; false if that would leave less than three quarters.
+    pub(super) fn take_to_begin(&mut self, bytes: u64) -> bool {
+        self.take_for_window(bytes, self.most() / 4 * 3)
+    }
+
+    /// Takes `bytes` for a window that grows; false if that would leave less than half.
+    pub(super) fn take_to_grow(&mut self, bytes: u64) -> bool {
+        self.take_for_window(bytes, self.most() / 2)
+    }
+
+    fn most(&self) -> u64 {
+        self.pool.size.min(self.ceiling)
+    }
+
+    fn take_for_window(&mut self, bytes: u64, leave: u64) -> bool {
+        let taken = self.pool.take(bytes, leave, self.ceiling);
         if taken {
             self.window += bytes;
         }
@@ -171,6 +188,16 @@ mod tests {
     }
 
     #[test]
+    fn windows_leave_half_to_messages_and_those_that_begin_a_quarter_to_those_that_grow() {
+        let pool = Pool::new(1000);
+        let mut share = Share::new(Arc::clone(&pool), u64::MAX);
+        assert!(share.take_to_begin(250) && !share.take_to_begin(1));
+        assert!(share.take_to_grow(250) && !share.take_to_grow(1));
+        assert!(share.take_for_message(500, false) && !share.take_for_message(1, true));
+        share.end();
+    }
+
+    #[test]
     fn windows_may_grow_less_the_more_sessions_there_are() {
         let pool = Pool::new(1000);
         let share = Share::new(Arc::clone(&pool), u64::MAX);
@@ -200,7 +227,7 @@ mod tests {
     fn a_session_that_has_no_memory_for_messages_gets_what_fits() {
         let pool = Pool::new(100);
         let mut share = Share::new(Arc::clone(&pool), u64::MAX);
-        assert!(share.take_for_window(10) && share.take_for_message(90, false));
+        assert!(share.take_to_begin(10) && share.take_for_message(90, false));
         share.give(90);
         assert!(!share.take_for_message(91, false) && share.take_for_message(30, false));
         assert!(!share.take_for_message(31, false) && share.take_for_message(30, false));

@@ -97,11 +97,11 @@ fn a_receiver_that_stops_inside_a_message_gets_its_credit_and_memory_back() {
         pair.turn(A);
         pair.turn(A);
     }
-    assert!(pair.ends[A].pool.used() > 256 * 1024, "memory was given");
+    assert!(pair.ends[A].pool.used() > 0, "memory was given");
     let (answer, receiver) = receiver.split();
     drop(receiver);
     pair.drive();
-    assert_eq!(pair.ends[A].pool.used(), 256 * 1024);
+    assert_eq!(pair.ends[A].pool.used(), 0);
     let error = now(sender.send(message(1))).unwrap_err();
     assert!(matches!(error, SendError::Stopped { .. }));
     drop((answer, sender));

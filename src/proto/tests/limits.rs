@@ -385,9 +385,10 @@ fn a_hundred_thousand_streams_opened_and_cancelled_keep_to_their_places() {
     goes_on(&solo);
     assert_eq!(session.stats().cancelled, u64::from(n));
     invariants::at_rest(&mut solo.end);
+    let floor = Settings::FLOORS.session_window;
     assert_eq!(
         solo.end.pool.used(),
-        u64::from(Config::default().session_window())
+        u64::from(Config::default().session_window() - floor)
     );
 }
 
@@ -450,12 +451,18 @@ fn sessions_that_may_fill_half_of_the_pool_leave_the_rest_to_others() {
         .unwrap();
     let mesh = Config::builder().receive_pool(8 << 20).build().unwrap();
     let end = |config| End::new(Role::Acceptor, config, &pool, start);
-    let strangers: Vec<End> = (0..8).map(|_| end(&edge)).collect();
-    assert_eq!(pool.used(), 4 << 20);
     let floor = u64::from(Settings::FLOORS.session_window);
-    assert_eq!(strangers[7].connection.window.target(), floor);
+    let window = |end: &End| end.connection.window.target();
+    let strangers: Vec<End> = (0..8).map(|_| end(&edge)).collect();
+    // A quarter of what they may fill.
+    assert_eq!(pool.used(), (1 << 20) - floor);
+    assert_eq!(
+        (window(&strangers[0]), window(&strangers[7])),
+        (1 << 20, floor)
+    );
     let friends: Vec<End> = (0..4).map(|_| end(&mesh)).collect();
-    assert_eq!(pool.used(), 8 << 20);
+    assert_eq!(pool.used(), 2 * ((1 << 20) - floor));
+    assert_eq!((window(&friends[0]), window(&friends[3])), (1 << 20, floor));
     drop((strangers, friends));
     assert_eq!(pool.used(), 0);
 }
