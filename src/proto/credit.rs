@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::connection::Connection;
 use super::outbound::Outbound;
+use super::pool::Growth;
 use super::registry::Key;
 use super::state::{Event, Receiving};
 use super::stream::{Stamp, Stream, owed, wake};
@@ -144,7 +145,7 @@ impl Connection {
             self.stalled_since = None;
             return;
         }
-        if self.grow_session_window() {
+        if self.grow_session_window(Growth::Full) {
             self.stalled_since = None;
             self.window_owed = true;
             return;
@@ -209,11 +210,11 @@ impl Connection {
     }
 
     /// Doubles the session's window if its maximum and the pool allow.
-    pub(super) fn grow_session_window(&mut self) -> bool {
+    pub(super) fn grow_session_window(&mut self, why: Growth) -> bool {
         let target = self.window.target();
         let wanted = (target * 2).min(u64::from(self.config.session_window_max()));
         let may = wanted > target && wanted <= self.pool.window_max();
-        if !may || !self.pool.take_to_grow(wanted - target) {
+        if !may || !self.pool.take_to_grow(wanted - target, why) {
             return false;
         }
         self.window.grow(wanted);

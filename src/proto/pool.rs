@@ -75,6 +75,15 @@ impl Pool {
     }
 }
 
+/// Why a window grows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Growth {
+    /// It limits throughput.
+    Fast,
+    /// What others do not consume fills it.
+    Full,
+}
+
 /// What one session has of the pool. All of it goes back when the session ends.
 #[derive(Debug)]
 pub(super) struct Share {
@@ -110,9 +119,14 @@ impl Share {
         self.take_for_window(bytes, self.most() / 4 * 3)
     }
 
-    /// Takes `bytes` for a window that grows; false if that would leave less than half.
-    pub(super) fn take_to_grow(&mut self, bytes: u64) -> bool {
-        self.take_for_window(bytes, self.most() / 2)
+    /// Takes `bytes` for a window that grows; false if that would leave less than half, or if streams wait for it that
+    /// cannot go on without, less than nothing.
+    pub(super) fn take_to_grow(&mut self, bytes: u64, why: Growth) -> bool {
+        let leave = match why {
+            Growth::Fast => self.most() / 2,
+            Growth::Full => 0,
+        };
+        self.take_for_window(bytes, leave)
     }
 
     fn most(&self) -> u64 {
@@ -192,8 +206,10 @@ mod tests {
         let pool = Pool::new(1000);
         let mut share = Share::new(Arc::clone(&pool), u64::MAX);
         assert!(share.take_to_begin(250) && !share.take_to_begin(1));
-        assert!(share.take_to_grow(250) && !share.take_to_grow(1));
-        assert!(share.take_for_message(500, false) && !share.take_for_message(1, true));
+        assert!(share.take_to_grow(250, Growth::Fast) && !share.take_to_grow(1, Growth::Fast));
+        assert!(share.take_to_grow(100, Growth::Full));
+        assert!(share.take_for_message(400, false) && !share.take_for_message(1, true));
+        assert!(!share.take_to_grow(1, Growth::Full));
         share.end();
     }
 

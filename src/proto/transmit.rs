@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use super::connection::{Connection, Phase};
 use super::output::{BATCH_BYTES, Batch, SHARED_BATCH_BYTES};
+use super::pool::Growth;
 use super::registry::Key;
 use super::schedule::{Place, QUANTUM_BYTES};
 use super::state::{Event, Receiving, Sending};
@@ -149,7 +150,7 @@ impl Connection {
 
     fn put_session_window(&mut self, batch: &mut Batch, now: Instant) {
         if self.drained_fast(self.last_return, now) {
-            self.grow_session_window();
+            self.grow_session_window(Growth::Fast);
         }
         self.last_return = now;
         if let Some(credit) = window_credit(self.window.give_back()) {
