@@ -105,7 +105,11 @@ impl RecvStream {
 
     /// Takes a message that is there already; `None` if there is none now, for whatever reason.
     pub fn try_recv(&mut self) -> Option<Bytes> {
-        self.pass_message().then(|| self.take_message())
+        if self.pass_message() {
+            return Some(self.take_message());
+        }
+        self.ask_for_messages();
+        None
     }
 
     /// Waits for the next message and borrows it where it lies; `None` is the clean end.

@@ -92,8 +92,8 @@ impl Connection {
         if reasons & reason::URGENCY != 0
             && let Some(stream) = self.registry.get_mut(key)
         {
-            // Takes effect when the stream is queued next.
-            stream.urgency = stream.lane().urgency();
+            let urgency = stream.lane().urgency();
+            self.schedule.change_urgency(key, stream, urgency);
         }
         if reasons & (reason::SEND | reason::ROOM) != 0 {
             self.on_send(key, reasons);

@@ -78,7 +78,8 @@ impl Connection {
         let hungry = if self.hungry {
             outstanding * 2 < target
         } else {
-            outstanding * 4 < target
+            // What `relieve` acts on is among it: by then all that was consumed has been reported.
+            outstanding * 4 <= target
         };
         // All streams were looked at a moment ago, and are again soon.
         let looked = self.recheck.is_some();

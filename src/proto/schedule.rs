@@ -65,6 +65,20 @@ impl Schedule {
         }
     }
 
+    /// The stream's urgency is another one from now on, also for what waits in line already.
+    pub(super) fn change_urgency(&mut self, key: Key, stream: &mut Stream, urgency: u8) {
+        let old = std::mem::replace(&mut stream.urgency, urgency);
+        if old == urgency || stream.place != Place::Level {
+            return;
+        }
+        let queue = self.level(old);
+        queue.retain(|other| *other != key);
+        if queue.is_empty() {
+            self.occupied &= !(1 << old);
+        }
+        self.level(urgency).push_back(key);
+    }
+
     /// To push to.
     fn level(&mut self, urgency: u8) -> &mut VecDeque<Key> {
         let level = usize::from(urgency) % Lane::URGENCIES;

@@ -808,6 +808,25 @@ fn streams_that_were_fast_before_they_stalled_do_not_fill_their_session() {
     );
 }
 
+/// Three quarters of the window are held by the books, as nobody has reported what was read below the marks.
+#[test]
+fn streams_of_which_all_was_read_are_not_ended_as_stalled() {
+    let mut solo = Solo::new(Role::Acceptor, &small_config());
+    let session = solo.end.session().clone();
+    let mut streams = Vec::new();
+    for n in 0..12 {
+        solo.hear(&open(2 * n + 1, b""));
+        let mut stream = now(session.accept()).unwrap();
+        // OPEN 256, frame 256, payload: 16 KiB a stream, and its mark is not reached.
+        solo.hear(&data(2 * n + 1, &[7; 16 * 1024 - 512], true, false));
+        assert!(stream.try_recv().is_some());
+        streams.push(stream);
+    }
+    solo.said();
+    solo.elapse(Duration::from_secs(3));
+    assert_eq!(tripped(&session, Limit::StalledStream), 0);
+}
+
 #[test]
 fn finished_streams_that_nobody_reads_do_not_keep_the_session_from_others() {
     let mut pair = Pair::established(&small_config(), &small_config());
@@ -859,4 +878,21 @@ fn a_message_longer_than_the_window_is_received_after_bytes_were_read() {
         let received = received.now().expect("all of it has come").unwrap();
         assert_eq!(received.unwrap(), message(100_000));
     }
+}
+
+#[test]
+fn a_long_message_arrives_also_for_one_that_has_read_bytes_and_tries_now() {
+    let mut pair = Pair::established(&small_config(), &small_config());
+    let (mut sender, mut receiver) = pair.stream(D);
+    now(sender.send("magic")).unwrap();
+    pair.drive();
+    let mut magic = [0; 5];
+    now(receiver.read_exact(&mut magic)).unwrap();
+    now(sender.send(message(100_000))).unwrap();
+    let mut got = None;
+    for _ in 0..100 {
+        pair.elapse(Duration::from_secs(1));
+        got = got.or_else(|| receiver.try_recv());
+    }
+    assert_eq!(got.map(|message| message.len()), Some(100_000));
 }

@@ -234,3 +234,29 @@ fn what_is_queued_while_a_batch_is_written_leaves_in_the_next_one() {
     assert_eq!(lines.len(), 50);
     assert_eq!(batch(&mut solo).1.len(), 0);
 }
+
+#[test]
+fn a_stream_that_is_made_more_urgent_does_not_wait_at_its_old_level() {
+    let mut solo = Solo::with(Role::Dialer, &Config::default(), generous());
+    let session = solo.end.session().clone();
+    let [mut bulk, mut late] = [(); 2].map(|()| session.try_open("").unwrap());
+    late.set_urgency(7);
+    solo.said();
+    late.try_send(message(10)).unwrap();
+    let mut said = Vec::new();
+    for turn in 0..20 {
+        while bulk.try_send(message(60_000)).is_ok() {}
+        if turn == 1 {
+            late.set_urgency(0);
+        }
+        let End {
+            connection, batch, ..
+        } = &mut solo.end;
+        connection.take_work(solo.now);
+        connection.transmit(batch, solo.now);
+        said.extend(frames(&batch.remaining(usize::MAX).concat()));
+        batch.clear();
+        connection.deliver_wakes();
+    }
+    assert!(said.contains(&"DATA 3 10 END".to_owned()));
+}
