@@ -142,7 +142,7 @@ impl EngineBuilder {
                 let dialler = home::dialler().map_err(unavailable)?;
                 let prepared = Prepared::new(self.wait)?;
                 let engine = Engine::new(driver, (dialler, Home::of(&prepared)));
-                prepared.block_on(future(engine)).map_err(unavailable)
+                prepared.block_on(|| future(engine)).map_err(unavailable)
             }
         }
     }

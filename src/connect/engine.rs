@@ -13,6 +13,7 @@ use super::listener::Listener;
 use super::socket::{Bound, Connected, Sharing};
 use crate::addr::{Addr, Driver};
 use crate::config::Config;
+use crate::driver::uring::HostLink;
 use crate::frame::Role;
 use crate::handle::Session;
 use crate::link::{Account, Totals};
@@ -301,6 +302,9 @@ impl Engine {
             .map_err(|_| EngineError::Stopped)?
             .map_err(io_error)?;
         let local = bound.local_addr().map_err(io_error)?;
+        if self.host().is_some_and(HostLink::is_closed) {
+            return Err(EngineError::Stopped.into());
+        }
         Ok(Listener::start(self.clone(), bound, local, config.clone()))
     }
 
@@ -313,6 +317,10 @@ impl Engine {
 
     pub(super) const fn runtime(&self) -> &Handle {
         &self.runtime
+    }
+
+    pub(super) fn host(&self) -> Option<&HostLink> {
+        self.home.host()
     }
 
     /// Runs a session over a connected socket.

@@ -108,6 +108,14 @@ impl Home {
         }
     }
 
+    /// Whose end is the home's, where the runtime that dials and listens outlives it.
+    pub(super) fn host(&self) -> Option<&HostLink> {
+        match self {
+            Self::Uring(released) => Some(&released.host),
+            Self::Tokio(_) | Self::TokioUring(_) => None,
+        }
+    }
+
     /// Runs a session over a connected socket.
     pub(super) fn start(
         &self,
@@ -194,6 +202,17 @@ pub(super) fn on_thread(builder: &EngineBuilder) -> Result<(Handle, Home), Engin
     let (report, started) = std::sync::mpsc::sync_channel(1);
     let (driver, wait, cpu) = (builder.driver, builder.wait, builder.cpu);
     let unavailable = EngineError::unavailable(driver);
+    if builder.name.contains('\0') {
+        return Err(unavailable(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "the name of a thread has no NUL",
+        )));
+    }
+    // On this thread: it would be pinned where the first engine is.
+    let dialler = match driver {
+        Driver::Uring => Some(dialler().map_err(unavailable)?),
+        Driver::Tokio | Driver::TokioUring => None,
+    };
     thread::Builder::new()
         .name(builder.name.clone())
         .spawn(move || {
@@ -201,10 +220,10 @@ pub(super) fn on_thread(builder: &EngineBuilder) -> Result<(Handle, Home), Engin
                 let _ = report.send(Err(unavailable(error)));
                 return;
             }
-            match driver {
-                Driver::Tokio => host_tokio(&report),
-                Driver::TokioUring => host_tokio_uring(&report),
-                Driver::Uring => host_uring(&report, wait),
+            match (driver, dialler) {
+                (Driver::Uring, Some(dialler)) => host_uring(&report, dialler, wait),
+                (Driver::TokioUring, _) => host_tokio_uring(&report),
+                _ => host_tokio(&report),
             }
         })
         .map_err(unavailable)?;
@@ -240,18 +259,15 @@ fn host_tokio_uring(report: &Report) {
     }
 }
 
-fn host_uring(report: &Report, wait: Wait) {
-    let prepared = dialler()
-        .map_err(EngineError::unavailable(Driver::Uring))
-        .and_then(|runtime| Ok((runtime, Prepared::new(wait)?)));
-    match prepared {
-        Ok((runtime, prepared)) => {
-            let _ = report.send(Ok((runtime, Home::of(&prepared))));
+fn host_uring(report: &Report, dialler: Handle, wait: Wait) {
+    match Prepared::new(wait) {
+        Ok(prepared) => {
+            let _ = report.send(Ok((dialler, Home::of(&prepared))));
             if let Err(error) = prepared.run() {
                 tracing::error!(%error, "an engine has failed");
             }
         }
-        Err(error) => drop(report.send(Err(error))),
+        Err(error) => drop(report.send(Err(error.into()))),
     }
 }
 

@@ -203,20 +203,23 @@ impl Listener {
         .await
     }
 
-    /// Waits until `check` finds something.
-    async fn until<T>(&self, mut check: impl FnMut() -> Option<T>) -> T {
-        let waiters = &self.incoming.waiters;
-        let mut place = Place { waiters, key: None };
-        poll_fn(|cx| {
-            if let Some(found) = check() {
-                return Poll::Ready(found);
-            }
-            let key = place.key.get_or_insert_with(|| waiters.insert());
-            waiters.set(key, cx.waker());
-            check().map_or(Poll::Pending, Poll::Ready)
-        })
-        .await
+    async fn until<T>(&self, check: impl FnMut() -> Option<T>) -> T {
+        until(&self.incoming.waiters, check).await
     }
+}
+
+/// Waits until `check` finds something, which whoever changes it tells `waiters`.
+async fn until<T>(waiters: &WakerSet, mut check: impl FnMut() -> Option<T>) -> T {
+    let mut place = Place { waiters, key: None };
+    poll_fn(|cx| {
+        if let Some(found) = check() {
+            return Poll::Ready(found);
+        }
+        let key = place.key.get_or_insert_with(|| waiters.insert());
+        waiters.set(key, cx.waker());
+        check().map_or(Poll::Pending, Poll::Ready)
+    })
+    .await
 }
 
 struct Place<'a> {
@@ -273,10 +276,13 @@ async fn accept_loop(engine: Engine, bound: Bound, config: Config, end: End) {
             &mut in_hand
         ));
         let mut asked = pin!(incoming.asked.notified());
-        // Whichever comes first; both are this task's.
-        poll_fn(|cx| match accepting.as_mut().poll(cx) {
-            Poll::Ready(()) => Poll::Ready(()),
-            Poll::Pending => asked.as_mut().poll(cx),
+        let mut ended = pin!(host_ended(&engine));
+        // Whichever comes first; all are this task's.
+        poll_fn(|cx| {
+            let done = accepting.as_mut().poll(cx).is_ready()
+                || asked.as_mut().poll(cx).is_ready()
+                || ended.as_mut().poll(cx).is_ready();
+            if done { Poll::Ready(()) } else { Poll::Pending }
         })
         .await;
     }
@@ -306,6 +312,14 @@ async fn accept_loop(engine: Engine, bound: Bound, config: Config, end: End) {
     let drained = drain(&mut live, incoming).await;
     drop(stragglers);
     let _ = incoming.drained.set(drained);
+}
+
+/// Waits until the engine's host is gone; for ever if that takes this task with it.
+async fn host_ended(engine: &Engine) {
+    match engine.host() {
+        Some(host) => until(host.ended(), || host.is_closed().then_some(())).await,
+        None => std::future::pending().await,
+    }
 }
 
 /// Accepts for as long as it is polled. A connection that waits for its place is `in_hand`.
@@ -374,20 +388,7 @@ async fn drain(live: &mut Live, incoming: &Incoming) -> Drained {
 
 /// Waits until a session has ended and its socket is closed.
 async fn closed(session: &SessionLink) {
-    let waiters = &session.state_waiters;
-    let mut place = Place { waiters, key: None };
-    poll_fn(|cx| {
-        if session.finished().is_some() {
-            return Poll::Ready(());
-        }
-        let key = place.key.get_or_insert_with(|| waiters.insert());
-        waiters.set(key, cx.waker());
-        match session.finished() {
-            Some(_) => Poll::Ready(()),
-            None => Poll::Pending,
-        }
-    })
-    .await;
+    until(&session.state_waiters, || session.finished().map(drop)).await;
 }
 
 /// Starts a session and registers it.

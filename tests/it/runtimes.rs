@@ -83,6 +83,78 @@ fn a_runtime_that_ends_before_a_listener_ran_is_told_to_whoever_accepts() {
     });
 }
 
+fn a_listener_learns_that_its_engine_has_ended(driver: Driver) {
+    run_with(move || {
+        let listening = |engine: Engine, addr: Addr| async move {
+            let listener = engine.listen_shared(&addr, &Config::default()).await;
+            (listener.unwrap(), engine)
+        };
+        let lives = Engine::thread(driver).unwrap();
+        tokio_runtime().block_on(async {
+            let (port, config) = (any_port(), Config::default());
+            let other = lives.listen_shared(&port, &config).soon().await.unwrap();
+            let addr = other.local_addr().clone();
+            let ended = thread::spawn(move || {
+                let hosting = Engine::builder(driver);
+                hosting.block_on(|engine| listening(engine, addr)).unwrap()
+            });
+            let (listener, engine) = ended.join().unwrap();
+            let error = listener.accept().soon().await.unwrap_err();
+            let stopped = matches!(error, ListenError::Engine(EngineError::Stopped));
+            assert!(stopped, "{error}");
+            let report = listener.shutdown(Duration::from_secs(30)).soon().await;
+            assert_eq!(report, ringmux::Drained::default());
+            let error = engine.listen(&port, &config).soon().await;
+            let stopped = matches!(error, Err(ListenError::Engine(EngineError::Stopped)));
+            assert!(stopped, "{error:?}");
+            // The port is the other engine's alone.
+            for _ in 0..20 {
+                let client = lives.connect(other.local_addr(), &config);
+                client.soon().await.unwrap();
+            }
+        });
+    });
+}
+
+#[test]
+fn a_listener_on_tokio_learns_that_its_engine_has_ended() {
+    a_listener_learns_that_its_engine_has_ended(Driver::Tokio);
+}
+
+#[test]
+fn a_listener_on_tokio_uring_learns_that_its_engine_has_ended() {
+    a_listener_learns_that_its_engine_has_ended(Driver::TokioUring);
+}
+
+#[test]
+fn a_listener_on_uring_learns_that_its_engine_has_ended() {
+    a_listener_learns_that_its_engine_has_ended(Driver::Uring);
+}
+
+#[test]
+fn an_engine_whose_host_panicked_before_it_ran_refuses_to_connect() {
+    run_with(|| {
+        let (given, engine) = channel();
+        let hosting = thread::Builder::new().name(MAY_PANIC.to_owned());
+        let hosting = hosting.spawn(move || {
+            let _ = Engine::builder(Driver::Uring).block_on(|engine| {
+                given.send(engine).unwrap();
+                assert!(MAY_PANIC.is_empty(), "of the application");
+                async {}
+            });
+        });
+        assert!(hosting.unwrap().join().is_err());
+        let engine = engine.recv().unwrap();
+        tokio_runtime().block_on(async {
+            let listener = ringmux::listen("tcp://127.0.0.1:0").soon().await.unwrap();
+            let config = Config::default();
+            let connecting = engine.connect(listener.local_addr(), &config);
+            let error = connecting.soon().await.unwrap_err();
+            assert!(matches!(error, ringmux::ConnectError::Engine(_)), "{error}");
+        });
+    });
+}
+
 fn a_dropped_runtime_is_told_to_every_handle(driver: Driver) {
     run_with(move || {
         let (client, mut ours, server, mut theirs) = dropped_under_a_session(driver);

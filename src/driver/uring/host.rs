@@ -287,17 +287,17 @@ impl<R: Ring> Drop for Host<R> {
     }
 }
 
-/// Runs the sessions of a ring on this thread, and `root` beside them; see [`Host::run`].
+/// Runs the sessions of a ring on this thread, and what `root` makes beside them; see [`Host::run`].
 pub(super) fn run<R: Ring, F: Future>(
     ring: R,
     link: Arc<HostLink>,
     wait: Wait,
-    root: Option<F>,
+    root: impl FnOnce() -> Option<F>,
 ) -> io::Result<Option<F::Output>> {
     // First: its end tells those who wait for a session, whatever fails from here on.
     let mut host = Host::new(ring, link, wait);
     let bell = StdArc::new(BellFd::new()?);
-    let output = host.run(root, &bell);
+    let output = host.run(root(), &bell);
     // The ring has the bell's descriptor.
     drop(host);
     output

@@ -12,7 +12,7 @@ use crossbeam_queue::SegQueue;
 use rustix::event::{EventfdFlags, eventfd};
 
 use crate::proto::Connection;
-use crate::queue::{Doorbell, Node, ReadyList, Reasons, TakenNodes};
+use crate::queue::{Doorbell, Node, ReadyList, Reasons, TakenNodes, WakerSet};
 use crate::sync::{Arc, AtomicBool, AtomicPtr, Ordering};
 
 /// A session to be, and its socket.
@@ -30,6 +30,8 @@ pub(crate) struct HostLink {
     released: AtomicBool,
     /// The host is gone.
     closed: AtomicBool,
+    /// Who waits for that.
+    ended: WakerSet,
     /// The future that a host's thread runs beside the sessions was woken.
     root: AtomicBool,
 }
@@ -42,6 +44,7 @@ impl HostLink {
             jobs: SegQueue::new(),
             released: AtomicBool::new(false),
             closed: AtomicBool::new(false),
+            ended: WakerSet::new(),
             root: AtomicBool::new(true),
         })
     }
@@ -50,8 +53,8 @@ impl HostLink {
     pub(crate) fn start(&self, job: Job) -> bool {
         self.jobs.push(job);
         self.bell.ring();
-        // ORDERING: pairs with `close`; whichever of the two comes second empties the queue.
-        if self.closed.load(Ordering::SeqCst) {
+        // Whichever of this and `close` comes second empties the queue.
+        if self.is_closed() {
             while self.jobs.pop().is_some() {}
             return false;
         }
@@ -107,12 +110,23 @@ impl HostLink {
         self.bell.cancel();
     }
 
-    /// The host is gone: what was queued ends.
+    /// The host is gone: what was queued ends. Idempotent.
     pub(super) fn close(&self) {
-        // ORDERING: pairs with `start`.
+        // ORDERING: pairs with `is_closed`.
         self.closed.store(true, Ordering::SeqCst);
         while self.jobs.pop().is_some() {}
         drop(self.ready.close());
+        self.ended.wake_all();
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        // ORDERING: pairs with `close`.
+        self.closed.load(Ordering::SeqCst)
+    }
+
+    /// Who is woken when the host has gone; to be asked [`is_closed`](Self::is_closed) after each change.
+    pub(crate) const fn ended(&self) -> &WakerSet {
+        &self.ended
     }
 }
 

@@ -78,12 +78,13 @@ impl Prepared {
     /// Runs sessions on this thread until no engine and no session is left.
     pub(crate) fn run(self) -> io::Result<()> {
         let root: Option<std::future::Pending<()>> = None;
-        host::run(self.ring, self.link, self.wait, root).map(drop)
+        host::run(self.ring, self.link, self.wait, || root).map(drop)
     }
 
-    /// Runs sessions on this thread, and `root` beside them until it is done.
-    pub(crate) fn block_on<F: Future>(self, root: F) -> io::Result<F::Output> {
-        let output = host::run(self.ring, self.link, self.wait, Some(root))?;
+    /// Runs sessions on this thread, and the future that `root` makes beside them until it is done. Whoever was given
+    /// the link is told of the end also if `root` panics.
+    pub(crate) fn block_on<F: Future>(self, root: impl FnOnce() -> F) -> io::Result<F::Output> {
+        let output = host::run(self.ring, self.link, self.wait, || Some(root()))?;
         output.ok_or_else(|| io::ErrorKind::BrokenPipe.into())
     }
 

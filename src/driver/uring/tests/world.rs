@@ -153,7 +153,7 @@ impl World {
             _clock,
         } = self;
         let link = Arc::clone(&desk.link);
-        let output = host::run(ring, link, wait, Some(root(desk)));
+        let output = host::run(ring, link, wait, || Some(root(desk)));
         output.map(|output| output.expect("the root is done"))
     }
 
