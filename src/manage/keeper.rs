@@ -3,7 +3,7 @@
 use std::fmt;
 use std::future::{Future, pending, poll_fn};
 use std::pin::{Pin, pin};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::time::{sleep, timeout};
@@ -89,6 +89,9 @@ struct Keeper {
     hurries: u64,
 }
 
+/// Another session in its hook, where the peer came again before the one before had ended.
+type Preparing = Pin<Box<dyn Future<Output = Result<Session, ProvideError>> + Send>>;
+
 /// What happens to a session that is watched.
 enum Seen {
     /// It takes no more streams.
@@ -122,17 +125,18 @@ impl Keeper {
     }
 
     async fn keep(mut self) {
+        let mut begun = None;
         loop {
             let state = self.cell().state();
             match &*state {
                 State::Down(_) => {
                     drop(state);
-                    self.bring().await;
+                    self.bring(begun.take()).await;
                 }
                 State::Live(live) => {
                     let live = live.clone();
                     drop(state);
-                    self.watch(live).await;
+                    begun = self.watch(live, begun).await;
                 }
                 State::Closed(session) => {
                     if let Some(session) = session {
@@ -159,19 +163,25 @@ impl Keeper {
 
     // ---- without a session --------------------------------------------------------------------
 
-    /// One attempt, after the pause that is due. Ends early if a session comes from elsewhere.
-    async fn bring(&mut self) {
+    /// One attempt, the one that has begun or another after the pause that is due. Ends early if a session comes from
+    /// elsewhere.
+    async fn bring(&mut self, begun: Option<Preparing>) {
         let hurried = self.hurry();
-        if self.failures > 0 && !hurried {
+        if self.failures > 0 && !hurried && begun.is_none() {
             self.pause().await;
             if !self.cell().is_down() {
                 return;
             }
         }
         self.note(Doing::Connecting);
-        self.shared.counters.attempts.add();
+        let attempt = async {
+            match begun {
+                Some(preparing) => preparing.await,
+                None => attempt(&self.shared).await,
+            }
+        };
         let disturbed = self.shared.until(|| (!self.cell().is_down()).then_some(()));
-        let Some(outcome) = unless(disturbed, attempt(&self.shared)).await else {
+        let Some(outcome) = unless(disturbed, attempt).await else {
             return;
         };
         match outcome {
@@ -224,8 +234,9 @@ impl Keeper {
 
     // ---- with a session -----------------------------------------------------------------------
 
-    /// Watches a session until it is not the place's any more.
-    async fn watch(&mut self, live: Live) {
+    /// Watches a session until it is not the place's any more; returns what has begun meanwhile.
+    async fn watch(&mut self, live: Live, begun: Option<Preparing>) -> Option<Preparing> {
+        let mut begun = begun;
         // One place only: with several, a session that comes belongs to one that has none.
         let mut takes_over = self.shared.provider.waits_for_peer() && self.shared.places.len() == 1;
         let shared = Arc::clone(&self.shared);
@@ -245,8 +256,7 @@ impl Keeper {
         let mut another = pin!(async {
             // So often at most, whatever the peer does.
             sleep(shared.settings.first_pause).await;
-            shared.counters.attempts.add();
-            attempt(&shared).await
+            provide(&shared).await
         });
         loop {
             let seen = poll_fn(|cx| {
@@ -259,10 +269,23 @@ impl Keeper {
                 if !proven && proof.as_mut().poll(cx).is_ready() {
                     return Poll::Ready(Seen::Proven);
                 }
-                if takes_over && let Poll::Ready(another) = another.as_mut().poll(cx) {
-                    return Poll::Ready(Seen::Another(another));
+                if !takes_over {
+                    return Poll::Pending;
                 }
-                Poll::Pending
+                if begun.is_none() {
+                    match ready!(another.as_mut().poll(cx)) {
+                        Ok(session) => {
+                            begun = Some(Box::pin(prepare(Arc::clone(&shared), session)));
+                        }
+                        Err(error) => return Poll::Ready(Seen::Another(Err(error))),
+                    }
+                }
+                let Some(preparing) = &mut begun else {
+                    return Poll::Pending;
+                };
+                let prepared = ready!(preparing.as_mut().poll(cx));
+                begun = None;
+                Poll::Ready(Seen::Another(prepared))
             })
             .await;
             match seen {
@@ -289,25 +312,33 @@ impl Keeper {
                     continue;
                 }
             }
-            return;
+            return begun;
         }
     }
 }
 
 /// A session that is ready for callers: connected, and through the hook.
-async fn attempt(shared: &Shared) -> Result<Session, ProvideError> {
-    let settings = &shared.settings;
+async fn attempt(shared: &Arc<Shared>) -> Result<Session, ProvideError> {
+    let session = provide(shared).await?;
+    prepare(Arc::clone(shared), session).await
+}
+
+async fn provide(shared: &Shared) -> Result<Session, ProvideError> {
+    shared.counters.attempts.add();
     let provided = shared.provider.provide();
-    let session = if shared.provider.waits_for_peer() {
-        provided.await?
-    } else {
-        let limit = settings.attempt_timeout;
-        let provided = timeout(limit, provided).await;
-        provided.map_err(|_| ProvideError::TimedOut(limit))??
-    };
+    if shared.provider.waits_for_peer() {
+        return provided.await;
+    }
+    let limit = shared.settings.attempt_timeout;
+    let provided = timeout(limit, provided).await;
+    provided.map_err(|_| ProvideError::TimedOut(limit))?
+}
+
+/// Through the hook.
+async fn prepare(shared: Arc<Shared>, session: Session) -> Result<Session, ProvideError> {
     if let Some(hook) = &shared.hook {
         let unready = Unready(Some(session.clone()));
-        let limit = settings.hook_timeout;
+        let limit = shared.settings.hook_timeout;
         match unless(session.draining(), timeout(limit, hook(session.clone()))).await {
             None => {} // Told below, with the reason.
             Some(Err(_)) => return Err(ProvideError::HookTimedOut(limit)),

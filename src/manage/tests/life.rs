@@ -93,6 +93,32 @@ async fn a_session_that_is_lost_in_the_hook_is_not_ready() {
     );
 }
 
+/// A peer that connects anew before it lets go of its old session.
+#[tokio::test(start_paused = true)]
+async fn a_session_in_its_hook_survives_the_end_of_the_one_before() {
+    let peer = Peer::new();
+    peer.calls_us();
+    let hook = |_: Session| async {
+        sleep(secs(2)).await;
+        Ok(())
+    };
+    let manager = start(builder(&peer).on_session(hook));
+    peer.calls();
+    manager.session().await.unwrap();
+    peer.calls();
+    while peer.sessions().len() < 2 {
+        sleep(millis(100)).await;
+    }
+    let sessions = peer.sessions();
+    sessions[0].close();
+    sleep(secs(1)).await;
+    assert_eq!(manager.metrics().ready, 1, "the first one");
+    let session = manager.session_within(secs(10)).await.unwrap();
+    session.ping().await.unwrap();
+    assert!(sessions[0].end().is_some() && sessions[1].end().is_none());
+    assert_eq!(manager.metrics().failures, 0);
+}
+
 #[tokio::test(start_paused = true)]
 async fn events_tell_of_ready_lost_and_reconnecting_in_order_and_of_the_end() {
     let peer = Peer::new();
