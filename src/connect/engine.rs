@@ -84,6 +84,9 @@ impl Engine {
     /// # Errors
     /// [`EngineError::NoRuntime`] outside of such a runtime; [`EngineError::Refused`] where io_uring
     /// is denied.
+    ///
+    /// # Panics
+    /// If the runtime's I/O or time is not enabled, here or when the engine is used: tokio has no way to ask.
     pub fn inline(driver: Driver) -> Result<Self, EngineError> {
         Self::builder(driver).inline()
     }
@@ -215,6 +218,9 @@ impl Engine {
     }
 
     /// Listens; see [`Listener`]. Nobody else can listen on the address meanwhile.
+    ///
+    /// The file of a Unix socket that nobody listens on any more is replaced. Of two that find such a file at the same
+    /// moment the later one may replace the other's.
     ///
     /// # Errors
     /// [`ListenError`] says what could not be listened on, and why.

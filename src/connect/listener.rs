@@ -39,8 +39,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 ///
 /// Handshakes go on beside each other, so a silent client delays nobody; at most
 /// [`max_half_open`](crate::ConfigBuilder::max_half_open) connections are in their handshake or wait for
-/// [`accept`](Self::accept), and those who are silent make place for others. Dropping it stops listening and removes
-/// the file of a Unix socket; sessions go on.
+/// [`accept`](Self::accept), and those who are silent make place for others. Dropping it removes the file of a Unix
+/// socket and stops listening, which the engine's thread does a moment later; sessions go on.
 ///
 /// # Examples
 /// ```

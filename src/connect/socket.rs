@@ -3,7 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::FileTypeExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -126,6 +126,8 @@ pub(super) enum Bound {
 #[derive(Debug)]
 pub(super) struct SocketFile {
     path: PathBuf,
+    /// Which file it is: two who find a stale one may both bind, and the path is then the later one's.
+    identity: Option<(u64, u64)>,
     removed: AtomicBool,
 }
 
@@ -133,13 +135,15 @@ impl SocketFile {
     fn new(path: &Path) -> Self {
         Self {
             path: path.to_owned(),
+            identity: identity(path),
             removed: AtomicBool::new(false),
         }
     }
 
     /// Once only: what is there afterwards is somebody else's.
     pub(super) fn remove(&self) {
-        if !self.removed.swap(true, Ordering::Relaxed) {
+        let first = !self.removed.swap(true, Ordering::Relaxed);
+        if first && self.identity.is_some() && identity(&self.path) == self.identity {
             // Somebody else may have removed it; there is nobody to tell.
             let _ = std::fs::remove_file(&self.path);
         }
@@ -231,6 +235,12 @@ fn bind_address(address: SocketAddr, sharing: Sharing) -> io::Result<TcpListener
     socket.listen(KERNEL_BACKLOG_CONNECTIONS)
 }
 
+/// Device and inode of what is there now.
+fn identity(path: &Path) -> Option<(u64, u64)> {
+    let file = std::fs::symlink_metadata(path).ok()?;
+    Some((file.dev(), file.ino()))
+}
+
 /// A socket file that nobody listens on any more. Connecting to a file of any other kind is refused as well.
 fn is_stale(path: &Path) -> bool {
     std::fs::metadata(path).is_ok_and(|file| file.file_type().is_socket())
@@ -241,4 +251,27 @@ fn is_stale(path: &Path) -> bool {
 fn knock(path: &Path) -> io::Result<()> {
     let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?;
     socket.connect(&SockAddr::unix(path)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_socket_file_that_another_has_replaced_is_left_to_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("app.sock");
+        let listen = || std::os::unix::net::UnixListener::bind(&path).unwrap();
+        let _first = listen();
+        let ours = SocketFile::new(&path);
+        let aside = dir.path().join("aside.sock");
+        // Aside, and not removed: its inode would be free for the next one.
+        std::fs::rename(&path, &aside).unwrap();
+        let _second = listen();
+        let theirs = SocketFile::new(&path);
+        drop(ours);
+        assert!(path.exists());
+        drop(theirs);
+        assert!(!path.exists());
+    }
 }

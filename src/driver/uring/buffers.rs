@@ -112,7 +112,7 @@ impl Buffers {
 impl Drop for Buffers {
     fn drop(&mut self) {
         if !self.released {
-            return;
+            return crate::driver::count_leaked();
         }
         let (entries, memory) = (self.entries.as_ptr().cast(), self.memory.as_ptr());
         // SAFETY: allocated with this layout; nobody uses it any more, see `release`.
