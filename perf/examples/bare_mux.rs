@@ -44,18 +44,19 @@ enum Work {
     Plain,
     /// Tasks that live as long as their streams.
     Echo,
-    /// A task on both sides for each call.
-    Calls,
+    /// A task on both sides for each call, of which so many are under way.
+    Calls(usize),
     /// Bulk messages as they are.
     BulkPlain,
     /// Bulk messages with a header before every 16 KiB.
     BulkFramed,
 }
 
-const WORKS: [(Work, &str, Work); 5] = [
+const WORKS: [(Work, &str, Work); 6] = [
     (Work::Plain, "64 messages in one write", Work::Plain),
     (Work::Echo, "conc64, bare tasks", Work::Plain),
-    (Work::Calls, "unary64, bare tasks", Work::Plain),
+    (Work::Calls(64), "unary64, bare tasks", Work::Plain),
+    (Work::Calls(1024), "unary1k, bare tasks", Work::Plain),
     (Work::BulkPlain, "bulk, plain", Work::BulkPlain),
     (Work::BulkFramed, "bulk, in frames", Work::BulkPlain),
 ];
@@ -195,7 +196,7 @@ fn client(work: Work, socket: &TcpStream) -> io::Result<u64> {
             }
             Ok(trips)
         }
-        Work::Echo | Work::Calls => block_on(converse(work, socket, is_over))?,
+        Work::Echo | Work::Calls(_) => block_on(converse(work, socket, is_over))?,
         Work::BulkPlain | Work::BulkFramed => {
             let message = vec![7; BULK_LEN];
             let header = [0; HEADER_LEN];
@@ -219,16 +220,20 @@ fn client(work: Work, socket: &TcpStream) -> io::Result<u64> {
     }
 }
 
-/// The client's side with 64 messages under way.
+/// The client's side of a workload with tasks.
 async fn converse(work: Work, socket: &TcpStream, is_over: impl Fn() -> bool) -> io::Result<u64> {
     let mux = Rc::new(Mux::default());
     let trips = Rc::new(RefCell::new(0));
-    for _ in 0..STREAMS {
+    let under_way = match work {
+        Work::Calls(calls) => calls,
+        _ => STREAMS,
+    };
+    for _ in 0..under_way {
         let (mux, trips) = (Rc::clone(&mux), Rc::clone(&trips));
         spawn_local(async move {
             let stream = mux.open();
             loop {
-                if work == Work::Calls {
+                if work != Work::Echo {
                     let call = Rc::clone(&mux);
                     let call = spawn_local(async move {
                         let stream = call.open();
@@ -269,7 +274,7 @@ fn server(work: Work, mut socket: &TcpStream) -> io::Result<()> {
             }
             Ok(())
         }
-        Work::Echo | Work::Calls => block_on(async {
+        Work::Echo | Work::Calls(_) => block_on(async {
             let mux = Rc::new(Mux::default());
             let arrived = |stream: u32, message| {
                 let known = (stream as usize) < mux.slots.borrow().len();
@@ -277,7 +282,7 @@ fn server(work: Work, mut socket: &TcpStream) -> io::Result<()> {
                     return mux.deliver(stream, message);
                 }
                 let mux = Rc::clone(&mux);
-                if work == Work::Calls {
+                if work != Work::Echo {
                     spawn_local(async move { mux.send(stream, &message) });
                     return;
                 }
