@@ -136,9 +136,10 @@ settings! {
     /// configuration takes more. There is one pool for the process: sessions with a smaller number leave the
     /// rest of it to the others, and none takes memory for a message unless that leaves as much free as it
     /// has for messages already. `session_window` is taken out of the first quarter, and what windows
-    /// grow to out of the first half, so that idle sessions leave the rest to messages. A session that
-    /// gets none has its floor of 256 KiB, which is beside the pool. Default 256 MiB, at most 1 TiB: with
-    /// more than 85 sessions of the default window, the others begin at their floors.
+    /// grow to because they are in use out of the first half, so that idle sessions leave the rest to
+    /// messages and to windows that are full of what is not consumed. A session that gets none has its
+    /// floor of 256 KiB, which is beside the pool. Default 256 MiB, at most 1 TiB: with more than 85
+    /// sessions of the default window, the others begin at their floors.
     receive_pool: u64,
     /// Streams that the peer may have open at once. Default 256, at least 16. A stream that it cancels counts until the
     /// application has let go of it.

@@ -235,8 +235,7 @@ impl Keeper {
     // ---- with a session -----------------------------------------------------------------------
 
     /// Watches a session until it is not the place's any more; returns what has begun meanwhile.
-    async fn watch(&mut self, live: Live, begun: Option<Preparing>) -> Option<Preparing> {
-        let mut begun = begun;
+    async fn watch(&mut self, live: Live, mut begun: Option<Preparing>) -> Option<Preparing> {
         // One place only: with several, a session that comes belongs to one that has none.
         let mut takes_over = self.shared.provider.waits_for_peer() && self.shared.places.len() == 1;
         let shared = Arc::clone(&self.shared);

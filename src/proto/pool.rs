@@ -8,8 +8,8 @@
 //! it leave the other half to those of friends.
 //!
 //! A window is taken for as long as its session lives, whether anything comes or not. So what sessions begin with may fill a
-//! quarter, and what they grow to, which is for those that are in use, a half: the other half is for messages, whatever
-//! number of sessions lies idle.
+//! quarter, and what they grow to because they are in use a half: the rest is for messages, whatever number of sessions
+//! lies idle. Only a window that is full of what is not consumed grows out of that as well: its other streams cannot go on.
 //!
 //! For messages a session gets more only if that leaves as much free as it has already: so none has more than half, and half
 //! a message, and whoever comes next finds something (the dynamic thresholds of switches that share their buffers). One that
@@ -119,8 +119,8 @@ impl Share {
         self.take_for_window(bytes, self.most() / 4 * 3)
     }
 
-    /// Takes `bytes` for a window that grows; false if that would leave less than half, or if streams wait for it that
-    /// cannot go on without, less than nothing.
+    /// Takes `bytes` for a window that grows; false if that would leave less than half, or, where the window is full, if
+    /// there are not so many.
     pub(super) fn take_to_grow(&mut self, bytes: u64, why: Growth) -> bool {
         let leave = match why {
             Growth::Fast => self.most() / 2,
@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn windows_leave_half_to_messages_and_those_that_begin_a_quarter_to_those_that_grow() {
+    fn windows_leave_half_to_messages_unless_they_are_full_and_a_quarter_to_those_that_grow() {
         let pool = Pool::new(1000);
         let mut share = Share::new(Arc::clone(&pool), u64::MAX);
         assert!(share.take_to_begin(250) && !share.take_to_begin(1));
