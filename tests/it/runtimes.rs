@@ -127,12 +127,12 @@ fn a_listener_on_tokio_uring_learns_that_its_engine_has_ended() {
 }
 
 #[test]
-fn a_listener_on_uring_learns_that_its_engine_has_ended() {
+fn a_listener_on_io_uring_learns_that_its_engine_has_ended() {
     a_listener_learns_that_its_engine_has_ended(Driver::Uring);
 }
 
 #[test]
-fn an_engine_whose_host_panicked_before_it_ran_refuses_to_connect() {
+fn an_engine_on_io_uring_whose_host_panicked_before_it_ran_refuses_to_connect() {
     run_with(|| {
         let (given, engine) = channel();
         let hosting = thread::Builder::new().name(MAY_PANIC.to_owned());
