@@ -89,7 +89,7 @@ impl Mux {
             if let Some(message) = slot.message.take() {
                 return Poll::Ready(message);
             }
-            slot.waker.clone_from(&Some(cx.waker().clone()));
+            slot.waker = Some(cx.waker().clone());
             Poll::Pending
         })
         .await
@@ -233,7 +233,7 @@ async fn converse(work: Work, socket: &TcpStream, is_over: impl Fn() -> bool) ->
         spawn_local(async move {
             let stream = mux.open();
             loop {
-                if work != Work::Echo {
+                if let Work::Calls(_) = work {
                     let call = Rc::clone(&mux);
                     let call = spawn_local(async move {
                         let stream = call.open();
@@ -282,7 +282,7 @@ fn server(work: Work, mut socket: &TcpStream) -> io::Result<()> {
                     return mux.deliver(stream, message);
                 }
                 let mux = Rc::clone(&mux);
-                if work != Work::Echo {
+                if let Work::Calls(_) = work {
                     spawn_local(async move { mux.send(stream, &message) });
                     return;
                 }

@@ -2,7 +2,7 @@
 //! robin within a level.
 //!
 //! A stream is queued at most once among the ends and once in a level; its own `place` says so. Picking and queueing are
-//! O(1) and allocate only while the number of streams that send at once grows. A key whose stream is gone, or has had
+//! O(1), a change of urgency O(streams of the old level); they allocate only while the number of streams that send at once grows. A key whose stream is gone, or has had
 //! its turn among the ends, is skipped by the caller.
 
 use std::collections::VecDeque;

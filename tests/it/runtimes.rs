@@ -132,6 +132,13 @@ fn a_listener_on_io_uring_learns_that_its_engine_has_ended() {
 }
 
 #[test]
+fn a_thread_cannot_have_nul_in_its_name() {
+    let refused = Engine::builder(Driver::Tokio).name("a\0b").thread();
+    let unavailable = matches!(refused, Err(EngineError::Unavailable { .. }));
+    assert!(unavailable, "{refused:?}");
+}
+
+#[test]
 fn an_engine_on_io_uring_whose_host_panicked_before_it_ran_refuses_to_connect() {
     run_with(|| {
         let (given, engine) = channel();
