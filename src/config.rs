@@ -23,6 +23,7 @@ const MIB: u32 = 1024 * KIB;
 /// | limit | setting | default | [`edge`](Self::edge) | above it |
 /// |---|---|---|---|---|
 /// | payload of a frame | `max_frame` | 16 KiB | 16 KiB | protocol error |
+/// | received at a time, or two frames if that is more | `receive_buffer` | 256 KiB | 32 KiB | the next time |
 /// | message | `max_message` | 4 MiB | 4 MiB | protocol error |
 /// | what a peer may send on a stream, unconsumed | `stream_window`, up to `stream_window_max` | 64 KiB, 1 MiB | 64 KiB, 64 KiB | protocol error |
 /// | the same on all streams together | `session_window`, up to `session_window_max` | 1 MiB, 16 MiB | 256 KiB, 1 MiB | protocol error; what stalls while it is full ends with [`Limit::StalledStream`](crate::Limit::StalledStream) |
@@ -67,6 +68,7 @@ const MIB: u32 = 1024 * KIB;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
     max_frame: u32,
+    receive_buffer: u32,
     max_message: u32,
     stream_window: u32,
     stream_window_max: u32,
@@ -118,6 +120,11 @@ macro_rules! settings {
 settings! {
     /// Largest payload of one frame that the peer may send, in bytes. 16 KiB (default) to 64 KiB.
     max_frame: u32,
+    /// Bytes that a session receives at a time at most; two of the largest frames if that is more. It begins with room
+    /// for those, has twice as much whenever half of it was filled at once, and begins again at the first
+    /// arrival after 10 s in which that has not happened (with `keepalive_idle` off that may be never). It is a session's own
+    /// memory, beside `receive_pool`. Default 256 KiB, at most 16 MiB; 0 leaves it at two frames.
+    receive_buffer: u32,
     /// Largest message that the peer may send, in bytes. Default 4 MiB, at least 64 KiB.
     max_message: u32,
     /// Credit of a new stream: bytes that the peer may send before the application consumes. A message

@@ -8,11 +8,12 @@ use std::process::ExitCode;
 use bytes::Bytes;
 use ringmux::{Config, Session, Stream};
 use tokio::runtime::Builder;
+use tokio::task::JoinSet;
 
 /// Small enough for the compiler and the machine to treat like any other message.
 const MESSAGE: &[u8] = &[7; 64];
 const PIPE_BYTES: usize = 256 * 1024;
-/// Messages under way at once in `pipelined`.
+/// Messages under way at once in `pipelined` and `concurrent`.
 const BATCH: u64 = 64;
 
 fn main() -> ExitCode {
@@ -20,7 +21,7 @@ fn main() -> ExitCode {
     let (part, times) = (arguments.next(), arguments.next());
     let times = times.and_then(|times| times.parse().ok());
     let (Some(part), Some(times)) = (part, times) else {
-        eprintln!("usage: instructions round-trip|pipelined|open-close TIMES");
+        eprintln!("usage: instructions round-trip|pipelined|concurrent|open-close|calls TIMES");
         return ExitCode::from(2);
     };
     let runtime = Builder::new_current_thread().enable_time().build();
@@ -30,7 +31,9 @@ fn main() -> ExitCode {
         match part.as_str() {
             "round-trip" => round_trip(&client, times).await,
             "pipelined" => pipelined(&client, times).await,
+            "concurrent" => concurrent(&client, times).await,
             "open-close" => open_close(&client, times).await,
+            "calls" => calls(&client, times).await,
             _ => return false,
         }
         true
@@ -92,13 +95,47 @@ async fn pipelined(client: &Session, times: u64) {
     }
 }
 
+/// 64 streams, each with a task and one message under way, counted one by one.
+async fn concurrent(client: &Session, times: u64) {
+    let mut tasks = JoinSet::new();
+    for _ in 0..BATCH {
+        let mut stream = client.open("").await.expect("the session is alive");
+        tasks.spawn(async move {
+            for _ in 0..times.div_ceil(BATCH) {
+                stream.send_slice(black_box(MESSAGE)).await.expect("sent");
+                black_box(stream.recv().await.expect("received"));
+            }
+        });
+    }
+    while let Some(task) = tasks.join_next().await {
+        task.expect("no task panics");
+    }
+}
+
 /// A stream opened, a message there and back, and closed.
 async fn open_close(client: &Session, times: u64) {
     for _ in 0..times {
-        let mut stream = client.open("").await.expect("the session is alive");
-        stream.send_slice(black_box(MESSAGE)).await.expect("sent");
-        stream.finish().expect("open");
-        black_box(stream.recv().await.expect("received"));
-        assert_eq!(stream.recv().await.expect("received"), None);
+        call(client).await;
     }
+}
+
+/// The same, 64 at once, with a task for each.
+async fn calls(client: &Session, times: u64) {
+    let mut tasks = JoinSet::new();
+    for _ in 0..times {
+        if tasks.len() as u64 == BATCH {
+            tasks.join_next().await;
+        }
+        let client = client.clone();
+        tasks.spawn(async move { call(&client).await });
+    }
+    tasks.join_all().await;
+}
+
+async fn call(client: &Session) {
+    let mut stream = client.open("").await.expect("the session is alive");
+    stream.send_slice(black_box(MESSAGE)).await.expect("sent");
+    stream.finish().expect("open");
+    black_box(stream.recv().await.expect("received"));
+    assert_eq!(stream.recv().await.expect("received"), None);
 }

@@ -40,6 +40,7 @@ impl Config {
     fn check_sizes(&self) -> Result<(), ConfigError> {
         let ranges = [
             ("max_frame", self.max_frame, 16 * KIB, 64 * KIB),
+            ("receive_buffer", self.receive_buffer, 0, 16 * MIB),
             ("max_message", self.max_message, 64 * KIB, 1024 * MIB),
             ("stream_window", self.stream_window, 32 * KIB, 64 * MIB),
             (
@@ -206,6 +207,7 @@ mod tests {
         let (b, e) = (Config::builder, Config::edge);
         let wrong = [
             (b().max_frame(1), "max_frame"),
+            (b().receive_buffer(32 << 20), "receive_buffer"),
             (b().max_message(1), "max_message"),
             (b().stream_window(1), "stream_window"),
             (b().stream_window_max(1), "stream_window_max"),

@@ -12,6 +12,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             max_frame: 16 * KIB,
+            receive_buffer: 256 * KIB,
             max_message: 4 * MIB,
             stream_window: 64 * KIB,
             stream_window_max: MIB,
@@ -64,6 +65,7 @@ impl Config {
     pub fn edge() -> ConfigBuilder {
         ConfigBuilder {
             config: Self {
+                receive_buffer: 32 * KIB,
                 stream_window: 64 * KIB,
                 stream_window_max: 64 * KIB,
                 session_window: 256 * KIB,
@@ -106,6 +108,7 @@ mod tests {
         assert!(edge.stream_window_max() <= mesh.stream_window_max());
         assert!(edge.session_window_max() <= mesh.session_window_max());
         assert!(edge.receive_pool() <= mesh.receive_pool());
+        assert!(edge.receive_buffer() <= mesh.receive_buffer());
         assert!(edge.max_faulty_streams() <= mesh.max_faulty_streams());
         assert!(edge.glitch_rate().burst <= mesh.glitch_rate().burst);
         assert!(edge.glitch_rate().per_second <= mesh.glitch_rate().per_second);

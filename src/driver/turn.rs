@@ -105,8 +105,11 @@ impl<T: Transport + Unpin> Turns<T> {
                     return true;
                 }
                 Poll::Ready(Ok(n)) => {
-                    self.connection.count_received(n);
+                    self.connection.count_received(n, now);
                     self.unparsed = self.connection.receive(&mut self.recv, now);
+                    if !self.unparsed && self.connection.shrinks_recv(now) {
+                        self.recv = BytesMut::from(&self.recv[..]);
+                    }
                     // What is left of it is for a later turn, after others have had theirs.
                     if self.unparsed || self.connection.status() != Status::Open {
                         return true;

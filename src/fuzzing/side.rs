@@ -97,7 +97,7 @@ impl Side {
     /// Bytes from the socket.
     pub(super) fn hear(&mut self, bytes: &[u8]) {
         self.recv.extend_from_slice(bytes);
-        self.connection.count_received(bytes.len());
+        self.connection.count_received(bytes.len(), self.now);
         while self.connection.receive(&mut self.recv, self.now) {
             self.connection.deliver_wakes();
         }

@@ -11,6 +11,7 @@ use super::leave::Leave;
 use super::limits::Limits;
 use super::outbound::Outbound;
 use super::pool::{Pool, Share};
+use super::recv_size::RecvSize;
 use super::registry::{Key, Registry};
 use super::schedule::Schedule;
 use super::stream::{Opening, Stream, wake};
@@ -92,6 +93,7 @@ pub(crate) struct Connection {
     pub(super) schedule: Schedule,
     pub(super) outbound: Outbound,
 
+    pub(super) recv_size: RecvSize,
     pub(super) pool: Share,
     pub(super) window: RecvWindow,
     /// Bytes by which the windows of live streams were raised, see `transmit`.
@@ -198,6 +200,7 @@ impl Connection {
             registry: Registry::default(),
             schedule: Schedule::default(),
             outbound: Outbound::default(),
+            recv_size: RecvSize::new(config, now),
             pool,
             window: RecvWindow::new(session_window),
             widened: 0,
@@ -240,9 +243,9 @@ impl Connection {
         }
     }
 
-    /// Bytes that a receive buffer should hold: two of the largest frames.
+    /// Bytes that a receive buffer should hold, at least two of the largest frames.
     pub(crate) const fn recv_capacity(&self) -> usize {
-        2 * (self.config.max_frame() as usize + crate::frame::HEADER_LEN)
+        self.recv_size.get()
     }
 
     /// The peer has sent its SETTINGS and nothing has ended yet.

@@ -36,6 +36,7 @@ mod outbound;
 mod output;
 mod pool;
 mod receive;
+mod recv_size;
 mod registry;
 mod schedule;
 mod state;

@@ -54,9 +54,16 @@ impl Connection {
         }
     }
 
-    /// Counts bytes that came from the socket.
-    pub(crate) fn count_received(&mut self, bytes: usize) {
+    /// So many bytes came from the socket at once.
+    pub(crate) fn count_received(&mut self, bytes: usize, now: Instant) {
         self.link.counters.bytes_received.add(bytes as u64);
+        self.recv_size.arrived(bytes, now);
+    }
+
+    /// To be asked when nothing whole is left in the receive buffer: true if that is to be changed for one of
+    /// [`recv_capacity`](Self::recv_capacity), which is less than it was.
+    pub(crate) fn shrinks_recv(&mut self, now: Instant) -> bool {
+        self.recv_size.shrink(now)
     }
 
     fn try_receive(&mut self, buf: &mut BytesMut, now: Instant) -> Result<bool, ProtocolError> {

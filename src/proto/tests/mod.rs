@@ -311,7 +311,7 @@ impl Pair {
             Read::Nothing => return false,
             Read::Bytes(n) => {
                 end.heard = self.now;
-                end.connection.count_received(n);
+                end.connection.count_received(n, self.now);
                 self.parse(side);
             }
             Read::End(cut) => {

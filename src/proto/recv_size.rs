@@ -1,0 +1,106 @@
+//! How much is received at a time.
+//!
+//! Where much comes, a call for each two frames costs more than the frames; and memory that is received into again and
+//! again stays in the cache, unlike what applications are given references into. Where little comes, so much memory would
+//! only lie there: a session has some as long as it waits. So it begins with room for two frames, has twice as much
+//! whenever half of it was filled at once, and begins again when that has not happened for [`IDLE`]; the signs of life of an
+//! idle peer are enough to see it.
+
+use std::time::{Duration, Instant};
+
+use crate::config::Config;
+use crate::frame::HEADER_LEN;
+
+/// How long a session that receives little keeps what it had for more.
+pub(super) const IDLE: Duration = Duration::from_secs(10);
+
+/// See the module. Sizes in bytes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct RecvSize {
+    least: usize,
+    most: usize,
+    now: usize,
+    /// When half of it was filled at once.
+    filled: Instant,
+}
+
+impl RecvSize {
+    pub(super) fn new(config: &Config, now: Instant) -> Self {
+        let least = 2 * (config.max_frame() as usize + HEADER_LEN);
+        Self {
+            least,
+            most: least.max(config.receive_buffer() as usize),
+            now: least,
+            filled: now,
+        }
+    }
+
+    pub(super) const fn get(&self) -> usize {
+        self.now
+    }
+
+    /// So much has come at once.
+    #[inline]
+    pub(super) fn arrived(&mut self, bytes: usize, now: Instant) {
+        if bytes * 2 >= self.now {
+            self.now = (self.now * 2).min(self.most);
+            self.filled = now;
+        }
+    }
+
+    /// Goes back to the least if nothing has filled half of it for long; true if that is less than before.
+    #[inline]
+    pub(super) fn shrink(&mut self, now: Instant) -> bool {
+        let shrinks = self.now > self.least && now.duration_since(self.filled) >= IDLE;
+        if shrinks {
+            self.now = self.least;
+        }
+        shrinks
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sizes(config: &Config) -> (RecvSize, Instant) {
+        let now = Instant::now();
+        (RecvSize::new(config, now), now)
+    }
+
+    #[test]
+    fn it_doubles_while_half_of_it_is_filled_up_to_the_setting() {
+        let config = Config::builder().receive_buffer(100 * 1024);
+        let (mut size, now) = sizes(&config.build().unwrap());
+        let least = size.get();
+        size.arrived(least / 2 - 1, now);
+        assert_eq!(size.get(), least, "less than half");
+        size.arrived(least / 2, now);
+        assert_eq!(size.get(), 2 * least);
+        size.arrived(2 * least, now);
+        assert_eq!(size.get(), 100 * 1024);
+        size.arrived(100 * 1024, now);
+        assert_eq!(size.get(), 100 * 1024);
+    }
+
+    #[test]
+    fn it_goes_back_once_nothing_has_filled_half_of_it_for_long() {
+        let (mut size, now) = sizes(&Config::default());
+        let least = size.get();
+        size.arrived(least, now);
+        size.arrived(1, now + IDLE);
+        assert!(!size.shrink(now + IDLE / 2));
+        assert!(size.shrink(now + IDLE));
+        assert_eq!(size.get(), least);
+        assert!(!size.shrink(now + 2 * IDLE), "it has the least");
+    }
+
+    #[test]
+    fn there_is_always_room_for_two_frames() {
+        let config = Config::edge()
+            .max_frame(64 * 1024)
+            .receive_buffer(32 * 1024);
+        let (size, _) = sizes(&config.build().unwrap());
+        assert_eq!(size.get(), 2 * (64 * 1024 + HEADER_LEN));
+    }
+}
