@@ -1,0 +1,247 @@
+//! The least that a multiplexer with a task for each stream can do on two threads: frames in one write, taken apart and
+//! handed to a task, which is woken. No credit, no limits, no ends, no fairness. What it reaches beside plain sockets
+//! is a bound for what `compare --wait spin` says of ringmux.
+//!
+//! "bare" is for one thread: no atomics but tokio's. "queues" is what a library needs whose streams may be used
+//! from any thread.
+//!
+//! ```sh
+//! cargo run --release -p ringmux-perf --example bare_mux
+//! ```
+
+mod bell;
+mod oneway;
+mod plain;
+mod pump;
+mod queues;
+mod ready;
+mod slots;
+
+use std::error::Error;
+use std::io::{self, ErrorKind};
+use std::net::{TcpListener, TcpStream};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::thread::{CpuSet, sched_setaffinity};
+
+use pump::{block_on, read_some};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+type Failure = Box<dyn Error + Send + Sync>;
+
+const STREAMS: usize = 64;
+/// Everybody takes a turn in each round.
+const ROUNDS: usize = 11;
+const ROUND: Duration = Duration::from_millis(300);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Work {
+    /// All messages back and forth in one write, without tasks.
+    Plain,
+    /// By way of slots.
+    Bare(Talk),
+    /// By way of lock-free queues.
+    Queues(Talk),
+    /// Bulk messages as they are.
+    BulkPlain,
+    /// Bulk messages with a header before every 16 KiB.
+    BulkFramed,
+    /// Small messages in one direction, side by side in large writes.
+    OnewayPlain,
+    /// Small messages on so many streams.
+    Oneway(Flow, usize),
+}
+
+impl Work {
+    const fn is_one_way(self) -> bool {
+        !matches!(self, Self::Plain | Self::Bare(_) | Self::Queues(_))
+    }
+}
+
+/// What tasks do with messages that go back and forth.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Talk {
+    /// Tasks that live as long as their streams.
+    Echo,
+    /// A task on both sides for each call, of which so many are under way.
+    Calls(usize),
+}
+
+impl Talk {
+    const fn under_way(self) -> usize {
+        match self {
+            Self::Echo => STREAMS,
+            Self::Calls(calls) => calls,
+        }
+    }
+}
+
+/// How messages in one direction get from the task to the engine, and from there to the other task.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Flow {
+    /// Into the batch, and not at all: the engine looks at them itself.
+    Bare,
+    /// Through queues; the engine is told when a queue is full.
+    Fed,
+    /// Through queues; the engine is told of each message.
+    Sent,
+}
+
+const WORKS: [(Work, &str, Work); 16] = [
+    (Work::Plain, "64 messages in one write", Work::Plain),
+    (Work::Bare(Talk::Echo), "conc64, bare", Work::Plain),
+    (Work::Queues(Talk::Echo), "conc64, queues", Work::Plain),
+    (Work::Bare(Talk::Calls(64)), "unary64, bare", Work::Plain),
+    (
+        Work::Queues(Talk::Calls(64)),
+        "unary64, queues",
+        Work::Plain,
+    ),
+    (Work::Bare(Talk::Calls(1024)), "unary1k, bare", Work::Plain),
+    (
+        Work::Queues(Talk::Calls(1024)),
+        "unary1k, queues",
+        Work::Plain,
+    ),
+    (Work::BulkPlain, "bulk, plain", Work::BulkPlain),
+    (Work::BulkFramed, "bulk, in frames", Work::BulkPlain),
+    (Work::OnewayPlain, "oneway, plain", Work::OnewayPlain),
+    (
+        Work::Oneway(Flow::Bare, 1),
+        "oneway, bare",
+        Work::OnewayPlain,
+    ),
+    (
+        Work::Oneway(Flow::Fed, 1),
+        "oneway, queues, fed",
+        Work::OnewayPlain,
+    ),
+    (
+        Work::Oneway(Flow::Sent, 1),
+        "oneway, queues, sent",
+        Work::OnewayPlain,
+    ),
+    (
+        Work::Oneway(Flow::Bare, STREAMS),
+        "oneway64, bare",
+        Work::OnewayPlain,
+    ),
+    (
+        Work::Oneway(Flow::Fed, STREAMS),
+        "oneway64, queues, fed",
+        Work::OnewayPlain,
+    ),
+    (
+        Work::Oneway(Flow::Sent, STREAMS),
+        "oneway64, queues, sent",
+        Work::OnewayPlain,
+    ),
+];
+
+/// Messages that came back, or messages or bytes that were sent.
+fn client(work: Work, socket: &TcpStream) -> io::Result<u64> {
+    let until = Instant::now() + ROUND;
+    let is_over = || Instant::now() >= until;
+    match work {
+        Work::Plain => plain::round_trips(socket, is_over),
+        Work::Bare(talk) => block_on(slots::talk(talk, socket, is_over))?,
+        Work::Queues(talk) => block_on(queues::talk(talk, socket, is_over))?,
+        Work::BulkPlain => plain::send_bulk(false, socket, is_over),
+        Work::BulkFramed => plain::send_bulk(true, socket, is_over),
+        Work::OnewayPlain => plain::send_messages(socket, is_over),
+        Work::Oneway(flow, streams) => block_on(oneway::send(flow, streams, socket, is_over))?,
+    }
+}
+
+/// Until the client closes. What arrived, where that is for the server to say.
+fn server(work: Work, socket: &TcpStream) -> io::Result<Option<u64>> {
+    match work {
+        Work::Plain => plain::echo(socket).map(|()| None),
+        Work::Bare(talk) => block_on(slots::answer(talk, socket))?.map(|()| None),
+        Work::Queues(talk) => block_on(queues::answer(talk, socket))?.map(|()| None),
+        Work::BulkPlain => plain::receive_bulk(socket).map(Some),
+        // Headers are not counted where they are sent.
+        Work::BulkFramed => plain::receive_bulk(socket).map(|_| None),
+        Work::OnewayPlain => plain::receive_messages(socket).map(Some),
+        Work::Oneway(flow, _) => block_on(oneway::receive(flow, socket))?.map(Some),
+    }
+}
+
+fn pin(cpu: usize) -> io::Result<()> {
+    let mut cpus = CpuSet::new();
+    cpus.set(cpu);
+    Ok(sched_setaffinity(None, &cpus)?)
+}
+
+fn prepare(socket: &TcpStream) -> io::Result<()> {
+    socket.set_nodelay(true)?;
+    socket.set_nonblocking(true)
+}
+
+/// A client leaves with messages under way.
+fn has_left(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::ConnectionReset | ErrorKind::BrokenPipe
+    )
+}
+
+/// Messages or bytes a second.
+fn round(work: Work) -> Result<f64, Failure> {
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let address = listener.local_addr()?;
+    let serving = thread::spawn(move || -> io::Result<Option<u64>> {
+        pin(1)?;
+        let socket = listener.accept()?.0;
+        prepare(&socket)?;
+        match server(work, &socket) {
+            Err(error) if !work.is_one_way() && has_left(&error) => Ok(None),
+            ended => ended,
+        }
+    });
+    let calling = thread::spawn(move || -> io::Result<(u64, f64)> {
+        pin(0)?;
+        let socket = TcpStream::connect(address)?;
+        prepare(&socket)?;
+        let started = Instant::now();
+        let count = client(work, &socket)?;
+        if work.is_one_way() {
+            // The server has taken all when it closes.
+            read_some(&socket, &mut [0])?;
+        }
+        Ok((count, count as f64 / started.elapsed().as_secs_f64()))
+    });
+    let (count, rate) = calling.join().expect("it does not panic")?;
+    let received = serving.join().expect("it does not panic")?;
+    if received.is_some_and(|received| received != count) {
+        return Err(format!("{received:?} of {count} arrived").into());
+    }
+    Ok(rate)
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+fn main() -> Result<(), Failure> {
+    let mut rounds = vec![Vec::new(); WORKS.len()];
+    for _ in 0..ROUNDS {
+        for (rates, (work, ..)) in rounds.iter_mut().zip(WORKS) {
+            rates.push(round(work)?);
+        }
+    }
+    println!("{:<28}{:>18}{:>22}", "", "a second", "of plain, in turn");
+    for (rates, (_, name, plain)) in rounds.iter().zip(WORKS) {
+        let at = WORKS.iter().position(|(work, ..)| *work == plain);
+        let plain = &rounds[at.expect("it is one of them")];
+        let ratios = rates.iter().zip(plain).map(|(rate, plain)| rate / plain);
+        let ratio = median(ratios.collect());
+        let rate = median(rates.clone()) / 1e6;
+        println!("{name:<28}{rate:>14.3} M/s{ratio:>22.3}");
+    }
+    Ok(())
+}
