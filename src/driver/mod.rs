@@ -33,6 +33,9 @@ use crate::proto::Batch;
 
 /// A socket, as the turn loop uses it. Poll functions keep the waker of the last call.
 pub(crate) trait Transport {
+    /// Whether it never leaves the thread that it was made on. Only a type that is not `Send` may say so.
+    const BOUND: bool = false;
+
     /// Appends what has arrived to `buf`, which may grow by about `capacity`; 0 is the end.
     ///
     /// While it is pending the transport may keep `buf`'s memory.

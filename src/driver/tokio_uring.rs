@@ -249,6 +249,8 @@ impl UringIo {
 }
 
 impl Transport for UringIo {
+    const BOUND: bool = true;
+
     fn poll_recv(
         &mut self,
         cx: &mut Context<'_>,

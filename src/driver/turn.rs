@@ -43,6 +43,9 @@ pub(crate) struct Turns<T> {
 
 impl<T: Transport + Unpin> Turns<T> {
     pub(crate) fn new(connection: Connection, transport: T) -> Self {
+        if T::BOUND {
+            connection.link().home.settle();
+        }
         Self {
             connection,
             transport,

@@ -207,12 +207,13 @@ impl Lane {
     // ---- for handles ------------------------------------------------------------------------
 
     /// Asks the engine to look at this lane. Costs one read-modify-write; the first since the
-    /// engine last looked also pushes the lane and, if the engine sleeps, wakes it.
+    /// engine last looked also pushes the lane and, if the engine sleeps, wakes it. On the engine's own thread, asking again for
+    /// the same costs two loads.
     #[inline]
     pub(crate) fn raise(self: &Arc<Self>, reasons: u32) {
         debug_assert!(reasons & reason::OPEN == 0, "by `EngineSide::open` alone");
         reached(Step::Published);
-        if self.reasons.raise(reasons) {
+        if self.reasons.raise_near(&self.session.home, reasons) {
             reached(Step::Raised);
             self.session.activate(Arc::clone(self));
         }

@@ -16,7 +16,7 @@ use crate::addr::{Addr, Driver};
 use crate::error::SessionError;
 use crate::frame::Role;
 use crate::queue::step::{Step, reached};
-use crate::queue::{Budget, Doorbell, ReadyList, Reasons, SetOnce, TakenNodes, WakerSet};
+use crate::queue::{Budget, Doorbell, Home, ReadyList, Reasons, SetOnce, TakenNodes, WakerSet};
 use crate::sync::{Arc, AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
 
 /// What a handle asks of the session itself.
@@ -38,6 +38,8 @@ pub(crate) struct SessionLink {
     ready: ReadyList<Lane>,
     requests: Reasons,
     doorbell: Doorbell,
+    /// Where the engine runs.
+    pub(crate) home: Home,
     /// Streams that the peer opened; one that finds it full is refused.
     accept: ArrayQueue<HandleSide>,
     /// Tasks in `accept`.
@@ -112,6 +114,7 @@ impl SessionLink {
             ready: ReadyList::new(),
             requests: Reasons::new(),
             doorbell: Doorbell::new(),
+            home: Home::new(),
             accept: ArrayQueue::new(sizes.max_unaccepted as usize),
             accept_waiters: WakerSet::new(),
             state_waiters: WakerSet::new(),

@@ -6,6 +6,7 @@
 //! | [`ready`] | intrusive list of `Arc`s, taken all at once | n → 1 |
 //! | [`reasons`] | the word that says why a lane is on the ready list | n → 1 |
 //! | [`doorbell`] | wakes the engine, only when it is parked | n → 1 |
+//! | [`home`] | the thread that an engine is bound to | 1 → n |
 //! | [`budget`] | bytes that writers share, and the limit of each | n ↔ 1 |
 //! | [`once`] | cell written once, read without waiting | 1 → n |
 //! | [`slots`] | places that are taken and given back, each with a value | n → n |
@@ -33,6 +34,7 @@
 
 pub(crate) mod budget;
 pub(crate) mod doorbell;
+pub(crate) mod home;
 pub(crate) mod once;
 pub(crate) mod ready;
 pub(crate) mod reasons;
@@ -44,6 +46,7 @@ pub(crate) mod waker_slot;
 
 pub(crate) use budget::{Budget, Limit};
 pub(crate) use doorbell::Doorbell;
+pub(crate) use home::Home;
 pub(crate) use once::SetOnce;
 pub(crate) use ready::{Node, ReadyList, Taken as TakenNodes};
 pub(crate) use reasons::Reasons;

@@ -19,6 +19,7 @@
 //! compare-exchange that is repeated only because another thread has changed the word: **lock-free**. (A thread stopped
 //! between its raise and its push delays this node only.)
 
+use super::home::Home;
 use crate::sync::{AtomicU32, Ordering};
 
 /// See the module.
@@ -39,6 +40,16 @@ impl Reasons {
         // the list has let go of the node (from the engine), so that it may be pushed again. Raises that follow one
         // another are RMWs: the take acquires from all of them.
         self.0.fetch_or(bits, Ordering::AcqRel) == 0
+    }
+
+    /// The same with two loads, if the caller is on the thread that takes and has nothing to add.
+    ///
+    /// Relaxed: such a caller is between two takes. What it did before comes before the next one, which takes these bits.
+    #[inline]
+    #[must_use = "true obliges the caller to push the node"]
+    pub(crate) fn raise_near(&self, home: &Home, bits: u32) -> bool {
+        let has_all = self.0.load(Ordering::Relaxed) & bits == bits;
+        !(has_all && home.is_here()) && self.raise(bits)
     }
 
     /// Takes all reasons. The engine calls it after the list has handed the node out and before it looks at what the
@@ -64,7 +75,10 @@ impl Reasons {
 
 #[cfg(all(test, not(ringmux_loom)))]
 mod tests {
+    use std::time::{Duration, Instant};
+
     use super::*;
+    use crate::sync::AtomicU64;
 
     #[test]
     fn only_the_raise_that_finds_no_reason_obliges_to_push() {
@@ -76,5 +90,49 @@ mod tests {
         assert_eq!(reasons.take(), 5);
         assert_eq!(reasons.take(), 0);
         assert!(reasons.raise(2));
+    }
+
+    #[test]
+    fn near_the_engine_only_what_is_new_is_raised() {
+        let (reasons, home) = (Reasons::new(), Home::new());
+        home.settle();
+        assert!(reasons.raise_near(&home, 1));
+        assert!(!reasons.raise_near(&home, 1));
+        assert!(!reasons.raise_near(&home, 3));
+        assert_eq!(reasons.take(), 3);
+        assert!(reasons.raise_near(&home, 1));
+    }
+
+    /// Far from the engine, what was raised may be taken before it is seen what the next raise is about.
+    #[test]
+    fn far_from_the_engine_no_raise_is_left_out() {
+        const ROUNDS: u64 = 100_000;
+        let (reasons, home) = (Reasons::new(), Home::new());
+        let (published, seen) = (AtomicU64::new(0), AtomicU64::new(0));
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                home.settle();
+                while seen.load(Ordering::Relaxed) < 2 * ROUNDS {
+                    if reasons.take() != 0 {
+                        seen.store(published.load(Ordering::Relaxed), Ordering::Relaxed);
+                    }
+                    std::hint::spin_loop();
+                }
+            });
+            let deadline = Instant::now() + Duration::from_secs(30);
+            for round in 1..=ROUNDS {
+                for number in [2 * round - 1, 2 * round] {
+                    published.store(number, Ordering::Relaxed);
+                    let _pushed = reasons.raise_near(&home, 1);
+                }
+                while seen.load(Ordering::Relaxed) < 2 * round {
+                    if Instant::now() > deadline {
+                        seen.store(u64::MAX, Ordering::Relaxed);
+                        panic!("round {round}: the second raise was lost");
+                    }
+                    std::thread::yield_now();
+                }
+            }
+        });
     }
 }

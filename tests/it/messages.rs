@@ -1,10 +1,12 @@
 //! Messages of every size, on windows far smaller than they are.
 
+use std::thread;
+
 use bytes::Bytes;
-use ringmux::{Config, SendError, TrySendError};
+use ringmux::{Config, SendError, SendStream, TrySendError};
 use tokio::io::AsyncReadExt;
 
-use crate::host::{Net, Soon, eventually, pattern, pause};
+use crate::host::{Net, Soon, eventually, pattern, pause, tokio_runtime};
 
 const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;
@@ -26,6 +28,7 @@ everywhere!(
     every_size_is_read_as_bytes_on_small_windows,
 );
 on_sockets!(
+    what_is_sent_from_one_thread_and_then_another_all_arrives,
     one_byte_too_many_is_refused_before_memory_is_spent,
     the_peers_smaller_limit_holds,
     a_message_is_complete_before_anybody_asks_for_it,
@@ -231,4 +234,38 @@ async fn mixed_sizes_keep_their_order(net: Net) {
     }
     assert_eq!(theirs.recv().soon().await.unwrap(), None);
     drop(sender.soon().await.unwrap());
+}
+
+/// One of the two is the engine's own where that runs inline: there, asking for its attention takes another way.
+async fn what_is_sent_from_one_thread_and_then_another_all_arrives(net: Net) {
+    let (client, server) = net.pair().await;
+    let (mut send, _recv) = client.open("").soon().await.unwrap().split();
+    let (lend, lent) = std::sync::mpsc::channel::<(SendStream, u64)>();
+    let (give_back, mut given_back) = tokio::sync::mpsc::unbounded_channel();
+    let elsewhere = thread::spawn(move || {
+        for (mut send, n) in lent {
+            tokio_runtime().block_on(send_three(&mut send, n));
+            assert!(give_back.send(send).is_ok(), "the case has ended");
+        }
+    });
+    send_three(&mut send, 0).await;
+    let mut theirs = server.accept().soon().await.unwrap();
+    for round in 0..200 {
+        let n = 6 * round;
+        lend.send((send, n + 3)).unwrap();
+        send = given_back.recv().soon().await.unwrap();
+        send_three(&mut send, n + 6).await;
+        for n in n..n + 6 {
+            let message = theirs.recv().soon().await.unwrap();
+            assert_eq!(message.unwrap(), n.to_le_bytes()[..]);
+        }
+    }
+    drop(lend);
+    elsewhere.join().unwrap();
+}
+
+async fn send_three(send: &mut SendStream, from: u64) {
+    for n in from..from + 3 {
+        send.send_slice(&n.to_le_bytes()).soon().await.unwrap();
+    }
 }

@@ -134,6 +134,8 @@ impl<R: Ring> UringSocket<R> {
 }
 
 impl<R: Ring> Transport for UringSocket<R> {
+    const BOUND: bool = true;
+
     fn poll_recv(
         &mut self,
         _: &mut Context<'_>,
