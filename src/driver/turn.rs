@@ -39,6 +39,8 @@ pub(crate) struct Turns<T> {
     writing: bool,
     stage: Stage,
     linger_until: Option<Instant>,
+    /// The connection's next deadline, as of the end of the last few turns: what is set meanwhile is not so near.
+    deadline: Option<Instant>,
 }
 
 impl<T: Transport + Unpin> Turns<T> {
@@ -55,6 +57,7 @@ impl<T: Transport + Unpin> Turns<T> {
             writing: false,
             stage: Stage::Running,
             linger_until: None,
+            deadline: None,
         }
     }
 
@@ -68,8 +71,9 @@ impl<T: Transport + Unpin> Turns<T> {
             // The end of a stream of bytes stays ready: it moves nothing.
             matches!(self.poll_discard(cx), Poll::Ready(true))
         };
-        if self.connection.next_deadline().is_some_and(|at| at <= now) {
+        if self.deadline.is_some_and(|at| at <= now) {
             self.connection.on_deadline(now);
+            self.deadline = self.connection.next_deadline();
             moved = true;
         }
         moved |= self.write(cx, now);
@@ -171,7 +175,8 @@ impl<T: Transport + Unpin> Turns<T> {
             if moved {
                 continue;
             }
-            let deadlines = [self.connection.next_deadline(), self.linger_until];
+            self.deadline = self.connection.next_deadline();
+            let deadlines = [self.deadline, self.linger_until];
             if self
                 .transport
                 .poll_timer(cx, deadlines.into_iter().flatten().min())
@@ -182,6 +187,7 @@ impl<T: Transport + Unpin> Turns<T> {
                 return Poll::Pending;
             }
         }
+        self.deadline = self.connection.next_deadline();
         cx.waker().wake_by_ref();
         Poll::Pending
     }

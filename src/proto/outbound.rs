@@ -66,6 +66,11 @@ pub(super) struct Loan {
 }
 
 impl Outbound {
+    /// Something has come back that others may have.
+    pub(super) const fn has_spare(&self) -> bool {
+        self.spare > 0
+    }
+
     /// To be called when a stream's ring has released something, or its sending direction has ended.
     #[inline]
     pub(super) fn settle(&mut self, stream: &mut Stream) {

@@ -66,7 +66,7 @@ impl Connection {
     /// Fills an empty batch with what may be sent now; false if there is nothing.
     pub(crate) fn transmit(&mut self, batch: &mut Batch, now: Instant) -> bool {
         debug_assert!(batch.is_empty());
-        if !self.may_send() {
+        if !self.may_send() || self.has_nothing_to_say() {
             return false;
         }
         batch.limit(if self.schedule.has_one_alone() {
@@ -103,6 +103,22 @@ impl Connection {
         self.link.counters.bytes_sent.add(batch.len() as u64);
         self.alive.offer(now, self.config.write_timeout());
         true
+    }
+
+    /// Whether none of what follows would find anything: a message that comes alone has two such calls for each that sends.
+    fn has_nothing_to_say(&self) -> bool {
+        matches!(self.phase, Phase::Open)
+            && self.schedule.is_empty()
+            && self.opens.is_empty()
+            && self.owing.is_empty()
+            && !self.window_owed
+            && !self.ping.wanted
+            && self.ping.pong_owed.is_none()
+            && !self.owes_grants()
+            && self.refusals.is_empty()
+            && self.hello.is_empty()
+            && !self.unheld
+            && !self.outbound.has_spare()
     }
 
     fn put_hello(&mut self, batch: &mut Batch) {
@@ -163,10 +179,13 @@ impl Connection {
     }
 
     /// Streams that have ended are granted again, several at a time unless the peer has few left.
+    const fn owes_grants(&self) -> bool {
+        let few = self.config.max_streams() / 4;
+        self.grant_owed > 0 && (self.grant_owed >= few || self.peer_streams < few)
+    }
+
     fn put_grants(&mut self, batch: &mut Batch) {
-        let max = self.config.max_streams();
-        let worth_it = self.grant_owed >= max / 4 || self.peer_streams < max / 4;
-        if !worth_it {
+        if !self.owes_grants() {
             return;
         }
         if let Some(streams) = NonZeroU32::new(std::mem::take(&mut self.grant_owed)) {
