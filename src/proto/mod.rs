@@ -39,6 +39,7 @@ mod receive;
 mod recv_size;
 mod registry;
 mod schedule;
+mod sender;
 mod state;
 mod stream;
 mod transmit;
