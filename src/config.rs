@@ -120,10 +120,11 @@ macro_rules! settings {
 settings! {
     /// Largest payload of one frame that the peer may send, in bytes. 16 KiB (default) to 64 KiB.
     max_frame: u32,
-    /// Bytes that a session receives at a time at most; two of the largest frames if that is more. It begins with room
-    /// for those, has twice as much whenever half of it was filled at once, and begins again at the first
-    /// arrival after 10 s in which that has not happened (with `keepalive_idle` off that may be never). It is a session's own
-    /// memory, beside `receive_pool`. Default 256 KiB, at most 16 MiB; 0 leaves it at two frames.
+    /// Bytes that a session receives at a time at most; two of the largest frames if that is more. It begins with room for
+    /// those, has twice as much whenever half of it was filled at once, and begins again at the first arrival after
+    /// 10 s in which that has not happened; with `keepalive_idle` off on both sides an idle session keeps what it has. This is
+    /// memory of the session's own, beside `receive_pool` and what the kernel has for its socket. Default 256 KiB, at
+    /// most 16 MiB; 0 leaves it at two frames.
     receive_buffer: u32,
     /// Largest message that the peer may send, in bytes. Default 4 MiB, at least 64 KiB.
     max_message: u32,
