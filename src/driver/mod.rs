@@ -62,6 +62,22 @@ pub(crate) trait Transport {
     fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<()>;
 }
 
+/// Room for what is received next: half of `capacity` at least, which is what the buffer has in all if it is made anew and no
+/// more than half of that is in it.
+fn make_room(buf: &mut BytesMut, capacity: usize) {
+    if buf.capacity() - buf.len() >= capacity / 2 {
+        return;
+    }
+    let room = capacity - buf.len().min(capacity / 2);
+    if buf.try_reclaim(room) {
+        return;
+    }
+    // `reserve` would keep place for what is consumed, and double.
+    let mut fresh = BytesMut::with_capacity(buf.len() + room);
+    fresh.extend_from_slice(buf);
+    *buf = fresh;
+}
+
 /// Buffers that were given up because their operation had not completed.
 static LEAKED: AtomicU64 = AtomicU64::new(0);
 
@@ -72,4 +88,33 @@ pub(crate) fn leaked_buffers() -> u64 {
 
 fn count_leaked() {
     LEAKED.fetch_add(1, Ordering::Relaxed);
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Buf;
+
+    use super::*;
+
+    #[test]
+    fn a_buffer_that_is_made_anew_is_no_larger_than_was_asked_for() {
+        let mut buf = BytesMut::with_capacity(1000);
+        buf.extend_from_slice(&[7; 1000]);
+        buf.advance(990);
+        make_room(&mut buf, 4000);
+        assert_eq!((&buf[..], buf.capacity()), (&[7; 10][..], 4000));
+    }
+
+    #[test]
+    fn memory_whose_contents_are_consumed_is_used_again() {
+        let mut buf = BytesMut::with_capacity(1000);
+        let memory = buf.as_ptr();
+        buf.extend_from_slice(&[7; 1000]);
+        buf.advance(990);
+        make_room(&mut buf, 1000);
+        assert_eq!((buf.as_ptr(), buf.capacity()), (memory, 1000));
+        buf.extend_from_slice(&[8; 490]);
+        make_room(&mut buf, 1000);
+        assert_eq!((buf.len(), buf.capacity()), (500, 1000), "half is enough");
+    }
 }

@@ -9,8 +9,8 @@ use std::time::Instant;
 use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 
-use super::Transport;
 use super::timer::Timer;
+use super::{Transport, make_room};
 use crate::proto::Batch;
 
 /// A transport that borrows its buffers only while it is polled.
@@ -50,9 +50,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Transport for TokioIo<T> {
         buf: &mut BytesMut,
         capacity: usize,
     ) -> Poll<io::Result<usize>> {
-        if buf.capacity() - buf.len() < capacity / 2 {
-            buf.reserve(capacity - buf.len().min(capacity / 2));
-        }
+        make_room(buf, capacity);
         pin!(self.io.read_buf(buf)).poll(cx)
     }
 

@@ -31,13 +31,10 @@ use bytes::BytesMut;
 use tokio_uring::buf::{IoBuf, IoBufMut};
 use tokio_uring::net::{TcpStream, UnixStream};
 
-use super::Transport;
 use super::direct::{self, DIRECT_BYTES};
 use super::timer::Timer;
+use super::{Transport, make_room};
 use crate::proto::Batch;
-
-/// A read shorter than this is not worth a system call.
-const READ_MIN: usize = 4096;
 
 /// Memory that the kernel may use until the operation completes.
 struct InFlight<T>(Option<T>);
@@ -153,13 +150,6 @@ impl AsRawFd for Socket {
 fn watch(socket: &Rc<Socket>) -> Option<AsyncFd<Rc<Socket>>> {
     // SAFETY: the descriptor is the socket's, always the same one, and open until the last `Rc` is dropped.
     unsafe { AsyncFd::register_with_interest(Rc::clone(socket), Interest::READABLE) }.ok()
-}
-
-/// Room for what is received next: `capacity`, or what is left of it if that is worth a system call.
-fn make_room(buf: &mut BytesMut, capacity: usize) {
-    if buf.capacity() - buf.len() < READ_MIN.max(capacity / 2) {
-        buf.reserve(capacity - buf.len().min(capacity / 2));
-    }
 }
 
 type Operation = Pin<Box<dyn Future<Output = io::Result<usize>>>>;

@@ -23,11 +23,9 @@ use bytes::BytesMut;
 use super::buffers::BUFFER_BYTES;
 use super::reactor::Reactor;
 use super::ring::Ring;
-use crate::driver::{Transport, clock};
+use crate::driver::{Transport, clock, make_room};
 use crate::proto::Batch;
 
-/// A read shorter than this is not worth an operation, in bytes.
-const READ_MIN: usize = 4096;
 /// Arrivals from here on are large, in bytes.
 const LARGE: usize = BUFFER_BYTES;
 /// Arrivals below this are small, in bytes.
@@ -103,9 +101,7 @@ impl<R: Ring> UringSocket<R> {
             reactor.start_recv_multi(self.slot);
             return Poll::Pending;
         }
-        if buf.capacity() - buf.len() < READ_MIN.max(capacity / 2) {
-            buf.reserve(capacity - buf.len().min(capacity / 2));
-        }
+        make_room(buf, capacity);
         if !(self.via == Via::Calls && reactor.start_recv_direct(self.slot, buf)) {
             reactor.start_recv_once(self.slot, buf);
         }
