@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 /// Small enough for the compiler and the machine to treat like any other message.
 const MESSAGE: &[u8] = &[7; 64];
 const PIPE_BYTES: usize = 256 * 1024;
-/// Messages under way at once in `pipelined` and `concurrent`.
+/// Messages under way at once in `pipelined`, `concurrent` and `calls`.
 const BATCH: u64 = 64;
 
 fn main() -> ExitCode {
@@ -107,9 +107,7 @@ async fn concurrent(client: &Session, times: u64) {
             }
         });
     }
-    while let Some(task) = tasks.join_next().await {
-        task.expect("no task panics");
-    }
+    tasks.join_all().await;
 }
 
 /// A stream opened, a message there and back, and closed.
@@ -124,7 +122,8 @@ async fn calls(client: &Session, times: u64) {
     let mut tasks = JoinSet::new();
     for _ in 0..times {
         if tasks.len() as u64 == BATCH {
-            tasks.join_next().await;
+            let call = tasks.join_next().await.expect("there are some");
+            call.expect("no call panics");
         }
         let client = client.clone();
         tasks.spawn(async move { call(&client).await });

@@ -69,8 +69,8 @@ where
         if now.is_back_at(before) {
             return;
         }
-        // A receive buffer is 256 KiB at most, and so is what a batch references, beside the 64 KiB that it copies.
-        let excused = leaked as i64 * (320 << 10);
+        // A receive buffer and a batch are at most this large.
+        let excused = leaked as i64 * (256 << 10);
         if leaked > 0
             && now.bytes <= before.bytes + SLACK_BYTES + excused
             && now.descriptors <= before.descriptors
