@@ -39,8 +39,8 @@ const ROUND: Duration = Duration::from_millis(300);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Work {
-    /// All messages back and forth in one write, without tasks.
-    Plain,
+    /// So many messages back and forth in one write, without tasks.
+    Plain(usize),
     /// By way of slots.
     Bare(Talk),
     /// By way of lock-free queues.
@@ -57,15 +57,15 @@ enum Work {
 
 impl Work {
     const fn is_one_way(self) -> bool {
-        !matches!(self, Self::Plain | Self::Bare(_) | Self::Queues(_))
+        !matches!(self, Self::Plain(_) | Self::Bare(_) | Self::Queues(_))
     }
 }
 
 /// What tasks do with messages that go back and forth.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Talk {
-    /// Tasks that live as long as their streams.
-    Echo,
+    /// So many tasks that live as long as their streams.
+    Echo(usize),
     /// A task on both sides for each call, of which so many are under way.
     Calls(usize),
 }
@@ -73,7 +73,7 @@ enum Talk {
 impl Talk {
     const fn under_way(self) -> usize {
         match self {
-            Self::Echo => STREAMS,
+            Self::Echo(streams) => streams,
             Self::Calls(calls) => calls,
         }
     }
@@ -90,22 +90,20 @@ enum Flow {
     Sent,
 }
 
-const WORKS: [(Work, &str, Work); 16] = [
-    (Work::Plain, "64 messages in one write", Work::Plain),
-    (Work::Bare(Talk::Echo), "conc64, bare", Work::Plain),
-    (Work::Queues(Talk::Echo), "conc64, queues", Work::Plain),
-    (Work::Bare(Talk::Calls(64)), "unary64, bare", Work::Plain),
-    (
-        Work::Queues(Talk::Calls(64)),
-        "unary64, queues",
-        Work::Plain,
-    ),
-    (Work::Bare(Talk::Calls(1024)), "unary1k, bare", Work::Plain),
-    (
-        Work::Queues(Talk::Calls(1024)),
-        "unary1k, queues",
-        Work::Plain,
-    ),
+const CONC64: Work = Work::Plain(STREAMS);
+const PINGPONG: Work = Work::Plain(1);
+
+const WORKS: [(Work, &str, Work); 19] = [
+    (PINGPONG, "a message in a write", PINGPONG),
+    (Work::Bare(Talk::Echo(1)), "pingpong, bare", PINGPONG),
+    (Work::Queues(Talk::Echo(1)), "pingpong, queues", PINGPONG),
+    (CONC64, "64 messages in one write", CONC64),
+    (Work::Bare(Talk::Echo(STREAMS)), "conc64, bare", CONC64),
+    (Work::Queues(Talk::Echo(STREAMS)), "conc64, queues", CONC64),
+    (Work::Bare(Talk::Calls(64)), "unary64, bare", CONC64),
+    (Work::Queues(Talk::Calls(64)), "unary64, queues", CONC64),
+    (Work::Bare(Talk::Calls(1024)), "unary1k, bare", CONC64),
+    (Work::Queues(Talk::Calls(1024)), "unary1k, queues", CONC64),
     (Work::BulkPlain, "bulk, plain", Work::BulkPlain),
     (Work::BulkFramed, "bulk, in frames", Work::BulkPlain),
     (Work::OnewayPlain, "oneway, plain", Work::OnewayPlain),
@@ -146,7 +144,7 @@ fn client(work: Work, socket: &TcpStream) -> io::Result<u64> {
     let until = Instant::now() + ROUND;
     let is_over = || Instant::now() >= until;
     match work {
-        Work::Plain => plain::round_trips(socket, is_over),
+        Work::Plain(messages) => plain::round_trips(messages, socket, is_over),
         Work::Bare(talk) => block_on(slots::talk(talk, socket, is_over))?,
         Work::Queues(talk) => block_on(queues::talk(talk, socket, is_over))?,
         Work::BulkPlain => plain::send_bulk(false, socket, is_over),
@@ -159,7 +157,7 @@ fn client(work: Work, socket: &TcpStream) -> io::Result<u64> {
 /// Until the client closes. What arrived, where that is for the server to say.
 fn server(work: Work, socket: &TcpStream) -> io::Result<Option<u64>> {
     match work {
-        Work::Plain => plain::echo(socket).map(|()| None),
+        Work::Plain(messages) => plain::echo(messages, socket).map(|()| None),
         Work::Bare(talk) => block_on(slots::answer(talk, socket))?.map(|()| None),
         Work::Queues(talk) => block_on(queues::answer(talk, socket))?.map(|()| None),
         Work::BulkPlain => plain::receive_bulk(socket).map(Some),

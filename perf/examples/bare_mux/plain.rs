@@ -3,7 +3,6 @@
 use std::io::{self, IoSlice};
 use std::net::{Shutdown, TcpStream};
 
-use crate::STREAMS;
 use crate::oneway::Numbers;
 use crate::pump::{
     FRAME_LEN, HEADER_LEN, READ, WRITE, header, read_some, write_all, write_all_slices,
@@ -14,21 +13,25 @@ const BULK_LEN: usize = 64 * 1024;
 const BULK_FRAME: usize = 16 * 1024;
 const BULK_WRITE: usize = 256 * 1024;
 
-/// All messages back and forth in one write. Returns how many came back.
-pub(crate) fn round_trips(socket: &TcpStream, is_over: impl Fn() -> bool) -> io::Result<u64> {
-    let batch = [7; STREAMS * FRAME_LEN];
-    let mut buffer = batch;
+/// So many messages back and forth in one write. Returns how many came back.
+pub(crate) fn round_trips(
+    messages: usize,
+    socket: &TcpStream,
+    is_over: impl Fn() -> bool,
+) -> io::Result<u64> {
+    let batch = vec![7; messages * FRAME_LEN];
+    let mut buffer = batch.clone();
     let mut trips = 0;
     while !is_over() {
         write_all(socket, &batch)?;
         read_batch(socket, &mut buffer)?;
-        trips += STREAMS as u64;
+        trips += messages as u64;
     }
     Ok(trips)
 }
 
-pub(crate) fn echo(socket: &TcpStream) -> io::Result<()> {
-    let mut batch = [0; STREAMS * FRAME_LEN];
+pub(crate) fn echo(messages: usize, socket: &TcpStream) -> io::Result<()> {
+    let mut batch = vec![0; messages * FRAME_LEN];
     while read_batch(socket, &mut batch)? {
         write_all(socket, &batch)?;
     }

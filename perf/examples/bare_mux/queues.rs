@@ -304,7 +304,7 @@ pub(crate) async fn talk(
 /// The stream of a call sees one task after another.
 fn bell(talk: Talk) -> fn() -> Bell {
     match talk {
-        Talk::Echo => Bell::kept,
+        Talk::Echo(_) => Bell::kept,
         Talk::Calls(_) => Bell::passing,
     }
 }

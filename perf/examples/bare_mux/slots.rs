@@ -127,7 +127,7 @@ pub(crate) async fn talk(
 pub(crate) async fn answer(talk: Talk, socket: &TcpStream) -> io::Result<()> {
     let arrived = |mux: &Rc<Mux>, stream: u32, message| {
         let known = (stream as usize) < mux.slots.borrow().len();
-        if talk == Talk::Echo && known {
+        if matches!(talk, Talk::Echo(_)) && known {
             return mux.deliver(stream, message);
         }
         let mux = Rc::clone(mux);
