@@ -225,7 +225,7 @@ impl UringIo {
     fn start_write(&mut self, batch: &mut Batch) -> Operation {
         let batch = std::mem::take(batch);
         let slices = batch
-            .remaining(usize::MAX)
+            .remaining()
             .iter()
             .map(|part| Slice {
                 start: part.as_ptr().cast_mut(),

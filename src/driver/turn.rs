@@ -41,6 +41,24 @@ pub(crate) struct Turns<T> {
     linger_until: Option<Instant>,
     /// The connection's next deadline, as of the end of the last few turns: what is set meanwhile is not so near.
     deadline: Option<Instant>,
+    /// Whether whoever polls does so again when [`Turns::is_due`], once other tasks of the thread had their turn.
+    hosted: bool,
+    /// What it is to be polled again for, without being woken.
+    due: Due,
+    /// Tasks have been told of what came, and may have answered.
+    told: bool,
+}
+
+/// Why a session did not go to sleep.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Due {
+    /// It did.
+    #[default]
+    Nothing,
+    /// There may be more of everything.
+    More,
+    /// There may be answers. Whatever comes meanwhile is a cause of its own.
+    Answers,
 }
 
 impl<T: Transport + Unpin> Turns<T> {
@@ -58,14 +76,41 @@ impl<T: Transport + Unpin> Turns<T> {
             stage: Stage::Running,
             linger_until: None,
             deadline: None,
+            hosted: false,
+            due: Due::Nothing,
+            told: false,
+        }
+    }
+
+    /// For a host on a thread that runs the tasks of the application as well.
+    ///
+    /// What a task answers to what has come is queued by the time that the host comes back. To go to sleep before that, and
+    /// be woken by it, takes as long as the rest of the way of a lone message through the session.
+    pub(super) const fn set_hosted(&mut self) {
+        self.hosted = true;
+    }
+
+    /// Whether it is to be polled again when other tasks of the thread had their turn.
+    pub(super) fn is_due(&self) -> bool {
+        self.due != Due::Nothing
+    }
+
+    /// Other tasks come first.
+    fn step_back(&mut self, due: Due, cx: &Context<'_>) {
+        if self.hosted {
+            self.due = due;
+        } else {
+            cx.waker().wake_by_ref();
         }
     }
 
     /// One turn; true if anything moved.
-    fn turn(&mut self, cx: &mut Context<'_>) -> bool {
+    fn turn(&mut self, due: Due, cx: &mut Context<'_>) -> bool {
         let now = clock::now();
         self.connection.take_work(now);
-        let mut moved = if self.connection.status() == Status::Open {
+        let mut moved = if due == Due::Answers {
+            false
+        } else if self.connection.status() == Status::Open {
             self.read(cx, now)
         } else {
             // The end of a stream of bytes stays ready: it moves nothing.
@@ -113,6 +158,7 @@ impl<T: Transport + Unpin> Turns<T> {
                 }
                 Poll::Ready(Ok(n)) => {
                     self.connection.count_received(n, now);
+                    self.told = self.hosted;
                     self.unparsed = self.connection.receive(&mut self.recv, now);
                     if !self.unparsed && self.connection.shrinks_recv(now) {
                         self.recv = BytesMut::from(&self.recv[..]);
@@ -163,9 +209,12 @@ impl<T: Transport + Unpin> Turns<T> {
     }
 
     fn run(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        self.connection.link().awake();
+        let mut due = std::mem::take(&mut self.due);
+        if due == Due::Nothing {
+            self.connection.link().awake();
+        }
         for _ in 0..TURNS_MAX {
-            let moved = self.turn(cx);
+            let moved = self.turn(std::mem::take(&mut due), cx);
             if !matches!(self.stage, Stage::Running) {
                 return Poll::Ready(());
             }
@@ -174,6 +223,10 @@ impl<T: Transport + Unpin> Turns<T> {
             }
             if moved {
                 continue;
+            }
+            if std::mem::take(&mut self.told) {
+                self.step_back(Due::Answers, cx);
+                return Poll::Pending;
             }
             self.deadline = self.connection.next_deadline();
             let deadlines = [self.deadline, self.linger_until];
@@ -188,7 +241,7 @@ impl<T: Transport + Unpin> Turns<T> {
             }
         }
         self.deadline = self.connection.next_deadline();
-        cx.waker().wake_by_ref();
+        self.step_back(Due::More, cx);
         Poll::Pending
     }
 

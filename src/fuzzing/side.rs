@@ -115,7 +115,7 @@ impl Side {
         self.connection.take_work(self.now);
         let any = self.connection.transmit(&mut self.batch, self.now);
         if any {
-            for slice in self.batch.remaining(usize::MAX) {
+            for slice in self.batch.remaining() {
                 out.extend_from_slice(slice);
             }
             self.batch.clear();

@@ -208,18 +208,28 @@ impl Batch {
         self.written >= self.len
     }
 
-    /// The bytes that the socket has not taken yet, in order, at most `max` pieces.
-    pub(crate) fn remaining(&self, max: usize) -> SmallVec<[&[u8]; 8]> {
+    /// What a batch of one piece has left.
+    #[inline]
+    pub(crate) fn one_piece(&self) -> Option<&[u8]> {
+        match &self.parts[..] {
+            [only] => self.bytes(only).get(self.written..),
+            _ => None,
+        }
+    }
+
+    fn bytes<'a>(&'a self, part: &'a Part) -> &'a [u8] {
+        match part {
+            Part::Copied(range) => &self.head.bytes[range.clone()],
+            Part::Shared(bytes) => bytes,
+        }
+    }
+
+    /// The bytes that the socket has not taken yet, in order.
+    pub(crate) fn remaining(&self) -> SmallVec<[&[u8]; 8]> {
         let mut skip = self.written;
         let mut slices = SmallVec::new();
         for part in &self.parts {
-            if slices.len() == max {
-                break;
-            }
-            let bytes = match part {
-                Part::Copied(range) => &self.head.bytes[range.clone()],
-                Part::Shared(bytes) => &bytes[..],
-            };
+            let bytes = self.bytes(part);
             if skip >= bytes.len() {
                 skip -= bytes.len();
             } else {
@@ -232,10 +242,7 @@ impl Batch {
 
     /// The same, for a vectored write.
     pub(crate) fn io_slices(&self) -> SmallVec<[IoSlice<'_>; 8]> {
-        self.remaining(BATCH_PARTS)
-            .into_iter()
-            .map(IoSlice::new)
-            .collect()
+        self.remaining().into_iter().map(IoSlice::new).collect()
     }
 
     /// Empties the batch for the next one; the memory of `head` stays.
@@ -287,7 +294,7 @@ mod tests {
     #[test]
     fn the_parts_are_the_bytes_in_order() {
         let batch = batch();
-        assert_eq!(batch.remaining(64).concat(), b"headSHAREDtail");
+        assert_eq!(batch.remaining().concat(), b"headSHAREDtail");
         assert_eq!(batch.len(), 14);
     }
 
@@ -296,7 +303,7 @@ mod tests {
         for first in 0..14 {
             let mut batch = batch();
             assert!(!batch.advance(first));
-            assert_eq!(batch.remaining(64).concat(), b"headSHAREDtail"[first..]);
+            assert_eq!(batch.remaining().concat(), b"headSHAREDtail"[first..]);
             assert!(batch.advance(14 - first));
         }
     }
@@ -306,7 +313,7 @@ mod tests {
         let mut batch = batch();
         let capacity = batch.head.bytes.len();
         batch.clear();
-        assert!(batch.is_empty() && batch.remaining(64).is_empty());
+        assert!(batch.is_empty() && batch.remaining().is_empty());
         assert_eq!(batch.head.bytes.len(), capacity);
     }
 }

@@ -38,11 +38,13 @@ enum May {
 
 impl Connection {
     /// Fills an empty batch with what may be sent now; false if there is nothing.
+    #[inline]
     pub(crate) fn transmit(&mut self, batch: &mut Batch, now: Instant) -> bool {
         debug_assert!(batch.is_empty());
-        if !self.may_send() || self.has_nothing_to_say() {
-            return false;
-        }
+        self.may_send() && !self.has_nothing_to_say() && self.fill(batch, now)
+    }
+
+    fn fill(&mut self, batch: &mut Batch, now: Instant) -> bool {
         batch.limit(if self.schedule.has_one_alone() {
             BATCH_BYTES
         } else {

@@ -56,6 +56,8 @@ pub(super) struct Host<R: Ring> {
     turns: u32,
     /// How often [`move_bytes`](Self::move_bytes) was called: not once for each turn.
     moves: u32,
+    /// Tasks of the application run on this thread, between turns.
+    beside_tasks: bool,
 }
 
 impl<R: Ring> Host<R> {
@@ -72,6 +74,7 @@ impl<R: Ring> Host<R> {
             ready: Vec::new(),
             turns: 0,
             moves: 0,
+            beside_tasks: false,
         }
     }
 
@@ -86,8 +89,12 @@ impl<R: Ring> Host<R> {
         };
         let socket = UringSocket::new(Rc::clone(&self.reactor), slot);
         let node = SessionNode::new(slot, Arc::clone(&self.link));
+        let mut turns = Turns::new(job.connection, socket);
+        if self.beside_tasks {
+            turns.set_hosted();
+        }
         let session = Session {
-            turns: Turns::new(job.connection, socket),
+            turns,
             waker: Waker::from(Arc::clone(&node)),
             node,
         };
@@ -145,7 +152,11 @@ impl<R: Ring> Host<R> {
         let turns = Pin::new(&mut session.turns);
         let polled = catch_unwind(AssertUnwindSafe(|| turns.poll(&mut cx).is_ready()));
         match polled {
-            Ok(false) => {}
+            Ok(false) => {
+                if session.turns.is_due() {
+                    self.ready.push(slot);
+                }
+            }
             Ok(true) => {
                 self.sessions[slot as usize] = None;
                 self.live -= 1;
@@ -245,6 +256,7 @@ impl<R: Ring> Host<R> {
         root: Option<F>,
         bell: &StdArc<BellFd>,
     ) -> io::Result<Option<F::Output>> {
+        self.beside_tasks = root.is_some();
         let mut root = pin!(root);
         let root_waker = Waker::from(StdArc::new(RootWaker(Arc::clone(&self.link))));
         let bell_waker = Waker::from(StdArc::clone(bell));

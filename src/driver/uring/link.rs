@@ -198,9 +198,10 @@ impl Wake for RootWaker {
     }
 
     fn wake_by_ref(self: &StdArc<Self>) {
-        // ORDERING: pairs with `take_root`; publishes what the caller did before.
-        if !self.0.root.swap(true, Ordering::AcqRel) {
-            self.0.bell.ring();
+        // ORDERING: pairs with `take_root`; publishes what the caller did before. SeqCst for `ring_after_push`: this is the
+        // push, and `has_work` of the host the look at it.
+        if !self.0.root.swap(true, Ordering::SeqCst) {
+            self.0.bell.ring_after_push();
         }
     }
 }

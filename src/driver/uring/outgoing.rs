@@ -19,7 +19,7 @@ impl Outgoing {
     ///
     /// It points into the batch and into `self`: both stay until the send has completed.
     pub(super) fn prepare(&mut self, file: File, batch: &Batch) -> Op {
-        let remaining = batch.remaining(BATCH_PARTS);
+        let remaining = batch.remaining();
         if let [only] = remaining[..] {
             return Op::Send {
                 file,

@@ -117,7 +117,11 @@ impl Slot {
     }
 
     /// What was received into memory of the session's own. `None`: nothing is done, or it is to be started again.
+    #[inline]
     pub(super) fn take_done(&mut self, buf: &mut BytesMut) -> Option<io::Result<usize>> {
+        if !matches!(self.recv, Recv::Done(..)) {
+            return None;
+        }
         match std::mem::replace(&mut self.recv, Recv::Idle) {
             Recv::Done(memory, result) => {
                 *buf = memory;
@@ -136,7 +140,11 @@ impl Slot {
     }
 
     /// The batch of a send that has ended, and how. `None`: none has, or it is to be started again.
+    #[inline]
     pub(super) fn take_sent(&mut self, batch: &mut Batch) -> Option<io::Result<usize>> {
+        if !matches!(self.send, Send::Done(..)) {
+            return None;
+        }
         match std::mem::replace(&mut self.send, Send::Idle) {
             Send::Done(memory, result) => {
                 *batch = memory;

@@ -198,7 +198,7 @@ impl End {
         self.writing = self.connection.transmit(&mut self.batch, now);
         if self.writing {
             assert!(!self.batch.is_empty(), "a batch that is sent has bytes");
-            for slice in self.batch.remaining(usize::MAX) {
+            for slice in self.batch.remaining() {
                 self.unprocessed.extend_from_slice(slice);
             }
         }
@@ -212,7 +212,7 @@ impl End {
         if !self.writing {
             return false;
         }
-        let first: Vec<u8> = self.batch.remaining(1).concat();
+        let first = self.batch.remaining()[0].to_vec();
         match out.write(&first, now) {
             Ok(None) => return false,
             Ok(Some(n)) => {

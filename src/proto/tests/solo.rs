@@ -101,7 +101,7 @@ impl Solo {
         connection.take_work(self.now);
         let mut bytes = Vec::new();
         while connection.transmit(&mut self.end.batch, self.now) {
-            bytes.push(self.end.batch.remaining(usize::MAX).concat());
+            bytes.push(self.end.batch.remaining().concat());
             self.end.batch.clear();
             connection.written(false, self.now);
         }

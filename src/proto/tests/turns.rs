@@ -39,8 +39,8 @@ fn batch(solo: &mut Solo) -> (usize, Vec<String>) {
     if !end.connection.transmit(&mut end.batch, solo.now) {
         return (0, Vec::new());
     }
-    assert!(end.batch.remaining(usize::MAX).len() <= BATCH_PARTS);
-    let bytes = end.batch.remaining(usize::MAX).concat();
+    assert!(end.batch.remaining().len() <= BATCH_PARTS);
+    let bytes = end.batch.remaining().concat();
     end.batch.clear();
     end.connection.written(false, solo.now);
     (bytes.len(), frames(&bytes))
@@ -254,7 +254,7 @@ fn a_stream_that_is_made_more_urgent_does_not_wait_at_its_old_level() {
         } = &mut solo.end;
         connection.take_work(solo.now);
         connection.transmit(batch, solo.now);
-        said.extend(frames(&batch.remaining(usize::MAX).concat()));
+        said.extend(frames(&batch.remaining().concat()));
         batch.clear();
         connection.deliver_wakes();
     }
