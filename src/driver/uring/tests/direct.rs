@@ -127,9 +127,27 @@ fn a_host_that_always_has_something_to_do_looks_at_what_arrives_round_the_ring()
     }
 }
 
+/// Turns until something must have come.
+const TURNS_MAX: u32 = 10_000;
+
+/// Whether it comes while the future that waits for it never sleeps.
+async fn comes<T, E>(received: impl Future<Output = Result<T, E>>) -> bool {
+    let mut left = TURNS_MAX;
+    let mut received = pin!(received);
+    poll_fn(|cx| match received.as_mut().poll(cx) {
+        Poll::Ready(received) => Poll::Ready(received.is_ok()),
+        Poll::Pending if left == 0 => Poll::Ready(false),
+        Poll::Pending => {
+            left -= 1;
+            cx.waker().wake_by_ref();
+            Poll::Pending
+        }
+    })
+    .await
+}
+
 #[test]
 fn a_future_that_never_sleeps_keeps_no_socket_waiting() {
-    const TURNS_MAX: u32 = 10_000;
     for seed in 0..5 {
         let faults = Faults {
             hold: 3,
@@ -147,18 +165,7 @@ fn a_future_that_never_sleeps_keeps_no_socket_waiting() {
                 here.send("ping").await.map_err(|error| lost(&error))?;
                 there.recv().await.map_err(|error| lost(&error))?;
                 there.send("pong").await.map_err(|error| lost(&error))?;
-                let mut left = TURNS_MAX;
-                let mut answer = pin!(here.recv());
-                let came = poll_fn(|cx| match answer.as_mut().poll(cx) {
-                    Poll::Ready(answer) => Poll::Ready(answer.is_ok()),
-                    Poll::Pending if left == 0 => Poll::Ready(false),
-                    Poll::Pending => {
-                        left -= 1;
-                        cx.waker().wake_by_ref();
-                        Poll::Pending
-                    }
-                });
-                if !came.await {
+                if !comes(here.recv()).await {
                     return Err(format!("round {round}: no answer in {TURNS_MAX} turns"));
                 }
             }
@@ -167,6 +174,34 @@ fn a_future_that_never_sleeps_keeps_no_socket_waiting() {
         assert_eq!(ran, Ok(()), "seed {seed}");
         assert!(kernel.borrow().tally.of(Happened::ReceivedNow) > 0);
     }
+}
+
+#[test]
+fn what_a_turn_leaves_of_a_reception_is_for_the_next() {
+    /// More than are told of one reception in a turn.
+    const STREAMS: usize = 100;
+    let mut world = World::new(0, Faults::NONE);
+    world.wait = Wait::Spin;
+    let ran = world.run(|desk| async move {
+        let [near, far] = desk.connect(&workload::config(64 * 1024, 64 * 1024));
+        let lost = |error: &dyn Error| error.to_string();
+        let mut streams = Vec::new();
+        for _ in 0..STREAMS {
+            let here = near.open("").await.map_err(|error| lost(&error))?;
+            let there = far.accept().await.map_err(|error| lost(&error))?;
+            streams.push((here, there));
+        }
+        for (here, _) in &mut streams {
+            here.send("at once").await.map_err(|error| lost(&error))?;
+        }
+        for (number, (_, there)) in streams.iter_mut().enumerate() {
+            if !comes(there.recv()).await {
+                return Err(format!("message {number} does not come"));
+            }
+        }
+        Ok(())
+    });
+    assert_eq!(ran, Ok(()));
 }
 
 #[test]
