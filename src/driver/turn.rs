@@ -43,22 +43,12 @@ pub(crate) struct Turns<T> {
     deadline: Option<Instant>,
     /// Whether whoever polls does so again when [`Turns::is_due`], once other tasks of the thread had their turn.
     hosted: bool,
-    /// What it is to be polled again for, without being woken.
-    due: Due,
-    /// Tasks have been told of what came, and may have answered.
+    /// To be polled again without being woken.
+    due: bool,
+    /// Tasks were told of what came, and may have answered.
     told: bool,
-}
-
-/// Why a session did not go to sleep.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Due {
-    /// It did.
-    #[default]
-    Nothing,
-    /// There may be more of everything.
-    More,
-    /// There may be answers. Whatever comes meanwhile is a cause of its own.
-    Answers,
+    /// How often they were.
+    receptions: usize,
 }
 
 impl<T: Transport + Unpin> Turns<T> {
@@ -77,40 +67,41 @@ impl<T: Transport + Unpin> Turns<T> {
             linger_until: None,
             deadline: None,
             hosted: false,
-            due: Due::Nothing,
+            due: false,
             told: false,
+            receptions: 0,
         }
     }
 
     /// For a host on a thread that runs the tasks of the application as well.
     ///
-    /// What a task answers to what has come is queued by the time that the host comes back. To go to sleep before that, and
-    /// be woken by it, takes as long as the rest of the way of a lone message through the session.
+    /// What they answer to what has come is queued by the time that the host comes back. To go to sleep before that and be
+    /// woken by it takes as long as the rest of the way of a lone message through the session. So after each reception
+    /// they come first, and answers are sent before anything else is done.
     pub(super) const fn set_hosted(&mut self) {
         self.hosted = true;
     }
 
     /// Whether it is to be polled again when other tasks of the thread had their turn.
-    pub(super) fn is_due(&self) -> bool {
-        self.due != Due::Nothing
+    pub(super) const fn is_due(&self) -> bool {
+        self.due
     }
 
     /// Other tasks come first.
-    fn step_back(&mut self, due: Due, cx: &Context<'_>) {
+    fn step_back(&mut self, cx: &Context<'_>) {
         if self.hosted {
-            self.due = due;
+            self.due = true;
         } else {
             cx.waker().wake_by_ref();
         }
     }
 
     /// One turn; true if anything moved.
-    fn turn(&mut self, due: Due, cx: &mut Context<'_>) -> bool {
+    fn turn(&mut self, cx: &mut Context<'_>) -> bool {
         let now = clock::now();
         self.connection.take_work(now);
-        let mut moved = if due == Due::Answers {
-            false
-        } else if self.connection.status() == Status::Open {
+        let mut moved = self.hosted && self.write(cx, now);
+        moved |= if self.connection.status() == Status::Open {
             self.read(cx, now)
         } else {
             // The end of a stream of bytes stays ready: it moves nothing.
@@ -121,7 +112,7 @@ impl<T: Transport + Unpin> Turns<T> {
             self.deadline = self.connection.next_deadline();
             moved = true;
         }
-        moved |= self.write(cx, now);
+        moved |= !self.hosted && self.write(cx, now);
         self.connection.deliver_wakes();
         if self.connection.status() == Status::Closed {
             moved |= self.leave(now);
@@ -164,7 +155,7 @@ impl<T: Transport + Unpin> Turns<T> {
                         self.recv = BytesMut::from(&self.recv[..]);
                     }
                     // What is left of it is for a later turn, after others have had theirs.
-                    if self.unparsed || self.connection.status() != Status::Open {
+                    if self.unparsed || self.told || self.connection.status() != Status::Open {
                         return true;
                     }
                 }
@@ -209,24 +200,22 @@ impl<T: Transport + Unpin> Turns<T> {
     }
 
     fn run(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let mut due = std::mem::take(&mut self.due);
-        if due == Due::Nothing {
+        if !std::mem::take(&mut self.due) {
             self.connection.link().awake();
         }
         for _ in 0..TURNS_MAX {
-            let moved = self.turn(std::mem::take(&mut due), cx);
+            let moved = self.turn(cx);
             if !matches!(self.stage, Stage::Running) {
                 return Poll::Ready(());
             }
             if self.unparsed {
                 break;
             }
+            if std::mem::take(&mut self.told) {
+                return self.await_answers(cx);
+            }
             if moved {
                 continue;
-            }
-            if std::mem::take(&mut self.told) {
-                self.step_back(Due::Answers, cx);
-                return Poll::Pending;
             }
             self.deadline = self.connection.next_deadline();
             let deadlines = [self.deadline, self.linger_until];
@@ -241,7 +230,17 @@ impl<T: Transport + Unpin> Turns<T> {
             }
         }
         self.deadline = self.connection.next_deadline();
-        self.step_back(Due::More, cx);
+        self.step_back(cx);
+        Poll::Pending
+    }
+
+    /// The deadline is looked up once in a while only, as messages may come without an end.
+    fn await_answers(&mut self, cx: &Context<'_>) -> Poll<()> {
+        self.receptions = self.receptions.wrapping_add(1);
+        if self.receptions.is_multiple_of(TURNS_MAX) {
+            self.deadline = self.connection.next_deadline();
+        }
+        self.step_back(cx);
         Poll::Pending
     }
 
