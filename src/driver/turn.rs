@@ -96,28 +96,35 @@ impl<T: Transport + Unpin> Turns<T> {
         }
     }
 
-    /// One turn; true if anything moved.
-    fn turn(&mut self, cx: &mut Context<'_>) -> bool {
+    /// One turn; true if anything moved. One that is `due` begins with what tasks have answered.
+    fn turn(&mut self, due: bool, cx: &mut Context<'_>) -> bool {
         let now = clock::now();
+        let mut moved = due || self.take_in(cx, now);
+        if self.told {
+            self.connection.deliver_wakes();
+            return true;
+        }
         self.connection.take_work(now);
-        let mut moved = self.hosted && self.write(cx, now);
-        moved |= if self.connection.status() == Status::Open {
-            self.read(cx, now)
-        } else {
-            // The end of a stream of bytes stays ready: it moves nothing.
-            matches!(self.poll_discard(cx), Poll::Ready(true))
-        };
         if self.deadline.is_some_and(|at| at <= now) {
             self.connection.on_deadline(now);
             self.deadline = self.connection.next_deadline();
             moved = true;
         }
-        moved |= !self.hosted && self.write(cx, now);
+        moved |= self.write(cx, now);
         self.connection.deliver_wakes();
         if self.connection.status() == Status::Closed {
             moved |= self.leave(now);
         }
         moved
+    }
+
+    fn take_in(&mut self, cx: &mut Context<'_>, now: Instant) -> bool {
+        if self.connection.status() == Status::Open {
+            self.read(cx, now)
+        } else {
+            // The end of a stream of bytes stays ready: it moves nothing.
+            matches!(self.poll_discard(cx), Poll::Ready(true))
+        }
     }
 
     /// Leaves once the last batch is written, or the peer has not taken it for too long.
@@ -136,6 +143,7 @@ impl<T: Transport + Unpin> Turns<T> {
     /// see that.
     fn read(&mut self, cx: &mut Context<'_>, now: Instant) -> bool {
         if self.unparsed {
+            self.told = self.hosted;
             self.unparsed = self.connection.receive(&mut self.recv, now);
             return true;
         }
@@ -200,19 +208,21 @@ impl<T: Transport + Unpin> Turns<T> {
     }
 
     fn run(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if !std::mem::take(&mut self.due) {
+        let mut due = std::mem::take(&mut self.due);
+        if !due {
             self.connection.link().awake();
         }
         for _ in 0..TURNS_MAX {
-            let moved = self.turn(cx);
+            let was_due = std::mem::take(&mut due);
+            let moved = self.turn(was_due, cx);
             if !matches!(self.stage, Stage::Running) {
                 return Poll::Ready(());
             }
-            if self.unparsed {
-                break;
-            }
             if std::mem::take(&mut self.told) {
                 return self.await_answers(cx);
+            }
+            if self.unparsed && !was_due {
+                break;
             }
             if moved {
                 continue;

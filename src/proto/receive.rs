@@ -39,6 +39,7 @@ impl Connection {
             buf.clear();
             return false;
         }
+        self.turn = now;
         self.alive.hear(now);
         match self.try_receive(buf, now) {
             Ok(more) => {

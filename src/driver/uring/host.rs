@@ -121,6 +121,11 @@ impl<R: Ring> Host<R> {
             }
             reactor.take_ready(&mut self.ready);
         }
+        self.poll_ready()
+    }
+
+    /// Polls those of which it is known; true if there were any.
+    fn poll_ready(&mut self) -> bool {
         for node in self.link.take_ready() {
             node.take();
             let same = |session: &Session<R>| Arc::ptr_eq(&session.node, &node);
@@ -272,7 +277,7 @@ impl<R: Ring> Host<R> {
                     }
                 }
                 // What the root has queued leaves with this enter.
-                self.turn();
+                self.poll_ready();
             }
             moved = self.move_bytes(moved);
             if self.reactor.borrow().is_broken() {
@@ -284,7 +289,8 @@ impl<R: Ring> Host<R> {
                 return Ok(None);
             } else if self.waiting.idle() == Idle::Park {
                 self.park(bell, &bell_waker, root.is_none());
-            } else {
+            } else if !self.reactor.borrow().has_direct() {
+                // A call that looks for something takes its time by itself.
                 std::hint::spin_loop();
             }
         }

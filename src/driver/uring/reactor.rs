@@ -299,6 +299,11 @@ impl<R: Ring> Reactor<R> {
         true
     }
 
+    /// Whether sockets are received from by plain calls.
+    pub(super) const fn has_direct(&self) -> bool {
+        !self.direct.is_empty()
+    }
+
     /// Receives what has arrived at the sockets that are received from by plain calls; true if that was anything.
     pub(super) fn recv_direct(&mut self) -> bool {
         if self.direct.is_empty() {
