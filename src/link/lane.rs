@@ -385,14 +385,6 @@ impl Lane {
         self.granted.store(true, Ordering::Release);
     }
 
-    pub(crate) fn wake_sender(&self) {
-        self.sender.wake();
-    }
-
-    pub(crate) fn wake_receiver(&self) {
-        self.receiver.wake();
-    }
-
     /// Weight that the application has consumed from the `rx` ring since the start.
     pub(crate) fn consumed(&self) -> u64 {
         self.rings.back().released()
@@ -421,12 +413,10 @@ impl Lane {
         finished && self.send_end().is_none() && !self.failing()
     }
 
-    /// Ends both directions with one error and wakes whoever waits.
+    /// Ends both directions with one error. The caller wakes whoever waits.
     pub(crate) fn end_both(&self, error: &StreamError) {
         self.end_send(SendEnd::Error(error.clone()));
         self.end_recv(RecvEnd::Error(error.clone()));
-        self.wake_sender();
-        self.wake_receiver();
     }
 }
 

@@ -14,6 +14,7 @@ use bytes::Bytes;
 
 use super::lane::{Lane, reason};
 use super::session::SessionLink;
+use crate::error::StreamError;
 use crate::queue::{Reader, Ring, RingOwner, Writer};
 use crate::sync::Arc;
 
@@ -107,6 +108,14 @@ impl EngineSide {
         }
     }
 
+    /// Ends a stream that will not be opened, for whoever waits for it.
+    pub(crate) fn refuse(self, error: &StreamError) {
+        self.0.end_both(error);
+        let (mut tx, mut rx) = self.split();
+        tx.wake_sender();
+        rx.wake_receiver();
+    }
+
     pub(crate) fn split(self) -> (Reader<TxRing>, Writer<RxRing>) {
         let receiver = RxRing(Arc::clone(&self.0));
         // SAFETY: a lane has one `EngineSide`, which is used up here: no other reader of its ring forth is made.
@@ -130,6 +139,26 @@ impl Writer<TxRing> {
     pub(crate) fn unregister(&mut self) {
         // SAFETY: as for `register`.
         unsafe { self.owner().0.sender().clear() }
+    }
+}
+
+/// The engine, which reads what is sent, makes room.
+impl Reader<TxRing> {
+    /// Wakes the sender if it waits.
+    #[inline]
+    pub(crate) fn wake_sender(&mut self) {
+        // SAFETY: a ring has one reader (`Reader::new`), and it is borrowed mutably.
+        unsafe { self.owner().0.sender().wake() }
+    }
+}
+
+/// The engine, which writes what is received.
+impl Writer<RxRing> {
+    /// Wakes the receiver if it waits.
+    #[inline]
+    pub(crate) fn wake_receiver(&mut self) {
+        // SAFETY: a ring has one writer (`Writer::new`), and it is borrowed mutably.
+        unsafe { self.owner().0.receiver().wake() }
     }
 }
 

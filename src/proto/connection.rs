@@ -19,7 +19,7 @@ use super::window::{RecvWindow, SendCredit, report_mark};
 use crate::config::Config;
 use crate::error::{ProtocolError, SessionError, StreamError};
 use crate::frame::{Role, Settings, StreamId, codes, preface};
-use crate::link::{Info, LinkSizes, SessionLink};
+use crate::link::{Activated, Info, LinkSizes, SessionLink};
 use crate::sync::Arc;
 
 /// How far a session is.
@@ -364,11 +364,11 @@ impl Connection {
                 Opening::Done => StreamError::Session(error.clone()),
                 Opening::Waiting | Opening::Granted => StreamError::NotProcessed(error.clone()),
             };
-            stream.lane().end_both(&error);
+            stream.end_both(&error);
         }
         for lane in activated {
-            if lane.key().is_none() {
-                lane.end_both(&StreamError::NotProcessed(error.clone()));
+            if let (Activated::New(side), _) = lane.activated() {
+                side.refuse(&StreamError::NotProcessed(error.clone()));
             }
         }
         self.registry = Registry::default();
@@ -465,10 +465,10 @@ impl Connection {
             };
             let bits = std::mem::take(&mut stream.wakes);
             if bits & wake::SENDER != 0 {
-                stream.lane().wake_sender();
+                stream.tx.wake_sender();
             }
             if bits & wake::RECEIVER != 0 {
-                stream.lane().wake_receiver();
+                stream.rx.wake_receiver();
             }
         }
         if std::mem::take(&mut self.wake_accept) {

@@ -97,7 +97,7 @@ impl Connection {
                 continue;
             }
             let error = StreamError::NotProcessed(SessionError::Closed);
-            stream.lane().end_both(&error);
+            stream.end_both(&error);
             self.cancel_stream(key, 0, Event::RecvCancel);
             self.remove_if_done(key);
             self.count_leaving(1);

@@ -30,8 +30,8 @@ impl Connection {
             if lane.open_state() == OpenState::Granted {
                 self.link.add_open_credit(1);
             }
-            lane.end_both(&StreamError::NotProcessed(reason));
             self.outbound.take_back(lane);
+            side.refuse(&StreamError::NotProcessed(reason));
             return None;
         }
         let granted = lane.open_state() == OpenState::Granted
@@ -247,9 +247,7 @@ impl Connection {
             .collect();
         for key in lost {
             if let Some(stream) = self.registry.get_mut(key) {
-                stream
-                    .lane()
-                    .end_both(&StreamError::NotProcessed(error.clone()));
+                stream.end_both(&StreamError::NotProcessed(error.clone()));
             }
             self.cancel_stream(key, 0, Event::RecvCancel);
             self.remove_if_done(key);

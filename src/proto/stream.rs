@@ -6,6 +6,7 @@ use super::outbound::Loan;
 use super::schedule::Place;
 use super::state::{Sending, State};
 use super::window::{RecvWindow, SendCredit};
+use crate::error::StreamError;
 use crate::frame::StreamId;
 use crate::link::{EngineSide, Lane, RxRing, TxRing, tx_tag};
 use crate::queue::{Reader, Writer};
@@ -191,6 +192,13 @@ impl Stream {
     #[inline]
     pub(super) fn lane(&self) -> &Arc<Lane> {
         &self.tx.owner().0
+    }
+
+    /// Ends both directions with one error and wakes whoever waits.
+    pub(super) fn end_both(&mut self, error: &StreamError) {
+        self.lane().end_both(error);
+        self.tx.wake_sender();
+        self.rx.wake_receiver();
     }
 
     /// Something is still to be sent, at the latest when there is credit for it.

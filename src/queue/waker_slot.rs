@@ -1,19 +1,21 @@
-//! The waker of one task, which others wake when they have published something for it.
+//! The waker of one task, which another wakes when it has published something for it.
 //!
 //! ```text
-//!              register                wake
-//!     IDLE ───────────────► WAITING ─────────► WAKING ───► IDLE
-//!      ▲   the waiter's       │     the waker's     store
-//!      └──────────────────────┘     in this state
-//!         register, another waker
+//!              register
+//!     IDLE ───────────────► WAITING
+//!      ▲                      │
+//!      └──────────────────────┘
+//!         wake, which calls the waker then; register, another waker
 //! ```
 //! Between an `AtomicWaker` and this lies what is kept: the waker stays in the slot when it has been woken, so that a task
 //! which waits again and again clones it once, is woken by reference, and pays one atomic exchange for each wait and one for each
 //! wake, where `AtomicWaker` takes five together with the clone's and the drop's.
 //!
 //! # Who may touch the waker
-//! The waiter, in IDLE: only it leaves that state. Whoever turned WAITING to WAKING, to call it; it makes the state IDLE
-//! again when it has. In WAITING anybody may look at it, and nobody changes it.
+//! Only the waiter changes it, in IDLE, and not while it is `calling`: whoever wakes says so before it turns WAITING to IDLE,
+//! and until the waker has returned. Reading it is safe meanwhile. So a task that is woken, and waits again before the call
+//! that woke it has returned, waits in peace: the thread that called may have been stopped for the sake of this one, and would
+//! not go on while this one looked for it. Only who comes with another waker then has to wake itself, and look again.
 //!
 //! # Why no wake is lost
 //! ```text
@@ -22,15 +24,14 @@
 //!   fence(SeqCst)                  fence(SeqCst)
 //!   look again          (2)        is the state WAITING?   (4)
 //! ```
-//! Of the two fences one is first. If it is the waiter's, (4) sees WAITING, or a state that somebody made of it later; if it
+//! Of the two fences one is first. If it is the waiter's, (4) sees WAITING, or that it was woken since; if it
 //! is the waker's, (2) sees what was published. A waiter that finds WAITING with its own waker stores nothing: the fence
-//! of the time when it did still comes before its look. One that finds WAKING is woken just now, for
-//! something older perhaps; it wakes itself, and looks again.
+//! of the time when it did still comes before its look.
 //!
 //! # Progress
 //! Every operation is **wait-free**, the wake itself and the waker's clone and drop apart.
 
-use crate::sync::{AtomicU8, Ordering, UnsafeCell, fence_beside_exchange};
+use crate::sync::{AtomicBool, AtomicU8, Ordering, UnsafeCell, fence_beside_exchange};
 use std::fmt;
 use std::task::Waker;
 
@@ -38,12 +39,12 @@ use std::task::Waker;
 const IDLE: u8 = 0;
 /// The waiter wants to be woken.
 const WAITING: u8 = 1;
-/// Somebody is waking it.
-const WAKING: u8 = 2;
 
 /// See the module.
 pub(crate) struct WakerSlot {
     state: AtomicU8,
+    /// The waker is being called, or may be in a moment.
+    calling: AtomicBool,
     waker: UnsafeCell<Option<Waker>>,
 }
 
@@ -54,6 +55,7 @@ impl WakerSlot {
     pub(crate) fn new() -> Self {
         Self {
             state: AtomicU8::new(IDLE),
+            calling: AtomicBool::new(false),
             waker: UnsafeCell::new(None),
         }
     }
@@ -64,25 +66,25 @@ impl WakerSlot {
     /// No other call of this and none of [`Self::clear`] runs at the same time.
     #[inline]
     pub(crate) unsafe fn register(&self, waker: &Waker) {
-        // ORDERING: Acquire pairs with the store of IDLE in `wake`: that is done with the waker.
-        let state = self.state.load(Ordering::Acquire);
-        if state == WAITING {
-            // SAFETY: in this state, and in the next one that others make of it, the waker is only read; it is changed by
-            // this function and by `clear`, of which no other call runs.
-            let own = unsafe { self.waker() };
-            if own.is_some_and(|own| own.will_wake(waker)) {
-                return;
+        // SAFETY: the waker is changed by this function and by `clear`, of which no other call runs.
+        let is_known = || unsafe { self.waker() }.is_some_and(|own| own.will_wake(waker));
+        // ORDERING: Acquire pairs with the exchange in `wake`: it was `calling` before.
+        let waits = self.state.load(Ordering::Acquire) == WAITING;
+        if waits && is_known() {
+            return;
+        }
+        if waits {
+            self.take_back();
+        }
+        if !is_known() {
+            if self.is_calling() {
+                // It is the old waker that is called, and this one may be of another task.
+                return waker.wake_by_ref();
             }
-        }
-        if state == WAKING || (state == WAITING && !self.take_back()) {
-            // It is the old waker that is woken, and this one may be of another task.
-            return waker.wake_by_ref();
-        }
-        // SAFETY: the state is IDLE, which nobody but the waiter leaves, and that is the caller.
-        let slot = self.waker.with_mut(|slot| unsafe { &mut *slot });
-        match slot {
-            Some(own) if own.will_wake(waker) => {}
-            slot => *slot = Some(waker.clone()),
+            // SAFETY: the state is IDLE, which only the waiter leaves, and that is the caller; nobody calls the waker, nor
+            // will before the state is WAITING.
+            let slot = self.waker.with_mut(|slot| unsafe { &mut *slot });
+            *slot = Some(waker.clone());
         }
         // ORDERING: Release pairs with `wake`; publishes the waker. An exchange, as the fence wants one beside it.
         self.state.swap(WAITING, Ordering::Release);
@@ -96,30 +98,44 @@ impl WakerSlot {
     /// As for [`Self::register`].
     pub(crate) unsafe fn clear(&self) {
         // ORDERING: as in `register`.
-        let state = self.state.load(Ordering::Acquire);
-        if state == IDLE || (state == WAITING && self.take_back()) {
-            // SAFETY: the state is IDLE, as in `register`.
+        if self.state.load(Ordering::Acquire) == WAITING {
+            self.take_back();
+        }
+        // Else the waker goes with the slot.
+        if !self.is_calling() {
+            // SAFETY: as in `register`.
             let slot = self.waker.with_mut(|slot| unsafe { &mut *slot });
             drop(slot.take());
         }
-        // Else it is being woken; the waker goes with the slot.
     }
 
     /// Wakes the task if it waits. To be called after what it waits for was published.
+    ///
+    /// # Safety
+    /// No other call of this runs at the same time.
     #[inline]
-    pub(crate) fn wake(&self) {
-        // ORDERING: pairs with the fence in `register`, see the module.
+    pub(crate) unsafe fn wake(&self) {
+        // ORDERING: pairs with the fence in `register`, see the module. It has an exchange beside it on either way: one that
+        // changes nothing where nobody is seen to wait, so that nobody who begins to is kept from it by `calling`.
         fence_beside_exchange();
-        // ORDERING: Acquire pairs with `register`; publishes the waker.
-        if self
-            .state
-            .compare_exchange(WAITING, WAKING, Ordering::Acquire, Ordering::Relaxed)
-            .is_err()
-        {
+        let relaxed = Ordering::Relaxed;
+        let looked = || {
+            self.state
+                .compare_exchange(WAITING, WAITING, relaxed, relaxed)
+        };
+        if self.state.load(relaxed) != WAITING && looked().is_err() {
             return;
         }
-        let _idle = BackToIdle(&self.state);
-        // SAFETY: this call has turned WAITING to WAKING: until it stores IDLE nobody changes the waker.
+        self.calling.store(true, relaxed);
+        let _called = Called(&self.calling);
+        // ORDERING: Acquire pairs with `register`; publishes the waker. Release pairs with `register` and `clear`; publishes
+        // `calling`.
+        let woken = Ordering::AcqRel;
+        let waits = self.state.compare_exchange(WAITING, IDLE, woken, relaxed);
+        if waits.is_err() {
+            return;
+        }
+        // SAFETY: nobody changes the waker while it is `calling`, which whoever finds the state IDLE sees.
         if let Some(waker) = unsafe { self.waker() } {
             waker.wake_by_ref();
         }
@@ -133,25 +149,27 @@ impl WakerSlot {
         slot.as_ref()
     }
 
-    /// WAITING to IDLE; false if somebody began to wake meanwhile.
-    ///
-    /// Relaxed: whoever was called by an earlier wake was done with the waker before the `register` that made the state
-    /// WAITING, and nobody has touched it since. If this fails the waker is not touched either.
-    fn take_back(&self) -> bool {
-        let relaxed = Ordering::Relaxed;
-        self.state
-            .compare_exchange(WAITING, IDLE, relaxed, relaxed)
-            .is_ok()
+    /// Makes the state IDLE, unless somebody who wakes just did.
+    fn take_back(&self) {
+        // ORDERING: where it fails, Acquire as for the load in `register`. Else that load, of an earlier call, has seen all
+        // that may be `calling`.
+        let (taken, woken) = (Ordering::Relaxed, Ordering::Acquire);
+        let _ = self.state.compare_exchange(WAITING, IDLE, taken, woken);
+    }
+
+    fn is_calling(&self) -> bool {
+        // ORDERING: Acquire pairs with `Called`: the waker is not touched any more.
+        self.calling.load(Ordering::Acquire)
     }
 }
 
-/// A waker that panics must not leave the slot in WAKING.
-struct BackToIdle<'a>(&'a AtomicU8);
+/// A waker that panics must not be thought to be called for ever.
+struct Called<'a>(&'a AtomicBool);
 
-impl Drop for BackToIdle<'_> {
+impl Drop for Called<'_> {
     fn drop(&mut self) {
-        // ORDERING: pairs with `register` and `clear`: the waker is not touched any more.
-        self.0.store(IDLE, Ordering::Release);
+        // ORDERING: pairs with `is_calling`: the waker is not touched any more.
+        self.0.store(false, Ordering::Release);
     }
 }
 

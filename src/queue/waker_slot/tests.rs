@@ -26,17 +26,22 @@ fn register(slot: &WakerSlot, waker: &Waker) {
     unsafe { slot.register(waker) }
 }
 
+fn wake(slot: &WakerSlot) {
+    // SAFETY: as in `register`.
+    unsafe { slot.wake() }
+}
+
 #[test]
 fn a_wait_is_woken_once() {
     let (slot, count) = (WakerSlot::new(), Arc::new(Count::default()));
     let waker = Waker::from(Arc::clone(&count));
-    slot.wake();
+    wake(&slot);
     assert_eq!(count.get(), 0);
     for waits in 1..=3 {
         register(&slot, &waker);
         register(&slot, &waker);
-        slot.wake();
-        slot.wake();
+        wake(&slot);
+        wake(&slot);
         assert_eq!(count.get(), waits);
     }
 }
@@ -52,7 +57,7 @@ fn a_task_that_waits_again_is_not_cloned_again() {
             3,
             "the test's two and the slot's"
         );
-        slot.wake();
+        wake(&slot);
     }
 }
 
@@ -63,22 +68,22 @@ fn the_last_who_waits_is_woken_and_no_other() {
     register(&slot, &Waker::from(Arc::clone(&first)));
     register(&slot, &Waker::from(Arc::clone(&second)));
     assert_eq!(Arc::strong_count(&first), 1, "dropped when it was replaced");
-    slot.wake();
+    wake(&slot);
     assert_eq!((first.get(), second.get()), (0, 1));
 }
 
 #[test]
 fn a_slot_that_was_cleared_holds_no_task() {
     let (slot, count) = (WakerSlot::new(), Arc::new(Count::default()));
-    for wake in [false, true] {
+    for woken in [false, true] {
         register(&slot, &Waker::from(Arc::clone(&count)));
-        if wake {
-            slot.wake();
+        if woken {
+            wake(&slot);
         }
         // SAFETY: as in `register`.
         unsafe { slot.clear() };
         assert_eq!(Arc::strong_count(&count), 1);
-        slot.wake();
+        wake(&slot);
     }
     assert_eq!(count.get(), 1);
 }
@@ -96,16 +101,44 @@ impl Wake for Again {
 }
 
 #[test]
-fn whoever_registers_during_a_wake_is_woken_at_once() {
+fn another_task_that_registers_during_a_wake_is_woken_at_once() {
     let again = Arc::new(Again {
         slot: WakerSlot::new(),
         count: Arc::new(Count::default()),
     });
     register(&again.slot, &Waker::from(Arc::clone(&again)));
-    again.slot.wake();
+    wake(&again.slot);
     assert_eq!(again.count.get(), 1);
     // SAFETY: as in `register`. The slot would keep itself alive.
     unsafe { again.slot.clear() };
+}
+
+/// A task that waits again before the call that woke it returns.
+struct Waits {
+    slot: WakerSlot,
+    count: Count,
+}
+
+impl Wake for Waits {
+    fn wake(self: Arc<Self>) {
+        self.count.0.fetch_add(1, Ordering::Relaxed);
+        register(&self.slot, &Waker::from(Arc::clone(&self)));
+    }
+}
+
+#[test]
+fn a_task_that_waits_again_during_its_wake_is_left_alone_until_the_next() {
+    let task = Arc::new(Waits {
+        slot: WakerSlot::new(),
+        count: Count::default(),
+    });
+    register(&task.slot, &Waker::from(Arc::clone(&task)));
+    for wakes in 1..=3 {
+        wake(&task.slot);
+        assert_eq!(task.count.get(), wakes);
+    }
+    // SAFETY: as in `register`. The slot would keep itself alive.
+    unsafe { task.slot.clear() };
 }
 
 struct Panics;
@@ -120,9 +153,9 @@ impl Wake for Panics {
 fn a_waker_that_panics_leaves_the_slot_usable() {
     let (slot, count) = (WakerSlot::new(), Arc::new(Count::default()));
     register(&slot, &Waker::from(Arc::new(Panics)));
-    let panicked = catch_unwind(AssertUnwindSafe(|| slot.wake()));
+    let panicked = catch_unwind(AssertUnwindSafe(|| wake(&slot)));
     assert!(panicked.is_err());
     register(&slot, &Waker::from(Arc::clone(&count)));
-    slot.wake();
+    wake(&slot);
     assert_eq!(count.get(), 1);
 }
