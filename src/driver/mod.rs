@@ -1,10 +1,13 @@
 //! What moves the bytes: one future per session, generic over its [`Transport`].
 //!
 //! ```text
-//!   turn:  take work ─ read ─ deadlines ─ build one batch ─ write ─ wake tasks ─┐
+//!   turn:  read ─ take work ─ deadlines ─ build one batch ─ write ─ wake tasks ─┐
 //!     ▲                                                                         │
 //!     └── while something moved, at most TURNS_MAX; else sleep on the doorbell ◄┘
 //! ```
+//! Where the tasks of the application run on the same thread, between two polls, a turn that has read something ends there
+//! and wakes them; the next begins with taking what they have answered.
+//!
 //! The future owns the socket and the protocol state for as long as the session lives. It never
 //! parses: bytes go to `proto` and come from it. One write is under way at a time; everything that
 //! is queued meanwhile leaves in the next one.

@@ -324,3 +324,114 @@ impl<T> std::fmt::Debug for Turns<T> {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(all(test, not(ringmux_loom)))]
+mod tests {
+    use std::task::Waker;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::addr::Driver;
+    use crate::config::Config;
+    use crate::driver::make_room;
+    use crate::frame::Role;
+    use crate::handle::Session;
+    use crate::link::{Account, Info};
+    use crate::proto::Pool;
+
+    /// What comes and has not been received, and what was sent.
+    #[derive(Default)]
+    struct Wire {
+        coming: BytesMut,
+        sent: BytesMut,
+    }
+
+    impl Transport for Wire {
+        fn poll_recv(
+            &mut self,
+            _: &mut Context<'_>,
+            buf: &mut BytesMut,
+            capacity: usize,
+        ) -> Poll<io::Result<usize>> {
+            if self.coming.is_empty() {
+                return Poll::Pending;
+            }
+            make_room(buf, capacity);
+            let room = buf.capacity() - buf.len();
+            let bytes = self.coming.split_to(room.min(self.coming.len()));
+            buf.extend_from_slice(&bytes);
+            Poll::Ready(Ok(bytes.len()))
+        }
+
+        fn poll_send(&mut self, _: &mut Context<'_>, batch: &mut Batch) -> Poll<io::Result<usize>> {
+            for piece in batch.remaining() {
+                self.sent.extend_from_slice(piece);
+            }
+            Poll::Ready(Ok(batch.len()))
+        }
+
+        fn poll_timer(&mut self, _: &mut Context<'_>, _: Option<Instant>) -> bool {
+            false
+        }
+
+        fn poll_shutdown(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_close(&mut self, _: &mut Context<'_>) -> Poll<()> {
+            Poll::Ready(())
+        }
+    }
+
+    fn end(role: Role) -> (Turns<Wire>, Session) {
+        let info = Info {
+            peer: None,
+            local: None,
+            driver: Driver::Tokio,
+            role,
+            seed: 0,
+            account: Account::of_the_process(),
+        };
+        let pool = Pool::new(1 << 30);
+        let (connection, link) =
+            Connection::new(role, &Config::default(), info, pool, clock::now());
+        (Turns::new(connection, Wire::default()), Session::new(link))
+    }
+
+    /// Both ends go on until nothing is on its way.
+    fn settle(near: &mut Turns<Wire>, far: &mut Turns<Wire>) {
+        let mut cx = Context::from_waker(Waker::noop());
+        loop {
+            for end in [&mut *near, &mut *far] {
+                assert!(Pin::new(end).poll(&mut cx).is_pending(), "it has ended");
+            }
+            let said = near.transport.sent.split();
+            let answered = far.transport.sent.split();
+            if said.is_empty() && answered.is_empty() {
+                return;
+            }
+            far.transport.coming.unsplit(said);
+            near.transport.coming.unsplit(answered);
+        }
+    }
+
+    #[test]
+    fn what_was_received_into_is_small_again_when_little_has_come_for_long() {
+        const MUCH: usize = 200 * 1024;
+        let _clock = clock::Stopped::new();
+        let (mut near, session) = end(Role::Dialer);
+        let (mut far, _accepting) = end(Role::Acceptor);
+        settle(&mut near, &mut far);
+        let least = far.connection.recv_capacity();
+        let mut stream = session.try_open("").expect("it is established");
+        stream.try_send(vec![7; MUCH].into()).expect("room for it");
+        settle(&mut near, &mut far);
+        assert!(far.recv.capacity() > least, "{}", far.recv.capacity());
+
+        clock::Stopped::pass(Duration::from_secs(11));
+        stream.try_send("little".into()).expect("room for it");
+        settle(&mut near, &mut far);
+        assert_eq!(far.connection.recv_capacity(), least);
+        assert!(far.recv.capacity() <= least, "{}", far.recv.capacity());
+    }
+}

@@ -18,7 +18,7 @@ impl Connection {
         self.begin_outbound_turn();
         // Taken first and acted on last: a stream opened before `close`, or before the last handle
         // was dropped, is on the list by then.
-        let requests = self.link.take_requests();
+        let requests = std::mem::take(&mut self.asked) | self.link.take_requests();
         if matches!(self.phase, Phase::Dead) {
             // What was asked too late is taken all the same, so that it keeps no driver awake.
             return;

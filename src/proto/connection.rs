@@ -139,6 +139,8 @@ pub(crate) struct Connection {
     pub(super) wake_accept: bool,
     pub(super) wake_state: bool,
     pub(super) wake_pings: bool,
+    /// Requests of handles that were taken and not yet acted on.
+    pub(super) asked: u32,
 }
 
 /// How soon streams that wait for memory, or hold it, are looked at again.
@@ -230,6 +232,7 @@ impl Connection {
             wake_accept: false,
             wake_state: false,
             wake_pings: false,
+            asked: 0,
         };
         (connection, link)
     }

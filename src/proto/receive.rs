@@ -20,7 +20,7 @@ use crate::error::{Failure, ProtocolError, SessionError, StreamError};
 use crate::frame::{
     Frame, HEADER_LEN, Header, Kind, Role, Scope, Settings, StreamId, check, codes, cost, preface,
 };
-use crate::link::{RecvEnd, SendEnd};
+use crate::link::{RecvEnd, SendEnd, request};
 
 /// Payloads from here on are delivered by reference, if they are half of their buffer.
 pub(super) const SHARE_MIN: usize = 4096;
@@ -284,6 +284,9 @@ impl Connection {
         };
         let rtt = now.duration_since(sent);
         self.ping.rtt = Some(self.ping.rtt.map_or(rtt, |least| least.min(rtt)));
+        // Whoever has asked by now is served by this: who asks for another has seen it counted.
+        self.asked |= self.link.take_requests();
+        self.asked &= !request::PING;
         self.link
             .record_pong(u64::try_from(rtt.as_nanos()).unwrap_or(u64::MAX));
         self.wake_pings = true;

@@ -417,6 +417,24 @@ fn callers_of_ping_share_the_one_under_way() {
 }
 
 #[test]
+fn a_caller_of_ping_who_was_served_while_it_asked_asks_for_no_other() {
+    let mut solo = Solo::new(Role::Dialer, &Config::default());
+    let session = solo.end.session().clone();
+    let mut first = Polled::new(session.ping());
+    first.pending();
+    assert_eq!(solo.said(), ["PING"]);
+    let mut late = Polled::new(session.ping());
+    late.pending();
+    session.close();
+    let opaque = solo.end.connection.ping.in_flight.unwrap().0;
+    let mut pong = crate::frame::tests::bytes_of(&Frame::Ping { opaque, ack: true });
+    solo.end.connection.receive(&mut pong, solo.now);
+    assert!(first.ready().is_ok() && late.ready().is_ok());
+    // What else was asked for is not lost.
+    assert_eq!(solo.said(), ["GOAWAY 0 0xffffff00"]);
+}
+
+#[test]
 fn what_is_asked_of_a_session_that_has_ended_keeps_no_driver_awake() {
     let mut solo = Solo::new(Role::Dialer, &Config::default());
     let session = solo.end.session().clone();
