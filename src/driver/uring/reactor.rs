@@ -472,12 +472,12 @@ impl<R: Ring> Reactor<R> {
 
     // ---- time -------------------------------------------------------------------------------
 
-    /// When a slot is to be looked at, at the latest.
-    /// Until when the slot waits; `None` also once that has passed.
+    /// Until when a slot waits; `None` also once that has passed.
     pub(super) fn deadline(&self, key: u32) -> Option<Instant> {
         self.slots.get(key as usize)?.deadline
     }
 
+    /// When a slot is to be looked at, at the latest.
     pub(super) fn set_deadline(&mut self, key: u32, deadline: Option<Instant>) {
         let Some(slot) = self.slots.get_mut(key as usize) else {
             return;

@@ -122,21 +122,16 @@ impl Slot {
         if !matches!(self.recv, Recv::Done(..)) {
             return None;
         }
-        match std::mem::replace(&mut self.recv, Recv::Idle) {
-            Recv::Done(memory, result) => {
-                *buf = memory;
-                if let Ok(n) = result {
-                    // SAFETY: so many bytes were written behind `len`, into the spare capacity that the operation or the
-                    // call was given; nobody has touched the memory since.
-                    unsafe { buf.set_len(buf.len() + n) };
-                }
-                settled(result)
-            }
-            other => {
-                self.recv = other;
-                None
-            }
+        let Recv::Done(memory, result) = std::mem::replace(&mut self.recv, Recv::Idle) else {
+            return None;
+        };
+        *buf = memory;
+        if let Ok(n) = result {
+            // SAFETY: so many bytes were written behind `len`, into the spare capacity that the operation or the
+            // call was given; nobody has touched the memory since.
+            unsafe { buf.set_len(buf.len() + n) };
         }
+        settled(result)
     }
 
     /// The batch of a send that has ended, and how. `None`: none has, or it is to be started again.
@@ -145,16 +140,11 @@ impl Slot {
         if !matches!(self.send, Send::Done(..)) {
             return None;
         }
-        match std::mem::replace(&mut self.send, Send::Idle) {
-            Send::Done(memory, result) => {
-                *batch = memory;
-                settled(result)
-            }
-            other => {
-                self.send = other;
-                None
-            }
-        }
+        let Send::Done(memory, result) = std::mem::replace(&mut self.send, Send::Idle) else {
+            return None;
+        };
+        *batch = memory;
+        settled(result)
     }
 }
 
