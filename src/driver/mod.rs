@@ -39,6 +39,11 @@ pub(crate) trait Transport {
     /// Whether it never leaves the thread that it was made on. Only a type that is not `Send` may say so.
     const BOUND: bool = false;
 
+    /// About when what is there to be received has come, where that is known and was not told yet.
+    fn arrived_at(&mut self) -> Option<Instant> {
+        None
+    }
+
     /// Appends what has arrived to `buf`, which may grow by about `capacity`; 0 is the end.
     ///
     /// While it is pending the transport may keep `buf`'s memory.

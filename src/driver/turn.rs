@@ -98,7 +98,13 @@ impl<T: Transport + Unpin> Turns<T> {
 
     /// One turn; true if anything moved. One that is `due` begins with what tasks have answered.
     fn turn(&mut self, due: bool, cx: &mut Context<'_>) -> bool {
-        let now = clock::now();
+        // A look at the clock waits for every load and store before it.
+        let found_at = if due {
+            None
+        } else {
+            self.transport.arrived_at()
+        };
+        let now = found_at.unwrap_or_else(clock::now);
         let mut moved = due || self.take_in(cx, now);
         if self.told {
             self.connection.deliver_wakes();

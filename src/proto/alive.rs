@@ -28,6 +28,8 @@ pub(super) struct Alive {
     heard: Instant,
     /// After how much silence the peer is asked next. `None`: never.
     idle: Option<Duration>,
+    /// After how much silence it is asked by the next use. Looked at for each batch, so nothing is divided there.
+    probe_after: Duration,
     /// When the peer was asked, if it has not been heard since.
     asked: Option<Instant>,
     /// Since when the socket has taken nothing of what it was offered.
@@ -46,6 +48,7 @@ impl Alive {
         let mut this = Self {
             heard: now,
             idle: None,
+            probe_after: Duration::MAX,
             asked: None,
             unwritten: None,
             check: None,
@@ -98,6 +101,7 @@ impl Alive {
         self.idle = config
             .keepalive_idle()
             .map(|idle| idle - (idle / IDLE_JITTER).mul_f64(part));
+        self.probe_after = self.idle.map_or(Duration::MAX, |idle| idle / PROBE_PART);
     }
 }
 
@@ -183,11 +187,8 @@ impl Connection {
     /// asked in the same batch, so that a dead one is known a timeout from now and not from the end of the idle time.
     #[inline]
     pub(super) fn probe_before_use(&mut self, now: Instant) {
-        let Alive {
-            heard, idle, asked, ..
-        } = self.alive;
-        if let Some(idle) = idle
-            && now.duration_since(heard) >= idle / PROBE_PART
+        let Alive { heard, asked, .. } = self.alive;
+        if now.duration_since(heard) >= self.alive.probe_after
             && asked.is_none_or(|asked| heard >= asked)
             && self.is_established()
         {

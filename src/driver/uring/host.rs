@@ -1,7 +1,7 @@
 //! The loop that owns a ring and the sessions on it, however it is hosted.
 //!
 //! ```text
-//!   turn:  adopt new sessions ─ take completions ─ poll the sessions that have cause to
+//!   turn:  adopt new sessions ─ take completions ─ look at sockets ─ poll the sessions that have cause to
 //!   then:  enter, if something is queued or has completed; else spin or park, see `wait`
 //! ```
 //! * `run`: the loop has the thread, for itself or beside one future of the application; it parks
@@ -54,8 +54,8 @@ pub(super) struct Host<R: Ring> {
     pub(super) waiting: Waiting,
     ready: Vec<u32>,
     turns: u32,
-    /// How often [`move_bytes`](Self::move_bytes) was called: not once for each turn.
-    moves: u32,
+    /// Nothing has moved since the turn before.
+    quiet: bool,
     /// Tasks of the application run on this thread, between turns.
     beside_tasks: bool,
 }
@@ -73,7 +73,7 @@ impl<R: Ring> Host<R> {
             waiting,
             ready: Vec::new(),
             turns: 0,
-            moves: 0,
+            quiet: true,
             beside_tasks: false,
         }
     }
@@ -108,6 +108,9 @@ impl<R: Ring> Host<R> {
     }
 
     /// Polls the sessions that have cause to; true if there were any.
+    ///
+    /// Looks at the sockets that are received from round the ring: whenever nothing else has moved, and else one time in a
+    /// few. What is found there goes to its session by the shortest way.
     pub(super) fn turn(&mut self) -> bool {
         while let Some(job) = self.link.take_job() {
             self.adopt(job);
@@ -118,6 +121,9 @@ impl<R: Ring> Host<R> {
             self.turns = self.turns.wrapping_add(1);
             if self.turns.is_multiple_of(LOOKS) && reactor.next_deadline().is_some() {
                 reactor.expire(clock::now());
+            }
+            if self.quiet || self.turns.is_multiple_of(BUSY_LOOKS) {
+                reactor.recv_direct();
             }
             reactor.take_ready(&mut self.ready);
         }
@@ -197,18 +203,15 @@ impl<R: Ring> Host<R> {
         }
     }
 
-    /// Enters the ring if that moves something, and looks at the sockets that are received from round it: whenever
-    /// nothing else has `moved`, and else one time in a few. True if anything has moved.
-    pub(super) fn move_bytes(&mut self, moved: bool) -> bool {
+    /// After a turn, which has `moved` something or not: enters the ring if that moves anything. True if something has moved.
+    pub(super) fn enter(&mut self, moved: bool) -> bool {
         let reactor = &mut *self.reactor.borrow_mut();
         let wanted = reactor.wants_enter();
         if wanted {
             reactor.enter(Enter::Now);
         }
-        let moved = moved | wanted;
-        self.moves = self.moves.wrapping_add(1);
-        let look = !moved || self.moves.is_multiple_of(BUSY_LOOKS);
-        moved | (look && reactor.recv_direct())
+        self.quiet = !(moved | wanted);
+        !self.quiet
     }
 
     /// The thread was parked for this long.
@@ -279,7 +282,7 @@ impl<R: Ring> Host<R> {
                 // What the root has queued leaves with this enter.
                 self.poll_ready();
             }
-            moved = self.move_bytes(moved);
+            moved = self.enter(moved);
             if self.reactor.borrow().is_broken() {
                 return Err(io::ErrorKind::BrokenPipe.into());
             }

@@ -118,7 +118,7 @@ impl Future for Inline {
         }
         for _ in 0..TURNS_MAX {
             let moved = this.host.turn();
-            let moved = this.host.move_bytes(moved);
+            let moved = this.host.enter(moved);
             if this.host.reactor().borrow().is_broken() {
                 return Poll::Ready(());
             }

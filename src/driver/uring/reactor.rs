@@ -242,6 +242,11 @@ impl<R: Ring> Reactor<R> {
         slot.ended.map(outcome)
     }
 
+    /// When what was received last by a plain call was found; once.
+    pub(super) fn take_found_at(&mut self, key: u32) -> Option<Instant> {
+        self.slots.get_mut(key as usize)?.found_at.take()
+    }
+
     /// Receives into the ring's buffers from now on.
     pub(super) fn start_recv_multi(&mut self, key: u32) {
         let Some(slot) = self.slots.get_mut(key as usize) else {
@@ -309,15 +314,17 @@ impl<R: Ring> Reactor<R> {
         if self.direct.is_empty() {
             return false;
         }
+        // Before the calls: to look at the clock after one that has found something would delay what it has found.
+        let now = clock::now();
         let mut direct = std::mem::take(&mut self.direct);
         let before = direct.len();
-        direct.retain(|key| self.recv_now(*key));
+        direct.retain(|key| self.recv_now(*key, now));
         self.direct = direct;
         self.direct.len() < before
     }
 
     /// True as long as nothing has come.
-    fn recv_now(&mut self, key: u32) -> bool {
+    fn recv_now(&mut self, key: u32, now: Instant) -> bool {
         let Some(slot) = self.slots.get_mut(key as usize) else {
             return false;
         };
@@ -330,6 +337,7 @@ impl<R: Ring> Reactor<R> {
             return *vain < VAIN_MAX || !self.stop_recv_direct(key);
         };
         slot.recv = Recv::Done(std::mem::take(memory), result);
+        slot.found_at = Some(now);
         self.mark(key);
         false
     }

@@ -44,6 +44,8 @@ pub(super) struct Slot {
     pub(super) socket: OwnedFd,
     pub(super) file: File,
     pub(super) recv: Recv,
+    /// When a plain call has found what is `Done`.
+    pub(super) found_at: Option<Instant>,
     /// Filled buffers of the ring, in the order of the stream.
     pub(super) arrived: VecDeque<(u16, u32)>,
     /// Something has come by the ring's buffers since the last send.
@@ -68,6 +70,7 @@ impl Slot {
             socket,
             file,
             recv: Recv::Idle,
+            found_at: None,
             arrived: VecDeque::new(),
             arrived_since_send: false,
             ended: None,

@@ -132,6 +132,10 @@ impl<R: Ring> UringSocket<R> {
 impl<R: Ring> Transport for UringSocket<R> {
     const BOUND: bool = true;
 
+    fn arrived_at(&mut self) -> Option<Instant> {
+        self.reactor.borrow_mut().take_found_at(self.slot)
+    }
+
     fn poll_recv(
         &mut self,
         _: &mut Context<'_>,

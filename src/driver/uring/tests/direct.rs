@@ -71,6 +71,30 @@ fn a_host_that_has_ceased_to_spin_receives_nothing_round_the_ring() {
 }
 
 #[test]
+fn what_a_call_finds_has_come_when_the_host_looked_and_that_is_told_once() {
+    let _clock = clock::Stopped::new();
+    let (ring, _kernel) = FakeRing::new(0, Faults::NONE);
+    let reactor = Rc::new(RefCell::new(Reactor::new(ring)));
+    reactor.borrow_mut().set_spins(true);
+    let (near, mut far) = UnixStream::pair().expect("descriptors are left");
+    let slot = reactor.borrow_mut().insert(near.into());
+    let slot = slot.expect("there is room");
+    let mut socket = UringSocket::new(Rc::clone(&reactor), slot);
+    let mut memory = BytesMut::with_capacity(100);
+    assert!(reactor.borrow_mut().start_recv_direct(slot, &mut memory));
+
+    assert!(!reactor.borrow_mut().recv_direct());
+    assert_eq!(socket.arrived_at(), None, "a look that finds nothing");
+    far.write_all(b"now").expect("room for a few bytes");
+    clock::Stopped::pass(Duration::from_secs(1));
+    let looked = clock::now();
+    assert!(reactor.borrow_mut().recv_direct());
+    clock::Stopped::pass(Duration::from_secs(1));
+    assert_eq!(socket.arrived_at(), Some(looked));
+    assert_eq!(socket.arrived_at(), None);
+}
+
+#[test]
 fn what_arrives_decides_how_it_is_received() {
     let _clock = clock::Stopped::new();
     let (ring, _kernel) = FakeRing::new(0, Faults::NONE);
@@ -102,28 +126,26 @@ fn what_arrives_decides_how_it_is_received() {
 #[test]
 fn a_host_that_always_has_something_to_do_looks_at_what_arrives_round_the_ring() {
     let _clock = clock::Stopped::new();
-    // Beside a future that never sleeps there are two turns for each look.
-    for turns in [1, 2, 4] {
-        let World { desk, ring, .. } = World::new(0, Faults::NONE);
-        let mut host = Host::new(ring, Arc::clone(&desk.link), Wait::Spin);
-        let reactor = Rc::clone(host.reactor());
-        let (near, mut far) = UnixStream::pair().expect("descriptors are left");
-        let slot = reactor.borrow_mut().insert(near.into());
-        let slot = slot.expect("there is room");
-        let mut memory = BytesMut::with_capacity(100);
-        for _ in 0..3 {
+    let World { desk, ring, .. } = World::new(0, Faults::NONE);
+    let mut host = Host::new(ring, Arc::clone(&desk.link), Wait::Spin);
+    let reactor = Rc::clone(host.reactor());
+    let (near, mut far) = UnixStream::pair().expect("descriptors are left");
+    let slot = reactor.borrow_mut().insert(near.into());
+    let slot = slot.expect("there is room");
+    let mut memory = BytesMut::with_capacity(100);
+    for before in 0..8 {
+        for _ in 0..before {
             host.turn();
-            assert!(reactor.borrow_mut().start_recv_direct(slot, &mut memory));
-            far.write_all(b"now").expect("room for a few bytes");
-            let looks = (1..100).find(|_| {
-                for _ in 0..turns {
-                    host.turn();
-                }
-                host.move_bytes(true);
-                reactor.borrow_mut().take_recv(slot, &mut memory).is_some()
-            });
-            assert!(looks.is_some_and(|looks| looks <= 4), "{looks:?} looks");
+            host.enter(true);
         }
+        assert!(reactor.borrow_mut().start_recv_direct(slot, &mut memory));
+        far.write_all(b"now").expect("room for a few bytes");
+        let turns = (1..100).find(|_| {
+            host.turn();
+            host.enter(true);
+            reactor.borrow_mut().take_recv(slot, &mut memory).is_some()
+        });
+        assert!(turns.is_some_and(|turns| turns <= 4), "{turns:?} turns");
     }
 }
 
