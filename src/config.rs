@@ -44,6 +44,7 @@ const MIB: u32 = 1024 * KIB;
 /// | silence, and then no sign of life | `keepalive_idle`, `keepalive_timeout` | 15 s, 10 s | 15 s, 10 s | [`SessionError::KeepaliveTimeout`](crate::SessionError::KeepaliveTimeout) |
 /// | a socket that takes nothing | `write_timeout` | 10 s | 5 s | [`SessionError::WriteTimeout`](crate::SessionError::WriteTimeout) |
 /// | age, and the drain that ends it | `max_age`, `drain_timeout` | none, 30 s | 1 h, 30 s | the session shuts down |
+/// | no handle is left, and the peer moves nothing | `drain_timeout` | 30 s | 30 s | the session closes |
 ///
 /// What the wire makes impossible has no setting. An opening block or an opaque block is one frame of at most 8 KiB,
 /// so there are no continuations to count, and a direction of a stream has at most two. An empty DATA frame that ends
@@ -223,7 +224,8 @@ settings! {
     /// spread again over peers that have come or changed. Each session draws its own, up to a tenth
     /// more or less. Default `None`: at none. At least 10 ms, at most 30 days.
     max_age: Option<Duration>,
-    /// How long streams may go on when the session has reached `max_age`. Default 30 s.
+    /// How long streams may go on when the session has reached `max_age`; and how long a session of which no handle is left, nor
+    /// any of its streams', waits for a peer that takes nothing of what is queued and ends no stream. Default 30 s.
     drain_timeout: Duration,
 }
 

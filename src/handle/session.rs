@@ -20,7 +20,8 @@ use crate::sync::Arc;
 /// One connection to a peer, over which either side opens streams.
 ///
 /// Cheap to clone; all clones are the same session. When the last clone and the last stream are
-/// dropped the session closes in order. All methods may be called from any thread and executor.
+/// dropped the session closes in order: when what was queued is sent and the peer has ended its directions, or when neither
+/// has moved for [`drain_timeout`](crate::ConfigBuilder::drain_timeout). All methods may be called from any thread and executor.
 ///
 /// # Examples
 /// ```

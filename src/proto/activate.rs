@@ -54,18 +54,7 @@ impl Connection {
             self.drain(now);
         }
         if requests & request::UNHELD != 0 {
-            self.unheld = true;
-            self.refuse_all_unaccepted();
-        }
-    }
-
-    /// Without a handle and without a stream nobody can ever use the session again.
-    ///
-    /// To be called when no stream is on its way here: what was opened before the last handle went
-    /// was registered by the [`take_work`](Self::take_work) that saw it go.
-    pub(super) fn drain_if_unused(&mut self, now: Instant) {
-        if self.unheld && self.registry.is_empty() {
-            self.drain(now);
+            self.on_unheld(now);
         }
     }
 

@@ -15,6 +15,7 @@ use super::recv_size::RecvSize;
 use super::registry::{Key, Registry};
 use super::schedule::Schedule;
 use super::stream::{Opening, Stream, wake};
+use super::unheld::Unheld;
 use super::window::{RecvWindow, SendCredit, report_mark};
 use crate::config::Config;
 use crate::error::{ProtocolError, SessionError, StreamError};
@@ -81,7 +82,7 @@ pub(crate) struct Connection {
     /// When the last turn began.
     pub(super) turn: Instant,
     /// No `Session` is left: nobody can accept.
-    pub(super) unheld: bool,
+    pub(super) unheld: Option<Unheld>,
     pub(super) alive: Alive,
     pub(super) limits: Limits,
     /// A shutdown that was asked for.
@@ -110,6 +111,8 @@ pub(crate) struct Connection {
     pub(super) advance_check: Option<Instant>,
     pub(super) stalled_since: Option<Instant>,
     pub(super) credit: SendCredit,
+    /// What the peer has given in all.
+    pub(super) credit_given: u64,
     pub(super) peer: Settings,
 
     pub(super) next_id: StreamId,
@@ -194,7 +197,7 @@ impl Connection {
             start: now,
             turn: now,
             handshake_deadline: now + config.handshake_timeout(),
-            unheld: false,
+            unheld: None,
             alive: Alive::new(config, info_seed, now),
             limits: Limits::new(config, link.counters.frames_sent.get(), now),
             leave: None,
@@ -215,6 +218,7 @@ impl Connection {
             advance_check: None,
             stalled_since: None,
             credit: SendCredit::new(Settings::FLOORS.session_window),
+            credit_given: Settings::FLOORS.session_window.into(),
             peer: Settings::FLOORS,
             next_id: StreamId::first(role),
             last_peer_id: None,
@@ -401,6 +405,7 @@ impl Connection {
             self.alive_deadline(),
             self.leave_deadline(),
             self.shrink_deadline(),
+            self.unheld_deadline(),
         ]
         .into_iter()
         .flatten()
@@ -443,6 +448,7 @@ impl Connection {
         }
         self.check_alive(now);
         self.shrink_idle(now);
+        self.check_unheld(now);
     }
 
     /// Looks again soon at streams that wait for memory or hold it.

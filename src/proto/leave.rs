@@ -128,7 +128,7 @@ impl Connection {
             (Phase::Open, _) => true,
             (Phase::Leaving, Some(leave)) => !matches!(leave.stage, Stage::Last | Stage::Said),
             _ => false,
-        } && !self.unheld;
+        } && self.unheld.is_none();
         self.count_leaving(1);
         if !admits {
             self.count_refused();

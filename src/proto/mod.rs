@@ -43,6 +43,7 @@ mod sender;
 mod state;
 mod stream;
 mod transmit;
+mod unheld;
 mod window;
 
 #[cfg(all(test, not(ringmux_loom)))]

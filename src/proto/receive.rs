@@ -228,7 +228,7 @@ impl Connection {
         let floors = Settings::FLOORS;
         let overflow = |stream, credit| ProtocolError::CreditOverflow { stream, credit };
         let raise = settings.session_window - floors.session_window;
-        self.credit.add(raise).ok_or(overflow(0, raise))?;
+        self.add_credit(raise).ok_or(overflow(0, raise))?;
         let raise = settings.stream_window - floors.stream_window;
         for (_, stream) in self.registry.iter_mut() {
             stream
@@ -251,11 +251,17 @@ impl Connection {
         Ok(())
     }
 
+    /// The peer takes so much more, of all streams together.
+    fn add_credit(&mut self, credit: u32) -> Option<()> {
+        self.credit_given += u64::from(credit);
+        self.credit.add(credit)
+    }
+
     fn on_window(&mut self, scope: Scope, credit: u32) -> Result<(), ProtocolError> {
         let overflow = |stream| ProtocolError::CreditOverflow { stream, credit };
         self.charge_control();
         match scope {
-            Scope::Session => self.credit.add(credit).ok_or(overflow(0)),
+            Scope::Session => self.add_credit(credit).ok_or(overflow(0)),
             Scope::Streams => {
                 let in_use = self.registry.len() as u64 + u64::from(self.link.open_credit());
                 if in_use + u64::from(credit) > u64::from(u32::MAX) {

@@ -93,7 +93,7 @@ impl Connection {
             && !self.owes_grants()
             && self.refusals.is_empty()
             && self.hello.is_empty()
-            && !self.unheld
+            && self.unheld.is_none()
             && !self.outbound.has_spare()
     }
 

@@ -41,6 +41,7 @@ mod outbound;
 mod sim;
 mod solo;
 mod turns;
+mod unheld;
 mod wakes;
 
 use net::{Cut, Pipe, Read, Rng, Weather};
