@@ -337,12 +337,11 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::addr::Driver;
     use crate::config::Config;
     use crate::driver::make_room;
     use crate::frame::Role;
     use crate::handle::Session;
-    use crate::link::{Account, Info};
+    use crate::link::Info;
     use crate::proto::Pool;
 
     /// What comes and has not been received, and what was sent.
@@ -390,14 +389,7 @@ mod tests {
     }
 
     fn end(role: Role) -> (Turns<Wire>, Session) {
-        let info = Info {
-            peer: None,
-            local: None,
-            driver: Driver::Tokio,
-            role,
-            seed: 0,
-            account: Account::of_the_process(),
-        };
+        let info = Info::of_a_test(role);
         let pool = Pool::new(1 << 30);
         let (connection, link) =
             Connection::new(role, &Config::default(), info, pool, clock::now());

@@ -8,12 +8,11 @@ use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 
-use crate::addr::Driver;
 use crate::config::Config;
 use crate::error::{SessionError, StreamError};
 use crate::frame::Role;
 use crate::handle::{Session, Stream};
-use crate::link::{Account, Info, SessionLink};
+use crate::link::{Info, SessionLink};
 use crate::proto::{Batch, Connection, Pool, Status};
 
 const POOL_BYTES: u64 = 2 << 20;
@@ -63,14 +62,7 @@ pub(super) fn now<T>(future: impl Future<Output = T>) -> Option<T> {
 
 impl Side {
     pub(super) fn new(role: Role, config: &Config, now: Instant) -> Self {
-        let info = Info {
-            peer: None,
-            local: None,
-            driver: Driver::Tokio,
-            seed: 0,
-            role,
-            account: Account::of_the_process(),
-        };
+        let info = Info::of_a_test(role);
         let pool = Pool::new(POOL_BYTES);
         let (connection, link) = Connection::new(role, config, info, Arc::clone(&pool), now);
         Self {

@@ -94,6 +94,21 @@ pub(crate) struct Info {
     pub(crate) account: Arc<Account>,
 }
 
+#[cfg(any(test, fuzzing))]
+impl Info {
+    /// Of a session that no engine has made.
+    pub(crate) fn of_a_test(role: Role) -> Self {
+        Self {
+            peer: None,
+            local: None,
+            driver: Driver::Tokio,
+            role,
+            seed: 0,
+            account: Account::of_the_process(),
+        }
+    }
+}
+
 /// Sizes that a [`SessionLink`] is made with.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct LinkSizes {

@@ -21,11 +21,10 @@ use std::time::{Duration, Instant};
 use bytes::{Bytes, BytesMut};
 
 use super::{Batch, Connection, Pool, Status};
-use crate::addr::Driver;
 use crate::config::Config;
 use crate::frame::Role;
 use crate::handle::{Session, Stream};
-use crate::link::{Account, Info};
+use crate::link::Info;
 
 mod alive;
 mod ending;
@@ -136,14 +135,7 @@ struct End {
 
 impl End {
     fn new(role: Role, config: &Config, pool: &Arc<Pool>, now: Instant) -> Self {
-        let info = Info {
-            peer: None,
-            local: None,
-            driver: Driver::Tokio,
-            role,
-            seed: 0,
-            account: Account::of_the_process(),
-        };
+        let info = Info::of_a_test(role);
         let (connection, link) = Connection::new(role, config, info, Arc::clone(pool), now);
         Self {
             connection,

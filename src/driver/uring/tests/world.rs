@@ -16,7 +16,7 @@ use crate::config::{Config, Wait};
 use crate::driver::clock;
 use crate::frame::Role;
 use crate::handle::Session;
-use crate::link::{Account, Info};
+use crate::link::Info;
 use crate::proto::{Connection, Pool};
 use crate::sync::Arc;
 
@@ -35,12 +35,8 @@ impl Desk {
     /// A session on one end of a socket.
     pub(super) fn start(&self, role: Role, socket: UnixStream, config: &Config) -> Session {
         let info = Info {
-            peer: None,
-            local: None,
             driver: Driver::Uring,
-            role,
-            seed: 0,
-            account: Account::of_the_process(),
+            ..Info::of_a_test(role)
         };
         let pool = Arc::clone(&self.pool);
         let (connection, link) = Connection::new(role, config, info, pool, clock::now());
