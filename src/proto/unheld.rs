@@ -20,11 +20,13 @@ pub(super) struct Unheld {
     seen: Progress,
 }
 
-/// What moves while a peer does its part.
+/// What moves while a peer does its part, or an application lets go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Progress {
     established: bool,
     streams: usize,
+    /// Of them, not dropped by the application.
+    held: usize,
     /// Bytes of messages sent in all, frame cost included.
     sent: u64,
 }
@@ -58,7 +60,7 @@ impl Connection {
         }
         let progress = self.progress();
         let moved = self.unheld.as_ref().is_some_and(|it| it.seen != progress);
-        if moved || self.registry.iter_mut().any(|(_, stream)| !stream.dropped) {
+        if moved || progress.held > 0 {
             self.look_again(now);
         } else {
             self.drain(now);
@@ -72,8 +74,10 @@ impl Connection {
         });
     }
 
-    fn progress(&self) -> Progress {
+    fn progress(&mut self) -> Progress {
+        let streams = self.registry.iter_mut();
         Progress {
+            held: streams.filter(|(_, stream)| !stream.dropped).count(),
             established: self.is_established(),
             streams: self.registry.len(),
             sent: self.credit_given - self.credit.left(),

@@ -33,8 +33,8 @@ use crate::sync::Arc;
 /// The clock is read for deadlines once in so many turns: a session has one at all times, and most are far away. Where
 /// the host parks, no turn is skipped for long.
 const LOOKS: u32 = 16;
-/// Times that something has moved, for one look at the sockets that are received from by plain calls: what moves is worth
-/// more than a call that may find nothing.
+/// Turns for one look at the sockets that are received from by plain calls, while something moves: that is worth more than
+/// a call that may find nothing.
 const BUSY_LOOKS: u32 = 4;
 /// Sessions polled before the ring is entered.
 const POLLS_MAX: usize = 64;

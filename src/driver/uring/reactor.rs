@@ -309,18 +309,16 @@ impl<R: Ring> Reactor<R> {
         !self.direct.is_empty()
     }
 
-    /// Receives what has arrived at the sockets that are received from by plain calls; true if that was anything.
-    pub(super) fn recv_direct(&mut self) -> bool {
+    /// Receives what has arrived at the sockets that are received from by plain calls.
+    pub(super) fn recv_direct(&mut self) {
         if self.direct.is_empty() {
-            return false;
+            return;
         }
         // Before the calls: to look at the clock after one that has found something would delay what it has found.
         let now = clock::now();
         let mut direct = std::mem::take(&mut self.direct);
-        let before = direct.len();
         direct.retain(|key| self.recv_now(*key, now));
         self.direct = direct;
-        self.direct.len() < before
     }
 
     /// True as long as nothing has come.

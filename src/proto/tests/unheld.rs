@@ -103,3 +103,20 @@ fn a_stream_that_is_held_keeps_the_session_however_long_nothing_moves() {
     solo.hear(&data(1, b"late", true, false));
     assert_eq!(now(stream.recv()).unwrap().as_deref(), Some(&b"late"[..]));
 }
+
+#[test]
+fn a_peer_has_the_whole_time_from_when_the_last_stream_is_dropped() {
+    let mut solo = Solo::new(Role::Acceptor, &Config::default());
+    solo.hear(&open(1, b""));
+    let mut stream = now(solo.end.session().accept()).unwrap();
+    solo.end.session = None;
+    while stream.try_send(message(10_000)).is_ok() {}
+    // Nothing moves any more, and then nobody holds it.
+    assert_eq!(goes(&pass(&mut solo, 89)), None);
+    stream.finish().unwrap();
+    drop(stream);
+    let before = pass(&mut solo, 30);
+    assert_eq!(goes(&before), None, "{before:?}");
+    let then = pass(&mut solo, 33);
+    assert!(goes(&then).is_some(), "{then:?}");
+}
