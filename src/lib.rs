@@ -71,7 +71,6 @@
 //! the same words, and counted: [`SessionStats::tripped`], [`process_stats`].
 //!
 //! # Features
-//! * `cli` (off): the program `ringmux` and what only it needs.
 //! * `manage` (off): the module `manage`, which keeps sessions to a peer and makes them anew when they
 //!   are lost.
 //! * `metrics` (off): the module `metrics`, which tells the recorder of the crate `metrics` what sessions do.
