@@ -30,7 +30,7 @@ const MIB: u32 = 1024 * KIB;
 /// | receive memory of the process | `receive_pool` | 256 MiB | 128 MiB | windows stay at their floors, [`Limit::MessageMemory`](crate::Limit::MessageMemory) |
 /// | a message that has begun: wait for memory, or behind a least rate | `message_timeout`, `min_message_rate` | 10 s, 1 KiB/s | 10 s, 4 KiB/s | the stream ends: [`Limit::MessageMemory`](crate::Limit::MessageMemory), [`Limit::MessageStalled`](crate::Limit::MessageStalled) |
 /// | streams of the peer at once | `max_streams` | 256 | 100 | protocol error |
-/// | of them, not accepted by the application | `max_unaccepted` | as many as there may be | 64 | refused, safe to try again: [`Limit::Unaccepted`](crate::Limit::Unaccepted) |
+/// | of them, not accepted by the application | `max_unaccepted` | as many as there may be | 64 | turned away, safe to try again: [`Limit::Unaccepted`](crate::Limit::Unaccepted) |
 /// | of them, reset by the peer | `max_unaccepted_resets` | as many as there may be | 20 | the session ends: [`Limit::UnacceptedResets`](crate::Limit::UnacceptedResets) |
 /// | streams that the peer made this side end, in all | `max_faulty_streams` | 1024 | 256 | the session ends: [`Limit::FaultyStreams`](crate::Limit::FaultyStreams) |
 /// | resets of the peer's streams, by either side | `reset_rate` | off | 1000, 33/s | the session ends: [`Limit::ResetRate`](crate::Limit::ResetRate) |
@@ -153,9 +153,9 @@ settings! {
     /// Streams that the peer may have open at once. Default 256, at least 16. A stream that it cancels counts until the
     /// application has let go of it.
     max_streams: u32,
-    /// Of them, those that the application has not accepted; what the peer opens beyond is refused and safe to try
-    /// again ([`Limit::Unaccepted`](crate::Limit::Unaccepted)). At least 1. Default `None`: as many as it may have
-    /// open.
+    /// Of them, those that the application has not accepted; what the peer opens beyond is turned away with
+    /// [`UNAVAILABLE`](crate::codes::UNAVAILABLE) and safe to try again
+    /// ([`Limit::Unaccepted`](crate::Limit::Unaccepted)). At least 1. Default `None`: as many as it may have open.
     max_unaccepted: Option<u32>,
     /// Of those, the ones that the peer has reset: more end the session with
     /// [`Limit::UnacceptedResets`](crate::Limit::UnacceptedResets). At least 1. Default `None`: as many as it may

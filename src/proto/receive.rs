@@ -309,7 +309,8 @@ impl Connection {
         };
         if !stream.state.is_over() {
             // Turned away by a peer that shuts down, before anything of it ran.
-            let refused = self.peer_refusal.clone().filter(|_| code == codes::REFUSED);
+            let turned_away = matches!(code, codes::UNAVAILABLE | codes::REFUSED);
+            let refused = self.peer_refusal.clone().filter(|_| turned_away);
             let error = refused.map_or(StreamError::Cancelled { code }, StreamError::NotProcessed);
             stream.lane().end_send(SendEnd::Error(error.clone()));
             stream.lane().end_recv(RecvEnd::Discard(error));

@@ -424,7 +424,7 @@ fn a_refusal_of_a_peer_that_shuts_down_means_not_processed() {
     Polled::new(stream.recv()).pending();
     solo.hear(&Frame::Cancel {
         stream: id(1),
-        code: codes::REFUSED,
+        code: codes::UNAVAILABLE,
         stop: false,
     });
     let error = now(stream.recv()).unwrap_err();
