@@ -40,6 +40,7 @@ const MIB: u32 = 1024 * KIB;
 /// | the same on all streams together, beside 4 KiB a stream | `session_send_buffer` | 4 MiB | 256 KiB | `send` waits |
 /// | calls of `open` that wait | `max_pending_opens` | 1024 | 1024 | [`OpenError::TooManyPending`](crate::OpenError::TooManyPending) |
 /// | connections of a listener without a session yet | `max_half_open` | 256 | 128 | the one that has been in its handshake longest ends: [`Limit::HalfOpen`](crate::Limit::HalfOpen) |
+/// | the lookup of a name, and connecting | `connect_timeout` | 10 s | 10 s | [`ConnectError::TimedOut`](crate::ConnectError::TimedOut) |
 /// | handshake | `handshake_timeout` | 10 s | 5 s | [`SessionError::HandshakeTimeout`](crate::SessionError::HandshakeTimeout) |
 /// | silence, and then no sign of life | `keepalive_idle`, `keepalive_timeout` | 15 s, 10 s | 15 s, 10 s | [`SessionError::KeepaliveTimeout`](crate::SessionError::KeepaliveTimeout) |
 /// | a socket that takes nothing | `write_timeout` | 10 s | 5 s | [`SessionError::WriteTimeout`](crate::SessionError::WriteTimeout) |
@@ -87,6 +88,7 @@ pub struct Config {
     session_send_buffer: u32,
     max_pending_opens: u32,
     max_half_open: u32,
+    connect_timeout: Duration,
     handshake_timeout: Duration,
     message_timeout: Duration,
     min_message_rate: u32,
@@ -196,6 +198,9 @@ settings! {
     /// ([`Limit::HalfOpen`](crate::Limit::HalfOpen)), or waits if all are done with theirs. Default 256, from 1 to
     /// 65,536.
     max_half_open: u32,
+    /// How long [`connect`](crate::Engine::connect) may look a name up and try its addresses, 250 ms apart. Default
+    /// 10 s.
+    connect_timeout: Duration,
     /// How long the peer may take to answer the opening of the connection. Default 10 s.
     handshake_timeout: Duration,
     /// How long a message larger than its stream's window may wait for memory, or be behind

@@ -18,7 +18,7 @@ use bytes::Bytes;
 
 pub use limit::{Limit, LimitExceeded};
 
-use crate::frame::{FrameError, StreamId, codes};
+use crate::frame::{FrameError, Role, StreamId, codes};
 
 /// Whether the peer's application can have seen what a failed stream carried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -147,6 +147,16 @@ pub enum ProtocolError {
     /// SETTINGS came again.
     #[error("SETTINGS must be sent once, as the first frame")]
     SettingsTwice,
+    /// SETTINGS of a side that is what this one is, a dialer or an acceptor: of a server that echoes, of this side itself,
+    /// or of one of two sides that do not agree who dialled.
+    #[error(
+        "the peer says that it is the {role} as well: \
+         is it an echo server, or is the connection one to itself?"
+    )]
+    SameRole {
+        /// What both are.
+        role: Role,
+    },
     /// OPEN with an id of the other side's parity, or of a stream that exists.
     #[error("stream {id} cannot be opened by the peer: wrong parity")]
     WrongParity {
@@ -250,6 +260,7 @@ impl ProtocolError {
             Self::Frame(error) => error.rule(),
             Self::SettingsMissing => "settings-missing",
             Self::SettingsTwice => "settings-twice",
+            Self::SameRole { .. } => "same-role",
             Self::WrongParity { .. } => "wrong-parity",
             Self::IdNotIncreasing { .. } => "id-not-increasing",
             Self::NeverOpened { .. } => "never-opened",

@@ -53,7 +53,7 @@
 //!
 //! # Where to look
 //! * [`connect()`], [`listen`]: the short way. [`Engine`]: which thread and which [`Driver`].
-//!   [`client`] and [`server`]: over a transport of your own, such as a TLS stream.
+//!   [`client`] and [`server`]: over a transport of your own, such as a TLS stream. [`dial`]: the TCP connection alone.
 //! * [`Session`]: open, accept, ping, close, shut down. [`Listener::shutdown`]: all at once. [`Stream`], [`SendStream`], [`RecvStream`], [`Lease`].
 //! * [`Config`]: every limit, with its unit and default; [`Config::edge`] for peers that nobody vouches for.
 //! * [`SessionError`], [`StreamError`], [`SendError`], [`OpenError`]: each says whether trying again is
@@ -118,9 +118,9 @@ pub use addr::{Addr, AddrError, Driver, UnknownDriver};
 pub use config::{Config, ConfigBuilder, ConfigError, Rate, Wait};
 #[cfg(not(ringmux_loom))]
 pub use connect::{
-    Backend, ChosenBackend, ConnectError, Connection, Engine, EngineBuilder, EngineError, Features,
-    ListenError, Listener, ProbeStep, ProcessStats, Refusal, client, connect, listen,
-    process_stats, server,
+    Backend, ChosenBackend, ConnectError, Connection, DialAttempt, DialError, Engine,
+    EngineBuilder, EngineError, Features, ListenError, Listener, ProbeStep, ProcessStats, Refusal,
+    client, connect, dial, listen, process_stats, server,
 };
 #[cfg(not(ringmux_loom))]
 pub use error::{

@@ -225,6 +225,9 @@ impl Connection {
     }
 
     fn on_settings(&mut self, settings: Settings) -> Result<(), ProtocolError> {
+        if settings.role == Some(self.role) {
+            return Err(ProtocolError::SameRole { role: self.role });
+        }
         let floors = Settings::FLOORS;
         let overflow = |stream, credit| ProtocolError::CreditOverflow { stream, credit };
         let raise = settings.session_window - floors.session_window;
