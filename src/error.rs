@@ -150,8 +150,7 @@ pub enum ProtocolError {
     /// SETTINGS of a side that is what this one is, a dialer or an acceptor: of a server that echoes, of this side itself,
     /// or of one of two sides that do not agree who dialled.
     #[error(
-        "the peer says that it is the {role} as well: \
-         is it an echo server, or is the connection one to itself?"
+        "the peer says that it is the {role} too, as an echo server does, or a connection to itself"
     )]
     SameRole {
         /// What both are.

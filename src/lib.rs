@@ -64,8 +64,8 @@
 //! [`session_send_buffer`](ConfigBuilder::session_send_buffer) for all of a session together), what a peer may send before
 //! the application consumes ([`stream_window`](ConfigBuilder::stream_window),
 //! [`session_window`](ConfigBuilder::session_window), and [`receive_pool`](ConfigBuilder::receive_pool) for the whole
-//! process), how many streams a peer may open ([`max_streams`](ConfigBuilder::max_streams)), and how long a
-//! handshake, a close, a peer's silence and a socket or message without progress may take. A message larger than its
+//! process), how many streams a peer may open ([`max_streams`](ConfigBuilder::max_streams)), and how long
+//! connecting, a handshake, a close, a peer's silence and a socket or message without progress may take. A message larger than its
 //! stream's window is admitted one at a time from the process's memory, or its stream ends with
 //! [`StreamError::LimitExceeded`]. Whatever is tripped is named by one error, [`LimitExceeded`], told to the peer in
 //! the same words, and counted: [`SessionStats::tripped`], [`process_stats`].

@@ -21,6 +21,8 @@ use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, oneshot};
 use tokio::time::timeout;
 
+use crate::error::Processed;
+
 /// From the start of one attempt to that of the next, if none ends before.
 const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 /// Addresses of a name that are tried, the first of each family first. Not more sockets are open at once either.
@@ -85,6 +87,18 @@ impl DialError {
                 .map_or(io::ErrorKind::NotFound, |last| last.error.kind()),
             Self::TimedOut { .. } => io::ErrorKind::TimedOut,
         }
+    }
+
+    /// Whether the same call may succeed later: not with a text that is no `HOST:PORT`.
+    #[must_use]
+    pub fn is_retryable(&self) -> bool {
+        self.kind() != io::ErrorKind::InvalidInput
+    }
+
+    /// Whether the peer can have seen anything: never.
+    #[must_use]
+    pub const fn was_processed(&self) -> Processed {
+        Processed::No
     }
 
     /// Whether it tells no more than the error of the one address that `name` is.
@@ -318,7 +332,7 @@ async fn connect(addr: SocketAddr) -> io::Result<TcpStream> {
         let _ = socket.set_zero_linger();
         return Err(io::Error::new(
             io::ErrorKind::ConnectionRefused,
-            "the connection led back to itself, so no server listens there",
+            "connection refused (it led back to itself)",
         ));
     }
     Ok(socket)
