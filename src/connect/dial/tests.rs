@@ -1,3 +1,5 @@
+//! Races of addresses, lookups and their limits, and a connection that leads back to itself.
+
 use std::net::{Ipv4Addr, Ipv6Addr, TcpListener};
 
 use socket2::{Domain, Socket, Type};
