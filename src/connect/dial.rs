@@ -47,7 +47,10 @@ pub struct DialAttempt {
 
 impl fmt::Display for DialAttempt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.addr, self.error)
+        // Without its number, which would stand in the middle of a list.
+        let said = self.error.to_string();
+        let words = said.split(" (os error ").next().unwrap_or(&said);
+        write!(f, "{}: {words}", self.addr)
     }
 }
 
