@@ -258,6 +258,8 @@ async fn each_broken_rule_of_the_handshake_is_named(net: Net) {
         ("setting-below-floor", settings(&[(4, 1)])),
         ("setting-below-floor", settings(&[(5, 15)])),
         ("setting-above-ceiling", settings(&[(1, 64 * 1024 + 1)])),
+        ("setting-below-floor", settings(&[(6, 0)])),
+        ("setting-above-ceiling", settings(&[(6, 3)])),
         ("setting-twice", settings(&[(9, 1), (9, 1)])),
         ("frame-too-long", header(7, 0, 0, 33 * 6)),
         ("settings-length", header(7, 0, 0, 7)),

@@ -17,6 +17,7 @@ pub(crate) async fn connect(
         // Without the address, which was said.
         let failure = match &error {
             ConnectError::Io { error, .. } => failure.because(error),
+            ConnectError::TimedOut { error, .. } => failure.because(error),
             ConnectError::Handshake { error, .. } => failure.because(error),
             error => return failure.because(error),
         };

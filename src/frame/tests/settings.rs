@@ -84,16 +84,32 @@ fn a_frame_size_above_64_kib_is_refused() {
 }
 
 #[test]
+fn a_role_is_one_of_the_two_or_left_out() {
+    let role = |value| frame(&[(6, value)]).map(|settings| settings.role);
+    assert_eq!(frame(&[]).map(|settings| settings.role), Ok(None));
+    assert_eq!(role(1), Ok(Some(Role::Dialer)));
+    assert_eq!(role(2), Ok(Some(Role::Acceptor)));
+    assert_eq!(
+        role(0).map_err(|error| error.rule()),
+        Err("setting-below-floor")
+    );
+    for value in [3, u32::MAX] {
+        let rule = role(value).map_err(|error| error.rule());
+        assert_eq!(rule, Err("setting-above-ceiling"));
+    }
+}
+
+#[test]
 fn unknown_ids_are_ignored() {
     assert_eq!(
-        frame(&[(0, 0), (6, 1), (0xffff, u32::MAX)]),
+        frame(&[(0, 0), (7, 1), (0xffff, u32::MAX)]),
         Ok(Settings::FLOORS)
     );
 }
 
 #[test]
 fn an_id_that_comes_twice_is_refused_known_or_not_and_with_whatever_value() {
-    for id in [0, 1, 5, 6, 0xffff] {
+    for id in [0, 1, 5, 7, 0xffff] {
         let twice = [(id, 16_384), (2, 65_536), (id, 16_384)];
         assert_eq!(frame(&twice), Err(FrameError::SettingTwice { id }));
     }
@@ -112,7 +128,10 @@ fn as_many_entries_as_there_is_room_for_are_accepted_and_one_more_is_not() {
 proptest! {
     #[test]
     fn parsing_agrees_with_a_naive_reading(
-        entries in prop::collection::vec((0u16..8, prop_oneof![0u32..70_000, any::<u32>()]), 0..8),
+        entries in prop::collection::vec(
+            (0u16..8, prop_oneof![0u32..4, 0u32..70_000, any::<u32>()]),
+            0..8,
+        ),
     ) {
         let mut expected = Settings::FLOORS;
         let mut seen = std::collections::HashSet::new();
@@ -125,6 +144,11 @@ proptest! {
                 3 => { right &= value >= 32_768; expected.stream_window = value; }
                 4 => { right &= value >= 262_144; expected.session_window = value; }
                 5 => { right &= value >= 16; expected.streams = value; }
+                6 => match value {
+                    1 => expected.role = Some(Role::Dialer),
+                    2 => expected.role = Some(Role::Acceptor),
+                    _ => right = false,
+                },
                 _ => {}
             }
         }

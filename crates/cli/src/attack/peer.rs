@@ -80,9 +80,12 @@ impl Peer {
             addr => {
                 let text = addr.to_string();
                 let name = text.trim_start_matches("tcp://");
-                let to = name.to_socket_addrs()?.next();
-                let to = to.ok_or_else(|| io::Error::from(io::ErrorKind::AddrNotAvailable))?;
-                let socket = TcpStream::connect_timeout(&to, CONNECT_TIME)?;
+                let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
+                let connected = name.to_socket_addrs()?.find_map(|to| {
+                    let socket = TcpStream::connect_timeout(&to, CONNECT_TIME);
+                    socket.map_err(|error| last = error).ok()
+                });
+                let socket = connected.ok_or(last)?;
                 socket.set_nodelay(true)?;
                 socket.set_nonblocking(true)?;
                 Box::new(socket)

@@ -1,11 +1,9 @@
 //! One stream of a client, and the connection to its target.
 
-use std::io;
 use std::sync::Arc;
 
 use ringmux::{Addr, RecvStream, SendStream, Stream};
 use tokio::sync::OwnedSemaphorePermit;
-use tokio::time::timeout;
 
 use super::Server;
 use crate::tunnel::{Broken, Relay, Side, Socket, code};
@@ -48,17 +46,11 @@ impl Server {
     }
 
     async fn connect(&self, target: &str, addr: &Addr) -> Result<Socket, Refusal> {
-        let unreachable = |error: io::Error| Refusal {
+        let socket = Socket::connect(addr, self.connect_timeout).await;
+        socket.map_err(|error| Refusal {
             code: code::UNREACHABLE,
             reason: format!("cannot connect to {target}: {error}"),
-        };
-        match timeout(self.connect_timeout, Socket::connect(addr)).await {
-            Ok(result) => result.map_err(unreachable),
-            Err(_) => Err(unreachable(io::Error::new(
-                io::ErrorKind::TimedOut,
-                format!("no answer in {:?}", self.connect_timeout),
-            ))),
-        }
+        })
     }
 
     fn check(&self, target: &str) -> Result<Addr, Refusal> {

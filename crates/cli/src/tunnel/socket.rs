@@ -28,9 +28,10 @@ pub(crate) enum Socket {
 }
 
 impl Socket {
-    pub(crate) async fn connect(addr: &Addr) -> io::Result<Self> {
+    /// Within `limit`; a Unix socket is connected or refused at once.
+    pub(crate) async fn connect(addr: &Addr, limit: Duration) -> io::Result<Self> {
         match addr {
-            Addr::Tcp(host_port) => Self::tcp(TcpStream::connect(host_port).await?),
+            Addr::Tcp(host_port) => Self::tcp(ringmux::dial(host_port, limit).await?),
             Addr::Unix(path) => UnixStream::connect(path).await.map(Self::Unix),
             _ => Err(unknown_kind()),
         }
