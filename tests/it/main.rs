@@ -20,6 +20,7 @@ mod manage;
 mod many;
 mod messages;
 mod raw;
+mod receiving;
 mod runtimes;
 mod session;
 mod shared;
