@@ -361,14 +361,14 @@ impl RecvStream {
             Some(RecvEnd::Discard(error)) => {
                 let error = error.clone();
                 self.discard();
-                return Some(Err(to_io(error)));
+                return Some(Err(error.into()));
             }
             end => end.is_some(),
         };
         if self.read_chunks(buf) {
             return Some(Ok(()));
         }
-        ended.then(|| self.end().map(drop).map_err(to_io))
+        ended.then(|| self.end().map(drop).map_err(io::Error::from))
     }
 }
 
@@ -400,14 +400,6 @@ pub(super) fn release(reader: &mut Reader<RxRing>, reported: &mut u64) {
         *reported += unreported;
         lane.raise(reason::CREDIT);
     }
-}
-
-fn to_io(error: StreamError) -> io::Error {
-    let kind = match &error {
-        StreamError::Failed(_) => io::ErrorKind::Other,
-        _ => io::ErrorKind::ConnectionReset,
-    };
-    io::Error::new(kind, error)
 }
 
 impl Stream for RecvStream {

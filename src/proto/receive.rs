@@ -16,7 +16,7 @@ use super::connection::{Connection, Phase};
 use super::message::Incoming;
 use super::state::{Effect, Event, Receiving, Sending};
 use super::stream::{owed, wake};
-use crate::error::{Failure, ProtocolError, SessionError, StreamError};
+use crate::error::{Failure, ProtocolError, SessionError, Side, StreamError};
 use crate::frame::{
     Frame, HEADER_LEN, Header, Kind, Role, Scope, Settings, StreamId, check, codes, cost, preface,
 };
@@ -310,7 +310,13 @@ impl Connection {
         if !stream.state.is_over() {
             // Turned away by a peer that shuts down, before anything of it ran.
             let refused = self.peer_refusal.clone().filter(|_| code == codes::REFUSED);
-            let error = refused.map_or(StreamError::Cancelled { code }, StreamError::NotProcessed);
+            let error = refused.map_or(
+                StreamError::Cancelled {
+                    by: Side::Peer,
+                    code,
+                },
+                StreamError::NotProcessed,
+            );
             stream.lane().end_send(SendEnd::Error(error.clone()));
             stream.lane().end_recv(RecvEnd::Discard(error));
             self.cancel_stream(key, code, Event::RecvCancel);
