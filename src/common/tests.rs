@@ -194,7 +194,7 @@ fn errors_of_sessions() {
         (
             codes::LIMIT_EXCEEDED,
             "limit ping-rate",
-            "the peer closed the session: it says that this side exceeded a limit of its (limit ping-rate)",
+            "the peer closed the session: it says that this side exceeded one of its limits (limit ping-rate)",
         ),
         (
             codes::PROTOCOL,

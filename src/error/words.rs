@@ -97,7 +97,7 @@ impl fmt::Display for Closing<'_> {
                 "the peer closed the session: it says that this side broke the protocol",
             ),
             codes::LIMIT_EXCEEDED => f.write_str(
-                "the peer closed the session: it says that this side exceeded a limit of its",
+                "the peer closed the session: it says that this side exceeded one of its limits",
             ),
             code => write!(f, "the peer closed the session{}", Why(code)),
         }?;
