@@ -418,7 +418,7 @@ mod tests {
 
     #[test]
     fn each_number_has_its_reason() {
-        let text = |errno| explained(&open(), errno).to_string();
+        let text = |errno| crate::error::Chain(&explained(&open(), errno)).to_string();
         assert!(text(libc::ENOSYS).contains("no io_uring"));
         assert!(text(libc::EPERM).contains("neither a sysctl nor a seccomp filter"));
         assert!(text(libc::EINVAL).contains("Linux 6.12.1 is too old"));
