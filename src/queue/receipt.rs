@@ -36,8 +36,9 @@ impl Receipt {
 
     /// Asks about everything that was published before. The caller tells the engine afterwards.
     pub(crate) fn ask(&self) {
-        // ORDERING: pairs with `take`; publishes the `tail` of what it is about.
-        self.0.store(ASKED, Ordering::Release);
+        // ORDERING: pairs with `take`; publishes the `tail` of what it is about. An exchange, as are the other two, so that
+        // each finds what the last of them has left.
+        self.0.swap(ASKED, Ordering::Release);
     }
 
     /// Whether the last question was answered.
