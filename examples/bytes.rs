@@ -39,12 +39,14 @@ fn main() -> Result<(), Box<dyn Error>> {
         let (mut send, mut recv) = client.open("upper").await?.split();
         let writer = tokio_uring::spawn(async move {
             send.write_all(&vec![b'x'; BYTES]).await?;
-            send.shutdown().await
+            send.shutdown().await // ready when the socket has taken all of it
         });
         let mut answer = Vec::new();
         recv.read_to_end(&mut answer).await?;
         writer.await??;
         upper.await??;
+        client.close();
+        client.closed().await;
         assert!(answer.len() == BYTES && answer.iter().all(|byte| *byte == b'X'));
         println!("{} MiB there and back, in upper case", BYTES >> 20);
         Ok(())

@@ -9,7 +9,7 @@
 use std::error::Error;
 use std::time::Instant;
 
-use ringmux::{Listener, Session};
+use ringmux::{Chain, Listener, Session};
 
 const ROUND_TRIPS: u32 = 10_000;
 
@@ -53,7 +53,7 @@ async fn serve_session(session: Session) {
         });
     }
     if let Some(end) = session.end() {
-        println!("a session ended: {end}");
+        println!("a session ended: {}", Chain(&end));
     }
 }
 
@@ -72,6 +72,7 @@ async fn call(addr: &str) -> Result<(), Box<dyn Error>> {
         start.elapsed() / ROUND_TRIPS
     );
     stream.finish()?;
+    // `close` returns at once; `closed` when everything has left, so that the program may end.
     session.close();
     session.closed().await;
     Ok(())

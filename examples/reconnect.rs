@@ -10,7 +10,7 @@ use std::error::Error;
 use std::time::Duration;
 
 use ringmux::manage::{Dial, Event, ManageError, Manager};
-use ringmux::{Addr, Config, Engine, Listener, Session};
+use ringmux::{Addr, Chain, Config, Engine, Listener, Session};
 
 const CALLS: u32 = 10;
 /// How long a call waits for the server to be there.
@@ -46,8 +46,10 @@ async fn main() -> Result<(), Box<dyn Error>> {
         {
             Ok(Ok(answer)) => println!("call {n}: {answer}"),
             // Whether to call again is for the application to say.
-            Ok(Err(error)) => println!("call {n} failed: {error}"),
-            Err(error @ ManageError::NotReady { .. }) => println!("call {n} given up: {error}"),
+            Ok(Err(error)) => println!("call {n} failed: {error:#}"),
+            Err(error @ ManageError::NotReady { .. }) => {
+                println!("call {n} given up: {}", Chain(&error));
+            }
             Err(error) => return Err(error.into()),
         }
     }
@@ -58,11 +60,12 @@ async fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-async fn call(session: Session, n: u32) -> Result<String, Box<dyn Error>> {
+async fn call(session: Session, n: u32) -> Result<String, ringmux::Error> {
     let mut stream = session.open("echo").await?;
     stream.send(format!("message {n}")).await?;
     stream.finish()?;
-    let answer = stream.recv().await?.ok_or("the server finished early")?;
+    let answer = stream.recv().await?;
+    let answer = answer.unwrap_or_else(|| "none: the server finished early".into());
     Ok(String::from_utf8_lossy(&answer).into_owned())
 }
 
@@ -72,7 +75,9 @@ async fn tell(manager: Manager) {
     while let Some(event) = events.next().await {
         match event {
             Event::Ready { number, .. } => println!("  session {number} is ready"),
-            Event::Lost { number, reason, .. } => println!("  session {number} is lost: {reason}"),
+            Event::Lost { number, reason, .. } => {
+                println!("  session {number} is lost: {}", Chain(&reason));
+            }
             Event::Reconnecting { pause, .. } => println!("  next attempt in {pause:?}"),
             _ => {}
         }

@@ -1,13 +1,16 @@
 //! Errors, by what they end: a session, a stream, or only the call that was made.
 //!
-//! Each error of a session or stream answers two questions that a caller must ask before it tries
+//! Each error answers two questions that a caller must ask before it tries
 //! again: [`is_retryable`](StreamError::is_retryable), and whether the peer can have seen the work
 //! ([`was_processed`](StreamError::was_processed)).
 //!
-//! What an error shows is complete, on one line, with what it comes from. So its `source` does not say that again; the
-//! value itself is in the variant.
+//! An error that has words of its own shows those alone, and what it comes from is its `source`: whoever prints the chain
+//! ([`Chain`], `anyhow`) says everything once, and whoever looks for a type in it finds it. One that adds no words to another, such
+//! as [`SendError::Stream`], shows the other, and has the other's source.
 
+mod io_error;
 mod limit;
+mod words;
 
 use std::fmt;
 use std::io;
@@ -16,9 +19,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+pub(crate) use io_error::into_io;
 pub use limit::{Limit, LimitExceeded};
+pub use words::Chain;
 
 use crate::frame::{FrameError, Role, StreamId, codes};
+use words::{Cancelling, Closing, Code, Stopping};
 
 /// Whether the peer's application can have seen what a failed stream carried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -31,17 +37,24 @@ pub enum Processed {
     Yes,
 }
 
+/// One of the two ends of a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Side {
+    /// The process that asks.
+    This,
+    /// The one at the other end.
+    Peer,
+}
+
 /// Why a session ended.
 ///
 /// Cheap to clone: every stream of the session gets the same error.
-#[derive(Clone, Debug, thiserror::Error)]
+#[derive(Clone)]
 #[non_exhaustive]
 pub enum SessionError {
     /// This side called [`Session::close`](crate::Session::close), or dropped its last handle.
-    #[error("the session was closed by this side")]
     Closed,
     /// The peer closed the session in order.
-    #[error("the peer closed the session: {}", Closing(*code, reason))]
     PeerClosed {
         /// Why; [`NO_ERROR`](crate::codes::NO_ERROR) is a close in order. See
         /// [`codes`](crate::codes).
@@ -50,53 +63,67 @@ pub enum SessionError {
         reason: Arc<str>,
     },
     /// The connection ended without a word from the peer.
-    #[error("the peer closed the connection without ending the session")]
     Disconnected,
     /// The socket failed.
-    #[error("the connection failed: {0}")]
     Io(Arc<io::Error>),
     /// The peer broke a rule of the protocol; it was told which.
-    #[error("the peer broke the protocol: {0}")]
     Protocol(ProtocolError),
     /// The peer tripped a limit of this side; it was told which, in the same words.
-    #[error(transparent)]
-    LimitExceeded(#[from] LimitExceeded),
+    LimitExceeded(LimitExceeded),
     /// The peer did not answer the opening of the connection in time.
-    #[error("the peer did not complete the handshake within {0:?}: is it a ringmux endpoint?")]
     HandshakeTimeout(Duration),
     /// The peer was silent for [`keepalive_idle`](crate::ConfigBuilder::keepalive_idle), and then for
     /// [`keepalive_timeout`](crate::ConfigBuilder::keepalive_timeout) more when it was asked for a sign of life.
-    #[error("the peer gave no sign of life within {0:?} of being asked for one")]
     KeepaliveTimeout(Duration),
     /// The connection took not one byte of what was to be sent for
     /// [`write_timeout`](crate::ConfigBuilder::write_timeout).
-    #[error("the connection took nothing of what was to be sent for {0:?}")]
     WriteTimeout(Duration),
     /// The thread or runtime that ran the session ended under it.
-    #[error("the engine that ran the session has stopped")]
     EngineStopped,
 }
 
-/// A code by its name if it is one of ours, else as a number.
-struct Code(u32);
-
-impl fmt::Display for Code {
+impl fmt::Display for SessionError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match codes::name(self.0) {
-            Some(name) => f.write_str(name),
-            None => write!(f, "{}", self.0),
+        match self {
+            Self::Closed => f.write_str("the session was closed by this side"),
+            Self::PeerClosed { code, reason } => Closing(*code, reason).fmt(f),
+            Self::Disconnected => {
+                f.write_str("the peer closed the connection without ending the session")
+            }
+            Self::Io(_) => f.write_str("the connection failed"),
+            Self::Protocol(_) => f.write_str("the peer broke the protocol"),
+            Self::LimitExceeded(exceeded) => exceeded.fmt(f),
+            Self::HandshakeTimeout(limit) => write!(
+                f,
+                "the peer did not complete the handshake within {limit:?}: is it a ringmux endpoint?"
+            ),
+            Self::KeepaliveTimeout(limit) => write!(
+                f,
+                "the peer gave no sign of life within {limit:?} of being asked for one"
+            ),
+            Self::WriteTimeout(limit) => write!(
+                f,
+                "the connection took nothing of what was to be sent for {limit:?}"
+            ),
+            Self::EngineStopped => f.write_str("the engine that ran the session has stopped"),
         }
     }
 }
 
-struct Closing<'a>(u32, &'a str);
-
-impl fmt::Display for Closing<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.1 {
-            "" => Code(self.0).fmt(f),
-            reason => write!(f, "{} ({reason})", Code(self.0)),
+/// By hand, as the `source` is to be the error itself and not the `Arc` that shares it.
+impl std::error::Error for SessionError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Io(error) => Some(&**error),
+            Self::Protocol(error) => Some(error),
+            _ => None,
         }
+    }
+}
+
+impl From<LimitExceeded> for SessionError {
+    fn from(exceeded: LimitExceeded) -> Self {
+        Self::LimitExceeded(exceeded)
     }
 }
 
@@ -252,6 +279,18 @@ pub enum ProtocolError {
 }
 
 impl ProtocolError {
+    /// Whether trying again may succeed: never, as the two sides do not agree.
+    #[must_use]
+    pub const fn is_retryable(&self) -> bool {
+        false
+    }
+
+    /// Whether the peer can have seen what the session's streams carried.
+    #[must_use]
+    pub const fn was_processed(&self) -> Processed {
+        Processed::Maybe
+    }
+
     /// A short, stable name for logs, counters and the text sent to the peer.
     #[must_use]
     pub const fn rule(&self) -> &'static str {
@@ -279,7 +318,7 @@ impl ProtocolError {
 
 /// What the peer's application said with
 /// [`finish_with_error`](crate::SendStream::finish_with_error).
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Failure {
     /// The application's code.
     pub code: u32,
@@ -290,22 +329,23 @@ pub struct Failure {
 }
 
 /// Why a stream ended other than by a clean end of stream.
-#[derive(Clone, Debug, thiserror::Error)]
+#[derive(Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum StreamError {
     /// The peer's application ended the stream with an error, after everything it sent before.
-    #[error("the peer failed the stream with code {}: {}", .0.code, .0.message)]
+    #[error("the peer failed the stream with code {}: {}", Code(.0.code), .0.message)]
     Failed(Arc<Failure>),
-    /// The stream was cancelled, by the peer or through another handle of this side; messages that
-    /// were not yet received are lost.
-    #[error("the stream was cancelled with code {}", Code(*code))]
+    /// The stream was cancelled, or this side wants nothing more of it; messages that were not yet received are lost.
+    #[error("{}", Cancelling(*by, *code))]
     Cancelled {
-        /// The code given to `cancel`. See [`codes`](crate::codes).
+        /// Who did it.
+        by: Side,
+        /// The code given to `cancel`, `stop` or `finish_with_error`. See [`codes`](crate::codes).
         code: u32,
     },
     /// The stream never reached the peer's application. Trying again is safe.
-    #[error("the peer did not process the stream: {0}")]
-    NotProcessed(SessionError),
+    #[error("the peer did not process the stream")]
+    NotProcessed(#[source] SessionError),
     /// The stream tripped a limit of this side.
     #[error(transparent)]
     LimitExceeded(#[from] LimitExceeded),
@@ -319,10 +359,14 @@ impl StreamError {
     ///
     /// # Examples
     /// ```
-    /// # use ringmux::{Processed, StreamError};
-    /// let error = StreamError::Cancelled { code: 7 };
+    /// # use ringmux::{Processed, Side, StreamError, codes};
+    /// let error = StreamError::Cancelled { by: Side::Peer, code: 7 };
     /// assert!(!error.is_retryable());
     /// assert_eq!(error.was_processed(), Processed::Maybe);
+    /// assert_eq!(error.to_string(), "the peer cancelled the stream with code 7");
+    ///
+    /// let error = StreamError::Cancelled { by: Side::Peer, code: codes::REFUSED };
+    /// assert!(error.is_retryable());
     /// ```
     #[must_use]
     pub const fn is_retryable(&self) -> bool {
@@ -334,7 +378,8 @@ impl StreamError {
         matches!(
             self,
             Self::Cancelled {
-                code: codes::UNAVAILABLE
+                by: Side::Peer,
+                code: codes::UNAVAILABLE,
             }
         )
     }
@@ -346,6 +391,7 @@ impl StreamError {
             Self::NotProcessed(_) => Processed::No,
             Self::Failed(_) => Processed::Yes,
             Self::Cancelled {
+                by: Side::Peer,
                 code: codes::REFUSED | codes::UNAVAILABLE,
             } => Processed::No,
             Self::Cancelled { .. } | Self::LimitExceeded(_) => Processed::Maybe,
@@ -355,7 +401,7 @@ impl StreamError {
 }
 
 /// Why a message was not accepted for sending.
-#[derive(Clone, Debug, thiserror::Error)]
+#[derive(Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum SendError {
     /// The message is larger than the peer accepts. Nothing was sent; the stream goes on.
@@ -367,7 +413,7 @@ pub enum SendError {
         limit: usize,
     },
     /// The peer asked to stop sending on this stream; it still sends.
-    #[error("the peer asked to stop sending, with code {}", Code(*code))]
+    #[error("{}", Stopping(*code))]
     Stopped {
         /// The code given to `stop`.
         code: u32,
@@ -383,6 +429,38 @@ pub enum SendError {
     Stream(#[from] StreamError),
 }
 
+impl SendError {
+    /// Whether trying again on a session that is alive, with the whole stream, may succeed without running anything twice.
+    ///
+    /// # Examples
+    /// ```
+    /// # use ringmux::{Processed, SendError, SessionError, StreamError};
+    /// let error = SendError::TooLong { len: 5, limit: 4 };
+    /// assert_eq!((error.is_retryable(), error.was_processed()), (false, Processed::No));
+    ///
+    /// let never_left = StreamError::NotProcessed(SessionError::Disconnected);
+    /// assert!(SendError::from(never_left).is_retryable());
+    /// ```
+    #[must_use]
+    pub const fn is_retryable(&self) -> bool {
+        match self {
+            Self::Stream(error) => error.is_retryable(),
+            _ => false,
+        }
+    }
+
+    /// Whether the peer's application can have seen what was to be sent; where the stream has ended, also what was queued
+    /// before.
+    #[must_use]
+    pub const fn was_processed(&self) -> Processed {
+        match self {
+            Self::TooLong { .. } | Self::TooManyMetas | Self::Finished => Processed::No,
+            Self::Stopped { .. } => Processed::Maybe,
+            Self::Stream(error) => error.was_processed(),
+        }
+    }
+}
+
 /// Why [`try_send`](crate::SendStream::try_send) did not take a message; the message comes back.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -391,16 +469,36 @@ pub enum TrySendError {
     #[error("the stream's send queue is full")]
     Full(Bytes),
     /// The message can never be sent on this stream.
-    #[error("{error}")]
+    #[error("the message was refused")]
     Refused {
         /// The message.
         message: Bytes,
         /// Why.
+        #[source]
         error: SendError,
     },
 }
 
 impl TrySendError {
+    /// Whether trying again may succeed: on the same stream if it was [`Full`](Self::Full), else as the
+    /// [`SendError`] says.
+    #[must_use]
+    pub const fn is_retryable(&self) -> bool {
+        match self {
+            Self::Full(_) => true,
+            Self::Refused { error, .. } => error.is_retryable(),
+        }
+    }
+
+    /// Whether the peer's application can have seen what was to be sent.
+    #[must_use]
+    pub const fn was_processed(&self) -> Processed {
+        match self {
+            Self::Full(_) => Processed::No,
+            Self::Refused { error, .. } => error.was_processed(),
+        }
+    }
+
     /// The message that was not sent.
     #[must_use]
     pub fn into_message(self) -> Bytes {

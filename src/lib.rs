@@ -21,33 +21,35 @@
 //! ```
 //! use ringmux::Session;
 //!
-//! async fn serve(session: Session) -> Result<(), Box<dyn std::error::Error>> {
+//! /// Sends every message back, until the session ends.
+//! async fn serve(session: Session) {
 //!     while let Ok(mut stream) = session.accept().await {
-//!         while let Some(message) = stream.recv().await? {
-//!             stream.send(message).await?; // an echo
-//!         }
-//!         stream.finish()?;
+//!         // A task for each stream: one that fails, or that the peer cancels, ends alone.
+//!         tokio::spawn(async move {
+//!             while let Some(message) = stream.recv().await? {
+//!                 stream.send(message).await?;
+//!             }
+//!             stream.finish()?;
+//!             Ok::<_, ringmux::Error>(())
+//!         });
 //!     }
-//!     Ok(())
 //! }
 //!
 //! #[tokio::main(flavor = "current_thread")]
-//! async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! async fn main() -> Result<(), ringmux::Error> {
 //!     let listener = ringmux::listen("tcp://127.0.0.1:0").await?;
 //!     let client = ringmux::connect(listener.local_addr().to_string()).await?;
-//!     let server = listener.accept().await?;
-//!     let serving = async { serve(server).await };
-//!     let calling = async {
-//!         let mut stream = client.open("echo").await?;
-//!         stream.send("hello").await?;
-//!         stream.finish()?;
-//!         assert_eq!(stream.recv().await?.unwrap(), "hello");
-//!         assert_eq!(stream.recv().await?, None);
-//!         client.close();
-//!         Ok::<_, Box<dyn std::error::Error>>(())
-//!     };
-//!     let (served, called) = tokio::join!(serving, calling);
-//!     served.and(called)
+//!     tokio::spawn(serve(listener.accept().await?));
+//!
+//!     let mut call = client.open("greetings").await?; // either side may open
+//!     call.send("hello").await?;
+//!     call.finish()?; // half-close: the answer still comes
+//!     assert_eq!(call.recv().await?.unwrap(), "hello");
+//!     assert_eq!(call.recv().await?, None);
+//!
+//!     client.close(); // returns at once
+//!     client.closed().await; // by now everything has left, so the program may end
+//!     Ok(())
 //! }
 //! ```
 //!
@@ -56,8 +58,10 @@
 //!   [`client`] and [`server`]: over a transport of your own, such as a TLS stream. [`dial`]: the TCP connection alone.
 //! * [`Session`]: open, accept, ping, close, shut down. [`Listener::shutdown`]: all at once. [`Stream`], [`SendStream`], [`RecvStream`], [`Lease`].
 //! * [`Config`]: every limit, with its unit and default; [`Config::edge`] for peers that nobody vouches for.
-//! * [`SessionError`], [`StreamError`], [`SendError`], [`OpenError`]: each says whether trying again is
-//!   safe.
+//! * [`Error`]: what every other error converts into by `?`. [`SessionError`], [`StreamError`], [`SendError`],
+//!   [`OpenError`], [`ConnectError`]: like each error here they say whether trying again may succeed (`is_retryable`),
+//!   and whether the peer can have seen what was sent (`was_processed`). An error shows its own words; [`Chain`] shows what
+//!   it comes from as well.
 //!
 //! # What is bounded
 //! What is queued for sending ([`send_buffer`](ConfigBuilder::send_buffer) for a stream,
@@ -82,6 +86,8 @@
 
 #[cfg(not(ringmux_loom))]
 mod addr;
+#[cfg(not(ringmux_loom))]
+mod common;
 #[cfg(not(ringmux_loom))]
 mod config;
 #[cfg(not(ringmux_loom))]
@@ -114,6 +120,8 @@ mod sync;
 #[cfg(not(ringmux_loom))]
 pub use addr::{Addr, AddrError, Driver, UnknownDriver};
 #[cfg(not(ringmux_loom))]
+pub use common::Error;
+#[cfg(not(ringmux_loom))]
 pub use config::{Config, ConfigBuilder, ConfigError, Rate, Wait};
 #[cfg(not(ringmux_loom))]
 pub use connect::{
@@ -123,8 +131,8 @@ pub use connect::{
 };
 #[cfg(not(ringmux_loom))]
 pub use error::{
-    Failure, Limit, LimitExceeded, OpenError, Processed, ProtocolError, SendError, SessionError,
-    StreamError, TrySendError,
+    Chain, Failure, Limit, LimitExceeded, OpenError, Processed, ProtocolError, SendError,
+    SessionError, Side, StreamError, TrySendError,
 };
 #[cfg(not(ringmux_loom))]
 pub use frame::{FrameError, Kind as FrameKind, Role, StreamId, codes};

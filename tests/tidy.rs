@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// What each module of the library may import from the others.
-const IMPORTS: [(&str, &[&str]); 14] = [
+const IMPORTS: [(&str, &[&str]); 15] = [
     ("sync", &[]),
     ("frame", &[]),
     ("addr", &[]),
@@ -36,6 +36,10 @@ const IMPORTS: [(&str, &[&str]); 14] = [
         &[
             "connect", "handle", "error", "config", "addr", "queue", "sync",
         ],
+    ),
+    (
+        "common",
+        &["connect", "manage", "error", "frame", "config", "addr"],
     ),
     (
         "fuzzing",

@@ -7,6 +7,7 @@ use super::engine::Engine;
 use super::errors::EngineError;
 use crate::addr::Driver;
 use crate::driver::uring::Features;
+use crate::error::Chain;
 
 /// Which driver [`Engine::auto_with`] is to use, and what to do where it does not work.
 ///
@@ -92,7 +93,7 @@ impl fmt::Display for ChosenBackend {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.driver)?;
         match &self.refused {
-            Some(refused) => write!(f, ", because {refused}"),
+            Some(refused) => write!(f, ", because {}", Chain(&**refused)),
             None => Ok(()),
         }
     }
@@ -146,6 +147,6 @@ fn choose(driver: Driver) -> Result<Engine, EngineError> {
 fn log_once(backend: &ChosenBackend) {
     static LOGGED: Once = Once::new();
     if let Some(refused) = backend.refused() {
-        LOGGED.call_once(|| tracing::warn!("falling back to the driver tokio: {refused}"));
+        LOGGED.call_once(|| tracing::warn!("falling back to the driver tokio: {}", Chain(refused)));
     }
 }

@@ -61,7 +61,7 @@ impl fmt::Display for DialAttempt {
 #[non_exhaustive]
 pub enum DialError {
     /// The name could not be looked up, or has no address.
-    #[error("{0}")]
+    #[error(transparent)]
     Lookup(io::Error),
     /// Every address that was tried has failed.
     #[error("{}", List(tried))]
@@ -104,6 +104,10 @@ impl DialError {
         Processed::No
     }
 
+    pub(crate) fn io_kind(&self) -> io::ErrorKind {
+        self.kind()
+    }
+
     /// Whether it tells no more than the error of the one address that `name` is.
     fn is_plain(&self, name: &str) -> bool {
         match self {
@@ -120,15 +124,6 @@ impl DialError {
         match self {
             Self::Failed { mut tried } if tried.len() == 1 => tried.remove(0).error,
             other => other.into(),
-        }
-    }
-}
-
-impl From<DialError> for io::Error {
-    fn from(error: DialError) -> Self {
-        match error {
-            DialError::Lookup(error) => error,
-            other => Self::new(other.kind(), other),
         }
     }
 }

@@ -5,23 +5,24 @@ use std::io;
 use super::dial::DialError;
 use crate::addr::{Addr, AddrError, Driver};
 use crate::driver::uring::Refusal;
-use crate::error::SessionError;
+use crate::error::{Processed, SessionError, into_io};
 
 /// Why an [`Engine`](crate::Engine) could not be had.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum EngineError {
     /// The driver does not work here.
-    #[error("the driver {driver} cannot start: {error}{}", hint(*driver, error))]
+    #[error("the driver {driver} cannot start{}", hint(*driver, error))]
     Unavailable {
         /// Which one.
         driver: Driver,
         /// What the system said.
+        #[source]
         error: io::Error,
     },
     /// [`Driver::Uring`] has been tried and does not work here.
-    #[error("the driver uring cannot start: {}; {}", .0, .0.remedy())]
-    Refused(Refusal),
+    #[error("the driver uring cannot start ({})", .0.remedy())]
+    Refused(#[source] Refusal),
     /// An inline engine was asked for where no runtime of its kind is running.
     #[error(
         "an inline {driver} engine needs to be made and used inside its runtime, on its thread"
@@ -42,6 +43,33 @@ impl From<Refusal> for EngineError {
 }
 
 impl EngineError {
+    /// Whether the same call may succeed later: if the system had too little of something for the moment.
+    #[must_use]
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            Self::Unavailable { error, .. } => matches!(
+                error.raw_os_error(),
+                Some(libc::EAGAIN | libc::ENOMEM | libc::EMFILE | libc::ENFILE)
+            ),
+            _ => false,
+        }
+    }
+
+    /// Whether the peer can have seen anything: never, as there was no session.
+    #[must_use]
+    pub const fn was_processed(&self) -> Processed {
+        Processed::No
+    }
+
+    pub(crate) fn io_kind(&self) -> io::ErrorKind {
+        match self {
+            Self::Unavailable { error, .. } => error.kind(),
+            Self::Refused(_) => io::ErrorKind::Unsupported,
+            Self::Stopped => io::ErrorKind::NotConnected,
+            _ => io::ErrorKind::Other,
+        }
+    }
+
     pub(super) fn unavailable(driver: Driver) -> impl Fn(io::Error) -> Self + Copy + Send {
         move |error| Self::Unavailable { driver, error }
     }
@@ -71,29 +99,77 @@ pub enum ConnectError {
     #[error(transparent)]
     Engine(#[from] EngineError),
     /// Nobody could be reached.
-    #[error("cannot connect to {addr}: {error}")]
+    #[error("cannot connect to {addr}")]
     Io {
         /// Where.
         addr: Addr,
         /// What the system said; of a name, a [`DialError`] with each address that was tried.
+        #[source]
         error: io::Error,
     },
     /// No address of the name took a connection within [`connect_timeout`](crate::ConfigBuilder::connect_timeout).
-    #[error("cannot connect to {addr}: {error}")]
+    #[error("cannot connect to {addr}")]
     TimedOut {
         /// Where.
         addr: Addr,
         /// The limit, and each address that was tried by then.
+        #[source]
         error: DialError,
     },
     /// Somebody was reached who does not speak this protocol, or not in time.
-    #[error("connected to {addr}, but no session came about: {error}")]
+    #[error("connected to {addr}, but no session came about")]
     Handshake {
         /// Where.
         addr: Addr,
         /// How the session ended.
+        #[source]
         error: SessionError,
     },
+}
+
+impl ConnectError {
+    /// Whether the same call may succeed later.
+    ///
+    /// # Examples
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() {
+    /// let error = ringmux::connect("tcp://nowhere").await.unwrap_err();
+    /// assert!(!error.is_retryable(), "the address has no port");
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            Self::Engine(error) => error.is_retryable(),
+            Self::Io { error, .. } => may_pass(error),
+            Self::TimedOut { error, .. } => error.is_retryable(),
+            Self::Handshake { error, .. } => error.is_retryable(),
+            _ => false,
+        }
+    }
+
+    /// Whether the peer can have seen anything: never, as streams are opened afterwards.
+    #[must_use]
+    pub const fn was_processed(&self) -> Processed {
+        Processed::No
+    }
+
+    pub(crate) fn io_kind(&self) -> io::ErrorKind {
+        match self {
+            Self::Engine(error) => error.io_kind(),
+            Self::Io { error, .. } => error.kind(),
+            Self::TimedOut { error, .. } => error.kind(),
+            Self::Handshake { error, .. } => error.io_kind(),
+            _ => io::ErrorKind::InvalidInput,
+        }
+    }
+}
+
+/// Whether what the system refused may be had later.
+fn may_pass(error: &io::Error) -> bool {
+    use io::ErrorKind::{InvalidInput, PermissionDenied, Unsupported};
+    !matches!(error.kind(), InvalidInput | PermissionDenied | Unsupported)
 }
 
 /// Why `listen` failed, or a listener ended.
@@ -116,85 +192,41 @@ pub enum ListenError {
     #[error("the listener was shut down")]
     ShutDown,
     /// The address cannot be listened on.
-    #[error("cannot listen on {addr}: {error}")]
+    #[error("cannot listen on {addr}")]
     Io {
         /// Where.
         addr: Addr,
         /// What the system said.
+        #[source]
         error: io::Error,
     },
 }
 
-#[cfg(test)]
-mod tests {
-    use std::error::Error;
-    use std::sync::Arc;
+impl ListenError {
+    /// Whether the same call may succeed later.
+    #[must_use]
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            Self::Engine(error) => error.is_retryable(),
+            Self::Io { error, .. } => may_pass(error),
+            _ => false,
+        }
+    }
 
-    use super::*;
-    use crate::driver::uring::ProbeStep;
-    use crate::error::{ProtocolError, StreamError};
+    /// Whether a peer can have seen anything: never, as there was no session.
+    #[must_use]
+    pub const fn was_processed(&self) -> Processed {
+        Processed::No
+    }
 
-    #[test]
-    fn an_error_is_shown_with_what_it_comes_from_and_its_source_does_not_say_that_again() {
-        let addr = || "tcp://host:1".parse().expect("an address");
-        let system = || io::Error::from_raw_os_error(libc::ECONNRESET);
-        let refusal = || Refusal::Io {
-            step: ProbeStep::Nop,
-            error: Arc::new(system()),
-        };
-        let io = SessionError::Io(Arc::new(system()));
-        let silent = || DialError::TimedOut {
-            limit: std::time::Duration::from_secs(1),
-            tried: Vec::new(),
-        };
-        let errors: [(Box<dyn Error>, &str); 8] = [
-            (
-                Box::new(ConnectError::TimedOut {
-                    addr: addr(),
-                    error: silent(),
-                }),
-                "looked up",
-            ),
-            (Box::new(io.clone()), "reset"),
-            (Box::new(StreamError::NotProcessed(io.clone())), "reset"),
-            (
-                Box::new(SessionError::from(ProtocolError::SettingsTwice)),
-                "SETTINGS",
-            ),
-            (
-                Box::new(ConnectError::Io {
-                    addr: addr(),
-                    error: system(),
-                }),
-                "reset",
-            ),
-            (
-                Box::new(ConnectError::Handshake {
-                    addr: addr(),
-                    error: io,
-                }),
-                "reset",
-            ),
-            (
-                Box::new(ListenError::Io {
-                    addr: addr(),
-                    error: system(),
-                }),
-                "reset",
-            ),
-            (
-                Box::new(ConnectError::from(EngineError::from(refusal()))),
-                "reset",
-            ),
-        ];
-        for (error, cause) in errors {
-            let text = error.to_string();
-            assert!(text.contains(cause), "{text}");
-            let mut source = error.source();
-            while let Some(error) = source {
-                assert!(!text.contains(&error.to_string()), "{text}; {error}");
-                source = error.source();
-            }
+    pub(crate) fn io_kind(&self) -> io::ErrorKind {
+        match self {
+            Self::Engine(error) => error.io_kind(),
+            Self::ShutDown => io::ErrorKind::NotConnected,
+            Self::Io { error, .. } => error.kind(),
+            _ => io::ErrorKind::InvalidInput,
         }
     }
 }
+
+into_io!(EngineError, ConnectError, DialError, ListenError);

@@ -21,6 +21,7 @@ use super::socket::{Bound, Connected, SocketFile};
 use crate::addr::Addr;
 use crate::config::Config;
 use crate::driver::clock;
+use crate::error::Chain;
 use crate::frame::Role;
 use crate::handle::Session;
 use crate::link::{Drained, SessionLink};
@@ -399,7 +400,7 @@ fn start(engine: &Engine, socket: Connected, config: &Config, live: &mut Live) -
             Some(session)
         }
         Err(error) => {
-            tracing::warn!(%error, "cannot run an accepted connection");
+            tracing::warn!(error = %Chain(&error), "cannot run an accepted connection");
             None
         }
     }
@@ -420,7 +421,7 @@ fn receive(
     let incoming = Arc::clone(incoming);
     engine.runtime().spawn(async move {
         if let Err(error) = session.established().await {
-            return tracing::info!(?peer, %error, "no session came about");
+            return tracing::info!(?peer, error = %Chain(&error), "no session came about");
         }
         // A permit is held for each place in the queue. Also during a shutdown: dropped before its
         // session is told, the streams would be refused without the peer knowing why.

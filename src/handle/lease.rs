@@ -12,11 +12,14 @@ use crate::queue::{Held, Passed, Reader};
 /// A received message, borrowed from its stream; dropping it releases the memory.
 ///
 /// A message is one piece in memory unless it was larger than a frame. As a [`Buf`] it is read
-/// from front to back; the other methods always see all of it.
+/// from front to back; the other methods always see all of it, which is what was not read before
+/// as bytes ([`tokio::io::AsyncRead`]).
 pub struct Lease<'a> {
     /// The message, and how far it was read through [`Buf`].
     held: Held<'a, RxRing>,
-    /// Bytes read of the piece in front.
+    /// Bytes of the first piece that belong to nobody any more: fewer than it has, and mostly none.
+    skip: usize,
+    /// Bytes read of the piece in front, with those.
     read: usize,
     /// Bytes not read; `None` before the first were, since that many need not be counted.
     left: Option<usize>,
@@ -25,11 +28,17 @@ pub struct Lease<'a> {
 }
 
 impl<'a> Lease<'a> {
-    /// The reader has passed over the message; what it had consumed was `reported` to the engine.
-    pub(super) const fn new(reader: &'a mut Reader<RxRing>, reported: &'a mut u64) -> Self {
+    /// The reader has passed over the message, of which `skip` bytes were read before; what it had consumed was `reported`
+    /// to the engine.
+    pub(super) const fn new(
+        reader: &'a mut Reader<RxRing>,
+        reported: &'a mut u64,
+        skip: usize,
+    ) -> Self {
         Self {
             held: Held::new(reader),
-            read: 0,
+            skip,
+            read: skip,
             left: None,
             reported,
         }
@@ -39,7 +48,7 @@ impl<'a> Lease<'a> {
     #[must_use]
     pub fn len(&self) -> usize {
         self.as_slice()
-            .map_or_else(|| self.held.reader().passed().payload_len(), <[u8]>::len)
+            .map_or_else(|| self.chunks().map(<[u8]>::len).sum(), <[u8]>::len)
     }
 
     /// Whether the message has no bytes.
@@ -51,7 +60,10 @@ impl<'a> Lease<'a> {
     /// The message's pieces, in order; at least one.
     #[must_use]
     pub fn chunks(&self) -> Chunks<'_> {
-        Chunks(self.held.reader().passed())
+        Chunks {
+            pieces: self.held.reader().passed(),
+            skip: self.skip,
+        }
     }
 
     /// The message, if it is one piece.
@@ -59,7 +71,7 @@ impl<'a> Lease<'a> {
     #[inline]
     pub fn as_slice(&self) -> Option<&[u8]> {
         let only = self.held.reader().only_passed()?;
-        Some(only.payload.as_slice())
+        only.payload.as_slice().get(self.skip..)
     }
 
     /// The message as one piece, copied only if it is several.
@@ -79,8 +91,8 @@ impl Buf for Lease<'_> {
 
     fn chunk(&self) -> &[u8] {
         let mut read = self.read;
-        for piece in Chunks(self.held.rest()) {
-            let rest = &piece[read..];
+        for piece in self.held.rest() {
+            let rest = &piece.payload.as_slice()[read..];
             if !rest.is_empty() {
                 return rest;
             }
@@ -97,11 +109,11 @@ impl Buf for Lease<'_> {
         self.left = Some(left.expect("cannot advance a lease beyond its message"));
         self.read += count;
         // Each piece is left behind once, so that reading is linear however many there are.
-        while let Some(piece) = Chunks(self.held.rest()).next() {
-            if self.read < piece.len() {
+        while let Some(piece) = self.held.rest().next() {
+            if self.read < piece.payload.len() {
                 return;
             }
-            self.read -= piece.len();
+            self.read -= piece.payload.len();
             self.held.step();
         }
     }
@@ -123,12 +135,17 @@ impl fmt::Debug for Lease<'_> {
 
 /// The pieces of a leased message. From [`Lease::chunks`].
 #[derive(Clone, Debug)]
-pub struct Chunks<'a>(Passed<'a>);
+pub struct Chunks<'a> {
+    pieces: Passed<'a>,
+    /// Of the next piece.
+    skip: usize,
+}
 
 impl<'a> Iterator for Chunks<'a> {
     type Item = &'a [u8];
 
     fn next(&mut self) -> Option<&'a [u8]> {
-        self.0.next().map(|record| record.payload.as_slice())
+        let piece = self.pieces.next()?.payload.as_slice();
+        piece.get(std::mem::take(&mut self.skip)..)
     }
 }

@@ -8,6 +8,7 @@ mod lease;
 mod recv;
 mod send;
 mod session;
+mod sink;
 mod stream;
 pub(crate) mod wait;
 

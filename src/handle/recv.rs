@@ -6,7 +6,7 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 use futures_core::Stream;
 use smallvec::SmallVec;
 
@@ -23,13 +23,41 @@ use crate::sync::Arc;
 ///
 /// It is also a [`Stream`] of messages, and a [`tokio::io::AsyncRead`] for byte streams, which
 /// ignores where messages begin and end and takes their pieces as they come.
+///
+/// The ways of receiving may be mixed, in any order, and no byte is lost or comes twice: what was read of a message is
+/// not part of it any more, so whichever method receives next gets its rest.
+///
+/// # Examples
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # use ringmux::Config;
+/// # let (a, b) = tokio::io::duplex(64 * 1024);
+/// # let (client, connection) = ringmux::client(a, &Config::default());
+/// # tokio::spawn(connection);
+/// # let (server, connection) = ringmux::server(b, &Config::default());
+/// # tokio::spawn(connection);
+/// use tokio::io::AsyncReadExt;
+///
+/// let mut stream = client.open("").await?;
+/// stream.send("header and body").await?;
+/// stream.send("second").await?;
+///
+/// let mut accepted = server.accept().await?;
+/// let mut header = [0; 6];
+/// accepted.read_exact(&mut header).await?;
+/// assert_eq!(accepted.recv().await?.unwrap(), " and body");
+/// assert_eq!(accepted.recv().await?.unwrap(), "second");
+/// # Ok(())
+/// # }
+/// ```
 pub struct RecvStream {
     reader: Reader<RxRing>,
     /// Consumed weight that the engine was told of.
     reported: u64,
     /// Opaque blocks that came with the messages so far; none in almost all streams.
     metas: Option<Box<SmallVec<[Bytes; 2]>>>,
-    /// Bytes of the chunk in front that were read; a record is shorter than 4 GiB.
+    /// Bytes of the record in front that were read, fewer than it has; a record is shorter than 4 GiB.
     read: u32,
     /// The engine publishes pieces.
     chunks: bool,
@@ -148,9 +176,7 @@ impl RecvStream {
             let stream = waiting.as_mut().expect("not polled after it was ready");
             let there = ready!(stream.poll_message(cx))?;
             let stream = waiting.take().filter(|_| there);
-            Poll::Ready(Ok(
-                stream.map(|stream| Lease::new(&mut stream.reader, &mut stream.reported))
-            ))
+            Poll::Ready(Ok(stream.map(Self::lend)))
         })
     }
 
@@ -173,7 +199,8 @@ impl RecvStream {
 
     // ---- messages ---------------------------------------------------------------------------
 
-    /// True: a message was passed and is held until `release`. False: the clean end.
+    /// True: a message, or the rest of one of which bytes were read, was passed and is held until `release`. False: the
+    /// clean end.
     #[inline]
     fn poll_message(&mut self, cx: &Context<'_>) -> Poll<Result<bool, StreamError>> {
         if self.lane().recv_end().is_none() {
@@ -211,15 +238,16 @@ impl RecvStream {
         end.map(|()| false)
     }
 
-    /// Passes over the pieces of the message in front, if all of it is there.
+    /// Passes over the pieces of the message in front, if all of it is there. A lease that was forgotten instead of dropped
+    /// has left its message passed, which is no part of the next one.
     fn pass_message(&mut self) -> bool {
         if self.ended {
             // After `stop` what still arrives has a gap before it.
             self.discard();
             return false;
         }
-        if self.read > 0 || self.reader.passed_weight() > 0 {
-            self.skip_what_was_begun();
+        if self.reader.passed_weight() > 0 {
+            self.release();
         }
         loop {
             let Some(tag) = self.reader.advance_unless(rx_tag::META) else {
@@ -244,12 +272,21 @@ impl RecvStream {
 
     /// The passed message as one piece; its memory is released.
     fn take_message(&mut self) -> Bytes {
-        let message = match self.reader.only_passed() {
+        let mut message = match self.reader.only_passed() {
             Some(only) => only.payload.to_bytes(),
             None => self.put_together(),
         };
         self.release();
+        if self.read > 0 {
+            message.advance(std::mem::take(&mut self.read) as usize);
+        }
         message
+    }
+
+    /// The passed message, or its rest.
+    fn lend(&mut self) -> Lease<'_> {
+        let read = std::mem::take(&mut self.read);
+        Lease::new(&mut self.reader, &mut self.reported, read as usize)
     }
 
     fn put_together(&self) -> Bytes {
@@ -286,22 +323,15 @@ impl RecvStream {
         }
     }
 
-    /// Whoever mixes reading bytes with receiving messages gets whole pieces again. And a lease that was forgotten instead
-    /// of dropped has left its message passed, which is no part of the next one.
-    #[cold]
-    fn skip_what_was_begun(&mut self) {
-        self.release();
-        if std::mem::take(&mut self.read) > 0 {
-            self.reader.advance();
-            self.release();
-        }
-    }
-
     /// Copies bytes that are there; false if there are none.
     fn read_chunks(&mut self, buf: &mut tokio::io::ReadBuf<'_>) -> bool {
         if self.ended {
             self.discard();
             return false;
+        }
+        if self.reader.passed_weight() > 0 {
+            // As for the next message: a lease that was forgotten would hold the peer's credit for ever.
+            self.release();
         }
         let before = buf.filled().len();
         while buf.remaining() > 0 {
@@ -331,14 +361,14 @@ impl RecvStream {
             Some(RecvEnd::Discard(error)) => {
                 let error = error.clone();
                 self.discard();
-                return Some(Err(to_io(error)));
+                return Some(Err(error.into()));
             }
             end => end.is_some(),
         };
         if self.read_chunks(buf) {
             return Some(Ok(()));
         }
-        ended.then(|| self.end().map(drop).map_err(to_io))
+        ended.then(|| self.end().map(drop).map_err(io::Error::from))
     }
 }
 
@@ -370,14 +400,6 @@ pub(super) fn release(reader: &mut Reader<RxRing>, reported: &mut u64) {
         *reported += unreported;
         lane.raise(reason::CREDIT);
     }
-}
-
-fn to_io(error: StreamError) -> io::Error {
-    let kind = match &error {
-        StreamError::Failed(_) => io::ErrorKind::Other,
-        _ => io::ErrorKind::ConnectionReset,
-    };
-    io::Error::new(kind, error)
 }
 
 impl Stream for RecvStream {

@@ -2,12 +2,9 @@
 
 use std::fmt;
 use std::future::poll_fn;
-use std::io;
-use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use futures_sink::Sink;
 
 use crate::error::{SendError, TrySendError};
 use crate::frame::{MAX_ERROR_DETAILS, MAX_META_BLOCK, codes};
@@ -15,29 +12,38 @@ use crate::link::{COPY_MAX, Lane, SEND_FLOOR, SendEnd, TxRing, failure, reason, 
 use crate::queue::{Writer, record_weight};
 use crate::sync::Arc;
 
-/// Most bytes that one write of a byte stream takes: a frame.
-const WRITE_MAX: usize = 16 * 1024;
 /// Opaque blocks that a direction of a stream may carry.
 const MAX_METAS: u8 = 2;
+
+/// What the engine is asked for once, until more is queued.
+mod asked {
+    /// A higher limit.
+    pub(super) const MORE: u8 = 1 << 0;
+    /// Whether everything was written.
+    pub(super) const WRITTEN: u8 = 1 << 1;
+}
 
 /// Sends messages on a stream, in order.
 ///
 /// A message is accepted into the stream's queue, which is bounded by
 /// [`send_buffer`](crate::ConfigBuilder::send_buffer), and together with those of the session's other streams by
 /// [`session_send_buffer`](crate::ConfigBuilder::session_send_buffer), and leaves with the engine's next batch.
-/// Accepted does not mean received: whoever needs to know must be answered by the peer.
+/// Accepted does not mean sent, which [`written`](Self::written) waits for, nor received, which only an answer of the peer
+/// tells.
 ///
 /// Dropping it before [`finish`](Self::finish) cancels the stream, in both directions.
 ///
-/// It is also a [`Sink`] of [`Bytes`], which until the peer has said what it accepts refuses what is above 64 KiB, and a
-/// [`tokio::io::AsyncWrite`] for byte streams, of which each write is a message and `shutdown` finishes.
+/// It is also a [`Sink`](futures_sink::Sink) of [`Bytes`], which until the peer has said what it accepts refuses what is above 64 KiB, and a
+/// [`tokio::io::AsyncWrite`] for byte streams, of which each write is a message. Their `flush` waits as
+/// [`written`](Self::written) does; `shutdown` and `close` finish the stream, and wait as well.
 pub struct SendStream {
     writer: Writer<TxRing>,
     finished: bool,
     metas: u8,
-    /// What had been queued in all when `try_send` last asked for a higher limit, in bytes. 0: it never did, as a queue
-    /// that never held anything has room.
+    /// What had been queued in all when the engine was last asked for something, in bytes.
     asked_at: u64,
+    /// What it was asked for then, as bits of `asked`.
+    asked: u8,
 }
 
 impl SendStream {
@@ -47,6 +53,7 @@ impl SendStream {
             finished: false,
             metas: 0,
             asked_at: 0,
+            asked: 0,
         }
     }
 
@@ -207,6 +214,7 @@ impl SendStream {
     pub fn finish(&mut self) -> Result<(), SendError> {
         self.check_open()?;
         self.finished = true;
+        self.asked = 0;
         self.writer.push_slice(tx_tag::FIN, true, &[]);
         self.flush();
         Ok(())
@@ -250,6 +258,7 @@ impl SendStream {
     /// The rest of [`Self::finish_with_details`]: the stream may have ended since the check.
     pub(crate) fn fail(&mut self, code: u32, message: &str, details: &[u8]) {
         self.finished = true;
+        self.asked = 0;
         let record = failure::encode(code, message, details);
         self.lane().mark_failing();
         self.writer.push_slice(tx_tag::ERROR, true, &record);
@@ -262,7 +271,66 @@ impl SendStream {
     /// cancel that comes after the stream has ended does nothing.
     pub fn cancel(&mut self, code: u32) {
         self.finished = true;
+        self.asked = 0;
         self.lane().cancel(code);
+    }
+
+    /// Waits until everything queued so far, with the end of the stream if it was [finished](Self::finish), has been written to
+    /// the socket: the kernel has it, or the transport that the session was made over.
+    ///
+    /// From then on neither dropping the session nor the end of the process loses it here. That the peer has received it is
+    /// told by its answer alone. Waits for as long as the peer grants no credit for what is queued, and at most until the
+    /// stream or the session ends. Costs nothing where it is not called.
+    ///
+    /// # Errors
+    /// [`SendError::Stopped`] or [`SendError::Stream`] if the stream or its session ended before it was known: some of what was
+    /// queued may have been written.
+    ///
+    /// # Cancel safety
+    /// Safe: nothing that was queued is taken back.
+    ///
+    /// # Examples
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # use ringmux::{Config, SendError};
+    /// # let (a, b) = tokio::io::duplex(64 * 1024);
+    /// # let (client, connection) = ringmux::client(a, &Config::default());
+    /// # tokio::spawn(connection);
+    /// # let (server, connection) = ringmux::server(b, &Config::default());
+    /// # tokio::spawn(connection);
+    /// let mut stream = client.open("").await?;
+    /// stream.send("the last message").await?;
+    /// stream.finish()?;
+    /// stream.written().await?;
+    ///
+    /// let mut other = client.open("").await?;
+    /// other.cancel(7);
+    /// assert!(matches!(other.written().await, Err(SendError::Stream(_))));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn written(&mut self) -> impl Future<Output = Result<(), SendError>> {
+        poll_fn(|cx| self.poll_written(cx))
+    }
+
+    pub(super) fn poll_written(&mut self, cx: &Context<'_>) -> Poll<Result<(), SendError>> {
+        if self.asks(asked::WRITTEN) {
+            self.register(cx);
+            self.lane().ask_written();
+        }
+        if let Some(ready) = self.written_or_end() {
+            return Poll::Ready(ready);
+        }
+        self.register(cx);
+        self.written_or_end().map_or(Poll::Pending, Poll::Ready)
+    }
+
+    fn written_or_end(&self) -> Option<Result<(), SendError>> {
+        if self.lane().is_written() {
+            return Some(Ok(()));
+        }
+        self.end_error().map(Err)
     }
 
     /// Waits until nothing can be sent any more because the peer has stopped or cancelled the
@@ -312,7 +380,11 @@ impl SendStream {
     // ---- room -------------------------------------------------------------------------------
 
     #[inline]
-    fn poll_room(&mut self, cx: &Context<'_>, len: usize) -> Poll<Result<(), SendError>> {
+    pub(super) fn poll_room(
+        &mut self,
+        cx: &Context<'_>,
+        len: usize,
+    ) -> Poll<Result<(), SendError>> {
         let open = !self.finished && self.lane().send_end().is_none();
         if open && len <= self.lane().session().peer_max_message() && self.has_room(len) {
             return Poll::Ready(Ok(()));
@@ -371,14 +443,23 @@ impl SendStream {
 
     /// Asks the engine for a higher limit, once between two messages: whoever tries may do so all the time.
     fn ask_for_more(&mut self, len: usize) {
-        let queued = self.writer.pushed_weight();
-        if self.asked_at != queued && self.is_held_back(record_weight(len, false)) {
-            self.asked_at = queued;
+        if self.is_held_back(record_weight(len, false)) && self.asks(asked::MORE) {
             self.lane().raise(reason::MORE);
         }
     }
 
-    fn check(&self, len: usize) -> Result<(), SendError> {
+    /// Whether the engine was not yet asked for it since something was last queued; from now on it was.
+    fn asks(&mut self, what: u8) -> bool {
+        let queued = self.writer.pushed_weight();
+        if std::mem::replace(&mut self.asked_at, queued) != queued {
+            self.asked = 0;
+        }
+        let asks = self.asked & what == 0;
+        self.asked |= what;
+        asks
+    }
+
+    pub(super) fn check(&self, len: usize) -> Result<(), SendError> {
         self.check_open()?;
         let limit = self.lane().session().peer_max_message();
         if len > limit {
@@ -405,7 +486,7 @@ impl SendStream {
 
     // ---- queue ------------------------------------------------------------------------------
 
-    fn push(&mut self, message: Bytes) {
+    pub(super) fn push(&mut self, message: Bytes) {
         if message.len() <= COPY_MAX {
             self.writer.push_slice(tx_tag::MESSAGE, false, &message);
         } else {
@@ -413,7 +494,7 @@ impl SendStream {
         }
     }
 
-    fn push_slice(&mut self, message: &[u8]) {
+    pub(super) fn push_slice(&mut self, message: &[u8]) {
         if message.len() <= COPY_MAX {
             self.writer.push_slice(tx_tag::MESSAGE, false, message);
         } else {
@@ -422,7 +503,7 @@ impl SendStream {
         }
     }
 
-    fn flush(&mut self) {
+    pub(super) fn flush(&mut self) {
         self.writer.publish();
         self.lane().raise(reason::SEND);
     }
@@ -446,77 +527,6 @@ impl Drop for SendStream {
         // Last: it drops a waker, which is somebody else's code and may panic.
         self.writer.unregister();
     }
-}
-
-impl Sink<Bytes> for SendStream {
-    type Error = SendError;
-
-    /// Ready means that one message of any legal size may be sent without waiting again, so the
-    /// queue may exceed its bound by one message.
-    fn poll_ready(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), SendError>> {
-        self.poll_room(cx, 0)
-    }
-
-    fn start_send(mut self: Pin<&mut Self>, message: Bytes) -> Result<(), SendError> {
-        self.check(message.len())?;
-        self.push(message);
-        self.flush();
-        Ok(())
-    }
-
-    /// What was sent is with the engine already.
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Result<(), SendError>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_close(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Result<(), SendError>> {
-        Poll::Ready(match self.finish() {
-            Err(SendError::Finished) => Ok(()),
-            result => result,
-        })
-    }
-}
-
-impl tokio::io::AsyncWrite for SendStream {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        if buf.is_empty() {
-            return Poll::Ready(Ok(0));
-        }
-        let len = buf.len().min(WRITE_MAX);
-        match self.poll_room(cx, len) {
-            Poll::Pending => Poll::Pending,
-            Poll::Ready(Err(error)) => Poll::Ready(Err(to_io(error))),
-            Poll::Ready(Ok(())) => {
-                self.push_slice(&buf[..len]);
-                self.flush();
-                Poll::Ready(Ok(len))
-            }
-        }
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(match self.finish() {
-            Ok(()) | Err(SendError::Finished) => Ok(()),
-            Err(error) => Err(to_io(error)),
-        })
-    }
-}
-
-fn to_io(error: SendError) -> io::Error {
-    let kind = match &error {
-        SendError::TooLong { .. } | SendError::TooManyMetas => io::ErrorKind::InvalidInput,
-        SendError::Stopped { .. } | SendError::Finished => io::ErrorKind::BrokenPipe,
-        SendError::Stream(_) => io::ErrorKind::ConnectionReset,
-    };
-    io::Error::new(kind, error)
 }
 
 impl fmt::Debug for SendStream {

@@ -227,7 +227,8 @@ impl Session {
         self.link.stats()
     }
 
-    /// Closes the session in order and returns at once; calling it again does nothing.
+    /// Begins to close the session in order and returns at once, before what was queued has left: a process, or a runtime
+    /// that runs the session, waits for [`closed`](Self::closed) before it ends. Calling it again does nothing.
     ///
     /// No stream can be opened any more. What was queued before is sent while the peer takes it,
     /// for at most [`close_linger`](crate::ConfigBuilder::close_linger); then the peer is told and
@@ -337,7 +338,8 @@ impl Session {
 
     /// Waits until the session has ended and its connection is closed, and tells why.
     ///
-    /// What [`close`](Self::close) had to send has left by then, so a process may exit. Streams and
+    /// What [`close`](Self::close) had to send has left by then, so a process may exit. To wait for one stream alone, see
+    /// [`SendStream::written`](crate::SendStream::written). Streams and
     /// `accept` learn of the end earlier. After `close` it takes
     /// [`close_linger`](crate::ConfigBuilder::close_linger) and 600 ms at most, also with a peer that takes neither what
     /// was queued nor the last word, and does not close its side.

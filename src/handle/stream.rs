@@ -165,6 +165,17 @@ impl Stream {
         self.send.cancel(code);
     }
 
+    /// See [`SendStream::written`].
+    ///
+    /// # Errors
+    /// As there.
+    ///
+    /// # Cancel safety
+    /// As there.
+    pub fn written(&mut self) -> impl Future<Output = Result<(), SendError>> {
+        self.send.written()
+    }
+
     /// See [`SendStream::stopped`].
     ///
     /// # Cancel safety

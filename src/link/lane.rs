@@ -9,7 +9,7 @@ use super::session::SessionLink;
 use super::trace;
 use crate::error::StreamError;
 use crate::queue::step::{Step, reached};
-use crate::queue::{Limit, Node, Reasons, RingPair, SetOnce, WakerSlot};
+use crate::queue::{Limit, Node, Reasons, Receipt, RingPair, SetOnce, WakerSlot};
 use crate::sync::{Arc, AtomicBool, AtomicPtr, AtomicU8, AtomicU32, AtomicU64, Ordering};
 
 /// Why a handle wants the engine to look at a lane.
@@ -37,6 +37,8 @@ pub(crate) mod reason {
     pub(crate) const GREW: u32 = 1 << 9;
     /// The sender wants a higher limit, and there was no budget for it.
     pub(crate) const MORE: u32 = 1 << 10;
+    /// The sender asks whether what it has queued was written.
+    pub(crate) const WRITTEN: u32 = 1 << 11;
 }
 
 /// How the sending direction ended.
@@ -129,6 +131,8 @@ pub(crate) struct Lane {
     chunks: AtomicBool,
     /// An ERROR is queued, which will end both directions.
     failing: AtomicBool,
+    /// Whether what the sender has queued was written to the socket.
+    receipt: Receipt,
 }
 
 /// What few streams have: an opening block, a span that somebody wants.
@@ -170,6 +174,7 @@ impl Lane {
             accepted: AtomicBool::new(false),
             chunks: AtomicBool::new(false),
             failing: AtomicBool::new(false),
+            receipt: Receipt::new(),
         })
     }
 
@@ -232,6 +237,18 @@ impl Lane {
     pub(crate) fn stop(self: &Arc<Self>, code: u32) {
         self.stop_code.store(code, Ordering::Relaxed);
         self.raise(reason::STOP);
+    }
+
+    /// Asks whether everything queued so far was written, see [`is_written`](Self::is_written). The sender is woken by the
+    /// answer.
+    pub(crate) fn ask_written(self: &Arc<Self>) {
+        self.receipt.ask();
+        self.raise(reason::WRITTEN);
+    }
+
+    /// Whether what was queued when it was last asked was written to the socket.
+    pub(crate) fn is_written(&self) -> bool {
+        self.receipt.is_done()
     }
 
     /// The receiver takes the pieces of messages as they come from now on, or whole messages.
@@ -356,6 +373,17 @@ impl Lane {
         let by = self.send_limit.lower(to);
         self.reasons.touch();
         by
+    }
+
+    /// After WRITTEN: takes the sender's question. False if there is none.
+    pub(crate) fn take_receipt(&self) -> bool {
+        self.receipt.take()
+    }
+
+    /// Everything that was queued when the question was taken is written. False if the sender has asked again; else the
+    /// caller wakes it.
+    pub(crate) fn answer_receipt(&self) -> bool {
+        self.receipt.answer()
     }
 
     pub(crate) fn accepted(&self) -> bool {

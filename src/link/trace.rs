@@ -14,7 +14,7 @@ use tracing::field::{Empty, display};
 
 use super::lane::RecvEnd;
 use super::session::Info;
-use crate::error::SessionError;
+use crate::error::{Chain, SessionError};
 use crate::frame::{Role, codes};
 
 /// Target of what concerns a session.
@@ -34,8 +34,9 @@ pub(super) fn session(id: u64, info: &Info) -> Span {
 }
 
 /// How bad an end is: in order; lost, as happens with networks; wrong, for somebody to look at.
-pub(super) fn session_ended(span: &Span, reason: &SessionError) {
-    match reason {
+pub(super) fn session_ended(span: &Span, end: &SessionError) {
+    let reason = Chain(end);
+    match end {
         SessionError::Closed
         | SessionError::PeerClosed {
             code: codes::NO_ERROR | codes::SHUTDOWN,
@@ -69,6 +70,6 @@ pub(super) fn urgency(span: &Span, urgency: u8) {
 /// Whatever fails a stream ends its receiving direction.
 pub(super) fn ended(span: &Span, end: &RecvEnd) {
     if let RecvEnd::Error(error) | RecvEnd::Discard(error) = end {
-        tracing::debug!(target: STREAM, parent: span, %error, "failed");
+        tracing::debug!(target: STREAM, parent: span, error = %Chain(error), "failed");
     }
 }

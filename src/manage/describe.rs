@@ -7,6 +7,7 @@ use super::errors::ProvideError;
 use super::metrics::Metrics;
 use super::shared::Shared;
 use super::state::{Doing, State};
+use crate::error::Chain;
 use crate::sync::Arc;
 
 /// What one of a manager's sessions is about.
@@ -110,7 +111,7 @@ impl fmt::Display for Description {
                 write!(f, " ({} failures)", place.failures)?;
             }
             if let Some(error) = &place.last_error {
-                write!(f, ": {error}")?;
+                write!(f, ": {}", Chain(&**error))?;
             }
         }
         let m = &self.metrics;

@@ -1,9 +1,10 @@
 //! Why there is no session: for a caller, and for an attempt.
 
+use std::io::ErrorKind;
 use std::time::Duration;
 
 use crate::connect::{ConnectError, ListenError};
-use crate::error::{Processed, SessionError};
+use crate::error::{Processed, SessionError, into_io};
 use crate::sync::Arc;
 
 /// An error of the application's, from a hook or a provider of its own.
@@ -17,11 +18,12 @@ pub enum ManageError {
     #[error("the session manager is shutting down")]
     ShuttingDown,
     /// No session came about within the time that the caller gave.
-    #[error("no session within {waited:?}{}", Because(.last))]
+    #[error("no session within {waited:?}")]
     NotReady {
         /// What the caller gave.
         waited: Duration,
         /// Why the last attempt failed, if one has since the last session.
+        #[source]
         last: Option<Arc<ProvideError>>,
     },
     /// As many callers wait for a session already as may.
@@ -53,15 +55,13 @@ impl ManageError {
             Self::NotReady { .. } | Self::TooManyWaiting { .. } | Self::NotStarted
         )
     }
-}
 
-struct Because<'a>(&'a Option<Arc<ProvideError>>);
-
-impl std::fmt::Display for Because<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self.0 {
-            Some(error) => write!(f, "; the last attempt: {error}"),
-            None => Ok(()),
+    pub(crate) const fn io_kind(&self) -> ErrorKind {
+        match self {
+            Self::ShuttingDown => ErrorKind::NotConnected,
+            Self::NotReady { .. } => ErrorKind::TimedOut,
+            Self::TooManyWaiting { .. } => ErrorKind::WouldBlock,
+            _ => ErrorKind::InvalidInput,
         }
     }
 }
@@ -80,11 +80,11 @@ pub enum ProvideError {
     #[error("no connection within {0:?}")]
     TimedOut(Duration),
     /// The session ended before it was ready.
-    #[error("the session ended before it was ready: {0}")]
-    Ended(SessionError),
+    #[error("the session ended before it was ready")]
+    Ended(#[source] SessionError),
     /// The hook for new sessions failed.
-    #[error("the hook for new sessions failed: {0}")]
-    Hook(BoxError),
+    #[error("the hook for new sessions failed")]
+    Hook(#[source] BoxError),
     /// The hook for new sessions took too long.
     #[error("the hook for new sessions took more than {0:?}")]
     HookTimedOut(Duration),
@@ -92,3 +92,34 @@ pub enum ProvideError {
     #[error(transparent)]
     Other(BoxError),
 }
+
+impl ProvideError {
+    /// Whether another attempt may succeed.
+    #[must_use]
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            Self::Connect(error) => error.is_retryable(),
+            Self::Listen(error) => error.is_retryable(),
+            Self::Ended(error) => error.is_retryable(),
+            _ => true,
+        }
+    }
+
+    /// Whether the peer can have seen what a caller wanted to send: never, as there was no session to send it on.
+    #[must_use]
+    pub const fn was_processed(&self) -> Processed {
+        Processed::No
+    }
+
+    pub(crate) fn io_kind(&self) -> ErrorKind {
+        match self {
+            Self::Connect(error) => error.io_kind(),
+            Self::Listen(error) => error.io_kind(),
+            Self::Ended(error) => error.io_kind(),
+            Self::TimedOut(_) | Self::HookTimedOut(_) => ErrorKind::TimedOut,
+            _ => ErrorKind::Other,
+        }
+    }
+}
+
+into_io!(ManageError, ProvideError);

@@ -13,7 +13,7 @@ use super::errors::ProvideError;
 use super::events::Event;
 use super::shared::Shared;
 use super::state::{Doing, Down, Live, Place, State};
-use crate::error::SessionError;
+use crate::error::{Chain, SessionError};
 use crate::handle::Session;
 use crate::sync::Arc;
 
@@ -195,7 +195,7 @@ impl Keeper {
     }
 
     fn failed(&mut self, error: ProvideError) {
-        tracing::debug!(provider = ?self.shared.provider, %error, "no session came about");
+        tracing::debug!(provider = ?self.shared.provider, error = %Chain(&error), "no session came about");
         self.shared.counters.failures.add();
         if matches!(error, ProvideError::Hook(_) | ProvideError::HookTimedOut(_)) {
             self.shared.counters.hook_failures.add();
@@ -296,7 +296,7 @@ impl Keeper {
                     continue;
                 }
                 Seen::Refused(reason) => {
-                    tracing::debug!(provider = ?shared.provider, %reason, "session lost");
+                    tracing::debug!(provider = ?shared.provider, reason = %Chain(&reason), "session lost");
                     shared.retire(self.place, live.number, reason);
                     self.failures = self.failures.saturating_add(1);
                 }
@@ -305,7 +305,7 @@ impl Keeper {
                     let _ = shared.install(self.place, session);
                 }
                 Seen::Another(Err(error)) => {
-                    tracing::debug!(provider = ?shared.provider, %error, "cannot take over");
+                    tracing::debug!(provider = ?shared.provider, error = %Chain(&error), "cannot take over");
                     // The session that lives is as good as before; the error comes again when it is lost.
                     takes_over = false;
                     continue;

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::future::Future;
+use std::io::ErrorKind;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -15,7 +16,7 @@ use super::deliver::Delivering;
 use super::errors::ManageError;
 use super::manager::Manager;
 use crate::config::ConfigError;
-use crate::error::{OpenError, StreamError};
+use crate::error::{OpenError, Processed, StreamError, into_io};
 use crate::handle::wait::Wait;
 use crate::queue::WakerSet;
 use crate::sync::{Arc, AtomicBool, Ordering, fence};
@@ -108,6 +109,28 @@ pub enum Doubt {
     Stopped,
 }
 
+impl Doubt {
+    /// Whether sending it again runs nothing twice: not known.
+    #[must_use]
+    pub const fn is_retryable(&self) -> bool {
+        false
+    }
+
+    /// Whether the peer can have seen the message.
+    #[must_use]
+    pub const fn was_processed(&self) -> Processed {
+        Processed::Maybe
+    }
+
+    pub(crate) fn io_kind(&self) -> ErrorKind {
+        match self {
+            Self::Ended(error) => error.io_kind(),
+            Self::Late(_) => ErrorKind::TimedOut,
+            Self::Stopped => ErrorKind::NotConnected,
+        }
+    }
+}
+
 /// Why a message was not sent.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -131,6 +154,33 @@ pub enum Dropped {
     Opening(OpenError),
 }
 
+impl Dropped {
+    /// Whether the same message may be sent later.
+    #[must_use]
+    pub const fn is_retryable(&self) -> bool {
+        match self {
+            Self::TooOld(_) => true,
+            Self::Opening(error) => error.is_retryable(),
+            _ => false,
+        }
+    }
+
+    /// Whether the peer can have seen the message: never.
+    #[must_use]
+    pub const fn was_processed(&self) -> Processed {
+        Processed::No
+    }
+
+    pub(crate) fn io_kind(&self) -> ErrorKind {
+        match self {
+            Self::Closed => ErrorKind::NotConnected,
+            Self::TooOld(_) => ErrorKind::TimedOut,
+            Self::Opening(error) => error.io_kind(),
+            _ => ErrorKind::InvalidInput,
+        }
+    }
+}
+
 /// Why a message was not taken; it comes back.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -152,6 +202,29 @@ pub enum PushError {
         message: Bytes,
     },
 }
+
+impl PushError {
+    /// Whether the same message may be taken later.
+    #[must_use]
+    pub const fn is_retryable(&self) -> bool {
+        matches!(self, Self::Full { .. })
+    }
+
+    /// Whether the peer can have seen the message: never.
+    #[must_use]
+    pub const fn was_processed(&self) -> Processed {
+        Processed::No
+    }
+
+    pub(crate) const fn io_kind(&self) -> ErrorKind {
+        match self {
+            Self::Full { .. } => ErrorKind::WouldBlock,
+            Self::Closed { .. } => ErrorKind::NotConnected,
+        }
+    }
+}
+
+into_io!(Doubt, Dropped, PushError);
 
 /// What will have become of a message: await it, or drop it without effect on the message.
 #[derive(Debug)]

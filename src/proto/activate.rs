@@ -6,7 +6,7 @@ use super::connection::{Connection, Phase};
 use super::registry::Key;
 use super::state::{Effect, Event, Sending};
 use super::stream::{Opening, owed, wake};
-use crate::error::StreamError;
+use crate::error::{Side, StreamError};
 use crate::frame::codes;
 use crate::link::{Activated, Lane, RecvEnd, SendEnd, reason, request};
 use crate::sync::Arc;
@@ -90,6 +90,9 @@ impl Connection {
         if reasons & reason::MORE != 0 {
             self.ask_for_more(key);
         }
+        if reasons & reason::WRITTEN != 0 {
+            self.on_written_asked(key);
+        }
         if reasons & reason::CANCEL != 0 {
             self.cancel_local(key, Lane::cancel_code);
         }
@@ -129,6 +132,17 @@ impl Connection {
         }
     }
 
+    /// The answer follows when the ring is empty and the batch that emptied it is written.
+    fn on_written_asked(&mut self, key: Key) {
+        let Some(stream) = self.registry.get_mut(key) else {
+            return;
+        };
+        let taken = stream.lane().take_receipt();
+        if taken && !std::mem::replace(&mut stream.listed_unwritten, true) {
+            self.unwritten.push(key);
+        }
+    }
+
     /// The receiver takes pieces from now on, also those of a message that is under way; or whole messages again.
     fn switch_chunks(&mut self, key: Key) {
         let Some(stream) = self.registry.get_mut(key) else {
@@ -150,7 +164,10 @@ impl Connection {
             return;
         }
         let code = code(stream.lane());
-        let error = StreamError::Cancelled { code };
+        let error = StreamError::Cancelled {
+            by: Side::This,
+            code,
+        };
         stream.lane().end_send(SendEnd::Error(error.clone()));
         stream.lane().end_recv(RecvEnd::Discard(error));
         self.cancel_stream(key, code, Event::LocalCancel);
@@ -169,7 +186,10 @@ impl Connection {
         stream.owed_code = code;
         stream
             .lane()
-            .end_recv(RecvEnd::Discard(StreamError::Cancelled { code }));
+            .end_recv(RecvEnd::Discard(StreamError::Cancelled {
+                by: Side::This,
+                code,
+            }));
         stream.owes &= !owed::WINDOW;
         // A STOP would overtake an ERROR that is queued, and the peer would not hear the reason.
         let error_follows = stream.state.sending == Sending::Open && stream.lane().failing();

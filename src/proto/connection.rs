@@ -137,6 +137,8 @@ pub(crate) struct Connection {
     pub(super) ping: Ping,
     /// Streams that owe a control frame.
     pub(super) owing: VecDeque<Key>,
+    /// Streams whose sender asks whether everything was written.
+    pub(super) unwritten: Vec<Key>,
 
     pub(super) wakes: Vec<Key>,
     pub(super) wake_accept: bool,
@@ -233,6 +235,7 @@ impl Connection {
             hello,
             ping: Ping::default(),
             owing: VecDeque::new(),
+            unwritten: Vec::new(),
             wakes: Vec::new(),
             wake_accept: false,
             wake_state: false,
@@ -381,6 +384,7 @@ impl Connection {
         }
         self.registry = Registry::default();
         self.outbound = Outbound::default();
+        self.unwritten = Vec::new();
         self.link.counters.streams.set(0);
         self.link.counters.bytes_held.set(0);
         self.pool.end();

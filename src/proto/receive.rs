@@ -16,7 +16,7 @@ use super::connection::{Connection, Phase};
 use super::message::Incoming;
 use super::state::{Effect, Event, Receiving, Sending};
 use super::stream::{owed, wake};
-use crate::error::{Failure, ProtocolError, SessionError, StreamError};
+use crate::error::{Failure, ProtocolError, SessionError, Side, StreamError};
 use crate::frame::{
     Frame, HEADER_LEN, Header, Kind, Role, Scope, Settings, StreamId, check, codes, cost, preface,
 };
@@ -314,7 +314,11 @@ impl Connection {
             // Turned away by a peer that shuts down, before anything of it ran.
             let turned_away = matches!(code, codes::UNAVAILABLE | codes::REFUSED);
             let refused = self.peer_refusal.clone().filter(|_| turned_away);
-            let error = refused.map_or(StreamError::Cancelled { code }, StreamError::NotProcessed);
+            let cancelled = StreamError::Cancelled {
+                by: Side::Peer,
+                code,
+            };
+            let error = refused.map_or(cancelled, StreamError::NotProcessed);
             stream.lane().end_send(SendEnd::Error(error.clone()));
             stream.lane().end_recv(RecvEnd::Discard(error));
             self.cancel_stream(key, code, Event::RecvCancel);

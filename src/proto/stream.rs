@@ -138,6 +138,8 @@ pub(super) struct Stream {
     pub(super) owed_code: u32,
     /// Bits of `wake`.
     pub(super) wakes: u8,
+    /// The stream is in `Connection::unwritten`.
+    pub(super) listed_unwritten: bool,
     /// No handle is left.
     pub(super) dropped: bool,
 }
@@ -185,6 +187,7 @@ impl Stream {
             owes: 0,
             owed_code: 0,
             wakes: 0,
+            listed_unwritten: false,
             dropped: false,
         }
     }

@@ -16,7 +16,7 @@ use super::sender::{Sender, Turn};
 use super::state::{Receiving, Sending};
 use super::stream::{Opening, Stamp, Stream, owed, wake};
 use super::window::report_mark;
-use crate::error::StreamError;
+use crate::error::{Side, StreamError};
 use crate::frame::{
     CANCEL_FRAME_LEN, HEADER_LEN, MAX_GOAWAY_DEBUG, PING_FRAME_LEN, Scope, StreamId,
     WINDOW_FRAME_LEN, codes, data_header, put_cancel, put_goaway, put_ping, put_window,
@@ -45,6 +45,9 @@ impl Connection {
     }
 
     fn fill(&mut self, batch: &mut Batch, now: Instant) -> bool {
+        if !self.unwritten.is_empty() {
+            self.answer_unwritten();
+        }
         batch.limit(if self.schedule.has_one_alone() {
             BATCH_BYTES
         } else {
@@ -87,6 +90,7 @@ impl Connection {
             && self.schedule.is_empty()
             && self.opens.is_empty()
             && self.owing.is_empty()
+            && self.unwritten.is_empty()
             && !self.window_owed
             && !self.ping.wanted
             && self.ping.pong_owed.is_none()
@@ -95,6 +99,31 @@ impl Connection {
             && self.hello.is_empty()
             && self.unheld.is_none()
             && !self.outbound.has_spare()
+    }
+
+    /// The batch before was written, and with it all that is not in the rings any more. What was discarded instead is told
+    /// by the end of its direction.
+    #[cold]
+    fn answer_unwritten(&mut self) {
+        let Self {
+            unwritten,
+            registry,
+            wakes,
+            ..
+        } = self;
+        unwritten.retain(|key| {
+            let Some(stream) = registry.get_mut(*key) else {
+                return false;
+            };
+            if stream.opening != Opening::Done || !stream.tx.is_empty() {
+                return true;
+            }
+            stream.listed_unwritten = false;
+            if stream.lane().send_end().is_none() && stream.lane().answer_receipt() {
+                Self::notify(wakes, *key, stream, wake::SENDER);
+            }
+            false
+        });
     }
 
     fn put_hello(&mut self, batch: &mut Batch) {
@@ -322,7 +351,10 @@ impl Connection {
                 Turn::Failed { code } => {
                     stream.deficit = 0;
                     if stream.state.receiving == Receiving::Ended {
-                        let error = StreamError::Cancelled { code };
+                        let error = StreamError::Cancelled {
+                            by: Side::This,
+                            code,
+                        };
                         stream.lane().end_recv(RecvEnd::Discard(error));
                         Self::notify(&mut self.wakes, key, stream, wake::RECEIVER);
                         self.discard_received(key);

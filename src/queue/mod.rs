@@ -8,6 +8,7 @@
 //! | [`doorbell`] | wakes the engine, only when it is parked | n → 1 |
 //! | [`home`] | the thread that an engine is bound to | 1 → n |
 //! | [`budget`] | bytes that writers share, and the limit of each | n ↔ 1 |
+//! | [`receipt`] | whether what was queued has been written | 1 ↔ 1 |
 //! | [`once`] | cell written once, read without waiting | 1 → n |
 //! | [`slots`] | places that are taken and given back, each with a value | n → n |
 //! | [`waiters`] | set of wakers, woken together | n → n |
@@ -38,6 +39,7 @@ pub(crate) mod home;
 pub(crate) mod once;
 pub(crate) mod ready;
 pub(crate) mod reasons;
+pub(crate) mod receipt;
 pub(crate) mod ring;
 pub(crate) mod slots;
 pub(crate) mod step;
@@ -50,6 +52,7 @@ pub(crate) use home::Home;
 pub(crate) use once::SetOnce;
 pub(crate) use ready::{Node, ReadyList, Taken as TakenNodes};
 pub(crate) use reasons::Reasons;
+pub(crate) use receipt::Receipt;
 pub(crate) use ring::{
     Held, Passed, Payload, Reader, Ring, RingOwner, RingPair, Writer, record_weight,
 };

@@ -1,6 +1,6 @@
 //! Streams as what the ecosystem knows: `AsyncRead`, `AsyncWrite`, `Stream` and `Sink`.
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use futures_util::{SinkExt, StreamExt, stream};
 use ringmux::{SendError, StreamError};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
@@ -14,7 +14,7 @@ everywhere!(
 );
 on_sockets!(
     shutdown_is_the_end_of_file_and_leaves_the_other_direction_open,
-    reading_bytes_then_messages_loses_nothing_but_the_rest_of_a_piece,
+    the_rest_of_a_message_of_which_bytes_were_read_comes_next,
     a_failed_stream_is_an_io_error,
     a_closed_sink_refuses_messages,
 );
@@ -99,20 +99,42 @@ async fn shutdown_is_the_end_of_file_and_leaves_the_other_direction_open(net: Ne
     assert_eq!(response, "response");
 }
 
-async fn reading_bytes_then_messages_loses_nothing_but_the_rest_of_a_piece(net: Net) {
-    let (client, server) = net.pair().await;
-    let (mut ours, mut theirs) = net.stream(&client, &server).await;
-    for message in ["first", "second", "third"] {
-        ours.send(message).soon().await.unwrap();
+async fn the_rest_of_a_message_of_which_bytes_were_read_comes_next(net: Net) {
+    for way in 0..5 {
+        let (client, server) = net.pair().await;
+        let (mut ours, mut theirs) = net.stream(&client, &server).await;
+        for message in ["0123456789", "second"] {
+            ours.send(message).soon().await.unwrap();
+        }
+        ours.finish().unwrap();
+        let mut four = [0; 4];
+        theirs.read_exact(&mut four).soon().await.unwrap();
+        assert_eq!(&four, b"0123");
+        let (_answers, mut theirs) = theirs.split();
+        let rest = match way {
+            0 => theirs.recv().soon().await.unwrap().unwrap(),
+            1 => theirs.try_recv().unwrap(),
+            2 => {
+                let lease = theirs.lease().soon().await.unwrap().unwrap();
+                assert_eq!((lease.len(), lease.remaining()), (6, 6));
+                assert_eq!(lease.chunk(), b"456789");
+                assert_eq!(lease.as_slice(), Some(&b"456789"[..]));
+                assert_eq!(lease.chunks().collect::<Vec<_>>(), [b"456789"]);
+                lease.to_contiguous().into_owned().into()
+            }
+            3 => theirs.next().soon().await.unwrap().unwrap(),
+            _ => {
+                let mut rest = vec![0; 6];
+                theirs.read_exact(&mut rest).soon().await.unwrap();
+                rest.into()
+            }
+        };
+        assert_eq!(rest, "456789", "way {way}");
+        assert_eq!(theirs.recv().soon().await.unwrap().unwrap(), "second");
+        let mut rest = Vec::new();
+        theirs.read_to_end(&mut rest).soon().await.unwrap();
+        assert_eq!(rest, b"");
     }
-    ours.finish().unwrap();
-    let mut two = [0; 2];
-    theirs.read_exact(&mut two).soon().await.unwrap();
-    assert_eq!(&two, b"fi");
-    assert_eq!(theirs.recv().soon().await.unwrap().unwrap(), "second");
-    let mut rest = Vec::new();
-    theirs.read_to_end(&mut rest).soon().await.unwrap();
-    assert_eq!(rest, b"third");
 }
 
 async fn a_failed_stream_is_an_io_error(net: Net) {

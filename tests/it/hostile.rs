@@ -406,7 +406,7 @@ async fn a_connection_cut_at_any_byte_ends_its_session_only(net: Net) {
                             assert!(message == "a message" || message == "1234567890");
                         }
                         Ok(None) | Err(StreamError::Failed(_)) => break,
-                        Err(StreamError::Cancelled { code: 6 }) => break,
+                        Err(StreamError::Cancelled { code: 6, .. }) => break,
                         Err(StreamError::Session(end)) if ended_by_cut(&end) => break,
                         Err(error) => panic!("cut at {cut}: {error}"),
                     }
@@ -741,7 +741,7 @@ async fn streams_opened_and_cancelled_at_once_stay_within_the_grant(net: Net) {
         let mut stream = session.accept().soon().await.unwrap();
         let error = stream.recv().soon().await.unwrap_err();
         assert!(
-            matches!(error, StreamError::Cancelled { code: 0 }),
+            matches!(error, StreamError::Cancelled { code: 0, .. }),
             "{error}"
         );
     }

@@ -12,12 +12,14 @@ mod addresses;
 mod byte_streams;
 mod cancel_safety;
 mod denied;
+mod exits;
 mod hostile;
 #[cfg(feature = "manage")]
 mod manage;
 mod many;
 mod messages;
 mod raw;
+mod receiving;
 mod runtimes;
 mod session;
 mod shared;

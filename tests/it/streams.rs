@@ -1,7 +1,7 @@
 //! One stream: opening, both directions, and every way to end it.
 
 use bytes::Bytes;
-use ringmux::{OpenError, SendError, Session, Stream, StreamError, codes};
+use ringmux::{OpenError, SendError, Session, Side, Stream, StreamError, codes};
 
 use crate::host::{Net, Soon, echo, eventually, pattern, pause, round_trip};
 
@@ -123,7 +123,13 @@ async fn an_error_arrives_after_every_message_before_it(net: Net) {
     // Whoever failed a stream has given up on its other direction as well.
     let error = recv.recv().soon().await.unwrap_err();
     assert!(
-        matches!(error, StreamError::Cancelled { code: 42 }),
+        matches!(
+            error,
+            StreamError::Cancelled {
+                by: Side::This,
+                code: 42
+            }
+        ),
         "{error}"
     );
 }
@@ -153,20 +159,35 @@ async fn a_cancel_ends_both_directions_and_nothing_else(net: Net) {
 
     let error = until_error(&mut theirs).await;
     assert!(
-        matches!(error, StreamError::Cancelled { code: 77 }),
+        matches!(
+            error,
+            StreamError::Cancelled {
+                by: Side::Peer,
+                code: 77
+            }
+        ),
         "{error}"
     );
     let error = theirs.send("late").soon().await.unwrap_err();
     assert!(
         matches!(
             error,
-            SendError::Stream(StreamError::Cancelled { code: 77 })
+            SendError::Stream(StreamError::Cancelled {
+                by: Side::Peer,
+                code: 77
+            })
         ),
         "{error}"
     );
     let error = until_error(&mut ours).await;
     assert!(
-        matches!(error, StreamError::Cancelled { code: 77 }),
+        matches!(
+            error,
+            StreamError::Cancelled {
+                by: Side::This,
+                code: 77
+            }
+        ),
         "{error}"
     );
 
@@ -234,13 +255,15 @@ async fn dropping_the_sender_before_it_finished_cancels(net: Net) {
         matches!(
             error,
             StreamError::Cancelled {
-                code: codes::CANCELLED
+                by: Side::Peer,
+                code: codes::CANCELLED,
             }
         ),
         "{error}"
     );
     let error = recv.recv().soon().await.unwrap_err();
-    assert!(matches!(error, StreamError::Cancelled { .. }), "{error}");
+    let ours = matches!(error, StreamError::Cancelled { by: Side::This, .. });
+    assert!(ours, "{error}");
 }
 
 async fn dropping_the_sender_after_it_finished_does_nothing(net: Net) {

@@ -81,14 +81,12 @@ impl fmt::Display for ProbeStep {
 /// assert_eq!(refusal.to_string(), "a seccomp filter answers io_uring_setup with EPERM");
 /// assert!(refusal.remedy().contains("seccomp profile"));
 /// ```
-#[derive(Clone, Debug, thiserror::Error)]
+#[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Refusal {
     /// There is no such system call.
-    #[error("this kernel or sandbox has no io_uring: io_uring_setup is answered with ENOSYS")]
     NotInKernel,
     /// The administrator has switched io_uring off, for all or for this process.
-    #[error("io_uring is denied by sysctl kernel.io_uring_disabled = {value}{}", for_whom(*value, *group))]
     Sysctl {
         /// 1: allowed for the group and for `CAP_SYS_ADMIN`; 2: for nobody.
         value: u32,
@@ -97,7 +95,6 @@ pub enum Refusal {
     },
     /// A seccomp filter of this process answers in the kernel's place, as container runtimes
     /// install one.
-    #[error("a seccomp filter answers {} with {}", step.system_call(), errno_name(*errno))]
     Seccomp {
         /// Where it was met.
         step: ProbeStep,
@@ -105,10 +102,6 @@ pub enum Refusal {
         errno: i32,
     },
     /// Permission is denied, and neither the sysctl nor a filter explains it.
-    #[error(
-        "{} is answered with {}, though neither a sysctl nor a seccomp filter denies it",
-        step.system_call(), errno_name(*errno)
-    )]
     Denied {
         /// Where it was met.
         step: ProbeStep,
@@ -116,7 +109,6 @@ pub enum Refusal {
         errno: i32,
     },
     /// The kernel has io_uring, but not what the driver needs of it.
-    #[error("the io_uring of Linux {kernel} is too old: {step} failed")]
     TooOld {
         /// Where it was met.
         step: ProbeStep,
@@ -124,10 +116,6 @@ pub enum Refusal {
         kernel: String,
     },
     /// The memory of a ring does not fit into what this user may lock.
-    #[error(
-        "the limit on locked memory (RLIMIT_MEMLOCK) has no room for a ring: soft {}, hard {}",
-        Limit(*soft), Limit(*hard)
-    )]
     LockedMemory {
         /// Where it was met.
         step: ProbeStep,
@@ -137,13 +125,11 @@ pub enum Refusal {
         hard: Option<u64>,
     },
     /// The kernel has no such operation.
-    #[error("this kernel's io_uring has no operation {name}")]
     MissingOperation {
         /// Its name behind `IORING_OP_`.
         name: &'static str,
     },
     /// An operation was accepted and did not do what it does elsewhere.
-    #[error("the self-test of io_uring failed in {step}: {what}")]
     SelfTest {
         /// Where it was met.
         step: ProbeStep,
@@ -151,13 +137,67 @@ pub enum Refusal {
         what: &'static str,
     },
     /// Anything else that the system said.
-    #[error("io_uring failed in {step}: {error}")]
     Io {
         /// Where it was met.
         step: ProbeStep,
         /// What the system said.
         error: Arc<io::Error>,
     },
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotInKernel => write!(
+                f,
+                "this kernel or sandbox has no io_uring: io_uring_setup is answered with ENOSYS"
+            ),
+            Self::Sysctl { value, group } => write!(
+                f,
+                "io_uring is denied by sysctl kernel.io_uring_disabled = {value}{}",
+                for_whom(*value, *group)
+            ),
+            Self::Seccomp { step, errno } => write!(
+                f,
+                "a seccomp filter answers {} with {}",
+                step.system_call(),
+                errno_name(*errno)
+            ),
+            Self::Denied { step, errno } => write!(
+                f,
+                "{} is answered with {}, though neither a sysctl nor a seccomp filter denies it",
+                step.system_call(),
+                errno_name(*errno)
+            ),
+            Self::TooOld { step, kernel } => write!(
+                f,
+                "the io_uring of Linux {kernel} is too old: {step} failed"
+            ),
+            Self::LockedMemory { soft, hard, .. } => write!(
+                f,
+                "the limit on locked memory (RLIMIT_MEMLOCK) has no room for a ring: soft {}, hard {}",
+                Limit(*soft),
+                Limit(*hard)
+            ),
+            Self::MissingOperation { name } => {
+                write!(f, "this kernel's io_uring has no operation {name}")
+            }
+            Self::SelfTest { step, what } => {
+                write!(f, "the self-test of io_uring failed in {step}: {what}")
+            }
+            Self::Io { step, .. } => write!(f, "io_uring failed in {step}"),
+        }
+    }
+}
+
+/// By hand, as the `source` is to be the error itself and not the `Arc` that shares it.
+impl std::error::Error for Refusal {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Io { error, .. } => Some(&**error),
+            _ => None,
+        }
+    }
 }
 
 impl Refusal {
@@ -378,7 +418,7 @@ mod tests {
 
     #[test]
     fn each_number_has_its_reason() {
-        let text = |errno| explained(&open(), errno).to_string();
+        let text = |errno| crate::error::Chain(&explained(&open(), errno)).to_string();
         assert!(text(libc::ENOSYS).contains("no io_uring"));
         assert!(text(libc::EPERM).contains("neither a sysctl nor a seccomp filter"));
         assert!(text(libc::EINVAL).contains("Linux 6.12.1 is too old"));

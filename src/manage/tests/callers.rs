@@ -71,11 +71,8 @@ async fn a_deadline_ends_the_wait_and_tells_why_the_last_attempt_failed() {
     let error = manager.session_within(millis(700)).await.unwrap_err();
     assert!((millis(700)..millis(702)).contains(&at.elapsed()));
     assert!(error.is_retryable());
-    let said = error.to_string();
-    assert_eq!(
-        said,
-        "no session within 700ms; the last attempt: nobody is there"
-    );
+    let said = crate::Chain(&error).to_string();
+    assert_eq!(said, "no session within 700ms: nobody is there");
     assert_eq!(manager.metrics().waiting, 0);
 }
 

@@ -54,7 +54,7 @@ async fn a_hook_that_fails_or_takes_too_long_closes_its_session_and_counts_as_a_
     let mut events = manager.subscribe();
     manager.session().await.unwrap();
     let said = |event| match event {
-        Event::Reconnecting { error, .. } => error.unwrap().to_string(),
+        Event::Reconnecting { error, .. } => crate::Chain(&*error.unwrap()).to_string(),
         other => panic!("{other:?}"),
     };
     let first = said(events.next().await.unwrap());

@@ -55,7 +55,8 @@ async fn what_the_peer_refuses_is_told_from_what_it_may_have_seen() {
         matches!(
             unwanted,
             Outcome::Refused(StreamError::Cancelled {
-                code: codes::REFUSED
+                code: codes::REFUSED,
+                ..
             })
         ),
         "{unwanted:?}"

@@ -48,7 +48,7 @@ fn what_arrives_between_a_stop_and_the_engine_that_hears_of_it_is_not_delivered(
         pair.drive();
         let error = now(receiver.recv()).unwrap_err();
         assert!(
-            matches!(error, StreamError::Cancelled { code: 7 }),
+            matches!(error, StreamError::Cancelled { code: 7, .. }),
             "{error}"
         );
         drop((sender, receiver));
@@ -159,7 +159,7 @@ fn a_receiver_whose_stream_was_failed_is_told_so_also_if_the_peer_has_stopped() 
     pair.drive();
     let error = now(failing.recv()).unwrap_err();
     assert!(
-        matches!(error, StreamError::Cancelled { code: 9 }),
+        matches!(error, StreamError::Cancelled { code: 9, .. }),
         "{error}"
     );
     let error = now(sender.send("go on")).unwrap_err();
@@ -187,7 +187,7 @@ fn a_failure_that_is_queued_just_after_a_stop_came_ends_the_other_direction_all_
     pair.drive();
     let error = waiting.ready().unwrap_err();
     assert!(
-        matches!(error, StreamError::Cancelled { code: 9 }),
+        matches!(error, StreamError::Cancelled { code: 9, .. }),
         "{error}"
     );
     let error = now(sender.send("go on")).unwrap_err();
@@ -235,11 +235,11 @@ fn cancels_that_cross_each_other_are_no_violation() {
         pair.drive();
         assert!(matches!(
             now(a.recv()),
-            Err(StreamError::Cancelled { code: 1 })
+            Err(StreamError::Cancelled { code: 1, .. })
         ));
         assert!(matches!(
             now(b.recv()),
-            Err(StreamError::Cancelled { code: 2 })
+            Err(StreamError::Cancelled { code: 2, .. })
         ));
     }
     pair.is_clean();
@@ -260,7 +260,7 @@ fn whoever_fails_a_stream_is_told_that_its_other_half_has_ended_too() {
     assert_eq!(waiting.wakes(), 1);
     let end = waiting.ready();
     assert!(
-        matches!(end, Err(StreamError::Cancelled { code: 9 })),
+        matches!(end, Err(StreamError::Cancelled { code: 9, .. })),
         "{end:?}"
     );
     assert_eq!(now(b.recv()).unwrap().unwrap(), "before");
@@ -477,5 +477,6 @@ fn data_after_fin_ends_the_session() {
     solo.hear(&data(1, b"more", true, false));
     solo.said();
     let end = session.end().unwrap();
-    assert!(end.to_string().contains("after its end"), "{end}");
+    let said = crate::error::Chain(&end).to_string();
+    assert!(said.contains("after its end"), "{said}");
 }

@@ -90,7 +90,7 @@ fn ends_by(solo: &mut Solo, limit: Limit, value: u64) {
     peer.end.connection.eof();
     let seen = peer.end.session().end().unwrap().to_string();
     assert!(
-        seen.contains("limit-exceeded") && seen.contains(&text),
+        seen.contains("exceeded one of its limits") && seen.contains(&text),
         "{seen}"
     );
 }

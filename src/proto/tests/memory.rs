@@ -70,7 +70,7 @@ fn a_message_that_finds_no_memory_ends_its_stream_and_no_other() {
     ));
     assert!(matches!(
         now(large.recv()),
-        Err(StreamError::Cancelled { code }) if code == crate::codes::LIMIT_EXCEEDED
+        Err(StreamError::Cancelled { code, .. }) if code == crate::codes::LIMIT_EXCEEDED
     ));
     assert_eq!(tripped(pair.ends[A].session(), Limit::MessageMemory), 1);
     now(small.send(message(10_000))).unwrap();

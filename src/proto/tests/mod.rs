@@ -42,6 +42,7 @@ mod solo;
 mod turns;
 mod unheld;
 mod wakes;
+mod written;
 
 use net::{Cut, Pipe, Read, Rng, Weather};
 

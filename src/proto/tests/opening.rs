@@ -126,7 +126,7 @@ fn a_stream_that_the_peer_ended_before_open_returned_is_opened_and_tells_why_it_
     let mut stream = waiting.ready().unwrap();
     let error = now(stream.recv()).unwrap_err();
     assert!(
-        matches!(error, StreamError::Cancelled { code: 7 }),
+        matches!(error, StreamError::Cancelled { code: 7, .. }),
         "{error}"
     );
 }
@@ -378,7 +378,7 @@ fn a_session_without_handles_refuses_what_the_peer_opens() {
     let mut refused = now(pair.ends[D].session().open("")).unwrap();
     pair.drive();
     let error = now(refused.recv()).unwrap_err();
-    assert!(matches!(error, StreamError::Cancelled { code } if code == codes::UNAVAILABLE));
+    assert!(matches!(error, StreamError::Cancelled { code, .. } if code == codes::UNAVAILABLE));
     assert!(error.is_retryable());
     drop((kept, other, refused));
     pair.drive();

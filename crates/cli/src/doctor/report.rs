@@ -1,7 +1,7 @@
 //! The report: rows of what was looked at, as a table or as JSON.
 
 use comfy_table::{ContentArrangement, Table, presets};
-use ringmux::{ChosenBackend, EngineError, Features, ProbeStep, Refusal};
+use ringmux::{Chain, ChosenBackend, EngineError, Features, ProbeStep, Refusal};
 use serde::Serialize;
 
 use super::system::{Memlock, Seccomp, System};
@@ -86,10 +86,13 @@ impl<'a> Report<'a> {
         match (self.backend.refused(), self.refusal()) {
             (None, _) => format!("backend: {driver}"),
             (Some(_), Some(refusal)) => format!(
-                "backend: {driver}, the fallback\nreason:  {refusal}\nchange:  {}",
+                "backend: {driver}, the fallback\nreason:  {}\nchange:  {}",
+                Chain(refusal),
                 refusal.remedy()
             ),
-            (Some(error), None) => format!("backend: {driver}, the fallback\nreason:  {error}"),
+            (Some(error), None) => {
+                format!("backend: {driver}, the fallback\nreason:  {}", Chain(error))
+            }
         }
     }
 
@@ -127,8 +130,8 @@ impl<'a> Report<'a> {
             registered_ring: self.backend.features().map(|found| found.registered_ring),
             backend: self.backend.driver().to_string(),
             reason: match (self.backend.refused(), refusal) {
-                (_, Some(refusal)) => Some(refusal.to_string()),
-                (refused, None) => refused.map(ToString::to_string),
+                (_, Some(refusal)) => Some(Chain(refusal).to_string()),
+                (refused, None) => refused.map(|error| Chain(error).to_string()),
             },
             change: refusal.map(Refusal::remedy),
         };

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use ringmux::manage::{Dial, Event, Events, ManageError, Manager};
-use ringmux::{Addr, Config, Engine, OpenError, SessionError, Stream};
+use ringmux::{Addr, Chain, Config, Engine, OpenError, SessionError, Stream};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
@@ -30,9 +30,9 @@ pub(super) struct UplinkHandle(Manager);
 pub(super) enum NoStream {
     #[error("no session within {0:?}")]
     NoSession(Duration),
-    #[error("{0}")]
+    #[error("{}", Chain(.0))]
     Unmanaged(ManageError),
-    #[error("{0}")]
+    #[error("{}", Chain(.0))]
     Refused(OpenError),
 }
 
@@ -100,11 +100,11 @@ async fn tell(mut events: Events, via: Addr) {
                 ..
             } => {}
             Event::Lost { reason, .. } => {
-                tracing::warn!(%via, %reason, "session lost, connecting again");
+                tracing::warn!(%via, reason = %Chain(&reason), "session lost, connecting again");
             }
             Event::Reconnecting {
                 error: Some(error), ..
-            } => tracing::info!(%error, "no session yet, trying again"),
+            } => tracing::info!(error = %Chain(&*error), "no session yet, trying again"),
             _ => {}
         }
     }

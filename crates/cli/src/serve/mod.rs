@@ -6,7 +6,7 @@ mod connection;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ringmux::{Addr, Engine, ListenError, Listener, Session, SessionError};
+use ringmux::{Addr, Chain, Engine, ListenError, Listener, Session, SessionError};
 
 use crate::output;
 use crate::tunnel::{Endpoint, OpenConnections, Options, Signals, config};
@@ -120,8 +120,8 @@ async fn serve_session(session: Session, server: Arc<Server>) {
     };
     match end {
         SessionError::Closed | SessionError::PeerClosed { .. } => {
-            tracing::info!(%peer, reason = %end, "session ended");
+            tracing::info!(%peer, reason = %Chain(&end), "session ended");
         }
-        _ => tracing::warn!(%peer, reason = %end, "session lost"),
+        _ => tracing::warn!(%peer, reason = %Chain(&end), "session lost"),
     }
 }

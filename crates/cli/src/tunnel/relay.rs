@@ -13,7 +13,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 
-use ringmux::{RecvStream, SendError, SendStream, StreamError};
+use ringmux::{Chain, RecvStream, SendError, SendStream, StreamError};
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::sync::Notify;
 use tokio::task::coop::consume_budget;
@@ -52,9 +52,9 @@ pub(crate) enum Broken {
 impl fmt::Display for Broken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Socket(error) => error.fmt(f),
+            Self::Socket(error) => Chain(error).fmt(f),
             Self::Stream(StreamError::Failed(failure)) => f.write_str(&failure.message),
-            Self::Stream(error) => error.fmt(f),
+            Self::Stream(error) => Chain(error).fmt(f),
         }
     }
 }

@@ -285,7 +285,7 @@ impl Ledger {
             self.entry(tag).unprocessed = Some(error.to_string());
         }
         match error {
-            StreamError::Cancelled { code } => {
+            StreamError::Cancelled { code, .. } => {
                 let limited = *code == codes::LIMIT_EXCEEDED && licence.limits;
                 let refused = *code == codes::UNAVAILABLE && licence.end;
                 if !limited && !refused && !self.entry(tag).codes.contains(code) {

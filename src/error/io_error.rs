@@ -1,0 +1,114 @@
+//! Errors of sessions and streams as what byte streams speak: each is inside of its `io::Error`.
+
+use std::io::ErrorKind;
+
+use super::{
+    LimitExceeded, OpenError, Processed, ProtocolError, SendError, SessionError, Side, StreamError,
+    TrySendError,
+};
+
+impl SessionError {
+    pub(crate) fn io_kind(&self) -> ErrorKind {
+        match self {
+            Self::Closed | Self::EngineStopped => ErrorKind::NotConnected,
+            Self::PeerClosed { .. } | Self::Disconnected => ErrorKind::ConnectionReset,
+            Self::Io(error) => error.kind(),
+            Self::Protocol(error) => error.io_kind(),
+            Self::LimitExceeded(error) => error.io_kind(),
+            Self::HandshakeTimeout(_) | Self::KeepaliveTimeout(_) | Self::WriteTimeout(_) => {
+                ErrorKind::TimedOut
+            }
+        }
+    }
+}
+
+impl StreamError {
+    pub(crate) fn io_kind(&self) -> ErrorKind {
+        match self {
+            Self::Failed(_) => ErrorKind::Other,
+            Self::Cancelled { by, .. } => match by {
+                Side::Peer => ErrorKind::ConnectionReset,
+                Side::This => ErrorKind::ConnectionAborted,
+            },
+            Self::NotProcessed(_) => ErrorKind::ConnectionRefused,
+            Self::LimitExceeded(error) => error.io_kind(),
+            Self::Session(error) => error.io_kind(),
+        }
+    }
+}
+
+impl SendError {
+    pub(crate) fn io_kind(&self) -> ErrorKind {
+        match self {
+            Self::TooLong { .. } | Self::TooManyMetas => ErrorKind::InvalidInput,
+            Self::Stopped { .. } | Self::Finished => ErrorKind::BrokenPipe,
+            Self::Stream(error) => error.io_kind(),
+        }
+    }
+}
+
+impl TrySendError {
+    pub(crate) fn io_kind(&self) -> ErrorKind {
+        match self {
+            Self::Full(_) => ErrorKind::WouldBlock,
+            Self::Refused { error, .. } => error.io_kind(),
+        }
+    }
+}
+
+impl OpenError {
+    pub(crate) fn io_kind(&self) -> ErrorKind {
+        match self {
+            Self::BlockTooLong { .. } => ErrorKind::InvalidInput,
+            Self::NoCredit | Self::TooManyPending { .. } => ErrorKind::WouldBlock,
+            Self::Session(error) => error.io_kind(),
+        }
+    }
+}
+
+impl ProtocolError {
+    pub(crate) const fn io_kind(&self) -> ErrorKind {
+        ErrorKind::InvalidData
+    }
+}
+
+impl LimitExceeded {
+    /// Whether trying again may succeed without running anything twice: not known.
+    #[must_use]
+    pub const fn is_retryable(&self) -> bool {
+        false
+    }
+
+    /// Whether the peer's application can have seen what was to be sent.
+    #[must_use]
+    pub const fn was_processed(&self) -> Processed {
+        Processed::Maybe
+    }
+
+    pub(crate) const fn io_kind(&self) -> ErrorKind {
+        ErrorKind::ConnectionAborted
+    }
+}
+
+macro_rules! into_io {
+    ($($error:ident),+) => {
+        $(impl From<$error> for std::io::Error {
+            /// The error is inside: see [`get_ref`](std::io::Error::get_ref).
+            fn from(error: $error) -> Self {
+                Self::new(error.io_kind(), error)
+            }
+        })+
+    };
+}
+
+pub(crate) use into_io;
+
+into_io!(
+    SessionError,
+    StreamError,
+    SendError,
+    TrySendError,
+    OpenError,
+    ProtocolError,
+    LimitExceeded
+);

@@ -1,0 +1,147 @@
+//! The last messages of a program, which ends at once: each in a process of its own.
+
+use std::env;
+use std::future::Future;
+use std::process::{Command, Stdio};
+
+use bytes::Bytes;
+use ringmux::{Config, Driver, Engine, Session};
+use tokio::io::AsyncWriteExt;
+
+use crate::host::{Host, Net, Place, Soon, pattern, tokio_runtime};
+
+/// Tells a process that it is one of these programs: its driver, where the engine runs, how it waits, and the address.
+const PROGRAM: &str = "RINGMUX_PROGRAM";
+/// Programs for each host and each way of waiting.
+const RUNS: u64 = 25;
+const MESSAGES: u64 = 50;
+
+/// How a program makes sure that what it has sent leaves.
+const WAYS: [&str; 3] = ["closed", "written", "shutdown"];
+
+on_sockets!(
+    a_program_that_waits_before_it_ends_delivers_everything,
+    a_flush_waits_until_the_socket_has_taken_what_was_written,
+);
+
+/// Not too much for a socket's buffer: a process that ends resets a connection on which it has left something unread, and
+/// what was not yet received at that moment is lost.
+fn message(n: u64) -> Bytes {
+    pattern(120, n)
+}
+
+async fn a_program_that_waits_before_it_ends_delivers_everything(net: Net) {
+    let listener = net.listen(&Config::default()).await;
+    for way in WAYS {
+        for run in 0..RUNS {
+            let program = [
+                &net.host.driver.to_string(),
+                place(net.host),
+                way,
+                &listener.local_addr().to_string(),
+            ];
+            let mut child = Command::new(env::current_exe().unwrap())
+                .args(["--exact", "exits::program"])
+                .env(PROGRAM, program.join(" "))
+                .stdout(Stdio::null())
+                .spawn()
+                .unwrap();
+            let session = listener.accept().soon().await.unwrap();
+            let mut stream = session.accept().soon().await.unwrap();
+            for n in 0..MESSAGES {
+                let received = stream.recv().soon().await;
+                let received = received.unwrap_or_else(|e| panic!("{way} {run}, {n}: {e}"));
+                assert_eq!(received, Some(message(n)), "{way} {run}");
+            }
+            let end = stream.recv().soon().await;
+            assert!(matches!(end, Ok(None)), "{way} {run}: {end:?}");
+            assert!(child.wait().unwrap().success());
+        }
+    }
+}
+
+const fn place(host: Host) -> &'static str {
+    match host.place {
+        Place::Inline | Place::Spinning => "inline",
+        Place::BlockOn => "block_on",
+        Place::Thread | Place::OneThread => "thread",
+        Place::Shared => "shared",
+    }
+}
+
+/// The program, where one is asked for.
+#[test]
+fn program() {
+    let Ok(program) = env::var(PROGRAM) else {
+        return;
+    };
+    let words: Vec<&str> = program.split(' ').collect();
+    let [driver, place, way, addr] = words[..] else {
+        panic!("{program}");
+    };
+    let driver: Driver = driver.parse().unwrap();
+    let run = |engine| last_messages(engine, way, addr);
+    match place {
+        "inline" => on_runtime(driver, async {
+            run(Engine::inline(driver).unwrap()).await;
+        }),
+        "block_on" => Engine::builder(driver).block_on(run).unwrap(),
+        "thread" => tokio_runtime().block_on(run(Engine::thread(driver).unwrap())),
+        _ => tokio_runtime().block_on(run(Engine::auto().unwrap())),
+    }
+    // As at the end of `main`: no thread of an engine is waited for.
+    std::process::exit(0);
+}
+
+fn on_runtime(driver: Driver, program: impl Future<Output = ()>) {
+    match driver {
+        Driver::TokioUring => tokio_uring::start(program),
+        _ => tokio_runtime().block_on(program),
+    }
+}
+
+async fn last_messages(engine: Engine, way: &str, addr: &str) {
+    let addr = addr.parse().unwrap();
+    let session: Session = engine.connect(&addr, &Config::default()).await.unwrap();
+    let mut stream = session.open("last").await.unwrap();
+    for n in 0..MESSAGES {
+        match way {
+            "shutdown" => stream.write_all(&message(n)).await.unwrap(),
+            _ => stream.send(message(n)).await.unwrap(),
+        }
+    }
+    match way {
+        "closed" => {
+            stream.finish().unwrap();
+            session.close();
+            session.closed().await;
+        }
+        "written" => {
+            stream.finish().unwrap();
+            stream.written().await.unwrap();
+        }
+        _ => stream.shutdown().await.unwrap(),
+    }
+}
+
+/// The peer's engine stands still, as the socket takes no more: the test is the peer.
+async fn a_flush_waits_until_the_socket_has_taken_what_was_written(net: Net) {
+    /// Less than what an outgoing stream may send ahead of any grant.
+    const WRITE: usize = 8 * 1024;
+    let (client, server) = net.pair().await;
+    let (mut ours, mut theirs) = net.stream(&client, &server).await;
+    for n in 0..20 {
+        ours.write_all(&pattern(WRITE, n)).soon().await.unwrap();
+        ours.flush().soon().await.unwrap();
+        let written = client.stats().bytes_sent;
+        assert!(written > (n + 1) * WRITE as u64, "{written} after {n}");
+        // Again there is nothing to wait for.
+        ours.flush().soon().await.unwrap();
+        let mut got = vec![0; WRITE];
+        tokio::io::AsyncReadExt::read_exact(&mut theirs, &mut got)
+            .soon()
+            .await
+            .unwrap();
+        assert!(got == pattern(WRITE, n));
+    }
+}
