@@ -1,9 +1,9 @@
 //! Where sessions run.
 
 use std::fmt;
+use std::io;
 
 use tokio::runtime::Handle;
-use tokio::sync::oneshot;
 
 use super::backend::{self, Backend, ChosenBackend};
 use super::builder::EngineBuilder;
@@ -17,12 +17,19 @@ use crate::driver::uring::HostLink;
 use crate::frame::Role;
 use crate::handle::Session;
 use crate::link::{Account, Totals};
+use crate::queue::Owned;
 use crate::sync::Arc;
 
 /// Where sessions run: the thread that owns their sockets.
 ///
 /// Cheap to clone. Sessions go on when the engine that started them is dropped; a thread of its
 /// own ends with the last of both.
+///
+/// # Processes that fork
+/// An engine is the process's that made it. In a child, what it inherited answers every call with
+/// [`EngineError::Stopped`] or [`SessionError::EngineStopped`](crate::SessionError::EngineStopped), and is dropped without
+/// touching the parent's sockets; a new engine works there, as do [`Engine::auto`], [`connect`](crate::connect()) and
+/// [`listen`](crate::listen). A runtime of tokio's that was inherited is neither to be used nor to be dropped there.
 ///
 /// # Examples
 /// Sessions as tasks of the application's own runtime, so that a message crosses no thread:
@@ -48,7 +55,7 @@ pub struct Engine {
     backend: ChosenBackend,
     /// For dialling and listening, which all drivers leave to tokio.
     runtime: Handle,
-    home: Home,
+    home: Owned<Home>,
     account: Arc<Account>,
 }
 
@@ -79,14 +86,11 @@ impl Engine {
     ///
     /// tokio-uring has no way to ask whether this is its runtime, but to try. On a current-thread runtime of tokio's,
     /// [`Driver::TokioUring`] is refused by way of a panic that is caught here and that the panic hook shows; where panics
-    /// abort, it ends the process.
+    /// abort, it ends the process. Whether I/O and time are enabled is asked in the same way.
     ///
     /// # Errors
-    /// [`EngineError::NoRuntime`] outside of such a runtime; [`EngineError::Refused`] where io_uring
-    /// is denied.
-    ///
-    /// # Panics
-    /// If the runtime's I/O or time is not enabled, here or when the engine is used: tokio has no way to ask.
+    /// [`EngineError::NoRuntime`] outside of such a runtime; [`EngineError::ManyThreads`] and
+    /// [`EngineError::RuntimeLacks`] on a runtime of another kind; [`EngineError::Refused`] where io_uring is denied.
     pub fn inline(driver: Driver) -> Result<Self, EngineError> {
         Self::builder(driver).inline()
     }
@@ -95,7 +99,7 @@ impl Engine {
         Self {
             backend: ChosenBackend::new(driver, home.features()),
             runtime,
-            home,
+            home: Owned::new(home),
             account: Account::new(),
         }
     }
@@ -199,10 +203,8 @@ impl Engine {
     /// Dropping the future closes a connection that is half open.
     pub async fn connect(&self, addr: &Addr, config: &Config) -> Result<Session, ConnectError> {
         let target = addr.clone();
-        let dial = self
-            .runtime
-            .spawn(async move { Connected::dial(&target).await });
-        let dialled = AbortOnDrop(dial).await.map_err(|_| EngineError::Stopped)?;
+        let dial = async move { Connected::dial(&target).await };
+        let dialled = self.on_runtime(dial).await?;
         let socket = dialled.map_err(|error| ConnectError::Io {
             addr: addr.clone(),
             error,
@@ -294,24 +296,46 @@ impl Engine {
         sharing: Sharing,
     ) -> Result<Listener, ListenError> {
         let target = addr.clone();
-        let (reply, bound) = oneshot::channel();
-        self.runtime.spawn(async move {
-            // Whoever asked may be gone; then the socket is dropped here.
-            let _ = reply.send(Bound::bind(&target, sharing).await);
-        });
+        let bind = async move { Bound::bind(&target, sharing).await };
         let io_error = |error| ListenError::Io {
             addr: addr.clone(),
             error,
         };
-        let bound = bound
-            .await
-            .map_err(|_| EngineError::Stopped)?
-            .map_err(io_error)?;
+        let bound = self.on_runtime(bind).await?.map_err(io_error)?;
         let local = bound.local_addr().map_err(io_error)?;
-        if self.host().is_some_and(HostLink::is_closed) {
-            return Err(EngineError::Stopped.into());
-        }
+        self.check()?;
         Ok(Listener::start(self.clone(), bound, local, config.clone()))
+    }
+
+    /// Runs something where this engine dials and listens.
+    async fn on_runtime<T, E>(
+        &self,
+        work: impl Future<Output = Result<T, E>> + Send + 'static,
+    ) -> Result<Result<T, E>, EngineError>
+    where
+        T: Send + 'static,
+        E: From<io::Error> + Send + 'static,
+    {
+        self.check()?;
+        match AbortOnDrop(self.runtime.spawn(work)).await {
+            Ok(done) => Ok(done),
+            // tokio looks names up on threads of its own, and panics where it can make none.
+            Err(lost) if lost.is_panic() => {
+                let no_thread = "no thread can be made to look the name up";
+                let error = io::Error::new(io::ErrorKind::WouldBlock, no_thread);
+                Ok(Err(error.into()))
+            }
+            Err(_) => Err(EngineError::Stopped),
+        }
+    }
+
+    /// # Errors
+    /// [`EngineError::Stopped`] in a process that was forked from the one that made it, or if its host is gone.
+    fn check(&self) -> Result<(), EngineError> {
+        if self.home.is_inherited() || self.host().is_some_and(HostLink::is_closed) {
+            return Err(EngineError::Stopped);
+        }
+        Ok(())
     }
 
     /// Receive and send buffers that this process has leaked, because a runtime ended while
