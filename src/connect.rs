@@ -7,6 +7,7 @@ mod backend;
 mod builder;
 mod engine;
 mod errors;
+mod given;
 mod half_open;
 mod home;
 mod listener;
@@ -21,6 +22,7 @@ pub use backend::{Backend, ChosenBackend};
 pub use builder::EngineBuilder;
 pub use engine::Engine;
 pub use errors::{ConnectError, EngineError, ListenError};
+pub use given::SocketError;
 pub use listener::Listener;
 pub use stats::{ProcessStats, process_stats};
 

@@ -2,12 +2,14 @@
 
 use std::fmt;
 use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
 
 use tokio::runtime::Handle;
 
 use super::backend::{self, Backend, ChosenBackend};
 use super::builder::EngineBuilder;
 use super::errors::{ConnectError, EngineError, ListenError};
+use super::given;
 use super::home::{Home, Plan};
 use super::listener::Listener;
 use super::socket::{Bound, Connected, Sharing};
@@ -305,6 +307,123 @@ impl Engine {
         let local = bound.local_addr().map_err(io_error)?;
         self.check()?;
         Ok(Listener::start(self.clone(), bound, local, config.clone()))
+    }
+
+    /// Listens on a socket that listens already: one that a service manager has passed to the process, or one that was made
+    /// with options of the application's own. It is a TCP socket or a Unix one.
+    ///
+    /// It is set to non-blocking mode, for all who have the same socket. The file of a Unix socket is left to whoever has
+    /// bound it. Several engines may listen on duplicates of one socket
+    /// ([`OwnedFd::try_clone`](std::os::fd::OwnedFd::try_clone)): the kernel gives each connection to one of them.
+    ///
+    /// # Errors
+    /// [`ListenError::Socket`] says what is wrong with it. It is closed then.
+    ///
+    /// # Cancel safety
+    /// Dropping the future closes this descriptor of the socket.
+    ///
+    /// # Examples
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use ringmux::{Config, Engine};
+    ///
+    /// let bound = std::net::TcpListener::bind("127.0.0.1:0")?; // as a service manager does
+    /// let listener = Engine::auto()?.listen_on(bound, &Config::default()).await?;
+    /// let client = ringmux::connect(listener.local_addr().to_string()).await?;
+    /// let server = listener.accept().await?;
+    /// # drop((client, server));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn listen_on(
+        &self,
+        socket: impl Into<OwnedFd>,
+        config: &Config,
+    ) -> impl Future<Output = Result<Listener, ListenError>> + Send {
+        let socket = socket.into();
+        async move {
+            let fd = socket.as_raw_fd();
+            let listening = self
+                .on_runtime(async move { given::listening(socket) })
+                .await?;
+            let (bound, local) = listening.map_err(|error| ListenError::Socket { fd, error })?;
+            self.check()?;
+            Ok(Listener::start(self.clone(), bound, local, config.clone()))
+        }
+    }
+
+    /// Runs a session as the dialling side over a stream socket that is connected already, and waits for the peer's side of
+    /// the handshake.
+    ///
+    /// For connections that go through a proxy, from an address that was chosen, or over another family such as vsock. With
+    /// TCP, Nagle's algorithm is switched off and what the kernel holds unsent is bounded, as for those that the engine
+    /// dials. Other transports, such as TLS, go to [`client`](crate::client).
+    ///
+    /// # Errors
+    /// [`ConnectError::Socket`] if it is not connected or no stream socket; [`ConnectError::NoSession`] if no handshake comes
+    /// about within its [limit](crate::ConfigBuilder::handshake_timeout). It is closed then.
+    ///
+    /// # Cancel safety
+    /// Dropping the future closes the connection.
+    ///
+    /// # Examples
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use std::os::unix::net::UnixStream;
+    /// use ringmux::{Config, Engine};
+    ///
+    /// let (here, there) = UnixStream::pair()?;
+    /// let (engine, config) = (Engine::auto()?, Config::default());
+    /// let (client, server) = tokio::try_join!(
+    ///     engine.client_over(here, &config),
+    ///     engine.server_over(there, &config),
+    /// )?;
+    /// let stream = client.open("hello").await?;
+    /// assert_eq!(server.accept().await?.opening(), "hello");
+    /// # drop(stream);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn client_over(
+        &self,
+        socket: impl Into<OwnedFd>,
+        config: &Config,
+    ) -> impl Future<Output = Result<Session, ConnectError>> + Send {
+        self.over(socket.into(), Role::Dialer, config)
+    }
+
+    /// The same as the accepting side; see [`client_over`](Self::client_over). The two sides must agree on who dials.
+    ///
+    /// # Errors
+    /// As [`client_over`](Self::client_over).
+    ///
+    /// # Cancel safety
+    /// Dropping the future closes the connection.
+    pub fn server_over(
+        &self,
+        socket: impl Into<OwnedFd>,
+        config: &Config,
+    ) -> impl Future<Output = Result<Session, ConnectError>> + Send {
+        self.over(socket.into(), Role::Acceptor, config)
+    }
+
+    async fn over(
+        &self,
+        socket: OwnedFd,
+        role: Role,
+        config: &Config,
+    ) -> Result<Session, ConnectError> {
+        let fd = socket.as_raw_fd();
+        let connected = self
+            .on_runtime(async move { given::connected(socket) })
+            .await?;
+        let connected = connected.map_err(|error| ConnectError::Socket { fd, error })?;
+        let session = self.start(connected, role, config)?;
+        let established = session.established().await;
+        established.map_err(|error| ConnectError::NoSession { error })?;
+        Ok(session)
     }
 
     /// Runs something where this engine dials and listens.

@@ -1,7 +1,9 @@
 //! Why a connection did not come about: what, where, what to do.
 
 use std::io;
+use std::os::fd::RawFd;
 
+use super::given::SocketError;
 use crate::addr::{Addr, AddrError, Driver};
 use crate::driver::uring::Refusal;
 use crate::error::SessionError;
@@ -164,6 +166,20 @@ pub enum ConnectError {
         /// How the session ended.
         error: SessionError,
     },
+    /// The socket that was given is not what is needed; it has been closed.
+    #[error("cannot use descriptor {fd}: {error}")]
+    Socket {
+        /// The number that it had.
+        fd: RawFd,
+        /// What is wrong with it.
+        error: SocketError,
+    },
+    /// The other end of a socket that was given does not speak this protocol, or not in time.
+    #[error("the socket is connected, but no session came about: {error}")]
+    NoSession {
+        /// How the session ended.
+        error: SessionError,
+    },
 }
 
 /// Why `listen` failed, or a listener ended.
@@ -181,6 +197,14 @@ pub enum ListenError {
     NotShareable {
         /// Where.
         addr: Addr,
+    },
+    /// The socket that was given is not what is needed; it has been closed.
+    #[error("cannot listen on descriptor {fd}: {error}")]
+    Socket {
+        /// The number that it had.
+        fd: RawFd,
+        /// What is wrong with it.
+        error: SocketError,
     },
     /// The listener was [shut down](crate::Listener::shutdown).
     #[error("the listener was shut down")]

@@ -35,7 +35,8 @@ const GRACE_MAX: Duration = Duration::from_secs(24 * 3600);
 /// How long to pause when nothing can be accepted.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// Accepts sessions. From [`listen`](crate::listen), [`Engine::listen`] or [`Engine::listen_shared`].
+/// Accepts sessions. From [`listen`](crate::listen), [`Engine::listen`], [`Engine::listen_shared`] or
+/// [`Engine::listen_on`].
 ///
 /// Handshakes go on beside each other, so a silent client delays nobody; at most
 /// [`max_half_open`](crate::ConfigBuilder::max_half_open) connections are in their handshake or wait for

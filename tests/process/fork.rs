@@ -98,6 +98,14 @@ impl Handles {
         let listening = soon(self.engine.listen(&any_port(), &config)).await;
         let stopped = matches!(listening, Err(ListenError::Engine(EngineError::Stopped)));
         assert!(stopped, "{listening:?}");
+        let bound = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        assert!(soon(self.engine.listen_on(bound, &config)).await.is_err());
+        let (near, _far) = std::os::unix::net::UnixStream::pair().unwrap();
+        assert!(
+            soon(self.engine.clone().client_over(near, &config))
+                .await
+                .is_err()
+        );
         let accepted = soon(self.listener.accept()).await;
         let stopped = matches!(accepted, Err(ListenError::Engine(EngineError::Stopped)));
         assert!(stopped, "{accepted:?}");
