@@ -6,7 +6,7 @@ use std::io::{self, ErrorKind};
 
 use crate::addr::{AddrError, UnknownDriver};
 use crate::config::ConfigError;
-use crate::connect::{ConnectError, DialError, EngineError, ListenError, Refusal};
+use crate::connect::{ConnectError, DialError, EngineError, ListenError, Refusal, SocketError};
 use crate::error::{
     Chain, LimitExceeded, OpenError, Processed, ProtocolError, SendError, SessionError,
     StreamError, TrySendError, into_io,
@@ -65,6 +65,8 @@ pub enum Error {
     Dial(Box<DialError>),
     /// Nothing can be listened on.
     Listen(Box<ListenError>),
+    /// A socket that was given is of no use.
+    Socket(Box<SocketError>),
     /// There is no engine.
     Engine(Box<EngineError>),
     /// A rule of the protocol was broken.
@@ -112,6 +114,7 @@ macro_rules! each {
             Error::Connect($inner) => $answer,
             Error::Dial($inner) => $answer,
             Error::Listen($inner) => $answer,
+            Error::Socket($inner) => $answer,
             Error::Engine($inner) => $answer,
             Error::Protocol($inner) => $answer,
             Error::Limit($inner) => $answer,
@@ -172,6 +175,7 @@ impl Error {
             Self::Connect(error) => plain(&**error),
             Self::Dial(error) => plain(&**error),
             Self::Listen(error) => plain(&**error),
+            Self::Socket(error) => plain(&**error),
             Self::Engine(error) => plain(&**error),
             Self::Protocol(error) => plain(&**error),
             Self::Addr(error) => plain(&**error),
@@ -318,6 +322,7 @@ from! {
     ConnectError => boxed(Error::Connect),
     DialError => boxed(Error::Dial),
     ListenError => boxed(Error::Listen),
+    SocketError => boxed(Error::Socket),
     EngineError => boxed(Error::Engine),
     ProtocolError => boxed(Error::Protocol),
     LimitExceeded => Error::Limit,
@@ -367,6 +372,7 @@ impl From<io::Error> for Error {
             ConnectError,
             DialError,
             ListenError,
+            SocketError,
             EngineError,
             ProtocolError,
             LimitExceeded,
@@ -396,6 +402,7 @@ impl From<Error> for io::Error {
             Error::Connect(error) => (*error).into(),
             Error::Dial(error) => (*error).into(),
             Error::Listen(error) => (*error).into(),
+            Error::Socket(error) => (*error).into(),
             Error::Engine(error) => (*error).into(),
             Error::Protocol(error) => (*error).into(),
             Error::Addr(error) => (*error).into(),

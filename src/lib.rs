@@ -127,7 +127,7 @@ pub use config::{Config, ConfigBuilder, ConfigError, Rate, Wait};
 pub use connect::{
     Backend, ChosenBackend, ConnectError, Connection, DialAttempt, DialError, Engine,
     EngineBuilder, EngineError, Features, ListenError, Listener, ProbeStep, ProcessStats, Refusal,
-    client, connect, dial, listen, process_stats, server,
+    SocketError, client, connect, dial, listen, process_stats, server,
 };
 #[cfg(not(ringmux_loom))]
 pub use error::{

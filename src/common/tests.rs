@@ -41,10 +41,11 @@ variants! {
     SendError: TooLong, Stopped, TooManyMetas, Finished, Stream;
     TrySendError: Full, Refused;
     OpenError: BlockTooLong, NoCredit, TooManyPending, Session;
-    EngineError: Unavailable, Refused, NoRuntime, Stopped;
-    ConnectError: Addr, Engine, Io, TimedOut, Handshake;
+    EngineError: Unavailable, Refused, NoRuntime, ManyThreads, RuntimeLacks, InsideRuntime, DoesNotApply, Processor, Stopped;
+    ConnectError: Addr, Engine, Io, TimedOut, Handshake, Socket, NoSession;
+    SocketError: NotASocket, NotAStream, Family, NotListening, Listening, NotConnected, Io;
     DialError: Lookup, Failed, TimedOut;
-    ListenError: Addr, Engine, NotShareable, ShutDown, Io;
+    ListenError: Addr, Engine, NotShareable, Socket, ShutDown, Io;
 }
 
 #[cfg(feature = "manage")]
@@ -447,8 +448,8 @@ fn errors_of_engines_and_connections() {
             error: io::Error::from_raw_os_error(errno),
         }
     };
-    let no_threads =
-        "the driver tokio cannot start: Resource temporarily unavailable (os error 11)";
+    let no_threads = "the driver tokio cannot start (no thread can be made: raise the limits on tasks (ulimit -u; \
+                      systemd: TasksMax=, LimitNPROC=)): Resource temporarily unavailable (os error 11)";
     table.row(
         unavailable(libc::EAGAIN),
         AGAIN,
@@ -478,6 +479,48 @@ fn errors_of_engines_and_connections() {
             driver: Driver::Tokio,
         }
         .to_string(),
+    );
+    let (driver, place) = (Driver::TokioUring, "an inline");
+    let no_thread_of_its_own = || EngineError::DoesNotApply {
+        driver,
+        option: "cpu",
+        place,
+        why: "it runs where the application does",
+    };
+    let no_processor = || EngineError::Processor {
+        cpu: 9999,
+        allowed: "0-3".into(),
+    };
+    table.row(
+        no_thread_of_its_own,
+        NO,
+        ErrorKind::InvalidInput,
+        "the option cpu does not apply to an inline tokio-uring engine: it runs where the application does",
+    );
+    table.row(
+        no_processor,
+        NO,
+        ErrorKind::InvalidInput,
+        "processor 9999 cannot be used: this process may run on 0-3",
+    );
+    table.row(
+        || EngineError::ManyThreads { driver },
+        NO,
+        ErrorKind::Other,
+        "an inline tokio-uring engine needs a runtime of one thread, and this one has several: build it with \
+         tokio_uring::start, or take Engine::thread",
+    );
+    table.row(
+        || EngineError::RuntimeLacks { what: "time" },
+        NO,
+        ErrorKind::Other,
+        "the runtime has no time: build it with enable_all()",
+    );
+    table.row(
+        || EngineError::InsideRuntime,
+        NO,
+        ErrorKind::Other,
+        "block_on cannot wait inside of another runtime: call it on a thread of its own, or take Engine::inline",
     );
     let stopped = "the engine has stopped";
     table.row(
@@ -530,7 +573,64 @@ fn errors_of_engines_and_connections() {
         "connected to tcp://host:1, but no session came about: the peer broke the protocol: SETTINGS must be sent \
          once, as the first frame",
     );
+    table.row(
+        || ConnectError::NoSession {
+            error: SessionError::HandshakeTimeout(TIME),
+        },
+        AGAIN,
+        ErrorKind::TimedOut,
+        "the socket is connected, but no session came about: the peer did not complete the handshake within 5s: is \
+         it a ringmux endpoint?",
+    );
+    table.row(
+        || ConnectError::Socket {
+            fd: 7,
+            error: SocketError::Listening,
+        },
+        NO,
+        kind,
+        "cannot use descriptor 7: it listens, and a connected socket is needed",
+    );
     table.has_all_of::<ConnectError>();
+
+    let mut table = Table::default();
+    type Make = fn() -> SocketError;
+    for (make, kind, says) in [
+        (
+            (|| SocketError::NotASocket) as Make,
+            kind,
+            "it is no socket",
+        ),
+        (
+            || SocketError::NotAStream,
+            kind,
+            "it is a socket for datagrams, and a stream socket is needed",
+        ),
+        (
+            || SocketError::Family { family: 40 },
+            kind,
+            "its address family is 40, and TCP (IPv4 or IPv6) or a Unix socket is needed",
+        ),
+        (|| SocketError::NotListening, kind, "it does not listen"),
+        (
+            || SocketError::Listening,
+            kind,
+            "it listens, and a connected socket is needed",
+        ),
+        (
+            || SocketError::NotConnected,
+            ErrorKind::NotConnected,
+            "it is not connected",
+        ),
+        (
+            || SocketError::Io(reset()),
+            ErrorKind::ConnectionReset,
+            "Connection reset by peer (os error 104)",
+        ),
+    ] {
+        table.row(make, NO, kind, says);
+    }
+    table.has_all_of::<SocketError>();
 
     let mut table = Table::default();
     table.row(silent, AGAIN, ErrorKind::TimedOut, &silent().to_string());
@@ -553,6 +653,15 @@ fn errors_of_engines_and_connections() {
         NO,
         kind,
         "cannot share tcp://host:1 among engines: only tcp:// addresses can be listened on together",
+    );
+    table.row(
+        || ListenError::Socket {
+            fd: 7,
+            error: SocketError::NotListening,
+        },
+        NO,
+        kind,
+        "cannot listen on descriptor 7: it does not listen",
     );
     table.row(
         || ListenError::ShutDown,

@@ -1,8 +1,11 @@
 //! Why a connection did not come about: what, where, what to do.
 
+use std::fmt;
 use std::io;
+use std::os::fd::RawFd;
 
 use super::dial::DialError;
+use super::given::SocketError;
 use crate::addr::{Addr, AddrError, Driver};
 use crate::driver::uring::Refusal;
 use crate::error::{Processed, SessionError, into_io};
@@ -12,7 +15,7 @@ use crate::error::{Processed, SessionError, into_io};
 #[non_exhaustive]
 pub enum EngineError {
     /// The driver does not work here.
-    #[error("the driver {driver} cannot start{}", hint(*driver, error))]
+    #[error("the driver {driver} cannot start{}", Hint(hint(*driver, error)))]
     Unavailable {
         /// Which one.
         driver: Driver,
@@ -31,7 +34,48 @@ pub enum EngineError {
         /// Which one.
         driver: Driver,
     },
-    /// The engine's runtime has ended.
+    /// An inline engine on a ring was asked for on a runtime of several threads.
+    #[error(
+        "an inline {driver} engine needs a runtime of one thread, and this one has several: build it with {}, \
+         or take Engine::thread",
+        one_thread(*driver)
+    )]
+    ManyThreads {
+        /// Which one.
+        driver: Driver,
+    },
+    /// The runtime that this was called on was built without something that engines need.
+    #[error("the runtime has no {what}: build it with enable_all()")]
+    RuntimeLacks {
+        /// `time`, or `I/O`.
+        what: &'static str,
+    },
+    /// `block_on` was called on a thread that is inside of a runtime's already.
+    #[error(
+        "block_on cannot wait inside of another runtime: call it on a thread of its own, or take Engine::inline"
+    )]
+    InsideRuntime,
+    /// An option was chosen that does nothing for this driver, in this place.
+    #[error("the option {option} does not apply to {place} {driver} engine: {why}")]
+    DoesNotApply {
+        /// Which one.
+        driver: Driver,
+        /// The method of [`EngineBuilder`](crate::EngineBuilder), with its argument where that is what does not apply.
+        option: &'static str,
+        /// Where the engine was to run: `a threaded`, `an inline`, or `a block_on`.
+        place: &'static str,
+        /// What is so instead.
+        why: &'static str,
+    },
+    /// The engine's thread cannot stay on the processor that was chosen.
+    #[error("processor {cpu} cannot be used: this process may run on {allowed}")]
+    Processor {
+        /// Which one was chosen.
+        cpu: usize,
+        /// Those that are there and allowed, as ranges: `0-3,8`.
+        allowed: String,
+    },
+    /// The engine's runtime has ended, or is in the process of which this one is a fork.
     #[error("the engine has stopped")]
     Stopped,
 }
@@ -66,8 +110,28 @@ impl EngineError {
             Self::Unavailable { error, .. } => error.kind(),
             Self::Refused(_) => io::ErrorKind::Unsupported,
             Self::Stopped => io::ErrorKind::NotConnected,
+            Self::DoesNotApply { .. } | Self::Processor { .. } => io::ErrorKind::InvalidInput,
             _ => io::ErrorKind::Other,
         }
+    }
+
+    /// What can be changed about it, if that is known; the text of the error says so as well.
+    ///
+    /// # Examples
+    /// ```
+    /// # use ringmux::{EngineError, ProbeStep, Refusal};
+    /// let denied = EngineError::Refused(Refusal::NotInKernel);
+    /// assert!(denied.to_string().contains(denied.remedy().unwrap()));
+    /// assert!(EngineError::Stopped.remedy().is_none());
+    /// ```
+    #[must_use]
+    pub fn remedy(&self) -> Option<&'static str> {
+        match self {
+            Self::Refused(refusal) => Some(refusal.remedy()),
+            Self::Unavailable { driver, error } => Some(hint(*driver, error)),
+            _ => None,
+        }
+        .filter(|remedy| !remedy.is_empty())
     }
 
     pub(super) fn unavailable(driver: Driver) -> impl Fn(io::Error) -> Self + Copy + Send {
@@ -75,16 +139,43 @@ impl EngineError {
     }
 }
 
+const fn one_thread(driver: Driver) -> &'static str {
+    match driver {
+        Driver::TokioUring => "tokio_uring::start",
+        Driver::Uring | Driver::Tokio => {
+            "tokio::runtime::Builder::new_current_thread() or #[tokio::main(flavor = \"current_thread\")]"
+        }
+    }
+}
+
 fn hint(driver: Driver, error: &io::Error) -> &'static str {
     match (driver, error.kind()) {
         (Driver::TokioUring, io::ErrorKind::PermissionDenied | io::ErrorKind::Unsupported) => {
-            " (io_uring may be denied by sysctl kernel.io_uring_disabled or by a seccomp profile; \
-             the driver tokio works without it)"
+            "io_uring may be denied by sysctl kernel.io_uring_disabled or by a seccomp profile, and \
+             the driver tokio works without it"
         }
         (Driver::TokioUring, io::ErrorKind::OutOfMemory) => {
-            " (raise RLIMIT_MEMLOCK, or use the driver tokio)"
+            "raise RLIMIT_MEMLOCK, or use the driver tokio"
+        }
+        (_, io::ErrorKind::WouldBlock) => {
+            "no thread can be made: raise the limits on tasks (ulimit -u; systemd: TasksMax=, LimitNPROC=)"
+        }
+        _ if matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE)) => {
+            "raise the limit on open files (ulimit -n; systemd: LimitNOFILE=)"
         }
         _ => "",
+    }
+}
+
+/// A hint behind the words of an error, before its source is shown.
+struct Hint(&'static str);
+
+impl fmt::Display for Hint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            "" => Ok(()),
+            hint => write!(f, " ({hint})"),
+        }
     }
 }
 
@@ -125,6 +216,22 @@ pub enum ConnectError {
         #[source]
         error: SessionError,
     },
+    /// The socket that was given is not what is needed; it has been closed.
+    #[error("cannot use descriptor {fd}")]
+    Socket {
+        /// The number that it had.
+        fd: RawFd,
+        /// What is wrong with it.
+        #[source]
+        error: SocketError,
+    },
+    /// The other end of a socket that was given does not speak this protocol, or not in time.
+    #[error("the socket is connected, but no session came about")]
+    NoSession {
+        /// How the session ended.
+        #[source]
+        error: SessionError,
+    },
 }
 
 impl ConnectError {
@@ -144,7 +251,7 @@ impl ConnectError {
             Self::Engine(error) => error.is_retryable(),
             Self::Io { error, .. } => may_pass(error),
             Self::TimedOut { error, .. } => error.is_retryable(),
-            Self::Handshake { error, .. } => error.is_retryable(),
+            Self::Handshake { error, .. } | Self::NoSession { error } => error.is_retryable(),
             _ => false,
         }
     }
@@ -160,7 +267,8 @@ impl ConnectError {
             Self::Engine(error) => error.io_kind(),
             Self::Io { error, .. } => error.kind(),
             Self::TimedOut { error, .. } => error.kind(),
-            Self::Handshake { error, .. } => error.io_kind(),
+            Self::Handshake { error, .. } | Self::NoSession { error } => error.io_kind(),
+            Self::Socket { error, .. } => error.io_kind(),
             _ => io::ErrorKind::InvalidInput,
         }
     }
@@ -187,6 +295,15 @@ pub enum ListenError {
     NotShareable {
         /// Where.
         addr: Addr,
+    },
+    /// The socket that was given is not what is needed; it has been closed.
+    #[error("cannot listen on descriptor {fd}")]
+    Socket {
+        /// The number that it had.
+        fd: RawFd,
+        /// What is wrong with it.
+        #[source]
+        error: SocketError,
     },
     /// The listener was [shut down](crate::Listener::shutdown).
     #[error("the listener was shut down")]
@@ -224,9 +341,16 @@ impl ListenError {
             Self::Engine(error) => error.io_kind(),
             Self::ShutDown => io::ErrorKind::NotConnected,
             Self::Io { error, .. } => error.kind(),
+            Self::Socket { error, .. } => error.io_kind(),
             _ => io::ErrorKind::InvalidInput,
         }
     }
 }
 
-into_io!(EngineError, ConnectError, DialError, ListenError);
+into_io!(
+    EngineError,
+    ConnectError,
+    DialError,
+    ListenError,
+    SocketError
+);
