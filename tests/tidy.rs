@@ -7,19 +7,23 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// What each module of the library may import from the others.
-const IMPORTS: [(&str, &[&str]); 14] = [
+const IMPORTS: [(&str, &[&str]); 15] = [
     ("sync", &[]),
     ("frame", &[]),
     ("addr", &[]),
     ("config", &[]),
+    ("pace", &["sync"]),
     ("queue", &["sync"]),
     ("error", &["frame"]),
-    ("link", &["queue", "sync", "frame", "error", "addr"]),
+    ("link", &["queue", "sync", "frame", "error", "addr", "pace"]),
     (
         "proto",
         &["frame", "link", "queue", "config", "error", "sync"],
     ),
-    ("driver", &["proto", "queue", "sync", "config", "error"]),
+    (
+        "driver",
+        &["proto", "queue", "sync", "config", "error", "pace"],
+    ),
     (
         "handle",
         &["link", "queue", "frame", "error", "addr", "sync"],
@@ -28,13 +32,13 @@ const IMPORTS: [(&str, &[&str]); 14] = [
         "connect",
         &[
             "sync", "frame", "addr", "config", "queue", "error", "link", "proto", "driver",
-            "handle",
+            "handle", "pace",
         ],
     ),
     (
         "manage",
         &[
-            "connect", "handle", "error", "config", "addr", "queue", "sync",
+            "connect", "handle", "error", "config", "addr", "queue", "sync", "pace",
         ],
     ),
     (

@@ -23,6 +23,7 @@ use clap::ValueEnum;
 use ringmux::Engine;
 
 use crate::failure::Failure;
+use crate::log;
 use crate::output::print;
 use host::{Driver, Host, Wait};
 use machine::{Cpus, Steal};
@@ -95,14 +96,14 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     }
     let header = machine::describe(&bench.pair.cpus);
     if args.json {
-        eprintln!("{header}");
+        log::line(&header);
     } else {
         bench
             .progress
             .suspend(|| print(format_args!("{header}\n")))?;
     }
     if !bench.pair.cpus.are_two() {
-        eprintln!("warning: client and server share one cpu: expect much lower figures");
+        log::line("warning: client and server share one cpu: expect much lower figures");
     }
     let steal = Steal::start();
     let mut rows = Vec::new();
@@ -123,9 +124,9 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
         .percent()
         .filter(|percent| *percent > STEAL_PERCENT_MAX)
     {
-        eprintln!(
+        log::line(format_args!(
             "warning: the hypervisor took {percent:.1} % of the cpus away: figures are doubtful"
-        );
+        ));
     }
     result
 }

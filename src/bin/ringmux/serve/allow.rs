@@ -52,11 +52,26 @@ impl FromStr for Allow {
         }
         let host_port = text.strip_prefix("tcp://").unwrap_or(text);
         if let Some(host) = host_port.strip_suffix(":*") {
+            if host == "*" {
+                return Ok(Self::Tcp {
+                    host: None,
+                    port: None,
+                });
+            }
             // With a port in place of the star it must be an address.
             return match format!("{host}:0").parse::<Addr>() {
                 Ok(_) => Ok(Self::Tcp {
-                    host: name(host),
+                    host: Some(host.to_owned()),
                     port: None,
+                }),
+                Err(error) => Err(error.to_string()),
+            };
+        }
+        if let Some(port) = host_port.strip_prefix("*:") {
+            return match format!("any:{port}").parse::<Addr>() {
+                Ok(_) => Ok(Self::Tcp {
+                    host: None,
+                    port: port.parse().ok(),
                 }),
                 Err(error) => Err(error.to_string()),
             };
@@ -66,17 +81,13 @@ impl FromStr for Allow {
             Addr::Tcp(host_port) => {
                 let (host, port) = split(&host_port).ok_or("the port is missing")?;
                 Ok(Self::Tcp {
-                    host: name(host),
+                    host: Some(host.to_owned()),
                     port: Some(port.parse().map_err(|_| "the port is not a number")?),
                 })
             }
             _ => Err("this kind of address is not known here".to_owned()),
         }
     }
-}
-
-fn name(host: &str) -> Option<String> {
-    (host != "*").then(|| host.to_owned())
 }
 
 fn split(host_port: &str) -> Option<(&str, &str)> {

@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::Arc;
 
-use ringmux::{Addr, RecvStream, SendStream, Stream};
+use ringmux::{Addr, RecvStream, SendError, SendStream, Stream};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
 
@@ -27,13 +27,26 @@ pub(super) async fn serve(stream: Stream, peer: String, server: Arc<Server>) {
         target => String::from_utf8_lossy(target).into_owned(),
     };
     let (mut send, recv) = stream.split();
-    let result = server.admit(&target).await;
-    match result {
+    let admitted = tokio::select! {
+        biased;
+        admitted = server.admit(&target) => admitted,
+        // Nobody waits for it any more.
+        () = given_up(&mut send) => return,
+    };
+    match admitted {
         Ok((socket, _place)) => relay(socket, send, recv, &peer, &target).await,
         Err(Refusal { code, reason }) => {
-            tracing::warn!(%peer, ?target, %reason, "connection refused");
+            tracing::warn!(peer, target, reason, "connection refused");
             fail(&mut send, code, &reason);
         }
+    }
+}
+
+/// Waits until the stream or its session has ended.
+async fn given_up(send: &mut SendStream) {
+    if let SendError::Stopped { .. } = send.stopped().await {
+        // It only wants no answer, and may still have something to say.
+        std::future::pending::<()>().await;
     }
 }
 
@@ -42,7 +55,10 @@ impl Server {
         let addr = self.check(target)?;
         let place = self.open.try_enter().ok_or_else(|| Refusal {
             code: code::BUSY,
-            reason: format!("{} connections are open already", self.open.max()),
+            reason: format!(
+                "{} connections are open already, which is --max-connections of `ringmux serve`",
+                self.open.max()
+            ),
         })?;
         Ok((self.connect(target, &addr).await?, place))
     }
