@@ -26,15 +26,15 @@ pub(super) struct Uplink {
 #[derive(Clone, Debug)]
 pub(super) struct UplinkHandle(Manager);
 
+const PERMITS: &str = "`ringmux serve` permits no further connection, and none has ended";
+
 /// Why there is no stream for a connection.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum NoStream {
     #[error("no session within {0:?}")]
     NoSession(Duration),
-    #[error(
-        "`ringmux serve` permits no further connection, and none of {open} has ended within {wait:?}: see its --max-connections"
-    )]
-    NoPlace { open: u64, wait: Duration },
+    #[error("{permits} within {0:?}: see its --max-connections", permits = PERMITS)]
+    NoPlace(Duration),
     #[error("{0}")]
     Unmanaged(ManageError),
     #[error("{0}")]
@@ -94,30 +94,27 @@ impl Uplink {
 impl UplinkHandle {
     /// Opens a stream, waiting for a session and for the server's permission at most for `wait`.
     pub(super) async fn open(&self, target: &str, wait: Duration) -> Result<Stream, NoStream> {
-        // The session that has no place for it, while there is one.
-        let mut full = None;
+        // A session is there, and has no place for another stream.
+        let mut full = false;
         let opening = async {
             loop {
                 let session = self.0.session().await.map_err(NoStream::Unmanaged)?;
-                full = Some(session.clone());
+                full = true;
                 match session.open(target.to_owned()).await {
                     // Nothing has reached the server: the next session may do.
-                    Err(OpenError::Session(_)) => full = None,
+                    Err(OpenError::Session(_)) => full = false,
                     result => return result.map_err(NoStream::Refused),
                 }
             }
         };
         let opened = timeout(wait, opening).await;
-        match opened {
-            Ok(opened) => opened,
-            Err(_) => Err(match full {
-                Some(session) => {
-                    let open = session.stats().streams;
-                    NoStream::NoPlace { open, wait }
-                }
-                None => NoStream::NoSession(wait),
-            }),
-        }
+        opened.unwrap_or_else(|_| {
+            Err(if full {
+                NoStream::NoPlace(wait)
+            } else {
+                NoStream::NoSession(wait)
+            })
+        })
     }
 }
 

@@ -36,7 +36,7 @@ pub(super) async fn serve(stream: Stream, peer: String, server: Arc<Server>) {
     match admitted {
         Ok((socket, _place)) => relay(socket, send, recv, &peer, &target).await,
         Err(Refusal { code, reason }) => {
-            tracing::warn!(peer, target, reason, "connection refused");
+            tracing::warn!(%peer, target, reason, "connection refused");
             fail(&mut send, code, &reason);
         }
     }
@@ -68,6 +68,7 @@ impl Server {
             code: code::UNREACHABLE,
             reason: format!("cannot connect to {target}: {error}"),
         };
+        tracing::debug!(target, "connecting");
         match timeout(self.connect_timeout, Socket::connect(addr)).await {
             Ok(result) => result.map_err(unreachable),
             Err(_) => Err(unreachable(io::Error::new(
@@ -103,16 +104,16 @@ async fn relay(
     let (received, sent) = (relay.received(), relay.sent());
     match result {
         Ok(()) => {
-            tracing::debug!(peer, target, received, sent, "connection ended");
+            tracing::debug!(%peer, target, received, sent, "connection ended");
             socket.close();
         }
         Err(Broken::Socket(error)) => {
             let reason = format!("the connection to {target} broke: {error}");
-            tracing::warn!(peer, target, received, sent, %reason, "connection broken");
+            tracing::warn!(%peer, target, received, sent, %reason, "connection broken");
             fail(&mut send, code::RESET, &reason);
         }
         Err(broken) => {
-            tracing::debug!(peer, target, received, sent, reason = %broken, "connection cut");
+            tracing::debug!(%peer, target, received, sent, reason = %broken, "connection cut");
         }
     }
 }

@@ -69,11 +69,10 @@ impl Listen {
         if number >= passed.len() {
             let what = match passed.len() {
                 0 => "no socket was passed in LISTEN_FDS".to_owned(),
+                1 => "1 was passed in LISTEN_FDS, counted from 0".to_owned(),
                 len => format!("{len} were passed in LISTEN_FDS, counted from 0"),
             };
-            return Err(failure()
-                .advise(what)
-                .advise("start it by a socket unit, or with systemd-socket-activate"));
+            return Err(failure().advise(what));
         }
         if let Ok(Some(socket)) = passed.take_tcp_listener(number) {
             return Ok(socket.into());
