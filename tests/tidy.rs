@@ -447,7 +447,7 @@ fn quoted(cell: &str) -> BTreeSet<String> {
 
 /// The tests that a page names, as `target::path::name`, or `target::path::*` for all of a module.
 fn tests_named(page: &str) -> BTreeSet<String> {
-    let targets = ["lib::", "it::", "alone::", "attack::"];
+    let targets = ["lib::", "it::", "alone::", "attack::", "forward::"];
     let mut names = quoted(page);
     names.retain(|name| targets.iter().any(|target| name.starts_with(target)));
     names

@@ -2,7 +2,7 @@
 //!
 //! | target | span | level | events |
 //! |---|---|---|---|
-//! | `ringmux::session` | `session` | info | established (debug); ended, by severity |
+//! | `ringmux::session` | `session` | info | established, ended in its handshake (debug); ended, by severity |
 //! | `ringmux::stream` | `stream` | debug | failed (debug) |
 //!
 //! A span begins with its session or stream and closes with its last handle. While no subscriber wants a level, each

@@ -22,7 +22,7 @@ pub(crate) use writer::{Flushed, line, lost};
 #[must_use]
 pub(crate) fn start(filter: &str) -> Flushed {
     let flushed = writer::start();
-    panic::set_hook(Box::new(|info| panicked(info)));
+    panic::set_hook(Box::new(panicked));
     // `log_filter` has accepted it, so the fallback is never taken; a log is no reason to panic.
     let filter = EnvFilter::try_new(filter).unwrap_or_else(|_| EnvFilter::new("warn"));
     let lines = fmt::layer()

@@ -36,7 +36,7 @@ pub(super) async fn serve(stream: Stream, peer: String, server: Arc<Server>) {
     match admitted {
         Ok((socket, _place)) => relay(socket, send, recv, &peer, &target).await,
         Err(Refusal { code, reason }) => {
-            tracing::warn!(%peer, target, reason, "connection refused");
+            tracing::warn!(%peer, target, %reason, "connection refused");
             fail(&mut send, code, &reason);
         }
     }
