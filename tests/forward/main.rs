@@ -8,6 +8,7 @@ mod full;
 mod http;
 mod late;
 mod names;
+mod passed;
 mod process;
 mod refused;
 mod scraped;

@@ -60,18 +60,7 @@ pub(super) struct Paced;
 
 impl<S: Subscriber> Layer<S> for Paced {
     fn event_enabled(&self, event: &Event<'_>, _: Context<'_, S>) -> bool {
-        let mut text = Text::default();
-        event.record(&mut text);
-        let admission = {
-            let mut kinds = kinds();
-            let at = kinds.iter().position(|kind| kind.is_of(event.metadata()));
-            let at = at.unwrap_or_else(|| {
-                kinds.push(Kind::new(event.metadata(), text.message.clone()));
-                kinds.len() - 1
-            });
-            kinds[at].admit(Instant::now(), text.all)
-        };
-        match admission {
+        match admit(event) {
             Admission::Told => return true,
             Admission::LeftOut => {}
             Admission::FirstLeftOut => writer::look(),
@@ -79,6 +68,27 @@ impl<S: Subscriber> Layer<S> for Paced {
         LEFT_OUT.fetch_add(1, Ordering::Relaxed);
         false
     }
+}
+
+fn admit(event: &Event<'_>) -> Admission {
+    let now = Instant::now();
+    let is_of = |kind: &Kind| kind.metadata.callsite() == event.metadata().callsite();
+    // In a flood nobody looks at what the lines say.
+    if let Some(kind) = kinds().iter_mut().find(|kind| is_of(kind))
+        && kind.is_flooded()
+    {
+        kind.left_out += 1;
+        return Admission::LeftOut;
+    }
+    // Without the lock: the values of an event may log themselves.
+    let mut text = Text::default();
+    event.record(&mut text);
+    let mut kinds = kinds();
+    let at = kinds.iter().position(is_of).unwrap_or_else(|| {
+        kinds.push(Kind::new(event.metadata(), text.message));
+        kinds.len() - 1
+    });
+    kinds[at].admit(now, text.all)
 }
 
 /// What an event says.
@@ -133,8 +143,9 @@ impl Kind {
         }
     }
 
-    fn is_of(&self, metadata: &Metadata<'_>) -> bool {
-        self.metadata.callsite() == metadata.callsite()
+    /// Lines are being left out, whatever they say.
+    const fn is_flooded(&self) -> bool {
+        self.left_out > 0 && self.lines >= self.lines_max
     }
 
     fn admit(&mut self, now: Instant, text: String) -> Admission {

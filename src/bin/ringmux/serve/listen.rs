@@ -84,6 +84,7 @@ impl Listen {
     }
 }
 
+/// In the place of `engine.listen_on(socket, config).await`, until the library has it.
 async fn listen_on(
     _engine: &Engine,
     _socket: OwnedFd,
