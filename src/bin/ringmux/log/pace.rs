@@ -212,7 +212,8 @@ mod tests {
 
     /// A kind of its own, and a second in which it is looked at.
     fn kind() -> (Kind, Instant) {
-        let metadata = tracing::warn_span!("a place").metadata();
+        let place = || tracing::warn_span!("a place").metadata();
+        let metadata = tracing::subscriber::with_default(tracing_subscriber::registry(), place);
         let kind = Kind::new(metadata.expect("it has some"), "refused".to_owned());
         let began = kind.began;
         (kind, began)
