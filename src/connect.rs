@@ -7,6 +7,7 @@ mod backend;
 mod builder;
 mod engine;
 mod errors;
+mod given;
 mod half_open;
 mod home;
 mod listener;
@@ -21,6 +22,7 @@ pub use backend::{Backend, ChosenBackend};
 pub use builder::EngineBuilder;
 pub use engine::Engine;
 pub use errors::{ConnectError, EngineError, ListenError};
+pub use given::SocketError;
 pub use listener::Listener;
 pub use stats::{ProcessStats, process_stats};
 
@@ -34,8 +36,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use self::home::Plan;
 use crate::addr::Driver;
 use crate::config::Config;
-use crate::driver::Turns;
 use crate::driver::tokio::TokioIo;
+use crate::driver::{Turns, runtime};
 use crate::error::SessionError;
 use crate::frame::Role;
 use crate::handle::Session;
@@ -102,8 +104,8 @@ pub async fn listen(addr: impl AsRef<str>) -> Result<Listener, ListenError> {
 /// # }
 /// ```
 ///
-/// # Panics
-/// Outside of a tokio runtime with time enabled.
+/// The future is to be polled on a tokio runtime with time enabled. Anywhere else the session ends at its first poll, with
+/// [`SessionError::Io`], by way of a panic that is caught and that the panic hook shows.
 pub fn client<T>(io: T, config: &Config) -> (Session, Connection<T>)
 where
     T: AsyncRead + AsyncWrite + Unpin,
@@ -112,9 +114,6 @@ where
 }
 
 /// Runs a session as the accepting side over any transport; see [`client`].
-///
-/// # Panics
-/// Outside of a tokio runtime with time enabled.
 pub fn server<T>(io: T, config: &Config) -> (Session, Connection<T>)
 where
     T: AsyncRead + AsyncWrite + Unpin,
@@ -129,7 +128,10 @@ where
     let (connection, link) = plan.connection(Driver::Tokio);
     (
         Session::new(link),
-        Connection(Turns::new(connection, TokioIo::new(io))),
+        Connection {
+            turns: Turns::new(connection, TokioIo::new(io)),
+            has_time: false,
+        },
     )
 }
 
@@ -138,18 +140,30 @@ where
 /// Completes when the session has ended, with the reason. Dropping it ends the session with
 /// [`SessionError::EngineStopped`].
 #[must_use = "a session makes no progress unless its connection is spawned or awaited"]
-pub struct Connection<T>(Turns<TokioIo<T>>);
+pub struct Connection<T> {
+    turns: Turns<TokioIo<T>>,
+    /// The runtime that polls it has been seen to have timers.
+    has_time: bool,
+}
 
 impl<T: AsyncRead + AsyncWrite + Unpin> Future for Connection<T> {
     type Output = SessionError;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<SessionError> {
-        Pin::new(&mut self.0).poll(cx)
+        if !self.has_time {
+            self.has_time = runtime::has_time();
+        }
+        if !self.has_time {
+            let missing =
+                "the runtime has no timers: poll it on one that was built with enable_all()";
+            self.turns.give_up(std::io::Error::other(missing));
+        }
+        Pin::new(&mut self.turns).poll(cx)
     }
 }
 
 impl<T> fmt::Debug for Connection<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Connection").field(&self.0).finish()
+        f.debug_tuple("Connection").field(&self.turns).finish()
     }
 }

@@ -122,7 +122,7 @@ pub use config::{Config, ConfigBuilder, ConfigError, Rate, Wait};
 #[cfg(not(ringmux_loom))]
 pub use connect::{
     Backend, ChosenBackend, ConnectError, Connection, Engine, EngineBuilder, EngineError, Features,
-    ListenError, Listener, ProbeStep, ProcessStats, Refusal, client, connect, listen,
+    ListenError, Listener, ProbeStep, ProcessStats, Refusal, SocketError, client, connect, listen,
     process_stats, server,
 };
 #[cfg(not(ringmux_loom))]

@@ -1,12 +1,14 @@
 //! The process's shared engines: which driver they use, and what it fell back from.
 
 use std::fmt;
-use std::sync::{Arc, Once, OnceLock};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::engine::Engine;
 use super::errors::EngineError;
 use crate::addr::Driver;
 use crate::driver::uring::Features;
+use crate::queue::PerProcess;
 
 /// Which driver [`Engine::auto_with`] is to use, and what to do where it does not work.
 ///
@@ -107,12 +109,13 @@ pub(super) fn shared(backend: Backend) -> Result<Engine, EngineError> {
 }
 
 fn required(driver: Driver) -> Result<Engine, EngineError> {
-    static ENGINES: [OnceLock<Engine>; 3] = [const { OnceLock::new() }; 3];
+    static ENGINES: [PerProcess<Engine>; 3] = [const { PerProcess::new() }; 3];
     let engine = match driver {
         Driver::Uring => &ENGINES[0],
         Driver::TokioUring => &ENGINES[1],
         Driver::Tokio => &ENGINES[2],
-    };
+    }
+    .cell();
     if let Some(engine) = engine.get() {
         return Ok(engine.clone());
     }
@@ -122,7 +125,7 @@ fn required(driver: Driver) -> Result<Engine, EngineError> {
 }
 
 fn preferred(driver: Driver) -> Result<Engine, EngineError> {
-    static CHOSEN: [OnceLock<Option<Engine>>; 2] = [const { OnceLock::new() }; 2];
+    static CHOSEN: [PerProcess<Option<Engine>>; 2] = [const { PerProcess::new() }; 2];
     let chosen = match driver {
         Driver::Uring => &CHOSEN[0],
         Driver::TokioUring => &CHOSEN[1],
@@ -144,8 +147,10 @@ fn choose(driver: Driver) -> Result<Engine, EngineError> {
 }
 
 fn log_once(backend: &ChosenBackend) {
-    static LOGGED: Once = Once::new();
-    if let Some(refused) = backend.refused() {
-        LOGGED.call_once(|| tracing::warn!("falling back to the driver tokio: {refused}"));
+    static LOGGED: AtomicBool = AtomicBool::new(false);
+    if let Some(refused) = backend.refused()
+        && !LOGGED.swap(true, Ordering::Relaxed)
+    {
+        tracing::warn!("falling back to the driver tokio: {refused}");
     }
 }

@@ -7,7 +7,9 @@ use super::errors::EngineError;
 use super::home::{self, Home};
 use crate::addr::Driver;
 use crate::config::Wait;
+use crate::driver::runtime;
 use crate::driver::uring::Prepared;
+use crate::queue::Process;
 
 /// Chooses what moves an engine's bytes, what it does while idle, and where it runs.
 ///
@@ -39,16 +41,19 @@ use crate::driver::uring::Prepared;
 /// });
 /// assert_eq!(echoed??, Some("hi".into()));
 ///
-/// let error = Engine::builder(Driver::Uring).cpu(9999).thread().unwrap_err();
-/// assert!(error.to_string().contains("uring"), "{error}");
+/// let error = Engine::builder(Driver::Tokio).cpu(9999).thread().unwrap_err();
+/// assert!(error.to_string().starts_with("processor 9999 cannot be used"), "{error}");
+/// let error = Engine::builder(Driver::Tokio).wait(Wait::Spin).thread().unwrap_err();
+/// assert!(error.to_string().contains("wait(Spin) does not apply"), "{error}");
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Debug)]
 #[must_use = "a builder does nothing until `thread`, `inline` or `block_on`"]
 pub struct EngineBuilder {
     pub(super) driver: Driver,
-    pub(super) wait: Wait,
-    pub(super) name: String,
+    wait: Option<Wait>,
+    /// Of the engine's own thread; `ringmux` unless chosen.
+    pub(super) name: Option<String>,
     pub(super) cpu: Option<usize>,
 }
 
@@ -56,27 +61,27 @@ impl EngineBuilder {
     pub(super) fn new(driver: Driver) -> Self {
         Self {
             driver,
-            wait: Wait::default(),
-            name: "ringmux".to_owned(),
+            wait: None,
+            name: None,
             cpu: None,
         }
     }
 
     /// What the engine does when there is nothing to do. Default [`Wait::Adaptive`].
     ///
-    /// [`Driver::Uring`] only; the other two park in their runtime's epoll.
+    /// [`Driver::Uring`] only; the other two park in their runtime's epoll, and refuse anything but [`Wait::Park`].
     pub const fn wait(mut self, wait: Wait) -> Self {
-        self.wait = wait;
+        self.wait = Some(wait);
         self
     }
 
-    /// The name of the engine's own thread. Default `ringmux`; Linux shows 15 bytes of it.
+    /// The name of the engine's own thread, for [`thread`](Self::thread) alone. Default `ringmux`; Linux shows 15 bytes of it.
     pub fn name(mut self, name: impl Into<String>) -> Self {
-        self.name = name.into();
+        self.name = Some(name.into());
         self
     }
 
-    /// The processor that the engine's own thread stays on. Default any.
+    /// The processor that the engine's own thread stays on, for [`thread`](Self::thread) alone. Default any.
     pub const fn cpu(mut self, cpu: usize) -> Self {
         self.cpu = Some(cpu);
         self
@@ -87,21 +92,51 @@ impl EngineBuilder {
     /// It ends with the last [`Engine`] value and the last session.
     ///
     /// # Errors
-    /// [`EngineError::Unavailable`] if the thread cannot be made or pinned;
-    /// [`EngineError::Refused`] where io_uring is denied.
+    /// [`EngineError::Unavailable`] if the thread cannot be made; [`EngineError::Processor`] if it cannot be where it was to
+    /// stay; [`EngineError::Refused`] where io_uring is denied; [`EngineError::DoesNotApply`] for an option of another
+    /// driver.
     pub fn thread(self) -> Result<Engine, EngineError> {
+        self.check("a threaded")?;
         Ok(Engine::new(self.driver, home::on_thread(&self)?))
     }
 
     /// An engine on the runtime that this is called on; see [`Engine::inline`].
     ///
     /// # Errors
-    /// As [`Engine::inline`].
+    /// As [`Engine::inline`]; [`EngineError::DoesNotApply`] for an option of another driver or place.
     pub fn inline(self) -> Result<Engine, EngineError> {
-        Ok(Engine::new(
-            self.driver,
-            home::inline(self.driver, self.wait)?,
-        ))
+        self.check("an inline")?;
+        let home = home::inline(self.driver, self.waiting())?;
+        Ok(Engine::new(self.driver, home))
+    }
+
+    /// What was chosen, or the default.
+    pub(super) fn waiting(&self) -> Wait {
+        self.wait.unwrap_or_default()
+    }
+
+    /// # Errors
+    /// [`EngineError::DoesNotApply`]: nothing that was chosen is left out in silence.
+    fn check(&self, place: &'static str) -> Result<(), EngineError> {
+        let driver = self.driver;
+        let refused = |option, why| EngineError::DoesNotApply {
+            driver,
+            option,
+            place,
+            why,
+        };
+        let epoll = "its runtime parks in epoll (take the driver uring)";
+        let thread = "it has no thread of its own (take `thread`)";
+        match self.wait {
+            Some(Wait::Spin) if driver != Driver::Uring => Err(refused("wait(Spin)", epoll)),
+            Some(Wait::Adaptive) if driver != Driver::Uring => {
+                Err(refused("wait(Adaptive)", epoll))
+            }
+            _ if place == "a threaded" => Ok(()),
+            _ if self.name.is_some() => Err(refused("name", thread)),
+            _ if self.cpu.is_some() => Err(refused("cpu", thread)),
+            _ => Ok(()),
+        }
     }
 
     /// Runs a future on this thread, with an engine under it: where [`Driver::Uring`] waits, the
@@ -117,17 +152,20 @@ impl EngineBuilder {
     ///
     /// # Errors
     /// [`EngineError::Refused`] where io_uring is denied; [`EngineError::Unavailable`] if the ring
-    /// breaks, or a runtime cannot be made.
-    ///
-    /// # Panics
-    /// With [`Driver::Tokio`] and [`Driver::TokioUring`] inside of a runtime.
+    /// breaks, or a runtime cannot be made; [`EngineError::InsideRuntime`] with [`Driver::Tokio`] and
+    /// [`Driver::TokioUring`] inside of a runtime, which is found by way of a panic that is caught and that the panic hook
+    /// shows; [`EngineError::DoesNotApply`] for an option of another driver or place.
     pub fn block_on<F, Fut>(self, future: F) -> Result<Fut::Output, EngineError>
     where
         F: FnOnce(Engine) -> Fut,
         Fut: Future,
     {
+        self.check("a block_on")?;
         let driver = self.driver;
         let unavailable = EngineError::unavailable(driver);
+        if driver != Driver::Uring && !runtime::may_block() {
+            return Err(EngineError::InsideRuntime);
+        }
         match driver {
             Driver::Tokio => {
                 let runtime = home::tokio_runtime().map_err(unavailable)?;
@@ -140,9 +178,14 @@ impl EngineBuilder {
             }
             Driver::Uring => {
                 let dialler = home::dialler().map_err(unavailable)?;
-                let prepared = Prepared::new(self.wait)?;
+                let prepared = Prepared::for_a_thread(self.waiting())?;
                 let engine = Engine::new(driver, (dialler, Home::of(&prepared)));
-                prepared.block_on(|| future(engine)).map_err(unavailable)
+                let process = Process::this();
+                let ended = prepared.block_on(|| future(engine));
+                ended.map_err(|error| match process.is_another() {
+                    true => EngineError::Stopped,
+                    false => unavailable(error),
+                })
             }
         }
     }

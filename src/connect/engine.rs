@@ -1,13 +1,15 @@
 //! Where sessions run.
 
 use std::fmt;
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
 
 use tokio::runtime::Handle;
-use tokio::sync::oneshot;
 
 use super::backend::{self, Backend, ChosenBackend};
 use super::builder::EngineBuilder;
 use super::errors::{ConnectError, EngineError, ListenError};
+use super::given;
 use super::home::{Home, Plan};
 use super::listener::Listener;
 use super::socket::{Bound, Connected, Sharing};
@@ -17,12 +19,19 @@ use crate::driver::uring::HostLink;
 use crate::frame::Role;
 use crate::handle::Session;
 use crate::link::{Account, Totals};
+use crate::queue::Owned;
 use crate::sync::Arc;
 
 /// Where sessions run: the thread that owns their sockets.
 ///
 /// Cheap to clone. Sessions go on when the engine that started them is dropped; a thread of its
 /// own ends with the last of both.
+///
+/// # Processes that fork
+/// An engine is the process's that made it. In a child, what it inherited answers every call with
+/// [`EngineError::Stopped`] or [`SessionError::EngineStopped`](crate::SessionError::EngineStopped), and is dropped without
+/// touching the parent's sockets; a new engine works there, as do [`Engine::auto`], [`connect`](crate::connect()) and
+/// [`listen`](crate::listen). A runtime of tokio's that was inherited is neither to be used nor to be dropped there.
 ///
 /// # Examples
 /// Sessions as tasks of the application's own runtime, so that a message crosses no thread:
@@ -48,7 +57,7 @@ pub struct Engine {
     backend: ChosenBackend,
     /// For dialling and listening, which all drivers leave to tokio.
     runtime: Handle,
-    home: Home,
+    home: Owned<Home>,
     account: Arc<Account>,
 }
 
@@ -79,14 +88,11 @@ impl Engine {
     ///
     /// tokio-uring has no way to ask whether this is its runtime, but to try. On a current-thread runtime of tokio's,
     /// [`Driver::TokioUring`] is refused by way of a panic that is caught here and that the panic hook shows; where panics
-    /// abort, it ends the process.
+    /// abort, it ends the process. Whether I/O and time are enabled is asked in the same way.
     ///
     /// # Errors
-    /// [`EngineError::NoRuntime`] outside of such a runtime; [`EngineError::Refused`] where io_uring
-    /// is denied.
-    ///
-    /// # Panics
-    /// If the runtime's I/O or time is not enabled, here or when the engine is used: tokio has no way to ask.
+    /// [`EngineError::NoRuntime`] outside of such a runtime; [`EngineError::ManyThreads`] and
+    /// [`EngineError::RuntimeLacks`] on a runtime of another kind; [`EngineError::Refused`] where io_uring is denied.
     pub fn inline(driver: Driver) -> Result<Self, EngineError> {
         Self::builder(driver).inline()
     }
@@ -95,7 +101,7 @@ impl Engine {
         Self {
             backend: ChosenBackend::new(driver, home.features()),
             runtime,
-            home,
+            home: Owned::new(home),
             account: Account::new(),
         }
     }
@@ -199,10 +205,8 @@ impl Engine {
     /// Dropping the future closes a connection that is half open.
     pub async fn connect(&self, addr: &Addr, config: &Config) -> Result<Session, ConnectError> {
         let target = addr.clone();
-        let dial = self
-            .runtime
-            .spawn(async move { Connected::dial(&target).await });
-        let dialled = AbortOnDrop(dial).await.map_err(|_| EngineError::Stopped)?;
+        let dial = async move { Connected::dial(&target).await };
+        let dialled = self.on_runtime(dial).await?;
         let socket = dialled.map_err(|error| ConnectError::Io {
             addr: addr.clone(),
             error,
@@ -294,24 +298,163 @@ impl Engine {
         sharing: Sharing,
     ) -> Result<Listener, ListenError> {
         let target = addr.clone();
-        let (reply, bound) = oneshot::channel();
-        self.runtime.spawn(async move {
-            // Whoever asked may be gone; then the socket is dropped here.
-            let _ = reply.send(Bound::bind(&target, sharing).await);
-        });
+        let bind = async move { Bound::bind(&target, sharing).await };
         let io_error = |error| ListenError::Io {
             addr: addr.clone(),
             error,
         };
-        let bound = bound
-            .await
-            .map_err(|_| EngineError::Stopped)?
-            .map_err(io_error)?;
+        let bound = self.on_runtime(bind).await?.map_err(io_error)?;
         let local = bound.local_addr().map_err(io_error)?;
-        if self.host().is_some_and(HostLink::is_closed) {
-            return Err(EngineError::Stopped.into());
-        }
+        self.check()?;
         Ok(Listener::start(self.clone(), bound, local, config.clone()))
+    }
+
+    /// Listens on a socket that listens already: one that a service manager has passed to the process, or one that was made
+    /// with options of the application's own. It is a TCP socket or a Unix one.
+    ///
+    /// It is set to non-blocking mode, for all who have the same socket. The file of a Unix socket is left to whoever has
+    /// bound it. Several engines may listen on duplicates of one socket
+    /// ([`OwnedFd::try_clone`](std::os::fd::OwnedFd::try_clone)): the kernel gives each connection to one of them.
+    ///
+    /// # Errors
+    /// [`ListenError::Socket`] says what is wrong with it. It is closed then.
+    ///
+    /// # Cancel safety
+    /// Dropping the future closes this descriptor of the socket.
+    ///
+    /// # Examples
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use ringmux::{Config, Engine};
+    ///
+    /// let bound = std::net::TcpListener::bind("127.0.0.1:0")?; // as a service manager does
+    /// let listener = Engine::auto()?.listen_on(bound, &Config::default()).await?;
+    /// let client = ringmux::connect(listener.local_addr().to_string()).await?;
+    /// let server = listener.accept().await?;
+    /// # drop((client, server));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn listen_on(
+        &self,
+        socket: impl Into<OwnedFd>,
+        config: &Config,
+    ) -> impl Future<Output = Result<Listener, ListenError>> + Send {
+        let socket = socket.into();
+        async move {
+            let fd = socket.as_raw_fd();
+            let listening = self
+                .on_runtime(async move { given::listening(socket) })
+                .await?;
+            let (bound, local) = listening.map_err(|error| ListenError::Socket { fd, error })?;
+            self.check()?;
+            Ok(Listener::start(self.clone(), bound, local, config.clone()))
+        }
+    }
+
+    /// Runs a session as the dialling side over a stream socket that is connected already, and waits for the peer's side of
+    /// the handshake.
+    ///
+    /// For connections that go through a proxy, from an address that was chosen, or over another family such as vsock. With
+    /// TCP, Nagle's algorithm is switched off and what the kernel holds unsent is bounded, as for those that the engine
+    /// dials. Other transports, such as TLS, go to [`client`](crate::client).
+    ///
+    /// # Errors
+    /// [`ConnectError::Socket`] if it is not connected or no stream socket; [`ConnectError::NoSession`] if no handshake comes
+    /// about within its [limit](crate::ConfigBuilder::handshake_timeout). It is closed then.
+    ///
+    /// # Cancel safety
+    /// Dropping the future closes the connection.
+    ///
+    /// # Examples
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use std::os::unix::net::UnixStream;
+    /// use ringmux::{Config, Engine};
+    ///
+    /// let (here, there) = UnixStream::pair()?;
+    /// let (engine, config) = (Engine::auto()?, Config::default());
+    /// let (client, server) = tokio::try_join!(
+    ///     engine.client_over(here, &config),
+    ///     engine.server_over(there, &config),
+    /// )?;
+    /// let stream = client.open("hello").await?;
+    /// assert_eq!(server.accept().await?.opening(), "hello");
+    /// # drop(stream);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn client_over(
+        &self,
+        socket: impl Into<OwnedFd>,
+        config: &Config,
+    ) -> impl Future<Output = Result<Session, ConnectError>> + Send {
+        self.over(socket.into(), Role::Dialer, config)
+    }
+
+    /// The same as the accepting side; see [`client_over`](Self::client_over). The two sides must agree on who dials.
+    ///
+    /// # Errors
+    /// As [`client_over`](Self::client_over).
+    ///
+    /// # Cancel safety
+    /// Dropping the future closes the connection.
+    pub fn server_over(
+        &self,
+        socket: impl Into<OwnedFd>,
+        config: &Config,
+    ) -> impl Future<Output = Result<Session, ConnectError>> + Send {
+        self.over(socket.into(), Role::Acceptor, config)
+    }
+
+    async fn over(
+        &self,
+        socket: OwnedFd,
+        role: Role,
+        config: &Config,
+    ) -> Result<Session, ConnectError> {
+        let fd = socket.as_raw_fd();
+        let connected = self
+            .on_runtime(async move { given::connected(socket) })
+            .await?;
+        let connected = connected.map_err(|error| ConnectError::Socket { fd, error })?;
+        let session = self.start(connected, role, config)?;
+        let established = session.established().await;
+        established.map_err(|error| ConnectError::NoSession { error })?;
+        Ok(session)
+    }
+
+    /// Runs something where this engine dials and listens.
+    async fn on_runtime<T, E>(
+        &self,
+        work: impl Future<Output = Result<T, E>> + Send + 'static,
+    ) -> Result<Result<T, E>, EngineError>
+    where
+        T: Send + 'static,
+        E: From<io::Error> + Send + 'static,
+    {
+        self.check()?;
+        match AbortOnDrop(self.runtime.spawn(work)).await {
+            Ok(done) => Ok(done),
+            // tokio looks names up on threads of its own, and panics where it can make none.
+            Err(lost) if lost.is_panic() => {
+                let no_thread = "no thread can be made to look the name up";
+                let error = io::Error::new(io::ErrorKind::WouldBlock, no_thread);
+                Ok(Err(error.into()))
+            }
+            Err(_) => Err(EngineError::Stopped),
+        }
+    }
+
+    /// # Errors
+    /// [`EngineError::Stopped`] in a process that was forked from the one that made it, or if its host is gone.
+    fn check(&self) -> Result<(), EngineError> {
+        if self.home.is_inherited() || self.host().is_some_and(HostLink::is_closed) {
+            return Err(EngineError::Stopped);
+        }
+        Ok(())
     }
 
     /// Receive and send buffers that this process has leaked, because a runtime ended while

@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
-use std::sync::{Arc as StdArc, OnceLock};
+use std::sync::Arc as StdArc;
 use std::thread;
 
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -16,13 +16,14 @@ use super::socket::{Blocking, Connected};
 use super::{Connection, over};
 use crate::addr::{Addr, Driver};
 use crate::config::{Config, Wait};
-use crate::driver::tokio_uring::{Socket, UringIo};
+use crate::driver::tokio_uring::{Relayed, Socket, UringIo};
 use crate::driver::uring::{Features, HostLink, Job, Prepared};
-use crate::driver::{Turns, clock};
+use crate::driver::{Turns, clock, runtime};
 use crate::frame::Role;
 use crate::handle::Session;
 use crate::link::{Account, Info, SessionLink};
 use crate::proto::{self, Pool};
+use crate::queue::{Owned, PerProcess};
 use crate::sync::Arc;
 
 /// Starts a session on a runtime's thread.
@@ -123,6 +124,8 @@ impl Home {
         socket: Connected,
         plan: Plan<'_>,
     ) -> Result<Session, EngineError> {
+        // Its clock is the session's, whoever's this thread is.
+        let _entered = runtime.enter();
         let driver = match self {
             Self::Tokio(jobs) => return Ok(spawn_tokio(runtime, socket, plan, jobs.clone())),
             Self::TokioUring(_) => Driver::TokioUring,
@@ -158,7 +161,6 @@ fn spawn_tokio(
     plan: Plan<'_>,
     keep_alive: Option<KeepAlive>,
 ) -> Session {
-    let _entered = runtime.enter();
     match socket {
         Connected::Tcp(io) => spawn_connection(runtime, over(io, plan), keep_alive),
         Connected::Unix(io) => spawn_connection(runtime, over(io, plan), keep_alive),
@@ -175,7 +177,8 @@ where
 {
     runtime.spawn(async move {
         let _keep_alive = keep_alive;
-        connection.await
+        let mut connection = Owned::new(connection);
+        (&mut *connection).await
     });
     session
 }
@@ -186,10 +189,11 @@ fn spawn_uring(connection: proto::Connection, socket: Blocking, keep_alive: Keep
         Blocking::Unix(socket) => Socket::Unix(tokio_uring::net::UnixStream::from_std(socket)),
     };
     let turns = Turns::new(connection, UringIo::new(socket));
-    tokio_uring::spawn(async move {
+    tokio_uring::spawn(Relayed::new(async move {
         let _keep_alive = keep_alive;
-        turns.await
-    });
+        let mut turns = Owned::new(turns);
+        (&mut *turns).await
+    }));
 }
 
 // ---- threads of our own ---------------------------------------------------------------------
@@ -200,9 +204,10 @@ fn spawn_uring(connection: proto::Connection, socket: Blocking, keep_alive: Keep
 /// [`EngineError::Unavailable`], [`EngineError::Refused`].
 pub(super) fn on_thread(builder: &EngineBuilder) -> Result<(Handle, Home), EngineError> {
     let (report, started) = std::sync::mpsc::sync_channel(1);
-    let (driver, wait, cpu) = (builder.driver, builder.wait, builder.cpu);
+    let (driver, wait, cpu) = (builder.driver, builder.waiting(), builder.cpu);
     let unavailable = EngineError::unavailable(driver);
-    if builder.name.contains('\0') {
+    let name = builder.name.as_deref().unwrap_or("ringmux");
+    if name.contains('\0') {
         return Err(unavailable(io::Error::new(
             io::ErrorKind::InvalidInput,
             "the name of a thread has no NUL",
@@ -214,10 +219,10 @@ pub(super) fn on_thread(builder: &EngineBuilder) -> Result<(Handle, Home), Engin
         Driver::Tokio | Driver::TokioUring => None,
     };
     thread::Builder::new()
-        .name(builder.name.clone())
+        .name(name.to_owned())
         .spawn(move || {
-            if let Err(error) = cpu.map_or(Ok(()), pin_to) {
-                let _ = report.send(Err(unavailable(error)));
+            if let Err(error) = cpu.map_or(Ok(()), |cpu| pin_to(cpu, driver)) {
+                let _ = report.send(Err(error));
                 return;
             }
             match (driver, dialler) {
@@ -260,7 +265,7 @@ fn host_tokio_uring(report: &Report) {
 }
 
 fn host_uring(report: &Report, dialler: Handle, wait: Wait) {
-    match Prepared::new(wait) {
+    match Prepared::for_a_thread(wait) {
         Ok(prepared) => {
             let _ = report.send(Ok((dialler, Home::of(&prepared))));
             if let Err(error) = prepared.run() {
@@ -291,28 +296,64 @@ pub(super) fn tokio_runtime() -> io::Result<tokio::runtime::Runtime> {
 /// Resolves, dials and accepts for engines that live on no tokio runtime: one thread a process.
 pub(super) fn dialler() -> io::Result<Handle> {
     /// With what keeps its thread: for good, as it is never dropped.
-    static DIALLER: OnceLock<(Handle, oneshot::Sender<()>)> = OnceLock::new();
-    if let Some((handle, _)) = DIALLER.get() {
+    static DIALLER: PerProcess<(Handle, oneshot::Sender<()>)> = PerProcess::new();
+    let dialler = DIALLER.cell();
+    if let Some((handle, _)) = dialler.get() {
         return Ok(handle.clone());
     }
-    let runtime = tokio_runtime()?;
-    let handle = runtime.handle().clone();
     let (keep, kept) = oneshot::channel::<()>();
+    let (report, started) = std::sync::mpsc::sync_channel(1);
+    // Made on its thread, as it could not be dropped on this one, which may be inside of another runtime.
     thread::Builder::new()
         .name("ringmux-dial".to_owned())
-        .spawn(move || runtime.block_on(kept))?;
+        .spawn(move || match tokio_runtime() {
+            Ok(runtime) => {
+                let _ = report.send(Ok(runtime.handle().clone()));
+                let _ = runtime.block_on(kept);
+            }
+            Err(error) => drop(report.send(Err(error))),
+        })?;
+    let died = |_| Err(io::ErrorKind::BrokenPipe.into());
+    let handle = started.recv().unwrap_or_else(died)?;
     // Of several that race here one stays; the threads of the others end. Only now that it runs: it is for good.
-    let (handle, _) = DIALLER.get_or_init(|| (handle, keep));
+    let (handle, _) = dialler.get_or_init(|| (handle, keep));
     Ok(handle.clone())
 }
 
-fn pin_to(cpu: usize) -> io::Result<()> {
-    let mut set = rustix::thread::CpuSet::new();
-    if cpu >= rustix::thread::CpuSet::MAX_CPU {
-        return Err(io::ErrorKind::InvalidInput.into());
+/// Also where the thread that asks may not go itself: it may have been pinned elsewhere, to leave this one room.
+fn pin_to(cpu: usize, driver: Driver) -> Result<(), EngineError> {
+    use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+
+    let mut only = CpuSet::new();
+    if cpu < CpuSet::MAX_CPU {
+        only.set(cpu);
+        if sched_setaffinity(None, &only).is_ok() {
+            return Ok(());
+        }
     }
-    set.set(cpu);
-    Ok(rustix::thread::sched_setaffinity(None, &set)?)
+    // Of all that there could be, the system leaves those that are there and allowed.
+    let mut all = CpuSet::new();
+    (0..CpuSet::MAX_CPU).for_each(|cpu| all.set(cpu));
+    let allowed = sched_setaffinity(None, &all).and_then(|()| sched_getaffinity(None));
+    let allowed = allowed.map_err(|error| EngineError::unavailable(driver)(error.into()))?;
+    let allowed = ranges((0..CpuSet::MAX_CPU).filter(|cpu| allowed.is_set(*cpu)));
+    Err(EngineError::Processor { cpu, allowed })
+}
+
+/// As Linux writes lists of processors: `0-3,8`.
+fn ranges(numbers: impl Iterator<Item = usize>) -> String {
+    let mut ranges: Vec<(usize, usize)> = Vec::new();
+    for n in numbers {
+        match ranges.last_mut() {
+            Some((_, last)) if *last + 1 == n => *last = n,
+            _ => ranges.push((n, n)),
+        }
+    }
+    let text = |(first, last): &(usize, usize)| match first == last {
+        true => first.to_string(),
+        false => format!("{first}-{last}"),
+    };
+    ranges.iter().map(text).collect::<Vec<_>>().join(",")
 }
 
 // ---- the application's thread ---------------------------------------------------------------
@@ -320,7 +361,8 @@ fn pin_to(cpu: usize) -> io::Result<()> {
 /// A home on the runtime that this is called on.
 ///
 /// # Errors
-/// [`EngineError::NoRuntime`] if there is none of that kind; as [`on_thread`].
+/// [`EngineError::NoRuntime`] if there is none, [`EngineError::ManyThreads`] and [`EngineError::RuntimeLacks`] if it is of
+/// another kind; as [`on_thread`].
 pub(super) fn inline(driver: Driver, wait: Wait) -> Result<(Handle, Home), EngineError> {
     let none = EngineError::NoRuntime { driver };
     let Ok(runtime) = Handle::try_current() else {
@@ -328,20 +370,26 @@ pub(super) fn inline(driver: Driver, wait: Wait) -> Result<(Handle, Home), Engin
     };
     // What is on a ring stays on its thread.
     let one_thread = runtime.runtime_flavor() == RuntimeFlavor::CurrentThread;
+    if driver != Driver::Tokio && !one_thread {
+        return Err(EngineError::ManyThreads { driver });
+    }
+    let lack = runtime::lack().map_err(EngineError::unavailable(driver))?;
+    if let Some(what) = lack {
+        return Err(EngineError::RuntimeLacks { what });
+    }
     let home = match driver {
         Driver::Tokio => Home::Tokio(None),
-        Driver::TokioUring if one_thread => match serve_tokio_uring() {
+        Driver::TokioUring => match serve_tokio_uring() {
             Some(jobs) => Home::TokioUring(jobs),
             None => return Err(none),
         },
-        Driver::Uring if one_thread => {
+        Driver::Uring => {
             let prepared = Prepared::new(wait)?;
             let home = Home::of(&prepared);
             let hosting = prepared.inline();
             runtime.spawn(hosting.map_err(EngineError::unavailable(driver))?);
             home
         }
-        Driver::TokioUring | Driver::Uring => return Err(none),
     };
     Ok((runtime, home))
 }
@@ -356,7 +404,7 @@ fn serve_tokio_uring() -> Option<KeepAlive> {
     std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
         let mut nop = std::pin::pin!(tokio_uring::no_op());
         let _ = nop.as_mut().poll(&mut Context::from_waker(Waker::noop()));
-        tokio_uring::spawn(run_jobs(queue));
+        tokio_uring::spawn(Relayed::new(run_jobs(queue)));
     }))
     .ok()
     .map(|()| jobs)

@@ -27,7 +27,7 @@ use crate::frame::Role;
 use crate::handle::Session;
 use crate::link::{Drained, SessionLink};
 use crate::pace::{LINES, ONE_LINE, paced};
-use crate::queue::{SetOnce, WakerSet};
+use crate::queue::{Owned, SetOnce, WakerSet};
 
 /// Connections that the system has accepted and this process has not, which a shutdown still looks at.
 const STRAGGLERS: usize = 256;
@@ -38,7 +38,8 @@ const GRACE_MAX: Duration = Duration::from_secs(24 * 3600);
 /// How long to pause when nothing can be accepted.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// Accepts sessions. From [`listen`](crate::listen), [`Engine::listen`] or [`Engine::listen_shared`].
+/// Accepts sessions. From [`listen`](crate::listen), [`Engine::listen`], [`Engine::listen_shared`] or
+/// [`Engine::listen_on`].
 ///
 /// Handshakes go on beside each other, so a silent client delays nobody; at most
 /// [`max_half_open`](crate::ConfigBuilder::max_half_open) connections are in their handshake or wait for
@@ -60,7 +61,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 pub struct Listener {
     local: Addr,
     incoming: Arc<Incoming>,
-    task: JoinHandle<()>,
+    task: Owned<JoinHandle<()>>,
 }
 
 struct Incoming {
@@ -68,7 +69,7 @@ struct Incoming {
     queue: ArrayQueue<(Session, OwnedSemaphorePermit)>,
     waiters: WakerSet,
     /// Removed by the listener that is dropped, as the process may end before the task is told to; or by the task.
-    file: Option<SocketFile>,
+    file: Option<Owned<SocketFile>>,
     /// The shortest grace that a shutdown was asked for with, in milliseconds.
     grace_ms: AtomicU64,
     /// Wakes the accepting task for it.
@@ -96,7 +97,7 @@ impl Incoming {
     }
 
     fn remove_file(&self) {
-        if let Some(file) = &self.file {
+        if let Some(file) = self.file.as_ref().filter(|file| !file.is_inherited()) {
             file.remove();
         }
     }
@@ -107,7 +108,7 @@ impl Listener {
         let incoming = Arc::new(Incoming {
             queue: ArrayQueue::new(config.max_half_open() as usize),
             waiters: WakerSet::new(),
-            file: bound.take_file(),
+            file: bound.take_file().map(Owned::new),
             grace_ms: AtomicU64::new(NONE),
             asked: Notify::new(),
             drained: SetOnce::new(),
@@ -116,8 +117,8 @@ impl Listener {
         let runtime = engine.runtime().clone();
         // Made here: the runtime may end before the task has run at all.
         let end = End(Arc::clone(&incoming));
-        let accepting = accept_loop(engine, bound, config, end);
-        let task = runtime.spawn(accepting);
+        let accepting = accept_loop(engine, Owned::new(bound), config, end);
+        let task = Owned::new(runtime.spawn(accepting));
         Self {
             local,
             incoming,
@@ -135,7 +136,7 @@ impl Listener {
     ///
     /// # Errors
     /// [`ListenError::ShutDown`] after [`shutdown`](Self::shutdown), [`EngineError::Stopped`] if the
-    /// engine's runtime has ended. A failed connection is no error
+    /// engine's runtime has ended, or is another process's. A failed connection is no error
     /// of the listener: it is logged, and accepting goes on.
     ///
     /// # Cancel safety
@@ -143,6 +144,9 @@ impl Listener {
     pub async fn accept(&self) -> Result<Session, ListenError> {
         let incoming = &*self.incoming;
         self.until(|| {
+            if self.task.is_inherited() {
+                return Some(Err(EngineError::Stopped.into()));
+            }
             if incoming.grace().is_some() {
                 return Some(Err(ListenError::ShutDown));
             }
@@ -193,6 +197,9 @@ impl Listener {
     /// # }
     /// ```
     pub async fn shutdown(&self, grace: Duration) -> Drained {
+        if self.task.is_inherited() {
+            return Drained::default();
+        }
         let incoming = &*self.incoming;
         let ms = u64::try_from(grace.min(GRACE_MAX).as_millis()).unwrap_or(NONE - 1);
         // ORDERING: nothing is published with it.
@@ -240,6 +247,9 @@ impl Drop for Place<'_> {
 
 impl Drop for Listener {
     fn drop(&mut self) {
+        if self.task.is_inherited() {
+            return;
+        }
         // Before the socket is closed.
         self.incoming.remove_file();
         self.task.abort();
@@ -265,7 +275,7 @@ impl Drop for End {
     }
 }
 
-async fn accept_loop(engine: Engine, bound: Bound, config: Config, end: End) {
+async fn accept_loop(engine: Engine, bound: Owned<Bound>, config: Config, end: End) {
     let incoming = &end.0;
     let mut live = Live::new();
     let mut in_hand = None;

@@ -97,7 +97,7 @@ impl From<Blocking> for OwnedFd {
     }
 }
 
-fn set_options(socket: &TcpStream) -> io::Result<()> {
+pub(super) fn set_options(socket: &TcpStream) -> io::Result<()> {
     socket.set_nodelay(true)?;
     // Network stacks of sandboxes may not have it: what is urgent then waits behind more.
     if let Err(error) = SockRef::from(socket).set_tcp_notsent_lowat(NOTSENT_LOWAT_BYTES) {

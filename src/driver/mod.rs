@@ -17,6 +17,7 @@
 
 pub(crate) mod clock;
 mod direct;
+pub(crate) mod runtime;
 mod timer;
 pub(crate) mod tokio;
 pub(crate) mod tokio_uring;

@@ -13,34 +13,38 @@ fn unset() -> ::tokio::time::Sleep {
 /// One timer that is set again and again.
 #[derive(Debug)]
 pub(super) struct Timer {
-    sleep: Pin<Box<::tokio::time::Sleep>>,
+    /// Made when there is something to wait for.
+    sleep: Option<Pin<Box<::tokio::time::Sleep>>>,
     /// What it is set to.
     armed: Option<Instant>,
 }
 
 impl Timer {
-    /// To be called on the runtime that will poll it.
-    pub(super) fn new() -> Self {
+    pub(super) const fn new() -> Self {
         Self {
-            sleep: Box::pin(unset()),
+            sleep: None,
             armed: None,
         }
     }
 
-    /// True when `deadline` has passed; else the task will be woken then.
+    /// True when `deadline` has passed; else the task will be woken then. To be called on the runtime that polls it, which
+    /// has time enabled.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>, deadline: Option<Instant>) -> bool {
         let Some(at) = deadline else {
-            if self.armed.take().is_some() {
+            if self.armed.take().is_some()
+                && let Some(sleep) = &mut self.sleep
+            {
                 // One that stays set is one more timer of the kernel each time the runtime parks.
-                self.sleep.set(unset());
+                sleep.set(unset());
             }
             return false;
         };
+        let sleep = self.sleep.get_or_insert_with(|| Box::pin(unset()));
         if self.armed != Some(at) {
-            self.sleep.as_mut().reset(at.into());
+            sleep.as_mut().reset(at.into());
             self.armed = Some(at);
         }
-        let due = self.sleep.as_mut().poll(cx).is_ready();
+        let due = sleep.as_mut().poll(cx).is_ready();
         if due {
             self.armed = None;
         }

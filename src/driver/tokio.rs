@@ -23,8 +23,7 @@ pub(crate) struct TokioIo<T> {
 }
 
 impl<T> TokioIo<T> {
-    /// To be called on the runtime that will poll it.
-    pub(crate) fn new(io: T) -> Self {
+    pub(crate) const fn new(io: T) -> Self {
         Self {
             io,
             unflushed: None,

@@ -15,6 +15,10 @@
 //! completes under. Short batches are offered to the socket by a plain send first, and while little
 //! arrives at a time it is received by a plain call once the socket is readable.
 
+mod relay;
+
+pub(crate) use relay::Relayed;
+
 use std::fmt;
 use std::future::Future;
 use std::io;

@@ -207,6 +207,15 @@ impl<T: Transport + Unpin> Turns<T> {
         true
     }
 
+    /// Ends without another look at the transport.
+    #[cold]
+    pub(crate) fn give_up(&mut self, error: io::Error) {
+        self.fail(error);
+        self.connection.deliver_wakes();
+        self.connection.finish();
+        self.stage = Stage::Done;
+    }
+
     fn fail(&mut self, error: io::Error) {
         self.connection.io_failed(error);
         self.batch.clear();
@@ -291,6 +300,10 @@ impl<T: Transport + Unpin> Future for Turns<T> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<SessionError> {
         let this = &mut *self;
+        if this.connection.link().is_inherited() {
+            // The socket is the parent's.
+            return Poll::Ready(SessionError::EngineStopped);
+        }
         loop {
             match this.stage {
                 Stage::Running => ready!(this.run(cx)),

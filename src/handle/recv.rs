@@ -14,7 +14,7 @@ use super::lease::Lease;
 use crate::error::StreamError;
 use crate::frame::codes;
 use crate::link::{Lane, RecvEnd, RxRing, reason, rx_tag};
-use crate::queue::Reader;
+use crate::queue::{Reader, Teardown};
 use crate::sync::Arc;
 
 /// Receives messages from a stream, in the order in which the peer sent them.
@@ -200,7 +200,8 @@ impl RecvStream {
         if self.pass_message() {
             return Some(Ok(true));
         }
-        ended.then(|| self.end())
+        let end = ended.then(|| self.end());
+        end.or_else(|| self.lane().inherited_end().map(Err))
     }
 
     /// The end, after everything in the ring.
@@ -338,7 +339,8 @@ impl RecvStream {
         if self.read_chunks(buf) {
             return Some(Ok(()));
         }
-        ended.then(|| self.end().map(drop).map_err(to_io))
+        let end = ended.then(|| self.end().map(drop).map_err(to_io));
+        end.or_else(|| self.lane().inherited_end().map(|end| Err(to_io(end))))
     }
 }
 
@@ -398,6 +400,7 @@ impl Stream for RecvStream {
 
 impl Drop for RecvStream {
     fn drop(&mut self) {
+        let _teardown = Teardown::begin();
         self.stop(codes::CANCELLED);
         self.lane().release_half();
         // Last: it drops a waker, which is somebody else's code and may panic.

@@ -12,7 +12,7 @@ use futures_sink::Sink;
 use crate::error::{SendError, TrySendError};
 use crate::frame::{MAX_ERROR_DETAILS, MAX_META_BLOCK, codes};
 use crate::link::{COPY_MAX, Lane, SEND_FLOOR, SendEnd, TxRing, failure, reason, tx_tag};
-use crate::queue::{Writer, record_weight};
+use crate::queue::{Teardown, Writer, record_weight};
 use crate::sync::Arc;
 
 /// Most bytes that one write of a byte stream takes: a frame.
@@ -133,10 +133,13 @@ impl SendStream {
                 Ok(())
             }
             Some(Err(error)) => Err(TrySendError::Refused { message, error }),
-            None => {
-                self.ask_for_more(message.len());
-                Err(TrySendError::Full(message))
-            }
+            None => match self.inherited_end() {
+                Some(error) => Err(TrySendError::Refused { message, error }),
+                None => {
+                    self.ask_for_more(message.len());
+                    Err(TrySendError::Full(message))
+                }
+            },
         }
     }
 
@@ -297,7 +300,8 @@ impl SendStream {
                 return Poll::Ready(end);
             }
             self.register(cx);
-            self.end_error().map_or(Poll::Pending, Poll::Ready)
+            let end = self.end_error().or_else(|| self.inherited_end());
+            end.map_or(Poll::Pending, Poll::Ready)
         })
         .await
     }
@@ -331,7 +335,8 @@ impl SendStream {
             false => 0,
         };
         self.lane().raise(reason::ROOM | more);
-        self.room(len).map_or(Poll::Pending, Poll::Ready)
+        let ready = self.room(len).or_else(|| self.inherited_end().map(Err));
+        ready.map_or(Poll::Pending, Poll::Ready)
     }
 
     /// Whether a message of this length may be queued; `None`: not now.
@@ -403,6 +408,11 @@ impl SendStream {
         })
     }
 
+    /// See [`Lane::inherited_end`].
+    fn inherited_end(&self) -> Option<SendError> {
+        self.lane().inherited_end().map(SendError::Stream)
+    }
+
     // ---- queue ------------------------------------------------------------------------------
 
     fn push(&mut self, message: Bytes) {
@@ -439,6 +449,7 @@ impl Drop for Unflushed<'_> {
 
 impl Drop for SendStream {
     fn drop(&mut self) {
+        let _teardown = Teardown::begin();
         if !self.finished && self.lane().send_end().is_none() {
             self.lane().cancel(codes::CANCELLED);
         }

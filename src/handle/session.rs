@@ -146,6 +146,9 @@ impl Session {
     /// Dropping the future loses no stream.
     pub async fn accept(&self) -> Result<Stream, SessionError> {
         let next = || {
+            if self.link.is_inherited() {
+                return self.link.end().map(|end| Err(end.clone()));
+            }
             if let Some(lane) = self.link.pop_accept() {
                 return Some(Ok(lane));
             }
@@ -170,7 +173,7 @@ impl Session {
     /// Safe.
     pub async fn established(&self) -> Result<(), SessionError> {
         let check = || {
-            if self.link.is_established() {
+            if self.link.is_established() && !self.link.is_inherited() {
                 return Some(Ok(()));
             }
             self.link.end().map(|error| Err(error.clone()))

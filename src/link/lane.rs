@@ -7,7 +7,7 @@ use tracing::Span;
 
 use super::session::SessionLink;
 use super::trace;
-use crate::error::StreamError;
+use crate::error::{SessionError, StreamError};
 use crate::queue::step::{Step, reached};
 use crate::queue::{Limit, Node, Reasons, RingPair, SetOnce, WakerSlot};
 use crate::sync::{Arc, AtomicBool, AtomicPtr, AtomicU8, AtomicU32, AtomicU64, Ordering};
@@ -272,6 +272,13 @@ impl Lane {
 
     pub(crate) fn recv_end(&self) -> Option<&RecvEnd> {
         self.rx_end.get()
+    }
+
+    /// The end of a stream that was inherited by a fork; to be asked before waiting.
+    #[cold]
+    pub(crate) fn inherited_end(&self) -> Option<StreamError> {
+        let stopped = || StreamError::Session(SessionError::EngineStopped);
+        self.session.is_inherited().then(stopped)
     }
 
     pub(crate) fn credit_mark(&self) -> u32 {

@@ -15,13 +15,12 @@
 //! happens while they are read.
 
 use std::ops::Deref;
-use std::sync::OnceLock;
 
 use crossbeam_utils::CachePadded;
 
 use super::stats::{Counter, Counters, SessionStats};
 use crate::error::SessionError;
-use crate::queue::{SetOnce, SlotKey, Slots};
+use crate::queue::{PerProcess, SetOnce, SlotKey, Slots};
 use crate::sync::Arc;
 
 macro_rules! ends {
@@ -152,7 +151,7 @@ impl Ledger {
 type Ledgers = Slots<SetOnce<Arc<Ledger>>>;
 
 fn process() -> &'static Ledgers {
-    static PROCESS: OnceLock<Ledgers> = OnceLock::new();
+    static PROCESS: PerProcess<Ledgers> = PerProcess::new();
     PROCESS.get_or_init(Slots::new)
 }
 
@@ -178,6 +177,8 @@ fn value_of<T: Default>(slot: &SetOnce<Arc<T>>) -> Arc<T> {
 #[derive(Debug)]
 pub(crate) struct Account {
     ledger: Arc<Ledger>,
+    /// Where it is taken from and given back to: not the ledgers of the process that drops it.
+    ledgers: &'static Ledgers,
     key: Option<SlotKey>,
     /// What other engines had counted in it before.
     base: Totals,
@@ -185,18 +186,20 @@ pub(crate) struct Account {
 
 impl Account {
     pub(crate) fn new() -> Arc<Self> {
-        let key = process().claim();
-        let ledger = value_of(process().value(&key));
+        let ledgers = process();
+        let key = ledgers.claim();
+        let ledger = value_of(ledgers.value(&key));
         Arc::new(Self {
             base: ledger.totals(),
             ledger,
+            ledgers,
             key: Some(key),
         })
     }
 
     /// That of sessions which no engine runs.
     pub(crate) fn of_the_process() -> Arc<Self> {
-        static UNHOSTED: OnceLock<Arc<Account>> = OnceLock::new();
+        static UNHOSTED: PerProcess<Arc<Account>> = PerProcess::new();
         Arc::clone(UNHOSTED.get_or_init(Self::new))
     }
 
@@ -225,7 +228,7 @@ impl Account {
 impl Drop for Account {
     fn drop(&mut self) {
         if let Some(key) = self.key.take() {
-            process().release(key);
+            self.ledgers.release(key);
         }
     }
 }
@@ -283,6 +286,7 @@ mod tests {
     fn account() -> Arc<Account> {
         Arc::new(Account {
             ledger: Arc::default(),
+            ledgers: process(),
             key: None,
             base: Totals::default(),
         })

@@ -13,10 +13,12 @@ use super::sides::HandleSide;
 use super::stats::SessionStats;
 use super::trace;
 use crate::addr::{Addr, Driver};
-use crate::error::SessionError;
+use crate::error::{SessionError, StreamError};
 use crate::frame::Role;
 use crate::queue::step::{Step, reached};
-use crate::queue::{Budget, Doorbell, Home, ReadyList, Reasons, SetOnce, TakenNodes, WakerSet};
+use crate::queue::{
+    Budget, Doorbell, Home, Process, ReadyList, Reasons, SetOnce, TakenNodes, Teardown, WakerSet,
+};
 use crate::sync::{Arc, AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
 
 /// What a handle asks of the session itself.
@@ -38,6 +40,8 @@ pub(crate) struct SessionLink {
     ready: ReadyList<Lane>,
     requests: Reasons,
     doorbell: Doorbell,
+    /// Where the engine is; a copy of it, made by a fork, has none.
+    process: Process,
     /// Where the engine runs.
     pub(crate) home: Home,
     /// Streams that the peer opened; one that finds it full is refused.
@@ -129,6 +133,7 @@ impl SessionLink {
             ready: ReadyList::new(),
             requests: Reasons::new(),
             doorbell: Doorbell::new(),
+            process: Process::this(),
             home: Home::new(),
             accept: ArrayQueue::new(sizes.max_unaccepted as usize),
             accept_waiters: WakerSet::new(),
@@ -161,6 +166,9 @@ impl SessionLink {
 
     /// Puts a lane on the ready list. A closed list means that the lane's ends are or will be set.
     pub(crate) fn activate(&self, lane: Arc<Lane>) {
+        if self.is_inherited() {
+            return lane.end_both(&StreamError::Session(SessionError::EngineStopped));
+        }
         if self.ready.push(lane).is_ok() {
             reached(Step::Listed);
             self.doorbell.ring_after_push();
@@ -168,9 +176,24 @@ impl SessionLink {
     }
 
     pub(crate) fn request(&self, requests: u32) {
-        if self.requests.raise(requests) {
+        if !self.is_inherited() && self.requests.raise(requests) {
+            // Often by a handle that is dropped, and never for a message.
+            let _teardown = Teardown::begin();
             self.doorbell.ring();
         }
+    }
+
+    /// Whether the engine is in another process, of which this one is a fork. Asked where something would wait, as nothing
+    /// will ever happen to the session here.
+    #[inline]
+    pub(crate) fn is_inherited(&self) -> bool {
+        self.process.is_another()
+    }
+
+    /// The end of a session that is inherited.
+    fn inherited(&self) -> Option<&SessionError> {
+        static STOPPED: SessionError = SessionError::EngineStopped;
+        self.is_inherited().then_some(&STOPPED)
     }
 
     /// Asks for a shutdown that ends within `grace`; the shortest that was ever asked for holds.
@@ -237,7 +260,7 @@ impl SessionLink {
     }
 
     pub(crate) fn end(&self) -> Option<&SessionError> {
-        self.end.get()
+        self.end.get().or_else(|| self.inherited())
     }
 
     /// The reason for the end, once the socket is closed.
@@ -246,12 +269,12 @@ impl SessionLink {
         if self.finished.load(Ordering::Acquire) {
             self.end.get()
         } else {
-            None
+            self.inherited()
         }
     }
 
     pub(crate) fn refusal(&self) -> Option<&SessionError> {
-        self.refusal.get()
+        self.inherited().or_else(|| self.refusal.get())
     }
 
     pub(crate) fn is_established(&self) -> bool {

@@ -13,7 +13,8 @@ pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ManageError {
-    /// The manager was closed, its last handle was dropped, or the task that ran it ended.
+    /// The manager was closed, its last handle was dropped, or the task that ran it ended or is in the process of which
+    /// this one is a fork.
     #[error("the session manager is shutting down")]
     ShuttingDown,
     /// No session came about within the time that the caller gave.

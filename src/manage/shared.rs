@@ -1,5 +1,6 @@
 //! What handles and keepers share.
 
+use std::sync::OnceLock;
 use std::sync::atomic::AtomicUsize;
 
 use tokio::time::Instant;
@@ -13,7 +14,7 @@ use super::state::{Closed, Down, Live, Place, State};
 use crate::error::SessionError;
 use crate::handle::Session;
 use crate::handle::wait::Wait;
-use crate::queue::WakerSet;
+use crate::queue::{Process, WakerSet};
 use crate::sync::{Arc, AtomicBool, AtomicU64, Ordering};
 
 pub(super) struct Shared {
@@ -28,6 +29,8 @@ pub(super) struct Shared {
     /// Keepers whose pause a caller ends by waiting.
     pub(super) wanted: WakerSet,
     started: AtomicBool,
+    /// Where it was started: its task is not in a fork of that process.
+    home: OnceLock<Process>,
     closing: AtomicBool,
     finished: AtomicBool,
     /// How often a new attempt without a pause was asked for.
@@ -50,6 +53,7 @@ impl Shared {
             changes: WakerSet::new(),
             wanted: WakerSet::new(),
             started: AtomicBool::new(false),
+            home: OnceLock::new(),
             closing: AtomicBool::new(false),
             finished: AtomicBool::new(false),
             hurries: AtomicU64::new(0),
@@ -73,7 +77,11 @@ impl Shared {
 
     pub(super) fn is_closing(&self) -> bool {
         // ORDERING: pairs with `close`; whoever sees it sees what led to it.
-        self.closing.load(Ordering::Acquire)
+        self.closing.load(Ordering::Acquire) || self.is_inherited()
+    }
+
+    fn is_inherited(&self) -> bool {
+        self.home.get().is_some_and(|home| home.is_another())
     }
 
     /// The least loaded session that takes streams, and its place.
@@ -113,6 +121,7 @@ impl Shared {
 
     /// True the first time.
     pub(super) fn begin(&self) -> bool {
+        let _ = self.home.set(Process::this());
         !self.started.swap(true, Ordering::Relaxed)
     }
 
@@ -200,6 +209,7 @@ impl Shared {
     pub(super) fn is_finished(&self) -> bool {
         // ORDERING: pairs with `finish`. Of a manager that was never started, closing is the end.
         self.finished.load(Ordering::Acquire)
+            || self.is_inherited()
             || (self.is_closing() && !self.started.load(Ordering::Relaxed))
     }
 }

@@ -18,6 +18,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
+use crate::queue::PerProcess;
+
 /// A budget of bytes.
 #[derive(Debug)]
 pub(crate) struct Pool {
@@ -38,7 +40,7 @@ impl Pool {
 
     /// The one that sessions use unless told otherwise; their ceilings bound it.
     pub(crate) fn process() -> Arc<Self> {
-        static PROCESS: std::sync::OnceLock<Arc<Pool>> = std::sync::OnceLock::new();
+        static PROCESS: PerProcess<Arc<Pool>> = PerProcess::new();
         Arc::clone(PROCESS.get_or_init(|| Self::new(u64::MAX)))
     }
 

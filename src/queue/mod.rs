@@ -9,7 +9,9 @@
 //! | [`home`] | the thread that an engine is bound to | 1 → n |
 //! | [`budget`] | bytes that writers share, and the limit of each | n ↔ 1 |
 //! | [`once`] | cell written once, read without waiting | 1 → n |
+//! | [`process`] | which process this is, told after a fork | 1 → n |
 //! | [`slots`] | places that are taken and given back, each with a value | n → n |
+//! | [`teardown`] | whether this thread is dropping a handle | none |
 //! | [`waiters`] | set of wakers, woken together | n → n |
 //! | [`waker_slot`] | the waker of one task, kept from wait to wait | n → 1 |
 //!
@@ -36,11 +38,14 @@ pub(crate) mod budget;
 pub(crate) mod doorbell;
 pub(crate) mod home;
 pub(crate) mod once;
+#[cfg(not(ringmux_loom))] // The models have one process.
+pub(crate) mod process;
 pub(crate) mod ready;
 pub(crate) mod reasons;
 pub(crate) mod ring;
 pub(crate) mod slots;
 pub(crate) mod step;
+pub(crate) mod teardown;
 pub(crate) mod waiters;
 pub(crate) mod waker_slot;
 
@@ -48,11 +53,14 @@ pub(crate) use budget::{Budget, Limit};
 pub(crate) use doorbell::Doorbell;
 pub(crate) use home::Home;
 pub(crate) use once::SetOnce;
+#[cfg(not(ringmux_loom))]
+pub(crate) use process::{Owned, PerProcess, Process};
 pub(crate) use ready::{Node, ReadyList, Taken as TakenNodes};
 pub(crate) use reasons::Reasons;
 pub(crate) use ring::{
     Held, Passed, Payload, Reader, Ring, RingOwner, RingPair, Writer, record_weight,
 };
 pub(crate) use slots::{Key as SlotKey, Slots};
+pub(crate) use teardown::Teardown;
 pub(crate) use waiters::{Key as WaiterKey, WakerSet};
 pub(crate) use waker_slot::WakerSlot;

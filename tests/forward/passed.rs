@@ -21,7 +21,6 @@ fn serve<'a>(listen: &'a str, driver: &'a str) -> [&'a str; 7] {
 }
 
 #[test]
-#[ignore = "the library cannot listen on a socket that is passed yet"]
 fn serve_takes_a_socket_that_was_passed_and_leaves_its_file() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("s.sock");

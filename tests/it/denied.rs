@@ -8,7 +8,7 @@
 use std::thread;
 use std::time::Duration;
 
-use ringmux::{Addr, Config, ConnectError, Driver, Engine, EngineError, Listener, SessionError};
+use ringmux::{Addr, Config, Driver, Engine, EngineError, Listener, Refusal};
 use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
     SeccompRule, apply_filter,
@@ -144,7 +144,7 @@ fn a_listener_that_may_not_accept_does_not_spin() {
 }
 
 #[test]
-fn an_engine_on_a_ring_without_a_descriptor_to_be_woken_by_tells_whoever_connects() {
+fn an_engine_on_a_ring_without_a_descriptor_to_be_woken_by_is_refused() {
     let filtered = thread::spawn(|| {
         tokio_runtime().block_on(async {
             let config = Config::default();
@@ -154,17 +154,50 @@ fn an_engine_on_a_ring_without_a_descriptor_to_be_woken_by_tells_whoever_connect
             let listener = other.listen(&anywhere, &config).soon().await.unwrap();
             refuse(libc::SYS_eventfd2, &[], libc::EMFILE);
             // Its thread inherits the filter.
-            let engine = Engine::thread(Driver::Uring).unwrap();
-            let connecting = engine.connect(listener.local_addr(), &config).soon();
-            let told = match connecting.await.unwrap_err() {
-                ConnectError::Engine(EngineError::Stopped) => true,
-                ConnectError::Handshake { error, .. } => {
-                    matches!(error, SessionError::EngineStopped)
-                }
-                _ => false,
+            let error = Engine::thread(Driver::Uring).unwrap_err();
+            let EngineError::Refused(refusal) = &error else {
+                panic!("{error}");
             };
-            assert!(told);
+            assert!(refusal.remedy().contains("open files"), "{error}");
+            other
+                .connect(listener.local_addr(), &config)
+                .soon()
+                .await
+                .unwrap();
         });
     });
     filtered.join().unwrap();
+}
+
+#[test]
+fn a_plain_call_that_is_denied_is_named_and_not_one_of_io_urings() {
+    // What the trial of a ring uses beside it, as sessions do.
+    for (call, name) in [
+        (libc::SYS_sendto, "sendto"),
+        (libc::SYS_recvfrom, "recvfrom"),
+        (libc::SYS_socketpair, "socketpair"),
+        (libc::SYS_eventfd2, "eventfd2"),
+        (libc::SYS_io_uring_enter, "io_uring_enter"),
+        (libc::SYS_io_uring_register, "io_uring_register"),
+    ] {
+        // With the thread that dials, which is not to have the filter.
+        let dialling = Engine::thread(Driver::Uring).unwrap();
+        let filtered = thread::spawn(move || {
+            refuse(call, &[], libc::EPERM);
+            Engine::thread(Driver::Uring).unwrap_err()
+        });
+        let error = filtered.join().unwrap();
+        let EngineError::Refused(Refusal::Seccomp { call, .. }) = &error else {
+            panic!("{name}: {error}");
+        };
+        assert_eq!(*call, name);
+        let text = error.to_string();
+        assert!(
+            text.contains(&format!("answers {name} with EPERM")),
+            "{text}"
+        );
+        let of_the_ring = name.starts_with("io_uring");
+        assert_eq!(text.contains("io_uring_enter"), of_the_ring, "{text}");
+        drop(dialling);
+    }
 }

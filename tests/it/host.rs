@@ -170,12 +170,14 @@ impl Net {
     /// A free address of the host's kind.
     pub(crate) fn free_addr(&self) -> Addr {
         match self.host.wire {
-            Wire::Unix => {
-                let n = self.sockets.replace(self.sockets.get() + 1);
-                Addr::Unix(self.dir.path().join(format!("{n}.sock")))
-            }
+            Wire::Unix => self.free_unix_addr(),
             Wire::Tcp | Wire::Pipe(_) => Addr::Tcp("127.0.0.1:0".to_owned()),
         }
+    }
+
+    pub(crate) fn free_unix_addr(&self) -> Addr {
+        let n = self.sockets.replace(self.sockets.get() + 1);
+        Addr::Unix(self.dir.path().join(format!("{n}.sock")))
     }
 
     pub(crate) async fn listen(&self, config: &Config) -> Listener {

@@ -210,6 +210,11 @@ fn a_dropped_tokio_uring_runtime_is_told_to_every_handle() {
     a_dropped_runtime_is_told_to_every_handle(Driver::TokioUring);
 }
 
+#[test]
+fn a_dropped_runtime_of_an_io_uring_engine_is_told_to_every_handle() {
+    a_dropped_runtime_is_told_to_every_handle(Driver::Uring);
+}
+
 fn a_task_that_waits_is_woken_when_the_runtime_is_dropped(driver: Driver) {
     run_with(move || {
         let (handles, receive) = channel::<Session>();
@@ -276,6 +281,11 @@ fn a_task_that_waits_is_woken_when_its_tokio_uring_runtime_is_dropped() {
     a_task_that_waits_is_woken_when_the_runtime_is_dropped(Driver::TokioUring);
 }
 
+#[test]
+fn a_task_that_waits_is_woken_when_the_runtime_of_its_io_uring_engine_is_dropped() {
+    a_task_that_waits_is_woken_when_the_runtime_is_dropped(Driver::Uring);
+}
+
 fn a_listener_on_a_dropped_runtime_says_so(driver: Driver) {
     run_with(move || {
         let listening = async move {
@@ -302,6 +312,11 @@ fn a_listener_on_a_dropped_tokio_runtime_says_so() {
 #[test]
 fn a_listener_on_a_dropped_tokio_uring_runtime_says_so() {
     a_listener_on_a_dropped_runtime_says_so(Driver::TokioUring);
+}
+
+#[test]
+fn a_listener_on_the_dropped_runtime_of_an_io_uring_engine_says_so() {
+    a_listener_on_a_dropped_runtime_says_so(Driver::Uring);
 }
 
 fn sessions_go_on_when_their_engine_is_dropped(driver: Driver) {
@@ -336,6 +351,11 @@ fn sessions_go_on_when_their_tokio_uring_engine_is_dropped() {
 }
 
 #[test]
+fn sessions_go_on_when_their_io_uring_engine_is_dropped() {
+    sessions_go_on_when_their_engine_is_dropped(Driver::Uring);
+}
+
+#[test]
 fn an_inline_engine_outside_of_its_runtime_is_refused_by_name() {
     run_with(|| {
         // tokio-uring has no way to ask whether it is there but a panic, which is caught.
@@ -365,7 +385,7 @@ fn an_inline_engine_on_a_ring_is_refused_by_a_runtime_of_many_threads_without_a_
             let error = threads
                 .block_on(async { Engine::inline(driver) })
                 .unwrap_err();
-            let named = matches!(error, EngineError::NoRuntime { driver: d } if d == driver);
+            let named = matches!(error, EngineError::ManyThreads { driver: d } if d == driver);
             assert!(named, "{error}");
         }
     });

@@ -34,7 +34,7 @@ impl Expected {
             (Self::Uring | Self::RoomOrNot, None) => true,
             (Self::Seccomp(expected), Some(EngineError::Refused(refusal))) => matches!(
                 refusal,
-                Refusal::Seccomp { step: ProbeStep::SetUp, errno } if *errno == expected
+                Refusal::Seccomp { step: ProbeStep::SetUp, errno, .. } if *errno == expected
             ),
             (Self::RoomOrNot, Some(EngineError::Refused(refusal))) => {
                 matches!(refusal, Refusal::LockedMemory { soft: Some(_), .. })

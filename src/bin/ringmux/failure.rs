@@ -41,6 +41,14 @@ impl Failure {
         self
     }
 
+    /// Advises the driver that works everywhere, unless the error does so itself.
+    pub(crate) fn advise_tokio(self, error: &ringmux::EngineError) -> Self {
+        match error.remedy() {
+            Some(remedy) if remedy.contains("the driver tokio") => self,
+            _ => self.advise("try --driver tokio"),
+        }
+    }
+
     /// Whether the failure is only that nobody reads stdout any more.
     pub(crate) const fn is_closed_pipe(&self) -> bool {
         self.closed_pipe

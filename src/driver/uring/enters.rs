@@ -3,17 +3,15 @@
 //! Each ring has a number of its own, so that counting is a plain store. One that is gone leaves its number to the
 //! next, which goes on counting: the sum never goes back.
 
-use std::sync::OnceLock;
-
 use crossbeam_utils::CachePadded;
 
-use crate::queue::{SlotKey, Slots};
+use crate::queue::{PerProcess, SlotKey, Slots};
 use crate::sync::{AtomicU64, Ordering};
 
 type Numbers = Slots<CachePadded<AtomicU64>>;
 
 fn numbers() -> &'static Numbers {
-    static NUMBERS: OnceLock<Numbers> = OnceLock::new();
+    static NUMBERS: PerProcess<Numbers> = PerProcess::new();
     NUMBERS.get_or_init(Slots::new)
 }
 
@@ -21,14 +19,18 @@ fn numbers() -> &'static Numbers {
 #[derive(Debug)]
 pub(super) struct Enters {
     number: &'static AtomicU64,
+    /// Not those of the process that drops it.
+    numbers: &'static Numbers,
     key: Option<SlotKey>,
 }
 
 impl Enters {
     pub(super) fn new() -> Self {
-        let key = numbers().claim();
+        let numbers = numbers();
+        let key = numbers.claim();
         Self {
-            number: numbers().value(&key),
+            number: numbers.value(&key),
+            numbers,
             key: Some(key),
         }
     }
@@ -43,7 +45,7 @@ impl Enters {
 impl Drop for Enters {
     fn drop(&mut self) {
         if let Some(key) = self.key.take() {
-            numbers().release(key);
+            self.numbers.release(key);
         }
     }
 }

@@ -31,6 +31,7 @@ use super::wait::{Idle, Waiting};
 use crate::config::Wait;
 use crate::driver::{Turns, clock};
 use crate::pace::{LINES, ONE_LINE, paced};
+use crate::queue::{Owned, Process};
 use crate::sync::Arc;
 
 /// The clock is read for deadlines once in so many turns: a session has one at all times, and most are far away. Where
@@ -269,6 +270,7 @@ impl<R: Ring> Host<R> {
         root: Option<F>,
         bell: &StdArc<BellFd>,
     ) -> io::Result<Option<F::Output>> {
+        let process = Process::this();
         self.beside_tasks = root.is_some();
         let mut root = pin!(root);
         let root_waker = Waker::from(StdArc::new(RootWaker(Arc::clone(&self.link))));
@@ -282,6 +284,10 @@ impl<R: Ring> Host<R> {
                     let mut cx = Context::from_waker(&root_waker);
                     if let Poll::Ready(output) = root.poll(&mut cx) {
                         return Ok(Some(output));
+                    }
+                    if process.is_another() {
+                        // It has forked, and this is the child: the ring is the parent's.
+                        return Err(io::ErrorKind::BrokenPipe.into());
                     }
                 }
                 // What the root has queued leaves with this enter.
@@ -318,11 +324,12 @@ pub(super) fn run<R: Ring, F: Future>(
     ring: R,
     link: Arc<HostLink>,
     wait: Wait,
+    bell: io::Result<BellFd>,
     root: impl FnOnce() -> Option<F>,
 ) -> io::Result<Option<F::Output>> {
     // First: its end tells those who wait for a session, whatever fails from here on.
-    let mut host = Host::new(ring, link, wait);
-    let bell = StdArc::new(BellFd::new()?);
+    let mut host = Owned::new(Host::new(ring, link, wait));
+    let bell = StdArc::new(bell?);
     let output = host.run(root(), &bell);
     // The ring has the bell's descriptor.
     drop(host);

@@ -9,7 +9,7 @@ use std::os::fd::OwnedFd;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::thread::{self, ThreadId};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -22,6 +22,7 @@ use super::wait::Idle;
 use crate::config::Wait;
 use crate::driver::clock;
 use crate::driver::timer::Timer;
+use crate::queue::Process;
 use crate::sync::Arc;
 
 /// Turns in a row before other tasks of the runtime get theirs.
@@ -35,8 +36,10 @@ pub(super) struct Inline {
     host: Host<KernelRing>,
     link: Arc<HostLink>,
     thread: ThreadId,
+    process: Process,
     /// Since when the task waits to be woken.
     parked: Option<Instant>,
+    clock: Watched,
 }
 
 // SAFETY: every `Rc` of the host points into the host, so they move together. The ring is entered
@@ -60,6 +63,8 @@ impl Inline {
             host: Host::new(ring, Arc::clone(&link), wait),
             link,
             thread: thread::current().id(),
+            process: Process::this(),
+            clock: Watched::new(),
             parked: None,
         })
     }
@@ -97,11 +102,56 @@ impl Inline {
     }
 }
 
+/// Whether tokio's clock stands still, as in tests that pause it: it goes on when all tasks wait, so this one must not spin.
+#[derive(Debug)]
+struct Watched {
+    looks: u32,
+    /// The time, and tokio's time, when they were compared last.
+    seen: Option<(Instant, Instant)>,
+    paused: bool,
+}
+
+impl Watched {
+    /// Spins for one comparison.
+    const LOOKS: u32 = 64;
+    /// After so long a clock that has not moved is one that does not. What it moves by is far less.
+    const LONG: Duration = Duration::from_millis(1);
+
+    const fn new() -> Self {
+        Self {
+            looks: 0,
+            seen: None,
+            paused: false,
+        }
+    }
+
+    fn is_paused(&mut self) -> bool {
+        self.looks = self.looks.wrapping_add(1);
+        if self.paused || self.looks.is_multiple_of(Self::LOOKS) {
+            let (now, tokios) = (Instant::now(), clock::now());
+            match self.seen {
+                Some((since, before)) if tokios == before => {
+                    self.paused = now - since >= Self::LONG;
+                }
+                _ => {
+                    self.paused = false;
+                    self.seen = Some((now, tokios));
+                }
+            }
+        }
+        self.paused
+    }
+}
+
 impl Future for Inline {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = &mut *self;
+        if this.process.is_another() {
+            // The ring is the parent's.
+            return Poll::Ready(());
+        }
         if thread::current().id() != this.thread {
             tracing::error!("an inline engine was moved to another thread; its sessions end");
             return Poll::Ready(());
@@ -129,7 +179,7 @@ impl Future for Inline {
             if this.host.is_unused() {
                 return Poll::Ready(());
             }
-            if this.host.waiting.idle() == Idle::Spin {
+            if this.host.waiting.idle() == Idle::Spin && !this.clock.is_paused() {
                 break;
             }
             if this.prepare_park(cx) {

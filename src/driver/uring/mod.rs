@@ -43,8 +43,10 @@ use std::future::Future;
 use std::io;
 
 use crate::config::Wait;
+use crate::queue::Owned;
 use crate::sync::Arc;
 use kernel::KernelRing;
+use link::BellFd;
 
 /// A ring that has been tried, on the thread that will run it.
 pub(crate) struct Prepared {
@@ -52,6 +54,8 @@ pub(crate) struct Prepared {
     features: Features,
     link: Arc<HostLink>,
     wait: Wait,
+    /// What wakes a thread that is parked in the ring.
+    bell: Option<BellFd>,
 }
 
 impl Prepared {
@@ -64,6 +68,20 @@ impl Prepared {
             features,
             link: HostLink::new(),
             wait,
+            bell: None,
+        })
+    }
+
+    /// For [`run`](Self::run) and [`block_on`](Self::block_on).
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub(crate) fn for_a_thread(wait: Wait) -> Result<Self, Refusal> {
+        let bell = probe::bell()?;
+        let prepared = Self::new(wait)?;
+        Ok(Self {
+            bell: Some(bell),
+            ..prepared
         })
     }
 
@@ -78,18 +96,29 @@ impl Prepared {
     /// Runs sessions on this thread until no engine and no session is left.
     pub(crate) fn run(self) -> io::Result<()> {
         let root: Option<std::future::Pending<()>> = None;
-        host::run(self.ring, self.link, self.wait, || root).map(drop)
+        let bell = bell(self.bell);
+        host::run(self.ring, self.link, self.wait, bell, || root).map(drop)
     }
 
     /// Runs sessions on this thread, and the future that `root` makes beside them until it is done. Whoever was given
     /// the link is told of the end also if `root` panics.
     pub(crate) fn block_on<F: Future>(self, root: impl FnOnce() -> F) -> io::Result<F::Output> {
-        let output = host::run(self.ring, self.link, self.wait, || Some(root()))?;
+        let bell = bell(self.bell);
+        let output = host::run(self.ring, self.link, self.wait, bell, || Some(root()))?;
         output.ok_or_else(|| io::ErrorKind::BrokenPipe.into())
     }
 
     /// The same as a future for the runtime that this is called on.
     pub(crate) fn inline(self) -> io::Result<impl Future<Output = ()> + Send> {
-        inline::Inline::new(self.ring, self.link, self.wait)
+        let inline = inline::Inline::new(self.ring, self.link, self.wait)?;
+        Ok(async move {
+            let mut inline = Owned::new(inline);
+            (&mut *inline).await;
+        })
     }
+}
+
+/// The one that is there, else a new one.
+fn bell(made: Option<BellFd>) -> io::Result<BellFd> {
+    made.map_or_else(BellFd::new, Ok)
 }

@@ -6,9 +6,10 @@
 //! The ring that was tried is the one that is used. A second one would need the memory twice, as the
 //! kernel takes its time to give the first one's back.
 
-use std::io::{self, Write};
+use std::io;
+use std::mem::MaybeUninit;
 use std::net::Shutdown;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
@@ -17,8 +18,10 @@ use io_uring::IoUring;
 use io_uring::register::Probe;
 
 use super::kernel::{self, KernelRing, OPERATIONS};
+use super::link::BellFd;
 use super::refusal::{Policy, ProbeStep, Refusal};
 use super::ring::{Completion, Enter, File, Kind, Op, Ring, Token};
+use crate::driver::direct;
 
 /// How long an operation may take that has nothing to wait for.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -62,7 +65,7 @@ const fn names(operations: [(&'static str, u8); 6]) -> [&'static str; 6] {
 /// # Errors
 /// [`Refusal`]: the step that failed, and why.
 pub(super) fn probe() -> Result<(KernelRing, Features), Refusal> {
-    let at = |step| move |error| Policy::read().explain(step, error);
+    let at = |step: ProbeStep| move |error| explain(step, step.system_call(), error);
     let ring = kernel::set_up().map_err(at(ProbeStep::SetUp))?;
     let missing = missing_operation(&ring).map_err(at(ProbeStep::Operations))?;
     if let Some(name) = missing {
@@ -72,6 +75,7 @@ pub(super) fn probe() -> Result<(KernelRing, Features), Refusal> {
     let flawed = |step| {
         move |flaw| match flaw {
             Flaw::Io(error) => at(step)(error),
+            Flaw::Call(call, error) => explain(step, call, error),
             Flaw::Wrong(what) => Refusal::SelfTest { step, what },
         }
     };
@@ -89,6 +93,18 @@ pub(super) fn probe() -> Result<(KernelRing, Features), Refusal> {
     Ok((ring, features))
 }
 
+/// What wakes the thread that a ring parks.
+///
+/// # Errors
+/// There is no descriptor for it.
+pub(super) fn bell() -> Result<BellFd, Refusal> {
+    BellFd::new().map_err(|error| explain(ProbeStep::SetUp, "eventfd2", error))
+}
+
+fn explain(step: ProbeStep, call: &'static str, error: io::Error) -> Refusal {
+    Policy::read().explain(step, call, error)
+}
+
 fn missing_operation(ring: &IoUring) -> io::Result<Option<&'static str>> {
     let mut found = Probe::new();
     ring.submitter().register_probe(&mut found)?;
@@ -101,7 +117,10 @@ fn missing_operation(ring: &IoUring) -> io::Result<Option<&'static str>> {
 /// How an operation can fail a trial.
 #[derive(Debug)]
 enum Flaw {
+    /// By way of the ring.
     Io(io::Error),
+    /// A plain system call, by name.
+    Call(&'static str, io::Error),
     Wrong(&'static str),
 }
 
@@ -148,15 +167,27 @@ fn no_op(ring: &mut KernelRing) -> Result<(), Flaw> {
     }
 }
 
+fn send(socket: &UnixStream, message: &[u8]) -> Result<(), Flaw> {
+    at_once(direct::send(socket.as_fd(), message)).map_err(|error| Flaw::Call("sendto", error))
+}
+
+/// What has nothing to wait for.
+fn at_once(result: Option<io::Result<usize>>) -> io::Result<()> {
+    result
+        .unwrap_or_else(|| Err(io::ErrorKind::WouldBlock.into()))
+        .map(drop)
+}
+
 fn receive<R: Ring>(ring: &mut R) -> Result<(), Flaw> {
-    let (mut far, near) = UnixStream::pair()?;
+    let call = |name| move |error| Flaw::Call(name, error);
+    let (far, near) = UnixStream::pair().map_err(call("socketpair"))?;
     let file = File::Raw(near.as_raw_fd());
     // SAFETY: the operation points to no memory but the ring's own buffers.
     if !unsafe { ring.push(token(Kind::RecvMulti), Op::RecvMulti { file }) } {
         return Err(Flaw::Wrong("an empty queue has no room"));
     }
     for message in MESSAGES {
-        far.write_all(message)?;
+        send(&far, message)?;
         let completion = next(ring)?;
         let Some(buffer) = completion.buffer else {
             let errno = -completion.result;
@@ -176,7 +207,11 @@ fn receive<R: Ring>(ring: &mut R) -> Result<(), Flaw> {
             return Err(Flaw::Wrong("the receive ended after one message"));
         }
     }
-    far.shutdown(Shutdown::Write)?;
+    // Sessions use these two as well, for what is small.
+    send(&near, b"back")?;
+    let received = direct::recv(far.as_fd(), &mut [MaybeUninit::uninit(); 16]);
+    at_once(received).map_err(call("recvfrom"))?;
+    far.shutdown(Shutdown::Write).map_err(call("shutdown"))?;
     match next(ring)? {
         Completion {
             result: 0,

@@ -522,8 +522,10 @@ impl<R: Ring> Drop for Reactor<R> {
         for key in keys {
             self.abandon(key);
         }
-        let until = clock::now() + SETTLE;
-        while !self.slots.is_empty() && !self.broken && clock::now() < until {
+        // Whichever comes first: tokio's clock may stand still.
+        let (until, really) = (clock::now() + SETTLE, Instant::now() + SETTLE);
+        let waits = || clock::now() < until && Instant::now() < really;
+        while !self.slots.is_empty() && !self.broken && waits() {
             self.enter(Enter::WaitFor(Duration::from_millis(10)));
             self.reap();
         }

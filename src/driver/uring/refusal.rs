@@ -44,7 +44,7 @@ impl ProbeStep {
         Self::Receive,
     ];
 
-    const fn system_call(self) -> &'static str {
+    pub(super) const fn system_call(self) -> &'static str {
         match self {
             Self::SetUp => "io_uring_setup",
             Self::Operations | Self::Enable => "io_uring_register",
@@ -77,7 +77,7 @@ impl fmt::Display for ProbeStep {
 /// ```
 /// use ringmux::{ProbeStep, Refusal};
 ///
-/// let refusal = Refusal::Seccomp { step: ProbeStep::SetUp, errno: 1 };
+/// let refusal = Refusal::Seccomp { step: ProbeStep::SetUp, call: "io_uring_setup", errno: 1 };
 /// assert_eq!(refusal.to_string(), "a seccomp filter answers io_uring_setup with EPERM");
 /// assert!(refusal.remedy().contains("seccomp profile"));
 /// ```
@@ -97,21 +97,25 @@ pub enum Refusal {
     },
     /// A seccomp filter of this process answers in the kernel's place, as container runtimes
     /// install one.
-    #[error("a seccomp filter answers {} with {}", step.system_call(), errno_name(*errno))]
+    #[error("a seccomp filter answers {call} with {}", errno_name(*errno))]
     Seccomp {
         /// Where it was met.
         step: ProbeStep,
+        /// The system call: one of io_uring's, or a plain one that the driver uses beside them, such as `sendto`.
+        call: &'static str,
         /// What the filter answers.
         errno: i32,
     },
     /// Permission is denied, and neither the sysctl nor a filter explains it.
     #[error(
-        "{} is answered with {}, though neither a sysctl nor a seccomp filter denies it",
-        step.system_call(), errno_name(*errno)
+        "{call} is answered with {}, though neither a sysctl nor a seccomp filter denies it",
+        errno_name(*errno)
     )]
     Denied {
         /// Where it was met.
         step: ProbeStep,
+        /// The system call.
+        call: &'static str,
         /// `EPERM` or `EACCES`.
         errno: i32,
     },
@@ -178,7 +182,7 @@ impl Refusal {
 
     /// What whoever runs the program, or the machine, can change.
     #[must_use]
-    pub const fn remedy(&self) -> &'static str {
+    pub fn remedy(&self) -> &'static str {
         match self {
             Self::NotInKernel => {
                 "run on Linux 6.1 or later, built with CONFIG_IO_URING, outside of sandboxes and \
@@ -199,6 +203,9 @@ impl Refusal {
                 "set sysctl kernel.io_uring_disabled to 0, or to 1 with kernel.io_uring_group, in \
                  /etc/sysctl.d"
             }
+            Self::Seccomp { call, .. } if !is_of_the_ring(call) => {
+                "allow this system call in the seccomp profile: sessions need it on every driver"
+            }
             Self::Seccomp { .. } => {
                 "allow io_uring_setup, io_uring_enter and io_uring_register in the seccomp profile \
                  (Docker: --security-opt seccomp=PROFILE, see deploy/README.md; systemd: \
@@ -213,11 +220,22 @@ impl Refusal {
                 "raise the limit to 8 MiB (ulimit -l 8192; systemd: LimitMEMLOCK=8M; Docker: \
                  --ulimit memlock=8388608), or start fewer engines under this user"
             }
+            Self::Io { error, .. } if lacks_descriptors(error) => {
+                "raise the limit on open files (ulimit -n; systemd: LimitNOFILE=)"
+            }
             Self::SelfTest { .. } | Self::Io { .. } => {
                 "use the driver tokio, and report this with the kernel's release"
             }
         }
     }
+}
+
+fn is_of_the_ring(call: &str) -> bool {
+    call.starts_with("io_uring_")
+}
+
+fn lacks_descriptors(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
 }
 
 fn for_whom(value: u32, group: Option<u32>) -> String {
@@ -309,20 +327,24 @@ impl Policy {
     }
 
     /// What an error at a step comes from.
-    pub(super) fn explain(&self, step: ProbeStep, error: io::Error) -> Refusal {
+    pub(super) fn explain(&self, step: ProbeStep, call: &'static str, error: io::Error) -> Refusal {
         let errno = error.raw_os_error().unwrap_or(0);
         match (errno, self.denying_sysctl()) {
-            (libc::EPERM, Some(value)) if step == ProbeStep::SetUp => Refusal::Sysctl {
+            (libc::EPERM, Some(value)) if call == "io_uring_setup" => Refusal::Sysctl {
                 value,
                 group: self.group,
             },
             // The sysctl is there only if io_uring is.
             (libc::ENOSYS, _) if self.filtered && self.disabled.is_some() => {
-                Refusal::Seccomp { step, errno }
+                Refusal::Seccomp { step, call, errno }
             }
-            (libc::ENOSYS, _) if step == ProbeStep::SetUp => Refusal::NotInKernel,
-            (libc::EPERM | libc::EACCES, _) if self.filtered => Refusal::Seccomp { step, errno },
-            (libc::EPERM | libc::EACCES, _) => Refusal::Denied { step, errno },
+            (libc::ENOSYS, _) if step == ProbeStep::SetUp && is_of_the_ring(call) => {
+                Refusal::NotInKernel
+            }
+            (libc::EPERM | libc::EACCES, _) if self.filtered => {
+                Refusal::Seccomp { step, call, errno }
+            }
+            (libc::EPERM | libc::EACCES, _) => Refusal::Denied { step, call, errno },
             (libc::ENOMEM, _) => Refusal::LockedMemory {
                 step,
                 soft: self.memlock.0,
@@ -362,7 +384,11 @@ mod tests {
     }
 
     fn explained(policy: &Policy, errno: i32) -> Refusal {
-        policy.explain(ProbeStep::SetUp, io::Error::from_raw_os_error(errno))
+        policy.explain(
+            ProbeStep::SetUp,
+            "io_uring_setup",
+            io::Error::from_raw_os_error(errno),
+        )
     }
 
     #[test]
@@ -384,7 +410,11 @@ mod tests {
         assert!(text(libc::EINVAL).contains("Linux 6.12.1 is too old"));
         assert!(text(libc::ENOMEM).contains("soft 64 KiB, hard unlimited"));
         assert!(text(libc::EMFILE).contains("Too many open files"));
-        let unsupported = open().explain(ProbeStep::SetUp, io::ErrorKind::Unsupported.into());
+        let unsupported = open().explain(
+            ProbeStep::SetUp,
+            "io_uring_setup",
+            io::ErrorKind::Unsupported.into(),
+        );
         assert!(matches!(unsupported, Refusal::TooOld { .. }));
     }
 
@@ -402,7 +432,7 @@ mod tests {
             );
         }
         let enter = io::Error::from_raw_os_error(libc::EPERM);
-        let refusal = filtered.explain(ProbeStep::Nop, enter);
+        let refusal = filtered.explain(ProbeStep::Nop, ProbeStep::Nop.system_call(), enter);
         assert!(refusal.to_string().contains("io_uring_enter"), "{refusal}");
         assert_eq!(refusal.step(), ProbeStep::Nop);
         // Without the sysctl a kernel may be older than it, or without io_uring.

@@ -3,7 +3,6 @@
 use std::time::{Duration, Instant};
 
 use crate::config::Wait;
-use crate::driver::clock;
 
 /// A wait that is over sooner than this is worth spinning for: about what a wake-up costs.
 const SPIN_MAX: Duration = Duration::from_micros(100);
@@ -72,7 +71,8 @@ impl Waiting {
         if self.idle_since.is_some() && !self.looks.is_multiple_of(LOOKS) {
             return Idle::Spin;
         }
-        let now = clock::now();
+        // Not tokio's clock, which may stand still.
+        let now = Instant::now();
         let since = *self.idle_since.get_or_insert(now);
         if now - since < self.spin {
             Idle::Spin

@@ -1,7 +1,7 @@
 //! Where a measured thread runs ringmux: under its own future, so that a message crosses no thread, or beside it.
 
 use clap::ValueEnum;
-use ringmux::{Engine, EngineBuilder};
+use ringmux::{Engine, EngineBuilder, EngineError};
 use tokio::task::LocalSet;
 
 use crate::failure::Failure;
@@ -127,20 +127,12 @@ impl Host {
         F: FnOnce(Engine) -> Fut,
         Fut: Future,
     {
-        let engine = self.builder().thread().map_err(self.refused())?;
+        let engine = self.builder().thread().map_err(|error| refused(&error))?;
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
             .map_err(|error| Failure::new("cannot start a tokio runtime").because(&error))?;
         Ok(LocalSet::new().block_on(&runtime, future(engine)))
-    }
-
-    fn refused<E: std::error::Error + 'static>(self) -> impl FnOnce(E) -> Failure {
-        move |error| {
-            Failure::new(format!("cannot start the driver {}", self.driver.name()))
-                .because(&error)
-                .advise("try --driver tokio")
-        }
     }
 
     fn block_over<F, Fut>(self, future: F) -> Result<Fut::Output, Failure>
@@ -160,8 +152,15 @@ impl Host {
                     }
                 }
             })
-            .map_err(self.refused())
+            .map_err(|error| refused(&error))
     }
+}
+
+/// The error says which driver it is about.
+fn refused(error: &EngineError) -> Failure {
+    Failure::new("cannot start an engine")
+        .because(error)
+        .advise_tokio(error)
 }
 
 #[cfg(test)]

@@ -51,7 +51,8 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
 fn failure(backend: &ChosenBackend) -> Option<Failure> {
     let failure = Failure::new("io_uring cannot be used");
     Some(match backend.refused()? {
-        EngineError::Refused(refusal) => failure.because(refusal).advise(refusal.remedy()),
+        // What to change is in the report.
+        EngineError::Refused(refusal) => failure.because(refusal),
         other => failure.because(other),
     })
 }

@@ -393,20 +393,34 @@ mod tests {
                 .map(|row| row.what)
                 .collect()
         };
-        let step = ProbeStep::SetUp;
+        let (step, call) = (ProbeStep::SetUp, "io_uring_setup");
         let group = None;
         assert_eq!(blamed(&Refusal::NotInKernel), ["kernel"]);
         assert_eq!(
             blamed(&Refusal::Sysctl { value: 2, group }),
             ["sysctl kernel.io_uring_disabled"]
         );
-        assert_eq!(blamed(&Refusal::Seccomp { step, errno: 1 }), ["seccomp"]);
+        assert_eq!(
+            blamed(&Refusal::Seccomp {
+                step,
+                call,
+                errno: 1
+            }),
+            ["seccomp"]
+        );
         let (soft, hard) = (Some(0), Some(0));
         assert_eq!(
             blamed(&Refusal::LockedMemory { step, soft, hard }),
             ["RLIMIT_MEMLOCK"]
         );
-        assert!(blamed(&Refusal::Denied { step, errno: 1 }).is_empty());
+        assert!(
+            blamed(&Refusal::Denied {
+                step,
+                call,
+                errno: 1
+            })
+            .is_empty()
+        );
     }
 
     #[test]

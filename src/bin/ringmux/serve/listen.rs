@@ -57,7 +57,7 @@ impl Listen {
         };
         let listening = match self {
             Self::Addr(addr) => engine.listen(addr, config).await,
-            Self::Passed(number) => listen_on(engine, self.take(*number)?, config).await,
+            Self::Passed(number) => engine.listen_on(self.take(*number)?, config).await,
         };
         listening.map_err(|error| unavailable(&error))
     }
@@ -82,15 +82,6 @@ impl Listen {
             _ => Err(failure().advise("it is no TCP or Unix stream socket")),
         }
     }
-}
-
-/// In the place of `engine.listen_on(socket, config).await`, until the library has it.
-async fn listen_on(
-    _engine: &Engine,
-    _socket: OwnedFd,
-    _config: &Config,
-) -> Result<Listener, ListenError> {
-    Err(ringmux::EngineError::Stopped.into())
 }
 
 #[cfg(test)]

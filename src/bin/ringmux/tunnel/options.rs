@@ -86,9 +86,12 @@ where
 }
 
 fn engine(driver: ringmux::Driver) -> Result<Engine, Failure> {
-    Engine::inline(driver).map_err(|error| match driver {
-        ringmux::Driver::Tokio => refused().because(&error),
-        _ => refused().because(&error).advise("try --driver tokio"),
+    Engine::inline(driver).map_err(|error| {
+        let failure = refused().because(&error);
+        match driver {
+            ringmux::Driver::Tokio => failure,
+            _ => failure.advise_tokio(&error),
+        }
     })
 }
 

@@ -1,0 +1,121 @@
+//! Sockets that the application brings: one that listens, or one that is connected.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+
+use socket2::{Domain, SockAddr, SockRef, Type};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+
+use super::socket::{Bound, Connected, set_options};
+use crate::addr::Addr;
+
+/// What is wrong with a socket that an engine was given.
+///
+/// # Examples
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use ringmux::{Config, Engine, ListenError, SocketError};
+///
+/// let file = std::fs::File::open("/dev/null")?;
+/// let refused = Engine::auto()?.listen_on(file, &Config::default()).await.unwrap_err();
+/// assert!(matches!(refused, ListenError::Socket { error: SocketError::NotASocket, .. }));
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SocketError {
+    /// The descriptor is that of something else, such as a file.
+    #[error("it is no socket")]
+    NotASocket,
+    /// The socket carries datagrams or packets.
+    #[error("it is a socket for datagrams, and a stream socket is needed")]
+    NotAStream,
+    /// The listening socket is neither TCP nor Unix.
+    #[error("its address family is {family}, and TCP (IPv4 or IPv6) or a Unix socket is needed")]
+    Family {
+        /// Linux's number, as in `AF_VSOCK`.
+        family: i32,
+    },
+    /// Nothing can be accepted from it: it is connected, or `listen` was not called.
+    #[error("it does not listen")]
+    NotListening,
+    /// It listens, where a connection is needed.
+    #[error("it listens, and a connected socket is needed")]
+    Listening,
+    /// It is not connected, or not yet.
+    #[error("it is not connected")]
+    NotConnected,
+    /// The system said something else.
+    #[error("{0}")]
+    Io(io::Error),
+}
+
+impl From<io::Error> for SocketError {
+    fn from(error: io::Error) -> Self {
+        match error.raw_os_error() {
+            Some(libc::ENOTSOCK) => Self::NotASocket,
+            Some(libc::ENOTCONN) => Self::NotConnected,
+            _ => Self::Io(error),
+        }
+    }
+}
+
+/// A stream socket and its family.
+fn stream(socket: &OwnedFd) -> Result<(SockRef<'_>, Domain), SocketError> {
+    let socket = SockRef::from(socket);
+    if socket.r#type()? != Type::STREAM {
+        return Err(SocketError::NotAStream);
+    }
+    let domain = socket.domain()?;
+    Ok((socket, domain))
+}
+
+/// A listening socket, and where. To be called on the runtime that will accept.
+pub(super) fn listening(socket: OwnedFd) -> Result<(Bound, Addr), SocketError> {
+    let (of, domain) = stream(&socket)?;
+    if !of.is_listener()? {
+        return Err(SocketError::NotListening);
+    }
+    if !matches!(domain, Domain::IPV4 | Domain::IPV6 | Domain::UNIX) {
+        let family = domain.into();
+        return Err(SocketError::Family { family });
+    }
+    of.set_nonblocking(true)?;
+    let addr = of.local_addr()?;
+    if let Some(addr) = addr.as_socket() {
+        let listener = TcpListener::from_std(socket.into())?;
+        return Ok((Bound::Tcp(listener), Addr::Tcp(addr.to_string())));
+    }
+    // Its file is that of whoever has bound it.
+    let listener = UnixListener::from_std(socket.into())?;
+    Ok((Bound::Unix(listener, None), Addr::Unix(name(&addr))))
+}
+
+/// The path of a Unix socket, or its abstract name behind an `@`.
+fn name(addr: &SockAddr) -> PathBuf {
+    let abstract_name = |name| format!("@{}", String::from_utf8_lossy(name)).into();
+    let path = addr.as_pathname().map(PathBuf::from);
+    path.or_else(|| addr.as_abstract_namespace().map(abstract_name))
+        .unwrap_or_default()
+}
+
+/// A connected socket. To be called on the runtime that will have it.
+pub(super) fn connected(socket: OwnedFd) -> Result<Connected, SocketError> {
+    let (of, domain) = stream(&socket)?;
+    if of.is_listener()? {
+        return Err(SocketError::Listening);
+    }
+    of.peer_addr()?;
+    of.set_nonblocking(true)?;
+    if matches!(domain, Domain::IPV4 | Domain::IPV6) {
+        let socket = TcpStream::from_std(socket.into())?;
+        set_options(&socket)?;
+        return Ok(Connected::Tcp(socket));
+    }
+    // Of a Unix socket the type does nothing but read, write and shut down, which any stream socket does; of another
+    // family it shows no address.
+    Ok(Connected::Unix(UnixStream::from_std(socket.into())?))
+}
