@@ -82,7 +82,8 @@
 //! # Seen from outside
 //! Sessions and streams are [`tracing`] spans ([`Session::span`], [`Stream::span`]) with their ends as events, targets
 //! `ringmux::session` and `ringmux::stream`. [`Session::stats`], [`Engine::stats`] and [`process_stats`] are snapshots of
-//! counters that are kept in any case.
+//! counters that are kept in any case. What a peer can cause is logged at most ten times in 10 s from each place in the
+//! code; the next such line says in its field `left_out` how many were left out.
 
 #[cfg(not(ringmux_loom))]
 mod addr;
@@ -110,6 +111,8 @@ mod link;
 pub mod manage;
 #[cfg(all(feature = "metrics", not(ringmux_loom)))]
 pub mod metrics;
+#[cfg(not(ringmux_loom))]
+mod pace;
 #[cfg(not(ringmux_loom))]
 mod proto;
 #[allow(dead_code, unused_imports)] // Benches and models use what the layers above do not.

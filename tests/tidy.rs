@@ -7,19 +7,23 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// What each module of the library may import from the others.
-const IMPORTS: [(&str, &[&str]); 15] = [
+const IMPORTS: [(&str, &[&str]); 16] = [
     ("sync", &[]),
     ("frame", &[]),
     ("addr", &[]),
     ("config", &[]),
+    ("pace", &["sync"]),
     ("queue", &["sync"]),
     ("error", &["frame"]),
-    ("link", &["queue", "sync", "frame", "error", "addr"]),
+    ("link", &["queue", "sync", "frame", "error", "addr", "pace"]),
     (
         "proto",
         &["frame", "link", "queue", "config", "error", "sync"],
     ),
-    ("driver", &["proto", "queue", "sync", "config", "error"]),
+    (
+        "driver",
+        &["proto", "queue", "sync", "config", "error", "pace"],
+    ),
     (
         "handle",
         &["link", "queue", "frame", "error", "addr", "sync"],
@@ -28,13 +32,13 @@ const IMPORTS: [(&str, &[&str]); 15] = [
         "connect",
         &[
             "sync", "frame", "addr", "config", "queue", "error", "link", "proto", "driver",
-            "handle",
+            "handle", "pace",
         ],
     ),
     (
         "manage",
         &[
-            "connect", "handle", "error", "config", "addr", "queue", "sync",
+            "connect", "handle", "error", "config", "addr", "queue", "sync", "pace",
         ],
     ),
     (
@@ -459,7 +463,15 @@ fn quoted(cell: &str) -> BTreeSet<String> {
 
 /// The tests that a page names, as `target::path::name`, or `target::path::*` for all of a module.
 fn tests_named(page: &str) -> BTreeSet<String> {
-    let targets = ["lib::", "it::", "alone::", "attack::"];
+    let targets = [
+        "lib::",
+        "it::",
+        "alone::",
+        "process::",
+        "outage::",
+        "attack::",
+        "forward::",
+    ];
     let mut names = quoted(page);
     names.retain(|name| targets.iter().any(|target| name.starts_with(target)));
     names
@@ -473,6 +485,7 @@ fn has_test(file: &File, name: &str) -> bool {
     let top = match target {
         "lib" => "src/".to_owned(),
         "attack" => "crates/cli/tests/attack/".to_owned(),
+        "forward" => "crates/cli/tests/it/forward/".to_owned(),
         target => format!("tests/{target}/"),
     };
     let last = path.rsplit("::").next().unwrap_or(path);

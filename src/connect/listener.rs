@@ -12,6 +12,7 @@ use std::time::Duration;
 use crossbeam_queue::ArrayQueue;
 use tokio::sync::{Notify, OwnedSemaphorePermit};
 use tokio::task::JoinHandle;
+use tracing::Level;
 
 use super::engine::Engine;
 use super::errors::{EngineError, ListenError};
@@ -21,10 +22,11 @@ use super::socket::{Bound, Connected, SocketFile};
 use crate::addr::Addr;
 use crate::config::Config;
 use crate::driver::clock;
-use crate::error::Chain;
+use crate::error::{Chain, SessionError};
 use crate::frame::Role;
 use crate::handle::Session;
 use crate::link::{Drained, SessionLink};
+use crate::pace::{LINES, ONE_LINE, paced};
 use crate::queue::{Owned, SetOnce, WakerSet};
 
 /// Connections that the system has accepted and this process has not, which a shutdown still looks at.
@@ -357,10 +359,10 @@ async fn accept_all(
                 }
             }
             Err(error) if is_lost(&error) => {
-                tracing::debug!(%error, "a connection was lost before it was accepted");
+                paced!(LINES, Level::DEBUG, %error, "a connection was lost before it was accepted");
             }
             Err(error) => {
-                tracing::warn!(%error, "cannot accept for now");
+                paced!(ONE_LINE, Level::WARN, %error, "cannot accept for now");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }
@@ -410,7 +412,7 @@ fn start(engine: &Engine, socket: Connected, config: &Config, live: &mut Live) -
             Some(session)
         }
         Err(error) => {
-            tracing::warn!(error = %Chain(&error), "cannot run an accepted connection");
+            paced!(LINES, Level::WARN, error = %Chain(&error), "cannot run an accepted connection");
             None
         }
     }
@@ -431,7 +433,7 @@ fn receive(
     let incoming = Arc::clone(incoming);
     engine.runtime().spawn(async move {
         if let Err(error) = session.established().await {
-            return tracing::info!(?peer, error = %Chain(&error), "no session came about");
+            return no_session(peer.as_ref(), &error);
         }
         // A permit is held for each place in the queue. Also during a shutdown: dropped before its
         // session is told, the streams would be refused without the peer knowing why.
@@ -439,6 +441,17 @@ fn receive(
         incoming.waiters.wake_all();
     });
     Some(link)
+}
+
+/// The one line for a connection that came to no session.
+fn no_session(peer: Option<&Addr>, error: &SessionError) {
+    let peer = peer.map_or_else(|| "unix".to_owned(), Addr::to_string);
+    match error {
+        SessionError::Protocol(_) | SessionError::LimitExceeded(_) => {
+            paced!(LINES, Level::WARN, %peer, reason = %Chain(error), "no session came about");
+        }
+        _ => paced!(LINES, Level::INFO, %peer, reason = %Chain(error), "no session came about"),
+    }
 }
 
 /// The connection is gone already; the next one may be fine. Anything else, such as a lack of descriptors or of permission,

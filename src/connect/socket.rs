@@ -1,8 +1,11 @@
 //! Sockets before they carry a session: resolve, dial, bind, accept, options.
 
+use std::borrow::Cow;
+use std::ffi::OsString;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::{Path, PathBuf};
@@ -12,10 +15,12 @@ use std::time::Duration;
 use socket2::{Domain, SockAddr, SockRef, Socket, Type};
 use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixStream};
 use tokio::time::timeout;
+use tracing::Level;
 
 use super::dial::{DialError, dial, look_up};
 use super::errors::ConnectError;
 use crate::addr::Addr;
+use crate::pace::{ONE_LINE, paced};
 
 /// What the kernel may hold unsent before a socket counts as full, in bytes: above it, urgency and
 /// cancels would act behind the kernel's queue instead of in ours.
@@ -54,7 +59,7 @@ impl Connected {
                 Err(error) => Err(io_error(error.into_io(host_port))),
             },
             Addr::Unix(path) => {
-                let socket = UnixStream::connect(path).await;
+                let socket = UnixStream::connect(&*kernel_path(path)).await;
                 socket.map(Self::Unix).map_err(io_error)
             }
         }
@@ -88,13 +93,8 @@ impl Connected {
                 )
             }
             Self::Unix(socket) => {
-                let addr = |a: tokio::net::unix::SocketAddr| {
-                    a.as_pathname().map(Path::to_path_buf).map(Addr::Unix)
-                };
-                (
-                    socket.peer_addr().ok().and_then(addr),
-                    socket.local_addr().ok().and_then(addr),
-                )
+                let addr = |a: io::Result<tokio::net::unix::SocketAddr>| a.ok().and_then(unix_addr);
+                (addr(socket.peer_addr()), addr(socket.local_addr()))
             }
         }
     }
@@ -120,7 +120,7 @@ pub(super) fn set_options(socket: &TcpStream) -> io::Result<()> {
     socket.set_nodelay(true)?;
     // Network stacks of sandboxes may not have it: what is urgent then waits behind more.
     if let Err(error) = SockRef::from(socket).set_tcp_notsent_lowat(NOTSENT_LOWAT_BYTES) {
-        tracing::debug!(%error, "cannot bound what the kernel holds unsent");
+        paced!(ONE_LINE, Level::DEBUG, %error, "cannot bound what the kernel holds unsent");
     }
     Ok(())
 }
@@ -183,6 +183,11 @@ impl Bound {
         match addr {
             Addr::Tcp(host_port) => bind_tcp(host_port, sharing).await.map(Self::Tcp),
             Addr::Unix(path) => {
+                let named = kernel_path(path);
+                if matches!(named, Cow::Owned(_)) {
+                    // An abstract name goes with its socket.
+                    return UnixListener::bind(&*named).map(|listener| Self::Unix(listener, None));
+                }
                 let bound = match UnixListener::bind(path) {
                     Err(error) if error.kind() == io::ErrorKind::AddrInUse && is_stale(path) => {
                         std::fs::remove_file(path)?;
@@ -200,9 +205,8 @@ impl Bound {
         match self {
             Self::Tcp(listener) => Ok(Addr::Tcp(listener.local_addr()?.to_string())),
             Self::Unix(listener, _) => {
-                let addr = listener.local_addr()?;
-                let path = addr.as_pathname().ok_or(io::ErrorKind::NotFound)?;
-                Ok(Addr::Unix(path.to_path_buf()))
+                let addr = unix_addr(listener.local_addr()?);
+                addr.ok_or_else(|| io::ErrorKind::NotFound.into())
             }
         }
     }
@@ -228,6 +232,29 @@ impl Bound {
                 .map(|(socket, _)| Connected::Unix(socket)),
         }
     }
+}
+
+/// A path as the kernel is told it: a NUL in front of an abstract name, where [`Addr::Unix`] has an `@`.
+fn kernel_path(path: &Path) -> Cow<'_, Path> {
+    let Some(name) = path.as_os_str().as_bytes().strip_prefix(b"@") else {
+        return Cow::Borrowed(path);
+    };
+    let named = [b"\0", name].concat();
+    Cow::Owned(PathBuf::from(OsString::from_vec(named)))
+}
+
+/// The other way round; `None` for a socket without a name.
+fn unix_addr(addr: tokio::net::unix::SocketAddr) -> Option<Addr> {
+    if let Some(name) = addr.as_abstract_name() {
+        let shown = [b"@", name].concat();
+        return Some(Addr::Unix(PathBuf::from(OsString::from_vec(shown))));
+    }
+    // With its directory in front, a file of such a name is no abstract name.
+    addr.as_pathname()
+        .map(|path| match path.as_os_str().as_bytes() {
+            [b'@', ..] => Addr::Unix(Path::new(".").join(path)),
+            _ => Addr::Unix(path.to_path_buf()),
+        })
 }
 
 /// The first address of the name that can be listened on.

@@ -364,7 +364,7 @@ impl SessionLink {
             .store(peer_max_message, Ordering::Relaxed);
         // ORDERING: pairs with `is_established`; publishes the peer's limits.
         self.established.store(true, Ordering::Release);
-        tracing::debug!(target: trace::SESSION, parent: &self.span, "established");
+        trace::established(&self.span);
     }
 
     pub(crate) fn set_hungry(&self, hungry: bool) {
@@ -388,7 +388,7 @@ impl SessionLink {
     pub(crate) fn close(&self, reason: SessionError) -> TakenNodes<Lane> {
         let _ = self.refusal.set(reason.clone());
         self.counters.end(&reason, self.doorbell.wakes());
-        trace::session_ended(&self.span, &reason);
+        trace::session_ended(&self.span, self.is_established(), &reason);
         let _ = self.end.set(reason);
         self.ready.close()
     }

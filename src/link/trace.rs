@@ -2,25 +2,31 @@
 //!
 //! | target | span | level | events |
 //! |---|---|---|---|
-//! | `ringmux::session` | `session` | info | established (debug); ended, by severity |
+//! | `ringmux::session` | `session` | info | established, ended in its handshake (debug); ended, by severity |
 //! | `ringmux::stream` | `stream` | debug | failed (debug) |
 //!
 //! A span begins with its session or stream and closes with its last handle. While no subscriber wants a level, each
-//! of these is one relaxed load and a branch. A subscriber is called on the engine's thread: one that blocks, blocks
+//! of these is one relaxed load and a branch. Events come at the pace of [`crate::pace`]. A subscriber is called on the engine's thread: one that blocks, blocks
 //! all its sessions.
 
-use tracing::Span;
 use tracing::field::{Empty, display};
+use tracing::{Level, Span};
 
 use super::lane::RecvEnd;
 use super::session::Info;
 use crate::error::{Chain, SessionError};
 use crate::frame::{Role, codes};
+use crate::pace::{LINES, paced};
 
 /// Target of what concerns a session.
 pub(super) const SESSION: &str = "ringmux::session";
 /// Target of what concerns a stream.
 pub(super) const STREAM: &str = "ringmux::stream";
+
+/// The handshake is done.
+pub(super) fn established(span: &Span) {
+    paced!(LINES, target: SESSION, parent: span, Level::DEBUG, "established");
+}
 
 /// A session outlives whatever its first caller is about, so its span is nobody's child.
 pub(super) fn session(id: u64, info: &Info) -> Span {
@@ -33,22 +39,26 @@ pub(super) fn session(id: u64, info: &Info) -> Span {
     tracing::info_span!(target: SESSION, parent: None, "session", id, peer, role, %driver)
 }
 
-/// How bad an end is: in order; lost, as happens with networks; wrong, for somebody to look at.
-pub(super) fn session_ended(span: &Span, end: &SessionError) {
+/// How bad an end is: in order; lost, as happens with networks; wrong, for somebody to look at. That a handshake failed is
+/// told to the caller of `connect`, and logged by the listener with the peer's address.
+pub(super) fn session_ended(span: &Span, established: bool, end: &SessionError) {
     let reason = Chain(end);
     match end {
+        _ if !established => {
+            paced!(LINES, target: SESSION, parent: span, Level::DEBUG, %reason, "ended in its handshake");
+        }
         SessionError::Closed
         | SessionError::PeerClosed {
             code: codes::NO_ERROR | codes::SHUTDOWN,
             ..
-        } => tracing::debug!(target: SESSION, parent: span, %reason, "ended"),
+        } => paced!(LINES, target: SESSION, parent: span, Level::DEBUG, %reason, "ended"),
         SessionError::Protocol(_)
         | SessionError::LimitExceeded(_)
         | SessionError::PeerClosed { .. }
         | SessionError::EngineStopped => {
-            tracing::warn!(target: SESSION, parent: span, %reason, "ended");
+            paced!(LINES, target: SESSION, parent: span, Level::WARN, %reason, "ended");
         }
-        _ => tracing::info!(target: SESSION, parent: span, %reason, "ended"),
+        _ => paced!(LINES, target: SESSION, parent: span, Level::INFO, %reason, "ended"),
     }
 }
 
@@ -70,6 +80,6 @@ pub(super) fn urgency(span: &Span, urgency: u8) {
 /// Whatever fails a stream ends its receiving direction.
 pub(super) fn ended(span: &Span, end: &RecvEnd) {
     if let RecvEnd::Error(error) | RecvEnd::Discard(error) = end {
-        tracing::debug!(target: STREAM, parent: span, error = %Chain(error), "failed");
+        paced!(LINES, target: STREAM, parent: span, Level::DEBUG, error = %Chain(error), "failed");
     }
 }

@@ -7,6 +7,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::time::{sleep, timeout};
+use tracing::Level;
 
 use super::backoff::{Backoff, seed};
 use super::errors::ProvideError;
@@ -15,6 +16,7 @@ use super::shared::Shared;
 use super::state::{Doing, Down, Live, Place, State};
 use crate::error::{Chain, SessionError};
 use crate::handle::Session;
+use crate::pace::{LINES, paced};
 use crate::sync::Arc;
 
 /// The longest pause with a provider that waits for its peer. It is the peer who backs off then: a long
@@ -195,7 +197,7 @@ impl Keeper {
     }
 
     fn failed(&mut self, error: ProvideError) {
-        tracing::debug!(provider = ?self.shared.provider, error = %Chain(&error), "no session came about");
+        paced!(LINES, Level::DEBUG, provider = ?self.shared.provider, error = %Chain(&error), "no session came about");
         self.shared.counters.failures.add();
         if matches!(error, ProvideError::Hook(_) | ProvideError::HookTimedOut(_)) {
             self.shared.counters.hook_failures.add();
@@ -296,7 +298,7 @@ impl Keeper {
                     continue;
                 }
                 Seen::Refused(reason) => {
-                    tracing::debug!(provider = ?shared.provider, reason = %Chain(&reason), "session lost");
+                    paced!(LINES, Level::DEBUG, provider = ?shared.provider, reason = %Chain(&reason), "session lost");
                     shared.retire(self.place, live.number, reason);
                     self.failures = self.failures.saturating_add(1);
                 }
@@ -305,7 +307,7 @@ impl Keeper {
                     let _ = shared.install(self.place, session);
                 }
                 Seen::Another(Err(error)) => {
-                    tracing::debug!(provider = ?shared.provider, error = %Chain(&error), "cannot take over");
+                    paced!(LINES, Level::DEBUG, provider = ?shared.provider, error = %Chain(&error), "cannot take over");
                     // The session that lives is as good as before; the error comes again when it is lost.
                     takes_over = false;
                     continue;

@@ -9,18 +9,16 @@ mod bench;
 mod connect;
 mod doctor;
 mod forward;
+mod log;
 mod output;
 mod ping;
 mod serve;
 mod tunnel;
+mod waiting;
 
-use std::io;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use tracing_subscriber::EnvFilter;
-
-use ringmux_measure::failure::Failure;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -37,7 +35,7 @@ Exit codes:
 struct Cli {
     /// What to log to stderr: error, warn, info, debug, trace, or a filter such as `ringmux=debug`;
     /// if not given, info for serve and forward, error for doctor and attack, else warn.
-    #[arg(long, global = true, env = "RUST_LOG", value_name = "FILTER", value_parser = log_filter)]
+    #[arg(long, global = true, env = "RUST_LOG", value_name = "FILTER", value_parser = log::check_filter)]
     log: Option<String>,
 
     #[command(subcommand)]
@@ -69,16 +67,15 @@ impl Command {
             Self::Doctor(_) | Self::Attack(_) => "error",
             // They tell of their sessions themselves, as the reason why they fail.
             Self::Bench(_) | Self::Ping(_) => "warn,ringmux::session=error",
-            Self::Forward(_) => "info,ringmux::session=error",
-            // So does this one, but for peers that never had a session: of those only what is wrong.
-            Self::Serve(_) => "info,ringmux::session=warn",
+            Self::Forward(_) | Self::Serve(_) => "info,ringmux::session=error",
         }
     }
 }
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    start_log(cli.log.as_deref().unwrap_or(cli.command.default_log()));
+    // Dropped last, when everything was said.
+    let _flushed = log::start(cli.log.as_deref().unwrap_or(cli.command.default_log()));
     let result = match cli.command {
         Command::Bench(args) => bench::run(&args),
         Command::Doctor(args) => doctor::run(&args),
@@ -92,29 +89,10 @@ fn main() -> ExitCode {
         // Whoever read our output has read enough, as in `ringmux bench | head -3`.
         Err(failure) if failure.is_closed_pipe() => ExitCode::SUCCESS,
         Err(failure) => {
-            report(&failure);
+            log::line(format_args!("error: {failure}"));
             ExitCode::FAILURE
         }
     }
-}
-
-fn report(failure: &Failure) {
-    eprintln!("error: {failure}");
-}
-
-fn log_filter(filter: &str) -> Result<String, String> {
-    EnvFilter::try_new(filter).map_err(|error| error.to_string())?;
-    Ok(filter.to_owned())
-}
-
-fn start_log(filter: &str) {
-    // `log_filter` has accepted it, so the fallback is never taken; a log is no reason to panic.
-    let filter = EnvFilter::try_new(filter).unwrap_or_else(|_| EnvFilter::new("warn"));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(io::stderr)
-        .with_ansi(io::IsTerminal::is_terminal(&io::stderr()))
-        .init();
 }
 
 #[cfg(test)]
@@ -144,7 +122,7 @@ mod tests {
 
     #[test]
     fn a_log_filter_that_does_not_parse_is_refused() {
-        assert!(log_filter("ringmux=debug,warn").is_ok());
-        assert!(log_filter("ringmux=loud").is_err());
+        assert!(log::check_filter("ringmux=debug,warn").is_ok());
+        assert!(log::check_filter("ringmux=loud").is_err());
     }
 }

@@ -10,6 +10,7 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::connect;
 use crate::output::print;
+use crate::tunnel::Signals;
 use ringmux_measure::failure::Failure;
 use ringmux_measure::units::{bar, duration_ns, parse_duration};
 
@@ -24,6 +25,7 @@ const EXAMPLES: &str = "\
 Examples:
   ringmux ping tcp://127.0.0.1:7000                  until Ctrl-C, once a second
   ringmux ping -c 1000 -i 1ms tcp://host:7000        a thousand, quickly
+  ringmux ping --retry -c 1 tcp://host:7000          waits until the server is there
   ringmux ping -c 100 -i 0 --json unix:///run/r.sock   one JSON object a line, the last with the summary";
 
 /// Arguments of `ringmux ping`.
@@ -42,12 +44,16 @@ pub(crate) struct Args {
     #[arg(short, long, default_value = "1s", value_parser = parse_duration)]
     interval: Duration,
 
+    /// Try until the endpoint is there; else the first attempt decides.
+    #[arg(long)]
+    retry: bool,
+
     /// Print one JSON object a line.
     #[arg(long)]
     json: bool,
 }
 
-/// Pings until the count is reached, Ctrl-C is pressed, or the session ends.
+/// Pings until the count is reached, SIGTERM or Ctrl-C, or the end of the session.
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let runtime = Builder::new_current_thread()
         .enable_all()
@@ -57,29 +63,35 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
 }
 
 async fn ping(args: &Args) -> Result<(), Failure> {
+    let mut signals = Signals::new()?;
     let session = tokio::select! {
-        session = connect(&args.addr) => session?,
-        _ = tokio::signal::ctrl_c() => return Err(Failure::new("interrupted while connecting")),
+        session = connect(args) => session?,
+        () = signals.next() => return Err(Failure::new("interrupted while connecting")),
     };
     let mut report = Report::new(args);
     report.begin(&session)?;
     let result = tokio::select! {
         result = round_trips(args, &session, &mut report) => result,
-        result = tokio::signal::ctrl_c() => {
-            result.map_err(|error| Failure::new("cannot wait for Ctrl-C").because(&error))
-        }
+        () = signals.next() => Ok(()),
     };
     session.close();
     report.end()?;
     // What tells the peer has left by then.
-    session.closed().await;
+    tokio::select! {
+        _ = session.closed() => {}
+        () = signals.next() => {}
+    }
     result
 }
 
-async fn connect(addr: &Addr) -> Result<Session, Failure> {
+async fn connect(args: &Args) -> Result<Session, Failure> {
     let engine =
         Engine::auto().map_err(|error| Failure::new("cannot start an engine").because(&error))?;
-    connect::connect(&engine, addr, &Config::default(), "a ringmux server").await
+    let (config, whom) = (Config::default(), "a ringmux server");
+    if args.retry {
+        return connect::connect_at_last(&engine, &args.addr, &config, whom).await;
+    }
+    connect::connect(&engine, &args.addr, &config, whom).await
 }
 
 async fn round_trips(

@@ -68,7 +68,7 @@ impl fmt::Display for Failure {
 impl Error for Failure {}
 
 /// The error's own words and those of its sources that it does not repeat, on one line.
-fn reworded(error: &(dyn Error + 'static)) -> String {
+pub fn reworded(error: &(dyn Error + 'static)) -> String {
     let mut words = plain(&error.to_string());
     let mut source = error.source();
     while let Some(error) = source {

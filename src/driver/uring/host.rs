@@ -21,6 +21,8 @@ use std::sync::Arc as StdArc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use tracing::Level;
+
 use super::link::{BellFd, HostLink, Job, RootWaker, SessionNode};
 use super::reactor::Reactor;
 use super::ring::{Enter, Ring};
@@ -28,6 +30,7 @@ use super::socket::UringSocket;
 use super::wait::{Idle, Waiting};
 use crate::config::Wait;
 use crate::driver::{Turns, clock};
+use crate::pace::{LINES, ONE_LINE, paced};
 use crate::queue::{Owned, Process};
 use crate::sync::Arc;
 
@@ -86,7 +89,7 @@ impl<R: Ring> Host<R> {
     fn adopt(&mut self, job: Job) {
         let Some(slot) = self.reactor.borrow_mut().insert(job.socket) else {
             // The connection is dropped, which tells its handles.
-            return tracing::error!("too many sessions on one ring");
+            return paced!(ONE_LINE, Level::ERROR, "too many sessions on one ring");
         };
         let socket = UringSocket::new(Rc::clone(&self.reactor), slot);
         let node = SessionNode::new(slot, Arc::clone(&self.link));
@@ -188,7 +191,9 @@ impl<R: Ring> Host<R> {
         let session = self.sessions[slot as usize].take();
         self.live -= 1;
         self.end_if_half_done(panic);
-        tracing::error!(
+        paced!(
+            LINES,
+            Level::ERROR,
             slot,
             "a session has panicked; the others of its engine go on"
         );

@@ -20,6 +20,7 @@ use ringmux_measure::sample::Sample;
 use ringmux_measure::workload::Workload;
 use ringmux_measure::{limit, machine, mux};
 
+use crate::log;
 use crate::output::print;
 
 /// Slices of each measurement: one for each write size that the limit tries.
@@ -85,14 +86,14 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     }
     let header = machine::describe(&bench.pair.cpus);
     if args.json {
-        eprintln!("{header}");
+        log::line(&header);
     } else {
         bench
             .progress
             .suspend(|| print(format_args!("{header}\n")))?;
     }
     if !bench.pair.cpus.are_two() {
-        eprintln!("warning: client and server share one cpu: expect much lower figures");
+        log::line("warning: client and server share one cpu: expect much lower figures");
     }
     let steal = Steal::start();
     let mut rows = Vec::new();
@@ -113,9 +114,9 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
         .percent()
         .filter(|percent| *percent > STEAL_PERCENT_MAX)
     {
-        eprintln!(
+        log::line(format_args!(
             "warning: the hypervisor took {percent:.1} % of the cpus away: figures are doubtful"
-        );
+        ));
     }
     result
 }

@@ -21,7 +21,7 @@ pub(super) async fn forward(socket: Socket, route: &Route) {
     match route.uplink.open(&route.target, route.wait).await {
         Ok(stream) => relay(socket, stream, &client, &route.target).await,
         Err(error) => {
-            tracing::warn!(client, target = route.target, reason = %error, "connection closed");
+            tracing::warn!(%client, target = route.target, reason = %error, "connection closed");
         }
     }
 }
@@ -33,11 +33,11 @@ async fn relay(socket: Socket, stream: Stream, client: &str, target: &str) {
     let (sent, received) = (relay.sent(), relay.received());
     match result {
         Ok(()) => {
-            tracing::debug!(client, target, sent, received, "connection ended");
+            tracing::debug!(%client, target, sent, received, "connection ended");
             socket.close();
         }
         Err(Broken::Socket(error)) => {
-            tracing::debug!(client, target, sent, received, reason = %error, "client is gone");
+            tracing::debug!(%client, target, sent, received, reason = %error, "client is gone");
             send.cancel(code::RESET);
         }
         Err(Broken::Stream(error)) => {
@@ -45,9 +45,9 @@ async fn relay(socket: Socket, stream: Stream, client: &str, target: &str) {
             match error {
                 // One line tells of all connections of a session that is lost.
                 StreamError::Session(_) | StreamError::NotProcessed(_) => {
-                    tracing::debug!(client, target, sent, received, %reason, "connection cut");
+                    tracing::debug!(%client, target, sent, received, %reason, "connection cut");
                 }
-                _ => tracing::warn!(client, target, sent, received, %reason, "connection closed"),
+                _ => tracing::warn!(%client, target, sent, received, %reason, "connection closed"),
             }
         }
     }

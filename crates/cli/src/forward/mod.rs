@@ -13,6 +13,7 @@ use tokio::task::JoinSet;
 
 use crate::output;
 use crate::tunnel::{Endpoint, Listener, OpenConnections, Options, Signals, config};
+use crate::waiting::Waiting;
 use connection::Route;
 use pair::Pair;
 use ringmux_measure::failure::Failure;
@@ -23,6 +24,7 @@ const EXAMPLES: &str = "\
 Examples:
   ringmux forward --listen 127.0.0.1:8080 --to 127.0.0.1:80 --via tcp://server:7000
   ringmux forward 8080=127.0.0.1:80 5432=db:5432 --via tcp://server:7000
+  ringmux forward --retry 8080=127.0.0.1:80 --via tcp://server:7000    whether it is there yet or not
   ringmux forward unix:///run/local.sock=unix:///run/app/api.sock --via unix:///run/ringmux.sock
 
 Targets are connected to by `ringmux serve`, from where it runs. A lost session is made anew; the
@@ -48,7 +50,11 @@ pub(crate) struct Args {
     #[arg(long, value_name = "ADDR")]
     via: Addr,
 
-    /// How long a new connection waits for the session while it is being made anew.
+    /// Listen at once and try until `ringmux serve` is there; else the first attempt decides.
+    #[arg(long)]
+    retry: bool,
+
+    /// How long a new connection waits for the session while there is none.
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = parse_duration)]
     wait: Duration,
 
@@ -73,7 +79,11 @@ async fn forward(args: &Args, engine: Engine) -> Result<(), Failure> {
     let mut signals = Signals::new()?;
     let mut listeners = Vec::new();
     for pair in args.pairs() {
-        listeners.push((bind(&pair.local).await?, pair.target));
+        let listener = tokio::select! {
+            listener = bind(&pair.local) => listener?,
+            () = signals.next() => return Ok(()),
+        };
+        listeners.push((listener, pair.target));
     }
     let open = OpenConnections::new(args.options.max_connections);
     let endpoint = match args.options.metrics {
@@ -81,7 +91,7 @@ async fn forward(args: &Args, engine: Engine) -> Result<(), Failure> {
         None => None,
     };
     let uplink = tokio::select! {
-        uplink = Uplink::start(engine, args.via.clone(), config(&args.options)?) => uplink?,
+        uplink = Uplink::start(engine, args.via.clone(), config(&args.options)?, args.retry) => uplink?,
         () = signals.next() => return Ok(()),
     };
     if let Some(endpoint) = endpoint {
@@ -106,9 +116,8 @@ async fn forward(args: &Args, engine: Engine) -> Result<(), Failure> {
 }
 
 async fn bind(local: &Addr) -> Result<Listener, Failure> {
-    Listener::bind(local)
-        .await
-        .map_err(|error| Failure::new(format!("cannot listen on {local}")).because(&error))
+    let bound = Waiting::on(local).during(Listener::bind(local)).await;
+    bound.map_err(|error| Failure::new(format!("cannot listen on {local}")).because(&error))
 }
 
 fn announce(listener: &Listener, target: &Addr) -> Result<(), Failure> {

@@ -51,7 +51,7 @@ mod tests {
         for (text, problem) in [
             ("127.0.0.1:80", "LOCAL=TARGET"),
             ("localhost=127.0.0.1:80", "port is missing"),
-            ("8080=80", "port is missing"),
+            ("8080=80", "host is missing"),
         ] {
             let error = text.parse::<Pair>().unwrap_err();
             assert!(error.contains(problem), "{text}: {error}");

@@ -44,39 +44,34 @@ impl FromStr for Allow {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        if let Some(directory) = text
-            .strip_prefix("unix://")
-            .and_then(|path| path.strip_suffix("/*"))
-        {
-            return Ok(Self::UnixBelow(PathBuf::from(format!("{directory}/"))));
+        if let Ok(Addr::Unix(path)) = text.parse() {
+            return Ok(
+                match path.to_str().and_then(|path| path.strip_suffix("/*")) {
+                    Some(directory) => Self::UnixBelow(PathBuf::from(format!("{directory}/"))),
+                    None => Self::Unix(path),
+                },
+            );
         }
+        // With something in the place of its stars it must be an address.
         let host_port = text.strip_prefix("tcp://").unwrap_or(text);
-        if let Some(host) = host_port.strip_suffix(":*") {
-            // With a port in place of the star it must be an address.
-            return match format!("{host}:0").parse::<Addr>() {
-                Ok(_) => Ok(Self::Tcp {
-                    host: name(host),
-                    port: None,
-                }),
-                Err(error) => Err(error.to_string()),
-            };
-        }
-        match text.parse::<Addr>().map_err(|error| error.to_string())? {
-            Addr::Unix(path) => Ok(Self::Unix(path)),
-            Addr::Tcp(host_port) => {
-                let (host, port) = split(&host_port).ok_or("the port is missing")?;
-                Ok(Self::Tcp {
-                    host: name(host),
-                    port: Some(port.parse().map_err(|_| "the port is not a number")?),
-                })
-            }
-            _ => Err("this kind of address is not known here".to_owned()),
-        }
+        let (named, any_host) = match host_port.strip_prefix("*:") {
+            Some(port) => (format!("any:{port}"), true),
+            None => (text.to_owned(), false),
+        };
+        let (named, any_port) = match named.strip_suffix(":*") {
+            Some(host) => (format!("{host}:0"), true),
+            None => (named, false),
+        };
+        let Addr::Tcp(host_port) = named.parse::<Addr>().map_err(|error| error.to_string())? else {
+            return Err("this kind of address is not known here".to_owned());
+        };
+        let (host, port) = split(&host_port).ok_or("the port is missing")?;
+        let port = port.parse().map_err(|_| "the port is not a number")?;
+        Ok(Self::Tcp {
+            host: (!any_host).then(|| host.to_owned()),
+            port: (!any_port).then_some(port),
+        })
     }
-}
-
-fn name(host: &str) -> Option<String> {
-    (host != "*").then(|| host.to_owned())
 }
 
 fn split(host_port: &str) -> Option<(&str, &str)> {
@@ -103,6 +98,9 @@ mod tests {
         assert!(allows("tcp://Example.org:443", "example.ORG:443"));
         assert!(allows("[::1]:80", "[::1]:80"));
         assert!(allows("unix:///run/a.sock", "unix:///run/a.sock"));
+        assert!(allows("/run/a.sock", "unix:/run/a.sock"));
+        assert!(allows("@app", "unix://@app"));
+        assert!(!allows("@app", "unix://./@app"));
         assert!(!allows("127.0.0.1:80", "127.0.0.1:81"));
         assert!(!allows("127.0.0.1:80", "127.0.0.11:80"));
         assert!(!allows("127.0.0.1:80", "localhost:80"));
@@ -112,6 +110,9 @@ mod tests {
     #[test]
     fn stars_stand_for_any_port_or_any_host() {
         assert!(allows("localhost:*", "localhost:9000"));
+        assert!(allows("tcp:localhost:*", "localhost:9000"));
+        assert!(allows("*:443/", "example.org:443"));
+        assert!(!allows("*:443/", "example.org:80"));
         assert!(!allows("localhost:*", "localhost.evil.org:9000"));
         assert!(allows("*:443", "example.org:443"));
         assert!(!allows("*:443", "example.org:80"));
@@ -122,6 +123,9 @@ mod tests {
     #[test]
     fn a_directory_allows_what_is_below_it_and_nothing_else() {
         assert!(allows("unix:///run/app/*", "unix:///run/app/a/b.sock"));
+        assert!(allows("unix:/run/app/*", "/run/app/a.sock"));
+        assert!(allows("/run/app/*", "unix:/run/app/a.sock"));
+        assert!(!allows("unix:///*", "unix://@app"));
         assert!(!allows("unix:///run/app/*", "unix:///run/application.sock"));
         assert!(!allows("unix:///run/app/*", "unix:///run/app/../root.sock"));
         assert!(!allows("unix:///run/app/*", "unix:///run/app"));

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use ringmux::{Addr, RecvStream, SendStream, Stream};
+use ringmux::{Addr, RecvStream, SendError, SendStream, Stream};
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::Server;
@@ -25,13 +25,26 @@ pub(super) async fn serve(stream: Stream, peer: String, server: Arc<Server>) {
         target => String::from_utf8_lossy(target).into_owned(),
     };
     let (mut send, recv) = stream.split();
-    let result = server.admit(&target).await;
-    match result {
+    let admitted = tokio::select! {
+        biased;
+        admitted = server.admit(&target) => admitted,
+        // Nobody waits for it any more.
+        () = given_up(&mut send) => return,
+    };
+    match admitted {
         Ok((socket, _place)) => relay(socket, send, recv, &peer, &target).await,
         Err(Refusal { code, reason }) => {
-            tracing::warn!(%peer, ?target, %reason, "connection refused");
+            tracing::warn!(%peer, target, %reason, "connection refused");
             fail(&mut send, code, &reason);
         }
+    }
+}
+
+/// Waits until the stream or its session has ended.
+async fn given_up(send: &mut SendStream) {
+    if let SendError::Stopped { .. } = send.stopped().await {
+        // It only wants no answer, and may still have something to say.
+        std::future::pending::<()>().await;
     }
 }
 
@@ -40,12 +53,16 @@ impl Server {
         let addr = self.check(target)?;
         let place = self.open.try_enter().ok_or_else(|| Refusal {
             code: code::BUSY,
-            reason: format!("{} connections are open already", self.open.max()),
+            reason: format!(
+                "{} connections are open already, which is --max-connections of `ringmux serve`",
+                self.open.max()
+            ),
         })?;
         Ok((self.connect(target, &addr).await?, place))
     }
 
     async fn connect(&self, target: &str, addr: &Addr) -> Result<Socket, Refusal> {
+        tracing::debug!(target, "connecting");
         let socket = Socket::connect(addr, self.connect_timeout).await;
         socket.map_err(|error| Refusal {
             code: code::UNREACHABLE,
@@ -79,16 +96,16 @@ async fn relay(
     let (received, sent) = (relay.received(), relay.sent());
     match result {
         Ok(()) => {
-            tracing::debug!(peer, target, received, sent, "connection ended");
+            tracing::debug!(%peer, target, received, sent, "connection ended");
             socket.close();
         }
         Err(Broken::Socket(error)) => {
             let reason = format!("the connection to {target} broke: {error}");
-            tracing::warn!(peer, target, received, sent, %reason, "connection broken");
+            tracing::warn!(%peer, target, received, sent, %reason, "connection broken");
             fail(&mut send, code::RESET, &reason);
         }
         Err(broken) => {
-            tracing::debug!(peer, target, received, sent, reason = %broken, "connection cut");
+            tracing::debug!(%peer, target, received, sent, reason = %broken, "connection cut");
         }
     }
 }

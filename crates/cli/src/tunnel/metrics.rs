@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -10,21 +11,26 @@ use hyper::body::{Bytes, Incoming};
 use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue};
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use ringmux::manage::Manager;
 use ringmux::metrics::Publisher;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::task::AbortHandle;
+use tokio::time::{Instant, sleep_until};
 
 use super::OpenConnections;
+use crate::log;
 use crate::output;
 use ringmux_measure::failure::Failure;
 
-/// Scrapers connected at once; more wait to be accepted.
+/// Scrapers connected at once; of more, the one that has been silent longest makes place.
 const SCRAPERS_MAX: usize = 16;
-/// How long a request may take to come; a scraper that keeps its connection may ask so often at least.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(120);
+/// How long the first request of a connection may take to come.
+const FIRST_REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+/// From one request to the next, what it takes to read the answer included: a scraper that keeps its connection asks so
+/// often at least.
+const NEXT_REQUEST_TIMEOUT: Duration = Duration::from_secs(75);
 /// How long to pause when nothing can be accepted.
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(50);
 /// Prometheus' text format.
@@ -60,6 +66,14 @@ impl Endpoint {
             "ringmux_connections",
             "TCP and Unix connections that are carried."
         );
+        metrics::describe_counter!(
+            "ringmux_log_lines_lost_total",
+            "Lines of the log that could not be written, or not fast enough."
+        );
+        metrics::describe_counter!(
+            "ringmux_log_lines_left_out_total",
+            "Lines of the log that were counted instead of written, as too many were alike."
+        );
         output::announce(format_args!("metrics on http://{local}/metrics"));
         Ok(Self {
             listener,
@@ -78,21 +92,90 @@ impl Endpoint {
 
     /// Answers scrapers for as long as the program runs.
     pub(crate) async fn serve(self) {
-        let places = Arc::new(Semaphore::new(SCRAPERS_MAX));
+        let mut scrapers = Scrapers::default();
         loop {
-            let place = Arc::clone(&places).acquire_owned().await;
             match self.listener.accept().await {
-                Ok((socket, _)) => {
-                    let scraped = self.scraped.clone();
-                    tokio::spawn(async move {
-                        scraped.answer_all(socket).await;
-                        drop(place);
-                    });
-                }
+                Ok((socket, _)) => scrapers.enter(socket, &self.scraped),
                 Err(error) => {
                     tracing::debug!(%error, "cannot accept a scraper");
                     tokio::time::sleep(EXHAUSTED_PAUSE).await;
                 }
+            }
+        }
+    }
+}
+
+/// Those that are connected.
+#[derive(Debug, Default)]
+struct Scrapers(Vec<Scraper>);
+
+#[derive(Debug)]
+struct Scraper {
+    heard: Arc<Heard>,
+    task: AbortHandle,
+}
+
+impl Scrapers {
+    fn enter(&mut self, socket: TcpStream, scraped: &Scraped) {
+        self.0.retain(|scraper| !scraper.task.is_finished());
+        if self.0.len() >= SCRAPERS_MAX {
+            let silent = (0..self.0.len()).min_by_key(|&n| self.0[n].heard.last());
+            let silent = self.0.swap_remove(silent.unwrap_or(0));
+            silent.task.abort();
+            tracing::debug!("a scraper that was silent longest makes place for another");
+        }
+        let heard = Arc::new(Heard::new());
+        let (scraped, told) = (scraped.clone(), Arc::clone(&heard));
+        let answering = tokio::spawn(async move {
+            tokio::select! {
+                () = scraped.answer_all(socket, &told) => {}
+                () = told.silence() => tracing::debug!("a scraper is silent"),
+            }
+        });
+        let task = answering.abort_handle();
+        self.0.push(Scraper { heard, task });
+    }
+}
+
+/// When a scraper has asked last.
+#[derive(Debug)]
+struct Heard {
+    connected: Instant,
+    /// Milliseconds after that; 0 before the first request.
+    last_ms: AtomicU64,
+}
+
+impl Heard {
+    fn new() -> Self {
+        Self {
+            connected: Instant::now(),
+            last_ms: AtomicU64::new(0),
+        }
+    }
+
+    fn now(&self) {
+        let ms = u64::try_from(self.connected.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.last_ms.store(ms.max(1), Ordering::Relaxed);
+    }
+
+    /// Those that have never asked are the first to go, in the order in which they came.
+    fn last(&self) -> (bool, Instant) {
+        let ms = self.last_ms.load(Ordering::Relaxed);
+        (ms > 0, self.connected + Duration::from_millis(ms))
+    }
+
+    /// Waits until it has been silent for too long.
+    async fn silence(&self) {
+        loop {
+            let (asked, last) = self.last();
+            let limit = if asked {
+                NEXT_REQUEST_TIMEOUT
+            } else {
+                FIRST_REQUEST_TIMEOUT
+            };
+            sleep_until(last + limit).await;
+            if self.last() == (asked, last) {
+                return;
             }
         }
     }
@@ -105,11 +188,12 @@ impl Scraped {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn answer_all(&self, socket: TcpStream) {
-        let answer = service_fn(async |request| Ok::<_, Infallible>(self.answer(&request)));
+    async fn answer_all(&self, socket: TcpStream, heard: &Heard) {
+        let answer = service_fn(async |request| {
+            heard.now();
+            Ok::<_, Infallible>(self.answer(&request))
+        });
         let serving = hyper::server::conn::http1::Builder::new()
-            .timer(TokioTimer::new())
-            .header_read_timeout(REQUEST_TIMEOUT)
             .serve_connection(TokioIo::new(socket), answer);
         if let Err(error) = serving.await {
             tracing::debug!(%error, "a scraper is gone");
@@ -128,6 +212,8 @@ impl Scraped {
         } else {
             self.publisher().publish();
             metrics::gauge!("ringmux_connections").set(self.open.count() as f64);
+            metrics::counter!("ringmux_log_lines_lost_total").absolute(log::lost());
+            metrics::counter!("ringmux_log_lines_left_out_total").absolute(log::left_out());
             response.headers_mut().insert(CONTENT_TYPE, TEXT);
             *response.body_mut() = Full::from(self.recorder.render());
         }

@@ -14,11 +14,13 @@ use ringmux_measure::units::parse_duration;
 /// Up to what the windows of a session grow, in bytes: what a slow reader has not taken counts
 /// against it, so it bounds how many slow readers a session carries beside the fast ones.
 const SESSION_WINDOW_MAX_BYTES: u32 = 128 << 20;
+/// Streams of a session beyond `--max-connections`: they are refused by name instead of waiting without a word.
+const REFUSED_STREAMS: u32 = 64;
 
 /// Options of both commands.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
-    /// Connections open at once; more wait (forward) or are refused (serve).
+    /// Connections open at once, 16 at least; more wait (forward) or are refused (serve).
     #[arg(long, value_name = "N", default_value = "4096", value_parser = clap::value_parser!(u32).range(16..=1_000_000))]
     pub(crate) max_connections: u32,
 
@@ -57,7 +59,11 @@ impl Options {
             Driver::TokioUring => {
                 let runtime = tokio_uring::Runtime::new(&tokio_uring::builder())
                     .map_err(|error| refused().because(&error).advise("try --driver tokio"))?;
-                runtime.block_on(async { command(engine(ringmux::Driver::TokioUring)?).await })
+                let result =
+                    runtime.block_on(async { command(engine(ringmux::Driver::TokioUring)?).await });
+                // The process ends next. Dropped, the runtime would wait for names that are being looked up.
+                std::mem::forget(runtime);
+                result
             }
             Driver::Tokio => on_tokio(ringmux::Driver::Tokio, command),
             Driver::Uring => on_tokio(ringmux::Driver::Uring, command),
@@ -73,7 +79,10 @@ where
         .enable_all()
         .build()
         .map_err(|error| refused().because(&error))?;
-    runtime.block_on(async { command(engine(driver)?).await })
+    let result = runtime.block_on(async { command(engine(driver)?).await });
+    // Dropped, it would wait for names that are being looked up.
+    runtime.shutdown_background();
+    result
 }
 
 fn engine(driver: ringmux::Driver) -> Result<Engine, Failure> {
@@ -93,7 +102,7 @@ fn refused() -> Failure {
 /// The session's configuration.
 pub(crate) fn config(options: &Options) -> Result<Config, Failure> {
     Config::builder()
-        .max_streams(options.max_connections)
+        .max_streams(options.max_connections + REFUSED_STREAMS)
         .max_pending_opens(options.max_connections)
         .session_window_max(SESSION_WINDOW_MAX_BYTES)
         .build()

@@ -110,6 +110,13 @@ impl OpenConnections {
 
     /// A place, held until it is dropped; waits for one.
     pub(crate) async fn enter(&self) -> OwnedSemaphorePermit {
+        if let Some(place) = self.try_enter() {
+            return place;
+        }
+        tracing::warn!(
+            open = self.max,
+            "as many connections are open as --max-connections: new ones wait"
+        );
         let place = Arc::clone(&self.places).acquire_owned().await;
         place.expect("the semaphore is never closed")
     }

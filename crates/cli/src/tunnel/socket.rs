@@ -1,7 +1,9 @@
 //! Plain TCP and Unix sockets, as the tunnel uses them.
 
+use std::ffi::OsString;
 use std::io;
 use std::net::Shutdown;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -32,7 +34,7 @@ impl Socket {
     pub(crate) async fn connect(addr: &Addr, limit: Duration) -> io::Result<Self> {
         match addr {
             Addr::Tcp(host_port) => Self::tcp(ringmux::dial(host_port, limit).await?),
-            Addr::Unix(path) => UnixStream::connect(path).await.map(Self::Unix),
+            Addr::Unix(path) => UnixStream::connect(kernel_path(path)).await.map(Self::Unix),
             _ => Err(unknown_kind()),
         }
     }
@@ -151,6 +153,10 @@ impl Listener {
     pub(crate) async fn bind(addr: &Addr) -> io::Result<Self> {
         match addr {
             Addr::Tcp(host_port) => TcpListener::bind(host_port).await.map(Self::Tcp),
+            Addr::Unix(path) if is_abstract(path) => {
+                let listener = UnixListener::bind(kernel_path(path));
+                listener.map(|listener| Self::Unix(listener, path.clone()))
+            }
             Addr::Unix(path) => {
                 let listener = match UnixListener::bind(path) {
                     Err(error) if error.kind() == io::ErrorKind::AddrInUse && is_stale(path) => {
@@ -199,11 +205,27 @@ impl Listener {
 
 impl Drop for Listener {
     fn drop(&mut self) {
-        if let Self::Unix(_, path) = self {
+        if let Self::Unix(_, path) = self
+            && !is_abstract(path)
+        {
             // Somebody else may have removed it; there is nobody to tell.
             let _ = std::fs::remove_file(path);
         }
     }
+}
+
+/// Whether the name is one without a file.
+fn is_abstract(path: &Path) -> bool {
+    path.as_os_str().as_bytes().starts_with(b"@")
+}
+
+/// A path as the kernel is told it: a NUL in front of an abstract name, where [`Addr::Unix`] has an `@`.
+fn kernel_path(path: &Path) -> PathBuf {
+    let mut bytes = path.as_os_str().as_bytes().to_vec();
+    if is_abstract(path) {
+        bytes[0] = 0;
+    }
+    PathBuf::from(OsString::from_vec(bytes))
 }
 
 /// A socket file that nobody listens on any more. Connecting to a file of any other kind is refused as well.

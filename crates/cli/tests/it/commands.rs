@@ -419,7 +419,7 @@ fn an_attack_that_a_server_withstands_is_a_table() {
 fn all_attacks_without_a_choice_are_a_json_object_each_in_order() {
     let dir = tempfile::tempdir().unwrap();
     let socket = format!("unix://{}", dir.path().join("socket").display());
-    let (mut server, addr) = serve(&socket);
+    let (_server, addr) = serve(&socket);
     let output = ringmux(&format!("{ATTACK} --json --neighbour call {addr}"));
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
     let parse = |line| serde_json::from_str(line).expect("a line is one JSON object");
@@ -443,7 +443,13 @@ fn all_attacks_without_a_choice_are_a_json_object_each_in_order() {
         assert!(calls.iter().all(|count| count.as_u64() > Some(0)), "{row}");
     }
     assert!(number(&rows[12]["answers"], "frame-too-long") > 0.0);
-    // What an attacker says at length does not fill the log.
+}
+
+#[test]
+fn what_an_attacker_says_at_length_does_not_fill_the_log() {
+    let (mut server, addr) = serve("127.0.0.1:0");
+    let output = ringmux(&format!("{ATTACK} --attack metadata {addr}"));
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
     let line = server.logged(&["connection refused", "(8192 bytes)"]);
     assert!(line.len() < 400, "{line}");
 }

@@ -40,9 +40,17 @@ fn the_profile_allows_the_three_system_calls_of_io_uring_and_nothing_else() {
     assert_eq!(profile["syscalls"], expected);
 }
 
+const SERVICES: [&str; 2] = ["ringmux.service", "ringmux-forward.service"];
+
 #[test]
-fn the_unit_has_a_command_line_that_the_program_takes() {
-    let unit = text("ringmux.service");
+fn the_units_have_command_lines_that_the_program_takes() {
+    for service in SERVICES {
+        has_a_command_line_that_the_program_takes(service);
+    }
+}
+
+fn has_a_command_line_that_the_program_takes(service: &str) {
+    let unit = text(service);
     let defaults = settings(&unit, "Environment");
     let value = |name: &str| {
         let found = defaults
@@ -53,10 +61,13 @@ fn the_unit_has_a_command_line_that_the_program_takes() {
     let [command] = &settings(&unit, "ExecStart")[..] else {
         panic!("one command")
     };
-    let arguments = command
-        .replace("${RINGMUX_LISTEN}", value("RINGMUX_LISTEN"))
-        .replace("$RINGMUX_ALLOW", value("RINGMUX_ALLOW"))
-        .replace("$RINGMUX_OPTIONS", value("RINGMUX_OPTIONS"));
+    let mut arguments = command.clone();
+    for default in &defaults {
+        let (name, _) = default.split_once('=').expect("NAME=VALUE");
+        for form in [format!("${{{name}}}"), format!("${name}")] {
+            arguments = arguments.replace(&form, value(name));
+        }
+    }
     let arguments = arguments.strip_prefix(PROGRAM).expect("the program");
     assert!(!arguments.contains('$'), "{arguments}");
     // Help is shown after everything before it was understood.
@@ -70,20 +81,43 @@ fn the_unit_has_a_command_line_that_the_program_takes() {
 }
 
 #[test]
-fn the_unit_stops_after_connections_and_sessions_had_their_time() {
-    let unit = text("ringmux.service");
-    assert_eq!(settings(&unit, "KillSignal"), ["SIGTERM"]);
-    let [time] = &settings(&unit, "TimeoutStopSec")[..] else {
-        panic!("one time")
-    };
-    // The default of `--grace`, and what `serve` takes at most to cut what is left.
-    let needed = 30 + 2;
-    assert!(time.parse::<u32>().expect("seconds") > needed, "{time}");
+fn the_units_stop_after_connections_and_sessions_had_their_time() {
+    for service in SERVICES {
+        let unit = text(service);
+        assert_eq!(settings(&unit, "KillSignal"), ["SIGTERM"]);
+        let [time] = &settings(&unit, "TimeoutStopSec")[..] else {
+            panic!("one time")
+        };
+        // The default of `--grace`, and what the two take at most to cut what is left.
+        let needed = 30 + 3;
+        assert!(time.parse::<u32>().expect("seconds") > needed, "{time}");
+    }
 }
 
 #[test]
-fn the_unit_allows_io_uring_and_no_privileges() {
-    let unit = text("ringmux.service");
+fn the_unit_of_forward_starts_before_its_server() {
+    let commands = settings(&text("ringmux-forward.service"), "ExecStart");
+    assert!(commands[0].contains(" forward --retry "), "{commands:?}");
+}
+
+#[test]
+fn the_socket_is_where_the_service_listens_by_itself() {
+    let [stream] = &settings(&text("ringmux.socket"), "ListenStream")[..] else {
+        panic!("one socket, which is systemd:0")
+    };
+    let service = settings(&text("ringmux.service"), "Environment");
+    assert!(service.contains(&format!("RINGMUX_LISTEN=tcp://{stream}")));
+}
+
+#[test]
+fn the_units_allow_io_uring_and_no_privileges() {
+    for service in SERVICES {
+        allows_io_uring_and_no_privileges(service);
+    }
+}
+
+fn allows_io_uring_and_no_privileges(service: &str) {
+    let unit = text(service);
     let filters = settings(&unit, "SystemCallFilter").join(" ");
     for name in ["io_uring_setup", "io_uring_enter", "io_uring_register"] {
         assert!(filters.contains(name), "{name}");
@@ -96,10 +130,23 @@ fn the_unit_allows_io_uring_and_no_privileges() {
 
 /// Where systemd is not installed there is nothing to ask.
 #[test]
-fn systemd_understands_the_unit_and_finds_little_open() {
+fn systemd_understands_the_units_and_finds_little_open() {
+    for unit in [
+        "ringmux.socket",
+        "ringmux.service",
+        "ringmux-forward.service",
+    ] {
+        is_understood(unit);
+    }
+}
+
+fn is_understood(name: &str) {
     let dir = tempfile::tempdir().unwrap();
-    let unit = dir.path().join("ringmux.service");
-    fs::write(&unit, text("ringmux.service").replace(PROGRAM, "/bin/true")).unwrap();
+    for other in ["ringmux.service", name] {
+        let text = text(other).replace(PROGRAM, "/bin/true");
+        fs::write(dir.path().join(other), text).unwrap();
+    }
+    let unit = dir.path().join(name);
     let analyze = |arguments: &[&str]| {
         let mut command = Command::new("systemd-analyze");
         command.args(arguments).arg(&unit).output().ok()
@@ -110,12 +157,12 @@ fn systemd_understands_the_unit_and_finds_little_open() {
     };
     // It also warns about units of the machine that this one wants.
     let errors = String::from_utf8_lossy(&verified.stderr);
-    let ours: Vec<&str> = errors
-        .lines()
-        .filter(|line| line.contains("ringmux.service"))
-        .collect();
+    let ours: Vec<&str> = errors.lines().filter(|line| line.contains(name)).collect();
     assert_eq!(ours, Vec::<&str>::new());
 
+    if name.ends_with(".socket") {
+        return;
+    }
     let arguments = ["security", "--offline=true", "--threshold", EXPOSURE_MAX];
     if let Some(rated) = analyze(&arguments) {
         let rating = String::from_utf8_lossy(&rated.stdout);

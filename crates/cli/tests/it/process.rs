@@ -1,6 +1,7 @@
 //! A running `ringmux`: started, read, signalled and ended by its own pid.
 
 use std::io::{BufRead, BufReader, Read};
+use std::os::fd::OwnedFd;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread;
@@ -20,16 +21,40 @@ pub(crate) struct Program {
 
 impl Program {
     pub(crate) fn start(args: &[&str]) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_ringmux"))
-            .args(args)
+        Self::start_with(args, Stdio::piped())
+    }
+
+    /// With its stderr somewhere; its lines are seen only of a pipe that is made here.
+    pub(crate) fn start_with(args: &[&str], stderr: Stdio) -> Self {
+        Self::under(&[], args, stderr)
+    }
+
+    /// With a socket as systemd passes it: descriptor 3, for the process of this id.
+    pub(crate) fn passed(socket: OwnedFd, args: &[&str]) -> Self {
+        let pass = "exec 3<&0 </dev/null; LISTEN_PID=$$ LISTEN_FDS=1 exec \"$0\" \"$@\"";
+        Self::spawn(&["sh", "-c", pass], args, socket.into(), Stdio::piped())
+    }
+
+    /// Started by another program, which becomes this one.
+    pub(crate) fn under(wrapper: &[&str], args: &[&str], stderr: Stdio) -> Self {
+        Self::spawn(wrapper, args, Stdio::null(), stderr)
+    }
+
+    fn spawn(wrapper: &[&str], args: &[&str], stdin: Stdio, stderr: Stdio) -> Self {
+        let line = [wrapper, &[env!("CARGO_BIN_EXE_ringmux")], args].concat();
+        let mut child = Command::new(line[0])
+            .args(&line[1..])
             .env_remove("RUST_LOG")
-            .stdin(Stdio::null())
+            .stdin(stdin)
             .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
+            .stderr(stderr)
             .spawn()
             .expect("the program starts");
         let stdout = Lines::of(child.stdout.take().expect("stdout is piped"));
-        let stderr = Lines::of(child.stderr.take().expect("stderr is piped"));
+        let stderr = match child.stderr.take() {
+            Some(pipe) => Lines::of(pipe),
+            None => Lines::of(std::io::empty()),
+        };
         Self {
             child,
             stdout,
@@ -83,8 +108,13 @@ impl Program {
         // A process that has ended has closed its output.
         let deadline = Instant::now() + PATIENCE;
         while self.stderr.next(deadline).is_some() {}
+        while self.stdout.next(deadline).is_some() {}
         assert!(Instant::now() < deadline, "it does not end");
         self.child.wait().expect("the process ends")
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     /// Everything on stderr so far.

@@ -3,7 +3,13 @@
 mod broken;
 mod browser;
 mod ends;
+mod flooded;
+mod full;
 mod http;
+mod late;
+mod names;
+mod passed;
 mod refused;
 mod scraped;
 mod tunnel;
+mod unlogged;

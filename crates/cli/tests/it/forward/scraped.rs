@@ -27,10 +27,10 @@ async fn ask(addr: &str, method: Method, path: &str) -> Response<String> {
 }
 
 /// The metrics of a program, each line `name{labels} value`.
-struct Scrape(String);
+pub(crate) struct Scrape(String);
 
 impl Scrape {
-    async fn of(addr: &str) -> Self {
+    pub(crate) async fn of(addr: &str) -> Self {
         let response = soon("the scrape", ask(addr, Method::GET, "/metrics")).await;
         assert_eq!(response.status(), 200);
         let kind = response.headers()["content-type"].to_str().unwrap();
@@ -39,7 +39,7 @@ impl Scrape {
     }
 
     /// The value of a metric, written with its labels.
-    fn value(&self, metric: &str) -> f64 {
+    pub(crate) fn value(&self, metric: &str) -> f64 {
         let lines = self.0.lines().filter_map(|line| line.rsplit_once(' '));
         let mut found = lines.filter(|(name, _)| *name == metric);
         let (_, value) = found
@@ -169,5 +169,50 @@ fn a_port_in_use_is_one_clear_line() {
             line.to_lowercase().contains("address already in use"),
             "{line}"
         );
+    }
+}
+
+#[tokio::test]
+async fn silent_clients_keep_no_scraper_out() {
+    let (_serve, addr) = scraped(&["serve", "--listen", "127.0.0.1:0", "--allow", "*:*"]);
+    let mut silent = Vec::new();
+    for n in 0..200 {
+        let mut socket = TcpStream::connect(&addr).await.unwrap();
+        // Half of them begin to speak.
+        if n % 2 == 0 {
+            socket
+                .write_all(b"GET /metrics HTTP/1.1\r\n")
+                .await
+                .unwrap();
+        }
+        silent.push(socket);
+    }
+    // One that reads nothing of the answers.
+    let mut deaf = TcpStream::connect(&addr).await.unwrap();
+    let asking = b"GET /metrics HTTP/1.1\r\nhost: a\r\n\r\n".repeat(1000);
+    let _ = tokio::time::timeout(std::time::Duration::from_secs(1), deaf.write_all(&asking)).await;
+    for _ in 0..3 {
+        Scrape::of(&addr).await;
+    }
+    // All but a few have made place.
+    let mut closed = 0;
+    for socket in &mut silent {
+        let mut byte = [0];
+        let read =
+            tokio::time::timeout(std::time::Duration::from_millis(1), socket.read(&mut byte));
+        closed += usize::from(read.await.is_ok());
+    }
+    assert!(closed >= 184, "{closed}");
+}
+
+#[tokio::test]
+async fn a_client_that_says_nothing_is_hung_up_on() {
+    let (_serve, addr) = scraped(&["serve", "--listen", "127.0.0.1:0", "--allow", "*:*"]);
+    let mut silent = TcpStream::connect(&addr).await.unwrap();
+    let mut slow = TcpStream::connect(&addr).await.unwrap();
+    slow.write_all(b"GET /metrics HTTP/1.1\r\n").await.unwrap();
+    for socket in [&mut silent, &mut slow] {
+        let read = soon("the end", socket.read(&mut [0])).await;
+        assert!(matches!(read, Ok(0) | Err(_)), "{read:?}");
     }
 }

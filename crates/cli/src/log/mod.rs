@@ -1,0 +1,59 @@
+//! What goes to stderr: the log, warnings, and the reason of a failure.
+//!
+//! * `writer`: a thread that writes them, so that nothing else ever waits for a pipe that nobody reads, a full disk or a
+//!   terminal that is held. What it cannot take or write is lost, and counted.
+//! * `pace`: of lines that are of one kind the first few, then counts, so that no peer fills the disk.
+
+mod pace;
+mod writer;
+
+use std::backtrace::{Backtrace, BacktraceStatus};
+use std::io::{self, IsTerminal};
+use std::panic;
+
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, fmt};
+
+pub(crate) use pace::left_out;
+pub(crate) use writer::{Flushed, line, lost};
+
+/// Starts the log. Until the value that it returns is dropped, nothing but this module writes to stderr.
+#[must_use]
+pub(crate) fn start(filter: &str) -> Flushed {
+    let flushed = writer::start();
+    panic::set_hook(Box::new(panicked));
+    // `log_filter` has accepted it, so the fallback is never taken; a log is no reason to panic.
+    let filter = EnvFilter::try_new(filter).unwrap_or_else(|_| EnvFilter::new("warn"));
+    let lines = fmt::layer()
+        .with_writer(|| writer::Lines)
+        .with_ansi(io::stderr().is_terminal())
+        // It would say so by a macro that panics where nothing can be written.
+        .log_internal_errors(false);
+    let log = tracing_subscriber::registry()
+        .with(lines)
+        .with(pace::Paced)
+        .with(filter);
+    if let Err(error) = log.try_init() {
+        line(format_args!("warning: there is no log: {error}"));
+    }
+    flushed
+}
+
+/// Whether the text can be a filter.
+pub(crate) fn check_filter(filter: &str) -> Result<String, String> {
+    EnvFilter::try_new(filter).map_err(|error| error.to_string())?;
+    Ok(filter.to_owned())
+}
+
+/// In the place of the standard library's hook, which waits for stderr.
+fn panicked(info: &panic::PanicHookInfo<'_>) {
+    let thread = std::thread::current();
+    let name = thread.name().unwrap_or("without a name");
+    line(format_args!("thread {name}: {info}"));
+    // Only if RUST_BACKTRACE asks for it.
+    let backtrace = Backtrace::capture();
+    if backtrace.status() == BacktraceStatus::Captured {
+        line(backtrace);
+    }
+}

@@ -1,0 +1,264 @@
+//! Of the lines that one place in the code logs, the first few within a time, then how many more there were.
+//!
+//! A place is a kind of event. While more lines come than may be told, one a window is, and a count.
+
+use std::fmt::{self, Write};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tracing::field::{Field, Visit};
+use tracing::{Event, Metadata, Subscriber};
+use tracing_subscriber::Layer;
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
+use tracing_subscriber::layer::Context;
+
+use super::writer;
+
+/// Within this time of its first line a kind has a few more at most.
+const WINDOW: Duration = Duration::from_secs(10);
+/// Lines of a kind within the window: each may be about another peer.
+const LINES: u32 = 10;
+/// The same, if lines were left out in the window before.
+const LINES_OF_A_FLOOD: u32 = 1;
+/// The same text again within this time is no news.
+const ECHO: Duration = Duration::from_secs(1);
+
+/// As many as there are places that log.
+static KINDS: Mutex<Vec<Kind>> = Mutex::new(Vec::new());
+static LEFT_OUT: AtomicU64 = AtomicU64::new(0);
+
+fn kinds() -> MutexGuard<'static, Vec<Kind>> {
+    KINDS.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Lines that were left out so far.
+pub(crate) fn left_out() -> u64 {
+    LEFT_OUT.load(Ordering::Relaxed)
+}
+
+/// The counts that are to be told now, and when the next one is.
+pub(super) fn due(now: Instant, next: &mut Option<Instant>) -> Vec<Vec<u8>> {
+    let mut kinds = kinds();
+    let told = kinds.iter_mut().filter_map(|kind| kind.due(now)).collect();
+    *next = kinds.iter().filter_map(Kind::due_at).min();
+    told
+}
+
+/// All counts, due or not.
+pub(super) fn all() -> Vec<Vec<u8>> {
+    let now = Instant::now();
+    kinds()
+        .iter_mut()
+        .filter_map(|kind| kind.tell(now))
+        .collect()
+}
+
+/// Lets events through at their pace.
+pub(super) struct Paced;
+
+impl<S: Subscriber> Layer<S> for Paced {
+    fn event_enabled(&self, event: &Event<'_>, _: Context<'_, S>) -> bool {
+        match admit(event) {
+            Admission::Told => return true,
+            Admission::LeftOut => {}
+            Admission::FirstLeftOut => writer::look(),
+        }
+        LEFT_OUT.fetch_add(1, Ordering::Relaxed);
+        false
+    }
+}
+
+fn admit(event: &Event<'_>) -> Admission {
+    let now = Instant::now();
+    let is_of = |kind: &Kind| kind.metadata.callsite() == event.metadata().callsite();
+    // In a flood nobody looks at what the lines say.
+    if let Some(kind) = kinds().iter_mut().find(|kind| is_of(kind))
+        && kind.is_flooded()
+    {
+        kind.left_out += 1;
+        return Admission::LeftOut;
+    }
+    // Without the lock: the values of an event may log themselves.
+    let mut text = Text::default();
+    event.record(&mut text);
+    let mut kinds = kinds();
+    let at = kinds.iter().position(is_of).unwrap_or_else(|| {
+        kinds.push(Kind::new(event.metadata(), text.message));
+        kinds.len() - 1
+    });
+    kinds[at].admit(now, text.all)
+}
+
+/// What an event says.
+#[derive(Default)]
+struct Text {
+    message: String,
+    all: String,
+}
+
+impl Visit for Text {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        // Writing to a string does not fail.
+        if field.name() == "message" {
+            let _ = write!(self.message, "{value:?}");
+        }
+        let _ = write!(self.all, "{value:?} ");
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Admission {
+    Told,
+    /// Somebody has to tell at the end of the window.
+    FirstLeftOut,
+    LeftOut,
+}
+
+struct Kind {
+    metadata: &'static Metadata<'static>,
+    message: String,
+    /// Of the window.
+    began: Instant,
+    lines: u32,
+    lines_max: u32,
+    left_out: u64,
+    last: String,
+    last_at: Instant,
+}
+
+impl Kind {
+    fn new(metadata: &'static Metadata<'static>, message: String) -> Self {
+        let now = Instant::now();
+        Self {
+            metadata,
+            message,
+            began: now,
+            lines: 0,
+            lines_max: LINES,
+            left_out: 0,
+            last: String::new(),
+            last_at: now,
+        }
+    }
+
+    /// Lines are being left out, whatever they say.
+    const fn is_flooded(&self) -> bool {
+        self.left_out > 0 && self.lines >= self.lines_max
+    }
+
+    fn admit(&mut self, now: Instant, text: String) -> Admission {
+        if self.left_out == 0 && now.saturating_duration_since(self.began) >= WINDOW {
+            self.begin(now, LINES);
+        }
+        let echo = self.last == text && now.saturating_duration_since(self.last_at) < ECHO;
+        self.last_at = now;
+        if self.lines < self.lines_max && !echo {
+            self.lines += 1;
+            self.last = text;
+            return Admission::Told;
+        }
+        self.left_out += 1;
+        match self.left_out {
+            1 => Admission::FirstLeftOut,
+            _ => Admission::LeftOut,
+        }
+    }
+
+    fn begin(&mut self, now: Instant, lines_max: u32) {
+        self.began = now;
+        self.lines = 0;
+        self.lines_max = lines_max;
+        self.left_out = 0;
+    }
+
+    fn due_at(&self) -> Option<Instant> {
+        (self.left_out > 0).then(|| self.began + WINDOW)
+    }
+
+    fn due(&mut self, now: Instant) -> Option<Vec<u8>> {
+        self.due_at().filter(|at| *at <= now)?;
+        self.tell(now)
+    }
+
+    /// How many lines were left out, in the format of the others, and begins anew.
+    fn tell(&mut self, now: Instant) -> Option<Vec<u8>> {
+        if self.left_out == 0 {
+            return None;
+        }
+        let mut line = String::new();
+        // Writing to a string does not fail.
+        let _ = SystemTime.format_time(&mut Writer::new(&mut line));
+        let seconds = now.saturating_duration_since(self.began).as_secs_f64();
+        let _ = writeln!(
+            line,
+            " {:>5} {}: {}: and {} more like it in the last {seconds:.0} s",
+            self.metadata.level(),
+            self.metadata.target(),
+            self.message,
+            self.left_out
+        );
+        self.begin(now, LINES_OF_A_FLOOD);
+        Some(line.into_bytes())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    /// A kind of its own, and a second in which it is looked at.
+    fn kind() -> (Kind, Instant) {
+        let place = || tracing::warn_span!("a place").metadata();
+        let metadata = tracing::subscriber::with_default(tracing_subscriber::registry(), place);
+        let kind = Kind::new(metadata.expect("it has some"), "refused".to_owned());
+        let began = kind.began;
+        (kind, began)
+    }
+
+    fn count(kind: &mut Kind, began: Instant, from_ms: u32, to_ms: u32) -> usize {
+        let admit = |ms: &u32| kind.admit(began + *ms * MS, ms.to_string()) == Admission::Told;
+        (from_ms..to_ms).filter(admit).count()
+    }
+
+    #[test]
+    fn a_flood_is_a_few_lines_and_then_one_and_a_count_each_window() {
+        let (mut kind, began) = kind();
+        assert_eq!(count(&mut kind, began, 0, 10_000), 10);
+        assert_eq!(kind.due(began + 9_999 * MS), None);
+        let told = String::from_utf8(kind.due(began + 10_000 * MS).unwrap()).unwrap();
+        assert!(
+            told.ends_with(": refused: and 9990 more like it in the last 10 s\n"),
+            "{told}"
+        );
+        assert_eq!(count(&mut kind, began, 10_000, 20_000), 1);
+        assert!(kind.due(began + 20_000 * MS).is_some());
+        // It is over.
+        assert_eq!(kind.due(began + 30_000 * MS), None);
+        assert_eq!(count(&mut kind, began, 30_000, 30_005), 5);
+    }
+
+    #[test]
+    fn counts_that_could_not_be_told_are_not_forgotten() {
+        let (mut kind, began) = kind();
+        assert_eq!(count(&mut kind, began, 0, 100_000), 10);
+        let told = String::from_utf8(kind.due(began + 100_000 * MS).unwrap()).unwrap();
+        assert!(
+            told.contains("99990 more like it in the last 100 s"),
+            "{told}"
+        );
+    }
+
+    #[test]
+    fn the_same_again_is_told_once_until_it_has_stopped_for_a_while() {
+        let (mut kind, began) = kind();
+        let mut admit = |ms: u32| kind.admit(began + ms * MS, "full".to_owned());
+        assert_eq!(admit(0), Admission::Told);
+        assert_eq!(admit(50), Admission::FirstLeftOut);
+        assert_eq!(admit(1_000), Admission::LeftOut);
+        assert_eq!(admit(2_000), Admission::Told);
+    }
+}

@@ -1,0 +1,212 @@
+//! The one owner of stderr: a thread with a queue in front of it.
+//!
+//! Whoever has a line hands it over and goes on. A line that finds the queue full, or that cannot be written, is lost; the
+//! next one that can be written has the number of those in front of it.
+
+use std::fmt::Display;
+use std::io::{self, Write};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
+
+use super::pace;
+
+/// Lines that wait to be written, at most.
+const QUEUE_LINES: usize = 1024;
+/// The longest line, in bytes; what is longer is cut.
+const LINE_BYTES_MAX: usize = 4096;
+/// How long the end of the program waits until its last lines are written.
+const FLUSH_TIME: Duration = Duration::from_millis(500);
+/// How often it looks for a place in the queue meanwhile.
+const FLUSH_PAUSE: Duration = Duration::from_millis(5);
+
+static QUEUE: OnceLock<SyncSender<Job>> = OnceLock::new();
+static LOST: AtomicU64 = AtomicU64::new(0);
+
+enum Job {
+    Line(Vec<u8>),
+    /// Lines are being left out, which is to be told when it is time.
+    Look,
+    /// Answered when everything before it was written.
+    Flush(SyncSender<()>),
+}
+
+/// Writes what is left when it is dropped, for as long as [`FLUSH_TIME`] at most.
+#[derive(Debug)]
+pub(crate) struct Flushed(());
+
+/// Starts the thread. Without one there is no log, as [`lost`] tells.
+pub(super) fn start() -> Flushed {
+    let (queue, jobs) = sync_channel(QUEUE_LINES);
+    let run = move || {
+        Stderr::default().run(&jobs);
+    };
+    if thread::Builder::new()
+        .name("log".to_owned())
+        .spawn(run)
+        .is_ok()
+    {
+        // Only the first call has a queue to set.
+        let _ = QUEUE.set(queue);
+    }
+    Flushed(())
+}
+
+/// Hands a line over that is no part of the log: it stands on stderr as it is, whatever the filter. Never waits, never fails.
+pub(crate) fn line(text: impl Display) {
+    give(format!("{text}\n").into_bytes());
+}
+
+/// Lines that were lost so far.
+pub(crate) fn lost() -> u64 {
+    LOST.load(Ordering::Relaxed)
+}
+
+/// Lines of a kind are being left out.
+pub(super) fn look() {
+    if let Some(queue) = QUEUE.get() {
+        // If the queue is full, it will be looked at soon.
+        let _ = queue.try_send(Job::Look);
+    }
+}
+
+fn give(mut line: Vec<u8>) {
+    if line.len() > LINE_BYTES_MAX {
+        line.truncate(LINE_BYTES_MAX);
+        line.extend_from_slice("…\n".as_bytes());
+    }
+    let given = QUEUE.get().map(|queue| queue.try_send(Job::Line(line)));
+    if !matches!(given, Some(Ok(()))) {
+        LOST.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// Where the subscriber writes: a line in each call.
+pub(super) struct Lines;
+
+impl Write for Lines {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        let mut text = line.to_vec();
+        // A peer's words stay in the line that quotes them.
+        let end = text.len().saturating_sub(1);
+        for byte in &mut text[..end] {
+            if matches!(byte, b'\n' | b'\r') {
+                *byte = b' ';
+            }
+        }
+        give(text);
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Drop for Flushed {
+    fn drop(&mut self) {
+        let Some(queue) = QUEUE.get() else { return };
+        let deadline = Instant::now() + FLUSH_TIME;
+        let (done, written) = sync_channel(1);
+        let mut job = Job::Flush(done);
+        while let Err(TrySendError::Full(back)) = queue.try_send(job) {
+            if Instant::now() >= deadline {
+                return;
+            }
+            job = back;
+            thread::sleep(FLUSH_PAUSE);
+        }
+        // A pipe that nobody reads does not hold the program.
+        let _ = written.recv_timeout(deadline.saturating_duration_since(Instant::now()));
+    }
+}
+
+/// What the thread knows of stderr.
+#[derive(Debug, Default)]
+struct Stderr {
+    /// Of the lines that were lost, those that were told.
+    told: u64,
+    /// The last line was cut off in the middle.
+    torn: bool,
+}
+
+impl Stderr {
+    fn run(&mut self, jobs: &Receiver<Job>) {
+        loop {
+            let now = Instant::now();
+            let mut next = None;
+            for line in pace::due(now, &mut next) {
+                self.write(&line);
+            }
+            let job = match next {
+                Some(at) => jobs.recv_timeout(at.saturating_duration_since(now)),
+                None => jobs.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            };
+            match job {
+                Ok(Job::Line(line)) => self.write(&line),
+                Ok(Job::Look) | Err(RecvTimeoutError::Timeout) => {}
+                Ok(Job::Flush(done)) => {
+                    for line in pace::all() {
+                        self.write(&line);
+                    }
+                    // Whoever asked may have given up.
+                    let _ = done.send(());
+                }
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+        }
+    }
+
+    fn write(&mut self, line: &[u8]) {
+        let lost = lost();
+        if lost > self.told {
+            let text = format!("{} lines of the log were lost\n", lost - self.told);
+            if self.write_all(text.as_bytes()).is_ok() {
+                self.told = lost;
+            }
+        }
+        if self.write_all(line).is_err() {
+            LOST.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn write_all(&mut self, mut line: &[u8]) -> Result<(), Errno> {
+        let stderr = io::stderr();
+        if self.torn {
+            retry(|| rustix::io::write(&stderr, b"\n"))?;
+            self.torn = false;
+        }
+        let whole = line.len();
+        while !line.is_empty() {
+            match retry(|| rustix::io::write(&stderr, line)) {
+                Ok(written) => line = &line[written..],
+                Err(error) => {
+                    self.torn = line.len() < whole;
+                    return Err(error);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Tries until it is done or has failed, waiting where stderr does not block.
+fn retry(mut write: impl FnMut() -> Result<usize, Errno>) -> Result<usize, Errno> {
+    loop {
+        match write() {
+            Err(Errno::INTR) => {}
+            Err(Errno::AGAIN) => {
+                let stderr = io::stderr();
+                poll(&mut [PollFd::new(&stderr, PollFlags::OUT)], None)?;
+            }
+            // Nothing was written, and nothing is wrong: as good as an error, or it would go on for ever.
+            Ok(0) => return Err(Errno::IO),
+            result => return result,
+        }
+    }
+}
