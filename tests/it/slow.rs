@@ -16,6 +16,7 @@ use socket2::SockRef;
 
 use crate::host::{Net, Soon, pattern};
 
+test_on!(over_unix_sockets: tokio_inline_unix tokio_uring_thread_unix uring_thread_unix);
 on_sockets!(
     two_kilobytes_a_second_are_no_reason_to_end_a_session,
     eight_kilobytes_a_second_through_deep_buffers_are_no_reason_either,
@@ -179,6 +180,12 @@ async fn two_kilobytes_a_second_are_no_reason_to_end_a_session(net: Net) {
     let (client, server) = through(&net, &Pace::of(20_000, Some(SMALL))).await;
     transfer(&client, &server, 120_000).await;
     transfer(&server, &client, 60_000).await;
+}
+
+/// Their pace is seen in steps of 48 KiB, so here it is the receiver that tells.
+async fn over_unix_sockets(net: Net) {
+    let (client, server) = through(&net, &Pace::of(20_000, None)).await;
+    transfer(&client, &server, 120_000).await;
 }
 
 async fn eight_kilobytes_a_second_through_deep_buffers_are_no_reason_either(net: Net) {
