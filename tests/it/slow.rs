@@ -161,19 +161,20 @@ async fn transfer(from: &Session, to: &Session, bytes: usize) {
         }
     });
     let received = tokio::time::timeout(Duration::from_secs(60), theirs.recv()).await;
-    let ends = [from, to].map(|session| session.end());
+    let ends = || [from.end(), to.end()];
     assert_eq!(
         received
             .expect("it is on its way")
             .expect("the session lives"),
         Some(large),
-        "{ends:?}"
+        "{:?}",
+        ends()
     );
     tokio::time::timeout(Duration::from_secs(60), using)
         .await
         .unwrap()
         .unwrap();
-    assert!(ends.iter().all(Option::is_none), "{ends:?}");
+    assert!(ends().iter().all(Option::is_none), "{:?}", ends());
 }
 
 async fn two_kilobytes_a_second_are_no_reason_to_end_a_session(net: Net) {

@@ -2,7 +2,7 @@
 
 use tokio::io::AsyncReadExt;
 
-use super::solo::{Solo, data, id, open};
+use super::solo::{Solo, cancel, data, id, open};
 use super::*;
 use crate::error::{Limit, LimitExceeded, StreamError};
 use crate::frame::{FRAME_COST, Frame, Settings};
@@ -918,7 +918,7 @@ fn what_handlers_of_ended_sessions_hold_is_on_the_pools_account_and_unfinished_m
         }
         match round % 3 {
             0 => solo.end.connection.eof(),
-            1 => (0..8).for_each(|n| solo.hear(&super::solo::cancel(2 * n + 1, 7, false))),
+            1 => (0..8).for_each(|n| solo.hear(&cancel(2 * n + 1, 7, false))),
             _ => drop(std::mem::replace(
                 &mut solo.end,
                 End::new(Role::Acceptor, &small_config(), &pool, at),
@@ -1001,7 +1001,7 @@ fn what_a_cancelled_stream_left_is_charged_until_it_is_looked_at() {
     let mut stream = now(session.accept()).unwrap();
     solo.hear(&data(1, &[7; 10_000], true, false));
     let before = solo.end.pool.used();
-    solo.hear(&super::solo::cancel(1, 7, false));
+    solo.hear(&cancel(1, 7, false));
     assert!(
         session.stats().bytes_held <= FRAME_COST,
         "it stops no other"

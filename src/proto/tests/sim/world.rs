@@ -204,7 +204,7 @@ pub(super) struct World {
     pairs: Vec<Option<Box<Pair>>>,
     live: Vec<usize>,
     /// Sessions that have ended and of which handles may still hold something, and their pools.
-    over: Vec<(Arc<Pool>, crate::sync::Arc<crate::link::SessionLink>)>,
+    over: Vec<(Arc<Pool>, Arc<crate::link::SessionLink>)>,
     pools: Vec<Arc<Pool>>,
     tasks: Vec<Task>,
     now: Instant,
