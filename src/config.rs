@@ -43,7 +43,7 @@ const MIB: u32 = 1024 * KIB;
 /// | the lookup of a name, and connecting | `connect_timeout` | 10 s | 10 s | [`ConnectError::TimedOut`](crate::ConnectError::TimedOut) |
 /// | handshake | `handshake_timeout` | 10 s | 5 s | [`SessionError::HandshakeTimeout`](crate::SessionError::HandshakeTimeout) |
 /// | silence, and then no sign of life | `keepalive_idle`, `keepalive_timeout` | 15 s, 10 s | 15 s, 10 s | [`SessionError::KeepaliveTimeout`](crate::SessionError::KeepaliveTimeout) |
-/// | a socket that takes nothing | `write_timeout` | 10 s | 5 s | [`SessionError::WriteTimeout`](crate::SessionError::WriteTimeout) |
+/// | a socket that takes nothing, from which nothing leaves and nothing comes | `write_timeout` | 10 s | 5 s | [`SessionError::WriteTimeout`](crate::SessionError::WriteTimeout) |
 /// | age, and the drain that ends it | `max_age`, `drain_timeout` | none, 30 s | 1 h, 30 s | the session shuts down |
 /// | no handle is left, and the peer moves nothing | `drain_timeout` | 30 s | 30 s | the session closes |
 ///
@@ -149,7 +149,9 @@ settings! {
     /// has for messages already. `session_window` is taken out of the first quarter, and what windows
     /// grow to because they are in use out of the first half, so that idle sessions leave the rest to
     /// messages and to windows that are full of what is not consumed. A session that gets none has its
-    /// floor of 256 KiB, which is beside the pool. Default 256 MiB, at most 1 TiB: with more than 85
+    /// floor of 256 KiB, which is beside the pool. What lies in streams that are over, for an application that holds them and
+    /// has not looked, counts until it has or they are dropped, also after the session's end and beyond the pool's size:
+    /// then there is none for new messages. Default 256 MiB, at most 1 TiB: with more than 85
     /// sessions of the default window, the others begin at their floors.
     receive_pool: u64,
     /// Streams that the peer may have open at once. Default 256, at least 16. A stream that it cancels counts until the
@@ -218,12 +220,19 @@ settings! {
     /// once. Default 15 s, at least 10 ms; `None` never asks.
     keepalive_idle: Option<Duration>,
     /// How long a peer that was asked for a sign of life may take before the session ends with
-    /// [`SessionError::KeepaliveTimeout`](crate::SessionError::KeepaliveTimeout). Default 10 s, at
-    /// least 10 ms.
+    /// [`SessionError::KeepaliveTimeout`](crate::SessionError::KeepaliveTimeout). Any byte from it is a sign of life. While
+    /// the question waits in the socket behind other bytes, and those go on leaving it for the peer's system, the time
+    /// does not run; that is looked at four times in it. So a connection of 2 kB/s is kept, and a peer that is gone is known
+    /// 25 s after the last byte from it, or 12.5 s after the last that left for it, whichever is later. Over a
+    /// transport of the application's own only bytes that the peer sends are seen. Who receives a frame slowly sends a
+    /// PING every half of this time, for peers that a proxy with large buffers separates from it. Default 10 s, at least
+    /// 10 ms.
     keepalive_timeout: Duration,
-    /// How long the socket may take nothing of what is to be sent before the session ends with
-    /// [`SessionError::WriteTimeout`](crate::SessionError::WriteTimeout). Messages that wait for the
-    /// peer's credit do not count. Default 10 s, at least 10 ms.
+    /// How long the socket may take nothing of what is to be sent, while nothing that it took leaves for the peer's system and
+    /// nothing comes from the peer, before the session ends with
+    /// [`SessionError::WriteTimeout`](crate::SessionError::WriteTimeout). What leaves is looked at four times in it, so the
+    /// end comes up to a quarter later. Messages that wait for the peer's credit do not count. Of a Unix socket
+    /// it is seen in steps of up to 48 KiB. Default 10 s, at least 10 ms.
     write_timeout: Duration,
     /// At which age the session shuts down by itself, within `drain_timeout`, so that connections
     /// spread again over peers that have come or changed. Each session draws its own, up to a tenth

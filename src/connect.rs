@@ -112,7 +112,7 @@ pub fn client<T>(io: T, config: &Config) -> (Session, Connection<T>)
 where
     T: AsyncRead + AsyncWrite + Unpin,
 {
-    over(io, Plan::local(Role::Dialer, config))
+    over(io, Plan::local(Role::Dialer, config), |_| None)
 }
 
 /// Runs a session as the accepting side over any transport; see [`client`].
@@ -120,10 +120,11 @@ pub fn server<T>(io: T, config: &Config) -> (Session, Connection<T>)
 where
     T: AsyncRead + AsyncWrite + Unpin,
 {
-    over(io, Plan::local(Role::Acceptor, config))
+    over(io, Plan::local(Role::Acceptor, config), |_| None)
 }
 
-fn over<T>(io: T, plan: Plan<'_>) -> (Session, Connection<T>)
+/// `queued` tells what a socket still holds of what it has taken.
+fn over<T>(io: T, plan: Plan<'_>, queued: fn(&T) -> Option<u64>) -> (Session, Connection<T>)
 where
     T: AsyncRead + AsyncWrite + Unpin,
 {
@@ -131,7 +132,7 @@ where
     (
         Session::new(link),
         Connection {
-            turns: Turns::new(connection, TokioIo::new(io)),
+            turns: Turns::new(connection, TokioIo::new(io, queued)),
             has_time: false,
         },
     )

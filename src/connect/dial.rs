@@ -22,6 +22,7 @@ use tokio::sync::{Semaphore, oneshot};
 use tokio::time::timeout;
 
 use crate::error::Processed;
+use crate::queue::PerProcess;
 
 /// From the start of one attempt to that of the next, if none ends before.
 const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
@@ -31,7 +32,11 @@ const ADDRESSES_MAX: usize = 16;
 /// given up keeps its thread until the system's resolver lets go of it.
 const LOOKUPS_MAX: usize = 64;
 
-static LOOKUPS: Semaphore = Semaphore::const_new(LOOKUPS_MAX);
+static LOOKUPS: PerProcess<Semaphore> = PerProcess::new();
+
+fn lookups() -> &'static Semaphore {
+    LOOKUPS.get_or_init(|| Semaphore::new(LOOKUPS_MAX))
+}
 
 type Connecting = Pin<Box<dyn Future<Output = io::Result<TcpStream>> + Send>>;
 
@@ -195,7 +200,7 @@ impl fmt::Display for Waiting<'_> {
 pub async fn dial(host_port: &str, limit: Duration) -> Result<TcpStream, DialError> {
     let mut race = Race::default();
     let dialling = async {
-        let found = lookup(host_port, &LOOKUPS).await?;
+        let found = lookup(host_port, lookups()).await?;
         Ok(race.run(in_turn(found)).await)
     };
     let ended = timeout(limit, dialling).await;
@@ -209,7 +214,7 @@ pub async fn dial(host_port: &str, limit: Duration) -> Result<TcpStream, DialErr
 /// # Errors
 /// What the resolver says, and the lack of a thread.
 pub(super) async fn look_up(host_port: &str) -> io::Result<Vec<SocketAddr>> {
-    lookup(host_port, &LOOKUPS).await.map_err(io::Error::from)
+    lookup(host_port, lookups()).await.map_err(io::Error::from)
 }
 
 async fn lookup(host_port: &str, places: &'static Semaphore) -> Result<Vec<SocketAddr>, DialError> {

@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
+use std::os::fd::AsFd;
 use std::sync::Arc as StdArc;
 use std::thread;
 
@@ -16,6 +17,7 @@ use super::socket::{Blocking, Connected};
 use super::{Connection, over};
 use crate::addr::{Addr, Driver};
 use crate::config::{Config, Wait};
+use crate::driver::queued::queued;
 use crate::driver::tokio_uring::{Relayed, Socket, UringIo};
 use crate::driver::uring::{Features, HostLink, Job, Prepared};
 use crate::driver::{Turns, clock, runtime};
@@ -162,8 +164,14 @@ fn spawn_tokio(
     keep_alive: Option<KeepAlive>,
 ) -> Session {
     match socket {
-        Connected::Tcp(io) => spawn_connection(runtime, over(io, plan), keep_alive),
-        Connected::Unix(io) => spawn_connection(runtime, over(io, plan), keep_alive),
+        Connected::Tcp(io) => {
+            let made = over(io, plan, |io| queued(io.as_fd()));
+            spawn_connection(runtime, made, keep_alive)
+        }
+        Connected::Unix(io) => {
+            let made = over(io, plan, |io| queued(io.as_fd()));
+            spawn_connection(runtime, made, keep_alive)
+        }
     }
 }
 

@@ -17,6 +17,7 @@
 
 pub(crate) mod clock;
 mod direct;
+pub(crate) mod queued;
 pub(crate) mod runtime;
 mod timer;
 pub(crate) mod tokio;
@@ -60,6 +61,12 @@ pub(crate) trait Transport {
     ///
     /// While it is pending the transport may keep the batch.
     fn poll_send(&mut self, cx: &mut Context<'_>, batch: &mut Batch) -> Poll<io::Result<usize>>;
+
+    /// Bytes that were taken by [`poll_send`](Self::poll_send) and have not reached the peer's system, as far as that is
+    /// known. A system call: asked for when a timer is about to end a session, and a few times before.
+    fn queued(&mut self) -> Option<u64> {
+        None
+    }
 
     /// True when `deadline` has passed; else the task will be woken then.
     fn poll_timer(&mut self, cx: &mut Context<'_>, deadline: Option<Instant>) -> bool;

@@ -19,13 +19,16 @@ pub(crate) struct TokioIo<T> {
     io: T,
     /// So much of the batch was written, and is not flushed: a transport such as TLS may hold it.
     unflushed: Option<usize>,
+    queued: fn(&T) -> Option<u64>,
     timer: Timer,
 }
 
 impl<T> TokioIo<T> {
-    pub(crate) const fn new(io: T) -> Self {
+    /// `queued` as in [`Transport::queued`].
+    pub(crate) const fn new(io: T, queued: fn(&T) -> Option<u64>) -> Self {
         Self {
             io,
+            queued,
             unflushed: None,
             timer: Timer::new(),
         }
@@ -63,6 +66,10 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Transport for TokioIo<T> {
             self.unflushed = Some(written);
         }
         flushed.map_ok(|()| written)
+    }
+
+    fn queued(&mut self) -> Option<u64> {
+        (self.queued)(&self.io)
     }
 
     fn poll_timer(&mut self, cx: &mut Context<'_>, deadline: Option<Instant>) -> bool {

@@ -36,6 +36,7 @@ use tokio_uring::buf::{IoBuf, IoBufMut};
 use tokio_uring::net::{TcpStream, UnixStream};
 
 use super::direct::{self, DIRECT_BYTES};
+use super::queued::queued;
 use super::timer::Timer;
 use super::{Transport, make_room};
 use crate::proto::Batch;
@@ -296,6 +297,10 @@ impl Transport for UringIo {
             *batch = memory;
         }
         Poll::Ready(result)
+    }
+
+    fn queued(&mut self) -> Option<u64> {
+        queued(self.socket.borrow())
     }
 
     fn poll_timer(&mut self, cx: &mut Context<'_>, deadline: Option<Instant>) -> bool {

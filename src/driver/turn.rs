@@ -112,6 +112,10 @@ impl<T: Transport + Unpin> Turns<T> {
         }
         self.connection.take_work(now);
         if self.deadline.is_some_and(|at| at <= now) {
+            if self.connection.looks_at_socket(now) {
+                let queued = self.transport.queued();
+                self.connection.see_socket(queued, now);
+            }
             self.connection.on_deadline(now);
             self.deadline = self.connection.next_deadline();
             moved = true;
@@ -199,7 +203,7 @@ impl<T: Transport + Unpin> Turns<T> {
                         self.batch.clear();
                         self.writing = false;
                     }
-                    self.connection.written(self.writing, now);
+                    self.connection.written(n, self.writing, now);
                 }
                 Poll::Ready(Err(error)) => self.fail(error),
             }

@@ -110,8 +110,9 @@ impl Side {
             for slice in self.batch.remaining() {
                 out.extend_from_slice(slice);
             }
+            let n = self.batch.len();
             self.batch.clear();
-            self.connection.written(false, self.now);
+            self.connection.written(n, false, self.now);
         }
         self.connection.deliver_wakes();
         self.is_bounded();

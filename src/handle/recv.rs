@@ -235,6 +235,7 @@ impl RecvStream {
     #[cold]
     fn end(&mut self) -> Result<bool, StreamError> {
         self.ended = true;
+        self.lane().let_go();
         let end = self.lane().recv_end().map_or(Ok(()), RecvEnd::result);
         end.map(|()| false)
     }
@@ -305,8 +306,12 @@ impl RecvStream {
     /// Frees everything that has arrived.
     fn discard(&mut self) {
         while self.reader.advance() {}
-        self.reader.commit();
+        let freed = self.reader.commit();
         self.read = 0;
+        self.lane().let_go();
+        if freed > 0 {
+            self.lane().raise(reason::CREDIT);
+        }
     }
 
     // ---- bytes ------------------------------------------------------------------------------

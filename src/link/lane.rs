@@ -83,8 +83,9 @@ pub(crate) enum OpenState {
 /// Bytes that each stream may queue for sending whatever the others have queued; `send_buffer` is not less.
 pub(crate) const SEND_FLOOR: u32 = 4 * 1024;
 
-/// The key of a lane that the engine has not registered.
-const NO_KEY: u64 = u64::MAX;
+/// In `Lane::key`: the rest is no key, but how many bytes of the pool the lane holds. The engine has not registered it, or
+/// its session has ended.
+const CHARGE: u64 = 1 << 63;
 
 // Six cache lines, and one more for its reference counts: every idle stream costs that, and two small handles.
 #[cfg(not(ringmux_loom))]
@@ -113,7 +114,8 @@ pub(crate) struct Lane {
     tx_end: SetOnce<SendEnd>,
     rx_end: SetOnce<RecvEnd>,
     particulars: Option<Box<Particulars>>,
-    /// Where the engine keeps its half; only the engine reads or writes it.
+    /// Where the engine keeps its half, which only the engine reads or writes; after the session's end, what the lane is
+    /// charged, see [`CHARGE`].
     key: AtomicU64,
     /// The stream's id on the wire, 0 until it is known.
     id: AtomicU32,
@@ -163,7 +165,7 @@ impl Lane {
             tx_end: SetOnce::new(),
             rx_end: SetOnce::new(),
             particulars: Particulars::new(opening, span),
-            key: AtomicU64::new(NO_KEY),
+            key: AtomicU64::new(CHARGE),
             id: AtomicU32::new(0),
             cancel_code: AtomicU32::new(0),
             credit_mark: AtomicU32::new(credit_mark),
@@ -353,11 +355,41 @@ impl Lane {
     }
 
     pub(crate) fn key(&self) -> Option<u64> {
-        Some(self.key.load(Ordering::Relaxed)).filter(|key| *key != NO_KEY)
+        Some(self.key.load(Ordering::Relaxed)).filter(|key| key & CHARGE == 0)
     }
 
     pub(crate) fn set_key(&self, key: u64) {
+        debug_assert!(key & CHARGE == 0, "a generation has 31 bits");
         self.key.store(key, Ordering::Relaxed);
+    }
+
+    /// The session has ended: what the lane holds is on the account of the process until its receiver has seen the end
+    /// behind it, or the handles are gone. Called once.
+    pub(crate) fn charge(&self, bytes: u64) {
+        debug_assert!(bytes & CHARGE == 0);
+        if bytes > 0 {
+            self.session.pool.charge(bytes);
+            self.session.counters.bytes_held.add_shared(bytes);
+        }
+        // ORDERING: pairs with `give_charge`: what it takes off was put on before.
+        self.key.store(CHARGE | bytes, Ordering::Release);
+    }
+
+    /// Nothing is left in the lane for its receiver.
+    #[inline]
+    pub(crate) fn let_go(&self) {
+        // Of a session that has not ended it is the engine's.
+        if self.key.load(Ordering::Relaxed) > CHARGE {
+            self.give_charge();
+        }
+    }
+
+    #[cold]
+    fn give_charge(&self) {
+        // ORDERING: pairs with `charge`. Whoever comes second finds nothing.
+        let bytes = self.key.swap(CHARGE, Ordering::Acquire) & !CHARGE;
+        self.session.pool.give(bytes);
+        self.session.counters.bytes_held.take_shared(bytes);
     }
 
     pub(crate) fn set_id(&self, id: u32) {
@@ -452,6 +484,12 @@ impl Lane {
     pub(crate) fn end_both(&self, error: &StreamError) {
         self.end_send(SendEnd::Error(error.clone()));
         self.end_recv(RecvEnd::Error(error.clone()));
+    }
+}
+
+impl Drop for Lane {
+    fn drop(&mut self) {
+        self.let_go();
     }
 }
 

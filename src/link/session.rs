@@ -1,6 +1,7 @@
 //! What a session's handles and the engine share.
 
 use std::fmt;
+use std::sync::Arc as StdArc;
 use std::task::Waker;
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use crossbeam_queue::ArrayQueue;
 use super::drain::{Drain, Drained};
 use super::lane::Lane;
 use super::ledger::{Account, Entry};
+use super::pool::Pool;
 use super::sides::HandleSide;
 use super::stats::SessionStats;
 use super::trace;
@@ -74,6 +76,8 @@ pub(crate) struct SessionLink {
     pub(crate) id: u64,
     pub(crate) span: tracing::Span,
     pub(crate) drain: Drain,
+    /// What its lanes are charged to, when it has ended.
+    pub(super) pool: StdArc<Pool>,
     /// Bytes that one stream may have queued for sending.
     pub(crate) send_buffer: u32,
     /// Of what all streams together may have queued beyond their floors, what no stream has.
@@ -127,7 +131,7 @@ pub(crate) struct LinkSizes {
 
 impl SessionLink {
     /// A link with one handle.
-    pub(crate) fn new(sizes: LinkSizes, info: Info) -> Arc<Self> {
+    pub(crate) fn new(sizes: LinkSizes, info: Info, pool: StdArc<Pool>) -> Arc<Self> {
         let id = next_id();
         Arc::new(Self {
             ready: ReadyList::new(),
@@ -154,6 +158,7 @@ impl SessionLink {
             id,
             span: trace::session(id, &info),
             drain: Drain::new(),
+            pool,
             send_buffer: sizes.send_buffer,
             send_budget: Budget::new(u64::from(sizes.session_send_buffer)),
             max_pending_opens: sizes.max_pending_opens,

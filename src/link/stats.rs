@@ -109,7 +109,8 @@ counters! {
     keepalive_timeouts,
     /// 1 if the session ended because the socket took nothing.
     write_timeouts,
-    /// Bytes received that applications have not consumed, now; frame cost included.
+    /// Bytes received that applications have not consumed, now; frame cost included. Of a session that has ended: what
+    /// lies in its streams that applications still hold.
     bytes_held;
     derived:
     /// Times that a handle found the session asleep and woke it. Of several handles that find the
@@ -140,7 +141,7 @@ impl SessionStats {
     }
 }
 
-/// A number that one thread writes and any thread reads.
+/// A number that one thread writes at a time and any thread reads.
 #[derive(Debug, Default)]
 pub(crate) struct Counter(AtomicU64);
 
@@ -154,6 +155,15 @@ impl Counter {
     #[inline]
     pub(crate) fn set(&self, n: u64) {
         self.0.store(n, Ordering::Relaxed);
+    }
+
+    /// Adds where several threads may write.
+    pub(super) fn add_shared(&self, n: u64) {
+        self.0.fetch_add(n, Ordering::Relaxed);
+    }
+
+    pub(super) fn take_shared(&self, n: u64) {
+        self.0.fetch_sub(n, Ordering::Relaxed);
     }
 
     #[inline]

@@ -2,10 +2,21 @@
 //!
 //! ```text
 //!   heard ──idle──► PING ──timeout──► the peer is lost          any byte is life; first use after silence asks at once
-//!   offered ──────write_timeout─────► the connection is stuck   any byte taken is progress
+//!   offered ──────write_timeout─────► the connection is stuck   any byte taken, left or received is progress
 //! ```
 //! What happens often only stores a time. *One* deadline says when to look at it, and it is moved when it has passed: a
 //! session under load sets its timer every few seconds, not at every turn.
+//!
+//! # Slow is not dead
+//! On a slow connection the PING and its answer wait behind what was queued before them, and a socket that is full takes
+//! nothing for long. So before a timer ends the session, and [`LOOKS`] times meanwhile, the driver says how much the socket
+//! still holds. If less of what it was given is there, the peer's system is taking it: the socket is not stuck, and a peer
+//! that the PING has not reached cannot have answered. (Once it has, its application is what is asked for.) That bytes left
+//! is seen up to a look late, so what dies in the middle of a transfer is known up to a [`LOOKS`]th of the timeout later.
+//!
+//! Behind a proxy bytes lie where neither system can see them. There the one who receives helps: if what comes ends
+//! inside a frame, again and again, and nothing was said for half of the timeout, it says a PING, which is life for the
+//! sender, whatever becomes of the answer.
 
 use std::time::{Duration, Instant};
 
@@ -18,6 +29,10 @@ use crate::frame::codes;
 const LATE: Duration = Duration::from_secs(1);
 /// The idle time is shortened by up to one part in so many, so that many sessions do not ask at once.
 const IDLE_JITTER: u32 = 10;
+/// So many bytes in the socket are no backlog: PINGs and their answers.
+const FEW: u64 = 4096;
+/// Looks at the socket while a timer runs.
+const LOOKS: u32 = 4;
 /// A session that is used after a silence of one part in so many of the idle time asks for a sign of life first.
 const PROBE_PART: u32 = 3;
 
@@ -32,8 +47,30 @@ pub(super) struct Alive {
     probe_after: Duration,
     /// When the peer was asked, if it has not been heard since.
     asked: Option<Instant>,
+    /// The end of the PING that it was asked by, in bytes since the start; not known before the PING is encoded.
+    ping_end: u64,
     /// Since when the socket has taken nothing of what it was offered.
     unwritten: Option<Instant>,
+    /// When something was said last.
+    said: Instant,
+    /// What came last ended inside a frame.
+    inside: bool,
+    /// Bytes that the socket has taken.
+    taken: u64,
+    /// Of them, those that had left for the peer when that was looked at, and those that had not.
+    left: u64,
+    queued: u64,
+    /// When bytes were seen to have left; the same of bytes before the PING.
+    left_at: Instant,
+    before_ping_at: Instant,
+    /// The driver sees what the socket holds.
+    sees: bool,
+    /// How often it looks.
+    look_every: Duration,
+    /// When to look first at bytes that the socket was offered. Where the driver sees nothing: when time is up.
+    first_look: Duration,
+    /// A receiver of a slow frame that was silent for so long says something.
+    sign_after: Duration,
     /// When to look.
     check: Option<Instant>,
     /// Being late was forgiven since the last sign of life.
@@ -50,7 +87,19 @@ impl Alive {
             idle: None,
             probe_after: Duration::MAX,
             asked: None,
+            ping_end: 0,
             unwritten: None,
+            said: now,
+            inside: false,
+            taken: 0,
+            left: 0,
+            queued: 0,
+            left_at: now,
+            before_ping_at: now,
+            sees: false,
+            look_every: config.keepalive_timeout().min(config.write_timeout()) / LOOKS,
+            first_look: config.keepalive_timeout().min(config.write_timeout()) / LOOKS,
+            sign_after: config.keepalive_timeout() / 2,
             check: None,
             forgiven: false,
             seed,
@@ -73,16 +122,62 @@ impl Alive {
     #[inline]
     pub(super) const fn hear(&mut self, now: Instant) {
         self.heard = now;
+        self.inside = false;
+    }
+
+    /// What came ended inside a frame.
+    #[inline]
+    pub(super) fn stop_inside(&mut self, now: Instant) {
+        self.inside = true;
+        self.check_by(now + self.sign_after);
     }
 
     /// The socket is offered bytes, from now on.
     #[inline]
-    pub(super) fn offer(&mut self, now: Instant, timeout: Duration) {
+    pub(super) fn offer(&mut self, now: Instant) {
         self.unwritten = Some(now);
-        let at = now + timeout;
+        self.said = now;
+        self.check_by(now + self.first_look);
+    }
+
+    #[inline]
+    fn check_by(&mut self, at: Instant) {
         if self.check.is_none_or(|check| check > at) {
             self.check = Some(at);
         }
+    }
+
+    /// The PING that asks the peer ends after so many bytes of the batch that is being built.
+    pub(super) const fn place_ping(&mut self, bytes: usize) {
+        self.ping_end = self.taken + bytes as u64;
+    }
+
+    /// How much of what is queued in the socket was seen to leave it; of a few frames nothing is said.
+    pub(super) const fn drained(&self) -> u64 {
+        if self.queued > FEW { self.left } else { 0 }
+    }
+
+    /// Since when neither the socket has taken anything, nor anything has left it or come from it.
+    fn stuck_since(&self) -> Option<Instant> {
+        let since = self.unwritten?;
+        Some(since.max(self.left_at).max(self.heard))
+    }
+
+    fn see(&mut self, queued: u64, now: Instant) {
+        self.sees = true;
+        let left = self.taken.saturating_sub(queued);
+        if left > self.left {
+            self.left_at = now;
+            if self.queued > 0 && self.left < self.ping_end {
+                self.before_ping_at = now;
+            }
+        }
+        (self.left, self.queued) = (left, queued);
+    }
+
+    /// Whether the peer, which sends something that takes long to come, has not heard of this side for long.
+    fn owes_sign(&self, now: Instant) -> bool {
+        self.inside && self.heard > self.said && now - self.said >= self.sign_after
     }
 
     /// From 0 to 1.
@@ -116,9 +211,23 @@ impl Connection {
         }
     }
 
-    /// The socket took bytes of the batch; `rest` are left of it.
-    pub(crate) fn written(&mut self, rest: bool, now: Instant) {
+    /// The socket took so many bytes of the batch; `rest` are left of it.
+    pub(crate) fn written(&mut self, bytes: usize, rest: bool, now: Instant) {
         self.alive.unwritten = rest.then_some(now);
+        self.alive.taken += bytes as u64;
+    }
+
+    /// Whether [`see_socket`](Self::see_socket) is to be called before [`on_deadline`](Self::on_deadline).
+    pub(crate) fn looks_at_socket(&self, now: Instant) -> bool {
+        self.alive_deadline().is_some_and(|at| at <= now)
+    }
+
+    /// So many bytes that the socket has taken are still there, if that is known.
+    pub(crate) fn see_socket(&mut self, queued: Option<u64>, now: Instant) {
+        match queued {
+            Some(queued) => self.alive.see(queued, now),
+            None => self.alive.first_look = self.config.write_timeout(),
+        }
     }
 
     pub(super) fn check_alive(&mut self, now: Instant) {
@@ -128,7 +237,7 @@ impl Connection {
         // Once only: else a machine that is always late would never notice a dead peer.
         let forgive = now - at > LATE && !self.alive.forgiven;
         let write_timeout = self.config.write_timeout();
-        if let Some(since) = self.alive.unwritten
+        if let Some(since) = self.alive.stuck_since()
             && now - since >= write_timeout
         {
             if !forgive {
@@ -149,8 +258,9 @@ impl Connection {
             }
             (Some(_), Some(asked)) => {
                 let timeout = self.config.keepalive_timeout();
-                if now - asked < timeout {
-                    Some(asked + timeout)
+                let since = asked.max(self.alive.before_ping_at);
+                if now - since < timeout {
+                    Some(since + timeout)
                 } else if forgive {
                     self.alive.forgiven = true;
                     self.alive.asked = Some(now);
@@ -160,8 +270,22 @@ impl Connection {
                 }
             }
         };
-        let stuck_at = self.alive.unwritten.map(|since| since + write_timeout);
-        self.alive.check = [quiet_until, stuck_at].into_iter().flatten().min();
+        let owes_sign = self.alive.owes_sign(now);
+        if owes_sign {
+            (self.ping.wanted, self.ping.again) = (true, true);
+        }
+        let alive = &self.alive;
+        let sign_at = if owes_sign { now } else { alive.said } + alive.sign_after;
+        let waits = alive.asked.is_some() || alive.unwritten.is_some();
+        self.alive.check = [
+            quiet_until,
+            alive.stuck_since().map(|since| since + write_timeout),
+            (waits && alive.sees).then(|| now + alive.look_every),
+            (alive.inside && alive.heard > alive.said).then_some(sign_at),
+        ]
+        .into_iter()
+        .flatten()
+        .min();
     }
 
     /// Asks the peer for a sign of life if it has been silent for long enough; returns when to look again.
@@ -177,7 +301,10 @@ impl Connection {
     fn ask_peer(&mut self, now: Instant) -> Instant {
         self.link.counters.keepalives.add(1);
         // If a PING of somebody else is under way, its answer will do.
-        self.ping.wanted |= self.ping.in_flight.is_none();
+        if self.ping.in_flight.is_none() {
+            self.ping.wanted = true;
+            self.alive.ping_end = u64::MAX;
+        }
         self.alive.asked = Some(now);
         self.alive.draw_idle(&self.config);
         now + self.config.keepalive_timeout()
@@ -192,8 +319,9 @@ impl Connection {
             && asked.is_none_or(|asked| heard >= asked)
             && self.is_established()
         {
-            let at = self.ask_peer(now);
-            self.alive.check = Some(self.alive.check.map_or(at, |check| check.min(at)));
+            self.ask_peer(now);
+            // What lies in the socket before it is looked at at once.
+            self.alive.check = Some(now);
         }
     }
 

@@ -10,7 +10,7 @@ use super::alive::Alive;
 use super::leave::Leave;
 use super::limits::Limits;
 use super::outbound::Outbound;
-use super::pool::{Pool, Share};
+use super::pool::Share;
 use super::recv_size::RecvSize;
 use super::registry::{Key, Registry};
 use super::schedule::Schedule;
@@ -20,7 +20,7 @@ use super::window::{RecvWindow, SendCredit, report_mark};
 use crate::config::Config;
 use crate::error::{ProtocolError, SessionError, StreamError};
 use crate::frame::{Role, Settings, StreamId, codes, preface};
-use crate::link::{Activated, Info, LinkSizes, SessionLink};
+use crate::link::{Activated, Info, LinkSizes, Pool, SessionLink};
 use crate::sync::Arc;
 
 /// How far a session is.
@@ -56,12 +56,17 @@ pub(super) struct Farewell {
     pub(super) text: String,
 }
 
-/// PING in both directions; at most one of ours is under way.
+/// PING in both directions; one of ours is under way, unless the answer takes so long that another one is said.
 #[derive(Debug, Default)]
 pub(super) struct Ping {
     pub(super) wanted: bool,
+    /// Also while one is under way.
+    pub(super) again: bool,
+    /// The latest.
     pub(super) in_flight: Option<([u8; 8], Instant)>,
     pub(super) sent: u64,
+    /// The number of the latest that was answered. Of several the peer may answer the last alone.
+    pub(super) answered: u64,
     /// The latest PING of the peer that was not answered yet.
     pub(super) pong_owed: Option<[u8; 8]>,
     pub(super) rtt: Option<Duration>,
@@ -160,7 +165,8 @@ impl Connection {
         pool: StdArc<Pool>,
         now: Instant,
     ) -> (Self, Arc<SessionLink>) {
-        let mut pool = Share::new(pool, config.receive_pool());
+        let process_pool = pool;
+        let mut pool = Share::new(StdArc::clone(&process_pool), config.receive_pool());
         let info_seed = info.seed;
         let (wanted, floor) = (config.session_window(), Settings::FLOORS.session_window);
         let session_window = match pool.take_to_begin((wanted - floor).into()) {
@@ -186,7 +192,7 @@ impl Connection {
             max_pending_opens: config.max_pending_opens(),
             credit_mark: report_mark(u64::from(config.stream_window())),
         };
-        let link = SessionLink::new(sizes, info);
+        let link = SessionLink::new(sizes, info, process_pool);
         let mut hello = BytesMut::with_capacity(64);
         hello.extend_from_slice(&preface::encode(preface::VERSION));
         ours.put(&mut hello);
@@ -370,12 +376,17 @@ impl Connection {
         self.phase = Phase::Dead;
         self.report_leave();
         let activated = self.link.close(error.clone());
+        self.link.counters.bytes_held.set(0);
         for (_, stream) in self.registry.iter_mut() {
             let error = match stream.opening {
                 Opening::Done => StreamError::Session(error.clone()),
                 Opening::Waiting | Opening::Granted => StreamError::NotProcessed(error.clone()),
             };
+            // Before the end is set: whoever sees it lets go of what was charged.
+            let lies = stream.put_in_order();
+            stream.lane().charge(lies);
             stream.end_both(&error);
+            stream.forget_queued();
         }
         for lane in activated {
             if let (Activated::New(side), _) = lane.activated() {
@@ -386,7 +397,6 @@ impl Connection {
         self.outbound = Outbound::default();
         self.unwritten = Vec::new();
         self.link.counters.streams.set(0);
-        self.link.counters.bytes_held.set(0);
         self.pool.end();
         self.link.drop_unaccepted_if_unheld();
         self.link.wake_all();

@@ -28,9 +28,12 @@ impl Connection {
         let Some(stream) = self.registry.get_mut(key) else {
             return;
         };
+        if stream.discarded {
+            return self.settle_lingering(key);
+        }
         let total = stream.lane().consumed();
         let consumed = total - stream.consumed;
-        if consumed == 0 || stream.discarded {
+        if consumed == 0 {
             return;
         }
         stream.consumed = total;
@@ -346,9 +349,9 @@ impl Connection {
         self.charge_fault(limit);
     }
 
-    /// The receiving direction is over: what it holds counts as consumed, so that streams that have
-    /// ended stop no others. What the pool gave for a message that still lies here stays taken until
-    /// the application lets go of the stream: after a stop, the pieces of one that was not complete.
+    /// The receiving direction is over: what it holds counts as consumed, so that streams that have ended stop no others.
+    /// What is not complete goes. What still lies here for the application is charged to the pool until the application has
+    /// consumed it or lets go of the stream.
     pub(super) fn discard_received(&mut self, key: Key) {
         let Some(stream) = self.registry.get_mut(key) else {
             return;
@@ -360,11 +363,34 @@ impl Connection {
         let total = stream.lane().consumed();
         let consumed = total - std::mem::replace(&mut stream.consumed, total);
         let retired = stream.window.consume(consumed);
-        let lingering = stream.window.covered().min(stream.rx.refresh());
-        stream.lingering = lingering as u32;
+        let lies = stream.put_in_order();
+        stream.lingering = lies as u32;
         let (to_session, to_pool) = stream.window.discard();
-        self.pool.give(retired + to_pool - lingering);
+        self.pool.keep(retired + to_pool, lies);
         self.return_to_session(consumed - retired + to_session);
+    }
+
+    /// The application has looked at a stream whose direction was discarded.
+    fn settle_lingering(&mut self, key: Key) {
+        let Some(stream) = self.registry.get_mut(key) else {
+            return;
+        };
+        if stream.lingering > 0 && stream.rx.refresh() == 0 {
+            self.pool.give(std::mem::take(&mut stream.lingering).into());
+        }
+    }
+
+    /// The peer has ended the direction inside a message: what has come of it goes, and what lies before is delivered.
+    pub(super) fn drop_unfinished(&mut self, key: Key) {
+        let Some(stream) = self.registry.get_mut(key) else {
+            return;
+        };
+        stream.assembly = None;
+        let unused = stream.window.retire_unused();
+        let pieces = stream.rx.retract();
+        let retired = stream.window.consume(pieces);
+        self.pool.give(unused + retired);
+        self.return_to_session(pieces - retired);
     }
 
     /// Ends both directions of a stream; the peer is told unless it said so itself or never heard

@@ -16,7 +16,7 @@ use super::registry::{Key, PRUNE_SLACK};
 use super::stream::{Stamp, wake};
 
 /// A ring up to this size is kept, in bytes.
-const KEPT_BYTES: u64 = 4 * 1024;
+pub(super) const KEPT_BYTES: u64 = 4 * 1024;
 /// How long a stream consumes nothing before its ring shrinks.
 pub(super) const IDLE: Duration = Duration::from_secs(10);
 

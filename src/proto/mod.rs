@@ -49,6 +49,6 @@ mod window;
 #[cfg(all(test, not(ringmux_loom)))]
 pub(crate) mod tests;
 
+pub(crate) use crate::link::Pool;
 pub(crate) use connection::{Connection, Status};
 pub(crate) use output::{BATCH_PARTS, Batch};
-pub(crate) use pool::Pool;

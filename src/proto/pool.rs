@@ -2,7 +2,7 @@
 //!
 //! Sessions take from it when they start, when their window grows, and when a message is larger
 //! than its stream's window. Taking never waits: a session that gets nothing goes on with what it
-//! has. Lock-free: one compare-and-swap loop to take, one subtraction to give back.
+//! has. (`link::Pool` is the number itself.)
 //!
 //! Each session brings its own ceiling: how full the pool may be when *it* takes. Sessions of strangers that may fill half of
 //! it leave the other half to those of friends.
@@ -14,68 +14,13 @@
 //! For messages a session gets more only if that leaves as much free as it has already: so none has more than half, and half
 //! a message, and whoever comes next finds something (the dynamic thresholds of switches that share their buffers). One that
 //! has nothing gets whatever fits, and a message that was given memory gets what it still lacks.
+//!
+//! What lies in a stream that is over, for an application that holds it and does not look, is charged too, also beyond what the
+//! pool has: it is there, and what comes next has to wait for it. It outlives the session (`Lane::charge`).
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-use crate::queue::PerProcess;
-
-/// A budget of bytes.
-#[derive(Debug)]
-pub(crate) struct Pool {
-    /// What no ceiling goes beyond.
-    size: u64,
-    used: AtomicU64,
-    sessions: AtomicUsize,
-}
-
-impl Pool {
-    pub(crate) fn new(size: u64) -> Arc<Self> {
-        Arc::new(Self {
-            size,
-            used: AtomicU64::new(0),
-            sessions: AtomicUsize::new(0),
-        })
-    }
-
-    /// The one that sessions use unless told otherwise; their ceilings bound it.
-    pub(crate) fn process() -> Arc<Self> {
-        static PROCESS: PerProcess<Arc<Pool>> = PerProcess::new();
-        Arc::clone(PROCESS.get_or_init(|| Self::new(u64::MAX)))
-    }
-
-    /// Takes `bytes`, or nothing if less than `leave` would be free then below `ceiling`.
-    pub(super) fn take(&self, bytes: u64, leave: u64, ceiling: u64) -> bool {
-        let Some(most) = self.size.min(ceiling).checked_sub(leave) else {
-            return false;
-        };
-        // ORDERING: Relaxed throughout: the number guards no other memory.
-        self.used
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| {
-                used.checked_add(bytes).filter(|used| *used <= most)
-            })
-            .is_ok()
-    }
-
-    pub(super) fn give(&self, bytes: u64) {
-        if bytes == 0 {
-            // Most streams never take anything: no exchange on a line that all sessions share.
-            return;
-        }
-        let before = self.used.fetch_sub(bytes, Ordering::Relaxed);
-        debug_assert!(before >= bytes, "gave {bytes} back of {before}");
-    }
-
-    /// Sessions that are alive.
-    pub(crate) fn sessions(&self) -> u64 {
-        self.sessions.load(Ordering::Relaxed) as u64
-    }
-
-    /// Bytes taken now.
-    pub(crate) fn used(&self) -> u64 {
-        self.used.load(Ordering::Relaxed)
-    }
-}
+use crate::link::Pool;
 
 /// Why a window grows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,7 +46,7 @@ pub(super) struct Share {
 
 impl Share {
     pub(super) fn new(pool: Arc<Pool>, ceiling: u64) -> Self {
-        pool.sessions.fetch_add(1, Ordering::Relaxed);
+        pool.begin_session();
         Self {
             pool,
             ceiling,
@@ -132,7 +77,7 @@ impl Share {
     }
 
     fn most(&self) -> u64 {
-        self.pool.size.min(self.ceiling)
+        self.pool.size().min(self.ceiling)
     }
 
     fn take_for_window(&mut self, bytes: u64, leave: u64) -> bool {
@@ -162,6 +107,19 @@ impl Share {
         self.pool.give(bytes);
     }
 
+    /// Takes back what was taken for messages, `given`, but for what lies here for an application that may never look at it.
+    /// That memory is there, so it is charged whatever the pool has left.
+    pub(super) fn keep(&mut self, given: u64, lies: u64) {
+        self.messages += lies;
+        if lies > given {
+            self.pool.charge(lies - given);
+            self.messages -= given;
+        } else {
+            self.messages -= lies;
+            self.give(given - lies);
+        }
+    }
+
     /// Gives everything back, once.
     pub(super) fn end(&mut self) {
         if std::mem::replace(&mut self.ended, true) {
@@ -169,7 +127,7 @@ impl Share {
         }
         self.pool
             .give(std::mem::take(&mut self.window) + std::mem::take(&mut self.messages));
-        self.pool.sessions.fetch_sub(1, Ordering::Relaxed);
+        self.pool.end_session();
     }
 
     /// For its window, and for messages.

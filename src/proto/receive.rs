@@ -45,6 +45,9 @@ impl Connection {
             Ok(more) => {
                 // Whatever came, also for streams that have ended: the session's window is smaller.
                 self.watch_session_window(now);
+                if !more && !buf.is_empty() {
+                    self.alive.stop_inside(now);
+                }
                 more
             }
             Err(error) => {
@@ -288,8 +291,15 @@ impl Connection {
     }
 
     fn on_pong(&mut self, opaque: [u8; 8], now: Instant) -> Result<(), ProtocolError> {
-        let Some((_, sent)) = self.ping.in_flight.take_if(|(ours, _)| *ours == opaque) else {
+        let number = u64::from_le_bytes(opaque);
+        if number <= self.ping.answered || number > self.ping.sent {
             return Err(ProtocolError::UnexpectedPong);
+        }
+        self.ping.answered = number;
+        let Some((_, sent)) = self.ping.in_flight.take_if(|(ours, _)| *ours == opaque) else {
+            // Of an earlier one; the answer to the last one follows, and serves all who ask.
+            self.leave_on_pong(number);
+            return Ok(());
         };
         let rtt = now.duration_since(sent);
         self.ping.rtt = Some(self.ping.rtt.map_or(rtt, |least| least.min(rtt)));
@@ -299,7 +309,7 @@ impl Connection {
         self.link
             .record_pong(u64::try_from(rtt.as_nanos()).unwrap_or(u64::MAX));
         self.wake_pings = true;
-        self.leave_on_pong(u64::from_le_bytes(opaque));
+        self.leave_on_pong(number);
         Ok(())
     }
 
@@ -374,10 +384,9 @@ impl Connection {
                 let error = StreamError::Failed(StdArc::new(failure));
                 stream.lane().end_send(SendEnd::Error(error.clone()));
                 stream.lane().end_recv(RecvEnd::Error(error));
-                stream.assembly = None;
-                self.pool.give(stream.window.retire_unused());
                 Self::discard_queued(&mut self.outbound, stream);
                 Self::notify(&mut self.wakes, key, stream, wake::SENDER | wake::RECEIVER);
+                self.drop_unfinished(key);
                 if id.is_opened_by(self.role.peer()) {
                     self.charge_reset();
                     self.on_peer_reset(key);

@@ -1,6 +1,6 @@
 //! The streams of a session: a slab, found by key or by wire id.
 //!
-//! A [`Key`] is a slot and a generation. Slots are used again, generations are not (until 2^32
+//! A [`Key`] is a slot and a generation. Slots are used again, generations are not (until 2^31
 //! streams later), so a key kept in a queue after its stream has gone finds nothing.
 
 use std::collections::VecDeque;
@@ -53,8 +53,8 @@ impl Registry {
     }
 
     pub(super) fn insert(&mut self, mut stream: Stream) -> Key {
-        // Generation u32::MAX is skipped so that no key has all bits set, see `Lane::key`.
-        self.generation = (self.generation + 1) % u32::MAX;
+        // So that no key has the highest bit, see `Lane::key`.
+        self.generation = (self.generation + 1) % (1 << 31);
         let entry = self.streams.vacant_entry();
         let key = Key {
             slot: entry.key() as u32,

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use super::idle::KEPT_BYTES;
 use super::outbound::Loan;
 use super::schedule::Place;
 use super::state::{Sending, State};
@@ -122,7 +123,7 @@ pub(super) struct Stream {
     pub(super) chunks: bool,
     /// The receiving direction is over and what it held was given back.
     pub(super) discarded: bool,
-    /// Of the pool, what was taken for messages that lay here when the direction was discarded.
+    /// Of the pool, what is charged for what lay here when the direction was discarded.
     pub(super) lingering: u32,
     pub(super) metas: u8,
     /// Session credit that the OPEN holds until the stream is accepted.
@@ -202,6 +203,29 @@ impl Stream {
         self.lane().end_both(error);
         self.tx.wake_sender();
         self.rx.wake_receiver();
+    }
+
+    /// Nothing more is received: pieces of a message that is not complete go, and the ring goes on in a small segment, so
+    /// that a receiver who reads to the end frees the big ones. Returns the bytes that lie here until then.
+    pub(super) fn put_in_order(&mut self) -> u64 {
+        if self.dropped {
+            // It goes with the lane.
+            return 0;
+        }
+        self.rx.retract();
+        let grown = self.rx.segment_bytes();
+        let grown = if grown > KEPT_BYTES && self.rx.go_small() {
+            grown
+        } else {
+            0
+        };
+        self.rx.refresh().max(grown).min(u32::MAX.into())
+    }
+
+    /// What was queued is not sent; the sender knows why.
+    pub(super) fn forget_queued(&mut self) {
+        while self.tx.advance() {}
+        self.tx.commit();
     }
 
     /// Something is still to be sent, at the latest when there is credit for it.

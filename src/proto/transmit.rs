@@ -80,7 +80,7 @@ impl Connection {
         }
         self.link.counters.batches.add(1);
         self.link.counters.bytes_sent.add(batch.len() as u64);
-        self.alive.offer(now, self.config.write_timeout());
+        self.alive.offer(now);
         true
     }
 
@@ -142,8 +142,9 @@ impl Connection {
                 .put_with(PING_FRAME_LEN, |dst| put_ping(dst, opaque, true));
             self.sent_control(batch, PING_FRAME_LEN);
         }
-        if self.ping.wanted && self.ping.in_flight.is_none() && self.is_established() {
-            self.ping.wanted = false;
+        let may_ask = self.ping.in_flight.is_none() || self.ping.again;
+        if self.ping.wanted && may_ask && self.is_established() {
+            (self.ping.wanted, self.ping.again) = (false, false);
             self.ping.sent += 1;
             let opaque = self.ping.sent.to_le_bytes();
             self.ping.in_flight = Some((opaque, now));
@@ -151,6 +152,7 @@ impl Connection {
                 .head()
                 .put_with(PING_FRAME_LEN, |dst| put_ping(dst, opaque, false));
             self.sent_control(batch, PING_FRAME_LEN);
+            self.alive.place_ping(batch.head().len());
         }
         if std::mem::take(&mut self.window_owed) {
             self.put_session_window(batch, now);

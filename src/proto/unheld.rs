@@ -29,6 +29,8 @@ struct Progress {
     held: usize,
     /// Bytes of messages sent in all, frame cost included.
     sent: u64,
+    /// Bytes of what the socket holds that were seen to leave it.
+    drained: u64,
 }
 
 impl Connection {
@@ -81,6 +83,7 @@ impl Connection {
             established: self.is_established(),
             streams: self.registry.len(),
             sent: self.credit_given - self.credit.left(),
+            drained: self.alive.drained(),
         }
     }
 }

@@ -123,11 +123,6 @@ impl RecvWindow {
         (self.held - (self.advance - self.unused)) as u64
     }
 
-    /// Of what is held, the part that the pool holds.
-    pub(super) const fn covered(&self) -> u64 {
-        (self.advance - self.unused) as u64
-    }
-
     /// An advance takes over some of what is held; the session gets that back.
     pub(super) fn cover(&mut self, cost: u64) {
         debug_assert!(cost <= self.uncovered());

@@ -42,7 +42,7 @@
 //! free is preceded by `has_room(weight, limit)`, and with `m = max(limit, the heaviest record)`, the segments together stay
 //! under `20 m + FIRST_SEGMENT_BYTES`, even if the reader never comes. Records that are `free` are outside this bound, and
 //! so is their number the caller's to bound. The reader frees a segment when it has released all of it;
-//! [`Writer::shrink_if_idle`] gives the last one back too.
+//! [`Writer::shrink_if_idle`] gives the last one back too, and [`Writer::retract`] those that hold nothing published.
 
 mod reader;
 mod segment;

@@ -8,6 +8,7 @@ mod host;
 
 mod busy;
 mod count;
+mod kept;
 mod observed;
 mod stalled;
 
@@ -62,6 +63,24 @@ alone!(
     ninety_nine_streams_keep_their_throughput_beside_a_stalled_one,
     a_stalled_consumer_takes_at_most_twice_its_window_of_memory,
 );
+
+mod handlers_of_ended_sessions_hold_no_unfinished_message_and_the_rest_is_counted {
+    use super::kept::handlers_of_ended_sessions_hold_no_unfinished_message_and_the_rest_is_counted as case;
+    use crate::host;
+
+    #[test]
+    fn tokio_thread_tcp() {
+        case(host::tokio_thread_tcp);
+    }
+    #[test]
+    fn tokio_uring_thread_tcp() {
+        case(host::tokio_uring_thread_tcp);
+    }
+    #[test]
+    fn uring_thread_tcp() {
+        case(host::uring_thread_tcp);
+    }
+}
 
 /// On one thread for everything, engines and applications, and on one for each of the two. With more busy threads than
 /// there are processors the scheduler's slices are longer than the bound; `perf/reports/` has figures of that.

@@ -25,6 +25,7 @@ mod runtimes;
 mod session;
 mod shared;
 mod shutdown;
+mod slow;
 mod stats;
 mod streams;
 mod transports;

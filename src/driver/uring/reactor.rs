@@ -22,6 +22,7 @@ use socket2::SockRef;
 use super::enters::Enters;
 use super::ring::{Completion, Enter, Kind, Op, Ring, SLOTS_MAX, Token};
 use super::slot::{Recv, Send, Slot, outcome};
+use crate::driver::queued::queued;
 use crate::driver::{clock, direct};
 use crate::proto::Batch;
 
@@ -437,6 +438,11 @@ impl<R: Ring> Reactor<R> {
         self.slots
             .get(key as usize)
             .is_some_and(|slot| !matches!(slot.send, Send::Idle))
+    }
+
+    /// See [`Transport::queued`](crate::driver::Transport::queued).
+    pub(super) fn queued(&self, key: u32) -> Option<u64> {
+        queued(self.slots.get(key as usize)?.socket.as_fd())
     }
 
     pub(super) fn shutdown(&self, key: u32, how: Shutdown) -> io::Result<()> {

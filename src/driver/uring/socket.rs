@@ -165,6 +165,10 @@ impl<R: Ring> Transport for UringSocket<R> {
         })
     }
 
+    fn queued(&mut self) -> Option<u64> {
+        self.reactor.borrow().queued(self.slot)
+    }
+
     fn poll_timer(&mut self, _: &mut Context<'_>, deadline: Option<Instant>) -> bool {
         if self.reactor.borrow().deadline(self.slot) == deadline {
             // The host looks at the clock for it.

@@ -1,9 +1,9 @@
 //! Signs of life, and sockets that take nothing.
 
-use super::solo::{Solo, open};
+use super::solo::{Solo, id, open};
 use super::*;
 use crate::error::{SessionError, StreamError};
-use crate::frame::{Frame, codes};
+use crate::frame::{Frame, Settings, codes};
 
 /// Idle 15 s, less up to a tenth; answer within 10 s.
 const IDLE_LEAST: Duration = Duration::from_millis(13_500);
@@ -170,7 +170,7 @@ fn under_load_the_timer_is_set_seldom() {
         deadlines.extend(pair.ends[D].connection.next_deadline());
     }
     assert!(
-        deadlines.len() <= 4,
+        deadlines.len() <= 5,
         "{} deadlines in 10 s",
         deadlines.len()
     );
@@ -289,4 +289,173 @@ fn sessions_that_began_together_do_not_ask_together() {
     times.sort_unstable();
     assert!(times[0] >= IDLE_LEAST && times[99] <= IDLE_MOST);
     assert!(times[99] - times[0] > Duration::from_secs(1));
+}
+
+/// Lets time pass; at each look the socket holds so many bytes.
+fn elapse_seeing(solo: &mut Solo, time: Duration, mut queued: impl FnMut(Duration) -> u64) {
+    let (start, until) = (solo.now, solo.now + time);
+    let connection = &mut solo.end.connection;
+    while let Some(at) = connection.next_deadline().filter(|at| *at <= until) {
+        solo.now = solo.now.max(at);
+        if connection.looks_at_socket(solo.now) {
+            connection.see_socket(Some(queued(solo.now - start)), solo.now);
+        }
+        connection.on_deadline(solo.now);
+    }
+    solo.now = until;
+}
+
+/// A connection of which the socket has taken so much more than has left it.
+fn solo_that_sends(bytes: usize) -> (Solo, Session, Stream) {
+    let ours = Settings {
+        session_window: 1 << 24,
+        stream_window: 1 << 24,
+        max_message: 1 << 24,
+        ..Settings::FLOORS
+    };
+    let mut solo = Solo::with(Role::Dialer, &Config::default(), ours);
+    let session = solo.end.session().clone();
+    let mut stream = session.try_open("").unwrap();
+    let mut sent = 0;
+    while sent < bytes {
+        now(stream.send(message(32 * 1024))).unwrap();
+        sent += solo.said_bytes().len();
+    }
+    (solo, session, stream)
+}
+
+#[test]
+fn a_slow_connection_is_kept_while_bytes_pass_in_either_direction() {
+    let weather = Weather {
+        rate: 2000,
+        capacity: 128 * 1024,
+        ..Weather::FAIR
+    };
+    let config = Config::default();
+    for to in [A, D] {
+        let pools = [Pool::new(1 << 30), Pool::new(1 << 30)];
+        let mut pair = Pair::with(&config, &config, &pools, &weather, 0);
+        pair.elapse(Duration::from_secs(1));
+        let stream = now(pair.ends[D].session().open("")).unwrap();
+        pair.elapse(Duration::from_secs(1));
+        let accepted = now(pair.ends[A].session().accept()).unwrap();
+        let (mut from, mut other) = if to == A {
+            (stream, accepted)
+        } else {
+            (accepted, stream)
+        };
+        let large = message(300 * 1024);
+        now(from.send(large.clone())).unwrap();
+        // It is used meanwhile, also after a silence.
+        for _ in 0..20 {
+            pair.elapse(Duration::from_secs(9));
+            let _ = from.try_send(message(10));
+            assert_eq!(
+                pair.ends
+                    .each_ref()
+                    .map(|end| end.session().end().is_some()),
+                [false; 2]
+            );
+        }
+        assert_eq!(now(other.recv()).unwrap().unwrap(), large);
+    }
+}
+
+#[test]
+fn a_ping_that_has_not_left_is_not_waited_for_and_one_that_has_is() {
+    let (mut solo, session, mut stream) = solo_that_sends(128 * 1024);
+    let queued = |at: Duration| 128 * 1024 - 1000 * at.as_secs().min(128);
+    // Asked after 15 s at the latest, behind what lies there; 1 kB leaves each second.
+    elapse_seeing(&mut solo, Duration::from_secs(100), queued);
+    assert!(session.end().is_none() && session.stats().keepalives == 1);
+    solo.said();
+    // What was queued behind it makes no difference.
+    now(stream.send(message(10_000))).unwrap();
+    solo.said();
+    elapse_seeing(&mut solo, Duration::from_secs(24), |_| 5000);
+    assert!(
+        session.end().is_some(),
+        "it has left, and the peer says nothing"
+    );
+}
+
+#[test]
+fn what_dies_in_a_transfer_is_known_a_timeout_and_a_look_later() {
+    let (mut solo, session, _stream) = solo_that_sends(128 * 1024);
+    let dies = Duration::from_secs(40);
+    let queued = |at: Duration| 128 * 1024 - 1000 * at.min(dies).as_secs();
+    elapse_seeing(&mut solo, dies, queued);
+    assert!(session.end().is_none());
+    elapse_seeing(&mut solo, ANSWER + ANSWER / 4, |_| 128 * 1024 - 40_000);
+    let end = session.end().expect("the bytes stand still");
+    assert!(
+        matches!(end, SessionError::KeepaliveTimeout(ANSWER)),
+        "{end}"
+    );
+}
+
+#[test]
+fn a_peer_that_is_asked_over_an_empty_socket_has_the_timeout_and_no_more() {
+    let mut solo = Solo::new(Role::Dialer, &Config::default());
+    let session = solo.end.session().clone();
+    elapse_seeing(&mut solo, IDLE_MOST, |_| 0);
+    assert_eq!(solo.said(), ["PING"]);
+    // Its system has taken the PING at once.
+    elapse_seeing(&mut solo, ANSWER, |_| 0);
+    assert!(session.end().is_some());
+}
+
+#[test]
+fn a_full_socket_is_stuck_when_nothing_leaves_it_and_nothing_comes() {
+    for (moves, hears) in [(true, false), (false, true), (false, false)] {
+        let (mut solo, session, mut stream) = solo_that_sends(128 * 1024);
+        now(stream.send(message(32 * 1024))).unwrap();
+        solo.end.connection.take_work(solo.now);
+        assert!(solo.end.connection.transmit(&mut solo.end.batch, solo.now));
+        for second in 0..60 {
+            if hears && second % 5 == 0 {
+                solo.hear(&Frame::Extension(9));
+            }
+            let left = if moves { 500 * second } else { 0 };
+            elapse_seeing(&mut solo, Duration::from_secs(1), |_| 128 * 1024 - left);
+        }
+        assert_eq!(session.stats().write_timeouts, u64::from(!moves && !hears));
+        assert_eq!(session.end().is_some(), !moves && !hears);
+    }
+}
+
+#[test]
+fn who_receives_a_frame_slowly_says_so_every_half_timeout() {
+    let mut solo = Solo::new(Role::Acceptor, &Config::default());
+    let session = solo.end.session().clone();
+    solo.hear(&open(1, b""));
+    solo.said();
+    let mut bytes = BytesMut::from(&crate::frame::data_header(16_000, true, false, id(1))[..]);
+    let mut pings = Vec::new();
+    for second in 0..60 {
+        bytes.extend_from_slice(&[0; 100]);
+        solo.end.connection.receive(&mut bytes, solo.now);
+        solo.elapse(Duration::from_secs(1));
+        if !solo.said().is_empty() {
+            pings.push(second);
+        }
+    }
+    assert!((9..=12).contains(&pings.len()), "{pings:?}");
+    // The peer answers the first, and then the last, of those that it found.
+    bytes.clear();
+    bytes.extend_from_slice(&vec![0; 16_000 - 6000]);
+    solo.end.connection.receive(&mut bytes, solo.now);
+    for number in [2, 2 + pings.len() as u64 - 1] {
+        let opaque = number.to_le_bytes();
+        solo.hear(&Frame::Ping { opaque, ack: true });
+    }
+    assert!(session.end().is_none());
+    let opaque = 2_u64.to_le_bytes();
+    solo.hear(&Frame::Ping { opaque, ack: true });
+    assert!(matches!(
+        session.end(),
+        None | Some(SessionError::Protocol(_))
+    ));
+    solo.said();
+    assert!(session.end().is_some(), "an answer to what was answered");
 }

@@ -86,7 +86,12 @@ pub(super) fn taken(end: &mut End) -> u64 {
     let advances: u64 = advances.sum();
     let [window, messages] = connection.pool.taken();
     assert_eq!(messages, advances, "a session knows what it took");
-    window + messages
+    // Of a session that has ended: what its handles still hold.
+    let kept = match connection.phase {
+        Phase::Dead => connection.link.stats().bytes_held,
+        _ => 0,
+    };
+    window + messages + kept
 }
 
 /// Where several sessions share a pool.

@@ -67,7 +67,13 @@ pub(super) struct Weather {
     pub(super) piece: usize,
     /// A write in so many is followed by a pause; 0 is never.
     pub(super) stall: usize,
+    /// Bytes that pass in a second, one [`SLOW_PIECE`] after the other, and the writer's system knows which have; 0: as
+    /// many as are written, and it knows nothing.
+    pub(super) rate: usize,
 }
+
+/// Bytes that a slow direction passes on at a time.
+const SLOW_PIECE: usize = 1448;
 
 impl Weather {
     /// Nothing is late, nothing is split.
@@ -76,6 +82,7 @@ impl Weather {
         capacity: 1 << 22,
         piece: 0,
         stall: 0,
+        rate: 0,
     };
 }
 
@@ -166,12 +173,31 @@ impl Pipe {
         }
         self.last = self.last.max(self.thawed(arrives));
         self.closed = ends.map(|cut| (self.last, cut));
-        if kept > 0 {
+        if self.weather.rate > 0 {
+            self.pass_slowly(&bytes[..kept]);
+        } else if kept > 0 {
             self.queued += kept;
             let chunk = bytes[..kept].iter().copied().collect();
             self.chunks.push_back((self.last, chunk));
         }
         Ok(Some(n))
+    }
+
+    fn pass_slowly(&mut self, bytes: &[u8]) {
+        for piece in bytes.chunks(SLOW_PIECE) {
+            let takes = Duration::from_secs_f64(piece.len() as f64 / self.weather.rate as f64);
+            self.last = self.thawed(self.last + takes);
+            self.queued += piece.len();
+            self.chunks
+                .push_back((self.last, piece.iter().copied().collect()));
+        }
+    }
+
+    /// Bytes that are still here, as the writer's system sees it.
+    pub(super) fn queued(&self, now: Instant) -> Option<u64> {
+        let here = self.chunks.iter().filter(|(arrives, _)| *arrives > now);
+        let here = here.map(|(_, chunk)| chunk.len() as u64).sum();
+        (self.weather.rate > 0).then_some(here)
     }
 
     /// The reader waits for the end only, and then goes.

@@ -69,8 +69,9 @@ fn turn(solo: &mut Solo) {
     let (connection, now) = (&mut solo.end.connection, solo.now);
     connection.take_work(now);
     if connection.transmit(&mut solo.end.batch, now) {
+        let n = solo.end.batch.len();
         solo.end.batch.clear();
-        solo.end.connection.written(false, now);
+        solo.end.connection.written(n, false, now);
     }
     solo.end.connection.deliver_wakes();
     // A driver may sleep now.

@@ -102,8 +102,9 @@ impl Solo {
         let mut bytes = Vec::new();
         while connection.transmit(&mut self.end.batch, self.now) {
             bytes.push(self.end.batch.remaining().concat());
+            let n = self.end.batch.len();
             self.end.batch.clear();
-            connection.written(false, self.now);
+            connection.written(n, false, self.now);
         }
         connection.deliver_wakes();
         bytes.concat()
@@ -118,6 +119,9 @@ impl Solo {
             .filter(|at| *at <= until)
         {
             self.now = self.now.max(at);
+            if self.end.connection.looks_at_socket(self.now) {
+                self.end.connection.see_socket(None, self.now);
+            }
             self.end.connection.on_deadline(self.now);
         }
         self.now = until;
@@ -208,6 +212,14 @@ fn no_order_of_frames_and_no_damage_to_them_makes_a_connection_panic_or_forget_m
         let end = session.end();
         protocol_errors += u32::from(matches!(end, Some(crate::SessionError::Protocol(_))));
         solo.end.connection.eof();
+        assert_eq!(
+            solo.end.pool.used(),
+            session.stats().bytes_held,
+            "seed {seed}"
+        );
+        drop(streams);
+        drop(session);
+        solo.end.session = None;
         assert_eq!(solo.end.pool.used(), 0, "seed {seed}");
     }
     assert!((300..2900).contains(&protocol_errors), "{protocol_errors}");

@@ -42,7 +42,7 @@ fn batch(solo: &mut Solo) -> (usize, Vec<String>) {
     assert!(end.batch.remaining().len() <= BATCH_PARTS);
     let bytes = end.batch.remaining().concat();
     end.batch.clear();
-    end.connection.written(false, solo.now);
+    end.connection.written(bytes.len(), false, solo.now);
     (bytes.len(), frames(&bytes))
 }
 

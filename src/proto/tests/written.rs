@@ -31,8 +31,9 @@ fn build(solo: &mut Solo) -> bool {
 
 /// The socket has taken the batch.
 fn wrote(solo: &mut Solo) {
+    let taken = solo.end.batch.len();
     solo.end.batch.clear();
-    solo.end.connection.written(false, solo.now);
+    solo.end.connection.written(taken, false, solo.now);
 }
 
 #[test]

@@ -244,3 +244,49 @@ fn a_ring_can_shrink_while_the_reader_looks() {
         assert!(reader.is_empty());
     });
 }
+
+#[test]
+fn pieces_can_be_taken_back_while_the_reader_looks() {
+    loom::model(|| {
+        let dropped = std::sync::Arc::new(AtomicUsize::new(0));
+        let piece = Bytes::from_owner(Counted(std::sync::Arc::clone(&dropped)));
+        let (mut writer, mut reader) = pair();
+        push(&mut writer, 0);
+        writer.publish();
+        let producer = thread::spawn(move || {
+            // They need another segment, and one more.
+            push(&mut writer, 7);
+            writer.push_bytes(7, false, piece);
+            assert_eq!(writer.retract(), 8 + 256 + 7 + 256);
+            push(&mut writer, 1);
+            writer.go_small();
+            writer.publish();
+            writer
+        });
+        expect(&mut reader, 0);
+        reader.commit();
+        expect(&mut reader, 1);
+        reader.commit();
+        let mut writer = producer.join().unwrap();
+        assert_eq!(dropped.load(Ordering::Relaxed), 1);
+        assert_eq!(writer.refresh(), 0);
+        assert!(reader.is_empty());
+    });
+}
+
+#[test]
+fn pieces_of_which_nothing_was_published_leave_a_ring_as_it_was_made() {
+    loom::model(|| {
+        let (mut writer, mut reader) = pair();
+        let producer = thread::spawn(move || {
+            push(&mut writer, 7);
+            push(&mut writer, 7);
+            writer.retract();
+            push(&mut writer, 0);
+            writer.publish();
+        });
+        expect(&mut reader, 0);
+        reader.commit();
+        producer.join().unwrap();
+    });
+}

@@ -90,6 +90,8 @@ enum Operation {
     Rewind,
     Take,
     Shrink,
+    GoSmall,
+    Retract,
     DropWriter,
     DropReader,
 }
@@ -113,6 +115,8 @@ fn operation() -> impl Strategy<Value = Operation> {
         12 => Just(Operation::Rewind),
         25 => Just(Operation::Take),
         10 => Just(Operation::Shrink),
+        5 => Just(Operation::GoSmall),
+        15 => Just(Operation::Retract),
         1 => Just(Operation::DropWriter),
         1 => Just(Operation::DropReader),
     ]
@@ -150,6 +154,8 @@ struct Model {
     limit: u64,
     free_bytes: u64,
     heaviest: u64,
+    /// Pushes that follow may begin a new segment where they need none.
+    retracted: bool,
 }
 
 impl Model {
@@ -167,6 +173,7 @@ impl Model {
             limit,
             free_bytes: 0,
             heaviest: 0,
+            retracted: false,
         }
     }
 
@@ -289,6 +296,25 @@ impl Model {
                     assert!(idle || !shrunk, "only an idle ring shrinks");
                 }
             }
+            Operation::GoSmall => {
+                if let Some(writer) = &mut self.writer
+                    && writer.go_small()
+                {
+                    assert_eq!(writer.segment_bytes(), FIRST_SEGMENT_BYTES as u64);
+                    self.published = self.records.len();
+                }
+            }
+            Operation::Retract => {
+                if let Some(writer) = &mut self.writer {
+                    let unpublished = self.records.range(self.published..);
+                    let weight = unpublished.map(Expected::weight).sum::<u64>();
+                    assert_eq!(writer.retract(), weight);
+                    assert_eq!(writer.retract(), 0);
+                    assert_eq!(writer.unpublished_bytes(), 0);
+                    self.retracted |= self.records.len() > self.published;
+                    self.records.truncate(self.published);
+                }
+            }
             Operation::DropWriter => self.writer = None,
             Operation::DropReader => self.reader = None,
         }
@@ -339,7 +365,7 @@ impl Model {
         // Free records are outside the bound; as if each weighed what it takes.
         let most = self.limit.max(self.heaviest) + self.free_bytes;
         let bound = 20 * most + FIRST_SEGMENT_BYTES as u64;
-        assert!(segment_bytes(self.ring.ring()) <= bound);
+        assert!(self.retracted || segment_bytes(self.ring.ring()) <= bound);
     }
 
     fn finish(self) {
@@ -676,4 +702,31 @@ fn two_threads_see_the_same_records_in_the_same_order() {
     producer.join().unwrap();
     reader.commit();
     assert_eq!(counter.alive(), 0);
+}
+
+#[test]
+fn what_is_taken_back_leaves_no_memory_but_that_of_what_was_published() {
+    let counter = Counter::default();
+    let (mut writer, mut reader) = pair();
+    let ring = writer.owner().clone();
+    for published in 0..3_u64 {
+        for _ in 0..300 {
+            writer.push_slice(1, false, &[1; 1000]);
+            writer.push_bytes(2, false, counter.bytes(vec![2; 10_000]));
+        }
+        assert!(segment_bytes(ring.ring()) > 300_000 && counter.alive() == 300);
+        assert_eq!(writer.retract(), 300 * (1256 + 10_256));
+        assert!(segment_bytes(ring.ring()) <= 256 && counter.alive() == 0);
+        assert_eq!(writer.refresh(), published * 257);
+        writer.push_slice(3, false, &[published as u8]);
+        writer.publish();
+    }
+    for published in 0..3 {
+        assert_eq!(
+            reader.take().expect("it was published").payload[..],
+            [published]
+        );
+    }
+    reader.commit();
+    assert_eq!(writer.refresh(), 0);
 }

@@ -5,6 +5,7 @@ use super::words::{HANDLE_WORDS, WORD_BYTES, words_for};
 use super::{FIRST_SEGMENT_BYTES, FIRST_WORDS, Ring, RingOwner, record_weight};
 use crate::sync::Ordering;
 use bytes::Bytes;
+use std::ptr::NonNull;
 
 /// Pushes records and publishes them in batches.
 ///
@@ -28,6 +29,8 @@ pub(super) struct WriterState {
     pushed_weight: u64,
     /// The last `released` seen: `released_seen ≤ released ≤ pushed_weight`.
     released_seen: u64,
+    /// The segment in which `tail` lies, where that is not the newest.
+    published_in: Option<NonNull<Segment>>,
 }
 
 impl<O: RingOwner> Writer<O> {
@@ -154,15 +157,22 @@ impl<O: RingOwner> Writer<O> {
     /// frees the big one when it next looks. Returns whether it did. Meant to be called rarely: it allocates.
     pub(crate) fn shrink_if_idle(&mut self) -> bool {
         let (ring, own) = self.parts();
-        let Some(cursor) = own.cursor else {
-            return false;
-        };
-        if own.segment_bytes() <= FIRST_SEGMENT_BYTES as u64 || ring.load_head() != cursor.at {
-            return false;
-        }
-        own.cursor = Some(own.link(cursor, FIRST_WORDS));
-        own.publish(ring);
-        true
+        let idle = own.cursor.is_some_and(|it| ring.load_head() == it.at);
+        idle && own.go_small(ring)
+    }
+
+    /// If the ring has grown, goes on in a fresh small segment, so that the reader, with the last record that it releases,
+    /// frees the big ones. Returns whether it did. Publishes what was pushed.
+    pub(crate) fn go_small(&mut self) -> bool {
+        let (ring, own) = self.parts();
+        own.go_small(ring)
+    }
+
+    /// Takes back what was pushed and not published: drops its payloads, and frees the segments in which nothing else
+    /// lies. Returns its weight. Meant for the end: pushes that follow may begin a new segment where they need none.
+    pub(crate) fn retract(&mut self) -> u64 {
+        let (ring, own) = self.parts();
+        own.retract(ring)
     }
 
     /// Bytes of the newest segment, which is the only one when the ring is idle; 0 before the first push.
@@ -179,6 +189,7 @@ impl WriterState {
             unpublished_words: 0,
             pushed_weight: 0,
             released_seen: 0,
+            published_in: None,
         }
     }
 
@@ -190,6 +201,7 @@ impl WriterState {
             return;
         }
         self.unpublished_words = 0;
+        self.published_in = None;
         // ORDERING: pairs with `Reader::settle`; publishes the words before `tail`, the links between segments and, the
         // first time, `oldest`.
         ring.writer.tail.store(cursor.at, Ordering::Release);
@@ -275,9 +287,80 @@ impl WriterState {
         cursor
     }
 
+    fn go_small(&mut self, ring: Ring<'_>) -> bool {
+        let Some(cursor) = self.cursor else {
+            return false;
+        };
+        if self.segment_bytes() <= FIRST_SEGMENT_BYTES as u64 {
+            return false;
+        }
+        self.cursor = Some(self.link(cursor, FIRST_WORDS));
+        self.publish(ring);
+        true
+    }
+
+    fn retract(&mut self, ring: Ring<'_>) -> u64 {
+        // Relaxed: nobody else stores it.
+        let tail = ring.writer.tail.load(Ordering::Relaxed);
+        let Some(end) = self.cursor.filter(|end| end.at != tail) else {
+            return 0;
+        };
+        let from = Cursor {
+            segment: self.published_in.unwrap_or(end.segment),
+            at: tail,
+        };
+        let mut weight = 0;
+        let mut cursor = from;
+        while cursor.at != end.at {
+            // SAFETY: invariants 2 and 3: from `tail` up to the cursor all was written, and is ours.
+            let header = unsafe { cursor.header() };
+            weight += header.weight();
+            if header.owns_handle() {
+                // SAFETY: as above; the header says that a handle is here, and marks it before it is dropped.
+                drop(unsafe { cursor.take_handle(header) });
+            }
+            // SAFETY: the segments behind are freed below.
+            unsafe { cursor.step(header) };
+        }
+        self.pushed_weight -= weight;
+        self.unpublished_words = 0;
+        self.go_back_to(ring, from);
+        weight
+    }
+
+    /// Goes on at `tail`, which is at `from`. Nothing behind is a record any more.
+    fn go_back_to(&mut self, ring: Ring<'_>, from: Cursor) {
+        // SAFETY: invariant 3: the segment in which `tail` lies is alive.
+        let segment = unsafe { from.segment() };
+        let mut next = segment.next.load(Ordering::Relaxed);
+        // Relaxed: the reader looks at `next` where a LINK before `tail` lies, and there is none in this segment.
+        segment.next.store(std::ptr::null_mut(), Ordering::Relaxed);
+        while let Some(behind) = NonNull::new(next) {
+            // SAFETY: it was never published, so that the reader does not know it; it is freed once, here.
+            next = unsafe { behind.as_ref() }.next.load(Ordering::Relaxed);
+            // SAFETY: as above; the writer leaves it below.
+            unsafe { Segment::free(behind) };
+        }
+        if self.published_in.take().is_some() {
+            // Where that segment began is forgotten: it was not before `head`, or what lies before is the reader's.
+            self.in_use_from = ring.load_head();
+        }
+        if from.at == 0 {
+            // Nothing was ever published: `attach` looks at `oldest` only behind a `tail` that is not 0.
+            // Relaxed: as in `first`.
+            (ring.reader.oldest).store(std::ptr::null_mut(), Ordering::Relaxed);
+            self.cursor = None;
+            // SAFETY: as above.
+            unsafe { Segment::free(from.segment) };
+        } else {
+            self.cursor = Some(from);
+        }
+    }
+
     /// Goes on in a new segment of `words` words, from a LINK at `cursor`. The caller stores the cursor returned.
     fn link(&mut self, mut cursor: Cursor, words: u64) -> Cursor {
         let segment = Segment::alloc(words);
+        self.published_in.get_or_insert(cursor.segment);
         // SAFETY: the newest segment is alive (invariant 3), and after this no longer the newest.
         let old = unsafe { cursor.segment() };
         // Relaxed: published with the LINK, by `publish`.

@@ -21,6 +21,7 @@ pub(in crate::proto::tests) fn run(seed: u64, config: &Config, streams: usize, r
         capacity: 1 << 20,
         piece: 0,
         stall: 0,
+        rate: 0,
     };
     let mix = Mix {
         streams: [streams, streams],

@@ -221,6 +221,7 @@ fn random_weather(rng: &mut Rng) -> Weather {
         capacity: rng.pick(&[3000, 64 * 1024, 1 << 20]),
         piece: rng.pick(&[0, 0, 300, 5000, 70_000]),
         stall: rng.pick(&[0, 0, 50]),
+        rate: 0,
     }
 }
 

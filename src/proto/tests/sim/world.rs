@@ -203,6 +203,8 @@ pub(super) struct World {
     /// In the order of their making; those of which both ends are closed are gone.
     pairs: Vec<Option<Box<Pair>>>,
     live: Vec<usize>,
+    /// Sessions that have ended and of which handles may still hold something, and their pools.
+    over: Vec<(Arc<Pool>, Arc<crate::link::SessionLink>)>,
     pools: Vec<Arc<Pool>>,
     tasks: Vec<Task>,
     now: Instant,
@@ -231,6 +233,7 @@ impl World {
             }),
             pairs: Vec::new(),
             live: Vec::new(),
+            over: Vec::new(),
             pools,
             tasks: Vec::new(),
             now,
@@ -397,10 +400,12 @@ impl World {
         }
         for (side, end) in pair.ends.iter_mut().enumerate() {
             assert_eq!(
-                invariants::taken(end),
-                0,
+                end.connection.pool.taken(),
+                [0, 0],
                 "a session that is over owes nothing"
             );
+            self.over
+                .push((Arc::clone(&end.pool), end.connection.link().clone()));
             let reason = end.connection.link().end().cloned().expect("a reason");
             self.desk.ledger.borrow_mut().over(index, side, &reason);
         }
@@ -443,6 +448,11 @@ impl World {
                     .position(|pool| Arc::ptr_eq(pool, &end.pool));
                 taken[pool.expect("of the run")] += invariants::taken(end);
             }
+        }
+        self.over.retain(|(_, link)| link.stats().bytes_held > 0);
+        for (of, link) in &self.over {
+            let pool = self.pools.iter().position(|pool| Arc::ptr_eq(pool, of));
+            taken[pool.expect("of the run")] += link.stats().bytes_held;
         }
         let used: Vec<u64> = self.pools.iter().map(|pool| pool.used()).collect();
         assert_eq!(used, taken, "the pools know who took");

@@ -1,0 +1,218 @@
+//! Slow connections: a proxy that passes so many bytes a second is no dead peer, and one that stops is.
+//!
+//! Times are a tenth of the default ones, and so the rates are ten times those that `Config` speaks of.
+
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::AsFd;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use ringmux::{Addr, Config, Session, SessionError};
+use socket2::SockRef;
+
+use crate::host::{Net, Soon, pattern};
+
+test_on!(over_unix_sockets: tokio_inline_unix tokio_uring_thread_unix uring_thread_unix);
+on_sockets!(
+    two_kilobytes_a_second_are_no_reason_to_end_a_session,
+    eight_kilobytes_a_second_through_deep_buffers_are_no_reason_either,
+    a_proxy_that_stops_in_a_transfer_is_noticed,
+);
+
+const TIMEOUT: Duration = Duration::from_secs(1);
+const IDLE: Duration = Duration::from_millis(1500);
+/// The proxy passes bytes on so often.
+const TICK: Duration = Duration::from_millis(50);
+/// A small buffer of the proxy, in bytes; the kernel doubles it.
+const SMALL: usize = 4096;
+
+fn config() -> Config {
+    Config::builder()
+        .keepalive_idle(Some(IDLE))
+        .keepalive_timeout(TIMEOUT)
+        .write_timeout(TIMEOUT)
+        .build()
+        .unwrap()
+}
+
+/// What a proxy does.
+#[derive(Clone)]
+struct Pace {
+    bytes_a_second: usize,
+    /// Its sockets' buffers, as long as the system makes them if `None`.
+    buffers: Option<usize>,
+    stopped: Arc<AtomicBool>,
+}
+
+impl Pace {
+    fn of(bytes_a_second: usize, buffers: Option<usize>) -> Self {
+        let stopped = Arc::default();
+        Self {
+            bytes_a_second,
+            buffers,
+            stopped,
+        }
+    }
+
+    fn set(&self, socket: &impl AsFd) {
+        if let Some(bytes) = self.buffers {
+            let socket = SockRef::from(socket);
+            socket.set_recv_buffer_size(bytes).unwrap();
+            socket.set_send_buffer_size(bytes).unwrap();
+        }
+    }
+
+    /// Passes on what comes until either end goes.
+    fn pass(&self, mut from: impl Read, mut to: impl Write) {
+        let start = Instant::now();
+        let mut passed = 0;
+        let mut buffer = vec![0; 64 * 1024];
+        loop {
+            thread::sleep(TICK);
+            if self.stopped.load(Ordering::Relaxed) {
+                continue;
+            }
+            // No more than the rate in all, and little at a time also after a pause.
+            let may = start.elapsed().as_secs_f64() * self.bytes_a_second as f64;
+            let most = (may as usize).saturating_sub(passed);
+            let tick = self.bytes_a_second / 10;
+            let most = most.clamp(1, tick);
+            let Ok(n) = from.read(&mut buffer[..most]) else {
+                return;
+            };
+            if n == 0 || to.write_all(&buffer[..n]).is_err() {
+                return;
+            }
+            passed += n;
+        }
+    }
+}
+
+macro_rules! proxy {
+    ($pace:expr, $listener:expr, $connect:expr, $socket:ty) => {
+        thread::spawn(move || {
+            let (pace, near): (Pace, $socket) = ($pace, $listener.accept().unwrap().0);
+            let far: $socket = $connect;
+            pace.set(&near);
+            pace.set(&far);
+            let back = (far.try_clone().unwrap(), near.try_clone().unwrap());
+            let of_back = pace.clone();
+            let other = thread::spawn(move || {
+                of_back.pass(&back.0, &back.1);
+                let _ = back.1.shutdown(std::net::Shutdown::Both);
+                let _ = back.0.shutdown(std::net::Shutdown::Both);
+            });
+            pace.pass(&near, &far);
+            let _ = far.shutdown(std::net::Shutdown::Both);
+            let _ = near.shutdown(std::net::Shutdown::Both);
+            other.join().unwrap();
+        })
+    };
+}
+
+/// Both ends of a session through a proxy.
+async fn through(net: &Net, pace: &Pace) -> (Session, Session) {
+    let listener = net.listen(&config()).await;
+    let pace = pace.clone();
+    let addr = match listener.local_addr().clone() {
+        Addr::Tcp(to) => {
+            let between = TcpListener::bind("127.0.0.1:0").unwrap();
+            pace.set(&between);
+            let addr = Addr::Tcp(between.local_addr().unwrap().to_string());
+            proxy!(pace, between, TcpStream::connect(to).unwrap(), TcpStream);
+            addr
+        }
+        Addr::Unix(to) => {
+            let addr = net.free_addr();
+            let Addr::Unix(path) = &addr else {
+                panic!("of the same kind")
+            };
+            let between = UnixListener::bind(path).unwrap();
+            proxy!(pace, between, UnixStream::connect(to).unwrap(), UnixStream);
+            addr
+        }
+        other => panic!("{other}"),
+    };
+    let client = net.engine().connect(&addr, &config()).soon().await.unwrap();
+    let server = listener.accept().soon().await.unwrap();
+    (client, server)
+}
+
+/// One message of so many bytes from one end to the other, while the session is used, pinged and silent in turn.
+async fn transfer(from: &Session, to: &Session, bytes: usize) {
+    let mut ours = from.open("large").soon().await.unwrap();
+    let mut theirs = to.accept().soon().await.unwrap();
+    let large = pattern(bytes, 1);
+    ours.send(large.clone()).soon().await.unwrap();
+    let mut small = from.open("small").soon().await.unwrap();
+    let using = tokio::spawn({
+        let (from, to) = (from.clone(), to.clone());
+        async move {
+            for _ in 0..4 {
+                tokio::time::sleep(IDLE / 2).await;
+                let _ = small.try_send("in between".into());
+            }
+            let pings = [from.ping().await, to.ping().await];
+            assert!(pings.iter().all(Result::is_ok), "{pings:?}");
+        }
+    });
+    let received = tokio::time::timeout(Duration::from_secs(60), theirs.recv()).await;
+    let ends = || [from.end(), to.end()];
+    assert_eq!(
+        received
+            .expect("it is on its way")
+            .expect("the session lives"),
+        Some(large),
+        "{:?}",
+        ends()
+    );
+    tokio::time::timeout(Duration::from_secs(60), using)
+        .await
+        .unwrap()
+        .unwrap();
+    assert!(ends().iter().all(Option::is_none), "{:?}", ends());
+}
+
+async fn two_kilobytes_a_second_are_no_reason_to_end_a_session(net: Net) {
+    let (client, server) = through(&net, &Pace::of(20_000, Some(SMALL))).await;
+    transfer(&client, &server, 120_000).await;
+    transfer(&server, &client, 60_000).await;
+}
+
+/// Their pace is seen in steps of 48 KiB, so here it is the receiver that tells.
+async fn over_unix_sockets(net: Net) {
+    let (client, server) = through(&net, &Pace::of(20_000, None)).await;
+    transfer(&client, &server, 120_000).await;
+}
+
+async fn eight_kilobytes_a_second_through_deep_buffers_are_no_reason_either(net: Net) {
+    let (client, server) = through(&net, &Pace::of(80_000, None)).await;
+    transfer(&client, &server, 600_000).await;
+}
+
+async fn a_proxy_that_stops_in_a_transfer_is_noticed(net: Net) {
+    let pace = Pace::of(20_000, Some(SMALL));
+    let (client, server) = through(&net, &pace).await;
+    let mut ours = client.open("large").soon().await.unwrap();
+    ours.send(pattern(1 << 20, 1)).soon().await.unwrap();
+    tokio::time::sleep(2 * IDLE).await;
+    assert!(client.end().is_none() && server.end().is_none());
+    pace.stopped.store(true, Ordering::Relaxed);
+    let stopped = Instant::now();
+    for session in [&client, &server] {
+        let end = session.closed().soon().await;
+        let known = matches!(
+            end,
+            SessionError::KeepaliveTimeout(_) | SessionError::WriteTimeout(_)
+        );
+        assert!(known, "{end}");
+    }
+    // 25 s, of which a tenth is 2.5 s, and as much for a machine that has other things to do.
+    let took = stopped.elapsed();
+    assert!(took < 2 * (IDLE + TIMEOUT), "{took:?}");
+    pace.stopped.store(false, Ordering::Relaxed);
+}
