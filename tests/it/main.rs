@@ -14,6 +14,7 @@ mod cancel_safety;
 #[path = "../denial/mod.rs"]
 mod denial;
 mod denied;
+mod flooded;
 mod hostile;
 #[cfg(feature = "manage")]
 mod manage;

@@ -20,8 +20,8 @@ use super::link::HostLink;
 use super::ring::Enter;
 use super::wait::Idle;
 use crate::config::Wait;
-use crate::driver::clock;
 use crate::driver::timer::Timer;
+use crate::driver::{clock, later};
 use crate::sync::Arc;
 
 /// Turns in a row before other tasks of the runtime get theirs.
@@ -124,13 +124,17 @@ impl Future for Inline {
             }
             if moved {
                 this.host.waiting.busy();
+                if this.host.long {
+                    break;
+                }
                 continue;
             }
             if this.host.is_unused() {
                 return Poll::Ready(());
             }
             if this.host.waiting.idle() == Idle::Spin {
-                break;
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
             }
             if this.prepare_park(cx) {
                 this.parked = Some(Instant::now());
@@ -142,7 +146,7 @@ impl Future for Inline {
                 .ring_mut()
                 .want_completion_fd(false);
         }
-        cx.waker().wake_by_ref();
+        later(cx);
         Poll::Pending
     }
 }
