@@ -30,7 +30,7 @@ const MIB: u32 = 1024 * KIB;
 /// | receive memory of the process | `receive_pool` | 256 MiB | 128 MiB | windows stay at their floors, [`Limit::MessageMemory`](crate::Limit::MessageMemory) |
 /// | a message that has begun: wait for memory, or behind a least rate | `message_timeout`, `min_message_rate` | 10 s, 1 KiB/s | 10 s, 4 KiB/s | the stream ends: [`Limit::MessageMemory`](crate::Limit::MessageMemory), [`Limit::MessageStalled`](crate::Limit::MessageStalled) |
 /// | streams of the peer at once | `max_streams` | 256 | 100 | protocol error |
-/// | of them, not accepted by the application | `max_unaccepted` | as many as there may be | 64 | refused, safe to try again: [`Limit::Unaccepted`](crate::Limit::Unaccepted) |
+/// | of them, not accepted by the application | `max_unaccepted` | as many as there may be | 64 | turned away, safe to try again: [`Limit::Unaccepted`](crate::Limit::Unaccepted) |
 /// | of them, reset by the peer | `max_unaccepted_resets` | as many as there may be | 20 | the session ends: [`Limit::UnacceptedResets`](crate::Limit::UnacceptedResets) |
 /// | streams that the peer made this side end, in all | `max_faulty_streams` | 1024 | 256 | the session ends: [`Limit::FaultyStreams`](crate::Limit::FaultyStreams) |
 /// | resets of the peer's streams, by either side | `reset_rate` | off | 1000, 33/s | the session ends: [`Limit::ResetRate`](crate::Limit::ResetRate) |
@@ -40,6 +40,7 @@ const MIB: u32 = 1024 * KIB;
 /// | the same on all streams together, beside 4 KiB a stream | `session_send_buffer` | 4 MiB | 256 KiB | `send` waits |
 /// | calls of `open` that wait | `max_pending_opens` | 1024 | 1024 | [`OpenError::TooManyPending`](crate::OpenError::TooManyPending) |
 /// | connections of a listener without a session yet | `max_half_open` | 256 | 128 | the one that has been in its handshake longest ends: [`Limit::HalfOpen`](crate::Limit::HalfOpen) |
+/// | the lookup of a name, and connecting | `connect_timeout` | 10 s | 10 s | [`ConnectError::TimedOut`](crate::ConnectError::TimedOut) |
 /// | handshake | `handshake_timeout` | 10 s | 5 s | [`SessionError::HandshakeTimeout`](crate::SessionError::HandshakeTimeout) |
 /// | silence, and then no sign of life | `keepalive_idle`, `keepalive_timeout` | 15 s, 10 s | 15 s, 10 s | [`SessionError::KeepaliveTimeout`](crate::SessionError::KeepaliveTimeout) |
 /// | a socket that takes nothing | `write_timeout` | 10 s | 5 s | [`SessionError::WriteTimeout`](crate::SessionError::WriteTimeout) |
@@ -87,6 +88,7 @@ pub struct Config {
     session_send_buffer: u32,
     max_pending_opens: u32,
     max_half_open: u32,
+    connect_timeout: Duration,
     handshake_timeout: Duration,
     message_timeout: Duration,
     min_message_rate: u32,
@@ -153,9 +155,9 @@ settings! {
     /// Streams that the peer may have open at once. Default 256, at least 16. A stream that it cancels counts until the
     /// application has let go of it.
     max_streams: u32,
-    /// Of them, those that the application has not accepted; what the peer opens beyond is refused and safe to try
-    /// again ([`Limit::Unaccepted`](crate::Limit::Unaccepted)). At least 1. Default `None`: as many as it may have
-    /// open.
+    /// Of them, those that the application has not accepted; what the peer opens beyond is turned away with
+    /// [`UNAVAILABLE`](crate::codes::UNAVAILABLE) and safe to try again
+    /// ([`Limit::Unaccepted`](crate::Limit::Unaccepted)). At least 1. Default `None`: as many as it may have open.
     max_unaccepted: Option<u32>,
     /// Of those, the ones that the peer has reset: more end the session with
     /// [`Limit::UnacceptedResets`](crate::Limit::UnacceptedResets). At least 1. Default `None`: as many as it may
@@ -196,6 +198,9 @@ settings! {
     /// ([`Limit::HalfOpen`](crate::Limit::HalfOpen)), or waits if all are done with theirs. Default 256, from 1 to
     /// 65,536.
     max_half_open: u32,
+    /// How long [`connect`](crate::Engine::connect) may look a name up and try its addresses, 250 ms apart. Default
+    /// 10 s.
+    connect_timeout: Duration,
     /// How long the peer may take to answer the opening of the connection. Default 10 s.
     handshake_timeout: Duration,
     /// How long a message larger than its stream's window may wait for memory, or be behind

@@ -5,6 +5,7 @@
 
 mod backend;
 mod builder;
+mod dial;
 mod engine;
 mod errors;
 mod half_open;
@@ -19,6 +20,7 @@ mod stats;
 pub use crate::driver::uring::{Features, ProbeStep, Refusal};
 pub use backend::{Backend, ChosenBackend};
 pub use builder::EngineBuilder;
+pub use dial::{DialAttempt, DialError, dial};
 pub use engine::Engine;
 pub use errors::{ConnectError, EngineError, ListenError};
 pub use listener::Listener;

@@ -18,7 +18,7 @@ use bytes::Bytes;
 
 pub use limit::{Limit, LimitExceeded};
 
-use crate::frame::{FrameError, StreamId};
+use crate::frame::{FrameError, Role, StreamId, codes};
 
 /// Whether the peer's application can have seen what a failed stream carried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -82,7 +82,7 @@ struct Code(u32);
 
 impl fmt::Display for Code {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match crate::frame::codes::name(self.0) {
+        match codes::name(self.0) {
             Some(name) => f.write_str(name),
             None => write!(f, "{}", self.0),
         }
@@ -147,6 +147,15 @@ pub enum ProtocolError {
     /// SETTINGS came again.
     #[error("SETTINGS must be sent once, as the first frame")]
     SettingsTwice,
+    /// SETTINGS of a side that is what this one is, a dialer or an acceptor: of a server that echoes, of this side itself,
+    /// or of one of two sides that do not agree who dialled.
+    #[error(
+        "the peer says that it is the {role} too, as an echo server does, or a connection to itself"
+    )]
+    SameRole {
+        /// What both are.
+        role: Role,
+    },
     /// OPEN with an id of the other side's parity, or of a stream that exists.
     #[error("stream {id} cannot be opened by the peer: wrong parity")]
     WrongParity {
@@ -250,6 +259,7 @@ impl ProtocolError {
             Self::Frame(error) => error.rule(),
             Self::SettingsMissing => "settings-missing",
             Self::SettingsTwice => "settings-twice",
+            Self::SameRole { .. } => "same-role",
             Self::WrongParity { .. } => "wrong-parity",
             Self::IdNotIncreasing { .. } => "id-not-increasing",
             Self::NeverOpened { .. } => "never-opened",
@@ -319,13 +329,25 @@ impl StreamError {
         matches!(self.was_processed(), Processed::No)
     }
 
+    /// Whether ringmux turned the stream away at the peer, which may do so again at once.
+    pub(crate) const fn was_turned_away(&self) -> bool {
+        matches!(
+            self,
+            Self::Cancelled {
+                code: codes::UNAVAILABLE
+            }
+        )
+    }
+
     /// Whether the peer's application can have seen what this stream carried.
     #[must_use]
     pub const fn was_processed(&self) -> Processed {
         match self {
             Self::NotProcessed(_) => Processed::No,
             Self::Failed(_) => Processed::Yes,
-            Self::Cancelled { code } if *code == crate::frame::codes::REFUSED => Processed::No,
+            Self::Cancelled {
+                code: codes::REFUSED | codes::UNAVAILABLE,
+            } => Processed::No,
             Self::Cancelled { .. } | Self::LimitExceeded(_) => Processed::Maybe,
             Self::Session(error) => error.was_processed(),
         }

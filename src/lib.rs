@@ -53,7 +53,7 @@
 //!
 //! # Where to look
 //! * [`connect()`], [`listen`]: the short way. [`Engine`]: which thread and which [`Driver`].
-//!   [`client`] and [`server`]: over a transport of your own, such as a TLS stream.
+//!   [`client`] and [`server`]: over a transport of your own, such as a TLS stream. [`dial`]: the TCP connection alone.
 //! * [`Session`]: open, accept, ping, close, shut down. [`Listener::shutdown`]: all at once. [`Stream`], [`SendStream`], [`RecvStream`], [`Lease`].
 //! * [`Config`]: every limit, with its unit and default; [`Config::edge`] for peers that nobody vouches for.
 //! * [`SessionError`], [`StreamError`], [`SendError`], [`OpenError`]: each says whether trying again is
@@ -64,14 +64,13 @@
 //! [`session_send_buffer`](ConfigBuilder::session_send_buffer) for all of a session together), what a peer may send before
 //! the application consumes ([`stream_window`](ConfigBuilder::stream_window),
 //! [`session_window`](ConfigBuilder::session_window), and [`receive_pool`](ConfigBuilder::receive_pool) for the whole
-//! process), how many streams a peer may open ([`max_streams`](ConfigBuilder::max_streams)), and how long a
-//! handshake, a close, a peer's silence and a socket or message without progress may take. A message larger than its
+//! process), how many streams a peer may open ([`max_streams`](ConfigBuilder::max_streams)), and how long
+//! connecting, a handshake, a close, a peer's silence and a socket or message without progress may take. A message larger than its
 //! stream's window is admitted one at a time from the process's memory, or its stream ends with
 //! [`StreamError::LimitExceeded`]. Whatever is tripped is named by one error, [`LimitExceeded`], told to the peer in
 //! the same words, and counted: [`SessionStats::tripped`], [`process_stats`].
 //!
 //! # Features
-//! * `cli` (off): the program `ringmux` and what only it needs.
 //! * `manage` (off): the module `manage`, which keeps sessions to a peer and makes them anew when they
 //!   are lost.
 //! * `metrics` (off): the module `metrics`, which tells the recorder of the crate `metrics` what sessions do.
@@ -118,9 +117,9 @@ pub use addr::{Addr, AddrError, Driver, UnknownDriver};
 pub use config::{Config, ConfigBuilder, ConfigError, Rate, Wait};
 #[cfg(not(ringmux_loom))]
 pub use connect::{
-    Backend, ChosenBackend, ConnectError, Connection, Engine, EngineBuilder, EngineError, Features,
-    ListenError, Listener, ProbeStep, ProcessStats, Refusal, client, connect, listen,
-    process_stats, server,
+    Backend, ChosenBackend, ConnectError, Connection, DialAttempt, DialError, Engine,
+    EngineBuilder, EngineError, Features, ListenError, Listener, ProbeStep, ProcessStats, Refusal,
+    client, connect, dial, listen, process_stats, server,
 };
 #[cfg(not(ringmux_loom))]
 pub use error::{

@@ -20,7 +20,7 @@
 //!
 //! With the feature `manage`, for each manager that is [watched](Publisher::watch), labelled `manager`:
 //! `manager_attempts_total`, `manager_failures_total`, `manager_sessions_total`, `manager_lost_total`,
-//! `manager_calls_total` (`result` = `served`, `closing`, `late`, `crowded`), `manager_ready`, `manager_pausing`,
+//! `manager_calls_total` (`result` = `served`, `closing`, `late`, `crowded`, `unstarted`), `manager_ready`, `manager_pausing`,
 //! `manager_waiting`.
 
 use ::metrics::{Unit, counter, describe_counter, describe_gauge, gauge};

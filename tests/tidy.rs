@@ -87,6 +87,8 @@ const ABSENT: [(&str, &[&str]); 7] = [
     ),
 ];
 
+/// The packages beside the library.
+const CRATES: [&str; 4] = ["crates/cli", "crates/measure", "crates/testing", "perf"];
 const LOCKS: [&str; 4] = ["Mutex", "RwLock", "Condvar", "parking_lot"];
 const UNFINISHED: [&str; 3] = ["todo!", "unimplemented!", "dbg!"];
 
@@ -136,14 +138,12 @@ fn modules_do_without_what_they_promise_to() {
 
 #[test]
 fn unsafe_is_in_the_named_modules_only() {
-    check(sources("src"), stray_unsafe);
+    check(code_of_all(), stray_unsafe);
 }
 
 #[test]
 fn every_unsafe_block_says_why_it_is_sound() {
-    for top in ["src", "tests", "benches"] {
-        check(sources(top), unexplained_unsafe);
-    }
+    check(everything(), unexplained_unsafe);
 }
 
 #[test]
@@ -153,21 +153,17 @@ fn no_lock_is_between_a_handle_and_the_socket() {
 
 #[test]
 fn nothing_unfinished_is_left() {
-    for top in ["src", "tests", "benches", "examples"] {
-        check(sources(top), unfinished);
-    }
+    check(everything(), unfinished);
 }
 
 #[test]
 fn every_file_says_what_it_is() {
-    for top in ["src", "tests", "benches", "examples"] {
-        check(sources(top), no_introduction);
-    }
+    check(everything(), no_introduction);
 }
 
 #[test]
 fn files_keep_to_their_budget() {
-    let files = sources("src");
+    let files = code_of_all();
     let mut lengths: Vec<usize> = files
         .iter()
         .filter(|file| !file.is_test())
@@ -189,6 +185,7 @@ fn every_test_that_the_safety_page_names_exists() {
     let page = fs::read_to_string(root().join("SAFETY.md")).unwrap();
     let mut files = sources("src");
     files.extend(sources("tests"));
+    files.extend(sources("crates/cli/tests"));
     let names = tests_named(&page);
     println!("{} tests are named", names.len());
     assert!(names.len() > 50, "{names:?}");
@@ -232,8 +229,7 @@ impl File {
 
     /// A file of nothing but tests.
     fn is_test(&self) -> bool {
-        let inner = self.path.strip_prefix("src/").unwrap_or(&self.path);
-        inner
+        self.path
             .split('/')
             .any(|part| part.trim_end_matches(".rs").ends_with("tests"))
     }
@@ -279,12 +275,28 @@ fn read(path: &Path) -> File {
     File::new(shown, &fs::read_to_string(path).unwrap())
 }
 
-/// The library's files: neither the program nor tests nor the list of exports.
+/// The library's files: neither tests nor the list of exports.
 fn library() -> Vec<File> {
     let mut files = sources("src");
-    files.retain(|file| {
-        !file.path.starts_with("src/bin/") && file.path != "src/lib.rs" && !file.is_test()
-    });
+    files.retain(|file| file.path != "src/lib.rs" && !file.is_test());
+    files
+}
+
+/// The files of the library and of the packages beside it, without their integration tests and examples.
+fn code_of_all() -> Vec<File> {
+    let mut files = sources("src");
+    for package in CRATES {
+        files.extend(sources(&format!("{package}/src")));
+    }
+    files
+}
+
+/// Every file that is compiled, but for those of `fuzz`.
+fn everything() -> Vec<File> {
+    let mut files = Vec::new();
+    for top in ["src", "tests", "benches", "examples", "crates", "perf"] {
+        files.extend(sources(top));
+    }
     files
 }
 
@@ -456,6 +468,7 @@ fn has_test(file: &File, name: &str) -> bool {
     let (target, path) = name.split_once("::").unwrap_or((name, ""));
     let top = match target {
         "lib" => "src/".to_owned(),
+        "attack" => "crates/cli/tests/attack/".to_owned(),
         target => format!("tests/{target}/"),
     };
     let last = path.rsplit("::").next().unwrap_or(path);
@@ -487,7 +500,10 @@ fn stray_unsafe(file: &File) -> Vec<String> {
         || file.path == "src/link/lane.rs"
         || file.path == "src/link/sides.rs"
         || file.path == "src/driver/tokio_uring.rs"
-        || file.path.starts_with("src/driver/uring/");
+        || file.path.starts_with("src/driver/uring/")
+        // Allocators that count.
+        || file.path == "crates/testing/src/allocator.rs"
+        || file.path == "perf/src/allocations.rs";
     if named {
         return Vec::new();
     }
@@ -882,7 +898,7 @@ mod on_samples {
         ));
         assert!(has_test(&file("src/c.rs", "mod c;"), "lib::c::*"));
         assert!(has_test(
-            &file("tests/attack/main.rs", "    d: 1 Two;"),
+            &file("crates/cli/tests/attack/main.rs", "    d: 1 Two;"),
             "attack::d::*"
         ));
     }

@@ -6,14 +6,6 @@
 
 mod allocations;
 mod bench;
-#[path = "../../src/bin/ringmux/failure.rs"]
-mod failure;
-#[path = "../../src/bin/ringmux/units.rs"]
-#[cfg_attr(
-    not(test),
-    expect(dead_code, reason = "the program also reads durations and draws bars")
-)]
-mod units;
 
 use std::process::ExitCode;
 

@@ -89,6 +89,7 @@ impl Config {
 
     fn check_waits(&self) -> Result<(), ConfigError> {
         let waits = [
+            ("connect_timeout", self.connect_timeout),
             ("handshake_timeout", self.handshake_timeout),
             ("message_timeout", self.message_timeout),
             ("close_linger", self.close_linger),

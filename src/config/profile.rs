@@ -30,6 +30,7 @@ impl Default for Config {
             session_send_buffer: 4 * MIB,
             max_pending_opens: 1024,
             max_half_open: 256,
+            connect_timeout: Duration::from_secs(10),
             handshake_timeout: Duration::from_secs(10),
             message_timeout: Duration::from_secs(10),
             min_message_rate: KIB,

@@ -192,25 +192,22 @@ impl Engine {
 
     /// Connects, and waits for the peer's side of the handshake.
     ///
-    /// The handshake has its [limit](crate::ConfigBuilder::handshake_timeout). How long a host may take that does not
-    /// answer at all is up to the kernel, about two minutes (`net.ipv4.tcp_syn_retries`), unless the caller gives up
-    /// before, as with `tokio::time::timeout`.
+    /// Looking a name up and connecting has one [limit](crate::ConfigBuilder::connect_timeout), the handshake
+    /// [another](crate::ConfigBuilder::handshake_timeout). Of a name with several addresses the first that connects is
+    /// taken, see [`dial`](crate::dial).
     ///
     /// # Errors
-    /// [`ConnectError`] says what could not be reached, and why.
+    /// [`ConnectError`] says what could not be reached, and why; [`ConnectError::TimedOut`] at the limit.
     ///
     /// # Cancel safety
     /// Dropping the future closes a connection that is half open.
     pub async fn connect(&self, addr: &Addr, config: &Config) -> Result<Session, ConnectError> {
-        let target = addr.clone();
+        let (target, limit) = (addr.clone(), config.connect_timeout());
         let dial = self
             .runtime
-            .spawn(async move { Connected::dial(&target).await });
+            .spawn(async move { Connected::dial(&target, limit).await });
         let dialled = AbortOnDrop(dial).await.map_err(|_| EngineError::Stopped)?;
-        let socket = dialled.map_err(|error| ConnectError::Io {
-            addr: addr.clone(),
-            error,
-        })?;
+        let socket = dialled?;
         let session = self.start(socket, Role::Dialer, config)?;
         match session.established().await {
             Ok(()) => Ok(session),

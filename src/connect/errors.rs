@@ -2,6 +2,7 @@
 
 use std::io;
 
+use super::dial::DialError;
 use crate::addr::{Addr, AddrError, Driver};
 use crate::driver::uring::Refusal;
 use crate::error::SessionError;
@@ -74,8 +75,16 @@ pub enum ConnectError {
     Io {
         /// Where.
         addr: Addr,
-        /// What the system said.
+        /// What the system said; of a name, a [`DialError`] with each address that was tried.
         error: io::Error,
+    },
+    /// No address of the name took a connection within [`connect_timeout`](crate::ConfigBuilder::connect_timeout).
+    #[error("cannot connect to {addr}: {error}")]
+    TimedOut {
+        /// Where.
+        addr: Addr,
+        /// The limit, and each address that was tried by then.
+        error: DialError,
     },
     /// Somebody was reached who does not speak this protocol, or not in time.
     #[error("connected to {addr}, but no session came about: {error}")]
@@ -134,7 +143,18 @@ mod tests {
             error: Arc::new(system()),
         };
         let io = SessionError::Io(Arc::new(system()));
-        let errors: [(Box<dyn Error>, &str); 7] = [
+        let silent = || DialError::TimedOut {
+            limit: std::time::Duration::from_secs(1),
+            tried: Vec::new(),
+        };
+        let errors: [(Box<dyn Error>, &str); 8] = [
+            (
+                Box::new(ConnectError::TimedOut {
+                    addr: addr(),
+                    error: silent(),
+                }),
+                "looked up",
+            ),
             (Box::new(io.clone()), "reset"),
             (Box::new(StreamError::NotProcessed(io.clone())), "reset"),
             (

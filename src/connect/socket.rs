@@ -7,10 +7,14 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use socket2::{Domain, SockAddr, SockRef, Socket, Type};
-use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixStream, lookup_host};
+use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixStream};
+use tokio::time::timeout;
 
+use super::dial::{DialError, dial, look_up};
+use super::errors::ConnectError;
 use crate::addr::Addr;
 
 /// What the kernel may hold unsent before a socket counts as full, in bytes: above it, urgency and
@@ -20,6 +24,9 @@ const NOTSENT_LOWAT_BYTES: u32 = 128 * 1024;
 /// `net.core.somaxconn`.
 const KERNEL_BACKLOG_CONNECTIONS: u32 = 1024;
 
+/// How long the name of an address to listen on may be looked up.
+const LISTEN_LOOKUP_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// A connected socket in non-blocking mode.
 #[derive(Debug)]
 pub(super) enum Connected {
@@ -28,14 +35,28 @@ pub(super) enum Connected {
 }
 
 impl Connected {
-    pub(super) async fn dial(addr: &Addr) -> io::Result<Self> {
+    /// Within `limit`; a Unix socket is connected or refused at once.
+    pub(super) async fn dial(addr: &Addr, limit: Duration) -> Result<Self, ConnectError> {
+        let io_error = |error| ConnectError::Io {
+            addr: addr.clone(),
+            error,
+        };
         match addr {
-            Addr::Tcp(host_port) => {
-                let socket = TcpStream::connect(host_port).await?;
-                set_options(&socket)?;
-                Ok(Self::Tcp(socket))
+            Addr::Tcp(host_port) => match dial(host_port, limit).await {
+                Ok(socket) => {
+                    set_options(&socket).map_err(io_error)?;
+                    Ok(Self::Tcp(socket))
+                }
+                Err(error @ DialError::TimedOut { .. }) => Err(ConnectError::TimedOut {
+                    addr: addr.clone(),
+                    error,
+                }),
+                Err(error) => Err(io_error(error.into_io(host_port))),
+            },
+            Addr::Unix(path) => {
+                let socket = UnixStream::connect(path).await;
+                socket.map(Self::Unix).map_err(io_error)
             }
-            Addr::Unix(path) => UnixStream::connect(path).await.map(Self::Unix),
         }
     }
 
@@ -212,7 +233,8 @@ impl Bound {
 /// The first address of the name that can be listened on.
 async fn bind_tcp(host_port: &str, sharing: Sharing) -> io::Result<TcpListener> {
     let mut last = io::Error::new(io::ErrorKind::InvalidInput, "the name has no address");
-    for address in lookup_host(host_port).await? {
+    let found = timeout(LISTEN_LOOKUP_TIMEOUT, look_up(host_port)).await??;
+    for address in found {
         match bind_address(address, sharing) {
             Ok(listener) => return Ok(listener),
             Err(error) => last = error,

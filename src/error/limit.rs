@@ -28,7 +28,7 @@ pub enum Limit {
     /// The stream held the session's memory longest while others were waiting for it. Ends the stream.
     StalledStream,
     /// [`max_unaccepted`](crate::ConfigBuilder::max_unaccepted) streams were waiting for the application. The stream
-    /// that came was refused, which is safe to try again.
+    /// that came was turned away with [`UNAVAILABLE`](crate::codes::UNAVAILABLE), which is safe to try again.
     Unaccepted,
     /// More than [`max_unaccepted_resets`](crate::ConfigBuilder::max_unaccepted_resets) of the streams that were
     /// waiting for the application had been reset by the peer. Ends the session.

@@ -30,7 +30,8 @@ pub const PROTOCOL: u32 = FIRST_RESERVED | 0x01;
 pub const INTERNAL: u32 = FIRST_RESERVED | 0x02;
 /// Whoever used the stream has lost interest in it.
 pub const CANCELLED: u32 = FIRST_RESERVED | 0x03;
-/// The stream was turned away before anyone looked at it: it can be tried again.
+/// The application did not want the stream, and has done nothing for it. Said by applications alone, except that
+/// ringmux 0.1 said it where this version says [`UNAVAILABLE`].
 pub const REFUSED: u32 = FIRST_RESERVED | 0x04;
 /// A limit was reached; the text names it.
 pub const LIMIT_EXCEEDED: u32 = FIRST_RESERVED | 0x05;
@@ -40,6 +41,9 @@ pub const SHUTDOWN: u32 = FIRST_RESERVED | 0x06;
 pub const KEEPALIVE: u32 = FIRST_RESERVED | 0x07;
 /// The time for the stream has run out.
 pub const DEADLINE: u32 = FIRST_RESERVED | 0x08;
+/// ringmux turned the stream away before an application could see it: a limit was reached, or nothing accepts streams on
+/// that session any more. It can be tried again, after a pause or on another session.
+pub const UNAVAILABLE: u32 = FIRST_RESERVED | 0x09;
 
 /// Whether a code is for ringmux itself and not for applications.
 #[inline]
@@ -61,6 +65,7 @@ pub const fn name(code: u32) -> Option<&'static str> {
         SHUTDOWN => "shutdown",
         KEEPALIVE => "keepalive",
         DEADLINE => "deadline",
+        UNAVAILABLE => "unavailable",
         _ => return None,
     })
 }

@@ -1,13 +1,16 @@
-//! SETTINGS: what one side allows the other, told once and first.
+//! SETTINGS: what one side allows the other and which side it is, told once and first.
 //!
-//! A list of entries, an id and a value each, as many as fit into the smallest frame. An id that this version does not
-//! know is ignored, with whatever value and however often, so that later versions may have settings of their own. A known
-//! one may come once.
+//! Ids 1 to 5 are limits, see [`Settings`]. Id 6 is the sender's role, 1 where it dialled and 2 where it accepted, so that
+//! a side which meets itself, as behind a server that echoes, can tell. A peer of version 0.1 leaves it out.
+//!
+//! There may be as many entries as fit into the smallest frame. An id that this version does not know is ignored, with
+//! whatever value and however often, so that later versions may have settings of their own. A known one may come once.
 
 use bytes::BufMut;
 
 use super::error::FrameError;
 use super::header::{HEADER_LEN, Header};
+use super::id::Role;
 use super::kind::Kind;
 use super::read;
 
@@ -21,10 +24,13 @@ pub(super) const MAX_SETTINGS_LEN: u32 =
 /// The largest frame payload that may be agreed on, in bytes. It bounds how long one stream holds the connection.
 pub(crate) const MAX_FRAME_CEILING: u32 = 64 * 1024;
 
-/// The entries that [`Settings::put`] writes: one for each id that has a meaning, from 1.
-const ENTRIES: u32 = 5;
+/// The entries that [`Settings::put`] writes at most: one for each id that has a meaning, from 1.
+const ENTRIES: u32 = 6;
 
-/// Bytes that [`Settings::put`] appends.
+/// Id of the sender's role.
+const ROLE_ID: u16 = 6;
+
+/// Bytes that [`Settings::put`] appends at most.
 pub(crate) const SETTINGS_FRAME_LEN: usize = HEADER_LEN + (ENTRIES * ENTRY_LEN) as usize;
 
 const _: () = {
@@ -50,6 +56,8 @@ pub(crate) struct Settings {
     pub(crate) session_window: u32,
     /// Streams that the peer may open at first (id 5).
     pub(crate) streams: u32,
+    /// Which side the sender is (id 6), if it says so.
+    pub(crate) role: Option<Role>,
 }
 
 impl Settings {
@@ -60,6 +68,7 @@ impl Settings {
         stream_window: 32 * 1024,
         session_window: 256 * 1024,
         streams: 16,
+        role: None,
     };
 
     /// Judges every value against its floor and its ceiling.
@@ -76,11 +85,12 @@ impl Settings {
         Ok(())
     }
 
-    /// Appends a SETTINGS frame with all five values, which [`validate`](Self::validate) accepts.
+    /// Appends a SETTINGS frame with all values, which [`validate`](Self::validate) accepts.
     pub(crate) fn put(&self, dst: &mut impl BufMut) {
         debug_assert_eq!(self.validate(), Ok(()));
+        let entries = read::saturate(self.entries().count());
         let header = Header {
-            length: ENTRIES.saturating_mul(ENTRY_LEN),
+            length: entries.saturating_mul(ENTRY_LEN),
             kind: Kind::Settings.bits(),
             flags: 0,
             stream: 0,
@@ -122,19 +132,25 @@ impl Settings {
         Ok(settings)
     }
 
-    const fn entries(&self) -> [(u16, u32); ENTRIES as usize] {
-        [
+    fn entries(&self) -> impl Iterator<Item = (u16, u32)> {
+        let limits = [
             (1, self.max_frame),
             (2, self.max_message),
             (3, self.stream_window),
             (4, self.session_window),
             (5, self.streams),
-        ]
+        ];
+        let role = self.role.map(|role| (ROLE_ID, number_of(role)));
+        limits.into_iter().chain(role)
     }
 
     /// Sets the value of an id, if the id has a meaning and the value is within its bounds.
     fn set(&mut self, id: u16, value: u32) -> Result<(), FrameError> {
         const FLOORS: Settings = Settings::FLOORS;
+        if id == ROLE_ID {
+            self.role = Some(role_of(value)?);
+            return Ok(());
+        }
         let (place, floor, ceiling) = match id {
             1 => (&mut self.max_frame, FLOORS.max_frame, MAX_FRAME_CEILING),
             2 => (&mut self.max_message, FLOORS.max_message, u32::MAX),
@@ -151,6 +167,23 @@ impl Settings {
         }
         *place = value;
         Ok(())
+    }
+}
+
+const fn number_of(role: Role) -> u32 {
+    match role {
+        Role::Dialer => 1,
+        Role::Acceptor => 2,
+    }
+}
+
+const fn role_of(value: u32) -> Result<Role, FrameError> {
+    let (id, floor, ceiling) = (ROLE_ID, 1, 2);
+    match value {
+        0 => Err(FrameError::SettingBelowFloor { id, value, floor }),
+        1 => Ok(Role::Dialer),
+        2 => Ok(Role::Acceptor),
+        _ => Err(FrameError::SettingAboveCeiling { id, value, ceiling }),
     }
 }
 

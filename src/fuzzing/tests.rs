@@ -9,7 +9,7 @@ use super::*;
 use crate::frame::put::put;
 use crate::frame::tests::golden::golden;
 use crate::frame::tests::id;
-use crate::frame::{Frame, Scope, Settings, preface};
+use crate::frame::{Frame, Role, Scope, Settings, preface};
 
 /// A target and what it does with an input.
 type Target = (&'static str, fn(&[u8]));
@@ -177,8 +177,16 @@ fn attacks(first: u32) -> Vec<Attack> {
         stream_window: u32::MAX,
         session_window: u32::MAX,
         streams: u32::MAX,
+        role: None,
     };
     let hello = [&preface::encode(1)[..], &frames(&[Frame::Settings(most)])].concat();
+    // What this side is, as an echo of it would say.
+    let role = if s == 1 { Role::Acceptor } else { Role::Dialer };
+    let echo = Settings {
+        role: Some(role),
+        ..Settings::FLOORS
+    };
+    let echo = [&preface::encode(1)[..], &frames(&[Frame::Settings(echo)])].concat();
     let call = [open(s), data(s, b"question", true, true)];
     vec![
         ("a1 rapid reset", true, vec![ACCEPT; 20], frames(&resets)),
@@ -250,6 +258,7 @@ fn attacks(first: u32) -> Vec<Attack> {
             vec![ACCEPT, step(7, 0, 0)],
             frames(&[open(u32::MAX - 2 + s), open(s), open(s)]),
         ),
+        ("an echo", false, vec![step(7, 4, 0)], echo),
         ("a12 windows", false, vec![step(7, 4, 0), SEND_LONG], hello),
         (
             "a13 length",

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
+use super::backoff::{Backoff, seed};
 use super::errors::ManageError;
 use super::keeper::unless;
 use super::manager::Manager;
@@ -18,8 +19,13 @@ use crate::error::{OpenError, Processed, SendError, StreamError};
 use crate::handle::Stream;
 use crate::sync::Arc;
 
-/// How long to wait when too many others wait to open a stream, or for a session.
+/// How long to wait when too many others wait to open a stream, or for a session, or when the manager is not started.
 const CROWDED_PAUSE: Duration = Duration::from_millis(100);
+
+/// The first pause before a message is sent again that the peer's library turned away; see [`Backoff`] for how it grows.
+const TURNED_AWAY_PAUSE: Duration = Duration::from_millis(10);
+/// The longest such pause.
+const TURNED_AWAY_PAUSE_MAX: Duration = Duration::from_secs(1);
 
 /// The work of an outbox, to be spawned on a tokio runtime. From [`Outbox::start`](super::Outbox::start).
 ///
@@ -82,6 +88,7 @@ async fn deliver(post: Arc<Post>, manager: Manager) {
 async fn send(post: &Post, manager: &Manager, mut letter: Letter) {
     let limits = &post.limits;
     let deadline = letter.since + limits.keep_for;
+    let mut pauses = None;
     loop {
         if Instant::now() >= deadline {
             let late = Dropped::TooOld(limits.keep_for);
@@ -92,7 +99,8 @@ async fn send(post: &Post, manager: &Manager, mut letter: Letter) {
         let stream = match timeout_at(deadline, open).await {
             // The time is over.
             Err(_) => continue,
-            Ok(Err(ManageError::TooManyWaiting { .. }))
+            // Whoever starts the two may begin with the outbox.
+            Ok(Err(ManageError::TooManyWaiting { .. } | ManageError::NotStarted))
             | Ok(Ok(Err(OpenError::TooManyPending { .. } | OpenError::NoCredit))) => {
                 sleep(CROWDED_PAUSE).await;
                 continue;
@@ -114,21 +122,35 @@ async fn send(post: &Post, manager: &Manager, mut letter: Letter) {
                 let late = Doubt::Late(limits.finish_timeout);
                 return letter.end(Outcome::MayHaveSeen(late));
             }
-            Ok(Some(outcome)) => return letter.end(outcome),
-            Ok(None) => {
+            Ok(Said::End(outcome)) => return letter.end(outcome),
+            Ok(Said::Unseen { pause }) => {
                 letter.under_way = false;
                 post.counts.sent_again.add();
+                if pause {
+                    let pauses = pauses.get_or_insert_with(|| {
+                        Backoff::new(TURNED_AWAY_PAUSE, TURNED_AWAY_PAUSE_MAX, seed())
+                    });
+                    sleep(pauses.next()).await;
+                }
             }
         }
     }
 }
 
-/// Sends the message, and waits until the peer is done with it. `None` if the peer has not seen it.
-async fn converse(mut stream: Stream, message: Bytes) -> Option<Outcome> {
+/// What one way of a message to the peer has shown.
+enum Said {
+    /// What became of it.
+    End(Outcome),
+    /// The peer has not seen it. With `pause` that peer has too much to do; else its session is gone.
+    Unseen { pause: bool },
+}
+
+/// Sends the message, and waits until the peer is done with it.
+async fn converse(mut stream: Stream, message: Bytes) -> Said {
     match stream.send(message).await {
         Ok(()) => {}
         Err(SendError::TooLong { len, limit }) => {
-            return Some(Outcome::Dropped(Dropped::TooLong { len, limit }));
+            return Said::End(Outcome::Dropped(Dropped::TooLong { len, limit }));
         }
         Err(SendError::Stream(error)) => return judge(error),
         // The peer wants no more of it, and says how it ends.
@@ -139,20 +161,21 @@ async fn converse(mut stream: Stream, message: Bytes) -> Option<Outcome> {
     loop {
         match stream.recv().await {
             Ok(Some(_)) => {}
-            Ok(None) => return Some(Outcome::Finished),
+            Ok(None) => return Said::End(Outcome::Finished),
             Err(error) => return judge(error),
         }
     }
 }
 
 /// What the end of a stream says of its message.
-fn judge(error: StreamError) -> Option<Outcome> {
+fn judge(error: StreamError) -> Said {
     match (error.was_processed(), error) {
+        (_, error) if error.was_turned_away() => Said::Unseen { pause: true },
         // The peer's application has decided.
         (Processed::Yes, error) | (Processed::No, error @ StreamError::Cancelled { .. }) => {
-            Some(Outcome::Refused(error))
+            Said::End(Outcome::Refused(error))
         }
-        (Processed::No, _) => None,
-        (Processed::Maybe, error) => Some(Outcome::MayHaveSeen(Doubt::Ended(error))),
+        (Processed::No, _) => Said::Unseen { pause: false },
+        (Processed::Maybe, error) => Said::End(Outcome::MayHaveSeen(Doubt::Ended(error))),
     }
 }

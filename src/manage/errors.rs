@@ -30,6 +30,9 @@ pub enum ManageError {
         /// [`max_waiting`](super::ManagerBuilder::max_waiting).
         limit: u32,
     },
+    /// [`start`](super::Manager::start) was not called yet, so no session can come about.
+    #[error("the session manager was not started: spawn the future that `start` gives")]
+    NotStarted,
     /// [`start`](super::Manager::start) was called before.
     #[error("the session manager was started before")]
     AlreadyStarted,
@@ -45,7 +48,10 @@ impl ManageError {
     /// Whether the same call may succeed later.
     #[must_use]
     pub const fn is_retryable(&self) -> bool {
-        matches!(self, Self::NotReady { .. } | Self::TooManyWaiting { .. })
+        matches!(
+            self,
+            Self::NotReady { .. } | Self::TooManyWaiting { .. } | Self::NotStarted
+        )
     }
 }
 

@@ -86,7 +86,8 @@ impl Manager {
     /// since only the application knows whether that is safe.
     ///
     /// # Errors
-    /// [`ManageError::ShuttingDown`], also while waiting; [`ManageError::TooManyWaiting`]. `call` has not run then.
+    /// [`ManageError::ShuttingDown`], also while waiting; [`ManageError::TooManyWaiting`];
+    /// [`ManageError::NotStarted`] if there is no session and nothing that could bring one. `call` has not run then.
     ///
     /// # Cancel safety
     /// Dropping the future while it waits does nothing; afterwards it drops `call`'s future.
@@ -198,6 +199,7 @@ impl Manager {
     fn count<T>(&self, found: Result<T, ManageError>) -> Result<T, ManageError> {
         match found {
             Ok(_) => self.shared().counters.served.add(),
+            Err(ManageError::NotStarted) => self.shared().counters.refused_unstarted.add(),
             Err(_) => self.shared().counters.refused_closing.add(),
         }
         found
@@ -212,19 +214,22 @@ impl Manager {
     // ---- for whoever runs it ------------------------------------------------------------------
 
     /// Puts a session in the place of one that the manager has, or has not yet, and closes the old one. It is
-    /// not shown to the hook. Of several places it takes the first without a session, else the first.
+    /// not shown to the hook, and counts as an attempt that succeeded. Of several places it takes the first without a
+    /// session, else the first.
     ///
     /// # Errors
     /// [`ManageError::ShuttingDown`]; the session has been closed.
     pub fn replace(&self, session: Session) -> Result<(), ManageError> {
         let shared = self.shared();
+        shared.counters.attempts.add();
         let place = shared
             .places
             .iter()
             .position(|place| place.ready().is_none());
-        shared
-            .install(place.unwrap_or(0), session)
-            .map_err(|_| ManageError::ShuttingDown)
+        shared.install(place.unwrap_or(0), session).map_err(|_| {
+            shared.counters.failures.add();
+            ManageError::ShuttingDown
+        })
     }
 
     /// Closes the sessions in order, and has new ones made without a pause: after the credentials or the

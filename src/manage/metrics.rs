@@ -32,7 +32,8 @@ pub(super) use counted;
 counted! {
     /// A snapshot of a manager's counters, all since it was built unless said otherwise.
     pub struct Metrics from Counters {
-        /// Attempts to have a session.
+        /// Attempts to have a session, and sessions that were put in by [`replace`](super::Manager::replace): at least as
+        /// many as became ready.
         attempts,
         /// Attempts that failed, in the hook or before.
         failures,
@@ -54,6 +55,8 @@ counted! {
         refused_late,
         /// Calls that were refused because too many were waiting.
         refused_waiting,
+        /// Calls that were refused because the manager was not started.
+        refused_unstarted,
     }
 }
 

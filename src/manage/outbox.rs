@@ -24,8 +24,9 @@ use crate::sync::{Arc, AtomicBool, Ordering, fence};
 ///
 /// For messages that need no answer but must not be lost unnoticed: reports, notices, commands. Each is a stream
 /// of its own, with an opening block and one message; the peer is done with it when it finishes its half, and what it
-/// sends before is passed over. A message that has not reached the peer is sent again on the next session; one
-/// that may have is not, since only the application knows whether it may arrive twice.
+/// sends before is passed over. A message that has not reached the peer is sent again: on the next session, or after a
+/// pause of 10 ms to 1 s if the peer was at a limit of its own ([`UNAVAILABLE`](crate::codes::UNAVAILABLE)). One that may
+/// have reached it is not, since only the application knows whether it may arrive twice.
 ///
 /// Messages are held while there is no session, up to [`max_messages`](OutboxBuilder::max_messages) and
 /// [`max_bytes`](OutboxBuilder::max_bytes), for [`keep_for`](OutboxBuilder::keep_for) each. They are begun in the order in
@@ -114,7 +115,7 @@ pub enum Dropped {
     /// The manager was closed, or the outbox ended.
     #[error("the outbox is closed")]
     Closed,
-    /// There was no session for it in time.
+    /// There was no session for it in time, or none whose peer had room for it.
     #[error("the message could not be sent within {0:?}")]
     TooOld(Duration),
     /// It is larger than the peer accepts. The peer has seen the opening block.

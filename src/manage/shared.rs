@@ -93,12 +93,17 @@ impl Shared {
             .find_map(|place| Some((place, self.places[place].ready()?)))
     }
 
-    /// A session now, or why there is none and never will be; `None` if it is worth waiting.
+    /// A session now, or why waiting for one is of no use; `None` if it is worth waiting.
     pub(super) fn look(&self) -> Option<Result<(usize, Session), ManageError>> {
         if self.is_closing() {
             return Some(Err(ManageError::ShuttingDown));
         }
-        self.pick().map(Ok)
+        match self.pick() {
+            // One that was put in by hand is as good before the start.
+            Some(picked) => Some(Ok(picked)),
+            None if self.is_started() => None,
+            None => Some(Err(ManageError::NotStarted)),
+        }
     }
 
     /// Why the last attempt failed.
@@ -114,6 +119,10 @@ impl Shared {
     /// True the first time.
     pub(super) fn begin(&self) -> bool {
         !self.started.swap(true, Ordering::Relaxed)
+    }
+
+    fn is_started(&self) -> bool {
+        self.started.load(Ordering::Relaxed)
     }
 
     /// Makes a session the one of a place, and closes the one that was there.
@@ -199,7 +208,6 @@ impl Shared {
 
     pub(super) fn is_finished(&self) -> bool {
         // ORDERING: pairs with `finish`. Of a manager that was never started, closing is the end.
-        self.finished.load(Ordering::Acquire)
-            || (self.is_closing() && !self.started.load(Ordering::Relaxed))
+        self.finished.load(Ordering::Acquire) || (self.is_closing() && !self.is_started())
     }
 }

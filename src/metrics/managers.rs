@@ -91,6 +91,7 @@ impl Watched {
             ("closing", now.refused_closing - told.refused_closing),
             ("late", now.refused_late - told.refused_late),
             ("crowded", now.refused_waiting - told.refused_waiting),
+            ("unstarted", now.refused_unstarted - told.refused_unstarted),
         ];
         for (result, by) in calls {
             counter!("ringmux_manager_calls_total", "manager" => self.name.clone(), "result" => result)

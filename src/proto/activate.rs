@@ -191,7 +191,7 @@ impl Connection {
                 self.count_refused();
             }
         }
-        self.cancel_local(key, |_| codes::REFUSED);
+        self.cancel_local(key, |_| codes::UNAVAILABLE);
         self.remove_if_done(key);
     }
 

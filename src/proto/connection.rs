@@ -173,6 +173,7 @@ impl Connection {
             stream_window: config.stream_window(),
             session_window,
             streams: config.max_streams(),
+            role: Some(role),
         };
         let sizes = LinkSizes {
             max_unaccepted: config

@@ -254,6 +254,9 @@ impl Connection {
     }
 
     fn on_settings(&mut self, settings: Settings) -> Result<(), ProtocolError> {
+        if settings.role == Some(self.role) {
+            return Err(ProtocolError::SameRole { role: self.role });
+        }
         let floors = Settings::FLOORS;
         let overflow = |stream, credit| ProtocolError::CreditOverflow { stream, credit };
         let raise = settings.session_window - floors.session_window;
@@ -338,7 +341,8 @@ impl Connection {
         };
         if !stream.state.is_over() {
             // Turned away by a peer that shuts down, before anything of it ran.
-            let refused = self.peer_refusal.clone().filter(|_| code == codes::REFUSED);
+            let turned_away = matches!(code, codes::UNAVAILABLE | codes::REFUSED);
+            let refused = self.peer_refusal.clone().filter(|_| turned_away);
             let error = refused.map_or(StreamError::Cancelled { code }, StreamError::NotProcessed);
             stream.lane().end_send(SendEnd::Error(error.clone()));
             stream.lane().end_recv(RecvEnd::Discard(error));

@@ -133,7 +133,7 @@ impl Connection {
             }
             self.refusals.pop_front();
             batch.head().put_with(CANCEL_FRAME_LEN, |dst| {
-                put_cancel(dst, id, codes::REFUSED, false);
+                put_cancel(dst, id, codes::UNAVAILABLE, false);
             });
             self.sent_control(batch, CANCEL_FRAME_LEN);
             self.grant_owed += 1;

@@ -4,13 +4,13 @@ use std::future::Future;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use allocator::live_bytes;
+use ringmux_testing::allocator::{Counting, live_bytes};
 
 use crate::SLACK_BYTES;
 use crate::host::{AWAIT_GUARD, Host, Net, run};
 
-#[path = "../allocator/mod.rs"]
-mod allocator;
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
 
 /// What the process holds at a moment.
 #[derive(Clone, Copy, Debug, Default)]

@@ -6,14 +6,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use ringmux::{
-    Addr, Config, ConnectError, Driver, Engine, FrameError, Limit, ListenError, ProtocolError,
-    SessionError,
+    Addr, Config, ConnectError, DialError, Driver, Engine, FrameError, Limit, ListenError,
+    ProtocolError, Role, SessionError,
 };
 use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
 use crate::host::{Net, Place, Soon, echo, pattern, pause, round_trip};
+use crate::raw::{PREFACE, Raw, SETTINGS, settings};
 
 on_sockets!(
     a_port_that_nobody_listens_on_is_named,
@@ -26,6 +27,9 @@ on_sockets!(
     a_listener_that_shuts_down_leaves_its_path_to_its_successor,
     a_directory_without_permission_is_named,
     a_server_of_another_protocol_is_told_apart_at_its_first_byte,
+    an_echo_server_is_told_apart_from_a_peer,
+    a_peer_says_who_it_is_and_one_that_does_not_is_accepted,
+    a_host_that_answers_nothing_is_given_up_after_the_connect_timeout,
     a_silent_server_is_given_up_after_the_handshake_timeout,
     a_server_that_hangs_up_is_no_session,
     silent_clients_delay_nobody,
@@ -242,6 +246,93 @@ async fn a_server_of_another_protocol_is_told_apart_at_its_first_byte(net: Net) 
         "{end}"
     );
     drop(serving.soon().await.unwrap());
+}
+
+async fn an_echo_server_is_told_apart_from_a_peer(net: Net) {
+    let echo = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = Addr::Tcp(echo.local_addr().unwrap().to_string());
+    let serving = tokio::spawn(async move {
+        let (mut socket, _) = echo.accept().soon().await.unwrap();
+        let (mut read, mut write) = socket.split();
+        let _ = tokio::io::copy(&mut read, &mut write).soon().await;
+    });
+    let config = Config::default();
+    let connecting = net.engine().connect(&addr, &config).soon();
+    let error = connecting.await.unwrap_err();
+    one_line(&error, &addr);
+    assert!(error.to_string().contains("echo server"), "{error}");
+    let ConnectError::Handshake { error: end, .. } = error else {
+        panic!("{error}");
+    };
+    let same = ProtocolError::SameRole { role: Role::Dialer };
+    assert!(
+        matches!(end, SessionError::Protocol(e) if e == same),
+        "{end}"
+    );
+    serving.soon().await.unwrap();
+}
+
+async fn a_peer_says_who_it_is_and_one_that_does_not_is_accepted(net: Net) {
+    let listener = net.listen(&Config::default()).await;
+    for (entries, end) in [
+        (&[][..], None),
+        (&[(6, 1)], None),
+        (
+            &[(6, 2)],
+            Some("same-role: the peer says that it is the acceptor too"),
+        ),
+    ] {
+        let mut raw = Raw::dial(&listener).await;
+        raw.say(&[PREFACE, &settings(entries)[..]].concat()).await;
+        assert!(raw.preface().await);
+        let theirs = raw.until(SETTINGS).await.unwrap().payload;
+        assert!(theirs.ends_with(&[6, 0, 2, 0, 0, 0]), "{theirs:?}");
+        match end {
+            None => drop(listener.accept().soon().await.unwrap()),
+            Some(end) => {
+                let (code, text) = raw.goaway().await;
+                assert_eq!(code, ringmux::codes::PROTOCOL);
+                assert!(text.starts_with(end), "{text}");
+            }
+        }
+    }
+}
+
+async fn a_host_that_answers_nothing_is_given_up_after_the_connect_timeout(net: Net) {
+    // It listens, and its queue is full: what else is sent to it is dropped.
+    let deaf = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    let any: std::net::SocketAddr = "127.0.0.1:0".parse().unwrap();
+    deaf.bind(&any.into()).unwrap();
+    deaf.listen(0).unwrap();
+    let addr = deaf.local_addr().unwrap();
+    let mut queued = Vec::new();
+    loop {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        if socket
+            .connect_timeout(&addr, Duration::from_millis(500))
+            .is_err()
+        {
+            break;
+        }
+        queued.push(socket);
+    }
+    let limit = Duration::from_millis(200);
+    let config = Config::builder().connect_timeout(limit).build().unwrap();
+    let addr = Addr::Tcp(addr.as_socket().unwrap().to_string());
+    let connecting = net.engine().connect(&addr, &config).soon();
+    let error = connecting.await.unwrap_err();
+    one_line(&error, &addr);
+    let ConnectError::TimedOut {
+        error: DialError::TimedOut {
+            limit: told, tried, ..
+        },
+        ..
+    } = &error
+    else {
+        panic!("{error}");
+    };
+    assert_eq!((*told, tried.len()), (limit, 1));
+    assert_eq!(tried[0].error.kind(), std::io::ErrorKind::TimedOut);
 }
 
 async fn a_silent_server_is_given_up_after_the_handshake_timeout(net: Net) {

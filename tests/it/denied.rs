@@ -14,9 +14,9 @@ use seccompiler::{
     SeccompRule, apply_filter,
 };
 
-use crate::denial::Denial;
 use crate::host::{Soon, echo, round_trip, tokio_runtime};
 use crate::shared::alone;
+use ringmux_testing::denial::Denial;
 
 /// Tells a process what was done to it.
 pub(crate) const DENIED: &str = "RINGMUX_DENIED";

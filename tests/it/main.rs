@@ -11,8 +11,6 @@ mod host;
 mod addresses;
 mod byte_streams;
 mod cancel_safety;
-#[path = "../denial/mod.rs"]
-mod denial;
 mod denied;
 mod flooded;
 mod hostile;

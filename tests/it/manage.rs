@@ -5,7 +5,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
-use ringmux::manage::{Accept, Dial, Manager};
+use ringmux::manage::{Accept, Dial, Manager, Outbox, Outcome};
 use ringmux::{Addr, Config, Driver, Engine, Listener, OpenError, Processed, StreamError};
 use tokio::task::JoinHandle;
 
@@ -164,6 +164,56 @@ async fn a_session_that_is_closed_for_a_new_one_still_ends_its_calls_with_an_err
     manager.close();
     serving.soon().await.unwrap();
 }
+
+/// A burst of more streams than a peer lets wait for its application is turned away by the peer's library.
+async fn messages_that_a_peers_limit_turns_away_are_sent_again_until_each_is_delivered_once(
+    net: Net,
+) {
+    const MESSAGES: u32 = 20_000;
+    let narrow = Config::builder().max_unaccepted(Some(2)).build().unwrap();
+    let listener = net.listen(&narrow).await;
+    let manager = managed(net.engine(), listener.local_addr());
+    let session = listener.accept().soon().await.unwrap();
+    let taking = tokio::spawn(async move {
+        let mut times = vec![0_u32; MESSAGES as usize];
+        while let Ok(mut stream) = session.accept().await {
+            if let Ok(Some(message)) = stream.recv().await {
+                let number: u32 = std::str::from_utf8(&message).unwrap().parse().unwrap();
+                times[number as usize] += 1;
+            }
+            let _ = stream.finish();
+        }
+        times
+    });
+    let outbox = Outbox::builder(manager.clone())
+        .max_messages(MESSAGES)
+        .at_once(64)
+        .keep_for(Duration::from_secs(600))
+        .build()
+        .unwrap();
+    tokio::spawn(outbox.start().unwrap());
+    let push = |n: u32| outbox.push("", n.to_string()).unwrap();
+    let receipts: Vec<_> = (0..MESSAGES).map(push).collect();
+    for receipt in receipts {
+        let outcome = receipt.soon().await;
+        assert!(
+            matches!(outcome, Outcome::Finished),
+            "{outcome:?}, {:?}",
+            outbox.stats()
+        );
+    }
+    let stats = outbox.stats();
+    assert!(stats.sent_again > 0, "nothing was turned away: {stats:?}");
+    assert_eq!(stats.finished, u64::from(MESSAGES), "{stats:?}");
+    manager.close();
+    let times = taking.soon().await.unwrap();
+    assert!(times.iter().all(|&times| times == 1));
+}
+
+test_on!(
+    messages_that_a_peers_limit_turns_away_are_sent_again_until_each_is_delivered_once:
+    tokio_thread_tcp tokio_uring_thread_tcp uring_thread_tcp
+);
 
 on_sockets!(
     the_server_closes_in_the_middle_of_a_thousand_calls_and_comes_back,

@@ -6,15 +6,15 @@
 
 use serde::Serialize;
 
-use super::limit;
-use super::pair::Pair;
 use super::report::{charts, table};
-use super::row::Row;
 use super::run::{Options, Output, or_all};
-use super::sample::Sample;
 use super::subject::Subject;
-use super::workload::Workload;
-use crate::failure::Failure;
+use ringmux_measure::failure::Failure;
+use ringmux_measure::limit;
+use ringmux_measure::pair::Pair;
+use ringmux_measure::row::Row;
+use ringmux_measure::sample::Sample;
+use ringmux_measure::workload::Workload;
 
 const EXAMPLES: &str = "\
 Examples:

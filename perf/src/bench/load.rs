@@ -5,15 +5,15 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::host::{Driver, Wait};
-use super::machine::Cpus;
-use super::pair::Pair;
 use super::peers::Peer;
 use super::run::{self, WARMUP_MIN};
 use super::subject::Subject;
-use super::workload::Workload;
 use crate::allocations;
-use crate::failure::Failure;
+use ringmux_measure::failure::Failure;
+use ringmux_measure::host::{Driver, Wait};
+use ringmux_measure::machine::Cpus;
+use ringmux_measure::pair::Pair;
+use ringmux_measure::workload::Workload;
 
 const EXAMPLES: &str = "\
 Examples:

@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use clap::ValueEnum;
 
-use super::host::{Driver, Wait};
-use super::limit;
-use super::machine::{self, Cpus, Steal};
-use super::pair::Pair;
 use super::peers::Peer;
-use super::progress::Progress;
 use super::subject::Subject;
-use crate::failure::Failure;
+use ringmux_measure::failure::Failure;
+use ringmux_measure::host::{Driver, Wait};
+use ringmux_measure::limit;
+use ringmux_measure::machine::{self, Cpus, Steal};
+use ringmux_measure::pair::Pair;
+use ringmux_measure::progress::Progress;
 
 /// Share of a slice that is run before it and not measured.
 const WARMUP: f64 = 0.2;
@@ -171,8 +171,8 @@ pub(super) fn seconds(text: &str) -> Result<f64, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bench::host::Host;
     use clap::Parser;
+    use ringmux_measure::host::Host;
 
     #[derive(Debug, Parser)]
     struct Command {

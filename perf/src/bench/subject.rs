@@ -1,13 +1,13 @@
 //! What is measured: ringmux over one of its drivers, or one of its peers.
 
-use super::host::{Driver, Host, Wait};
-use super::mux;
 use super::open_loop::Schedule;
-use super::pair::Pair;
 use super::peers::{Load, Peer, ringmux};
-use super::sample::Sample;
-use super::workload::Workload;
-use crate::failure::Failure;
+use ringmux_measure::failure::Failure;
+use ringmux_measure::host::{Driver, Host, Wait};
+use ringmux_measure::mux;
+use ringmux_measure::pair::Pair;
+use ringmux_measure::sample::Sample;
+use ringmux_measure::workload::Workload;
 
 /// One candidate of a comparison.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,8 +102,8 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::bench::machine::Cpus;
     use crate::bench::run::or_all;
+    use ringmux_measure::machine::Cpus;
 
     fn everybody() -> Vec<Subject> {
         Subject::list(or_all(&[]), Wait::Park, false, or_all(&[]))

@@ -82,6 +82,23 @@ pub(crate) fn golden() -> Vec<Golden> {
                 stream_window: 64 << 10,
                 session_window: 1 << 20,
                 streams: 256,
+                role: None,
+            })),
+        ("the defaults of the side that accepted",
+            b"\x24\x00\x00\x70\x00\x00\x00\x00\
+              \x01\x00\x00\x40\x00\x00\
+              \x02\x00\x00\x00\x40\x00\
+              \x03\x00\x00\x00\x01\x00\
+              \x04\x00\x00\x00\x10\x00\
+              \x05\x00\x00\x01\x00\x00\
+              \x06\x00\x02\x00\x00\x00",
+            Frame::Settings(Settings {
+                max_frame: 16 << 10,
+                max_message: 4 << 20,
+                stream_window: 64 << 10,
+                session_window: 1 << 20,
+                streams: 256,
+                role: Some(Role::Acceptor),
             })),
         ("metadata",
             b"\x02\x00\x00\x80\x04\x00\x00\x00ok",
@@ -232,7 +249,8 @@ fn loses_its_tail(whole: Frame<'_>, cut: Frame<'_>) -> bool {
             let floors = Settings::FLOORS;
             (cut.max_frame == whole.max_frame || cut.max_frame == floors.max_frame)
                 && (cut.max_message == whole.max_message || cut.max_message == floors.max_message)
-                && cut.streams == floors.streams
+                && (cut.streams == whole.streams || cut.streams == floors.streams)
+                && cut.role.is_none()
         }
         _ => false,
     }

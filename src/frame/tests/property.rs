@@ -86,14 +86,20 @@ fn settings() -> impl Strategy<Value = Settings> {
         floors.stream_window..,
         floors.session_window..,
         floors.streams..,
+        prop_oneof![
+            Just(None),
+            Just(Some(Role::Dialer)),
+            Just(Some(Role::Acceptor))
+        ],
     )
         .prop_map(
-            |(max_frame, max_message, stream_window, session_window, streams)| Settings {
+            |(max_frame, max_message, stream_window, session_window, streams, role)| Settings {
                 max_frame,
                 max_message,
                 stream_window,
                 session_window,
                 streams,
+                role,
             },
         )
 }

@@ -84,8 +84,23 @@ fn a_frame_size_above_64_kib_is_refused() {
 }
 
 #[test]
+fn a_role_is_one_of_the_two_or_left_out() {
+    let role = |value| frame(&[(6, value)]).map(|settings| settings.role);
+    assert_eq!(frame(&[]).map(|settings| settings.role), Ok(None));
+    assert_eq!(role(1), Ok(Some(Role::Dialer)));
+    assert_eq!(role(2), Ok(Some(Role::Acceptor)));
+    assert_eq!(
+        role(0).map_err(|error| error.rule()),
+        Err("setting-below-floor")
+    );
+    for value in [3, u32::MAX] {
+        let rule = role(value).map_err(|error| error.rule());
+        assert_eq!(rule, Err("setting-above-ceiling"));
+    }
+}
+
 fn unknown_ids_are_ignored_however_often_they_come() {
-    for id in [0, 6, 7, 8, 9, 256 + 1, 0xffff] {
+    for id in [0, 7, 8, 9, 256 + 1, 0xffff] {
         let entries = [(id, 0), (2, 70_000), (id, u32::MAX), (id, 0)];
         let expected = Settings {
             max_message: 70_000,
@@ -118,19 +133,27 @@ fn as_many_entries_as_there_is_room_for_are_accepted_and_one_more_is_not() {
 proptest! {
     #[test]
     fn parsing_agrees_with_a_naive_reading(
-        entries in prop::collection::vec((0u16..8, prop_oneof![0u32..70_000, any::<u32>()]), 0..8),
+        entries in prop::collection::vec(
+            (0u16..8, prop_oneof![0u32..4, 0u32..70_000, any::<u32>()]),
+            0..8,
+        ),
     ) {
         let mut expected = Settings::FLOORS;
         let mut seen = std::collections::HashSet::new();
         let mut right = true;
         for &(id, value) in &entries {
-            right &= seen.insert(id) || !(1..=5).contains(&id);
+            right &= seen.insert(id) || !(1..=6).contains(&id);
             match id {
                 1 => { right &= (16_384..=65_536).contains(&value); expected.max_frame = value; }
                 2 => { right &= value >= 65_536; expected.max_message = value; }
                 3 => { right &= value >= 32_768; expected.stream_window = value; }
                 4 => { right &= value >= 262_144; expected.session_window = value; }
                 5 => { right &= value >= 16; expected.streams = value; }
+                6 => match value {
+                    1 => expected.role = Some(Role::Dialer),
+                    2 => expected.role = Some(Role::Acceptor),
+                    _ => right = false,
+                },
                 _ => {}
             }
         }

@@ -1,10 +1,11 @@
 //! What callers get.
 
 use futures_util::future::join_all;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::peer::{Peer, pair};
 use super::{builder, lost, millis, secs, start};
+use crate::Processed;
 use crate::manage::{ManageError, Manager};
 
 #[tokio::test(start_paused = true)]
@@ -108,9 +109,34 @@ async fn a_session_with_an_error_is_never_handed_out_even_before_anybody_noticed
     manager.try_session_or_else(|| ()).unwrap();
     session.close();
     manager.try_session_or_else(|| ()).unwrap_err();
-    let late = manager.session_within(secs(1)).await;
-    assert!(matches!(late, Err(ManageError::NotReady { .. })));
+    let none = manager.session_within(secs(1)).await;
+    assert!(matches!(none, Err(ManageError::NotStarted)));
     assert!(manager.describe().to_string().contains("ended"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_manager_that_was_not_started_says_so_at_once_and_serves_what_it_was_given() {
+    let manager = builder(&Peer::new()).build().unwrap();
+    let at = Instant::now();
+    let errors = [
+        // Without a timeout of its own it would wait for ever.
+        timeout(secs(3600), manager.session()).await.unwrap().err(),
+        manager.session_within(secs(60)).await.err(),
+        manager.with_session(|_| async {}).await.err(),
+    ];
+    for error in errors.map(Option::unwrap) {
+        assert!(matches!(error, ManageError::NotStarted), "{error}");
+        assert!(error.to_string().contains("`start`"), "{error}");
+        assert!(error.is_retryable());
+        assert_eq!(error.was_processed(), Processed::No);
+    }
+    assert_eq!(at.elapsed(), secs(0));
+    assert_eq!(manager.metrics().refused_unstarted, 3);
+    let (session, _peer) = pair();
+    manager.replace(session).unwrap();
+    manager.session().await.unwrap();
+    let metrics = manager.metrics();
+    assert_eq!((metrics.attempts, metrics.ready), (1, 1));
 }
 
 #[tokio::test(start_paused = true)]

@@ -80,6 +80,42 @@ async fn what_the_peer_refuses_is_told_from_what_it_may_have_seen() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_the_peers_library_turns_away_is_sent_again_with_pauses_that_grow_until_it_is_too_old()
+{
+    let peer = Peer::new();
+    let manager = start(builder(&peer));
+    let outbox = post(Outbox::builder(manager).keep_for(secs(60)));
+    let at = Instant::now();
+    let outcome = push(&outbox, "turned away").await;
+    assert!(
+        matches!(outcome, Outcome::Dropped(Dropped::TooOld(_))),
+        "{outcome:?}"
+    );
+    assert!((secs(60)..secs(62)).contains(&at.elapsed()));
+    let stats = outbox.stats();
+    // 11 up to one pause of a second, and one for each further second or so.
+    assert!((60..90).contains(&stats.sent_again), "{stats:?}");
+    assert_eq!((stats.refused, stats.dropped), (0, 1));
+    // The others are not held up.
+    let turned_away = push(&outbox, "turned away");
+    let at = Instant::now();
+    assert!(matches!(push(&outbox, "").await, Outcome::Finished));
+    assert_eq!(at.elapsed(), secs(0));
+    drop(turned_away);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_outbox_may_be_started_before_its_manager() {
+    let manager = builder(&Peer::new()).build().unwrap();
+    let outbox = post(Outbox::builder(manager.clone()));
+    let receipt = push(&outbox, "");
+    sleep(secs(5)).await;
+    assert_eq!(outbox.stats().held, 1);
+    tokio::spawn(manager.start().unwrap());
+    assert!(matches!(receipt.await, Outcome::Finished));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_peer_that_does_not_finish_in_time_leaves_doubt() {
     let manager = start(builder(&Peer::new()));
     let outbox = post(Outbox::builder(manager).finish_timeout(secs(5)));

@@ -108,6 +108,7 @@ impl Peer {
                     match &stream.opening()[..] {
                         b"refuse" => drop(stream.finish_with_error(7, "no")),
                         b"unwanted" => stream.cancel(codes::REFUSED),
+                        b"turned away" => stream.cancel(codes::UNAVAILABLE),
                         b"keep" => std::future::pending().await,
                         _ => {
                             while let Ok(Some(message)) = stream.recv().await {

@@ -196,12 +196,12 @@ fn the_last_id_is_said_when_the_peer_has_answered_and_not_before() {
     solo.hear(&Frame::Ping { opaque, ack: true });
     assert_eq!(
         solo.said(),
-        ["GOAWAY 3 0xffffff06", "CANCEL 3 0xffffff04"],
+        ["GOAWAY 3 0xffffff06", "CANCEL 3 0xffffff09"],
         "one was taken, one was not"
     );
     // Opened though the peer knows better.
     solo.hear(&open(5, b""));
-    assert_eq!(solo.said(), ["CANCEL 5 0xffffff04"]);
+    assert_eq!(solo.said(), ["CANCEL 5 0xffffff09"]);
     solo.hear(&data(1, b"question", true, true));
     assert_eq!(now(taken.recv()).unwrap().unwrap(), "question");
     now(taken.send_slice(b"answer")).unwrap();
@@ -424,7 +424,7 @@ fn a_refusal_of_a_peer_that_shuts_down_means_not_processed() {
     Polled::new(stream.recv()).pending();
     solo.hear(&Frame::Cancel {
         stream: id(1),
-        code: codes::REFUSED,
+        code: codes::UNAVAILABLE,
         stop: false,
     });
     let error = now(stream.recv()).unwrap_err();

@@ -106,7 +106,7 @@ fn a_stream_beyond_those_that_may_wait_for_the_application_is_refused_and_no_oth
     }
     goes_on(&solo);
     solo.hear(&open(nth(4), b""));
-    let refused = format!("CANCEL {} {:#x}", nth(4), codes::REFUSED);
+    let refused = format!("CANCEL {} {:#x}", nth(4), codes::UNAVAILABLE);
     assert!(solo.said().contains(&refused));
     let stats = session.stats();
     assert_eq!((stats.streams, stats.limits_tripped), (4, 1));

@@ -9,13 +9,13 @@ mod schedule;
 
 use serde::Serialize;
 
-use super::pair::Pair;
 use super::report::{charts, table};
 use super::run::{Options, Output};
-use super::sample::Sample;
 use super::subject::Subject;
-use super::workload::{Shape, Workload};
-use crate::failure::Failure;
+use ringmux_measure::failure::Failure;
+use ringmux_measure::pair::Pair;
+use ringmux_measure::sample::Sample;
+use ringmux_measure::workload::{Shape, Workload};
 pub(super) use schedule::Schedule;
 
 /// What saturation is measured with.

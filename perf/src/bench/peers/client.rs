@@ -11,12 +11,12 @@ use tokio::task::JoinSet;
 
 use super::link::{Client, Messages, Role, Sender, Source};
 use super::runtime::during;
-use crate::bench::message::{Numbered, Order};
-use crate::bench::pair::{Connected, Sent};
-use crate::bench::sample::Latencies;
-use crate::bench::window::Window;
-use crate::bench::workload::{MESSAGE_LEN, Shape};
-use crate::failure::Failure;
+use ringmux_measure::failure::Failure;
+use ringmux_measure::message::{Numbered, Order};
+use ringmux_measure::pair::{Connected, Sent};
+use ringmux_measure::sample::Latencies;
+use ringmux_measure::window::Window;
+use ringmux_measure::workload::{MESSAGE_LEN, Shape};
 
 /// The tasks, each with the number of messages that it sent one way.
 type Tasks = JoinSet<Result<u64, Failure>>;

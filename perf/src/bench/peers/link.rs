@@ -6,11 +6,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bytes::{Bytes, BytesMut};
 use futures_util::future::LocalBoxFuture;
 
-use crate::bench::message::{Numbered, Slab};
-use crate::bench::pair::{Listening, Received};
-use crate::bench::window::Window;
-use crate::bench::workload::{BULK_LEN, MESSAGE_LEN, Shape};
-use crate::failure::Failure;
+use ringmux_measure::failure::Failure;
+use ringmux_measure::message::{Numbered, Slab};
+use ringmux_measure::pair::{Listening, Received};
+use ringmux_measure::window::Window;
+use ringmux_measure::workload::{BULK_LEN, MESSAGE_LEN, Shape};
 
 /// What the server does with a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

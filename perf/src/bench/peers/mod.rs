@@ -31,11 +31,11 @@ mod yamux;
 use clap::ValueEnum;
 
 use super::open_loop::Schedule;
-use super::pair::Pair;
-use super::sample::Sample;
-use super::workload::{Shape, Workload};
-use crate::failure::Failure;
 use link::Transport;
+use ringmux_measure::failure::Failure;
+use ringmux_measure::pair::Pair;
+use ringmux_measure::sample::Sample;
+use ringmux_measure::workload::{Shape, Workload};
 
 /// Streams or calls that may be open at once; the busiest workload has 1024.
 const MAX_STREAMS: u32 = 4096;

@@ -19,13 +19,13 @@ use tokio::task::{self, JoinSet};
 use super::client::check_echo;
 use super::link::{Client, Messages, Receiver, Role, Sender};
 use super::runtime::during;
-use crate::bench::message::{Numbered, Order};
 use crate::bench::open_loop::Schedule;
-use crate::bench::pair::{Connected, Sent};
-use crate::bench::sample::Latencies;
-use crate::bench::window::Window;
-use crate::bench::workload::MESSAGE_LEN;
-use crate::failure::Failure;
+use ringmux_measure::failure::Failure;
+use ringmux_measure::message::{Numbered, Order};
+use ringmux_measure::pair::{Connected, Sent};
+use ringmux_measure::sample::Latencies;
+use ringmux_measure::window::Window;
+use ringmux_measure::workload::MESSAGE_LEN;
 
 /// Opens all streams, and sends on schedule until the window is done.
 pub(super) async fn run(

@@ -22,10 +22,10 @@ use super::link::{Client, Closing, Receiver, Role, Sender, Transport};
 use super::runtime::{block_on, during};
 use super::server::{self, Accepted, Acceptor};
 use super::{MAX_STREAMS, Windows};
-use crate::bench::pair::{Listening, Received};
-use crate::bench::window::Window;
-use crate::bench::workload::Shape;
-use crate::failure::Failure;
+use ringmux_measure::failure::Failure;
+use ringmux_measure::pair::{Listening, Received};
+use ringmux_measure::window::Window;
+use ringmux_measure::workload::Shape;
 
 /// Whom the certificate is for.
 const NAME: &str = "localhost";

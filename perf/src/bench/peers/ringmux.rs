@@ -10,13 +10,13 @@ use super::link::{Client, Closing, Receiver, Role, Sender, Transport};
 use super::runtime::during;
 use super::server::{self, Accepted, Acceptor};
 use super::{Load, MAX_STREAMS};
-use crate::bench::host::Host;
 use crate::bench::open_loop::Schedule;
-use crate::bench::pair::{Listening, Pair, Received};
-use crate::bench::sample::Sample;
-use crate::bench::window::Window;
-use crate::bench::workload::Shape;
-use crate::failure::Failure;
+use ringmux_measure::failure::Failure;
+use ringmux_measure::host::Host;
+use ringmux_measure::pair::{Listening, Pair, Received};
+use ringmux_measure::sample::Sample;
+use ringmux_measure::window::Window;
+use ringmux_measure::workload::Shape;
 
 /// Measures one slice in an open loop.
 pub(in crate::bench) fn open_loop(

@@ -6,8 +6,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Builder;
 use tokio::task::LocalSet;
 
-use crate::bench::pair::Listening;
-use crate::failure::Failure;
+use ringmux_measure::failure::Failure;
+use ringmux_measure::pair::Listening;
 
 /// Runs a future on this thread; it may spawn tasks, local ones or not.
 pub(super) fn block_on<F: Future>(future: F) -> Result<F::Output, Failure> {

@@ -6,11 +6,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::task;
 
 use super::link::{Messages, Receiver, Role, Sender, contiguous};
-use crate::bench::message::Order;
-use crate::bench::pair::Received;
-use crate::bench::window::Window;
-use crate::bench::workload::BULK_LEN;
-use crate::failure::Failure;
+use ringmux_measure::failure::Failure;
+use ringmux_measure::message::Order;
+use ringmux_measure::pair::Received;
+use ringmux_measure::window::Window;
+use ringmux_measure::workload::BULK_LEN;
 
 /// Where streams come from.
 pub(super) trait Acceptor {

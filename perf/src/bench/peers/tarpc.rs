@@ -16,10 +16,10 @@ use tokio_util::codec::{Framed, LengthDelimitedCodec};
 use super::MAX_STREAMS;
 use super::client::{Caller, Times, make_calls};
 use super::runtime::{accept, block_on, connect, during};
-use crate::bench::pair::{Connected, Pair, Received, Sent};
-use crate::bench::sample::Sample;
-use crate::bench::window::Window;
-use crate::failure::Failure;
+use ringmux_measure::failure::Failure;
+use ringmux_measure::pair::{Connected, Pair, Received, Sent};
+use ringmux_measure::sample::Sample;
+use ringmux_measure::window::Window;
 
 /// What the macro makes client and server of.
 #[tarpc::service]

@@ -6,9 +6,9 @@ use std::path::Path;
 use super::svg::{Anchor, Svg};
 use crate::bench::compare::Comparison;
 use crate::bench::open_loop::Run;
-use crate::bench::sample::Sample;
-use crate::failure::Failure;
-use crate::units;
+use ringmux_measure::failure::Failure;
+use ringmux_measure::sample::Sample;
+use ringmux_measure::units;
 
 /// The limit first, then the candidates in their order; after the last colour the first again.
 const COLOURS: [&str; 9] = [
@@ -219,7 +219,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::bench::sample::Latencies;
+    use ringmux_measure::sample::Latencies;
 
     fn sample(times: &[u64]) -> Sample {
         let mut latencies = Latencies::new();

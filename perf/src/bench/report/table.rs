@@ -3,13 +3,13 @@
 use comfy_table::{CellAlignment, Table, presets};
 
 use crate::bench::compare::{Comparison, Entry};
-use crate::bench::host::Wait;
 use crate::bench::open_loop::Run;
-use crate::bench::row::Ratio;
-use crate::bench::sample::Sample;
 use crate::bench::subject::Subject;
-use crate::bench::workload::Workload;
-use crate::units;
+use ringmux_measure::host::Wait;
+use ringmux_measure::row::Ratio;
+use ringmux_measure::sample::Sample;
+use ringmux_measure::units;
+use ringmux_measure::workload::Workload;
 
 const COMPARE: [&str; 11] = [
     "workload", "peer", "driver", "rate", "bytes", "p50", "p99", "p99.9", "of limit", "ringmux",

@@ -11,9 +11,9 @@ use serde::Serialize;
 
 use super::footprint::Footprint;
 use super::{during, introduce, print, print_json};
-use crate::bench::host::{Driver, Host, Wait};
 use crate::bench::report::table;
-use crate::failure::Failure;
+use ringmux_measure::failure::Failure;
+use ringmux_measure::host::{Driver, Host, Wait};
 
 /// Streams whose messages are under way at once, when all carry one.
 const AT_ONCE: usize = 128;

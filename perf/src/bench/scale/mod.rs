@@ -10,11 +10,11 @@ use std::error::Error;
 use std::io::{self, Write};
 use std::time::Duration;
 
-use super::host::{Driver, Host, Wait};
-use super::machine::{self, Cpus};
-use super::pair::Pair;
 use super::run::{WARMUP_MIN, seconds};
-use crate::failure::Failure;
+use ringmux_measure::failure::Failure;
+use ringmux_measure::host::{Driver, Host, Wait};
+use ringmux_measure::machine::{self, Cpus};
+use ringmux_measure::pair::Pair;
 
 /// Share of a slice that is run before it and not measured.
 const WARMUP: f64 = 0.2;

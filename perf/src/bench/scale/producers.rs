@@ -11,12 +11,12 @@ use ringmux::{Addr, Config, Session, Stream};
 use serde::Serialize;
 
 use super::{Options, during, introduce, median, print, print_json};
-use crate::bench::host::Host;
-use crate::bench::progress::Progress;
 use crate::bench::report::table;
-use crate::bench::workload::MESSAGE_LEN;
-use crate::failure::Failure;
-use crate::units;
+use ringmux_measure::failure::Failure;
+use ringmux_measure::host::Host;
+use ringmux_measure::progress::Progress;
+use ringmux_measure::units;
+use ringmux_measure::workload::MESSAGE_LEN;
 
 /// What many producers should keep of the throughput of one.
 const KEPT: f64 = 0.8;
@@ -258,8 +258,8 @@ async fn count_messages(mut stream: Stream, count: Arc<CachePadded<AtomicU64>>) 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bench::host::{Driver, Wait};
     use clap::ValueEnum;
+    use ringmux_measure::host::{Driver, Wait};
 
     #[test]
     fn every_message_of_every_producer_is_counted_over_every_driver() {

@@ -4,12 +4,12 @@ use serde::Serialize;
 
 use super::footprint::cpu_time;
 use super::{Options, introduce, median, print, print_json};
-use crate::bench::mux;
-use crate::bench::progress::Progress;
 use crate::bench::report::table;
-use crate::bench::workload::Shape;
-use crate::failure::Failure;
-use crate::units;
+use ringmux_measure::failure::Failure;
+use ringmux_measure::mux;
+use ringmux_measure::progress::Progress;
+use ringmux_measure::units;
+use ringmux_measure::workload::Shape;
 
 /// Arguments of `streams`.
 #[derive(Debug, clap::Args)]

@@ -287,7 +287,7 @@ impl Ledger {
         match error {
             StreamError::Cancelled { code } => {
                 let limited = *code == codes::LIMIT_EXCEEDED && licence.limits;
-                let refused = *code == codes::REFUSED && licence.end;
+                let refused = *code == codes::UNAVAILABLE && licence.end;
                 if !limited && !refused && !self.entry(tag).codes.contains(code) {
                     self.fail(format!("{tag:#x} was cancelled with {code:#x} by nobody"));
                 }

@@ -17,11 +17,11 @@ use tonic::{Request, Status, Streaming};
 use super::link::{Client, Closing, Receiver, Role, Sender, Source, Transport};
 use super::runtime::{block_on, during};
 use super::{MAX_FRAME, MAX_STREAMS, Windows};
-use crate::bench::pair::{Listening, Received};
-use crate::bench::window::Window;
-use crate::bench::workload::Shape;
-use crate::failure::Failure;
 use codec::Raw;
+use ringmux_measure::failure::Failure;
+use ringmux_measure::pair::{Listening, Received};
+use ringmux_measure::window::Window;
+use ringmux_measure::workload::Shape;
 
 /// Messages between a task and the stream that tonic takes them from.
 const QUEUE: usize = 1024;

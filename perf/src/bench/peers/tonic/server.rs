@@ -16,12 +16,12 @@ use tower_service::Service;
 
 use super::codec::Raw;
 use super::{END, MAX_FRAME, MAX_STREAMS, Windows};
-use crate::bench::pair::{Listening, Received};
 use crate::bench::peers::link::Role;
 use crate::bench::peers::runtime::{accept, during};
 use crate::bench::peers::server::Tally;
-use crate::bench::window::Window;
-use crate::failure::Failure;
+use ringmux_measure::failure::Failure;
+use ringmux_measure::pair::{Listening, Received};
+use ringmux_measure::window::Window;
 
 /// Listens, takes one connection, and serves it until the client calls [`END`].
 pub(super) async fn run(

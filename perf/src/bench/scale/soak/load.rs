@@ -12,7 +12,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::bench::scale::during;
-use crate::failure::Failure;
+use ringmux_measure::failure::Failure;
 
 /// Of one stream.
 const MESSAGES_MAX: u64 = 64;

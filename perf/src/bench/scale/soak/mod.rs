@@ -15,9 +15,9 @@ use self::load::{Counts, Load};
 use self::verdict::judge;
 use super::footprint::Footprint;
 use super::{during, introduce, print, print_json};
-use crate::bench::host::{Driver, Host, Wait};
-use crate::failure::Failure;
-use crate::units;
+use ringmux_measure::failure::Failure;
+use ringmux_measure::host::{Driver, Host, Wait};
+use ringmux_measure::units;
 
 const EXAMPLES: &str = "\
 Examples:

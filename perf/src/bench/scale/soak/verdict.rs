@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::Sample;
-use crate::failure::Failure;
+use ringmux_measure::failure::Failure;
 
 /// Memory may go this far beyond its peak in the warm-up: an allocator's pages move a little with the load.
 const RSS_SHARE: f64 = 0.1;

@@ -1,1 +1,0 @@
-//! Nothing: depending on ringmux with its features `cli` and `manage` is all that this package does.

@@ -1,0 +1,249 @@
+//! `ringmux attack`: what a server does when a peer does its worst, and whether a neighbour notices.
+//!
+//! * `wire`, `peer`: a connection that speaks the wire without the library, so that it can break its rules.
+//! * `kinds`: the attacks. `campaign`: one of them at work, on its thread, at its pace.
+//! * `neighbour`: a session of the library beside it, whose round trips are measured in slices, the attack paused and
+//!   playing in turn. `report`: the rows.
+
+mod campaign;
+mod kinds;
+mod neighbour;
+mod peer;
+mod report;
+mod wire;
+
+use std::io::{self, IsTerminal};
+use std::time::Duration;
+
+use clap::ValueEnum;
+use indicatif::{ProgressBar, ProgressDrawTarget};
+use ringmux::Addr;
+use tokio::runtime::Builder;
+
+use crate::output::print;
+use campaign::{Campaign, Outcome};
+use kinds::Kind;
+use neighbour::{Neighbour, RoundTrip, Slice};
+use report::Row;
+use ringmux_measure::failure::Failure;
+use ringmux_measure::units::parse_duration;
+
+/// Slices of each kind: paused, playing, paused, playing, ...
+const SLICES: u32 = 5;
+
+const EXAMPLES: &str = "\
+Examples:
+  ringmux attack tcp://127.0.0.1:7000                 everything, 2 s each
+  ringmux attack --attack rapid-reset,ping-flood --seconds 10s tcp://127.0.0.1:7000
+  ringmux attack --rate 0 --max-ratio 100 127.0.0.1:7000   as fast as the server takes it
+  ringmux attack --neighbour call --json unix:///run/r.sock   for a server with Config::edge
+
+Attack your own server only. Somebody else's may go down, and it is a crime in most places.
+The attacker, its neighbour and often the server share processors: at --rate 0 the neighbour's times are those of
+a busy machine as much as of the server. SAFETY.md says what each attack does, and what the server promises.
+
+Exit code 0: after each attack the server served its neighbour and a newcomer, and the p99 and the average of the
+neighbour's round trips were less than --max-ratio of what they were without, or less than --max-wait. Else 1.";
+
+/// Arguments of `ringmux attack`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Args {
+    /// Where your own server listens: tcp://HOST:PORT, HOST:PORT or unix:///PATH.
+    #[arg(value_name = "ADDR")]
+    addr: Addr,
+
+    /// Which attacks; all if not given.
+    #[arg(long, value_enum, value_name = "NAME", value_delimiter = ',')]
+    attack: Vec<Kind>,
+
+    /// How long each is played, and paused, in turn; as in 2s or 500ms.
+    #[arg(long, value_name = "TIME", default_value = "2s", value_parser = slice_time)]
+    seconds: Duration,
+
+    /// Frames a second of all connections of an attack, where a connection counts as ten; 0 is as many as the server takes.
+    /// If not given, 10000, 5000 or 3000, less where a frame is more work.
+    #[arg(long, value_name = "N")]
+    rate: Option<u32>,
+
+    /// What the neighbour does.
+    #[arg(long, value_enum, value_name = "HOW", default_value = "ping")]
+    neighbour: RoundTrip,
+
+    /// How far the p99 and the average of the neighbour's round trips may move: during / before.
+    #[arg(long, value_name = "X", default_value = "2", value_parser = ratio)]
+    max_ratio: f64,
+
+    /// What they may be in any case, in which the ratio does not count: of next to nothing twice as much is nothing either.
+    #[arg(long, value_name = "TIME", default_value = "10ms", value_parser = parse_duration)]
+    max_wait: Duration,
+
+    /// Print one JSON object a line.
+    #[arg(long)]
+    json: bool,
+}
+
+fn slice_time(text: &str) -> Result<Duration, String> {
+    let time = parse_duration(text)?;
+    let least = Duration::from_millis(100);
+    if time < least {
+        return Err("at least 100ms, for a p99 that means something".to_owned());
+    }
+    Ok(time)
+}
+
+fn ratio(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(ratio) if ratio.is_finite() && ratio >= 1.0 => Ok(ratio),
+        _ => Err("a number from 1 up".to_owned()),
+    }
+}
+
+/// Plays the attacks one after the other.
+pub(crate) fn run(args: &Args) -> Result<(), Failure> {
+    let runtime = Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::new("cannot start a runtime").because(&error))?;
+    let progress = progress(chosen(args).len());
+    let mut rows = Vec::new();
+    let result = runtime.block_on(async {
+        tokio::select! {
+            result = attack(args, &progress, &mut rows) => result,
+            _ = tokio::signal::ctrl_c() => Err(Failure::new("interrupted")),
+        }
+    });
+    progress.finish_and_clear();
+    // What was measured before a failure is still worth seeing.
+    if !args.json && !rows.is_empty() {
+        print(report::render(&rows))?;
+    }
+    result?;
+    verdict(&rows, args)
+}
+
+fn chosen(args: &Args) -> &[Kind] {
+    match &args.attack[..] {
+        [] => Kind::value_variants(),
+        chosen => chosen,
+    }
+}
+
+async fn attack(args: &Args, progress: &ProgressBar, rows: &mut Vec<Row>) -> Result<(), Failure> {
+    for kind in chosen(args) {
+        progress.set_message(format!("{} {}", kind.row(), kind.name()));
+        let row = play(args, *kind).await?;
+        if args.json {
+            let line = serde_json::to_string(&row).expect("a row is plain data");
+            progress.suspend(|| print(line))?;
+        }
+        progress.inc(1);
+        let gone = row.failure.is_some();
+        rows.push(row);
+        // Nobody is there any more to attack.
+        if gone {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// One attack, beside a neighbour.
+async fn play(args: &Args, kind: Kind) -> Result<Row, Failure> {
+    let neighbour = Neighbour::connect(&args.addr, args.neighbour).await?;
+    let rate = args.rate.unwrap_or(kind.pace());
+    let campaign = Campaign::start(kind, args.addr.clone(), rate)
+        .map_err(|error| Failure::new("cannot start a thread").because(&error))?;
+    let (mut before, mut during) = (Vec::new(), Vec::new());
+    let slices = measure(&neighbour, &campaign, args.seconds / SLICES);
+    let measured = slices.await.map(|slices| {
+        (before, during) = slices;
+    });
+    let failed = match measured {
+        // While the attack's connections are still there.
+        Ok(()) => neighbour.newcomer().await.err(),
+        Err(failure) => Some(failure),
+    };
+    neighbour.close();
+    let outcome = campaign
+        .end()
+        .ok_or_else(|| Failure::new(format!("the attack {} has panicked", kind.name())))?;
+    not_refused(&outcome, &args.addr)?;
+    let played = (args.seconds.as_secs_f64(), rate);
+    let failure = failed.map(|failure| failure.to_string());
+    Ok(Row::new(kind, played, outcome, [&before, &during], failure))
+}
+
+async fn measure(
+    neighbour: &Neighbour,
+    campaign: &Campaign,
+    slice: Duration,
+) -> Result<(Vec<Slice>, Vec<Slice>), Failure> {
+    let (mut before, mut during) = (Vec::new(), Vec::new());
+    for _ in 0..SLICES {
+        campaign.pause();
+        before.push(neighbour.measure(slice).await?);
+        campaign.play();
+        during.push(neighbour.measure(slice).await?);
+    }
+    Ok((before, during))
+}
+
+/// An attack that never took place is no attack that was withstood.
+fn not_refused(outcome: &Outcome, addr: &Addr) -> Result<(), Failure> {
+    match &outcome.last_refusal {
+        Some(error) if outcome.connections == 0 => {
+            Err(Failure::new(format!("the attacker cannot connect to {addr}")).because(error))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn verdict(rows: &[Row], args: &Args) -> Result<(), Failure> {
+    let max_ratio = args.max_ratio;
+    let failed: Vec<String> = rows
+        .iter()
+        .filter(|row| !row.passed(max_ratio, args.max_wait))
+        .map(|row| match &row.failure {
+            Some(failure) => format!("{} ({failure})", row.attack),
+            None => format!(
+                "{} (p99 x {:.2}, average x {:.2}, of {max_ratio})",
+                row.attack, row.ratio, row.slowdown
+            ),
+        })
+        .collect();
+    if failed.is_empty() {
+        return Ok(());
+    }
+    Err(Failure::new(format!(
+        "not withstood: {}",
+        failed.join(", ")
+    )))
+}
+
+fn progress(attacks: usize) -> ProgressBar {
+    let target = if io::stderr().is_terminal() {
+        ProgressDrawTarget::stderr_with_hz(4)
+    } else {
+        ProgressDrawTarget::hidden()
+    };
+    ProgressBar::with_draw_target(Some(attacks as u64), target).with_style(
+        indicatif::ProgressStyle::with_template("{bar:30} {pos}/{len} {msg}")
+            .expect("a constant template that is valid"),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_and_ratios_that_mean_nothing_are_refused() {
+        assert_eq!(slice_time("1"), Ok(Duration::from_secs(1)));
+        assert!(slice_time("10ms").is_err());
+        assert_eq!(ratio("2.5"), Ok(2.5));
+        for wrong in ["0.5", "nan", "inf", "two"] {
+            assert!(ratio(wrong).is_err(), "{wrong}");
+        }
+    }
+}

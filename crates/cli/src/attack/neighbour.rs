@@ -1,0 +1,244 @@
+//! A session that does nothing wrong, and how long its round trips take.
+
+use std::cmp::Ordering;
+use std::time::Duration;
+
+use clap::ValueEnum;
+use hdrhistogram::Histogram;
+use ringmux::{Addr, Config, Driver, Engine, Limit, Session, SessionError};
+use tokio::time::{Instant, timeout};
+
+use crate::connect;
+use ringmux_measure::failure::Failure;
+
+/// Round trips are kept with three significant digits up to this many nanoseconds.
+const RTT_NS_MAX: u64 = 60_000_000_000;
+/// So many seconds a round trip does not take: keepalive finds a dead server in 25. Counted one by one, so that a time in
+/// which this process was stopped is one of them.
+const PATIENCE_SECONDS: u32 = 30;
+/// Round trips before the first that counts.
+const WARM_UP: usize = 50;
+
+/// What a round trip is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum RoundTrip {
+    /// A PING. A server with `Config::edge` ends who asks more than once a second
+    Ping,
+    /// A stream that is opened, finished, and brought to its end by the server, with whatever result
+    Call,
+}
+
+/// See the module.
+pub(super) struct Neighbour {
+    session: Session,
+    /// Keeps the sessions going.
+    engine: Engine,
+    addr: Addr,
+    how: RoundTrip,
+}
+
+/// The round trips of a time.
+#[derive(Clone, Debug)]
+pub(super) struct Slice {
+    rtts: Histogram<u64>,
+}
+
+impl Slice {
+    fn new() -> Self {
+        let rtts = Histogram::new_with_max(RTT_NS_MAX, 3).expect("a constant range that is valid");
+        Self { rtts }
+    }
+
+    fn record(&mut self, rtt: Duration) {
+        let ns = u64::try_from(rtt.as_nanos()).unwrap_or(RTT_NS_MAX);
+        let ns = ns.clamp(1, RTT_NS_MAX);
+        self.rtts.record(ns).expect("in range by the line above");
+    }
+}
+
+/// The median of the slices' quantiles: one slice in which the machine did something else is not in it.
+pub(super) fn median_ns(slices: &[Slice], quantile: f64) -> u64 {
+    let of = |slice: &Slice| slice.rtts.value_at_quantile(quantile);
+    median(slices.iter().map(of).collect()).unwrap_or(0)
+}
+
+/// The median of how the slices' quantiles relate to those of the slices just before them.
+pub(super) fn median_ratio(before: &[Slice], during: &[Slice], quantile: f64) -> f64 {
+    let of = |slice: &Slice| slice.rtts.value_at_quantile(quantile);
+    let pairs = before.iter().zip(during);
+    let ratios = pairs.map(|(before, during)| of(during) as f64 / of(before).max(1) as f64);
+    median(ratios.collect()).unwrap_or(0.0)
+}
+
+fn median<T: Copy + PartialOrd>(mut values: Vec<T>) -> Option<T> {
+    values.sort_unstable_by(|a, b| a.partial_cmp(b).unwrap_or(Ordering::Equal));
+    values.get(values.len().saturating_sub(1) / 2).copied()
+}
+
+/// How much longer a round trip takes on average than before the attack was first played: what the server has still to
+/// do of it when it is paused is not taken for the usual.
+pub(super) fn slowdown(before: &[Slice], during: &[Slice]) -> f64 {
+    let first = before.get(..1).unwrap_or_default();
+    mean_ns(during) / mean_ns(first).max(1.0)
+}
+
+/// The average of a round trip.
+pub(super) fn mean_ns(slices: &[Slice]) -> f64 {
+    let sum: f64 = slices
+        .iter()
+        .map(|slice| slice.rtts.mean() * slice.rtts.len() as f64)
+        .sum();
+    sum / (count(slices) as f64).max(1.0)
+}
+
+/// How many round trips there were.
+pub(super) fn count(slices: &[Slice]) -> u64 {
+    slices.iter().map(|slice| slice.rtts.len()).sum()
+}
+
+impl Neighbour {
+    /// A session to the server, after a few round trips that do not count.
+    ///
+    /// # Errors
+    /// There is no session, or it does not last.
+    pub(super) async fn connect(addr: &Addr, how: RoundTrip) -> Result<Self, Failure> {
+        let engine = Engine::inline(Driver::Tokio)
+            .map_err(|error| Failure::new("cannot start an engine").because(&error))?;
+        let neighbour = Self {
+            session: session(&engine, addr).await?,
+            engine,
+            addr: addr.clone(),
+            how,
+        };
+        for _ in 0..WARM_UP {
+            neighbour.round_trip().await?;
+        }
+        Ok(neighbour)
+    }
+
+    /// One round trip after the other, for this long.
+    ///
+    /// # Errors
+    /// One did not come back: the server has not lived through it.
+    pub(super) async fn measure(&self, time: Duration) -> Result<Slice, Failure> {
+        let until = Instant::now() + time;
+        let mut slice = Slice::new();
+        while Instant::now() < until {
+            slice.record(self.round_trip().await?);
+        }
+        Ok(slice)
+    }
+
+    /// Whether the server still takes whoever comes.
+    ///
+    /// # Errors
+    /// It does not.
+    pub(super) async fn newcomer(&self) -> Result<(), Failure> {
+        let session = session(&self.engine, &self.addr).await?;
+        let newcomer = Self {
+            session,
+            engine: self.engine.clone(),
+            addr: self.addr.clone(),
+            how: self.how,
+        };
+        newcomer.round_trip().await?;
+        newcomer.close();
+        Ok(())
+    }
+
+    pub(super) fn close(&self) {
+        self.session.close();
+    }
+
+    async fn round_trip(&self) -> Result<Duration, Failure> {
+        let what = match self.how {
+            RoundTrip::Ping => "ping",
+            RoundTrip::Call => "call",
+        };
+        let failure = || Failure::new(format!("a {what} of the neighbour was not answered"));
+        let since = std::time::Instant::now();
+        let round_trip = async {
+            match self.how {
+                RoundTrip::Ping => self.session.ping().await.map(drop),
+                RoundTrip::Call => self.call().await,
+            }
+        };
+        let mut round_trip = std::pin::pin!(round_trip);
+        for _ in 0..PATIENCE_SECONDS {
+            match timeout(Duration::from_secs(1), &mut round_trip).await {
+                Ok(Ok(())) => return Ok(since.elapsed()),
+                Ok(Err(error)) => return Err(advised(failure().because(&error), &error)),
+                Err(_) => {}
+            }
+        }
+        Err(failure().advise(format!("nothing came in {PATIENCE_SECONDS} s")))
+    }
+
+    /// The server may refuse the stream or fail it: that is an answer. The end of the session is none.
+    async fn call(&self) -> Result<(), SessionError> {
+        let ended = || self.session.end();
+        let Ok(mut stream) = self.session.open("").await else {
+            return ended().map_or(Ok(()), Err);
+        };
+        // What cannot be finished was ended by the server.
+        let _ = stream.finish();
+        while let Ok(Some(_)) = stream.recv().await {}
+        ended().map_or(Ok(()), Err)
+    }
+}
+
+/// Who asks too often for the server's taste can call instead.
+fn advised(failure: Failure, error: &SessionError) -> Failure {
+    match error {
+        SessionError::PeerClosed { reason, .. } if reason.contains(Limit::PingRate.name()) => {
+            failure.advise("try --neighbour call")
+        }
+        _ => failure,
+    }
+}
+
+async fn session(engine: &Engine, addr: &Addr) -> Result<Session, Failure> {
+    connect::connect(engine, addr, &Config::default(), "a ringmux server").await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn slice(us: u64) -> Slice {
+        let mut slice = Slice::new();
+        (0..100).for_each(|_| slice.record(Duration::from_micros(us)));
+        slice
+    }
+
+    /// The machine has something else to do for the time of two slices, and again for one.
+    #[test]
+    fn what_the_machine_does_to_both_kinds_of_slices_is_not_in_the_ratio() {
+        let before = [100, 9000, 100].map(slice);
+        let ratio = median_ratio(&before, &[110, 9900, 5000].map(slice), 0.99);
+        assert!((1.09..1.11).contains(&ratio), "{ratio}");
+        let starved = median_ratio(&before, &[300, 9900, 290].map(slice), 0.99);
+        assert!(starved > 2.8, "{starved}");
+        assert!(median_ratio(&[], &[], 0.99) < 1.0);
+    }
+
+    /// It is still at it when the attack is paused.
+    #[test]
+    fn a_server_that_lags_behind_an_attack_is_slowed_down_by_it() {
+        let before = [100, 900, 900].map(slice);
+        let during = [900, 900, 900].map(slice);
+        assert!(median_ratio(&before, &during, 0.99) < 1.1);
+        assert!(slowdown(&before, &during) > 8.9);
+        assert!(slowdown(&before, &[110, 110, 110].map(slice)) < 1.2);
+        assert!(slowdown(&[], &[]) < 1.0);
+    }
+
+    #[test]
+    fn one_slice_of_three_does_not_move_the_median() {
+        let slices = [slice(50), slice(9000), slice(60)];
+        let p99 = median_ns(&slices, 0.99);
+        assert!((59_000..62_000).contains(&p99), "{p99}");
+        assert_eq!(count(&slices), 300);
+        assert_eq!(median_ns(&[], 0.99), 0);
+    }
+}

@@ -1,0 +1,295 @@
+//! `ringmux bench`: measures this library on this machine, next to what plain sockets reach.
+//!
+//! A measurement is cut into slices; slices of the limit and of ringmux take turns, so that a
+//! machine that becomes slower or faster meanwhile does so for both. Each slice has its own two
+//! threads, its own connection and its own warm-up.
+
+mod table;
+
+use std::time::Duration;
+
+use clap::ValueEnum;
+use ringmux::Engine;
+use ringmux_measure::failure::Failure;
+use ringmux_measure::host::{Driver, Host, Wait};
+use ringmux_measure::machine::{Cpus, Steal};
+use ringmux_measure::pair::Pair;
+use ringmux_measure::progress::Progress;
+use ringmux_measure::row::Row;
+use ringmux_measure::sample::Sample;
+use ringmux_measure::workload::Workload;
+use ringmux_measure::{limit, machine, mux};
+
+use crate::output::print;
+
+/// Slices of each measurement: one for each write size that the limit tries.
+const SLICES: usize = limit::WRITE_SIZES.len();
+/// Share of a slice that is run before it and not measured.
+const WARMUP: f64 = 0.2;
+/// However short a slice is, its streams get this long to open and to fill their queues.
+const WARMUP_MIN: Duration = Duration::from_millis(50);
+/// A hypervisor that takes more than this percentage away makes the figures doubtful.
+const STEAL_PERCENT_MAX: f64 = 1.0;
+
+const EXAMPLES: &str = "\
+Examples:
+  ringmux bench                                      everything, about a minute
+  ringmux bench --workload pingpong,conc64           two workloads
+  ringmux bench --driver uring,tokio                 two drivers
+  ringmux bench --wait spin,park                     polling, and asleep between messages
+  ringmux bench --workload oneway --seconds 10       longer, for steadier figures
+  ringmux bench --json > result.jsonl                one JSON object a line";
+
+/// Arguments of `ringmux bench`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Args {
+    /// What to measure; everything if not given.
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "NAME")]
+    workload: Vec<Workload>,
+
+    /// What carries the sessions; if not given, uring where it works, else tokio.
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "NAME")]
+    driver: Vec<Driver>,
+
+    /// What both sides do while there is nothing to do; `uring` alone can do other than park.
+    #[arg(
+        long,
+        value_enum,
+        value_delimiter = ',',
+        value_name = "NAME",
+        default_value = "park"
+    )]
+    wait: Vec<Wait>,
+
+    /// Gives each side's engine a thread of its own, beside the application's on the same cpu.
+    #[arg(long)]
+    own_thread: bool,
+
+    /// Measured time of each workload; its limit takes as long again.
+    #[arg(long, value_name = "SECONDS", default_value = "2", value_parser = seconds)]
+    seconds: f64,
+
+    /// Print one JSON object a line, as soon as it is known, instead of a table.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Measures what the arguments ask for.
+pub(crate) fn run(args: &Args) -> Result<(), Failure> {
+    let bench = Bench::new(args);
+    if bench.cases.is_empty() {
+        return Err(Failure::new("nothing to measure").advise(
+            "only the driver uring can do other than park: use --driver uring, or --wait park",
+        ));
+    }
+    let header = machine::describe(&bench.pair.cpus);
+    if args.json {
+        eprintln!("{header}");
+    } else {
+        bench
+            .progress
+            .suspend(|| print(format_args!("{header}\n")))?;
+    }
+    if !bench.pair.cpus.are_two() {
+        eprintln!("warning: client and server share one cpu: expect much lower figures");
+    }
+    let steal = Steal::start();
+    let mut rows = Vec::new();
+    let result = bench.measure_all(|workload, row| {
+        if args.json {
+            let line = serde_json::to_string(&row).expect("a row is plain data");
+            print(line)?;
+        }
+        rows.push((workload, row));
+        Ok(())
+    });
+    bench.progress.clear();
+    // What was measured before a failure is still worth seeing.
+    if !args.json && !rows.is_empty() {
+        print(table::render(&rows))?;
+    }
+    if let Some(percent) = steal
+        .percent()
+        .filter(|percent| *percent > STEAL_PERCENT_MAX)
+    {
+        eprintln!(
+            "warning: the hypervisor took {percent:.1} % of the cpus away: figures are doubtful"
+        );
+    }
+    result
+}
+
+/// What to measure, and how.
+struct Bench {
+    cases: Vec<(Workload, Host)>,
+    pair: Pair,
+    progress: Progress,
+}
+
+impl Bench {
+    fn new(args: &Args) -> Self {
+        let workloads = match &args.workload[..] {
+            [] => Workload::value_variants(),
+            chosen => chosen,
+        };
+        let drivers = match &args.driver[..] {
+            [] => vec![best_driver()],
+            chosen => chosen.to_vec(),
+        };
+        let cases: Vec<_> = workloads
+            .iter()
+            .flat_map(|workload| {
+                let hosts = hosts(&drivers, &args.wait);
+                hosts.map(|host| {
+                    let own_thread = args.own_thread;
+                    (*workload, Host { own_thread, ..host })
+                })
+            })
+            .collect();
+        let measured = Duration::from_secs_f64(args.seconds / SLICES as f64);
+        let pair = Pair {
+            warmup: measured.mul_f64(WARMUP).max(WARMUP_MIN),
+            measured,
+            cpus: Cpus::choose(),
+        };
+        let progress = Progress::new(cases.len() * SLICES * 2, pair.warmup + pair.measured);
+        Self {
+            cases,
+            pair,
+            progress,
+        }
+    }
+
+    fn measure_all(
+        &self,
+        mut done: impl FnMut(Workload, Row) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        for (workload, host) in &self.cases {
+            let row = self.measure(*workload, *host)?;
+            self.progress.suspend(|| done(*workload, row))?;
+        }
+        Ok(())
+    }
+
+    /// Slices of the limit and of ringmux in turn.
+    fn measure(&self, workload: Workload, host: Host) -> Result<Row, Failure> {
+        let (name, driver) = (workload.name(), host.driver.name());
+        let (mut limits, mut samples) = (Vec::new(), Vec::new());
+        for slice in 0..SLICES {
+            self.progress.step(format!("{name}: plain sockets"));
+            limits.push(
+                limit::measure(workload, slice, host.wait, &self.pair)
+                    .map_err(in_workload(name, "plain sockets"))?,
+            );
+            self.progress.step(format!("{name}: {driver}"));
+            samples.push(
+                mux::measure(workload.shape(), host, &self.pair)
+                    .map_err(in_workload(name, driver))?,
+            );
+        }
+        let limit = limit::combine(workload, &limits).expect("there is at least one slice");
+        let sample = Sample::total(&samples).expect("there is at least one slice");
+        Ok(Row::new(workload, host, &sample, &limit))
+    }
+}
+
+/// What the library itself chooses here; it logs the reason if that is not uring.
+fn best_driver() -> Driver {
+    match Engine::auto().map(|engine| engine.driver()) {
+        Ok(ringmux::Driver::Uring) => Driver::Uring,
+        _ => Driver::Tokio,
+    }
+}
+
+/// Every driver with every way to wait that it has.
+fn hosts(drivers: &[Driver], waits: &[Wait]) -> impl Iterator<Item = Host> {
+    let pairs = |driver| waits.iter().map(move |wait| (driver, *wait));
+    drivers
+        .iter()
+        .flat_map(move |driver| pairs(*driver))
+        .map(|(driver, wait)| Host::inline(driver, wait))
+        .filter(|host| host.can_exist())
+}
+
+fn in_workload(workload: &'static str, over: &'static str) -> impl Fn(Failure) -> Failure {
+    move |failure| Failure::new(format!("cannot measure {workload} over {over}")).because(&failure)
+}
+
+fn seconds(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(seconds) if (0.05..=3600.0).contains(&seconds) => Ok(seconds),
+        _ => Err("must be a number from 0.05 to 3600".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Debug, Parser)]
+    struct Command {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    fn parse(line: &str) -> Result<Args, clap::Error> {
+        let words = std::iter::once("bench").chain(line.split_whitespace());
+        Command::try_parse_from(words).map(|command| command.args)
+    }
+
+    #[test]
+    fn without_arguments_everything_is_measured_over_uring_parked() {
+        let bench = Bench::new(&parse("").unwrap());
+        assert_eq!(bench.cases.len(), 8);
+        assert!(
+            bench
+                .cases
+                .iter()
+                .all(|(_, host)| *host == Host::inline(Driver::Uring, Wait::Park))
+        );
+    }
+
+    #[test]
+    fn lists_may_be_joined_by_commas_or_repeated() {
+        let args =
+            parse("--workload pingpong,bulk --workload mixed --driver tokio,tokio-uring").unwrap();
+        assert_eq!(
+            args.workload,
+            [Workload::Pingpong, Workload::Bulk, Workload::Mixed]
+        );
+        assert_eq!(Bench::new(&args).cases.len(), 6);
+    }
+
+    #[test]
+    fn slices_and_their_warm_ups_divide_the_measured_time() {
+        let pair = Bench::new(&parse("--seconds 5").unwrap()).pair;
+        assert_eq!(
+            (pair.measured, pair.warmup),
+            (Duration::from_secs(1), Duration::from_millis(200))
+        );
+    }
+
+    #[test]
+    fn short_slices_are_warmed_up_as_well() {
+        let pair = Bench::new(&parse("--seconds 0.1").unwrap()).pair;
+        assert_eq!(
+            (pair.measured, pair.warmup),
+            (Duration::from_millis(20), WARMUP_MIN)
+        );
+    }
+
+    #[test]
+    fn unknown_names_and_absurd_times_are_refused() {
+        for wrong in [
+            "--workload nonesuch",
+            "--driver epoll",
+            "--seconds 0",
+            "--seconds nan",
+            "--seconds 1e9",
+        ] {
+            assert!(parse(wrong).is_err(), "{wrong}");
+        }
+    }
+}

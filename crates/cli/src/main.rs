@@ -1,0 +1,150 @@
+//! The program `ringmux`: tells what this machine can do, measures the library on it, probes a
+//! running endpoint, attacks one of yours, and carries TCP and Unix connections over one session.
+//!
+//! Each command is a module with its own arguments and a `run`; this file only chooses one and turns
+//! its result into an exit code. Results go to stdout, everything else to stderr.
+
+mod attack;
+mod bench;
+mod connect;
+mod doctor;
+mod forward;
+mod output;
+mod ping;
+mod serve;
+mod tunnel;
+
+use std::io;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use tracing_subscriber::EnvFilter;
+
+use ringmux_measure::failure::Failure;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  done
+  1  failed: the reason is one line on stderr
+  2  wrong usage";
+
+/// Many message streams over one connection: measure it, probe it, carry TCP over it.
+#[derive(Debug, Parser)]
+#[command(name = "ringmux", version, about, after_help = EXIT_CODES)]
+struct Cli {
+    /// What to log to stderr: error, warn, info, debug, trace, or a filter such as `ringmux=debug`;
+    /// if not given, info for serve and forward, error for doctor and attack, else warn.
+    #[arg(long, global = true, env = "RUST_LOG", value_name = "FILTER", value_parser = log_filter)]
+    log: Option<String>,
+
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Measures throughput and latency on this machine, next to what plain sockets reach.
+    Bench(bench::Args),
+    /// Tells whether io_uring works here, and what to change where it does not.
+    Doctor(doctor::Args),
+    /// Measures round trips to a running ringmux endpoint.
+    Ping(ping::Args),
+    /// Attacks a server of your own, and tells whether its other clients notice.
+    Attack(attack::Args),
+    /// Lets clients of `ringmux forward` reach targets from here.
+    Serve(serve::Args),
+    /// Carries local connections to targets behind `ringmux serve`.
+    Forward(forward::Args),
+}
+
+impl Command {
+    /// What runs for long tells when it began and lost a session. What the doctor finds is its
+    /// report.
+    const fn default_log(&self) -> &'static str {
+        match self {
+            // Sessions that a server under attack ends are what is looked for.
+            Self::Doctor(_) | Self::Attack(_) => "error",
+            // They tell of their sessions themselves, as the reason why they fail.
+            Self::Bench(_) | Self::Ping(_) => "warn,ringmux::session=error",
+            Self::Forward(_) => "info,ringmux::session=error",
+            // So does this one, but for peers that never had a session: of those only what is wrong.
+            Self::Serve(_) => "info,ringmux::session=warn",
+        }
+    }
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    start_log(cli.log.as_deref().unwrap_or(cli.command.default_log()));
+    let result = match cli.command {
+        Command::Bench(args) => bench::run(&args),
+        Command::Doctor(args) => doctor::run(&args),
+        Command::Ping(args) => ping::run(&args),
+        Command::Attack(args) => attack::run(&args),
+        Command::Serve(args) => serve::run(&args),
+        Command::Forward(args) => forward::run(&args),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        // Whoever read our output has read enough, as in `ringmux bench | head -3`.
+        Err(failure) if failure.is_closed_pipe() => ExitCode::SUCCESS,
+        Err(failure) => {
+            report(&failure);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn report(failure: &Failure) {
+    eprintln!("error: {failure}");
+}
+
+fn log_filter(filter: &str) -> Result<String, String> {
+    EnvFilter::try_new(filter).map_err(|error| error.to_string())?;
+    Ok(filter.to_owned())
+}
+
+fn start_log(filter: &str) {
+    // `log_filter` has accepted it, so the fallback is never taken; a log is no reason to panic.
+    let filter = EnvFilter::try_new(filter).unwrap_or_else(|_| EnvFilter::new("warn"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .with_ansi(io::IsTerminal::is_terminal(&io::stderr()))
+        .init();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_shows_examples() {
+        for command in Cli::command().get_subcommands() {
+            let examples = command
+                .get_after_help()
+                .map(ToString::to_string)
+                .unwrap_or_default();
+            assert!(
+                examples.contains("Examples:"),
+                "{} has none",
+                command.get_name()
+            );
+        }
+    }
+
+    #[test]
+    fn a_log_filter_that_does_not_parse_is_refused() {
+        assert!(log_filter("ringmux=debug,warn").is_ok());
+        assert!(log_filter("ringmux=loud").is_err());
+    }
+}

@@ -1,0 +1,244 @@
+//! Plain TCP and Unix sockets, as the tunnel uses them.
+
+use std::io;
+use std::net::Shutdown;
+use std::os::unix::fs::FileTypeExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use bytes::BytesMut;
+use ringmux::Addr;
+use socket2::{Domain, SockAddr, SockRef, Type};
+use tokio::io::{Interest, Ready};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::time::sleep;
+
+/// How long to pause when nothing can be accepted.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// A connected socket. Both directions may use it at once.
+///
+/// A TCP connection that is dropped is reset, and so it is when this process dies: nobody takes
+/// what broke off for the whole. [`close`](Self::close) ends it in order. Unix sockets know a reset
+/// only while something is unread, so there a break may look like an end.
+#[derive(Debug)]
+pub(crate) enum Socket {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+impl Socket {
+    /// Within `limit`; a Unix socket is connected or refused at once.
+    pub(crate) async fn connect(addr: &Addr, limit: Duration) -> io::Result<Self> {
+        match addr {
+            Addr::Tcp(host_port) => Self::tcp(ringmux::dial(host_port, limit).await?),
+            Addr::Unix(path) => UnixStream::connect(path).await.map(Self::Unix),
+            _ => Err(unknown_kind()),
+        }
+    }
+
+    fn tcp(socket: TcpStream) -> io::Result<Self> {
+        socket.set_nodelay(true)?;
+        socket.set_zero_linger()?;
+        // A tunnel holds connections that say nothing for long; a dead peer must not hold one.
+        SockRef::from(&socket).set_keepalive(true)?;
+        Ok(Self::Tcp(socket))
+    }
+
+    /// Who is on the other side, for logs.
+    pub(crate) fn peer(&self) -> String {
+        match self {
+            Self::Tcp(socket) => socket
+                .peer_addr()
+                .map_or_else(|_| "unknown".to_owned(), |addr| addr.to_string()),
+            Self::Unix(_) => "unix".to_owned(),
+        }
+    }
+
+    async fn ready(&self, interest: Interest) -> io::Result<Ready> {
+        match self {
+            Self::Tcp(socket) => socket.ready(interest).await,
+            Self::Unix(socket) => socket.ready(interest).await,
+        }
+    }
+
+    /// Reads what there is, waiting for something; nothing is the end. Cancel-safe.
+    ///
+    /// Takes memory only when there is something to read.
+    pub(crate) async fn read(&self, at_most: usize) -> io::Result<BytesMut> {
+        loop {
+            self.ready(Interest::READABLE).await?;
+            let mut chunk = BytesMut::with_capacity(at_most);
+            let read = match self {
+                Self::Tcp(socket) => socket.try_read_buf(&mut chunk),
+                Self::Unix(socket) => socket.try_read_buf(&mut chunk),
+            };
+            match read {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                result => return result.map(|_| chunk),
+            }
+        }
+    }
+
+    /// Writes what there is room for now; 0 if there is none.
+    pub(crate) fn write_now(&self, bytes: &[u8]) -> io::Result<usize> {
+        let written = match self {
+            Self::Tcp(socket) => socket.try_write(bytes),
+            Self::Unix(socket) => socket.try_write(bytes),
+        };
+        match written {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
+            result => result,
+        }
+    }
+
+    /// Writes everything, waiting for room.
+    pub(crate) async fn write_all(&self, mut bytes: &[u8]) -> io::Result<()> {
+        while !bytes.is_empty() {
+            self.ready(Interest::WRITABLE).await?;
+            bytes = &bytes[self.write_now(bytes)?..];
+        }
+        Ok(())
+    }
+
+    /// Tells the other side that nothing more comes; reading goes on.
+    pub(crate) fn finish(&self) -> io::Result<()> {
+        self.as_ref().shutdown(Shutdown::Write)
+    }
+
+    /// Waits until the socket fails, also if nobody reads or writes it meanwhile.
+    pub(crate) async fn failed(&self) -> io::Error {
+        loop {
+            match self.ready(Interest::ERROR).await {
+                // Readiness may be gone again by the time that we look.
+                Ok(ready) if !ready.is_error() => {}
+                Ok(_) => {
+                    return match self.as_ref().take_error() {
+                        Ok(Some(error)) | Err(error) => error,
+                        // Another call has met the error and taken it.
+                        Ok(None) => io::ErrorKind::ConnectionReset.into(),
+                    };
+                }
+                Err(error) => return error,
+            }
+        }
+    }
+
+    /// Closes a connection that has ended both ways.
+    pub(crate) fn close(self) {
+        if let Self::Tcp(socket) = &self {
+            // If it fails, the connection is gone already.
+            let _ = SockRef::from(socket).set_linger(None);
+        }
+    }
+
+    fn as_ref(&self) -> SockRef<'_> {
+        match self {
+            Self::Tcp(socket) => SockRef::from(socket),
+            Self::Unix(socket) => SockRef::from(socket),
+        }
+    }
+}
+
+/// A listening socket. A Unix socket's file is removed when it is dropped.
+#[derive(Debug)]
+pub(crate) enum Listener {
+    Tcp(TcpListener),
+    Unix(UnixListener, PathBuf),
+}
+
+impl Listener {
+    pub(crate) async fn bind(addr: &Addr) -> io::Result<Self> {
+        match addr {
+            Addr::Tcp(host_port) => TcpListener::bind(host_port).await.map(Self::Tcp),
+            Addr::Unix(path) => {
+                let listener = match UnixListener::bind(path) {
+                    Err(error) if error.kind() == io::ErrorKind::AddrInUse && is_stale(path) => {
+                        std::fs::remove_file(path)?;
+                        UnixListener::bind(path)
+                    }
+                    bound => bound,
+                };
+                listener.map(|listener| Self::Unix(listener, path.clone()))
+            }
+            _ => Err(unknown_kind()),
+        }
+    }
+
+    /// The address, with the port that was taken.
+    pub(crate) fn addr(&self) -> io::Result<Addr> {
+        match self {
+            Self::Tcp(listener) => Ok(Addr::Tcp(listener.local_addr()?.to_string())),
+            Self::Unix(_, path) => Ok(Addr::Unix(path.clone())),
+        }
+    }
+
+    /// Waits for the next connection. One that fails before it is accepted is only logged.
+    pub(crate) async fn accept(&self) -> Socket {
+        loop {
+            match self.try_accept().await {
+                Ok(socket) => return socket,
+                Err(error) if is_lost(&error) => {
+                    tracing::debug!(%error, "a connection was lost before it was accepted");
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept a connection for now");
+                    sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    async fn try_accept(&self) -> io::Result<Socket> {
+        match self {
+            Self::Tcp(listener) => Socket::tcp(listener.accept().await?.0),
+            Self::Unix(listener, _) => listener.accept().await.map(|(s, _)| Socket::Unix(s)),
+        }
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        if let Self::Unix(_, path) = self {
+            // Somebody else may have removed it; there is nobody to tell.
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}
+
+/// A socket file that nobody listens on any more. Connecting to a file of any other kind is refused as well.
+fn is_stale(path: &Path) -> bool {
+    std::fs::metadata(path).is_ok_and(|file| file.file_type().is_socket())
+        && knock(path).is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
+}
+
+/// Connects without waiting for a place in the listener's backlog.
+fn knock(path: &Path) -> io::Result<()> {
+    let socket = socket2::Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?;
+    socket.connect(&SockAddr::unix(path)?)
+}
+
+/// The connection is gone already; the next one may be fine. Anything else is met again with the next: trying at once would
+/// spin.
+fn is_lost(error: &io::Error) -> bool {
+    use io::ErrorKind::{
+        ConnectionAborted, ConnectionReset, HostUnreachable, Interrupted, NetworkDown,
+        NetworkUnreachable,
+    };
+    matches!(
+        error.kind(),
+        ConnectionAborted
+            | ConnectionReset
+            | HostUnreachable
+            | Interrupted
+            | NetworkDown
+            | NetworkUnreachable
+    )
+}
+
+fn unknown_kind() -> io::Error {
+    io::Error::new(
+        io::ErrorKind::Unsupported,
+        "this kind of address is not known here",
+    )
+}

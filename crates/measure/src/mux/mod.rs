@@ -1,0 +1,95 @@
+//! The workloads over ringmux: one session, its two ends on the two threads, both engines inline.
+
+mod client;
+mod server;
+
+use std::error::Error;
+
+use ringmux::Config;
+
+use super::host::Host;
+use super::pair::Pair;
+use super::sample::Sample;
+use super::workload::Shape;
+use crate::failure::Failure;
+
+/// Streams that may be open at once, at least: four times the busiest workload's, because a call may
+/// begin before both sides have forgotten the one before it.
+const MAX_STREAMS: u32 = 4096;
+
+/// Measures one slice.
+pub fn measure(shape: Shape, host: Host, pair: &Pair) -> Result<Sample, Failure> {
+    let config = config(shape)?;
+    let server_config = config.clone();
+    pair.measure(
+        move |window, listening| {
+            host.block_on(|engine| server::run(engine, &server_config, window, listening))?
+        },
+        move |window, address, connected| {
+            host.block_on(|engine| client::run(engine, &config, shape, window, address, connected))?
+        },
+    )
+}
+
+/// The defaults, but for the number of streams.
+fn config(shape: Shape) -> Result<Config, Failure> {
+    let streams = match shape {
+        Shape::Echo { streams } | Shape::Oneway { streams } => {
+            u32::try_from(streams).unwrap_or(u32::MAX).max(MAX_STREAMS)
+        }
+        Shape::Unary { .. } | Shape::Bulk | Shape::Mixed => MAX_STREAMS,
+    };
+    Config::builder()
+        .max_streams(streams)
+        .max_pending_opens(streams)
+        .build()
+        .map_err(|error| Failure::new("cannot configure the session").because(&error))
+}
+
+/// What the server does with a stream; the opening block says it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Role {
+    /// Sends every message back.
+    Echo,
+    /// Counts small messages.
+    Count,
+    /// Counts bulk messages.
+    CountBulk,
+    /// Counts the bytes of bulk messages beside the counted ones.
+    SideBulk,
+}
+
+impl Role {
+    const ALL: [Self; 4] = [Self::Echo, Self::Count, Self::CountBulk, Self::SideBulk];
+
+    const fn opening(self) -> &'static [u8] {
+        match self {
+            Self::Echo => b"echo",
+            Self::Count => b"count",
+            Self::CountBulk => b"count-bulk",
+            Self::SideBulk => b"side-bulk",
+        }
+    }
+
+    fn of(opening: &[u8]) -> Option<Self> {
+        Self::ALL.into_iter().find(|role| role.opening() == opening)
+    }
+}
+
+/// Makes a failure of a library error: `.map_err(during("cannot open a stream"))`.
+fn during<E: Error + 'static>(what: &'static str) -> impl Fn(E) -> Failure {
+    move |error| Failure::new(what).because(&error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_opening_block_names_one_role() {
+        for role in Role::ALL {
+            assert_eq!(Role::of(role.opening()), Some(role));
+        }
+        assert_eq!(Role::of(b"ech"), None);
+    }
+}
