@@ -34,7 +34,7 @@ const MIB: u32 = 1024 * KIB;
 /// | of them, reset by the peer | `max_unaccepted_resets` | as many as there may be | 20 | the session ends: [`Limit::UnacceptedResets`](crate::Limit::UnacceptedResets) |
 /// | streams that the peer made this side end, in all | `max_faulty_streams` | 1024 | 256 | the session ends: [`Limit::FaultyStreams`](crate::Limit::FaultyStreams) |
 /// | resets of the peer's streams, by either side | `reset_rate` | off | 1000, 33/s | the session ends: [`Limit::ResetRate`](crate::Limit::ResetRate) |
-/// | control frames without a cause | `glitch_rate` | 10,000, 330/s | 1000, 33/s | the session ends: [`Limit::GlitchRate`](crate::Limit::GlitchRate) |
+/// | control frames without a cause, and frames of unknown kinds | `glitch_rate` | 10,000, 330/s | 1000, 33/s | the session ends: [`Limit::GlitchRate`](crate::Limit::GlitchRate) |
 /// | PINGs of the peer | `ping_rate` | off | 10, 1/s | the session ends: [`Limit::PingRate`](crate::Limit::PingRate) |
 /// | queued for sending on a stream, beside one message | `send_buffer` | 256 KiB | 32 KiB | `send` waits |
 /// | the same on all streams together, beside 4 KiB a stream | `session_send_buffer` | 4 MiB | 256 KiB | `send` waits |
@@ -171,8 +171,8 @@ settings! {
     /// [`Limit::FaultyStreams`](crate::Limit::FaultyStreams). Default 1024, at least 1.
     max_faulty_streams: u32,
     /// How often the peer may send what has no cause: a WINDOW beyond four for each frame that this side has sent, a
-    /// frame that costs no credit for a stream that has ended, beyond the same four, a fourth GOAWAY. More end the
-    /// session with [`Limit::GlitchRate`](crate::Limit::GlitchRate). Default 10,000 and 330 a second.
+    /// frame that costs no credit for a stream that has ended, beyond the same four, a fourth GOAWAY, a frame of a kind
+    /// that this version does not know, beyond the same four and four for each message that came. More end the session with [`Limit::GlitchRate`](crate::Limit::GlitchRate). Default 10,000 and 330 a second.
     glitch_rate: Rate,
     /// How often streams of the peer may be reset, by it or by this side, before they have come to their end. More
     /// end the session with [`Limit::ResetRate`](crate::Limit::ResetRate). Default `None`: as often as they are

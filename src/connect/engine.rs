@@ -85,6 +85,10 @@ impl Engine {
     /// a current-thread one, [`Driver::TokioUring`] on `tokio_uring::start`. The engine may be used
     /// from other threads; its sessions stay here.
     ///
+    /// A session takes about 1024 short frames or 1 MiB in a poll at most, then waits until the runtime has run its other
+    /// tasks and looked at its sockets and timers, whatever its `event_interval` is. So a peer that sends without end
+    /// delays the application's tasks by well below a millisecond at a time.
+    ///
     /// tokio-uring has no way to ask whether this is its runtime, but to try. On a current-thread runtime of tokio's,
     /// [`Driver::TokioUring`] is refused by way of a panic that is caught here and that the panic hook shows; where panics
     /// abort, it ends the process. Whether I/O and time are enabled is asked in the same way.

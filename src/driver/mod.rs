@@ -5,6 +5,10 @@
 //!     ▲                                                                         │
 //!     └── while something moved, at most TURNS_MAX; else sleep on the doorbell ◄┘
 //! ```
+//! However much comes, a session does so much of it at a time (`WORK_MAX` frames, `BYTES_MAX`), about as much as its
+//! neighbours do not notice. Then it has itself polled again after everything else that its thread has to look at:
+//! sockets and timers too, which a runtime looks at once in many polls.
+//!
 //! Where the tasks of the application run on the same thread, between two polls, a turn that has read something ends there
 //! and wakes them; the next begins with taking what they have answered.
 //!
@@ -27,7 +31,9 @@ pub(crate) mod uring;
 
 pub(crate) use turn::Turns;
 
+use std::future::Future;
 use std::io;
+use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Instant;
@@ -71,11 +77,25 @@ pub(crate) trait Transport {
     /// True when `deadline` has passed; else the task will be woken then.
     fn poll_timer(&mut self, cx: &mut Context<'_>, deadline: Option<Instant>) -> bool;
 
+    /// Has the task polled again when its thread has run its other tasks, and looked at its sockets and timers.
+    fn poll_later(&mut self, cx: &mut Context<'_>) {
+        later(cx);
+    }
+
     /// Tells the peer that nothing more comes.
     fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
 
     /// Ends what is under way; ready when the kernel holds no memory of ours any more.
     fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<()>;
+}
+
+/// Has a task of a tokio runtime polled again when the runtime has run the others, and has looked at sockets and timers:
+/// one that only wakes itself is polled up to [`event_interval`](::tokio::runtime::Builder::event_interval) times before.
+/// Outside of a runtime it is woken at once.
+fn later(cx: &mut Context<'_>) {
+    let mut yielding = pin!(::tokio::task::yield_now());
+    // The first poll leaves the waker with the runtime, which keeps it whatever becomes of the future.
+    let _ = yielding.as_mut().poll(cx);
 }
 
 /// Room for what is received next: half of `capacity` at least, which is what the buffer has in all if it is made anew and no

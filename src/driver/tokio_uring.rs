@@ -172,6 +172,8 @@ pub(crate) struct UringIo {
     dense: bool,
     socket: Rc<Socket>,
     timer: Timer,
+    /// Under way: nothing, for the time that it takes.
+    resting: Option<Pin<Box<dyn Future<Output = io::Result<()>>>>>,
 }
 
 impl UringIo {
@@ -188,6 +190,7 @@ impl UringIo {
             dense: false,
             socket,
             timer: Timer::new(),
+            resting: None,
         }
     }
 
@@ -305,6 +308,16 @@ impl Transport for UringIo {
 
     fn poll_timer(&mut self, cx: &mut Context<'_>, deadline: Option<Instant>) -> bool {
         self.timer.poll(cx, deadline)
+    }
+
+    /// The runtime submits operations only before it parks, which it does not as long as a task has itself polled again by
+    /// other means: those of all its tasks would wait for this one. So this waits for an operation too.
+    fn poll_later(&mut self, cx: &mut Context<'_>) {
+        let mut resting = Box::pin(tokio_uring::no_op());
+        if resting.as_mut().poll(cx).is_ready() {
+            cx.waker().wake_by_ref();
+        }
+        self.resting = Some(resting);
     }
 
     fn poll_shutdown(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -10,12 +10,15 @@ use bytes::BytesMut;
 
 use super::{Transport, clock};
 use crate::error::SessionError;
-use crate::proto::{Batch, Connection, Status};
+use crate::proto::{Batch, Connection, Status, WORK_MAX};
 
 /// Turns in a row before other tasks of the runtime get theirs.
 const TURNS_MAX: usize = 16;
 /// Receptions, and batches, of one turn.
 const IO_MAX: usize = 2;
+/// Bytes that are received and sent before the thread looks at its sockets and timers: four of the largest receptions that
+/// a session has by default, for each of which that look costs next to nothing, and some 200 us in all.
+const BYTES_MAX: usize = 1024 * 1024;
 
 /// Where the session is, for its driver.
 enum Stage {
@@ -41,6 +44,10 @@ pub(crate) struct Turns<T> {
     linger_until: Option<Instant>,
     /// The connection's next deadline, as of the end of the last few turns: what is set meanwhile is not so near.
     deadline: Option<Instant>,
+    /// What may be done before the thread looks at its sockets and timers.
+    quota: Quota,
+    /// The last poll ended because the quota was used up, or there was always more.
+    used_up: bool,
     /// Whether whoever polls does so again when [`Turns::is_due`], once other tasks of the thread had their turn.
     hosted: bool,
     /// To be polled again without being woken.
@@ -51,12 +58,40 @@ pub(crate) struct Turns<T> {
     receptions: usize,
 }
 
+/// What is left to do before the thread looks at its sockets and timers: up to [`WORK_MAX`] frames and [`BYTES_MAX`]. The
+/// one reception or batch that uses it up is done, so it is twice that at the most.
+#[derive(Clone, Copy, Debug)]
+struct Quota {
+    /// The session's work when it began.
+    since: u64,
+    bytes: usize,
+}
+
+impl Quota {
+    const fn new(work: u64) -> Self {
+        Self {
+            since: work,
+            bytes: BYTES_MAX,
+        }
+    }
+
+    const fn is_used_up(self, work: u64) -> bool {
+        self.bytes == 0 || work.wrapping_sub(self.since) >= WORK_MAX
+    }
+
+    const fn spend(&mut self, bytes: usize) {
+        self.bytes = self.bytes.saturating_sub(bytes);
+    }
+}
+
 impl<T: Transport + Unpin> Turns<T> {
     pub(crate) fn new(connection: Connection, transport: T) -> Self {
         if T::BOUND {
             connection.link().home.settle();
         }
         Self {
+            quota: Quota::new(connection.work_done()),
+            used_up: false,
             connection,
             transport,
             recv: BytesMut::new(),
@@ -87,12 +122,31 @@ impl<T: Transport + Unpin> Turns<T> {
         self.due
     }
 
-    /// Other tasks come first.
-    fn step_back(&mut self, cx: &Context<'_>) {
+    /// Whether its last poll took as much time as it may: there is more to do, and other sessions wait.
+    pub(super) const fn has_used_up(&self) -> bool {
+        self.used_up
+    }
+
+    fn is_used_up(&self) -> bool {
+        self.quota.is_used_up(self.connection.work_done())
+    }
+
+    fn renew_quota(&mut self) {
+        self.quota = Quota::new(self.connection.work_done());
+    }
+
+    /// Other tasks come first and, if `busy` for long enough, whatever else the thread looks at.
+    fn step_back(&mut self, cx: &mut Context<'_>, busy: bool) {
+        self.used_up = busy;
         if self.hosted {
             self.due = true;
+        } else if busy {
+            self.transport.poll_later(cx);
         } else {
             cx.waker().wake_by_ref();
+        }
+        if self.hosted || busy {
+            self.renew_quota();
         }
     }
 
@@ -166,6 +220,7 @@ impl<T: Transport + Unpin> Turns<T> {
                     return true;
                 }
                 Poll::Ready(Ok(n)) => {
+                    self.quota.spend(n);
                     self.connection.count_received(n, now);
                     self.told = self.hosted;
                     self.unparsed = self.connection.receive(&mut self.recv, now);
@@ -173,7 +228,11 @@ impl<T: Transport + Unpin> Turns<T> {
                         self.recv = BytesMut::from(&self.recv[..]);
                     }
                     // What is left of it is for a later turn, after others have had theirs.
-                    if self.unparsed || self.told || self.connection.status() != Status::Open {
+                    if self.unparsed
+                        || self.told
+                        || self.is_used_up()
+                        || self.connection.status() != Status::Open
+                    {
                         return true;
                     }
                 }
@@ -199,6 +258,7 @@ impl<T: Transport + Unpin> Turns<T> {
                 Poll::Pending => return false,
                 Poll::Ready(Ok(0)) => self.fail(io::ErrorKind::WriteZero.into()),
                 Poll::Ready(Ok(n)) => {
+                    self.quota.spend(n);
                     if self.batch.advance(n) {
                         self.batch.clear();
                         self.writing = false;
@@ -231,6 +291,8 @@ impl<T: Transport + Unpin> Turns<T> {
         if !due {
             self.connection.link().awake();
         }
+        self.used_up = false;
+        let mut busy = true;
         for _ in 0..TURNS_MAX {
             let was_due = std::mem::take(&mut due);
             let moved = self.turn(was_due, cx);
@@ -240,7 +302,11 @@ impl<T: Transport + Unpin> Turns<T> {
             if std::mem::take(&mut self.told) {
                 return self.await_answers(cx);
             }
+            if moved && self.is_used_up() {
+                break;
+            }
             if self.unparsed && !was_due {
+                busy = false;
                 break;
             }
             if moved {
@@ -255,21 +321,23 @@ impl<T: Transport + Unpin> Turns<T> {
                 continue;
             }
             if self.connection.link().prepare_sleep(cx.waker()) {
+                self.renew_quota();
                 return Poll::Pending;
             }
         }
         self.deadline = self.connection.next_deadline();
-        self.step_back(cx);
+        self.step_back(cx, busy);
         Poll::Pending
     }
 
     /// The deadline is looked up once in a while only, as messages may come without an end.
-    fn await_answers(&mut self, cx: &Context<'_>) -> Poll<()> {
+    fn await_answers(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         self.receptions = self.receptions.wrapping_add(1);
         if self.receptions.is_multiple_of(TURNS_MAX) {
             self.deadline = self.connection.next_deadline();
         }
-        self.step_back(cx);
+        let busy = self.is_used_up();
+        self.step_back(cx, busy);
         Poll::Pending
     }
 
@@ -280,7 +348,9 @@ impl<T: Transport + Unpin> Turns<T> {
         self.recv.clear();
         let capacity = self.connection.recv_capacity();
         let received = ready!(self.transport.poll_recv(cx, &mut self.recv, capacity));
-        Poll::Ready(received.is_ok_and(|n| n > 0))
+        let n = received.unwrap_or(0);
+        self.quota.spend(n);
+        Poll::Ready(n > 0)
     }
 
     /// Waits until the peer closes or the time is up.
@@ -292,9 +362,14 @@ impl<T: Transport + Unpin> Turns<T> {
             if !ready!(self.poll_discard(cx)) {
                 return Poll::Ready(());
             }
+            if self.is_used_up() {
+                break;
+            }
         }
         // What comes without end must not keep the runtime from its timers.
-        cx.waker().wake_by_ref();
+        self.renew_quota();
+        self.used_up = true;
+        self.transport.poll_later(cx);
         Poll::Pending
     }
 }
@@ -349,104 +424,4 @@ impl<T> std::fmt::Debug for Turns<T> {
 }
 
 #[cfg(all(test, not(ringmux_loom)))]
-mod tests {
-    use std::task::Waker;
-    use std::time::Duration;
-
-    use super::*;
-    use crate::config::Config;
-    use crate::driver::make_room;
-    use crate::frame::Role;
-    use crate::handle::Session;
-    use crate::link::Info;
-    use crate::proto::Pool;
-
-    /// What comes and has not been received, and what was sent.
-    #[derive(Default)]
-    struct Wire {
-        coming: BytesMut,
-        sent: BytesMut,
-    }
-
-    impl Transport for Wire {
-        fn poll_recv(
-            &mut self,
-            _: &mut Context<'_>,
-            buf: &mut BytesMut,
-            capacity: usize,
-        ) -> Poll<io::Result<usize>> {
-            if self.coming.is_empty() {
-                return Poll::Pending;
-            }
-            make_room(buf, capacity);
-            let room = buf.capacity() - buf.len();
-            let bytes = self.coming.split_to(room.min(self.coming.len()));
-            buf.extend_from_slice(&bytes);
-            Poll::Ready(Ok(bytes.len()))
-        }
-
-        fn poll_send(&mut self, _: &mut Context<'_>, batch: &mut Batch) -> Poll<io::Result<usize>> {
-            for piece in batch.remaining() {
-                self.sent.extend_from_slice(piece);
-            }
-            Poll::Ready(Ok(batch.len()))
-        }
-
-        fn poll_timer(&mut self, _: &mut Context<'_>, _: Option<Instant>) -> bool {
-            false
-        }
-
-        fn poll_shutdown(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-            Poll::Ready(Ok(()))
-        }
-
-        fn poll_close(&mut self, _: &mut Context<'_>) -> Poll<()> {
-            Poll::Ready(())
-        }
-    }
-
-    fn end(role: Role) -> (Turns<Wire>, Session) {
-        let info = Info::of_a_test(role);
-        let pool = Pool::new(1 << 30);
-        let (connection, link) =
-            Connection::new(role, &Config::default(), info, pool, clock::now());
-        (Turns::new(connection, Wire::default()), Session::new(link))
-    }
-
-    /// Both ends go on until nothing is on its way.
-    fn settle(near: &mut Turns<Wire>, far: &mut Turns<Wire>) {
-        let mut cx = Context::from_waker(Waker::noop());
-        loop {
-            for end in [&mut *near, &mut *far] {
-                assert!(Pin::new(end).poll(&mut cx).is_pending(), "it has ended");
-            }
-            let said = near.transport.sent.split();
-            let answered = far.transport.sent.split();
-            if said.is_empty() && answered.is_empty() {
-                return;
-            }
-            far.transport.coming.unsplit(said);
-            near.transport.coming.unsplit(answered);
-        }
-    }
-
-    #[test]
-    fn what_was_received_into_is_small_again_when_little_has_come_for_long() {
-        const MUCH: usize = 200 * 1024;
-        let _clock = clock::Stopped::new();
-        let (mut near, session) = end(Role::Dialer);
-        let (mut far, _accepting) = end(Role::Acceptor);
-        settle(&mut near, &mut far);
-        let least = far.connection.recv_capacity();
-        let mut stream = session.try_open("").expect("it is established");
-        stream.try_send(vec![7; MUCH].into()).expect("room for it");
-        settle(&mut near, &mut far);
-        assert!(far.recv.capacity() > least, "{}", far.recv.capacity());
-
-        clock::Stopped::pass(Duration::from_secs(11));
-        stream.try_send("little".into()).expect("room for it");
-        settle(&mut near, &mut far);
-        assert_eq!(far.connection.recv_capacity(), least);
-        assert!(far.recv.capacity() <= least, "{}", far.recv.capacity());
-    }
-}
+mod tests;

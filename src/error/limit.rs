@@ -39,8 +39,8 @@ pub enum Limit {
     /// More streams of the peer were reset than [`reset_rate`](crate::ConfigBuilder::reset_rate) allows. Ends the
     /// session.
     ResetRate,
-    /// More frames without a cause came than [`glitch_rate`](crate::ConfigBuilder::glitch_rate) allows. Ends the
-    /// session.
+    /// More frames without a cause, or of kinds that this version does not know, came than
+    /// [`glitch_rate`](crate::ConfigBuilder::glitch_rate) allows. Ends the session.
     GlitchRate,
     /// More PINGs came than [`ping_rate`](crate::ConfigBuilder::ping_rate) allows. Ends the session.
     PingRate,

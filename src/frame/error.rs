@@ -135,7 +135,7 @@ pub enum FrameError {
         /// Length of its payload in bytes.
         length: u32,
     },
-    /// An id comes twice in a SETTINGS frame.
+    /// A known id comes twice in a SETTINGS frame. Of an unknown one that is no error.
     #[error("setting {id} comes twice: each may come once")]
     SettingTwice {
         /// The id.

@@ -13,6 +13,10 @@
 //! 2. [`check`] judges all that a header alone can show, *before* the payload has arrived or a byte was spent on it;
 //! 3. [`Frame::parse`] borrows the payload and gives the value. Nothing is copied and nothing is allocated.
 //!
+//! What this version does not know is ignored, so that a later one may say it: frames of the kinds 9 to 15, up to the agreed
+//! frame size, and ids in SETTINGS, up to 16 KiB of them. Everything else that is not as it must be is an error: flags,
+//! lengths, places, and known settings that come twice.
+//!
 //! What needs to remember an earlier frame is not decided here: parity and order of ids, FIN inside a message, credit,
 //! SETTINGS first and once. Those are rules of the connection.
 //!
@@ -59,7 +63,7 @@ pub(crate) use goaway::{GOAWAY_FRAME_LEN, MAX_GOAWAY_DEBUG, put_goaway};
 pub(crate) use header::{HEADER_LEN, Header, MAX_LENGTH, check};
 pub use id::{Role, StreamId};
 pub use kind::Kind;
-pub(crate) use settings::{MAX_FRAME_CEILING, MAX_SETTINGS_ENTRIES, SETTINGS_FRAME_LEN, Settings};
+pub(crate) use settings::{MAX_FRAME_CEILING, SETTINGS_FRAME_LEN, Settings};
 
 /// One frame, borrowed from the receive buffer.
 ///

@@ -2,6 +2,9 @@
 //!
 //! Ids 1 to 5 are limits, see [`Settings`]. Id 6 is the sender's role, 1 where it dialled and 2 where it accepted, so that
 //! a side which meets itself, as behind a server that echoes, can tell. A peer of version 0.1 leaves it out.
+//!
+//! There may be as many entries as fit into the smallest frame. An id that this version does not know is ignored, with
+//! whatever value and however often, so that later versions may have settings of their own. A known one may come once.
 
 use bytes::BufMut;
 
@@ -14,16 +17,14 @@ use super::read;
 /// Bytes of one entry: a `u16` id and a `u32` value.
 pub(super) const ENTRY_LEN: u32 = 2 + 4;
 
-/// The most entries a SETTINGS frame may have: room for ids to come, and a bound on the search for repeated ones.
-pub(crate) const MAX_SETTINGS_ENTRIES: u32 = 32;
-
-/// The longest payload of a SETTINGS.
-pub(super) const MAX_SETTINGS_LEN: u32 = MAX_SETTINGS_ENTRIES * ENTRY_LEN;
+/// The longest payload of a SETTINGS, in bytes: the entries that fit into the smallest frame, 2730 of them.
+pub(super) const MAX_SETTINGS_LEN: u32 =
+    Settings::FLOORS.max_frame - Settings::FLOORS.max_frame % ENTRY_LEN;
 
 /// The largest frame payload that may be agreed on, in bytes. It bounds how long one stream holds the connection.
 pub(crate) const MAX_FRAME_CEILING: u32 = 64 * 1024;
 
-/// The entries that [`Settings::put`] writes at most.
+/// The entries that [`Settings::put`] writes at most: one for each id that has a meaning, from 1.
 const ENTRIES: u32 = 6;
 
 /// Id of the sender's role.
@@ -33,7 +34,9 @@ const ROLE_ID: u16 = 6;
 pub(crate) const SETTINGS_FRAME_LEN: usize = HEADER_LEN + (ENTRIES * ENTRY_LEN) as usize;
 
 const _: () = {
-    assert!(ENTRIES <= MAX_SETTINGS_ENTRIES);
+    assert!(ENTRIES * ENTRY_LEN <= MAX_SETTINGS_LEN);
+    // Of each known id it is remembered in a byte whether it came.
+    assert!(ENTRIES < u8::BITS);
     assert!(Settings::FLOORS.max_frame <= MAX_FRAME_CEILING);
     assert!(Settings::FLOORS.stream_window <= Settings::FLOORS.session_window);
     // A frame of the smallest size fits the smallest window, its fixed cost included.
@@ -99,7 +102,7 @@ impl Settings {
         }
     }
 
-    /// Reads the payload of a SETTINGS frame. Ids without a meaning are ignored, but no id may come twice.
+    /// Reads the payload of a SETTINGS frame. Ids without a meaning are ignored, those with one may come once.
     pub(super) fn parse(payload: &[u8]) -> Result<Self, FrameError> {
         let length = read::saturate(payload.len());
         let (entries, rest) = payload.as_chunks::<{ ENTRY_LEN as usize }>();
@@ -114,11 +117,16 @@ impl Settings {
             });
         }
         let mut settings = Self::FLOORS;
-        for (index, entry) in entries.iter().enumerate() {
-            let (id, value) = split(*entry);
-            if entries.iter().take(index).any(|&seen| split(seen).0 == id) {
+        let mut seen = 0_u8;
+        for (id, value) in entries.iter().map(|entry| split(*entry)) {
+            if !(1..=ENTRIES).contains(&u32::from(id)) {
+                continue;
+            }
+            let bit = 1_u8.wrapping_shl(id.into());
+            if seen & bit != 0 {
                 return Err(FrameError::SettingTwice { id });
             }
+            seen |= bit;
             settings.set(id, value)?;
         }
         Ok(settings)

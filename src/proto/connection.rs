@@ -86,6 +86,8 @@ pub(crate) struct Connection {
     pub(super) start: Instant,
     /// When the last turn began.
     pub(super) turn: Instant,
+    /// What came, in short frames, see [`work_done`](Self::work_done).
+    pub(super) work: u64,
     /// No `Session` is left: nobody can accept.
     pub(super) unheld: Option<Unheld>,
     pub(super) alive: Alive,
@@ -205,10 +207,11 @@ impl Connection {
             farewell: None,
             start: now,
             turn: now,
+            work: 0,
             handshake_deadline: now + config.handshake_timeout(),
             unheld: None,
             alive: Alive::new(config, info_seed, now),
-            limits: Limits::new(config, link.counters.frames_sent.get(), now),
+            limits: Limits::new(config, &link, now),
             leave: None,
             closed_by: None,
             registry: Registry::default(),

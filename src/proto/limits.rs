@@ -5,7 +5,8 @@
 //! nothing any more.
 //!
 //! *Control frames without a cause*: each frame that this side sends may be answered by so many control frames of an honest
-//! peer, whatever it does with it. What comes beyond is charged to the bucket of glitches.
+//! peer, whatever it does with it. What comes beyond is charged to the bucket of glitches. So are frames of unknown kinds,
+//! beyond those that may go with a message.
 
 use std::time::Instant;
 
@@ -15,11 +16,15 @@ use super::registry::Key;
 use crate::config::Config;
 use crate::error::{Limit, LimitExceeded, ProtocolError, SessionError};
 use crate::frame::{StreamId, codes};
+use crate::link::SessionLink;
 
 /// Control frames that each frame of ours may cause: WINDOWs for a stream and the session, an end, a grant.
 const CAUSED: u64 = 4;
 /// The most that are saved up: what a peer with full windows may owe us.
 const CAUSED_MAX: u64 = 1 << 20;
+/// Frames of kinds that this version does not know that may come with each message, and with each frame of ours: what a
+/// later version may have to say about one.
+const CARRIED: u64 = 4;
 /// GOAWAYs that a session can need: SOON, the last id, the farewell.
 const GOAWAYS: u8 = 3;
 
@@ -33,6 +38,10 @@ pub(super) struct Limits {
     caused: u64,
     /// Of the frames that we sent, what `caused` knows of.
     sent_seen: u64,
+    /// Frames of unknown kinds that may come with the messages that came.
+    carried: u64,
+    /// Of the messages that came, what `carried` knows of.
+    messages_seen: u64,
     goaways: u8,
     /// Streams that we had to end because of what the peer did.
     faulty: u32,
@@ -41,15 +50,17 @@ pub(super) struct Limits {
 }
 
 impl Limits {
-    /// `sent` is the session's counter of frames as it begins: others may have counted there.
-    pub(super) fn new(config: &Config, sent: u64, now: Instant) -> Self {
+    /// The session's counters are where others may have counted before.
+    pub(super) fn new(config: &Config, link: &SessionLink, now: Instant) -> Self {
         let bucket = |rate| Bucket::new(rate, now);
         Self {
             glitches: bucket(config.glitch_rate()),
             resets: config.reset_rate().map(bucket),
             pings: config.ping_rate().map(bucket),
             caused: 0,
-            sent_seen: sent,
+            sent_seen: link.counters.frames_sent.get(),
+            carried: 0,
+            messages_seen: link.counters.messages_received.get(),
             goaways: 0,
             faulty: 0,
             early_resets: Vec::new(),
@@ -110,6 +121,21 @@ impl Connection {
         match limits.caused.checked_sub(1) {
             Some(left) => limits.caused = left,
             None => self.charge_glitch(),
+        }
+    }
+
+    /// A frame came of a kind that this version does not know. It was ignored, and costs no credit.
+    pub(super) fn charge_unknown(&mut self) {
+        let came = self.link.counters.messages_received.get();
+        let limits = &mut self.limits;
+        let new = came
+            .wrapping_sub(limits.messages_seen)
+            .saturating_mul(CARRIED);
+        limits.messages_seen = came;
+        limits.carried = limits.carried.saturating_add(new).min(CAUSED_MAX);
+        match limits.carried.checked_sub(1) {
+            Some(left) => limits.carried = left,
+            None => self.charge_control(),
         }
     }
 

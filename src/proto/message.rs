@@ -54,11 +54,12 @@ pub(super) struct Run {
 impl Connection {
     /// The short messages in front, if they are whole and of one stream, the one of `first`: looked
     /// up, debited, published and told once for all. Stops before whatever is not plain, which is
-    /// left to [`on_data`](Self::on_data), with all rules and errors.
+    /// left to [`on_data`](Self::on_data), with all rules and errors; and after `most`.
     pub(super) fn on_short_messages(
         &mut self,
         first: Header,
         bytes: &[u8],
+        most: u64,
         now: Instant,
     ) -> Result<Run, ProtocolError> {
         let mut run = Run::default();
@@ -83,7 +84,7 @@ impl Connection {
             let header = Header::decode(*head);
             let cost = cost(header.length);
             let plain = header.is_like(first) && header.length <= longest;
-            if !plain || total_cost + cost > credit {
+            if !plain || total_cost + cost > credit || run.frames == most {
                 break;
             }
             let Some(payload) = rest.get(..header.length as usize) else {

@@ -52,3 +52,4 @@ pub(crate) mod tests;
 pub(crate) use crate::link::Pool;
 pub(crate) use connection::{Connection, Status};
 pub(crate) use output::{BATCH_PARTS, Batch};
+pub(crate) use receive::WORK_MAX;

@@ -260,8 +260,8 @@ async fn each_broken_rule_of_the_handshake_is_named(net: Net) {
         ("setting-above-ceiling", settings(&[(1, 64 * 1024 + 1)])),
         ("setting-below-floor", settings(&[(6, 0)])),
         ("setting-above-ceiling", settings(&[(6, 3)])),
-        ("setting-twice", settings(&[(9, 1), (9, 1)])),
-        ("frame-too-long", header(7, 0, 0, 33 * 6)),
+        ("setting-twice", settings(&[(5, 16), (9, 1), (5, 16)])),
+        ("frame-too-long", header(7, 0, 0, 2731 * 6)),
         ("settings-length", header(7, 0, 0, 7)),
         ("frame-too-long", header(9, 0, 0, 0xFF_FFFF)),
     ];
@@ -521,7 +521,9 @@ async fn a_violation_ends_every_stream_with_the_same_error(net: Net) {
 async fn what_nobody_knows_is_ignored(net: Net) {
     let place = Neighbourhood::new(&net, &Config::default()).await;
     for side in [Side::Dials, Side::Accepts] {
-        let strange = settings(&[(6, 0), (100, u32::MAX), (u16::MAX, 1)]);
+        // More of them than there are known ones, and some twice.
+        let entries: Vec<_> = (7..107).map(|id| (id, 0)).collect();
+        let strange = settings(&[&entries[..], &[(7, 1), (u16::MAX, 1), (u16::MAX, 1)]].concat());
         let config = Config::default();
         let (session, mut raw) =
             with_raw_settings(&net, side, &place.listener, &config, &strange).await;

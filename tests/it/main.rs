@@ -13,6 +13,7 @@ mod byte_streams;
 mod cancel_safety;
 mod denied;
 mod exits;
+mod flooded;
 mod given;
 mod hostile;
 #[cfg(feature = "manage")]

@@ -4,6 +4,7 @@ use std::future::poll_fn;
 use std::io::Write;
 use std::os::unix::net::UnixStream;
 use std::task::Poll;
+use std::time::Duration;
 
 use bytes::BytesMut;
 
@@ -11,6 +12,8 @@ use super::{DIRECT_BYTES, Socket, UringIo};
 use crate::driver::{Transport, leaked_buffers};
 
 const CAPACITY: usize = 64 * 1024;
+/// How long something may take that takes no time.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// To be called on a tokio-uring runtime.
 fn pair() -> (UringIo, UnixStream) {
@@ -80,4 +83,28 @@ fn a_read_that_is_under_way_when_its_runtime_ends_leaks_its_buffer_and_is_counte
     assert!(leaked_buffers() > before);
     let error = theirs.write_all(b"nobody reads this").unwrap_err();
     assert_eq!(error.kind(), std::io::ErrorKind::BrokenPipe);
+}
+
+/// It submits operations when it has nothing else to do.
+#[test]
+fn a_session_that_has_itself_polled_later_keeps_no_operation_from_the_kernel() {
+    tokio_uring::start(async {
+        let (mut io, _theirs) = pair();
+        let mut polls = 0_u32;
+        let busy = poll_fn(|cx| {
+            polls += 1;
+            io.poll_later(cx);
+            Poll::<()>::Pending
+        });
+        let beside = async {
+            for _ in 0..100 {
+                tokio_uring::no_op().await.unwrap();
+            }
+        };
+        tokio::select! {
+            () = busy => {}
+            done = tokio::time::timeout(PATIENCE, tokio_uring::spawn(beside)) => done.unwrap().unwrap(),
+        }
+        assert!(polls > 50, "{polls}: it goes on");
+    });
 }

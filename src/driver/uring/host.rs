@@ -42,6 +42,8 @@ const LOOKS: u32 = 16;
 const BUSY_LOOKS: u32 = 4;
 /// Sessions polled before the ring is entered.
 const POLLS_MAX: usize = 64;
+/// The same of those that took as much time as they may: about a millisecond together, at the very most.
+const LONG_POLLS_MAX: usize = 4;
 
 struct Session<R: Ring> {
     turns: Turns<UringSocket<R>>,
@@ -60,6 +62,8 @@ pub(super) struct Host<R: Ring> {
     turns: u32,
     /// Nothing has moved since the turn before.
     quiet: bool,
+    /// In the last turn a session took as much time as it may.
+    pub(super) long: bool,
     /// Tasks of the application run on this thread, between turns.
     beside_tasks: bool,
 }
@@ -78,6 +82,7 @@ impl<R: Ring> Host<R> {
             ready: Vec::new(),
             turns: 0,
             quiet: true,
+            long: false,
             beside_tasks: false,
         }
     }
@@ -114,7 +119,8 @@ impl<R: Ring> Host<R> {
     /// Polls the sessions that have cause to; true if there were any.
     ///
     /// Looks at the sockets that are received from round the ring: whenever nothing else has moved, and else one time in a
-    /// few. What is found there goes to its session by the shortest way.
+    /// few; and after a long turn, so that those who wait there wait for one. What is found there goes to its session by the
+    /// shortest way.
     pub(super) fn turn(&mut self) -> bool {
         while let Some(job) = self.link.take_job() {
             self.adopt(job);
@@ -123,14 +129,16 @@ impl<R: Ring> Host<R> {
             let reactor = &mut *self.reactor.borrow_mut();
             reactor.reap();
             self.turns = self.turns.wrapping_add(1);
-            if self.turns.is_multiple_of(LOOKS) && reactor.next_deadline().is_some() {
+            if (self.long || self.turns.is_multiple_of(LOOKS)) && reactor.next_deadline().is_some()
+            {
                 reactor.expire(clock::now());
             }
-            if self.quiet || self.turns.is_multiple_of(BUSY_LOOKS) {
+            if self.quiet || self.long || self.turns.is_multiple_of(BUSY_LOOKS) {
                 reactor.recv_direct();
             }
             reactor.take_ready(&mut self.ready);
         }
+        self.long = false;
         self.poll_ready()
     }
 
@@ -148,10 +156,13 @@ impl<R: Ring> Host<R> {
             return false;
         }
         let count = self.ready.len().min(POLLS_MAX);
-        for i in 0..count {
-            self.poll(self.ready[i]);
+        let (mut polled, mut long) = (0, 0);
+        while polled < count && long < LONG_POLLS_MAX {
+            long += usize::from(self.poll(self.ready[polled]));
+            polled += 1;
         }
-        self.ready.drain(..count);
+        self.ready.drain(..polled);
+        self.long |= long > 0;
         true
     }
 
@@ -159,18 +170,21 @@ impl<R: Ring> Host<R> {
         self.sessions.get_mut(slot as usize)?.as_mut()
     }
 
-    fn poll(&mut self, slot: u32) {
+    /// True if the session took as much time as it may.
+    fn poll(&mut self, slot: u32) -> bool {
         let Some(session) = self.session(slot) else {
-            return;
+            return false;
         };
         let mut cx = Context::from_waker(&session.waker);
         let turns = Pin::new(&mut session.turns);
         let polled = catch_unwind(AssertUnwindSafe(|| turns.poll(&mut cx).is_ready()));
         match polled {
             Ok(false) => {
+                let long = session.turns.has_used_up();
                 if session.turns.is_due() {
                     self.ready.push(slot);
                 }
+                return long;
             }
             Ok(true) => {
                 self.sessions[slot as usize] = None;
@@ -178,6 +192,7 @@ impl<R: Ring> Host<R> {
             }
             Err(panic) => self.end_panicked(slot, panic),
         }
+        false
     }
 
     /// A session has panicked: it ends, which its handles see as `EngineStopped`, and the others go on.

@@ -20,8 +20,8 @@ use super::link::HostLink;
 use super::ring::Enter;
 use super::wait::Idle;
 use crate::config::Wait;
-use crate::driver::clock;
 use crate::driver::timer::Timer;
+use crate::driver::{clock, later};
 use crate::queue::Process;
 use crate::sync::Arc;
 
@@ -174,13 +174,17 @@ impl Future for Inline {
             }
             if moved {
                 this.host.waiting.busy();
+                if this.host.long {
+                    break;
+                }
                 continue;
             }
             if this.host.is_unused() {
                 return Poll::Ready(());
             }
             if this.host.waiting.idle() == Idle::Spin && !this.clock.is_paused() {
-                break;
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
             }
             if this.prepare_park(cx) {
                 this.parked = Some(Instant::now());
@@ -192,7 +196,7 @@ impl Future for Inline {
                 .ring_mut()
                 .want_completion_fd(false);
         }
-        cx.waker().wake_by_ref();
+        later(cx);
         Poll::Pending
     }
 }

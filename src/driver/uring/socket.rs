@@ -180,6 +180,11 @@ impl<R: Ring> Transport for UringSocket<R> {
         due
     }
 
+    /// The host polls whoever is woken in the next turn, in which it looks at everything else as well.
+    fn poll_later(&mut self, cx: &mut Context<'_>) {
+        cx.waker().wake_by_ref();
+    }
+
     fn poll_shutdown(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(self.reactor.borrow().shutdown(self.slot, Shutdown::Write))
     }

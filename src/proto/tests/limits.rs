@@ -259,6 +259,7 @@ fn control_frames_beyond_what_was_caused_are_glitches() {
         ("late fin", data(1, b"", false, true)),
         ("fin again", data(5, b"", false, true)),
         ("stop again", cancel(3, 0, true)),
+        ("unknown", Frame::Extension(9)),
     ];
     for (name, flood) in floods {
         let mut solo = acceptor(config().glitch_rate(Rate::new(5, 1)));
@@ -283,6 +284,29 @@ fn control_frames_beyond_what_was_caused_are_glitches() {
         solo.hear(&flood);
         ends_by(&mut solo, Limit::GlitchRate, 6);
     }
+}
+
+/// A later version may say something about each message, before it knows that nobody listens.
+#[test]
+fn frames_of_unknown_kinds_may_come_with_messages_and_not_by_themselves() {
+    let mut solo = acceptor(config().glitch_rate(Rate::new(5, 1)));
+    let session = solo.end.session().clone();
+    solo.hear(&open(1, b""));
+    let mut stream = now(session.accept()).unwrap();
+    for n in 0..100 {
+        for kind in 9..13 {
+            solo.hear(&Frame::Extension(kind));
+        }
+        solo.hear(&data(1, b"message", true, false));
+        assert!(now(stream.recv()).unwrap().is_some(), "{n}");
+    }
+    // Those of the last message, and what is a glitch.
+    for _ in 0..4 + 5 {
+        solo.hear(&Frame::Extension(15));
+    }
+    goes_on(&solo);
+    solo.hear(&Frame::Extension(15));
+    ends_by(&mut solo, Limit::GlitchRate, 6);
 }
 
 #[test]

@@ -43,7 +43,7 @@ The attacker, its neighbour and often the server share processors: at --rate 0 t
 a busy machine as much as of the server. SAFETY.md says what each attack does, and what the server promises.
 
 Exit code 0: after each attack the server served its neighbour and a newcomer, and the p99 and the average of the
-neighbour's round trips were less than --max-ratio of what they were without. Else 1.";
+neighbour's round trips were less than --max-ratio of what they were without, or less than --max-wait. Else 1.";
 
 /// Arguments of `ringmux attack`.
 #[derive(Debug, clap::Args)]
@@ -62,8 +62,9 @@ pub(crate) struct Args {
     seconds: Duration,
 
     /// Frames a second of all connections of an attack, where a connection counts as ten; 0 is as many as the server takes.
-    #[arg(long, value_name = "N", default_value = "10000")]
-    rate: u32,
+    /// If not given, 10000, 5000 or 3000, less where a frame is more work.
+    #[arg(long, value_name = "N")]
+    rate: Option<u32>,
 
     /// What the neighbour does.
     #[arg(long, value_enum, value_name = "HOW", default_value = "ping")]
@@ -72,6 +73,10 @@ pub(crate) struct Args {
     /// How far the p99 and the average of the neighbour's round trips may move: during / before.
     #[arg(long, value_name = "X", default_value = "2", value_parser = ratio)]
     max_ratio: f64,
+
+    /// What they may be in any case, in which the ratio does not count: of next to nothing twice as much is nothing either.
+    #[arg(long, value_name = "TIME", default_value = "10ms", value_parser = parse_duration)]
+    max_wait: Duration,
 
     /// Print one JSON object a line.
     #[arg(long)]
@@ -114,7 +119,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
         print(report::render(&rows))?;
     }
     result?;
-    verdict(&rows, args.max_ratio)
+    verdict(&rows, args)
 }
 
 fn chosen(args: &Args) -> &[Kind] {
@@ -146,7 +151,8 @@ async fn attack(args: &Args, progress: &ProgressBar, rows: &mut Vec<Row>) -> Res
 /// One attack, beside a neighbour.
 async fn play(args: &Args, kind: Kind) -> Result<Row, Failure> {
     let neighbour = Neighbour::connect(&args.addr, args.neighbour).await?;
-    let campaign = Campaign::start(kind, args.addr.clone(), args.rate)
+    let rate = args.rate.unwrap_or(kind.pace());
+    let campaign = Campaign::start(kind, args.addr.clone(), rate)
         .map_err(|error| Failure::new("cannot start a thread").because(&error))?;
     let (mut before, mut during) = (Vec::new(), Vec::new());
     let slices = measure(&neighbour, &campaign, args.seconds / SLICES);
@@ -163,7 +169,7 @@ async fn play(args: &Args, kind: Kind) -> Result<Row, Failure> {
         .end()
         .ok_or_else(|| Failure::new(format!("the attack {} has panicked", kind.name())))?;
     not_refused(&outcome, &args.addr)?;
-    let played = (args.seconds.as_secs_f64(), args.rate);
+    let played = (args.seconds.as_secs_f64(), rate);
     let failure = failed.map(|failure| failure.to_string());
     Ok(Row::new(kind, played, outcome, [&before, &during], failure))
 }
@@ -193,10 +199,11 @@ fn not_refused(outcome: &Outcome, addr: &Addr) -> Result<(), Failure> {
     }
 }
 
-fn verdict(rows: &[Row], max_ratio: f64) -> Result<(), Failure> {
+fn verdict(rows: &[Row], args: &Args) -> Result<(), Failure> {
+    let max_ratio = args.max_ratio;
     let failed: Vec<String> = rows
         .iter()
-        .filter(|row| !row.passed(max_ratio))
+        .filter(|row| !row.passed(max_ratio, args.max_wait))
         .map(|row| match &row.failure {
             Some(failure) => format!("{} ({failure})", row.attack),
             None => format!(

@@ -82,7 +82,8 @@ pub(super) fn slowdown(before: &[Slice], during: &[Slice]) -> f64 {
     mean_ns(during) / mean_ns(first).max(1.0)
 }
 
-fn mean_ns(slices: &[Slice]) -> f64 {
+/// The average of a round trip.
+pub(super) fn mean_ns(slices: &[Slice]) -> f64 {
     let sum: f64 = slices
         .iter()
         .map(|slice| slice.rtts.mean() * slice.rtts.len() as f64)

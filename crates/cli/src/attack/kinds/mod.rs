@@ -1,4 +1,4 @@
-//! The attacks, one for each row A1 to A13 of `SAFETY.md`.
+//! The attacks, at least one for each row A1 to A13 of `SAFETY.md`.
 //!
 //! An attack is asked for one step after the other. A step says a frame or a few and does not wait; one that can say
 //! nothing until the server answers says so by saying nothing. Whatever an attack needs of the server beyond that it may
@@ -42,10 +42,12 @@ pub(super) enum Kind {
     SharedSlices,
     /// A5: opening and opaque blocks as long as they may be, then one too many
     Metadata,
-    /// A6: asks for round trips and does not read the answers, then says its SETTINGS twice
+    /// A6: asks for round trips and does not read the answers, or says its SETTINGS twice
     PingFlood,
     /// A7: grants credit a byte at a time, or none
     WindowFlood,
+    /// A7: says frames of a kind that nobody knows, which are ignored
+    IgnoredFrames,
     /// A8: grants more than can be counted, or sends more than was granted
     CreditOverflow,
     /// A9: asks for answers and grants no credit for them, or reads a byte at a time
@@ -63,7 +65,10 @@ pub(super) enum Kind {
 impl Kind {
     /// The row of `SAFETY.md`.
     pub(super) fn row(self) -> String {
-        format!("A{}", self as usize + 1)
+        let place = self as usize;
+        // Row 7 has two attacks.
+        let row = place + usize::from(place <= Self::WindowFlood as usize);
+        format!("A{row}")
     }
 
     pub(super) fn name(self) -> String {
@@ -81,6 +86,17 @@ impl Kind {
         }
     }
 
+    /// Frames a second at which it is played if nothing else is asked for. The processors are shared with the server, the
+    /// neighbour and whatever else runs there, so it is less where a frame takes the server longer: one that is full, has an
+    /// echo or comes over many connections, or a tenth of a connection.
+    pub(super) const fn pace(self) -> u32 {
+        match self {
+            Self::Slowloris => 5000,
+            Self::ManyWindows | Self::SharedSlices | Self::ZeroWindow => 3000,
+            _ => 10_000,
+        }
+    }
+
     /// What the nth connection does.
     pub(super) fn start(self, n: u64) -> Box<dyn Attack> {
         match self {
@@ -89,7 +105,7 @@ impl Kind {
             Self::TinyFrames => Box::new(frames::Tiny::default()),
             Self::SharedSlices => Box::new(stalls::Stall::shared_slices()),
             Self::Metadata => Box::new(blocks::Blocks::default()),
-            Self::PingFlood => Box::new(control::Pings::default()),
+            Self::PingFlood => Box::new(control::Pings::new(n)),
             Self::WindowFlood => Box::new(control::Windows::new(n)),
             Self::CreditOverflow => Box::new(credit::Overflow::new(n)),
             Self::ZeroWindow => Box::new(stalls::Stall::zero_window(n)),
@@ -97,21 +113,24 @@ impl Kind {
             Self::IdWrap => Box::new(ids::Leaps::default()),
             Self::ManyWindows => Box::new(stalls::Unfinished::default()),
             Self::Oversized => Box::new(lengths::Oversized::new(n)),
+            Self::IgnoredFrames => Box::new(control::Unknown::new(n)),
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     #[test]
     fn each_row_has_its_attack() {
-        let rows: Vec<String> = Kind::value_variants()
+        let rows: BTreeSet<String> = Kind::value_variants()
             .iter()
             .map(|kind| kind.row())
             .collect();
-        let expected: Vec<String> = (1..=13).map(|n| format!("A{n}")).collect();
+        let expected: BTreeSet<String> = (1..=13).map(|n| format!("A{n}")).collect();
         assert_eq!(rows, expected);
         for kind in Kind::value_variants() {
             let help = kind.to_possible_value().unwrap();

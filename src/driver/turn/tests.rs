@@ -1,0 +1,299 @@
+//! What one poll does, over a wire in memory.
+
+use std::cell::Cell;
+use std::task::Waker;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use tokio::io::AsyncReadExt;
+
+use super::*;
+use crate::config::Config;
+use crate::config::Rate;
+use crate::driver::make_room;
+use crate::frame::{HEADER_LEN, Header, Role, Settings, preface};
+use crate::handle::{Session, Stream};
+use crate::link::Info;
+use crate::proto::Pool;
+
+/// What comes and has not been received, and what was sent.
+#[derive(Default)]
+struct Wire {
+    coming: BytesMut,
+    sent: BytesMut,
+}
+
+impl Transport for Wire {
+    fn poll_recv(
+        &mut self,
+        _: &mut Context<'_>,
+        buf: &mut BytesMut,
+        capacity: usize,
+    ) -> Poll<io::Result<usize>> {
+        if self.coming.is_empty() {
+            return Poll::Pending;
+        }
+        make_room(buf, capacity);
+        let room = buf.capacity() - buf.len();
+        let bytes = self.coming.split_to(room.min(self.coming.len()));
+        buf.extend_from_slice(&bytes);
+        Poll::Ready(Ok(bytes.len()))
+    }
+
+    fn poll_send(&mut self, _: &mut Context<'_>, batch: &mut Batch) -> Poll<io::Result<usize>> {
+        for piece in batch.remaining() {
+            self.sent.extend_from_slice(piece);
+        }
+        Poll::Ready(Ok(batch.len()))
+    }
+
+    fn poll_timer(&mut self, _: &mut Context<'_>, _: Option<Instant>) -> bool {
+        false
+    }
+
+    fn poll_shutdown(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_close(&mut self, _: &mut Context<'_>) -> Poll<()> {
+        Poll::Ready(())
+    }
+}
+
+fn end(role: Role) -> (Turns<Wire>, Session) {
+    end_with(role, &Config::default())
+}
+
+fn end_with(role: Role, config: &Config) -> (Turns<Wire>, Session) {
+    let info = Info::of_a_test(role);
+    let pool = Pool::new(1 << 30);
+    let (connection, link) = Connection::new(role, config, info, pool, clock::now());
+    (Turns::new(connection, Wire::default()), Session::new(link))
+}
+
+/// Both ends go on until nothing is on its way.
+fn settle(near: &mut Turns<Wire>, far: &mut Turns<Wire>) {
+    let mut cx = Context::from_waker(Waker::noop());
+    loop {
+        for end in [&mut *near, &mut *far] {
+            assert!(Pin::new(end).poll(&mut cx).is_pending(), "it has ended");
+        }
+        let said = near.transport.sent.split();
+        let answered = far.transport.sent.split();
+        if said.is_empty() && answered.is_empty() {
+            return;
+        }
+        far.transport.coming.unsplit(said);
+        near.transport.coming.unsplit(answered);
+    }
+}
+
+#[test]
+fn what_was_received_into_is_small_again_when_little_has_come_for_long() {
+    const MUCH: usize = 200 * 1024;
+    let _clock = clock::Stopped::new();
+    let (mut near, session) = end(Role::Dialer);
+    let (mut far, _accepting) = end(Role::Acceptor);
+    settle(&mut near, &mut far);
+    let least = far.connection.recv_capacity();
+    let mut stream = session.try_open("").expect("it is established");
+    stream.try_send(vec![7; MUCH].into()).expect("room for it");
+    settle(&mut near, &mut far);
+    assert!(far.recv.capacity() > least, "{}", far.recv.capacity());
+
+    clock::Stopped::pass(Duration::from_secs(11));
+    stream.try_send("little".into()).expect("room for it");
+    settle(&mut near, &mut far);
+    assert_eq!(far.connection.recv_capacity(), least);
+    assert!(far.recv.capacity() <= least, "{}", far.recv.capacity());
+}
+
+/// A session that was greeted, with limits that no flood trips.
+fn flooded() -> (Turns<Wire>, Session) {
+    let never = Rate::new(1_000_000, 1_000_000);
+    let config = Config::builder()
+        .glitch_rate(never)
+        .session_window(64 << 20)
+        .session_window_max(64 << 20)
+        .stream_window(16 << 20)
+        .stream_window_max(16 << 20);
+    let (mut end, session) = end_with(Role::Acceptor, &config.build().unwrap());
+    let wire = &mut end.transport.coming;
+    wire.extend_from_slice(&preface::encode(preface::VERSION));
+    Settings::FLOORS.put(wire);
+    while !end.transport.coming.is_empty() {
+        poll_once(&mut end);
+    }
+    (end, session)
+}
+
+fn poll_once(end: &mut Turns<Wire>) -> bool {
+    let mut cx = Context::from_waker(Waker::noop());
+    Pin::new(end).poll(&mut cx).is_pending()
+}
+
+fn header(kind: u8, flags: u8, stream: u32, length: u32) -> [u8; HEADER_LEN] {
+    Header {
+        length,
+        kind,
+        flags,
+        stream,
+    }
+    .encode()
+}
+
+/// The nth frame or two of a flood, on the stream 1 where it needs one.
+type Flood = fn(u32, &mut BytesMut);
+
+/// Everything that a peer may say without end.
+const FLOODS: [(&str, Flood); 9] = [
+    ("unknown", |_, wire| {
+        wire.extend_from_slice(&header(9, 0, 0, 0));
+    }),
+    ("unknown, long", |_, wire| {
+        wire.extend_from_slice(&header(15, 0, 1, 16 << 10));
+        wire.extend_from_slice(&[0; 16 << 10]);
+    }),
+    ("ping", |n, wire| {
+        wire.extend_from_slice(&header(5, 0, 0, 8));
+        wire.extend_from_slice(&u64::from(n).to_le_bytes());
+    }),
+    ("window", |_, wire| {
+        wire.extend_from_slice(&header(4, 0, 0, 4));
+        wire.extend_from_slice(&1_u32.to_le_bytes());
+    }),
+    ("messages", |_, wire| {
+        wire.extend_from_slice(&header(0, 2, 1, 0));
+    }),
+    ("messages of two streams", |n, wire| {
+        wire.extend_from_slice(&header(0, 2, 1 + 2 * (n % 2), 1));
+        wire.extend_from_slice(b"x");
+    }),
+    ("late cancels", |_, wire| {
+        wire.extend_from_slice(&header(3, 0, 5, 4));
+        wire.extend_from_slice(&[0; 4]);
+    }),
+    ("openings", |n, wire| {
+        wire.extend_from_slice(&header(1, 0, 7 + 2 * n, 0));
+        wire.extend_from_slice(&header(3, 0, 7 + 2 * n, 4));
+        wire.extend_from_slice(&[0; 4]);
+    }),
+    ("messages of a frame", |_, wire| {
+        wire.extend_from_slice(&header(0, 2, 1, 16 << 10));
+        wire.extend_from_slice(&[0; 16 << 10]);
+    }),
+];
+
+/// Two streams that are open, and one that was.
+fn open_streams(end: &mut Turns<Wire>, session: &Session) -> [Stream; 2] {
+    let wire = &mut end.transport.coming;
+    for id in [1, 3, 5] {
+        wire.extend_from_slice(&header(1, 0, id, 0));
+    }
+    wire.extend_from_slice(&header(3, 0, 5, 4));
+    wire.extend_from_slice(&[0; 4]);
+    poll_once(end);
+    let accepted = [(); 3].map(|()| session.accept().now_or_never().unwrap().unwrap());
+    let [first, second, cancelled] = accepted;
+    drop(cancelled);
+    poll_once(end);
+    [first, second]
+}
+
+#[test]
+fn a_poll_takes_so_many_frames_and_bytes_of_any_flood_and_no_more() {
+    for hosted in [false, true] {
+        for (name, flood) in FLOODS {
+            let (mut end, session) = flooded();
+            let _streams = open_streams(&mut end, &session);
+            if hosted {
+                end.set_hosted();
+            }
+            // Less than the streams that there may be, and more than is taken in several polls.
+            let count = match name {
+                "openings" => 250,
+                "messages of a frame" => 900,
+                _ => 20_000,
+            };
+            let mut times = Vec::new();
+            let mut frames = BytesMut::new();
+            (0..count).for_each(|n| flood(n, &mut frames));
+            let most = BYTES_MAX + end.connection.recv_capacity().max(256 << 10);
+            end.transport.coming = frames;
+            while !end.transport.coming.is_empty() || end.unparsed {
+                let (work, left) = (end.connection.work_done(), end.transport.coming.len());
+                let since = Instant::now();
+                assert!(poll_once(&mut end), "{name}: {:?}", session.end());
+                times.push(since.elapsed());
+                let work = end.connection.work_done() - work;
+                let bytes = left - end.transport.coming.len();
+                assert!(work <= 2 * WORK_MAX + 4, "{name}: {work} frames");
+                assert!(bytes <= most, "{name}: {bytes} bytes");
+            }
+            assert!(session.end().is_none(), "{name}: {:?}", session.end());
+            times.sort_unstable();
+            println!("{name}: {:?} of {}", times[times.len() / 2], times.len());
+            // Where much comes, it comes in polls as long as they may be.
+            let polls = times.len();
+            assert!(
+                hosted || name != "messages of a frame" || polls <= 20,
+                "{polls}"
+            );
+        }
+    }
+}
+
+/// Counts how often the session is polled.
+struct Counted<'a> {
+    end: Turns<Wire>,
+    polls: &'a Cell<u32>,
+}
+
+impl Future for Counted<'_> {
+    type Output = SessionError;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<SessionError> {
+        let this = self.get_mut();
+        this.polls.set(this.polls.get() + 1);
+        // It never ends.
+        if this.end.transport.coming.is_empty() {
+            let wire = &mut this.end.transport.coming;
+            (0..10_000).for_each(|_| wire.extend_from_slice(&header(9, 0, 0, 0)));
+        }
+        this.end.transport.sent.clear();
+        Pin::new(&mut this.end).poll(cx)
+    }
+}
+
+/// Of whatever runtime: one that looks at its sockets once in a thousand polls.
+#[test]
+fn a_flooded_session_lets_its_runtime_look_at_sockets_and_timers_after_each_poll() {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .event_interval(1000)
+        .build()
+        .unwrap();
+    let polls = Cell::new(0);
+    let (end, session) = flooded();
+    let flooded = Counted { end, polls: &polls };
+    let beside = async {
+        let (near, mut far) = tokio::net::UnixStream::pair().unwrap();
+        for _ in 0..100 {
+            near.try_write(b"x").unwrap();
+            let before = polls.get();
+            far.read_exact(&mut [0]).await.unwrap();
+            let waited = polls.get() - before;
+            assert!(waited <= 2, "{waited} polls until a socket was looked at");
+        }
+        let before = polls.get();
+        tokio::time::sleep(Duration::from_millis(2)).await;
+        assert!(polls.get() > before, "it goes on");
+        assert!(session.end().is_none());
+    };
+    runtime.block_on(async {
+        tokio::select! {
+            end = flooded => panic!("{end}"),
+            () = beside => {}
+        }
+    });
+}

@@ -1,0 +1,110 @@
+//! Peers that say something without end, as fast as they are heard: neighbours are served, and the end comes when it must.
+//!
+//! What a session does at a time is counted beside its loop (`src/driver/turn/tests.rs`). Here it is real: several such
+//! peers, a neighbour, and a shutdown. The limits are for a machine on which every processor has something else to do;
+//! without a bound of a session's work each of these takes seconds.
+
+use std::io::Write;
+use std::net::TcpStream;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use ringmux::{Addr, Config, Listener, Rate, Session};
+
+use crate::host::{Net, Soon, echo, eventually, pattern, round_trip};
+use crate::raw::{PING, PREFACE, frame, settings};
+
+on_sockets!(
+    peers_that_ask_without_end_delay_neither_neighbours_nor_the_end,
+    peers_that_say_what_nobody_knows_without_end_delay_neither_neighbours_nor_the_end,
+);
+
+/// Peers that flood at once.
+const FLOODS: usize = 2;
+/// Bytes after which a flood is one: more than is received and parsed at a time.
+const FLOODED: u64 = 1 << 20;
+const ROUND_TRIPS: usize = 21;
+/// For the median of the neighbour's round trips. On a machine with a processor to spare they take one to five milliseconds
+/// where nothing is optimized.
+const MEDIAN_MAX: Duration = Duration::from_millis(100);
+const GRACE: Duration = Duration::from_millis(500);
+/// Beyond the ceiling, at most.
+const SLACK: Duration = Duration::from_secs(1);
+/// The machine does other things as well: a flood that delays something does so each time.
+const LOOKS: usize = 4;
+
+async fn peers_that_ask_without_end_delay_neither_neighbours_nor_the_end(net: Net) {
+    floods_delay_nothing(net, &frame(PING, 0, 0, b"and more")).await;
+}
+
+async fn peers_that_say_what_nobody_knows_without_end_delay_neither_neighbours_nor_the_end(
+    net: Net,
+) {
+    floods_delay_nothing(net, &frame(9, 0, 0, b"")).await;
+}
+
+/// Says it until the connection ends.
+fn flood(listener: &Listener, what: &[u8]) -> JoinHandle<()> {
+    let Addr::Tcp(addr) = listener.local_addr() else {
+        panic!("it speaks TCP");
+    };
+    let mut socket = TcpStream::connect(addr).unwrap();
+    let hello = [PREFACE, &settings(&[])[..]].concat();
+    let much = what.repeat((64 << 10) / what.len());
+    thread::spawn(move || {
+        socket.write_all(&hello).unwrap();
+        while socket.write_all(&much).is_ok() {}
+    })
+}
+
+async fn floods_delay_nothing(net: Net, what: &[u8]) {
+    let mut missed = Vec::new();
+    for _ in 0..LOOKS {
+        let (median, end) = flooded(&net, what).await;
+        println!(
+            "{}: {median:?} for a round trip, {end:?} to end",
+            net.driver()
+        );
+        if median < MEDIAN_MAX && end < GRACE + SLACK {
+            return;
+        }
+        missed.push((median, end));
+    }
+    panic!("{missed:?} for a round trip, and to end");
+}
+
+/// The median of the neighbour's round trips, and how long the shutdown takes, beside the floods.
+async fn flooded(net: &Net, what: &[u8]) -> (Duration, Duration) {
+    // That it may go on for as long as the test does.
+    let patient = Config::builder().glitch_rate(Rate::new(1_000_000, 1_000_000));
+    let listener = net.listen(&patient.build().unwrap()).await;
+    let neighbour = net.connect(&listener, &Config::default()).await;
+    let _serving = echo(listener.accept().soon().await.unwrap());
+    round_trip(&neighbour, pattern(500, 1)).await;
+
+    let (mut floods, mut flooded) = (Vec::new(), Vec::new());
+    for _ in 0..FLOODS {
+        floods.push(flood(&listener, what));
+        flooded.push(listener.accept().soon().await.unwrap());
+    }
+    let heard = |session: &Session| session.stats().bytes_received;
+    let all_flood = || flooded.iter().all(|session| heard(session) > FLOODED);
+    eventually("a flood", all_flood).await;
+
+    let mut times = Vec::new();
+    for n in 0..ROUND_TRIPS {
+        let began = Instant::now();
+        round_trip(&neighbour, pattern(500, n as u64)).await;
+        times.push(began.elapsed());
+    }
+    times.sort_unstable();
+
+    let began = Instant::now();
+    listener.shutdown(GRACE).soon().await;
+    let end = began.elapsed();
+    for flood in floods {
+        eventually("the end of a flood", || flood.is_finished()).await;
+        flood.join().unwrap();
+    }
+    (times[ROUND_TRIPS / 2], end)
+}
