@@ -10,6 +10,7 @@ mod busy;
 mod count;
 mod observed;
 mod stalled;
+mod waiting;
 
 use std::time::{Duration, Instant};
 

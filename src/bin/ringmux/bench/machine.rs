@@ -28,6 +28,26 @@ impl Cpus {
         Self { pair: None }
     }
 
+    /// Client and server on the client's processor.
+    #[allow(dead_code, reason = "the comparison with peers compiles this file too")]
+    pub(super) fn both_on_first(self) -> Self {
+        let pair = self.pair.map(|(first, _)| (first, first));
+        Self { pair }
+    }
+
+    /// Client and server on the server's processor.
+    #[allow(dead_code, reason = "the comparison with peers compiles this file too")]
+    pub(super) fn both_on_second(self) -> Self {
+        let pair = self.pair.map(|(_, second)| (second, second));
+        Self { pair }
+    }
+
+    /// The client's processor.
+    #[allow(dead_code, reason = "the comparison with peers compiles this file too")]
+    pub(super) fn first(&self) -> Option<usize> {
+        self.pair.map(|(first, _)| first)
+    }
+
     pub(super) const fn are_two(&self) -> bool {
         self.pair.is_some()
     }
