@@ -29,9 +29,9 @@ const LOST_MAX_IN_TRIAL: u32 = 4;
 const WAITS: u32 = 64;
 /// How long a rest is, not counting what the engine works meanwhile.
 const REST_MIN: Duration = Duration::from_millis(1);
-const REST_MAX: Duration = Duration::from_secs(1);
+const REST_MAX: Duration = Duration::from_secs(2);
 /// A rest is so many times as long as the time that was lost before it.
-const REST_PER_DELAY: u32 = 16;
+const REST_PER_DELAY: u32 = 32;
 
 /// The state behind a [`Wait`].
 #[derive(Debug)]
@@ -78,7 +78,8 @@ impl Waiting {
             idle_since: None,
             looks: 0,
             lost: 0,
-            waits: 0,
+            // The first one begins a time that is looked at.
+            waits: WAITS,
             rest: Duration::ZERO,
             next_rest: REST_MIN,
             scheduler,
