@@ -78,7 +78,7 @@ fn ran() -> Duration {
     let of = |task: std::io::Result<std::fs::DirEntry>| {
         // Nothing, of a thread that ends meanwhile.
         let text = std::fs::read_to_string(task.ok()?.path().join("schedstat")).ok()?;
-        text.split(' ').next()?.parse().ok()
+        text.split(' ').next()?.parse::<u64>().ok()
     };
     Duration::from_nanos(tasks.filter_map(of).sum())
 }

@@ -364,7 +364,7 @@ mod tests {
             thread.wait(Comes::After(60 * US));
         }
         let parks = thread.parks;
-        thread.wait_for(MS * 5000, Comes::After(60 * US));
+        thread.wait_for(MS * 1000, Comes::After(60 * US));
         assert_eq!(thread.parks, parks, "it spins now");
         for _ in 0..20 {
             thread.wait(Comes::After(50 * MS));
@@ -428,7 +428,7 @@ mod tests {
             thread.wait(Comes::After(10 * US));
         }
         let parks = thread.parks;
-        thread.wait_for(MS * 20_000, Comes::After(10 * US));
+        thread.wait_for(MS * 2000, Comes::After(10 * US));
         assert_eq!(thread.parks, parks);
     }
 
@@ -441,7 +441,7 @@ mod tests {
         thread.other = None;
         thread.wait_for(REST_MAX * 2, Comes::After(10 * US));
         let parks = thread.parks;
-        thread.wait_for(MS * 10_000, Comes::After(10 * US));
+        thread.wait_for(MS * 1000, Comes::After(10 * US));
         assert_eq!(thread.parks, parks, "it spins");
         assert_eq!(thread.waiting.next_rest, REST_MIN);
     }
