@@ -32,18 +32,14 @@ pub(super) enum Verdict {
     Wanted(Duration),
 }
 
-/// A time of spinning that is shorter proves nothing.
-const WINDOW: Duration = Duration::from_millis(10);
+/// A time of spinning that is shorter proves nothing: a thread of the kernel may have run once, for some milliseconds.
+const WINDOW: Duration = Duration::from_millis(25);
 /// A thread that is put on a processor was waited for by no other if it took no longer than this: an idle one wakes up first.
 const DELAY_PER_RUN: Duration = Duration::from_micros(100);
-/// Others want a processor for which the thread waits more than this share of the time.
-const DELAY_SHARE: u32 = 16;
-/// Below that a delay is chance.
-const DELAY_MIN: Duration = Duration::from_micros(500);
-/// Or from which it is taken at least once in this time; the kernel's own threads do so a few times a second.
+/// Others want a processor for which the thread waits this share of the time.
+const DELAY_SHARE: u32 = 4;
+/// Or from which it is taken at least once in this time. The kernel's own threads do so up to some fifty times a second.
 const PREEMPTION_EVERY: Duration = Duration::from_millis(5);
-/// Fewer are chance.
-const PREEMPTIONS_MIN: u64 = 3;
 
 /// A time of spinning that is being looked at.
 #[derive(Clone, Copy, Debug)]
@@ -64,15 +60,14 @@ impl Window {
         let waited = delay.saturating_sub(DELAY_PER_RUN.saturating_mul(runs));
         let preempted = reading.preempted.saturating_sub(self.from.preempted);
         let times = u32::try_from(preempted).unwrap_or(u32::MAX);
-        let is_delayed = waited >= DELAY_MIN && waited.saturating_mul(DELAY_SHARE) >= elapsed;
-        let is_interrupted = preempted >= PREEMPTIONS_MIN
-            && PREEMPTION_EVERY.saturating_mul(times) >= elapsed.saturating_sub(delay);
-        if is_delayed || is_interrupted {
-            Verdict::Wanted(delay)
-        } else if elapsed >= WINDOW {
-            Verdict::Free
-        } else {
+        let is_delayed = waited.saturating_mul(DELAY_SHARE) >= elapsed;
+        let is_interrupted = PREEMPTION_EVERY.saturating_mul(times) >= elapsed;
+        if elapsed < WINDOW {
             Verdict::Open
+        } else if is_delayed || is_interrupted {
+            Verdict::Wanted(delay)
+        } else {
+            Verdict::Free
         }
     }
 }
@@ -172,7 +167,12 @@ mod tests {
 
     #[test]
     fn a_thread_that_waits_for_another_ones_slice_does_not() {
-        assert_eq!(judge(6 * MS, 3 * MS, 1, 1), Verdict::Wanted(3 * MS));
+        assert_eq!(
+            judge(6 * MS, 3 * MS, 1, 1),
+            Verdict::Open,
+            "it may be the only one"
+        );
+        assert_eq!(judge(30 * MS, 12 * MS, 4, 4), Verdict::Wanted(12 * MS));
         // A quota that was used up.
         assert_eq!(judge(100 * MS, 50 * MS, 1, 1), Verdict::Wanted(50 * MS));
     }
@@ -180,12 +180,13 @@ mod tests {
     #[test]
     fn threads_that_wake_there_time_and_again_want_it_for_however_short_a_time() {
         let each = Duration::from_micros(20);
-        assert_eq!(judge(20 * MS, 8 * each, 8, 8), Verdict::Wanted(8 * each));
+        assert_eq!(judge(25 * MS, 8 * each, 8, 8), Verdict::Wanted(8 * each));
     }
 
     #[test]
     fn what_the_kernel_does_now_and_then_and_wake_ups_of_an_idle_processor_are_no_sign() {
-        assert_eq!(judge(10 * MS, MS / 20, 2, 2), Verdict::Free);
+        assert_eq!(judge(25 * MS, MS / 20, 2, 2), Verdict::Free);
+        assert_eq!(judge(25 * MS, 3 * MS, 1, 1), Verdict::Free);
         // As often as the thread has slept.
         assert_eq!(judge(50 * MS, 20 * MS, 400, 0), Verdict::Free);
         assert_eq!(judge(1000 * MS, 2 * MS, 20, 20), Verdict::Free);
