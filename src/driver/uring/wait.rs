@@ -422,14 +422,16 @@ mod tests {
 
     #[test]
     fn what_the_kernel_does_now_and_then_leaves_it_spinning() {
-        let mut thread = Thread::new();
-        thread.other = Some((30 * US, 20 * MS));
-        for _ in 0..10 {
-            thread.wait(Comes::After(10 * US));
+        for (takes, slice) in [(30 * US, 20 * MS), (3 * MS, 250 * MS)] {
+            let mut thread = Thread::new();
+            thread.other = Some((takes, slice));
+            for _ in 0..10 {
+                thread.wait(Comes::After(10 * US));
+            }
+            let parks = thread.parks;
+            thread.wait_for(MS * 2000, Comes::After(10 * US));
+            assert_eq!(thread.parks, parks, "{takes:?} after {slice:?}");
         }
-        let parks = thread.parks;
-        thread.wait_for(MS * 2000, Comes::After(10 * US));
-        assert_eq!(thread.parks, parks);
     }
 
     #[test]
