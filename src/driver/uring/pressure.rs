@@ -32,7 +32,8 @@ pub(super) enum Verdict {
     Wanted(Duration),
 }
 
-/// A time of spinning that is shorter proves nothing: a thread of the kernel may have run once, for some milliseconds.
+/// A time of spinning that is shorter proves nothing, as a thread of the kernel may have run once, for some milliseconds; unless
+/// the thread was taken off its processor twice already.
 const WINDOW: Duration = Duration::from_millis(25);
 /// A thread that is put on a processor was waited for by no other if it took no longer than this: an idle one wakes up first.
 const DELAY_PER_RUN: Duration = Duration::from_micros(100);
@@ -62,7 +63,7 @@ impl Window {
         let times = u32::try_from(preempted).unwrap_or(u32::MAX);
         let is_delayed = waited.saturating_mul(DELAY_SHARE) >= elapsed;
         let is_interrupted = PREEMPTION_EVERY.saturating_mul(times) >= elapsed;
-        if elapsed < WINDOW {
+        if elapsed < WINDOW && !(is_delayed && preempted >= 2) {
             Verdict::Open
         } else if is_delayed || is_interrupted {
             Verdict::Wanted(delay)
@@ -172,6 +173,7 @@ mod tests {
             Verdict::Open,
             "it may be the only one"
         );
+        assert_eq!(judge(12 * MS, 6 * MS, 2, 2), Verdict::Wanted(6 * MS));
         assert_eq!(judge(30 * MS, 12 * MS, 4, 4), Verdict::Wanted(12 * MS));
         // A quota that was used up.
         assert_eq!(judge(100 * MS, 50 * MS, 1, 1), Verdict::Wanted(50 * MS));
