@@ -263,6 +263,11 @@ pub enum Wait {
     /// short messages arrive at a time is received from by plain calls, also by calls that find nothing.
     Spin,
     /// Spins for as long as waits have been short lately, 100 µs at most, then sleeps.
+    ///
+    /// It sleeps at once, as [`Park`](Self::Park) does, while its processor is wanted by others: where spins are lost time
+    /// and again, as on one processor for both ends, and where the kernel says (`/proc/thread-self/schedstat`, which is
+    /// opened once for each engine) that the thread had to wait for its processor or is often taken off it, as on a busy
+    /// machine or beyond a quota. It tries again after 1 ms, and each time that it was wrong twice as long after, up to 2 s.
     #[default]
     Adaptive,
 }

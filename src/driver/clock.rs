@@ -9,6 +9,13 @@ pub(crate) fn now() -> Instant {
     of_tokio()
 }
 
+/// The system's time, for what a processor does meanwhile: a paused clock of tokio's does not stop it.
+#[cfg(not(test))]
+#[inline]
+pub(crate) fn real() -> Instant {
+    Instant::now()
+}
+
 #[inline]
 fn of_tokio() -> Instant {
     ::tokio::time::Instant::now().into_std()
@@ -17,7 +24,7 @@ fn of_tokio() -> Instant {
 #[cfg(test)]
 pub(super) use stopped::Stopped;
 #[cfg(test)]
-pub(crate) use stopped::now;
+pub(crate) use stopped::{now, real};
 
 #[cfg(test)]
 mod stopped {
@@ -30,6 +37,10 @@ mod stopped {
 
     pub(crate) fn now() -> Instant {
         NOW.get().unwrap_or_else(super::of_tokio)
+    }
+
+    pub(crate) fn real() -> Instant {
+        NOW.get().unwrap_or_else(Instant::now)
     }
 
     /// While it lives, time passes on this thread only when it is told to.

@@ -11,6 +11,7 @@ mod count;
 mod kept;
 mod observed;
 mod stalled;
+mod waiting;
 
 use std::time::{Duration, Instant};
 

@@ -385,7 +385,12 @@ async fn a_server_that_hangs_up_is_no_session(net: Net) {
 }
 
 async fn silent_clients_delay_nobody(net: Net) {
-    let listener = net.listen(&brief()).await;
+    // Long enough for the one that speaks, also on a busy machine.
+    let config = Config::builder()
+        .handshake_timeout(Duration::from_secs(3))
+        .build()
+        .unwrap();
+    let listener = net.listen(&config).await;
     let Addr::Tcp(addr) = listener.local_addr() else {
         panic!("a TCP host");
     };

@@ -36,8 +36,8 @@ on_sockets!(
 );
 
 const PATIENT: Duration = Duration::from_secs(15);
-/// Beyond the ceiling, at most.
-const SLACK: Duration = Duration::from_secs(1);
+/// Beyond the ceiling, at most, on a machine whose processors are busy. Far below any other limit here.
+const SLACK: Duration = Duration::from_secs(8);
 
 fn counts(report: Drained) -> [u64; 4] {
     [
@@ -515,7 +515,8 @@ async fn a_peer_that_stands_still_for_five_seconds_loses_nothing(net: Net) {
 }
 
 async fn a_peer_that_gives_no_sign_of_life_is_given_up(net: Net) {
-    let (idle, timeout) = (Duration::from_millis(200), Duration::from_millis(300));
+    // The peer has to answer within the second one for as long as it may, also on a busy machine.
+    let (idle, timeout) = (Duration::from_millis(200), Duration::from_secs(3));
     let config = Config::builder()
         .keepalive_idle(Some(idle))
         .keepalive_timeout(timeout)

@@ -37,6 +37,8 @@ pub struct Host {
     pub wait: Wait,
     /// The engine has a thread of its own, which the application wakes and is woken by.
     pub own_thread: bool,
+    /// The processor of that thread; if none is said, that of the application's.
+    pub engine_cpu: Option<usize>,
 }
 
 impl Driver {
@@ -93,6 +95,7 @@ impl Host {
             driver,
             wait,
             own_thread: false,
+            engine_cpu: None,
         }
     }
 
@@ -119,13 +122,17 @@ impl Host {
         }
     }
 
-    /// As `block_on`; the engine's thread takes the processor of this one as its own.
+    /// As `block_on`; unless it has one of its own, the engine's thread takes the processor of this one.
     fn block_beside<F, Fut>(self, future: F) -> Result<Fut::Output, Failure>
     where
         F: FnOnce(Engine) -> Fut,
         Fut: Future,
     {
-        let engine = self.builder().thread().map_err(|error| refused(&error))?;
+        let builder = match self.engine_cpu {
+            Some(cpu) => self.builder().cpu(cpu),
+            None => self.builder(),
+        };
+        let engine = builder.thread().map_err(|error| refused(&error))?;
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()

@@ -28,6 +28,26 @@ impl Cpus {
         Self { pair: None }
     }
 
+    /// Client and server on the client's processor.
+    #[must_use]
+    pub fn both_on_first(self) -> Self {
+        let pair = self.pair.map(|(first, _)| (first, first));
+        Self { pair }
+    }
+
+    /// Client and server on the server's processor.
+    #[must_use]
+    pub fn both_on_second(self) -> Self {
+        let pair = self.pair.map(|(_, second)| (second, second));
+        Self { pair }
+    }
+
+    /// The client's processor.
+    #[must_use]
+    pub fn first(&self) -> Option<usize> {
+        self.pair.map(|(first, _)| first)
+    }
+
     /// Whether client and server have a processor each.
     pub const fn are_two(&self) -> bool {
         self.pair.is_some()

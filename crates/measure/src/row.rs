@@ -38,6 +38,9 @@ pub struct Row {
     /// `bulk_bytes_per_s` of the limit.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub limit_bulk_bytes_per_s: Option<f64>,
+    /// Said only where the measured threads have no processors of their own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub place: Option<&'static str>,
     /// Said only where the engine has a thread of its own.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub own_thread: Option<bool>,
@@ -70,6 +73,7 @@ impl Row {
             limit_p99_ns: limit.quantile_ns(0.99),
             bulk_bytes_per_s: side.then(|| sample.side_bytes_per_s()),
             limit_bulk_bytes_per_s: side.then(|| limit.side_bytes_per_s()),
+            place: None,
             own_thread: host.own_thread.then_some(true),
         }
     }

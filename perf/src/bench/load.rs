@@ -31,14 +31,14 @@ pub(crate) struct Args {
     workload: Workload,
 
     /// Over whom; over ringmux if not given.
-    #[arg(long, value_enum, value_name = "NAME", conflicts_with_all = ["driver", "wait"])]
+    #[arg(long, value_enum, value_name = "NAME", conflicts_with = "driver")]
     peer: Option<Peer>,
 
     /// What carries ringmux's session.
     #[arg(long, value_enum, value_name = "NAME", default_value = "uring")]
     driver: Driver,
 
-    /// How ringmux over `uring` waits.
+    /// How ringmux over `uring` waits, or the peer, which parks or polls.
     #[arg(long, value_enum, value_name = "NAME", default_value = "park")]
     wait: Wait,
 
@@ -65,7 +65,7 @@ struct Line {
 /// Runs it, and prints one JSON object.
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let subject = match args.peer {
-        Some(peer) => Subject::Peer(peer),
+        Some(peer) => Subject::peer(peer, args.wait),
         None => Subject::ringmux(args.driver, args.wait),
     };
     let pair = Pair {

@@ -34,7 +34,8 @@ pub(crate) struct Options {
     #[arg(long, value_enum, value_delimiter = ',', value_name = "NAME")]
     driver: Vec<Driver>,
 
-    /// How ringmux over `uring` and the plain sockets wait; everything else parks.
+    /// How everybody waits: `spin` lets the peers' runtimes poll as well as ringmux over `uring` and the plain sockets. What
+    /// cannot wait like this (ringmux over another driver; with `adaptive` everybody else) parks.
     #[arg(long, value_enum, value_name = "NAME", default_value = "park")]
     wait: Wait,
 
@@ -198,7 +199,7 @@ mod tests {
         let expected = [
             Subject::Ringmux(Host::nearest(Driver::Tokio, Wait::Park)),
             Subject::Ringmux(Host::nearest(Driver::TokioUring, Wait::Park)),
-            Subject::Peer(Peer::H2),
+            Subject::Peer(Peer::H2, Wait::Park),
         ];
         assert_eq!(options.subjects(), expected);
     }

@@ -13,7 +13,8 @@ use ringmux_measure::workload::Workload;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Subject {
     Ringmux(Host),
-    Peer(Peer),
+    /// It sleeps or polls.
+    Peer(Peer, Wait),
 }
 
 impl Subject {
@@ -29,7 +30,7 @@ impl Subject {
             Self::Ringmux(Host { own_thread, ..host })
         });
         ringmux
-            .chain(peers.iter().copied().map(Self::Peer))
+            .chain(peers.iter().map(|peer| Self::peer(*peer, wait)))
             .collect()
     }
 
@@ -38,11 +39,19 @@ impl Subject {
         Self::Ringmux(Host::nearest(driver, wait))
     }
 
+    /// This peer, which polls if it is to spin, and sleeps otherwise: a tokio runtime does nothing in between.
+    pub(super) const fn peer(peer: Peer, wait: Wait) -> Self {
+        match wait {
+            Wait::Spin => Self::Peer(peer, Wait::Spin),
+            Wait::Park | Wait::Adaptive => Self::Peer(peer, Wait::Park),
+        }
+    }
+
     /// The library.
     pub(super) const fn name(self) -> &'static str {
         match self {
             Self::Ringmux(_) => "ringmux",
-            Self::Peer(peer) => peer.name(),
+            Self::Peer(peer, _) => peer.name(),
         }
     }
 
@@ -50,7 +59,7 @@ impl Subject {
     pub(super) const fn host(self) -> Host {
         match self {
             Self::Ringmux(host) => host,
-            Self::Peer(_) => Host::inline(Driver::Tokio, Wait::Park),
+            Self::Peer(_, wait) => Host::inline(Driver::Tokio, wait),
         }
     }
 
@@ -69,14 +78,14 @@ impl Subject {
                     host.wait.name()
                 )
             }
-            Self::Peer(peer) => peer.name().to_owned(),
+            Self::Peer(peer, wait) => format!("{} {}", peer.name(), wait.name()),
         }
     }
 
     pub(super) const fn can(self, workload: Workload) -> bool {
         match self {
             Self::Ringmux(_) => true,
-            Self::Peer(peer) => peer.can(workload),
+            Self::Peer(peer, _) => peer.can(workload),
         }
     }
 
@@ -84,7 +93,7 @@ impl Subject {
     pub(super) fn measure(self, workload: Workload, pair: &Pair) -> Result<Sample, Failure> {
         match self {
             Self::Ringmux(host) => mux::measure(workload.shape(), host, pair),
-            Self::Peer(peer) => peer.measure(Load::Closed(workload.shape()), pair),
+            Self::Peer(peer, wait) => peer.measure(Load::Closed(workload.shape()), wait, pair),
         }
     }
 
@@ -92,7 +101,7 @@ impl Subject {
     pub(super) fn open_loop(self, schedule: Schedule, pair: &Pair) -> Result<Sample, Failure> {
         match self {
             Self::Ringmux(host) => ringmux::open_loop(host, schedule, pair),
-            Self::Peer(peer) => peer.measure(Load::Open(schedule), pair),
+            Self::Peer(peer, wait) => peer.measure(Load::Open(schedule), wait, pair),
         }
     }
 }
@@ -106,7 +115,29 @@ mod tests {
     use ringmux_measure::machine::Cpus;
 
     fn everybody() -> Vec<Subject> {
+        let polling = or_all(&[])
+            .iter()
+            .map(|peer| Subject::peer(*peer, Wait::Spin));
         Subject::list(or_all(&[]), Wait::Park, false, or_all(&[]))
+            .into_iter()
+            .chain(polling)
+            .collect()
+    }
+
+    #[test]
+    fn who_is_to_spin_polls_where_it_can() {
+        let listed = Subject::list(&[Driver::Uring], Wait::Spin, false, or_all(&[]));
+        assert!(
+            listed
+                .iter()
+                .all(|subject| subject.host().wait == Wait::Spin)
+        );
+        let adaptive = Subject::list(&[Driver::Tokio], Wait::Adaptive, false, or_all(&[]));
+        assert!(
+            adaptive
+                .iter()
+                .all(|subject| subject.host().wait == Wait::Park)
+        );
     }
 
     fn pair() -> Pair {

@@ -28,7 +28,6 @@ use super::reactor::Reactor;
 use super::ring::{Enter, Ring};
 use super::socket::UringSocket;
 use super::wait::{Idle, Waiting};
-use crate::config::Wait;
 use crate::driver::{Turns, clock};
 use crate::pace::{LINES, ONE_LINE, paced};
 use crate::queue::{Owned, Process};
@@ -69,8 +68,7 @@ pub(super) struct Host<R: Ring> {
 }
 
 impl<R: Ring> Host<R> {
-    pub(super) fn new(ring: R, link: Arc<HostLink>, wait: Wait) -> Self {
-        let waiting = Waiting::new(wait);
+    pub(super) fn new(ring: R, link: Arc<HostLink>, waiting: Waiting) -> Self {
         let mut reactor = Reactor::new(ring);
         reactor.set_spins(waiting.spins());
         Self {
@@ -338,12 +336,12 @@ impl<R: Ring> Drop for Host<R> {
 pub(super) fn run<R: Ring, F: Future>(
     ring: R,
     link: Arc<HostLink>,
-    wait: Wait,
+    waiting: Waiting,
     bell: io::Result<BellFd>,
     root: impl FnOnce() -> Option<F>,
 ) -> io::Result<Option<F::Output>> {
     // First: its end tells those who wait for a session, whatever fails from here on.
-    let mut host = Owned::new(Host::new(ring, link, wait));
+    let mut host = Owned::new(Host::new(ring, link, waiting));
     let bell = StdArc::new(bell?);
     let output = host.run(root(), &bell);
     // The ring has the bell's descriptor.

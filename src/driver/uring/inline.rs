@@ -18,8 +18,7 @@ use super::host::Host;
 use super::kernel::KernelRing;
 use super::link::HostLink;
 use super::ring::Enter;
-use super::wait::Idle;
-use crate::config::Wait;
+use super::wait::{Idle, Waiting};
 use crate::driver::timer::Timer;
 use crate::driver::{clock, later};
 use crate::queue::Process;
@@ -52,7 +51,7 @@ impl Inline {
     pub(super) fn new(
         mut ring: KernelRing,
         link: Arc<HostLink>,
-        wait: Wait,
+        waiting: Waiting,
     ) -> std::io::Result<Self> {
         let fd = ring.completion_fd()?;
         // SAFETY: the descriptor is owned by the `AsyncFd` and closed after its registration ends.
@@ -60,7 +59,7 @@ impl Inline {
         Ok(Self {
             readable,
             timer: Timer::new(),
-            host: Host::new(ring, Arc::clone(&link), wait),
+            host: Host::new(ring, Arc::clone(&link), waiting),
             link,
             thread: thread::current().id(),
             process: Process::this(),

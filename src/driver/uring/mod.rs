@@ -9,7 +9,7 @@
 //! * `reactor`: the sockets on it; `slot`: one of them, with the memory that the kernel holds.
 //! * `socket`: the same as the [`Transport`](super::Transport) of a session.
 //! * `host`, `inline`: the loop, on its own thread or on the application's; `wait`: what it does
-//!   when there is nothing to do; `link`: how other threads reach it.
+//!   when there is nothing to do; `pressure`: whether others want its processor; `link`: how other threads reach it.
 //!
 //! # Ending
 //! A session that ends shuts its socket down, cancels what is under way, and gives its slot back
@@ -23,6 +23,7 @@ mod inline;
 mod kernel;
 mod link;
 mod outgoing;
+mod pressure;
 mod probe;
 mod reactor;
 mod refusal;
@@ -47,6 +48,7 @@ use crate::queue::Owned;
 use crate::sync::Arc;
 use kernel::KernelRing;
 use link::BellFd;
+use wait::Waiting;
 
 /// A ring that has been tried, on the thread that will run it.
 pub(crate) struct Prepared {
@@ -97,20 +99,22 @@ impl Prepared {
     pub(crate) fn run(self) -> io::Result<()> {
         let root: Option<std::future::Pending<()>> = None;
         let bell = bell(self.bell);
-        host::run(self.ring, self.link, self.wait, bell, || root).map(drop)
+        let waiting = Waiting::new(self.wait);
+        host::run(self.ring, self.link, waiting, bell, || root).map(drop)
     }
 
     /// Runs sessions on this thread, and the future that `root` makes beside them until it is done. Whoever was given
     /// the link is told of the end also if `root` panics.
     pub(crate) fn block_on<F: Future>(self, root: impl FnOnce() -> F) -> io::Result<F::Output> {
         let bell = bell(self.bell);
-        let output = host::run(self.ring, self.link, self.wait, bell, || Some(root()))?;
+        let waiting = Waiting::new(self.wait);
+        let output = host::run(self.ring, self.link, waiting, bell, || Some(root()))?;
         output.ok_or_else(|| io::ErrorKind::BrokenPipe.into())
     }
 
     /// The same as a future for the runtime that this is called on.
     pub(crate) fn inline(self) -> io::Result<impl Future<Output = ()> + Send> {
-        let inline = inline::Inline::new(self.ring, self.link, self.wait)?;
+        let inline = inline::Inline::new(self.ring, self.link, Waiting::new(self.wait))?;
         Ok(async move {
             let mut inline = Owned::new(inline);
             (&mut *inline).await;

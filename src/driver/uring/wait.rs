@@ -1,14 +1,37 @@
 //! What an engine does when there is nothing to do.
+//!
+//! An adaptive engine spins for as long as waits have been short lately. That costs nothing where the processor is there for
+//! it alone, and more than it gains where another thread waits for that very processor, be it the one whose answer the engine
+//! waits for. So it rests, which is to park at once, when
+//! * it has spun in vain time and again: whatever it waits for comes only after it has parked;
+//! * the scheduler says that others want the processor: see `pressure`.
+//!
+//! After a rest it tries again. A rest is twice as long as the one before, until a time of spinning was undisturbed; and so
+//! long that what a trial has cost is a small share of it.
 
 use std::time::{Duration, Instant};
 
+use super::pressure::{Scheduler, Verdict, Window};
 use crate::config::Wait;
+use crate::driver::clock;
 
 /// A wait that is over sooner than this is worth spinning for: about what a wake-up costs.
 const SPIN_MAX: Duration = Duration::from_micros(100);
 const SPIN_MIN: Duration = Duration::from_micros(5);
-/// Spins between two looks at the clock.
+/// Spins between two looks at the clock; a wait that ends before the first one says nothing.
 const LOOKS: u32 = 16;
+/// Spins that were lost until the engine rests. One that was won makes up for `WON` of them.
+const LOST_MAX: u32 = 16;
+const WON: u32 = 2;
+/// The same in a trial after a rest.
+const LOST_MAX_IN_TRIAL: u32 = 4;
+/// Waits between two looks at the scheduler.
+const WAITS: u32 = 64;
+/// How long a rest is, not counting what the engine works meanwhile.
+const REST_MIN: Duration = Duration::from_millis(1);
+const REST_MAX: Duration = Duration::from_secs(2);
+/// A rest is so many times as long as the time that was lost before it.
+const REST_PER_DELAY: u32 = 32;
 
 /// The state behind a [`Wait`].
 #[derive(Debug)]
@@ -18,6 +41,15 @@ pub(super) struct Waiting {
     spin: Duration,
     idle_since: Option<Instant>,
     looks: u32,
+    /// Spins that were lost and not made up for.
+    lost: u32,
+    /// Waits since the scheduler was looked at.
+    waits: u32,
+    /// What is left of a rest.
+    rest: Duration,
+    next_rest: Duration,
+    scheduler: Scheduler,
+    window: Option<Window>,
 }
 
 /// What to do now.
@@ -28,12 +60,30 @@ pub(super) enum Idle {
 }
 
 impl Waiting {
+    /// To be used on one thread, whose scheduling it looks at.
     pub(super) const fn new(policy: Wait) -> Self {
+        Self::over(policy, Scheduler::Unopened)
+    }
+
+    /// Without a look at the scheduler, so that a run can be repeated.
+    #[cfg(test)]
+    pub(super) const fn blind(policy: Wait) -> Self {
+        Self::over(policy, Scheduler::Silent)
+    }
+
+    const fn over(policy: Wait, scheduler: Scheduler) -> Self {
         Self {
             policy,
             spin: SPIN_MIN,
             idle_since: None,
             looks: 0,
+            lost: 0,
+            // The first one begins a time that is looked at.
+            waits: WAITS,
+            rest: Duration::ZERO,
+            next_rest: REST_MIN,
+            scheduler,
+            window: None,
         }
     }
 
@@ -48,8 +98,10 @@ impl Waiting {
 
     /// Something moved.
     #[inline]
-    pub(super) const fn busy(&mut self) {
-        self.idle_since = None;
+    pub(super) fn busy(&mut self) {
+        if self.idle_since.take().is_some() {
+            self.won();
+        }
         self.looks = 0;
     }
 
@@ -72,7 +124,7 @@ impl Waiting {
             return Idle::Spin;
         }
         // Not tokio's clock, which may stand still.
-        let now = Instant::now();
+        let now = clock::real();
         let since = *self.idle_since.get_or_insert(now);
         if now - since < self.spin {
             Idle::Spin
@@ -81,51 +133,333 @@ impl Waiting {
         }
     }
 
-    /// The engine was parked for this long: a little more spinning would have been enough, or all
-    /// of it was wasted.
-    pub(super) fn parked(&mut self, time: Duration) {
-        if self.policy == Wait::Adaptive {
-            self.spin = if time < SPIN_MAX {
-                (self.spin * 2).clamp(SPIN_MIN, SPIN_MAX)
-            } else if self.spin > SPIN_MIN {
-                self.spin / 2
-            } else {
-                Duration::ZERO
-            };
+    /// What was waited for has come while it spun.
+    #[inline]
+    fn won(&mut self) {
+        if self.looks >= LOOKS {
+            self.lost = self.lost.saturating_sub(WON);
         }
-        self.busy();
+        self.waits += 1;
+        if self.waits >= WAITS {
+            self.look();
+        }
+    }
+
+    /// The engine was parked for this long.
+    pub(super) fn parked(&mut self, time: Duration) {
+        self.idle_since = None;
+        self.looks = 0;
+        if self.policy != Wait::Adaptive {
+            return;
+        }
+        if !self.rest.is_zero() {
+            self.rest = self.rest.saturating_sub(time);
+            if self.rest.is_zero() {
+                self.begin_trial(time);
+            }
+        } else if self.spin.is_zero() {
+            if time < SPIN_MAX {
+                self.spin = SPIN_MIN;
+            }
+        } else {
+            self.lose(time);
+        }
+    }
+
+    /// It has spun in vain, and was parked for this long: a little more spinning would have been enough, or all of it was
+    /// wasted.
+    fn lose(&mut self, time: Duration) {
+        self.lost += 1;
+        if time < SPIN_MAX {
+            self.spin = (self.spin * 2).min(SPIN_MAX);
+        } else if self.spin > SPIN_MIN {
+            self.spin /= 2;
+        } else {
+            self.spin = Duration::ZERO;
+            self.lost = 0;
+        }
+        self.waits += 1;
+        if self.lost >= LOST_MAX {
+            self.rest(Duration::ZERO);
+        } else if self.waits >= WAITS {
+            self.look();
+        }
+    }
+
+    #[cold]
+    fn rest(&mut self, delay: Duration) {
+        self.rest = self
+            .next_rest
+            .max(delay.saturating_mul(REST_PER_DELAY))
+            .min(REST_MAX);
+        self.next_rest = (self.next_rest * 2).min(REST_MAX);
+        self.spin = Duration::ZERO;
+    }
+
+    /// The rest is over, at the end of a sleep of this length.
+    #[cold]
+    fn begin_trial(&mut self, slept: Duration) {
+        if slept < SPIN_MAX {
+            self.spin = SPIN_MAX;
+            self.lost = LOST_MAX - LOST_MAX_IN_TRIAL;
+        } else {
+            self.lost = 0;
+        }
+        self.begin_window();
+    }
+
+    fn begin_window(&mut self) {
+        self.waits = 0;
+        let reading = self.scheduler.read();
+        self.window = reading.map(|reading| Window::new(clock::real(), reading));
+    }
+
+    #[cold]
+    fn look(&mut self) {
+        self.waits = 0;
+        let Some(reading) = self.scheduler.read() else {
+            // Spins that were won are all there is to go by.
+            self.next_rest = (self.next_rest / 2).max(REST_MIN);
+            return;
+        };
+        let Some(window) = self.window else {
+            self.window = Some(Window::new(clock::real(), reading));
+            return;
+        };
+        match window.judge(clock::real(), reading) {
+            Verdict::Open => {}
+            Verdict::Free => {
+                self.next_rest = (self.next_rest / 2).max(REST_MIN);
+                self.begin_window();
+            }
+            Verdict::Wanted(delay) => {
+                self.window = None;
+                self.rest(delay);
+            }
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::cell::Cell;
+    use std::rc::Rc;
 
-    fn spun_out(waiting: &mut Waiting) -> Duration {
-        let start = Instant::now();
-        while waiting.idle() == Idle::Spin {
-            assert!(
-                start.elapsed() < Duration::from_secs(5),
-                "it spins for ever"
-            );
+    use super::super::pressure::Reading;
+    use super::*;
+    use clock::Stopped;
+
+    const US: Duration = Duration::from_micros(1);
+    const MS: Duration = Duration::from_millis(1);
+    /// One turn that finds nothing.
+    const TURN: Duration = Duration::from_nanos(500);
+
+    /// When what is waited for comes.
+    #[derive(Clone, Copy)]
+    enum Comes {
+        /// So long after the wait began, whatever the engine does.
+        After(Duration),
+        /// So long after the engine has given its processor up.
+        OnceParked(Duration),
+    }
+
+    /// An engine, its thread, and how it has spent its time.
+    struct Thread {
+        waiting: Waiting,
+        reading: Rc<Cell<Reading>>,
+        /// What another thread takes each time, and after how much running of this one.
+        other: Option<(Duration, Duration)>,
+        ran: Duration,
+        spun: Duration,
+        parked: Duration,
+        parks: u32,
+        lost_to_others: Duration,
+        _clock: Stopped,
+    }
+
+    impl Thread {
+        fn new() -> Self {
+            let clock = Stopped::new();
+            let reading = Rc::new(Cell::new(Reading::default()));
+            let scheduler = Scheduler::Scripted(Rc::clone(&reading));
+            Self {
+                waiting: Waiting::over(Wait::Adaptive, scheduler),
+                reading,
+                other: None,
+                ran: Duration::ZERO,
+                spun: Duration::ZERO,
+                parked: Duration::ZERO,
+                parks: 0,
+                lost_to_others: Duration::ZERO,
+                _clock: clock,
+            }
         }
-        start.elapsed()
+
+        fn time(&self) -> Duration {
+            self.spun + self.parked + self.lost_to_others
+        }
+
+        fn change(&self, change: impl FnOnce(&mut Reading)) {
+            let mut reading = self.reading.get();
+            change(&mut reading);
+            self.reading.set(reading);
+        }
+
+        fn spin(&mut self) -> Duration {
+            Stopped::pass(TURN);
+            (self.spun, self.ran) = (self.spun + TURN, self.ran + TURN);
+            let Some((takes, slice)) = self.other else {
+                return TURN;
+            };
+            if self.ran < slice {
+                return TURN;
+            }
+            self.ran = Duration::ZERO;
+            Stopped::pass(takes);
+            self.lost_to_others += takes;
+            self.change(|reading| {
+                reading.delay += takes;
+                reading.runs += 1;
+                reading.preempted += 1;
+            });
+            TURN + takes
+        }
+
+        fn wait(&mut self, comes: Comes) {
+            let mut waited = Duration::ZERO;
+            while self.waiting.idle() == Idle::Spin {
+                waited += self.spin();
+                if matches!(comes, Comes::After(time) if time <= waited) {
+                    return self.waiting.busy();
+                }
+                assert!(waited < Duration::from_secs(1), "it spins for ever");
+            }
+            let sleep = match comes {
+                Comes::After(time) => time.saturating_sub(waited),
+                Comes::OnceParked(time) => time,
+            };
+            // A wake-up of an idle processor.
+            let sleep = sleep + 30 * US;
+            Stopped::pass(sleep);
+            (self.parked, self.parks) = (self.parked + sleep, self.parks + 1);
+            self.change(|reading| {
+                reading.delay += 20 * US;
+                reading.runs += 1;
+            });
+            self.waiting.parked(sleep);
+            self.waiting.busy();
+        }
+
+        fn wait_for(&mut self, time: Duration, comes: Comes) {
+            let until = self.time() + time;
+            while self.time() < until {
+                self.wait(comes);
+            }
+        }
     }
 
     #[test]
     fn short_waits_make_an_adaptive_engine_spin_and_long_ones_park_it() {
-        let mut waiting = Waiting::new(Wait::Adaptive);
+        let mut thread = Thread::new();
         for _ in 0..10 {
-            waiting.parked(Duration::from_micros(50));
+            thread.wait(Comes::After(60 * US));
         }
-        assert_eq!(waiting.spin, SPIN_MAX);
-        assert!(spun_out(&mut waiting) >= SPIN_MAX);
-        for _ in 0..10 {
-            waiting.parked(Duration::from_millis(50));
+        let parks = thread.parks;
+        thread.wait_for(MS * 1000, Comes::After(60 * US));
+        assert_eq!(thread.parks, parks, "it spins now");
+        for _ in 0..20 {
+            thread.wait(Comes::After(50 * MS));
         }
-        assert_eq!(waiting.idle(), Idle::Park);
-        waiting.parked(Duration::from_micros(50));
-        assert_eq!(waiting.idle(), Idle::Spin);
+        let spun = thread.spun;
+        thread.wait(Comes::After(50 * MS));
+        assert_eq!(thread.spun, spun, "it parks at once");
+        thread.waiting.parked(50 * US);
+        assert_eq!(thread.waiting.idle(), Idle::Spin);
+    }
+
+    #[test]
+    fn waits_that_end_only_once_it_has_parked_make_it_park_at_once() {
+        let mut thread = Thread::new();
+        thread.wait_for(MS * 1000, Comes::OnceParked(20 * US));
+        let (spun, parked) = (thread.spun, thread.parked);
+        thread.wait_for(MS * 20_000, Comes::OnceParked(20 * US));
+        let (spun, parked) = (thread.spun - spun, thread.parked - parked);
+        assert!(spun * 100 < parked, "{spun:?} of {parked:?}");
+        assert!(spun > 2 * MS, "it tries again: {spun:?}");
+    }
+
+    #[test]
+    fn a_thread_that_wants_the_processor_all_the_time_makes_it_park_at_once() {
+        let mut thread = Thread::new();
+        thread.other = Some((3 * MS, 3 * MS));
+        thread.wait_for(MS * 1000, Comes::After(10 * US));
+        let (lost, time) = (thread.lost_to_others, thread.time());
+        thread.wait_for(MS * 20_000, Comes::After(10 * US));
+        let (lost, time) = (thread.lost_to_others - lost, thread.time() - time);
+        assert!(lost * 50 < time, "{lost:?} of {time:?}");
+    }
+
+    #[test]
+    fn threads_that_often_want_the_processor_for_a_moment_make_it_park_at_once() {
+        let mut thread = Thread::new();
+        thread.other = Some((20 * US, 2 * MS));
+        thread.wait_for(MS * 1000, Comes::After(10 * US));
+        let (spun, parked) = (thread.spun, thread.parked);
+        thread.wait_for(MS * 20_000, Comes::After(10 * US));
+        let (spun, parked) = (thread.spun - spun, thread.parked - parked);
+        assert!(spun * 50 < parked, "{spun:?} of {parked:?}");
+    }
+
+    #[test]
+    fn a_quota_that_spinning_uses_up_is_left_alone() {
+        let mut thread = Thread::new();
+        thread.other = Some((50 * MS, 50 * MS));
+        thread.wait_for(MS * 1000, Comes::After(10 * US));
+        let (lost, time) = (thread.lost_to_others, thread.time());
+        thread.wait_for(MS * 60_000, Comes::After(10 * US));
+        let (lost, time) = (thread.lost_to_others - lost, thread.time() - time);
+        assert!(lost * 10 < time, "{lost:?} of {time:?}");
+    }
+
+    #[test]
+    fn what_the_kernel_does_now_and_then_leaves_it_spinning() {
+        for (takes, slice) in [(30 * US, 20 * MS), (3 * MS, 250 * MS)] {
+            let mut thread = Thread::new();
+            thread.other = Some((takes, slice));
+            for _ in 0..10 {
+                thread.wait(Comes::After(10 * US));
+            }
+            let parks = thread.parks;
+            thread.wait_for(MS * 2000, Comes::After(10 * US));
+            assert_eq!(thread.parks, parks, "{takes:?} after {slice:?}");
+        }
+    }
+
+    #[test]
+    fn it_spins_again_within_seconds_once_the_processor_is_free() {
+        let mut thread = Thread::new();
+        thread.other = Some((3 * MS, 3 * MS));
+        thread.wait_for(MS * 10_000, Comes::After(10 * US));
+        thread.wait_for(MS * 10_000, Comes::OnceParked(10 * US));
+        thread.other = None;
+        thread.wait_for(REST_MAX * 2, Comes::After(10 * US));
+        let parks = thread.parks;
+        thread.wait_for(MS * 1000, Comes::After(10 * US));
+        assert_eq!(thread.parks, parks, "it spins");
+        assert_eq!(thread.waiting.next_rest, REST_MIN);
+    }
+
+    #[test]
+    fn where_the_kernel_does_not_tell_spins_in_vain_do() {
+        let mut thread = Thread::new();
+        thread.waiting.scheduler = Scheduler::Silent;
+        thread.wait_for(MS * 10_000, Comes::OnceParked(20 * US));
+        assert!(thread.spun * 50 < thread.parked);
+        thread.wait_for(REST_MAX * 2, Comes::After(10 * US));
+        let parks = thread.parks;
+        thread.wait_for(MS * 1000, Comes::After(10 * US));
+        assert_eq!(thread.parks, parks, "it spins");
+        assert_eq!(thread.waiting.next_rest, REST_MIN);
     }
 
     #[test]

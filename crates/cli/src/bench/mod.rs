@@ -4,6 +4,7 @@
 //! machine that becomes slower or faster meanwhile does so for both. Each slice has its own two
 //! threads, its own connection and its own warm-up.
 
+mod place;
 mod table;
 
 use std::time::Duration;
@@ -22,6 +23,7 @@ use ringmux_measure::{limit, machine, mux};
 
 use crate::log;
 use crate::output::print;
+use place::{Crowd, Place};
 
 /// Slices of each measurement: one for each write size that the limit tries.
 const SLICES: usize = limit::WRITE_SIZES.len();
@@ -34,10 +36,11 @@ const STEAL_PERCENT_MAX: f64 = 1.0;
 
 const EXAMPLES: &str = "\
 Examples:
-  ringmux bench                                      everything, about a minute
+  ringmux bench                                      everything, about a minute and a half
   ringmux bench --workload pingpong,conc64           two workloads
   ringmux bench --driver uring,tokio                 two drivers
   ringmux bench --wait spin,park                     polling, and asleep between messages
+  ringmux bench --place busy --wait park,adaptive    while other threads want the cpus
   ringmux bench --workload oneway --seconds 10       longer, for steadier figures
   ringmux bench --json > result.jsonl                one JSON object a line";
 
@@ -53,15 +56,14 @@ pub(crate) struct Args {
     #[arg(long, value_enum, value_delimiter = ',', value_name = "NAME")]
     driver: Vec<Driver>,
 
-    /// What both sides do while there is nothing to do; `uring` alone can do other than park.
-    #[arg(
-        long,
-        value_enum,
-        value_delimiter = ',',
-        value_name = "NAME",
-        default_value = "park"
-    )]
+    /// What both sides do while there is nothing to do, park if not given; `uring` alone can do other than park.
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "NAME")]
     wait: Vec<Wait>,
+
+    /// Where both sides run, apart if not given. Without any of these four, lone round trips are measured in each place,
+    /// parked and adaptive.
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "NAME")]
+    place: Vec<Place>,
 
     /// Gives each side's engine a thread of its own, beside the application's on the same cpu.
     #[arg(long)]
@@ -121,38 +123,37 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     result
 }
 
+/// One row to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Case {
+    workload: Workload,
+    place: Place,
+    host: Host,
+}
+
+impl Case {
+    /// Whether slices of the two take turns.
+    fn takes_turns_with(&self, other: &Self) -> bool {
+        self.workload == other.workload && self.place == other.place
+    }
+}
+
 /// What to measure, and how.
 struct Bench {
-    cases: Vec<(Workload, Host)>,
+    cases: Vec<Case>,
     pair: Pair,
     progress: Progress,
 }
 
 impl Bench {
     fn new(args: &Args) -> Self {
-        let workloads = match &args.workload[..] {
-            [] => Workload::value_variants(),
-            chosen => chosen,
-        };
-        let drivers = match &args.driver[..] {
-            [] => vec![best_driver()],
-            chosen => chosen.to_vec(),
-        };
-        let cases: Vec<_> = workloads
-            .iter()
-            .flat_map(|workload| {
-                let hosts = hosts(&drivers, &args.wait);
-                hosts.map(|host| {
-                    let own_thread = args.own_thread;
-                    (*workload, Host { own_thread, ..host })
-                })
-            })
-            .collect();
+        let cpus = Cpus::choose();
+        let cases = cases(args, &cpus);
         let measured = Duration::from_secs_f64(args.seconds / SLICES as f64);
         let pair = Pair {
             warmup: measured.mul_f64(WARMUP).max(WARMUP_MIN),
             measured,
-            cpus: Cpus::choose(),
+            cpus,
         };
         let progress = Progress::new(cases.len() * SLICES * 2, pair.warmup + pair.measured);
         Self {
@@ -166,33 +167,95 @@ impl Bench {
         &self,
         mut done: impl FnMut(Workload, Row) -> Result<(), Failure>,
     ) -> Result<(), Failure> {
-        for (workload, host) in &self.cases {
-            let row = self.measure(*workload, *host)?;
-            self.progress.suspend(|| done(*workload, row))?;
+        for group in self.cases.chunk_by(Case::takes_turns_with) {
+            for (case, row) in group.iter().zip(self.measure(group)?) {
+                self.progress.suspend(|| done(case.workload, row))?;
+            }
         }
         Ok(())
     }
 
-    /// Slices of the limit and of ringmux in turn.
-    fn measure(&self, workload: Workload, host: Host) -> Result<Row, Failure> {
-        let (name, driver) = (workload.name(), host.driver.name());
-        let (mut limits, mut samples) = (Vec::new(), Vec::new());
+    /// Slices of the limit and of ringmux, of all cases in turn, which have workload and place in common.
+    fn measure(&self, cases: &[Case]) -> Result<Vec<Row>, Failure> {
+        let mut slices = vec![(Vec::new(), Vec::new()); cases.len()];
+        let crowd = Crowd::at(cases[0].place, self.pair.cpus)?;
         for slice in 0..SLICES {
-            self.progress.step(format!("{name}: plain sockets"));
-            limits.push(
-                limit::measure(workload, slice, host.wait, &self.pair)
-                    .map_err(in_workload(name, "plain sockets"))?,
-            );
-            self.progress.step(format!("{name}: {driver}"));
-            samples.push(
-                mux::measure(workload.shape(), host, &self.pair)
-                    .map_err(in_workload(name, driver))?,
-            );
+            for (case, (limits, samples)) in cases.iter().zip(&mut slices) {
+                let (limit, sample) = self.slice(case, slice)?;
+                limits.push(limit);
+                samples.push(sample);
+            }
         }
-        let limit = limit::combine(workload, &limits).expect("there is at least one slice");
-        let sample = Sample::total(&samples).expect("there is at least one slice");
-        Ok(Row::new(workload, host, &sample, &limit))
+        drop(crowd);
+        let row = |(case, (limits, samples)): (&Case, &(Vec<_>, Vec<_>))| {
+            let limit = limit::combine(case.workload, limits).expect("there is a slice");
+            let sample = Sample::total(samples).expect("there is a slice");
+            let place = (case.place != Place::Apart).then_some(case.place.name());
+            Row {
+                place,
+                ..Row::new(case.workload, case.host, &sample, &limit)
+            }
+        };
+        Ok(cases.iter().zip(&slices).map(row).collect())
     }
+
+    fn slice(&self, case: &Case, slice: usize) -> Result<(Sample, Sample), Failure> {
+        let Case { workload, host, .. } = *case;
+        let (name, driver) = (workload.name(), host.driver.name());
+        let pair = Pair {
+            cpus: case.place.cpus(self.pair.cpus),
+            ..self.pair
+        };
+        self.progress.step(format!("{name}: plain sockets"));
+        let limit = limit::measure(workload, slice, host.wait, &pair)
+            .map_err(in_workload(name, "plain sockets"))?;
+        self.progress.step(format!("{name}: {driver}"));
+        let sample =
+            mux::measure(workload.shape(), host, &pair).map_err(in_workload(name, driver))?;
+        Ok((limit, sample))
+    }
+}
+
+/// What the arguments ask for; without any, everything asleep, and lone round trips where spinning would be at the cost of
+/// others.
+fn cases(args: &Args, cpus: &Cpus) -> Vec<Case> {
+    let drivers = match &args.driver[..] {
+        [] => vec![best_driver()],
+        chosen => chosen.to_vec(),
+    };
+    let workloads = or(&args.workload, Workload::value_variants());
+    let waits = or(&args.wait, &[Wait::Park]);
+    let places = or(&args.place, &[Place::Apart]);
+    let mut cases = Vec::new();
+    let mut add = |workload: &Workload, place: &Place, waits: &[Wait]| {
+        cases.extend(hosts(&drivers, waits).map(|host| {
+            let own_thread = args.own_thread;
+            Case {
+                workload: *workload,
+                place: *place,
+                host: place.host(Host { own_thread, ..host }, cpus),
+            }
+        }));
+    };
+    for workload in workloads {
+        for place in places {
+            add(workload, place, waits);
+        }
+    }
+    if args.workload.is_empty()
+        && args.driver.is_empty()
+        && args.wait.is_empty()
+        && args.place.is_empty()
+    {
+        for place in &Place::SHARED {
+            add(&Workload::Pingpong, place, &[Wait::Park, Wait::Adaptive]);
+        }
+    }
+    cases
+}
+
+fn or<'a, T>(chosen: &'a [T], otherwise: &'a [T]) -> &'a [T] {
+    if chosen.is_empty() { otherwise } else { chosen }
 }
 
 /// What the library itself chooses here; it logs the reason if that is not uring.
@@ -241,15 +304,25 @@ mod tests {
     }
 
     #[test]
-    fn without_arguments_everything_is_measured_over_uring_parked() {
-        let bench = Bench::new(&parse("").unwrap());
-        assert_eq!(bench.cases.len(), 8);
-        assert!(
-            bench
-                .cases
-                .iter()
-                .all(|(_, host)| *host == Host::inline(Driver::Uring, Wait::Park))
-        );
+    fn without_arguments_everything_is_measured_over_uring_parked_and_what_sharing_costs() {
+        let cases = Bench::new(&parse("").unwrap()).cases;
+        let (apart, shared) = cases.split_at(8);
+        let parked = Host::inline(Driver::Uring, Wait::Park);
+        let is_plain = |case: &Case| case.place == Place::Apart && case.host == parked;
+        assert!(apart.iter().all(is_plain));
+        let shared = shared.iter().map(|case| (case.place, case.host.wait));
+        let expected = Place::SHARED
+            .iter()
+            .flat_map(|place| [(*place, Wait::Park), (*place, Wait::Adaptive)]);
+        assert!(shared.eq(expected));
+    }
+
+    #[test]
+    fn ways_to_wait_take_turns_in_one_place() {
+        let line = "--workload pingpong --place busy,one-cpu --wait park,adaptive --driver uring";
+        let cases = Bench::new(&parse(line).unwrap()).cases;
+        let groups = cases.chunk_by(Case::takes_turns_with);
+        assert_eq!(groups.map(<[Case]>::len).collect::<Vec<_>>(), [2, 2]);
     }
 
     #[test]

@@ -28,6 +28,8 @@ limit     the same bytes over plain sockets that wait in the same way, in turn w
           two threads, without streams, credit or opening and closing; the best of write sizes from 16
           to 256 KiB; mixed has a socket and two threads for the round trips, and as much for bulk
 of limit  rate / limit (higher is better), or p50 / limit p50 where it says p50 (lower is better)
+one-cpu   client and server on one processor; one-cpu-engines: both engines on threads of their own on one
+          processor; busy: on processors that other threads keep busy
 bytes     payload; an echoed message counts once";
 
 /// Lays out finished rows.
@@ -56,7 +58,7 @@ fn cells(workload: Workload, row: &Row) -> [String; 11] {
     };
     [
         row.workload.to_owned(),
-        row.driver.to_owned(),
+        driver(row),
         units::rate(row.rate_per_s),
         units::byte_rate(row.bytes_per_s),
         time(row.p50_ns),
@@ -67,6 +69,13 @@ fn cells(workload: Workload, row: &Row) -> [String; 11] {
         time(row.limit_p99_ns),
         ratio,
     ]
+}
+
+/// The driver, how it waits unless it sleeps, and where, unless apart.
+fn driver(row: &Row) -> String {
+    let waits = (row.wait != "park").then_some(row.wait);
+    let words = [Some(row.driver), waits, row.place];
+    words.into_iter().flatten().collect::<Vec<_>>().join(" ")
 }
 
 /// What the bulk stream beside the round trips carried.
@@ -98,6 +107,7 @@ mod tests {
             limit_p99_ns: Some(91_000),
             bulk_bytes_per_s: (workload == Workload::Mixed).then_some(1e9),
             limit_bulk_bytes_per_s: (workload == Workload::Mixed).then_some(2e9),
+            place: None,
             own_thread: None,
         };
         (workload, row)
@@ -120,6 +130,13 @@ mod tests {
             "0.50",
         ];
         assert_eq!(cells(workload, &row), expected);
+    }
+
+    #[test]
+    fn a_row_says_how_and_where_it_waited_if_not_asleep_on_a_processor_of_its_own() {
+        let (_, mut row) = row(Workload::Pingpong);
+        (row.wait, row.place) = ("adaptive", Some("one-cpu"));
+        assert_eq!(driver(&row), "tokio adaptive one-cpu");
     }
 
     #[test]

@@ -1,8 +1,9 @@
 //! The same workloads over other multiplexers.
 //!
 //! Each side is one thread with a current-thread tokio runtime and a `LocalSet`, as ringmux's is
-//! over its driver `tokio`; both sleep in epoll when there is nothing to do. Everything but quinn
-//! goes over one loopback TCP connection with `TCP_NODELAY` and without TLS.
+//! over its driver `tokio`. It sleeps in epoll when there is nothing to do, or never, where everybody is to spin: then a task
+//! that yields for ever makes the runtime look at epoll without waiting. Everything but quinn goes over one loopback TCP
+//! connection with `TCP_NODELAY` and without TLS.
 //!
 //! | peer  | settings beside its defaults |
 //! |-------|------------------------------|
@@ -33,9 +34,11 @@ use clap::ValueEnum;
 use super::open_loop::Schedule;
 use link::Transport;
 use ringmux_measure::failure::Failure;
+use ringmux_measure::host::Wait;
 use ringmux_measure::pair::Pair;
 use ringmux_measure::sample::Sample;
 use ringmux_measure::workload::{Shape, Workload};
+use runtime::waiting;
 
 /// Streams or calls that may be open at once; the busiest workload has 1024.
 const MAX_STREAMS: u32 = 4096;
@@ -106,16 +109,16 @@ impl Peer {
         }
     }
 
-    /// Measures one slice.
-    pub(super) fn measure(self, load: Load, pair: &Pair) -> Result<Sample, Failure> {
+    /// Measures one slice, asleep or polling while there is nothing to do.
+    pub(super) fn measure(self, load: Load, wait: Wait, pair: &Pair) -> Result<Sample, Failure> {
         match self {
-            Self::Yamux => measure(yamux::Yamux, load, pair),
-            Self::H2 => measure(h2::H2, load, pair),
-            Self::Tonic => measure(tonic::Tonic, load, pair),
-            Self::Quinn => measure(quinn::Quinn::new()?, load, pair),
+            Self::Yamux => measure(yamux::Yamux, load, wait, pair),
+            Self::H2 => measure(h2::H2, load, wait, pair),
+            Self::Tonic => measure(tonic::Tonic, load, wait, pair),
+            Self::Quinn => measure(quinn::Quinn::new()?, load, wait, pair),
             Self::Tarpc => match load {
-                Load::Closed(Shape::Unary { calls }) => tarpc::measure(calls, pair),
-                Load::Closed(LONE_CALL) => tarpc::measure(1, pair),
+                Load::Closed(Shape::Unary { calls }) => tarpc::measure(calls, wait, pair),
+                Load::Closed(LONE_CALL) => tarpc::measure(1, wait, pair),
                 _ => Err(Failure::new("tarpc has no streams")),
             },
         }
@@ -143,16 +146,24 @@ impl Load {
 }
 
 /// Measures one slice.
-fn measure<T: Transport>(transport: T, load: Load, pair: &Pair) -> Result<Sample, Failure> {
+fn measure<T: Transport>(
+    transport: T,
+    load: Load,
+    wait: Wait,
+    pair: &Pair,
+) -> Result<Sample, Failure> {
     let serving = transport.clone();
     pair.measure(
         move |window, listening| {
             let host = serving.clone();
-            host.block_on(|own| serving.serve(own, load.shape(), listening, window))?
+            host.block_on(|own| {
+                let serving = serving.serve(own, load.shape(), listening, window);
+                waiting(wait, serving)
+            })?
         },
         move |window, address, connected| {
             let host = transport.clone();
-            host.block_on(|own| async {
+            let client = |own| async {
                 let (client, closing) = transport.connect(own, load.shape(), address).await?;
                 let sent = match load {
                     Load::Closed(shape) => client::run(client, shape, window, connected).await?,
@@ -160,7 +171,8 @@ fn measure<T: Transport>(transport: T, load: Load, pair: &Pair) -> Result<Sample
                 };
                 closing.await?;
                 Ok(sent)
-            })?
+            };
+            host.block_on(|own| waiting(wait, client(own)))?
         },
     )
 }

@@ -4,9 +4,10 @@ use std::error::Error;
 
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Builder;
-use tokio::task::LocalSet;
+use tokio::task::{self, LocalSet};
 
 use ringmux_measure::failure::Failure;
+use ringmux_measure::host::Wait;
 use ringmux_measure::pair::Listening;
 
 /// Runs a future on this thread; it may spawn tasks, local ones or not.
@@ -16,6 +17,19 @@ pub(super) fn block_on<F: Future>(future: F) -> Result<F::Output, Failure> {
         .build()
         .map_err(during("cannot start a tokio runtime"))?;
     Ok(LocalSet::new().block_on(&runtime, future))
+}
+
+/// One end, asleep while there is nothing to do; or polling, if it is to spin: a task beside it yields for ever, so that the
+/// runtime looks for I/O without ever waiting for it. The task ends with the runtime.
+pub(super) async fn waiting<F: Future>(wait: Wait, end: F) -> F::Output {
+    if wait == Wait::Spin {
+        task::spawn(async {
+            loop {
+                task::yield_now().await;
+            }
+        });
+    }
+    end.await
 }
 
 /// Listens, tells where, and takes one connection.

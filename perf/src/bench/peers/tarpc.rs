@@ -15,8 +15,9 @@ use tokio_util::codec::{Framed, LengthDelimitedCodec};
 
 use super::MAX_STREAMS;
 use super::client::{Caller, Times, make_calls};
-use super::runtime::{accept, block_on, connect, during};
+use super::runtime::{accept, block_on, connect, during, waiting};
 use ringmux_measure::failure::Failure;
+use ringmux_measure::host::Wait;
 use ringmux_measure::pair::{Connected, Pair, Received, Sent};
 use ringmux_measure::sample::Sample;
 use ringmux_measure::window::Window;
@@ -38,10 +39,15 @@ impl Perf for Echo {
 }
 
 /// Measures one slice with this many calls at a time.
-pub(super) fn measure(at_a_time: usize, pair: &Pair) -> Result<Sample, Failure> {
+pub(super) fn measure(at_a_time: usize, wait: Wait, pair: &Pair) -> Result<Sample, Failure> {
     pair.measure(
-        |_, listening| block_on(async { serve(accept(listening).await?).await })?,
-        move |window, address, connected| block_on(call(at_a_time, window, address, connected))?,
+        move |_, listening| {
+            let serving = async { serve(accept(listening).await?).await };
+            block_on(waiting(wait, serving))?
+        },
+        move |window, address, connected| {
+            block_on(waiting(wait, call(at_a_time, window, address, connected)))?
+        },
     )
 }
 

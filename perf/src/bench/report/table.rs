@@ -26,8 +26,9 @@ of limit  rate / limit (higher is better), or p50 / limit p50 where it says p50 
 ringmux   how many times faster ringmux is over the first driver listed, by rate, or by p50 where
           the limit is compared by it; below 1 it is slower
 beside    bulk that ran beside the round trips of mixed
-quinn encrypts, nobody else does. Everybody sleeps in the kernel while there is nothing to do, but for
-ringmux where it says spin or adaptive, and the limit, which then spins or parks";
+quinn encrypts, nobody else does. Where a row says spin nothing sleeps: peers run beside a task that
+yields for ever. Where it does not everything sleeps in the kernel while there is nothing to do. The
+limit polls if spinning was asked for. Compare rows that wait alike";
 
 const OPEN_LOOP: [&str; 11] = [
     "load", "peer", "driver", "offered", "achieved", "p50", "p90", "p99", "p99.9", "p99.99", "max",

@@ -16,6 +16,7 @@ use super::super::host::Host;
 use super::super::reactor::Reactor;
 use super::super::ring::{Enter, Kind};
 use super::super::socket::{UringSocket, Via};
+use super::super::wait::Waiting;
 use super::fake::FakeRing;
 use super::faults::{Faults, Happened};
 use super::workload;
@@ -65,7 +66,7 @@ fn a_socket_at_which_nothing_arrives_goes_back_to_the_ring() {
 #[test]
 fn a_host_that_has_ceased_to_spin_receives_nothing_round_the_ring() {
     let World { desk, ring, .. } = World::new(0, Faults::NONE);
-    let mut host = Host::new(ring, Arc::clone(&desk.link), Wait::Adaptive);
+    let mut host = Host::new(ring, Arc::clone(&desk.link), Waiting::blind(Wait::Adaptive));
     assert!(host.reactor().borrow().spins());
     for _ in 0..10 {
         host.parked(Duration::from_millis(50));
@@ -133,7 +134,7 @@ fn what_arrives_decides_how_it_is_received() {
 fn a_host_that_always_has_something_to_do_looks_at_what_arrives_round_the_ring() {
     let _clock = clock::Stopped::new();
     let World { desk, ring, .. } = World::new(0, Faults::NONE);
-    let mut host = Host::new(ring, Arc::clone(&desk.link), Wait::Spin);
+    let mut host = Host::new(ring, Arc::clone(&desk.link), Waiting::blind(Wait::Spin));
     let reactor = Rc::clone(host.reactor());
     let (near, mut far) = UnixStream::pair().expect("descriptors are left");
     let slot = reactor.borrow_mut().insert(near.into());

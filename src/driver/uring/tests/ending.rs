@@ -13,6 +13,7 @@ use futures_util::future::{Either, select};
 
 use super::super::host::Host;
 use super::super::ring::Kind;
+use super::super::wait::Waiting;
 use super::faults::Faults;
 use super::random::seeds;
 use super::workload::{self, End, Plan};
@@ -242,7 +243,7 @@ fn a_session_that_has_ended_takes_no_buffers_from_others() {
 #[test]
 fn a_session_that_was_started_before_the_last_engine_went_keeps_the_host() {
     let World { desk, ring, .. } = World::new(0, Faults::NONE);
-    let mut host = Host::new(ring, Arc::clone(&desk.link), Wait::Park);
+    let mut host = Host::new(ring, Arc::clone(&desk.link), Waiting::blind(Wait::Park));
     assert!(!host.turn() && !host.is_unused());
     // Between two looks of the host.
     let (near, _far) = UnixStream::pair().expect("descriptors are left");

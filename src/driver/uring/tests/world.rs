@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use super::super::host;
 use super::super::link::{BellFd, HostLink, Job};
+use super::super::wait::Waiting;
 use super::fake::{FakeRing, Kernel};
 use super::faults::Faults;
 use crate::addr::Driver;
@@ -149,7 +150,8 @@ impl World {
             _clock,
         } = self;
         let link = Arc::clone(&desk.link);
-        let output = host::run(ring, link, wait, BellFd::new(), || Some(root(desk)));
+        let waiting = Waiting::blind(wait);
+        let output = host::run(ring, link, waiting, BellFd::new(), || Some(root(desk)));
         output.map(|output| output.expect("the root is done"))
     }
 

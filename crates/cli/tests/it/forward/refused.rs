@@ -8,7 +8,7 @@ use super::tunnel::{Tunnel, is_reset, soon, target};
 use crate::process::Program;
 
 /// Far below any timeout of the program.
-const AT_ONCE: Duration = Duration::from_secs(2);
+const AT_ONCE: Duration = Duration::from_secs(8);
 
 async fn is_closed_at_once(tunnel: &Tunnel) {
     let begin = Instant::now();
