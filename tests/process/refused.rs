@@ -1,6 +1,6 @@
 //! Engines that are asked for where they cannot be, or with options that do nothing there.
 
-use ringmux::{Config, Driver, Engine, EngineBuilder, EngineError, SessionError, Wait};
+use ringmux::{Chain, Config, Driver, Engine, EngineBuilder, EngineError, SessionError, Wait};
 
 use super::{alone, on_a_runtime_of, runtime, soon};
 
@@ -158,7 +158,8 @@ fn a_session_over_a_transport_ends_where_nothing_has_timers() {
                 .unwrap();
             let end = without.block_on(connection);
             assert!(matches!(end, SessionError::Io(_)), "{end}");
-            assert!(end.to_string().contains("no timers"), "{end}");
+            let said = Chain(&end).to_string();
+            assert!(said.contains("no timers"), "{said}");
             runtime().block_on(async {
                 let end = soon(client.closed()).await;
                 assert!(matches!(end, SessionError::Io(_)), "{end}");
