@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use ringmux::{
-    Addr, Config, ConnectError, DialError, Driver, Engine, FrameError, Limit, ListenError,
+    Addr, Chain, Config, ConnectError, DialError, Driver, Engine, FrameError, Limit, ListenError,
     ProtocolError, Role, SessionError,
 };
 use socket2::{Domain, SockAddr, Socket, Type};
@@ -260,7 +260,8 @@ async fn an_echo_server_is_told_apart_from_a_peer(net: Net) {
     let connecting = net.engine().connect(&addr, &config).soon();
     let error = connecting.await.unwrap_err();
     one_line(&error, &addr);
-    assert!(error.to_string().contains("echo server"), "{error}");
+    let said = Chain(&error).to_string();
+    assert!(said.contains("echo server"), "{said}");
     let ConnectError::Handshake { error: end, .. } = error else {
         panic!("{error}");
     };
