@@ -291,7 +291,6 @@ impl<T: Transport + Unpin> Turns<T> {
         if !due {
             self.connection.link().awake();
         }
-        self.used_up = false;
         let mut busy = true;
         for _ in 0..TURNS_MAX {
             let was_due = std::mem::take(&mut due);
@@ -321,6 +320,7 @@ impl<T: Transport + Unpin> Turns<T> {
                 continue;
             }
             if self.connection.link().prepare_sleep(cx.waker()) {
+                self.used_up = false;
                 self.renew_quota();
                 return Poll::Pending;
             }

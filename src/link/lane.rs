@@ -294,10 +294,12 @@ impl Lane {
     }
 
     /// The end of a stream that was inherited by a fork; to be asked before waiting.
-    #[cold]
+    #[inline]
     pub(crate) fn inherited_end(&self) -> Option<StreamError> {
-        let stopped = || StreamError::Session(SessionError::EngineStopped);
-        self.session.is_inherited().then(stopped)
+        if !self.session.is_inherited() {
+            return None;
+        }
+        Some(StreamError::Session(SessionError::EngineStopped))
     }
 
     pub(crate) fn credit_mark(&self) -> u32 {

@@ -196,6 +196,7 @@ impl SessionLink {
     }
 
     /// The end of a session that is inherited.
+    #[inline]
     fn inherited(&self) -> Option<&SessionError> {
         static STOPPED: SessionError = SessionError::EngineStopped;
         self.is_inherited().then_some(&STOPPED)
@@ -264,6 +265,7 @@ impl SessionLink {
         self.accept.pop()
     }
 
+    #[inline]
     pub(crate) fn end(&self) -> Option<&SessionError> {
         self.end.get().or_else(|| self.inherited())
     }
@@ -278,6 +280,7 @@ impl SessionLink {
         }
     }
 
+    #[inline]
     pub(crate) fn refusal(&self) -> Option<&SessionError> {
         self.inherited().or_else(|| self.refusal.get())
     }

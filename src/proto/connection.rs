@@ -86,7 +86,7 @@ pub(crate) struct Connection {
     pub(super) start: Instant,
     /// When the last turn began.
     pub(super) turn: Instant,
-    /// What came, in short frames, see [`work_done`](Self::work_done).
+    /// What came and was sent, in short frames, see [`work_done`](Self::work_done).
     pub(super) work: u64,
     /// No `Session` is left: nobody can accept.
     pub(super) unheld: Option<Unheld>,

@@ -138,6 +138,7 @@ impl Connection {
             self.next_id = self.following_id(id);
             self.link.counters.opened.add(1);
             self.link.counters.frames_sent.add(1);
+            self.work += 1;
         }
         self.opens.shrink_to(OPENS_KEPT);
         true

@@ -50,6 +50,7 @@ impl Connection {
     /// Takes whole frames off the front of `buf`. What is left is the beginning of one, or, if this
     /// returns true, there may be more: call again when the tasks that have something now had
     /// their turn.
+    #[inline]
     pub(crate) fn receive(&mut self, buf: &mut BytesMut, now: Instant) -> bool {
         if matches!(self.phase, Phase::Ending { .. } | Phase::Dead) {
             buf.clear();
@@ -75,6 +76,7 @@ impl Connection {
     }
 
     /// So many bytes came from the socket at once.
+    #[inline]
     pub(crate) fn count_received(&mut self, bytes: usize, now: Instant) {
         self.link.counters.bytes_received.add(bytes as u64);
         self.recv_size.arrived(bytes, now);
@@ -82,6 +84,7 @@ impl Connection {
 
     /// To be asked when nothing whole is left in the receive buffer: true if that is to be changed for one of
     /// [`recv_capacity`](Self::recv_capacity), which is less than it was.
+    #[inline]
     pub(crate) fn shrinks_recv(&mut self, now: Instant) -> bool {
         self.recv_size.shrink(now)
     }
@@ -148,8 +151,9 @@ impl Connection {
 
     /// What was done so far, in short frames, both ways. Grows by [`WORK_MAX`] and one frame at most in each
     /// [`receive`](Self::receive).
-    pub(crate) fn work_done(&self) -> u64 {
-        self.work.wrapping_add(self.link.counters.frames_sent.get())
+    #[inline]
+    pub(crate) const fn work_done(&self) -> u64 {
+        self.work
     }
 
     /// True when the preface is complete; garbage is refused at its first wrong byte.

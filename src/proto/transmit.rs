@@ -300,8 +300,9 @@ impl Connection {
         self.terminate(error);
     }
 
-    pub(super) fn sent_control(&self, batch: &mut Batch, len: usize) {
+    pub(super) fn sent_control(&mut self, batch: &mut Batch, len: usize) {
         batch.copied(len);
+        self.work += 1;
         self.link.counters.frames_sent.add(1);
     }
 
@@ -344,6 +345,7 @@ impl Connection {
             let turn = sender.turn(batch);
             let (frames, messages) = (sender.frames, sender.messages);
             self.schedule.sent(key, batch.len() - before);
+            self.work += frames;
             self.link.counters.frames_sent.add(frames);
             self.link.counters.messages_sent.add(messages);
             Self::after_turn(&mut self.wakes, key, stream);
