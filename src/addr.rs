@@ -78,16 +78,24 @@ fn parse(text: &str) -> Result<Addr, String> {
     if text.starts_with(['/', '@']) || text.starts_with("./") || text.starts_with("../") {
         return unix(text);
     }
-    match text.split_once("://") {
-        Some(("tcp", host_port)) => tcp(host_port),
-        Some((scheme, _)) => Err(format!(
+    if text.starts_with('~') {
+        return Err("~ is the shell's: write the whole path".to_owned());
+    }
+    if let Some((scheme, host_port)) = text.split_once("://") {
+        if scheme.eq_ignore_ascii_case("tcp") {
+            return tcp(host_port);
+        }
+        return Err(format!(
             "{scheme}:// is of another protocol: write tcp://HOST:PORT or unix:///PATH"
-        )),
+        ));
+    }
+    match text.split_once(':') {
         // A host of this name would be `tcp:PORT`, with one colon.
-        None => match text.strip_prefix("tcp:") {
-            Some(host_port) if host_port.contains(':') => tcp(host_port),
-            _ => tcp(text),
-        },
+        Some(("tcp", host_port)) if host_port.contains(':') => tcp(host_port),
+        Some((kind @ ("fd" | "systemd" | "vsock" | "udp"), _)) => Err(format!(
+            "{kind}: is no address of TCP or of a Unix socket; if a host has that name, write tcp://{text}"
+        )),
+        _ => tcp(text),
     }
 }
 
@@ -133,8 +141,16 @@ fn tcp(text: &str) -> Result<Addr, String> {
         return Err(format!("{c:?} is in it: write HOST:PORT"));
     }
     if host_port.parse::<Ipv6Addr>().is_ok() {
+        let or = match host_port.rsplit_once(':') {
+            Some((host, port))
+                if host.parse::<Ipv6Addr>().is_ok() && port.parse::<u16>().is_ok() =>
+            {
+                format!(", or [{host}]:{port} if {port} is the port")
+            }
+            _ => String::new(),
+        };
         return Err(format!(
-            "an IPv6 address goes in brackets, and a port behind it: write [{host_port}]:PORT"
+            "an IPv6 address goes in brackets, and a port behind it: write [{host_port}]:PORT{or}"
         ));
     }
     let Some((host, port)) = host_port
@@ -175,7 +191,7 @@ fn check_host(host: &str, port: &str) -> Result<(), String> {
     if host.starts_with('[') || host.ends_with(']') {
         let v6 = format!("{host}:{port}").parse::<SocketAddrV6>();
         return v6.map(drop).map_err(|_| {
-            format!("{host} is not an IPv6 address in brackets, such as [::1] or [fe80::1%2]")
+            format!("{host} is not an IPv6 address in brackets, such as [::1] or [fe80::1%2], with the number of the interface")
         });
     }
     if host.contains(':') {
@@ -257,6 +273,8 @@ mod tests {
             ("tcp://localhost:80", "tcp://localhost:80"),
             ("tcp://localhost:80/", "tcp://localhost:80"),
             ("tcp:localhost:80", "tcp://localhost:80"),
+            ("TCP://localhost:80", "tcp://localhost:80"),
+            ("tcp://fd:3", "tcp://fd:3"),
             ("tcp:80", "tcp://tcp:80"),
             ("127.0.0.1:0", "tcp://127.0.0.1:0"),
             ("[::1]:65535", "tcp://[::1]:65535"),
@@ -326,6 +344,12 @@ mod tests {
                 "http:// is of another protocol: write tcp://HOST:PORT",
             ),
             ("udp://localhost:80", "udp:// is of another protocol"),
+            ("udp:localhost:80", "write tcp://udp:localhost:80"),
+            ("vsock:2:70", "vsock: is no address"),
+            ("fd:3", "if a host has that name, write tcp://fd:3"),
+            ("systemd:0", "systemd: is no address"),
+            ("~/a.sock", "~ is the shell's: write the whole path"),
+            ("::1:7000", "or [::1]:7000 if 7000 is the port"),
             (
                 "tcp://localhost:80/path",
                 "/path is a path, which TCP has not: write localhost:80",

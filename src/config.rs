@@ -53,8 +53,9 @@ const MIB: u32 = 1024 * KIB;
 /// the number of queued messages is bounded by the same window as their bytes. What is to be answered is a slot and
 /// not a queue: one PONG and one WINDOW a session, one of each control frame a stream, one refusal for each stream
 /// that was granted; so a peer that asks and does not read makes nothing grow. Stream ids wrap and pass over those in
-/// use. Kinds of frames that are not known are
-/// skipped and leave nothing behind.
+/// use. Kinds of frames that are not known are skipped and leave nothing behind, and beyond four for each message and each
+/// frame sent they are glitches. Settings that are not known are ignored, however many (one frame holds 2730 at most) and
+/// however often; one that is known, and comes twice, is a protocol error.
 ///
 /// # Examples
 /// ```

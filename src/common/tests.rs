@@ -97,7 +97,7 @@ where
     for shown in [format!("{own:?}"), says.to_owned()] {
         let reserved = |code: u32| shown.contains(&code.to_string());
         assert!(
-            !(codes::FIRST_RESERVED..=codes::DEADLINE).any(reserved),
+            !(codes::FIRST_RESERVED..=codes::UNAVAILABLE).any(reserved),
             "{shown}"
         );
     }
@@ -323,6 +323,13 @@ fn errors_of_streams() {
             codes::REFUSED,
             AGAIN,
             "the peer refused the stream before it looked at it",
+        ),
+        (
+            Side::Peer,
+            codes::UNAVAILABLE,
+            AGAIN,
+            "the peer turned the stream away before its application saw it: a limit was reached, or the session is \
+             about to end",
         ),
         // What this side has sent on it may have been looked at.
         (
@@ -734,7 +741,7 @@ fn errors_of_managed_sessions() {
     );
     table.row(
         || ManageError::NotStarted,
-        AGAIN,
+        NO,
         ErrorKind::InvalidInput,
         "the session manager was not started: spawn the future that `start` gives",
     );

@@ -66,9 +66,10 @@ impl fmt::Display for Why {
             codes::INTERNAL => ": it failed for a reason of its own",
             codes::REFUSED => ": it was refused",
             codes::LIMIT_EXCEEDED => ": a limit was exceeded",
-            codes::SHUTDOWN => ": a shutdown",
+            codes::SHUTDOWN => ": it is shutting down",
             codes::KEEPALIVE => ": no sign of life came for too long",
             codes::DEADLINE => ": its time has run out",
+            codes::UNAVAILABLE => ": it was at a limit, or is about to end",
             code => return write!(f, " with code {code}"),
         })
     }
@@ -116,6 +117,10 @@ impl fmt::Display for Cancelling {
         let Self(by, code) = self;
         match *code {
             codes::REFUSED => write!(f, "{by} refused the stream before it looked at it"),
+            codes::UNAVAILABLE => write!(
+                f,
+                "{by} turned the stream away before its application saw it: a limit was reached, or the session is about to end"
+            ),
             code => write!(f, "{by} cancelled the stream{}", Why(code)),
         }
     }

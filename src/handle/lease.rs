@@ -9,7 +9,8 @@ use super::recv;
 use crate::link::RxRing;
 use crate::queue::{Held, Passed, Reader};
 
-/// A received message, borrowed from its stream; dropping it releases the memory.
+/// A received message, borrowed from its stream; dropping it releases the memory, with all of the message: what was not
+/// read through [`Buf`] by then does not come again.
 ///
 /// A message is one piece in memory unless it was larger than a frame. As a [`Buf`] it is read
 /// from front to back; the other methods always see all of it, which is what was not read before

@@ -25,7 +25,8 @@ use crate::sync::Arc;
 /// ignores where messages begin and end and takes their pieces as they come.
 ///
 /// The ways of receiving may be mixed, in any order, and no byte is lost or comes twice: what was read of a message is
-/// not part of it any more, so whichever method receives next gets its rest.
+/// not part of it any more, so whichever method receives next gets its rest. A [`Lease`] takes the whole message, however
+/// much of it is looked at.
 ///
 /// # Examples
 /// ```

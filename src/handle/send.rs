@@ -34,8 +34,9 @@ mod asked {
 /// Dropping it before [`finish`](Self::finish) cancels the stream, in both directions.
 ///
 /// It is also a [`Sink`](futures_sink::Sink) of [`Bytes`], which until the peer has said what it accepts refuses what is above 64 KiB, and a
-/// [`tokio::io::AsyncWrite`] for byte streams, of which each write is a message. Their `flush` waits as
-/// [`written`](Self::written) does; `shutdown` and `close` finish the stream, and wait as well.
+/// [`tokio::io::AsyncWrite`] for byte streams, of which each write is a message. `flush` and `shutdown` of a byte stream, and
+/// `close` of a sink, wait as [`written`](Self::written) does, for as long as the peer takes: bound them with a timeout
+/// where that matters. `flush` of a sink does not wait.
 pub struct SendStream {
     writer: Writer<TxRing>,
     finished: bool,
@@ -333,7 +334,8 @@ impl SendStream {
         if self.lane().is_written() {
             return Some(Ok(()));
         }
-        self.end_error().map(Err)
+        let end = self.end_error().or_else(|| self.inherited_end());
+        end.map(Err)
     }
 
     /// Waits until nothing can be sent any more because the peer has stopped or cancelled the
@@ -479,7 +481,8 @@ impl SendStream {
         if self.finished {
             return Err(SendError::Finished);
         }
-        self.end_error().map_or(Ok(()), Err)
+        let end = self.end_error().or_else(|| self.inherited_end());
+        end.map_or(Ok(()), Err)
     }
 
     fn end_error(&self) -> Option<SendError> {

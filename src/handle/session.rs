@@ -341,7 +341,8 @@ impl Session {
 
     /// Waits until the session has ended and its connection is closed, and tells why.
     ///
-    /// What [`close`](Self::close) had to send has left by then, so a process may exit. To wait for one stream alone, see
+    /// What [`close`](Self::close) had to send has left by then, so a process may exit; unless the peer was too slow to take
+    /// it within [`close_linger`](crate::ConfigBuilder::close_linger), which the error does not tell. To wait for one stream alone, see
     /// [`SendStream::written`](crate::SendStream::written). Streams and
     /// `accept` learn of the end earlier. After `close` it takes
     /// [`close_linger`](crate::ConfigBuilder::close_linger) and 600 ms at most, also with a peer that takes neither what

@@ -30,9 +30,10 @@ impl Sink<Bytes> for SendStream {
         Ok(())
     }
 
-    /// As [`written`](SendStream::written).
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), SendError>> {
-        self.poll_written(cx)
+    /// Done at once: a message is queued by then, as with [`send`](SendStream::send), and leaves with the next batch. To
+    /// wait for that after each message would cost a batch for each.
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Result<(), SendError>> {
+        Poll::Ready(Ok(()))
     }
 
     /// Finishes, then as [`written`](SendStream::written).

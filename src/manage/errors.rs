@@ -51,10 +51,8 @@ impl ManageError {
     /// Whether the same call may succeed later.
     #[must_use]
     pub const fn is_retryable(&self) -> bool {
-        matches!(
-            self,
-            Self::NotReady { .. } | Self::TooManyWaiting { .. } | Self::NotStarted
-        )
+        // `NotStarted` comes at once: to try again without a start would spin.
+        matches!(self, Self::NotReady { .. } | Self::TooManyWaiting { .. })
     }
 
     pub(crate) const fn io_kind(&self) -> ErrorKind {

@@ -74,9 +74,10 @@ pub(crate) fn reason(error: &ConnectError) -> String {
 fn failure(addr: &Addr, error: &ConnectError, whom: &str) -> Failure {
     let failure = Failure::new(format!("cannot connect to {addr}")).because(behind(error));
     match error {
-        ConnectError::Io { .. }
-        | ConnectError::TimedOut { .. }
-        | ConnectError::Handshake { .. } => failure.advise(format!("is {whom} listening there?")),
+        ConnectError::Io { .. } | ConnectError::TimedOut { .. } => {
+            failure.advise(format!("is {whom} listening there?"))
+        }
+        // How a handshake ended says what to ask.
         _ => failure,
     }
 }

@@ -25,8 +25,10 @@ const LOST_MAX: u32 = 16;
 const WON: u32 = 2;
 /// The same in a trial after a rest.
 const LOST_MAX_IN_TRIAL: u32 = 4;
-/// Waits between two looks at the scheduler.
+/// Waits between two looks at the scheduler, which take some microseconds. Twice as many after each look that found nothing, so
+/// that one wait in a thousand is longer where the processor is free.
 const WAITS: u32 = 64;
+const WAITS_MAX: u32 = 1024;
 /// How long a rest is, not counting what the engine works meanwhile.
 const REST_MIN: Duration = Duration::from_millis(1);
 const REST_MAX: Duration = Duration::from_secs(2);
@@ -43,8 +45,9 @@ pub(super) struct Waiting {
     looks: u32,
     /// Spins that were lost and not made up for.
     lost: u32,
-    /// Waits since the scheduler was looked at.
+    /// Waits since the scheduler was looked at, and how many there are until the next look.
     waits: u32,
+    waits_max: u32,
     /// What is left of a rest.
     rest: Duration,
     next_rest: Duration,
@@ -80,6 +83,7 @@ impl Waiting {
             lost: 0,
             // The first one begins a time that is looked at.
             waits: WAITS,
+            waits_max: WAITS,
             rest: Duration::ZERO,
             next_rest: REST_MIN,
             scheduler,
@@ -140,7 +144,7 @@ impl Waiting {
             self.lost = self.lost.saturating_sub(WON);
         }
         self.waits += 1;
-        if self.waits >= WAITS {
+        if self.waits >= self.waits_max {
             self.look();
         }
     }
@@ -181,13 +185,14 @@ impl Waiting {
         self.waits += 1;
         if self.lost >= LOST_MAX {
             self.rest(Duration::ZERO);
-        } else if self.waits >= WAITS {
+        } else if self.waits >= self.waits_max {
             self.look();
         }
     }
 
     #[cold]
     fn rest(&mut self, delay: Duration) {
+        self.waits_max = WAITS;
         self.rest = self
             .next_rest
             .max(delay.saturating_mul(REST_PER_DELAY))
@@ -217,6 +222,7 @@ impl Waiting {
     #[cold]
     fn look(&mut self) {
         self.waits = 0;
+        self.waits_max = (self.waits_max * 2).min(WAITS_MAX);
         let Some(reading) = self.scheduler.read() else {
             // Spins that were won are all there is to go by.
             self.next_rest = (self.next_rest / 2).max(REST_MIN);

@@ -124,7 +124,7 @@ async fn a_manager_that_was_not_started_says_so_at_once_and_serves_what_it_was_g
     for error in errors.map(Option::unwrap) {
         assert!(matches!(error, ManageError::NotStarted), "{error}");
         assert!(error.to_string().contains("`start`"), "{error}");
-        assert!(error.is_retryable());
+        assert!(!error.is_retryable());
         assert_eq!(error.was_processed(), Processed::No);
     }
     assert_eq!(at.elapsed(), secs(0));

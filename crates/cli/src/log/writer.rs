@@ -5,13 +5,14 @@
 
 use std::fmt::Display;
 use std::io::{self, Write};
+use std::os::fd::AsFd;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
 use super::pace;
@@ -40,7 +41,7 @@ enum Job {
 #[derive(Debug)]
 pub(crate) struct Flushed(());
 
-/// Starts the thread. Without one there is no log, as [`lost`] tells.
+/// Starts the thread. Where none can be made, lines are written by whoever has them, if stderr takes them at once.
 pub(super) fn start() -> Flushed {
     let (queue, jobs) = sync_channel(QUEUE_LINES);
     let run = move || {
@@ -80,10 +81,24 @@ fn give(mut line: Vec<u8>) {
         line.truncate(LINE_BYTES_MAX);
         line.extend_from_slice("…\n".as_bytes());
     }
-    let given = QUEUE.get().map(|queue| queue.try_send(Job::Line(line)));
-    if !matches!(given, Some(Ok(()))) {
+    let given = match QUEUE.get() {
+        Some(queue) => queue.try_send(Job::Line(line)).is_ok(),
+        None => write_at_once(io::stderr(), &line),
+    };
+    if !given {
         LOST.fetch_add(1, Ordering::Relaxed);
     }
+}
+
+/// Whether the line was written, without waiting. A pipe that is ready has room for 4096 bytes.
+fn write_at_once(to: impl AsFd, line: &[u8]) -> bool {
+    let line = &line[..line.len().min(LINE_BYTES_MAX)];
+    let ready = poll(
+        &mut [PollFd::new(&to, PollFlags::OUT)],
+        Some(&Timespec::default()),
+    );
+    matches!(ready, Ok(1..))
+        && rustix::io::write(&to, line).is_ok_and(|written| written == line.len())
 }
 
 /// Where the subscriber writes: a line in each call.
@@ -208,5 +223,29 @@ fn retry(mut write: impl FnMut() -> Result<usize, Errno>) -> Result<usize, Errno
             Ok(0) => return Err(Errno::IO),
             result => return result,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+
+    use super::*;
+
+    #[test]
+    fn without_its_thread_a_line_is_written_at_once_or_lost_and_never_waited_for() {
+        let (mut reader, writer) = io::pipe().unwrap();
+        assert!(write_at_once(&writer, b"error: no thread can be made\n"));
+        let mut read = [0; 64];
+        let len = reader.read(&mut read).unwrap();
+        assert_eq!(&read[..len], b"error: no thread can be made\n");
+
+        let long = vec![b'.'; 2 * LINE_BYTES_MAX];
+        let lines = (0..1_000).take_while(|_| write_at_once(&writer, &long));
+        assert!(lines.count() < 1_000, "a full pipe takes no more");
+
+        let (reader, writer) = io::pipe().unwrap();
+        drop(reader);
+        assert!(!write_at_once(&writer, b"nobody reads it\n"));
     }
 }
