@@ -374,6 +374,7 @@ impl StreamError {
     }
 
     /// Whether ringmux turned the stream away at the peer, which may do so again at once.
+    #[cfg(feature = "manage")]
     pub(crate) const fn was_turned_away(&self) -> bool {
         matches!(
             self,
