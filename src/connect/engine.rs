@@ -311,7 +311,7 @@ impl Engine {
     /// Listens on a socket that listens already: one that a service manager has passed to the process, or one that was made
     /// with options of the application's own. It is a TCP socket or a Unix one.
     ///
-    /// It is set to non-blocking mode, for all who have the same socket. The file of a Unix socket is left to whoever has
+    /// It is set to non-blocking mode, for all who have the same socket. The file of a Unix socket is left to the process that has
     /// bound it. Several engines may listen on duplicates of one socket
     /// ([`OwnedFd::try_clone`](std::os::fd::OwnedFd::try_clone)): the kernel gives each connection to one of them.
     ///

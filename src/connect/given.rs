@@ -112,7 +112,7 @@ pub(super) fn listening(socket: OwnedFd) -> Result<(Bound, Addr), SocketError> {
         let listener = TcpListener::from_std(socket.into())?;
         return Ok((Bound::Tcp(listener), Addr::Tcp(addr.to_string())));
     }
-    // Its file is that of whoever has bound it.
+    // Its file belongs to the process that bound it.
     let listener = UnixListener::from_std(socket.into())?;
     Ok((Bound::Unix(listener, None), Addr::Unix(name(&addr))))
 }

@@ -126,7 +126,7 @@ impl Home {
         socket: Connected,
         plan: Plan<'_>,
     ) -> Result<Session, EngineError> {
-        // Its clock is the session's, whoever's this thread is.
+        // The session keeps this runtime's clock, whichever thread calls.
         let _entered = runtime.enter();
         let driver = match self {
             Self::Tokio(jobs) => return Ok(spawn_tokio(runtime, socket, plan, jobs.clone())),

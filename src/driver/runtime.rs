@@ -33,7 +33,7 @@ pub(crate) fn may_block() -> bool {
         return true;
     }
     let Ok(runtime) = ::tokio::runtime::Builder::new_current_thread().build() else {
-        // Whoever needs one will be told why there is none.
+        // The next attempt to make one says why there is none.
         return true;
     };
     let may = catch_unwind(std::panic::AssertUnwindSafe(|| runtime.block_on(async {}))).is_ok();

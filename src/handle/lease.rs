@@ -18,7 +18,7 @@ use crate::queue::{Held, Passed, Reader};
 pub struct Lease<'a> {
     /// The message, and how far it was read through [`Buf`].
     held: Held<'a, RxRing>,
-    /// Bytes of the first piece that belong to nobody any more: fewer than it has, and mostly none.
+    /// Bytes of the first piece that were read before: fewer than it has, and mostly none.
     skip: usize,
     /// Bytes read of the piece in front, with those.
     read: usize,

@@ -388,7 +388,7 @@ impl Lane {
 
     #[cold]
     fn give_charge(&self) {
-        // ORDERING: pairs with `charge`. Whoever comes second finds nothing.
+        // ORDERING: pairs with `charge`. The second of two finds nothing.
         let bytes = self.key.swap(CHARGE, Ordering::Acquire) & !CHARGE;
         self.session.pool.give(bytes);
         self.session.counters.bytes_held.take_shared(bytes);

@@ -99,7 +99,7 @@ async fn send(post: &Post, manager: &Manager, mut letter: Letter) {
         let stream = match timeout_at(deadline, open).await {
             // The time is over.
             Err(_) => continue,
-            // Whoever starts the two may begin with the outbox.
+            // The outbox may be started before its manager.
             Ok(Err(ManageError::TooManyWaiting { .. } | ManageError::NotStarted))
             | Ok(Ok(Err(OpenError::TooManyPending { .. } | OpenError::NoCredit))) => {
                 sleep(CROWDED_PAUSE).await;

@@ -385,7 +385,7 @@ impl Connection {
                 Opening::Done => StreamError::Session(error.clone()),
                 Opening::Waiting | Opening::Granted => StreamError::NotProcessed(error.clone()),
             };
-            // Before the end is set: whoever sees it lets go of what was charged.
+            // Before the end is set: a receiver that sees the end gives the charge back.
             let lies = stream.put_in_order();
             stream.lane().charge(lies);
             stream.end_both(&error);

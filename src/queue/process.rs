@@ -23,7 +23,7 @@ extern "C" fn count_fork() {
 /// Several threads may register the handler: then a fork counts more than once, and is seen all the same.
 fn watch_forks() {
     static WATCHED: AtomicBool = AtomicBool::new(false);
-    // ORDERING: whoever sees it set comes after the registration.
+    // ORDERING: a thread that sees it set comes after the registration.
     if !WATCHED.load(Ordering::Acquire) {
         // SAFETY: the handler adds to an atomic, which is allowed between fork and exec. It fails for want of memory
         // alone; then forks go unnoticed.
@@ -64,7 +64,7 @@ impl<T> PerProcess<T> {
         Self(AtomicPtr::new(std::ptr::null_mut()))
     }
 
-    /// This process's cell. A thread of the parent may have been filling the parent's, which nobody will ever have filled.
+    /// This process's cell. A thread of the parent may have been filling the parent's, which stays unfilled here.
     pub(crate) fn cell(&self) -> &'static OnceLock<T> {
         let process = Process::this();
         // ORDERING: pairs with the exchange, which publishes the cell.
@@ -82,7 +82,7 @@ impl<T> PerProcess<T> {
             found = match put {
                 Ok(_) => fresh,
                 Err(other) => {
-                    // SAFETY: from the box above, and nobody has seen it.
+                    // SAFETY: from the box above, and no other thread has seen it.
                     drop(unsafe { Box::from_raw(fresh) });
                     other
                 }

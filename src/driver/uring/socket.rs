@@ -180,7 +180,7 @@ impl<R: Ring> Transport for UringSocket<R> {
         due
     }
 
-    /// The host polls whoever is woken in the next turn, in which it looks at everything else as well.
+    /// The host polls a woken session in its next turn, after sockets, timers and the other sessions.
     fn poll_later(&mut self, cx: &mut Context<'_>) {
         cx.waker().wake_by_ref();
     }

@@ -286,7 +286,7 @@ fn control_frames_beyond_what_was_caused_are_glitches() {
     }
 }
 
-/// A later version may say something about each message, before it knows that nobody listens.
+/// A later version may say something about each message, before it knows that this version ignores it.
 #[test]
 fn frames_of_unknown_kinds_may_come_with_messages_and_not_by_themselves() {
     let mut solo = acceptor(config().glitch_rate(Rate::new(5, 1)));

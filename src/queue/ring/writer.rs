@@ -196,7 +196,7 @@ impl WriterState {
     #[inline]
     fn publish(&mut self, ring: Ring<'_>) {
         let Some(cursor) = self.cursor else { return };
-        // Relaxed: nobody else stores it.
+        // Relaxed: only the writer stores it.
         if cursor.at == ring.writer.tail.load(Ordering::Relaxed) {
             return;
         }
@@ -300,7 +300,7 @@ impl WriterState {
     }
 
     fn retract(&mut self, ring: Ring<'_>) -> u64 {
-        // Relaxed: nobody else stores it.
+        // Relaxed: only the writer stores it.
         let tail = ring.writer.tail.load(Ordering::Relaxed);
         let Some(end) = self.cursor.filter(|end| end.at != tail) else {
             return 0;

@@ -1,6 +1,6 @@
 //! What goes to stderr: the log, warnings, and the reason of a failure.
 //!
-//! * `writer`: a thread that writes them, so that nothing else ever waits for a pipe that nobody reads, a full disk or a
+//! * `writer`: a thread that writes them, so that nothing else ever waits for an unread pipe, a full disk or a
 //!   terminal that is held. What it cannot take or write is lost, and counted.
 //! * `pace`: of lines that are of one kind the first few, then counts, so that no peer fills the disk.
 

@@ -73,7 +73,7 @@ impl<S: Subscriber> Layer<S> for Paced {
 fn admit(event: &Event<'_>) -> Admission {
     let now = Instant::now();
     let is_of = |kind: &Kind| kind.metadata.callsite() == event.metadata().callsite();
-    // In a flood nobody looks at what the lines say.
+    // In a flood the text of a line does not matter.
     if let Some(kind) = kinds().iter_mut().find(|kind| is_of(kind))
         && kind.is_flooded()
     {
@@ -111,7 +111,7 @@ impl Visit for Text {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Admission {
     Told,
-    /// Somebody has to tell at the end of the window.
+    /// To be told at the end of the window.
     FirstLeftOut,
     LeftOut,
 }

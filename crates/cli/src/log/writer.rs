@@ -1,6 +1,6 @@
 //! The one owner of stderr: a thread with a queue in front of it.
 //!
-//! Whoever has a line hands it over and goes on. A line that finds the queue full, or that cannot be written, is lost; the
+//! A thread that has a line hands it over and goes on. A line that finds the queue full, or that cannot be written, is lost; the
 //! next one that can be written has the number of those in front of it.
 
 use std::fmt::Display;
@@ -41,7 +41,7 @@ enum Job {
 #[derive(Debug)]
 pub(crate) struct Flushed(());
 
-/// Starts the thread. Where none can be made, lines are written by whoever has them, if stderr takes them at once.
+/// Starts the thread. Where none can be made, each thread writes its own lines, if stderr takes them at once.
 pub(super) fn start() -> Flushed {
     let (queue, jobs) = sync_channel(QUEUE_LINES);
     let run = move || {
@@ -136,7 +136,7 @@ impl Drop for Flushed {
             job = back;
             thread::sleep(FLUSH_PAUSE);
         }
-        // A pipe that nobody reads does not hold the program.
+        // An unread pipe does not hold the program.
         let _ = written.recv_timeout(deadline.saturating_duration_since(Instant::now()));
     }
 }
@@ -169,7 +169,7 @@ impl Stderr {
                     for line in pace::all() {
                         self.write(&line);
                     }
-                    // Whoever asked may have given up.
+                    // The one that asked may have given up.
                     let _ = done.send(());
                 }
                 Err(RecvTimeoutError::Disconnected) => return,

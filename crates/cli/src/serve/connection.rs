@@ -28,7 +28,7 @@ pub(super) async fn serve(stream: Stream, peer: String, server: Arc<Server>) {
     let admitted = tokio::select! {
         biased;
         admitted = server.admit(&target) => admitted,
-        // Nobody waits for it any more.
+        // The client has gone.
         () = given_up(&mut send) => return,
     };
     match admitted {

@@ -62,7 +62,7 @@ impl Listen {
         listening.map_err(|error| unavailable(&error))
     }
 
-    /// The socket, which is nobody else's from now on.
+    /// The socket, owned from now on.
     fn take(&self, number: usize) -> Result<OwnedFd, Failure> {
         let failure = || Failure::new(format!("cannot listen on {self}"));
         let mut passed = ListenFd::from_env();

@@ -46,7 +46,7 @@ pub(super) enum Kind {
     PingFlood,
     /// A7: grants credit a byte at a time, or none
     WindowFlood,
-    /// A7: says frames of a kind that nobody knows, which are ignored
+    /// A7: says frames of an unknown kind, which are ignored
     IgnoredFrames,
     /// A8: grants more than can be counted, or sends more than was granted
     CreditOverflow,

@@ -1,4 +1,4 @@
-//! `--max-connections` and `--max-sessions`: whoever meets a limit is told which, at both ends.
+//! `--max-connections` and `--max-sessions`: both ends name the limit that was met.
 
 use std::time::Duration;
 
