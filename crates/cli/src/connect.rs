@@ -73,11 +73,13 @@ pub(crate) fn reason(error: &ConnectError) -> String {
 
 fn failure(addr: &Addr, error: &ConnectError, whom: &str) -> Failure {
     let failure = Failure::new(format!("cannot connect to {addr}")).because(behind(error));
-    match error {
-        ConnectError::Io { .. } | ConnectError::TimedOut { .. } => {
-            failure.advise(format!("is {whom} listening there?"))
-        }
-        // How a handshake ended says what to ask.
-        _ => failure,
+    let was_tried = matches!(
+        error,
+        ConnectError::Io { .. } | ConnectError::TimedOut { .. } | ConnectError::Handshake { .. }
+    );
+    // Some reasons ask already.
+    if was_tried && !reason(error).ends_with('?') {
+        return failure.advise(format!("is {whom} listening there?"));
     }
+    failure
 }
