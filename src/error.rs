@@ -57,7 +57,7 @@ pub enum SessionError {
     /// The peer closed the session in order.
     PeerClosed {
         /// Why; [`NO_ERROR`](crate::codes::NO_ERROR) is a close in order. See
-        /// [`codes`](crate::codes).
+        /// [`codes`].
         code: u32,
         /// The peer's explanation, at most 256 bytes.
         reason: Arc<str>,
@@ -340,7 +340,7 @@ pub enum StreamError {
     Cancelled {
         /// Who did it.
         by: Side,
-        /// The code given to `cancel`, `stop` or `finish_with_error`. See [`codes`](crate::codes).
+        /// The code given to `cancel`, `stop` or `finish_with_error`. See [`codes`].
         code: u32,
     },
     /// The stream never reached the peer's application. Trying again is safe.
