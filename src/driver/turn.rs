@@ -296,6 +296,7 @@ impl<T: Transport + Unpin> Turns<T> {
             let was_due = std::mem::take(&mut due);
             let moved = self.turn(was_due, cx);
             if !matches!(self.stage, Stage::Running) {
+                self.used_up = false;
                 return Poll::Ready(());
             }
             if std::mem::take(&mut self.told) {
