@@ -26,21 +26,21 @@ use crate::frame::Role;
 use crate::handle::{Session, Stream};
 use crate::link::Info;
 
-mod alive;
+mod drain;
 mod ending;
 mod handles;
 mod idle;
 mod invariants;
-mod leave;
+mod keepalive;
 mod limits;
 mod memory;
 pub(crate) mod net;
 mod opening;
+mod orphan;
 mod outbound;
 mod sim;
 mod solo;
 mod turns;
-mod unheld;
 mod wakes;
 mod written;
 
@@ -166,7 +166,7 @@ impl End {
         let c = &self.connection;
         format!(
             "{:?} end {:?}, window {:?}, owed {}, hungry {}, credit {:?}, queues {:?}, writing {}, deadline {:?}, open credit {}, peer streams {}+{}",
-            c.phase,
+            c.life,
             c.link.end(),
             c.window,
             c.window_owed,
@@ -357,7 +357,7 @@ impl Pair {
             end.closed = true;
             pipe.shut(Cut::Eof, now);
             self.pipes[1 - side].sink();
-            end.connection.finish();
+            end.connection.released();
             moved = true;
         }
         moved
@@ -370,8 +370,8 @@ impl Pair {
             return;
         }
         // As `Connection` does when it is dropped.
-        end.connection.terminate(crate::SessionError::EngineStopped);
-        end.connection.finish();
+        end.connection.abort(crate::SessionError::EngineStopped);
+        end.connection.released();
         end.closed = true;
         self.pipes[side].shut(how, self.now);
         self.pipes[1 - side].sink();
