@@ -1,3 +1,5 @@
+//! The tables, and what a life says and when, without a connection.
+
 use super::*;
 
 const SECOND: Duration = Duration::from_secs(1);
