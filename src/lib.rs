@@ -85,8 +85,10 @@
 //! counters that are kept in any case. What a peer can cause is logged at most ten times in 10 s from each place in the
 //! code; the next such line says in its field `left_out` how many were left out.
 
-#[cfg(not(ringmux_loom))]
+#[cfg(not(ringmux_loom))] // The models need the leaves alone.
 mod addr;
+#[cfg(not(ringmux_loom))]
+mod bridge;
 #[cfg(not(ringmux_loom))]
 mod common;
 #[cfg(not(ringmux_loom))]
@@ -94,34 +96,33 @@ mod config;
 #[cfg(not(ringmux_loom))]
 mod connect;
 #[cfg(not(ringmux_loom))]
+mod core;
+#[cfg(not(ringmux_loom))]
 mod driver;
 #[cfg(not(ringmux_loom))]
 mod error;
-#[cfg(not(ringmux_loom))] // The models need the leaves alone.
-#[allow(dead_code, unused_imports)] // The codec is complete; the protocol does not use all of it.
-mod frame;
 #[cfg(all(any(test, fuzzing), not(ringmux_loom)))]
 #[doc(hidden)]
 pub mod fuzzing;
 #[cfg(not(ringmux_loom))]
 mod handle;
-#[cfg(not(ringmux_loom))]
-mod link;
 #[cfg(all(feature = "manage", not(ringmux_loom)))]
 pub mod manage;
 #[cfg(all(feature = "metrics", not(ringmux_loom)))]
 pub mod metrics;
 #[cfg(not(ringmux_loom))]
 mod pace;
-#[cfg(not(ringmux_loom))]
-mod proto;
 #[allow(dead_code, unused_imports)] // Benches and models use what the layers above do not.
 mod queue;
 #[allow(unused_imports)]
 mod sync;
+#[cfg(not(ringmux_loom))]
+mod wire;
 
 #[cfg(not(ringmux_loom))]
 pub use addr::{Addr, AddrError, Driver, UnknownDriver};
+#[cfg(not(ringmux_loom))]
+pub use bridge::{Drained, SessionEnds, SessionStats, Totals, TrippedLimits};
 #[cfg(not(ringmux_loom))]
 pub use common::Error;
 #[cfg(not(ringmux_loom))]
@@ -135,14 +136,12 @@ pub use connect::{
 #[cfg(not(ringmux_loom))]
 pub use error::{
     Chain, Failure, Limit, LimitExceeded, OpenError, Processed, ProtocolError, SendError,
-    SessionError, Side, StreamError, TrySendError,
+    SessionError, Side, StreamError, TrySendError, codes,
 };
-#[cfg(not(ringmux_loom))]
-pub use frame::{FrameError, Kind as FrameKind, Role, StreamId, codes};
 #[cfg(not(ringmux_loom))]
 pub use handle::{Chunks, Lease, RecvStream, SendStream, Session, Stream};
 #[cfg(not(ringmux_loom))]
-pub use link::{Drained, SessionEnds, SessionStats, Totals, TrippedLimits};
+pub use wire::native::frame::{FrameError, Kind as FrameKind, Role, StreamId};
 
 /// The examples in the README are compiled and run as tests.
 #[cfg(doctest)]

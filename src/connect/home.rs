@@ -16,17 +16,17 @@ use super::errors::EngineError;
 use super::socket::{Blocking, Connected};
 use super::{Connection, over};
 use crate::addr::{Addr, Driver};
+use crate::bridge::{Account, Info, SessionLink};
+use crate::bridge::{NativeEngine, Pool};
 use crate::config::{Config, Wait};
 use crate::driver::queued::queued;
 use crate::driver::tokio_uring::{Relayed, Socket, UringIo};
 use crate::driver::uring::{Features, HostLink, Job, Prepared};
 use crate::driver::{Turns, clock, runtime};
-use crate::frame::Role;
 use crate::handle::Session;
-use crate::link::{Account, Info, SessionLink};
-use crate::proto::{self, Pool};
 use crate::queue::{Owned, PerProcess};
 use crate::sync::Arc;
+use crate::wire::Role;
 
 /// Starts a session on a runtime's thread.
 type Start = Box<dyn FnOnce() + Send>;
@@ -80,7 +80,7 @@ impl<'a> Plan<'a> {
     }
 
     /// A session's protocol, and what its handles share with it.
-    pub(super) fn connection(self, driver: Driver) -> (proto::Connection, Arc<SessionLink>) {
+    pub(super) fn connection(self, driver: Driver) -> (NativeEngine, Arc<SessionLink>) {
         let info = Info {
             peer: self.peer,
             local: self.local,
@@ -91,7 +91,7 @@ impl<'a> Plan<'a> {
             seed: RandomState::new().build_hasher().finish(),
         };
         let pool = Pool::process();
-        proto::Connection::new(self.role, self.config, info, pool, clock::now())
+        NativeEngine::new(self.role, self.config, info, pool, clock::now())
     }
 }
 
@@ -191,7 +191,7 @@ where
     session
 }
 
-fn spawn_uring(connection: proto::Connection, socket: Blocking, keep_alive: KeepAlive) {
+fn spawn_uring(connection: NativeEngine, socket: Blocking, keep_alive: KeepAlive) {
     let socket = match socket {
         Blocking::Tcp(socket) => Socket::Tcp(tokio_uring::net::TcpStream::from_std(socket)),
         Blocking::Unix(socket) => Socket::Unix(tokio_uring::net::UnixStream::from_std(socket)),

@@ -6,7 +6,7 @@
 use std::sync::Weak;
 use std::time::{Duration, Instant};
 
-use crate::link::SessionLink;
+use crate::bridge::SessionLink;
 use crate::sync::Arc;
 
 /// Sessions that may be listed beyond twice those that are alive.

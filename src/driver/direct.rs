@@ -10,7 +10,7 @@ use std::os::fd::BorrowedFd;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags};
 
-use crate::proto::Batch;
+use crate::wire::Batch;
 
 /// Batches and receptions of up to so many bytes go round the ring.
 pub(super) const DIRECT_BYTES: usize = 16 * 1024;

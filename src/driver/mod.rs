@@ -13,7 +13,7 @@
 //! and wakes them; the next begins with taking what they have answered.
 //!
 //! The future owns the socket and the protocol state for as long as the session lives. It never
-//! parses: bytes go to `proto` and come from it. One write is under way at a time; everything that
+//! parses: bytes go to a `bridge::Protocol` and come from it. One write is under way at a time; everything that
 //! is queued meanwhile leaves in the next one.
 //!
 //! Two transports: [`tokio::TokioIo`] for any `AsyncRead + AsyncWrite`, and
@@ -40,7 +40,7 @@ use std::time::Instant;
 
 use bytes::BytesMut;
 
-use crate::proto::Batch;
+use crate::wire::Batch;
 
 /// A socket, as the turn loop uses it. Poll functions keep the waker of the last call.
 pub(crate) trait Transport {

@@ -1,7 +1,7 @@
 //! A fault that a harness must find.
 
 use super::codec::each_frame;
-use crate::frame::Frame;
+use crate::wire::native::frame::Frame;
 
 /// Panics at a GOAWAY whose text begins like this: four bytes that must be right at once, in a frame that is right in
 /// all its other parts. Chance does not bring it about; a search that follows comparisons does, in seconds.

@@ -2,8 +2,8 @@
 
 use bytes::BytesMut;
 
-use crate::frame::put::put;
-use crate::frame::{Frame, HEADER_LEN, Header, MAX_FRAME_CEILING, check, preface};
+use crate::wire::native::frame::put::put;
+use crate::wire::native::frame::{Frame, HEADER_LEN, Header, MAX_FRAME_CEILING, check, preface};
 
 /// Reads the input as a receiver does. What is accepted is written back byte for byte.
 ///

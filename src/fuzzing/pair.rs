@@ -8,9 +8,10 @@ use bytes::Bytes;
 
 use super::Input;
 use super::side::{Side, config, now};
+use crate::error::codes;
 use crate::error::{SessionError, StreamError};
-use crate::frame::{Role, codes};
 use crate::handle::Stream;
+use crate::wire::Role;
 
 const PATIENCE: Duration = Duration::from_secs(15);
 /// Less than this in all, and nobody may have lost patience.

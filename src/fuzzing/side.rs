@@ -8,17 +8,18 @@ use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 
+use crate::bridge::{Info, SessionLink};
+use crate::bridge::{NativeEngine, Pool, Protocol, Status};
 use crate::config::Config;
 use crate::error::{SessionError, StreamError};
-use crate::frame::Role;
 use crate::handle::{Session, Stream};
-use crate::link::{Info, SessionLink};
-use crate::proto::{Batch, Connection, Pool, Status};
+use crate::wire::Batch;
+use crate::wire::Role;
 
 const POOL_BYTES: u64 = 2 << 20;
 
 pub(super) struct Side {
-    pub(super) connection: Connection,
+    pub(super) connection: NativeEngine,
     /// The application's first handle, until it drops it.
     pub(super) session: Option<Session>,
     /// To look at the session from outside when the application has left it.
@@ -64,7 +65,7 @@ impl Side {
     pub(super) fn new(role: Role, config: &Config, now: Instant) -> Self {
         let info = Info::of_a_test(role);
         let pool = Pool::new(POOL_BYTES);
-        let (connection, link) = Connection::new(role, config, info, Arc::clone(&pool), now);
+        let (connection, link) = NativeEngine::new(role, config, info, Arc::clone(&pool), now);
         Self {
             connection,
             session: Some(Session::new(Arc::clone(&link))),
@@ -77,7 +78,7 @@ impl Side {
         }
     }
 
-    pub(super) const fn is_closed(&self) -> bool {
+    pub(super) fn is_closed(&self) -> bool {
         matches!(self.connection.status(), Status::Closed)
     }
 

@@ -6,9 +6,11 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 
+use crate::bridge::{
+    COPY_MAX, Lane, RECORD_CHARGE, SEND_FLOOR, SendEnd, TxRing, failure, reason, tx_tag,
+};
+use crate::error::codes;
 use crate::error::{SendError, TrySendError};
-use crate::frame::{MAX_ERROR_DETAILS, MAX_META_BLOCK, codes};
-use crate::link::{COPY_MAX, Lane, SEND_FLOOR, SendEnd, TxRing, failure, reason, tx_tag};
 use crate::queue::{Teardown, Writer, record_weight};
 use crate::sync::Arc;
 
@@ -171,7 +173,7 @@ impl SendStream {
                 poll_fn(|cx| batch.0.poll_room(cx, len)).await?;
             }
             batch.0.push(message);
-            unflushed += record_weight(len, false);
+            unflushed += record_weight(RECORD_CHARGE, len, false);
             // What the engine has not heard of is within the floor, which is not taken back.
             if unflushed >= u64::from(SEND_FLOOR) {
                 batch.0.flush();
@@ -191,7 +193,7 @@ impl SendStream {
     /// # Cancel safety
     /// As [`send`](Self::send).
     pub async fn send_meta(&mut self, block: impl Into<Bytes>) -> Result<(), SendError> {
-        let (block, limit) = (block.into(), MAX_META_BLOCK as usize);
+        let (block, limit) = (block.into(), self.lane().session().max_block);
         if block.len() > limit {
             return Err(SendError::TooLong {
                 len: block.len(),
@@ -247,7 +249,7 @@ impl SendStream {
         message: &str,
         details: &[u8],
     ) -> Result<(), SendError> {
-        let limit = MAX_ERROR_DETAILS as usize;
+        let limit = self.lane().session().max_details;
         if details.len() > limit {
             return Err(SendError::TooLong {
                 len: details.len(),
@@ -404,7 +406,7 @@ impl SendStream {
             return Poll::Ready(ready);
         }
         self.register(cx);
-        let more = match self.is_held_back(record_weight(len, false)) {
+        let more = match self.is_held_back(record_weight(RECORD_CHARGE, len, false)) {
             true => reason::MORE,
             false => 0,
         };
@@ -426,7 +428,7 @@ impl SendStream {
 
     #[inline]
     fn has_room(&mut self, len: usize) -> bool {
-        let weight = record_weight(len, false);
+        let weight = record_weight(RECORD_CHARGE, len, false);
         let limit = u64::from(self.lane().send_limit());
         self.writer.has_room(weight, limit) || self.has_room_by_growing(weight)
     }
@@ -450,7 +452,7 @@ impl SendStream {
 
     /// Asks the engine for a higher limit, once between two messages: whoever tries may do so all the time.
     fn ask_for_more(&mut self, len: usize) {
-        if self.is_held_back(record_weight(len, false)) && self.asks(asked::MORE) {
+        if self.is_held_back(record_weight(RECORD_CHARGE, len, false)) && self.asks(asked::MORE) {
             self.lane().raise(reason::MORE);
         }
     }

@@ -10,11 +10,10 @@ use bytes::Bytes;
 use super::stream::Stream;
 use super::wait::Wait;
 use crate::addr::{Addr, Driver};
-use crate::error::{OpenError, SessionError, StreamError};
-use crate::frame::MAX_OPEN_BLOCK;
-use crate::link::{
+use crate::bridge::{
     Drained, EngineSide, HandleSide, Lane, OpenState, SendEnd, SessionLink, SessionStats, request,
 };
+use crate::error::{OpenError, SessionError, StreamError};
 use crate::sync::Arc;
 
 /// One connection to a peer, over which either side opens streams.
@@ -108,7 +107,7 @@ impl Session {
     }
 
     fn check_opening(&self, opening: Bytes) -> Result<Bytes, OpenError> {
-        let (len, limit) = (opening.len(), MAX_OPEN_BLOCK as usize);
+        let (len, limit) = (opening.len(), self.link.max_opening);
         if len > limit {
             return Err(OpenError::BlockTooLong { len, limit });
         }

@@ -9,10 +9,10 @@ use bytes::Bytes;
 use super::lease::Lease;
 use super::recv::RecvStream;
 use super::send::SendStream;
+use crate::bridge::{HandleSide, Lane, reason};
 use crate::error::{SendError, StreamError, TrySendError};
-use crate::frame::StreamId;
-use crate::link::{HandleSide, Lane, reason};
 use crate::sync::Arc;
+use crate::wire::native::frame::StreamId;
 
 // An application that holds many idle streams holds so many of these.
 #[cfg(not(ringmux_loom))]

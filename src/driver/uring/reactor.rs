@@ -24,7 +24,7 @@ use super::ring::{Completion, Enter, Kind, Op, Ring, SLOTS_MAX, Token};
 use super::slot::{Recv, Send, Slot, outcome};
 use crate::driver::queued::queued;
 use crate::driver::{clock, direct};
-use crate::proto::Batch;
+use crate::wire::Batch;
 
 /// How long to wait for the kernel to let go of memory when the ring ends.
 const SETTLE: Duration = Duration::from_secs(1);

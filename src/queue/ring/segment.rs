@@ -17,7 +17,7 @@
 #[cfg(ringmux_loom)]
 use super::words::Shadows;
 use super::words::{HANDLE_WORDS, WORD_BYTES, Words, words_for};
-use super::{Payload, RECORD_COST, Record};
+use super::{Payload, Record};
 use crate::sync::{AtomicPtr, Ordering};
 use bytes::Bytes;
 use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
@@ -182,10 +182,10 @@ impl Header {
 
     /// What the record weighs; padding and links weigh nothing.
     #[inline]
-    pub(super) fn weight(self) -> u64 {
+    pub(super) fn weight(self, charge: u32) -> u64 {
         match self.kind() {
             Kind::Slice | Kind::Shared if !self.is_free() => {
-                u64::from(self.len()) + u64::from(RECORD_COST)
+                u64::from(self.len()) + u64::from(charge)
             }
             _ => 0,
         }

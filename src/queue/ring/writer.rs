@@ -2,7 +2,7 @@
 
 use super::segment::{Cursor, Header, Kind, Segment};
 use super::words::{HANDLE_WORDS, WORD_BYTES, words_for};
-use super::{FIRST_SEGMENT_BYTES, FIRST_WORDS, Ring, RingOwner, record_weight};
+use super::{FIRST_SEGMENT_BYTES, FIRST_WORDS, LEAST_CHARGE, Ring, RingOwner, record_weight};
 use crate::sync::Ordering;
 use bytes::Bytes;
 use std::ptr::NonNull;
@@ -39,6 +39,7 @@ impl<O: RingOwner> Writer<O> {
     /// # Safety
     /// No other `Writer` of this ring was or will be made.
     pub(crate) const unsafe fn new(owner: O) -> Self {
+        const { assert!(O::CHARGE as u64 >= LEAST_CHARGE) };
         Self { owner }
     }
 
@@ -87,7 +88,7 @@ impl<O: RingOwner> Writer<O> {
         unsafe { memory.write(cursor.at, header.word()) };
         // SAFETY: as above.
         unsafe { memory.write_slices(cursor.at + 1, head, tail) };
-        own.pushed(cursor, words, record_weight(len, free));
+        own.pushed(cursor, words, record_weight(O::CHARGE, len, free));
     }
 
     /// Pushes a record that owns `payload`; nothing is copied but the handle.
@@ -107,7 +108,7 @@ impl<O: RingOwner> Writer<O> {
         unsafe { memory.write(cursor.at, header.word()) };
         // SAFETY: as above.
         unsafe { memory.write_handle(cursor.at + 1, payload) };
-        own.pushed(cursor, words, record_weight(len, free));
+        own.pushed(cursor, words, record_weight(O::CHARGE, len, free));
     }
 
     /// Makes everything pushed so far visible to the reader.
@@ -172,7 +173,7 @@ impl<O: RingOwner> Writer<O> {
     /// lies. Returns its weight. Meant for the end: pushes that follow may begin a new segment where they need none.
     pub(crate) fn retract(&mut self) -> u64 {
         let (ring, own) = self.parts();
-        own.retract(ring)
+        own.retract(ring, O::CHARGE)
     }
 
     /// Bytes of the newest segment, which is the only one when the ring is idle; 0 before the first push.
@@ -299,7 +300,7 @@ impl WriterState {
         true
     }
 
-    fn retract(&mut self, ring: Ring<'_>) -> u64 {
+    fn retract(&mut self, ring: Ring<'_>, charge: u32) -> u64 {
         // Relaxed: only the writer stores it.
         let tail = ring.writer.tail.load(Ordering::Relaxed);
         let Some(end) = self.cursor.filter(|end| end.at != tail) else {
@@ -314,7 +315,7 @@ impl WriterState {
         while cursor.at != end.at {
             // SAFETY: invariants 2 and 3: from `tail` up to the cursor all was written, and is ours.
             let header = unsafe { cursor.header() };
-            weight += header.weight();
+            weight += header.weight(charge);
             if header.owns_handle() {
                 // SAFETY: as above; the header says that a handle is here, and marks it before it is dropped.
                 drop(unsafe { cursor.take_handle(header) });

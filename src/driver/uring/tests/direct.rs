@@ -23,8 +23,8 @@ use super::workload;
 use super::world::World;
 use crate::config::Wait;
 use crate::driver::{Transport, clock};
-use crate::proto::Batch;
 use crate::sync::Arc;
+use crate::wire::Batch;
 
 /// More calls than ever find nothing in a row.
 const CALLS: usize = 100_000;
