@@ -125,9 +125,10 @@ async fn serve_session(session: Session, server: Arc<Server>, _place: OwnedSemap
     tracing::info!(%peer, driver = %session.driver(), "session begins");
     let end = loop {
         match session.accept().await {
-            Ok(stream) => {
+            Ok(Some(stream)) => {
                 tokio::spawn(connection::serve(stream, peer.clone(), Arc::clone(&server)));
             }
+            Ok(None) => break session.closed().await,
             Err(end) => break end,
         }
     };

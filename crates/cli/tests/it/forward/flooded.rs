@@ -45,8 +45,8 @@ async fn refused_streams_are_a_few_lines_and_a_count() {
         let session = soon("the session", session).await.unwrap();
         let begun = Instant::now();
         for n in 0..STREAMS {
-            let mut stream = session.open(format!("127.0.0.1:{}", n + 2)).await.unwrap();
-            let answer = soon("the refusal", stream.recv()).await;
+            let (_send, mut recv) = session.open(format!("127.0.0.1:{}", n + 2)).await.unwrap();
+            let answer = soon("the refusal", recv.recv()).await;
             assert!(answer.unwrap_err().to_string().contains("--allow"));
         }
         let windows = 1 + begun.elapsed().as_secs() as usize / 10;
