@@ -135,6 +135,27 @@ impl From<ProtocolError> for SessionError {
 }
 
 impl SessionError {
+    /// Whether the session ended in order: either side closed it, shut it down, or dropped its last handle.
+    ///
+    /// # Examples
+    /// ```
+    /// use ringmux::SessionError;
+    ///
+    /// assert!(SessionError::Closed.is_orderly());
+    /// assert!(!SessionError::Disconnected.is_orderly());
+    /// ```
+    #[must_use]
+    pub const fn is_orderly(&self) -> bool {
+        matches!(
+            self,
+            Self::Closed
+                | Self::PeerClosed {
+                    code: codes::NO_ERROR | codes::SHUTDOWN,
+                    ..
+                }
+        )
+    }
+
     /// Whether a new session to the same peer may succeed.
     ///
     /// False after a protocol error: the two sides do not agree, and will not next time.

@@ -14,7 +14,6 @@ use tracing::{Level, Span};
 
 use super::RecvEnd;
 use super::session::Info;
-use crate::error::codes;
 use crate::error::{Chain, SessionError};
 use crate::pace::{LINES, paced};
 use crate::wire::Role;
@@ -48,11 +47,9 @@ pub(super) fn session_ended(span: &Span, established: bool, end: &SessionError) 
         _ if !established => {
             paced!(LINES, target: SESSION, parent: span, Level::DEBUG, %reason, "ended in its handshake");
         }
-        SessionError::Closed
-        | SessionError::PeerClosed {
-            code: codes::NO_ERROR | codes::SHUTDOWN,
-            ..
-        } => paced!(LINES, target: SESSION, parent: span, Level::DEBUG, %reason, "ended"),
+        end if end.is_orderly() => {
+            paced!(LINES, target: SESSION, parent: span, Level::DEBUG, %reason, "ended")
+        }
         SessionError::Protocol(_)
         | SessionError::LimitExceeded(_)
         | SessionError::PeerClosed { .. }

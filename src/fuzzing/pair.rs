@@ -10,7 +10,7 @@ use super::Input;
 use super::side::{Side, config, now};
 use crate::error::codes;
 use crate::error::{SessionError, StreamError};
-use crate::handle::Stream;
+use crate::handle::whole::{Stream, Whole as _};
 use crate::wire::Role;
 
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -155,7 +155,7 @@ impl Run {
         let Some(session) = &self.sides[side].session else {
             return;
         };
-        if let Some(Ok(stream)) = now(session.accept()) {
+        if let Some(Ok(Some(stream))) = now(session.accept()) {
             let tag = stream
                 .opening()
                 .first_chunk()

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use super::Input;
 use super::side::{Side, config, now};
 use crate::error::codes;
-use crate::handle::Stream;
+use crate::handle::whole::{Stream, Whole as _};
 use crate::wire::native::frame::Frame;
 use crate::wire::native::frame::{
     HEADER_LEN, Header, MAX_FRAME_CEILING, Role, Settings, check, preface,
@@ -101,7 +101,7 @@ impl Run {
         let Some(session) = &self.side.session else {
             return;
         };
-        while let Some(Ok(stream)) = now(session.accept()) {
+        while let Some(Ok(Some(stream))) = now(session.accept()) {
             self.streams.push(stream);
         }
     }

@@ -12,7 +12,8 @@ use crate::bridge::{Info, SessionLink};
 use crate::bridge::{NativeEngine, Pool, Protocol, Status};
 use crate::config::Config;
 use crate::error::{SessionError, StreamError};
-use crate::handle::{Session, Stream};
+use crate::handle::Session;
+use crate::handle::whole::{Stream, Whole as _};
 use crate::wire::Batch;
 use crate::wire::Role;
 
@@ -144,7 +145,7 @@ impl Side {
                 now(session.closed()).is_some(),
                 "a session that is over says so"
             );
-            while let Some(Ok(mut stream)) = now(session.accept()) {
+            while let Some(Ok(Some(mut stream))) = now(session.accept()) {
                 ends(&mut stream);
             }
         }

@@ -6,6 +6,7 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 
+use super::id::StreamId;
 use crate::bridge::{
     COPY_MAX, Lane, RECORD_CHARGE, SEND_FLOOR, SendEnd, TxRing, failure, reason, tx_tag,
 };
@@ -66,6 +67,27 @@ impl SendStream {
 
     pub(super) fn register(&mut self, cx: &Context<'_>) {
         self.writer.register(cx.waker());
+    }
+
+    /// What the side that opened the stream sent with it.
+    #[must_use]
+    pub fn opening(&self) -> &Bytes {
+        self.lane().opening()
+    }
+
+    /// The stream's number; `None` before its opening has left.
+    #[must_use]
+    pub fn id(&self) -> Option<StreamId> {
+        self.lane().id().map(StreamId::new)
+    }
+
+    /// The stream's [`tracing`] span, with its `id` and `urgency`, inside of the session's. Level debug, target
+    /// `ringmux::stream`; an error that ends the stream is told in it.
+    ///
+    /// Disabled, which costs nothing, if no subscriber wanted it when the stream began.
+    #[must_use]
+    pub fn span(&self) -> &tracing::Span {
+        self.lane().span()
     }
 
     /// Queues a message, waiting for room.

@@ -1,13 +1,18 @@
-//! Wires: bytes to steps of the core and back.
+//! What is said on the wire, as far as errors show it: which rule of it a peer broke.
 //!
-//! A [`Wire`] decodes what was received and calls the core, and encodes what the core has to say into a [`Batch`]. It is
-//! called once for each reception and each batch, and is a type parameter of what drives it, so nothing is dispatched for a
-//! message. `native` is the one of ringmux; the tests have another, to show that the core knows of none.
-//!
-//! # A new wire
-//! is a directory here: a type that implements [`Wire`], its errors, and [`Terms`] that say what it can do. What it cannot
-//! (credit, pings, farewells) the core goes without: it holds a peer back by not reading, takes any byte for a sign of life
-//! alone, and ends without a last word.
+//! An application needs it to tell one broken rule from another; that one was broken is
+//! [`SessionError::Protocol`](crate::SessionError::Protocol).
+
+// Wires: bytes to steps of the core and back.
+//
+// A `Wire` decodes what was received and calls the core, and encodes what the core has to say into a `Batch`. It is
+// called once for each reception and each batch, and is a type parameter of what drives it, so nothing is dispatched for a
+// message. `native` is the one of ringmux; the tests have another, to show that the core knows of none.
+//
+// # A new wire
+// is a directory here: a type that implements `Wire`, its errors, and `Terms` that say what it can do. What it cannot
+// (credit, pings, farewells) the core goes without: it holds a peer back by not reading, takes any byte for a sign of life
+// alone, and ends without a last word.
 
 mod batch;
 #[allow(dead_code, unused_imports)] // The codec is complete; the protocol does not use all of it.
@@ -24,8 +29,10 @@ pub(crate) use batch::{BATCH_BYTES, BATCH_PARTS, Batch, SHARED_BATCH_BYTES};
 #[cfg(all(test, not(ringmux_loom)))]
 pub(crate) mod tests;
 
+pub use crate::error::ProtocolError;
 pub(crate) use native::Native;
 pub(crate) use native::frame::Role;
+pub use native::frame::{FrameError, Kind as FrameKind, StreamId};
 
 use crate::config::Config;
 use crate::core::{Core, SessionPort, Terms};

@@ -23,7 +23,7 @@ const MESSAGE_BYTES: usize = 64 * 1024;
 /// In a look at the figure: the third greatest is the 99th of a hundred.
 const PINGS: usize = 300;
 /// How long the bound is looked at again. On a machine that is left alone the first look is enough.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 pub(crate) fn a_busy_engine_answers_pings(host: Host) {
     let _alone = alone();
@@ -99,9 +99,10 @@ impl Bulk {
             tasks: Vec::new(),
         };
         for _ in 0..STREAMS {
-            let (ours, theirs) = net.stream(client, server).await;
-            let (ours_send, ours_recv) = ours.split();
-            let (theirs_send, theirs_recv) = theirs.split();
+            let ((ours_send, ours_recv), (theirs_send, theirs_recv)) =
+                net.stream(client, server).await;
+            let (ours_send, ours_recv) = (ours_send, ours_recv);
+            let (theirs_send, theirs_recv) = (theirs_send, theirs_recv);
             for (send, recv, way) in [(ours_send, theirs_recv, 0), (theirs_send, ours_recv, 1)] {
                 let stop = Arc::clone(&bulk.stop);
                 bulk.tasks.push(tokio::spawn(fill(send, stop)));

@@ -6,8 +6,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use ringmux::{
-    Addr, Chain, Config, ConnectError, DialError, Driver, Engine, FrameError, Limit, ListenError,
-    ProtocolError, Role, SessionError,
+    Addr, Chain, Config, ConnectError, DialError, Driver, Engine, Limit, ListenError, Role,
+    SessionError,
+    wire::{FrameError, ProtocolError},
 };
 use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -16,6 +17,7 @@ use tokio::net::TcpListener;
 use crate::host::{Net, Place, Soon, echo, pattern, pause, round_trip};
 use crate::raw::{PREFACE, Raw, SETTINGS, settings};
 
+on_each_driver!(silent_clients_delay_nobody,);
 on_sockets!(
     a_port_that_nobody_listens_on_is_named,
     a_host_that_does_not_exist_is_named,
@@ -32,7 +34,6 @@ on_sockets!(
     a_host_that_answers_nothing_is_given_up_after_the_connect_timeout,
     a_silent_server_is_given_up_after_the_handshake_timeout,
     a_server_that_hangs_up_is_no_session,
-    silent_clients_delay_nobody,
     silent_clients_beyond_the_places_make_place_for_others,
     a_dropped_listener_frees_its_address,
     engines_that_share_a_port_each_accept_some_connections,

@@ -9,13 +9,15 @@ use std::thread;
 use std::time::Duration;
 
 use bytes::Bytes;
-use ringmux::{Addr, Config, Driver, Engine, Listener, Session, SessionError, Stream, Wait};
+use ringmux::{
+    Addr, Config, Driver, Engine, Listener, RecvStream, SendStream, Session, SessionError, Wait,
+};
 use tokio::task::JoinHandle;
 
-/// How long one case may take.
-pub(crate) const CASE_GUARD: Duration = Duration::from_secs(120);
-/// How long one thing may be awaited.
-pub(crate) const AWAIT_GUARD: Duration = Duration::from_secs(20);
+/// How long one case may take, also beside many others on a busy machine. Only a hang takes so long.
+pub(crate) const CASE_GUARD: Duration = Duration::from_secs(240);
+/// How long one thing may be awaited. Below the longest `close_linger` of a case, so that a session that waits for it is seen.
+pub(crate) const AWAIT_GUARD: Duration = Duration::from_secs(45);
 
 /// A driver, a place for it, and a transport.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,6 +92,22 @@ macro_rules! test_on {
                 crate::host::run(crate::host::$host, super::$case);
             })+
         }
+    };
+}
+
+/// Tests of cases that the protocol decides before any driver is asked: one host with a runtime's sockets, and the engine that
+/// applications get by default. `tests/README.md` says which cases are of which kind, and why.
+macro_rules! protocol {
+    ($($case:ident),+ $(,)?) => {
+        $(test_on!($case: tokio_inline_tcp shared_tcp);)+
+    };
+}
+
+/// Tests of cases that each driver's own loop decides, wherever it runs: each driver once, on the application's thread or on one
+/// of its own, and the engine that applications get by default.
+macro_rules! on_each_driver {
+    ($($case:ident),+ $(,)?) => {
+        $(test_on!($case: tokio_inline_tcp tokio_uring_thread_tcp uring_thread_tcp shared_tcp);)+
     };
 }
 
@@ -214,9 +232,9 @@ impl Net {
     }
 
     /// A stream of a session, both ends of it.
-    pub(crate) async fn stream(&self, from: &Session, to: &Session) -> (Stream, Stream) {
+    pub(crate) async fn stream(&self, from: &Session, to: &Session) -> (Halves, Halves) {
         let ours = from.open("").soon().await.unwrap();
-        let theirs = to.accept().soon().await.unwrap();
+        let theirs = to.accept().soon().await.unwrap().unwrap();
         (ours, theirs)
     }
 
@@ -394,22 +412,26 @@ pub(crate) fn pattern(len: usize, seed: u64) -> Bytes {
 }
 
 /// Sends everything back until the peer finishes, then finishes.
-pub(crate) async fn echo_stream(mut stream: Stream) {
-    while let Ok(Some(message)) = stream.recv().await {
-        if stream.send(message).await.is_err() {
+pub(crate) async fn echo_stream((mut send, mut recv): (SendStream, RecvStream)) {
+    while let Ok(Some(message)) = recv.recv().await {
+        if send.send(message).await.is_err() {
             return;
         }
     }
     // A stream that the peer has ended meanwhile cannot be finished.
-    let _ = stream.finish();
+    let _ = send.finish();
 }
+
+/// What a session gives of a stream, where it is passed on.
+pub(crate) type Halves = (SendStream, RecvStream);
 
 /// Serves the session's streams until it ends.
 pub(crate) fn echo(session: Session) -> JoinHandle<SessionError> {
     tokio::spawn(async move {
         loop {
             match session.accept().await {
-                Ok(stream) => drop(tokio::spawn(echo_stream(stream))),
+                Ok(Some(stream)) => drop(tokio::spawn(echo_stream(stream))),
+                Ok(None) => return session.closed().await,
                 Err(end) => return end,
             }
         }
@@ -418,9 +440,9 @@ pub(crate) fn echo(session: Session) -> JoinHandle<SessionError> {
 
 /// One message there and back on a stream of its own.
 pub(crate) async fn round_trip(session: &Session, message: Bytes) {
-    let mut stream = session.open("").soon().await.unwrap();
-    stream.send(message.clone()).soon().await.unwrap();
-    stream.finish().unwrap();
-    assert_eq!(stream.recv().soon().await.unwrap(), Some(message));
-    assert_eq!(stream.recv().soon().await.unwrap(), None);
+    let (mut send, mut recv) = session.open("").soon().await.unwrap();
+    send.send(message.clone()).soon().await.unwrap();
+    send.finish().unwrap();
+    assert_eq!(recv.recv().soon().await.unwrap(), Some(message));
+    assert_eq!(recv.recv().soon().await.unwrap(), None);
 }

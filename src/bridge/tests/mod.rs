@@ -23,7 +23,8 @@ use bytes::{Bytes, BytesMut};
 use super::{NativeEngine, Pool, Protocol, Status};
 use crate::bridge::Info;
 use crate::config::Config;
-use crate::handle::{Session, Stream};
+use crate::handle::Session;
+use crate::handle::whole::{Stream, Whole as _};
 use crate::wire::Batch;
 use crate::wire::Role;
 
@@ -456,7 +457,9 @@ impl Pair {
     fn stream(&mut self, side: usize) -> (Stream, Stream) {
         let opened = now(self.ends[side].session().open("")).expect("a stream can be opened");
         self.drive();
-        let accepted = now(self.ends[1 - side].session().accept()).expect("the peer has it");
+        let accepted = now(self.ends[1 - side].session().accept())
+            .unwrap()
+            .expect("the peer has it");
         (opened, accepted)
     }
 

@@ -14,6 +14,7 @@ use crate::driver::tokio::TokioIo;
 use crate::driver::{Turns, clock};
 use crate::error::{OpenError, ProtocolError, SendError, SessionError, Side, StreamError};
 use crate::handle::Session;
+use crate::handle::whole::Whole as _;
 use crate::wire::Role;
 
 /// A test that waits for longer has failed.
@@ -49,7 +50,7 @@ async fn a_call_goes_there_and_back_without_a_handshake() {
     let mut call = soon(client.open("")).await.unwrap();
     call.send("question").await.unwrap();
     call.finish().unwrap();
-    let mut served = soon(server.accept()).await.unwrap();
+    let mut served = soon(server.accept()).await.unwrap().unwrap();
     assert_eq!(soon(served.recv()).await.unwrap().unwrap(), "question");
     assert_eq!(soon(served.recv()).await.unwrap(), None);
     served.send("answer").await.unwrap();
@@ -62,7 +63,7 @@ async fn a_call_goes_there_and_back_without_a_handshake() {
 async fn an_opening_block_that_comes_in_two_parts_is_one() {
     let [(client, _a), (server, _b)] = ends(&Config::default());
     let _call = soon(client.open("a block of seventeen")).await.unwrap();
-    let served = soon(server.accept()).await.unwrap();
+    let served = soon(server.accept()).await.unwrap().unwrap();
     assert_eq!(served.opening(), "a block of seventeen");
 }
 
@@ -79,7 +80,7 @@ async fn messages_whose_total_is_not_told_arrive_whole() {
         call.finish().unwrap();
         call
     });
-    let mut served = soon(server.accept()).await.unwrap();
+    let mut served = soon(server.accept()).await.unwrap().unwrap();
     for len in lengths {
         let received = soon(served.recv()).await.unwrap().unwrap();
         assert_eq!(received.len(), len);
@@ -117,13 +118,13 @@ async fn streams_come_one_after_the_other_and_the_next_waits_for_the_last() {
     second.send("2").await.unwrap();
     first.finish().unwrap();
     second.finish().unwrap();
-    let mut served = soon(server.accept()).await.unwrap();
+    let mut served = soon(server.accept()).await.unwrap().unwrap();
     assert_eq!(served.opening(), "first");
     assert_eq!(soon(served.recv()).await.unwrap().unwrap(), "1");
     assert_eq!(soon(served.recv()).await.unwrap(), None);
     assert_eq!(server.stats().accepted, 1, "the second waits");
     served.finish().unwrap();
-    let mut served = soon(server.accept()).await.unwrap();
+    let mut served = soon(server.accept()).await.unwrap().unwrap();
     assert_eq!(served.opening(), "second");
     assert_eq!(soon(served.recv()).await.unwrap().unwrap(), "2");
 }
@@ -145,7 +146,7 @@ async fn a_receiver_that_consumes_nothing_is_sent_no_more_than_its_session_holds
         call.finish().unwrap();
         call
     });
-    let mut served = soon(server.accept()).await.unwrap();
+    let mut served = soon(server.accept()).await.unwrap().unwrap();
     // It has stopped when nothing more comes in a while.
     let mut held = 0;
     loop {
@@ -176,7 +177,7 @@ async fn a_cancel_reaches_the_peer_with_its_code() {
     let [(client, _a), (server, _b)] = ends(&Config::default());
     let mut call = soon(client.open("")).await.unwrap();
     call.send("never mind").await.unwrap();
-    let mut served = soon(server.accept()).await.unwrap();
+    let mut served = soon(server.accept()).await.unwrap().unwrap();
     call.cancel(7);
     let end = loop {
         match soon(served.recv()).await {
@@ -191,7 +192,10 @@ async fn a_cancel_reaches_the_peer_with_its_code() {
     );
     // The next one finds its place.
     let _next = soon(client.open("next")).await.unwrap();
-    assert_eq!(soon(server.accept()).await.unwrap().opening(), "next");
+    assert_eq!(
+        soon(server.accept()).await.unwrap().unwrap().opening(),
+        "next"
+    );
 }
 
 #[tokio::test]
@@ -199,7 +203,7 @@ async fn an_error_of_the_application_arrives_behind_its_messages() {
     let [(client, _a), (server, _b)] = ends(&Config::default());
     let mut call = soon(client.open("")).await.unwrap();
     call.send("question").await.unwrap();
-    let mut served = soon(server.accept()).await.unwrap();
+    let mut served = soon(server.accept()).await.unwrap().unwrap();
     served.send("half of an answer").await.unwrap();
     served.finish_with_error(9, "no more").unwrap();
     assert_eq!(
@@ -233,7 +237,7 @@ async fn a_close_sends_what_was_queued_and_ends_without_a_word() {
         call.send(message(PIECE)).await.unwrap();
     }
     client.close();
-    let mut served = soon(server.accept()).await.unwrap();
+    let mut served = soon(server.accept()).await.unwrap().unwrap();
     for _ in 0..100 {
         assert_eq!(soon(served.recv()).await.unwrap().unwrap(), message(PIECE));
     }
@@ -248,7 +252,7 @@ async fn a_shutdown_lets_streams_end_though_nothing_can_be_said_of_it() {
     let mut call = soon(client.open("")).await.unwrap();
     call.send("question").await.unwrap();
     call.finish().unwrap();
-    let mut served = soon(server.accept()).await.unwrap();
+    let mut served = soon(server.accept()).await.unwrap().unwrap();
     let asking = client.clone();
     let drained = tokio::spawn(async move { asking.shutdown(PATIENCE).await });
     while client.stats().requests == 0 {

@@ -4,7 +4,6 @@ use bytes::BytesMut;
 
 pub(crate) use super::put::put;
 use super::*;
-use crate::error::codes;
 
 mod check;
 pub(crate) mod golden;
@@ -82,4 +81,12 @@ fn the_total_goes_before_the_content_of_a_first_piece() {
             Err(FrameError::TotalMissing { length })
         );
     }
+}
+
+/// Codes of ringmux, as they are on the wire.
+mod codes {
+    pub(super) const NO_ERROR: u32 = 0xFFFF_FF00;
+    pub(super) const PROTOCOL: u32 = 0xFFFF_FF01;
+    pub(super) const CANCELLED: u32 = 0xFFFF_FF03;
+    pub(super) const SHUTDOWN: u32 = 0xFFFF_FF06;
 }
