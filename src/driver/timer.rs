@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::task::Context;
+use std::task::{Context, Waker};
 use std::time::Instant;
 
 /// Not registered with the runtime until it is polled.
@@ -17,6 +17,8 @@ pub(super) struct Timer {
     sleep: Option<Pin<Box<::tokio::time::Sleep>>>,
     /// What it is set to.
     armed: Option<Instant>,
+    /// What it wakes: set as long as it is registered and has not fired.
+    wakes: Option<Waker>,
 }
 
 impl Timer {
@@ -24,6 +26,7 @@ impl Timer {
         Self {
             sleep: None,
             armed: None,
+            wakes: None,
         }
     }
 
@@ -31,6 +34,7 @@ impl Timer {
     /// has time enabled.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>, deadline: Option<Instant>) -> bool {
         let Some(at) = deadline else {
+            self.wakes = None;
             if self.armed.take().is_some()
                 && let Some(sleep) = &mut self.sleep
             {
@@ -43,10 +47,19 @@ impl Timer {
         if self.armed != Some(at) {
             sleep.as_mut().reset(at.into());
             self.armed = Some(at);
+            self.wakes = None;
+        }
+        let wakes_us = |waker: &Waker| waker.will_wake(cx.waker());
+        if self.wakes.as_ref().is_some_and(wakes_us) && !sleep.is_elapsed() {
+            // It is registered: the usual case of a session that is busy, whose deadline moves once in a while.
+            return false;
         }
         let due = sleep.as_mut().poll(cx).is_ready();
         if due {
             self.armed = None;
+            self.wakes = None;
+        } else {
+            self.wakes = Some(cx.waker().clone());
         }
         due
     }

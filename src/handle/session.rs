@@ -119,7 +119,7 @@ impl Session {
     }
 
     fn new_lane(&self, opening: Bytes) -> (HandleSide, EngineSide) {
-        Lane::pair(Arc::clone(&self.link), opening, self.link.credit_mark)
+        Lane::pair(&self.link, opening, self.link.credit_mark)
     }
 
     fn open_granted(&self, opening: Bytes) -> Stream {

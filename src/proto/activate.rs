@@ -5,7 +5,7 @@ use std::time::Instant;
 use super::connection::{Connection, Phase};
 use super::registry::Key;
 use super::state::{Effect, Event, Sending};
-use super::stream::{Opening, owed, wake};
+use super::stream::{Opening, Stream, owed, wake};
 use crate::error::{Side, StreamError};
 use crate::frame::codes;
 use crate::link::{Activated, Lane, RecvEnd, SendEnd, reason, request};
@@ -241,5 +241,8 @@ impl Connection {
             None if stream.opening == Opening::Granted => self.on_streams_granted(1),
             _ => {}
         }
+        let Stream { tx, rx, .. } = stream;
+        self.link.recycle(tx, rx);
+        self.spares.kept(self.turn);
     }
 }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use bytes::BytesMut;
 
 use super::alive::Alive;
+use super::idle::Spares;
 use super::leave::Leave;
 use super::limits::Limits;
 use super::outbound::Outbound;
@@ -114,6 +115,7 @@ pub(crate) struct Connection {
     pub(super) starved: VecDeque<Key>,
     /// Streams whose ring has grown, and since when; see `idle`.
     pub(super) grown: VecDeque<(Instant, Key)>,
+    pub(super) spares: Spares,
     /// When to look at messages that were given memory and may have stopped coming.
     pub(super) advance_check: Option<Instant>,
     pub(super) stalled_since: Option<Instant>,
@@ -227,6 +229,7 @@ impl Connection {
             recheck: None,
             starved: VecDeque::new(),
             grown: VecDeque::new(),
+            spares: Spares::default(),
             advance_check: None,
             stalled_since: None,
             credit: SendCredit::new(Settings::FLOORS.session_window),
@@ -401,6 +404,7 @@ impl Connection {
         self.unwritten = Vec::new();
         self.link.counters.streams.set(0);
         self.pool.end();
+        self.link.drop_spares();
         self.link.drop_unaccepted_if_unheld();
         self.link.wake_all();
     }
@@ -409,6 +413,10 @@ impl Connection {
 
     /// When [`on_deadline`](Self::on_deadline) is to be called at the latest.
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
+        let spares = self.spares.look_at();
+        if self.only_watches_the_peer() {
+            return self.alive_deadline().into_iter().chain(spares).min();
+        }
         let phase = match self.phase {
             Phase::Hello { .. } => Some(self.handshake_deadline),
             Phase::Draining { until } | Phase::Ending { until } => Some(until),
@@ -424,10 +432,22 @@ impl Connection {
             self.leave_deadline(),
             self.shrink_deadline(),
             self.unheld_deadline(),
+            spares,
         ]
         .into_iter()
         .flatten()
         .min()
+    }
+
+    /// The usual case: of all deadlines only those of `alive` and `idle::Spares` may be set.
+    fn only_watches_the_peer(&self) -> bool {
+        matches!(self.phase, Phase::Open)
+            && self.alive.age_at.is_none()
+            && self.recheck.is_none()
+            && self.advance_check.is_none()
+            && self.leave.is_none()
+            && self.grown.is_empty()
+            && self.unheld.is_none()
     }
 
     /// Acts on the deadlines that have passed.
@@ -466,6 +486,7 @@ impl Connection {
         }
         self.check_alive(now);
         self.shrink_idle(now);
+        self.spares.give_back_if_idle(&self.link, now);
         self.check_unheld(now);
     }
 

@@ -14,11 +14,46 @@ use std::time::{Duration, Instant};
 use super::connection::Connection;
 use super::registry::{Key, PRUNE_SLACK};
 use super::stream::{Stamp, wake};
+use crate::link::SessionLink;
 
 /// A ring up to this size is kept, in bytes.
 pub(super) const KEPT_BYTES: u64 = 4 * 1024;
 /// How long a stream consumes nothing before its ring shrinks.
 pub(super) const IDLE: Duration = Duration::from_secs(10);
+
+/// When the lanes that the session keeps for streams to come ([`SPARES_MAX`](crate::link::SPARES_MAX) at most) go: when for
+/// [`IDLE`], and twice that at most, no stream has left one.
+#[derive(Debug, Default)]
+pub(super) struct Spares {
+    look_at: Option<Instant>,
+    /// Since the last look.
+    used: bool,
+}
+
+impl Spares {
+    /// A stream has gone, and left its lane.
+    #[inline]
+    pub(super) fn kept(&mut self, now: Instant) {
+        self.used = true;
+        self.look_at.get_or_insert(now + IDLE);
+    }
+
+    pub(super) const fn look_at(&self) -> Option<Instant> {
+        self.look_at
+    }
+
+    pub(super) fn give_back_if_idle(&mut self, link: &SessionLink, now: Instant) {
+        if self.look_at.is_none_or(|at| now < at) {
+            return;
+        }
+        if std::mem::take(&mut self.used) {
+            self.look_at = Some(now + IDLE);
+        } else {
+            self.look_at = None;
+            link.drop_spares();
+        }
+    }
+}
 
 impl Connection {
     /// To be called when the application has consumed something.

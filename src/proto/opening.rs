@@ -17,7 +17,6 @@ use super::window::report_mark;
 use crate::error::{Limit, ProtocolError, SessionError, StreamError};
 use crate::frame::{HEADER_LEN, StreamId, cost, put_open};
 use crate::link::{EngineSide, Lane, OpenState, RecvEnd, SEND_FLOOR};
-use crate::sync::Arc;
 
 /// OPENs for which the queue keeps its memory; what a larger burst took is given back.
 const OPENS_KEPT: usize = 1024;
@@ -80,8 +79,10 @@ impl Connection {
             return false;
         }
         stream.opening = Opening::Granted;
-        stream.lane().grant();
-        Self::notify(&mut self.wakes, key, stream, wake::SENDER);
+        if stream.lane().open_state() == OpenState::Waiting {
+            stream.lane().grant();
+            Self::notify(&mut self.wakes, key, stream, wake::SENDER);
+        }
         self.opens.push_back(key);
         true
     }
@@ -185,7 +186,7 @@ impl Connection {
         }
         let (credit, window) = (self.peer.stream_window, self.config.stream_window());
         let (handles, side) = Lane::pair(
-            Arc::clone(&self.link),
+            &self.link,
             Bytes::copy_from_slice(block),
             report_mark(u64::from(window)),
         );

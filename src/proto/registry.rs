@@ -105,9 +105,11 @@ impl Registry {
     pub(super) fn remove(&mut self, key: Key) -> Option<Stream> {
         let id = self.get_mut(key)?.id;
         if let Some(id) = id
-            && self.find(id) == Some(key)
+            && let Some(slot) = self.by_id.remove(&id.get())
+            && slot != key.slot
         {
-            self.by_id.remove(&id.get());
+            // The id came round again, and names another stream.
+            self.by_id.insert(id.get(), slot);
         }
         self.streams.try_remove(key.slot as usize)
     }

@@ -19,7 +19,7 @@ pub(crate) struct Writer<O: RingOwner> {
 /// What only the writer reads and writes.
 #[derive(Debug)]
 pub(super) struct WriterState {
-    /// Where the next record goes, in the newest segment. None until the first push.
+    /// Where the next record goes, in the newest segment. None until the first push, unless the ring was renewed.
     pub(super) cursor: Option<Cursor>,
     /// The first word in use of the newest segment, as far as we know: the last `head` seen, or where the segment starts.
     in_use_from: u64,
@@ -182,9 +182,10 @@ impl<O: RingOwner> Writer<O> {
 }
 
 impl WriterState {
-    pub(super) const fn new() -> Self {
+    /// Of a ring that begins in this segment, or that has none before the first push.
+    pub(super) fn new(first: Option<NonNull<Segment>>) -> Self {
         Self {
-            cursor: None,
+            cursor: first.map(|segment| Cursor { segment, at: 0 }),
             in_use_from: 0,
             unpublished_words: 0,
             pushed_weight: 0,
