@@ -32,7 +32,20 @@ impl Timer {
 
     /// True when `deadline` has passed; else the task will be woken then. To be called on the runtime that polls it, which
     /// has time enabled.
+    #[inline]
     pub(super) fn poll(&mut self, cx: &mut Context<'_>, deadline: Option<Instant>) -> bool {
+        let wakes_us = |waker: &Waker| waker.will_wake(cx.waker());
+        if self.armed == deadline
+            && self.wakes.as_ref().is_some_and(wakes_us)
+            && self.sleep.as_ref().is_some_and(|sleep| !sleep.is_elapsed())
+        {
+            // It is registered: the usual case of a session that is busy, whose deadline moves once in a while.
+            return false;
+        }
+        self.poll_anew(cx, deadline)
+    }
+
+    fn poll_anew(&mut self, cx: &mut Context<'_>, deadline: Option<Instant>) -> bool {
         let Some(at) = deadline else {
             self.wakes = None;
             if self.armed.take().is_some()
@@ -47,12 +60,6 @@ impl Timer {
         if self.armed != Some(at) {
             sleep.as_mut().reset(at.into());
             self.armed = Some(at);
-            self.wakes = None;
-        }
-        let wakes_us = |waker: &Waker| waker.will_wake(cx.waker());
-        if self.wakes.as_ref().is_some_and(wakes_us) && !sleep.is_elapsed() {
-            // It is registered: the usual case of a session that is busy, whose deadline moves once in a while.
-            return false;
         }
         let due = sleep.as_mut().poll(cx).is_ready();
         if due {

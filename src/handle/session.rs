@@ -145,21 +145,21 @@ impl Session {
     /// # Cancel safety
     /// Dropping the future loses no stream.
     pub async fn accept(&self) -> Result<Stream, SessionError> {
-        let next = || {
-            if self.link.is_inherited() {
-                return self.link.end().map(|end| Err(end.clone()));
-            }
-            if let Some(lane) = self.link.pop_accept() {
-                return Some(Ok(lane));
-            }
-            let end = self.link.end()?;
-            // What was queued before the end was set is visible now.
-            Some(self.link.pop_accept().ok_or_else(|| end.clone()))
-        };
-        Wait::new(&self.link.accept_waiters)
-            .until(next)
-            .await
-            .map(Stream::accepted)
+        let mut wait = Wait::new(&self.link.accept_waiters);
+        poll_fn(move |cx| wait.poll(cx, || self.next_accepted())).await
+    }
+
+    fn next_accepted(&self) -> Option<Result<Stream, SessionError>> {
+        if self.link.is_inherited() {
+            return self.link.end().map(|end| Err(end.clone()));
+        }
+        if let Some(lane) = self.link.pop_accept() {
+            return Some(Ok(Stream::accepted(lane)));
+        }
+        let end = self.link.end_here()?;
+        // What was queued before the end was set is visible now.
+        let last = self.link.pop_accept().map(Stream::accepted);
+        Some(last.ok_or_else(|| end.clone()))
     }
 
     /// Waits until the peer has completed the handshake.

@@ -16,7 +16,12 @@ impl<'a> Wait<'a> {
     }
 
     /// Ready with what `check` finds; else registers, checks again, and waits.
-    fn poll<T>(&mut self, cx: &Context<'_>, mut check: impl FnMut() -> Option<T>) -> Poll<T> {
+    #[inline]
+    pub(super) fn poll<T>(
+        &mut self,
+        cx: &Context<'_>,
+        mut check: impl FnMut() -> Option<T>,
+    ) -> Poll<T> {
         if let Some(value) = check() {
             return Poll::Ready(value);
         }

@@ -169,6 +169,7 @@ struct Particulars {
 }
 
 impl Particulars {
+    #[inline]
     fn new(opening: Bytes, span: Span) -> Option<Box<Self>> {
         let some = !opening.is_empty() || !span.is_disabled();
         some.then(|| Box::new(Self { opening, span }))

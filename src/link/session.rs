@@ -277,6 +277,12 @@ impl SessionLink {
         self.accept.pop()
     }
 
+    /// Of a session that is not inherited.
+    #[inline]
+    pub(crate) fn end_here(&self) -> Option<&SessionError> {
+        self.end.get()
+    }
+
     #[inline]
     pub(crate) fn end(&self) -> Option<&SessionError> {
         self.end.get().or_else(|| self.inherited())
@@ -343,8 +349,13 @@ impl SessionLink {
         }
     }
 
+    #[inline]
+    pub(crate) fn has_ready(&self) -> bool {
+        !self.ready.is_empty()
+    }
+
     pub(crate) fn has_work(&self) -> bool {
-        !self.ready.is_empty() || self.requests.peek() != 0
+        self.has_ready() || self.requests.peek() != 0
     }
 
     /// Registers the engine's waker and says whether it may sleep: no, if work came meanwhile.
@@ -378,9 +389,7 @@ impl SessionLink {
     pub(crate) fn recycle(&self, tx: Reader<TxRing>, rx: Writer<RxRing>) {
         drop(rx);
         let TxRing(lane) = tx.into_owner();
-        if !self.spares.is_full()
-            && let Some(spare) = SpareLane::new(lane)
-        {
+        if let Some(spare) = SpareLane::new(lane) {
             drop(self.spares.push(spare));
         }
     }

@@ -15,7 +15,7 @@ use super::pool::Share;
 use super::recv_size::RecvSize;
 use super::registry::{Key, Registry};
 use super::schedule::Schedule;
-use super::stream::{Opening, Stream, wake};
+use super::stream::{Opening, Stamps, Stream, wake};
 use super::unheld::Unheld;
 use super::window::{RecvWindow, SendCredit, report_mark};
 use crate::config::Config;
@@ -83,8 +83,7 @@ pub(crate) struct Connection {
     pub(super) end: Option<SessionError>,
     pub(super) farewell: Option<Farewell>,
     handshake_deadline: Instant,
-    /// When the session began: what a `Stamp` counts from.
-    pub(super) start: Instant,
+    pub(super) stamps: Stamps,
     /// When the last turn began.
     pub(super) turn: Instant,
     /// What came and was sent, in short frames, see [`work_done`](Self::work_done).
@@ -207,7 +206,7 @@ impl Connection {
             phase: Phase::Hello { preface: false },
             end: None,
             farewell: None,
-            start: now,
+            stamps: Stamps::new(now),
             turn: now,
             work: 0,
             handshake_deadline: now + config.handshake_timeout(),
@@ -412,11 +411,15 @@ impl Connection {
     // ---- time -------------------------------------------------------------------------------
 
     /// When [`on_deadline`](Self::on_deadline) is to be called at the latest.
+    #[inline]
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
-        let spares = self.spares.look_at();
         if self.only_watches_the_peer() {
-            return self.alive_deadline().into_iter().chain(spares).min();
+            return sooner(self.alive_deadline(), self.spares.look_at());
         }
+        self.next_of_all_deadlines()
+    }
+
+    fn next_of_all_deadlines(&self) -> Option<Instant> {
         let phase = match self.phase {
             Phase::Hello { .. } => Some(self.handshake_deadline),
             Phase::Draining { until } | Phase::Ending { until } => Some(until),
@@ -432,7 +435,7 @@ impl Connection {
             self.leave_deadline(),
             self.shrink_deadline(),
             self.unheld_deadline(),
-            spares,
+            self.spares.look_at(),
         ]
         .into_iter()
         .flatten()
@@ -506,7 +509,17 @@ impl Connection {
     }
 
     /// Wakes the tasks for which something has happened.
+    #[inline]
     pub(crate) fn deliver_wakes(&mut self) {
+        if !self.wakes.is_empty() {
+            self.wake_streams();
+        }
+        if self.wake_accept | self.wake_state | self.wake_pings {
+            self.wake_waiters();
+        }
+    }
+
+    fn wake_streams(&mut self) {
         for key in self.wakes.drain(..) {
             let Some(stream) = self.registry.get_mut(key) else {
                 continue;
@@ -519,6 +532,9 @@ impl Connection {
                 stream.rx.wake_receiver();
             }
         }
+    }
+
+    fn wake_waiters(&mut self) {
         if std::mem::take(&mut self.wake_accept) {
             self.link.accept_waiters.wake_all();
         }
@@ -551,6 +567,15 @@ impl Connection {
     /// The link to the session's handles.
     pub(crate) const fn link(&self) -> &Arc<SessionLink> {
         &self.link
+    }
+}
+
+/// The sooner of two deadlines.
+#[inline]
+pub(crate) fn sooner(one: Option<Instant>, other: Option<Instant>) -> Option<Instant> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some(one.min(other)),
+        (one, other) => one.or(other),
     }
 }
 

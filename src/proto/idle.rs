@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use super::connection::Connection;
 use super::registry::{Key, PRUNE_SLACK};
-use super::stream::{Stamp, wake};
+use super::stream::wake;
 use crate::link::SessionLink;
 
 /// A ring up to this size is kept, in bytes.
@@ -85,7 +85,7 @@ impl Connection {
                 continue;
             };
             stream.listed_grown = false;
-            let idle = Stamp::new(self.start, now).since(stream.last_progress) >= IDLE;
+            let idle = self.stamps.of(now).since(stream.last_progress) >= IDLE;
             if idle && stream.rx.shrink_if_idle() {
                 Self::notify(&mut self.wakes, key, stream, wake::RECEIVER);
             } else {

@@ -12,7 +12,7 @@ use super::connection::Connection;
 use super::receive::SHARE_MIN;
 use super::registry::Key;
 use super::state::{Effect, Event, Receiving};
-use super::stream::{Assembly, Stamp, Stream, wake};
+use super::stream::{Assembly, Stream, wake};
 use crate::config::Config;
 use crate::error::ProtocolError;
 use crate::frame::{HEADER_LEN, Header, StreamId, TOTAL_LEN, cost, decode_total};
@@ -67,10 +67,8 @@ impl Connection {
         if !self.is_established() {
             return Ok(run);
         }
-        let Some(key) = first.stream_id().and_then(|id| self.registry.find(id)) else {
-            return Ok(run);
-        };
-        let Some(stream) = self.registry.get_mut(key) else {
+        let found = first.stream_id().and_then(|id| self.registry.find_mut(id));
+        let Some((key, stream)) = found else {
             return Ok(run);
         };
         if stream.state.receiving != Receiving::Open || stream.assembly.is_some() {
@@ -85,7 +83,8 @@ impl Connection {
             let header = Header::decode(*head);
             let cost = cost(header.length);
             let plain = header.is_whole_message() && header.stream == first.stream;
-            if !plain || header.length > longest || total_cost + cost > credit || run.frames == most {
+            if !plain || header.length > longest || total_cost + cost > credit || run.frames == most
+            {
                 break;
             }
             let Some(payload) = rest.get(..header.length as usize) else {
@@ -104,7 +103,7 @@ impl Connection {
             return Ok(run);
         }
         if stream.window.held() == 0 {
-            stream.last_progress = Stamp::new(self.start, now);
+            stream.last_progress = self.stamps.of(now);
         }
         // No error: that much was outstanding.
         let covered = stream.window.receive(total_cost).unwrap_or_default();
@@ -152,7 +151,7 @@ impl Connection {
             return Ok(());
         };
         if stream.window.held() == 0 {
-            stream.last_progress = Stamp::new(self.start, now);
+            stream.last_progress = self.stamps.of(now);
         }
         let covered = match stream.window.receive(cost) {
             Ok(covered) => covered,

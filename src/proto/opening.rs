@@ -12,7 +12,7 @@ use super::connection::{Connection, Phase};
 use super::output::Batch;
 use super::registry::Key;
 use super::state::{Effect, Event};
-use super::stream::{Opening, Stamp, Stream, wake};
+use super::stream::{Opening, Stream, wake};
 use super::window::report_mark;
 use crate::error::{Limit, ProtocolError, SessionError, StreamError};
 use crate::frame::{HEADER_LEN, StreamId, cost, put_open};
@@ -42,7 +42,7 @@ impl Connection {
         };
         let (credit, window) = (self.peer.stream_window, self.config.stream_window());
         let grown = lane.send_limit() > SEND_FLOOR;
-        let now = Stamp::new(self.start, now);
+        let now = self.stamps.of(now);
         let stream = Stream::new(side, None, opening, credit, window, now);
         let key = self.registry.insert(stream);
         if grown {
@@ -191,7 +191,7 @@ impl Connection {
             report_mark(u64::from(window)),
         );
         handles.lane().set_id(id.get());
-        let now = Stamp::new(self.start, now);
+        let now = self.stamps.of(now);
         let mut stream = Stream::new(side, Some(id), Opening::Done, credit, window, now);
         stream.open_charge = cost as u32;
         if fin && stream.state.on(Event::RecvFin) == Effect::Act {

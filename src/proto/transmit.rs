@@ -14,7 +14,7 @@ use super::registry::Key;
 use super::schedule::{Place, QUANTUM_BYTES};
 use super::sender::{Sender, Turn};
 use super::state::{Receiving, Sending};
-use super::stream::{Opening, Stamp, Stream, owed, wake};
+use super::stream::{Opening, Stream, owed, wake};
 use super::window::report_mark;
 use crate::error::{Side, StreamError};
 use crate::frame::{
@@ -41,39 +41,45 @@ impl Connection {
     #[inline]
     pub(crate) fn transmit(&mut self, batch: &mut Batch, now: Instant) -> bool {
         debug_assert!(batch.is_empty());
-        self.may_send() && !self.has_nothing_to_say() && self.fill(batch, now)
+        if self.has_more_than_messages() {
+            self.may_send() && self.fill(batch, now)
+        } else {
+            let any = !self.schedule.is_empty() || !self.opens.is_empty();
+            any && self.fill_with_messages(batch, now)
+        }
     }
 
-    fn fill(&mut self, batch: &mut Batch, now: Instant) -> bool {
-        if !self.unwritten.is_empty() {
-            self.answer_unwritten();
+    /// The usual batch: streams that open, messages, and ends.
+    fn fill_with_messages(&mut self, batch: &mut Batch, now: Instant) -> bool {
+        self.limit(batch);
+        self.probe_before_use(now);
+        if self.ping.wanted {
+            self.put_session_control(batch, now);
         }
+        self.put_opens_and_messages(batch);
+        self.serve_waiting();
+        self.sealed(batch, now)
+    }
+
+    fn limit(&self, batch: &mut Batch) {
         batch.limit(if self.schedule.has_one_alone() {
             BATCH_BYTES
         } else {
             SHARED_BATCH_BYTES
         });
-        self.put_hello(batch);
-        if !matches!(self.phase, Phase::Ending { .. }) {
-            if !self.schedule.is_empty() || !self.opens.is_empty() {
-                self.probe_before_use(now);
-            }
-            self.put_session_control(batch, now);
-            self.put_stream_control(batch, now);
-            let may = match self.put_opens(batch) {
-                true => May::SendAll,
-                // The OPENs have waited for longer.
-                false => May::EndOnly,
-            };
-            self.put_messages(batch, may);
-            self.drain_if_unused(now);
-            self.serve_waiting();
-            self.end_drain_if_idle();
-            self.end_leave_if_done();
-        }
-        if matches!(self.phase, Phase::Ending { .. }) {
-            self.put_farewell(batch);
-        }
+    }
+
+    fn put_opens_and_messages(&mut self, batch: &mut Batch) {
+        let may = match self.opens.is_empty() || self.put_opens(batch) {
+            true => May::SendAll,
+            // The OPENs have waited for longer.
+            false => May::EndOnly,
+        };
+        self.put_messages(batch, may);
+    }
+
+    /// Whether the batch, which is complete, has anything.
+    fn sealed(&mut self, batch: &mut Batch, now: Instant) -> bool {
         batch.seal();
         if batch.is_empty() {
             return false;
@@ -84,21 +90,46 @@ impl Connection {
         true
     }
 
-    /// Whether none of what follows would find anything: a message that comes alone has two such calls for each that sends.
-    fn has_nothing_to_say(&self) -> bool {
-        matches!(self.phase, Phase::Open)
-            && self.schedule.is_empty()
-            && self.opens.is_empty()
-            && self.owing.is_empty()
-            && self.unwritten.is_empty()
-            && !self.window_owed
-            && !self.ping.wanted
-            && self.ping.pong_owed.is_none()
-            && !self.owes_grants()
-            && self.refusals.is_empty()
-            && self.hello.is_empty()
-            && self.unheld.is_none()
-            && !self.outbound.has_spare()
+    fn fill(&mut self, batch: &mut Batch, now: Instant) -> bool {
+        if !self.unwritten.is_empty() {
+            self.answer_unwritten();
+        }
+        self.limit(batch);
+        self.put_hello(batch);
+        if !matches!(self.phase, Phase::Ending { .. }) {
+            if !self.schedule.is_empty() || !self.opens.is_empty() {
+                self.probe_before_use(now);
+            }
+            self.put_session_control(batch, now);
+            self.put_stream_control(batch, now);
+            self.put_opens_and_messages(batch);
+            self.drain_if_unused(now);
+            self.serve_waiting();
+            self.end_drain_if_idle();
+            self.end_leave_if_done();
+        }
+        if matches!(self.phase, Phase::Ending { .. }) {
+            self.put_farewell(batch);
+        }
+        self.sealed(batch, now)
+    }
+
+    /// Whether [`fill`](Self::fill) may find anything but OPENs and messages. A message that comes alone has two calls where
+    /// there is nothing at all for each that sends.
+    #[inline]
+    fn has_more_than_messages(&self) -> bool {
+        !matches!(self.phase, Phase::Open)
+            || self.leave.is_some()
+            || self.unheld.is_some()
+            || self.window_owed
+            || self.ping.wanted
+            || self.ping.pong_owed.is_some()
+            || !self.owing.is_empty()
+            || !self.unwritten.is_empty()
+            || self.owes_grants()
+            || !self.refusals.is_empty()
+            || !self.hello.is_empty()
+            || self.outbound.has_spare()
     }
 
     /// The batch before was written, and with it all that is not in the rings any more. What was discarded instead is told
@@ -253,7 +284,7 @@ impl Connection {
     fn put_stream_window(&mut self, key: Key, id: StreamId, batch: &mut Batch, now: Instant) {
         let rtt = self.ping.rtt;
         let max = u64::from(self.config.stream_window_max());
-        let now = Stamp::new(self.start, now);
+        let now = self.stamps.of(now);
         let Some(stream) = self.registry.get_mut(key) else {
             return;
         };
@@ -372,7 +403,9 @@ impl Connection {
                     break;
                 }
             }
-            self.remove_if_done(key);
+            if (self.registry.get_mut(key)).is_some_and(|stream| stream.is_done()) {
+                self.remove_if_done(key);
+            }
         }
         // What is left is not popped for now.
         self.schedule.prune(&mut self.registry);
