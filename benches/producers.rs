@@ -6,7 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use ringmux::{Config, Driver, Engine, Session, Stream};
+use ringmux::{Config, Driver, Engine, RecvStream, SendStream, Session};
 use tokio::runtime::{Builder, Runtime};
 
 #[global_allocator]
@@ -39,14 +39,13 @@ fn counted() -> Session {
 fn serve(session: &Session) {
     let tasks = tokio::task::LocalSet::new();
     tasks.block_on(&runtime(), async {
-        while let Ok(stream) = session.accept().await {
+        while let Ok(Some(stream)) = session.accept().await {
             tokio::task::spawn_local(answer(stream));
         }
     });
 }
 
-async fn answer(stream: Stream) {
-    let (mut answers, mut messages) = stream.split();
+async fn answer((mut answers, mut messages): (SendStream, RecvStream)) {
     while let Ok(Some(message)) = messages.lease().await {
         let is_last = message.as_slice().is_some_and(|bytes| bytes[0] == LAST);
         drop(message);
@@ -69,9 +68,9 @@ impl Producer {
         thread::spawn(move || {
             let runtime = runtime();
             let opened = runtime.block_on(session.open(""));
-            let mut stream = opened.expect("the session is alive");
+            let (mut tx, mut rx) = opened.expect("the session is alive");
             for messages in runs {
-                runtime.block_on(send(&mut stream, messages));
+                runtime.block_on(send(&mut tx, &mut rx, messages));
                 if tell.send(()).is_err() {
                     return;
                 }
@@ -81,13 +80,13 @@ impl Producer {
     }
 }
 
-async fn send(stream: &mut Stream, messages: u64) {
+async fn send(tx: &mut SendStream, rx: &mut RecvStream, messages: u64) {
     let mut message = [0; MESSAGE_BYTES];
     for left in (0..messages).rev() {
         message[0] = if left == 0 { LAST } else { 0 };
-        stream.send_slice(&message).await.expect("sent");
+        tx.send_slice(&message).await.expect("sent");
     }
-    let answer = stream.recv().await.expect("the session is alive");
+    let answer = rx.recv().await.expect("the session is alive");
     assert_eq!(answer.expect("an answer"), &[LAST][..]);
 }
 

@@ -5,7 +5,7 @@ use std::hint::black_box;
 
 use bytes::Bytes;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use ringmux::{Config, Session, Stream};
+use ringmux::{Config, RecvStream, SendStream, Session};
 use tokio::runtime::{Builder, Runtime};
 
 #[global_allocator]
@@ -28,7 +28,7 @@ async fn echoing() -> Session {
     let (server, connection) = ringmux::server(b, &Config::default());
     tokio::spawn(connection);
     tokio::spawn(async move {
-        while let Ok(stream) = server.accept().await {
+        while let Ok(Some(stream)) = server.accept().await {
             tokio::spawn(echo(stream));
         }
     });
@@ -36,18 +36,18 @@ async fn echoing() -> Session {
     client
 }
 
-async fn echo(mut stream: Stream) {
-    while let Ok(Some(message)) = stream.recv().await {
-        if stream.send(message).await.is_err() {
+async fn echo((mut send, mut recv): (SendStream, RecvStream)) {
+    while let Ok(Some(message)) = recv.recv().await {
+        if send.send(message).await.is_err() {
             return;
         }
     }
-    let _ = stream.finish();
+    let _ = send.finish();
 }
 
 fn round_trip(c: &mut Criterion) {
     let runtime = runtime();
-    let mut stream = runtime.block_on(async {
+    let (mut send, mut recv) = runtime.block_on(async {
         let client = echoing().await;
         client.open("").await.expect("the session is alive")
     });
@@ -56,8 +56,8 @@ fn round_trip(c: &mut Criterion) {
         c.bench_function(&format!("session/round_trip/{size}"), |b| {
             b.iter(|| {
                 runtime.block_on(async {
-                    stream.send_slice(&message).await.expect("sent");
-                    let lease = stream.lease().await.expect("received").expect("a message");
+                    send.send_slice(&message).await.expect("sent");
+                    let lease = recv.lease().await.expect("received").expect("a message");
                     assert_eq!(black_box(&lease).len(), size);
                 });
             });
@@ -70,7 +70,7 @@ fn pipelined(c: &mut Criterion) {
     let runtime = runtime();
     let (mut send, mut recv) = runtime.block_on(async {
         let client = echoing().await;
-        client.open("").await.expect("the session is alive").split()
+        client.open("").await.expect("the session is alive")
     });
     let message = Bytes::from_static(&[7; 64]);
     let mut group = c.benchmark_group("session");
@@ -102,19 +102,18 @@ fn open_close(c: &mut Criterion) {
     c.bench_function("session/open_call_close/64", |b| {
         b.iter(|| {
             runtime.block_on(async {
-                let mut stream = client.open("").await.expect("the session is alive");
-                stream.send_slice(&[7; 64]).await.expect("sent");
-                stream.finish().expect("open");
+                let (mut send, mut recv) = client.open("").await.expect("the session is alive");
+                send.send_slice(&[7; 64]).await.expect("sent");
+                send.finish().expect("open");
                 assert_eq!(
-                    stream
-                        .recv()
+                    recv.recv()
                         .await
                         .expect("received")
                         .expect("a message")
                         .len(),
                     64
                 );
-                assert_eq!(stream.recv().await.expect("received"), None);
+                assert_eq!(recv.recv().await.expect("received"), None);
             });
         });
     });

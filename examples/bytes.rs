@@ -24,7 +24,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         let server = listener.accept().await?;
 
         let upper = tokio_uring::spawn(async move {
-            let (mut send, mut recv) = server.accept().await?.split();
+            let (mut send, mut recv) = server.accept().await?.ok_or("no stream")?;
             let mut buf = vec![0; 64 * 1024];
             loop {
                 let n = recv.read(&mut buf).await?;
@@ -36,7 +36,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             }
         });
 
-        let (mut send, mut recv) = client.open("upper").await?.split();
+        let (mut send, mut recv) = client.open("upper").await?;
         let writer = tokio_uring::spawn(async move {
             send.write_all(&vec![b'x'; BYTES]).await?;
             send.shutdown().await // ready when the socket has taken all of it

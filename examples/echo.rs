@@ -41,29 +41,29 @@ async fn serve(listener: Listener) {
 }
 
 async fn serve_session(session: Session) {
-    while let Ok(mut stream) = session.accept().await {
+    while let Ok(Some((mut send, mut recv))) = session.accept().await {
         tokio::spawn(async move {
-            while let Ok(Some(message)) = stream.recv().await {
-                if stream.send(message).await.is_err() {
+            while let Ok(Some(message)) = recv.recv().await {
+                if send.send(message).await.is_err() {
                     return;
                 }
             }
             // The caller has finished, or is gone; then there is nobody to tell.
-            let _ = stream.finish();
+            let _ = send.finish();
         });
     }
-    if let Some(end) = session.end() {
+    if let Some(end) = session.state().end() {
         println!("a session ended: {}", Chain(&end));
     }
 }
 
 async fn call(addr: &str) -> Result<(), Box<dyn Error>> {
     let session = ringmux::connect(addr).await?;
-    let mut stream = session.open("echo").await?;
+    let (mut send, mut recv) = session.open("echo").await?;
     let start = Instant::now();
     for n in 0..ROUND_TRIPS {
-        stream.send_slice(&n.to_le_bytes()).await?;
-        let answer = stream.recv().await?.ok_or("the server finished early")?;
+        send.send_slice(&n.to_le_bytes()).await?;
+        let answer = recv.recv().await?.ok_or("the server finished early")?;
         assert_eq!(answer, n.to_le_bytes()[..]);
     }
     println!(
@@ -71,7 +71,7 @@ async fn call(addr: &str) -> Result<(), Box<dyn Error>> {
         session.driver(),
         start.elapsed() / ROUND_TRIPS
     );
-    stream.finish()?;
+    send.finish()?;
     // `close` returns at once; `closed` when everything has left, so that the program may end.
     session.close();
     session.closed().await;

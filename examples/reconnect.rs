@@ -61,10 +61,10 @@ async fn main() -> Result<(), Box<dyn Error>> {
 }
 
 async fn call(session: Session, n: u32) -> Result<String, ringmux::Error> {
-    let mut stream = session.open("echo").await?;
-    stream.send(format!("message {n}")).await?;
-    stream.finish()?;
-    let answer = stream.recv().await?;
+    let (mut send, mut recv) = session.open("echo").await?;
+    send.send(format!("message {n}")).await?;
+    send.finish()?;
+    let answer = recv.recv().await?;
     let answer = answer.unwrap_or_else(|| "none: the server finished early".into());
     Ok(String::from_utf8_lossy(&answer).into_owned())
 }
@@ -101,14 +101,14 @@ async fn serve(listener: Listener, streams: u32) -> Result<(), Box<dyn Error + S
     while left > 0 {
         let session = listener.accept().await?;
         while left > 0
-            && let Ok(mut stream) = session.accept().await
+            && let Ok(Some((mut send, mut recv))) = session.accept().await
         {
             left -= 1;
-            while let Ok(Some(message)) = stream.recv().await {
+            while let Ok(Some(message)) = recv.recv().await {
                 // A caller that is gone wants no answer.
-                let _ = stream.send(message).await;
+                let _ = send.send(message).await;
             }
-            let _ = stream.finish();
+            let _ = send.finish();
         }
         session.close();
         session.closed().await;

@@ -28,13 +28,14 @@ fn main() -> Result<(), Box<dyn Error>> {
     let sums = runtime.spawn(async move {
         let mut tasks = Vec::new();
         for _ in 0..THREADS {
-            let Ok(mut stream) = server.accept().await else {
+            let Ok(Some((send, mut recv))) = server.accept().await else {
                 break;
             };
             tasks.push(tokio::spawn(async move {
+                let _unused = send; // dropped before the end, it would cancel the stream
                 let mut sum = 0;
                 // A stream that fails ends alone.
-                while let Ok(Some(message)) = stream.recv().await {
+                while let Ok(Some(message)) = recv.recv().await {
                     sum += u64::from_le_bytes(message[..].try_into().expect("8 bytes"));
                 }
                 sum
@@ -76,15 +77,14 @@ async fn connect(engine: &Engine) -> Result<(Session, Session), Box<dyn Error>> 
 }
 
 async fn produce(session: Session, thread: u64) {
-    let mut stream = session.open("numbers").await.expect("the session is alive");
+    let (mut send, _recv) = session.open("numbers").await.expect("the session is alive");
     for n in 0..MESSAGES {
         let number = thread * MESSAGES + n;
-        stream
-            .send_slice(&number.to_le_bytes())
+        send.send_slice(&number.to_le_bytes())
             .await
             .expect("the server receives");
     }
-    stream.finish().expect("the stream is open");
+    send.finish().expect("the stream is open");
 }
 
 /// Blocks this thread on a future.

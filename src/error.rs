@@ -134,6 +134,27 @@ impl From<ProtocolError> for SessionError {
 }
 
 impl SessionError {
+    /// Whether the session ended in order: either side closed it, shut it down, or dropped its last handle.
+    ///
+    /// # Examples
+    /// ```
+    /// use ringmux::SessionError;
+    ///
+    /// assert!(SessionError::Closed.is_orderly());
+    /// assert!(!SessionError::Disconnected.is_orderly());
+    /// ```
+    #[must_use]
+    pub const fn is_orderly(&self) -> bool {
+        matches!(
+            self,
+            Self::Closed
+                | Self::PeerClosed {
+                    code: codes::NO_ERROR | codes::SHUTDOWN,
+                    ..
+                }
+        )
+    }
+
     /// Whether a new session to the same peer may succeed.
     ///
     /// False after a protocol error: the two sides do not agree, and will not next time.
@@ -521,6 +542,15 @@ pub enum OpenError {
         /// The limit, in bytes.
         limit: usize,
     },
+    /// The first message is larger than the peer accepts; only from `open_with`. If it was opened before the peer had said
+    /// so, the peer may see a stream opened and cancelled.
+    #[error("a first message of {len} bytes exceeds the {limit} that the peer accepts")]
+    MessageTooLong {
+        /// The message's size, in bytes.
+        len: usize,
+        /// The limit, in bytes.
+        limit: usize,
+    },
     /// The peer has not granted another stream; only from `try_open`.
     #[error("the peer has granted no further stream for now")]
     NoCredit,
@@ -546,7 +576,7 @@ impl OpenError {
     #[must_use]
     pub const fn is_retryable(&self) -> bool {
         match self {
-            Self::BlockTooLong { .. } => false,
+            Self::BlockTooLong { .. } | Self::MessageTooLong { .. } => false,
             Self::NoCredit | Self::TooManyPending { .. } => true,
             Self::Session(error) => error.is_retryable(),
         }

@@ -23,13 +23,13 @@
 //!
 //! /// Sends every message back, until the session ends.
 //! async fn serve(session: Session) {
-//!     while let Ok(mut stream) = session.accept().await {
+//!     while let Ok(Some((mut send, mut recv))) = session.accept().await {
 //!         // A task for each stream: one that fails, or that the peer cancels, ends alone.
 //!         tokio::spawn(async move {
-//!             while let Some(message) = stream.recv().await? {
-//!                 stream.send(message).await?;
+//!             while let Some(message) = recv.recv().await? {
+//!                 send.send(message).await?;
 //!             }
-//!             stream.finish()?;
+//!             send.finish()?;
 //!             Ok::<_, ringmux::Error>(())
 //!         });
 //!     }
@@ -41,11 +41,11 @@
 //!     let client = ringmux::connect(listener.local_addr().to_string()).await?;
 //!     tokio::spawn(serve(listener.accept().await?));
 //!
-//!     let mut call = client.open("greetings").await?; // either side may open
+//!     let (mut call, mut answer) = client.open("greetings").await?; // either side may open
 //!     call.send("hello").await?;
 //!     call.finish()?; // half-close: the answer still comes
-//!     assert_eq!(call.recv().await?.unwrap(), "hello");
-//!     assert_eq!(call.recv().await?, None);
+//!     assert_eq!(answer.recv().await?.unwrap(), "hello");
+//!     assert_eq!(answer.recv().await?, None);
 //!
 //!     client.close(); // returns at once
 //!     client.closed().await; // by now everything has left, so the program may end
@@ -56,7 +56,9 @@
 //! # Where to look
 //! * [`connect()`], [`listen`]: the short way. [`Engine`]: which thread and which [`Driver`].
 //!   [`client`] and [`server`]: over a transport of your own, such as a TLS stream. [`dial`]: the TCP connection alone.
-//! * [`Session`]: open, accept, ping, close, shut down. [`Listener::shutdown`]: all at once. [`Stream`], [`SendStream`], [`RecvStream`], [`Lease`].
+//! * [`Session`]: open, accept, ping, close, shut down. [`Listener::shutdown`]: all at once. [`SessionState`]: where it is in its life.
+//! * [`SendStream`], [`RecvStream`]: the two halves of a stream, which go to different tasks if you like; [`Lease`], a message in place.
+//!   As one byte stream: `tokio::io::join(recv, send)`.
 //! * [`Config`]: every limit, with its unit and default; [`Config::edge`] for peers that nobody vouches for.
 //! * [`Error`]: what every other error converts into by `?`. [`SessionError`], [`StreamError`], [`SendError`],
 //!   [`OpenError`], [`ConnectError`]: like each error here they say whether trying again may succeed (`is_retryable`),
@@ -80,10 +82,10 @@
 //! * `metrics` (off): the module `metrics`, which tells the recorder of the crate `metrics` what sessions do.
 //!
 //! # Seen from outside
-//! Sessions and streams are [`tracing`] spans ([`Session::span`], [`Stream::span`]) with their ends as events, targets
+//! Sessions and streams are [`tracing`] spans ([`Session::span`], [`SendStream::span`]) with their ends as events, targets
 //! `ringmux::session` and `ringmux::stream`. [`Session::stats`], [`Engine::stats`] and [`process_stats`] are snapshots of
 //! counters that are kept in any case. What a peer can cause is logged at most ten times in 10 s from each place in the
-//! code; the next such line says in its field `left_out` how many were left out.
+//! code; the next such line says in its field `left_out` how many were left out, and [`left_out_lines`] how many in all.
 
 #[cfg(not(ringmux_loom))]
 mod addr;
@@ -134,15 +136,29 @@ pub use connect::{
 };
 #[cfg(not(ringmux_loom))]
 pub use error::{
-    Chain, Failure, Limit, LimitExceeded, OpenError, Processed, ProtocolError, SendError,
-    SessionError, Side, StreamError, TrySendError,
+    Chain, Failure, Limit, LimitExceeded, OpenError, Processed, SendError, SessionError, Side,
+    StreamError, TrySendError,
 };
 #[cfg(not(ringmux_loom))]
-pub use frame::{FrameError, Kind as FrameKind, Role, StreamId, codes};
+pub use frame::{Role, codes};
 #[cfg(not(ringmux_loom))]
-pub use handle::{Chunks, Lease, RecvStream, SendStream, Session, Stream};
+pub use handle::{
+    Accept, Chunks, Incoming, Lease, Open, RecvStream, SendStream, Session, SessionState, StreamId,
+};
 #[cfg(not(ringmux_loom))]
 pub use link::{Drained, SessionEnds, SessionStats, Totals, TrippedLimits};
+#[cfg(not(ringmux_loom))]
+pub use pace::{LeftOutLines, left_out_lines};
+
+/// What is said on the wire, as far as errors show it: which rule of it a peer broke.
+///
+/// An application needs it to tell one broken rule from another; that one was broken is
+/// [`SessionError::Protocol`].
+#[cfg(not(ringmux_loom))]
+pub mod wire {
+    pub use crate::error::ProtocolError;
+    pub use crate::frame::{FrameError, Kind as FrameKind, StreamId};
+}
 
 /// The examples in the README are compiled and run as tests.
 #[cfg(doctest)]

@@ -6,7 +6,7 @@ use std::hint::black_box;
 use std::process::ExitCode;
 
 use bytes::Bytes;
-use ringmux::{Config, Session, Stream};
+use ringmux::{Config, RecvStream, SendStream, Session};
 use tokio::runtime::Builder;
 use tokio::task::JoinSet;
 
@@ -53,7 +53,7 @@ async fn echoing() -> Session {
     let (server, connection) = ringmux::server(far, &Config::default());
     tokio::spawn(connection);
     tokio::spawn(async move {
-        while let Ok(stream) = server.accept().await {
+        while let Ok(Some(stream)) = server.accept().await {
             tokio::spawn(echo(stream));
         }
     });
@@ -61,29 +61,28 @@ async fn echoing() -> Session {
     client
 }
 
-async fn echo(mut stream: Stream) {
-    while let Ok(Some(message)) = stream.recv().await {
-        if stream.send(message).await.is_err() {
+async fn echo((mut send, mut recv): (SendStream, RecvStream)) {
+    while let Ok(Some(message)) = recv.recv().await {
+        if send.send(message).await.is_err() {
             return;
         }
     }
     // The client may have gone meanwhile.
-    let _ = stream.finish();
+    let _ = send.finish();
 }
 
 /// A message there and back.
 async fn round_trip(client: &Session, times: u64) {
-    let mut stream = client.open("").await.expect("the session is alive");
+    let (mut send, mut recv) = client.open("").await.expect("the session is alive");
     for _ in 0..times {
-        stream.send_slice(black_box(MESSAGE)).await.expect("sent");
-        black_box(stream.recv().await.expect("received"));
+        send.send_slice(black_box(MESSAGE)).await.expect("sent");
+        black_box(recv.recv().await.expect("received"));
     }
 }
 
 /// The same with 64 of them under way, counted one by one.
 async fn pipelined(client: &Session, times: u64) {
-    let stream = client.open("").await.expect("the session is alive");
-    let (mut send, mut recv) = stream.split();
+    let (mut send, mut recv) = client.open("").await.expect("the session is alive");
     let message = Bytes::from_static(MESSAGE);
     for _ in 0..times.div_ceil(BATCH) {
         for _ in 0..BATCH {
@@ -99,11 +98,11 @@ async fn pipelined(client: &Session, times: u64) {
 async fn concurrent(client: &Session, times: u64) {
     let mut tasks = JoinSet::new();
     for _ in 0..BATCH {
-        let mut stream = client.open("").await.expect("the session is alive");
+        let (mut send, mut recv) = client.open("").await.expect("the session is alive");
         tasks.spawn(async move {
             for _ in 0..times.div_ceil(BATCH) {
-                stream.send_slice(black_box(MESSAGE)).await.expect("sent");
-                black_box(stream.recv().await.expect("received"));
+                send.send_slice(black_box(MESSAGE)).await.expect("sent");
+                black_box(recv.recv().await.expect("received"));
             }
         });
     }
@@ -132,9 +131,9 @@ async fn calls(client: &Session, times: u64) {
 }
 
 async fn call(client: &Session) {
-    let mut stream = client.open("").await.expect("the session is alive");
-    stream.send_slice(black_box(MESSAGE)).await.expect("sent");
-    stream.finish().expect("open");
-    black_box(stream.recv().await.expect("received"));
-    assert_eq!(stream.recv().await.expect("received"), None);
+    let (mut send, mut recv) = client.open("").await.expect("the session is alive");
+    send.send_slice(black_box(MESSAGE)).await.expect("sent");
+    send.finish().expect("open");
+    black_box(recv.recv().await.expect("received"));
+    assert_eq!(recv.recv().await.expect("received"), None);
 }

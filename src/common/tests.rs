@@ -40,7 +40,7 @@ variants! {
     StreamError: Failed, Cancelled, NotProcessed, LimitExceeded, Session;
     SendError: TooLong, Stopped, TooManyMetas, Finished, Stream;
     TrySendError: Full, Refused;
-    OpenError: BlockTooLong, NoCredit, TooManyPending, Session;
+    OpenError: BlockTooLong, MessageTooLong, NoCredit, TooManyPending, Session;
     EngineError: Unavailable, Refused, NoRuntime, ManyThreads, RuntimeLacks, InsideRuntime, DoesNotApply, Processor, Stopped;
     ConnectError: Addr, Engine, Io, TimedOut, Handshake, Socket, NoSession;
     SocketError: NotASocket, NotAStream, Family, NotListening, Listening, NotConnected, Io;
@@ -424,6 +424,12 @@ fn errors_of_opening() {
         NO,
         ErrorKind::InvalidInput,
         "an opening block of 5 bytes exceeds the limit of 4",
+    );
+    table.row(
+        || E::MessageTooLong { len: 5, limit: 4 },
+        NO,
+        ErrorKind::InvalidInput,
+        "a first message of 5 bytes exceeds the 4 that the peer accepts",
     );
     table.row(
         || E::NoCredit,

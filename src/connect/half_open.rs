@@ -117,7 +117,7 @@ mod tests {
             all.push(enter(&mut places).await);
         }
         for (n, (session, _peer)) in all.iter().enumerate() {
-            match session.end() {
+            match session.state().end() {
                 Some(SessionError::LimitExceeded(error)) => {
                     assert!(n < 97 && error.limit == Limit::HalfOpen, "{n}: {error}");
                 }
@@ -140,7 +140,10 @@ mod tests {
         }
         let minute = Duration::from_secs(60);
         assert!(tokio::time::timeout(minute, places.place()).await.is_err());
-        assert!(all.iter().all(|(session, _)| session.end().is_none()));
+        assert!(
+            all.iter()
+                .all(|(session, _)| session.state().end().is_none())
+        );
         // Until one of them goes.
         all.pop();
         assert!(tokio::time::timeout(minute, places.place()).await.is_ok());

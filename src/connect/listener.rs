@@ -184,13 +184,13 @@ impl Listener {
     /// let listener = ringmux::listen("tcp://127.0.0.1:0").await?;
     /// let client = ringmux::connect(listener.local_addr().to_string()).await?;
     /// let server = listener.accept().await?;
-    /// let mut call = client.open("call").await?;
+    /// let (mut call_send, mut call_recv) = client.open("call").await?;
     /// let handler = server.accept().await?;
     ///
     /// // The handler never ends, so the ceiling does it.
     /// let report = listener.shutdown(Duration::from_millis(100)).await;
     /// assert_eq!((report.finished, report.cancelled, report.forced), (0, 1, 1));
-    /// assert!(call.recv().await.is_err());
+    /// assert!(call_recv.recv().await.is_err());
     /// assert!(listener.accept().await.is_err());
     /// # drop(handler);
     /// # Ok(())

@@ -117,11 +117,11 @@ mod tests {
         late.server.established().await.unwrap();
         live.register(early.server.link(), now);
         live.shut_down(30 * SECOND, now);
-        assert!(early.server.is_draining());
+        assert!(early.server.state().reason().is_some());
         // Accepted by the system before the listener stopped, registered after.
-        assert!(!late.server.is_draining());
+        assert!(late.server.state().reason().is_none());
         live.register(late.server.link(), now + 10 * SECOND);
-        assert!(late.server.is_draining());
+        assert!(late.server.state().reason().is_some());
         let graces = live.leaving().iter().map(|link| link.drain.grace());
         let graces: Vec<_> = graces.collect();
         assert_eq!(graces, [30 * SECOND, 20 * SECOND], "one ceiling for both");

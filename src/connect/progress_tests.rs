@@ -12,7 +12,7 @@ use tokio::time::timeout;
 use crate::addr::Driver;
 use crate::config::Config;
 use crate::connect::Engine;
-use crate::handle::{Session, Stream};
+use crate::handle::{RecvStream, SendStream, Session};
 use crate::queue::step::{Step, stop_at};
 
 /// How long anything may be awaited.
@@ -60,7 +60,7 @@ fn others_go_on_beside_a_producer_stopped(step: Step, driver: Driver) {
     let (client, server) = sessions(&runtime, driver);
     let stream = || {
         let opened = runtime.block_on(async { client.open("").await.unwrap() });
-        let accepted = runtime.block_on(async { server.accept().await.unwrap() });
+        let accepted = runtime.block_on(async { server.accept().await.unwrap().unwrap() });
         runtime.spawn(echo(accepted));
         opened
     };
@@ -104,7 +104,7 @@ fn others_go_on_beside_a_producer_stopped(step: Step, driver: Driver) {
 ///
 /// Not each message gets to each step: a stream that is on the list is not pushed, an engine that is up not woken.
 fn stop_in_the_middle(
-    mut stream: Stream,
+    (mut send, mut recv): (SendStream, RecvStream),
     step: Step,
     stopped: Sender<u64>,
     may_go: Receiver<()>,
@@ -120,7 +120,7 @@ fn stop_in_the_middle(
         may_go.recv_timeout(2 * GUARD).expect("told to go on");
     });
     while !was_stopped.get() {
-        runtime.block_on(round_trip(&mut stream));
+        runtime.block_on(round_trip(&mut send, &mut recv));
         returned.set(returned.get() + 1);
     }
 }
@@ -135,26 +135,26 @@ fn sessions(runtime: &Runtime, driver: Driver) -> (Session, Session) {
     })
 }
 
-async fn echo(mut stream: Stream) {
-    while let Ok(Some(message)) = stream.recv().await {
-        if stream.send(message).await.is_err() {
+async fn echo((mut send, mut recv): (SendStream, RecvStream)) {
+    while let Ok(Some(message)) = recv.recv().await {
+        if send.send(message).await.is_err() {
             return;
         }
     }
 }
 
-fn round_trips(mut stream: Stream, runtime: &Handle) {
+fn round_trips((mut send, mut recv): (SendStream, RecvStream), runtime: &Handle) {
     runtime.block_on(async {
         for _ in 0..ROUND_TRIPS {
-            round_trip(&mut stream).await;
+            round_trip(&mut send, &mut recv).await;
         }
     });
 }
 
-async fn round_trip(stream: &mut Stream) {
+async fn round_trip(send: &mut SendStream, recv: &mut RecvStream) {
     let round_trip = async {
-        stream.send("there and back").await.unwrap();
-        assert_eq!(stream.recv().await.unwrap().unwrap(), "there and back");
+        send.send("there and back").await.unwrap();
+        assert_eq!(recv.recv().await.unwrap().unwrap(), "there and back");
     };
     timeout(GUARD, round_trip).await.expect("in time");
 }

@@ -10,7 +10,7 @@ use super::Input;
 use super::side::{Side, config, now};
 use crate::error::{SessionError, StreamError};
 use crate::frame::{Role, codes};
-use crate::handle::Stream;
+use crate::handle::whole::{Stream, Whole as _};
 
 const PATIENCE: Duration = Duration::from_secs(15);
 /// Less than this in all, and nobody may have lost patience.
@@ -154,7 +154,7 @@ impl Run {
         let Some(session) = &self.sides[side].session else {
             return;
         };
-        if let Some(Ok(stream)) = now(session.accept()) {
+        if let Some(Ok(Some(stream))) = now(session.accept()) {
             let tag = stream
                 .opening()
                 .first_chunk()

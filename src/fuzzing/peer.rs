@@ -11,7 +11,7 @@ use super::Input;
 use super::side::{Side, config, now};
 use crate::frame::{Frame, codes};
 use crate::frame::{HEADER_LEN, Header, MAX_FRAME_CEILING, Role, Settings, check, preface};
-use crate::handle::Stream;
+use crate::handle::whole::{Stream, Whole as _};
 
 const ACCEPTOR: u8 = 1 << 0;
 /// The peer's first words are said for it.
@@ -98,7 +98,7 @@ impl Run {
         let Some(session) = &self.side.session else {
             return;
         };
-        while let Some(Ok(stream)) = now(session.accept()) {
+        while let Some(Ok(Some(stream))) = now(session.accept()) {
             self.streams.push(stream);
         }
     }

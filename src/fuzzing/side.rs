@@ -11,7 +11,8 @@ use bytes::BytesMut;
 use crate::config::Config;
 use crate::error::{SessionError, StreamError};
 use crate::frame::Role;
-use crate::handle::{Session, Stream};
+use crate::handle::Session;
+use crate::handle::whole::{Stream, Whole as _};
 use crate::link::{Info, SessionLink};
 use crate::proto::{Batch, Connection, Pool, Status};
 
@@ -143,7 +144,7 @@ impl Side {
                 now(session.closed()).is_some(),
                 "a session that is over says so"
             );
-            while let Some(Ok(mut stream)) = now(session.accept()) {
+            while let Some(Ok(Some(mut stream))) = now(session.accept()) {
                 ends(&mut stream);
             }
         }

@@ -1,19 +1,27 @@
-//! What applications hold: [`Session`] and the halves of a [`Stream`].
+//! What applications hold: [`Session`] and the halves of a stream, [`SendStream`] and [`RecvStream`].
 //!
 //! Handles are `Send + Sync`, work on any thread and any executor, and never block: an operation
 //! that must wait returns `Pending` and is woken. They only touch the link; protocol and socket
 //! are out of reach.
 
+mod accept;
+mod id;
 mod lease;
+mod open;
 mod recv;
 mod send;
 mod session;
 mod sink;
-mod stream;
+mod state;
 pub(crate) mod wait;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod whole;
 
+pub use accept::{Accept, Incoming};
+pub use id::StreamId;
 pub use lease::{Chunks, Lease};
+pub use open::Open;
 pub use recv::RecvStream;
 pub use send::SendStream;
 pub use session::Session;
-pub use stream::Stream;
+pub use state::SessionState;

@@ -10,6 +10,7 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use futures_core::Stream;
 use smallvec::SmallVec;
 
+use super::id::StreamId;
 use super::lease::Lease;
 use crate::error::StreamError;
 use crate::frame::codes;
@@ -80,6 +81,27 @@ impl RecvStream {
 
     pub(super) fn lane(&self) -> &Arc<Lane> {
         &self.reader.owner().0
+    }
+
+    /// What the side that opened the stream sent with it.
+    #[must_use]
+    pub fn opening(&self) -> &Bytes {
+        self.lane().opening()
+    }
+
+    /// The stream's number; `None` before its opening has left.
+    #[must_use]
+    pub fn id(&self) -> Option<StreamId> {
+        self.lane().id().map(StreamId::new)
+    }
+
+    /// The stream's [`tracing`] span, with its `id` and `urgency`, inside of the session's. Level debug, target
+    /// `ringmux::stream`; an error that ends the stream is told in it.
+    ///
+    /// Disabled, which costs nothing, if no subscriber wanted it when the stream began.
+    #[must_use]
+    pub fn span(&self) -> &tracing::Span {
+        self.lane().span()
     }
 
     /// Waits for the next message; `None` is the clean end of the stream.

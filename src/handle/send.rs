@@ -6,6 +6,8 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 
+use super::id::StreamId;
+use super::open::First;
 use crate::error::{SendError, TrySendError};
 use crate::frame::{MAX_ERROR_DETAILS, MAX_META_BLOCK, codes};
 use crate::link::{COPY_MAX, Lane, SEND_FLOOR, SendEnd, TxRing, failure, reason, tx_tag};
@@ -64,6 +66,27 @@ impl SendStream {
 
     pub(super) fn register(&mut self, cx: &Context<'_>) {
         self.writer.register(cx.waker());
+    }
+
+    /// What the side that opened the stream sent with it.
+    #[must_use]
+    pub fn opening(&self) -> &Bytes {
+        self.lane().opening()
+    }
+
+    /// The stream's number; `None` before its opening has left.
+    #[must_use]
+    pub fn id(&self) -> Option<StreamId> {
+        self.lane().id().map(StreamId::new)
+    }
+
+    /// The stream's [`tracing`] span, with its `id` and `urgency`, inside of the session's. Level debug, target
+    /// `ringmux::stream`; an error that ends the stream is told in it.
+    ///
+    /// Disabled, which costs nothing, if no subscriber wanted it when the stream began.
+    #[must_use]
+    pub fn span(&self) -> &tracing::Span {
+        self.lane().span()
     }
 
     /// Queues a message, waiting for room.
@@ -514,6 +537,21 @@ impl SendStream {
             self.writer
                 .push_bytes(tx_tag::MESSAGE, false, Bytes::copy_from_slice(message));
         }
+    }
+
+    /// Queues what the stream is opened with; the engine does not hear of it.
+    pub(super) fn queue(&mut self, first: First) {
+        self.push(first.message);
+        if first.finish {
+            self.finished = true;
+            self.writer.push_slice(tx_tag::FIN, true, &[]);
+        }
+        self.writer.publish();
+    }
+
+    pub(super) fn queue_and_flush(&mut self, first: First) {
+        self.queue(first);
+        self.lane().raise(reason::SEND);
     }
 
     pub(super) fn flush(&mut self) {

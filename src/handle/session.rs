@@ -1,20 +1,20 @@
 //! A connection with many streams, as an application sees it.
 
 use std::fmt;
-use std::future::poll_fn;
-use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::stream::Stream;
+use super::accept::{Accept, Incoming};
+use super::open::{First, Open};
+use super::recv::RecvStream;
+use super::send::SendStream;
+use super::state::SessionState;
 use super::wait::Wait;
 use crate::addr::{Addr, Driver};
 use crate::error::{OpenError, SessionError, StreamError};
 use crate::frame::MAX_OPEN_BLOCK;
-use crate::link::{
-    Drained, EngineSide, HandleSide, Lane, OpenState, SendEnd, SessionLink, SessionStats, request,
-};
+use crate::link::{Drained, EngineSide, HandleSide, Lane, SessionLink, SessionStats, request};
 use crate::sync::Arc;
 
 /// One connection to a peer, over which either side opens streams.
@@ -35,11 +35,11 @@ use crate::sync::Arc;
 /// let (server, connection) = ringmux::server(b, &Config::default());
 /// tokio::spawn(connection);
 ///
-/// let mut stream = client.open("greetings").await?;
-/// stream.send("hello").await?;
-/// let mut accepted = server.accept().await?;
-/// assert_eq!(accepted.opening(), "greetings");
-/// assert_eq!(accepted.recv().await?.unwrap(), "hello");
+/// let (mut send, _recv) = client.open("greetings").await?;
+/// send.send("hello").await?;
+/// let (_send, mut recv) = server.accept().await?.expect("the session is open");
+/// assert_eq!(recv.opening(), "greetings");
+/// assert_eq!(recv.recv().await?.unwrap(), "hello");
 ///
 /// client.close();
 /// client.closed().await;
@@ -61,44 +61,129 @@ impl Session {
         &self.link
     }
 
-    /// Opens a stream.
+    /// Opens a stream, and gives its two halves.
     ///
     /// `opening` travels with the stream and is what the peer sees first, at most 8 KiB; what it
-    /// means is up to the applications. Returns at once while the peer has granted streams, which
-    /// does not tell that the peer will serve this one; otherwise waits until it grants another.
+    /// means is up to the applications. The stream is asked for at once; the future is ready at once as well while the peer has
+    /// granted streams, which does not tell that the peer will serve this one, and otherwise waits until it grants another.
+    ///
+    /// Each half acts when it is dropped: see [`SendStream`] and [`RecvStream`].
     ///
     /// # Errors
     /// [`OpenError::BlockTooLong`], [`OpenError::TooManyPending`], or the reason why the session
     /// takes no streams. Nothing has reached the peer in any of them.
     ///
     /// # Cancel safety
-    /// Dropping the future gives the place in the queue back; nothing was sent, unless the peer has granted the stream
-    /// meanwhile: then it may see the stream opened and cancelled.
-    pub async fn open(&self, opening: impl Into<Bytes>) -> Result<Stream, OpenError> {
-        let opening = self.check_opening(opening.into())?;
+    /// Dropping the future gives the stream and its place in the queue up; nothing was sent, unless the peer has granted the
+    /// stream meanwhile: then it may see the stream opened and cancelled.
+    pub fn open(&self, opening: impl Into<Bytes>) -> Open {
+        let opening = match self.check_opening(opening.into()) {
+            Ok(opening) => opening,
+            Err(error) => return Open::known(Err(error)),
+        };
         if self.link.take_open_credit() {
-            return Ok(self.open_granted(opening));
+            return Open::known(Ok(self.open_granted(opening)));
         }
         if !self.link.begin_pending_open() {
-            return Err(OpenError::TooManyPending {
+            return Open::known(Err(OpenError::TooManyPending {
                 limit: self.link.max_pending_opens,
-            });
+            }));
         }
         let (handles, side) = self.new_lane(opening);
         side.open(&self.link);
-        PendingOpen {
-            stream: Stream::new(handles),
-            _place: PendingPlace(&self.link),
+        Open::waiting(halves(handles), None)
+    }
+
+    /// Opens a stream with its first message, and with `finish` ends the direction behind it: a whole request, say.
+    ///
+    /// As [`open`](Self::open) and [`SendStream::send`], and [`SendStream::finish`] if asked for, but at less cost, and the
+    /// message waits for no room: the engine hears of all at once. It is ready at once where `open` is, except that a
+    /// message above 64 KiB waits until the peer has said what it accepts.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open), and [`OpenError::MessageTooLong`] for a message that the peer does not accept. The message
+    /// has not reached the peer in any of them.
+    ///
+    /// # Cancel safety
+    /// As [`open`](Self::open): dropping the future before it is ready gives the stream up, with the message.
+    ///
+    /// # Examples
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let (a, b) = tokio::io::duplex(4096);
+    /// # let (client, connection) = ringmux::client(a, &ringmux::Config::default());
+    /// # tokio::spawn(connection);
+    /// # let (server, connection) = ringmux::server(b, &ringmux::Config::default());
+    /// # tokio::spawn(connection);
+    /// let (_send, mut answer) = client.open_with("double", "21", true).await?;
+    ///
+    /// let (mut send, mut request) = server.accept().await?.expect("the session is open");
+    /// assert_eq!(request.recv().await?.unwrap(), "21");
+    /// assert_eq!(request.recv().await?, None);
+    /// send.send("42").await?;
+    /// send.finish()?;
+    /// assert_eq!(answer.recv().await?.unwrap(), "42");
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn open_with(
+        &self,
+        opening: impl Into<Bytes>,
+        first: impl Into<Bytes>,
+        finish: bool,
+    ) -> Open {
+        let first = First {
+            message: first.into(),
+            finish,
+        };
+        let opening = match self.check_opening(opening.into()) {
+            Ok(opening) => opening,
+            Err(error) => return Open::known(Err(error)),
+        };
+        let (len, limit) = (first.message.len(), self.link.peer_max_message());
+        let later = len > limit;
+        if later && self.link.is_established() {
+            return Open::known(Err(OpenError::MessageTooLong { len, limit }));
         }
-        .wait()
-        .await
+        let granted = self.link.take_open_credit();
+        let waits = later || !granted;
+        if waits && !self.link.begin_pending_open() {
+            if granted {
+                self.link.add_open_credit(1);
+            }
+            return Open::known(Err(OpenError::TooManyPending {
+                limit: self.link.max_pending_opens,
+            }));
+        }
+        let (handles, side) = self.new_lane(opening);
+        let (mut send, recv) = halves(handles);
+        let first = if later {
+            Some(first)
+        } else {
+            // Nobody else knows of the lane yet, and an empty queue takes one message of any size.
+            send.queue(first);
+            None
+        };
+        if granted {
+            side.lane().grant();
+        }
+        side.open_with_queued(&self.link);
+        if waits {
+            return Open::waiting((send, recv), first);
+        }
+        self.end_if_too_late(send.lane());
+        Open::known(Ok((send, recv)))
     }
 
     /// Opens a stream if the peer has granted one, without waiting.
     ///
     /// # Errors
     /// As [`open`](Self::open), and [`OpenError::NoCredit`] where `open` would wait.
-    pub fn try_open(&self, opening: impl Into<Bytes>) -> Result<Stream, OpenError> {
+    pub fn try_open(
+        &self,
+        opening: impl Into<Bytes>,
+    ) -> Result<(SendStream, RecvStream), OpenError> {
         let opening = self.check_opening(opening.into())?;
         if self.link.take_open_credit() {
             Ok(self.open_granted(opening))
@@ -122,44 +207,64 @@ impl Session {
         Lane::pair(&self.link, opening, self.link.credit_mark)
     }
 
-    fn open_granted(&self, opening: Bytes) -> Stream {
+    fn open_granted(&self, opening: Bytes) -> (SendStream, RecvStream) {
         let (handles, side) = self.new_lane(opening);
         side.lane().grant();
         side.open(&self.link);
-        if let Some(error) = self.link.end() {
-            // The engine may have ended without seeing the lane.
-            let error = StreamError::NotProcessed(error.clone());
-            handles.lane().end_both(&error);
-        }
-        Stream::new(handles)
+        self.end_if_too_late(handles.lane());
+        halves(handles)
     }
 
-    /// Waits for the next stream that the peer opens.
+    /// The engine may have ended without seeing the lane.
+    fn end_if_too_late(&self, lane: &Lane) {
+        if let Some(error) = self.link.end() {
+            lane.end_both(&StreamError::NotProcessed(error.clone()));
+        }
+    }
+
+    /// Waits for the next stream that the peer opens, and gives its two halves; `None` is the orderly end of the session.
     ///
     /// Several tasks may wait; each stream goes to one of them. Streams that arrived before the
-    /// session ended are still handed out.
+    /// session ended are still handed out. The end is orderly if either side closed the session, shut it down, or dropped its
+    /// last handle: see [`SessionError::is_orderly`].
     ///
     /// # Errors
-    /// Why the session ended.
+    /// Every other reason why the session ended.
     ///
     /// # Cancel safety
     /// Dropping the future loses no stream.
-    pub async fn accept(&self) -> Result<Stream, SessionError> {
-        let mut wait = Wait::new(&self.link.accept_waiters);
-        poll_fn(move |cx| wait.poll(cx, || self.next_accepted())).await
+    ///
+    /// # Examples
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let (a, b) = tokio::io::duplex(4096);
+    /// # let (client, connection) = ringmux::client(a, &ringmux::Config::default());
+    /// # tokio::spawn(connection);
+    /// # let (server, connection) = ringmux::server(b, &ringmux::Config::default());
+    /// # tokio::spawn(connection);
+    /// let (mut send, _recv) = client.open("log").await?;
+    /// send.finish()?;
+    /// send.written().await?;
+    /// client.close();
+    ///
+    /// let mut served = 0;
+    /// while let Some((send, recv)) = server.accept().await? {
+    ///     served += 1;
+    /// #   drop((send, recv));
+    /// }
+    /// assert_eq!(served, 1);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn accept(&self) -> Accept<'_> {
+        Accept::new(&self.link)
     }
 
-    fn next_accepted(&self) -> Option<Result<Stream, SessionError>> {
-        if self.link.is_inherited() {
-            return self.link.end().map(|end| Err(end.clone()));
-        }
-        if let Some(lane) = self.link.pop_accept() {
-            return Some(Ok(Stream::accepted(lane)));
-        }
-        let end = self.link.end_here()?;
-        // What was queued before the end was set is visible now.
-        let last = self.link.pop_accept().map(Stream::accepted);
-        Some(last.ok_or_else(|| end.clone()))
+    /// The streams that the peer opens, as a [`Stream`](futures_core::Stream) that can be stored and polled.
+    #[must_use]
+    pub fn incoming(&self) -> Incoming {
+        Incoming::new(self.clone())
     }
 
     /// Waits until the peer has completed the handshake.
@@ -244,13 +349,24 @@ impl Session {
         self.link.state_waiters.wake_all();
     }
 
-    /// Why no stream can be opened any more; `None` while they can.
-    ///
-    /// Set by [`close`](Self::close), by the peer's leave, and by the end of the session, whichever
-    /// comes first. Streams that exist may go on after the first two.
+    /// Where the session is in its life, and why it is not open any more.
     #[must_use]
-    pub fn refusal(&self) -> Option<SessionError> {
-        self.link.refusal().cloned()
+    pub fn state(&self) -> SessionState {
+        SessionState::of(&self.link)
+    }
+
+    /// Waits until the session's state is one that `reached` accepts. States only go forward, and some may be passed over, so ask
+    /// for "this one or a later one": see [`SessionState`].
+    ///
+    /// [`established`](Self::established), [`draining`](Self::draining) and [`closed`](Self::closed) are short for the waits that
+    /// most applications need.
+    ///
+    /// # Cancel safety
+    /// Safe.
+    pub async fn wait_for(&self, mut reached: impl FnMut(&SessionState) -> bool) -> SessionState {
+        Wait::new(&self.link.state_waiters)
+            .until(|| Some(self.state()).filter(|state| reached(state)))
+            .await
     }
 
     /// Ends the session when its streams have ended, within `grace`, and tells what came of them.
@@ -281,17 +397,17 @@ impl Session {
     /// # tokio::spawn(connection);
     /// use std::time::Duration;
     ///
-    /// let mut call = client.open("a call").await?;
-    /// let mut taken = server.accept().await?;
+    /// let (mut call, mut answer) = client.open("a call").await?;
+    /// let (mut send, _recv) = server.accept().await?.expect("the session is open");
     /// let handler = async {
     ///     server.draining().await; // as a handler that would go on for ever
-    ///     taken.finish()
+    ///     send.finish()
     /// };
     /// call.finish()?;
     /// let (report, finished) = tokio::join!(server.shutdown(Duration::from_secs(5)), handler);
     /// finished?;
     /// assert_eq!((report.finished, report.cancelled), (1, 0));
-    /// assert_eq!(call.recv().await?, None);
+    /// assert_eq!(answer.recv().await?, None);
     /// # Ok(())
     /// # }
     /// ```
@@ -302,7 +418,7 @@ impl Session {
     }
 
     /// Waits until no stream can be opened any more, and tells why: a side shuts down or closes, or the session has
-    /// ended. See [`refusal`](Self::refusal).
+    /// ended. The short form of [`wait_for`](Self::wait_for).
     ///
     /// For handlers that go on for as long as nobody minds, and for those who open streams and
     /// would rather do so on another session.
@@ -320,10 +436,10 @@ impl Session {
     /// # let (server, connection) = ringmux::server(b, &ringmux::Config::default());
     /// # tokio::spawn(connection);
     /// # client.established().await?;
-    /// assert!(!client.is_draining());
+    /// assert!(client.state().is_open());
     /// server.close();
     /// assert!(matches!(client.draining().await, ringmux::SessionError::PeerClosed { .. }));
-    /// assert!(client.is_draining());
+    /// assert!(client.state().reason().is_some());
     /// # Ok(())
     /// # }
     /// ```
@@ -331,12 +447,6 @@ impl Session {
         Wait::new(&self.link.state_waiters)
             .until(|| self.link.refusal().cloned())
             .await
-    }
-
-    /// Whether [`draining`](Self::draining) would return at once.
-    #[must_use]
-    pub fn is_draining(&self) -> bool {
-        self.link.refusal().is_some()
     }
 
     /// Waits until the session has ended and its connection is closed, and tells why.
@@ -354,12 +464,6 @@ impl Session {
         Wait::new(&self.link.state_waiters)
             .until(|| self.link.finished().cloned())
             .await
-    }
-
-    /// Why the session has ended; `None` while it has not.
-    #[must_use]
-    pub fn end(&self) -> Option<SessionError> {
-        self.link.end().cloned()
     }
 
     /// Where the peer is, as the socket says; `None` for transports without an address.
@@ -393,8 +497,8 @@ impl Session {
     /// fn serve(session: Session) {
     ///     let span = session.span().clone();
     ///     tokio::spawn(async move {
-    ///         while let Ok(stream) = session.accept().await {
-    ///             tracing::info!(opening = ?stream.opening(), "a call"); // names the session
+    ///         while let Ok(Some((send, _recv))) = session.accept().await {
+    ///             tracing::info!(opening = ?send.opening(), "a call"); // names the session
     ///         }
     ///     }.instrument(span));
     /// }
@@ -412,51 +516,10 @@ impl Session {
     }
 }
 
-/// An `open` that waits for the peer's permission. Dropped before, it cancels the stream, as any stream that is dropped.
-struct PendingOpen<'a> {
-    stream: Stream,
-    _place: PendingPlace<'a>,
-}
-
-impl PendingOpen<'_> {
-    async fn wait(mut self) -> Result<Stream, OpenError> {
-        poll_fn(|cx| {
-            if let Some(result) = self.outcome() {
-                return Poll::Ready(result);
-            }
-            self.stream.register_sender(cx);
-            self.outcome().map_or(Poll::Pending, Poll::Ready)
-        })
-        .await?;
-        Ok(self.stream)
-    }
-
-    fn outcome(&self) -> Option<Result<(), OpenError>> {
-        let lane = self.stream.lane();
-        // First: once permitted the peer may have seen the stream, and ended it by now. That is for
-        // whoever holds the stream to find.
-        if lane.open_state() == OpenState::Granted {
-            return Some(Ok(()));
-        }
-        if let Some(SendEnd::Error(error)) = lane.send_end() {
-            let reason = match error {
-                StreamError::NotProcessed(reason) | StreamError::Session(reason) => reason.clone(),
-                _ => SessionError::Closed,
-            };
-            return Some(Err(OpenError::Session(reason)));
-        }
-        let end = lane.session().end()?;
-        Some(Err(OpenError::Session(end.clone())))
-    }
-}
-
-/// One of the places for an `open` that waits.
-struct PendingPlace<'a>(&'a SessionLink);
-
-impl Drop for PendingPlace<'_> {
-    fn drop(&mut self) {
-        self.0.end_pending_open();
-    }
+/// What applications hold of a stream.
+pub(super) fn halves(side: HandleSide) -> (SendStream, RecvStream) {
+    let (writer, reader) = side.split();
+    (SendStream::new(writer), RecvStream::new(reader))
 }
 
 impl Clone for Session {

@@ -15,9 +15,18 @@ impl<'a> Wait<'a> {
         Self { set, key: None }
     }
 
+    /// Goes on with a place that [`suspend`](Self::suspend) left.
+    pub(crate) const fn resume(set: &'a WakerSet, key: Option<WaiterKey>) -> Self {
+        Self { set, key }
+    }
+
+    /// Leaves the place to those who cannot borrow the set while they wait.
+    pub(crate) fn suspend(mut self) -> Option<WaiterKey> {
+        self.key.take()
+    }
+
     /// Ready with what `check` finds; else registers, checks again, and waits.
-    #[inline]
-    pub(super) fn poll<T>(
+    pub(crate) fn poll<T>(
         &mut self,
         cx: &Context<'_>,
         mut check: impl FnMut() -> Option<T>,

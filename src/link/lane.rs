@@ -311,8 +311,8 @@ impl Lane {
     }
 
     /// Asks for the stream to be opened, for [`EngineSide::open`](super::sides::EngineSide::open); false if the lane is on the ready list already.
-    pub(super) fn raise_open(&self) -> bool {
-        self.reasons.raise(reason::OPEN)
+    pub(super) fn raise_open(&self, others: u32) -> bool {
+        self.reasons.raise(reason::OPEN | others)
     }
 
     pub(crate) fn cancel(self: &Arc<Self>, code: u32) {

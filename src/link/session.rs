@@ -277,12 +277,6 @@ impl SessionLink {
         self.accept.pop()
     }
 
-    /// Of a session that is not inherited.
-    #[inline]
-    pub(crate) fn end_here(&self) -> Option<&SessionError> {
-        self.end.get()
-    }
-
     #[inline]
     pub(crate) fn end(&self) -> Option<&SessionError> {
         self.end.get().or_else(|| self.inherited())

@@ -103,7 +103,14 @@ impl EngineSide {
     /// Asks the engine of `session`, which is the lane's, to open the stream. It takes this side from the ready list, or
     /// drops it when it has ended.
     pub(crate) fn open(self, session: &SessionLink) {
-        if self.0.raise_open() {
+        if self.0.raise_open(0) {
+            session.activate(self.0);
+        }
+    }
+
+    /// The same, where something is queued to be sent already.
+    pub(crate) fn open_with_queued(self, session: &SessionLink) {
+        if self.0.raise_open(reason::SEND) {
             session.activate(self.0);
         }
     }

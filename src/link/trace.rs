@@ -15,7 +15,7 @@ use tracing::{Level, Span};
 use super::lane::RecvEnd;
 use super::session::Info;
 use crate::error::{Chain, SessionError};
-use crate::frame::{Role, codes};
+use crate::frame::Role;
 use crate::pace::{LINES, paced};
 
 /// Target of what concerns a session.
@@ -47,11 +47,9 @@ pub(super) fn session_ended(span: &Span, established: bool, end: &SessionError) 
         _ if !established => {
             paced!(LINES, target: SESSION, parent: span, Level::DEBUG, %reason, "ended in its handshake");
         }
-        SessionError::Closed
-        | SessionError::PeerClosed {
-            code: codes::NO_ERROR | codes::SHUTDOWN,
-            ..
-        } => paced!(LINES, target: SESSION, parent: span, Level::DEBUG, %reason, "ended"),
+        end if end.is_orderly() => {
+            paced!(LINES, target: SESSION, parent: span, Level::DEBUG, %reason, "ended")
+        }
         SessionError::Protocol(_)
         | SessionError::LimitExceeded(_)
         | SessionError::PeerClosed { .. }

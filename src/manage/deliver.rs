@@ -16,7 +16,7 @@ use super::keeper::unless;
 use super::manager::Manager;
 use super::outbox::{Doubt, Dropped, Letter, Outcome, Post};
 use crate::error::{OpenError, Processed, SendError, StreamError};
-use crate::handle::Stream;
+use crate::handle::{RecvStream, SendStream};
 use crate::sync::Arc;
 
 /// How long to wait when too many others wait to open a stream, or for a session, or when the manager is not started.
@@ -146,8 +146,8 @@ enum Said {
 }
 
 /// Sends the message, and waits until the peer is done with it.
-async fn converse(mut stream: Stream, message: Bytes) -> Said {
-    match stream.send(message).await {
+async fn converse((mut send, mut recv): (SendStream, RecvStream), message: Bytes) -> Said {
+    match send.send(message).await {
         Ok(()) => {}
         Err(SendError::TooLong { len, limit }) => {
             return Said::End(Outcome::Dropped(Dropped::TooLong { len, limit }));
@@ -157,9 +157,9 @@ async fn converse(mut stream: Stream, message: Bytes) -> Said {
         Err(_) => {}
     }
     // Of a stream that has ended meanwhile, `recv` tells the end.
-    let _ = stream.finish();
+    let _ = send.finish();
     loop {
-        match stream.recv().await {
+        match recv.recv().await {
             Ok(Some(_)) => {}
             Ok(None) => return Said::End(Outcome::Finished),
             Err(error) => return judge(error),

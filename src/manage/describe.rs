@@ -82,7 +82,7 @@ impl PlaceDescription {
     fn of(state: &State) -> Self {
         let (phase, failures, last_error) = match state {
             State::Closed(_) => (Phase::Closed, 0, None),
-            State::Live(live) if live.session.refusal().is_some() => (Phase::Ended, 0, None),
+            State::Live(live) if live.session.state().reason().is_some() => (Phase::Ended, 0, None),
             State::Live(live) => (Phase::Ready(live.since.elapsed()), 0, None),
             State::Down(down) => {
                 let phase = match down.doing {

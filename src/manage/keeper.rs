@@ -347,7 +347,7 @@ async fn prepare(shared: Arc<Shared>, session: Session) -> Result<Session, Provi
         }
         unready.release();
     }
-    match session.refusal() {
+    match session.state().reason() {
         None => Ok(session),
         Some(reason) => Err(ProvideError::Ended(reason)),
     }

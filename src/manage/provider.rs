@@ -79,7 +79,7 @@ pub trait Provider: Send + Sync + 'static {
 /// let manager = Manager::builder(dial).build()?;
 /// tokio::spawn(manager.start()?);
 /// let session = manager.session().await?;
-/// assert!(session.refusal().is_none());
+/// assert!(session.state().reason().is_none());
 /// # Ok(())
 /// # }
 /// ```

@@ -84,7 +84,9 @@ impl Place {
     pub(super) fn ready(&self) -> Option<Session> {
         match &**self.cell.load() {
             // Asked at every call: the keeper may not have come to it yet.
-            State::Live(live) if live.session.refusal().is_none() => Some(live.session.clone()),
+            State::Live(live) if live.session.state().reason().is_none() => {
+                Some(live.session.clone())
+            }
             _ => None,
         }
     }
@@ -92,7 +94,7 @@ impl Place {
     /// How much the session has to do, if it takes streams.
     pub(super) fn load(&self) -> Option<u64> {
         match &**self.cell.load() {
-            State::Live(live) if live.session.refusal().is_none() => {
+            State::Live(live) if live.session.state().reason().is_none() => {
                 // The engine counts streams when it comes to them; calls are counted at once. A call
                 // has a stream as a rule, so the sum would count it twice.
                 let calls = self.calls.load(Ordering::Relaxed) as u64;

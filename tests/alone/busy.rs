@@ -99,9 +99,10 @@ impl Bulk {
             tasks: Vec::new(),
         };
         for _ in 0..STREAMS {
-            let (ours, theirs) = net.stream(client, server).await;
-            let (ours_send, ours_recv) = ours.split();
-            let (theirs_send, theirs_recv) = theirs.split();
+            let ((ours_send, ours_recv), (theirs_send, theirs_recv)) =
+                net.stream(client, server).await;
+            let (ours_send, ours_recv) = (ours_send, ours_recv);
+            let (theirs_send, theirs_recv) = (theirs_send, theirs_recv);
             for (send, recv, way) in [(ours_send, theirs_recv, 0), (theirs_send, ours_recv, 1)] {
                 let stop = Arc::clone(&bulk.stop);
                 bulk.tasks.push(tokio::spawn(fill(send, stop)));

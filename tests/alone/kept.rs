@@ -85,7 +85,7 @@ pub(crate) fn handlers_of_ended_sessions_hold_no_unfinished_message_and_the_rest
             let session = listener.accept().soon().await.unwrap();
             let mut streams = Vec::new();
             for _ in 0..STREAMS {
-                streams.push(session.accept().soon().await.unwrap());
+                streams.push(session.accept().soon().await.unwrap().unwrap());
             }
             let socket = attacking.soon().await.unwrap();
             let all = u64::from(STREAMS) * (PIECES * PIECE) as u64;

@@ -16,12 +16,12 @@ mod waiting;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use ringmux::{Addr, Config, Session, Stream};
+use ringmux::{Addr, Config, RecvStream, SendStream, Session};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use busy::a_busy_engine_answers_pings;
 use count::{Footprint, nothing_left_after};
-use host::{Host, Net, Soon, echo, eventually, pattern, round_trip};
+use host::{Halves, Host, Net, Soon, echo, eventually, pattern, round_trip};
 use stalled::{
     a_stalled_consumer_takes_at_most_twice_its_window_of_memory,
     ninety_nine_streams_keep_their_throughput_beside_a_stalled_one,
@@ -157,12 +157,16 @@ fn ten_thousand_streams_at_once_leave_nothing(host: Host) {
         move |net: Net| async move {
             let config = Config::builder().max_streams(10_000).build().unwrap();
             let (client, server) = net.pair_with(&config, &config).await;
-            let mut open: Vec<(Stream, Stream)> = Vec::new();
+            let mut open: Vec<(Halves, Halves)> = Vec::new();
             for n in 0..count {
-                let (mut ours, mut theirs) = net.stream(&client, &server).await;
-                ours.send(pattern(64, n)).soon().await.unwrap();
-                assert_eq!(theirs.recv().soon().await.unwrap(), Some(pattern(64, n)));
-                open.push((ours, theirs));
+                let ((mut ours_send, ours_recv), (theirs_send, mut theirs_recv)) =
+                    net.stream(&client, &server).await;
+                ours_send.send(pattern(64, n)).soon().await.unwrap();
+                assert_eq!(
+                    theirs_recv.recv().soon().await.unwrap(),
+                    Some(pattern(64, n))
+                );
+                open.push(((ours_send, ours_recv), (theirs_send, theirs_recv)));
             }
             assert_eq!(client.stats().streams, count);
             drop(open);
@@ -179,16 +183,20 @@ fn sessions_that_are_dropped_in_any_state_leave_nothing(host: Host) {
             for round in 0..rounds {
                 let few = Config::builder().max_streams(16).build().unwrap();
                 let (client, server) = net.pair_with(&few, &few).await;
-                let (mut ours, theirs) = net.stream(&client, &server).await;
+                let ((mut ours_send, ours_recv), theirs) = net.stream(&client, &server).await;
                 if round % 2 == 0 {
                     // Nobody takes it: it lies in both rings, in pieces.
-                    ours.send(pattern(1 << 20, round)).soon().await.unwrap();
+                    ours_send
+                        .send(pattern(1 << 20, round))
+                        .soon()
+                        .await
+                        .unwrap();
                 }
                 let unaccepted = client.open("unaccepted").soon().await.unwrap();
                 match round % 5 {
                     0 => client.close(),
                     1 => server.close(),
-                    2 => drop((ours, theirs)),
+                    2 => drop(((ours_send, ours_recv), theirs)),
                     3 => drop(unaccepted),
                     _ => {}
                 }
@@ -217,17 +225,17 @@ fn a_peer_that_hangs_up_half_way_and_reads_nothing_leaves_nothing(host: Host) {
                 hello.extend_from_slice(b"\x03\0\0\0\0\x40\x04\0\0\0\0\x40");
                 raw.write_all(&hello).soon().await.unwrap();
                 let session = listener.accept().soon().await.unwrap();
-                let mut stream = session.open("").soon().await.unwrap();
+                let (mut send, recv) = session.open("").soon().await.unwrap();
                 let message = Bytes::from(vec![1; 60_000]);
                 // Until the socket takes no more.
-                let stuck = async { while stream.send(message.clone()).await.is_ok() {} };
+                let stuck = async { while send.send(message.clone()).await.is_ok() {} };
                 let waited = tokio::time::timeout(Duration::from_millis(300), stuck);
                 assert!(waited.await.is_err(), "the peer reads nothing");
                 raw.shutdown().soon().await.unwrap();
                 let started = Instant::now();
                 session.closed().soon().await;
                 assert!(started.elapsed() < Duration::from_secs(5));
-                drop((session, stream));
+                drop((session, (send, recv)));
                 let mut rest = Vec::new();
                 // What was on the way, and then the end, perhaps as a reset.
                 let _ = raw.read_to_end(&mut rest).soon().await;
@@ -244,8 +252,10 @@ fn sixty_four_stalled_consumers_of_a_hundred_lose_nothing_and_hold_twice_their_w
             let mut stalled = Vec::new();
             for n in 0..64 {
                 let (mut ours, theirs) = net.stream(&client, &server).await;
-                let sender =
-                    tokio::spawn(async move { while ours.send(pattern(1000, n)).await.is_ok() {} });
+                let sender = tokio::spawn(async move {
+                    while ours.0.send(pattern(1000, n)).await.is_ok() {}
+                    drop(ours);
+                });
                 stalled.push((theirs, sender));
             }
             let mut tasks = Vec::new();
@@ -264,7 +274,7 @@ fn sixty_four_stalled_consumers_of_a_hundred_lose_nothing_and_hold_twice_their_w
             assert_eq!(server.stats().limits_tripped, 0, "there is memory to spare");
             for (n, (stream, _)) in stalled.iter_mut().enumerate() {
                 for _ in 0..200 {
-                    let message = stream.recv().soon().await.unwrap();
+                    let message = stream.1.recv().soon().await.unwrap();
                     assert_eq!(message, Some(pattern(1000, n as u64)));
                 }
             }
@@ -273,10 +283,16 @@ fn sixty_four_stalled_consumers_of_a_hundred_lose_nothing_and_hold_twice_their_w
     nothing_left_after(host, stalled(1), stalled(36));
 }
 
-async fn one_way(mut ours: Stream, mut theirs: Stream) {
+async fn one_way(
+    (mut ours_send, _ours_recv): (SendStream, RecvStream),
+    (_theirs_send, mut theirs_recv): (SendStream, RecvStream),
+) {
     for n in 0..100 {
-        ours.send(pattern(1024, n)).soon().await.unwrap();
-        assert_eq!(theirs.recv().soon().await.unwrap(), Some(pattern(1024, n)));
+        ours_send.send(pattern(1024, n)).soon().await.unwrap();
+        assert_eq!(
+            theirs_recv.recv().soon().await.unwrap(),
+            Some(pattern(1024, n))
+        );
     }
 }
 

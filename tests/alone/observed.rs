@@ -148,10 +148,10 @@ fn meet_callsites() {
     static MET: Once = Once::new();
     MET.call_once(|| {
         run(|client, server| async move {
-            let mut ours = client.open("").await.unwrap();
-            ours.send("hello").await.unwrap();
-            server.accept().await.unwrap().cancel(7);
-            ours.recv().await.unwrap_err();
+            let (mut ours_send, mut ours_recv) = client.open("").await.unwrap();
+            ours_send.send("hello").await.unwrap();
+            server.accept().await.unwrap().unwrap().0.cancel(7);
+            ours_recv.recv().await.unwrap_err();
             client.close();
             client.closed().await;
         });
@@ -177,14 +177,14 @@ fn sessions_and_streams_are_spans_that_end_with_them() {
         let ids = Arc::clone(&ids);
         async move {
             ids.lock().unwrap().extend([client.id(), server.id()]);
-            let mut ours = client.open("").await.unwrap();
-            ours.set_urgency(1);
-            ours.send("hello").await.unwrap();
-            let mut theirs = server.accept().await.unwrap();
-            theirs.recv().await.unwrap();
-            assert!(!ours.span().is_disabled() && !theirs.span().is_disabled());
-            theirs.cancel(7);
-            ours.recv().await.unwrap_err();
+            let (mut ours_send, mut ours_recv) = client.open("").await.unwrap();
+            ours_send.set_urgency(1);
+            ours_send.send("hello").await.unwrap();
+            let (mut theirs_send, mut theirs_recv) = server.accept().await.unwrap().unwrap();
+            theirs_recv.recv().await.unwrap();
+            assert!(!ours_send.span().is_disabled() && !theirs_send.span().is_disabled());
+            theirs_send.cancel(7);
+            ours_recv.recv().await.unwrap_err();
             client.close();
             client.closed().await;
             server.closed().await;
@@ -262,14 +262,14 @@ fn messages_are_not_seen_and_streams_only_by_who_wants_them() {
     let seen_of = |level, messages| {
         let recorder = recorded(level, |client, server| async move {
             let serving = echo(server);
-            let mut stream = client.open("").await.unwrap();
-            assert_eq!(stream.span().is_disabled(), level < Level::DEBUG);
+            let (mut send, mut recv) = client.open("").await.unwrap();
+            assert_eq!(send.span().is_disabled(), level < Level::DEBUG);
             for _ in 0..messages {
-                stream.send("hello").await.unwrap();
-                stream.recv().await.unwrap();
+                send.send("hello").await.unwrap();
+                recv.recv().await.unwrap();
             }
-            stream.finish().unwrap();
-            assert_eq!(stream.recv().await.unwrap(), None);
+            send.finish().unwrap();
+            assert_eq!(recv.recv().await.unwrap(), None);
             client.close();
             serving.await.unwrap();
         });

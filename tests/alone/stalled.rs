@@ -3,12 +3,12 @@
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use ringmux::{Config, Session, Stream};
+use ringmux::{Config, Session};
 use tokio::task::JoinHandle;
 
 use crate::WINDOW;
 use crate::count::{Footprint, nothing_left_after};
-use crate::host::{Host, Net, Soon, eventually, pattern};
+use crate::host::{Halves, Host, Net, Soon, eventually, pattern};
 
 /// What the others must keep of the throughput that they have without it.
 const KEPT: f64 = 0.95;
@@ -117,7 +117,7 @@ pub(crate) fn a_stalled_consumer_takes_at_most_twice_its_window_of_memory(host: 
 
 /// Streams that send from one side to the other as fast as they can.
 struct Active {
-    streams: Vec<(Stream, Stream)>,
+    streams: Vec<(Halves, Halves)>,
     /// On each stream in a round.
     messages: u64,
 }
@@ -153,13 +153,13 @@ impl Active {
             let message = message.clone();
             let sender = tokio::spawn(async move {
                 for _ in 0..messages {
-                    ours.send(message.clone()).await.unwrap();
+                    ours.0.send(message.clone()).await.unwrap();
                 }
                 ours
             });
             let receiver = tokio::spawn(async move {
                 for _ in 0..messages {
-                    let received = theirs.recv().await.unwrap().unwrap();
+                    let received = theirs.1.recv().await.unwrap().unwrap();
                     assert_eq!(received.len(), MESSAGE_BYTES);
                 }
                 theirs
@@ -176,7 +176,7 @@ impl Active {
 
 /// A stream whose window is used up, and whose sender waits.
 struct Stalled {
-    theirs: Stream,
+    theirs: Halves,
     sender: JoinHandle<()>,
 }
 
@@ -185,7 +185,10 @@ impl Stalled {
         let before = server.stats().messages_received;
         let (mut ours, theirs) = net.stream(client, server).await;
         let fitting = WINDOW / (message.len() as u64 + FRAME_COST);
-        let sender = tokio::spawn(async move { while ours.send(message.clone()).await.is_ok() {} });
+        let sender = tokio::spawn(async move {
+            while ours.0.send(message.clone()).await.is_ok() {}
+            drop(ours);
+        });
         eventually("the stalled stream has used its window up", || {
             server.stats().messages_received - before >= fitting
         })

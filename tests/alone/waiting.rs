@@ -137,9 +137,13 @@ async fn serve(engine: Engine, listening: Sender<Addr>) {
         .send(listener.local_addr().clone())
         .expect("the client waits");
     let session = listener.accept().await.expect("the client connects");
-    let mut stream = session.accept().await.expect("the client opens a stream");
-    while let Ok(Some(message)) = stream.recv().await {
-        if stream.send(message).await.is_err() {
+    let (mut send, mut recv) = session
+        .accept()
+        .await
+        .unwrap()
+        .expect("the client opens a stream");
+    while let Ok(Some(message)) = recv.recv().await {
+        if send.send(message).await.is_err() {
             break;
         }
     }
@@ -152,13 +156,13 @@ async fn measure(engine: Engine, address: Receiver<Addr>) -> Duration {
         .connect(&address, &Config::default())
         .await
         .expect("it accepts");
-    let mut stream = session.open("echo").await.expect("it accepts");
+    let (mut send, mut recv) = session.open("echo").await.expect("it accepts");
     let mut mean = Duration::ZERO;
     for time in [WARM_UP, SLICE] {
         let (started, mut count) = (Instant::now(), 0);
         while started.elapsed() < time {
-            stream.send("0123456789").await.expect("it is there");
-            let echo = stream.recv().await.expect("it is there");
+            send.send("0123456789").await.expect("it is there");
+            let echo = recv.recv().await.expect("it is there");
             assert_eq!(echo.expect("it goes on"), "0123456789");
             count += 1;
         }

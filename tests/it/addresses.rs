@@ -6,8 +6,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use ringmux::{
-    Addr, Chain, Config, ConnectError, DialError, Driver, Engine, FrameError, Limit, ListenError,
-    ProtocolError, Role, SessionError,
+    Addr, Chain, Config, ConnectError, DialError, Driver, Engine, Limit, ListenError, Role,
+    SessionError,
+    wire::{FrameError, ProtocolError},
 };
 use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};

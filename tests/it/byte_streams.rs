@@ -3,7 +3,7 @@
 use bytes::{Buf, Bytes};
 use futures_util::{SinkExt, StreamExt, stream};
 use ringmux::{SendError, StreamError};
-use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional, join};
 
 use crate::host::{Net, Soon, pattern};
 use crate::messages::small_windows;
@@ -24,8 +24,10 @@ async fn bytes_go_through_a_bidirectional_copy_unchanged(net: Net) {
     let config = small_windows();
     let (left, left_middle) = net.pair_with(&config, &config).await;
     let (right, right_middle) = net.pair_with(&config, &config).await;
-    let (ours, mut middle_in) = net.stream(&left, &left_middle).await;
-    let (mut middle_out, theirs) = net.stream(&right_middle, &right).await;
+    let ((mut near_send, mut near_recv), (send, recv)) = net.stream(&left, &left_middle).await;
+    let mut middle_in = join(recv, send);
+    let ((send, recv), (mut far_send, mut far_recv)) = net.stream(&right_middle, &right).await;
+    let mut middle_out = join(recv, send);
     let copy = tokio::spawn(async move {
         copy_bidirectional(&mut middle_in, &mut middle_out)
             .soon()
@@ -34,8 +36,6 @@ async fn bytes_go_through_a_bidirectional_copy_unchanged(net: Net) {
 
     let there = pattern(net.scaled(1 << 20), 1);
     let back = pattern(net.scaled(1 << 20) / 2 + 1, 2);
-    let (mut near_send, mut near_recv) = ours.split();
-    let (mut far_send, mut far_recv) = theirs.split();
     let (mut there_got, mut back_got) = (Vec::new(), Vec::new());
     let (a, b, c, d) = tokio::join!(
         async {
@@ -58,9 +58,7 @@ async fn bytes_go_through_a_bidirectional_copy_unchanged(net: Net) {
 
 async fn messages_go_through_a_sink_and_come_out_of_a_stream(net: Net) {
     let (client, server) = net.pair_with(&small_windows(), &small_windows()).await;
-    let (ours, theirs) = net.stream(&client, &server).await;
-    let (mut send, _) = ours.split();
-    let (_answers, recv) = theirs.split();
+    let ((mut send, _), (_answers, recv)) = net.stream(&client, &server).await;
     let messages: Vec<Bytes> = (0..60).map(|n| pattern(n * 40, n as u64)).collect();
     let mut source = stream::iter(messages.clone()).map(Ok);
     let sending = async {
@@ -77,75 +75,86 @@ async fn messages_go_through_a_sink_and_come_out_of_a_stream(net: Net) {
 
 async fn shutdown_is_the_end_of_file_and_leaves_the_other_direction_open(net: Net) {
     let (client, server) = net.pair().await;
-    let (mut ours, mut theirs) = net.stream(&client, &server).await;
-    ours.write_all(b"request").soon().await.unwrap();
-    ours.shutdown().soon().await.unwrap();
-    ours.shutdown()
+    let ((mut ours_send, mut ours_recv), (mut theirs_send, mut theirs_recv)) =
+        net.stream(&client, &server).await;
+    ours_send.write_all(b"request").soon().await.unwrap();
+    ours_send.shutdown().soon().await.unwrap();
+    ours_send
+        .shutdown()
         .soon()
         .await
         .expect("shutting down again does nothing");
     let mut request = String::new();
-    theirs.read_to_string(&mut request).soon().await.unwrap();
+    theirs_recv
+        .read_to_string(&mut request)
+        .soon()
+        .await
+        .unwrap();
     assert_eq!(request, "request");
     assert_eq!(
-        theirs.read(&mut [0]).soon().await.unwrap(),
+        theirs_recv.read(&mut [0]).soon().await.unwrap(),
         0,
         "the end stays"
     );
-    theirs.write_all(b"response").soon().await.unwrap();
-    theirs.shutdown().soon().await.unwrap();
+    theirs_send.write_all(b"response").soon().await.unwrap();
+    theirs_send.shutdown().soon().await.unwrap();
     let mut response = String::new();
-    ours.read_to_string(&mut response).soon().await.unwrap();
+    ours_recv
+        .read_to_string(&mut response)
+        .soon()
+        .await
+        .unwrap();
     assert_eq!(response, "response");
 }
 
 async fn the_rest_of_a_message_of_which_bytes_were_read_comes_next(net: Net) {
     for way in 0..5 {
         let (client, server) = net.pair().await;
-        let (mut ours, mut theirs) = net.stream(&client, &server).await;
+        let ((mut ours_send, _ours_recv), (_theirs_send, mut theirs_recv)) =
+            net.stream(&client, &server).await;
         for message in ["0123456789", "second"] {
-            ours.send(message).soon().await.unwrap();
+            ours_send.send(message).soon().await.unwrap();
         }
-        ours.finish().unwrap();
+        ours_send.finish().unwrap();
         let mut four = [0; 4];
-        theirs.read_exact(&mut four).soon().await.unwrap();
+        theirs_recv.read_exact(&mut four).soon().await.unwrap();
         assert_eq!(&four, b"0123");
-        let (_answers, mut theirs) = theirs.split();
         let rest = match way {
-            0 => theirs.recv().soon().await.unwrap().unwrap(),
-            1 => theirs.try_recv().unwrap(),
+            0 => theirs_recv.recv().soon().await.unwrap().unwrap(),
+            1 => theirs_recv.try_recv().unwrap(),
             2 => {
-                let lease = theirs.lease().soon().await.unwrap().unwrap();
+                let lease = theirs_recv.lease().soon().await.unwrap().unwrap();
                 assert_eq!((lease.len(), lease.remaining()), (6, 6));
                 assert_eq!(lease.chunk(), b"456789");
                 assert_eq!(lease.as_slice(), Some(&b"456789"[..]));
                 assert_eq!(lease.chunks().collect::<Vec<_>>(), [b"456789"]);
                 lease.to_contiguous().into_owned().into()
             }
-            3 => theirs.next().soon().await.unwrap().unwrap(),
+            3 => theirs_recv.next().soon().await.unwrap().unwrap(),
             _ => {
                 let mut rest = vec![0; 6];
-                theirs.read_exact(&mut rest).soon().await.unwrap();
+                theirs_recv.read_exact(&mut rest).soon().await.unwrap();
                 rest.into()
             }
         };
         assert_eq!(rest, "456789", "way {way}");
-        assert_eq!(theirs.recv().soon().await.unwrap().unwrap(), "second");
+        assert_eq!(theirs_recv.recv().soon().await.unwrap().unwrap(), "second");
         let mut rest = Vec::new();
-        theirs.read_to_end(&mut rest).soon().await.unwrap();
+        theirs_recv.read_to_end(&mut rest).soon().await.unwrap();
         assert_eq!(rest, b"");
     }
 }
 
 async fn a_failed_stream_is_an_io_error(net: Net) {
     let (client, server) = net.pair().await;
-    let (mut ours, mut theirs) = net.stream(&client, &server).await;
-    ours.write_all(b"before").soon().await.unwrap();
-    ours.finish_with_error(9, "broken").unwrap();
+    let ((mut ours_send, _ours_recv), (mut theirs_send, mut theirs_recv)) =
+        net.stream(&client, &server).await;
+    ours_send.write_all(b"before").soon().await.unwrap();
+    ours_send.finish_with_error(9, "broken").unwrap();
     let mut before = [0; 6];
-    theirs.read_exact(&mut before).soon().await.unwrap();
+    theirs_recv.read_exact(&mut before).soon().await.unwrap();
     assert_eq!(&before, b"before");
-    let error = theirs.read(&mut [0]).soon().await.unwrap_err();
+    let error = theirs_recv.read(&mut [0]).soon().await.unwrap_err();
     let inner = error
         .get_ref()
         .and_then(|e| e.downcast_ref::<StreamError>());
@@ -153,14 +162,14 @@ async fn a_failed_stream_is_an_io_error(net: Net) {
         matches!(inner, Some(StreamError::Failed(failure)) if failure.code == 9),
         "{error}"
     );
-    let error = theirs.write_all(b"late").soon().await.unwrap_err();
+    let error = theirs_send.write_all(b"late").soon().await.unwrap_err();
     assert!(error.downcast::<SendError>().is_ok(), "an error of ours");
 }
 
 async fn a_closed_sink_refuses_messages(net: Net) {
     let (client, server) = net.pair().await;
-    let (ours, theirs) = net.stream(&client, &server).await;
-    let (mut send, _recv) = ours.split();
+    let ((ours_send, ours_recv), (theirs_send, theirs_recv)) = net.stream(&client, &server).await;
+    let (mut send, _recv) = (ours_send, ours_recv);
     SinkExt::close(&mut send).soon().await.unwrap();
     SinkExt::close(&mut send)
         .soon()
@@ -171,6 +180,6 @@ async fn a_closed_sink_refuses_messages(net: Net) {
         .await
         .unwrap_err();
     assert!(matches!(error, SendError::Finished), "{error}");
-    let (_answers, mut recv) = theirs.split();
+    let (_answers, mut recv) = (theirs_send, theirs_recv);
     assert!(recv.next().soon().await.is_none());
 }

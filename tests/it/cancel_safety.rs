@@ -38,16 +38,20 @@ async fn once<F: Future>(future: F) -> Option<F::Output> {
 
 async fn a_dropped_recv_loses_no_message(net: Net) {
     let (client, server) = net.pair().await;
-    let (mut ours, mut theirs) = net.stream(&client, &server).await;
+    let ((mut ours_send, _ours_recv), (_theirs_send, mut theirs_recv)) =
+        net.stream(&client, &server).await;
     let mut dropped = 0;
     for n in 0..50 {
         if n % 2 == 0 {
-            assert!(once(theirs.recv()).await.is_none(), "nothing was sent yet");
+            assert!(
+                once(theirs_recv.recv()).await.is_none(),
+                "nothing was sent yet"
+            );
             dropped += 1;
         }
-        ours.send(pattern(20, n)).soon().await.unwrap();
+        ours_send.send(pattern(20, n)).soon().await.unwrap();
         let received = loop {
-            match once(theirs.recv()).await {
+            match once(theirs_recv.recv()).await {
                 Some(received) => break received.unwrap(),
                 None => dropped += 1,
             }
@@ -60,27 +64,29 @@ async fn a_dropped_recv_loses_no_message(net: Net) {
 
 async fn a_dropped_lease_loses_no_message(net: Net) {
     let (client, server) = net.pair().await;
-    let (mut ours, mut theirs) = net.stream(&client, &server).await;
+    let ((mut ours_send, _ours_recv), (_theirs_send, mut theirs_recv)) =
+        net.stream(&client, &server).await;
     for n in 0..20 {
-        assert!(once(theirs.lease()).await.is_none());
-        ours.send(pattern(20, n)).soon().await.unwrap();
-        let lease = theirs.lease().soon().await.unwrap().unwrap();
+        assert!(once(theirs_recv.lease()).await.is_none());
+        ours_send.send(pattern(20, n)).soon().await.unwrap();
+        let lease = theirs_recv.lease().soon().await.unwrap().unwrap();
         assert_eq!(*lease.to_contiguous(), pattern(20, n));
     }
 }
 
 async fn a_lease_dropped_unread_releases_its_message(net: Net) {
     let (client, server) = net.pair_with(&small_windows(), &small_windows()).await;
-    let (mut ours, mut theirs) = net.stream(&client, &server).await;
+    let ((mut ours_send, ours_recv), (_theirs_send, mut theirs_recv)) =
+        net.stream(&client, &server).await;
     // Far more than the window: it only goes on if what was leased is released.
     let sender = tokio::spawn(async move {
         for n in 0..200 {
-            ours.send(pattern(1000, n)).soon().await.unwrap();
+            ours_send.send(pattern(1000, n)).soon().await.unwrap();
         }
-        ours
+        (ours_send, ours_recv)
     });
     for _ in 0..200 {
-        drop(theirs.lease().soon().await.unwrap().unwrap());
+        drop(theirs_recv.lease().soon().await.unwrap().unwrap());
     }
     drop(sender.soon().await.unwrap());
 }
@@ -90,29 +96,30 @@ async fn a_dropped_accept_loses_no_stream(net: Net) {
     for n in 0..20 {
         assert!(once(server.accept()).await.is_none());
         let _opened = client.open(pattern(20, n)).soon().await.unwrap();
-        let accepted = server.accept().soon().await.unwrap();
-        assert_eq!(accepted.opening(), &pattern(20, n));
+        let (accepted_send, _accepted_recv) = server.accept().soon().await.unwrap().unwrap();
+        assert_eq!(accepted_send.opening(), &pattern(20, n));
     }
     // A dropped one takes no wake from one that still waits.
     let waiting = tokio::spawn({
         let server = server.clone();
-        async move { server.accept().soon().await.unwrap() }
+        async move { server.accept().soon().await.unwrap().unwrap() }
     });
     tokio::task::yield_now().await;
     assert!(once(server.accept()).await.is_none());
     let _opened = client.open("woken").soon().await.unwrap();
-    assert_eq!(waiting.soon().await.unwrap().opening(), "woken");
+    assert_eq!(waiting.soon().await.unwrap().0.opening(), "woken");
 }
 
 async fn a_dropped_send_has_queued_nothing(net: Net) {
     let config = Config::builder().send_buffer(4096).build().unwrap();
     let (client, server) = net.pair_with(&config, &small_windows()).await;
-    let (mut ours, mut theirs) = net.stream(&client, &server).await;
+    let ((mut ours_send, ours_recv), (_theirs_send, mut theirs_recv)) =
+        net.stream(&client, &server).await;
     let mut sent = 0;
     let mut dropped = 0;
     // Nobody receives, so sends wait sooner or later; those are dropped.
     while dropped < 20 {
-        match once(ours.send(pattern(1000, sent))).await {
+        match once(ours_send.send(pattern(1000, sent))).await {
             Some(result) => {
                 result.unwrap();
                 sent += 1;
@@ -124,27 +131,31 @@ async fn a_dropped_send_has_queued_nothing(net: Net) {
         }
     }
     let waiting = tokio::spawn(async move {
-        ours.send("at last").soon().await.unwrap();
-        ours.finish().unwrap();
-        ours
+        ours_send.send("at last").soon().await.unwrap();
+        ours_send.finish().unwrap();
+        (ours_send, ours_recv)
     });
     for n in 0..sent {
-        assert_eq!(theirs.recv().soon().await.unwrap(), Some(pattern(1000, n)));
+        assert_eq!(
+            theirs_recv.recv().soon().await.unwrap(),
+            Some(pattern(1000, n))
+        );
     }
-    assert_eq!(theirs.recv().soon().await.unwrap().unwrap(), "at last");
-    assert_eq!(theirs.recv().soon().await.unwrap(), None);
+    assert_eq!(theirs_recv.recv().soon().await.unwrap().unwrap(), "at last");
+    assert_eq!(theirs_recv.recv().soon().await.unwrap(), None);
     drop(waiting.soon().await.unwrap());
 }
 
 async fn a_dropped_send_all_has_queued_a_prefix(net: Net) {
     let config = Config::builder().send_buffer(4096).build().unwrap();
     let (client, server) = net.pair_with(&config, &small_windows()).await;
-    let (mut ours, mut theirs) = net.stream(&client, &server).await;
+    let ((mut ours_send, _ours_recv), (_theirs_send, mut theirs_recv)) =
+        net.stream(&client, &server).await;
     let messages: Vec<Bytes> = (0..500).map(|n| pattern(1000, n)).collect();
-    assert!(once(ours.send_all(messages.clone())).await.is_none());
-    ours.finish().unwrap();
+    assert!(once(ours_send.send_all(messages.clone())).await.is_none());
+    ours_send.finish().unwrap();
     let mut received = Vec::new();
-    while let Some(message) = theirs.recv().soon().await.unwrap() {
+    while let Some(message) = theirs_recv.recv().soon().await.unwrap() {
         received.push(message);
     }
     assert!(!received.is_empty() && received.len() < messages.len());
@@ -167,9 +178,9 @@ async fn a_dropped_open_reaches_nobody(net: Net) {
     let mut streams = Vec::new();
     for _ in 0..16 {
         let opened = client.open("kept").soon().await.unwrap();
-        let accepted = server.accept().soon().await.unwrap();
-        assert_eq!(accepted.opening(), "kept");
-        streams.push((opened, accepted));
+        let (accepted_send, accepted_recv) = server.accept().soon().await.unwrap().unwrap();
+        assert_eq!(accepted_send.opening(), "kept");
+        streams.push((opened, (accepted_send, accepted_recv)));
     }
     assert!(once(client.open("one too many")).await.is_none());
 }
@@ -221,25 +232,26 @@ async fn a_dropped_listeners_accept_loses_no_session(net: Net) {
 
 async fn a_receiver_that_moves_between_tasks_is_woken_in_the_last_one(net: Net) {
     let (client, server) = net.pair().await;
-    let (mut ours, mut theirs) = net.stream(&client, &server).await;
+    let ((mut ours_send, ours_recv), (theirs_send, mut theirs_recv)) =
+        net.stream(&client, &server).await;
     for n in 0..20 {
         // A task polls and is gone before the message comes.
-        theirs = tokio::spawn(async move {
-            assert!(once(theirs.recv()).await.is_none());
-            theirs
+        theirs_recv = tokio::spawn(async move {
+            assert!(once(theirs_recv.recv()).await.is_none());
+            theirs_recv
         })
         .soon()
         .await
         .unwrap();
         let waiting = tokio::spawn(async move {
-            let received = theirs.recv().soon().await.unwrap();
-            (theirs, received)
+            let received = theirs_recv.recv().soon().await.unwrap();
+            (theirs_recv, received)
         });
-        ours.send(pattern(10, n)).soon().await.unwrap();
-        let (stream, received) = waiting.soon().await.unwrap();
-        theirs = stream;
+        ours_send.send(pattern(10, n)).soon().await.unwrap();
+        let received;
+        (theirs_recv, received) = waiting.soon().await.unwrap();
         assert_eq!(received, Some(pattern(10, n)));
     }
-    drop((ours, theirs));
+    drop(((ours_send, ours_recv), (theirs_send, theirs_recv)));
     eventually("the stream has ended", || client.stats().streams == 0).await;
 }

@@ -47,13 +47,13 @@ async fn a_program_that_waits_before_it_ends_delivers_everything(net: Net) {
                 .spawn()
                 .unwrap();
             let session = listener.accept().soon().await.unwrap();
-            let mut stream = session.accept().soon().await.unwrap();
+            let (_send, mut recv) = session.accept().soon().await.unwrap().unwrap();
             for n in 0..MESSAGES {
-                let received = stream.recv().soon().await;
+                let received = recv.recv().soon().await;
                 let received = received.unwrap_or_else(|e| panic!("{way} {run}, {n}: {e}"));
                 assert_eq!(received, Some(message(n)), "{way} {run}");
             }
-            let end = stream.recv().soon().await;
+            let end = recv.recv().soon().await;
             assert!(matches!(end, Ok(None)), "{way} {run}: {end:?}");
             assert!(child.wait().unwrap().success());
         }
@@ -103,24 +103,24 @@ fn on_runtime(driver: Driver, program: impl Future<Output = ()>) {
 async fn last_messages(engine: Engine, way: &str, addr: &str) {
     let addr = addr.parse().unwrap();
     let session: Session = engine.connect(&addr, &Config::default()).await.unwrap();
-    let mut stream = session.open("last").await.unwrap();
+    let (mut send, _recv) = session.open("last").await.unwrap();
     for n in 0..MESSAGES {
         match way {
-            "shutdown" => stream.write_all(&message(n)).await.unwrap(),
-            _ => stream.send(message(n)).await.unwrap(),
+            "shutdown" => send.write_all(&message(n)).await.unwrap(),
+            _ => send.send(message(n)).await.unwrap(),
         }
     }
     match way {
         "closed" => {
-            stream.finish().unwrap();
+            send.finish().unwrap();
             session.close();
             session.closed().await;
         }
         "written" => {
-            stream.finish().unwrap();
-            stream.written().await.unwrap();
+            send.finish().unwrap();
+            send.written().await.unwrap();
         }
-        _ => stream.shutdown().await.unwrap(),
+        _ => send.shutdown().await.unwrap(),
     }
 }
 
@@ -129,16 +129,21 @@ async fn a_flush_waits_until_the_socket_has_taken_what_was_written(net: Net) {
     /// Less than what an outgoing stream may send ahead of any grant.
     const WRITE: usize = 8 * 1024;
     let (client, server) = net.pair().await;
-    let (mut ours, mut theirs) = net.stream(&client, &server).await;
+    let ((mut ours_send, _ours_recv), (_theirs_send, mut theirs_recv)) =
+        net.stream(&client, &server).await;
     for n in 0..20 {
-        ours.write_all(&pattern(WRITE, n)).soon().await.unwrap();
-        ours.flush().soon().await.unwrap();
+        ours_send
+            .write_all(&pattern(WRITE, n))
+            .soon()
+            .await
+            .unwrap();
+        ours_send.flush().soon().await.unwrap();
         let written = client.stats().bytes_sent;
         assert!(written > (n + 1) * WRITE as u64, "{written} after {n}");
         // Again there is nothing to wait for.
-        ours.flush().soon().await.unwrap();
+        ours_send.flush().soon().await.unwrap();
         let mut got = vec![0; WRITE];
-        tokio::io::AsyncReadExt::read_exact(&mut theirs, &mut got)
+        tokio::io::AsyncReadExt::read_exact(&mut theirs_recv, &mut got)
             .soon()
             .await
             .unwrap();

@@ -9,7 +9,9 @@ use std::thread;
 use std::time::Duration;
 
 use bytes::Bytes;
-use ringmux::{Addr, Config, Driver, Engine, Listener, Session, SessionError, Stream, Wait};
+use ringmux::{
+    Addr, Config, Driver, Engine, Listener, RecvStream, SendStream, Session, SessionError, Wait,
+};
 use tokio::task::JoinHandle;
 
 /// How long one case may take.
@@ -214,9 +216,9 @@ impl Net {
     }
 
     /// A stream of a session, both ends of it.
-    pub(crate) async fn stream(&self, from: &Session, to: &Session) -> (Stream, Stream) {
+    pub(crate) async fn stream(&self, from: &Session, to: &Session) -> (Halves, Halves) {
         let ours = from.open("").soon().await.unwrap();
-        let theirs = to.accept().soon().await.unwrap();
+        let theirs = to.accept().soon().await.unwrap().unwrap();
         (ours, theirs)
     }
 
@@ -394,22 +396,26 @@ pub(crate) fn pattern(len: usize, seed: u64) -> Bytes {
 }
 
 /// Sends everything back until the peer finishes, then finishes.
-pub(crate) async fn echo_stream(mut stream: Stream) {
-    while let Ok(Some(message)) = stream.recv().await {
-        if stream.send(message).await.is_err() {
+pub(crate) async fn echo_stream((mut send, mut recv): (SendStream, RecvStream)) {
+    while let Ok(Some(message)) = recv.recv().await {
+        if send.send(message).await.is_err() {
             return;
         }
     }
     // A stream that the peer has ended meanwhile cannot be finished.
-    let _ = stream.finish();
+    let _ = send.finish();
 }
+
+/// What a session gives of a stream, where it is passed on.
+pub(crate) type Halves = (SendStream, RecvStream);
 
 /// Serves the session's streams until it ends.
 pub(crate) fn echo(session: Session) -> JoinHandle<SessionError> {
     tokio::spawn(async move {
         loop {
             match session.accept().await {
-                Ok(stream) => drop(tokio::spawn(echo_stream(stream))),
+                Ok(Some(stream)) => drop(tokio::spawn(echo_stream(stream))),
+                Ok(None) => return session.closed().await,
                 Err(end) => return end,
             }
         }
@@ -418,9 +424,9 @@ pub(crate) fn echo(session: Session) -> JoinHandle<SessionError> {
 
 /// One message there and back on a stream of its own.
 pub(crate) async fn round_trip(session: &Session, message: Bytes) {
-    let mut stream = session.open("").soon().await.unwrap();
-    stream.send(message.clone()).soon().await.unwrap();
-    stream.finish().unwrap();
-    assert_eq!(stream.recv().soon().await.unwrap(), Some(message));
-    assert_eq!(stream.recv().soon().await.unwrap(), None);
+    let (mut send, mut recv) = session.open("").soon().await.unwrap();
+    send.send(message.clone()).soon().await.unwrap();
+    send.finish().unwrap();
+    assert_eq!(recv.recv().soon().await.unwrap(), Some(message));
+    assert_eq!(recv.recv().soon().await.unwrap(), None);
 }

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use ringmux::{
-    Config, ConnectError, Limit, Listener, ProtocolError, SendError, Session, SessionError,
-    StreamError, codes,
+    Config, ConnectError, Limit, Listener, SendError, Session, SessionError, StreamError, codes,
+    wire::ProtocolError,
 };
 use tokio::net::TcpListener;
 
@@ -56,7 +56,7 @@ impl Neighbourhood {
 
     async fn is_undisturbed(&self) {
         round_trip(&self.neighbour, pattern(500, 1)).await;
-        assert!(self.neighbour.end().is_none());
+        assert!(self.neighbour.state().end().is_none());
     }
 }
 
@@ -400,9 +400,9 @@ async fn a_connection_cut_at_any_byte_ends_its_session_only(net: Net) {
             assert!(ended_by_cut(&end), "cut at {cut}: {end}");
             assert_eq!(session.stats().streams, 0);
             // What arrived whole is delivered, then the end is.
-            while let Ok(mut stream) = session.accept().soon().await {
+            while let Ok(Some((_send, mut recv))) = session.accept().soon().await {
                 loop {
-                    match stream.recv().soon().await {
+                    match recv.recv().soon().await {
                         Ok(Some(message)) => {
                             assert!(message == "a message" || message == "1234567890");
                         }
@@ -488,12 +488,13 @@ async fn a_violation_ends_every_stream_with_the_same_error(net: Net) {
     let place = Neighbourhood::new(&net, &Config::default()).await;
     for side in [Side::Dials, Side::Accepts] {
         let (session, mut raw) = with_raw(&net, side, &place.listener).await;
-        let mut opened = session.open("").soon().await.unwrap();
+        let (_opened_send, mut opened_recv) = session.open("").soon().await.unwrap();
         assert!(raw.until(OPEN).await.is_some());
         raw.say(&frame(OPEN, 0, side.own(0), b"")).await;
         raw.say(&frame(DATA, END, side.own(0), b"whole")).await;
-        let mut accepted = session.accept().soon().await.unwrap();
-        let waiting = tokio::spawn(async move { opened.recv().soon().await });
+        let (mut accepted_send, mut accepted_recv) =
+            session.accept().soon().await.unwrap().unwrap();
+        let waiting = tokio::spawn(async move { opened_recv.recv().soon().await });
         let stray = side.own(9);
         raw.say(&frame(DATA, END, stray, b"")).await;
         let expected = ProtocolError::NeverOpened { id: id(stray) };
@@ -501,10 +502,10 @@ async fn a_violation_ends_every_stream_with_the_same_error(net: Net) {
         let error = waiting.soon().await.unwrap().unwrap_err();
         assert!(is_expected(&error), "{error}");
         assert!(!error.is_retryable());
-        assert_eq!(accepted.recv().soon().await.unwrap().unwrap(), "whole");
-        let error = accepted.recv().soon().await.unwrap_err();
+        assert_eq!(accepted_recv.recv().soon().await.unwrap().unwrap(), "whole");
+        let error = accepted_recv.recv().soon().await.unwrap_err();
         assert!(is_expected(&error), "{error}");
-        let error = accepted.send("x").soon().await.unwrap_err();
+        let error = accepted_send.send("x").soon().await.unwrap_err();
         assert!(
             matches!(&error, SendError::Stream(e) if is_expected(e)),
             "{error}"
@@ -537,14 +538,11 @@ async fn what_nobody_knows_is_ignored(net: Net) {
         }
         raw.say(&frame(15, 0, 0, &pattern(16 * 1024, 1))).await;
         raw.say(&frame(DATA, END, own, b"and on it goes")).await;
-        let mut stream = session.accept().soon().await.unwrap();
-        assert_eq!(
-            stream.recv().soon().await.unwrap().unwrap(),
-            "and on it goes"
-        );
-        stream.send("answered").soon().await.unwrap();
+        let (mut send, mut recv) = session.accept().soon().await.unwrap().unwrap();
+        assert_eq!(recv.recv().soon().await.unwrap().unwrap(), "and on it goes");
+        send.send("answered").soon().await.unwrap();
         assert_eq!(raw.until(DATA).await.unwrap().payload, b"answered");
-        assert!(session.end().is_none());
+        assert!(session.state().end().is_none());
     }
 }
 
@@ -552,15 +550,15 @@ async fn frames_for_ended_streams_are_ignored(net: Net) {
     let place = Neighbourhood::new(&net, &Config::default()).await;
     for side in [Side::Dials, Side::Accepts] {
         let (session, mut raw) = with_raw(&net, side, &place.listener).await;
-        let mut ours = session.open("").soon().await.unwrap();
+        let (mut ours_send, ours_recv) = session.open("").soon().await.unwrap();
         let opened = raw.until(OPEN).await.unwrap();
         assert_eq!(opened.stream, side.theirs(0));
-        ours.cancel(3);
+        ours_send.cancel(3);
         assert_eq!(
             raw.until(CANCEL).await.unwrap().payload,
             3_u32.to_le_bytes()
         );
-        drop(ours);
+        drop((ours_send, ours_recv));
         // All of this may have crossed the cancel on its way.
         let stream = side.theirs(0);
         raw.say(&frame(META, 0, stream, b"x")).await;
@@ -579,7 +577,7 @@ async fn frames_for_ended_streams_are_ignored(net: Net) {
                 break;
             }
         }
-        assert!(session.end().is_none());
+        assert!(session.state().end().is_none());
         assert_eq!(session.stats().bytes_held, 0, "their credit came back");
     }
 }
@@ -592,9 +590,9 @@ async fn frames_may_come_byte_by_byte(net: Net) {
     }
     let session = place.listener.accept().soon().await.unwrap();
     for _ in 0..3 {
-        session.accept().soon().await.unwrap();
+        session.accept().soon().await.unwrap().unwrap();
     }
-    assert!(session.end().is_none());
+    assert!(session.state().end().is_none());
     assert!(raw.preface().await);
     let pong = loop {
         let got = raw.until(PING).await.unwrap();
@@ -613,13 +611,12 @@ async fn unread(net: &Net, place: &Neighbourhood, side: Side) -> (Session, Raw) 
         .build()
         .unwrap();
     let (session, raw) = with_raw_settings(net, side, &place.listener, &config, &generous).await;
-    let mut stream = session.open("").soon().await.unwrap();
+    let (mut send, _recv) = session.open("").soon().await.unwrap();
     let message = Bytes::from(vec![1; 1 << 20]);
     // Until nothing moves: more than any socket buffer holds.
     let mut queued = 0;
     while queued < 64 << 20 {
-        let sending =
-            tokio::time::timeout(Duration::from_millis(300), stream.send(message.clone()));
+        let sending = tokio::time::timeout(Duration::from_millis(300), send.send(message.clone()));
         match sending.await {
             Ok(sent) => sent.unwrap(),
             Err(_) => break,
@@ -629,7 +626,7 @@ async fn unread(net: &Net, place: &Neighbourhood, side: Side) -> (Session, Raw) 
     assert!(queued < 64 << 20, "the socket is full");
     tokio::spawn(async move {
         // Held open for as long as the session lives.
-        while stream.send(message.clone()).await.is_ok() {}
+        while send.send(message.clone()).await.is_ok() {}
     });
     (session, raw)
 }
@@ -672,8 +669,8 @@ async fn goaway_ends_what_it_does_not_cover_as_not_processed(net: Net) {
     let place = Neighbourhood::new(&net, &Config::default()).await;
     for side in [Side::Dials, Side::Accepts] {
         let (session, mut raw) = with_raw(&net, side, &place.listener).await;
-        let mut covered = session.open("").soon().await.unwrap();
-        let mut lost = session.open("").soon().await.unwrap();
+        let (_covered_send, mut covered_recv) = session.open("").soon().await.unwrap();
+        let (_lost_send, mut lost_recv) = session.open("").soon().await.unwrap();
         for _ in 0..2 {
             assert!(raw.until(OPEN).await.is_some());
         }
@@ -684,7 +681,7 @@ async fn goaway_ends_what_it_does_not_cover_as_not_processed(net: Net) {
         ]
         .concat();
         raw.say(&frame(GOAWAY, 0, 0, &payload)).await;
-        let error = lost.recv().soon().await.unwrap_err();
+        let error = lost_recv.recv().soon().await.unwrap_err();
         let StreamError::NotProcessed(SessionError::PeerClosed { code, reason }) = &error else {
             panic!("{error}");
         };
@@ -694,8 +691,8 @@ async fn goaway_ends_what_it_does_not_cover_as_not_processed(net: Net) {
         // The other one goes on to its end.
         raw.say(&frame(DATA, END | FIN, side.theirs(0), b"answer"))
             .await;
-        assert_eq!(covered.recv().soon().await.unwrap().unwrap(), "answer");
-        assert_eq!(covered.recv().soon().await.unwrap(), None);
+        assert_eq!(covered_recv.recv().soon().await.unwrap().unwrap(), "answer");
+        assert_eq!(covered_recv.recv().soon().await.unwrap(), None);
         raw.finish().await;
         let end = session.closed().soon().await;
         assert!(
@@ -741,8 +738,8 @@ async fn streams_opened_and_cancelled_at_once_stay_within_the_grant(net: Net) {
     }
     assert_eq!(session.stats().streams, 16);
     for _ in 0..16 {
-        let mut stream = session.accept().soon().await.unwrap();
-        let error = stream.recv().soon().await.unwrap_err();
+        let (_send, mut recv) = session.accept().soon().await.unwrap().unwrap();
+        let error = recv.recv().soon().await.unwrap_err();
         assert!(
             matches!(error, StreamError::Cancelled { code: 0, .. }),
             "{error}"
@@ -773,7 +770,7 @@ async fn a_limit_is_named_to_the_peer_in_the_words_of_the_error(net: Net) {
     let (code, text) = raw.goaway().await;
     assert_eq!(code, codes::LIMIT_EXCEEDED);
     let SessionError::LimitExceeded(error) = session.closed().soon().await else {
-        panic!("{:?}", session.end());
+        panic!("{:?}", session.state().end());
     };
     assert_eq!(error.limit, Limit::PingRate);
     assert_eq!(text, error.to_string());

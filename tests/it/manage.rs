@@ -37,11 +37,11 @@ async fn calls(manager: &Manager) -> Vec<JoinHandle<StreamError>> {
             let (manager, started) = (manager.clone(), started.clone());
             tokio::spawn(async move {
                 let call = manager.with_session(|session| async move {
-                    let mut stream = session.open("wait").await.unwrap();
-                    stream.send("for ever").await.unwrap();
-                    assert_eq!(stream.recv().await.unwrap().unwrap(), "for ever");
+                    let (mut send, mut recv) = session.open("wait").await.unwrap();
+                    send.send("for ever").await.unwrap();
+                    assert_eq!(recv.recv().await.unwrap().unwrap(), "for ever");
                     started.send(()).await.unwrap();
-                    stream.recv().await.unwrap_err()
+                    recv.recv().await.unwrap_err()
                 });
                 call.await.unwrap()
             })
@@ -130,7 +130,10 @@ async fn a_manager_that_is_called_serves_whoever_called_last(net: Net) {
             .soon()
             .await
             .unwrap();
-        assert_eq!(peer.accept().soon().await.unwrap().opening(), "hello");
+        assert_eq!(
+            peer.accept().soon().await.unwrap().unwrap().0.opening(),
+            "hello"
+        );
         // It is gone, or it calls again while its old session is there: the next one counts.
         if n == 1 {
             peer.close();
@@ -146,8 +149,8 @@ async fn a_session_that_is_closed_for_a_new_one_still_ends_its_calls_with_an_err
     let manager = managed(net.engine(), listener.local_addr());
     let first = listener.accept().soon().await.unwrap();
     let old = manager.session().soon().await.unwrap();
-    let mut stream = old.open("").soon().await.unwrap();
-    stream.send("x").soon().await.unwrap();
+    let (mut send, mut recv) = old.open("").soon().await.unwrap();
+    send.send("x").soon().await.unwrap();
     let _theirs = first.accept().soon().await.unwrap();
     manager.close_and_reconnect();
     assert!(matches!(
@@ -155,7 +158,7 @@ async fn a_session_that_is_closed_for_a_new_one_still_ends_its_calls_with_an_err
         Err(OpenError::Session(_))
     ));
     assert!(matches!(
-        stream.recv().soon().await,
+        recv.recv().soon().await,
         Err(StreamError::Session(_))
     ));
     let second = listener.accept().soon().await.unwrap();
@@ -176,12 +179,12 @@ async fn messages_that_a_peers_limit_turns_away_are_sent_again_until_each_is_del
     let session = listener.accept().soon().await.unwrap();
     let taking = tokio::spawn(async move {
         let mut times = vec![0_u32; MESSAGES as usize];
-        while let Ok(mut stream) = session.accept().await {
-            if let Ok(Some(message)) = stream.recv().await {
+        while let Ok(Some((mut send, mut recv))) = session.accept().await {
+            if let Ok(Some(message)) = recv.recv().await {
                 let number: u32 = std::str::from_utf8(&message).unwrap().parse().unwrap();
                 times[number as usize] += 1;
             }
-            let _ = stream.finish();
+            let _ = send.finish();
         }
         times
     });

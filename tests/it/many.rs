@@ -6,12 +6,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::FutureExt;
-use ringmux::{
-    Config, Limit, LimitExceeded, SendStream, Session, Stream, StreamError, TrySendError,
-};
+use ringmux::{Config, Limit, LimitExceeded, SendStream, Session, StreamError, TrySendError};
 use tokio::task::JoinHandle;
 
-use crate::host::{Net, Soon, echo, eventually, pattern, tokio_runtime};
+use crate::host::{Halves, Net, Soon, echo, eventually, pattern, tokio_runtime};
 use crate::streams::all_streams_end;
 
 on_sockets!(
@@ -39,17 +37,13 @@ async fn eight_threads_send_on_their_own_streams_each_message_once_and_in_order(
             tokio::task::spawn_blocking(move || {
                 tokio_runtime().block_on(async move {
                     let opening = Bytes::copy_from_slice(&thread.to_le_bytes());
-                    let mut stream = client.open(opening).soon().await.unwrap();
+                    let (mut send, mut recv) = client.open(opening).soon().await.unwrap();
                     for n in 0..MESSAGES {
-                        stream
-                            .send(pattern(size(thread, n), n))
-                            .soon()
-                            .await
-                            .unwrap();
+                        send.send(pattern(size(thread, n), n)).soon().await.unwrap();
                     }
-                    stream.finish().unwrap();
-                    assert_eq!(stream.recv().soon().await.unwrap().unwrap(), "all here");
-                    assert_eq!(stream.recv().soon().await.unwrap(), None);
+                    send.finish().unwrap();
+                    assert_eq!(recv.recv().soon().await.unwrap().unwrap(), "all here");
+                    assert_eq!(recv.recv().soon().await.unwrap(), None);
                 });
             })
         })
@@ -59,18 +53,19 @@ async fn eight_threads_send_on_their_own_streams_each_message_once_and_in_order(
             let server = server.clone();
             tokio::task::spawn_blocking(move || {
                 tokio_runtime().block_on(async move {
-                    let mut stream = server.accept().soon().await.unwrap();
-                    let thread = u64::from_le_bytes(stream.opening()[..].try_into().unwrap());
+                    let (mut stream_send, mut stream_recv) =
+                        server.accept().soon().await.unwrap().unwrap();
+                    let thread = u64::from_le_bytes(stream_send.opening()[..].try_into().unwrap());
                     for n in 0..MESSAGES {
-                        let message = stream.recv().soon().await.unwrap().unwrap();
+                        let message = stream_recv.recv().soon().await.unwrap().unwrap();
                         assert!(
                             message == pattern(size(thread, n), n),
                             "{n} of thread {thread}"
                         );
                     }
-                    assert_eq!(stream.recv().soon().await.unwrap(), None);
-                    stream.send("all here").soon().await.unwrap();
-                    stream.finish().unwrap();
+                    assert_eq!(stream_recv.recv().soon().await.unwrap(), None);
+                    stream_send.send("all here").soon().await.unwrap();
+                    stream_send.finish().unwrap();
                 });
             })
         })
@@ -97,11 +92,11 @@ async fn ten_thousand_streams_at_once_each_echo(net: Net) {
         streams.push(client.open(opening).soon().await.unwrap());
     }
     for (stream, n) in streams.iter_mut().zip(0..) {
-        stream.send(pattern(64, n)).soon().await.unwrap();
+        stream.0.send(pattern(64, n)).soon().await.unwrap();
     }
     for (stream, n) in streams.iter_mut().zip(0..) {
         assert_eq!(
-            stream.recv().soon().await.unwrap(),
+            stream.1.recv().soon().await.unwrap(),
             Some(pattern(64, n)),
             "stream {n}"
         );
@@ -114,10 +109,10 @@ async fn ten_thousand_streams_at_once_each_echo(net: Net) {
         );
     }
     for stream in &mut streams {
-        stream.finish().unwrap();
+        stream.0.finish().unwrap();
     }
     for stream in &mut streams {
-        assert_eq!(stream.recv().soon().await.unwrap(), None);
+        assert_eq!(stream.1.recv().soon().await.unwrap(), None);
     }
     drop(streams);
     all_streams_end(&client, &server).await;
@@ -130,8 +125,10 @@ async fn ten_thousand_streams_at_once_each_echo(net: Net) {
 async fn stall(client: &Session, server: &Session, streams: usize) -> Stalled {
     let mut stalled = Stalled::default();
     for _ in 0..streams {
-        let (mut send, recv) = client.open("stalled").soon().await.unwrap().split();
-        stalled.received.push(server.accept().soon().await.unwrap());
+        let (mut send, recv) = client.open("stalled").soon().await.unwrap();
+        stalled
+            .received
+            .push(server.accept().soon().await.unwrap().unwrap());
         stalled.answers.push(recv);
         stalled.senders.push(tokio::spawn(async move {
             for n in 0.. {
@@ -149,7 +146,7 @@ async fn stall(client: &Session, server: &Session, streams: usize) -> Stalled {
 struct Stalled {
     senders: Vec<JoinHandle<SendStream>>,
     answers: Vec<ringmux::RecvStream>,
-    received: Vec<Stream>,
+    received: Vec<Halves>,
 }
 
 /// Streams that go there and back, `rounds` times, on streams that are all open at once.
@@ -157,7 +154,7 @@ async fn active(client: &Session, server: &Session, streams: usize, rounds: u64)
     let mut pairs = Vec::new();
     for _ in 0..streams {
         let ours = client.open("active").soon().await.unwrap();
-        pairs.push((ours, server.accept().soon().await.unwrap()));
+        pairs.push((ours, server.accept().soon().await.unwrap().unwrap()));
     }
     let tasks: Vec<_> = pairs
         .into_iter()
@@ -166,11 +163,11 @@ async fn active(client: &Session, server: &Session, streams: usize, rounds: u64)
             tokio::spawn(async move {
                 for n in 0..rounds {
                     let message = pattern(1024, n);
-                    ours.send(message.clone()).soon().await.unwrap();
-                    assert_eq!(ours.recv().soon().await.unwrap(), Some(message));
+                    ours.0.send(message.clone()).soon().await.unwrap();
+                    assert_eq!(ours.1.recv().soon().await.unwrap(), Some(message));
                 }
-                ours.finish().unwrap();
-                assert_eq!(ours.recv().soon().await.unwrap(), None);
+                ours.0.finish().unwrap();
+                assert_eq!(ours.1.recv().soon().await.unwrap(), None);
             })
         })
         .collect();
@@ -198,7 +195,10 @@ async fn one_stalled_consumer_of_a_hundred_holds_at_most_twice_its_window(net: N
     // It lost nothing.
     let mut stream = stalled.received.remove(0);
     for n in 0..500 {
-        assert_eq!(stream.recv().soon().await.unwrap(), Some(pattern(1000, n)));
+        assert_eq!(
+            stream.1.recv().soon().await.unwrap(),
+            Some(pattern(1000, n))
+        );
     }
 }
 
@@ -218,7 +218,7 @@ async fn stalled_consumers_without_memory_to_spare_are_ended_and_the_others_go_o
     active(&client, &server, 36, 50).await;
     let mut ended = 0;
     for stream in &mut stalled.received {
-        match stream.recv().soon().await {
+        match stream.1.recv().soon().await {
             Ok(message) => assert_eq!(message, Some(pattern(1000, 0))),
             Err(error) => {
                 let named = matches!(
@@ -239,36 +239,43 @@ async fn stalled_consumers_without_memory_to_spare_are_ended_and_the_others_go_o
 
 async fn a_huge_message_that_nobody_reads_leaves_the_others_going(net: Net) {
     let (client, server) = net.pair().await;
-    let (mut ours, mut theirs) = net.stream(&client, &server).await;
+    let ((mut ours_send, _ours_recv), (_theirs_send, mut theirs_recv)) =
+        net.stream(&client, &server).await;
     let huge = pattern(4 << 20, 1);
-    ours.send(huge.clone()).soon().await.unwrap();
+    ours_send.send(huge.clone()).soon().await.unwrap();
     eventually("it is there", || server.stats().messages_received == 1).await;
     for n in 0..3 {
-        let _ = ours.try_send(pattern(2 << 20, n));
+        let _ = ours_send.try_send(pattern(2 << 20, n));
     }
     active(&client, &server, 99, 20).await;
-    assert!(theirs.recv().soon().await.unwrap().unwrap() == huge);
+    assert!(theirs_recv.recv().soon().await.unwrap().unwrap() == huge);
 }
 
 /// What nobody accepts costs the session's credit, but never all of it.
 async fn unaccepted_streams_leave_the_accepted_ones_going(net: Net) {
     let (client, server) = net.pair().await;
-    let (mut ours, theirs) = net.stream(&client, &server).await;
+    let ((mut ours_send, mut ours_recv), theirs) = net.stream(&client, &server).await;
     tokio::spawn(crate::host::echo_stream(theirs));
     let mut unaccepted = Vec::new();
     for n in 0..200 {
-        let mut stream = client.open(pattern(8 * 1024, n)).soon().await.unwrap();
-        stream.send(pattern(1000, n)).soon().await.unwrap();
-        unaccepted.push(stream);
+        let (mut send, recv) = client.open(pattern(8 * 1024, n)).soon().await.unwrap();
+        send.send(pattern(1000, n)).soon().await.unwrap();
+        unaccepted.push((send, recv));
     }
     for n in 0..50 {
-        ours.send(pattern(10_000, n)).soon().await.unwrap();
-        assert_eq!(ours.recv().soon().await.unwrap(), Some(pattern(10_000, n)));
+        ours_send.send(pattern(10_000, n)).soon().await.unwrap();
+        assert_eq!(
+            ours_recv.recv().soon().await.unwrap(),
+            Some(pattern(10_000, n))
+        );
     }
     for n in 0..200 {
-        let mut stream = server.accept().soon().await.unwrap();
-        assert_eq!(stream.opening(), &pattern(8 * 1024, n));
-        assert_eq!(stream.recv().soon().await.unwrap(), Some(pattern(1000, n)));
+        let (stream_send, mut stream_recv) = server.accept().soon().await.unwrap().unwrap();
+        assert_eq!(stream_send.opening(), &pattern(8 * 1024, n));
+        assert_eq!(
+            stream_recv.recv().soon().await.unwrap(),
+            Some(pattern(1000, n))
+        );
     }
 }
 
@@ -278,27 +285,30 @@ async fn unaccepted_streams_without_memory_to_spare_are_ended_and_the_others_go_
         .build()
         .unwrap();
     let (client, server) = net.pair_with(&fixed, &fixed).await;
-    let (mut ours, theirs) = net.stream(&client, &server).await;
+    let ((mut ours_send, mut ours_recv), theirs) = net.stream(&client, &server).await;
     tokio::spawn(crate::host::echo_stream(theirs));
     let mut unaccepted = Vec::new();
     for n in 0..200 {
         unaccepted.push(client.open(pattern(8 * 1024, n)).soon().await.unwrap());
     }
     for n in 0..50 {
-        ours.send(pattern(10_000, n)).soon().await.unwrap();
-        assert_eq!(ours.recv().soon().await.unwrap(), Some(pattern(10_000, n)));
+        ours_send.send(pattern(10_000, n)).soon().await.unwrap();
+        assert_eq!(
+            ours_recv.recv().soon().await.unwrap(),
+            Some(pattern(10_000, n))
+        );
     }
     let tripped = server.stats().limits_tripped;
     assert!((1..200).contains(&tripped), "{tripped} streams were ended");
     let mut accepted = Vec::new();
     for _ in 0..200 {
-        accepted.push(server.accept().soon().await.unwrap());
+        accepted.push(server.accept().soon().await.unwrap().unwrap());
     }
     // One may be ended while they are accepted.
     let mut ended = 0;
     eventually("as many have ended as were counted", || {
         accepted.retain_mut(|stream| {
-            let Some(Err(error)) = stream.recv().now_or_never() else {
+            let Some(Err(error)) = stream.1.recv().now_or_never() else {
                 return true;
             };
             let named = matches!(
@@ -374,7 +384,7 @@ async fn what_streams_queue_together_is_bounded_and_all_of_it_arrives(net: Net) 
         let mut moved = false;
         for (sender, _, sent) in &mut streams {
             loop {
-                match sender.try_send(pattern(MESSAGE, *sent)) {
+                match sender.0.try_send(pattern(MESSAGE, *sent)) {
                     Ok(()) => (*sent, moved) = (*sent + 1, true),
                     Err(TrySendError::Full(_)) => break,
                     Err(error) => panic!("{error}"),
@@ -397,7 +407,7 @@ async fn what_streams_queue_together_is_bounded_and_all_of_it_arrives(net: Net) 
     );
     for (_, receiver, sent) in &mut streams {
         for n in 0..*sent {
-            let received = receiver.recv().soon().await.unwrap();
+            let received = receiver.1.recv().soon().await.unwrap();
             assert!(received == Some(pattern(MESSAGE, n)), "message {n}");
         }
     }
@@ -405,10 +415,10 @@ async fn what_streams_queue_together_is_bounded_and_all_of_it_arrives(net: Net) 
     // Nothing of the budget is lost on the way: a new stream finds all that it may have, at once.
     drop(streams);
     client.ping().soon().await.unwrap();
-    let (mut last, _theirs) = net.stream(&client, &server).await;
+    let ((mut last_send, _last_recv), _theirs) = net.stream(&client, &server).await;
     let message = pattern(1000, 0);
     let mut queued = 0;
-    while last.try_send(message.clone()).is_ok() {
+    while last_send.try_send(message.clone()).is_ok() {
         queued += message.len() as u64 + 256;
     }
     assert!(queued > u64::from(ours.send_buffer()) - 1256, "{queued}");

@@ -2,7 +2,8 @@
 //!
 //! Written from the description of the wire, not with the library's codec, so that a mistake in the codec shows.
 
-use ringmux::{Addr, Config, Listener, Session, StreamId};
+use ringmux::wire::StreamId;
+use ringmux::{Addr, Config, Listener, Session};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 

@@ -210,9 +210,9 @@ async fn mixed(capacity: usize, sizes: Vec<usize>, steps: Vec<Step>, fails: bool
     tokio::spawn(connection);
     let (server, connection) = ringmux::server(b, &small_windows());
     tokio::spawn(connection);
-    let (sender, _answers) = client.open("").soon().await.unwrap().split();
+    let (sender, _answers) = client.open("").soon().await.unwrap();
     let sending = tokio::spawn(send(sender, messages, fails));
-    let (_sender, mut stream) = server.accept().soon().await.unwrap().split();
+    let (_sender, mut stream) = server.accept().soon().await.unwrap().unwrap();
 
     let mut looks = 0;
     for step in steps.into_iter().cycle() {

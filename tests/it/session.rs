@@ -58,15 +58,15 @@ async fn a_waiting_open_is_granted_when_a_stream_ends(net: Net) {
         );
 
         let (mut ours, mut theirs) = streams.pop().unwrap();
-        ours.finish().unwrap();
-        theirs.finish().unwrap();
-        assert_eq!(theirs.recv().soon().await.unwrap(), None);
-        assert_eq!(ours.recv().soon().await.unwrap(), None);
+        ours.0.finish().unwrap();
+        theirs.0.finish().unwrap();
+        assert_eq!(theirs.1.recv().soon().await.unwrap(), None);
+        assert_eq!(ours.1.recv().soon().await.unwrap(), None);
         drop((ours, theirs));
         let opened = waiting.soon().await.unwrap();
-        let accepted = to.accept().soon().await.unwrap();
-        assert_eq!(accepted.opening(), "the seventeenth");
-        drop((opened, accepted, streams));
+        let (accepted_send, accepted_recv) = to.accept().soon().await.unwrap().unwrap();
+        assert_eq!(accepted_send.opening(), "the seventeenth");
+        drop((opened, (accepted_send, accepted_recv), streams));
         all_streams_end(&client, &server).await;
     }
 }
@@ -93,9 +93,9 @@ async fn a_dropped_waiting_open_gives_its_place_back(net: Net) {
     assert!(poll!(waiting.as_mut()).is_pending());
     streams.pop();
     let _opened = waiting.soon().await.unwrap();
-    let accepted = server.accept().soon().await.unwrap();
+    let (accepted_send, _accepted_recv) = server.accept().soon().await.unwrap().unwrap();
     assert_eq!(
-        accepted.opening(),
+        accepted_send.opening(),
         "patient",
         "nobody hears of those that were given up"
     );
@@ -122,7 +122,7 @@ async fn opens_beyond_the_number_that_may_wait_are_refused(net: Net) {
     for open in waiting {
         // Dropped any earlier, it might never leave.
         let _opened = open.soon().await.unwrap();
-        server.accept().soon().await.unwrap();
+        server.accept().soon().await.unwrap().unwrap();
     }
     all_streams_end(&client, &server).await;
 }
@@ -149,7 +149,7 @@ async fn try_open_does_not_wait(net: Net) {
     let error = client.try_open("").unwrap_err();
     assert!(matches!(error, OpenError::NoCredit), "{error}");
     for _ in 0..16 {
-        server.accept().soon().await.unwrap();
+        server.accept().soon().await.unwrap().unwrap();
     }
     drop(streams);
     eventually("a stream is granted", || client.try_open("").is_ok()).await;
@@ -157,10 +157,10 @@ async fn try_open_does_not_wait(net: Net) {
 
 async fn close_delivers_what_was_queued_before_it(net: Net) {
     let (client, server) = net.pair().await;
-    let mut stream = client.open("last words").soon().await.unwrap();
+    let (mut send, _recv) = client.open("last words").soon().await.unwrap();
     let messages: Vec<Bytes> = (0..10).map(|n| pattern(n * 100, n as u64)).collect();
-    stream.send_all(messages.clone()).soon().await.unwrap();
-    stream.finish().unwrap();
+    send.send_all(messages.clone()).soon().await.unwrap();
+    send.finish().unwrap();
     client.close();
     client.close();
     let error = client.open("").soon().await.unwrap_err();
@@ -169,12 +169,12 @@ async fn close_delivers_what_was_queued_before_it(net: Net) {
         "{error}"
     );
 
-    let mut accepted = server.accept().soon().await.unwrap();
-    assert_eq!(accepted.opening(), "last words");
+    let (accepted_send, mut accepted_recv) = server.accept().soon().await.unwrap().unwrap();
+    assert_eq!(accepted_send.opening(), "last words");
     for message in messages {
-        assert_eq!(accepted.recv().soon().await.unwrap(), Some(message));
+        assert_eq!(accepted_recv.recv().soon().await.unwrap(), Some(message));
     }
-    assert_eq!(accepted.recv().soon().await.unwrap(), None);
+    assert_eq!(accepted_recv.recv().soon().await.unwrap(), None);
 }
 
 /// More than the peer's window: it only goes out while the peer's application consumes.
@@ -184,29 +184,31 @@ async fn close_delivers_what_was_queued_beyond_the_peers_window(net: Net) {
         .build()
         .unwrap();
     let (client, server) = net.pair_with(&patient, &small_windows()).await;
-    let (mut ours, mut theirs) = net.stream(&client, &server).await;
+    let ((mut ours_send, _ours_recv), (_theirs_send, mut theirs_recv)) =
+        net.stream(&client, &server).await;
     let messages: Vec<Bytes> = (0..20).map(|n| pattern(10_000, n)).collect();
-    ours.send_all(messages.clone()).soon().await.unwrap();
-    ours.finish().unwrap();
+    ours_send.send_all(messages.clone()).soon().await.unwrap();
+    ours_send.finish().unwrap();
     client.close();
     for message in messages {
-        assert_eq!(theirs.recv().soon().await.unwrap(), Some(message));
+        assert_eq!(theirs_recv.recv().soon().await.unwrap(), Some(message));
     }
-    assert_eq!(theirs.recv().soon().await.unwrap(), None);
+    assert_eq!(theirs_recv.recv().soon().await.unwrap(), None);
     assert!(matches!(client.closed().soon().await, SessionError::Closed));
 }
 
 async fn close_ends_streams_that_are_still_open(net: Net) {
     let (client, server) = net.pair().await;
-    let (mut ours, mut theirs) = net.stream(&client, &server).await;
-    ours.send("delivered").soon().await.unwrap();
+    let ((mut ours_send, mut ours_recv), (_theirs_send, mut theirs_recv)) =
+        net.stream(&client, &server).await;
+    ours_send.send("delivered").soon().await.unwrap();
     client.close();
-    let error = ours.recv().soon().await.unwrap_err();
+    let error = ours_recv.recv().soon().await.unwrap_err();
     assert!(
         matches!(error, StreamError::Session(SessionError::Closed)),
         "{error}"
     );
-    let error = ours.send("late").soon().await.unwrap_err();
+    let error = ours_send.send("late").soon().await.unwrap_err();
     assert!(
         matches!(
             error,
@@ -214,8 +216,11 @@ async fn close_ends_streams_that_are_still_open(net: Net) {
         ),
         "{error}"
     );
-    assert_eq!(theirs.recv().soon().await.unwrap().unwrap(), "delivered");
-    let error = theirs.recv().soon().await.unwrap_err();
+    assert_eq!(
+        theirs_recv.recv().soon().await.unwrap().unwrap(),
+        "delivered"
+    );
+    let error = theirs_recv.recv().soon().await.unwrap_err();
     assert!(
         matches!(error, StreamError::Session(SessionError::PeerClosed { .. })),
         "{error}"
@@ -226,17 +231,20 @@ async fn streams_that_arrived_before_the_end_are_still_accepted(net: Net) {
     let (client, server) = net.pair().await;
     let mut streams = Vec::new();
     for n in 0..3_u64 {
-        let mut stream = client.open("").soon().await.unwrap();
-        stream.send(pattern(10, n)).soon().await.unwrap();
-        stream.finish().unwrap();
-        streams.push(stream);
+        let (mut send, recv) = client.open("").soon().await.unwrap();
+        send.send(pattern(10, n)).soon().await.unwrap();
+        send.finish().unwrap();
+        streams.push((send, recv));
     }
     client.close();
     server.closed().soon().await;
     for n in 0..3_u64 {
-        let mut stream = server.accept().soon().await.unwrap();
-        assert_eq!(stream.recv().soon().await.unwrap(), Some(pattern(10, n)));
-        assert_eq!(stream.recv().soon().await.unwrap(), None);
+        let (_stream_send, mut stream_recv) = server.accept().soon().await.unwrap().unwrap();
+        assert_eq!(
+            stream_recv.recv().soon().await.unwrap(),
+            Some(pattern(10, n))
+        );
+        assert_eq!(stream_recv.recv().soon().await.unwrap(), None);
     }
     let error = server.accept().soon().await.unwrap_err();
     assert!(matches!(error, SessionError::PeerClosed { .. }), "{error}");
@@ -250,7 +258,7 @@ async fn both_sides_learn_why_a_session_ended(net: Net) {
         } else {
             (server, client)
         };
-        assert!(closing.end().is_none());
+        assert!(closing.state().end().is_none());
         let waiting = tokio::spawn({
             let other = other.clone();
             async move { other.closed().soon().await }
@@ -266,7 +274,7 @@ async fn both_sides_learn_why_a_session_ended(net: Net) {
         };
         assert_eq!((*code, &**reason), (codes::NO_ERROR, ""));
         for session in [&closing, &other] {
-            assert!(session.end().is_some());
+            assert!(session.state().end().is_some());
             assert!(session.accept().soon().await.is_err());
             assert!(session.ping().soon().await.is_err());
             assert!(session.open("").soon().await.is_err());
@@ -276,22 +284,23 @@ async fn both_sides_learn_why_a_session_ended(net: Net) {
 
 async fn dropping_every_handle_closes_the_session_in_order(net: Net) {
     let (client, server) = net.pair().await;
-    let (mut ours, mut theirs) = net.stream(&client, &server).await;
+    let ((mut ours_send, mut ours_recv), (mut theirs_send, mut theirs_recv)) =
+        net.stream(&client, &server).await;
     let second = client.clone();
     drop(client);
     second.ping().soon().await.expect("a handle is left");
     drop(second);
-    ours.send("a stream is left").soon().await.unwrap();
-    ours.finish().unwrap();
+    ours_send.send("a stream is left").soon().await.unwrap();
+    ours_send.finish().unwrap();
     assert_eq!(
-        theirs.recv().soon().await.unwrap().unwrap(),
+        theirs_recv.recv().soon().await.unwrap().unwrap(),
         "a stream is left"
     );
-    assert_eq!(theirs.recv().soon().await.unwrap(), None);
-    assert!(server.end().is_none());
-    theirs.finish().unwrap();
-    assert_eq!(ours.recv().soon().await.unwrap(), None);
-    drop(ours);
+    assert_eq!(theirs_recv.recv().soon().await.unwrap(), None);
+    assert!(server.state().end().is_none());
+    theirs_send.finish().unwrap();
+    assert_eq!(ours_recv.recv().soon().await.unwrap(), None);
+    drop((ours_send, ours_recv));
     let error = server.closed().soon().await;
     assert!(
         matches!(
@@ -307,29 +316,33 @@ async fn dropping_every_handle_closes_the_session_in_order(net: Net) {
 
 async fn a_stream_outlives_its_session_handle(net: Net) {
     let (client, server) = net.pair().await;
-    let (mut ours, mut theirs) = net.stream(&client, &server).await;
+    let ((mut ours_send, mut ours_recv), (mut theirs_send, mut theirs_recv)) =
+        net.stream(&client, &server).await;
     drop((client, server));
     for n in 0..5_u64 {
-        ours.send(pattern(50, n)).soon().await.unwrap();
-        assert_eq!(theirs.recv().soon().await.unwrap(), Some(pattern(50, n)));
-        theirs.send(pattern(60, n)).soon().await.unwrap();
-        assert_eq!(ours.recv().soon().await.unwrap(), Some(pattern(60, n)));
+        ours_send.send(pattern(50, n)).soon().await.unwrap();
+        assert_eq!(
+            theirs_recv.recv().soon().await.unwrap(),
+            Some(pattern(50, n))
+        );
+        theirs_send.send(pattern(60, n)).soon().await.unwrap();
+        assert_eq!(ours_recv.recv().soon().await.unwrap(), Some(pattern(60, n)));
     }
-    ours.finish().unwrap();
-    assert_eq!(theirs.recv().soon().await.unwrap(), None);
-    theirs.finish().unwrap();
-    assert_eq!(ours.recv().soon().await.unwrap(), None);
+    ours_send.finish().unwrap();
+    assert_eq!(theirs_recv.recv().soon().await.unwrap(), None);
+    theirs_send.finish().unwrap();
+    assert_eq!(ours_recv.recv().soon().await.unwrap(), None);
 }
 
 async fn a_stream_opened_just_before_the_last_handle_is_dropped_lives_on(net: Net) {
     let (client, server) = net.pair().await;
-    let mut ours = client.open("").soon().await.unwrap();
+    let (mut ours_send, mut ours_recv) = client.open("").soon().await.unwrap();
     drop(client);
-    let mut theirs = server.accept().soon().await.unwrap();
-    ours.send("there").soon().await.unwrap();
-    assert_eq!(theirs.recv().soon().await.unwrap().unwrap(), "there");
-    theirs.send("back").soon().await.unwrap();
-    assert_eq!(ours.recv().soon().await.unwrap().unwrap(), "back");
+    let (mut theirs_send, mut theirs_recv) = server.accept().soon().await.unwrap().unwrap();
+    ours_send.send("there").soon().await.unwrap();
+    assert_eq!(theirs_recv.recv().soon().await.unwrap().unwrap(), "there");
+    theirs_send.send("back").soon().await.unwrap();
+    assert_eq!(ours_recv.recv().soon().await.unwrap().unwrap(), "back");
 }
 
 async fn ping_measures_a_round_trip(net: Net) {
@@ -375,31 +388,38 @@ async fn a_more_urgent_stream_sends_first(net: Net) {
         .build()
         .unwrap();
     let (client, server) = net.pair_with(&wide, &wide).await;
-    let (mut urgent, mut urgent_in) = net.stream(&client, &server).await;
-    let (mut idle, mut idle_in) = net.stream(&client, &server).await;
-    urgent.set_urgency(0);
-    idle.set_urgency(200);
+    let ((mut urgent_send, _urgent_recv), (_urgent_in_send, mut urgent_in_recv)) =
+        net.stream(&client, &server).await;
+    let ((mut idle_send, _idle_recv), (_idle_in_send, mut idle_in_recv)) =
+        net.stream(&client, &server).await;
+    urgent_send.set_urgency(0);
+    idle_send.set_urgency(200);
     // The engine has seen the urgencies.
     client.ping().soon().await.unwrap();
     let messages = net.scaled(1 << 20) / 10_000;
     for n in 0..messages {
-        urgent.try_send(pattern(10_000, n as u64)).unwrap();
+        urgent_send.try_send(pattern(10_000, n as u64)).unwrap();
     }
-    idle.try_send(Bytes::from_static(b"whenever")).unwrap();
-    assert_eq!(idle_in.recv().soon().await.unwrap().unwrap(), "whenever");
+    idle_send.try_send(Bytes::from_static(b"whenever")).unwrap();
+    assert_eq!(
+        idle_in_recv.recv().soon().await.unwrap().unwrap(),
+        "whenever"
+    );
     for n in 0..messages {
-        let received = urgent_in.try_recv().expect("what is urgent has overtaken");
+        let received = urgent_in_recv
+            .try_recv()
+            .expect("what is urgent has overtaken");
         assert!(received == pattern(10_000, n as u64));
     }
 
     // And the other way about, where nothing runs between two lines and little fits on the way.
     if matches!(net.host.wire, Wire::Pipe(_)) {
         for n in 0..messages {
-            idle.try_send(pattern(10_000, n as u64)).unwrap();
+            idle_send.try_send(pattern(10_000, n as u64)).unwrap();
         }
-        urgent.try_send(Bytes::from_static(b"now")).unwrap();
-        assert_eq!(urgent_in.recv().soon().await.unwrap().unwrap(), "now");
-        let arrived = std::iter::from_fn(|| idle_in.try_recv()).count();
+        urgent_send.try_send(Bytes::from_static(b"now")).unwrap();
+        assert_eq!(urgent_in_recv.recv().soon().await.unwrap().unwrap(), "now");
+        let arrived = std::iter::from_fn(|| idle_in_recv.try_recv()).count();
         assert!(
             arrived < messages.div_ceil(2),
             "{arrived} of {messages} came before"

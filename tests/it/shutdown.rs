@@ -56,7 +56,7 @@ async fn a_session_without_streams_shuts_down_at_once(net: Net) {
         } else {
             (client, server)
         };
-        assert!(!first.is_draining() && !other.is_draining());
+        assert!(first.state().reason().is_none() && other.state().reason().is_none());
         let report = first.shutdown(PATIENT).soon().await;
         assert_eq!(counts(report), [0; 4]);
         other.draining().soon().await;
@@ -74,7 +74,7 @@ async fn a_session_without_streams_shuts_down_at_once(net: Net) {
 
 async fn streams_that_run_go_on_to_their_end(net: Net) {
     let (client, server) = net.pair().await;
-    let (mut ours, theirs) = net.stream(&client, &server).await;
+    let ((mut ours_send, mut ours_recv), theirs) = net.stream(&client, &server).await;
     let mut shutdown = std::pin::pin!(server.shutdown(PATIENT));
     assert!(poll!(shutdown.as_mut()).is_pending());
     client.draining().soon().await;
@@ -83,24 +83,25 @@ async fn streams_that_run_go_on_to_their_end(net: Net) {
     let echo = tokio::spawn(echo_stream(theirs));
     for n in 0..20 {
         let message = pattern(1000, n);
-        ours.send(message.clone()).soon().await.unwrap();
-        assert_eq!(ours.recv().soon().await.unwrap(), Some(message));
+        ours_send.send(message.clone()).soon().await.unwrap();
+        assert_eq!(ours_recv.recv().soon().await.unwrap(), Some(message));
         assert!(poll!(shutdown.as_mut()).is_pending());
     }
-    ours.finish().unwrap();
-    assert_eq!(ours.recv().soon().await.unwrap(), None);
+    ours_send.finish().unwrap();
+    assert_eq!(ours_recv.recv().soon().await.unwrap(), None);
     assert_eq!(counts(shutdown.soon().await), [1, 0, 0, 0]);
     echo.soon().await.unwrap();
 }
 
 async fn both_sides_may_shut_down_at_once(net: Net) {
     let (client, server) = net.pair().await;
-    let (mut ours, mut theirs) = net.stream(&client, &server).await;
+    let ((mut ours_send, _ours_recv), (mut theirs_send, _theirs_recv)) =
+        net.stream(&client, &server).await;
     let ending = async {
         client.draining().soon().await;
         server.draining().soon().await;
-        ours.finish().unwrap();
-        theirs.finish().unwrap();
+        ours_send.finish().unwrap();
+        theirs_send.finish().unwrap();
     };
     let (one, other, ()) = tokio::join!(
         client.shutdown(PATIENT).soon(),
@@ -121,19 +122,19 @@ struct Seen {
 /// Calls until the session takes no more.
 async fn call_again_and_again(session: Session, seen: Arc<Seen>) {
     loop {
-        let Ok(mut stream) = session.open("call").soon().await else {
+        let Ok((mut send, mut recv)) = session.open("call").soon().await else {
             return;
         };
         let sent = async {
-            stream.send(pattern(300, 1)).await.map_err(drop)?;
-            stream.finish().map_err(drop)
+            send.send(pattern(300, 1)).await.map_err(drop)?;
+            send.finish().map_err(drop)
         };
         // Why it was refused is found below.
         let _ = sent.soon().await;
-        match stream.recv().soon().await {
+        match recv.recv().soon().await {
             Ok(answer) => {
                 assert_eq!(answer, Some(pattern(300, 1)));
-                assert_eq!(stream.recv().soon().await.unwrap(), None);
+                assert_eq!(recv.recv().soon().await.unwrap(), None);
                 seen.answered.fetch_add(1, Ordering::Relaxed);
             }
             Err(StreamError::NotProcessed(_)) => {
@@ -146,7 +147,7 @@ async fn call_again_and_again(session: Session, seen: Arc<Seen>) {
 
 /// Serves streams until the session ends; counts those that it takes.
 async fn serve_counting(session: Session, taken: Arc<AtomicU64>) {
-    while let Ok(stream) = session.accept().await {
+    while let Ok(Some(stream)) = session.accept().await {
         taken.fetch_add(1, Ordering::Relaxed);
         tokio::spawn(echo_stream(stream));
     }
@@ -192,13 +193,13 @@ async fn a_listener_shuts_down_with_all_its_sessions(net: Net) {
     }
     // One that nobody has accepted, with a stream.
     let unaccepted = net.connect(&listener, &Config::default()).await;
-    let mut stranded = unaccepted.open("").soon().await.unwrap();
+    let (_stranded_send, mut stranded_recv) = unaccepted.open("").soon().await.unwrap();
     unaccepted.ping().soon().await.unwrap();
     // One that has gone, and one whose handle has.
     let (gone, kept) = (sessions.pop().unwrap(), sessions.pop().unwrap());
     gone.1.close();
     gone.1.closed().soon().await;
-    let (mut ours, theirs) = net.stream(&kept.0, &kept.1).await;
+    let ((mut ours_send, mut ours_recv), theirs) = net.stream(&kept.0, &kept.1).await;
     drop(kept.1);
     let waiting = listener.accept();
 
@@ -208,15 +209,15 @@ async fn a_listener_shuts_down_with_all_its_sessions(net: Net) {
     for client in [&sessions[0].0, &kept.0, &unaccepted] {
         client.draining().soon().await;
     }
-    let error = stranded.recv().soon().await.unwrap_err();
+    let error = stranded_recv.recv().soon().await.unwrap_err();
     assert!(matches!(error, StreamError::NotProcessed(_)), "{error}");
     tokio::spawn(echo_stream(theirs));
-    ours.send("still").soon().await.unwrap();
-    assert_eq!(ours.recv().soon().await.unwrap().unwrap(), "still");
+    ours_send.send("still").soon().await.unwrap();
+    assert_eq!(ours_recv.recv().soon().await.unwrap().unwrap(), "still");
     assert!(poll!(shutdown.as_mut()).is_pending(), "a stream is left");
-    ours.finish().unwrap();
-    assert_eq!(ours.recv().soon().await.unwrap(), None);
-    drop(ours);
+    ours_send.finish().unwrap();
+    assert_eq!(ours_recv.recv().soon().await.unwrap(), None);
+    drop((ours_send, ours_recv));
     let report = shutdown.soon().await;
     assert_eq!(counts(report), [1, 1, 0, 0]);
     assert_eq!(listener.shutdown(PATIENT).soon().await, report);
@@ -237,19 +238,20 @@ async fn a_listener_with_nothing_to_shut_down_stops_at_once(net: Net) {
 
 async fn an_endless_stream_ends_at_the_ceiling(net: Net) {
     let (client, server) = net.pair().await;
-    let (mut ours, mut theirs) = net.stream(&client, &server).await;
+    let ((_ours_send, mut ours_recv), (_theirs_send, mut theirs_recv)) =
+        net.stream(&client, &server).await;
     let began = Instant::now();
     let grace = Duration::from_millis(300);
     let report = server.shutdown(grace).soon().await;
     let took = began.elapsed();
     assert!(took >= grace && took < grace + SLACK, "{took:?}");
     assert_eq!(counts(report), [0, 0, 1, 1]);
-    let error = theirs.recv().soon().await.unwrap_err();
+    let error = theirs_recv.recv().soon().await.unwrap_err();
     assert!(
         matches!(error, StreamError::Session(SessionError::Closed)),
         "{error}"
     );
-    let error = ours.recv().soon().await.unwrap_err();
+    let error = ours_recv.recv().soon().await.unwrap_err();
     let code = codes::SHUTDOWN;
     assert!(
         matches!(&error, StreamError::Session(SessionError::PeerClosed { code: c, .. }) if *c == code),
@@ -266,9 +268,9 @@ async fn stalled(
 ) -> (Session, Raw) {
     let generous = settings(&[(2, 64 << 20), (3, 1 << 30), (4, 1 << 30)]);
     let (session, raw) = with_raw_settings(net, side, listener, config, &generous).await;
-    let mut stream = session.open("").soon().await.unwrap();
+    let (mut send, _recv) = session.open("").soon().await.unwrap();
     let message = Bytes::from(vec![1; 1 << 20]);
-    tokio::spawn(async move { while stream.send(message.clone()).await.is_ok() {} });
+    tokio::spawn(async move { while send.send(message.clone()).await.is_ok() {} });
     (session, raw)
 }
 
@@ -329,7 +331,7 @@ async fn peers_that_do_not_help_do_not_delay_the_end(net: Net) {
     let (_stalled, mut full) = stalled(&net, Side::Dials, &listener, &Config::default()).await;
     let (endless, mut deaf) = with_raw(&net, Side::Dials, &listener).await;
     deaf.say(&frame(OPEN, 0, 1, b"")).await;
-    let _taken = endless.accept().soon().await.unwrap();
+    let _taken = endless.accept().soon().await.unwrap().unwrap();
     let chatter = tokio::spawn(chatter(deaf, Side::Dials));
 
     let began = Instant::now();
@@ -338,7 +340,7 @@ async fn peers_that_do_not_help_do_not_delay_the_end(net: Net) {
     let took = began.elapsed();
     assert!(took >= grace && took < grace + SLACK, "{took:?}");
     assert!(
-        matches!(endless.end(), Some(SessionError::Closed)),
+        matches!(endless.state().end(), Some(SessionError::Closed)),
         "{endless:?}"
     );
     assert!(report.cancelled >= 2, "{report:?}");
@@ -363,7 +365,7 @@ async fn peers_that_do_not_help_do_not_delay_a_dialler_either(net: Net) {
     let (stalled, _full) = stalled(&net, side, &listener, &slow).await;
     let (endless, mut deaf) = with_raw_settings(&net, side, &listener, &slow, &hello).await;
     deaf.say(&frame(OPEN, 0, side.own(0), b"")).await;
-    let _taken = endless.accept().soon().await.unwrap();
+    let _taken = endless.accept().soon().await.unwrap().unwrap();
     let chatter = tokio::spawn(chatter(deaf, side));
 
     let grace = Duration::from_millis(500);
@@ -373,7 +375,7 @@ async fn peers_that_do_not_help_do_not_delay_a_dialler_either(net: Net) {
         let took = began.elapsed();
         assert!(took >= grace && took < grace + SLACK, "{took:?}");
         assert!(
-            matches!(session.end(), Some(SessionError::Closed)),
+            matches!(session.state().end(), Some(SessionError::Closed)),
             "{session:?}"
         );
         assert!(report.cancelled >= 1 && report.forced == 1, "{report:?}");
@@ -486,12 +488,12 @@ async fn through_a_proxy(
 
 async fn a_peer_that_stands_still_for_five_seconds_loses_nothing(net: Net) {
     let (client, server, switch) = through_a_proxy(&net, &Config::default()).await;
-    let (mut ours, theirs) = net.stream(&client, &server).await;
+    let ((mut ours_send, mut ours_recv), theirs) = net.stream(&client, &server).await;
     tokio::spawn(echo_stream(theirs));
     let (mut sender, mut receiver) = {
-        ours.send("before").soon().await.unwrap();
-        assert_eq!(ours.recv().soon().await.unwrap().unwrap(), "before");
-        ours.split()
+        ours_send.send("before").soon().await.unwrap();
+        assert_eq!(ours_recv.recv().soon().await.unwrap().unwrap(), "before");
+        (ours_send, ours_recv)
     };
     switch.send_replace(false);
     let messages = 400;
@@ -504,7 +506,7 @@ async fn a_peer_that_stands_still_for_five_seconds_loses_nothing(net: Net) {
     });
     // What is stopped is the peer, and this is for how long.
     tokio::time::sleep(Duration::from_secs(5)).await;
-    assert!(client.end().is_none() && server.end().is_none());
+    assert!(client.state().end().is_none() && server.state().end().is_none());
     switch.send_replace(true);
     for n in 0..messages {
         let message = receiver.recv().soon().await.unwrap();
@@ -523,12 +525,12 @@ async fn a_peer_that_gives_no_sign_of_life_is_given_up(net: Net) {
         .build()
         .unwrap();
     let (client, server, switch) = through_a_proxy(&net, &config).await;
-    let (mut ours, _theirs) = net.stream(&client, &server).await;
+    let ((_ours_send, mut ours_recv), _theirs) = net.stream(&client, &server).await;
     // While it answers, silence is no reason.
     crate::host::eventually("it was asked", || client.stats().keepalives >= 3).await;
-    assert!(client.end().is_none());
+    assert!(client.state().end().is_none());
     switch.send_replace(false);
-    let error = ours.recv().soon().await.unwrap_err();
+    let error = ours_recv.recv().soon().await.unwrap_err();
     assert!(
         matches!(&error, StreamError::Session(SessionError::KeepaliveTimeout(t)) if *t == timeout),
         "{error}"
@@ -543,8 +545,8 @@ async fn a_socket_that_takes_nothing_is_given_up(net: Net) {
     let config = Config::builder().write_timeout(timeout).build().unwrap();
     let listener = net.listen(&config).await;
     let (session, mut raw) = stalled(&net, Side::Dials, &listener, &config).await;
-    let mut idle = session.open("idle").soon().await.unwrap();
-    let error = idle.recv().soon().await.unwrap_err();
+    let (_idle_send, mut idle_recv) = session.open("idle").soon().await.unwrap();
+    let error = idle_recv.recv().soon().await.unwrap_err();
     assert!(
         matches!(&error, StreamError::Session(SessionError::WriteTimeout(t)) if *t == timeout),
         "{error}"

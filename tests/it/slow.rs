@@ -144,24 +144,24 @@ async fn through(net: &Net, pace: &Pace) -> (Session, Session) {
 
 /// One message of so many bytes from one end to the other, while the session is used, pinged and silent in turn.
 async fn transfer(from: &Session, to: &Session, bytes: usize) {
-    let mut ours = from.open("large").soon().await.unwrap();
-    let mut theirs = to.accept().soon().await.unwrap();
+    let (mut ours_send, _ours_recv) = from.open("large").soon().await.unwrap();
+    let (_theirs_send, mut theirs_recv) = to.accept().soon().await.unwrap().unwrap();
     let large = pattern(bytes, 1);
-    ours.send(large.clone()).soon().await.unwrap();
-    let mut small = from.open("small").soon().await.unwrap();
+    ours_send.send(large.clone()).soon().await.unwrap();
+    let (mut small_send, _small_recv) = from.open("small").soon().await.unwrap();
     let using = tokio::spawn({
         let (from, to) = (from.clone(), to.clone());
         async move {
             for _ in 0..4 {
                 tokio::time::sleep(IDLE / 2).await;
-                let _ = small.try_send("in between".into());
+                let _ = small_send.try_send("in between".into());
             }
             let pings = [from.ping().await, to.ping().await];
             assert!(pings.iter().all(Result::is_ok), "{pings:?}");
         }
     });
-    let received = tokio::time::timeout(Duration::from_secs(60), theirs.recv()).await;
-    let ends = || [from.end(), to.end()];
+    let received = tokio::time::timeout(Duration::from_secs(60), theirs_recv.recv()).await;
+    let ends = || [from.state().end(), to.state().end()];
     assert_eq!(
         received
             .expect("it is on its way")
@@ -197,10 +197,10 @@ async fn eight_kilobytes_a_second_through_deep_buffers_are_no_reason_either(net:
 async fn a_proxy_that_stops_in_a_transfer_is_noticed(net: Net) {
     let pace = Pace::of(20_000, Some(SMALL));
     let (client, server) = through(&net, &pace).await;
-    let mut ours = client.open("large").soon().await.unwrap();
-    ours.send(pattern(1 << 20, 1)).soon().await.unwrap();
+    let (mut ours_send, _ours_recv) = client.open("large").soon().await.unwrap();
+    ours_send.send(pattern(1 << 20, 1)).soon().await.unwrap();
     tokio::time::sleep(2 * IDLE).await;
-    assert!(client.end().is_none() && server.end().is_none());
+    assert!(client.state().end().is_none() && server.state().end().is_none());
     pace.stopped.store(true, Ordering::Relaxed);
     let stopped = Instant::now();
     for session in [&client, &server] {

@@ -168,13 +168,13 @@ fn serve(argument: &str, manner: Manner) {
 }
 
 async fn serve_session(session: Session, manner: Manner, held: Arc<AtomicU64>) {
-    while let Ok(mut stream) = session.accept().await {
+    while let Ok(Some((send, mut recv))) = session.accept().await {
         let held = Arc::clone(&held);
         tokio::spawn(async move {
             if manner == Manner::Echo {
-                return echo_stream(stream).await;
+                return echo_stream((send, recv)).await;
             }
-            if let Ok(Some(_)) = stream.recv().await {
+            if let Ok(Some(_)) = recv.recv().await {
                 tell(&format!(
                     "holding {}",
                     1 + held.fetch_add(1, Ordering::Relaxed)

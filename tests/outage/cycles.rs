@@ -4,14 +4,14 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::future::join_all;
-use ringmux::{Addr, Config, Driver, Engine, Listener, Session, Stream};
+use ringmux::{Addr, Config, Driver, Engine, Listener, Session};
 use tokio::task::JoinHandle;
 
 use crate::DRIVERS;
 use crate::SLACK_BYTES;
 use crate::child::{Child, follow_the_parent, tell};
 use crate::count::Footprint;
-use crate::host::{AWAIT_GUARD, Soon, eventually, tokio_runtime};
+use crate::host::{AWAIT_GUARD, Halves, Soon, eventually, tokio_runtime};
 
 /// Over all drivers.
 const CYCLES: u32 = 10_000;
@@ -223,7 +223,7 @@ async fn something(
     client: &Session,
     server: &Session,
     chance: &mut Chance,
-    streams: &mut Vec<Stream>,
+    streams: &mut Vec<Halves>,
     tasks: &mut Vec<JoinHandle<()>>,
 ) {
     let size = [0, 10, 1000, 20_000, 100_000][chance.below(5) as usize];
@@ -233,39 +233,41 @@ async fn something(
         1 => streams.extend(server.try_open("").ok()),
         2 => {
             // Opened, sent to, and left for nobody to take.
-            if let Ok(mut stream) = client.try_open("unaccepted") {
-                let _ = stream.try_send(message);
-                streams.push(stream);
+            if let Ok((mut send, recv)) = client.try_open("unaccepted") {
+                let _ = send.try_send(message);
+                streams.push((send, recv));
             }
         }
         3 => {
-            if let Ok(mut stream) = client.try_open("cancelled") {
-                let _ = stream.try_send(message);
-                stream.cancel(7);
+            if let Ok((mut stream_send, _stream_recv)) = client.try_open("cancelled") {
+                let _ = stream_send.try_send(message);
+                stream_send.cancel(7);
             }
         }
         4 => {
             // A sender that may never have done.
-            if let Ok(mut stream) = client.try_open("sent to") {
-                let sending = async move { while stream.send(message.clone()).await.is_ok() {} };
+            if let Ok((mut stream_send, _stream_recv)) = client.try_open("sent to") {
+                let sending =
+                    async move { while stream_send.send(message.clone()).await.is_ok() {} };
                 tasks.push(tokio::spawn(async move {
                     let _ = tokio::time::timeout(Duration::from_millis(2), sending).await;
                 }));
             }
         }
         _ => {
-            let Ok(mut stream) = client.try_open("there and back") else {
+            let Ok((mut stream_send, stream_recv)) = client.try_open("there and back") else {
                 return;
             };
-            let _ = stream.try_send(message);
-            let _ = stream.finish();
+            let _ = stream_send.try_send(message);
+            let _ = stream_send.finish();
             let taking = server.accept();
-            if let Ok(Ok(mut taken)) = tokio::time::timeout(Duration::from_millis(2), taking).await
+            if let Ok(Ok(Some(mut taken))) =
+                tokio::time::timeout(Duration::from_millis(2), taking).await
             {
-                let _ = tokio::time::timeout(Duration::from_millis(2), taken.recv()).await;
+                let _ = tokio::time::timeout(Duration::from_millis(2), taken.1.recv()).await;
                 streams.push(taken);
             }
-            streams.push(stream);
+            streams.push((stream_send, stream_recv));
         }
     }
 }

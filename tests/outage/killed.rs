@@ -34,15 +34,15 @@ fn anywhere() -> Addr {
 
 /// What a caller knows of its call.
 async fn call(session: Session) -> Processed {
-    let mut stream = match session.open("call").await {
-        Ok(stream) => stream,
+    let (mut send, mut recv) = match session.open("call").await {
+        Ok(halves) => halves,
         // By its type: nothing was sent.
         Err(OpenError::Session(_)) => return Processed::No,
         Err(error) => panic!("{error}"),
     };
     // If it cannot be sent any more, the answer tells why.
-    let _ = stream.send("do it").await;
-    match stream.recv().await {
+    let _ = send.send("do it").await;
+    match recv.recv().await {
         Err(error @ (StreamError::Session(_) | StreamError::NotProcessed(_))) => {
             error.was_processed()
         }
@@ -104,11 +104,11 @@ impl Provider for Remembering {
 
 /// One call there and back; false if the session was lost under it.
 async fn echoed(session: Session) -> bool {
-    let Ok(mut stream) = session.open("call").await else {
+    let Ok((mut send, mut recv)) = session.open("call").await else {
         return false;
     };
-    let sent = stream.send("hello").await.is_ok() && stream.finish().is_ok();
-    sent && stream.recv().await.is_ok_and(|answer| answer.is_some())
+    let sent = send.send("hello").await.is_ok() && send.finish().is_ok();
+    sent && recv.recv().await.is_ok_and(|answer| answer.is_some())
 }
 
 /// A client: calls once, loses its session, and calls until it is served again. When that was.

@@ -149,7 +149,7 @@ async fn is_noticed(driver: Driver, [dialling, listening]: [Engine; 2], cut: Arc
 
 /// Echoes without end, more of them than are answered at once.
 async fn send_for_ever(session: Session) {
-    let (mut sender, mut receiver) = session.open("").await.unwrap().split();
+    let (mut sender, mut receiver) = session.open("").await.unwrap();
     let receiving = async { while let Ok(Some(_)) = receiver.recv().await {} };
     let sending = async {
         for n in 0.. {

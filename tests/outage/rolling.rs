@@ -10,7 +10,9 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use ringmux::manage::{Manager, ProvideError, Provider};
-use ringmux::{Addr, Config, Drained, Engine, Listener, Processed, Session, Stream};
+use ringmux::{
+    Addr, Config, Drained, Engine, Listener, Processed, RecvStream, SendStream, Session,
+};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -113,7 +115,7 @@ impl Served {
                 _ = phase.wait_for(|phase| *phase == Phase::Going) => break,
                 stream = self.session.accept() => stream,
             };
-            let Ok(stream) = stream else { return };
+            let Ok(Some(stream)) = stream else { return };
             self.taken.fetch_add(1, Ordering::Relaxed);
             let last = *phase.borrow() == Phase::Last;
             self.last.fetch_add(u64::from(last), Ordering::Relaxed);
@@ -126,8 +128,8 @@ impl Served {
 
 /// Runs a call, which is known by its number, and sends the number back. One of the last waits for the session's
 /// shutdown, and goes on after it.
-async fn run(mut stream: Stream, until: Option<Session>, runs: Runs) {
-    let number = stream.recv().soon().await.unwrap().expect("a number");
+async fn run((mut send, mut recv): (SendStream, RecvStream), until: Option<Session>, runs: Runs) {
+    let number = recv.recv().soon().await.unwrap().expect("a number");
     let bytes = number[..].try_into().expect("8 bytes");
     *runs
         .lock()
@@ -139,8 +141,13 @@ async fn run(mut stream: Stream, until: Option<Session>, runs: Runs) {
     }
     // It takes a moment.
     pause().await;
-    stream.send(number).soon().await.unwrap();
-    stream.finish().unwrap();
+    send.send(number).soon().await.unwrap();
+    send.finish().unwrap();
+}
+
+/// Whether no stream can be opened any more.
+fn drains(session: &Session) -> bool {
+    session.state().reason().is_some()
 }
 
 /// The client's sessions, one to each server.
@@ -157,7 +164,7 @@ impl Provider for OneEach {
         let mut sessions = self.sessions.lock().await;
         let missing = sessions
             .iter_mut()
-            .find(|(_, session)| session.as_ref().is_none_or(Session::is_draining));
+            .find(|(_, session)| session.as_ref().is_none_or(drains));
         let (addr, place) = missing.expect("as many sessions as servers");
         let session = self.engine.connect(addr, &Config::default()).await?;
         Ok(place.insert(session).clone())
@@ -171,10 +178,10 @@ impl Provider for OneEach {
 /// One attempt at a call: done, or whether it may have been run.
 async fn attempt(session: Session, number: u64) -> Result<(), Processed> {
     // By its type: nothing was sent.
-    let mut stream = session.open("call").await.map_err(|_| Processed::No)?;
+    let (mut send, mut recv) = session.open("call").await.map_err(|_| Processed::No)?;
     let number = number.to_le_bytes();
-    let sent = stream.send_slice(&number).await.is_ok() && stream.finish().is_ok();
-    match stream.recv().await {
+    let sent = send.send_slice(&number).await.is_ok() && send.finish().is_ok();
+    match recv.recv().await {
         Ok(Some(answer)) => {
             assert!(sent && answer == number[..], "{answer:?}");
             Ok(())
@@ -253,7 +260,7 @@ impl Client {
             let sessions = self.sessions.lock().await;
             let place = sessions.iter().find(|(of, _)| of == addr);
             let session = place.and_then(|(_, session)| session.clone());
-            match session.filter(|session| !session.is_draining()) {
+            match session.filter(|session| session.state().reason().is_none()) {
                 Some(session) => break session,
                 None => drop(sessions),
             }

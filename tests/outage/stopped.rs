@@ -34,7 +34,7 @@ async fn loses_nothing(engine: Engine) {
     let mut receiving = Vec::new();
     let mut sending = Vec::new();
     for n in 0..STREAMS {
-        let (sender, mut receiver) = session.open("echo").soon().await.unwrap().split();
+        let (sender, mut receiver) = session.open("echo").soon().await.unwrap();
         sending.push(tokio::spawn(send(sender, n)));
         // It is in the middle of it once an answer has come.
         let first = receiver.recv().soon().await.unwrap();
@@ -48,7 +48,11 @@ async fn loses_nothing(engine: Engine) {
         .collect();
     // What is stopped is the server, and this is for how long.
     tokio::time::sleep(STOPPED).await;
-    assert!(session.end().is_none(), "{:?}", session.end());
+    assert!(
+        session.state().end().is_none(),
+        "{:?}",
+        session.state().end()
+    );
     let received = session.stats().messages_received;
     assert!(received < STREAMS * MESSAGES, "nothing was left to do");
     server.signal(Signal::CONT);

@@ -7,7 +7,7 @@ use std::thread;
 
 use ringmux::{
     Addr, Config, ConnectError, Drained, Driver, Engine, EngineError, ListenError, Listener,
-    OpenError, SendError, Session, SessionError, Stream, StreamError, TrySendError,
+    OpenError, RecvStream, SendError, SendStream, Session, SessionError, StreamError, TrySendError,
 };
 use tokio::io::AsyncReadExt;
 
@@ -45,9 +45,9 @@ struct Handles {
     _unix: Listener,
     client: Session,
     server: Session,
-    stream: Stream,
+    stream: (SendStream, RecvStream),
     /// One that has something to receive.
-    full: Stream,
+    full: (SendStream, RecvStream),
 }
 
 impl Handles {
@@ -57,13 +57,13 @@ impl Handles {
         let (addr, config) = (Addr::Unix(file.clone()), Config::default());
         let unix = soon(engine.listen(&addr, &config)).await.unwrap();
         let stream = soon(client.open("")).await.unwrap();
-        let _theirs = soon(server.accept()).await.unwrap();
+        let _theirs = soon(server.accept()).await.unwrap().unwrap();
         let full = soon(client.open("")).await.unwrap();
-        let mut filling = soon(server.accept()).await.unwrap();
-        soon(filling.send("something")).await.unwrap();
+        let (mut filling_send, filling_recv) = soon(server.accept()).await.unwrap().unwrap();
+        soon(filling_send.send("something")).await.unwrap();
         soon(client.ping()).await.unwrap();
         tokio::spawn(async move {
-            let _held = (_theirs, filling);
+            let _held = (_theirs, (filling_send, filling_recv));
             pending::<()>().await;
         });
         Self {
@@ -122,8 +122,8 @@ impl Handles {
                 soon(session.established()).await.err(),
                 Some(soon(session.closed()).await),
                 Some(soon(session.draining()).await),
-                session.end(),
-                session.refusal(),
+                session.state().end(),
+                session.state().reason(),
             ];
             for end in ends {
                 assert!(matches!(end, Some(SessionError::EngineStopped)), "{end:?}");
@@ -134,13 +134,13 @@ impl Handles {
     }
 
     async fn streams_have_stopped(mut self) {
-        let received = soon(self.stream.recv()).await;
+        let received = soon(self.stream.1.recv()).await;
         let stopped = matches!(
             received,
             Err(StreamError::Session(SessionError::EngineStopped))
         );
         assert!(stopped, "{received:?}");
-        assert!(soon(self.stream.read_u8()).await.is_err());
+        assert!(soon(self.stream.1.read_u8()).await.is_err());
         let stopped = |error: &SendError| {
             let SendError::Stream(error) = error else {
                 return false;
@@ -148,14 +148,14 @@ impl Handles {
             matches!(error, StreamError::Session(SessionError::EngineStopped))
         };
         let refused = [
-            soon(self.stream.send(vec![7; 1000])).await.unwrap_err(),
-            soon(self.stream.written()).await.unwrap_err(),
-            self.stream.finish().unwrap_err(),
+            soon(self.stream.0.send(vec![7; 1000])).await.unwrap_err(),
+            soon(self.stream.0.written()).await.unwrap_err(),
+            self.stream.0.finish().unwrap_err(),
         ];
         assert!(refused.iter().all(stopped), "{refused:?}");
         // What has arrived may still be taken; then it ends.
-        while soon(self.full.recv()).await.is_ok() {}
-        let refused = match self.full.try_send(vec![7; 1000].into()) {
+        while soon(self.full.1.recv()).await.is_ok() {}
+        let refused = match self.full.0.try_send(vec![7; 1000].into()) {
             Err(TrySendError::Refused { error, .. }) => error,
             other => panic!("{other:?}"),
         };
@@ -205,8 +205,8 @@ async fn the_parent_goes_on(handles: &mut Handles) {
     let (client, server) = (handles.client.clone(), handles.server.clone());
     tokio::spawn(echo(server));
     round_trip(&client).await;
-    assert!(client.end().is_none());
-    let full = soon(handles.full.recv()).await.unwrap();
+    assert!(client.state().end().is_none());
+    let full = soon(handles.full.1.recv()).await.unwrap();
     assert_eq!(full.unwrap(), "something");
     assert!(handles.file.exists());
     let config = Config::default();
@@ -338,7 +338,10 @@ fn a_child_that_was_made_under_an_engine_does_not_go_on_with_its_ring() {
                 unsafe { libc::waitpid(child, &raw mut status, 0) };
                 assert_eq!(status, 0, "the child has failed, or hung");
                 let ours = client.open("goes on").await.unwrap();
-                assert_eq!(server.accept().await.unwrap().opening(), "goes on");
+                assert_eq!(
+                    server.accept().await.unwrap().unwrap().0.opening(),
+                    "goes on"
+                );
                 drop(ours);
             });
             if std::process::id() != parent {

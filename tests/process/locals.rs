@@ -4,11 +4,11 @@ use std::cell::RefCell;
 use std::thread;
 use std::time::Duration;
 
-use ringmux::{Driver, Engine, Listener, Session, SessionError, Stream};
+use ringmux::{Driver, Engine, Listener, RecvStream, SendStream, Session, SessionError};
 
 use super::{alone, on_a_runtime_of, pair, runtime, soon};
 
-type Kept = (Session, Stream, Engine, Listener);
+type Kept = (Session, (SendStream, RecvStream), Engine, Listener);
 
 thread_local! {
     static KEPT: RefCell<Option<Kept>> = const { RefCell::new(None) };

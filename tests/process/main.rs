@@ -85,27 +85,24 @@ async fn soon<T>(what: impl Future<Output = T>) -> T {
 
 /// Serves the session's streams until it ends.
 async fn echo(session: Session) {
-    while let Ok(mut stream) = session.accept().await {
+    while let Ok(Some((mut send, mut recv))) = session.accept().await {
         tokio::spawn(async move {
-            while let Ok(Some(message)) = stream.recv().await {
-                if stream.send(message).await.is_err() {
+            while let Ok(Some(message)) = recv.recv().await {
+                if send.send(message).await.is_err() {
                     return;
                 }
             }
-            let _ = stream.finish();
+            let _ = send.finish();
         });
     }
 }
 
 async fn round_trip(session: &Session) {
-    let mut stream = soon(session.open("")).await.unwrap();
-    soon(stream.send("there and back")).await.unwrap();
-    stream.finish().unwrap();
-    assert_eq!(
-        soon(stream.recv()).await.unwrap().unwrap(),
-        "there and back"
-    );
-    assert_eq!(soon(stream.recv()).await.unwrap(), None);
+    let (mut send, mut recv) = soon(session.open("")).await.unwrap();
+    soon(send.send("there and back")).await.unwrap();
+    send.finish().unwrap();
+    assert_eq!(soon(recv.recv()).await.unwrap().unwrap(), "there and back");
+    assert_eq!(soon(recv.recv()).await.unwrap(), None);
 }
 
 /// A session over the engine, both sides of it.

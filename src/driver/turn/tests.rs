@@ -12,7 +12,8 @@ use crate::config::Config;
 use crate::config::Rate;
 use crate::driver::make_room;
 use crate::frame::{HEADER_LEN, Header, Role, Settings, preface};
-use crate::handle::{Session, Stream};
+use crate::handle::Session;
+use crate::handle::whole::{Stream, Whole as _};
 use crate::link::Info;
 use crate::proto::Pool;
 
@@ -193,7 +194,7 @@ fn open_streams(end: &mut Turns<Wire>, session: &Session) -> [Stream; 2] {
     wire.extend_from_slice(&header(3, 0, 5, 4));
     wire.extend_from_slice(&[0; 4]);
     poll_once(end);
-    let accepted = [(); 3].map(|()| session.accept().now_or_never().unwrap().unwrap());
+    let accepted = [(); 3].map(|()| session.accept().now_or_never().unwrap().unwrap().unwrap());
     let [first, second, cancelled] = accepted;
     drop(cancelled);
     poll_once(end);
@@ -223,14 +224,18 @@ fn a_poll_takes_so_many_frames_and_bytes_of_any_flood_and_no_more() {
             while !end.transport.coming.is_empty() || end.unparsed {
                 let (work, left) = (end.connection.work_done(), end.transport.coming.len());
                 let since = Instant::now();
-                assert!(poll_once(&mut end), "{name}: {:?}", session.end());
+                assert!(poll_once(&mut end), "{name}: {:?}", session.state().end());
                 times.push(since.elapsed());
                 let work = end.connection.work_done() - work;
                 let bytes = left - end.transport.coming.len();
                 assert!(work <= 2 * WORK_MAX + 4, "{name}: {work} frames");
                 assert!(bytes <= most, "{name}: {bytes} bytes");
             }
-            assert!(session.end().is_none(), "{name}: {:?}", session.end());
+            assert!(
+                session.state().end().is_none(),
+                "{name}: {:?}",
+                session.state().end()
+            );
             times.sort_unstable();
             println!("{name}: {:?} of {}", times[times.len() / 2], times.len());
             // Where much comes, it comes in polls as long as they may be.
@@ -288,7 +293,7 @@ fn a_flooded_session_lets_its_runtime_look_at_sockets_and_timers_after_each_poll
         let before = polls.get();
         tokio::time::sleep(Duration::from_millis(2)).await;
         assert!(polls.get() > before, "it goes on");
-        assert!(session.end().is_none());
+        assert!(session.state().end().is_none());
     };
     runtime.block_on(async {
         tokio::select! {

@@ -6,6 +6,7 @@ use tokio::time::{Instant, sleep, timeout};
 use super::peer::{Peer, pair};
 use super::{builder, lost, millis, secs, start};
 use crate::Processed;
+use crate::handle::whole::Whole as _;
 use crate::manage::{ManageError, Manager};
 
 #[tokio::test(start_paused = true)]
@@ -148,7 +149,7 @@ async fn a_peer_that_takes_its_leave_is_left_for_a_new_session_while_old_streams
     peer.takes_its_leave();
     lost(&mut events).await;
     let new = manager.session().await.unwrap();
-    assert!(old.refusal().is_some() && new.refusal().is_none());
+    assert!(old.state().reason().is_some() && new.state().reason().is_none());
 }
 
 #[tokio::test(start_paused = true)]

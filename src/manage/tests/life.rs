@@ -70,7 +70,11 @@ async fn a_hook_that_fails_or_takes_too_long_closes_its_session_and_counts_as_a_
         (3, 2, 2)
     );
     let ended = peer.sessions();
-    assert!(ended[..2].iter().all(|session| session.refusal().is_some()));
+    assert!(
+        ended[..2]
+            .iter()
+            .all(|session| session.state().reason().is_some())
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -115,7 +119,7 @@ async fn a_session_in_its_hook_survives_the_end_of_the_one_before() {
     assert_eq!(manager.metrics().ready, 1, "the first one");
     let session = manager.session_within(secs(10)).await.unwrap();
     session.ping().await.unwrap();
-    assert!(sessions[0].end().is_some() && sessions[1].end().is_none());
+    assert!(sessions[0].state().end().is_some() && sessions[1].state().end().is_none());
     assert_eq!(manager.metrics().failures, 0);
 }
 
@@ -192,7 +196,7 @@ async fn replacing_closes_the_old_session_and_needs_no_pause() {
     let (new, (_theirs, connection)) = pair();
     tokio::spawn(connection);
     manager.replace(new).unwrap();
-    assert!(matches!(old.refusal(), Some(SessionError::Closed)));
+    assert!(matches!(old.state().reason(), Some(SessionError::Closed)));
     manager.try_session_or_else(|| ()).unwrap();
     sleep(secs(1)).await;
     let metrics = manager.metrics();
@@ -224,7 +228,7 @@ async fn a_session_that_comes_while_the_manager_closes_is_closed() {
     let (late, _peer) = pair();
     let refused = manager.replace(late.clone());
     assert!(matches!(refused, Err(ManageError::ShuttingDown)));
-    assert!(late.refusal().is_some());
+    assert!(late.state().reason().is_some());
     manager.closed().await;
 }
 
@@ -235,7 +239,7 @@ async fn closing_waits_for_the_sockets_and_in_the_middle_of_an_attempt_it_ends_i
     let session = manager.session().await.unwrap();
     manager.close();
     manager.closed().await;
-    assert!(session.end().is_some());
+    assert!(session.state().end().is_some());
 
     peer.never_answers();
     let manager = start(builder(&peer));
@@ -277,6 +281,6 @@ async fn a_peer_that_calls_again_takes_the_place_of_its_old_session() {
     ready(&mut events).await;
     peer.calls();
     ready(&mut events).await;
-    assert!(matches!(old.refusal(), Some(SessionError::Closed)));
+    assert!(matches!(old.state().reason(), Some(SessionError::Closed)));
     manager.try_session_or_else(|| ()).unwrap();
 }

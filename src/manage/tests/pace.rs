@@ -113,10 +113,10 @@ async fn closing_and_reconnecting_knows_no_pause_and_cuts_one_short() {
     let old = manager.session().await.unwrap();
     let at = Instant::now();
     manager.close_and_reconnect();
-    assert!(old.refusal().is_some());
+    assert!(old.state().reason().is_some());
     lost(&mut events).await;
     let new = manager.session().await.unwrap();
-    assert!(new.refusal().is_none());
+    assert!(new.state().reason().is_none());
     assert_eq!(at.elapsed(), Duration::ZERO);
 
     peer.goes_away();

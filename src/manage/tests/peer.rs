@@ -103,18 +103,18 @@ impl Peer {
             connection.as_mut().poll(cx)
         });
         let accept = async {
-            while let Ok(mut stream) = session.accept().await {
+            while let Ok(Some((mut send, mut recv))) = session.accept().await {
                 tokio::spawn(async move {
-                    match &stream.opening()[..] {
-                        b"refuse" => drop(stream.finish_with_error(7, "no")),
-                        b"unwanted" => stream.cancel(codes::REFUSED),
-                        b"turned away" => stream.cancel(codes::UNAVAILABLE),
+                    match &send.opening()[..] {
+                        b"refuse" => drop(send.finish_with_error(7, "no")),
+                        b"unwanted" => send.cancel(codes::REFUSED),
+                        b"turned away" => send.cancel(codes::UNAVAILABLE),
                         b"keep" => std::future::pending().await,
                         _ => {
-                            while let Ok(Some(message)) = stream.recv().await {
-                                let _ = stream.send(message).await;
+                            while let Ok(Some(message)) = recv.recv().await {
+                                let _ = send.send(message).await;
                             }
-                            let _ = stream.finish();
+                            let _ = send.finish();
                         }
                     }
                 });

@@ -45,7 +45,7 @@ fn of_sessions_that_come_while_others_close_none_is_forgotten() {
             });
         });
         for (session, _) in &made {
-            assert!(session.refusal().is_some());
+            assert!(session.state().reason().is_some());
         }
         assert!(manager.try_session_or_else(|| ()).is_err());
         let metrics = manager.metrics();

@@ -30,7 +30,7 @@ fn a_silent_peer_is_asked_and_its_answer_is_life() {
         solo.hear(&answer);
         assert_eq!(session.stats().keepalives, asked);
     }
-    assert!(session.end().is_none());
+    assert!(session.state().end().is_none());
 }
 
 #[test]
@@ -65,9 +65,9 @@ fn a_peer_that_died_in_a_silence_is_known_a_timeout_after_it_is_needed() {
     now(stream.send("is anybody there")).unwrap();
     solo.said();
     solo.elapse(ANSWER - MILLISECOND);
-    assert!(session.end().is_none());
+    assert!(session.state().end().is_none());
     solo.elapse(MILLISECOND);
-    let end = session.end().unwrap();
+    let end = session.state().end().unwrap();
     assert!(
         matches!(end, SessionError::KeepaliveTimeout(ANSWER)),
         "{end}"
@@ -79,17 +79,17 @@ fn a_peer_that_gives_no_sign_of_life_ends_the_session_and_every_stream() {
     let mut solo = Solo::new(Role::Acceptor, &Config::default());
     let session = solo.end.session().clone();
     solo.hear(&open(1, b""));
-    let mut stream = now(session.accept()).unwrap();
+    let mut stream = now(session.accept()).unwrap().unwrap();
     solo.elapse(IDLE_MOST);
     assert_eq!(solo.said(), ["PING"]);
     let given_up = solo.end.connection.next_deadline().unwrap() - solo.now;
     assert!(given_up <= ANSWER, "known 25 s after the last sign of life");
     solo.elapse(given_up - MILLISECOND);
-    assert!(session.end().is_none() && solo.said().is_empty());
+    assert!(session.state().end().is_none() && solo.said().is_empty());
     solo.elapse(MILLISECOND);
     let farewell = format!("GOAWAY 1 {:#x}", codes::KEEPALIVE);
     assert_eq!(solo.said(), [farewell]);
-    let end = session.end().unwrap();
+    let end = session.state().end().unwrap();
     assert!(matches!(end, SessionError::KeepaliveTimeout(ANSWER)) && end.is_retryable());
     let error = now(stream.recv()).unwrap_err();
     assert!(matches!(
@@ -111,11 +111,11 @@ fn any_byte_is_life_also_part_of_a_frame() {
         // Each comes after the question, and no answer ever does.
         solo.elapse(IDLE_MOST + ANSWER - Duration::from_secs(2));
         solo.said();
-        assert!(session.end().is_none());
+        assert!(session.state().end().is_none());
     }
     solo.elapse(Duration::from_secs(2));
     solo.said();
-    assert!(session.end().is_some());
+    assert!(session.state().end().is_some());
 }
 
 #[test]
@@ -154,7 +154,11 @@ fn an_idle_pair_wakes_a_few_times_a_minute_only() {
         .map(|end| end.session().stats().keepalives)
         .sum();
     assert!((40..=98).contains(&asked), "{asked}");
-    assert!(pair.ends.iter().all(|end| end.session().end().is_none()));
+    assert!(
+        pair.ends
+            .iter()
+            .all(|end| end.session().state().end().is_none())
+    );
     pair.is_clean();
 }
 
@@ -198,11 +202,11 @@ fn a_socket_that_takes_nothing_ends_the_session_and_tells_every_stream() {
     waiting.pending();
     pair.now += ANSWER - MILLISECOND;
     pair.run(D);
-    assert!(session.end().is_none());
+    assert!(session.state().end().is_none());
     pair.now += MILLISECOND;
     pair.run(D);
     assert!(matches!(
-        session.end(),
+        session.state().end(),
         Some(SessionError::WriteTimeout(ANSWER))
     ));
     assert_eq!(session.stats().write_timeouts, 1);
@@ -243,7 +247,11 @@ fn messages_that_wait_for_credit_are_no_reason_to_give_a_connection_up() {
     let (mut a, b) = pair.stream(D);
     while a.try_send(message(10_000)).is_ok() {}
     pair.elapse(Duration::from_secs(300));
-    assert!(pair.ends.iter().all(|end| end.session().end().is_none()));
+    assert!(
+        pair.ends
+            .iter()
+            .all(|end| end.session().state().end().is_none())
+    );
     drop((a, b));
     pair.is_clean();
 }
@@ -257,11 +265,11 @@ fn a_side_that_was_stopped_itself_looks_before_it_judges() {
     // Stopped for a minute: the answer is there, but the deadline is seen first.
     solo.now += Duration::from_secs(60);
     solo.end.connection.on_deadline(solo.now);
-    assert!(session.end().is_none());
+    assert!(session.state().end().is_none());
     let answer = pong(&solo);
     solo.hear(&answer);
     solo.elapse(ANSWER);
-    assert!(session.end().is_none());
+    assert!(session.state().end().is_none());
     // Being late again and again is no excuse.
     solo.elapse(IDLE_MOST);
     solo.said();
@@ -271,7 +279,7 @@ fn a_side_that_was_stopped_itself_looks_before_it_judges() {
     }
     solo.said();
     assert!(matches!(
-        session.end(),
+        session.state().end(),
         Some(SessionError::KeepaliveTimeout(_))
     ));
 }
@@ -338,7 +346,7 @@ fn a_slow_connection_is_kept_while_bytes_pass_in_either_direction() {
         pair.elapse(Duration::from_secs(1));
         let stream = now(pair.ends[D].session().open("")).unwrap();
         pair.elapse(Duration::from_secs(1));
-        let accepted = now(pair.ends[A].session().accept()).unwrap();
+        let accepted = now(pair.ends[A].session().accept()).unwrap().unwrap();
         let (mut from, mut other) = if to == A {
             (stream, accepted)
         } else {
@@ -353,7 +361,7 @@ fn a_slow_connection_is_kept_while_bytes_pass_in_either_direction() {
             assert_eq!(
                 pair.ends
                     .each_ref()
-                    .map(|end| end.session().end().is_some()),
+                    .map(|end| end.session().state().end().is_some()),
                 [false; 2]
             );
         }
@@ -367,14 +375,14 @@ fn a_ping_that_has_not_left_is_not_waited_for_and_one_that_has_is() {
     let queued = |at: Duration| 128 * 1024 - 1000 * at.as_secs().min(128);
     // Asked after 15 s at the latest, behind what lies there; 1 kB leaves each second.
     elapse_seeing(&mut solo, Duration::from_secs(100), queued);
-    assert!(session.end().is_none() && session.stats().keepalives == 1);
+    assert!(session.state().end().is_none() && session.stats().keepalives == 1);
     solo.said();
     // What was queued behind it makes no difference.
     now(stream.send(message(10_000))).unwrap();
     solo.said();
     elapse_seeing(&mut solo, Duration::from_secs(24), |_| 5000);
     assert!(
-        session.end().is_some(),
+        session.state().end().is_some(),
         "it has left, and the peer says nothing"
     );
 }
@@ -385,9 +393,9 @@ fn what_dies_in_a_transfer_is_known_a_timeout_and_a_look_later() {
     let dies = Duration::from_secs(40);
     let queued = |at: Duration| 128 * 1024 - 1000 * at.min(dies).as_secs();
     elapse_seeing(&mut solo, dies, queued);
-    assert!(session.end().is_none());
+    assert!(session.state().end().is_none());
     elapse_seeing(&mut solo, ANSWER + ANSWER / 4, |_| 128 * 1024 - 40_000);
-    let end = session.end().expect("the bytes stand still");
+    let end = session.state().end().expect("the bytes stand still");
     assert!(
         matches!(end, SessionError::KeepaliveTimeout(ANSWER)),
         "{end}"
@@ -402,7 +410,7 @@ fn a_peer_that_is_asked_over_an_empty_socket_has_the_timeout_and_no_more() {
     assert_eq!(solo.said(), ["PING"]);
     // Its system has taken the PING at once.
     elapse_seeing(&mut solo, ANSWER, |_| 0);
-    assert!(session.end().is_some());
+    assert!(session.state().end().is_some());
 }
 
 #[test]
@@ -420,7 +428,7 @@ fn a_full_socket_is_stuck_when_nothing_leaves_it_and_nothing_comes() {
             elapse_seeing(&mut solo, Duration::from_secs(1), |_| 128 * 1024 - left);
         }
         assert_eq!(session.stats().write_timeouts, u64::from(!moves && !hears));
-        assert_eq!(session.end().is_some(), !moves && !hears);
+        assert_eq!(session.state().end().is_some(), !moves && !hears);
     }
 }
 
@@ -449,13 +457,16 @@ fn who_receives_a_frame_slowly_says_so_every_half_timeout() {
         let opaque = number.to_le_bytes();
         solo.hear(&Frame::Ping { opaque, ack: true });
     }
-    assert!(session.end().is_none());
+    assert!(session.state().end().is_none());
     let opaque = 2_u64.to_le_bytes();
     solo.hear(&Frame::Ping { opaque, ack: true });
     assert!(matches!(
-        session.end(),
+        session.state().end(),
         None | Some(SessionError::Protocol(_))
     ));
     solo.said();
-    assert!(session.end().is_some(), "an answer to what was answered");
+    assert!(
+        session.state().end().is_some(),
+        "an answer to what was answered"
+    );
 }

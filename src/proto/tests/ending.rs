@@ -38,7 +38,7 @@ fn what_arrives_between_a_stop_and_the_engine_that_hears_of_it_is_not_delivered(
         let mut memory = [0; 100];
         let mut buf = tokio::io::ReadBuf::new(&mut memory);
         if bytes {
-            let read = Pin::new(&mut receiver);
+            let read = Pin::new(&mut receiver.1);
             let mut context = Context::from_waker(Waker::noop());
             assert!(tokio::io::AsyncRead::poll_read(read, &mut context, &mut buf).is_pending());
         } else {
@@ -72,7 +72,11 @@ fn a_handshake_without_an_answer_leaves_in_doubt_what_was_sent_with_it_and_nothi
     pair.turn(A);
     pair.turn(A);
     let taken = now(pair.ends[A].session().accept());
-    assert_eq!(taken.unwrap().opening(), "early", "the peer has it");
+    assert_eq!(
+        taken.unwrap().unwrap().opening(),
+        "early",
+        "the peer has it"
+    );
     // The answer does not come through.
     let deadline = pair.now + Duration::from_secs(10);
     pair.ends[D].connection.on_deadline(deadline);
@@ -363,9 +367,12 @@ fn a_last_word_that_the_socket_does_not_take_is_given_up() {
     let session = solo.end.session().clone();
     solo.hear(&open(2, b""));
     // The socket takes nothing, so the driver builds nothing.
-    assert_eq!(session.end().map(|_| ()), None);
+    assert_eq!(session.state().end().map(|_| ()), None);
     solo.elapse(Duration::from_secs(2));
-    assert!(matches!(session.end(), Some(SessionError::Protocol(_))));
+    assert!(matches!(
+        session.state().end(),
+        Some(SessionError::Protocol(_))
+    ));
     assert_eq!(solo.end.connection.status(), Status::Closed);
 }
 
@@ -391,7 +398,7 @@ fn a_stream_opened_just_before_the_last_handle_went_is_served() {
     now(stream.send_slice(b"hello")).unwrap();
     drop(session);
     pair.drive();
-    let mut accepted = now(pair.ends[A].session().accept()).unwrap();
+    let mut accepted = now(pair.ends[A].session().accept()).unwrap().unwrap();
     assert_eq!(now(accepted.recv()).unwrap().unwrap(), "hello");
     drop(stream);
     pair.drive();
@@ -454,7 +461,7 @@ fn frames_after_the_end_of_a_stream_are_discarded_and_their_credit_returned() {
     let mut solo = Solo::new(Role::Acceptor, &Config::default());
     let session = solo.end.session().clone();
     solo.hear(&open(1, b""));
-    drop(now(session.accept()).unwrap());
+    drop(now(session.accept()).unwrap().unwrap());
     assert_eq!(solo.said(), ["CANCEL 1 0xffffff03"]);
     let chunk = [0; 16_000];
     for _ in 0..100 {
@@ -463,7 +470,7 @@ fn frames_after_the_end_of_a_stream_are_discarded_and_their_credit_returned() {
     }
     solo.hear(&window(Scope::Stream(id(1)), 1));
     solo.hear(&cancel(1, 0, true));
-    assert!(session.end().is_none());
+    assert!(session.state().end().is_none());
     invariants::at_rest(&mut solo.end);
 }
 
@@ -472,11 +479,11 @@ fn data_after_fin_ends_the_session() {
     let mut solo = Solo::new(Role::Acceptor, &Config::default());
     let session = solo.end.session().clone();
     solo.hear(&open(1, b""));
-    let _stream = now(session.accept()).unwrap();
+    let _stream = now(session.accept()).unwrap().unwrap();
     solo.hear(&data(1, b"", false, true));
     solo.hear(&data(1, b"more", true, false));
     solo.said();
-    let end = session.end().unwrap();
+    let end = session.state().end().unwrap();
     let said = crate::error::Chain(&end).to_string();
     assert!(said.contains("after its end"), "{said}");
 }

@@ -106,7 +106,7 @@ fn in_pieces(whole: &Bytes, pieces: usize) -> (Solo, Stream) {
     let mut solo = Solo::new(Role::Acceptor, &small_config());
     let session = solo.end.session().clone();
     solo.hear(&open(1, b""));
-    let stream = now(session.accept()).unwrap();
+    let stream = now(session.accept()).unwrap().unwrap();
     let total = (whole.len() as u32).to_le_bytes();
     for n in 0..pieces {
         let prefix = if n == 0 && pieces > 1 {

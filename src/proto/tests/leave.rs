@@ -66,7 +66,7 @@ async fn call(session: Session) -> Result<Outcome, StreamError> {
 
 /// Serves calls until the session ends; counts those that it has begun.
 async fn serve(session: Session, taken: &Cell<u32>) {
-    while let Ok(mut stream) = session.accept().await {
+    while let Ok(Some(mut stream)) = session.accept().await {
         taken.set(taken.get() + 1);
         while let Ok(Some(message)) = stream.recv().await {
             if stream.send(message).await.is_err() {
@@ -190,7 +190,7 @@ fn the_last_id_is_said_when_the_peer_has_answered_and_not_before() {
     assert_eq!(solo.said(), ["PING"]);
     // Opened before the peer heard.
     solo.hear(&open(1, b""));
-    let mut taken = now(session.accept()).unwrap();
+    let mut taken = now(session.accept()).unwrap().unwrap();
     solo.hear(&open(3, b""));
     let opaque = solo.end.connection.ping.in_flight.unwrap().0;
     solo.hear(&Frame::Ping { opaque, ack: true });
@@ -217,7 +217,7 @@ fn a_peer_that_does_not_answer_hears_the_last_id_after_five_seconds() {
     let mut solo = Solo::new(Role::Acceptor, &Config::default());
     let session = solo.end.session().clone();
     solo.hear(&open(1, b""));
-    let _endless = now(session.accept()).unwrap();
+    let _endless = now(session.accept()).unwrap().unwrap();
     begin(&session, 30 * SECOND);
     assert_eq!(solo.said(), ["GOAWAY 0 0xffffff06", "PING"]);
     solo.elapse(5 * SECOND - Duration::from_millis(1));
@@ -232,16 +232,16 @@ fn at_the_ceiling_it_ends_whatever_is_left() {
     let mut solo = Solo::new(Role::Acceptor, &config);
     let session = solo.end.session().clone();
     solo.hear(&open(1, b""));
-    let mut endless = now(session.accept()).unwrap();
+    let mut endless = now(session.accept()).unwrap().unwrap();
     begin(&session, 3 * SECOND);
-    assert!(session.is_draining());
+    assert!(session.state().reason().is_some());
     solo.said();
     // Asking for more time is asked too late; asking for less is not.
     begin(&session, 60 * SECOND);
     begin(&session, 2 * SECOND);
     solo.said();
     solo.elapse(2 * SECOND - Duration::from_millis(1));
-    assert!(session.end().is_none());
+    assert!(session.state().end().is_none());
     solo.elapse(Duration::from_millis(1));
     assert_eq!(solo.said(), ["GOAWAY 1 0xffffff06"]);
     let error = now(endless.recv()).unwrap_err();
@@ -260,9 +260,9 @@ fn at_the_ceiling_a_socket_that_takes_nothing_is_not_waited_for() {
     solo.end.connection.take_work(solo.now);
     // The driver has a batch that does not get away, so it builds nothing.
     solo.elapse(2 * SECOND);
-    assert!(session.end().is_none());
+    assert!(session.state().end().is_none());
     solo.elapse(Duration::from_millis(500));
-    assert!(matches!(session.end(), Some(SessionError::Closed)));
+    assert!(matches!(session.state().end(), Some(SessionError::Closed)));
     let closed_by = solo.end.connection.linger_until(solo.now);
     assert!(closed_by - solo.now < Duration::from_millis(500));
     assert_eq!(solo.end.connection.next_deadline(), None);
@@ -277,15 +277,15 @@ fn a_close_that_the_peer_does_not_follow_ends_soon_after_its_linger() {
     let mut solo = Solo::new(Role::Acceptor, &config);
     let session = solo.end.session().clone();
     solo.hear(&open(1, b""));
-    let mut stream = now(session.accept()).unwrap();
+    let mut stream = now(session.accept()).unwrap().unwrap();
     while stream.try_send(message(10_000)).is_ok() {}
     session.close();
     solo.end.connection.take_work(solo.now);
     // The driver has a batch that does not get away, so it builds nothing.
     solo.elapse(linger - Duration::from_millis(1));
-    assert!(session.end().is_none());
+    assert!(session.state().end().is_none());
     solo.elapse(Duration::from_millis(301));
-    assert!(matches!(session.end(), Some(SessionError::Closed)));
+    assert!(matches!(session.state().end(), Some(SessionError::Closed)));
     let closed_by = solo.end.connection.linger_until(solo.now);
     assert_eq!(closed_by - solo.now, Duration::from_millis(300));
     // However often it is asked.
@@ -301,10 +301,10 @@ fn a_handshake_under_way_gets_a_second_and_then_hears_that_nothing_ran() {
         begin(&session, 30 * SECOND);
         solo.said();
         solo.elapse(SECOND - Duration::from_millis(1));
-        assert!(session.end().is_none());
+        assert!(session.state().end().is_none());
         solo.elapse(SECOND);
         solo.said();
-        assert!(matches!(session.end(), Some(SessionError::Closed)));
+        assert!(matches!(session.state().end(), Some(SessionError::Closed)));
         solo.end.connection.finish();
         assert_eq!(report(&session), [0, 0, 0, 1]);
     }
@@ -332,7 +332,7 @@ fn opens_that_wait_are_told_that_they_did_not_run_on_both_sides() {
         let open: Vec<_> = (0..16).map(|_| session.try_open("").unwrap()).collect();
         pair.drive();
         let taken: Vec<_> = (0..16)
-            .map(|_| now(pair.ends[A].session().accept()).unwrap())
+            .map(|_| now(pair.ends[A].session().accept()).unwrap().unwrap())
             .collect();
         let mut waiting = Polled::new(session.open("one more"));
         waiting.pending();
@@ -372,9 +372,9 @@ fn a_session_shuts_down_at_its_age_give_or_take_a_tenth() {
     let mut pair = Pair::established(&config, &Config::default());
     let (mut a, mut b) = pair.stream(A);
     pair.elapse(age * 9 / 10 - SECOND);
-    assert!(!pair.ends[A].session().is_draining());
+    assert!(pair.ends[A].session().state().reason().is_none());
     pair.elapse(age * 2 / 10 + SECOND);
-    assert!(pair.ends[A].session().is_draining());
+    assert!(pair.ends[A].session().state().reason().is_some());
     // What ran goes on.
     now(a.send_slice(b"still")).unwrap();
     pair.drive();
@@ -402,7 +402,7 @@ fn a_shutdown_without_streams_takes_a_round_trip_and_is_over() {
     pair.drive();
     waiting.into_iter().for_each(Polled::ready);
     assert_eq!(*reports.borrow(), [[0; 4]; 3]);
-    let end = pair.ends[D].session().end().unwrap();
+    let end = pair.ends[D].session().state().end().unwrap();
     let SessionError::PeerClosed { code, .. } = end else {
         panic!("{end}");
     };
@@ -469,7 +469,7 @@ fn a_shutdown_hastens_an_end_that_has_begun() {
         let mut solo = Solo::new(Role::Acceptor, &config);
         let session = solo.end.session().clone();
         solo.hear(&open(1, b""));
-        let mut stream = now(session.accept()).unwrap();
+        let mut stream = now(session.accept()).unwrap().unwrap();
         // More than the peer has given credit for, so that closing waits.
         now(stream.send(message(60_000))).unwrap();
         solo.said();
@@ -490,9 +490,9 @@ fn a_shutdown_hastens_an_end_that_has_begun() {
         solo.end.connection.take_work(solo.now);
         // The socket takes nothing, so nothing is built.
         solo.elapse(2 * SECOND - Duration::from_millis(1));
-        assert!(session.end().is_none(), "{before}");
+        assert!(session.state().end().is_none(), "{before}");
         solo.elapse(Duration::from_millis(400));
-        assert!(session.end().is_some(), "{before}");
+        assert!(session.state().end().is_some(), "{before}");
         let closed_by = solo.end.connection.linger_until(solo.now);
         assert!(
             closed_by - solo.now < Duration::from_millis(300),

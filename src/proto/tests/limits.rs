@@ -70,7 +70,7 @@ fn goes_on(solo: &Solo) {
 #[track_caller]
 fn ends_by(solo: &mut Solo, limit: Limit, value: u64) {
     let bytes = solo.said_bytes();
-    let end = solo.end.session().end();
+    let end = solo.end.session().state().end();
     let Some(SessionError::LimitExceeded(error)) = end else {
         panic!("{end:?}");
     };
@@ -88,7 +88,7 @@ fn ends_by(solo: &mut Solo, limit: Limit, value: u64) {
         soon: false,
     });
     peer.end.connection.eof();
-    let seen = peer.end.session().end().unwrap().to_string();
+    let seen = peer.end.session().state().end().unwrap().to_string();
     assert!(
         seen.contains("exceeded one of its limits") && seen.contains(&text),
         "{seen}"
@@ -113,10 +113,10 @@ fn a_stream_beyond_those_that_may_wait_for_the_application_is_refused_and_no_oth
     assert_eq!(stats.tripped.get(Limit::Unaccepted), 1);
     invariants::books_of_one_side_balance(&mut solo.end);
     // One is taken, so there is a place.
-    let taken = now(session.accept()).unwrap();
+    let taken = now(session.accept()).unwrap().unwrap();
     solo.hear(&open(nth(5), b""));
     assert_eq!(session.stats().tripped.get(Limit::Unaccepted), 1);
-    assert!(session.end().is_none());
+    assert!(session.state().end().is_none());
     drop(taken);
 }
 
@@ -147,7 +147,7 @@ fn streams_that_were_reset_and_accepted_do_not_count() {
     solo.hear(&open(nth(1001), b""));
     solo.hear(&cancel(nth(1001), 0, false));
     solo.hear(&cancel(nth(1000), 0, false));
-    drop(now(session.accept()).unwrap());
+    drop(now(session.accept()).unwrap().unwrap());
     reset(&mut solo, 1002);
     reset(&mut solo, 1003);
     goes_on(&solo);
@@ -158,7 +158,7 @@ fn streams_that_were_reset_and_accepted_do_not_count() {
 /// A message in pieces of one byte, until its stream is ended.
 fn crumble(solo: &mut Solo, n: u32) {
     solo.hear(&open(nth(n), b""));
-    let mut stream = now(solo.end.session().accept()).unwrap();
+    let mut stream = now(solo.end.session().accept()).unwrap().unwrap();
     solo.hear(&data(nth(n), &[0, 0, 2, 0, 1], false, false));
     while Polled::new(stream.recv()).now().is_none() {
         solo.hear(&data(nth(n), &[0], false, false));
@@ -173,7 +173,7 @@ fn a_peer_that_makes_streams_end_by_their_limits_may_do_so_a_few_times() {
     let mut solo = acceptor(config().max_faulty_streams(2));
     crumble(&mut solo, 0);
     crumble(&mut solo, 1);
-    assert!(solo.end.session().end().is_none());
+    assert!(solo.end.session().state().end().is_none());
     crumble(&mut solo, 2);
     let pieces = |solo: &Solo| solo.end.session().stats().tripped.get(Limit::MessagePieces);
     assert_eq!(pieces(&solo), 3);
@@ -192,7 +192,7 @@ fn resets_count_whoever_makes_them() {
     reset(&mut solo, 0);
     serve(&mut solo);
     solo.hear(&open(nth(1), b""));
-    let stream = now(session.accept()).unwrap();
+    let stream = now(session.accept()).unwrap().unwrap();
     solo.hear(&cancel(nth(1), 0, false));
     drop(stream);
     solo.hear(&open(nth(2), b""));
@@ -205,16 +205,16 @@ fn resets_count_whoever_makes_them() {
     serve(&mut solo);
     // By the application; by a refusal.
     solo.hear(&open(nth(3), b""));
-    now(session.accept()).unwrap().cancel(7);
+    now(session.accept()).unwrap().unwrap().cancel(7);
     solo.said();
     solo.hear(&open(nth(4), b""));
     solo.hear(&open(nth(5), b""));
     serve(&mut solo);
-    assert!(session.end().is_none());
+    assert!(session.state().end().is_none());
     // That were six, the dropped ones among them: two come back each second.
     solo.elapse(SECOND / 2);
     reset(&mut solo, 6);
-    assert!(session.end().is_none());
+    assert!(session.state().end().is_none());
     reset(&mut solo, 7);
     ends_by(&mut solo, Limit::ResetRate, 8);
 }
@@ -225,7 +225,7 @@ fn streams_that_come_to_their_end_and_those_of_this_side_are_no_resets() {
     let session = solo.end.session().clone();
     for n in 0..100 {
         solo.hear(&open(nth(n), b""));
-        let mut stream = now(session.accept()).unwrap();
+        let mut stream = now(session.accept()).unwrap().unwrap();
         stream.finish().unwrap();
         solo.said();
         solo.hear(&data(nth(n), b"", false, true));
@@ -267,9 +267,9 @@ fn control_frames_beyond_what_was_caused_are_glitches() {
         reset(&mut solo, 0);
         serve(&mut solo);
         solo.hear(&open(3, b""));
-        let _held = now(session.accept()).unwrap();
+        let _held = now(session.accept()).unwrap().unwrap();
         solo.hear(&open(5, b""));
-        let mut given_up = now(session.accept()).unwrap();
+        let mut given_up = now(session.accept()).unwrap().unwrap();
         given_up.cancel(0);
         if name == "stop again" {
             solo.hear(&cancel(3, 0, true));
@@ -279,7 +279,7 @@ fn control_frames_beyond_what_was_caused_are_glitches() {
         for _ in 0..caused + 5 {
             solo.hear(&flood);
         }
-        assert!(session.end().is_none(), "{name}");
+        assert!(session.state().end().is_none(), "{name}");
         goes_on(&solo);
         solo.hear(&flood);
         ends_by(&mut solo, Limit::GlitchRate, 6);
@@ -292,7 +292,7 @@ fn frames_of_unknown_kinds_may_come_with_messages_and_not_by_themselves() {
     let mut solo = acceptor(config().glitch_rate(Rate::new(5, 1)));
     let session = solo.end.session().clone();
     solo.hear(&open(1, b""));
-    let mut stream = now(session.accept()).unwrap();
+    let mut stream = now(session.accept()).unwrap().unwrap();
     for n in 0..100 {
         for kind in 9..13 {
             solo.hear(&Frame::Extension(kind));
@@ -350,7 +350,7 @@ fn a_handshake_makes_place_and_a_session_does_not() {
     let mut silent = Solo::silent(Role::Acceptor, &config);
     silent.end.connection.link().request(request::EVICT);
     assert_eq!(silent.said_bytes(), b"", "nobody knows what it speaks");
-    let end = silent.end.session().end();
+    let end = silent.end.session().state().end();
     let limit = Limit::HalfOpen;
     let expected = LimitExceeded { limit, value: 7 };
     assert!(
@@ -423,7 +423,9 @@ fn a_place_comes_back_when_the_application_has_let_go_and_not_with_the_reset() {
     for n in 0..16 {
         reset(&mut solo, n);
     }
-    let handlers: Vec<Stream> = (0..16).map(|_| now(session.accept()).unwrap()).collect();
+    let handlers: Vec<Stream> = (0..16)
+        .map(|_| now(session.accept()).unwrap().unwrap())
+        .collect();
     assert!(
         !solo
             .said()
@@ -443,7 +445,9 @@ fn a_peer_that_asks_and_does_not_read_makes_nothing_grow() {
     for n in 0..16 {
         solo.hear(&open(nth(n), b""));
     }
-    let mut streams: Vec<Stream> = (0..16).map(|_| now(session.accept()).unwrap()).collect();
+    let mut streams: Vec<Stream> = (0..16)
+        .map(|_| now(session.accept()).unwrap().unwrap())
+        .collect();
     solo.said();
     for n in 0..100_000_u32 {
         solo.hear(&ping(n.into()));
@@ -452,7 +456,7 @@ fn a_peer_that_asks_and_does_not_read_makes_nothing_grow() {
             solo.hear(&data(nth(n), &[0; 8_000], true, false));
             drop(now(streams[n as usize].recv()));
         }
-        if session.end().is_some() || !solo.end.connection.is_established() {
+        if session.state().end().is_some() || !solo.end.connection.is_established() {
             // The same STOP again and again.
             break;
         }
@@ -533,7 +537,11 @@ fn a_client_that_hedges_trips_no_default_limit() {
     }
     assert_eq!(server.stats().cancelled, 10_000);
     for session in [&client, &server] {
-        assert!(session.end().is_none(), "{:?}", session.end());
+        assert!(
+            session.state().end().is_none(),
+            "{:?}",
+            session.state().end()
+        );
         assert_eq!(session.stats().limits_tripped, 0);
     }
 }
@@ -561,12 +569,12 @@ fn the_schedule_and_the_list_of_grown_rings_do_not_grow_with_streams_that_have_g
     for n in 0..2000 {
         let id = 2 * n + 1;
         solo.hear(&open(id, b""));
-        let mut served = now(session.accept()).unwrap();
+        let mut served = now(session.accept()).unwrap().unwrap();
         let _ = served.try_send(message(10));
         for _ in 0..2 {
             solo.hear(&data(id, &[0; 3000], true, false));
         }
-        now(served.read_exact(&mut [0; 6000])).unwrap();
+        now(served.1.read_exact(&mut [0; 6000])).unwrap();
         solo.said();
         solo.hear(&cancel(id, 0, false));
         drop(served);

@@ -131,7 +131,7 @@ fn memory_given_for_a_message_whose_next_piece_does_not_come_is_taken_back() {
     let mut streams = Vec::new();
     for n in 0..3 {
         solo.hear(&open(2 * n + 1, b""));
-        streams.push(now(session.accept()).unwrap());
+        streams.push(now(session.accept()).unwrap().unwrap());
         solo.hear(&data(2 * n + 1, &first, false, false));
     }
     solo.said();
@@ -198,7 +198,7 @@ fn on_the_books(solo: &Solo) -> u64 {
 fn pieces_of_a_message_that_a_stop_leaves_behind_are_freed() {
     let mut solo = Solo::new(Role::Acceptor, &small_config());
     hear_pieces(&mut solo);
-    let mut stream = now(solo.end.session().accept()).unwrap();
+    let mut stream = now(solo.end.session().accept()).unwrap().unwrap();
     stream.stop(7);
     assert_eq!(solo.said(), ["STOP 1 0x7"]);
     assert_eq!(on_the_books(&solo), 0);
@@ -216,7 +216,7 @@ fn pieces_of_a_message_that_a_stop_leaves_behind_are_freed() {
 fn a_failure_inside_a_message_gives_back_the_memory_for_what_is_missing() {
     let mut solo = Solo::new(Role::Acceptor, &small_config());
     hear_pieces(&mut solo);
-    let mut stream = now(solo.end.session().accept()).unwrap();
+    let mut stream = now(solo.end.session().accept()).unwrap().unwrap();
     assert!(on_the_books(&solo) > 1 << 19);
     solo.hear(&Frame::Error {
         stream: id(1),
@@ -238,7 +238,7 @@ fn pieces_of_a_stream_that_nobody_wants_are_freed_before_the_peer_is_told() {
         let mut solo = Solo::new(Role::Acceptor, &small_config());
         hear_pieces(&mut solo);
         if accepted {
-            drop(now(solo.end.session().accept()).unwrap());
+            drop(now(solo.end.session().accept()).unwrap().unwrap());
         } else {
             // As a shutdown does.
             solo.end.connection.refuse_all_unaccepted();
@@ -268,7 +268,7 @@ fn memory_of_a_message_that_lies_here_whole_sets_the_next_one_no_deadline() {
     // Within two round trips, so that the window is raised together with the advance.
     solo.end.connection.ping.rtt = Some(Duration::from_secs(1));
     solo.hear(&open(1, b""));
-    let mut stream = now(session.accept()).unwrap();
+    let mut stream = now(session.accept()).unwrap().unwrap();
     let piece = vec![0; 16_000];
     let first = [&40_000_u32.to_le_bytes(), &piece[4..]].concat();
     for second in [false, true] {
@@ -295,7 +295,7 @@ fn a_message_that_was_given_memory_late_may_take_as_long_as_any_other() {
     let first = [&100_000_u32.to_le_bytes()[..], &[0; 16_000]].concat();
     solo.hear(&open(1, b""));
     solo.hear(&open(3, b""));
-    let _streams = [(); 2].map(|()| now(session.accept()).unwrap());
+    let _streams = [(); 2].map(|()| now(session.accept()).unwrap().unwrap());
     // This one has its memory at once, and its deadline is looked at after 10 s.
     solo.hear(&data(1, &first, false, false));
     let rest = small_config().receive_pool() - solo.end.pool.used();
@@ -316,7 +316,7 @@ fn a_message_in_needlessly_small_pieces_meets_a_limit() {
     let mut solo = Solo::new(Role::Acceptor, &small_config());
     let session = solo.end.session().clone();
     solo.hear(&open(1, b""));
-    let mut stream = now(session.accept()).unwrap();
+    let mut stream = now(session.accept()).unwrap().unwrap();
     let costs = |pieces: u64| {
         let rest = TOTAL - pieces;
         pieces * (1 + FRAME_COST) + rest + FRAME_COST * rest.div_ceil(16 * 1024)
@@ -340,7 +340,7 @@ fn a_message_in_needlessly_small_pieces_meets_a_limit() {
         "{end:?}"
     );
     assert_eq!(tripped(&session, Limit::MessagePieces), 1);
-    assert!(session.end().is_none());
+    assert!(session.state().end().is_none());
 }
 
 #[test]
@@ -372,7 +372,7 @@ fn a_message_that_only_trickles_ends_as_one_that_stands_still_does() {
         let mut solo = Solo::new(Role::Acceptor, &config);
         let session = solo.end.session().clone();
         solo.hear(&open(1, b""));
-        let mut stream = now(session.accept()).unwrap();
+        let mut stream = now(session.accept()).unwrap().unwrap();
         let first = [&100_000_u32.to_le_bytes()[..], b"x"].concat();
         solo.hear(&data(1, &first, false, false));
         let whole = 99_999 / rate.max(100);
@@ -417,7 +417,7 @@ fn unfinished_messages_that_moved_to_the_pool_do_not_lie_there_for_ever() {
             solo.hear(&data(2 * n + 1, &[0; 16_000], false, false));
         }
     }
-    let _streams = [(); 5].map(|()| now(session.accept()).unwrap());
+    let _streams = [(); 5].map(|()| now(session.accept()).unwrap().unwrap());
     solo.said();
     assert!(solo.end.pool.used() > 4 * 48_000);
     solo.elapse(Duration::from_secs(9));
@@ -431,7 +431,7 @@ fn credit_of_a_stream_returns_as_its_messages_are_consumed() {
     let mut solo = Solo::new(Role::Acceptor, &Config::default());
     let session = solo.end.session().clone();
     solo.hear(&open(1, b""));
-    let mut stream = now(session.accept()).unwrap();
+    let mut stream = now(session.accept()).unwrap().unwrap();
     for _ in 0..3 {
         solo.hear(&data(1, &[0; 16_200], true, false));
     }
@@ -563,7 +563,7 @@ fn one_peers_unfinished_messages_leave_memory_to_those_of_others() {
     let mut streams = Vec::new();
     for n in 0..16 {
         greedy.hear(&open(2 * n + 1, b""));
-        streams.push(now(session.accept()).unwrap());
+        streams.push(now(session.accept()).unwrap().unwrap());
         greedy.hear(&data(2 * n + 1, &first, false, false));
     }
     let of_windows = 2 * ((1 << 20) - u64::from(Settings::FLOORS.session_window));
@@ -575,7 +575,7 @@ fn one_peers_unfinished_messages_leave_memory_to_those_of_others() {
     );
     let given = modest.end.session().clone();
     modest.hear(&open(1, b""));
-    let mut stream = now(given.accept()).unwrap();
+    let mut stream = now(given.accept()).unwrap().unwrap();
     modest.hear(&data(1, &first, false, false));
     let said = modest.said();
     assert!(
@@ -605,7 +605,7 @@ fn however_many_sessions_lie_idle_there_is_memory_for_a_long_message() {
     let last = sessions.last_mut().unwrap();
     last.hello(Settings::FLOORS);
     last.hear(&open(1, b""));
-    let _stream = now(last.end.session().accept()).unwrap();
+    let _stream = now(last.end.session().accept()).unwrap().unwrap();
     let total = config.max_message();
     let first = [&total.to_le_bytes()[..], &[0; 16_000]].concat();
     last.hear(&data(1, &first, false, false));
@@ -776,7 +776,7 @@ fn streams_that_were_fast_before_they_stalled_do_not_fill_their_session() {
     let open = |_| now(pair.ends[D].session().open("")).unwrap();
     let mut senders: Vec<Stream> = (0..STREAMS).map(open).collect();
     pair.elapse(STEP * 10);
-    let accept = |_| now(pair.ends[A].session().accept()).unwrap();
+    let accept = |_| now(pair.ends[A].session().accept()).unwrap().unwrap();
     let mut receivers: Vec<Stream> = (0..STREAMS).map(accept).collect();
 
     let mut fill = |pair: &mut Pair, time| {
@@ -813,7 +813,7 @@ fn streams_of_which_all_was_read_are_not_ended_as_stalled() {
     let mut streams = Vec::new();
     for n in 0..12 {
         solo.hear(&open(2 * n + 1, b""));
-        let mut stream = now(session.accept()).unwrap();
+        let mut stream = now(session.accept()).unwrap().unwrap();
         // OPEN 256, frame 256, payload: 16 KiB a stream, and its mark is not reached.
         solo.hear(&data(2 * n + 1, &[7; 16 * 1024 - 512], true, false));
         assert!(stream.try_recv().is_some());
@@ -866,7 +866,7 @@ fn a_message_longer_than_the_window_is_received_after_bytes_were_read() {
         now(sender.send("magic")).unwrap();
         pair.drive();
         let mut magic = [0; 5];
-        now(receiver.read_exact(&mut magic)).unwrap();
+        now(receiver.1.read_exact(&mut magic)).unwrap();
         now(sender.send(message(100_000))).unwrap();
         pair.drive();
         let mut received = Polled::new(receiver.recv());
@@ -884,7 +884,7 @@ fn a_long_message_arrives_also_for_one_that_has_read_bytes_and_tries_now() {
     now(sender.send("magic")).unwrap();
     pair.drive();
     let mut magic = [0; 5];
-    now(receiver.read_exact(&mut magic)).unwrap();
+    now(receiver.1.read_exact(&mut magic)).unwrap();
     now(sender.send(message(100_000))).unwrap();
     let mut got = None;
     for _ in 0..100 {
@@ -910,7 +910,7 @@ fn what_handlers_of_ended_sessions_hold_is_on_the_pools_account_and_unfinished_m
         let session = solo.end.session().clone();
         for n in 0..8 {
             solo.hear(&open(2 * n + 1, b""));
-            let stream = now(session.accept()).unwrap();
+            let stream = now(session.accept()).unwrap().unwrap();
             // One whole message of each is there to be received.
             solo.hear(&data(2 * n + 1, &[7; 1000], true, false));
             solo.hear(&data(2 * n + 1, &first, false, false));
@@ -985,7 +985,10 @@ fn a_pool_full_of_what_dead_sessions_left_admits_no_new_message_until_the_handle
 fn stream_of(pair: &mut Pair) -> (Stream, Stream) {
     let opened = now(pair.ends[D].session().open("")).unwrap();
     pair.drive_unchecked();
-    (opened, now(pair.ends[A].session().accept()).unwrap())
+    (
+        opened,
+        now(pair.ends[A].session().accept()).unwrap().unwrap(),
+    )
 }
 
 fn establish(pair: &mut Pair) {
@@ -998,7 +1001,7 @@ fn what_a_cancelled_stream_left_is_charged_until_it_is_looked_at() {
     let mut solo = Solo::new(Role::Acceptor, &small_config());
     let session = solo.end.session().clone();
     solo.hear(&open(1, b""));
-    let mut stream = now(session.accept()).unwrap();
+    let mut stream = now(session.accept()).unwrap().unwrap();
     solo.hear(&data(1, &[7; 10_000], true, false));
     let before = solo.end.pool.used();
     solo.hear(&cancel(1, 7, false));

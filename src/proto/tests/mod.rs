@@ -23,7 +23,8 @@ use bytes::{Bytes, BytesMut};
 use super::{Batch, Connection, Pool, Status};
 use crate::config::Config;
 use crate::frame::Role;
-use crate::handle::{Session, Stream};
+use crate::handle::Session;
+use crate::handle::whole::{Stream, Whole as _};
 use crate::link::Info;
 
 mod alive;
@@ -453,7 +454,9 @@ impl Pair {
     fn stream(&mut self, side: usize) -> (Stream, Stream) {
         let opened = now(self.ends[side].session().open("")).expect("a stream can be opened");
         self.drive();
-        let accepted = now(self.ends[1 - side].session().accept()).expect("the peer has it");
+        let accepted = now(self.ends[1 - side].session().accept())
+            .unwrap()
+            .expect("the peer has it");
         (opened, accepted)
     }
 

@@ -7,7 +7,7 @@ use crate::frame::{Scope, Settings, codes};
 
 /// What ended a session, if it was the peer's fault.
 fn fault(end: &End) -> Option<ProtocolError> {
-    let reason = end.session().end();
+    let reason = end.session().state().end();
     match reason {
         Some(SessionError::Protocol(error)) => Some(error),
         _ => None,
@@ -21,7 +21,7 @@ fn a_message_sent_before_the_handshake_arrives_with_it() {
     now(stream.send_slice(b"hello")).unwrap();
     stream.finish().unwrap();
     pair.drive();
-    let mut accepted = now(pair.ends[A].session().accept()).unwrap();
+    let mut accepted = now(pair.ends[A].session().accept()).unwrap().unwrap();
     assert_eq!(accepted.opening(), "early");
     assert_eq!(now(accepted.recv()).unwrap().unwrap(), "hello");
     assert_eq!(now(accepted.recv()).unwrap(), None);
@@ -108,7 +108,7 @@ fn opens_that_wait_are_granted_in_their_order() {
     let mut waiting = waiting.into_iter();
     for expected in [33, 35] {
         let stream = waiting.next().unwrap().ready().unwrap();
-        assert_eq!(stream.id(), Some(id(expected)));
+        assert_eq!(stream.lane().id(), Some(expected));
     }
 }
 
@@ -182,7 +182,7 @@ fn streams_cancelled_while_the_session_has_no_credit_leave_nothing_behind() {
     // The peer opens, is answered, and cancels before the answer can leave.
     for n in 0..5000 {
         solo.hear(&open(2 * n + 1, b""));
-        let mut stream = now(session.accept()).unwrap();
+        let mut stream = now(session.accept()).unwrap().unwrap();
         now(stream.send_slice(&[1; 1000])).unwrap();
         solo.said();
         solo.hear(&cancel(2 * n + 1, 7, false));
@@ -197,13 +197,13 @@ fn streams_cancelled_while_the_session_has_no_credit_leave_nothing_behind() {
 fn ids_wrap_and_those_alive_are_passed_over() {
     let mut pair = Pair::established(&small_config(), &small_config());
     let (first, second) = pair.stream(D);
-    assert_eq!(first.id(), Some(id(1)));
+    assert_eq!(first.lane().id(), Some(1));
     pair.ends[D].connection.next_id = id(u32::MAX - 2);
     pair.ends[A].connection.last_peer_id = Some(id(u32::MAX - 4));
     let opened: Vec<_> = (0..4).map(|_| pair.stream(D)).collect();
     let ids: Vec<_> = opened
         .iter()
-        .map(|(stream, _)| stream.id().unwrap().get())
+        .map(|(stream, _)| stream.lane().id().unwrap())
         .collect();
     assert_eq!(ids, [u32::MAX - 2, u32::MAX, 3, 5]);
     drop((first, second, opened));
@@ -215,13 +215,13 @@ fn an_id_comes_back_while_only_the_application_holds_its_old_stream() {
     let mut solo = Solo::new(Role::Acceptor, &Config::default());
     let session = solo.end.session().clone();
     solo.hear(&open(1, b"old"));
-    let mut old = now(session.accept()).unwrap();
+    let mut old = now(session.accept()).unwrap().unwrap();
     old.finish().unwrap();
     solo.hear(&solo::data(1, b"last", true, true));
     solo.said();
     solo.end.connection.last_peer_id = Some(id(u32::MAX));
     solo.hear(&open(1, b"new"));
-    let mut new = now(session.accept()).unwrap();
+    let mut new = now(session.accept()).unwrap().unwrap();
     assert_eq!(new.opening(), "new");
     solo.hear(&solo::data(1, b"first", true, false));
     assert_eq!(now(old.recv()).unwrap().unwrap(), "last");
@@ -329,12 +329,12 @@ fn openings_that_fill_the_sessions_window_are_returned_once_accepted() {
     pair.drive();
     let mut accepted = Vec::new();
     while let Some(stream) = Polled::new(pair.ends[A].session().accept()).now() {
-        accepted.push(stream.unwrap());
+        accepted.push(stream.unwrap().unwrap());
     }
     assert!(accepted.len() < 40, "the window is full");
     pair.elapse(Duration::from_millis(100));
     while let Some(stream) = Polled::new(pair.ends[A].session().accept()).now() {
-        accepted.push(stream.unwrap());
+        accepted.push(stream.unwrap().unwrap());
     }
     assert_eq!(accepted.len(), 40);
     assert_eq!(now(accepted[0].recv()).unwrap().unwrap(), &[7; 4000][..]);

@@ -195,7 +195,12 @@ fn no_order_of_frames_and_no_damage_to_them_makes_a_connection_panic_or_forget_m
             }
             match rng.below(6) {
                 0 => streams.extend(session.try_open("")),
-                1 => streams.extend(Polled::new(session.accept()).now().and_then(Result::ok)),
+                1 => streams.extend(
+                    Polled::new(session.accept())
+                        .now()
+                        .and_then(Result::ok)
+                        .flatten(),
+                ),
                 2 if !streams.is_empty() => drop(streams.swap_remove(rng.below(streams.len()))),
                 3 => solo.elapse(rng.micros(3_000_000)),
                 _ => {
@@ -209,7 +214,7 @@ fn no_order_of_frames_and_no_damage_to_them_makes_a_connection_panic_or_forget_m
             invariants::books_of_one_side_balance(&mut solo.end);
             assert_eq!(solo.end.pool.used(), invariants::taken(&mut solo.end));
         }
-        let end = session.end();
+        let end = session.state().end();
         protocol_errors += u32::from(matches!(end, Some(crate::SessionError::Protocol(_))));
         solo.end.connection.eof();
         assert_eq!(

@@ -29,7 +29,7 @@ fn goes(said: &[(u32, String)]) -> Option<u32> {
 fn a_peer_that_never_ends_a_stream_which_nobody_holds_does_not_keep_the_session() {
     let mut solo = Solo::new(Role::Acceptor, &Config::default());
     solo.hear(&open(1, b""));
-    let (mut send, recv) = now(solo.end.session().accept()).unwrap().split();
+    let (mut send, recv) = now(solo.end.session().accept()).unwrap().unwrap().split();
     send.finish().unwrap();
     drop((send, recv));
     solo.end.session = None;
@@ -97,7 +97,7 @@ fn a_slow_peer_gets_everything_that_was_queued() {
 fn a_stream_that_is_held_keeps_the_session_however_long_nothing_moves() {
     let mut solo = Solo::new(Role::Acceptor, &Config::default());
     solo.hear(&open(1, b""));
-    let mut stream = now(solo.end.session().accept()).unwrap();
+    let mut stream = now(solo.end.session().accept()).unwrap().unwrap();
     solo.end.session = None;
     assert_eq!(goes(&pass(&mut solo, 500)), None);
     solo.hear(&data(1, b"late", true, false));
@@ -108,7 +108,7 @@ fn a_stream_that_is_held_keeps_the_session_however_long_nothing_moves() {
 fn a_peer_has_the_whole_time_from_when_the_last_stream_is_dropped() {
     let mut solo = Solo::new(Role::Acceptor, &Config::default());
     solo.hear(&open(1, b""));
-    let mut stream = now(solo.end.session().accept()).unwrap();
+    let mut stream = now(solo.end.session().accept()).unwrap().unwrap();
     solo.end.session = None;
     while stream.try_send(message(10_000)).is_ok() {}
     // Nothing moves any more, and then nobody holds it.

@@ -176,13 +176,13 @@ impl Neighbour {
 
     /// The server may refuse the stream or fail it: that is an answer. The end of the session is none.
     async fn call(&self) -> Result<(), SessionError> {
-        let ended = || self.session.end();
-        let Ok(mut stream) = self.session.open("").await else {
+        let ended = || self.session.state().end();
+        let Ok((mut send, mut recv)) = self.session.open("").await else {
             return ended().map_or(Ok(()), Err);
         };
         // What cannot be finished was ended by the server.
-        let _ = stream.finish();
-        while let Ok(Some(_)) = stream.recv().await {}
+        let _ = send.finish();
+        while let Ok(Some(_)) = recv.recv().await {}
         ended().map_or(Ok(()), Err)
     }
 }

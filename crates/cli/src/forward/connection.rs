@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use ringmux::{Stream, StreamError};
+use ringmux::{RecvStream, SendStream, StreamError};
 
 use super::uplink::UplinkHandle;
 use crate::tunnel::{Broken, Relay, Side, Socket, code};
@@ -26,8 +26,12 @@ pub(super) async fn forward(socket: Socket, route: &Route) {
     }
 }
 
-async fn relay(socket: Socket, stream: Stream, client: &str, target: &str) {
-    let (mut send, mut recv) = stream.split();
+async fn relay(
+    socket: Socket,
+    (mut send, mut recv): (SendStream, RecvStream),
+    client: &str,
+    target: &str,
+) {
     let relay = Relay::new(&socket, Side::Client);
     let result = relay.run(&mut send, &mut recv).await;
     let (sent, received) = (relay.sent(), relay.received());

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use ringmux::manage::{Dial, Event, Events, ManageError, Manager, ProvideError};
-use ringmux::{Addr, Chain, Config, Engine, OpenError, SessionError, Stream};
+use ringmux::{Addr, Chain, Config, Engine, OpenError, RecvStream, SendStream, SessionError};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
@@ -93,7 +93,11 @@ impl Uplink {
 
 impl UplinkHandle {
     /// Opens a stream, waiting for a session and for the server's permission at most for `wait`.
-    pub(super) async fn open(&self, target: &str, wait: Duration) -> Result<Stream, NoStream> {
+    pub(super) async fn open(
+        &self,
+        target: &str,
+        wait: Duration,
+    ) -> Result<(SendStream, RecvStream), NoStream> {
         // A session is there, and has no place for another stream.
         let mut full = false;
         let opening = async {

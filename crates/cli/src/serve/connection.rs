@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use ringmux::{Addr, RecvStream, SendError, SendStream, Stream};
+use ringmux::{Addr, RecvStream, SendError, SendStream};
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::Server;
@@ -18,13 +18,16 @@ struct Refusal {
 }
 
 /// Connects a stream to its target and copies both ways.
-pub(super) async fn serve(stream: Stream, peer: String, server: Arc<Server>) {
-    let target = match stream.opening() {
+pub(super) async fn serve(
+    (mut send, recv): (SendStream, RecvStream),
+    peer: String,
+    server: Arc<Server>,
+) {
+    let target = match send.opening() {
         // Whoever connects may say what it likes, and it should not fill the log.
         long if long.len() > TARGET_MAX => format!("({} bytes)", long.len()),
         target => String::from_utf8_lossy(target).into_owned(),
     };
-    let (mut send, recv) = stream.split();
     let admitted = tokio::select! {
         biased;
         admitted = server.admit(&target) => admitted,

@@ -79,7 +79,7 @@ async fn serve(args: &Args, engine: Engine) -> Result<(), Failure> {
         listener = waiting.during(args.listen.bind(&engine, &config)) => listener?,
         () = signals.next() => return Ok(()),
     };
-    if let Some(addr) = args.options.metrics {
+    if let Some(addr) = args.options.metrics.as_deref() {
         tokio::spawn(Endpoint::bind(addr, open.clone()).await?.serve());
     }
     output::announce(format_args!("listening on {}", listener.local_addr()));
@@ -125,9 +125,10 @@ async fn serve_session(session: Session, server: Arc<Server>, _place: OwnedSemap
     tracing::info!(%peer, driver = %session.driver(), "session begins");
     let end = loop {
         match session.accept().await {
-            Ok(stream) => {
+            Ok(Some(stream)) => {
                 tokio::spawn(connection::serve(stream, peer.clone(), Arc::clone(&server)));
             }
+            Ok(None) => break session.closed().await,
             Err(end) => break end,
         }
     };

@@ -8,7 +8,7 @@ use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use ringmux::{Addr, Config, Driver, Engine, Session, Stream};
+use ringmux::{Addr, Config, Driver, Engine, RecvStream, SendStream, Session};
 use tokio::sync::oneshot;
 
 /// How long a handler of an attacker's stream has something else to do, whatever the attacker does meanwhile.
@@ -99,7 +99,7 @@ impl Drop for Running {
 
 async fn serve(session: Session, most: Arc<AtomicU64>) {
     let running = Arc::new(AtomicU64::new(0));
-    while let Ok(stream) = session.accept().await {
+    while let Ok(Some(stream)) = session.accept().await {
         let now = running.fetch_add(1, Ordering::Relaxed) + 1;
         most.fetch_max(now, Ordering::Relaxed);
         tokio::spawn(handle(stream, Running(Arc::clone(&running))));
@@ -107,16 +107,16 @@ async fn serve(session: Session, most: Arc<AtomicU64>) {
 }
 
 /// The neighbour's streams have no opening block. `running` goes before the stream does.
-async fn handle(mut stream: Stream, running: Running) {
-    if !stream.opening().is_empty() {
+async fn handle((mut send, mut recv): (SendStream, RecvStream), running: Running) {
+    if !send.opening().is_empty() {
         tokio::time::sleep(WORK).await;
     }
-    while let Ok(Some(message)) = stream.recv().await {
-        if stream.send(message).await.is_err() {
+    while let Ok(Some(message)) = recv.recv().await {
+        if send.send(message).await.is_err() {
             break;
         }
     }
     // A stream that the peer has ended cannot be finished.
-    let _ = stream.finish();
+    let _ = send.finish();
     drop(running);
 }

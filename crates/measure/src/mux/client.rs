@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
-use ringmux::{Addr, Config, Engine, RecvStream, SendStream, Session, Stream};
+use ringmux::{Addr, Config, Engine, RecvStream, SendStream, Session};
 use tokio::task::JoinSet;
 
 use super::{Role, during};
@@ -97,7 +97,7 @@ impl Client {
         Ok(tasks)
     }
 
-    async fn open(&self, role: Role) -> Result<Stream, Failure> {
+    async fn open(&self, role: Role) -> Result<(SendStream, RecvStream), Failure> {
         self.session
             .open(role.opening())
             .await
@@ -105,8 +105,10 @@ impl Client {
     }
 
     /// One message in flight, again and again.
-    async fn round_trips(self, stream: Stream) -> Result<u64, Failure> {
-        let (mut send, mut recv) = stream.split();
+    async fn round_trips(
+        self,
+        (mut send, mut recv): (SendStream, RecvStream),
+    ) -> Result<u64, Failure> {
         let (mut message, mut order) = (Numbered::new(), Order::small());
         let mut started = Instant::now();
         while !self.window.is_done() {
@@ -124,7 +126,7 @@ impl Client {
     async fn calls(self) -> Result<u64, Failure> {
         let mut started = Instant::now();
         while !self.window.is_done() {
-            let (mut send, mut recv) = self.open(Role::Echo).await?.split();
+            let (mut send, mut recv) = self.open(Role::Echo).await?;
             let mut message = Numbered::new();
             send.send_slice(message.advance())
                 .await
@@ -138,8 +140,10 @@ impl Client {
     }
 
     /// Small messages as fast as they are taken.
-    async fn small_messages(self, stream: Stream) -> Result<u64, Failure> {
-        let (mut send, mut recv) = stream.split();
+    async fn small_messages(
+        self,
+        (mut send, mut recv): (SendStream, RecvStream),
+    ) -> Result<u64, Failure> {
         let mut message = Numbered::new();
         while !self.window.is_done() {
             send.send_slice(message.advance())
@@ -151,8 +155,10 @@ impl Client {
     }
 
     /// Large messages, by reference, as fast as they are taken.
-    async fn bulk_messages(self, stream: Stream) -> Result<u64, Failure> {
-        let (mut send, mut recv) = stream.split();
+    async fn bulk_messages(
+        self,
+        (mut send, mut recv): (SendStream, RecvStream),
+    ) -> Result<u64, Failure> {
         let slab = Slab::new();
         let mut number = 0;
         while !self.window.is_done() {

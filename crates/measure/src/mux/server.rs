@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use ringmux::{Addr, Config, Engine, RecvStream, SendStream, SessionError, Stream};
+use ringmux::{Addr, Config, Engine, RecvStream, SendStream, SessionError};
 use tokio::task;
 
 use super::{Role, during};
@@ -48,7 +48,7 @@ pub(super) async fn run(
     let tally = Rc::new(Tally::default());
     let end = loop {
         match session.accept().await {
-            Ok(stream) => {
+            Ok(Some(stream)) => {
                 let (session, window, tally) =
                     (session.clone(), Arc::clone(window), Rc::clone(&tally));
                 task::spawn_local(async move {
@@ -59,6 +59,7 @@ pub(super) async fn run(
                     }
                 });
             }
+            Ok(None) => break session.closed().await,
             Err(end) => break end,
         }
     };
@@ -76,10 +77,13 @@ pub(super) async fn run(
     }
 }
 
-async fn serve(stream: Stream, window: &Window, tally: &Tally) -> Result<(), Failure> {
-    let role = Role::of(stream.opening())
+async fn serve(
+    (mut send, mut recv): (SendStream, RecvStream),
+    window: &Window,
+    tally: &Tally,
+) -> Result<(), Failure> {
+    let role = Role::of(send.opening())
         .ok_or_else(|| Failure::new("a stream was opened with an unknown block"))?;
-    let (mut send, mut recv) = stream.split();
     match role {
         Role::Echo => echo(&mut send, &mut recv).await?,
         Role::Count => count(&mut recv, Order::small(), tally, || window.count(1)).await?,

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use ringmux::{Addr, Config, Engine, RecvStream, SendStream, Session, SessionError};
+use ringmux::{Addr, Config, Engine, RecvStream, SendStream, Session};
 
 use super::link::{Client, Closing, Receiver, Role, Sender, Transport};
 use super::runtime::during;
@@ -100,9 +100,7 @@ impl Client for RingmuxClient {
 
     async fn open(&self, role: Role) -> Result<(SendStream, RecvStream), Failure> {
         let opened = self.session.open(role.path().as_bytes()).await;
-        opened
-            .map(ringmux::Stream::split)
-            .map_err(during("cannot open a stream"))
+        opened.map_err(during("cannot open a stream"))
     }
 }
 
@@ -115,19 +113,15 @@ impl Acceptor for RingmuxAcceptor {
     type Receiver = RecvStream;
 
     async fn accept(&mut self) -> Result<Option<Accepted<SendStream, RecvStream>>, Failure> {
-        let stream = match self.session.accept().await {
-            Ok(stream) => stream,
-            Err(SessionError::PeerClosed {
-                code: ringmux::codes::NO_ERROR,
-                ..
-            }) => return Ok(None),
+        let (sender, receiver) = match self.session.accept().await {
+            Ok(Some(halves)) => halves,
+            Ok(None) => return Ok(None),
             Err(error) => return Err(Failure::new("the session failed").because(&error)),
         };
-        let path = str::from_utf8(stream.opening()).ok();
+        let path = str::from_utf8(sender.opening()).ok();
         let role = path
             .and_then(Role::by_path)
             .ok_or_else(|| Failure::new("a stream was opened with an unknown block"))?;
-        let (sender, receiver) = stream.split();
         Ok(Some(Accepted {
             role,
             sender,

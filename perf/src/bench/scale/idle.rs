@@ -6,7 +6,7 @@
 use std::io::{self, BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
-use ringmux::{Addr, Config, Session, Stream};
+use ringmux::{Addr, Config, RecvStream, SendStream, Session};
 use serde::Serialize;
 
 use super::footprint::Footprint;
@@ -139,7 +139,7 @@ fn report(args: &Args, rows: &[Row]) -> Result<(), Failure> {
     ))
 }
 
-async fn open(session: &Session, count: u32) -> Result<Vec<Stream>, Failure> {
+async fn open(session: &Session, count: u32) -> Result<Vec<(SendStream, RecvStream)>, Failure> {
     let mut streams = Vec::with_capacity(count as usize);
     for _ in 0..count {
         let opened = session.open("").await;
@@ -148,14 +148,14 @@ async fn open(session: &Session, count: u32) -> Result<Vec<Stream>, Failure> {
     Ok(streams)
 }
 
-async fn round_trips(streams: &mut [Stream]) -> Result<(), Failure> {
+async fn round_trips(streams: &mut [(SendStream, RecvStream)]) -> Result<(), Failure> {
     for some in streams.chunks_mut(AT_ONCE) {
-        for stream in some.iter_mut() {
-            let sent = stream.send_slice(MESSAGE).await;
+        for (send, _) in some.iter_mut() {
+            let sent = send.send_slice(MESSAGE).await;
             sent.map_err(during("cannot send"))?;
         }
-        for stream in some {
-            let echo = stream.lease().await.map_err(during("cannot receive"))?;
+        for (_, recv) in some {
+            let echo = recv.lease().await.map_err(during("cannot receive"))?;
             if echo.is_none_or(|echo| echo.as_slice() != Some(MESSAGE)) {
                 return Err(Failure::new("a stream came back without its message"));
             }
@@ -196,15 +196,16 @@ pub(crate) fn serve(args: &Args) -> Result<(), Failure> {
     let mut streams = Vec::with_capacity(args.streams as usize);
     for _ in 0..args.streams {
         let accepted = runtime.block_on(session.accept());
-        streams.push(accepted.map_err(during("cannot accept a stream"))?);
+        let accepted = accepted.map_err(during("cannot accept a stream"))?;
+        streams.push(accepted.ok_or_else(|| Failure::new("the session ended"))?);
     }
     tell()?;
     runtime.block_on(async {
-        for stream in &mut streams {
-            let message = stream.recv().await.map_err(during("cannot receive"))?;
+        for (send, recv) in &mut streams {
+            let message = recv.recv().await.map_err(during("cannot receive"))?;
             let message =
                 message.ok_or_else(|| Failure::new("a stream ended without a message"))?;
-            stream.send(message).await.map_err(during("cannot send"))?;
+            send.send(message).await.map_err(during("cannot send"))?;
         }
         Ok(())
     })?;

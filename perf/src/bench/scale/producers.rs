@@ -7,7 +7,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use crossbeam_utils::CachePadded;
-use ringmux::{Addr, Config, Session, Stream};
+use ringmux::{Addr, Config, RecvStream, SendStream, Session};
 use serde::Serialize;
 
 use super::{Options, during, introduce, median, print, print_json};
@@ -175,20 +175,22 @@ fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
 /// Sends until it is told to stop, then waits for the other side to have got everything.
 fn produce(session: &Session, stop: &AtomicBool) -> Result<u64, Failure> {
     runtime()?.block_on(async {
-        let mut stream = session
+        let (mut stream_send, mut stream_recv) = session
             .open("")
             .await
             .map_err(during("cannot open a stream"))?;
         let mut sent = 0;
         while !stop.load(Ordering::Relaxed) {
-            stream
+            stream_send
                 .send_slice(&[7; MESSAGE_LEN])
                 .await
                 .map_err(during("cannot send"))?;
             sent += 1;
         }
-        stream.finish().map_err(during("cannot finish a stream"))?;
-        match stream.recv().await.map_err(during("cannot receive"))? {
+        stream_send
+            .finish()
+            .map_err(during("cannot finish a stream"))?;
+        match stream_recv.recv().await.map_err(during("cannot receive"))? {
             None => Ok(sent),
             Some(_) => Err(Failure::new("an answer where none was expected")),
         }
@@ -215,7 +217,7 @@ impl Counter {
                 let _ = tell.send(listener.local_addr().clone());
                 let session = listener.accept().await;
                 let session = session.map_err(during("cannot accept the session"))?;
-                while let Ok(stream) = session.accept().await {
+                while let Ok(Some(stream)) = session.accept().await {
                     tokio::task::spawn_local(count_messages(stream, Arc::clone(&counted)));
                 }
                 Ok(())
@@ -245,14 +247,17 @@ impl Counter {
     }
 }
 
-async fn count_messages(mut stream: Stream, count: Arc<CachePadded<AtomicU64>>) {
-    while let Ok(Some(message)) = stream.lease().await {
+async fn count_messages(
+    (mut send, mut recv): (SendStream, RecvStream),
+    count: Arc<CachePadded<AtomicU64>>,
+) {
+    while let Ok(Some(message)) = recv.lease().await {
         assert_eq!(message.len(), MESSAGE_LEN);
         // All streams are counted on one thread.
         count.store(count.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
     }
     // The client goes on when it sees this end.
-    let _ = stream.finish();
+    let _ = send.finish();
 }
 
 #[cfg(test)]

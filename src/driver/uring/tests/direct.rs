@@ -23,6 +23,7 @@ use super::workload;
 use super::world::World;
 use crate::config::Wait;
 use crate::driver::{Transport, clock};
+use crate::handle::whole::Whole as _;
 use crate::proto::Batch;
 use crate::sync::Arc;
 
@@ -189,7 +190,8 @@ fn a_future_that_never_sleeps_keeps_no_socket_waiting() {
             let [near, far] = desk.connect(&workload::config(64 * 1024, 64 * 1024));
             let lost = |error: &dyn Error| error.to_string();
             let mut here = near.open("").await.map_err(|error| lost(&error))?;
-            let mut there = far.accept().await.map_err(|error| lost(&error))?;
+            let there = far.accept().await.map_err(|error| lost(&error))?;
+            let mut there = there.expect("it is open");
             for round in 0..60 {
                 here.send("ping").await.map_err(|error| lost(&error))?;
                 there.recv().await.map_err(|error| lost(&error))?;
@@ -218,7 +220,7 @@ fn what_a_turn_leaves_of_a_reception_is_for_the_next() {
         for _ in 0..STREAMS {
             let here = near.open("").await.map_err(|error| lost(&error))?;
             let there = far.accept().await.map_err(|error| lost(&error))?;
-            streams.push((here, there));
+            streams.push((here, there.expect("it is open")));
         }
         for (here, _) in &mut streams {
             here.send("at once").await.map_err(|error| lost(&error))?;

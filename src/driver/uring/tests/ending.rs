@@ -22,7 +22,8 @@ use crate::config::{Config, Wait};
 use crate::driver::{clock, leaked_buffers};
 use crate::error::SessionError;
 use crate::frame::Role;
-use crate::handle::{Session, Stream};
+use crate::handle::Session;
+use crate::handle::whole::{Stream, Whole as _};
 
 fn config() -> Config {
     workload::config(64 * 1024, 256 * 1024)
@@ -32,7 +33,7 @@ fn config() -> Config {
 async fn stuck(desk: &Desk) -> ([Session; 2], [Stream; 2]) {
     let [near, far] = desk.connect(&config());
     let mut here = near.open(Bytes::new()).await.expect("open");
-    let mut there = far.accept().await.expect("accepted");
+    let mut there = far.accept().await.unwrap().expect("accepted");
     let long = Bytes::from(vec![7; 90_000]);
     for _ in 0..3 {
         // The first ones make the receiver change to single operations.
@@ -120,7 +121,10 @@ fn the_handles_of_a_host_that_ended_are_told() {
     let world = World::new(0, Faults::NONE);
     let ran = world.run_unchecked(|desk| async move { stuck(&desk).await });
     let ([near, _], [mut here, _]) = ran.expect("ended in order");
-    assert!(matches!(near.end(), Some(SessionError::EngineStopped)));
+    assert!(matches!(
+        near.state().end(),
+        Some(SessionError::EngineStopped)
+    ));
     assert!(here.try_send(Bytes::new()).is_err());
 }
 
@@ -139,7 +143,10 @@ fn sessions_of_a_broken_ring_end_and_their_memory_stays() {
     });
     assert!(ran.is_err());
     let ([near, _], _) = handles.expect("connected");
-    assert!(matches!(near.end(), Some(SessionError::EngineStopped)));
+    assert!(matches!(
+        near.state().end(),
+        Some(SessionError::EngineStopped)
+    ));
     assert!(kernel.borrow().all_intact());
     assert!(!kernel.borrow().settled);
 }
@@ -160,7 +167,7 @@ fn a_panic_in_one_session_ends_it_and_no_other() {
         let [near, far] = desk.connect(&config());
         let [beside, beside_far] = desk.connect(&config());
         let mut here = near.open(Bytes::new()).await.expect("open");
-        let mut there = far.accept().await.expect("accepted");
+        let mut there = far.accept().await.unwrap().expect("accepted");
         let mut receiving = Box::pin(there.recv());
         let bomb = Waker::from(Arc::new(Bomb));
         let waiting = receiving.as_mut().poll(&mut Context::from_waker(&bomb));
@@ -170,14 +177,17 @@ fn a_panic_in_one_session_ends_it_and_no_other() {
             .expect("queued");
         desk.silence().await;
         drop(receiving);
-        assert!(matches!(far.end(), Some(SessionError::EngineStopped)));
+        assert!(matches!(
+            far.state().end(),
+            Some(SessionError::EngineStopped)
+        ));
         // Its peer sees the connection go, and whoever is beside it sees nothing.
         near.closed().await;
         let mut call = beside.open(Bytes::new()).await.expect("open");
         call.send(Bytes::from_static(b"still here"))
             .await
             .expect("sent");
-        let mut called = beside_far.accept().await.expect("accepted");
+        let mut called = beside_far.accept().await.unwrap().expect("accepted");
         let message = called.recv().await.expect("received");
         assert_eq!(message.as_deref(), Some(&b"still here"[..]));
         drop((call, called));
@@ -210,7 +220,7 @@ fn a_session_that_has_ended_takes_no_buffers_from_others() {
         let broken = desk.start(Role::Dialer, ours, &config());
         let talk = async {
             // It gives up to say why it ends, but its socket still has what it said first.
-            while broken.end().is_none() {
+            while broken.state().end().is_none() {
                 pause(20).await;
                 clock::Stopped::pass(Duration::from_millis(100));
             }
@@ -250,7 +260,7 @@ fn a_session_that_was_started_before_the_last_engine_went_keeps_the_host() {
     let session = desk.start(Role::Dialer, near, &config());
     desk.link.release();
     assert!(!host.is_unused());
-    assert!(host.turn() && session.end().is_none());
+    assert!(host.turn() && session.state().end().is_none());
 }
 
 #[test]

@@ -12,7 +12,8 @@ use super::world::{Desk, pause};
 use crate::config::Config;
 use crate::error::SessionError;
 use crate::frame::codes;
-use crate::handle::{RecvStream, SendStream, Session, Stream};
+use crate::handle::whole::{Stream, Whole as _};
+use crate::handle::{RecvStream, SendStream, Session};
 use crate::proto::tests::net::Rng;
 
 const LONGEST: usize = 100_000;
@@ -131,7 +132,8 @@ async fn hear(desk: &Desk, plan: Plan, tag: u64, mut receiver: RecvStream) -> Re
 
 async fn echo(desk: &Desk, plan: Plan, session: &Session) -> Result<(), String> {
     let mut stream: Stream = match session.accept().await {
-        Ok(stream) => stream,
+        Ok(Some(stream)) => stream,
+        Ok(None) => return ended(desk, &SessionError::Closed),
         Err(end) => return ended(desk, &end),
     };
     let tag = stream.opening().first_chunk().copied();

@@ -213,7 +213,7 @@ fn shut_down(
             }
             d.must_close(pair, side, grace + CLOSING);
             // Of a session that has ended already it has nothing to say.
-            let late = session.end().is_some();
+            let late = session.state().end().is_some();
             let report = session.shutdown(grace).await;
             if !late {
                 d.ledger.borrow_mut().shut_down(pair, side, report);

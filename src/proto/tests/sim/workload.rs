@@ -12,7 +12,8 @@ use super::ledger::{self, LONGEST, Seen, Tag, block, content, opener, pair_of};
 use super::world::{Desk, Owner};
 use crate::error::{OpenError, SendError};
 use crate::frame::codes;
-use crate::handle::{RecvStream, SendStream, Session, Stream};
+use crate::handle::whole::{Stream, Whole as _};
+use crate::handle::{RecvStream, SendStream, Session};
 use crate::proto::tests::net::Rng;
 
 /// What a run is like.
@@ -90,13 +91,17 @@ async fn accept(desk: Rc<Desk>, mix: Mix, pair: usize, side: usize, session: Ses
             desk.sleep(rng.micros(mix.pause)).await;
         }
         match session.accept().await {
-            Ok(stream) => {
+            Ok(Some(stream)) => {
                 let tag = stream.opening().first_chunk::<8>().copied();
                 let tag = Tag::from_le_bytes(tag.unwrap_or_default());
                 desk.ledger
                     .borrow_mut()
                     .accepted(pair, tag, stream.opening());
                 serve(&desk, &mix, side, tag, stream);
+            }
+            Ok(None) => {
+                let end = session.state().end().expect("it has ended");
+                return desk.ledger.borrow_mut().session(pair, side, &end);
             }
             Err(end) => return desk.ledger.borrow_mut().session(pair, side, &end),
         }

@@ -80,7 +80,7 @@ async fn a_server_that_permits_no_more_streams_is_not_called_one_without_a_sessi
     let serving = tokio::spawn(async move {
         let session = listener.accept().await.unwrap();
         let mut streams = Vec::new();
-        while let Ok(stream) = session.accept().await {
+        while let Ok(Some(stream)) = session.accept().await {
             streams.push(stream);
         }
     });
@@ -135,11 +135,14 @@ async fn one_session_more_than_serve_may_have_is_closed_and_logged() {
         tokio::time::sleep(Duration::from_millis(10)).await;
         ended = sessions
             .iter()
-            .filter(|session| session.end().is_some())
+            .filter(|session| session.state().end().is_some())
             .count();
     }
     assert_eq!(ended, 1);
-    let end = sessions.iter().find_map(ringmux::Session::end).unwrap();
+    let end = sessions
+        .iter()
+        .find_map(|session| session.state().end())
+        .unwrap();
     assert!(matches!(end, SessionError::PeerClosed { .. }), "{end}");
     serve.logged(&["session closed", "--max-sessions", "open=2"]);
 }

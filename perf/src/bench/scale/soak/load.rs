@@ -5,9 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use ringmux::{
-    Addr, Config, Engine, Listener, RecvStream, SendStream, Session, Stream, StreamError,
-};
+use ringmux::{Addr, Config, Engine, Listener, RecvStream, SendStream, Session, StreamError};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout_at};
 
@@ -212,39 +210,36 @@ async fn accept(listener: Listener, shared: Arc<Shared>, mut rng: Rng) {
 }
 
 async fn serve(session: Session, shared: Arc<Shared>, mut rng: Rng) {
-    while let Ok(stream) = session.accept().await {
+    while let Ok(Some(stream)) = session.accept().await {
         tokio::spawn(echo(stream, Arc::clone(&shared), rng.fork()));
     }
 }
 
 /// Sends everything back, or kills the stream in one of the ways in which a server can.
-async fn echo(mut stream: Stream, shared: Arc<Shared>, mut rng: Rng) {
+async fn echo((mut send, mut recv): (SendStream, RecvStream), shared: Arc<Shared>, mut rng: Rng) {
     let mut left = rng.one_in(KILLED_ONE_IN).then(|| rng.below(MESSAGES_MAX));
     loop {
         if left == Some(0) {
             shared.killed.fetch_add(1, Ordering::Relaxed);
             match rng.below(4) {
-                0 => stream.cancel(CODE),
-                1 => drop(stream.finish_with_error(CODE, "killed by the server")),
+                0 => send.cancel(CODE),
+                1 => drop(send.finish_with_error(CODE, "killed by the server")),
                 2 => {
-                    stream.stop(CODE);
-                    drop(stream.finish_with_error(CODE, "stopped by the server"));
+                    recv.stop(CODE);
+                    drop(send.finish_with_error(CODE, "stopped by the server"));
                 }
                 _ => {}
             }
             return;
         }
         left = left.map(|left| left - 1);
-        match counted(&shared.in_recv, stream.recv()).await {
+        match counted(&shared.in_recv, recv.recv()).await {
             Ok(Some(message)) => {
-                if counted(&shared.in_send, stream.send(message))
-                    .await
-                    .is_err()
-                {
+                if counted(&shared.in_send, send.send(message)).await.is_err() {
                     return;
                 }
             }
-            Ok(None) => return drop(stream.finish()),
+            Ok(None) => return drop(send.finish()),
             // Dropped unfinished: the client sees a cancel, whatever it has done itself.
             Err(_) => return,
         }
@@ -356,7 +351,7 @@ async fn one_stream(
     let plan = Plan::of(rng);
     place.begin(plan);
     let (send, recv) = match session.open("").await {
-        Ok(stream) => stream.split(),
+        Ok(halves) => halves,
         Err(error) => return Err(Failure::new("cannot open a stream").because(&error)),
     };
     if plan.kill.is_some() {
@@ -447,10 +442,10 @@ async fn visit(engine: Engine, addr: Addr, config: Config, shared: Arc<Shared>, 
         match engine.connect(&addr, &config).await {
             Ok(session) => {
                 // The server kills some of these streams, which is no failure of the session.
-                if let Ok(mut stream) = session.open("").await
-                    && stream.send("a visit").await.is_ok()
+                if let Ok((mut send, mut recv)) = session.open("").await
+                    && send.send("a visit").await.is_ok()
                 {
-                    let _ = stream.recv().await;
+                    let _ = recv.recv().await;
                 }
                 if rng.one_in(2) {
                     session.close();

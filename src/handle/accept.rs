@@ -1,0 +1,148 @@
+//! Waiting for the streams that the peer opens.
+
+use std::fmt;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use futures_core::Stream;
+
+use super::recv::RecvStream;
+use super::send::SendStream;
+use super::session::{Session, halves};
+use super::wait::Wait;
+use crate::error::SessionError;
+use crate::link::{HandleSide, SessionLink, reason};
+use crate::queue::WaiterKey;
+
+/// The future of [`Session::accept`].
+#[must_use = "futures do nothing unless polled"]
+pub struct Accept<'a> {
+    link: &'a SessionLink,
+    wait: Wait<'a>,
+}
+
+impl<'a> Accept<'a> {
+    pub(super) const fn new(link: &'a SessionLink) -> Self {
+        Self {
+            link,
+            wait: Wait::new(&link.accept_waiters),
+        }
+    }
+}
+
+impl Future for Accept<'_> {
+    type Output = Result<Option<(SendStream, RecvStream)>, SessionError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let link = self.link;
+        self.wait
+            .poll(cx, || next(link))
+            .map(|next| next.map(|next| next.map(accepted)))
+    }
+}
+
+/// The streams that the peer opens, from [`Session::incoming`]: [`Session::accept`] for those who store what they wait with.
+///
+/// It holds the session as a clone of it does. Is also a [`Stream`](futures_core::Stream), which ends where `accept` gives `None`,
+/// and after an error.
+pub struct Incoming {
+    session: Session,
+    key: Option<WaiterKey>,
+    ended: bool,
+}
+
+impl Incoming {
+    pub(super) const fn new(session: Session) -> Self {
+        Self {
+            session,
+            key: None,
+            ended: false,
+        }
+    }
+
+    /// The session whose streams these are.
+    #[must_use]
+    pub const fn session(&self) -> &Session {
+        &self.session
+    }
+
+    /// [`Session::accept`] as a poll function.
+    ///
+    /// # Errors
+    /// As there.
+    #[expect(clippy::type_complexity, reason = "as `accept` has it")]
+    pub fn poll_accept(
+        &mut self,
+        cx: &Context<'_>,
+    ) -> Poll<Result<Option<(SendStream, RecvStream)>, SessionError>> {
+        let link = self.session.link();
+        let mut wait = Wait::resume(&link.accept_waiters, self.key.take());
+        let next = wait.poll(cx, || next(link));
+        if next.is_pending() {
+            self.key = wait.suspend();
+        }
+        next.map(|next| next.map(|next| next.map(accepted)))
+    }
+}
+
+impl Stream for Incoming {
+    type Item = Result<(SendStream, RecvStream), SessionError>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        if self.ended {
+            return Poll::Ready(None);
+        }
+        let next = self.poll_accept(cx).map(Result::transpose);
+        self.ended = matches!(next, Poll::Ready(None | Some(Err(_))));
+        next
+    }
+}
+
+impl Drop for Incoming {
+    fn drop(&mut self) {
+        drop(Wait::resume(
+            &self.session.link().accept_waiters,
+            self.key.take(),
+        ));
+    }
+}
+
+/// The next stream, or the end of them; `None`: neither now.
+fn next(link: &SessionLink) -> Option<Result<Option<HandleSide>, SessionError>> {
+    if !link.is_inherited()
+        && let Some(side) = link.pop_accept()
+    {
+        return Some(Ok(Some(side)));
+    }
+    let end = link.end()?;
+    // What was queued before the end was set is visible now.
+    let late = (!link.is_inherited()).then(|| link.pop_accept()).flatten();
+    Some(match late {
+        Some(side) => Ok(Some(side)),
+        None if end.is_orderly() => Ok(None),
+        None => Err(end.clone()),
+    })
+}
+
+fn accepted(side: HandleSide) -> (SendStream, RecvStream) {
+    let lane = side.lane();
+    lane.mark_accepted();
+    if lane.session().is_hungry() {
+        lane.raise(reason::CREDIT);
+    }
+    halves(side)
+}
+
+impl fmt::Debug for Accept<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Accept").finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Incoming {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Incoming")
+            .field("session", &self.session)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,137 @@
+//! Waiting for permission to open a stream.
+
+use std::fmt;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+
+use super::recv::RecvStream;
+use super::send::SendStream;
+use crate::error::{OpenError, SendError, SessionError, StreamError};
+use crate::frame::codes;
+use crate::link::{OpenState, SendEnd};
+
+/// The future of [`Session::open`](crate::Session::open). It borrows nothing, so it can be stored, and one that is stored can be
+/// polled without a box.
+#[must_use = "dropping it gives the stream up"]
+pub struct Open {
+    state: State,
+}
+
+enum State {
+    /// Nothing to wait for.
+    Known(Result<(SendStream, RecvStream), OpenError>),
+    Waiting(Waiting),
+    /// The result was given out.
+    Done,
+}
+
+impl Open {
+    pub(super) const fn known(result: Result<(SendStream, RecvStream), OpenError>) -> Self {
+        Self {
+            state: State::Known(result),
+        }
+    }
+
+    /// Of a stream that waits for the peer's permission, and has one of the places for that.
+    pub(super) const fn waiting(halves: (SendStream, RecvStream), first: Option<First>) -> Self {
+        Self {
+            state: State::Waiting(Waiting {
+                halves: Some(halves),
+                first,
+            }),
+        }
+    }
+}
+
+/// What a stream is opened with.
+pub(super) struct First {
+    pub(super) message: Bytes,
+    pub(super) finish: bool,
+}
+
+impl Future for Open {
+    type Output = Result<(SendStream, RecvStream), OpenError>;
+
+    /// # Panics
+    /// After it was ready.
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        if let State::Waiting(waiting) = &mut self.state {
+            let result = ready!(waiting.poll(cx));
+            self.state = State::Known(result);
+        }
+        match std::mem::replace(&mut self.state, State::Done) {
+            State::Known(result) => Poll::Ready(result),
+            State::Waiting(_) | State::Done => panic!("polled after it was ready"),
+        }
+    }
+}
+
+/// The stream that waits; dropped before, it is cancelled, as any stream that is dropped.
+struct Waiting {
+    halves: Option<(SendStream, RecvStream)>,
+    /// Longer than the peer must accept: queued when the peer has said what it does.
+    first: Option<First>,
+}
+
+impl Waiting {
+    fn poll(&mut self, cx: &Context<'_>) -> Poll<Result<(SendStream, RecvStream), OpenError>> {
+        let Some((sender, _)) = &mut self.halves else {
+            return Poll::Pending;
+        };
+        if known(sender).is_none() {
+            sender.register(cx);
+        }
+        ready!(known(sender).map_or(Poll::Pending, Poll::Ready)).map_err(OpenError::Session)?;
+        if let Some(first) = &self.first {
+            match ready!(sender.poll_room(cx, first.message.len())) {
+                Ok(()) => self
+                    .first
+                    .take()
+                    .map_or((), |first| sender.queue_and_flush(first)),
+                Err(SendError::TooLong { len, limit }) => {
+                    return Poll::Ready(Err(OpenError::MessageTooLong { len, limit }));
+                }
+                // The peer, or the session, has ended the stream meanwhile: its holder finds out why.
+                Err(_) => self.first = None,
+            }
+        }
+        sender.lane().session().end_pending_open();
+        self.halves
+            .take()
+            .map_or(Poll::Pending, |halves| Poll::Ready(Ok(halves)))
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        if let Some((sender, _)) = &mut self.halves {
+            sender.lane().session().end_pending_open();
+            // Also one that has finished, whose messages wait here.
+            sender.cancel(codes::CANCELLED);
+        }
+    }
+}
+
+/// Whether the stream was granted, or why it will not be; `None`: not known yet.
+fn known(sender: &SendStream) -> Option<Result<(), SessionError>> {
+    let lane = sender.lane();
+    // First: once permitted the peer may have seen the stream, and ended it by now. That is for the holder of the stream to find.
+    if lane.open_state() == OpenState::Granted {
+        return Some(Ok(()));
+    }
+    if let Some(SendEnd::Error(error)) = lane.send_end() {
+        return Some(Err(match error {
+            StreamError::NotProcessed(reason) | StreamError::Session(reason) => reason.clone(),
+            _ => SessionError::Closed,
+        }));
+    }
+    lane.session().end().map(|end| Err(end.clone()))
+}
+
+impl fmt::Debug for Open {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Open").finish_non_exhaustive()
+    }
+}
