@@ -388,6 +388,12 @@ impl SessionLink {
         }
     }
 
+    /// Lanes kept for streams to come, for tests.
+    #[cfg(test)]
+    pub(crate) fn spares(&self) -> usize {
+        self.spares.len()
+    }
+
     /// Gives the memory of all spare lanes back.
     pub(crate) fn drop_spares(&self) {
         while self.spares.pop().is_some() {}
