@@ -79,6 +79,8 @@
 //! # Features
 //! * `manage` (off): the module `manage`, which keeps sessions to a peer and makes them anew when they
 //!   are lost.
+//! * `tokio-uring` (on): the driver [`Driver::TokioUring`], which brings the crate `tokio-uring`. Without it that driver is refused with
+//!   [`EngineError::NotBuiltIn`].
 //! * `metrics` (off): the module `metrics`, which tells the recorder of the crate `metrics` what sessions do.
 //!
 //! # Seen from outside
@@ -132,7 +134,7 @@ pub use config::{Config, ConfigBuilder, ConfigError, Rate, Wait};
 pub use connect::{
     Backend, ChosenBackend, ConnectError, Connection, DialAttempt, DialError, Engine,
     EngineBuilder, EngineError, Features, ListenError, Listener, ProbeStep, ProcessStats, Refusal,
-    SocketError, client, connect, dial, listen, process_stats, server,
+    SocketError, client, connect, dial, is_lost, listen, process_stats, server,
 };
 #[cfg(not(ringmux_loom))]
 pub use error::{

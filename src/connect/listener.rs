@@ -454,9 +454,21 @@ fn no_session(peer: Option<&Addr>, error: &SessionError) {
     }
 }
 
-/// The connection is gone already; the next one may be fine. Anything else, such as a lack of descriptors or of permission,
-/// is met again with the next: the listener stays fine, and trying at once would spin.
-fn is_lost(error: &io::Error) -> bool {
+/// Whether an `accept` failed because of one connection, which is gone already: the next one may be fine at once.
+///
+/// Anything else, such as a lack of descriptors or of permission, is met again with the next: the listening socket stays fine,
+/// and trying at once would spin. For those who accept sockets of their own, as [`Listener`] does.
+///
+/// # Examples
+/// ```
+/// use std::io::{Error, ErrorKind};
+///
+/// assert!(ringmux::is_lost(&ErrorKind::ConnectionAborted.into()));
+/// // No descriptors are left.
+/// assert!(!ringmux::is_lost(&Error::from_raw_os_error(24)));
+/// ```
+#[must_use]
+pub fn is_lost(error: &io::Error) -> bool {
     use io::ErrorKind::{
         ConnectionAborted, ConnectionReset, HostUnreachable, Interrupted, NetworkDown,
         NetworkUnreachable,

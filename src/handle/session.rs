@@ -10,7 +10,7 @@ use super::open::{First, Open};
 use super::recv::RecvStream;
 use super::send::SendStream;
 use super::state::SessionState;
-use super::wait::Wait;
+use super::wait::Waiter;
 use crate::addr::{Addr, Driver};
 use crate::error::{OpenError, SessionError, StreamError};
 use crate::frame::MAX_OPEN_BLOCK;
@@ -283,7 +283,7 @@ impl Session {
             }
             self.link.end().map(|error| Err(error.clone()))
         };
-        Wait::new(&self.link.state_waiters).until(check).await
+        Waiter::new(&self.link.state_waiters).until(check).await
     }
 
     /// Measures the round trip to the peer's engine and back.
@@ -306,7 +306,7 @@ impl Session {
             }
             self.link.end().map(|error| Err(error.clone()))
         };
-        Wait::new(&self.link.ping_waiters).until(check).await
+        Waiter::new(&self.link.ping_waiters).until(check).await
     }
 
     /// The session's counters now.
@@ -364,7 +364,7 @@ impl Session {
     /// # Cancel safety
     /// Safe.
     pub async fn wait_for(&self, mut reached: impl FnMut(&SessionState) -> bool) -> SessionState {
-        Wait::new(&self.link.state_waiters)
+        Waiter::new(&self.link.state_waiters)
             .until(|| Some(self.state()).filter(|state| reached(state)))
             .await
     }
@@ -444,7 +444,7 @@ impl Session {
     /// # }
     /// ```
     pub async fn draining(&self) -> SessionError {
-        Wait::new(&self.link.state_waiters)
+        Waiter::new(&self.link.state_waiters)
             .until(|| self.link.refusal().cloned())
             .await
     }
@@ -461,7 +461,7 @@ impl Session {
     /// # Cancel safety
     /// Safe.
     pub async fn closed(&self) -> SessionError {
-        Wait::new(&self.link.state_waiters)
+        Waiter::new(&self.link.state_waiters)
             .until(|| self.link.finished().cloned())
             .await
     }

@@ -17,7 +17,7 @@ use super::errors::ManageError;
 use super::manager::Manager;
 use crate::config::ConfigError;
 use crate::error::{OpenError, Processed, StreamError, into_io};
-use crate::handle::wait::Wait;
+use crate::handle::wait::Waiter;
 use crate::queue::WakerSet;
 use crate::sync::{Arc, AtomicBool, Ordering, fence};
 
@@ -437,7 +437,7 @@ impl Post {
                 None => ended.then_some(None),
             }
         };
-        Wait::new(&self.arrivals).until(next).await
+        Waiter::new(&self.arrivals).until(next).await
     }
 
     fn put(&self, letter: Letter) {
