@@ -112,13 +112,14 @@ impl Connection {
             // No message is incomplete, and the direction was open.
             stream.lane().end_recv(RecvEnd::Finished);
         }
+        let done = fin && stream.is_done();
         Self::notify(&mut self.wakes, key, stream, wake::RECEIVER);
         self.link.counters.messages_received.add(run.frames);
         self.receive_on_session(total_cost)?;
         if covered > 0 {
             self.return_to_session(covered);
         }
-        if fin {
+        if done {
             self.remove_if_done(key);
         }
         Ok(run)

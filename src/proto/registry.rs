@@ -54,6 +54,7 @@ impl Registry {
         self.streams.is_empty()
     }
 
+    #[inline]
     pub(super) fn insert(&mut self, mut stream: Stream) -> Key {
         // So that no key has the highest bit, see `Lane::key`.
         self.generation = (self.generation + 1) % (1 << 31);

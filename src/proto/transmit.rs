@@ -382,7 +382,12 @@ impl Connection {
             Self::after_turn(&mut self.wakes, key, stream);
             self.outbound.settle(stream);
             match turn {
-                Turn::Drained | Turn::OutOfCredit => stream.deficit = 0,
+                Turn::Drained | Turn::OutOfCredit => {
+                    stream.deficit = 0;
+                    if !stream.is_done() {
+                        continue;
+                    }
+                }
                 Turn::Failed { code } => {
                     stream.deficit = 0;
                     if stream.state.receiving == Receiving::Ended {
@@ -403,9 +408,7 @@ impl Connection {
                     break;
                 }
             }
-            if (self.registry.get_mut(key)).is_some_and(|stream| stream.is_done()) {
-                self.remove_if_done(key);
-            }
+            self.remove_if_done(key);
         }
         // What is left is not popped for now.
         self.schedule.prune(&mut self.registry);
