@@ -14,43 +14,26 @@ use std::time::{Duration, Instant};
 use super::connection::Connection;
 use super::registry::{Key, PRUNE_SLACK};
 use super::stream::wake;
-use crate::link::SessionLink;
+use super::timers::{Timer, Timers};
 
 /// A ring up to this size is kept, in bytes.
 pub(super) const KEPT_BYTES: u64 = 4 * 1024;
 /// How long a stream consumes nothing before its ring shrinks.
 pub(super) const IDLE: Duration = Duration::from_secs(10);
 
-/// When the lanes that the session keeps for streams to come ([`SPARES_MAX`](crate::link::SPARES_MAX) at most) go: when for
-/// [`IDLE`], and twice that at most, no stream has left one.
+/// Whether a stream has gone, and left its lane, since the lanes kept for streams to come were looked at last. They go when
+/// for [`IDLE`], and twice that at most, none has.
 #[derive(Debug, Default)]
 pub(super) struct Spares {
-    look_at: Option<Instant>,
-    /// Since the last look.
     used: bool,
 }
 
 impl Spares {
-    /// A stream has gone, and left its lane.
     #[inline]
-    pub(super) fn kept(&mut self, now: Instant) {
+    pub(super) fn kept(&mut self, timers: &mut Timers, now: Instant) {
         self.used = true;
-        self.look_at.get_or_insert(now + IDLE);
-    }
-
-    pub(super) const fn look_at(&self) -> Option<Instant> {
-        self.look_at
-    }
-
-    pub(super) fn give_back_if_idle(&mut self, link: &SessionLink, now: Instant) {
-        if self.look_at.is_none_or(|at| now < at) {
-            return;
-        }
-        if std::mem::take(&mut self.used) {
-            self.look_at = Some(now + IDLE);
-        } else {
-            self.look_at = None;
-            link.drop_spares();
+        if !timers.is_set(Timer::Spares) {
+            timers.set(Timer::Spares, now + IDLE);
         }
     }
 }
@@ -64,6 +47,7 @@ impl Connection {
         {
             stream.listed_grown = true;
             self.grown.push_back((now, key));
+            self.timers.set_by(Timer::Shrink, now + IDLE);
             if self.grown.len() > 2 * self.registry.len() + PRUNE_SLACK {
                 let registry = &mut self.registry;
                 self.grown
@@ -72,15 +56,12 @@ impl Connection {
         }
     }
 
-    pub(super) fn shrink_deadline(&self) -> Option<Instant> {
-        self.grown.front().map(|(since, _)| *since + IDLE)
-    }
-
     pub(super) fn shrink_idle(&mut self, now: Instant) {
-        while self.shrink_deadline().is_some_and(|at| at <= now) {
-            let Some((_, key)) = self.grown.pop_front() else {
-                return;
-            };
+        while let Some((since, key)) = self.grown.front().copied() {
+            if since + IDLE > now {
+                return self.timers.set(Timer::Shrink, since + IDLE);
+            }
+            self.grown.pop_front();
             let Some(stream) = self.registry.get_mut(key) else {
                 continue;
             };
@@ -91,6 +72,14 @@ impl Connection {
             } else {
                 self.watch_ring(key, now);
             }
+        }
+    }
+
+    pub(super) fn give_spares_back(&mut self, now: Instant) {
+        if std::mem::take(&mut self.spares.used) {
+            self.timers.set(Timer::Spares, now + IDLE);
+        } else {
+            self.link.drop_spares();
         }
     }
 }

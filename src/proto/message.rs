@@ -64,7 +64,7 @@ impl Connection {
         now: Instant,
     ) -> Result<Run, ProtocolError> {
         let mut run = Run::default();
-        if !self.is_established() {
+        if !self.life.is_established() {
             return Ok(run);
         }
         let found = first.stream_id().and_then(|id| self.registry.find_mut(id));
@@ -133,7 +133,7 @@ impl Connection {
         fin: bool,
         now: Instant,
     ) -> Result<(), ProtocolError> {
-        if !self.is_established() {
+        if !self.life.is_established() {
             return Err(ProtocolError::SettingsMissing);
         }
         let len = payload.as_slice().len();
