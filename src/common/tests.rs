@@ -577,7 +577,7 @@ fn errors_of_engines_and_connections() {
         },
         NO,
         ErrorKind::InvalidData,
-        "connected to tcp://host:1, but no session came about: the peer broke the protocol: SETTINGS must be sent \
+        "connected to tcp://host:1, but the handshake failed: the peer broke the protocol: SETTINGS must be sent \
          once, as the first frame",
     );
     table.row(
@@ -586,7 +586,7 @@ fn errors_of_engines_and_connections() {
         },
         AGAIN,
         ErrorKind::TimedOut,
-        "the socket is connected, but no session came about: the peer did not complete the handshake within 5s: is \
+        "the socket is connected, but the handshake failed: the peer did not complete the handshake within 5s: is \
          it a ringmux endpoint?",
     );
     table.row(
@@ -606,7 +606,7 @@ fn errors_of_engines_and_connections() {
         (
             (|| SocketError::NotASocket) as Make,
             kind,
-            "it is no socket",
+            "it is not a socket",
         ),
         (
             || SocketError::NotAStream,

@@ -86,7 +86,7 @@ fn a_stranger_is_one_line_with_its_address() {
             .unwrap();
         // What it is told, and the end.
         let _ = stranger.read_to_end(&mut Vec::new());
-        serve.logged(&["no session came about"]);
+        serve.logged(&["handshake failed"]);
         serve.signal(Signal::TERM);
         serve.ended();
         let about: Vec<_> = serve
@@ -125,7 +125,7 @@ fn strangers_in_great_number_are_a_few_lines_and_a_count() {
         "{lines} lines: {:#?}",
         serve.stderr()
     );
-    let of_strangers = |line: &&String| line.contains("no session came about");
+    let of_strangers = |line: &&String| line.contains("handshake failed");
     let told = serve.stderr().iter().filter(of_strangers).count() as u64;
     assert_eq!(
         told + left_out_by_the_library(serve.stderr()),
