@@ -1,4 +1,4 @@
-//! Where a peer is, and what moves the bytes: two small types that every layer may name.
+//! Addresses and driver names: two small types that every layer may use.
 
 use std::fmt;
 use std::net::{Ipv6Addr, SocketAddrV6};
@@ -19,7 +19,7 @@ const HOST_MAX_BYTES: usize = 253;
 /// | `/PATH`, `./PATH`, `unix:PATH`, `unix:///PATH` | a Unix socket, by the path of its file |
 /// | `@NAME`, `unix:@NAME`, `unix://@NAME` | a Unix socket with an abstract name, as `ss` and systemd show it |
 ///
-/// Paths and names have at most 107 bytes, hosts 253. Anything else is refused with what to write instead.
+/// Paths and names have at most 107 bytes, hosts 253. Any other text is refused with an error that shows the right form.
 ///
 /// # Examples
 /// ```
@@ -45,12 +45,12 @@ pub enum Addr {
     Unix(PathBuf),
 }
 
-/// A text that is no [`Addr`].
+/// Why a text is no [`Addr`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{text:?} is not an address: {problem}")]
 pub struct AddrError {
     text: String,
-    /// What is wrong, and what to write instead.
+    /// The problem, and the right form.
     problem: String,
 }
 
@@ -127,7 +127,7 @@ fn unix(path: &str) -> Result<Addr, String> {
 }
 
 fn tcp(text: &str) -> Result<Addr, String> {
-    // As it is copied from a browser or curl.
+    // URLs copied from a browser or curl end in `/`.
     let host_port = text.strip_suffix('/').unwrap_or(text);
     if let Some((before, path)) = host_port.split_once('/') {
         return Err(format!(
@@ -171,7 +171,7 @@ fn check_port(host: &str, port: &str) -> Result<(), String> {
     if port.is_empty() {
         return Err(format!("the port is missing: write {host}:PORT"));
     }
-    // `u16` would take a sign.
+    // `u16` would accept a sign.
     let digits = port.bytes().all(|byte| byte.is_ascii_digit());
     match port.parse::<u16>() {
         Ok(_) if digits => Ok(()),
@@ -217,11 +217,11 @@ impl fmt::Display for Addr {
     }
 }
 
-/// What moves a session's bytes between its protocol and the kernel.
+/// The driver that moves a session's bytes between its protocol and the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Driver {
-    /// io_uring, on a ring of the engine's own: the fastest, and what [`Engine::auto`] takes where
+    /// io_uring, on a ring of the engine's own: the fastest, and the choice of [`Engine::auto`] where
     /// the kernel allows it (Linux 6.1 or later).
     ///
     /// [`Engine::auto`]: crate::Engine::auto
@@ -257,7 +257,7 @@ impl FromStr for Driver {
     }
 }
 
-/// A name that is no [`Driver`].
+/// An unknown name of a [`Driver`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("unknown driver {0:?} (expected uring, tokio-uring or tokio)")]
 pub struct UnknownDriver(String);
