@@ -35,7 +35,7 @@ connections on it end, new ones wait for it.";
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
-    /// What to carry where: LOCAL=TARGET, each an address; a PORT alone as LOCAL is on 127.0.0.1.
+    /// Connections to carry: LOCAL=TARGET, each an address; a PORT alone as LOCAL is on 127.0.0.1.
     #[arg(value_name = "LOCAL=TARGET", required_unless_present = "listen")]
     pairs: Vec<Pair>,
 
@@ -51,7 +51,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "ADDR", value_parser = endpoint::remote)]
     via: Addr,
 
-    /// Listen at once and try until `ringmux serve` is there; else the first attempt decides.
+    /// Listen at once and retry until `ringmux serve` is reachable; without it the first failure ends the program.
     #[arg(long)]
     retry: bool,
 

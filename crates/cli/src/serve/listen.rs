@@ -1,4 +1,4 @@
-//! Where `serve` listens: on an address, or on a socket that the service manager has opened.
+//! The listening socket of `serve`: an address, or a socket passed by the service manager.
 
 use std::fmt;
 use std::os::fd::OwnedFd;

@@ -42,7 +42,7 @@ fn serve_takes_a_socket_that_was_passed_and_leaves_its_file() {
             assert_eq!(ping.ended().code(), Some(0), "{driver} {addr}");
             serve.signal(Signal::TERM);
             assert_eq!(serve.ended().code(), Some(0));
-            // The service manager's, which starts it again.
+            // The service manager keeps its own descriptor for a restart.
             drop(ours);
         }
         assert!(path.exists(), "the file is the service manager's");
