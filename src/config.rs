@@ -52,7 +52,7 @@ const MIB: u32 = 1024 * KIB;
 /// DATA frame that ends nothing and a WINDOW of 0 are protocol errors. A frame costs 256 bytes of credit besides its payload,
 /// so the number of queued messages is bounded by the same window as their bytes. Replies are slots, not queues: one PONG and
 /// one WINDOW per session, one of each control frame per stream, one refusal for each granted stream; so a peer that sends
-/// requests and reads nothing makes nothing grow. Stream ids wrap and skip those in use. Frames of unknown kinds are skipped
+/// requests and does not read makes no memory grow. Stream ids wrap and skip those in use. Frames of unknown kinds are skipped
 /// without a trace, and count as glitches beyond four for each message and each frame sent. Unknown settings are ignored in
 /// any number (one frame holds at most 2730) and repetition; a known one that occurs twice is a protocol error.
 ///

@@ -13,7 +13,7 @@
 //!                                 ▼
 //!   callers ──────────────► Down │ Live(session) │ Closed
 //! ```
-//! # What callers can rely on
+//! # Guarantees for callers
 //! * A session that is handed out took streams a moment ago: a session with an error is never "ready". All waiting callers
 //!   get the next one together, and all fail with an error when the manager closes.
 //! * Getting a session takes no lock, and no lock is held over I/O.

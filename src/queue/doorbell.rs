@@ -59,7 +59,7 @@ impl Doorbell {
     }
 
     /// The same, right after a push on a [`ReadyList`](super::ready::ReadyList), and cheaper: the push is a SeqCst
-    /// operation, so that a SeqCst load does what the producer's fence does otherwise.
+    /// operation, so that a SeqCst load replaces the producer's fence.
     ///
     /// With P the push, L this load, S and F the store and the fence in `prepare`, and E the engine's load of the list:
     /// if L does not see S then L comes before F in the single total order, and if E does not see P then F comes before

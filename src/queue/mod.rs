@@ -19,7 +19,7 @@
 //! Nothing here knows streams, frames or protocol errors, and nothing here takes a lock. "Wait-free" and "lock-free" in
 //! these files leave the memory allocator out: an operation that may allocate or free says so.
 //!
-//! # What a stopped producer delays
+//! # Delays by a stopped producer
 //! A producer can lose its processor between any two of its steps. No one ever waits for it in a loop, and others see one of
 //! these effects:
 //!

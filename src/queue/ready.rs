@@ -9,7 +9,7 @@
 //!   head ──► CLOSED                             close: the same with CLOSED, after which a push fails
 //! ```
 //! Taking everything leaves no ABA problem: no one unlinks a single node, and a CAS that succeeds on an address that
-//! was taken and pushed again links to what is there now.
+//! was taken and pushed again links to the current node.
 //!
 //! # Invariants
 //! 1. Every node that can be reached from `head` is kept alive by one strong reference that belongs to the list.

@@ -73,7 +73,7 @@ mod tests {
         let receipt = Receipt::new();
         assert!(!receipt.take() && !receipt.answer() && !receipt.is_done());
         receipt.ask();
-        assert!(!receipt.answer(), "nobody has taken it");
+        assert!(!receipt.answer(), "it was not taken");
         assert!(receipt.take() && !receipt.take());
         receipt.ask();
         assert!(!receipt.answer(), "it would answer the one before");
@@ -89,7 +89,7 @@ mod loom_tests {
     use crate::sync::{Arc, AtomicU64};
     use loom::thread;
 
-    /// What a handle has published, and what the engine has written.
+    /// The number published by a handle, and the number written by the engine.
     struct Wire {
         published: AtomicU64,
         written: AtomicU64,

@@ -78,5 +78,5 @@ fn refuse(errno: i32) {
     let program: BpfProgram = filter
         .and_then(TryInto::try_into)
         .expect("a filter with one rule");
-    apply_filter(&program).expect("a filter may be set by anybody");
+    apply_filter(&program).expect("a filter needs no privilege");
 }

@@ -99,7 +99,7 @@ pub(super) struct Completion {
     pub(super) result: i32,
     /// The operation continues; more completions follow.
     pub(super) more: bool,
-    /// The ring's buffer that holds what was received.
+    /// The ring's buffer that holds the received bytes.
     pub(super) buffer: Option<u16>,
 }
 

@@ -55,7 +55,7 @@ pub(super) struct Waiting {
     window: Option<Window>,
 }
 
-/// What to do now.
+/// The next action of an idle engine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Idle {
     Spin,

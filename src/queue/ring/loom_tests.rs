@@ -88,7 +88,7 @@ fn words_given_back_with_weight_can_be_written_again() {
         let (mut writer, mut reader) = pair();
         let producer = thread::spawn(move || {
             for value in 0..3 {
-                // One record at a time: the ring must not grow, and overwrites what the reader has read.
+                // One record at a time: the ring must not grow, and overwrites words already read.
                 while !writer.has_room(264, 264) {
                     thread::yield_now();
                 }

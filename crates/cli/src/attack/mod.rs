@@ -40,7 +40,7 @@ Examples:
 
 Attack only your own server: another may go down, and attacking it is a crime in most places.
 The attacker, its neighbour and often the server share processors: at --rate 0 the neighbour's times are those of
-a busy machine as much as of the server. SAFETY.md says what each attack does, and what the server promises.
+a busy machine as much as of the server. SAFETY.md describes each attack and the promise against it.
 
 Exit code 0: after each attack the server served its neighbour and a newcomer, and the p99 and the average of the
 neighbour's round trips were below --max-ratio times their values before, or below --max-wait. Else 1.";

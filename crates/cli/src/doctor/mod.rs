@@ -14,7 +14,7 @@ use system::System;
 
 const EXAMPLES: &str = "\
 Examples:
-  ringmux doctor                   a table, and what to change where io_uring is refused
+  ringmux doctor                   a table, and the remedy where io_uring is refused
   ringmux doctor --json            the same as one JSON object
   ringmux doctor >/dev/null && ringmux bench --driver uring
 

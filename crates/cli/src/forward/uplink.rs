@@ -122,7 +122,7 @@ impl UplinkHandle {
     }
 }
 
-/// Logs what becomes of the session, until the end. `waiting`: for the first one.
+/// Logs the session's events, until the end. `waiting`: for the first session.
 async fn tell(mut events: Events, via: Addr, mut waiting: Option<Waiting>) {
     loop {
         let event = match &mut waiting {

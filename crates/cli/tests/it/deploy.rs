@@ -1,4 +1,4 @@
-//! The files under `deploy/`: they parse, and they allow what the program needs.
+//! The files under `deploy/`: they parse, and they allow the system calls that the program needs.
 
 use std::fs;
 use std::path::{Path, PathBuf};

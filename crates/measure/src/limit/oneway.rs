@@ -63,7 +63,7 @@ pub(super) fn send_bulk(mut socket: &Plain, write: usize, window: &Window) -> io
     let message = Slab::new().message(0);
     let buffer = message.repeat(write.div_ceil(BULK_LEN));
     let mut bytes = 0;
-    // A message that was begun is completed, whatever the size of a write.
+    // A message that was begun is completed, for any size of write.
     while !window.is_done() || bytes % BULK_LEN as u64 != 0 {
         socket.write_all(&buffer[..write])?;
         bytes += write as u64;

@@ -19,7 +19,7 @@ struct Poisoning;
 #[global_allocator]
 static ALLOCATOR: Poisoning = Poisoning;
 
-// SAFETY: the system's allocator, which gets back exactly what it gave out.
+// SAFETY: the system's allocator, every call goes to it unchanged.
 unsafe impl GlobalAlloc for Poisoning {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         // SAFETY: as for this function.
