@@ -64,7 +64,7 @@ impl<T> PerProcess<T> {
         Self(AtomicPtr::new(std::ptr::null_mut()))
     }
 
-    /// This process's cell. In a child the parent's cell may be half initialised for ever, if one of its threads was at it during the fork.
+    /// This process's cell. Not the parent's: that may be half initialised for ever, if another thread was at it during the fork.
     pub(crate) fn cell(&self) -> &'static OnceLock<T> {
         let process = Process::this();
         // ORDERING: pairs with the exchange, which publishes the cell.

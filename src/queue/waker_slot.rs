@@ -14,8 +14,8 @@
 //! # Access to the waker
 //! Only the waiter changes it, in IDLE, and not while it is `calling`: the waking thread sets that before it turns WAITING to
 //! IDLE, and clears it after the waker has returned. Reading it is safe meanwhile. So a task that waits again before the
-//! call that woke it has returned stores nothing and does not spin: the calling thread may be preempted in favour of this
-//! one, and would not advance while this one spins. Only a waiter with another waker wakes itself then, and checks again.
+//! call that woke it has returned changes only the state and does not spin: the calling thread may be preempted in favour of
+//! this one, and would not advance while this one spins. Only a waiter with another waker wakes itself then, and checks again.
 //!
 //! # Why no wake is lost
 //! ```text
