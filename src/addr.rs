@@ -79,14 +79,14 @@ fn parse(text: &str) -> Result<Addr, String> {
         return unix(text);
     }
     if text.starts_with('~') {
-        return Err("~ is the shell's: write the whole path".to_owned());
+        return Err("~ is expanded by shells only: write the whole path".to_owned());
     }
     if let Some((scheme, host_port)) = text.split_once("://") {
         if scheme.eq_ignore_ascii_case("tcp") {
             return tcp(host_port);
         }
         return Err(format!(
-            "{scheme}:// is of another protocol: write tcp://HOST:PORT or unix:///PATH"
+            "{scheme}:// is another protocol: write tcp://HOST:PORT or unix:///PATH"
         ));
     }
     match text.split_once(':') {
@@ -131,7 +131,7 @@ fn tcp(text: &str) -> Result<Addr, String> {
     let host_port = text.strip_suffix('/').unwrap_or(text);
     if let Some((before, path)) = host_port.split_once('/') {
         return Err(format!(
-            "/{path} is a path, which TCP has not: write {before}"
+            "/{path} is a path, and TCP addresses have none: write {before}"
         ));
     }
     if let Some(c) = host_port
@@ -181,7 +181,7 @@ fn check_port(host: &str, port: &str) -> Result<(), String> {
 
 fn check_host(host: &str, port: &str) -> Result<(), String> {
     if let Some((_, host)) = host.rsplit_once('@') {
-        return Err(format!("there are no users here: write {host}:{port}"));
+        return Err(format!("addresses have no user names: write {host}:{port}"));
     }
     if host.is_empty() || host == "*" {
         return Err(format!(
@@ -341,22 +341,25 @@ mod tests {
             ("[::1:80", "[::1 is not an IPv6 address in brackets"),
             (
                 "http://localhost:80",
-                "http:// is of another protocol: write tcp://HOST:PORT",
+                "http:// is another protocol: write tcp://HOST:PORT",
             ),
-            ("udp://localhost:80", "udp:// is of another protocol"),
+            ("udp://localhost:80", "udp:// is another protocol"),
             ("udp:localhost:80", "write tcp://udp:localhost:80"),
             ("vsock:2:70", "vsock: is no address"),
             ("fd:3", "if a host has that name, write tcp://fd:3"),
             ("systemd:0", "systemd: is no address"),
-            ("~/a.sock", "~ is the shell's: write the whole path"),
+            (
+                "~/a.sock",
+                "~ is expanded by shells only: write the whole path",
+            ),
             ("::1:7000", "or [::1]:7000 if 7000 is the port"),
             (
                 "tcp://localhost:80/path",
-                "/path is a path, which TCP has not: write localhost:80",
+                "/path is a path, and TCP addresses have none: write localhost:80",
             ),
             (
                 "me@localhost:22",
-                "there are no users here: write localhost:22",
+                "addresses have no user names: write localhost:22",
             ),
             ("unix:", "the path is missing"),
             ("unix://", "the path is missing"),

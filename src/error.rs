@@ -198,7 +198,7 @@ pub enum ProtocolError {
     /// SETTINGS with this side's own role, dialer or acceptor: from an echo server, from this side itself, or because the two
     /// sides disagree on who dialled.
     #[error(
-        "the peer says that it is the {role} too, as an echo server does, or a connection to itself"
+        "the peer has the same role, {role}: an echo server, or a connection to this side itself"
     )]
     SameRole {
         /// The role of both sides.
@@ -295,7 +295,7 @@ pub enum ProtocolError {
         id: StreamId,
     },
     /// A PING with ACK that answers no PING.
-    #[error("PING was acknowledged that was never sent")]
+    #[error("a PING was acknowledged that was never sent")]
     UnexpectedPong,
 }
 

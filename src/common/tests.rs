@@ -527,7 +527,7 @@ fn errors_of_engines_and_connections() {
         || EngineError::InsideRuntime,
         NO,
         ErrorKind::Other,
-        "block_on cannot wait inside of another runtime: call it on a thread of its own, or take Engine::inline",
+        "block_on cannot wait inside of another runtime: call it on a thread of its own, or use Engine::inline",
     );
     let stopped = "the engine has stopped";
     table.row(
@@ -743,7 +743,7 @@ fn errors_of_managed_sessions() {
         || ManageError::NotStarted,
         NO,
         ErrorKind::InvalidInput,
-        "the session manager was not started: spawn the future that `start` gives",
+        "the session manager was not started: spawn the future that `start` returns",
     );
     table.row(
         || ManageError::AlreadyStarted,

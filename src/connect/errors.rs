@@ -26,7 +26,7 @@ pub enum EngineError {
     /// [`Driver::Uring`] was tried and does not work here.
     #[error("the driver uring cannot start ({})", .0.remedy())]
     Refused(#[source] Refusal),
-    /// An inline engine was asked for outside of a suitable runtime.
+    /// An inline engine was requested outside of a suitable runtime.
     #[error(
         "an inline {driver} engine needs to be made and used inside its runtime, on its thread"
     )]
@@ -34,7 +34,7 @@ pub enum EngineError {
         /// The driver.
         driver: Driver,
     },
-    /// An inline engine on a ring was asked for on a multi-threaded runtime.
+    /// An inline engine on a ring was requested on a multi-threaded runtime.
     #[error(
         "an inline {driver} engine needs a runtime of one thread, and this one has several: build it with {}, \
          or take Engine::thread",
@@ -52,7 +52,7 @@ pub enum EngineError {
     },
     /// `block_on` was called on a thread that is already inside of a runtime.
     #[error(
-        "block_on cannot wait inside of another runtime: call it on a thread of its own, or take Engine::inline"
+        "block_on cannot wait inside of another runtime: call it on a thread of its own, or use Engine::inline"
     )]
     InsideRuntime,
     /// A chosen option has no effect for this driver or method.

@@ -137,7 +137,7 @@ impl Listener {
     /// # Errors
     /// [`ListenError::ShutDown`] after [`shutdown`](Self::shutdown), [`EngineError::Stopped`] if the
     /// engine's runtime has ended, or belongs to another process. A failed connection is no error
-    /// of the listener: it is logged, and accepting goes on.
+    /// of the listener: it is logged, and accepting continues.
     ///
     /// # Cancel safety
     /// Dropping the future loses no session.
@@ -172,7 +172,7 @@ impl Listener {
     /// If the engine's runtime has ended there is nothing to shut down, and the report is empty.
     ///
     /// # Cancel safety
-    /// The shutdown begins at the first poll and goes on if the future is dropped, but not if the
+    /// The shutdown begins at the first poll and continues if the future is dropped, but not if the
     /// listener is: then the draining sessions still end within the grace, without a report.
     ///
     /// # Examples

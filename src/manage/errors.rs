@@ -34,7 +34,7 @@ pub enum ManageError {
         limit: u32,
     },
     /// [`start`](super::Manager::start) was not called yet, so there is no task to make a session.
-    #[error("the session manager was not started: spawn the future that `start` gives")]
+    #[error("the session manager was not started: spawn the future that `start` returns")]
     NotStarted,
     /// [`start`](super::Manager::start) was called before.
     #[error("the session manager was started before")]

@@ -281,7 +281,7 @@ async fn a_peer_says_who_it_is_and_one_that_does_not_is_accepted(net: Net) {
         (&[(6, 1)], None),
         (
             &[(6, 2)],
-            Some("same-role: the peer says that it is the acceptor too"),
+            Some("same-role: the peer has the same role, acceptor"),
         ),
     ] {
         let mut raw = Raw::dial(&listener).await;

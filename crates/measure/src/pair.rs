@@ -174,7 +174,7 @@ fn wait(inbox: &Receiver<Event>, time: Duration) -> Result<Option<Event>, Failur
     match inbox.recv_timeout(time) {
         Ok(event) => Ok(Some(event)),
         Err(RecvTimeoutError::Timeout) => Ok(None),
-        Err(RecvTimeoutError::Disconnected) => Err(Failure::new("the measured threads are gone")),
+        Err(RecvTimeoutError::Disconnected) => Err(Failure::new("the measured threads have ended")),
     }
 }
 

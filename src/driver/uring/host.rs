@@ -193,7 +193,7 @@ impl<R: Ring> Host<R> {
         false
     }
 
-    /// A session has panicked: it ends, which its handles see as `EngineStopped`, and the others go on.
+    /// A session has panicked: it ends, which its handles see as `EngineStopped`, and the others continue.
     ///
     /// The state shared with it is consistent. The lists and counters of `link` and of the pool are atomics, each operation
     /// of which is complete or was not begun. The reactor stays usable unless the panic came from inside it: then an update

@@ -87,7 +87,7 @@ fn slice_time(text: &str) -> Result<Duration, String> {
     let time = parse_duration(text)?;
     let least = Duration::from_millis(100);
     if time < least {
-        return Err("at least 100ms, for a p99 that means something".to_owned());
+        return Err("at least 100ms, for a meaningful p99".to_owned());
     }
     Ok(time)
 }

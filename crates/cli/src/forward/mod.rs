@@ -124,7 +124,7 @@ async fn bind(local: &Addr) -> Result<Listener, Failure> {
 fn announce(listener: &Listener, target: &Addr) -> Result<(), Failure> {
     let local = listener
         .addr()
-        .map_err(|error| Failure::new("cannot tell where it listens").because(&error))?;
+        .map_err(|error| Failure::new("cannot read the listening address").because(&error))?;
     output::announce(format_args!("listening on {local} for {target}"));
     Ok(())
 }

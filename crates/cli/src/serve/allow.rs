@@ -63,7 +63,7 @@ impl FromStr for Allow {
             None => (named, false),
         };
         let Addr::Tcp(host_port) = named.parse::<Addr>().map_err(|error| error.to_string())? else {
-            return Err("this kind of address is not known here".to_owned());
+            return Err("this kind of address is not supported".to_owned());
         };
         let (host, port) = split(&host_port).ok_or("the port is missing")?;
         let port = port.parse().map_err(|_| "the port is not a number")?;

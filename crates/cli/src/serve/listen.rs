@@ -79,7 +79,7 @@ impl Listen {
         }
         match passed.take_unix_listener(number) {
             Ok(Some(socket)) => Ok(socket.into()),
-            _ => Err(failure().advise("it is no TCP or Unix stream socket")),
+            _ => Err(failure().advise("it is not a TCP or Unix stream socket")),
         }
     }
 }

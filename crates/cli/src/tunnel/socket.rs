@@ -261,6 +261,6 @@ fn is_lost(error: &io::Error) -> bool {
 fn unknown_kind() -> io::Error {
     io::Error::new(
         io::ErrorKind::Unsupported,
-        "this kind of address is not known here",
+        "this kind of address is not supported",
     )
 }
