@@ -2,7 +2,7 @@
 # Counts instructions of the parts that make no system call: two sessions over a pipe in memory.
 # usage: perf/scripts/instructions.sh [TIMES]
 #
-# Each part runs TIMES and twice as often; the difference is what one more costs.
+# Each part runs TIMES and twice as often; the difference is the cost of one.
 source "$(dirname "$0")/common.sh"
 need valgrind valgrind
 

@@ -1,4 +1,4 @@
-//! Choosing an engine: driver, waiting, place.
+//! Choosing an engine: driver, idle strategy, thread.
 
 use std::future::Future;
 
@@ -11,7 +11,7 @@ use crate::driver::runtime;
 use crate::driver::uring::Prepared;
 use crate::queue::Process;
 
-/// Chooses what moves an engine's bytes, what it does while idle, and where it runs.
+/// Chooses an engine's driver, its idle strategy, and the thread it runs on.
 ///
 /// | | the engine runs | a message crosses |
 /// |---|---|---|
@@ -52,7 +52,7 @@ use crate::queue::Process;
 pub struct EngineBuilder {
     pub(super) driver: Driver,
     wait: Option<Wait>,
-    /// Of the engine's own thread; `ringmux` unless chosen.
+    /// Name of the engine's own thread; default `ringmux`.
     pub(super) name: Option<String>,
     pub(super) cpu: Option<usize>,
 }
@@ -67,7 +67,7 @@ impl EngineBuilder {
         }
     }
 
-    /// What the engine does when there is nothing to do. Default [`Wait::Adaptive`].
+    /// The idle strategy. Default [`Wait::Adaptive`].
     ///
     /// [`Driver::Uring`] only; the other two park in their runtime's epoll, and refuse anything but [`Wait::Park`].
     pub const fn wait(mut self, wait: Wait) -> Self {
@@ -92,8 +92,8 @@ impl EngineBuilder {
     /// It ends with the last [`Engine`] value and the last session.
     ///
     /// # Errors
-    /// [`EngineError::Unavailable`] if the thread cannot be made; [`EngineError::Processor`] if it cannot be where it was to
-    /// stay; [`EngineError::Refused`] where io_uring is denied; [`EngineError::DoesNotApply`] for an option of another
+    /// [`EngineError::Unavailable`] if the thread cannot be made; [`EngineError::Processor`] if it cannot be pinned to
+    /// the chosen processor; [`EngineError::Refused`] where io_uring is denied; [`EngineError::DoesNotApply`] for an option of another
     /// driver; [`EngineError::NotBuiltIn`] for [`Driver::TokioUring`] without the feature `tokio-uring`.
     pub fn thread(self) -> Result<Engine, EngineError> {
         self.check("a threaded")?;
@@ -110,13 +110,13 @@ impl EngineBuilder {
         Ok(Engine::new(self.driver, home))
     }
 
-    /// What was chosen, or the default.
+    /// The chosen idle strategy, or the default.
     pub(super) fn waiting(&self) -> Wait {
         self.wait.unwrap_or_default()
     }
 
     /// # Errors
-    /// [`EngineError::DoesNotApply`]: nothing that was chosen is left out in silence. [`EngineError::NotBuiltIn`].
+    /// [`EngineError::DoesNotApply`]: no chosen option is silently ignored. [`EngineError::NotBuiltIn`].
     fn check(&self, place: &'static str) -> Result<(), EngineError> {
         let driver = self.driver;
         if driver == Driver::TokioUring && !cfg!(feature = "tokio-uring") {
@@ -142,11 +142,11 @@ impl EngineBuilder {
         }
     }
 
-    /// Runs a future on this thread, with an engine under it: where [`Driver::Uring`] waits, the
+    /// Runs a future on this thread, with an engine under it: while [`Driver::Uring`] waits, the
     /// thread is parked in the ring itself.
     ///
-    /// The future is polled by the engine, which brings no executor: to spawn, let it drive a
-    /// local one such as tokio's `LocalSet`. Sessions that still live when the future is done end
+    /// The future is polled by the engine, which has no executor: to spawn tasks, let the future drive a
+    /// local one such as tokio's `LocalSet`. Sessions still alive when the future completes end
     /// with [`SessionError::EngineStopped`](crate::SessionError::EngineStopped).
     ///
     /// With the other two drivers this is their runtime's `block_on`. That of
@@ -156,8 +156,8 @@ impl EngineBuilder {
     /// # Errors
     /// [`EngineError::Refused`] where io_uring is denied; [`EngineError::Unavailable`] if the ring
     /// breaks, or a runtime cannot be made; [`EngineError::InsideRuntime`] with [`Driver::Tokio`] and
-    /// [`Driver::TokioUring`] inside of a runtime, which is found by way of a panic that is caught and that the panic hook
-    /// shows; [`EngineError::DoesNotApply`] for an option of another driver or place.
+    /// [`Driver::TokioUring`] inside of a runtime, which is detected by a panic that is caught but printed by the panic
+    /// hook; [`EngineError::DoesNotApply`] for an option of another driver or place.
     pub fn block_on<F, Fut>(self, future: F) -> Result<Fut::Output, EngineError>
     where
         F: FnOnce(Engine) -> Fut,

@@ -13,9 +13,9 @@ fn unset() -> ::tokio::time::Sleep {
 /// One timer that is set again and again.
 #[derive(Debug)]
 pub(super) struct Timer {
-    /// Made when there is something to wait for.
+    /// Made with the first deadline.
     sleep: Option<Pin<Box<::tokio::time::Sleep>>>,
-    /// What it is set to.
+    /// The deadline it is set to.
     armed: Option<Instant>,
     /// What it wakes: set as long as it is registered and has not fired.
     wakes: Option<Waker>,
@@ -51,7 +51,7 @@ impl Timer {
             if self.armed.take().is_some()
                 && let Some(sleep) = &mut self.sleep
             {
-                // One that stays set is one more timer of the kernel each time the runtime parks.
+                // A timer left armed would cost a kernel timer each time the runtime parks.
                 sleep.set(unset());
             }
             return false;

@@ -17,7 +17,7 @@ use crate::proto::Batch;
 #[derive(Debug)]
 pub(crate) struct TokioIo<T> {
     io: T,
-    /// So much of the batch was written, and is not flushed: a transport such as TLS may hold it.
+    /// Bytes of the batch written but not flushed: a transport such as TLS may still buffer them.
     unflushed: Option<usize>,
     queued: fn(&T) -> Option<u64>,
     timer: Timer,
