@@ -41,15 +41,15 @@ use crate::sync::Arc;
 /// # tokio::spawn(connection);
 /// use tokio::io::AsyncReadExt;
 ///
-/// let mut stream = client.open("").await?;
-/// stream.send("header and body").await?;
-/// stream.send("second").await?;
+/// let (mut send, _answers) = client.open("").await?;
+/// send.send("header and body").await?;
+/// send.send("second").await?;
 ///
-/// let mut accepted = server.accept().await?;
+/// let (_send, mut recv) = server.accept().await?.expect("the session is open");
 /// let mut header = [0; 6];
-/// accepted.read_exact(&mut header).await?;
-/// assert_eq!(accepted.recv().await?.unwrap(), " and body");
-/// assert_eq!(accepted.recv().await?.unwrap(), "second");
+/// recv.read_exact(&mut header).await?;
+/// assert_eq!(recv.recv().await?.unwrap(), " and body");
+/// assert_eq!(recv.recv().await?.unwrap(), "second");
 /// # Ok(())
 /// # }
 /// ```
@@ -125,16 +125,16 @@ impl RecvStream {
     /// # tokio::spawn(connection);
     /// # let (server, connection) = ringmux::server(b, &Config::default());
     /// # tokio::spawn(connection);
-    /// let mut stream = client.open("").await?;
-    /// stream.send("a message").await?;
-    /// stream.finish()?;
+    /// let (mut call, mut answer) = client.open("").await?;
+    /// call.send("a message").await?;
+    /// call.finish()?;
     ///
-    /// let mut accepted = server.accept().await?;
-    /// assert_eq!(accepted.recv().await?.unwrap(), "a message");
-    /// assert_eq!(accepted.recv().await?, None);
+    /// let (mut send, mut recv) = server.accept().await?.expect("the session is open");
+    /// assert_eq!(recv.recv().await?.unwrap(), "a message");
+    /// assert_eq!(recv.recv().await?, None);
     ///
-    /// accepted.finish_with_error(7, "no such thing")?;
-    /// let error = stream.recv().await.unwrap_err();
+    /// send.finish_with_error(7, "no such thing")?;
+    /// let error = answer.recv().await.unwrap_err();
     /// assert!(matches!(error, StreamError::Failed(failure) if failure.code == 7));
     /// # Ok(())
     /// # }
@@ -183,11 +183,11 @@ impl RecvStream {
     /// # tokio::spawn(connection);
     /// # let (server, connection) = ringmux::server(b, &Config::default());
     /// # tokio::spawn(connection);
-    /// let mut stream = client.open("").await?;
-    /// stream.send_slice(b"in place").await?;
+    /// let (mut send, _answers) = client.open("").await?;
+    /// send.send_slice(b"in place").await?;
     ///
-    /// let mut accepted = server.accept().await?;
-    /// let lease = accepted.lease().await?.unwrap();
+    /// let (_send, mut recv) = server.accept().await?.expect("the session is open");
+    /// let lease = recv.lease().await?.unwrap();
     /// assert_eq!(&*lease.to_contiguous(), b"in place");
     /// # Ok(())
     /// # }

@@ -110,10 +110,10 @@ impl SendStream {
     /// # tokio::spawn(connection);
     /// # let (server, connection) = ringmux::server(b, &Config::default());
     /// # tokio::spawn(connection);
-    /// let mut stream = client.open("").await?;
-    /// stream.send("a message").await?;
-    /// stream.finish()?;
-    /// assert!(matches!(stream.send("one more").await, Err(SendError::Finished)));
+    /// let (mut send, _recv) = client.open("").await?;
+    /// send.send("a message").await?;
+    /// send.finish()?;
+    /// assert!(matches!(send.send("one more").await, Err(SendError::Finished)));
     /// # Ok(())
     /// # }
     /// ```
@@ -325,12 +325,12 @@ impl SendStream {
     /// # tokio::spawn(connection);
     /// # let (server, connection) = ringmux::server(b, &Config::default());
     /// # tokio::spawn(connection);
-    /// let mut stream = client.open("").await?;
-    /// stream.send("the last message").await?;
-    /// stream.finish()?;
-    /// stream.written().await?;
+    /// let (mut send, _recv) = client.open("").await?;
+    /// send.send("the last message").await?;
+    /// send.finish()?;
+    /// send.written().await?;
     ///
-    /// let mut other = client.open("").await?;
+    /// let (mut other, _recv) = client.open("").await?;
     /// other.cancel(7);
     /// assert!(matches!(other.written().await, Err(SendError::Stream(_))));
     /// # Ok(())
@@ -379,10 +379,10 @@ impl SendStream {
     /// # tokio::spawn(connection);
     /// # let (server, connection) = ringmux::server(b, &Config::default());
     /// # tokio::spawn(connection);
-    /// let mut stream = client.open("").await?;
-    /// let mut accepted = server.accept().await?;
-    /// accepted.stop(7);
-    /// assert!(matches!(stream.stopped().await, SendError::Stopped { code: 7 }));
+    /// let (mut send, _recv) = client.open("").await?;
+    /// let (_send, mut recv) = server.accept().await?.expect("the session is open");
+    /// recv.stop(7);
+    /// assert!(matches!(send.stopped().await, SendError::Stopped { code: 7 }));
     /// # Ok(())
     /// # }
     /// ```

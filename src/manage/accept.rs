@@ -27,7 +27,8 @@ use crate::sync::Arc;
 ///
 /// let peer = ringmux::connect(&addr).await?;
 /// let _request = manager.session().await?.open("from the side that was called").await?;
-/// assert_eq!(peer.accept().await?.opening(), "from the side that was called");
+/// let (send, _recv) = peer.accept().await?.expect("the session is open");
+/// assert_eq!(send.opening(), "from the side that was called");
 /// # Ok(())
 /// # }
 /// ```
