@@ -85,7 +85,7 @@
 //! Sessions and streams are [`tracing`] spans ([`Session::span`], [`SendStream::span`]) with their ends as events, targets
 //! `ringmux::session` and `ringmux::stream`. [`Session::stats`], [`Engine::stats`] and [`process_stats`] are snapshots of
 //! counters that are kept in any case. What a peer can cause is logged at most ten times in 10 s from each place in the
-//! code; the next such line says in its field `left_out` how many were left out.
+//! code; the next such line says in its field `left_out` how many were left out, and [`left_out_lines`] how many in all.
 
 #[cfg(not(ringmux_loom))]
 mod addr;
@@ -147,6 +147,8 @@ pub use handle::{
 };
 #[cfg(not(ringmux_loom))]
 pub use link::{Drained, SessionEnds, SessionStats, Totals, TrippedLimits};
+#[cfg(not(ringmux_loom))]
+pub use pace::{LeftOutLines, left_out_lines};
 
 /// What is said on the wire, as far as errors show it: which rule of it a peer broke.
 ///

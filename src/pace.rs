@@ -1,8 +1,8 @@
 //! How often a line that a peer can cause is logged: a few, then counts.
 //!
 //! Each place that logs has a pace of its own. Of the lines that come within [`WINDOW`] of the first it lets a few
-//! through; the first one after that says in its field `left_out` how many there were besides. Nothing is counted while no
-//! subscriber wants the line.
+//! through; the first one after that says in its field `left_out` how many there were besides. If none follows, the number
+//! is in [`left_out_lines`]. Nothing is counted while no subscriber wants the line.
 
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
@@ -19,6 +19,42 @@ pub(crate) const ONE_LINE: u64 = 1;
 /// Bits of the state that count; more are not told apart.
 const COUNT_BITS: u32 = 24;
 const COUNT_MAX: u64 = (1 << COUNT_BITS) - 1;
+
+/// Of all places, since the process began.
+static LEFT_OUT: AtomicU64 = AtomicU64::new(0);
+/// Of these, those that a later line has told in its field `left_out`.
+static TOLD: AtomicU64 = AtomicU64::new(0);
+
+/// Lines that ringmux did not log, as too many were alike: see [`left_out_lines`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LeftOutLines {
+    /// Since the process began.
+    pub total: u64,
+    /// Of these, those that no line's field `left_out` has told so far.
+    pub untold: u64,
+}
+
+/// How many lines ringmux left out of the log in this process; a snapshot, which costs two loads.
+///
+/// Each place in the code logs at most ten lines in 10 s, and tells with the next line after that how many it left out. If no
+/// line follows, only this number tells.
+///
+/// # Examples
+/// ```
+/// let lines = ringmux::left_out_lines();
+/// assert!(lines.untold <= lines.total);
+/// ```
+#[must_use]
+pub fn left_out_lines() -> LeftOutLines {
+    // ORDERING: two counters, each of which only grows. Read in this order, what was told was left out before.
+    let told = TOLD.load(Ordering::Relaxed);
+    let total = LEFT_OUT.load(Ordering::Relaxed).max(told);
+    LeftOutLines {
+        total,
+        untold: total - told,
+    }
+}
 
 /// The pace of one place.
 #[derive(Debug)]
@@ -41,7 +77,12 @@ impl Pace {
     pub(crate) fn admit(&self) -> Option<Option<u64>> {
         static START: OnceLock<Instant> = OnceLock::new();
         let since = START.get_or_init(Instant::now).elapsed();
-        self.admit_at(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+        let admitted = self.admit_at(u64::try_from(since.as_millis()).unwrap_or(u64::MAX));
+        match admitted {
+            None => LEFT_OUT.fetch_add(1, Ordering::Relaxed),
+            Some(told) => TOLD.fetch_add(told.unwrap_or(0), Ordering::Relaxed),
+        };
+        admitted
     }
 
     fn admit_at(&self, now_ms: u64) -> Option<Option<u64>> {
@@ -103,6 +144,17 @@ mod tests {
         assert_eq!(pace.admit_at(10_001), Some(None));
         // Said once.
         assert_eq!(pace.admit_at(30_000), Some(None));
+    }
+
+    #[test]
+    fn each_line_that_is_left_out_is_counted_until_a_later_line_has_told_it() {
+        static PACE: Pace = Pace::new(1);
+        let before = left_out_lines();
+        let admitted = (0..5).filter(|_| PACE.admit().is_some()).count();
+        assert_eq!(admitted, 1);
+        let since = left_out_lines().total - before.total;
+        // Other tests may log meanwhile.
+        assert!(since >= 4, "{since}");
     }
 
     #[test]

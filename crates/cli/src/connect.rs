@@ -77,8 +77,13 @@ fn failure(addr: &Addr, error: &ConnectError, whom: &str) -> Failure {
         error,
         ConnectError::Io { .. } | ConnectError::TimedOut { .. } | ConnectError::Handshake { .. }
     );
+    let reason = reason(error);
+    // As the resolver of the C library says it.
+    if reason.contains("failed to lookup address") {
+        return failure.advise("check the name and the resolver");
+    }
     // Some reasons ask already.
-    if was_tried && !reason(error).ends_with('?') {
+    if was_tried && !reason.ends_with('?') {
         return failure.advise(format!("is {whom} listening there?"));
     }
     failure

@@ -8,6 +8,7 @@ mod attack;
 mod bench;
 mod connect;
 mod doctor;
+mod endpoint;
 mod forward;
 mod log;
 mod output;
@@ -124,5 +125,8 @@ mod tests {
     fn a_log_filter_that_does_not_parse_is_refused() {
         assert!(log::check_filter("ringmux=debug,warn").is_ok());
         assert!(log::check_filter("ringmux=loud").is_err());
+        let error = log::check_filter("ringmux=debug,wran").unwrap_err();
+        assert!(error.contains("\"wran\" is no level"), "{error}");
+        assert!(log::check_filter("my_crate=info,[session]=debug,ringmux::session").is_ok());
     }
 }

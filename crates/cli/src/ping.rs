@@ -9,6 +9,7 @@ use tokio::runtime::Builder;
 use tokio::time::{Instant, sleep_until};
 
 use crate::connect;
+use crate::endpoint;
 use crate::output::print;
 use crate::tunnel::Signals;
 use ringmux_measure::failure::Failure;
@@ -33,7 +34,7 @@ Examples:
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
     /// Where the endpoint listens: tcp://HOST:PORT, HOST:PORT or unix:///PATH.
-    #[arg(value_name = "ADDR")]
+    #[arg(value_name = "ADDR", value_parser = endpoint::remote)]
     addr: Addr,
 
     /// Stop after this many round trips; until Ctrl-C if not given.

@@ -58,7 +58,7 @@ impl Waiting {
     fn text(&self) -> String {
         let Self { what, attempt, .. } = self;
         match &self.reason {
-            None => format!("waiting for {what}: no answer yet"),
+            None => format!("waiting for {what}: nothing yet"),
             Some(reason) => format!("waiting for {what}: {reason}, attempt {attempt}"),
         }
     }
@@ -73,7 +73,7 @@ mod tests {
         let runtime = tokio::runtime::Builder::new_current_thread().build();
         let _entered = runtime.as_ref().expect("a runtime").enter();
         let mut waiting = Waiting::on("tcp://host:1");
-        assert_eq!(waiting.text(), "waiting for tcp://host:1: no answer yet");
+        assert_eq!(waiting.text(), "waiting for tcp://host:1: nothing yet");
         waiting.failed("connection refused".to_owned());
         waiting.failed("connection refused".to_owned());
         assert_eq!(

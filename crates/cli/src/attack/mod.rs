@@ -50,7 +50,7 @@ neighbour's round trips were less than --max-ratio of what they were without, or
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
     /// Where your own server listens: tcp://HOST:PORT, HOST:PORT or unix:///PATH.
-    #[arg(value_name = "ADDR")]
+    #[arg(value_name = "ADDR", value_parser = crate::endpoint::remote)]
     addr: Addr,
 
     /// Which attacks; all if not given.

@@ -11,6 +11,7 @@ use std::time::Duration;
 use ringmux::{Addr, Engine};
 use tokio::task::JoinSet;
 
+use crate::endpoint;
 use crate::output;
 use crate::tunnel::{Endpoint, Listener, OpenConnections, Options, Signals, config};
 use crate::waiting::Waiting;
@@ -39,15 +40,15 @@ pub(crate) struct Args {
     pairs: Vec<Pair>,
 
     /// Where to listen: HOST:PORT, PORT or unix:///PATH. The same as LOCAL of a pair.
-    #[arg(long, value_name = "LOCAL", requires = "to", value_parser = pair::local)]
+    #[arg(long, value_name = "LOCAL", requires = "to", value_parser = endpoint::local)]
     listen: Option<Addr>,
 
     /// Where to carry it: HOST:PORT or unix:///PATH. The same as TARGET of a pair.
-    #[arg(long, value_name = "TARGET", requires = "listen")]
+    #[arg(long, value_name = "TARGET", requires = "listen", value_parser = endpoint::remote)]
     to: Option<Addr>,
 
     /// Where `ringmux serve` listens: tcp://HOST:PORT, HOST:PORT or unix:///PATH.
-    #[arg(long, value_name = "ADDR")]
+    #[arg(long, value_name = "ADDR", value_parser = endpoint::remote)]
     via: Addr,
 
     /// Listen at once and try until `ringmux serve` is there; else the first attempt decides.
@@ -86,7 +87,7 @@ async fn forward(args: &Args, engine: Engine) -> Result<(), Failure> {
         listeners.push((listener, pair.target));
     }
     let open = OpenConnections::new(args.options.max_connections);
-    let endpoint = match args.options.metrics {
+    let endpoint = match args.options.metrics.as_deref() {
         Some(addr) => Some(Endpoint::bind(addr, open.clone()).await?),
         None => None,
     };

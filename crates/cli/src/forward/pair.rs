@@ -4,6 +4,8 @@ use std::str::FromStr;
 
 use ringmux::Addr;
 
+use crate::endpoint;
+
 /// Where to listen, and where connections go.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Pair {
@@ -19,20 +21,10 @@ impl FromStr for Pair {
             .split_once('=')
             .ok_or("expected LOCAL=TARGET, as in 127.0.0.1:8080=127.0.0.1:80")?;
         Ok(Self {
-            local: local(from)?,
-            target: to.parse().map_err(|error| format!("{error}"))?,
+            local: endpoint::local(from)?,
+            target: endpoint::remote(to)?,
         })
     }
-}
-
-/// Reads where to listen; a port alone is on the loopback interface, where only this machine
-/// reaches it.
-pub(super) fn local(text: &str) -> Result<Addr, String> {
-    let addr = match text.parse::<u16>() {
-        Ok(port) => format!("127.0.0.1:{port}").parse(),
-        Err(_) => text.parse::<Addr>(),
-    };
-    addr.map_err(|error| error.to_string())
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use std::panic;
 
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
-use tracing_subscriber::{EnvFilter, fmt};
+use tracing_subscriber::{EnvFilter, filter::LevelFilter, fmt};
 
 pub(crate) use pace::left_out;
 pub(crate) use writer::{Flushed, line, lost};
@@ -40,9 +40,18 @@ pub(crate) fn start(filter: &str) -> Flushed {
     flushed
 }
 
-/// Whether the text can be a filter.
+/// Whether the text can be a filter. A word alone would be taken for the name of a crate: more likely it is a level,
+/// mistyped.
 pub(crate) fn check_filter(filter: &str) -> Result<String, String> {
     EnvFilter::try_new(filter).map_err(|error| error.to_string())?;
+    let is_word = |part: &&str| part.chars().all(|c| c.is_ascii_alphabetic()) && !part.is_empty();
+    let is_known = |word: &str| word == "ringmux" || word.parse::<LevelFilter>().is_ok();
+    let mut words = filter.split(',').map(str::trim).filter(is_word);
+    if let Some(word) = words.find(|word| !is_known(word)) {
+        return Err(format!(
+            "{word:?} is no level (error, warn, info, debug, trace, off); for a crate of that name write {word}=trace"
+        ));
+    }
     Ok(filter.to_owned())
 }
 

@@ -33,26 +33,29 @@ fn kinds() -> MutexGuard<'static, Vec<Kind>> {
     KINDS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Lines that were left out so far.
+/// Lines that were left out so far, here and by the library.
 pub(crate) fn left_out() -> u64 {
-    LEFT_OUT.load(Ordering::Relaxed)
+    LEFT_OUT.load(Ordering::Relaxed) + ringmux::left_out_lines().total
 }
 
 /// The counts that are to be told now, and when the next one is.
 pub(super) fn due(now: Instant, next: &mut Option<Instant>) -> Vec<Vec<u8>> {
     let mut kinds = kinds();
-    let told = kinds.iter_mut().filter_map(|kind| kind.due(now)).collect();
-    *next = kinds.iter().filter_map(Kind::due_at).min();
+    let mut told: Vec<_> = kinds.iter_mut().filter_map(|kind| kind.due(now)).collect();
+    let mut library = library();
+    told.extend(library.due(now));
+    *next = (kinds.iter().filter_map(Kind::due_at))
+        .chain(library.due_at())
+        .min();
     told
 }
 
 /// All counts, due or not.
 pub(super) fn all() -> Vec<Vec<u8>> {
     let now = Instant::now();
-    kinds()
-        .iter_mut()
-        .filter_map(|kind| kind.tell(now))
-        .collect()
+    let mut kinds = kinds();
+    let counts = kinds.iter_mut().filter_map(|kind| kind.tell(now));
+    counts.chain(library().tell(now)).collect()
 }
 
 /// Lets events through at their pace.
@@ -61,7 +64,14 @@ pub(super) struct Paced;
 impl<S: Subscriber> Layer<S> for Paced {
     fn event_enabled(&self, event: &Event<'_>, _: Context<'_, S>) -> bool {
         match admit(event) {
-            Admission::Told => return true,
+            Admission::Told => {
+                if event.metadata().target().starts_with("ringmux::")
+                    && library().spoke(Instant::now())
+                {
+                    writer::look();
+                }
+                return true;
+            }
             Admission::LeftOut => {}
             Admission::FirstLeftOut => writer::look(),
         }
@@ -89,6 +99,68 @@ fn admit(event: &Event<'_>) -> Admission {
         kinds.len() - 1
     });
     kinds[at].admit(now, text.all)
+}
+
+/// The library leaves lines out by itself. Those that it does not tell with a later line are told here.
+#[derive(Debug, Default)]
+struct Library {
+    /// When it is looked at: a window after a line of the library's.
+    look_at: Option<Instant>,
+    /// When its last line came.
+    spoke_at: Option<Instant>,
+    /// Of the lines that it has not told, those that were told here.
+    told: u64,
+}
+
+static LIBRARY: Mutex<Library> = Mutex::new(Library {
+    look_at: None,
+    spoke_at: None,
+    told: 0,
+});
+
+fn library() -> MutexGuard<'static, Library> {
+    LIBRARY.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Library {
+    /// A line of the library was told; true if the time of the next look was not set before.
+    fn spoke(&mut self, now: Instant) -> bool {
+        self.spoke_at = Some(now);
+        let begins = self.look_at.is_none();
+        self.look_at.get_or_insert(now + WINDOW);
+        begins
+    }
+
+    const fn due_at(&self) -> Option<Instant> {
+        self.look_at
+    }
+
+    fn due(&mut self, now: Instant) -> Option<Vec<u8>> {
+        self.look_at.filter(|at| *at <= now)?;
+        self.tell(now)
+    }
+
+    fn tell(&mut self, now: Instant) -> Option<Vec<u8>> {
+        let untold = ringmux::left_out_lines().untold;
+        let new = untold.saturating_sub(self.told);
+        self.told = untold;
+        // The place of its last line may leave lines out until then.
+        let places_end = self.spoke_at.map(|at| at + WINDOW);
+        self.look_at = places_end.filter(|at| *at > now);
+        (new > 0).then(|| {
+            let text = format_args!("ringmux: and {new} more lines like those above");
+            dated(format_args!("{:>5} {text}", "INFO"))
+        })
+    }
+}
+
+/// A line in the format of the others.
+fn dated(text: fmt::Arguments<'_>) -> Vec<u8> {
+    let mut line = String::new();
+    // Writing to a string does not fail.
+    let _ = SystemTime.format_time(&mut Writer::new(&mut line));
+    let _ = writeln!(line, " {text}");
+    line.into_bytes()
 }
 
 /// What an event says.
@@ -187,20 +259,19 @@ impl Kind {
         if self.left_out == 0 {
             return None;
         }
-        let mut line = String::new();
-        // Writing to a string does not fail.
-        let _ = SystemTime.format_time(&mut Writer::new(&mut line));
-        let seconds = now.saturating_duration_since(self.began).as_secs_f64();
-        let _ = writeln!(
-            line,
-            " {:>5} {}: {}: and {} more like it in the last {seconds:.0} s",
+        let seconds = now
+            .saturating_duration_since(self.began)
+            .as_secs_f64()
+            .ceil();
+        let line = dated(format_args!(
+            "{:>5} {}: {}: and {} more like it in the last {seconds} s",
             self.metadata.level(),
             self.metadata.target(),
             self.message,
             self.left_out
-        );
+        ));
         self.begin(now, LINES_OF_A_FLOOD);
-        Some(line.into_bytes())
+        Some(line)
     }
 }
 

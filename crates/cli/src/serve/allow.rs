@@ -67,6 +67,9 @@ impl FromStr for Allow {
         };
         let (host, port) = split(&host_port).ok_or("the port is missing")?;
         let port = port.parse().map_err(|_| "the port is not a number")?;
+        if port == 0 && !any_port {
+            return Err("nothing listens at port 0: write another one, or * for any".to_owned());
+        }
         Ok(Self::Tcp {
             host: (!any_host).then(|| host.to_owned()),
             port: (!any_port).then_some(port),

@@ -79,7 +79,7 @@ async fn serve(args: &Args, engine: Engine) -> Result<(), Failure> {
         listener = waiting.during(args.listen.bind(&engine, &config)) => listener?,
         () = signals.next() => return Ok(()),
     };
-    if let Some(addr) = args.options.metrics {
+    if let Some(addr) = args.options.metrics.as_deref() {
         tokio::spawn(Endpoint::bind(addr, open.clone()).await?.serve());
     }
     output::announce(format_args!("listening on {}", listener.local_addr()));

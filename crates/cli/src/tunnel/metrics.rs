@@ -1,7 +1,6 @@
 //! What `serve` and `forward` do, for Prometheus: `GET /metrics`, read when it is asked for.
 
 use std::convert::Infallible;
-use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -53,7 +52,7 @@ struct Scraped {
 
 impl Endpoint {
     /// Listens, and prints where.
-    pub(crate) async fn bind(addr: SocketAddr, open: OpenConnections) -> Result<Self, Failure> {
+    pub(crate) async fn bind(addr: &str, open: OpenConnections) -> Result<Self, Failure> {
         let failed = |error: &(dyn std::error::Error + 'static)| {
             Failure::new(format!("cannot listen on {addr} for metrics")).because(error)
         };

@@ -1,6 +1,5 @@
 //! Arguments that `serve` and `forward` share, and what follows from them.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use clap::ValueEnum;
@@ -8,6 +7,7 @@ use ringmux::{Config, Engine};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::runtime::Builder;
 
+use crate::endpoint;
 use ringmux_measure::failure::Failure;
 use ringmux_measure::units::parse_duration;
 
@@ -28,9 +28,9 @@ pub(crate) struct Options {
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = parse_duration)]
     pub(crate) grace: Duration,
 
-    /// Serve Prometheus metrics at http://IP:PORT/metrics.
-    #[arg(long, value_name = "IP:PORT")]
-    pub(crate) metrics: Option<SocketAddr>,
+    /// Serve Prometheus metrics at http://HOST:PORT/metrics; a PORT alone is on 127.0.0.1.
+    #[arg(long, value_name = "HOST:PORT", value_parser = endpoint::local_tcp)]
+    pub(crate) metrics: Option<String>,
 
     /// What carries the session.
     #[arg(long, value_enum, value_name = "NAME", default_value = "tokio")]

@@ -77,7 +77,7 @@ fn a_first_attempt_that_takes_long_is_told_after_a_second() {
         let begun = Instant::now();
         let mut program = Program::start(command);
         let line = program.logged(&["waiting for"]);
-        assert_eq!(line, format!("waiting for tcp://{addr}: no answer yet"));
+        assert_eq!(line, format!("waiting for tcp://{addr}: nothing yet"));
         assert!(begun.elapsed() >= Duration::from_secs(1));
     }
 }
