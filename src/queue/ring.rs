@@ -63,7 +63,7 @@ use reader::ReaderState;
 use writer::WriterState;
 
 pub(crate) use reader::{Held, Passed, Reader};
-pub(crate) use writer::Writer;
+pub(crate) use writer::{Reserved, Writer};
 
 /// What a record weighs beside the length of its payload, unless it is free.
 ///

@@ -290,3 +290,23 @@ fn pieces_of_which_nothing_was_published_leave_a_ring_as_it_was_made() {
         producer.join().unwrap();
     });
 }
+
+#[test]
+fn a_record_written_in_place_is_seen_whole() {
+    loom::model(|| {
+        let (mut writer, mut reader) = pair();
+        let producer = thread::spawn(move || {
+            for value in 0..2_u64 {
+                drop(writer.reserve(8));
+                let mut place = writer.reserve(8);
+                place.payload_mut().copy_from_slice(&value.to_le_bytes());
+                place.push(value as u16, false).publish();
+            }
+        });
+        for value in 0..2 {
+            expect(&mut reader, value);
+            reader.commit();
+        }
+        producer.join().unwrap();
+    });
+}
