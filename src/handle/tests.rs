@@ -175,6 +175,14 @@ async fn an_open_that_waits_can_be_stored_and_gives_its_place_back_when_it_is_dr
     assert!(client.open("").await.is_ok());
 }
 
+#[test]
+fn what_is_stored_goes_to_any_thread_and_borrows_nothing() {
+    fn is_stored_anywhere<T: Send + Sync + Unpin + 'static>() {}
+    is_stored_anywhere::<Open>();
+    is_stored_anywhere::<Incoming>();
+    is_stored_anywhere::<(SendStream, RecvStream)>();
+}
+
 // ---- states -----------------------------------------------------------------------------------
 
 #[tokio::test(start_paused = true)]

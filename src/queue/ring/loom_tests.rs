@@ -297,7 +297,7 @@ fn a_record_written_in_place_is_seen_whole() {
         let (mut writer, mut reader) = pair();
         let producer = thread::spawn(move || {
             for value in 0..2_u64 {
-                drop(writer.reserve(8));
+                writer.reserve(8).payload_mut().fill(0xff);
                 let mut place = writer.reserve(8);
                 place.payload_mut().copy_from_slice(&value.to_le_bytes());
                 place.push(value as u16, false).publish();

@@ -738,9 +738,7 @@ fn a_record_written_in_place_arrives_as_one_that_was_copied_and_one_given_up_lea
         // Through all ways of making room: in place, behind padding, in a larger segment.
         for round in 0..20_u8 {
             let before = writer.pushed_weight();
-            let mut given_up = writer.reserve(len);
-            given_up.payload_mut().fill(0xff);
-            drop(given_up);
+            writer.reserve(len).payload_mut().fill(0xff);
             assert_eq!(writer.pushed_weight(), before);
             writer.publish();
             assert!(reader.peek().is_none(), "{len} {round}");
