@@ -51,6 +51,14 @@ macro_rules! alone {
             fn tokio_uring_thread_tcp() {
                 super::$case(host::tokio_uring_thread_tcp);
             }
+            #[test]
+            fn uring_inline_tcp() {
+                super::$case(host::uring_inline_tcp);
+            }
+            #[test]
+            fn uring_thread_tcp() {
+                super::$case(host::uring_thread_tcp);
+            }
         })+
     };
 }

@@ -21,7 +21,7 @@ const ROUND: Duration = Duration::from_millis(30);
 const PAIRS_AT_LEAST: usize = 9;
 /// How long pairs are added. On a machine that is left alone the first look is enough; on one that is not, single
 /// pairs are off by half, and the median needs a hundred of them.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Rounds with and without the stalled stream take turns on one session, so that what the machine does meanwhile falls
 /// on both alike. The figure is the median, over pairs of neighbouring rounds, of one throughput by the other.

@@ -17,6 +17,7 @@ use tokio::net::TcpListener;
 use crate::host::{Net, Place, Soon, echo, pattern, pause, round_trip};
 use crate::raw::{PREFACE, Raw, SETTINGS, settings};
 
+on_each_driver!(silent_clients_delay_nobody,);
 on_sockets!(
     a_port_that_nobody_listens_on_is_named,
     a_host_that_does_not_exist_is_named,
@@ -33,7 +34,6 @@ on_sockets!(
     a_host_that_answers_nothing_is_given_up_after_the_connect_timeout,
     a_silent_server_is_given_up_after_the_handshake_timeout,
     a_server_that_hangs_up_is_no_session,
-    silent_clients_delay_nobody,
     silent_clients_beyond_the_places_make_place_for_others,
     a_dropped_listener_frees_its_address,
     engines_that_share_a_port_each_accept_some_connections,

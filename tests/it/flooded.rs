@@ -14,9 +14,13 @@ use ringmux::{Addr, Config, Listener, Rate, Session};
 use crate::host::{Net, Soon, echo, eventually, pattern, round_trip};
 use crate::raw::{PING, PREFACE, frame, settings};
 
-on_sockets!(
-    peers_that_ask_without_end_delay_neither_neighbours_nor_the_end,
-    peers_that_say_what_nobody_knows_without_end_delay_neither_neighbours_nor_the_end,
+// Each driver's loop on the thread that also runs the neighbour's application, where a session that goes on for too long delays
+// most, and the engine that applications get by default.
+test_on!(peers_that_ask_without_end_delay_neither_neighbours_nor_the_end:
+    tokio_inline_tcp tokio_uring_inline_tcp uring_inline_tcp uring_block_on_tcp shared_tcp
+);
+test_on!(peers_that_say_what_nobody_knows_without_end_delay_neither_neighbours_nor_the_end:
+    tokio_inline_tcp tokio_uring_inline_tcp uring_inline_tcp uring_block_on_tcp shared_tcp
 );
 
 /// Peers that flood at once.

@@ -16,24 +16,26 @@ use crate::raw::{
     WINDOW, first_piece, frame, header, id, settings, with_raw, with_raw_settings,
 };
 
-on_sockets!(
+protocol!(
     each_broken_rule_ends_its_session_by_name,
     each_broken_rule_of_the_handshake_is_named,
-    who_speaks_another_protocol_is_hung_up_on,
     a_server_of_garbage_is_a_handshake_error_with_the_rule,
-    a_connection_cut_at_any_byte_ends_its_session_only,
-    a_connection_cut_at_any_byte_of_the_servers_side_ends_its_session_only,
     more_data_than_the_sessions_credit_is_refused,
-    a_violation_ends_every_stream_with_the_same_error,
     what_nobody_knows_is_ignored,
     frames_for_ended_streams_are_ignored,
-    frames_may_come_byte_by_byte,
-    a_peer_that_reads_nothing_cannot_keep_a_session_from_closing,
-    a_peer_that_reads_nothing_is_still_ended_for_a_violation,
     goaway_ends_what_it_does_not_cover_as_not_processed,
     streams_opened_and_cancelled_at_once_stay_within_the_grant,
     a_limit_is_named_to_the_peer_in_the_words_of_the_error,
 );
+on_each_driver!(
+    who_speaks_another_protocol_is_hung_up_on,
+    a_connection_cut_at_any_byte_ends_its_session_only,
+    a_connection_cut_at_any_byte_of_the_servers_side_ends_its_session_only,
+    a_violation_ends_every_stream_with_the_same_error,
+    a_peer_that_reads_nothing_cannot_keep_a_session_from_closing,
+    a_peer_that_reads_nothing_is_still_ended_for_a_violation,
+);
+on_sockets!(frames_may_come_byte_by_byte,);
 
 /// A listener with a session that nothing may disturb.
 struct Neighbourhood {

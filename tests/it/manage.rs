@@ -172,7 +172,7 @@ async fn a_session_that_is_closed_for_a_new_one_still_ends_its_calls_with_an_err
 async fn messages_that_a_peers_limit_turns_away_are_sent_again_until_each_is_delivered_once(
     net: Net,
 ) {
-    const MESSAGES: u32 = 20_000;
+    const MESSAGES: u32 = 5_000;
     let narrow = Config::builder().max_unaccepted(Some(2)).build().unwrap();
     let listener = net.listen(&narrow).await;
     let manager = managed(net.engine(), listener.local_addr());

@@ -23,15 +23,17 @@ everywhere!(
     streams_that_run_go_on_to_their_end,
     both_sides_may_shut_down_at_once,
 );
+on_each_driver!(
+    peers_that_do_not_help_do_not_delay_the_end,
+    peers_that_do_not_help_do_not_delay_a_dialler_either,
+    a_peer_that_stands_still_for_five_seconds_loses_nothing,
+    a_peer_that_gives_no_sign_of_life_is_given_up,
+);
 on_sockets!(
     under_load_no_call_that_was_taken_is_lost_and_no_other_is_in_doubt,
     a_listener_shuts_down_with_all_its_sessions,
     a_listener_with_nothing_to_shut_down_stops_at_once,
     an_endless_stream_ends_at_the_ceiling,
-    peers_that_do_not_help_do_not_delay_the_end,
-    peers_that_do_not_help_do_not_delay_a_dialler_either,
-    a_peer_that_stands_still_for_five_seconds_loses_nothing,
-    a_peer_that_gives_no_sign_of_life_is_given_up,
     a_socket_that_takes_nothing_is_given_up,
 );
 

@@ -17,7 +17,7 @@ use socket2::SockRef;
 use crate::host::{Net, Soon, pattern};
 
 test_on!(over_unix_sockets: tokio_inline_unix tokio_uring_thread_unix uring_thread_unix);
-on_sockets!(
+on_each_driver!(
     two_kilobytes_a_second_are_no_reason_to_end_a_session,
     eight_kilobytes_a_second_through_deep_buffers_are_no_reason_either,
     a_proxy_that_stops_in_a_transfer_is_noticed,
