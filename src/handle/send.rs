@@ -5,6 +5,7 @@ mod room;
 use std::fmt;
 use std::future::poll_fn;
 use std::task::{Context, Poll};
+use std::time::Instant;
 
 use bytes::Bytes;
 
@@ -446,6 +447,37 @@ impl SendStream {
             end.map_or(Poll::Pending, Poll::Ready)
         })
         .await
+    }
+
+    /// Has the engine cancel the stream at this time, if it has not ended by then; `None`: never, as at first. The last call holds.
+    ///
+    /// Both halves then end with [`StreamError::Cancelled`](crate::StreamError::Cancelled) by [`Side::This`](crate::Side::This) and the
+    /// code [`DEADLINE`](crate::codes::DEADLINE), and the peer's with the same code by [`Side::Peer`](crate::Side::Peer). What is queued
+    /// and not sent is dropped. It costs no timer of the application and nothing for a message, holds also when this half has
+    /// finished and was dropped, and is kept to within what the engine's timer is: a millisecond.
+    ///
+    /// # Examples
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let (a, b) = tokio::io::duplex(4096);
+    /// # let (client, connection) = ringmux::client(a, &ringmux::Config::default());
+    /// # tokio::spawn(connection);
+    /// # let (_server, connection) = ringmux::server(b, &ringmux::Config::default());
+    /// # tokio::spawn(connection);
+    /// use ringmux::{StreamError, codes};
+    /// use std::time::{Duration, Instant};
+    ///
+    /// let (mut call, mut answer) = client.open("a slow call").await?;
+    /// call.set_deadline(Instant::now() + Duration::from_millis(20));
+    /// call.finish()?;
+    /// let error = answer.recv().await.unwrap_err();
+    /// assert!(matches!(error, StreamError::Cancelled { code: codes::DEADLINE, .. }));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn set_deadline(&self, at: impl Into<Option<Instant>>) {
+        self.lane().set_deadline(at.into());
     }
 
     /// Sets how urgently the engine sends what this stream has queued: 0 (most) to 7 (least),

@@ -93,6 +93,9 @@ impl Connection {
         if reasons & reason::WRITTEN != 0 {
             self.on_written_asked(key);
         }
+        if reasons & reason::DEADLINE != 0 {
+            self.on_deadline_set(key);
+        }
         if reasons & reason::CANCEL != 0 {
             self.cancel_local(key, Lane::cancel_code);
         }
@@ -156,7 +159,7 @@ impl Connection {
     }
 
     /// With the code that the lane says.
-    fn cancel_local(&mut self, key: Key, code: impl FnOnce(&Lane) -> u32) {
+    pub(super) fn cancel_local(&mut self, key: Key, code: impl FnOnce(&Lane) -> u32) {
         let Some(stream) = self.registry.get_mut(key) else {
             return;
         };
@@ -230,6 +233,9 @@ impl Connection {
         };
         if stream.lane().ended_in_order() {
             self.link.counters.finished.add(1);
+        }
+        if stream.lane().deadline().is_some() {
+            self.set_deadline_timer();
         }
         self.outbound.end(&mut stream);
         self.return_to_session(stream.open_charge.into());

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 
+use super::deadlines::Deadlines;
 use super::keepalive::Keepalive;
 use super::life::Life;
 use super::limits::Limits;
@@ -57,6 +58,7 @@ pub(crate) struct Connection {
     pub(super) link: Arc<SessionLink>,
     pub(super) life: Life,
     pub(super) timers: Timers,
+    pub(super) deadlines: Deadlines,
     /// The peer's preface was parsed.
     pub(super) greeted: bool,
     /// When the session began: what a `Stamp` counts from.
@@ -180,6 +182,7 @@ impl Connection {
             link: Arc::clone(&link),
             life: Life::new(role, config.close_linger()),
             timers,
+            deadlines: Deadlines::default(),
             greeted: false,
             start: now,
             turn: now,
@@ -277,6 +280,7 @@ impl Connection {
             Timer::Keepalive => self.check_keepalive(at, now),
             Timer::Shrink => self.shrink_idle(now),
             Timer::Orphan => self.check_orphaned(now),
+            Timer::Deadlines => self.check_stream_deadlines(now),
         }
     }
 

@@ -83,8 +83,12 @@ impl Connection {
             }
             Timer::FinalGoaway => self.abort(SessionError::Closed),
             Timer::Age => self.drain(self.config.drain_timeout(), now),
-            Timer::Recheck | Timer::Advances | Timer::Keepalive | Timer::Shrink | Timer::Orphan => {
-            }
+            Timer::Recheck
+            | Timer::Advances
+            | Timer::Keepalive
+            | Timer::Shrink
+            | Timer::Orphan
+            | Timer::Deadlines => {}
         }
     }
 

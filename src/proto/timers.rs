@@ -32,10 +32,12 @@ pub(super) enum Timer {
     Shrink,
     /// Look whether anything has moved in a session without handles.
     Orphan,
+    /// A stream's time has run out: the stream is cancelled.
+    Deadlines,
 }
 
 /// How many timers there are.
-const COUNT: usize = 11;
+const COUNT: usize = 12;
 
 impl Timer {
     pub(super) const ALL: [Self; COUNT] = [
@@ -50,6 +52,7 @@ impl Timer {
         Self::Keepalive,
         Self::Shrink,
         Self::Orphan,
+        Self::Deadlines,
     ];
 
     const fn bit(self) -> u16 {
