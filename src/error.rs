@@ -178,7 +178,7 @@ impl SessionError {
 ///
 /// # Examples
 /// ```
-/// # use ringmux::ProtocolError;
+/// # use ringmux::wire::ProtocolError;
 /// let error = ProtocolError::SettingsTwice;
 /// assert_eq!(error.rule(), "settings-twice");
 /// assert_eq!(error.to_string(), "SETTINGS must be sent once, as the first frame");

@@ -144,7 +144,8 @@ pub use error::{
 pub use frame::{Role, codes};
 #[cfg(not(ringmux_loom))]
 pub use handle::{
-    Accept, Chunks, Incoming, Lease, Open, RecvStream, SendStream, Session, SessionState, StreamId,
+    Accept, Chunks, Incoming, Lease, Open, Recv, RecvLease, RecvMeta, RecvStream, Reserve,
+    Reserved, SendMessage, SendSlice, SendStream, Session, SessionState, StreamId, Written,
 };
 #[cfg(not(ringmux_loom))]
 pub use link::{Drained, SessionEnds, SessionStats, Totals, TrippedLimits};

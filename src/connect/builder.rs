@@ -33,7 +33,8 @@ use crate::queue::Process;
 ///             let listener = engine.listen(&"127.0.0.1:0".parse()?, &Config::default()).await?;
 ///             let client = engine.connect(listener.local_addr(), &Config::default()).await?;
 ///             let server = listener.accept().await?;
-///             let (mut ours, mut theirs) = (client.open("hello").await?, server.accept().await?);
+///             let (mut ours, _answers) = client.open("hello").await?;
+///             let (_send, mut theirs) = server.accept().await?.expect("it is open");
 ///             ours.send("hi").await?;
 ///             Ok::<_, Box<dyn std::error::Error>>(theirs.recv().await?)
 ///         }).await

@@ -70,7 +70,6 @@ impl Incoming {
     ///
     /// # Errors
     /// As there.
-    #[expect(clippy::type_complexity, reason = "as `accept` has it")]
     pub fn poll_accept(
         &mut self,
         cx: &Context<'_>,

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc as StdArc;
 use std::task::Waker;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_queue::ArrayQueue;
 
@@ -79,6 +79,8 @@ pub(crate) struct SessionLink {
     pongs: AtomicU64,
     rtt_ns: AtomicU64,
     pub(crate) counters: Entry,
+    /// What the deadlines of its streams count from.
+    pub(super) begun: Instant,
     /// Counts the sessions of the process.
     pub(crate) id: u64,
     pub(crate) span: tracing::Span,
@@ -163,6 +165,7 @@ impl SessionLink {
             pongs: AtomicU64::new(0),
             rtt_ns: AtomicU64::new(0),
             counters: Account::open(&info.account),
+            begun: Instant::now(),
             id,
             span: trace::session(id, &info),
             drain: Drain::new(),

@@ -53,9 +53,10 @@ use crate::sync::{Arc, AtomicBool, Ordering, fence};
 ///
 /// tokio::spawn(manager.start()?);
 /// tokio::spawn(outbox.start()?);
-/// let mut report = listener.accept().await?.accept().await?;
+/// let session = listener.accept().await?;
+/// let (mut send, mut report) = session.accept().await?.expect("the session is open");
 /// assert_eq!(report.recv().await?.unwrap(), "all is well");
-/// report.finish()?;
+/// send.finish()?;
 /// assert!(matches!(receipt.await, Outcome::Finished));
 /// # Ok(())
 /// # }

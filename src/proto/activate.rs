@@ -116,6 +116,9 @@ impl Connection {
         if reasons & reason::WRITTEN != 0 {
             self.on_written_asked(key);
         }
+        if reasons & reason::DEADLINE != 0 {
+            self.on_deadline_set(key);
+        }
         if reasons & reason::CANCEL != 0 {
             self.cancel_local(key, Lane::cancel_code);
         }
@@ -179,7 +182,7 @@ impl Connection {
     }
 
     /// With the code that the lane says.
-    fn cancel_local(&mut self, key: Key, code: impl FnOnce(&Lane) -> u32) {
+    pub(super) fn cancel_local(&mut self, key: Key, code: impl FnOnce(&Lane) -> u32) {
         let Some(stream) = self.registry.get_mut(key) else {
             return;
         };
@@ -253,6 +256,7 @@ impl Connection {
         if stream.lane().ended_in_order() {
             self.link.counters.finished.add(1);
         }
+        let has_deadline = stream.lane().deadline().is_some();
         self.outbound.end(stream);
         self.widened -= u64::from(stream.widened);
         let (id, opening) = (stream.id, stream.opening);
@@ -271,5 +275,8 @@ impl Connection {
             _ => {}
         }
         self.spares.kept(&mut self.timers, self.turn);
+        if has_deadline {
+            self.set_deadline_timer();
+        }
     }
 }

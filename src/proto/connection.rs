@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 
+use super::deadlines::Deadlines;
 use super::idle::Spares;
 use super::keepalive::Keepalive;
 use super::life::Life;
@@ -58,6 +59,7 @@ pub(crate) struct Connection {
     pub(super) link: Arc<SessionLink>,
     pub(super) life: Life,
     pub(super) timers: Timers,
+    pub(super) deadlines: Deadlines,
     /// The peer's preface was parsed.
     pub(super) greeted: bool,
     pub(super) stamps: Stamps,
@@ -181,6 +183,7 @@ impl Connection {
             link: Arc::clone(&link),
             life: Life::new(role, config.close_linger()),
             timers,
+            deadlines: Deadlines::default(),
             greeted: false,
             stamps: Stamps::new(now),
             turn: now,
@@ -280,6 +283,7 @@ impl Connection {
             Timer::Shrink => self.shrink_idle(now),
             Timer::Spares => self.give_spares_back(now),
             Timer::Orphan => self.check_orphaned(now),
+            Timer::Deadlines => self.check_stream_deadlines(now),
         }
     }
 

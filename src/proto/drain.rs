@@ -88,7 +88,8 @@ impl Connection {
             | Timer::Keepalive
             | Timer::Shrink
             | Timer::Spares
-            | Timer::Orphan => {}
+            | Timer::Orphan
+            | Timer::Deadlines => {}
         }
     }
 

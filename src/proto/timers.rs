@@ -34,10 +34,12 @@ pub(super) enum Timer {
     Spares,
     /// Look whether anything has moved in a session without handles.
     Orphan,
+    /// A stream's time has run out: the stream is cancelled.
+    Deadlines,
 }
 
 /// How many timers there are.
-const COUNT: usize = 12;
+const COUNT: usize = 13;
 
 impl Timer {
     pub(super) const ALL: [Self; COUNT] = [
@@ -53,6 +55,7 @@ impl Timer {
         Self::Shrink,
         Self::Spares,
         Self::Orphan,
+        Self::Deadlines,
     ];
 
     const fn bit(self) -> u16 {

@@ -64,7 +64,7 @@ use reader::ReaderState;
 use writer::WriterState;
 
 pub(crate) use reader::{Held, Passed, Reader};
-pub(crate) use writer::Writer;
+pub(crate) use writer::{Reserved, Writer};
 
 /// Weight of a record besides the length of its payload, unless it is free.
 ///

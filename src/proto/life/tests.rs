@@ -134,6 +134,7 @@ fn each_state_allows_what_it_should_and_runs_its_timers() {
             Timer::Advances,
             Timer::Shrink,
             Timer::Spares,
+            Timer::Deadlines,
         ];
         for timer in Timer::ALL {
             let common = everywhere.contains(&timer) && state != State::Closed;

@@ -315,3 +315,23 @@ fn a_pair_that_was_renewed_is_written_and_read_as_a_new_one_in_the_segment_it_ke
         }
     });
 }
+
+#[test]
+fn a_record_written_in_place_is_seen_whole() {
+    loom::model(|| {
+        let (mut writer, mut reader) = pair();
+        let producer = thread::spawn(move || {
+            for value in 0..2_u64 {
+                writer.reserve(8).payload_mut().fill(0xff);
+                let mut place = writer.reserve(8);
+                place.payload_mut().copy_from_slice(&value.to_le_bytes());
+                place.push(value as u16, false).publish();
+            }
+        });
+        for value in 0..2 {
+            expect(&mut reader, value);
+            reader.commit();
+        }
+        producer.join().unwrap();
+    });
+}
