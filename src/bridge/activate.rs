@@ -3,8 +3,9 @@
 use std::time::Instant;
 
 use super::engine::Engine;
-use super::lane::{Lane, reason};
+use super::lane::Lane;
 use super::port::LanePort;
+use super::reason;
 use super::session::request;
 use super::sides::Activated;
 use crate::core::port::{Count, SessionPort};
@@ -12,9 +13,20 @@ use crate::core::{Key, SEND_FLOOR};
 use crate::sync::Arc;
 use crate::wire::Wire;
 
+/// Reasons of few activations, see `act_on_rare`.
+const RARE: u32 = reason::CHUNKS | reason::CREDIT | reason::URGENCY;
+/// Reasons that come after SEND, see `act_on_late`.
+const LATE: u32 = reason::MORE
+    | reason::WRITTEN
+    | reason::DEADLINE
+    | reason::CANCEL
+    | reason::STOP
+    | reason::DROPPED;
+
 impl<W: Wire> Engine<W> {
     /// Takes what handles have asked for since the last call.
-    pub(super) fn activate_all(&mut self, now: Instant) {
+    #[inline]
+    pub(super) fn take_all(&mut self, now: Instant) {
         // Taken first and acted on last: a stream opened before `close`, or before the last handle
         // was dropped, is on the list by then.
         let requests = self.core.mux.base.app.take_requests();
@@ -22,18 +34,22 @@ impl<W: Wire> Engine<W> {
             // What was asked too late is taken all the same, so that it keeps no driver awake.
             return;
         }
-        let mut activations = 0;
-        for lane in self.link.take_ready() {
-            activations += 1;
-            self.activate(lane, now);
+        if self.link.has_ready() {
+            self.activate_all(now);
         }
         if requests != 0 {
             self.on_requests(requests, now);
         }
         self.core.end_turn(now);
-        if activations > 0 {
-            (self.core.mux.base.app).add(Count::Activations, activations);
+    }
+
+    fn activate_all(&mut self, now: Instant) {
+        let mut activations = 0;
+        for lane in self.link.take_ready() {
+            activations += 1;
+            self.activate(lane, now);
         }
+        (self.core.mux.base.app).add(Count::Activations, activations);
     }
 
     fn on_requests(&mut self, requests: u32, now: Instant) {
@@ -74,6 +90,19 @@ impl<W: Wire> Engine<W> {
             }
         };
         let Some(key) = key else { return };
+        if reasons & RARE != 0 {
+            self.act_on_rare(key, reasons, now);
+        }
+        if reasons & (reason::SEND | reason::ROOM) != 0 {
+            (self.core.mux).on_queued(key, reasons & reason::ROOM != 0);
+        }
+        if reasons & LATE != 0 {
+            self.act_on_late(key, reasons);
+        }
+    }
+
+    /// What is acted on before what is to be sent.
+    fn act_on_rare(&mut self, key: Key, reasons: u32, now: Instant) {
         let mux = &mut self.core.mux;
         if reasons & reason::CHUNKS != 0 {
             mux.base.switch_chunks(key);
@@ -84,23 +113,21 @@ impl<W: Wire> Engine<W> {
         if reasons & reason::URGENCY != 0 {
             mux.schedule.change_urgency(&mut mux.base.streams, key);
         }
-        if reasons & (reason::SEND | reason::ROOM) != 0 {
-            mux.on_queued(key, reasons & reason::ROOM != 0);
-        }
+        self.core.end_if_tripped();
+    }
+
+    /// What is acted on after what is to be sent.
+    fn act_on_late(&mut self, key: Key, reasons: u32) {
+        let mux = &mut self.core.mux;
         if reasons & reason::MORE != 0 {
             mux.budget.ask_for_more(&mut mux.base, key);
         }
         if reasons & reason::WRITTEN != 0 {
             mux.receipts.ask(&mut mux.base, key);
         }
-        if reasons & (reason::CANCEL | reason::STOP | reason::DROPPED) != 0 {
-            self.activate_end(key, reasons);
+        if reasons & reason::DEADLINE != 0 {
+            mux.deadlines.on_set(&mut mux.base, key);
         }
-        self.core.end_if_tripped();
-    }
-
-    fn activate_end(&mut self, key: Key, reasons: u32) {
-        let mux = &mut self.core.mux;
         if reasons & reason::CANCEL != 0
             && let Some(stream) = mux.base.streams.get_mut(key)
         {
@@ -116,6 +143,7 @@ impl<W: Wire> Engine<W> {
         if reasons & reason::DROPPED != 0 {
             mux.on_dropped(key);
         }
+        self.core.end_if_tripped();
     }
 
     /// The lane's stream, if it has one.

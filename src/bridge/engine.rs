@@ -77,6 +77,15 @@ pub(crate) trait Protocol {
     fn link(&self) -> &Arc<SessionLink>;
 }
 
+/// The sooner of two deadlines.
+#[inline]
+pub(crate) fn sooner(one: Option<Instant>, other: Option<Instant>) -> Option<Instant> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some(one.min(other)),
+        (one, other) => one.or(other),
+    }
+}
+
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Engine<W> {
@@ -127,14 +136,20 @@ impl<W: Wire> Engine<W> {
         (engine, link)
     }
 
-    fn fill(&mut self, batch: &mut Batch, now: Instant) -> bool {
+    fn fill(&mut self, batch: &mut Batch, usual: bool, now: Instant) -> bool {
         let alone = self.core.mux.schedule.has_one_alone();
         batch.limit(if alone {
             BATCH_BYTES
         } else {
             SHARED_BATCH_BYTES
         });
-        self.wire.transmit(&mut self.core, batch, now);
+        if usual {
+            self.core.probe_before_use(now);
+            self.wire.transmit_messages(&mut self.core, batch, now);
+            self.core.mux.budget.serve_waiting(&mut self.core.mux.base);
+        } else {
+            self.wire.transmit(&mut self.core, batch, now);
+        }
         batch.seal();
         if batch.is_empty() {
             return false;
@@ -146,7 +161,7 @@ impl<W: Wire> Engine<W> {
 
 impl<W: Wire> Protocol for Engine<W> {
     fn take_work(&mut self, now: Instant) {
-        self.activate_all(now);
+        self.take_all(now);
     }
 
     fn recv_capacity(&self) -> usize {
@@ -210,8 +225,11 @@ impl<W: Wire> Protocol for Engine<W> {
     #[inline]
     fn transmit(&mut self, batch: &mut Batch, now: Instant) -> bool {
         debug_assert!(batch.is_empty());
-        let is_silent = self.core.is_silent() && self.wire.is_silent_now();
-        self.core.life.may_send() && !is_silent && self.fill(batch, now)
+        if self.core.has_more_than_messages() || !self.wire.is_silent_now() {
+            self.core.life.may_send() && self.fill(batch, false, now)
+        } else {
+            self.core.mux.wants_to_send() && self.fill(batch, true, now)
+        }
     }
 
     #[inline]
@@ -221,12 +239,8 @@ impl<W: Wire> Protocol for Engine<W> {
 
     #[inline]
     fn next_deadline(&self) -> Option<Instant> {
-        let own = self.wire.deadline();
         let of_core = (self.core.mux.base.timers).next(self.core.life.timers());
-        match own {
-            None => of_core,
-            Some(own) => Some(of_core.map_or(own, |at| at.min(own))),
-        }
+        sooner(self.wire.deadline(), of_core)
     }
 
     fn looks_at_socket(&self, now: Instant) -> bool {

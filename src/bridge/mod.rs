@@ -30,6 +30,7 @@ mod lane;
 mod ledger;
 mod pool;
 mod port;
+pub(crate) mod reason;
 mod session;
 mod sides;
 mod stats;
@@ -40,11 +41,13 @@ mod tripped;
 pub(crate) mod tests;
 
 pub use drain::Drained;
-pub(crate) use engine::{Engine, Protocol};
-pub(crate) use lane::{Lane, OpenState, reason};
+pub(crate) use engine::{Engine, Protocol, sooner};
+pub(crate) use lane::{Lane, OpenState};
 pub(crate) use ledger::{Account, process_totals};
 pub use ledger::{SessionEnds, Totals};
 pub(crate) use pool::Pool;
+#[cfg(test)]
+pub(crate) use session::SPARES_MAX;
 pub(crate) use session::{Info, SessionLink, request};
 pub(crate) use sides::{EngineSide, HandleSide, RxRing, TxRing};
 pub use stats::SessionStats;

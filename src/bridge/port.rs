@@ -1,7 +1,7 @@
 //! Lanes and the session's link, as the core sees them.
 
 use std::sync::Arc as StdArc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
@@ -183,6 +183,10 @@ impl StreamPort for LanePort {
         self.lane().set_credit_mark(bytes);
     }
 
+    fn deadline(&self) -> Option<Instant> {
+        self.lane().deadline()
+    }
+
     fn take_receipt(&self) -> bool {
         self.lane().take_receipt()
     }
@@ -262,7 +266,7 @@ impl SessionPort for LinkPort {
 
     fn incoming(&mut self, block: &[u8], id: u32, credit_mark: u32) -> (LanePort, HandleSide) {
         let opening = Bytes::copy_from_slice(block);
-        let (handles, side) = Lane::pair(Arc::clone(&self.link), opening, credit_mark);
+        let (handles, side) = Lane::pair(&self.link, opening, credit_mark);
         handles.lane().set_id(id);
         (LanePort::new(side), handles)
     }
@@ -274,6 +278,14 @@ impl SessionPort for LinkPort {
     fn take_unaccepted(&mut self) -> Option<Option<u64>> {
         let stream = self.link.pop_accept()?;
         Some(stream.lane().key())
+    }
+
+    fn recycle(&mut self, stream: LanePort) {
+        self.link.recycle(stream.tx, stream.rx);
+    }
+
+    fn drop_spares(&self) {
+        self.link.drop_spares();
     }
 
     fn open_credit(&self) -> u32 {
@@ -328,6 +340,7 @@ impl SessionPort for LinkPort {
     }
 
     fn closed(&self) {
+        self.link.drop_spares();
         self.link.drop_unaccepted_if_orphaned();
         self.link.wake_all();
     }

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use super::port::{Count, SessionPort, StreamPort};
 use super::state::Receiving;
-use super::stream::{Stamp, Stream, owed, wake};
+use super::stream::{Stamp, Stamps, Stream, owed, wake};
 use super::streams::{Key, Streams};
 use super::terms::Terms;
 use super::timers::Timers;
@@ -26,8 +26,7 @@ pub(crate) struct Base<S: SessionPort> {
     pub(crate) timers: Timers,
     /// What came and was sent, in short frames.
     pub(crate) work: u64,
-    /// When the session began: a `Stamp` counts from here.
-    pub(crate) start: Instant,
+    pub(crate) stamps: Stamps,
     /// When the last turn began.
     pub(crate) turn: Instant,
 }
@@ -43,14 +42,14 @@ impl<S: SessionPort> Base<S> {
             owing: Owing::default(),
             timers: Timers::new(now),
             work: 0,
-            start: now,
+            stamps: Stamps::new(now),
             turn: now,
         }
     }
 
     #[inline]
-    pub(crate) fn stamp(&self, now: Instant) -> Stamp {
-        Stamp::new(self.start, now)
+    pub(crate) fn stamp(&mut self, now: Instant) -> Stamp {
+        self.stamps.of(now)
     }
 
     /// The number of streams has changed.
@@ -114,7 +113,17 @@ impl<S: SessionPort> Base<S> {
     }
 
     /// Wakes the tasks for which something has happened.
+    #[inline]
     pub(crate) fn deliver_wakes(&mut self) {
+        if !self.wakes.streams.is_empty() {
+            self.wake_streams();
+        }
+        if self.wakes.acceptors | self.wakes.state | self.wakes.pings {
+            self.wake_waiters();
+        }
+    }
+
+    fn wake_streams(&mut self) {
         for key in self.wakes.streams.drain(..) {
             let Some(stream) = self.streams.get_mut(key) else {
                 continue;
@@ -127,6 +136,9 @@ impl<S: SessionPort> Base<S> {
                 stream.port.wake_receiver();
             }
         }
+    }
+
+    fn wake_waiters(&mut self) {
         if std::mem::take(&mut self.wakes.acceptors) {
             self.app.wake_acceptors();
         }

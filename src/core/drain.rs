@@ -8,7 +8,7 @@ use super::port::{Count, SessionPort};
 use super::state::Event;
 use super::stream::Opening;
 use super::streams::Key;
-use crate::error::{LimitExceeded, SessionError, StreamError, codes};
+use crate::error::{SessionError, StreamError, codes};
 
 impl<S: SessionPort> Core<S> {
     // ---- verbs --------------------------------------------------------------------------------
@@ -40,18 +40,12 @@ impl<S: SessionPort> Core<S> {
     /// Ends by a limit of this side, if one was tripped; the peer is told why in the same words.
     #[inline]
     pub(crate) fn end_if_tripped(&mut self) {
-        if let Some(exceeded) = self.mux.limits.take_tripped() {
-            self.trip(exceeded);
+        if let Some(exceeded) = self.mux.limits.take_tripped()
+            && !self.life.is_ending()
+        {
+            self.mux.base.app.trip(exceeded.limit);
+            self.end(SessionError::from(exceeded));
         }
-    }
-
-    #[cold]
-    pub(crate) fn trip(&mut self, exceeded: LimitExceeded) {
-        if self.life.is_ending() {
-            return;
-        }
-        self.mux.base.app.trip(exceeded.limit);
-        self.end(SessionError::from(exceeded));
     }
 
     /// Ends at once; every handle learns the reason, and the peer is told nothing. Idempotent.

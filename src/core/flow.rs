@@ -451,11 +451,11 @@ impl<M: Memory> Flow<M> {
         self.return_to_session(base, pieces - retired);
     }
 
-    /// The stream is gone.
-    pub(crate) fn forget<S: SessionPort>(&mut self, base: &Base<S>, stream: &Stream<S::Stream>) {
-        self.return_to_session(base, stream.open_charge.into());
+    /// The stream is gone. Returns what goes back to the session.
+    pub(crate) fn forget<P>(&mut self, stream: &Stream<P>) -> u64 {
         self.pool.give(stream.lingering.into());
         self.widened -= u64::from(stream.widened);
+        stream.open_charge.into()
     }
 
     // ---- credit for the peer ----------------------------------------------------------------

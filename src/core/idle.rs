@@ -16,12 +16,37 @@ use super::base::Base;
 use super::port::{SessionPort, StreamPort};
 use super::stream::wake;
 use super::streams::{Key, PRUNE_SLACK};
-use super::timers::Timer;
+use super::timers::{Timer, Timers};
 
 /// A ring up to this size is kept, in bytes.
 pub(crate) const KEPT_BYTES: u64 = 4 * 1024;
 /// How long a stream consumes nothing before its ring shrinks.
 pub(crate) const IDLE: Duration = Duration::from_secs(10);
+
+/// Whether a stream has gone, and left its memory, since that kept for streams to come was looked at last. It goes when
+/// for [`IDLE`], and twice that at most, none has.
+#[derive(Debug, Default)]
+pub(crate) struct Spares {
+    used: bool,
+}
+
+impl Spares {
+    #[inline]
+    pub(crate) fn kept(&mut self, timers: &mut Timers, now: Instant) {
+        self.used = true;
+        if !timers.is_set(Timer::Spares) {
+            timers.set(Timer::Spares, now + IDLE);
+        }
+    }
+
+    pub(crate) fn give_back<S: SessionPort>(&mut self, base: &mut Base<S>, now: Instant) {
+        if std::mem::take(&mut self.used) {
+            base.timers.set(Timer::Spares, now + IDLE);
+        } else {
+            base.app.drop_spares();
+        }
+    }
+}
 
 /// Streams whose ring has grown, and since when.
 #[derive(Debug, Default)]

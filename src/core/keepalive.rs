@@ -44,8 +44,10 @@ pub(crate) struct Keepalive {
     heard: Instant,
     /// After how much silence the peer is asked next. `None`: never.
     idle: Option<Duration>,
-    /// After how much silence it is asked by the next use. Looked at for each batch, so nothing is divided there.
+    /// After how much silence it is asked by the next use.
     probe_after: Duration,
+    /// Before that no use asks: moved on when it has passed, as the peer was heard meanwhile.
+    probe_from: Instant,
     /// When the peer was asked, if it has not been heard since.
     asked: Option<Instant>,
     /// The end of the PING that it was asked by, in bytes since the start; not known before the PING is encoded.
@@ -93,6 +95,7 @@ impl Keepalive {
             heard: now,
             idle: None,
             probe_after: Duration::MAX,
+            probe_from: now,
             asked: None,
             ping_end: 0,
             unwritten: None,
@@ -328,6 +331,7 @@ impl Keepalive {
         }
         self.asked = Some(now);
         self.draw_idle(&base.config);
+        self.probe_from = now;
         now + base.config.keepalive_timeout()
     }
 
@@ -340,9 +344,25 @@ impl Keepalive {
         ping: &mut Ping,
         now: Instant,
     ) {
+        if now >= self.probe_from {
+            self.probe_if_silent(base, ping, now);
+        }
+    }
+
+    #[cold]
+    fn probe_if_silent<S: SessionPort>(
+        &mut self,
+        base: &mut Base<S>,
+        ping: &mut Ping,
+        now: Instant,
+    ) {
         let Self { heard, asked, .. } = *self;
-        if now.duration_since(heard) >= self.probe_after && asked.is_none_or(|asked| heard >= asked)
-        {
+        if now.duration_since(heard) < self.probe_after {
+            // `None`: it never asks.
+            if let Some(at) = heard.checked_add(self.probe_after) {
+                self.probe_from = at;
+            }
+        } else if asked.is_none_or(|asked| heard >= asked) {
             self.ask_peer(base, ping, now);
             // What lies in the socket before it is looked at at once.
             base.timers.set(Timer::Keepalive, now);

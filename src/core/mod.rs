@@ -4,7 +4,7 @@
 //! deterministic test. Its streams are behind a trait ([`port`]): the bridge's are lanes, those of the tests plain queues.
 //!
 //! * `session`: [`Core`], which composes the rest, and the steps of a wire. `life`, `timers`: the table of states and what
-//!   ends when; `drain`: what a session does at each step of its end. `keepalive`, `ping`: whether the peer is there.
+//!   ends when; `deadlines`: those of streams; `drain`: what a session does at each step of its end. `keepalive`, `ping`: whether the peer is there.
 //!   `orphan`: no handle is left.
 //! * `mux`: the streams together. `streams`, `stream`, `state`: which there are, and what each may do. `permits`: opening
 //!   them, in both directions.
@@ -17,6 +17,7 @@
 mod base;
 mod bucket;
 mod budget;
+mod deadlines;
 mod drain;
 pub(crate) mod failure;
 mod flow;

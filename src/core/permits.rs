@@ -9,7 +9,7 @@ use std::num::NonZeroU32;
 
 use super::base::Base;
 use super::port::{SessionPort, StreamPort};
-use super::stream::{Opening, Stream, wake};
+use super::stream::{Opening, wake};
 use super::streams::Key;
 use super::violation::Violation;
 
@@ -64,8 +64,10 @@ impl Permits {
             return false;
         }
         stream.opening = Opening::Granted;
-        stream.port.grant();
-        base.wakes.notify(key, stream, wake::SENDER);
+        if !stream.port.is_granted() {
+            stream.port.grant();
+            base.wakes.notify(key, stream, wake::SENDER);
+        }
         self.opens.push_back(key);
         true
     }
@@ -145,15 +147,11 @@ impl Permits {
     }
 
     /// A stream is gone, and with it the permission that it had.
-    pub(crate) fn forget<S: SessionPort>(
-        &mut self,
-        base: &mut Base<S>,
-        stream: &Stream<S::Stream>,
-    ) {
-        if stream.of_peer() {
-            self.grant_owed += 1;
-        } else if stream.id == 0 && stream.opening == Opening::Granted {
-            self.on_granted(base, 1);
+    pub(crate) fn forget<S: SessionPort>(&mut self, base: &mut Base<S>, id: u32, opening: Opening) {
+        match opening {
+            Opening::Received => self.grant_owed += 1,
+            Opening::Granted if id == 0 => self.on_granted(base, 1),
+            _ => {}
         }
     }
 }

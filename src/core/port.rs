@@ -4,7 +4,7 @@
 //! monomorphised: they cost what the call behind them costs.
 
 use std::fmt::Debug;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
@@ -137,6 +137,8 @@ pub(crate) trait StreamPort: Debug {
     fn set_id(&self, id: u32);
     /// Weight consumed after which the application reports it.
     fn set_credit_mark(&self, bytes: u32);
+    /// When the stream is to be cancelled.
+    fn deadline(&self) -> Option<Instant>;
     /// Takes the question whether all was written. False if there is none.
     fn take_receipt(&self) -> bool;
     /// Answers it. False if the sender has asked again.
@@ -162,6 +164,11 @@ pub(crate) trait SessionPort: Debug {
     fn offer(&mut self, offer: Self::Offer) -> bool;
     /// Takes back one that was not accepted; its key.
     fn take_unaccepted(&mut self) -> Option<Option<u64>>;
+
+    /// A stream is gone, which no application holds: its memory may serve another one.
+    fn recycle(&mut self, stream: Self::Stream);
+    /// Gives the memory back that was kept for streams to come.
+    fn drop_spares(&self);
 
     /// Permissions to open that handles may take without asking.
     fn open_credit(&self) -> u32;

@@ -14,7 +14,7 @@ use super::terms::Terms;
 use super::timers::Timer;
 use super::violation::Violation;
 use crate::config::Config;
-use crate::error::{Limit, LimitExceeded, SessionError, Side, StreamError, codes};
+use crate::error::{Limit, SessionError, Side, StreamError, codes};
 
 /// What a driver is to do with the socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,6 +106,14 @@ impl<S: SessionPort> Core<S> {
             Timer::Advances => self.mux.check_advances(now),
             Timer::Keepalive => self.check_keepalive(at, now),
             Timer::Shrink => self.mux.grown.shrink(&mut self.mux.base, now),
+            Timer::Spares => self.mux.spares.give_back(&mut self.mux.base, now),
+            Timer::Deadlines => {
+                let mux = &mut self.mux;
+                while let Some(key) = mux.deadlines.take_expired(&mut mux.base, now) {
+                    mux.cancel(key, codes::DEADLINE);
+                }
+                mux.deadlines.set_timer(&mut mux.base);
+            }
             Timer::Orphan => {
                 let (established, left) = self.seen();
                 if (self.orphan).is_stuck(&mut self.mux, established, left, now) {
@@ -177,10 +185,9 @@ impl<S: SessionPort> Core<S> {
         if self.life.is_in_hello() {
             // Its socket is a place too: a silent peer is not waited for.
             self.life.close_socket_by(self.mux.base.turn);
-            self.trip(LimitExceeded {
-                limit: Limit::HalfOpen,
-                value: self.mux.base.config.max_half_open().into(),
-            });
+            let max = self.mux.base.config.max_half_open();
+            self.mux.limits.trip(Limit::HalfOpen, max.into());
+            self.end_if_tripped();
         }
     }
 
@@ -307,13 +314,23 @@ impl<S: SessionPort> Core<S> {
 
     // ---- what is said -----------------------------------------------------------------------
 
-    /// Whether nothing is to be said: a message that comes alone has two such calls for each that sends.
+    /// Whether there may be anything to say but openings and messages. A message that comes alone has two calls where there
+    /// is nothing at all for each that sends.
     #[inline]
-    pub(crate) fn is_silent(&self) -> bool {
-        self.life.is_open()
-            && self.mux.is_silent()
-            && !self.ping.is_wanted()
-            && !self.orphan.is_orphaned()
+    pub(crate) fn has_more_than_messages(&self) -> bool {
+        !self.life.is_open()
+            || self.orphan.is_orphaned()
+            || self.ping.is_wanted()
+            || self.mux.has_more_than_messages()
+    }
+
+    /// Something of an application is about to be sent, see [`Keepalive::probe_before_use`].
+    #[inline]
+    pub(crate) fn probe_before_use(&mut self, now: Instant) {
+        if self.life.is_established() && self.mux.base.terms.ping {
+            let (base, ping) = (&mut self.mux.base, &mut self.ping);
+            self.keepalive.probe_before_use(base, ping, now);
+        }
     }
 
     /// A batch is to be filled. True if streams and session may say something, false if only the last word is left.
@@ -335,14 +352,8 @@ impl<S: SessionPort> Core<S> {
                 self.act(action);
             }
         }
-        if self.mux.wants_to_send() && self.life.is_established() && self.mux.base.terms.ping {
-            let Self {
-                keepalive,
-                ping,
-                mux,
-                ..
-            } = self;
-            keepalive.probe_before_use(&mut mux.base, ping, now);
+        if self.mux.wants_to_send() {
+            self.probe_before_use(now);
         }
         true
     }

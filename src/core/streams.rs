@@ -63,6 +63,7 @@ impl<P: StreamPort> Streams<P> {
         self.slab.is_empty()
     }
 
+    #[inline]
     pub(crate) fn insert(&mut self, mut stream: Stream<P>) -> Key {
         // So that no key has the highest bit, see `Lane::key`.
         self.generation = (self.generation + 1) % (1 << 31);
@@ -153,12 +154,28 @@ impl<P: StreamPort> Streams<P> {
         (self.iter_mut()).all(|(_, stream)| stream.state.is_over() && stream.owes == 0)
     }
 
-    pub(crate) fn remove(&mut self, key: Key) -> Option<Stream<P>> {
+    /// Both in one look.
+    #[inline]
+    pub(crate) fn find_mut(&mut self, id: u32) -> Option<(Key, &mut Stream<P>)> {
+        let slot = *self.by_id.get(&id)?;
+        let stream = self.slab.get_mut(slot as usize)?;
+        let generation = stream.generation;
+        Some((Key { slot, generation }, stream))
+    }
+
+    /// Forgets a stream; returns its queues.
+    #[inline]
+    pub(crate) fn remove(&mut self, key: Key) -> Option<P> {
         let id = self.get_mut(key)?.id;
-        if id != 0 && self.find(id) == Some(key) {
-            self.by_id.remove(&id);
+        if id != 0
+            && let Some(slot) = self.by_id.remove(&id)
+            && slot != key.slot
+        {
+            // The id came round again, and names another stream.
+            self.by_id.insert(id, slot);
         }
-        self.slab.try_remove(key.slot as usize)
+        let Stream { port, .. } = self.slab.try_remove(key.slot as usize)?;
+        Some(port)
     }
 
     /// Forgets the keys of streams that have gone or that `keep` does not want, once most of a

@@ -9,7 +9,7 @@ use std::time::Instant;
 use bytes::BytesMut;
 
 use super::{Transport, clock};
-use crate::bridge::{Protocol, SocketEvent, SocketStage, Status};
+use crate::bridge::{Protocol, SocketEvent, SocketStage, Status, sooner};
 use crate::error::SessionError;
 use crate::wire::{Batch, WORK_MAX};
 
@@ -310,11 +310,8 @@ impl<T: Transport + Unpin, P: Protocol + Unpin> Turns<T, P> {
                 continue;
             }
             self.deadline = self.connection.next_deadline();
-            let deadlines = [self.deadline, self.linger_until];
-            if self
-                .transport
-                .poll_timer(cx, deadlines.into_iter().flatten().min())
-            {
+            let deadline = sooner(self.deadline, self.linger_until);
+            if self.transport.poll_timer(cx, deadline) {
                 continue;
             }
             if self.connection.link().prepare_sleep(cx.waker()) {

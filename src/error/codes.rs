@@ -5,7 +5,7 @@
 //! meets a code of ours by accident.
 //!
 //! No code is refused, on the wire or here: one without a meaning is passed on as it is. An application that sends a
-//! reserved one says what is written here, and is taken at its word: whoever cancels with [`REFUSED`] promises that
+//! reserved one says what is written here, and is taken at its word: a side that cancels with [`REFUSED`] promises that
 //! nothing of the stream was looked at.
 //!
 //! # Examples
@@ -28,7 +28,7 @@ pub const NO_ERROR: u32 = FIRST_RESERVED;
 pub const PROTOCOL: u32 = FIRST_RESERVED | 0x01;
 /// This side failed for a reason of its own.
 pub const INTERNAL: u32 = FIRST_RESERVED | 0x02;
-/// Whoever used the stream has lost interest in it.
+/// The application has lost interest in the stream.
 pub const CANCELLED: u32 = FIRST_RESERVED | 0x03;
 /// The application did not want the stream, and has done nothing for it. Said by applications alone, except that
 /// ringmux 0.1 said it where this version says [`UNAVAILABLE`].

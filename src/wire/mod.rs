@@ -1,6 +1,6 @@
-//! What is said on the wire, as far as errors show it: which rule of it a peer broke.
+//! Wire types that occur in errors: the rule of the protocol that a peer broke.
 //!
-//! An application needs it to tell one broken rule from another; that one was broken is
+//! An application needs it only to tell one broken rule from another; any broken rule is a
 //! [`SessionError::Protocol`](crate::SessionError::Protocol).
 
 // Wires: bytes to steps of the core and back.
@@ -82,7 +82,18 @@ pub(crate) trait Wire: Debug + Sized {
     /// Whether it has nothing to say of its own, beside what the core has.
     fn is_silent_now(&self) -> bool;
 
-    /// Puts into an empty batch what may be sent now.
+    /// Puts into an empty batch what streams may send now; the session has nothing else to say, but for a question that the
+    /// core may have just now. Most batches are such.
+    fn transmit_messages<S: SessionPort>(
+        &mut self,
+        core: &mut Core<S>,
+        batch: &mut Batch,
+        now: Instant,
+    ) {
+        self.transmit(core, batch, now);
+    }
+
+    /// Puts into an empty batch all that may be sent now.
     fn transmit<S: SessionPort>(&mut self, core: &mut Core<S>, batch: &mut Batch, now: Instant);
 
     /// A deadline of its own; [`on_deadline`](Self::on_deadline) is called when it has passed, or earlier.

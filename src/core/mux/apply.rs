@@ -50,7 +50,7 @@ impl<S: SessionPort> Mux<S> {
     }
 
     pub(crate) fn new_stream(
-        &self,
+        &mut self,
         port: S::Stream,
         opening: Opening,
         now: Instant,

@@ -12,7 +12,7 @@ use super::Mux;
 use crate::config::Config;
 use crate::core::port::{Count, RecvEnd, SendEnd, SessionPort, StreamPort, rx_tag};
 use crate::core::state::{Effect, Event, Receiving, Sending};
-use crate::core::stream::{Assembly, Opening, Stamp, Stream, owed, wake};
+use crate::core::stream::{Assembly, Opening, Stream, owed, wake};
 use crate::core::streams::Key;
 use crate::core::violation::Violation;
 use crate::core::window::report_mark;
@@ -61,18 +61,17 @@ pub(crate) struct Piece<'a> {
 impl<S: SessionPort> Mux<S> {
     // ---- messages ---------------------------------------------------------------------------
 
-    /// Short messages of one stream: looked up, debited, published and told once for all. `next` gives one after the other,
-    /// and what it costs, if it costs no more than it is told; `None` ends the run. Nothing is taken where not all is
-    /// plain. Returns how many there were.
+    /// Short messages of the stream of this id: looked up, debited, published and told once for all. `next` gives one after
+    /// the other, what it costs, if it costs no more than it is told, and whether the direction ends with it, which ends the
+    /// run as `None` does. Nothing is taken where not all is plain. Returns how many there were.
     #[inline]
     pub(crate) fn receive_run<'b>(
         &mut self,
-        key: Key,
+        id: u32,
         now: Instant,
-        mut next: impl FnMut(u64) -> Option<(&'b [u8], u64)>,
+        mut next: impl FnMut(u64) -> Option<(&'b [u8], u64, bool)>,
     ) -> u64 {
-        let start = self.base.start;
-        let Some(stream) = self.base.streams.get_mut(key) else {
+        let Some((key, stream)) = self.base.streams.find_mut(id) else {
             return 0;
         };
         if stream.state.receiving != Receiving::Open || stream.assembly.is_some() {
@@ -81,26 +80,38 @@ impl<S: SessionPort> Mux<S> {
         let (stream_left, session_left) =
             (stream.window.outstanding(), self.flow.window.outstanding());
         let credit = stream_left.min(session_left);
-        let (mut messages, mut cost_sum) = (0, 0);
-        while let Some((payload, cost)) = next(credit - cost_sum) {
+        let (mut messages, mut cost_sum, mut fin) = (0, 0, false);
+        while let Some((payload, cost, last)) = next(credit - cost_sum) {
             stream.port.push_slice(rx_tag::END, false, payload);
             cost_sum += cost;
             messages += 1;
+            fin = last;
+            if fin {
+                break;
+            }
         }
         if messages == 0 {
             return 0;
         }
         if stream.window.held() == 0 {
-            stream.last_progress = Stamp::new(start, now);
+            stream.last_progress = self.base.stamps.of(now);
         }
         // No error: that much was outstanding, of the stream and of the session.
         let covered = stream.window.receive(cost_sum).unwrap_or_default();
         stream.port.publish();
+        if fin && stream.state.on(Event::RecvFin) == Effect::Act {
+            // No message is incomplete, and the direction was open.
+            stream.port.end_recv(RecvEnd::Finished);
+        }
+        let done = fin && stream.is_done();
         self.base.wakes.notify(key, stream, wake::RECEIVER);
         self.base.app.add(Count::MessagesReceived, messages);
         let _within = self.flow.receive(cost_sum);
         if covered > 0 {
             self.flow.return_to_session(&self.base, covered);
+        }
+        if done {
+            self.remove_if_done(key);
         }
         messages
     }
@@ -113,12 +124,11 @@ impl<S: SessionPort> Mux<S> {
         cost: u64,
         now: Instant,
     ) -> Result<(), Violation> {
-        let start = self.base.start;
         let Some(stream) = self.base.streams.get_mut(key) else {
             return Ok(());
         };
         if stream.window.held() == 0 {
-            stream.last_progress = Stamp::new(start, now);
+            stream.last_progress = self.base.stamps.of(now);
         }
         let covered = match stream.window.receive(cost) {
             Ok(covered) => covered,

@@ -16,8 +16,9 @@ pub(crate) use outgoing::May;
 
 use super::base::Base;
 use super::budget::SendBudget;
+use super::deadlines::Deadlines;
 use super::flow::{Exceeded, Flow};
-use super::idle::Grown;
+use super::idle::{Grown, Spares};
 use super::limits::Limits;
 use super::permits::Permits;
 use super::pool::Share;
@@ -38,6 +39,8 @@ pub(crate) struct Mux<S: SessionPort> {
     pub(crate) base: Base<S>,
     pub(crate) flow: Flow<S::Memory>,
     pub(crate) grown: Grown,
+    pub(crate) spares: Spares,
+    pub(crate) deadlines: Deadlines,
     pub(crate) permits: Permits,
     pub(crate) limits: Limits,
     pub(crate) schedule: Schedule,
@@ -69,6 +72,8 @@ impl<S: SessionPort> Mux<S> {
             base: Base::new(app, config, terms, now),
             flow: Flow::new(pool, window, now),
             grown: Grown::default(),
+            spares: Spares::default(),
+            deadlines: Deadlines::default(),
             permits: Permits::new(config.max_streams()),
             schedule: Schedule::default(),
             budget: SendBudget::default(),
@@ -129,22 +134,36 @@ impl<S: SessionPort> Mux<S> {
     }
 
     /// Gives a stream's place back once neither wire nor application needs it.
+    #[inline]
     pub(crate) fn remove_if_done(&mut self, key: Key) {
-        let streams = &mut self.base.streams;
-        if !streams.get_mut(key).is_some_and(|stream| stream.is_done()) {
-            return;
+        let stream = self.base.streams.get_mut(key);
+        if stream.is_some_and(|stream| stream.is_done()) {
+            self.remove(key);
         }
+    }
+
+    fn remove(&mut self, key: Key) {
         self.flow.discard_received(&mut self.base, key);
-        let Some(mut stream) = self.base.streams.remove(key) else {
-            return;
-        };
+        let stream = self.base.streams.at(key);
         if stream.port.ended_in_order() {
             self.base.app.add(Count::Finished, 1);
         }
-        self.budget.end(&mut stream);
-        self.flow.forget(&self.base, &stream);
+        let has_deadline = stream.port.deadline().is_some();
+        self.budget.end(stream);
+        let held = self.flow.forget(stream);
+        let (id, opening) = (stream.id, stream.opening);
+        if let Some(port) = self.base.streams.remove(key) {
+            self.base.app.recycle(port);
+        }
+        if held > 0 {
+            self.flow.return_to_session(&self.base, held);
+        }
         self.base.count_streams();
-        self.permits.forget(&mut self.base, &stream);
+        self.permits.forget(&mut self.base, id, opening);
+        self.spares.kept(&mut self.base.timers, self.base.turn);
+        if has_deadline {
+            self.deadlines.set_timer(&mut self.base);
+        }
     }
 
     /// Ends both directions of each stream that `lost` wants, and of which the peer knows nothing, or does nothing.
@@ -244,7 +263,10 @@ impl<S: SessionPort> Mux<S> {
             self.exceed(exceeded);
         }
     }
+}
 
+#[cfg(test)]
+impl<S: SessionPort> Mux<S> {
     /// How long the queues of keys are, for tests: none may grow with the streams that have gone.
     #[cfg(test)]
     pub(crate) fn queue_lengths(&self) -> [usize; 6] {

@@ -21,20 +21,19 @@ pub(crate) enum May {
 }
 
 impl<S: SessionPort> Mux<S> {
-    /// Whether no stream has anything to say.
+    /// Whether there is anything to say but openings and messages.
     #[inline]
-    pub(crate) fn is_silent(&self) -> bool {
-        self.schedule.is_empty()
-            && self.permits.opens.is_empty()
-            && self.base.owing.is_empty()
-            && self.receipts.is_empty()
-            && !self.flow.owed
-            && !self.permits.owes_grants(self.base.config.max_streams())
-            && self.permits.refusals.is_empty()
-            && !self.budget.has_spare()
+    pub(crate) fn has_more_than_messages(&self) -> bool {
+        self.flow.owed
+            || !self.base.owing.is_empty()
+            || !self.receipts.is_empty()
+            || (self.permits).owes_grants(self.base.config.max_streams())
+            || !self.permits.refusals.is_empty()
+            || self.budget.has_spare()
     }
 
     /// Whether applications have something to say.
+    #[inline]
     pub(crate) fn wants_to_send(&self) -> bool {
         !self.schedule.is_empty() || !self.permits.opens.is_empty()
     }
@@ -138,7 +137,12 @@ impl<S: SessionPort> Mux<S> {
         }
         self.budget.settle(stream);
         match turn {
-            Turn::Drained | Turn::OutOfCredit => stream.deficit = 0,
+            Turn::Drained | Turn::OutOfCredit => {
+                stream.deficit = 0;
+                if !stream.is_done() {
+                    return true;
+                }
+            }
             Turn::Failed { code } => {
                 stream.deficit = 0;
                 if stream.state.receiving == Receiving::Ended {

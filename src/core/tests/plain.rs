@@ -2,7 +2,7 @@
 
 use std::cell::{Cell, OnceCell};
 use std::collections::VecDeque;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
@@ -227,6 +227,10 @@ impl StreamPort for Plain {
 
     fn set_credit_mark(&self, _bytes: u32) {}
 
+    fn deadline(&self) -> Option<Instant> {
+        None
+    }
+
     fn take_receipt(&self) -> bool {
         false
     }
@@ -286,6 +290,10 @@ impl SessionPort for App {
     fn take_unaccepted(&mut self) -> Option<Option<u64>> {
         None
     }
+
+    fn recycle(&mut self, _stream: Plain) {}
+
+    fn drop_spares(&self) {}
 
     fn open_credit(&self) -> u32 {
         self.open_credit.get()

@@ -126,6 +126,15 @@ impl Wire for Native {
         self.pong_owed.is_none() && self.hello.is_empty()
     }
 
+    fn transmit_messages<S: SessionPort>(
+        &mut self,
+        core: &mut Core<S>,
+        batch: &mut Batch,
+        now: Instant,
+    ) {
+        self.fill_with_messages(core, batch, now);
+    }
+
     fn transmit<S: SessionPort>(&mut self, core: &mut Core<S>, batch: &mut Batch, now: Instant) {
         self.fill(core, batch, now);
     }

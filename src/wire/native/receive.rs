@@ -95,7 +95,7 @@ impl Native {
                     end: last,
                     fin,
                     ..
-                } = Frame::parse(header, &buf[begin..end])?
+                } = Frame::read(kind, header, &buf[begin..end])?
                 else {
                     break;
                 };
@@ -104,7 +104,7 @@ impl Native {
                 at = 0;
                 self.on_data(core, stream, Incoming::Shared(payload), (last, fin), now)?;
             } else {
-                let frame = Frame::parse(header, &buf[begin..end])?;
+                let frame = Frame::read(kind, header, &buf[begin..end])?;
                 at = end;
                 self.on_frame(core, frame, now)?;
             }
@@ -424,8 +424,8 @@ impl Native {
     }
 }
 
-/// The short messages in front, if they are whole and of one stream, the one of `first`. Stops before whatever is not plain,
-/// which is left to [`Native::on_data`], with all rules and errors; and after `most`.
+/// The short messages in front, if they are whole and of one stream, the one of `first`. Stops after the one that ends its
+/// direction, before whatever is not plain, which is left to [`Native::on_data`], with all rules and errors; and after `most`.
 #[inline]
 fn short_messages<S: SessionPort>(
     core: &mut Core<S>,
@@ -438,25 +438,22 @@ fn short_messages<S: SessionPort>(
     if !core.life.is_established() {
         return run;
     }
-    let Some(key) = core.mux.base.streams.find(first.stream) else {
-        return run;
-    };
     let config = &core.mux.base.config;
     let longest = (SHARE_MIN as u32 - 1)
         .min(config.max_message())
         .min(config.max_frame());
-    core.mux.receive_run(key, now, |credit| {
+    core.mux.receive_run(first.stream, now, |credit| {
         let (head, rest) = bytes[run.bytes..].split_first_chunk::<HEADER_LEN>()?;
         let header = Header::decode(*head);
         let cost = cost(header.length);
-        let plain = header.is_like(first) && header.length <= longest;
-        if !plain || cost > credit || run.frames == most {
+        let plain = header.is_whole_message() && header.stream == first.stream;
+        if !plain || header.length > longest || cost > credit || run.frames == most {
             return None;
         }
         let payload = rest.get(..header.length as usize)?;
         run.frames += 1;
         run.bytes += HEADER_LEN + payload.len();
-        Some((payload, cost))
+        Some((payload, cost, header.is_last_message()))
     });
     run
 }

@@ -51,15 +51,32 @@ impl Native {
         if core.begin_batch(now) {
             self.put_session_control(core, batch, now);
             put_stream_control(core, batch, now);
-            let may = match self.put_opens(&mut core.mux, batch) {
-                true => May::SendAll,
-                // The OPENs have waited for longer.
-                false => May::EndOnly,
-            };
-            self.put_messages(&mut core.mux, batch, may);
+            self.put_opens_and_messages(&mut core.mux, batch);
             core.end_messages(now);
         }
         self.put_final_goaway(core, batch);
+    }
+
+    /// The usual batch: streams that open, messages, and ends.
+    pub(super) fn fill_with_messages<S: SessionPort>(
+        &mut self,
+        core: &mut Core<S>,
+        batch: &mut Batch,
+        now: Instant,
+    ) {
+        if core.ping.is_wanted() {
+            self.put_session_control(core, batch, now);
+        }
+        self.put_opens_and_messages(&mut core.mux, batch);
+    }
+
+    fn put_opens_and_messages<S: SessionPort>(&mut self, mux: &mut Mux<S>, batch: &mut Batch) {
+        let may = match mux.permits.front().is_none() || self.put_opens(mux, batch) {
+            true => May::SendAll,
+            // The OPENs have waited for longer.
+            false => May::EndOnly,
+        };
+        self.put_messages(mux, batch, may);
     }
 
     fn put_session_control<S: SessionPort>(
