@@ -86,7 +86,7 @@ const ABSENT: [(&str, &[&str]); 7] = [
     ("driver", &["Frame", "Header"]),
     (
         "handle",
-        &["std::net", "std::thread", "tokio_uring", "Instant"],
+        &["std::net", "std::thread", "tokio_uring", "Instant::now"],
     ),
     (
         // Its clock is tokio's, which tests can stop.
