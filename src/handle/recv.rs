@@ -320,15 +320,28 @@ impl RecvStream {
         if self.reader.passed_weight() > 0 {
             self.release();
         }
+        match self.reader.advance_unless(rx_tag::META) {
+            None => false,
+            Some(rx_tag::END) => true,
+            Some(tag) => self.pass_pieces(tag),
+        }
+    }
+
+    /// The same, where the record in front, of this tag, is a block or a piece; a piece was passed.
+    #[cold]
+    fn pass_pieces(&mut self, mut tag: u16) -> bool {
         loop {
-            let Some(tag) = self.reader.advance_unless(rx_tag::META) else {
-                self.reader.rewind();
-                return false;
-            };
             if tag & rx_tag::META != 0 {
                 self.take_meta();
             } else if tag & rx_tag::END != 0 {
                 return true;
+            }
+            match self.reader.advance_unless(rx_tag::META) {
+                Some(next) => tag = next,
+                None => {
+                    self.reader.rewind();
+                    return false;
+                }
             }
         }
     }

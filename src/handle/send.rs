@@ -11,6 +11,7 @@ use bytes::Bytes;
 
 use super::futures::{Reserve, SendMessage, SendSlice, Written};
 use super::id::StreamId;
+use super::open::First;
 use super::reserved::Reserved;
 use crate::error::{SendError, TrySendError};
 use crate::frame::{MAX_ERROR_DETAILS, MAX_META_BLOCK, codes};
@@ -504,6 +505,21 @@ impl SendStream {
             self.writer
                 .push_bytes(tx_tag::MESSAGE, false, Bytes::copy_from_slice(message));
         }
+    }
+
+    /// Queues what the stream is opened with; the engine does not hear of it.
+    pub(super) fn queue(&mut self, first: First) {
+        self.push(first.message);
+        if first.finish {
+            self.finished = true;
+            self.writer.push_slice(tx_tag::FIN, true, &[]);
+        }
+        self.writer.publish();
+    }
+
+    pub(super) fn queue_and_flush(&mut self, first: First) {
+        self.queue(first);
+        self.lane().raise(reason::SEND);
     }
 
     pub(super) fn flush(&mut self) {

@@ -140,7 +140,32 @@ pub(crate) struct Lane {
     receipt: Receipt,
 }
 
-/// What few streams have: an opening block, a span that somebody wants, a deadline.
+/// A lane whose stream has gone, kept for another one of its session. No one else has it.
+#[derive(Debug)]
+pub(crate) struct SpareLane(Arc<Lane>);
+
+impl SpareLane {
+    /// `None` if a handle that was the last to be dropped has not let go yet, or never will, as it was forgotten.
+    pub(super) fn new(mut lane: Arc<Lane>) -> Option<Self> {
+        Arc::get_mut(&mut lane)?.renew();
+        Some(Self(lane))
+    }
+
+    /// As [`Lane::new`].
+    fn reuse(self, opening: Bytes, credit_mark: u32) -> Arc<Lane> {
+        let Self(mut lane) = self;
+        let span = trace::stream(&lane.session.span, Lane::DEFAULT_URGENCY);
+        lane.set_credit_mark(credit_mark);
+        let particulars = Particulars::new(opening, span);
+        if particulars.get().is_some() {
+            let alone = Arc::get_mut(&mut lane).expect("no one else has a spare lane");
+            alone.particulars = particulars;
+        }
+        lane
+    }
+}
+
+/// What few streams have: an opening block, an enabled span, a deadline.
 struct Particulars {
     opening: Bytes,
     span: Span,
@@ -149,6 +174,7 @@ struct Particulars {
 }
 
 impl Particulars {
+    #[inline]
     fn new(opening: Bytes, span: Span) -> SetOnce<Self> {
         let some = !opening.is_empty() || !span.is_disabled();
         SetOnce::with(some.then(|| Self {
@@ -169,7 +195,7 @@ impl Particulars {
 
 impl Lane {
     /// A lane with two handles, for a stream with this opening block.
-    pub(super) fn new(session: Arc<SessionLink>, opening: Bytes, credit_mark: u32) -> Arc<Self> {
+    fn new(session: Arc<SessionLink>, opening: Bytes, credit_mark: u32) -> Arc<Self> {
         let span = trace::stream(&session.span, Self::DEFAULT_URGENCY);
         Arc::new(Self {
             rings: RingPair::new(),
@@ -195,6 +221,64 @@ impl Lane {
             failing: AtomicBool::new(false),
             receipt: Receipt::new(),
         })
+    }
+
+    /// The same, out of one that a stream of the session has left, if there is one.
+    pub(super) fn new_or_spare(
+        session: &Arc<SessionLink>,
+        opening: Bytes,
+        credit_mark: u32,
+    ) -> Arc<Self> {
+        match session.take_spare() {
+            Some(spare) => spare.reuse(opening, credit_mark),
+            None => Self::new(Arc::clone(session), opening, credit_mark),
+        }
+    }
+
+    /// As good as new, for another stream of the same session: only what [`Lane::new`] was told is to be said again.
+    fn renew(&mut self) {
+        self.let_go();
+        let Self {
+            rings,
+            next: _,
+            sender,
+            receiver,
+            reasons,
+            stop_code: _,
+            session: _,
+            tx_end,
+            rx_end,
+            particulars,
+            key,
+            id,
+            cancel_code: _,
+            credit_mark: _,
+            send_limit,
+            handles,
+            urgency,
+            granted,
+            accepted,
+            chunks,
+            failing,
+            receipt,
+        } = self;
+        rings.renew();
+        *sender = WakerSlot::new();
+        *receiver = WakerSlot::new();
+        *reasons = Reasons::new();
+        *tx_end = SetOnce::new();
+        *rx_end = SetOnce::new();
+        *particulars = SetOnce::new();
+        *key = AtomicU64::new(CHARGE);
+        *id = AtomicU32::new(0);
+        *send_limit = Limit::new(SEND_FLOOR);
+        *handles = AtomicU8::new(2);
+        *urgency = AtomicU8::new(Self::DEFAULT_URGENCY);
+        *granted = AtomicBool::new(false);
+        *accepted = AtomicBool::new(false);
+        *chunks = AtomicBool::new(false);
+        *failing = AtomicBool::new(false);
+        *receipt = Receipt::new();
     }
 
     /// RFC 9218 §4.1: urgency 3 unless said otherwise, 0 most urgent, 7 least.
@@ -244,8 +328,8 @@ impl Lane {
     }
 
     /// Asks for the stream to be opened, for [`EngineSide::open`](super::sides::EngineSide::open); false if the lane is on the ready list already.
-    pub(super) fn raise_open(&self) -> bool {
-        self.reasons.raise(reason::OPEN)
+    pub(super) fn raise_open(&self, others: u32) -> bool {
+        self.reasons.raise(reason::OPEN | others)
     }
 
     pub(crate) fn cancel(self: &Arc<Self>, code: u32) {

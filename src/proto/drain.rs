@@ -87,6 +87,7 @@ impl Connection {
             | Timer::Advances
             | Timer::Keepalive
             | Timer::Shrink
+            | Timer::Spares
             | Timer::Orphan
             | Timer::Deadlines => {}
         }
@@ -156,6 +157,7 @@ impl Connection {
         self.unwritten = Vec::new();
         self.link.counters.streams.set(0);
         self.pool.end();
+        self.link.drop_spares();
         self.link.drop_unaccepted_if_orphaned();
         self.link.wake_all();
     }

@@ -54,7 +54,7 @@ mod window;
 pub(crate) mod tests;
 
 pub(crate) use crate::link::Pool;
-pub(crate) use connection::{Connection, Status};
+pub(crate) use connection::{Connection, Status, sooner};
 pub(crate) use life::{SocketEvent, SocketStage};
 pub(crate) use output::{BATCH_PARTS, Batch};
 pub(crate) use receive::WORK_MAX;

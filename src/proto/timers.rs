@@ -30,6 +30,8 @@ pub(super) enum Timer {
     Keepalive,
     /// Give back the memory of rings that have grown and are idle.
     Shrink,
+    /// Give back the lanes that are kept for streams to come, if none was kept lately.
+    Spares,
     /// Look whether anything has moved in a session without handles.
     Orphan,
     /// A stream's time has run out: the stream is cancelled.
@@ -37,7 +39,7 @@ pub(super) enum Timer {
 }
 
 /// How many timers there are.
-const COUNT: usize = 12;
+const COUNT: usize = 13;
 
 impl Timer {
     pub(super) const ALL: [Self; COUNT] = [
@@ -51,6 +53,7 @@ impl Timer {
         Self::Advances,
         Self::Keepalive,
         Self::Shrink,
+        Self::Spares,
         Self::Orphan,
         Self::Deadlines,
     ];

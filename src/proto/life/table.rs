@@ -124,6 +124,7 @@ pub(super) const fn timers_of(state: State) -> TimerSet {
         .with(Timer::Recheck)
         .with(Timer::Advances)
         .with(Timer::Shrink)
+        .with(Timer::Spares)
         .with(Timer::Deadlines);
     match state {
         State::Silent | State::Hello => common.with(Timer::Handshake).with(Timer::HelloGrace),

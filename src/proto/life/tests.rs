@@ -133,6 +133,7 @@ fn each_state_allows_what_it_should_and_runs_its_timers() {
             Timer::Recheck,
             Timer::Advances,
             Timer::Shrink,
+            Timer::Spares,
             Timer::Deadlines,
         ];
         for timer in Timer::ALL {
