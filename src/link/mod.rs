@@ -26,6 +26,7 @@ mod drain;
 pub(crate) mod failure;
 mod lane;
 mod ledger;
+mod particulars;
 mod pool;
 mod session;
 mod sides;

@@ -249,7 +249,7 @@ impl RingPair {
     ///
     /// Nothing of a `Writer` or `Reader` from before is left, as `&mut self` says, so that new ones may be made.
     pub(crate) fn renew(&mut self) {
-        // SAFETY: `&mut self`: nobody holds a reference, and owners hold one; the ends are replaced below.
+        // SAFETY: `&mut self`: no one holds a reference, and owners hold one; the ends are replaced below.
         let first = unsafe { self.forth().empty() };
         self.near.writer = WriterEnd::new(first);
         self.far.reader = ReaderEnd::new(first);

@@ -226,7 +226,7 @@ impl<'a, O: RingOwner> Reserved<'a, O> {
         unsafe { memory.slice_mut(cursor.at + 1, self.len) }
     }
 
-    /// Pushes the record, as [`Writer::push_slice`] does with what was written.
+    /// Pushes the record, as [`Writer::push_slice`] does with these bytes.
     pub(crate) fn push(self, tag: u16, free: bool) -> &'a mut Writer<O> {
         let (cursor, len) = (self.cursor(), self.len);
         let header = Header::new(Kind::Slice, tag, free, len);
