@@ -14,7 +14,12 @@ use crate::sync::Arc;
 /// Reasons of few activations, see `act_on_rare`.
 const RARE: u32 = reason::CHUNKS | reason::CREDIT | reason::URGENCY;
 /// Reasons that come after SEND, see `act_on_late`.
-const LATE: u32 = reason::MORE | reason::WRITTEN | reason::CANCEL | reason::STOP | reason::DROPPED;
+const LATE: u32 = reason::MORE
+    | reason::WRITTEN
+    | reason::DEADLINE
+    | reason::CANCEL
+    | reason::STOP
+    | reason::DROPPED;
 
 impl Connection {
     /// Takes what handles have asked for since the last call.
