@@ -24,12 +24,12 @@ use memory::{SLACK_BYTES, Seen, Watch};
 use server::Server;
 
 /// How long an attack is played at first, and paused as long again.
-const TIME: Duration = Duration::from_millis(250);
+const TIME: Duration = Duration::from_millis(150);
 /// Looks at what depends on when things happen: the neighbour's times, and whether an attack has reached its limits before
 /// the last third. The machine does other things as well, so each look takes twice the time of the one before: what
 /// the attack does to the neighbour is there in all of it, what else the machine does is not. The other claims hold in
 /// each.
-const LOOKS: u32 = 4;
+const LOOKS: u32 = 7;
 /// What the neighbour's p99 and its average may be of what they are without the attack.
 const RATIO_MAX: f64 = 2.0;
 /// What the neighbour's p99 may be beside as much of an attack as the server takes. It is below 10 ms where a processor is
