@@ -135,7 +135,7 @@ impl Side {
     pub(super) fn finish(mut self, streams: impl IntoIterator<Item = Stream>) {
         self.connection.eof();
         assert!(self.is_closed());
-        self.connection.finish();
+        self.connection.released();
         for mut stream in streams {
             ends(&mut stream);
         }

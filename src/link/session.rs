@@ -30,7 +30,7 @@ pub(crate) mod request {
     /// End in order.
     pub(crate) const CLOSE: u32 = 1 << 1;
     /// The last `Session` is gone.
-    pub(crate) const UNHELD: u32 = 1 << 2;
+    pub(crate) const ORPHANED: u32 = 1 << 2;
     /// End when the streams have.
     pub(crate) const SHUTDOWN: u32 = 1 << 3;
     /// Make place for another connection, if the handshake is not done.
@@ -223,10 +223,10 @@ impl SessionLink {
     }
 
     pub(crate) fn release_handle(&self) {
-        // ORDERING: AcqRel pairs with other release_handle calls: their requests come before UNHELD.
+        // ORDERING: AcqRel pairs with other release_handle calls: their requests come before ORPHANED.
         if self.handles.fetch_sub(1, Ordering::AcqRel) == 1 {
-            self.request(request::UNHELD);
-            // ORDERING: SeqCst pairs with `drop_unaccepted_if_unheld`.
+            self.request(request::ORPHANED);
+            // ORDERING: SeqCst pairs with `drop_unaccepted_if_orphaned`.
             fence(Ordering::SeqCst);
             if self.end.get().is_some() {
                 while self.accept.pop().is_some() {}
@@ -409,7 +409,7 @@ impl SessionLink {
     }
 
     /// Streams that nobody can accept any more would keep the session, and be kept by it.
-    pub(crate) fn drop_unaccepted_if_unheld(&self) {
+    pub(crate) fn drop_unaccepted_if_orphaned(&self) {
         // ORDERING: SeqCst pairs with `release_handle`: of the last handle's release and the
         // engine's end of the session, whichever comes second sees the first and empties the queue.
         fence(Ordering::SeqCst);

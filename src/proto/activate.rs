@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::connection::{Connection, Phase};
+use super::connection::Connection;
 use super::registry::Key;
 use super::state::{Effect, Event, Sending};
 use super::stream::{Opening, owed, wake};
@@ -19,7 +19,7 @@ impl Connection {
         // Taken first and acted on last: a stream opened before `close`, or before the last handle
         // was dropped, is on the list by then.
         let requests = std::mem::take(&mut self.asked) | self.link.take_requests();
-        if matches!(self.phase, Phase::Dead) {
+        if self.life.is_closed() {
             // What was asked too late is taken all the same, so that it keeps no driver awake.
             return;
         }
@@ -32,7 +32,7 @@ impl Connection {
             self.on_requests(requests, now);
         }
         self.serve_waiting();
-        self.drain_if_unused(now);
+        self.close_if_unused(now);
         if activations > 0 {
             self.link.counters.activations.add(activations);
         }
@@ -45,16 +45,16 @@ impl Connection {
             self.ping.wanted |= self.ping.in_flight.is_none();
         }
         if requests & request::EVICT != 0 {
-            self.evict();
+            self.trip_half_open();
         }
         if requests & request::SHUTDOWN != 0 {
-            self.leave(self.link.drain.grace(), now);
+            self.drain(self.link.drain.grace(), now);
         }
         if requests & request::CLOSE != 0 {
-            self.drain(now);
+            self.close(now);
         }
-        if requests & request::UNHELD != 0 {
-            self.on_unheld(now);
+        if requests & request::ORPHANED != 0 {
+            self.on_orphaned(now);
         }
     }
 

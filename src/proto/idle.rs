@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use super::connection::Connection;
 use super::registry::{Key, PRUNE_SLACK};
 use super::stream::{Stamp, wake};
+use super::timers::Timer;
 
 /// A ring up to this size is kept, in bytes.
 pub(super) const KEPT_BYTES: u64 = 4 * 1024;
@@ -29,6 +30,7 @@ impl Connection {
         {
             stream.listed_grown = true;
             self.grown.push_back((now, key));
+            self.timers.set_by(Timer::Shrink, now + IDLE);
             if self.grown.len() > 2 * self.registry.len() + PRUNE_SLACK {
                 let registry = &mut self.registry;
                 self.grown
@@ -37,15 +39,12 @@ impl Connection {
         }
     }
 
-    pub(super) fn shrink_deadline(&self) -> Option<Instant> {
-        self.grown.front().map(|(since, _)| *since + IDLE)
-    }
-
     pub(super) fn shrink_idle(&mut self, now: Instant) {
-        while self.shrink_deadline().is_some_and(|at| at <= now) {
-            let Some((_, key)) = self.grown.pop_front() else {
-                return;
-            };
+        while let Some((since, key)) = self.grown.front().copied() {
+            if since + IDLE > now {
+                return self.timers.set(Timer::Shrink, since + IDLE);
+            }
+            self.grown.pop_front();
             let Some(stream) = self.registry.get_mut(key) else {
                 continue;
             };

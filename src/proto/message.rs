@@ -63,7 +63,7 @@ impl Connection {
         now: Instant,
     ) -> Result<Run, ProtocolError> {
         let mut run = Run::default();
-        if !self.is_established() {
+        if !self.life.is_established() {
             return Ok(run);
         }
         let Some(key) = first.stream_id().and_then(|id| self.registry.find(id)) else {
@@ -121,7 +121,7 @@ impl Connection {
         fin: bool,
         now: Instant,
     ) -> Result<(), ProtocolError> {
-        if !self.is_established() {
+        if !self.life.is_established() {
             return Err(ProtocolError::SettingsMissing);
         }
         let len = payload.as_slice().len();

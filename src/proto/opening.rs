@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
-use super::connection::{Connection, Phase};
+use super::connection::Connection;
 use super::output::Batch;
 use super::registry::Key;
 use super::state::{Effect, Event};
@@ -26,7 +26,8 @@ impl Connection {
     /// A handle has opened a stream. `None` if it is refused.
     pub(super) fn register_local(&mut self, side: EngineSide, now: Instant) -> Option<Key> {
         let lane = side.lane();
-        if let Some(reason) = self.refusal() {
+        // Not the link's reason, which `close` sets at once: what was opened before it is still to be sent.
+        if let Some(reason) = self.life.refusal() {
             if lane.open_state() == OpenState::Granted {
                 self.link.add_open_credit(1);
             }
@@ -59,17 +60,6 @@ impl Connection {
                 .prune(&mut self.waiting, |stream| !stream.state.is_over());
         }
         Some(key)
-    }
-
-    /// Why no stream is opened any more. Not the link's reason, which `close` sets at once: what was
-    /// opened before it is still to be sent.
-    fn refusal(&self) -> Option<SessionError> {
-        match self.phase {
-            Phase::Hello { .. } | Phase::Open => self.peer_refusal.clone(),
-            Phase::Leaving | Phase::Draining { .. } | Phase::Ending { .. } | Phase::Dead => {
-                Some(SessionError::Closed)
-            }
-        }
     }
 
     fn grant(&mut self, key: Key) -> bool {
@@ -233,7 +223,7 @@ impl Connection {
     /// The peer takes no streams above `last` any more, or none at all from now on (`soon`).
     pub(super) fn on_goaway(&mut self, last: Option<StreamId>, error: SessionError, soon: bool) {
         self.link.refuse_opens(error.clone());
-        self.peer_refusal = Some(error.clone());
+        self.life.peer_goaway(error.clone(), soon);
         self.wake_state = true;
         let lost: Vec<Key> = self
             .registry
@@ -252,9 +242,6 @@ impl Connection {
             }
             self.cancel_stream(key, 0, Event::RecvCancel);
             self.remove_if_done(key);
-        }
-        if !soon {
-            self.peer_farewell = Some(error);
         }
     }
 }

@@ -7,7 +7,7 @@
 use std::num::NonZeroU32;
 use std::time::Instant;
 
-use super::connection::{Connection, Phase};
+use super::connection::Connection;
 use super::output::{BATCH_BYTES, Batch, SHARED_BATCH_BYTES};
 use super::pool::Growth;
 use super::registry::Key;
@@ -18,8 +18,8 @@ use super::stream::{Opening, Stamp, Stream, owed, wake};
 use super::window::report_mark;
 use crate::error::{Side, StreamError};
 use crate::frame::{
-    CANCEL_FRAME_LEN, HEADER_LEN, MAX_GOAWAY_DEBUG, PING_FRAME_LEN, Scope, StreamId,
-    WINDOW_FRAME_LEN, codes, data_header, put_cancel, put_goaway, put_ping, put_window,
+    CANCEL_FRAME_LEN, HEADER_LEN, PING_FRAME_LEN, Scope, StreamId, WINDOW_FRAME_LEN, codes,
+    data_header, put_cancel, put_ping, put_window,
 };
 use crate::link::RecvEnd;
 
@@ -41,7 +41,7 @@ impl Connection {
     #[inline]
     pub(crate) fn transmit(&mut self, batch: &mut Batch, now: Instant) -> bool {
         debug_assert!(batch.is_empty());
-        self.may_send() && !self.has_nothing_to_say() && self.fill(batch, now)
+        self.life.may_send() && !self.has_nothing_to_say() && self.fill(batch, now)
     }
 
     fn fill(&mut self, batch: &mut Batch, now: Instant) -> bool {
@@ -54,7 +54,7 @@ impl Connection {
             SHARED_BATCH_BYTES
         });
         self.put_hello(batch);
-        if !matches!(self.phase, Phase::Ending { .. }) {
+        if !self.life.is_closing() {
             if !self.schedule.is_empty() || !self.opens.is_empty() {
                 self.probe_before_use(now);
             }
@@ -66,27 +66,24 @@ impl Connection {
                 false => May::EndOnly,
             };
             self.put_messages(batch, may);
-            self.drain_if_unused(now);
+            self.close_if_unused(now);
             self.serve_waiting();
-            self.end_drain_if_idle();
-            self.end_leave_if_done();
+            self.end_if_emptied(now);
         }
-        if matches!(self.phase, Phase::Ending { .. }) {
-            self.put_farewell(batch);
-        }
+        self.put_final_goaway(batch);
         batch.seal();
         if batch.is_empty() {
             return false;
         }
         self.link.counters.batches.add(1);
         self.link.counters.bytes_sent.add(batch.len() as u64);
-        self.alive.offer(now);
+        self.keepalive.offer(now, &mut self.timers);
         true
     }
 
     /// Whether none of what follows would find anything: a message that comes alone has two such calls for each that sends.
     fn has_nothing_to_say(&self) -> bool {
-        matches!(self.phase, Phase::Open)
+        self.life.is_open()
             && self.schedule.is_empty()
             && self.opens.is_empty()
             && self.owing.is_empty()
@@ -97,7 +94,7 @@ impl Connection {
             && !self.owes_grants()
             && self.refusals.is_empty()
             && self.hello.is_empty()
-            && self.unheld.is_none()
+            && self.orphaned.is_none()
             && !self.outbound.has_spare()
     }
 
@@ -135,7 +132,7 @@ impl Connection {
     }
 
     fn put_session_control(&mut self, batch: &mut Batch, now: Instant) {
-        self.put_leave(batch, now);
+        self.put_drain(batch, now);
         if let Some(opaque) = self.ping.pong_owed.take() {
             batch
                 .head()
@@ -143,7 +140,7 @@ impl Connection {
             self.sent_control(batch, PING_FRAME_LEN);
         }
         let may_ask = self.ping.in_flight.is_none() || self.ping.again;
-        if self.ping.wanted && may_ask && self.is_established() {
+        if self.ping.wanted && may_ask && self.life.is_established() {
             (self.ping.wanted, self.ping.again) = (false, false);
             self.ping.sent += 1;
             let opaque = self.ping.sent.to_le_bytes();
@@ -152,7 +149,7 @@ impl Connection {
                 .head()
                 .put_with(PING_FRAME_LEN, |dst| put_ping(dst, opaque, false));
             self.sent_control(batch, PING_FRAME_LEN);
-            self.alive.place_ping(batch.head().len());
+            self.keepalive.place_ping(batch.head().len());
         }
         if std::mem::take(&mut self.window_owed) {
             self.put_session_window(batch, now);
@@ -280,24 +277,6 @@ impl Connection {
             });
             self.sent_control(batch, WINDOW_FRAME_LEN);
         }
-    }
-
-    fn put_farewell(&mut self, batch: &mut Batch) {
-        if batch.room() < CONTROL_ROOM + MAX_GOAWAY_DEBUG as usize {
-            return;
-        }
-        let Some(farewell) = self.farewell.take() else {
-            return;
-        };
-        let before = batch.head().len();
-        let most = CONTROL_ROOM + MAX_GOAWAY_DEBUG as usize;
-        batch.head().put_with(most, |dst| {
-            put_goaway(dst, self.last_peer_id, farewell.code, &farewell.text, false);
-        });
-        let len = batch.head().len() - before;
-        self.sent_control(batch, len);
-        let error = self.end.clone().unwrap_or(crate::SessionError::Closed);
-        self.terminate(error);
     }
 
     pub(super) fn sent_control(&mut self, batch: &mut Batch, len: usize) {
