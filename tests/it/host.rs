@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::future::Future;
 use std::panic::{self, Location};
+use std::pin::Pin;
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::sync::{Mutex, Once};
 use std::thread;
@@ -252,8 +253,15 @@ impl Net {
 pub(crate) fn run<F, Fut>(host: Host, case: F)
 where
     F: FnOnce(Net) -> Fut + Send + 'static,
-    Fut: Future<Output = ()>,
+    Fut: Future<Output = ()> + 'static,
 {
+    run_boxed(host, Box::new(move |net| Box::pin(case(net))));
+}
+
+/// A case without its type: three runtimes are not compiled again for each.
+type Case = Box<dyn FnOnce(Net) -> Pin<Box<dyn Future<Output = ()>>> + Send>;
+
+fn run_boxed(host: Host, case: Case) {
     run_with(move || {
         if host.place == Place::BlockOn {
             return run_under_an_engine(host, case);
@@ -272,11 +280,7 @@ where
 }
 
 /// What the case spawns runs on a runtime beside the engine, on another thread.
-fn run_under_an_engine<F, Fut>(host: Host, case: F)
-where
-    F: FnOnce(Net) -> Fut,
-    Fut: Future<Output = ()>,
-{
+fn run_under_an_engine(host: Host, case: Case) {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .enable_all()
@@ -363,40 +367,6 @@ pub(crate) fn eventually(what: &str, check: impl FnMut() -> bool) -> impl Future
         };
         let in_time = tokio::time::timeout(AWAIT_GUARD, poll).await;
         assert!(in_time.is_ok(), "never: {what}, awaited at {place}");
-    }
-}
-
-/// How long the threads of this process have run, and how long they have waited for a processor that others had.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Processors {
-    ran: Duration,
-    waited: Duration,
-}
-
-impl Processors {
-    pub(crate) fn now() -> Self {
-        let tasks = std::fs::read_dir("/proc/self/task").expect("this process has threads");
-        let of = |task: std::io::Result<std::fs::DirEntry>| {
-            // Nothing, of a thread that ends meanwhile.
-            let text = std::fs::read_to_string(task.ok()?.path().join("schedstat")).ok()?;
-            let mut numbers = text.split(' ').map_while(|number| number.parse::<u64>().ok());
-            Some([numbers.next()?, numbers.next()?])
-        };
-        let [ran, waited] = (tasks.filter_map(of)).fold([0, 0], |sum: [u64; 2], thread| {
-            [sum[0] + thread[0], sum[1] + thread[1]]
-        });
-        Self {
-            ran: Duration::from_nanos(ran),
-            waited: Duration::from_nanos(waited),
-        }
-    }
-
-    /// How many times as long whatever was done since took as it would have on a machine that does nothing else.
-    pub(crate) fn slowdown_since(self) -> f64 {
-        let now = Self::now();
-        let ran = now.ran.saturating_sub(self.ran).as_secs_f64();
-        let waited = now.waited.saturating_sub(self.waited).as_secs_f64();
-        1.0 + waited / ran.max(0.001)
     }
 }
 

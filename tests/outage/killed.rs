@@ -11,8 +11,8 @@ use ringmux::{Addr, Config, Engine, OpenError, Processed, Session, StreamError};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::child::{Child, GRANTED, Manner};
-use crate::host::{Processors, Soon, eventually};
-use crate::still::Clock;
+use crate::host::{Soon, eventually};
+use crate::still::{Clock, Processors};
 
 const CALLS: usize = 1000;
 const CLIENTS: usize = 1000;
