@@ -6,6 +6,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
+#[path = "tidy/english.rs"]
+mod english;
+
 /// What each module of the library may import from the others.
 const IMPORTS: [(&str, &[&str]); 16] = [
     ("sync", &[]),

@@ -1,5 +1,5 @@
-//! What can only be seen when nothing else runs in the process: memory, file descriptors, the memory that all sessions
-//! share, and what a subscriber of `tracing` is told. One test at a time, in a binary of its own.
+//! Tests that need a process without other activity: memory, file descriptors, the process-wide receive pool, and the events
+//! of a `tracing` subscriber. One test at a time, in a binary of its own.
 
 #[path = "../it/host.rs"]
 #[allow(dead_code, unused_macros)]
@@ -27,7 +27,7 @@ use stalled::{
     ninety_nine_streams_keep_their_throughput_beside_a_stalled_one,
 };
 
-/// Bytes that may differ between two looks: what the test harness does meanwhile, the growth of a table.
+/// Tolerance in bytes between two samples: activity of the test harness, the growth of a table.
 const SLACK_BYTES: i64 = 64 * 1024;
 const WINDOW: u64 = 64 * 1024;
 
@@ -110,7 +110,7 @@ mod a_busy_engine_answers_pings_in_time {
     }
 }
 
-/// On a few tasks, each with one stream after another: round trips of one alone take most of a minute.
+/// On a few concurrent tasks, because a single one would take most of a minute.
 fn a_hundred_thousand_streams_opened_and_closed_leave_nothing(host: Host) {
     const TASKS: u64 = 8;
     async fn one_after_another(client: Session, count: u64) {
@@ -180,7 +180,7 @@ fn sessions_that_are_dropped_in_any_state_leave_nothing(host: Host) {
                 let (client, server) = net.pair_with(&few, &few).await;
                 let ((mut ours_send, ours_recv), theirs) = net.stream(&client, &server).await;
                 if round % 2 == 0 {
-                    // Nobody takes it: it lies in both rings, in pieces.
+                    // Never received: it stays in both rings, in pieces.
                     ours_send
                         .send(pattern(1 << 20, round))
                         .soon()
@@ -201,7 +201,7 @@ fn sessions_that_are_dropped_in_any_state_leave_nothing(host: Host) {
     nothing_left_after(host, sessions(10), sessions(100));
 }
 
-/// The library's last write never ends by itself.
+/// The library's last write never completes by itself.
 fn a_peer_that_hangs_up_half_way_and_reads_nothing_leaves_nothing(host: Host) {
     let peers = |count: u32| {
         move |net: Net| async move {
@@ -222,7 +222,7 @@ fn a_peer_that_hangs_up_half_way_and_reads_nothing_leaves_nothing(host: Host) {
                 let session = listener.accept().soon().await.unwrap();
                 let (mut send, recv) = session.open("").soon().await.unwrap();
                 let message = Bytes::from(vec![1; 60_000]);
-                // Until the socket takes no more.
+                // Until the socket is full.
                 let stuck = async { while send.send(message.clone()).await.is_ok() {} };
                 let waited = tokio::time::timeout(Duration::from_millis(300), stuck);
                 assert!(waited.await.is_err(), "the peer reads nothing");
@@ -232,7 +232,7 @@ fn a_peer_that_hangs_up_half_way_and_reads_nothing_leaves_nothing(host: Host) {
                 assert!(started.elapsed() < Duration::from_secs(5));
                 drop((session, (send, recv)));
                 let mut rest = Vec::new();
-                // What was on the way, and then the end, perhaps as a reset.
+                // The bytes in transit, and then the end, perhaps as a reset.
                 let _ = raw.read_to_end(&mut rest).soon().await;
             }
         }

@@ -1,4 +1,4 @@
-//! What one consumer that takes nothing costs: the 99 streams beside it in throughput, and the process in memory.
+//! The cost of a stalled consumer: in throughput of the 99 streams beside it, and in memory of the process.
 
 use std::time::{Duration, Instant};
 
@@ -10,24 +10,24 @@ use crate::WINDOW;
 use crate::count::{Footprint, nothing_left_after};
 use crate::host::{Halves, Host, Net, Soon, eventually, pattern};
 
-/// What the others must keep of the throughput that they have without it.
+/// The share of their throughput that the others must keep.
 const KEPT: f64 = 0.95;
 const ACTIVE: usize = 99;
 const MESSAGE_BYTES: usize = 1024;
 const FRAME_COST: u64 = 256;
-/// How long one round takes at least. Shorter ones measure how tasks start.
+/// Minimum length of a round. Shorter ones measure the start of tasks.
 const ROUND: Duration = Duration::from_millis(30);
-/// Pairs of rounds before the first look at the figure.
+/// Pairs of rounds before the first evaluation.
 const PAIRS_AT_LEAST: usize = 9;
-/// How long pairs are added. On a machine that is left alone the first look is enough; on one that is not, single
+/// How long pairs are added. On an idle machine the first evaluation is enough; on a busy one, single
 /// pairs are off by half, and the median needs a hundred of them.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Looks at the memory that a stalled stream takes, at most.
+/// Measurements of the memory that a stalled stream takes, at most.
 const LOOKS: usize = 10;
 
-/// Rounds with and without the stalled stream take turns on one session, so that what the machine does meanwhile falls
-/// on both alike. The figure is the median, over pairs of neighbouring rounds, of one throughput by the other.
+/// Rounds with and without the stalled stream take turns on one session, so that other load of the machine affects both
+/// alike. The figure is the median, over pairs of neighbouring rounds, of their ratio.
 pub(crate) fn ninety_nine_streams_keep_their_throughput_beside_a_stalled_one(host: Host) {
     let compared = |pairs_at_most: usize| {
         move |net: Net| async move {
@@ -36,11 +36,11 @@ pub(crate) fn ninety_nine_streams_keep_their_throughput_beside_a_stalled_one(hos
             let started = Instant::now();
             let mut ratios = Vec::new();
             while ratios.len() < pairs_at_most {
-                // Whatever gets better or worse with time is to favour neither.
+                // Alternate, so that drift over time favours neither.
                 let with_first = ratios.len() % 2 == 1;
                 let mut took = [Duration::ZERO; 2];
                 for with in [with_first, !with_first] {
-                    // Both begin alike; without, the stalled stream is over before the clock runs.
+                    // Both begin alike; in the round without, the stalled stream ends before the clock starts.
                     let stalled =
                         Stalled::new(&net, &client, &server, pattern(MESSAGE_BYTES, 2)).await;
                     let stalled = if with {
@@ -79,10 +79,10 @@ pub(crate) fn ninety_nine_streams_keep_their_throughput_beside_a_stalled_one(hos
     nothing_left_after(host, compared(1), compared(usize::MAX));
 }
 
-/// Nobody consumes, the sender's own queue is as small as can be, and the allocator counts.
+/// No message is consumed, the sender's own queue is minimal, and the allocator counts.
 ///
-/// Messages here fit into their window; of one that does not, the whole is held besides. On io_uring a session has a read
-/// buffer of its own at one moment and none at the next; what the stalled stream holds is there in each of a few looks.
+/// Messages here fit into their window; a larger one would be held whole in addition. On io_uring a session has a read buffer
+/// of its own at some moments only, so the smallest of several measurements counts: the stalled stream is in all of them.
 pub(crate) fn a_stalled_consumer_takes_at_most_twice_its_window_of_memory(host: Host) {
     let stalled = |sizes: &'static [usize]| {
         move |net: Net| async move {
@@ -134,7 +134,7 @@ async fn a_stalled_consumer_takes(net: &Net, size: usize) -> i64 {
 /// Streams that send from one side to the other as fast as they can.
 struct Active {
     streams: Vec<(Halves, Halves)>,
-    /// On each stream in a round.
+    /// Messages on each stream in a round.
     messages: u64,
 }
 
@@ -160,7 +160,7 @@ impl Active {
         }
     }
 
-    /// How long it takes until so many messages of each stream are received.
+    /// The time until `messages` messages of each stream are received.
     async fn round(&mut self, messages: u64) -> Duration {
         let message = pattern(MESSAGE_BYTES, 1);
         let started = Instant::now();
@@ -190,7 +190,7 @@ impl Active {
     }
 }
 
-/// A stream whose window is used up, and whose sender waits.
+/// A stream without credit, whose sender waits.
 struct Stalled {
     theirs: Halves,
     sender: JoinHandle<()>,
@@ -209,7 +209,7 @@ impl Stalled {
             server.stats().messages_received - before >= fitting
         })
         .await;
-        // A message of which a part had room is completed; whatever is under way for it has arrived after these.
+        // A partially admitted message is completed; after these PINGs its bytes have arrived.
         for _ in 0..2 {
             client.ping().soon().await.unwrap();
             server.ping().soon().await.unwrap();

@@ -1,4 +1,4 @@
-//! How long this process was kept from running: by a debugger, a snapshot, a machine with too much to do.
+//! Detects stalls of this process: by a debugger, a snapshot, an overloaded machine.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -6,10 +6,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 const TICK: Duration = Duration::from_millis(20);
-/// A tick may come so much later on a machine that is merely busy.
+/// A tick may be this late on a merely busy machine.
 const LATE: Duration = Duration::from_millis(100);
 
-/// A clock that stands still while this process does, so that what is bounded in time can be tested.
+/// A clock that stands still while this process does, so that time limits can be tested.
 pub(crate) struct Clock {
     began: Instant,
     lost_ns: Arc<AtomicU64>,
@@ -42,7 +42,7 @@ impl Clock {
         self.began.elapsed().saturating_sub(self.stood_still())
     }
 
-    /// For so long it has stood still.
+    /// The total time of stalls.
     pub(crate) fn stood_still(&self) -> Duration {
         Duration::from_nanos(self.lost_ns.load(Ordering::Relaxed))
     }

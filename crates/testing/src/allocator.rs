@@ -1,11 +1,11 @@
-//! The allocator of tests that look at memory: a `#[global_allocator]` of type [`Counting`].
+//! The allocator of tests that measure memory: a `#[global_allocator]` of type [`Counting`].
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicI64, Ordering};
 
 static LIVE_BYTES: AtomicI64 = AtomicI64::new(0);
 
-/// The system's allocator, and a count of the bytes that it has handed out: see [`live_bytes`].
+/// The system's allocator, and a count of the allocated bytes: see [`live_bytes`].
 #[derive(Debug)]
 pub struct Counting;
 
@@ -17,25 +17,25 @@ fn count(bytes: usize, sign: i64) {
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         count(layout.size(), 1);
-        // SAFETY: the caller's promises are passed on.
+        // SAFETY: the caller's guarantees are passed on.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
         count(layout.size(), -1);
-        // SAFETY: the caller's promises are passed on.
+        // SAFETY: the caller's guarantees are passed on.
         unsafe { System.dealloc(memory, layout) }
     }
 
     unsafe fn realloc(&self, memory: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         count(layout.size(), -1);
         count(size, 1);
-        // SAFETY: the caller's promises are passed on.
+        // SAFETY: the caller's guarantees are passed on.
         unsafe { System.realloc(memory, layout, size) }
     }
 }
 
-/// Bytes that are handed out now. Threads count for themselves, so for a moment it may be less than nothing.
+/// Bytes now allocated. Threads count separately, so it may be negative for a moment.
 pub fn live_bytes() -> i64 {
     LIVE_BYTES.load(Ordering::Relaxed)
 }
