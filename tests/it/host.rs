@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::future::Future;
 use std::panic::{self, Location};
+use std::pin::Pin;
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::sync::{Mutex, Once};
 use std::thread;
@@ -252,8 +253,15 @@ impl Net {
 pub(crate) fn run<F, Fut>(host: Host, case: F)
 where
     F: FnOnce(Net) -> Fut + Send + 'static,
-    Fut: Future<Output = ()>,
+    Fut: Future<Output = ()> + 'static,
 {
+    run_boxed(host, Box::new(move |net| Box::pin(case(net))));
+}
+
+/// A case without its type: three runtimes are not compiled again for each.
+type Case = Box<dyn FnOnce(Net) -> Pin<Box<dyn Future<Output = ()>>> + Send>;
+
+fn run_boxed(host: Host, case: Case) {
     run_with(move || {
         if host.place == Place::BlockOn {
             return run_under_an_engine(host, case);
@@ -272,11 +280,7 @@ where
 }
 
 /// What the case spawns runs on a runtime beside the engine, on another thread.
-fn run_under_an_engine<F, Fut>(host: Host, case: F)
-where
-    F: FnOnce(Net) -> Fut,
-    Fut: Future<Output = ()>,
-{
+fn run_under_an_engine(host: Host, case: Case) {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .enable_all()
