@@ -53,7 +53,7 @@ alone!((tokio_inline_tcp tokio_thread_tcp tokio_uring_inline_tcp tokio_uring_thr
     a_stalled_consumer_takes_at_most_twice_its_window_of_memory,
 );
 
-// What streams leave behind in one session: each driver's loop, once.
+// The remains of streams in one session: each driver's loop, once.
 alone!((tokio_inline_tcp tokio_uring_thread_tcp uring_thread_tcp):
     a_hundred_thousand_streams_opened_and_closed_leave_nothing,
     ten_thousand_streams_at_once_leave_nothing,
