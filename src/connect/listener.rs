@@ -20,14 +20,14 @@ use super::half_open::HalfOpen;
 use super::live::Live;
 use super::socket::{Bound, Connected, SocketFile};
 use crate::addr::Addr;
+use crate::bridge::{Drained, SessionLink};
 use crate::config::Config;
 use crate::driver::clock;
 use crate::error::{Chain, SessionError};
-use crate::frame::Role;
 use crate::handle::Session;
-use crate::link::{Drained, SessionLink};
 use crate::pace::{LINES, ONE_LINE, paced};
 use crate::queue::{Owned, SetOnce, WakerSet};
+use crate::wire::Role;
 
 /// Connections in the kernel's backlog that a shutdown still accepts, at most.
 const STRAGGLERS: usize = 256;

@@ -66,11 +66,6 @@ use writer::WriterState;
 pub(crate) use reader::{Held, Passed, Reader};
 pub(crate) use writer::{Reserved, Writer};
 
-/// Weight of a record besides the length of its payload, unless it is free.
-///
-/// It is the wire's charge for a DATA frame, so that a limit on weight bounds the number of records too.
-pub(crate) const RECORD_COST: u32 = 256;
-
 /// Size of the first segment, to which an idle ring returns. Tiny under loom, so that models wrap and grow.
 pub(crate) const FIRST_SEGMENT_BYTES: usize = if cfg!(ringmux_loom) { 32 } else { 128 };
 
@@ -78,22 +73,19 @@ const FIRST_WORDS: u64 = FIRST_SEGMENT_BYTES as u64 / words::WORD_BYTES;
 
 const _: () = {
     assert!(FIRST_WORDS.is_power_of_two());
-    // The memory bound above: header, padding to a word, and handle cost less than a record's weight.
-    assert!((1 + words::HANDLE_WORDS) * words::WORD_BYTES <= RECORD_COST as u64);
     #[cfg(not(ringmux_loom))]
     assert!(size_of::<WriterEnd>() == 64 && size_of::<ReaderEnd>() == 64);
     #[cfg(not(ringmux_loom))]
     assert!(size_of::<RingPair>() == 4 * 64);
 };
 
-/// Weight of a record with a payload of `len` bytes.
+/// The least charge of a record: what its header, padding to a word, and handle take.
+const LEAST_CHARGE: u64 = (1 + words::HANDLE_WORDS) * words::WORD_BYTES;
+
+/// What a record with a payload of `len` bytes weighs where each is charged `charge` beside it.
 #[inline]
-pub(crate) const fn record_weight(len: usize, free: bool) -> u64 {
-    if free {
-        0
-    } else {
-        len as u64 + RECORD_COST as u64
-    }
+pub(crate) const fn record_weight(charge: u32, len: usize, free: bool) -> u64 {
+    if free { 0 } else { len as u64 + charge as u64 }
 }
 
 /// A record in the ring, borrowed.
@@ -106,8 +98,8 @@ pub(crate) struct Record<'a> {
 
 impl Record<'_> {
     #[inline]
-    pub(crate) fn weight(&self) -> u64 {
-        record_weight(self.payload.len(), self.free)
+    pub(crate) fn weight(&self, charge: u32) -> u64 {
+        record_weight(charge, self.payload.len(), self.free)
     }
 }
 
@@ -154,6 +146,10 @@ pub(crate) struct Taken {
 /// `ring` returns the same `Ring` of the same [`RingPair`], at the same address, each time during the whole lifetime of the
 /// value, also after the value was moved or sent to another thread.
 pub(crate) unsafe trait RingOwner {
+    /// What a record weighs beside the length of its payload, unless it is free: so a limit on weight bounds the number of
+    /// records too. At least what a record takes beside its payload, see the module on memory.
+    const CHARGE: u32;
+
     fn ring(&self) -> Ring<'_>;
 }
 

@@ -6,13 +6,13 @@ use std::task::{Context, Waker};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
-use super::{Blocking, EngineError, Home, KeepAlive, Report, Start, proto, run_jobs};
+use super::{Blocking, EngineError, Home, KeepAlive, NativeEngine, Report, Start, run_jobs};
 use crate::addr::Driver;
 use crate::driver::Turns;
 use crate::driver::tokio_uring::{Relayed, Socket, UringIo};
 use crate::queue::Owned;
 
-pub(super) fn spawn(connection: proto::Connection, socket: Blocking, keep_alive: KeepAlive) {
+pub(super) fn spawn(connection: NativeEngine, socket: Blocking, keep_alive: KeepAlive) {
     let socket = match socket {
         Blocking::Tcp(socket) => Socket::Tcp(tokio_uring::net::TcpStream::from_std(socket)),
         Blocking::Unix(socket) => Socket::Unix(tokio_uring::net::UnixStream::from_std(socket)),

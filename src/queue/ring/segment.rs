@@ -17,7 +17,7 @@
 #[cfg(ringmux_loom)]
 use super::words::Shadows;
 use super::words::{HANDLE_WORDS, WORD_BYTES, Words, words_for};
-use super::{Payload, RECORD_COST, Record};
+use super::{Payload, Record};
 use crate::sync::{AtomicPtr, Ordering};
 use bytes::Bytes;
 use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
@@ -186,9 +186,9 @@ impl Header {
 
     /// Weight of the record; padding and links weigh nothing.
     #[inline]
-    pub(super) fn weight(self) -> u64 {
+    pub(super) fn weight(self, charge: u32) -> u64 {
         if self.0 & (Self::NO_RECORD | Self::FREE) == 0 {
-            u64::from(self.len()) + u64::from(RECORD_COST)
+            u64::from(self.len()) + u64::from(charge)
         } else {
             0
         }
