@@ -227,7 +227,8 @@ pub enum Driver {
     /// [`Engine::auto`]: crate::Engine::auto
     Uring,
     /// io_uring, through the tokio-uring runtime. Its writes to Unix sockets raise SIGPIPE when the peer has gone: a
-    /// process whose `main` is not Rust's, which ignores that signal, must ignore it itself.
+    /// process whose `main` is not Rust's, which ignores that signal, must ignore it itself. Needs the feature `tokio-uring`, which is
+    /// on by default.
     TokioUring,
     /// Readiness and non-blocking calls, through tokio; works where io_uring is not allowed, and
     /// over any `AsyncRead + AsyncWrite`.

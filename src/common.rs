@@ -26,10 +26,10 @@ use crate::manage::{Doubt, Dropped, ManageError, ProvideError, PushError};
 /// use ringmux::{Error, Processed, Session, SessionError};
 ///
 /// async fn call(session: &Session) -> Result<bytes::Bytes, Error> {
-///     let mut stream = session.open("greetings").await?; // an OpenError
-///     stream.send("hello").await?; // a SendError
-///     stream.finish()?;
-///     let answer = stream.recv().await?; // a StreamError
+///     let (mut send, mut recv) = session.open("greetings").await?; // an OpenError
+///     send.send("hello").await?; // a SendError
+///     send.finish()?;
+///     let answer = recv.recv().await?; // a StreamError
 ///     Ok(answer.unwrap_or_default())
 /// }
 ///

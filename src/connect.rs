@@ -25,7 +25,7 @@ pub use dial::{DialAttempt, DialError, dial};
 pub use engine::Engine;
 pub use errors::{ConnectError, EngineError, ListenError};
 pub use given::SocketError;
-pub use listener::Listener;
+pub use listener::{Listener, is_lost};
 pub use stats::{ProcessStats, process_stats};
 
 use std::fmt;

@@ -178,7 +178,7 @@ impl SessionError {
 ///
 /// # Examples
 /// ```
-/// # use ringmux::ProtocolError;
+/// # use ringmux::wire::ProtocolError;
 /// let error = ProtocolError::SettingsTwice;
 /// assert_eq!(error.rule(), "settings-twice");
 /// assert_eq!(error.to_string(), "SETTINGS must be sent once, as the first frame");
@@ -542,6 +542,15 @@ pub enum OpenError {
         /// The limit, in bytes.
         limit: usize,
     },
+    /// The first message is larger than the peer accepts; only from `open_with`. If it was opened before the peer had said
+    /// so, the peer may see a stream opened and cancelled.
+    #[error("a first message of {len} bytes exceeds the {limit} that the peer accepts")]
+    MessageTooLong {
+        /// The message's size, in bytes.
+        len: usize,
+        /// The limit, in bytes.
+        limit: usize,
+    },
     /// The peer has not granted another stream; only from `try_open`.
     #[error("the peer has granted no further stream for now")]
     NoCredit,
@@ -567,7 +576,7 @@ impl OpenError {
     #[must_use]
     pub const fn is_retryable(&self) -> bool {
         match self {
-            Self::BlockTooLong { .. } => false,
+            Self::BlockTooLong { .. } | Self::MessageTooLong { .. } => false,
             Self::NoCredit | Self::TooManyPending { .. } => true,
             Self::Session(error) => error.is_retryable(),
         }

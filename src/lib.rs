@@ -78,6 +78,8 @@
 //!
 //! # Features
 //! * `manage` (off): the module `manage`, which keeps sessions to a peer and reconnects lost ones.
+//! * `tokio-uring` (on): the driver [`Driver::TokioUring`], with the crate `tokio-uring`. Without it that driver is refused with
+//!   [`EngineError::NotBuiltIn`].
 //! * `metrics` (off): the module `metrics`, which passes counters to a recorder of the crate `metrics`.
 //!
 //! # Observing it
@@ -131,7 +133,7 @@ pub use config::{Config, ConfigBuilder, ConfigError, Rate, Wait};
 pub use connect::{
     Backend, ChosenBackend, ConnectError, Connection, DialAttempt, DialError, Engine,
     EngineBuilder, EngineError, Features, ListenError, Listener, ProbeStep, ProcessStats, Refusal,
-    SocketError, client, connect, dial, listen, process_stats, server,
+    SocketError, client, connect, dial, is_lost, listen, process_stats, server,
 };
 #[cfg(not(ringmux_loom))]
 pub use error::{
@@ -142,7 +144,8 @@ pub use error::{
 pub use frame::{Role, codes};
 #[cfg(not(ringmux_loom))]
 pub use handle::{
-    Accept, Chunks, Incoming, Lease, Open, RecvStream, SendStream, Session, SessionState, StreamId,
+    Accept, Chunks, Incoming, Lease, Open, Recv, RecvLease, RecvMeta, RecvStream, Reserve,
+    Reserved, SendMessage, SendSlice, SendStream, Session, SessionState, StreamId, Written,
 };
 #[cfg(not(ringmux_loom))]
 pub use link::{Drained, SessionEnds, SessionStats, Totals, TrippedLimits};

@@ -18,9 +18,9 @@ instructions() {
     sed -n 's/.*Collected : //p' "$log"
 }
 
-for part in round-trip pipelined concurrent open-close calls; do
+for part in round-trip pipelined concurrent open-close calls open-close-with calls-with; do
     once=$(instructions "$part" "$times")
     twice=$(instructions "$part" $((2 * times)))
-    printf '%-12s %8d instructions\n' "$part" $(((twice - once) / times))
+    printf '%-16s %8d instructions\n' "$part" $(((twice - once) / times))
 done
 echo "where: callgrind_annotate $out/callgrind.PART"

@@ -40,8 +40,8 @@ variants! {
     StreamError: Failed, Cancelled, NotProcessed, LimitExceeded, Session;
     SendError: TooLong, Stopped, TooManyMetas, Finished, Stream;
     TrySendError: Full, Refused;
-    OpenError: BlockTooLong, NoCredit, TooManyPending, Session;
-    EngineError: Unavailable, Refused, NoRuntime, ManyThreads, RuntimeLacks, InsideRuntime, DoesNotApply, Processor, Stopped;
+    OpenError: BlockTooLong, MessageTooLong, NoCredit, TooManyPending, Session;
+    EngineError: Unavailable, Refused, NotBuiltIn, NoRuntime, ManyThreads, RuntimeLacks, InsideRuntime, DoesNotApply, Processor, Stopped;
     ConnectError: Addr, Engine, Io, TimedOut, Handshake, Socket, NoSession;
     SocketError: NotASocket, NotAStream, Family, NotListening, Listening, NotConnected, Io;
     DialError: Lookup, Failed, TimedOut;
@@ -426,6 +426,12 @@ fn errors_of_opening() {
         "an opening block of 5 bytes exceeds the limit of 4",
     );
     table.row(
+        || E::MessageTooLong { len: 5, limit: 4 },
+        NO,
+        ErrorKind::InvalidInput,
+        "a first message of 5 bytes exceeds the 4 that the peer accepts",
+    );
+    table.row(
         || E::NoCredit,
         AGAIN,
         ErrorKind::WouldBlock,
@@ -516,6 +522,12 @@ fn errors_of_engines_and_connections() {
         ErrorKind::Other,
         "an inline tokio-uring engine needs a runtime of one thread, and this one has several: build it with \
          tokio_uring::start, or take Engine::thread",
+    );
+    table.row(
+        || EngineError::NotBuiltIn { driver },
+        NO,
+        ErrorKind::Unsupported,
+        "the driver tokio-uring is not built in: turn ringmux's feature tokio-uring on, or take another driver",
     );
     table.row(
         || EngineError::RuntimeLacks { what: "time" },

@@ -33,7 +33,8 @@ use crate::queue::Process;
 ///             let listener = engine.listen(&"127.0.0.1:0".parse()?, &Config::default()).await?;
 ///             let client = engine.connect(listener.local_addr(), &Config::default()).await?;
 ///             let server = listener.accept().await?;
-///             let (mut ours, mut theirs) = (client.open("hello").await?, server.accept().await?);
+///             let (mut ours, _answers) = client.open("hello").await?;
+///             let (_send, mut theirs) = server.accept().await?.expect("it is open");
 ///             ours.send("hi").await?;
 ///             Ok::<_, Box<dyn std::error::Error>>(theirs.recv().await?)
 ///         }).await
@@ -94,7 +95,7 @@ impl EngineBuilder {
     /// # Errors
     /// [`EngineError::Unavailable`] if the thread cannot be made; [`EngineError::Processor`] if it cannot be pinned to
     /// the chosen processor; [`EngineError::Refused`] where io_uring is denied; [`EngineError::DoesNotApply`] for an option of another
-    /// driver.
+    /// driver; [`EngineError::NotBuiltIn`] for [`Driver::TokioUring`] without the feature `tokio-uring`.
     pub fn thread(self) -> Result<Engine, EngineError> {
         self.check("a threaded")?;
         Ok(Engine::new(self.driver, home::on_thread(&self)?))
@@ -116,9 +117,12 @@ impl EngineBuilder {
     }
 
     /// # Errors
-    /// [`EngineError::DoesNotApply`]: no chosen option is silently ignored.
+    /// [`EngineError::DoesNotApply`]: no chosen option is silently ignored. [`EngineError::NotBuiltIn`].
     fn check(&self, place: &'static str) -> Result<(), EngineError> {
         let driver = self.driver;
+        if driver == Driver::TokioUring && !cfg!(feature = "tokio-uring") {
+            return Err(EngineError::NotBuiltIn { driver });
+        }
         let refused = |option, why| EngineError::DoesNotApply {
             driver,
             option,
@@ -172,9 +176,7 @@ impl EngineBuilder {
                 runtime.block_on(async { Ok(future(self.inline()?).await) })
             }
             Driver::TokioUring => {
-                let runtime =
-                    tokio_uring::Runtime::new(&tokio_uring::builder()).map_err(unavailable)?;
-                runtime.block_on(async { Ok(future(self.inline()?).await) })
+                home::on_tokio_uring::block_on(async { Ok(future(self.inline()?).await) })
             }
             Driver::Uring => {
                 let dialler = home::dialler().map_err(unavailable)?;
@@ -188,5 +190,36 @@ impl EngineBuilder {
                 })
             }
         }
+    }
+}
+
+#[cfg(all(test, not(feature = "tokio-uring")))]
+mod tests {
+    use super::*;
+    use crate::connect::Backend;
+
+    #[test]
+    fn a_driver_that_is_not_built_in_is_refused_by_name_wherever_it_is_asked_for() {
+        let builder = || Engine::builder(Driver::TokioUring);
+        let refused = [
+            builder().thread().err(),
+            builder().inline().err(),
+            builder().block_on(|_| async {}).err(),
+            Engine::inline(Driver::TokioUring).err(),
+            Engine::thread(Driver::TokioUring).err(),
+            Engine::auto_with(Backend::Require(Driver::TokioUring)).err(),
+        ];
+        for error in refused {
+            let error = error.expect("it is refused");
+            assert!(matches!(
+                error,
+                EngineError::NotBuiltIn {
+                    driver: Driver::TokioUring
+                }
+            ));
+            assert!(error.to_string().contains("feature tokio-uring"), "{error}");
+        }
+        let instead = Engine::auto_with(Backend::Prefer(Driver::TokioUring)).unwrap();
+        assert_eq!(instead.driver(), Driver::Tokio);
     }
 }

@@ -44,9 +44,9 @@ use crate::sync::Arc;
 ///     let listener = engine.listen(&"127.0.0.1:0".parse()?, &Config::default()).await?;
 ///     let client = engine.connect(listener.local_addr(), &Config::default()).await?;
 ///     let server = listener.accept().await?;
-///     let stream = client.open("hello").await?;
-///     assert_eq!(server.accept().await?.opening(), "hello");
-/// #   drop(stream);
+///     let _stream = client.open("hello").await?;
+///     let (send, _recv) = server.accept().await?.expect("the session is open");
+///     assert_eq!(send.opening(), "hello");
 ///     Ok(())
 /// })
 /// # }
@@ -377,9 +377,9 @@ impl Engine {
     ///     engine.client_over(here, &config),
     ///     engine.server_over(there, &config),
     /// )?;
-    /// let stream = client.open("hello").await?;
-    /// assert_eq!(server.accept().await?.opening(), "hello");
-    /// # drop(stream);
+    /// let _stream = client.open("hello").await?;
+    /// let (send, _recv) = server.accept().await?.expect("the session is open");
+    /// assert_eq!(send.opening(), "hello");
     /// # Ok(())
     /// # }
     /// ```

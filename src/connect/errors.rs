@@ -26,6 +26,14 @@ pub enum EngineError {
     /// [`Driver::Uring`] was tried and does not work here.
     #[error("the driver uring cannot start ({})", .0.remedy())]
     Refused(#[source] Refusal),
+    /// This build of the library is without the driver: its feature was turned off.
+    #[error(
+        "the driver {driver} is not built in: turn ringmux's feature {driver} on, or take another driver"
+    )]
+    NotBuiltIn {
+        /// Which one.
+        driver: Driver,
+    },
     /// An inline engine was requested outside of a suitable runtime.
     #[error(
         "an inline {driver} engine needs to be made and used inside its runtime, on its thread"
@@ -108,7 +116,7 @@ impl EngineError {
     pub(crate) fn io_kind(&self) -> io::ErrorKind {
         match self {
             Self::Unavailable { error, .. } => error.kind(),
-            Self::Refused(_) => io::ErrorKind::Unsupported,
+            Self::Refused(_) | Self::NotBuiltIn { .. } => io::ErrorKind::Unsupported,
             Self::Stopped => io::ErrorKind::NotConnected,
             Self::DoesNotApply { .. } | Self::Processor { .. } => io::ErrorKind::InvalidInput,
             _ => io::ErrorKind::Other,

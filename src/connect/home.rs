@@ -1,6 +1,5 @@
 //! The place that runs an engine's sessions: a runtime, a tokio-uring task, or a ring's host; and how sessions get there.
 
-use std::future::Future;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
 use std::os::fd::AsFd;
@@ -18,15 +17,43 @@ use super::{Connection, over};
 use crate::addr::{Addr, Driver};
 use crate::config::{Config, Wait};
 use crate::driver::queued::queued;
-use crate::driver::tokio_uring::{Relayed, Socket, UringIo};
 use crate::driver::uring::{Features, HostLink, Job, Prepared};
-use crate::driver::{Turns, clock, runtime};
+use crate::driver::{clock, runtime};
 use crate::frame::Role;
 use crate::handle::Session;
 use crate::link::{Account, Info, SessionLink};
 use crate::proto::{self, Pool};
 use crate::queue::{Owned, PerProcess};
 use crate::sync::Arc;
+
+#[cfg(feature = "tokio-uring")]
+pub(super) mod on_tokio_uring;
+/// Nothing gets here: [`EngineBuilder`] refuses the driver.
+#[cfg(not(feature = "tokio-uring"))]
+pub(super) mod on_tokio_uring {
+    use super::{Blocking, EngineError, KeepAlive, Report, proto};
+    use crate::addr::Driver;
+
+    const LEFT_OUT: EngineError = EngineError::NotBuiltIn {
+        driver: Driver::TokioUring,
+    };
+
+    pub(super) fn spawn(_: proto::Connection, _: Blocking, _: KeepAlive) {}
+
+    pub(super) fn host(report: &Report) {
+        drop(report.send(Err(LEFT_OUT)));
+    }
+
+    pub(super) const fn serve() -> Option<KeepAlive> {
+        None
+    }
+
+    pub(in crate::connect) fn block_on<T>(
+        _: impl Future<Output = Result<T, EngineError>>,
+    ) -> Result<T, EngineError> {
+        Err(LEFT_OUT)
+    }
+}
 
 /// Starts a session on a runtime's thread.
 type Start = Box<dyn FnOnce() + Send>;
@@ -141,7 +168,8 @@ impl Home {
             Self::Tokio(_) => false,
             Self::TokioUring(jobs) => {
                 let keep_alive = jobs.clone();
-                let start: Start = Box::new(move || spawn_uring(connection, socket, keep_alive));
+                let start: Start =
+                    Box::new(move || on_tokio_uring::spawn(connection, socket, keep_alive));
                 jobs.send(start).is_ok()
             }
             Self::Uring(released) => released.host.start(Job {
@@ -191,19 +219,6 @@ where
     session
 }
 
-fn spawn_uring(connection: proto::Connection, socket: Blocking, keep_alive: KeepAlive) {
-    let socket = match socket {
-        Blocking::Tcp(socket) => Socket::Tcp(tokio_uring::net::TcpStream::from_std(socket)),
-        Blocking::Unix(socket) => Socket::Unix(tokio_uring::net::UnixStream::from_std(socket)),
-    };
-    let turns = Turns::new(connection, UringIo::new(socket));
-    tokio_uring::spawn(Relayed::new(async move {
-        let _keep_alive = keep_alive;
-        let mut turns = Owned::new(turns);
-        (&mut *turns).await
-    }));
-}
-
 // ---- threads of our own ---------------------------------------------------------------------
 
 /// Starts a thread that runs sessions; returns also the runtime that dials and accepts.
@@ -235,7 +250,7 @@ pub(super) fn on_thread(builder: &EngineBuilder) -> Result<(Handle, Home), Engin
             }
             match (driver, dialler) {
                 (Driver::Uring, Some(dialler)) => host_uring(&report, dialler, wait),
-                (Driver::TokioUring, _) => host_tokio_uring(&report),
+                (Driver::TokioUring, _) => on_tokio_uring::host(&report),
                 _ => host_tokio(&report),
             }
         })
@@ -256,19 +271,6 @@ fn host_tokio(report: &Report) {
             runtime.block_on(run_jobs(queue));
         }
         Err(error) => drop(report.send(Err(EngineError::unavailable(Driver::Tokio)(error)))),
-    }
-}
-
-fn host_tokio_uring(report: &Report) {
-    match tokio_uring::Runtime::new(&tokio_uring::builder()) {
-        Ok(runtime) => {
-            let (jobs, queue) = mpsc::unbounded_channel();
-            runtime.block_on(async {
-                let _ = report.send(Ok((Handle::current(), Home::TokioUring(jobs))));
-                run_jobs(queue).await;
-            });
-        }
-        Err(error) => drop(report.send(Err(EngineError::unavailable(Driver::TokioUring)(error)))),
     }
 }
 
@@ -387,7 +389,7 @@ pub(super) fn inline(driver: Driver, wait: Wait) -> Result<(Handle, Home), Engin
     }
     let home = match driver {
         Driver::Tokio => Home::Tokio(None),
-        Driver::TokioUring => match serve_tokio_uring() {
+        Driver::TokioUring => match on_tokio_uring::serve() {
             Some(jobs) => Home::TokioUring(jobs),
             None => return Err(none),
         },
@@ -400,20 +402,4 @@ pub(super) fn inline(driver: Driver, wait: Wait) -> Result<(Handle, Home), Engin
         }
     };
     Ok((runtime, home))
-}
-
-/// Runs jobs as a task of the tokio-uring runtime that this is called on; `None` if there is none.
-///
-/// The only way to detect it is to try: an operation polled outside of it panics.
-fn serve_tokio_uring() -> Option<KeepAlive> {
-    use std::task::{Context, Waker};
-
-    let (jobs, queue) = mpsc::unbounded_channel::<Start>();
-    std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-        let mut nop = std::pin::pin!(tokio_uring::no_op());
-        let _ = nop.as_mut().poll(&mut Context::from_waker(Waker::noop()));
-        tokio_uring::spawn(Relayed::new(run_jobs(queue)));
-    }))
-    .ok()
-    .map(|()| jobs)
 }

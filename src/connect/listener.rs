@@ -454,9 +454,20 @@ fn no_session(peer: Option<&Addr>, error: &SessionError) {
     }
 }
 
-/// The connection was lost before it was accepted; the next one may be fine. Other errors, such as a lack of descriptors or
-/// permission, recur with the next one: the listener stays usable, and trying again at once would spin.
-fn is_lost(error: &io::Error) -> bool {
+/// Whether an `accept` failed because its one connection was lost; the next one may be fine. Other errors, such as a lack of
+/// descriptors or permission, recur with the next one: the listening socket stays usable, and trying again at once would spin.
+/// For programs that accept sockets themselves; [`Listener`] does it as well.
+///
+/// # Examples
+/// ```
+/// use std::io::{Error, ErrorKind};
+///
+/// assert!(ringmux::is_lost(&ErrorKind::ConnectionAborted.into()));
+/// // No descriptors are left.
+/// assert!(!ringmux::is_lost(&Error::from_raw_os_error(24)));
+/// ```
+#[must_use]
+pub fn is_lost(error: &io::Error) -> bool {
     use io::ErrorKind::{
         ConnectionAborted, ConnectionReset, HostUnreachable, Interrupted, NetworkDown,
         NetworkUnreachable,

@@ -31,6 +31,7 @@ macro_rules! stopped {
                 others_go_on_beside_a_producer_stopped(Step::$step, Driver::Tokio);
             }
 
+            #[cfg(feature = "tokio-uring")]
             #[test]
             fn tokio_uring() {
                 others_go_on_beside_a_producer_stopped(Step::$step, Driver::TokioUring);

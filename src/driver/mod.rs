@@ -24,6 +24,7 @@ pub(crate) mod queued;
 pub(crate) mod runtime;
 mod timer;
 pub(crate) mod tokio;
+#[cfg(feature = "tokio-uring")]
 pub(crate) mod tokio_uring;
 mod turn;
 pub(crate) mod uring;

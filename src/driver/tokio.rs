@@ -37,10 +37,9 @@ impl<T> TokioIo<T> {
 
 impl<T: AsyncWrite + Unpin> TokioIo<T> {
     fn poll_write(&mut self, cx: &mut Context<'_>, batch: &Batch) -> Poll<io::Result<usize>> {
-        let slices = batch.io_slices();
-        match &slices[..] {
-            [only] => Pin::new(&mut self.io).poll_write(cx, only),
-            _ => Pin::new(&mut self.io).poll_write_vectored(cx, &slices),
+        match batch.one_piece() {
+            Some(only) => Pin::new(&mut self.io).poll_write(cx, only),
+            None => Pin::new(&mut self.io).poll_write_vectored(cx, &batch.io_slices()),
         }
     }
 }

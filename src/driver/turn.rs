@@ -10,7 +10,7 @@ use bytes::BytesMut;
 
 use super::{Transport, clock};
 use crate::error::SessionError;
-use crate::proto::{Batch, Connection, SocketEvent, SocketStage, Status, WORK_MAX};
+use crate::proto::{Batch, Connection, SocketEvent, SocketStage, Status, WORK_MAX, sooner};
 
 /// Turns in a row before other tasks of the runtime get theirs.
 const TURNS_MAX: usize = 16;
@@ -306,11 +306,8 @@ impl<T: Transport + Unpin> Turns<T> {
                 continue;
             }
             self.deadline = self.connection.next_deadline();
-            let deadlines = [self.deadline, self.linger_until];
-            if self
-                .transport
-                .poll_timer(cx, deadlines.into_iter().flatten().min())
-            {
+            let deadline = sooner(self.deadline, self.linger_until);
+            if self.transport.poll_timer(cx, deadline) {
                 continue;
             }
             if self.connection.link().prepare_sleep(cx.waker()) {

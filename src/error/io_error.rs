@@ -59,7 +59,7 @@ impl TrySendError {
 impl OpenError {
     pub(crate) fn io_kind(&self) -> ErrorKind {
         match self {
-            Self::BlockTooLong { .. } => ErrorKind::InvalidInput,
+            Self::BlockTooLong { .. } | Self::MessageTooLong { .. } => ErrorKind::InvalidInput,
             Self::NoCredit | Self::TooManyPending { .. } => ErrorKind::WouldBlock,
             Self::Session(error) => error.io_kind(),
         }

@@ -12,7 +12,7 @@ use crate::frame::codes;
 ///
 /// # Examples
 /// ```
-/// use ringmux::{Chain, ProtocolError, SessionError, StreamError};
+/// use ringmux::{Chain, SessionError, StreamError, wire::ProtocolError};
 ///
 /// let error = StreamError::NotProcessed(SessionError::Protocol(ProtocolError::SettingsTwice));
 /// assert_eq!(error.to_string(), "the peer did not process the stream");

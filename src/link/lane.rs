@@ -1,6 +1,7 @@
 //! What one stream's handles and the engine share.
 
 use std::fmt;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tracing::Span;
@@ -39,6 +40,8 @@ pub(crate) mod reason {
     pub(crate) const MORE: u32 = 1 << 10;
     /// The sender asks whether what it has queued was written.
     pub(crate) const WRITTEN: u32 = 1 << 11;
+    /// The deadline was set.
+    pub(crate) const DEADLINE: u32 = 1 << 12;
 }
 
 /// How the sending direction ended.
@@ -113,7 +116,7 @@ pub(crate) struct Lane {
     session: Arc<SessionLink>,
     tx_end: SetOnce<SendEnd>,
     rx_end: SetOnce<RecvEnd>,
-    particulars: Option<Box<Particulars>>,
+    particulars: SetOnce<Particulars>,
     /// Where the engine keeps its half, which only the engine reads or writes; after the session's end, what the lane is
     /// charged, see [`CHARGE`].
     key: AtomicU64,
@@ -137,22 +140,62 @@ pub(crate) struct Lane {
     receipt: Receipt,
 }
 
-/// What few streams have: an opening block, a span that somebody wants.
+/// A lane whose stream has gone, kept for another one of its session. No one else has it.
+#[derive(Debug)]
+pub(crate) struct SpareLane(Arc<Lane>);
+
+impl SpareLane {
+    /// `None` if a handle that was the last to be dropped has not let go yet, or never will, as it was forgotten.
+    pub(super) fn new(mut lane: Arc<Lane>) -> Option<Self> {
+        Arc::get_mut(&mut lane)?.renew();
+        Some(Self(lane))
+    }
+
+    /// As [`Lane::new`].
+    fn reuse(self, opening: Bytes, credit_mark: u32) -> Arc<Lane> {
+        let Self(mut lane) = self;
+        let span = trace::stream(&lane.session.span, Lane::DEFAULT_URGENCY);
+        lane.set_credit_mark(credit_mark);
+        let particulars = Particulars::new(opening, span);
+        if particulars.get().is_some() {
+            let alone = Arc::get_mut(&mut lane).expect("no one else has a spare lane");
+            alone.particulars = particulars;
+        }
+        lane
+    }
+}
+
+/// What few streams have: an opening block, an enabled span, a deadline.
 struct Particulars {
     opening: Bytes,
     span: Span,
+    /// When the stream is to be cancelled, in nanoseconds from when its session began, not 0; 0: never.
+    deadline: AtomicU64,
 }
 
 impl Particulars {
-    fn new(opening: Bytes, span: Span) -> Option<Box<Self>> {
+    #[inline]
+    fn new(opening: Bytes, span: Span) -> SetOnce<Self> {
         let some = !opening.is_empty() || !span.is_disabled();
-        some.then(|| Box::new(Self { opening, span }))
+        SetOnce::with(some.then(|| Self {
+            opening,
+            span,
+            deadline: AtomicU64::new(0),
+        }))
+    }
+
+    const fn of_a_deadline() -> Self {
+        Self {
+            opening: Bytes::new(),
+            span: Span::none(),
+            deadline: AtomicU64::new(0),
+        }
     }
 }
 
 impl Lane {
     /// A lane with two handles, for a stream with this opening block.
-    pub(super) fn new(session: Arc<SessionLink>, opening: Bytes, credit_mark: u32) -> Arc<Self> {
+    fn new(session: Arc<SessionLink>, opening: Bytes, credit_mark: u32) -> Arc<Self> {
         let span = trace::stream(&session.span, Self::DEFAULT_URGENCY);
         Arc::new(Self {
             rings: RingPair::new(),
@@ -180,6 +223,64 @@ impl Lane {
         })
     }
 
+    /// The same, out of one that a stream of the session has left, if there is one.
+    pub(super) fn new_or_spare(
+        session: &Arc<SessionLink>,
+        opening: Bytes,
+        credit_mark: u32,
+    ) -> Arc<Self> {
+        match session.take_spare() {
+            Some(spare) => spare.reuse(opening, credit_mark),
+            None => Self::new(Arc::clone(session), opening, credit_mark),
+        }
+    }
+
+    /// As good as new, for another stream of the same session: only what [`Lane::new`] was told is to be said again.
+    fn renew(&mut self) {
+        self.let_go();
+        let Self {
+            rings,
+            next: _,
+            sender,
+            receiver,
+            reasons,
+            stop_code: _,
+            session: _,
+            tx_end,
+            rx_end,
+            particulars,
+            key,
+            id,
+            cancel_code: _,
+            credit_mark: _,
+            send_limit,
+            handles,
+            urgency,
+            granted,
+            accepted,
+            chunks,
+            failing,
+            receipt,
+        } = self;
+        rings.renew();
+        *sender = WakerSlot::new();
+        *receiver = WakerSlot::new();
+        *reasons = Reasons::new();
+        *tx_end = SetOnce::new();
+        *rx_end = SetOnce::new();
+        *particulars = SetOnce::new();
+        *key = AtomicU64::new(CHARGE);
+        *id = AtomicU32::new(0);
+        *send_limit = Limit::new(SEND_FLOOR);
+        *handles = AtomicU8::new(2);
+        *urgency = AtomicU8::new(Self::DEFAULT_URGENCY);
+        *granted = AtomicBool::new(false);
+        *accepted = AtomicBool::new(false);
+        *chunks = AtomicBool::new(false);
+        *failing = AtomicBool::new(false);
+        *receipt = Receipt::new();
+    }
+
     /// RFC 9218 §4.1: urgency 3 unless said otherwise, 0 most urgent, 7 least.
     pub(crate) const DEFAULT_URGENCY: u8 = 3;
     /// Levels of urgency.
@@ -203,12 +304,12 @@ impl Lane {
 
     pub(crate) fn opening(&self) -> &Bytes {
         static NONE: Bytes = Bytes::new();
-        self.particulars.as_ref().map_or(&NONE, |of| &of.opening)
+        self.particulars.get().map_or(&NONE, |of| &of.opening)
     }
 
     pub(crate) fn span(&self) -> &Span {
         static NONE: Span = Span::none();
-        self.particulars.as_ref().map_or(&NONE, |of| &of.span)
+        self.particulars.get().map_or(&NONE, |of| &of.span)
     }
 
     // ---- for handles ------------------------------------------------------------------------
@@ -227,8 +328,8 @@ impl Lane {
     }
 
     /// Asks for the stream to be opened, for [`EngineSide::open`](super::sides::EngineSide::open); false if the lane is on the ready list already.
-    pub(super) fn raise_open(&self) -> bool {
-        self.reasons.raise(reason::OPEN)
+    pub(super) fn raise_open(&self, others: u32) -> bool {
+        self.reasons.raise(reason::OPEN | others)
     }
 
     pub(crate) fn cancel(self: &Arc<Self>, code: u32) {
@@ -239,6 +340,31 @@ impl Lane {
     pub(crate) fn stop(self: &Arc<Self>, code: u32) {
         self.stop_code.store(code, Ordering::Relaxed);
         self.raise(reason::STOP);
+    }
+
+    /// The engine is to cancel the stream then, or never.
+    pub(crate) fn set_deadline(self: &Arc<Self>, at: Option<Instant>) {
+        let begun = self.session.begun;
+        let nanos = at.map_or(0, |at| {
+            let nanos = at.saturating_duration_since(begun).as_nanos();
+            u64::try_from(nanos).unwrap_or(0).max(1)
+        });
+        if self.particulars.get().is_none() {
+            let _ = self.particulars.set(Particulars::of_a_deadline());
+        }
+        // Relaxed: published by `raise`.
+        let before = (self.particulars.get()).map(|of| of.deadline.swap(nanos, Ordering::Relaxed));
+        if before != Some(nanos) {
+            self.raise(reason::DEADLINE);
+        }
+    }
+
+    /// When the stream is to be cancelled.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        match self.particulars.get()?.deadline.load(Ordering::Relaxed) {
+            0 => None,
+            nanos => self.session.begun.checked_add(Duration::from_nanos(nanos)),
+        }
     }
 
     /// Asks whether everything queued so far was written, see [`is_written`](Self::is_written). The sender is woken by the

@@ -27,7 +27,8 @@ use crate::sync::Arc;
 ///
 /// let peer = ringmux::connect(&addr).await?;
 /// let _request = manager.session().await?.open("from the accepting side").await?;
-/// assert_eq!(peer.accept().await?.opening(), "from the accepting side");
+/// let (send, _recv) = peer.accept().await?.expect("the session is open");
+/// assert_eq!(send.opening(), "from the accepting side");
 /// # Ok(())
 /// # }
 /// ```

@@ -17,7 +17,7 @@ use super::errors::ManageError;
 use super::manager::Manager;
 use crate::config::ConfigError;
 use crate::error::{OpenError, Processed, StreamError, into_io};
-use crate::handle::wait::Wait;
+use crate::handle::wait::Waiter;
 use crate::queue::WakerSet;
 use crate::sync::{Arc, AtomicBool, Ordering, fence};
 
@@ -53,9 +53,10 @@ use crate::sync::{Arc, AtomicBool, Ordering, fence};
 ///
 /// tokio::spawn(manager.start()?);
 /// tokio::spawn(outbox.start()?);
-/// let mut report = listener.accept().await?.accept().await?;
+/// let session = listener.accept().await?;
+/// let (mut send, mut report) = session.accept().await?.expect("the session is open");
 /// assert_eq!(report.recv().await?.unwrap(), "all is well");
-/// report.finish()?;
+/// send.finish()?;
 /// assert!(matches!(receipt.await, Outcome::Finished));
 /// # Ok(())
 /// # }
@@ -437,7 +438,7 @@ impl Post {
                 None => ended.then_some(None),
             }
         };
-        Wait::new(&self.arrivals).until(next).await
+        Waiter::new(&self.arrivals).until(next).await
     }
 
     fn put(&self, letter: Letter) {

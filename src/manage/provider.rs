@@ -29,7 +29,7 @@ use crate::handle::Session;
 ///         tokio::spawn(connection);
 ///         let (server, connection) = ringmux::server(b, &Config::default());
 ///         tokio::spawn(connection);
-///         tokio::spawn(async move { while server.accept().await.is_ok() {} });
+///         tokio::spawn(async move { while let Ok(Some(_)) = server.accept().await {} });
 ///         client.established().await.map_err(ProvideError::Ended)?;
 ///         Ok(client)
 ///     }

@@ -13,7 +13,7 @@ use super::settings::{Hook, Settings};
 use super::state::{Closed, Down, Live, Place, State};
 use crate::error::SessionError;
 use crate::handle::Session;
-use crate::handle::wait::Wait;
+use crate::handle::wait::Waiter;
 use crate::queue::{Process, WakerSet};
 use crate::sync::{Arc, AtomicBool, AtomicU64, Ordering};
 
@@ -66,13 +66,13 @@ impl Shared {
 
     /// Waits until `check` returns a value; called again at every change.
     pub(super) async fn until<T>(&self, check: impl FnMut() -> Option<T>) -> T {
-        Wait::new(&self.changes).until(check).await
+        Waiter::new(&self.changes).until(check).await
     }
 
     /// Waits until a caller waits for a session.
     pub(super) async fn until_wanted(&self) {
         let wanted = || (self.counters.waiting.get() > 0).then_some(());
-        Wait::new(&self.wanted).until(wanted).await;
+        Waiter::new(&self.wanted).until(wanted).await;
     }
 
     pub(super) fn is_closing(&self) -> bool {

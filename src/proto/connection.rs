@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 
+use super::deadlines::Deadlines;
+use super::idle::Spares;
 use super::keepalive::Keepalive;
 use super::life::Life;
 use super::limits::Limits;
@@ -15,7 +17,7 @@ use super::pool::Share;
 use super::recv_size::RecvSize;
 use super::registry::{Key, Registry};
 use super::schedule::Schedule;
-use super::stream::{Stream, wake};
+use super::stream::{Stamps, Stream, wake};
 use super::timers::{Timer, Timers};
 use super::window::{RecvWindow, SendCredit, report_mark};
 use crate::config::Config;
@@ -57,10 +59,10 @@ pub(crate) struct Connection {
     pub(super) link: Arc<SessionLink>,
     pub(super) life: Life,
     pub(super) timers: Timers,
+    pub(super) deadlines: Deadlines,
     /// The peer's preface was parsed.
     pub(super) greeted: bool,
-    /// When the session began: what a `Stamp` counts from.
-    pub(super) start: Instant,
+    pub(super) stamps: Stamps,
     /// When the last turn began.
     pub(super) turn: Instant,
     /// What came and was sent, in short frames, see [`work_done`](Self::work_done).
@@ -85,6 +87,7 @@ pub(crate) struct Connection {
     pub(super) starved: VecDeque<Key>,
     /// Streams whose ring has grown, and since when; see `idle`.
     pub(super) grown: VecDeque<(Instant, Key)>,
+    pub(super) spares: Spares,
     pub(super) stalled_since: Option<Instant>,
     pub(super) credit: SendCredit,
     /// What the peer has given in all.
@@ -180,8 +183,9 @@ impl Connection {
             link: Arc::clone(&link),
             life: Life::new(role, config.close_linger()),
             timers,
+            deadlines: Deadlines::default(),
             greeted: false,
-            start: now,
+            stamps: Stamps::new(now),
             turn: now,
             work: 0,
             orphaned: None,
@@ -199,6 +203,7 @@ impl Connection {
             hungry: false,
             starved: VecDeque::new(),
             grown: VecDeque::new(),
+            spares: Spares::default(),
             stalled_since: None,
             credit: SendCredit::new(Settings::FLOORS.session_window),
             credit_given: Settings::FLOORS.session_window.into(),
@@ -276,7 +281,9 @@ impl Connection {
             Timer::Advances => self.check_advances(now),
             Timer::Keepalive => self.check_keepalive(at, now),
             Timer::Shrink => self.shrink_idle(now),
+            Timer::Spares => self.give_spares_back(now),
             Timer::Orphan => self.check_orphaned(now),
+            Timer::Deadlines => self.check_stream_deadlines(now),
         }
     }
 
@@ -296,7 +303,17 @@ impl Connection {
     }
 
     /// Wakes the tasks for which something has happened.
+    #[inline]
     pub(crate) fn deliver_wakes(&mut self) {
+        if !self.wakes.is_empty() {
+            self.wake_streams();
+        }
+        if self.wake_accept | self.wake_state | self.wake_pings {
+            self.wake_waiters();
+        }
+    }
+
+    fn wake_streams(&mut self) {
         for key in self.wakes.drain(..) {
             let Some(stream) = self.registry.get_mut(key) else {
                 continue;
@@ -309,6 +326,9 @@ impl Connection {
                 stream.rx.wake_receiver();
             }
         }
+    }
+
+    fn wake_waiters(&mut self) {
         if std::mem::take(&mut self.wake_accept) {
             self.link.accept_waiters.wake_all();
         }
@@ -341,6 +361,15 @@ impl Connection {
     /// The link to the session's handles.
     pub(crate) const fn link(&self) -> &Arc<SessionLink> {
         &self.link
+    }
+}
+
+/// The sooner of two deadlines.
+#[inline]
+pub(crate) fn sooner(one: Option<Instant>, other: Option<Instant>) -> Option<Instant> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some(one.min(other)),
+        (one, other) => one.or(other),
     }
 }
 

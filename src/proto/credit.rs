@@ -8,7 +8,7 @@ use super::outbound::Outbound;
 use super::pool::Growth;
 use super::registry::Key;
 use super::state::{Event, Receiving};
-use super::stream::{Stamp, Stream, owed, wake};
+use super::stream::{Stream, owed, wake};
 use super::timers::Timer;
 use super::window::report_mark;
 use crate::error::{Limit, LimitExceeded, StreamError};
@@ -38,7 +38,7 @@ impl Connection {
             return;
         }
         stream.consumed = total;
-        stream.last_progress = Stamp::new(self.start, now);
+        stream.last_progress = self.stamps.of(now);
         let retired = stream.window.consume(consumed);
         if retired > 0 {
             self.pool.give(retired);
@@ -166,7 +166,7 @@ impl Connection {
         if now.duration_since(since) < STALL {
             return;
         }
-        let now = Stamp::new(self.start, now);
+        let now = self.stamps.of(now);
         let held = |stream: &Stream| stream.window.held() + u64::from(stream.open_charge);
         let stalled = self
             .registry

@@ -83,8 +83,13 @@ impl Connection {
             }
             Timer::FinalGoaway => self.abort(SessionError::Closed),
             Timer::Age => self.drain(self.config.drain_timeout(), now),
-            Timer::Recheck | Timer::Advances | Timer::Keepalive | Timer::Shrink | Timer::Orphan => {
-            }
+            Timer::Recheck
+            | Timer::Advances
+            | Timer::Keepalive
+            | Timer::Shrink
+            | Timer::Spares
+            | Timer::Orphan
+            | Timer::Deadlines => {}
         }
     }
 
@@ -152,6 +157,7 @@ impl Connection {
         self.unwritten = Vec::new();
         self.link.counters.streams.set(0);
         self.pool.end();
+        self.link.drop_spares();
         self.link.drop_unaccepted_if_orphaned();
         self.link.wake_all();
     }

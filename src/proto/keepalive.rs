@@ -43,8 +43,10 @@ pub(super) struct Keepalive {
     heard: Instant,
     /// After how much silence the peer is asked next. `None`: never.
     idle: Option<Duration>,
-    /// After how much silence it is asked by the next use. Looked at for each batch, so nothing is divided there.
+    /// After how much silence it is asked by the next use.
     probe_after: Duration,
+    /// Before that no use asks: moved on when it has passed, as the peer was heard meanwhile.
+    probe_from: Instant,
     /// When the peer was asked, if it has not been heard since.
     asked: Option<Instant>,
     /// The end of the PING that it was asked by, in bytes since the start; not known before the PING is encoded.
@@ -83,6 +85,7 @@ impl Keepalive {
             heard: now,
             idle: None,
             probe_after: Duration::MAX,
+            probe_from: now,
             asked: None,
             ping_end: 0,
             unwritten: None,
@@ -286,6 +289,7 @@ impl Connection {
         }
         self.keepalive.asked = Some(now);
         self.keepalive.draw_idle(&self.config);
+        self.keepalive.probe_from = now;
         now + self.config.keepalive_timeout()
     }
 
@@ -293,11 +297,25 @@ impl Connection {
     /// asked in the same batch, so that a dead one is known a timeout from now and not from the end of the idle time.
     #[inline]
     pub(super) fn probe_before_use(&mut self, now: Instant) {
-        let Keepalive { heard, asked, .. } = self.keepalive;
-        if now.duration_since(heard) >= self.keepalive.probe_after
-            && asked.is_none_or(|asked| heard >= asked)
-            && self.life.is_established()
-        {
+        if now >= self.keepalive.probe_from {
+            self.probe_if_silent(now);
+        }
+    }
+
+    #[cold]
+    fn probe_if_silent(&mut self, now: Instant) {
+        let Keepalive {
+            heard,
+            asked,
+            probe_after,
+            ..
+        } = self.keepalive;
+        if now.duration_since(heard) < probe_after {
+            // `None`: it never asks.
+            if let Some(at) = heard.checked_add(probe_after) {
+                self.keepalive.probe_from = at;
+            }
+        } else if asked.is_none_or(|asked| heard >= asked) && self.life.is_established() {
             self.ask_peer(now);
             // What lies in the socket before it is looked at at once.
             self.timers.set(Timer::Keepalive, now);

@@ -17,7 +17,7 @@
 //! a GOAWAY, and every handle gets the same error. Nothing allocates in steady state.
 //!
 //! * `connection`: the value. `life`: from handshake to end, one table; `drain`: what is done at each step of the end.
-//! * `timers`: the deadlines. `keepalive`: whether the peer is there. `orphan`: no handle is left.
+//! * `timers`: the deadlines; `deadlines`: those of streams. `keepalive`: whether the peer is there. `orphan`: no handle is left.
 //! * `limits`, `bucket`: what the peer may do, and how often.
 //! * `activate`: what handles want. `opening`: permission to open, in both directions.
 //! * `receive`, `message`: frames in. `transmit`, `output`: frames out. `outbound`: what may be queued.
@@ -27,6 +27,7 @@ mod activate;
 mod bucket;
 mod connection;
 mod credit;
+mod deadlines;
 mod drain;
 mod idle;
 mod keepalive;
@@ -53,7 +54,7 @@ mod window;
 pub(crate) mod tests;
 
 pub(crate) use crate::link::Pool;
-pub(crate) use connection::{Connection, Status};
+pub(crate) use connection::{Connection, Status, sooner};
 pub(crate) use life::{SocketEvent, SocketStage};
 pub(crate) use output::{BATCH_PARTS, Batch};
 pub(crate) use receive::WORK_MAX;

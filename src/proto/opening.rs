@@ -12,12 +12,11 @@ use super::connection::Connection;
 use super::output::Batch;
 use super::registry::Key;
 use super::state::{Effect, Event};
-use super::stream::{Opening, Stamp, Stream, wake};
+use super::stream::{Opening, Stream, wake};
 use super::window::report_mark;
 use crate::error::{Limit, ProtocolError, SessionError, StreamError};
 use crate::frame::{HEADER_LEN, StreamId, cost, put_open};
 use crate::link::{EngineSide, Lane, OpenState, RecvEnd, SEND_FLOOR};
-use crate::sync::Arc;
 
 /// OPENs for which the queue keeps its memory; what a larger burst took is given back.
 const OPENS_KEPT: usize = 1024;
@@ -44,7 +43,7 @@ impl Connection {
         };
         let (credit, window) = (self.peer.stream_window, self.config.stream_window());
         let grown = lane.send_limit() > SEND_FLOOR;
-        let now = Stamp::new(self.start, now);
+        let now = self.stamps.of(now);
         let stream = Stream::new(side, None, opening, credit, window, now);
         let key = self.registry.insert(stream);
         if grown {
@@ -70,8 +69,10 @@ impl Connection {
             return false;
         }
         stream.opening = Opening::Granted;
-        stream.lane().grant();
-        Self::notify(&mut self.wakes, key, stream, wake::SENDER);
+        if stream.lane().open_state() == OpenState::Waiting {
+            stream.lane().grant();
+            Self::notify(&mut self.wakes, key, stream, wake::SENDER);
+        }
         self.opens.push_back(key);
         true
     }
@@ -175,12 +176,12 @@ impl Connection {
         }
         let (credit, window) = (self.peer.stream_window, self.config.stream_window());
         let (handles, side) = Lane::pair(
-            Arc::clone(&self.link),
+            &self.link,
             Bytes::copy_from_slice(block),
             report_mark(u64::from(window)),
         );
         handles.lane().set_id(id.get());
-        let now = Stamp::new(self.start, now);
+        let now = self.stamps.of(now);
         let mut stream = Stream::new(side, Some(id), Opening::Done, credit, window, now);
         stream.open_charge = cost as u32;
         if fin && stream.state.on(Event::RecvFin) == Effect::Act {

@@ -129,7 +129,7 @@ impl Connection {
                     end: last,
                     fin,
                     ..
-                } = Frame::parse(header, &buf[begin..end])?
+                } = Frame::read(kind, header, &buf[begin..end])?
                 else {
                     break;
                 };
@@ -138,7 +138,7 @@ impl Connection {
                 at = 0;
                 self.on_data(stream, Incoming::Shared(payload), last, fin, now)?;
             } else {
-                let frame = Frame::parse(header, &buf[begin..end])?;
+                let frame = Frame::read(kind, header, &buf[begin..end])?;
                 at = end;
                 self.on_frame(frame, now)?;
             }

@@ -30,12 +30,16 @@ pub(super) enum Timer {
     Keepalive,
     /// Give back the memory of rings that have grown and are idle.
     Shrink,
+    /// Give back the lanes that are kept for streams to come, if none was kept lately.
+    Spares,
     /// Look whether anything has moved in a session without handles.
     Orphan,
+    /// A stream's time has run out: the stream is cancelled.
+    Deadlines,
 }
 
 /// How many timers there are.
-const COUNT: usize = 11;
+const COUNT: usize = 13;
 
 impl Timer {
     pub(super) const ALL: [Self; COUNT] = [
@@ -49,7 +53,9 @@ impl Timer {
         Self::Advances,
         Self::Keepalive,
         Self::Shrink,
+        Self::Spares,
         Self::Orphan,
+        Self::Deadlines,
     ];
 
     const fn bit(self) -> u16 {

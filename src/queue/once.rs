@@ -43,6 +43,15 @@ impl<T> SetOnce<T> {
         }
     }
 
+    /// With this value, if there is one.
+    pub(crate) fn with(value: Option<T>) -> Self {
+        let mut cell = Self::new();
+        if let Some(value) = value {
+            cell.value = AtomicPtr::new(Box::into_raw(Box::new(value)));
+        }
+        cell
+    }
+
     /// Sets the value.
     ///
     /// # Errors
@@ -117,6 +126,9 @@ mod tests {
         assert_eq!(cell.set(1), Ok(()));
         assert_eq!(cell.set(2), Err(2));
         assert_eq!(cell.get(), Some(&1));
+        let cell = SetOnce::with(Some(3));
+        assert_eq!((cell.set(4), cell.get()), (Err(4), Some(&3)));
+        assert_eq!(SetOnce::<u32>::with(None).get(), None);
     }
 
     #[test]

@@ -43,6 +43,7 @@
 //! under `20 m + FIRST_SEGMENT_BYTES`, even if the reader never reads. Records that are `free` are outside this bound, and
 //! the caller has to bound their number. The reader frees a segment when it has released all of it;
 //! [`Writer::shrink_if_idle`] gives the last one back too, and [`Writer::retract`] those without published records.
+//! [`RingPair::renew`] prepares a pair that no party uses any more for another use, with one segment for each ring.
 
 mod reader;
 mod segment;
@@ -63,7 +64,7 @@ use reader::ReaderState;
 use writer::WriterState;
 
 pub(crate) use reader::{Held, Passed, Reader};
-pub(crate) use writer::Writer;
+pub(crate) use writer::{Reserved, Writer};
 
 /// Weight of a record besides the length of its payload, unless it is free.
 ///
@@ -175,7 +176,8 @@ struct ReaderEnd {
     head: AtomicU64,
     /// Weight of the records released so far.
     released: AtomicU64,
-    /// The segment in which `head` lies: set by the writer with the first push, from then on by the reader.
+    /// The segment in which `head` lies: set by the writer with the first push, or when the ring was renewed; from the first
+    /// publication on by the reader.
     oldest: AtomicPtr<Segment>,
     own: UnsafeCell<ReaderState>,
 }
@@ -187,19 +189,34 @@ struct Party {
     reader: ReaderEnd,
 }
 
+impl WriterEnd {
+    /// Of a ring that begins in this segment, or that has none before the first push.
+    fn new(first: Option<NonNull<Segment>>) -> Self {
+        Self {
+            tail: AtomicU64::new(0),
+            own: UnsafeCell::new(WriterState::new(first)),
+        }
+    }
+}
+
+impl ReaderEnd {
+    /// As [`WriterEnd::new`].
+    fn new(first: Option<NonNull<Segment>>) -> Self {
+        let oldest = first.map_or(std::ptr::null_mut(), NonNull::as_ptr);
+        Self {
+            head: AtomicU64::new(0),
+            released: AtomicU64::new(0),
+            oldest: AtomicPtr::new(oldest),
+            own: UnsafeCell::new(ReaderState::new()),
+        }
+    }
+}
+
 impl Party {
     fn new() -> Self {
         Self {
-            writer: WriterEnd {
-                tail: AtomicU64::new(0),
-                own: UnsafeCell::new(WriterState::new()),
-            },
-            reader: ReaderEnd {
-                head: AtomicU64::new(0),
-                released: AtomicU64::new(0),
-                oldest: AtomicPtr::new(std::ptr::null_mut()),
-                own: UnsafeCell::new(ReaderState::new()),
-            },
+            writer: WriterEnd::new(None),
+            reader: ReaderEnd::new(None),
         }
     }
 }
@@ -226,6 +243,20 @@ impl RingPair {
             near: Party::new(),
             far: Party::new(),
         }
+    }
+
+    /// Two empty rings again, as new; of the memory, each keeps a segment of [`FIRST_SEGMENT_BYTES`] if it has one.
+    ///
+    /// Nothing of a `Writer` or `Reader` from before is left, as `&mut self` says, so that new ones may be made.
+    pub(crate) fn renew(&mut self) {
+        // SAFETY: `&mut self`: nobody holds a reference, and owners hold one; the ends are replaced below.
+        let first = unsafe { self.forth().empty() };
+        self.near.writer = WriterEnd::new(first);
+        self.far.reader = ReaderEnd::new(first);
+        // SAFETY: as above; the other direction is another ring.
+        let first = unsafe { self.back().empty() };
+        self.far.writer = WriterEnd::new(first);
+        self.near.reader = ReaderEnd::new(first);
     }
 
     /// The ring from near to far.
@@ -268,15 +299,13 @@ impl Ring<'_> {
         self.reader.head.load(Ordering::Acquire)
     }
 
-    /// Frees the segments, and drops the payloads in them.
+    /// Drops the payloads, and frees the segments but for the newest if that is of the first size: the caller has it now.
     ///
     /// # Safety
-    /// The pair is being dropped, so that no writer and no reader is left; called once.
-    unsafe fn free(self) {
-        // Relaxed throughout: the thread that drops the pair is ordered after both sides.
-        let Some(oldest) = NonNull::new(self.reader.oldest.load(Ordering::Relaxed)) else {
-            return;
-        };
+    /// No writer and no reader is left, and none is made before both ends are replaced or gone; called once until then.
+    unsafe fn empty(self) -> Option<NonNull<Segment>> {
+        // Relaxed throughout: the pair is borrowed mutably, so that both sides come before.
+        let oldest = NonNull::new(self.reader.oldest.load(Ordering::Relaxed))?;
         // SAFETY: invariant 5.
         let written = self.writer.own.with(|own| unsafe { (*own).cursor });
         let end = written.map_or(0, |cursor| cursor.at);
@@ -294,13 +323,29 @@ impl Ring<'_> {
             // SAFETY: the segments behind are alive until the loop below.
             unsafe { cursor.step(header) };
         }
-        let mut segment = Some(oldest);
-        while let Some(current) = segment {
+        let mut segment = oldest;
+        loop {
             // SAFETY: invariant 3: `oldest` and all that follow it are alive; each is freed once, below.
-            let next = unsafe { current.as_ref() }.next.load(Ordering::Relaxed);
+            let current = unsafe { segment.as_ref() };
+            let next = NonNull::new(current.next.load(Ordering::Relaxed));
+            if next.is_none() && current.len() == FIRST_WORDS {
+                return Some(segment);
+            }
             // SAFETY: no cursor is left.
-            unsafe { Segment::free(current) };
-            segment = NonNull::new(next);
+            unsafe { Segment::free(segment) };
+            segment = next?;
+        }
+    }
+
+    /// The rest of a pair that is being dropped.
+    ///
+    /// # Safety
+    /// As [`empty`](Self::empty).
+    unsafe fn free(self) {
+        // SAFETY: the contract above.
+        if let Some(segment) = unsafe { self.empty() } {
+            // SAFETY: `empty` has left it to the caller, and no cursor is left.
+            unsafe { Segment::free(segment) };
         }
     }
 }

@@ -123,7 +123,9 @@ pub(super) const fn timers_of(state: State) -> TimerSet {
     let common = TimerSet::NONE
         .with(Timer::Recheck)
         .with(Timer::Advances)
-        .with(Timer::Shrink);
+        .with(Timer::Shrink)
+        .with(Timer::Spares)
+        .with(Timer::Deadlines);
     match state {
         State::Silent | State::Hello => common.with(Timer::Handshake).with(Timer::HelloGrace),
         State::Open => common

@@ -129,7 +129,13 @@ fn each_state_allows_what_it_should_and_runs_its_timers() {
         ];
         let facts: Vec<_> = facts.iter().filter(|(is, _)| *is).map(|it| it.1).collect();
         assert_eq!(facts.join(" "), allowed, "{row}");
-        let everywhere = [Timer::Recheck, Timer::Advances, Timer::Shrink];
+        let everywhere = [
+            Timer::Recheck,
+            Timer::Advances,
+            Timer::Shrink,
+            Timer::Spares,
+            Timer::Deadlines,
+        ];
         for timer in Timer::ALL {
             let common = everywhere.contains(&timer) && state != State::Closed;
             let runs = life.timers().contains(timer);

@@ -27,6 +27,7 @@ use crate::handle::Session;
 use crate::handle::whole::{Stream, Whole as _};
 use crate::link::Info;
 
+mod deadlines;
 mod drain;
 mod ending;
 mod handles;

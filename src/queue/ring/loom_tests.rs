@@ -290,3 +290,48 @@ fn pieces_of_which_nothing_was_published_leave_a_ring_as_it_was_made() {
         producer.join().unwrap();
     });
 }
+
+#[test]
+fn a_pair_that_was_renewed_is_written_and_read_as_a_new_one_in_the_segment_it_kept() {
+    loom::model(|| {
+        let mut pair = Arc::new(RingPair::new());
+        for round in 0..2 {
+            let owner = Owner(Arc::clone(&pair));
+            // SAFETY: the only writer of this ring since the pair was made or renewed.
+            let mut writer = unsafe { Writer::new(owner.clone()) };
+            // SAFETY: as above, the only reader.
+            let mut reader = unsafe { Reader::new(owner) };
+            let producer = thread::spawn(move || {
+                push(&mut writer, round);
+                writer.publish();
+                // Left unpublished.
+                push(&mut writer, 7);
+            });
+            expect(&mut reader, round);
+            reader.commit();
+            drop(reader);
+            producer.join().unwrap();
+            Arc::get_mut(&mut pair).expect("both have let go").renew();
+        }
+    });
+}
+
+#[test]
+fn a_record_written_in_place_is_seen_whole() {
+    loom::model(|| {
+        let (mut writer, mut reader) = pair();
+        let producer = thread::spawn(move || {
+            for value in 0..2_u64 {
+                writer.reserve(8).payload_mut().fill(0xff);
+                let mut place = writer.reserve(8);
+                place.payload_mut().copy_from_slice(&value.to_le_bytes());
+                place.push(value as u16, false).publish();
+            }
+        });
+        for value in 0..2 {
+            expect(&mut reader, value);
+            reader.commit();
+        }
+        producer.join().unwrap();
+    });
+}

@@ -43,6 +43,12 @@ impl<O: RingOwner> Reader<O> {
         &self.owner
     }
 
+    /// The owner, which this reader reads no more.
+    #[inline]
+    pub(crate) fn into_owner(self) -> O {
+        self.owner
+    }
+
     #[inline(always)]
     fn parts(&mut self) -> (Ring<'_>, &mut ReaderState) {
         let ring = self.owner.ring();

@@ -111,6 +111,10 @@ impl Header {
     const KIND_SHIFT: u32 = 48;
     const FREE: u64 = 1 << 56;
     const TAKEN: u64 = 1 << 57;
+    /// Of the kind: set in an owned `Bytes` and a link.
+    const ODD_KIND: u64 = 1 << Self::KIND_SHIFT;
+    /// Of the kind: set in what is no record, padding and links.
+    const NO_RECORD: u64 = 2 << Self::KIND_SHIFT;
 
     /// # Panics
     /// If `len` does not fit 32 bits: the reader would read the ring out of step.
@@ -156,13 +160,13 @@ impl Header {
     /// Whether a payload is there.
     #[inline]
     pub(super) fn is_record(self) -> bool {
-        matches!(self.kind(), Kind::Slice | Kind::Shared) && !self.is_taken()
+        self.0 & (Self::NO_RECORD | Self::TAKEN) == 0
     }
 
     /// Whether a `Bytes` is there.
     #[inline]
     pub(super) fn owns_handle(self) -> bool {
-        self.kind() == Kind::Shared && !self.is_taken()
+        self.0 & (Self::ODD_KIND | Self::NO_RECORD | Self::TAKEN) == Self::ODD_KIND
     }
 
     #[inline]
@@ -183,11 +187,10 @@ impl Header {
     /// Weight of the record; padding and links weigh nothing.
     #[inline]
     pub(super) fn weight(self) -> u64 {
-        match self.kind() {
-            Kind::Slice | Kind::Shared if !self.is_free() => {
-                u64::from(self.len()) + u64::from(RECORD_COST)
-            }
-            _ => 0,
+        if self.0 & (Self::NO_RECORD | Self::FREE) == 0 {
+            u64::from(self.len()) + u64::from(RECORD_COST)
+        } else {
+            0
         }
     }
 }
@@ -243,6 +246,7 @@ impl Cursor {
     #[inline(always)]
     pub(super) unsafe fn pass(&mut self, header: Header) {
         self.at += match header.kind() {
+            // Almost all.
             Kind::Slice => 1 + words_for(u64::from(header.len())),
             Kind::Shared => 1 + HANDLE_WORDS,
             // SAFETY: alive by the contract above.

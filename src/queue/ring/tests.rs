@@ -730,3 +730,34 @@ fn what_is_taken_back_leaves_no_memory_but_that_of_what_was_published() {
     reader.commit();
     assert_eq!(writer.refresh(), 0);
 }
+
+#[test]
+fn a_record_written_in_place_arrives_as_one_that_was_copied_and_one_given_up_leaves_nothing() {
+    let (mut writer, mut reader) = pair();
+    for len in [0, 1, 7, 8, 100, 1000, 4096, 64, 3] {
+        // Through all ways of making room: in place, behind padding, in a larger segment.
+        for round in 0..20_u8 {
+            let before = writer.pushed_weight();
+            writer.reserve(len).payload_mut().fill(0xff);
+            assert_eq!(writer.pushed_weight(), before);
+            writer.publish();
+            assert!(reader.peek().is_none(), "{len} {round}");
+
+            let mut place = writer.reserve(len);
+            assert!(place.payload().iter().all(|byte| *byte == 0));
+            place.payload_mut().fill(round);
+            place.push(7, false);
+            assert_eq!(writer.pushed_weight(), before + record_weight(len, false));
+            assert!(reader.peek().is_none(), "not published");
+            writer.push_slice(8, false, &[round]);
+            writer.publish();
+            let record = reader.peek().expect("published");
+            assert_eq!(record.tag, 7);
+            assert_eq!(record.payload.as_slice(), vec![round; len]);
+            assert!(reader.advance());
+            assert_eq!(reader.peek().expect("the next").payload.as_slice(), [round]);
+            assert!(reader.advance());
+            reader.commit();
+        }
+    }
+}

@@ -126,6 +126,24 @@ impl Words {
         }
     }
 
+    /// Makes `len` bytes from `at` on zero.
+    ///
+    /// # Safety
+    /// As for [`Self::write_slices`].
+    pub(super) unsafe fn clear(&self, at: u64, len: usize) {
+        self.touch_write(at, words_for(len as u64));
+        // SAFETY: in bounds and exclusive by the contract above.
+        unsafe { self.word(at).cast::<u8>().write_bytes(0, len) }
+    }
+
+    /// # Safety
+    /// `len` bytes were written at `at`, and no one else touches them during `'a`, in which the memory also stays allocated.
+    pub(super) unsafe fn slice_mut<'a>(&self, at: u64, len: usize) -> &'a mut [u8] {
+        self.touch_write(at, words_for(len as u64));
+        // SAFETY: initialised, in bounds and exclusive for `'a` by the contract above.
+        unsafe { std::slice::from_raw_parts_mut(self.word(at).cast::<u8>(), len) }
+    }
+
     /// Moves `handle` to the words from `at` on; it is not dropped there unless someone takes it out.
     ///
     /// # Safety

@@ -19,7 +19,7 @@ pub(crate) struct Writer<O: RingOwner> {
 /// The private state of the writer.
 #[derive(Debug)]
 pub(super) struct WriterState {
-    /// The position of the next record, in the newest segment. None until the first push.
+    /// The position of the next record, in the newest segment. None until the first push, unless the ring was renewed.
     pub(super) cursor: Option<Cursor>,
     /// The first word in use of the newest segment, as far as known: the last `head` seen, or the start of the segment.
     in_use_from: u64,
@@ -110,6 +110,21 @@ impl<O: RingOwner> Writer<O> {
         own.pushed(cursor, words, record_weight(len, free));
     }
 
+    /// Memory in the ring for the payload of a record of `len` bytes, which are zero.
+    ///
+    /// # Panics
+    /// If `len` is 4 GiB or more.
+    pub(crate) fn reserve(&mut self, len: usize) -> Reserved<'_, O> {
+        let _fits = Header::new(Kind::Slice, 0, false, len);
+        let (ring, own) = self.parts();
+        let cursor = own.reserve(ring, 1 + words_for(len as u64));
+        // SAFETY: the newest segment is alive (invariant 3).
+        let memory = unsafe { cursor.words() };
+        // SAFETY: `reserve` returned that many words that are contiguous and ours.
+        unsafe { memory.clear(cursor.at + 1, len) };
+        Reserved { writer: self, len }
+    }
+
     /// Makes everything pushed so far visible to the reader.
     #[inline]
     pub(crate) fn publish(&mut self) {
@@ -181,10 +196,56 @@ impl<O: RingOwner> Writer<O> {
     }
 }
 
+/// The place of a record that is not pushed yet: its payload can be written, behind the cursor of its writer. Dropped, it leaves
+/// nothing.
+#[derive(Debug)]
+pub(crate) struct Reserved<'a, O: RingOwner> {
+    /// Since `WriterState::reserve` nothing else has used it: its cursor is where the header goes.
+    writer: &'a mut Writer<O>,
+    len: usize,
+}
+
+impl<'a, O: RingOwner> Reserved<'a, O> {
+    fn cursor(&self) -> Cursor {
+        self.writer.own().cursor.expect("something was reserved")
+    }
+
+    pub(crate) fn payload(&self) -> &[u8] {
+        let cursor = self.cursor();
+        // SAFETY: the newest segment is alive (invariant 3).
+        let memory = unsafe { cursor.words() };
+        // SAFETY: cleared by `Writer::reserve`, and ours until the writer is used again, which this borrows.
+        unsafe { memory.slice(cursor.at + 1, self.len) }
+    }
+
+    pub(crate) fn payload_mut(&mut self) -> &mut [u8] {
+        let cursor = self.cursor();
+        // SAFETY: the newest segment is alive (invariant 3).
+        let memory = unsafe { cursor.words() };
+        // SAFETY: as for `payload`; `&mut self` says that no one else has it.
+        unsafe { memory.slice_mut(cursor.at + 1, self.len) }
+    }
+
+    /// Pushes the record, as [`Writer::push_slice`] does with what was written.
+    pub(crate) fn push(self, tag: u16, free: bool) -> &'a mut Writer<O> {
+        let (cursor, len) = (self.cursor(), self.len);
+        let header = Header::new(Kind::Slice, tag, free, len);
+        // SAFETY: the newest segment is alive (invariant 3).
+        let memory = unsafe { cursor.words() };
+        // SAFETY: `reserve` returned this word and those of the payload, and nothing was pushed since.
+        unsafe { memory.write(cursor.at, header.word()) };
+        let (_, own) = self.writer.parts();
+        let words = 1 + words_for(len as u64);
+        own.pushed(cursor, words, record_weight(len, free));
+        self.writer
+    }
+}
+
 impl WriterState {
-    pub(super) const fn new() -> Self {
+    /// Of a ring that begins in this segment, or that has none before the first push.
+    pub(super) fn new(first: Option<NonNull<Segment>>) -> Self {
         Self {
-            cursor: None,
+            cursor: first.map(|segment| Cursor { segment, at: 0 }),
             in_use_from: 0,
             unpublished_words: 0,
             pushed_weight: 0,

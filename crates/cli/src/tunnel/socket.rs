@@ -184,7 +184,7 @@ impl Listener {
         loop {
             match self.try_accept().await {
                 Ok(socket) => return socket,
-                Err(error) if is_lost(&error) => {
+                Err(error) if ringmux::is_lost(&error) => {
                     tracing::debug!(%error, "a connection was lost before it was accepted");
                 }
                 Err(error) => {
@@ -238,24 +238,6 @@ fn is_stale(path: &Path) -> bool {
 fn knock(path: &Path) -> io::Result<()> {
     let socket = socket2::Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?;
     socket.connect(&SockAddr::unix(path)?)
-}
-
-/// The connection was lost before it was accepted; the next one may be fine. Other errors recur with the next one: trying
-/// again at once would spin.
-fn is_lost(error: &io::Error) -> bool {
-    use io::ErrorKind::{
-        ConnectionAborted, ConnectionReset, HostUnreachable, Interrupted, NetworkDown,
-        NetworkUnreachable,
-    };
-    matches!(
-        error.kind(),
-        ConnectionAborted
-            | ConnectionReset
-            | HostUnreachable
-            | Interrupted
-            | NetworkDown
-            | NetworkUnreachable
-    )
 }
 
 fn unknown_kind() -> io::Error {
