@@ -550,8 +550,8 @@ pub enum OpenError {
         /// The limit, in bytes.
         limit: usize,
     },
-    /// The first message is larger than the peer accepts; only from `open_with`. If it was opened before the peer had said
-    /// so, the peer may see a stream opened and cancelled.
+    /// The first message is larger than the peer accepts; only from `open_with`. If the peer announces its limit only after
+    /// the opening, it may see a stream opened and cancelled.
     #[error("a first message of {len} bytes exceeds the {limit} that the peer accepts")]
     MessageTooLong {
         /// The message's size, in bytes.

@@ -78,7 +78,7 @@
 //!
 //! # Features
 //! * `manage` (off): the module `manage`, which keeps sessions to a peer and reconnects lost ones.
-//! * `tokio-uring` (on): the driver [`Driver::TokioUring`], with the crate `tokio-uring`. Without it that driver is refused with
+//! * `tokio-uring` (on): the driver [`Driver::TokioUring`], with the crate `tokio-uring`. Without it the driver is refused with
 //!   [`EngineError::NotBuiltIn`].
 //! * `metrics` (off): the module `metrics`, which passes counters to a recorder of the crate `metrics`.
 //!

@@ -1,4 +1,4 @@
-//! The rules that keep the picture in ARCHITECTURE.md true: who imports whom, where `unsafe` may be, no locks, file budgets.
+//! The rules that keep the picture in ARCHITECTURE.md true: the directions of imports, the modules with `unsafe`, no locks, file budgets.
 //!
 //! Each rule is a function from a file to its violations, shown to find one in a sample before it is applied to the tree.
 
@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 #[path = "tidy/english.rs"]
 mod english;
 
-/// What each module of the library may import from the others.
+/// The modules that each module of the library may import.
 const IMPORTS: [(&str, &[&str]); 17] = [
     ("sync", &[]),
     (CODEC, &[]),
@@ -61,7 +61,7 @@ const IMPORTS: [(&str, &[&str]); 17] = [
 /// The codec of the native wire: a leaf, though it lies inside of its wire.
 const CODEC: &str = "wire/native/frame";
 
-/// What a module does without, by words that cannot be used for anything else.
+/// Names that a module must not use, each unambiguous.
 const ABSENT: [(&str, &[&str]); 8] = [
     (
         CODEC,
@@ -128,7 +128,7 @@ const UNFINISHED: [&str; 3] = ["todo!", "unimplemented!", "dbg!"];
 
 /// Lines of a file, its tests left out.
 const BUDGET_LINES: usize = 600;
-/// What half of the files stay below.
+/// The maximum of the median.
 const BUDGET_MEDIAN_LINES: usize = 250;
 /// Methods of a type over all its `impl` blocks, those of traits and tests left out.
 const METHODS_MAX: usize = 40;
@@ -253,7 +253,7 @@ fn every_test_that_the_safety_page_names_exists() {
     assert!(missing.is_empty(), "{missing:#?}");
 }
 
-/// Applies a rule to every file and shows all that breaks it.
+/// Applies a rule to every file and shows all violations.
 fn check(files: Vec<File>, rule: impl Fn(&File) -> Vec<String>) {
     assert!(!files.is_empty(), "the rule is applied to nothing");
     let broken: Vec<String> = files
@@ -469,7 +469,7 @@ fn supers(code: &str) -> usize {
     longest
 }
 
-/// Which module each name that the library exports at its root comes from.
+/// The module of each name that the library exports at its root.
 fn exports(lib: &str) -> BTreeMap<String, String> {
     let code = code(lib);
     let mut exports = BTreeMap::new();
@@ -490,7 +490,7 @@ fn exports(lib: &str) -> BTreeMap<String, String> {
     exports
 }
 
-/// The rows of the table: module and imports. `everything above` is what the rows before it name.
+/// The rows of the table: module and imports. `everything above` stands for the modules of the rows before.
 fn imports_shown(page: &str) -> BTreeMap<String, BTreeSet<String>> {
     let mut shown: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     let rows = page
@@ -511,7 +511,7 @@ fn imports_shown(page: &str) -> BTreeMap<String, BTreeSet<String>> {
     shown
 }
 
-/// What stands between backticks.
+/// The names between backticks.
 fn quoted(cell: &str) -> BTreeSet<String> {
     cell.split('`')
         .skip(1)
@@ -548,7 +548,7 @@ fn has_test(file: &File, name: &str) -> bool {
         target => format!("tests/{target}/"),
     };
     let last = path.rsplit("::").next().unwrap_or(path);
-    // Most files are told by this alone; to blank their comments takes a hundred times as long.
+    // This check suffices for most files; blanking their comments takes a hundred times as long.
     if !file.path.starts_with(&top) || !file.text.contains(last) {
         return false;
     }
@@ -565,7 +565,7 @@ fn has_test(file: &File, name: &str) -> bool {
 fn absent_words(file: &File) -> Vec<String> {
     let module = file.module();
     let code = code(&without_tests(&file.text));
-    // What is built for tests of other modules only is no part of the module.
+    // Items built only for tests of other modules do not count.
     ABSENT
         .iter()
         .filter(|(name, _)| *name == module)
@@ -871,7 +871,7 @@ fn char_len(text: &str) -> usize {
     }
 }
 
-/// 0 if what begins here is no raw string.
+/// 0 if the text does not begin with a raw string.
 fn raw_string_len(text: &str) -> usize {
     let after_prefix = text.trim_start_matches(['b', 'c']);
     let Some(after_r) = after_prefix.strip_prefix('r') else {
@@ -888,7 +888,7 @@ fn raw_string_len(text: &str) -> usize {
         .map_or(text.len(), |at| begin + at + end.len())
 }
 
-// ---- each rule finds what it is for ---------------------------------------------------------
+// ---- each rule finds its violations ---------------------------------------------------------
 
 mod on_samples {
     use super::*;

@@ -1,11 +1,10 @@
 //! What one stream's handles and the engine share.
 
 use std::fmt;
-use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use tracing::Span;
 
+use super::particulars::Particulars;
 use super::reason;
 use super::session::SessionLink;
 use super::trace;
@@ -55,7 +54,7 @@ pub(crate) struct Lane {
     session: Arc<SessionLink>,
     tx_end: SetOnce<SendEnd>,
     rx_end: SetOnce<RecvEnd>,
-    particulars: SetOnce<Particulars>,
+    pub(super) particulars: SetOnce<Particulars>,
     /// Where the engine keeps its half, which only the engine reads or writes; after the session's end, what the lane is
     /// charged, see [`CHARGE`].
     key: AtomicU64,
@@ -101,34 +100,6 @@ impl SpareLane {
             alone.particulars = particulars;
         }
         lane
-    }
-}
-
-/// What few streams have: an opening block, an enabled span, a deadline.
-struct Particulars {
-    opening: Bytes,
-    span: Span,
-    /// When the stream is to be cancelled, in nanoseconds from when its session began, not 0; 0: never.
-    deadline: AtomicU64,
-}
-
-impl Particulars {
-    #[inline]
-    fn new(opening: Bytes, span: Span) -> SetOnce<Self> {
-        let some = !opening.is_empty() || !span.is_disabled();
-        SetOnce::with(some.then(|| Self {
-            opening,
-            span,
-            deadline: AtomicU64::new(0),
-        }))
-    }
-
-    const fn of_a_deadline() -> Self {
-        Self {
-            opening: Bytes::new(),
-            span: Span::none(),
-            deadline: AtomicU64::new(0),
-        }
     }
 }
 
@@ -241,16 +212,6 @@ impl Lane {
         &self.session
     }
 
-    pub(crate) fn opening(&self) -> &Bytes {
-        static NONE: Bytes = Bytes::new();
-        self.particulars.get().map_or(&NONE, |of| &of.opening)
-    }
-
-    pub(crate) fn span(&self) -> &Span {
-        static NONE: Span = Span::none();
-        self.particulars.get().map_or(&NONE, |of| &of.span)
-    }
-
     // ---- for handles ------------------------------------------------------------------------
 
     /// Asks the engine to look at this lane. Costs one read-modify-write; the first since the
@@ -279,31 +240,6 @@ impl Lane {
     pub(crate) fn stop(self: &Arc<Self>, code: u32) {
         self.stop_code.store(code, Ordering::Relaxed);
         self.raise(reason::STOP);
-    }
-
-    /// The engine is to cancel the stream then, or never.
-    pub(crate) fn set_deadline(self: &Arc<Self>, at: Option<Instant>) {
-        let begun = self.session.begun;
-        let nanos = at.map_or(0, |at| {
-            let nanos = at.saturating_duration_since(begun).as_nanos();
-            u64::try_from(nanos).unwrap_or(0).max(1)
-        });
-        if self.particulars.get().is_none() {
-            let _ = self.particulars.set(Particulars::of_a_deadline());
-        }
-        // Relaxed: published by `raise`.
-        let before = (self.particulars.get()).map(|of| of.deadline.swap(nanos, Ordering::Relaxed));
-        if before != Some(nanos) {
-            self.raise(reason::DEADLINE);
-        }
-    }
-
-    /// When the stream is to be cancelled.
-    pub(crate) fn deadline(&self) -> Option<Instant> {
-        match self.particulars.get()?.deadline.load(Ordering::Relaxed) {
-            0 => None,
-            nanos => self.session.begun.checked_add(Duration::from_nanos(nanos)),
-        }
     }
 
     /// Asks whether everything queued so far was written, see [`is_written`](Self::is_written). The sender is woken by the

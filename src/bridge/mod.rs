@@ -28,6 +28,7 @@ mod drain;
 mod engine;
 mod lane;
 mod ledger;
+mod particulars;
 mod pool;
 mod port;
 pub(crate) mod reason;

@@ -28,7 +28,7 @@ use crate::wire::Role;
 
 #[cfg(feature = "tokio-uring")]
 pub(super) mod on_tokio_uring;
-/// Nothing gets here: [`EngineBuilder`] refuses the driver.
+/// Unreachable: [`EngineBuilder`] refuses the driver.
 #[cfg(not(feature = "tokio-uring"))]
 pub(super) mod on_tokio_uring {
     use super::{Blocking, EngineError, KeepAlive, NativeEngine, Report};

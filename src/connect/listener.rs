@@ -456,7 +456,7 @@ fn no_session(peer: Option<&Addr>, error: &SessionError) {
 
 /// Whether an `accept` failed because its one connection was lost; the next one may be fine. Other errors, such as a lack of
 /// descriptors or permission, recur with the next one: the listening socket stays usable, and trying again at once would spin.
-/// For programs that accept sockets themselves; [`Listener`] does it as well.
+/// For programs that accept sockets themselves; [`Listener`] uses it as well.
 ///
 /// # Examples
 /// ```

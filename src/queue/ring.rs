@@ -43,7 +43,7 @@
 //! under `20 m + FIRST_SEGMENT_BYTES`, even if the reader never reads. Records that are `free` are outside this bound, and
 //! the caller has to bound their number. The reader frees a segment when it has released all of it;
 //! [`Writer::shrink_if_idle`] gives the last one back too, and [`Writer::retract`] those without published records.
-//! [`RingPair::renew`] prepares a pair that no party uses any more for another use, with one segment for each ring.
+//! [`RingPair::renew`] prepares an unused pair for another use, with one segment for each ring.
 
 mod reader;
 mod segment;
@@ -172,7 +172,7 @@ struct ReaderEnd {
     head: AtomicU64,
     /// Weight of the records released so far.
     released: AtomicU64,
-    /// The segment in which `head` lies: set by the writer with the first push, or when the ring was renewed; from the first
+    /// The segment that contains `head`: set by the writer with the first push, or when the ring was renewed; from the first
     /// publication on by the reader.
     oldest: AtomicPtr<Segment>,
     own: UnsafeCell<ReaderState>,
@@ -186,7 +186,7 @@ struct Party {
 }
 
 impl WriterEnd {
-    /// Of a ring that begins in this segment, or that has none before the first push.
+    /// For a ring that begins in this segment, or without a segment before the first push.
     fn new(first: Option<NonNull<Segment>>) -> Self {
         Self {
             tail: AtomicU64::new(0),
@@ -241,11 +241,11 @@ impl RingPair {
         }
     }
 
-    /// Two empty rings again, as new; of the memory, each keeps a segment of [`FIRST_SEGMENT_BYTES`] if it has one.
+    /// Empties both rings, as if new; each keeps one segment of [`FIRST_SEGMENT_BYTES`], if it has one.
     ///
-    /// Nothing of a `Writer` or `Reader` from before is left, as `&mut self` says, so that new ones may be made.
+    /// `&mut self` proves that no earlier `Writer` or `Reader` is left, so that new ones may be made.
     pub(crate) fn renew(&mut self) {
-        // SAFETY: `&mut self`: no one holds a reference, and owners hold one; the ends are replaced below.
+        // SAFETY: `&mut self`: no reference is left, and owners hold one; the ends are replaced below.
         let first = unsafe { self.forth().empty() };
         self.near.writer = WriterEnd::new(first);
         self.far.reader = ReaderEnd::new(first);
@@ -295,7 +295,7 @@ impl Ring<'_> {
         self.reader.head.load(Ordering::Acquire)
     }
 
-    /// Drops the payloads, and frees the segments but for the newest if that is of the first size: the caller has it now.
+    /// Drops the payloads, and frees the segments, except the newest if that has the first size: it is returned.
     ///
     /// # Safety
     /// No writer and no reader is left, and none is made before both ends are replaced or gone; called once until then.
@@ -333,14 +333,14 @@ impl Ring<'_> {
         }
     }
 
-    /// The rest of a pair that is being dropped.
+    /// Empties one ring of a pair being dropped, and frees its last segment.
     ///
     /// # Safety
     /// As [`empty`](Self::empty).
     unsafe fn free(self) {
         // SAFETY: the contract above.
         if let Some(segment) = unsafe { self.empty() } {
-            // SAFETY: `empty` has left it to the caller, and no cursor is left.
+            // SAFETY: `empty` returned it to the caller, and no cursor is left.
             unsafe { Segment::free(segment) };
         }
     }

@@ -49,8 +49,8 @@ pub(crate) fn nothing_left_after<A, B, AFut, BFut>(host: Host, first: A, second:
 where
     A: FnOnce(Net) -> AFut + Send + 'static,
     B: FnOnce(Net) -> BFut + Send + 'static,
-    AFut: Future<Output = ()>,
-    BFut: Future<Output = ()>,
+    AFut: Future<Output = ()> + 'static,
+    BFut: Future<Output = ()> + 'static,
 {
     let _alone = alone();
     run(host, first);

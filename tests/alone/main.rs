@@ -32,45 +32,32 @@ const SLACK_BYTES: i64 = 64 * 1024;
 const WINDOW: u64 = 64 * 1024;
 
 macro_rules! alone {
-    ($($case:ident),+ $(,)?) => {
+    ($hosts:tt: $($case:ident),+ $(,)?) => {
         $(mod $case {
-            use crate::host;
-            #[test]
-            fn tokio_inline_tcp() {
-                super::$case(host::tokio_inline_tcp);
-            }
-            #[test]
-            fn tokio_thread_tcp() {
-                super::$case(host::tokio_thread_tcp);
-            }
-            #[test]
-            fn tokio_uring_inline_tcp() {
-                super::$case(host::tokio_uring_inline_tcp);
-            }
-            #[test]
-            fn tokio_uring_thread_tcp() {
-                super::$case(host::tokio_uring_thread_tcp);
-            }
-            #[test]
-            fn uring_inline_tcp() {
-                super::$case(host::uring_inline_tcp);
-            }
-            #[test]
-            fn uring_thread_tcp() {
-                super::$case(host::uring_thread_tcp);
-            }
+            alone!(@each $case $hosts);
+        })+
+    };
+    (@each $case:ident ($($host:ident)+)) => {
+        $(#[test]
+        fn $host() {
+            super::$case(crate::host::$host);
         })+
     };
 }
 
-alone!(
-    a_hundred_thousand_streams_opened_and_closed_leave_nothing,
-    ten_thousand_streams_at_once_leave_nothing,
+// Where sessions begin and end: wherever an engine runs, on each driver.
+alone!((tokio_inline_tcp tokio_thread_tcp tokio_uring_inline_tcp tokio_uring_thread_tcp uring_inline_tcp uring_thread_tcp):
     sessions_that_are_dropped_in_any_state_leave_nothing,
     a_peer_that_hangs_up_half_way_and_reads_nothing_leaves_nothing,
-    sixty_four_stalled_consumers_of_a_hundred_lose_nothing_and_hold_twice_their_windows,
     ninety_nine_streams_keep_their_throughput_beside_a_stalled_one,
     a_stalled_consumer_takes_at_most_twice_its_window_of_memory,
+);
+
+// The remains of streams in one session: each driver's loop, once.
+alone!((tokio_inline_tcp tokio_uring_thread_tcp uring_thread_tcp):
+    a_hundred_thousand_streams_opened_and_closed_leave_nothing,
+    ten_thousand_streams_at_once_leave_nothing,
+    sixty_four_stalled_consumers_of_a_hundred_lose_nothing_and_hold_twice_their_windows,
 );
 
 mod handlers_of_ended_sessions_hold_no_unfinished_message_and_the_rest_is_counted {

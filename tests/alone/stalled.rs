@@ -23,6 +23,9 @@ const PAIRS_AT_LEAST: usize = 9;
 /// pairs are off by half, and the median needs a hundred of them.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// Measurements of the memory that a stalled stream takes, at most.
+const LOOKS: usize = 10;
+
 /// Rounds with and without the stalled stream take turns on one session, so that other load of the machine affects both
 /// alike. The figure is the median, over pairs of neighbouring rounds, of their ratio.
 pub(crate) fn ninety_nine_streams_keep_their_throughput_beside_a_stalled_one(host: Host) {
@@ -78,33 +81,24 @@ pub(crate) fn ninety_nine_streams_keep_their_throughput_beside_a_stalled_one(hos
 
 /// No message is consumed, the sender's own queue is minimal, and the allocator counts.
 ///
-/// Messages here fit into their window; a larger one would be held whole in addition.
+/// Messages here fit into their window; a larger one would be held whole in addition. On io_uring a session has a read buffer
+/// of its own at some moments only, so the smallest of several measurements counts: the stalled stream is in all of them.
 pub(crate) fn a_stalled_consumer_takes_at_most_twice_its_window_of_memory(host: Host) {
     let stalled = |sizes: &'static [usize]| {
         move |net: Net| async move {
             for &size in sizes {
-                // The session's own memory does not grow meanwhile.
-                let config = Config::builder().send_buffer(4 * 1024).receive_buffer(0);
-                let config = config.build().unwrap();
-                let (client, server) = net.pair_with(&config, &config).await;
-                // The application's message is its own memory.
-                let message = pattern(size, 2);
-                // One-time buffers of the session.
-                let warm = Stalled::new(&net, &client, &server, message.clone()).await;
-                warm.end().await;
-                for session in [&client, &server] {
-                    eventually("it is gone", || session.stats().streams == 0).await;
+                let mut least = i64::MAX;
+                for _ in 0..LOOKS {
+                    if least <= 2 * WINDOW as i64 {
+                        break;
+                    }
+                    least = least.min(a_stalled_consumer_takes(&net, size).await);
                 }
-                let before = Footprint::now().bytes;
-                let stalled = Stalled::new(&net, &client, &server, message.clone()).await;
-                let taken = Footprint::now().bytes - before;
-                println!("{taken} bytes of memory for messages of {size} bytes");
+                println!("{least} bytes of memory for messages of {size} bytes");
                 assert!(
-                    taken <= 2 * WINDOW as i64,
-                    "{taken} bytes, {size} a message"
+                    least <= 2 * WINDOW as i64,
+                    "{least} bytes, {size} a message"
                 );
-                assert!(server.stats().bytes_held <= 2 * WINDOW);
-                stalled.end().await;
             }
         }
     };
@@ -113,6 +107,28 @@ pub(crate) fn a_stalled_consumer_takes_at_most_twice_its_window_of_memory(host: 
         stalled(&[1000]),
         stalled(&[0, 1, 200, 1000, 10_000, 20_000, 30_000, 60_000]),
     );
+}
+
+/// The bytes that one takes with messages of this size.
+async fn a_stalled_consumer_takes(net: &Net, size: usize) -> i64 {
+    // The session's own memory does not grow meanwhile.
+    let config = Config::builder().send_buffer(4 * 1024).receive_buffer(0);
+    let config = config.build().unwrap();
+    let (client, server) = net.pair_with(&config, &config).await;
+    // What an application hands over is its own memory.
+    let message = pattern(size, 2);
+    // Buffers that the session makes once.
+    let warm = Stalled::new(net, &client, &server, message.clone()).await;
+    warm.end().await;
+    for session in [&client, &server] {
+        eventually("it is gone", || session.stats().streams == 0).await;
+    }
+    let before = Footprint::now().bytes;
+    let stalled = Stalled::new(net, &client, &server, message.clone()).await;
+    let taken = Footprint::now().bytes - before;
+    assert!(server.stats().bytes_held <= 2 * WINDOW);
+    stalled.end().await;
+    taken
 }
 
 /// Streams that send from one side to the other as fast as they can.

@@ -47,3 +47,39 @@ impl Clock {
         Duration::from_nanos(self.lost_ns.load(Ordering::Relaxed))
     }
 }
+
+/// How long the threads of this process have run, and how long they have waited for a processor that others had.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Processors {
+    ran: Duration,
+    waited: Duration,
+}
+
+impl Processors {
+    pub(crate) fn now() -> Self {
+        let tasks = std::fs::read_dir("/proc/self/task").expect("this process has threads");
+        let of = |task: std::io::Result<std::fs::DirEntry>| {
+            // Nothing, of a thread that ends meanwhile.
+            let text = std::fs::read_to_string(task.ok()?.path().join("schedstat")).ok()?;
+            let mut numbers = text
+                .split(' ')
+                .map_while(|number| number.parse::<u64>().ok());
+            Some([numbers.next()?, numbers.next()?])
+        };
+        let [ran, waited] = (tasks.filter_map(of)).fold([0, 0], |sum: [u64; 2], thread| {
+            [sum[0] + thread[0], sum[1] + thread[1]]
+        });
+        Self {
+            ran: Duration::from_nanos(ran),
+            waited: Duration::from_nanos(waited),
+        }
+    }
+
+    /// How many times as long whatever was done since took as it would have on a machine that does nothing else.
+    pub(crate) fn slowdown_since(self) -> f64 {
+        let now = Self::now();
+        let ran = now.ran.saturating_sub(self.ran).as_secs_f64();
+        let waited = now.waited.saturating_sub(self.waited).as_secs_f64();
+        1.0 + waited / ran.max(0.001)
+    }
+}

@@ -75,6 +75,10 @@ fn a_deadline_can_be_moved_taken_back_and_lie_in_the_past() {
     assert!(ran_out(&now(moved.recv()).unwrap_err(), Side::This));
     pair.elapse(60 * SECOND);
     Polled::new(free.recv()).pending();
+    free.0
+        .set_deadline(start.checked_add(Duration::from_secs(1 << 35)));
+    pair.elapse(SECOND);
+    Polled::new(free.recv()).pending();
     late.0.set_deadline(Some(start));
     pair.drive();
     pair.elapse(Duration::ZERO);

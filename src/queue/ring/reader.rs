@@ -43,7 +43,7 @@ impl<O: RingOwner> Reader<O> {
         &self.owner
     }
 
-    /// The owner, which this reader reads no more.
+    /// Returns the owner; ends the reader.
     #[inline]
     pub(crate) fn into_owner(self) -> O {
         self.owner

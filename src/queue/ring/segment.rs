@@ -111,9 +111,9 @@ impl Header {
     const KIND_SHIFT: u32 = 48;
     const FREE: u64 = 1 << 56;
     const TAKEN: u64 = 1 << 57;
-    /// Of the kind: set in an owned `Bytes` and a link.
+    /// Bit of the kind: set for an owned `Bytes` and a link.
     const ODD_KIND: u64 = 1 << Self::KIND_SHIFT;
-    /// Of the kind: set in what is no record, padding and links.
+    /// Bit of the kind: set for padding and links, which are no records.
     const NO_RECORD: u64 = 2 << Self::KIND_SHIFT;
 
     /// # Panics
@@ -246,7 +246,7 @@ impl Cursor {
     #[inline(always)]
     pub(super) unsafe fn pass(&mut self, header: Header) {
         self.at += match header.kind() {
-            // Almost all.
+            // The common case.
             Kind::Slice => 1 + words_for(u64::from(header.len())),
             Kind::Shared => 1 + HANDLE_WORDS,
             // SAFETY: alive by the contract above.

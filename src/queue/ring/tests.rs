@@ -737,7 +737,7 @@ fn what_is_taken_back_leaves_no_memory_but_that_of_what_was_published() {
 fn a_record_written_in_place_arrives_as_one_that_was_copied_and_one_given_up_leaves_nothing() {
     let (mut writer, mut reader) = pair();
     for len in [0, 1, 7, 8, 100, 1000, 4096, 64, 3] {
-        // Through all ways of making room: in place, behind padding, in a larger segment.
+        // All ways of making room: in place, behind padding, in a larger segment.
         for round in 0..20_u8 {
             let before = writer.pushed_weight();
             writer.reserve(len).payload_mut().fill(0xff);

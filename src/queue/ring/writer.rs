@@ -197,11 +197,11 @@ impl<O: RingOwner> Writer<O> {
     }
 }
 
-/// The place of a record that is not pushed yet: its payload can be written, behind the cursor of its writer. Dropped, it leaves
-/// nothing.
+/// A reserved record, not yet pushed: its payload can be written, behind the cursor of its writer. Dropping it cancels the
+/// reservation.
 #[derive(Debug)]
 pub(crate) struct Reserved<'a, O: RingOwner> {
-    /// Since `WriterState::reserve` nothing else has used it: its cursor is where the header goes.
+    /// Not used otherwise since `WriterState::reserve`: its cursor is the position of the header.
     writer: &'a mut Writer<O>,
     len: usize,
 }
@@ -223,11 +223,11 @@ impl<'a, O: RingOwner> Reserved<'a, O> {
         let cursor = self.cursor();
         // SAFETY: the newest segment is alive (invariant 3).
         let memory = unsafe { cursor.words() };
-        // SAFETY: as for `payload`; `&mut self` says that no one else has it.
+        // SAFETY: as for `payload`; `&mut self` proves exclusive access.
         unsafe { memory.slice_mut(cursor.at + 1, self.len) }
     }
 
-    /// Pushes the record, as [`Writer::push_slice`] does with its payload.
+    /// Pushes the record with the written payload, as [`Writer::push_slice`] does.
     pub(crate) fn push(self, tag: u16, free: bool) -> &'a mut Writer<O> {
         let (cursor, len) = (self.cursor(), self.len);
         let header = Header::new(Kind::Slice, tag, free, len);
@@ -243,7 +243,7 @@ impl<'a, O: RingOwner> Reserved<'a, O> {
 }
 
 impl WriterState {
-    /// Of a ring that begins in this segment, or that has none before the first push.
+    /// For a ring that begins in this segment, or without a segment before the first push.
     pub(super) fn new(first: Option<NonNull<Segment>>) -> Self {
         Self {
             cursor: first.map(|segment| Cursor { segment, at: 0 }),

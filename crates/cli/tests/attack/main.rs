@@ -24,11 +24,11 @@ use memory::{SLACK_BYTES, Seen, Watch};
 use server::Server;
 
 /// Length of an attack in the first measurement, and of its pause.
-const TIME: Duration = Duration::from_millis(250);
+const TIME: Duration = Duration::from_millis(150);
 /// Measurements of timing-dependent claims: the neighbour's times, and whether an attack has reached its limits before the
 /// last third. The machine has other load, so each measurement takes twice the time of the one before: the effect of the
 /// attack is present in all of it, that of other load is not. The other claims are asserted in each.
-const LOOKS: u32 = 4;
+const LOOKS: u32 = 7;
 /// Maximum ratio of the neighbour's p99 and average to their values without the attack.
 const RATIO_MAX: f64 = 2.0;
 /// Maximum p99 of the neighbour beside an attack at full pace. It is below 10 ms where a processor is left for the neighbour;
