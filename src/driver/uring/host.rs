@@ -28,6 +28,7 @@ use super::reactor::Reactor;
 use super::ring::{Enter, Ring};
 use super::socket::UringSocket;
 use super::wait::{Idle, Waiting};
+use crate::bridge::NativeEngine;
 use crate::driver::{Turns, clock};
 use crate::pace::{LINES, ONE_LINE, paced};
 use crate::queue::{Owned, Process};
@@ -45,7 +46,7 @@ const POLLS_MAX: usize = 64;
 const LONG_POLLS_MAX: usize = 4;
 
 struct Session<R: Ring> {
-    turns: Turns<UringSocket<R>>,
+    turns: Turns<UringSocket<R>, NativeEngine>,
     node: Arc<SessionNode>,
     waker: Waker,
 }
@@ -195,7 +196,7 @@ impl<R: Ring> Host<R> {
 
     /// A session has panicked: it ends, which its handles see as `EngineStopped`, and the others continue.
     ///
-    /// The state shared with it is consistent. The lists and counters of `link` and of the pool are atomics, each operation
+    /// The state shared with it is consistent. The lists and counters of the bridge and of the pool are atomics, each operation
     /// of which is complete or was not begun. The reactor stays usable unless the panic came from inside it: then an update
     /// that the kernel's memory depends on may be half done, and the panic is resumed and ends the host. Memory that the
     /// kernel still uses stays in the reactor, as with any dropped session.

@@ -23,7 +23,7 @@ use super::ring::{Completion, Enter, Kind, Op, Ring, SLOTS_MAX, Token};
 use super::slot::{Recv, Send, Slot, outcome};
 use crate::driver::queued::queued;
 use crate::driver::{clock, direct};
-use crate::proto::Batch;
+use crate::wire::Batch;
 
 /// How long the end of a ring waits for the kernel to release memory.
 const SETTLE: Duration = Duration::from_secs(1);

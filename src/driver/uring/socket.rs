@@ -24,7 +24,7 @@ use super::buffers::BUFFER_BYTES;
 use super::reactor::Reactor;
 use super::ring::Ring;
 use crate::driver::{Transport, clock, make_room};
-use crate::proto::Batch;
+use crate::wire::Batch;
 
 /// Arrivals from here on are large, in bytes.
 const LARGE: usize = BUFFER_BYTES;

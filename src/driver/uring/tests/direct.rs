@@ -24,8 +24,8 @@ use super::world::World;
 use crate::config::Wait;
 use crate::driver::{Transport, clock};
 use crate::handle::whole::Whole as _;
-use crate::proto::Batch;
 use crate::sync::Arc;
+use crate::wire::Batch;
 
 /// More than the empty calls in a row before the socket goes back to the ring.
 const CALLS: usize = 100_000;
