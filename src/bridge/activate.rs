@@ -1,4 +1,4 @@
-//! What handles want: their reasons, turned into steps of the core.
+//! Requests and reasons of handles, turned into steps of the core.
 
 use std::time::Instant;
 
@@ -24,14 +24,14 @@ const LATE: u32 = reason::MORE
     | reason::DROPPED;
 
 impl<W: Wire> Engine<W> {
-    /// Takes what handles have asked for since the last call.
+    /// Takes the requests of handles since the last call.
     #[inline]
     pub(super) fn take_all(&mut self, now: Instant) {
         // Taken first and acted on last: a stream opened before `close`, or before the last handle
         // was dropped, is on the list by then.
         let requests = self.core.mux.base.app.take_requests();
         if !self.core.begin_turn(now) {
-            // What was asked too late is taken all the same, so that it keeps no driver awake.
+            // Requests that are too late are taken all the same, so that it keeps no driver awake.
             return;
         }
         if self.link.has_ready() {
@@ -54,7 +54,7 @@ impl<W: Wire> Engine<W> {
 
     fn on_requests(&mut self, requests: u32, now: Instant) {
         if requests & request::PING != 0 {
-            // Whoever asks while one is under way is served by its answer.
+            // A ping asked for while one is under way is served by its answer.
             self.core.ping.ask();
         }
         if requests & request::EVICT != 0 {
@@ -76,7 +76,7 @@ impl<W: Wire> Engine<W> {
         let (lane, reasons) = lane.activated();
         let key = match lane {
             Activated::New(side) => {
-                // Not the link's reason, which `close` sets at once: what was opened before it is still to be sent.
+                // Not the link's reason, which `close` sets at once: a stream opened before it is still to be sent.
                 let refusal = self.core.life.refusal();
                 let port = LanePort::new(side);
                 self.core.mux.insert_local(port, refusal, now)

@@ -20,7 +20,7 @@ use crate::wire::{BATCH_BYTES, Batch, SHARED_BATCH_BYTES, Wire};
 ///
 /// ```text
 ///   loop {
-///       take_work(now)           what handles asked for since the last turn
+///       take_work(now)           requests of handles since the last turn
 ///       receive(&mut buf, now)   bytes from the socket, parsed in place
 ///       on_deadline(now)         if next_deadline() has passed
 ///       transmit(&mut batch)     everything that may go out now; one write for all of it
@@ -28,7 +28,7 @@ use crate::wire::{BATCH_BYTES, Batch, SHARED_BATCH_BYTES, Wire};
 ///   } until status() says Closed
 /// ```
 pub(crate) trait Protocol {
-    /// Takes what handles have asked for since the last call.
+    /// Takes the requests of handles since the last call.
     fn take_work(&mut self, now: Instant);
 
     /// Bytes that a receive buffer should hold.
@@ -44,7 +44,7 @@ pub(crate) trait Protocol {
     /// To be asked when nothing whole is left in the receive buffer: true if that is to be changed for one of
     /// [`recv_capacity`](Self::recv_capacity), which is less than it was.
     fn shrinks_recv(&mut self, now: Instant) -> bool;
-    /// What was done so far, in short frames, both ways.
+    /// Work done so far, in short frames, both ways.
     fn work_done(&self) -> u64;
     /// The peer closed the connection.
     fn eof(&mut self);

@@ -222,7 +222,7 @@ impl LinkPort {
         Self { link, asked: 0 }
     }
 
-    /// What handles have asked for since the last call.
+    /// The requests of handles since the last call.
     #[inline]
     pub(super) fn take_requests(&mut self) -> u32 {
         std::mem::take(&mut self.asked) | self.link.take_requests()

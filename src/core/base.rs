@@ -24,7 +24,7 @@ pub(crate) struct Base<S: SessionPort> {
     pub(crate) wakes: Wakes,
     pub(crate) owing: Owing,
     pub(crate) timers: Timers,
-    /// What came and was sent, in short frames.
+    /// Frames received and sent, as work: in short frames.
     pub(crate) work: u64,
     pub(crate) stamps: Stamps,
     /// When the last turn began.

@@ -104,7 +104,7 @@ impl<S: SessionPort> Core<S> {
         self.mux.end(&error.unwrap_or(SessionError::Closed));
     }
 
-    /// What came of a drain; to be called while the streams are still there.
+    /// Counts the outcome of a drain; to be called while the streams are still there.
     fn report_drain(&mut self) {
         let counted = self.life.counted_streams();
         if !self.mux.base.app.is_shutdown_asked() && counted.is_none() {

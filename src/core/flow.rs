@@ -76,7 +76,7 @@ impl<M: Memory> Flow<M> {
         if credit { window } else { NO_WINDOW }
     }
 
-    // ---- what comes -------------------------------------------------------------------------
+    // ---- received ---------------------------------------------------------------------------
 
     /// Debits a message, or a piece of one, from the session's window.
     #[inline]
@@ -175,7 +175,7 @@ impl<M: Memory> Flow<M> {
             self.hungry = hungry;
             base.app.set_hungry(hungry);
             if hungry {
-                // What was consumed below the mark was not reported; from now on all is. A release that races with
+                // Consumption below the mark was not reported; from now on all is. A release that races with
                 // the flag is found by the recheck.
                 if !looked {
                     self.account_all(base, now);
@@ -184,7 +184,7 @@ impl<M: Memory> Flow<M> {
             }
         }
         if hungry {
-            // What was not worth a frame before may be all that the peer can hope for now.
+            // Credit that was not worth a frame before may be all that the peer can hope for now.
             self.return_if_worth_it();
         }
         if self.window.held() * 4 < self.window.target() * 3 {
@@ -438,7 +438,7 @@ impl<M: Memory> Flow<M> {
         }
     }
 
-    /// The peer has ended the direction inside a message: what has come of it goes, and what lies before is delivered.
+    /// The peer has ended the direction inside a message: its pieces go, and the messages before it are delivered.
     pub(crate) fn drop_unfinished<S: SessionPort>(&mut self, base: &mut Base<S>, key: Key) {
         let Some(stream) = base.streams.get_mut(key) else {
             return;
@@ -489,7 +489,7 @@ impl<M: Memory> Flow<M> {
         let fast = rtt.is_some_and(|rtt| now.since(stream.last_return) < 2 * rtt);
         let target = stream.window.target();
         let step = (target * 2).min(max).saturating_sub(target);
-        // What streams that stall later can hold by having been fast must not fill the session.
+        // Streams that were fast and stall later must not be able to fill the session.
         if fast && step > 0 && step <= most - self.widened {
             self.widened += step;
             stream.widened += step as u32;

@@ -5,7 +5,7 @@
 //! nothing any more.
 //!
 //! *Control frames without a cause*: each frame that this side sends may be answered by so many control frames of an honest
-//! peer, whatever it does with it. What comes beyond is charged to the bucket of glitches. So are frames of unknown kinds,
+//! peer, whatever it does with it. Frames beyond that are charged to the bucket of glitches. So are frames of unknown kinds,
 //! beyond those that may go with a message.
 
 use std::time::Instant;

@@ -1,4 +1,4 @@
-//! A session as a value: what a wire decoded and what handles ask goes in; frames, deadlines and wakes come out.
+//! A session as a value: decoded frames and requests of handles go in; frames, deadlines and wakes come out.
 //!
 //! It has no socket, no clock, no thread, no waker and no wire of its own, so two of them and a virtual network make a
 //! deterministic test. Its streams are behind a trait ([`port`]): the bridge's are lanes, those of the tests plain queues.
@@ -9,7 +9,7 @@
 //! * `mux`: the streams together. `streams`, `stream`, `state`: which there are, and what each may do. `permits`: opening
 //!   them, in both directions.
 //! * In: `flow`, `window`, `pool`, `idle`: credit that comes back, and memory. Out: `schedule`: whose turn it is; `budget`:
-//!   what may be queued; `receipts`: what was written.
+//!   what may be queued; `receipts`: whether it was written.
 //! * `limits`, `bucket`: what the peer may do, and how often. `violation`: what it may not. `terms`: what the wire can do.
 //!
 //! An error ends the session once: every handle gets the same. Nothing allocates in steady state.

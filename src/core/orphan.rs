@@ -81,9 +81,9 @@ impl Orphan {
         stuck
     }
 
-    /// Without a handle and without a stream nobody can ever use the session again.
+    /// Without a handle and without a stream no application can ever use the session again.
     ///
-    /// To be asked when no stream is on its way here: what was opened before the last handle went
+    /// To be asked when no stream is on its way here: a stream opened before the last handle went
     /// was registered by the turn that saw it go.
     #[inline]
     pub(crate) fn is_unused<S: SessionPort>(&self, mux: &Mux<S>) -> bool {

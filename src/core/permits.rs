@@ -27,7 +27,7 @@ pub(crate) struct Permits {
     pub(crate) peer_streams: u32,
     /// Streams to grant to the peer again.
     pub(crate) grant_owed: u32,
-    /// Ids of the peer's streams that nobody took.
+    /// Ids of the peer's streams that are turned away.
     pub(crate) refusals: VecDeque<u32>,
 }
 

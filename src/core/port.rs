@@ -74,7 +74,7 @@ pub(crate) trait StreamPort: Debug {
     fn pass_while(&mut self, wanted: impl FnMut(Record<'_>) -> bool) -> Option<u16>;
     /// Passes over the record in front. False if there is none.
     fn pass(&mut self) -> bool;
-    /// Gives the room of what was passed back to the sender; its weight.
+    /// Gives the room of the records passed back to the sender; returns their weight.
     fn release(&mut self) -> u64;
     /// Weight released since the start.
     fn released(&self) -> u64;
@@ -91,7 +91,7 @@ pub(crate) trait StreamPort: Debug {
     fn push_bytes(&mut self, tag: u16, free: bool, payload: Bytes);
     /// Shows the receiver all that was queued.
     fn publish(&mut self);
-    /// Takes back what was not published; its weight.
+    /// Takes back unpublished records; returns their weight.
     fn retract(&mut self) -> u64;
     /// Weight that the application has consumed since the start.
     fn consumed(&self) -> u64;
@@ -99,7 +99,7 @@ pub(crate) trait StreamPort: Debug {
     fn unconsumed(&mut self) -> u64;
     /// What the queue's memory can hold, in bytes.
     fn buffer_bytes(&self) -> u64;
-    /// Goes on in little memory; what was taken beyond goes when the receiver has read it. False if it had little.
+    /// Goes on in little memory; the rest is freed when the receiver has read it. False if it had little.
     fn go_small(&mut self) -> bool;
     /// The same, if nothing lies there.
     fn shrink_if_idle(&mut self) -> bool;

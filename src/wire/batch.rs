@@ -5,7 +5,7 @@
 //!   parts   Copied(0..n)  Shared(payload)  Copied(n..m)
 //! ```
 //! Headers and small payloads are copied into `head`, which is used again for every batch; large
-//! payloads are referenced. The parts in order are the bytes for the socket. Whoever has given a
+//! payloads are referenced. The parts in order are the bytes for the socket. A driver that has given a
 //! batch to the kernel must keep it, unmoved and unchanged, until the write has completed.
 
 use std::io::IoSlice;
@@ -179,13 +179,13 @@ impl Batch {
         &mut self.head
     }
 
-    /// Counts what was written to `head` since the last call.
+    /// Counts bytes written to `head` since the last call.
     #[inline]
     pub(in crate::wire) fn copied(&mut self, bytes: usize) {
         self.len += bytes;
     }
 
-    /// References a payload behind what was copied so far.
+    /// References a payload behind the bytes copied so far.
     pub(in crate::wire) fn share(&mut self, payload: Bytes) {
         self.seal();
         self.len += payload.len();

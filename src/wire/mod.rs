@@ -1,11 +1,11 @@
 //! Wire types that occur in errors: the rule of the protocol that a peer broke.
 //!
 //! An application needs it only to tell one broken rule from another; any broken rule is a
-//! [`SessionError::Protocol`](crate::SessionError::Protocol).
+//! [`SessionError::Protocol`].
 
 // Wires: bytes to steps of the core and back.
 //
-// A `Wire` decodes what was received and calls the core, and encodes what the core has to say into a `Batch`. It is
+// A `Wire` decodes received bytes and calls the core, and encodes the frames that the core owes into a `Batch`. It is
 // called once for each reception and each batch, and is a type parameter of what drives it, so nothing is dispatched for a
 // message. `native` is the one of ringmux; the tests have another, to show that the core knows of none.
 //
@@ -82,8 +82,8 @@ pub(crate) trait Wire: Debug + Sized {
     /// Whether it has nothing to say of its own, beside what the core has.
     fn is_silent_now(&self) -> bool;
 
-    /// Puts into an empty batch what streams may send now; the session has nothing else to say, but for a question that the
-    /// core may have just now. Most batches are such.
+    /// Puts openings and messages into an empty batch; the session owes nothing else, but for a ping that the core may have
+    /// asked for just now. Most batches are such.
     fn transmit_messages<S: SessionPort>(
         &mut self,
         core: &mut Core<S>,

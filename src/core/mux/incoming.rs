@@ -313,7 +313,7 @@ impl<S: SessionPort> Mux<S> {
         true
     }
 
-    /// Turns a stream away that the peer has opened: nobody has seen it.
+    /// Turns a stream away that the peer has opened: no application has seen it.
     pub(crate) fn refuse(&mut self, id: u32, cost: u64) {
         self.flow.return_to_session(&self.base, cost);
         self.permits.refusals.push_back(id);

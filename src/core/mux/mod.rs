@@ -98,7 +98,7 @@ impl<S: SessionPort> Mux<S> {
             _ => RecvEnd::Error(error),
         });
         self.base.app.trip(limit);
-        // A stream that nobody accepts is not dropped by anybody either.
+        // A stream that is not accepted is not dropped by an application either.
         let charge = std::mem::take(&mut stream.open_charge);
         self.flow.return_to_session(&self.base, charge.into());
         self.cancel_stream(key, codes::LIMIT_EXCEEDED, Event::LocalCancel);

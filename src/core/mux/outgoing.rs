@@ -12,7 +12,7 @@ use crate::core::streams::Key;
 use crate::core::window::SessionCredit;
 use crate::error::{Side, StreamError};
 
-/// What streams may send in this batch.
+/// Which records of streams may go into this batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum May {
     SendAll,

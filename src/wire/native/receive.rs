@@ -169,7 +169,7 @@ impl Native {
             };
         }
         if core.life.is_ending() {
-            // A limit was tripped by what lay before it.
+            // A limit was tripped by an earlier frame.
             return Ok(());
         }
         match frame {

@@ -1,6 +1,6 @@
 //! Frames out: everything that may go now, into one batch.
 //!
-//! Order: preface and SETTINGS; what the session owes; what streams owe; OPENs; then messages, by
+//! Order: preface and SETTINGS; control frames of the session, of streams; OPENs; then messages, by
 //! urgency and in turns of 16 KiB. Nothing waits for more to come: a batch is built when the
 //! previous one has been written, with whatever is there.
 

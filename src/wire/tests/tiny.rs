@@ -102,7 +102,7 @@ impl Tiny {
             }
             _ => {}
         }
-        // What comes late for a stream that is gone is no fault.
+        // A frame that is late for a stream that is gone is no fault.
         let Some(key) = core.mux.base.streams.find(frame.id) else {
             return Ok(());
         };

@@ -11,7 +11,7 @@ pub(crate) const HEADER_LEN: usize = 8;
 /// The longest payload that the length field can announce. What is accepted is far less, see [`check`].
 pub(crate) const MAX_LENGTH: u32 = 0x00FF_FFFF;
 
-/// A header as it is on the wire: four numbers that nobody has judged yet.
+/// A header as it is on the wire: four numbers that no one has judged yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Header {
     /// Bytes of payload, at most [`MAX_LENGTH`].

@@ -26,7 +26,7 @@ pub enum Kind {
     Data,
     /// The opening of a stream.
     Open,
-    /// The end of a stream with an error, after what was sent before.
+    /// The end of a stream with an error, after the data sent before.
     Error,
     /// The end of a stream at once, or the wish that the peer stops sending.
     Cancel,
