@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use tracing::Span;
 
-use super::lane::{Lane, reason};
+use super::lane::Lane;
+use super::reason;
 use crate::queue::SetOnce;
 use crate::sync::{Arc, AtomicU64, Ordering};
 
