@@ -69,15 +69,15 @@ impl Reason {
     /// What the peer said when it was about to take no new streams.
     pub(crate) const fn peer_refusal(&self) -> Option<&SessionError> {
         match self {
-            Reason::PeerDrains(error) | Reason::PeerLeft(error) => Some(error),
-            Reason::None | Reason::End(_) => None,
+            Self::PeerDrains(error) | Self::PeerLeft(error) => Some(error),
+            Self::None | Self::End(_) => None,
         }
     }
 
     /// Why the session ends or has ended.
     pub(crate) const fn end_reason(&self) -> Option<&SessionError> {
         match self {
-            Reason::End(error) => Some(error),
+            Self::End(error) => Some(error),
             _ => None,
         }
     }
@@ -85,24 +85,24 @@ impl Reason {
     /// The peer said GOAWAY: with its last id, or that it is to come.
     pub(crate) fn peer_goaway(&mut self, error: SessionError, soon: bool) {
         match (&*self, soon) {
-            (Reason::End(_), _) | (Reason::PeerLeft(_), true) => {}
-            (_, true) => *self = Reason::PeerDrains(error),
-            (_, false) => *self = Reason::PeerLeft(error),
+            (Self::End(_), _) | (Self::PeerLeft(_), true) => {}
+            (_, true) => *self = Self::PeerDrains(error),
+            (_, false) => *self = Self::PeerLeft(error),
         }
     }
 
     /// Why a session ends that lost its connection: because the peer left, if it did.
     pub(crate) fn of_loss(&self, otherwise: SessionError) -> SessionError {
         match self {
-            Reason::PeerLeft(error) => error.clone(),
+            Self::PeerLeft(error) => error.clone(),
             _ => otherwise,
         }
     }
 
     /// The session ends: the first reason stays.
     fn give(&mut self, error: SessionError) {
-        if !matches!(*self, Reason::End(_)) {
-            *self = Reason::End(error);
+        if !matches!(*self, Self::End(_)) {
+            *self = Self::End(error);
         }
     }
 }
