@@ -80,6 +80,8 @@
 //! * `manage` (off): the module `manage`, which keeps sessions to a peer and makes them anew when they
 //!   are lost.
 //! * `metrics` (off): the module `metrics`, which tells the recorder of the crate `metrics` what sessions do.
+//! * `rpc` (off): the module `rpc`: calls with deadlines, cancellation, metadata and typed status, of which either side may be
+//!   the server. `rpc-prost` and `rpc-postcard` add codecs, `rpc-tower` makes a channel a service of tower.
 //!
 //! # Seen from outside
 //! Sessions and streams are [`tracing`] spans ([`Session::span`], [`SendStream::span`]) with their ends as events, targets
@@ -119,6 +121,8 @@ mod pace;
 mod proto;
 #[allow(dead_code, unused_imports)] // Benches and models use what the layers above do not.
 mod queue;
+#[cfg(all(feature = "rpc", not(ringmux_loom)))]
+pub mod rpc;
 #[allow(unused_imports)]
 mod sync;
 

@@ -4,11 +4,14 @@
 //! * [`codec`]: bytes to frames and back.
 //! * [`peer`]: one connection against a peer that says whatever the input says.
 //! * [`pair`]: two connections; the input is what their applications do and how the network splits.
+//! * `calls` (feature `rpc`): bytes to what calls add to a stream, and back.
 //! * [`canary`]: [`codec`] with a fault put in, so that a harness that looks at nothing is known for it.
 //!
 //! A body returns, or panics: there is nothing to interpret. Each runs on the caller's thread, opens no socket, reads
 //! no clock but once, and is a function of its input.
 
+#[cfg(feature = "rpc")]
+mod calls;
 mod canary;
 mod codec;
 mod pair;
@@ -17,6 +20,8 @@ mod side;
 #[cfg(test)]
 mod tests;
 
+#[cfg(feature = "rpc")]
+pub use calls::calls;
 pub use canary::canary;
 pub use codec::codec;
 pub use pair::pair;
