@@ -150,6 +150,17 @@ impl Opening {
         })
     }
 
+    /// Of a stream that is no call.
+    pub(super) const fn none() -> Self {
+        Self {
+            flags: 0,
+            codec: 0,
+            timeout: None,
+            method: Bytes::new(),
+            metadata: Metadata::new(),
+        }
+    }
+
     pub(crate) fn method(&self) -> &str {
         std::str::from_utf8(&self.method).unwrap_or_default()
     }

@@ -1,0 +1,222 @@
+//! One unary call over the transport, from the caller's side: the one place that knows how a request leaves and how its
+//! answer arrives. Today that is a stream; a lighter path can take its place without another change.
+
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+
+use super::code::Code;
+use super::codec::{CodecError, Coding};
+use super::metadata::Metadata;
+use super::status::Status;
+use super::wire::{block, find_meta};
+use crate::error::{Processed, SendError, StreamError};
+use crate::handle::{Open, RecvStream, SendStream, Session};
+
+/// Messages that are copied when they are queued, so that no reference is kept.
+pub(super) const COPIED_MAX: usize = 4096;
+
+/// What a call is about, encoded.
+#[derive(Clone)]
+pub(super) struct Request {
+    pub(super) opening: Bytes,
+    /// Metadata that did not fit into it.
+    pub(super) meta: Option<Bytes>,
+    pub(super) message: Bytes,
+    pub(super) urgency: Option<u8>,
+}
+
+/// The answer to a unary call, with its metadata.
+///
+/// # Examples
+/// See [`Call::detailed`](super::Call::detailed).
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Response<T> {
+    /// The answer.
+    pub message: T,
+    /// Metadata that came before it.
+    pub headers: Metadata,
+    /// Metadata that came after it.
+    pub trailers: Metadata,
+}
+
+/// A call that is under way. Dropped before its end, it is cancelled.
+pub(super) struct Exchange<T> {
+    state: State,
+    request: Option<Request>,
+    coding: Coding<T>,
+    answer: Option<T>,
+}
+
+enum State {
+    Opening(Open),
+    Sending(SendStream, RecvStream),
+    Receiving(SendStream, RecvStream),
+    Done,
+}
+
+impl<T> Exchange<T> {
+    /// Begins a call.
+    pub(super) fn start(session: &Session, request: Request, coding: Coding<T>) -> Self {
+        Self {
+            state: State::Opening(session.open(request.opening.clone())),
+            request: Some(request),
+            coding,
+            answer: None,
+        }
+    }
+
+    /// Ends the call, and tells whether its handler can have run.
+    pub(super) fn cancel(&mut self, code: u32) -> Processed {
+        match std::mem::replace(&mut self.state, State::Done) {
+            State::Opening(_) => Processed::No,
+            // The request was not queued.
+            State::Sending(mut send, _) => {
+                send.cancel(code);
+                Processed::No
+            }
+            State::Receiving(mut send, _) => {
+                send.cancel(code);
+                Processed::Maybe
+            }
+            State::Done => Processed::Maybe,
+        }
+    }
+
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Response<T>, Status>> {
+        loop {
+            match &mut self.state {
+                State::Opening(open) => {
+                    let (send, recv) = match ready!(Pin::new(open).poll(cx)) {
+                        Ok(halves) => halves,
+                        Err(error) => {
+                            self.state = State::Done;
+                            return Poll::Ready(Err(error.into()));
+                        }
+                    };
+                    if let Some(urgency) = self.request.as_ref().and_then(|r| r.urgency) {
+                        send.set_urgency(urgency);
+                    }
+                    self.state = State::Sending(send, recv);
+                }
+                State::Sending(send, _) => {
+                    let request = self.request.as_mut();
+                    let sent = request.map_or(Poll::Ready(Ok(())), |r| poll_request(send, r, cx));
+                    match ready!(sent) {
+                        // Why the stream has ended is for the receiving half to say.
+                        Ok(()) | Err(SendError::Stopped { .. } | SendError::Stream(_)) => {}
+                        Err(error) => {
+                            self.cancel(crate::frame::codes::CANCELLED);
+                            return Poll::Ready(Err(error.into()));
+                        }
+                    }
+                    self.request = None;
+                    match std::mem::replace(&mut self.state, State::Done) {
+                        State::Sending(send, recv) => self.state = State::Receiving(send, recv),
+                        other => self.state = other,
+                    }
+                }
+                State::Receiving(_, recv) => {
+                    let answer = ready!(poll_answer(recv, self.coding, &mut self.answer, cx));
+                    if answer.is_err() {
+                        self.cancel(crate::frame::codes::CANCELLED);
+                    } else {
+                        self.state = State::Done;
+                    }
+                    return Poll::Ready(answer);
+                }
+                State::Done => {
+                    let status =
+                        Status::library(Code::INTERNAL, Processed::Maybe, "polled after its end");
+                    return Poll::Ready(Err(status));
+                }
+            }
+        }
+    }
+}
+
+/// Queues the request and its end.
+fn poll_request(
+    send: &mut SendStream,
+    request: &mut Request,
+    cx: &mut Context<'_>,
+) -> Poll<Result<(), SendError>> {
+    if let Some(meta) = &request.meta {
+        ready!(pin!(send.send_meta(meta.clone())).poll(cx))?;
+        request.meta = None;
+    }
+    ready!(poll_send(send, &request.message, cx))?;
+    Poll::Ready(send.finish())
+}
+
+/// Queues a message.
+pub(super) fn poll_send(
+    send: &mut SendStream,
+    message: &Bytes,
+    cx: &mut Context<'_>,
+) -> Poll<Result<(), SendError>> {
+    if message.len() <= COPIED_MAX {
+        pin!(send.send_slice(message)).poll(cx)
+    } else {
+        pin!(send.send(message.clone())).poll(cx)
+    }
+}
+
+/// Waits for the one message, and then for the end behind it.
+pub(super) fn poll_answer<T>(
+    recv: &mut RecvStream,
+    coding: Coding<T>,
+    answer: &mut Option<T>,
+    cx: &mut Context<'_>,
+) -> Poll<Result<Response<T>, Status>> {
+    let broken = |text: &'static str| {
+        Poll::Ready(Err(Status::library(Code::INTERNAL, Processed::Maybe, text)))
+    };
+    if answer.is_none() {
+        match ready!(poll_message(recv, coding, cx))? {
+            Some(Ok(message)) => *answer = Some(message),
+            Some(Err(error)) => return Poll::Ready(Err(undecodable(&error))),
+            None => return broken("the server ended the call without an answer"),
+        }
+    }
+    if ready!(recv.poll_recv(cx))?.is_some() {
+        return broken("the server answered twice");
+    }
+    let Some(message) = answer.take() else {
+        return broken("the server ended the call without an answer");
+    };
+    let metas = recv.metas();
+    let headers = find_meta(metas, block::HEADERS)?;
+    let trailers = find_meta(metas, block::TRAILERS)?;
+    Poll::Ready(Ok(Response {
+        message,
+        headers,
+        trailers,
+    }))
+}
+
+/// An answer that makes no sense.
+pub(super) fn undecodable(error: &CodecError) -> Status {
+    let text = format!("the answer cannot be decoded: {error}");
+    Status::library(Code::INTERNAL, Processed::Maybe, text)
+}
+
+/// The next message, decoded; `None` is the clean end.
+#[expect(
+    clippy::type_complexity,
+    reason = "an end, a message, or bytes that are none"
+)]
+pub(super) fn poll_message<T>(
+    recv: &mut RecvStream,
+    coding: Coding<T>,
+    cx: &mut Context<'_>,
+) -> Poll<Result<Option<Result<T, CodecError>>, StreamError>> {
+    if coding.in_place {
+        let lease = ready!(pin!(recv.lease()).poll(cx))?;
+        return Poll::Ready(Ok(lease.map(|lease| (coding.decode)(lease.into()))));
+    }
+    let message = ready!(recv.poll_recv(cx))?;
+    Poll::Ready(Ok(message.map(|bytes| (coding.decode)(bytes.into()))))
+}
