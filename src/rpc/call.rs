@@ -444,6 +444,29 @@ async fn attempt<T>(
     }
 }
 
+/// A unary call whose message is encoded already.
+#[cfg(feature = "rpc-tower")]
+pub(super) async fn raw(
+    channel: &Channel,
+    request: super::tower::Request,
+) -> Result<Response<Bytes>, Status> {
+    let (name, codec) = (request.name, request.codec);
+    let (metadata, timeout, message) = request.parts()?;
+    let timeout = timeout.or(channel.inner().timeout);
+    let prepared = Prepared {
+        name,
+        flags: 0,
+        codec,
+        timeout,
+        metadata: Some(metadata),
+        urgency: None,
+        parent: None,
+    };
+    let at = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+    let coding = Coding::of::<super::codec::Raw>();
+    attempts(channel, prepared, message, Timer::new(at), coding).await
+}
+
 /// Waits for something that comes before the call itself.
 async fn within<F: Future>(
     at: Option<Instant>,

@@ -332,7 +332,11 @@ impl Incoming {
         outcome: Result<T, Status>,
         coding: Coding<T>,
     ) {
-        let answer = match outcome.and_then(|message| coding.to_bytes(&message)) {
+        let answer = match outcome {
+            Ok(message) => coding.to_bytes(&message).map_err(Status::has_run),
+            Err(status) => return self.fail(&status),
+        };
+        let answer = match answer {
             Ok(answer) => answer,
             Err(status) => return self.fail(&status),
         };
@@ -363,10 +367,7 @@ impl Incoming {
         match sent {
             Ok(()) => self.finish(cx).await,
             // For a message that is too long the caller still waits.
-            Err(status) => {
-                let origin = status.origin();
-                self.fail(&status.from_peer(origin, Processed::Yes, false));
-            }
+            Err(status) => self.fail(&status.has_run()),
         }
     }
 

@@ -22,8 +22,12 @@ mod server;
 mod shared_send;
 mod status;
 mod timer;
+#[cfg(feature = "rpc-tower")]
+mod tower;
 mod wire;
 
+#[cfg(feature = "rpc-tower")]
+pub use self::tower::{Endpoint, Request};
 pub use call::{Call, Outgoing, UnaryCall};
 pub use channel::{Channel, ChannelBuilder, ChannelTarget};
 pub use code::Code;

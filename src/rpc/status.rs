@@ -194,6 +194,13 @@ impl Status {
         self
     }
 
+    /// The same of a call whose handler has run.
+    pub(super) fn has_run(mut self) -> Self {
+        self.0.processed = Processed::Yes;
+        self.0.retry = false;
+        self
+    }
+
     /// The same, not run for a reason that may pass.
     pub(super) fn refused(mut self) -> Self {
         self.0.processed = Processed::No;
