@@ -154,6 +154,15 @@ impl Endpoint {
     }
 }
 
+/// Whether a call could leave now.
+fn is_open(channel: &Channel) -> bool {
+    match &channel.inner().target {
+        Target::Session(session) => session.state().is_open(),
+        #[cfg(feature = "manage")]
+        Target::Manager(manager) => manager.try_session_or_else(|| ()).is_ok(),
+    }
+}
+
 /// Waits until a call could leave, and for a place.
 async fn place(channel: Channel, bound: Arc<Bound>) -> Place {
     match &channel.inner().target {
@@ -192,6 +201,10 @@ impl Service<Request> for Endpoint {
     type Future = Pin<Box<dyn Future<Output = Result<Response<Bytes>, Status>> + Send>>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Status>> {
+        if self.place.is_some() && !is_open(&self.channel) {
+            // Others may have it: this one waits again.
+            self.place = None;
+        }
         if self.place.is_none() {
             let wait = || -> Pin<Box<dyn Future<Output = Place> + Send>> {
                 Box::pin(place(self.channel.clone(), Arc::clone(&self.bound)))
