@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// What each module of the library may import from the others.
-const IMPORTS: [(&str, &[&str]); 16] = [
+const IMPORTS: [(&str, &[&str]); 17] = [
     ("sync", &[]),
     ("frame", &[]),
     ("addr", &[]),
@@ -43,19 +43,27 @@ const IMPORTS: [(&str, &[&str]); 16] = [
     ),
     (
         "common",
-        &["connect", "manage", "error", "frame", "config", "addr"],
+        &[
+            "connect", "manage", "rpc", "error", "frame", "config", "addr",
+        ],
+    ),
+    (
+        "rpc",
+        &[
+            "connect", "handle", "manage", "error", "addr", "frame", "pace",
+        ],
     ),
     (
         "fuzzing",
         &[
-            "proto", "handle", "link", "frame", "error", "config", "addr",
+            "proto", "handle", "link", "rpc", "frame", "error", "config", "addr",
         ],
     ),
     ("metrics", &["connect", "link", "manage"]),
 ];
 
 /// What a module does without, by words that cannot be used for anything else.
-const ABSENT: [(&str, &[&str]); 7] = [
+const ABSENT: [(&str, &[&str]); 8] = [
     (
         "frame",
         &[
@@ -93,6 +101,7 @@ const ABSENT: [(&str, &[&str]); 7] = [
         "manage",
         &["std::net", "std::thread", "std::time::Instant"],
     ),
+    ("rpc", &["std::net", "std::time::Instant"]),
 ];
 
 /// The packages beside the library.
@@ -469,6 +478,7 @@ fn tests_named(page: &str) -> BTreeSet<String> {
         "alone::",
         "process::",
         "outage::",
+        "rpc::",
         "attack::",
         "forward::",
     ];

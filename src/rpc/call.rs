@@ -13,17 +13,14 @@ use super::channel::{Channel, Target};
 use super::code::Code;
 use super::codec::Coding;
 use super::context::Context;
-use super::exchange::{Exchange, Request, Response, poll_send};
+use super::exchange::{Exchange, Request, Response};
 use super::metadata::{Metadata, MetadataError};
-use super::method::{Bidirectional, ClientStreaming, Kind, Method, ServerStreaming, Unary};
-use super::receiver::{Caller, Parent, Receiver, Reply, cancel_code, given_up};
-use super::sender::Sender;
-use super::shared_send::SharedSend;
+use super::method::{Kind, Method, Unary};
+use super::receiver::{Parent, cancel_code, given_up};
 use super::status::Status;
 use super::timer::Timer;
 use super::wire::Opening;
-use crate::error::{Processed, SendError};
-use crate::handle::{RecvStream, SendStream};
+use crate::error::Processed;
 
 /// How long a unary call may take, unless something else is said.
 pub(super) const TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
@@ -67,9 +64,9 @@ pub struct Outgoing {
 /// ```
 #[must_use = "a call does nothing until it is awaited or opened"]
 pub struct Call<'a, Req, Resp, K> {
-    channel: &'a Channel,
-    method: Method<Req, Resp, K>,
-    request: Option<&'a Req>,
+    pub(super) channel: &'a Channel,
+    pub(super) method: Method<Req, Resp, K>,
+    pub(super) request: Option<&'a Req>,
     options: Options<'a>,
     kind: PhantomData<fn() -> K>,
 }
@@ -135,7 +132,10 @@ impl<'a, Req, Resp, K: Kind> Call<'a, Req, Resp, K> {
     }
 
     /// What can be said against the call before it begins; else what goes out, and when it has to be over.
-    fn prepare(&mut self, default: Option<Duration>) -> Result<(Prepared, Timer), Status> {
+    pub(super) fn prepare(
+        &mut self,
+        default: Option<Duration>,
+    ) -> Result<(Prepared, Timer), Status> {
         if let Some(error) = self.options.wrong {
             return Err(error.into());
         }
@@ -172,19 +172,19 @@ impl<'a, Req, Resp, K: Kind> Call<'a, Req, Resp, K> {
 }
 
 /// A call without its types.
-struct Prepared {
+pub(super) struct Prepared {
     name: &'static str,
     flags: u8,
     codec: u8,
-    timeout: Option<Duration>,
+    pub(super) timeout: Option<Duration>,
     metadata: Option<Metadata>,
     urgency: Option<u8>,
-    parent: Option<Context>,
+    pub(super) parent: Option<Context>,
 }
 
 impl Prepared {
     /// Lets the interceptors see it.
-    async fn intercept(&mut self, channel: &Channel) -> Result<(), Status> {
+    pub(super) async fn intercept(&mut self, channel: &Channel) -> Result<(), Status> {
         if channel.inner().interceptors.is_empty() {
             return Ok(());
         }
@@ -201,7 +201,7 @@ impl Prepared {
         Ok(())
     }
 
-    fn request(&self, timeout: Option<Duration>, message: Bytes) -> Request {
+    pub(super) fn request(&self, timeout: Option<Duration>, message: Bytes) -> Request {
         let metadata = self.metadata.as_ref();
         let (opening, meta) = Opening::encode(self.flags, self.codec, timeout, self.name, metadata);
         Request {
@@ -212,7 +212,7 @@ impl Prepared {
         }
     }
 
-    fn parent(&self) -> Option<Parent> {
+    pub(super) fn parent(&self) -> Option<Parent> {
         self.parent.clone().map(Parent::new)
     }
 }
@@ -468,7 +468,7 @@ pub(super) async fn raw(
 }
 
 /// Waits for something that comes before the call itself.
-async fn within<F: Future>(
+pub(super) async fn within<F: Future>(
     at: Option<Instant>,
     parent: &Option<Context>,
     future: F,
@@ -491,124 +491,6 @@ async fn within<F: Future>(
         }
     })
     .await
-}
-
-// ---- streaming ------------------------------------------------------------------------------------
-
-/// A stream that was opened for a call, with what ends it.
-struct Opened {
-    send: SendStream,
-    recv: RecvStream,
-    timer: Timer,
-    parent: Option<Parent>,
-}
-
-impl<'a, Req, Resp, K: Kind> Call<'a, Req, Resp, K> {
-    async fn open_stream(&mut self) -> Result<Opened, Status> {
-        let (mut prepared, timer) = self.prepare(None)?;
-        let (at, channel) = (timer.at(), self.channel);
-        let parent = prepared.parent.clone();
-        let opening = async {
-            prepared.intercept(channel).await?;
-            let session = channel.inner().target.session(at).await?;
-            let left = at.map(|at| at.saturating_duration_since(Instant::now()));
-            let request = prepared.request(left.or(prepared.timeout), Bytes::new());
-            let (mut send, recv) = session.open(request.opening).await?;
-            if let Some(urgency) = request.urgency {
-                send.set_urgency(urgency);
-            }
-            if let Some(meta) = request.meta {
-                send.send_meta(meta).await?;
-            }
-            Ok::<_, Status>((send, recv))
-        };
-        let (send, recv) = within(at, &parent, opening).await??;
-        Ok(Opened {
-            send,
-            recv,
-            timer,
-            parent: prepared.parent(),
-        })
-    }
-}
-
-impl Opened {
-    fn shared<Req, Resp>(
-        self,
-        request: Coding<Req>,
-        response: Coding<Resp>,
-    ) -> (Sender<Req>, Receiver<Resp>) {
-        let shared = SharedSend::new(self.send);
-        let caller = Caller {
-            shared: shared.clone(),
-            timer: self.timer,
-            parent: self.parent,
-        };
-        (
-            Sender::new(shared, request, None),
-            Receiver::new(self.recv, response, Some(caller)),
-        )
-    }
-}
-
-impl<'a, Req, Resp> Call<'a, Req, Resp, ServerStreaming> {
-    /// Begins the call: sends the request, and gives the stream of answers.
-    ///
-    /// # Errors
-    /// What can be known before an answer: see [`Status::origin`]. Everything else the receiver tells.
-    ///
-    /// # Cancel safety
-    /// Dropping the future cancels the call.
-    pub async fn open(mut self) -> Result<Receiver<Resp>, Status> {
-        let message = match self.request {
-            Some(request) => self.method.request.to_bytes(request)?,
-            None => Bytes::new(),
-        };
-        let mut opened = self.open_stream().await?;
-        let (at, parent) = (opened.timer.at(), self.options.parent.cloned());
-        let send = &mut opened.send;
-        let sending = std::future::poll_fn(|cx| poll_send(send, &message, cx));
-        match within(at, &parent, sending).await? {
-            Ok(()) => {
-                let _ = opened.send.finish();
-            }
-            // Why the call has ended the receiving side says.
-            Err(SendError::Stopped { .. } | SendError::Stream(_)) => {}
-            Err(error) => return Err(error.into()),
-        }
-        let (mut sender, receiver) = opened.shared(self.method.request, self.method.response);
-        sender.finish().unwrap_or_default();
-        Ok(receiver)
-    }
-}
-
-impl<'a, Req, Resp> Call<'a, Req, Resp, ClientStreaming> {
-    /// Begins the call: gives the stream of requests, and the future of the answer.
-    ///
-    /// # Errors
-    /// What can be known before an answer: see [`Status::origin`]. Everything else the reply tells.
-    ///
-    /// # Cancel safety
-    /// Dropping the future cancels the call.
-    pub async fn open(mut self) -> Result<(Sender<Req>, Reply<Resp>), Status> {
-        let opened = self.open_stream().await?;
-        let (sender, receiver) = opened.shared(self.method.request, self.method.response);
-        Ok((sender, Reply::new(receiver)))
-    }
-}
-
-impl<'a, Req, Resp> Call<'a, Req, Resp, Bidirectional> {
-    /// Begins the call: gives both streams.
-    ///
-    /// # Errors
-    /// What can be known before an answer: see [`Status::origin`]. Everything else the receiver tells.
-    ///
-    /// # Cancel safety
-    /// Dropping the future cancels the call.
-    pub async fn open(mut self) -> Result<(Sender<Req>, Receiver<Resp>), Status> {
-        let opened = self.open_stream().await?;
-        Ok(opened.shared(self.method.request, self.method.response))
-    }
 }
 
 impl<Req, Resp, K> fmt::Debug for Call<'_, Req, Resp, K> {
