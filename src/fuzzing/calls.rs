@@ -20,14 +20,14 @@ pub fn calls(input: &[u8]) {
             kind,
             opening.codec,
             opening.timeout,
-            opening.method(),
+            opening.method,
             metadata,
         );
         assert_eq!(again.len(), block.len());
         assert_eq!(again[2..], block[2..]);
     }
     for kind in 0..4 {
-        if let Ok(metadata) = find_meta(&[block.clone()], kind) {
+        if let Ok(metadata) = find_meta(std::slice::from_ref(&block), kind) {
             assert_eq!(metadata.iter().count(), (&metadata).into_iter().count());
         }
     }

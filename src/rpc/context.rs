@@ -14,7 +14,6 @@ use tokio::time::Instant;
 use super::channel::Channel;
 use super::code::Code;
 use super::metadata::{Metadata, MetadataError};
-use super::wire::Opening;
 use crate::addr::Addr;
 use crate::handle::Session;
 
@@ -46,7 +45,7 @@ struct Inner {
     deadline: Option<Instant>,
     metadata: Metadata,
     /// `None` for one that belongs to no call.
-    call: Option<(Opening, Arc<Peer>)>,
+    call: Option<(&'static str, Arc<Peer>)>,
     /// The one that this was made from, all the way up: it has the cancellation and the metadata of the answer.
     root: Option<Context>,
     cancel: Cancel,
@@ -98,7 +97,7 @@ impl Context {
     pub(super) fn of(
         deadline: Option<Instant>,
         metadata: Metadata,
-        call: Option<(Opening, Arc<Peer>)>,
+        call: Option<(&'static str, Arc<Peer>)>,
     ) -> Self {
         Self(Arc::new(Inner {
             deadline,
@@ -180,8 +179,8 @@ impl Context {
 
     /// The method that was called; empty for a context that belongs to no call.
     #[must_use]
-    pub fn method(&self) -> &str {
-        self.call().map_or("", |(opening, _)| opening.method())
+    pub fn method(&self) -> &'static str {
+        self.call().map_or("", |(method, _)| method)
     }
 
     /// Where the caller is, as the socket says.
@@ -202,7 +201,7 @@ impl Context {
         self.session().cloned().map(Channel::new)
     }
 
-    fn call(&self) -> Option<&(Opening, Arc<Peer>)> {
+    fn call(&self) -> Option<&(&'static str, Arc<Peer>)> {
         self.root().0.call.as_ref()
     }
 

@@ -59,9 +59,9 @@ enum State {
 
 impl<T> Exchange<T> {
     /// Begins a call.
-    pub(super) fn start(session: &Session, request: Request, coding: Coding<T>) -> Self {
+    pub(super) fn start(session: &Session, mut request: Request, coding: Coding<T>) -> Self {
         Self {
-            state: State::Opening(session.open(request.opening.clone())),
+            state: State::Opening(session.open(std::mem::take(&mut request.opening))),
             request: Some(request),
             coding,
             answer: None,
@@ -204,10 +204,6 @@ pub(super) fn undecodable(error: &CodecError) -> Status {
 }
 
 /// The next message, decoded; `None` is the clean end.
-#[expect(
-    clippy::type_complexity,
-    reason = "an end, a message, or bytes that are none"
-)]
 pub(super) fn poll_message<T>(
     recv: &mut RecvStream,
     coding: Coding<T>,

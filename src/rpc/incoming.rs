@@ -22,7 +22,7 @@ use super::serve::{Counters, polled_in_place};
 use super::shared_send::SharedSend;
 use super::status::Status;
 use super::timer::Timer;
-use super::wire::{Opening, block, encode_status, find_meta, flag, meta};
+use super::wire::{block, encode_status, find_meta, flag, meta};
 use crate::error::{Processed, SendError, StreamError};
 use crate::frame::codes;
 use crate::handle::{RecvStream, SendStream};
@@ -43,12 +43,22 @@ pub(super) struct Incoming {
     /// Until a handler has it that receives.
     pub(super) recv: Option<RecvStream>,
     pub(super) send: Answering,
-    pub(super) opening: Opening,
+    pub(super) head: Head,
     pub(super) peer: Arc<Peer>,
     pub(super) deadline: Option<Instant>,
     pub(super) server: Arc<Common>,
     /// Given back when the call is over.
     pub(super) places: [Option<Place>; 3],
+}
+
+/// What is known of a call from its opening.
+#[derive(Default)]
+pub(super) struct Head {
+    /// Empty if it is none that is served.
+    pub(super) method: &'static str,
+    pub(super) flags: u8,
+    pub(super) timeout: Option<Duration>,
+    pub(super) metadata: Metadata,
 }
 
 /// What all calls of a server have together.
@@ -112,18 +122,14 @@ impl Incoming {
 
     /// The call's context, once its metadata is known.
     pub(super) fn context(&mut self, metadata: Metadata) -> Context {
-        let opening = self.opening.clone();
-        Context::of(
-            self.deadline,
-            metadata,
-            Some((opening, Arc::clone(&self.peer))),
-        )
+        let call = Some((self.head.method, Arc::clone(&self.peer)));
+        Context::of(self.deadline, metadata, call)
     }
 
     /// Metadata of the request, of which all messages that come before it were received.
     pub(super) fn metadata(&mut self) -> Result<Metadata, Status> {
-        if self.opening.flags & flag::METADATA_FOLLOWS == 0 {
-            return Ok(std::mem::take(&mut self.opening.metadata));
+        if self.head.flags & flag::METADATA_FOLLOWS == 0 {
+            return Ok(std::mem::take(&mut self.head.metadata));
         }
         let metas = self.recv.as_ref().map_or(&[][..], RecvStream::metas);
         Ok(find_meta(metas, block::REQUEST)?)
@@ -172,7 +178,11 @@ impl Incoming {
         Err(Gone)
     }
 
+    /// Whether its time is over. Where it was taken it cannot be by now, unless there was none.
     fn is_late(&self) -> bool {
+        if polled_in_place() {
+            return self.head.timeout.is_some_and(|timeout| timeout.is_zero());
+        }
         self.deadline.is_some_and(|at| at <= Instant::now())
     }
 
@@ -229,7 +239,7 @@ impl Incoming {
                 Ok(next) => given = next,
                 Err(status) => {
                     let origin = status.origin();
-                    let status = status.from_peer(origin, Processed::No, false);
+                    let status = status.said_by(origin, Processed::No, false);
                     return Ok((cx, Err(status)));
                 }
             }
@@ -311,7 +321,7 @@ impl Incoming {
         let text = panic.downcast_ref::<&str>().copied();
         let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
         let text = text.unwrap_or("no text");
-        let method = self.opening.method();
+        let method = self.head.method;
         paced!(
             LINES,
             Level::ERROR,

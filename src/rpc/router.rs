@@ -24,6 +24,7 @@ pub struct Router<M: Mode = Shared> {
 
 /// A method with its handler.
 pub(super) struct Entry<M: Mode> {
+    pub(super) name: &'static str,
     pub(super) handler: M::Handler,
     pub(super) codec: u8,
     /// Who streams.
@@ -145,6 +146,7 @@ impl<M: Mode> Router<M> {
 
     fn insert(&mut self, name: &'static str, codec: u8, flags: u8, handler: M::Handler) {
         let entry = Entry {
+            name,
             handler,
             codec,
             flags,

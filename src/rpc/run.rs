@@ -106,7 +106,7 @@ async fn first<Req>(
     receiver: Option<Receiver<Req>>,
 ) -> Result<(Receiver<Req>, Context), Gone> {
     let mut receiver = receiver.ok_or(Gone)?;
-    let metadata = if call.opening.flags & flag::METADATA_FOLLOWS == 0 {
+    let metadata = if call.head.flags & flag::METADATA_FOLLOWS == 0 {
         call.metadata()
     } else {
         let waited = call.wait_for(receiver.wait_for_metas()).await?;

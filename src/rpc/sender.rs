@@ -98,7 +98,7 @@ impl<T> Sender<T> {
         if std::mem::replace(&mut self.finished, true) || self.server.is_some() {
             return Ok(());
         }
-        self.shared.with(|stream| stream.finish()).map_err(ended)
+        self.shared.with(SendStream::finish).map_err(ended)
     }
 
     /// Waits until the peer wants no more messages, or the call has ended.

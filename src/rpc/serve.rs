@@ -15,7 +15,7 @@ use tracing::Level;
 use super::bound::{Bound, Place};
 use super::code::Code;
 use super::context::Peer;
-use super::incoming::{Answering, Common, Incoming};
+use super::incoming::{Answering, Common, Head, Incoming};
 use super::mode::{Mode, Taken, Waited};
 use super::router::{Entry, WhenFull};
 use super::server::ServerStats;
@@ -78,18 +78,14 @@ impl<M: Mode> Serving<M> {
     async fn take(&mut self, send: SendStream, recv: RecvStream) -> Result<(), SessionError> {
         let core = Arc::clone(&self.core);
         core.common.counters.calls.add();
-        let (mut call, problem) = self.incoming(send, recv);
-        if let Some(status) = problem {
-            call.refuse(&status);
-            return Ok(());
-        }
-        let entry = match find(&core, &call.opening) {
-            Ok(entry) => entry,
+        let (entry, head) = match parse(&core, &recv) {
+            Ok(known) => known,
             Err(status) => {
-                call.refuse(&status);
+                self.incoming(send, recv, Head::default()).refuse(&status);
                 return Ok(());
             }
         };
+        let mut call = self.incoming(send, recv, head);
         if !self.admit(&mut call).await? {
             return Ok(());
         }
@@ -106,24 +102,17 @@ impl<M: Mode> Serving<M> {
         Ok(())
     }
 
-    fn incoming(&self, send: SendStream, recv: RecvStream) -> (Incoming, Option<Status>) {
-        let (opening, problem) = match Opening::decode(recv.opening()) {
-            Ok(opening) => (opening, None),
-            Err(error) => (Opening::none(), Some(refusal(error))),
-        };
-        let deadline = opening
-            .timeout
-            .and_then(|timeout| Instant::now().checked_add(timeout));
-        let call = Incoming {
+    fn incoming(&self, send: SendStream, recv: RecvStream, head: Head) -> Incoming {
+        let timeout = head.timeout;
+        Incoming {
             recv: Some(recv),
             send: Answering::Own(send),
-            opening,
+            head,
             peer: Arc::clone(&self.peer),
-            deadline,
+            deadline: timeout.and_then(|timeout| Instant::now().checked_add(timeout)),
             server: Arc::clone(&self.core.common),
             places: [None, None, None],
-        };
-        (call, problem)
+        }
     }
 
     /// Has a place of the server and of the session for the call, or waits for it, or refuses; false: the call is over.
@@ -185,10 +174,26 @@ impl<M: Mode> Serving<M> {
     }
 }
 
+/// The method that a stream calls, and what else its opening says.
+fn parse<'a, M: Mode>(
+    core: &'a Core<M>,
+    recv: &RecvStream,
+) -> Result<(&'a Entry<M>, Head), Status> {
+    let opening = Opening::decode(recv.opening()).map_err(refusal)?;
+    let entry = find(core, &opening)?;
+    let head = Head {
+        method: entry.name,
+        flags: opening.flags,
+        timeout: opening.timeout,
+        metadata: opening.metadata,
+    };
+    Ok((entry, head))
+}
+
 /// The method, if it is called as it is served.
-fn find<'a, M: Mode>(core: &'a Core<M>, opening: &Opening) -> Result<&'a Entry<M>, Status> {
+fn find<'a, M: Mode>(core: &'a Core<M>, opening: &Opening<'_>) -> Result<&'a Entry<M>, Status> {
     let unimplemented = |text| Status::library(Code::UNIMPLEMENTED, Processed::No, text);
-    let name = opening.method();
+    let name = opening.method;
     let Some(entry) = core.methods.get(name) else {
         let service = name.rsplit_once('/').map_or("", |(service, _)| service);
         let of_it = |method: &&str| method.rsplit_once('/').is_some_and(|(s, _)| s == service);

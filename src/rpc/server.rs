@@ -262,6 +262,7 @@ impl<M: Mode> ServerBuilder<M> {
 
 impl ServerBuilder {
     /// Adds a service.
+    #[expect(clippy::should_implement_trait, reason = "what is added is no builder")]
     pub fn add<S: Service>(self, service: S) -> Self {
         self.add_shared(Arc::new(service))
     }

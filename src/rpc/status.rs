@@ -187,7 +187,7 @@ impl Status {
     }
 
     /// What a peer says.
-    pub(super) fn from_peer(mut self, origin: Origin, processed: Processed, retry: bool) -> Self {
+    pub(super) fn said_by(mut self, origin: Origin, processed: Processed, retry: bool) -> Self {
         self.0.origin = origin;
         self.0.processed = processed;
         self.0.retry = retry;

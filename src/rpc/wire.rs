@@ -56,12 +56,12 @@ mod status_flag {
 
 /// What a caller says first.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Opening {
+pub(crate) struct Opening<'a> {
     pub(crate) flags: u8,
     pub(crate) codec: u8,
     pub(crate) timeout: Option<Duration>,
-    /// `service/method`, as text: a slice of the block.
-    method: Bytes,
+    /// `service/method`.
+    pub(crate) method: &'a str,
     pub(crate) metadata: Metadata,
 }
 
@@ -80,7 +80,7 @@ pub(crate) enum OpeningError {
     Metadata(#[from] MetadataError),
 }
 
-impl Opening {
+impl<'a> Opening<'a> {
     /// Encodes an opening; the metadata comes back if it has to go as a block of its own.
     pub(crate) fn encode(
         kind: u8,
@@ -113,7 +113,7 @@ impl Opening {
         (Bytes::from(block), follows)
     }
 
-    pub(crate) fn decode(block: &Bytes) -> Result<Self, OpeningError> {
+    pub(crate) fn decode(block: &'a Bytes) -> Result<Self, OpeningError> {
         let short = OpeningError::Short(block.len());
         let &version = block.first().ok_or(short)?;
         if version != VERSION {
@@ -133,14 +133,14 @@ impl Opening {
         let (method, metadata) = rest
             .split_at_checked(usize::from(method_len))
             .ok_or(short)?;
-        if method.is_empty() || std::str::from_utf8(method).is_err() {
-            return Err(OpeningError::Method);
-        }
+        let method = match std::str::from_utf8(method) {
+            Ok(method) if !method.is_empty() => method,
+            _ => return Err(OpeningError::Method),
+        };
         let metadata = match metadata.is_empty() {
             true => Metadata::new(),
             false => Metadata::decode(block.slice_ref(metadata))?,
         };
-        let method = block.slice_ref(method);
         Ok(Self {
             flags,
             codec,
@@ -148,21 +148,6 @@ impl Opening {
             method,
             metadata,
         })
-    }
-
-    /// Of a stream that is no call.
-    pub(super) const fn none() -> Self {
-        Self {
-            flags: 0,
-            codec: 0,
-            timeout: None,
-            method: Bytes::new(),
-            metadata: Metadata::new(),
-        }
-    }
-
-    pub(crate) fn method(&self) -> &str {
-        std::str::from_utf8(&self.method).unwrap_or_default()
     }
 }
 
@@ -220,7 +205,7 @@ pub(crate) fn decode_status(failure: &Failure) -> Status {
     let status = Status::new(code, failure.message.clone());
     let block = &failure.details;
     let Some((&[flags, low, high], rest)) = block.split_first_chunk::<3>() else {
-        return status.from_peer(Origin::Handler, Processed::Yes, false);
+        return status.said_by(Origin::Handler, Processed::Yes, false);
     };
     let len = usize::from(u16::from_le_bytes([low, high]));
     let (details, metadata) = rest.split_at_checked(len).unwrap_or((&[], &[]));
@@ -236,7 +221,7 @@ pub(crate) fn decode_status(failure: &Failure) -> Status {
     status
         .with_details(block.slice_ref(details))
         .with_metadata(metadata)
-        .from_peer(origin, processed, flags & status_flag::RETRY != 0)
+        .said_by(origin, processed, flags & status_flag::RETRY != 0)
 }
 
 #[cfg(test)]

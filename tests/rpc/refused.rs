@@ -19,7 +19,10 @@ impl Codec<Bytes> for Strange {
     fn encode(message: &Bytes, buffer: &mut bytes::BytesMut) -> Result<(), CodecError> {
         match &message[..] {
             b"unspeakable" => Err(CodecError("that cannot be said".into())),
-            _ => Ok(buffer.extend_from_slice(message)),
+            _ => {
+                buffer.extend_from_slice(message);
+                Ok(())
+            }
         }
     }
 

@@ -22,7 +22,7 @@ fn the_opening_of_a_plain_unary_call_is_these_bytes() {
         (opening.flags, opening.codec, opening.timeout),
         (0, 0, None)
     );
-    assert_eq!(opening.method(), "a/B");
+    assert_eq!(opening.method, "a/B");
     assert!(opening.metadata.is_empty());
 }
 
@@ -56,7 +56,10 @@ fn metadata_that_does_not_fit_an_opening_follows_as_a_block() {
 
 #[test]
 fn an_opening_of_another_version_or_with_unknown_flags_says_so() {
-    let decode = |bytes: &'static [u8]| Opening::decode(&Bytes::from_static(bytes)).unwrap_err();
+    let decode = |bytes: &'static [u8]| {
+        let block = Bytes::from_static(bytes);
+        Opening::decode(&block).unwrap_err()
+    };
     assert_eq!(decode(b""), OpeningError::Short(0));
     assert_eq!(decode(b"greetings"), OpeningError::Version(b'g'));
     assert_eq!(decode(b"\x02\x00\x00\x01a"), OpeningError::Version(2));
@@ -76,7 +79,10 @@ fn trailers_are_these_bytes() {
     let metadata = metadata(&[("k", b"v")]);
     let block = meta(block::TRAILERS, metadata.as_bytes());
     assert_eq!(&block[..], b"\x03\x01\x01\x00kv");
-    assert_eq!(find_meta(&[block.clone()], block::TRAILERS), Ok(metadata));
+    assert_eq!(
+        find_meta(std::slice::from_ref(&block), block::TRAILERS),
+        Ok(metadata)
+    );
     assert_eq!(find_meta(&[block], block::HEADERS), Ok(Metadata::new()));
 }
 
@@ -179,7 +185,7 @@ proptest! {
             None => opening.metadata.clone(),
         };
         prop_assert_eq!(opening.timeout, timeout);
-        prop_assert_eq!(opening.method(), name);
+        prop_assert_eq!(opening.method, name);
         let read: Vec<_> = read.iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
         prop_assert_eq!(read, kept.into_iter().cloned().collect::<Vec<_>>());
     }
