@@ -1,4 +1,4 @@
-//! What a frame costs to write and to read: no I/O, no state, one thread.
+//! Cost of encoding and decoding a frame: no I/O, no state, one thread.
 //!
 //! The module is compiled into the benchmark, because it is private to the crate.
 

@@ -55,7 +55,7 @@ async fn answer((mut answers, mut messages): (SendStream, RecvStream)) {
     }
 }
 
-/// A thread that sends as many messages as it is told to, and says when the other side has them.
+/// A thread that sends a requested number of messages, and reports when the other side has them.
 struct Producer {
     run: Sender<u64>,
     done: Receiver<()>,

@@ -1,4 +1,4 @@
-//! The lock-free leaves, alone and against what else could do the job. Names are part/scenario/parameter.
+//! The lock-free leaves, alone and against alternatives. Names are part/scenario/parameter.
 //!
 //! The module is included from its source, so that nothing private is made public for it.
 
@@ -100,7 +100,7 @@ fn ring(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// Time for `records` records of 64 bytes to go from one thread to another. Whoever cannot go on yields: on a machine with
+/// Time for `records` records of 64 bytes to go from one thread to another. A thread that cannot continue yields: on a machine with
 /// fewer free cores than threads, spinning would measure the scheduler.
 fn ring_two_threads(records: u64, publish_every: u64) -> Duration {
     let (mut writer, mut reader) = pair();
@@ -140,7 +140,7 @@ fn ring_two_threads(records: u64, publish_every: u64) -> Duration {
     start.elapsed()
 }
 
-/// The ring's arithmetic alone: where the next record goes and whether it fits, for records of 2 to 17 words. The length is
+/// The ring's arithmetic alone: the position of the next record and whether it fits, for records of 2 to 17 words. The length is
 /// a number that the compiler does not know, as in the ring.
 fn arithmetic(criterion: &mut Criterion) {
     fn walk(len: u64, wrap: impl Fn(u64) -> u64) -> u64 {
@@ -175,7 +175,7 @@ fn arithmetic(criterion: &mut Criterion) {
                 walk(len, |at| at % len)
             });
         });
-        // What a ring of any length does instead: cursors below twice the length, compared on each step.
+        // The alternative for rings of any length: cursors below twice the length, compared on each step.
         group.bench_function(BenchmarkId::new("compare", name), |bencher| {
             bencher.iter(|| {
                 let len = black_box(len);
@@ -208,7 +208,7 @@ struct Lane {
     reasons: Reasons,
 }
 
-// SAFETY: `next` is private to the list; a lane is pushed only by whoever turned its reasons from zero, which are taken
+// SAFETY: `next` is private to the list; a lane is pushed only by the thread that turned its reasons from zero, which are taken
 // after the list has handed it out.
 unsafe impl Node for Lane {
     fn next(&self) -> &AtomicPtr<Self> {
@@ -224,10 +224,10 @@ fn lanes(count: usize) -> Vec<Arc<Lane>> {
     (0..count).map(|_| Arc::new(lane())).collect()
 }
 
-/// Who can carry ready lanes from producers to the engine.
+/// A structure that carries ready lanes from producers to the engine.
 trait Ready: Sync {
     fn push(&self, lane: Arc<Lane>);
-    /// Hands each lane there is to `serve`.
+    /// Passes each ready lane to `serve`.
     fn drain(&self, serve: impl FnMut(Arc<Lane>));
 }
 

@@ -1,4 +1,4 @@
-//! Whole sessions over an in-memory pipe, both ends on one thread: no kernel, so what is measured is
+//! Whole sessions over an in-memory pipe, both ends on one thread: no kernel, so it measures
 //! handles, protocol and turn loop. Named part/scenario/parameter.
 
 use std::hint::black_box;

@@ -61,7 +61,7 @@ impl Bank {
     }
 
     async fn balance(&self, cx: &Context, request: Account) -> Result<Amount, Status> {
-        let tenant = cx.metadata().get_str("tenant").unwrap_or("nobody");
+        let tenant = cx.metadata().get_str("tenant").unwrap_or("none");
         cx.add_trailer("asked-by", tenant)?;
         let cents = self.account(request.id)?.load(Ordering::Relaxed);
         Ok(Amount { cents })
@@ -77,7 +77,7 @@ impl Bank {
         let account = self.account(request.id)?;
         loop {
             let cents = account.load(Ordering::Relaxed);
-            // Fails when nobody listens any more; dropped before that if it waits.
+            // Fails when the caller has gone; a handler that waits is dropped before.
             out.send(Amount { cents }).await?;
             tokio::time::sleep(Duration::from_millis(5)).await;
         }

@@ -48,7 +48,7 @@ async fn serve_session(session: Session) {
                     return;
                 }
             }
-            // The caller has finished, or is gone; then there is nobody to tell.
+            // Fails if the caller has cancelled the stream or disconnected.
             let _ = send.finish();
         });
     }
@@ -72,7 +72,7 @@ async fn call(addr: &str) -> Result<(), Box<dyn Error>> {
         start.elapsed() / ROUND_TRIPS
     );
     send.finish()?;
-    // `close` returns at once; `closed` when everything has left, so that the program may end.
+    // `close` returns at once; `closed` when all bytes have left, so that the program may end.
     session.close();
     session.closed().await;
     Ok(())

@@ -1,10 +1,10 @@
-//! A client that keeps its session: the server may be away, be restarted, or come later.
+//! A client that keeps its session: the server may be unreachable, restarted, or started later.
 //!
 //! ```text
 //! cargo run --release --example echo -- serve tcp://127.0.0.1:4500     stop it, start it again
 //! cargo run --release --features manage --example reconnect -- tcp://127.0.0.1:4500
 //! ```
-//! Without an address it is its own server, which is away for a second in the middle.
+//! Without an address it is its own server, which is down for a second in the middle.
 
 use std::error::Error;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use ringmux::manage::{Dial, Event, ManageError, Manager};
 use ringmux::{Addr, Chain, Config, Engine, Listener, Session};
 
 const CALLS: u32 = 10;
-/// How long a call waits for the server to be there.
+/// How long a call waits for a session.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 #[tokio::main]
@@ -45,7 +45,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
             .await
         {
             Ok(Ok(answer)) => println!("call {n}: {answer}"),
-            // Whether to call again is for the application to say.
+            // The application decides whether to call again.
             Ok(Err(error)) => println!("call {n} failed: {error:#}"),
             Err(error @ ManageError::NotReady { .. }) => {
                 println!("call {n} given up: {}", Chain(&error));
@@ -84,7 +84,7 @@ async fn tell(manager: Manager) {
     }
 }
 
-/// Serves three streams, is away for a second, and serves again.
+/// Serves three streams, is down for a second, and serves again.
 async fn serve_with_a_break(listener: Listener) -> Result<(), Box<dyn Error + Send + Sync>> {
     let addr = listener.local_addr().to_string();
     serve(listener, 3).await?;
@@ -95,7 +95,7 @@ async fn serve_with_a_break(listener: Listener) -> Result<(), Box<dyn Error + Se
     serve(listener, u32::MAX).await
 }
 
-/// Serves so many streams of one session after the other, and closes.
+/// Serves `streams` streams of one session after the other, and closes.
 async fn serve(listener: Listener, streams: u32) -> Result<(), Box<dyn Error + Send + Sync>> {
     let mut left = streams;
     while left > 0 {
@@ -105,7 +105,7 @@ async fn serve(listener: Listener, streams: u32) -> Result<(), Box<dyn Error + S
         {
             left -= 1;
             while let Ok(Some(message)) = recv.recv().await {
-                // A caller that is gone wants no answer.
+                // Fails if the caller has disconnected.
                 let _ = send.send(message).await;
             }
             let _ = send.finish();

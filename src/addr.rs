@@ -1,4 +1,4 @@
-//! Where a peer is, and what moves the bytes: two small types that every layer may name.
+//! Addresses and driver names: two small types that every layer may use.
 
 use std::fmt;
 use std::net::{Ipv6Addr, SocketAddrV6};
@@ -19,7 +19,7 @@ const HOST_MAX_BYTES: usize = 253;
 /// | `/PATH`, `./PATH`, `unix:PATH`, `unix:///PATH` | a Unix socket, by the path of its file |
 /// | `@NAME`, `unix:@NAME`, `unix://@NAME` | a Unix socket with an abstract name, as `ss` and systemd show it |
 ///
-/// Paths and names have at most 107 bytes, hosts 253. Anything else is refused with what to write instead.
+/// Paths and names have at most 107 bytes, hosts 253. Any other text is refused with an error that shows the right form.
 ///
 /// # Examples
 /// ```
@@ -45,12 +45,12 @@ pub enum Addr {
     Unix(PathBuf),
 }
 
-/// A text that is no [`Addr`].
+/// Why a text is no [`Addr`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{text:?} is not an address: {problem}")]
 pub struct AddrError {
     text: String,
-    /// What is wrong, and what to write instead.
+    /// The problem, and the right form.
     problem: String,
 }
 
@@ -79,14 +79,14 @@ fn parse(text: &str) -> Result<Addr, String> {
         return unix(text);
     }
     if text.starts_with('~') {
-        return Err("~ is the shell's: write the whole path".to_owned());
+        return Err("~ is expanded by shells only: write the whole path".to_owned());
     }
     if let Some((scheme, host_port)) = text.split_once("://") {
         if scheme.eq_ignore_ascii_case("tcp") {
             return tcp(host_port);
         }
         return Err(format!(
-            "{scheme}:// is of another protocol: write tcp://HOST:PORT or unix:///PATH"
+            "{scheme}:// is another protocol: write tcp://HOST:PORT or unix:///PATH"
         ));
     }
     match text.split_once(':') {
@@ -127,11 +127,11 @@ fn unix(path: &str) -> Result<Addr, String> {
 }
 
 fn tcp(text: &str) -> Result<Addr, String> {
-    // As it is copied from a browser or curl.
+    // URLs copied from a browser or curl end in `/`.
     let host_port = text.strip_suffix('/').unwrap_or(text);
     if let Some((before, path)) = host_port.split_once('/') {
         return Err(format!(
-            "/{path} is a path, which TCP has not: write {before}"
+            "/{path} is a path, and TCP addresses have none: write {before}"
         ));
     }
     if let Some(c) = host_port
@@ -171,7 +171,7 @@ fn check_port(host: &str, port: &str) -> Result<(), String> {
     if port.is_empty() {
         return Err(format!("the port is missing: write {host}:PORT"));
     }
-    // `u16` would take a sign.
+    // `u16` would accept a sign.
     let digits = port.bytes().all(|byte| byte.is_ascii_digit());
     match port.parse::<u16>() {
         Ok(_) if digits => Ok(()),
@@ -181,7 +181,7 @@ fn check_port(host: &str, port: &str) -> Result<(), String> {
 
 fn check_host(host: &str, port: &str) -> Result<(), String> {
     if let Some((_, host)) = host.rsplit_once('@') {
-        return Err(format!("there are no users here: write {host}:{port}"));
+        return Err(format!("addresses have no user names: write {host}:{port}"));
     }
     if host.is_empty() || host == "*" {
         return Err(format!(
@@ -217,17 +217,18 @@ impl fmt::Display for Addr {
     }
 }
 
-/// What moves a session's bytes between its protocol and the kernel.
+/// The driver that moves a session's bytes between its protocol and the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Driver {
-    /// io_uring, on a ring of the engine's own: the fastest, and what [`Engine::auto`] takes where
+    /// io_uring, on a ring of the engine's own: the fastest, and the choice of [`Engine::auto`] where
     /// the kernel allows it (Linux 6.1 or later).
     ///
     /// [`Engine::auto`]: crate::Engine::auto
     Uring,
     /// io_uring, through the tokio-uring runtime. Its writes to Unix sockets raise SIGPIPE when the peer has gone: a
-    /// process whose `main` is not Rust's, which ignores that signal, must ignore it itself.
+    /// process whose `main` is not Rust's, which ignores that signal, must ignore it itself. Needs the feature `tokio-uring`, which is
+    /// on by default.
     TokioUring,
     /// Readiness and non-blocking calls, through tokio; works where io_uring is not allowed, and
     /// over any `AsyncRead + AsyncWrite`.
@@ -257,7 +258,7 @@ impl FromStr for Driver {
     }
 }
 
-/// A name that is no [`Driver`].
+/// An unknown name of a [`Driver`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("unknown driver {0:?} (expected uring, tokio-uring or tokio)")]
 pub struct UnknownDriver(String);
@@ -341,22 +342,25 @@ mod tests {
             ("[::1:80", "[::1 is not an IPv6 address in brackets"),
             (
                 "http://localhost:80",
-                "http:// is of another protocol: write tcp://HOST:PORT",
+                "http:// is another protocol: write tcp://HOST:PORT",
             ),
-            ("udp://localhost:80", "udp:// is of another protocol"),
+            ("udp://localhost:80", "udp:// is another protocol"),
             ("udp:localhost:80", "write tcp://udp:localhost:80"),
             ("vsock:2:70", "vsock: is no address"),
             ("fd:3", "if a host has that name, write tcp://fd:3"),
             ("systemd:0", "systemd: is no address"),
-            ("~/a.sock", "~ is the shell's: write the whole path"),
+            (
+                "~/a.sock",
+                "~ is expanded by shells only: write the whole path",
+            ),
             ("::1:7000", "or [::1]:7000 if 7000 is the port"),
             (
                 "tcp://localhost:80/path",
-                "/path is a path, which TCP has not: write localhost:80",
+                "/path is a path, and TCP addresses have none: write localhost:80",
             ),
             (
                 "me@localhost:22",
-                "there are no users here: write localhost:22",
+                "addresses have no user names: write localhost:22",
             ),
             ("unix:", "the path is missing"),
             ("unix://", "the path is missing"),

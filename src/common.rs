@@ -17,21 +17,21 @@ use crate::manage::{Doubt, Dropped, ManageError, ProvideError, PushError};
 #[cfg(feature = "rpc")]
 use crate::rpc::Status;
 
-/// Any error of this crate: what a function returns that connects, opens a stream, sends and receives.
+/// Any error of this crate: the return type of functions that connect, open a stream, send and receive.
 ///
-/// Every other error converts into it by `?`, an [`io::Error`] as well, and it into an [`io::Error`]. It answers the same
-/// two questions as they do, in their words; `{:#}` shows it with everything it comes from, on one line, and so does
-/// `{:?}`, which a `main` that returns it prints.
+/// Every other error converts into it by `?`, an [`io::Error`] as well, and it converts into an [`io::Error`]. It answers the
+/// same two questions as they do; `{:#}` shows its whole chain of sources on one line, and so does `{:?}`, which a `main`
+/// that returns it prints.
 ///
 /// # Examples
 /// ```
 /// use ringmux::{Error, Processed, Session, SessionError};
 ///
 /// async fn call(session: &Session) -> Result<bytes::Bytes, Error> {
-///     let mut stream = session.open("greetings").await?; // an OpenError
-///     stream.send("hello").await?; // a SendError
-///     stream.finish()?;
-///     let answer = stream.recv().await?; // a StreamError
+///     let (mut send, mut recv) = session.open("greetings").await?; // an OpenError
+///     send.send("hello").await?; // a SendError
+///     send.finish()?;
+///     let answer = recv.recv().await?; // a StreamError
 ///     Ok(answer.unwrap_or_default())
 /// }
 ///
@@ -57,42 +57,42 @@ pub enum Error {
     Stream(StreamError),
     /// A message was not accepted for sending.
     Send(Box<SendError>),
-    /// The same, at once; it has the message.
+    /// `try_send` did not take a message; contains the message.
     TrySend(Box<TrySendError>),
     /// A stream could not be opened.
     Open(OpenError),
-    /// No connection came about.
+    /// Connecting failed.
     Connect(Box<ConnectError>),
-    /// No address of a name took a connection.
+    /// Dialling a name failed.
     Dial(Box<DialError>),
-    /// Nothing can be listened on.
+    /// Listening failed.
     Listen(Box<ListenError>),
-    /// A socket that was given is of no use.
+    /// A given socket is unsuitable.
     Socket(Box<SocketError>),
-    /// There is no engine.
+    /// No engine could be made, or it has stopped.
     Engine(Box<EngineError>),
     /// A rule of the protocol was broken.
     Protocol(Box<ProtocolError>),
     /// A limit was tripped.
     Limit(LimitExceeded),
-    /// An address makes no sense.
+    /// An address is invalid.
     Addr(Box<AddrError>),
-    /// A driver's name makes no sense.
+    /// A driver's name is unknown.
     Driver(UnknownDriver),
     /// A setting is outside its range.
     Config(Box<ConfigError>),
-    /// io_uring cannot be had.
+    /// io_uring is not available.
     Refused(Box<Refusal>),
-    /// There is no managed session.
+    /// A manager returned no session.
     #[cfg(feature = "manage")]
     Manage(Box<ManageError>),
-    /// An attempt to have a managed session failed.
+    /// A manager's attempt to get a session failed.
     #[cfg(feature = "manage")]
     Provide(Box<ProvideError>),
-    /// An outbox took no message; it has the message.
+    /// An outbox did not take a message; contains the message.
     #[cfg(feature = "manage")]
     Push(Box<PushError>),
-    /// An outbox does not know what became of a message.
+    /// The outcome of an outbox's message is unknown.
     #[cfg(feature = "manage")]
     Doubt(Box<Doubt>),
     /// An outbox did not send a message.
@@ -101,13 +101,13 @@ pub enum Error {
     /// A call failed.
     #[cfg(feature = "rpc")]
     Status(Status),
-    /// Of a byte stream, and none of the others.
+    /// Any other I/O error.
     Io(io::Error),
 }
 
 const _: () = assert!(size_of::<Error>() <= 5 * size_of::<usize>());
 
-/// The same expression of whichever error it is.
+/// The same expression for every variant.
 macro_rules! each {
     ($error:expr, $inner:ident => $answer:expr, io: $io:expr) => {
         match $error {
@@ -145,19 +145,19 @@ macro_rules! each {
 }
 
 impl Error {
-    /// Whether trying again may succeed without running anything twice; false for an [`io::Error`] of another's.
+    /// Whether trying again may succeed without running anything twice; false for a foreign [`io::Error`].
     #[must_use]
     pub fn is_retryable(&self) -> bool {
         each!(self, error => error.is_retryable(), io: { let _ = error; false })
     }
 
-    /// Whether the peer's application can have seen what was to be sent; not known for an [`io::Error`] of another's.
+    /// Whether the peer's application can have seen the message; unknown for a foreign [`io::Error`].
     #[must_use]
     pub fn was_processed(&self) -> Processed {
         each!(self, error => error.was_processed(), io: { let _ = error; Processed::Maybe })
     }
 
-    /// The first error of this type among the one that this is, those inside of it, and those that it comes from.
+    /// Finds the first error of type `T`: the converted error, errors wrapped in it, and their sources.
     #[must_use]
     pub fn find<T: StdError + 'static>(&self) -> Option<&T> {
         let mut next = Some(self.inner());
@@ -210,7 +210,7 @@ impl Error {
     }
 }
 
-/// What is inside of an error that shows it as its own words, and so has the source of that one.
+/// The error wrapped by one that shows the wrapped text as its own, and so has the wrapped one's source.
 fn inside<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a (dyn StdError + 'static)> {
     if let Some(error) = error.downcast_ref::<SendError>() {
         return match error {
@@ -299,7 +299,7 @@ impl fmt::Debug for Error {
     }
 }
 
-/// It adds no words, so it has the source of the one that it is.
+/// It adds no text, so its source is the source of the converted error.
 impl StdError for Error {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
         self.inner().source()
@@ -382,7 +382,7 @@ impl From<FrameError> for Error {
     }
 }
 
-/// Returns what is inside of an [`io::Error`], if it is one of these.
+/// Returns the error inside of an [`io::Error`], if it is of one of these types.
 macro_rules! unwrap {
     ($error:ident, $($inner:ty),+) => {
         let mut $error = $error;
@@ -395,7 +395,7 @@ macro_rules! unwrap {
 }
 
 impl From<io::Error> for Error {
-    /// An error of this crate that was converted before comes out again.
+    /// An error of this crate inside of the [`io::Error`] is taken out again.
     fn from(error: io::Error) -> Self {
         unwrap!(
             error,
@@ -462,18 +462,18 @@ impl From<Error> for io::Error {
     }
 }
 
-// ---- what no second try changes ---------------------------------------------------------------
+// ---- errors that a retry cannot change ---------------------------------------------------------------
 
 macro_rules! wrong_from_the_start {
     ($($error:ident: $kind:ident),+ $(,)?) => {
         $(impl $error {
-            /// Whether the same call may succeed later: it cannot.
+            /// Whether the same call may succeed later: never.
             #[must_use]
             pub const fn is_retryable(&self) -> bool {
                 false
             }
 
-            /// Whether a peer can have seen anything: it cannot.
+            /// Whether a peer can have processed anything: never.
             #[must_use]
             pub const fn was_processed(&self) -> Processed {
                 Processed::No

@@ -1,7 +1,7 @@
-//! Wiring: where sessions run, and how connections come about.
+//! Wiring: engines, connecting, listening.
 //!
-//! An [`Engine`] is a runtime that owns sockets: a thread of its own, or the runtime that the
-//! application is on already. Nothing here decides anything about the protocol.
+//! An [`Engine`] is a runtime that owns sockets: a thread of its own, or the application's runtime. This module decides
+//! nothing about the protocol.
 
 mod backend;
 mod builder;
@@ -25,7 +25,7 @@ pub use dial::{DialAttempt, DialError, dial};
 pub use engine::Engine;
 pub use errors::{ConnectError, EngineError, ListenError};
 pub use given::SocketError;
-pub use listener::Listener;
+pub use listener::{Listener, is_lost};
 pub use stats::{ProcessStats, process_stats};
 
 use std::fmt;
@@ -48,10 +48,10 @@ use crate::handle::Session;
 /// [`Config::default`].
 ///
 /// # Errors
-/// [`ConnectError`] says what could not be reached, and why.
+/// [`ConnectError`] with the address and the reason.
 ///
 /// # Cancel safety
-/// Dropping the future closes a connection that is half open.
+/// Dropping the future closes the connection in progress.
 ///
 /// # Examples
 /// ```
@@ -75,10 +75,10 @@ pub async fn connect(addr: impl AsRef<str>) -> Result<Session, ConnectError> {
 }
 
 /// Listens on `tcp://HOST:PORT` or `unix:///PATH` with the defaults: [`Engine::auto`] and
-/// [`Config::default`]. Port 0 takes a free one, see [`Listener::local_addr`].
+/// [`Config::default`]. Port 0 picks a free one, see [`Listener::local_addr`].
 ///
 /// # Errors
-/// [`ListenError`] says what could not be listened on, and why.
+/// [`ListenError`] with the address and the reason.
 ///
 /// # Cancel safety
 /// Safe.
@@ -90,8 +90,8 @@ pub async fn listen(addr: impl AsRef<str>) -> Result<Listener, ListenError> {
 
 /// Runs a session as the dialling side over any transport: a TLS stream, a pipe, a vsock.
 ///
-/// Returns the handle, and the future that does the work: spawn it on a tokio runtime. The two
-/// sides must agree on who dials.
+/// Returns the handle, and the future that runs the session: spawn it on a tokio runtime. One side
+/// must be the client, the other the server.
 ///
 /// # Examples
 /// ```
@@ -106,8 +106,8 @@ pub async fn listen(addr: impl AsRef<str>) -> Result<Listener, ListenError> {
 /// # }
 /// ```
 ///
-/// The future is to be polled on a tokio runtime with time enabled. Anywhere else the session ends at its first poll, with
-/// [`SessionError::Io`], by way of a panic that is caught and that the panic hook shows.
+/// Poll the future on a tokio runtime with time enabled. Elsewhere the session ends at its first poll, with
+/// [`SessionError::Io`], after a panic that is caught but printed by the panic hook.
 pub fn client<T>(io: T, config: &Config) -> (Session, Connection<T>)
 where
     T: AsyncRead + AsyncWrite + Unpin,
@@ -123,7 +123,7 @@ where
     over(io, Plan::local(Role::Acceptor, config), |_| None)
 }
 
-/// `queued` tells what a socket still holds of what it has taken.
+/// `queued` returns the unacknowledged bytes of a socket's send queue.
 fn over<T>(io: T, plan: Plan<'_>, queued: fn(&T) -> Option<u64>) -> (Session, Connection<T>)
 where
     T: AsyncRead + AsyncWrite + Unpin,
@@ -138,14 +138,14 @@ where
     )
 }
 
-/// The work of one session over a transport of the application's. From [`client`] and [`server`].
+/// The future that runs one session over the application's transport. From [`client`] and [`server`].
 ///
 /// Completes when the session has ended, with the reason. Dropping it ends the session with
 /// [`SessionError::EngineStopped`].
 #[must_use = "a session makes no progress unless its connection is spawned or awaited"]
 pub struct Connection<T> {
     turns: Turns<TokioIo<T>>,
-    /// The runtime that polls it has been seen to have timers.
+    /// The polling runtime was checked for timers.
     has_time: bool,
 }
 

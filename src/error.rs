@@ -1,12 +1,12 @@
-//! Errors, by what they end: a session, a stream, or only the call that was made.
+//! Errors, by scope: of a session, of a stream, or of one call.
 //!
-//! Each error answers two questions that a caller must ask before it tries
-//! again: [`is_retryable`](StreamError::is_retryable), and whether the peer can have seen the work
+//! Each error answers two questions that a caller must ask before a retry: [`is_retryable`](StreamError::is_retryable), and
+//! whether the peer can have processed the work
 //! ([`was_processed`](StreamError::was_processed)).
 //!
-//! An error that has words of its own shows those alone, and what it comes from is its `source`: whoever prints the chain
-//! ([`Chain`], `anyhow`) says everything once, and whoever looks for a type in it finds it. One that adds no words to another, such
-//! as [`SendError::Stream`], shows the other, and has the other's source.
+//! An error with a text of its own shows only that, and has its cause as `source`: printing the chain ([`Chain`], `anyhow`)
+//! shows each text once, and searching the chain for a type finds it. An error that only wraps another, such as
+//! [`SendError::Stream`], shows the other's text, and has the other's source.
 
 mod io_error;
 mod limit;
@@ -26,12 +26,12 @@ pub use words::Chain;
 use crate::frame::{FrameError, Role, StreamId, codes};
 use words::{Cancelling, Closing, Code, Stopping};
 
-/// Whether the peer's application can have seen what a failed stream carried.
+/// Whether the peer's application can have seen the messages of a failed stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Processed {
     /// It cannot: nothing of the stream reached it. Trying again is safe.
     No,
-    /// It may have: the connection ended, or somebody cancelled, while the stream was alive.
+    /// It may have: the connection ended, or either side cancelled, while the stream was alive.
     Maybe,
     /// It has: the peer answered with this error.
     Yes,
@@ -40,9 +40,9 @@ pub enum Processed {
 /// One of the two ends of a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Side {
-    /// The process that asks.
+    /// This process.
     This,
-    /// The one at the other end.
+    /// The process at the other end.
     Peer,
 }
 
@@ -54,31 +54,31 @@ pub enum Side {
 pub enum SessionError {
     /// This side called [`Session::close`](crate::Session::close), or dropped its last handle.
     Closed,
-    /// The peer closed the session in order.
+    /// The peer closed the session with a code.
     PeerClosed {
-        /// Why; [`NO_ERROR`](crate::codes::NO_ERROR) is a close in order. See
+        /// The peer's code; [`NO_ERROR`](crate::codes::NO_ERROR) for an orderly close. See
         /// [`codes`].
         code: u32,
         /// The peer's explanation, at most 256 bytes.
         reason: Arc<str>,
     },
-    /// The connection ended without a word from the peer.
+    /// The connection ended without a GOAWAY from the peer.
     Disconnected,
     /// The socket failed.
     Io(Arc<io::Error>),
-    /// The peer broke a rule of the protocol; it was told which.
+    /// The peer broke a rule of the protocol; the GOAWAY to it names the rule.
     Protocol(ProtocolError),
-    /// The peer tripped a limit of this side; it was told which, in the same words.
+    /// The peer tripped a limit of this side; the GOAWAY to it has the same text.
     LimitExceeded(LimitExceeded),
-    /// The peer did not answer the opening of the connection in time.
+    /// The peer did not complete the handshake in time.
     HandshakeTimeout(Duration),
-    /// The peer was silent for [`keepalive_idle`](crate::ConfigBuilder::keepalive_idle), and then for
-    /// [`keepalive_timeout`](crate::ConfigBuilder::keepalive_timeout) more when it was asked for a sign of life.
+    /// The peer sent nothing for [`keepalive_idle`](crate::ConfigBuilder::keepalive_idle), and did not answer the keepalive PING
+    /// within [`keepalive_timeout`](crate::ConfigBuilder::keepalive_timeout).
     KeepaliveTimeout(Duration),
-    /// The connection took not one byte of what was to be sent for
+    /// The connection took none of the bytes to be sent for
     /// [`write_timeout`](crate::ConfigBuilder::write_timeout).
     WriteTimeout(Duration),
-    /// The thread or runtime that ran the session ended under it.
+    /// The thread or runtime that ran the session ended first.
     EngineStopped,
 }
 
@@ -99,18 +99,18 @@ impl fmt::Display for SessionError {
             ),
             Self::KeepaliveTimeout(limit) => write!(
                 f,
-                "the peer gave no sign of life within {limit:?} of being asked for one"
+                "the peer did not answer a keepalive PING within {limit:?}"
             ),
             Self::WriteTimeout(limit) => write!(
                 f,
-                "the connection took nothing of what was to be sent for {limit:?}"
+                "the socket took none of the bytes to be sent for {limit:?}"
             ),
             Self::EngineStopped => f.write_str("the engine that ran the session has stopped"),
         }
     }
 }
 
-/// By hand, as the `source` is to be the error itself and not the `Arc` that shares it.
+/// Not derived: `source` returns the error itself, not the `Arc` that shares it.
 impl std::error::Error for SessionError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
@@ -134,7 +134,7 @@ impl From<ProtocolError> for SessionError {
 }
 
 impl SessionError {
-    /// Whether the session ended in order: either side closed it, shut it down, or dropped its last handle.
+    /// Whether the end was orderly: either side closed it, shut it down, or dropped its last handle.
     ///
     /// # Examples
     /// ```
@@ -157,16 +157,16 @@ impl SessionError {
 
     /// Whether a new session to the same peer may succeed.
     ///
-    /// False after a protocol error: the two sides do not agree, and will not next time.
+    /// False after a protocol error: the two sides are incompatible, and stay so.
     #[must_use]
     pub const fn is_retryable(&self) -> bool {
         !matches!(self, Self::Protocol(_) | Self::Closed)
     }
 
-    /// Whether the peer can have seen what the session's unfinished streams carried.
+    /// Whether the peer can have seen the messages of the session's unfinished streams.
     ///
-    /// It can, whatever ended the session, and also if it has never answered: what a dialling side sends with its first
-    /// words may arrive though the answer does not. A stream that never left says so itself, by
+    /// Always [`Maybe`](Processed::Maybe), even if the peer never answered: data that a dialling side sends together with its
+    /// handshake may arrive although the answer does not. A stream of which nothing was sent has the error
     /// [`StreamError::NotProcessed`].
     #[must_use]
     pub const fn was_processed(&self) -> Processed {
@@ -178,7 +178,7 @@ impl SessionError {
 ///
 /// # Examples
 /// ```
-/// # use ringmux::ProtocolError;
+/// # use ringmux::wire::ProtocolError;
 /// let error = ProtocolError::SettingsTwice;
 /// assert_eq!(error.rule(), "settings-twice");
 /// assert_eq!(error.to_string(), "SETTINGS must be sent once, as the first frame");
@@ -186,22 +186,22 @@ impl SessionError {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ProtocolError {
-    /// A frame that is wrong by itself.
+    /// An invalid frame.
     #[error(transparent)]
     Frame(#[from] FrameError),
-    /// A frame came before SETTINGS.
+    /// A frame before SETTINGS.
     #[error("the first frame must be SETTINGS")]
     SettingsMissing,
-    /// SETTINGS came again.
+    /// A second SETTINGS.
     #[error("SETTINGS must be sent once, as the first frame")]
     SettingsTwice,
-    /// SETTINGS of a side that is what this one is, a dialer or an acceptor: of a server that echoes, of this side itself,
-    /// or of one of two sides that do not agree who dialled.
+    /// SETTINGS with this side's own role, dialer or acceptor: from an echo server, from this side itself, or because the two
+    /// sides disagree on who dialled.
     #[error(
-        "the peer says that it is the {role} too, as an echo server does, or a connection to itself"
+        "the peer has the same role, {role}: an echo server, or a connection to this side itself"
     )]
     SameRole {
-        /// What both are.
+        /// The role of both sides.
         role: Role,
     },
     /// OPEN with an id of the other side's parity, or of a stream that exists.
@@ -251,7 +251,7 @@ pub enum ProtocolError {
         id: StreamId,
         /// Payload plus 256.
         cost: u64,
-        /// What the peer had left.
+        /// The peer's remaining credit.
         credit: u64,
     },
     /// More data than the session's credit.
@@ -259,7 +259,7 @@ pub enum ProtocolError {
     SessionCredit {
         /// Payload plus 256.
         cost: u64,
-        /// What the peer had left.
+        /// The peer's remaining credit.
         credit: u64,
     },
     /// A WINDOW that takes a credit above 2^32 - 1.
@@ -277,15 +277,15 @@ pub enum ProtocolError {
         id: StreamId,
         /// The message's size.
         total: u64,
-        /// The limit that was announced.
+        /// The announced limit.
         limit: u32,
     },
-    /// The pieces of a message do not add up to the total that the first one gave.
+    /// The pieces of a message do not add up to the total in the first one.
     #[error("the pieces of a message on stream {id} do not add up to its {total} bytes")]
     PiecesMismatch {
         /// The id in the frame.
         id: StreamId,
-        /// What the first piece said.
+        /// The total in the first piece.
         total: u32,
     },
     /// META more than twice, or inside a message.
@@ -294,19 +294,19 @@ pub enum ProtocolError {
         /// The id in the frame.
         id: StreamId,
     },
-    /// PING with ACK that answers no PING.
-    #[error("PING was acknowledged that was never sent")]
+    /// A PING with ACK that answers no PING.
+    #[error("a PING was acknowledged that was never sent")]
     UnexpectedPong,
 }
 
 impl ProtocolError {
-    /// Whether trying again may succeed: never, as the two sides do not agree.
+    /// Whether trying again may succeed: never, as the two sides are incompatible.
     #[must_use]
     pub const fn is_retryable(&self) -> bool {
         false
     }
 
-    /// Whether the peer can have seen what the session's streams carried.
+    /// Whether the peer can have seen the messages of the session's streams.
     #[must_use]
     pub const fn was_processed(&self) -> Processed {
         Processed::Maybe
@@ -337,13 +337,13 @@ impl ProtocolError {
     }
 }
 
-/// What the peer's application said with
+/// The error that the peer's application sent with
 /// [`finish_with_error`](crate::SendStream::finish_with_error).
 #[derive(Clone, PartialEq, Eq)]
 pub struct Failure {
     /// The application's code.
     pub code: u32,
-    /// The application's words, at most 1 KiB.
+    /// The application's text, at most 1 KiB.
     pub message: String,
     /// Opaque details, at most 8 KiB.
     pub details: Bytes,
@@ -353,13 +353,13 @@ pub struct Failure {
 #[derive(Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum StreamError {
-    /// The peer's application ended the stream with an error, after everything it sent before.
+    /// The peer's application ended the stream with an error, delivered after all earlier messages.
     #[error("the peer failed the stream with code {}: {}", Code(.0.code), .0.message)]
     Failed(Arc<Failure>),
-    /// The stream was cancelled, or this side wants nothing more of it; messages that were not yet received are lost.
+    /// The stream was cancelled, or stopped by this side; messages not yet received are lost.
     #[error("{}", Cancelling(*by, *code))]
     Cancelled {
-        /// Who did it.
+        /// The side that cancelled.
         by: Side,
         /// The code given to `cancel`, `stop` or `finish_with_error`. See [`codes`].
         code: u32,
@@ -376,7 +376,7 @@ pub enum StreamError {
 }
 
 impl StreamError {
-    /// Whether trying again on a session that is alive may succeed without running anything twice.
+    /// Whether trying again on a live session may succeed without running anything twice.
     ///
     /// # Examples
     /// ```
@@ -394,7 +394,7 @@ impl StreamError {
         matches!(self.was_processed(), Processed::No)
     }
 
-    /// Whether ringmux turned the stream away at the peer, which may do so again at once.
+    /// Whether the peer's ringmux refused the stream at a limit, which an immediate retry may meet again.
     #[cfg(feature = "manage")]
     pub(crate) const fn was_turned_away(&self) -> bool {
         matches!(
@@ -406,7 +406,7 @@ impl StreamError {
         )
     }
 
-    /// Whether the peer's application can have seen what this stream carried.
+    /// Whether the peer's application can have seen messages of this stream.
     #[must_use]
     pub const fn was_processed(&self) -> Processed {
         match self {
@@ -426,12 +426,12 @@ impl StreamError {
 #[derive(Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum SendError {
-    /// The message is larger than the peer accepts. Nothing was sent; the stream goes on.
+    /// The message is larger than the peer accepts. Nothing was sent; the stream stays usable.
     #[error("a message of {len} bytes exceeds the peer's limit of {limit}")]
     TooLong {
         /// The message's size, in bytes.
         len: usize,
-        /// What the peer accepts, in bytes.
+        /// The peer's limit, in bytes.
         limit: usize,
     },
     /// The peer asked to stop sending on this stream; it still sends.
@@ -443,7 +443,7 @@ pub enum SendError {
     /// A direction of a stream carries at most two opaque blocks.
     #[error("the stream has carried two opaque blocks already")]
     TooManyMetas,
-    /// This handle has finished the stream before.
+    /// This side has already finished the stream.
     #[error("the stream was already finished by this side")]
     Finished,
     /// The stream has ended.
@@ -452,7 +452,7 @@ pub enum SendError {
 }
 
 impl SendError {
-    /// Whether trying again on a session that is alive, with the whole stream, may succeed without running anything twice.
+    /// Whether trying again with a new stream on a live session may succeed without running anything twice.
     ///
     /// # Examples
     /// ```
@@ -471,8 +471,8 @@ impl SendError {
         }
     }
 
-    /// Whether the peer's application can have seen what was to be sent; where the stream has ended, also what was queued
-    /// before.
+    /// Whether the peer's application can have seen the message to be sent; if the stream has ended, also messages queued
+    /// before it.
     #[must_use]
     pub const fn was_processed(&self) -> Processed {
         match self {
@@ -483,11 +483,11 @@ impl SendError {
     }
 }
 
-/// Why [`try_send`](crate::SendStream::try_send) did not take a message; the message comes back.
+/// Why [`try_send`](crate::SendStream::try_send) did not take a message; contains the message.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TrySendError {
-    /// The stream's queue is full for now, or the peer has not yet said whether it accepts as long a message.
+    /// The stream's queue is full for now, or the peer has not yet announced its limit for long messages.
     #[error("the stream's send queue is full")]
     Full(Bytes),
     /// The message can never be sent on this stream.
@@ -495,7 +495,7 @@ pub enum TrySendError {
     Refused {
         /// The message.
         message: Bytes,
-        /// Why.
+        /// The reason.
         #[source]
         error: SendError,
     },
@@ -512,7 +512,7 @@ impl TrySendError {
         }
     }
 
-    /// Whether the peer's application can have seen what was to be sent.
+    /// Whether the peer's application can have seen the message.
     #[must_use]
     pub const fn was_processed(&self) -> Processed {
         match self {
@@ -542,10 +542,19 @@ pub enum OpenError {
         /// The limit, in bytes.
         limit: usize,
     },
+    /// The first message is larger than the peer accepts; only from `open_with`. If it was opened before the peer had said
+    /// so, the peer may see a stream opened and cancelled.
+    #[error("a first message of {len} bytes exceeds the {limit} that the peer accepts")]
+    MessageTooLong {
+        /// The message's size, in bytes.
+        len: usize,
+        /// The limit, in bytes.
+        limit: usize,
+    },
     /// The peer has not granted another stream; only from `try_open`.
     #[error("the peer has granted no further stream for now")]
     NoCredit,
-    /// Too many calls of `open` wait for the peer's permission already.
+    /// Too many calls of `open` already wait for the peer's grant.
     #[error("{limit} calls of open are waiting already: raise max_pending_opens or open less")]
     TooManyPending {
         /// [`max_pending_opens`](crate::ConfigBuilder::max_pending_opens).
@@ -567,7 +576,7 @@ impl OpenError {
     #[must_use]
     pub const fn is_retryable(&self) -> bool {
         match self {
-            Self::BlockTooLong { .. } => false,
+            Self::BlockTooLong { .. } | Self::MessageTooLong { .. } => false,
             Self::NoCredit | Self::TooManyPending { .. } => true,
             Self::Session(error) => error.is_retryable(),
         }

@@ -2,8 +2,8 @@
 //!
 //! ringmux carries any number of streams of messages over one TCP connection, Unix socket or other
 //! byte transport, in both directions, with flow control for each stream and for the session. A
-//! backend adds it instead of gRPC/HTTP-2, yamux or a socket for each call. It is a transport: what
-//! a message means is up to you, and so are names, retries and load balancing.
+//! backend uses it instead of gRPC/HTTP-2, yamux or a socket for each call. It is a transport: the meaning of messages is up
+//! to you, and so are names, retries and load balancing.
 //!
 //! ```text
 //!  application threads                       engine thread
@@ -14,8 +14,8 @@
 //!  └──────────────┘   wake   └───────────┘          └──────────┘         └────────┘
 //! ```
 //! One thread owns the socket and the protocol. Handles only touch lock-free queues, from any thread
-//! and any executor. Everything that is queued while a write is under way leaves in the next one,
-//! so batches grow with the load and a lone message never waits for company.
+//! and any executor. Everything queued while a write is under way leaves in the next one,
+//! so batches grow with the load and a lone message is never delayed.
 //!
 //! # Example
 //! ```
@@ -54,40 +54,41 @@
 //! ```
 //!
 //! # Where to look
-//! * [`connect()`], [`listen`]: the short way. [`Engine`]: which thread and which [`Driver`].
+//! * [`connect()`], [`listen`]: with the defaults. [`Engine`]: choose thread and [`Driver`].
 //!   [`client`] and [`server`]: over a transport of your own, such as a TLS stream. [`dial`]: the TCP connection alone.
-//! * [`Session`]: open, accept, ping, close, shut down. [`Listener::shutdown`]: all at once. [`SessionState`]: where it is in its life.
-//! * [`SendStream`], [`RecvStream`]: the two halves of a stream, which go to different tasks if you like; [`Lease`], a message in place.
+//! * [`Session`]: open, accept, ping, close, shut down. [`Listener::shutdown`]: all sessions at once. [`SessionState`]: the phase of a session.
+//! * [`SendStream`], [`RecvStream`]: the two halves of a stream, which may be used by different tasks; [`Lease`], a message in place.
 //!   As one byte stream: `tokio::io::join(recv, send)`.
-//! * [`Config`]: every limit, with its unit and default; [`Config::edge`] for peers that nobody vouches for.
-//! * [`Error`]: what every other error converts into by `?`. [`SessionError`], [`StreamError`], [`SendError`],
-//!   [`OpenError`], [`ConnectError`]: like each error here they say whether trying again may succeed (`is_retryable`),
-//!   and whether the peer can have seen what was sent (`was_processed`). An error shows its own words; [`Chain`] shows what
-//!   it comes from as well.
+//! * [`Config`]: every limit, with its unit and default; [`Config::edge`] for untrusted peers.
+//! * [`Error`]: every other error converts into it by `?`. [`SessionError`], [`StreamError`], [`SendError`],
+//!   [`OpenError`], [`ConnectError`]: like each error here they say whether a retry may succeed (`is_retryable`),
+//!   and whether the peer can have processed the work (`was_processed`). `Display` shows an error's own text; [`Chain`] shows
+//!   its sources as well.
 //!
-//! # What is bounded
-//! What is queued for sending ([`send_buffer`](ConfigBuilder::send_buffer) for a stream,
-//! [`session_send_buffer`](ConfigBuilder::session_send_buffer) for all of a session together), what a peer may send before
+//! # Limits
+//! Bounded are: bytes queued for sending ([`send_buffer`](ConfigBuilder::send_buffer) for a stream,
+//! [`session_send_buffer`](ConfigBuilder::session_send_buffer) for all streams of a session), bytes that a peer may send before
 //! the application consumes ([`stream_window`](ConfigBuilder::stream_window),
 //! [`session_window`](ConfigBuilder::session_window), and [`receive_pool`](ConfigBuilder::receive_pool) for the whole
-//! process), how many streams a peer may open ([`max_streams`](ConfigBuilder::max_streams)), and how long
-//! connecting, a handshake, a close, a peer's silence and a socket or message without progress may take. A message larger than its
-//! stream's window is admitted one at a time from the process's memory, or its stream ends with
-//! [`StreamError::LimitExceeded`]. Whatever is tripped is named by one error, [`LimitExceeded`], told to the peer in
-//! the same words, and counted: [`SessionStats::tripped`], [`process_stats`].
+//! process), the peer's streams ([`max_streams`](ConfigBuilder::max_streams)), and the time of connecting, of a handshake, of
+//! a close, of a peer's silence and of a socket or message without progress. Messages larger than their stream's window are
+//! admitted one at a time from the process's memory, or their stream ends with [`StreamError::LimitExceeded`]. A tripped limit
+//! is reported as one error, [`LimitExceeded`], sent to the peer with the same text, and counted:
+//! [`SessionStats::tripped`], [`process_stats`].
 //!
 //! # Features
-//! * `manage` (off): the module `manage`, which keeps sessions to a peer and makes them anew when they
-//!   are lost.
-//! * `metrics` (off): the module `metrics`, which tells the recorder of the crate `metrics` what sessions do.
-//! * `rpc` (off): the module `rpc`: calls with deadlines, cancellation, metadata and typed status, of which either side may be
-//!   the server. `rpc-prost` and `rpc-postcard` add codecs, `rpc-tower` makes a channel a service of tower.
+//! * `manage` (off): the module `manage`, which keeps sessions to a peer and reconnects lost ones.
+//! * `tokio-uring` (on): the driver [`Driver::TokioUring`], with the crate `tokio-uring`. Without it that driver is refused with
+//!   [`EngineError::NotBuiltIn`].
+//! * `metrics` (off): the module `metrics`, which passes counters to a recorder of the crate `metrics`.
+//! * `rpc` (off): the module `rpc`: calls with deadlines, cancellation, metadata and typed status; either side may be the
+//!   server. `rpc-prost` and `rpc-postcard` add codecs, `rpc-tower` makes a channel a service of tower.
 //!
-//! # Seen from outside
+//! # Observing it
 //! Sessions and streams are [`tracing`] spans ([`Session::span`], [`SendStream::span`]) with their ends as events, targets
 //! `ringmux::session` and `ringmux::stream`. [`Session::stats`], [`Engine::stats`] and [`process_stats`] are snapshots of
-//! counters that are kept in any case. What a peer can cause is logged at most ten times in 10 s from each place in the
-//! code; the next such line says in its field `left_out` how many were left out, and [`left_out_lines`] how many in all.
+//! counters that are always on. Each log statement that a peer can trigger writes at most ten lines in 10 s; the next such
+//! line has the number of suppressed ones in its field `left_out`, and [`left_out_lines`] has the total.
 
 #[cfg(not(ringmux_loom))]
 mod addr;
@@ -101,7 +102,7 @@ mod connect;
 mod driver;
 #[cfg(not(ringmux_loom))]
 mod error;
-#[cfg(not(ringmux_loom))] // The models need the leaves alone.
+#[cfg(not(ringmux_loom))] // The models need only the leaves.
 #[allow(dead_code, unused_imports)] // The codec is complete; the protocol does not use all of it.
 mod frame;
 #[cfg(all(any(test, fuzzing), not(ringmux_loom)))]
@@ -119,7 +120,7 @@ pub mod metrics;
 mod pace;
 #[cfg(not(ringmux_loom))]
 mod proto;
-#[allow(dead_code, unused_imports)] // Benches and models use what the layers above do not.
+#[allow(dead_code, unused_imports)] // Benches and models use items that the layers above do not.
 mod queue;
 #[cfg(all(feature = "rpc", not(ringmux_loom)))]
 pub mod rpc;
@@ -136,7 +137,7 @@ pub use config::{Config, ConfigBuilder, ConfigError, Rate, Wait};
 pub use connect::{
     Backend, ChosenBackend, ConnectError, Connection, DialAttempt, DialError, Engine,
     EngineBuilder, EngineError, Features, ListenError, Listener, ProbeStep, ProcessStats, Refusal,
-    SocketError, client, connect, dial, listen, process_stats, server,
+    SocketError, client, connect, dial, is_lost, listen, process_stats, server,
 };
 #[cfg(not(ringmux_loom))]
 pub use error::{
@@ -147,24 +148,24 @@ pub use error::{
 pub use frame::{Role, codes};
 #[cfg(not(ringmux_loom))]
 pub use handle::{
-    Accept, Chunks, Incoming, Lease, Open, RecvStream, SendStream, Session, SessionState, StreamId,
+    Accept, Chunks, Incoming, Lease, Open, Recv, RecvLease, RecvMeta, RecvStream, Reserve,
+    Reserved, SendMessage, SendSlice, SendStream, Session, SessionState, StreamId, Written,
 };
 #[cfg(not(ringmux_loom))]
 pub use link::{Drained, SessionEnds, SessionStats, Totals, TrippedLimits};
 #[cfg(not(ringmux_loom))]
 pub use pace::{LeftOutLines, left_out_lines};
 
-/// What is said on the wire, as far as errors show it: which rule of it a peer broke.
+/// Wire types that occur in errors: the rule of the protocol that a peer broke.
 ///
-/// An application needs it to tell one broken rule from another; that one was broken is
-/// [`SessionError::Protocol`].
+/// An application needs it only to tell one broken rule from another; any broken rule is a [`SessionError::Protocol`].
 #[cfg(not(ringmux_loom))]
 pub mod wire {
     pub use crate::error::ProtocolError;
     pub use crate::frame::{FrameError, Kind as FrameKind, StreamId};
 }
 
-/// The examples in the README are compiled and run as tests.
+/// Compiles and runs the README's examples as tests.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;

@@ -1,11 +1,11 @@
 //! Counters and gauges for the [`metrics`](https://docs.rs/metrics) facade: any recorder that an application installs
-//! (Prometheus, StatsD, …) shows what its sessions do.
+//! (Prometheus, StatsD, …) shows the counters of its sessions.
 //!
-//! Nothing is recorded where messages move. A [`Publisher`] reads [`process_stats`] when it is asked to, at each
-//! scrape or once in a while, and hands the numbers to the recorder; between that a session costs what it costs without.
+//! Messages record nothing. A [`Publisher`] reads [`process_stats`] on request, at each scrape or periodically, and passes the
+//! numbers to the recorder; between requests it adds no cost.
 //!
 //! # Names
-//! All begin with `ringmux_`; those that end with `_total` only grow. [`describe`] gives each its unit and text.
+//! All begin with `ringmux_`; those that end with `_total` only grow. [`describe`] registers their units and texts.
 //!
 //! | metric | labels |
 //! |---|---|
@@ -28,9 +28,9 @@ use ::metrics::{Unit, counter, describe_counter, describe_gauge, gauge};
 use crate::connect::{ProcessStats, process_stats};
 use crate::link::SessionStats;
 
-/// Hands the process's numbers to the recorder that is installed.
+/// Passes the process's counters to the installed recorder.
 ///
-/// Several publishers do no harm: the process's counters are told as absolute numbers.
+/// Several publishers do no harm: the process's counters are passed as absolute numbers.
 ///
 /// # Examples
 /// ```
@@ -59,14 +59,13 @@ pub struct Publisher {
 }
 
 impl Publisher {
-    /// One that watches no manager.
+    /// A publisher that watches no manager.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Tells the recorder what [`process_stats`] says now, and what the managers that are watched have done since
-    /// the last time.
+    /// Passes the current [`process_stats`] to the recorder, and the watched managers' changes since the last call.
     pub fn publish(&mut self) {
         publish_process(&process_stats());
         #[cfg(feature = "manage")]
@@ -74,11 +73,11 @@ impl Publisher {
     }
 }
 
-/// One metric that a [`SessionStats`] has a number for.
+/// A metric of a field of [`SessionStats`].
 struct Metric {
     name: &'static str,
     label: Option<(&'static str, &'static str)>,
-    /// Of what is there now; it may shrink.
+    /// A gauge: it may shrink.
     now: bool,
     unit: Unit,
     text: &'static str,
@@ -102,7 +101,7 @@ macro_rules! table {
     (@now counter) => { false };
 }
 
-/// All of [`SessionStats`], but for what `sessions_ended_total` and `limits_tripped_total` tell.
+/// All fields of [`SessionStats`], except those of `sessions_ended_total` and `limits_tripped_total`.
 const SESSION_METRICS: &[Metric] = table! {
     streams: "streams"; Count gauge; "Streams that exist now.";
     opened: "streams_opened_total", "by" = "local"; Count counter; "Streams opened.";
@@ -122,11 +121,11 @@ const SESSION_METRICS: &[Metric] = table! {
     wakes_issued: "wakes_total", "kind" = "issued"; Count counter; "Times that a handle woke its session, or need not.";
     wakes_suppressed: "wakes_total", "kind" = "suppressed"; Count counter; "Times that a handle woke its session, or need not.";
     windows_grown: "windows_grown_total"; Count counter; "Times that a receive window was doubled.";
-    keepalives: "keepalives_total"; Count counter; "Times that a silent peer was asked for a sign of life.";
+    keepalives: "keepalives_total"; Count counter; "Keepalive PINGs sent to a silent peer.";
     bytes_held: "received_bytes_held"; Bytes gauge; "Bytes received that applications have not consumed, frame cost included.";
 };
 
-/// Gives the recorder unit and text of every metric. Once, after it was installed.
+/// Registers unit and text of every metric with the recorder. Call once, after it was installed.
 pub fn describe() {
     describe_gauge!("ringmux_sessions", Unit::Count, "Sessions that exist now.");
     describe_counter!(
@@ -209,7 +208,7 @@ mod tests {
         // Its `Debug` names every field.
         let text = format!("{:?}", SessionStats::default());
         let fields = text.matches(": 0").count();
-        // Two are reasons of an end, and one is the sum of the limits'.
+        // Two fields are end reasons, and one is the sum of the limits.
         assert_eq!(SESSION_METRICS.len() + 3, fields, "{text}");
         for metric in SESSION_METRICS {
             assert_eq!(

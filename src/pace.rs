@@ -1,44 +1,44 @@
-//! How often a line that a peer can cause is logged: a few, then counts.
+//! Rate limit of log lines that a peer can cause: a few lines, then counts.
 //!
-//! Each place that logs has a pace of its own. Of the lines that come within [`WINDOW`] of the first it lets a few
-//! through; the first one after that says in its field `left_out` how many there were besides. If none follows, the number
-//! is in [`left_out_lines`]. Nothing is counted while no subscriber wants the line.
+//! Each log statement has a pace of its own. Within [`WINDOW`] of the first line it lets a few through; the first line after
+//! the window has the number of suppressed ones in its field `left_out`. Until such a line the number is only in
+//! [`left_out_lines`]. Nothing is counted while no subscriber wants the line.
 
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use crate::sync::{AtomicU64, Ordering};
 
-/// Within this time of its first line a place logs a few more at most.
+/// The window, from its first line, in which a statement logs only a few lines.
 const WINDOW: Duration = Duration::from_secs(10);
-/// Lines of a place within the window: each is about another peer.
+/// Lines of a statement within the window, where each is about another peer.
 pub(crate) const LINES: u64 = 10;
-/// The same, where all lines say the same.
+/// The same, where all lines are alike.
 pub(crate) const ONE_LINE: u64 = 1;
 
-/// Bits of the state that count; more are not told apart.
+/// Bits of the state for the count, which saturates.
 const COUNT_BITS: u32 = 24;
 const COUNT_MAX: u64 = (1 << COUNT_BITS) - 1;
 
-/// Of all places, since the process began.
+/// Suppressed lines of all statements, since the process started.
 static LEFT_OUT: AtomicU64 = AtomicU64::new(0);
-/// Of these, those that a later line has told in its field `left_out`.
+/// Of these, those reported in the field `left_out` of a later line.
 static TOLD: AtomicU64 = AtomicU64::new(0);
 
-/// Lines that ringmux did not log, as too many were alike: see [`left_out_lines`].
+/// Log lines suppressed by the rate limit: see [`left_out_lines`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct LeftOutLines {
-    /// Since the process began.
+    /// Since the process started.
     pub total: u64,
-    /// Of these, those that no line's field `left_out` has told so far.
+    /// Of these, those not yet reported in any line's field `left_out`.
     pub untold: u64,
 }
 
-/// How many lines ringmux left out of the log in this process; a snapshot, which costs two loads.
+/// The number of suppressed log lines of this process; a snapshot, which costs two loads.
 ///
-/// Each place in the code logs at most ten lines in 10 s, and tells with the next line after that how many it left out. If no
-/// line follows, only this number tells.
+/// Each log statement writes at most ten lines in 10 s; its next line after that reports how many were suppressed. If there is
+/// no next line, only this number has them.
 ///
 /// # Examples
 /// ```
@@ -47,7 +47,7 @@ pub struct LeftOutLines {
 /// ```
 #[must_use]
 pub fn left_out_lines() -> LeftOutLines {
-    // ORDERING: two counters, each of which only grows. Read in this order, what was told was left out before.
+    // ORDERING: two counters, each of which only grows. Reading in this order ensures `told <= total`.
     let told = TOLD.load(Ordering::Relaxed);
     let total = LEFT_OUT.load(Ordering::Relaxed).max(told);
     LeftOutLines {
@@ -56,16 +56,16 @@ pub fn left_out_lines() -> LeftOutLines {
     }
 }
 
-/// The pace of one place.
+/// The pace of one log statement.
 #[derive(Debug)]
 pub(crate) struct Pace {
-    /// When the window began, in milliseconds; below it, how many lines there were since.
+    /// High bits: start of the window in milliseconds; low bits: lines since.
     state: AtomicU64,
     lines: u64,
 }
 
 impl Pace {
-    /// At most `lines` of them in a window.
+    /// Allows at most `lines` in a window.
     pub(crate) const fn new(lines: u64) -> Self {
         Self {
             state: AtomicU64::new(0),
@@ -73,7 +73,7 @@ impl Pace {
         }
     }
 
-    /// Whether a line may be logged now; then also how many were left out before it, if any.
+    /// `Some` if a line may be logged now, with the number suppressed before it, if any.
     pub(crate) fn admit(&self) -> Option<Option<u64>> {
         static START: OnceLock<Instant> = OnceLock::new();
         let since = START.get_or_init(Instant::now).elapsed();
@@ -98,7 +98,7 @@ impl Pace {
             admitted = (count < self.lines).then_some(None);
             (count < COUNT_MAX).then_some(state + 1)
         };
-        // ORDERING: nothing is published with it.
+        // ORDERING: no other memory is published with it.
         let _ = self
             .state
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, step);
@@ -106,7 +106,7 @@ impl Pace {
     }
 }
 
-/// Logs as `tracing::event!` does, at the pace of the place where it stands: at most so many lines within 10 s.
+/// Logs as `tracing::event!` does, with a pace of its own: at most this many lines within 10 s.
 macro_rules! paced {
     ($lines:expr, target: $target:expr, parent: $parent:expr, $level:expr, $($rest:tt)+) => {{
         static PACE: $crate::pace::Pace = $crate::pace::Pace::new($lines);
@@ -142,7 +142,7 @@ mod tests {
         }
         assert_eq!(pace.admit_at(10_000), Some(Some(100)));
         assert_eq!(pace.admit_at(10_001), Some(None));
-        // Said once.
+        // Reported once.
         assert_eq!(pace.admit_at(30_000), Some(None));
     }
 

@@ -1,7 +1,7 @@
 //! The one place that chooses between std and loom.
 //!
 //! Everything lock-free takes its atomics, cells and wakers from here, so that the loom models (`--cfg ringmux_loom`)
-//! run the production code. The cfg has our own name because tokio removes its `net` module under plain `loom`.
+//! run the production code. The cfg has a name of its own because tokio removes its `net` module under plain `loom`.
 
 #[cfg(not(ringmux_loom))]
 mod imp {

@@ -1,4 +1,4 @@
-//! A fault that was put in: the harness must find it, or it looks at nothing.
+//! An injected fault: a harness that does not find it is ineffective.
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|input: &[u8]| ringmux::fuzzing::canary(input));

@@ -1,4 +1,4 @@
-//! One connection against a peer that says whatever the input says.
+//! One connection against a peer whose bytes are the input.
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|input: &[u8]| ringmux::fuzzing::peer(input));

@@ -21,7 +21,9 @@ fn main() -> ExitCode {
     let (part, times) = (arguments.next(), arguments.next());
     let times = times.and_then(|times| times.parse().ok());
     let (Some(part), Some(times)) = (part, times) else {
-        eprintln!("usage: instructions round-trip|pipelined|concurrent|open-close|calls TIMES");
+        eprintln!(
+            "usage: instructions round-trip|pipelined|concurrent|open-close|calls|open-close-with|calls-with TIMES"
+        );
         return ExitCode::from(2);
     };
     let runtime = Builder::new_current_thread().enable_time().build();
@@ -32,8 +34,10 @@ fn main() -> ExitCode {
             "round-trip" => round_trip(&client, times).await,
             "pipelined" => pipelined(&client, times).await,
             "concurrent" => concurrent(&client, times).await,
-            "open-close" => open_close(&client, times).await,
-            "calls" => calls(&client, times).await,
+            "open-close" => open_close(&client, times, Open::First).await,
+            "calls" => calls(&client, times, Open::First).await,
+            "open-close-with" => open_close(&client, times, Open::With).await,
+            "calls-with" => calls(&client, times, Open::With).await,
             _ => return false,
         }
         true
@@ -109,15 +113,24 @@ async fn concurrent(client: &Session, times: u64) {
     tasks.join_all().await;
 }
 
+/// How a call begins.
+#[derive(Clone, Copy)]
+enum Open {
+    /// The stream is opened first, then a message sent, then its direction ended.
+    First,
+    /// All at once.
+    With,
+}
+
 /// A stream opened, a message there and back, and closed.
-async fn open_close(client: &Session, times: u64) {
+async fn open_close(client: &Session, times: u64, open: Open) {
     for _ in 0..times {
-        call(client).await;
+        call(client, open).await;
     }
 }
 
 /// The same, 64 at once, with a task for each.
-async fn calls(client: &Session, times: u64) {
+async fn calls(client: &Session, times: u64, open: Open) {
     let mut tasks = JoinSet::new();
     for _ in 0..times {
         if tasks.len() as u64 == BATCH {
@@ -125,15 +138,25 @@ async fn calls(client: &Session, times: u64) {
             call.expect("no call panics");
         }
         let client = client.clone();
-        tasks.spawn(async move { call(&client).await });
+        tasks.spawn(async move { call(&client, open).await });
     }
     tasks.join_all().await;
 }
 
-async fn call(client: &Session) {
-    let (mut send, mut recv) = client.open("").await.expect("the session is alive");
-    send.send_slice(black_box(MESSAGE)).await.expect("sent");
-    send.finish().expect("open");
+async fn call(client: &Session, open: Open) {
+    let (_send, mut recv) = match open {
+        Open::First => {
+            let (mut send, recv) = client.open("").await.expect("the session is alive");
+            send.send_slice(black_box(MESSAGE)).await.expect("sent");
+            send.finish().expect("open");
+            (send, recv)
+        }
+        Open::With => {
+            let message = Bytes::from_static(black_box(MESSAGE));
+            let opened = client.open_with("", message, true).await;
+            opened.expect("the session is alive")
+        }
+    };
     black_box(recv.recv().await.expect("received"));
     assert_eq!(recv.recv().await.expect("received"), None);
 }

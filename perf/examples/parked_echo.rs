@@ -1,6 +1,6 @@
 //! Round trips of 64 bytes between two threads that sleep while they wait, without any protocol: over blocking sockets,
-//! and over the least that a parked driver on io_uring can do. The ratio of the two is the kernel's part of what
-//! `compare --wait park --workload pingpong` says.
+//! and over the minimum of a parked driver on io_uring. The ratio of the two is the kernel's part of the figure of
+//! `compare --wait park --workload pingpong`.
 //!
 //! ```sh
 //! cargo run --release -p ringmux-perf --example parked_echo
@@ -20,7 +20,7 @@ use rustix::event::{EventfdFlags, eventfd};
 use rustix::thread::{CpuSet, sched_setaffinity};
 
 const MESSAGE_LEN: usize = 64;
-/// Everybody takes a turn in each round.
+/// All variants take a turn in each round.
 const ROUNDS: usize = 15;
 const TRIPS_PER_ROUND: usize = 8_000;
 /// First byte of the last message.
@@ -128,14 +128,14 @@ impl RingEnd {
             )
             .build()
             .user_data(FROM_SOCKET);
-            // SAFETY: the memory is never freed, and nobody looks at it before the operation has completed.
+            // SAFETY: the memory is never freed, and is not read before the operation has completed.
             unsafe { self.ring.submission().push(&recv) }.map_err(io::Error::other)?;
             filled += self.wait()?;
         }
         Ok(*self.message)
     }
 
-    /// Sleeps until something has come from the socket; how many bytes.
+    /// Sleeps until bytes arrive from the socket; returns their number.
     fn wait(&mut self) -> io::Result<usize> {
         loop {
             if self.bell.is_some() {

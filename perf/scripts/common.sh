@@ -1,4 +1,4 @@
-# Sourced by the other scripts: where things are, and what has to be there.
+# Sourced by the other scripts: paths and required programs.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 target=${CARGO_TARGET_DIR:-target}

@@ -2,7 +2,7 @@
 # Counts instructions of the parts that make no system call: two sessions over a pipe in memory.
 # usage: perf/scripts/instructions.sh [TIMES]
 #
-# Each part runs TIMES and twice as often; the difference is what one more costs.
+# Each part runs TIMES and twice as often; the difference is the cost of one.
 source "$(dirname "$0")/common.sh"
 need valgrind valgrind
 
@@ -18,9 +18,9 @@ instructions() {
     sed -n 's/.*Collected : //p' "$log"
 }
 
-for part in round-trip pipelined concurrent open-close calls; do
+for part in round-trip pipelined concurrent open-close calls open-close-with calls-with; do
     once=$(instructions "$part" "$times")
     twice=$(instructions "$part" $((2 * times)))
-    printf '%-12s %8d instructions\n' "$part" $(((twice - once) / times))
+    printf '%-16s %8d instructions\n' "$part" $(((twice - once) / times))
 done
 echo "where: callgrind_annotate $out/callgrind.PART"

@@ -7,7 +7,7 @@ mod counting {
     use std::sync::atomic::{AtomicU64, Ordering};
 
     static COUNT: AtomicU64 = AtomicU64::new(0);
-    /// Handed out and not given back; what was asked for, without the allocator's own share.
+    /// Requested bytes allocated and not freed, without the allocator's overhead.
     static LIVE_BYTES: AtomicU64 = AtomicU64::new(0);
 
     pub(super) fn live_bytes() -> u64 {
@@ -27,11 +27,11 @@ mod counting {
         COUNT.load(Ordering::Relaxed)
     }
 
-    /// Passes everything on.
+    /// Forwards every call.
     #[derive(Debug)]
     pub(crate) struct Counting<A>(pub(crate) A);
 
-    // SAFETY: every call goes to an allocator that keeps the contract, with what the caller promised.
+    // SAFETY: every call goes to an allocator that keeps the contract, with the caller's guarantees.
     unsafe impl<A: GlobalAlloc> GlobalAlloc for Counting<A> {
         unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
             take(layout.size());

@@ -1,4 +1,4 @@
-//! The measurements. The frame around them (two pinned threads, the window, the samples, plain
+//! The measurements. The harness around them (two pinned threads, the window, the samples, plain
 //! sockets, ringmux itself) is that of `ringmux bench`, the crate `ringmux-measure`.
 
 pub(crate) mod compare;

@@ -1,7 +1,7 @@
 //! `ringmux-perf`: ringmux beside other multiplexers, on this machine, in one run.
 //!
 //! `compare` measures throughput and closed-loop latency of all workloads; `open-loop` measures
-//! latency at fixed rates; `load` only runs something, for a profiler. `producers`, `streams` and `idle` measure how
+//! latency at fixed rates; `load` only runs a workload, for a profiler. `producers`, `streams` and `idle` measure how
 //! ringmux alone scales, `soak` whether it lasts. Results go to stdout, charts to files, everything else to stderr.
 
 mod allocations;
@@ -39,11 +39,11 @@ enum Command {
     OpenLoop(open_loop::Args),
     /// Runs one workload over one of them, for a profiler.
     Load(load::Args),
-    /// Measures how much 1, 2, 4 threads together put into one session.
+    /// Measures the throughput of 1, 2, 4 threads sending into one session.
     Producers(producers::Args),
-    /// Measures what a message costs beside 1 to many thousand streams.
+    /// Measures the cost of a message beside 1 to many thousand streams.
     Streams(streams::Args),
-    /// Measures what an idle stream costs on each side.
+    /// Measures the cost of an idle stream on each side.
     Idle(idle::Args),
     /// The other side of `idle`.
     #[command(hide = true)]
@@ -65,7 +65,7 @@ fn main() -> ExitCode {
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
-        // Whoever read our output has read enough, as in `compare | head -3`.
+        // The reader of stdout has closed it, as in `compare | head -3`.
         Err(failure) if failure.is_closed_pipe() => ExitCode::SUCCESS,
         Err(failure) => {
             eprintln!("error: {failure}");

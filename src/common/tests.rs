@@ -1,4 +1,4 @@
-//! A row for each variant of each error: what it says, what it answers, and what it converts into.
+//! A row for each variant of each error: its text, its answers, its conversions.
 
 use std::collections::BTreeSet;
 use std::error::Error as StdError;
@@ -40,8 +40,8 @@ variants! {
     StreamError: Failed, Cancelled, NotProcessed, LimitExceeded, Session;
     SendError: TooLong, Stopped, TooManyMetas, Finished, Stream;
     TrySendError: Full, Refused;
-    OpenError: BlockTooLong, NoCredit, TooManyPending, Session;
-    EngineError: Unavailable, Refused, NoRuntime, ManyThreads, RuntimeLacks, InsideRuntime, DoesNotApply, Processor, Stopped;
+    OpenError: BlockTooLong, MessageTooLong, NoCredit, TooManyPending, Session;
+    EngineError: Unavailable, Refused, NotBuiltIn, NoRuntime, ManyThreads, RuntimeLacks, InsideRuntime, DoesNotApply, Processor, Stopped;
     ConnectError: Addr, Engine, Io, TimedOut, Handshake, Socket, NoSession;
     SocketError: NotASocket, NotAStream, Family, NotListening, Listening, NotConnected, Io;
     DialError: Lookup, Failed, TimedOut;
@@ -57,7 +57,7 @@ variants! {
     Dropped: Closed, TooOld, TooLong, Opening;
 }
 
-/// Checks rows, and that none is missing.
+/// Checks rows, and that no variant is missing.
 #[derive(Default)]
 struct Table(BTreeSet<&'static str>);
 
@@ -146,7 +146,7 @@ where
 const NO: (bool, Processed) = (false, Processed::No);
 const AGAIN: (bool, Processed) = (true, Processed::No);
 const MAYBE: (bool, Processed) = (false, Processed::Maybe);
-/// A session may be had again; what was sent on it may have arrived.
+/// A new session may succeed; messages sent on the old one may have arrived.
 const ANOTHER: (bool, Processed) = (true, Processed::Maybe);
 
 const TIME: Duration = Duration::from_secs(5);
@@ -206,7 +206,7 @@ fn errors_of_sessions() {
         (
             codes::INTERNAL,
             "",
-            "the peer closed the session: it failed for a reason of its own",
+            "the peer closed the session: it had an internal error",
         ),
         (7, "why", "the peer closed the session with code 7 (why)"),
     ] {
@@ -249,11 +249,11 @@ fn errors_of_sessions() {
         ),
         (
             E::KeepaliveTimeout,
-            "the peer gave no sign of life within 5s of being asked for one",
+            "the peer did not answer a keepalive PING within 5s",
         ),
         (
             E::WriteTimeout,
-            "the connection took nothing of what was to be sent for 5s",
+            "the socket took none of the bytes to be sent for 5s",
         ),
     ] {
         table.row(|| make(TIME), ANOTHER, ErrorKind::TimedOut, says);
@@ -316,27 +316,27 @@ fn errors_of_streams() {
             Side::Peer,
             codes::DEADLINE,
             MAYBE,
-            "the peer cancelled the stream: its time has run out",
+            "the peer cancelled the stream: its deadline has passed",
         ),
         (
             Side::Peer,
             codes::REFUSED,
             AGAIN,
-            "the peer refused the stream before it looked at it",
+            "the peer refused the stream without processing it",
         ),
         (
             Side::Peer,
             codes::UNAVAILABLE,
             AGAIN,
-            "the peer turned the stream away before its application saw it: a limit was reached, or the session is \
+            "the peer refused the stream without processing it: a limit was reached, or the session is \
              about to end",
         ),
-        // What this side has sent on it may have been looked at.
+        // The peer may have seen this side's messages.
         (
             Side::This,
             codes::REFUSED,
             MAYBE,
-            "this side refused the stream before it looked at it",
+            "this side refused the stream without processing it",
         ),
     ] {
         let kind = kinds[usize::from(by == Side::Peer)];
@@ -424,6 +424,12 @@ fn errors_of_opening() {
         NO,
         ErrorKind::InvalidInput,
         "an opening block of 5 bytes exceeds the limit of 4",
+    );
+    table.row(
+        || E::MessageTooLong { len: 5, limit: 4 },
+        NO,
+        ErrorKind::InvalidInput,
+        "a first message of 5 bytes exceeds the 4 that the peer accepts",
     );
     table.row(
         || E::NoCredit,
@@ -518,6 +524,12 @@ fn errors_of_engines_and_connections() {
          tokio_uring::start, or take Engine::thread",
     );
     table.row(
+        || EngineError::NotBuiltIn { driver },
+        NO,
+        ErrorKind::Unsupported,
+        "the driver tokio-uring is not built in: turn ringmux's feature tokio-uring on, or take another driver",
+    );
+    table.row(
         || EngineError::RuntimeLacks { what: "time" },
         NO,
         ErrorKind::Other,
@@ -527,7 +539,7 @@ fn errors_of_engines_and_connections() {
         || EngineError::InsideRuntime,
         NO,
         ErrorKind::Other,
-        "block_on cannot wait inside of another runtime: call it on a thread of its own, or take Engine::inline",
+        "block_on cannot wait inside of another runtime: call it on a thread of its own, or use Engine::inline",
     );
     let stopped = "the engine has stopped";
     table.row(
@@ -577,7 +589,7 @@ fn errors_of_engines_and_connections() {
         },
         NO,
         ErrorKind::InvalidData,
-        "connected to tcp://host:1, but no session came about: the peer broke the protocol: SETTINGS must be sent \
+        "connected to tcp://host:1, but the handshake failed: the peer broke the protocol: SETTINGS must be sent \
          once, as the first frame",
     );
     table.row(
@@ -586,7 +598,7 @@ fn errors_of_engines_and_connections() {
         },
         AGAIN,
         ErrorKind::TimedOut,
-        "the socket is connected, but no session came about: the peer did not complete the handshake within 5s: is \
+        "the socket is connected, but the handshake failed: the peer did not complete the handshake within 5s: is \
          it a ringmux endpoint?",
     );
     table.row(
@@ -606,7 +618,7 @@ fn errors_of_engines_and_connections() {
         (
             (|| SocketError::NotASocket) as Make,
             kind,
-            "it is no socket",
+            "it is not a socket",
         ),
         (
             || SocketError::NotAStream,
@@ -743,7 +755,7 @@ fn errors_of_managed_sessions() {
         || ManageError::NotStarted,
         NO,
         ErrorKind::InvalidInput,
-        "the session manager was not started: spawn the future that `start` gives",
+        "the session manager was not started: spawn the future that `start` returns",
     );
     table.row(
         || ManageError::AlreadyStarted,
@@ -867,7 +879,7 @@ fn errors_of_outboxes() {
     table.has_all_of::<Dropped>();
 }
 
-/// By `source` alone, as code does that knows nothing of [`Error::find`].
+/// By `source` alone, without [`Error::find`].
 fn comes_from<T: StdError + 'static>(error: &dyn StdError) -> bool {
     let mut source = error.source();
     while let Some(error) = source {

@@ -1,18 +1,18 @@
-//! The checks of a [`ConfigBuilder`], and what they say.
+//! The checks of a [`ConfigBuilder`], and their errors.
 
 use std::time::Duration;
 
 use super::{Config, ConfigBuilder, KIB, MIB, Rate};
 
-/// A peer is not asked for signs of life, or given up, faster than this.
+/// The minimum of keepalive and write timeouts.
 const LIFE_MIN: Duration = Duration::from_millis(10);
-/// A session that may live longer may as well have no age.
+/// The maximum of `max_age`.
 const AGE_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
-/// No wait is longer.
+/// The maximum of other waits.
 const WAIT_MAX: Duration = Duration::from_secs(3600);
-/// Streams that there may be of a kind.
+/// The maximum of stream counts.
 const STREAMS_MAX: u32 = 1 << 24;
-/// The largest pool of receive memory, in bytes.
+/// The maximum of `receive_pool`, in bytes.
 const POOL_MAX: u64 = 1 << 40;
 
 impl ConfigBuilder {
@@ -162,7 +162,7 @@ pub enum ConfigError {
     OutOfRange {
         /// The builder's method.
         setting: &'static str,
-        /// What it was given.
+        /// The given value.
         value: u64,
         /// The smallest value accepted.
         min: u64,
@@ -174,25 +174,25 @@ pub enum ConfigError {
     WaitOutOfRange {
         /// The builder's method.
         setting: &'static str,
-        /// What it was given.
+        /// The given value.
         value: Duration,
     },
-    /// A duration that makes no difference any more.
+    /// A duration above its maximum.
     #[error("{setting} is {value:?}, must be at most {max:?}")]
     WaitTooLong {
         /// The builder's method.
         setting: &'static str,
-        /// What it was given.
+        /// The given value.
         value: Duration,
         /// The largest value accepted.
         max: Duration,
     },
-    /// A duration that would make the session do nothing else, or end for no reason.
+    /// A duration below its minimum.
     #[error("{setting} is {value:?}, must be at least {min:?}")]
     WaitTooShort {
         /// The builder's method.
         setting: &'static str,
-        /// What it was given.
+        /// The given value.
         value: Duration,
         /// The smallest value accepted.
         min: Duration,

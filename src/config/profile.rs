@@ -1,7 +1,7 @@
-//! The two sets of numbers to start from.
+//! The two default profiles.
 //!
-//! [`Config::default`] is for peers that are ours: it bounds what is pending and leaves rates alone, because a client
-//! that hedges resets thousands of streams a second and is right to. [`Config::edge`] is for whoever may connect.
+//! [`Config::default`] is for trusted peers: it bounds pending work and leaves rates unlimited, because a client that hedges
+//! rightly resets thousands of streams a second. [`Config::edge`] is for untrusted peers.
 
 use std::time::Duration;
 
@@ -45,11 +45,10 @@ impl Default for Config {
 }
 
 impl Config {
-    /// For peers that nobody vouches for: less of everything, and limits on how often.
+    /// For untrusted peers: smaller limits, and rate limits.
     ///
-    /// An honest peer that works within the numbers of the table at [`Config`] never notices. One that resets more
-    /// than 33 streams a second for long, or asks for a round trip more often than once a second, is told which limit
-    /// that was.
+    /// An honest peer within the numbers of the table at [`Config`] never meets a limit. One that resets more than 33 streams a
+    /// second for long, or sends more than one PING a second, gets an error that names the limit.
     ///
     /// # Examples
     /// ```

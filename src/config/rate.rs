@@ -1,6 +1,6 @@
-//! How often something may happen.
+//! Rate limits.
 
-/// A token bucket: `burst` at once, and `per_second` more for each second that goes by, up to `burst`.
+/// A token bucket: `burst` at once, and `per_second` more for each second, up to `burst`.
 ///
 /// Both are from 1 to 1,000,000.
 ///
@@ -17,14 +17,14 @@
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Rate {
-    /// How many may come at once.
+    /// The most events at once.
     pub burst: u32,
-    /// How many may come each second in the long run.
+    /// The long-run average per second.
     pub per_second: u32,
 }
 
 impl Rate {
-    /// The greatest burst and the greatest rate.
+    /// The maximum of both.
     pub(super) const MAX: u32 = 1_000_000;
 
     /// `burst` at once, `per_second` in the long run.

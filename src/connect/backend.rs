@@ -1,4 +1,4 @@
-//! The process's shared engines: which driver they use, and what it fell back from.
+//! The process's shared engines: the driver in use, and the reason for a fallback.
 
 use std::fmt;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use crate::driver::uring::Features;
 use crate::error::Chain;
 use crate::queue::PerProcess;
 
-/// Which driver [`Engine::auto_with`] is to use, and what to do where it does not work.
+/// The driver that [`Engine::auto_with`] is to use, and whether it may fall back to another.
 ///
 /// # Examples
 /// ```
@@ -25,22 +25,22 @@ use crate::queue::PerProcess;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Backend {
-    /// This one where it works, else [`Driver::Tokio`].
+    /// This driver where it works, else [`Driver::Tokio`].
     Prefer(Driver),
-    /// This one, or an error that says why not.
+    /// This driver, or an error with the reason.
     Require(Driver),
 }
 
 impl Default for Backend {
-    /// [`Driver::Uring`], preferred.
+    /// Prefers [`Driver::Uring`].
     fn default() -> Self {
         Self::Prefer(Driver::Uring)
     }
 }
 
-/// What an engine runs on. From [`Engine::backend`].
+/// The driver of an engine and its features. From [`Engine::backend`].
 ///
-/// Shown, it is the driver's name, with the reason if that is a fallback.
+/// `Display` shows the driver's name, and the reason if it is a fallback.
 ///
 /// # Examples
 /// ```
@@ -72,19 +72,19 @@ impl ChosenBackend {
         self
     }
 
-    /// What moves the bytes.
+    /// The driver.
     #[must_use]
     pub const fn driver(&self) -> Driver {
         self.driver
     }
 
-    /// What the ring has; `None` unless the driver is [`Driver::Uring`].
+    /// The features of the ring; `None` unless the driver is [`Driver::Uring`].
     #[must_use]
     pub const fn features(&self) -> Option<&Features> {
         self.features.as_ref()
     }
 
-    /// Why the driver that was preferred could not be used; `None` if this is the one.
+    /// Why the preferred driver could not be used; `None` if this is the preferred driver.
     #[must_use]
     pub fn refused(&self) -> Option<&EngineError> {
         self.refused.as_deref()
@@ -120,7 +120,7 @@ fn required(driver: Driver) -> Result<Engine, EngineError> {
     if let Some(engine) = engine.get() {
         return Ok(engine.clone());
     }
-    // Of several that race here one stays; the others end.
+    // Of several engines made in a race one is kept; the others end.
     let made = Engine::thread(driver)?;
     Ok(engine.get_or_init(|| made).clone())
 }
@@ -132,7 +132,7 @@ fn preferred(driver: Driver) -> Result<Engine, EngineError> {
         Driver::TokioUring => &CHOSEN[1],
         Driver::Tokio => return required(driver),
     };
-    // Whoever comes while it is being chosen waits, so that all get the same one.
+    // Concurrent callers wait for the choice, so that all get the same engine.
     match chosen.get_or_init(|| choose(driver).ok()) {
         Some(engine) => Ok(engine.clone()),
         None => choose(driver),

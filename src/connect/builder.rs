@@ -1,4 +1,4 @@
-//! Choosing an engine: driver, waiting, place.
+//! Choosing an engine: driver, idle strategy, thread.
 
 use std::future::Future;
 
@@ -11,7 +11,7 @@ use crate::driver::runtime;
 use crate::driver::uring::Prepared;
 use crate::queue::Process;
 
-/// Chooses what moves an engine's bytes, what it does while idle, and where it runs.
+/// Chooses an engine's driver, its idle strategy, and the thread it runs on.
 ///
 /// | | the engine runs | a message crosses |
 /// |---|---|---|
@@ -33,7 +33,8 @@ use crate::queue::Process;
 ///             let listener = engine.listen(&"127.0.0.1:0".parse()?, &Config::default()).await?;
 ///             let client = engine.connect(listener.local_addr(), &Config::default()).await?;
 ///             let server = listener.accept().await?;
-///             let (mut ours, mut theirs) = (client.open("hello").await?, server.accept().await?);
+///             let (mut ours, _answers) = client.open("hello").await?;
+///             let (_send, mut theirs) = server.accept().await?.expect("it is open");
 ///             ours.send("hi").await?;
 ///             Ok::<_, Box<dyn std::error::Error>>(theirs.recv().await?)
 ///         }).await
@@ -52,7 +53,7 @@ use crate::queue::Process;
 pub struct EngineBuilder {
     pub(super) driver: Driver,
     wait: Option<Wait>,
-    /// Of the engine's own thread; `ringmux` unless chosen.
+    /// Name of the engine's own thread; default `ringmux`.
     pub(super) name: Option<String>,
     pub(super) cpu: Option<usize>,
 }
@@ -67,7 +68,7 @@ impl EngineBuilder {
         }
     }
 
-    /// What the engine does when there is nothing to do. Default [`Wait::Adaptive`].
+    /// The idle strategy. Default [`Wait::Adaptive`].
     ///
     /// [`Driver::Uring`] only; the other two park in their runtime's epoll, and refuse anything but [`Wait::Park`].
     pub const fn wait(mut self, wait: Wait) -> Self {
@@ -92,9 +93,9 @@ impl EngineBuilder {
     /// It ends with the last [`Engine`] value and the last session.
     ///
     /// # Errors
-    /// [`EngineError::Unavailable`] if the thread cannot be made; [`EngineError::Processor`] if it cannot be where it was to
-    /// stay; [`EngineError::Refused`] where io_uring is denied; [`EngineError::DoesNotApply`] for an option of another
-    /// driver.
+    /// [`EngineError::Unavailable`] if the thread cannot be made; [`EngineError::Processor`] if it cannot be pinned to
+    /// the chosen processor; [`EngineError::Refused`] where io_uring is denied; [`EngineError::DoesNotApply`] for an option of another
+    /// driver; [`EngineError::NotBuiltIn`] for [`Driver::TokioUring`] without the feature `tokio-uring`.
     pub fn thread(self) -> Result<Engine, EngineError> {
         self.check("a threaded")?;
         Ok(Engine::new(self.driver, home::on_thread(&self)?))
@@ -110,15 +111,18 @@ impl EngineBuilder {
         Ok(Engine::new(self.driver, home))
     }
 
-    /// What was chosen, or the default.
+    /// The chosen idle strategy, or the default.
     pub(super) fn waiting(&self) -> Wait {
         self.wait.unwrap_or_default()
     }
 
     /// # Errors
-    /// [`EngineError::DoesNotApply`]: nothing that was chosen is left out in silence.
+    /// [`EngineError::DoesNotApply`]: no chosen option is silently ignored. [`EngineError::NotBuiltIn`].
     fn check(&self, place: &'static str) -> Result<(), EngineError> {
         let driver = self.driver;
+        if driver == Driver::TokioUring && !cfg!(feature = "tokio-uring") {
+            return Err(EngineError::NotBuiltIn { driver });
+        }
         let refused = |option, why| EngineError::DoesNotApply {
             driver,
             option,
@@ -139,11 +143,11 @@ impl EngineBuilder {
         }
     }
 
-    /// Runs a future on this thread, with an engine under it: where [`Driver::Uring`] waits, the
+    /// Runs a future on this thread, with an engine under it: while [`Driver::Uring`] waits, the
     /// thread is parked in the ring itself.
     ///
-    /// The future is polled by the engine, which brings no executor: to spawn, let it drive a
-    /// local one such as tokio's `LocalSet`. Sessions that still live when the future is done end
+    /// The future is polled by the engine, which has no executor: to spawn tasks, let the future drive a
+    /// local one such as tokio's `LocalSet`. Sessions still alive when the future completes end
     /// with [`SessionError::EngineStopped`](crate::SessionError::EngineStopped).
     ///
     /// With the other two drivers this is their runtime's `block_on`. That of
@@ -153,8 +157,8 @@ impl EngineBuilder {
     /// # Errors
     /// [`EngineError::Refused`] where io_uring is denied; [`EngineError::Unavailable`] if the ring
     /// breaks, or a runtime cannot be made; [`EngineError::InsideRuntime`] with [`Driver::Tokio`] and
-    /// [`Driver::TokioUring`] inside of a runtime, which is found by way of a panic that is caught and that the panic hook
-    /// shows; [`EngineError::DoesNotApply`] for an option of another driver or place.
+    /// [`Driver::TokioUring`] inside of a runtime, which is detected by a panic that is caught but printed by the panic
+    /// hook; [`EngineError::DoesNotApply`] for an option of another driver or place.
     pub fn block_on<F, Fut>(self, future: F) -> Result<Fut::Output, EngineError>
     where
         F: FnOnce(Engine) -> Fut,
@@ -172,9 +176,7 @@ impl EngineBuilder {
                 runtime.block_on(async { Ok(future(self.inline()?).await) })
             }
             Driver::TokioUring => {
-                let runtime =
-                    tokio_uring::Runtime::new(&tokio_uring::builder()).map_err(unavailable)?;
-                runtime.block_on(async { Ok(future(self.inline()?).await) })
+                home::on_tokio_uring::block_on(async { Ok(future(self.inline()?).await) })
             }
             Driver::Uring => {
                 let dialler = home::dialler().map_err(unavailable)?;
@@ -188,5 +190,36 @@ impl EngineBuilder {
                 })
             }
         }
+    }
+}
+
+#[cfg(all(test, not(feature = "tokio-uring")))]
+mod tests {
+    use super::*;
+    use crate::connect::Backend;
+
+    #[test]
+    fn a_driver_that_is_not_built_in_is_refused_by_name_wherever_it_is_asked_for() {
+        let builder = || Engine::builder(Driver::TokioUring);
+        let refused = [
+            builder().thread().err(),
+            builder().inline().err(),
+            builder().block_on(|_| async {}).err(),
+            Engine::inline(Driver::TokioUring).err(),
+            Engine::thread(Driver::TokioUring).err(),
+            Engine::auto_with(Backend::Require(Driver::TokioUring)).err(),
+        ];
+        for error in refused {
+            let error = error.expect("it is refused");
+            assert!(matches!(
+                error,
+                EngineError::NotBuiltIn {
+                    driver: Driver::TokioUring
+                }
+            ));
+            assert!(error.to_string().contains("feature tokio-uring"), "{error}");
+        }
+        let instead = Engine::auto_with(Backend::Prefer(Driver::TokioUring)).unwrap();
+        assert_eq!(instead.driver(), Driver::Tokio);
     }
 }

@@ -1,4 +1,4 @@
-//! From a name to one TCP connection: look it up, race its addresses, all within one limit (RFC 8305).
+//! Connects to a name over TCP: resolves it, races its addresses, all within one time limit (RFC 8305).
 //!
 //! ```text
 //!   name ─► lookup, on a thread ─► at most 16 addresses, families in turn
@@ -6,7 +6,7 @@
 //!                                     ▼
 //!                                  the first that connects; the others are closed
 //! ```
-//! The program's relay dials through here as well, so the way is public: [`dial`].
+//! The program's relay dials through here as well, so [`dial`] is public.
 
 use std::fmt;
 use std::future::poll_fn;
@@ -24,12 +24,12 @@ use tokio::time::timeout;
 use crate::error::Processed;
 use crate::queue::PerProcess;
 
-/// From the start of one attempt to that of the next, if none ends before.
+/// Between the starts of two attempts, unless one fails earlier.
 const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
-/// Addresses of a name that are tried, the first of each family first. Not more sockets are open at once either.
+/// Addresses of a name that are tried, the first of each family first. Also the most sockets open at once.
 const ADDRESSES_MAX: usize = 16;
-/// Lookups of the process that are under way at once, each on a thread; others wait, within their limit. One that was
-/// given up keeps its thread until the system's resolver lets go of it.
+/// Lookups under way at once in the process, each on a thread; others wait, within their time limit. An abandoned lookup
+/// keeps its thread until the system's resolver returns.
 const LOOKUPS_MAX: usize = 64;
 
 static LOOKUPS: PerProcess<Semaphore> = PerProcess::new();
@@ -40,26 +40,26 @@ fn lookups() -> &'static Semaphore {
 
 type Connecting = Pin<Box<dyn Future<Output = io::Result<TcpStream>> + Send>>;
 
-/// One address of a name that took no connection.
+/// A failed attempt to connect to one address of a name.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct DialAttempt {
-    /// Which address.
+    /// The address.
     pub addr: SocketAddr,
-    /// Why; [`TimedOut`](io::ErrorKind::TimedOut) if it has not answered by the end.
+    /// The reason; [`TimedOut`](io::ErrorKind::TimedOut) if the address did not answer within the limit.
     pub error: io::Error,
 }
 
 impl fmt::Display for DialAttempt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Without its number, which would stand in the middle of a list.
+        // Without the error number, which would stand in the middle of a list.
         let said = self.error.to_string();
         let words = said.split(" (os error ").next().unwrap_or(&said);
         write!(f, "{}: {words}", self.addr)
     }
 }
 
-/// Why [`dial`] gave no connection.
+/// Why [`dial`] failed.
 ///
 /// As an [`io::Error`] it has the same [`kind`](Self::kind) and text.
 #[derive(Debug, thiserror::Error)]
@@ -74,18 +74,18 @@ pub enum DialError {
         /// Each address with its error, in the order in which they failed.
         tried: Vec<DialAttempt>,
     },
-    /// The limit was over.
+    /// The time limit expired.
     #[error("no connection within {limit:?}: {}", Waiting(tried))]
     TimedOut {
-        /// What was given.
+        /// The time limit given to [`dial`].
         limit: Duration,
-        /// The addresses that were tried by then; none if the name was still looked up.
+        /// The addresses tried until then; none if the lookup was still under way.
         tried: Vec<DialAttempt>,
     },
 }
 
 impl DialError {
-    /// The kind of what the system said: of several addresses, that of the last to fail.
+    /// The kind of the system's error: of several addresses, that of the last failure.
     #[must_use]
     pub fn kind(&self) -> io::ErrorKind {
         match self {
@@ -97,13 +97,13 @@ impl DialError {
         }
     }
 
-    /// Whether the same call may succeed later: not with a text that is no `HOST:PORT`.
+    /// Whether the same call may succeed later: not if the text is no `HOST:PORT`.
     #[must_use]
     pub fn is_retryable(&self) -> bool {
         self.kind() != io::ErrorKind::InvalidInput
     }
 
-    /// Whether the peer can have seen anything: never.
+    /// Whether the peer can have processed anything: never.
     #[must_use]
     pub const fn was_processed(&self) -> Processed {
         Processed::No
@@ -113,7 +113,7 @@ impl DialError {
         self.kind()
     }
 
-    /// Whether it tells no more than the error of the one address that `name` is.
+    /// True if it holds only the error of the one address given as `name`.
     fn is_plain(&self, name: &str) -> bool {
         match self {
             Self::Failed { tried } => matches!(&tried[..], [one] if name.parse() == Ok(one.addr)),
@@ -121,7 +121,7 @@ impl DialError {
         }
     }
 
-    /// What the system said where there is no more to tell, else all of it.
+    /// The system's error if `name` is one address, else an error with the whole text.
     pub(super) fn into_io(self, name: &str) -> io::Error {
         if !self.is_plain(name) {
             return self.into();
@@ -159,8 +159,8 @@ impl fmt::Display for Waiting<'_> {
 /// Connects to `HOST:PORT` over TCP as [`Engine::connect`](crate::Engine::connect) does, for a transport of the
 /// application's own: TLS and then [`client`](crate::client), or another protocol.
 ///
-/// A name is looked up and its addresses are raced: one every 250 ms, IPv6 and IPv4 in turn, the next at once when one
-/// fails. The first that connects is taken, and the others are closed. At most 16 addresses are tried. `limit` is over all
+/// A name is resolved and its addresses are raced: one every 250 ms, IPv6 and IPv4 in turn, the next at once when one
+/// fails. The first that connects is taken, and the others are closed. At most 16 addresses are tried. `limit` covers all
 /// of it.
 ///
 /// A connection that leads back to its own socket counts as refused: the kernel makes such a one out of a port of its
@@ -170,8 +170,8 @@ impl fmt::Display for Waiting<'_> {
 /// [`DialError`] names each address that was tried.
 ///
 /// # Cancel safety
-/// Dropping the future closes what was begun. A lookup that has begun goes on, on a thread of its own, until the system's
-/// resolver gives up.
+/// Dropping the future closes the sockets of its attempts. A lookup under way continues on its thread until the system's
+/// resolver returns.
 ///
 /// # Panics
 /// Outside of a tokio runtime with I/O and time enabled.
@@ -209,10 +209,10 @@ pub async fn dial(host_port: &str, limit: Duration) -> Result<TcpStream, DialErr
 
 /// The addresses of a name, in the order of the system's resolver.
 ///
-/// Not on the runtime's pool of threads: a runtime that ends waits for those, however long the resolver takes.
+/// Not on the runtime's pool of threads: a runtime that shuts down waits for these, as long as the resolver takes.
 ///
 /// # Errors
-/// What the resolver says, and the lack of a thread.
+/// The resolver's errors, and the lack of a thread.
 pub(super) async fn look_up(host_port: &str) -> io::Result<Vec<SocketAddr>> {
     lookup(host_port, lookups()).await.map_err(io::Error::from)
 }
@@ -230,7 +230,7 @@ async fn lookup(host_port: &str, places: &'static Semaphore) -> Result<Vec<Socke
             .spawn(move || {
                 let found = name.to_socket_addrs().map(Iterator::collect);
                 drop(place);
-                // It may have been given up.
+                // The caller may have given up.
                 let _ = tell.send(found);
             })?;
         told.await.map_err(io::Error::other)?
@@ -243,7 +243,7 @@ async fn lookup(host_port: &str, places: &'static Semaphore) -> Result<Vec<Socke
     Ok(found)
 }
 
-/// Families in turn, beginning with that of the first, each in the order it came in; none twice, and not too many.
+/// Interleaves the families, beginning with the first address's, without duplicates, at most [`ADDRESSES_MAX`].
 fn in_turn(found: Vec<SocketAddr>) -> Vec<SocketAddr> {
     let leads = found.first().is_some_and(SocketAddr::is_ipv6);
     let (leading, other): (Vec<_>, Vec<_>) =
@@ -261,7 +261,7 @@ fn in_turn(found: Vec<SocketAddr>) -> Vec<SocketAddr> {
     order
 }
 
-/// Attempts that are under way, and those that have failed. Dropping it closes their sockets.
+/// Attempts under way, and failed ones. Dropping it closes their sockets.
 #[derive(Default)]
 struct Race {
     running: Vec<(SocketAddr, Connecting)>,
@@ -304,7 +304,7 @@ impl Race {
         Poll::Pending
     }
 
-    /// What has come of it; an error of the outside means that the time was over.
+    /// Stores the result of an attempt; an `Err` of the outer timeout means that the time limit expired.
     fn end<E>(
         self,
         ended: Result<Result<Option<TcpStream>, DialError>, E>,
@@ -329,9 +329,9 @@ impl Race {
 
 async fn connect(addr: SocketAddr) -> io::Result<TcpStream> {
     let socket = TcpStream::connect(addr).await?;
-    // TCP opens a connection with itself where the kernel chose the port that is dialled (RFC 9293, simultaneous open).
+    // TCP opens a connection with itself where the kernel picks the dialled port as source port (RFC 9293, simultaneous open).
     if matches!((socket.local_addr(), socket.peer_addr()), (Ok(own), Ok(peer)) if own == peer) {
-        // Without this the port would be held for a minute more, and the server kept from it.
+        // Otherwise TIME_WAIT would hold the port for a minute and keep the server from binding it.
         let _ = socket.set_zero_linger();
         return Err(io::Error::new(
             io::ErrorKind::ConnectionRefused,

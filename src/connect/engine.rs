@@ -1,4 +1,4 @@
-//! Where sessions run.
+//! Engines: the threads that run sessions.
 
 use std::fmt;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -21,16 +21,16 @@ use crate::link::{Account, Totals};
 use crate::queue::Owned;
 use crate::sync::Arc;
 
-/// Where sessions run: the thread that owns their sockets.
+/// Runs sessions: the thread that owns their sockets.
 ///
-/// Cheap to clone. Sessions go on when the engine that started them is dropped; a thread of its
-/// own ends with the last of both.
+/// Cheap to clone. Sessions continue when the engine that started them is dropped; an engine's own
+/// thread ends with the last engine value and the last session.
 ///
 /// # Processes that fork
-/// An engine is the process's that made it. In a child, what it inherited answers every call with
+/// An engine belongs to the process that made it. In a forked child, an inherited engine answers every call with
 /// [`EngineError::Stopped`] or [`SessionError::EngineStopped`](crate::SessionError::EngineStopped), and is dropped without
 /// touching the parent's sockets; a new engine works there, as do [`Engine::auto`], [`connect`](crate::connect()) and
-/// [`listen`](crate::listen). A runtime of tokio's that was inherited is neither to be used nor to be dropped there.
+/// [`listen`](crate::listen). An inherited tokio runtime must be neither used nor dropped there.
 ///
 /// # Examples
 /// Sessions as tasks of the application's own runtime, so that a message crosses no thread:
@@ -44,9 +44,9 @@ use crate::sync::Arc;
 ///     let listener = engine.listen(&"127.0.0.1:0".parse()?, &Config::default()).await?;
 ///     let client = engine.connect(listener.local_addr(), &Config::default()).await?;
 ///     let server = listener.accept().await?;
-///     let stream = client.open("hello").await?;
-///     assert_eq!(server.accept().await?.opening(), "hello");
-/// #   drop(stream);
+///     let _stream = client.open("hello").await?;
+///     let (send, _recv) = server.accept().await?.expect("the session is open");
+///     assert_eq!(send.opening(), "hello");
 ///     Ok(())
 /// })
 /// # }
@@ -54,22 +54,21 @@ use crate::sync::Arc;
 #[derive(Clone)]
 pub struct Engine {
     backend: ChosenBackend,
-    /// For dialling and listening, which all drivers leave to tokio.
+    /// Dials and accepts, for all drivers.
     runtime: Handle,
     home: Owned<Home>,
     account: Arc<Account>,
 }
 
 impl Engine {
-    /// Chooses driver, waiting and place; see [`EngineBuilder`].
+    /// Chooses driver, idle strategy and thread; see [`EngineBuilder`].
     pub fn builder(driver: Driver) -> EngineBuilder {
         EngineBuilder::new(driver)
     }
 
     /// An engine on a thread of its own, named `ringmux`, with the defaults.
     ///
-    /// Messages cross from application threads to it and back; nothing the application does delays
-    /// the protocol.
+    /// Messages cross from application threads to it and back; a busy application does not delay the protocol.
     ///
     /// # Errors
     /// [`EngineError::Unavailable`] if the thread or its runtime cannot be made;
@@ -85,16 +84,16 @@ impl Engine {
     /// a current-thread one, [`Driver::TokioUring`] on `tokio_uring::start`. The engine may be used
     /// from other threads; its sessions stay here.
     ///
-    /// A session takes about 1024 short frames or 1 MiB in a poll at most, then waits until the runtime has run its other
-    /// tasks and looked at its sockets and timers, whatever its `event_interval` is. So a peer that sends without end
+    /// A session processes at most about 1024 short frames or 1 MiB in a poll, then waits until the runtime has run its other
+    /// tasks and polled its sockets and timers, at any `event_interval`. So a peer that sends without pause
     /// delays the application's tasks by well below a millisecond at a time.
     ///
-    /// tokio-uring has no way to ask whether this is its runtime, but to try. On a current-thread runtime of tokio's,
-    /// [`Driver::TokioUring`] is refused by way of a panic that is caught here and that the panic hook shows; where panics
-    /// abort, it ends the process. Whether I/O and time are enabled is asked in the same way.
+    /// The only way to detect a tokio-uring runtime is to try. On a plain current-thread tokio runtime, [`Driver::TokioUring`]
+    /// is refused after a panic that is caught here but printed by the panic hook; where panics abort, it ends the process.
+    /// Whether I/O and time are enabled is detected in the same way.
     ///
     /// # Errors
-    /// [`EngineError::NoRuntime`] outside of such a runtime; [`EngineError::ManyThreads`] and
+    /// [`EngineError::NoRuntime`] outside of a suitable runtime; [`EngineError::ManyThreads`] and
     /// [`EngineError::RuntimeLacks`] on a runtime of another kind; [`EngineError::Refused`] where io_uring is denied.
     pub fn inline(driver: Driver) -> Result<Self, EngineError> {
         Self::builder(driver).inline()
@@ -125,7 +124,7 @@ impl Engine {
     /// It is made at the first call, which tries io_uring step by step (see
     /// [`ProbeStep`](crate::ProbeStep)), and lives as long as the process. Where a preferred driver
     /// is refused the process stays with [`Driver::Tokio`]: that is logged once, as a warning, and
-    /// [`backend`](Self::backend) tells why. A required driver is tried again at every call.
+    /// [`backend`](Self::backend) has the reason. A required driver is tried again at every call.
     ///
     /// # Errors
     /// With [`Backend::Require`], [`EngineError::Refused`] or [`EngineError::Unavailable`] where the
@@ -137,7 +136,7 @@ impl Engine {
     ///
     /// match Engine::auto_with(Backend::Require(Driver::Uring)) {
     ///     Ok(engine) => assert_eq!(engine.driver(), Driver::Uring),
-    ///     // As in a container whose seccomp profile does not know io_uring.
+    ///     // Such as in a container whose seccomp profile denies io_uring.
     ///     Err(EngineError::Refused(refusal)) => eprintln!("{refusal}; {}", refusal.remedy()),
     ///     Err(other) => return Err(other),
     /// }
@@ -147,7 +146,7 @@ impl Engine {
         backend::shared(backend)
     }
 
-    /// What this engine runs on, what was found there, and why it is not something faster.
+    /// The driver of this engine, its features, and the reason if it is a fallback.
     #[must_use]
     pub const fn backend(&self) -> &ChosenBackend {
         &self.backend
@@ -158,16 +157,16 @@ impl Engine {
         self
     }
 
-    /// What moves the bytes of this engine's sessions.
+    /// The driver of this engine's sessions.
     #[must_use]
     pub const fn driver(&self) -> Driver {
         self.backend.driver()
     }
 
-    /// What the engine's sessions have done together, since it was made.
+    /// Counters summed over the engine's sessions, since it was made.
     ///
-    /// Reads numbers that the engine's thread writes: nobody waits. See [`process_stats`](crate::process_stats) for
-    /// those of all engines.
+    /// Reads counters that the engine's thread writes; never blocks. See [`process_stats`](crate::process_stats) for
+    /// the counters of all engines.
     ///
     /// # Examples
     /// ```
@@ -186,7 +185,7 @@ impl Engine {
     /// let stats = engine.stats();
     /// assert_eq!((stats.started, stats.ended.closed), (2, 1));
     /// assert!(engine.connect(&"127.0.0.1:1".parse()?, &Config::default()).await.is_err());
-    /// assert_eq!(engine.stats().started, 2, "nobody was reached");
+    /// assert_eq!(engine.stats().started, 2, "no connection, no session");
     /// # Ok(())
     /// # }
     /// ```
@@ -197,15 +196,15 @@ impl Engine {
 
     /// Connects, and waits for the peer's side of the handshake.
     ///
-    /// Looking a name up and connecting has one [limit](crate::ConfigBuilder::connect_timeout), the handshake
+    /// Lookup and connecting together have one [limit](crate::ConfigBuilder::connect_timeout), the handshake
     /// [another](crate::ConfigBuilder::handshake_timeout). Of a name with several addresses the first that connects is
     /// taken, see [`dial`](crate::dial).
     ///
     /// # Errors
-    /// [`ConnectError`] says what could not be reached, and why; [`ConnectError::TimedOut`] at the limit.
+    /// [`ConnectError`] with the address and the reason; [`ConnectError::TimedOut`] at the limit.
     ///
     /// # Cancel safety
-    /// Dropping the future closes a connection that is half open.
+    /// Dropping the future closes the connection in progress.
     pub async fn connect(&self, addr: &Addr, config: &Config) -> Result<Session, ConnectError> {
         let (target, limit) = (addr.clone(), config.connect_timeout());
         let dial = async move { Connected::dial(&target, limit).await };
@@ -220,13 +219,13 @@ impl Engine {
         }
     }
 
-    /// Listens; see [`Listener`]. Nobody else can listen on the address meanwhile.
+    /// Listens; see [`Listener`]. The address is exclusive: any other listener on it fails.
     ///
-    /// The file of a Unix socket that nobody listens on any more is replaced. Of two that find such a file at the same
-    /// moment the later one may replace the other's.
+    /// A stale file of a Unix socket, which has no listener any more, is replaced. Of two listeners that find a stale file at
+    /// the same moment the later one may replace the other's.
     ///
     /// # Errors
-    /// [`ListenError`] says what could not be listened on, and why.
+    /// [`ListenError`] with the address and the reason.
     ///
     /// # Cancel safety
     /// Dropping the future stops listening.
@@ -234,15 +233,14 @@ impl Engine {
         self.bind(addr, config, Sharing::Alone).await
     }
 
-    /// Listens on a TCP address together with other engines, of this process or another one: each
+    /// Listens on a TCP address together with other engines, of this process or others: each
     /// has a [`Listener`] and accepts its share of the connections.
     ///
     /// This is how a server uses several processors: one engine with a thread for each. The kernel
-    /// chooses a listener by a hash of the connection's addresses (`SO_REUSEPORT`), whatever their
-    /// load, so that few connections may be spread badly. A connection stays where it came in;
-    /// one that waits at a listener that is dropped is reset. All who listen must ask for sharing
-    /// and be the same user. Of port 0 each gets another one: let the first take it, and the
-    /// others listen on its [`local_addr`](Listener::local_addr).
+    /// chooses a listener by a hash of the connection's addresses (`SO_REUSEPORT`), regardless of load, so that a small number
+    /// of connections may be spread badly. A connection stays on its engine; one that waits at a dropped listener is reset.
+    /// All listeners must use this method and run as the same user. With port 0 each gets a port of its own: let the first
+    /// choose it, and the others listen on its [`local_addr`](Listener::local_addr).
     ///
     /// # Errors
     /// [`ListenError::NotShareable`] if the address is that of a Unix socket; otherwise as
@@ -308,15 +306,15 @@ impl Engine {
         Ok(Listener::start(self.clone(), bound, local, config.clone()))
     }
 
-    /// Listens on a socket that listens already: one that a service manager has passed to the process, or one that was made
-    /// with options of the application's own. It is a TCP socket or a Unix one.
+    /// Listens on a socket in listening state: passed to the process by a service manager, or made
+    /// by the application with its own options. TCP or Unix.
     ///
-    /// It is set to non-blocking mode, for all who have the same socket. The file of a Unix socket is left to the process that has
+    /// It is set to non-blocking mode, also for other owners of the same socket. The file of a Unix socket is left to the process that
     /// bound it. Several engines may listen on duplicates of one socket
     /// ([`OwnedFd::try_clone`](std::os::fd::OwnedFd::try_clone)): the kernel gives each connection to one of them.
     ///
     /// # Errors
-    /// [`ListenError::Socket`] says what is wrong with it. It is closed then.
+    /// [`ListenError::Socket`] with the reason. The socket is closed then.
     ///
     /// # Cancel safety
     /// Dropping the future closes this descriptor of the socket.
@@ -352,16 +350,16 @@ impl Engine {
         }
     }
 
-    /// Runs a session as the dialling side over a stream socket that is connected already, and waits for the peer's side of
+    /// Runs a session as the dialling side over a connected stream socket, and waits for the peer's side of
     /// the handshake.
     ///
-    /// For connections that go through a proxy, from an address that was chosen, or over another family such as vsock. With
-    /// TCP, Nagle's algorithm is switched off and what the kernel holds unsent is bounded, as for those that the engine
+    /// For connections that go through a proxy, from a chosen source address, or over another family such as vsock. With
+    /// TCP, Nagle's algorithm is switched off and the kernel's unsent bytes are bounded, as for connections that the engine
     /// dials. Other transports, such as TLS, go to [`client`](crate::client).
     ///
     /// # Errors
-    /// [`ConnectError::Socket`] if it is not connected or no stream socket; [`ConnectError::NoSession`] if no handshake comes
-    /// about within its [limit](crate::ConfigBuilder::handshake_timeout). It is closed then.
+    /// [`ConnectError::Socket`] if it is not connected or no stream socket; [`ConnectError::NoSession`] if the handshake does not
+    /// complete within its [limit](crate::ConfigBuilder::handshake_timeout). The socket is closed then.
     ///
     /// # Cancel safety
     /// Dropping the future closes the connection.
@@ -379,9 +377,9 @@ impl Engine {
     ///     engine.client_over(here, &config),
     ///     engine.server_over(there, &config),
     /// )?;
-    /// let stream = client.open("hello").await?;
-    /// assert_eq!(server.accept().await?.opening(), "hello");
-    /// # drop(stream);
+    /// let _stream = client.open("hello").await?;
+    /// let (send, _recv) = server.accept().await?.expect("the session is open");
+    /// assert_eq!(send.opening(), "hello");
     /// # Ok(())
     /// # }
     /// ```
@@ -393,7 +391,7 @@ impl Engine {
         self.over(socket.into(), Role::Dialer, config)
     }
 
-    /// The same as the accepting side; see [`client_over`](Self::client_over). The two sides must agree on who dials.
+    /// The same as the accepting side; see [`client_over`](Self::client_over). One side must be the client, the other the server.
     ///
     /// # Errors
     /// As [`client_over`](Self::client_over).
@@ -425,7 +423,7 @@ impl Engine {
         Ok(session)
     }
 
-    /// Runs something where this engine dials and listens.
+    /// Runs a future on the runtime on which this engine dials and accepts.
     async fn on_runtime<T: Send + 'static>(
         &self,
         work: impl Future<Output = T> + Send + 'static,
@@ -436,7 +434,7 @@ impl Engine {
     }
 
     /// # Errors
-    /// [`EngineError::Stopped`] in a process that was forked from the one that made it, or if its host is gone.
+    /// [`EngineError::Stopped`] in a process that was forked from the one that made it, or if its host has ended.
     fn check(&self) -> Result<(), EngineError> {
         if self.home.is_inherited() || self.host().is_some_and(HostLink::is_closed) {
             return Err(EngineError::Stopped);
@@ -444,8 +442,8 @@ impl Engine {
         Ok(())
     }
 
-    /// Receive and send buffers that this process has leaked, because a runtime ended while
-    /// the kernel still used them. 0 unless runtimes are dropped under live sessions.
+    /// Receive and send buffers that this process has leaked, because a runtime ended while the kernel still used them.
+    /// 0 unless runtimes are dropped under live sessions.
     #[must_use]
     pub fn leaked_buffers() -> u64 {
         crate::driver::leaked_buffers()
@@ -478,7 +476,7 @@ impl Engine {
     }
 }
 
-/// A task of ours that is not wanted any more when whoever waits for it is gone.
+/// Aborts its task when dropped, that is, when the caller no longer waits for it.
 struct AbortOnDrop<T>(tokio::task::JoinHandle<T>);
 
 impl<T> Future for AbortOnDrop<T> {

@@ -1,4 +1,4 @@
-//! Why a connection did not come about: what, where, what to do.
+//! Errors of engines, connecting and listening: the cause, the address, the remedy.
 
 use std::fmt;
 use std::io;
@@ -10,72 +10,80 @@ use crate::addr::{Addr, AddrError, Driver};
 use crate::driver::uring::Refusal;
 use crate::error::{Processed, SessionError, into_io};
 
-/// Why an [`Engine`](crate::Engine) could not be had.
+/// Why an [`Engine`](crate::Engine) could not be made or has stopped.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum EngineError {
     /// The driver does not work here.
     #[error("the driver {driver} cannot start{}", Hint(hint(*driver, error)))]
     Unavailable {
-        /// Which one.
+        /// The driver.
         driver: Driver,
-        /// What the system said.
+        /// The system's error.
         #[source]
         error: io::Error,
     },
-    /// [`Driver::Uring`] has been tried and does not work here.
+    /// [`Driver::Uring`] was tried and does not work here.
     #[error("the driver uring cannot start ({})", .0.remedy())]
     Refused(#[source] Refusal),
-    /// An inline engine was asked for where no runtime of its kind is running.
+    /// This build of the library is without the driver: its feature was turned off.
+    #[error(
+        "the driver {driver} is not built in: turn ringmux's feature {driver} on, or take another driver"
+    )]
+    NotBuiltIn {
+        /// Which one.
+        driver: Driver,
+    },
+    /// An inline engine was requested outside of a suitable runtime.
     #[error(
         "an inline {driver} engine needs to be made and used inside its runtime, on its thread"
     )]
     NoRuntime {
-        /// Which one.
+        /// The driver.
         driver: Driver,
     },
-    /// An inline engine on a ring was asked for on a runtime of several threads.
+    /// An inline engine on a ring was requested on a multi-threaded runtime.
     #[error(
         "an inline {driver} engine needs a runtime of one thread, and this one has several: build it with {}, \
          or take Engine::thread",
         one_thread(*driver)
     )]
     ManyThreads {
-        /// Which one.
+        /// The driver.
         driver: Driver,
     },
-    /// The runtime that this was called on was built without something that engines need.
+    /// The runtime that this was called on was built without a capability that engines need.
     #[error("the runtime has no {what}: build it with enable_all()")]
     RuntimeLacks {
         /// `time`, or `I/O`.
         what: &'static str,
     },
-    /// `block_on` was called on a thread that is inside of a runtime's already.
+    /// `block_on` was called on a thread that is already inside of a runtime.
     #[error(
-        "block_on cannot wait inside of another runtime: call it on a thread of its own, or take Engine::inline"
+        "block_on cannot wait inside of another runtime: call it on a thread of its own, or use Engine::inline"
     )]
     InsideRuntime,
-    /// An option was chosen that does nothing for this driver, in this place.
+    /// A chosen option has no effect for this driver or method.
     #[error("the option {option} does not apply to {place} {driver} engine: {why}")]
     DoesNotApply {
-        /// Which one.
+        /// The driver.
         driver: Driver,
-        /// The method of [`EngineBuilder`](crate::EngineBuilder), with its argument where that is what does not apply.
+        /// The method of [`EngineBuilder`](crate::EngineBuilder), with its argument if only that value does not apply.
         option: &'static str,
-        /// Where the engine was to run: `a threaded`, `an inline`, or `a block_on`.
+        /// The kind of engine: `a threaded`, `an inline`, or `a block_on`.
         place: &'static str,
-        /// What is so instead.
+        /// Why it does not apply.
         why: &'static str,
     },
-    /// The engine's thread cannot stay on the processor that was chosen.
+    /// The engine's thread cannot be pinned to the chosen processor.
     #[error("processor {cpu} cannot be used: this process may run on {allowed}")]
     Processor {
-        /// Which one was chosen.
+        /// The chosen processor.
         cpu: usize,
-        /// Those that are there and allowed, as ranges: `0-3,8`.
+        /// The existing and allowed processors, as ranges: `0-3,8`.
         allowed: String,
     },
-    /// The engine's runtime has ended, or is in the process of which this one is a fork.
+    /// The engine's runtime has ended, or belongs to the parent of this forked process.
     #[error("the engine has stopped")]
     Stopped,
 }
@@ -87,7 +95,7 @@ impl From<Refusal> for EngineError {
 }
 
 impl EngineError {
-    /// Whether the same call may succeed later: if the system had too little of something for the moment.
+    /// Whether the same call may succeed later: if a system resource is exhausted for the moment.
     #[must_use]
     pub fn is_retryable(&self) -> bool {
         match self {
@@ -99,7 +107,7 @@ impl EngineError {
         }
     }
 
-    /// Whether the peer can have seen anything: never, as there was no session.
+    /// Whether the peer can have processed anything: never, as there was no session.
     #[must_use]
     pub const fn was_processed(&self) -> Processed {
         Processed::No
@@ -108,14 +116,14 @@ impl EngineError {
     pub(crate) fn io_kind(&self) -> io::ErrorKind {
         match self {
             Self::Unavailable { error, .. } => error.kind(),
-            Self::Refused(_) => io::ErrorKind::Unsupported,
+            Self::Refused(_) | Self::NotBuiltIn { .. } => io::ErrorKind::Unsupported,
             Self::Stopped => io::ErrorKind::NotConnected,
             Self::DoesNotApply { .. } | Self::Processor { .. } => io::ErrorKind::InvalidInput,
             _ => io::ErrorKind::Other,
         }
     }
 
-    /// What can be changed about it, if that is known; the text of the error says so as well.
+    /// The change that helps, if known; the text of the error contains it too.
     ///
     /// # Examples
     /// ```
@@ -167,7 +175,7 @@ fn hint(driver: Driver, error: &io::Error) -> &'static str {
     }
 }
 
-/// A hint behind the words of an error, before its source is shown.
+/// A hint appended to the text of an error, before its source.
 struct Hint(&'static str);
 
 impl fmt::Display for Hint {
@@ -183,50 +191,50 @@ impl fmt::Display for Hint {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConnectError {
-    /// The address makes no sense.
+    /// The address is invalid.
     #[error(transparent)]
     Addr(#[from] AddrError),
     /// There is no engine to run the session.
     #[error(transparent)]
     Engine(#[from] EngineError),
-    /// Nobody could be reached.
+    /// The connection failed.
     #[error("cannot connect to {addr}")]
     Io {
-        /// Where.
+        /// The address.
         addr: Addr,
-        /// What the system said; of a name, a [`DialError`] with each address that was tried.
+        /// The system's error; for a name, a [`DialError`] with each address that was tried.
         #[source]
         error: io::Error,
     },
     /// No address of the name took a connection within [`connect_timeout`](crate::ConfigBuilder::connect_timeout).
     #[error("cannot connect to {addr}")]
     TimedOut {
-        /// Where.
+        /// The address.
         addr: Addr,
-        /// The limit, and each address that was tried by then.
+        /// The time limit, and each address that was tried until then.
         #[source]
         error: DialError,
     },
-    /// Somebody was reached who does not speak this protocol, or not in time.
-    #[error("connected to {addr}, but no session came about")]
+    /// Connected, but the peer does not speak this protocol or did not complete the handshake in time.
+    #[error("connected to {addr}, but the handshake failed")]
     Handshake {
-        /// Where.
+        /// The address.
         addr: Addr,
         /// How the session ended.
         #[source]
         error: SessionError,
     },
-    /// The socket that was given is not what is needed; it has been closed.
+    /// The given socket is unsuitable; it has been closed.
     #[error("cannot use descriptor {fd}")]
     Socket {
-        /// The number that it had.
+        /// Its descriptor number.
         fd: RawFd,
-        /// What is wrong with it.
+        /// The reason.
         #[source]
         error: SocketError,
     },
-    /// The other end of a socket that was given does not speak this protocol, or not in time.
-    #[error("the socket is connected, but no session came about")]
+    /// The peer of the given socket does not speak this protocol or did not complete the handshake in time.
+    #[error("the socket is connected, but the handshake failed")]
     NoSession {
         /// How the session ended.
         #[source]
@@ -256,7 +264,7 @@ impl ConnectError {
         }
     }
 
-    /// Whether the peer can have seen anything: never, as streams are opened afterwards.
+    /// Whether the peer can have processed anything: never, as streams are opened afterwards.
     #[must_use]
     pub const fn was_processed(&self) -> Processed {
         Processed::No
@@ -274,7 +282,7 @@ impl ConnectError {
     }
 }
 
-/// Whether what the system refused may be had later.
+/// Whether the system's error may be temporary.
 fn may_pass(error: &io::Error) -> bool {
     use io::ErrorKind::{InvalidInput, PermissionDenied, Unsupported};
     !matches!(error.kind(), InvalidInput | PermissionDenied | Unsupported)
@@ -284,7 +292,7 @@ fn may_pass(error: &io::Error) -> bool {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ListenError {
-    /// The address makes no sense.
+    /// The address is invalid.
     #[error(transparent)]
     Addr(#[from] AddrError),
     /// There is no engine to run the sessions.
@@ -293,27 +301,27 @@ pub enum ListenError {
     /// Only TCP ports can be shared by several engines.
     #[error("cannot share {addr} among engines: only tcp:// addresses can be listened on together")]
     NotShareable {
-        /// Where.
+        /// The address.
         addr: Addr,
     },
-    /// The socket that was given is not what is needed; it has been closed.
+    /// The given socket is unsuitable; it has been closed.
     #[error("cannot listen on descriptor {fd}")]
     Socket {
-        /// The number that it had.
+        /// Its descriptor number.
         fd: RawFd,
-        /// What is wrong with it.
+        /// The reason.
         #[source]
         error: SocketError,
     },
     /// The listener was [shut down](crate::Listener::shutdown).
     #[error("the listener was shut down")]
     ShutDown,
-    /// The address cannot be listened on.
+    /// Binding or listening failed.
     #[error("cannot listen on {addr}")]
     Io {
-        /// Where.
+        /// The address.
         addr: Addr,
-        /// What the system said.
+        /// The system's error.
         #[source]
         error: io::Error,
     },
@@ -330,7 +338,7 @@ impl ListenError {
         }
     }
 
-    /// Whether a peer can have seen anything: never, as there was no session.
+    /// Whether a peer can have processed anything: never, as there was no session.
     #[must_use]
     pub const fn was_processed(&self) -> Processed {
         Processed::No

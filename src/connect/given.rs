@@ -1,4 +1,4 @@
-//! Sockets that the application brings: one that listens, or one that is connected.
+//! Sockets made by the application: listening or connected.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -11,7 +11,7 @@ use super::socket::{Bound, Connected, set_options};
 use crate::addr::Addr;
 use crate::error::Processed;
 
-/// What is wrong with a socket that an engine was given.
+/// Why an engine cannot use a given socket.
 ///
 /// # Examples
 /// ```
@@ -28,8 +28,8 @@ use crate::error::Processed;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SocketError {
-    /// The descriptor is that of something else, such as a file.
-    #[error("it is no socket")]
+    /// The descriptor is no socket, but for example a file.
+    #[error("it is not a socket")]
     NotASocket,
     /// The socket carries datagrams or packets.
     #[error("it is a socket for datagrams, and a stream socket is needed")]
@@ -40,7 +40,7 @@ pub enum SocketError {
         /// Linux's number, as in `AF_VSOCK`.
         family: i32,
     },
-    /// Nothing can be accepted from it: it is connected, or `listen` was not called.
+    /// It is not in listening state: it is connected, or `listen` was not called.
     #[error("it does not listen")]
     NotListening,
     /// It listens, where a connection is needed.
@@ -49,7 +49,7 @@ pub enum SocketError {
     /// It is not connected, or not yet.
     #[error("it is not connected")]
     NotConnected,
-    /// The system said something else.
+    /// Any other error of the system.
     #[error(transparent)]
     Io(io::Error),
 }
@@ -61,7 +61,7 @@ impl SocketError {
         false
     }
 
-    /// Whether a peer can have seen anything: never.
+    /// Whether a peer can have processed anything: never.
     #[must_use]
     pub const fn was_processed(&self) -> Processed {
         Processed::No
@@ -96,7 +96,7 @@ fn stream(socket: &OwnedFd) -> Result<(SockRef<'_>, Domain), SocketError> {
     Ok((socket, domain))
 }
 
-/// A listening socket, and where. To be called on the runtime that will accept.
+/// Checks a listening socket; returns its address too. To be called on the runtime that will accept.
 pub(super) fn listening(socket: OwnedFd) -> Result<(Bound, Addr), SocketError> {
     let (of, domain) = stream(&socket)?;
     if !of.is_listener()? {
@@ -125,7 +125,7 @@ fn name(addr: &SockAddr) -> PathBuf {
         .unwrap_or_default()
 }
 
-/// A connected socket. To be called on the runtime that will have it.
+/// Checks a connected socket. To be called on the runtime that will own it.
 pub(super) fn connected(socket: OwnedFd) -> Result<Connected, SocketError> {
     let (of, domain) = stream(&socket)?;
     if of.is_listener()? {
@@ -138,7 +138,7 @@ pub(super) fn connected(socket: OwnedFd) -> Result<Connected, SocketError> {
         set_options(&socket)?;
         return Ok(Connected::Tcp(socket));
     }
-    // Of a Unix socket the type does nothing but read, write and shut down, which any stream socket does; of another
-    // family it shows no address.
+    // `UnixStream` only reads, writes and shuts down, which any stream socket can; of another family it reports no
+    // address.
     Ok(Connected::Unix(UnixStream::from_std(socket.into())?))
 }

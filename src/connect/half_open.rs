@@ -1,8 +1,8 @@
 //! The connections of a listener that have no session yet: in their handshake, or waiting for `accept`.
 //!
-//! Each holds a permit. When none is left, one that comes takes the place of the one that has been in its handshake
-//! longest: a handshake of ours takes a round trip at most, so those who are silent lose their places to those who
-//! speak. Connections that are done with it and wait for the application are never given up: then accepting stops.
+//! Each holds a permit. When none is left, a new connection takes the place of the oldest handshake: an honest handshake
+//! takes about a round trip, so silent peers lose their places to others. Connections that have completed it and wait for
+//! the application are never evicted: accepting stops instead.
 
 use std::collections::VecDeque;
 use std::sync::{Arc as StdArc, Weak};
@@ -14,7 +14,7 @@ use crate::driver::clock;
 use crate::link::{SessionLink, request};
 use crate::sync::Arc;
 
-/// For so long nobody is given up: what has come may not have been read.
+/// No handshake younger than this is evicted: its bytes may have arrived but not been read.
 const PATIENCE: Duration = Duration::from_millis(10);
 
 /// See the module. Owned by the task that accepts.
@@ -22,8 +22,8 @@ const PATIENCE: Duration = Duration::from_millis(10);
 pub(super) struct HalfOpen {
     permits: StdArc<Semaphore>,
     max: usize,
-    /// Those that began a handshake, oldest first, and when; some are done with it, and at most so many more than there
-    /// are permits are listed.
+    /// Begun handshakes with their start, oldest first; some may be complete, and the list is at most as many entries longer
+    /// than there are permits.
     begun: VecDeque<(Weak<SessionLink>, Instant)>,
 }
 
@@ -36,7 +36,7 @@ impl HalfOpen {
         }
     }
 
-    /// Waits for a place, and makes one if need be. `None` never happens: the semaphore is not closed.
+    /// Waits for a place, evicting the oldest handshake if need be. Never `None`: the semaphore is not closed.
     pub(super) async fn place(&mut self) -> Option<OwnedSemaphorePermit> {
         loop {
             if let Ok(permit) = StdArc::clone(&self.permits).try_acquire_owned() {
@@ -44,7 +44,7 @@ impl HalfOpen {
             }
             let waiting = StdArc::clone(&self.permits).acquire_owned();
             let Some((oldest, since)) = self.oldest() else {
-                // All of them wait for the application.
+                // All connections wait for the application.
                 return waiting.await.ok();
             };
             let mut until = since + PATIENCE;
@@ -54,14 +54,14 @@ impl HalfOpen {
                 oldest.request(request::EVICT);
                 until = now + PATIENCE;
             }
-            // Its place, or that of one that has come to its end meanwhile.
+            // The evicted one's place, or that of another that has ended meanwhile.
             if let Ok(permit) = tokio::time::timeout_at(until.into(), waiting).await {
                 return permit.ok();
             }
         }
     }
 
-    /// A connection begins its handshake.
+    /// Registers a connection that begins its handshake.
     pub(super) fn begin(&mut self, link: &Arc<SessionLink>) {
         if self.begun.len() >= 2 * self.max {
             self.begun
@@ -144,7 +144,7 @@ mod tests {
             all.iter()
                 .all(|(session, _)| session.state().end().is_none())
         );
-        // Until one of them goes.
+        // Until one of them is dropped.
         all.pop();
         assert!(tokio::time::timeout(minute, places.place()).await.is_ok());
     }

@@ -1,6 +1,5 @@
-//! What an engine's sessions run on, and how a session gets there.
+//! The place that runs an engine's sessions: a runtime, a tokio-uring task, or a ring's host; and how sessions get there.
 
-use std::future::Future;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
 use std::os::fd::AsFd;
@@ -18,15 +17,43 @@ use super::{Connection, over};
 use crate::addr::{Addr, Driver};
 use crate::config::{Config, Wait};
 use crate::driver::queued::queued;
-use crate::driver::tokio_uring::{Relayed, Socket, UringIo};
 use crate::driver::uring::{Features, HostLink, Job, Prepared};
-use crate::driver::{Turns, clock, runtime};
+use crate::driver::{clock, runtime};
 use crate::frame::Role;
 use crate::handle::Session;
 use crate::link::{Account, Info, SessionLink};
 use crate::proto::{self, Pool};
 use crate::queue::{Owned, PerProcess};
 use crate::sync::Arc;
+
+#[cfg(feature = "tokio-uring")]
+pub(super) mod on_tokio_uring;
+/// Nothing gets here: [`EngineBuilder`] refuses the driver.
+#[cfg(not(feature = "tokio-uring"))]
+pub(super) mod on_tokio_uring {
+    use super::{Blocking, EngineError, KeepAlive, Report, proto};
+    use crate::addr::Driver;
+
+    const LEFT_OUT: EngineError = EngineError::NotBuiltIn {
+        driver: Driver::TokioUring,
+    };
+
+    pub(super) fn spawn(_: proto::Connection, _: Blocking, _: KeepAlive) {}
+
+    pub(super) fn host(report: &Report) {
+        drop(report.send(Err(LEFT_OUT)));
+    }
+
+    pub(super) const fn serve() -> Option<KeepAlive> {
+        None
+    }
+
+    pub(in crate::connect) fn block_on<T>(
+        _: impl Future<Output = Result<T, EngineError>>,
+    ) -> Result<T, EngineError> {
+        Err(LEFT_OUT)
+    }
+}
 
 /// Starts a session on a runtime's thread.
 type Start = Box<dyn FnOnce() + Send>;
@@ -37,15 +64,15 @@ type KeepAlive = mpsc::UnboundedSender<Start>;
 /// Where sessions are polled.
 #[derive(Clone, Debug)]
 pub(super) enum Home {
-    /// On the runtime itself. With a channel if its thread is ours.
+    /// On a tokio runtime; with a channel if its thread is the engine's own.
     Tokio(Option<KeepAlive>),
-    /// On a task of a tokio-uring runtime, which alone can spawn there.
+    /// On a task of a tokio-uring runtime, the only place that can spawn there.
     TokioUring(KeepAlive),
     /// On a ring's host.
     Uring(StdArc<Released>),
 }
 
-/// The last engine value tells the host, which ends with its last session.
+/// Dropped with the last engine value: the host then ends with its last session.
 #[derive(Debug)]
 pub(super) struct Released {
     host: Arc<HostLink>,
@@ -68,7 +95,7 @@ pub(super) struct Plan<'a> {
 }
 
 impl<'a> Plan<'a> {
-    /// Over a transport that has no addresses.
+    /// For a transport without addresses.
     pub(super) fn local(role: Role, config: &'a Config) -> Self {
         Self {
             role,
@@ -79,7 +106,7 @@ impl<'a> Plan<'a> {
         }
     }
 
-    /// A session's protocol, and what its handles share with it.
+    /// Makes a session's protocol state, and the link that its handles share with it.
     pub(super) fn connection(self, driver: Driver) -> (proto::Connection, Arc<SessionLink>) {
         let info = Info {
             peer: self.peer,
@@ -87,7 +114,7 @@ impl<'a> Plan<'a> {
             driver,
             role: self.role,
             account: self.account,
-            // Its keys differ at each call.
+            // `RandomState` has new keys at each call.
             seed: RandomState::new().build_hasher().finish(),
         };
         let pool = Pool::process();
@@ -103,7 +130,7 @@ impl Home {
         }))
     }
 
-    /// What its ring has, if it is on one of our own.
+    /// The features of its ring, for [`Driver::Uring`].
     pub(super) fn features(&self) -> Option<Features> {
         match self {
             Self::Uring(released) => Some(released.features),
@@ -111,7 +138,7 @@ impl Home {
         }
     }
 
-    /// Whose end is the home's, where the runtime that dials and listens outlives it.
+    /// The ring's host, whose end is the engine's end although the runtime that dials and accepts outlives it.
     pub(super) fn host(&self) -> Option<&HostLink> {
         match self {
             Self::Uring(released) => Some(&released.host),
@@ -126,7 +153,7 @@ impl Home {
         socket: Connected,
         plan: Plan<'_>,
     ) -> Result<Session, EngineError> {
-        // The session keeps this runtime's clock, whichever thread calls.
+        // The session uses this runtime's clock on every thread.
         let _entered = runtime.enter();
         let driver = match self {
             Self::Tokio(jobs) => return Ok(spawn_tokio(runtime, socket, plan, jobs.clone())),
@@ -141,7 +168,8 @@ impl Home {
             Self::Tokio(_) => false,
             Self::TokioUring(jobs) => {
                 let keep_alive = jobs.clone();
-                let start: Start = Box::new(move || spawn_uring(connection, socket, keep_alive));
+                let start: Start =
+                    Box::new(move || on_tokio_uring::spawn(connection, socket, keep_alive));
                 jobs.send(start).is_ok()
             }
             Self::Uring(released) => released.host.start(Job {
@@ -191,22 +219,9 @@ where
     session
 }
 
-fn spawn_uring(connection: proto::Connection, socket: Blocking, keep_alive: KeepAlive) {
-    let socket = match socket {
-        Blocking::Tcp(socket) => Socket::Tcp(tokio_uring::net::TcpStream::from_std(socket)),
-        Blocking::Unix(socket) => Socket::Unix(tokio_uring::net::UnixStream::from_std(socket)),
-    };
-    let turns = Turns::new(connection, UringIo::new(socket));
-    tokio_uring::spawn(Relayed::new(async move {
-        let _keep_alive = keep_alive;
-        let mut turns = Owned::new(turns);
-        (&mut *turns).await
-    }));
-}
-
 // ---- threads of our own ---------------------------------------------------------------------
 
-/// A home on a thread that was started for it, and the runtime that dials and listens.
+/// Starts a thread that runs sessions; returns also the runtime that dials and accepts.
 ///
 /// # Errors
 /// [`EngineError::Unavailable`], [`EngineError::Refused`].
@@ -221,7 +236,7 @@ pub(super) fn on_thread(builder: &EngineBuilder) -> Result<(Handle, Home), Engin
             "the name of a thread has no NUL",
         )));
     }
-    // On this thread: it would be pinned where the first engine is.
+    // On this thread, not the new one: it would inherit the pinning of the first engine.
     let dialler = match driver {
         Driver::Uring => Some(dialler().map_err(unavailable)?),
         Driver::Tokio | Driver::TokioUring => None,
@@ -235,7 +250,7 @@ pub(super) fn on_thread(builder: &EngineBuilder) -> Result<(Handle, Home), Engin
             }
             match (driver, dialler) {
                 (Driver::Uring, Some(dialler)) => host_uring(&report, dialler, wait),
-                (Driver::TokioUring, _) => host_tokio_uring(&report),
+                (Driver::TokioUring, _) => on_tokio_uring::host(&report),
                 _ => host_tokio(&report),
             }
         })
@@ -245,7 +260,7 @@ pub(super) fn on_thread(builder: &EngineBuilder) -> Result<(Handle, Home), Engin
         .unwrap_or_else(|_| Err(unavailable(io::ErrorKind::BrokenPipe.into())))
 }
 
-/// Where a thread says what became of it. Nobody listens if the caller is gone.
+/// A new thread's report of its start. Sending fails if the caller has given up.
 type Report = std::sync::mpsc::SyncSender<Result<(Handle, Home), EngineError>>;
 
 fn host_tokio(report: &Report) {
@@ -256,19 +271,6 @@ fn host_tokio(report: &Report) {
             runtime.block_on(run_jobs(queue));
         }
         Err(error) => drop(report.send(Err(EngineError::unavailable(Driver::Tokio)(error)))),
-    }
-}
-
-fn host_tokio_uring(report: &Report) {
-    match tokio_uring::Runtime::new(&tokio_uring::builder()) {
-        Ok(runtime) => {
-            let (jobs, queue) = mpsc::unbounded_channel();
-            runtime.block_on(async {
-                let _ = report.send(Ok((Handle::current(), Home::TokioUring(jobs))));
-                run_jobs(queue).await;
-            });
-        }
-        Err(error) => drop(report.send(Err(EngineError::unavailable(Driver::TokioUring)(error)))),
     }
 }
 
@@ -284,7 +286,7 @@ fn host_uring(report: &Report, dialler: Handle, wait: Wait) {
     }
 }
 
-/// Runs jobs until the engine and all its sessions are gone: each of them holds a sender.
+/// Runs jobs until the engine and all its sessions are dropped: each of them holds a sender.
 async fn run_jobs(mut queue: mpsc::UnboundedReceiver<Start>) {
     while let Some(start) = queue.recv().await {
         start();
@@ -292,8 +294,8 @@ async fn run_jobs(mut queue: mpsc::UnboundedReceiver<Start>) {
 }
 
 pub(super) fn tokio_runtime() -> io::Result<tokio::runtime::Runtime> {
-    // Between two looks at the sockets, in polls of sessions: a busy one keeps itself ready all the time, and a quiet one
-    // beside it waits for the look.
+    // Session polls per poll of the sockets: a busy session keeps itself ready all the time, and a quiet one beside it waits
+    // for the next poll of the sockets.
     const EVENT_INTERVAL: u32 = 4;
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -301,9 +303,9 @@ pub(super) fn tokio_runtime() -> io::Result<tokio::runtime::Runtime> {
         .build()
 }
 
-/// Resolves, dials and accepts for engines that live on no tokio runtime: one thread a process.
+/// Resolves, dials and accepts for engines without a tokio runtime: one thread per process.
 pub(super) fn dialler() -> io::Result<Handle> {
-    /// With what keeps its thread: for good, as it is never dropped.
+    /// With the sender that keeps its thread running; never dropped.
     static DIALLER: PerProcess<(Handle, oneshot::Sender<()>)> = PerProcess::new();
     let dialler = DIALLER.cell();
     if let Some((handle, _)) = dialler.get() {
@@ -311,7 +313,7 @@ pub(super) fn dialler() -> io::Result<Handle> {
     }
     let (keep, kept) = oneshot::channel::<()>();
     let (report, started) = std::sync::mpsc::sync_channel(1);
-    // Made on its thread, as it could not be dropped on this one, which may be inside of another runtime.
+    // Built on its own thread: a runtime cannot be dropped inside of another runtime, where the caller may be.
     thread::Builder::new()
         .name("ringmux-dial".to_owned())
         .spawn(move || match tokio_runtime() {
@@ -323,12 +325,12 @@ pub(super) fn dialler() -> io::Result<Handle> {
         })?;
     let died = |_| Err(io::ErrorKind::BrokenPipe.into());
     let handle = started.recv().unwrap_or_else(died)?;
-    // Of several that race here one stays; the threads of the others end. Only now that it runs: it is for good.
+    // Of several made in a race one is kept; the threads of the others end. Stored only once it runs, as it is permanent.
     let (handle, _) = dialler.get_or_init(|| (handle, keep));
     Ok(handle.clone())
 }
 
-/// Also where the thread that asks may not go itself: it may have been pinned elsewhere, to leave this one room.
+/// Any allowed processor of the process, even if the calling thread itself is pinned elsewhere.
 fn pin_to(cpu: usize, driver: Driver) -> Result<(), EngineError> {
     use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
@@ -339,7 +341,7 @@ fn pin_to(cpu: usize, driver: Driver) -> Result<(), EngineError> {
             return Ok(());
         }
     }
-    // Of all that there could be, the system leaves those that are there and allowed.
+    // From the full set the system keeps the existing and allowed processors.
     let mut all = CpuSet::new();
     (0..CpuSet::MAX_CPU).for_each(|cpu| all.set(cpu));
     let allowed = sched_setaffinity(None, &all).and_then(|()| sched_getaffinity(None));
@@ -366,7 +368,7 @@ fn ranges(numbers: impl Iterator<Item = usize>) -> String {
 
 // ---- the application's thread ---------------------------------------------------------------
 
-/// A home on the runtime that this is called on.
+/// Runs sessions on the current runtime.
 ///
 /// # Errors
 /// [`EngineError::NoRuntime`] if there is none, [`EngineError::ManyThreads`] and [`EngineError::RuntimeLacks`] if it is of
@@ -376,7 +378,7 @@ pub(super) fn inline(driver: Driver, wait: Wait) -> Result<(Handle, Home), Engin
     let Ok(runtime) = Handle::try_current() else {
         return Err(none);
     };
-    // What is on a ring stays on its thread.
+    // A ring is bound to its thread.
     let one_thread = runtime.runtime_flavor() == RuntimeFlavor::CurrentThread;
     if driver != Driver::Tokio && !one_thread {
         return Err(EngineError::ManyThreads { driver });
@@ -387,7 +389,7 @@ pub(super) fn inline(driver: Driver, wait: Wait) -> Result<(Handle, Home), Engin
     }
     let home = match driver {
         Driver::Tokio => Home::Tokio(None),
-        Driver::TokioUring => match serve_tokio_uring() {
+        Driver::TokioUring => match on_tokio_uring::serve() {
             Some(jobs) => Home::TokioUring(jobs),
             None => return Err(none),
         },
@@ -400,20 +402,4 @@ pub(super) fn inline(driver: Driver, wait: Wait) -> Result<(Handle, Home), Engin
         }
     };
     Ok((runtime, home))
-}
-
-/// Runs jobs as a task of the tokio-uring runtime that this is called on; `None` if there is none.
-///
-/// tokio-uring has no way to ask: an operation that is polled outside panics.
-fn serve_tokio_uring() -> Option<KeepAlive> {
-    use std::task::{Context, Waker};
-
-    let (jobs, queue) = mpsc::unbounded_channel::<Start>();
-    std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-        let mut nop = std::pin::pin!(tokio_uring::no_op());
-        let _ = nop.as_mut().poll(&mut Context::from_waker(Waker::noop()));
-        tokio_uring::spawn(Relayed::new(run_jobs(queue)));
-    }))
-    .ok()
-    .map(|()| jobs)
 }

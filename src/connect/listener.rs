@@ -1,4 +1,4 @@
-//! Connections that come in.
+//! Listeners: accepting connections.
 
 use std::fmt;
 use std::future::poll_fn;
@@ -29,22 +29,22 @@ use crate::link::{Drained, SessionLink};
 use crate::pace::{LINES, ONE_LINE, paced};
 use crate::queue::{Owned, SetOnce, WakerSet};
 
-/// Connections that the system has accepted and this process has not, which a shutdown still looks at.
+/// Connections in the kernel's backlog that a shutdown still accepts, at most.
 const STRAGGLERS: usize = 256;
-/// A session ends so long after its ceiling at the latest; one whose engine does not run is not waited for.
+/// A session ends at most this long after its ceiling, unless its engine is stalled: then the shutdown does not wait.
 const CEILING_SLACK: Duration = Duration::from_millis(900);
-/// No grace is longer.
+/// Longer graces are shortened to this.
 const GRACE_MAX: Duration = Duration::from_secs(24 * 3600);
-/// How long to pause when nothing can be accepted.
+/// How long to pause after a failed accept.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Accepts sessions. From [`listen`](crate::listen), [`Engine::listen`], [`Engine::listen_shared`] or
 /// [`Engine::listen_on`].
 ///
-/// Handshakes go on beside each other, so a silent client delays nobody; at most
+/// Handshakes run concurrently, so a silent client delays no other; at most
 /// [`max_half_open`](crate::ConfigBuilder::max_half_open) connections are in their handshake or wait for
-/// [`accept`](Self::accept), and those who are silent make place for others. Dropping it removes the file of a Unix
-/// socket and stops listening, which the engine's thread does a moment later; sessions go on.
+/// [`accept`](Self::accept), and silent ones are evicted for new ones. Dropping it removes the file of a Unix
+/// socket and stops listening, which the engine's thread does a moment later; sessions continue.
 ///
 /// # Examples
 /// ```
@@ -65,34 +65,34 @@ pub struct Listener {
 }
 
 struct Incoming {
-    /// As large as there are places, whose permits travel with the sessions.
+    /// One slot per half-open place, whose permits travel with the sessions.
     queue: ArrayQueue<(Session, OwnedSemaphorePermit)>,
     waiters: WakerSet,
-    /// Removed by the listener that is dropped, as the process may end before the task is told to; or by the task.
+    /// Removed when the listener is dropped, as the process may end before the task reacts; or by the task.
     file: Option<Owned<SocketFile>>,
-    /// The shortest grace that a shutdown was asked for with, in milliseconds.
+    /// The shortest requested grace, in milliseconds; `NONE` before a shutdown.
     grace_ms: AtomicU64,
-    /// Wakes the accepting task for it.
+    /// Wakes the accepting task for a shutdown.
     asked: Notify,
-    /// What came of it.
+    /// The report of the shutdown.
     drained: SetOnce<Drained>,
-    /// The accepting task is gone.
+    /// The accepting task has ended.
     ended: AtomicBool,
 }
 
-/// No shutdown was asked for.
+/// No shutdown was requested.
 const NONE: u64 = u64::MAX;
 
 impl Incoming {
-    /// The grace of the shutdown that was asked for.
+    /// The grace of the requested shutdown.
     fn grace(&self) -> Option<Duration> {
-        // ORDERING: nothing is published with it.
+        // ORDERING: no other memory is published with it.
         let ms = self.grace_ms.load(Ordering::Relaxed);
         (ms != NONE).then(|| Duration::from_millis(ms))
     }
 
     fn has_ended(&self) -> bool {
-        // ORDERING: pairs with `End`; publishes what came of a shutdown.
+        // ORDERING: pairs with `End`; publishes the report of the shutdown.
         self.ended.load(Ordering::Acquire)
     }
 
@@ -115,7 +115,7 @@ impl Listener {
             ended: AtomicBool::new(false),
         });
         let runtime = engine.runtime().clone();
-        // Made here: the runtime may end before the task has run at all.
+        // Made here: the runtime may end before the task has ever run.
         let end = End(Arc::clone(&incoming));
         let accepting = accept_loop(engine, Owned::new(bound), config, end);
         let task = Owned::new(runtime.spawn(accepting));
@@ -126,18 +126,18 @@ impl Listener {
         }
     }
 
-    /// Where it listens, with the port that was taken.
+    /// The listening address, with the actual port.
     #[must_use]
     pub const fn local_addr(&self) -> &Addr {
         &self.local
     }
 
-    /// Waits for the next session whose handshake is done.
+    /// Waits for the next session that has completed its handshake.
     ///
     /// # Errors
     /// [`ListenError::ShutDown`] after [`shutdown`](Self::shutdown), [`EngineError::Stopped`] if the
-    /// engine's runtime has ended, or is another process's. A failed connection is no error
-    /// of the listener: it is logged, and accepting goes on.
+    /// engine's runtime has ended, or belongs to another process. A failed connection is no error
+    /// of the listener: it is logged, and accepting continues.
     ///
     /// # Cancel safety
     /// Dropping the future loses no session.
@@ -160,20 +160,20 @@ impl Listener {
         .await
     }
 
-    /// Stops listening, removes the file of a Unix socket, and shuts every session down that came in through this
-    /// listener, within `grace` for all of them together; tells what came of them.
+    /// Stops listening, removes the file of a Unix socket, and shuts down every session accepted by this
+    /// listener, within `grace` for all of them together; returns a report.
     ///
-    /// Each session goes as with [`Session::shutdown`]; those whose handshake is under way get 1 s
-    /// of it, those that nobody has accepted end with their streams refused. Sessions that the
-    /// system had accepted before and this process had not are drained as well. Returns at the latest
-    /// 1 s after the ceiling, whatever the peers do. Calling this again waits for the same end; of
-    /// several graces the one that ends first holds, and none is more than a day.
+    /// Each session shuts down as with [`Session::shutdown`]; handshakes under way get 1 s
+    /// of it, unaccepted sessions end with their streams refused. Connections that the
+    /// kernel had accepted and this process had not are drained as well. Returns at the latest
+    /// 1 s after the ceiling, independent of the peers. Calling this again waits for the same end; of
+    /// several graces the earliest end applies, and none is longer than a day.
     ///
     /// If the engine's runtime has ended there is nothing to shut down, and the report is empty.
     ///
     /// # Cancel safety
-    /// The shutdown begins at the first poll and goes on if the future is dropped, but not if the
-    /// listener is: then the sessions that were told still end within the grace, and nobody counts.
+    /// The shutdown begins at the first poll and continues if the future is dropped, but not if the
+    /// listener is: then the draining sessions still end within the grace, without a report.
     ///
     /// # Examples
     /// ```
@@ -187,7 +187,7 @@ impl Listener {
     /// let (mut call_send, mut call_recv) = client.open("call").await?;
     /// let handler = server.accept().await?;
     ///
-    /// // The handler never ends, so the ceiling does it.
+    /// // The handler never ends, so the ceiling ends its stream.
     /// let report = listener.shutdown(Duration::from_millis(100)).await;
     /// assert_eq!((report.finished, report.cancelled, report.forced), (0, 1, 1));
     /// assert!(call_recv.recv().await.is_err());
@@ -202,7 +202,7 @@ impl Listener {
         }
         let incoming = &*self.incoming;
         let ms = u64::try_from(grace.min(GRACE_MAX).as_millis()).unwrap_or(NONE - 1);
-        // ORDERING: nothing is published with it.
+        // ORDERING: no other memory is published with it.
         incoming.grace_ms.fetch_min(ms, Ordering::Relaxed);
         incoming.asked.notify_one();
         incoming.waiters.wake_all();
@@ -218,7 +218,7 @@ impl Listener {
     }
 }
 
-/// Waits until `check` finds something, which whoever changes it tells `waiters`.
+/// Waits until `check` returns a value; every change that matters wakes `waiters`.
 async fn until<T>(waiters: &WakerSet, mut check: impl FnMut() -> Option<T>) -> T {
     let mut place = Place { waiters, key: None };
     poll_fn(|cx| {
@@ -264,7 +264,7 @@ impl fmt::Debug for Listener {
     }
 }
 
-/// Tells whoever waits when the loop ends, however it ends.
+/// Wakes all waiters when the loop ends, also by a panic or an abort.
 struct End(Arc<Incoming>);
 
 impl Drop for End {
@@ -290,7 +290,7 @@ async fn accept_loop(engine: Engine, bound: Owned<Bound>, config: Config, end: E
         ));
         let mut asked = pin!(incoming.asked.notified());
         let mut ended = pin!(host_ended(&engine));
-        // Whichever comes first; all are this task's.
+        // The first event of those that concern this task.
         poll_fn(|cx| {
             let done = accepting.as_mut().poll(cx).is_ready()
                 || asked.as_mut().poll(cx).is_ready()
@@ -304,9 +304,9 @@ async fn accept_loop(engine: Engine, bound: Owned<Bound>, config: Config, end: E
     };
     live.shut_down(grace, clock::now());
     incoming.remove_file();
-    // Nobody will accept these: what they carry was processed by nobody.
+    // These are never accepted: their streams are refused as not processed.
     while incoming.queue.pop().is_some() {}
-    // Held, so that each is told in order and not just dropped.
+    // Held, so that each session is shut down in order and not just dropped.
     let in_hand = in_hand.and_then(|socket| start(&engine, socket, &config, &mut live));
     let mut stragglers = Vec::from_iter(in_hand);
     for _ in 0..STRAGGLERS {
@@ -327,7 +327,7 @@ async fn accept_loop(engine: Engine, bound: Owned<Bound>, config: Config, end: E
     let _ = incoming.drained.set(drained);
 }
 
-/// Waits until the engine's host is gone; for ever if that takes this task with it.
+/// Waits until the engine's host has ended; for ever if that end also drops this task.
 async fn host_ended(engine: &Engine) {
     match engine.host() {
         Some(host) => until(host.ended(), || host.is_closed().then_some(())).await,
@@ -335,7 +335,7 @@ async fn host_ended(engine: &Engine) {
     }
 }
 
-/// Accepts for as long as it is polled. A connection that waits for its place is `in_hand`.
+/// Accepts while it is polled. A connection that waits for its place is stored in `in_hand`.
 async fn accept_all(
     engine: &Engine,
     bound: &Bound,
@@ -346,7 +346,7 @@ async fn accept_all(
 ) {
     let mut half_open = HalfOpen::new(config.max_half_open());
     loop {
-        // First the connection, then its place: nobody is given up for one that does not come.
+        // First the connection, then its place: no handshake is evicted for a connection that never arrives.
         match bound.accept().await {
             Ok(socket) => {
                 *in_hand = Some(socket);
@@ -369,7 +369,7 @@ async fn accept_all(
     }
 }
 
-/// Waits for the sessions that are shutting down, until their ceiling and a little longer.
+/// Waits for the draining sessions, until their ceiling plus `CEILING_SLACK`.
 async fn drain(live: &mut Live, incoming: &Incoming) -> Drained {
     let mut asked = pin!(incoming.asked.notified());
     let mut total = Drained::default();
@@ -386,7 +386,7 @@ async fn drain(live: &mut Live, incoming: &Incoming) -> Drained {
             asked.as_mut().poll(cx).map(|()| true)
         });
         if again.await {
-            // The ceiling may be nearer now.
+            // The ceiling may be earlier now.
             asked.set(incoming.asked.notified());
             if let Some(grace) = incoming.grace() {
                 live.shut_down(grace, clock::now());
@@ -435,28 +435,39 @@ fn receive(
         if let Err(error) = session.established().await {
             return no_session(peer.as_ref(), &error);
         }
-        // A permit is held for each place in the queue. Also during a shutdown: dropped before its
-        // session is told, the streams would be refused without the peer knowing why.
+        // Every queue slot has a permit, so this cannot fail. Also during a shutdown: if the session were dropped before its
+        // drain, its streams would be refused without a reason for the peer.
         let _ = incoming.queue.push((session, permit));
         incoming.waiters.wake_all();
     });
     Some(link)
 }
 
-/// The one line for a connection that came to no session.
+/// Logs a connection that failed its handshake, in one line.
 fn no_session(peer: Option<&Addr>, error: &SessionError) {
     let peer = peer.map_or_else(|| "unix".to_owned(), Addr::to_string);
     match error {
         SessionError::Protocol(_) | SessionError::LimitExceeded(_) => {
-            paced!(LINES, Level::WARN, %peer, reason = %Chain(error), "no session came about");
+            paced!(LINES, Level::WARN, %peer, reason = %Chain(error), "handshake failed");
         }
-        _ => paced!(LINES, Level::INFO, %peer, reason = %Chain(error), "no session came about"),
+        _ => paced!(LINES, Level::INFO, %peer, reason = %Chain(error), "handshake failed"),
     }
 }
 
-/// The connection is gone already; the next one may be fine. Anything else, such as a lack of descriptors or of permission,
-/// is met again with the next: the listener stays fine, and trying at once would spin.
-fn is_lost(error: &io::Error) -> bool {
+/// Whether an `accept` failed because its one connection was lost; the next one may be fine. Other errors, such as a lack of
+/// descriptors or permission, recur with the next one: the listening socket stays usable, and trying again at once would spin.
+/// For programs that accept sockets themselves; [`Listener`] does it as well.
+///
+/// # Examples
+/// ```
+/// use std::io::{Error, ErrorKind};
+///
+/// assert!(ringmux::is_lost(&ErrorKind::ConnectionAborted.into()));
+/// // No descriptors are left.
+/// assert!(!ringmux::is_lost(&Error::from_raw_os_error(24)));
+/// ```
+#[must_use]
+pub fn is_lost(error: &io::Error) -> bool {
     use io::ErrorKind::{
         ConnectionAborted, ConnectionReset, HostUnreachable, Interrupted, NetworkDown,
         NetworkUnreachable,

@@ -1,7 +1,7 @@
 //! The sessions of a listener, for its shutdown: one value, owned by the task that registers them.
 //!
-//! Shutting down and taking the set is one step of that task, so a session is either in the set that was taken, or finds
-//! at its registration that it came too late, and is told then. Nobody tells a session twice, and none is missed.
+//! Shutting down and taking the set is one step of that task, so a session is either in the taken set, or its registration
+//! finds the shutdown and drains it. No session is drained twice, and none is missed.
 
 use std::sync::Weak;
 use std::time::{Duration, Instant};
@@ -9,19 +9,19 @@ use std::time::{Duration, Instant};
 use crate::link::SessionLink;
 use crate::sync::Arc;
 
-/// Sessions that may be listed beyond twice those that are alive.
+/// Entries listed beyond twice the live sessions.
 const PRUNE_SLACK: usize = 16;
 
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Live {
-    /// Weak: a listener keeps no session, and nothing of it, alive.
+    /// Weak: a listener keeps no session alive, nor any of its memory.
     sessions: Vec<Weak<SessionLink>>,
-    /// When to forget those that have ended.
+    /// List length at which ended sessions are removed.
     prune_at: usize,
     /// The ceiling, once it is shutting down.
     until: Option<Instant>,
-    /// Told to shut down, and to be waited for.
+    /// Draining sessions, to be waited for.
     leaving: Vec<Arc<SessionLink>>,
 }
 
@@ -35,7 +35,7 @@ impl Live {
         }
     }
 
-    /// Adds a session. One that comes after the shutdown began is drained here and now, by what is left of the grace.
+    /// Adds a session. After the shutdown began it is drained at once, within the rest of the grace.
     pub(super) fn register(&mut self, link: &Arc<SessionLink>, now: Instant) {
         if let Some(until) = self.until {
             link.shut_down(until.saturating_duration_since(now));
@@ -48,7 +48,7 @@ impl Live {
         self.sessions.push(Arc::downgrade(link));
     }
 
-    /// From now on sessions are drained, those that are there and those that come. Again: only if it ends sooner.
+    /// Drains all present and future sessions. A repeated call takes effect only if its grace ends earlier.
     pub(super) fn shut_down(&mut self, grace: Duration, now: Instant) {
         let until = now + grace;
         if self.until.is_some_and(|before| before <= until) {
@@ -72,7 +72,7 @@ impl Live {
         self.until
     }
 
-    /// Those that are to be waited for.
+    /// The draining sessions.
     pub(super) fn leaving(&self) -> &[Arc<SessionLink>] {
         &self.leaving
     }
@@ -92,7 +92,7 @@ mod tests {
         server: Session,
     }
 
-    /// Over a pipe, on this thread: nothing moves between two awaits.
+    /// Over an in-memory pipe, on this thread: no progress between two awaits.
     fn peers() -> Peers {
         let (a, b) = tokio::io::duplex(1024);
         let (client, connection) = crate::client(a, &Config::default());
@@ -118,7 +118,7 @@ mod tests {
         live.register(early.server.link(), now);
         live.shut_down(30 * SECOND, now);
         assert!(early.server.state().reason().is_some());
-        // Accepted by the system before the listener stopped, registered after.
+        // Accepted by the kernel before the listener stopped, registered after.
         assert!(late.server.state().reason().is_none());
         live.register(late.server.link(), now + 10 * SECOND);
         assert!(late.server.state().reason().is_some());

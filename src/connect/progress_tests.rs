@@ -1,4 +1,4 @@
-//! A producer that is stopped in the middle of telling the engine, and the other streams of its session.
+//! A producer thread stopped in the middle of a push, and the other streams of its session.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -15,7 +15,7 @@ use crate::connect::Engine;
 use crate::handle::{RecvStream, SendStream, Session};
 use crate::queue::step::{Step, stop_at};
 
-/// How long anything may be awaited.
+/// Time limit of every wait.
 const GUARD: Duration = Duration::from_secs(20);
 const OTHERS: u64 = 2;
 const ROUND_TRIPS: u64 = 500;
@@ -31,6 +31,7 @@ macro_rules! stopped {
                 others_go_on_beside_a_producer_stopped(Step::$step, Driver::Tokio);
             }
 
+            #[cfg(feature = "tokio-uring")]
             #[test]
             fn tokio_uring() {
                 others_go_on_beside_a_producer_stopped(Step::$step, Driver::TokioUring);
@@ -80,7 +81,7 @@ fn others_go_on_beside_a_producer_stopped(step: Step, driver: Driver) {
         })
         .collect();
     if step == Step::Chosen {
-        // A parked engine relies on the producer that it cannot hear; the peer wakes it as well.
+        // A parked engine waits for the wake of the stopped producer; the peer's PING wakes it as well.
         let ping = async { timeout(GUARD, server.ping()).await };
         runtime.block_on(ping).expect("in time").unwrap();
     }
@@ -92,7 +93,7 @@ fn others_go_on_beside_a_producer_stopped(step: Step, driver: Driver) {
     let of_the_stopped = server.stats().messages_received - echoed;
     match step {
         Step::Published | Step::Raised => assert_eq!(of_the_stopped, 0, "the engine was not told"),
-        // The engine looks when the others ring, and takes whatever is on the list.
+        // When the others ring, the engine takes everything on the list.
         Step::Listed | Step::Chosen => assert_eq!(of_the_stopped, 1),
     }
     go.send(()).unwrap();
@@ -100,9 +101,9 @@ fn others_go_on_beside_a_producer_stopped(step: Step, driver: Driver) {
     assert_eq!(server.stats().messages_received, echoed + 1);
 }
 
-/// Sends until this thread is at the step; says how many messages came back before, and goes on when told to.
+/// Sends until this thread is at the step; reports the echoes received before, and continues on request.
 ///
-/// Not each message gets to each step: a stream that is on the list is not pushed, an engine that is up not woken.
+/// Not each message reaches each step: a listed stream is not pushed, a running engine is not woken.
 fn stop_in_the_middle(
     (mut send, mut recv): (SendStream, RecvStream),
     step: Step,

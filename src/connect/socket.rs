@@ -22,14 +22,14 @@ use super::errors::ConnectError;
 use crate::addr::Addr;
 use crate::pace::{ONE_LINE, paced};
 
-/// What the kernel may hold unsent before a socket counts as full, in bytes: above it, urgency and
+/// Unsent bytes in the kernel from which on a socket counts as full: above it, urgency and
 /// cancels would act behind the kernel's queue instead of in ours.
 const NOTSENT_LOWAT_BYTES: u32 = 128 * 1024;
-/// Connections that the kernel has accepted for a socket and that wait for us, at most; the rest is up to
+/// Backlog: connections accepted by the kernel that wait for the process, at most; also limited by
 /// `net.core.somaxconn`.
 const KERNEL_BACKLOG_CONNECTIONS: u32 = 1024;
 
-/// How long the name of an address to listen on may be looked up.
+/// Time limit for the lookup of a name to listen on.
 const LISTEN_LOOKUP_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A connected socket in non-blocking mode.
@@ -40,7 +40,7 @@ pub(super) enum Connected {
 }
 
 impl Connected {
-    /// Within `limit`; a Unix socket is connected or refused at once.
+    /// Connects within `limit`; a Unix socket is connected or refused at once.
     pub(super) async fn dial(addr: &Addr, limit: Duration) -> Result<Self, ConnectError> {
         let io_error = |error| ConnectError::Io {
             addr: addr.clone(),
@@ -118,18 +118,18 @@ impl From<Blocking> for OwnedFd {
 
 pub(super) fn set_options(socket: &TcpStream) -> io::Result<()> {
     socket.set_nodelay(true)?;
-    // Network stacks of sandboxes may not have it: what is urgent then waits behind more.
+    // Network stacks of sandboxes may not have it: then urgent messages wait behind more queued bytes.
     if let Err(error) = SockRef::from(socket).set_tcp_notsent_lowat(NOTSENT_LOWAT_BYTES) {
-        paced!(ONE_LINE, Level::DEBUG, %error, "cannot bound what the kernel holds unsent");
+        paced!(ONE_LINE, Level::DEBUG, %error, "cannot bound the unsent bytes in the kernel");
     }
     Ok(())
 }
 
-/// Who may listen on the same port.
+/// Whether other sockets may listen on the same port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Sharing {
     Alone,
-    /// Everybody of this user who asks for the same.
+    /// All sockets of this user that also set it (`SO_REUSEPORT`).
     Shared,
 }
 
@@ -137,17 +137,17 @@ pub(super) enum Sharing {
 #[derive(Debug)]
 pub(super) enum Bound {
     Tcp(TcpListener),
-    /// With its file, until that is taken.
+    /// With its file, until `take_file`.
     Unix(UnixListener, Option<SocketFile>),
 }
 
 /// The file of a Unix socket; removed when it is dropped, if it was not before.
 ///
-/// To be removed before its socket is closed: once that refuses connections, whoever comes next may take the path.
+/// Remove it before its socket is closed: once connections are refused, another listener may take the path.
 #[derive(Debug)]
 pub(super) struct SocketFile {
     path: PathBuf,
-    /// Which file it is: two who find a stale one may both bind, and the path is then the later one's.
+    /// Device and inode: two listeners that find a stale file may both bind, and then the path belongs to the later one.
     identity: Option<(u64, u64)>,
     removed: AtomicBool,
 }
@@ -161,11 +161,11 @@ impl SocketFile {
         }
     }
 
-    /// Once only: what is there afterwards is somebody else's.
+    /// Acts once only: a later file at this path belongs to another listener.
     pub(super) fn remove(&self) {
         let first = !self.removed.swap(true, Ordering::Relaxed);
         if first && self.identity.is_some() && identity(&self.path) == self.identity {
-            // Somebody else may have removed it; there is nobody to tell.
+            // It may be removed already; there is no caller to report an error to.
             let _ = std::fs::remove_file(&self.path);
         }
     }
@@ -178,14 +178,14 @@ impl Drop for SocketFile {
 }
 
 impl Bound {
-    /// A Unix socket has one listener, whatever `sharing` says.
+    /// A Unix socket has one listener, regardless of `sharing`.
     pub(super) async fn bind(addr: &Addr, sharing: Sharing) -> io::Result<Self> {
         match addr {
             Addr::Tcp(host_port) => bind_tcp(host_port, sharing).await.map(Self::Tcp),
             Addr::Unix(path) => {
                 let named = kernel_path(path);
                 if matches!(named, Cow::Owned(_)) {
-                    // An abstract name goes with its socket.
+                    // An abstract name vanishes with its socket.
                     return UnixListener::bind(&*named).map(|listener| Self::Unix(listener, None));
                 }
                 let bound = match UnixListener::bind(path) {
@@ -200,7 +200,7 @@ impl Bound {
         }
     }
 
-    /// The address with the port that was taken.
+    /// The address with the actual port.
     pub(super) fn local_addr(&self) -> io::Result<Addr> {
         match self {
             Self::Tcp(listener) => Ok(Addr::Tcp(listener.local_addr()?.to_string())),
@@ -211,7 +211,7 @@ impl Bound {
         }
     }
 
-    /// The file to be removed when nobody listens any more.
+    /// The file to be removed when listening ends.
     pub(super) fn take_file(&mut self) -> Option<SocketFile> {
         match self {
             Self::Tcp(_) => None,
@@ -234,7 +234,7 @@ impl Bound {
     }
 }
 
-/// A path as the kernel is told it: a NUL in front of an abstract name, where [`Addr::Unix`] has an `@`.
+/// A path in the kernel's form: a NUL in front of an abstract name, where [`Addr::Unix`] has an `@`.
 fn kernel_path(path: &Path) -> Cow<'_, Path> {
     let Some(name) = path.as_os_str().as_bytes().strip_prefix(b"@") else {
         return Cow::Borrowed(path);
@@ -243,13 +243,13 @@ fn kernel_path(path: &Path) -> Cow<'_, Path> {
     Cow::Owned(PathBuf::from(OsString::from_vec(named)))
 }
 
-/// The other way round; `None` for a socket without a name.
+/// The inverse; `None` for a socket without a name.
 fn unix_addr(addr: tokio::net::unix::SocketAddr) -> Option<Addr> {
     if let Some(name) = addr.as_abstract_name() {
         let shown = [b"@", name].concat();
         return Some(Addr::Unix(PathBuf::from(OsString::from_vec(shown))));
     }
-    // With its directory in front, a file of such a name is no abstract name.
+    // A file whose name begins with `@` has its directory in front, so it is not mistaken for an abstract name.
     addr.as_pathname()
         .map(|path| match path.as_os_str().as_bytes() {
             [b'@', ..] => Addr::Unix(Path::new(".").join(path)),
@@ -257,7 +257,7 @@ fn unix_addr(addr: tokio::net::unix::SocketAddr) -> Option<Addr> {
         })
 }
 
-/// The first address of the name that can be listened on.
+/// Binds the first address of the name on which listening succeeds.
 async fn bind_tcp(host_port: &str, sharing: Sharing) -> io::Result<TcpListener> {
     let mut last = io::Error::new(io::ErrorKind::InvalidInput, "the name has no address");
     let found = timeout(LISTEN_LOOKUP_TIMEOUT, look_up(host_port)).await??;
@@ -275,7 +275,7 @@ fn bind_address(address: SocketAddr, sharing: Sharing) -> io::Result<TcpListener
         SocketAddr::V4(_) => TcpSocket::new_v4()?,
         SocketAddr::V6(_) => TcpSocket::new_v6()?,
     };
-    // Old connections of a listener that was restarted do not keep it from its port.
+    // Connections of an earlier run in TIME_WAIT do not block the port.
     socket.set_reuseaddr(true)?;
     if sharing == Sharing::Shared {
         socket.set_reuseport(true)?;
@@ -284,13 +284,13 @@ fn bind_address(address: SocketAddr, sharing: Sharing) -> io::Result<TcpListener
     socket.listen(KERNEL_BACKLOG_CONNECTIONS)
 }
 
-/// Device and inode of what is there now.
+/// Device and inode of the current file.
 fn identity(path: &Path) -> Option<(u64, u64)> {
     let file = std::fs::symlink_metadata(path).ok()?;
     Some((file.dev(), file.ino()))
 }
 
-/// A socket file that nobody listens on any more. Connecting to a file of any other kind is refused as well.
+/// True for a socket file without a listener. Connecting to any other kind of file is refused as well.
 fn is_stale(path: &Path) -> bool {
     std::fs::metadata(path).is_ok_and(|file| file.file_type().is_socket())
         && knock(path).is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
@@ -314,7 +314,7 @@ mod tests {
         let _first = listen();
         let ours = SocketFile::new(&path);
         let aside = dir.path().join("aside.sock");
-        // Aside, and not removed: its inode would be free for the next one.
+        // Renamed, not removed: otherwise the next file could get its inode.
         std::fs::rename(&path, &aside).unwrap();
         let _second = listen();
         let theirs = SocketFile::new(&path);

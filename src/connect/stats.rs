@@ -1,4 +1,4 @@
-//! What the process has done, as numbers.
+//! The counters of the process.
 
 use crate::link::{Totals, process_totals};
 use crate::proto::Pool;
@@ -7,22 +7,22 @@ use crate::proto::Pool;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ProcessStats {
-    /// The sums over all sessions there were, of all engines and over transports of the application's own.
+    /// Sums over all sessions since the process started, of all engines and of the application's own transports.
     pub totals: Totals,
-    /// Bytes of the receive memory shared by all sessions that are taken now: by windows beyond their floors, and by
+    /// Bytes of the shared receive pool in use: by windows beyond their floors, and by
     /// messages larger than their window.
     pub receive_pool_used: u64,
-    /// Times that the kernel was entered by rings of [`Driver::Uring`](crate::Driver::Uring), since the process began.
+    /// `io_uring_enter` calls by rings of [`Driver::Uring`](crate::Driver::Uring), since the process started.
     pub ring_enters: u64,
-    /// Buffers that were leaked, see [`Engine::leaked_buffers`](crate::Engine::leaked_buffers).
+    /// Leaked buffers, see [`Engine::leaked_buffers`](crate::Engine::leaked_buffers).
     pub leaked_buffers: u64,
 }
 
-/// What all sessions of the process have done together, and what they hold.
+/// Counters and current use summed over all sessions of the process.
 ///
-/// Reads numbers that engines write: nobody waits, and nothing is added to what a message costs. The time it takes
-/// grows with the greatest number of sessions that there were at once. The fields are read one after the other, so
-/// sums may be off by what happened in between; those of counters never go back.
+/// Reads counters that engines write; never blocks, and adds no cost per message. The time it takes grows with the largest
+/// number of simultaneous sessions so far. The fields are read one after the other, so sums may be inconsistent by the
+/// events in between; counters never decrease.
 ///
 /// # Examples
 /// ```
@@ -32,7 +32,7 @@ pub struct ProcessStats {
 /// let (a, b) = tokio::io::duplex(4096);
 /// let (client, connection) = ringmux::client(a, &ringmux::Config::default());
 /// tokio::spawn(connection);
-/// drop(b); // a peer that is gone
+/// drop(b); // a peer that has vanished
 /// client.closed().await;
 /// drop(client);
 /// let now = ringmux::process_stats().totals;

@@ -1,5 +1,5 @@
-//! The time, as drivers see it: tokio's, so that whoever pauses it in a test pauses the sessions too. (It is the
-//! system's where tokio is built without `test-util`.) Tests here stop the clock of their thread and move it themselves.
+//! The clock of the drivers: tokio's, so that a test that pauses tokio's clock also pauses the sessions. (It is the
+//! system's where tokio is built without `test-util`.) Tests here stop the clock of their thread and advance it themselves.
 
 use std::time::Instant;
 
@@ -9,7 +9,7 @@ pub(crate) fn now() -> Instant {
     of_tokio()
 }
 
-/// The system's time, for what a processor does meanwhile: a paused clock of tokio's does not stop it.
+/// The system's time, which a paused tokio clock does not stop: for measuring spinning.
 #[cfg(not(test))]
 #[inline]
 pub(crate) fn real() -> Instant {
@@ -43,7 +43,7 @@ mod stopped {
         NOW.get().unwrap_or_else(Instant::now)
     }
 
-    /// While it lives, time passes on this thread only when it is told to.
+    /// While it lives, the clock of this thread moves only when it is advanced.
     #[derive(Debug)]
     pub(in super::super) struct Stopped(());
 

@@ -1,7 +1,7 @@
-//! What is small goes round the ring: a batch that the socket takes at once.
+//! Plain system calls beside the ring, for short batches that the socket takes at once.
 //!
-//! Through a ring it would be an operation to submit, a completion to take and another look at the session; a plain call
-//! does the same work in the kernel and is over when it returns. What the socket does not take goes through the ring.
+//! Through the ring a send is a submission, a completion and another poll of the session; a plain call does the same work in
+//! the kernel and is complete when it returns. Bytes that the socket does not take go through the ring.
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -12,23 +12,23 @@ use rustix::net::{RecvFlags, SendFlags};
 
 use crate::proto::Batch;
 
-/// Batches and receptions of up to so many bytes go round the ring.
+/// Batches and receptions up to this length use plain calls, in bytes.
 pub(super) const DIRECT_BYTES: usize = 16 * 1024;
 
-/// What a batch of one piece has left, if that is short.
+/// The unsent bytes of a batch of one piece, if at most [`DIRECT_BYTES`].
 pub(super) fn piece(batch: &Batch) -> Option<&[u8]> {
     batch
         .one_piece()
         .filter(|bytes| bytes.len() <= DIRECT_BYTES)
 }
 
-/// Sends what the socket takes without waiting; `None` if that is nothing. No other send may be under way.
+/// Sends as much as the socket takes without waiting; `None` if it takes nothing. No other send may be under way.
 pub(super) fn send(socket: BorrowedFd<'_>, bytes: &[u8]) -> Option<io::Result<usize>> {
     let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
     at_once(rustix::net::send(socket, bytes, flags))
 }
 
-/// Receives what has arrived; `None` if that is nothing. Of the memory, what is told was written.
+/// Receives without waiting; `None` if nothing has arrived. `Ok(n)`: the first `n` bytes of the memory were written.
 pub(super) fn recv(
     socket: BorrowedFd<'_>,
     memory: &mut [MaybeUninit<u8>],
@@ -37,7 +37,7 @@ pub(super) fn recv(
     at_once(received.map(|((filled, _), _)| filled.len()))
 }
 
-/// `None` if it would have to wait, or was interrupted: whoever asked does so again.
+/// `None` if it would have to wait, or was interrupted: the caller repeats the call later.
 fn at_once(result: Result<usize, Errno>) -> Option<io::Result<usize>> {
     match result {
         Err(Errno::AGAIN | Errno::INTR) => None,

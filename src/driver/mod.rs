@@ -1,20 +1,19 @@
-//! What moves the bytes: one future per session, generic over its [`Transport`].
+//! Moves bytes between sockets and the protocol: one future per session, generic over its [`Transport`].
 //!
 //! ```text
 //!   turn:  read ─ take work ─ deadlines ─ build one batch ─ write ─ wake tasks ─┐
 //!     ▲                                                                         │
 //!     └── while something moved, at most TURNS_MAX; else sleep on the doorbell ◄┘
 //! ```
-//! However much comes, a session does so much of it at a time (`WORK_MAX` frames, `BYTES_MAX`), about as much as its
-//! neighbours do not notice. Then it has itself polled again after everything else that its thread has to look at:
-//! sockets and timers too, which a runtime looks at once in many polls.
+//! A session processes at most `WORK_MAX` frames or `BYTES_MAX` bytes in a row, short enough for its neighbours. Then it
+//! has itself polled again after everything else on its thread: other tasks, and also sockets and timers, which a runtime
+//! polls once in many task polls.
 //!
 //! Where the tasks of the application run on the same thread, between two polls, a turn that has read something ends there
-//! and wakes them; the next begins with taking what they have answered.
+//! and wakes them; the next turn begins by taking their replies.
 //!
-//! The future owns the socket and the protocol state for as long as the session lives. It never
-//! parses: bytes go to `proto` and come from it. One write is under way at a time; everything that
-//! is queued meanwhile leaves in the next one.
+//! The future owns the socket and the protocol state until the session ends. It never parses: it passes bytes to and from
+//! `proto`. One write is under way at a time; everything queued meanwhile leaves in the next one.
 //!
 //! Two transports: [`tokio::TokioIo`] for any `AsyncRead + AsyncWrite`, and
 //! [`tokio_uring::UringIo`] for sockets on a tokio-uring runtime.
@@ -25,6 +24,7 @@ pub(crate) mod queued;
 pub(crate) mod runtime;
 mod timer;
 pub(crate) mod tokio;
+#[cfg(feature = "tokio-uring")]
 pub(crate) mod tokio_uring;
 mod turn;
 pub(crate) mod uring;
@@ -42,17 +42,17 @@ use bytes::BytesMut;
 
 use crate::proto::Batch;
 
-/// A socket, as the turn loop uses it. Poll functions keep the waker of the last call.
+/// A socket for the turn loop. Poll functions keep the waker of the last call.
 pub(crate) trait Transport {
-    /// Whether it never leaves the thread that it was made on. Only a type that is not `Send` may say so.
+    /// True if it never leaves the thread that made it; only for types that are not `Send`.
     const BOUND: bool = false;
 
-    /// About when what is there to be received has come, where that is known and was not told yet.
+    /// Approximate arrival time of the bytes to be received next, if known; each time is returned once.
     fn arrived_at(&mut self) -> Option<Instant> {
         None
     }
 
-    /// Appends what has arrived to `buf`, which may grow by about `capacity`; 0 is the end.
+    /// Appends received bytes to `buf`, which may grow by about `capacity`; 0 is the end.
     ///
     /// While it is pending the transport may keep `buf`'s memory.
     fn poll_recv(
@@ -62,14 +62,14 @@ pub(crate) trait Transport {
         capacity: usize,
     ) -> Poll<io::Result<usize>>;
 
-    /// Writes what the batch has left, in one call; returns how much the socket took, when nothing in front of the socket
-    /// holds it back any more.
+    /// Writes the rest of the batch in one call; returns how many bytes the socket took, once no buffer before the socket
+    /// holds them back.
     ///
     /// While it is pending the transport may keep the batch.
     fn poll_send(&mut self, cx: &mut Context<'_>, batch: &mut Batch) -> Poll<io::Result<usize>>;
 
-    /// Bytes that were taken by [`poll_send`](Self::poll_send) and have not reached the peer's system, as far as that is
-    /// known. A system call: asked for when a timer is about to end a session, and a few times before.
+    /// Bytes taken by [`poll_send`](Self::poll_send) that have not reached the peer's system, if known. A system call: made
+    /// when a timer is about to end a session, and a few times before.
     fn queued(&mut self) -> Option<u64> {
         None
     }
@@ -77,29 +77,29 @@ pub(crate) trait Transport {
     /// True when `deadline` has passed; else the task will be woken then.
     fn poll_timer(&mut self, cx: &mut Context<'_>, deadline: Option<Instant>) -> bool;
 
-    /// Has the task polled again when its thread has run its other tasks, and looked at its sockets and timers.
+    /// Has the task polled again after its thread has run its other tasks and polled its sockets and timers.
     fn poll_later(&mut self, cx: &mut Context<'_>) {
         later(cx);
     }
 
-    /// Tells the peer that nothing more comes.
+    /// Ends this side's direction: the peer reads the end of the stream.
     fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
 
-    /// Ends what is under way; ready when the kernel holds no memory of ours any more.
+    /// Ends the operations under way; ready when the kernel no longer uses our memory.
     fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<()>;
 }
 
-/// Has a task of a tokio runtime polled again when the runtime has run the others, and has looked at sockets and timers:
-/// one that only wakes itself is polled up to [`event_interval`](::tokio::runtime::Builder::event_interval) times before.
+/// Has a task of a tokio runtime polled again after the runtime has run the others and polled sockets and timers: a task
+/// that only wakes itself is polled up to [`event_interval`](::tokio::runtime::Builder::event_interval) times before that.
 /// Outside of a runtime it is woken at once.
 fn later(cx: &mut Context<'_>) {
     let mut yielding = pin!(::tokio::task::yield_now());
-    // The first poll leaves the waker with the runtime, which keeps it whatever becomes of the future.
+    // The first poll stores the waker in the runtime, which keeps it even if this future is dropped.
     let _ = yielding.as_mut().poll(cx);
 }
 
-/// Room for what is received next: half of `capacity` at least, which is what the buffer has in all if it is made anew and no
-/// more than half of that is in it.
+/// Makes room for the next reception: at least half of `capacity`. A newly allocated buffer has `capacity` in all, if at most
+/// half of that is occupied.
 fn make_room(buf: &mut BytesMut, capacity: usize) {
     if buf.capacity() - buf.len() >= capacity / 2 {
         return;
@@ -108,13 +108,13 @@ fn make_room(buf: &mut BytesMut, capacity: usize) {
     if buf.try_reclaim(room) {
         return;
     }
-    // `reserve` would keep place for what is consumed, and double.
+    // `reserve` would also keep room for the consumed part, and double.
     let mut fresh = BytesMut::with_capacity(buf.len() + room);
     fresh.extend_from_slice(buf);
     *buf = fresh;
 }
 
-/// Buffers that were given up because their operation had not completed.
+/// Buffers leaked because their operation had not completed.
 static LEAKED: AtomicU64 = AtomicU64::new(0);
 
 /// How many buffers this process has leaked because a runtime ended under its sessions.

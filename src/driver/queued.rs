@@ -1,5 +1,5 @@
-//! What a socket still holds of what it has taken: the one thing that tells a slow connection from a dead one while
-//! neither its owner nor the peer can do anything.
+//! The length of a socket's send queue: the only sign that tells a slow connection from a dead one while neither its owner
+//! nor the peer can act.
 
 use std::ffi::c_int;
 use std::os::fd::BorrowedFd;
@@ -9,10 +9,10 @@ use rustix::ioctl::{Getter, Opcode, ioctl};
 /// Asks for the bytes of a socket's send queue (`SIOCOUTQ`, which is the terminals' number as well).
 const OUTQ: Opcode = libc::TIOCOUTQ as Opcode;
 
-/// Bytes that `socket` has taken and the system at the other end has not acknowledged; of a Unix socket, what the memory
-/// costs that the peer has not read all of, in pieces of up to 48 KiB. `None` if that is no such socket.
+/// Bytes that `socket` has taken and the system at the other end has not acknowledged; of a Unix socket, the memory of
+/// packets (up to 48 KiB each) that the peer has not read completely. `None` if that is no such socket.
 pub(crate) fn queued(socket: BorrowedFd<'_>) -> Option<u64> {
-    // SAFETY: the kernel writes one `int` for this number, whatever the descriptor is.
+    // SAFETY: the kernel writes one `int` for this number, on any kind of descriptor.
     let getter = unsafe { Getter::<OUTQ, c_int>::new() };
     // SAFETY: as above; it changes nothing.
     let bytes = unsafe { ioctl(socket, getter) }.ok()?;

@@ -1,5 +1,5 @@
-//! What the runtime that this is called on has. tokio has no way to ask but to try, and what is missing panics: that is
-//! caught here, and the panic hook shows it. Nothing is shown where all is well.
+//! Capabilities of the calling tokio runtime. tokio offers no way to ask for them but to try, and panics where one is
+//! missing: the panic is caught here after the panic hook has printed it. Where nothing is missing nothing is printed.
 
 use std::io;
 use std::panic::catch_unwind;
@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use ::tokio::runtime::Handle;
 
-/// What the runtime lacks of what engines need.
+/// The first capability (I/O or time) that engines need and the runtime lacks.
 ///
 /// # Errors
 /// There is no descriptor to try it with.
@@ -15,7 +15,7 @@ pub(crate) fn lack() -> io::Result<Option<&'static str>> {
     if !has_time() {
         return Ok(Some("time"));
     }
-    // What is registered makes no difference; whatever else confines the process, pipes it has.
+    // Any descriptor would do; pipes work in every sandbox.
     match catch_unwind(|| ::tokio::net::unix::pipe::pipe().map(drop)) {
         Ok(registered) => registered.map(|()| None),
         Err(_) => Ok(Some("I/O")),
@@ -27,13 +27,13 @@ pub(crate) fn has_time() -> bool {
     catch_unwind(|| drop(::tokio::time::sleep(Duration::ZERO))).is_ok()
 }
 
-/// Whether a runtime of its own may wait on this thread.
+/// Whether this thread may block on a runtime of its own.
 pub(crate) fn may_block() -> bool {
     if Handle::try_current().is_err() {
         return true;
     }
     let Ok(runtime) = ::tokio::runtime::Builder::new_current_thread().build() else {
-        // The next attempt to make one says why there is none.
+        // The caller's own attempt to build one reports the error.
         return true;
     };
     let may = catch_unwind(std::panic::AssertUnwindSafe(|| runtime.block_on(async {}))).is_ok();

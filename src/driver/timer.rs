@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::task::Context;
+use std::task::{Context, Waker};
 use std::time::Instant;
 
 /// Not registered with the runtime until it is polled.
@@ -13,10 +13,12 @@ fn unset() -> ::tokio::time::Sleep {
 /// One timer that is set again and again.
 #[derive(Debug)]
 pub(super) struct Timer {
-    /// Made when there is something to wait for.
+    /// Made with the first deadline.
     sleep: Option<Pin<Box<::tokio::time::Sleep>>>,
-    /// What it is set to.
+    /// The deadline it is set to.
     armed: Option<Instant>,
+    /// What it wakes: set as long as it is registered and has not fired.
+    wakes: Option<Waker>,
 }
 
 impl Timer {
@@ -24,17 +26,32 @@ impl Timer {
         Self {
             sleep: None,
             armed: None,
+            wakes: None,
         }
     }
 
     /// True when `deadline` has passed; else the task will be woken then. To be called on the runtime that polls it, which
     /// has time enabled.
+    #[inline]
     pub(super) fn poll(&mut self, cx: &mut Context<'_>, deadline: Option<Instant>) -> bool {
+        let wakes_us = |waker: &Waker| waker.will_wake(cx.waker());
+        if self.armed == deadline
+            && self.wakes.as_ref().is_some_and(wakes_us)
+            && self.sleep.as_ref().is_some_and(|sleep| !sleep.is_elapsed())
+        {
+            // It is registered: the usual case of a session that is busy, whose deadline moves once in a while.
+            return false;
+        }
+        self.poll_anew(cx, deadline)
+    }
+
+    fn poll_anew(&mut self, cx: &mut Context<'_>, deadline: Option<Instant>) -> bool {
         let Some(at) = deadline else {
+            self.wakes = None;
             if self.armed.take().is_some()
                 && let Some(sleep) = &mut self.sleep
             {
-                // One that stays set is one more timer of the kernel each time the runtime parks.
+                // A timer left armed would cost a kernel timer each time the runtime parks.
                 sleep.set(unset());
             }
             return false;
@@ -47,6 +64,9 @@ impl Timer {
         let due = sleep.as_mut().poll(cx).is_ready();
         if due {
             self.armed = None;
+            self.wakes = None;
+        } else {
+            self.wakes = Some(cx.waker().clone());
         }
         due
     }

@@ -17,7 +17,7 @@ use crate::proto::Batch;
 #[derive(Debug)]
 pub(crate) struct TokioIo<T> {
     io: T,
-    /// So much of the batch was written, and is not flushed: a transport such as TLS may hold it.
+    /// Bytes of the batch written but not flushed: a transport such as TLS may still buffer them.
     unflushed: Option<usize>,
     queued: fn(&T) -> Option<u64>,
     timer: Timer,
@@ -37,10 +37,9 @@ impl<T> TokioIo<T> {
 
 impl<T: AsyncWrite + Unpin> TokioIo<T> {
     fn poll_write(&mut self, cx: &mut Context<'_>, batch: &Batch) -> Poll<io::Result<usize>> {
-        let slices = batch.io_slices();
-        match &slices[..] {
-            [only] => Pin::new(&mut self.io).poll_write(cx, only),
-            _ => Pin::new(&mut self.io).poll_write_vectored(cx, &slices),
+        match batch.one_piece() {
+            Some(only) => Pin::new(&mut self.io).poll_write(cx, only),
+            None => Pin::new(&mut self.io).poll_write_vectored(cx, &batch.io_slices()),
         }
     }
 }

@@ -1,19 +1,17 @@
 //! Sockets on a tokio-uring runtime as a transport.
 //!
-//! The kernel reads and writes memory of ours between submission and completion, whatever happens
-//! to the future that waits for it. So an operation gets raw slices, and the memory behind them
-//! lies in an [`InFlight`] that only a completion opens. If the transport is dropped before (the
-//! task was aborted, the runtime ended: tokio-uring 0.5 then forgets operations before they are
-//! cancelled) the memory is leaked and counted, not freed.
+//! The kernel reads and writes our memory between submission and completion, even if the future that waits for the
+//! operation is dropped. So an operation gets raw slices, and the memory behind them is owned by an [`InFlight`] that only
+//! a completion opens. If the transport is dropped before (the task was aborted, the runtime ended: tokio-uring 0.5 then
+//! forgets operations before they are cancelled) the memory is leaked and counted, not freed.
 //!
 //! One read and one write are under way at most. `poll_close` shuts the socket down, which ends
 //! both, and waits for their completions.
 //!
-//! What is small goes round the ring: tokio-uring submits when its runtime parks and learns of a
-//! completion through epoll, so an operation that the socket could do at once takes two more system
-//! calls and a turn of the runtime; one that has to wait also interrupts the `epoll_wait` that it
-//! completes under. Short batches are offered to the socket by a plain send first, and while little
-//! arrives at a time it is received by a plain call once the socket is readable.
+//! Small transfers bypass the ring: tokio-uring submits when its runtime parks and learns of a completion through epoll, so
+//! an operation that the socket could do at once costs two more system calls and a turn of the runtime; one that has to
+//! wait also interrupts the `epoll_wait` during which it completes. Short batches are offered to the socket by a plain send
+//! first; while arrivals are small they are received by a plain call once the socket is readable.
 
 mod relay;
 
@@ -123,7 +121,7 @@ impl Socket {
         unsafe { BorrowedFd::borrow_raw(self.as_raw_fd()) }
     }
 
-    /// Receives what is there; `None` if that is nothing.
+    /// Receives without waiting; `None` if nothing has arrived.
     fn recv_now(&self, buf: &mut BytesMut) -> Option<io::Result<usize>> {
         let fd = self.borrow();
         let spare = buf.spare_capacity_mut();
@@ -161,18 +159,18 @@ type Operation = Pin<Box<dyn Future<Output = io::Result<usize>>>>;
 
 /// See the module.
 pub(crate) struct UringIo {
-    // Operations before the memory that they use, for the order in which they are dropped.
+    // Fields drop in order: operations before the memory that they use.
     reading: Option<Operation>,
     writing: Option<Operation>,
     recv: Option<InFlight<BytesMut>>,
     batch: Option<InFlight<Batch>>,
-    /// Tells when the socket is readable; `None` if everything is received through the ring.
+    /// Readiness of the socket; `None` if all receptions go through the ring.
     readable: Option<AsyncFd<Rc<Socket>>>,
-    /// Much arrives at a time.
+    /// Arrivals are large.
     dense: bool,
     socket: Rc<Socket>,
     timer: Timer,
-    /// Under way: nothing, for the time that it takes.
+    /// A no-op under way in the ring, see `poll_later`.
     resting: Option<Pin<Box<dyn Future<Output = io::Result<()>>>>>,
 }
 
@@ -220,7 +218,7 @@ impl UringIo {
             make_room(buf, capacity);
             let room = buf.capacity() - buf.len();
             let received = self.socket.recv_now(buf);
-            // Less than there was room for is everything: more will be told anew.
+            // A short read has emptied the socket: new bytes signal readiness again.
             if !matches!(received, Some(Ok(n)) if n == room || n == 0) {
                 ready.clear_ready();
             }
@@ -310,8 +308,8 @@ impl Transport for UringIo {
         self.timer.poll(cx, deadline)
     }
 
-    /// The runtime submits operations only before it parks, which it does not as long as a task has itself polled again by
-    /// other means: those of all its tasks would wait for this one. So this waits for an operation too.
+    /// The runtime submits operations only before it parks, which it does not do while a task keeps having itself polled again
+    /// by other means: the operations of all its tasks would wait. So this waits for an operation too.
     fn poll_later(&mut self, cx: &mut Context<'_>) {
         let mut resting = Box::pin(tokio_uring::no_op());
         if resting.as_mut().poll(cx).is_ready() {
@@ -325,7 +323,7 @@ impl Transport for UringIo {
     }
 
     fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        // An error means that the socket is down already, which is what is wanted.
+        // An error means that the socket is shut down already.
         let _ = self.socket.shutdown(Shutdown::Both);
         if let Some(writing) = &mut self.writing {
             let _ = ready!(writing.as_mut().poll(cx));

@@ -10,7 +10,7 @@ use bytes::BytesMut;
 
 use super::{Transport, clock};
 use crate::error::SessionError;
-use crate::proto::{Batch, Connection, Status, WORK_MAX};
+use crate::proto::{Batch, Connection, SocketEvent, SocketStage, Status, WORK_MAX, sooner};
 
 /// Turns in a row before other tasks of the runtime get theirs.
 const TURNS_MAX: usize = 16;
@@ -19,17 +19,6 @@ const IO_MAX: usize = 2;
 /// Bytes that are received and sent before the thread looks at its sockets and timers: four of the largest receptions that
 /// a session has by default, for each of which that look costs next to nothing, and some 200 us in all.
 const BYTES_MAX: usize = 1024 * 1024;
-
-/// Where the session is, for its driver.
-enum Stage {
-    Running,
-    /// The last word was written or cannot be: say that nothing more comes.
-    ShuttingDown,
-    /// Wait for the peer to close as well, so that no reset overtakes the last word.
-    Lingering,
-    Closing,
-    Done,
-}
 
 /// A session and its transport. Completes when the session has ended, with the reason.
 pub(crate) struct Turns<T> {
@@ -40,7 +29,7 @@ pub(crate) struct Turns<T> {
     unparsed: bool,
     batch: Batch,
     writing: bool,
-    stage: Stage,
+    stage: SocketStage,
     linger_until: Option<Instant>,
     /// The connection's next deadline, as of the end of the last few turns: what is set meanwhile is not so near.
     deadline: Option<Instant>,
@@ -98,7 +87,7 @@ impl<T: Transport + Unpin> Turns<T> {
             unparsed: false,
             batch: Batch::new(),
             writing: false,
-            stage: Stage::Running,
+            stage: SocketStage::Serving,
             linger_until: None,
             deadline: None,
             hosted: false,
@@ -177,7 +166,7 @@ impl<T: Transport + Unpin> Turns<T> {
         moved |= self.write(cx, now);
         self.connection.deliver_wakes();
         if self.connection.status() == Status::Closed {
-            moved |= self.leave(now);
+            moved |= self.end_service(now);
         }
         moved
     }
@@ -191,16 +180,20 @@ impl<T: Transport + Unpin> Turns<T> {
         }
     }
 
-    /// Leaves once the last batch is written, or the peer has not taken it for too long.
-    fn leave(&mut self, now: Instant) -> bool {
+    fn on_socket(&mut self, event: SocketEvent) {
+        self.stage = self.stage.on(event);
+    }
+
+    /// The session is closed: goes on once the last batch is written, or the peer has not taken it for too long.
+    fn end_service(&mut self, now: Instant) -> bool {
         let linger_until = self.connection.linger_until(now);
         if !self.writing {
-            self.stage = Stage::ShuttingDown;
+            self.on_socket(SocketEvent::Written);
             self.linger_until = Some(linger_until);
         } else if now >= *self.linger_until.get_or_insert(linger_until) {
-            self.stage = Stage::Closing;
+            self.on_socket(SocketEvent::Overdue);
         }
-        !matches!(self.stage, Stage::Running)
+        self.stage != SocketStage::Serving
     }
 
     /// Reads what there is. True if more may be there: the usual short reception is all, and is not worth another turn to
@@ -276,8 +269,8 @@ impl<T: Transport + Unpin> Turns<T> {
     pub(crate) fn give_up(&mut self, error: io::Error) {
         self.fail(error);
         self.connection.deliver_wakes();
-        self.connection.finish();
-        self.stage = Stage::Done;
+        self.connection.released();
+        self.on_socket(SocketEvent::Abandoned);
     }
 
     fn fail(&mut self, error: io::Error) {
@@ -295,7 +288,7 @@ impl<T: Transport + Unpin> Turns<T> {
         for _ in 0..TURNS_MAX {
             let was_due = std::mem::take(&mut due);
             let moved = self.turn(was_due, cx);
-            if !matches!(self.stage, Stage::Running) {
+            if self.stage != SocketStage::Serving {
                 self.used_up = false;
                 return Poll::Ready(());
             }
@@ -313,11 +306,8 @@ impl<T: Transport + Unpin> Turns<T> {
                 continue;
             }
             self.deadline = self.connection.next_deadline();
-            let deadlines = [self.deadline, self.linger_until];
-            if self
-                .transport
-                .poll_timer(cx, deadlines.into_iter().flatten().min())
-            {
+            let deadline = sooner(self.deadline, self.linger_until);
+            if self.transport.poll_timer(cx, deadline) {
                 continue;
             }
             if self.connection.link().prepare_sleep(cx.waker()) {
@@ -354,14 +344,25 @@ impl<T: Transport + Unpin> Turns<T> {
         Poll::Ready(n > 0)
     }
 
+    /// Tells the peer that nothing more comes. A transport that has to say something for it may not get through.
+    fn shut_down(&mut self, cx: &mut Context<'_>) -> Poll<SocketEvent> {
+        if self.transport.poll_timer(cx, self.linger_until) {
+            return Poll::Ready(SocketEvent::Overdue);
+        }
+        Poll::Ready(match ready!(self.transport.poll_shutdown(cx)) {
+            Ok(()) => SocketEvent::ShutDown,
+            Err(_) => SocketEvent::Gone,
+        })
+    }
+
     /// Waits until the peer closes or the time is up.
-    fn linger(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    fn linger(&mut self, cx: &mut Context<'_>) -> Poll<SocketEvent> {
         for _ in 0..TURNS_MAX {
             if self.transport.poll_timer(cx, self.linger_until) {
-                return Poll::Ready(());
+                return Poll::Ready(SocketEvent::Overdue);
             }
             if !ready!(self.poll_discard(cx)) {
-                return Poll::Ready(());
+                return Poll::Ready(SocketEvent::Gone);
             }
             if self.is_used_up() {
                 break;
@@ -386,28 +387,21 @@ impl<T: Transport + Unpin> Future for Turns<T> {
         }
         loop {
             match this.stage {
-                Stage::Running => ready!(this.run(cx)),
-                Stage::ShuttingDown => {
-                    // A transport that has to say something for it may not get through.
-                    if this.transport.poll_timer(cx, this.linger_until) {
-                        this.stage = Stage::Closing;
-                        continue;
-                    }
-                    this.stage = match ready!(this.transport.poll_shutdown(cx)) {
-                        Ok(()) => Stage::Lingering,
-                        Err(_) => Stage::Closing,
-                    };
+                SocketStage::Serving => ready!(this.run(cx)),
+                SocketStage::ShuttingDown => {
+                    let event = ready!(this.shut_down(cx));
+                    this.on_socket(event);
                 }
-                Stage::Lingering => {
-                    ready!(this.linger(cx));
-                    this.stage = Stage::Closing;
+                SocketStage::Lingering => {
+                    let event = ready!(this.linger(cx));
+                    this.on_socket(event);
                 }
-                Stage::Closing => {
+                SocketStage::Releasing => {
                     ready!(this.transport.poll_close(cx));
-                    this.connection.finish();
-                    this.stage = Stage::Done;
+                    this.connection.released();
+                    this.on_socket(SocketEvent::Freed);
                 }
-                Stage::Done => {
+                SocketStage::Released => {
                     let end = this.connection.link().end().cloned();
                     return Poll::Ready(end.unwrap_or(SessionError::EngineStopped));
                 }

@@ -1,4 +1,4 @@
-//! Errors of sessions and streams as what byte streams speak: each is inside of its `io::Error`.
+//! Conversion of session and stream errors to `io::Error`, for byte streams: each is inside of its `io::Error`.
 
 use std::io::ErrorKind;
 
@@ -59,7 +59,7 @@ impl TrySendError {
 impl OpenError {
     pub(crate) fn io_kind(&self) -> ErrorKind {
         match self {
-            Self::BlockTooLong { .. } => ErrorKind::InvalidInput,
+            Self::BlockTooLong { .. } | Self::MessageTooLong { .. } => ErrorKind::InvalidInput,
             Self::NoCredit | Self::TooManyPending { .. } => ErrorKind::WouldBlock,
             Self::Session(error) => error.io_kind(),
         }
@@ -79,7 +79,7 @@ impl LimitExceeded {
         false
     }
 
-    /// Whether the peer's application can have seen what was to be sent.
+    /// Whether the peer's application can have seen the message.
     #[must_use]
     pub const fn was_processed(&self) -> Processed {
         Processed::Maybe

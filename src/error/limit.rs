@@ -1,4 +1,4 @@
-//! The limits that can be tripped, and the one error that says so.
+//! The limits that can be tripped, and the error that names them.
 
 use std::fmt;
 
@@ -19,41 +19,41 @@ pub enum Limit {
     /// A message larger than its window found no memory in
     /// [`message_timeout`](crate::ConfigBuilder::message_timeout). Ends its stream.
     MessageMemory,
-    /// A message was given memory, and fell [`message_timeout`](crate::ConfigBuilder::message_timeout) behind
+    /// A message was given memory, and is [`message_timeout`](crate::ConfigBuilder::message_timeout) behind
     /// [`min_message_rate`](crate::ConfigBuilder::min_message_rate). Ends its stream.
     MessageStalled,
     /// A message came in pieces so small that they cost more than [`max_message`](crate::ConfigBuilder::max_message)
     /// allows for its size: twice that size and 64 KiB. Ends its stream.
     MessagePieces,
-    /// The stream held the session's memory longest while others were waiting for it. Ends the stream.
+    /// The stream held the session's memory longest while other streams waited for memory. Ends the stream.
     StalledStream,
     /// [`max_unaccepted`](crate::ConfigBuilder::max_unaccepted) streams were waiting for the application. The stream
-    /// that came was turned away with [`UNAVAILABLE`](crate::codes::UNAVAILABLE), which is safe to try again.
+    /// was refused with [`UNAVAILABLE`](crate::codes::UNAVAILABLE), which is safe to try again.
     Unaccepted,
     /// More than [`max_unaccepted_resets`](crate::ConfigBuilder::max_unaccepted_resets) of the streams that were
     /// waiting for the application had been reset by the peer. Ends the session.
     UnacceptedResets,
-    /// More than [`max_faulty_streams`](crate::ConfigBuilder::max_faulty_streams) streams had to be ended because of
-    /// what the peer did. Ends the session.
+    /// More than [`max_faulty_streams`](crate::ConfigBuilder::max_faulty_streams) streams were ended because of
+    /// the peer's faults. Ends the session.
     FaultyStreams,
     /// More streams of the peer were reset than [`reset_rate`](crate::ConfigBuilder::reset_rate) allows. Ends the
     /// session.
     ResetRate,
-    /// More frames without a cause, or of kinds that this version does not know, came than
+    /// More unsolicited control frames, or frames of unknown kinds, arrived than
     /// [`glitch_rate`](crate::ConfigBuilder::glitch_rate) allows. Ends the session.
     GlitchRate,
-    /// More PINGs came than [`ping_rate`](crate::ConfigBuilder::ping_rate) allows. Ends the session.
+    /// More PINGs arrived than [`ping_rate`](crate::ConfigBuilder::ping_rate) allows. Ends the session.
     PingRate,
-    /// [`max_half_open`](crate::ConfigBuilder::max_half_open) connections of a listener had no session yet; this one
-    /// had been in its handshake longest, and made place for another.
+    /// [`max_half_open`](crate::ConfigBuilder::max_half_open) connections of a listener had no session yet; this one had the
+    /// oldest handshake, and was evicted for a new one.
     HalfOpen,
 }
 
 impl Limit {
-    /// How many there are.
+    /// The number of limits.
     pub(crate) const COUNT: usize = 11;
 
-    /// Every limit, in the order in which they count.
+    /// Every limit, in order of their counters.
     pub const ALL: [Self; Self::COUNT] = [
         Self::MessageMemory,
         Self::MessageStalled,
@@ -86,7 +86,7 @@ impl Limit {
         }
     }
 
-    /// The method of [`ConfigBuilder`](crate::ConfigBuilder) that moves it.
+    /// The method of [`ConfigBuilder`](crate::ConfigBuilder) that sets it.
     #[must_use]
     pub const fn setting(self) -> &'static str {
         match self {
@@ -104,7 +104,7 @@ impl Limit {
         }
     }
 
-    /// What the value of a [`LimitExceeded`] counts.
+    /// The unit of the value of a [`LimitExceeded`].
     #[must_use]
     pub const fn unit(self) -> &'static str {
         match self {
@@ -126,10 +126,10 @@ impl Limit {
     }
 }
 
-/// A limit was tripped: which one, and at what.
+/// A tripped limit, and the value that tripped it.
 ///
 /// The same text goes to the peer, in the GOAWAY with the code [`LIMIT_EXCEEDED`](crate::codes::LIMIT_EXCEEDED),
-/// where the session ends by it.
+/// if it ends the session.
 ///
 /// # Examples
 /// ```
@@ -142,8 +142,8 @@ impl Limit {
 pub struct LimitExceeded {
     /// Which limit.
     pub limit: Limit,
-    /// What tripped it, in the limit's [`unit`](Limit::unit). For a rate: how many there were in the life of the
-    /// session, with the one that was too much.
+    /// The value that tripped it, in the limit's [`unit`](Limit::unit). For a rate: the count over the life of the session,
+    /// the excess one included.
     pub value: u64,
 }
 

@@ -1,4 +1,4 @@
-//! How errors are put into words: who did what, and why.
+//! The texts of errors: the acting side, the action, the reason.
 
 use std::error::Error;
 use std::fmt;
@@ -6,13 +6,13 @@ use std::fmt;
 use super::{Failure, SendError, SessionError, Side, StreamError};
 use crate::frame::codes;
 
-/// Shows an error and everything that it comes from, on one line: for logs.
+/// Shows an error and its chain of sources on one line, for logs.
 ///
-/// What an error shows itself are its own words; its sources have the rest.
+/// The `Display` of an error is its own text only; the sources have the rest.
 ///
 /// # Examples
 /// ```
-/// use ringmux::{Chain, ProtocolError, SessionError, StreamError};
+/// use ringmux::{Chain, SessionError, StreamError, wire::ProtocolError};
 ///
 /// let error = StreamError::NotProcessed(SessionError::Protocol(ProtocolError::SettingsTwice));
 /// assert_eq!(error.to_string(), "the peer did not process the stream");
@@ -37,7 +37,7 @@ impl fmt::Display for Chain<'_> {
     }
 }
 
-/// A code by its name if it is one of ours, else as a number.
+/// Shows a code by name if ringmux defines it, else as a number.
 pub(super) struct Code(pub(super) u32);
 
 impl fmt::Display for Code {
@@ -55,7 +55,7 @@ impl fmt::Debug for Code {
     }
 }
 
-/// Why, as far as a code tells: behind what was done.
+/// Shows the reason behind a code, after the action.
 struct Why(u32);
 
 impl fmt::Display for Why {
@@ -63,12 +63,12 @@ impl fmt::Display for Why {
         f.write_str(match self.0 {
             codes::NO_ERROR | codes::CANCELLED => "",
             codes::PROTOCOL => ": a rule of the protocol was broken",
-            codes::INTERNAL => ": it failed for a reason of its own",
+            codes::INTERNAL => ": it had an internal error",
             codes::REFUSED => ": it was refused",
             codes::LIMIT_EXCEEDED => ": a limit was exceeded",
             codes::SHUTDOWN => ": it is shutting down",
-            codes::KEEPALIVE => ": no sign of life came for too long",
-            codes::DEADLINE => ": its time has run out",
+            codes::KEEPALIVE => ": its keepalive timed out",
+            codes::DEADLINE => ": its deadline has passed",
             codes::UNAVAILABLE => ": it was at a limit, or is about to end",
             code => return write!(f, " with code {code}"),
         })
@@ -85,7 +85,7 @@ impl fmt::Display for Side {
     }
 }
 
-/// The peer's last word about a session.
+/// The code and text of the peer's GOAWAY.
 pub(super) struct Closing<'a>(pub(super) u32, pub(super) &'a str);
 
 impl fmt::Display for Closing<'_> {
@@ -109,24 +109,24 @@ impl fmt::Display for Closing<'_> {
     }
 }
 
-/// What ended a stream at once.
+/// The text of a cancel.
 pub(super) struct Cancelling(pub(super) Side, pub(super) u32);
 
 impl fmt::Display for Cancelling {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self(by, code) = self;
         match *code {
-            codes::REFUSED => write!(f, "{by} refused the stream before it looked at it"),
+            codes::REFUSED => write!(f, "{by} refused the stream without processing it"),
             codes::UNAVAILABLE => write!(
                 f,
-                "{by} turned the stream away before its application saw it: a limit was reached, or the session is about to end"
+                "{by} refused the stream without processing it: a limit was reached, or the session is about to end"
             ),
             code => write!(f, "{by} cancelled the stream{}", Why(code)),
         }
     }
 }
 
-/// What ended a direction of a stream.
+/// The text of a stop.
 pub(super) struct Stopping(pub(super) u32);
 
 impl fmt::Display for Stopping {

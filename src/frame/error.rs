@@ -10,7 +10,7 @@ use super::kind::Kind;
 /// # Examples
 ///
 /// ```
-/// use ringmux::{FrameError, FrameKind};
+/// use ringmux::wire::{FrameError, FrameKind};
 ///
 /// let error = FrameError::TooLong { kind: FrameKind::Open, length: 9000, limit: 8192 };
 /// assert_eq!(error.to_string(), "OPEN frame of 9000 bytes: at most 8192 are allowed");

@@ -48,16 +48,16 @@ impl Header {
         [l0, l1, l2, kind_flags, s0, s1, s2, s3]
     }
 
-    /// A message in one frame, which does not end its direction.
+    /// A message in one frame, which may end its direction.
     #[inline]
     pub(crate) const fn is_whole_message(self) -> bool {
-        self.kind == Kind::Data.bits() && self.flags == flag::END
+        self.kind == Kind::Data.bits() && self.flags & !flag::FIN == flag::END
     }
 
-    /// Whether a frame with this header and one with `other` differ in their length only.
+    /// Whether the direction ends with this message, see [`is_whole_message`](Self::is_whole_message).
     #[inline]
-    pub(crate) const fn is_like(self, other: Self) -> bool {
-        self.kind == other.kind && self.flags == other.flags && self.stream == other.stream
+    pub(crate) const fn is_last_message(self) -> bool {
+        self.has(flag::FIN)
     }
 
     /// The stream, or `None` for the session.

@@ -11,7 +11,7 @@ use std::num::NonZeroU32;
 /// # Examples
 ///
 /// ```
-/// use ringmux::{Role, StreamId};
+/// use ringmux::{Role, wire::StreamId};
 ///
 /// assert_eq!(Role::Dialer.peer(), Role::Acceptor);
 /// assert_eq!(StreamId::first(Role::Dialer).get(), 1);
@@ -56,7 +56,7 @@ impl fmt::Display for Role {
 /// # Examples
 ///
 /// ```
-/// use ringmux::{Role, StreamId};
+/// use ringmux::{Role, wire::StreamId};
 ///
 /// let last = StreamId::new(u32::MAX).unwrap();
 /// assert!(last.is_opened_by(Role::Dialer));
@@ -140,7 +140,7 @@ impl StreamId {
     ///
     /// ```
     /// use std::cmp::Ordering;
-    /// use ringmux::StreamId;
+    /// use ringmux::wire::StreamId;
     ///
     /// let id = |number| StreamId::new(number).unwrap();
     /// assert_eq!(id(5).serial_cmp(id(3)), Some(Ordering::Greater));

@@ -14,7 +14,7 @@ use super::settings::{MAX_SETTINGS_LEN, Settings};
 /// # Examples
 ///
 /// ```
-/// use ringmux::FrameKind;
+/// use ringmux::wire::FrameKind;
 ///
 /// assert_eq!(FrameKind::GoAway.to_string(), "GOAWAY");
 /// assert_eq!(FrameKind::Extension(12).to_string(), "extension 12");

@@ -144,7 +144,16 @@ impl<'a> Frame<'a> {
     /// The first rule that the frame breaks; [`FrameError::PayloadLength`] if `payload` is not `header.length` long.
     #[inline]
     pub(crate) fn parse(header: Header, payload: &'a [u8]) -> Result<Self, FrameError> {
-        let kind = check(header, MAX_LENGTH)?;
+        Self::read(check(header, MAX_LENGTH)?, header, payload)
+    }
+
+    /// The same for a header that [`check`] has judged, which gave `kind`.
+    ///
+    /// # Errors
+    ///
+    /// The first rule that the payload breaks; as [`parse`](Self::parse) if it has another length.
+    #[inline]
+    pub(crate) fn read(kind: Kind, header: Header, payload: &'a [u8]) -> Result<Self, FrameError> {
         if payload.len() != header.length as usize {
             return Err(FrameError::payload_length(kind, header.length, payload));
         }

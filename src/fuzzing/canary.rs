@@ -1,16 +1,16 @@
-//! A fault that a harness must find.
+//! An injected fault that the harness must find.
 
 use super::codec::each_frame;
 use crate::frame::Frame;
 
-/// Panics at a GOAWAY whose text begins like this: four bytes that must be right at once, in a frame that is right in
-/// all its other parts. Chance does not bring it about; a search that follows comparisons does, in seconds.
+/// Panics at a GOAWAY whose text begins like this: four bytes that must be right at once, in an otherwise valid frame.
+/// Random input does not find it; a search guided by comparisons does, in seconds.
 const FAULT: &str = "mux!";
 
-/// The fault that must be found.
+/// The codec target with the injected fault.
 ///
 /// # Panics
-/// When it is.
+/// When the input reaches the fault.
 pub fn canary(input: &[u8]) {
     each_frame(input, |frame, _| {
         if let Frame::GoAway { debug, .. } = frame {

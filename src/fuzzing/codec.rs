@@ -5,7 +5,7 @@ use bytes::BytesMut;
 use crate::frame::put::put;
 use crate::frame::{Frame, HEADER_LEN, Header, MAX_FRAME_CEILING, check, preface};
 
-/// Reads the input as a receiver does. What is accepted is written back byte for byte.
+/// Parses the input as a receiver does. Accepted frames must encode to the same bytes.
 ///
 /// # Panics
 /// When the codec breaks a promise.
@@ -21,8 +21,8 @@ pub fn codec(input: &[u8]) {
         let mut written = BytesMut::new();
         put(&mut written, frame);
         match frame {
-            // Ids that nobody knows, ids twice, defaults left out, flags and payloads of extensions, and the last id
-            // that is not known yet: read, and not written again.
+            // Unknown or repeated ids, omitted defaults, flags and payloads of extensions, and a last id not yet known: parsed, but
+            // not encoded again.
             Frame::Settings(settings) => {
                 let head = Header::decode(*written.first_chunk().expect("a header"));
                 let again = Frame::parse(head, &written[HEADER_LEN..]);
@@ -34,7 +34,7 @@ pub fn codec(input: &[u8]) {
     });
 }
 
-/// The frames at the front of the input, with their bytes, until one is refused or not whole.
+/// The frames at the front of the input, with their bytes, until one is refused or incomplete.
 pub(super) fn each_frame(mut input: &[u8], mut saw: impl FnMut(&Frame<'_>, &[u8])) {
     while let Some(head) = input.first_chunk::<HEADER_LEN>() {
         let header = Header::decode(*head);
@@ -42,7 +42,7 @@ pub(super) fn each_frame(mut input: &[u8], mut saw: impl FnMut(&Frame<'_>, &[u8]
         let judged = check(header, MAX_FRAME_CEILING);
         let len = HEADER_LEN + header.length as usize;
         let Some(payload) = input.get(HEADER_LEN..len) else {
-            // A payload that has not come is refused, whatever the header promised.
+            // A missing payload is refused for every header.
             assert!(Frame::parse(header, &input[HEADER_LEN..]).is_err());
             return;
         };

@@ -1,14 +1,14 @@
-//! What the fuzz targets do with their bytes: in the library, so that the same bodies replay the seeds as ordinary
-//! tests on a stable compiler. Built for tests and with `--cfg fuzzing` (which `cargo fuzz` sets) alone.
+//! The bodies of the fuzz targets: in the library, so that the same bodies replay the seeds as ordinary
+//! tests on a stable compiler. Built for tests and with `--cfg fuzzing` (set by `cargo fuzz`) only.
 //!
 //! * [`codec`]: bytes to frames and back.
-//! * [`peer`]: one connection against a peer that says whatever the input says.
-//! * [`pair`]: two connections; the input is what their applications do and how the network splits.
-//! * `calls` (feature `rpc`): bytes to what calls add to a stream, and back.
-//! * [`canary`]: [`codec`] with a fault put in, so that a harness that looks at nothing is known for it.
+//! * [`peer`]: one connection against a peer whose bytes are the input.
+//! * [`pair`]: two connections; the input is their applications' actions and the network's fragmentation.
+//! * `calls` (feature `rpc`): the bytes that calls add to a stream, and back.
+//! * [`canary`]: [`codec`] with an injected fault, so that an ineffective harness is detected.
 //!
-//! A body returns, or panics: there is nothing to interpret. Each runs on the caller's thread, opens no socket, reads
-//! no clock but once, and is a function of its input.
+//! A body returns, or panics: there is no result to interpret. Each runs on the caller's thread, opens no socket, reads
+//! the clock once, and is a function of its input.
 
 #[cfg(feature = "rpc")]
 mod calls;
@@ -27,7 +27,7 @@ pub use codec::codec;
 pub use pair::pair;
 pub use peer::peer;
 
-/// The bytes that are left of an input; zeros when none are.
+/// The remaining bytes of an input, followed by zeros.
 struct Input<'a>(&'a [u8]);
 
 impl<'a> Input<'a> {

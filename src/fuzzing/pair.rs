@@ -1,6 +1,6 @@
-//! Two honest connections; the input is what their applications do and how the network splits and waits.
+//! Two honest connections; the input is their applications' actions and the network's fragmentation and delays.
 //!
-//! A step is a byte: what (low four bits), on which side (the next), and how (the rest).
+//! A step is a byte: the action (low four bits), the side (the next bit), and a parameter (the rest).
 
 use std::time::{Duration, Instant};
 
@@ -13,15 +13,15 @@ use crate::frame::{Role, codes};
 use crate::handle::whole::{Stream, Whole as _};
 
 const PATIENCE: Duration = Duration::from_secs(15);
-/// Less than this in all, and nobody may have lost patience.
+/// If less time than this passes in all, no timeout may expire.
 const HURRIED: Duration = Duration::from_millis(900);
 const LENGTHS: [usize; 8] = [0, 1, 255, 4096, 5000, 16_384, 20_000, 60_000];
 const CODE: u32 = 7;
-/// A wire with more than this under way takes no more for now.
+/// A wire with more bytes than this in transit takes no more for now.
 const WIRE_BYTES: usize = 512 * 1024;
 const MOST_STEPS: usize = 4000;
 
-/// Plays the input.
+/// Runs the input.
 ///
 /// # Panics
 /// When one of the connections breaks a promise.
@@ -40,7 +40,7 @@ pub fn pair(input: &[u8]) {
     run.finish();
 }
 
-/// What one side of a call said, and what the other has of it.
+/// The messages sent by one side of a call, and those received by the other.
 #[derive(Default)]
 struct Flow {
     sent: Vec<usize>,
@@ -53,7 +53,7 @@ struct Call {
     ends: [Option<Stream>; 2],
     /// By the side that sends.
     flows: [Flow; 2],
-    /// Somebody cancelled, stopped, failed or dropped something.
+    /// One side cancelled, stopped, failed or dropped the call.
     disturbed: bool,
 }
 
@@ -67,7 +67,7 @@ struct Run {
     over: bool,
 }
 
-/// The content of a message: a function of where it belongs.
+/// The content of a message: a function of its call, side and index.
 fn content(call: usize, side: usize, index: usize, len: usize) -> Bytes {
     let first = call * 31 + side * 7 + index * 3;
     (0..len).map(|at| (first + at) as u8).collect()
@@ -165,7 +165,7 @@ impl Run {
         }
     }
 
-    /// Does something with one side's end of the call that the byte names, if it is there.
+    /// Runs `work` on one side's end of the call that the byte selects, if it exists.
     fn with(
         &mut self,
         side: usize,
@@ -244,7 +244,7 @@ impl Run {
         }
     }
 
-    /// The network keeps up, until nothing moves.
+    /// Delivers all bytes until no connection makes progress.
     fn settle(&mut self) {
         for round in 0.. {
             let mut moved = false;
@@ -270,7 +270,7 @@ impl Run {
         }
     }
 
-    /// With applications that accept and read, whatever was sent and not disturbed is there.
+    /// With applications that accept and read, all messages of undisturbed calls must arrive.
     fn everything_arrived(&mut self) {
         for _ in 0..200 {
             for side in [0, 1] {
@@ -292,7 +292,7 @@ impl Run {
             if self.over || self.is_complete() {
                 break;
             }
-            // What waits for memory is looked at again by time.
+            // Messages that wait for memory are retried by a timer.
             for (side, wire) in self.sides.iter_mut().zip(&mut self.wires) {
                 side.elapse(Duration::from_millis(5), wire);
             }
@@ -320,7 +320,7 @@ impl Run {
         flows.all(|flow| flow.received == flow.sent.len() && flow.ended == flow.finished)
     }
 
-    /// Ends of calls that are not there yet.
+    /// Ends of calls not yet accepted.
     fn missing(&self) -> usize {
         let ends = self.calls.iter().flat_map(|call| &call.ends);
         ends.filter(|end| end.is_none()).count()
@@ -340,7 +340,7 @@ impl Run {
 }
 
 impl Call {
-    /// Takes what there is for `side` and looks at it.
+    /// Receives all available messages of `side` and checks them.
     fn receive_all(&mut self, index: usize, side: usize, stream: &mut Stream, over: bool) {
         let flow = &mut self.flows[1 - side];
         while let Some(got) = now(stream.recv()) {
@@ -362,7 +362,7 @@ impl Call {
                     return;
                 }
                 Err(error) => {
-                    assert!(over, "{error} though nobody did anything");
+                    assert!(over, "{error} though neither side disturbed the call");
                     return;
                 }
             }

@@ -1,9 +1,9 @@
-//! One connection against a peer that says whatever the input says, with an application that the input moves.
+//! One connection against a peer whose bytes are the input, with an application driven by the input.
 //!
 //! ```text
 //!   flags │ n │ script (n bytes) │ wire ...
 //! ```
-//! A byte of the script feeds some bytes of the wire and makes one move; what is left of the wire is fed at once.
+//! A byte of the script feeds some bytes of the wire and makes one move; the rest of the wire is fed at once.
 
 use std::time::{Duration, Instant};
 
@@ -14,7 +14,7 @@ use crate::frame::{HEADER_LEN, Header, MAX_FRAME_CEILING, Role, Settings, check,
 use crate::handle::whole::{Stream, Whole as _};
 
 const ACCEPTOR: u8 = 1 << 0;
-/// The peer's first words are said for it.
+/// Flag: preface and SETTINGS of the peer are prepended to the wire.
 const GREETED: u8 = 1 << 1;
 const PATIENCE: Duration = Duration::from_secs(1);
 /// Bytes that one step feeds, by the low bits of its byte.
@@ -52,7 +52,7 @@ pub fn peer(input: &[u8]) {
     }
     run.side.hear(input.take(usize::MAX));
     run.act(0);
-    // Whatever was said, a peer that says nothing more is given up.
+    // After any input, a silent peer must be given up.
     run.side.elapse(4 * PATIENCE, &mut run.written);
     assert!(run.side.is_closed(), "it ends by its ceiling");
     run.look_at_what_was_written();
@@ -105,7 +105,7 @@ impl Run {
 
     fn receive(&mut self) {
         for stream in &mut self.streams {
-            // At an end it is asked again and again.
+            // After an end repeated calls must return the same.
             for _ in 0..8 {
                 let _ = now(stream.recv());
             }
@@ -143,7 +143,7 @@ impl Run {
         self.side.session = Some(session);
     }
 
-    /// An engine answers garbage with frames, whole ones and such as a peer accepts.
+    /// The connection's output must be complete, valid frames.
     fn look_at_what_was_written(&self) {
         let mut bytes = &self.written[..];
         if let Some(rest) = bytes.strip_prefix(&preface::encode(preface::VERSION)) {
@@ -151,7 +151,7 @@ impl Run {
         }
         let mut farewell = false;
         while let Some(head) = bytes.first_chunk::<HEADER_LEN>() {
-            assert!(!farewell, "nothing follows the last word");
+            assert!(!farewell, "no frame follows the GOAWAY");
             let header = Header::decode(*head);
             check(header, MAX_FRAME_CEILING).expect("a header as it should be");
             let end = HEADER_LEN + header.length as usize;

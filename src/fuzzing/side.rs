@@ -1,4 +1,4 @@
-//! One connection and what a driver does for it, without a socket.
+//! One connection and its driver's part, without a socket.
 
 use std::future::Future;
 use std::pin::pin;
@@ -22,17 +22,17 @@ pub(super) struct Side {
     pub(super) connection: Connection,
     /// The application's first handle, until it drops it.
     pub(super) session: Option<Session>,
-    /// To look at the session from outside when the application has left it.
+    /// For inspecting the session after the application has dropped it.
     link: Arc<SessionLink>,
     pool: Arc<Pool>,
     batch: Batch,
     recv: BytesMut,
-    /// Most bytes that the session may hold.
+    /// The most bytes that the session may hold.
     window_max: u64,
     now: Instant,
 }
 
-/// Small and quick to give up, so that an input of a few bytes reaches the limits.
+/// Small limits and short timeouts, so that an input of a few bytes reaches them.
 pub(super) fn config(patience: Duration) -> Config {
     Config::builder()
         .stream_window(32 * 1024)
@@ -52,7 +52,7 @@ pub(super) fn config(patience: Duration) -> Config {
         .expect("valid")
 }
 
-/// The value of a future that has one now.
+/// The output of a future if it is ready now.
 pub(super) fn now<T>(future: impl Future<Output = T>) -> Option<T> {
     let mut context = Context::from_waker(Waker::noop());
     match pin!(future).poll(&mut context) {
@@ -103,7 +103,7 @@ impl Side {
         self.is_bounded();
     }
 
-    /// Appends what one write would take; false if there is nothing to write.
+    /// Appends the bytes of one write; false if there are none.
     pub(super) fn say(&mut self, out: &mut Vec<u8>) -> bool {
         self.connection.take_work(self.now);
         let any = self.connection.transmit(&mut self.batch, self.now);
@@ -120,7 +120,7 @@ impl Side {
         any
     }
 
-    /// What passing time brings about, without the peer.
+    /// Lets time pass and timers expire, without the peer.
     pub(super) fn elapse(&mut self, time: Duration, out: &mut Vec<u8>) {
         let until = self.now + time;
         while let Some(at) = self.connection.next_deadline().filter(|at| *at <= until) {
@@ -131,11 +131,11 @@ impl Side {
         self.now = until;
     }
 
-    /// The peer has gone; every handle is told, and everything is given back.
+    /// Disconnects the peer; checks that every handle gets an error and all memory is released.
     pub(super) fn finish(mut self, streams: impl IntoIterator<Item = Stream>) {
         self.connection.eof();
         assert!(self.is_closed());
-        self.connection.finish();
+        self.connection.released();
         for mut stream in streams {
             ends(&mut stream);
         }
@@ -159,7 +159,7 @@ impl Side {
     }
 }
 
-/// Whatever is left in a stream of a session that is over is read, and then its end.
+/// Reads the remaining messages of a stream of an ended session, and then its end.
 fn ends(stream: &mut Stream) {
     let mut messages = 0;
     let end: Option<StreamError> = loop {

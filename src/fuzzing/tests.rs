@@ -1,4 +1,4 @@
-//! Every seed that is checked in, on a stable compiler; and what the seeds are.
+//! Replays every checked-in seed on a stable compiler; and generates the seeds.
 
 use std::fs;
 use std::path::PathBuf;
@@ -11,7 +11,7 @@ use crate::frame::tests::golden::golden;
 use crate::frame::tests::id;
 use crate::frame::{Frame, Role, Scope, Settings, preface};
 
-/// A target and what it does with an input.
+/// A target and its body.
 type Target = (&'static str, fn(&[u8]));
 
 const TARGETS: &[Target] = &[
@@ -128,7 +128,7 @@ const CALLS: [(&str, &[u8]); 8] = [
     ("status", b"\x05\x02\x00dd\x01\x01\x00kv"),
 ];
 
-/// What a seed is for, whether the peer's first words are said for it, the script, and what the peer says.
+/// Name of a seed, whether the peer's handshake is prepended, the script, and the peer's bytes.
 type Attack = (&'static str, bool, Vec<u8>, Vec<u8>);
 
 fn data(stream: u32, payload: &[u8], end: bool, fin: bool) -> Frame<'_> {
@@ -163,7 +163,7 @@ fn window(scope: Scope, credit: u32) -> Frame<'static> {
     }
 }
 
-/// A step of a script: which piece to feed, what to do, and how. See `peer`.
+/// A step of a script: piece to feed, action, parameter. See `peer`.
 const fn step(piece: u8, action: u8, how: u8) -> u8 {
     piece | action << 3 | how << 6
 }
@@ -207,7 +207,7 @@ fn attacks(first: u32) -> Vec<Attack> {
         role: None,
     };
     let hello = [&preface::encode(1)[..], &frames(&[Frame::Settings(most)])].concat();
-    // What this side is, as an echo of it would say.
+    // This side's own role, as an echo server would send.
     let role = if s == 1 { Role::Acceptor } else { Role::Dialer };
     let echo = Settings {
         role: Some(role),
@@ -345,7 +345,7 @@ fn attacks(first: u32) -> Vec<Attack> {
 const DIALER: u8 = 2;
 const ACCEPTOR: u8 = 3;
 
-/// What, on which side, and how; see `pair`.
+/// Action, side and parameter; see `pair`.
 const fn play(what: u8, side: u8, how: u8) -> u8 {
     what | side << 4 | how << 5
 }

@@ -9,7 +9,7 @@ use futures_core::Stream;
 use super::recv::RecvStream;
 use super::send::SendStream;
 use super::session::{Session, halves};
-use super::wait::Wait;
+use super::wait::Waiter;
 use crate::error::SessionError;
 use crate::link::{HandleSide, SessionLink, reason};
 use crate::queue::WaiterKey;
@@ -18,14 +18,14 @@ use crate::queue::WaiterKey;
 #[must_use = "futures do nothing unless polled"]
 pub struct Accept<'a> {
     link: &'a SessionLink,
-    wait: Wait<'a>,
+    wait: Waiter<'a>,
 }
 
 impl<'a> Accept<'a> {
     pub(super) const fn new(link: &'a SessionLink) -> Self {
         Self {
             link,
-            wait: Wait::new(&link.accept_waiters),
+            wait: Waiter::new(&link.accept_waiters),
         }
     }
 }
@@ -70,13 +70,12 @@ impl Incoming {
     ///
     /// # Errors
     /// As there.
-    #[expect(clippy::type_complexity, reason = "as `accept` has it")]
     pub fn poll_accept(
         &mut self,
         cx: &Context<'_>,
     ) -> Poll<Result<Option<(SendStream, RecvStream)>, SessionError>> {
         let link = self.session.link();
-        let mut wait = Wait::resume(&link.accept_waiters, self.key.take());
+        let mut wait = Waiter::resume(&link.accept_waiters, self.key.take());
         let next = wait.poll(cx, || next(link));
         if next.is_pending() {
             self.key = wait.suspend();
@@ -100,7 +99,7 @@ impl Stream for Incoming {
 
 impl Drop for Incoming {
     fn drop(&mut self) {
-        drop(Wait::resume(
+        drop(Waiter::resume(
             &self.session.link().accept_waiters,
             self.key.take(),
         ));

@@ -5,23 +5,29 @@
 //! are out of reach.
 
 mod accept;
+mod futures;
 mod id;
 mod lease;
 mod open;
 mod recv;
+mod reserved;
 mod send;
 mod session;
 mod sink;
 mod state;
+#[cfg(test)]
+mod tests;
 pub(crate) mod wait;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod whole;
 
 pub use accept::{Accept, Incoming};
+pub use futures::{Recv, RecvLease, RecvMeta, Reserve, SendMessage, SendSlice, Written};
 pub use id::StreamId;
 pub use lease::{Chunks, Lease};
 pub use open::Open;
 pub use recv::RecvStream;
+pub use reserved::Reserved;
 pub use send::SendStream;
 pub use session::Session;
 pub use state::SessionState;

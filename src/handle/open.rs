@@ -4,9 +4,12 @@ use std::fmt;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
+use bytes::Bytes;
+
 use super::recv::RecvStream;
 use super::send::SendStream;
-use crate::error::{OpenError, SessionError, StreamError};
+use crate::error::{OpenError, SendError, SessionError, StreamError};
+use crate::frame::codes;
 use crate::link::{OpenState, SendEnd};
 
 /// The future of [`Session::open`](crate::Session::open). It borrows nothing, so it can be stored, and one that is stored can be
@@ -32,11 +35,20 @@ impl Open {
     }
 
     /// Of a stream that waits for the peer's permission, and has one of the places for that.
-    pub(super) const fn waiting(halves: (SendStream, RecvStream)) -> Self {
+    pub(super) const fn waiting(halves: (SendStream, RecvStream), first: Option<First>) -> Self {
         Self {
-            state: State::Waiting(Waiting(Some(halves))),
+            state: State::Waiting(Waiting {
+                halves: Some(halves),
+                first,
+            }),
         }
     }
+}
+
+/// What a stream is opened with.
+pub(super) struct First {
+    pub(super) message: Bytes,
+    pub(super) finish: bool,
 }
 
 impl Future for Open {
@@ -57,19 +69,36 @@ impl Future for Open {
 }
 
 /// The stream that waits; dropped before, it is cancelled, as any stream that is dropped.
-struct Waiting(Option<(SendStream, RecvStream)>);
+struct Waiting {
+    halves: Option<(SendStream, RecvStream)>,
+    /// Longer than the peer must accept: queued when the peer has said what it does.
+    first: Option<First>,
+}
 
 impl Waiting {
     fn poll(&mut self, cx: &Context<'_>) -> Poll<Result<(SendStream, RecvStream), OpenError>> {
-        let Some((sender, _)) = &mut self.0 else {
+        let Some((sender, _)) = &mut self.halves else {
             return Poll::Pending;
         };
         if known(sender).is_none() {
             sender.register(cx);
         }
         ready!(known(sender).map_or(Poll::Pending, Poll::Ready)).map_err(OpenError::Session)?;
+        if let Some(first) = &self.first {
+            match ready!(sender.poll_room(cx, first.message.len())) {
+                Ok(()) => self
+                    .first
+                    .take()
+                    .map_or((), |first| sender.queue_and_flush(first)),
+                Err(SendError::TooLong { len, limit }) => {
+                    return Poll::Ready(Err(OpenError::MessageTooLong { len, limit }));
+                }
+                // The peer, or the session, has ended the stream meanwhile: its holder finds out why.
+                Err(_) => self.first = None,
+            }
+        }
         sender.lane().session().end_pending_open();
-        self.0
+        self.halves
             .take()
             .map_or(Poll::Pending, |halves| Poll::Ready(Ok(halves)))
     }
@@ -77,8 +106,10 @@ impl Waiting {
 
 impl Drop for Waiting {
     fn drop(&mut self) {
-        if let Some((sender, _)) = &self.0 {
+        if let Some((sender, _)) = &mut self.halves {
             sender.lane().session().end_pending_open();
+            // Also one that has finished, whose messages wait here.
+            sender.cancel(codes::CANCELLED);
         }
     }
 }

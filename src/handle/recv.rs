@@ -1,7 +1,6 @@
 //! The receiving half of a stream.
 
 use std::fmt;
-use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -10,6 +9,7 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use futures_core::Stream;
 use smallvec::SmallVec;
 
+use super::futures::{Recv, RecvLease, RecvMeta};
 use super::id::StreamId;
 use super::lease::Lease;
 use crate::error::StreamError;
@@ -41,15 +41,15 @@ use crate::sync::Arc;
 /// # tokio::spawn(connection);
 /// use tokio::io::AsyncReadExt;
 ///
-/// let mut stream = client.open("").await?;
-/// stream.send("header and body").await?;
-/// stream.send("second").await?;
+/// let (mut send, _answers) = client.open("").await?;
+/// send.send("header and body").await?;
+/// send.send("second").await?;
 ///
-/// let mut accepted = server.accept().await?;
+/// let (_send, mut recv) = server.accept().await?.expect("the session is open");
 /// let mut header = [0; 6];
-/// accepted.read_exact(&mut header).await?;
-/// assert_eq!(accepted.recv().await?.unwrap(), " and body");
-/// assert_eq!(accepted.recv().await?.unwrap(), "second");
+/// recv.read_exact(&mut header).await?;
+/// assert_eq!(recv.recv().await?.unwrap(), " and body");
+/// assert_eq!(recv.recv().await?.unwrap(), "second");
 /// # Ok(())
 /// # }
 /// ```
@@ -59,6 +59,8 @@ pub struct RecvStream {
     reported: u64,
     /// Opaque blocks that came with the messages so far; none in almost all streams.
     metas: Option<Box<SmallVec<[Bytes; 2]>>>,
+    /// How many of them `meta` has given.
+    given_metas: u8,
     /// Bytes of the record in front that were read, fewer than it has; a record is shorter than 4 GiB.
     read: u32,
     /// The engine publishes pieces.
@@ -73,6 +75,7 @@ impl RecvStream {
             reader,
             reported: 0,
             metas: None,
+            given_metas: 0,
             read: 0,
             chunks: false,
             ended: false,
@@ -125,23 +128,23 @@ impl RecvStream {
     /// # tokio::spawn(connection);
     /// # let (server, connection) = ringmux::server(b, &Config::default());
     /// # tokio::spawn(connection);
-    /// let mut stream = client.open("").await?;
-    /// stream.send("a message").await?;
-    /// stream.finish()?;
+    /// let (mut call, mut answer) = client.open("").await?;
+    /// call.send("a message").await?;
+    /// call.finish()?;
     ///
-    /// let mut accepted = server.accept().await?;
-    /// assert_eq!(accepted.recv().await?.unwrap(), "a message");
-    /// assert_eq!(accepted.recv().await?, None);
+    /// let (mut send, mut recv) = server.accept().await?.expect("the session is open");
+    /// assert_eq!(recv.recv().await?.unwrap(), "a message");
+    /// assert_eq!(recv.recv().await?, None);
     ///
-    /// accepted.finish_with_error(7, "no such thing")?;
-    /// let error = stream.recv().await.unwrap_err();
+    /// send.finish_with_error(7, "no such thing")?;
+    /// let error = answer.recv().await.unwrap_err();
     /// assert!(matches!(error, StreamError::Failed(failure) if failure.code == 7));
     /// # Ok(())
     /// # }
     /// ```
     #[inline]
-    pub fn recv(&mut self) -> impl Future<Output = Result<Option<Bytes>, StreamError>> {
-        poll_fn(|cx| self.poll_recv(cx))
+    pub fn recv(&mut self) -> Recv<'_> {
+        Recv(self)
     }
 
     /// The same, as a poll function.
@@ -183,24 +186,67 @@ impl RecvStream {
     /// # tokio::spawn(connection);
     /// # let (server, connection) = ringmux::server(b, &Config::default());
     /// # tokio::spawn(connection);
-    /// let mut stream = client.open("").await?;
-    /// stream.send_slice(b"in place").await?;
+    /// let (mut send, _answers) = client.open("").await?;
+    /// send.send_slice(b"in place").await?;
     ///
-    /// let mut accepted = server.accept().await?;
-    /// let lease = accepted.lease().await?.unwrap();
+    /// let (_send, mut recv) = server.accept().await?.expect("the session is open");
+    /// let lease = recv.lease().await?.unwrap();
     /// assert_eq!(&*lease.to_contiguous(), b"in place");
     /// # Ok(())
     /// # }
     /// ```
     #[inline]
-    pub fn lease(&mut self) -> impl Future<Output = Result<Option<Lease<'_>>, StreamError>> {
-        let mut waiting = Some(self);
-        poll_fn(move |cx| {
-            let stream = waiting.as_mut().expect("not polled after it was ready");
-            let there = ready!(stream.poll_message(cx))?;
-            let stream = waiting.take().filter(|_| there);
-            Poll::Ready(Ok(stream.map(Self::lend)))
-        })
+    pub fn lease(&mut self) -> RecvLease<'_> {
+        RecvLease::new(self)
+    }
+
+    /// Waits for the next block that the peer sent with [`send_meta`](crate::SendStream::send_meta), such as the headers of an
+    /// answer before its first message. `None`: a message is next, or the clean end.
+    ///
+    /// Gives each block once, also one that receiving has passed meanwhile; they stay in [`metas`](Self::metas) too.
+    ///
+    /// # Errors
+    /// As [`recv`](Self::recv).
+    ///
+    /// # Cancel safety
+    /// Dropping the future loses no block.
+    ///
+    /// # Examples
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let (a, b) = tokio::io::duplex(64 * 1024);
+    /// # let (client, connection) = ringmux::client(a, &ringmux::Config::default());
+    /// # tokio::spawn(connection);
+    /// # let (server, connection) = ringmux::server(b, &ringmux::Config::default());
+    /// # tokio::spawn(connection);
+    /// let (mut call, mut answer) = client.open("").await?;
+    /// call.finish()?;
+    ///
+    /// let (mut send, _recv) = server.accept().await?.expect("the session is open");
+    /// send.send_meta("headers").await?;
+    /// assert_eq!(answer.meta().await?.unwrap(), "headers"); // before any message
+    /// send.send("body").await?;
+    /// send.finish()?;
+    /// assert_eq!(answer.meta().await?, None); // the message is next
+    /// assert_eq!(answer.recv().await?.unwrap(), "body");
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn meta(&mut self) -> RecvMeta<'_> {
+        RecvMeta(self)
+    }
+
+    /// The same, as a poll function.
+    ///
+    /// # Errors
+    /// As [`meta`](Self::meta).
+    pub fn poll_meta(&mut self, cx: &Context<'_>) -> Poll<Result<Option<Bytes>, StreamError>> {
+        if let Some(ready) = self.meta_or_next() {
+            return Poll::Ready(ready);
+        }
+        self.reader.register(cx.waker());
+        self.meta_or_next().map_or(Poll::Pending, Poll::Ready)
     }
 
     /// Blocks that the peer sent with `send_meta`, in order, as far as receiving has passed them.
@@ -225,7 +271,7 @@ impl RecvStream {
     /// True: a message, or the rest of one of which bytes were read, was passed and is held until `release`. False: the
     /// clean end.
     #[inline]
-    fn poll_message(&mut self, cx: &Context<'_>) -> Poll<Result<bool, StreamError>> {
+    pub(super) fn poll_message(&mut self, cx: &Context<'_>) -> Poll<Result<bool, StreamError>> {
         if self.lane().recv_end().is_none() {
             if self.pass_message() {
                 return Poll::Ready(Ok(true));
@@ -274,15 +320,28 @@ impl RecvStream {
         if self.reader.passed_weight() > 0 {
             self.release();
         }
+        match self.reader.advance_unless(rx_tag::META) {
+            None => false,
+            Some(rx_tag::END) => true,
+            Some(tag) => self.pass_pieces(tag),
+        }
+    }
+
+    /// The same, where the record in front, of this tag, is a block or a piece; a piece was passed.
+    #[cold]
+    fn pass_pieces(&mut self, mut tag: u16) -> bool {
         loop {
-            let Some(tag) = self.reader.advance_unless(rx_tag::META) else {
-                self.reader.rewind();
-                return false;
-            };
             if tag & rx_tag::META != 0 {
                 self.take_meta();
             } else if tag & rx_tag::END != 0 {
                 return true;
+            }
+            match self.reader.advance_unless(rx_tag::META) {
+                Some(next) => tag = next,
+                None => {
+                    self.reader.rewind();
+                    return false;
+                }
             }
         }
     }
@@ -293,6 +352,46 @@ impl RecvStream {
             self.metas.get_or_insert_default().push(taken.payload);
             self.reader.commit();
         }
+    }
+
+    /// The next block, or that something else is next; `None`: nothing has arrived.
+    fn meta_or_next(&mut self) -> Option<Result<Option<Bytes>, StreamError>> {
+        if let Some(block) = self.next_meta() {
+            return Some(Ok(Some(block)));
+        }
+        let ended = match self.lane().recv_end() {
+            Some(RecvEnd::Discard(error)) => {
+                let error = error.clone();
+                self.discard();
+                return Some(Err(error));
+            }
+            end => end.is_some(),
+        };
+        if self.ended {
+            // As in `pass_message`.
+            self.discard();
+        } else {
+            if self.reader.passed_weight() > 0 {
+                self.release();
+            }
+            match self.reader.peek().map(|record| record.tag & rx_tag::META) {
+                Some(0) => return Some(Ok(None)),
+                Some(_) => {
+                    self.take_meta();
+                    return self.next_meta().map(|block| Ok(Some(block)));
+                }
+                None => {}
+            }
+        }
+        let end = ended.then(|| self.end().map(|_| None));
+        end.or_else(|| self.lane().inherited_end().map(Err))
+    }
+
+    /// The first block that `meta` has not given.
+    fn next_meta(&mut self) -> Option<Bytes> {
+        let block = self.metas().get(usize::from(self.given_metas))?.clone();
+        self.given_metas += 1;
+        Some(block)
     }
 
     /// The passed message as one piece; its memory is released.
@@ -309,7 +408,7 @@ impl RecvStream {
     }
 
     /// The passed message, or its rest.
-    fn lend(&mut self) -> Lease<'_> {
+    pub(super) fn lend(&mut self) -> Lease<'_> {
         let read = std::mem::take(&mut self.read);
         Lease::new(&mut self.reader, &mut self.reported, read as usize)
     }

@@ -1,15 +1,21 @@
 //! The sending half of a stream.
 
+mod room;
+
 use std::fmt;
 use std::future::poll_fn;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
+use std::time::Instant;
 
 use bytes::Bytes;
 
+use super::futures::{Reserve, SendMessage, SendSlice, Written};
 use super::id::StreamId;
+use super::open::First;
+use super::reserved::Reserved;
 use crate::error::{SendError, TrySendError};
 use crate::frame::{MAX_ERROR_DETAILS, MAX_META_BLOCK, codes};
-use crate::link::{COPY_MAX, Lane, SEND_FLOOR, SendEnd, TxRing, failure, reason, tx_tag};
+use crate::link::{COPY_MAX, Lane, SEND_FLOOR, TxRing, failure, reason, tx_tag};
 use crate::queue::{Teardown, Writer, record_weight};
 use crate::sync::Arc;
 
@@ -110,25 +116,20 @@ impl SendStream {
     /// # tokio::spawn(connection);
     /// # let (server, connection) = ringmux::server(b, &Config::default());
     /// # tokio::spawn(connection);
-    /// let mut stream = client.open("").await?;
-    /// stream.send("a message").await?;
-    /// stream.finish()?;
-    /// assert!(matches!(stream.send("one more").await, Err(SendError::Finished)));
+    /// let (mut send, _recv) = client.open("").await?;
+    /// send.send("a message").await?;
+    /// send.finish()?;
+    /// assert!(matches!(send.send("one more").await, Err(SendError::Finished)));
     /// # Ok(())
     /// # }
     /// ```
     #[inline]
-    pub fn send(
-        &mut self,
-        message: impl Into<Bytes>,
-    ) -> impl Future<Output = Result<(), SendError>> {
-        let mut message = message.into();
-        poll_fn(move |cx| {
-            ready!(self.poll_room(cx, message.len()))?;
-            self.push(std::mem::take(&mut message));
-            self.flush();
-            Poll::Ready(Ok(()))
-        })
+    pub fn send(&mut self, message: impl Into<Bytes>) -> SendMessage<'_> {
+        let message = message.into();
+        SendMessage {
+            stream: self,
+            message,
+        }
     }
 
     /// Queues a message by copying it, waiting for room.
@@ -141,13 +142,60 @@ impl SendStream {
     /// # Cancel safety
     /// As [`send`](Self::send).
     #[inline]
-    pub fn send_slice(&mut self, message: &[u8]) -> impl Future<Output = Result<(), SendError>> {
-        poll_fn(move |cx| {
-            ready!(self.poll_room(cx, message.len()))?;
-            self.push_slice(message);
-            self.flush();
-            Poll::Ready(Ok(()))
-        })
+    pub fn send_slice<'a>(&'a mut self, message: &'a [u8]) -> SendSlice<'a> {
+        SendSlice {
+            stream: self,
+            message,
+        }
+    }
+
+    /// Waits for room for a message of `len` bytes and gives its place in the queue, to encode it there: it is sent by
+    /// [`Reserved::send`], and not at all if the place is dropped.
+    ///
+    /// A message up to 4 KiB is written into the stream's ring, so that it is copied once less; of a larger one a reference is
+    /// kept until it is sent. `len` is what is sent: encode once to know it, or bound it and [`send_slice`](Self::send_slice).
+    ///
+    /// # Errors
+    /// As [`send`](Self::send).
+    ///
+    /// # Cancel safety
+    /// Dropping the future queues nothing.
+    ///
+    /// # Examples
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let (a, b) = tokio::io::duplex(64 * 1024);
+    /// # let (client, connection) = ringmux::client(a, &ringmux::Config::default());
+    /// # tokio::spawn(connection);
+    /// # let (server, connection) = ringmux::server(b, &ringmux::Config::default());
+    /// # tokio::spawn(connection);
+    /// let (mut send, _recv) = client.open("").await?;
+    /// let mut place = send.reserve(12).await?;
+    /// place[..4].copy_from_slice(&7_u32.to_be_bytes());
+    /// place[4..].copy_from_slice(&9_u64.to_be_bytes());
+    /// place.send();
+    ///
+    /// let (_send, mut recv) = server.accept().await?.expect("the session is open");
+    /// assert_eq!(recv.recv().await?.unwrap(), &[0, 0, 0, 7, 0, 0, 0, 0, 0, 0, 0, 9][..]);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn reserve(&mut self, len: usize) -> Reserve<'_> {
+        Reserve::new(self, len)
+    }
+
+    pub(super) fn lend(&mut self, len: usize) -> Reserved<'_> {
+        Reserved::new(&mut self.writer, len)
+    }
+
+    /// Waits for room for a message of `len` bytes, so that [`try_send`](Self::try_send) of one is not [`Full`](TrySendError::Full):
+    /// only sending uses the room up.
+    ///
+    /// # Errors
+    /// As [`send`](Self::send).
+    pub fn poll_ready(&mut self, cx: &Context<'_>, len: usize) -> Poll<Result<(), SendError>> {
+        self.poll_room(cx, len)
     }
 
     /// Queues a message if there is room now.
@@ -325,22 +373,26 @@ impl SendStream {
     /// # tokio::spawn(connection);
     /// # let (server, connection) = ringmux::server(b, &Config::default());
     /// # tokio::spawn(connection);
-    /// let mut stream = client.open("").await?;
-    /// stream.send("the last message").await?;
-    /// stream.finish()?;
-    /// stream.written().await?;
+    /// let (mut send, _recv) = client.open("").await?;
+    /// send.send("the last message").await?;
+    /// send.finish()?;
+    /// send.written().await?;
     ///
-    /// let mut other = client.open("").await?;
+    /// let (mut other, _recv) = client.open("").await?;
     /// other.cancel(7);
     /// assert!(matches!(other.written().await, Err(SendError::Stream(_))));
     /// # Ok(())
     /// # }
     /// ```
-    pub fn written(&mut self) -> impl Future<Output = Result<(), SendError>> {
-        poll_fn(|cx| self.poll_written(cx))
+    pub fn written(&mut self) -> Written<'_> {
+        Written(self)
     }
 
-    pub(super) fn poll_written(&mut self, cx: &Context<'_>) -> Poll<Result<(), SendError>> {
+    /// The same, as a poll function.
+    ///
+    /// # Errors
+    /// As [`written`](Self::written).
+    pub fn poll_written(&mut self, cx: &Context<'_>) -> Poll<Result<(), SendError>> {
         if self.asks(asked::WRITTEN) {
             self.register(cx);
             self.lane().ask_written();
@@ -379,10 +431,10 @@ impl SendStream {
     /// # tokio::spawn(connection);
     /// # let (server, connection) = ringmux::server(b, &Config::default());
     /// # tokio::spawn(connection);
-    /// let mut stream = client.open("").await?;
-    /// let mut accepted = server.accept().await?;
-    /// accepted.stop(7);
-    /// assert!(matches!(stream.stopped().await, SendError::Stopped { code: 7 }));
+    /// let (mut send, _recv) = client.open("").await?;
+    /// let (_send, mut recv) = server.accept().await?.expect("the session is open");
+    /// recv.stop(7);
+    /// assert!(matches!(send.stopped().await, SendError::Stopped { code: 7 }));
     /// # Ok(())
     /// # }
     /// ```
@@ -398,125 +450,42 @@ impl SendStream {
         .await
     }
 
+    /// Has the engine cancel the stream at this time, if it has not ended by then; `None`: never, as at first. The last call holds.
+    ///
+    /// Both halves then end with [`StreamError::Cancelled`](crate::StreamError::Cancelled) by [`Side::This`](crate::Side::This) and the
+    /// code [`DEADLINE`](crate::codes::DEADLINE), and the peer's with the same code by [`Side::Peer`](crate::Side::Peer). What is queued
+    /// and not sent is dropped. It costs no timer of the application and nothing for a message, holds also when this half has
+    /// finished and was dropped, and is kept to within what the engine's timer is: a millisecond.
+    ///
+    /// # Examples
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let (a, b) = tokio::io::duplex(4096);
+    /// # let (client, connection) = ringmux::client(a, &ringmux::Config::default());
+    /// # tokio::spawn(connection);
+    /// # let (_server, connection) = ringmux::server(b, &ringmux::Config::default());
+    /// # tokio::spawn(connection);
+    /// use ringmux::{StreamError, codes};
+    /// use std::time::{Duration, Instant};
+    ///
+    /// let (mut call, mut answer) = client.open("a slow call").await?;
+    /// call.set_deadline(Instant::now() + Duration::from_millis(20));
+    /// call.finish()?;
+    /// let error = answer.recv().await.unwrap_err();
+    /// assert!(matches!(error, StreamError::Cancelled { code: codes::DEADLINE, .. }));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn set_deadline(&self, at: impl Into<Option<Instant>>) {
+        self.lane().set_deadline(at.into());
+    }
+
     /// Sets how urgently the engine sends what this stream has queued: 0 (most) to 7 (least),
     /// default 3. Levels are strict; streams of a level take turns. Values above 7 count as 7.
     pub fn set_urgency(&self, urgency: u8) {
         self.lane()
             .set_urgency(urgency.min(Lane::URGENCIES as u8 - 1));
-    }
-
-    // ---- room -------------------------------------------------------------------------------
-
-    #[inline]
-    pub(super) fn poll_room(
-        &mut self,
-        cx: &Context<'_>,
-        len: usize,
-    ) -> Poll<Result<(), SendError>> {
-        let open = !self.finished && self.lane().send_end().is_none();
-        if open && len <= self.lane().session().peer_max_message() && self.has_room(len) {
-            return Poll::Ready(Ok(()));
-        }
-        self.wait_for_room(cx, len)
-    }
-
-    #[cold]
-    fn wait_for_room(&mut self, cx: &Context<'_>, len: usize) -> Poll<Result<(), SendError>> {
-        if let Some(ready) = self.room(len) {
-            return Poll::Ready(ready);
-        }
-        self.register(cx);
-        let more = match self.is_held_back(record_weight(len, false)) {
-            true => reason::MORE,
-            false => 0,
-        };
-        self.lane().raise(reason::ROOM | more);
-        let ready = self.room(len).or_else(|| self.inherited_end().map(Err));
-        ready.map_or(Poll::Pending, Poll::Ready)
-    }
-
-    /// Whether a message of this length may be queued; `None`: not now.
-    fn room(&mut self, len: usize) -> Option<Result<(), SendError>> {
-        let known = self.lane().session().is_established();
-        match self.check(len) {
-            // Before the handshake the peer's limit is not known yet.
-            Err(SendError::TooLong { .. }) if !known => None,
-            Err(error) => Some(Err(error)),
-            Ok(()) => self.has_room(len).then_some(Ok(())),
-        }
-    }
-
-    #[inline]
-    fn has_room(&mut self, len: usize) -> bool {
-        let weight = record_weight(len, false);
-        let limit = u64::from(self.lane().send_limit());
-        self.writer.has_room(weight, limit) || self.has_room_by_growing(weight)
-    }
-
-    #[cold]
-    fn has_room_by_growing(&mut self, weight: u64) -> bool {
-        while self.is_held_back(weight) && self.lane().grow_send_limit() {
-            let limit = u64::from(self.lane().send_limit());
-            if self.writer.has_room(weight, limit) {
-                return true;
-            }
-        }
-        false
-    }
-
-    /// Whether there would be room if the session's other streams left more of the budget.
-    fn is_held_back(&self, weight: u64) -> bool {
-        let most = self.lane().session().send_buffer;
-        self.lane().send_limit() < most && self.writer.pending_weight() + weight <= u64::from(most)
-    }
-
-    /// Asks the engine for a higher limit, once between two messages: whoever tries may do so all the time.
-    fn ask_for_more(&mut self, len: usize) {
-        if self.is_held_back(record_weight(len, false)) && self.asks(asked::MORE) {
-            self.lane().raise(reason::MORE);
-        }
-    }
-
-    /// Whether the engine was not yet asked for it since something was last queued; from now on it was.
-    fn asks(&mut self, what: u8) -> bool {
-        let queued = self.writer.pushed_weight();
-        if std::mem::replace(&mut self.asked_at, queued) != queued {
-            self.asked = 0;
-        }
-        let asks = self.asked & what == 0;
-        self.asked |= what;
-        asks
-    }
-
-    pub(super) fn check(&self, len: usize) -> Result<(), SendError> {
-        self.check_open()?;
-        let limit = self.lane().session().peer_max_message();
-        if len > limit {
-            Err(SendError::TooLong { len, limit })
-        } else {
-            Ok(())
-        }
-    }
-
-    fn check_open(&self) -> Result<(), SendError> {
-        // First: what it says must not depend on how far the engine is.
-        if self.finished {
-            return Err(SendError::Finished);
-        }
-        let end = self.end_error().or_else(|| self.inherited_end());
-        end.map_or(Ok(()), Err)
-    }
-
-    fn end_error(&self) -> Option<SendError> {
-        self.lane().send_end().map(|end| match end {
-            SendEnd::Stopped { code } => SendError::Stopped { code: *code },
-            SendEnd::Error(error) => SendError::Stream(error.clone()),
-        })
-    }
-
-    /// See [`Lane::inherited_end`].
-    fn inherited_end(&self) -> Option<SendError> {
-        self.lane().inherited_end().map(SendError::Stream)
     }
 
     // ---- queue ------------------------------------------------------------------------------
@@ -536,6 +505,21 @@ impl SendStream {
             self.writer
                 .push_bytes(tx_tag::MESSAGE, false, Bytes::copy_from_slice(message));
         }
+    }
+
+    /// Queues what the stream is opened with; the engine does not hear of it.
+    pub(super) fn queue(&mut self, first: First) {
+        self.push(first.message);
+        if first.finish {
+            self.finished = true;
+            self.writer.push_slice(tx_tag::FIN, true, &[]);
+        }
+        self.writer.publish();
+    }
+
+    pub(super) fn queue_and_flush(&mut self, first: First) {
+        self.queue(first);
+        self.lane().raise(reason::SEND);
     }
 
     pub(super) fn flush(&mut self) {

@@ -6,11 +6,11 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::accept::{Accept, Incoming};
-use super::open::Open;
+use super::open::{First, Open};
 use super::recv::RecvStream;
 use super::send::SendStream;
 use super::state::SessionState;
-use super::wait::Wait;
+use super::wait::Waiter;
 use crate::addr::{Addr, Driver};
 use crate::error::{OpenError, SessionError, StreamError};
 use crate::frame::MAX_OPEN_BLOCK;
@@ -91,7 +91,89 @@ impl Session {
         }
         let (handles, side) = self.new_lane(opening);
         side.open(&self.link);
-        Open::waiting(halves(handles))
+        Open::waiting(halves(handles), None)
+    }
+
+    /// Opens a stream with its first message, and with `finish` ends the direction behind it: a whole request, say.
+    ///
+    /// As [`open`](Self::open) and [`SendStream::send`], and [`SendStream::finish`] if asked for, but at less cost, and the
+    /// message waits for no room: the engine hears of all at once. It is ready at once where `open` is, except that a
+    /// message above 64 KiB waits until the peer has said what it accepts.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open), and [`OpenError::MessageTooLong`] for a message that the peer does not accept. The message
+    /// has not reached the peer in any of them.
+    ///
+    /// # Cancel safety
+    /// As [`open`](Self::open): dropping the future before it is ready gives the stream up, with the message.
+    ///
+    /// # Examples
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let (a, b) = tokio::io::duplex(4096);
+    /// # let (client, connection) = ringmux::client(a, &ringmux::Config::default());
+    /// # tokio::spawn(connection);
+    /// # let (server, connection) = ringmux::server(b, &ringmux::Config::default());
+    /// # tokio::spawn(connection);
+    /// let (_send, mut answer) = client.open_with("double", "21", true).await?;
+    ///
+    /// let (mut send, mut request) = server.accept().await?.expect("the session is open");
+    /// assert_eq!(request.recv().await?.unwrap(), "21");
+    /// assert_eq!(request.recv().await?, None);
+    /// send.send("42").await?;
+    /// send.finish()?;
+    /// assert_eq!(answer.recv().await?.unwrap(), "42");
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn open_with(
+        &self,
+        opening: impl Into<Bytes>,
+        first: impl Into<Bytes>,
+        finish: bool,
+    ) -> Open {
+        let first = First {
+            message: first.into(),
+            finish,
+        };
+        let opening = match self.check_opening(opening.into()) {
+            Ok(opening) => opening,
+            Err(error) => return Open::known(Err(error)),
+        };
+        let (len, limit) = (first.message.len(), self.link.peer_max_message());
+        let later = len > limit;
+        if later && self.link.is_established() {
+            return Open::known(Err(OpenError::MessageTooLong { len, limit }));
+        }
+        let granted = self.link.take_open_credit();
+        let waits = later || !granted;
+        if waits && !self.link.begin_pending_open() {
+            if granted {
+                self.link.add_open_credit(1);
+            }
+            return Open::known(Err(OpenError::TooManyPending {
+                limit: self.link.max_pending_opens,
+            }));
+        }
+        let (handles, side) = self.new_lane(opening);
+        let (mut send, recv) = halves(handles);
+        let first = if later {
+            Some(first)
+        } else {
+            // Nobody else knows of the lane yet, and an empty queue takes one message of any size.
+            send.queue(first);
+            None
+        };
+        if granted {
+            side.lane().grant();
+        }
+        side.open_with_queued(&self.link);
+        if waits {
+            return Open::waiting((send, recv), first);
+        }
+        self.end_if_too_late(send.lane());
+        Open::known(Ok((send, recv)))
     }
 
     /// Opens a stream if the peer has granted one, without waiting.
@@ -122,19 +204,22 @@ impl Session {
     }
 
     fn new_lane(&self, opening: Bytes) -> (HandleSide, EngineSide) {
-        Lane::pair(Arc::clone(&self.link), opening, self.link.credit_mark)
+        Lane::pair(&self.link, opening, self.link.credit_mark)
     }
 
     fn open_granted(&self, opening: Bytes) -> (SendStream, RecvStream) {
         let (handles, side) = self.new_lane(opening);
         side.lane().grant();
         side.open(&self.link);
-        if let Some(error) = self.link.end() {
-            // The engine may have ended without seeing the lane.
-            let error = StreamError::NotProcessed(error.clone());
-            handles.lane().end_both(&error);
-        }
+        self.end_if_too_late(handles.lane());
         halves(handles)
+    }
+
+    /// The engine may have ended without seeing the lane.
+    fn end_if_too_late(&self, lane: &Lane) {
+        if let Some(error) = self.link.end() {
+            lane.end_both(&StreamError::NotProcessed(error.clone()));
+        }
     }
 
     /// Waits for the next stream that the peer opens, and gives its two halves; `None` is the orderly end of the session.
@@ -198,7 +283,7 @@ impl Session {
             }
             self.link.end().map(|error| Err(error.clone()))
         };
-        Wait::new(&self.link.state_waiters).until(check).await
+        Waiter::new(&self.link.state_waiters).until(check).await
     }
 
     /// Measures the round trip to the peer's engine and back.
@@ -221,7 +306,7 @@ impl Session {
             }
             self.link.end().map(|error| Err(error.clone()))
         };
-        Wait::new(&self.link.ping_waiters).until(check).await
+        Waiter::new(&self.link.ping_waiters).until(check).await
     }
 
     /// The session's counters now.
@@ -279,7 +364,7 @@ impl Session {
     /// # Cancel safety
     /// Safe.
     pub async fn wait_for(&self, mut reached: impl FnMut(&SessionState) -> bool) -> SessionState {
-        Wait::new(&self.link.state_waiters)
+        Waiter::new(&self.link.state_waiters)
             .until(|| Some(self.state()).filter(|state| reached(state)))
             .await
     }
@@ -359,7 +444,7 @@ impl Session {
     /// # }
     /// ```
     pub async fn draining(&self) -> SessionError {
-        Wait::new(&self.link.state_waiters)
+        Waiter::new(&self.link.state_waiters)
             .until(|| self.link.refusal().cloned())
             .await
     }
@@ -376,7 +461,7 @@ impl Session {
     /// # Cancel safety
     /// Safe.
     pub async fn closed(&self) -> SessionError {
-        Wait::new(&self.link.state_waiters)
+        Waiter::new(&self.link.state_waiters)
             .until(|| self.link.finished().cloned())
             .await
     }

@@ -5,12 +5,12 @@ use std::task::{Context, Poll};
 use crate::queue::{WaiterKey, WakerSet};
 
 /// A place in a set of waiters, given back when dropped.
-pub(crate) struct Wait<'a> {
+pub(crate) struct Waiter<'a> {
     set: &'a WakerSet,
     key: Option<WaiterKey>,
 }
 
-impl<'a> Wait<'a> {
+impl<'a> Waiter<'a> {
     pub(crate) const fn new(set: &'a WakerSet) -> Self {
         Self { set, key: None }
     }
@@ -45,7 +45,7 @@ impl<'a> Wait<'a> {
     }
 }
 
-impl Drop for Wait<'_> {
+impl Drop for Waiter<'_> {
     fn drop(&mut self) {
         if let Some(key) = self.key.take() {
             self.set.remove(key);

@@ -20,7 +20,10 @@ pub(crate) trait Whole {
         &mut self,
         message: impl Into<Bytes>,
     ) -> impl Future<Output = Result<(), SendError>> + Send;
-    fn send_slice(&mut self, message: &[u8]) -> impl Future<Output = Result<(), SendError>> + Send;
+    fn send_slice<'a>(
+        &'a mut self,
+        message: &'a [u8],
+    ) -> impl Future<Output = Result<(), SendError>> + Send;
     fn send_all(
         &mut self,
         messages: impl IntoIterator<Item = Bytes>,
@@ -62,7 +65,10 @@ impl Whole for Stream {
         self.0.send(message)
     }
 
-    fn send_slice(&mut self, message: &[u8]) -> impl Future<Output = Result<(), SendError>> + Send {
+    fn send_slice<'a>(
+        &'a mut self,
+        message: &'a [u8],
+    ) -> impl Future<Output = Result<(), SendError>> + Send {
         self.0.send_slice(message)
     }
 

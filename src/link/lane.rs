@@ -3,8 +3,8 @@
 use std::fmt;
 
 use bytes::Bytes;
-use tracing::Span;
 
+use super::particulars::Particulars;
 use super::session::SessionLink;
 use super::trace;
 use crate::error::{SessionError, StreamError};
@@ -39,6 +39,8 @@ pub(crate) mod reason {
     pub(crate) const MORE: u32 = 1 << 10;
     /// The sender asks whether what it has queued was written.
     pub(crate) const WRITTEN: u32 = 1 << 11;
+    /// The deadline was set.
+    pub(crate) const DEADLINE: u32 = 1 << 12;
 }
 
 /// How the sending direction ended.
@@ -113,7 +115,7 @@ pub(crate) struct Lane {
     session: Arc<SessionLink>,
     tx_end: SetOnce<SendEnd>,
     rx_end: SetOnce<RecvEnd>,
-    particulars: Option<Box<Particulars>>,
+    pub(super) particulars: SetOnce<Particulars>,
     /// Where the engine keeps its half, which only the engine reads or writes; after the session's end, what the lane is
     /// charged, see [`CHARGE`].
     key: AtomicU64,
@@ -137,22 +139,34 @@ pub(crate) struct Lane {
     receipt: Receipt,
 }
 
-/// What few streams have: an opening block, a span that somebody wants.
-struct Particulars {
-    opening: Bytes,
-    span: Span,
-}
+/// A lane whose stream has gone, kept for another one of its session. No one else has it.
+#[derive(Debug)]
+pub(crate) struct SpareLane(Arc<Lane>);
 
-impl Particulars {
-    fn new(opening: Bytes, span: Span) -> Option<Box<Self>> {
-        let some = !opening.is_empty() || !span.is_disabled();
-        some.then(|| Box::new(Self { opening, span }))
+impl SpareLane {
+    /// `None` if a handle that was the last to be dropped has not let go yet, or never will, as it was forgotten.
+    pub(super) fn new(mut lane: Arc<Lane>) -> Option<Self> {
+        Arc::get_mut(&mut lane)?.renew();
+        Some(Self(lane))
+    }
+
+    /// As [`Lane::new`].
+    fn reuse(self, opening: Bytes, credit_mark: u32) -> Arc<Lane> {
+        let Self(mut lane) = self;
+        let span = trace::stream(&lane.session.span, Lane::DEFAULT_URGENCY);
+        lane.set_credit_mark(credit_mark);
+        let particulars = Particulars::new(opening, span);
+        if particulars.get().is_some() {
+            let alone = Arc::get_mut(&mut lane).expect("no one else has a spare lane");
+            alone.particulars = particulars;
+        }
+        lane
     }
 }
 
 impl Lane {
     /// A lane with two handles, for a stream with this opening block.
-    pub(super) fn new(session: Arc<SessionLink>, opening: Bytes, credit_mark: u32) -> Arc<Self> {
+    fn new(session: Arc<SessionLink>, opening: Bytes, credit_mark: u32) -> Arc<Self> {
         let span = trace::stream(&session.span, Self::DEFAULT_URGENCY);
         Arc::new(Self {
             rings: RingPair::new(),
@@ -180,6 +194,64 @@ impl Lane {
         })
     }
 
+    /// The same, out of one that a stream of the session has left, if there is one.
+    pub(super) fn new_or_spare(
+        session: &Arc<SessionLink>,
+        opening: Bytes,
+        credit_mark: u32,
+    ) -> Arc<Self> {
+        match session.take_spare() {
+            Some(spare) => spare.reuse(opening, credit_mark),
+            None => Self::new(Arc::clone(session), opening, credit_mark),
+        }
+    }
+
+    /// As good as new, for another stream of the same session: only what [`Lane::new`] was told is to be said again.
+    fn renew(&mut self) {
+        self.let_go();
+        let Self {
+            rings,
+            next: _,
+            sender,
+            receiver,
+            reasons,
+            stop_code: _,
+            session: _,
+            tx_end,
+            rx_end,
+            particulars,
+            key,
+            id,
+            cancel_code: _,
+            credit_mark: _,
+            send_limit,
+            handles,
+            urgency,
+            granted,
+            accepted,
+            chunks,
+            failing,
+            receipt,
+        } = self;
+        rings.renew();
+        *sender = WakerSlot::new();
+        *receiver = WakerSlot::new();
+        *reasons = Reasons::new();
+        *tx_end = SetOnce::new();
+        *rx_end = SetOnce::new();
+        *particulars = SetOnce::new();
+        *key = AtomicU64::new(CHARGE);
+        *id = AtomicU32::new(0);
+        *send_limit = Limit::new(SEND_FLOOR);
+        *handles = AtomicU8::new(2);
+        *urgency = AtomicU8::new(Self::DEFAULT_URGENCY);
+        *granted = AtomicBool::new(false);
+        *accepted = AtomicBool::new(false);
+        *chunks = AtomicBool::new(false);
+        *failing = AtomicBool::new(false);
+        *receipt = Receipt::new();
+    }
+
     /// RFC 9218 §4.1: urgency 3 unless said otherwise, 0 most urgent, 7 least.
     pub(crate) const DEFAULT_URGENCY: u8 = 3;
     /// Levels of urgency.
@@ -201,16 +273,6 @@ impl Lane {
         &self.session
     }
 
-    pub(crate) fn opening(&self) -> &Bytes {
-        static NONE: Bytes = Bytes::new();
-        self.particulars.as_ref().map_or(&NONE, |of| &of.opening)
-    }
-
-    pub(crate) fn span(&self) -> &Span {
-        static NONE: Span = Span::none();
-        self.particulars.as_ref().map_or(&NONE, |of| &of.span)
-    }
-
     // ---- for handles ------------------------------------------------------------------------
 
     /// Asks the engine to look at this lane. Costs one read-modify-write; the first since the
@@ -227,8 +289,8 @@ impl Lane {
     }
 
     /// Asks for the stream to be opened, for [`EngineSide::open`](super::sides::EngineSide::open); false if the lane is on the ready list already.
-    pub(super) fn raise_open(&self) -> bool {
-        self.reasons.raise(reason::OPEN)
+    pub(super) fn raise_open(&self, others: u32) -> bool {
+        self.reasons.raise(reason::OPEN | others)
     }
 
     pub(crate) fn cancel(self: &Arc<Self>, code: u32) {

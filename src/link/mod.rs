@@ -26,6 +26,7 @@ mod drain;
 pub(crate) mod failure;
 mod lane;
 mod ledger;
+mod particulars;
 mod pool;
 mod session;
 mod sides;
@@ -38,6 +39,8 @@ pub(crate) use lane::{Lane, OpenState, RecvEnd, SEND_FLOOR, SendEnd, reason};
 pub(crate) use ledger::{Account, process_totals};
 pub use ledger::{SessionEnds, Totals};
 pub(crate) use pool::Pool;
+#[cfg(test)]
+pub(crate) use session::SPARES_MAX;
 pub(crate) use session::{Info, LinkSizes, SessionLink, request};
 pub(crate) use sides::{Activated, EngineSide, HandleSide, RxRing, TxRing};
 pub use stats::SessionStats;

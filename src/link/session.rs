@@ -3,15 +3,15 @@
 use std::fmt;
 use std::sync::Arc as StdArc;
 use std::task::Waker;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_queue::ArrayQueue;
 
 use super::drain::{Drain, Drained};
-use super::lane::Lane;
+use super::lane::{Lane, SpareLane};
 use super::ledger::{Account, Entry};
 use super::pool::Pool;
-use super::sides::HandleSide;
+use super::sides::{HandleSide, RxRing, TxRing};
 use super::stats::SessionStats;
 use super::trace;
 use crate::addr::{Addr, Driver};
@@ -19,7 +19,8 @@ use crate::error::{SessionError, StreamError};
 use crate::frame::Role;
 use crate::queue::step::{Step, reached};
 use crate::queue::{
-    Budget, Doorbell, Home, Process, ReadyList, Reasons, SetOnce, TakenNodes, Teardown, WakerSet,
+    Budget, Doorbell, Home, Process, Reader, ReadyList, Reasons, SetOnce, TakenNodes, Teardown,
+    WakerSet, Writer,
 };
 use crate::sync::{Arc, AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
 
@@ -30,12 +31,15 @@ pub(crate) mod request {
     /// End in order.
     pub(crate) const CLOSE: u32 = 1 << 1;
     /// The last `Session` is gone.
-    pub(crate) const UNHELD: u32 = 1 << 2;
+    pub(crate) const ORPHANED: u32 = 1 << 2;
     /// End when the streams have.
     pub(crate) const SHUTDOWN: u32 = 1 << 3;
     /// Make place for another connection, if the handshake is not done.
     pub(crate) const EVICT: u32 = 1 << 4;
 }
+
+/// Lanes that a session keeps for streams to come, each with a segment for each ring: some 50 KiB in all.
+pub(crate) const SPARES_MAX: usize = 64;
 
 /// One session, as both sides see it.
 pub(crate) struct SessionLink {
@@ -48,6 +52,9 @@ pub(crate) struct SessionLink {
     pub(crate) home: Home,
     /// Streams that the peer opened; one that finds it full is refused.
     accept: ArrayQueue<HandleSide>,
+    /// Lanes of streams that have gone. The engine alone puts one here, and never after the end of the session: then they go,
+    /// as they keep the session.
+    spares: ArrayQueue<SpareLane>,
     /// Tasks in `accept`.
     pub(crate) accept_waiters: WakerSet,
     /// Tasks that wait for the handshake or for the end.
@@ -72,6 +79,8 @@ pub(crate) struct SessionLink {
     pongs: AtomicU64,
     rtt_ns: AtomicU64,
     pub(crate) counters: Entry,
+    /// What the deadlines of its streams count from.
+    pub(super) begun: Instant,
     /// Counts the sessions of the process.
     pub(crate) id: u64,
     pub(crate) span: tracing::Span,
@@ -140,6 +149,7 @@ impl SessionLink {
             process: Process::this(),
             home: Home::new(),
             accept: ArrayQueue::new(sizes.max_unaccepted as usize),
+            spares: ArrayQueue::new(SPARES_MAX),
             accept_waiters: WakerSet::new(),
             state_waiters: WakerSet::new(),
             ping_waiters: WakerSet::new(),
@@ -155,6 +165,7 @@ impl SessionLink {
             pongs: AtomicU64::new(0),
             rtt_ns: AtomicU64::new(0),
             counters: Account::open(&info.account),
+            begun: Instant::now(),
             id,
             span: trace::session(id, &info),
             drain: Drain::new(),
@@ -223,10 +234,10 @@ impl SessionLink {
     }
 
     pub(crate) fn release_handle(&self) {
-        // ORDERING: AcqRel pairs with other release_handle calls: their requests come before UNHELD.
+        // ORDERING: AcqRel pairs with other release_handle calls: their requests come before ORPHANED.
         if self.handles.fetch_sub(1, Ordering::AcqRel) == 1 {
-            self.request(request::UNHELD);
-            // ORDERING: SeqCst pairs with `drop_unaccepted_if_unheld`.
+            self.request(request::ORPHANED);
+            // ORDERING: SeqCst pairs with `drop_unaccepted_if_orphaned`.
             fence(Ordering::SeqCst);
             if self.end.get().is_some() {
                 while self.accept.pop().is_some() {}
@@ -259,6 +270,10 @@ impl SessionLink {
 
     pub(crate) const fn info(&self) -> &Info {
         &self.info
+    }
+
+    pub(super) fn take_spare(&self) -> Option<SpareLane> {
+        self.spares.pop()
     }
 
     pub(crate) fn pop_accept(&self) -> Option<HandleSide> {
@@ -331,8 +346,13 @@ impl SessionLink {
         }
     }
 
+    #[inline]
+    pub(crate) fn has_ready(&self) -> bool {
+        !self.ready.is_empty()
+    }
+
     pub(crate) fn has_work(&self) -> bool {
-        !self.ready.is_empty() || self.requests.peek() != 0
+        self.has_ready() || self.requests.peek() != 0
     }
 
     /// Registers the engine's waker and says whether it may sleep: no, if work came meanwhile.
@@ -359,6 +379,27 @@ impl SessionLink {
     pub(crate) fn add_open_credit(&self, streams: u32) {
         // Grants are cumulative and bounded by the wire's u32, see `proto::Connection`.
         self.open_credit.fetch_add(streams, Ordering::Relaxed);
+    }
+
+    /// The engine has no use any more for its side of a lane, whose handles are gone: the lane is kept for a stream to come,
+    /// if there is place.
+    pub(crate) fn recycle(&self, tx: Reader<TxRing>, rx: Writer<RxRing>) {
+        drop(rx);
+        let TxRing(lane) = tx.into_owner();
+        if let Some(spare) = SpareLane::new(lane) {
+            drop(self.spares.push(spare));
+        }
+    }
+
+    /// Lanes kept for streams to come, for tests.
+    #[cfg(test)]
+    pub(crate) fn spares(&self) -> usize {
+        self.spares.len()
+    }
+
+    /// Gives the memory of all spare lanes back.
+    pub(crate) fn drop_spares(&self) {
+        while self.spares.pop().is_some() {}
     }
 
     /// Queues a stream for `accept`; gives it back if the queue is full.
@@ -409,7 +450,7 @@ impl SessionLink {
     }
 
     /// Streams that nobody can accept any more would keep the session, and be kept by it.
-    pub(crate) fn drop_unaccepted_if_unheld(&self) {
+    pub(crate) fn drop_unaccepted_if_orphaned(&self) {
         // ORDERING: SeqCst pairs with `release_handle`: of the last handle's release and the
         // engine's end of the session, whichever comes second sees the first and empties the queue.
         fence(Ordering::SeqCst);

@@ -1,7 +1,7 @@
 //! The two sides of a lane: who may use which end of its rings.
 //!
 //! [`Lane::pair`] makes both, once, and neither can be cloned. So each ring has one writer and one reader without anything
-//! that counts them at run time:
+//! that counts them at run time. A lane that both sides have left may be paired again ([`SessionLink::recycle`]):
 //!
 //! ```text
 //!   HandleSide ──split──► Writer<TxRing>, Reader<RxRing>     in `open`, or by way of the accept queue
@@ -51,11 +51,11 @@ pub(crate) struct EngineSide(Arc<Lane>);
 impl Lane {
     /// A lane for a stream with this opening block.
     pub(crate) fn pair(
-        session: Arc<SessionLink>,
+        session: &Arc<SessionLink>,
         opening: Bytes,
         credit_mark: u32,
     ) -> (HandleSide, EngineSide) {
-        let lane = Self::new(session, opening, credit_mark);
+        let lane = Self::new_or_spare(session, opening, credit_mark);
         (HandleSide(Arc::clone(&lane)), EngineSide(lane))
     }
 
@@ -103,7 +103,14 @@ impl EngineSide {
     /// Asks the engine of `session`, which is the lane's, to open the stream. It takes this side from the ready list, or
     /// drops it when it has ended.
     pub(crate) fn open(self, session: &SessionLink) {
-        if self.0.raise_open() {
+        if self.0.raise_open(0) {
+            session.activate(self.0);
+        }
+    }
+
+    /// The same, where something is queued to be sent already.
+    pub(crate) fn open_with_queued(self, session: &SessionLink) {
+        if self.0.raise_open(reason::SEND) {
             session.activate(self.0);
         }
     }

@@ -48,7 +48,7 @@ pub(super) fn session_ended(span: &Span, established: bool, end: &SessionError) 
             paced!(LINES, target: SESSION, parent: span, Level::DEBUG, %reason, "ended in its handshake");
         }
         end if end.is_orderly() => {
-            paced!(LINES, target: SESSION, parent: span, Level::DEBUG, %reason, "ended")
+            paced!(LINES, target: SESSION, parent: span, Level::DEBUG, %reason, "ended");
         }
         SessionError::Protocol(_)
         | SessionError::LimitExceeded(_)

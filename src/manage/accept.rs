@@ -1,4 +1,4 @@
-//! Sessions that the peer makes.
+//! A provider of sessions that the peer opens.
 
 use super::errors::ProvideError;
 use super::provider::Provider;
@@ -6,12 +6,12 @@ use crate::connect::Listener;
 use crate::handle::Session;
 use crate::sync::Arc;
 
-/// Takes the sessions that come to a listener: for the side that is called, and has requests of its own.
+/// Takes the sessions of a listener: for an accepting side that sends requests of its own.
 ///
-/// Whoever can reach the listener is the peer. A manager of one session keeps the newest: when the peer comes
-/// again its old session is closed, at most once in every
-/// [`first_pause`](super::ManagerBuilder::first_pause). A manager of several takes as many as it keeps; further ones
-/// wait in the listener until one is lost.
+/// Every client that reaches the listener counts as the peer. A manager of one session keeps the newest: when the peer
+/// connects again its old session is closed, at most once per
+/// [`first_pause`](super::ManagerBuilder::first_pause). A manager of several sessions takes as many as it keeps; further
+/// ones wait in the listener until one is lost.
 ///
 /// # Examples
 /// ```
@@ -23,11 +23,12 @@ use crate::sync::Arc;
 /// let addr = listener.local_addr().to_string();
 /// let manager = Manager::builder(Accept::new(listener)).build()?;
 /// tokio::spawn(manager.start()?);
-/// assert!(manager.try_session_or_else(|| "nobody has called").is_err());
+/// assert!(manager.try_session_or_else(|| "no session yet").is_err());
 ///
 /// let peer = ringmux::connect(&addr).await?;
-/// let _request = manager.session().await?.open("from the side that was called").await?;
-/// assert_eq!(peer.accept().await?.opening(), "from the side that was called");
+/// let _request = manager.session().await?.open("from the accepting side").await?;
+/// let (send, _recv) = peer.accept().await?.expect("the session is open");
+/// assert_eq!(send.opening(), "from the accepting side");
 /// # Ok(())
 /// # }
 /// ```
@@ -35,7 +36,7 @@ use crate::sync::Arc;
 pub struct Accept(Arc<Listener>);
 
 impl Accept {
-    /// The sessions that come to `listener`, which listens as long as the manager lives.
+    /// Takes sessions from `listener`, which listens as long as the manager lives.
     #[must_use]
     pub fn new(listener: Listener) -> Self {
         Self(Arc::new(listener))

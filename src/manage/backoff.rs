@@ -1,22 +1,22 @@
-//! How long to wait before the next attempt.
+//! Backoff: the pauses between attempts.
 
 use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
 
-/// What the pause grows by after each failure: 1.6, as a fraction, so that no rounding piles up.
+/// Growth of the pause per failure: 1.6, as a fraction, so that rounding errors do not accumulate.
 const GROWTH: (u64, u64) = (8, 5);
-/// How far a pause may be from its base, either way: one fifth.
+/// Jitter of a pause: up to 1/5 of its base, either way.
 const JITTER: u64 = 5;
 
-/// Pauses that grow with each failure, each moved by chance, so that the many clients of one server
-/// do not come back all at once.
+/// Pauses that grow with each failure, with random jitter, so that the many clients of one server do not all reconnect at
+/// the same moment.
 #[derive(Debug)]
 pub(super) struct Backoff {
     first: u64,
-    /// The greatest base. Less than the longest pause by the jitter: were pauses cut to the longest
-    /// one instead, half of the clients would end up with exactly the same pause.
+    /// The largest base: the longest pause less the jitter. If pauses were cut at the longest one instead, half of the
+    /// clients would end up with exactly the same pause.
     greatest: u64,
-    /// The next pause before chance moves it, in nanoseconds.
+    /// The next pause before jitter, in nanoseconds.
     base: u64,
     chance: Chance,
 }
@@ -38,7 +38,7 @@ impl Backoff {
     pub(super) fn next(&mut self) -> Duration {
         let base = self.base;
         let (times, over) = GROWTH;
-        // Divided first where a multiplication would not fit; settings are far below.
+        // Divide first if the product would overflow; real settings are far below.
         self.base = base
             .checked_mul(times)
             .map_or(u64::MAX, |product| product / over)
@@ -48,7 +48,7 @@ impl Backoff {
         Duration::from_nanos((base - reach).saturating_add(moved))
     }
 
-    /// The peer has proved itself: begin again with the first pause.
+    /// After a proven session: start again with the first pause.
     pub(super) const fn reset(&mut self) {
         self.base = self.first;
     }
@@ -63,7 +63,7 @@ pub(super) fn seed() -> u64 {
     RandomState::new().hash_one(0)
 }
 
-/// SplitMix64: a seed gives the same pauses again.
+/// SplitMix64: reproducible from its seed.
 #[derive(Debug)]
 struct Chance(u64);
 
@@ -78,7 +78,7 @@ impl Chance {
 
     /// Less than `bound`, which is not 0.
     fn below(&mut self, bound: u64) -> u64 {
-        // The high half of the product: even enough, and without a division.
+        // The high half of the product: nearly uniform, without a division.
         let scaled = (u128::from(self.next()) * u128::from(bound)) >> 64;
         scaled as u64
     }

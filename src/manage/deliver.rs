@@ -1,4 +1,4 @@
-//! Sending what an outbox holds.
+//! Sends the messages of an outbox.
 
 use std::fmt;
 use std::future::Future;
@@ -19,17 +19,17 @@ use crate::error::{OpenError, Processed, SendError, StreamError};
 use crate::handle::{RecvStream, SendStream};
 use crate::sync::Arc;
 
-/// How long to wait when too many others wait to open a stream, or for a session, or when the manager is not started.
+/// Pause when too many callers wait to open a stream or for a session, or when the manager is not started.
 const CROWDED_PAUSE: Duration = Duration::from_millis(100);
 
-/// The first pause before a message is sent again that the peer's library turned away; see [`Backoff`] for how it grows.
+/// The first pause before resending a message that the peer's library refused; grows as in [`Backoff`].
 const TURNED_AWAY_PAUSE: Duration = Duration::from_millis(10);
 /// The longest such pause.
 const TURNED_AWAY_PAUSE_MAX: Duration = Duration::from_secs(1);
 
-/// The work of an outbox, to be spawned on a tokio runtime. From [`Outbox::start`](super::Outbox::start).
+/// The task of an outbox: spawn it on a tokio runtime. From [`Outbox::start`](super::Outbox::start).
 ///
-/// Dropping it ends every message that is held as dropped, and every one under way as in doubt.
+/// Dropping it ends held messages as [`Dropped`](super::Outcome::Dropped), and those under way as [`MayHaveSeen`](super::Outcome::MayHaveSeen).
 #[must_use = "an outbox does nothing unless this is spawned or awaited"]
 pub struct Delivering {
     work: Pin<Box<dyn Future<Output = ()> + Send>>,
@@ -66,7 +66,7 @@ impl fmt::Debug for Delivering {
 }
 
 async fn deliver(post: Arc<Post>, manager: Manager) {
-    // Dropped with this future, and with it what the tasks have under way.
+    // Dropped with this future, which ends the tasks and their messages.
     let mut senders = JoinSet::new();
     for _ in 0..post.limits.at_once {
         let (post, manager) = (Arc::clone(&post), manager.clone());
@@ -78,13 +78,13 @@ async fn deliver(post: Arc<Post>, manager: Manager) {
     }
     let all_sent = async { while senders.join_next().await.is_some() {} };
     if unless(manager.closing(), all_sent).await.is_none() {
-        // What is held is dropped. What is under way ends with its session, which closes as well.
+        // Held messages are dropped. Messages under way end with their session, which closes as well.
         post.close();
         while senders.join_next().await.is_some() {}
     }
 }
 
-/// Sends a message until the peer may have seen it, and tells what became of it.
+/// Sends a message, again until the peer may have seen it, and reports its outcome.
 async fn send(post: &Post, manager: &Manager, mut letter: Letter) {
     let limits = &post.limits;
     let deadline = letter.since + limits.keep_for;
@@ -97,7 +97,7 @@ async fn send(post: &Post, manager: &Manager, mut letter: Letter) {
         let opening = letter.opening.clone();
         let open = manager.with_session(|session| async move { session.open(opening).await });
         let stream = match timeout_at(deadline, open).await {
-            // The time is over.
+            // `keep_for` has expired.
             Err(_) => continue,
             // The outbox may be started before its manager.
             Ok(Err(ManageError::TooManyWaiting { .. } | ManageError::NotStarted))
@@ -106,7 +106,7 @@ async fn send(post: &Post, manager: &Manager, mut letter: Letter) {
                 continue;
             }
             Ok(Err(_)) => return letter.end(Outcome::Dropped(Dropped::Closed)),
-            // That session is not handed out any more.
+            // The manager no longer hands out that session.
             Ok(Ok(Err(OpenError::Session(_)))) => continue,
             Ok(Ok(Err(error))) => return letter.end(Outcome::Dropped(Dropped::Opening(error))),
             Ok(Ok(Ok(stream))) => stream,
@@ -137,15 +137,15 @@ async fn send(post: &Post, manager: &Manager, mut letter: Letter) {
     }
 }
 
-/// What one way of a message to the peer has shown.
+/// The result of one attempt to send a message.
 enum Said {
-    /// What became of it.
+    /// The final outcome.
     End(Outcome),
-    /// The peer has not seen it. With `pause` that peer has too much to do; else its session is gone.
+    /// The peer has not seen it. With `pause` the peer is overloaded; else its session has ended.
     Unseen { pause: bool },
 }
 
-/// Sends the message, and waits until the peer is done with it.
+/// Sends the message, and waits until the peer has finished its half.
 async fn converse((mut send, mut recv): (SendStream, RecvStream), message: Bytes) -> Said {
     match send.send(message).await {
         Ok(()) => {}
@@ -153,10 +153,10 @@ async fn converse((mut send, mut recv): (SendStream, RecvStream), message: Bytes
             return Said::End(Outcome::Dropped(Dropped::TooLong { len, limit }));
         }
         Err(SendError::Stream(error)) => return judge(error),
-        // The peer wants no more of it, and says how it ends.
+        // The peer has stopped the stream; `recv` returns the reason.
         Err(_) => {}
     }
-    // Of a stream that has ended meanwhile, `recv` tells the end.
+    // If the stream has ended meanwhile, `recv` returns the reason.
     let _ = send.finish();
     loop {
         match recv.recv().await {
@@ -167,11 +167,11 @@ async fn converse((mut send, mut recv): (SendStream, RecvStream), message: Bytes
     }
 }
 
-/// What the end of a stream says of its message.
+/// Derives the result from the error that ended the stream.
 fn judge(error: StreamError) -> Said {
     match (error.was_processed(), error) {
         (_, error) if error.was_turned_away() => Said::Unseen { pause: true },
-        // The peer's application has decided.
+        // The peer's application has replied or refused.
         (Processed::Yes, error) | (Processed::No, error @ StreamError::Cancelled { .. }) => {
             Said::End(Outcome::Refused(error))
         }

@@ -1,4 +1,4 @@
-//! A manager as people read it.
+//! A human-readable description of a manager.
 
 use std::fmt;
 use std::time::Duration;
@@ -10,19 +10,19 @@ use super::state::{Doing, State};
 use crate::error::Chain;
 use crate::sync::Arc;
 
-/// What one of a manager's sessions is about.
+/// The state of one of a manager's sessions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Phase {
-    /// There is none, and nothing has been done about it yet.
+    /// No session, and no attempt yet.
     Idle,
     /// An attempt is under way.
     Connecting,
-    /// The next attempt comes after a pause of this length.
+    /// Waiting for the next attempt; the length of the pause.
     Pausing(Duration),
-    /// It is ready, for so long.
+    /// Ready, since this long.
     Ready(Duration),
-    /// It takes no more streams; the manager has not come to it.
+    /// The session takes no more streams; the manager has not replaced it yet.
     Ended,
     /// The manager is closed.
     Closed,
@@ -45,7 +45,7 @@ impl fmt::Display for Phase {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct PlaceDescription {
-    /// What it is about.
+    /// Its state.
     pub phase: Phase,
     /// Failures since a session proved itself; 0 while one is ready.
     pub failures: u32,
@@ -57,11 +57,11 @@ pub struct PlaceDescription {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Description {
-    /// Where sessions come from.
+    /// The description of the provider.
     pub provider: String,
     /// Each of its sessions.
     pub places: Vec<PlaceDescription>,
-    /// What it has done.
+    /// Its counters.
     pub metrics: Metrics,
 }
 

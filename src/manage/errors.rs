@@ -1,4 +1,4 @@
-//! Why there is no session: for a caller, and for an attempt.
+//! Errors of callers, and of attempts to get a session.
 
 use std::io::ErrorKind;
 use std::time::Duration;
@@ -10,31 +10,31 @@ use crate::sync::Arc;
 /// An error of the application's, from a hook or a provider of its own.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// Why a manager gave no session. Nothing has reached the peer in any of these.
+/// Why a manager returned no session. In no case has the call reached the peer.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ManageError {
-    /// The manager was closed, its last handle was dropped, or the task that ran it ended or is in the process of which
-    /// this one is a fork.
+    /// The manager was closed, its last handle was dropped, or its task ended or belongs to the parent of this forked
+    /// process.
     #[error("the session manager is shutting down")]
     ShuttingDown,
-    /// No session came about within the time that the caller gave.
+    /// No session within the caller's time limit.
     #[error("no session within {waited:?}")]
     NotReady {
-        /// What the caller gave.
+        /// The time limit.
         waited: Duration,
         /// Why the last attempt failed, if one has since the last session.
         #[source]
         last: Option<Arc<ProvideError>>,
     },
-    /// As many callers wait for a session already as may.
+    /// The number of waiting callers is at its limit.
     #[error("{limit} callers wait for a session already: raise max_waiting or call less")]
     TooManyWaiting {
         /// [`max_waiting`](super::ManagerBuilder::max_waiting).
         limit: u32,
     },
-    /// [`start`](super::Manager::start) was not called yet, so no session can come about.
-    #[error("the session manager was not started: spawn the future that `start` gives")]
+    /// [`start`](super::Manager::start) was not called yet, so there is no task to make a session.
+    #[error("the session manager was not started: spawn the future that `start` returns")]
     NotStarted,
     /// [`start`](super::Manager::start) was called before.
     #[error("the session manager was started before")]
@@ -42,7 +42,7 @@ pub enum ManageError {
 }
 
 impl ManageError {
-    /// Whether the peer can have seen what the caller wanted to send: never.
+    /// Whether the peer can have processed the call: never.
     #[must_use]
     pub const fn was_processed(&self) -> Processed {
         Processed::No
@@ -51,7 +51,7 @@ impl ManageError {
     /// Whether the same call may succeed later.
     #[must_use]
     pub const fn is_retryable(&self) -> bool {
-        // `NotStarted` comes at once: to try again without a start would spin.
+        // `NotStarted` is returned at once: retrying without a start would spin.
         matches!(self, Self::NotReady { .. } | Self::TooManyWaiting { .. })
     }
 
@@ -65,11 +65,11 @@ impl ManageError {
     }
 }
 
-/// Why an attempt to have a session failed.
+/// Why an attempt to get a session failed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ProvideError {
-    /// The peer could not be reached.
+    /// Connecting failed.
     #[error(transparent)]
     Connect(#[from] ConnectError),
     /// The listener has ended.
@@ -104,7 +104,7 @@ impl ProvideError {
         }
     }
 
-    /// Whether the peer can have seen what a caller wanted to send: never, as there was no session to send it on.
+    /// Whether the peer can have processed a call: never, as there was no session.
     #[must_use]
     pub const fn was_processed(&self) -> Processed {
         Processed::No

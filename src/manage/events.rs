@@ -1,4 +1,4 @@
-//! What happens to a manager's sessions, told to whoever asks.
+//! Events of a manager's sessions, for subscribers.
 
 use std::time::Duration;
 
@@ -9,37 +9,37 @@ use super::errors::ProvideError;
 use crate::error::SessionError;
 use crate::sync::Arc;
 
-/// Something that happened.
+/// An event of a manager.
 ///
-/// Events of one place come in the order in which things happened, except that of two threads, one of which
-/// closes or replaces what the other has just made, either may tell first: `number` says which session is meant. An
-/// event may tell of something that is over when it is read.
+/// Events of one place come in order, with one exception: if one thread closes or replaces a session that another has just
+/// installed, their events may be swapped; `number` identifies the session. An event may be out of date when it is
+/// received.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Event {
-    /// A session can be had.
+    /// A session is ready.
     Ready {
-        /// Which of the manager's sessions, from 0.
+        /// The index of the place among the manager's sessions, from 0.
         place: usize,
-        /// Counts the manager's sessions, from 1.
+        /// The serial number of the session in this manager, from 1.
         number: u64,
     },
-    /// A session that was ready takes no more streams.
+    /// A ready session takes no more streams.
     Lost {
-        /// Which of the manager's sessions, from 0.
+        /// The index of the place among the manager's sessions, from 0.
         place: usize,
-        /// Counts the manager's sessions, from 1.
+        /// The serial number of the session in this manager, from 1.
         number: u64,
-        /// Why.
+        /// The reason.
         reason: SessionError,
     },
-    /// The next attempt comes after a pause.
+    /// A pause before the next attempt begins.
     Reconnecting {
-        /// Which of the manager's sessions, from 0.
+        /// The index of the place among the manager's sessions, from 0.
         place: usize,
-        /// Failures since a session proved itself, this one included.
+        /// Consecutive failures and losses since the last proven session, this one included.
         failures: u32,
-        /// How long until the next attempt; less if a caller waits, see
+        /// The time until the next attempt; shorter if a caller waits, see
         /// [`wanted_pause`](super::ManagerBuilder::wanted_pause).
         pause: Duration,
         /// Why the last attempt failed; `None` if a session was lost.
@@ -47,17 +47,17 @@ pub enum Event {
     },
     /// The subscriber was so far behind that the oldest events were dropped.
     Missed {
-        /// How many.
+        /// The number of dropped events.
         events: u64,
     },
-    /// The manager has been closed. Nothing follows.
+    /// The manager was closed. The last event.
     Closed,
 }
 
 /// A subscription. From [`Manager::subscribe`](super::Manager::subscribe).
 ///
-/// A subscriber that is more than [`events_kept`](super::ManagerBuilder::events_kept) behind is told how many it
-/// missed, and goes on with the oldest that is kept; it delays nobody.
+/// A subscriber that is more than [`events_kept`](super::ManagerBuilder::events_kept) behind gets the number of missed
+/// events, then the oldest one kept; it never blocks the manager.
 ///
 /// # Examples
 /// ```
@@ -86,7 +86,7 @@ pub struct Events {
 }
 
 impl Events {
-    /// Of a manager that has been closed nothing may come any more, not even that.
+    /// A subscription to a closed manager may get no more events, not even [`Event::Closed`].
     pub(super) fn unless_ended(mut self, ended: bool) -> Self {
         self.ended = ended;
         self
@@ -110,8 +110,8 @@ impl Events {
     }
 }
 
-/// Tells every subscriber. Sending takes tokio's lock for a moment, which no caller of a session does:
-/// only the keepers tell, and whoever closes or replaces.
+/// Sends events to all subscribers. Sending takes tokio's lock for a moment, but never in a caller that asks for a session:
+/// only keepers send, and callers that close or replace.
 #[derive(Debug)]
 pub(super) struct Teller(broadcast::Sender<Event>);
 
@@ -121,7 +121,7 @@ impl Teller {
     }
 
     pub(super) fn tell(&self, event: Event) {
-        // Nobody needs to listen.
+        // Fails only without subscribers.
         let _ = self.0.send(event);
     }
 

@@ -1,4 +1,4 @@
-//! The loop of one place: bring a session, watch it, again.
+//! The loop of one place: get a session, watch it, repeat.
 
 use std::fmt;
 use std::future::{Future, pending, poll_fn};
@@ -19,17 +19,17 @@ use crate::handle::Session;
 use crate::pace::{LINES, paced};
 use crate::sync::Arc;
 
-/// The longest pause with a provider that waits for its peer. It is the peer who backs off then: a long
-/// pause here would leave it waiting for an answer.
+/// The longest pause with a provider that waits for its peer. The peer backs off by itself then: a long pause here would
+/// leave it without an answer.
 pub const WAITING_PAUSE_MAX: Duration = Duration::from_secs(1);
 /// How long a session may take to close its socket when the manager closes. A session's own limit, its
 /// `close_linger`, comes first unless it is set higher.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The work of a manager, to be spawned on a tokio runtime. From [`Manager::start`](super::Manager::start).
+/// The task of a manager: spawn it on a tokio runtime. From [`Manager::start`](super::Manager::start).
 ///
 /// Completes when the manager has been closed and its sessions have closed their sockets, for which it
-/// waits 5 s at most. Dropping it closes the manager and releases everybody who waits.
+/// waits 5 s at most. Dropping it closes the manager and fails all waiting callers.
 #[must_use = "a manager does nothing unless this is spawned or awaited"]
 pub struct Running {
     keepers: Vec<Pin<Box<dyn Future<Output = ()> + Send>>>,
@@ -52,7 +52,7 @@ impl Future for Running {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        // At most 64, and they are woken rarely.
+        // At most 64 futures, woken rarely, so polling all is fine.
         self.keepers
             .retain_mut(|keeper| keeper.as_mut().poll(cx).is_pending());
         if !self.keepers.is_empty() {
@@ -83,26 +83,26 @@ struct Keeper {
     backoff: Backoff,
     /// Pauses while a caller waits.
     wanted: Backoff,
-    /// Failures and losses since a session proved itself.
+    /// Failures and losses since the last proven session.
     failures: u32,
     /// Why the last attempt failed; `None` after a session.
     last: Option<Arc<ProvideError>>,
-    /// The hurries that have been heeded.
+    /// The `hurries` of `shared` already acted on.
     hurries: u64,
 }
 
-/// Another session in its hook, where the peer came again before the one before had ended.
+/// The hook of a newer session: the peer has connected again before the old session ended.
 type Preparing = Pin<Box<dyn Future<Output = Result<Session, ProvideError>> + Send>>;
 
-/// What happens to a session that is watched.
+/// Events of a watched session.
 enum Seen {
     /// It takes no more streams.
     Refused(SessionError),
-    /// Somebody else has taken it away, or put another in its place.
+    /// It was removed or replaced by another thread.
     Gone,
-    /// It is old enough, and has answered.
+    /// It has lived for `proven_after` and answered a PING.
     Proven,
-    /// The peer has come again.
+    /// The peer has connected again.
     Another(Result<Session, ProvideError>),
 }
 
@@ -142,7 +142,7 @@ impl Keeper {
                 }
                 State::Closed(session) => {
                     if let Some(session) = session {
-                        // A peer that does not take its leave is left.
+                        // A peer that does not close in time is not waited for.
                         let _ = timeout(LEAVE_TIMEOUT, session.closed()).await;
                     }
                     return;
@@ -165,8 +165,8 @@ impl Keeper {
 
     // ---- without a session --------------------------------------------------------------------
 
-    /// One attempt, the one that has begun or another after the pause that is due. Ends early if a session comes from
-    /// elsewhere.
+    /// One attempt: the one begun, or another after the pause that is due. Ends early if a session is installed by another
+    /// thread.
     async fn bring(&mut self, begun: Option<Preparing>) {
         let hurried = self.hurry();
         if self.failures > 0 && !hurried && begun.is_none() {
@@ -189,7 +189,7 @@ impl Keeper {
         match outcome {
             Ok(session) => {
                 self.last = None;
-                // Refused only by a manager that is closing, which the loop sees next.
+                // Fails only if the manager is closing, which the loop checks next.
                 let _ = self.shared.install(self.place, session);
             }
             Err(error) => self.failed(error),
@@ -197,7 +197,7 @@ impl Keeper {
     }
 
     fn failed(&mut self, error: ProvideError) {
-        paced!(LINES, Level::DEBUG, provider = ?self.shared.provider, error = %Chain(&error), "no session came about");
+        paced!(LINES, Level::DEBUG, provider = ?self.shared.provider, error = %Chain(&error), "an attempt to get a session failed");
         self.shared.counters.failures.add();
         if matches!(error, ProvideError::Hook(_) | ProvideError::HookTimedOut(_)) {
             self.shared.counters.hook_failures.add();
@@ -206,7 +206,7 @@ impl Keeper {
         self.last = Some(Arc::new(error));
     }
 
-    /// Whether an attempt without a pause has been asked for; once for each time of asking.
+    /// Whether an attempt without a pause was requested; true once per request.
     fn hurry(&mut self) -> bool {
         let now = self.shared.hurries();
         std::mem::replace(&mut self.hurries, now) != now
@@ -236,9 +236,9 @@ impl Keeper {
 
     // ---- with a session -----------------------------------------------------------------------
 
-    /// Watches a session until it is not the place's any more; returns what has begun meanwhile.
+    /// Watches a session until the place loses it; returns the newer session's hook, if one has begun.
     async fn watch(&mut self, live: Live, mut begun: Option<Preparing>) -> Option<Preparing> {
-        // One place only: with several, a session that comes belongs to one that has none.
+        // With one place only: with several, a new session goes to an empty place.
         let mut takes_over = self.shared.provider.waits_for_peer() && self.shared.places.len() == 1;
         let shared = Arc::clone(&self.shared);
         let cell = &shared.places[self.place];
@@ -247,7 +247,7 @@ impl Keeper {
             sleep(proven_after).await;
             match live.session.ping().await {
                 Ok(_) => {}
-                // `draining` tells.
+                // `draining` reports it.
                 Err(_) => pending().await,
             }
         });
@@ -255,7 +255,7 @@ impl Keeper {
         let mut gone = pin!(shared.until(|| (!cell.is_live(live.number)).then_some(())));
         let mut refused = pin!(live.session.draining());
         let mut another = pin!(async {
-            // So often at most, whatever the peer does.
+            // Rate limit, independent of the peer.
             sleep(shared.settings.first_pause).await;
             provide(&shared).await
         });
@@ -308,7 +308,7 @@ impl Keeper {
                 }
                 Seen::Another(Err(error)) => {
                     paced!(LINES, Level::DEBUG, provider = ?shared.provider, error = %Chain(&error), "cannot take over");
-                    // The session that lives is as good as before; the error comes again when it is lost.
+                    // The live session is unaffected; the error recurs when it is lost.
                     takes_over = false;
                     continue;
                 }
@@ -318,7 +318,7 @@ impl Keeper {
     }
 }
 
-/// A session that is ready for callers: connected, and through the hook.
+/// Gets a session that is ready for callers: connected, and its hook done.
 async fn attempt(shared: &Arc<Shared>) -> Result<Session, ProvideError> {
     let session = provide(shared).await?;
     prepare(Arc::clone(shared), session).await
@@ -335,13 +335,13 @@ async fn provide(shared: &Shared) -> Result<Session, ProvideError> {
     provided.map_err(|_| ProvideError::TimedOut(limit))?
 }
 
-/// Through the hook.
+/// Runs the hook.
 async fn prepare(shared: Arc<Shared>, session: Session) -> Result<Session, ProvideError> {
     if let Some(hook) = &shared.hook {
         let unready = Unready(Some(session.clone()));
         let limit = shared.settings.hook_timeout;
         match unless(session.draining(), timeout(limit, hook(session.clone()))).await {
-            None => {} // Told below, with the reason.
+            None => {} // Reported below, with the reason.
             Some(Err(_)) => return Err(ProvideError::HookTimedOut(limit)),
             Some(Ok(done)) => done.map_err(ProvideError::Hook)?,
         }
@@ -353,7 +353,7 @@ async fn prepare(shared: Arc<Shared>, session: Session) -> Result<Session, Provi
     }
 }
 
-/// Closes a session whose hook fails, or is dropped: what the hook has spawned may hold it still.
+/// Closes a session whose hook fails or is dropped: tasks spawned by the hook may still hold it.
 struct Unready(Option<Session>);
 
 impl Unready {
@@ -370,7 +370,7 @@ impl Drop for Unready {
     }
 }
 
-/// What `work` comes to, unless `disturbance` comes first.
+/// The result of `work`, or `None` if `disturbance` completes first.
 pub(super) async fn unless<T>(
     disturbance: impl Future<Output = impl Sized>,
     work: impl Future<Output = T>,

@@ -1,4 +1,4 @@
-//! The handle that applications hold.
+//! The application's handle.
 
 use std::fmt;
 use std::future::Future;
@@ -17,7 +17,7 @@ use crate::sync::Arc;
 
 /// Keeps sessions to a peer; see [the module](super).
 ///
-/// Cheap to clone; all clones are the same manager. When the last one is dropped the manager closes.
+/// Cheap to clone; clones share one manager. When the last one is dropped the manager closes.
 ///
 /// # Examples
 /// ```
@@ -28,7 +28,7 @@ use crate::sync::Arc;
 /// use ringmux::manage::{Dial, ManageError, Manager};
 /// use ringmux::{Config, Engine};
 ///
-/// // Nobody listens there.
+/// // No listener there.
 /// let dial = Dial::new(Engine::auto()?, "tcp://127.0.0.1:1".parse()?, Config::default());
 /// let manager = Manager::builder(dial).build()?;
 /// tokio::spawn(manager.start()?);
@@ -45,7 +45,7 @@ use crate::sync::Arc;
 #[derive(Clone)]
 pub struct Manager(Arc<Owner>);
 
-/// What the handles have together; its end is the manager's.
+/// Shared by the handles; its drop closes the manager.
 struct Owner(Arc<Shared>);
 
 impl Drop for Owner {
@@ -65,7 +65,7 @@ impl Manager {
         Self(Arc::new(Owner(Arc::new(shared))))
     }
 
-    /// The future that does the work: spawn it on a tokio runtime with time enabled. Once only.
+    /// The manager's task: spawn it on a tokio runtime with time enabled. Can be taken once.
     ///
     /// # Errors
     /// [`ManageError::AlreadyStarted`].
@@ -81,13 +81,13 @@ impl Manager {
 
     /// Waits until a session is live, and runs `call` with it.
     ///
-    /// Of several sessions it is the one with the least to do. All who wait go on together when a session
-    /// comes. What `call` returns is handed through; it is not run again if the session is lost meanwhile,
-    /// since only the application knows whether that is safe.
+    /// Of several sessions it uses the least loaded one. A new session releases all waiting callers together. Returns the result
+    /// of `call`, which is not run again if the session is lost meanwhile, since only the application knows whether that is
+    /// safe.
     ///
     /// # Errors
     /// [`ManageError::ShuttingDown`], also while waiting; [`ManageError::TooManyWaiting`];
-    /// [`ManageError::NotStarted`] if there is no session and nothing that could bring one. `call` has not run then.
+    /// [`ManageError::NotStarted`] if there is no session and no task to make one. `call` has not run then.
     ///
     /// # Cancel safety
     /// Dropping the future while it waits does nothing; afterwards it drops `call`'s future.
@@ -100,12 +100,11 @@ impl Manager {
         Ok(self.run(place, call(session)).await)
     }
 
-    /// As [`with_session`](Self::with_session), waiting for a session no longer than `limit`. How long `call` may
-    /// take is up to `call`.
+    /// As [`with_session`](Self::with_session), waiting for a session no longer than `limit`, which does
+    /// not include the time of `call`.
     ///
     /// # Errors
-    /// As [`with_session`](Self::with_session), and [`ManageError::NotReady`], with the reason why the last attempt
-    /// failed.
+    /// As [`with_session`](Self::with_session), and [`ManageError::NotReady`], with the error of the last attempt.
     ///
     /// # Cancel safety
     /// As [`with_session`](Self::with_session).
@@ -150,10 +149,10 @@ impl Manager {
         Ok(self.wait_within(limit).await?.1)
     }
 
-    /// A session that is live now, or what `otherwise` makes; never waits.
+    /// A live session, or else the error made by `otherwise`; never waits.
     ///
     /// # Errors
-    /// What `otherwise` returns.
+    /// The value of `otherwise`.
     pub fn try_session_or_else<E>(&self, otherwise: impl FnOnce() -> E) -> Result<Session, E> {
         match self.shared().look() {
             Some(Ok((_, session))) => {
@@ -172,7 +171,7 @@ impl Manager {
     }
 
     async fn wait_within(&self, limit: Duration) -> Result<(usize, Session), ManageError> {
-        // First without: a timer costs, and may not be there.
+        // Check before making a timer, which costs and needs a runtime.
         if let Some(found) = self.shared().look() {
             return self.count(found);
         }
@@ -195,7 +194,7 @@ impl Manager {
         self.count(found)
     }
 
-    /// What a caller is given.
+    /// Counts a caller's result.
     fn count<T>(&self, found: Result<T, ManageError>) -> Result<T, ManageError> {
         match found {
             Ok(_) => self.shared().counters.served.add(),
@@ -205,17 +204,17 @@ impl Manager {
         found
     }
 
-    /// Counts the call as long as it runs.
+    /// Counts the call as running until it completes or is dropped.
     async fn run<Fut: Future>(&self, place: usize, call: Fut) -> Fut::Output {
         let _call = Call::new(self.shared(), place);
         call.await
     }
 
-    // ---- for whoever runs it ------------------------------------------------------------------
+    // ---- for the operator ------------------------------------------------------------------
 
-    /// Puts a session in the place of one that the manager has, or has not yet, and closes the old one. It is
-    /// not shown to the hook, and counts as an attempt that succeeded. Of several places it takes the first without a
-    /// session, else the first.
+    /// Installs a session made by the application, in place of the manager's current one if any, and closes that. The hook does
+    /// not run for it, and it counts as a successful attempt. Of several places it takes the first one without a session, else
+    /// the first.
     ///
     /// # Errors
     /// [`ManageError::ShuttingDown`]; the session has been closed.
@@ -232,18 +231,17 @@ impl Manager {
         })
     }
 
-    /// Closes the sessions in order, and has new ones made without a pause: after the credentials or the
+    /// Closes the sessions in order, and connects anew without a pause: after the credentials or the
     /// address behind a name have changed.
     ///
-    /// Callers wait for the new ones. An attempt that is under way goes on; a pause ends. Calling it again and again
-    /// is paced by nothing but the caller.
+    /// Callers wait for the new ones. An attempt under way continues; a pause ends. Repeated calls are not rate-limited.
     pub fn close_and_reconnect(&self) {
         self.shared().close_and_hurry();
     }
 
-    /// Closes the manager and its sessions in order, and returns at once; again, it does nothing.
+    /// Closes the manager and its sessions in order, and returns at once. Idempotent.
     ///
-    /// Everybody who waits for a session is released with [`ManageError::ShuttingDown`].
+    /// All callers waiting for a session get [`ManageError::ShuttingDown`].
     pub fn close(&self) {
         self.shared().close();
     }
@@ -264,27 +262,27 @@ impl Manager {
         shared.until(|| shared.is_closing().then_some(())).await;
     }
 
-    /// Whether the manager has been closed. Nothing comes after that.
+    /// Whether the manager has been closed. This is final.
     #[must_use]
     pub fn is_shutting_down(&self) -> bool {
         self.shared().is_closing()
     }
 
-    /// What happens from now on.
+    /// Subscribes to events from now on.
     #[must_use]
     pub fn subscribe(&self) -> Events {
-        // First: an end that comes in between is told.
+        // Subscribe before the check, so that a close in between is reported.
         let events = self.shared().events.subscribe();
         events.unless_ended(self.is_shutting_down())
     }
 
-    /// What the manager has done.
+    /// The manager's counters.
     #[must_use]
     pub fn metrics(&self) -> Metrics {
         self.shared().counters.snapshot()
     }
 
-    /// What the manager is doing.
+    /// The state of the manager and its sessions.
     #[must_use]
     pub fn describe(&self) -> Description {
         Description::of(self.shared())
@@ -301,14 +299,14 @@ impl fmt::Debug for Manager {
     }
 }
 
-/// A caller that waits.
+/// A waiting caller, counted until dropped.
 struct Waiting<'a>(&'a Shared);
 
 impl<'a> Waiting<'a> {
     fn new(shared: &'a Shared) -> Result<Self, ManageError> {
         let limit = shared.settings.max_waiting;
         if shared.counters.waiting.add_within(1, limit.into()) {
-            // At most one for each place, and only in a pause that is long enough.
+            // At most one keeper per place, and only during a long pause.
             shared.wanted.wake_all();
             Ok(Self(shared))
         } else {
@@ -324,7 +322,7 @@ impl Drop for Waiting<'_> {
     }
 }
 
-/// A call that runs on the session of a place.
+/// A call running on the session of a place, counted until dropped.
 struct Call<'a>(&'a Shared, usize);
 
 impl<'a> Call<'a> {

@@ -1,10 +1,10 @@
-//! What a manager has done, as numbers.
+//! The counters of a manager.
 
 use std::sync::atomic::AtomicU64;
 
 use crate::sync::Ordering;
 
-/// Counters, and a snapshot of them for applications.
+/// Defines counters, and a snapshot of them for applications.
 macro_rules! counted {
     ($(#[$outer:meta])* pub struct $snapshot:ident from $counters:ident {
         $($(#[$doc:meta])* $name:ident),+ $(,)?
@@ -14,7 +14,7 @@ macro_rules! counted {
 
         $(#[$outer])*
         ///
-        /// The fields are read one after the other, so sums may be off by what happened in between.
+        /// The fields are read one after the other, so sums may be inconsistent by the events in between.
         #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
         #[non_exhaustive]
         pub struct $snapshot { $($(#[$doc])* pub $name: u64),+ }
@@ -32,26 +32,26 @@ pub(super) use counted;
 counted! {
     /// A snapshot of a manager's counters, all since it was built unless said otherwise.
     pub struct Metrics from Counters {
-        /// Attempts to have a session, and sessions that were put in by [`replace`](super::Manager::replace): at least as
+        /// Attempts to get a session, and sessions installed by [`replace`](super::Manager::replace): at least as
         /// many as became ready.
         attempts,
         /// Attempts that failed, in the hook or before.
         failures,
-        /// Of these, how many failed in the hook.
+        /// Of these, failures in the hook.
         hook_failures,
         /// Sessions that became ready.
         ready,
-        /// Sessions that were ready and are not any more, for any reason.
+        /// Ready sessions lost for any reason.
         lost,
         /// Sessions that proved themselves: lived long enough and answered a PING.
         proven,
-        /// Callers that wait for a session, now.
+        /// Callers now waiting for a session.
         waiting,
         /// Calls that got a session.
         served,
         /// Calls that were refused because the manager was shutting down.
         refused_closing,
-        /// Calls that were refused because no session came in the time they gave.
+        /// Calls that were refused because there was no session within their time limit.
         refused_late,
         /// Calls that were refused because too many were waiting.
         refused_waiting,
@@ -60,7 +60,7 @@ counted! {
     }
 }
 
-/// A number that any thread changes.
+/// A counter that any thread may change.
 #[derive(Debug, Default)]
 pub(super) struct Count(AtomicU64);
 
@@ -73,7 +73,7 @@ impl Count {
         self.0.fetch_sub(n, Ordering::Relaxed);
     }
 
-    /// Adds `n`, unless that would be more than `limit`.
+    /// Adds `n`, unless the sum would exceed `limit`.
     pub(super) fn add_within(&self, n: u64, limit: u64) -> bool {
         let within = |now: u64| now.checked_add(n).filter(|sum| *sum <= limit);
         self.0
@@ -86,7 +86,7 @@ impl Count {
     }
 }
 
-/// A manager that is looked at from outside, and not kept.
+/// A weak reference to a manager for metrics: does not keep it alive.
 #[cfg(feature = "metrics")]
 #[derive(Debug)]
 pub(crate) struct WeakManager(std::sync::Weak<super::shared::Shared>);
@@ -100,7 +100,7 @@ impl super::Manager {
 
 #[cfg(feature = "metrics")]
 impl WeakManager {
-    /// What the manager does; `None` if it is gone.
+    /// The manager's description; `None` if it was dropped.
     pub(crate) fn describe(&self) -> Option<super::Description> {
         let shared = self.0.upgrade()?;
         Some(super::Description::of(&shared))

@@ -1,8 +1,8 @@
-//! Sessions that are kept: made anew whenever they are lost, and handed to whoever asks.
+//! A session manager: reconnects lost sessions, and hands live ones to callers.
 //!
 //! A [`Manager`] keeps one session to a peer, or [several](ManagerBuilder::sessions), from a
-//! [`Provider`]: [`Dial`] connects, [`Accept`] waits to be called, an application's own does what it likes. Callers ask it for a session
-//! that is live *now*, wait for one with [`with_session`](Manager::with_session), or do without with
+//! [`Provider`]: [`Dial`] connects, [`Accept`] waits for connections, an application may bring its own. Callers ask it for a
+//! session that is live *now*, wait for one with [`with_session`](Manager::with_session), or take an alternative with
 //! [`try_session_or_else`](Manager::try_session_or_else).
 //!
 //! ```text
@@ -13,25 +13,24 @@
 //!                                 ▼
 //!   callers ──────────────► Down │ Live(session) │ Closed
 //! ```
-//! # What callers can rely on
-//! * A session that is handed out took streams a moment ago: one with an error is never "ready". All who wait
-//!   get the next one together, and all are released with an error when the manager closes.
-//! * Nobody takes a lock to get a session, and nothing is locked over I/O.
-//! * Every state of a place is one value in one atomic cell. Closing swaps it, so a session that comes
-//!   about at the same time is either closed by whoever closes the manager, or refused and closed by whoever made it.
-//! * Attempts are paced: 100 ms, growing by 1.6 to 30 s at most, moved by a fifth by chance; while a caller waits, to
-//!   1.5 s at most. Only a session that has
-//!   lived for 10 s and answered a PING puts the pace back, so a peer that accepts and drops at once is
-//!   treated like one that cannot be reached.
+//! # Guarantees for callers
+//! * A session that is handed out took streams a moment ago: a session with an error is never "ready". All waiting callers
+//!   get the next one together, and all fail with an error when the manager closes.
+//! * Getting a session takes no lock, and no lock is held over I/O.
+//! * Every state of a place is one value in one atomic cell. Closing swaps it, so a session made at the same time is closed
+//!   either by the closing thread, or, refused, by the thread that made it.
+//! * Attempts are paced: pauses of 100 ms, growing by 1.6 to at most 30 s, with 20 % jitter; at most 1.5 s while a caller
+//!   waits. Only a session that has lived for 10 s and answered a PING resets the pace, so a peer that accepts and drops
+//!   at once is treated like an unreachable one.
 //!
-//! That a session is lost is for the session to say: a peer that vanishes without closing its socket is noticed after
-//! [`keepalive_idle`](crate::ConfigBuilder::keepalive_idle) and its timeout. And a call that fails with its session is
-//! not run again: its error tells whether that is safe ([`was_processed`](crate::StreamError::was_processed)).
+//! Loss is detected by the session: a peer that vanishes without closing its socket is detected after
+//! [`keepalive_idle`](crate::ConfigBuilder::keepalive_idle) and its timeout. A call that fails with its session is not run
+//! again: its error says whether that is safe ([`was_processed`](crate::StreamError::was_processed)).
 //!
-//! An [`Outbox`] holds messages while there is no session, and tells of each what became of it.
+//! An [`Outbox`] holds messages while there is no session, and reports the outcome of each.
 //!
 //! # Where it runs
-//! [`Manager::start`] gives the future that does the work; it wants a tokio runtime with time enabled,
+//! [`Manager::start`] returns the manager's task; it needs a tokio runtime with time enabled,
 //! the one of the engine or any other. Dropping it closes the manager. Callers may be on any thread and
 //! executor; only those with a deadline need tokio's timers.
 //!

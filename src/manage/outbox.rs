@@ -1,4 +1,4 @@
-//! Messages that are held until there is a session, and what became of each.
+//! An outbox: holds messages until there is a session, and reports the outcome of each.
 
 use std::fmt;
 use std::future::Future;
@@ -17,23 +17,23 @@ use super::errors::ManageError;
 use super::manager::Manager;
 use crate::config::ConfigError;
 use crate::error::{OpenError, Processed, StreamError, into_io};
-use crate::handle::wait::Wait;
+use crate::handle::wait::Waiter;
 use crate::queue::WakerSet;
 use crate::sync::{Arc, AtomicBool, Ordering, fence};
 
-/// A stream of one message for each push, sent as soon as there is a session.
+/// Sends each pushed message on a stream of its own, as soon as there is a session.
 ///
-/// For messages that need no answer but must not be lost unnoticed: reports, notices, commands. Each is a stream
-/// of its own, with an opening block and one message; the peer is done with it when it finishes its half, and what it
-/// sends before is passed over. A message that has not reached the peer is sent again: on the next session, or after a
-/// pause of 10 ms to 1 s if the peer was at a limit of its own ([`UNAVAILABLE`](crate::codes::UNAVAILABLE)). One that may
-/// have reached it is not, since only the application knows whether it may arrive twice.
+/// For messages that need no answer but must not be lost unnoticed: reports, notices, commands. Each is a stream of its own,
+/// with an opening block and one message; it is done when the peer finishes its half, and messages that the peer sends
+/// before are ignored. A message that has not reached the peer is sent again: on the next session, or after a pause of 10 ms
+/// to 1 s if the peer was at a limit of its own ([`UNAVAILABLE`](crate::codes::UNAVAILABLE)). One that may have reached it is
+/// not, since only the application knows whether it may arrive twice.
 ///
 /// Messages are held while there is no session, up to [`max_messages`](OutboxBuilder::max_messages) and
-/// [`max_bytes`](OutboxBuilder::max_bytes), for [`keep_for`](OutboxBuilder::keep_for) each. They are begun in the order in
-/// which they were pushed; with [`at_once`](OutboxBuilder::at_once) 1 each is through before the next begins.
+/// [`max_bytes`](OutboxBuilder::max_bytes), for [`keep_for`](OutboxBuilder::keep_for) each. Sending begins in the order in
+/// which they were pushed; with [`at_once`](OutboxBuilder::at_once) 1 each is done before the next begins.
 ///
-/// Cheap to clone. When the last clone is dropped, what is held is still sent, if the outbox was started.
+/// Cheap to clone. When the last clone is dropped, held messages are still sent, if the outbox was started.
 ///
 /// # Examples
 /// ```
@@ -47,15 +47,16 @@ use crate::sync::{Arc, AtomicBool, Ordering, fence};
 /// let manager = Manager::builder(dial).build()?;
 /// let outbox = Outbox::builder(manager.clone()).max_messages(1).build()?;
 ///
-/// // Nothing runs yet: the message waits, and there is no room for another.
+/// // Not started yet: the message waits, and there is no room for another.
 /// let receipt = outbox.push("report", "all is well")?;
 /// assert!(matches!(outbox.push("report", "still well"), Err(PushError::Full { .. })));
 ///
 /// tokio::spawn(manager.start()?);
 /// tokio::spawn(outbox.start()?);
-/// let mut report = listener.accept().await?.accept().await?;
+/// let session = listener.accept().await?;
+/// let (mut send, mut report) = session.accept().await?.expect("the session is open");
 /// assert_eq!(report.recv().await?.unwrap(), "all is well");
-/// report.finish()?;
+/// send.finish()?;
 /// assert!(matches!(receipt.await, Outcome::Finished));
 /// # Ok(())
 /// # }
@@ -63,7 +64,7 @@ use crate::sync::{Arc, AtomicBool, Ordering, fence};
 #[derive(Clone)]
 pub struct Outbox(Arc<Handles>);
 
-/// The handles' end is that of the outbox, once it is empty.
+/// Shared by the handles; its drop ends the outbox once it is empty.
 struct Handles {
     post: Arc<Post>,
     manager: Manager,
@@ -74,43 +75,43 @@ impl Drop for Handles {
         if self.post.started.load(Ordering::Relaxed) {
             self.post.no_more();
         } else {
-            // Nobody will ever send what is held, and it holds the outbox.
+            // Without a task the held messages can never be sent, and they keep the outbox alive.
             self.post.close();
         }
     }
 }
 
-/// What became of a message.
+/// The outcome of a message.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Outcome {
-    /// The peer's application has finished its half of the stream: it is done with the message.
+    /// The peer's application has finished its half of the stream: it has handled the message.
     Finished,
-    /// The peer's application answered with an error, or did not want the stream.
+    /// The peer's application answered with an error, or refused the stream.
     Refused(StreamError),
-    /// The peer may have seen it, or not.
+    /// The peer may or may not have seen it.
     MayHaveSeen(Doubt),
     /// The peer has not seen it, and will not.
     Dropped(Dropped),
 }
 
-/// Why nobody knows whether the peer has seen a message.
+/// Why it is unknown whether the peer has seen a message.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Doubt {
-    /// The stream ended without a word on the message.
+    /// The stream ended without a result for the message.
     #[error(transparent)]
     Ended(StreamError),
     /// The peer did not finish with it in time.
     #[error("the peer did not finish with the message within {0:?}")]
     Late(Duration),
-    /// The task that runs the outbox ended while the message was under way.
+    /// The outbox's task ended while the message was under way.
     #[error("the outbox was stopped while the message was under way")]
     Stopped,
 }
 
 impl Doubt {
-    /// Whether sending it again runs nothing twice: not known.
+    /// Whether sending it again is safe: false, as it may run twice.
     #[must_use]
     pub const fn is_retryable(&self) -> bool {
         false
@@ -135,10 +136,10 @@ impl Doubt {
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Dropped {
-    /// The manager was closed, or the outbox ended.
+    /// The manager was closed, or the outbox's task ended.
     #[error("the outbox is closed")]
     Closed,
-    /// There was no session for it in time, or none whose peer had room for it.
+    /// There was no session in time, or no peer that had room for it.
     #[error("the message could not be sent within {0:?}")]
     TooOld(Duration),
     /// It is larger than the peer accepts. The peer has seen the opening block.
@@ -146,7 +147,7 @@ pub enum Dropped {
     TooLong {
         /// The message's size, in bytes.
         len: usize,
-        /// What the peer accepts, in bytes.
+        /// The peer's limit, in bytes.
         limit: usize,
     },
     /// The opening block is too long.
@@ -181,11 +182,11 @@ impl Dropped {
     }
 }
 
-/// Why a message was not taken; it comes back.
+/// Why a message was not taken; contains the message.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PushError {
-    /// As many messages, or bytes, are held as may.
+    /// The limit of held messages or bytes is reached.
     #[error("the outbox is full: it holds {messages} messages of {bytes} bytes")]
     Full {
         /// The message.
@@ -195,7 +196,7 @@ pub enum PushError {
         /// Bytes held.
         bytes: u64,
     },
-    /// The manager was closed, or the task that runs the outbox ended.
+    /// The manager was closed, or the outbox's task ended.
     #[error("the outbox is closed")]
     Closed {
         /// The message.
@@ -226,7 +227,7 @@ impl PushError {
 
 into_io!(Doubt, Dropped, PushError);
 
-/// What will have become of a message: await it, or drop it without effect on the message.
+/// The future outcome of a message: await it, or drop it without effect on the message.
 #[derive(Debug)]
 pub struct Receipt(oneshot::Receiver<Outcome>);
 
@@ -235,7 +236,7 @@ impl Future for Receipt {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Outcome> {
         let outcome = Pin::new(&mut self.0).poll(cx);
-        // A letter that is dropped says so; it never goes in silence.
+        // Unreachable: a dropped letter sends its outcome.
         outcome.map(|outcome| outcome.unwrap_or(Outcome::MayHaveSeen(Doubt::Stopped)))
     }
 }
@@ -249,9 +250,9 @@ impl Outbox {
         }
     }
 
-    /// The future that does the work: spawn it on a tokio runtime with time enabled. Once only.
+    /// The outbox's task: spawn it on a tokio runtime with time enabled. Can be taken once.
     ///
-    /// It completes when the manager has been closed, or all handles are gone and nothing is held any more.
+    /// It completes when the manager has been closed, or all handles are dropped and no message is left.
     /// Dropping it ends every message that is held or under way.
     ///
     /// # Errors
@@ -298,7 +299,7 @@ impl Outbox {
         Ok(Receipt(receipt))
     }
 
-    /// What the outbox holds and has done.
+    /// The outbox's counters.
     #[must_use]
     pub fn stats(&self) -> OutboxStats {
         self.0.post.counts.snapshot()
@@ -334,7 +335,7 @@ impl Default for Limits {
     }
 }
 
-/// Builds an [`Outbox`]; [`build`](Self::build) checks the numbers.
+/// Builds an [`Outbox`]; [`build`](Self::build) checks the settings.
 #[derive(Debug)]
 #[must_use = "a builder does nothing until `build`"]
 pub struct OutboxBuilder {
@@ -365,7 +366,7 @@ impl OutboxBuilder {
         finish_timeout: Duration,
     }
 
-    /// Checks the numbers. Messages can be pushed; they are held until the outbox is [started](Outbox::start).
+    /// Checks the settings. Messages can be pushed; they are held until the outbox is [started](Outbox::start).
     ///
     /// # Errors
     /// [`ConfigError`] names the first setting that is out of range, and the range.
@@ -412,38 +413,38 @@ impl OutboxBuilder {
 
 // ---- between handles and the task -----------------------------------------------------------
 
-/// The messages, shared by those who push and those who send.
+/// The queue of messages, shared by the handles and the task.
 pub(super) struct Post {
     queue: ArrayQueue<Letter>,
     pub(super) limits: Limits,
     pub(super) counts: Counts,
-    /// Those who send and have nothing to do.
+    /// Idle senders.
     arrivals: WakerSet,
     started: AtomicBool,
-    /// The last handle is gone.
+    /// The last handle was dropped.
     no_more: AtomicBool,
-    /// Nobody sends any more.
+    /// Closed: no message is sent any more.
     closed: AtomicBool,
 }
 
 impl Post {
-    /// The next message; `None` when none will come.
+    /// The next message; `None` after the last one.
     pub(super) async fn next(&self) -> Option<Letter> {
         let next = || {
-            // Before the queue: whatever was pushed has been pushed by then.
+            // Read before the queue: messages pushed before the end are then in the queue.
             let ended = self.no_more.load(Ordering::Acquire) || self.is_closed();
             match self.queue.pop() {
                 Some(letter) => Some(Some(letter)),
                 None => ended.then_some(None),
             }
         };
-        Wait::new(&self.arrivals).until(next).await
+        Waiter::new(&self.arrivals).until(next).await
     }
 
     fn put(&self, letter: Letter) {
-        // There is room: whoever has taken room for a message has taken a slot of the queue.
+        // The queue has room: a `Room` includes a slot of the queue.
         drop(self.queue.push(letter));
-        // ORDERING: SeqCst pairs with `close`: of the two, the second sees the first and empties the queue.
+        // ORDERING: SeqCst pairs with `close`: the later one sees the earlier and empties the queue.
         fence(Ordering::SeqCst);
         if self.is_closed() {
             self.empty();
@@ -452,12 +453,12 @@ impl Post {
     }
 
     fn no_more(&self) {
-        // ORDERING: pairs with `next`; publishes what was pushed.
+        // ORDERING: pairs with `next`; publishes the pushed messages.
         self.no_more.store(true, Ordering::Release);
         self.arrivals.wake_all();
     }
 
-    /// Ends what is held, and refuses what comes.
+    /// Drops held messages, and refuses further ones.
     pub(super) fn close(&self) {
         self.closed.store(true, Ordering::Relaxed);
         // ORDERING: SeqCst pairs with `put`.
@@ -475,14 +476,14 @@ impl Post {
     }
 }
 
-/// A message, whose end is told exactly once, whatever becomes of it.
+/// A message whose outcome is reported exactly once, also if it is dropped.
 pub(super) struct Letter {
     pub(super) opening: Bytes,
     pub(super) message: Bytes,
     pub(super) since: Instant,
     /// The peer may have seen it.
     pub(super) under_way: bool,
-    /// Until it has ended.
+    /// `None` once the outcome was reported.
     open: Option<(oneshot::Sender<Outcome>, Room)>,
 }
 
@@ -502,9 +503,9 @@ impl Letter {
             Outcome::MayHaveSeen(_) => counts.in_doubt.add(),
             Outcome::Dropped(_) => counts.dropped.add(),
         }
-        // First: whoever learns of the end finds the room.
+        // Release the room first, so that a caller woken by the outcome can push again.
         drop(room);
-        // Nobody needs to wait for it.
+        // Fails if the receipt was dropped.
         let _ = told.send(outcome);
     }
 }

@@ -1,4 +1,4 @@
-//! Where sessions come from.
+//! Providers of sessions.
 
 use std::fmt;
 use std::future::Future;
@@ -10,10 +10,10 @@ use crate::config::Config;
 use crate::connect::Engine;
 use crate::handle::Session;
 
-/// How to have a session with the peer: one attempt at a time for each place of the manager.
+/// Makes sessions with the peer: one attempt at a time for each place of the manager.
 ///
-/// [`Dial`] and [`Accept`](super::Accept) are two; an application writes its own to connect through
-/// TLS, or to ask a registry for the address first.
+/// [`Dial`] and [`Accept`](super::Accept) are two; an application can write its own to connect through TLS, or to look up the
+/// address in a registry first.
 ///
 /// # Examples
 /// ```
@@ -29,7 +29,7 @@ use crate::handle::Session;
 ///         tokio::spawn(connection);
 ///         let (server, connection) = ringmux::server(b, &Config::default());
 ///         tokio::spawn(connection);
-///         tokio::spawn(async move { while server.accept().await.is_ok() {} });
+///         tokio::spawn(async move { while let Ok(Some(_)) = server.accept().await {} });
 ///         client.established().await.map_err(ProvideError::Ended)?;
 ///         Ok(client)
 ///     }
@@ -41,25 +41,24 @@ use crate::handle::Session;
 /// # let _ = InMemory.describe();
 /// ```
 pub trait Provider: Send + Sync + 'static {
-    /// One attempt: a session whose handshake is done.
+    /// One attempt: returns a session that has completed its handshake.
     ///
     /// # Errors
-    /// Why the attempt failed. The next one comes after a pause, whatever the reason.
+    /// The reason of the failure. After any failure the next attempt follows a pause.
     ///
     /// # Cancel safety
-    /// The future is dropped when the attempt takes too long, the manager closes, or a session comes
-    /// from elsewhere; what it had begun must end with it.
+    /// The future is dropped when the attempt takes too long, the manager closes, or a session is installed by
+    /// [`replace`](super::Manager::replace); its connection must end with it.
     fn provide(&self) -> impl Future<Output = Result<Session, ProvideError>> + Send;
 
-    /// What it is, for people.
+    /// A description for logs.
     fn describe(&self) -> String;
 
-    /// Whether [`provide`](Self::provide) waits for the peer rather than calls it.
+    /// Whether [`provide`](Self::provide) waits for the peer to connect instead of connecting.
     ///
-    /// Then there is no limit to how long it may take; the manager never pauses for more than
-    /// [`WAITING_PAUSE_MAX`](super::WAITING_PAUSE_MAX), as it is the peer that backs off; and, of a
-    /// manager of one session, a session that comes while another lives takes its place, since the
-    /// peer knows before we do that the old one is lost. Default false.
+    /// Then an attempt has no time limit; pauses are at most [`WAITING_PAUSE_MAX`](super::WAITING_PAUSE_MAX), as the peer backs
+    /// off; and in a manager of one session a new session replaces a live one, since the peer notices the loss of the old one
+    /// first. Default false.
     fn waits_for_peer(&self) -> bool {
         false
     }
@@ -91,7 +90,7 @@ pub struct Dial {
 }
 
 impl Dial {
-    /// Sessions to `addr`, run by `engine`.
+    /// Connects to `addr` on `engine`.
     #[must_use]
     pub const fn new(engine: Engine, addr: Addr, config: Config) -> Self {
         Self {
@@ -112,7 +111,7 @@ impl Provider for Dial {
     }
 }
 
-/// A provider whose type is forgotten, so that a manager has none.
+/// A type-erased provider, so that `Manager` has no type parameter.
 pub(super) trait Erased: Send + Sync {
     fn provide(&self) -> Pin<Box<Provided<'_>>>;
     fn describe(&self) -> String;

@@ -1,4 +1,4 @@
-//! What a manager is made with: numbers with units, defaults and ranges.
+//! The settings of a manager: numbers with units, defaults and ranges.
 
 use std::fmt;
 use std::future::Future;
@@ -15,11 +15,11 @@ use crate::sync::Arc;
 /// Sessions that one manager keeps, at most.
 const MAX_SESSIONS: u32 = 64;
 
-/// What is run with each new session.
+/// The hook that runs with each new session.
 pub(super) type Hook = Arc<dyn Fn(Session) -> Pin<Box<HookFuture>> + Send + Sync>;
 type HookFuture = dyn Future<Output = Result<(), BoxError>> + Send;
 
-/// The numbers.
+/// The numeric settings.
 #[derive(Clone, Debug)]
 pub(super) struct Settings {
     pub(super) sessions: u32,
@@ -31,7 +31,7 @@ pub(super) struct Settings {
     pub(super) hook_timeout: Duration,
     pub(super) max_waiting: u32,
     pub(super) events_kept: u32,
-    /// Makes the pauses those of one run, for tests.
+    /// Fixes the jitter, for tests.
     pub(super) seed: Option<u64>,
 }
 
@@ -52,7 +52,7 @@ impl Default for Settings {
     }
 }
 
-/// Builds a [`Manager`]; [`build`](Self::build) checks the numbers.
+/// Builds a [`Manager`]; [`build`](Self::build) checks the settings.
 ///
 /// # Examples
 /// ```
@@ -92,34 +92,33 @@ impl ManagerBuilder {
     settings! {
         /// Sessions kept to the peer at once; callers get the least loaded. Default 1, at most 64.
         sessions: u32,
-        /// The pause after the first failure; each further one is 1.6 times longer, and chance moves
-        /// it by a fifth either way. Default 100 ms, at least 1 ms.
+        /// The pause after the first failure; each further one is 1.6 times longer, with 20 % jitter
+        /// either way. Default 100 ms, at least 1 ms.
         first_pause: Duration,
-        /// The longest pause, with what chance adds. Default 30 s, at least `first_pause`.
+        /// The longest pause, jitter included. Default 30 s, at least `first_pause`.
         longest_pause: Duration,
-        /// The longest pause while a caller waits for a session, with what chance adds: one that comes in the middle
-        /// of a longer pause ends it when so much of it is over. Default 1.5 s, at least 1 ms; with more than
-        /// `longest_pause` callers change nothing.
+        /// The longest pause while a caller waits for a session, jitter included: a caller that arrives during a longer pause ends it
+        /// as soon as this much of it has passed. Default 1.5 s, at least 1 ms; above `longest_pause` it has no effect.
         ///
-        /// So a caller has a session 2 s after a peer that refused connections takes them again, however long it was
-        /// away; and a peer that is away gets at most one attempt in 1 s from each place that is waited for.
+        /// So a caller has a session 2 s after a peer that refused connections accepts them again, after any length of outage; and
+        /// an unreachable peer gets at most one attempt per second from each place with waiting callers.
         wanted_pause: Duration,
-        /// How long a session has to live, and then to answer one PING, before the pauses begin with
-        /// the first again. Default 10 s.
+        /// How long a session has to live, and then to answer one PING, before the pauses restart with
+        /// the first one. Default 10 s.
         proven_after: Duration,
-        /// How long one attempt may take, beside the hook. Default 20 s. Not used by a provider that
+        /// How long one attempt may take, without the hook. Default 20 s. Not used by a provider that
         /// waits for its peer.
         attempt_timeout: Duration,
         /// How long the hook may take. Default 10 s.
         hook_timeout: Duration,
         /// Callers that may wait for a session at once. Default 65 536.
         max_waiting: u32,
-        /// Events kept for a subscriber that is behind; older ones are counted instead, see
+        /// Events kept for a slow subscriber; older ones are dropped and counted, see
         /// [`Event::Missed`](super::Event::Missed). Default 256, at most 65 536.
         events_kept: u32,
     }
 
-    /// What to do with each new session before anybody gets it: to sign in, or to subscribe again.
+    /// A hook that runs with each new session before callers get it: to sign in, or to subscribe again.
     ///
     /// If it fails, or takes longer than [`hook_timeout`](Self::hook_timeout), the session is closed
     /// and counts as a failed attempt.
@@ -138,7 +137,7 @@ impl ManagerBuilder {
         self
     }
 
-    /// Checks the numbers. The manager does nothing until it is [started](Manager::start).
+    /// Checks the settings. The manager does nothing until it is [started](Manager::start).
     ///
     /// # Errors
     /// [`ConfigError`] names the first setting that is out of range, and the range.

@@ -1,4 +1,4 @@
-//! What handles and keepers share.
+//! The state shared by handles and keepers.
 
 use std::sync::OnceLock;
 use std::sync::atomic::AtomicUsize;
@@ -13,7 +13,7 @@ use super::settings::{Hook, Settings};
 use super::state::{Closed, Down, Live, Place, State};
 use crate::error::SessionError;
 use crate::handle::Session;
-use crate::handle::wait::Wait;
+use crate::handle::wait::Waiter;
 use crate::queue::{Process, WakerSet};
 use crate::sync::{Arc, AtomicBool, AtomicU64, Ordering};
 
@@ -24,20 +24,20 @@ pub(super) struct Shared {
     pub(super) places: Box<[Place]>,
     pub(super) counters: Counters,
     pub(super) events: Teller,
-    /// Callers and keepers. They are woken when a session comes or goes, and when something is asked of the keepers.
+    /// Callers and keepers, woken when a session is installed or lost, and for requests to the keepers.
     pub(super) changes: WakerSet,
     /// Keepers whose pause a caller ends by waiting.
     pub(super) wanted: WakerSet,
     started: AtomicBool,
-    /// Where it was started: its task is not in a fork of that process.
+    /// The process that started it: a forked child has no task.
     home: OnceLock<Process>,
     closing: AtomicBool,
     finished: AtomicBool,
-    /// How often a new attempt without a pause was asked for.
+    /// Requests for an attempt without a pause, so far.
     hurries: AtomicU64,
     /// Sessions so far.
     numbers: AtomicU64,
-    /// Where the next caller begins to compare, so that places with the same load take turns.
+    /// The place at which the next caller starts comparing, so that equally loaded places take turns.
     turn: AtomicUsize,
 }
 
@@ -64,19 +64,19 @@ impl Shared {
 
     // ---- callers ----------------------------------------------------------------------------
 
-    /// Waits until `check` finds something; it is asked again at every change.
+    /// Waits until `check` returns a value; called again at every change.
     pub(super) async fn until<T>(&self, check: impl FnMut() -> Option<T>) -> T {
-        Wait::new(&self.changes).until(check).await
+        Waiter::new(&self.changes).until(check).await
     }
 
     /// Waits until a caller waits for a session.
     pub(super) async fn until_wanted(&self) {
         let wanted = || (self.counters.waiting.get() > 0).then_some(());
-        Wait::new(&self.wanted).until(wanted).await;
+        Waiter::new(&self.wanted).until(wanted).await;
     }
 
     pub(super) fn is_closing(&self) -> bool {
-        // ORDERING: pairs with `close`; whoever sees it sees what led to it.
+        // ORDERING: pairs with `close`; acquires the writes before it.
         self.closing.load(Ordering::Acquire) || self.is_inherited()
     }
 
@@ -93,7 +93,7 @@ impl Shared {
         let begin = self.turn.fetch_add(1, Ordering::Relaxed) % count;
         let order = || (begin..count).chain(0..begin);
         let loads = order().filter_map(|place| Some((self.places[place].load()?, place)));
-        // Of equals the first, whose turn it is.
+        // Of equally loaded ones the first in turn order.
         let (_, least) = loads.min_by_key(|&(load, _)| load)?;
         // It may have been lost since.
         std::iter::once(least)
@@ -101,13 +101,13 @@ impl Shared {
             .find_map(|place| Some((place, self.places[place].ready()?)))
     }
 
-    /// A session now, or why waiting for one is of no use; `None` if it is worth waiting.
+    /// A live session, or an error if waiting is useless; `None`: wait.
     pub(super) fn look(&self) -> Option<Result<(usize, Session), ManageError>> {
         if self.is_closing() {
             return Some(Err(ManageError::ShuttingDown));
         }
         match self.pick() {
-            // One that was put in by hand is as good before the start.
+            // A session installed by `replace` counts also before the start.
             Some(picked) => Some(Ok(picked)),
             None if self.is_started() => None,
             None => Some(Err(ManageError::NotStarted)),
@@ -134,7 +134,7 @@ impl Shared {
         self.started.load(Ordering::Relaxed)
     }
 
-    /// Makes a session the one of a place, and closes the one that was there.
+    /// Installs a session at a place, and closes the previous one.
     ///
     /// # Errors
     /// The manager is closing; the session has been closed.
@@ -158,7 +158,7 @@ impl Shared {
         Ok(())
     }
 
-    /// Takes a session away that takes no more streams. It goes on with those that it has.
+    /// Removes a session that takes no more streams. Its open streams continue.
     pub(super) fn retire(&self, place: usize, number: u64, reason: SessionError) {
         if self.places[place].retire(number) {
             self.tell_lost(place, number, reason);
@@ -174,9 +174,9 @@ impl Shared {
         });
     }
 
-    /// Closes the sessions; the keepers make new ones, the first time without a pause.
+    /// Closes the sessions; the keepers reconnect, the first attempt without a pause.
     pub(super) fn close_and_hurry(&self) {
-        // Before the sessions go: a keeper that sees that hurries.
+        // Increment before closing: a keeper that sees the loss then sees the request.
         self.hurries.fetch_add(1, Ordering::Relaxed);
         for (place, cell) in self.places.iter().enumerate() {
             if let Some(live) = cell.take_any() {
@@ -191,7 +191,7 @@ impl Shared {
         self.hurries.load(Ordering::Relaxed)
     }
 
-    /// Closes every place and its session, and releases everybody who waits. Again, it does nothing.
+    /// Closes every place and its session, and fails all waiting callers. Idempotent.
     pub(super) fn close(&self) {
         // ORDERING: pairs with `is_closing`.
         if self.closing.swap(true, Ordering::AcqRel) {
@@ -216,7 +216,7 @@ impl Shared {
     }
 
     pub(super) fn is_finished(&self) -> bool {
-        // ORDERING: pairs with `finish`. Of a manager that was never started, closing is the end.
+        // ORDERING: pairs with `finish`. A manager that was never started is finished once closed.
         self.finished.load(Ordering::Acquire)
             || self.is_inherited()
             || (self.is_closing() && !self.is_started())

@@ -1,4 +1,4 @@
-//! A place for one session: what is there, in one atomic cell.
+//! A place for one session: its state in one atomic cell.
 //!
 //! ```text
 //!   Down ──install──► Live ──retire──► Down        any ──close──► Closed   (never back)
@@ -6,8 +6,8 @@
 //! ```
 //! # Invariants
 //! 1. Every change is one swap or one compare-and-swap, so exactly one of two racing changes sees the other.
-//! 2. Whoever takes a `Live` out of the cell is the only one to do so: it closes the session if that is wanted, and tells.
-//! 3. Nothing follows `Closed`.
+//! 2. Exactly one thread takes a given `Live` out of the cell; it closes the session if required, and sends the event.
+//! 3. `Closed` is final.
 //!
 //! # Progress
 //! Readers are wait-free; changes are lock-free.
@@ -22,20 +22,20 @@ use super::errors::ProvideError;
 use crate::handle::Session;
 use crate::sync::{Arc, Ordering};
 
-/// What is at a place.
+/// The state of a place.
 #[derive(Debug)]
 pub(super) enum State {
     Down(Down),
     Live(Live),
-    /// With the session that was there, whose end the keeper awaits.
+    /// With the previous session, whose end the keeper awaits.
     Closed(Option<Session>),
 }
 
-/// No session is there.
+/// No session.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Down {
     pub(super) doing: Doing,
-    /// Failures since a session proved itself.
+    /// Failures and losses since the last proven session.
     pub(super) failures: u32,
     /// Why the last attempt failed, if one has since the last session.
     pub(super) last: Option<Arc<ProvideError>>,
@@ -43,7 +43,7 @@ pub(super) struct Down {
 
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) enum Doing {
-    /// The keeper has not come to it.
+    /// The keeper has not begun an attempt.
     #[default]
     Nothing,
     Connecting,
@@ -54,7 +54,7 @@ pub(super) enum Doing {
 #[derive(Clone, Debug)]
 pub(super) struct Live {
     pub(super) session: Session,
-    /// Counts the manager's sessions.
+    /// The serial number of the session in the manager.
     pub(super) number: u64,
     pub(super) since: Instant,
 }
@@ -75,7 +75,7 @@ impl Place {
         }
     }
 
-    /// What is there now.
+    /// The current state.
     pub(super) fn state(&self) -> Arc<State> {
         self.cell.load_full()
     }
@@ -83,7 +83,7 @@ impl Place {
     /// The session, if it takes streams.
     pub(super) fn ready(&self) -> Option<Session> {
         match &**self.cell.load() {
-            // Asked at every call: the keeper may not have come to it yet.
+            // Checked at every call: the keeper may not have noticed the end yet.
             State::Live(live) if live.session.state().reason().is_none() => {
                 Some(live.session.clone())
             }
@@ -91,12 +91,12 @@ impl Place {
         }
     }
 
-    /// How much the session has to do, if it takes streams.
+    /// The load of the session, if it takes streams.
     pub(super) fn load(&self) -> Option<u64> {
         match &**self.cell.load() {
             State::Live(live) if live.session.state().reason().is_none() => {
-                // The engine counts streams when it comes to them; calls are counted at once. A call
-                // has a stream as a rule, so the sum would count it twice.
+                // The engine counts streams with delay; calls are counted at once. A call usually
+                // has a stream, so a sum would count it twice.
                 let calls = self.calls.load(Ordering::Relaxed) as u64;
                 Some(calls.max(live.session.stats().streams))
             }
@@ -112,17 +112,17 @@ impl Place {
         self.calls.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// Whether no session is there, for the keeper to bring one.
+    /// Whether the keeper should make a session.
     pub(super) fn is_down(&self) -> bool {
         matches!(**self.cell.load(), State::Down(_))
     }
 
-    /// Whether this session is there still.
+    /// Whether this session is still installed.
     pub(super) fn is_live(&self, number: u64) -> bool {
         matches!(&**self.cell.load(), State::Live(live) if live.number == number)
     }
 
-    /// Says what is being done about it; does nothing if a session is there, or the place is closed.
+    /// Records the keeper's progress; no effect if a session is installed, or the place is closed.
     pub(super) fn note(&self, down: &Down) {
         let _ = self.change(|state| match state {
             State::Down(_) => Some(State::Down(down.clone())),
@@ -130,10 +130,10 @@ impl Place {
         });
     }
 
-    /// Puts a session there, and returns the one that was.
+    /// Installs a session, and returns the previous one.
     ///
     /// # Errors
-    /// The place is closed; the session is the caller's to close.
+    /// The place is closed; the caller has to close the session.
     pub(super) fn install(&self, live: &Live) -> Result<Option<Live>, Closed> {
         let before = self.change(|state| match state {
             State::Closed(_) => None,
@@ -146,12 +146,12 @@ impl Place {
         }
     }
 
-    /// Takes the session away if it is there still.
+    /// Removes the session if it is still installed.
     pub(super) fn retire(&self, number: u64) -> bool {
         self.take(|live| live.number == number).is_some()
     }
 
-    /// Takes away whatever session is there.
+    /// Removes the installed session, if any.
     pub(super) fn take_any(&self) -> Option<Live> {
         self.take(|_| true)
     }
@@ -167,7 +167,7 @@ impl Place {
         }
     }
 
-    /// Closes the place, and returns the session that was there.
+    /// Closes the place, and returns its session.
     pub(super) fn close(&self) -> Option<Live> {
         let before = self.change(|state| match state {
             State::Closed(_) => None,
@@ -180,8 +180,8 @@ impl Place {
         }
     }
 
-    /// Replaces what is there by what `next` makes of it, in one step. Returns what was there; as an
-    /// error, if `next` wants no change.
+    /// Replaces the state by `next(state)` in one step. Returns the previous state; as an error, if `next` returns `None`
+    /// for no change.
     fn change(&self, next: impl Fn(&State) -> Option<State>) -> Result<Arc<State>, Arc<State>> {
         loop {
             let now = self.cell.load_full();

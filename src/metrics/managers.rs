@@ -1,11 +1,11 @@
-//! What managers do, as metrics: the difference to the last time, so that managers of one name add up.
+//! Metrics of managers: published as differences since the last time, so that managers of one name add up.
 
 use ::metrics::{Unit, counter, describe_counter, describe_gauge, gauge};
 
 use super::Publisher;
 use crate::manage::{Manager, Metrics, Phase, WeakManager};
 
-/// Managers that are watched, and what was told of each.
+/// Watched managers, and the numbers already published.
 #[derive(Debug, Default)]
 pub(super) struct Managers(Vec<Watched>);
 
@@ -14,7 +14,7 @@ struct Watched {
     name: String,
     manager: WeakManager,
     told: Metrics,
-    /// Sessions ready, places that pause, callers that wait.
+    /// Ready sessions, pausing places, waiting callers.
     gauges: [u64; 3],
 }
 
@@ -25,9 +25,9 @@ const GAUGES: [&str; 3] = [
 ];
 
 impl Publisher {
-    /// From now on the metrics of this manager are published as well, with the label `manager`. It is forgotten when
-    /// the last handle and the manager's [`Running`](crate::manage::Running) are gone; what is watched does not keep
-    /// it. The names should be few: recorders keep each for ever.
+    /// From now on publishes the metrics of this manager as well, with the label `manager`. Watching does not keep the manager
+    /// alive: it is forgotten once the last handle and the manager's [`Running`](crate::manage::Running) are dropped. Use few
+    /// names: recorders keep each for ever.
     pub fn watch(&mut self, name: impl Into<String>, manager: &Manager) {
         self.managers.0.push(Watched {
             name: name.into(),
@@ -45,7 +45,7 @@ impl Managers {
 }
 
 impl Watched {
-    /// False once the manager is gone; its last numbers were told before.
+    /// False once the manager was dropped; its last numbers were published before.
     fn publish(&mut self) -> bool {
         let description = self.manager.describe();
         let (now, gauges) = match &description {
@@ -125,7 +125,7 @@ pub(super) fn describe() {
     }
     let texts = [
         "Sessions that are ready.",
-        "Places whose next attempt comes after a pause.",
+        "Places that pause before their next attempt.",
         "Callers that wait for a session.",
     ];
     for (name, text) in GAUGES.into_iter().zip(texts) {

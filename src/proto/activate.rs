@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::connection::{Connection, Phase};
+use super::connection::Connection;
 use super::registry::Key;
 use super::state::{Effect, Event, Sending};
 use super::stream::{Opening, owed, wake};
@@ -10,6 +10,16 @@ use crate::error::{Side, StreamError};
 use crate::frame::codes;
 use crate::link::{Activated, Lane, RecvEnd, SendEnd, reason, request};
 use crate::sync::Arc;
+
+/// Reasons of few activations, see `act_on_rare`.
+const RARE: u32 = reason::CHUNKS | reason::CREDIT | reason::URGENCY;
+/// Reasons that come after SEND, see `act_on_late`.
+const LATE: u32 = reason::MORE
+    | reason::WRITTEN
+    | reason::DEADLINE
+    | reason::CANCEL
+    | reason::STOP
+    | reason::DROPPED;
 
 impl Connection {
     /// Takes what handles have asked for since the last call.
@@ -19,24 +29,28 @@ impl Connection {
         // Taken first and acted on last: a stream opened before `close`, or before the last handle
         // was dropped, is on the list by then.
         let requests = std::mem::take(&mut self.asked) | self.link.take_requests();
-        if matches!(self.phase, Phase::Dead) {
+        if self.life.is_closed() {
             // What was asked too late is taken all the same, so that it keeps no driver awake.
             return;
         }
-        let mut activations = 0;
-        for lane in self.link.take_ready() {
-            activations += 1;
-            self.activate(lane, now);
+        if self.link.has_ready() {
+            self.activate_all(now);
         }
         if requests != 0 {
             self.on_requests(requests, now);
         }
         self.serve_waiting();
-        self.drain_if_unused(now);
-        if activations > 0 {
-            self.link.counters.activations.add(activations);
-        }
+        self.close_if_unused(now);
         self.link.counters.turns.add(1);
+    }
+
+    fn activate_all(&mut self, now: Instant) {
+        let mut activations = 0;
+        for lane in self.link.take_ready() {
+            activations += 1;
+            self.activate(lane, now);
+        }
+        self.link.counters.activations.add(activations);
     }
 
     fn on_requests(&mut self, requests: u32, now: Instant) {
@@ -45,16 +59,16 @@ impl Connection {
             self.ping.wanted |= self.ping.in_flight.is_none();
         }
         if requests & request::EVICT != 0 {
-            self.evict();
+            self.trip_half_open();
         }
         if requests & request::SHUTDOWN != 0 {
-            self.leave(self.link.drain.grace(), now);
+            self.drain(self.link.drain.grace(), now);
         }
         if requests & request::CLOSE != 0 {
-            self.drain(now);
+            self.close(now);
         }
-        if requests & request::UNHELD != 0 {
-            self.on_unheld(now);
+        if requests & request::ORPHANED != 0 {
+            self.on_orphaned(now);
         }
     }
 
@@ -70,6 +84,19 @@ impl Connection {
             }
         };
         let Some(key) = key else { return };
+        if reasons & RARE != 0 {
+            self.act_on_rare(key, reasons, now);
+        }
+        if reasons & (reason::SEND | reason::ROOM) != 0 {
+            self.on_send(key, reasons);
+        }
+        if reasons & LATE != 0 {
+            self.act_on_late(key, reasons);
+        }
+    }
+
+    /// What is acted on before what is to be sent.
+    fn act_on_rare(&mut self, key: Key, reasons: u32, now: Instant) {
         if reasons & reason::CHUNKS != 0 {
             self.switch_chunks(key);
         }
@@ -84,14 +111,18 @@ impl Connection {
             let urgency = stream.lane().urgency();
             self.schedule.change_urgency(key, stream, urgency);
         }
-        if reasons & (reason::SEND | reason::ROOM) != 0 {
-            self.on_send(key, reasons);
-        }
+    }
+
+    /// What is acted on after what is to be sent.
+    fn act_on_late(&mut self, key: Key, reasons: u32) {
         if reasons & reason::MORE != 0 {
             self.ask_for_more(key);
         }
         if reasons & reason::WRITTEN != 0 {
             self.on_written_asked(key);
+        }
+        if reasons & reason::DEADLINE != 0 {
+            self.on_deadline_set(key);
         }
         if reasons & reason::CANCEL != 0 {
             self.cancel_local(key, Lane::cancel_code);
@@ -156,7 +187,7 @@ impl Connection {
     }
 
     /// With the code that the lane says.
-    fn cancel_local(&mut self, key: Key, code: impl FnOnce(&Lane) -> u32) {
+    pub(super) fn cancel_local(&mut self, key: Key, code: impl FnOnce(&Lane) -> u32) {
         let Some(stream) = self.registry.get_mut(key) else {
             return;
         };
@@ -217,29 +248,40 @@ impl Connection {
 
     /// Gives a stream's place back once neither wire nor application needs it.
     pub(super) fn remove_if_done(&mut self, key: Key) {
-        if !self
-            .registry
-            .get_mut(key)
-            .is_some_and(|stream| stream.is_done())
-        {
+        let Some(stream) = self.registry.get_mut(key) else {
+            return;
+        };
+        if !stream.is_done() {
             return;
         }
         self.discard_received(key);
-        let Some(mut stream) = self.registry.remove(key) else {
+        let Some(stream) = self.registry.get_mut(key) else {
             return;
         };
         if stream.lane().ended_in_order() {
             self.link.counters.finished.add(1);
         }
-        self.outbound.end(&mut stream);
-        self.return_to_session(stream.open_charge.into());
-        self.pool.give(stream.lingering.into());
+        let has_deadline = stream.lane().deadline().is_some();
+        self.outbound.end(stream);
         self.widened -= u64::from(stream.widened);
+        let (id, opening) = (stream.id, stream.opening);
+        let (open_charge, lingering) = (stream.open_charge, stream.lingering);
+        if let Some((tx, rx)) = self.registry.remove(key) {
+            self.link.recycle(tx, rx);
+        }
+        if open_charge > 0 {
+            self.return_to_session(open_charge.into());
+        }
+        self.pool.give(lingering.into());
         self.link.counters.streams.set(self.registry.len() as u64);
-        match stream.id {
+        match id {
             Some(id) if id.is_opened_by(self.role.peer()) => self.grant_owed += 1,
-            None if stream.opening == Opening::Granted => self.on_streams_granted(1),
+            None if opening == Opening::Granted => self.on_streams_granted(1),
             _ => {}
+        }
+        self.spares.kept(&mut self.timers, self.turn);
+        if has_deadline {
+            self.set_deadline_timer();
         }
     }
 }

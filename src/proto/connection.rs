@@ -1,4 +1,4 @@
-//! One session: its parts, and its life from handshake to end.
+//! One session: its parts, and its deadlines.
 
 use std::collections::VecDeque;
 use std::sync::Arc as StdArc;
@@ -6,39 +6,25 @@ use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 
-use super::alive::Alive;
-use super::leave::Leave;
+use super::deadlines::Deadlines;
+use super::idle::Spares;
+use super::keepalive::Keepalive;
+use super::life::Life;
 use super::limits::Limits;
+use super::orphan::Progress;
 use super::outbound::Outbound;
 use super::pool::Share;
 use super::recv_size::RecvSize;
 use super::registry::{Key, Registry};
 use super::schedule::Schedule;
-use super::stream::{Opening, Stream, wake};
-use super::unheld::Unheld;
+use super::stream::{Stamps, Stream, wake};
+use super::timers::{Timer, Timers};
 use super::window::{RecvWindow, SendCredit, report_mark};
 use crate::config::Config;
-use crate::error::{ProtocolError, SessionError, StreamError};
-use crate::frame::{Role, Settings, StreamId, codes, preface};
-use crate::link::{Activated, Info, LinkSizes, Pool, SessionLink};
+use crate::error::SessionError;
+use crate::frame::{Role, Settings, StreamId, preface};
+use crate::link::{Info, LinkSizes, Pool, SessionLink};
 use crate::sync::Arc;
-
-/// How far a session is.
-#[derive(Debug)]
-pub(super) enum Phase {
-    /// The peer's preface or SETTINGS has not come.
-    Hello { preface: bool },
-    /// Messages flow.
-    Open,
-    /// `shutdown` was called: streams go on to their end, see `leave`.
-    Leaving,
-    /// `close` was called: what was queued is sent, until the deadline.
-    Draining { until: Instant },
-    /// Only a GOAWAY is still to be sent; given up after the deadline.
-    Ending { until: Instant },
-    /// Nothing more happens; every handle knows why.
-    Dead,
-}
 
 /// What a driver is to do with the socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,13 +33,6 @@ pub(crate) enum Status {
     Open,
     /// Everything was said: flush, shut the socket down, close it.
     Closed,
-}
-
-/// The GOAWAY that ends the session.
-#[derive(Debug)]
-pub(super) struct Farewell {
-    pub(super) code: u32,
-    pub(super) text: String,
 }
 
 /// PING in both directions; one of ours is under way, unless the answer takes so long that another one is said.
@@ -78,24 +57,20 @@ pub(crate) struct Connection {
     pub(super) role: Role,
     pub(super) config: Config,
     pub(super) link: Arc<SessionLink>,
-    pub(super) phase: Phase,
-    pub(super) end: Option<SessionError>,
-    pub(super) farewell: Option<Farewell>,
-    handshake_deadline: Instant,
-    /// When the session began: what a `Stamp` counts from.
-    pub(super) start: Instant,
+    pub(super) life: Life,
+    pub(super) timers: Timers,
+    pub(super) deadlines: Deadlines,
+    /// The peer's preface was parsed.
+    pub(super) greeted: bool,
+    pub(super) stamps: Stamps,
     /// When the last turn began.
     pub(super) turn: Instant,
     /// What came and was sent, in short frames, see [`work_done`](Self::work_done).
     pub(super) work: u64,
-    /// No `Session` is left: nobody can accept.
-    pub(super) unheld: Option<Unheld>,
-    pub(super) alive: Alive,
+    /// No `Session` is left to accept or open: what was seen at the last look.
+    pub(super) orphaned: Option<Progress>,
+    pub(super) keepalive: Keepalive,
     pub(super) limits: Limits,
-    /// A shutdown that was asked for.
-    pub(super) leave: Option<Leave>,
-    /// When the socket must be closed, once it is known that the session ends.
-    pub(super) closed_by: Option<Instant>,
 
     pub(super) registry: Registry,
     pub(super) schedule: Schedule,
@@ -109,13 +84,10 @@ pub(crate) struct Connection {
     pub(super) window_owed: bool,
     pub(super) last_return: Instant,
     pub(super) hungry: bool,
-    /// When to look again at streams that wait for memory or hold it.
-    pub(super) recheck: Option<Instant>,
     pub(super) starved: VecDeque<Key>,
     /// Streams whose ring has grown, and since when; see `idle`.
     pub(super) grown: VecDeque<(Instant, Key)>,
-    /// When to look at messages that were given memory and may have stopped coming.
-    pub(super) advance_check: Option<Instant>,
+    pub(super) spares: Spares,
     pub(super) stalled_since: Option<Instant>,
     pub(super) credit: SendCredit,
     /// What the peer has given in all.
@@ -134,10 +106,6 @@ pub(crate) struct Connection {
     pub(super) grant_owed: u32,
     /// Streams of the peer that nobody took.
     pub(super) refusals: VecDeque<StreamId>,
-    /// The peer takes no new streams.
-    pub(super) peer_refusal: Option<SessionError>,
-    /// The peer has said GOAWAY with its last id.
-    pub(super) peer_farewell: Option<SessionError>,
 
     /// Preface and SETTINGS, until sent.
     pub(super) hello: BytesMut,
@@ -158,6 +126,36 @@ pub(crate) struct Connection {
 /// How soon streams that wait for memory, or hold it, are looked at again.
 const RECHECK: Duration = Duration::from_millis(5);
 
+fn link_sizes(config: &Config) -> LinkSizes {
+    LinkSizes {
+        max_unaccepted: config
+            .max_unaccepted()
+            .map_or(config.max_streams(), |max| max.min(config.max_streams())),
+        open_credit: Settings::FLOORS.streams,
+        peer_max_message: Settings::FLOORS.max_message,
+        send_buffer: config.send_buffer(),
+        session_send_buffer: config.session_send_buffer(),
+        max_pending_opens: config.max_pending_opens(),
+        credit_mark: report_mark(u64::from(config.stream_window())),
+    }
+}
+
+/// Preface and SETTINGS.
+fn hello(role: Role, config: &Config, session_window: u32) -> BytesMut {
+    let ours = Settings {
+        max_frame: config.max_frame(),
+        max_message: config.max_message(),
+        stream_window: config.stream_window(),
+        session_window,
+        streams: config.max_streams(),
+        role: Some(role),
+    };
+    let mut hello = BytesMut::with_capacity(64);
+    hello.extend_from_slice(&preface::encode(preface::VERSION));
+    ours.put(&mut hello);
+    hello
+}
+
 impl Connection {
     /// A session and the link for its first handle.
     pub(crate) fn new(
@@ -175,45 +173,24 @@ impl Connection {
             true => wanted,
             false => floor,
         };
-        let ours = Settings {
-            max_frame: config.max_frame(),
-            max_message: config.max_message(),
-            stream_window: config.stream_window(),
-            session_window,
-            streams: config.max_streams(),
-            role: Some(role),
-        };
-        let sizes = LinkSizes {
-            max_unaccepted: config
-                .max_unaccepted()
-                .map_or(config.max_streams(), |max| max.min(config.max_streams())),
-            open_credit: Settings::FLOORS.streams,
-            peer_max_message: Settings::FLOORS.max_message,
-            send_buffer: config.send_buffer(),
-            session_send_buffer: config.session_send_buffer(),
-            max_pending_opens: config.max_pending_opens(),
-            credit_mark: report_mark(u64::from(config.stream_window())),
-        };
-        let link = SessionLink::new(sizes, info, process_pool);
-        let mut hello = BytesMut::with_capacity(64);
-        hello.extend_from_slice(&preface::encode(preface::VERSION));
-        ours.put(&mut hello);
+        let link = SessionLink::new(link_sizes(config), info, process_pool);
+        let mut timers = Timers::new(now);
+        timers.set(Timer::Handshake, now + config.handshake_timeout());
+        let keepalive = Keepalive::new(config, info_seed, now, &mut timers);
         let connection = Self {
             role,
             config: config.clone(),
             link: Arc::clone(&link),
-            phase: Phase::Hello { preface: false },
-            end: None,
-            farewell: None,
-            start: now,
+            life: Life::new(role, config.close_linger()),
+            timers,
+            deadlines: Deadlines::default(),
+            greeted: false,
+            stamps: Stamps::new(now),
             turn: now,
             work: 0,
-            handshake_deadline: now + config.handshake_timeout(),
-            unheld: None,
-            alive: Alive::new(config, info_seed, now),
+            orphaned: None,
+            keepalive,
             limits: Limits::new(config, &link, now),
-            leave: None,
-            closed_by: None,
             registry: Registry::default(),
             schedule: Schedule::default(),
             outbound: Outbound::default(),
@@ -224,10 +201,9 @@ impl Connection {
             window_owed: false,
             last_return: now,
             hungry: false,
-            recheck: None,
             starved: VecDeque::new(),
             grown: VecDeque::new(),
-            advance_check: None,
+            spares: Spares::default(),
             stalled_since: None,
             credit: SendCredit::new(Settings::FLOORS.session_window),
             credit_given: Settings::FLOORS.session_window.into(),
@@ -239,9 +215,7 @@ impl Connection {
             peer_streams: config.max_streams(),
             grant_owed: 0,
             refusals: VecDeque::new(),
-            peer_refusal: None,
-            peer_farewell: None,
-            hello,
+            hello: hello(role, config, session_window),
             ping: Ping::default(),
             owing: VecDeque::new(),
             unwritten: Vec::new(),
@@ -256,7 +230,7 @@ impl Connection {
 
     /// What the driver is to do with the socket.
     pub(crate) const fn status(&self) -> Status {
-        if matches!(self.phase, Phase::Dead) {
+        if self.life.is_closed() {
             Status::Closed
         } else {
             Status::Open
@@ -268,210 +242,54 @@ impl Connection {
         self.recv_size.get()
     }
 
-    /// The peer has sent its SETTINGS and nothing has ended yet.
-    pub(super) const fn is_established(&self) -> bool {
-        matches!(
-            self.phase,
-            Phase::Open | Phase::Leaving | Phase::Draining { .. }
-        )
-    }
-
-    /// The accepting side is silent until it has seen the dialler's preface.
-    pub(super) const fn may_send(&self) -> bool {
-        !matches!(
-            (&self.phase, self.role),
-            (Phase::Hello { preface: false }, Role::Acceptor) | (Phase::Dead, _)
-        )
-    }
-
-    // ---- the end ----------------------------------------------------------------------------
-
-    /// `close` was called, or nobody is left to use the session.
-    pub(super) fn drain(&mut self, now: Instant) {
-        match self.phase {
-            Phase::Open | Phase::Leaving => {
-                self.link.refuse_opens(SessionError::Closed);
-                self.wake_state = true;
-                let until = now + self.config.close_linger();
-                let ceiling = self.leave_deadline().unwrap_or(until);
-                self.end_by(until);
-                self.phase = Phase::Draining {
-                    until: until.min(ceiling),
-                };
-            }
-            Phase::Hello { .. } => self.finish_closed(),
-            Phase::Draining { .. } | Phase::Ending { .. } | Phase::Dead => {}
-        }
-    }
-
-    /// Draining is over when nothing is queued any more, also nothing that waits for credit.
-    pub(super) fn end_drain_if_idle(&mut self) {
-        if !matches!(self.phase, Phase::Draining { .. }) {
-            return;
-        }
-        let queues_are_empty =
-            self.schedule.is_empty() && self.opens.is_empty() && self.owing.is_empty();
-        if queues_are_empty && !self.registry.iter_mut().any(|(_, s)| s.has_queued()) {
-            self.finish_closed();
-        }
-    }
-
-    fn finish_closed(&mut self) {
-        let code = match self.leave {
-            Some(_) => codes::SHUTDOWN,
-            None => codes::NO_ERROR,
-        };
-        self.finish_with(SessionError::Closed, code, "");
-    }
-
-    /// The peer broke a rule.
-    #[cold]
-    pub(super) fn violate(&mut self, error: ProtocolError) {
-        let text = format!("{}: {error}", error.rule());
-        self.finish_with(SessionError::Protocol(error), codes::PROTOCOL, &text);
-    }
-
-    pub(super) fn finish_with(&mut self, error: SessionError, code: u32, text: &str) {
-        if matches!(self.phase, Phase::Ending { .. } | Phase::Dead) {
-            return;
-        }
-        self.end_by(self.turn + self.config.close_linger());
-        if self.may_send() {
-            self.farewell = Some(Farewell {
-                code,
-                text: text.to_owned(),
-            });
-            self.end = Some(error);
-            self.phase = Phase::Ending {
-                until: self.last_word_until(self.turn),
-            };
-        } else {
-            self.terminate(error);
-        }
-    }
-
-    /// The peer closed the connection.
-    pub(crate) fn eof(&mut self) {
-        let live = self.has_live_streams();
-        let error = match (&self.end, &self.peer_farewell, &self.phase) {
-            (Some(error), ..) | (None, Some(error), _) => error.clone(),
-            (None, None, Phase::Draining { .. }) => SessionError::Closed,
-            (None, None, Phase::Leaving) if !live => SessionError::Closed,
-            (None, None, _) => SessionError::Disconnected,
-        };
-        self.terminate(error);
-    }
-
-    /// The socket failed.
-    pub(crate) fn io_failed(&mut self, error: std::io::Error) {
-        let error = match (self.end.take(), self.peer_farewell.take()) {
-            (Some(error), _) | (None, Some(error)) => error,
-            (None, None) => SessionError::Io(StdArc::new(error)),
-        };
-        self.terminate(error);
-    }
-
-    /// Ends everything at once; every handle learns the reason. Idempotent.
-    pub(crate) fn terminate(&mut self, error: SessionError) {
-        if matches!(self.phase, Phase::Dead) {
-            return;
-        }
-        self.phase = Phase::Dead;
-        self.report_leave();
-        let activated = self.link.close(error.clone());
-        self.link.counters.bytes_held.set(0);
-        for (_, stream) in self.registry.iter_mut() {
-            let error = match stream.opening {
-                Opening::Done => StreamError::Session(error.clone()),
-                Opening::Waiting | Opening::Granted => StreamError::NotProcessed(error.clone()),
-            };
-            // Before the end is set: a receiver that sees the end gives the charge back.
-            let lies = stream.put_in_order();
-            stream.lane().charge(lies);
-            stream.end_both(&error);
-            stream.forget_queued();
-        }
-        for lane in activated {
-            if let (Activated::New(side), _) = lane.activated() {
-                side.refuse(&StreamError::NotProcessed(error.clone()));
-            }
-        }
-        self.registry = Registry::default();
-        self.outbound = Outbound::default();
-        self.unwritten = Vec::new();
-        self.link.counters.streams.set(0);
-        self.pool.end();
-        self.link.drop_unaccepted_if_unheld();
-        self.link.wake_all();
+    /// Until when the socket is closed, after the end; see [`SocketStage`](super::SocketStage).
+    pub(crate) fn linger_until(&self, now: Instant) -> Instant {
+        self.life.linger_until(now)
     }
 
     // ---- time -------------------------------------------------------------------------------
 
     /// When [`on_deadline`](Self::on_deadline) is to be called at the latest.
+    #[inline]
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
-        let phase = match self.phase {
-            Phase::Hello { .. } => Some(self.handshake_deadline),
-            Phase::Draining { until } | Phase::Ending { until } => Some(until),
-            Phase::Open => self.alive.age_at,
-            Phase::Leaving => None,
-            Phase::Dead => return None,
-        };
-        [
-            phase,
-            self.recheck,
-            self.advance_check,
-            self.alive_deadline(),
-            self.leave_deadline(),
-            self.shrink_deadline(),
-            self.unheld_deadline(),
-        ]
-        .into_iter()
-        .flatten()
-        .min()
+        self.timers.next(self.life.timers())
     }
 
     /// Acts on the deadlines that have passed.
     pub(crate) fn on_deadline(&mut self, now: Instant) {
-        match self.phase {
-            Phase::Hello { .. } if now >= self.handshake_deadline => {
-                let error = SessionError::HandshakeTimeout(self.config.handshake_timeout());
-                self.terminate(error);
-                return;
+        self.turn = now;
+        for timer in Timer::ALL {
+            // The one before may have moved the session on.
+            if self.life.timers().contains(timer)
+                && let Some(at) = self.timers.take_expired(timer, now)
+            {
+                self.on_timer(timer, at, now);
             }
-            Phase::Draining { until } if now >= until => {
-                self.turn = now;
-                self.finish_closed();
-                return;
-            }
-            Phase::Ending { until } if now >= until => {
-                let error = self.end.clone().unwrap_or(SessionError::Closed);
-                self.terminate(error);
-                return;
-            }
-            Phase::Open if self.alive.age_at.is_some_and(|at| now >= at) => {
-                self.leave(self.config.drain_timeout(), now);
-            }
-            Phase::Dead => return,
-            _ => {}
         }
-        if !self.check_leave(now) {
-            return;
+    }
+
+    /// It was set for `at`.
+    fn on_timer(&mut self, timer: Timer, at: Instant, now: Instant) {
+        match timer {
+            Timer::Handshake
+            | Timer::HelloGrace
+            | Timer::Ceiling
+            | Timer::Pong
+            | Timer::FinalGoaway
+            | Timer::Age => self.on_life_timer(timer, now),
+            Timer::Recheck => self.recheck_memory(now),
+            Timer::Advances => self.check_advances(now),
+            Timer::Keepalive => self.check_keepalive(at, now),
+            Timer::Shrink => self.shrink_idle(now),
+            Timer::Spares => self.give_spares_back(now),
+            Timer::Orphan => self.check_orphaned(now),
+            Timer::Deadlines => self.check_stream_deadlines(now),
         }
-        if self.recheck.is_some_and(|at| now >= at) {
-            self.recheck = None;
-            self.recheck_memory(now);
-        }
-        if self.advance_check.is_some_and(|at| now >= at) {
-            self.check_advances(now);
-        }
-        self.check_alive(now);
-        self.shrink_idle(now);
-        self.check_unheld(now);
     }
 
     /// Looks again soon at streams that wait for memory or hold it.
     pub(super) fn recheck_soon(&mut self, now: Instant) {
-        self.recheck.get_or_insert(now + RECHECK);
+        self.timers.set_by(Timer::Recheck, now + RECHECK);
     }
 
     // ---- wakes ------------------------------------------------------------------------------
@@ -485,7 +303,17 @@ impl Connection {
     }
 
     /// Wakes the tasks for which something has happened.
+    #[inline]
     pub(crate) fn deliver_wakes(&mut self) {
+        if !self.wakes.is_empty() {
+            self.wake_streams();
+        }
+        if self.wake_accept | self.wake_state | self.wake_pings {
+            self.wake_waiters();
+        }
+    }
+
+    fn wake_streams(&mut self) {
         for key in self.wakes.drain(..) {
             let Some(stream) = self.registry.get_mut(key) else {
                 continue;
@@ -498,6 +326,9 @@ impl Connection {
                 stream.rx.wake_receiver();
             }
         }
+    }
+
+    fn wake_waiters(&mut self) {
         if std::mem::take(&mut self.wake_accept) {
             self.link.accept_waiters.wake_all();
         }
@@ -509,8 +340,8 @@ impl Connection {
         }
     }
 
-    /// The socket is closed.
-    pub(crate) fn finish(&self) {
+    /// The socket is closed: the last step of the session's end.
+    pub(crate) fn released(&self) {
         self.link.finish();
     }
 
@@ -533,11 +364,19 @@ impl Connection {
     }
 }
 
+/// The sooner of two deadlines.
+#[inline]
+pub(crate) fn sooner(one: Option<Instant>, other: Option<Instant>) -> Option<Instant> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some(one.min(other)),
+        (one, other) => one.or(other),
+    }
+}
+
 impl Drop for Connection {
     /// A driver that is dropped, or panics, takes no handle with it into silence.
     fn drop(&mut self) {
-        let error = self.end.take().unwrap_or(SessionError::EngineStopped);
-        self.terminate(error);
+        self.abort(SessionError::EngineStopped);
         self.link.finish();
     }
 }

@@ -8,7 +8,8 @@ use super::outbound::Outbound;
 use super::pool::Growth;
 use super::registry::Key;
 use super::state::{Event, Receiving};
-use super::stream::{Stamp, Stream, owed, wake};
+use super::stream::{Stream, owed, wake};
+use super::timers::Timer;
 use super::window::report_mark;
 use crate::error::{Limit, LimitExceeded, StreamError};
 use crate::frame::{FRAME_COST, codes};
@@ -37,7 +38,7 @@ impl Connection {
             return;
         }
         stream.consumed = total;
-        stream.last_progress = Stamp::new(self.start, now);
+        stream.last_progress = self.stamps.of(now);
         let retired = stream.window.consume(consumed);
         if retired > 0 {
             self.pool.give(retired);
@@ -85,7 +86,7 @@ impl Connection {
             outstanding * 4 <= target
         };
         // All streams were looked at a moment ago, and are again soon.
-        let looked = self.recheck.is_some();
+        let looked = self.timers.is_set(Timer::Recheck);
         if hungry != self.hungry {
             self.hungry = hungry;
             self.link.set_hungry(hungry);
@@ -165,7 +166,7 @@ impl Connection {
         if now.duration_since(since) < STALL {
             return;
         }
-        let now = Stamp::new(self.start, now);
+        let now = self.stamps.of(now);
         let held = |stream: &Stream| stream.window.held() + u64::from(stream.open_charge);
         let stalled = self
             .registry
@@ -210,7 +211,7 @@ impl Connection {
     /// Memory was given for a message that is not complete.
     fn check_advances_in_time(&mut self, now: Instant) {
         let at = now + self.config.message_timeout();
-        self.advance_check.get_or_insert(at);
+        self.timers.set_by(Timer::Advances, at);
     }
 
     /// Doubles the session's window if its maximum and the pool allow.
@@ -288,7 +289,6 @@ impl Connection {
     pub(super) fn check_advances(&mut self, now: Instant) {
         let timeout = self.config.message_timeout();
         let mut late = None;
-        self.advance_check = None;
         for (key, stream) in self.registry.iter_mut() {
             let Some(assembly) = &stream.assembly else {
                 continue;
@@ -303,11 +303,10 @@ impl Connection {
             };
             let at = since + timeout;
             if at > now {
-                let next = self.advance_check.map_or(at, |next| next.min(at));
-                self.advance_check = Some(next);
+                self.timers.set_by(Timer::Advances, at);
             } else if late.replace((key, u64::from(assembly.total))).is_some() {
                 // One at a time: the others at once afterwards.
-                self.advance_check = Some(now);
+                self.timers.set_by(Timer::Advances, now);
             }
         }
         if let Some((key, total)) = late {

@@ -13,12 +13,30 @@ use std::time::{Duration, Instant};
 
 use super::connection::Connection;
 use super::registry::{Key, PRUNE_SLACK};
-use super::stream::{Stamp, wake};
+use super::stream::wake;
+use super::timers::{Timer, Timers};
 
 /// A ring up to this size is kept, in bytes.
 pub(super) const KEPT_BYTES: u64 = 4 * 1024;
 /// How long a stream consumes nothing before its ring shrinks.
 pub(super) const IDLE: Duration = Duration::from_secs(10);
+
+/// Whether a stream has gone, and left its lane, since the lanes kept for streams to come were looked at last. They go when
+/// for [`IDLE`], and twice that at most, none has.
+#[derive(Debug, Default)]
+pub(super) struct Spares {
+    used: bool,
+}
+
+impl Spares {
+    #[inline]
+    pub(super) fn kept(&mut self, timers: &mut Timers, now: Instant) {
+        self.used = true;
+        if !timers.is_set(Timer::Spares) {
+            timers.set(Timer::Spares, now + IDLE);
+        }
+    }
+}
 
 impl Connection {
     /// To be called when the application has consumed something.
@@ -29,6 +47,7 @@ impl Connection {
         {
             stream.listed_grown = true;
             self.grown.push_back((now, key));
+            self.timers.set_by(Timer::Shrink, now + IDLE);
             if self.grown.len() > 2 * self.registry.len() + PRUNE_SLACK {
                 let registry = &mut self.registry;
                 self.grown
@@ -37,25 +56,30 @@ impl Connection {
         }
     }
 
-    pub(super) fn shrink_deadline(&self) -> Option<Instant> {
-        self.grown.front().map(|(since, _)| *since + IDLE)
-    }
-
     pub(super) fn shrink_idle(&mut self, now: Instant) {
-        while self.shrink_deadline().is_some_and(|at| at <= now) {
-            let Some((_, key)) = self.grown.pop_front() else {
-                return;
-            };
+        while let Some((since, key)) = self.grown.front().copied() {
+            if since + IDLE > now {
+                return self.timers.set(Timer::Shrink, since + IDLE);
+            }
+            self.grown.pop_front();
             let Some(stream) = self.registry.get_mut(key) else {
                 continue;
             };
             stream.listed_grown = false;
-            let idle = Stamp::new(self.start, now).since(stream.last_progress) >= IDLE;
+            let idle = self.stamps.of(now).since(stream.last_progress) >= IDLE;
             if idle && stream.rx.shrink_if_idle() {
                 Self::notify(&mut self.wakes, key, stream, wake::RECEIVER);
             } else {
                 self.watch_ring(key, now);
             }
+        }
+    }
+
+    pub(super) fn give_spares_back(&mut self, now: Instant) {
+        if std::mem::take(&mut self.spares.used) {
+            self.timers.set(Timer::Spares, now + IDLE);
+        } else {
+            self.link.drop_spares();
         }
     }
 }

@@ -11,11 +11,11 @@
 use std::time::Instant;
 
 use super::bucket::Bucket;
-use super::connection::{Connection, Phase};
+use super::connection::Connection;
 use super::registry::Key;
 use crate::config::Config;
 use crate::error::{Limit, LimitExceeded, ProtocolError, SessionError};
-use crate::frame::{StreamId, codes};
+use crate::frame::StreamId;
 use crate::link::SessionLink;
 
 /// Control frames that each frame of ours may cause: WINDOWs for a stream and the session, an end, a grant.
@@ -25,7 +25,7 @@ const CAUSED_MAX: u64 = 1 << 20;
 /// Frames of kinds that this version does not know that may come with each message, and with each frame of ours: what a
 /// later version may have to say about one.
 const CARRIED: u64 = 4;
-/// GOAWAYs that a session can need: SOON, the last id, the farewell.
+/// GOAWAYs that a session can need: SOON, the last id, the final one.
 const GOAWAYS: u8 = 3;
 
 /// Counts of what the peer did; see the module.
@@ -72,13 +72,11 @@ impl Connection {
     /// A limit was tripped: the session ends, and the peer is told why in the same words.
     #[cold]
     pub(super) fn trip(&mut self, limit: Limit, value: u64) {
-        if matches!(self.phase, Phase::Ending { .. } | Phase::Dead) {
+        if self.life.is_ending() {
             return;
         }
         self.link.counters.trip(limit);
-        let error = LimitExceeded { limit, value };
-        let text = error.to_string();
-        self.finish_with(SessionError::from(error), codes::LIMIT_EXCEEDED, &text);
+        self.end(SessionError::from(LimitExceeded { limit, value }));
     }
 
     /// The peer asks for a round trip.
@@ -189,10 +187,10 @@ impl Connection {
     }
 
     /// Another connection needs the place of this one, whose handshake is not done.
-    pub(super) fn evict(&mut self) {
-        if matches!(self.phase, Phase::Hello { .. }) {
-            // Its socket is a place too: whoever is silent is not waited for.
-            self.closed_by = Some(self.turn);
+    pub(super) fn trip_half_open(&mut self) {
+        if self.life.is_in_hello() {
+            // Its socket is a place too: a silent peer is not waited for.
+            self.life.close_socket_by(self.turn);
             self.trip(Limit::HalfOpen, self.config.max_half_open().into());
         }
     }

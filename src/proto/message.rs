@@ -12,7 +12,7 @@ use super::connection::Connection;
 use super::receive::SHARE_MIN;
 use super::registry::Key;
 use super::state::{Effect, Event, Receiving};
-use super::stream::{Assembly, Stamp, Stream, wake};
+use super::stream::{Assembly, Stream, wake};
 use crate::config::Config;
 use crate::error::ProtocolError;
 use crate::frame::{HEADER_LEN, Header, StreamId, TOTAL_LEN, cost, decode_total};
@@ -53,8 +53,9 @@ pub(super) struct Run {
 
 impl Connection {
     /// The short messages in front, if they are whole and of one stream, the one of `first`: looked
-    /// up, debited, published and told once for all. Stops before whatever is not plain, which is
-    /// left to [`on_data`](Self::on_data), with all rules and errors; and after `most`.
+    /// up, debited, published and told once for all. Stops after the one that ends its direction, before
+    /// whatever is not plain, which is left to [`on_data`](Self::on_data), with all rules and errors; and
+    /// after `most`.
     pub(super) fn on_short_messages(
         &mut self,
         first: Header,
@@ -63,13 +64,11 @@ impl Connection {
         now: Instant,
     ) -> Result<Run, ProtocolError> {
         let mut run = Run::default();
-        if !self.is_established() {
+        if !self.life.is_established() {
             return Ok(run);
         }
-        let Some(key) = first.stream_id().and_then(|id| self.registry.find(id)) else {
-            return Ok(run);
-        };
-        let Some(stream) = self.registry.get_mut(key) else {
+        let found = first.stream_id().and_then(|id| self.registry.find_mut(id));
+        let Some((key, stream)) = found else {
             return Ok(run);
         };
         if stream.state.receiving != Receiving::Open || stream.assembly.is_some() {
@@ -79,12 +78,13 @@ impl Connection {
             .min(self.config.max_message())
             .min(self.config.max_frame());
         let credit = stream.window.outstanding().min(self.window.outstanding());
-        let mut total_cost = 0;
+        let (mut total_cost, mut fin) = (0, false);
         while let Some((head, rest)) = bytes[run.bytes..].split_first_chunk::<HEADER_LEN>() {
             let header = Header::decode(*head);
             let cost = cost(header.length);
-            let plain = header.is_like(first) && header.length <= longest;
-            if !plain || total_cost + cost > credit || run.frames == most {
+            let plain = header.is_whole_message() && header.stream == first.stream;
+            if !plain || header.length > longest || total_cost + cost > credit || run.frames == most
+            {
                 break;
             }
             let Some(payload) = rest.get(..header.length as usize) else {
@@ -94,21 +94,33 @@ impl Connection {
             total_cost += cost;
             run.frames += 1;
             run.bytes += HEADER_LEN + payload.len();
+            fin = header.is_last_message();
+            if fin {
+                break;
+            }
         }
         if run.frames == 0 {
             return Ok(run);
         }
         if stream.window.held() == 0 {
-            stream.last_progress = Stamp::new(self.start, now);
+            stream.last_progress = self.stamps.of(now);
         }
         // No error: that much was outstanding.
         let covered = stream.window.receive(total_cost).unwrap_or_default();
         stream.rx.publish();
+        if fin && stream.state.on(Event::RecvFin) == Effect::Act {
+            // No message is incomplete, and the direction was open.
+            stream.lane().end_recv(RecvEnd::Finished);
+        }
+        let done = fin && stream.is_done();
         Self::notify(&mut self.wakes, key, stream, wake::RECEIVER);
         self.link.counters.messages_received.add(run.frames);
         self.receive_on_session(total_cost)?;
         if covered > 0 {
             self.return_to_session(covered);
+        }
+        if done {
+            self.remove_if_done(key);
         }
         Ok(run)
     }
@@ -121,7 +133,7 @@ impl Connection {
         fin: bool,
         now: Instant,
     ) -> Result<(), ProtocolError> {
-        if !self.is_established() {
+        if !self.life.is_established() {
             return Err(ProtocolError::SettingsMissing);
         }
         let len = payload.as_slice().len();
@@ -140,7 +152,7 @@ impl Connection {
             return Ok(());
         };
         if stream.window.held() == 0 {
-            stream.last_progress = Stamp::new(self.start, now);
+            stream.last_progress = self.stamps.of(now);
         }
         let covered = match stream.window.receive(cost) {
             Ok(covered) => covered,

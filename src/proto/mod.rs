@@ -16,22 +16,26 @@
 //! An error ends the connection once: `receive` after it does nothing, the peer is told the rule in
 //! a GOAWAY, and every handle gets the same error. Nothing allocates in steady state.
 //!
-//! * `connection`: the value, its life from handshake to end, deadlines. `alive`: whether the peer is there.
-//! * `leave`: shutting down. `limits`, `bucket`: what the peer may do, and how often.
+//! * `connection`: the value. `life`: from handshake to end, one table; `drain`: what is done at each step of the end.
+//! * `timers`: the deadlines; `deadlines`: those of streams. `keepalive`: whether the peer is there. `orphan`: no handle is left.
+//! * `limits`, `bucket`: what the peer may do, and how often.
 //! * `activate`: what handles want. `opening`: permission to open, in both directions.
 //! * `receive`, `message`: frames in. `transmit`, `output`: frames out. `outbound`: what may be queued.
 //! * `registry`, `stream`, `state`: the streams. `window`, `pool`: credit. `schedule`: whose turn.
 
 mod activate;
-mod alive;
 mod bucket;
 mod connection;
 mod credit;
+mod deadlines;
+mod drain;
 mod idle;
-mod leave;
+mod keepalive;
+mod life;
 mod limits;
 mod message;
 mod opening;
+mod orphan;
 mod outbound;
 mod output;
 mod pool;
@@ -42,14 +46,15 @@ mod schedule;
 mod sender;
 mod state;
 mod stream;
+mod timers;
 mod transmit;
-mod unheld;
 mod window;
 
 #[cfg(all(test, not(ringmux_loom)))]
 pub(crate) mod tests;
 
 pub(crate) use crate::link::Pool;
-pub(crate) use connection::{Connection, Status};
+pub(crate) use connection::{Connection, Status, sooner};
+pub(crate) use life::{SocketEvent, SocketStage};
 pub(crate) use output::{BATCH_PARTS, Batch};
 pub(crate) use receive::WORK_MAX;

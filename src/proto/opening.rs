@@ -8,16 +8,15 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
-use super::connection::{Connection, Phase};
+use super::connection::Connection;
 use super::output::Batch;
 use super::registry::Key;
 use super::state::{Effect, Event};
-use super::stream::{Opening, Stamp, Stream, wake};
+use super::stream::{Opening, Stream, wake};
 use super::window::report_mark;
 use crate::error::{Limit, ProtocolError, SessionError, StreamError};
 use crate::frame::{HEADER_LEN, StreamId, cost, put_open};
 use crate::link::{EngineSide, Lane, OpenState, RecvEnd, SEND_FLOOR};
-use crate::sync::Arc;
 
 /// OPENs for which the queue keeps its memory; what a larger burst took is given back.
 const OPENS_KEPT: usize = 1024;
@@ -26,7 +25,8 @@ impl Connection {
     /// A handle has opened a stream. `None` if it is refused.
     pub(super) fn register_local(&mut self, side: EngineSide, now: Instant) -> Option<Key> {
         let lane = side.lane();
-        if let Some(reason) = self.refusal() {
+        // Not the link's reason, which `close` sets at once: what was opened before it is still to be sent.
+        if let Some(reason) = self.life.refusal() {
             if lane.open_state() == OpenState::Granted {
                 self.link.add_open_credit(1);
             }
@@ -43,7 +43,7 @@ impl Connection {
         };
         let (credit, window) = (self.peer.stream_window, self.config.stream_window());
         let grown = lane.send_limit() > SEND_FLOOR;
-        let now = Stamp::new(self.start, now);
+        let now = self.stamps.of(now);
         let stream = Stream::new(side, None, opening, credit, window, now);
         let key = self.registry.insert(stream);
         if grown {
@@ -61,17 +61,6 @@ impl Connection {
         Some(key)
     }
 
-    /// Why no stream is opened any more. Not the link's reason, which `close` sets at once: what was
-    /// opened before it is still to be sent.
-    fn refusal(&self) -> Option<SessionError> {
-        match self.phase {
-            Phase::Hello { .. } | Phase::Open => self.peer_refusal.clone(),
-            Phase::Leaving | Phase::Draining { .. } | Phase::Ending { .. } | Phase::Dead => {
-                Some(SessionError::Closed)
-            }
-        }
-    }
-
     fn grant(&mut self, key: Key) -> bool {
         let Some(stream) = self.registry.get_mut(key) else {
             return false;
@@ -80,8 +69,10 @@ impl Connection {
             return false;
         }
         stream.opening = Opening::Granted;
-        stream.lane().grant();
-        Self::notify(&mut self.wakes, key, stream, wake::SENDER);
+        if stream.lane().open_state() == OpenState::Waiting {
+            stream.lane().grant();
+            Self::notify(&mut self.wakes, key, stream, wake::SENDER);
+        }
         self.opens.push_back(key);
         true
     }
@@ -185,12 +176,12 @@ impl Connection {
         }
         let (credit, window) = (self.peer.stream_window, self.config.stream_window());
         let (handles, side) = Lane::pair(
-            Arc::clone(&self.link),
+            &self.link,
             Bytes::copy_from_slice(block),
             report_mark(u64::from(window)),
         );
         handles.lane().set_id(id.get());
-        let now = Stamp::new(self.start, now);
+        let now = self.stamps.of(now);
         let mut stream = Stream::new(side, Some(id), Opening::Done, credit, window, now);
         stream.open_charge = cost as u32;
         if fin && stream.state.on(Event::RecvFin) == Effect::Act {
@@ -233,7 +224,7 @@ impl Connection {
     /// The peer takes no streams above `last` any more, or none at all from now on (`soon`).
     pub(super) fn on_goaway(&mut self, last: Option<StreamId>, error: SessionError, soon: bool) {
         self.link.refuse_opens(error.clone());
-        self.peer_refusal = Some(error.clone());
+        self.life.peer_goaway(error.clone(), soon);
         self.wake_state = true;
         let lost: Vec<Key> = self
             .registry
@@ -252,9 +243,6 @@ impl Connection {
             }
             self.cancel_stream(key, 0, Event::RecvCancel);
             self.remove_if_done(key);
-        }
-        if !soon {
-            self.peer_farewell = Some(error);
         }
     }
 }

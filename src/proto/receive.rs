@@ -12,7 +12,7 @@ use std::time::Instant;
 
 use bytes::{Buf, BytesMut};
 
-use super::connection::{Connection, Phase};
+use super::connection::Connection;
 use super::message::Incoming;
 use super::state::{Effect, Event, Receiving, Sending};
 use super::stream::{owed, wake};
@@ -52,24 +52,24 @@ impl Connection {
     /// their turn.
     #[inline]
     pub(crate) fn receive(&mut self, buf: &mut BytesMut, now: Instant) -> bool {
-        if matches!(self.phase, Phase::Ending { .. } | Phase::Dead) {
+        if self.life.is_ending() {
             buf.clear();
             return false;
         }
         self.turn = now;
-        self.alive.hear(now);
+        self.keepalive.hear(now);
         match self.try_receive(buf, now) {
             Ok(more) => {
                 // Whatever came, also for streams that have ended: the session's window is smaller.
                 self.watch_session_window(now);
                 if !more && !buf.is_empty() {
-                    self.alive.stop_inside(now);
+                    self.keepalive.stop_inside(now, &mut self.timers);
                 }
                 more
             }
             Err(error) => {
                 buf.clear();
-                self.violate(error);
+                self.end(SessionError::Protocol(error));
                 false
             }
         }
@@ -129,7 +129,7 @@ impl Connection {
                     end: last,
                     fin,
                     ..
-                } = Frame::parse(header, &buf[begin..end])?
+                } = Frame::read(kind, header, &buf[begin..end])?
                 else {
                     break;
                 };
@@ -138,7 +138,7 @@ impl Connection {
                 at = 0;
                 self.on_data(stream, Incoming::Shared(payload), last, fin, now)?;
             } else {
-                let frame = Frame::parse(header, &buf[begin..end])?;
+                let frame = Frame::read(kind, header, &buf[begin..end])?;
                 at = end;
                 self.on_frame(frame, now)?;
             }
@@ -158,10 +158,7 @@ impl Connection {
 
     /// True when the preface is complete; garbage is refused at its first wrong byte.
     fn receive_preface(&mut self, buf: &mut BytesMut) -> Result<bool, ProtocolError> {
-        let Phase::Hello { preface: seen } = &mut self.phase else {
-            return Ok(true);
-        };
-        if *seen {
+        if self.greeted {
             return Ok(true);
         }
         let Some(bytes) = buf.first_chunk::<{ preface::PREFACE_LEN }>() else {
@@ -172,7 +169,9 @@ impl Connection {
         if self.role == Role::Acceptor {
             self.hello[..preface::PREFACE_LEN].copy_from_slice(&preface::encode(version));
         }
-        *seen = true;
+        self.greeted = true;
+        let action = self.life.preface();
+        self.act(action);
         buf.advance(preface::PREFACE_LEN);
         Ok(true)
     }
@@ -191,13 +190,13 @@ impl Connection {
     }
 
     fn on_rare_frame(&mut self, frame: Frame<'_>, now: Instant) -> Result<(), ProtocolError> {
-        if matches!(self.phase, Phase::Hello { .. }) {
+        if self.life.is_in_hello() {
             return match frame {
                 Frame::Settings(settings) => self.on_settings(settings),
                 _ => Err(ProtocolError::SettingsMissing),
             };
         }
-        if matches!(self.phase, Phase::Ending { .. }) {
+        if self.life.is_ending() {
             // A limit was tripped by what lay before it.
             return Ok(());
         }
@@ -276,7 +275,8 @@ impl Connection {
                 .ok_or(overflow(stream.id.map_or(0, StreamId::get), raise))?;
         }
         self.peer = settings;
-        self.open_or_leave();
+        let action = self.life.settings();
+        self.act(action);
         self.on_streams_granted(settings.streams - floors.streams);
         self.link.establish(settings.max_message);
         self.wake_state = true;
@@ -329,9 +329,10 @@ impl Connection {
             return Err(ProtocolError::UnexpectedPong);
         }
         self.ping.answered = number;
+        let action = self.life.pong(number);
+        self.act(action);
         let Some((_, sent)) = self.ping.in_flight.take_if(|(ours, _)| *ours == opaque) else {
             // Of an earlier one; the answer to the last one follows, and serves all who ask.
-            self.leave_on_pong(number);
             return Ok(());
         };
         let rtt = now.duration_since(sent);
@@ -342,7 +343,6 @@ impl Connection {
         self.link
             .record_pong(u64::try_from(rtt.as_nanos()).unwrap_or(u64::MAX));
         self.wake_pings = true;
-        self.leave_on_pong(number);
         Ok(())
     }
 
@@ -356,7 +356,7 @@ impl Connection {
         if !stream.state.is_over() {
             // Turned away by a peer that shuts down, before anything of it ran.
             let turned_away = matches!(code, codes::UNAVAILABLE | codes::REFUSED);
-            let refused = self.peer_refusal.clone().filter(|_| turned_away);
+            let refused = self.life.peer_refusal().filter(|_| turned_away).cloned();
             let cancelled = StreamError::Cancelled {
                 by: Side::Peer,
                 code,

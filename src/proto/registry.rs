@@ -10,6 +10,8 @@ use slab::Slab;
 
 use super::stream::Stream;
 use crate::frame::StreamId;
+use crate::link::{RxRing, TxRing};
+use crate::queue::{Reader, Writer};
 
 /// Names a stream inside the engine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -52,6 +54,7 @@ impl Registry {
         self.streams.is_empty()
     }
 
+    #[inline]
     pub(super) fn insert(&mut self, mut stream: Stream) -> Key {
         // So that no key has the highest bit, see `Lane::key`.
         self.generation = (self.generation + 1) % (1 << 31);
@@ -102,14 +105,28 @@ impl Registry {
         })
     }
 
-    pub(super) fn remove(&mut self, key: Key) -> Option<Stream> {
+    /// Both in one look.
+    #[inline]
+    pub(super) fn find_mut(&mut self, id: StreamId) -> Option<(Key, &mut Stream)> {
+        let slot = *self.by_id.get(&id.get())?;
+        let stream = self.streams.get_mut(slot as usize)?;
+        let generation = stream.generation;
+        Some((Key { slot, generation }, stream))
+    }
+
+    /// Forgets a stream; returns its ends of the rings.
+    #[inline]
+    pub(super) fn remove(&mut self, key: Key) -> Option<(Reader<TxRing>, Writer<RxRing>)> {
         let id = self.get_mut(key)?.id;
         if let Some(id) = id
-            && self.find(id) == Some(key)
+            && let Some(slot) = self.by_id.remove(&id.get())
+            && slot != key.slot
         {
-            self.by_id.remove(&id.get());
+            // The id came round again, and names another stream.
+            self.by_id.insert(id.get(), slot);
         }
-        self.streams.try_remove(key.slot as usize)
+        let Stream { tx, rx, .. } = self.streams.try_remove(key.slot as usize)?;
+        Some((tx, rx))
     }
 
     /// Forgets the keys of streams that have gone or that `keep` does not want, once most of a

@@ -66,6 +66,34 @@ impl Stamp {
     }
 }
 
+/// Makes stamps: one for all that happens in a turn.
+#[derive(Debug)]
+pub(super) struct Stamps {
+    /// When the session began.
+    start: Instant,
+    last: Instant,
+    last_stamp: Stamp,
+}
+
+impl Stamps {
+    pub(super) const fn new(start: Instant) -> Self {
+        Self {
+            start,
+            last: start,
+            last_stamp: Stamp(0),
+        }
+    }
+
+    #[inline]
+    pub(super) fn of(&mut self, now: Instant) -> Stamp {
+        if now != self.last {
+            self.last = now;
+            self.last_stamp = Stamp::new(self.start, now);
+        }
+        self.last_stamp
+    }
+}
+
 /// Where the opening of a stream stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Opening {

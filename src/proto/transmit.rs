@@ -7,19 +7,19 @@
 use std::num::NonZeroU32;
 use std::time::Instant;
 
-use super::connection::{Connection, Phase};
+use super::connection::Connection;
 use super::output::{BATCH_BYTES, Batch, SHARED_BATCH_BYTES};
 use super::pool::Growth;
 use super::registry::Key;
 use super::schedule::{Place, QUANTUM_BYTES};
 use super::sender::{Sender, Turn};
 use super::state::{Receiving, Sending};
-use super::stream::{Opening, Stamp, Stream, owed, wake};
+use super::stream::{Opening, Stream, owed, wake};
 use super::window::report_mark;
 use crate::error::{Side, StreamError};
 use crate::frame::{
-    CANCEL_FRAME_LEN, HEADER_LEN, MAX_GOAWAY_DEBUG, PING_FRAME_LEN, Scope, StreamId,
-    WINDOW_FRAME_LEN, codes, data_header, put_cancel, put_goaway, put_ping, put_window,
+    CANCEL_FRAME_LEN, HEADER_LEN, PING_FRAME_LEN, Scope, StreamId, WINDOW_FRAME_LEN, codes,
+    data_header, put_cancel, put_ping, put_window,
 };
 use crate::link::RecvEnd;
 
@@ -41,64 +41,91 @@ impl Connection {
     #[inline]
     pub(crate) fn transmit(&mut self, batch: &mut Batch, now: Instant) -> bool {
         debug_assert!(batch.is_empty());
-        self.may_send() && !self.has_nothing_to_say() && self.fill(batch, now)
+        if self.has_more_than_messages() {
+            self.life.may_send() && self.fill(batch, now)
+        } else {
+            let any = !self.schedule.is_empty() || !self.opens.is_empty();
+            any && self.fill_with_messages(batch, now)
+        }
     }
 
-    fn fill(&mut self, batch: &mut Batch, now: Instant) -> bool {
-        if !self.unwritten.is_empty() {
-            self.answer_unwritten();
+    /// The usual batch: streams that open, messages, and ends.
+    fn fill_with_messages(&mut self, batch: &mut Batch, now: Instant) -> bool {
+        self.limit(batch);
+        self.probe_before_use(now);
+        if self.ping.wanted {
+            self.put_session_control(batch, now);
         }
+        self.put_opens_and_messages(batch);
+        self.serve_waiting();
+        self.sealed(batch, now)
+    }
+
+    fn limit(&self, batch: &mut Batch) {
         batch.limit(if self.schedule.has_one_alone() {
             BATCH_BYTES
         } else {
             SHARED_BATCH_BYTES
         });
-        self.put_hello(batch);
-        if !matches!(self.phase, Phase::Ending { .. }) {
-            if !self.schedule.is_empty() || !self.opens.is_empty() {
-                self.probe_before_use(now);
-            }
-            self.put_session_control(batch, now);
-            self.put_stream_control(batch, now);
-            let may = match self.put_opens(batch) {
-                true => May::SendAll,
-                // The OPENs have waited for longer.
-                false => May::EndOnly,
-            };
-            self.put_messages(batch, may);
-            self.drain_if_unused(now);
-            self.serve_waiting();
-            self.end_drain_if_idle();
-            self.end_leave_if_done();
-        }
-        if matches!(self.phase, Phase::Ending { .. }) {
-            self.put_farewell(batch);
-        }
+    }
+
+    fn put_opens_and_messages(&mut self, batch: &mut Batch) {
+        let may = match self.opens.is_empty() || self.put_opens(batch) {
+            true => May::SendAll,
+            // The OPENs have waited for longer.
+            false => May::EndOnly,
+        };
+        self.put_messages(batch, may);
+    }
+
+    /// Whether the batch, which is complete, has anything.
+    fn sealed(&mut self, batch: &mut Batch, now: Instant) -> bool {
         batch.seal();
         if batch.is_empty() {
             return false;
         }
         self.link.counters.batches.add(1);
         self.link.counters.bytes_sent.add(batch.len() as u64);
-        self.alive.offer(now);
+        self.keepalive.offer(now, &mut self.timers);
         true
     }
 
-    /// Whether none of what follows would find anything: a message that comes alone has two such calls for each that sends.
-    fn has_nothing_to_say(&self) -> bool {
-        matches!(self.phase, Phase::Open)
-            && self.schedule.is_empty()
-            && self.opens.is_empty()
-            && self.owing.is_empty()
-            && self.unwritten.is_empty()
-            && !self.window_owed
-            && !self.ping.wanted
-            && self.ping.pong_owed.is_none()
-            && !self.owes_grants()
-            && self.refusals.is_empty()
-            && self.hello.is_empty()
-            && self.unheld.is_none()
-            && !self.outbound.has_spare()
+    fn fill(&mut self, batch: &mut Batch, now: Instant) -> bool {
+        if !self.unwritten.is_empty() {
+            self.answer_unwritten();
+        }
+        self.limit(batch);
+        self.put_hello(batch);
+        if !self.life.is_closing() {
+            if !self.schedule.is_empty() || !self.opens.is_empty() {
+                self.probe_before_use(now);
+            }
+            self.put_session_control(batch, now);
+            self.put_stream_control(batch, now);
+            self.put_opens_and_messages(batch);
+            self.close_if_unused(now);
+            self.serve_waiting();
+            self.end_if_emptied(now);
+        }
+        self.put_final_goaway(batch);
+        self.sealed(batch, now)
+    }
+
+    /// Whether [`fill`](Self::fill) may find anything but OPENs and messages. A message that comes alone has two calls where
+    /// there is nothing at all for each that sends.
+    #[inline]
+    fn has_more_than_messages(&self) -> bool {
+        !self.life.is_open()
+            || self.orphaned.is_some()
+            || self.window_owed
+            || self.ping.wanted
+            || self.ping.pong_owed.is_some()
+            || !self.owing.is_empty()
+            || !self.unwritten.is_empty()
+            || self.owes_grants()
+            || !self.refusals.is_empty()
+            || !self.hello.is_empty()
+            || self.outbound.has_spare()
     }
 
     /// The batch before was written, and with it all that is not in the rings any more. What was discarded instead is told
@@ -135,7 +162,7 @@ impl Connection {
     }
 
     fn put_session_control(&mut self, batch: &mut Batch, now: Instant) {
-        self.put_leave(batch, now);
+        self.put_drain(batch, now);
         if let Some(opaque) = self.ping.pong_owed.take() {
             batch
                 .head()
@@ -143,7 +170,7 @@ impl Connection {
             self.sent_control(batch, PING_FRAME_LEN);
         }
         let may_ask = self.ping.in_flight.is_none() || self.ping.again;
-        if self.ping.wanted && may_ask && self.is_established() {
+        if self.ping.wanted && may_ask && self.life.is_established() {
             (self.ping.wanted, self.ping.again) = (false, false);
             self.ping.sent += 1;
             let opaque = self.ping.sent.to_le_bytes();
@@ -152,7 +179,7 @@ impl Connection {
                 .head()
                 .put_with(PING_FRAME_LEN, |dst| put_ping(dst, opaque, false));
             self.sent_control(batch, PING_FRAME_LEN);
-            self.alive.place_ping(batch.head().len());
+            self.keepalive.place_ping(batch.head().len());
         }
         if std::mem::take(&mut self.window_owed) {
             self.put_session_window(batch, now);
@@ -253,7 +280,7 @@ impl Connection {
     fn put_stream_window(&mut self, key: Key, id: StreamId, batch: &mut Batch, now: Instant) {
         let rtt = self.ping.rtt;
         let max = u64::from(self.config.stream_window_max());
-        let now = Stamp::new(self.start, now);
+        let now = self.stamps.of(now);
         let Some(stream) = self.registry.get_mut(key) else {
             return;
         };
@@ -280,24 +307,6 @@ impl Connection {
             });
             self.sent_control(batch, WINDOW_FRAME_LEN);
         }
-    }
-
-    fn put_farewell(&mut self, batch: &mut Batch) {
-        if batch.room() < CONTROL_ROOM + MAX_GOAWAY_DEBUG as usize {
-            return;
-        }
-        let Some(farewell) = self.farewell.take() else {
-            return;
-        };
-        let before = batch.head().len();
-        let most = CONTROL_ROOM + MAX_GOAWAY_DEBUG as usize;
-        batch.head().put_with(most, |dst| {
-            put_goaway(dst, self.last_peer_id, farewell.code, &farewell.text, false);
-        });
-        let len = batch.head().len() - before;
-        self.sent_control(batch, len);
-        let error = self.end.clone().unwrap_or(crate::SessionError::Closed);
-        self.terminate(error);
     }
 
     pub(super) fn sent_control(&mut self, batch: &mut Batch, len: usize) {
@@ -351,7 +360,12 @@ impl Connection {
             Self::after_turn(&mut self.wakes, key, stream);
             self.outbound.settle(stream);
             match turn {
-                Turn::Drained | Turn::OutOfCredit => stream.deficit = 0,
+                Turn::Drained | Turn::OutOfCredit => {
+                    stream.deficit = 0;
+                    if !stream.is_done() {
+                        continue;
+                    }
+                }
                 Turn::Failed { code } => {
                     stream.deficit = 0;
                     if stream.state.receiving == Receiving::Ended {

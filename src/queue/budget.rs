@@ -1,8 +1,8 @@
-//! Bytes that the writers of a session share, and what one of them may have pending.
+//! The send budget: bytes shared by the writers of a session, and the pending limit (quota) of each writer.
 //!
-//! A [`Limit`] starts at a floor, which is its writer's own. What it has above that came out of a [`Budget`], and goes back
-//! there. Writers raise their limits themselves while there is plenty; the engine, which is the reader of all their rings,
-//! lowers and raises them when there is not. Neither is touched per message, but for the load of the limit.
+//! A [`Limit`] starts at a floor, which belongs to its writer. Bytes above the floor come out of a [`Budget`] and return to
+//! it. Writers raise their limits themselves while there is plenty; the engine, which reads all their rings, lowers and
+//! raises them when there is not. A message costs only the load of the limit.
 //!
 //! ```text
 //!   writer: load limit ─► room? ─► push, publish ─► raise a reason (RMW)      engine: lower limit
@@ -10,38 +10,38 @@
 //!              └► take from the budget ─► CAS limit         ╲─ one comes first ─╱     is the ring empty?
 //! ```
 //! # Invariants
-//! 1. `budget left + what limits are above their floors + what the engine has taken back and not given` is constant. Every
-//!    change of a limit is one read-modify-write, so what is taken from it is what was in it.
-//! 2. A writer that raises a reason after each push pushes one record at most under a limit that was lowered before. Of its
-//!    raise and the engine's touch one comes first: if the raise, the engine sees what was published; if the touch, the
-//!    writer's next look sees the lower limit. So an engine that lowers, touches and then finds the ring empty
-//!    may count what was pending as nothing, and one record.
+//! 1. `left in the budget + limits above their floors + bytes that the engine has taken back and not given` is constant. Every
+//!    change of a limit is one read-modify-write, so the bytes taken from it were in it.
+//! 2. A writer that raises a reason after each push pushes at most one record under a limit lowered before. Of its raise and
+//!    the engine's touch one comes first: if the raise, the engine sees the published record; if the touch, the
+//!    writer's next load sees the lower limit. So an engine that lowers, touches and then finds the ring empty
+//!    may count the pending bytes as zero plus one record.
 //!
 //! # Progress
-//! `get`, `grow`, `give` and `take_all` are **wait-free**: `grow` may fail, and says so. `take` and, where a machine has no
-//! atomic minimum (x86-64), `lower` are repeated only because another thread has changed the same number: **lock-free**.
+//! `get`, `grow`, `give` and `take_all` are **wait-free**: `grow` may fail, and returns false. `take` and, where a machine has no
+//! atomic minimum (x86-64), `lower` are repeated only if another thread has changed the same number: **lock-free**.
 
 use crate::sync::{AtomicU32, AtomicU64, Ordering};
 
-/// What nobody has, in bytes. Relaxed throughout: a number that guards no memory.
+/// The unassigned bytes. Relaxed throughout: the number guards no memory.
 #[derive(Debug)]
 pub(crate) struct Budget(AtomicU64);
 
 impl Budget {
-    /// Less is not worth taking, unless less is wanted.
+    /// The smallest part to take, unless the writer wants less.
     pub(crate) const PART_MIN: u64 = 1024;
 
     pub(crate) fn new(bytes: u64) -> Self {
         Self(AtomicU64::new(bytes))
     }
 
-    /// What a writer that has something may take of what is left: no more than leaves as much as it then has. So those who
-    /// come later find something, if only half of what the last one found.
+    /// The bytes that a writer that already has `has` may take out of `left`: as much must stay as it then has. So later
+    /// writers find bytes too, each about half of the previous one's.
     pub(crate) fn part(left: u64, has: u64, want: u64) -> u64 {
         Self::worth(want.min(left.saturating_sub(has) / 2), want)
     }
 
-    /// `part`, if that is worth having for one that wants so much, else 0.
+    /// `part`, or 0 if that is below the smallest part for a writer that wants `want`.
     pub(crate) fn worth(part: u64, want: u64) -> u64 {
         if part < want.min(Self::PART_MIN) {
             0
@@ -50,7 +50,7 @@ impl Budget {
         }
     }
 
-    /// Takes for a writer that has something some of what it wants; 0 if too little is left.
+    /// Takes up to `want` for a writer that has `has`; 0 if too little is left.
     pub(crate) fn take(&self, has: u64, want: u64) -> u64 {
         let left = (self.0).fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| {
             let part = Self::part(left, has, want);
@@ -77,7 +77,7 @@ impl Budget {
     }
 }
 
-/// What one writer may have pending, in bytes of weight. Relaxed throughout: see invariant 2 for what orders it.
+/// The limit of one writer's pending weight, in bytes. Relaxed throughout: see invariant 2 for its ordering.
 #[derive(Debug)]
 pub(crate) struct Limit(AtomicU32);
 
@@ -91,7 +91,7 @@ impl Limit {
         self.0.load(Ordering::Relaxed)
     }
 
-    /// `by` was taken out of the budget for it; false if the limit is no longer what it has `seen`.
+    /// Raises the limit by `by`, already taken out of the budget; false if the limit is no longer `seen`.
     pub(crate) fn grow(&self, seen: u32, by: u32) -> bool {
         let (relaxed, grown) = (Ordering::Relaxed, seen + by);
         (self.0)
@@ -99,7 +99,7 @@ impl Limit {
             .is_ok()
     }
 
-    /// The engine takes back what is above `to`; returns how much that was.
+    /// The engine lowers the limit to `to`; returns the bytes taken back.
     pub(crate) fn lower(&self, to: u32) -> u32 {
         let old = self.0.fetch_min(to, Ordering::Relaxed);
         old.saturating_sub(to)

@@ -1,7 +1,7 @@
 //! Wakes the engine, but only when it is parked.
 //!
-//! It carries no data and does not say what happened: producers put work where the engine looks (the ready list), then
-//! ring; the engine looks there again before it sleeps.
+//! It carries no data and no reason: producers put work where the engine checks (the ready list), then ring; the engine
+//! checks there again before it sleeps.
 //!
 //! ```text
 //!   producer                          engine
@@ -21,8 +21,8 @@
 //! # Progress
 //! Every operation is **wait-free**, the wake itself apart (it is the engine's waker: a system call, or a push on the
 //! executor's queue). But a wake is handed to one producer: if that thread is stopped between its exchange and the end
-//! of the wake, an engine that is about to sleep sleeps until the thread goes on or something else wakes it (a completion, a
-//! timer). Work is late then, for all that rang meanwhile, but not lost.
+//! of the wake, an engine that is about to sleep sleeps until the thread continues or another event wakes it (a completion, a
+//! timer). Then the work of all producers that rang meanwhile is delayed, but not lost.
 
 use super::step::{Step, reached};
 use crate::sync::{AtomicBool, AtomicU64, AtomicWaker, Ordering, fence};
@@ -32,7 +32,7 @@ use std::task::Waker;
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Doorbell {
-    /// Read by every ring, written when the engine parks. Apart from what is written more often.
+    /// Read by every ring, written when the engine parks. On its own cache line, apart from fields written more often.
     parked: CachePadded<AtomicBool>,
     waker: AtomicWaker,
     /// How often `ring` has woken the engine.
@@ -48,7 +48,7 @@ impl Doorbell {
         }
     }
 
-    /// Wakes the engine if it is parked. To be called after the work was put where the engine looks. True if this call
+    /// Wakes the engine if it is parked. To be called after the work was put where the engine checks. True if this call
     /// issued the wake.
     #[inline]
     pub(crate) fn ring(&self) -> bool {
@@ -59,9 +59,9 @@ impl Doorbell {
     }
 
     /// The same, right after a push on a [`ReadyList`](super::ready::ReadyList), and cheaper: the push is a SeqCst
-    /// operation, so that a SeqCst load does what the producer's fence does otherwise.
+    /// operation, so that a SeqCst load replaces the producer's fence.
     ///
-    /// With P the push, L this load, S and F the store and the fence in `prepare`, and E the engine's look at the list:
+    /// With P the push, L this load, S and F the store and the fence in `prepare`, and E the engine's load of the list:
     /// if L does not see S then L comes before F in the single total order, and if E does not see P then F comes before
     /// P. P comes before L. So not both can be missed.
     #[inline]
@@ -76,10 +76,10 @@ impl Doorbell {
 
     #[cold]
     fn wake(&self) -> bool {
-        // An exchange that fails writes nothing: a ring that is late for one parking leaves no trace in the next.
-        // ORDERING: pairs with `prepare`; publishes the waker, which that registers before it says `parked`. The fences do
-        // so for the work that rings; this does for the work of others that rely on this wake, and may come later than
-        // our fence. (Loom's `AtomicWaker` is a lock, so that no model can miss it.)
+        // An exchange that fails writes nothing: a late ring for one parking leaves no trace in the next.
+        // ORDERING: pairs with `prepare`; publishes the waker, which that registers before it stores `parked`. The fences order
+        // the work of the ringing thread; this orders the work of other threads that rely on this wake, possibly later than our
+        // fence. (Loom's `AtomicWaker` is a lock, so no model covers it.)
         let ours = self
             .parked
             .compare_exchange(true, false, Ordering::Acquire, Ordering::Relaxed)
@@ -92,9 +92,9 @@ impl Doorbell {
         ours
     }
 
-    /// Says that the engine, which `waker` wakes, is about to sleep. After this it must look for work once more.
+    /// Declares that the engine, which `waker` wakes, is about to sleep. After this it must check for work once more.
     ///
-    /// Only the engine calls it. A wake left over from before may come: it is spurious, and only that.
+    /// Only the engine calls it. An earlier wake may still arrive: a spurious wake, without harm.
     #[inline]
     pub(crate) fn prepare(&self, waker: &Waker) {
         self.waker.register(waker);
@@ -104,13 +104,13 @@ impl Doorbell {
         fence(Ordering::SeqCst);
     }
 
-    /// Takes [`Self::prepare`] back: the engine found work, or has woken for another reason than the bell.
+    /// Takes [`Self::prepare`] back: the engine found work, or was woken by something else than the bell.
     #[inline]
     pub(crate) fn cancel(&self) {
         self.parked.store(false, Ordering::Relaxed);
     }
 
-    /// Whether the engine is parked, as of now or a little ago, for reports.
+    /// Whether the engine is parked, possibly outdated, for reports.
     pub(crate) fn is_parked(&self) -> bool {
         self.parked.load(Ordering::Relaxed)
     }

@@ -1,10 +1,10 @@
 //! The thread that an engine is bound to.
 //!
-//! What is said on that thread, the engine hears later on the same one, or has heard before: neither needs an exchange to be
-//! seen by the other. So a sender there that has asked for the engine's attention, and has not got it yet, need not ask again.
+//! Actions on that thread and the engine are ordered by the thread itself: no exchange is needed to see each other. So a
+//! sender on that thread that has requested the engine's attention, and has not got it yet, need not request it again.
 //!
-//! A thread is told by the address of a variable that each has its own of. When a thread ends, another may get its address; by then
-//! the engine has ended with it, and nobody is to be asked.
+//! A thread is identified by the address of a thread-local variable. When a thread ends, another may get its address; by then
+//! the engine has ended with it, and requests have no receiver.
 
 use crate::sync::{AtomicUsize, Ordering};
 
@@ -13,19 +13,19 @@ use crate::sync::{AtomicUsize, Ordering};
 pub(crate) struct Home(AtomicUsize);
 
 impl Home {
-    /// Of an engine that may go from thread to thread, until [`Self::settle`].
+    /// For an engine that may move between threads, until [`Self::settle`].
     pub(crate) fn new() -> Self {
         Self(AtomicUsize::new(0))
     }
 
-    /// The engine, which calls this, never leaves this thread any more.
+    /// The engine calls this: from now on it stays on this thread.
     pub(crate) fn settle(&self) {
         self.0.store(here(), Ordering::Relaxed);
     }
 
-    /// Whether the engine is bound to the thread that asks.
+    /// Whether the engine is bound to the calling thread.
     ///
-    /// Relaxed: what another thread has stored is another thread's address, whether it is seen or not.
+    /// Relaxed: another thread stores only its own address, which differs from this one's in any case.
     #[inline]
     pub(crate) fn is_here(&self) -> bool {
         self.0.load(Ordering::Relaxed) == here()

@@ -1,7 +1,7 @@
 //! A cell that is written once and read without waiting, in one word.
 //!
-//! It is not `std::sync::OnceLock`: no one ever waits for a writer, and until it is set it has no room for a value. Meant
-//! for the terminal state of a lane or session, which most of them do not reach for long.
+//! It is not `std::sync::OnceLock`: no one ever waits for a writer, and an unset cell holds no room for a value. Meant
+//! for the terminal state of a lane or session, which most of them reach late.
 //!
 //! ```text
 //!   null ──set, by CAS──► address of a box, or of a static value, marked     (never back)
@@ -17,7 +17,7 @@ use crate::sync::{AtomicPtr, Ordering};
 use std::marker::PhantomData;
 use std::ptr::null_mut;
 
-/// The bit of an address that says whose the value is; values are aligned to more than that.
+/// The bit of an address that marks a static value; values are aligned to more than that.
 const STATIC: usize = 1;
 
 /// See the module.
@@ -41,6 +41,15 @@ impl<T> SetOnce<T> {
             value: AtomicPtr::new(null_mut()),
             owns: PhantomData,
         }
+    }
+
+    /// With this value, if there is one.
+    pub(crate) fn with(value: Option<T>) -> Self {
+        let mut cell = Self::new();
+        if let Some(value) = value {
+            cell.value = AtomicPtr::new(Box::into_raw(Box::new(value)));
+        }
+        cell
     }
 
     /// Sets the value.
@@ -117,6 +126,9 @@ mod tests {
         assert_eq!(cell.set(1), Ok(()));
         assert_eq!(cell.set(2), Err(2));
         assert_eq!(cell.get(), Some(&1));
+        let cell = SetOnce::with(Some(3));
+        assert_eq!((cell.set(4), cell.get()), (Err(4), Some(&3)));
+        assert_eq!(SetOnce::<u32>::with(None).get(), None);
     }
 
     #[test]

@@ -1,11 +1,11 @@
-//! Which process this is: what a fork copies has no engine behind it any more.
+//! The identity of the process: objects copied by a fork have no engine any more.
 //!
-//! A child has the memory of its parent and the one thread that forked. Engines, the threads that dial, and whatever they
-//! were in the middle of are copies that never move; sockets and rings are the parent's as well. So what is made notes its
-//! [`Process`], asks it where it would wait or be dropped, and statics are made anew in each ([`PerProcess`]).
+//! A child has the memory of its parent and the one thread that forked. Engines, dialling threads, and their operations in
+//! progress are copies that never advance; sockets and rings are shared with the parent. So each such object records its
+//! [`Process`] and checks it before it waits or is dropped, and statics are made anew in each process ([`PerProcess`]).
 //!
-//! A handler of `pthread_atfork` counts the forks, so that asking costs one load. A process that was made round the C
-//! library (by the bare system call) is taken for its parent.
+//! A handler of `pthread_atfork` counts the forks, so that a check costs one load. A process made without the C
+//! library (by the bare system call) is not told apart from its parent.
 
 use super::teardown::Teardown;
 use std::mem::ManuallyDrop;
@@ -20,13 +20,13 @@ extern "C" fn count_fork() {
     FORKS.fetch_add(1, Ordering::Relaxed);
 }
 
-/// Several threads may register the handler: then a fork counts more than once, and is seen all the same.
+/// Several threads may register the handler: then a fork counts more than once, which does no harm.
 fn watch_forks() {
     static WATCHED: AtomicBool = AtomicBool::new(false);
     // ORDERING: a thread that sees it set comes after the registration.
     if !WATCHED.load(Ordering::Acquire) {
-        // SAFETY: the handler adds to an atomic, which is allowed between fork and exec. It fails for want of memory
-        // alone; then forks go unnoticed.
+        // SAFETY: the handler adds to an atomic, which is allowed between fork and exec. It fails only for lack of memory;
+        // then forks go unnoticed.
         unsafe { libc::pthread_atfork(None, None, Some(count_fork)) };
         WATCHED.store(true, Ordering::Release);
     }
@@ -49,7 +49,7 @@ impl Process {
     }
 }
 
-/// A static that each process makes for itself, at its first use. What a parent had in it is leaked in the child.
+/// A static that each process makes for itself, at its first use. The parent's value is leaked in the child.
 #[derive(Debug)]
 pub(crate) struct PerProcess<T: 'static>(AtomicPtr<Made<T>>);
 
@@ -64,7 +64,7 @@ impl<T> PerProcess<T> {
         Self(AtomicPtr::new(std::ptr::null_mut()))
     }
 
-    /// This process's cell. A thread of the parent may have been filling the parent's, which stays unfilled here.
+    /// This process's cell. Not the parent's: that may be half initialised for ever, if another thread was at it during the fork.
     pub(crate) fn cell(&self) -> &'static OnceLock<T> {
         let process = Process::this();
         // ORDERING: pairs with the exchange, which publishes the cell.
@@ -95,8 +95,8 @@ impl<T> PerProcess<T> {
     }
 }
 
-/// What is dropped in the process that made it, and left alone in a copy of it: the drop would reach into the parent, by a
-/// socket, a ring or a file that both have, or wait for a thread that is not there.
+/// A value dropped only in the process that made it, and leaked in a forked copy: its drop would affect the parent, by a
+/// shared socket, ring or file, or wait for a thread that does not exist.
 #[derive(Debug)]
 pub(crate) struct Owned<T> {
     value: ManuallyDrop<T>,

@@ -1,7 +1,7 @@
-//! The list of nodes that want the engine: any number of producers push, the engine takes everything at once.
+//! The list of ready nodes: any number of producers push, the engine takes everything at once.
 //!
 //! The list is intrusive (a node carries its own link) and holds a reference to each node on it. It is not a queue of
-//! messages: a node is on it at most once, and says by other means why.
+//! messages: a node is on it at most once, and holds its reasons itself.
 //!
 //! ```text
 //!   head ──► D ──► C ──► B ──► A ──► END        push: CAS `head` from D to a new node
@@ -9,7 +9,7 @@
 //!   head ──► CLOSED                             close: the same with CLOSED, after which a push fails
 //! ```
 //! Taking everything leaves no ABA problem: no one unlinks a single node, and a CAS that succeeds on an address that
-//! was taken and pushed again links to what is there now.
+//! was taken and pushed again links to the current node.
 //!
 //! # Invariants
 //! 1. Every node that can be reached from `head` is kept alive by one strong reference that belongs to the list.
@@ -26,18 +26,18 @@ use crossbeam_utils::CachePadded;
 use std::marker::PhantomData;
 use std::ptr::{null_mut, without_provenance_mut};
 
-/// What can be on a [`ReadyList`].
+/// A node of a [`ReadyList`].
 ///
 /// # Safety
-/// * `next` returns the same place each time, which starts out null and which no one but the list touches.
+/// * `next` returns the same place each time, which starts out null and which only the list accesses.
 /// * A node is pushed only while it is on no list, that is before the first push or after [`Taken`] has handed it out.
-///   (The usual way: only whoever turns the node's [`Reasons`](super::reasons::Reasons) from zero pushes it, and only
+///   (The usual way: only the thread that turns the node's [`Reasons`](super::reasons::Reasons) from zero pushes it, and only
 ///   the holder of a node handed out takes its reasons.)
 pub(crate) unsafe trait Node: Sized {
     fn next(&self) -> &AtomicPtr<Self>;
 }
 
-/// What a push is to the model and to the machine. A ring of the doorbell that follows it needs the two in the single
+/// The ordering of a push, for loom and for the machine. A doorbell's ring after it needs both in the single
 /// total order; loom orders fences only, and there the doorbell has one.
 const PUSH: Ordering = if cfg!(ringmux_loom) {
     Ordering::Release
@@ -89,7 +89,7 @@ impl<T: Node> ReadyList<T> {
         let mut head = self.head.load(Ordering::Relaxed);
         loop {
             if head == mark(CLOSED) {
-                // ORDERING: pairs with `close`; publishes what its caller did before, say why the list is closed.
+                // ORDERING: pairs with `close`; acquires the closer's earlier writes, such as the reason.
                 fence(Ordering::Acquire);
                 next.store(null_mut(), Ordering::Relaxed);
                 // SAFETY: it came from `into_raw` above, and the list did not get it.
@@ -109,16 +109,16 @@ impl<T: Node> ReadyList<T> {
         }
     }
 
-    /// Whether there is nothing to take, as of now or a little ago; a closed list is empty.
+    /// Whether the list is empty, possibly outdated; a closed list is empty.
     ///
-    /// Relaxed: whoever must not miss a push orders it by fences, as [`Doorbell`](super::doorbell::Doorbell) does.
+    /// Relaxed: a caller that must not miss a push orders it by fences, as [`Doorbell`](super::doorbell::Doorbell) does.
     #[inline]
     pub(crate) fn is_empty(&self) -> bool {
         let head = self.head.load(Ordering::Relaxed);
         head.is_null() || head == mark(CLOSED)
     }
 
-    /// Whether [`Self::close`] was called, as of now or a little ago.
+    /// Whether [`Self::close`] was called, possibly outdated.
     pub(crate) fn is_closed(&self) -> bool {
         self.head.load(Ordering::Relaxed) == mark(CLOSED)
     }
@@ -131,7 +131,7 @@ impl<T: Node> ReadyList<T> {
         }
         let mut top = self.swap_head(null_mut());
         if top == mark(CLOSED) {
-            // It was closed between the look and the swap. Close it again; pushes that slipped in are ours.
+            // It was closed between the load and the swap. Close it again; pushes in between are ours.
             top = self.swap_head(mark(CLOSED));
         }
         Taken::new(top)
@@ -139,14 +139,14 @@ impl<T: Node> ReadyList<T> {
 
     /// Closes the list: pushes fail from now on. Takes the nodes that are on it.
     ///
-    /// A push that fails sees what the caller did before.
+    /// A failed push sees the caller's earlier writes.
     pub(crate) fn close(&self) -> Taken<T> {
         Taken::new(self.swap_head(mark(CLOSED)))
     }
 
     #[inline]
     fn swap_head(&self, with: *mut T) -> *mut T {
-        // ORDERING: pairs with `push`, both ways; publishes the nodes and their links (to us) and what was done before a
+        // ORDERING: pairs with `push`, both ways; publishes the nodes and their links (to us) and the writes before a
         // close (to a push that fails).
         self.head.swap(with, Ordering::AcqRel)
     }

@@ -1,22 +1,22 @@
-//! The word that says why a node wants the engine, and so whether it must be put on the ready list.
+//! The readiness bits of a node: the reasons for which it needs the engine; non-zero while it is on the ready list.
 //!
 //! It is a set of bits, not a counter: raising a reason twice before it is taken is raising it once.
 //!
 //! ```text
 //!        raise(a): 0 ──► a     true: the caller pushes the node
 //!        raise(b): a ──► a|b   false: it is on the list, or its pusher is about to push it
-//!        take():   a|b ──► 0   the engine, after the list has handed the node out, before it looks at the rings
+//!        take():   a|b ──► 0   the engine, after the list has handed the node out, before it reads the rings
 //! ```
 //! # Invariant
 //! A node whose word is not zero is on the ready list, or the thread that turned the word is about to push it, or the list is
 //! closed. So a node is on the list at most once.
 //!
-//! Nothing is lost: a raise comes before a take or after it. If before, the take acquires what was done before the raise (ring
+//! No raise is lost: it comes before a take or after it. If before, the take acquires the writes before the raise (ring
 //! publications too). If after, it found zero and the node is pushed again.
 //!
 //! # Progress
 //! `take` and `touch` are **wait-free**. So is `raise` where a machine has the instruction (ARMv8.1); on x86-64 it is a
-//! compare-exchange that is repeated only because another thread has changed the word: **lock-free**. (A thread stopped
+//! compare-exchange that is repeated only if another thread has changed the word: **lock-free**. (A thread stopped
 //! between its raise and its push delays this node only.)
 
 use super::home::Home;
@@ -36,15 +36,15 @@ impl Reasons {
     #[must_use = "true obliges the caller to push the node"]
     pub(crate) fn raise(&self, bits: u32) -> bool {
         debug_assert!(bits != 0, "no reason");
-        // ORDERING: pairs with `take`, both ways; publishes what the caller did before (to the engine), and acquires that
-        // the list has let go of the node (from the engine), so that it may be pushed again. Raises that follow one
-        // another are RMWs: the take acquires from all of them.
+        // ORDERING: pairs with `take`, both ways; publishes the caller's earlier writes (to the engine), and acquires that the
+        // list has released the node (from the engine), so that it may be pushed again. Consecutive raises are RMWs: the take
+        // acquires from all of them.
         self.0.fetch_or(bits, Ordering::AcqRel) == 0
     }
 
-    /// The same with two loads, if the caller is on the thread that takes and has nothing to add.
+    /// The same with two loads only, if the caller is on the engine's thread and its bits are already set.
     ///
-    /// Relaxed: such a caller is between two takes. What it did before comes before the next one, which takes these bits.
+    /// Relaxed: such a caller runs between two takes, and the next one takes these bits after its earlier writes.
     #[inline]
     #[must_use = "true obliges the caller to push the node"]
     pub(crate) fn raise_near(&self, home: &Home, bits: u32) -> bool {
@@ -52,22 +52,22 @@ impl Reasons {
         !(has_all && home.is_here()) && self.raise(bits)
     }
 
-    /// Takes all reasons. The engine calls it after the list has handed the node out and before it looks at what the
-    /// reasons are about.
+    /// Takes all reasons. The engine calls it after the list has handed the node out and before it reads the data that the
+    /// reasons concern.
     #[inline]
     pub(crate) fn take(&self) -> u32 {
         // ORDERING: pairs with `raise`, both ways; see there.
         self.0.swap(0, Ordering::AcqRel)
     }
 
-    /// Takes nothing. What the engine did before comes before whatever the next one that raises does after it; what
-    /// those did that have raised comes before whatever the engine does now.
+    /// Takes nothing, but orders: the engine's earlier writes come before the actions of the next raiser; the writes of earlier
+    /// raisers come before the engine's later actions.
     pub(crate) fn touch(&self) {
         // ORDERING: pairs with `raise`, both ways, as `take` does.
         self.0.fetch_or(0, Ordering::AcqRel);
     }
 
-    /// The reasons as of now or a little ago, for assertions and reports.
+    /// The reasons possibly outdated, for assertions and reports.
     pub(crate) fn peek(&self) -> u32 {
         self.0.load(Ordering::Relaxed)
     }
@@ -103,10 +103,10 @@ mod tests {
         assert!(reasons.raise_near(&home, 1));
     }
 
-    /// Far from the engine, what was raised may be taken before it is seen what the next raise is about.
+    /// Far from the engine, raised bits may be taken before the next raise is visible.
     ///
-    /// A raise that was left out shows as soon as the engine has been round once more, however long that takes. Where the
-    /// threads have no processor each there are fewer rounds; the model beside this plays the same one in every order.
+    /// A raise that was wrongly left out shows after one more round of the engine, however long that takes. Where threads share
+    /// processors there are fewer rounds; the model below covers every order.
     #[test]
     fn far_from_the_engine_no_raise_is_left_out() {
         const ROUNDS: u64 = 100_000;
@@ -115,7 +115,7 @@ mod tests {
         let (published, seen, passes) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
         let done = AtomicBool::new(false);
         let all_seen = |round| {
-            // ORDERING: pairs with the engine's count, both ways. It takes a pass that has begun, and one that begins after this.
+            // ORDERING: pairs with the engine's count, both ways. Wait for a pass already begun, and one that begins after this.
             let enough = passes.fetch_add(0, Ordering::AcqRel) + 2;
             loop {
                 let passed = passes.load(Ordering::Acquire);
@@ -163,7 +163,7 @@ mod loom_tests {
     use super::*;
     use crate::sync::{Arc, AtomicU64};
 
-    /// The home is bound to no thread, which is far from all: threads of a model are one to the variable by which a home is told.
+    /// The home is bound to no thread, so all are far: loom's threads share the thread-local that identifies a home.
     #[test]
     fn far_from_the_engine_no_raise_is_left_out() {
         loom::model(|| {

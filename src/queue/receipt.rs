@@ -1,11 +1,11 @@
-//! One question of a handle, answered by the engine: has everything that was queued before it been written?
+//! One question of a handle, answered by the engine: have all messages queued before it been written?
 //!
 //! ```text
 //!   NONE ──ask──► ASKED ──take──► TAKEN ──answer──► DONE
 //!                   ▲ ─────────────ask──┴─────────────┘
 //! ```
-//! A handle publishes, asks, and tells the engine to look. The engine takes the question, has everything written that it
-//! finds published by then, and answers.
+//! A handle publishes, asks, and makes the engine check. The engine takes the question, writes everything published until
+//! then, and answers.
 //!
 //! # Invariant
 //! DONE answers the last question: one that is asked while an earlier one is with the engine makes that answer fail, and the
@@ -34,20 +34,20 @@ impl Receipt {
         Self(AtomicU8::new(NONE))
     }
 
-    /// Asks about everything that was published before. The caller tells the engine afterwards.
+    /// Asks about everything published before. The caller then makes the engine check.
     pub(crate) fn ask(&self) {
-        // ORDERING: pairs with `take`; publishes the `tail` of what it is about. An exchange, as are the other two, so that
-        // each finds what the last of them has left.
+        // ORDERING: pairs with `take`; publishes the `tail` of the messages concerned. An exchange, as are the other two, so that
+        // each sees the latest of them.
         self.0.swap(ASKED, Ordering::Release);
     }
 
     /// Whether the last question was answered.
     pub(crate) fn is_done(&self) -> bool {
-        // ORDERING: pairs with `answer`: what the engine did to write it comes before.
+        // ORDERING: pairs with `answer`: the engine's writes come before.
         self.0.load(Ordering::Acquire) == DONE
     }
 
-    /// Takes a question; false if there is none. What was published before it is visible afterwards.
+    /// Takes a question; false if there is none. Everything published before it is visible afterwards.
     pub(crate) fn take(&self) -> bool {
         // ORDERING: Acquire pairs with `ask`.
         let (taken, none) = (Ordering::Acquire, Ordering::Relaxed);
@@ -73,7 +73,7 @@ mod tests {
         let receipt = Receipt::new();
         assert!(!receipt.take() && !receipt.answer() && !receipt.is_done());
         receipt.ask();
-        assert!(!receipt.answer(), "nobody has taken it");
+        assert!(!receipt.answer(), "it was not taken");
         assert!(receipt.take() && !receipt.take());
         receipt.ask();
         assert!(!receipt.answer(), "it would answer the one before");
@@ -89,7 +89,7 @@ mod loom_tests {
     use crate::sync::{Arc, AtomicU64};
     use loom::thread;
 
-    /// What a handle has published, and what the engine has written.
+    /// The number published by a handle, and the number written by the engine.
     struct Wire {
         published: AtomicU64,
         written: AtomicU64,

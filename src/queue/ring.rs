@@ -1,11 +1,11 @@
 //! A growable ring of variable-size records between one writer and one reader.
 //!
 //! A record is a tag, a "free of charge" bit and a payload, which is either copied into the ring or an owned [`Bytes`] whose
-//! handle lies there. The writer pushes any number of records and publishes them together; the reader walks ahead of what
-//! it has released, so it borrows a message of several pieces in place and releases them together.
+//! handle is stored there. The writer pushes any number of records and publishes them together; the reader walks ahead of the
+//! records that it has released, so it borrows a message of several pieces in place and releases them together.
 //!
-//! It is not a channel: it wakes no one, knows no end and no error, and refuses nothing. Whoever pushes asks
-//! [`Writer::has_room`] before.
+//! It is not a channel: it wakes no task, has no end and no error, and accepts every push. The caller checks
+//! [`Writer::has_room`] before it pushes.
 //!
 //! ```text
 //!        released             passed (leased)          published             unpublished
@@ -22,7 +22,7 @@
 //! 3. The writer touches the newest segment only; older ones, which end in a LINK, belong to the reader, which frees them in
 //!    order. `oldest` is the segment in which `head` lies.
 //! 4. A header marked TAKEN owns nothing; a `Shared` header that is not marked owns one `Bytes`.
-//! 5. What an end keeps for itself is touched by its one [`Writer`] or [`Reader`], and by whoever drops
+//! 5. The private state of an end is accessed by its one [`Writer`] or [`Reader`], and by the thread that drops
 //!    the ring, when both are gone.
 //!
 //! # Progress
@@ -30,19 +30,20 @@
 //! for the allocator. In detail: pushes are bounded by the payload's length, and allocate only when the segment is too
 //! small; `publish`, `has_room`, `take` by a constant; `peek` and `advance` by the number of taken records they
 //! skip; `commit` by the number of records passed if one of them owns a `Bytes`, else by the segments left behind.
-//! In steady state (no segment too small) nothing is allocated, save what `take` allocates to copy an inline payload.
+//! In steady state (no segment too small) nothing is allocated, except by `take` to copy an inline payload.
 //!
-//! # What the tests cannot tell
+//! # Limits of the tests
 //! Loom checks every access to the words, but a slice handed out counts as read when it is handed out: that it is not read
-//! after the commit is the borrow checker's part.
+//! after the commit is left to the borrow checker.
 //!
 //! # Memory
 //! Nothing until the first push, then [`FIRST_SEGMENT_BYTES`]. A segment doubles when the records not yet released do not
 //! fit. A record that costs weight takes fewer bytes of the ring than it weighs, so if every push of a record that is not
 //! free is preceded by `has_room(weight, limit)`, and with `m = max(limit, the heaviest record)`, the segments together stay
-//! under `20 m + FIRST_SEGMENT_BYTES`, even if the reader never comes. Records that are `free` are outside this bound, and
-//! so is their number the caller's to bound. The reader frees a segment when it has released all of it;
-//! [`Writer::shrink_if_idle`] gives the last one back too, and [`Writer::retract`] those that hold nothing published.
+//! under `20 m + FIRST_SEGMENT_BYTES`, even if the reader never reads. Records that are `free` are outside this bound, and
+//! the caller has to bound their number. The reader frees a segment when it has released all of it;
+//! [`Writer::shrink_if_idle`] gives the last one back too, and [`Writer::retract`] those without published records.
+//! [`RingPair::renew`] prepares a pair that no party uses any more for another use, with one segment for each ring.
 
 mod reader;
 mod segment;
@@ -63,9 +64,9 @@ use reader::ReaderState;
 use writer::WriterState;
 
 pub(crate) use reader::{Held, Passed, Reader};
-pub(crate) use writer::Writer;
+pub(crate) use writer::{Reserved, Writer};
 
-/// What a record weighs beside the length of its payload, unless it is free.
+/// Weight of a record besides the length of its payload, unless it is free.
 ///
 /// It is the wire's charge for a DATA frame, so that a limit on weight bounds the number of records too.
 pub(crate) const RECORD_COST: u32 = 256;
@@ -85,7 +86,7 @@ const _: () = {
     assert!(size_of::<RingPair>() == 4 * 64);
 };
 
-/// What a record with a payload of `len` bytes weighs.
+/// Weight of a record with a payload of `len` bytes.
 #[inline]
 pub(crate) const fn record_weight(len: usize, free: bool) -> u64 {
     if free {
@@ -113,9 +114,9 @@ impl Record<'_> {
 /// The payload of a [`Record`].
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Payload<'a> {
-    /// It lies in the ring.
+    /// It is stored in the ring.
     Slice(&'a [u8]),
-    /// Its handle lies in the ring.
+    /// Its handle is stored in the ring.
     Shared(&'a Bytes),
 }
 
@@ -147,18 +148,18 @@ pub(crate) struct Taken {
     pub(crate) payload: Bytes,
 }
 
-/// Owns the memory in which a [`Ring`] lives, typically by reference count.
+/// Owns the memory of a [`Ring`], typically by reference count.
 ///
 /// # Safety
-/// `ring` returns the same `Ring` of the same [`RingPair`], at the same address, each time during the whole life of the
+/// `ring` returns the same `Ring` of the same [`RingPair`], at the same address, each time during the whole lifetime of the
 /// value, also after the value was moved or sent to another thread.
 pub(crate) unsafe trait RingOwner {
     fn ring(&self) -> Ring<'_>;
 }
 
-/// The writer's end of a ring: what it shares, and what it keeps for itself. As long as a cache line, so that storing
-/// does not take the other party's line away. Not aligned to one: allocators put what takes whole lines at lines, as
-/// mimalloc and jemalloc do, and those that do not take a slow path when they are told to.
+/// The writer's end of a ring: shared and private state. As long as a cache line, so that storing
+/// does not invalidate the other party's line. Not aligned to one: allocators such as mimalloc and jemalloc align
+/// whole lines by themselves, and others would take a slow path for it.
 #[derive(Debug)]
 #[repr(align(16))]
 struct WriterEnd {
@@ -175,38 +176,54 @@ struct ReaderEnd {
     head: AtomicU64,
     /// Weight of the records released so far.
     released: AtomicU64,
-    /// The segment in which `head` lies: set by the writer with the first push, from then on by the reader.
+    /// The segment in which `head` lies: set by the writer with the first push, or when the ring was renewed; from the first
+    /// publication on by the reader.
     oldest: AtomicPtr<Segment>,
     own: UnsafeCell<ReaderState>,
 }
 
-/// What one party has: the writer's end of the ring to the other one, and the reader's end of the ring from it.
+/// One party's ends: the writer's end of the ring to the other party, and the reader's end of the ring from it.
 #[derive(Debug)]
 struct Party {
     writer: WriterEnd,
     reader: ReaderEnd,
 }
 
+impl WriterEnd {
+    /// Of a ring that begins in this segment, or that has none before the first push.
+    fn new(first: Option<NonNull<Segment>>) -> Self {
+        Self {
+            tail: AtomicU64::new(0),
+            own: UnsafeCell::new(WriterState::new(first)),
+        }
+    }
+}
+
+impl ReaderEnd {
+    /// As [`WriterEnd::new`].
+    fn new(first: Option<NonNull<Segment>>) -> Self {
+        let oldest = first.map_or(std::ptr::null_mut(), NonNull::as_ptr);
+        Self {
+            head: AtomicU64::new(0),
+            released: AtomicU64::new(0),
+            oldest: AtomicPtr::new(oldest),
+            own: UnsafeCell::new(ReaderState::new()),
+        }
+    }
+}
+
 impl Party {
     fn new() -> Self {
         Self {
-            writer: WriterEnd {
-                tail: AtomicU64::new(0),
-                own: UnsafeCell::new(WriterState::new()),
-            },
-            reader: ReaderEnd {
-                head: AtomicU64::new(0),
-                released: AtomicU64::new(0),
-                oldest: AtomicPtr::new(std::ptr::null_mut()),
-                own: UnsafeCell::new(ReaderState::new()),
-            },
+            writer: WriterEnd::new(None),
+            reader: ReaderEnd::new(None),
         }
     }
 }
 
 /// The rings between two parties, one in each direction: four cache lines, and no heap until the first push.
 ///
-/// Dropping it frees the segments and drops the owned payloads that are still inside, also those never published.
+/// Dropping it frees the segments and drops the owned payloads still inside, also unpublished ones.
 #[derive(Debug)]
 pub(crate) struct RingPair {
     near: Party,
@@ -216,7 +233,7 @@ pub(crate) struct RingPair {
 // SAFETY: the pointers inside are to segments, which go with the rings and which one side at a time may touch (invariants 2
 // and 3); payloads are `Send`.
 unsafe impl Send for RingPair {}
-// SAFETY: what both sides touch is atomic; the rest is one side's, which is a value that can be borrowed mutably only by one
+// SAFETY: the shared state is atomic; the rest belongs to one side, a value that can be borrowed mutably only by one
 // thread at a time (invariant 5).
 unsafe impl Sync for RingPair {}
 
@@ -226,6 +243,20 @@ impl RingPair {
             near: Party::new(),
             far: Party::new(),
         }
+    }
+
+    /// Two empty rings again, as new; of the memory, each keeps a segment of [`FIRST_SEGMENT_BYTES`] if it has one.
+    ///
+    /// Nothing of a `Writer` or `Reader` from before is left, as `&mut self` says, so that new ones may be made.
+    pub(crate) fn renew(&mut self) {
+        // SAFETY: `&mut self`: no one holds a reference, and owners hold one; the ends are replaced below.
+        let first = unsafe { self.forth().empty() };
+        self.near.writer = WriterEnd::new(first);
+        self.far.reader = ReaderEnd::new(first);
+        // SAFETY: as above; the other direction is another ring.
+        let first = unsafe { self.back().empty() };
+        self.far.writer = WriterEnd::new(first);
+        self.near.reader = ReaderEnd::new(first);
     }
 
     /// The ring from near to far.
@@ -255,7 +286,7 @@ pub(crate) struct Ring<'a> {
 }
 
 impl Ring<'_> {
-    /// The weight of all records released so far, as of now or later.
+    /// The weight of all records released so far, at this moment or later.
     #[inline]
     pub(crate) fn released(self) -> u64 {
         // ORDERING: pairs with `Reader::commit`; publishes `head` too, which that stores first: a writer that sees room
@@ -268,15 +299,13 @@ impl Ring<'_> {
         self.reader.head.load(Ordering::Acquire)
     }
 
-    /// Frees the segments, and drops the payloads in them.
+    /// Drops the payloads, and frees the segments but for the newest if that is of the first size: the caller has it now.
     ///
     /// # Safety
-    /// The pair is being dropped, so that no writer and no reader is left; called once.
-    unsafe fn free(self) {
-        // Relaxed throughout: whoever drops the pair has ordered both sides before.
-        let Some(oldest) = NonNull::new(self.reader.oldest.load(Ordering::Relaxed)) else {
-            return;
-        };
+    /// No writer and no reader is left, and none is made before both ends are replaced or gone; called once until then.
+    unsafe fn empty(self) -> Option<NonNull<Segment>> {
+        // Relaxed throughout: the pair is borrowed mutably, so that both sides come before.
+        let oldest = NonNull::new(self.reader.oldest.load(Ordering::Relaxed))?;
         // SAFETY: invariant 5.
         let written = self.writer.own.with(|own| unsafe { (*own).cursor });
         let end = written.map_or(0, |cursor| cursor.at);
@@ -294,20 +323,36 @@ impl Ring<'_> {
             // SAFETY: the segments behind are alive until the loop below.
             unsafe { cursor.step(header) };
         }
-        let mut segment = Some(oldest);
-        while let Some(current) = segment {
+        let mut segment = oldest;
+        loop {
             // SAFETY: invariant 3: `oldest` and all that follow it are alive; each is freed once, below.
-            let next = unsafe { current.as_ref() }.next.load(Ordering::Relaxed);
+            let current = unsafe { segment.as_ref() };
+            let next = NonNull::new(current.next.load(Ordering::Relaxed));
+            if next.is_none() && current.len() == FIRST_WORDS {
+                return Some(segment);
+            }
             // SAFETY: no cursor is left.
-            unsafe { Segment::free(current) };
-            segment = NonNull::new(next);
+            unsafe { Segment::free(segment) };
+            segment = next?;
+        }
+    }
+
+    /// The rest of a pair that is being dropped.
+    ///
+    /// # Safety
+    /// As [`empty`](Self::empty).
+    unsafe fn free(self) {
+        // SAFETY: the contract above.
+        if let Some(segment) = unsafe { self.empty() } {
+            // SAFETY: `empty` has left it to the caller, and no cursor is left.
+            unsafe { Segment::free(segment) };
         }
     }
 }
 
 impl Drop for RingPair {
     fn drop(&mut self) {
-        // SAFETY: `&mut self`: nobody holds a reference, and owners hold one; the other direction is another ring.
+        // SAFETY: `&mut self`: no reference is left, and owners hold one; the other direction is another ring.
         unsafe { self.forth().free() };
         // SAFETY: as above.
         unsafe { self.back().free() };

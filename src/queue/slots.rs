@@ -1,10 +1,10 @@
-//! A set of places that are taken and given back, each with a value that stays there.
+//! A set of places that are claimed and released, each with a permanent value.
 //!
 //! ```text
 //!   first ──► block: used = 0b…0101, 64 values ──► block ──► null      (appended, never removed before the drop)
 //! ```
-//! What several threads need a place of their own for: wakers ([`waiters`](super::waiters)), counters of sessions.
-//! Values are made with their block and never replaced: whoever takes a place finds what its last holder left there.
+//! For values of which each thread or session needs one: wakers ([`waiters`](super::waiters)), counters of sessions.
+//! Values are made with their block and never replaced: a new holder finds its predecessor's value.
 //!
 //! # Invariants
 //! 1. A slot whose bit in `used` is set belongs to one key.
@@ -94,7 +94,7 @@ impl<T> Slots<T> {
         &self.block(key).values[key.0 % SLOTS]
     }
 
-    /// Gives a place back. What was written to its value before is seen by whoever takes it next.
+    /// Gives a place back. The next holder sees earlier writes to its value.
     ///
     /// # Panics
     /// If the key is not from this set and there is no such place.
@@ -105,7 +105,7 @@ impl<T> Slots<T> {
         debug_assert!(before & bit != 0, "a key is released once, to its own set");
     }
 
-    /// Shows the values of the places that are taken.
+    /// Calls `f` with the value of each taken place.
     pub(crate) fn each_taken(&self, mut f: impl FnMut(&T)) {
         for block in self.blocks() {
             let mut used = block.used.load(Ordering::Relaxed);
@@ -205,7 +205,7 @@ mod loom_tests {
     fn add_one(slots: &Numbers) {
         let key = slots.claim();
         let number = slots.value(&key);
-        // As one who alone writes here: a place that were shared would lose one.
+        // Not an RMW, as by an only writer: if a place were shared, increments would be lost.
         number.store(number.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
         slots.release(key);
     }

@@ -1,15 +1,15 @@
-//! Where a producer can be stopped, so that tests can show whom that delays. Nothing at all outside of unit tests.
+//! Points at which tests stop a producer, to show which streams that delays. No code outside of unit tests.
 
-/// Between two of what a producer does to get the engine's attention.
+/// A point between two steps of a producer that requests the engine's attention.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Step {
-    /// The record is in the ring; nobody was told.
+    /// The record is published in the ring; no reason was raised.
     Published,
     /// The word of reasons is not zero any more; the node is not on the list.
     Raised,
     /// The node is on the list; the bell was not rung.
     Listed,
-    /// This producer is the one that wakes a parked engine; it has not done so.
+    /// This producer was chosen to wake a parked engine, and has not done so.
     Chosen,
 }
 
@@ -31,7 +31,7 @@ mod armed {
         static STOP: RefCell<Option<Stop>> = const { RefCell::new(None) };
     }
 
-    /// Calls `stop` when this thread is at `step` next, once.
+    /// Calls `stop` once, when this thread next reaches `step`.
     pub(crate) fn stop_at(step: Step, stop: impl FnOnce() + 'static) {
         STOP.set(Some((step, Box::new(stop))));
     }

@@ -1,10 +1,10 @@
-//! Whether this thread is dropping a handle, as it does last of all with those in its thread-local variables: others of
-//! those may be gone by then, and with them what a runtime's wakers use.
+//! Whether this thread is dropping a handle, possibly from a thread-local at the end of the thread: other thread-locals, which
+//! wakers of runtimes use, may be destroyed by then.
 
 use std::cell::Cell;
 
 thread_local! {
-    // Without a destructor, so that it is never gone.
+    // Without a destructor, so that it is valid until the end of the thread.
     static DROPPING: Cell<bool> = const { Cell::new(false) };
 }
 

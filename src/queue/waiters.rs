@@ -1,6 +1,6 @@
-//! A set of wakers that are woken together: for what several tasks may wait for at once (accept, closed, ping).
+//! A set of wakers that are woken together: for events that several tasks may await at once (accept, closed, ping).
 //!
-//! It is not a queue: there is no order, a wake reaches every waiter, and each finds out by itself whether it is concerned.
+//! It is not a queue: there is no order, a wake reaches every waiter, and each checks its own condition.
 //!
 //! The places are those of [`Slots`]; a slot that is taken belongs to one key, and only its holder registers a waker
 //! there. The caller's pattern, which loses no wake-up: at the first Pending [`insert`](WakerSet::insert); at each poll [`set`](WakerSet::set)
@@ -52,7 +52,7 @@ impl WakerSet {
         self.wakers.claim()
     }
 
-    /// Sets the waker of a place. After this the caller must check again what it waits for.
+    /// Sets the waker of a place. After this the caller must check its condition again.
     ///
     /// # Panics
     /// If the key is not from this set and there is no such place.
@@ -71,7 +71,7 @@ impl WakerSet {
         self.wakers.release(key);
     }
 
-    /// Wakes every waiter. To be called after what they wait for was made true.
+    /// Wakes every waiter. To be called after their condition was made true.
     pub(crate) fn wake_all(&self) {
         // ORDERING: pairs with the fence in `set`; publishes the condition made true before, see the module.
         fence(Ordering::SeqCst);

@@ -1,4 +1,4 @@
-//! The waker of one task, which another wakes when it has published something for it.
+//! A slot for the waker of one task, woken by another that has published something for it.
 //!
 //! ```text
 //!              register
@@ -7,35 +7,35 @@
 //!      └──────────────────────┘
 //!         wake, which calls the waker then; register, another waker
 //! ```
-//! Between an `AtomicWaker` and this lies what is kept: the waker stays in the slot when it has been woken, so that a task
-//! which waits again and again clones it once, is woken by reference, and pays one atomic exchange for each wait and one for each
-//! wake, where `AtomicWaker` takes five together with the clone's and the drop's.
+//! Compared to an `AtomicWaker`, the waker stays in the slot after a wake, so that a task that waits repeatedly clones it once,
+//! is woken by reference, and pays one atomic exchange for each wait and one for each wake, where `AtomicWaker` takes five
+//! together with the clone's and the drop's.
 //!
-//! # Who may touch the waker
-//! Only the waiter changes it, in IDLE, and not while it is `calling`: whoever wakes says so before it turns WAITING to IDLE,
-//! and until the waker has returned. Reading it is safe meanwhile. So a task that is woken, and waits again before the call
-//! that woke it has returned, waits in peace: the thread that called may have been stopped for the sake of this one, and would
-//! not go on while this one looked for it. Only who comes with another waker then has to wake itself, and look again.
+//! # Access to the waker
+//! Only the waiter changes it, in IDLE, and not while it is `calling`: the waking thread sets that before it turns WAITING to
+//! IDLE, and clears it after the waker has returned. Reading it is safe meanwhile. So a task that waits again before the
+//! call that woke it has returned changes only the state and does not spin: the calling thread may be preempted in favour of
+//! this one, and would not advance while this one spins. Only a waiter with another waker wakes itself then, and checks again.
 //!
 //! # Why no wake is lost
 //! ```text
 //!   waiter                         waker
 //!   state = WAITING     (1)        publish                 (3)
 //!   fence(SeqCst)                  fence(SeqCst)
-//!   look again          (2)        is the state WAITING?   (4)
+//!   check again         (2)        is the state WAITING?   (4)
 //! ```
-//! Of the two fences one is first. If it is the waiter's, (4) sees WAITING, or that it was woken since; if it
-//! is the waker's, (2) sees what was published. A waiter that finds WAITING with its own waker stores nothing: the fence
-//! of the time when it did still comes before its look.
+//! Of the two fences one is first. If it is the waiter's, (4) sees WAITING, or a later wake; if it
+//! is the waker's, (2) sees the published value. A waiter that finds WAITING with its own waker stores nothing: the fence
+//! of its earlier store still comes before its check.
 //!
 //! # Progress
-//! Every operation is **wait-free**, the wake itself and the waker's clone and drop apart.
+//! Every operation is **wait-free**, except the wake itself and the waker's clone and drop.
 
 use crate::sync::{AtomicBool, AtomicU8, Ordering, UnsafeCell, fence_beside_exchange};
 use std::fmt;
 use std::task::Waker;
 
-/// Nobody waits. The waiter may change the waker.
+/// No task waits. The waiter may change the waker.
 const IDLE: u8 = 0;
 /// The waiter wants to be woken.
 const WAITING: u8 = 1;
@@ -48,7 +48,7 @@ pub(crate) struct WakerSlot {
     waker: UnsafeCell<Option<Waker>>,
 }
 
-// SAFETY: `Waker` is `Send` and `Sync`; the module says who may touch the one in the cell, and when.
+// SAFETY: `Waker` is `Send` and `Sync`; the module comment gives the rules of access to the one in the cell.
 unsafe impl Sync for WakerSlot {}
 
 impl WakerSlot {
@@ -60,7 +60,7 @@ impl WakerSlot {
         }
     }
 
-    /// Has `waker` woken by the next [`Self::wake`]. The caller looks afterwards for what it waits for.
+    /// Has `waker` woken by the next [`Self::wake`]. The caller then checks its condition again.
     ///
     /// # Safety
     /// No other call of this and none of [`Self::clear`] runs at the same time.
@@ -78,15 +78,15 @@ impl WakerSlot {
         }
         if !is_known() {
             if self.is_calling() {
-                // It is the old waker that is called, and this one may be of another task.
+                // The call under way is of the old waker, and this one may be of another task.
                 return waker.wake_by_ref();
             }
-            // SAFETY: the state is IDLE, which only the waiter leaves, and that is the caller; nobody calls the waker, nor
-            // will before the state is WAITING.
+            // SAFETY: the state is IDLE, which only the waiter, that is the caller, leaves; the waker is not being called, and
+            // is not before the state is WAITING.
             let slot = self.waker.with_mut(|slot| unsafe { &mut *slot });
             *slot = Some(waker.clone());
         }
-        // ORDERING: Release pairs with `wake`; publishes the waker. An exchange, as the fence wants one beside it.
+        // ORDERING: Release pairs with `wake`; publishes the waker. An exchange, as `fence_beside_exchange` requires.
         self.state.swap(WAITING, Ordering::Release);
         // ORDERING: pairs with the fence in `wake`, see the module.
         fence_beside_exchange();
@@ -109,14 +109,14 @@ impl WakerSlot {
         }
     }
 
-    /// Wakes the task if it waits. To be called after what it waits for was published.
+    /// Wakes the task if it waits. To be called after the awaited value was published.
     ///
     /// # Safety
     /// No other call of this runs at the same time.
     #[inline]
     pub(crate) unsafe fn wake(&self) {
-        // ORDERING: pairs with the fence in `register`, see the module. It has an exchange beside it on either way: one that
-        // changes nothing where nobody is seen to wait, so that nobody who begins to is kept from it by `calling`.
+        // ORDERING: pairs with the fence in `register`, see the module. It has an exchange beside it on both paths: without a
+        // waiter one that changes nothing, so that `calling` is not set and does not block a task that begins to wait.
         fence_beside_exchange();
         let relaxed = Ordering::Relaxed;
         let looked = || {
@@ -135,24 +135,24 @@ impl WakerSlot {
         if waits.is_err() {
             return;
         }
-        // SAFETY: nobody changes the waker while it is `calling`, which whoever finds the state IDLE sees.
+        // SAFETY: the waker is not changed while it is `calling`, which a waiter that finds IDLE sees.
         if let Some(waker) = unsafe { self.waker() } {
             waker.wake_by_ref();
         }
     }
 
     /// # Safety
-    /// Nobody changes the waker during the borrow.
+    /// The waker is not changed during the borrow.
     unsafe fn waker(&self) -> Option<&Waker> {
         // SAFETY: the contract above.
         let slot = self.waker.with(|slot| unsafe { &*slot });
         slot.as_ref()
     }
 
-    /// Makes the state IDLE, unless somebody who wakes just did.
+    /// Makes the state IDLE, unless a wake just did.
     fn take_back(&self) {
-        // ORDERING: where it fails, Acquire as for the load in `register`. Else that load, of an earlier call, has seen all
-        // that may be `calling`.
+        // ORDERING: on failure Acquire, as for the load in `register`. On success that load, of an earlier call, has seen every
+        // `calling` that can be set.
         let (taken, woken) = (Ordering::Relaxed, Ordering::Acquire);
         let _ = self.state.compare_exchange(WAITING, IDLE, taken, woken);
     }
@@ -163,7 +163,7 @@ impl WakerSlot {
     }
 }
 
-/// A waker that panics must not be thought to be called for ever.
+/// Clears `calling` also if the waker panics.
 struct Called<'a>(&'a AtomicBool);
 
 impl Drop for Called<'_> {

@@ -248,7 +248,7 @@ impl Context {
         Ok(())
     }
 
-    /// Takes what was added for this part of the answer.
+    /// Takes the entries that were added for this part of the answer.
     pub(super) fn take_answer(&self, wanted: Part) -> Option<Bytes> {
         let answer = self.root().0.answer.get()?;
         let mut taken = Metadata::new();
@@ -268,7 +268,7 @@ impl Context {
 
     // ---- cancellation -------------------------------------------------------------------------
 
-    /// Waits until nobody waits for the call any more, and tells why: [`Code::CANCELLED`],
+    /// Waits until the call is given up, and tells why: [`Code::CANCELLED`],
     /// [`Code::DEADLINE_EXCEEDED`], or [`Code::UNAVAILABLE`] if the session ended.
     ///
     /// A handler that never waits for it is dropped at that moment. One that does goes on instead, for
@@ -281,10 +281,10 @@ impl Context {
         self.wait_cancelled().await
     }
 
-    /// Why nobody waits for the call any more; `None` while it goes on.
+    /// Why the call was given up; `None` while it goes on.
     #[must_use]
     pub fn cancellation(&self) -> Option<Code> {
-        // ORDERING: pairs with `cancel_with`; what was done before the cancel is seen.
+        // ORDERING: pairs with `cancel_with`; everything before the cancel is seen.
         match self.root().0.cancel.code.load(Ordering::Acquire) {
             0 => None,
             code => Some(Code::new(code)),

@@ -88,7 +88,9 @@ impl From<OpenError> for Status {
     fn from(error: OpenError) -> Self {
         let code = match error {
             OpenError::BlockTooLong { .. } => Code::INVALID_ARGUMENT,
-            OpenError::NoCredit | OpenError::TooManyPending { .. } => Code::RESOURCE_EXHAUSTED,
+            OpenError::MessageTooLong { .. }
+            | OpenError::NoCredit
+            | OpenError::TooManyPending { .. } => Code::RESOURCE_EXHAUSTED,
             OpenError::Session(_) => Code::UNAVAILABLE,
         };
         // A session that was closed is over, and another may take the call.

@@ -28,7 +28,7 @@ use crate::frame::codes;
 use crate::handle::{RecvStream, SendStream};
 use crate::pace::{LINES, paced};
 
-/// How long a handler that waits for [`Context::cancelled`] may go on once nobody waits for its call.
+/// How long a handler that waits for [`Context::cancelled`] may go on after the end of its call.
 pub const CLEANUP_MAX: Duration = Duration::from_secs(5);
 /// How long a call that has no deadline may take to send its request.
 const REQUEST_MAX: Duration = Duration::from_secs(30);
@@ -106,7 +106,7 @@ impl Answering {
     }
 }
 
-/// Nobody waits for an answer any more.
+/// The caller has gone, or was answered.
 pub(super) struct Gone;
 
 impl Incoming {
@@ -217,7 +217,7 @@ impl Incoming {
         })
     }
 
-    /// Runs the interceptors, and then the handler, as long as somebody waits for the answer.
+    /// Runs the interceptors, and then the handler, as long as the caller waits for the answer.
     pub(super) async fn run<T, F>(
         &mut self,
         cx: Context,
@@ -248,7 +248,7 @@ impl Incoming {
         Ok((cx, outcome))
     }
 
-    /// Polls what the application does: catches its panics, ends it when nobody waits for the answer.
+    /// Polls what the application does: catches its panics, ends it when the caller has gone or the time is over.
     async fn guard<T, F>(
         &mut self,
         cx: &Context,
@@ -302,7 +302,7 @@ impl Incoming {
         .await
     }
 
-    /// What becomes of a call whose handler was ended.
+    /// The outcome of a call whose handler was ended.
     fn end<T>(&self, ended: &mut Option<(Code, Timer)>) -> Result<Result<T, Status>, Gone> {
         self.server.counters.cancelled.add();
         match ended.take() {
@@ -431,7 +431,7 @@ impl Incoming {
         let details = encode_status(status);
         let end =
             |stream: &mut SendStream| stream.finish_with_details(code, status.message(), &details);
-        // If the caller has gone there is nobody to tell.
+        // Fails if the caller has gone.
         let _ = self.send.with(end);
     }
 }

@@ -250,7 +250,7 @@ impl<T> Future for Reply<T> {
         {
             answer = Poll::Ready(Err(status));
         }
-        // An answer that makes no sense leaves a call behind that nobody waits for.
+        // Behind an answer that makes no sense the call is to be cancelled.
         receiver.ended = matches!(answer, Poll::Ready(Ok(_)));
         answer.map(|answer| answer.map(|answer| answer.message))
     }

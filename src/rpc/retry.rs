@@ -1,4 +1,4 @@
-//! Trying again what was not processed.
+//! Trying calls again that were not processed.
 
 use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;

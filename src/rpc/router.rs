@@ -39,17 +39,17 @@ pub(super) struct Entry<M: Mode> {
 pub struct MethodOptions {
     /// Most calls of it at once, of all sessions; `None` (the default): as many as the server has.
     pub max_calls: Option<usize>,
-    /// What becomes of more.
+    /// Whether more wait or are refused.
     pub when_full: WhenFull,
     /// Each call is a task from the start, for handlers that work for long without waiting. Default: false, a handler is polled where
     /// the call was taken, and becomes a task if it waits.
     pub spawn: bool,
 }
 
-/// What becomes of a call for which there is no place.
+/// The fate of a call for which there is no place.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum WhenFull {
-    /// It waits; and so does what comes behind it, as far as it needs the same place.
+    /// It waits; and so do the calls behind it, as far as they need the same place.
     #[default]
     Wait,
     /// It fails with [`Code::RESOURCE_EXHAUSTED`](super::Code::RESOURCE_EXHAUSTED), not processed and safe to try again.

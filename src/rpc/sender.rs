@@ -81,7 +81,7 @@ impl<T> Sender<T> {
     /// As [`send`](Self::send), at the first message that is not accepted.
     ///
     /// # Cancel safety
-    /// Dropping the future leaves out what was not sent, and one message that was taken from the stream.
+    /// Dropping the future leaves out the messages that were not sent, and one message that was taken from the stream.
     pub async fn send_all(&mut self, messages: impl Stream<Item = T>) -> Result<(), Status> {
         let mut messages = pin!(messages);
         while let Some(message) = poll_fn(|cx| messages.as_mut().poll_next(cx)).await {

@@ -68,7 +68,7 @@ pub struct ServerStats {
     pub calls: u64,
     /// Calls that run.
     pub in_flight: u64,
-    /// Calls that ended with a status, whoever's.
+    /// Calls that ended with a status, of a handler or of the library.
     pub failed: u64,
     /// Of these, those whose handler has not run: no place, no such method, too late.
     pub refused: u64,
@@ -76,7 +76,7 @@ pub struct ServerStats {
     pub late: u64,
     /// Of the failed ones, those whose handler panicked.
     pub panicked: u64,
-    /// Calls that ended because nobody waited for their answer any more.
+    /// Calls whose caller gave them up, or whose handler was ended by the deadline.
     pub cancelled: u64,
 }
 
@@ -195,7 +195,7 @@ impl<M: Mode> ServerBuilder<M> {
         self
     }
 
-    /// What becomes of more calls, of the server or of a session. Default: they [wait](WhenFull::Wait), for which the server
+    /// Whether more calls wait or are refused, of the server or of a session. Default: they [wait](WhenFull::Wait), for which the server
     /// stops accepting, so that credit stays away and callers wait.
     pub fn when_full(mut self, when_full: WhenFull) -> Self {
         self.when_full = when_full;

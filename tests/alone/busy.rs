@@ -1,4 +1,4 @@
-//! An engine with all the bulk that it can carry, both ways, and the PINGs of its session and of a quiet one beside it.
+//! An engine saturated with bulk in both directions, and the PINGs of its session and of a quiet one beside it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -10,8 +10,8 @@ use ringmux::{RecvStream, SendStream, Session};
 use crate::count::alone;
 use crate::host::{Host, Net, Place, Soon, eventually, pattern, run};
 
-/// Within which 99 of 100 PINGs are answered. A build without optimization moves the same bulk several times slower, and
-/// what is ahead of a PING with it.
+/// The p99 limit of PINGs. A build without optimization moves the same bulk several times slower, and
+/// also the bytes queued ahead of a PING.
 const BOUND: Duration = if cfg!(debug_assertions) {
     Duration::from_millis(20)
 } else {
@@ -20,10 +20,10 @@ const BOUND: Duration = if cfg!(debug_assertions) {
 /// Streams with bulk, each way.
 const STREAMS: usize = 4;
 const MESSAGE_BYTES: usize = 64 * 1024;
-/// In a look at the figure: the third greatest is the 99th of a hundred.
+/// PINGs per measurement: the third greatest is the p99.
 const PINGS: usize = 300;
-/// How long the bound is looked at again. On a machine that is left alone the first look is enough.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// How long the measurement is repeated. On an idle machine the first one is enough.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 pub(crate) fn a_busy_engine_answers_pings(host: Host) {
     let _alone = alone();
@@ -64,8 +64,8 @@ pub(crate) fn a_busy_engine_answers_pings(host: Host) {
     });
 }
 
-/// How many times as long this took as it would have on a machine that does nothing else: threads that are always busy ran for
-/// so much of the time only.
+/// The slowdown by other load of the machine: the measured time divided by the running time of threads that are always
+/// busy.
 fn slowdown(host: Host, took: Duration, ran: Duration) -> f64 {
     let threads = if host.place == Place::OneThread { 2 } else { 1 };
     let times = (took * threads).as_secs_f64() / ran.as_secs_f64().max(f64::MIN_POSITIVE);
@@ -76,14 +76,14 @@ fn slowdown(host: Host, took: Duration, ran: Duration) -> f64 {
 fn ran() -> Duration {
     let tasks = std::fs::read_dir("/proc/self/task").expect("this process has threads");
     let of = |task: std::io::Result<std::fs::DirEntry>| {
-        // Nothing, of a thread that ends meanwhile.
+        // Empty for a thread that has ended meanwhile.
         let text = std::fs::read_to_string(task.ok()?.path().join("schedstat")).ok()?;
         text.split(' ').next()?.parse::<u64>().ok()
     };
     Duration::from_nanos(tasks.filter_map(of).sum())
 }
 
-/// As much as goes, until it is stopped.
+/// Bulk at full speed, until it is stopped.
 struct Bulk {
     stop: Arc<AtomicBool>,
     /// Messages received, in each direction.

@@ -1,4 +1,4 @@
-//! What the process holds: bytes from the allocator, and file descriptors.
+//! Resources of the process: allocated bytes, and file descriptors.
 
 use std::future::Future;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -12,7 +12,7 @@ use crate::host::{AWAIT_GUARD, Host, Net, run};
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// What the process holds at a moment.
+/// The resources of the process at a moment.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Footprint {
     pub(crate) bytes: i64,
@@ -40,17 +40,17 @@ pub(crate) fn alone() -> MutexGuard<'static, ()> {
     ALONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Runs the first case to make everything that is made once, then the second; what the process holds afterwards must
-/// be what it held before.
+/// Runs the first case so that all one-time allocations are made, then the second; afterwards the process must hold the same
+/// resources as before it.
 ///
-/// On hosts with an inline engine the runtime is dropped under whatever sessions are left, and leaves the buffers that
-/// the kernel may still write; the count of those says how much.
+/// On hosts with an inline engine the runtime is dropped under the remaining sessions, and leaks the buffers that
+/// the kernel may still write; they are counted.
 pub(crate) fn nothing_left_after<A, B, AFut, BFut>(host: Host, first: A, second: B)
 where
     A: FnOnce(Net) -> AFut + Send + 'static,
     B: FnOnce(Net) -> BFut + Send + 'static,
-    AFut: Future<Output = ()>,
-    BFut: Future<Output = ()>,
+    AFut: Future<Output = ()> + 'static,
+    BFut: Future<Output = ()> + 'static,
 {
     let _alone = alone();
     run(host, first);
@@ -69,7 +69,7 @@ where
         if now.is_back_at(before) {
             return;
         }
-        // A receive buffer and a batch are at most this large.
+        // The maximum size of a receive buffer and of a batch.
         let excused = leaked as i64 * (256 << 10);
         if leaked > 0
             && now.bytes <= before.bytes + SLACK_BYTES + excused

@@ -1,4 +1,4 @@
-//! What handlers of sessions that have ended hold.
+//! Memory held by handlers of ended sessions.
 
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
@@ -12,7 +12,7 @@ use crate::host::{Host, Net, Soon, eventually, run};
 
 const STREAMS: u32 = 8;
 const ROUNDS: usize = 40;
-/// Of a message of 4 MiB so much comes on each stream: more than its window, and with the others less than the session's.
+/// Bytes sent of a message of 4 MiB on each stream: more than its window, but together less than the session's.
 const PIECES: usize = 6;
 const PIECE: usize = 16_000;
 
@@ -24,7 +24,7 @@ fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// Begins a message on each of its streams, after a short one that is whole; returns when all that it may send was sent.
+/// Begins a message on each of its streams, after a short complete one; returns when all permitted bytes are sent.
 fn attack(addr: &str) -> TcpStream {
     let mut socket = TcpStream::connect(addr).unwrap();
     socket

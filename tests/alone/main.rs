@@ -1,5 +1,5 @@
-//! What can only be seen when nothing else runs in the process: memory, file descriptors, the memory that all sessions
-//! share, and what a subscriber of `tracing` is told. One test at a time, in a binary of its own.
+//! Tests that need a process without other activity: memory, file descriptors, the process-wide receive pool, and the events
+//! of a `tracing` subscriber. One test at a time, in a binary of its own.
 
 #[path = "../it/host.rs"]
 #[allow(dead_code, unused_macros)]
@@ -27,42 +27,37 @@ use stalled::{
     ninety_nine_streams_keep_their_throughput_beside_a_stalled_one,
 };
 
-/// Bytes that may differ between two looks: what the test harness does meanwhile, the growth of a table.
+/// Tolerance in bytes between two samples: activity of the test harness, the growth of a table.
 const SLACK_BYTES: i64 = 64 * 1024;
 const WINDOW: u64 = 64 * 1024;
 
 macro_rules! alone {
-    ($($case:ident),+ $(,)?) => {
+    ($hosts:tt: $($case:ident),+ $(,)?) => {
         $(mod $case {
-            use crate::host;
-            #[test]
-            fn tokio_inline_tcp() {
-                super::$case(host::tokio_inline_tcp);
-            }
-            #[test]
-            fn tokio_thread_tcp() {
-                super::$case(host::tokio_thread_tcp);
-            }
-            #[test]
-            fn tokio_uring_inline_tcp() {
-                super::$case(host::tokio_uring_inline_tcp);
-            }
-            #[test]
-            fn tokio_uring_thread_tcp() {
-                super::$case(host::tokio_uring_thread_tcp);
-            }
+            alone!(@each $case $hosts);
+        })+
+    };
+    (@each $case:ident ($($host:ident)+)) => {
+        $(#[test]
+        fn $host() {
+            super::$case(crate::host::$host);
         })+
     };
 }
 
-alone!(
-    a_hundred_thousand_streams_opened_and_closed_leave_nothing,
-    ten_thousand_streams_at_once_leave_nothing,
+// Where sessions begin and end: wherever an engine runs, on each driver.
+alone!((tokio_inline_tcp tokio_thread_tcp tokio_uring_inline_tcp tokio_uring_thread_tcp uring_inline_tcp uring_thread_tcp):
     sessions_that_are_dropped_in_any_state_leave_nothing,
     a_peer_that_hangs_up_half_way_and_reads_nothing_leaves_nothing,
-    sixty_four_stalled_consumers_of_a_hundred_lose_nothing_and_hold_twice_their_windows,
     ninety_nine_streams_keep_their_throughput_beside_a_stalled_one,
     a_stalled_consumer_takes_at_most_twice_its_window_of_memory,
+);
+
+// The remains of streams in one session: each driver's loop, once.
+alone!((tokio_inline_tcp tokio_uring_thread_tcp uring_thread_tcp):
+    a_hundred_thousand_streams_opened_and_closed_leave_nothing,
+    ten_thousand_streams_at_once_leave_nothing,
+    sixty_four_stalled_consumers_of_a_hundred_lose_nothing_and_hold_twice_their_windows,
 );
 
 mod handlers_of_ended_sessions_hold_no_unfinished_message_and_the_rest_is_counted {
@@ -115,7 +110,7 @@ mod a_busy_engine_answers_pings_in_time {
     }
 }
 
-/// On a few tasks, each with one stream after another: round trips of one alone take most of a minute.
+/// On a few concurrent tasks, because a single one would take most of a minute.
 fn a_hundred_thousand_streams_opened_and_closed_leave_nothing(host: Host) {
     const TASKS: u64 = 8;
     async fn one_after_another(client: Session, count: u64) {
@@ -185,7 +180,7 @@ fn sessions_that_are_dropped_in_any_state_leave_nothing(host: Host) {
                 let (client, server) = net.pair_with(&few, &few).await;
                 let ((mut ours_send, ours_recv), theirs) = net.stream(&client, &server).await;
                 if round % 2 == 0 {
-                    // Nobody takes it: it lies in both rings, in pieces.
+                    // Never received: it stays in both rings, in pieces.
                     ours_send
                         .send(pattern(1 << 20, round))
                         .soon()
@@ -206,7 +201,7 @@ fn sessions_that_are_dropped_in_any_state_leave_nothing(host: Host) {
     nothing_left_after(host, sessions(10), sessions(100));
 }
 
-/// The library's last write never ends by itself.
+/// The library's last write never completes by itself.
 fn a_peer_that_hangs_up_half_way_and_reads_nothing_leaves_nothing(host: Host) {
     let peers = |count: u32| {
         move |net: Net| async move {
@@ -227,7 +222,7 @@ fn a_peer_that_hangs_up_half_way_and_reads_nothing_leaves_nothing(host: Host) {
                 let session = listener.accept().soon().await.unwrap();
                 let (mut send, recv) = session.open("").soon().await.unwrap();
                 let message = Bytes::from(vec![1; 60_000]);
-                // Until the socket takes no more.
+                // Until the socket is full.
                 let stuck = async { while send.send(message.clone()).await.is_ok() {} };
                 let waited = tokio::time::timeout(Duration::from_millis(300), stuck);
                 assert!(waited.await.is_err(), "the peer reads nothing");
@@ -237,7 +232,7 @@ fn a_peer_that_hangs_up_half_way_and_reads_nothing_leaves_nothing(host: Host) {
                 assert!(started.elapsed() < Duration::from_secs(5));
                 drop((session, (send, recv)));
                 let mut rest = Vec::new();
-                // What was on the way, and then the end, perhaps as a reset.
+                // The bytes in transit, and then the end, perhaps as a reset.
                 let _ = raw.read_to_end(&mut rest).soon().await;
             }
         }

@@ -1,4 +1,4 @@
-//! What a subscriber of `tracing` sees: a span for each session and stream, their ends, and nothing of their messages.
+//! Events of a `tracing` subscriber: a span for each session and stream, their ends, and no message contents.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, Once};
@@ -123,7 +123,7 @@ impl Seen {
         &self.spans[span as usize - 1].fields.0[name]
     }
 
-    /// The events that say this, with the level and the span of each.
+    /// The events with this message, with the level and the span of each.
     fn told(&self, message: &str) -> Vec<(Level, u64)> {
         let says = |event: &&Told| event.fields.0["message"] == message;
         let told = self.events.iter().filter(says);
@@ -141,9 +141,9 @@ fn recorded<Fut: Future>(level: Level, case: impl FnOnce(Session, Session) -> Fu
     recorder
 }
 
-/// A callsite that is first met where no subscriber is, while there is only ours, is switched off: tracing asks the
-/// subscriber of that thread. One that is being met while a subscriber comes may stay off for good. So all are met
-/// before, and nothing else runs in the process.
+/// A callsite that is first reached without a subscriber on its thread is switched off, if ours is the only one. One reached
+/// while a subscriber is being installed may stay off for ever. So all are reached before, and no other test runs in the
+/// process.
 fn meet_callsites() {
     static MET: Once = Once::new();
     MET.call_once(|| {
@@ -231,13 +231,13 @@ fn sessions_and_streams_are_spans_that_end_with_them() {
 #[test]
 fn a_session_that_is_lost_is_told_louder_than_one_that_is_closed() {
     let recorder = recorded(Level::INFO, |client, server| async move {
-        // In its handshake: that is the result of `established`.
+        // During its handshake, where `established` returns the error.
         let (a, b) = tokio::io::duplex(64);
         let (failed, connection) = ringmux::client(a, &Config::default());
         tokio::spawn(connection);
         drop(b);
         failed.closed().await;
-        // The peer's end comes without a word.
+        // The peer disconnects without a GOAWAY.
         let (a, b) = tokio::io::duplex(64);
         let (lost, connection) = ringmux::client(a, &Config::default());
         tokio::spawn(connection);

@@ -1,4 +1,4 @@
-//! What one consumer that takes nothing costs: the 99 streams beside it in throughput, and the process in memory.
+//! The cost of a stalled consumer: in throughput of the 99 streams beside it, and in memory of the process.
 
 use std::time::{Duration, Instant};
 
@@ -10,21 +10,24 @@ use crate::WINDOW;
 use crate::count::{Footprint, nothing_left_after};
 use crate::host::{Halves, Host, Net, Soon, eventually, pattern};
 
-/// What the others must keep of the throughput that they have without it.
+/// The share of their throughput that the others must keep.
 const KEPT: f64 = 0.95;
 const ACTIVE: usize = 99;
 const MESSAGE_BYTES: usize = 1024;
 const FRAME_COST: u64 = 256;
-/// How long one round takes at least. Shorter ones measure how tasks start.
+/// Minimum length of a round. Shorter ones measure the start of tasks.
 const ROUND: Duration = Duration::from_millis(30);
-/// Pairs of rounds before the first look at the figure.
+/// Pairs of rounds before the first evaluation.
 const PAIRS_AT_LEAST: usize = 9;
-/// How long pairs are added. On a machine that is left alone the first look is enough; on one that is not, single
+/// How long pairs are added. On an idle machine the first evaluation is enough; on a busy one, single
 /// pairs are off by half, and the median needs a hundred of them.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Rounds with and without the stalled stream take turns on one session, so that what the machine does meanwhile falls
-/// on both alike. The figure is the median, over pairs of neighbouring rounds, of one throughput by the other.
+/// Measurements of the memory that a stalled stream takes, at most.
+const LOOKS: usize = 10;
+
+/// Rounds with and without the stalled stream take turns on one session, so that other load of the machine affects both
+/// alike. The figure is the median, over pairs of neighbouring rounds, of their ratio.
 pub(crate) fn ninety_nine_streams_keep_their_throughput_beside_a_stalled_one(host: Host) {
     let compared = |pairs_at_most: usize| {
         move |net: Net| async move {
@@ -33,11 +36,11 @@ pub(crate) fn ninety_nine_streams_keep_their_throughput_beside_a_stalled_one(hos
             let started = Instant::now();
             let mut ratios = Vec::new();
             while ratios.len() < pairs_at_most {
-                // Whatever gets better or worse with time is to favour neither.
+                // Alternate, so that drift over time favours neither.
                 let with_first = ratios.len() % 2 == 1;
                 let mut took = [Duration::ZERO; 2];
                 for with in [with_first, !with_first] {
-                    // Both begin alike; without, the stalled stream is over before the clock runs.
+                    // Both begin alike; in the round without, the stalled stream ends before the clock starts.
                     let stalled =
                         Stalled::new(&net, &client, &server, pattern(MESSAGE_BYTES, 2)).await;
                     let stalled = if with {
@@ -76,35 +79,26 @@ pub(crate) fn ninety_nine_streams_keep_their_throughput_beside_a_stalled_one(hos
     nothing_left_after(host, compared(1), compared(usize::MAX));
 }
 
-/// Nobody consumes, the sender's own queue is as small as can be, and the allocator counts.
+/// No message is consumed, the sender's own queue is minimal, and the allocator counts.
 ///
-/// Messages here fit into their window; of one that does not, the whole is held besides.
+/// Messages here fit into their window; a larger one would be held whole in addition. On io_uring a session has a read buffer
+/// of its own at some moments only, so the smallest of several measurements counts: the stalled stream is in all of them.
 pub(crate) fn a_stalled_consumer_takes_at_most_twice_its_window_of_memory(host: Host) {
     let stalled = |sizes: &'static [usize]| {
         move |net: Net| async move {
             for &size in sizes {
-                // The session's own memory does not grow meanwhile.
-                let config = Config::builder().send_buffer(4 * 1024).receive_buffer(0);
-                let config = config.build().unwrap();
-                let (client, server) = net.pair_with(&config, &config).await;
-                // What an application hands over is its own memory.
-                let message = pattern(size, 2);
-                // Buffers that the session makes once.
-                let warm = Stalled::new(&net, &client, &server, message.clone()).await;
-                warm.end().await;
-                for session in [&client, &server] {
-                    eventually("it is gone", || session.stats().streams == 0).await;
+                let mut least = i64::MAX;
+                for _ in 0..LOOKS {
+                    if least <= 2 * WINDOW as i64 {
+                        break;
+                    }
+                    least = least.min(a_stalled_consumer_takes(&net, size).await);
                 }
-                let before = Footprint::now().bytes;
-                let stalled = Stalled::new(&net, &client, &server, message.clone()).await;
-                let taken = Footprint::now().bytes - before;
-                println!("{taken} bytes of memory for messages of {size} bytes");
+                println!("{least} bytes of memory for messages of {size} bytes");
                 assert!(
-                    taken <= 2 * WINDOW as i64,
-                    "{taken} bytes, {size} a message"
+                    least <= 2 * WINDOW as i64,
+                    "{least} bytes, {size} a message"
                 );
-                assert!(server.stats().bytes_held <= 2 * WINDOW);
-                stalled.end().await;
             }
         }
     };
@@ -115,10 +109,32 @@ pub(crate) fn a_stalled_consumer_takes_at_most_twice_its_window_of_memory(host: 
     );
 }
 
+/// The bytes that one takes with messages of this size.
+async fn a_stalled_consumer_takes(net: &Net, size: usize) -> i64 {
+    // The session's own memory does not grow meanwhile.
+    let config = Config::builder().send_buffer(4 * 1024).receive_buffer(0);
+    let config = config.build().unwrap();
+    let (client, server) = net.pair_with(&config, &config).await;
+    // What an application hands over is its own memory.
+    let message = pattern(size, 2);
+    // Buffers that the session makes once.
+    let warm = Stalled::new(net, &client, &server, message.clone()).await;
+    warm.end().await;
+    for session in [&client, &server] {
+        eventually("it is gone", || session.stats().streams == 0).await;
+    }
+    let before = Footprint::now().bytes;
+    let stalled = Stalled::new(net, &client, &server, message.clone()).await;
+    let taken = Footprint::now().bytes - before;
+    assert!(server.stats().bytes_held <= 2 * WINDOW);
+    stalled.end().await;
+    taken
+}
+
 /// Streams that send from one side to the other as fast as they can.
 struct Active {
     streams: Vec<(Halves, Halves)>,
-    /// On each stream in a round.
+    /// Messages on each stream in a round.
     messages: u64,
 }
 
@@ -144,7 +160,7 @@ impl Active {
         }
     }
 
-    /// How long it takes until so many messages of each stream are received.
+    /// The time until `messages` messages of each stream are received.
     async fn round(&mut self, messages: u64) -> Duration {
         let message = pattern(MESSAGE_BYTES, 1);
         let started = Instant::now();
@@ -174,7 +190,7 @@ impl Active {
     }
 }
 
-/// A stream whose window is used up, and whose sender waits.
+/// A stream without credit, whose sender waits.
 struct Stalled {
     theirs: Halves,
     sender: JoinHandle<()>,
@@ -193,7 +209,7 @@ impl Stalled {
             server.stats().messages_received - before >= fitting
         })
         .await;
-        // A message of which a part had room is completed; whatever is under way for it has arrived after these.
+        // A partially admitted message is completed; after these PINGs its bytes have arrived.
         for _ in 0..2 {
             client.ping().soon().await.unwrap();
             server.ping().soon().await.unwrap();

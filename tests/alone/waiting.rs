@@ -1,4 +1,4 @@
-//! What an adaptive engine costs where spinning is at the cost of others: no more than a sleeping one, by a tenth.
+//! An adaptive engine where spinning costs other threads: at most a tenth slower than a sleeping one.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,20 +11,20 @@ use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
 use crate::count::alone;
 
-/// How much slower than a sleeping engine an adaptive one may be.
+/// Maximum ratio of an adaptive engine's time to a sleeping one's.
 const TIMES: f64 = 1.1;
 /// How long one engine is measured at a time, and how long it runs before.
 const SLICE: Duration = Duration::from_millis(150);
 const WARM_UP: Duration = Duration::from_millis(150);
-/// Slices of each, at least and at most: on a machine that has nothing else to do the least are enough.
+/// Slices of each, at least and at most: on an idle machine the minimum is enough.
 const SLICES: std::ops::RangeInclusive<usize> = 3..=40;
-/// How long an answer is waited for. Nothing is lost on loopback; only a hang takes so long.
+/// Time limit for an answer, reached only by a hang.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Where the two engines run.
+/// Placement of the two engines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Place {
-    /// Engines and applications on one processor, as where one is allowed.
+    /// Engines and applications on one processor, as where only one is allowed.
     OneCpu,
     /// Engines on threads of their own, on one processor; applications on another one.
     OneCpuEngines,
@@ -47,8 +47,8 @@ fn adaptive_is_as_fast_as_park_where_the_processors_are_busy() {
     compare(Place::Busy);
 }
 
-/// In turn, so that whatever else the machine does it does to both. The best slice of each, which others have disturbed
-/// least; where it is not good enough there are more.
+/// In turn, so that other load affects both. Compares the best slice of each, the least
+/// disturbed one; adds slices while the claim does not hold.
 fn compare(place: Place) {
     let _alone = alone();
     let cpus = allowed();
@@ -87,7 +87,7 @@ fn pin(cpu: usize) {
     sched_setaffinity(None, &set).expect("the processor is allowed");
 }
 
-/// The mean time of a round trip in one slice: of the mean a stall is a part, which a median would not show.
+/// The mean time of a round trip in one slice: the mean includes stalls, which a median would hide.
 fn round_trip(place: Place, wait: Wait, cpus: &[usize]) -> Duration {
     let (first, last) = (cpus[0], cpus[cpus.len() - 1]);
     let (server_cpu, client_cpu) = match place {

@@ -1,4 +1,4 @@
-//! Addresses that lead nowhere, or to somebody else.
+//! Addresses without a server, or with a server of another kind.
 
 use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
@@ -17,6 +17,7 @@ use tokio::net::TcpListener;
 use crate::host::{Net, Place, Soon, echo, pattern, pause, round_trip};
 use crate::raw::{PREFACE, Raw, SETTINGS, settings};
 
+on_each_driver!(silent_clients_delay_nobody,);
 on_sockets!(
     a_port_that_nobody_listens_on_is_named,
     a_host_that_does_not_exist_is_named,
@@ -33,7 +34,6 @@ on_sockets!(
     a_host_that_answers_nothing_is_given_up_after_the_connect_timeout,
     a_silent_server_is_given_up_after_the_handshake_timeout,
     a_server_that_hangs_up_is_no_session,
-    silent_clients_delay_nobody,
     silent_clients_beyond_the_places_make_place_for_others,
     a_dropped_listener_frees_its_address,
     engines_that_share_a_port_each_accept_some_connections,
@@ -102,7 +102,7 @@ async fn a_port_in_use_is_named(net: Net) {
         ListenError::Io { error, .. } if error.kind() == std::io::ErrorKind::AddrInUse
     );
     assert!(in_use, "{error}");
-    // The one that has the port goes on.
+    // The listener that has the port continues.
     let client = net.connect(&listener, &Config::default()).await;
     echo(listener.accept().soon().await.unwrap());
     round_trip(&client, "still here".into()).await;
@@ -185,7 +185,7 @@ async fn a_listener_that_shuts_down_leaves_its_path_to_its_successor(net: Net) {
     let draining = first.shutdown(Duration::from_secs(30));
     let restart = async {
         old.draining().soon().await;
-        // It may still be about to close its socket.
+        // The first listener may not have closed its socket yet.
         let second = loop {
             match listen().await {
                 Ok(second) => break second,
@@ -206,7 +206,7 @@ async fn a_listener_that_shuts_down_leaves_its_path_to_its_successor(net: Net) {
 async fn a_directory_without_permission_is_named(net: Net) {
     let dir = tempfile::tempdir().unwrap();
     std::fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o500)).unwrap();
-    // Root may write everywhere but where nobody can.
+    // Root may write everywhere except on read-only file systems.
     let all_powerful = std::fs::write(dir.path().join("probe"), "").is_ok();
     let addr = if all_powerful {
         Addr::Unix("/proc/ringmux.sock".into())
@@ -281,7 +281,7 @@ async fn a_peer_says_who_it_is_and_one_that_does_not_is_accepted(net: Net) {
         (&[(6, 1)], None),
         (
             &[(6, 2)],
-            Some("same-role: the peer says that it is the acceptor too"),
+            Some("same-role: the peer has the same role, acceptor"),
         ),
     ] {
         let mut raw = Raw::dial(&listener).await;
@@ -301,7 +301,7 @@ async fn a_peer_says_who_it_is_and_one_that_does_not_is_accepted(net: Net) {
 }
 
 async fn a_host_that_answers_nothing_is_given_up_after_the_connect_timeout(net: Net) {
-    // It listens, and its queue is full: what else is sent to it is dropped.
+    // Its listen backlog is full: further connection attempts are dropped.
     let deaf = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     let any: std::net::SocketAddr = "127.0.0.1:0".parse().unwrap();
     deaf.bind(&any.into()).unwrap();
@@ -387,7 +387,7 @@ async fn a_server_that_hangs_up_is_no_session(net: Net) {
 }
 
 async fn silent_clients_delay_nobody(net: Net) {
-    // Long enough for the one that speaks, also on a busy machine.
+    // Long enough for the real client, also on a busy machine.
     let config = Config::builder()
         .handshake_timeout(Duration::from_secs(3))
         .build()
@@ -403,7 +403,7 @@ async fn silent_clients_delay_nobody(net: Net) {
     let client = net.connect(&listener, &Config::default()).await;
     echo(listener.accept().soon().await.unwrap());
     round_trip(&client, "past the silent ones".into()).await;
-    // They are given up in time, without a word: nobody knows what they speak.
+    // They are closed in time, without a GOAWAY: their protocol is unknown.
     for mut socket in silent {
         let mut said = Vec::new();
         socket.read_to_end(&mut said).soon().await.unwrap();
@@ -413,7 +413,7 @@ async fn silent_clients_delay_nobody(net: Net) {
 }
 
 async fn silent_clients_beyond_the_places_make_place_for_others(net: Net) {
-    // Nobody is given up in time by anything else.
+    // No other limit closes a connection within this time.
     let patient = Config::builder()
         .max_half_open(8)
         .handshake_timeout(Duration::from_secs(3600))
@@ -445,7 +445,7 @@ async fn silent_clients_beyond_the_places_make_place_for_others(net: Net) {
     );
     let mut said = Vec::new();
     silent[0].read_to_end(&mut said).soon().await.unwrap();
-    assert_eq!(said, b"", "nobody knows what it speaks");
+    assert_eq!(said, b"", "its protocol is unknown");
 }
 
 async fn a_dropped_listener_frees_its_address(net: Net) {
@@ -466,7 +466,7 @@ async fn a_dropped_listener_frees_its_address(net: Net) {
 
 async fn engines_that_share_a_port_each_accept_some_connections(net: Net) {
     const CONNECTIONS: u64 = 64;
-    // The shared engine may run where rings are denied, or where there is memory for one only.
+    // The shared engine may run where rings are denied, or where the memory limit allows only one.
     let driver = if net.host.place == Place::Shared {
         Driver::Tokio
     } else {
@@ -503,7 +503,7 @@ async fn engines_that_share_a_port_each_accept_some_connections(net: Net) {
         .iter()
         .map(|(accepted, _)| accepted.load(Ordering::Relaxed))
         .collect();
-    // That one gets all of them by chance happens once in 2^63 times.
+    // The chance that one gets all of them is 1 in 2^63.
     assert!(shares.iter().all(|&share| share > 0), "{shares:?}");
     assert_eq!(shares.iter().sum::<u64>(), CONNECTIONS, "{shares:?}");
     for (_, task) in serving {

@@ -1,4 +1,4 @@
-//! Streams as what the ecosystem knows: `AsyncRead`, `AsyncWrite`, `Stream` and `Sink`.
+//! Streams through the traits of the ecosystem: `AsyncRead`, `AsyncWrite`, `Stream` and `Sink`.
 
 use bytes::{Buf, Bytes};
 use futures_util::{SinkExt, StreamExt, stream};

@@ -1,4 +1,4 @@
-//! Every future may be dropped while it is pending, and nothing is lost.
+//! Every future may be dropped while it is pending, without loss.
 
 use std::future::Future;
 use std::pin::pin;
@@ -78,7 +78,7 @@ async fn a_lease_dropped_unread_releases_its_message(net: Net) {
     let (client, server) = net.pair_with(&small_windows(), &small_windows()).await;
     let ((mut ours_send, ours_recv), (_theirs_send, mut theirs_recv)) =
         net.stream(&client, &server).await;
-    // Far more than the window: it only goes on if what was leased is released.
+    // Far more than the window: progress requires that leases are released.
     let sender = tokio::spawn(async move {
         for n in 0..200 {
             ours_send.send(pattern(1000, n)).soon().await.unwrap();
@@ -99,7 +99,7 @@ async fn a_dropped_accept_loses_no_stream(net: Net) {
         let (accepted_send, _accepted_recv) = server.accept().soon().await.unwrap().unwrap();
         assert_eq!(accepted_send.opening(), &pattern(20, n));
     }
-    // A dropped one takes no wake from one that still waits.
+    // A dropped future consumes no wake of one that still waits.
     let waiting = tokio::spawn({
         let server = server.clone();
         async move { server.accept().soon().await.unwrap().unwrap() }
@@ -117,7 +117,7 @@ async fn a_dropped_send_has_queued_nothing(net: Net) {
         net.stream(&client, &server).await;
     let mut sent = 0;
     let mut dropped = 0;
-    // Nobody receives, so sends wait sooner or later; those are dropped.
+    // No receiver, so sends wait sooner or later; those are dropped.
     while dropped < 20 {
         match once(ours_send.send(pattern(1000, sent))).await {
             Some(result) => {
@@ -174,7 +174,7 @@ async fn a_dropped_open_reaches_nobody(net: Net) {
     }
     drop(streams);
     all_streams_end(&client, &server).await;
-    // All sixteen places are there again, however many waited for one.
+    // All sixteen places are free again, with any number of waiters.
     let mut streams = Vec::new();
     for _ in 0..16 {
         let opened = client.open("kept").soon().await.unwrap();
@@ -196,7 +196,7 @@ async fn a_dropped_ping_leaves_the_next_one_working(net: Net) {
 }
 
 async fn a_dropped_connect_leaves_no_session(net: Net) {
-    // Accepted by the kernel, answered by nobody.
+    // Accepted by the kernel, never answered.
     let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let addr = ringmux::Addr::Tcp(silent.local_addr().unwrap().to_string());
     let config = Config::default();
@@ -204,14 +204,14 @@ async fn a_dropped_connect_leaves_no_session(net: Net) {
     assert!(poll!(connecting.as_mut()).is_pending());
     let (mut socket, _) = tokio::select! {
         accepted = silent.accept().soon() => accepted.unwrap(),
-        _ = connecting.as_mut() => panic!("nobody answered"),
+        _ = connecting.as_mut() => panic!("there was no answer"),
     };
     let mut preface = [0; 8];
     tokio::select! {
         read = tokio::io::AsyncReadExt::read_exact(&mut socket, &mut preface).soon() => {
             read.unwrap();
         }
-        _ = connecting.as_mut() => panic!("nobody answered"),
+        _ = connecting.as_mut() => panic!("there was no answer"),
     }
     assert_eq!(&preface, b"RINGMUX\x01");
     drop(connecting);
@@ -235,7 +235,7 @@ async fn a_receiver_that_moves_between_tasks_is_woken_in_the_last_one(net: Net) 
     let ((mut ours_send, ours_recv), (theirs_send, mut theirs_recv)) =
         net.stream(&client, &server).await;
     for n in 0..20 {
-        // A task polls and is gone before the message comes.
+        // A task polls and ends before the message arrives.
         theirs_recv = tokio::spawn(async move {
             assert!(once(theirs_recv.recv()).await.is_none());
             theirs_recv

@@ -1,9 +1,9 @@
 //! The cases again, in processes that may not use io_uring, or may lock little memory.
 //!
-//! Left out are the hosts that ask for io_uring by name. [`shared`](crate::shared) says what each
-//! process is to find; a process that finds another driver fails.
+//! Excluded are the hosts that require io_uring. [`shared`](crate::shared) states the driver that each
+//! process must find; a process that finds another driver fails.
 //!
-//! And a kernel that refuses something else.
+//! Also cases of other system calls being refused.
 
 use std::thread;
 use std::time::Duration;
@@ -18,10 +18,10 @@ use crate::host::{Soon, echo, round_trip, tokio_runtime};
 use crate::shared::alone;
 use ringmux_testing::denial::Denial;
 
-/// Tells a process what was done to it.
+/// Tells a process how it is denied.
 pub(crate) const DENIED: &str = "RINGMUX_DENIED";
-/// Hosts and tests that cannot do without io_uring, this module, and cases that take long and look at what is not the
-/// driver's: slow connections, floods, and what hundreds of processes leave behind.
+/// Hosts and tests that need io_uring, this module, and long cases about other things than the
+/// driver: slow connections, floods, and the exits of hundreds of processes.
 const LEFT_OUT: [&str; 7] = [
     "::uring_",
     "tokio_uring",
@@ -36,7 +36,7 @@ const SHARED_MIN: usize = 90;
 /// The same, on the engines of the driver tokio as well, and those for pipes.
 const SUITE_MIN: usize = 380;
 
-/// Runs the tests whose names contain a word. How many have passed.
+/// Runs the tests whose names contain a word. Returns the number of passed ones.
 fn passed(denial: Denial, word: &str) -> usize {
     let this = std::env::current_exe().unwrap();
     let mut arguments = vec![word];
@@ -61,7 +61,7 @@ fn everything_but_io_uring_works_where_a_filter_answers_eperm() {
 
 #[test]
 fn a_fallback_is_logged_once() {
-    // In a process of its own, as whatever else asks for the shared engine may come first.
+    // In a process of its own, because another test may use the shared engine first.
     assert_eq!(passed(Denial::Eperm, alone::NAME), 1);
 }
 
@@ -97,7 +97,7 @@ fn refuse(call: libc::c_long, arguments: &[(u8, i32)], errno: i32) {
     apply_filter(&program).unwrap();
 }
 
-/// Runs a case on a thread of its own, as filters are those of a thread, over an engine on it.
+/// Runs a case on a thread of its own, because filters belong to a thread, over an engine on it.
 fn on_a_filtered_thread<F: Future<Output = ()>>(
     filter: impl FnOnce() + Send + 'static,
     case: impl FnOnce(Engine, Listener) -> F + Send + 'static,
@@ -132,7 +132,7 @@ fn a_network_stack_that_cannot_bound_what_is_unsent_carries_sessions() {
 
 #[test]
 fn a_listener_that_may_not_accept_does_not_spin() {
-    // Nanoseconds that this thread has run.
+    // Running time of this thread, in nanoseconds.
     let ran = || {
         let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap();
         let words = text.split(' ').next().and_then(|first| first.parse().ok());
@@ -158,7 +158,7 @@ fn an_engine_on_a_ring_without_a_descriptor_to_be_woken_by_is_refused() {
         tokio_runtime().block_on(async {
             let config = Config::default();
             let anywhere = "127.0.0.1:0".parse().unwrap();
-            // With the thread that dials for all of them.
+            // Starts the thread that dials for all of them.
             let other = Engine::thread(Driver::Uring).unwrap();
             let listener = other.listen(&anywhere, &config).soon().await.unwrap();
             refuse(libc::SYS_eventfd2, &[], libc::EMFILE);
@@ -180,7 +180,7 @@ fn an_engine_on_a_ring_without_a_descriptor_to_be_woken_by_is_refused() {
 
 #[test]
 fn a_plain_call_that_is_denied_is_named_and_not_one_of_io_urings() {
-    // What the trial of a ring uses beside it, as sessions do.
+    // The plain calls that the trial of a ring uses, as sessions do.
     for (call, name) in [
         (libc::SYS_sendto, "sendto"),
         (libc::SYS_recvfrom, "recvfrom"),
@@ -189,7 +189,7 @@ fn a_plain_call_that_is_denied_is_named_and_not_one_of_io_urings() {
         (libc::SYS_io_uring_enter, "io_uring_enter"),
         (libc::SYS_io_uring_register, "io_uring_register"),
     ] {
-        // With the thread that dials, which is not to have the filter.
+        // Starts the dialling thread before the filter, so that it has none.
         let dialling = Engine::thread(Driver::Uring).unwrap();
         let filtered = thread::spawn(move || {
             refuse(call, &[], libc::EPERM);

@@ -1,4 +1,4 @@
-//! The last messages of a program, which ends at once: each in a process of its own.
+//! The last messages of a program that exits at once: each in a process of its own.
 
 use std::env;
 use std::future::Future;
@@ -10,13 +10,13 @@ use tokio::io::AsyncWriteExt;
 
 use crate::host::{Host, Net, Place, Soon, pattern, tokio_runtime};
 
-/// Tells a process that it is one of these programs: its driver, where the engine runs, how it waits, and the address.
+/// Makes a process one of these programs: its driver, the engine's place, its idle strategy, and the address.
 const PROGRAM: &str = "RINGMUX_PROGRAM";
-/// Programs for each host and each way of waiting. Of those that did not wait, one in a hundred delivered everything.
+/// Programs for each host and each way of waiting. Of programs that did not wait, one in a hundred delivered everything.
 const RUNS: u64 = 8;
 const MESSAGES: u64 = 50;
 
-/// How a program makes sure that what it has sent leaves.
+/// The ways in which a program waits until its messages have left.
 const WAYS: [&str; 3] = ["closed", "written", "shutdown"];
 
 on_sockets!(
@@ -24,8 +24,8 @@ on_sockets!(
     a_flush_waits_until_the_socket_has_taken_what_was_written,
 );
 
-/// Not too much for a socket's buffer: a process that ends resets a connection on which it has left something unread, and
-/// what was not yet received at that moment is lost.
+/// Not too much for a socket's buffer: an exiting process resets a connection on which it has left bytes unread, and
+/// bytes not yet received at that moment are lost.
 fn message(n: u64) -> Bytes {
     pattern(120, n)
 }
@@ -69,7 +69,7 @@ const fn place(host: Host) -> &'static str {
     }
 }
 
-/// The program, where one is asked for.
+/// The program, if the environment requests one.
 #[test]
 fn program() {
     let Ok(program) = env::var(PROGRAM) else {
@@ -124,9 +124,9 @@ async fn last_messages(engine: Engine, way: &str, addr: &str) {
     }
 }
 
-/// The peer's engine stands still, as the socket takes no more: the test is the peer.
+/// The peer does not read, because the test itself is the peer.
 async fn a_flush_waits_until_the_socket_has_taken_what_was_written(net: Net) {
-    /// Less than what an outgoing stream may send ahead of any grant.
+    /// Less than the initial credit of an outgoing stream.
     const WRITE: usize = 8 * 1024;
     let (client, server) = net.pair().await;
     let ((mut ours_send, _ours_recv), (_theirs_send, mut theirs_recv)) =
@@ -140,7 +140,7 @@ async fn a_flush_waits_until_the_socket_has_taken_what_was_written(net: Net) {
         ours_send.flush().soon().await.unwrap();
         let written = client.stats().bytes_sent;
         assert!(written > (n + 1) * WRITE as u64, "{written} after {n}");
-        // Again there is nothing to wait for.
+        // Now there is nothing left to wait for.
         ours_send.flush().soon().await.unwrap();
         let mut got = vec![0; WRITE];
         tokio::io::AsyncReadExt::read_exact(&mut theirs_recv, &mut got)

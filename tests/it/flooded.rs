@@ -1,8 +1,8 @@
-//! Peers that say something without end, as fast as they are heard: neighbours are served, and the end comes when it must.
+//! Peers that flood without end: neighbours are served, and shutdowns end in time.
 //!
-//! What a session does at a time is counted beside its loop (`src/driver/turn/tests.rs`). Here it is real: several such
-//! peers, a neighbour, and a shutdown. The limits are for a machine on which every processor has something else to do;
-//! without a bound of a session's work each of these takes seconds.
+//! The work of a session per poll is counted in `src/driver/turn/tests.rs`. Here with real sockets: several such
+//! peers, a neighbour, and a shutdown. The limits allow for a machine whose processors are all busy;
+//! without a bound of a session's work each test takes seconds.
 
 use std::io::Write;
 use std::net::TcpStream;
@@ -14,23 +14,27 @@ use ringmux::{Addr, Config, Listener, Rate, Session};
 use crate::host::{Net, Soon, echo, eventually, pattern, round_trip};
 use crate::raw::{PING, PREFACE, frame, settings};
 
-on_sockets!(
-    peers_that_ask_without_end_delay_neither_neighbours_nor_the_end,
-    peers_that_say_what_nobody_knows_without_end_delay_neither_neighbours_nor_the_end,
+// Each driver's loop on the thread that also runs the neighbour's application, where a session that goes on for too long delays
+// most, and the engine that applications get by default.
+test_on!(peers_that_ask_without_end_delay_neither_neighbours_nor_the_end:
+    tokio_inline_tcp tokio_uring_inline_tcp uring_inline_tcp uring_block_on_tcp shared_tcp
+);
+test_on!(peers_that_say_what_nobody_knows_without_end_delay_neither_neighbours_nor_the_end:
+    tokio_inline_tcp tokio_uring_inline_tcp uring_inline_tcp uring_block_on_tcp shared_tcp
 );
 
 /// Peers that flood at once.
 const FLOODS: usize = 2;
-/// Bytes after which a flood is one: more than is received and parsed at a time.
+/// Bytes from which a flood counts as begun: more than a session receives and parses at a time.
 const FLOODED: u64 = 1 << 20;
 const ROUND_TRIPS: usize = 21;
-/// For the median of the neighbour's round trips. On a machine with a processor to spare they take one to five milliseconds
-/// where nothing is optimized.
+/// For the median of the neighbour's round trips. On a machine with a processor to spare they take 1 to 5 ms
+/// without optimization.
 const MEDIAN_MAX: Duration = Duration::from_millis(100);
 const GRACE: Duration = Duration::from_millis(500);
 /// Beyond the ceiling, at most.
 const SLACK: Duration = Duration::from_secs(1);
-/// The machine does other things as well: a flood that delays something does so each time.
+/// Measurements: other load disturbs some, a flood that delays its neighbours disturbs all.
 const LOOKS: usize = 4;
 
 async fn peers_that_ask_without_end_delay_neither_neighbours_nor_the_end(net: Net) {
@@ -43,7 +47,7 @@ async fn peers_that_say_what_nobody_knows_without_end_delay_neither_neighbours_n
     floods_delay_nothing(net, &frame(9, 0, 0, b"")).await;
 }
 
-/// Says it until the connection ends.
+/// Sends it until the connection ends.
 fn flood(listener: &Listener, what: &[u8]) -> JoinHandle<()> {
     let Addr::Tcp(addr) = listener.local_addr() else {
         panic!("it speaks TCP");
@@ -75,7 +79,7 @@ async fn floods_delay_nothing(net: Net, what: &[u8]) {
 
 /// The median of the neighbour's round trips, and how long the shutdown takes, beside the floods.
 async fn flooded(net: &Net, what: &[u8]) -> (Duration, Duration) {
-    // That it may go on for as long as the test does.
+    // So that the flood may last for the whole test.
     let patient = Config::builder().glitch_rate(Rate::new(1_000_000, 1_000_000));
     let listener = net.listen(&patient.build().unwrap()).await;
     let neighbour = net.connect(&listener, &Config::default()).await;

@@ -1,4 +1,4 @@
-//! Sockets that the application brings: listening ones, as a service manager passes them, and connected ones.
+//! Sockets made by the application: listening ones, as a service manager passes them, and connected ones.
 
 use std::io::Read;
 use std::net::{TcpListener, TcpStream, UdpSocket};
@@ -95,7 +95,7 @@ async fn engines_share_one_listening_socket(net: Net) {
     let one = net.engine().listen_on(bound, &config).soon().await.unwrap();
     let other = net.engine().listen_on(again, &config).soon().await.unwrap();
     drop(one);
-    // What the first may have taken meanwhile has been hung up on.
+    // A connection accepted by the first listener meanwhile was closed.
     let client = loop {
         if let Ok(client) = net.engine().connect(&addr, &config).soon().await {
             break client;
@@ -108,7 +108,7 @@ async fn engines_share_one_listening_socket(net: Net) {
 fn tcp_pair() -> (TcpStream, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let ours = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-    // From an address that the application chooses.
+    // From a chosen source address.
     let source: std::net::SocketAddr = "127.0.0.2:0".parse().unwrap();
     ours.bind(&source.into()).unwrap();
     ours.connect(&listener.local_addr().unwrap().into())
@@ -135,7 +135,7 @@ async fn sessions_run_over_connected_sockets_of_every_kind(net: Net) {
     serves(&client, server).await;
 
     let (near, far) = UnixStream::pair().unwrap();
-    // As it may come from elsewhere.
+    // As a socket of other origin may be.
     near.set_nonblocking(true).unwrap();
     let (client, server) = over(&net, near.into(), far.into()).await;
     assert!(client.peer_addr().is_none());
@@ -167,7 +167,7 @@ async fn a_peer_that_says_nothing_over_a_given_socket_is_given_up(net: Net) {
         matches!(error, SessionError::HandshakeTimeout(_)),
         "{error}"
     );
-    // And it is hung up on.
+    // And its connection is closed.
     far.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
     far.read_to_end(&mut Vec::new()).unwrap();
 }
@@ -217,7 +217,7 @@ async fn a_socket_of_another_kind_is_refused_by_what_is_wrong_with_it(net: Net) 
     ));
 }
 
-/// `None` where this kernel has no such family.
+/// `None` if this kernel does not support the family.
 fn listening_vsock() -> Option<OwnedFd> {
     let socket = Socket::new(Domain::VSOCK, Type::STREAM, None).ok()?;
     socket

@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::future::Future;
 use std::panic::{self, Location};
+use std::pin::Pin;
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::sync::{Mutex, Once};
 use std::thread;
@@ -14,10 +15,10 @@ use ringmux::{
 };
 use tokio::task::JoinHandle;
 
-/// How long one case may take.
-pub(crate) const CASE_GUARD: Duration = Duration::from_secs(120);
-/// How long one thing may be awaited.
-pub(crate) const AWAIT_GUARD: Duration = Duration::from_secs(20);
+/// How long one case may take, also beside many others on a busy machine. Only a hang takes so long.
+pub(crate) const CASE_GUARD: Duration = Duration::from_secs(240);
+/// How long one thing may be awaited. Below the longest `close_linger` of a case, so that a session that waits for it is seen.
+pub(crate) const AWAIT_GUARD: Duration = Duration::from_secs(45);
 
 /// A driver, a place for it, and a transport.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,6 +93,22 @@ macro_rules! test_on {
                 crate::host::run(crate::host::$host, super::$case);
             })+
         }
+    };
+}
+
+/// Tests of cases that the protocol decides before any driver is asked: one host with a runtime's sockets, and the engine that
+/// applications get by default. `tests/README.md` says which cases are of which kind, and why.
+macro_rules! protocol {
+    ($($case:ident),+ $(,)?) => {
+        $(test_on!($case: tokio_inline_tcp shared_tcp);)+
+    };
+}
+
+/// Tests of cases that each driver's own loop decides, wherever it runs: each driver once, on the application's thread or on one
+/// of its own, and the engine that applications get by default.
+macro_rules! on_each_driver {
+    ($($case:ident),+ $(,)?) => {
+        $(test_on!($case: tokio_inline_tcp tokio_uring_thread_tcp uring_thread_tcp shared_tcp);)+
     };
 }
 
@@ -236,8 +253,15 @@ impl Net {
 pub(crate) fn run<F, Fut>(host: Host, case: F)
 where
     F: FnOnce(Net) -> Fut + Send + 'static,
-    Fut: Future<Output = ()>,
+    Fut: Future<Output = ()> + 'static,
 {
+    run_boxed(host, Box::new(move |net| Box::pin(case(net))));
+}
+
+/// A case without its type: three runtimes are not compiled again for each.
+type Case = Box<dyn FnOnce(Net) -> Pin<Box<dyn Future<Output = ()>>> + Send>;
+
+fn run_boxed(host: Host, case: Case) {
     run_with(move || {
         if host.place == Place::BlockOn {
             return run_under_an_engine(host, case);
@@ -256,11 +280,7 @@ where
 }
 
 /// What the case spawns runs on a runtime beside the engine, on another thread.
-fn run_under_an_engine<F, Fut>(host: Host, case: F)
-where
-    F: FnOnce(Net) -> Fut,
-    Fut: Future<Output = ()>,
-{
+fn run_under_an_engine(host: Host, case: Case) {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .enable_all()

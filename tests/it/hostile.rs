@@ -1,4 +1,4 @@
-//! Peers that break the rules: each gets the name of the rule, and nobody else notices.
+//! Peers that break the rules: each gets the name of the rule, and other sessions are unaffected.
 
 use std::net::Ipv4Addr;
 use std::time::Duration;
@@ -16,26 +16,28 @@ use crate::raw::{
     WINDOW, first_piece, frame, header, id, settings, with_raw, with_raw_settings,
 };
 
-on_sockets!(
+protocol!(
     each_broken_rule_ends_its_session_by_name,
     each_broken_rule_of_the_handshake_is_named,
-    who_speaks_another_protocol_is_hung_up_on,
     a_server_of_garbage_is_a_handshake_error_with_the_rule,
-    a_connection_cut_at_any_byte_ends_its_session_only,
-    a_connection_cut_at_any_byte_of_the_servers_side_ends_its_session_only,
     more_data_than_the_sessions_credit_is_refused,
-    a_violation_ends_every_stream_with_the_same_error,
     what_nobody_knows_is_ignored,
     frames_for_ended_streams_are_ignored,
-    frames_may_come_byte_by_byte,
-    a_peer_that_reads_nothing_cannot_keep_a_session_from_closing,
-    a_peer_that_reads_nothing_is_still_ended_for_a_violation,
     goaway_ends_what_it_does_not_cover_as_not_processed,
     streams_opened_and_cancelled_at_once_stay_within_the_grant,
     a_limit_is_named_to_the_peer_in_the_words_of_the_error,
 );
+on_each_driver!(
+    who_speaks_another_protocol_is_hung_up_on,
+    a_connection_cut_at_any_byte_ends_its_session_only,
+    a_connection_cut_at_any_byte_of_the_servers_side_ends_its_session_only,
+    a_violation_ends_every_stream_with_the_same_error,
+    a_peer_that_reads_nothing_cannot_keep_a_session_from_closing,
+    a_peer_that_reads_nothing_is_still_ended_for_a_violation,
+);
+on_sockets!(frames_may_come_byte_by_byte,);
 
-/// A listener with a session that nothing may disturb.
+/// A listener with a session that must stay undisturbed.
 struct Neighbourhood {
     listener: Listener,
     neighbour: Session,
@@ -60,7 +62,7 @@ impl Neighbourhood {
     }
 }
 
-/// Everything that breaks a rule in one message, by the name of the rule. The library has opened the stream `theirs(0)`.
+/// The frames that break a rule, by the name of the rule. The library has opened the stream `theirs(0)`.
 fn violations(side: Side) -> Vec<(&'static str, Vec<u8>)> {
     let own = side.own(0);
     let theirs = side.theirs(0);
@@ -72,7 +74,7 @@ fn violations(side: Side) -> Vec<(&'static str, Vec<u8>)> {
         opened(frame(ERROR, 0, own, &payload))
     };
     vec![
-        // A frame by itself. Of the ones that are too long only the header is sent.
+        // Invalid frames. For too long ones only the header is sent.
         (
             "frame-too-long",
             opened(header(DATA, END, own, 16 * 1024 + 1)),
@@ -113,7 +115,7 @@ fn violations(side: Side) -> Vec<(&'static str, Vec<u8>)> {
             frame(GOAWAY, 0, 0, b"\0\0\0\0\0\0\0\0\xFF"),
         ),
         ("total-missing", opened(frame(DATA, 0, own, b"abc"))),
-        // What came before.
+        // Invalid in this state.
         ("settings-twice", settings(&[])),
         ("settings-length", header(7, 0, 0, 5)),
         ("wrong-parity", frame(OPEN, 0, theirs, b"")),
@@ -278,7 +280,7 @@ async fn each_broken_rule_of_the_handshake_is_named(net: Net) {
         assert_eq!(error.rule(), rule, "{error}");
     }
     place.is_undisturbed().await;
-    // None of them was ever a session.
+    // None of them became a session.
     let client = net.connect(&place.listener, &Config::default()).await;
     let server = place.listener.accept().soon().await.unwrap();
     assert_eq!(server.peer_addr(), client.local_addr());
@@ -335,7 +337,7 @@ async fn who_speaks_another_protocol_is_hung_up_on(net: Net) {
     for bytes in cases {
         let mut raw = Raw::dial(&place.listener).await;
         raw.say(bytes).await;
-        assert!(!raw.preface().await, "nothing is said to {bytes:?}");
+        assert!(!raw.preface().await, "no answer to {bytes:?}");
     }
     let mut raw = Raw::dial(&place.listener).await;
     raw.say(b"RINGM").await;
@@ -357,7 +359,7 @@ async fn a_server_of_garbage_is_a_handshake_error_with_the_rule(net: Net) {
     }
 }
 
-/// One of everything, all of it in order.
+/// One valid frame of each kind.
 fn conversation(side: Side) -> Vec<u8> {
     let (a, b, c) = (side.own(0), side.own(1), side.own(2));
     [
@@ -399,7 +401,7 @@ async fn a_connection_cut_at_any_byte_ends_its_session_only(net: Net) {
             let end = session.closed().soon().await;
             assert!(ended_by_cut(&end), "cut at {cut}: {end}");
             assert_eq!(session.stats().streams, 0);
-            // What arrived whole is delivered, then the end is.
+            // Complete messages are delivered, then the end.
             while let Ok(Some((_send, mut recv))) = session.accept().soon().await {
                 loop {
                     match recv.recv().soon().await {
@@ -447,7 +449,7 @@ async fn a_connection_cut_at_any_byte_of_the_servers_side_ends_its_session_only(
                 let end = session.closed().soon().await;
                 assert!(ended_by_cut(&end), "cut at {cut}: {end}");
             }
-            // The cut may have been seen with the handshake.
+            // The cut may have ended the handshake.
             Err(ConnectError::Handshake { error, .. }) => {
                 assert!(ended_by_cut(&error), "cut at {cut}: {error}");
             }
@@ -523,7 +525,7 @@ async fn a_violation_ends_every_stream_with_the_same_error(net: Net) {
 async fn what_nobody_knows_is_ignored(net: Net) {
     let place = Neighbourhood::new(&net, &Config::default()).await;
     for side in [Side::Dials, Side::Accepts] {
-        // More of them than there are known ones, and some twice.
+        // More than the known ones, and some twice.
         let entries: Vec<_> = (7..107).map(|id| (id, 0)).collect();
         let strange = settings(&[&entries[..], &[(7, 1), (u16::MAX, 1), (u16::MAX, 1)]].concat());
         let config = Config::default();
@@ -559,7 +561,7 @@ async fn frames_for_ended_streams_are_ignored(net: Net) {
             3_u32.to_le_bytes()
         );
         drop((ours_send, ours_recv));
-        // All of this may have crossed the cancel on its way.
+        // Each of these may cross the cancel.
         let stream = side.theirs(0);
         raw.say(&frame(META, 0, stream, b"x")).await;
         raw.say(&frame(DATA, END, stream, &[1; 16 * 1024]).repeat(3))
@@ -603,7 +605,7 @@ async fn frames_may_come_byte_by_byte(net: Net) {
     assert_eq!(pong.stream, 0);
 }
 
-/// A session that has filled the socket of a peer that reads nothing; the library goes on sending.
+/// A session that has filled the socket of a peer that reads nothing; the library continues to send.
 async fn unread(net: &Net, place: &Neighbourhood, side: Side) -> (Session, Raw) {
     let generous = settings(&[(2, 64 << 20), (3, 1 << 30), (4, 1 << 30)]);
     let config = Config::builder()
@@ -613,7 +615,7 @@ async fn unread(net: &Net, place: &Neighbourhood, side: Side) -> (Session, Raw) 
     let (session, raw) = with_raw_settings(net, side, &place.listener, &config, &generous).await;
     let (mut send, _recv) = session.open("").soon().await.unwrap();
     let message = Bytes::from(vec![1; 1 << 20]);
-    // Until nothing moves: more than any socket buffer holds.
+    // Until no byte moves: more than any socket buffer holds.
     let mut queued = 0;
     while queued < 64 << 20 {
         let sending = tokio::time::timeout(Duration::from_millis(300), send.send(message.clone()));
@@ -643,7 +645,7 @@ async fn a_peer_that_reads_nothing_cannot_keep_a_session_from_closing(net: Net) 
         let end = session.closed().soon().await;
         assert!(matches!(end, SessionError::Closed), "{end}");
         place.is_undisturbed().await;
-        // The connection goes down as well, though the last word cannot be said.
+        // The connection is closed as well, though the GOAWAY cannot be sent.
         raw.hung_up().await;
     }
 }
@@ -688,7 +690,7 @@ async fn goaway_ends_what_it_does_not_cover_as_not_processed(net: Net) {
         assert_eq!((*code, &**reason), (codes::SHUTDOWN, "so long"));
         assert!(error.is_retryable());
         assert!(session.open("").soon().await.is_err());
-        // The other one goes on to its end.
+        // The other stream continues to its end.
         raw.say(&frame(DATA, END | FIN, side.theirs(0), b"answer"))
             .await;
         assert_eq!(covered_recv.recv().soon().await.unwrap().unwrap(), "answer");
@@ -752,7 +754,7 @@ async fn streams_opened_and_cancelled_at_once_stay_within_the_grant(net: Net) {
     for n in 16..33 {
         raw.say(&pair(n)).await;
     }
-    // One more than there can have been places for.
+    // One more than the places that can have been freed.
     let end = session.closed().soon().await;
     let SessionError::Protocol(error) = end else {
         panic!("{end}");
@@ -774,7 +776,7 @@ async fn a_limit_is_named_to_the_peer_in_the_words_of_the_error(net: Net) {
     };
     assert_eq!(error.limit, Limit::PingRate);
     assert_eq!(text, error.to_string());
-    // All came at once but for what comes back in a second or a few of a machine that stands still.
+    // The burst, plus tokens of the seconds during which the machine may have stalled.
     assert!((11..100).contains(&error.value), "{error}");
     let stats = session.stats();
     assert_eq!(

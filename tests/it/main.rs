@@ -1,7 +1,7 @@
 //! End to end: the same cases over every driver, on every kind of host, over TCP, Unix sockets and pipes that split every
 //! frame.
 //!
-//! A case is one function, generic over where it runs ([`host::Net`]); `on_sockets!` and `everywhere!` make a test of it
+//! A case is one function, generic over its host ([`host::Net`]); `on_sockets!` and `everywhere!` make a test of it
 //! for each host. Where io_uring is missing its tests fail: nothing is skipped. [`denied`] runs them again in processes
 //! that may not use it.
 

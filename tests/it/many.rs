@@ -1,6 +1,6 @@
-//! Many streams, many threads, and streams that nobody reads.
+//! Many streams, many threads, and streams without a reader.
 //!
-//! What depends on how much memory the process has left to grant is in the tests that run alone.
+//! Tests that depend on the state of the process-wide receive pool are in `tests/alone`.
 
 use std::time::Duration;
 
@@ -12,16 +12,18 @@ use tokio::task::JoinHandle;
 use crate::host::{Halves, Net, Soon, echo, eventually, pattern, tokio_runtime};
 use crate::streams::all_streams_end;
 
-on_sockets!(
-    eight_threads_send_on_their_own_streams_each_message_once_and_in_order,
+on_each_driver!(
     ten_thousand_streams_at_once_each_echo,
     one_stalled_consumer_of_a_hundred_holds_at_most_twice_its_window,
     stalled_consumers_without_memory_to_spare_are_ended_and_the_others_go_on,
     a_huge_message_that_nobody_reads_leaves_the_others_going,
-    unaccepted_streams_leave_the_accepted_ones_going,
     unaccepted_streams_without_memory_to_spare_are_ended_and_the_others_go_on,
-    streams_are_opened_from_both_sides_at_once,
     what_streams_queue_together_is_bounded_and_all_of_it_arrives,
+);
+on_sockets!(
+    eight_threads_send_on_their_own_streams_each_message_once_and_in_order,
+    unaccepted_streams_leave_the_accepted_ones_going,
+    streams_are_opened_from_both_sides_at_once,
 );
 
 const WINDOW: u64 = 64 * 1024;
@@ -121,7 +123,7 @@ async fn ten_thousand_streams_at_once_each_echo(net: Net) {
     }
 }
 
-/// Streams whose messages nobody takes: `(senders, receivers)`.
+/// Streams whose messages are not received: `(senders, receivers)`.
 async fn stall(client: &Session, server: &Session, streams: usize) -> Stalled {
     let mut stalled = Stalled::default();
     for _ in 0..streams {
@@ -192,7 +194,7 @@ async fn one_stalled_consumer_of_a_hundred_holds_at_most_twice_its_window(net: N
     assert!(server.stats().bytes_held + frame > WINDOW);
     assert_eq!(server.stats().limits_tripped, 0);
 
-    // It lost nothing.
+    // It has lost no message.
     let mut stream = stalled.received.remove(0);
     for n in 0..500 {
         assert_eq!(
@@ -251,7 +253,7 @@ async fn a_huge_message_that_nobody_reads_leaves_the_others_going(net: Net) {
     assert!(theirs_recv.recv().soon().await.unwrap().unwrap() == huge);
 }
 
-/// What nobody accepts costs the session's credit, but never all of it.
+/// Unaccepted streams cost the session's credit, but never all of it.
 async fn unaccepted_streams_leave_the_accepted_ones_going(net: Net) {
     let (client, server) = net.pair().await;
     let ((mut ours_send, mut ours_recv), theirs) = net.stream(&client, &server).await;
@@ -351,7 +353,7 @@ async fn streams_are_opened_from_both_sides_at_once(net: Net) {
     assert_eq!((client.stats().opened, server.stats().opened), (400, 400));
 }
 
-/// The bound of `session_send_buffer`. Nobody reads until it stands still.
+/// The bound of `session_send_buffer`. No message is read until the senders stall.
 async fn what_streams_queue_together_is_bounded_and_all_of_it_arrives(net: Net) {
     const STREAMS: u64 = 256;
     const BUDGET: u64 = 128 * 1024;
@@ -365,7 +367,7 @@ async fn what_streams_queue_together_is_bounded_and_all_of_it_arrives(net: Net) 
         .session_send_buffer(BUDGET as u32)
         .build()
         .unwrap();
-    // Enough for all windows, so that nothing counts as stalled.
+    // Enough for all windows, so that no stream counts as stalled.
     let theirs = Config::builder()
         .stream_window(WINDOW)
         .stream_window_max(WINDOW)
@@ -391,7 +393,7 @@ async fn what_streams_queue_together_is_bounded_and_all_of_it_arrives(net: Net) 
                 }
             }
         }
-        // The engine has done all that it can.
+        // After a PING the engine has processed everything queued.
         client.ping().soon().await.unwrap();
         standing = if moved { 0 } else { standing + 1 };
     }
@@ -412,7 +414,7 @@ async fn what_streams_queue_together_is_bounded_and_all_of_it_arrives(net: Net) 
         }
     }
 
-    // Nothing of the budget is lost on the way: a new stream finds all that it may have, at once.
+    // No part of the budget is lost: a new stream gets its whole share at once.
     drop(streams);
     client.ping().soon().await.unwrap();
     let ((mut last_send, _last_recv), _theirs) = net.stream(&client, &server).await;

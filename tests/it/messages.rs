@@ -1,4 +1,4 @@
-//! Messages of every size, on windows far smaller than they are.
+//! Messages of every size, with windows far smaller than the messages.
 
 use std::thread;
 
@@ -192,7 +192,7 @@ async fn a_full_queue_gives_the_message_back(net: Net) {
     let ((mut ours_send, _ours_recv), (_theirs_send, mut theirs_recv)) =
         net.stream(&client, &server).await;
     let mut sent = 0_u64;
-    // Nobody receives: the peer's window and then our queue fill up.
+    // No receiver: the peer's window and then our queue fill up.
     let back = loop {
         match ours_send.try_send(pattern(1000, sent)) {
             Ok(()) => sent += 1,
@@ -252,7 +252,7 @@ async fn mixed_sizes_keep_their_order(net: Net) {
     drop(sender.soon().await.unwrap());
 }
 
-/// One of the two is the engine's own where that runs inline: there, asking for its attention takes another way.
+/// With an inline engine one of the two is the engine's own thread, where notifying it takes another path.
 async fn what_is_sent_from_one_thread_and_then_another_all_arrives(net: Net) {
     let (client, server) = net.pair().await;
     let (mut send, _recv) = client.open("").soon().await.unwrap();

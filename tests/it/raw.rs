@@ -1,4 +1,4 @@
-//! A peer made of bytes: it speaks the wire as wrongly as a case wants.
+//! A raw peer: it sends any bytes that a case needs.
 //!
 //! Written from the description of the wire, not with the library's codec, so that a mistake in the codec shows.
 
@@ -26,7 +26,7 @@ pub(crate) const STREAMS: u8 = 1;
 
 pub(crate) const PREFACE: &[u8; 8] = b"RINGMUX\x01";
 
-/// One frame, with whatever is in it.
+/// One frame, valid or not.
 pub(crate) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let mut bytes = header(kind, flags, stream, payload.len() as u32);
     bytes.extend_from_slice(payload);
@@ -41,7 +41,7 @@ pub(crate) fn header(kind: u8, flags: u8, stream: u32, length: u32) -> Vec<u8> {
     bytes
 }
 
-/// SETTINGS with these entries; what it leaves out is at its floor.
+/// SETTINGS with these entries; omitted ones are at their floor.
 pub(crate) fn settings(entries: &[(u16, u32)]) -> Vec<u8> {
     let payload: Vec<u8> = entries
         .iter()
@@ -60,7 +60,7 @@ pub(crate) fn first_piece(stream: u32, total: u32, content: &[u8]) -> Vec<u8> {
     )
 }
 
-/// A frame as it came.
+/// A received frame.
 #[derive(Debug)]
 pub(crate) struct Got {
     pub(crate) kind: u8,
@@ -98,7 +98,7 @@ pub(crate) struct Raw {
 }
 
 impl Raw {
-    /// Dials a listener and says nothing.
+    /// Dials a listener and sends nothing.
     pub(crate) async fn dial(listener: &Listener) -> Self {
         let Addr::Tcp(addr) = listener.local_addr() else {
             panic!("raw peers speak TCP");
@@ -108,12 +108,12 @@ impl Raw {
         Self { socket }
     }
 
-    /// Says something wrong or right; a peer that has hung up already is fine.
+    /// Sends bytes; ignores a peer that has hung up already.
     pub(crate) async fn say(&mut self, bytes: &[u8]) {
         let _ = self.socket.write_all(bytes).soon().await;
     }
 
-    /// Hangs up in order, so that what was said is read.
+    /// Closes in order, so that the sent bytes are read.
     pub(crate) async fn finish(&mut self) {
         let _ = self.socket.shutdown().soon().await;
     }
@@ -162,7 +162,7 @@ impl Raw {
         (code, String::from_utf8(text.to_vec()).unwrap())
     }
 
-    /// Nothing more comes.
+    /// Checks that the connection ends.
     pub(crate) async fn hung_up(&mut self) {
         let mut rest = Vec::new();
         // A reset is an end as well.
@@ -170,7 +170,7 @@ impl Raw {
     }
 }
 
-/// A session of the library with a raw peer on the given side, after a handshake without flaw.
+/// A session of the library with a raw peer on the given side, after a valid handshake.
 pub(crate) async fn with_raw(net: &Net, side: Side, listener: &Listener) -> (Session, Raw) {
     with_raw_settings(net, side, listener, &Config::default(), &settings(&[])).await
 }

@@ -1,4 +1,4 @@
-//! Every way of receiving, in any order, on one stream: no byte is lost, none comes twice.
+//! Every way of receiving, in any order, on one stream: no byte is lost, none is received twice.
 
 use std::future::Future;
 use std::pin::pin;
@@ -13,7 +13,7 @@ use tokio::io::AsyncReadExt;
 use crate::host::{Soon, pattern, tokio_runtime};
 use crate::messages::small_windows;
 
-/// Looks in a row that find nothing, before the receiver waits instead.
+/// Consecutive empty `try_recv` calls before the receiver waits instead.
 const LOOKS: usize = 20;
 /// The code of a stream that ends with an error.
 const BROKEN: u32 = 9;
@@ -25,7 +25,7 @@ enum Step {
     TryRecv,
     /// `recv`, polled once and dropped.
     RecvDropped,
-    /// Reads so many bytes of the lease through `Buf` first, and looks at all of it afterwards.
+    /// Reads this many bytes of the lease through `Buf` first, and checks all of it afterwards.
     Lease(usize),
     /// A lease that is forgotten.
     LeaseForgotten,
@@ -65,7 +65,7 @@ fn size() -> impl Strategy<Value = usize> {
     ]
 }
 
-/// What was received, and what it is compared with.
+/// The received bytes, and the expected ones.
 struct Received {
     sent: Vec<u8>,
     /// Where each message ends.
@@ -105,7 +105,7 @@ fn poll_once<T>(future: impl Future<Output = T>) -> Option<T> {
     }
 }
 
-/// The end of a byte stream, as the stream's.
+/// The error of a byte stream, as the stream's error.
 fn of_stream(error: &std::io::Error) -> StreamError {
     let inner = error.get_ref().and_then(|e| e.downcast_ref());
     StreamError::clone(inner.expect("an error of the stream"))
@@ -223,7 +223,7 @@ async fn mixed(capacity: usize, sizes: Vec<usize>, steps: Vec<Step>, fails: bool
         }
         looks = if received.at == before { looks + 1 } else { 0 };
         if looks > LOOKS {
-            // Steps that never wait leave the connection no time; those of empty messages never end.
+            // Steps that never wait starve the connection; those of empty messages never end.
             take(&mut stream, Step::Recv, &mut received).await;
         }
         if received.ended.is_some() {
@@ -236,7 +236,7 @@ async fn mixed(capacity: usize, sizes: Vec<usize>, steps: Vec<Step>, fails: bool
         Ok(()) if !fails => {}
         end => panic!("not how the peer ended it: {end:?}"),
     }
-    // And nothing comes behind it.
+    // And no message follows.
     assert_eq!(stream.try_recv(), None);
     let rest = stream.read(&mut [0; 8]).soon().await;
     assert!(matches!(rest, Ok(0) | Err(_)), "{rest:?}");

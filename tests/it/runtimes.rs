@@ -1,4 +1,4 @@
-//! Engines that end under their sessions, and engines that cannot be had.
+//! Engines that end under their sessions, and engines that cannot be made.
 
 use std::sync::Arc;
 use std::sync::mpsc::channel;
@@ -27,7 +27,7 @@ fn dropped_under_a_session(
 ) {
     let (send, receive) = channel();
     let (listening, addr) = channel();
-    // The accepting side lives on.
+    // The accepting side continues.
     let (done, lives_on) = tokio::sync::oneshot::channel::<()>();
     thread::spawn(move || {
         tokio_runtime().block_on(async move {
@@ -114,7 +114,7 @@ fn a_listener_learns_that_its_engine_has_ended(driver: Driver) {
             let error = engine.listen(&port, &config).soon().await;
             let stopped = matches!(error, Err(ListenError::Engine(EngineError::Stopped)));
             assert!(stopped, "{error:?}");
-            // The port is the other engine's alone.
+            // The port belongs to the other engine only.
             for _ in 0..20 {
                 let client = lives.connect(other.local_addr(), &config);
                 client.soon().await.unwrap();
@@ -195,7 +195,7 @@ fn a_dropped_runtime_is_told_to_every_handle(driver: Driver) {
                 ),
                 "{error}"
             );
-            // The other side sees a connection that ended without a word.
+            // The other side sees a connection that ended without a GOAWAY.
             let end = server.closed().soon().await;
             assert!(
                 matches!(end, SessionError::Disconnected | SessionError::Io(_)),
@@ -257,7 +257,7 @@ fn a_task_that_waits_is_woken_when_the_runtime_is_dropped(driver: Driver) {
             tokio::task::yield_now().await;
             stop.send(()).unwrap();
             let accepted = accepting.soon().await.unwrap();
-            // Whichever of the two sessions of that runtime is dropped first.
+            // The two sessions of that runtime are dropped in any order.
             let expected = |end: &SessionError| {
                 matches!(
                     end,
@@ -368,7 +368,7 @@ fn sessions_go_on_when_their_io_uring_engine_is_dropped() {
 #[test]
 fn an_inline_engine_outside_of_its_runtime_is_refused_by_name() {
     run_with(|| {
-        // tokio-uring has no way to ask whether it is there but a panic, which is caught.
+        // The only way to detect tokio-uring is a panic, which is caught.
         let asking = thread::Builder::new().name(MAY_PANIC.to_owned()).spawn(|| {
             let bare = Engine::inline(Driver::TokioUring).unwrap_err();
             let in_tokio =

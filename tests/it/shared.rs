@@ -1,4 +1,4 @@
-//! The process's own engine: io_uring where this process may use it, else the reason why not.
+//! The process's own engine: io_uring where this process may use it, else the reason for the fallback.
 
 use std::env;
 
@@ -7,13 +7,13 @@ use ringmux::{Backend, Driver, Engine, EngineError, ProbeStep, Refusal};
 use crate::denied::DENIED;
 use crate::host::{Soon, echo, round_trip, run_with, tokio_runtime};
 
-/// What a refusal is, where there is to be one.
+/// The expected refusal.
 #[derive(Clone, Copy, Debug)]
 enum Expected {
     Uring,
-    /// A filter answers with this.
+    /// A filter answers with this error number.
     Seccomp(i32),
-    /// There is room for a ring in the limit, or not: it counts what other processes of the user
+    /// The limit may or may not have room for a ring: it includes memory that other processes of the user
     /// have locked.
     RoomOrNot,
 }
@@ -44,7 +44,7 @@ impl Expected {
     }
 }
 
-/// The shared engine runs on what this process may use, and says why if that is not io_uring.
+/// The shared engine has the expected driver, and the reason if that is not io_uring.
 fn assert_expected(engine: &Engine) {
     let (expected, backend) = (Expected::here(), engine.backend());
     let refused = backend.refused();
@@ -110,7 +110,7 @@ fn an_engine_of_a_named_driver_is_refused_wherever_it_is_to_run() {
     });
 }
 
-/// What can only be seen in a process where nobody else has asked for the shared engine.
+/// A test that needs a process in which no other test has used the shared engine.
 pub(crate) mod alone {
     use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};

@@ -23,15 +23,17 @@ everywhere!(
     streams_that_run_go_on_to_their_end,
     both_sides_may_shut_down_at_once,
 );
+on_each_driver!(
+    peers_that_do_not_help_do_not_delay_the_end,
+    peers_that_do_not_help_do_not_delay_a_dialler_either,
+    a_peer_that_stands_still_for_five_seconds_loses_nothing,
+    a_peer_that_gives_no_sign_of_life_is_given_up,
+);
 on_sockets!(
     under_load_no_call_that_was_taken_is_lost_and_no_other_is_in_doubt,
     a_listener_shuts_down_with_all_its_sessions,
     a_listener_with_nothing_to_shut_down_stops_at_once,
     an_endless_stream_ends_at_the_ceiling,
-    peers_that_do_not_help_do_not_delay_the_end,
-    peers_that_do_not_help_do_not_delay_a_dialler_either,
-    a_peer_that_stands_still_for_five_seconds_loses_nothing,
-    a_peer_that_gives_no_sign_of_life_is_given_up,
     a_socket_that_takes_nothing_is_given_up,
 );
 
@@ -66,7 +68,7 @@ async fn a_session_without_streams_shuts_down_at_once(net: Net) {
             matches!(end, SessionError::PeerClosed { code: c, .. } if c == code),
             "{end}"
         );
-        // Again, and too late: nothing happens.
+        // A repeated, late call has no effect.
         assert_eq!(first.shutdown(PATIENT).soon().await, report);
         assert_eq!(counts(other.shutdown(PATIENT).soon().await), [0; 4]);
     }
@@ -112,14 +114,14 @@ async fn both_sides_may_shut_down_at_once(net: Net) {
     assert_eq!((one.forced, other.forced), (0, 0));
 }
 
-/// What callers saw, all together.
+/// The results of all callers.
 #[derive(Debug, Default)]
 struct Seen {
     answered: AtomicU64,
     not_run: AtomicU64,
 }
 
-/// Calls until the session takes no more.
+/// Calls until the session refuses calls.
 async fn call_again_and_again(session: Session, seen: Arc<Seen>) {
     loop {
         let Ok((mut send, mut recv)) = session.open("call").soon().await else {
@@ -129,7 +131,7 @@ async fn call_again_and_again(session: Session, seen: Arc<Seen>) {
             send.send(pattern(300, 1)).await.map_err(drop)?;
             send.finish().map_err(drop)
         };
-        // Why it was refused is found below.
+        // The reason of the refusal is checked below.
         let _ = sent.soon().await;
         match recv.recv().soon().await {
             Ok(answer) => {
@@ -191,11 +193,11 @@ async fn a_listener_shuts_down_with_all_its_sessions(net: Net) {
         let server = listener.accept().soon().await.unwrap();
         sessions.push((client, server));
     }
-    // One that nobody has accepted, with a stream.
+    // An unaccepted session, with a stream.
     let unaccepted = net.connect(&listener, &Config::default()).await;
     let (_stranded_send, mut stranded_recv) = unaccepted.open("").soon().await.unwrap();
     unaccepted.ping().soon().await.unwrap();
-    // One that has gone, and one whose handle has.
+    // An ended session, and one whose handle was dropped.
     let (gone, kept) = (sessions.pop().unwrap(), sessions.pop().unwrap());
     gone.1.close();
     gone.1.closed().soon().await;
@@ -223,7 +225,7 @@ async fn a_listener_shuts_down_with_all_its_sessions(net: Net) {
     assert_eq!(listener.shutdown(PATIENT).soon().await, report);
     let config = Config::default();
     let late = net.engine().connect(listener.local_addr(), &config);
-    assert!(late.soon().await.is_err(), "nobody listens");
+    assert!(late.soon().await.is_err(), "no listener");
 }
 
 async fn a_listener_with_nothing_to_shut_down_stops_at_once(net: Net) {
@@ -259,7 +261,7 @@ async fn an_endless_stream_ends_at_the_ceiling(net: Net) {
     );
 }
 
-/// A session whose peer reads nothing any more, and has been sent more than fits in between.
+/// A session whose peer has stopped reading, with more bytes sent than the buffers hold.
 async fn stalled(
     net: &Net,
     side: Side,
@@ -274,8 +276,8 @@ async fn stalled(
     (session, raw)
 }
 
-/// Never ends the stream that it has and opens others all the time; answers PINGs, keeps to its credit, and otherwise does
-/// as if there were no GOAWAY. How many streams it opened until it was left.
+/// Never ends its stream and opens others all the time; answers PINGs, keeps to its credit, and otherwise ignores the
+/// GOAWAY. Returns the number of streams opened until the disconnect.
 async fn chatter(raw: Raw, side: Side) -> u32 {
     let (mut read, write) = raw.socket.into_split();
     let write = Arc::new(tokio::sync::Mutex::new(write));
@@ -292,7 +294,7 @@ async fn chatter(raw: Raw, side: Side) -> u32 {
                 answering.lock().await.write_all(&answer).await?;
             }
         }
-        #[allow(unreachable_code)] // Says what the errors are.
+        #[allow(unreachable_code)] // Fixes the type of the errors.
         std::io::Result::Ok(())
     });
     let mut opened = 1;
@@ -305,7 +307,7 @@ async fn chatter(raw: Raw, side: Side) -> u32 {
             break;
         }
         opened += 1;
-        // About as fast as it is refused, so that it stays within the streams it is granted.
+        // About as fast as its streams are refused, so that it stays within the streams it is granted.
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     let _ = reading.soon().await.unwrap();
@@ -314,13 +316,13 @@ async fn chatter(raw: Raw, side: Side) -> u32 {
 
 /// All of them at once, on one listener: its ceiling holds for all together.
 async fn peers_that_do_not_help_do_not_delay_the_end(net: Net) {
-    // It must not be what bounds the end.
+    // This limit must not be the one that bounds the end.
     let slow = Config::builder()
         .close_linger(Duration::from_secs(60))
         .build()
         .unwrap();
     let listener = net.listen(&slow).await;
-    // Silent from the beginning; silent after half of the handshake; silent after all of it.
+    // Silent from the beginning, after half of the handshake, and after all of it.
     let mut silent = Raw::dial(&listener).await;
     let mut half = Raw::dial(&listener).await;
     half.say(&PREFACE[..5]).await;
@@ -385,7 +387,7 @@ async fn peers_that_do_not_help_do_not_delay_a_dialler_either(net: Net) {
     drop(kept);
 }
 
-/// A transport that never has done with its last words, as TLS to a peer that reads nothing.
+/// A transport whose shutdown never completes, as TLS to a peer that reads nothing.
 struct Unfinished(tokio::io::DuplexStream);
 
 impl tokio::io::AsyncRead for Unfinished {
@@ -504,7 +506,7 @@ async fn a_peer_that_stands_still_for_five_seconds_loses_nothing(net: Net) {
         sender.finish().unwrap();
         sender
     });
-    // What is stopped is the peer, and this is for how long.
+    // The time for which the peer is stopped.
     tokio::time::sleep(Duration::from_secs(5)).await;
     assert!(client.state().end().is_none() && server.state().end().is_none());
     switch.send_replace(true);
@@ -517,7 +519,7 @@ async fn a_peer_that_stands_still_for_five_seconds_loses_nothing(net: Net) {
 }
 
 async fn a_peer_that_gives_no_sign_of_life_is_given_up(net: Net) {
-    // The peer has to answer within the second one for as long as it may, also on a busy machine.
+    // The timeout is long enough for the peer's answer on a busy machine.
     let (idle, timeout) = (Duration::from_millis(200), Duration::from_secs(3));
     let config = Config::builder()
         .keepalive_idle(Some(idle))
@@ -526,7 +528,7 @@ async fn a_peer_that_gives_no_sign_of_life_is_given_up(net: Net) {
         .unwrap();
     let (client, server, switch) = through_a_proxy(&net, &config).await;
     let ((_ours_send, mut ours_recv), _theirs) = net.stream(&client, &server).await;
-    // While it answers, silence is no reason.
+    // While it answers PINGs, silence does not end the session.
     crate::host::eventually("it was asked", || client.stats().keepalives >= 3).await;
     assert!(client.state().end().is_none());
     switch.send_replace(false);

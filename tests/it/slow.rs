@@ -1,6 +1,6 @@
-//! Slow connections: a proxy that passes so many bytes a second is no dead peer, and one that stops is.
+//! Slow connections: a peer behind a proxy with a low rate is not dead, one behind a stopped proxy is.
 //!
-//! Times are a tenth of the default ones, and so the rates are ten times those that `Config` speaks of.
+//! Times are a tenth of the default ones, so the rates are ten times those in the documentation of `Config`.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -17,7 +17,7 @@ use socket2::SockRef;
 use crate::host::{Net, Soon, pattern};
 
 test_on!(over_unix_sockets: tokio_inline_unix tokio_uring_thread_unix uring_thread_unix);
-on_sockets!(
+on_each_driver!(
     two_kilobytes_a_second_are_no_reason_to_end_a_session,
     eight_kilobytes_a_second_through_deep_buffers_are_no_reason_either,
     a_proxy_that_stops_in_a_transfer_is_noticed,
@@ -25,7 +25,7 @@ on_sockets!(
 
 const TIMEOUT: Duration = Duration::from_secs(1);
 const IDLE: Duration = Duration::from_millis(1500);
-/// The proxy passes bytes on so often.
+/// Time between two forwards of the proxy.
 const TICK: Duration = Duration::from_millis(50);
 /// A small buffer of the proxy, in bytes; the kernel doubles it.
 const SMALL: usize = 4096;
@@ -39,11 +39,11 @@ fn config() -> Config {
         .unwrap()
 }
 
-/// What a proxy does.
+/// The behaviour of a proxy.
 #[derive(Clone)]
 struct Pace {
     bytes_a_second: usize,
-    /// Its sockets' buffers, as long as the system makes them if `None`.
+    /// Its sockets' buffers, with the system's sizes if `None`.
     buffers: Option<usize>,
     stopped: Arc<AtomicBool>,
 }
@@ -66,7 +66,7 @@ impl Pace {
         }
     }
 
-    /// Passes on what comes until either end goes.
+    /// Forwards bytes until either end closes.
     fn pass(&self, mut from: impl Read, mut to: impl Write) {
         let start = Instant::now();
         let mut passed = 0;
@@ -76,7 +76,7 @@ impl Pace {
             if self.stopped.load(Ordering::Relaxed) {
                 continue;
             }
-            // No more than the rate in all, and little at a time also after a pause.
+            // No more than the rate in all, and in small pieces also after a pause.
             let may = start.elapsed().as_secs_f64() * self.bytes_a_second as f64;
             let most = (may as usize).saturating_sub(passed);
             let tick = self.bytes_a_second / 10;
@@ -142,7 +142,7 @@ async fn through(net: &Net, pace: &Pace) -> (Session, Session) {
     (client, server)
 }
 
-/// One message of so many bytes from one end to the other, while the session is used, pinged and silent in turn.
+/// One message of `bytes` bytes from one end to the other, while the session is used, pinged and silent in turn.
 async fn transfer(from: &Session, to: &Session, bytes: usize) {
     let (mut ours_send, _ours_recv) = from.open("large").soon().await.unwrap();
     let (_theirs_send, mut theirs_recv) = to.accept().soon().await.unwrap().unwrap();
@@ -183,7 +183,7 @@ async fn two_kilobytes_a_second_are_no_reason_to_end_a_session(net: Net) {
     transfer(&server, &client, 60_000).await;
 }
 
-/// Their pace is seen in steps of 48 KiB, so here it is the receiver that tells.
+/// Their send queue is visible only in steps of 48 KiB, so here the receiver's PINGs keep the session.
 async fn over_unix_sockets(net: Net) {
     let (client, server) = through(&net, &Pace::of(20_000, None)).await;
     transfer(&client, &server, 120_000).await;
@@ -211,7 +211,7 @@ async fn a_proxy_that_stops_in_a_transfer_is_noticed(net: Net) {
         );
         assert!(known, "{end}");
     }
-    // 25 s, of which a tenth is 2.5 s, and as much for a machine that has other things to do.
+    // 25 s, of which a tenth is 2.5 s, and as much again for a busy machine.
     let took = stopped.elapsed();
     assert!(took < 2 * (IDLE + TIMEOUT), "{took:?}");
     pace.stopped.store(false, Ordering::Relaxed);

@@ -1,4 +1,4 @@
-//! What sessions count, as an engine and the process sum it up.
+//! Counters of sessions, and their sums by engine and process.
 
 use crate::host::{Net, Soon, echo, round_trip};
 
@@ -36,7 +36,7 @@ async fn stats_of_engine_and_process_keep_what_sessions_did(net: Net) {
     if net.driver() == ringmux::Driver::Uring {
         assert!(ringmux::process_stats().ring_enters > entered);
     }
-    // Of this process, in which other tests run.
+    // The process's counters include other tests.
     let now = ringmux::process_stats().totals;
     assert!(now.started >= before.started + 6);
     assert!(now.sessions.messages_received >= before.sessions.messages_received + 6 * CALLS);

@@ -132,7 +132,7 @@ async fn an_error_arrives_after_every_message_before_it(net: Net) {
         matches!(error, SendError::Stream(StreamError::Failed(_))),
         "{error}"
     );
-    // Whoever failed a stream has given up on its other direction as well.
+    // The side that failed a stream has ended its other direction as well.
     let error = recv.recv().soon().await.unwrap_err();
     assert!(
         matches!(
@@ -397,10 +397,10 @@ async fn a_stream_cancelled_before_it_left_never_reaches_the_peer(net: Net) {
     use crate::host::Place;
 
     let (client, server) = net.pair().await;
-    // On a thread of its own the engine may have been quicker.
+    // An engine on its own thread may have sent it already.
     echo(server.clone());
     let before = client.stats().opened;
-    // On one thread nothing runs between these lines.
+    // On one thread no task runs between these lines.
     drop(client.open("never seen").soon().await.unwrap());
     client.ping().soon().await.unwrap();
     if net.host.place == Place::Inline {

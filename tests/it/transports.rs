@@ -1,4 +1,4 @@
-//! Transports of the application's own: all that `AsyncRead + AsyncWrite` allows.
+//! The application's own transports: all behaviours that `AsyncRead + AsyncWrite` allows.
 
 use std::io;
 use std::pin::Pin;
@@ -16,7 +16,7 @@ use crate::host::{Soon, echo, pattern, round_trip, run_with, tokio_runtime};
 fn what_a_transport_holds_back_is_flushed() {
     run_with(|| {
         tokio_runtime().block_on(async {
-            // What is flushed does not fit into the pipe, so that flushing has to wait.
+            // The flushed bytes do not fit into the pipe, so that flushing has to wait.
             let (a, b) = tokio::io::duplex(100);
             let (client, connection) = ringmux::client(BufStream::new(a), &Config::default());
             tokio::spawn(connection);
@@ -34,7 +34,7 @@ fn what_a_transport_holds_back_is_flushed() {
     });
 }
 
-/// Takes everything, and always has more that is not the wire. It never gives way to other tasks.
+/// Takes all writes, and always has more invalid bytes to read. It never yields to other tasks.
 struct Flood;
 
 impl AsyncRead for Flood {
@@ -75,7 +75,7 @@ fn a_flood_behind_the_end_of_a_session_does_not_hold_its_thread() {
             ended.send(connection.await).unwrap();
         });
     });
-    // Not by the runtime's clock: its thread is the one that would be held.
+    // Not on the runtime's clock, whose thread would be blocked.
     let end = end.recv_timeout(Duration::from_secs(60)).unwrap();
     assert!(matches!(end, SessionError::Protocol(_)), "{end}");
 }

@@ -1,4 +1,4 @@
-//! This binary once more, as a process of its own that can be killed: a server, or a whole test.
+//! This binary once more, as a process of its own that can be killed: as a server, or as a whole test.
 
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Command, Stdio};
@@ -12,12 +12,12 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::host::{AWAIT_GUARD, echo_stream, tokio_runtime};
 
-/// Which role the process has, and what that is about.
+/// The role of the process, and its argument.
 const ROLE: &str = "RINGMUX_OUTAGE_ROLE";
 const ARGUMENT: &str = "RINGMUX_OUTAGE_ARGUMENT";
 /// The test that plays it.
 const NAME: &str = "child::a_role_is_played_by_a_process_of_its_own";
-/// What the lines begin with that are meant for the parent.
+/// Prefix of lines for the parent.
 const MARK: &str = "outage: ";
 
 /// Streams that a server grants.
@@ -25,7 +25,7 @@ pub(crate) const GRANTED: u32 = 600;
 
 #[test]
 fn a_role_is_played_by_a_process_of_its_own() {
-    // Started with all the other tests it has none.
+    // As an ordinary test it has no role.
     let Ok(role) = env::var(ROLE) else { return };
     let argument = env::var(ARGUMENT).expect("an argument");
     match role.as_str() {
@@ -37,17 +37,17 @@ fn a_role_is_played_by_a_process_of_its_own() {
     }
 }
 
-/// Tells the parent.
+/// Sends a line to the parent.
 pub(crate) fn tell(what: &str) {
     println!("\n{MARK}{what}");
 }
 
-/// What a server does with its streams.
+/// The behaviour of a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Manner {
     /// Sends everything back.
     Echo,
-    /// Takes a message, tells how many it has, and never answers.
+    /// Takes a message, reports the number of messages, and never answers.
     Hold,
 }
 
@@ -84,7 +84,7 @@ impl Child {
         Self { process, lines }
     }
 
-    /// A server, and where it listens.
+    /// A server, and its address.
     pub(crate) fn server(driver: Driver, manner: Manner, listen: &Addr) -> (Self, Addr) {
         let role = match manner {
             Manner::Echo => "echo",
@@ -95,7 +95,7 @@ impl Child {
         (child, addr.expect("an address"))
     }
 
-    /// Waits until it tells something that begins like this; the rest of it.
+    /// Waits for a line that begins with `begin`; returns the rest of it.
     pub(crate) fn told(&self, begin: &str) -> String {
         loop {
             let line = self.lines.recv_timeout(AWAIT_GUARD);
@@ -120,7 +120,7 @@ impl Child {
         self.process.wait().expect("it ends");
     }
 
-    /// Waits for its end, and fails if it has. What it printed is shown then.
+    /// Waits for its end; panics with its output if it has failed.
     pub(crate) fn succeeds(mut self) {
         let printed: Vec<String> = self.lines.iter().collect();
         let status = self.process.wait().expect("it ends");
@@ -161,7 +161,7 @@ fn serve(argument: &str, manner: Manner) {
         tell(&format!("listening {}", listener.local_addr()));
         let held = Arc::new(AtomicU64::new(0));
         loop {
-            let session = listener.accept().await.expect("nobody shuts it down");
+            let session = listener.accept().await.expect("it is not shut down");
             tokio::spawn(serve_session(session, manner, Arc::clone(&held)));
         }
     });

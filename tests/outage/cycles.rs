@@ -1,4 +1,4 @@
-//! Sessions that begin, do something, and end, ten thousand times, by chance. Nothing of them may stay.
+//! Ten thousand random sessions that begin, do some work, and end. No resource of them may remain.
 
 use std::time::{Duration, Instant};
 
@@ -15,11 +15,11 @@ use crate::host::{AWAIT_GUARD, Halves, Soon, eventually, tokio_runtime};
 
 /// Over all drivers.
 const CYCLES: u32 = 10_000;
-/// That go on beside each other.
+/// Concurrent cycles.
 const AT_ONCE: u32 = 8;
-/// Before the first look: whatever is made once, or grows to its size, has been.
+/// Cycles before the first sample: after them all one-time allocations are made.
 const WARM_UP: u32 = 400;
-/// After so many the engine is thrown away, with whatever runs on it.
+/// Cycles after which the engine is dropped, with the sessions on it.
 const ENGINE_CYCLES: u32 = 250;
 
 #[test]
@@ -63,7 +63,7 @@ pub(crate) fn alone() {
     assert!(totals.ended.engine_stopped > 0, "{totals:?}");
 }
 
-/// What the process holds, with its threads.
+/// Resources of the process, including threads.
 #[derive(Clone, Copy, Debug)]
 struct Held {
     memory: Footprint,
@@ -79,7 +79,7 @@ impl Held {
     }
 
     fn is_back_at(&self, before: &Self) -> bool {
-        // Buffers that a runtime leaves to the kernel are counted, and none are.
+        // No buffer was leaked to the kernel.
         self.memory.leaked_buffers == before.memory.leaked_buffers
             && self.memory.bytes <= before.memory.bytes + SLACK_BYTES
             && self.memory.descriptors <= before.memory.descriptors
@@ -176,12 +176,12 @@ async fn cycle(engine: &Engine, listeners: &[Served; 2], mut chance: Chance) {
         return abandoned(&served.config, chance).await;
     }
     if kind == 1 {
-        // Given up half-way. Who accepts may get it, or another.
+        // Dropped half-way. The accepting side may get it, or another.
         let _ = tokio::time::timeout(Duration::from_micros(chance.below(500)), connecting).await;
         return;
     }
     let client = connecting.soon().await.unwrap();
-    // Perhaps that of another cycle, which then has this one; or of one that was given up.
+    // Perhaps the session of another cycle, which then gets this one; or a dropped one.
     let server = served.listener.accept().soon().await.unwrap();
     let mut streams = Vec::new();
     let mut tasks = Vec::new();
@@ -195,7 +195,7 @@ async fn cycle(engine: &Engine, listeners: &[Served; 2], mut chance: Chance) {
     }
 }
 
-/// One whose engine is taken away under it, on one side or on both.
+/// A session whose engine is dropped first, on one side or on both.
 async fn abandoned(config: &Config, mut chance: Chance) {
     let (near, far) = tokio::io::duplex(1 + chance.below(4096) as usize);
     let (client, connection) = ringmux::client(near, config);
@@ -218,7 +218,7 @@ async fn abandoned(config: &Config, mut chance: Chance) {
     }
 }
 
-/// Any of these may fail: the other side is ending the session, perhaps.
+/// Any of these may fail, as the other side may be ending the session.
 async fn something(
     client: &Session,
     server: &Session,
@@ -232,7 +232,7 @@ async fn something(
         0 => drop(client.ping().soon().await),
         1 => streams.extend(server.try_open("").ok()),
         2 => {
-            // Opened, sent to, and left for nobody to take.
+            // Opened and sent to, but never accepted.
             if let Ok((mut send, recv)) = client.try_open("unaccepted") {
                 let _ = send.try_send(message);
                 streams.push((send, recv));
@@ -245,7 +245,7 @@ async fn something(
             }
         }
         4 => {
-            // A sender that may never have done.
+            // A sender that may never finish.
             if let Ok((mut stream_send, _stream_recv)) = client.try_open("sent to") {
                 let sending =
                     async move { while stream_send.send(message.clone()).await.is_ok() {} };

@@ -1,7 +1,7 @@
-//! What goes wrong around a session: peers that are killed, restarted, stopped and cut off, for real. Each with the
-//! processes, signals and networks of its own; over each driver.
+//! Failures around a session: peers that are killed, restarted, stopped and cut off, with real
+//! processes, signals and networks; over each driver.
 //!
-//! The network that is cut is one that the test has made (`unshare`, `ip`): where that is not permitted the test fails.
+//! The test makes the network that it cuts (`unshare`, `ip`): where that is not permitted the test fails.
 
 #[path = "../it/host.rs"]
 #[allow(dead_code, unused_macros)]
@@ -42,7 +42,7 @@ mod stopped;
 use ringmux::{Driver, Engine};
 
 const DRIVERS: [Driver; 3] = [Driver::Uring, Driver::TokioUring, Driver::Tokio];
-/// Bytes that may differ between two looks: what the test harness does meanwhile, the growth of a table.
+/// Tolerance in bytes between two samples: activity of the test harness, the growth of a table.
 const SLACK_BYTES: i64 = 64 * 1024;
 
 /// Runs a case on a runtime of its own, its sessions on an engine's thread.

@@ -1,7 +1,7 @@
-//! A network that drops everything from one moment to the next, in both directions, and says nothing.
+//! A network partition: all packets are suddenly dropped, in both directions, without an error.
 //!
-//! The network is the loopback interface of a namespace that is made for it: taken down, it loses what is sent, and
-//! connections are not told. All drivers at once, since what takes the time is waiting.
+//! The network is the loopback interface of a namespace that is made for it: taken down, it loses packets, and
+//! connections get no error. All drivers at once, since the test mostly waits.
 
 use std::process::Command;
 use std::sync::Arc;
@@ -19,13 +19,13 @@ use crate::count::Footprint;
 use crate::host::{Soon, echo, eventually, pattern, tokio_runtime};
 use crate::still::Clock;
 
-/// The promise: 15 s until a silent peer is asked, and 10 s for its answer.
+/// The promise: 15 s until a PING to a silent peer, and 10 s for its answer.
 const KNOWN: Duration = Duration::from_secs(25);
 /// For timers, and for a machine with two processors.
 const SLACK: Duration = Duration::from_secs(2);
-/// A process that stood still for so long notices.
+/// A stall of the process longer than this is forgiven.
 const FORGIVEN: Duration = Duration::from_millis(900);
-/// What is on its way into buffers at the cut has got there.
+/// Time for bytes in transit at the cut to reach buffers.
 const SETTLED: Duration = Duration::from_secs(2);
 const IDLE_QUICK: Duration = Duration::from_millis(600);
 const TIMEOUT_QUICK: Duration = Duration::from_millis(400);
@@ -56,7 +56,7 @@ pub(crate) fn inside() {
         })
         .collect();
     let busy = || ringmux::process_stats().totals;
-    // 3 drivers × 3 sessions × 2 sides, and a third of them never stops.
+    // 3 drivers × 3 sessions × 2 sides, and a third of them without pause.
     tokio_runtime().block_on(eventually("all are under way", || {
         busy().open() == 18 && busy().sessions.messages_received > 3000
     }));
@@ -77,7 +77,7 @@ fn loopback(state: &str) {
     assert!(ip.success(), "a network of one's own can be changed");
 }
 
-/// What the process holds after the cut grows no more.
+/// Checks that memory does not grow after the cut.
 fn watch_memory() {
     thread::sleep(SETTLED);
     let before = Footprint::now();
@@ -131,7 +131,7 @@ async fn is_noticed(driver: Driver, [dialling, listening]: [Engine; 2], cut: Arc
             let end = session.draining().within(4 * KNOWN).await;
             let took = clock.elapsed();
             tell(&format!("{driver}, {side}: {end}, after {took:.1?}"));
-            // A session that was stopped itself asks once more before it gives its peer up.
+            // A session that was stalled itself sends another PING before it gives up its peer.
             let again = match clock.stood_still() {
                 still if still >= FORGIVEN => config.keepalive_timeout(),
                 _ => Duration::ZERO,
@@ -147,7 +147,7 @@ async fn is_noticed(driver: Driver, [dialling, listening]: [Engine; 2], cut: Arc
     join_all(ends).await;
 }
 
-/// Echoes without end, more of them than are answered at once.
+/// Echoes without end, several in flight.
 async fn send_for_ever(session: Session) {
     let (mut sender, mut receiver) = session.open("").await.unwrap();
     let receiving = async { while let Ok(Some(_)) = receiver.recv().await {} };

@@ -1,7 +1,7 @@
-//! Servers that are restarted one after another, in order, while clients call.
+//! A rolling restart: servers shut down and restart one after another, while clients call.
 //!
-//! Before it goes each has calls that end after its shutdown has begun, and then takes no more, so that there are calls
-//! which only its shutdown can give back.
+//! Before its shutdown each has calls that end after the shutdown has begun, and then takes no more, so that there are calls
+//! that only its shutdown can refuse.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -22,22 +22,22 @@ const SERVERS: usize = 3;
 const CALLERS: usize = 32;
 /// Calls that are answered between two restarts, at least.
 const CALLS: u64 = 500;
-/// Calls that a server has when it goes, at least: of those that run, and of those that it did not take.
+/// Minimum number of calls at a server's shutdown, both of running and of untaken ones.
 const LAST: u64 = 4;
 const GRACE: Duration = Duration::from_secs(15);
 
 on_drivers!(calls_survive_a_rolling_restart_and_none_is_lost_or_run_twice);
 
-/// How often each call was run, whichever server did it.
+/// How often each call was run, over all servers.
 type Runs = Arc<Mutex<HashMap<u64, u32>>>;
 
-/// What a server does with calls that come.
+/// A server's treatment of new calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
     Serving,
-    /// They run until the server is told to go.
+    /// They run until the server's shutdown.
     Last,
-    /// They are left where they are.
+    /// They are not taken.
     Going,
 }
 
@@ -56,7 +56,7 @@ struct Served {
 }
 
 impl Server {
-    /// Listens where it is told to, as soon as its predecessor is gone from there, and serves.
+    /// Listens on `addr`, as soon as its predecessor has freed it, and serves.
     async fn start(engine: &Engine, addr: &Addr, runs: &Runs) -> Self {
         let listener = loop {
             match engine.listen(addr, &Config::default()).await {
@@ -87,7 +87,7 @@ impl Server {
         server
     }
 
-    /// Calls that run until it goes.
+    /// Calls that run until its shutdown.
     fn last(&self) -> u64 {
         let sessions = self.sessions.lock().unwrap();
         let last = sessions
@@ -96,7 +96,7 @@ impl Server {
         last.sum()
     }
 
-    /// Calls that came and were not taken.
+    /// Calls received and not taken.
     fn untaken(&self) -> u64 {
         let sessions = self.sessions.lock().unwrap();
         let untaken = sessions.iter().map(|served| {
@@ -126,8 +126,8 @@ impl Served {
     }
 }
 
-/// Runs a call, which is known by its number, and sends the number back. One of the last waits for the session's
-/// shutdown, and goes on after it.
+/// Runs a call, identified by its number, and sends the number back. One of the last calls waits for the session's
+/// shutdown, and continues after it.
 async fn run((mut send, mut recv): (SendStream, RecvStream), until: Option<Session>, runs: Runs) {
     let number = recv.recv().soon().await.unwrap().expect("a number");
     let bytes = number[..].try_into().expect("8 bytes");
@@ -139,7 +139,7 @@ async fn run((mut send, mut recv): (SendStream, RecvStream), until: Option<Sessi
     if let Some(session) = until {
         session.draining().soon().await;
     }
-    // It takes a moment.
+    // The shutdown takes a moment.
     pause().await;
     send.send(number).soon().await.unwrap();
     send.finish().unwrap();
@@ -153,7 +153,7 @@ fn drains(session: &Session) -> bool {
 /// The client's sessions, one to each server.
 type Sessions = Arc<tokio::sync::Mutex<Vec<(Addr, Option<Session>)>>>;
 
-/// Dials the server to which there is none.
+/// Dials a server without a session.
 struct OneEach {
     engine: Engine,
     sessions: Sessions,
@@ -177,7 +177,7 @@ impl Provider for OneEach {
 
 /// One attempt at a call: done, or whether it may have been run.
 async fn attempt(session: Session, number: u64) -> Result<(), Processed> {
-    // By its type: nothing was sent.
+    // An `OpenError`: nothing was sent.
     let (mut send, mut recv) = session.open("call").await.map_err(|_| Processed::No)?;
     let number = number.to_le_bytes();
     let sent = send.send_slice(&number).await.is_ok() && send.finish().is_ok();
@@ -191,7 +191,7 @@ async fn attempt(session: Session, number: u64) -> Result<(), Processed> {
     }
 }
 
-/// All callers, and what they saw together.
+/// All callers, and their results.
 #[derive(Clone)]
 struct Client {
     manager: Manager,
@@ -229,7 +229,7 @@ impl Client {
         self.seen.answered.load(Ordering::Relaxed)
     }
 
-    /// One call, at first over this session if one is given. What was surely not run is tried again, once.
+    /// One call, at first over this session if one is given. A call that was certainly not run is retried once.
     async fn call(&self, first: Option<Session>) {
         let number = self.seen.calls.fetch_add(1, Ordering::Relaxed);
         let anywhere = || {
@@ -254,7 +254,7 @@ impl Client {
         }
     }
 
-    /// So many calls of this server.
+    /// `calls` calls of this server.
     async fn call_at(&self, addr: &Addr, calls: u64) -> Vec<JoinHandle<()>> {
         let session = loop {
             let sessions = self.sessions.lock().await;
@@ -274,7 +274,7 @@ impl Client {
     }
 }
 
-/// Tells a server to go when it has calls that run, and calls that it did not take.
+/// Shuts a server down once it has running and untaken calls.
 async fn go(server: &Server, client: &Client) -> Drained {
     let addr = server.listener.local_addr();
     server.phase.send(Phase::Last).unwrap();
@@ -291,7 +291,7 @@ async fn go(server: &Server, client: &Client) -> Drained {
 }
 
 async fn calls_survive_a_rolling_restart_and_none_is_lost_or_run_twice(engine: Engine) {
-    // The servers have a thread of their own, as they would have.
+    // The servers have a thread of their own, as in production.
     let hosting = Engine::thread(engine.driver()).unwrap();
     let runs = Runs::default();
     let anywhere: Addr = "127.0.0.1:0".parse().unwrap();

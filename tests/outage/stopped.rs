@@ -15,7 +15,7 @@ const MESSAGES: u64 = 400;
 const MESSAGE_BYTES: usize = 20_000;
 const STREAMS: u64 = 4;
 
-/// All drivers at once: what takes the time is standing still.
+/// All drivers at once: the test mostly waits.
 #[test]
 fn a_peer_that_is_stopped_for_five_seconds_loses_nothing() {
     std::thread::scope(|scope| {
@@ -36,7 +36,7 @@ async fn loses_nothing(engine: Engine) {
     for n in 0..STREAMS {
         let (sender, mut receiver) = session.open("echo").soon().await.unwrap();
         sending.push(tokio::spawn(send(sender, n)));
-        // It is in the middle of it once an answer has come.
+        // It is under load once an answer has arrived.
         let first = receiver.recv().soon().await.unwrap();
         assert!(first == Some(message(n, 0)), "stream {n}");
         receiving.push((n, receiver));
@@ -46,7 +46,7 @@ async fn loses_nothing(engine: Engine) {
     let receiving: Vec<_> = receiving
         .map(|(n, receiver)| tokio::spawn(receive(receiver, n)))
         .collect();
-    // What is stopped is the server, and this is for how long.
+    // The time for which the server is stopped.
     tokio::time::sleep(STOPPED).await;
     assert!(
         session.state().end().is_none(),
@@ -76,7 +76,7 @@ async fn send(mut sender: SendStream, stream: u64) -> SendStream {
     sender
 }
 
-/// All but the first.
+/// Receives all but the first message.
 async fn receive(mut receiver: RecvStream, stream: u64) {
     for n in 1..MESSAGES {
         let got = receiver.recv().soon().await.unwrap();

@@ -1,4 +1,4 @@
-//! Sessions on a runtime whose clock stands still until all of its tasks wait.
+//! Sessions on a runtime with a paused clock, which advances when all of its tasks wait.
 
 use std::time::{Duration, Instant};
 
@@ -9,7 +9,7 @@ use super::{alone, echo, pair, round_trip, runtime};
 /// Far longer than the case takes, and far shorter than the times that pass on tokio's clock.
 const REAL_MAX: Duration = Duration::from_secs(30);
 
-/// An hour passes at once for an idle session, its keepalive included, and a peer that is silent is given up.
+/// An hour passes at once for an idle session with keepalive, and a silent peer is given up.
 fn passes(engine: impl FnOnce() -> Engine, driver: Driver) {
     let began = Instant::now();
     let case = async {
@@ -79,7 +79,7 @@ fn an_inline_io_uring_engine_lets_a_paused_clock_go_on_however_it_waits() {
     );
 }
 
-/// The engine's thread has its own time, whatever the clock of the runtime from which it is used says.
+/// The engine's thread has its own time, independent of the clock of the caller's runtime.
 fn a_thread(driver: Driver) {
     let began = Instant::now();
     runtime().block_on(async {

@@ -1,4 +1,4 @@
-//! Processes that fork: what is inherited says that it has stopped, what is made anew works, and the parent goes on.
+//! Processes that fork: inherited handles report that they have stopped, new ones work, and the parent is unaffected.
 
 use std::future::pending;
 use std::path::{Path, PathBuf};
@@ -13,9 +13,9 @@ use tokio::io::AsyncReadExt;
 
 use super::{alone, any_port, echo, on_a_runtime_of, pair, round_trip, runtime, soon};
 
-/// A child that has not ended after so many seconds is killed.
+/// A child is killed after this many seconds.
 const CHILD_SECONDS: u32 = 40;
-/// Runs something in a fork, which ends with it; fails if that fails.
+/// Runs `work` in a forked child; fails if that fails.
 fn in_a_child(work: impl FnOnce()) {
     // SAFETY: the child runs the code below alone; the allocator's locks are the C library's, which hands them over.
     let child = unsafe { libc::fork() };
@@ -23,7 +23,7 @@ fn in_a_child(work: impl FnOnce()) {
         // SAFETY: a plain system call. Its signal kills the process.
         unsafe { libc::alarm(CHILD_SECONDS) };
         let worked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
-        // SAFETY: nothing runs afterwards, which is what is wanted: the rest is the parent's.
+        // SAFETY: nothing runs afterwards, as intended: the rest belongs to the parent.
         unsafe { libc::_exit(i32::from(worked.is_err())) };
     }
     let mut status = 0;
@@ -46,7 +46,7 @@ struct Handles {
     client: Session,
     server: Session,
     stream: (SendStream, RecvStream),
-    /// One that has something to receive.
+    /// A stream with a received message.
     full: (SendStream, RecvStream),
 }
 
@@ -78,7 +78,7 @@ impl Handles {
         }
     }
 
-    /// Every call says so, and drops leave the parent alone.
+    /// Every call reports it, and drops do not affect the parent.
     async fn have_stopped(self) {
         self.engine_has_stopped().await;
         self.session_has_stopped().await;
@@ -153,7 +153,7 @@ impl Handles {
             self.stream.0.finish().unwrap_err(),
         ];
         assert!(refused.iter().all(stopped), "{refused:?}");
-        // What has arrived may still be taken; then it ends.
+        // Messages already received may still be taken; then the stream ends.
         while soon(self.full.1.recv()).await.is_ok() {}
         let refused = match self.full.0.try_send(vec![7; 1000].into()) {
             Err(TrySendError::Refused { error, .. }) => error,
@@ -163,7 +163,7 @@ impl Handles {
     }
 }
 
-/// What a process makes for itself works, whatever it has inherited.
+/// New engines work in a process with inherited ones.
 fn new_engines_work(driver: Driver) {
     runtime().block_on(async {
         let before = ringmux::process_stats().totals.started;
@@ -187,7 +187,7 @@ fn a_child_makes_its_own(driver: Driver, handles: Handles) {
     let child = thread::spawn(move || {
         runtime().block_on(handles.have_stopped());
         new_engines_work(driver);
-        // And its children.
+        // And in the children of the child.
         let engine = Engine::thread(driver).unwrap();
         let dir = tempfile::tempdir().unwrap();
         let runtime = runtime();
@@ -218,7 +218,7 @@ async fn the_parent_goes_on(handles: &mut Handles) {
 
 /// Engines on threads of their own, and the process's shared one, which exist when the process forks.
 fn threads(driver: Driver) {
-    // Whatever is made once in a process has been made.
+    // All one-time objects of the process are made.
     let shared = Engine::auto().unwrap();
     let other = Engine::thread(Driver::Uring).unwrap();
     let dir = tempfile::tempdir().unwrap();

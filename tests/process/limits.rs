@@ -1,4 +1,4 @@
-//! Systems that have no thread and no descriptor left: whatever is asked for then is an error that says so.
+//! Systems without threads or descriptors left: each call returns an error that names the lack.
 
 use std::fs::File;
 use std::io;
@@ -10,7 +10,7 @@ use super::{alone, any_port, echo, on_a_runtime_of, pair, round_trip, runtime, s
 
 const DRIVERS: [Driver; 3] = [Driver::Tokio, Driver::TokioUring, Driver::Uring];
 
-/// No further thread can be made by this process. A capability would lift the limit, so it goes to another user first.
+/// Forbids this process further threads. A capability would lift the limit, so it changes to another user first.
 fn no_more_threads() {
     const NOBODY: u32 = 65_534;
     let none = Rlimit {
@@ -21,7 +21,7 @@ fn no_more_threads() {
     // SAFETY: plain system calls of this process, which has one thread.
     let is_root = unsafe { libc::geteuid() } == 0;
     if is_root {
-        // SAFETY: as above. By the bare call: the C library's would ask the other threads, which do not matter here.
+        // SAFETY: as above. By the bare call: the C library's would signal the other threads, which do not matter here.
         let changed = unsafe { libc::syscall(libc::SYS_setresuid, NOBODY, NOBODY, NOBODY) };
         assert_eq!(changed, 0, "{}", io::Error::last_os_error());
     }
@@ -63,14 +63,14 @@ fn where_no_thread_can_be_made_an_engine_is_refused_inside_of_a_runtime_too() {
                 let under = Engine::builder(Driver::Uring).block_on(|_| async {});
                 is_about_threads(&under.unwrap_err());
             });
-            // What needs no thread works.
+            // Operations without a thread work.
             for driver in [Driver::Tokio, Driver::TokioUring, Driver::Uring] {
                 on_a_runtime_of(driver, async {
                     let engine = Engine::inline(driver).unwrap();
                     let (client, server, _listener) = pair(&engine).await;
                     tokio::spawn(echo(server));
                     round_trip(&client).await;
-                    // To look a name up takes a thread.
+                    // A name lookup needs a thread.
                     let named = "localhost:1".parse().unwrap();
                     let dialled = soon(engine.connect(&named, &Config::default())).await;
                     assert!(
@@ -85,7 +85,7 @@ fn where_no_thread_can_be_made_an_engine_is_refused_inside_of_a_runtime_too() {
     );
 }
 
-/// Takes all descriptors that are left but some.
+/// Takes all remaining descriptors except `left`.
 fn take_descriptors(left: usize) -> Vec<File> {
     let limit = Rlimit {
         current: Some(200),
@@ -156,7 +156,7 @@ fn sessions_that_find_no_descriptor(driver: Driver) {
         assert_eq!(error.raw_os_error(), Some(libc::EMFILE), "{dialled}");
         let listening = soon(engine.listen(&any_port(), &config)).await.unwrap_err();
         assert!(matches!(listening, ListenError::Io { .. }), "{listening}");
-        // A peer whose connection cannot be accepted waits until it can, and sessions go on.
+        // A peer whose connection cannot be accepted yet waits, and sessions continue.
         let mut taken = taken;
         taken.pop();
         let waiting = tokio::spawn({

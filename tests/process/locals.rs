@@ -1,4 +1,4 @@
-//! Handles in variables of a thread, which are dropped when that ends.
+//! Handles in thread-locals, which are dropped when the thread ends.
 
 use std::cell::RefCell;
 use std::thread;
@@ -14,18 +14,18 @@ thread_local! {
     static KEPT: RefCell<Option<Kept>> = const { RefCell::new(None) };
 }
 
-/// Gives engines the time to park, so that what is dropped has to wake them; they need not have.
+/// Gives engines the time to park, so that a drop usually has to wake them.
 async fn engines_sleep() {
     tokio::task::LocalSet::new().run_until(async {}).await;
     tokio::time::sleep(Duration::from_millis(20)).await;
 }
 
-/// The handles are dropped after whatever else of the thread's was used later than they were kept, and the peer is told.
+/// The handles are dropped after thread-locals that were used later, and the peer learns of the end.
 fn kept_by_a_thread(driver: Driver) {
     let engine = Engine::thread(driver).unwrap();
     let (client, server, listener) = runtime().block_on(pair(&engine));
     let keeping = thread::spawn(move || {
-        // First, so that it goes last.
+        // Initialised first, so that it is destroyed last.
         KEPT.with(|_| {});
         runtime().block_on(async {
             let stream = soon(client.open("")).await.unwrap();
@@ -39,7 +39,7 @@ fn kept_by_a_thread(driver: Driver) {
     assert!(matches!(end, SessionError::PeerClosed { .. }), "{end}");
 }
 
-/// The same for an inline engine, whose thread that is.
+/// The same for an inline engine on that thread.
 fn kept_by_the_engines_thread(driver: Driver) {
     let ended = thread::spawn(move || {
         KEPT.with(|_| {});
@@ -55,7 +55,7 @@ fn kept_by_the_engines_thread(driver: Driver) {
     runtime().block_on(soon(server.closed()));
 }
 
-/// And for one whose runtime goes on, on another thread.
+/// And for an engine whose runtime continues on another thread.
 fn of_another_threads_engine(driver: Driver) {
     let (given, kept) = std::sync::mpsc::channel();
     let hosting = thread::spawn(move || {

@@ -1,6 +1,6 @@
-//! What can only be seen in a process of its own: forks, limits of the system, threads that end, clocks that stand still.
+//! Tests that need a process of their own: forks, system limits, ending threads, paused clocks.
 //!
-//! Each test starts this program again for itself alone ([`alone`]), and fails if that fails, is killed, or hangs.
+//! Each test runs this program again for itself only ([`alone`]), and fails if that fails, is killed, or hangs.
 
 mod clock;
 mod fork;
@@ -76,7 +76,7 @@ fn any_port() -> Addr {
     "127.0.0.1:0".parse().unwrap()
 }
 
-/// Guards what is awaited, on the real clock.
+/// Awaits with a time limit on the real clock.
 async fn soon<T>(what: impl Future<Output = T>) -> T {
     tokio::time::timeout(AWAIT_GUARD, what)
         .await
@@ -116,7 +116,7 @@ async fn pair(engine: &Engine) -> (Session, Session, Listener) {
     (client, server, listener)
 }
 
-/// Runs something on a runtime of the driver's, for an inline engine.
+/// Runs a future on a runtime of the driver, for an inline engine.
 fn on_a_runtime_of<T>(driver: Driver, future: impl Future<Output = T>) -> T {
     match driver {
         Driver::TokioUring => tokio_uring::start(future),

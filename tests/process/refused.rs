@@ -1,4 +1,4 @@
-//! Engines that are asked for where they cannot be, or with options that do nothing there.
+//! Engines requested where they cannot run, or with options that have no effect.
 
 use ringmux::{Chain, Config, Driver, Engine, EngineBuilder, EngineError, SessionError, Wait};
 
@@ -79,7 +79,7 @@ fn a_processor_that_cannot_be_used_is_named_with_those_that_can() {
             let Err(EngineError::Processor { allowed: there, .. }) = refused else {
                 panic!("{refused:?}");
             };
-            // The caller's own place does not bind the engine's.
+            // The caller's own pinning does not bind the engine's thread.
             let last = there.rsplit(['-', ',']).next().unwrap().parse().unwrap();
             let first = there.split(['-', ',']).next().unwrap().parse().unwrap();
             let mut only = rustix::thread::CpuSet::new();
@@ -129,7 +129,7 @@ fn a_runtime_without_time_or_io_is_refused_by_name() {
                     assert!(matches!(error, EngineError::RuntimeLacks { .. }), "{error}");
                     assert!(error.to_string().contains(missing), "{error}");
                 }
-                // An engine that has its own serves there as well.
+                // An engine with a runtime of its own works there as well.
                 runtime.block_on(async {
                     let config = Config::default();
                     let listener = ringmux::listen("127.0.0.1:0").await.unwrap();
@@ -150,7 +150,7 @@ fn a_session_over_a_transport_ends_where_nothing_has_timers() {
     alone(
         "refused::a_session_over_a_transport_ends_where_nothing_has_timers",
         || {
-            // Made outside of any runtime, which is no harm.
+            // Made outside of any runtime, which is allowed.
             let (near, _far) = tokio::io::duplex(64);
             let (client, connection) = ringmux::client(near, &Config::default());
             let without = tokio::runtime::Builder::new_current_thread()
@@ -191,7 +191,7 @@ fn block_on_inside_of_a_runtime_is_refused() {
             runtime().block_on(async { inside() });
             let threads = tokio::runtime::Builder::new_multi_thread().build().unwrap();
             threads.block_on(async { tokio::spawn(async move { inside() }).await.unwrap() });
-            // Where a runtime is only at hand, nothing is in its way.
+            // A runtime that is only entered by handle does not prevent it.
             let runtime = runtime();
             let _entered = runtime.enter();
             Engine::builder(driver).block_on(|_| async {}).unwrap();

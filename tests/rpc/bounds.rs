@@ -1,4 +1,4 @@
-//! How many calls run at once, and what becomes of more.
+//! How many calls run at once, and the fate of more.
 
 use std::future::pending;
 use std::sync::Arc;

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use crate::host::*;
 
-/// What became of handlers.
+/// How many handlers have begun and ended.
 #[derive(Default)]
 struct Seen {
     begun: AtomicUsize,

@@ -70,14 +70,14 @@ pub(crate) async fn pipe(config: &Config) -> (Session, Session) {
     (client, server)
 }
 
-/// What comes within the limit of every test.
+/// The output of a future, within the limit of every test.
 pub(crate) async fn soon<F: Future>(future: F) -> F::Output {
     tokio::time::timeout(LIMIT, future)
         .await
         .expect("within the limit")
 }
 
-/// Waits until something has come about that tells nobody.
+/// Waits for a condition that wakes no task.
 pub(crate) async fn until(what: &str, mut check: impl FnMut() -> bool) {
     let wait = async {
         while !check() {

@@ -54,7 +54,7 @@ async fn interceptors_of_both_sides_see_a_call_and_may_fail_it() {
         })
         .intercept(|call| async move {
             match call.metadata.get_str("user") {
-                Some("nobody") => Err(Status::permission_denied("not here")),
+                Some("guest") => Err(Status::permission_denied("not here")),
                 _ => Ok(call),
             }
         })
@@ -65,7 +65,7 @@ async fn interceptors_of_both_sides_see_a_call_and_may_fail_it() {
     assert_eq!(response.message, "a");
     assert_eq!(response.trailers.get_str("seen"), Some("1"));
     let opened = host.client.stats().opened;
-    let call = channel.call(&ECHO, &request).metadata("user", "nobody");
+    let call = channel.call(&ECHO, &request).metadata("user", "guest");
     let status = soon(call.into_future()).await.unwrap_err();
     assert_eq!(status.code(), Code::PERMISSION_DENIED);
     assert_eq!(host.client.stats().opened, opened);

@@ -132,7 +132,7 @@ async fn limits_and_timeouts_of_tower_fit() {
     until("the handler is gone", || host.server.stats().in_flight == 0).await;
 }
 
-/// Tries again what was not processed.
+/// Tries calls again that were not processed.
 #[derive(Clone)]
 struct Again(u32);
 

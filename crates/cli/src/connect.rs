@@ -9,12 +9,12 @@ use tokio::time::sleep;
 
 use crate::waiting::Waiting;
 
-/// From the first attempt to the next, where there is more than one; doubled each time.
+/// Pause after the first attempt; doubled each time.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 /// The longest pause between two attempts.
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
-/// Connects to `whom`, who should be at `addr`, in one attempt.
+/// Connects to `addr` in one attempt; `whom` names the expected endpoint in errors.
 pub(crate) async fn connect(
     engine: &Engine,
     addr: &Addr,
@@ -26,7 +26,7 @@ pub(crate) async fn connect(
     connected.map_err(|error| failure(addr, &error, whom))
 }
 
-/// The same in as many attempts as it takes; only what will not pass by itself ends it.
+/// Connects in as many attempts as necessary; only a permanent error ends it.
 pub(crate) async fn connect_at_last(
     engine: &Engine,
     addr: &Addr,
@@ -46,7 +46,7 @@ pub(crate) async fn connect_at_last(
     }
 }
 
-/// Whether the endpoint may be there later.
+/// Whether a later attempt may succeed.
 fn may_pass(error: &ConnectError) -> bool {
     match error {
         ConnectError::Io { .. } | ConnectError::TimedOut { .. } => true,
@@ -56,7 +56,7 @@ fn may_pass(error: &ConnectError) -> bool {
     }
 }
 
-/// What lies behind an error that names the address.
+/// The cause of an error that names the address.
 fn behind(error: &ConnectError) -> &(dyn Error + 'static) {
     match error {
         ConnectError::Io { error, .. } => error,
@@ -66,7 +66,7 @@ fn behind(error: &ConnectError) -> &(dyn Error + 'static) {
     }
 }
 
-/// Why, without the address.
+/// The reason, without the address.
 pub(crate) fn reason(error: &ConnectError) -> String {
     reworded(behind(error))
 }
@@ -78,11 +78,11 @@ fn failure(addr: &Addr, error: &ConnectError, whom: &str) -> Failure {
         ConnectError::Io { .. } | ConnectError::TimedOut { .. } | ConnectError::Handshake { .. }
     );
     let reason = reason(error);
-    // As the resolver of the C library says it.
+    // The message of the C library's resolver.
     if reason.contains("failed to lookup address") {
         return failure.advise("check the name and the resolver");
     }
-    // Some reasons ask already.
+    // Some reasons already end in a question.
     if was_tried && !reason.ends_with('?') {
         return failure.advise(format!("is {whom} listening there?"));
     }

@@ -1,4 +1,4 @@
-//! The program `ringmux`: tells what this machine can do, measures the library on it, probes a
+//! The program `ringmux`: reports the drivers that work on this machine, measures the library on it, probes a
 //! running endpoint, attacks one of yours, and carries TCP and Unix connections over one session.
 //!
 //! Each command is a module with its own arguments and a `run`; this file only chooses one and turns
@@ -34,7 +34,7 @@ Exit codes:
 #[derive(Debug, Parser)]
 #[command(name = "ringmux", version, about, after_help = EXIT_CODES)]
 struct Cli {
-    /// What to log to stderr: error, warn, info, debug, trace, or a filter such as `ringmux=debug`;
+    /// Log level for stderr: error, warn, info, debug, trace, or a filter such as `ringmux=debug`;
     /// if not given, info for serve and forward, error for doctor and attack, else warn.
     #[arg(long, global = true, env = "RUST_LOG", value_name = "FILTER", value_parser = log::check_filter)]
     log: Option<String>,
@@ -45,13 +45,13 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Measures throughput and latency on this machine, next to what plain sockets reach.
+    /// Measures throughput and latency on this machine, next to plain sockets.
     Bench(bench::Args),
-    /// Tells whether io_uring works here, and what to change where it does not.
+    /// Checks whether io_uring works here, and names the setting to change.
     Doctor(doctor::Args),
     /// Measures round trips to a running ringmux endpoint.
     Ping(ping::Args),
-    /// Attacks a server of your own, and tells whether its other clients notice.
+    /// Attacks a server of your own, and measures the effect on its other clients.
     Attack(attack::Args),
     /// Lets clients of `ringmux forward` reach targets from here.
     Serve(serve::Args),
@@ -60,13 +60,12 @@ enum Command {
 }
 
 impl Command {
-    /// What runs for long tells when it began and lost a session. What the doctor finds is its
-    /// report.
+    /// Long-running commands log their start and lost sessions. The doctor's findings are its report.
     const fn default_log(&self) -> &'static str {
         match self {
-            // Sessions that a server under attack ends are what is looked for.
+            // Under attack the server is expected to end sessions.
             Self::Doctor(_) | Self::Attack(_) => "error",
-            // They tell of their sessions themselves, as the reason why they fail.
+            // They report lost sessions themselves, as the reason of their failure.
             Self::Bench(_) | Self::Ping(_) => "warn,ringmux::session=error",
             Self::Forward(_) | Self::Serve(_) => "info,ringmux::session=error",
         }
@@ -75,7 +74,7 @@ impl Command {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    // Dropped last, when everything was said.
+    // Dropped last, after all output.
     let _flushed = log::start(cli.log.as_deref().unwrap_or(cli.command.default_log()));
     let result = match cli.command {
         Command::Bench(args) => bench::run(&args),
@@ -87,7 +86,7 @@ fn main() -> ExitCode {
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
-        // Whoever read our output has read enough, as in `ringmux bench | head -3`.
+        // The reader of stdout has closed it, as in `ringmux bench | head -3`.
         Err(failure) if failure.is_closed_pipe() => ExitCode::SUCCESS,
         Err(failure) => {
             log::line(format_args!("error: {failure}"));

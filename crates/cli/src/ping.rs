@@ -19,7 +19,7 @@ use ringmux_measure::units::{bar, duration_ns, parse_duration};
 const RTT_NS_MAX: u64 = 60_000_000_000;
 const HISTOGRAM_LINES: u64 = 10;
 const BAR_WIDTH: u64 = 40;
-/// The end of a range by its beginning, at least: less would not show in three digits.
+/// Minimum ratio of a range's end to its beginning: less would not show in three digits.
 const RANGE_FACTOR_MIN: f64 = 1.01;
 
 const EXAMPLES: &str = "\
@@ -45,7 +45,7 @@ pub(crate) struct Args {
     #[arg(short, long, default_value = "1s", value_parser = parse_duration)]
     interval: Duration,
 
-    /// Try until the endpoint is there; else the first attempt decides.
+    /// Retry until the endpoint is reachable; without it the first failure ends the program.
     #[arg(long)]
     retry: bool,
 
@@ -77,7 +77,7 @@ async fn ping(args: &Args) -> Result<(), Failure> {
     };
     session.close();
     report.end()?;
-    // What tells the peer has left by then.
+    // The GOAWAY to the peer has left by then.
     tokio::select! {
         _ = session.closed() => {}
         () = signals.next() => {}
@@ -130,7 +130,7 @@ enum Line {
     },
 }
 
-/// What was measured so far, and how it is shown.
+/// The measured times so far, and their output format.
 struct Report<'a> {
     args: &'a Args,
     rtts: Histogram<u64>,

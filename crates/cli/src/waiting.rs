@@ -1,4 +1,4 @@
-//! What a command waits for, told on stderr when it takes longer than a person expects.
+//! Long waits of a command, reported on stderr.
 
 use std::fmt::Display;
 use std::pin::pin;
@@ -8,9 +8,9 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::log;
 
-/// After so long it is told what is waited for.
+/// Time until the first report.
 const TELL_AFTER: Duration = Duration::from_secs(1);
-/// And so often after that.
+/// Time between further reports.
 const TELL_AGAIN: Duration = Duration::from_secs(10);
 
 /// A wait for one thing, in one attempt or many.
@@ -24,7 +24,7 @@ pub(crate) struct Waiting {
 }
 
 impl Waiting {
-    /// From now on, for an address.
+    /// Starts a wait for an address.
     pub(crate) fn on(what: impl Display) -> Self {
         Self {
             what: what.to_string(),
@@ -34,13 +34,13 @@ impl Waiting {
         }
     }
 
-    /// Another attempt follows.
+    /// An attempt has failed and another follows.
     pub(crate) fn failed(&mut self, reason: String) {
         self.reason = Some(reason);
         self.attempt = self.attempt.saturating_add(1);
     }
 
-    /// Waits for something, and tells so. Cancel-safe if the future is.
+    /// Awaits a future, and reports a long wait. Cancel-safe if the future is.
     pub(crate) async fn during<F: Future>(&mut self, future: F) -> F::Output {
         let mut future = pin!(future);
         loop {

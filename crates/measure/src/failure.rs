@@ -1,6 +1,6 @@
-//! What the program says when it fails: what was tried, why it failed, and what to do.
+//! The error messages of the program: the attempted action, the reason, the advice.
 //!
-//! One line, for a person. A failure of the library or of the system is reworded to fit in it.
+//! One line, for a person. A failure of the library or of the system is reworded to fit into it.
 
 use std::error::Error;
 use std::fmt;
@@ -16,7 +16,7 @@ pub struct Failure {
 }
 
 impl Failure {
-    /// `what` names the thing that could not be done, with its object: `cannot connect to ADDR`.
+    /// `what` names the failed action with its object: `cannot connect to ADDR`.
     pub fn new(what: impl Into<String>) -> Self {
         Self {
             what: what.into(),
@@ -26,7 +26,7 @@ impl Failure {
         }
     }
 
-    /// Adds the error that was met.
+    /// Adds the cause.
     pub fn because(mut self, error: &(dyn Error + 'static)) -> Self {
         self.closed_pipe = error
             .downcast_ref::<io::Error>()
@@ -35,7 +35,7 @@ impl Failure {
         self
     }
 
-    /// Adds what the reader can do about it.
+    /// Adds advice.
     pub fn advise(mut self, advice: impl Into<String>) -> Self {
         self.advice = Some(advice.into());
         self
@@ -49,7 +49,7 @@ impl Failure {
         }
     }
 
-    /// Whether the failure is only that nobody reads stdout any more.
+    /// Whether the failure is only a closed stdout.
     pub const fn is_closed_pipe(&self) -> bool {
         self.closed_pipe
     }
@@ -67,13 +67,13 @@ impl fmt::Display for Failure {
 
 impl Error for Failure {}
 
-/// The error's own words and those of its sources that it does not repeat, on one line.
+/// The error's text and those of its sources not already contained in it, on one line.
 pub fn reworded(error: &(dyn Error + 'static)) -> String {
     let mut words = plain(&error.to_string());
     let mut source = error.source();
     while let Some(error) = source {
         let more = plain(&error.to_string());
-        // Sources that begin their own sentence may stand in the middle of another.
+        // Ignore case: sources may be capitalized in one place and not in the other.
         if !words.to_lowercase().contains(&more.to_lowercase()) {
             words = format!("{words}: {more}");
         }

@@ -1,4 +1,4 @@
-//! Where a measured thread runs ringmux: under its own future, so that a message crosses no thread, or beside it.
+//! How a measured thread runs ringmux: under its own future, so that a message crosses no thread, or on a second thread.
 
 use clap::ValueEnum;
 use ringmux::{Engine, EngineBuilder, EngineError};
@@ -6,7 +6,7 @@ use tokio::task::LocalSet;
 
 use crate::failure::Failure;
 
-/// What `--driver` chooses from.
+/// The values of `--driver`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Driver {
     /// On a ring of its own
@@ -17,7 +17,7 @@ pub enum Driver {
     Tokio,
 }
 
-/// What `--wait` chooses from.
+/// The values of `--wait`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Wait {
     /// Sleep in the kernel, as a blocking socket does
@@ -28,16 +28,16 @@ pub enum Wait {
     Adaptive,
 }
 
-/// A driver, and what it does while there is nothing to do.
+/// A driver and its idle strategy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Host {
-    /// What carries the sessions.
+    /// The driver of the sessions.
     pub driver: Driver,
-    /// What the engine does while there is nothing to do.
+    /// The idle strategy of the engine.
     pub wait: Wait,
     /// The engine has a thread of its own, which the application wakes and is woken by.
     pub own_thread: bool,
-    /// The processor of that thread; if none is said, that of the application's.
+    /// The processor of that thread; if not given, the application's.
     pub engine_cpu: Option<usize>,
 }
 
@@ -80,7 +80,7 @@ impl Wait {
 }
 
 impl Host {
-    /// This driver, waiting like this if it can, else parked.
+    /// This driver with this idle strategy if it supports it, else parked.
     pub fn nearest(driver: Driver, wait: Wait) -> Self {
         let host = Self::inline(driver, wait);
         if host.can_exist() {
@@ -99,7 +99,7 @@ impl Host {
         }
     }
 
-    /// Every driver parks; only a ring of its own can do otherwise.
+    /// Every driver parks; only a ring of its own has other strategies.
     pub fn can_exist(self) -> bool {
         self.wait == Wait::Park || self.driver == Driver::Uring
     }
@@ -150,8 +150,8 @@ impl Host {
                 let future = future(engine);
                 async move {
                     match self.driver {
-                        // Its runtime is a local set. A wake from one to another goes through the
-                        // root future, which costs a look at epoll.
+                        // Its runtime is a local set already. A wake from one local set to another goes through the
+                        // root future, which costs an epoll call.
                         Driver::TokioUring => future.await,
                         Driver::Uring | Driver::Tokio => LocalSet::new().run_until(future).await,
                     }
@@ -161,7 +161,7 @@ impl Host {
     }
 }
 
-/// The error says which driver it is about.
+/// The error's text names the driver.
 fn refused(error: &EngineError) -> Failure {
     Failure::new("cannot start an engine")
         .because(error)

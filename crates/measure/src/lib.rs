@@ -1,4 +1,4 @@
-//! The frame of all measurements, shared by `ringmux bench` and `ringmux-perf` so that the figures of both mean the same.
+//! The harness of all measurements, shared by `ringmux bench` and `ringmux-perf` so that the figures of both are comparable.
 //!
 //! A measurement is a slice of a [`Workload`](workload::Workload) between two threads, each pinned to its processor
 //! ([`pair`], [`machine`]). Both count in one [`Window`](window::Window), and a slice ends as a

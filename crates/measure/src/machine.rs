@@ -1,4 +1,4 @@
-//! The machine that is measured: what it is, which processors to use, and who else uses them.
+//! The measured machine: its description, the processors to use, and time stolen by the hypervisor.
 
 use std::fs;
 use std::thread;
@@ -98,7 +98,7 @@ fn cpu_model(cpuinfo: &str) -> Option<String> {
     Some(line.split_once(':')?.1.trim().to_owned())
 }
 
-/// Time that the hypervisor gave to somebody else, since it was last looked at.
+/// Time that the hypervisor gave to other guests, since the last reading.
 #[derive(Debug)]
 pub struct Steal {
     last: Option<CpuTicks>,
@@ -118,7 +118,7 @@ impl Steal {
         }
     }
 
-    /// Percent of all processor time since the start; none where the kernel does not tell.
+    /// Percent of all processor time since the start; none where the kernel does not report it.
     pub fn percent(&self) -> Option<f64> {
         percent_stolen(self.last?, cpu_ticks(&read("/proc/stat"))?)
     }

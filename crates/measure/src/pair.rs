@@ -1,6 +1,6 @@
 //! Two threads, a client and a server, each on its own processor, and the window they run in.
 //!
-//! The same frame holds the measurement of ringmux and that of plain sockets, so that they differ in
+//! The same harness measures ringmux and plain sockets, so that they differ in
 //! nothing else.
 
 use std::any::Any;
@@ -15,9 +15,9 @@ use super::sample::{Latencies, Sample};
 use super::window::{Reading, Window};
 use crate::failure::Failure;
 
-/// How long the threads may take to begin, and to end once they were told to.
+/// How long the threads may take to begin, and to end after the stop signal.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// How long the other thread's reason is waited for after one thread failed.
+/// How long to wait for the other thread's error after one has failed.
 const SECOND_REASON: Duration = Duration::from_millis(500);
 
 /// How long to run, and where.
@@ -31,16 +31,16 @@ pub struct Pair {
     pub cpus: Cpus,
 }
 
-/// What the client has at its end.
+/// The client's result.
 #[derive(Debug, Default)]
 pub struct Sent {
-    /// Messages that nobody echoes; the server must have got as many.
+    /// Messages without an echo; the server must have received as many.
     pub one_way: u64,
     /// Round-trip times within the window.
     pub latencies: Option<Latencies>,
 }
 
-/// What the server has at its end.
+/// The server's result.
 #[derive(Debug, Default)]
 pub struct Received {
     /// Messages that were not echoed.
@@ -54,24 +54,24 @@ enum Event {
     Server(Result<Received, Failure>),
 }
 
-/// Tells where the server listens.
+/// Reports the server's address.
 #[derive(Debug)]
 pub struct Listening(Sender<Event>);
 
 impl Listening {
     /// `address` is `host:port`.
     pub fn at(self, address: impl Into<String>) {
-        // Nobody listens any more only when the run has failed already.
+        // Fails only if the run has failed already.
         let _ = self.0.send(Event::Listening(address.into()));
     }
 }
 
-/// Tells that the client is about to send.
+/// Reports that the client is about to send.
 #[derive(Debug)]
 pub struct Connected(Sender<Event>);
 
 impl Connected {
-    /// Tells the measuring thread, which starts the warm-up.
+    /// Notifies the measuring thread, which starts the warm-up.
     pub fn now(self) {
         let _ = self.0.send(Event::Connected);
     }
@@ -81,8 +81,8 @@ impl Pair {
     /// Runs both until the window ends.
     ///
     /// # Errors
-    /// What either thread failed with; that one of them did not end in time; or that fewer messages
-    /// arrived than were sent.
+    /// The error of either thread; a thread that did not end in time; or fewer messages
+    /// received than sent.
     pub fn measure<C, S>(&self, server: S, client: C) -> Result<Sample, Failure>
     where
         S: FnOnce(&Arc<Window>, Listening) -> Result<Received, Failure> + Send + 'static,
@@ -91,7 +91,7 @@ impl Pair {
         let window = Arc::new(Window::default());
         let (events, inbox) = mpsc::channel();
         let result = self.direct(&window, &events, &inbox, server, client);
-        // A failed run must not leave a thread at work under the next one.
+        // A failed run must not leave a thread running during the next one.
         window.stop();
         result
     }
@@ -174,7 +174,7 @@ fn wait(inbox: &Receiver<Event>, time: Duration) -> Result<Option<Event>, Failur
     match inbox.recv_timeout(time) {
         Ok(event) => Ok(Some(event)),
         Err(RecvTimeoutError::Timeout) => Ok(None),
-        Err(RecvTimeoutError::Disconnected) => Err(Failure::new("the measured threads are gone")),
+        Err(RecvTimeoutError::Disconnected) => Err(Failure::new("the measured threads have ended")),
     }
 }
 
@@ -214,14 +214,14 @@ fn results(inbox: &Receiver<Event>) -> Result<(Sent, Received), Failure> {
     }
 }
 
-/// The failure that an event stands for where another was expected.
+/// The failure behind an unexpected event.
 fn unexpected(event: Option<Event>, what: &str, inbox: &Receiver<Event>) -> Failure {
     let reason = match event {
         Some(Event::Client(Err(failure)) | Event::Server(Err(failure))) => failure,
         None => return Failure::new(format!("{what} within {} s", PATIENCE.as_secs())),
         _ => return Failure::new(what),
     };
-    // The thread that fails first is often only the one that noticed.
+    // The first thread to fail often only reports the other's failure.
     match inbox.recv_timeout(SECOND_REASON) {
         Ok(Event::Client(Err(other)) | Event::Server(Err(other))) => {
             Failure::new(format!("{reason}; the other side: {other}"))

@@ -1,4 +1,4 @@
-//! What is being measured, on stderr, while it is measured; nothing unless a person looks.
+//! A progress bar on stderr, if that is a terminal.
 
 use std::io::{IsTerminal, stderr};
 use std::time::Duration;
@@ -13,7 +13,7 @@ const REDRAWS_PER_S: u8 = 4;
 pub struct Progress(ProgressBar);
 
 impl Progress {
-    /// A bar for so many steps of about this length; hidden unless stderr is a terminal.
+    /// A bar for `steps` steps of about this length; hidden unless stderr is a terminal.
     pub fn new(steps: usize, step: Duration) -> Self {
         let target = if stderr().is_terminal() {
             ProgressDrawTarget::stderr_with_hz(REDRAWS_PER_S)

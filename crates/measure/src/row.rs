@@ -9,15 +9,15 @@ use super::workload::{Shape, Workload};
 /// One workload over one driver; as JSON, one object.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Row {
-    /// Its name.
+    /// Name of the workload.
     pub workload: &'static str,
-    /// Its name.
+    /// Name of the driver.
     pub driver: &'static str,
-    /// Its name.
+    /// Name of the idle strategy.
     pub wait: &'static str,
-    /// Messages, round trips or calls.
+    /// Messages, round trips or calls a second.
     pub rate_per_s: f64,
-    /// Payload of them, counted once even where it is echoed.
+    /// Payload bytes a second, counted once even where echoed.
     pub bytes_per_s: f64,
     /// Half of the round trips took at most this many nanoseconds.
     pub p50_ns: Option<u64>,
@@ -38,10 +38,10 @@ pub struct Row {
     /// `bulk_bytes_per_s` of the limit.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub limit_bulk_bytes_per_s: Option<f64>,
-    /// Said only where the measured threads have no processors of their own.
+    /// Present only if the measured threads have no processors of their own.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub place: Option<&'static str>,
-    /// Said only where the engine has a thread of its own.
+    /// Present only if the engine has a thread of its own.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub own_thread: Option<bool>,
 }

@@ -1,4 +1,4 @@
-//! What one measurement yields, and how several of them become one.
+//! The result of a measurement, and the sum of several.
 
 use std::time::Duration;
 
@@ -49,7 +49,7 @@ impl Latencies {
     }
 }
 
-/// What was counted in one window of time, or in several of the same kind.
+/// The counts of one window of time, or of several of the same kind.
 #[derive(Clone, Debug)]
 pub struct Sample {
     /// Messages, or round trips, or calls.
@@ -68,7 +68,7 @@ impl Sample {
         per_second(self.count, self.elapsed)
     }
 
-    /// Bytes a second of what ran beside the round trips.
+    /// Bytes a second of the bulk beside the round trips.
     pub fn side_bytes_per_s(&self) -> f64 {
         per_second(self.side_bytes, self.elapsed)
     }

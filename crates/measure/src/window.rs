@@ -1,6 +1,6 @@
 //! The window of time in which messages count, seen by the threads that move them.
 //!
-//! The two measured threads never look at a clock to know when to stop: a third thread, asleep
+//! The two measured threads never read a clock to know when to stop: a third thread, asleep
 //! otherwise, turns the phases and reads the counters at both ends of the window.
 
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
@@ -12,7 +12,7 @@ use crossbeam_utils::CachePadded;
 const MEASURING: u8 = 1;
 const DONE: u8 = 2;
 
-/// The phase, and what was counted so far.
+/// The phase, and the counts so far.
 ///
 /// Each counter has one writing thread; only the differences between two readings mean anything.
 #[derive(Debug, Default)]
@@ -71,7 +71,7 @@ impl Window {
         reading
     }
 
-    /// Tells senders to stop, whatever the phase.
+    /// Tells senders to stop, in any phase.
     pub fn stop(&self) {
         self.phase.store(DONE, Ordering::Relaxed);
     }

@@ -1,4 +1,4 @@
-//! The workloads: what is sent, by how many streams, and what one row of the result counts.
+//! The workloads: message sizes, streams, and the unit of one row of the result.
 
 use clap::ValueEnum;
 
@@ -7,7 +7,7 @@ pub const MESSAGE_LEN: usize = 64;
 /// Bytes of a bulk message.
 pub const BULK_LEN: usize = 64 * 1024;
 
-/// What `--workload` chooses from.
+/// The values of `--workload`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Workload {
     /// One stream, one 64-byte message in flight, echoed
@@ -18,7 +18,7 @@ pub enum Workload {
     Unary64,
     /// The same with 1024 calls at a time
     Unary1k,
-    /// One stream of 64-byte messages as fast as they go, counted where they arrive
+    /// One stream of 64-byte messages as fast as possible, counted where they arrive
     Oneway,
     /// The same over 64 streams
     Oneway64,
@@ -53,7 +53,7 @@ pub enum Shape {
 }
 
 impl Workload {
-    /// Who sends how much to whom.
+    /// The shape of the workload.
     pub const fn shape(self) -> Shape {
         match self {
             Self::Pingpong => Shape::Echo { streams: 1 },
@@ -89,7 +89,7 @@ impl Workload {
         }
     }
 
-    /// Whether the time of one round trip is the result, and not how many there are.
+    /// Whether the result is the time of a round trip, not the rate.
     pub const fn is_about_latency(self) -> bool {
         matches!(self.shape(), Shape::Echo { streams: 1 } | Shape::Mixed)
     }

@@ -1,5 +1,5 @@
-//! What keeps io_uring from a process that a test starts: a seccomp filter, or a limit on locked
-//! memory. Filters and capabilities belong to a thread and go over to what it starts, so that the
+//! Denies io_uring to a process that a test starts: by a seccomp filter, or a limit on locked
+//! memory. Filters and capabilities belong to a thread and are inherited by its children, so that the
 //! test's own process keeps its rights.
 
 use std::process::{Command, Output};
@@ -11,7 +11,7 @@ use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, apply_filter};
 /// Bytes that a process may lock under [`Denial::LowMemlock`].
 pub const LOW_MEMLOCK_BYTES: u64 = 64 * 1024;
 
-/// What is done to a process.
+/// The kind of denial.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Denial {
     /// A filter answers `io_uring_setup` with `EPERM`, as Docker's does.
@@ -19,12 +19,12 @@ pub enum Denial {
     /// A filter answers it with `ENOSYS`, as Podman's may.
     Enosys,
     /// 64 KiB may be locked, and `CAP_IPC_LOCK` is gone. Linux counts the memory of rings since
-    /// 6.14, and before 5.12; in between there is room all the same.
+    /// 6.14, and before 5.12; in between rings still work.
     LowMemlock,
 }
 
 impl Denial {
-    /// Runs a program under it to its end. What it prints is kept.
+    /// Runs a program under the denial to its end, and captures its output.
     pub fn output(self, program: &str, arguments: &[&str], env: &[(&str, &str)]) -> Output {
         thread::scope(|scope| {
             let run = || {
@@ -53,13 +53,13 @@ impl Denial {
         command
     }
 
-    /// Binds the calling thread.
+    /// Applies the denial to the calling thread.
     fn begin(self) {
         match self {
             Self::Eperm => refuse(libc::EPERM),
             Self::Enosys => refuse(libc::ENOSYS),
             Self::LowMemlock => {
-                // Whoever may not do this has no capability that could be inherited.
+                // Fails without privileges, and then there is no capability to inherit.
                 let _ = remove_capability_from_bounding_set(CapabilitySet::IPC_LOCK);
             }
         }
@@ -78,5 +78,5 @@ fn refuse(errno: i32) {
     let program: BpfProgram = filter
         .and_then(TryInto::try_into)
         .expect("a filter with one rule");
-    apply_filter(&program).expect("a filter may be set by anybody");
+    apply_filter(&program).expect("a filter needs no privilege");
 }

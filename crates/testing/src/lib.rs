@@ -1,4 +1,4 @@
-//! What several test suites share: an allocator that counts, and processes from which io_uring is taken.
+//! Shared by several test suites: a counting allocator, and processes without io_uring.
 
 pub mod allocator;
 pub mod denial;

@@ -1,4 +1,4 @@
-//! Wakes the task that waits at a stream.
+//! Wakes the task that waits on a stream.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,7 +14,7 @@ pub(crate) enum Bell {
         waits: AtomicBool,
         waker: OnceLock<Waker>,
     },
-    /// Task after task.
+    /// A different task for each wait.
     Passing(AtomicWaker),
 }
 
@@ -30,7 +30,7 @@ impl Bell {
         Self::Passing(AtomicWaker::new())
     }
 
-    /// Looks, and once more when whoever rings knows of the task.
+    /// Checks, registers the task, and checks once more.
     #[inline]
     pub(crate) fn wait<T>(&self, cx: &Context<'_>, mut look: impl FnMut() -> Option<T>) -> Poll<T> {
         if let Some(found) = look() {
@@ -47,7 +47,7 @@ impl Bell {
         look().map_or(Poll::Pending, Poll::Ready)
     }
 
-    /// After what the task waits for, and a `fence(SeqCst)`.
+    /// Call it after publishing the awaited value and a `fence(SeqCst)`.
     #[inline]
     pub(crate) fn ring(&self) {
         match self {

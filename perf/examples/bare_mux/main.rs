@@ -1,8 +1,8 @@
-//! The least that a multiplexer with a task for each stream can do on two threads: frames in one write, taken apart and
-//! handed to a task, which is woken. No credit, no limits, no ends, no fairness. What it reaches beside plain sockets
-//! is a bound for what `compare --wait spin` says of ringmux.
+//! The minimum cost of a multiplexer with a task for each stream on two threads: frames in one write, parsed and
+//! handed to a task, which is woken. No credit, no limits, no ends, no fairness. Its figures beside plain sockets
+//! are a bound for those of ringmux in `compare --wait spin`.
 //!
-//! "bare" is for one thread: no atomics but tokio's. "queues" is what a library needs whose streams may be used
+//! "bare" is for one thread: no atomics but tokio's. "queues" is the minimum for a library whose streams may be used
 //! from any thread.
 //!
 //! ```sh
@@ -33,13 +33,13 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 type Failure = Box<dyn Error + Send + Sync>;
 
 const STREAMS: usize = 64;
-/// Everybody takes a turn in each round.
+/// All variants take a turn in each round.
 const ROUNDS: usize = 11;
 const ROUND: Duration = Duration::from_millis(300);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Work {
-    /// So many messages back and forth in one write, without tasks.
+    /// This many messages back and forth in one write, without tasks.
     Plain(usize),
     /// By way of slots.
     Bare(Talk),
@@ -51,7 +51,7 @@ enum Work {
     BulkFramed,
     /// Small messages in one direction, side by side in large writes.
     OnewayPlain,
-    /// Small messages on so many streams.
+    /// Small messages on this many streams.
     Oneway(Flow, usize),
 }
 
@@ -61,12 +61,12 @@ impl Work {
     }
 }
 
-/// What tasks do with messages that go back and forth.
+/// The tasks of echoed messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Talk {
-    /// So many tasks that live as long as their streams.
+    /// This many tasks, as long-lived as their streams.
     Echo(usize),
-    /// A task on both sides for each call, of which so many are under way.
+    /// A task on both sides for each call, with this many under way.
     Calls(usize),
 }
 
@@ -82,11 +82,11 @@ impl Talk {
 /// How messages in one direction get from the task to the engine, and from there to the other task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Flow {
-    /// Into the batch, and not at all: the engine looks at them itself.
+    /// Into the batch, and not at all: the engine checks them itself.
     Bare,
-    /// Through queues; the engine is told when a queue is full.
+    /// Through queues; the engine is notified when a queue is full.
     Fed,
-    /// Through queues; the engine is told of each message.
+    /// Through queues; the engine is notified of each message.
     Sent,
 }
 
@@ -154,7 +154,7 @@ fn client(work: Work, socket: &TcpStream) -> io::Result<u64> {
     }
 }
 
-/// Until the client closes. What arrived, where that is for the server to say.
+/// Runs until the client closes. Returns the count of arrivals for one-way work.
 fn server(work: Work, socket: &TcpStream) -> io::Result<Option<u64>> {
     match work {
         Work::Plain(messages) => plain::echo(messages, socket).map(|()| None),
@@ -179,7 +179,7 @@ fn prepare(socket: &TcpStream) -> io::Result<()> {
     socket.set_nonblocking(true)
 }
 
-/// A client leaves with messages under way.
+/// A client disconnects with messages under way.
 fn has_left(error: &io::Error) -> bool {
     matches!(
         error.kind(),

@@ -1,4 +1,4 @@
-//! Small messages in one direction, numbered by stream and looked at where they arrive, as in `compare`.
+//! Small messages in one direction, numbered by stream and checked on arrival, as in `compare`.
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
@@ -46,7 +46,7 @@ impl Numbers {
     }
 }
 
-/// What the sending tasks share.
+/// State shared by the sending tasks.
 struct Sending {
     is_over: Cell<bool>,
     running: Cell<usize>,
@@ -60,7 +60,7 @@ impl Sending {
     }
 }
 
-/// Sends until it is over. Returns how many messages.
+/// Sends until the time is over. Returns the number of messages.
 pub(crate) async fn send(
     flow: Flow,
     streams: usize,
@@ -124,7 +124,7 @@ async fn push_all(flow: Flow, mut end: End, sending: Rc<Sending>) {
     sending.done(&numbers);
 }
 
-/// The batch, and who waits until it is sent.
+/// The batch, and the tasks that wait until it is sent.
 struct Shared {
     batch: RefCell<Batch>,
     waiting: RefCell<Vec<Waker>>,
@@ -191,7 +191,7 @@ async fn look_at_all(mut end: End, received: Rc<Cell<u64>>) {
     }
 }
 
-/// The streams, looked at by the engine itself.
+/// The streams, checked by the engine itself.
 #[derive(Default)]
 struct Counts(Vec<Numbers>);
 

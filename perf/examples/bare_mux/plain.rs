@@ -1,4 +1,4 @@
-//! The same bytes without streams: what the others are compared with.
+//! The same bytes without streams: the baseline.
 
 use std::io::{self, IoSlice};
 use std::net::{Shutdown, TcpStream};
@@ -8,12 +8,12 @@ use crate::pump::{
     FRAME_LEN, HEADER_LEN, READ, WRITE, header, read_some, write_all, write_all_slices,
 };
 
-/// A bulk message, what a frame carries of it, and what one write takes.
+/// Bytes of a bulk message, of a frame's payload, and of one write.
 const BULK_LEN: usize = 64 * 1024;
 const BULK_FRAME: usize = 16 * 1024;
 const BULK_WRITE: usize = 256 * 1024;
 
-/// So many messages back and forth in one write. Returns how many came back.
+/// This many messages back and forth in one write. Returns how many came back.
 pub(crate) fn round_trips(
     messages: usize,
     socket: &TcpStream,
@@ -89,7 +89,7 @@ pub(crate) fn receive_bulk(socket: &TcpStream) -> io::Result<u64> {
     }
 }
 
-/// As the limit of `oneway` does: numbered messages side by side. Returns how many.
+/// As the limit of `oneway`: numbered messages side by side. Returns how many.
 pub(crate) fn send_messages(socket: &TcpStream, is_over: impl Fn() -> bool) -> io::Result<u64> {
     let mut numbers = Numbers::default();
     let mut batch = vec![0; WRITE / FRAME_LEN * FRAME_LEN];
@@ -105,7 +105,7 @@ pub(crate) fn send_messages(socket: &TcpStream, is_over: impl Fn() -> bool) -> i
     Ok(numbers.count())
 }
 
-/// Looks at each. Returns how many arrived.
+/// Checks each. Returns the number of received messages.
 pub(crate) fn receive_messages(socket: &TcpStream) -> io::Result<u64> {
     let mut numbers = Numbers::default();
     let mut buffer = vec![0; READ + FRAME_LEN];

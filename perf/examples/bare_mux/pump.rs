@@ -1,4 +1,4 @@
-//! Frames, sockets that are polled, and the loop that all multiplexers here share.
+//! Frames, polled sockets, and the loop shared by all multiplexers here.
 
 use std::future::poll_fn;
 use std::io::{self, ErrorKind, IoSlice, Read, Write};
@@ -17,15 +17,15 @@ pub(crate) const FRAME_LEN: usize = HEADER_LEN + size_of::<Message>();
 pub(crate) const READ: usize = 64 * 1024;
 pub(crate) const WRITE: usize = 256 * 1024;
 
-/// What stands between the tasks and the socket.
+/// The multiplexer between the tasks and the socket.
 pub(crate) trait Engine {
-    /// Sends what the tasks have for it.
+    /// Sends the tasks' messages.
     fn send(&mut self, socket: &TcpStream) -> io::Result<()>;
 
-    /// Has the stream's task get the message; false if there is no room for it, so that it must be offered again.
+    /// Delivers the message to the stream's task; false if there is no room, so that it must be offered again.
     fn deliver(&mut self, stream: u32, message: &Message) -> bool;
 
-    /// No more is delivered before the tasks have had their turn.
+    /// Called when no more is delivered before the tasks have had their turn.
     fn pause(&mut self) {}
 }
 
@@ -50,12 +50,12 @@ impl Batch {
         }
     }
 
-    /// How many frames more it takes.
+    /// The number of further frames that fit.
     pub(crate) const fn room(&self) -> usize {
         (WRITE - self.filled) / FRAME_LEN
     }
 
-    /// So many as there is room for.
+    /// Appends as many as there is room for.
     #[inline]
     pub(crate) fn extend<M: AsRef<[u8]>>(
         &mut self,

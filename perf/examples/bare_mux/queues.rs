@@ -1,5 +1,5 @@
-//! The least where tasks and engine meet in lock-free queues, as in a library whose streams may be used from any
-//! thread. That they share one here leaves out what cache lines cost between two.
+//! The minimum with lock-free queues between tasks and engine, as in a library whose streams may be used from any
+//! thread. Here they share one thread, which leaves out the cost of cache lines between two.
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
@@ -17,10 +17,10 @@ use crate::bell::Bell;
 use crate::pump::{Batch, Engine, Message, pump};
 use crate::ready::{Link, ReadyList};
 
-/// Messages that a ring has room for where one at a time is under way; more would only be more memory to touch.
+/// Messages that a ring has room for with one at a time under way; more would only touch more memory.
 const ROOM: usize = 2;
 
-/// What both sides of a stream look at, but for the rings.
+/// State shared by both sides of a stream, besides the rings.
 struct Lane {
     link: Link,
     bell: Bell,
@@ -35,13 +35,13 @@ pub(crate) struct End {
 }
 
 impl End {
-    /// Has the engine look at what was pushed.
+    /// Notifies the engine of pushed messages.
     #[inline]
     pub(crate) fn raise(&self) {
         self.lane.ready.raise(&self.lane.link);
     }
 
-    /// Where at most one message is under way, so that there is room.
+    /// For at most one message under way, so that there is always room.
     #[inline]
     fn send(&mut self, message: Message) {
         self.tx.push(message).expect("there is room for one");
@@ -73,7 +73,7 @@ impl End {
         .await;
     }
 
-    /// Looks at all that have arrived, at least one.
+    /// Waits for messages and checks all that have arrived.
     pub(crate) async fn look(&mut self, mut at: impl FnMut(&Message)) {
         let messages = poll_fn(|cx| {
             let look = || Some(self.rx.slots()).filter(|messages| *messages > 0);
@@ -94,7 +94,7 @@ struct Far {
     lane: Arc<Lane>,
 }
 
-/// All that the engine has.
+/// The engine's state.
 pub(crate) struct Core {
     ready: Arc<ReadyList>,
     streams: Vec<Far>,
@@ -103,7 +103,7 @@ pub(crate) struct Core {
     bell: fn() -> Bell,
     /// Taken off the list, not yet drained.
     taken: Vec<u32>,
-    /// Whose tasks are to be woken.
+    /// Streams whose tasks are to be woken.
     unwoken: Vec<u32>,
 }
 
@@ -144,7 +144,7 @@ impl Core {
         (stream as usize) < self.streams.len()
     }
 
-    /// Frames what the stream has, as far as the batch has room.
+    /// Frames the stream's messages, as far as the batch has room.
     fn drain(&mut self, stream: u32) {
         let far = &mut self.streams[stream as usize];
         let pushed = far.rx.slots();
@@ -173,7 +173,7 @@ impl Core {
         if self.unwoken.is_empty() {
             return;
         }
-        // One for all: who does not wait yet will see what was delivered.
+        // One for all streams: a task that does not wait yet will see the delivered messages.
         fence(Ordering::SeqCst);
         for stream in self.unwoken.drain(..) {
             self.streams[stream as usize].lane.bell.ring();
@@ -184,7 +184,7 @@ impl Core {
         !self.ready.is_empty() || !self.taken.is_empty()
     }
 
-    /// Whether the tasks have taken all that was delivered.
+    /// Whether the tasks have taken all delivered messages.
     pub(crate) fn is_taken(&self) -> bool {
         self.streams.iter().all(|far| far.tx.slots() == self.room)
     }

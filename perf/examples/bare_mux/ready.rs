@@ -1,4 +1,4 @@
-//! The streams that have something for the engine: many threads push, the engine takes all at once.
+//! The list of ready streams: many threads push, the engine takes all at once.
 //!
 //! A list by numbers has one locked instruction less for a push than `crossbeam_queue::ArrayQueue` for a push and a pop,
 //! and three less than `SegQueue`. Taken whole, it needs one fence for all streams where a queue needs an exchange for each.
@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering, compiler_fence, fence};
 
 const NONE: u32 = u32::MAX;
 
-/// By the number of the newest.
+/// The number of the newest stream.
 pub(crate) struct ReadyList(AtomicU32);
 
 /// A stream's place in the list.
@@ -33,7 +33,7 @@ impl ReadyList {
         Self(AtomicU32::new(NONE))
     }
 
-    /// Has the engine look at what the stream has by now.
+    /// Notifies the engine of the stream's messages.
     #[inline]
     pub(crate) fn raise(&self, link: &Link) {
         fence_beside_exchange();
@@ -52,7 +52,7 @@ impl ReadyList {
         }
     }
 
-    /// Puts the numbers of all into `streams`, at which the engine looks afterwards.
+    /// Puts the numbers of all into `streams`, which the engine then serves.
     #[inline]
     pub(crate) fn take<'a>(&self, link: impl Fn(u32) -> &'a Link, streams: &mut Vec<u32>) {
         if self.is_empty() {
@@ -65,7 +65,7 @@ impl ReadyList {
             stream = link.older.load(Ordering::Relaxed);
             link.is_ready.store(false, Ordering::Release);
         }
-        // Whoever still found `is_ready` has pushed before the engine looks.
+        // A producer that still found `is_ready` has pushed before the engine reads.
         fence(Ordering::SeqCst);
     }
 

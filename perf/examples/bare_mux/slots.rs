@@ -1,4 +1,4 @@
-//! The least without any thread-safety: what a task sends goes straight into the batch, what arrives into its slot.
+//! The minimum without any thread-safety: sent messages go straight into the batch, received ones into their slot.
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
@@ -12,7 +12,7 @@ use tokio::task::{spawn_local, yield_now};
 use crate::Talk;
 use crate::pump::{Batch, Engine, Message, pump};
 
-/// What comes for a stream and who waits for it.
+/// The received message of a stream, and the task that waits for it.
 #[derive(Default)]
 struct Slot {
     message: Option<Message>,
@@ -69,7 +69,7 @@ impl Mux {
     }
 }
 
-/// The multiplexer, and what is done with a message that arrived.
+/// The multiplexer, and the handler of received messages.
 struct Side<F> {
     mux: Rc<Mux>,
     arrived: F,

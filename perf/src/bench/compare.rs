@@ -1,6 +1,6 @@
 //! `compare`: every workload in a closed loop over ringmux, its peers and plain sockets.
 //!
-//! Each row's time is cut into slices, and everybody takes turns, so that a machine that becomes
+//! Each row's time is cut into slices, and all candidates take turns, so that a machine that becomes
 //! slower or faster meanwhile does so for all. Each slice has its own two threads, its own
 //! connection and its own warm-up.
 
@@ -27,7 +27,7 @@ Examples:
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
-    /// What to measure; everything if not given.
+    /// Workloads to measure; all if not given.
     #[arg(long, value_enum, value_delimiter = ',', value_name = "NAME")]
     workload: Vec<Workload>,
 
@@ -35,7 +35,7 @@ pub(crate) struct Args {
     options: Options,
 }
 
-/// One workload over everybody.
+/// One workload over all candidates.
 pub(super) struct Comparison {
     pub(super) workload: Workload,
     pub(super) limit: Sample,
@@ -48,7 +48,7 @@ pub(super) struct Entry {
     pub(super) sample: Option<Sample>,
 }
 
-/// A row as JSON: who, and then what `ringmux bench --json` says.
+/// A row as JSON: the candidate, and then the keys of `ringmux bench --json`.
 #[derive(Serialize)]
 struct Line {
     peer: &'static str,
@@ -65,7 +65,7 @@ impl Comparison {
     }
 }
 
-/// Measures what the arguments ask for.
+/// Measures the requested workloads.
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let (workloads, subjects) = (or_all(&args.workload), args.options.subjects());
     let slices = workloads.len() * (subjects.len() + 1) * args.options.rounds();
@@ -82,7 +82,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
         comparisons.push(comparison);
         Ok(())
     });
-    // What was measured before a failure is still worth seeing.
+    // Show the rows measured before a failure.
     output.finish(|| table::compare(&comparisons))?;
     result?;
     charts::compare(&args.options.svg_dir, &comparisons)

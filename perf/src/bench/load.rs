@@ -1,4 +1,4 @@
-//! `load`: one workload over one candidate and nothing else, for a profiler to look at.
+//! `load`: one workload over one candidate and nothing else, for a profiler.
 
 use std::io::{self, Write};
 use std::time::Duration;
@@ -26,28 +26,28 @@ Examples:
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
-    /// What to run.
+    /// The workload.
     #[arg(long, value_enum, value_name = "NAME")]
     workload: Workload,
 
-    /// Over whom; over ringmux if not given.
+    /// The peer; ringmux if not given.
     #[arg(long, value_enum, value_name = "NAME", conflicts_with = "driver")]
     peer: Option<Peer>,
 
-    /// What carries ringmux's session.
+    /// The driver of ringmux's session.
     #[arg(long, value_enum, value_name = "NAME", default_value = "uring")]
     driver: Driver,
 
-    /// How ringmux over `uring` waits, or the peer, which parks or polls.
+    /// Idle strategy of ringmux over `uring`, or of the peer, which parks or polls.
     #[arg(long, value_enum, value_name = "NAME", default_value = "park")]
     wait: Wait,
 
-    /// How long.
+    /// Duration.
     #[arg(long, value_name = "SECONDS", default_value = "5", value_parser = run::seconds)]
     seconds: f64,
 }
 
-/// What was carried. Whatever else is counted of the process counts its short warm-up, too.
+/// The messages carried. Other counts of the process include its short warm-up.
 #[derive(Serialize)]
 struct Line {
     peer: &'static str,

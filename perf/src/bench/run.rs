@@ -1,4 +1,4 @@
-//! What both commands share: who is measured, for how long, and what is said around it.
+//! Shared by both commands: the candidates, the durations, and the output.
 
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -17,25 +17,25 @@ use ringmux_measure::progress::Progress;
 
 /// Share of a slice that is run before it and not measured.
 const WARMUP: f64 = 0.2;
-/// However short a slice is, its streams get this long to open and to fill their queues.
+/// Minimum warm-up, for streams to open and to fill their queues.
 pub(super) const WARMUP_MIN: Duration = Duration::from_millis(50);
 /// A hypervisor that takes more than this percentage away makes the figures doubtful.
 const STEAL_PERCENT_MAX: f64 = 1.0;
 
-/// Who is measured, for how long, and where the results go.
+/// The candidates, the duration, and the output.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
-    /// Whom to compare with; all if not given.
+    /// The peers to compare with; all if not given.
     #[arg(long, value_enum, value_delimiter = ',', value_name = "NAME")]
     peer: Vec<Peer>,
 
-    /// What carries ringmux's sessions; every driver if not given. The first one is what the peers
-    /// are compared with.
+    /// Drivers of ringmux's sessions; all if not given. The peers are compared with
+    /// the first one.
     #[arg(long, value_enum, value_delimiter = ',', value_name = "NAME")]
     driver: Vec<Driver>,
 
-    /// How everybody waits: `spin` lets the peers' runtimes poll as well as ringmux over `uring` and the plain sockets. What
-    /// cannot wait like this (ringmux over another driver; with `adaptive` everybody else) parks.
+    /// Idle strategy: `spin` lets the peers' runtimes poll as well as ringmux over `uring` and the plain sockets. Candidates that
+    /// do not support it (ringmux over another driver; with `adaptive` all others) park.
     #[arg(long, value_enum, value_name = "NAME", default_value = "park")]
     wait: Wait,
 
@@ -47,7 +47,7 @@ pub(crate) struct Options {
     #[arg(long, value_name = "SECONDS", default_value = "5", value_parser = seconds)]
     seconds: f64,
 
-    /// Turns that everybody takes; each row's time is divided among them. With fewer than five, the
+    /// Turns of each candidate; each row's time is divided among them. With fewer than five, the
     /// limit tries fewer write sizes.
     #[arg(long, value_name = "N", default_value_t = limit::WRITE_SIZES.len() as u32,
           value_parser = clap::value_parser!(u32).range(1..=100))]
@@ -57,7 +57,7 @@ pub(crate) struct Options {
     #[arg(long)]
     pub(super) json: bool,
 
-    /// Where the charts go.
+    /// Directory of the charts.
     #[arg(long, value_name = "DIR", default_value = "target/perf")]
     pub(super) svg_dir: PathBuf,
 }
@@ -80,7 +80,7 @@ impl Options {
         self.rounds as usize
     }
 
-    /// The frame of one slice.
+    /// The harness of one slice.
     pub(super) fn pair(&self) -> Pair {
         let measured = Duration::from_secs_f64(self.seconds / f64::from(self.rounds));
         Pair {
@@ -91,7 +91,7 @@ impl Options {
     }
 }
 
-/// What was chosen, or everything if nothing was.
+/// The chosen values, or all if none was chosen.
 pub(super) fn or_all<T: ValueEnum>(chosen: &[T]) -> &[T] {
     if chosen.is_empty() {
         T::value_variants()
@@ -100,7 +100,7 @@ pub(super) fn or_all<T: ValueEnum>(chosen: &[T]) -> &[T] {
     }
 }
 
-/// Where the results go while they are measured.
+/// The output of results while measuring.
 pub(super) struct Output {
     progress: Progress,
     steal: Steal,
@@ -108,7 +108,7 @@ pub(super) struct Output {
 }
 
 impl Output {
-    /// Says what machine this is.
+    /// Prints the machine's description.
     pub(super) fn start(options: &Options, slices: usize) -> Result<Self, Failure> {
         let pair = options.pair();
         let header = machine::describe(&pair.cpus);
@@ -127,7 +127,7 @@ impl Output {
         })
     }
 
-    /// Says what is about to be measured.
+    /// Shows the next measurement.
     pub(super) fn step(&self, what: String) {
         self.progress.step(what);
     }
@@ -142,7 +142,7 @@ impl Output {
         self.progress.suspend(print).map_err(unwritable)
     }
 
-    /// Prints the table, if rows were not wanted one by one, and says what makes it doubtful.
+    /// Prints the table, if rows were not wanted one by one, and warnings about its reliability.
     pub(super) fn finish(&self, table: impl FnOnce() -> String) -> Result<(), Failure> {
         self.progress.clear();
         if !self.json {

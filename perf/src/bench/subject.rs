@@ -1,4 +1,4 @@
-//! What is measured: ringmux over one of its drivers, or one of its peers.
+//! The candidates: ringmux over one of its drivers, or one of its peers.
 
 use super::open_loop::Schedule;
 use super::peers::{Load, Peer, ringmux};
@@ -13,7 +13,7 @@ use ringmux_measure::workload::Workload;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Subject {
     Ringmux(Host),
-    /// It sleeps or polls.
+    /// A peer that sleeps or polls.
     Peer(Peer, Wait),
 }
 
@@ -34,12 +34,12 @@ impl Subject {
             .collect()
     }
 
-    /// ringmux over this driver, waiting like this if it can.
+    /// ringmux over this driver, with this idle strategy if supported.
     pub(super) fn ringmux(driver: Driver, wait: Wait) -> Self {
         Self::Ringmux(Host::nearest(driver, wait))
     }
 
-    /// This peer, which polls if it is to spin, and sleeps otherwise: a tokio runtime does nothing in between.
+    /// This peer, which polls with `spin`, and sleeps otherwise: a tokio runtime has no mode in between.
     pub(super) const fn peer(peer: Peer, wait: Wait) -> Self {
         match wait {
             Wait::Spin => Self::Peer(peer, Wait::Spin),
@@ -55,7 +55,7 @@ impl Subject {
         }
     }
 
-    /// What it runs on: the peers know tokio only.
+    /// Its driver: the peers have tokio only.
     pub(super) const fn host(self) -> Host {
         match self {
             Self::Ringmux(host) => host,
@@ -154,7 +154,7 @@ mod tests {
             for workload in or_all(&[]) {
                 let sample = subject.measure(*workload, &pair());
                 let what = format!("{} over {}", workload.name(), subject.label());
-                // No more than that it ends in order: a busy machine may finish nothing in time.
+                // Check only for an orderly end: a busy machine may finish no message in time.
                 match sample {
                     Ok(sample) => assert!(subject.can(*workload), "{what}: {sample:?}"),
                     Err(failure) => assert!(!subject.can(*workload), "{what}: {failure}"),

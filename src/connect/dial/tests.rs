@@ -7,10 +7,10 @@ use tokio::time::Instant;
 
 use super::*;
 
-/// Longer than any machine takes.
+/// A time limit ample for every machine.
 const AMPLE: Duration = Duration::from_secs(60);
 
-/// A port that swallows what is sent to it: it listens, and its queue is full.
+/// A port that drops connection attempts: its listen backlog is full.
 struct Deaf {
     addr: SocketAddr,
     _sockets: Vec<Socket>,
@@ -38,7 +38,7 @@ impl Deaf {
         }
     }
 
-    /// Connections to it that are not answered.
+    /// Unanswered connection attempts to it.
     fn dialled(&self) -> usize {
         let port = format!(":{:04X} 02 ", self.addr.port());
         let table = std::fs::read_to_string("/proc/self/net/tcp").unwrap();
@@ -52,7 +52,7 @@ fn live() -> (TcpListener, SocketAddr) {
     (listener, addr)
 }
 
-/// Nothing listens there any more.
+/// An address without a listener.
 fn dead() -> SocketAddr {
     live().1
 }
@@ -79,7 +79,7 @@ async fn an_address_that_swallows_everything_costs_a_quarter_of_a_second() {
 #[tokio::test]
 async fn an_address_that_fails_is_followed_by_the_next_at_once() {
     let (_listener, addr) = live();
-    // Not paused: time that is waited for here would be seen in the order of the errors alone.
+    // Clock not paused: a paused clock would hide waiting times.
     let dead: Vec<_> = (0..5).map(|_| dead()).collect();
     let socket = race(&[&dead[..], &[addr]].concat(), AMPLE).await.unwrap();
     assert_eq!(socket.peer_addr().unwrap(), addr);
@@ -131,7 +131,7 @@ async fn one_address_that_was_given_as_one_gives_what_the_system_said() {
     let error = dial(&addr.to_string(), AMPLE).await.unwrap_err();
     let error = error.into_io(&addr.to_string());
     assert_eq!(error.raw_os_error(), Some(libc::ECONNREFUSED));
-    // Of a name the address is told.
+    // For a name the error includes the address.
     let name = format!("localhost:{}", addr.port());
     let error = dial(&name, AMPLE).await.unwrap_err().into_io(&name);
     assert!(error.to_string().contains(&addr.to_string()), "{error}");
@@ -178,7 +178,7 @@ async fn lookups_beyond_those_that_may_be_under_way_wait_and_addresses_do_not() 
         found.iter().all(|addr| addr.ip().is_loopback()),
         "{found:?}"
     );
-    // The place comes back with the end of the lookup, which is told afterwards.
+    // The place is released at the end of the lookup, before the result is sent.
     assert_eq!(PLACES.available_permits(), 1);
     assert!(matches!(
         lookup("no-such-host.invalid:80", &PLACES).await,
@@ -188,8 +188,8 @@ async fn lookups_beyond_those_that_may_be_under_way_wait_and_addresses_do_not() 
     assert!(!error.is_retryable(), "{error}");
 }
 
-/// The kernel walks through its ephemeral ports, so one that is dialled again and again is its own in the end. It takes
-/// the even ones for connections, and the odd ones for listeners, first.
+/// The kernel cycles through its ephemeral ports, so that dialling one port repeatedly in the end picks it as source port.
+/// It prefers even ports for connections, and odd ones for listeners.
 #[tokio::test]
 async fn a_connection_that_leads_back_to_itself_is_refused_and_leaves_the_port_to_its_server() {
     const DIALS_MAX: u32 = 200_000;
@@ -205,8 +205,8 @@ async fn a_connection_that_leads_back_to_itself_is_refused_and_leaves_the_port_t
                 assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
                 assert!(error.to_string().contains("itself"), "{error}");
                 println!("dial {n} led back to itself");
-                // Not even one that waits for its last packets, which would keep the port. To bind it proves less:
-                // connections of others may have it.
+                // Not even one in TIME_WAIT, which would hold the port. Binding it would prove less:
+                // other processes' connections may hold it.
                 let end = format!("0100007F:{:04X} ", addr.port());
                 let table = std::fs::read_to_string("/proc/self/net/tcp").unwrap();
                 assert!(!table.contains(&end.repeat(2)), "{table}");

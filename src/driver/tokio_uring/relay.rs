@@ -1,9 +1,9 @@
-//! Wakes for tasks of tokio-uring from handles that are dropped when their thread ends.
+//! Wakes of tokio-uring tasks from handles that are dropped when their thread ends.
 //!
-//! tokio-uring runs its tasks on a `LocalSet`, whose wakers use a thread-local variable of the thread that wakes. Where a
-//! handle lies in such a variable itself that may be gone by the time that the handle is dropped, and the waker panics, which
-//! in a destructor ends the process. So the wake of a handle that is dropped on another thread is done by a task of the
-//! runtime below, for which any thread will do.
+//! tokio-uring runs its tasks on a `LocalSet`, whose wakers use a thread-local variable of the waking thread. A handle that
+//! is itself stored in a thread-local may be dropped after that variable; then the waker panics, which in a destructor ends
+//! the process. So a wake from another thread is done by a task of the underlying tokio runtime, whose wakers work on any
+//! thread.
 
 use std::fmt;
 use std::future::Future;
@@ -15,11 +15,11 @@ use ::tokio::runtime::Handle;
 
 use crate::queue::{Home, Teardown};
 
-/// The waker of a task, and the way round.
+/// The waker of a task, and the task that wakes it on behalf of other threads.
 struct Relay {
     waker: Waker,
     runtime: Handle,
-    /// Where the task is.
+    /// Process and thread of the task.
     home: Home,
 }
 

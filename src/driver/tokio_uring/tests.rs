@@ -1,4 +1,4 @@
-//! Which way what arrives takes, and what becomes of memory that the kernel may still use.
+//! Which arrivals bypass the ring, and the fate of memory that the kernel may still use.
 
 use std::future::poll_fn;
 use std::io::Write;
@@ -12,7 +12,7 @@ use super::{DIRECT_BYTES, Socket, UringIo};
 use crate::driver::{Transport, leaked_buffers};
 
 const CAPACITY: usize = 64 * 1024;
-/// How long something may take that takes no time.
+/// Limit for steps that should take no time.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// To be called on a tokio-uring runtime.
@@ -26,7 +26,7 @@ async fn recv(io: &mut UringIo, buf: &mut BytesMut) -> usize {
     poll_fn(|cx| io.poll_recv(cx, buf, CAPACITY)).await.unwrap()
 }
 
-/// Asks once for what is not there.
+/// Polls once for a reception; nothing has arrived.
 async fn recv_nothing(io: &mut UringIo, buf: &mut BytesMut) {
     poll_fn(|cx| {
         assert!(io.poll_recv(cx, buf, CAPACITY).is_pending());
@@ -81,11 +81,11 @@ fn a_read_that_is_under_way_when_its_runtime_ends_leaks_its_buffer_and_is_counte
         theirs
     });
     assert!(leaked_buffers() > before);
-    let error = theirs.write_all(b"nobody reads this").unwrap_err();
+    let error = theirs.write_all(b"not read").unwrap_err();
     assert_eq!(error.kind(), std::io::ErrorKind::BrokenPipe);
 }
 
-/// It submits operations when it has nothing else to do.
+/// tokio-uring submits operations only when its runtime is idle.
 #[test]
 fn a_session_that_has_itself_polled_later_keeps_no_operation_from_the_kernel() {
     tokio_uring::start(async {

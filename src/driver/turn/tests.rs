@@ -1,4 +1,4 @@
-//! What one poll does, over a wire in memory.
+//! The work of one poll, over an in-memory transport.
 
 use std::cell::Cell;
 use std::task::Waker;
@@ -17,7 +17,7 @@ use crate::handle::whole::{Stream, Whole as _};
 use crate::link::Info;
 use crate::proto::Pool;
 
-/// What comes and has not been received, and what was sent.
+/// Bytes not yet received, and bytes sent.
 #[derive(Default)]
 struct Wire {
     coming: BytesMut,
@@ -72,7 +72,7 @@ fn end_with(role: Role, config: &Config) -> (Turns<Wire>, Session) {
     (Turns::new(connection, Wire::default()), Session::new(link))
 }
 
-/// Both ends go on until nothing is on its way.
+/// Polls both ends until no bytes are in transit.
 fn settle(near: &mut Turns<Wire>, far: &mut Turns<Wire>) {
     let mut cx = Context::from_waker(Waker::noop());
     loop {
@@ -109,7 +109,7 @@ fn what_was_received_into_is_small_again_when_little_has_come_for_long() {
     assert!(far.recv.capacity() <= least, "{}", far.recv.capacity());
 }
 
-/// A session that was greeted, with limits that no flood trips.
+/// An established session, with limits that no flood trips.
 fn flooded() -> (Turns<Wire>, Session) {
     let never = Rate::new(1_000_000, 1_000_000);
     let config = Config::builder()
@@ -146,7 +146,7 @@ fn header(kind: u8, flags: u8, stream: u32, length: u32) -> [u8; HEADER_LEN] {
 /// The nth frame or two of a flood, on the stream 1 where it needs one.
 type Flood = fn(u32, &mut BytesMut);
 
-/// Everything that a peer may say without end.
+/// Every frame that a peer may repeat without end.
 const FLOODS: [(&str, Flood); 9] = [
     ("unknown", |_, wire| {
         wire.extend_from_slice(&header(9, 0, 0, 0));
@@ -185,7 +185,7 @@ const FLOODS: [(&str, Flood); 9] = [
     }),
 ];
 
-/// Two streams that are open, and one that was.
+/// Two open streams, and one that has ended.
 fn open_streams(end: &mut Turns<Wire>, session: &Session) -> [Stream; 2] {
     let wire = &mut end.transport.coming;
     for id in [1, 3, 5] {
@@ -210,7 +210,7 @@ fn a_poll_takes_so_many_frames_and_bytes_of_any_flood_and_no_more() {
             if hosted {
                 end.set_hosted();
             }
-            // Less than the streams that there may be, and more than is taken in several polls.
+            // Fewer than the allowed streams, and more than several polls process.
             let count = match name {
                 "openings" => 250,
                 "messages of a frame" => 900,
@@ -238,7 +238,7 @@ fn a_poll_takes_so_many_frames_and_bytes_of_any_flood_and_no_more() {
             );
             times.sort_unstable();
             println!("{name}: {:?} of {}", times[times.len() / 2], times.len());
-            // Where much comes, it comes in polls as long as they may be.
+            // A long flood is processed in polls of the maximum length.
             let polls = times.len();
             assert!(
                 hosted || name != "messages of a frame" || polls <= 20,
@@ -260,7 +260,7 @@ impl Future for Counted<'_> {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<SessionError> {
         let this = self.get_mut();
         this.polls.set(this.polls.get() + 1);
-        // It never ends.
+        // Refill: the flood never ends.
         if this.end.transport.coming.is_empty() {
             let wire = &mut this.end.transport.coming;
             (0..10_000).for_each(|_| wire.extend_from_slice(&header(9, 0, 0, 0)));
@@ -270,7 +270,7 @@ impl Future for Counted<'_> {
     }
 }
 
-/// Of whatever runtime: one that looks at its sockets once in a thousand polls.
+/// Even on a runtime that polls its sockets once in a thousand task polls.
 #[test]
 fn a_flooded_session_lets_its_runtime_look_at_sockets_and_timers_after_each_poll() {
     let runtime = tokio::runtime::Builder::new_current_thread()

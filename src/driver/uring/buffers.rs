@@ -1,7 +1,7 @@
-//! Buffers that the kernel fills as it pleases: a ring of 16, shared by an engine's sockets.
+//! Receive buffers that the kernel picks: a ring of 16, shared by an engine's sockets.
 //!
-//! Small on purpose. What comes in is copied out at once (see `socket`), so that the same few
-//! buffers stay in the cache and none is ever lent; sockets with much to receive do not use them.
+//! Small on purpose. Received bytes are copied out at once (see `socket`), so the same few buffers stay in the cache and
+//! none is ever lent; sockets with large arrivals do not use them.
 
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::io;
@@ -69,7 +69,7 @@ impl Buffers {
         Ok(buffers)
     }
 
-    /// What the kernel has put into a buffer that it handed over in a completion.
+    /// The received bytes in a buffer that a completion has named.
     pub(super) fn filled(&self, id: u16, len: usize) -> &[u8] {
         let start = self.start(id);
         // SAFETY: inside the buffer, which is zeroed at first; the kernel writes to it only between
@@ -103,7 +103,7 @@ impl Buffers {
         unsafe { self.memory.add(offset).as_ptr() }
     }
 
-    /// The kernel uses none of the memory any more, once the ring is closed as well.
+    /// The kernel no longer uses the memory once the ring is closed as well.
     pub(super) const fn release(&mut self) {
         self.released = true;
     }
@@ -115,7 +115,7 @@ impl Drop for Buffers {
             return crate::driver::count_leaked();
         }
         let (entries, memory) = (self.entries.as_ptr().cast(), self.memory.as_ptr());
-        // SAFETY: allocated with this layout; nobody uses it any more, see `release`.
+        // SAFETY: allocated with this layout; no longer used, see `release`.
         unsafe { dealloc(entries, Self::entries_layout()) };
         // SAFETY: as above.
         unsafe { dealloc(memory, Self::memory_layout()) };

@@ -1,7 +1,7 @@
-//! How often the kernel was entered, by all rings of the process.
+//! Counts `io_uring_enter` calls of all rings of the process.
 //!
-//! Each ring has a number of its own, so that counting is a plain store. One that is gone leaves its number to the
-//! next, which goes on counting: the sum never goes back.
+//! Each ring has a counter of its own, so that counting is a plain store. A closed ring leaves its counter to the next
+//! ring, which continues it: the sum never decreases.
 
 use crossbeam_utils::CachePadded;
 
@@ -15,11 +15,11 @@ fn numbers() -> &'static Numbers {
     NUMBERS.get_or_init(Slots::new)
 }
 
-/// What one ring counts in.
+/// The counter of one ring.
 #[derive(Debug)]
 pub(super) struct Enters {
     number: &'static AtomicU64,
-    /// Not those of the process that drops it.
+    /// The counters of the process that made it: after a fork the child's differ.
     numbers: &'static Numbers,
     key: Option<SlotKey>,
 }
@@ -36,7 +36,7 @@ impl Enters {
     }
 
     pub(super) fn count(&self) {
-        // Nobody else writes it.
+        // This thread is the only writer.
         let before = self.number.load(Ordering::Relaxed);
         self.number.store(before + 1, Ordering::Relaxed);
     }
@@ -50,7 +50,7 @@ impl Drop for Enters {
     }
 }
 
-/// Since the process began.
+/// Calls since the process started.
 pub(crate) fn enters() -> u64 {
     let all = numbers().all();
     all.map(|number| number.load(Ordering::Relaxed)).sum()

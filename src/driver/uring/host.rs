@@ -1,14 +1,14 @@
-//! The loop that owns a ring and the sessions on it, however it is hosted.
+//! The loop that owns a ring and the sessions on it.
 //!
 //! ```text
-//!   turn:  adopt new sessions ─ take completions ─ look at sockets ─ poll the sessions that have cause to
+//!   turn:  adopt new sessions ─ take completions ─ receive directly ─ poll the ready sessions
 //!   then:  enter, if something is queued or has completed; else spin or park, see `wait`
 //! ```
 //! * `run`: the loop has the thread, for itself or beside one future of the application; it parks
 //!   in the ring.
 //! * `Inline`: the loop is a task of a tokio runtime, which parks in epoll with the ring in it.
 //!
-//! A session that panics, be it in the waker of an application, ends alone: see [`Host::end_panicked`].
+//! A panic in a session, or in an application's waker that it calls, ends that session only: see [`Host::end_panicked`].
 
 use std::any::Any;
 use std::cell::RefCell;
@@ -33,15 +33,15 @@ use crate::pace::{LINES, ONE_LINE, paced};
 use crate::queue::{Owned, Process};
 use crate::sync::Arc;
 
-/// The clock is read for deadlines once in so many turns: a session has one at all times, and most are far away. Where
+/// Turns per check of the deadlines: each session always has one, mostly far away, and reading the clock costs. Where
 /// the host parks, no turn is skipped for long.
 const LOOKS: u32 = 16;
-/// Turns for one look at the sockets that are received from by plain calls, while something moves: that is worth more than
-/// a call that may find nothing.
+/// Turns per direct receive (plain calls) while the host is busy: other work is worth more than a call that may find
+/// nothing.
 const BUSY_LOOKS: u32 = 4;
 /// Sessions polled before the ring is entered.
 const POLLS_MAX: usize = 64;
-/// The same of those that took as much time as they may: about a millisecond together, at the very most.
+/// The same for sessions that used their whole work limit: at most about a millisecond together.
 const LONG_POLLS_MAX: usize = 4;
 
 struct Session<R: Ring> {
@@ -59,9 +59,9 @@ pub(super) struct Host<R: Ring> {
     pub(super) waiting: Waiting,
     ready: Vec<u32>,
     turns: u32,
-    /// Nothing has moved since the turn before.
+    /// The previous turn found no work.
     quiet: bool,
-    /// In the last turn a session took as much time as it may.
+    /// In the last turn a session used its whole work limit.
     pub(super) long: bool,
     /// Tasks of the application run on this thread, between turns.
     beside_tasks: bool,
@@ -91,7 +91,7 @@ impl<R: Ring> Host<R> {
 
     fn adopt(&mut self, job: Job) {
         let Some(slot) = self.reactor.borrow_mut().insert(job.socket) else {
-            // The connection is dropped, which tells its handles.
+            // Dropping the connection ends it for its handles.
             return paced!(ONE_LINE, Level::ERROR, "too many sessions on one ring");
         };
         let socket = UringSocket::new(Rc::clone(&self.reactor), slot);
@@ -114,11 +114,11 @@ impl<R: Ring> Host<R> {
         self.ready.push(slot);
     }
 
-    /// Polls the sessions that have cause to; true if there were any.
+    /// Polls the ready sessions; true if there were any.
     ///
-    /// Looks at the sockets that are received from round the ring: whenever nothing else has moved, and else one time in a
-    /// few; and after a long turn, so that those who wait there wait for one. What is found there goes to its session by the
-    /// shortest way.
+    /// Polls the sockets that are received from by plain calls: always when the turn found no other work, else every
+    /// `BUSY_LOOKS` turns, and after a long turn, so that their peers wait for one session's work at most. A session whose
+    /// socket had bytes is polled at once.
     pub(super) fn turn(&mut self) -> bool {
         while let Some(job) = self.link.take_job() {
             self.adopt(job);
@@ -140,7 +140,7 @@ impl<R: Ring> Host<R> {
         self.poll_ready()
     }
 
-    /// Polls those of which it is known; true if there were any.
+    /// Polls the sessions on the ready lists; true if there were any.
     fn poll_ready(&mut self) -> bool {
         for node in self.link.take_ready() {
             node.take();
@@ -168,7 +168,7 @@ impl<R: Ring> Host<R> {
         self.sessions.get_mut(slot as usize)?.as_mut()
     }
 
-    /// True if the session took as much time as it may.
+    /// True if the session used its whole work limit.
     fn poll(&mut self, slot: u32) -> bool {
         let Some(session) = self.session(slot) else {
             return false;
@@ -193,12 +193,12 @@ impl<R: Ring> Host<R> {
         false
     }
 
-    /// A session has panicked: it ends, which its handles see as `EngineStopped`, and the others go on.
+    /// A session has panicked: it ends, which its handles see as `EngineStopped`, and the others continue.
     ///
-    /// What they share with it is whole. The lists and counters of `link` and of the pool are atomics, each operation
-    /// of which is done or was not begun. The reactor is safe to go on with unless the panic has come from inside it:
-    /// then something may be half done that the kernel's memory depends on, and the panic ends the host as it would
-    /// have without this. Memory that the kernel still has stays in the reactor, as with any session that is dropped.
+    /// The state shared with it is consistent. The lists and counters of `link` and of the pool are atomics, each operation
+    /// of which is complete or was not begun. The reactor stays usable unless the panic came from inside it: then an update
+    /// that the kernel's memory depends on may be half done, and the panic is resumed and ends the host. Memory that the
+    /// kernel still uses stays in the reactor, as with any dropped session.
     #[cold]
     fn end_panicked(&mut self, slot: u32, panic: Box<dyn Any + Send>) {
         let session = self.sessions[slot as usize].take();
@@ -210,7 +210,7 @@ impl<R: Ring> Host<R> {
             slot,
             "a session has panicked; the others of its engine go on"
         );
-        // What it was in the middle of may make its end panic as well.
+        // Its state may be half updated, so that its drop may panic as well.
         if let Err(panic) = catch_unwind(AssertUnwindSafe(|| drop(session))) {
             self.end_if_half_done(panic);
         }
@@ -222,7 +222,7 @@ impl<R: Ring> Host<R> {
         }
     }
 
-    /// After a turn, which has `moved` something or not: enters the ring if that moves anything. True if something has moved.
+    /// After a turn, which did work (`moved`) or not: enters the ring if there is cause. True if there was any work.
     pub(super) fn enter(&mut self, moved: bool) -> bool {
         let reactor = &mut *self.reactor.borrow_mut();
         let wanted = reactor.wants_enter();
@@ -244,12 +244,12 @@ impl<R: Ring> Host<R> {
         self.live == 0
     }
 
-    /// No session is left, and none will come.
+    /// No session is left, and none can be started.
     pub(super) fn is_unused(&self) -> bool {
         self.is_empty() && self.link.is_over()
     }
 
-    /// Enters the ring until something happens or the next deadline; not if the host is unused, and that `ends` it.
+    /// Parks in the ring until a completion, a doorbell or the next deadline; returns at once if `ends` and the host is unused.
     fn park(&mut self, bell: &StdArc<BellFd>, waker: &Waker, ends: bool) {
         let reactor = Rc::clone(&self.reactor);
         let mut reactor = reactor.borrow_mut();
@@ -299,11 +299,11 @@ impl<R: Ring> Host<R> {
                         return Ok(Some(output));
                     }
                     if process.is_another() {
-                        // It has forked, and this is the child: the ring is the parent's.
+                        // This is a forked child: the ring belongs to the parent.
                         return Err(io::ErrorKind::BrokenPipe.into());
                     }
                 }
-                // What the root has queued leaves with this enter.
+                // Frames queued by the root leave with this enter.
                 self.poll_ready();
             }
             moved = self.enter(moved);
@@ -317,7 +317,7 @@ impl<R: Ring> Host<R> {
             } else if self.waiting.idle() == Idle::Park {
                 self.park(bell, &bell_waker, root.is_none());
             } else if !self.reactor.borrow().has_direct() {
-                // A call that looks for something takes its time by itself.
+                // A receive call already takes long enough.
                 std::hint::spin_loop();
             }
         }
@@ -326,13 +326,13 @@ impl<R: Ring> Host<R> {
 
 impl<R: Ring> Drop for Host<R> {
     fn drop(&mut self) {
-        // First: what wakes applications may panic.
+        // First: wakers of applications may panic.
         self.link.close();
         self.sessions.clear();
     }
 }
 
-/// Runs the sessions of a ring on this thread, and what `root` makes beside them; see [`Host::run`].
+/// Runs the sessions of a ring on this thread, and the future of `root` beside them; see [`Host::run`].
 pub(super) fn run<R: Ring, F: Future>(
     ring: R,
     link: Arc<HostLink>,
@@ -340,7 +340,7 @@ pub(super) fn run<R: Ring, F: Future>(
     bell: io::Result<BellFd>,
     root: impl FnOnce() -> Option<F>,
 ) -> io::Result<Option<F::Output>> {
-    // First: its end tells those who wait for a session, whatever fails from here on.
+    // First: its drop answers callers that wait for a session, on every error path below.
     let mut host = Owned::new(Host::new(ring, link, waiting));
     let bell = StdArc::new(bell?);
     let output = host.run(root(), &bell);

@@ -2,7 +2,7 @@
 //!
 //! An eventfd that the ring signals is registered with the runtime's epoll, in which the thread
 //! parks; the ring is told to signal only before that. The task enters the ring and drains it
-//! before it waits, so that one wake-up covers all that has come.
+//! before it waits, so that one wake-up covers all completions.
 
 use std::future::Future;
 use std::os::fd::OwnedFd;
@@ -24,7 +24,7 @@ use crate::driver::{clock, later};
 use crate::queue::Process;
 use crate::sync::Arc;
 
-/// Turns in a row before other tasks of the runtime get theirs.
+/// Turns in a row before the runtime's other tasks get their turn.
 const TURNS_MAX: usize = 8;
 
 /// See the module. Ends when no session is left and none can come.
@@ -36,7 +36,7 @@ pub(super) struct Inline {
     link: Arc<HostLink>,
     thread: ThreadId,
     process: Process,
-    /// Since when the task waits to be woken.
+    /// When the task began to wait for a wake.
     parked: Option<Instant>,
     clock: Watched,
 }
@@ -72,8 +72,7 @@ impl Inline {
     fn prepare_park(&mut self, cx: &mut Context<'_>) -> bool {
         let reactor = std::rc::Rc::clone(self.host.reactor());
         reactor.borrow_mut().ring_mut().want_completion_fd(true);
-        // Readiness of before means nothing: the eventfd is not read, and only new writes to it
-        // are edges.
+        // Earlier readiness means nothing: the eventfd is not read, and only new writes to it are edges.
         while let Poll::Ready(ready) = self.readable.poll_read_ready(cx) {
             let Ok(mut ready) = ready else {
                 return false;
@@ -87,7 +86,7 @@ impl Inline {
             }
             reactor.enter(Enter::Now);
             reactor.reap();
-            // Also what the kernel has not taken, or not run.
+            // Includes operations not yet submitted and completions not yet run.
             if reactor.has_ready() || reactor.wants_enter() {
                 return false;
             }
@@ -101,11 +100,11 @@ impl Inline {
     }
 }
 
-/// Whether tokio's clock stands still, as in tests that pause it: it goes on when all tasks wait, so this one must not spin.
+/// Detects a paused tokio clock (tests): it advances only when all tasks wait, so this task must not spin.
 #[derive(Debug)]
 struct Watched {
     looks: u32,
-    /// The time, and tokio's time, when they were compared last.
+    /// The system's and tokio's time at the last comparison.
     seen: Option<(Instant, Instant)>,
     paused: bool,
 }
@@ -113,7 +112,7 @@ struct Watched {
 impl Watched {
     /// Spins for one comparison.
     const LOOKS: u32 = 64;
-    /// After so long a clock that has not moved is one that does not. What it moves by is far less.
+    /// A tokio clock that has not moved for this long is paused. Its resolution is far finer.
     const LONG: Duration = Duration::from_millis(1);
 
     const fn new() -> Self {
@@ -148,7 +147,7 @@ impl Future for Inline {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = &mut *self;
         if this.process.is_another() {
-            // The ring is the parent's.
+            // A forked child: the ring belongs to the parent.
             return Poll::Ready(());
         }
         if thread::current().id() != this.thread {

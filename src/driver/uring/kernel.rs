@@ -22,12 +22,12 @@ use super::ring::{Completion, Enter, File, Op, Ring, Token};
 
 /// Operations that can be queued before they are submitted.
 const SQ_ENTRIES: u32 = 256;
-/// Completions that can wait: four times what may be queued, and the multishot ones. The first
-/// that the limit on locked memory has room for; the kernel keeps what does not fit elsewhere.
+/// Completions that can wait: four times the submissions, plus those of multishot operations. The first size that fits into
+/// the limit on locked memory is used; the kernel stores completions beyond it elsewhere (overflow).
 const CQ_ENTRIES: [u32; 3] = [4096, 2048, 1024];
 
-/// What such a ring counts against the limit, in bytes, with its buffers: they are registered when it is set up, and of one
-/// that has no room for them the kernel gives the memory back too late for a smaller one.
+/// Bytes that such a ring counts against the limit, with its receive buffers: these are registered at set-up, and if they do
+/// not fit, the kernel frees the memory of the failed ring too late for a smaller one.
 const fn locked_bytes(completions: u32) -> u64 {
     const PAGE: u64 = 4096;
     const HEADER: u64 = 256;
@@ -64,7 +64,7 @@ pub(super) struct KernelRing {
     own_fd: bool,
 }
 
-/// A ring at a place of its own, of which only shared references are made while it lives: the submitter keeps one.
+/// A ring at a fixed address, of which only shared references are made while it lives: the submitter keeps one.
 struct Shared(NonNull<IoUring>);
 
 impl Shared {
@@ -72,12 +72,12 @@ impl Shared {
         Self(NonNull::from(Box::leak(Box::new(ring))))
     }
 
-    /// For as long as the caller says.
+    /// A reference of a lifetime that the caller chooses.
     ///
     /// # Safety
     /// Not longer than `self`.
     const unsafe fn get<'a>(&self) -> &'a IoUring {
-        // SAFETY: from a box that is freed with `self`; nobody has another kind of reference.
+        // SAFETY: from a box that is freed with `self`; only shared references exist.
         unsafe { self.0.as_ref() }
     }
 }
@@ -108,7 +108,7 @@ pub(super) fn set_up() -> io::Result<IoUring> {
     let limit = getrlimit(Resource::Memlock).current;
     let has_room =
         |completions: &u32| limit.is_none_or(|limit| locked_bytes(*completions) <= limit);
-    // The least whatever the limit says: not every kernel counts, nor for everybody.
+    // Try the smallest size even if it exceeds the limit: not every kernel enforces it, nor for every user.
     let [.., least] = CQ_ENTRIES;
     let first = CQ_ENTRIES.into_iter().find(has_room).unwrap_or(least);
     let fewer = CQ_ENTRIES.into_iter().filter(|size| *size < first);
@@ -136,7 +136,7 @@ impl KernelRing {
         let mut submitter = unsafe { ring.get() }.submitter();
         restrict(&submitter)?;
         submitter.register_enable_rings()?;
-        // What follows only saves time; a kernel without it works as well.
+        // The registrations below only save time; the driver works without them.
         let files = submitter.register_files_sparse(FILES).map_or(0, |()| FILES);
         let own_fd = submitter.register_ring_fd().is_ok();
         let buffers = Buffers::register(&submitter)?;
@@ -177,7 +177,7 @@ impl KernelRing {
         self.files
     }
 
-    /// Whether the ring's own descriptor is looked up once, and not at every call.
+    /// Whether the ring's own descriptor is registered, so that calls need not look it up.
     pub(super) const fn own_fd(&self) -> bool {
         self.own_fd
     }
@@ -191,7 +191,7 @@ impl KernelRing {
         pushed
     }
 
-    /// A descriptor that becomes readable when something completes, while that is wanted.
+    /// A descriptor that becomes readable when an operation completes, while enabled by `want_completion_fd`.
     ///
     /// The ring's own does not: under DEFER_TASKRUN it is readable when a completion was posted,
     /// which happens in `enter`.
@@ -202,7 +202,7 @@ impl KernelRing {
         Ok(fd)
     }
 
-    /// After it was wanted, what has completed before is to be looked for once more.
+    /// After enabling, the caller must check once more for earlier completions.
     pub(super) fn want_completion_fd(&mut self, wanted: bool) {
         if wanted {
             self.completed().enable_eventfd();
@@ -245,7 +245,7 @@ impl KernelRing {
     }
 }
 
-/// Only what the driver uses: whoever takes the process over gains no further system calls by it.
+/// Allows the driver's operations only: an attacker who takes over the process gains no further system calls by this ring.
 fn restrict(submitter: &Submitter<'_>) -> io::Result<()> {
     let flags = (squeue::Flags::FIXED_FILE | squeue::Flags::BUFFER_SELECT).bits();
     let mut restrictions: Vec<Restriction> = OPERATIONS
@@ -262,7 +262,7 @@ impl Ring for KernelRing {
         let entry = Self::entry(op).user_data(token.to_bits());
         // SAFETY: the caller keeps the operation's memory, see the trait.
         if unsafe { self.submissions().push(&entry) }.is_err() {
-            // The queue is full: what the kernel takes makes room.
+            // The queue is full: submitting makes room.
             if self.enter(Enter::Now).is_err() {
                 return false;
             }
@@ -341,7 +341,7 @@ impl Ring for KernelRing {
 
     fn remove(&mut self, file: File) {
         if let File::Fixed(place) = file {
-            // It fails only where the place is empty already.
+            // It fails only if the place is empty already.
             let _ = self.submitter.register_files_update(place, &[-1]);
         }
     }
@@ -365,7 +365,7 @@ mod tests {
 
     #[test]
     fn what_a_ring_locks_is_what_the_kernel_counts() {
-        // As met on Linux 6.18: with 4 KiB less in the limit there is no ring of that size.
+        // Measured on Linux 6.18: with 4 KiB less in the limit there is no ring of that size.
         let kib = CQ_ENTRIES.map(|completions| locked_bytes(completions) / 1024);
         assert_eq!(kib, [88, 56, 40]);
     }

@@ -1,8 +1,7 @@
-//! How other threads reach a ring's host: sessions that want to be polled, new sessions, and the
-//! doorbell.
+//! Access to a ring's host from other threads: sessions to be polled, new sessions, and the doorbell.
 //!
-//! The same shape as between handles and a session, one level up: whoever wakes a session puts it
-//! on the host's ready list and rings; the host is woken only if it is parked.
+//! The same shape as between handles and a session, one level up: waking a session pushes it onto the host's ready list
+//! and rings; the host is woken only if it is parked.
 
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::sync::Arc as StdArc;
@@ -26,11 +25,11 @@ pub(crate) struct HostLink {
     ready: ReadyList<SessionNode>,
     bell: Doorbell,
     jobs: SegQueue<Job>,
-    /// No engine value is left that could start a session.
+    /// All engine values are dropped, so no session can be started.
     released: AtomicBool,
-    /// The host is gone.
+    /// The host has ended.
     closed: AtomicBool,
-    /// Who waits for that.
+    /// Tasks that wait for `closed`.
     ended: WakerSet,
     /// The future that a host's thread runs beside the sessions was woken.
     root: AtomicBool,
@@ -49,11 +48,11 @@ impl HostLink {
         })
     }
 
-    /// Starts a session. False if the host is gone; then the session has ended.
+    /// Starts a session. False if the host has ended; then the session has ended too.
     pub(crate) fn start(&self, job: Job) -> bool {
         self.jobs.push(job);
         self.bell.ring();
-        // Whichever of this and `close` comes second empties the queue.
+        // The later one of this and `close` empties the queue.
         if self.is_closed() {
             while self.jobs.pop().is_some() {}
             return false;
@@ -61,16 +60,16 @@ impl HostLink {
         true
     }
 
-    /// The last engine value is gone.
+    /// The last engine value was dropped.
     pub(crate) fn release(&self) {
         // ORDERING: pairs with `is_over`; publishes the jobs.
         self.released.store(true, Ordering::Release);
         self.bell.ring();
     }
 
-    /// No session will come any more.
+    /// No session can be started any more.
     pub(super) fn is_over(&self) -> bool {
-        // ORDERING: pairs with `release`: what was started before is seen.
+        // ORDERING: pairs with `release`: jobs started before are seen.
         self.released.load(Ordering::Acquire) && self.jobs.is_empty()
     }
 
@@ -88,7 +87,7 @@ impl HostLink {
 
     /// True once after each time that the root's waker was used.
     pub(super) fn take_root(&self) -> bool {
-        // ORDERING: pairs with `RootWaker`; publishes what its caller did before.
+        // ORDERING: pairs with `RootWaker`; acquires the waker's earlier writes.
         self.root.load(Ordering::Relaxed) && self.root.swap(false, Ordering::AcqRel)
     }
 
@@ -96,7 +95,7 @@ impl HostLink {
         !self.ready.is_empty() || !self.jobs.is_empty() || self.root.load(Ordering::Relaxed)
     }
 
-    /// The host, which `waker` wakes, is about to park: false if work came meanwhile, or it is over and that `ends` it.
+    /// The host, which `waker` wakes, is about to park: false if there is new work, or if `ends` and no session can be started.
     pub(super) fn prepare_park(&self, waker: &Waker, ends: bool) -> bool {
         self.bell.prepare(waker);
         let park = !(self.has_work() || ends && self.is_over());
@@ -110,7 +109,7 @@ impl HostLink {
         self.bell.cancel();
     }
 
-    /// The host is gone: what was queued ends. Idempotent.
+    /// The host has ended: drops queued jobs. Idempotent.
     pub(super) fn close(&self) {
         // ORDERING: pairs with `is_closed`.
         self.closed.store(true, Ordering::SeqCst);
@@ -124,7 +123,7 @@ impl HostLink {
         self.closed.load(Ordering::SeqCst)
     }
 
-    /// Who is woken when the host has gone; to be asked [`is_closed`](Self::is_closed) after each change.
+    /// Tasks woken when the host has ended; check [`is_closed`](Self::is_closed) after registering.
     pub(crate) const fn ended(&self) -> &WakerSet {
         &self.ended
     }
@@ -136,10 +135,10 @@ impl std::fmt::Debug for HostLink {
     }
 }
 
-/// A session of a host, as its waker.
+/// A session of a host, and the waker of that session.
 #[derive(Debug)]
 pub(super) struct SessionNode {
-    /// The session's slot, for good: a node is not used again.
+    /// The session's slot. It never changes: nodes are not reused.
     pub(super) slot: u32,
     host: Arc<HostLink>,
     reasons: Reasons,
@@ -164,7 +163,7 @@ impl SessionNode {
         })
     }
 
-    /// To be called when the list has handed the node out, before its session is polled.
+    /// To be called after popping the node from the list, before its session is polled.
     pub(super) fn take(&self) {
         self.reasons.take();
     }
@@ -198,8 +197,8 @@ impl Wake for RootWaker {
     }
 
     fn wake_by_ref(self: &StdArc<Self>) {
-        // ORDERING: pairs with `take_root`; publishes what the caller did before. SeqCst for `ring_after_push`: this is the
-        // push, and `has_work` of the host the look at it.
+        // ORDERING: pairs with `take_root`; publishes the caller's earlier writes. SeqCst for `ring_after_push`: this store is
+        // the push, and the host's `has_work` the load that must see it.
         if !self.0.root.swap(true, Ordering::SeqCst) {
             self.0.bell.ring_after_push();
         }
@@ -229,8 +228,8 @@ impl Wake for BellFd {
     }
 
     fn wake_by_ref(self: &StdArc<Self>) {
-        // It fails only when the counter is full, and then the descriptor is readable. Nobody reads
-        // it: the ring's poll completes on each write.
+        // It fails only when the counter is full, and then the descriptor is readable. The counter is never read: the ring's
+        // poll completes on each write.
         let _ = rustix::io::write(self.0.as_fd(), &1_u64.to_ne_bytes());
     }
 }
@@ -245,7 +244,7 @@ mod tests {
         link.take_root();
         assert!(link.prepare_park(Waker::noop(), true));
         link.awake();
-        // After the host has looked, and before it parks: this rings for nobody.
+        // Between the host's check and its park: the doorbell has no sleeper to wake.
         assert!(!link.is_over());
         link.release();
         assert!(!link.prepare_park(Waker::noop(), true));

@@ -4,17 +4,16 @@
 //!   handles ──► session ──► host ──► reactor ──► ring       one thread owns all of it
 //!      (lane, doorbell)  (link, doorbell)
 //! ```
-//! * `ring`: what is asked of a ring; `kernel` and `buffers`: the kernel's.
-//! * `probe`: the trial that a ring passes before sessions run on it; `refusal`: why it did not.
+//! * `ring`: the interface to a ring; `kernel` and `buffers`: its implementation over the kernel's.
+//! * `probe`: the trial that a ring passes before sessions run on it; `refusal`: the reasons for a failure.
 //! * `reactor`: the sockets on it; `slot`: one of them, with the memory that the kernel holds.
-//! * `socket`: the same as the [`Transport`](super::Transport) of a session.
-//! * `host`, `inline`: the loop, on its own thread or on the application's; `wait`: what it does
-//!   when there is nothing to do; `pressure`: whether others want its processor; `link`: how other threads reach it.
+//! * `socket`: a slot as the [`Transport`](super::Transport) of a session.
+//! * `host`, `inline`: the loop, on its own thread or on the application's; `wait`: its idle strategy;
+//!   `pressure`: whether other threads need its processor; `link`: access from other threads.
 //!
 //! # Ending
-//! A session that ends shuts its socket down, cancels what is under way, and gives its slot back
-//! when the last completion has come. A host that ends does so for all of its sessions, waits a
-//! second at most, and leaks what the kernel still holds.
+//! A session that ends shuts its socket down, cancels its operations, and frees its slot after the last completion. A host
+//! that ends does so for all of its sessions, waits at most a second, and leaks memory that the kernel still uses.
 
 mod buffers;
 mod enters;
@@ -56,13 +55,13 @@ pub(crate) struct Prepared {
     features: Features,
     link: Arc<HostLink>,
     wait: Wait,
-    /// What wakes a thread that is parked in the ring.
+    /// Wakes a thread that is parked in the ring.
     bell: Option<BellFd>,
 }
 
 impl Prepared {
     /// # Errors
-    /// The kernel, a policy or a limit does not allow it, or the ring does not do what it should.
+    /// The kernel, a policy or a limit refuses it, or the ring fails its trial.
     pub(crate) fn new(wait: Wait) -> Result<Self, Refusal> {
         let (ring, features) = probe::probe()?;
         Ok(Self {
@@ -103,8 +102,8 @@ impl Prepared {
         host::run(self.ring, self.link, waiting, bell, || root).map(drop)
     }
 
-    /// Runs sessions on this thread, and the future that `root` makes beside them until it is done. Whoever was given
-    /// the link is told of the end also if `root` panics.
+    /// Runs sessions on this thread, and the future that `root` makes beside them until it is done. The link reports the end
+    /// also if `root` panics.
     pub(crate) fn block_on<F: Future>(self, root: impl FnOnce() -> F) -> io::Result<F::Output> {
         let bell = bell(self.bell);
         let waiting = Waiting::new(self.wait);
@@ -122,7 +121,7 @@ impl Prepared {
     }
 }
 
-/// The one that is there, else a new one.
+/// The bell made at preparation, else a new one.
 fn bell(made: Option<BellFd>) -> io::Result<BellFd> {
     made.map_or_else(BellFd::new, Ok)
 }

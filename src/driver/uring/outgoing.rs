@@ -1,4 +1,4 @@
-//! What the kernel reads of a send besides the bytes: the header and the list of pieces.
+//! Memory that the kernel reads for a vectored send besides the bytes: `msghdr` and `iovec`s.
 
 use std::mem::MaybeUninit;
 
@@ -15,7 +15,7 @@ struct Pieces {
 }
 
 impl Outgoing {
-    /// The operation that sends what the batch has left.
+    /// The operation that sends the rest of the batch.
     ///
     /// It points into the batch and into `self`: both stay until the send has completed.
     pub(super) fn prepare(&mut self, file: File, batch: &Batch) -> Op {

@@ -1,48 +1,48 @@
-//! Whether the processor of a spinning thread is wanted by others, as the scheduler tells.
+//! Whether other threads need the processor of a spinning thread, according to the scheduler.
 //!
-//! Two signs, both of the thread's own: it was ready to run and had to wait for long (`run delay` of
-//! `/proc/thread-self/schedstat`: another busy thread, a quota that is used up), or it was taken off its processor time and
-//! again (involuntary switches: threads that wake there for a moment, each of which the spinning may have held up).
+//! Two signs, both of the thread's own: it was runnable and had to wait for long (`run delay` of
+//! `/proc/thread-self/schedstat`: another busy thread, an exhausted quota), or it was often preempted (involuntary
+//! switches: threads that wake there for a moment, each of which the spinning may have delayed).
 //!
-//! Readings are a system call each, so they are taken once in many waits; where the kernel does not tell there are none.
+//! Readings are a system call each, so they are taken once in many waits; where the kernel does not offer them there are none.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::time::{Duration, Instant};
 
-/// Numbers of the thread since it was started.
+/// Scheduler statistics of the thread since its start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Reading {
-    /// How long it was ready and did not run.
+    /// Time runnable but not running.
     pub(super) delay: Duration,
-    /// How often it was put on a processor.
+    /// Times scheduled onto a processor.
     pub(super) runs: u64,
-    /// How often it was taken off one although it was not done.
+    /// Times preempted.
     pub(super) preempted: u64,
 }
 
-/// What a time of spinning was like.
+/// The result of observing a period of spinning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
-    /// Too short to tell.
+    /// Too short to judge.
     Open,
-    /// The processor was there for the thread alone, or nearly so.
+    /// The thread had the processor (almost) to itself.
     Free,
-    /// Others wanted it, and the thread lost this much time to them.
+    /// Other threads needed it, and took this much time from the thread.
     Wanted(Duration),
 }
 
-/// A time of spinning that is shorter proves nothing, as a thread of the kernel may have run once, for some milliseconds; unless
-/// the thread was taken off its processor twice already.
+/// Minimum period to judge: in a shorter one a kernel thread may have run once, for some milliseconds. Not needed if the
+/// thread was preempted twice already.
 const WINDOW: Duration = Duration::from_millis(25);
-/// A thread that is put on a processor was waited for by no other if it took no longer than this: an idle one wakes up first.
+/// Run delay per scheduling that is not contention: an idle processor has to wake up first.
 const DELAY_PER_RUN: Duration = Duration::from_micros(100);
-/// Others want a processor for which the thread waits this share of the time.
+/// Contended if the run delay is at least 1/4 of the period.
 const DELAY_SHARE: u32 = 4;
-/// Or from which it is taken at least once in this time. The kernel's own threads do so up to some fifty times a second.
+/// Or if it is preempted at least once in this time. Kernel threads alone preempt up to some fifty times a second.
 const PREEMPTION_EVERY: Duration = Duration::from_millis(5);
 
-/// A time of spinning that is being looked at.
+/// A period of spinning under observation.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Window {
     at: Instant,
@@ -73,21 +73,21 @@ impl Window {
     }
 }
 
-/// Where readings come from.
+/// The source of readings.
 #[derive(Debug)]
 pub(super) enum Scheduler {
-    /// The kernel, which is asked from the thread that spins; not yet.
+    /// Opened at the first reading, on the spinning thread.
     Unopened,
     /// The kernel.
     Kernel(File),
-    /// It does not tell.
+    /// The kernel does not offer readings.
     Silent,
     #[cfg(test)]
     Scripted(std::rc::Rc<std::cell::Cell<Reading>>),
 }
 
 impl Scheduler {
-    /// Of the calling thread, which is always the same.
+    /// Reads the calling thread's statistics; always called on the same thread.
     pub(super) fn read(&mut self) -> Option<Reading> {
         if matches!(self, Self::Unopened) {
             *self = File::open("/proc/thread-self/schedstat").map_or(Self::Silent, Self::Kernel);
@@ -118,7 +118,7 @@ fn schedstat(file: &File) -> Option<Reading> {
     })
 }
 
-/// Time on a processor, time ready and off it, both in nanoseconds, and how often on one.
+/// Parses `schedstat`: nanoseconds running, nanoseconds of run delay, times scheduled.
 fn parse(text: &[u8]) -> Option<(Duration, u64)> {
     let mut words = str::from_utf8(text).ok()?.split_ascii_whitespace();
     let _on = words.next()?;
@@ -175,7 +175,7 @@ mod tests {
         );
         assert_eq!(judge(12 * MS, 6 * MS, 2, 2), Verdict::Wanted(6 * MS));
         assert_eq!(judge(30 * MS, 12 * MS, 4, 4), Verdict::Wanted(12 * MS));
-        // A quota that was used up.
+        // An exhausted quota.
         assert_eq!(judge(100 * MS, 50 * MS, 1, 1), Verdict::Wanted(50 * MS));
     }
 
@@ -189,7 +189,7 @@ mod tests {
     fn what_the_kernel_does_now_and_then_and_wake_ups_of_an_idle_processor_are_no_sign() {
         assert_eq!(judge(25 * MS, MS / 20, 2, 2), Verdict::Free);
         assert_eq!(judge(25 * MS, 3 * MS, 1, 1), Verdict::Free);
-        // As often as the thread has slept.
+        // Once per sleep of the thread.
         assert_eq!(judge(50 * MS, 20 * MS, 400, 0), Verdict::Free);
         assert_eq!(judge(1000 * MS, 2 * MS, 20, 20), Verdict::Free);
     }

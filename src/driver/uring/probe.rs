@@ -1,10 +1,10 @@
-//! The trial of a ring before sessions run on it: each step uses what the next one builds on.
+//! The trial of a ring before sessions run on it: each step builds on the previous one.
 //!
 //! ```text
 //!   set-up ─► operations ─► enable ─► no-op ─► multishot receive ─► the ring, tried
 //! ```
-//! The ring that was tried is the one that is used. A second one would need the memory twice, as the
-//! kernel takes its time to give the first one's back.
+//! The tried ring is the one that is used. A second one would need the memory twice, because the kernel frees the first
+//! one's late.
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -23,11 +23,11 @@ use super::refusal::{Policy, ProbeStep, Refusal};
 use super::ring::{Completion, Enter, File, Kind, Op, Ring, Token};
 use crate::driver::direct;
 
-/// How long an operation may take that has nothing to wait for.
+/// Time limit for an operation that has nothing to wait for.
 const PATIENCE: Duration = Duration::from_secs(1);
 const MESSAGES: [&[u8]; 2] = [b"one", b"another"];
 
-/// What the ring of an engine has, beyond what [`Driver::Uring`](crate::Driver::Uring) needs.
+/// Features of an engine's ring beyond the requirements of [`Driver::Uring`](crate::Driver::Uring).
 ///
 /// # Examples
 /// ```
@@ -44,14 +44,14 @@ const MESSAGES: [&[u8]; 2] = [b"one", b"another"];
 pub struct Features {
     /// Completions that can wait: fewer where the limit on locked memory is low.
     pub completions: u32,
-    /// Sockets that the kernel finds by their place in a table of the ring; 0 without such tables.
+    /// Places for sockets in the ring's table of registered files; 0 without such a table.
     pub fixed_files: u32,
-    /// The ring itself is found that way, and not by its descriptor at every call.
+    /// The ring's own descriptor is registered, so that calls need not look it up.
     pub registered_ring: bool,
 }
 
 impl Features {
-    /// The operations that the kernel was asked for and has.
+    /// The operations that the driver uses; the kernel has all of them.
     pub const OPERATIONS: [&'static str; 6] = names(OPERATIONS);
 }
 
@@ -83,7 +83,7 @@ pub(super) fn probe() -> Result<(KernelRing, Features), Refusal> {
         ring.settled();
         return Err(flawed(ProbeStep::Nop)(flaw));
     }
-    // Where this fails the kernel may still hold the buffers, which are leaked.
+    // On failure the kernel may still use the buffers, which are leaked.
     receive(&mut ring).map_err(flawed(ProbeStep::Receive))?;
     let features = Features {
         completions: ring.completions(),
@@ -93,7 +93,7 @@ pub(super) fn probe() -> Result<(KernelRing, Features), Refusal> {
     Ok((ring, features))
 }
 
-/// What wakes the thread that a ring parks.
+/// Makes the eventfd that wakes a thread parked in a ring.
 ///
 /// # Errors
 /// There is no descriptor for it.
@@ -117,9 +117,9 @@ fn missing_operation(ring: &IoUring) -> io::Result<Option<&'static str>> {
 /// How an operation can fail a trial.
 #[derive(Debug)]
 enum Flaw {
-    /// By way of the ring.
+    /// An operation of the ring failed.
     Io(io::Error),
-    /// A plain system call, by name.
+    /// A plain system call failed; its name.
     Call(&'static str, io::Error),
     Wrong(&'static str),
 }
@@ -138,7 +138,7 @@ const fn token(kind: Kind) -> Token {
     }
 }
 
-/// The next completion, which is due. A signal that cuts the wait short does not count as a flaw.
+/// Waits for the next completion. A signal that interrupts the wait is no flaw.
 fn next<R: Ring>(ring: &mut R) -> Result<Completion, Flaw> {
     let deadline = Instant::now() + PATIENCE;
     loop {
@@ -146,7 +146,7 @@ fn next<R: Ring>(ring: &mut R) -> Result<Completion, Flaw> {
             return Ok(completion);
         }
         let left = deadline.saturating_duration_since(Instant::now());
-        // Once more after the deadline: a process that was stopped meanwhile has missed it.
+        // Check once more after the deadline, which a stopped process may have missed.
         ring.enter(match left {
             Duration::ZERO => Enter::Now,
             left => Enter::WaitFor(left),
@@ -171,7 +171,7 @@ fn send(socket: &UnixStream, message: &[u8]) -> Result<(), Flaw> {
     at_once(direct::send(socket.as_fd(), message)).map_err(|error| Flaw::Call("sendto", error))
 }
 
-/// What has nothing to wait for.
+/// The result of a plain call that must not have to wait.
 fn at_once(result: Option<io::Result<usize>>) -> io::Result<()> {
     result
         .unwrap_or_else(|| Err(io::ErrorKind::WouldBlock.into()))
@@ -207,7 +207,7 @@ fn receive<R: Ring>(ring: &mut R) -> Result<(), Flaw> {
             return Err(Flaw::Wrong("the receive ended after one message"));
         }
     }
-    // Sessions use these two as well, for what is small.
+    // Sessions use these two calls as well, for small transfers.
     send(&near, b"back")?;
     let received = direct::recv(far.as_fd(), &mut [MaybeUninit::uninit(); 16]);
     at_once(received).map_err(call("recvfrom"))?;
@@ -229,7 +229,7 @@ mod tests {
 
     use super::*;
 
-    /// A ring whose completions are written down beforehand: one comes with each call of `enter`.
+    /// A ring with scripted completions: one for each call of `enter`.
     #[derive(Default)]
     struct Script {
         coming: VecDeque<io::Result<Option<Completion>>>,

@@ -1,13 +1,12 @@
-//! The sockets of one ring: what is under way for each, and whose memory the kernel holds.
+//! The sockets of one ring: the operations under way for each, and the memory that the kernel uses.
 //!
 //! ```text
 //!   session ── start_recv, start_send ──► slot ── push ──► ring
 //!   session ◄─ take_recv,  take_send ──── slot ◄─ reap ─── ring
 //! ```
-//! Memory that the kernel may touch lies in the slot from the push to the completion, whatever
-//! becomes of the session. A slot is given to the next socket when the last operation of the one
-//! before has completed; its generation tells their completions apart. The table of slots is as large as the most sockets
-//! that there were at once; it is not given back before the ring is.
+//! Memory that the kernel may touch lies in the slot from the push to the completion, even if the session ends. A slot is
+//! reused after the last completion of its previous socket; its generation tells their completions apart. The table of
+//! slots grows to the largest number of simultaneous sockets and does not shrink.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -26,19 +25,19 @@ use crate::driver::queued::queued;
 use crate::driver::{clock, direct};
 use crate::proto::Batch;
 
-/// How long to wait for the kernel to let go of memory when the ring ends.
+/// How long the end of a ring waits for the kernel to release memory.
 const SETTLE: Duration = Duration::from_secs(1);
-/// Sockets that are received from by plain calls at a time: each costs a call in every turn, and the others wait for it.
+/// Sockets received from by plain calls at a time: each costs a call in every turn, which delays the others.
 const DIRECT_MAX: usize = 2;
-/// A batch shorter than this is sent at once rather than with the next entering of the ring, in bytes.
+/// A batch shorter than this is sent at once rather than with the next enter, in bytes.
 const JOINED_MIN: usize = 1024;
-/// Calls in a row that find nothing, until the socket is received from through the ring: some milliseconds.
+/// Consecutive empty calls until the socket goes back to the ring: some milliseconds.
 const VAIN_MAX: u32 = 8192;
 
 /// Counts since the ring was set up.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Counts {
-    /// Completions of operations that nobody knows.
+    /// Completions whose token matches no slot of this generation.
     pub(super) stale: u64,
 }
 
@@ -48,19 +47,19 @@ pub(super) struct Reactor<R: Ring> {
     ring: R,
     slots: Slab<Slot>,
     generation: u32,
-    /// Slots for which something has happened.
+    /// Slots with a completion, a direct reception or an expired deadline.
     ready: Vec<u32>,
     /// Slots whose operation found no room in the ring.
     retry: Vec<u32>,
     /// Slots that are received from by plain calls.
     direct: Vec<u32>,
-    /// The thread does not sleep as soon as there is nothing to do.
+    /// The thread spins before it sleeps.
     spins: bool,
     deadlines: BTreeSet<(Instant, u32)>,
     bell_rang: bool,
-    /// Nothing works any more.
+    /// The ring has failed; no operation works any more.
     broken: bool,
-    /// A session's socket is in here: a panic that leaves this set has left something half done.
+    /// A socket's call is in progress: if a panic leaves this set, an update is half done.
     pub(super) at_work: bool,
     counts: Counts,
     enters: Enters,
@@ -109,7 +108,7 @@ impl<R: Ring> Reactor<R> {
 
     // ---- the ring ---------------------------------------------------------------------------
 
-    /// Waits for the doorbell's descriptor, from now on.
+    /// Polls the doorbell's descriptor from now on.
     pub(super) fn watch_bell(&mut self, bell: i32) {
         let token = Token {
             generation: 0,
@@ -120,7 +119,7 @@ impl<R: Ring> Reactor<R> {
         self.broken |= !unsafe { self.ring.push(token, Op::Poll { fd: bell }) };
     }
 
-    /// True once after the bell's operation has ended: it is to be watched again.
+    /// True once after the bell's poll operation has ended: start it again.
     pub(super) fn take_bell_end(&mut self) -> bool {
         std::mem::take(&mut self.bell_rang)
     }
@@ -137,7 +136,7 @@ impl<R: Ring> Reactor<R> {
         }
     }
 
-    /// Takes what has completed.
+    /// Takes completions from the ring.
     pub(super) fn reap(&mut self) {
         while let Some(completion) = self.ring.pop() {
             self.complete(completion);
@@ -193,7 +192,7 @@ impl<R: Ring> Reactor<R> {
         !self.ready.is_empty()
     }
 
-    /// Moves the slots for which something has happened to the end of `into`.
+    /// Moves the ready slots to the end of `into`.
     pub(super) fn take_ready(&mut self, into: &mut Vec<u32>) {
         for key in &self.ready {
             if let Some(slot) = self.slots.get_mut(*key as usize) {
@@ -213,8 +212,8 @@ impl<R: Ring> Reactor<R> {
             kind,
         };
         // SAFETY: the callers put the operation's memory into the slot, which keeps it there until
-        // `Slot::on` has seen the completion; a slot is removed when nothing is under way for it,
-        // and `Drop` leaks what is.
+        // `Slot::on` has seen the completion; a slot is removed when no operation of it is under way,
+        // and `Drop` leaks the memory of operations still under way.
         let pushed = unsafe { self.ring.push(token, op) };
         if pushed {
             slot.under_way += 1;
@@ -226,7 +225,7 @@ impl<R: Ring> Reactor<R> {
 
     // ---- one socket -------------------------------------------------------------------------
 
-    /// Appends to `buf` what has arrived. `None`: nothing yet.
+    /// Appends received bytes to `buf`. `None`: nothing yet.
     pub(super) fn take_recv(&mut self, key: u32, buf: &mut BytesMut) -> Option<io::Result<usize>> {
         let slot = self.slots.get_mut(key as usize)?;
         if let Some(result) = slot.take_done(buf) {
@@ -243,7 +242,7 @@ impl<R: Ring> Reactor<R> {
         slot.ended.map(outcome)
     }
 
-    /// When what was received last by a plain call was found; once.
+    /// When the last direct reception found its bytes; returned once.
     pub(super) fn take_found_at(&mut self, key: u32) -> Option<Instant> {
         self.slots.get_mut(key as usize)?.found_at.take()
     }
@@ -289,12 +288,12 @@ impl<R: Ring> Reactor<R> {
         }
     }
 
-    /// Whether one more socket may be received from by plain calls.
+    /// Whether one more socket may use direct receives (plain calls).
     pub(super) fn has_direct_place(&self) -> bool {
         self.spins && self.direct.len() < DIRECT_MAX
     }
 
-    /// The same by plain calls, one in each turn. False where there is no place for it.
+    /// Receives by plain calls, one in each turn. False if all [`DIRECT_MAX`] places are taken.
     pub(super) fn start_recv_direct(&mut self, key: u32, buf: &mut BytesMut) -> bool {
         if !self.has_direct_place() || self.is_receiving(key) {
             return false;
@@ -305,24 +304,24 @@ impl<R: Ring> Reactor<R> {
         true
     }
 
-    /// Whether sockets are received from by plain calls.
+    /// Whether any socket uses direct receives.
     pub(super) const fn has_direct(&self) -> bool {
         !self.direct.is_empty()
     }
 
-    /// Receives what has arrived at the sockets that are received from by plain calls.
+    /// Makes the receive calls of the direct sockets.
     pub(super) fn recv_direct(&mut self) {
         if self.direct.is_empty() {
             return;
         }
-        // Before the calls: to look at the clock after one that has found something would delay what it has found.
+        // Read the clock before the calls: reading it after a successful one would delay its bytes.
         let now = clock::now();
         let mut direct = std::mem::take(&mut self.direct);
         direct.retain(|key| self.recv_now(*key, now));
         self.direct = direct;
     }
 
-    /// True as long as nothing has come.
+    /// True if nothing has arrived: keep the socket direct.
     fn recv_now(&mut self, key: u32, now: Instant) -> bool {
         let Some(slot) = self.slots.get_mut(key as usize) else {
             return false;
@@ -341,7 +340,7 @@ impl<R: Ring> Reactor<R> {
         false
     }
 
-    /// Nobody will look any more: what comes next is received through the ring. False if it has no room.
+    /// Direct calls stop: the next reception goes through the ring. False if the ring has no room.
     fn stop_recv_direct(&mut self, key: u32) -> bool {
         let Some(slot) = self.slots.get_mut(key as usize) else {
             return true;
@@ -359,7 +358,7 @@ impl<R: Ring> Reactor<R> {
         true
     }
 
-    /// The thread is about to sleep in the ring; false if it must not, as something could not be queued.
+    /// The thread is about to sleep in the ring; false if it must not, because an operation could not be queued.
     pub(super) fn prepare_park(&mut self) -> bool {
         let mut direct = std::mem::take(&mut self.direct);
         direct.retain(|key| !self.stop_recv_direct(*key));
@@ -367,7 +366,7 @@ impl<R: Ring> Reactor<R> {
         self.direct.is_empty()
     }
 
-    /// Whether the thread goes on looking for a while when there is nothing to do.
+    /// Whether the thread spins before it sleeps.
     pub(super) const fn set_spins(&mut self, spins: bool) {
         self.spins = spins;
     }
@@ -376,13 +375,13 @@ impl<R: Ring> Reactor<R> {
         self.spins
     }
 
-    /// Receiving has begun, and its result was not taken.
+    /// A receive has begun, and its result was not taken.
     pub(super) fn is_receiving(&self, key: u32) -> bool {
         let slot = self.slots.get(key as usize);
         slot.is_none_or(|slot| !matches!(slot.recv, Recv::Idle))
     }
 
-    /// Ends receiving into the ring's buffers; what arrives meanwhile is not lost.
+    /// Ends receiving into the ring's buffers; bytes that arrive meanwhile are not lost.
     pub(super) fn stop_recv_multi(&mut self, key: u32) {
         let Some(slot) = self.slots.get_mut(key as usize) else {
             return;
@@ -395,9 +394,9 @@ impl<R: Ring> Reactor<R> {
         }
     }
 
-    /// Sends of a short batch what the socket takes at once. `None`: nothing, or a send is under way, or it had better go
-    /// through the ring: where what it answers has come that way the ring is entered in any case, and one call does for
-    /// both. A sleeping thread would have to be woken for the completion.
+    /// Sends of a short batch as much as the socket takes at once. `None`: it took nothing, a send is under way, or the batch
+    /// should go through the ring: after an arrival through the ring it is entered in any case, and one call does for both.
+    /// A sleeping thread would have to be woken for the completion.
     pub(super) fn send_now(&mut self, key: u32, batch: &Batch) -> Option<io::Result<usize>> {
         let slot = self.slots.get_mut(key as usize)?;
         if !matches!(slot.send, Send::Idle) {
@@ -411,7 +410,7 @@ impl<R: Ring> Reactor<R> {
         self.ring.send_now(slot.socket.as_fd(), piece)
     }
 
-    /// Sends what a batch has left; the batch stays here meanwhile.
+    /// Sends the rest of a batch through the ring; the batch stays here meanwhile.
     pub(super) fn start_send(&mut self, key: u32, batch: &mut Batch) {
         let Some(slot) = self.slots.get_mut(key as usize) else {
             return;
@@ -429,7 +428,7 @@ impl<R: Ring> Reactor<R> {
         }
     }
 
-    /// Gives the batch back with what became of it. `None`: nothing was sent, or it is under way.
+    /// Gives the batch back with the result. `None`: no send was started, or it is under way.
     pub(super) fn take_send(&mut self, key: u32, batch: &mut Batch) -> Option<io::Result<usize>> {
         self.slots.get_mut(key as usize)?.take_sent(batch)
     }
@@ -451,9 +450,9 @@ impl<R: Ring> Reactor<R> {
         SockRef::from(&slot.socket).shutdown(how)
     }
 
-    /// Ends what is under way; true when the kernel holds no memory of this socket any more.
+    /// Ends the operations under way; true when the kernel no longer uses memory of this socket.
     pub(super) fn close(&mut self, key: u32) -> bool {
-        // An error means that the socket is down already, which is what is wanted.
+        // An error means that the socket is shut down already.
         let _ = self.shutdown(key, Shutdown::Both);
         self.stop_recv_multi(key);
         self.slots
@@ -461,7 +460,7 @@ impl<R: Ring> Reactor<R> {
             .is_none_or(|slot| slot.under_way == 0)
     }
 
-    /// The session is gone.
+    /// The session has ended or was dropped.
     pub(super) fn abandon(&mut self, key: u32) {
         self.set_deadline(key, None);
         self.close(key);
@@ -484,12 +483,12 @@ impl<R: Ring> Reactor<R> {
 
     // ---- time -------------------------------------------------------------------------------
 
-    /// Until when a slot waits; `None` also once that has passed.
+    /// The deadline of a slot; `None` also once it has expired.
     pub(super) fn deadline(&self, key: u32) -> Option<Instant> {
         self.slots.get(key as usize)?.deadline
     }
 
-    /// When a slot is to be looked at, at the latest.
+    /// Sets the time at which the slot becomes ready at the latest.
     pub(super) fn set_deadline(&mut self, key: u32, deadline: Option<Instant>) {
         let Some(slot) = self.slots.get_mut(key as usize) else {
             return;
@@ -509,7 +508,7 @@ impl<R: Ring> Reactor<R> {
         self.deadlines.first().map(|(at, _)| *at)
     }
 
-    /// Marks the slots whose deadline has passed.
+    /// Marks the slots with expired deadlines as ready.
     pub(super) fn expire(&mut self, now: Instant) {
         while let Some((at, key)) = self.deadlines.first().copied() {
             if at > now {
@@ -522,13 +521,13 @@ impl<R: Ring> Reactor<R> {
 }
 
 impl<R: Ring> Drop for Reactor<R> {
-    /// Memory that the kernel may still write is never freed: it is waited for, or else leaked.
+    /// Never frees memory that the kernel may still write: waits for the completions up to `SETTLE`, then leaks it.
     fn drop(&mut self) {
         let keys: Vec<u32> = self.slots.iter().map(|(key, _)| key as u32).collect();
         for key in keys {
             self.abandon(key);
         }
-        // Whichever comes first: tokio's clock may stand still.
+        // The earlier of the two: tokio's clock may be paused.
         let (until, really) = (clock::now() + SETTLE, Instant::now() + SETTLE);
         let waits = || clock::now() < until && Instant::now() < really;
         while !self.slots.is_empty() && !self.broken && waits() {

@@ -1,7 +1,7 @@
-//! Why a ring cannot be had, told apart by the error number and by what `/proc` shows.
+//! The reasons for which no ring is available, told apart by error number and `/proc`.
 //!
-//! `EPERM` alone does not say who refuses: the sysctl is looked at first, then whether the thread
-//! has a seccomp filter. What stays unexplained is put down to a security module.
+//! `EPERM` alone does not name its origin: the sysctl is checked first, then whether the thread has a seccomp filter. An
+//! `EPERM` that neither explains is attributed to a security module.
 
 use std::fmt;
 use std::fs;
@@ -24,18 +24,18 @@ use rustix::process::{Resource, getrlimit};
 pub enum ProbeStep {
     /// `io_uring_setup`, with the flags that the driver needs (Linux 6.1).
     SetUp,
-    /// The kernel is asked whether it has every operation that the driver uses.
+    /// The kernel supports every operation that the driver uses.
     Operations,
-    /// The ring is restricted to them, enabled, and given buffers to receive into.
+    /// The ring is restricted to these operations, enabled, and given receive buffers.
     Enable,
-    /// An operation that does nothing completes.
+    /// A no-op completes.
     Nop,
-    /// Two messages come out of a socket by one multishot receive, then its end.
+    /// One multishot receive yields two messages of a socket, then its end.
     Receive,
 }
 
 impl ProbeStep {
-    /// All steps, in the order in which they are tried.
+    /// All steps, in order.
     pub const ALL: [Self; 5] = [
         Self::SetUp,
         Self::Operations,
@@ -67,11 +67,10 @@ impl fmt::Display for ProbeStep {
 
 /// Why [`Driver::Uring`](crate::Driver::Uring) does not work here.
 ///
-/// Shown, it says what was met and where; [`remedy`](Self::remedy) says what to do about it.
+/// `Display` names the error and the step; [`remedy`](Self::remedy) names the change that helps.
 ///
-/// `EPERM` has several senders. It is put down to the sysctl where that denies this process, else
-/// to a seccomp filter where the thread has one; a process that is denied by both learns of the
-/// second when the first is out of the way.
+/// `EPERM` has several origins. It is attributed to the sysctl if that denies this process, else to a seccomp filter if the
+/// thread has one; a process denied by both learns of the filter once the sysctl allows it.
 ///
 /// # Examples
 /// ```
@@ -84,48 +83,48 @@ impl fmt::Display for ProbeStep {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Refusal {
-    /// There is no such system call.
+    /// The kernel has no io_uring.
     NotInKernel,
     /// The administrator has switched io_uring off, for all or for this process.
     Sysctl {
-        /// 1: allowed for the group and for `CAP_SYS_ADMIN`; 2: for nobody.
+        /// 1: allowed for the group and for `CAP_SYS_ADMIN`; 2: denied to all.
         value: u32,
         /// `kernel.io_uring_group`, if one is set.
         group: Option<u32>,
     },
-    /// A seccomp filter of this process answers in the kernel's place, as container runtimes
-    /// install one.
+    /// A seccomp filter of this process answers in the kernel's place, such as the default filter of a container
+    /// runtime.
     Seccomp {
-        /// Where it was met.
+        /// The step that failed.
         step: ProbeStep,
         /// The system call: one of io_uring's, or a plain one that the driver uses beside them, such as `sendto`.
         call: &'static str,
-        /// What the filter answers.
+        /// The filter's error number.
         errno: i32,
     },
     /// Permission is denied, and neither the sysctl nor a filter explains it.
     Denied {
-        /// Where it was met.
+        /// The step that failed.
         step: ProbeStep,
         /// The system call.
         call: &'static str,
         /// `EPERM` or `EACCES`.
         errno: i32,
     },
-    /// The kernel has io_uring, but not what the driver needs of it.
+    /// The kernel has io_uring, but lacks features that the driver needs.
     TooOld {
-        /// Where it was met.
+        /// The step that failed.
         step: ProbeStep,
         /// The kernel's release.
         kernel: String,
     },
-    /// The memory of a ring does not fit into what this user may lock.
+    /// The memory of a ring exceeds this user's limit on locked memory.
     LockedMemory {
-        /// Where it was met.
+        /// The step that failed.
         step: ProbeStep,
-        /// Bytes that this user's processes may lock; `None` is no limit.
+        /// The soft limit in bytes; `None` is no limit.
         soft: Option<u64>,
-        /// What the soft limit may be raised to.
+        /// The hard limit in bytes, up to which the soft limit may be raised; `None` is no limit.
         hard: Option<u64>,
     },
     /// The kernel has no such operation.
@@ -133,18 +132,18 @@ pub enum Refusal {
         /// Its name behind `IORING_OP_`.
         name: &'static str,
     },
-    /// An operation was accepted and did not do what it does elsewhere.
+    /// An operation was accepted but behaved wrongly.
     SelfTest {
-        /// Where it was met.
+        /// The step that failed.
         step: ProbeStep,
-        /// What happened instead.
+        /// The observed behaviour.
         what: &'static str,
     },
-    /// Anything else that the system said.
+    /// Any other error of the system.
     Io {
-        /// Where it was met.
+        /// The step that failed.
         step: ProbeStep,
-        /// What the system said.
+        /// The system's error.
         error: Arc<io::Error>,
     },
 }
@@ -192,7 +191,7 @@ impl fmt::Display for Refusal {
     }
 }
 
-/// By hand, as the `source` is to be the error itself and not the `Arc` that shares it.
+/// Not derived: `source` returns the error itself, not the `Arc` that shares it.
 impl std::error::Error for Refusal {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
@@ -203,7 +202,7 @@ impl std::error::Error for Refusal {
 }
 
 impl Refusal {
-    /// The step that failed: those before it have passed, those behind it were not tried.
+    /// The step that failed: earlier steps have passed, later ones were not tried.
     #[must_use]
     pub const fn step(&self) -> ProbeStep {
         match self {
@@ -218,7 +217,7 @@ impl Refusal {
         }
     }
 
-    /// What whoever runs the program, or the machine, can change.
+    /// The change to the process or the machine that helps.
     #[must_use]
     pub fn remedy(&self) -> &'static str {
         match self {
@@ -304,7 +303,7 @@ impl fmt::Display for Limit {
     }
 }
 
-/// What the system shows of its policy towards this thread. What cannot be read is left empty.
+/// The system's policy for this thread, as far as `/proc` shows it. Unreadable values stay empty.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Policy {
     kernel: String,
@@ -327,14 +326,14 @@ impl Policy {
                 .trim()
                 .parse()
                 .ok(),
-            // -1 is none.
+            // -1: none.
             group: text("/proc/sys/kernel/io_uring_group").trim().parse().ok(),
             memlock: (memlock.current, memlock.maximum),
             ..Self::of_thread(&text("/proc/thread-self/status"))
         }
     }
 
-    /// From the lines of a thread's `status`.
+    /// Parses the lines of a thread's `status`.
     fn of_thread(status: &str) -> Self {
         const SYS_ADMIN: u64 = 1 << 21;
         let field = |name: &str| {
@@ -343,7 +342,7 @@ impl Policy {
             value.unwrap_or_default().trim()
         };
         let capabilities = u64::from_str_radix(field("CapEff"), 16).unwrap_or(0);
-        // Real, effective, saved, filesystem: the last is the one that counts.
+        // Real, effective, saved, filesystem: the kernel checks the last.
         let own_group = field("Gid").split_whitespace().last();
         let groups = field("Groups").split_whitespace().chain(own_group);
         Self {
@@ -354,17 +353,17 @@ impl Policy {
         }
     }
 
-    /// The sysctl, if it is what denies a ring.
+    /// The sysctl, if it denies this process a ring.
     fn denying_sysctl(&self) -> Option<u32> {
         let value = self.disabled?;
         let in_group = self.group.is_some_and(|group| self.groups.contains(&group));
-        // A capability counts only if it is not one of a user namespace, which is not to be seen
-        // from inside: where a filter could be the reason as well, it is taken for the reason.
+        // A capability counts only outside of user namespaces, which cannot be told from inside: where a filter
+        // could be the reason as well, the filter is named.
         let allowed = in_group || (self.sys_admin && self.filtered);
         (value >= 2 || (value == 1 && !allowed)).then_some(value)
     }
 
-    /// What an error at a step comes from.
+    /// Finds the cause of an error at a step.
     pub(super) fn explain(&self, step: ProbeStep, call: &'static str, error: io::Error) -> Refusal {
         let errno = error.raw_os_error().unwrap_or(0);
         match (errno, self.denying_sysctl()) {
@@ -372,7 +371,7 @@ impl Policy {
                 value,
                 group: self.group,
             },
-            // The sysctl is there only if io_uring is.
+            // The sysctl exists only where io_uring does.
             (libc::ENOSYS, _) if self.filtered && self.disabled.is_some() => {
                 Refusal::Seccomp { step, call, errno }
             }
@@ -473,7 +472,7 @@ mod tests {
         let refusal = filtered.explain(ProbeStep::Nop, ProbeStep::Nop.system_call(), enter);
         assert!(refusal.to_string().contains("io_uring_enter"), "{refusal}");
         assert_eq!(refusal.step(), ProbeStep::Nop);
-        // Without the sysctl a kernel may be older than it, or without io_uring.
+        // A kernel without the sysctl is older than 6.6, or has no io_uring.
         let old = Policy {
             disabled: None,
             ..filtered
@@ -528,7 +527,7 @@ mod tests {
             explained(&admin, libc::EPERM),
             Refusal::Seccomp { .. }
         ));
-        // One of a user namespace.
+        // A capability of a user namespace.
         let unfiltered = Policy {
             filtered: false,
             ..admin

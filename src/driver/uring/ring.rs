@@ -1,4 +1,4 @@
-//! What the driver asks of a ring. The kernel's is [`KernelRing`](super::kernel::KernelRing); tests
+//! The driver's interface to a ring. The kernel's ring is [`KernelRing`](super::kernel::KernelRing); tests
 //! drive the same code over a scripted one.
 
 use std::io;
@@ -10,9 +10,9 @@ use bytes::BytesMut;
 
 use crate::driver::direct;
 
-/// What a completion is about: `generation: u32 | slot: u24 | kind: u8` in the ring's `user_data`.
+/// The identity of an operation: `generation: u32 | slot: u24 | kind: u8` in the ring's `user_data`.
 ///
-/// Slots are used again; the generation tells a late completion of the slot's former tenant.
+/// Slots are reused; the generation identifies late completions of the slot's previous socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Token {
     pub(super) generation: u32,
@@ -37,7 +37,7 @@ impl Token {
         (self.generation as u64) << 32 | (self.slot as u64) << 8 | self.kind as u64
     }
 
-    /// `None` if no token looks like this.
+    /// `None` if the bits are no token.
     pub(super) const fn from_bits(bits: u64) -> Option<Self> {
         let kind = match bits as u8 {
             0 => Kind::RecvMulti,
@@ -55,10 +55,10 @@ impl Token {
     }
 }
 
-/// A socket, as operations name it.
+/// How operations name a socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum File {
-    /// Its place in the ring's table of files: the kernel looks nothing up.
+    /// Its place in the ring's table of registered files, which saves the kernel a lookup.
     Fixed(u32),
     Raw(RawFd),
 }
@@ -91,26 +91,26 @@ pub(super) enum Op {
     Cancel { target: Token },
 }
 
-/// What became of an operation.
+/// The completion of an operation.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Completion {
     pub(super) token: Option<Token>,
     /// Bytes, or a negative error number.
     pub(super) result: i32,
-    /// The operation goes on; more completions follow.
+    /// The operation continues; more completions follow.
     pub(super) more: bool,
-    /// The ring's buffer that holds what was received.
+    /// The ring's buffer that holds the received bytes.
     pub(super) buffer: Option<u16>,
 }
 
-/// How long to stay in the kernel.
+/// How long `enter` may wait in the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Enter {
-    /// Submit, let completions happen, come back.
+    /// Submits, runs pending completions, returns.
     Now,
-    /// Until something completes.
+    /// Waits for a completion.
     Wait,
-    /// Until something completes, or this long.
+    /// Waits for a completion, at most this long.
     WaitFor(Duration),
 }
 
@@ -119,27 +119,27 @@ pub(super) trait Ring {
     /// Queues an operation; false if there is no room until completions have been taken.
     ///
     /// # Safety
-    /// The memory that the operation points to stays in place, and is used by nobody else, until
+    /// The memory that the operation points to stays in place, and has no other user, until
     /// the completion with this token that has no `more`; if none ever comes, for ever.
     unsafe fn push(&mut self, token: Token, op: Op) -> bool;
 
-    /// Submits what is queued.
+    /// Submits the queued operations.
     ///
     /// # Errors
-    /// The ring is broken; what was queued may or may not be under way.
+    /// The ring is broken; queued operations may or may not be under way.
     fn enter(&mut self, how: Enter) -> io::Result<()>;
 
-    /// Something is queued, or the kernel has completions to run.
+    /// Operations are queued, or the kernel has completions to run.
     fn wants_enter(&self) -> bool;
 
     fn pop(&mut self) -> Option<Completion>;
 
-    /// Sends at once, round the ring, what the socket takes; `None` if that is nothing. No send of it is under way.
+    /// Sends by a plain call; `None` if the socket takes nothing. No send on it may be under way.
     fn send_now(&mut self, socket: BorrowedFd<'_>, bytes: &[u8]) -> Option<io::Result<usize>> {
         direct::send(socket, bytes)
     }
 
-    /// Receives at once, round the ring, what has arrived; `None` if that is nothing. No other receiving is under way.
+    /// Receives by a plain call; `None` if nothing has arrived. No other receive may be under way.
     fn recv_now(
         &mut self,
         socket: BorrowedFd<'_>,

@@ -1,4 +1,4 @@
-//! One socket of a ring: what is under way for it, and the memory that the kernel has meanwhile.
+//! One socket of a ring: its operations under way, and the memory that the kernel uses for them.
 
 use std::collections::VecDeque;
 use std::io;
@@ -11,7 +11,7 @@ use super::outgoing::Outgoing;
 use super::ring::{Completion, File, Kind, Token};
 use crate::proto::Batch;
 
-/// What is under way to receive.
+/// The receive under way.
 #[derive(Debug)]
 pub(super) enum Recv {
     Idle,
@@ -19,9 +19,9 @@ pub(super) enum Recv {
     Multi {
         cancelling: bool,
     },
-    /// Into this memory, behind what it holds.
+    /// Into the spare capacity of this buffer.
     Once(BytesMut),
-    /// The same by plain calls, of which so many in a row found nothing. The kernel has nothing.
+    /// By plain calls, with the count of consecutive empty ones. The kernel uses no memory.
     Direct {
         memory: BytesMut,
         vain: u32,
@@ -29,7 +29,7 @@ pub(super) enum Recv {
     Done(BytesMut, io::Result<usize>),
 }
 
-/// What is under way to send.
+/// The send under way.
 #[derive(Debug)]
 pub(super) enum Send {
     Idle,
@@ -44,19 +44,19 @@ pub(super) struct Slot {
     pub(super) socket: OwnedFd,
     pub(super) file: File,
     pub(super) recv: Recv,
-    /// When a plain call has found what is `Done`.
+    /// When a plain call found the bytes in `Done`.
     pub(super) found_at: Option<Instant>,
     /// Filled buffers of the ring, in the order of the stream.
     pub(super) arrived: VecDeque<(u16, u32)>,
-    /// Something has come by the ring's buffers since the last send.
+    /// Bytes have arrived in the ring's buffers since the last send.
     pub(super) arrived_since_send: bool,
-    /// What receiving ended with, behind what has arrived: 0 or an error number.
+    /// The result that ended receiving, after the bytes in `arrived`: 0 or an error number.
     pub(super) ended: Option<i32>,
     pub(super) send: Send,
     pub(super) outgoing: Outgoing,
-    /// Operations whose last completion has not come.
+    /// Operations whose last completion is outstanding.
     pub(super) under_way: u32,
-    /// The slot is on the list of those to look at.
+    /// The slot is on the ready list.
     pub(super) ready: bool,
     pub(super) deadline: Option<Instant>,
     /// No session uses it any more.
@@ -97,7 +97,7 @@ impl Slot {
         match kind {
             Kind::RecvMulti if !completion.more => {
                 self.recv = Recv::Idle;
-                // Out of buffers or cancelled: receiving starts again when the session looks.
+                // Out of buffers or cancelled: the session's next poll starts a new receive.
                 let goes_on = result > 0
                     || matches!(
                         -result,
@@ -119,7 +119,7 @@ impl Slot {
         }
     }
 
-    /// What was received into memory of the session's own. `None`: nothing is done, or it is to be started again.
+    /// The result of a receive into the session's own memory. `None`: none is complete, or it must be restarted.
     #[inline]
     pub(super) fn take_done(&mut self, buf: &mut BytesMut) -> Option<io::Result<usize>> {
         if !matches!(self.recv, Recv::Done(..)) {
@@ -130,14 +130,14 @@ impl Slot {
         };
         *buf = memory;
         if let Ok(n) = result {
-            // SAFETY: so many bytes were written behind `len`, into the spare capacity that the operation or the
-            // call was given; nobody has touched the memory since.
+            // SAFETY: `n` bytes were written behind `len`, into the spare capacity that the operation or the
+            // call was given; the memory was not touched since.
             unsafe { buf.set_len(buf.len() + n) };
         }
         settled(result)
     }
 
-    /// The batch of a send that has ended, and how. `None`: none has, or it is to be started again.
+    /// The batch of a completed send, and its result. `None`: none is complete, or it must be restarted.
     #[inline]
     pub(super) fn take_sent(&mut self, batch: &mut Batch) -> Option<io::Result<usize>> {
         if !matches!(self.send, Send::Done(..)) {
@@ -151,12 +151,12 @@ impl Slot {
     }
 }
 
-/// Of a completion: bytes, or a negative error number.
+/// Converts a completion's result: bytes, or a negative error number.
 pub(super) fn outcome(result: i32) -> io::Result<usize> {
     usize::try_from(result).map_err(|_| io::Error::from_raw_os_error(-result))
 }
 
-/// `None` if it was interrupted before anything was done.
+/// `None` if it was interrupted before it transferred anything.
 fn settled(result: io::Result<usize>) -> Option<io::Result<usize>> {
     let again =
         |error: &io::Error| matches!(error.raw_os_error(), Some(libc::EINTR | libc::EAGAIN));

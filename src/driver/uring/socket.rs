@@ -1,15 +1,15 @@
-//! One socket of a ring, as the turn loop uses it.
+//! One socket of a ring, as a transport of the turn loop.
 //!
-//! There are three ways to receive, and which it is is seen from what arrives:
+//! There are three modes to receive, chosen by the sizes of recent arrivals:
 //!
-//! * By one multishot operation into the ring's buffers, from which it is copied: no operation to submit for what
-//!   arrives, and no system call to see that nothing has.
-//! * By single operations into the session's own buffer, where much arrives at a time: nothing is copied, and the same
-//!   memory stays hot.
-//! * By plain calls into that buffer, one in each turn, where little arrives at a time while the engine spins. One message
-//!   on its way there and back waits for each step: the kernel's for a completion, and entering the ring to run it,
-//!   take longer than a call that looks for the bytes. Many messages share them, and are better off without a system call
-//!   in each turn that finds nothing. So are sockets for which there is no place among the few that are looked at.
+//! * Multishot: one operation receives into the ring's buffers, from which bytes are copied: no operation to submit per
+//!   arrival, and no system call to learn that there is none.
+//! * Once: single operations receive into the session's own buffer, for large arrivals: no copy, and the same memory stays
+//!   in the cache.
+//! * Direct: plain calls into that buffer, one in each turn, for small arrivals while the engine spins. A lone round trip
+//!   waits for each step, and a completion plus an enter to run it take longer than a call that polls for the bytes. With
+//!   many messages these costs are shared, and empty calls in each turn would cost more. Sockets beyond the few direct
+//!   places use multishot.
 
 use std::cell::RefCell;
 use std::io;
@@ -32,10 +32,10 @@ const LARGE: usize = BUFFER_BYTES;
 const SMALL: usize = BUFFER_BYTES / 4;
 /// Arrivals below this are a few short messages, in bytes.
 const TINY: usize = 1024;
-/// So many arrivals in a row that suit another way change to it.
+/// Consecutive arrivals that suit another mode before changing to it.
 const RUN: u32 = 16;
 
-/// How the socket is received from.
+/// The mode of receiving.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Via {
     RingBuffers,
@@ -43,12 +43,12 @@ pub(super) enum Via {
     Calls,
 }
 
-/// See the module. Polled by the host whenever something has happened to it, so it needs no waker.
+/// See the module. The host polls it whenever its slot is ready, so it needs no waker.
 pub(super) struct UringSocket<R: Ring> {
     reactor: Rc<RefCell<Reactor<R>>>,
     slot: u32,
     via: Via,
-    /// Arrivals in a row that suit another way.
+    /// Consecutive arrivals that suit another mode.
     run: u32,
 }
 
@@ -67,7 +67,7 @@ impl<R: Ring> UringSocket<R> {
         self.via
     }
 
-    /// Goes into the reactor, and marks it as long as it is in there.
+    /// Runs `work` on the reactor, which is marked `at_work` meanwhile.
     fn with<T>(&self, work: impl FnOnce(&mut Reactor<R>) -> T) -> T {
         let reactor = &mut *self.reactor.borrow_mut();
         reactor.at_work = true;
@@ -108,7 +108,7 @@ impl<R: Ring> UringSocket<R> {
         Poll::Pending
     }
 
-    /// So much has arrived at a time.
+    /// Records the size of an arrival, and changes the mode if due.
     pub(super) fn on_arrival(&mut self, bytes: usize, reactor: &mut Reactor<R>) {
         let suits = match bytes {
             LARGE.. => Via::Operations,
@@ -171,7 +171,7 @@ impl<R: Ring> Transport for UringSocket<R> {
 
     fn poll_timer(&mut self, _: &mut Context<'_>, deadline: Option<Instant>) -> bool {
         if self.reactor.borrow().deadline(self.slot) == deadline {
-            // The host looks at the clock for it.
+            // The host checks the clock for it.
             return false;
         }
         let due = deadline.is_some_and(|at| at <= clock::now());

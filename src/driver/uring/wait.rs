@@ -1,13 +1,13 @@
-//! What an engine does when there is nothing to do.
+//! The idle strategy of an engine: park, spin, or adaptive.
 //!
-//! An adaptive engine spins for as long as waits have been short lately. That costs nothing where the processor is there for
-//! it alone, and more than it gains where another thread waits for that very processor, be it the one whose answer the engine
-//! waits for. So it rests, which is to park at once, when
-//! * it has spun in vain time and again: whatever it waits for comes only after it has parked;
-//! * the scheduler says that others want the processor: see `pressure`.
+//! An adaptive engine spins for as long as recent waits were short. That costs nothing on a processor of its own, but costs
+//! more than it gains where another thread needs that very processor, possibly the one whose reply the engine waits for.
+//! So it rests, that is, parks at once, when
+//! * it has spun in vain several times: the awaited event happens only after it has parked;
+//! * the scheduler shows that other threads need the processor: see `pressure`.
 //!
-//! After a rest it tries again. A rest is twice as long as the one before, until a time of spinning was undisturbed; and so
-//! long that what a trial has cost is a small share of it.
+//! After a rest it tries again. Each rest is twice as long as the one before, until a period of spinning was undisturbed;
+//! and long enough that the cost of a trial is a small share of it.
 
 use std::time::{Duration, Instant};
 
@@ -15,47 +15,47 @@ use super::pressure::{Scheduler, Verdict, Window};
 use crate::config::Wait;
 use crate::driver::clock;
 
-/// A wait that is over sooner than this is worth spinning for: about what a wake-up costs.
+/// Waits shorter than this are worth spinning for: about the cost of a wake-up.
 const SPIN_MAX: Duration = Duration::from_micros(100);
 const SPIN_MIN: Duration = Duration::from_micros(5);
-/// Spins between two looks at the clock; a wait that ends before the first one says nothing.
+/// Spins per reading of the clock; a wait that ends before the first reading is not counted.
 const LOOKS: u32 = 16;
-/// Spins that were lost until the engine rests. One that was won makes up for `WON` of them.
+/// Lost spins (the engine parked after all) until it rests. A won spin cancels `WON` of them.
 const LOST_MAX: u32 = 16;
 const WON: u32 = 2;
-/// The same in a trial after a rest.
+/// The same limit in a trial after a rest.
 const LOST_MAX_IN_TRIAL: u32 = 4;
-/// Waits between two looks at the scheduler, which take some microseconds. Twice as many after each look that found nothing, so
-/// that one wait in a thousand is longer where the processor is free.
+/// Waits per reading of the scheduler's statistics, which takes some microseconds. Doubled after each reading without
+/// contention, up to one wait in a thousand.
 const WAITS: u32 = 64;
 const WAITS_MAX: u32 = 1024;
-/// How long a rest is, not counting what the engine works meanwhile.
+/// Minimum length of a rest, not counting the time that the engine works.
 const REST_MIN: Duration = Duration::from_millis(1);
 const REST_MAX: Duration = Duration::from_secs(2);
-/// A rest is so many times as long as the time that was lost before it.
+/// A rest is at least this many times as long as the time lost before it.
 const REST_PER_DELAY: u32 = 32;
 
 /// The state behind a [`Wait`].
 #[derive(Debug)]
 pub(super) struct Waiting {
     policy: Wait,
-    /// How long an adaptive engine spins before it parks.
+    /// How long the adaptive engine now spins before it parks.
     spin: Duration,
     idle_since: Option<Instant>,
     looks: u32,
-    /// Spins that were lost and not made up for.
+    /// Lost spins not cancelled by won ones.
     lost: u32,
-    /// Waits since the scheduler was looked at, and how many there are until the next look.
+    /// Waits since the last reading of the statistics, and the number until the next.
     waits: u32,
     waits_max: u32,
-    /// What is left of a rest.
+    /// The remaining rest.
     rest: Duration,
     next_rest: Duration,
     scheduler: Scheduler,
     window: Option<Window>,
 }
 
-/// What to do now.
+/// The next action of an idle engine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Idle {
     Spin,
@@ -63,12 +63,12 @@ pub(super) enum Idle {
 }
 
 impl Waiting {
-    /// To be used on one thread, whose scheduling it looks at.
+    /// To be used on one thread, whose scheduling statistics it reads.
     pub(super) const fn new(policy: Wait) -> Self {
         Self::over(policy, Scheduler::Unopened)
     }
 
-    /// Without a look at the scheduler, so that a run can be repeated.
+    /// Without the scheduler's statistics, so that runs are reproducible.
     #[cfg(test)]
     pub(super) const fn blind(policy: Wait) -> Self {
         Self::over(policy, Scheduler::Silent)
@@ -81,7 +81,7 @@ impl Waiting {
             idle_since: None,
             looks: 0,
             lost: 0,
-            // The first one begins a time that is looked at.
+            // The first wait begins a period of observation.
             waits: WAITS,
             waits_max: WAITS,
             rest: Duration::ZERO,
@@ -91,7 +91,7 @@ impl Waiting {
         }
     }
 
-    /// Whether it spins at all when there is nothing to do.
+    /// Whether it spins at all while idle.
     pub(super) const fn spins(&self) -> bool {
         match self.policy {
             Wait::Park => false,
@@ -100,7 +100,7 @@ impl Waiting {
         }
     }
 
-    /// Something moved.
+    /// The engine had work.
     #[inline]
     pub(super) fn busy(&mut self) {
         if self.idle_since.take().is_some() {
@@ -109,7 +109,7 @@ impl Waiting {
         self.looks = 0;
     }
 
-    /// Nothing moved.
+    /// The engine had no work.
     #[inline]
     pub(super) fn idle(&mut self) -> Idle {
         match self.policy {
@@ -127,7 +127,7 @@ impl Waiting {
         if self.idle_since.is_some() && !self.looks.is_multiple_of(LOOKS) {
             return Idle::Spin;
         }
-        // Not tokio's clock, which may stand still.
+        // Not tokio's clock, which may be paused.
         let now = clock::real();
         let since = *self.idle_since.get_or_insert(now);
         if now - since < self.spin {
@@ -137,7 +137,7 @@ impl Waiting {
         }
     }
 
-    /// What was waited for has come while it spun.
+    /// A won spin: the awaited event happened while spinning.
     #[inline]
     fn won(&mut self) {
         if self.looks >= LOOKS {
@@ -170,8 +170,8 @@ impl Waiting {
         }
     }
 
-    /// It has spun in vain, and was parked for this long: a little more spinning would have been enough, or all of it was
-    /// wasted.
+    /// A lost spin: it was followed by a park of this length. Either a little more spinning would have been enough, or all of
+    /// it was wasted.
     fn lose(&mut self, time: Duration) {
         self.lost += 1;
         if time < SPIN_MAX {
@@ -224,7 +224,7 @@ impl Waiting {
         self.waits = 0;
         self.waits_max = (self.waits_max * 2).min(WAITS_MAX);
         let Some(reading) = self.scheduler.read() else {
-            // Spins that were won are all there is to go by.
+            // Without statistics, only won spins show that spinning pays.
             self.next_rest = (self.next_rest / 2).max(REST_MIN);
             return;
         };
@@ -257,23 +257,23 @@ mod tests {
 
     const US: Duration = Duration::from_micros(1);
     const MS: Duration = Duration::from_millis(1);
-    /// One turn that finds nothing.
+    /// The time of one empty turn.
     const TURN: Duration = Duration::from_nanos(500);
 
-    /// When what is waited for comes.
+    /// When the awaited event happens.
     #[derive(Clone, Copy)]
     enum Comes {
-        /// So long after the wait began, whatever the engine does.
+        /// This long after the wait began, whether the engine spins or parks.
         After(Duration),
-        /// So long after the engine has given its processor up.
+        /// This long after the engine has given up its processor.
         OnceParked(Duration),
     }
 
-    /// An engine, its thread, and how it has spent its time.
+    /// An engine, its simulated thread, and the time it spent in each state.
     struct Thread {
         waiting: Waiting,
         reading: Rc<Cell<Reading>>,
-        /// What another thread takes each time, and after how much running of this one.
+        /// Processor time that another thread takes each time, and running time of this thread before that.
         other: Option<(Duration, Duration)>,
         ran: Duration,
         spun: Duration,

@@ -1,4 +1,4 @@
-//! What callers get.
+//! Results of callers.
 
 use futures_util::future::join_all;
 use tokio::time::{Instant, sleep, timeout};
@@ -73,7 +73,7 @@ async fn a_deadline_ends_the_wait_and_tells_why_the_last_attempt_failed() {
     assert!((millis(700)..millis(702)).contains(&at.elapsed()));
     assert!(error.is_retryable());
     let said = crate::Chain(&error).to_string();
-    assert_eq!(said, "no session within 700ms: nobody is there");
+    assert_eq!(said, "no session within 700ms: peer unreachable");
     assert_eq!(manager.metrics().waiting, 0);
 }
 
@@ -100,7 +100,7 @@ async fn one_more_than_may_wait_is_refused_by_name() {
 
 #[tokio::test(start_paused = true)]
 async fn a_session_with_an_error_is_never_handed_out_even_before_anybody_noticed() {
-    // Nobody runs the manager, so nobody takes the session away.
+    // The manager has no task, so the lost session stays installed.
     let manager = builder(&Peer::new()).build().unwrap();
     let (session, _peer) = pair();
     manager.replace(session.clone()).unwrap();
@@ -117,7 +117,7 @@ async fn a_manager_that_was_not_started_says_so_at_once_and_serves_what_it_was_g
     let manager = builder(&Peer::new()).build().unwrap();
     let at = Instant::now();
     let errors = [
-        // Without a timeout of its own it would wait for ever.
+        // The call itself has no timeout.
         timeout(secs(3600), manager.session()).await.unwrap().err(),
         manager.session_within(secs(60)).await.err(),
         manager.with_session(|_| async {}).await.err(),
@@ -179,7 +179,7 @@ async fn of_several_sessions_callers_get_the_least_loaded() {
     drop(done);
     join_all(calls).await;
 
-    // One of them is lost: the others serve, and a new one comes.
+    // One of them is lost: the others serve, and it is replaced.
     let mut events = manager.subscribe();
     peer.sessions()[0].close();
     lost(&mut events).await;

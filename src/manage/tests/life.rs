@@ -1,4 +1,4 @@
-//! How a manager's sessions begin and end.
+//! Begin and end of a manager's sessions.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
@@ -97,7 +97,7 @@ async fn a_session_that_is_lost_in_the_hook_is_not_ready() {
     );
 }
 
-/// A peer that connects anew before it lets go of its old session.
+/// A peer that reconnects before it closes its old session.
 #[tokio::test(start_paused = true)]
 async fn a_session_in_its_hook_survives_the_end_of_the_one_before() {
     let peer = Peer::new();

@@ -1,5 +1,5 @@
-//! Managers over a peer in memory, on a clock that stands still until nobody has anything to do. Nothing here depends
-//! on how fast the machine is; the pauses are those of a seed.
+//! Managers over an in-memory peer, on a paused clock that advances when all tasks are idle. Independent of the machine's
+//! speed; the pauses come from a seed.
 
 mod callers;
 mod life;
@@ -17,7 +17,7 @@ fn builder(peer: &Peer) -> ManagerBuilder {
     Manager::builder(peer.clone()).seed(1)
 }
 
-/// A manager that runs.
+/// Builds and starts a manager.
 fn start(builder: ManagerBuilder) -> Manager {
     let manager = builder.build().unwrap();
     tokio::spawn(manager.start().unwrap());
@@ -32,7 +32,7 @@ const fn millis(millis: u64) -> Duration {
     Duration::from_millis(millis)
 }
 
-/// The next event that is one of these.
+/// The next event that matches `wanted`.
 async fn next_of(events: &mut Events, wanted: impl Fn(&Event) -> bool) -> Event {
     loop {
         let event = events.next().await.expect("the manager lives");

@@ -1,4 +1,4 @@
-//! What becomes of messages.
+//! Outcomes of messages.
 
 use futures_util::future::join_all;
 use tokio::time::{Instant, sleep};
@@ -8,7 +8,7 @@ use super::{builder, millis, secs, start};
 use crate::manage::{Doubt, Dropped, Manager, Outbox, OutboxBuilder, Outcome, PushError, Receipt};
 use crate::{OpenError, StreamError, codes};
 
-/// An outbox that runs.
+/// Builds and starts an outbox.
 fn post(builder: OutboxBuilder) -> Outbox {
     let outbox = builder.build().unwrap();
     tokio::spawn(outbox.start().unwrap());
@@ -94,10 +94,10 @@ async fn what_the_peers_library_turns_away_is_sent_again_with_pauses_that_grow_u
     );
     assert!((secs(60)..secs(62)).contains(&at.elapsed()));
     let stats = outbox.stats();
-    // 11 up to one pause of a second, and one for each further second or so.
+    // 11 attempts until the pause reaches 1 s, then about one per second.
     assert!((60..90).contains(&stats.sent_again), "{stats:?}");
     assert_eq!((stats.refused, stats.dropped), (0, 1));
-    // The others are not held up.
+    // Other messages are not delayed.
     let turned_away = push(&outbox, "turned away");
     let at = Instant::now();
     assert!(matches!(push(&outbox, "").await, Outcome::Finished));
@@ -221,7 +221,7 @@ async fn the_end_of_the_task_and_of_the_handles_is_told_as_well() {
     drop(outbox);
     assert!(matches!(held.await, Outcome::Dropped(Dropped::Closed)));
 
-    // Without handles what is held is sent, and the task ends.
+    // After the last handle is dropped, held messages are sent, and the task ends.
     let outbox = Outbox::builder(manager).build().unwrap();
     let held = push(&outbox, "");
     let running = tokio::spawn(outbox.start().unwrap());

@@ -1,4 +1,4 @@
-//! When attempts are made.
+//! Timing of attempts.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -67,7 +67,7 @@ async fn an_attempt_that_hangs_is_given_up_and_counts_as_failed() {
     assert!(said.contains("no connection within 3s"), "{said}");
 }
 
-/// The pause after a session that lived for so long, after many failures before it.
+/// The pause after a session of length `life` that followed many failures.
 async fn pause_after(peer: &Peer, life: Duration) -> Duration {
     peer.goes_away();
     let manager = start(builder(peer));
@@ -150,7 +150,7 @@ async fn a_peer_that_calls_us_is_never_kept_waiting_for_more_than_a_second() {
     );
 }
 
-/// Attempts of 200 managers in each slice of time, after their peer went away for so long.
+/// Attempts of 200 managers per slice of time, after an outage of length `away`.
 async fn arrivals(away: Duration, slice: Duration) -> BTreeMap<u128, usize> {
     let peer = Peer::new();
     let managers: Vec<Manager> = (0..200_u64)
@@ -159,7 +159,7 @@ async fn arrivals(away: Duration, slice: Duration) -> BTreeMap<u128, usize> {
     for manager in &managers {
         manager.session().await.unwrap();
     }
-    // They have all proved themselves.
+    // All sessions are proven.
     sleep(secs(60)).await;
     let mut events: Vec<_> = managers.iter().map(Manager::subscribe).collect();
     peer.goes_away();
@@ -181,7 +181,7 @@ async fn arrivals(away: Duration, slice: Duration) -> BTreeMap<u128, usize> {
 #[tokio::test(start_paused = true)]
 async fn two_hundred_clients_do_not_come_back_in_one_burst() {
     for (away, slice, most) in [
-        // Back at once: the first pause of each, 80 to 120 ms, in slices of a millisecond.
+        // No outage: the first pause of each, 80 to 120 ms, in slices of a millisecond.
         (Duration::ZERO, millis(1), 20),
         (secs(1), millis(10), 20),
         (secs(10), millis(100), 20),
@@ -224,7 +224,7 @@ async fn who_waits_has_a_session_within_two_seconds_of_the_return_however_long_t
         waiting.await.unwrap().unwrap();
         let took = back.elapsed();
         assert!(took <= millis(1501), "{took:?} after {away} s");
-        // The first few come faster, afterwards there is a second between two at least.
+        // The first few follow faster, afterwards at least a second apart.
         let attempts = peer.attempts().len();
         assert!(
             attempts <= 8 + away as usize,
@@ -241,7 +241,7 @@ async fn a_caller_that_comes_in_a_long_pause_ends_it_and_when_it_goes_the_next_o
     sleep(secs(3600)).await;
     let attempts = || peer.attempts().len();
     let last = || *peer.attempts().last().unwrap();
-    // Into a pause that has just begun, and far from its end.
+    // At the beginning of a long pause.
     let before = attempts();
     while attempts() == before {
         sleep(millis(100)).await;
@@ -251,7 +251,7 @@ async fn a_caller_that_comes_in_a_long_pause_ends_it_and_when_it_goes_the_next_o
     assert!(manager.session_within(millis(10)).await.is_err());
     assert_eq!(attempts(), begun + 1, "the caller was reason enough");
     sleep(secs(15)).await;
-    assert_eq!(attempts(), begun + 1, "nobody waits any more");
+    assert_eq!(attempts(), begun + 1, "no caller waits any more");
 
     peer.comes_back();
     let back = Instant::now();

@@ -1,4 +1,4 @@
-//! A peer in memory: it can be away, hang up at once, and fall silent.
+//! An in-memory peer that can be unreachable, hang up at once, or fall silent.
 
 use std::future::Future;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
@@ -20,13 +20,13 @@ pub(super) struct Peer(Arc<Inner>);
 struct Inner {
     away: AtomicBool,
     hangs_up: AtomicBool,
-    /// Attempts do not come to an end.
+    /// Attempts never complete.
     hangs: AtomicBool,
     silent: AtomicBool,
     waits: AtomicBool,
     arrival: Notify,
     attempts: Mutex<Vec<Instant>>,
-    /// The peer's sides of the sessions, with what runs them.
+    /// The peer's sides of the sessions, with their tasks.
     sessions: Mutex<Vec<(Session, JoinHandle<()>)>>,
 }
 
@@ -35,7 +35,7 @@ impl Peer {
         Self::default()
     }
 
-    /// What has come so far stays; nobody gets through any more.
+    /// Existing sessions stay; new attempts fail.
     pub(super) fn goes_away(&self) {
         self.0.away.store(true, SeqCst);
         self.hangs_up_once();
@@ -45,14 +45,14 @@ impl Peer {
         self.0.away.store(false, SeqCst);
     }
 
-    /// Ends every session there is.
+    /// Disconnects all sessions.
     pub(super) fn hangs_up_once(&self) {
         for (_, connection) in self.0.sessions.lock().unwrap().drain(..) {
             connection.abort();
         }
     }
 
-    /// Ends every session as soon as it is there.
+    /// Disconnects every session as soon as it is established.
     pub(super) fn hangs_up_always(&self) {
         self.0.hangs_up.store(true, SeqCst);
     }
@@ -61,7 +61,7 @@ impl Peer {
         self.0.hangs.store(true, SeqCst);
     }
 
-    /// From now on the peer is the one who connects.
+    /// From now on the peer connects to the manager.
     pub(super) fn calls_us(&self) {
         self.0.waits.store(true, SeqCst);
     }
@@ -70,14 +70,14 @@ impl Peer {
         self.0.arrival.notify_one();
     }
 
-    /// Ends every session in order.
+    /// Closes every session in order.
     pub(super) fn takes_its_leave(&self) {
         for (session, _) in &*self.0.sessions.lock().unwrap() {
             session.close();
         }
     }
 
-    /// Stops reading and writing, without a word, on every session once it is there.
+    /// Stops reading and writing on every session once it is established.
     pub(super) fn is_silent(&self) {
         self.0.silent.store(true, SeqCst);
     }
@@ -98,7 +98,7 @@ impl Peer {
         let mut connection = std::pin::pin!(connection);
         let silenced = std::future::poll_fn(|cx| {
             if self.0.silent.load(SeqCst) && session.stats().frames_received > 0 {
-                return Poll::Pending; // For good: nobody wakes it for anything else.
+                return Poll::Pending; // Never woken again.
             }
             connection.as_mut().poll(cx)
         });
@@ -134,7 +134,7 @@ impl Provider for Peer {
             std::future::pending::<()>().await;
         }
         if self.0.away.load(SeqCst) {
-            return Err(ProvideError::Other("nobody is there".into()));
+            return Err(ProvideError::Other("peer unreachable".into()));
         }
         let (client, session) = pair();
         let (session, connection) = session;
@@ -157,10 +157,10 @@ impl Provider for Peer {
     }
 }
 
-/// Our side, which runs, and the peer's, which does not yet.
+/// The manager's side, already running, and the peer's, not yet.
 pub(super) fn pair() -> (Session, (Session, Connection<DuplexStream>)) {
     let (ours, theirs) = tokio::io::duplex(64 * 1024);
-    // A silent peer is to be noticed by the manager only.
+    // Only the manager's keepalive should detect a silent peer.
     let config = Config::builder().keepalive_idle(None).build().unwrap();
     let (client, connection) = crate::client(ours, &config);
     tokio::spawn(connection);

@@ -1,4 +1,4 @@
-//! The same on threads: whatever they do at the same moment, each session has one end, and each message one outcome.
+//! Races between threads: each session ends once, and each message has one outcome.
 
 use std::sync::Barrier;
 use std::thread;
@@ -83,7 +83,7 @@ fn each_caller_on_any_thread_gets_a_live_session_or_is_released() {
         let mut all = 0;
         for caller in callers {
             let served = tokio::time::timeout(secs(20), caller).await;
-            all += served.expect("everybody is released").unwrap();
+            all += served.expect("all callers are released").unwrap();
         }
         assert_eq!(manager.metrics().served, all);
         while !matches!(events.next().await, Some(Event::Closed) | None) {}
@@ -107,7 +107,7 @@ fn each_message_has_one_outcome_while_the_peer_hangs_up_again_and_again() {
                     match outbox.push("", "message") {
                         Ok(receipt) => receipts.push(receipt),
                         Err(PushError::Full { .. }) => thread::yield_now(),
-                        Err(PushError::Closed { .. }) => panic!("nobody has closed it"),
+                        Err(PushError::Closed { .. }) => panic!("it was not closed"),
                     }
                 }
                 receipts

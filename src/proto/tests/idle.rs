@@ -2,6 +2,7 @@
 
 use super::super::idle::IDLE;
 use super::*;
+use crate::link::SPARES_MAX;
 
 /// The size of the one ring to a receiver on this side, in bytes.
 fn ring_bytes(pair: &mut Pair, side: usize) -> u64 {
@@ -68,4 +69,75 @@ fn a_stream_that_ends_while_its_ring_is_listed_leaves_nothing_behind() {
     pair.elapse(2 * IDLE);
     pair.is_clean();
     assert!(pair.ends[A].connection.grown.is_empty());
+}
+
+/// A call there and back, after which both sides have let go of the stream.
+fn call(pair: &mut Pair, opening: &'static str, len: usize) {
+    let session = pair.ends[D].session().clone();
+    let mut stream = now(session.open(opening)).unwrap();
+    assert_eq!(stream.id(), None);
+    now(stream.send(message(len))).unwrap();
+    stream.finish().unwrap();
+    pair.drive();
+    let mut accepted = now(pair.ends[A].session().accept()).unwrap().unwrap();
+    assert_eq!(accepted.opening(), opening);
+    let request = now(accepted.recv()).unwrap().unwrap();
+    assert_eq!(request, message(len));
+    now(accepted.send(request)).unwrap();
+    accepted.finish().unwrap();
+    assert_eq!(now(accepted.recv()).unwrap(), None);
+    drop(accepted);
+    pair.drive();
+    assert_eq!(now(stream.recv()).unwrap().unwrap(), message(len));
+    assert_eq!(now(stream.recv()).unwrap(), None);
+    drop(stream);
+    pair.drive();
+}
+
+fn spares(pair: &Pair) -> [usize; 2] {
+    [D, A].map(|side| pair.ends[side].session().link().spares())
+}
+
+#[test]
+fn calls_one_after_another_use_one_lane_on_each_side_whatever_went_over_it() {
+    let mut pair = Pair::established(&small_config(), &small_config());
+    assert_eq!(spares(&pair), [0, 0]);
+    for (opening, len) in [("", 64), ("block", 5000), ("", 0), ("", 64), ("other", 1)] {
+        call(&mut pair, opening, len);
+        assert_eq!(spares(&pair), [1, 1], "after {opening:?}, {len} bytes");
+    }
+    // One that was cancelled in the middle of all leaves nothing for the next one.
+    let (mut sender, receiver) = pair.stream(D);
+    assert_eq!(spares(&pair), [0, 0]);
+    sender.set_urgency(7);
+    now(sender.send_slice(b"never received")).unwrap();
+    sender.cancel(7);
+    drop((sender, receiver));
+    pair.drive();
+    assert_eq!(spares(&pair), [1, 1]);
+    call(&mut pair, "", 64);
+    assert_eq!(spares(&pair), [1, 1]);
+}
+
+#[test]
+fn a_session_keeps_so_many_lanes_for_streams_to_come_and_none_when_it_is_idle_or_has_ended() {
+    let config = config().max_streams(200).build().unwrap();
+    let mut pair = Pair::established(&config, &config);
+    let streams: Vec<_> = (0..100).map(|_| pair.stream(D)).collect();
+    assert_eq!(spares(&pair), [0, 0]);
+    drop(streams);
+    pair.drive();
+    assert_eq!(spares(&pair), [SPARES_MAX; 2]);
+    pair.elapse(IDLE - Duration::from_secs(1));
+    call(&mut pair, "", 64);
+    pair.elapse(IDLE - Duration::from_secs(1));
+    assert_eq!(spares(&pair), [SPARES_MAX; 2], "it was in use");
+    pair.elapse(IDLE + Duration::from_secs(2));
+    assert_eq!(spares(&pair), [0, 0]);
+
+    call(&mut pair, "", 64);
+    assert_eq!(spares(&pair), [1, 1]);
+    pair.ends[D].session().close();
+    pair.drive();
+    assert_eq!(spares(&pair), [0, 0]);
 }

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use super::{A, D, End, Pair};
 use crate::frame::{Frame, HEADER_LEN, Header, Scope, StreamId, data_cost, preface};
 use crate::link::SEND_FLOOR;
-use crate::proto::connection::{Connection, Phase};
+use crate::proto::connection::Connection;
 use crate::proto::stream::Opening;
 
 /// What is on its way from one side to the other, already built and not yet understood.
@@ -87,9 +87,9 @@ pub(super) fn taken(end: &mut End) -> u64 {
     let [window, messages] = connection.pool.taken();
     assert_eq!(messages, advances, "a session knows what it took");
     // Of a session that has ended: what its handles still hold.
-    let kept = match connection.phase {
-        Phase::Dead => connection.link.stats().bytes_held,
-        _ => 0,
+    let kept = match connection.life.is_closed() {
+        true => connection.link.stats().bytes_held,
+        false => 0,
     };
     window + messages + kept
 }
@@ -100,7 +100,11 @@ pub(super) fn check_but_pools(pair: &mut Pair) {
     for end in &mut pair.ends {
         books_of_one_side_balance(end);
     }
-    if !pair.ends.iter().all(|end| end.connection.is_established()) {
+    if !pair
+        .ends
+        .iter()
+        .all(|end| end.connection.life.is_established())
+    {
         return;
     }
     let flights = [InFlight::of(&pair.ends[D]), InFlight::of(&pair.ends[A])];
@@ -117,10 +121,10 @@ pub(super) fn check_but_pools(pair: &mut Pair) {
 #[track_caller]
 pub(super) fn books_of_one_side_balance(end: &mut End) {
     let connection = &mut end.connection;
-    if !matches!(connection.phase, Phase::Dead) {
+    if !connection.life.is_closed() {
         what_is_queued_is_bounded(connection);
     }
-    if !connection.is_established() {
+    if !connection.life.is_established() {
         return;
     }
     let (mut held, mut peers) = (0, 0);

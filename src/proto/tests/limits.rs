@@ -62,7 +62,7 @@ fn goaway(bytes: &[u8]) -> Option<(u32, String)> {
 #[track_caller]
 fn goes_on(solo: &Solo) {
     let connection = &solo.end.connection;
-    assert!(connection.is_established(), "{:?}", connection.end);
+    assert!(connection.life.is_established(), "{:?}", connection.life);
     assert_eq!(solo.end.session().stats().limits_tripped, 0);
 }
 
@@ -162,7 +162,7 @@ fn crumble(solo: &mut Solo, n: u32) {
     solo.hear(&data(nth(n), &[0, 0, 2, 0, 1], false, false));
     while Polled::new(stream.recv()).now().is_none() {
         solo.hear(&data(nth(n), &[0], false, false));
-        if solo.end.connection.is_established() {
+        if solo.end.connection.life.is_established() {
             solo.said();
         }
     }
@@ -456,7 +456,7 @@ fn a_peer_that_asks_and_does_not_read_makes_nothing_grow() {
             solo.hear(&data(nth(n), &[0; 8_000], true, false));
             drop(now(streams[n as usize].recv()));
         }
-        if session.state().end().is_some() || !solo.end.connection.is_established() {
+        if session.state().end().is_some() || !solo.end.connection.life.is_established() {
             // The same STOP again and again.
             break;
         }

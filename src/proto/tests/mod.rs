@@ -27,21 +27,22 @@ use crate::handle::Session;
 use crate::handle::whole::{Stream, Whole as _};
 use crate::link::Info;
 
-mod alive;
+mod deadlines;
+mod drain;
 mod ending;
 mod handles;
 mod idle;
 mod invariants;
-mod leave;
+mod keepalive;
 mod limits;
 mod memory;
 pub(crate) mod net;
 mod opening;
+mod orphan;
 mod outbound;
 mod sim;
 mod solo;
 mod turns;
-mod unheld;
 mod wakes;
 mod written;
 
@@ -167,7 +168,7 @@ impl End {
         let c = &self.connection;
         format!(
             "{:?} end {:?}, window {:?}, owed {}, hungry {}, credit {:?}, queues {:?}, writing {}, deadline {:?}, open credit {}, peer streams {}+{}",
-            c.phase,
+            c.life,
             c.link.end(),
             c.window,
             c.window_owed,
@@ -358,7 +359,7 @@ impl Pair {
             end.closed = true;
             pipe.shut(Cut::Eof, now);
             self.pipes[1 - side].sink();
-            end.connection.finish();
+            end.connection.released();
             moved = true;
         }
         moved
@@ -371,8 +372,8 @@ impl Pair {
             return;
         }
         // As `Connection` does when it is dropped.
-        end.connection.terminate(crate::SessionError::EngineStopped);
-        end.connection.finish();
+        end.connection.abort(crate::SessionError::EngineStopped);
+        end.connection.released();
         end.closed = true;
         self.pipes[side].shut(how, self.now);
         self.pipes[1 - side].sink();

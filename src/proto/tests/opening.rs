@@ -384,3 +384,91 @@ fn a_session_without_handles_refuses_what_the_peer_opens() {
     pair.drive();
     assert!(pair.ends.iter().all(|end| end.closed));
 }
+
+#[test]
+fn what_a_stream_is_opened_with_arrives_with_it_and_asks_the_engine_once() {
+    for finish in [true, false] {
+        let mut pair = Pair::established(&small_config(), &small_config());
+        let session = pair.ends[D].session().clone();
+        let before = session.stats().activations;
+        let mut stream = now(session.open_with("block", "first", finish)).unwrap();
+        pair.drive();
+        assert_eq!(session.stats().activations - before, 1);
+        let mut accepted = now(pair.ends[A].session().accept()).unwrap().unwrap();
+        assert_eq!(accepted.opening(), "block");
+        assert_eq!(now(accepted.recv()).unwrap().unwrap(), "first");
+        if finish {
+            assert!(stream.finish().is_err(), "it has finished");
+        } else {
+            now(stream.send("second")).unwrap();
+            stream.finish().unwrap();
+            pair.drive();
+            assert_eq!(now(accepted.recv()).unwrap().unwrap(), "second");
+        }
+        assert_eq!(now(accepted.recv()).unwrap(), None);
+        accepted.finish().unwrap();
+        drop((stream, accepted));
+        pair.is_clean();
+    }
+}
+
+#[test]
+fn what_a_stream_is_opened_with_follows_when_the_peer_grants_it_and_is_given_up_with_it() {
+    let mut solo = Solo::new(Role::Dialer, &Config::default());
+    let session = solo.end.session().clone();
+    let _streams: Vec<_> = (0..16).map(|_| session.try_open("").unwrap()).collect();
+    solo.said();
+    let mut given_up = Polled::new(session.open_with("", "never", true));
+    let mut waiting = Polled::new(session.open_with("w", "first", true));
+    given_up.pending();
+    waiting.pending();
+    assert!(solo.said().is_empty());
+    drop(given_up);
+    solo.hear(&window(Scope::Streams, 1));
+    let said = solo.said();
+    assert_eq!(said.len(), 2, "{said:?}");
+    assert_eq!(said[0], "OPEN 33 1");
+    assert!(said[1].starts_with("DATA 33 5"), "{said:?}");
+    let stream = waiting.ready().unwrap();
+    assert_eq!(stream.lane().id(), Some(33));
+    assert_eq!(session.stats().opened, 17);
+}
+
+#[test]
+fn a_first_message_is_judged_by_what_the_peer_accepts_as_soon_as_that_is_known() {
+    for accepts in [1 << 20, Settings::FLOORS.max_message] {
+        let mut solo = Solo::silent(Role::Dialer, &Config::default());
+        let session = solo.end.session().clone();
+        let mut opening = Polled::new(session.open_with("", message(100_000), true));
+        opening.pending();
+        solo.said();
+        opening.pending();
+        solo.hello(Settings {
+            max_message: accepts,
+            session_window: 1 << 20,
+            stream_window: 1 << 20,
+            ..Settings::FLOORS
+        });
+        let too_long = |error: &OpenError| matches!(error, OpenError::MessageTooLong { len: 100_000, limit } if *limit == accepts as usize);
+        let opened = opening.ready();
+        if accepts >= 100_000 {
+            let mut stream = opened.unwrap();
+            assert!(stream.finish().is_err(), "it has finished");
+            let sent = solo
+                .said()
+                .iter()
+                .filter(|line| line.starts_with("DATA"))
+                .count();
+            assert!(sent >= 7, "{sent} frames");
+        } else {
+            let error = opened.unwrap_err();
+            assert!(too_long(&error), "{error}");
+            assert_eq!(solo.said(), [format!("CANCEL 1 {:#x}", codes::CANCELLED)]);
+            let before = session.stats().opened;
+            let error = now(session.open_with("", message(100_000), true)).unwrap_err();
+            assert!(too_long(&error), "{error}");
+            solo.said();
+            assert_eq!(session.stats().opened, before);
+        }
+    }
+}

@@ -353,7 +353,7 @@ fn a_stream_that_is_not_opened_any_more_gives_back_what_it_took() {
         soon: true,
     });
     // As if it had been opened just before the engine heard of it.
-    let (handle, engine) = crate::link::Lane::pair(Arc::clone(session.link()), Bytes::new(), 0);
+    let (handle, engine) = crate::link::Lane::pair(session.link(), Bytes::new(), 0);
     handle.lane().grant();
     engine.open(session.link());
     assert!(handle.lane().grow_send_limit());

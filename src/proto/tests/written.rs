@@ -116,7 +116,7 @@ fn what_the_peer_takes_no_credit_for_is_waited_for_until_the_session_ends() {
     }
     assert!(batches > 0);
     written.pending();
-    solo.end.connection.terminate(SessionError::Disconnected);
+    solo.end.connection.abort(SessionError::Disconnected);
     let end = written.ready();
     let session = SendError::Stream(StreamError::Session(SessionError::Disconnected));
     assert_eq!(format!("{end:?}"), format!("{:?}", Err::<(), _>(session)));

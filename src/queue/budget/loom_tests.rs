@@ -1,11 +1,11 @@
-//! A writer that pushes and grows, and the engine that lowers its limit and looks at the ring.
+//! A writer that pushes and grows, and the engine that lowers its limit and reads the ring.
 
 use super::*;
 use crate::queue::Reasons;
 use crate::sync::Arc;
 use loom::thread;
 
-/// Stands for a ring of records that weigh 1: what the writer has published. Nothing is released.
+/// Stands for a ring of records of weight 1: the number of published ones. None is released.
 #[derive(Debug)]
 struct Lane {
     limit: Limit,
@@ -13,7 +13,7 @@ struct Lane {
     tail: AtomicU32,
 }
 
-/// As a sender does: looks, pushes, publishes, raises. Returns how many it has pushed.
+/// As a sender does: checks, pushes, publishes, raises. Returns the number of pushed records.
 fn write(lane: &Lane, budget: &Budget, records: u32) -> u32 {
     let mut pushed = 0;
     while pushed < records {

@@ -1,7 +1,7 @@
 //! Reasons, ready list and doorbell as they are used together: the engine sleeps in `block_on`, and a lost wake-up is a
 //! deadlock, which loom reports.
 //!
-//! Not covered: the Acquire and Release on `parked`, and so the claim that a ring that sees `parked` sees the waker. Loom's
+//! Not covered: the Acquire and Release on `parked`, and so the claim that a ring that sees `parked` also sees the waker. Loom's
 //! `AtomicWaker` is a lock, which orders registration and wake by itself.
 
 use super::*;
@@ -17,7 +17,7 @@ use std::task::Poll;
 struct Lane {
     next: AtomicPtr<Self>,
     reasons: Reasons,
-    /// What a ring would publish; Relaxed, so that only the reasons order it.
+    /// Stands for the published data of a ring; Relaxed, so that only the reasons order it.
     work: [AtomicU64; 2],
 }
 
@@ -50,7 +50,7 @@ impl Engine {
         })
     }
 
-    /// A producer's step. False if the engine is gone.
+    /// A producer's step. False if the engine has ended.
     fn wants(&self, lane: &Arc<Lane>, who: usize, work: u64) -> bool {
         lane.work[who].store(work, Ordering::Relaxed);
         if lane.reasons.raise(1 << who) && self.ready.push(Arc::clone(lane)).is_err() {
@@ -60,7 +60,7 @@ impl Engine {
         true
     }
 
-    /// Runs turns, each of which hands the lanes it takes to `serve`, until that says that it is done.
+    /// Runs turns, each of which hands the lanes it takes to `serve`, until that returns true.
     fn run(&self, mut serve: impl FnMut(&Lane, u32) -> bool) {
         block_on(poll_fn(|context| {
             loop {

@@ -49,7 +49,7 @@ fn assert_value(record: &Record<'_>, value: u64) {
     assert_eq!(record.payload.as_slice(), value.to_le_bytes());
 }
 
-/// Waits for the record `value`, then passes over it.
+/// Waits for the record `value`, then advances past it.
 fn expect(reader: &mut Reader<Owner>, value: u64) {
     loop {
         if let Some(record) = reader.peek() {
@@ -88,7 +88,7 @@ fn words_given_back_with_weight_can_be_written_again() {
         let (mut writer, mut reader) = pair();
         let producer = thread::spawn(move || {
             for value in 0..3 {
-                // One record at a time: the ring must not grow, and overwrites what the reader has read.
+                // One record at a time: the ring must not grow, and overwrites words already read.
                 while !writer.has_room(264, 264) {
                     thread::yield_now();
                 }
@@ -109,7 +109,7 @@ fn words_given_back_with_weight_can_be_written_again() {
 fn words_given_back_can_be_written_again_by_a_writer_that_asks_for_no_room() {
     loom::model(|| {
         let (mut writer, mut reader) = pair();
-        // A word each: three fill the segment, but for the word that is kept for a LINK.
+        // A word each: three fill the segment, except the word reserved for a LINK.
         (0..3).for_each(|tag| writer.push_slice(tag, true, &[]));
         writer.publish();
         let consumer = thread::spawn(move || {
@@ -119,10 +119,10 @@ fn words_given_back_can_be_written_again_by_a_writer_that_asks_for_no_room() {
             }
             reader.commit();
         });
-        // Loom knows only the last access to an atomic. The reader loads `head` before it stores it, so that loom would not
-        // see that our load can come later.
+        // Loom knows only the last access to an atomic. The reader loads `head` before it stores it, which would hide from loom
+        // that our load can come later.
         thread::yield_now();
-        // Over the first word that was read, if that was given back, else in a new segment.
+        // Overwrites the first word read, if that was released, else goes to a new segment.
         (3..5).for_each(|tag| writer.push_slice(tag, true, &[]));
         consumer.join().unwrap();
     });
@@ -287,6 +287,51 @@ fn pieces_of_which_nothing_was_published_leave_a_ring_as_it_was_made() {
         });
         expect(&mut reader, 0);
         reader.commit();
+        producer.join().unwrap();
+    });
+}
+
+#[test]
+fn a_pair_that_was_renewed_is_written_and_read_as_a_new_one_in_the_segment_it_kept() {
+    loom::model(|| {
+        let mut pair = Arc::new(RingPair::new());
+        for round in 0..2 {
+            let owner = Owner(Arc::clone(&pair));
+            // SAFETY: the only writer of this ring since the pair was made or renewed.
+            let mut writer = unsafe { Writer::new(owner.clone()) };
+            // SAFETY: as above, the only reader.
+            let mut reader = unsafe { Reader::new(owner) };
+            let producer = thread::spawn(move || {
+                push(&mut writer, round);
+                writer.publish();
+                // Left unpublished.
+                push(&mut writer, 7);
+            });
+            expect(&mut reader, round);
+            reader.commit();
+            drop(reader);
+            producer.join().unwrap();
+            Arc::get_mut(&mut pair).expect("both have let go").renew();
+        }
+    });
+}
+
+#[test]
+fn a_record_written_in_place_is_seen_whole() {
+    loom::model(|| {
+        let (mut writer, mut reader) = pair();
+        let producer = thread::spawn(move || {
+            for value in 0..2_u64 {
+                writer.reserve(8).payload_mut().fill(0xff);
+                let mut place = writer.reserve(8);
+                place.payload_mut().copy_from_slice(&value.to_le_bytes());
+                place.push(value as u16, false).publish();
+            }
+        });
+        for value in 0..2 {
+            expect(&mut reader, value);
+            reader.commit();
+        }
         producer.join().unwrap();
     });
 }

@@ -9,23 +9,23 @@ use std::ptr::NonNull;
 
 /// Walks over published records and releases them in batches.
 ///
-/// It is a handle: what it knows lies in the ring, in the line of its end, so that moving it costs nothing. Dropping it
-/// releases nothing more: what it had not released is dropped with the ring.
+/// It is a handle: its state is stored in the ring, in the cache line of its end, so that moving it costs nothing. Dropping it
+/// releases nothing: unreleased records are dropped with the ring.
 #[derive(Debug)]
 pub(crate) struct Reader<O: RingOwner> {
     owner: O,
 }
 
-/// What only the reader reads and writes. What it has released it finds in the words that it shares.
+/// The private state of the reader. Its released position is in the shared words.
 #[derive(Debug)]
 pub(super) struct ReaderState {
-    /// Where the walk is. None until something was published.
+    /// The position of the walk. None until the first publication.
     position: Option<Cursor>,
     /// The last `tail` seen.
     tail_seen: u64,
     /// Weight of the records between `head` and `position`.
     passed_weight: u64,
-    /// How many of them own a `Bytes`, at most.
+    /// An upper bound of those that own a `Bytes`.
     passed_handles: u64,
 }
 
@@ -43,21 +43,27 @@ impl<O: RingOwner> Reader<O> {
         &self.owner
     }
 
+    /// The owner, which this reader reads no more.
+    #[inline]
+    pub(crate) fn into_owner(self) -> O {
+        self.owner
+    }
+
     #[inline(always)]
     fn parts(&mut self) -> (Ring<'_>, &mut ReaderState) {
         let ring = self.owner.ring();
-        // SAFETY: invariant 5, by the contract of `new`; `&mut self` says that nobody else uses this reader now.
+        // SAFETY: invariant 5, by the contract of `new`; `&mut self` proves that this reader has no other user now.
         let own = ring.reader.own.with_mut(|own| unsafe { &mut *own });
         (ring, own)
     }
 
     #[inline(always)]
     fn own(&self) -> &ReaderState {
-        // SAFETY: as above; whoever has `&mut ReaderState` has `&mut self`.
+        // SAFETY: as above; `&mut ReaderState` requires `&mut self`.
         self.owner.ring().reader.own.with(|own| unsafe { &*own })
     }
 
-    /// The record at the position, or None if nothing is published beyond.
+    /// The record at the position, or None without a published one.
     ///
     /// A None can be outdated as soon as it is returned; a record cannot.
     #[inline]
@@ -68,8 +74,8 @@ impl<O: RingOwner> Reader<O> {
         Some(unsafe { cursor.record(header) })
     }
 
-    /// Passes over the records that `wanted` wants, up to the first that it does not: that one's tag, or None if
-    /// nothing is published beyond.
+    /// Passes over records while `wanted` returns true. Returns the tag of the first other one, or None at the end of the
+    /// published records.
     #[inline(always)]
     pub(crate) fn advance_while(
         &mut self,
@@ -86,7 +92,7 @@ impl<O: RingOwner> Reader<O> {
         }
     }
 
-    /// Whether nothing is published beyond the position.
+    /// Whether there is no published record beyond the position.
     #[inline]
     pub(crate) fn is_empty(&mut self) -> bool {
         let (ring, own) = self.parts();
@@ -111,9 +117,9 @@ impl<O: RingOwner> Reader<O> {
         Some(tag)
     }
 
-    /// Passes over the record at the position, moving its payload out; one that lies in the ring is copied.
+    /// Passes over the record at the position, moving its payload out; one stored in the ring is copied.
     ///
-    /// The record does not come back by [`Self::rewind`]; its weight is released by the next [`Self::commit`].
+    /// The record is not restored by [`Self::rewind`]; its weight is released by the next [`Self::commit`].
     pub(crate) fn take(&mut self) -> Option<Taken> {
         let (ring, own) = self.parts();
         let (cursor, header) = own.settle(ring)?;
@@ -138,7 +144,7 @@ impl<O: RingOwner> Reader<O> {
         })
     }
 
-    /// Goes back to the last commit: what was passed, and not taken, comes again.
+    /// Goes back to the last commit: passed records that were not taken are read again.
     pub(crate) fn rewind(&mut self) {
         let (ring, own) = self.parts();
         own.position = own.committed(ring);
@@ -175,7 +181,7 @@ impl<O: RingOwner> Reader<O> {
         self.only_passed_among_others()
     }
 
-    /// As [`Self::only_passed`], where there is more than a record: padding, a link, what was taken, other records.
+    /// As [`Self::only_passed`], for more than one record: padding, a link, taken records, other records.
     #[cold]
     fn only_passed_among_others(&self) -> Option<Record<'_>> {
         let mut passed = self.passed();
@@ -199,7 +205,7 @@ impl<O: RingOwner> Reader<O> {
     /// Weight of all records released so far.
     #[inline]
     pub(crate) fn released(&self) -> u64 {
-        // Relaxed: nobody else stores it.
+        // Relaxed: this side is the only writer.
         self.owner.ring().reader.released.load(Ordering::Relaxed)
     }
 
@@ -228,7 +234,7 @@ impl ReaderState {
         }
     }
 
-    /// Everything before is released. None until something was published.
+    /// Everything before is released. None until the first publication.
     #[inline]
     fn committed(&self, ring: Ring<'_>) -> Option<Cursor> {
         self.position?;
@@ -238,7 +244,7 @@ impl ReaderState {
         Some(Cursor { segment, at })
     }
 
-    /// From what is released to the position.
+    /// From the released position to the walk's.
     #[inline]
     fn passed_range(&self, ring: Ring<'_>) -> Option<(Cursor, Cursor)> {
         self.committed(ring).zip(self.position)
@@ -281,25 +287,25 @@ impl ReaderState {
         }
     }
 
-    /// Moves the position over something that is no record.
+    /// Moves the position over padding, a link or a taken record.
     #[cold]
     fn skip(&mut self, ring: Ring<'_>, mut cursor: Cursor, header: Header) -> Cursor {
         let untouched = self
             .committed(ring)
             .is_some_and(|from| from.at == cursor.at);
         self.passed_weight += header.weight();
-        // SAFETY: what lies before `tail` happens-before this, and segments from `head` on are alive (invariant 3).
+        // SAFETY: the words before `tail` happen-before this, and segments from `head` on are alive (invariant 3).
         unsafe { cursor.step(header) };
         self.position = Some(cursor);
         if matches!(header.kind(), Kind::Link | Kind::Pad) && untouched {
-            // Nothing is passed but this. Behind a link the segment is free at once, which is what takes back a big one;
-            // behind padding a record that is passed alone is found alone.
+            // Only this was passed. Behind a link the old segment is freed at once, which releases a big one early; behind padding
+            // a single passed record is then found by `only_passed`.
             self.commit(ring);
         }
         cursor
     }
 
-    /// Finds the first segment. False if nothing was ever published.
+    /// Finds the first segment. False before the first publication.
     #[cold]
     fn attach(&mut self, ring: Ring<'_>) -> bool {
         // ORDERING: pairs with `Writer::publish`; publishes `oldest` and the words before `tail`.
@@ -334,7 +340,7 @@ impl ReaderState {
                 // SAFETY: as above, and `commit` has `&mut self`, so no one borrows the record.
                 drop(unsafe { cursor.take_handle(header) });
             }
-            // SAFETY: what lies before `tail` happens-before this; the segments are freed later, by `release`.
+            // SAFETY: the words before `tail` happen-before this; the segments are freed later, by `release`.
             unsafe { cursor.step(header) };
         }
     }
@@ -352,7 +358,7 @@ impl ReaderState {
         // ORDERING: pairs with `Ring::load_head`; publishes that we are done with the words before `head`.
         shared.head.store(to.at, Ordering::Release);
         if weight > 0 {
-            // Relaxed: nobody else stores it.
+            // Relaxed: this side is the only writer.
             let released = shared.released.load(Ordering::Relaxed) + weight;
             // ORDERING: pairs with `released`; publishes the `head` that goes with this weight.
             shared.released.store(released, Ordering::Release);
@@ -417,12 +423,11 @@ impl Passed<'_> {
     }
 }
 
-/// The records that a reader has passed, and a walk over them that goes on where it was. The reader does nothing else
-/// meanwhile.
+/// The passed records of a reader, and a walk over them that can be resumed. The reader is not used otherwise meanwhile.
 #[derive(Debug)]
 pub(crate) struct Held<'a, O: RingOwner> {
     reader: &'a mut Reader<O>,
-    /// Where the walk is, between `head` and the position; at `head` before its first step.
+    /// The position of the walk, between `head` and the position; at `head` before its first step.
     walk: Option<Cursor>,
 }
 
@@ -442,7 +447,7 @@ impl<'a, O: RingOwner> Held<'a, O> {
         self.reader
     }
 
-    /// The reader, for whatever it does next: the walk is over.
+    /// Ends the walk and returns the reader.
     #[inline]
     pub(crate) const fn let_go(&mut self) -> &mut Reader<O> {
         self.walk = None;
@@ -453,7 +458,7 @@ impl<'a, O: RingOwner> Held<'a, O> {
     pub(crate) fn rest(&self) -> Passed<'_> {
         let mut rest = self.reader.passed();
         if let (Some((from, _)), Some(walk)) = (&mut rest.range, self.walk) {
-            // Nothing was committed or rewound since the walk was here: that takes `let_go`.
+            // No commit or rewind since the walk's last step: that requires `let_go`.
             *from = walk;
         }
         rest

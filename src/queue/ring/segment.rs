@@ -9,10 +9,10 @@
 //!   └────┴───────┴────┴───────┴────┴────┘  └────┴──────────────┴───┈
 //!                              next ─────────►  starts at the next multiple of B's length
 //! ```
-//! Cursors count words and never decrease. One word after the newest record is always free: a LINK fits there whatever
-//! the reader does. A PAD covers the words before the end of the memory when a record does not fit there.
+//! Cursors count words and never decrease. One word after the newest record is always free: a LINK always fits there,
+//! without waiting for the reader. A PAD covers the words before the end of the memory when a record does not fit there.
 //!
-//! Nothing here is synchronised: who may walk which words is said in the file that walks them (`writer`, `reader`).
+//! This file does not synchronise: the rules of access to the words are in `writer` and `reader`.
 
 #[cfg(ringmux_loom)]
 use super::words::Shadows;
@@ -23,12 +23,12 @@ use bytes::Bytes;
 use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
 use std::ptr::NonNull;
 
-/// The memory behind some part of the ring's life: one allocation, this header and then the words.
+/// The memory of a part of the ring: one allocation, this header and then the words.
 #[derive(Debug)]
 pub(super) struct Segment {
     /// How many words, a power of two, less one.
     mask: u64,
-    /// The segment in which the ring goes on, set before the LINK is published.
+    /// The segment in which the ring continues, set before the LINK is published.
     pub(super) next: AtomicPtr<Self>,
     #[cfg(ringmux_loom)]
     shadows: Shadows,
@@ -37,7 +37,7 @@ pub(super) struct Segment {
     _leak_check: loom::alloc::Track<()>,
 }
 
-/// Where in the allocation the words begin.
+/// Offset of the words in the allocation.
 const WORDS_OFFSET: usize = size_of::<Segment>();
 
 const _: () = assert!(WORDS_OFFSET.is_multiple_of(align_of::<u64>()));
@@ -51,7 +51,7 @@ impl Segment {
             .expect("a segment fits the address space")
     }
 
-    /// Allocates a segment of so many words, a power of two, to be freed with [`Self::free`].
+    /// Allocates a segment of `words` words, a power of two, to be freed with [`Self::free`].
     pub(super) fn alloc(words: u64) -> NonNull<Self> {
         assert!(words.is_power_of_two(), "cursors are masked");
         let layout = Self::layout(words);
@@ -74,7 +74,7 @@ impl Segment {
     }
 
     /// # Safety
-    /// `segment` came from [`Self::alloc`], and no one uses it any more.
+    /// `segment` came from [`Self::alloc`], and is no longer used.
     pub(super) unsafe fn free(segment: NonNull<Self>) {
         // SAFETY: written by `alloc`; the caller is the last to hold it.
         let header = unsafe { segment.read() };
@@ -89,7 +89,7 @@ impl Segment {
     }
 }
 
-/// What a header stands before.
+/// The content behind a header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     /// A payload copied into the ring.
@@ -98,7 +98,7 @@ pub(super) enum Kind {
     Shared,
     /// Nothing: skip to the end of the memory.
     Pad,
-    /// The ring goes on in the next segment.
+    /// The ring continues in the next segment.
     Link,
 }
 
@@ -111,6 +111,10 @@ impl Header {
     const KIND_SHIFT: u32 = 48;
     const FREE: u64 = 1 << 56;
     const TAKEN: u64 = 1 << 57;
+    /// Of the kind: set in an owned `Bytes` and a link.
+    const ODD_KIND: u64 = 1 << Self::KIND_SHIFT;
+    /// Of the kind: set in what is no record, padding and links.
+    const NO_RECORD: u64 = 2 << Self::KIND_SHIFT;
 
     /// # Panics
     /// If `len` does not fit 32 bits: the reader would read the ring out of step.
@@ -132,7 +136,7 @@ impl Header {
         self.0
     }
 
-    /// The same header, saying that the payload was moved out.
+    /// The same header, marked as taken: the payload was moved out.
     #[inline]
     pub(super) fn taken(self) -> Self {
         Self(self.0 | Self::TAKEN)
@@ -156,13 +160,13 @@ impl Header {
     /// Whether a payload is there.
     #[inline]
     pub(super) fn is_record(self) -> bool {
-        matches!(self.kind(), Kind::Slice | Kind::Shared) && !self.is_taken()
+        self.0 & (Self::NO_RECORD | Self::TAKEN) == 0
     }
 
     /// Whether a `Bytes` is there.
     #[inline]
     pub(super) fn owns_handle(self) -> bool {
-        self.kind() == Kind::Shared && !self.is_taken()
+        self.0 & (Self::ODD_KIND | Self::NO_RECORD | Self::TAKEN) == Self::ODD_KIND
     }
 
     #[inline]
@@ -180,14 +184,13 @@ impl Header {
         self.0 & Self::FREE != 0
     }
 
-    /// What the record weighs; padding and links weigh nothing.
+    /// Weight of the record; padding and links weigh nothing.
     #[inline]
     pub(super) fn weight(self) -> u64 {
-        match self.kind() {
-            Kind::Slice | Kind::Shared if !self.is_free() => {
-                u64::from(self.len()) + u64::from(RECORD_COST)
-            }
-            _ => 0,
+        if self.0 & (Self::NO_RECORD | Self::FREE) == 0 {
+            u64::from(self.len()) + u64::from(RECORD_COST)
+        } else {
+            0
         }
     }
 }
@@ -236,13 +239,14 @@ impl Cursor {
         Header(unsafe { words.read(self.at) })
     }
 
-    /// Moves behind the record or padding that `header`, which lies here, stands before.
+    /// Moves behind the record or padding of `header`, which is at this position.
     ///
     /// # Safety
     /// The segment is alive.
     #[inline(always)]
     pub(super) unsafe fn pass(&mut self, header: Header) {
         self.at += match header.kind() {
+            // Almost all.
             Kind::Slice => 1 + words_for(u64::from(header.len())),
             Kind::Shared => 1 + HANDLE_WORDS,
             // SAFETY: alive by the contract above.
@@ -251,7 +255,7 @@ impl Cursor {
         };
     }
 
-    /// Follows the LINK that lies here.
+    /// Follows the LINK at this position.
     ///
     /// # Safety
     /// The segment is alive, and the LINK happens-before this call.
@@ -269,7 +273,7 @@ impl Cursor {
         self.at = unsafe { self.segment() }.start_after(self.at);
     }
 
-    /// Moves over whatever `header`, which lies here, says.
+    /// Moves over the content of `header`, which is at this position.
     ///
     /// # Safety
     /// As for [`Self::follow`].
@@ -285,7 +289,7 @@ impl Cursor {
     }
 
     /// # Safety
-    /// `header` lies here and [`Header::is_record`]; during `'a` the segment stays alive and no one writes the record.
+    /// `header` is at this position and [`Header::is_record`]; during `'a` the segment stays alive and no one writes the record.
     #[inline]
     pub(super) unsafe fn record<'a>(self, header: Header) -> Record<'a> {
         // SAFETY: alive by the contract above.
@@ -307,7 +311,7 @@ impl Cursor {
     /// Moves the handle out, marking the record so that it is never moved out again.
     ///
     /// # Safety
-    /// `header` lies here and [`Header::owns_handle`]; the segment is alive and no one else touches the record.
+    /// `header` is at this position and [`Header::owns_handle`]; the segment is alive and no one else touches the record.
     #[inline]
     pub(super) unsafe fn take_handle(self, header: Header) -> Bytes {
         // SAFETY: alive by the contract above.
@@ -320,7 +324,7 @@ impl Cursor {
 }
 
 impl Segment {
-    /// Where cursors go on when the ring moves to this segment from a LINK at `link`: the first index 0 after it.
+    /// The position of cursors when the ring moves to this segment from a LINK at `link`: the first index 0 after it.
     #[inline]
     pub(super) fn start_after(&self, link: u64) -> u64 {
         (link + 1).next_multiple_of(self.len())

@@ -1,4 +1,4 @@
-//! The ring against a `VecDeque`, then its corners by hand, then two real threads.
+//! The ring against a `VecDeque`, then corner cases, then two real threads.
 
 use super::*;
 use proptest::prelude::*;
@@ -141,7 +141,7 @@ impl Expected {
     }
 }
 
-/// The oracle: everything not yet released, and where the cursors are in it.
+/// The oracle: everything not yet released, and the cursors in it.
 struct Model {
     ring: Owner,
     writer: Option<Writer<Owner>>,
@@ -154,7 +154,7 @@ struct Model {
     limit: u64,
     free_bytes: u64,
     heaviest: u64,
-    /// Pushes that follow may begin a new segment where they need none.
+    /// Later pushes may begin a new segment without need.
     retracted: bool,
 }
 
@@ -322,7 +322,7 @@ impl Model {
     }
 
     fn commit(&mut self) {
-        // Taken records behind the position are passed when the reader next looks, so let it look.
+        // Taken records behind the position are passed at the reader's next look-up, so do one.
         self.check_peek();
         if let Some(reader) = &mut self.reader {
             let weight: u64 = self
@@ -362,7 +362,7 @@ impl Model {
         let owned = self.records.iter();
         let owned = owned.filter(|record| record.shared && !record.taken);
         assert_eq!(self.counter.alive(), owned.count());
-        // Free records are outside the bound; as if each weighed what it takes.
+        // Free records are outside the bound: count each with its size.
         let most = self.limit.max(self.heaviest) + self.free_bytes;
         let bound = 20 * most + FIRST_SEGMENT_BYTES as u64;
         assert!(self.retracted || segment_bytes(self.ring.ring()) <= bound);
@@ -394,7 +394,7 @@ fn assert_record(record: &Record<'_>, expected: &Expected) {
 }
 
 proptest! {
-    // The number of cases is proptest's default, or what PROPTEST_CASES says.
+    // The number of cases is proptest's default, or PROPTEST_CASES.
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
@@ -623,7 +623,7 @@ fn a_payload_that_panics_in_drop_is_not_dropped_again() {
     assert_eq!(dropped.load(Ordering::Relaxed), 3);
 }
 
-/// A small generator, so that both threads know the same sequence.
+/// A small generator, so that both threads compute the same sequence.
 struct Sequence(u64);
 
 impl Sequence {
@@ -729,4 +729,35 @@ fn what_is_taken_back_leaves_no_memory_but_that_of_what_was_published() {
     }
     reader.commit();
     assert_eq!(writer.refresh(), 0);
+}
+
+#[test]
+fn a_record_written_in_place_arrives_as_one_that_was_copied_and_one_given_up_leaves_nothing() {
+    let (mut writer, mut reader) = pair();
+    for len in [0, 1, 7, 8, 100, 1000, 4096, 64, 3] {
+        // Through all ways of making room: in place, behind padding, in a larger segment.
+        for round in 0..20_u8 {
+            let before = writer.pushed_weight();
+            writer.reserve(len).payload_mut().fill(0xff);
+            assert_eq!(writer.pushed_weight(), before);
+            writer.publish();
+            assert!(reader.peek().is_none(), "{len} {round}");
+
+            let mut place = writer.reserve(len);
+            assert!(place.payload().iter().all(|byte| *byte == 0));
+            place.payload_mut().fill(round);
+            place.push(7, false);
+            assert_eq!(writer.pushed_weight(), before + record_weight(len, false));
+            assert!(reader.peek().is_none(), "not published");
+            writer.push_slice(8, false, &[round]);
+            writer.publish();
+            let record = reader.peek().expect("published");
+            assert_eq!(record.tag, 7);
+            assert_eq!(record.payload.as_slice(), vec![round; len]);
+            assert!(reader.advance());
+            assert_eq!(reader.peek().expect("the next").payload.as_slice(), [round]);
+            assert!(reader.advance());
+            reader.commit();
+        }
+    }
 }

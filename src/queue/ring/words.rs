@@ -1,6 +1,6 @@
 //! The memory of one segment: a power-of-two number of 64-bit words, addressed by a monotonic cursor.
 //!
-//! It is not synchronised and holds no idea of records. Each access goes through raw pointers, so that the writer and the
+//! It is not synchronised and knows no records. Each access goes through raw pointers, so that the writer and the
 //! reader can touch different words at the same time. Under loom every word has a shadow cell which is touched with each
 //! access: two accesses to one word that no happens-before edge orders fail the model.
 
@@ -27,14 +27,14 @@ pub(super) const fn words_for(bytes: u64) -> u64 {
     bytes.div_ceil(WORD_BYTES)
 }
 
-/// Uninitialised words, as a segment has them: for the moment, since it says nothing of how long they live. All accesses
-/// are `unsafe`: the caller upholds that the segment is alive, that nobody else touches the same words, that what is read was
+/// The uninitialised words of a segment, for immediate use: the value does not carry their lifetime. All accesses are
+/// `unsafe`: the caller ensures that the segment is alive, that no other thread accesses the same words, that words read were
 /// written, and that a range does not run over the end.
 #[derive(Debug)]
 pub(super) struct Words {
     /// The first one, with the right to touch all.
     pub(super) base: NonNull<u64>,
-    /// How many, a power of two, less one.
+    /// Their number, a power of two, less one.
     pub(super) mask: u64,
     #[cfg(ringmux_loom)]
     pub(super) shadows: Shadows,
@@ -124,6 +124,24 @@ impl Words {
             // SAFETY: as for the first copy.
             unsafe { copy(tail, to) };
         }
+    }
+
+    /// Makes `len` bytes from `at` on zero.
+    ///
+    /// # Safety
+    /// As for [`Self::write_slices`].
+    pub(super) unsafe fn clear(&self, at: u64, len: usize) {
+        self.touch_write(at, words_for(len as u64));
+        // SAFETY: in bounds and exclusive by the contract above.
+        unsafe { self.word(at).cast::<u8>().write_bytes(0, len) }
+    }
+
+    /// # Safety
+    /// `len` bytes were written at `at`, and no one else touches them during `'a`, in which the memory also stays allocated.
+    pub(super) unsafe fn slice_mut<'a>(&self, at: u64, len: usize) -> &'a mut [u8] {
+        self.touch_write(at, words_for(len as u64));
+        // SAFETY: initialised, in bounds and exclusive for `'a` by the contract above.
+        unsafe { std::slice::from_raw_parts_mut(self.word(at).cast::<u8>(), len) }
     }
 
     /// Moves `handle` to the words from `at` on; it is not dropped there unless someone takes it out.

@@ -9,19 +9,19 @@ use std::ptr::NonNull;
 
 /// Pushes records and publishes them in batches.
 ///
-/// It is a handle: what it knows lies in the ring, in the line of its end, so that moving it costs nothing. Dropping it leaves
-/// the ring to the reader; what was pushed and not published is dropped with the ring.
+/// It is a handle: its state is stored in the ring, in the cache line of its end, so that moving it costs nothing. Dropping it
+/// leaves the ring to the reader; unpublished records are dropped with the ring.
 #[derive(Debug)]
 pub(crate) struct Writer<O: RingOwner> {
     owner: O,
 }
 
-/// What only the writer reads and writes.
+/// The private state of the writer.
 #[derive(Debug)]
 pub(super) struct WriterState {
-    /// Where the next record goes, in the newest segment. None until the first push.
+    /// The position of the next record, in the newest segment. None until the first push, unless the ring was renewed.
     pub(super) cursor: Option<Cursor>,
-    /// The first word in use of the newest segment, as far as we know: the last `head` seen, or where the segment starts.
+    /// The first word in use of the newest segment, as far as known: the last `head` seen, or the start of the segment.
     in_use_from: u64,
     /// Words of the records pushed since the last publication.
     unpublished_words: u64,
@@ -50,14 +50,14 @@ impl<O: RingOwner> Writer<O> {
     #[inline(always)]
     fn parts(&mut self) -> (Ring<'_>, &mut WriterState) {
         let ring = self.owner.ring();
-        // SAFETY: invariant 5, by the contract of `new`; `&mut self` says that nobody else uses this writer now.
+        // SAFETY: invariant 5, by the contract of `new`; `&mut self` proves that this writer has no other user now.
         let own = ring.writer.own.with_mut(|own| unsafe { &mut *own });
         (ring, own)
     }
 
     #[inline(always)]
     fn own(&self) -> &WriterState {
-        // SAFETY: as above; whoever has `&mut WriterState` has `&mut self`.
+        // SAFETY: as above; `&mut WriterState` requires `&mut self`.
         self.owner.ring().writer.own.with(|own| unsafe { &*own })
     }
 
@@ -110,6 +110,21 @@ impl<O: RingOwner> Writer<O> {
         own.pushed(cursor, words, record_weight(len, free));
     }
 
+    /// Memory in the ring for the payload of a record of `len` bytes, which are zero.
+    ///
+    /// # Panics
+    /// If `len` is 4 GiB or more.
+    pub(crate) fn reserve(&mut self, len: usize) -> Reserved<'_, O> {
+        let _fits = Header::new(Kind::Slice, 0, false, len);
+        let (ring, own) = self.parts();
+        let cursor = own.reserve(ring, 1 + words_for(len as u64));
+        // SAFETY: the newest segment is alive (invariant 3).
+        let memory = unsafe { cursor.words() };
+        // SAFETY: `reserve` returned that many words that are contiguous and ours.
+        unsafe { memory.clear(cursor.at + 1, len) };
+        Reserved { writer: self, len }
+    }
+
     /// Makes everything pushed so far visible to the reader.
     #[inline]
     pub(crate) fn publish(&mut self) {
@@ -129,13 +144,13 @@ impl<O: RingOwner> Writer<O> {
         self.own().pushed_weight
     }
 
-    /// Weight pushed and not released, as of the last look at the reader: never less than it is now.
+    /// Weight pushed and not released, as of the last load of the reader's counter: never less than the current value.
     #[inline]
     pub(crate) fn pending_weight(&self) -> u64 {
         self.own().pending_weight()
     }
 
-    /// Looks at the reader's counter, then as [`Self::pending_weight`].
+    /// Loads the reader's counter, then as [`Self::pending_weight`].
     #[inline]
     pub(crate) fn refresh(&mut self) -> u64 {
         let (ring, own) = self.parts();
@@ -144,8 +159,8 @@ impl<O: RingOwner> Writer<O> {
 
     /// Whether `weight` may be pushed under `limit`; an empty ring admits any weight.
     ///
-    /// Loads the reader's counter only if what was last seen of it says no. Only the reader's progress changes the answer
-    /// from outside, so a yes stays true until the next push.
+    /// Loads the reader's counter only if the last value seen says no. Only the reader's progress changes the answer from
+    /// outside, so a yes holds until the next push.
     #[inline]
     pub(crate) fn has_room(&mut self, weight: u64, limit: u64) -> bool {
         let (ring, own) = self.parts();
@@ -153,23 +168,23 @@ impl<O: RingOwner> Writer<O> {
         admits(own.pending_weight()) || admits(own.refresh(ring))
     }
 
-    /// If the reader has released everything and the ring has grown, goes on in a fresh small segment; the reader
-    /// frees the big one when it next looks. Returns whether it did. Meant to be called rarely: it allocates.
+    /// If the reader has released everything and the ring has grown, continues in a new small segment; the reader
+    /// frees the big one at its next look-up. Returns whether it did. Call it rarely: it allocates.
     pub(crate) fn shrink_if_idle(&mut self) -> bool {
         let (ring, own) = self.parts();
         let idle = own.cursor.is_some_and(|it| ring.load_head() == it.at);
         idle && own.go_small(ring)
     }
 
-    /// If the ring has grown, goes on in a fresh small segment, so that the reader, with the last record that it releases,
-    /// frees the big ones. Returns whether it did. Publishes what was pushed.
+    /// If the ring has grown, continues in a new small segment, so that the reader, with the last record that it releases,
+    /// frees the big ones. Returns whether it did. Publishes pushed records.
     pub(crate) fn go_small(&mut self) -> bool {
         let (ring, own) = self.parts();
         own.go_small(ring)
     }
 
-    /// Takes back what was pushed and not published: drops its payloads, and frees the segments in which nothing else
-    /// lies. Returns its weight. Meant for the end: pushes that follow may begin a new segment where they need none.
+    /// Takes back unpublished records: drops their payloads, and frees the segments that contain nothing else. Returns their
+    /// weight. Meant for the end: later pushes may begin a new segment without need.
     pub(crate) fn retract(&mut self) -> u64 {
         let (ring, own) = self.parts();
         own.retract(ring)
@@ -181,10 +196,56 @@ impl<O: RingOwner> Writer<O> {
     }
 }
 
+/// The place of a record that is not pushed yet: its payload can be written, behind the cursor of its writer. Dropped, it leaves
+/// nothing.
+#[derive(Debug)]
+pub(crate) struct Reserved<'a, O: RingOwner> {
+    /// Since `WriterState::reserve` nothing else has used it: its cursor is where the header goes.
+    writer: &'a mut Writer<O>,
+    len: usize,
+}
+
+impl<'a, O: RingOwner> Reserved<'a, O> {
+    fn cursor(&self) -> Cursor {
+        self.writer.own().cursor.expect("something was reserved")
+    }
+
+    pub(crate) fn payload(&self) -> &[u8] {
+        let cursor = self.cursor();
+        // SAFETY: the newest segment is alive (invariant 3).
+        let memory = unsafe { cursor.words() };
+        // SAFETY: cleared by `Writer::reserve`, and ours until the writer is used again, which this borrows.
+        unsafe { memory.slice(cursor.at + 1, self.len) }
+    }
+
+    pub(crate) fn payload_mut(&mut self) -> &mut [u8] {
+        let cursor = self.cursor();
+        // SAFETY: the newest segment is alive (invariant 3).
+        let memory = unsafe { cursor.words() };
+        // SAFETY: as for `payload`; `&mut self` says that no one else has it.
+        unsafe { memory.slice_mut(cursor.at + 1, self.len) }
+    }
+
+    /// Pushes the record, as [`Writer::push_slice`] does with these bytes.
+    pub(crate) fn push(self, tag: u16, free: bool) -> &'a mut Writer<O> {
+        let (cursor, len) = (self.cursor(), self.len);
+        let header = Header::new(Kind::Slice, tag, free, len);
+        // SAFETY: the newest segment is alive (invariant 3).
+        let memory = unsafe { cursor.words() };
+        // SAFETY: `reserve` returned this word and those of the payload, and nothing was pushed since.
+        unsafe { memory.write(cursor.at, header.word()) };
+        let (_, own) = self.writer.parts();
+        let words = 1 + words_for(len as u64);
+        own.pushed(cursor, words, record_weight(len, free));
+        self.writer
+    }
+}
+
 impl WriterState {
-    pub(super) const fn new() -> Self {
+    /// Of a ring that begins in this segment, or that has none before the first push.
+    pub(super) fn new(first: Option<NonNull<Segment>>) -> Self {
         Self {
-            cursor: None,
+            cursor: first.map(|segment| Cursor { segment, at: 0 }),
             in_use_from: 0,
             unpublished_words: 0,
             pushed_weight: 0,
@@ -328,12 +389,12 @@ impl WriterState {
         weight
     }
 
-    /// Goes on at `tail`, which is at `from`. Nothing behind is a record any more.
+    /// Continues at `tail`, which is at `from`. The records behind it are discarded.
     fn go_back_to(&mut self, ring: Ring<'_>, from: Cursor) {
         // SAFETY: invariant 3: the segment in which `tail` lies is alive.
         let segment = unsafe { from.segment() };
         let mut next = segment.next.load(Ordering::Relaxed);
-        // Relaxed: the reader looks at `next` where a LINK before `tail` lies, and there is none in this segment.
+        // Relaxed: the reader loads `next` only at a LINK before `tail`, and there is none in this segment.
         segment.next.store(std::ptr::null_mut(), Ordering::Relaxed);
         while let Some(behind) = NonNull::new(next) {
             // SAFETY: it was never published, so that the reader does not know it; it is freed once, here.
@@ -342,11 +403,11 @@ impl WriterState {
             unsafe { Segment::free(behind) };
         }
         if self.published_in.take().is_some() {
-            // Where that segment began is forgotten: it was not before `head`, or what lies before is the reader's.
+            // The start of that segment need not be known: `head` is at or after it, or the words before belong to the reader.
             self.in_use_from = ring.load_head();
         }
         if from.at == 0 {
-            // Nothing was ever published: `attach` looks at `oldest` only behind a `tail` that is not 0.
+            // There was no publication: `attach` loads `oldest` only after a `tail` that is not 0.
             // Relaxed: as in `first`.
             (ring.reader.oldest).store(std::ptr::null_mut(), Ordering::Relaxed);
             self.cursor = None;
@@ -357,7 +418,7 @@ impl WriterState {
         }
     }
 
-    /// Goes on in a new segment of `words` words, from a LINK at `cursor`. The caller stores the cursor returned.
+    /// Continues in a new segment of `words` words, from a LINK at `cursor`. The caller stores the cursor returned.
     fn link(&mut self, mut cursor: Cursor, words: u64) -> Cursor {
         let segment = Segment::alloc(words);
         self.published_in.get_or_insert(cursor.segment);
@@ -376,8 +437,8 @@ impl WriterState {
         cursor
     }
 
-    /// The smallest segment in which a record of `words` words fits when it is otherwise empty, wherever it starts: with
-    /// padding, which is shorter than the record, and with the word kept for a LINK.
+    /// The smallest segment that has room, when otherwise empty, for a record of `words` words at any start: with
+    /// padding, which is shorter than the record, and with the word reserved for a LINK.
     fn segment_words(words: u64) -> u64 {
         (2 * words).next_power_of_two().max(FIRST_WORDS)
     }

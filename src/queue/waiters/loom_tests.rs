@@ -1,6 +1,6 @@
 //! The set under loom, with blocks of two slots. A lost wake-up is a deadlock, which loom reports.
 //!
-//! Loom's `AtomicWaker` is a lock, which orders a slot's holders by itself: that `Slots` does is shown beside it.
+//! Loom's `AtomicWaker` is a lock, which orders a slot's holders by itself; the models of `Slots` show that it orders them too.
 
 use super::*;
 use crate::sync::{Arc, AtomicBool};

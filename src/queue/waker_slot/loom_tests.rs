@@ -51,7 +51,7 @@ impl Mailbox {
     }
 }
 
-/// Another waker of the same task, which finds out by itself that the one before is being called.
+/// Another waker of the same task, which detects that the previous one is being called.
 fn wait_as_another(mailbox: &Mailbox, posted: usize) {
     block_on(poll_fn(|cx| {
         let polled = mailbox.poll(posted, cx.waker());
@@ -71,7 +71,7 @@ fn a_waiter_is_woken_again_and_again() {
             poster.post();
             poster.post();
         });
-        // It must not look in vain for the end of a call. A clone, as loom's waker is known by its clones only.
+        // It must not spin until the end of a call. A clone, as `will_wake` works only for clones of loom's waker.
         let mut own = None;
         let mut poll = |posted, cx: &Context<'_>| {
             mailbox.poll(posted, own.get_or_insert_with(|| cx.waker().clone()))
@@ -114,7 +114,7 @@ fn clearing_and_dropping_meet_a_wake() {
     });
 }
 
-/// Loom does not look inside: only that it was called.
+/// Not modelled by loom: counts calls only.
 #[derive(Debug, Default)]
 struct Count(std::sync::atomic::AtomicUsize);
 

@@ -88,7 +88,7 @@ fn a_slot_that_was_cleared_holds_no_task() {
     assert_eq!(count.get(), 1);
 }
 
-/// A waker that is used from inside of its own wake, as an executor that polls in place would.
+/// A waker that is used from inside of its own wake, as by an executor that polls in place.
 struct Again {
     slot: WakerSlot,
     count: Arc<Count>,

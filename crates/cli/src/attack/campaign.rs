@@ -1,7 +1,7 @@
-//! One attack against one server: its connections, their pace, and what came of them.
+//! One attack against one server: its connections, their pace, and the results.
 //!
-//! A thread of its own, so that what the attacker computes is not in the way of who is measured beside it. A connection
-//! that has ended is made anew after [`RECONNECT`], and as long as the attack is paused nothing is said.
+//! It has a thread of its own, so that the attacker's work does not disturb the measured neighbour. A connection that has
+//! ended is replaced after [`RECONNECT`]; while the attack is paused nothing is sent.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -19,16 +19,16 @@ use super::peer::Peer;
 const RECONNECT: Duration = Duration::from_millis(20);
 /// From one burst to the next.
 const TICK: Duration = Duration::from_millis(1);
-/// A connection counts as so many frames of the pace: the server has as much to do with one.
+/// Frames of the pace per connection: it costs the server about as much.
 const CONNECTION_FRAMES: f64 = 10.0;
-/// Frames of a burst where there is no pace.
+/// Frames of a burst without a pace.
 const BURST: f64 = 1000.0;
 
 const PAUSED: u8 = 0;
 const PLAYING: u8 = 1;
 const OVER: u8 = 2;
 
-/// What came of an attack.
+/// The results of an attack.
 #[derive(Debug, Default)]
 pub(super) struct Outcome {
     pub(super) connections: u64,
@@ -36,11 +36,11 @@ pub(super) struct Outcome {
     pub(super) bytes: u64,
     /// Streams that the server has ended.
     pub(super) resets: u64,
-    /// How often the server has ended a connection, by what it said.
+    /// Connections ended by the server, by the reason it gave.
     pub(super) answers: BTreeMap<String, u64>,
     /// The last text of a GOAWAY, in full.
     pub(super) last_answer: Option<String>,
-    /// Connections that were not taken, and why the last was not.
+    /// Refused connections, and the error of the last one.
     pub(super) refused: u64,
     pub(super) last_refusal: Option<io::Error>,
 }
@@ -80,7 +80,7 @@ impl Campaign {
     /// `rate`: frames a second at most; 0 is as many as the server takes.
     ///
     /// # Errors
-    /// There is no thread for it.
+    /// Starting its thread failed.
     pub(super) fn start(kind: Kind, addr: Addr, rate: u32) -> io::Result<Self> {
         let phase = Arc::new(AtomicU8::new(PAUSED));
         let seen = Arc::clone(&phase);
@@ -108,7 +108,7 @@ impl Campaign {
 /// A place for a connection.
 enum Place {
     Connected(Box<Peer>, Box<dyn Attack>),
-    /// Until when nothing is tried.
+    /// When the next attempt is made.
     Waiting(Instant),
 }
 
@@ -150,7 +150,7 @@ impl Attacker {
                 allowed -= self.play(allowed) as f64;
             }
             self.turn(now);
-            // Who is not paced, and was not stopped by the server, goes on at once.
+            // Without a pace, and unless the server stopped it, continue at once.
             if !(playing && self.rate == 0 && allowed <= 0.0) {
                 thread::sleep(TICK);
             }
@@ -163,7 +163,7 @@ impl Attacker {
         self.outcome
     }
 
-    /// Nothing is saved up over a pause longer than ten bursts.
+    /// The allowance saves up at most ten bursts.
     fn allowance(&self, left: f64, passed: Duration) -> f64 {
         if self.rate == 0 {
             return BURST;
@@ -173,7 +173,7 @@ impl Attacker {
         (left + rate * passed.as_secs_f64()).min(most)
     }
 
-    /// Returns what of the pace was spent on it.
+    /// Returns the frames of the pace spent on it.
     fn connect(&mut self, now: Instant, allowed: f64) -> f64 {
         let mut spent = 0.0;
         for place in &mut self.places {
@@ -200,7 +200,7 @@ impl Attacker {
         spent
     }
 
-    /// Lets the connections take steps, in turn, until this many frames are said or none of them says anything.
+    /// Lets the connections take steps, in turn, until this many frames are sent or no connection sends any.
     fn play(&mut self, allowed: f64) -> u64 {
         let mut said = 0;
         let mut moved = true;

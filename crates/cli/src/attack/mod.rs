@@ -1,4 +1,4 @@
-//! `ringmux attack`: what a server does when a peer does its worst, and whether a neighbour notices.
+//! `ringmux attack`: plays attacks against a server, and measures the effect on a neighbour.
 //!
 //! * `wire`, `peer`: a connection that speaks the wire without the library, so that it can break its rules.
 //! * `kinds`: the attacks. `campaign`: one of them at work, on its thread, at its pace.
@@ -38,12 +38,12 @@ Examples:
   ringmux attack --rate 0 --max-ratio 100 127.0.0.1:7000   as fast as the server takes it
   ringmux attack --neighbour call --json unix:///run/r.sock   for a server with Config::edge
 
-Attack your own server only. Somebody else's may go down, and it is a crime in most places.
+Attack only your own server: another may go down, and attacking it is a crime in most places.
 The attacker, its neighbour and often the server share processors: at --rate 0 the neighbour's times are those of
-a busy machine as much as of the server. SAFETY.md says what each attack does, and what the server promises.
+a busy machine as much as of the server. SAFETY.md describes each attack and the promise against it.
 
 Exit code 0: after each attack the server served its neighbour and a newcomer, and the p99 and the average of the
-neighbour's round trips were less than --max-ratio of what they were without, or less than --max-wait. Else 1.";
+neighbour's round trips were below --max-ratio times their values before, or below --max-wait. Else 1.";
 
 /// Arguments of `ringmux attack`.
 #[derive(Debug, clap::Args)]
@@ -53,20 +53,20 @@ pub(crate) struct Args {
     #[arg(value_name = "ADDR", value_parser = crate::endpoint::remote)]
     addr: Addr,
 
-    /// Which attacks; all if not given.
+    /// The attacks to play; all if not given.
     #[arg(long, value_enum, value_name = "NAME", value_delimiter = ',')]
     attack: Vec<Kind>,
 
-    /// How long each is played, and paused, in turn; as in 2s or 500ms.
+    /// Length of each slice of attack, and of each pause; as in 2s or 500ms.
     #[arg(long, value_name = "TIME", default_value = "2s", value_parser = slice_time)]
     seconds: Duration,
 
-    /// Frames a second of all connections of an attack, where a connection counts as ten; 0 is as many as the server takes.
-    /// If not given, 10000, 5000 or 3000, less where a frame is more work.
+    /// Frames a second of all connections of an attack, where a connection counts as ten; 0 is unlimited.
+    /// If not given, 10000, 5000 or 3000, fewer for more expensive frames.
     #[arg(long, value_name = "N")]
     rate: Option<u32>,
 
-    /// What the neighbour does.
+    /// The neighbour's kind of round trip.
     #[arg(long, value_enum, value_name = "HOW", default_value = "ping")]
     neighbour: RoundTrip,
 
@@ -74,7 +74,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "X", default_value = "2", value_parser = ratio)]
     max_ratio: f64,
 
-    /// What they may be in any case, in which the ratio does not count: of next to nothing twice as much is nothing either.
+    /// Times below this pass regardless of the ratio, since twice a tiny time is still tiny.
     #[arg(long, value_name = "TIME", default_value = "10ms", value_parser = parse_duration)]
     max_wait: Duration,
 
@@ -87,7 +87,7 @@ fn slice_time(text: &str) -> Result<Duration, String> {
     let time = parse_duration(text)?;
     let least = Duration::from_millis(100);
     if time < least {
-        return Err("at least 100ms, for a p99 that means something".to_owned());
+        return Err("at least 100ms, for a meaningful p99".to_owned());
     }
     Ok(time)
 }
@@ -114,7 +114,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
         }
     });
     progress.finish_and_clear();
-    // What was measured before a failure is still worth seeing.
+    // Show the rows measured before a failure.
     if !args.json && !rows.is_empty() {
         print(report::render(&rows))?;
     }
@@ -140,7 +140,7 @@ async fn attack(args: &Args, progress: &ProgressBar, rows: &mut Vec<Row>) -> Res
         progress.inc(1);
         let gone = row.failure.is_some();
         rows.push(row);
-        // Nobody is there any more to attack.
+        // The server is gone: no attack can follow.
         if gone {
             break;
         }
@@ -160,7 +160,7 @@ async fn play(args: &Args, kind: Kind) -> Result<Row, Failure> {
         (before, during) = slices;
     });
     let failed = match measured {
-        // While the attack's connections are still there.
+        // While the attack's connections still exist.
         Ok(()) => neighbour.newcomer().await.err(),
         Err(failure) => Some(failure),
     };
@@ -189,7 +189,7 @@ async fn measure(
     Ok((before, during))
 }
 
-/// An attack that never took place is no attack that was withstood.
+/// An attack that never took place does not count as withstood.
 fn not_refused(outcome: &Outcome, addr: &Addr) -> Result<(), Failure> {
     match &outcome.last_refusal {
         Some(error) if outcome.connections == 0 => {

@@ -1,4 +1,4 @@
-//! A session that does nothing wrong, and how long its round trips take.
+//! A well-behaved session, and the times of its round trips.
 
 use std::cmp::Ordering;
 use std::time::Duration;
@@ -13,18 +13,18 @@ use ringmux_measure::failure::Failure;
 
 /// Round trips are kept with three significant digits up to this many nanoseconds.
 const RTT_NS_MAX: u64 = 60_000_000_000;
-/// So many seconds a round trip does not take: keepalive finds a dead server in 25. Counted one by one, so that a time in
-/// which this process was stopped is one of them.
+/// Seconds without an answer after which the server counts as dead: keepalive detects a dead server in 25. Counted one by one,
+/// so that time in which this process was stopped counts as one.
 const PATIENCE_SECONDS: u32 = 30;
 /// Round trips before the first that counts.
 const WARM_UP: usize = 50;
 
-/// What a round trip is.
+/// The kind of round trip.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum RoundTrip {
-    /// A PING. A server with `Config::edge` ends who asks more than once a second
+    /// A PING. A server with `Config::edge` allows one a second
     Ping,
-    /// A stream that is opened, finished, and brought to its end by the server, with whatever result
+    /// A stream that is opened, finished, and ended by the server, with any result
     Call,
 }
 
@@ -56,13 +56,13 @@ impl Slice {
     }
 }
 
-/// The median of the slices' quantiles: one slice in which the machine did something else is not in it.
+/// The median of the slices' quantiles, which leaves out a slice disturbed by other load.
 pub(super) fn median_ns(slices: &[Slice], quantile: f64) -> u64 {
     let of = |slice: &Slice| slice.rtts.value_at_quantile(quantile);
     median(slices.iter().map(of).collect()).unwrap_or(0)
 }
 
-/// The median of how the slices' quantiles relate to those of the slices just before them.
+/// The median of the ratios of the slices' quantiles to those of the slices just before them.
 pub(super) fn median_ratio(before: &[Slice], during: &[Slice], quantile: f64) -> f64 {
     let of = |slice: &Slice| slice.rtts.value_at_quantile(quantile);
     let pairs = before.iter().zip(during);
@@ -75,8 +75,8 @@ fn median<T: Copy + PartialOrd>(mut values: Vec<T>) -> Option<T> {
     values.get(values.len().saturating_sub(1) / 2).copied()
 }
 
-/// How much longer a round trip takes on average than before the attack was first played: what the server has still to
-/// do of it when it is paused is not taken for the usual.
+/// The ratio of the average round trip to the one before the attack was first played: the server's backlog in pauses of the
+/// attack is not taken as the baseline.
 pub(super) fn slowdown(before: &[Slice], during: &[Slice]) -> f64 {
     let first = before.get(..1).unwrap_or_default();
     mean_ns(during) / mean_ns(first).max(1.0)
@@ -100,7 +100,7 @@ impl Neighbour {
     /// A session to the server, after a few round trips that do not count.
     ///
     /// # Errors
-    /// There is no session, or it does not last.
+    /// Connecting failed, or the session ended.
     pub(super) async fn connect(addr: &Addr, how: RoundTrip) -> Result<Self, Failure> {
         let engine = Engine::inline(Driver::Tokio)
             .map_err(|error| Failure::new("cannot start an engine").because(&error))?;
@@ -119,7 +119,7 @@ impl Neighbour {
     /// One round trip after the other, for this long.
     ///
     /// # Errors
-    /// One did not come back: the server has not lived through it.
+    /// A round trip was not answered: the server did not survive.
     pub(super) async fn measure(&self, time: Duration) -> Result<Slice, Failure> {
         let until = Instant::now() + time;
         let mut slice = Slice::new();
@@ -129,7 +129,7 @@ impl Neighbour {
         Ok(slice)
     }
 
-    /// Whether the server still takes whoever comes.
+    /// Whether the server still accepts new clients.
     ///
     /// # Errors
     /// It does not.
@@ -171,7 +171,7 @@ impl Neighbour {
                 Err(_) => {}
             }
         }
-        Err(failure().advise(format!("nothing came in {PATIENCE_SECONDS} s")))
+        Err(failure().advise(format!("no answer within {PATIENCE_SECONDS} s")))
     }
 
     /// The server may refuse the stream or fail it: that is an answer. The end of the session is none.
@@ -180,14 +180,14 @@ impl Neighbour {
         let Ok((mut send, mut recv)) = self.session.open("").await else {
             return ended().map_or(Ok(()), Err);
         };
-        // What cannot be finished was ended by the server.
+        // Fails if the server has ended the stream.
         let _ = send.finish();
         while let Ok(Some(_)) = recv.recv().await {}
         ended().map_or(Ok(()), Err)
     }
 }
 
-/// Who asks too often for the server's taste can call instead.
+/// Advises calls instead of PINGs if the server limits PINGs.
 fn advised(failure: Failure, error: &SessionError) -> Failure {
     match error {
         SessionError::PeerClosed { reason, .. } if reason.contains(Limit::PingRate.name()) => {
@@ -211,7 +211,7 @@ mod tests {
         slice
     }
 
-    /// The machine has something else to do for the time of two slices, and again for one.
+    /// The machine has other load during two slices, and again during one.
     #[test]
     fn what_the_machine_does_to_both_kinds_of_slices_is_not_in_the_ratio() {
         let before = [100, 9000, 100].map(slice);
@@ -222,7 +222,7 @@ mod tests {
         assert!(median_ratio(&[], &[], 0.99) < 1.0);
     }
 
-    /// It is still at it when the attack is paused.
+    /// Its backlog lasts into the pauses of the attack.
     #[test]
     fn a_server_that_lags_behind_an_attack_is_slowed_down_by_it() {
         let before = [100, 900, 900].map(slice);

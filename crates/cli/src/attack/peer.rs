@@ -1,6 +1,6 @@
-//! One connection of the attacker: what the server has granted on it, and what it has answered.
+//! One connection of the attacker: the server's grants, and its answers.
 //!
-//! Nothing waits: what the socket does not take stays in `out`, which an attack fills only while it is short.
+//! It never blocks: bytes that the socket does not take stay in `out`, which an attack fills only while it is short.
 
 use std::collections::HashMap;
 use std::io::{self, Read, Write};
@@ -13,13 +13,13 @@ use ringmux::Addr;
 use super::wire::{self, Got};
 
 const CONNECT_TIME: Duration = Duration::from_secs(2);
-/// Bytes that the server did not take, from which on nothing is added.
+/// Unsent bytes from which on no frames are added.
 const OUT_MAX: usize = 64 * 1024;
 /// Bytes that are read in a turn.
 const READ_BYTES: usize = 64 * 1024;
-/// Credit that is returned at once.
+/// Credit returned in one WINDOW.
 const RETURN_BYTES: u32 = 8 * 1024;
-/// What is in force before the server's SETTINGS.
+/// Stream credit before the server's SETTINGS.
 const STREAM_FLOOR: i64 = 32 * 1024;
 const SESSION_FLOOR: i64 = 256 * 1024;
 const STREAMS_FLOOR: i64 = 16;
@@ -27,14 +27,14 @@ const STREAMS_FLOOR: i64 = 16;
 trait Socket: Read + Write + Send {}
 impl<T: Read + Write + Send> Socket for T {}
 
-/// How much the attacker reads of what the server says.
+/// How the attacker reads the server's bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Reading {
-    /// All of it, and grants the server as much again.
+    /// Reads everything, and returns the credit.
     Honest,
-    /// All of it, and grants nothing.
+    /// Reads everything, and returns no credit.
     NoCredit,
-    /// A byte each time.
+    /// Reads a byte each time.
     Slow,
     Nothing,
 }
@@ -46,7 +46,7 @@ pub(super) struct Peer {
     received: Vec<u8>,
     preface_seen: bool,
     pub(super) reading: Reading,
-    /// Frames and bytes that the attack has said.
+    /// Frames and bytes sent by the attack.
     pub(super) frames: u64,
     pub(super) bytes: u64,
     next_id: u32,
@@ -59,17 +59,17 @@ pub(super) struct Peer {
     /// Credit to return for the session, and for streams.
     owed: u32,
     owed_streams: HashMap<u32, u32>,
-    /// Streams that the server has ended before their time.
+    /// Streams reset by the server.
     pub(super) resets: u64,
     /// The text of its GOAWAY.
     pub(super) goaway: Option<String>,
 }
 
 impl Peer {
-    /// Connects, and says nothing.
+    /// Connects, and sends nothing.
     ///
     /// # Errors
-    /// The server does not take the connection.
+    /// Connecting failed.
     pub(super) fn connect(addr: &Addr) -> io::Result<Self> {
         let socket: Box<dyn Socket> = match addr {
             Addr::Unix(path) => {
@@ -111,26 +111,26 @@ impl Peer {
         })
     }
 
-    /// Says a preface and SETTINGS without a flaw: floors throughout.
+    /// Sends a valid preface and SETTINGS, with the floor for each setting.
     pub(super) fn greet(&mut self) {
         self.say(wire::PREFACE);
         self.raw(wire::SETTINGS, 0, 0, &[]);
     }
 
-    /// Says bytes that are no frame.
+    /// Sends raw bytes.
     pub(super) fn say(&mut self, bytes: &[u8]) {
         self.out.extend_from_slice(bytes);
         self.bytes += bytes.len() as u64;
     }
 
-    /// Says a frame, whatever the server has granted.
+    /// Sends a frame, regardless of the server's grants.
     pub(super) fn raw(&mut self, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
         wire::frame(&mut self.out, kind, flags, stream, payload);
         self.frames += 1;
         self.bytes += (wire::HEADER_LEN + payload.len()) as u64;
     }
 
-    /// Announces a frame of this length, and says no more of it.
+    /// Sends the header of a frame of this length, without its payload.
     pub(super) fn announce(&mut self, kind: u8, flags: u8, stream: u32, length: u32) {
         wire::header(&mut self.out, kind, flags, stream, length);
         self.frames += 1;
@@ -181,7 +181,7 @@ impl Peer {
         true
     }
 
-    /// Whether the server still takes this stream for open, as far as it has said.
+    /// Whether the stream is open as far as the server's frames show.
     pub(super) fn is_open(&self, stream: u32) -> bool {
         self.streams.contains_key(&stream)
     }
@@ -192,22 +192,22 @@ impl Peer {
         self.owed_streams.remove(&stream);
     }
 
-    /// Whether the server has said that it is a server.
+    /// Whether the server has sent its SETTINGS.
     pub(super) const fn is_greeted(&self) -> bool {
         self.preface_seen
     }
 
-    /// The server does not keep up.
+    /// The server does not keep up: too many unsent bytes.
     pub(super) fn is_full(&self) -> bool {
         self.out.len() >= OUT_MAX
     }
 
-    /// Writes what goes, reads what is there.
+    /// Writes and reads as much as possible without waiting.
     ///
     /// # Errors
     /// The connection has ended.
     pub(super) fn turn(&mut self) -> io::Result<()> {
-        // What was said before the end is heard even when nothing can be said any more.
+        // Read even if writing failed: the server may have sent its reason before the end.
         let written = self.write();
         self.read()?;
         written
@@ -309,7 +309,7 @@ impl Peer {
         }
     }
 
-    /// The server goes on as long as it has credit.
+    /// Returns credit, so that the server can continue to send.
     fn give_back(&mut self, got: &Got<'_>) {
         if self.reading != Reading::Honest {
             return;

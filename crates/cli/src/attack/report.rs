@@ -1,4 +1,4 @@
-//! What came of the attacks: a table for people, one JSON object a line for programs.
+//! The results of the attacks: a table for people, one JSON object a line for programs.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -23,9 +23,9 @@ const HEADER: [&str; 9] = [
     "the server said",
 ];
 
-/// What stands under the table.
+/// The text under the table.
 pub(super) const LEGEND: &str = "\
-frames     what the attacker said, while it was not paused
+frames     frames sent by the attacker, while it was not paused
 ended      how often the server ended a connection of the attacker
 p99        round trips of a session beside it: medians over slices, attack paused and playing in turn
 ratio      of the p99 of a slice of playing to that of the paused one before it: the median
@@ -38,7 +38,7 @@ pub(super) struct Row {
     pub(super) attack: String,
     /// How long it was played.
     pub(super) seconds: f64,
-    /// Frames a second at most; 0 if nothing but the server paced it.
+    /// Frames a second at most; 0 if unlimited.
     pub(super) rate: u32,
     pub(super) connections: u64,
     pub(super) refused: u64,
@@ -46,7 +46,7 @@ pub(super) struct Row {
     pub(super) bytes: u64,
     /// Connections that the server has ended.
     pub(super) ended: u64,
-    /// Of them, by the rule or the limit that it named.
+    /// Of them, counts by the rule or limit named.
     pub(super) answers: BTreeMap<String, u64>,
     /// The last GOAWAY in full.
     pub(super) last_answer: Option<String>,
@@ -59,11 +59,11 @@ pub(super) struct Row {
     pub(super) p99_before_ns: u64,
     pub(super) p99_during_ns: u64,
     pub(super) average_during_ns: u64,
-    /// p99 of a slice during / p99 of the one before it: the median, as whatever else the machine does is in both.
+    /// p99 of a slice during / p99 of the one before it: the median, as other load of the machine is in both.
     pub(super) ratio: f64,
     /// Average round trip during / in the first slice, before there was any attack.
     pub(super) slowdown: f64,
-    /// Why the neighbour or a newcomer was not served any more; `None`: they were.
+    /// Why the neighbour or a newcomer was no longer served; `None`: both were.
     pub(super) failure: Option<String>,
 }
 
@@ -102,9 +102,8 @@ impl Row {
         }
     }
 
-    /// Whether the server lived, and the neighbour noticed less than this: its times stayed below `max_ratio` of what they
-    /// were, or below `max_wait`. On a quiet machine a round trip takes so little that one burst of honest work in front of
-    /// it is twice as much.
+    /// Whether the server survived, and the neighbour's times stayed below `max_ratio` of the times before, or below `max_wait`.
+    /// On a quiet machine a round trip is so short that one burst of ordinary work in front of it doubles it.
     pub(super) fn passed(&self, max_ratio: f64, max_wait: Duration) -> bool {
         let noticed =
             |ratio: f64, ns: u64| ratio >= max_ratio && Duration::from_nanos(ns) >= max_wait;

@@ -1,6 +1,6 @@
-//! The wire, byte by byte, so that it can be spoken wrongly.
+//! The wire format, byte by byte, so that its rules can be broken.
 //!
-//! Written from the description of the wire: the library's codec writes nothing that breaks a rule.
+//! Independent of the library's codec, which cannot break a rule.
 
 pub(super) const DATA: u8 = 0;
 pub(super) const OPEN: u8 = 1;
@@ -21,10 +21,10 @@ pub(super) const STREAMS: u8 = 1;
 
 pub(super) const PREFACE: &[u8; 8] = b"RINGMUX\x01";
 pub(super) const HEADER_LEN: usize = 8;
-/// What a frame of data costs besides its payload, in bytes of credit.
+/// Cost of a DATA frame besides its payload, in bytes of credit.
 pub(super) const FRAME_COST: i64 = 256;
 
-/// Appends one frame, with whatever is in it.
+/// Appends one frame, valid or not.
 pub(super) fn frame(out: &mut Vec<u8>, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
     header(out, kind, flags, stream, payload.len() as u32);
     out.extend_from_slice(payload);
@@ -37,7 +37,7 @@ pub(super) fn header(out: &mut Vec<u8>, kind: u8, flags: u8, stream: u32, length
     out.extend_from_slice(&stream.to_le_bytes());
 }
 
-/// A frame as it came.
+/// A received frame.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Got<'a> {
     pub(super) kind: u8,
@@ -54,7 +54,7 @@ impl Got<'_> {
     }
 }
 
-/// The first frame of what was received, if it is all there, and how long it is.
+/// The first received frame and its length, if it is complete.
 pub(super) fn first(bytes: &[u8]) -> Option<(Got<'_>, usize)> {
     let head = bytes.first_chunk::<HEADER_LEN>()?;
     let length = u32::from_le_bytes([head[0], head[1], head[2], 0]) as usize;

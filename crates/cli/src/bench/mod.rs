@@ -1,4 +1,4 @@
-//! `ringmux bench`: measures this library on this machine, next to what plain sockets reach.
+//! `ringmux bench`: measures this library on this machine, next to plain sockets.
 //!
 //! A measurement is cut into slices; slices of the limit and of ringmux take turns, so that a
 //! machine that becomes slower or faster meanwhile does so for both. Each slice has its own two
@@ -29,7 +29,7 @@ use place::{Crowd, Place};
 const SLICES: usize = limit::WRITE_SIZES.len();
 /// Share of a slice that is run before it and not measured.
 const WARMUP: f64 = 0.2;
-/// However short a slice is, its streams get this long to open and to fill their queues.
+/// Minimum warm-up, for streams to open and to fill their queues.
 const WARMUP_MIN: Duration = Duration::from_millis(50);
 /// A hypervisor that takes more than this percentage away makes the figures doubtful.
 const STEAL_PERCENT_MAX: f64 = 1.0;
@@ -48,19 +48,19 @@ Examples:
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
-    /// What to measure; everything if not given.
+    /// Workloads to measure; all if not given.
     #[arg(long, value_enum, value_delimiter = ',', value_name = "NAME")]
     workload: Vec<Workload>,
 
-    /// What carries the sessions; if not given, uring where it works, else tokio.
+    /// Drivers of the sessions; if not given, uring where it works, else tokio.
     #[arg(long, value_enum, value_delimiter = ',', value_name = "NAME")]
     driver: Vec<Driver>,
 
-    /// What both sides do while there is nothing to do, park if not given; `uring` alone can do other than park.
+    /// Idle strategy of both sides, park if not given; only `uring` has others than park.
     #[arg(long, value_enum, value_delimiter = ',', value_name = "NAME")]
     wait: Vec<Wait>,
 
-    /// Where both sides run, apart if not given. Without any of these four, lone round trips are measured in each place,
+    /// Placement of both sides, apart if not given. Without any of these four options, lone round trips are measured in each place,
     /// parked and adaptive.
     #[arg(long, value_enum, value_delimiter = ',', value_name = "NAME")]
     place: Vec<Place>,
@@ -78,7 +78,7 @@ pub(crate) struct Args {
     json: bool,
 }
 
-/// Measures what the arguments ask for.
+/// Measures the requested workloads.
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let bench = Bench::new(args);
     if bench.cases.is_empty() {
@@ -108,7 +108,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
         Ok(())
     });
     bench.progress.clear();
-    // What was measured before a failure is still worth seeing.
+    // Show the rows measured before a failure.
     if !args.json && !rows.is_empty() {
         print(table::render(&rows))?;
     }
@@ -123,7 +123,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     result
 }
 
-/// One row to be.
+/// One row to measure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Case {
     workload: Workload,
@@ -138,7 +138,7 @@ impl Case {
     }
 }
 
-/// What to measure, and how.
+/// The workloads, and how to measure them.
 struct Bench {
     cases: Vec<Case>,
     pair: Pair,
@@ -216,8 +216,8 @@ impl Bench {
     }
 }
 
-/// What the arguments ask for; without any, everything asleep, and lone round trips where spinning would be at the cost of
-/// others.
+/// The requested cases; by default all workloads parked, and lone round trips in places where spinning costs
+/// other threads.
 fn cases(args: &Args, cpus: &Cpus) -> Vec<Case> {
     let drivers = match &args.driver[..] {
         [] => vec![best_driver()],
@@ -258,7 +258,7 @@ fn or<'a, T>(chosen: &'a [T], otherwise: &'a [T]) -> &'a [T] {
     if chosen.is_empty() { otherwise } else { chosen }
 }
 
-/// What the library itself chooses here; it logs the reason if that is not uring.
+/// The driver that the library chooses here; it logs the reason if that is not uring.
 fn best_driver() -> Driver {
     match Engine::auto().map(|engine| engine.driver()) {
         Ok(ringmux::Driver::Uring) => Driver::Uring,

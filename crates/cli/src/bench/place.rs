@@ -1,4 +1,4 @@
-//! Where the measured threads run, and who else does there.
+//! Placement of the measured threads, and of competing threads.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,7 +10,7 @@ use ringmux_measure::failure::Failure;
 use ringmux_measure::host::Host;
 use ringmux_measure::machine::Cpus;
 
-/// What `--place` chooses from.
+/// The values of `--place`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum Place {
     /// Client and server on a processor each
@@ -24,7 +24,7 @@ pub(super) enum Place {
 }
 
 impl Place {
-    /// Those where spinning is at the cost of others.
+    /// The places in which spinning costs other threads.
     pub(super) const SHARED: [Self; 3] = [Self::OneCpu, Self::OneCpuEngines, Self::Busy];
 
     /// The name on the command line and in the results.
@@ -46,7 +46,7 @@ impl Place {
         }
     }
 
-    /// A host here.
+    /// Adapts a host to this place.
     pub(super) fn host(self, host: Host, cpus: &Cpus) -> Host {
         match self {
             Self::OneCpuEngines => Host {
@@ -67,7 +67,7 @@ pub(super) struct Crowd {
 }
 
 impl Crowd {
-    /// The crowd of a place: one thread for each processor, or none.
+    /// Starts the competing threads of a place: one thread for each processor, or none.
     pub(super) fn at(place: Place, cpus: Cpus) -> Result<Self, Failure> {
         let mut crowd = Self {
             done: Arc::default(),
@@ -86,7 +86,7 @@ impl Crowd {
     ) -> Result<(), Failure> {
         let done = Arc::clone(&self.done);
         let spinning = move || {
-            // Where it cannot be pinned the kernel finds it a place.
+            // If it cannot be pinned, the kernel places it.
             let _ = pin();
             while !done.load(Ordering::Relaxed) {
                 std::hint::spin_loop();

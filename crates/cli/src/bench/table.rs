@@ -22,7 +22,7 @@ const HEADER: [&str; 11] = [
 /// Columns that hold text and not numbers.
 const TEXT_COLUMNS: usize = 2;
 
-/// What stands under the table.
+/// The text under the table.
 pub(super) const LEGEND: &str = "\
 limit     the same bytes over plain sockets that wait in the same way, in turn with ringmux on the same
           two threads, without streams, credit or opening and closing; the best of write sizes from 16
@@ -71,14 +71,14 @@ fn cells(workload: Workload, row: &Row) -> [String; 11] {
     ]
 }
 
-/// The driver, how it waits unless it sleeps, and where, unless apart.
+/// The driver, its idle strategy unless it parks, and its place unless apart.
 fn driver(row: &Row) -> String {
     let waits = (row.wait != "park").then_some(row.wait);
     let words = [Some(row.driver), waits, row.place];
     words.into_iter().flatten().collect::<Vec<_>>().join(" ")
 }
 
-/// What the bulk stream beside the round trips carried.
+/// The rate of the bulk stream beside the round trips.
 fn beside_line(row: &Row) -> Option<String> {
     let (bulk, limit) = (row.bulk_bytes_per_s?, row.limit_bulk_bytes_per_s?);
     let (bulk, limit) = (units::byte_rate(bulk), units::byte_rate(limit));

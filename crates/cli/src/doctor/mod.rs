@@ -1,7 +1,6 @@
-//! `ringmux doctor`: which driver works here, what was looked at, and what to change.
+//! `ringmux doctor`: the driver that works here, the checks, and the setting to change.
 //!
-//! What stands in the report is what the library found when it tried a ring, beside what the system
-//! shows of its policy; nothing is decided here.
+//! The report shows the library's own result of trying a ring, beside the system's policy; it decides nothing itself.
 
 mod report;
 mod system;
@@ -15,7 +14,7 @@ use system::System;
 
 const EXAMPLES: &str = "\
 Examples:
-  ringmux doctor                   a table, and what to change where io_uring is refused
+  ringmux doctor                   a table, and the remedy where io_uring is refused
   ringmux doctor --json            the same as one JSON object
   ringmux doctor >/dev/null && ringmux bench --driver uring
 
@@ -32,7 +31,7 @@ pub(crate) struct Args {
     json: bool,
 }
 
-/// Tries io_uring as every program with this library does, and tells what came of it.
+/// Tries io_uring as every program with this library does, and reports the result.
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let engine =
         Engine::auto().map_err(|error| Failure::new("cannot start an engine").because(&error))?;
@@ -47,11 +46,11 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     failure(backend).map_or(Ok(()), Err)
 }
 
-/// What a fallback is for whoever asks by the exit code.
+/// A fallback as a failure, for the exit code.
 fn failure(backend: &ChosenBackend) -> Option<Failure> {
     let failure = Failure::new("io_uring cannot be used");
     Some(match backend.refused()? {
-        // What to change is in the report.
+        // The remedy is in the report.
         EngineError::Refused(refusal) => failure.because(refusal),
         other => failure.because(other),
     })

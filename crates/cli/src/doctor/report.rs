@@ -1,4 +1,4 @@
-//! The report: rows of what was looked at, as a table or as JSON.
+//! The report: rows of checks, as a table or as JSON.
 
 use comfy_table::{ContentArrangement, Table, presets};
 use ringmux::{Chain, ChosenBackend, EngineError, Features, ProbeStep, Refusal};
@@ -7,10 +7,10 @@ use serde::Serialize;
 use super::system::{Memlock, Seccomp, System};
 
 const KIB: u64 = 1024;
-/// The first that has what the driver uring needs.
+/// The first kernel with the features that the driver uring needs.
 const KERNEL_MIN: &str = "6.1";
 
-/// What was found, and what came of it.
+/// The findings, and the resulting backend.
 pub(super) struct Report<'a> {
     system: System,
     backend: &'a ChosenBackend,
@@ -139,7 +139,7 @@ impl<'a> Report<'a> {
     }
 }
 
-/// What `--json` prints.
+/// The object of `--json`.
 #[derive(Debug, Serialize)]
 struct Object<'a> {
     version: &'static str,
@@ -174,7 +174,7 @@ struct Operation {
 
 // ---- rows -----------------------------------------------------------------------------------
 
-/// What is set on this machine and for this process. The one that refuses says so.
+/// The settings of this machine and process. The row of the refusing one is marked.
 fn policy_rows(system: &System, refusal: Option<&Refusal>) -> [Row; 4] {
     let blamed = |blame: fn(&Refusal) -> bool| match refusal {
         Some(refusal) if blame(refusal) => "REFUSES",
@@ -260,7 +260,7 @@ fn feature_rows(features: &Features) -> Vec<Row> {
     ]
 }
 
-/// Every step with its end. A refusal tells which it was; without one, either all passed or an
+/// Every step with its end. A refusal names the failed step; without one, either all passed or an
 /// engine failed before the first.
 fn steps(works: bool, refusal: Option<&Refusal>) -> impl Iterator<Item = (ProbeStep, Outcome)> {
     let failed = refusal.map(Refusal::step);
@@ -290,7 +290,7 @@ fn operations(
             true if missing == Some(name) => Outcome::Failed,
             true => Outcome::Passed,
         };
-        // Nothing is known of those behind the first that is missing.
+        // Operations after the first missing one were not checked.
         asked &= outcome != Outcome::Failed;
         (name, outcome)
     })

@@ -1,10 +1,10 @@
-//! What the system shows of its policy towards io_uring.
+//! The system's policy for io_uring, as far as `/proc` shows it.
 
 use std::fs;
 
 use rustix::process::{Resource, getrlimit};
 
-/// What was read; what cannot be read is left empty.
+/// The values read; unreadable ones are empty.
 #[derive(Clone, Debug, Default)]
 pub(super) struct System {
     /// The kernel's release.
@@ -25,12 +25,12 @@ pub(super) enum Seccomp {
     Filter,
 }
 
-/// What this user's processes may lock, in bytes; `None` is no limit.
+/// The limit of locked memory of this user's processes, in bytes; `None` is no limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Memlock {
     pub(super) soft: Option<u64>,
     pub(super) hard: Option<u64>,
-    /// `CAP_IPC_LOCK`: the limit does not count.
+    /// `CAP_IPC_LOCK`: the limit does not apply.
     pub(super) exempt: bool,
 }
 
@@ -43,7 +43,7 @@ impl System {
         Self {
             kernel: Some(release.trim().to_owned()).filter(|release| !release.is_empty()),
             disabled: number(&text("/proc/sys/kernel/io_uring_disabled")),
-            // -1 is none.
+            // -1: none.
             group: number(&text("/proc/sys/kernel/io_uring_group")),
             seccomp: seccomp(&status),
             memlock: Memlock {

@@ -47,7 +47,7 @@ async fn relay(
         Err(Broken::Stream(error)) => {
             let reason = Broken::Stream(error.clone());
             match error {
-                // One line tells of all connections of a session that is lost.
+                // The lost session is logged once for all its connections.
                 StreamError::Session(_) | StreamError::NotProcessed(_) => {
                     tracing::debug!(%client, target, sent, received, %reason, "connection cut");
                 }

@@ -35,7 +35,7 @@ connections on it end, new ones wait for it.";
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
-    /// What to carry where: LOCAL=TARGET, each an address; a PORT alone as LOCAL is on 127.0.0.1.
+    /// Connections to carry: LOCAL=TARGET, each an address; a PORT alone as LOCAL is on 127.0.0.1.
     #[arg(value_name = "LOCAL=TARGET", required_unless_present = "listen")]
     pairs: Vec<Pair>,
 
@@ -51,7 +51,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "ADDR", value_parser = endpoint::remote)]
     via: Addr,
 
-    /// Listen at once and try until `ringmux serve` is there; else the first attempt decides.
+    /// Listen at once and retry until `ringmux serve` is reachable; without it the first failure ends the program.
     #[arg(long)]
     retry: bool,
 
@@ -124,7 +124,7 @@ async fn bind(local: &Addr) -> Result<Listener, Failure> {
 fn announce(listener: &Listener, target: &Addr) -> Result<(), Failure> {
     let local = listener
         .addr()
-        .map_err(|error| Failure::new("cannot tell where it listens").because(&error))?;
+        .map_err(|error| Failure::new("cannot read the listening address").because(&error))?;
     output::announce(format_args!("listening on {local} for {target}"));
     Ok(())
 }

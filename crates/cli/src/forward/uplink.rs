@@ -1,4 +1,4 @@
-//! The session to `serve`: made at the start, and made anew whenever it is lost.
+//! The session to `serve`: connected at the start, and again whenever it is lost.
 
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ pub(super) struct Uplink {
     keeper: JoinHandle<()>,
 }
 
-/// Opens streams on whatever session there is.
+/// Opens streams on the current session.
 #[derive(Clone, Debug)]
 pub(super) struct UplinkHandle(Manager);
 
@@ -42,8 +42,8 @@ pub(super) enum NoStream {
 }
 
 impl Uplink {
-    /// Connects. That the first attempt fails is told at once, as the address may be wrong; with `retry` it returns before
-    /// the first, and tries for ever.
+    /// Connects. Without `retry`, a failure of the first attempt is returned, as the address may be wrong; with `retry` it
+    /// returns before the first attempt, and retries for ever.
     pub(super) async fn start(
         engine: Engine,
         via: Addr,
@@ -78,7 +78,7 @@ impl Uplink {
         UplinkHandle(self.manager.clone())
     }
 
-    /// Shows what becomes of the session.
+    /// Publishes the session's metrics.
     pub(super) fn watch_in(&self, endpoint: &Endpoint) {
         endpoint.watch("uplink", &self.manager);
     }
@@ -86,7 +86,7 @@ impl Uplink {
     /// Ends the session in order.
     pub(super) async fn close(self) {
         self.manager.close();
-        // A server that does not take its leave is left.
+        // A server that does not close in time is not waited for.
         let _ = timeout(CLOSE_TIME, self.keeper).await;
     }
 }
@@ -98,14 +98,14 @@ impl UplinkHandle {
         target: &str,
         wait: Duration,
     ) -> Result<(SendStream, RecvStream), NoStream> {
-        // A session is there, and has no place for another stream.
+        // There is a session, but the server grants no further stream.
         let mut full = false;
         let opening = async {
             loop {
                 let session = self.0.session().await.map_err(NoStream::Unmanaged)?;
                 full = true;
                 match session.open(target.to_owned()).await {
-                    // Nothing has reached the server: the next session may do.
+                    // The server has seen nothing: the next session may succeed.
                     Err(OpenError::Session(_)) => full = false,
                     result => return result.map_err(NoStream::Refused),
                 }
@@ -122,7 +122,7 @@ impl UplinkHandle {
     }
 }
 
-/// Logs what becomes of the session, until the end. `waiting`: for the first one.
+/// Logs the session's events, until the end. `waiting`: for the first session.
 async fn tell(mut events: Events, via: Addr, mut waiting: Option<Waiting>) {
     loop {
         let event = match &mut waiting {
@@ -133,7 +133,7 @@ async fn tell(mut events: Events, via: Addr, mut waiting: Option<Waiting>) {
         match event {
             Event::Ready { .. } if waiting.take().is_some() => tracing::info!(%via, "connected"),
             Event::Ready { .. } => tracing::warn!(%via, "connected again"),
-            // By us.
+            // Closed by this program.
             Event::Lost {
                 reason: SessionError::Closed,
                 ..

@@ -1,8 +1,8 @@
-//! What goes to stderr: the log, warnings, and the reason of a failure.
+//! The output on stderr: the log, warnings, and the reason of a failure.
 //!
-//! * `writer`: a thread that writes them, so that nothing else ever waits for an unread pipe, a full disk or a
-//!   terminal that is held. What it cannot take or write is lost, and counted.
-//! * `pace`: of lines that are of one kind the first few, then counts, so that no peer fills the disk.
+//! * `writer`: a thread that writes it, so that no other thread waits for an unread pipe, a full disk or a stopped
+//!   terminal. Lines that it cannot queue or write are lost, and counted.
+//! * `pace`: the first few lines of each kind, then counts, so that no peer fills the disk.
 
 mod pace;
 mod writer;
@@ -28,7 +28,7 @@ pub(crate) fn start(filter: &str) -> Flushed {
     let lines = fmt::layer()
         .with_writer(|| writer::Lines)
         .with_ansi(io::stderr().is_terminal())
-        // It would say so by a macro that panics where nothing can be written.
+        // Its error report is a macro that panics where stderr cannot be written.
         .log_internal_errors(false);
     let log = tracing_subscriber::registry()
         .with(lines)
@@ -55,12 +55,12 @@ pub(crate) fn check_filter(filter: &str) -> Result<String, String> {
     Ok(filter.to_owned())
 }
 
-/// In the place of the standard library's hook, which waits for stderr.
+/// Replaces the standard library's panic hook, which blocks on stderr.
 fn panicked(info: &panic::PanicHookInfo<'_>) {
     let thread = std::thread::current();
     let name = thread.name().unwrap_or("without a name");
     line(format_args!("thread {name}: {info}"));
-    // Only if RUST_BACKTRACE asks for it.
+    // Empty unless RUST_BACKTRACE is set.
     let backtrace = Backtrace::capture();
     if backtrace.status() == BacktraceStatus::Captured {
         line(backtrace);

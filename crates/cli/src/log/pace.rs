@@ -1,6 +1,6 @@
-//! Of the lines that one place in the code logs, the first few within a time, then how many more there were.
+//! Rate limit of log lines: the first few lines of each log statement within a time, then the number of further ones.
 //!
-//! A place is a kind of event. While more lines come than may be told, one a window is, and a count.
+//! A statement is a kind of event. During a flood there are one line and one count per window.
 
 use std::fmt::{self, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,16 +16,16 @@ use tracing_subscriber::layer::Context;
 
 use super::writer;
 
-/// Within this time of its first line a kind has a few more at most.
+/// The window, from the first line of a kind, with a limited number of lines.
 const WINDOW: Duration = Duration::from_secs(10);
-/// Lines of a kind within the window: each may be about another peer.
+/// Lines of a kind within the window: as each may be about another peer.
 const LINES: u32 = 10;
-/// The same, if lines were left out in the window before.
+/// The same, if lines were suppressed in the previous window.
 const LINES_OF_A_FLOOD: u32 = 1;
-/// The same text again within this time is no news.
+/// The same text again within this time is suppressed.
 const ECHO: Duration = Duration::from_secs(1);
 
-/// As many as there are places that log.
+/// One per log statement.
 static KINDS: Mutex<Vec<Kind>> = Mutex::new(Vec::new());
 static LEFT_OUT: AtomicU64 = AtomicU64::new(0);
 
@@ -33,12 +33,12 @@ fn kinds() -> MutexGuard<'static, Vec<Kind>> {
     KINDS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Lines that were left out so far, here and by the library.
+/// Lines suppressed so far, here and by the library.
 pub(crate) fn left_out() -> u64 {
     LEFT_OUT.load(Ordering::Relaxed) + ringmux::left_out_lines().total
 }
 
-/// The counts that are to be told now, and when the next one is.
+/// The counts due now; sets when the next one is.
 pub(super) fn due(now: Instant, next: &mut Option<Instant>) -> Vec<Vec<u8>> {
     let mut kinds = kinds();
     let mut told: Vec<_> = kinds.iter_mut().filter_map(|kind| kind.due(now)).collect();
@@ -83,14 +83,14 @@ impl<S: Subscriber> Layer<S> for Paced {
 fn admit(event: &Event<'_>) -> Admission {
     let now = Instant::now();
     let is_of = |kind: &Kind| kind.metadata.callsite() == event.metadata().callsite();
-    // In a flood the text of a line does not matter.
+    // In a flood the text of a line is not needed.
     if let Some(kind) = kinds().iter_mut().find(|kind| is_of(kind))
         && kind.is_flooded()
     {
         kind.left_out += 1;
         return Admission::LeftOut;
     }
-    // Without the lock: the values of an event may log themselves.
+    // Without the lock: formatting an event's values may log.
     let mut text = Text::default();
     event.record(&mut text);
     let mut kinds = kinds();
@@ -101,14 +101,14 @@ fn admit(event: &Event<'_>) -> Admission {
     kinds[at].admit(now, text.all)
 }
 
-/// The library leaves lines out by itself. Those that it does not tell with a later line are told here.
+/// The library suppresses lines by itself. Counts that no later line of it reports are reported here.
 #[derive(Debug, Default)]
 struct Library {
-    /// When it is looked at: a window after a line of the library's.
+    /// When to check: a window after a line of the library.
     look_at: Option<Instant>,
-    /// When its last line came.
+    /// Time of its last line.
     spoke_at: Option<Instant>,
-    /// Of the lines that it has not told, those that were told here.
+    /// Of its unreported lines, those already reported here.
     told: u64,
 }
 
@@ -123,7 +123,7 @@ fn library() -> MutexGuard<'static, Library> {
 }
 
 impl Library {
-    /// A line of the library was told; true if the time of the next look was not set before.
+    /// A line of the library was written; true if the time of the next check was not set before.
     fn spoke(&mut self, now: Instant) -> bool {
         self.spoke_at = Some(now);
         let begins = self.look_at.is_none();
@@ -144,7 +144,7 @@ impl Library {
         let untold = ringmux::left_out_lines().untold;
         let new = untold.saturating_sub(self.told);
         self.told = untold;
-        // The place of its last line may leave lines out until then.
+        // The statement of its last line may suppress lines until then.
         let places_end = self.spoke_at.map(|at| at + WINDOW);
         self.look_at = places_end.filter(|at| *at > now);
         (new > 0).then(|| {
@@ -163,7 +163,7 @@ fn dated(text: fmt::Arguments<'_>) -> Vec<u8> {
     line.into_bytes()
 }
 
-/// What an event says.
+/// The text of an event.
 #[derive(Default)]
 struct Text {
     message: String,
@@ -183,7 +183,7 @@ impl Visit for Text {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Admission {
     Told,
-    /// To be told at the end of the window.
+    /// To be reported at the end of the window.
     FirstLeftOut,
     LeftOut,
 }
@@ -191,7 +191,7 @@ enum Admission {
 struct Kind {
     metadata: &'static Metadata<'static>,
     message: String,
-    /// Of the window.
+    /// Start of the window.
     began: Instant,
     lines: u32,
     lines_max: u32,
@@ -215,7 +215,7 @@ impl Kind {
         }
     }
 
-    /// Lines are being left out, whatever they say.
+    /// Lines are being suppressed, regardless of their text.
     const fn is_flooded(&self) -> bool {
         self.left_out > 0 && self.lines >= self.lines_max
     }
@@ -254,7 +254,7 @@ impl Kind {
         self.tell(now)
     }
 
-    /// How many lines were left out, in the format of the others, and begins anew.
+    /// The line with the count of suppressed lines; starts a new window.
     fn tell(&mut self, now: Instant) -> Option<Vec<u8>> {
         if self.left_out == 0 {
             return None;
@@ -281,7 +281,7 @@ mod tests {
 
     const MS: Duration = Duration::from_millis(1);
 
-    /// A kind of its own, and a second in which it is looked at.
+    /// A new kind, and the time of the test's first line.
     fn kind() -> (Kind, Instant) {
         let place = || tracing::warn_span!("a place").metadata();
         let metadata = tracing::subscriber::with_default(tracing_subscriber::registry(), place);
@@ -307,7 +307,7 @@ mod tests {
         );
         assert_eq!(count(&mut kind, began, 10_000, 20_000), 1);
         assert!(kind.due(began + 20_000 * MS).is_some());
-        // It is over.
+        // The flood is over.
         assert_eq!(kind.due(began + 30_000 * MS), None);
         assert_eq!(count(&mut kind, began, 30_000, 30_005), 5);
     }

@@ -1,7 +1,7 @@
 //! The one owner of stderr: a thread with a queue in front of it.
 //!
-//! A thread that has a line hands it over and goes on. A line that finds the queue full, or that cannot be written, is lost; the
-//! next one that can be written has the number of those in front of it.
+//! A thread queues its line and continues. A line that finds the queue full, or that cannot be written, is lost; the
+//! next written line is preceded by the number of lost ones.
 
 use std::fmt::Display;
 use std::io::{self, Write};
@@ -19,11 +19,11 @@ use super::pace;
 
 /// Lines that wait to be written, at most.
 const QUEUE_LINES: usize = 1024;
-/// The longest line, in bytes; what is longer is cut.
+/// The longest line, in bytes; longer ones are cut.
 const LINE_BYTES_MAX: usize = 4096;
 /// How long the end of the program waits until its last lines are written.
 const FLUSH_TIME: Duration = Duration::from_millis(500);
-/// How often it looks for a place in the queue meanwhile.
+/// Pause between attempts to queue the flush meanwhile.
 const FLUSH_PAUSE: Duration = Duration::from_millis(5);
 
 static QUEUE: OnceLock<SyncSender<Job>> = OnceLock::new();
@@ -31,17 +31,17 @@ static LOST: AtomicU64 = AtomicU64::new(0);
 
 enum Job {
     Line(Vec<u8>),
-    /// Lines are being left out, which is to be told when it is time.
+    /// Lines are being suppressed: report the count when due.
     Look,
     /// Answered when everything before it was written.
     Flush(SyncSender<()>),
 }
 
-/// Writes what is left when it is dropped, for as long as [`FLUSH_TIME`] at most.
+/// When dropped, waits until queued lines are written, at most [`FLUSH_TIME`].
 #[derive(Debug)]
 pub(crate) struct Flushed(());
 
-/// Starts the thread. Where none can be made, each thread writes its own lines, if stderr takes them at once.
+/// Starts the thread. If that fails, each thread writes its own lines, if stderr takes them at once.
 pub(super) fn start() -> Flushed {
     let (queue, jobs) = sync_channel(QUEUE_LINES);
     let run = move || {
@@ -58,7 +58,7 @@ pub(super) fn start() -> Flushed {
     Flushed(())
 }
 
-/// Hands a line over that is no part of the log: it stands on stderr as it is, whatever the filter. Never waits, never fails.
+/// Queues a line that is no part of the log: written to stderr as it is, regardless of the filter. Never waits, never fails.
 pub(crate) fn line(text: impl Display) {
     give(format!("{text}\n").into_bytes());
 }
@@ -68,10 +68,10 @@ pub(crate) fn lost() -> u64 {
     LOST.load(Ordering::Relaxed)
 }
 
-/// Lines of a kind are being left out.
+/// Lines of a kind are being suppressed.
 pub(super) fn look() {
     if let Some(queue) = QUEUE.get() {
-        // If the queue is full, it will be looked at soon.
+        // If the queue is full, the writer runs soon anyway.
         let _ = queue.try_send(Job::Look);
     }
 }
@@ -101,13 +101,13 @@ fn write_at_once(to: impl AsFd, line: &[u8]) -> bool {
         && rustix::io::write(&to, line).is_ok_and(|written| written == line.len())
 }
 
-/// Where the subscriber writes: a line in each call.
+/// The subscriber's output: a line in each call.
 pub(super) struct Lines;
 
 impl Write for Lines {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         let mut text = line.to_vec();
-        // A peer's words stay in the line that quotes them.
+        // Line breaks in a peer's text are replaced, so that it stays one line.
         let end = text.len().saturating_sub(1);
         for byte in &mut text[..end] {
             if matches!(byte, b'\n' | b'\r') {
@@ -141,10 +141,10 @@ impl Drop for Flushed {
     }
 }
 
-/// What the thread knows of stderr.
+/// The state of stderr.
 #[derive(Debug, Default)]
 struct Stderr {
-    /// Of the lines that were lost, those that were told.
+    /// Of the lost lines, those already reported.
     told: u64,
     /// The last line was cut off in the middle.
     torn: bool,
@@ -169,7 +169,7 @@ impl Stderr {
                     for line in pace::all() {
                         self.write(&line);
                     }
-                    // The one that asked may have given up.
+                    // The waiting thread may have given up.
                     let _ = done.send(());
                 }
                 Err(RecvTimeoutError::Disconnected) => return,
@@ -219,7 +219,7 @@ fn retry(mut write: impl FnMut() -> Result<usize, Errno>) -> Result<usize, Errno
                 let stderr = io::stderr();
                 poll(&mut [PollFd::new(&stderr, PollFlags::OUT)], None)?;
             }
-            // Nothing was written, and nothing is wrong: as good as an error, or it would go on for ever.
+            // Zero bytes written without an error: treated as an error to avoid an endless loop.
             Ok(0) => return Err(Errno::IO),
             result => return result,
         }
@@ -246,6 +246,6 @@ mod tests {
 
         let (reader, writer) = io::pipe().unwrap();
         drop(reader);
-        assert!(!write_at_once(&writer, b"nobody reads it\n"));
+        assert!(!write_at_once(&writer, b"not read\n"));
     }
 }

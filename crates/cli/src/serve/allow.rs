@@ -1,4 +1,4 @@
-//! Which targets clients of `serve` may reach.
+//! The targets that clients of `serve` may reach.
 
 use std::path::{Component, Path, PathBuf};
 use std::str::FromStr;
@@ -52,7 +52,7 @@ impl FromStr for Allow {
                 },
             );
         }
-        // With something in the place of its stars it must be an address.
+        // With its stars replaced it must be a valid address.
         let host_port = text.strip_prefix("tcp://").unwrap_or(text);
         let (named, any_host) = match host_port.strip_prefix("*:") {
             Some(port) => (format!("any:{port}"), true),
@@ -63,7 +63,7 @@ impl FromStr for Allow {
             None => (named, false),
         };
         let Addr::Tcp(host_port) = named.parse::<Addr>().map_err(|error| error.to_string())? else {
-            return Err("this kind of address is not known here".to_owned());
+            return Err("this kind of address is not supported".to_owned());
         };
         let (host, port) = split(&host_port).ok_or("the port is missing")?;
         let port = port.parse().map_err(|_| "the port is not a number")?;

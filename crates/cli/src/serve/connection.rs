@@ -8,7 +8,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use super::Server;
 use crate::tunnel::{Broken, Relay, Side, Socket, code};
 
-/// The longest that an address can be, in bytes: a host name of 253, or the path of a socket, and what is around it.
+/// Maximum length of an address, in bytes: a host name of 253 or a socket path, with scheme and port.
 const TARGET_MAX: usize = 300;
 
 /// Why a stream gets no connection.
@@ -24,7 +24,7 @@ pub(super) async fn serve(
     server: Arc<Server>,
 ) {
     let target = match send.opening() {
-        // Whoever connects may say what it likes, and it should not fill the log.
+        // The text comes from the client and should not fill the log.
         long if long.len() > TARGET_MAX => format!("({} bytes)", long.len()),
         target => String::from_utf8_lossy(target).into_owned(),
     };
@@ -46,7 +46,7 @@ pub(super) async fn serve(
 /// Waits until the stream or its session has ended.
 async fn given_up(send: &mut SendStream) {
     if let SendError::Stopped { .. } = send.stopped().await {
-        // It only wants no answer, and may still have something to say.
+        // The client has only stopped the answer, and may still be sending.
         std::future::pending::<()>().await;
     }
 }
@@ -113,7 +113,7 @@ async fn relay(
     }
 }
 
-/// Fails the stream, after what was sent; one that has ended already needs nothing more.
+/// Fails the stream after the bytes already sent; no effect if it has ended.
 fn fail(send: &mut SendStream, code: u32, reason: &str) {
     if send.finish_with_error(code, reason).is_err() {
         send.cancel(code);

@@ -1,4 +1,4 @@
-//! Where `serve` listens: on an address, or on a socket that the service manager has opened.
+//! The listening socket of `serve`: an address, or a socket passed by the service manager.
 
 use std::fmt;
 use std::os::fd::OwnedFd;
@@ -79,7 +79,7 @@ impl Listen {
         }
         match passed.take_unix_listener(number) {
             Ok(Some(socket)) => Ok(socket.into()),
-            _ => Err(failure().advise("it is no TCP or Unix stream socket")),
+            _ => Err(failure().advise("it is not a TCP or Unix stream socket")),
         }
     }
 }

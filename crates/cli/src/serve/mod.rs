@@ -41,7 +41,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "ADDR")]
     listen: Listen,
 
-    /// What clients may reach: HOST:PORT, HOST:*, *:PORT, unix:///PATH or unix:///DIRECTORY/*.
+    /// Targets that clients may reach: HOST:PORT, HOST:*, *:PORT, unix:///PATH or unix:///DIRECTORY/*.
     #[arg(long, value_name = "TARGET", required = true, num_args = 1..)]
     allow: Vec<Allow>,
 
@@ -49,7 +49,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = parse_duration)]
     connect_timeout: Duration,
 
-    /// Sessions open at once; more are closed as soon as they are there.
+    /// Sessions open at once; further ones are closed at once.
     #[arg(long, value_name = "N", default_value = "1024", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     max_sessions: u32,
 
@@ -57,7 +57,7 @@ pub(crate) struct Args {
     options: Options,
 }
 
-/// What all connections share.
+/// State shared by all connections.
 #[derive(Debug)]
 struct Server {
     allow: Vec<Allow>,
@@ -119,7 +119,7 @@ async fn accept_sessions(
     }
 }
 
-/// Takes the streams of one session until it ends. Whoever shuts the listener down ends it.
+/// Serves the streams of one session until it ends; the listener's shutdown ends it.
 async fn serve_session(session: Session, server: Arc<Server>, _place: OwnedSemaphorePermit) {
     let peer = peer_of(&session);
     tracing::info!(%peer, driver = %session.driver(), "session begins");
@@ -140,7 +140,7 @@ async fn serve_session(session: Session, server: Arc<Server>, _place: OwnedSemap
     }
 }
 
-/// Who is on the other side, for logs.
+/// The peer's address, for logs.
 fn peer_of(session: &Session) -> String {
     let peer = session.peer_addr();
     peer.map_or_else(|| "unix".to_owned(), ToString::to_string)

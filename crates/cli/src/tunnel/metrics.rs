@@ -1,4 +1,4 @@
-//! What `serve` and `forward` do, for Prometheus: `GET /metrics`, read when it is asked for.
+//! Metrics of `serve` and `forward` for Prometheus: `GET /metrics`, collected at each request.
 
 use std::convert::Infallible;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -23,14 +23,14 @@ use crate::log;
 use crate::output;
 use ringmux_measure::failure::Failure;
 
-/// Scrapers connected at once; of more, the one that has been silent longest makes place.
+/// Scrapers connected at once; beyond that the one silent longest is evicted.
 const SCRAPERS_MAX: usize = 16;
-/// How long the first request of a connection may take to come.
+/// Time limit of a connection's first request.
 const FIRST_REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
-/// From one request to the next, what it takes to read the answer included: a scraper that keeps its connection asks so
-/// often at least.
+/// Time limit between two requests, the time to read the answer included: the minimum rate of a scraper that keeps its
+/// connection.
 const NEXT_REQUEST_TIMEOUT: Duration = Duration::from_secs(75);
-/// How long to pause when nothing can be accepted.
+/// Pause after a failed accept.
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(50);
 /// Prometheus' text format.
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
@@ -42,7 +42,7 @@ pub(crate) struct Endpoint {
     scraped: Scraped,
 }
 
-/// What a scrape shows.
+/// The data of a scrape.
 #[derive(Clone, Debug)]
 struct Scraped {
     publisher: Arc<Mutex<Publisher>>,
@@ -51,7 +51,7 @@ struct Scraped {
 }
 
 impl Endpoint {
-    /// Listens, and prints where.
+    /// Listens, and prints the address.
     pub(crate) async fn bind(addr: &str, open: OpenConnections) -> Result<Self, Failure> {
         let failed = |error: &(dyn std::error::Error + 'static)| {
             Failure::new(format!("cannot listen on {addr} for metrics")).because(error)
@@ -84,7 +84,7 @@ impl Endpoint {
         })
     }
 
-    /// Shows what a manager does as well.
+    /// Adds the metrics of a manager.
     pub(crate) fn watch(&self, name: &str, manager: &Manager) {
         self.scraped.publisher().watch(name, manager);
     }
@@ -104,7 +104,7 @@ impl Endpoint {
     }
 }
 
-/// Those that are connected.
+/// The connected scrapers.
 #[derive(Debug, Default)]
 struct Scrapers(Vec<Scraper>);
 
@@ -136,7 +136,7 @@ impl Scrapers {
     }
 }
 
-/// When a scraper has asked last.
+/// Time of a scraper's last request.
 #[derive(Debug)]
 struct Heard {
     connected: Instant,
@@ -157,7 +157,7 @@ impl Heard {
         self.last_ms.store(ms.max(1), Ordering::Relaxed);
     }
 
-    /// Those that have never asked are the first to go, in the order in which they came.
+    /// Connections without any request are evicted first, oldest first.
     fn last(&self) -> (bool, Instant) {
         let ms = self.last_ms.load(Ordering::Relaxed);
         (ms > 0, self.connected + Duration::from_millis(ms))

@@ -1,8 +1,8 @@
-//! What `serve` and `forward` share: sockets, the copying between a socket and a stream, and the
-//! way both start and end.
+//! Shared code of `serve` and `forward`: sockets, the copying between a socket and a stream, and
+//! their start and shutdown.
 //!
 //! A tunnelled connection is one stream. Its opening block is the text of the target's address;
-//! what follows are the bytes, without a framing of their own, in both directions.
+//! then follow the raw bytes, in both directions.
 
 mod metrics;
 mod options;
@@ -16,7 +16,7 @@ pub(crate) use relay::{Broken, Relay, Side};
 pub(crate) use shutdown::{OpenConnections, Signals};
 pub(crate) use socket::{Listener, Socket};
 
-/// Codes with which `serve` fails a stream and both sides cancel one. Peers only show them.
+/// Codes of failed and cancelled streams. Peers only display them.
 pub(crate) mod code {
     /// The opening block is no address.
     pub(crate) const BAD_TARGET: u32 = 1;

@@ -1,4 +1,4 @@
-//! Arguments that `serve` and `forward` share, and what follows from them.
+//! Arguments shared by `serve` and `forward`, and the configuration derived from them.
 
 use std::time::Duration;
 
@@ -11,10 +11,10 @@ use crate::endpoint;
 use ringmux_measure::failure::Failure;
 use ringmux_measure::units::parse_duration;
 
-/// Up to what the windows of a session grow, in bytes: what a slow reader has not taken counts
-/// against it, so it bounds how many slow readers a session carries beside the fast ones.
+/// Maximum of a session's window, in bytes: bytes not taken by slow readers count against it, so it bounds how many slow
+/// readers a session carries beside the fast ones.
 const SESSION_WINDOW_MAX_BYTES: u32 = 128 << 20;
-/// Streams of a session beyond `--max-connections`: they are refused by name instead of waiting without a word.
+/// Streams of a session beyond `--max-connections`: so that excess connections are refused with a reason instead of waiting.
 const REFUSED_STREAMS: u32 = 64;
 
 /// Options of both commands.
@@ -24,7 +24,7 @@ pub(crate) struct Options {
     #[arg(long, value_name = "N", default_value = "4096", value_parser = clap::value_parser!(u32).range(16..=1_000_000))]
     pub(crate) max_connections: u32,
 
-    /// How long open connections may go on after SIGTERM or Ctrl-C; a second signal cuts them.
+    /// How long open connections may continue after SIGTERM or Ctrl-C; a second signal cuts them.
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = parse_duration)]
     pub(crate) grace: Duration,
 
@@ -32,7 +32,7 @@ pub(crate) struct Options {
     #[arg(long, value_name = "HOST:PORT", value_parser = endpoint::local_tcp)]
     pub(crate) metrics: Option<String>,
 
-    /// What carries the session.
+    /// The driver of the session.
     #[arg(long, value_enum, value_name = "NAME", default_value = "tokio")]
     driver: Driver,
 }
@@ -43,7 +43,7 @@ enum Driver {
     Tokio,
     /// On a tokio-uring runtime
     TokioUring,
-    /// On a ring beside a tokio runtime, which has the connections
+    /// On a ring beside a tokio runtime, which carries the connections
     Uring,
 }
 
@@ -61,7 +61,7 @@ impl Options {
                     .map_err(|error| refused().because(&error).advise("try --driver tokio"))?;
                 let result =
                     runtime.block_on(async { command(engine(ringmux::Driver::TokioUring)?).await });
-                // The process ends next. Dropped, the runtime would wait for names that are being looked up.
+                // The process ends next. Dropping the runtime would wait for name lookups under way.
                 std::mem::forget(runtime);
                 result
             }
@@ -80,7 +80,7 @@ where
         .build()
         .map_err(|error| refused().because(&error))?;
     let result = runtime.block_on(async { command(engine(driver)?).await });
-    // Dropped, it would wait for names that are being looked up.
+    // Dropping it would wait for name lookups under way.
     runtime.shutdown_background();
     result
 }
@@ -109,7 +109,7 @@ pub(crate) fn config(options: &Options) -> Result<Config, Failure> {
         .map_err(|error| Failure::new("cannot configure a session").because(&error))
 }
 
-/// Each connection is a descriptor, and the usual soft limit of 1024 is there for programs that
+/// Each connection is a descriptor, and the usual soft limit of 1024 exists for programs that
 /// use `select`.
 fn raise_descriptor_limit() {
     let limit = getrlimit(Resource::Nofile);

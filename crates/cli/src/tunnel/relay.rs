@@ -1,8 +1,7 @@
 //! Copies between a socket and a stream, both ways, until both have ended.
 //!
-//! The two directions are independent: the end of one is passed on, and the other goes on. What
-//! must never happen is that a connection which broke looks like one that ended: every failure is
-//! reported, and the caller passes it on as a failure.
+//! The two directions are independent: the end of one is passed on, and the other continues. A broken connection must never
+//! look like one that ended in order: every failure is reported, and the caller passes it on as a failure.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -21,31 +20,31 @@ use tokio::task::coop::consume_budget;
 use super::code;
 use super::socket::Socket;
 
-/// Most that is read from a socket at once: one message, one frame.
+/// Maximum bytes of one read from a socket: one message, one frame.
 const READ_BYTES: usize = 16 * 1024;
-/// Most that is written to a socket at once, and the most that a relay holds back itself.
+/// Maximum bytes of one write to a socket, and of a relay's own backlog.
 const WRITE_BYTES: usize = 64 * 1024;
 
 thread_local! {
-    /// Between a stream and a socket within one poll, so that idle connections hold no buffer.
+    /// Buffer between a stream and a socket, shared by all within one poll, so that idle connections hold none.
     static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; WRITE_BYTES].into());
 }
 
-/// Whose socket it is.
+/// The role of the socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Side {
-    /// Of whoever wants something: once it has failed, nothing matters any more.
+    /// The requesting side: once it has failed, the rest is pointless.
     Client,
-    /// Of whoever answers: what it said before it failed is part of the answer.
+    /// The answering side: bytes received before its failure are part of the answer.
     Target,
 }
 
 /// Why a connection did not end in order.
 #[derive(Debug)]
 pub(crate) enum Broken {
-    /// The socket failed; the stream is to be told.
+    /// The socket failed; fail the stream.
     Socket(io::Error),
-    /// The stream failed; the socket is to be told.
+    /// The stream failed; reset the socket.
     Stream(StreamError),
 }
 
@@ -64,9 +63,9 @@ impl fmt::Display for Broken {
 pub(crate) struct Relay<'a> {
     socket: &'a Socket,
     side: Side,
-    /// Set when writing has met a reset: reading then ends as if in order.
+    /// Set when a write has failed with a reset: the read then returns an orderly end.
     reset: OnceLock<io::Error>,
-    /// Set when the peer has failed the stream: what it sent before is still delivered.
+    /// Set when the peer has failed the stream: earlier bytes are still delivered.
     failed: OnceLock<StreamError>,
     read_ended: Notify,
     sent: AtomicU64,
@@ -114,10 +113,10 @@ impl<'a> Relay<'a> {
         }
     }
 
-    /// Waits for a failure of the socket that neither direction would notice now.
+    /// Waits for a failure of the socket that neither direction can detect now.
     async fn failure(&self) -> io::Error {
         if self.side == Side::Target {
-            // Until then there may be something to read in front of the failure.
+            // Before that there may be bytes to read in front of the failure.
             self.read_ended.notified().await;
         }
         self.socket.failed().await
@@ -131,7 +130,7 @@ impl<'a> Relay<'a> {
 
     async fn copy_to_stream(&self, send: &mut SendStream) -> Result<(), Broken> {
         loop {
-            // A socket that always has something must not keep other connections from theirs.
+            // A socket that always has data must not starve other connections.
             consume_budget().await;
             let chunk = tokio::select! {
                 biased;
@@ -172,7 +171,7 @@ impl<'a> Relay<'a> {
         }
     }
 
-    /// Passes what has arrived to the socket; what finds no room there is left in `rest`.
+    /// Passes received bytes to the socket; bytes without room there stay in `rest`.
     ///
     /// The outer error is the stream's, the inner one the socket's.
     fn poll_pass(
@@ -201,36 +200,36 @@ impl<'a> Relay<'a> {
     /// The peer has sent everything.
     fn finish_socket(&self) -> Result<(), Broken> {
         match self.socket.finish() {
-            // Nobody is left to be told; whether it ended in order is for reading to find out.
+            // The socket is disconnected already; the read side finds out whether in order.
             Err(error) if error.kind() != io::ErrorKind::NotConnected => Err(Broken::Socket(error)),
             _ => Ok(()),
         }
     }
 
-    /// The socket takes nothing more.
+    /// The socket takes no more bytes.
     fn unwritable(&self, error: io::Error) -> Result<(), Broken> {
         if self.side == Side::Client {
             return Err(Broken::Socket(error));
         }
-        // A broken pipe is a target that had ended in order before. After a reset, reading would
-        // say so too: the error is reported once only, and this call has had it.
+        // A broken pipe means that the target had ended in order before. After a reset, reading would
+        // not report it: the kernel reports the error once only, and this call got it.
         if error.kind() != io::ErrorKind::BrokenPipe {
             let _ = self.reset.set(error);
         }
         Ok(())
     }
 
-    /// The stream takes nothing more.
+    /// The stream takes no more bytes.
     fn stopped(&self, end: SendError) -> Result<(), Broken> {
         match end {
-            // The peer only wants nothing more; its answer goes on.
+            // The peer has only stopped this direction; its answer continues.
             SendError::Stopped { .. } => Ok(()),
             SendError::Stream(error @ StreamError::Failed(_)) => {
                 let _ = self.failed.set(error);
                 Ok(())
             }
             SendError::Stream(error) => Err(Broken::Stream(error)),
-            // Only a bug here could bring these about.
+            // Possible only by a bug here.
             error => Err(Broken::Socket(io::Error::other(error))),
         }
     }

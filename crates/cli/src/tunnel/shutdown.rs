@@ -1,4 +1,4 @@
-//! How `serve` and `forward` end: a first signal asks, a second one insists.
+//! How `serve` and `forward` end: the first signal drains, the second one cuts.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use tokio::time::timeout;
 
 use ringmux_measure::failure::Failure;
 
-/// How long connections may take to notice that their streams were cut.
+/// How long connections may take to end after their streams were cut.
 const CUT_TIME: Duration = Duration::from_secs(1);
 
 /// SIGTERM and SIGINT.
@@ -40,7 +40,7 @@ impl Signals {
         }
     }
 
-    /// Shuts a listener and its sessions down, and tells what came of them; cut short by another signal.
+    /// Shuts a listener and its sessions down, and returns the report; cut short by another signal.
     pub(crate) async fn shut_down(
         &mut self,
         listener: &Listener,
@@ -65,7 +65,7 @@ impl Signals {
                 "shut down, not all connections ended in time"
             );
         }
-        // What was cut is reset on its other side.
+        // Cut connections are reset on their other side.
         let _ = timeout(CUT_TIME, open.all_ended()).await;
         Ok(())
     }
@@ -108,7 +108,7 @@ impl OpenConnections {
         }
     }
 
-    /// A place, held until it is dropped; waits for one.
+    /// Waits for a place, held until it is dropped.
     pub(crate) async fn enter(&self) -> OwnedSemaphorePermit {
         if let Some(place) = self.try_enter() {
             return place;

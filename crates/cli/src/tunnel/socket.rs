@@ -15,14 +15,14 @@ use tokio::io::{Interest, Ready};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::time::sleep;
 
-/// How long to pause when nothing can be accepted.
+/// Pause after a failed accept.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// A connected socket. Both directions may use it at once.
 ///
-/// A TCP connection that is dropped is reset, and so it is when this process dies: nobody takes
-/// what broke off for the whole. [`close`](Self::close) ends it in order. Unix sockets know a reset
-/// only while something is unread, so there a break may look like an end.
+/// A dropped TCP connection is reset, and so it is when this process dies: a truncated transfer is never mistaken for a
+/// complete one. [`close`](Self::close) ends it in order. Unix sockets have a reset only while bytes are unread, so there a
+/// break may look like an end.
 #[derive(Debug)]
 pub(crate) enum Socket {
     Tcp(TcpStream),
@@ -30,7 +30,7 @@ pub(crate) enum Socket {
 }
 
 impl Socket {
-    /// Within `limit`; a Unix socket is connected or refused at once.
+    /// Connects within `limit`; a Unix socket is connected or refused at once.
     pub(crate) async fn connect(addr: &Addr, limit: Duration) -> io::Result<Self> {
         match addr {
             Addr::Tcp(host_port) => Self::tcp(ringmux::dial(host_port, limit).await?),
@@ -42,12 +42,12 @@ impl Socket {
     fn tcp(socket: TcpStream) -> io::Result<Self> {
         socket.set_nodelay(true)?;
         socket.set_zero_linger()?;
-        // A tunnel holds connections that say nothing for long; a dead peer must not hold one.
+        // Connections may be idle for long; keepalive detects a dead peer.
         SockRef::from(&socket).set_keepalive(true)?;
         Ok(Self::Tcp(socket))
     }
 
-    /// Who is on the other side, for logs.
+    /// The peer's address, for logs.
     pub(crate) fn peer(&self) -> String {
         match self {
             Self::Tcp(socket) => socket
@@ -64,9 +64,9 @@ impl Socket {
         }
     }
 
-    /// Reads what there is, waiting for something; nothing is the end. Cancel-safe.
+    /// Waits for bytes and reads them; an empty result is the end. Cancel-safe.
     ///
-    /// Takes memory only when there is something to read.
+    /// Allocates only when there are bytes to read.
     pub(crate) async fn read(&self, at_most: usize) -> io::Result<BytesMut> {
         loop {
             self.ready(Interest::READABLE).await?;
@@ -82,7 +82,7 @@ impl Socket {
         }
     }
 
-    /// Writes what there is room for now; 0 if there is none.
+    /// Writes as many bytes as there is room for; 0 if there is none.
     pub(crate) fn write_now(&self, bytes: &[u8]) -> io::Result<usize> {
         let written = match self {
             Self::Tcp(socket) => socket.try_write(bytes),
@@ -103,21 +103,21 @@ impl Socket {
         Ok(())
     }
 
-    /// Tells the other side that nothing more comes; reading goes on.
+    /// Ends the sending direction; reading continues.
     pub(crate) fn finish(&self) -> io::Result<()> {
         self.as_ref().shutdown(Shutdown::Write)
     }
 
-    /// Waits until the socket fails, also if nobody reads or writes it meanwhile.
+    /// Waits until the socket fails, also without reads or writes meanwhile.
     pub(crate) async fn failed(&self) -> io::Error {
         loop {
             match self.ready(Interest::ERROR).await {
-                // Readiness may be gone again by the time that we look.
+                // Readiness may have been cleared meanwhile.
                 Ok(ready) if !ready.is_error() => {}
                 Ok(_) => {
                     return match self.as_ref().take_error() {
                         Ok(Some(error)) | Err(error) => error,
-                        // Another call has met the error and taken it.
+                        // Another call got the error.
                         Ok(None) => io::ErrorKind::ConnectionReset.into(),
                     };
                 }
@@ -129,7 +129,7 @@ impl Socket {
     /// Closes a connection that has ended both ways.
     pub(crate) fn close(self) {
         if let Self::Tcp(socket) = &self {
-            // If it fails, the connection is gone already.
+            // If it fails, the connection is lost already.
             let _ = SockRef::from(socket).set_linger(None);
         }
     }
@@ -171,7 +171,7 @@ impl Listener {
         }
     }
 
-    /// The address, with the port that was taken.
+    /// The address, with the actual port.
     pub(crate) fn addr(&self) -> io::Result<Addr> {
         match self {
             Self::Tcp(listener) => Ok(Addr::Tcp(listener.local_addr()?.to_string())),
@@ -184,7 +184,7 @@ impl Listener {
         loop {
             match self.try_accept().await {
                 Ok(socket) => return socket,
-                Err(error) if is_lost(&error) => {
+                Err(error) if ringmux::is_lost(&error) => {
                     tracing::debug!(%error, "a connection was lost before it was accepted");
                 }
                 Err(error) => {
@@ -208,18 +208,18 @@ impl Drop for Listener {
         if let Self::Unix(_, path) = self
             && !is_abstract(path)
         {
-            // Somebody else may have removed it; there is nobody to tell.
+            // It may be removed already; there is no caller to report an error to.
             let _ = std::fs::remove_file(path);
         }
     }
 }
 
-/// Whether the name is one without a file.
+/// Whether the name is abstract, without a file.
 fn is_abstract(path: &Path) -> bool {
     path.as_os_str().as_bytes().starts_with(b"@")
 }
 
-/// A path as the kernel is told it: a NUL in front of an abstract name, where [`Addr::Unix`] has an `@`.
+/// A path in the kernel's form: a NUL in front of an abstract name, where [`Addr::Unix`] has an `@`.
 fn kernel_path(path: &Path) -> PathBuf {
     let mut bytes = path.as_os_str().as_bytes().to_vec();
     if is_abstract(path) {
@@ -228,7 +228,7 @@ fn kernel_path(path: &Path) -> PathBuf {
     PathBuf::from(OsString::from_vec(bytes))
 }
 
-/// A socket file that nobody listens on any more. Connecting to a file of any other kind is refused as well.
+/// True for a socket file without a listener. Connecting to any other kind of file is refused as well.
 fn is_stale(path: &Path) -> bool {
     std::fs::metadata(path).is_ok_and(|file| file.file_type().is_socket())
         && knock(path).is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
@@ -240,27 +240,9 @@ fn knock(path: &Path) -> io::Result<()> {
     socket.connect(&SockAddr::unix(path)?)
 }
 
-/// The connection is gone already; the next one may be fine. Anything else is met again with the next: trying at once would
-/// spin.
-fn is_lost(error: &io::Error) -> bool {
-    use io::ErrorKind::{
-        ConnectionAborted, ConnectionReset, HostUnreachable, Interrupted, NetworkDown,
-        NetworkUnreachable,
-    };
-    matches!(
-        error.kind(),
-        ConnectionAborted
-            | ConnectionReset
-            | HostUnreachable
-            | Interrupted
-            | NetworkDown
-            | NetworkUnreachable
-    )
-}
-
 fn unknown_kind() -> io::Error {
     io::Error::new(
         io::ErrorKind::Unsupported,
-        "this kind of address is not known here",
+        "this kind of address is not supported",
     )
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use ringmux::Addr;
 use serde_json::Value;
 
-/// What the program tells. Some of it is only shown.
+/// The program's JSON result. Some fields are only printed.
 #[derive(Debug)]
 #[allow(dead_code)]
 pub(crate) struct Result {
@@ -25,13 +25,13 @@ pub(crate) struct Result {
 /// Frames a second.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Pace {
-    /// The attack's own.
+    /// The attack's default.
     Usual,
-    /// As many as the server takes.
+    /// Unlimited.
     Full,
 }
 
-/// Plays an attack for so long, and pauses it for as long again.
+/// Plays an attack for `time`, and pauses it for as long again.
 pub(crate) fn play(addr: &Addr, name: &str, pace: Pace, time: Duration) -> Result {
     let name = name.replace('_', "-");
     let rate: &[&str] = match pace {

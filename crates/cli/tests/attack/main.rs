@@ -1,13 +1,13 @@
-//! A server that is attacked, by the program `ringmux attack`, in each of the ways A1 to A13, on each driver.
+//! A server under attack by the program `ringmux attack`, by each attack A1 to A13, on each driver.
 //!
-//! The server is this process and nothing else is, so the allocator sees its memory alone; the attacker and the
-//! well-behaved neighbour are a process of their own, which tells how the neighbour fared. One test at a time.
+//! This process runs the server and nothing else, so the allocator counts its memory alone; the attacker and the
+//! well-behaved neighbour run in another process, which reports the neighbour's times. One test at a time.
 //!
-//! What is claimed of each: the memory stays within what the server's [`Config`] allows, does not grow in the last
-//! third, and all of it is given back; no session has more handlers than it may have streams; all calls of the neighbour
+//! Claims for each attack: the memory stays within the bounds of the server's [`Config`], does not grow in the last
+//! third, and is released completely; no session has more handlers than allowed streams; all calls of the neighbour
 //! and one of a newcomer are answered; and the 99th percentile of the neighbour's calls, and their average, stay below
-//! twice what they are without the attack, which is played at its usual pace. Of what can be said without end it is also
-//! claimed, at full pace, that the neighbour goes on being served at once.
+//! twice their values without the attack, at the default pace. For attacks that can go on without end also:
+//! at full pace the neighbour is still served at once.
 
 mod attacker;
 mod memory;
@@ -23,44 +23,42 @@ use attacker::Pace;
 use memory::{SLACK_BYTES, Seen, Watch};
 use server::Server;
 
-/// How long an attack is played at first, and paused as long again.
-const TIME: Duration = Duration::from_millis(250);
-/// Looks at what depends on when things happen: the neighbour's times, and whether an attack has reached its limits before
-/// the last third. The machine does other things as well, so each look takes twice the time of the one before: what
-/// the attack does to the neighbour is there in all of it, what else the machine does is not. The other claims hold in
-/// each.
-const LOOKS: u32 = 4;
-/// What the neighbour's p99 and its average may be of what they are without the attack.
+/// Length of an attack in the first measurement, and of its pause.
+const TIME: Duration = Duration::from_millis(150);
+/// Measurements of timing-dependent claims: the neighbour's times, and whether an attack has reached its limits before the
+/// last third. The machine has other load, so each measurement takes twice the time of the one before: the effect of the
+/// attack is present in all of it, that of other load is not. The other claims are asserted in each.
+const LOOKS: u32 = 7;
+/// Maximum ratio of the neighbour's p99 and average to their values without the attack.
 const RATIO_MAX: f64 = 2.0;
-/// What the neighbour's p99 may be beside as much of an attack as the server takes. It is below 10 ms where a processor is
-/// left for the neighbour; here two are shared by an attacker, a server, a neighbour and whatever else the machine does,
-/// each of which has some milliseconds at a time.
+/// Maximum p99 of the neighbour beside an attack at full pace. It is below 10 ms where a processor is left for the neighbour;
+/// here an attacker, a server, a neighbour and all other processes share two, each with time slices of some milliseconds.
 const FLOODED_P99_MAX: Duration = Duration::from_millis(100);
-/// Until when what the attack took must be given back.
+/// Time limit for the release of the attack's memory.
 const SETTLE: Duration = Duration::from_secs(20);
 
-/// The read buffer of a session or of a handshake: two of the largest frames, and what is beside it.
+/// The read buffer of a session or of a handshake: two of the largest frames, and overhead.
 const READ_BUFFER: u64 = 2 * (16 << 10) + (16 << 10);
-/// The batch that is written, and a session's own tables.
+/// The batch being written, and a session's own tables.
 const SESSION: u64 = 512 << 10;
 /// A stream's tables, its rings at their smallest, and the task of its handler.
 const STREAM: u64 = 8 << 10;
-/// The receive window of a session that has nothing out of the pool.
+/// The receive window of a session without a share of the pool.
 const FLOOR: u64 = 256 << 10;
-/// What each stream may queue for sending beside the session's buffer.
+/// Bytes that each stream may queue besides the session's send budget.
 const FLOOR_QUEUED: u64 = 4 << 10;
-/// The longest message that an attack has answered, and what it weighs beside its length.
+/// The longest message that is answered, with its cost.
 const ANSWER: u64 = (16 << 10) + 256;
-/// What a handler has in hand while it waits to send it: a message of an attack, and the buffer that it pins.
+/// Memory of a handler that waits to send: a message of an attack, and the buffer that it pins.
 const IN_HAND: u64 = 32 << 10;
-/// What stays in the tables of the server, which double when they are full, for each connection that was there at once.
+/// Memory of the server's tables, which double when full, per simultaneous connection.
 const TABLES: u64 = 2 << 10;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Profile {
     Mesh,
     Edge,
-    /// The edge, with limits so small that an attack reaches them at once and shows that it stays there.
+    /// The edge, with limits so small that an attack reaches them at once and the test can show that memory stays there.
     Small,
 }
 
@@ -84,31 +82,31 @@ impl Profile {
     }
 }
 
-/// What is known of an attack beside its name.
+/// Properties of an attack besides its name.
 struct Attack {
     name: &'static str,
-    /// As `ringmux attack` makes them.
+    /// As many as `ringmux attack` opens.
     connections: u64,
     holds: Holds,
 }
 
-/// What an attack can make the server hold.
+/// The memory that an attack can make the server hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Holds {
     /// Connections without a session.
     HalfOpen,
-    /// Streams that come and go, each with so many bytes in it.
+    /// Short-lived streams, each with this many bytes.
     Streams(u64),
     /// Messages that are never completed.
     Unfinished,
-    /// Its receive windows, and what is to be sent.
+    /// Receive windows and send queues.
     Both,
 }
 
 impl Attack {
-    /// What the configuration lets the attack hold, in bytes. What is received takes at most twice its credit; that of
-    /// messages that are never completed is the pool's, whatever the sessions' windows are. Handlers go on for a moment
-    /// when their session has ended, beside those of the next one.
+    /// The bytes that the configuration lets the attack hold. Received bytes take at most twice their credit; incomplete
+    /// messages are bounded by the pool, not by the sessions' windows. Handlers of an ended session run on for a moment, beside
+    /// those of the next one.
     fn bound(&self, config: &Config) -> u64 {
         let streams = u64::from(config.max_streams());
         let windows = u64::from(config.session_window_max());
@@ -123,8 +121,8 @@ impl Attack {
         }
     }
 
-    /// How much more the last third may hold than what was before, without anything that grows: where streams or connections
-    /// come and go, there are now few and now as many as there may be.
+    /// The allowed excess of the last third over the time before, without any growth: where streams or connections are
+    /// short-lived, their number varies between few and the maximum.
     fn turnover(&self, config: &Config) -> u64 {
         match self.holds {
             Holds::Streams(bytes) => u64::from(config.max_streams()) * bytes,
@@ -137,7 +135,7 @@ impl Attack {
         seen.growth <= SLACK_BYTES + self.turnover(&server.config)
     }
 
-    /// Whether it reaches its limits at this pace in the time of a test. What others hold is looked at by `filled`.
+    /// Whether it reaches its limits at this pace in the time of a test. The others' memory is checked by `filled`.
     fn reaches(&self) -> bool {
         matches!(self.holds, Holds::Streams(_))
     }
@@ -187,7 +185,7 @@ macro_rules! flooded {
     };
 }
 
-/// Where both profiles have the same rule.
+/// For rules that both profiles have.
 macro_rules! same {
     () => {
         withstood! {
@@ -198,7 +196,7 @@ macro_rules! same {
     };
 }
 
-/// Where that may be said without end.
+/// For attacks that can go on without end.
 macro_rules! endless {
     () => {
         same!();
@@ -210,7 +208,7 @@ macro_rules! endless {
     };
 }
 
-/// Where the edge has limits that the mesh has not.
+/// For limits that only the edge has.
 macro_rules! differ {
     () => {
         endless!();
@@ -225,7 +223,7 @@ macro_rules! differ {
     };
 }
 
-/// Where the profiles differ by how much is held.
+/// For attacks whose held memory differs between the profiles.
 macro_rules! fill {
     () => {
         withstood! {
@@ -265,7 +263,7 @@ attacks! {
     oversized: 1 Streams(0), same;
 }
 
-/// Attacks a server of its own at the attack's pace, and looks at everything that is claimed.
+/// Attacks a new server at the attack's pace, and checks all claims.
 fn withstood(attack: &Attack, driver: Driver, profile: Profile) {
     looked_at(attack, driver, profile, |server, time| {
         let (seen, result) = attacked(attack, server, Pace::Usual, time);
@@ -277,8 +275,8 @@ fn withstood(attack: &Attack, driver: Driver, profile: Profile) {
     });
 }
 
-/// Attacks a server as fast as it takes it, which shows where its memory stays: the limits are reached early in each look.
-/// A neighbour's times are those of a busy machine then.
+/// Attacks a server at full pace, which shows where its memory stays: the limits are reached early in each measurement.
+/// The neighbour's times are then those of a busy machine.
 fn filled(attack: &Attack, driver: Driver, profile: Profile) {
     looked_at(attack, driver, profile, |server, time| {
         let (seen, _) = attacked(attack, server, Pace::Full, 2 * time);
@@ -287,7 +285,7 @@ fn filled(attack: &Attack, driver: Driver, profile: Profile) {
     });
 }
 
-/// Attacks a server as fast as it takes it: what comes is bounded by what it does for one session at a time.
+/// Attacks a server at full pace, which is bounded by its work per session and turn.
 fn flooded(attack: &Attack, driver: Driver, profile: Profile) {
     looked_at(attack, driver, profile, |server, time| {
         let (seen, result) = attacked(attack, server, Pace::Full, 2 * time);
@@ -299,7 +297,7 @@ fn flooded(attack: &Attack, driver: Driver, profile: Profile) {
     });
 }
 
-/// Looks at an attack on a server until it is as it should be, each time for longer.
+/// Measures an attack on a server until the claims hold, each time for longer.
 fn looked_at(
     attack: &Attack,
     driver: Driver,
@@ -320,7 +318,7 @@ fn looked_at(
     panic!("{missed:#?}");
 }
 
-/// One attack, and what is claimed of each.
+/// One attack, and the claims for each measurement.
 fn attacked(
     attack: &Attack,
     server: &Server,

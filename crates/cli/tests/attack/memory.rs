@@ -1,4 +1,4 @@
-//! What the server holds, from the allocator.
+//! The server's memory, from the allocator.
 
 use std::fmt;
 use std::sync::Arc;
@@ -11,23 +11,23 @@ use ringmux_testing::allocator::{Counting, live_bytes};
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// What may differ between two looks: the growth of tables, the harness, sessions that are just beginning or ending.
+/// Tolerance between two samples: the growth of tables, the harness, sessions that are just beginning or ending.
 pub(crate) const SLACK_BYTES: u64 = 256 << 10;
-/// From one look to the next.
+/// Time between two samples.
 const LOOK: Duration = Duration::from_millis(1);
 
-/// Bytes that are handed out now.
+/// Bytes now allocated.
 pub(crate) fn live() -> u64 {
     u64::try_from(live_bytes()).unwrap_or(0)
 }
 
-/// What an attack has cost.
+/// The memory cost of an attack.
 #[derive(Clone, Copy)]
 pub(crate) struct Seen {
     pub(crate) before: u64,
-    /// The most above that.
+    /// The maximum above that.
     pub(crate) peak: u64,
-    /// How much more the last third of the time had at its most than what was before.
+    /// The excess of the last third's maximum over the maximum before.
     pub(crate) growth: u64,
 }
 
@@ -41,7 +41,7 @@ impl fmt::Display for Seen {
     }
 }
 
-/// Looks until it is stopped.
+/// Samples until it is stopped.
 pub(crate) struct Watch {
     over: Arc<AtomicBool>,
     looking: JoinHandle<Vec<u64>>,
@@ -54,7 +54,7 @@ impl Watch {
         let seen = Arc::clone(&over);
         let before = live();
         let looking = thread::spawn(move || {
-            // Room for a minute, so that looking is not what grows.
+            // Room for a minute, so that the samples themselves do not grow.
             let mut looks = Vec::with_capacity(60_000);
             while !seen.load(Ordering::Relaxed) {
                 looks.push(live());
@@ -74,7 +74,7 @@ impl Watch {
         let looks = self.looking.join().unwrap();
         let (before, last) = looks.split_at(looks.len() / 3 * 2);
         let most = |looks: &[u64]| looks.iter().copied().max().unwrap_or(0);
-        // The looks themselves are held meanwhile.
+        // Leave out the memory of the samples.
         let held = (looks.capacity() * size_of::<u64>()) as u64;
         Seen {
             before: self.before,

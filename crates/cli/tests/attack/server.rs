@@ -1,4 +1,4 @@
-//! The server: it sends messages back, takes its time with some, and counts its handlers.
+//! The server: it echoes messages, delays some, and counts its handlers.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -11,7 +11,7 @@ use std::time::Duration;
 use ringmux::{Addr, Config, Driver, Engine, RecvStream, SendStream, Session};
 use tokio::sync::oneshot;
 
-/// How long a handler of an attacker's stream has something else to do, whatever the attacker does meanwhile.
+/// How long a handler of an attacker's stream is busy, independent of the attacker.
 const WORK: Duration = Duration::from_millis(60);
 
 pub(crate) struct Server {
@@ -23,7 +23,7 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// A server that has had its first session, so that what is made once is made.
+    /// A server that has had its first session, so that one-time allocations are done.
     pub(crate) fn start(driver: Driver, config: Config) -> Self {
         let (addr_tx, addr) = mpsc::channel();
         let (stop, stopped) = oneshot::channel();
@@ -65,7 +65,7 @@ impl Server {
     fn first_session(&self) {
         let addr = self.addr.to_string();
         let mut socket = TcpStream::connect(addr.trim_start_matches("tcp://")).unwrap();
-        // The preface, and SETTINGS that say nothing.
+        // The preface, and empty SETTINGS.
         socket.write_all(b"RINGMUX\x01\0\0\0\x70\0\0\0\0").unwrap();
         socket.read_exact(&mut [0; 16]).unwrap();
     }
@@ -106,7 +106,7 @@ async fn serve(session: Session, most: Arc<AtomicU64>) {
     }
 }
 
-/// The neighbour's streams have no opening block. `running` goes before the stream does.
+/// The neighbour's streams have no opening block. `running` is dropped before the stream.
 async fn handle((mut send, mut recv): (SendStream, RecvStream), running: Running) {
     if !send.opening().is_empty() {
         tokio::time::sleep(WORK).await;

@@ -126,7 +126,7 @@ fn bench_without_json_is_a_table_under_a_line_about_the_machine() {
     );
     assert!(
         !stderr(&output).contains('\r'),
-        "no progress where nobody looks"
+        "no progress bar without a terminal"
     );
 }
 
@@ -246,7 +246,7 @@ fn an_address_without_a_server_is_one_clear_line() {
     }
 }
 
-/// Accepts one connection, says something that is not the wire, and waits for its client to leave. Its address.
+/// Accepts one connection, sends bytes of another protocol, and waits for its client to leave. Its address.
 fn stranger() -> String {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
     let address = listener.local_addr().expect("it is bound").to_string();
@@ -293,7 +293,7 @@ fn an_interrupted_ping_takes_its_leave() {
         });
     });
     let address = addresses.recv().expect("the endpoint listens");
-    // One of them could be quick enough by chance.
+    // A single one could succeed by chance.
     for _ in 0..20 {
         let mut child = Command::new(env!("CARGO_BIN_EXE_ringmux"))
             .args(["ping", "-i", "60s", &address])
@@ -320,7 +320,7 @@ fn a_bench_of_nothing_says_what_can_be_measured() {
     assert!(text.contains("--wait park"), "{text}");
 }
 
-/// Runs until it has said where it listens, if it can, and a moment more; ends it.
+/// Runs a program until it has printed its address, if it can, and a moment more; ends it.
 fn with_nobody_at_stdout(arguments: &[&str]) -> (Option<i32>, String) {
     let (reader, writer) = std::io::pipe().expect("descriptors are left");
     drop(reader);
@@ -394,7 +394,7 @@ fn attacking(line: &str, addr: &str) -> Child {
         .expect("the program starts")
 }
 
-/// The shortest there is. Times are those of a busy machine, so they are not what is looked at.
+/// The shortest attack. Times are those of a busy machine, and not checked.
 const ATTACK: &str = "attack --seconds 100ms --rate 1000 --max-ratio 1000000";
 
 #[test]
@@ -475,7 +475,7 @@ fn a_server_that_goes_half_way_is_not_withstood_and_what_was_seen_before_is_show
     let row = text.lines().find(|line| line.contains("ping-flood"));
     let row = row.unwrap_or_else(|| panic!("no row in {text}"));
     assert!(row.contains(" - "), "nothing was measured: {row}");
-    assert!(!text.contains("oversized"), "nobody was left to attack");
+    assert!(!text.contains("oversized"), "no server was left to attack");
 }
 
 #[test]

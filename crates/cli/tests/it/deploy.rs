@@ -1,4 +1,4 @@
-//! The files under `deploy/`: they parse, and they allow what the program needs.
+//! The files under `deploy/`: they parse, and they allow the system calls that the program needs.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -70,7 +70,7 @@ fn has_a_command_line_that_the_program_takes(service: &str) {
     }
     let arguments = arguments.strip_prefix(PROGRAM).expect("the program");
     assert!(!arguments.contains('$'), "{arguments}");
-    // Help is shown after everything before it was understood.
+    // Help is shown only if the arguments before it are valid.
     let output = Command::new(env!("CARGO_BIN_EXE_ringmux"))
         .args(arguments.split_whitespace())
         .arg("--help")
@@ -88,7 +88,7 @@ fn the_units_stop_after_connections_and_sessions_had_their_time() {
         let [time] = &settings(&unit, "TimeoutStopSec")[..] else {
             panic!("one time")
         };
-        // The default of `--grace`, and what the two take at most to cut what is left.
+        // The default of `--grace`, and the most that the two take to cut the rest.
         let needed = 30 + 3;
         assert!(time.parse::<u32>().expect("seconds") > needed, "{time}");
     }
@@ -128,7 +128,7 @@ fn allows_io_uring_and_no_privileges(service: &str) {
     assert_eq!(settings(&unit, "LimitMEMLOCK"), ["8M"]);
 }
 
-/// Where systemd is not installed there is nothing to ask.
+/// Skipped where systemd is not installed.
 #[test]
 fn systemd_understands_the_units_and_finds_little_open() {
     for unit in [
@@ -155,7 +155,7 @@ fn is_understood(name: &str) {
         println!("systemd-analyze is not installed");
         return;
     };
-    // It also warns about units of the machine that this one wants.
+    // It also warns about units of the machine that this one depends on.
     let errors = String::from_utf8_lossy(&verified.stderr);
     let ours: Vec<&str> = errors.lines().filter(|line| line.contains(name)).collect();
     assert_eq!(ours, Vec::<&str>::new());

@@ -1,4 +1,4 @@
-//! The program as its users meet it: arguments in, lines and exit codes out; real processes, real sockets.
+//! The program as its users run it: arguments in, lines and exit codes out; real processes, real sockets.
 
 mod commands;
 mod deploy;

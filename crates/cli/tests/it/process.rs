@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-/// More than any of this takes; a test that waits for so long has failed.
+/// A limit longer than any step takes; a test that reaches it has failed.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A process with its output. Killed when it is dropped.
@@ -24,7 +24,7 @@ impl Program {
         Self::start_with(args, Stdio::piped())
     }
 
-    /// With its stderr somewhere; its lines are seen only of a pipe that is made here.
+    /// With a given stderr; lines are available only from a pipe made here.
     pub(crate) fn start_with(args: &[&str], stderr: Stdio) -> Self {
         Self::under(&[], args, stderr)
     }
@@ -97,7 +97,7 @@ impl Program {
         kill_process(pid, signal).expect("the process is there");
     }
 
-    /// Ends it without a chance to say anything.
+    /// Ends it with SIGKILL.
     pub(crate) fn kill(&mut self) {
         self.child.kill().expect("the process is there");
         self.child.wait().expect("the process ends");
@@ -135,7 +135,7 @@ impl Drop for Program {
     }
 }
 
-/// The lines of a pipe, read by a thread so that the process never waits for us.
+/// The lines of a pipe, read by a thread so that the process never blocks on the test.
 struct Lines {
     more: Receiver<String>,
     seen: Vec<String>,

@@ -1,5 +1,5 @@
 //! The limit: the same bytes over plain sockets, between the same two threads, with the same way to
-//! wait. No streams, no credit, no cancellation: what no multiplexer over these sockets can beat by
+//! wait. No streams, no credit, no cancellation: a bound that no multiplexer over these sockets can beat by
 //! much.
 //!
 //! - Echoes: all streams' messages, each with an 8-byte header, leave in one write and come back in
@@ -8,7 +8,7 @@
 //! - One way: messages and headers are packed into writes of 16 to 256 KiB, one size a slice; the
 //!   best slice is the limit.
 //! - Mixed: a socket for the round trips and one for bulk, each with a thread at either end, because
-//!   a blocking thread cannot wait for two sockets. These park, whatever the policy.
+//!   a blocking thread cannot wait for two sockets. These park with every idle strategy.
 
 mod echo;
 mod frames;
@@ -28,7 +28,7 @@ use frames::Batch;
 use plain::Plain;
 
 const KIB: usize = 1024;
-/// The write sizes of which the best counts.
+/// The write sizes; the best one counts.
 pub const WRITE_SIZES: [usize; 5] = [16 * KIB, 32 * KIB, 64 * KIB, 128 * KIB, 256 * KIB];
 /// Bytes per write of the bulk socket beside round trips.
 const MIXED_WRITE: usize = 64 * KIB;
@@ -72,7 +72,7 @@ pub fn measure(
     }
 }
 
-/// The best slice of those that differ in write size, all together of those that do not.
+/// The best slice if they differ in write size, else the total.
 pub fn combine(workload: Workload, slices: &[Sample]) -> Option<Sample> {
     match workload.shape() {
         Shape::Oneway { .. } | Shape::Bulk => Sample::best(slices),
@@ -125,7 +125,7 @@ fn mixed(pair: &Pair) -> Result<Sample, Failure> {
     )
 }
 
-/// Listens, tells where, and takes this many connections in the order in which they come.
+/// Listens, reports the address, and accepts this many connections in order.
 fn accept<const N: usize>(listening: Listening, wait: Wait) -> Result<[Plain; N], Failure> {
     let listener = TcpListener::bind("127.0.0.1:0").map_err(no_port)?;
     listening.at(listener.local_addr().map_err(no_port)?.to_string());

@@ -25,7 +25,7 @@ pub(super) fn send_messages(mut socket: &Plain, write: usize, window: &Window) -
     Ok(message.number())
 }
 
-/// Reads up to `read` bytes at a time, and takes them apart again. Returns how many messages.
+/// Reads up to `read` bytes at a time, and splits them into messages again. Returns how many messages.
 pub(super) fn receive_messages(
     mut socket: &Plain,
     read: usize,
@@ -63,7 +63,7 @@ pub(super) fn send_bulk(mut socket: &Plain, write: usize, window: &Window) -> io
     let message = Slab::new().message(0);
     let buffer = message.repeat(write.div_ceil(BULK_LEN));
     let mut bytes = 0;
-    // A message that was begun is completed, whatever the size of a write.
+    // A message that was begun is completed, for any size of write.
     while !window.is_done() || bytes % BULK_LEN as u64 != 0 {
         socket.write_all(&buffer[..write])?;
         bytes += write as u64;
@@ -121,7 +121,7 @@ mod tests {
     fn socket_with(bytes: &[u8]) -> Plain {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let mut sender = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        // Few enough bytes for the socket's buffer, so that nobody needs to read meanwhile.
+        // Few enough bytes for the socket's buffer, so that no reader is needed meanwhile.
         sender.write_all(bytes).unwrap();
         Plain::new(listener.accept().unwrap().0, Wait::Park).unwrap()
     }
@@ -137,7 +137,7 @@ mod tests {
     }
 
     fn receive(bytes: &[u8]) -> Result<u64, String> {
-        // A buffer that no whole number of frames fills, so that reads cut frames.
+        // A buffer length that is no multiple of a frame, so that reads cut frames.
         receive_messages(&socket_with(bytes), 1000, &Window::default()).map_err(|e| e.to_string())
     }
 

@@ -16,7 +16,7 @@ use crate::sample::Latencies;
 use crate::window::Window;
 use crate::workload::Shape;
 
-/// What the tasks share.
+/// State shared by the tasks.
 #[derive(Clone, Debug)]
 struct Client {
     session: Session,
@@ -139,7 +139,7 @@ impl Client {
         Ok(0)
     }
 
-    /// Small messages as fast as they are taken.
+    /// Small messages as fast as the session takes them.
     async fn small_messages(
         self,
         (mut send, mut recv): (SendStream, RecvStream),
@@ -154,7 +154,7 @@ impl Client {
         Ok(message.number())
     }
 
-    /// Large messages, by reference, as fast as they are taken.
+    /// Large messages, by reference, as fast as the session takes them.
     async fn bulk_messages(
         self,
         (mut send, mut recv): (SendStream, RecvStream),

@@ -13,8 +13,8 @@ use super::sample::Sample;
 use super::workload::Shape;
 use crate::failure::Failure;
 
-/// Streams that may be open at once, at least: four times the busiest workload's, because a call may
-/// begin before both sides have forgotten the one before it.
+/// The limit of open streams: four times the busiest workload's, because a call may
+/// begin before both sides have freed the previous one.
 const MAX_STREAMS: u32 = 4096;
 
 /// Measures one slice.
@@ -31,7 +31,7 @@ pub fn measure(shape: Shape, host: Host, pair: &Pair) -> Result<Sample, Failure>
     )
 }
 
-/// The defaults, but for the number of streams.
+/// The defaults, except the number of streams.
 fn config(shape: Shape) -> Result<Config, Failure> {
     let streams = match shape {
         Shape::Echo { streams } | Shape::Oneway { streams } => {
@@ -46,7 +46,7 @@ fn config(shape: Shape) -> Result<Config, Failure> {
         .map_err(|error| Failure::new("cannot configure the session").because(&error))
 }
 
-/// What the server does with a stream; the opening block says it.
+/// The server's task for a stream; named by the opening block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Role {
     /// Sends every message back.

@@ -14,7 +14,7 @@ use crate::pair::{Listening, Received};
 use crate::window::Window;
 use crate::workload::BULK_LEN;
 
-/// What the streams' tasks share.
+/// State shared by the streams' tasks.
 #[derive(Debug, Default)]
 struct Tally {
     one_way: Cell<u64>,

@@ -2,8 +2,8 @@
 //!
 //! A closed loop sends less when it is answered late, and so hides how late; here messages are due on
 //! a schedule that no answer changes, and their time counts from when they were due. The rates are
-//! shares of what each candidate did in a closed loop just before, so at each share everybody is as
-//! busy as it can be, at a rate of its own.
+//! shares of each candidate's rate in a closed loop just before, so at each share all are equally
+//! busy, each at a rate of its own.
 
 mod schedule;
 
@@ -18,14 +18,14 @@ use ringmux_measure::sample::Sample;
 use ringmux_measure::workload::{Shape, Workload};
 pub(super) use schedule::Schedule;
 
-/// What saturation is measured with.
+/// The workload that measures saturation.
 const WORKLOAD: Workload = Workload::Conc64;
 /// Percent of saturation.
 const LOADS: [u32; 4] = [25, 50, 75, 90];
 
 const EXAMPLES: &str = "\
 Examples:
-  ringmux-perf open-loop                            everybody at 25, 50, 75 and 90 % of saturation
+  ringmux-perf open-loop                            all candidates at 25, 50, 75 and 90 % of saturation
   ringmux-perf open-loop --peer h2 --seconds 20     one peer, for steadier tails
   ringmux-perf open-loop --json > result.jsonl      one JSON object a line";
 
@@ -85,7 +85,7 @@ impl From<&Run> for Line {
     }
 }
 
-/// Measures what the arguments ask for.
+/// Measures the requested candidates.
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let options = &args.options;
     let mut subjects = options.subjects();
@@ -141,7 +141,7 @@ fn schedule(rate: f64, pair: &Pair) -> Schedule {
     }
 }
 
-/// Lets everybody take turns, and adds up the slices of each.
+/// Lets all candidates take turns, and adds up the slices of each.
 fn in_turn(
     subjects: &[Subject],
     options: &Options,

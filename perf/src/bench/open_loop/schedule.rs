@@ -25,7 +25,7 @@ impl Schedule {
         Duration::from_secs_f64(message as f64 / self.rate)
     }
 
-    /// The time of an echo that is here now, counted from when its message was due and not from when
+    /// The latency of an echo received now, counted from when its message was due and not from when
     /// it was sent: waiting for a slow stack is part of its latency. None if it was due in the
     /// warm-up.
     pub(in crate::bench) fn latency(

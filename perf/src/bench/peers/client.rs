@@ -80,7 +80,7 @@ impl Times {
     }
 }
 
-/// What the tasks share.
+/// State shared by the tasks.
 #[derive(Clone, Debug)]
 struct Load<C> {
     client: C,
@@ -136,7 +136,7 @@ impl<C: Client> Load<C> {
         Ok(0)
     }
 
-    /// Messages as fast as they are taken.
+    /// Messages as fast as the peer takes them.
     async fn one_way(self, role: Role) -> Result<u64, Failure> {
         let source = Source::new(role, &self.times.window);
         let sent = source.counter();
@@ -145,7 +145,7 @@ impl<C: Client> Load<C> {
     }
 }
 
-/// What has calls, with streams or without.
+/// A client with calls, with or without streams.
 pub(super) trait Caller: 'static {
     async fn call(&self, message: Bytes) -> Result<Bytes, Failure>;
 }

@@ -1,5 +1,5 @@
 //! h2: bare HTTP/2. A stream is a request whose body carries one direction and whose response's
-//! body carries the other; its path says what it is for.
+//! body carries the other; its path names its role.
 
 use std::future::poll_fn;
 use std::sync::Arc;

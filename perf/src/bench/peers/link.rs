@@ -1,4 +1,4 @@
-//! What the workloads ask of a multiplexer.
+//! The interface that the workloads need of a multiplexer.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,7 +12,7 @@ use ringmux_measure::pair::{Listening, Received};
 use ringmux_measure::window::Window;
 use ringmux_measure::workload::{BULK_LEN, MESSAGE_LEN, Shape};
 
-/// What the server does with a stream.
+/// The server's task for a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Role {
     /// Sends every message back.
@@ -36,7 +36,7 @@ impl Role {
         Self::SideBulk,
     ];
 
-    /// The role of a stream whose opening says nothing: in `mixed` the first one carries bulk.
+    /// The role of a stream without an opening: in `mixed` the first one carries bulk.
     pub(super) const fn by_order(shape: Shape, is_first: bool) -> Self {
         match shape {
             Shape::Echo { .. } => Self::Echo,
@@ -74,7 +74,7 @@ impl Role {
 /// One multiplexer with its settings.
 pub(super) trait Transport: Clone + Send + 'static {
     type Client: Client;
-    /// What an end needs of the thread that it runs on; nothing, where that is a tokio runtime.
+    /// The engine that an end needs on its thread; `()` on a tokio runtime.
     type Host;
 
     /// Runs one end on this thread, on which it may use `spawn_local`.
@@ -101,7 +101,7 @@ pub(super) trait Transport: Clone + Send + 'static {
     ) -> Result<(Self::Client, Closing), Failure>;
 }
 
-/// What is left to do at the end of a connection.
+/// The remaining work at the end of a connection.
 pub(super) type Closing = LocalBoxFuture<'static, Result<(), Failure>>;
 
 /// The client's end of a connection.
@@ -140,7 +140,7 @@ pub(super) trait Sender: 'static {
     /// Returns when the peer has room for the message, which may be before it is on its way.
     async fn send(&mut self, message: Bytes) -> Result<(), Failure>;
 
-    /// No message follows.
+    /// Ends the direction.
     async fn finish(&mut self) -> Result<(), Failure>;
 
     async fn send_last(&mut self, message: Bytes) -> Result<(), Failure> {
@@ -151,11 +151,11 @@ pub(super) trait Sender: 'static {
 
 /// The receiving direction of a stream.
 pub(super) trait Receiver: 'static {
-    /// Some bytes, however they arrived; none at the end.
+    /// The next received bytes; none at the end.
     async fn chunk(&mut self) -> Result<Option<Bytes>, Failure>;
 }
 
-/// Cuts what arrives into messages, without copying them.
+/// Cuts received bytes into messages, without copying them.
 #[derive(Debug)]
 pub(super) struct Messages<R> {
     receiver: R,
@@ -233,7 +233,7 @@ enum Kind {
 }
 
 impl Source {
-    /// What a stream of this role carries.
+    /// The messages of a stream of this role.
     pub(super) fn new(role: Role, window: &Arc<Window>) -> Self {
         let kind = if role.message_len() == BULK_LEN {
             Kind::Bulk(Slab::new())
@@ -247,7 +247,7 @@ impl Source {
         }
     }
 
-    /// How many messages there were so far; stays readable when the source is gone.
+    /// How many messages there were so far; stays readable after the source is dropped.
     pub(super) fn counter(&self) -> Arc<AtomicU64> {
         Arc::clone(&self.made)
     }

@@ -1,8 +1,8 @@
 //! The same workloads over other multiplexers.
 //!
 //! Each side is one thread with a current-thread tokio runtime and a `LocalSet`, as ringmux's is
-//! over its driver `tokio`. It sleeps in epoll when there is nothing to do, or never, where everybody is to spin: then a task
-//! that yields for ever makes the runtime look at epoll without waiting. Everything but quinn goes over one loopback TCP
+//! over its driver `tokio`. It sleeps in epoll while idle, or, with `--wait spin`, never: then a task
+//! that yields for ever makes the runtime poll epoll without waiting. Everything but quinn goes over one loopback TCP
 //! connection with `TCP_NODELAY` and without TLS.
 //!
 //! | peer  | settings beside its defaults |
@@ -13,8 +13,8 @@
 //! | tarpc | bincode, 4096 requests in flight, buffers for as many requests and responses; unary calls only, so `pingpong` is one call at a time |
 //! | quinn | UDP with TLS, which QUIC cannot do without; the same windows, up to 1 MiB unacknowledged, 4096 streams |
 //!
-//! A message is one call of the peer's own sending; whatever it gathers into one write it gathers by
-//! itself. Byte streams (yamux, h2, quinn) get no length before each message, because both sides
+//! Each message is one call of the peer's own send function; any batching into writes is the peer's
+//! own. Byte streams (yamux, h2, quinn) get no length before each message, because both sides
 //! know it: that favours them.
 
 mod client;
@@ -45,7 +45,7 @@ const MAX_STREAMS: u32 = 4096;
 /// A bulk message fits into one frame.
 const MAX_FRAME: u32 = 64 << 10;
 
-/// Bytes that may be in flight, where a peer lets its user choose.
+/// Bytes that may be in flight, for peers with such a setting.
 #[derive(Clone, Copy, Debug)]
 struct Windows {
     /// On one stream.
@@ -55,8 +55,8 @@ struct Windows {
 }
 
 impl Windows {
-    /// What suits the workload: bulk beside round trips queues up in front of them, to the end of its
-    /// window, while everything else is only made to wait by a small one.
+    /// The best for the workload: bulk beside round trips queues up in front of them, up to its
+    /// window, while a small window only slows the other workloads.
     const fn of(shape: Shape) -> Self {
         match shape {
             Shape::Mixed => Self {
@@ -71,10 +71,10 @@ impl Windows {
     }
 }
 
-/// A message in flight on its only stream is as good as a call.
+/// A message in flight on its only stream is equivalent to a call.
 const LONE_CALL: Shape = Shape::Echo { streams: 1 };
 
-/// What `--peer` chooses from.
+/// The values of `--peer`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum Peer {
     /// yamux 0.14: the multiplexer of libp2p
@@ -101,7 +101,7 @@ impl Peer {
         }
     }
 
-    /// Whether it has what the workload needs.
+    /// Whether it supports the workload.
     pub(super) const fn can(self, workload: Workload) -> bool {
         match self {
             Self::Tarpc => matches!(workload.shape(), Shape::Unary { .. } | LONE_CALL),
@@ -109,7 +109,7 @@ impl Peer {
         }
     }
 
-    /// Measures one slice, asleep or polling while there is nothing to do.
+    /// Measures one slice, sleeping or polling while idle.
     pub(super) fn measure(self, load: Load, wait: Wait, pair: &Pair) -> Result<Sample, Failure> {
         match self {
             Self::Yamux => measure(yamux::Yamux, load, wait, pair),
@@ -128,9 +128,9 @@ impl Peer {
 /// How a transport is loaded.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Load {
-    /// As fast as answers come.
+    /// Closed loop: as fast as answers arrive.
     Closed(Shape),
-    /// At a fixed rate over echoing streams.
+    /// Open loop: at a fixed rate over echoing streams.
     Open(Schedule),
 }
 

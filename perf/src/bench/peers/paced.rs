@@ -1,9 +1,9 @@
-//! The client's end of an open loop: one task that sends what is due, and one for each stream that
+//! The client's end of an open loop: one task that sends due messages, and one for each stream that
 //! takes the echoes.
 //!
 //! The sender never waits for echoes. It does not sleep either, because timers are a thousand times
-//! coarser than what is measured: it looks at the clock again after everything else had its [`Turn`].
-//! So this side's thread is always awake, whoever is measured; the server's sleeps when idle.
+//! coarser than the measured times: it reads the clock again after all other tasks had a [`Turn`].
+//! So this side's thread is always awake, for every candidate; the server's sleeps when idle.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -106,14 +106,14 @@ async fn send_on_schedule<S: Sender>(
     Ok(())
 }
 
-/// Lets every other task run, and the thread look for I/O, without going to sleep.
+/// Lets all other tasks run, and the thread poll for I/O, without sleeping.
 #[derive(Debug)]
 enum Turn {
-    /// On a ring of ringmux's own, which is looked at between two turns.
+    /// On a ring of ringmux's own, which is polled between two turns.
     Yield,
     /// On a tokio runtime. Yielding would not do: tokio-uring submits only when its thread has
-    /// nothing left to run. So this waits for a byte that is there already, but that only the kernel
-    /// can tell of.
+    /// nothing left to run. So this waits for a byte that is available already, which only the kernel
+    /// can report.
     Kernel { near: UnixStream, far: UnixStream },
 }
 
@@ -139,7 +139,7 @@ impl Turn {
     }
 }
 
-/// What the tasks that take echoes share.
+/// State shared by the tasks that take echoes.
 #[derive(Clone, Debug)]
 struct Echoes {
     schedule: Schedule,

@@ -1,5 +1,5 @@
-//! quinn: QUIC streams over UDP. Encryption is part of QUIC, so quinn pays for TLS where nobody else
-//! does; the certificate is made for the run and trusted by the client.
+//! quinn: QUIC streams over UDP. Encryption is part of QUIC, so quinn pays for TLS where the others
+//! do not; the certificate is made for the run and trusted by the client.
 //!
 //! Datagrams have the usual size. As large as loopback would carry them they make quinn slower: a few
 //! of them overflow a UDP socket's buffer, and are lost.
@@ -27,7 +27,7 @@ use ringmux_measure::pair::{Listening, Received};
 use ringmux_measure::window::Window;
 use ringmux_measure::workload::Shape;
 
-/// Whom the certificate is for.
+/// The name in the certificate.
 const NAME: &str = "localhost";
 const ANY_PORT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
@@ -133,7 +133,7 @@ impl Transport for Quinn {
             .map_err(during("the handshake failed"))?;
         // The last handle of a connection closes it; the endpoint has to stay until that was sent.
         let closing = async move {
-            // It stays for three probe timeouts; whether the server heard of the end, the server tells.
+            // It stays for three probe timeouts; the server reports whether it saw the end.
             let _ = timeout(CLOSING, endpoint.wait_idle()).await;
             Ok(())
         };

@@ -1,4 +1,4 @@
-//! ringmux as the open loop sees it: like its peers. (Closed loops measure it with the program's own
+//! ringmux as a candidate of the open loop, like its peers. (Closed loops measure it with the program's own
 //! `bench`.)
 
 use std::sync::Arc;
@@ -31,7 +31,7 @@ pub(in crate::bench) fn open_loop(
 #[derive(Clone, Copy, Debug)]
 struct Ringmux(Host);
 
-/// The defaults, but for the number of streams.
+/// The defaults, except the number of streams.
 fn config() -> Result<Config, Failure> {
     Config::builder()
         .max_streams(MAX_STREAMS)

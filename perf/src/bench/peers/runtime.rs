@@ -1,4 +1,4 @@
-//! Where the two ends of a peer run.
+//! The runtime of the two ends of a peer.
 
 use std::error::Error;
 
@@ -19,8 +19,8 @@ pub(super) fn block_on<F: Future>(future: F) -> Result<F::Output, Failure> {
     Ok(LocalSet::new().block_on(&runtime, future))
 }
 
-/// One end, asleep while there is nothing to do; or polling, if it is to spin: a task beside it yields for ever, so that the
-/// runtime looks for I/O without ever waiting for it. The task ends with the runtime.
+/// One end, sleeping while idle; or polling, with `spin`: a task beside it yields for ever, so that the
+/// runtime polls for I/O without ever waiting for it. The task ends with the runtime.
 pub(super) async fn waiting<F: Future>(wait: Wait, end: F) -> F::Output {
     if wait == Wait::Spin {
         task::spawn(async {
@@ -32,7 +32,7 @@ pub(super) async fn waiting<F: Future>(wait: Wait, end: F) -> F::Output {
     end.await
 }
 
-/// Listens, tells where, and takes one connection.
+/// Listens, reports the address, and accepts one connection.
 pub(super) async fn accept(listening: Listening) -> Result<TcpStream, Failure> {
     let no_port = during("cannot listen on 127.0.0.1");
     let listener = TcpListener::bind("127.0.0.1:0").await.map_err(&no_port)?;

@@ -12,16 +12,16 @@ use ringmux_measure::pair::Received;
 use ringmux_measure::window::Window;
 use ringmux_measure::workload::BULK_LEN;
 
-/// Where streams come from.
+/// The source of streams.
 pub(super) trait Acceptor {
     type Sender: Sender;
     type Receiver: Receiver;
 
-    /// The next stream and what to do with it; none when the client has closed the connection.
+    /// The next stream and its role; none when the client has closed the connection.
     async fn accept(&mut self) -> Result<Option<Accepted<Self::Sender, Self::Receiver>>, Failure>;
 }
 
-/// A stream, and what to do with it.
+/// A stream, and its role.
 pub(super) struct Accepted<S, R> {
     pub(super) role: Role,
     pub(super) sender: S,
@@ -84,7 +84,7 @@ async fn serve_stream<S: Sender, R: Receiver>(
     sender.finish().await
 }
 
-/// What the streams' tasks share.
+/// State shared by the streams' tasks.
 #[derive(Debug)]
 pub(super) struct Tally {
     window: Arc<Window>,
@@ -123,7 +123,7 @@ impl Tally {
         }
     }
 
-    /// What the server has at its end.
+    /// The server's result.
     pub(super) fn result(&self) -> Result<Received, Failure> {
         let mut failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
         match failure.take() {
@@ -135,7 +135,7 @@ impl Tally {
     }
 }
 
-/// Messages of one stream that nobody echoes.
+/// Messages of one stream without echoes.
 #[derive(Debug)]
 pub(super) struct Count<'a> {
     tally: &'a Tally,

@@ -22,7 +22,7 @@ use ringmux_measure::pair::{Connected, Pair, Received, Sent};
 use ringmux_measure::sample::Sample;
 use ringmux_measure::window::Window;
 
-/// What the macro makes client and server of.
+/// The service from which the macro makes client and server.
 #[tarpc::service]
 trait Perf {
     /// Sends a message back.

@@ -97,14 +97,14 @@ impl Client for YamuxClient {
 
     async fn open(&self, _: Role) -> Result<(YamuxSender, YamuxReceiver), Failure> {
         let (opening, opened) = oneshot::channel();
-        // If the driver is gone, the other end of `opened` is as well.
+        // If the driver has ended, the other end of `opened` is dropped as well.
         let _ = self.openings.send(opening);
         let stream = opened.await.map_err(during("cannot open a stream"))?;
         Ok(halves(stream))
     }
 }
 
-/// Moves the client's connection on, and opens streams for its tasks: yamux wants both from one task.
+/// Drives the client's connection, and opens streams for its tasks: yamux requires both in one task.
 struct ClientDriver {
     connection: Connection<Compat<TcpStream>>,
     requests: mpsc::UnboundedReceiver<Opening>,
@@ -130,7 +130,7 @@ impl ClientDriver {
             match self.connection.poll_new_outbound(cx) {
                 Poll::Ready(Ok(stream)) => {
                     let waiting = self.waiting.take().expect("it was some above");
-                    // A task that failed meanwhile does not want its stream any more.
+                    // Fails if the task has failed meanwhile.
                     let _ = waiting.send(stream);
                 }
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(broken(&error))),

@@ -37,7 +37,7 @@ const TICKS: [(f64, &str); 6] = [
     (4.0, "p99.99"),
 ];
 
-/// What one panel compares.
+/// The data of one panel.
 struct Panel<'a> {
     title: String,
     series: Vec<Series<'a>>,
@@ -107,7 +107,7 @@ pub(in crate::bench) fn open_loop(dir: &Path, loads: &[u32], runs: &[Run]) -> Re
     write(dir, "open-loop.svg", &grid(&panels, curves))
 }
 
-/// Tells where the chart is, on stderr.
+/// Reports the chart's path on stderr.
 fn write(dir: &Path, name: &str, svg: &Svg) -> Result<(), Failure> {
     let path = dir.join(name);
     fs::create_dir_all(dir)
@@ -201,7 +201,7 @@ fn curves(svg: &mut Svg, (left, top): (f64, f64), panel: &Panel<'_>) {
     }
 }
 
-/// Nines and nanoseconds, as far as there are messages to tell.
+/// Nines and nanoseconds, as far as the number of messages allows.
 fn points(sample: &Sample) -> Vec<(f64, f64)> {
     let steps = (NINES / NINES_STEP) as u32;
     let nines = (0..=steps).map(|step| f64::from(step) * NINES_STEP);

@@ -5,7 +5,7 @@ use std::fmt::{Display, Write};
 const FONT: &str = "system-ui, sans-serif";
 const FONT_SIZE: u32 = 12;
 
-/// Which end of a text its position is.
+/// The anchor of a text.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Anchor {
     Start,

@@ -26,8 +26,8 @@ of limit  rate / limit (higher is better), or p50 / limit p50 where it says p50 
 ringmux   how many times faster ringmux is over the first driver listed, by rate, or by p50 where
           the limit is compared by it; below 1 it is slower
 beside    bulk that ran beside the round trips of mixed
-quinn encrypts, nobody else does. Where a row says spin nothing sleeps: peers run beside a task that
-yields for ever. Where it does not everything sleeps in the kernel while there is nothing to do. The
+quinn encrypts, the others do not. In rows with spin no candidate sleeps: peers run beside a task that
+yields for ever. In other rows all candidates sleep in the kernel while idle. The
 limit polls if spinning was asked for. Compare rows that wait alike";
 
 const OPEN_LOOP: [&str; 11] = [
@@ -35,12 +35,12 @@ const OPEN_LOOP: [&str; 11] = [
 ];
 
 const OPEN_LOOP_LEGEND: &str = "\
-load      percent of what the same candidate did in a closed loop just before
-offered   messages a second that were due; achieved is how many echoes came within the window
+load      percent of the same candidate's rate in a closed loop just before
+offered   messages a second that were due; achieved: echoes received within the window
 p50 ...   from when a message was due, not from when it was sent. The client's thread never sleeps,
-          whoever is measured; the server's does when it is idle, unless it says spin";
+          for all candidates; the server's sleeps when idle, except with spin";
 
-/// What nobody measured.
+/// A cell without a measurement.
 const NONE: &str = "-";
 
 /// The result of `compare`.
@@ -116,7 +116,7 @@ fn cells(comparison: &Comparison, entry: &Entry) -> Vec<String> {
     cells
 }
 
-/// The driver, and how it waits where that is a choice that was made.
+/// The driver, and its idle strategy if chosen.
 fn host(subject: Subject) -> String {
     let host = subject.host();
     let mut name = host.driver.name().to_owned();
@@ -153,7 +153,7 @@ fn beside(workload: Workload, sample: &Sample) -> String {
     }
 }
 
-/// How many times faster than this the first ringmux of the comparison is.
+/// The factor by which the first ringmux of the comparison is faster than this.
 fn ahead(comparison: &Comparison, other: &Sample) -> Option<f64> {
     let is_ringmux = |entry: &&Entry| matches!(entry.subject, Subject::Ringmux(_));
     let ringmux = comparison

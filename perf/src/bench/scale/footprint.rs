@@ -1,4 +1,4 @@
-//! What this process holds and uses: memory, descriptors, processor time.
+//! Resources of this process: memory, descriptors, processor time.
 
 use std::fs;
 use std::time::Duration;
@@ -11,9 +11,9 @@ use ringmux_measure::failure::Failure;
 
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
 pub(super) struct Footprint {
-    /// Pages that are in memory.
+    /// Resident memory.
     pub(super) rss_bytes: u64,
-    /// What the allocator has handed out; none if it is not counted.
+    /// Allocated bytes; none if not counted.
     pub(super) allocated_bytes: Option<u64>,
     pub(super) descriptors: u64,
 }

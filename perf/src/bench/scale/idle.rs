@@ -1,6 +1,6 @@
-//! `idle`: what a stream costs that nobody uses, on the side that opened it and on the other.
+//! `idle`: the cost of an unused stream, on the side that opened it and on the other.
 //!
-//! The other side is a process of its own, so that the memory of each can be told apart. It says what it holds in lines
+//! The other side is a process of its own, so that the memory of each can be told apart. It reports its memory in lines
 //! on its stdout; a line on its stdin is answered with another one.
 
 use std::io::{self, BufRead, BufReader, Write};
@@ -15,10 +15,10 @@ use crate::bench::report::table;
 use ringmux_measure::failure::Failure;
 use ringmux_measure::host::{Driver, Host, Wait};
 
-/// Streams whose messages are under way at once, when all carry one.
+/// Streams whose messages are under way at once, when each stream carries one.
 const AT_ONCE: usize = 128;
 const MESSAGE: &[u8; 64] = &[7; 64];
-/// What one idle stream may cost each side.
+/// Maximum cost of one idle stream on each side.
 const WANTED_BYTES: f64 = 1024.0;
 
 /// Arguments of `idle`, and of the process that it starts.
@@ -29,7 +29,7 @@ pub(crate) struct Args {
           value_parser = clap::value_parser!(u32).range(1..=1 << 23))]
     streams: u32,
 
-    /// What carries the session.
+    /// The driver of the session.
     #[arg(long, value_enum, value_name = "NAME", default_value = "uring")]
     driver: Driver,
 
@@ -50,7 +50,7 @@ struct Row {
     allocated_bytes_per_stream: Option<f64>,
 }
 
-/// Opens the streams, and tells what they cost; then has each carry a message there and back, and tells again.
+/// Opens the streams, and reports their cost; then has each echo a message, and reports again.
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     introduce(args.json)?;
     let runtime = runtime()?;
@@ -210,7 +210,7 @@ pub(crate) fn serve(args: &Args) -> Result<(), Failure> {
         Ok(())
     })?;
     tell()?;
-    // Until the other side has looked at itself.
+    // Wait until the other side has measured itself.
     let _ = io::stdin().lines().next();
     Ok(())
 }
@@ -251,7 +251,7 @@ impl Peer {
         }
     }
 
-    /// What this process and the other one hold, as soon as that one is where this is.
+    /// The memory of this process and the other one, once that has reached the same point.
     fn and_this(&mut self) -> Result<[Footprint; 2], Failure> {
         writeln!(self.stdin, "footprint").map_err(during("the other process is gone"))?;
         let other = serde_json::from_str(&self.line()?);

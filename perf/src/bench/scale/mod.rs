@@ -19,14 +19,14 @@ use ringmux_measure::pair::Pair;
 /// Share of a slice that is run before it and not measured.
 const WARMUP: f64 = 0.2;
 
-/// Over what, for how long, and what is printed.
+/// The driver, the duration, and the output format.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
-    /// What carries the session.
+    /// The driver of the session.
     #[arg(long, value_enum, value_name = "NAME", default_value = "uring")]
     driver: Driver,
 
-    /// How `uring` waits; the other two park.
+    /// Idle strategy of `uring`; the other two park.
     #[arg(long, value_enum, value_name = "NAME", default_value = "park")]
     wait: Wait,
 
@@ -34,7 +34,7 @@ pub(crate) struct Options {
     #[arg(long, value_name = "SECONDS", default_value = "5", value_parser = seconds)]
     seconds: f64,
 
-    /// Turns that the rows take; each row's time is divided among them.
+    /// Turns of each row; its time is divided among them.
     #[arg(long, value_name = "N", default_value = "5",
           value_parser = clap::value_parser!(u32).range(1..=100))]
     rounds: u32,
@@ -49,7 +49,7 @@ impl Options {
         Host::nearest(self.driver, self.wait)
     }
 
-    /// The frame of one slice.
+    /// The harness of one slice.
     fn pair(&self) -> Pair {
         let measured = Duration::from_secs_f64(self.seconds / f64::from(self.rounds));
         Pair {
@@ -60,7 +60,7 @@ impl Options {
     }
 }
 
-/// Says what machine this is, beside the results: where they are read by a program, not among them.
+/// Prints the machine's description: on stderr if the results are JSON.
 fn introduce(json: bool) -> Result<(), Failure> {
     let header = machine::describe(&Cpus::choose());
     if json {
@@ -82,7 +82,7 @@ fn during<E: Error + 'static>(what: &'static str) -> impl Fn(E) -> Failure {
     move |error| Failure::new(what).because(&error)
 }
 
-/// Of the slices of one row: what the others are compared by. A neighbour on the machine spoils single slices.
+/// The median of a row's slices, as other load on the machine spoils single slices.
 fn median(values: impl IntoIterator<Item = f64>) -> f64 {
     let mut values: Vec<f64> = values.into_iter().collect();
     values.sort_by(f64::total_cmp);

@@ -1,4 +1,4 @@
-//! `producers`: how much 1, 2, 4 threads together put into one session.
+//! `producers`: the throughput of 1, 2, 4 threads sending into one session.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -18,7 +18,7 @@ use ringmux_measure::progress::Progress;
 use ringmux_measure::units;
 use ringmux_measure::workload::MESSAGE_LEN;
 
-/// What many producers should keep of the throughput of one.
+/// Share of one producer's throughput that many should keep.
 const KEPT: f64 = 0.8;
 
 /// Arguments of `producers`.
@@ -39,7 +39,7 @@ struct Row {
     driver: &'static str,
     wait: &'static str,
     rate_per_s: f64,
-    /// By the first row.
+    /// Ratio to the first row.
     ratio: f64,
     wakes_issued_per_message: f64,
     activations_per_message: f64,
@@ -172,7 +172,7 @@ fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
         .map_err(during("cannot make a runtime"))
 }
 
-/// Sends until it is told to stop, then waits for the other side to have got everything.
+/// Sends until `stop`, then waits until the other side has received everything.
 fn produce(session: &Session, stop: &AtomicBool) -> Result<u64, Failure> {
     runtime()?.block_on(async {
         let (mut stream_send, mut stream_recv) = session
@@ -256,7 +256,7 @@ async fn count_messages(
         // All streams are counted on one thread.
         count.store(count.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
     }
-    // The client goes on when it sees this end.
+    // The client continues when it sees this end.
     let _ = send.finish();
 }
 

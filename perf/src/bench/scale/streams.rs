@@ -1,4 +1,4 @@
-//! `streams`: what an echoed message costs beside 1 to many thousand streams that do the same.
+//! `streams`: the cost of an echoed message beside 1 to many thousand streams doing the same.
 
 use serde::Serialize;
 
@@ -29,13 +29,13 @@ struct Row {
     driver: &'static str,
     wait: &'static str,
     rate_per_s: f64,
-    /// From one message to the next, of all streams together.
+    /// Time per message, over all streams together.
     ns_per_message: f64,
     /// Processor time of both ends.
     cpu_ns_per_message: f64,
     p50_ns: Option<u64>,
     p99_ns: Option<u64>,
-    /// Cost by that of the cheapest row.
+    /// Ratio to the cheapest row.
     cpu_by_cheapest: f64,
 }
 

@@ -1,4 +1,4 @@
-//! What goes round the ring: when it begins, and when it ends.
+//! Direct transfers (plain calls beside the ring): when they begin and when they end.
 
 use std::cell::RefCell;
 use std::error::Error;
@@ -27,7 +27,7 @@ use crate::handle::whole::Whole as _;
 use crate::proto::Batch;
 use crate::sync::Arc;
 
-/// More calls than ever find nothing in a row.
+/// More than the empty calls in a row before the socket goes back to the ring.
 const CALLS: usize = 100_000;
 
 #[test]
@@ -60,7 +60,7 @@ fn a_socket_at_which_nothing_arrives_goes_back_to_the_ring() {
         reactor.enter(Enter::Now);
         reactor.reap();
     }
-    // The ring may have taken a part of it.
+    // The ring may have received a part of it.
     assert!(memory.len() > 7 && b"at once, later".starts_with(&memory));
 }
 
@@ -157,10 +157,10 @@ fn a_host_that_always_has_something_to_do_looks_at_what_arrives_round_the_ring()
     }
 }
 
-/// Turns until something must have come.
+/// Turns within which the message must arrive.
 const TURNS_MAX: u32 = 10_000;
 
-/// Whether it comes while the future that waits for it never sleeps.
+/// Whether it arrives while the future that waits for it never sleeps.
 async fn comes<T, E>(received: impl Future<Output = Result<T, E>>) -> bool {
     let mut left = TURNS_MAX;
     let mut received = pin!(received);
@@ -209,7 +209,7 @@ fn a_future_that_never_sleeps_keeps_no_socket_waiting() {
 
 #[test]
 fn what_a_turn_leaves_of_a_reception_is_for_the_next() {
-    /// More than are told of one reception in a turn.
+    /// More streams than one turn wakes from one reception.
     const STREAMS: usize = 100;
     let mut world = World::new(0, Faults::NONE);
     world.wait = Wait::Spin;
@@ -296,7 +296,7 @@ fn a_way_to_receive_that_could_not_be_left_for_lack_of_room_is_left_later() {
     let mut memory = BytesMut::new();
     assert!(socket.poll_recv(&mut cx, &mut memory, 1000).is_pending());
     reactor.borrow_mut().enter(Enter::Now);
-    // The queue is full when the cancel is to be put there.
+    // The submission queue is full when the cancel is pushed.
     reactor.borrow_mut().start_recv_multi(other);
     socket.on_arrival(100_000, &mut reactor.borrow_mut());
     for _ in 0..100 {

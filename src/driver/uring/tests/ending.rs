@@ -1,4 +1,4 @@
-//! Ends while the kernel holds memory: of a session, of the host, of the ring.
+//! A session, the host or the ring ends while the kernel uses memory.
 
 use std::io::Write;
 use std::os::unix::net::UnixStream;
@@ -29,14 +29,14 @@ fn config() -> Config {
     workload::config(64 * 1024, 256 * 1024)
 }
 
-/// A session that is sending, and receiving into memory of its own. Nothing of that will complete.
+/// A session with a send and a receive into its own memory under way, neither of which will complete.
 async fn stuck(desk: &Desk) -> ([Session; 2], [Stream; 2]) {
     let [near, far] = desk.connect(&config());
     let mut here = near.open(Bytes::new()).await.expect("open");
     let mut there = far.accept().await.unwrap().expect("accepted");
     let long = Bytes::from(vec![7; 90_000]);
     for _ in 0..3 {
-        // The first ones make the receiver change to single operations.
+        // The first messages make the receiver change to single operations.
         here.send(long.clone()).await.expect("sent");
         there.recv().await.expect("received");
     }
@@ -69,7 +69,7 @@ fn memory_that_the_kernel_keeps_outlives_the_host() {
         assert!(!kernel.settled, "RINGMUX_SEED={seed}: it does not know");
         assert!(leaked_buffers() >= leaked + 2);
         assert!(kernel.all_intact(), "RINGMUX_SEED={seed}");
-        // What was sent goes to where it is received: both may still happen.
+        // The sent bytes go into the receive buffer: the kernel may still do both.
         kernel.complete_late();
         assert_eq!(kernel.failure, None, "RINGMUX_SEED={seed}");
     }
@@ -101,7 +101,7 @@ fn a_session_keeps_its_slot_until_the_kernel_is_done_with_it() {
             drop(streams);
             near.close();
             far.close();
-            // Longer than both linger.
+            // Longer than the linger time of both.
             for _ in 0..20 {
                 desk.later(Duration::from_millis(500)).await;
             }
@@ -151,7 +151,7 @@ fn sessions_of_a_broken_ring_end_and_their_memory_stays() {
     assert!(!kernel.borrow().settled);
 }
 
-/// A waker of an application that makes the session panic that uses it.
+/// An application's waker that panics inside the session that calls it.
 struct Bomb;
 
 impl Wake for Bomb {
@@ -181,7 +181,7 @@ fn a_panic_in_one_session_ends_it_and_no_other() {
             far.state().end(),
             Some(SessionError::EngineStopped)
         ));
-        // Its peer sees the connection go, and whoever is beside it sees nothing.
+        // Its peer loses the connection; the neighbouring session notices nothing.
         near.closed().await;
         let mut call = beside.open(Bytes::new()).await.expect("open");
         call.send(Bytes::from_static(b"still here"))
@@ -199,7 +199,7 @@ fn a_panic_in_one_session_ends_it_and_no_other() {
     assert_eq!(ran, Ok(()));
 }
 
-/// A peer that reads nothing and writes little at a time, for ever.
+/// A peer that reads nothing and writes small pieces for ever.
 async fn drip(mut peer: UnixStream) {
     peer.set_nonblocking(true).expect("a socket has a mode");
     loop {
@@ -219,12 +219,12 @@ fn a_session_that_has_ended_takes_no_buffers_from_others() {
         ours.set_nonblocking(false).expect("a socket has a mode");
         let broken = desk.start(Role::Dialer, ours, &config());
         let talk = async {
-            // It gives up to say why it ends, but its socket still has what it said first.
+            // It gives up on sending its reason, but its socket still holds its first bytes.
             while broken.state().end().is_none() {
                 pause(20).await;
                 clock::Stopped::pass(Duration::from_millis(100));
             }
-            // Time to take all buffers.
+            // Time enough to use up all buffers.
             pause(200).await;
             let since = clock::now();
             let plan = Plan {
@@ -255,7 +255,7 @@ fn a_session_that_was_started_before_the_last_engine_went_keeps_the_host() {
     let World { desk, ring, .. } = World::new(0, Faults::NONE);
     let mut host = Host::new(ring, Arc::clone(&desk.link), Waiting::blind(Wait::Park));
     assert!(!host.turn() && !host.is_unused());
-    // Between two looks of the host.
+    // Between two checks of the host.
     let (near, _far) = UnixStream::pair().expect("descriptors are left");
     let session = desk.start(Role::Dialer, near, &config());
     desk.link.release();

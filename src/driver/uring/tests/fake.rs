@@ -1,11 +1,11 @@
-//! A ring without a kernel behind it: every operation completes when, and how, a seed decides.
+//! A simulated ring: a seed decides when and how every operation completes.
 //!
 //! ```text
 //!   push ─► queued ─ enter ─► under way ─ step ─► posted ─ pop ─►
 //!                                           └───► overflowed ─ enter ─► posted
 //! ```
 //! The bytes go through real socket pairs, without waiting, so that `shutdown` and `close` mean what
-//! they mean elsewhere. A rule of [`Ring`](super::super::ring::Ring) that the driver breaks is written down in
+//! they mean elsewhere. A rule of [`Ring`](super::super::ring::Ring) that the driver breaks is recorded in
 //! [`Kernel::failure`]; the first one counts.
 
 mod side;
@@ -24,15 +24,15 @@ use super::memory;
 use crate::driver::clock;
 use crate::proto::tests::net::Rng;
 
-/// An operation that was pushed and whose last completion was not posted.
+/// A pushed operation whose last completion was not posted.
 struct Pending {
     token: Token,
     op: Op,
     /// Resolved when it is submitted, and held until it ends, as by the kernel.
     socket: Option<Rc<OwnedFd>>,
-    /// What is to be sent, as it was at the push.
+    /// The bytes to be sent, copied at the push.
     sealed: Vec<u8>,
-    /// It ends with `ECANCELED` some time.
+    /// It will end with `ECANCELED`.
     cancelled: bool,
 }
 
@@ -42,13 +42,13 @@ struct Installed {
     fd: RawFd,
     file: File,
     socket: Rc<OwnedFd>,
-    /// Generation and slot of who uses it, once something was pushed.
+    /// Generation and slot of its user, after the first push.
     tenant: Option<(u32, u32)>,
 }
 
 struct Buffer {
     bytes: Vec<u8>,
-    /// The driver has it, or will find it in a completion.
+    /// The driver has the buffer, or will find it in a completion.
     out: bool,
 }
 
@@ -61,32 +61,32 @@ pub(super) struct Kernel {
     posted: VecDeque<Completion>,
     overflowed: VecDeque<Completion>,
     installed: Vec<Installed>,
-    /// Operations whose socket is gone.
+    /// Operations whose socket was removed.
     retired: Vec<Token>,
-    /// The last operations of sockets that are not.
+    /// The last operations of sockets still installed.
     ended: HashMap<(u32, u32), Vec<Token>>,
     buffers: Vec<Buffer>,
-    /// Woken, one at a time, when nothing else can happen: as by other threads.
+    /// Woken one at a time when no other event is possible, as by other threads.
     pub(super) outside: VecDeque<Waker>,
     /// Woken when the last socket is removed.
     pub(super) watcher: Option<Waker>,
-    /// Nothing on a socket completes any more.
+    /// Operations on sockets no longer complete.
     pub(super) mute: bool,
     /// Entering fails.
     pub(super) broken: bool,
     pub(super) settled: bool,
-    /// Looks since something was pushed or has completed, but for what is stale.
+    /// Checks since the last push or completion, stale ones not counted.
     looks: u32,
-    /// How often it may be entered, and until when: a run that takes longer gets nowhere.
+    /// Limit on enters; a run that exceeds it makes no progress and fails.
     pub(super) patience: u32,
     until: Instant,
-    /// When it was entered last.
+    /// Time of the last enter.
     pub(super) entered: Instant,
     pub(super) tally: Tally,
     pub(super) failure: Option<String>,
 }
 
-/// A ring for the driver; its kernel is looked at from outside, also when the ring is gone.
+/// A ring for the driver; tests inspect its kernel, also after the ring is dropped.
 pub(super) struct FakeRing(Rc<RefCell<Kernel>>);
 
 impl FakeRing {
@@ -155,7 +155,7 @@ impl Kernel {
         self.queued.iter().chain(&self.under_way)
     }
 
-    /// What the driver holds and what is under way, for whoever reads of a failure.
+    /// Describes the driver's resources and the operations under way, for failure messages.
     pub(super) fn dump(&self) -> String {
         let tokens: Vec<_> = self.pending().map(|pending| pending.token).collect();
         let (posted, sockets) = (self.posted.len(), self.installed.len());
@@ -163,7 +163,7 @@ impl Kernel {
         format!("{sockets} sockets, {posted} posted, {out} buffers out, under way: {tokens:?}")
     }
 
-    /// No operation on a socket was pushed whose last completion was not posted.
+    /// Every operation pushed on a socket has its last completion posted.
     pub(super) fn is_idle(&self) -> bool {
         self.pending().all(Pending::is_bell)
     }
@@ -172,7 +172,7 @@ impl Kernel {
         self.installed.len()
     }
 
-    /// Buffers that the driver has found in completions and not given back.
+    /// Buffers named in completions and not given back by the driver.
     pub(super) fn buffers_out(&self) -> usize {
         let unseen = self.posted.iter().chain(&self.overflowed);
         let unseen = unseen.filter(|completion| completion.buffer.is_some());
@@ -185,13 +185,13 @@ impl Kernel {
         self.pending().filter(same).count()
     }
 
-    /// Lets everything that is under way complete, as a kernel may after its driver has gone.
+    /// Completes all operations under way, as a kernel may after its driver has ended.
     pub(super) fn complete_late(&mut self) {
         self.mute = false;
         self.enter(true);
     }
 
-    /// The memory of everything that is under way is as its owner left it.
+    /// The memory of all operations under way is unchanged.
     pub(super) fn all_intact(&self) -> bool {
         self.pending().all(|pending| {
             // SAFETY: the last completion was not posted, so the memory is still the operation's.
@@ -225,7 +225,7 @@ impl Kernel {
         let Some(file) = Self::file(op) else {
             return;
         };
-        // Two receives, or two sends, of one socket at a time take or leave bytes in no order.
+        // Two receives, or two sends, of one socket at a time transfer bytes in undefined order.
         let tenant = (token.generation, token.slot);
         let side = |kind| matches!(kind, Kind::Recv | Kind::RecvMulti);
         let rival = self.pending().find(|pending| {
@@ -243,7 +243,7 @@ impl Kernel {
         }
     }
 
-    /// Bytes that are taken past a receive that is under way come out of order.
+    /// A plain receive beside a receive under way would reorder bytes.
     fn on_recv_now(&mut self, fd: RawFd) {
         let Some(installed) = self.installed.iter().find(|installed| installed.fd == fd) else {
             return self.fail(format!(
@@ -285,19 +285,19 @@ impl Kernel {
         }
     }
 
-    /// Submits, and lets some operations make progress; with `force` all that can.
+    /// Submits, and lets some operations make progress; with `force`, all that can.
     fn enter(&mut self, force: bool) {
         while self.posted.len() < self.faults.completions
             && let Some(completion) = self.overflowed.pop_front()
         {
             self.posted.push_back(completion);
         }
-        // As the kernel: what has overflowed is to be taken first.
+        // As the kernel does: overflowed completions first.
         if self.overflowed.is_empty() {
             self.submit();
         }
         for _ in 0..self.rng.below(2 * self.under_way.len() + 1) {
-            // Fewer by now: what has completed is gone.
+            // The list is shorter by now: completed operations were removed.
             if !self.under_way.is_empty() {
                 let index = self.rng.below(self.under_way.len());
                 self.step(index, false);
@@ -305,7 +305,7 @@ impl Kernel {
         }
         if force {
             for index in (0..self.under_way.len()).rev() {
-                // A cancel ends another one as well.
+                // A cancel may have removed another operation too.
                 if index < self.under_way.len() {
                     self.step(index, true);
                 }
@@ -333,7 +333,7 @@ impl Kernel {
         }
     }
 
-    /// Lets an operation make progress, if it can and chance does not hold it back.
+    /// Lets an operation make progress, if it can and chance does not delay it.
     fn step(&mut self, index: usize, force: bool) {
         let faults = self.faults;
         let pending = &self.under_way[index];
@@ -412,7 +412,7 @@ impl Kernel {
         });
     }
 
-    /// True once, some time.
+    /// True once, at a random call.
     fn sabotage(&mut self, which: Sabotage) -> bool {
         let now = self.faults.sabotage == which && self.rng.one_in(16);
         if now {
@@ -427,7 +427,7 @@ impl Kernel {
         Some(index as u16)
     }
 
-    /// A buffer that was taken for nothing.
+    /// Takes a buffer for a receive without data.
     fn waste(&mut self) -> Option<u16> {
         let waste = self.faults.waste;
         let buffer = if self.rng.one_in(waste) {
@@ -476,7 +476,7 @@ impl Kernel {
         self.end(index, result, None);
     }
 
-    /// The memory of an operation is still its own.
+    /// Checks that the memory of an operation is unchanged.
     fn check(&mut self, index: usize) -> bool {
         let Pending {
             token, op, sealed, ..
@@ -548,7 +548,7 @@ impl Kernel {
         }
     }
 
-    /// Posts a completion of an operation that ended with its socket, or of nothing.
+    /// Posts a completion of an operation that ended with its socket, or of an unknown operation.
     fn repeat(&mut self) {
         let looks = self.looks;
         self.tally.count(Happened::Stale);

@@ -1,19 +1,19 @@
-//! What a fake ring does to its driver, and how often it did.
+//! Faults of the fake ring, and counts of their occurrences.
 
-/// How a cancel meets its target.
+/// Order of a cancel and its target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Race {
     /// The target ends first, then the cancel.
     Before,
     /// The cancel is done first; the target ends later.
     After,
-    /// The cancel finds the target past cancelling; it ends later, by what it waits for at that.
+    /// The target can no longer be cancelled; it ends later by itself.
     Already,
-    /// Data arrives just before, which may end the target by itself.
+    /// Data arrives just before, which may complete the target.
     Data,
 }
 
-/// What the ring does to its driver. Odds are `one in so many`, 0 for never; sizes are in bytes.
+/// The faults of a ring. Odds are `one in so many`, 0 for never; sizes are in bytes.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Faults {
     /// Operations that can be queued.
@@ -23,22 +23,22 @@ pub(super) struct Faults {
     pub(super) buffers: u16,
     /// Sockets with a fixed place.
     pub(super) places: u32,
-    /// What could complete does so later.
+    /// An operation that could complete does so later.
     pub(super) hold: usize,
     /// An operation ends with `EINTR` or `EAGAIN`.
     pub(super) interrupt: usize,
     /// A multishot operation ends without an error.
     pub(super) disarm: usize,
-    /// A send is short, and takes so much at most.
+    /// A send is short, and takes at most this much.
     pub(super) short: usize,
     pub(super) send: usize,
-    /// Most that is received at a time.
+    /// The most bytes received at a time.
     pub(super) receive: usize,
-    /// A completion of an operation that ended with its socket is posted again, or one of nothing.
+    /// A completion of an operation that ended with its socket is posted again, or one with an unknown token.
     pub(super) stale: usize,
-    /// A receive that ends without data has taken a buffer all the same.
+    /// A receive that ends without data has consumed a buffer.
     pub(super) waste: usize,
-    /// The socket takes something of a send that goes round the ring; else that has to go through it.
+    /// A direct send takes some bytes; otherwise it takes none and goes through the ring.
     pub(super) direct: usize,
     /// A connection is reset.
     pub(super) reset: usize,
@@ -47,18 +47,18 @@ pub(super) struct Faults {
     pub(super) sabotage: Sabotage,
 }
 
-/// What no driver can survive, to see that the checks look. Done once.
+/// A fault that no driver can survive, to prove the checks. Injected once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Sabotage {
     None,
     /// A received byte changes.
     Flip,
-    /// A completion never comes.
+    /// A completion is lost.
     Lose,
 }
 
 impl Faults {
-    /// Nothing out of the ordinary.
+    /// No faults.
     pub(super) const NONE: Self = Self {
         queue: 256,
         completions: 4096,
@@ -79,7 +79,7 @@ impl Faults {
     };
 }
 
-/// How often it did what, to be sure that a run meets something.
+/// Occurrences of each fault, to prove that a run meets them.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Tally {
     pub(super) numbers: [u64; Happened::ReceivedNow as usize + 1],

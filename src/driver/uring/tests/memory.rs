@@ -1,17 +1,17 @@
-//! The memory and the sockets behind operations, as the kernel uses them: only when an operation
-//! makes progress, which may be long after its owner is gone. Memory that was freed meanwhile is
-//! seen, because the allocator of the tests fills it with [`FREED`].
+//! The memory and the sockets behind operations, used as by the kernel: only when an operation makes progress, which may be
+//! long after its owner was dropped. Use of freed memory is detected, because the allocator of the tests fills it with
+//! [`FREED`].
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
 
 use super::super::ring::Op;
 
-/// What memory is filled with when it is freed.
+/// Fill of freed memory.
 const FREED: u8 = 0xDD;
-/// What memory to receive into is filled with until something arrives.
+/// Fill of receive memory until bytes arrive.
 const PATTERN: u8 = 0xA5;
-/// What a buffer of the ring is filled with that was given back.
+/// Fill of a ring buffer that was given back.
 pub(super) const POISON: u8 = 0xDB;
 
 struct Poisoning;
@@ -19,7 +19,7 @@ struct Poisoning;
 #[global_allocator]
 static ALLOCATOR: Poisoning = Poisoning;
 
-// SAFETY: the system's allocator, which gets back exactly what it gave out.
+// SAFETY: the system's allocator, every call goes to it unchanged.
 unsafe impl GlobalAlloc for Poisoning {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         // SAFETY: as for this function.
@@ -32,7 +32,7 @@ unsafe impl GlobalAlloc for Poisoning {
     }
 
     unsafe fn dealloc(&self, start: *mut u8, layout: Layout) {
-        // SAFETY: the caller gives up the memory, so nobody looks at it any more.
+        // SAFETY: the caller gives up the memory, so it has no other user.
         unsafe { start.write_bytes(FREED, layout.size()) };
         // SAFETY: as for this function.
         unsafe { System.dealloc(start, layout) };
@@ -66,7 +66,7 @@ pub(super) unsafe fn gather(op: &Op) -> Vec<u8> {
     }
 }
 
-/// Takes down what is to be sent; marks what is to be received into.
+/// Copies the bytes to be sent; fills memory to be received into.
 ///
 /// # Safety
 /// As for [`gather`].
@@ -88,7 +88,7 @@ pub(super) unsafe fn memory<'a>(start: *mut u8, len: u32) -> &'a mut [u8] {
     unsafe { std::slice::from_raw_parts_mut(start, len as usize) }
 }
 
-/// Nobody has touched the memory of an operation since it was sealed.
+/// The memory of an operation is unchanged since it was sealed.
 ///
 /// # Safety
 /// As for [`gather`].
@@ -118,7 +118,7 @@ pub(super) fn hold(fd: RawFd) -> OwnedFd {
     fd.try_clone_to_owned().expect("descriptors are left")
 }
 
-/// Something, the end included, can be received.
+/// Bytes, or the end, can be received.
 pub(super) fn is_readable(fd: RawFd) -> bool {
     let mut byte = 0_u8;
     let flags = libc::MSG_DONTWAIT | libc::MSG_PEEK;

@@ -1,4 +1,4 @@
-//! The production loop over a ring that does, by a seed, what a kernel may do.
+//! The production loop over a simulated ring: a seed chooses among the behaviours that a kernel may show.
 //!
 //! ```text
 //!   applications ─ handles ─┐                           ┌─ socket pairs
@@ -6,10 +6,10 @@
 //! ```
 //! One thread runs all of it, both ends of every session on the same ring, on a clock that moves
 //! only when the loop would sleep.
-//! * `fake`, `faults`: the ring, and what goes wrong on it; `memory`: what it does with the memory
+//! * `fake`, `faults`: the ring and its faults; `memory`: its accesses to the memory
 //!   and the sockets behind operations.
 //! * `world`: a run and its checks; `workload`: applications that talk over it.
-//! * `scripted`, `direct`, `ending`: one claim each; `random`: all faults at once, by hundreds of seeds.
+//! * `scripted`, `direct`, `ending`: one claim each; `random`: all faults at once, over hundreds of seeds.
 
 mod direct;
 mod ending;

@@ -1,4 +1,4 @@
-//! Seeded runs with all faults at once. `RINGMUX_SEED=n` replays one, `RINGMUX_SEEDS=n` runs so many.
+//! Seeded runs with all faults at once. `RINGMUX_SEED=n` replays one, `RINGMUX_SEEDS=n` runs `n` of them.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
@@ -33,7 +33,7 @@ fn faults(rng: &mut Rng) -> Faults {
     }
 }
 
-/// What a run did, to be sure that runs do something.
+/// Counts of a run, to prove that runs do work.
 #[derive(Clone, Copy, Debug, Default)]
 struct Summary {
     delivered: u64,
@@ -65,7 +65,7 @@ fn run(seed: u64, sabotage: Sabotage) -> Result<Summary, String> {
             _ => End::Close,
         },
     };
-    // Some sessions at a time, and in the slots that they leave others.
+    // Several sessions at a time, and later ones in the slots that they free.
     let lanes: Vec<Vec<Plan>> = (0..3)
         .map(|lane| (0..lane).map(|n| plan(lane << 8 | n)).collect())
         .collect();
@@ -113,7 +113,7 @@ fn outcome(seed: u64, sabotage: Sabotage) -> Result<Summary, String> {
     })
 }
 
-/// The seeds of a test: so many, or those that the environment asks for.
+/// The seeds of a test: `count`, or those chosen by the environment.
 pub(super) fn seeds(count: u64) -> std::ops::Range<u64> {
     match number("RINGMUX_SEED") {
         Some(seed) => seed..seed + 1,
@@ -161,7 +161,7 @@ fn a_run_is_a_function_of_its_seed() {
     }
 }
 
-/// Of so many runs with one thing wrong, how many notice.
+/// The number of runs with one sabotage that detect it.
 fn noticed(sabotage: Sabotage, runs: u64) -> u64 {
     let wrong = |seed: &u64| outcome(*seed, sabotage).is_err();
     (0..runs).filter(wrong).count() as u64
@@ -169,7 +169,7 @@ fn noticed(sabotage: Sabotage, runs: u64) -> u64 {
 
 #[test]
 fn what_no_driver_survives_is_noticed() {
-    // A run that ends before the damage is done has nothing to notice.
+    // A run that ends before the sabotage has nothing to detect.
     for sabotage in [Sabotage::Flip, Sabotage::Lose] {
         let noticed = noticed(sabotage, 20);
         assert!(noticed >= 10, "{sabotage:?} was noticed {noticed} times");

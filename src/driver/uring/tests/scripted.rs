@@ -1,4 +1,4 @@
-//! One fault at a time, and what the loop promises in spite of it.
+//! One fault at a time, and the promise of the loop under it.
 
 use std::rc::Rc;
 
@@ -24,7 +24,7 @@ fn survives(faults: Faults, plan: Plan, what: Happened) {
     survives_while(Wait::Park, faults, plan, what);
 }
 
-/// The same on a host that waits so.
+/// The same on a host with this wait strategy.
 #[track_caller]
 fn survives_while(wait: Wait, faults: Faults, plan: Plan, what: Happened) {
     for seed in seeds(20) {
@@ -150,7 +150,7 @@ fn completions_that_did_not_fit_are_fetched() {
 
 #[test]
 fn what_arrives_while_receiving_is_cancelled_is_not_lost() {
-    // Nothing but long messages: receiving by single operations begins with a cancel.
+    // Long messages only: the change to single receive operations begins with a cancel.
     let plan = Plan { long: 1, ..PLAN };
     for race in [Race::Before, Race::After, Race::Already, Race::Data] {
         let faults = Faults {

@@ -1,5 +1,5 @@
 //! Applications that talk over one session: one calls, the other echoes. Every message is a function
-//! of its stream and its place, so both sides know what has to come.
+//! of its stream and its place, so both sides know the expected message.
 
 use std::fmt::Display;
 use std::rc::Rc;
@@ -21,13 +21,13 @@ const LENGTHS: [usize; 10] = [
     0, 1, 257, 4095, 5000, 16_384, 16_385, 17_000, 40_000, LONGEST,
 ];
 
-/// What happens in a session, and how it ends.
+/// The plan of a session, and how it ends.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Plan {
     pub(super) number: u64,
     pub(super) streams: u64,
     pub(super) messages: u64,
-    /// One message in so many is long.
+    /// One message in `long` is long.
     pub(super) long: usize,
     pub(super) end: End,
 }
@@ -35,9 +35,9 @@ pub(super) struct Plan {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum End {
     Close,
-    /// Nobody has a handle of one side any more.
+    /// All handles of one side are dropped.
     Leave,
-    /// In the middle, after so many pauses.
+    /// In the middle, after this many pauses.
     Early(usize),
 }
 
@@ -88,7 +88,7 @@ async fn call_all(desk: &Desk, plan: Plan, session: &Session) -> Result<(), Stri
 }
 
 async fn echo_all(desk: &Desk, plan: Plan, session: &Session) -> Result<(), String> {
-    // Each accepts one of the streams, whichever comes.
+    // Each accepts one of the streams, in any order.
     let echoes = (0..plan.streams).map(|_| echo(desk, plan, session));
     join_all(echoes).await.into_iter().collect()
 }
@@ -188,7 +188,7 @@ fn failed(desk: &Desk, tag: u64, error: impl Display) -> Result<(), String> {
     }
 }
 
-/// A session ended, as somebody was told.
+/// A handle has reported the end of its session.
 fn ended(desk: &Desk, end: &SessionError) -> Result<(), String> {
     let right = match end {
         SessionError::Closed => true,

@@ -1,4 +1,4 @@
-//! A run: one host on a fake ring, with an application beside it, and what must be true at its end.
+//! A run: one host on a fake ring, with an application beside it, and the checks at its end.
 
 use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
@@ -21,14 +21,14 @@ use crate::link::Info;
 use crate::proto::{Connection, Pool};
 use crate::sync::Arc;
 
-/// What the application has of the run.
+/// The application's access to the run.
 pub(super) struct Desk {
     pub(super) link: Arc<HostLink>,
     pub(super) kernel: Rc<RefCell<Kernel>>,
     pool: Arc<Pool>,
     /// Sessions may end before their applications are done.
     pub(super) may_end: Cell<bool>,
-    /// Messages that arrived whole and in their place.
+    /// Messages that arrived complete and in order.
     pub(super) delivered: Cell<u64>,
 }
 
@@ -53,7 +53,7 @@ impl Desk {
         [near, self.start(Role::Acceptor, far, config)]
     }
 
-    /// Completes when nothing else in the run can happen, as if by another thread.
+    /// Completes when no other event of the run is possible, as if woken by another thread.
     pub(super) async fn silence(&self) {
         let mut asked = false;
         poll_fn(|cx| {
@@ -67,7 +67,7 @@ impl Desk {
         .await;
     }
 
-    /// The same, so much later.
+    /// The same, after `time`.
     pub(super) async fn later(&self, time: Duration) {
         clock::Stopped::pass(time);
         self.silence().await;
@@ -86,7 +86,7 @@ impl Desk {
         .await;
     }
 
-    /// Everything that sessions had was given back while the host goes on.
+    /// Checks that all resources of ended sessions were released while the host runs on.
     pub(super) async fn at_rest(&self) -> Result<(), String> {
         self.no_sockets().await;
         let kernel = self.kernel.borrow();
@@ -97,7 +97,7 @@ impl Desk {
     }
 }
 
-/// Lets everything else go first, so many times.
+/// Yields to all other work `times` times.
 pub(super) async fn pause(times: usize) {
     let mut left = times;
     poll_fn(|cx| {
@@ -114,7 +114,7 @@ pub(super) async fn pause(times: usize) {
 pub(super) struct World {
     pub(super) desk: Rc<Desk>,
     pub(super) ring: FakeRing,
-    /// [`Wait::Spin`] never lets other threads have their turn.
+    /// [`Wait::Spin`] never yields to other threads.
     pub(super) wait: Wait,
     _clock: clock::Stopped,
 }
@@ -138,7 +138,7 @@ impl World {
         }
     }
 
-    /// Runs the host until `root` is done, ends it, and looks at nothing: for runs that end badly.
+    /// Runs the host until `root` is done and ends it, without checks: for runs that end badly.
     pub(super) fn run_unchecked<F: Future>(
         self,
         root: impl FnOnce(Rc<Desk>) -> F,
@@ -155,8 +155,8 @@ impl World {
         output.map(|output| output.expect("the root is done"))
     }
 
-    /// Runs the host until `root` is done, and ends it. Whatever was under way then, everything is
-    /// given back.
+    /// Runs the host until `root` is done, and ends it. Checks that all resources are released, including those of
+    /// operations under way at the end.
     pub(super) fn run<T, F>(self, root: impl FnOnce(Rc<Desk>) -> F) -> Result<T, String>
     where
         F: Future<Output = Result<T, String>>,

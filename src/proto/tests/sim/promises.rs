@@ -5,7 +5,6 @@ use std::time::Instant;
 use super::world::Desk;
 use crate::frame::{MAX_META_BLOCK, cost};
 use crate::link::tx_tag;
-use crate::proto::connection::Phase;
 use crate::proto::state::Sending;
 use crate::proto::stream::Opening;
 use crate::proto::tests::End;
@@ -38,13 +37,14 @@ pub(super) fn silence(end: &End, now: Instant) -> Result<(), String> {
         return Ok(());
     }
     let (config, silent) = (&end.connection.config, now - end.heard);
-    let most = match end.connection.phase {
-        Phase::Hello { .. } => config.handshake_timeout(),
-        Phase::Open | Phase::Leaving | Phase::Draining { .. } => {
-            config.keepalive_idle().unwrap_or_default() + config.keepalive_timeout()
-        }
+    let life = &end.connection.life;
+    let most = if life.is_in_hello() {
+        config.handshake_timeout()
+    } else if life.is_established() {
+        config.keepalive_idle().unwrap_or_default() + config.keepalive_timeout()
+    } else {
         // What is left has deadlines of its own, from when it began.
-        Phase::Ending { .. } | Phase::Dead => return Ok(()),
+        return Ok(());
     };
     if silent > most {
         return Err(format!("silent for {silent:?}: {}", end.dump()));
@@ -56,7 +56,7 @@ pub(super) fn silence(end: &End, now: Instant) -> Result<(), String> {
 #[track_caller]
 pub(super) fn nothing_sendable_is_left(end: &mut End) {
     let idle = !end.closed && !end.writing && !end.connection.link().has_work();
-    if !idle || !end.connection.is_established() {
+    if !idle || !end.connection.life.is_established() {
         return;
     }
     let dump = end.dump();

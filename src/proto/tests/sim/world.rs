@@ -460,7 +460,7 @@ impl World {
 
     fn damage(&mut self, index: usize) {
         let pair = self.pairs[index].as_mut().expect("it lives");
-        let established = |end: &End| end.connection.is_established();
+        let established = |end: &End| end.connection.life.is_established();
         let now = self.sabotage != Sabotage::None && pair.ends.iter().all(established);
         if !now || !self.rng.one_in(8) {
             return;

@@ -9,12 +9,12 @@ const BLOCK: [u8; 8 * 1024] = [b'm'; 8 * 1024];
 /// Streams of the longest blocks before the one that is too many.
 const BEFORE: u64 = 200;
 
-/// Streams of nothing but the longest blocks. There are no continuations on this wire, so more than two blocks are a
+/// Streams with only the longest blocks. There are no continuations on this wire, so more than two blocks are a
 /// violation, which comes last.
 #[derive(Default)]
 pub(super) struct Blocks {
     streams: u64,
-    /// The stream under way, and how many of its two opaque blocks are said.
+    /// The stream under way, and its opaque blocks sent so far, of two.
     current: Option<(u32, u8)>,
 }
 

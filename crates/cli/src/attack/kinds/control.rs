@@ -7,7 +7,7 @@ use crate::attack::wire::{EXTENSION, PING, SETTINGS, WINDOW};
 /// PINGs before the SETTINGS that break the rule.
 const PINGS: u64 = 1000;
 
-/// Asks for round trips without reading an answer, for ever; every second connection says its SETTINGS again after some.
+/// Sends PINGs without reading answers, for ever; every second connection repeats its SETTINGS after some.
 pub(super) struct Pings {
     most: u64,
     sent: u64,
@@ -27,7 +27,7 @@ impl Attack for Pings {
             peer.raw(SETTINGS, 0, 0, b"");
         }
         if self.sent >= self.most {
-            // What it has to say about it is to be seen.
+            // Read the server's GOAWAY.
             peer.reading = Reading::NoCredit;
         } else {
             peer.raw(PING, 0, 0, &self.sent.to_le_bytes());
@@ -36,7 +36,7 @@ impl Attack for Pings {
     }
 }
 
-/// Grants the session a byte, for ever; every second connection grants it nothing, once.
+/// Grants the session single bytes, for ever; every second connection sends one grant of 0.
 pub(super) struct Windows {
     flood: bool,
     done: bool,
@@ -61,7 +61,7 @@ impl Attack for Windows {
     }
 }
 
-/// Says what no server knows, for ever: every second connection as short as it can be, the others as long.
+/// Sends frames of an unknown kind, for ever: every second connection of the shortest length, the others of the longest.
 pub(super) struct Unknown {
     payload: &'static [u8],
 }

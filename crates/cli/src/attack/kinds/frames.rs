@@ -1,4 +1,4 @@
-//! A3: frames with next to nothing in them.
+//! A3: frames with tiny payloads.
 
 use super::Attack;
 use crate::attack::peer::Peer;
@@ -8,7 +8,7 @@ const STREAMS: usize = 8;
 /// Small messages before the frame that breaks the rule.
 const BEFORE: u64 = 2000;
 
-/// Messages of no and of one byte on a few streams, for all the credit there is; at last a frame that holds nothing and
+/// Messages of no and of one byte on a few streams, up to all credit; finally a frame that is empty and
 /// ends nothing.
 #[derive(Default)]
 pub(super) struct Tiny {

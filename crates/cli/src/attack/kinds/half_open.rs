@@ -1,4 +1,4 @@
-//! A10: connections that do not come to the end of their handshake.
+//! A10: connections that never complete their handshake.
 
 use std::time::{Duration, Instant};
 
@@ -6,10 +6,10 @@ use super::Attack;
 use crate::attack::peer::Peer;
 use crate::attack::wire::PREFACE;
 
-/// From one byte to the next.
+/// Pause between two bytes.
 const BETWEEN: Duration = Duration::from_millis(200);
 
-/// Every third says nothing; the others say their preface a byte at a time and stop before its last.
+/// Every third connection sends nothing; the others send their preface a byte at a time, without its last byte.
 pub(super) struct Slow {
     silent: bool,
     said: usize,

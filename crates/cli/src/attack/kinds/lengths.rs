@@ -1,10 +1,10 @@
-//! A13: lengths that nobody may have.
+//! A13: invalid lengths.
 
 use super::Attack;
 use crate::attack::peer::Peer;
 use crate::attack::wire::{DATA, END, OPEN};
 
-/// One length for each connection, in turn; what is announced never comes.
+/// One length for each connection, in turn; the announced payload is never sent.
 pub(super) struct Oversized {
     which: u64,
     done: bool,
@@ -32,7 +32,7 @@ impl Attack for Oversized {
             1 => peer.announce(DATA, END, stream, 64 * 1024 + 1),
             2 => peer.announce(OPEN, 0, stream.wrapping_add(2), 8 * 1024 + 1),
             3 => peer.raw(DATA, 0, stream, &[0xFF; 5]),
-            // An extension that nobody knows is skipped, not kept, and has a length as well.
+            // An unknown extension is skipped, not stored, but has a maximum length as well.
             _ => peer.announce(12, 0, 0, 0xFF_FFFF),
         }
     }

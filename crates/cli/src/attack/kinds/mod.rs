@@ -1,8 +1,7 @@
 //! The attacks, at least one for each row A1 to A13 of `SAFETY.md`.
 //!
-//! An attack is asked for one step after the other. A step says a frame or a few and does not wait; one that can say
-//! nothing until the server answers says so by saying nothing. Whatever an attack needs of the server beyond that it may
-//! ask of its [`Peer`], which knows what was granted.
+//! An attack is called step by step. A step sends one or a few frames and does not wait; a step that depends on the server's
+//! answer sends nothing. An attack gets the server's state, such as granted credit, from its [`Peer`].
 
 mod blocks;
 mod control;
@@ -18,12 +17,12 @@ use clap::ValueEnum;
 
 use super::peer::Peer;
 
-/// What one connection of an attack does.
+/// The behaviour of one connection of an attack.
 pub(super) trait Attack: Send {
-    /// Says the next thing, or nothing.
+    /// Sends the next frames, or none.
     fn step(&mut self, peer: &mut Peer);
 
-    /// Whether it begins with a handshake without flaw.
+    /// Whether it begins with a valid handshake.
     fn greets(&self) -> bool {
         true
     }
@@ -38,23 +37,23 @@ pub(super) enum Kind {
     MadeYouReset,
     /// A3: messages of no and of one byte, then a frame that holds nothing
     TinyFrames,
-    /// A4: messages a little above what is worth a reference, on streams whose echo is not taken
+    /// A4: messages just above the size kept by reference, on streams whose echo is not read
     SharedSlices,
     /// A5: opening and opaque blocks as long as they may be, then one too many
     Metadata,
-    /// A6: asks for round trips and does not read the answers, or says its SETTINGS twice
+    /// A6: sends PINGs and does not read the answers, or sends its SETTINGS twice
     PingFlood,
     /// A7: grants credit a byte at a time, or none
     WindowFlood,
-    /// A7: says frames of an unknown kind, which are ignored
+    /// A7: sends frames of an unknown kind, which are ignored
     IgnoredFrames,
     /// A8: grants more than can be counted, or sends more than was granted
     CreditOverflow,
-    /// A9: asks for answers and grants no credit for them, or reads a byte at a time
+    /// A9: requests answers and grants no credit for them, or reads a byte at a time
     ZeroWindow,
-    /// A10: hundreds of connections that do not come to the end of their handshake
+    /// A10: hundreds of connections that never complete their handshake
     Slowloris,
-    /// A11: leaps through the stream ids so that they wrap, with late frames for streams of before
+    /// A11: leaps through the stream ids so that they wrap, with late frames for earlier streams
     IdWrap,
     /// A12: many sessions, each with messages that are never completed on all its streams
     ManyWindows,
@@ -86,9 +85,9 @@ impl Kind {
         }
     }
 
-    /// Frames a second at which it is played if nothing else is asked for. The processors are shared with the server, the
-    /// neighbour and whatever else runs there, so it is less where a frame takes the server longer: one that is full, has an
-    /// echo or comes over many connections, or a tenth of a connection.
+    /// The default pace, in frames a second. The processors are shared with the server, the neighbour and all other processes,
+    /// so it is lower where a frame costs the server more: a full one, one with an echo or on many connections, or a tenth of
+    /// a connection.
     pub(super) const fn pace(self) -> u32 {
         match self {
             Self::Slowloris => 5000,
@@ -97,7 +96,7 @@ impl Kind {
         }
     }
 
-    /// What the nth connection does.
+    /// Makes the behaviour of the nth connection.
     pub(super) fn start(self, n: u64) -> Box<dyn Attack> {
         match self {
             Self::RapidReset => Box::new(resets::Rapid),

@@ -1,4 +1,4 @@
-//! A1 and A2: streams that end before their time, by this side or by the server.
+//! A1 and A2: streams reset by this side or by the server.
 
 use super::Attack;
 use crate::attack::peer::Peer;
@@ -16,10 +16,10 @@ impl Attack for Rapid {
     }
 }
 
-/// What a message in crumbs says that it will be: more than a window, so that it is given memory.
+/// The announced total of a message in crumbs: more than a window, so that it is given memory.
 const TOTAL: u32 = 128 * 1024;
 
-/// Sends a message byte by byte until the server has had enough of it, then the next one.
+/// Sends a message byte by byte until the server resets its stream, then the next one.
 #[derive(Default)]
 pub(super) struct MadeYou {
     stream: Option<u32>,
@@ -30,7 +30,7 @@ impl Attack for MadeYou {
         match self.stream.filter(|stream| peer.is_open(*stream)) {
             Some(stream) => drop(peer.data(stream, 0, b"x")),
             None => {
-                // The server has ended the last one; what it is owed of this side is its end.
+                // The server has reset the last stream; end this side of it too.
                 if let Some(ended) = self.stream.take() {
                     peer.raw(CANCEL, 0, ended, &[0; 4]);
                 }

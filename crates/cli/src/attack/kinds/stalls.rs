@@ -1,10 +1,10 @@
-//! A4, A9 and A12: memory that is asked for and not given back.
+//! A4, A9 and A12: memory that is requested and not released.
 
 use super::Attack;
 use crate::attack::peer::{Peer, Reading};
 use crate::attack::wire::END;
 
-/// Messages on all streams there are places for, whose answers are not taken.
+/// Messages on all granted streams, whose answers are not read.
 pub(super) struct Stall {
     reading: Reading,
     /// Lengths of the messages, in turn.
@@ -14,7 +14,7 @@ pub(super) struct Stall {
 }
 
 impl Stall {
-    /// Each payload is a little more than the server copies, and pins as much of its buffer as it can.
+    /// Each payload is just above the size that the server copies, and so pins as much of a buffer as possible.
     pub(super) fn shared_slices() -> Self {
         Self::new(Reading::NoCredit, &[4097, 20, 8200, 300, 16_000, 5000])
     }
@@ -46,7 +46,7 @@ impl Attack for Stall {
         self.streams.extend(peer.open(0, b"stall"));
         self.streams.retain(|stream| peer.is_open(*stream));
         let message = vec![b'x'; self.lengths[self.next % self.lengths.len()]];
-        // The first that has credit, from the one after the last.
+        // The next stream in turn that has credit.
         for _ in 0..self.streams.len() {
             self.next = self.next.wrapping_add(1);
             let stream = self.streams[self.next % self.streams.len()];
@@ -57,11 +57,11 @@ impl Attack for Stall {
     }
 }
 
-/// What a message says that it will be.
+/// The announced total of a message.
 const TOTAL: u32 = 1 << 20;
 const PIECE_BYTES: usize = 16 * 1024;
 
-/// On each stream one message that is never completed: the application sees nothing of it, and its pieces stay.
+/// On each stream one message that is never completed: the application does not see it, and its pieces stay in memory.
 #[derive(Default)]
 pub(super) struct Unfinished {
     streams: Vec<u32>,

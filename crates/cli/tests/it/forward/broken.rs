@@ -1,4 +1,4 @@
-//! Connections that break: nobody may take them for connections that ended.
+//! Connections that break must not look like connections that ended in order.
 
 use std::io::ErrorKind;
 
@@ -51,7 +51,7 @@ async fn a_client_that_breaks_off_while_it_waits_for_an_answer_is_noticed() {
         .unwrap();
     assert_eq!(question, b"question");
     reset(client);
-    // The target says nothing, and learns it nevertheless.
+    // The target sends nothing, and gets the reset nevertheless.
     let failed = soon("the reset", server.ready(tokio::io::Interest::ERROR)).await;
     assert!(failed.unwrap().is_error());
 }
@@ -87,7 +87,7 @@ async fn an_answer_in_front_of_a_reset_is_delivered() {
     client.write_all(&[7; 4 * 1024]).await.unwrap();
     server.peek(&mut [0]).await.unwrap();
     server.write_all(&[8; 1000]).await.unwrap();
-    // With something unread, this is a reset right behind the answer.
+    // With unread bytes, closing sends a reset right behind the answer.
     drop(server);
     let mut answer = Vec::new();
     let end = soon("the reset", client.read_to_end(&mut answer)).await;
@@ -105,7 +105,7 @@ async fn a_target_may_finish_first() {
         .await
         .unwrap();
     assert_eq!(answer, [8; 1000]);
-    // The other direction is still there.
+    // The other direction still works.
     client.write_all(&[7; 1000]).await.unwrap();
     client.shutdown().await.unwrap();
     let mut question = Vec::new();
@@ -124,7 +124,7 @@ async fn a_target_that_has_answered_in_full_need_not_hear_the_rest() {
     let end = soon("the end", client.read_to_end(&mut answer)).await;
     assert!(end.is_ok(), "{end:?}");
     assert_eq!(answer, [8; 1000]);
-    // Nobody listens any more: sooner or later the client is told.
+    // The target is closed: sooner or later the client gets an error.
     let refused = async {
         while client.write_all(&[7; 1000]).await.is_ok() {
             tokio::task::yield_now().await;
@@ -156,7 +156,7 @@ async fn a_lost_session_cuts_transfers_and_is_made_anew() {
     assert!(rest.len() < LARGEST);
     forward.logged(&["WARN", "session lost"]);
 
-    // Connections of the meantime wait for the new session.
+    // Connections made meanwhile wait for the new session.
     let mut waiting = Client::connect(&entry).await;
     let mut serve = Program::start(&serve_args);
     serve.listening();

@@ -1,4 +1,4 @@
-//! A client that behaves like a browser, or like one that is slow.
+//! A client that behaves like a browser, or like a slow one.
 
 use std::sync::Arc;
 
@@ -80,13 +80,13 @@ async fn a_slow_reader_stops_nobody_and_loses_nothing() {
     let mut slow = request(&tunnel, LARGEST).await;
     let mut head = [0];
     slow.read_exact(&mut head).await.unwrap();
-    // Its file is under way and fills every buffer on the way.
+    // Its file fills every buffer on the path.
     let mut others = JoinSet::new();
     for _ in 0..20 {
         let entry = tunnel.entry.clone();
         others.spawn(async move { Client::connect(&entry).await.get(MIB).await });
     }
-    let results = soon("what others want", others.join_all()).await;
+    let results = soon("the others' files", others.join_all()).await;
     assert_eq!(results, vec![Ok(()); 20]);
 
     let mut answer = Vec::with_capacity(LARGEST);

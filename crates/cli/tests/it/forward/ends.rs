@@ -89,7 +89,7 @@ async fn a_server_that_drains_leaves_new_connections_to_the_next_one() {
         .await
         .unwrap();
 
-    // The first server still carries what it has, to its end.
+    // The first server carries its open connections to their end.
     open.write_all(b"question").await.unwrap();
     open.shutdown().await.unwrap();
     let mut question = String::new();

@@ -1,4 +1,4 @@
-//! Lines that a peer can cause: a few, then counts; one for one stranger.
+//! Lines that a peer can cause: a few, then counts; one for one foreign client.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -15,14 +15,14 @@ const SERVE: [&str; 5] = ["serve", "--listen", "127.0.0.1:0", "--allow", "127.0.
 /// Lines of a kind within the 10 s that a window has.
 const LINES_MAX: usize = 10;
 
-/// The number in front of `more like it`, of all such lines about this.
+/// The number in front of `more like it`, of all such lines about `about`.
 fn left_out(lines: &[String], about: &str) -> u64 {
     let lines = lines.iter().filter(|line| line.contains(about));
     let counts = lines.filter_map(|line| line.split_once(": and ")?.1.split_once(" more like it"));
     counts.map(|(count, _)| count.parse::<u64>().unwrap()).sum()
 }
 
-/// The same of lines that the library left out: told by a line after them, or by the program.
+/// The same for lines suppressed by the library: reported in a later line, or by the program.
 fn left_out_by_the_library(lines: &[String]) -> u64 {
     let number = |text: &str| text.split(' ').next().and_then(|n| n.parse::<u64>().ok());
     let later = |line: &String| number(line.split_once("left_out=")?.1);
@@ -84,9 +84,9 @@ fn a_stranger_is_one_line_with_its_address() {
         stranger
             .write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
             .unwrap();
-        // What it is told, and the end.
+        // The server's reason, and the end.
         let _ = stranger.read_to_end(&mut Vec::new());
-        serve.logged(&["no session came about"]);
+        serve.logged(&["handshake failed"]);
         serve.signal(Signal::TERM);
         serve.ended();
         let about: Vec<_> = serve
@@ -125,7 +125,7 @@ fn strangers_in_great_number_are_a_few_lines_and_a_count() {
         "{lines} lines: {:#?}",
         serve.stderr()
     );
-    let of_strangers = |line: &&String| line.contains("no session came about");
+    let of_strangers = |line: &&String| line.contains("handshake failed");
     let told = serve.stderr().iter().filter(of_strangers).count() as u64;
     assert_eq!(
         told + left_out_by_the_library(serve.stderr()),

@@ -9,7 +9,7 @@ use tokio::net::{TcpListener, TcpStream};
 use super::tunnel::{Tunnel, is_reset, soon, target, tcp};
 use crate::process::Program;
 
-/// So many connections that were carried to the target, and are held.
+/// Opens this many connections to the target, and holds them.
 async fn fill(listener: &TcpListener, entry: &str, connections: usize) -> Vec<TcpStream> {
     let mut held = Vec::new();
     for _ in 0..connections {

@@ -18,7 +18,7 @@ use super::tunnel::target;
 pub(crate) const MIB: usize = 1 << 20;
 pub(crate) const LARGEST: usize = 64 * MIB;
 
-/// The file of this size: the beginning of one that has no period.
+/// The file of this size: a prefix of a sequence without period.
 pub(crate) fn file(len: usize) -> Bytes {
     static BYTES: OnceLock<Bytes> = OnceLock::new();
     let all = BYTES.get_or_init(|| {
@@ -35,7 +35,7 @@ pub(crate) fn file(len: usize) -> Bytes {
     all.slice(..len)
 }
 
-/// Serves files until the test ends; tells where.
+/// Serves files until the test ends; returns the address.
 pub(crate) async fn serve_files() -> String {
     let (listener, addr) = target().await;
     tokio::spawn(async move {
@@ -50,7 +50,7 @@ pub(crate) fn serve_connection(socket: impl AsyncRead + AsyncWrite + Unpin + Sen
     let serving = hyper::server::conn::http1::Builder::new()
         .half_close(true)
         .serve_connection(TokioIo::new(socket), service_fn(answer));
-    // A client that goes away is none of the server's business.
+    // A client that disconnects is no error of the server.
     tokio::spawn(async move { serving.await.ok() });
 }
 
@@ -70,7 +70,7 @@ pub(crate) struct Client(SendRequest<Empty<Bytes>>);
 
 impl Client {
     pub(crate) async fn connect(addr: &str) -> Self {
-        let socket = TcpStream::connect(addr).await.expect("somebody listens");
+        let socket = TcpStream::connect(addr).await.expect("the server listens");
         Self::over(socket).await
     }
 
@@ -80,7 +80,7 @@ impl Client {
         Self(client)
     }
 
-    /// Gets a file and compares it as it comes.
+    /// Gets a file and compares it as it arrives.
     pub(crate) async fn get(&mut self, len: usize) -> Result<(), String> {
         let request = Request::get(format!("/{len}"))
             .header("host", "files")

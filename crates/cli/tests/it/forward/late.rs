@@ -54,7 +54,7 @@ fn a_server_of_another_protocol_ends_a_ping_that_tries_again() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let addr = listener.local_addr().unwrap().to_string();
     let mut ping = Program::start(&["ping", "--retry", &addr]);
-    // Ends with the test, whether the program comes or not.
+    // Ends with the test, with or without a connection.
     std::thread::spawn(move || {
         let (mut socket, _) = listener.accept()?;
         socket.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n")?;
@@ -64,7 +64,7 @@ fn a_server_of_another_protocol_ends_a_ping_that_tries_again() {
     ping.logged(&["error: cannot connect to", "the peer broke the protocol"]);
 }
 
-/// A server that accepts and never says a word.
+/// A server that accepts and never sends a byte.
 #[test]
 fn a_first_attempt_that_takes_long_is_told_after_a_second() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -82,7 +82,7 @@ fn a_first_attempt_that_takes_long_is_told_after_a_second() {
     }
 }
 
-/// A network of its own, in which the name server says nothing: what is sent there is lost.
+/// A network namespace whose name server never answers: packets to it are lost.
 const SILENT_NAMES: &str = "\
 ip link set lo up && ip addr add 198.51.100.1/32 dev lo && ip route add 192.0.2.1/32 dev lo && \
 mount --bind \"$0\" /etc/resolv.conf && exec \"$@\"";
@@ -108,7 +108,7 @@ impl SilentNames {
     }
 }
 
-/// More than the end takes, and less than the resolver's patience.
+/// More than the shutdown takes, and less than the resolver's timeout.
 const END_MAX: Duration = Duration::from_secs(8);
 
 #[test]

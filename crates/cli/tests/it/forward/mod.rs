@@ -1,4 +1,4 @@
-//! `ringmux serve` and `ringmux forward` as their users meet them: real processes, real sockets.
+//! `ringmux serve` and `ringmux forward` as their users run them: real processes, real sockets.
 
 mod broken;
 mod browser;

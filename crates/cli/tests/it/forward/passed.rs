@@ -42,7 +42,7 @@ fn serve_takes_a_socket_that_was_passed_and_leaves_its_file() {
             assert_eq!(ping.ended().code(), Some(0), "{driver} {addr}");
             serve.signal(Signal::TERM);
             assert_eq!(serve.ended().code(), Some(0));
-            // The service manager's, which starts it again.
+            // The service manager keeps its own descriptor for a restart.
             drop(ours);
         }
         assert!(path.exists(), "the file is the service manager's");
@@ -58,7 +58,7 @@ fn a_socket_that_is_not_there_or_wrong_is_one_clear_line() {
     let udp = || OwnedFd::from(UdpSocket::bind("127.0.0.1:0").unwrap());
     let mut wrong = Program::passed(udp(), &serve("systemd:0", "tokio"));
     assert_eq!(wrong.ended().code(), Some(1));
-    wrong.logged(&["error: cannot listen on systemd:0: it is no TCP or Unix stream socket"]);
+    wrong.logged(&["error: cannot listen on systemd:0: it is not a TCP or Unix stream socket"]);
     let mut few = Program::passed(udp(), &serve("systemd:1", "tokio"));
     assert_eq!(few.ended().code(), Some(1));
     few.logged(&["error: cannot listen on systemd:1: 1 was passed in LISTEN_FDS, counted from 0"]);

@@ -1,4 +1,4 @@
-//! Targets that cannot be had, and addresses that are wrong.
+//! Unreachable targets, and wrong addresses.
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,4 @@
-//! `--metrics`: what Prometheus gets from the programs.
+//! `--metrics`: the metrics that Prometheus gets from the programs.
 
 use std::net::TcpListener;
 
@@ -15,7 +15,7 @@ use crate::process::Program;
 
 /// One request on a connection of its own.
 async fn ask(addr: &str, method: Method, path: &str) -> Response<String> {
-    let socket = TcpStream::connect(addr).await.expect("somebody listens");
+    let socket = TcpStream::connect(addr).await.expect("the program listens");
     let (mut client, connection) = handshake(TokioIo::new(socket)).await.expect("HTTP");
     tokio::spawn(connection);
     let request = Request::builder().method(method).uri(path);
@@ -49,7 +49,7 @@ impl Scrape {
     }
 }
 
-/// A program that was started with `--metrics`, and where they are.
+/// A program started with `--metrics`, and their address.
 fn scraped(args: &[&str]) -> (Program, String) {
     let mut program = Program::start(&[args, &["--metrics", "127.0.0.1:0"]].concat());
     let url = program.metrics();
@@ -129,7 +129,7 @@ async fn values_move_with_the_traffic_and_say_how_sessions_ended() {
     let sent = "ringmux_bytes_total{direction=\"sent\"}";
     assert!(
         lost.value(sent) >= uplink.value(sent),
-        "what a session did outlives it"
+        "the counts of a session outlive it"
     );
 }
 
@@ -178,7 +178,7 @@ async fn silent_clients_keep_no_scraper_out() {
     let mut silent = Vec::new();
     for n in 0..200 {
         let mut socket = TcpStream::connect(&addr).await.unwrap();
-        // Half of them begin to speak.
+        // Half of them send the beginning of a request.
         if n % 2 == 0 {
             socket
                 .write_all(b"GET /metrics HTTP/1.1\r\n")
@@ -187,14 +187,14 @@ async fn silent_clients_keep_no_scraper_out() {
         }
         silent.push(socket);
     }
-    // One that reads nothing of the answers.
+    // One that does not read the answers.
     let mut deaf = TcpStream::connect(&addr).await.unwrap();
     let asking = b"GET /metrics HTTP/1.1\r\nhost: a\r\n\r\n".repeat(1000);
     let _ = tokio::time::timeout(std::time::Duration::from_secs(1), deaf.write_all(&asking)).await;
     for _ in 0..3 {
         Scrape::of(&addr).await;
     }
-    // All but a few have made place.
+    // All but a few were evicted.
     let mut closed = 0;
     for socket in &mut silent {
         let mut byte = [0];

@@ -11,14 +11,14 @@ use crate::process::Program;
 pub(crate) struct Tunnel {
     pub(crate) serve: Program,
     pub(crate) forward: Program,
-    /// Where `serve` listens.
+    /// The address of `serve`.
     pub(crate) via: String,
-    /// Where clients connect, as `127.0.0.1:PORT`.
+    /// The address for clients, as `127.0.0.1:PORT`.
     pub(crate) entry: String,
 }
 
 impl Tunnel {
-    /// A tunnel to this address, which is allowed.
+    /// A tunnel to this (allowed) address.
     pub(crate) fn to(target: &str) -> Self {
         Self::with(target, &[])
     }
@@ -65,7 +65,7 @@ pub(crate) fn tcp(addr: &str) -> String {
         .to_owned()
 }
 
-/// A target that the test plays itself.
+/// A target played by the test.
 pub(crate) async fn target() -> (TcpListener, String) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let addr = listener
@@ -80,7 +80,7 @@ pub(crate) fn reset(socket: TcpStream) {
     drop(socket);
 }
 
-/// A connection that was closed from the other side although nothing ended in order.
+/// A connection that was closed from the other side without an orderly end.
 pub(crate) fn is_reset(result: &io::Result<usize>) -> bool {
     result
         .as_ref()

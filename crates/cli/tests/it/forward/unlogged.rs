@@ -1,4 +1,4 @@
-//! A log that cannot be written: the disk is full, its reader has gone, or reads nothing. The service goes on.
+//! A log that cannot be written: the disk is full, its reader has closed it, or does not read. The service continues.
 
 use std::fs::{File, OpenOptions};
 use std::io::{ErrorKind, PipeReader, Read, Write};
@@ -13,7 +13,7 @@ use super::scraped::Scrape;
 use super::tunnel::{is_reset, soon, target, tcp};
 use crate::process::{PATIENCE, Program};
 
-/// Where stderr goes.
+/// The destination of stderr.
 #[derive(Clone, Copy, Debug)]
 enum Sink {
     /// Every write fails with `ENOSPC`.
@@ -27,7 +27,7 @@ enum Sink {
 const SINKS: [Sink; 3] = [Sink::Full, Sink::Left, Sink::Unread];
 
 impl Sink {
-    /// Kept: the reader that reads nothing.
+    /// Also returns the reader that does not read, to keep it open.
     fn open(self) -> (Stdio, Option<PipeReader>) {
         if let Self::Full = self {
             let full = OpenOptions::new().write(true).open("/dev/full");
@@ -42,7 +42,7 @@ impl Sink {
         set(flags | rustix::fs::OFlags::NONBLOCK);
         let mut filler = writer.try_clone().unwrap();
         while filler.write(&[b'.'; 4096]).is_ok() {}
-        // The flag is the pipe's, which the program shares.
+        // The flag belongs to the pipe, which the program shares.
         set(flags);
         drop(filler);
         let _ = writer.flush();
@@ -64,7 +64,7 @@ async fn goes_on(sink: Sink, driver: &str, log: &str) {
     let forward_args = ["forward", &to_good, "0=127.0.0.1:1", "--via", &via];
     let mut forward = Program::start_with(&[&forward_args, &options[..]].concat(), stderr);
     let mut entries = [tcp(&forward.listening()), tcp(&forward.listening())];
-    // The two listen in any order.
+    // The order of the two listeners is arbitrary.
     if !is_good(&entries[0]).await {
         entries.swap(0, 1);
     }
@@ -91,7 +91,7 @@ async fn echo(listener: TcpListener) {
 
 /// Whether there is an echo.
 async fn is_good(entry: &str) -> bool {
-    // A reset can come so soon that it is the result of connecting.
+    // A reset can arrive so early that connecting fails.
     let Ok(mut client) = TcpStream::connect(entry).await else {
         return false;
     };
@@ -145,7 +145,7 @@ fn a_command_that_fails_without_a_log_fails_in_order() {
             assert_eq!(program.ended().code(), Some(code), "{sink:?} {args:?}");
         }
         if let Sink::Unread = sink {
-            // The command line is read before there is a thread that could write.
+            // The command line is parsed before the writer thread exists.
             continue;
         }
         let (stderr, _unread) = sink.open();
@@ -154,7 +154,7 @@ fn a_command_that_fails_without_a_log_fails_in_order() {
     }
 }
 
-/// A file that may not grow stands for a disk that is full; the limit can be raised from outside.
+/// A file that may not grow stands for a full disk; the limit can be raised from outside.
 #[tokio::test]
 async fn lines_that_were_lost_are_counted_and_told_when_the_log_works_again() {
     let dir = tempfile::tempdir().unwrap();
@@ -189,7 +189,7 @@ async fn lines_that_were_lost_are_counted_and_told_when_the_log_works_again() {
         .value("ringmux_log_lines_lost_total")
         == 0.0
     {
-        assert!(begun.elapsed() < PATIENCE, "nothing is lost");
+        assert!(begun.elapsed() < PATIENCE, "no line was lost");
     }
     assert_eq!(std::fs::read_to_string(&path).unwrap(), "");
     let pid = serve.pid().to_string();
@@ -211,7 +211,7 @@ async fn lines_that_were_lost_are_counted_and_told_when_the_log_works_again() {
     assert!(first.ends_with(" lines of the log were lost"), "{log}");
 }
 
-/// What the reader finds, when it reads at last, has no line in another.
+/// When the reader reads at last, it finds only whole lines.
 #[test]
 fn a_pipe_that_is_read_at_last_has_whole_lines() {
     let (stderr, reader) = Sink::Unread.open();

@@ -1,5 +1,5 @@
 //! tonic: gRPC. Echoes are a bidirectional method, calls a unary one, one-way streams a client
-//! streaming one whose response says that all was taken.
+//! streaming one whose response confirms the last message.
 
 mod codec;
 mod server;

@@ -1,4 +1,4 @@
-//! The load: streams that echo numbered messages and are killed at random by either side, and sessions that come and go
+//! The load: streams that echo numbered messages and are killed at random by either side, and short-lived sessions
 //! beside them. Every message that comes back is checked.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -14,15 +14,15 @@ use ringmux_measure::failure::Failure;
 
 /// Of one stream.
 const MESSAGES_MAX: u64 = 64;
-/// One stream in so many is killed by the client, and one by the server.
+/// One stream in this many is killed by the client, and one by the server.
 const KILLED_ONE_IN: u64 = 8;
-/// Between sessions that come and go.
+/// Pause between short-lived sessions.
 const SESSIONS_PAUSE: Duration = Duration::from_millis(200);
 /// How long the load may take to end.
 const PATIENCE: Duration = Duration::from_secs(30);
 const CODE: u32 = 77;
 
-/// What was carried so far.
+/// Counts so far.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Counts {
     pub(super) messages: u64,
@@ -64,7 +64,7 @@ impl Shared {
     }
 }
 
-/// Where a worker is, for the report on one that does not end.
+/// The state of a worker, for the report on one that does not end.
 #[derive(Debug, Default)]
 struct Place {
     plan: Mutex<Option<Plan>>,
@@ -89,7 +89,7 @@ impl Place {
     }
 }
 
-/// Running until it is ended.
+/// A load that runs until `end`.
 pub(super) struct Load {
     shared: Arc<Shared>,
     session: Session,
@@ -154,7 +154,7 @@ impl Load {
     /// Stops, and waits for every stream to end.
     ///
     /// # Errors
-    /// What went wrong meanwhile, or that a stream does not end.
+    /// The first failure, or a stream that does not end.
     pub(super) async fn end(self) -> Result<(), Failure> {
         self.shared.stop.store(true, Ordering::Relaxed);
         let deadline = Instant::now() + PATIENCE;
@@ -195,7 +195,7 @@ impl Load {
     }
 }
 
-/// Serves whoever comes.
+/// Serves all sessions.
 async fn accept(listener: Listener, shared: Arc<Shared>, mut rng: Rng) {
     loop {
         match listener.accept().await {
@@ -215,7 +215,7 @@ async fn serve(session: Session, shared: Arc<Shared>, mut rng: Rng) {
     }
 }
 
-/// Sends everything back, or kills the stream in one of the ways in which a server can.
+/// Sends everything back, or kills the stream in one of a server's ways.
 async fn echo((mut send, mut recv): (SendStream, RecvStream), shared: Arc<Shared>, mut rng: Rng) {
     let mut left = rng.one_in(KILLED_ONE_IN).then(|| rng.below(MESSAGES_MAX));
     loop {
@@ -240,7 +240,7 @@ async fn echo((mut send, mut recv): (SendStream, RecvStream), shared: Arc<Shared
                 }
             }
             Ok(None) => return drop(send.finish()),
-            // Dropped unfinished: the client sees a cancel, whatever it has done itself.
+            // Dropped unfinished: the client sees a cancel, regardless of its own actions.
             Err(_) => return,
         }
     }
@@ -278,11 +278,11 @@ impl Kill {
     ];
 }
 
-/// What a client does with one stream.
+/// A client's plan for one stream.
 #[derive(Clone, Copy, Debug)]
 struct Plan {
     messages: u64,
-    /// How, and before which message.
+    /// The way, and before which message.
     kill: Option<(Kill, u64)>,
     seed: u64,
 }
@@ -369,7 +369,7 @@ async fn one_stream(
     };
     let (finished, ended) = tokio::join!(sending, receiving);
     match ended? {
-        // Whatever kills a stream is seen as an error, so that a clean end tells that all came back.
+        // Every kill appears as an error, so a clean end means that all messages came back.
         Some(received) if !finished || received != plan.messages => Err(Failure::new(format!(
             "a stream ended in order after {received} of {} messages: {plan:?}",
             plan.messages
@@ -436,7 +436,7 @@ async fn receive_all(
     }
 }
 
-/// Sessions that carry one message and go, in one of the ways in which they can.
+/// Sessions that carry one message and end, in one of several ways.
 async fn visit(engine: Engine, addr: Addr, config: Config, shared: Arc<Shared>, mut rng: Rng) {
     while !shared.is_stopping() {
         match engine.connect(&addr, &config).await {

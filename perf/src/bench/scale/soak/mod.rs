@@ -1,5 +1,5 @@
-//! `soak`: full load for a long time, with streams killed at random and sessions that come and go. It fails if a message
-//! is lost or invented, if nothing moves, or if memory or descriptors are not flat after the first minute.
+//! `soak`: full load for a long time, with streams killed at random and short-lived sessions. It fails if a message
+//! is lost or invented, if an interval has no messages, or if memory or descriptors are not flat after the first minute.
 
 mod load;
 mod verdict;
@@ -24,7 +24,7 @@ Examples:
   ringmux-perf soak --minutes 10
   ringmux-perf soak --minutes 600 --driver tokio --json > soak.jsonl";
 
-/// What is not yet looked at: everything that is made once is made by then.
+/// Not judged: one-time allocations happen within it.
 const WARMUP: Duration = Duration::from_secs(60);
 /// How often the line of progress changes.
 const PROGRESS: Duration = Duration::from_secs(1);
@@ -33,11 +33,11 @@ const PROGRESS: Duration = Duration::from_secs(1);
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
-    /// How long.
+    /// Duration.
     #[arg(long, value_name = "MINUTES", default_value = "10", value_parser = minutes)]
     minutes: f64,
 
-    /// What carries the sessions.
+    /// The driver of the sessions.
     #[arg(long, value_enum, value_name = "NAME", default_value = "uring")]
     driver: Driver,
 
@@ -51,7 +51,7 @@ pub(crate) struct Args {
           value_parser = clap::value_parser!(u64).range(1..=3600))]
     every: u64,
 
-    /// What the random choices begin with; another one each time if not given.
+    /// The seed of the random choices; a new one each time if not given.
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
 
@@ -60,7 +60,7 @@ pub(crate) struct Args {
     json: bool,
 }
 
-/// What was seen at the end of an interval.
+/// A sample at the end of an interval.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 struct Sample {
     at_s: f64,
@@ -79,7 +79,7 @@ fn minutes(text: &str) -> Result<f64, String> {
     }
 }
 
-/// Loads, looks, judges.
+/// Runs the load, samples, judges.
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     introduce(args.json)?;
     let seed = args.seed.unwrap_or_else(|| u64::from(std::process::id()));
@@ -118,7 +118,7 @@ fn soak(
     runtime.block_on(async {
         let load = start(&dialling, &listening, args.streams, seed).await?;
         let samples = watch(args, &load, &mut show).await;
-        // What the load failed with is the cause of whatever was seen.
+        // A failure of the load is the cause of any bad sample.
         load.end().await?;
         samples
     })

@@ -1,4 +1,4 @@
-//! Whether what a process holds has stayed flat.
+//! Whether a process's memory and descriptors have stayed flat.
 
 use std::time::Duration;
 
@@ -8,11 +8,11 @@ use ringmux_measure::failure::Failure;
 /// Memory may go this far beyond its peak in the warm-up: an allocator's pages move a little with the load.
 const RSS_SHARE: f64 = 0.1;
 const RSS_SLACK_BYTES: u64 = 8 << 20;
-/// Sockets of sessions that come and go, which may all be there at one look and not at another.
+/// Sockets of short-lived sessions, whose number varies between samples.
 const DESCRIPTORS_SLACK: u64 = 8;
 
 /// # Errors
-/// What grew, or that nothing moved, or that there is nothing to judge by.
+/// The value that grew, an interval without messages, or a lack of samples.
 pub(super) fn judge(samples: &[Sample], warmup: Duration) -> Result<(), Failure> {
     if let Some(stuck) = samples.iter().find(|sample| sample.messages_per_s <= 0.0) {
         return Err(Failure::new(format!(

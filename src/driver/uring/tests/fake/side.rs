@@ -1,4 +1,4 @@
-//! The side of the fake ring that the driver sees.
+//! The driver's side of the fake ring.
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -70,7 +70,7 @@ impl Ring for FakeRing {
         let kernel = &mut *self.kernel();
         clock::Stopped::pass(Duration::from_micros(1));
         kernel.looks += 1;
-        // Not for ever, when nothing comes of it: a host that spins would never park.
+        // Limited when it has no effect: a spinning host would never park.
         let may_run = !kernel.under_way.is_empty() && kernel.looks < 50 && kernel.rng.one_in(2);
         may_run || !kernel.queued.is_empty() || !kernel.overflowed.is_empty()
     }

@@ -4,7 +4,7 @@
 //!   heard ──idle──► PING ──timeout──► the peer is lost          any byte is life; first use after silence asks at once
 //!   offered ──────write_timeout─────► the connection is stuck   any byte taken, left or received is progress
 //! ```
-//! What happens often only stores a time. *One* deadline says when to look at it, and it is moved when it has passed: a
+//! What happens often only stores a time. *One* timer says when to look at it, and it is moved when it has passed: a
 //! session under load sets its timer every few seconds, not at every turn.
 //!
 //! # Slow is not dead
@@ -20,10 +20,10 @@
 
 use std::time::{Duration, Instant};
 
-use super::connection::{Connection, Phase};
+use super::connection::Connection;
+use super::timers::{Timer, Timers};
 use crate::config::Config;
 use crate::error::SessionError;
-use crate::frame::codes;
 
 /// A deadline noticed later than this means that this side was stopped: what happened meanwhile is still to be read.
 const LATE: Duration = Duration::from_secs(1);
@@ -36,15 +36,17 @@ const LOOKS: u32 = 4;
 /// A session that is used after a silence of one part in so many of the idle time asks for a sign of life first.
 const PROBE_PART: u32 = 3;
 
-/// What is known of the peer's life; see the module.
+/// What is known of the peer's signs of life; see the module.
 #[derive(Debug)]
-pub(super) struct Alive {
+pub(super) struct Keepalive {
     /// When bytes came last.
     heard: Instant,
     /// After how much silence the peer is asked next. `None`: never.
     idle: Option<Duration>,
-    /// After how much silence it is asked by the next use. Looked at for each batch, so nothing is divided there.
+    /// After how much silence it is asked by the next use.
     probe_after: Duration,
+    /// Before that no use asks: moved on when it has passed, as the peer was heard meanwhile.
+    probe_from: Instant,
     /// When the peer was asked, if it has not been heard since.
     asked: Option<Instant>,
     /// The end of the PING that it was asked by, in bytes since the start; not known before the PING is encoded.
@@ -71,21 +73,19 @@ pub(super) struct Alive {
     first_look: Duration,
     /// A receiver of a slow frame that was silent for so long says something.
     sign_after: Duration,
-    /// When to look.
-    check: Option<Instant>,
     /// Being late was forgiven since the last sign of life.
     forgiven: bool,
     seed: u64,
-    /// When the session has reached its greatest age.
-    pub(super) age_at: Option<Instant>,
 }
 
-impl Alive {
-    pub(super) fn new(config: &Config, seed: u64, now: Instant) -> Self {
+impl Keepalive {
+    /// Sets the timers of keepalive and age, which differ a little from session to session.
+    pub(super) fn new(config: &Config, seed: u64, now: Instant, timers: &mut Timers) -> Self {
         let mut this = Self {
             heard: now,
             idle: None,
             probe_after: Duration::MAX,
+            probe_from: now,
             asked: None,
             ping_end: 0,
             unwritten: None,
@@ -100,22 +100,19 @@ impl Alive {
             look_every: config.keepalive_timeout().min(config.write_timeout()) / LOOKS,
             first_look: config.keepalive_timeout().min(config.write_timeout()) / LOOKS,
             sign_after: config.keepalive_timeout() / 2,
-            check: None,
             forgiven: false,
             seed,
-            age_at: None,
         };
         this.draw_idle(config);
         // From nine to eleven tenths of it.
         let part = 0.9 + 0.2 * this.draw_part();
-        this.age_at = config.max_age().map(|age| now + age.mul_f64(part));
-        this.check = this.idle.map(|idle| now + idle);
+        if let Some(age) = config.max_age() {
+            timers.set(Timer::Age, now + age.mul_f64(part));
+        }
+        if let Some(idle) = this.idle {
+            timers.set(Timer::Keepalive, now + idle);
+        }
         this
-    }
-
-    #[cfg(test)]
-    pub(super) const fn first_check(&self) -> Option<Instant> {
-        self.check
     }
 
     /// Bytes came.
@@ -127,24 +124,17 @@ impl Alive {
 
     /// What came ended inside a frame.
     #[inline]
-    pub(super) fn stop_inside(&mut self, now: Instant) {
+    pub(super) fn stop_inside(&mut self, now: Instant, timers: &mut Timers) {
         self.inside = true;
-        self.check_by(now + self.sign_after);
+        timers.set_by(Timer::Keepalive, now + self.sign_after);
     }
 
     /// The socket is offered bytes, from now on.
     #[inline]
-    pub(super) fn offer(&mut self, now: Instant) {
+    pub(super) fn offer(&mut self, now: Instant, timers: &mut Timers) {
         self.unwritten = Some(now);
         self.said = now;
-        self.check_by(now + self.first_look);
-    }
-
-    #[inline]
-    fn check_by(&mut self, at: Instant) {
-        if self.check.is_none_or(|check| check > at) {
-            self.check = Some(at);
-        }
+        timers.set_by(Timer::Keepalive, now + self.first_look);
     }
 
     /// The PING that asks the peer ends after so many bytes of the batch that is being built.
@@ -153,7 +143,7 @@ impl Alive {
     }
 
     /// How much of what is queued in the socket was seen to leave it; of a few frames nothing is said.
-    pub(super) const fn drained(&self) -> u64 {
+    pub(super) const fn seen_to_leave(&self) -> u64 {
         if self.queued > FEW { self.left } else { 0 }
     }
 
@@ -201,96 +191,88 @@ impl Alive {
 }
 
 impl Connection {
-    /// When to look at the peer's life at the latest.
-    pub(super) const fn alive_deadline(&self) -> Option<Instant> {
-        // Before, the handshake has a deadline; after, the end has.
-        if self.is_established() {
-            self.alive.check
-        } else {
-            None
-        }
-    }
-
     /// The socket took so many bytes of the batch; `rest` are left of it.
     pub(crate) fn written(&mut self, bytes: usize, rest: bool, now: Instant) {
-        self.alive.unwritten = rest.then_some(now);
-        self.alive.taken += bytes as u64;
+        self.keepalive.unwritten = rest.then_some(now);
+        self.keepalive.taken += bytes as u64;
     }
 
     /// Whether [`see_socket`](Self::see_socket) is to be called before [`on_deadline`](Self::on_deadline).
     pub(crate) fn looks_at_socket(&self, now: Instant) -> bool {
-        self.alive_deadline().is_some_and(|at| at <= now)
+        self.life.is_established()
+            && (self.timers.get(Timer::Keepalive)).is_some_and(|at| at <= now)
     }
 
     /// So many bytes that the socket has taken are still there, if that is known.
     pub(crate) fn see_socket(&mut self, queued: Option<u64>, now: Instant) {
         match queued {
-            Some(queued) => self.alive.see(queued, now),
-            None => self.alive.first_look = self.config.write_timeout(),
+            Some(queued) => self.keepalive.see(queued, now),
+            None => self.keepalive.first_look = self.config.write_timeout(),
         }
     }
 
-    pub(super) fn check_alive(&mut self, now: Instant) {
-        let Some(at) = self.alive_deadline().filter(|at| now >= *at) else {
-            return;
-        };
+    /// It was to be looked at `at`.
+    pub(super) fn check_keepalive(&mut self, at: Instant, now: Instant) {
         // Once only: else a machine that is always late would never notice a dead peer.
-        let forgive = now - at > LATE && !self.alive.forgiven;
+        let forgive = now - at > LATE && !self.keepalive.forgiven;
         let write_timeout = self.config.write_timeout();
-        if let Some(since) = self.alive.stuck_since()
+        if let Some(since) = self.keepalive.stuck_since()
             && now - since >= write_timeout
         {
             if !forgive {
                 self.link.counters.write_timeouts.add(1);
-                // A last word could not be said either.
-                return self.terminate(SessionError::WriteTimeout(write_timeout));
+                // The final GOAWAY could not leave either.
+                return self.abort(SessionError::WriteTimeout(write_timeout));
             }
-            self.alive.forgiven = true;
-            self.alive.unwritten = Some(now);
+            self.keepalive.forgiven = true;
+            self.keepalive.unwritten = Some(now);
         }
-        let quiet_until = match (self.alive.idle, self.alive.asked) {
+        let quiet_until = match (self.keepalive.idle, self.keepalive.asked) {
             (None, _) => None,
             (Some(idle), None) => self.ask_if_silent(idle, now),
-            (Some(idle), Some(asked)) if self.alive.heard >= asked => {
-                self.alive.asked = None;
-                self.alive.forgiven = false;
+            (Some(idle), Some(asked)) if self.keepalive.heard >= asked => {
+                self.keepalive.asked = None;
+                self.keepalive.forgiven = false;
                 self.ask_if_silent(idle, now)
             }
             (Some(_), Some(asked)) => {
                 let timeout = self.config.keepalive_timeout();
-                let since = asked.max(self.alive.before_ping_at);
+                let since = asked.max(self.keepalive.before_ping_at);
                 if now - since < timeout {
                     Some(since + timeout)
                 } else if forgive {
-                    self.alive.forgiven = true;
-                    self.alive.asked = Some(now);
+                    self.keepalive.forgiven = true;
+                    self.keepalive.asked = Some(now);
                     Some(now + timeout)
                 } else {
                     return self.lose_peer(timeout);
                 }
             }
         };
-        let owes_sign = self.alive.owes_sign(now);
+        let owes_sign = self.keepalive.owes_sign(now);
         if owes_sign {
             (self.ping.wanted, self.ping.again) = (true, true);
         }
-        let alive = &self.alive;
-        let sign_at = if owes_sign { now } else { alive.said } + alive.sign_after;
-        let waits = alive.asked.is_some() || alive.unwritten.is_some();
-        self.alive.check = [
+        let keepalive = &self.keepalive;
+        let sign_at = if owes_sign { now } else { keepalive.said } + keepalive.sign_after;
+        let waits = keepalive.asked.is_some() || keepalive.unwritten.is_some();
+        let look_at = [
             quiet_until,
-            alive.stuck_since().map(|since| since + write_timeout),
-            (waits && alive.sees).then(|| now + alive.look_every),
-            (alive.inside && alive.heard > alive.said).then_some(sign_at),
+            keepalive.stuck_since().map(|since| since + write_timeout),
+            (waits && keepalive.sees).then(|| now + keepalive.look_every),
+            (keepalive.inside && keepalive.heard > keepalive.said).then_some(sign_at),
         ]
         .into_iter()
         .flatten()
         .min();
+        if let Some(at) = look_at {
+            self.timers.set(Timer::Keepalive, at);
+        }
     }
 
     /// Asks the peer for a sign of life if it has been silent for long enough; returns when to look again.
     fn ask_if_silent(&mut self, idle: Duration, now: Instant) -> Option<Instant> {
-        let silent_at = self.alive.heard + idle;
+        let silent_at = self.keepalive.heard + idle;
         if now < silent_at {
             return Some(silent_at);
         }
@@ -303,10 +285,11 @@ impl Connection {
         // If a PING of somebody else is under way, its answer will do.
         if self.ping.in_flight.is_none() {
             self.ping.wanted = true;
-            self.alive.ping_end = u64::MAX;
+            self.keepalive.ping_end = u64::MAX;
         }
-        self.alive.asked = Some(now);
-        self.alive.draw_idle(&self.config);
+        self.keepalive.asked = Some(now);
+        self.keepalive.draw_idle(&self.config);
+        self.keepalive.probe_from = now;
         now + self.config.keepalive_timeout()
     }
 
@@ -314,26 +297,38 @@ impl Connection {
     /// asked in the same batch, so that a dead one is known a timeout from now and not from the end of the idle time.
     #[inline]
     pub(super) fn probe_before_use(&mut self, now: Instant) {
-        let Alive { heard, asked, .. } = self.alive;
-        if now.duration_since(heard) >= self.alive.probe_after
-            && asked.is_none_or(|asked| heard >= asked)
-            && self.is_established()
-        {
+        if now >= self.keepalive.probe_from {
+            self.probe_if_silent(now);
+        }
+    }
+
+    #[cold]
+    fn probe_if_silent(&mut self, now: Instant) {
+        let Keepalive {
+            heard,
+            asked,
+            probe_after,
+            ..
+        } = self.keepalive;
+        if now.duration_since(heard) < probe_after {
+            // `None`: it never asks.
+            if let Some(at) = heard.checked_add(probe_after) {
+                self.keepalive.probe_from = at;
+            }
+        } else if asked.is_none_or(|asked| heard >= asked) && self.life.is_established() {
             self.ask_peer(now);
             // What lies in the socket before it is looked at at once.
-            self.alive.check = Some(now);
+            self.timers.set(Timer::Keepalive, now);
         }
     }
 
     fn lose_peer(&mut self, timeout: Duration) {
         self.link.counters.keepalive_timeouts.add(1);
         let error = SessionError::KeepaliveTimeout(timeout);
-        if self.alive.unwritten.is_some() {
-            return self.terminate(error);
+        if self.keepalive.unwritten.is_some() {
+            return self.abort(error);
         }
         // It may be this direction only that works.
-        let text = error.to_string();
-        self.finish_with(error, codes::KEEPALIVE, &text);
-        debug_assert!(!matches!(self.phase, Phase::Open));
+        self.end(error);
     }
 }

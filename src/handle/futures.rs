@@ -1,0 +1,158 @@
+//! The futures of the halves, by name: each can be stored beside what it borrows, and polled without a box.
+
+use std::fmt;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+
+use super::lease::Lease;
+use super::recv::RecvStream;
+use super::reserved::Reserved;
+use super::send::SendStream;
+use crate::error::{SendError, StreamError};
+
+/// The future of [`RecvStream::recv`].
+#[must_use = "futures do nothing unless polled"]
+pub struct Recv<'a>(pub(super) &'a mut RecvStream);
+
+impl Future for Recv<'_> {
+    type Output = Result<Option<Bytes>, StreamError>;
+
+    #[inline]
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.0.poll_recv(cx)
+    }
+}
+
+/// The future of [`RecvStream::lease`].
+#[must_use = "futures do nothing unless polled"]
+pub struct RecvLease<'a>(Option<&'a mut RecvStream>);
+
+impl<'a> RecvLease<'a> {
+    #[inline]
+    pub(super) const fn new(stream: &'a mut RecvStream) -> Self {
+        Self(Some(stream))
+    }
+}
+
+impl<'a> Future for RecvLease<'a> {
+    type Output = Result<Option<Lease<'a>>, StreamError>;
+
+    /// # Panics
+    /// After it was ready with a lease.
+    #[inline]
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let stream = self.0.as_mut().expect("not polled after it was ready");
+        let there = ready!(stream.poll_message(cx))?;
+        let stream = self.0.take().filter(|_| there);
+        Poll::Ready(Ok(stream.map(RecvStream::lend)))
+    }
+}
+
+/// The future of [`RecvStream::meta`].
+#[must_use = "futures do nothing unless polled"]
+pub struct RecvMeta<'a>(pub(super) &'a mut RecvStream);
+
+impl Future for RecvMeta<'_> {
+    type Output = Result<Option<Bytes>, StreamError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.0.poll_meta(cx)
+    }
+}
+
+/// The future of [`SendStream::send`].
+#[must_use = "futures do nothing unless polled"]
+pub struct SendMessage<'a> {
+    pub(super) stream: &'a mut SendStream,
+    pub(super) message: Bytes,
+}
+
+impl Future for SendMessage<'_> {
+    type Output = Result<(), SendError>;
+
+    #[inline]
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let Self { stream, message } = &mut *self;
+        ready!(stream.poll_room(cx, message.len()))?;
+        stream.push(std::mem::take(message));
+        stream.flush();
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// The future of [`SendStream::send_slice`].
+#[must_use = "futures do nothing unless polled"]
+pub struct SendSlice<'a> {
+    pub(super) stream: &'a mut SendStream,
+    pub(super) message: &'a [u8],
+}
+
+impl Future for SendSlice<'_> {
+    type Output = Result<(), SendError>;
+
+    #[inline]
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let message = self.message;
+        ready!(self.stream.poll_room(cx, message.len()))?;
+        self.stream.push_slice(message);
+        self.stream.flush();
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// The future of [`SendStream::reserve`].
+#[must_use = "futures do nothing unless polled"]
+pub struct Reserve<'a> {
+    stream: Option<&'a mut SendStream>,
+    len: usize,
+}
+
+impl<'a> Reserve<'a> {
+    pub(super) const fn new(stream: &'a mut SendStream, len: usize) -> Self {
+        let stream = Some(stream);
+        Self { stream, len }
+    }
+}
+
+impl<'a> Future for Reserve<'a> {
+    type Output = Result<Reserved<'a>, SendError>;
+
+    /// # Panics
+    /// After it was ready with a place.
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let len = self.len;
+        let stream = self.stream.as_mut().expect("not polled after it was ready");
+        ready!(stream.poll_room(cx, len))?;
+        let stream = self.stream.take().expect("looked at above");
+        Poll::Ready(Ok(stream.lend(len)))
+    }
+}
+
+/// The future of [`SendStream::written`].
+#[must_use = "futures do nothing unless polled"]
+pub struct Written<'a>(pub(super) &'a mut SendStream);
+
+impl Future for Written<'_> {
+    type Output = Result<(), SendError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.0.poll_written(cx)
+    }
+}
+
+macro_rules! debug {
+    ($($future:ident),+) => {
+        $(impl fmt::Debug for $future<'_> {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.debug_struct(stringify!($future)).finish_non_exhaustive()
+            }
+        })+
+    };
+}
+
+debug!(
+    Recv,
+    RecvLease, RecvMeta, SendMessage, SendSlice, Reserve, Written
+);

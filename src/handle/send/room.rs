@@ -1,0 +1,122 @@
+//! Whether a message may be queued, and waiting until it may.
+
+use std::task::{Context, Poll};
+
+use super::{SendStream, asked};
+use crate::error::SendError;
+use crate::link::{SendEnd, reason};
+use crate::queue::record_weight;
+
+impl SendStream {
+    #[inline]
+    pub(in crate::handle) fn poll_room(
+        &mut self,
+        cx: &Context<'_>,
+        len: usize,
+    ) -> Poll<Result<(), SendError>> {
+        let open = !self.finished && self.lane().send_end().is_none();
+        if open && len <= self.lane().session().peer_max_message() && self.has_room(len) {
+            return Poll::Ready(Ok(()));
+        }
+        self.wait_for_room(cx, len)
+    }
+
+    #[cold]
+    fn wait_for_room(&mut self, cx: &Context<'_>, len: usize) -> Poll<Result<(), SendError>> {
+        if let Some(ready) = self.room(len) {
+            return Poll::Ready(ready);
+        }
+        self.register(cx);
+        let more = match self.is_held_back(record_weight(len, false)) {
+            true => reason::MORE,
+            false => 0,
+        };
+        self.lane().raise(reason::ROOM | more);
+        let ready = self.room(len).or_else(|| self.inherited_end().map(Err));
+        ready.map_or(Poll::Pending, Poll::Ready)
+    }
+
+    /// Whether a message of this length may be queued; `None`: not now.
+    pub(super) fn room(&mut self, len: usize) -> Option<Result<(), SendError>> {
+        let known = self.lane().session().is_established();
+        match self.check(len) {
+            // Before the handshake the peer's limit is not known yet.
+            Err(SendError::TooLong { .. }) if !known => None,
+            Err(error) => Some(Err(error)),
+            Ok(()) => self.has_room(len).then_some(Ok(())),
+        }
+    }
+
+    #[inline]
+    pub(super) fn has_room(&mut self, len: usize) -> bool {
+        let weight = record_weight(len, false);
+        let limit = u64::from(self.lane().send_limit());
+        self.writer.has_room(weight, limit) || self.has_room_by_growing(weight)
+    }
+
+    #[cold]
+    fn has_room_by_growing(&mut self, weight: u64) -> bool {
+        while self.is_held_back(weight) && self.lane().grow_send_limit() {
+            let limit = u64::from(self.lane().send_limit());
+            if self.writer.has_room(weight, limit) {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Whether there would be room if the session's other streams left more of the budget.
+    fn is_held_back(&self, weight: u64) -> bool {
+        let most = self.lane().session().send_buffer;
+        self.lane().send_limit() < most && self.writer.pending_weight() + weight <= u64::from(most)
+    }
+
+    /// Asks the engine for a higher limit, once between two messages: whoever tries may do so all the time.
+    pub(super) fn ask_for_more(&mut self, len: usize) {
+        if self.is_held_back(record_weight(len, false)) && self.asks(asked::MORE) {
+            self.lane().raise(reason::MORE);
+        }
+    }
+
+    /// Whether the engine was not yet asked for it since something was last queued; from now on it was.
+    pub(super) fn asks(&mut self, what: u8) -> bool {
+        let queued = self.writer.pushed_weight();
+        if std::mem::replace(&mut self.asked_at, queued) != queued {
+            self.asked = 0;
+        }
+        let asks = self.asked & what == 0;
+        self.asked |= what;
+        asks
+    }
+
+    pub(in crate::handle) fn check(&self, len: usize) -> Result<(), SendError> {
+        self.check_open()?;
+        let limit = self.lane().session().peer_max_message();
+        if len > limit {
+            Err(SendError::TooLong { len, limit })
+        } else {
+            Ok(())
+        }
+    }
+
+    pub(super) fn check_open(&self) -> Result<(), SendError> {
+        // First: what it says must not depend on how far the engine is.
+        if self.finished {
+            return Err(SendError::Finished);
+        }
+        let end = self.end_error().or_else(|| self.inherited_end());
+        end.map_or(Ok(()), Err)
+    }
+
+    pub(super) fn end_error(&self) -> Option<SendError> {
+        self.lane().send_end().map(|end| match end {
+            SendEnd::Stopped { code } => SendError::Stopped { code: *code },
+            SendEnd::Error(error) => SendError::Stream(error.clone()),
+        })
+    }
+
+    /// See [`Lane::inherited_end`].
+    pub(super) fn inherited_end(&self) -> Option<SendError> {
+        self.lane().inherited_end().map(SendError::Stream)
+    }
+}
