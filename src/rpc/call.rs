@@ -327,7 +327,7 @@ impl<T> UnaryCall<'_, T> {
                         let status = given_up(Code::DEADLINE_EXCEEDED, Processed::No);
                         return Poll::Ready(Err(status));
                     }
-                    let exchange = Exchange::start(session, request, coding);
+                    let exchange = Exchange::start(session, request, timer.at(), coding);
                     self.0 = State::Running(Running {
                         exchange,
                         timer,
@@ -366,9 +366,10 @@ impl<T> Running<T> {
         if let Poll::Ready(answer) = self.exchange.poll(cx) {
             return Poll::Ready(answer);
         }
-        let code = match self.timer.poll(cx) {
-            Poll::Ready(()) => Code::DEADLINE_EXCEEDED,
-            Poll::Pending => match &mut self.parent {
+        let late = self.exchange.is_opening() && self.timer.poll(cx).is_ready();
+        let code = match late {
+            true => Code::DEADLINE_EXCEEDED,
+            false => match &mut self.parent {
                 Some(parent) => ready!(parent.poll(cx)),
                 None => return Poll::Pending,
             },
@@ -428,7 +429,7 @@ async fn attempt<T>(
             (left, timeout) => left.or(timeout),
         };
         let mut running = Running {
-            exchange: Exchange::start(&session, prepared.request(timeout, message), coding),
+            exchange: Exchange::start(&session, prepared.request(timeout, message), at, coding),
             timer: Timer::new(at),
             parent: prepared.parent(),
         };

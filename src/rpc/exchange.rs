@@ -5,13 +5,16 @@ use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
+use tokio::time::Instant;
 
 use super::code::Code;
 use super::codec::{CodecError, Coding};
 use super::metadata::Metadata;
+use super::receiver::given_up;
 use super::status::Status;
 use super::wire::{block, find_meta};
-use crate::error::{Processed, SendError, StreamError};
+use crate::error::{Processed, SendError, Side, StreamError};
+use crate::frame::codes;
 use crate::handle::{Open, RecvStream, SendStream, Session};
 
 /// Messages that are copied when they are queued, so that no reference is kept.
@@ -45,50 +48,74 @@ pub struct Response<T> {
 /// A call that is under way. Dropped before its end, it is cancelled.
 pub(super) struct Exchange<T> {
     state: State,
-    request: Option<Request>,
     coding: Coding<T>,
     answer: Option<T>,
+    deadline: Option<Instant>,
+    urgency: Option<u8>,
 }
 
 enum State {
-    Opening(Open),
-    Sending(SendStream, RecvStream),
+    /// With the message, and metadata that goes before it; without, the message goes with the opening.
+    Opening(Open, Option<(Bytes, Bytes)>),
+    Sending(SendStream, RecvStream, (Bytes, Bytes)),
     Receiving(SendStream, RecvStream),
     Done,
 }
 
 impl<T> Exchange<T> {
     /// Begins a call.
-    pub(super) fn start(session: &Session, mut request: Request, coding: Coding<T>) -> Self {
+    pub(super) fn start(
+        session: &Session,
+        request: Request,
+        deadline: Option<Instant>,
+        coding: Coding<T>,
+    ) -> Self {
+        let Request {
+            opening,
+            meta,
+            message,
+            urgency,
+        } = request;
+        let state = match meta {
+            None => State::Opening(session.open_with(opening, message, true), None),
+            Some(meta) => State::Opening(session.open(opening), Some((meta, message))),
+        };
         Self {
-            state: State::Opening(session.open(std::mem::take(&mut request.opening))),
-            request: Some(request),
+            state,
             coding,
             answer: None,
+            deadline,
+            urgency,
         }
+    }
+
+    /// Whether the deadline is the caller's to keep: it is the stream's once there is one.
+    pub(super) const fn is_opening(&self) -> bool {
+        matches!(self.state, State::Opening(..))
     }
 
     /// Ends the call, and tells whether its handler can have run.
     pub(super) fn cancel(&mut self, code: u32) -> Processed {
         match std::mem::replace(&mut self.state, State::Done) {
-            State::Opening(_) => Processed::No,
             // The request was not queued.
-            State::Sending(mut send, _) => {
+            State::Opening(_, Some(_)) => Processed::No,
+            State::Sending(mut send, ..) => {
                 send.cancel(code);
                 Processed::No
             }
+            // The engine may have granted the stream this moment.
+            State::Opening(_, None) | State::Done => Processed::Maybe,
             State::Receiving(mut send, _) => {
                 send.cancel(code);
                 Processed::Maybe
             }
-            State::Done => Processed::Maybe,
         }
     }
 
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Response<T>, Status>> {
         loop {
             match &mut self.state {
-                State::Opening(open) => {
+                State::Opening(open, _) => {
                     let (send, recv) = match ready!(Pin::new(open).poll(cx)) {
                         Ok(halves) => halves,
                         Err(error) => {
@@ -96,58 +123,66 @@ impl<T> Exchange<T> {
                             return Poll::Ready(Err(error.into()));
                         }
                     };
-                    if let Some(urgency) = self.request.as_ref().and_then(|r| r.urgency) {
-                        send.set_urgency(urgency);
-                    }
-                    self.state = State::Sending(send, recv);
+                    self.opened(send, recv);
                 }
-                State::Sending(send, _) => {
-                    let request = self.request.as_mut();
-                    let sent = request.map_or(Poll::Ready(Ok(())), |r| poll_request(send, r, cx));
-                    match ready!(sent) {
+                State::Sending(send, _, rest) => {
+                    match ready!(poll_request(send, rest, cx)) {
                         // Why the stream has ended is for the receiving half to say.
                         Ok(()) | Err(SendError::Stopped { .. } | SendError::Stream(_)) => {}
                         Err(error) => {
-                            self.cancel(crate::frame::codes::CANCELLED);
+                            self.cancel(codes::CANCELLED);
                             return Poll::Ready(Err(error.into()));
                         }
                     }
-                    self.request = None;
-                    match std::mem::replace(&mut self.state, State::Done) {
-                        State::Sending(send, recv) => self.state = State::Receiving(send, recv),
-                        other => self.state = other,
+                    if let State::Sending(send, recv, _) =
+                        std::mem::replace(&mut self.state, State::Done)
+                    {
+                        self.state = State::Receiving(send, recv);
                     }
                 }
                 State::Receiving(_, recv) => {
                     let answer = ready!(poll_answer(recv, self.coding, &mut self.answer, cx));
                     if answer.is_err() {
-                        self.cancel(crate::frame::codes::CANCELLED);
+                        self.cancel(codes::CANCELLED);
                     } else {
                         self.state = State::Done;
                     }
                     return Poll::Ready(answer);
                 }
                 State::Done => {
-                    let status =
-                        Status::library(Code::INTERNAL, Processed::Maybe, "polled after its end");
+                    let text = "polled after its end";
+                    let status = Status::library(Code::INTERNAL, Processed::Maybe, text);
                     return Poll::Ready(Err(status));
                 }
             }
         }
     }
+
+    fn opened(&mut self, send: SendStream, recv: RecvStream) {
+        if let Some(urgency) = self.urgency {
+            send.set_urgency(urgency);
+        }
+        if let Some(at) = self.deadline {
+            send.set_deadline(at.into_std());
+        }
+        self.state = match std::mem::replace(&mut self.state, State::Done) {
+            State::Opening(_, Some(rest)) => State::Sending(send, recv, rest),
+            _ => State::Receiving(send, recv),
+        };
+    }
 }
 
-/// Queues the request and its end.
+/// Queues metadata, if that was not done yet, the request, and its end.
 fn poll_request(
     send: &mut SendStream,
-    request: &mut Request,
+    (meta, message): &mut (Bytes, Bytes),
     cx: &mut Context<'_>,
 ) -> Poll<Result<(), SendError>> {
-    if let Some(meta) = &request.meta {
+    if !meta.is_empty() {
         ready!(pin!(send.send_meta(meta.clone())).poll(cx))?;
-        request.meta = None;
+        meta.clear();
     }
-    ready!(poll_send(send, &request.message, cx))?;
+    ready!(poll_send(send, message, cx))?;
     Poll::Ready(send.finish())
 }
 
@@ -175,13 +210,13 @@ pub(super) fn poll_answer<T>(
         Poll::Ready(Err(Status::library(Code::INTERNAL, Processed::Maybe, text)))
     };
     if answer.is_none() {
-        match ready!(poll_message(recv, coding, cx))? {
+        match ready!(poll_message(recv, coding, cx)).map_err(ended)? {
             Some(Ok(message)) => *answer = Some(message),
             Some(Err(error)) => return Poll::Ready(Err(undecodable(&error))),
             None => return broken("the server ended the call without an answer"),
         }
     }
-    if ready!(recv.poll_recv(cx))?.is_some() {
+    if ready!(recv.poll_recv(cx)).map_err(ended)?.is_some() {
         return broken("the server answered twice");
     }
     let Some(message) = answer.take() else {
@@ -195,6 +230,17 @@ pub(super) fn poll_answer<T>(
         headers,
         trailers,
     }))
+}
+
+/// Why a call has ended: by its own deadline, which the stream keeps, or as the stream says.
+fn ended(error: StreamError) -> Status {
+    match error {
+        StreamError::Cancelled {
+            by: Side::This,
+            code: codes::DEADLINE,
+        } => given_up(Code::DEADLINE_EXCEEDED, Processed::Maybe),
+        error => error.into(),
+    }
 }
 
 /// An answer that makes no sense.
