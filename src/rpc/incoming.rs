@@ -23,8 +23,8 @@ use super::shared_send::SharedSend;
 use super::status::Status;
 use super::timer::Timer;
 use super::wire::{block, encode_status, find_meta, flag, meta};
+use crate::error::codes;
 use crate::error::{Processed, SendError, StreamError};
-use crate::frame::codes;
 use crate::handle::{RecvStream, SendStream};
 use crate::pace::{LINES, paced};
 
