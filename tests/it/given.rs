@@ -44,10 +44,12 @@ async fn a_listener_takes_over_a_tcp_socket_that_listens(net: Net) {
     serves(&client, server).await;
     listener.shutdown(Duration::from_secs(1)).soon().await;
     let refused = net.engine().connect(&addr, &config).soon().await;
-    assert!(
-        matches!(refused, Err(ConnectError::Io { .. })),
-        "{refused:?}"
+    // A runtime that closes the socket a moment later resets a connection made until then.
+    let no_session = matches!(
+        refused,
+        Err(ConnectError::Io { .. } | ConnectError::Handshake { .. })
     );
+    assert!(no_session, "{refused:?}");
 }
 
 async fn a_listener_takes_over_a_unix_socket_and_leaves_its_file(net: Net) {

@@ -61,15 +61,15 @@ pub(crate) struct Piece<'a> {
 impl<S: SessionPort> Mux<S> {
     // ---- messages ---------------------------------------------------------------------------
 
-    /// Short messages of the stream of this id: looked up, debited, published and told once for all. `next` gives one after
-    /// the other, what it costs, if it costs no more than it is told, and whether the direction ends with it, which ends the
-    /// run as `None` does. Nothing is taken where not all is plain. Returns how many there were.
-    #[inline]
+    /// Short messages of the stream of this id: looked up, debited, published and told once for all. `next` is given the
+    /// number of messages so far and the credit that is left; it returns a message that costs no more, its cost, and
+    /// whether the direction ends with it, which ends the run as `None` does. Nothing is taken where not all is plain. Returns how many there were.
+    #[inline(always)]
     pub(crate) fn receive_run<'b>(
         &mut self,
         id: u32,
         now: Instant,
-        mut next: impl FnMut(u64) -> Option<(&'b [u8], u64, bool)>,
+        mut next: impl FnMut(u64, u64) -> Option<(&'b [u8], u64, bool)>,
     ) -> u64 {
         let Some((key, stream)) = self.base.streams.find_mut(id) else {
             return 0;
@@ -81,7 +81,7 @@ impl<S: SessionPort> Mux<S> {
             (stream.window.outstanding(), self.flow.window.outstanding());
         let credit = stream_left.min(session_left);
         let (mut messages, mut cost_sum, mut fin) = (0, 0, false);
-        while let Some((payload, cost, last)) = next(credit - cost_sum) {
+        while let Some((payload, cost, last)) = next(messages, credit - cost_sum) {
             stream.port.push_slice(rx_tag::END, false, payload);
             cost_sum += cost;
             messages += 1;

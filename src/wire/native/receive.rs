@@ -442,18 +442,19 @@ fn short_messages<S: SessionPort>(
     let longest = (SHARE_MIN as u32 - 1)
         .min(config.max_message())
         .min(config.max_frame());
-    core.mux.receive_run(first.stream, now, |credit| {
-        let (head, rest) = bytes[run.bytes..].split_first_chunk::<HEADER_LEN>()?;
+    let mut rest = bytes;
+    run.frames = core.mux.receive_run(first.stream, now, |frames, credit| {
+        let (head, behind) = rest.split_first_chunk::<HEADER_LEN>()?;
         let header = Header::decode(*head);
         let cost = cost(header.length);
         let plain = header.is_whole_message() && header.stream == first.stream;
-        if !plain || header.length > longest || cost > credit || run.frames == most {
+        if !plain || header.length > longest || cost > credit || frames == most {
             return None;
         }
-        let payload = rest.get(..header.length as usize)?;
-        run.frames += 1;
-        run.bytes += HEADER_LEN + payload.len();
+        let (payload, behind) = behind.split_at_checked(header.length as usize)?;
+        rest = behind;
         Some((payload, cost, header.is_last_message()))
     });
+    run.bytes = bytes.len() - rest.len();
     run
 }
