@@ -22,7 +22,7 @@ fn frame(entries: &[(u16, u32)]) -> Result<Settings, FrameError> {
     }
 }
 
-/// Id, floor, ceiling, as the specification has them.
+/// Id, floor, ceiling, as in the specification.
 const BOUNDS: [(u16, u32, u32); 5] = [
     (1, 16_384, 65_536),
     (2, 65_536, u32::MAX),
