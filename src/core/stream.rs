@@ -149,9 +149,9 @@ pub(crate) struct Stream<P> {
     pub(crate) consumed: u64,
     /// Boxed: few streams have one, and only for messages of several frames.
     pub(crate) assembly: Option<Box<Assembly>>,
-    /// The stream is in `Connection::starved`.
+    /// The stream is in `Flow::starved`.
     pub(crate) listed_starved: bool,
-    /// The stream is in `Connection::grown`.
+    /// The stream is in `Grown`.
     pub(crate) listed_grown: bool,
     /// The receiver takes pieces as they arrive.
     pub(crate) chunks: bool,
@@ -173,7 +173,7 @@ pub(crate) struct Stream<P> {
     pub(crate) owed_code: u32,
     /// Bits of `wake`.
     pub(crate) wakes: u8,
-    /// The stream is in `Connection::unwritten`.
+    /// The stream is in `Receipts`.
     pub(crate) listed_unwritten: bool,
     /// No handle is left.
     pub(crate) dropped: bool,
