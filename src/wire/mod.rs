@@ -1,7 +1,7 @@
 //! Wire types that occur in errors: the rule of the protocol that a peer broke.
 //!
 //! An application needs it only to tell one broken rule from another; any broken rule is a
-//! [`SessionError::Protocol`](crate::SessionError::Protocol).
+//! [`SessionError::Protocol`].
 
 // Wires: translate bytes into steps of the core and back.
 //

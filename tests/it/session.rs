@@ -156,7 +156,12 @@ async fn try_open_does_not_wait(net: Net) {
 }
 
 async fn close_delivers_what_was_queued_before_it(net: Net) {
-    let (client, server) = net.pair().await;
+    // A pipe of one byte takes long on a busy machine.
+    let patient = Config::builder()
+        .close_linger(Duration::from_secs(20))
+        .build()
+        .unwrap();
+    let (client, server) = net.pair_with(&patient, &Config::default()).await;
     let (mut send, _recv) = client.open("last words").soon().await.unwrap();
     let messages: Vec<Bytes> = (0..10).map(|n| pattern(n * 100, n as u64)).collect();
     send.send_all(messages.clone()).soon().await.unwrap();

@@ -71,7 +71,7 @@ pub(super) struct Host<R: Ring> {
 impl<R: Ring> Host<R> {
     pub(super) fn new(ring: R, link: Arc<HostLink>, waiting: Waiting) -> Self {
         let mut reactor = Reactor::new(ring);
-        reactor.set_spins(waiting.spins());
+        reactor.spins = waiting.spins();
         Self {
             sessions: Vec::new(),
             live: 0,
@@ -128,7 +128,7 @@ impl<R: Ring> Host<R> {
             let reactor = &mut *self.reactor.borrow_mut();
             reactor.reap();
             self.turns = self.turns.wrapping_add(1);
-            if (self.long || self.turns.is_multiple_of(LOOKS)) && reactor.next_deadline().is_some()
+            if (self.long || self.turns.is_multiple_of(LOOKS)) && reactor.deadlines.next().is_some()
             {
                 reactor.expire(clock::now());
             }
@@ -237,7 +237,7 @@ impl<R: Ring> Host<R> {
     /// The thread was parked for this long.
     pub(super) fn parked(&mut self, time: Duration) {
         self.waiting.parked(time);
-        self.reactor.borrow_mut().set_spins(self.waiting.spins());
+        self.reactor.borrow_mut().spins = self.waiting.spins();
     }
 
     /// No session is left.
@@ -261,7 +261,7 @@ impl<R: Ring> Host<R> {
             return;
         }
         let now = clock::now();
-        let how = match reactor.next_deadline() {
+        let how = match reactor.deadlines.next() {
             Some(at) if at <= now => Enter::Now,
             Some(at) => Enter::WaitFor(at - now),
             None => Enter::Wait,
