@@ -141,7 +141,7 @@ mod tests {
     use crate::core::tests::Pool;
 
     #[test]
-    fn what_does_not_fit_is_refused_whole() {
+    fn a_request_that_does_not_fit_is_refused_whole() {
         let pool = Pool::new(100);
         assert!(pool.take(60, 0, 1000));
         assert!(!pool.take(41, 0, 1000));
@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn a_session_that_has_no_memory_for_messages_gets_what_fits() {
+    fn a_session_without_memory_for_messages_gets_all_that_fits() {
         let pool = Pool::new(100);
         let mut share = Share::new(pool.clone(), u64::MAX);
         assert!(share.take_to_begin(10) && share.take_for_message(90, false));

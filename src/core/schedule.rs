@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stream_is_alone_when_nobody_else_has_sent_for_long() {
+    fn a_stream_is_alone_when_no_other_has_sent_for_long() {
         let mut schedule = Schedule::default();
         let mut after = |n, bytes| {
             schedule.sent(key(n), bytes);

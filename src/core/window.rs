@@ -264,7 +264,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn a_peer_that_overruns_its_credit_is_told_what_was_left() {
+    fn an_overrun_reports_the_credit_that_was_left() {
         let mut window = RecvWindow::new(1000);
         assert_eq!(window.receive(600), Ok(0));
         assert_eq!(window.receive(401), Err(400));

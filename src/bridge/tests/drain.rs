@@ -441,7 +441,7 @@ fn a_refusal_of_a_peer_that_shuts_down_means_not_processed() {
 
 /// The engine has not read the request, or does not need it any more.
 #[test]
-fn a_shutdown_that_comes_too_late_for_an_end_tells_what_that_has_cancelled() {
+fn a_shutdown_too_late_for_an_end_reports_the_streams_that_the_end_cancelled() {
     for ending in [false, true] {
         let mut pair = Pair::established(&small_config(), &small_config());
         let streams = [pair.stream(D), pair.stream(A)];

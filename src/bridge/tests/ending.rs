@@ -25,7 +25,7 @@ fn a_stop_is_answered_by_a_bare_fin_also_inside_a_message() {
 
 /// Its messages would follow a gap.
 #[test]
-fn what_arrives_between_a_stop_and_the_engine_that_hears_of_it_is_not_delivered() {
+fn messages_that_arrive_before_the_engine_has_read_a_stop_are_not_delivered() {
     for bytes in [false, true] {
         let mut pair = Pair::established(&small_config(), &small_config());
         let (mut sender, mut receiver) = pair.stream(D);
@@ -59,7 +59,7 @@ fn what_arrives_between_a_stop_and_the_engine_that_hears_of_it_is_not_delivered(
 
 /// Messages sent with the handshake may arrive although no answer does.
 #[test]
-fn a_handshake_without_an_answer_leaves_in_doubt_what_was_sent_with_it_and_nothing_else() {
+fn a_handshake_without_an_answer_leaves_the_streams_sent_with_it_in_doubt_and_no_others() {
     let mut pair = Pair::new(&small_config(), &small_config());
     let session = pair.ends[D].session().clone();
     // More than the floor of streams: the last one has to wait for the answer.
@@ -251,7 +251,7 @@ fn cancels_that_cross_each_other_are_no_violation() {
 }
 
 #[test]
-fn whoever_fails_a_stream_is_told_that_its_other_half_has_ended_too() {
+fn the_side_that_fails_a_stream_sees_its_other_half_end_too() {
     let mut pair = Pair::established(&small_config(), &small_config());
     let (mut a, mut b) = pair.stream(D);
     let (mut failing, mut half) = {
@@ -303,7 +303,7 @@ fn streams_above_the_last_id_of_a_goaway_were_not_processed_and_those_below_go_o
 }
 
 #[test]
-fn close_sends_what_was_queued_before_it_and_then_says_goaway() {
+fn close_sends_messages_queued_before_it_and_then_a_goaway() {
     let mut solo = Solo::new(Role::Dialer, &Config::default());
     let session = solo.end.session().clone();
     let mut stream = session.try_open("").unwrap();
@@ -443,7 +443,7 @@ fn a_caller_of_ping_who_was_served_while_it_asked_asks_for_no_other() {
 }
 
 #[test]
-fn what_is_asked_of_a_session_that_has_ended_keeps_no_driver_awake() {
+fn requests_to_a_session_that_has_ended_keep_no_driver_awake() {
     let mut solo = Solo::new(Role::Dialer, &Config::default());
     let session = solo.end.session().clone();
     let stream = session.try_open("").unwrap();

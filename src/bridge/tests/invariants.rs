@@ -122,7 +122,7 @@ pub(super) fn check_but_pools(pair: &mut Pair) {
 pub(super) fn books_of_one_side_balance(end: &mut End) {
     let connection = &mut end.connection;
     if !connection.core.life.is_closed() {
-        what_is_queued_is_bounded(connection);
+        queued_bytes_are_bounded(connection);
     }
     if !connection.core.life.is_established() {
         return;
@@ -164,7 +164,7 @@ pub(super) fn books_of_one_side_balance(end: &mut End) {
 /// No part of the budget for sending is lost or lent twice, and the bytes that streams have queued are within their loans,
 /// their floors and one message each.
 #[track_caller]
-pub(super) fn what_is_queued_is_bounded(connection: &mut NativeEngine) {
+pub(super) fn queued_bytes_are_bounded(connection: &mut NativeEngine) {
     let budget = u64::from(connection.core.mux.base.config.session_send_buffer());
     let send_buffer = u64::from(connection.core.mux.base.config.send_buffer());
     // A lane that a handle has just opened or dropped is not or no more a stream, and may have a loan.

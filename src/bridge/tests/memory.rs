@@ -161,7 +161,7 @@ fn memory_given_for_a_message_whose_next_piece_does_not_come_is_taken_back() {
 
 /// Otherwise a peer that cancels its streams could have more memory than the pool has.
 #[test]
-fn a_message_of_a_cancelled_stream_takes_from_the_pool_as_long_as_it_lies_here() {
+fn a_message_of_a_cancelled_stream_is_charged_as_long_as_it_is_queued() {
     let mut pair = Pair::established(&small_config(), &small_config());
     let (mut sender, receiver) = pair.stream(D);
     let len = 300 * KIB as u64;
@@ -213,7 +213,7 @@ fn pieces_of_a_message_that_a_stop_leaves_behind_are_freed() {
 
 /// The rest of it will not arrive, even while the application holds the error.
 #[test]
-fn a_failure_inside_a_message_gives_back_the_memory_for_what_is_missing() {
+fn a_failure_inside_a_message_returns_the_memory_for_the_missing_pieces() {
     let mut solo = Solo::new(Role::Acceptor, &small_config());
     hear_pieces(&mut solo);
     let mut stream = now(solo.end.session().accept()).unwrap().unwrap();
@@ -233,7 +233,7 @@ fn a_failure_inside_a_message_gives_back_the_memory_for_what_is_missing() {
 
 /// The handles are gone, but the socket takes no bytes: the stream stays until its last frame is sent.
 #[test]
-fn pieces_of_a_stream_that_nobody_wants_are_freed_before_the_peer_is_told() {
+fn pieces_of_a_dropped_stream_are_freed_before_its_cancel_is_sent() {
     for accepted in [true, false] {
         let mut solo = Solo::new(Role::Acceptor, &small_config());
         hear_pieces(&mut solo);
@@ -256,7 +256,7 @@ fn pieces_of_a_stream_that_nobody_wants_are_freed_before_the_peer_is_told() {
 
 /// A whole message that waits for the application, with memory that was given for an earlier one.
 #[test]
-fn memory_of_a_message_that_lies_here_whole_sets_the_next_one_no_deadline() {
+fn memory_of_a_whole_queued_message_sets_the_next_one_no_deadline() {
     let config = config()
         .stream_window(32 * 1024)
         .stream_window_max(64 * 1024)
@@ -504,7 +504,7 @@ fn a_session_with_half_of_its_window_unread_lets_its_engine_rest() {
 }
 
 #[test]
-fn a_session_that_runs_out_by_frames_of_ended_streams_returns_what_was_consumed() {
+fn a_session_that_runs_out_by_frames_of_ended_streams_returns_consumed_credit() {
     let config = config()
         .stream_window(256 * 1024)
         .session_window(256 * 1024)
@@ -621,7 +621,7 @@ fn however_many_sessions_lie_idle_there_is_memory_for_a_long_message() {
 
 /// Its beginning is in the window behind a message that is not received yet.
 #[test]
-fn a_message_that_fits_is_completed_within_the_window_once_what_lies_before_it_is_consumed() {
+fn a_message_that_fits_is_completed_within_the_window_once_the_message_before_it_is_consumed() {
     let mut pair = Pair::established(&config().build().unwrap(), &config().build().unwrap());
     let (mut sender, mut receiver) = pair.stream(D);
     now(sender.send(message(5000))).unwrap();
@@ -829,7 +829,7 @@ fn streams_of_which_all_was_read_are_not_ended_as_stalled() {
 }
 
 #[test]
-fn finished_streams_that_nobody_reads_do_not_keep_the_session_from_others() {
+fn finished_unread_streams_do_not_keep_the_session_from_others() {
     let mut pair = Pair::established(&small_config(), &small_config());
     let mut unread = Vec::new();
     for _ in 0..8 {
@@ -900,8 +900,7 @@ fn a_long_message_arrives_also_for_one_that_has_read_bytes_and_tries_now() {
 
 /// Sessions whose streams begin messages of 1 MiB each and end; messages that handlers hold are kept.
 #[test]
-fn what_handlers_of_ended_sessions_hold_is_on_the_pools_account_and_unfinished_messages_are_not_held()
- {
+fn messages_that_handlers_of_ended_sessions_hold_are_charged_and_unfinished_ones_are_freed() {
     let pool = Pool::new(8 << 20);
     let mut first = vec![0; 16_000];
     first[..4].copy_from_slice(&(1_u32 << 20).to_le_bytes());
@@ -956,7 +955,7 @@ fn what_handlers_of_ended_sessions_hold_is_on_the_pools_account_and_unfinished_m
 }
 
 #[test]
-fn a_pool_full_of_what_dead_sessions_left_admits_no_new_message_until_the_handles_are_gone() {
+fn a_pool_full_of_messages_of_dead_sessions_admits_no_new_one_until_the_handles_are_gone() {
     let pool = Pool::new(1 << 20);
     let config = small_config();
     let pools = [Pool::new(1 << 30), Arc::clone(&pool)];
@@ -1004,7 +1003,7 @@ fn establish(pair: &mut Pair) {
 }
 
 #[test]
-fn what_a_cancelled_stream_left_is_charged_until_it_is_looked_at() {
+fn messages_of_a_cancelled_stream_are_charged_until_they_are_read() {
     let mut solo = Solo::new(Role::Acceptor, &small_config());
     let session = solo.end.session().clone();
     solo.hear(&open(1, b""));

@@ -344,7 +344,7 @@ fn openings_that_fill_the_sessions_window_are_returned_once_accepted() {
 }
 
 #[test]
-fn openings_that_nobody_accepts_do_not_stop_the_streams_that_are_served() {
+fn unaccepted_openings_do_not_stop_the_streams_that_are_served() {
     let config = config()
         .session_window(256 * 1024)
         .session_window_max(256 * 1024)
@@ -372,7 +372,7 @@ fn openings_that_nobody_accepts_do_not_stop_the_streams_that_are_served() {
 }
 
 #[test]
-fn a_session_without_handles_refuses_what_the_peer_opens() {
+fn a_session_without_handles_refuses_the_peers_streams() {
     let mut pair = Pair::established(&small_config(), &small_config());
     let (kept, other) = pair.stream(A);
     pair.ends[A].session = None;
@@ -387,7 +387,7 @@ fn a_session_without_handles_refuses_what_the_peer_opens() {
 }
 
 #[test]
-fn what_a_stream_is_opened_with_arrives_with_it_and_asks_the_engine_once() {
+fn a_first_message_arrives_with_its_stream_and_asks_the_engine_once() {
     for finish in [true, false] {
         let mut pair = Pair::established(&small_config(), &small_config());
         let session = pair.ends[D].session().clone();
@@ -414,7 +414,7 @@ fn what_a_stream_is_opened_with_arrives_with_it_and_asks_the_engine_once() {
 }
 
 #[test]
-fn what_a_stream_is_opened_with_follows_when_the_peer_grants_it_and_is_given_up_with_it() {
+fn a_first_message_follows_the_grant_of_its_stream_and_is_given_up_with_it() {
     let mut solo = Solo::new(Role::Dialer, &Config::default());
     let session = solo.end.session().clone();
     let _streams: Vec<_> = (0..16).map(|_| session.try_open("").unwrap()).collect();

@@ -76,7 +76,7 @@ fn turn(solo: &mut Solo) {
     solo.end.connection.deliver_wakes();
     // A driver may sleep now.
     assert!(!solo.end.connection.core.mux.budget.has_to_lend());
-    invariants::what_is_queued_is_bounded(&mut solo.end.connection);
+    invariants::queued_bytes_are_bounded(&mut solo.end.connection);
 }
 
 #[track_caller]
@@ -98,7 +98,7 @@ fn a_few_streams_have_their_send_buffer_without_the_engine() {
 }
 
 #[test]
-fn streams_that_nobody_reads_queue_the_budget_and_their_floors_and_no_more() {
+fn unread_streams_queue_the_budget_and_their_floors_and_no_more() {
     const STREAMS: usize = 300;
     let mut solo = solo(Settings {
         session_window: 256 * 1024,
@@ -183,7 +183,7 @@ fn a_late_stream_has_its_share_of_others_that_never_run_empty() {
 }
 
 #[test]
-fn what_streams_with_nothing_queued_have_goes_to_those_that_ask() {
+fn loans_of_streams_with_nothing_queued_go_to_those_that_ask() {
     // Waiting senders ask as well as those that try.
     let waits =
         |stream: &mut Stream| while Polled::new(stream.send(message(1000))).now().is_some() {};
@@ -346,7 +346,7 @@ fn however_a_stream_ends_its_loan_comes_back() {
 }
 
 #[test]
-fn a_stream_that_is_not_opened_any_more_gives_back_what_it_took() {
+fn a_stream_that_is_not_opened_any_more_returns_its_loan() {
     let mut solo = solo(no_credit());
     let session = solo.end.session().clone();
     solo.hear(&Frame::GoAway {

@@ -37,7 +37,7 @@ fn wrote(solo: &mut Solo) {
 }
 
 #[test]
-fn what_was_queued_is_written_when_the_batch_that_has_it_was_taken() {
+fn a_message_is_written_when_the_socket_has_taken_its_batch() {
     let mut solo = solo();
     let mut stream = open(&mut solo);
     stream.try_send(message(100)).unwrap();
@@ -103,7 +103,7 @@ fn the_end_of_a_stream_is_waited_for_as_a_message_is() {
 }
 
 #[test]
-fn what_the_peer_takes_no_credit_for_is_waited_for_until_the_session_ends() {
+fn a_receipt_for_messages_without_credit_is_waited_for_until_the_session_ends() {
     let mut solo = solo();
     let mut stream = open(&mut solo);
     let mut batches = 0;
@@ -123,7 +123,7 @@ fn what_the_peer_takes_no_credit_for_is_waited_for_until_the_session_ends() {
 }
 
 #[test]
-fn what_was_discarded_is_not_called_written() {
+fn discarded_messages_are_not_reported_as_written() {
     let mut solo = solo();
     let mut stream = open(&mut solo);
     stream.try_send(message(100)).unwrap();

@@ -263,7 +263,7 @@ fn a_drain_during_the_handshake_gives_it_a_second_and_then_accepts_nothing() {
 }
 
 #[test]
-fn the_first_reason_to_end_stays_and_is_stronger_than_what_the_peer_said() {
+fn the_first_reason_to_end_stays_and_is_stronger_than_the_peers_goaway() {
     let (mut life, mut timers, now) = opened();
     assert!(life.refusal().is_none());
     life.reason.peer_goaway(peer_closed(1), true);

@@ -217,7 +217,7 @@ async fn an_error_of_the_application_arrives_behind_its_messages() {
 }
 
 #[tokio::test]
-async fn handles_learn_what_the_wire_cannot_carry() {
+async fn handles_get_an_error_for_blocks_that_the_wire_cannot_carry() {
     let [(client, _a), (_server, _b)] = ends(&Config::default());
     let open = client.try_open(message(101)).map(drop);
     assert!(
@@ -230,7 +230,7 @@ async fn handles_learn_what_the_wire_cannot_carry() {
 }
 
 #[tokio::test]
-async fn a_close_sends_what_was_queued_and_ends_without_a_word() {
+async fn a_close_sends_queued_messages_and_ends_without_a_goaway() {
     let [(client, a), (server, b)] = ends(&Config::default());
     let mut call = soon(client.open("")).await.unwrap();
     for _ in 0..100 {

@@ -176,7 +176,7 @@ proptest! {
 
     /// Each frame has one encoding, except for extensions, settings and the unknown last id of a GOAWAY.
     #[test]
-    fn what_is_accepted_is_written_back_byte_for_byte(
+    fn an_accepted_frame_is_encoded_back_byte_for_byte(
         header in plausible_header(),
         payload in prop_oneof![
             prop::collection::vec(any::<u8>(), 0..20),

@@ -42,7 +42,7 @@ fn value_of(settings: Settings, id: u16) -> u32 {
 }
 
 #[test]
-fn what_is_left_out_is_at_its_floor() {
+fn an_omitted_setting_is_at_its_floor() {
     assert_eq!(frame(&[]), Ok(Settings::FLOORS));
     for (id, floor, _) in BOUNDS {
         assert_eq!(value_of(Settings::FLOORS, id), floor);
