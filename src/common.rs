@@ -13,6 +13,8 @@ use crate::error::{
 };
 #[cfg(feature = "manage")]
 use crate::manage::{Doubt, Dropped, ManageError, ProvideError, PushError};
+#[cfg(feature = "rpc")]
+use crate::rpc::Status;
 use crate::wire::native::frame::FrameError;
 
 /// Any error of this crate: the return type of functions that connect, open a stream, send and receive.
@@ -96,6 +98,9 @@ pub enum Error {
     /// An outbox did not send a message.
     #[cfg(feature = "manage")]
     Dropped(Box<Dropped>),
+    /// A call failed.
+    #[cfg(feature = "rpc")]
+    Status(Status),
     /// Any other I/O error.
     Io(io::Error),
 }
@@ -132,6 +137,8 @@ macro_rules! each {
             Error::Doubt($inner) => $answer,
             #[cfg(feature = "manage")]
             Error::Dropped($inner) => $answer,
+            #[cfg(feature = "rpc")]
+            Error::Status($inner) => $answer,
             Error::Io($inner) => $io,
         }
     };
@@ -191,6 +198,8 @@ impl Error {
             Self::Doubt(error) => plain(&**error),
             #[cfg(feature = "manage")]
             Self::Dropped(error) => plain(&**error),
+            #[cfg(feature = "rpc")]
+            Self::Status(error) => plain(error),
             Self::Session(error) => plain(error),
             Self::Stream(error) => plain(error),
             Self::Open(error) => plain(error),
@@ -341,6 +350,32 @@ from! {
     Dropped => boxed(Error::Dropped),
 }
 
+#[cfg(feature = "rpc")]
+from! {
+    Status => Error::Status,
+}
+
+#[cfg(feature = "rpc")]
+impl From<Error> for Status {
+    /// A status that was converted before comes out again; what no call can come from is internal.
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Status(status) => status,
+            Error::Session(error) => error.into(),
+            Error::Stream(error) => error.into(),
+            Error::Send(error) => (*error).into(),
+            Error::Open(error) => error.into(),
+            Error::Connect(error) => (*error).into(),
+            Error::Engine(error) => (*error).into(),
+            Error::Protocol(error) => (*error).into(),
+            Error::Limit(error) => error.into(),
+            #[cfg(feature = "manage")]
+            Error::Manage(error) => (*error).into(),
+            other => Self::internal(format!("{other:#}")),
+        }
+    }
+}
+
 impl From<FrameError> for Error {
     fn from(error: FrameError) -> Self {
         ProtocolError::from(error).into()
@@ -384,6 +419,8 @@ impl From<io::Error> for Error {
         );
         #[cfg(feature = "manage")]
         unwrap!(error, ManageError, ProvideError, PushError, Doubt, Dropped);
+        #[cfg(feature = "rpc")]
+        unwrap!(error, Status);
         error.downcast::<Self>().unwrap_or_else(Self::Io)
     }
 }
@@ -418,6 +455,8 @@ impl From<Error> for io::Error {
             Error::Doubt(error) => (*error).into(),
             #[cfg(feature = "manage")]
             Error::Dropped(error) => (*error).into(),
+            #[cfg(feature = "rpc")]
+            Error::Status(error) => error.into(),
             Error::Io(error) => error,
         }
     }

@@ -81,6 +81,8 @@
 //! * `tokio-uring` (on): the driver [`Driver::TokioUring`], with the crate `tokio-uring`. Without it the driver is refused with
 //!   [`EngineError::NotBuiltIn`].
 //! * `metrics` (off): the module `metrics`, which passes counters to a recorder of the crate `metrics`.
+//! * `rpc` (off): the module `rpc`: calls with deadlines, cancellation, metadata and typed status; either side may be the
+//!   server. `rpc-prost` and `rpc-postcard` add codecs, `rpc-tower` makes a channel a service of tower.
 //!
 //! # Observing it
 //! Sessions and streams are [`tracing`] spans ([`Session::span`], [`SendStream::span`]) with their ends as events, targets
@@ -117,6 +119,8 @@ pub mod metrics;
 mod pace;
 #[allow(dead_code, unused_imports)] // Benches and models use items that the layers above do not.
 mod queue;
+#[cfg(all(feature = "rpc", not(ringmux_loom)))]
+pub mod rpc;
 #[allow(unused_imports)]
 mod sync;
 #[cfg(not(ringmux_loom))]

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 mod english;
 
 /// The modules that each module of the library may import.
-const IMPORTS: [(&str, &[&str]); 17] = [
+const IMPORTS: [(&str, &[&str]); 18] = [
     ("sync", &[]),
     (CODEC, &[]),
     ("addr", &[]),
@@ -49,11 +49,17 @@ const IMPORTS: [(&str, &[&str]); 17] = [
     ),
     (
         "common",
-        &["connect", "manage", "error", CODEC, "config", "addr"],
+        &["connect", "manage", "rpc", "error", CODEC, "config", "addr"],
+    ),
+    (
+        "rpc",
+        &["connect", "handle", "manage", "error", "addr", "pace"],
     ),
     (
         "fuzzing",
-        &["wire", "bridge", "handle", CODEC, "error", "config", "addr"],
+        &[
+            "wire", "bridge", "handle", "rpc", CODEC, "error", "config", "addr",
+        ],
     ),
     ("metrics", &["connect", "bridge", "manage"]),
 ];
@@ -62,7 +68,7 @@ const IMPORTS: [(&str, &[&str]); 17] = [
 const CODEC: &str = "wire/native/frame";
 
 /// Names that a module must not use, each unambiguous.
-const ABSENT: [(&str, &[&str]); 8] = [
+const ABSENT: [(&str, &[&str]); 9] = [
     (
         CODEC,
         &[
@@ -119,6 +125,7 @@ const ABSENT: [(&str, &[&str]); 8] = [
         "manage",
         &["std::net", "std::thread", "std::time::Instant"],
     ),
+    ("rpc", &["std::net", "std::time::Instant"]),
 ];
 
 /// The packages beside the library.
@@ -524,6 +531,7 @@ fn tests_named(page: &str) -> BTreeSet<String> {
         "alone::",
         "process::",
         "outage::",
+        "rpc::",
         "attack::",
         "forward::",
     ];

@@ -4,11 +4,14 @@
 //! * [`codec`]: bytes to frames and back.
 //! * [`peer`]: one connection against a peer whose bytes are the input.
 //! * [`pair`]: two connections; the input is their applications' actions and the network's fragmentation.
+//! * `calls` (feature `rpc`): the bytes that calls add to a stream, and back.
 //! * [`canary`]: [`codec`] with an injected fault, so that an ineffective harness is detected.
 //!
 //! A body returns, or panics: there is no result to interpret. Each runs on the caller's thread, opens no socket, reads
 //! the clock once, and is a function of its input.
 
+#[cfg(feature = "rpc")]
+mod calls;
 mod canary;
 mod codec;
 mod pair;
@@ -17,6 +20,8 @@ mod side;
 #[cfg(test)]
 mod tests;
 
+#[cfg(feature = "rpc")]
+pub use calls::calls;
 pub use canary::canary;
 pub use codec::codec;
 pub use pair::pair;

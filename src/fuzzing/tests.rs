@@ -14,7 +14,13 @@ use crate::wire::native::frame::{Frame, Role, Scope, Settings, preface};
 /// A target and its body.
 type Target = (&'static str, fn(&[u8]));
 
-const TARGETS: [Target; 3] = [("codec", codec), ("peer", peer), ("pair", pair)];
+const TARGETS: &[Target] = &[
+    ("codec", codec),
+    ("peer", peer),
+    ("pair", pair),
+    #[cfg(feature = "rpc")]
+    ("calls", calls),
+];
 
 fn folder(target: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
@@ -98,8 +104,29 @@ fn seeds() -> Vec<(&'static str, String, Vec<u8>)> {
     for (what, bytes) in PLAYS {
         seeds.push(("pair", what.to_owned(), bytes.to_vec()));
     }
+    for (what, bytes) in CALLS {
+        seeds.push(("calls", what.to_owned(), bytes.to_vec()));
+    }
     seeds
 }
+
+/// The bytes of `src/rpc/WIRE.md`, and some that are wrong.
+const CALLS: [(&str, &[u8]); 8] = [
+    ("plain opening", b"\x01\x00\x00\x03a/B"),
+    (
+        "opening with everything",
+        b"\x01\x07\x01\x03\x20\x4e\x00\x00\x00\x00\x00\x00a/B\x01\x02\x00kvv",
+    ),
+    ("opening of version 2", b"\x02\x00\x00\x01a"),
+    (
+        "opening with cut metadata",
+        b"\x01\x00\x00\x01a\x01\x02\x00kv",
+    ),
+    ("metadata that follows", b"\x01\x01\x00\x00k"),
+    ("headers", b"\x02\x01\x01\x00kv"),
+    ("trailers", b"\x03\x01\x01\x00kv"),
+    ("status", b"\x05\x02\x00dd\x01\x01\x00kv"),
+];
 
 /// Name of a seed, whether the peer's handshake is prepended, the script, and the peer's bytes.
 type Attack = (&'static str, bool, Vec<u8>, Vec<u8>);

@@ -1,0 +1,157 @@
+//! How many calls may run at once.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use tokio::sync::Notify;
+
+/// Places for calls.
+pub(super) struct Bound {
+    limit: usize,
+    used: AtomicUsize,
+    waiting: AtomicUsize,
+    freed: Notify,
+}
+
+impl Bound {
+    pub(super) fn new(limit: usize) -> Arc<Self> {
+        Arc::new(Self {
+            limit,
+            used: AtomicUsize::new(0),
+            waiting: AtomicUsize::new(0),
+            freed: Notify::new(),
+        })
+    }
+
+    /// A place, if one is free.
+    pub(super) fn try_acquire(self: &Arc<Self>) -> Option<Place> {
+        self.try_take().then(|| Place(Some(Arc::clone(self))))
+    }
+
+    /// Takes a place that the caller gives back with [`release`](Self::release); false if none is free.
+    pub(super) fn try_take(&self) -> bool {
+        let more = |used: usize| (used < self.limit).then_some(used + 1);
+        // ORDERING: SeqCst pairs with `release`: who frees a place sees who waits, or who waits sees that it is free.
+        let taken = self
+            .used
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, more);
+        taken.is_ok()
+    }
+
+    /// Waits for a place.
+    pub(super) async fn acquire(self: &Arc<Self>) -> Place {
+        if let Some(place) = self.try_acquire() {
+            return place;
+        }
+        let _waiting = Waiting::new(self);
+        let mut freed = std::pin::pin!(self.freed.notified());
+        loop {
+            freed.as_mut().enable();
+            if let Some(place) = self.try_acquire() {
+                return place;
+            }
+            freed.as_mut().await;
+            freed.set(self.freed.notified());
+        }
+    }
+
+    /// How many wait for a place.
+    pub(super) fn waiting(&self) -> usize {
+        self.waiting.load(Ordering::Relaxed)
+    }
+
+    /// How many places are taken.
+    pub(super) fn used(&self) -> usize {
+        self.used.load(Ordering::Relaxed)
+    }
+
+    /// Gives a place back.
+    pub(super) fn release(&self) {
+        // ORDERING: see `try_take`.
+        self.used.fetch_sub(1, Ordering::SeqCst);
+        if self.waiting.load(Ordering::SeqCst) > 0 {
+            self.freed.notify_one();
+        }
+    }
+}
+
+struct Waiting<'a>(&'a Bound);
+
+impl<'a> Waiting<'a> {
+    fn new(bound: &'a Bound) -> Self {
+        // ORDERING: see `try_take`.
+        bound.waiting.fetch_add(1, Ordering::SeqCst);
+        Self(bound)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.waiting.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// A place for a call; dropped, it is free.
+pub(super) struct Place(Option<Arc<Bound>>);
+
+impl Place {
+    /// Leaves it to the caller to give it back with [`Bound::release`].
+    pub(super) fn keep(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if let Some(bound) = &self.0 {
+            bound.release();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_place_that_is_freed_goes_to_one_that_waits() {
+        let bound = Bound::new(1);
+        let place = bound.acquire().await;
+        assert!(bound.try_acquire().is_none());
+        let waiting = {
+            let bound = Arc::clone(&bound);
+            tokio::spawn(async move { drop(bound.acquire().await) })
+        };
+        while bound.waiting() == 0 {
+            tokio::task::yield_now().await;
+        }
+        drop(place);
+        waiting.await.unwrap();
+        assert_eq!((bound.used(), bound.waiting()), (0, 0));
+    }
+
+    #[test]
+    fn threads_never_have_more_places_than_there_are_and_none_waits_for_ever() {
+        const LIMIT: usize = 3;
+        let bound = Bound::new(LIMIT);
+        let running = Arc::new(AtomicUsize::new(0));
+        let runtime = tokio::runtime::Builder::new_multi_thread().build().unwrap();
+        let tasks: Vec<_> = (0..16)
+            .map(|_| {
+                let (bound, running) = (Arc::clone(&bound), Arc::clone(&running));
+                runtime.spawn(async move {
+                    for _ in 0..500 {
+                        let _place = bound.acquire().await;
+                        assert!(running.fetch_add(1, Ordering::SeqCst) < LIMIT);
+                        tokio::task::yield_now().await;
+                        running.fetch_sub(1, Ordering::SeqCst);
+                    }
+                })
+            })
+            .collect();
+        for task in tasks {
+            runtime.block_on(task).unwrap();
+        }
+        assert_eq!(bound.used(), 0);
+    }
+}

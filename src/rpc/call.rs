@@ -1,0 +1,512 @@
+//! A call, from the caller's side.
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::pin::Pin;
+use std::task::{Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::time::Instant;
+
+use super::channel::{Channel, Target};
+use super::code::Code;
+use super::codec::Coding;
+use super::context::Context;
+use super::exchange::{Exchange, Request, Response};
+use super::metadata::{Metadata, MetadataError};
+use super::method::{Kind, Method, Unary};
+use super::receiver::{Parent, cancel_code, given_up};
+use super::status::Status;
+use super::timer::Timer;
+use super::wire::Opening;
+use crate::error::Processed;
+
+/// How long a unary call may take, unless something else is said.
+pub(super) const TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
+
+/// Metadata of a parent that goes along with the calls that it makes.
+const TRACE_KEYS: [&str; 2] = ["traceparent", "tracestate"];
+
+/// A call that is about to be made, as interceptors see it.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Outgoing {
+    /// `service/method`.
+    pub method: &'static str,
+    /// What goes along.
+    pub metadata: Metadata,
+    /// How long the server may take; `None`: no limit. A longer one than the call has does not prolong it.
+    pub timeout: Option<Duration>,
+}
+
+/// A call that is being made: from [`Channel::call`] and its relatives. A unary one is awaited, the others are
+/// [opened](Self::open).
+///
+/// # Examples
+/// ```
+/// # use bytes::Bytes;
+/// # use ringmux::rpc::{Channel, Context, Method, Raw, Status};
+/// # const GET: Method<Bytes, Bytes> = Method::unary::<Raw>("example.v1.Store/Get");
+/// # async fn handler(channel: Channel, cx: Context) -> Result<(), Status> {
+/// use std::time::Duration;
+///
+/// let answer = channel
+///     .call(&GET, &"key".into())
+///     .timeout(Duration::from_millis(20))
+///     .metadata("tenant", "a")
+///     .parent(&cx) // no later than that call has to be over, and cancelled with it
+///     .await?;
+/// # drop(answer);
+/// # Ok(())
+/// # }
+/// # let _ = handler;
+/// ```
+#[must_use = "a call does nothing until it is awaited or opened"]
+pub struct Call<'a, Req, Resp, K> {
+    pub(super) channel: &'a Channel,
+    pub(super) method: Method<Req, Resp, K>,
+    pub(super) request: Option<&'a Req>,
+    options: Options<'a>,
+    kind: PhantomData<fn() -> K>,
+}
+
+#[derive(Default)]
+struct Options<'a> {
+    /// `Some(None)`: no limit.
+    timeout: Option<Option<Duration>>,
+    metadata: Option<Metadata>,
+    wrong: Option<MetadataError>,
+    parent: Option<&'a Context>,
+    urgency: Option<u8>,
+}
+
+impl<'a, Req, Resp, K: Kind> Call<'a, Req, Resp, K> {
+    pub(super) fn new(
+        channel: &'a Channel,
+        method: Method<Req, Resp, K>,
+        request: Option<&'a Req>,
+    ) -> Self {
+        Self {
+            channel,
+            method,
+            request,
+            options: Options::default(),
+            kind: PhantomData,
+        }
+    }
+
+    /// How long the call may take; `None`: no limit. The server is told, and both sides end the call then.
+    pub fn timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
+        self.options.timeout = Some(timeout.into());
+        self
+    }
+
+    /// Adds metadata. What [`Metadata::insert`] refuses fails the call, before anything is sent.
+    pub fn metadata(mut self, key: &str, value: impl AsRef<[u8]>) -> Self {
+        let metadata = self.options.metadata.get_or_insert_default();
+        let inserted = metadata.insert(key, value);
+        self.options.wrong = self.options.wrong.or(inserted.err());
+        self
+    }
+
+    /// Adds metadata that was made before.
+    pub fn with_metadata(mut self, metadata: &Metadata) -> Self {
+        let own = self.options.metadata.get_or_insert_default();
+        let added = own.extend(metadata);
+        self.options.wrong = self.options.wrong.or(added.err());
+        self
+    }
+
+    /// The call that this one is made for: it ends no later than that one, is cancelled with it, and carries its trace context (the
+    /// keys `traceparent` and `tracestate`).
+    pub fn parent(mut self, cx: &'a Context) -> Self {
+        self.options.parent = Some(cx);
+        self
+    }
+
+    /// How urgently the request is sent: 0 (most) to 7 (least), default 3.
+    pub fn urgency(mut self, urgency: u8) -> Self {
+        self.options.urgency = Some(urgency);
+        self
+    }
+
+    /// The call without its types, or the reason why it cannot begin.
+    pub(super) fn prepare(&mut self, default: Option<Duration>) -> Result<Prepared, Status> {
+        if let Some(error) = self.options.wrong {
+            return Err(error.into());
+        }
+        let mut timeout = self.options.timeout.unwrap_or(default);
+        let parent = self.options.parent;
+        if let Some(cx) = parent {
+            if let Some(code) = cx.cancellation() {
+                return Err(given_up(code, Processed::No));
+            }
+            let left = cx.time_left();
+            timeout = timeout.map_or(left, |own| Some(left.map_or(own, |left| left.min(own))));
+            for (key, value) in cx.metadata() {
+                if TRACE_KEYS.contains(&key) {
+                    let metadata = self.options.metadata.get_or_insert_default();
+                    metadata.insert(key, value)?;
+                }
+            }
+        }
+        if timeout.is_some_and(|timeout| timeout.is_zero()) {
+            return Err(given_up(Code::DEADLINE_EXCEEDED, Processed::No));
+        }
+        let prepared = Prepared {
+            name: self.method.name,
+            flags: self.method.flags(),
+            codec: self.method.codec,
+            timeout,
+            metadata: self.options.metadata.take(),
+            urgency: self.options.urgency,
+            parent: parent.cloned(),
+        };
+        Ok(prepared)
+    }
+}
+
+/// A call without its types.
+pub(super) struct Prepared {
+    name: &'static str,
+    flags: u8,
+    codec: u8,
+    pub(super) timeout: Option<Duration>,
+    metadata: Option<Metadata>,
+    urgency: Option<u8>,
+    pub(super) parent: Option<Context>,
+}
+
+impl Prepared {
+    /// Lets the interceptors see it.
+    pub(super) async fn intercept(&mut self, channel: &Channel) -> Result<(), Status> {
+        if channel.inner().interceptors.is_empty() {
+            return Ok(());
+        }
+        let mut outgoing = Outgoing {
+            method: self.name,
+            metadata: self.metadata.take().unwrap_or_default(),
+            timeout: self.timeout,
+        };
+        for interceptor in &channel.inner().interceptors {
+            outgoing = interceptor(outgoing).await?;
+        }
+        self.metadata = Some(outgoing.metadata);
+        self.timeout = outgoing.timeout;
+        Ok(())
+    }
+
+    pub(super) fn request(&self, timeout: Option<Duration>, message: Bytes) -> Request {
+        let metadata = self.metadata.as_ref();
+        let (opening, meta) = Opening::encode(self.flags, self.codec, timeout, self.name, metadata);
+        Request {
+            opening,
+            meta,
+            message,
+            urgency: self.urgency,
+        }
+    }
+
+    /// When the call has to be over that begins now, and how long that is; or the reason why it cannot begin.
+    pub(super) fn start(&self) -> Result<(Option<Instant>, Option<Duration>), Status> {
+        let parent = self.parent.as_ref();
+        if let Some(code) = parent.and_then(Context::cancellation) {
+            return Err(given_up(code, Processed::No));
+        }
+        let Some(timeout) = self.timeout else {
+            return Ok((None, None));
+        };
+        let now = Instant::now();
+        let until = parent.and_then(Context::deadline);
+        let left = until.map_or(timeout, |until| {
+            timeout.min(until.saturating_duration_since(now))
+        });
+        if left.is_zero() {
+            return Err(given_up(Code::DEADLINE_EXCEEDED, Processed::No));
+        }
+        Ok((now.checked_add(left), Some(left)))
+    }
+
+    pub(super) fn parent(&self) -> Option<Parent> {
+        self.parent.clone().map(Parent::new)
+    }
+}
+
+// ---- unary --------------------------------------------------------------------------------------
+
+impl<'a, Req, Resp: Send + 'static> Call<'a, Req, Resp, Unary> {
+    /// As awaiting it, with the metadata of the answer.
+    ///
+    /// # Examples
+    /// ```
+    /// # use bytes::Bytes;
+    /// # use ringmux::rpc::{Channel, Method, Raw, Status};
+    /// # const GET: Method<Bytes, Bytes> = Method::unary::<Raw>("example.v1.Store/Get");
+    /// # async fn get(channel: Channel) -> Result<(), Status> {
+    /// let response = channel.call(&GET, &"key".into()).detailed().await?;
+    /// println!("{:?}, age {:?}", response.message, response.headers.get("age"));
+    /// # Ok(())
+    /// # }
+    /// # let _ = get;
+    /// ```
+    ///
+    /// # Errors
+    /// As awaiting it.
+    ///
+    /// # Cancel safety
+    /// Dropping the future cancels the call.
+    pub async fn detailed(self) -> Result<Response<Resp>, Status> {
+        self.into_future().detailed().await
+    }
+}
+
+impl<'a, Req, Resp: Send + 'static> IntoFuture for Call<'a, Req, Resp, Unary> {
+    type Output = Result<Resp, Status>;
+    type IntoFuture = UnaryCall<'a, Resp>;
+
+    /// The future of the call; dropping it cancels the call.
+    ///
+    /// Its error is the status that the handler returned, or says with [`Status::origin`] what else ended the call.
+    fn into_future(mut self) -> UnaryCall<'a, Resp> {
+        UnaryCall(match self.begin() {
+            Ok(state) => state,
+            Err(status) => State::Failed(status),
+        })
+    }
+}
+
+impl<'a, Req, Resp: Send + 'static> Call<'a, Req, Resp, Unary> {
+    fn begin(&mut self) -> Result<State<'a, Resp>, Status> {
+        let inner = self.channel.inner();
+        let prepared = self.prepare(inner.timeout)?;
+        let message = match self.request {
+            Some(request) => self.method.request.to_bytes(request)?,
+            None => Bytes::new(),
+        };
+        let coding = self.method.response;
+        if let Target::Session(session) = &inner.target
+            && inner.retry.is_none()
+            && inner.interceptors.is_empty()
+        {
+            return Ok(State::Ready(session, prepared, message, coding));
+        }
+        let whole = attempts(self.channel, prepared, message, coding);
+        Ok(State::Boxed(Box::pin(whole)))
+    }
+}
+
+/// The future of a unary call.
+#[must_use = "futures do nothing unless polled"]
+pub struct UnaryCall<'a, T>(State<'a, T>);
+
+enum State<'a, T> {
+    Failed(Status),
+    /// Begins when it is polled.
+    Ready(&'a crate::handle::Session, Prepared, Bytes, Coding<T>),
+    Running(Running<T>),
+    Boxed(Pin<Box<dyn Future<Output = Result<Response<T>, Status>> + Send + 'a>>),
+    Done,
+}
+
+impl<T> UnaryCall<'_, T> {
+    async fn detailed(mut self) -> Result<Response<T>, Status> {
+        std::future::poll_fn(|cx| self.poll_response(cx)).await
+    }
+
+    fn poll_response(
+        &mut self,
+        cx: &mut std::task::Context<'_>,
+    ) -> Poll<Result<Response<T>, Status>> {
+        loop {
+            match &mut self.0 {
+                State::Running(running) => return running.poll(cx),
+                State::Boxed(whole) => return whole.as_mut().poll(cx),
+                State::Failed(_) | State::Ready(..) | State::Done => {}
+            }
+            match std::mem::replace(&mut self.0, State::Done) {
+                State::Failed(status) => return Poll::Ready(Err(status)),
+                State::Ready(session, prepared, message, coding) => {
+                    let (at, timeout) = match prepared.start() {
+                        Ok(times) => times,
+                        Err(status) => return Poll::Ready(Err(status)),
+                    };
+                    let request = prepared.request(timeout, message);
+                    self.0 = State::Running(Running {
+                        exchange: Exchange::start(session, request, at, coding),
+                        timer: Timer::new(at),
+                        parent: prepared.parent(),
+                    });
+                }
+                _ => panic!("polled after it was ready"),
+            }
+        }
+    }
+}
+
+impl<T> Future for UnaryCall<'_, T> {
+    type Output = Result<T, Status>;
+
+    /// # Panics
+    /// After it was ready.
+    fn poll(self: Pin<&mut Self>, cx: &mut std::task::Context<'_>) -> Poll<Self::Output> {
+        let response = ready!(self.get_mut().poll_response(cx));
+        Poll::Ready(response.map(|response| response.message))
+    }
+}
+
+/// Nothing in it is pinned.
+impl<T> Unpin for UnaryCall<'_, T> {}
+
+/// A call with its end by time, or by its parent.
+struct Running<T> {
+    exchange: Exchange<T>,
+    timer: Timer,
+    parent: Option<Parent>,
+}
+
+impl<T> Running<T> {
+    fn poll(&mut self, cx: &mut std::task::Context<'_>) -> Poll<Result<Response<T>, Status>> {
+        if let Poll::Ready(answer) = self.exchange.poll(cx) {
+            return Poll::Ready(answer);
+        }
+        let late = self.exchange.is_opening() && self.timer.poll(cx).is_ready();
+        let code = match late {
+            true => Code::DEADLINE_EXCEEDED,
+            false => match &mut self.parent {
+                Some(parent) => ready!(parent.poll(cx)),
+                None => return Poll::Pending,
+            },
+        };
+        let processed = self.exchange.cancel(cancel_code(code));
+        Poll::Ready(Err(given_up(code, processed)))
+    }
+}
+
+/// A call with interceptors, over a manager, or that is tried more than once.
+async fn attempts<T: Send>(
+    channel: &Channel,
+    mut prepared: Prepared,
+    message: Bytes,
+    coding: Coding<T>,
+) -> Result<Response<T>, Status> {
+    let (at, _) = prepared.start()?;
+    within(at, &prepared.parent.clone(), prepared.intercept(channel)).await??;
+    let mut tried = 0;
+    loop {
+        let result = attempt(channel, &prepared, message.clone(), at, coding).await;
+        tried += 1;
+        let retry = channel.inner().retry;
+        match result {
+            Err(status) if status.is_retryable() => {
+                let Some(pause) = retry.and_then(|retry| retry.pause_after(tried)) else {
+                    return Err(status);
+                };
+                let next = Instant::now() + pause;
+                if at.is_some_and(|at| at <= next) {
+                    return Err(status);
+                }
+                within(at, &prepared.parent, tokio::time::sleep_until(next)).await?;
+            }
+            result => return result,
+        }
+    }
+}
+
+async fn attempt<T>(
+    channel: &Channel,
+    prepared: &Prepared,
+    message: Bytes,
+    at: Option<Instant>,
+    coding: Coding<T>,
+) -> Result<Response<T>, Status> {
+    let left = at.map(|at| at.saturating_duration_since(Instant::now()));
+    if left.is_some_and(|left| left.is_zero()) {
+        return Err(given_up(Code::DEADLINE_EXCEEDED, Processed::No));
+    }
+    let run = |session: crate::handle::Session| async move {
+        // The wait for the session has cost time.
+        let left = at.map(|at| at.saturating_duration_since(Instant::now()));
+        let timeout = match (left, prepared.timeout) {
+            (Some(left), Some(timeout)) => Some(left.min(timeout)),
+            (left, timeout) => left.or(timeout),
+        };
+        let mut running = Running {
+            exchange: Exchange::start(&session, prepared.request(timeout, message), at, coding),
+            timer: Timer::new(at),
+            parent: prepared.parent(),
+        };
+        std::future::poll_fn(|cx| running.poll(cx)).await
+    };
+    match &channel.inner().target {
+        Target::Session(session) => run(session.clone()).await,
+        #[cfg(feature = "manage")]
+        Target::Manager(manager) => match left {
+            Some(left) => manager.with_session_within(left, run).await?,
+            None => manager.with_session(run).await?,
+        },
+    }
+}
+
+/// A unary call whose message is encoded already.
+#[cfg(feature = "rpc-tower")]
+pub(super) async fn raw(
+    channel: &Channel,
+    request: super::tower::Request,
+) -> Result<Response<Bytes>, Status> {
+    let (name, codec) = (request.name, request.codec);
+    let (metadata, timeout, message) = request.parts()?;
+    let timeout = timeout.or(channel.inner().timeout);
+    let prepared = Prepared {
+        name,
+        flags: 0,
+        codec,
+        timeout,
+        metadata: Some(metadata),
+        urgency: None,
+        parent: None,
+    };
+    let coding = Coding::of::<super::codec::Raw>();
+    attempts(channel, prepared, message, coding).await
+}
+
+/// Waits for something that comes before the call itself.
+pub(super) async fn within<F: Future>(
+    at: Option<Instant>,
+    parent: &Option<Context>,
+    future: F,
+) -> Result<F::Output, Status> {
+    let mut timer = Timer::new(at);
+    let mut parent = parent.clone().map(Parent::new);
+    let mut future = std::pin::pin!(future);
+    std::future::poll_fn(|cx| {
+        if let Poll::Ready(output) = future.as_mut().poll(cx) {
+            return Poll::Ready(Ok(output));
+        }
+        if timer.poll(cx).is_ready() {
+            return Poll::Ready(Err(given_up(Code::DEADLINE_EXCEEDED, Processed::No)));
+        }
+        match &mut parent {
+            Some(parent) => parent
+                .poll(cx)
+                .map(|code| Err(given_up(code, Processed::No))),
+            None => Poll::Pending,
+        }
+    })
+    .await
+}
+
+impl<Req, Resp, K> fmt::Debug for Call<'_, Req, Resp, K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Call")
+            .field("method", &self.method)
+            .field("timeout", &self.options.timeout)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<T> fmt::Debug for UnaryCall<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("UnaryCall").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,345 @@
+//! What a handler knows of its call, and what goes along with the calls that it makes.
+
+use std::any::Any;
+use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use bytes::Bytes;
+use crossbeam_queue::SegQueue;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use super::bound::Bound;
+use super::channel::Channel;
+use super::code::Code;
+use super::metadata::{Metadata, MetadataError};
+use crate::addr::Addr;
+use crate::handle::Session;
+
+/// A call as its handler sees it: deadline, cancellation, metadata, peer; and the parent of the calls that it makes.
+///
+/// Cheap to clone; clones are the same context. One that is made by [`new`](Self::new) belongs to no call: it bounds and
+/// cancels all calls of which it is the parent.
+///
+/// # Examples
+/// ```
+/// use std::time::Duration;
+///
+/// use ringmux::rpc::{Code, Context};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// let cx = Context::new().with_timeout(Duration::from_secs(1));
+/// let child = cx.with_timeout(Duration::from_secs(60));
+/// assert_eq!(child.deadline(), cx.deadline()); // the smaller one
+///
+/// cx.cancel();
+/// assert_eq!(child.cancelled().await, Code::CANCELLED);
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Context(Arc<Inner>);
+
+struct Inner {
+    deadline: Option<Instant>,
+    metadata: Metadata,
+    /// `None` for one that belongs to no call.
+    call: Option<(&'static str, Arc<Peer>)>,
+    /// The one that this was made from, all the way up: it has the cancellation and the metadata of the answer.
+    root: Option<Context>,
+    cancel: Cancel,
+    answer: OnceLock<Box<Answer>>,
+    value: Option<Arc<Value>>,
+}
+
+/// Who calls.
+pub(super) struct Peer {
+    pub(super) session: Session,
+    pub(super) bound: Arc<Bound>,
+}
+
+#[derive(Default)]
+struct Cancel {
+    /// 0: not cancelled.
+    code: AtomicU32,
+    /// The application waits for it.
+    watched: AtomicBool,
+    notify: Notify,
+}
+
+/// Metadata for the answer that was not sent yet.
+#[derive(Default)]
+struct Answer {
+    entries: SegQueue<(Part, Metadata)>,
+    headers_bytes: AtomicUsize,
+    trailers_bytes: AtomicUsize,
+}
+
+/// Where in an answer metadata goes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Part {
+    Headers,
+    Trailers,
+}
+
+struct Value {
+    value: Box<dyn Any + Send + Sync>,
+    next: Option<Arc<Self>>,
+}
+
+impl Context {
+    /// A context that belongs to no call: without a deadline, metadata or peer.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::of(None, Metadata::new(), None)
+    }
+
+    pub(super) fn of(
+        deadline: Option<Instant>,
+        metadata: Metadata,
+        call: Option<(&'static str, Arc<Peer>)>,
+    ) -> Self {
+        Self(Arc::new(Inner {
+            deadline,
+            metadata,
+            call,
+            root: None,
+            cancel: Cancel::default(),
+            answer: OnceLock::new(),
+            value: None,
+        }))
+    }
+
+    /// When the call has to be over; `None`: no limit.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Instant> {
+        self.0.deadline
+    }
+
+    /// How much time is left; `None`: no limit.
+    #[must_use]
+    pub fn time_left(&self) -> Option<Duration> {
+        let now = Instant::now();
+        self.0.deadline.map(|at| at.saturating_duration_since(now))
+    }
+
+    /// A context that ends no later than `timeout` from now, and not later than this one. It is cancelled with this one.
+    #[must_use]
+    pub fn with_timeout(&self, timeout: Duration) -> Self {
+        let at = Instant::now().checked_add(timeout);
+        let deadline = match (at, self.0.deadline) {
+            (Some(at), Some(own)) => Some(at.min(own)),
+            (at, own) => at.or(own),
+        };
+        self.child(deadline, self.0.value.clone())
+    }
+
+    /// A context that has a value as well, such as who the caller is: for interceptors.
+    #[must_use]
+    pub fn with_value<T: Send + Sync + 'static>(&self, value: T) -> Self {
+        let value = Value {
+            value: Box::new(value),
+            next: self.0.value.clone(),
+        };
+        self.child(self.0.deadline, Some(Arc::new(value)))
+    }
+
+    fn child(&self, deadline: Option<Instant>, value: Option<Arc<Value>>) -> Self {
+        Self(Arc::new(Inner {
+            deadline,
+            metadata: self.0.metadata.clone(),
+            call: None,
+            root: Some(self.root().clone()),
+            cancel: Cancel::default(),
+            answer: OnceLock::new(),
+            value,
+        }))
+    }
+
+    /// The latest value of this type that was added.
+    #[must_use]
+    pub fn value<T: Send + Sync + 'static>(&self) -> Option<&T> {
+        let mut next = self.0.value.as_deref();
+        while let Some(value) = next {
+            if let Some(found) = value.value.downcast_ref() {
+                return Some(found);
+            }
+            next = value.next.as_deref();
+        }
+        None
+    }
+
+    // ---- the call -----------------------------------------------------------------------------
+
+    /// Metadata that came with the request.
+    #[must_use]
+    pub fn metadata(&self) -> &Metadata {
+        &self.0.metadata
+    }
+
+    /// The method that was called; empty for a context that belongs to no call.
+    #[must_use]
+    pub fn method(&self) -> &'static str {
+        self.call().map_or("", |(method, _)| method)
+    }
+
+    /// Where the caller is, as the socket says.
+    #[must_use]
+    pub fn peer_addr(&self) -> Option<&Addr> {
+        self.session().and_then(Session::peer_addr)
+    }
+
+    /// The session that the call came over. Who keeps the context keeps the session.
+    #[must_use]
+    pub fn session(&self) -> Option<&Session> {
+        self.call().map(|(_, peer)| &peer.session)
+    }
+
+    /// A channel back to the caller, which may be a server as well; `None` for a context that belongs to no call.
+    #[must_use]
+    pub fn channel(&self) -> Option<Channel> {
+        self.session().cloned().map(Channel::new)
+    }
+
+    fn call(&self) -> Option<&(&'static str, Arc<Peer>)> {
+        self.root().0.call.as_ref()
+    }
+
+    fn root(&self) -> &Self {
+        self.0.root.as_ref().unwrap_or(self)
+    }
+
+    // ---- the answer ---------------------------------------------------------------------------
+
+    /// Adds metadata that goes before the answer's first message; what is added later is not sent.
+    ///
+    /// # Errors
+    /// As [`Metadata::insert`], for all that is to go together.
+    pub fn add_header(&self, key: &str, value: impl AsRef<[u8]>) -> Result<(), MetadataError> {
+        self.add(Part::Headers, key, value.as_ref())
+    }
+
+    /// Adds metadata that goes after the answer's last message; it is not sent if the call fails: see
+    /// [`Status::with_metadata`](super::Status::with_metadata).
+    ///
+    /// # Errors
+    /// As [`Metadata::insert`], for all that is to go together.
+    pub fn add_trailer(&self, key: &str, value: impl AsRef<[u8]>) -> Result<(), MetadataError> {
+        self.add(Part::Trailers, key, value.as_ref())
+    }
+
+    fn add(&self, part: Part, key: &str, value: &[u8]) -> Result<(), MetadataError> {
+        let mut entry = Metadata::new();
+        entry.insert(key, value)?;
+        let answer = self.root().0.answer.get_or_init(Box::default);
+        let bytes = match part {
+            Part::Headers => &answer.headers_bytes,
+            Part::Trailers => &answer.trailers_bytes,
+        };
+        let cost = entry.encoded_len();
+        // ORDERING: a sum, which publishes nothing.
+        let len = bytes.fetch_add(cost, Ordering::Relaxed) + cost;
+        let limit = Metadata::MAX_BYTES;
+        if len > limit {
+            bytes.fetch_sub(cost, Ordering::Relaxed);
+            return Err(MetadataError::TooLong { len, limit });
+        }
+        answer.entries.push((part, entry));
+        Ok(())
+    }
+
+    /// Takes the entries that were added for this part of the answer.
+    pub(super) fn take_answer(&self, wanted: Part) -> Option<Bytes> {
+        let answer = self.root().0.answer.get()?;
+        let mut taken = Metadata::new();
+        for _ in 0..answer.entries.len() {
+            let Some((part, entry)) = answer.entries.pop() else {
+                break;
+            };
+            if part == wanted {
+                // Its size was checked when it was added.
+                let _ = taken.extend(&entry);
+            } else {
+                answer.entries.push((part, entry));
+            }
+        }
+        (!taken.is_empty()).then(|| Bytes::copy_from_slice(taken.as_bytes()))
+    }
+
+    // ---- cancellation -------------------------------------------------------------------------
+
+    /// Waits until the call is given up, and tells why: [`Code::CANCELLED`],
+    /// [`Code::DEADLINE_EXCEEDED`], or [`Code::UNAVAILABLE`] if the session ended.
+    ///
+    /// A handler that never waits for it is dropped at that moment. One that does goes on instead, for
+    /// [`CLEANUP_MAX`](super::CLEANUP_MAX) at most, to clean up; what it returns is not sent.
+    ///
+    /// # Cancel safety
+    /// Safe.
+    pub async fn cancelled(&self) -> Code {
+        self.root().0.cancel.watched.store(true, Ordering::Relaxed);
+        self.wait_cancelled().await
+    }
+
+    /// Why the call was given up; `None` while it goes on.
+    #[must_use]
+    pub fn cancellation(&self) -> Option<Code> {
+        // ORDERING: pairs with `cancel_with`; everything before the cancel is seen.
+        match self.root().0.cancel.code.load(Ordering::Acquire) {
+            0 => None,
+            code => Some(Code::new(code)),
+        }
+    }
+
+    /// Cancels the calls of which this context, or one that was made from it or it was made from, is the parent.
+    pub fn cancel(&self) {
+        self.cancel_with(Code::CANCELLED);
+    }
+
+    pub(super) async fn wait_cancelled(&self) -> Code {
+        let cancel = &self.root().0.cancel;
+        let mut notified = std::pin::pin!(cancel.notify.notified());
+        loop {
+            notified.as_mut().enable();
+            if let Some(code) = self.cancellation() {
+                return code;
+            }
+            notified.as_mut().await;
+            notified.set(cancel.notify.notified());
+        }
+    }
+
+    pub(super) fn cancel_with(&self, code: Code) {
+        let cancel = &self.root().0.cancel;
+        let (success, failure) = (Ordering::Release, Ordering::Relaxed);
+        // ORDERING: pairs with `cancellation`. The first reason stays.
+        let _ = cancel
+            .code
+            .compare_exchange(0, code.number(), success, failure);
+        cancel.notify.notify_waiters();
+    }
+
+    /// Whether the application waits for the end of the call.
+    pub(super) fn is_watched(&self) -> bool {
+        self.root().0.cancel.watched.load(Ordering::Relaxed)
+    }
+}
+
+impl Default for Context {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for Context {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Context")
+            .field("method", &self.method())
+            .field("deadline", &self.0.deadline)
+            .field("metadata", &self.0.metadata)
+            .field("cancellation", &self.cancellation())
+            .finish_non_exhaustive()
+    }
+}

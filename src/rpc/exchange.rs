@@ -1,0 +1,264 @@
+//! One unary call over the transport, from the caller's side: the one place that knows how a request leaves and how its
+//! answer arrives. Today that is a stream; a lighter path can take its place without another change.
+
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use tokio::time::Instant;
+
+use super::code::Code;
+use super::codec::{CodecError, Coding};
+use super::metadata::Metadata;
+use super::receiver::given_up;
+use super::status::Status;
+use super::wire::{block, find_meta};
+use crate::error::codes;
+use crate::error::{Processed, SendError, Side, StreamError};
+use crate::handle::{Open, RecvStream, SendStream, Session};
+
+/// Messages that are copied when they are queued, so that no reference is kept.
+pub(super) const COPIED_MAX: usize = 4096;
+
+/// What a call is about, encoded.
+#[derive(Clone)]
+pub(super) struct Request {
+    pub(super) opening: Bytes,
+    /// Metadata that did not fit into it.
+    pub(super) meta: Option<Bytes>,
+    pub(super) message: Bytes,
+    pub(super) urgency: Option<u8>,
+}
+
+/// The answer to a unary call, with its metadata.
+///
+/// # Examples
+/// See [`Call::detailed`](super::Call::detailed).
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Response<T> {
+    /// The answer.
+    pub message: T,
+    /// Metadata that came before it.
+    pub headers: Metadata,
+    /// Metadata that came after it.
+    pub trailers: Metadata,
+}
+
+/// A call that is under way. Dropped before its end, it is cancelled.
+pub(super) struct Exchange<T> {
+    state: State,
+    coding: Coding<T>,
+    answer: Option<T>,
+    deadline: Option<Instant>,
+    urgency: Option<u8>,
+}
+
+enum State {
+    /// With the message, and metadata that goes before it; without, the message goes with the opening.
+    Opening(Open, Option<(Bytes, Bytes)>),
+    Sending(SendStream, RecvStream, (Bytes, Bytes)),
+    Receiving(SendStream, RecvStream),
+    Done,
+}
+
+impl<T> Exchange<T> {
+    /// Begins a call.
+    pub(super) fn start(
+        session: &Session,
+        request: Request,
+        deadline: Option<Instant>,
+        coding: Coding<T>,
+    ) -> Self {
+        let Request {
+            opening,
+            meta,
+            message,
+            urgency,
+        } = request;
+        let state = match meta {
+            None => State::Opening(session.open_with(opening, message, true), None),
+            Some(meta) => State::Opening(session.open(opening), Some((meta, message))),
+        };
+        Self {
+            state,
+            coding,
+            answer: None,
+            deadline,
+            urgency,
+        }
+    }
+
+    /// Whether the deadline is the caller's to keep: it is the stream's once there is one.
+    pub(super) const fn is_opening(&self) -> bool {
+        matches!(self.state, State::Opening(..))
+    }
+
+    /// Ends the call, and tells whether its handler can have run.
+    pub(super) fn cancel(&mut self, code: u32) -> Processed {
+        match std::mem::replace(&mut self.state, State::Done) {
+            // The request was not queued.
+            State::Opening(_, Some(_)) => Processed::No,
+            State::Sending(mut send, ..) => {
+                send.cancel(code);
+                Processed::No
+            }
+            // The engine may have granted the stream this moment.
+            State::Opening(_, None) | State::Done => Processed::Maybe,
+            State::Receiving(mut send, _) => {
+                send.cancel(code);
+                Processed::Maybe
+            }
+        }
+    }
+
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Response<T>, Status>> {
+        loop {
+            match &mut self.state {
+                State::Opening(open, _) => {
+                    let (send, recv) = match ready!(Pin::new(open).poll(cx)) {
+                        Ok(halves) => halves,
+                        Err(error) => {
+                            self.state = State::Done;
+                            return Poll::Ready(Err(error.into()));
+                        }
+                    };
+                    self.opened(send, recv);
+                }
+                State::Sending(send, _, rest) => {
+                    match ready!(poll_request(send, rest, cx)) {
+                        // Why the stream has ended is for the receiving half to say.
+                        Ok(()) | Err(SendError::Stopped { .. } | SendError::Stream(_)) => {}
+                        Err(error) => {
+                            self.cancel(codes::CANCELLED);
+                            return Poll::Ready(Err(error.into()));
+                        }
+                    }
+                    if let State::Sending(send, recv, _) =
+                        std::mem::replace(&mut self.state, State::Done)
+                    {
+                        self.state = State::Receiving(send, recv);
+                    }
+                }
+                State::Receiving(_, recv) => {
+                    let answer = ready!(poll_answer(recv, self.coding, &mut self.answer, cx));
+                    if answer.is_err() {
+                        self.cancel(codes::CANCELLED);
+                    } else {
+                        self.state = State::Done;
+                    }
+                    return Poll::Ready(answer);
+                }
+                State::Done => {
+                    let text = "polled after its end";
+                    let status = Status::library(Code::INTERNAL, Processed::Maybe, text);
+                    return Poll::Ready(Err(status));
+                }
+            }
+        }
+    }
+
+    fn opened(&mut self, send: SendStream, recv: RecvStream) {
+        if let Some(urgency) = self.urgency {
+            send.set_urgency(urgency);
+        }
+        if let Some(at) = self.deadline {
+            send.set_deadline(at.into_std());
+        }
+        self.state = match std::mem::replace(&mut self.state, State::Done) {
+            State::Opening(_, Some(rest)) => State::Sending(send, recv, rest),
+            _ => State::Receiving(send, recv),
+        };
+    }
+}
+
+/// Queues metadata, if that was not done yet, the request, and its end.
+fn poll_request(
+    send: &mut SendStream,
+    (meta, message): &mut (Bytes, Bytes),
+    cx: &mut Context<'_>,
+) -> Poll<Result<(), SendError>> {
+    if !meta.is_empty() {
+        ready!(pin!(send.send_meta(meta.clone())).poll(cx))?;
+        meta.clear();
+    }
+    ready!(poll_send(send, message, cx))?;
+    Poll::Ready(send.finish())
+}
+
+/// Queues a message.
+pub(super) fn poll_send(
+    send: &mut SendStream,
+    message: &Bytes,
+    cx: &mut Context<'_>,
+) -> Poll<Result<(), SendError>> {
+    if message.len() <= COPIED_MAX {
+        pin!(send.send_slice(message)).poll(cx)
+    } else {
+        pin!(send.send(message.clone())).poll(cx)
+    }
+}
+
+/// Waits for the one message, and then for the end behind it.
+pub(super) fn poll_answer<T>(
+    recv: &mut RecvStream,
+    coding: Coding<T>,
+    answer: &mut Option<T>,
+    cx: &mut Context<'_>,
+) -> Poll<Result<Response<T>, Status>> {
+    let broken = |text: &'static str| {
+        Poll::Ready(Err(Status::library(Code::INTERNAL, Processed::Maybe, text)))
+    };
+    if answer.is_none() {
+        match ready!(poll_message(recv, coding, cx)).map_err(ended)? {
+            Some(Ok(message)) => *answer = Some(message),
+            Some(Err(error)) => return Poll::Ready(Err(undecodable(&error))),
+            None => return broken("the server ended the call without an answer"),
+        }
+    }
+    if ready!(recv.poll_recv(cx)).map_err(ended)?.is_some() {
+        return broken("the server answered twice");
+    }
+    let Some(message) = answer.take() else {
+        return broken("the server ended the call without an answer");
+    };
+    let metas = recv.metas();
+    let headers = find_meta(metas, block::HEADERS)?;
+    let trailers = find_meta(metas, block::TRAILERS)?;
+    Poll::Ready(Ok(Response {
+        message,
+        headers,
+        trailers,
+    }))
+}
+
+/// Why a call has ended: by its own deadline, which the stream keeps, or as the stream says.
+fn ended(error: StreamError) -> Status {
+    match error {
+        StreamError::Cancelled {
+            by: Side::This,
+            code: codes::DEADLINE,
+        } => given_up(Code::DEADLINE_EXCEEDED, Processed::Maybe),
+        error => error.into(),
+    }
+}
+
+/// An answer that makes no sense.
+pub(super) fn undecodable(error: &CodecError) -> Status {
+    let text = format!("the answer cannot be decoded: {error}");
+    Status::library(Code::INTERNAL, Processed::Maybe, text)
+}
+
+/// The next message, decoded; `None` is the clean end.
+pub(super) fn poll_message<T>(
+    recv: &mut RecvStream,
+    coding: Coding<T>,
+    cx: &mut Context<'_>,
+) -> Poll<Result<Option<Result<T, CodecError>>, StreamError>> {
+    if coding.in_place {
+        let lease = ready!(pin!(recv.lease()).poll(cx))?;
+        return Poll::Ready(Ok(lease.map(|lease| (coding.decode)(lease.into()))));
+    }
+    let message = ready!(recv.poll_recv(cx))?;
+    Poll::Ready(Ok(message.map(|bytes| (coding.decode)(bytes.into()))))
+}

@@ -1,0 +1,462 @@
+//! A call on the side that serves it, before its handler, beside it, and behind it.
+
+use std::any::Any;
+use std::future::poll_fn;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::time::Instant;
+use tracing::Level;
+
+use super::bound::{Bound, Place};
+use super::code::Code;
+use super::codec::Coding;
+use super::context::{Context, Part, Peer};
+use super::exchange::{poll_message, poll_send};
+use super::metadata::Metadata;
+use super::serve::{Counters, polled_in_place};
+use super::shared_send::SharedSend;
+use super::status::Status;
+use super::timer::Timer;
+use super::wire::{block, encode_status, find_meta, flag, meta};
+use crate::error::codes;
+use crate::error::{Processed, SendError, StreamError};
+use crate::handle::{RecvStream, SendStream};
+use crate::pace::{LINES, paced};
+
+/// How long a handler that waits for [`Context::cancelled`] may go on after the end of its call.
+pub const CLEANUP_MAX: Duration = Duration::from_secs(5);
+/// How long a call that has no deadline may take to send its request.
+const REQUEST_MAX: Duration = Duration::from_secs(30);
+
+/// What runs before a handler.
+pub(super) type Interceptor = Arc<
+    dyn Fn(Context) -> Pin<Box<dyn Future<Output = Result<Context, Status>> + Send>> + Send + Sync,
+>;
+
+/// A call that was taken.
+pub(super) struct Incoming {
+    /// Until a handler has it that receives.
+    pub(super) recv: Option<RecvStream>,
+    pub(super) send: Answering,
+    pub(super) head: Head,
+    pub(super) deadline: Option<Instant>,
+    pub(super) held: Held,
+}
+
+/// Session and server of a call, and its places of them, which are given back when it is over.
+pub(super) struct Held {
+    pub(super) peer: Arc<Peer>,
+    pub(super) server: Arc<Common>,
+    pub(super) of_session: bool,
+    pub(super) of_server: bool,
+    pub(super) of_method: Option<Place>,
+}
+
+impl Held {
+    pub(super) fn give_back(&mut self) {
+        self.of_method = None;
+        if std::mem::take(&mut self.of_server) {
+            self.server.bound.release();
+        }
+        if std::mem::take(&mut self.of_session) {
+            self.peer.bound.release();
+        }
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.give_back();
+    }
+}
+
+/// What is known of a call from its opening.
+#[derive(Default)]
+pub(super) struct Head {
+    /// Empty if it is none that is served.
+    pub(super) method: &'static str,
+    pub(super) flags: u8,
+    pub(super) timeout: Option<Duration>,
+    pub(super) metadata: Metadata,
+}
+
+/// What all calls of a server have together.
+pub(super) struct Common {
+    pub(super) bound: Arc<Bound>,
+    pub(super) counters: Counters,
+    pub(super) interceptors: Vec<Interceptor>,
+}
+
+/// The sending half: the call's own, or shared with a handler that sends.
+pub(super) enum Answering {
+    Own(SendStream),
+    Shared(Arc<SharedSend>),
+}
+
+impl Answering {
+    fn with<R>(&mut self, step: impl FnOnce(&mut SendStream) -> R) -> R {
+        match self {
+            Self::Own(stream) => step(stream),
+            Self::Shared(shared) => shared.with(step),
+        }
+    }
+
+    fn poll<R>(
+        &mut self,
+        cx: &mut std::task::Context<'_>,
+        mut step: impl FnMut(&mut SendStream, &mut std::task::Context<'_>) -> Poll<R>,
+    ) -> Poll<R> {
+        match self {
+            Self::Own(stream) => step(stream, cx),
+            Self::Shared(shared) => shared.poll_watcher(cx, step),
+        }
+    }
+
+    /// Ready when the caller has gone, with the reason.
+    fn poll_gone(&mut self, cx: &mut std::task::Context<'_>) -> Poll<Code> {
+        let gone = self.poll(cx, |stream, cx| pin!(stream.stopped()).poll(cx));
+        gone.map(|error| match error {
+            SendError::Stopped { code }
+            | SendError::Stream(StreamError::Cancelled { code, .. }) => match code {
+                codes::DEADLINE => Code::DEADLINE_EXCEEDED,
+                _ => Code::CANCELLED,
+            },
+            _ => Code::UNAVAILABLE,
+        })
+    }
+}
+
+/// The caller has gone, or was answered.
+pub(super) struct Gone;
+
+impl Incoming {
+    /// The half for a handler that sends.
+    pub(super) fn share(mut self) -> (Self, Arc<SharedSend>) {
+        let shared = match self.send {
+            Answering::Own(stream) => SharedSend::new(stream),
+            Answering::Shared(shared) => shared,
+        };
+        self.send = Answering::Shared(Arc::clone(&shared));
+        (self, shared)
+    }
+
+    /// The call's context, once its metadata is known.
+    pub(super) fn context(&mut self, metadata: Metadata) -> Context {
+        let call = Some((self.head.method, Arc::clone(&self.held.peer)));
+        Context::of(self.deadline, metadata, call)
+    }
+
+    /// Metadata of the request, of which all messages that come before it were received.
+    pub(super) fn metadata(&mut self) -> Result<Metadata, Status> {
+        if self.head.flags & flag::METADATA_FOLLOWS == 0 {
+            return Ok(std::mem::take(&mut self.head.metadata));
+        }
+        let metas = self.recv.as_ref().map_or(&[][..], RecvStream::metas);
+        Ok(find_meta(metas, block::REQUEST)?)
+    }
+
+    /// Receives the one request; without one the call is over.
+    pub(super) async fn request<T>(&mut self, coding: Coding<T>) -> Result<T, Gone> {
+        let Some(recv) = &mut self.recv else {
+            return Err(Gone);
+        };
+        let mut timer: Option<Timer> = None;
+        let received = poll_fn(|cx| {
+            if let Poll::Ready(message) = poll_message(recv, coding, cx) {
+                return Poll::Ready(Some(message));
+            }
+            if polled_in_place() {
+                return Poll::Pending;
+            }
+            let timer = timer.get_or_insert_with(|| {
+                let at = self
+                    .deadline
+                    .unwrap_or_else(|| Instant::now() + REQUEST_MAX);
+                Timer::new(Some(at))
+            });
+            timer.poll(cx).map(|()| None)
+        })
+        .await;
+        let refusal = match received {
+            Some(Ok(Some(Ok(request)))) if !self.is_late() => return Ok(request),
+            // Cancelled before it began, or the session is over.
+            Some(Err(_)) => {
+                self.held.server.counters.cancelled.add();
+                return Err(Gone);
+            }
+            Some(Ok(Some(Ok(_)))) | None => self.late(),
+            Some(Ok(Some(Err(error)))) => {
+                let text = format!("the request cannot be decoded: {error}");
+                Status::library(Code::INVALID_ARGUMENT, Processed::No, text)
+            }
+            Some(Ok(None)) => {
+                let text = "the call ended without a request";
+                Status::library(Code::INVALID_ARGUMENT, Processed::No, text)
+            }
+        };
+        self.refuse(&refusal);
+        Err(Gone)
+    }
+
+    /// Whether its time is over. Where it was taken it cannot be by now, unless there was none.
+    fn is_late(&self) -> bool {
+        if polled_in_place() {
+            return self.head.timeout.is_some_and(|timeout| timeout.is_zero());
+        }
+        self.deadline.is_some_and(|at| at <= Instant::now())
+    }
+
+    fn late(&self) -> Status {
+        self.held.server.counters.late.add();
+        let text = "the time for the call ran out before it began";
+        Status::library(Code::DEADLINE_EXCEEDED, Processed::No, text)
+    }
+
+    /// Waits for something that comes before the handler, as long as the caller does.
+    pub(super) async fn wait_for<F: Future>(&mut self, future: F) -> Result<F::Output, Gone> {
+        let mut timer = Timer::new(self.deadline);
+        let mut future = pin!(future);
+        let output = poll_fn(|cx| {
+            if let Poll::Ready(output) = future.as_mut().poll(cx) {
+                return Poll::Ready(Ok(output));
+            }
+            if timer.poll(cx).is_ready() {
+                return Poll::Ready(Err(true));
+            }
+            self.send.poll_gone(cx).map(|_| Err(false))
+        })
+        .await;
+        output.map_err(|late| {
+            if late {
+                let status = self.late();
+                self.refuse(&status);
+            } else {
+                self.held.server.counters.cancelled.add();
+            }
+            Gone
+        })
+    }
+
+    /// Runs the interceptors, and then the handler, as long as the caller waits for the answer.
+    pub(super) async fn run<T, F>(
+        &mut self,
+        cx: Context,
+        handler: impl FnOnce(Context) -> F,
+    ) -> Result<(Context, Result<T, Status>), Gone>
+    where
+        F: Future<Output = Result<T, Status>>,
+    {
+        if self.is_late() {
+            let status = self.late();
+            self.refuse(&status);
+            return Err(Gone);
+        }
+        let server = Arc::clone(&self.held.server);
+        let mut given = cx.clone();
+        for interceptor in &server.interceptors {
+            let before = self.guard(&given, || interceptor(given.clone())).await?;
+            match before {
+                Ok(next) => given = next,
+                Err(status) => {
+                    let origin = status.origin();
+                    let status = status.said_by(origin, Processed::No, false);
+                    return Ok((cx, Err(status)));
+                }
+            }
+        }
+        let outcome = self.guard(&cx, || handler(given)).await?;
+        Ok((cx, outcome))
+    }
+
+    /// Polls what the application does: catches its panics, ends it when the caller has gone or the time is over.
+    async fn guard<T, F>(
+        &mut self,
+        cx: &Context,
+        make: impl FnOnce() -> F,
+    ) -> Result<Result<T, Status>, Gone>
+    where
+        F: Future<Output = Result<T, Status>>,
+    {
+        let made = catch_unwind(AssertUnwindSafe(make));
+        let future = match made {
+            Ok(future) => future,
+            Err(panic) => return Ok(Err(self.panicked(&*panic))),
+        };
+        let mut future = pin!(future);
+        let mut timer = Timer::new(self.deadline);
+        let mut ended: Option<(Code, Timer)> = None;
+        poll_fn(|task| {
+            let polled = catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(task)));
+            match polled {
+                Ok(Poll::Ready(outcome)) if ended.is_none() => return Poll::Ready(Ok(outcome)),
+                Ok(Poll::Ready(_)) => return Poll::Ready(self.end(&mut ended)),
+                Err(panic) => return Poll::Ready(Ok(Err(self.panicked(&*panic)))),
+                Ok(Poll::Pending) => {}
+            }
+            if polled_in_place() {
+                // Polled again as a task of its own, at once.
+                return Poll::Pending;
+            }
+            if ended.is_none() {
+                let code = match timer.poll(task) {
+                    Poll::Ready(()) => Code::DEADLINE_EXCEEDED,
+                    Poll::Pending => ready!(self.send.poll_gone(task)),
+                };
+                cx.cancel_with(code);
+                let until = Instant::now() + CLEANUP_MAX;
+                ended = Some((code, Timer::new(Some(until))));
+                if cx.is_watched() {
+                    // It was told, and is to be polled.
+                    task.waker().wake_by_ref();
+                }
+            }
+            let over = match &mut ended {
+                Some((_, cleanup)) if cx.is_watched() => cleanup.poll(task).is_ready(),
+                _ => true,
+            };
+            match over {
+                true => Poll::Ready(self.end(&mut ended)),
+                false => Poll::Pending,
+            }
+        })
+        .await
+    }
+
+    /// The outcome of a call whose handler was ended.
+    fn end<T>(&self, ended: &mut Option<(Code, Timer)>) -> Result<Result<T, Status>, Gone> {
+        self.held.server.counters.cancelled.add();
+        match ended.take() {
+            Some((Code::DEADLINE_EXCEEDED, _)) => {
+                let text = "the time for the call ran out";
+                let late = Status::library(Code::DEADLINE_EXCEEDED, Processed::Yes, text);
+                Ok(Err(late))
+            }
+            _ => Err(Gone),
+        }
+    }
+
+    #[cold]
+    fn panicked(&self, panic: &(dyn Any + Send)) -> Status {
+        self.held.server.counters.panicked.add();
+        let text = panic.downcast_ref::<&str>().copied();
+        let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+        let text = text.unwrap_or("no text");
+        let method = self.head.method;
+        paced!(
+            LINES,
+            Level::ERROR,
+            method,
+            panic = text,
+            "a handler panicked"
+        );
+        // What it said stays here: it may be about other callers.
+        Status::library(Code::INTERNAL, Processed::Yes, "the handler panicked")
+    }
+
+    // ---- the answer -----------------------------------------------------------------------------
+
+    /// Ends a call with one answer.
+    pub(super) async fn answer<T>(
+        &mut self,
+        cx: &Context,
+        outcome: Result<T, Status>,
+        coding: Coding<T>,
+    ) {
+        let answer = match outcome {
+            Ok(message) => coding.to_bytes(&message).map_err(Status::has_run),
+            Err(status) => return self.fail(&status),
+        };
+        let answer = match answer {
+            Ok(answer) => answer,
+            Err(status) => return self.fail(&status),
+        };
+        if let Some(headers) = cx.take_answer(Part::Headers)
+            && self.send_meta(block::HEADERS, &headers).await.is_err()
+        {
+            return;
+        }
+        let deadline = self.deadline;
+        let mut timer = Timer::new(deadline);
+        let sent = poll_fn(|cx| {
+            if let Poll::Ready(sent) = self
+                .send
+                .poll(cx, |stream, cx| poll_send(stream, &answer, cx))
+            {
+                return Poll::Ready(sent.map_err(Status::from));
+            }
+            timer.poll(cx).map(|()| {
+                let text = "the time for the call ran out before its answer was sent";
+                Err(Status::library(
+                    Code::DEADLINE_EXCEEDED,
+                    Processed::Yes,
+                    text,
+                ))
+            })
+        })
+        .await;
+        match sent {
+            Ok(()) => self.finish(cx).await,
+            // For a message that is too long the caller still waits.
+            Err(status) => self.fail(&status.has_run()),
+        }
+    }
+
+    /// Ends a call whose handler has sent its answers.
+    pub(super) async fn end_answers(&mut self, cx: &Context, outcome: Result<(), Status>) {
+        match outcome {
+            Ok(()) => self.finish(cx).await,
+            Err(status) => self.fail(&status),
+        }
+    }
+
+    async fn finish(&mut self, cx: &Context) {
+        if let Some(trailers) = cx.take_answer(Part::Trailers)
+            && self.send_meta(block::TRAILERS, &trailers).await.is_err()
+        {
+            return;
+        }
+        let _ = self.send.with(SendStream::finish);
+    }
+
+    async fn send_meta(&mut self, kind: u8, metadata: &Bytes) -> Result<(), Gone> {
+        let block = meta(kind, metadata);
+        let mut timer = Timer::new(self.deadline);
+        poll_fn(|cx| {
+            let send = |stream: &mut SendStream, cx: &mut std::task::Context<'_>| {
+                pin!(stream.send_meta(block.clone())).poll(cx)
+            };
+            if let Poll::Ready(sent) = self.send.poll(cx, send) {
+                return Poll::Ready(sent.map_err(|_| Gone));
+            }
+            timer.poll(cx).map(|()| Err(Gone))
+        })
+        .await
+    }
+
+    /// Ends the call with a status that says that its handler has not run.
+    pub(super) fn refuse(&mut self, status: &Status) {
+        self.held.server.counters.refused.add();
+        self.fail(status);
+    }
+
+    fn fail(&mut self, status: &Status) {
+        self.held.server.counters.failed.add();
+        let code = status.code().number();
+        // The last codes are the transport's own.
+        let code = if codes::is_reserved(code) {
+            Code::UNKNOWN.number()
+        } else {
+            code
+        };
+        let details = encode_status(status);
+        let end =
+            |stream: &mut SendStream| stream.finish_with_details(code, status.message(), &details);
+        // Fails if the caller has gone.
+        let _ = self.send.with(end);
+    }
+}

@@ -1,0 +1,127 @@
+//! Calls: typed requests and answers over the streams of a session, with deadlines, cancellation, metadata and a status that
+//! says whether a call may have run. Feature `rpc`.
+//!
+//! * [`Method`]: a constant that both sides share: the name, the [codec](Codec), the types, and which side streams.
+//! * [`Channel`]: where calls go. [`Channel::call`] is awaited; [`server_streaming`](Channel::server_streaming),
+//!   [`client_streaming`](Channel::client_streaming) and [`bidirectional`](Channel::bidirectional) are
+//!   [opened](Call::open), and give a [`Sender`], a [`Receiver`] or a [`Reply`].
+//! * [`Server`]: handlers by method, or whole [`Service`]s. It serves a listener, or one session: either side of a
+//!   session may call, and both may.
+//! * [`Context`]: what a handler knows of its call, and the parent of the calls that it makes.
+//! * [`Status`]: why a call failed, and [whether it may have run](Status::was_processed).
+//!
+//! # Example
+//! ```
+//! use std::time::Duration;
+//!
+//! use bytes::Bytes;
+//! use ringmux::rpc::{Channel, Code, Context, Method, Raw, Server, Status};
+//!
+//! const GREET: Method<Bytes, Bytes> = Method::unary::<Raw>("example.v1.Greeter/Greet");
+//!
+//! async fn greet(cx: Context, name: Bytes) -> Result<Bytes, Status> {
+//!     if name.is_empty() {
+//!         return Err(Status::invalid_argument("who?"));
+//!     }
+//!     let word = cx.metadata().get_str("word").unwrap_or("hello");
+//!     Ok(format!("{word} {}", String::from_utf8_lossy(&name)).into())
+//! }
+//!
+//! #[tokio::main(flavor = "current_thread")]
+//! async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//!     let listener = ringmux::listen("tcp://127.0.0.1:0").await?;
+//!     let addr = listener.local_addr().to_string();
+//!     let server = Server::builder().unary(GREET, greet).build()?;
+//!     tokio::spawn(async move { server.serve(listener).await });
+//!
+//!     let channel = Channel::new(ringmux::connect(addr).await?);
+//!     let name = Bytes::from("world");
+//!     let call = channel.call(&GREET, &name).metadata("word", "good morning");
+//!     assert_eq!(call.timeout(Duration::from_secs(1)).await?, "good morning world");
+//!
+//!     let status = channel.call(&GREET, &Bytes::new()).await.unwrap_err();
+//!     assert_eq!(status.code(), Code::INVALID_ARGUMENT);
+//!     Ok(())
+//! }
+//! ```
+//! `examples/bank.rs` has a service with all four kinds of methods, `examples/callback.rs` a server that calls its client.
+//!
+//! # How a call ends
+//! * **Once**, with an answer or a [`Status`]. A handler that panics is [`Code::INTERNAL`], also in the middle of a stream of
+//!   answers, and its call's alone.
+//! * **By its deadline.** A unary call has 30 s unless it says [something else](Call::timeout), a streaming one no limit. The time
+//!   travels with the call, both sides keep it, and a [parent](Call::parent) hands on the time that it has left. A call
+//!   that is late before its handler begins never runs it.
+//! * **By a cancel.** To drop the future of a call, or a half of a stream before its end, cancels the call. The handler is dropped, or
+//!   [told](Context::cancelled) if it waits for that.
+//! * **With its session.** Handlers are told at once; callers get [`Code::UNAVAILABLE`]. What never reached a handler says
+//!   so, and a channel with [`Retry`] tries it again.
+//!
+//! # What is bounded
+//! | what | setting | default | above it |
+//! |---|---|---|---|
+//! | calls of a server at once | [`max_calls`](ServerBuilder::max_calls) | 4096 | they wait, or [are refused](ServerBuilder::when_full) |
+//! | of a session | [`max_session_calls`](ServerBuilder::max_session_calls) | 256 | the same |
+//! | of a method | [`MethodOptions`] | none | the same; 1024 wait at most, more are refused |
+//! | calls that a client opens | [`max_streams`](crate::ConfigBuilder::max_streams) of the server | 256 | they wait, [`max_pending_opens`](crate::ConfigBuilder::max_pending_opens) at most |
+//! | metadata of a request, headers, trailers | none | 8 KiB each | [`MetadataError`] |
+//! | details and metadata of a status | none | 8 KiB | left out |
+//! | a message | [`max_message`](crate::ConfigBuilder::max_message) of its receiver | 4 MiB | [`Code::RESOURCE_EXHAUSTED`] |
+//! | a request of a call without a deadline | none | 30 s | [`Code::DEADLINE_EXCEEDED`], not processed |
+//! | cleaning up after a cancel | none | [`CLEANUP_MAX`] | the handler is dropped |
+//!
+//! # Features
+//! `rpc-prost` and `rpc-postcard` bring the codecs `Prost` and `Postcard`; `rpc-tower` brings `Endpoint`, a channel as a service of
+//! tower. The wire is specified in `src/rpc/WIRE.md`.
+
+mod bound;
+mod call;
+mod channel;
+mod code;
+mod codec;
+mod context;
+mod convert;
+mod exchange;
+mod incoming;
+mod metadata;
+mod method;
+mod mode;
+mod receiver;
+mod retry;
+mod router;
+mod run;
+mod sender;
+mod serve;
+mod server;
+mod shared_send;
+mod status;
+mod streaming;
+mod timer;
+#[cfg(feature = "rpc-tower")]
+mod tower;
+mod wire;
+
+#[cfg(feature = "rpc-tower")]
+pub use self::tower::{Endpoint, Request};
+pub use call::{Call, Outgoing, UnaryCall};
+pub use channel::{Channel, ChannelBuilder, ChannelTarget};
+pub use code::Code;
+#[cfg(feature = "rpc-postcard")]
+pub use codec::Postcard;
+#[cfg(feature = "rpc-prost")]
+pub use codec::Prost;
+pub use codec::{Codec, CodecError, Encoding, Payload, Raw};
+pub use context::Context;
+pub use exchange::Response;
+pub use incoming::CLEANUP_MAX;
+pub use metadata::{Iter, Metadata, MetadataError};
+pub use method::{Bidirectional, ClientStreaming, Kind, Method, ServerStreaming, Unary};
+pub use mode::{Local, Mode, Shared};
+pub use receiver::{Receiver, Reply};
+pub use retry::Retry;
+pub use router::{MethodOptions, Router, Service, WhenFull};
+pub use sender::Sender;
+pub use server::{BuildError, Server, ServerBuilder, ServerStats};
+pub use status::{Origin, Status};
+#[cfg(any(test, fuzzing))]
+pub(crate) use wire::{Opening, decode_status, encode_status, find_meta};

@@ -1,0 +1,116 @@
+//! Where handlers run: on any thread, or on the one that serves.
+
+use std::fmt;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use super::bound::Bound;
+use super::incoming::Incoming;
+
+mod sealed {
+    pub trait Sealed {}
+}
+
+/// Where the handlers of a server run: [`Shared`] or [`Local`].
+pub trait Mode: sealed::Sealed + Sized + 'static {
+    /// A call that runs.
+    #[doc(hidden)]
+    type Call: Future<Output = ()> + Unpin + 'static;
+    /// What makes one of a stream.
+    #[doc(hidden)]
+    type Handler: Clone + 'static;
+
+    #[doc(hidden)]
+    fn start(handler: &Self::Handler, call: Taken) -> Self::Call;
+
+    /// A call that first waits for a place.
+    #[doc(hidden)]
+    fn start_later(handler: &Self::Handler, call: Taken, wait: Waited) -> Self::Call;
+
+    #[doc(hidden)]
+    fn spawn(call: Self::Call);
+}
+
+/// A stream that is a call.
+#[doc(hidden)]
+pub struct Taken(pub(super) Incoming);
+
+/// A call waits for a place of this method, then for one of its session and one of the server.
+#[doc(hidden)]
+pub struct Waited(pub(super) Arc<Bound>);
+
+impl Waited {
+    async fn wait(self, call: &mut Incoming) -> Result<(), super::incoming::Gone> {
+        let of_method = call.wait_for(self.0.acquire()).await?;
+        call.held.of_method = Some(of_method);
+        let of_session = Arc::clone(&call.held.peer.bound);
+        call.wait_for(of_session.acquire()).await?.keep();
+        call.held.of_session = true;
+        let of_server = Arc::clone(&call.held.server.bound);
+        call.wait_for(of_server.acquire()).await?.keep();
+        call.held.of_server = true;
+        Ok(())
+    }
+}
+
+/// Handlers are `Send`: they are tasks of the runtime, on any of its threads.
+#[derive(Clone, Copy, Debug)]
+pub enum Shared {}
+
+/// Handlers need not be `Send`: they run on the thread that serves, in a [`LocalSet`](tokio::task::LocalSet).
+#[derive(Clone, Copy, Debug)]
+pub enum Local {}
+
+impl sealed::Sealed for Shared {}
+impl sealed::Sealed for Local {}
+
+/// Everything: where [`Shared`] asks for `Send`, [`Local`] asks for this.
+#[doc(hidden)]
+pub trait Free {}
+
+impl<T: ?Sized> Free for T {}
+
+macro_rules! modes {
+    ($($mode:ident: $pointer:ident, $spawn:ident, { $($bounds:tt)* }, { $($handler:tt)* };)+) => {
+        $(impl Mode for $mode {
+            type Call = Pin<Box<dyn Future<Output = ()> $($bounds)* + 'static>>;
+            type Handler = $pointer<dyn Fn(Taken) -> Self::Call $($handler)* + 'static>;
+
+            fn start(handler: &Self::Handler, call: Taken) -> Self::Call {
+                handler(call)
+            }
+
+            fn start_later(handler: &Self::Handler, call: Taken, wait: Waited) -> Self::Call {
+                let handler = handler.clone();
+                Box::pin(async move {
+                    let mut call = call.0;
+                    if wait.wait(&mut call).await.is_ok() {
+                        handler(Taken(call)).await;
+                    }
+                })
+            }
+
+            fn spawn(call: Self::Call) {
+                drop(tokio::task::$spawn(call));
+            }
+        })+
+    };
+}
+
+modes! {
+    Shared: Arc, spawn, { + Send }, { + Send + Sync };
+    Local: Rc, spawn_local, {}, {};
+}
+
+impl fmt::Debug for Taken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Taken").finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Waited {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Waited").finish_non_exhaustive()
+    }
+}

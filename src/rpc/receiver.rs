@@ -1,0 +1,266 @@
+//! Receiving the messages of a streaming call.
+
+use std::fmt;
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use futures_core::Stream;
+
+use super::code::Code;
+use super::codec::Coding;
+use super::context;
+use super::exchange::{poll_answer, poll_message, undecodable};
+use super::metadata::Metadata;
+use super::shared_send::SharedSend;
+use super::status::Status;
+use super::timer::Timer;
+use super::wire::{block, find_meta};
+use crate::error::Processed;
+use crate::error::codes;
+use crate::handle::RecvStream;
+
+/// Receives the messages of a streaming call: a caller the answers, a handler the requests. It is also a [`Stream`].
+///
+/// A caller's, dropped before the end, cancels the call. A handler's asks the caller to stop sending.
+pub struct Receiver<T> {
+    recv: RecvStream,
+    coding: Coding<T>,
+    /// Received while its metadata was waited for.
+    peeked: Option<Result<T, Status>>,
+    /// A caller's.
+    caller: Option<Caller>,
+    ended: bool,
+}
+
+/// What a caller's receiving side has in hand: the end of the call.
+pub(super) struct Caller {
+    pub(super) shared: Arc<SharedSend>,
+    pub(super) timer: Timer,
+    pub(super) parent: Option<Parent>,
+}
+
+/// Waits for a parent's cancel.
+pub(super) struct Parent(Pin<Box<dyn Future<Output = Code> + Send + Sync>>);
+
+impl Parent {
+    pub(super) fn new(cx: context::Context) -> Self {
+        Self(Box::pin(async move { cx.wait_cancelled().await }))
+    }
+
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Code> {
+        self.0.as_mut().poll(cx)
+    }
+}
+
+/// What a call that this side ended is for its caller.
+pub(super) fn given_up(code: Code, processed: Processed) -> Status {
+    let text = match code {
+        Code::DEADLINE_EXCEEDED => "the time for the call ran out",
+        _ => "the call was cancelled by this side",
+    };
+    Status::library(code, processed, text)
+}
+
+/// The code of a stream's cancel.
+pub(super) fn cancel_code(code: Code) -> u32 {
+    match code {
+        Code::DEADLINE_EXCEEDED => codes::DEADLINE,
+        _ => codes::CANCELLED,
+    }
+}
+
+impl Caller {
+    /// Ready when the time is over, or the parent was cancelled; the call has been cancelled then.
+    fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<Status> {
+        let code = match self.timer.poll(cx) {
+            Poll::Ready(()) => Code::DEADLINE_EXCEEDED,
+            Poll::Pending => match &mut self.parent {
+                Some(parent) => ready!(parent.poll(cx)),
+                None => return Poll::Pending,
+            },
+        };
+        self.shared.cancel(cancel_code(code));
+        Poll::Ready(given_up(code, Processed::Maybe))
+    }
+}
+
+impl<T> Receiver<T> {
+    pub(super) const fn new(recv: RecvStream, coding: Coding<T>, caller: Option<Caller>) -> Self {
+        Self {
+            recv,
+            coding,
+            peeked: None,
+            caller,
+            ended: false,
+        }
+    }
+
+    /// Waits for the next message; `None` is the clean end.
+    ///
+    /// # Errors
+    /// Why the call ended, after every message that came before: of a caller's, the status that the handler returned. Afterwards
+    /// `None`.
+    ///
+    /// # Cancel safety
+    /// Dropping the future loses no message.
+    pub async fn recv(&mut self) -> Result<Option<T>, Status> {
+        poll_fn(|cx| self.poll_recv(cx)).await
+    }
+
+    /// The same, as a poll function.
+    ///
+    /// # Errors
+    /// As [`recv`](Self::recv).
+    pub fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<T>, Status>> {
+        if let Some(peeked) = self.peeked.take() {
+            return Poll::Ready(peeked.map(Some));
+        }
+        if self.ended {
+            return Poll::Ready(Ok(None));
+        }
+        let mut next = self.poll_next_message(cx);
+        if next.is_pending()
+            && let Some(caller) = &mut self.caller
+            && let Poll::Ready(status) = caller.poll_end(cx)
+        {
+            next = Poll::Ready(Err(status));
+        }
+        self.ended = matches!(next, Poll::Ready(Ok(None) | Err(_)));
+        next
+    }
+
+    fn poll_next_message(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<T>, Status>> {
+        match ready!(poll_message(&mut self.recv, self.coding, cx))? {
+            Some(Ok(message)) => Poll::Ready(Ok(Some(message))),
+            None => Poll::Ready(Ok(None)),
+            Some(Err(error)) => {
+                let status = match &self.caller {
+                    Some(caller) => {
+                        caller.shared.cancel(codes::CANCELLED);
+                        undecodable(&error)
+                    }
+                    None => {
+                        Status::invalid_argument(format!("a request cannot be decoded: {error}"))
+                    }
+                };
+                Poll::Ready(Err(status))
+            }
+        }
+    }
+
+    /// Waits for the metadata that comes before the first message; none if there is none by then.
+    ///
+    /// # Errors
+    /// Why the call ended before.
+    ///
+    /// # Cancel safety
+    /// Safe.
+    pub async fn headers(&mut self) -> Result<Metadata, Status> {
+        self.wait_for_metas().await?;
+        Ok(find_meta(self.recv.metas(), block::HEADERS)?)
+    }
+
+    /// The metadata that came behind the last message, after the clean end.
+    #[must_use]
+    pub fn trailers(&self) -> Metadata {
+        find_meta(self.recv.metas(), block::TRAILERS).unwrap_or_default()
+    }
+
+    /// Waits until metadata, a message, or the end is there.
+    pub(super) async fn wait_for_metas(&mut self) -> Result<(), Status> {
+        poll_fn(|cx| {
+            let known = self.peeked.is_some() || self.ended;
+            if known || !self.recv.metas().is_empty() {
+                return Poll::Ready(Ok(()));
+            }
+            match self.poll_recv(cx) {
+                Poll::Ready(Ok(message)) => self.peeked = message.map(Ok),
+                Poll::Ready(Err(status)) => return Poll::Ready(Err(status)),
+                Poll::Pending if self.recv.metas().is_empty() => return Poll::Pending,
+                Poll::Pending => {}
+            }
+            Poll::Ready(Ok(()))
+        })
+        .await
+    }
+
+    pub(super) fn request_metadata(&self) -> Result<Metadata, Status> {
+        Ok(find_meta(self.recv.metas(), block::REQUEST)?)
+    }
+}
+
+impl<T> Stream for Receiver<T> {
+    type Item = Result<T, Status>;
+
+    /// Yields an error once, then ends.
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.get_mut().poll_recv(cx).map(Result::transpose)
+    }
+}
+
+/// Nothing in it is pinned.
+impl<T> Unpin for Receiver<T> {}
+
+impl<T> Drop for Receiver<T> {
+    fn drop(&mut self) {
+        if !self.ended
+            && let Some(caller) = &self.caller
+        {
+            caller.shared.cancel(codes::CANCELLED);
+        }
+    }
+}
+
+impl<T> fmt::Debug for Receiver<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Receiver")
+            .field("ended", &self.ended)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The one answer to a stream of requests: a future. Dropped before it is ready, it cancels the call.
+#[must_use = "futures do nothing unless polled"]
+pub struct Reply<T> {
+    receiver: Receiver<T>,
+    answer: Option<T>,
+}
+
+impl<T> Reply<T> {
+    pub(super) const fn new(receiver: Receiver<T>) -> Self {
+        Self {
+            receiver,
+            answer: None,
+        }
+    }
+}
+
+impl<T> Future for Reply<T> {
+    type Output = Result<T, Status>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.get_mut();
+        let receiver = &mut this.receiver;
+        let mut answer = poll_answer(&mut receiver.recv, receiver.coding, &mut this.answer, cx);
+        if answer.is_pending()
+            && let Some(caller) = &mut receiver.caller
+            && let Poll::Ready(status) = caller.poll_end(cx)
+        {
+            answer = Poll::Ready(Err(status));
+        }
+        // Behind an answer that makes no sense the call is to be cancelled.
+        receiver.ended = matches!(answer, Poll::Ready(Ok(_)));
+        answer.map(|answer| answer.map(|answer| answer.message))
+    }
+}
+
+/// Nothing in it is pinned.
+impl<T> Unpin for Reply<T> {}
+
+impl<T> fmt::Debug for Reply<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reply").finish_non_exhaustive()
+    }
+}

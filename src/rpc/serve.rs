@@ -1,0 +1,334 @@
+//! The loop of one session: takes calls, polls their handlers where they are, and makes tasks of those that wait.
+
+use std::cell::Cell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::Poll;
+use std::time::Duration;
+
+use rustc_hash::FxHashMap;
+use tokio::time::Instant;
+use tracing::Level;
+
+use super::bound::{Bound, Place};
+use super::code::Code;
+use super::context::Peer;
+use super::incoming::{Answering, Common, Head, Held, Incoming};
+use super::mode::{Mode, Taken, Waited};
+use super::router::{Entry, WhenFull};
+use super::server::ServerStats;
+use super::status::Status;
+use super::wire::{Opening, OpeningError, flag};
+use crate::error::{Processed, SessionError};
+use crate::handle::{RecvStream, SendStream, Session};
+use crate::pace::{LINES, paced};
+
+/// Calls that are ready at once, one behind the other, before others on the thread have their turn.
+const READY_CALLS: u32 = 32;
+/// The same as a time, which is looked at each [`LOOK_CALLS`].
+const READY_TIME: Duration = Duration::from_micros(50);
+const LOOK_CALLS: u32 = 4;
+/// Calls of one method that wait for a place, of all sessions; more are refused.
+const METHOD_WAITING: usize = 1024;
+
+pub(super) struct Core<M: Mode> {
+    pub(super) methods: FxHashMap<&'static str, Entry<M>>,
+    pub(super) max_session_calls: usize,
+    pub(super) when_full: WhenFull,
+    pub(super) common: Arc<Common>,
+}
+
+pub(super) async fn serve_session<M: Mode>(
+    core: &Arc<Core<M>>,
+    session: Session,
+) -> Result<(), SessionError> {
+    let mut serving = Serving {
+        core: Arc::clone(core),
+        peer: Arc::new(Peer {
+            session,
+            bound: Bound::new(core.max_session_calls),
+        }),
+        ready: 0,
+        since: None,
+    };
+    loop {
+        let accepted = serving.peer.session.accept().await?;
+        let Some((send, recv)) = accepted else {
+            return Ok(());
+        };
+        serving.take(send, recv).await?;
+        if serving.has_had_its_turn() {
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+struct Serving<M: Mode> {
+    core: Arc<Core<M>>,
+    peer: Arc<Peer>,
+    /// Calls since others had their turn, and since when.
+    ready: u32,
+    since: Option<Instant>,
+}
+
+impl<M: Mode> Serving<M> {
+    /// Takes a stream that the peer has opened.
+    async fn take(&mut self, send: SendStream, recv: RecvStream) -> Result<(), SessionError> {
+        let core = Arc::clone(&self.core);
+        core.common.counters.calls.add();
+        let (entry, head) = match parse(&core, &recv) {
+            Ok(known) => known,
+            Err(status) => {
+                self.incoming(send, recv, Head::default()).refuse(&status);
+                return Ok(());
+            }
+        };
+        let mut call = self.incoming(send, recv, head);
+        if !self.admit(&mut call).await? {
+            return Ok(());
+        }
+        if let Some(bound) = &entry.bound {
+            match bound.try_acquire() {
+                Some(place) => call.held.of_method = Some(place),
+                None => {
+                    self.wait_or_refuse(entry, bound, call);
+                    return Ok(());
+                }
+            }
+        }
+        self.run(entry, call);
+        Ok(())
+    }
+
+    fn incoming(&self, send: SendStream, recv: RecvStream, head: Head) -> Incoming {
+        let timeout = head.timeout;
+        Incoming {
+            recv: Some(recv),
+            send: Answering::Own(send),
+            head,
+            deadline: timeout.and_then(|timeout| Instant::now().checked_add(timeout)),
+            held: Held {
+                peer: Arc::clone(&self.peer),
+                server: Arc::clone(&self.core.common),
+                of_session: false,
+                of_server: false,
+                of_method: None,
+            },
+        }
+    }
+
+    /// Has a place of the server and of the session for the call, or waits for it, or refuses; false: the call is over.
+    async fn admit(&mut self, call: &mut Incoming) -> Result<bool, SessionError> {
+        let refuses = self.core.when_full == WhenFull::Refuse;
+        let (session, server) = (&self.peer.bound, &self.core.common.bound);
+        for (bound, of_server) in [(session, false), (server, true)] {
+            if !bound.try_take() {
+                if refuses {
+                    call.refuse(&full());
+                    return Ok(false);
+                }
+                until_end(&self.peer.session, bound.acquire()).await?.keep();
+            }
+            match of_server {
+                true => call.held.of_server = true,
+                false => call.held.of_session = true,
+            }
+        }
+        Ok(true)
+    }
+
+    /// Of a call whose method has no place: others go on.
+    fn wait_or_refuse(&self, entry: &Entry<M>, bound: &Arc<Bound>, mut call: Incoming) {
+        if entry.options.when_full == WhenFull::Refuse || bound.waiting() >= METHOD_WAITING {
+            call.refuse(&full());
+            return;
+        }
+        // What waits here takes no place of the calls of other methods.
+        call.held.give_back();
+        let wait = Waited(Arc::clone(bound));
+        M::spawn(M::start_later(&entry.handler, Taken(call), wait));
+    }
+
+    fn run(&mut self, entry: &Entry<M>, call: Incoming) {
+        let call = M::start(&entry.handler, Taken(call));
+        if entry.options.spawn {
+            M::spawn(call);
+            return;
+        }
+        self.ready += 1;
+        if let Some(pending) = poll_in_place(call) {
+            M::spawn(pending);
+        }
+    }
+
+    /// Whether so much was ready at once that others on the thread have to have their turn.
+    fn has_had_its_turn(&mut self) -> bool {
+        if self.ready.is_multiple_of(LOOK_CALLS) {
+            let now = Instant::now();
+            let since = *self.since.get_or_insert(now);
+            if self.ready < READY_CALLS && now.duration_since(since) < READY_TIME {
+                return false;
+            }
+            self.ready = 0;
+            self.since = None;
+            return true;
+        }
+        false
+    }
+}
+
+/// The method that a stream calls, and what else its opening says.
+fn parse<'a, M: Mode>(
+    core: &'a Core<M>,
+    recv: &RecvStream,
+) -> Result<(&'a Entry<M>, Head), Status> {
+    let opening = Opening::decode(recv.opening()).map_err(refusal)?;
+    let entry = find(core, &opening)?;
+    let head = Head {
+        method: entry.name,
+        flags: opening.flags,
+        timeout: opening.timeout,
+        metadata: opening.metadata,
+    };
+    Ok((entry, head))
+}
+
+/// The method, if it is called as it is served.
+fn find<'a, M: Mode>(core: &'a Core<M>, opening: &Opening<'_>) -> Result<&'a Entry<M>, Status> {
+    let unimplemented = |text| Status::library(Code::UNIMPLEMENTED, Processed::No, text);
+    let name = opening.method;
+    let Some(entry) = core.methods.get(name) else {
+        let service = name.rsplit_once('/').map_or("", |(service, _)| service);
+        let of_it = |method: &&str| method.rsplit_once('/').is_some_and(|(s, _)| s == service);
+        return Err(unimplemented(match core.methods.keys().any(of_it) {
+            true => format!("the service has no method {name}"),
+            false => format!("there is no service {service:?}, of the method {name}"),
+        }));
+    };
+    if entry.codec != opening.codec {
+        let (asked, served) = (opening.codec, entry.codec);
+        let text = format!("{name} is served with codec {served}, and was called with {asked}");
+        return Err(unimplemented(text));
+    }
+    let kind = flag::REQUEST_STREAM | flag::RESPONSE_STREAM;
+    if opening.flags & kind != entry.flags {
+        return Err(unimplemented(format!(
+            "{name} is called as another kind of method"
+        )));
+    }
+    if opening.flags & flag::GRPC != 0 {
+        return Err(unimplemented(format!(
+            "{name} takes no messages with the prefix of gRPC"
+        )));
+    }
+    Ok(entry)
+}
+
+fn refusal(error: OpeningError) -> Status {
+    let code = match error {
+        OpeningError::Version(_) | OpeningError::Flags(_) => Code::UNIMPLEMENTED,
+        _ => Code::INVALID_ARGUMENT,
+    };
+    Status::library(code, Processed::No, error.to_string())
+}
+
+fn full() -> Status {
+    let text = "the server runs as many calls as it may";
+    Status::library(Code::RESOURCE_EXHAUSTED, Processed::No, text).refused()
+}
+
+/// Waits for a place, unless the session ends before.
+async fn until_end(
+    session: &Session,
+    place: impl Future<Output = Place>,
+) -> Result<Place, SessionError> {
+    let mut place = pin!(place);
+    let mut ended = pin!(session.wait_for(|state| state.end().is_some()));
+    std::future::poll_fn(|cx| {
+        if let Poll::Ready(place) = place.as_mut().poll(cx) {
+            return Poll::Ready(Ok(place));
+        }
+        let ended = ended.as_mut().poll(cx);
+        ended.map(|state| Err(state.end().unwrap_or(SessionError::Closed)))
+    })
+    .await
+}
+
+// ---- polling in place -----------------------------------------------------------------------------
+
+thread_local! {
+    static IN_PLACE: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether what is polled now is polled again at once if it is not ready, so that it need not ask to be woken.
+pub(super) fn polled_in_place() -> bool {
+    IN_PLACE.try_with(Cell::get).unwrap_or(false)
+}
+
+/// Polls a call where it was taken; it comes back if it waits.
+fn poll_in_place<C: Future<Output = ()> + Unpin>(mut call: C) -> Option<C> {
+    let polled = catch_unwind(AssertUnwindSafe(move || {
+        // Woken again as a task.
+        let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+        let _ = IN_PLACE.try_with(|in_place| in_place.set(true));
+        let polled = catch_unwind(AssertUnwindSafe(|| Pin::new(&mut call).poll(&mut cx)));
+        let _ = IN_PLACE.try_with(|in_place| in_place.set(false));
+        match polled {
+            Ok(Poll::Ready(())) => None,
+            Ok(Poll::Pending) => Some(call),
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
+    }));
+    polled.unwrap_or_else(|_| {
+        // Of a destructor; the stream was cancelled by being dropped.
+        paced!(
+            LINES,
+            Level::ERROR,
+            "what a handler left behind panicked when it was dropped"
+        );
+        None
+    })
+}
+
+// ---- counting -------------------------------------------------------------------------------------
+
+/// A number that grows.
+#[derive(Debug, Default)]
+pub(super) struct Counter(AtomicU64);
+
+impl Counter {
+    pub(super) fn add(&self) {
+        // ORDERING: publishes nothing.
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Counters {
+    pub(super) calls: Counter,
+    pub(super) failed: Counter,
+    pub(super) refused: Counter,
+    pub(super) late: Counter,
+    pub(super) panicked: Counter,
+    pub(super) cancelled: Counter,
+}
+
+impl Counters {
+    pub(super) fn snapshot(&self) -> ServerStats {
+        ServerStats {
+            calls: self.calls.get(),
+            in_flight: 0,
+            failed: self.failed.get(),
+            refused: self.refused.get(),
+            late: self.late.get(),
+            panicked: self.panicked.get(),
+            cancelled: self.cancelled.get(),
+        }
+    }
+}

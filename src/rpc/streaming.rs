@@ -1,0 +1,136 @@
+//! Opening the calls that stream.
+
+use bytes::Bytes;
+use tokio::time::Instant;
+
+use super::call::{Call, within};
+use super::codec::Coding;
+use super::context::Context;
+use super::exchange::poll_send;
+use super::method::{Bidirectional, ClientStreaming, Kind, ServerStreaming};
+use super::receiver::{Caller, Parent, Receiver, Reply};
+use super::sender::Sender;
+use super::shared_send::SharedSend;
+use super::status::Status;
+use super::timer::Timer;
+use crate::error::SendError;
+use crate::handle::{RecvStream, SendStream};
+
+/// A stream that was opened for a call, with what ends it.
+struct Opened {
+    send: SendStream,
+    recv: RecvStream,
+    timer: Timer,
+    parent: Option<Parent>,
+    /// The parent itself.
+    cx: Option<Context>,
+}
+
+impl<'a, Req, Resp, K: Kind> Call<'a, Req, Resp, K> {
+    async fn open_stream(&mut self) -> Result<Opened, Status> {
+        let mut prepared = self.prepare(None)?;
+        let ((at, _), channel) = (prepared.start()?, self.channel);
+        let parent = prepared.parent.clone();
+        let opening = async {
+            prepared.intercept(channel).await?;
+            let session = channel.inner().target.session(at).await?;
+            let left = at.map(|at| at.saturating_duration_since(Instant::now()));
+            let request = prepared.request(left.or(prepared.timeout), Bytes::new());
+            let (mut send, recv) = session.open(request.opening).await?;
+            if let Some(urgency) = request.urgency {
+                send.set_urgency(urgency);
+            }
+            if let Some(meta) = request.meta {
+                send.send_meta(meta).await?;
+            }
+            Ok::<_, Status>((send, recv))
+        };
+        let (send, recv) = within(at, &parent, opening).await??;
+        Ok(Opened {
+            send,
+            recv,
+            timer: Timer::new(at),
+            parent: prepared.parent(),
+            cx: parent,
+        })
+    }
+}
+
+impl Opened {
+    fn shared<Req, Resp>(
+        self,
+        request: Coding<Req>,
+        response: Coding<Resp>,
+    ) -> (Sender<Req>, Receiver<Resp>) {
+        let shared = SharedSend::new(self.send);
+        let caller = Caller {
+            shared: shared.clone(),
+            timer: self.timer,
+            parent: self.parent,
+        };
+        (
+            Sender::new(shared, request, None),
+            Receiver::new(self.recv, response, Some(caller)),
+        )
+    }
+}
+
+impl<'a, Req, Resp> Call<'a, Req, Resp, ServerStreaming> {
+    /// Begins the call: sends the request, and gives the stream of answers.
+    ///
+    /// # Errors
+    /// What can be known before an answer: see [`Status::origin`]. Everything else the receiver tells.
+    ///
+    /// # Cancel safety
+    /// Dropping the future cancels the call.
+    pub async fn open(mut self) -> Result<Receiver<Resp>, Status> {
+        let message = match self.request {
+            Some(request) => self.method.request.to_bytes(request)?,
+            None => Bytes::new(),
+        };
+        let mut opened = self.open_stream().await?;
+        let (at, parent) = (opened.timer.at(), opened.cx.clone());
+        let send = &mut opened.send;
+        let sending = std::future::poll_fn(|cx| poll_send(send, &message, cx));
+        match within(at, &parent, sending).await? {
+            Ok(()) => {
+                let _ = opened.send.finish();
+            }
+            // Why the call has ended the receiving side says.
+            Err(SendError::Stopped { .. } | SendError::Stream(_)) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let (mut sender, receiver) = opened.shared(self.method.request, self.method.response);
+        sender.finish().unwrap_or_default();
+        Ok(receiver)
+    }
+}
+
+impl<'a, Req, Resp> Call<'a, Req, Resp, ClientStreaming> {
+    /// Begins the call: gives the stream of requests, and the future of the answer.
+    ///
+    /// # Errors
+    /// What can be known before an answer: see [`Status::origin`]. Everything else the reply tells.
+    ///
+    /// # Cancel safety
+    /// Dropping the future cancels the call.
+    pub async fn open(mut self) -> Result<(Sender<Req>, Reply<Resp>), Status> {
+        let opened = self.open_stream().await?;
+        let (sender, receiver) = opened.shared(self.method.request, self.method.response);
+        Ok((sender, Reply::new(receiver)))
+    }
+}
+
+impl<'a, Req, Resp> Call<'a, Req, Resp, Bidirectional> {
+    /// Begins the call: gives both streams.
+    ///
+    /// # Errors
+    /// What can be known before an answer: see [`Status::origin`]. Everything else the receiver tells.
+    ///
+    /// # Cancel safety
+    /// Dropping the future cancels the call.
+    pub async fn open(mut self) -> Result<(Sender<Req>, Receiver<Resp>), Status> {
+        let opened = self.open_stream().await?;
+        Ok(opened.shared(self.method.request, self.method.response))
+    }
+}

@@ -1,0 +1,87 @@
+//! The codecs that are built in.
+
+use bytes::Bytes;
+use prost::Message;
+use ringmux::rpc::{Code, Method, Postcard, Prost, Raw, Server, Status};
+use serde::{Deserialize, Serialize};
+
+use crate::host::*;
+
+#[derive(Clone, PartialEq, Message)]
+struct Account {
+    #[prost(uint64, tag = "1")]
+    id: u64,
+    #[prost(string, tag = "2")]
+    name: String,
+    #[prost(bytes = "bytes", tag = "3")]
+    blob: Bytes,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+enum Order {
+    Buy { amount: u32, symbol: String },
+    Cancel(Vec<u64>),
+}
+
+#[tokio::test]
+async fn messages_of_prost_and_types_of_serde_come_back() {
+    const PROST: Method<Account, Account> = Method::unary::<Prost>("test.Test/Prost");
+    const POSTCARD: Method<Order, Vec<Order>> = Method::unary::<Postcard>("test.Test/Postcard");
+    let builder = Server::builder()
+        .unary(PROST, |_, account: Account| async move { Ok(account) })
+        .unary(
+            POSTCARD,
+            |_, order: Order| async move { Ok(vec![order; 3]) },
+        );
+    let host = Host::new(builder).await;
+    for size in [0, 100, 100_000] {
+        let account = Account {
+            id: 7,
+            name: "a".to_owned(),
+            blob: vec![1; size].into(),
+        };
+        let call = host.channel.call(&PROST, &account).into_future();
+        assert_eq!(soon(call).await.unwrap(), account);
+        let order = Order::Cancel(vec![u64::MAX; size]);
+        let call = host.channel.call(&POSTCARD, &order).into_future();
+        assert_eq!(soon(call).await.unwrap(), vec![order; 3]);
+    }
+    let order = Order::Buy {
+        amount: 3,
+        symbol: "X".to_owned(),
+    };
+    let call = host.channel.call(&POSTCARD, &order).into_future();
+    assert_eq!(soon(call).await.unwrap().len(), 3);
+}
+
+#[tokio::test]
+async fn a_request_that_is_no_message_never_runs_the_handler() {
+    const PROST: Method<Account, Account> = Method::unary::<Prost>("test.Test/Prost");
+    async fn never(_: ringmux::rpc::Context, _: Account) -> Result<Account, Status> {
+        panic!("it ran")
+    }
+    let host = Host::new(Server::builder().unary(PROST, never)).await;
+    let (mut send, mut recv) = host
+        .client
+        .open(&b"\x01\0\x01\x0ftest.Test/Prost"[..])
+        .await
+        .unwrap();
+    send.send(&b"\xff\xff"[..]).await.unwrap();
+    send.finish().unwrap();
+    let status = Status::from(soon(recv.recv()).await.unwrap_err());
+    assert_eq!(status.code(), Code::INVALID_ARGUMENT, "{status:?}");
+    assert_eq!(host.server.stats().panicked, 0);
+}
+
+#[tokio::test]
+async fn raw_messages_may_be_vectors() {
+    const VECTORS: Method<Vec<u8>, Vec<u8>> = Method::unary::<Raw>("test.Test/Vectors");
+    let reversed = |_, mut bytes: Vec<u8>| async move {
+        bytes.reverse();
+        Ok(bytes)
+    };
+    let host = Host::new(Server::builder().unary(VECTORS, reversed)).await;
+    let request = vec![1, 2, 3];
+    let answer = soon(host.channel.call(&VECTORS, &request).into_future()).await;
+    assert_eq!(answer.unwrap(), [3, 2, 1]);
+}

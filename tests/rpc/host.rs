@@ -1,0 +1,89 @@
+//! Two sessions joined by a pipe, and methods that several cases use.
+
+use std::future::Future;
+use std::time::Duration;
+
+use bytes::Bytes;
+use ringmux::rpc::{
+    Bidirectional, Channel, ClientStreaming, Context, Method, Raw, Server, ServerBuilder,
+    ServerStreaming, Status,
+};
+use ringmux::{Config, Session};
+use tokio::task::JoinHandle;
+
+/// Nothing in a test takes so long, even on a machine that is busy.
+pub(crate) const LIMIT: Duration = Duration::from_secs(60);
+
+pub(crate) const ECHO: Method<Bytes, Bytes> = Method::unary::<Raw>("test.Test/Echo");
+pub(crate) const OTHER: Method<Bytes, Bytes> = Method::unary::<Raw>("test.Test/Other");
+pub(crate) const FEED: Method<Bytes, Bytes, ServerStreaming> =
+    Method::server_streaming::<Raw>("test.Test/Feed");
+pub(crate) const COLLECT: Method<Bytes, Bytes, ClientStreaming> =
+    Method::client_streaming::<Raw>("test.Test/Collect");
+pub(crate) const CHAT: Method<Bytes, Bytes, Bidirectional> =
+    Method::bidirectional::<Raw>("test.Test/Chat");
+
+pub(crate) async fn echo(_: Context, request: Bytes) -> Result<Bytes, Status> {
+    Ok(request)
+}
+
+/// A server and its client over a pipe.
+pub(crate) struct Host {
+    pub(crate) channel: Channel,
+    pub(crate) client: Session,
+    pub(crate) session: Session,
+    pub(crate) server: Server,
+    pub(crate) serving: JoinHandle<()>,
+}
+
+impl Host {
+    pub(crate) async fn new(builder: ServerBuilder) -> Self {
+        Self::with(builder, &Config::default()).await
+    }
+
+    pub(crate) async fn with(builder: ServerBuilder, config: &Config) -> Self {
+        let (client, session) = pipe(config).await;
+        let server = builder.build().unwrap();
+        let serving = {
+            let (server, session) = (server.clone(), session.clone());
+            tokio::spawn(async move { server.serve_session(session).await.unwrap_or_default() })
+        };
+        Self {
+            channel: Channel::new(client.clone()),
+            client,
+            session,
+            server,
+            serving,
+        }
+    }
+}
+
+/// Two sessions whose handshake is done.
+pub(crate) async fn pipe(config: &Config) -> (Session, Session) {
+    let (a, b) = tokio::io::duplex(256 * 1024);
+    let (client, connection) = ringmux::client(a, config);
+    tokio::spawn(connection);
+    let (server, connection) = ringmux::server(b, config);
+    tokio::spawn(connection);
+    client.established().await.unwrap();
+    server.established().await.unwrap();
+    (client, server)
+}
+
+/// The output of a future, within the limit of every test.
+pub(crate) async fn soon<F: Future>(future: F) -> F::Output {
+    tokio::time::timeout(LIMIT, future)
+        .await
+        .expect("within the limit")
+}
+
+/// Waits for a condition that wakes no task.
+pub(crate) async fn until(what: &str, mut check: impl FnMut() -> bool) {
+    let wait = async {
+        while !check() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    let waited = tokio::time::timeout(LIMIT, wait).await;
+    assert!(waited.is_ok(), "never: {what}");
+}

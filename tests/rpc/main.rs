@@ -1,0 +1,15 @@
+//! Calls, end to end: both sides over a pipe, unless a case is about sockets.
+
+mod bounds;
+mod codecs;
+mod ends;
+mod host;
+mod intercept;
+mod kinds;
+mod ledger;
+mod managed;
+mod memory;
+mod refused;
+mod sizes;
+mod tower;
+mod unary;

@@ -1,0 +1,111 @@
+//! Channels over a manager.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use ringmux::manage::{Dial, Manager};
+use ringmux::rpc::{Channel, Code, Context, Retry, Server, Status};
+use ringmux::{Config, Engine, Listener, Processed};
+
+use crate::host::*;
+
+fn manager(addr: &str) -> Manager {
+    let dial = Dial::new(
+        Engine::auto().unwrap(),
+        addr.parse().unwrap(),
+        Config::default(),
+    );
+    let manager = Manager::builder(dial).build().unwrap();
+    tokio::spawn(manager.start().unwrap());
+    manager
+}
+
+async fn listening(server: &Server, addr: &str) -> Arc<Listener> {
+    let listener = Arc::new(ringmux::listen(addr).await.unwrap());
+    let (server, serving) = (server.clone(), Arc::clone(&listener));
+    tokio::spawn(async move { server.serve(serving).await });
+    listener
+}
+
+#[tokio::test]
+async fn a_call_waits_for_a_session_no_longer_than_it_has_time() {
+    let channel = Channel::from(manager("tcp://127.0.0.1:1"));
+    let request = Bytes::new();
+    let call = channel
+        .call(&ECHO, &request)
+        .timeout(Duration::from_millis(50));
+    let status = soon(call.into_future()).await.unwrap_err();
+    assert!(
+        matches!(status.code(), Code::UNAVAILABLE | Code::DEADLINE_EXCEEDED),
+        "{status:?}"
+    );
+    assert_eq!(status.was_processed(), Processed::No);
+    let call = channel
+        .bidirectional(&CHAT)
+        .timeout(Duration::from_millis(50));
+    let status = soon(call.open()).await.unwrap_err();
+    assert_eq!(status.was_processed(), Processed::No);
+}
+
+#[tokio::test]
+async fn a_rolling_restart_under_load_fails_no_call_that_could_be_tried_again() {
+    const CALLERS: usize = 8;
+    let ran = Arc::new(AtomicUsize::new(0));
+    let handler = {
+        let ran = Arc::clone(&ran);
+        move |_: Context, request: Bytes| {
+            let ran = Arc::clone(&ran);
+            async move {
+                tokio::task::yield_now().await;
+                ran.fetch_add(1, Ordering::SeqCst);
+                Ok::<_, Status>(request)
+            }
+        }
+    };
+    let server = Server::builder().unary(ECHO, handler).build().unwrap();
+    let mut listener = listening(&server, "tcp://127.0.0.1:0").await;
+    let addr = listener.local_addr().to_string();
+    let manager = manager(&addr);
+    let retry = Retry::new(1000).pause(Duration::from_millis(2));
+    let channel = Channel::builder(manager.clone()).retry(retry).build();
+
+    let stop = Arc::new(AtomicUsize::new(0));
+    let callers: Vec<_> = (0..CALLERS)
+        .map(|_| {
+            let (channel, stop) = (channel.clone(), Arc::clone(&stop));
+            tokio::spawn(async move {
+                let (mut calls, request) = (0, Bytes::from_static(b"x"));
+                while stop.load(Ordering::SeqCst) == 0 {
+                    channel.call(&ECHO, &request).timeout(LIMIT).await.unwrap();
+                    calls += 1;
+                }
+                calls
+            })
+        })
+        .collect();
+    for round in 1..=5 {
+        let before = ran.load(Ordering::SeqCst);
+        until("calls go on", || ran.load(Ordering::SeqCst) > before + 200).await;
+        let drained = soon(listener.shutdown(Duration::from_secs(20))).await;
+        assert_eq!(drained.forced, 0, "round {round}: {drained:?}");
+        drop(listener);
+        listener = listening(&server, &addr).await;
+    }
+    stop.store(1, Ordering::SeqCst);
+    let mut calls = 0;
+    for caller in callers {
+        calls += soon(caller).await.unwrap();
+    }
+    // None ran twice.
+    assert_eq!(calls, ran.load(Ordering::SeqCst));
+    manager.close();
+    let status = soon(channel.call(&ECHO, &Bytes::new()).into_future())
+        .await
+        .unwrap_err();
+    assert_eq!(
+        (status.code(), status.was_processed()),
+        (Code::UNAVAILABLE, Processed::No)
+    );
+}
