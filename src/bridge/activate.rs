@@ -1,4 +1,4 @@
-//! Requests and reasons of handles, turned into steps of the core.
+//! Requests of handles: turns the reasons of lanes into steps of the core.
 
 use std::time::Instant;
 
@@ -15,7 +15,7 @@ use crate::wire::Wire;
 
 /// Reasons of few activations, see `act_on_rare`.
 const RARE: u32 = reason::CHUNKS | reason::CREDIT | reason::URGENCY;
-/// Reasons that come after SEND, see `act_on_late`.
+/// Reasons that are handled after SEND, see `act_on_late`.
 const LATE: u32 = reason::MORE
     | reason::WRITTEN
     | reason::DEADLINE
@@ -24,14 +24,14 @@ const LATE: u32 = reason::MORE
     | reason::DROPPED;
 
 impl<W: Wire> Engine<W> {
-    /// Takes the requests of handles since the last call.
+    /// Handles the requests made since the last call.
     #[inline]
     pub(super) fn take_all(&mut self, now: Instant) {
-        // Taken first and acted on last: a stream opened before `close`, or before the last handle
-        // was dropped, is on the list by then.
+        // Taken first and handled last: a stream opened before `close`, or before the last handle was dropped, is then already
+        // on the list.
         let requests = self.core.mux.base.app.take_requests();
         if !self.core.begin_turn(now) {
-            // Requests that are too late are taken all the same, so that it keeps no driver awake.
+            // Requests that are too late are taken all the same, so that they keep no driver awake.
             return;
         }
         if self.link.has_ready() {
@@ -54,7 +54,7 @@ impl<W: Wire> Engine<W> {
 
     fn on_requests(&mut self, requests: u32, now: Instant) {
         if requests & request::PING != 0 {
-            // A ping asked for while one is under way is served by its answer.
+            // A caller that asks while one is under way gets its answer.
             self.core.ping.ask();
         }
         if requests & request::EVICT != 0 {
@@ -76,7 +76,7 @@ impl<W: Wire> Engine<W> {
         let (lane, reasons) = lane.activated();
         let key = match lane {
             Activated::New(side) => {
-                // Not the link's reason, which `close` sets at once: a stream opened before it is still to be sent.
+                // Not the link's reason, which `close` sets at once: streams opened before it are still sent.
                 let refusal = self.core.life.refusal();
                 let port = LanePort::new(side);
                 self.core.mux.insert_local(port, refusal, now)
@@ -101,7 +101,7 @@ impl<W: Wire> Engine<W> {
         }
     }
 
-    /// What is acted on before what is to be sent.
+    /// Reasons that are handled before the queued messages are sent.
     fn act_on_rare(&mut self, key: Key, reasons: u32, now: Instant) {
         let mux = &mut self.core.mux;
         if reasons & reason::CHUNKS != 0 {
@@ -116,7 +116,7 @@ impl<W: Wire> Engine<W> {
         self.core.end_if_tripped();
     }
 
-    /// What is acted on after what is to be sent.
+    /// Reasons that are handled after the queued messages are sent.
     fn act_on_late(&mut self, key: Key, reasons: u32) {
         let mux = &mut self.core.mux;
         if reasons & reason::MORE != 0 {
@@ -153,7 +153,7 @@ impl<W: Wire> Engine<W> {
         Some(key)
     }
 
-    /// A sender has taken something of the budget by itself.
+    /// A sender has taken bytes of the budget itself.
     fn on_grown(&mut self, key: Option<Key>, lane: &Lane) {
         match key {
             Some(key) => {

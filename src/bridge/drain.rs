@@ -1,26 +1,26 @@
-//! How a session is asked to shut down, and what came of it.
+//! The request for a shutdown, and its report.
 
 use std::time::Duration;
 
 use super::stats::Counter;
 use crate::sync::{AtomicU64, Ordering};
 
-/// What a shutdown found and did. From [`Session::shutdown`](crate::Session::shutdown) and
+/// The report of a shutdown. From [`Session::shutdown`](crate::Session::shutdown) and
 /// [`Listener::shutdown`](crate::Listener::shutdown).
 ///
-/// Every stream that was alive when the shutdown began, or came while the peer could not know of it, is counted once:
+/// Every stream that was alive when the shutdown began, or was opened before the peer could know of it, is counted once:
 /// as `finished`, `refused` or `cancelled`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Drained {
-    /// Streams that ended by themselves.
+    /// Streams that ended without intervention.
     pub finished: u64,
-    /// Streams that no application took: whoever opened them learns that they were not processed, and may try again
+    /// Streams that no application accepted: their openers learn that they were not processed, and may try again
     /// elsewhere.
     pub refused: u64,
     /// Streams that were still alive when their session ended.
     pub cancelled: u64,
-    /// Sessions that did not end by themselves: at the ceiling they had streams left, their peer took nothing, or it had
+    /// Sessions that were ended by force: at the ceiling they had streams left, their peer received nothing, or it had
     /// never completed the handshake.
     pub forced: u64,
 }
@@ -34,14 +34,14 @@ impl Drained {
     }
 }
 
-/// Never asked for.
+/// No shutdown was requested.
 const NONE: u64 = u64::MAX;
 
-/// One session's shutdown, as both sides see it. The counts are the engine's to write, and are read when the session has
+/// One session's shutdown, as both sides see it. The engine alone writes the counts, and they are read when the session has
 /// finished.
 #[derive(Debug)]
 pub(crate) struct Drain {
-    /// The shortest grace that anybody asked for, in nanoseconds.
+    /// The shortest grace requested, in nanoseconds.
     grace_ns: AtomicU64,
     pub(crate) finished: Counter,
     pub(crate) refused: Counter,
@@ -66,12 +66,12 @@ impl Drain {
         self.grace_ns.fetch_min(ns, Ordering::Relaxed);
     }
 
-    /// Whether anybody has asked; the engine may not have heard of it yet.
+    /// Whether a shutdown was requested; the engine may not have read the request yet.
     pub(crate) fn is_asked(&self) -> bool {
         self.grace_ns.load(Ordering::Relaxed) != NONE
     }
 
-    /// How long the streams may still take.
+    /// How long the streams may still run.
     pub(crate) fn grace(&self) -> Duration {
         Duration::from_nanos(self.grace_ns.load(Ordering::Relaxed))
     }

@@ -1,4 +1,4 @@
-//! A session that a driver drives: the core, a wire, and the link to the handles.
+//! A session as a driver uses it: the core, a wire, and the link to the handles.
 
 use std::sync::Arc as StdArc;
 use std::time::Instant;
@@ -16,60 +16,60 @@ use crate::error::SessionError;
 use crate::sync::Arc;
 use crate::wire::{BATCH_BYTES, Batch, SHARED_BATCH_BYTES, Wire};
 
-/// What a driver does with a session. It is called like this, on one thread at a time:
+/// The interface of a session to its driver. It is called as follows, on one thread at a time:
 ///
 /// ```text
 ///   loop {
 ///       take_work(now)           requests of handles since the last turn
 ///       receive(&mut buf, now)   bytes from the socket, parsed in place
 ///       on_deadline(now)         if next_deadline() has passed
-///       transmit(&mut batch)     everything that may go out now; one write for all of it
+///       transmit(&mut batch)     all frames that may be sent now; one write for all of them
 ///       deliver_wakes()          after the write and the read were submitted
 ///   } until status() says Closed
 /// ```
 pub(crate) trait Protocol {
-    /// Takes the requests of handles since the last call.
+    /// Handles the requests made since the last call.
     fn take_work(&mut self, now: Instant);
 
-    /// Bytes that a receive buffer should hold.
+    /// The capacity of a receive buffer, in bytes.
     fn recv_capacity(&self) -> usize;
-    /// Whether bytes are to be received at all: a peer without credit is held back by not being read.
+    /// Whether to receive at all: a peer without credit is held back by not reading from it.
     fn wants_bytes(&mut self) -> bool;
-    /// So many bytes came from the socket at once.
+    /// The socket delivered this many bytes at once.
     fn count_received(&mut self, bytes: usize, now: Instant);
-    /// Takes whole frames off the front of `buf`. What is left is the beginning of one, or, if this
-    /// returns true, there may be more: call again when the tasks that have something now had
+    /// Parses whole frames at the front of `buf`. The rest is the beginning of a frame or, if this
+    /// returns true, may contain more frames: call again after the woken tasks have had
     /// their turn.
     fn receive(&mut self, buf: &mut BytesMut, now: Instant) -> bool;
-    /// To be asked when nothing whole is left in the receive buffer: true if that is to be changed for one of
-    /// [`recv_capacity`](Self::recv_capacity), which is less than it was.
+    /// To be called when the receive buffer holds no whole frame: true if it is to be replaced by one of
+    /// [`recv_capacity`](Self::recv_capacity), which has become smaller.
     fn shrinks_recv(&mut self, now: Instant) -> bool;
-    /// Work done so far, in short frames, both ways.
+    /// The frames of both directions so far, counted as short frames.
     fn work_done(&self) -> u64;
     /// The peer closed the connection.
     fn eof(&mut self);
     /// The socket failed.
     fn io_failed(&mut self, error: std::io::Error);
 
-    /// Fills an empty batch with what may be sent now; false if there is nothing.
+    /// Fills an empty batch with the frames that may be sent now; false if there are none.
     fn transmit(&mut self, batch: &mut Batch, now: Instant) -> bool;
-    /// The socket took so many bytes of the batch; `rest` are left of it.
+    /// The socket took this many bytes of the batch; `rest`: some are left of it.
     fn written(&mut self, bytes: usize, rest: bool, now: Instant);
 
     /// When [`on_deadline`](Self::on_deadline) is to be called at the latest.
     fn next_deadline(&self) -> Option<Instant>;
     /// Whether [`see_socket`](Self::see_socket) is to be called before [`on_deadline`](Self::on_deadline).
     fn looks_at_socket(&self, now: Instant) -> bool;
-    /// So many bytes that the socket has taken are still there, if that is known.
+    /// The number of bytes that the socket still holds, if the driver can read it.
     fn see_socket(&mut self, queued: Option<u64>, now: Instant);
     /// Acts on the deadlines that have passed.
     fn on_deadline(&mut self, now: Instant);
 
-    /// Wakes the tasks for which something has happened.
+    /// Wakes the tasks noted since the last call.
     fn deliver_wakes(&mut self);
-    /// What is to be done with the socket.
+    /// The action of the driver on the socket.
     fn status(&self) -> Status;
-    /// Until when the socket is closed, after the end; see [`SocketStage`](crate::core::SocketStage).
+    /// The time limit for closing the socket after the end; see [`SocketStage`](crate::core::SocketStage).
     fn linger_until(&self, now: Instant) -> Instant;
     /// The socket is closed: the last step of the session's end.
     fn released(&self);
@@ -289,7 +289,7 @@ impl<W: Wire> Protocol for Engine<W> {
 }
 
 impl<W> Drop for Engine<W> {
-    /// A driver that is dropped, or panics, takes no handle with it into silence.
+    /// When a driver is dropped or panics, its session's handles get an error.
     fn drop(&mut self) {
         self.core.abort(SessionError::EngineStopped);
         self.link.finish();

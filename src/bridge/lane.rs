@@ -1,4 +1,4 @@
-//! What one stream's handles and the engine share.
+//! The memory that one stream's handles and the engine share.
 
 use std::fmt;
 
@@ -15,20 +15,20 @@ use crate::queue::step::{Step, reached};
 use crate::queue::{Limit, Node, Reasons, Receipt, RingPair, SetOnce, WakerSlot};
 use crate::sync::{Arc, AtomicBool, AtomicPtr, AtomicU8, AtomicU32, AtomicU64, Ordering};
 
-/// How far `open` has come.
+/// The stages of `open`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum OpenState {
     /// Waits for the peer's permission.
     Waiting,
-    /// Permitted: what is sent now follows the OPEN.
+    /// Permitted: messages sent from now on follow the OPEN.
     Granted,
 }
 
-/// In `Lane::key`: the rest is no key, but how many bytes of the pool the lane holds. The engine has not registered it, or
-/// its session has ended.
+/// In `Lane::key`: the other bits are no key, but how many bytes of the pool are charged to the lane. The engine has not
+/// registered it, or its session has ended.
 const CHARGE: u64 = 1 << 63;
 
-// Six cache lines, and one more for its reference counts: every idle stream costs that, and two small handles.
+// Six cache lines, and one more for its reference counts: the cost of every idle stream, besides two small handles.
 #[cfg(not(ringmux_loom))]
 const _: () = {
     assert!(size_of::<Lane>() == 6 * 64);
@@ -37,16 +37,16 @@ const _: () = {
 };
 
 /// One stream, as both sides see it. In order of its cache lines: those of the rings, one that both sides write, and one
-/// that is read again and again and hardly ever written.
+/// that is read often and rarely written.
 #[repr(C)]
 pub(crate) struct Lane {
-    /// Forth: what the handles send; back: what they receive.
+    /// Forth: from handles to engine; back: from engine to handles.
     rings: RingPair,
 
     next: AtomicPtr<Self>,
     /// Woken when the sender has room, when the stream is opened, and when the direction ends.
     sender: WakerSlot,
-    /// Woken when there is something to receive, and when the direction ends.
+    /// Woken when there is a message to receive, and when the direction ends.
     receiver: WakerSlot,
     reasons: Reasons,
     stop_code: AtomicU32,
@@ -55,8 +55,8 @@ pub(crate) struct Lane {
     tx_end: SetOnce<SendEnd>,
     rx_end: SetOnce<RecvEnd>,
     pub(super) particulars: SetOnce<Particulars>,
-    /// Where the engine keeps its half, which only the engine reads or writes; after the session's end, what the lane is
-    /// charged, see [`CHARGE`].
+    /// The key of the engine's half, which only the engine reads or writes; after the session's end, the lane's charge,
+    /// see [`CHARGE`].
     key: AtomicU64,
     /// The stream's id on the wire, 0 until it is known.
     id: AtomicU32,
@@ -70,20 +70,20 @@ pub(crate) struct Lane {
     urgency: AtomicU8,
     granted: AtomicBool,
     accepted: AtomicBool,
-    /// What the receiver wants: the pieces of messages as they come, or whole messages.
+    /// Whether the receiver takes pieces of messages as they arrive, or whole messages.
     chunks: AtomicBool,
     /// An ERROR is queued, which will end both directions.
     failing: AtomicBool,
-    /// Whether what the sender has queued was written to the socket.
+    /// The sender's request for a receipt, and its answer.
     receipt: Receipt,
 }
 
-/// A lane whose stream has gone, kept for another one of its session. No one else has it.
+/// A lane whose stream has gone, kept for another stream of its session. It has no other owner.
 #[derive(Debug)]
 pub(crate) struct SpareLane(Arc<Lane>);
 
 impl SpareLane {
-    /// `None` if a handle that was the last to be dropped has not let go yet, or never will, as it was forgotten.
+    /// `None` if the last handle dropped has not released the lane yet, or never will, as it was forgotten.
     pub(super) fn new(mut lane: Arc<Lane>) -> Option<Self> {
         Arc::get_mut(&mut lane)?.renew();
         Some(Self(lane))
@@ -133,7 +133,7 @@ impl Lane {
         })
     }
 
-    /// The same, out of one that a stream of the session has left, if there is one.
+    /// The same, reusing a spare lane of the session, if there is one.
     pub(super) fn new_or_spare(
         session: &Arc<SessionLink>,
         opening: Bytes,
@@ -145,7 +145,8 @@ impl Lane {
         }
     }
 
-    /// As good as new, for another stream of the same session: only what [`Lane::new`] was told is to be said again.
+    /// Resets the lane for another stream of the same session: the caller sets the fields that depend on the
+    /// arguments of [`Lane::new`].
     fn renew(&mut self) {
         self.let_go();
         let Self {
@@ -214,9 +215,9 @@ impl Lane {
 
     // ---- for handles ------------------------------------------------------------------------
 
-    /// Asks the engine to look at this lane. Costs one read-modify-write; the first since the
-    /// engine last looked also pushes the lane and, if the engine sleeps, wakes it. On the engine's own thread, asking again for
-    /// the same costs two loads.
+    /// Asks the engine to look at this lane. Costs one read-modify-write; the first since the engine last looked also pushes
+    /// the lane and, if the engine sleeps, wakes it. On the engine's own thread, repeating a pending reason costs
+    /// two loads.
     #[inline]
     pub(crate) fn raise(self: &Arc<Self>, reasons: u32) {
         debug_assert!(reasons & reason::OPEN == 0, "by `EngineSide::open` alone");
@@ -242,19 +243,19 @@ impl Lane {
         self.raise(reason::STOP);
     }
 
-    /// Asks whether everything queued so far was written, see [`is_written`](Self::is_written). The sender is woken by the
-    /// answer.
+    /// Asks for a receipt for everything queued so far, see [`is_written`](Self::is_written). The answer wakes the
+    /// sender.
     pub(crate) fn ask_written(self: &Arc<Self>) {
         self.receipt.ask();
         self.raise(reason::WRITTEN);
     }
 
-    /// Whether what was queued when it was last asked was written to the socket.
+    /// Whether everything queued before the last request was written to the socket.
     pub(crate) fn is_written(&self) -> bool {
         self.receipt.is_done()
     }
 
-    /// The receiver takes the pieces of messages as they come from now on, or whole messages.
+    /// The receiver takes the pieces of messages as they arrive from now on, or whole messages.
     pub(crate) fn take_chunks(self: &Arc<Self>, chunks: bool) {
         self.chunks.store(chunks, Ordering::Relaxed);
         self.raise(reason::CHUNKS);
@@ -266,10 +267,10 @@ impl Lane {
         self.raise(reason::URGENCY);
     }
 
-    /// One half is gone; the last one tells the engine.
+    /// One half is dropped; the last one notifies the engine.
     pub(crate) fn release_half(self: &Arc<Self>) {
-        // ORDERING: AcqRel, and Acquire, pair with the other half's release_half, so that whatever it did with
-        // its ring comes before the DROPPED that the last one raises. Who is alone stays alone: nothing is counted then.
+        // ORDERING: AcqRel, and Acquire, pair with the other half's release_half, so that its accesses to its ring
+        // come before the DROPPED that the last one raises. A half that is alone stays alone: it need not count.
         if self.handles.load(Ordering::Acquire) == 1
             || self.handles.fetch_sub(1, Ordering::AcqRel) == 1
         {
@@ -294,7 +295,7 @@ impl Lane {
         self.rx_end.get()
     }
 
-    /// The end of a stream that was inherited by a fork; to be asked before waiting.
+    /// The end of a stream in a forked child, which inherited it; to be checked before waiting.
     #[inline]
     pub(crate) fn inherited_end(&self) -> Option<StreamError> {
         if !self.session.is_inherited() {
@@ -312,7 +313,7 @@ impl Lane {
         self.send_limit.get()
     }
 
-    /// Raises the sender's limit out of what nobody has. False if it is at its most, or too little is left.
+    /// Raises the sender's limit out of the common budget. False if it is at its most, or too little is left.
     pub(crate) fn grow_send_limit(self: &Arc<Self>) -> bool {
         let session = &self.session;
         loop {
@@ -323,7 +324,7 @@ impl Lane {
             if part == 0 {
                 return false;
             }
-            // No more than was wanted.
+            // At most the size wanted.
             if self.send_limit.grow(limit, part as u32) {
                 self.raise(reason::GREW);
                 return true;
@@ -332,7 +333,7 @@ impl Lane {
         }
     }
 
-    /// The stream's id on the wire, `None` before its OPEN left.
+    /// The stream's id on the wire, `None` before its OPEN was sent.
     pub(crate) fn id(&self) -> Option<u32> {
         Some(self.id.load(Ordering::Relaxed)).filter(|id| *id != 0)
     }
@@ -366,22 +367,22 @@ impl Lane {
         self.key.store(key, Ordering::Relaxed);
     }
 
-    /// The session has ended: what the lane holds is on the account of the process until its receiver has seen the end
-    /// behind it, or the handles are gone. Called once.
+    /// The session has ended: bytes queued in the lane stay charged to the process until its receiver has read to the end,
+    /// or the handles are gone. Called once.
     pub(crate) fn charge(&self, bytes: u64) {
         debug_assert!(bytes & CHARGE == 0);
         if bytes > 0 {
             self.session.pool.charge(bytes);
             self.session.counters.bytes_held.add_shared(bytes);
         }
-        // ORDERING: pairs with `give_charge`: what it takes off was put on before.
+        // ORDERING: pairs with `give_charge`: it subtracts only bytes added before.
         self.key.store(CHARGE | bytes, Ordering::Release);
     }
 
-    /// Nothing is left in the lane for its receiver.
+    /// The lane holds no bytes for its receiver any more.
     #[inline]
     pub(crate) fn let_go(&self) {
-        // Of a session that has not ended it is the engine's.
+        // While the session lives the word belongs to the engine.
         if self.key.load(Ordering::Relaxed) > CHARGE {
             self.give_charge();
         }
@@ -389,7 +390,7 @@ impl Lane {
 
     #[cold]
     fn give_charge(&self) {
-        // ORDERING: pairs with `charge`. The second of two finds nothing.
+        // ORDERING: pairs with `charge`. The second of two callers finds 0.
         let bytes = self.key.swap(CHARGE, Ordering::Acquire) & !CHARGE;
         self.session.pool.give(bytes);
         self.session.counters.bytes_held.take_shared(bytes);
@@ -409,20 +410,20 @@ impl Lane {
         self.send_limit.grow(seen, by)
     }
 
-    /// Lowers the sender's limit; returns by how much. What the sender has raised a reason for before is visible
-    /// afterwards; if that is nothing, it queues one message at most before it sees the new limit.
+    /// Lowers the sender's limit; returns by how much. Records for which the sender has raised a reason are visible
+    /// afterwards; otherwise it queues one message at most before it sees the new limit.
     pub(crate) fn lower_send_limit(&self, to: u32) -> u32 {
         let by = self.send_limit.lower(to);
         self.reasons.touch();
         by
     }
 
-    /// After WRITTEN: takes the sender's question. False if there is none.
+    /// After WRITTEN: takes the sender's request. False if there is none.
     pub(crate) fn take_receipt(&self) -> bool {
         self.receipt.take()
     }
 
-    /// Everything that was queued when the question was taken is written. False if the sender has asked again; else the
+    /// Everything queued when the request was taken is written. False if the sender has asked again; else the
     /// caller wakes it.
     pub(crate) fn answer_receipt(&self) -> bool {
         self.receipt.answer()
@@ -483,7 +484,7 @@ impl Lane {
         finished && self.send_end().is_none() && !self.failing()
     }
 
-    /// Ends both directions with one error. The caller wakes whoever waits.
+    /// Ends both directions with one error. The caller wakes the waiting tasks.
     pub(crate) fn end_both(&self, error: &StreamError) {
         self.end_send(SendEnd::Error(error.clone()));
         self.end_recv(RecvEnd::Error(error.clone()));
@@ -507,8 +508,8 @@ impl fmt::Debug for Lane {
     }
 }
 
-// SAFETY: `next` is written by nothing but the list, and a lane is on it at most once (`raise`
-// pushes only when the reason word was 0, which the engine makes it after it took the lane off).
+// SAFETY: `next` is written only by the list, and a lane is on it at most once (`raise`
+// pushes only when the reason word was 0, which the engine sets after it took the lane off).
 unsafe impl Node for Lane {
     fn next(&self) -> &AtomicPtr<Self> {
         &self.next

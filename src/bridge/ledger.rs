@@ -1,18 +1,18 @@
-//! Where sessions count, so that their sums outlive them: a ledger for each engine, all of them known to the process.
+//! Counters that outlive their sessions: a ledger for each engine, all of them known to the process.
 //!
 //! ```text
-//!   process ──► ledgers, taken by engines ──► blocks of counters, taken by sessions ◄── engine writes, anybody reads
+//!   process ──► ledgers, taken by engines ──► blocks of counters, taken by sessions ◄── engine writes, any thread reads
 //! ```
-//! A session takes a block of counters and gives it back when its last handle is gone. The next session goes on
-//! counting where it stopped and remembers the numbers that it found ([`Entry::since_start`]). So the sum over all
-//! blocks is what all sessions have done since the start, those that have gone included: nothing is moved when one
-//! ends, sums never go back, and memory is bounded by the sessions there were at once. With ledgers and engines it is
-//! the same once more.
+//! A session takes a block of counters and returns it when its last handle is gone. The next session continues
+//! from its numbers and remembers the values at its start ([`Entry::since_start`]). So the sum over all
+//! blocks covers all sessions since the start, those that have gone included: nothing is moved when one
+//! ends, sums never decrease, and memory is bounded by the sessions that existed at once. The same holds for ledgers and
+//! engines.
 //!
-//! To the protocol, which reads a counter as it is, differences mean something, and never the number itself.
+//! To the protocol, which reads raw counters, only differences are meaningful.
 //!
-//! Who writes: the engine of the session that has the block, alone. Readers take no part; sums may be off by what
-//! happens while they are read.
+//! Each block has one writer, the engine of the session that owns it. Readers take no part; sums may be off by
+//! concurrent updates.
 
 use std::ops::Deref;
 
@@ -44,7 +44,7 @@ macro_rules! ends {
         }
 
         impl SessionEnds {
-            /// Each reason by name, and how many sessions ended for it.
+            /// Each reason by name, and the number of sessions that ended for it.
             pub fn by_reason(&self) -> impl Iterator<Item = (&'static str, u64)> {
                 [$((stringify!($name), self.$name)),+].into_iter()
             }
@@ -65,7 +65,7 @@ ends! {
     closed: SessionError::Closed,
     /// Closed by the peer.
     peer_closed: SessionError::PeerClosed { .. },
-    /// The connection ended without a word.
+    /// The connection ended without a GOAWAY.
     disconnected: SessionError::Disconnected,
     /// The socket failed.
     io: SessionError::Io(_),
@@ -73,26 +73,26 @@ ends! {
     protocol: SessionError::Protocol(_),
     /// The peer tripped a limit of this side.
     limit_exceeded: SessionError::LimitExceeded(_),
-    /// No handshake came in time.
+    /// The handshake did not complete in time.
     handshake_timeout: SessionError::HandshakeTimeout(_),
     /// The peer gave no sign of life.
     keepalive_timeout: SessionError::KeepaliveTimeout(_),
-    /// The socket took nothing.
+    /// The socket took no bytes.
     write_timeout: SessionError::WriteTimeout(_),
-    /// The engine ended under it.
+    /// The engine stopped.
     engine_stopped: SessionError::EngineStopped,
 }
 
-/// What several sessions have done together.
+/// Counters summed over several sessions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Totals {
-    /// Sessions that were started, also those whose handshake failed.
+    /// Sessions started, also those whose handshake failed.
     pub started: u64,
     /// Sessions that have ended, by reason.
     pub ended: SessionEnds,
-    /// The sums over all of them, those that have ended included; of what is counted *now* (`streams`,
-    /// `bytes_held`), over those that are there.
+    /// The sums over all of them, those that have ended included; of current numbers (`streams`,
+    /// `bytes_held`), over the live ones.
     ///
     /// `wakes_issued` is as of the last time that each session slept.
     pub sessions: SessionStats,
@@ -121,7 +121,7 @@ impl Totals {
     }
 }
 
-/// What one session after another counts in.
+/// The counters of one session after another.
 #[derive(Debug, Default)]
 struct Block {
     counters: Counters,
@@ -129,7 +129,7 @@ struct Block {
     ended: EndCounters,
 }
 
-/// The blocks of one engine after another. Made by whoever has the slot.
+/// The blocks of one engine after another. Created by the owner of the slot.
 #[derive(Debug, Default)]
 struct Ledger(Slots<SetOnce<Arc<CachePadded<Block>>>>);
 
@@ -138,7 +138,7 @@ impl Ledger {
         let mut totals = Totals::default();
         for block in self.0.all().filter_map(SetOnce::get) {
             totals.add(&Totals {
-                // Before the start: of a session that ends meanwhile both are seen, or the start alone.
+                // Before the start: of a session that ends concurrently both are counted, or the start alone.
                 ended: block.ended.snapshot(),
                 started: block.started.get(),
                 sessions: block.counters.snapshot(),
@@ -155,7 +155,7 @@ fn process() -> &'static Ledgers {
     PROCESS.get_or_init(Slots::new)
 }
 
-/// What all sessions of the process have done.
+/// The counters of all sessions of the process.
 pub(crate) fn process_totals() -> Totals {
     let mut totals = Totals::default();
     for ledger in process().all().filter_map(SetOnce::get) {
@@ -167,20 +167,20 @@ pub(crate) fn process_totals() -> Totals {
 /// The value of a slot whose holder is the caller.
 fn value_of<T: Default>(slot: &SetOnce<Arc<T>>) -> Arc<T> {
     if slot.get().is_none() {
-        // Nobody else sets it: the slot is ours.
+        // No other thread sets it: this one owns the slot.
         let _ = slot.set(Arc::default());
     }
     slot.get().map(Arc::clone).unwrap_or_default()
 }
 
-/// An engine's ledger, given back with the engine and the last of its sessions.
+/// An engine's ledger, returned after the engine and the last of its sessions have gone.
 #[derive(Debug)]
 pub(crate) struct Account {
     ledger: Arc<Ledger>,
-    /// Where it is taken from and given back to: not the ledgers of the process that drops it.
+    /// The pool it belongs to: not the ledgers of the process that drops it, which may be a fork.
     ledgers: &'static Ledgers,
     key: Option<SlotKey>,
-    /// What other engines had counted in it before.
+    /// The numbers that earlier engines had counted in it.
     base: Totals,
 }
 
@@ -197,7 +197,7 @@ impl Account {
         })
     }
 
-    /// That of sessions which no engine runs.
+    /// The account of sessions without an engine.
     pub(crate) fn of_the_process() -> Arc<Self> {
         static UNHOSTED: PerProcess<Arc<Account>> = PerProcess::new();
         Arc::clone(UNHOSTED.get_or_init(Self::new))
@@ -211,7 +211,7 @@ impl Account {
     pub(super) fn open(account: &Arc<Self>) -> Entry {
         let key = account.ledger.0.claim();
         let block = value_of(account.ledger.0.value(&key));
-        // What a session that has ended still had is nobody's.
+        // Numbers left by a session that has ended belong to no session.
         block.counters.streams.set(0);
         block.counters.bytes_held.set(0);
         let base = block.counters.snapshot();
@@ -237,7 +237,7 @@ impl Drop for Account {
 #[derive(Debug)]
 pub(crate) struct Entry {
     block: Arc<CachePadded<Block>>,
-    /// What other sessions had counted in it before.
+    /// The numbers that earlier sessions had counted in it.
     base: SessionStats,
     account: Arc<Account>,
     key: Option<SlotKey>,
@@ -249,7 +249,7 @@ impl Entry {
         self.block.counters.snapshot().since(&self.base)
     }
 
-    /// The session's bell has woken it so often.
+    /// The number of wakes by the session's bell.
     pub(super) fn note_wakes(&self, wakes: u64) {
         self.wakes.set(self.base.wakes_issued + wakes);
     }

@@ -1,27 +1,27 @@
-//! What joins handles to the core. First the memory that an application thread and the engine share: one [`SessionLink`] a
-//! session, one [`Lane`] a stream. Then the engine's half: `port`, lanes as the core sees them; `activate`, what handles want;
-//! `engine`, core, wire and link as one thing that a driver drives.
+//! Joins handles to the core. First the memory that an application thread and the engine share: one [`SessionLink`] a
+//! session, one [`Lane`] a stream. Then the engine's half: `port`, lanes as the core sees them; `activate`, the requests of
+//! handles; `engine`, core, wire and link as one value that a driver runs.
 //!
 //! ```text
 //!   handle (any thread)                                    engine (one thread)
 //!   tx ring  ── messages, FIN, ERROR ───────────────────►  read while a batch is built
-//!   reasons  ── what the handle wants; first: ready list ─►  taken whole, once a turn; doorbell
+//!   reasons  ── requests of the handle; first: ready list ─►  taken whole, once a turn; doorbell
 //!   rx ring  ◄─ whole messages ──────────────────────────  written while a buffer is parsed
-//!   ends     ◄─ why a direction ended, once ─────────────  written after the last message
+//!   ends     ◄─ reason for a direction's end, once ──────  written after the last message
 //!   wakers   ◄─ after the next I/O was submitted ────────
 //! ```
 //!
 //! Invariants:
-//! * A lane is on the ready list at most once: only whoever turns its reason word from 0 pushes it.
+//! * A lane is on the ready list at most once: only the thread that turns its reason word from 0 pushes it.
 //! * The engine takes the word *before* it looks at the rings, so nothing published before a
 //!   `raise` is missed.
-//! * An end is set after the last message was published; a reader looks at the end, then drains
-//!   its ring once more, then reports.
+//! * An end is set after the last message was published; a reader loads the end, then drains
+//!   its ring once more, then reports the end.
 //! * `SessionLink::end` is set before the ready list is closed, and every lane's ends after that:
 //!   a handle that finds the list closed finds the reason.
 //!
 //! Nothing here parses, decides or does I/O. A handle never waits for the engine in a loop, nor the
-//! engine for a handle: between them are only atomics and the leaves of `queue`.
+//! engine for a handle: they share only atomics and the leaves of `queue`.
 
 mod activate;
 mod drain;
@@ -60,8 +60,8 @@ pub(crate) use crate::core::{SEND_FLOOR, SocketEvent, SocketStage, Status, failu
 /// A session over the wire of ringmux.
 pub(crate) type NativeEngine = Engine<crate::wire::Native>;
 
-/// What a record of a lane's rings weighs beside its length, in bytes: so a limit on weight bounds the number of records
-/// too. It is what the native wire charges for a frame, so that a stream's ring and its credit are one budget.
+/// What a record of a lane's rings weighs besides its length, in bytes: so a limit on weight bounds the number of records
+/// too. It equals the charge of the native wire for a frame, so that a stream's ring and its credit are one budget.
 pub(crate) const RECORD_CHARGE: u32 = 256;
 
 /// Messages up to this many bytes are copied into the ring; above, the ring holds a reference.

@@ -1,4 +1,4 @@
-//! What few streams have, apart from their lanes.
+//! Fields that few streams need, apart from their lanes.
 
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,7 @@ use super::reason;
 use crate::queue::SetOnce;
 use crate::sync::{Arc, AtomicU64, Ordering};
 
-/// What few streams have: an opening block, an enabled span, a deadline.
+/// Fields that few streams need: an opening block, an enabled span, a deadline.
 pub(super) struct Particulars {
     opening: Bytes,
     span: Span,
@@ -49,10 +49,10 @@ impl Lane {
         self.particulars.get().map_or(&NONE, |of| &of.span)
     }
 
-    /// The engine is to cancel the stream then, or never.
+    /// The engine cancels the stream at this time, or never.
     pub(crate) fn set_deadline(self: &Arc<Self>, at: Option<Instant>) {
         let begun = self.session().begun;
-        // One that is centuries away is none.
+        // One that is centuries away counts as none.
         let nanos = at.map_or(0, |at| {
             let nanos = at.saturating_duration_since(begun).as_nanos();
             u64::try_from(nanos).map_or(0, |nanos| nanos.max(1))

@@ -1,4 +1,4 @@
-//! The process's receive memory: one number that all sessions take from. Who may take how much is decided in `core::pool`.
+//! The process's receive memory: one number that all sessions take from. The limits of each session are in `core::pool`.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -8,7 +8,7 @@ use crate::queue::PerProcess;
 /// A budget of bytes. Lock-free: one compare-and-swap loop to take, one addition or subtraction for the rest.
 #[derive(Debug)]
 pub(crate) struct Pool {
-    /// What no ceiling goes beyond.
+    /// The size, which no ceiling exceeds.
     size: u64,
     used: AtomicU64,
     sessions: AtomicUsize,
@@ -23,7 +23,7 @@ impl Pool {
         })
     }
 
-    /// The one that sessions use unless told otherwise; their ceilings bound it.
+    /// The default pool of sessions; their ceilings bound it.
     pub(crate) fn process() -> Arc<Self> {
         static PROCESS: PerProcess<Arc<Pool>> = PerProcess::new();
         Arc::clone(PROCESS.get_or_init(|| Self::new(u64::MAX)))
@@ -44,7 +44,7 @@ impl Pool {
 
     pub(crate) fn give(&self, bytes: u64) {
         if bytes == 0 {
-            // Most streams never take anything: no exchange on a line that all sessions share.
+            // Most streams never take from it: no exchange on a cache line that all sessions share.
             return;
         }
         let before = self.used.fetch_sub(bytes, Ordering::Relaxed);
@@ -61,12 +61,12 @@ impl Pool {
         self.used.load(Ordering::Relaxed)
     }
 
-    /// What no ceiling goes beyond.
+    /// The size, which no ceiling exceeds.
     pub(crate) const fn size(&self) -> u64 {
         self.size
     }
 
-    /// Takes what is in use already, whether there is so much or not.
+    /// Takes memory that is in use already, also beyond the size.
     pub(crate) fn charge(&self, bytes: u64) {
         self.used.fetch_add(bytes, Ordering::Relaxed);
     }

@@ -213,7 +213,7 @@ impl StreamPort for LanePort {
 #[derive(Debug)]
 pub(crate) struct LinkPort {
     pub(super) link: Arc<SessionLink>,
-    /// Requests of handles that were taken and not yet acted on.
+    /// Requests of handles that were taken and not yet handled.
     asked: u32,
 }
 
@@ -222,7 +222,7 @@ impl LinkPort {
         Self { link, asked: 0 }
     }
 
-    /// The requests of handles since the last call.
+    /// Takes the requests made since the last call.
     #[inline]
     pub(super) fn take_requests(&mut self) -> u32 {
         std::mem::take(&mut self.asked) | self.link.take_requests()
@@ -313,7 +313,7 @@ impl SessionPort for LinkPort {
     }
 
     fn record_pong(&mut self, rtt_ns: u64) {
-        // All who have asked by now are served by this: who asks for another has seen it counted.
+        // This answer serves all callers so far: a caller that asks for another PING later has read the count before.
         self.asked |= self.link.take_requests();
         self.asked &= !request::PING;
         self.link.record_pong(rtt_ns);

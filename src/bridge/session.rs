@@ -1,4 +1,4 @@
-//! What a session's handles and the engine share.
+//! The memory that a session's handles and the engine share.
 
 use std::fmt;
 use std::sync::Arc as StdArc;
@@ -24,7 +24,7 @@ use crate::queue::{
 use crate::sync::{Arc, AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
 use crate::wire::Role;
 
-/// What a handle asks of the session itself.
+/// Requests of handles to the session itself.
 pub(crate) mod request {
     /// Measure the round trip.
     pub(crate) const PING: u32 = 1 << 0;
@@ -34,11 +34,11 @@ pub(crate) mod request {
     pub(crate) const ORPHANED: u32 = 1 << 2;
     /// End when the streams have.
     pub(crate) const SHUTDOWN: u32 = 1 << 3;
-    /// Make place for another connection, if the handshake is not done.
+    /// Make room for another connection, if the handshake is not complete.
     pub(crate) const EVICT: u32 = 1 << 4;
 }
 
-/// Lanes that a session keeps for streams to come, each with a segment for each ring: some 50 KiB in all.
+/// Lanes that a session keeps for future streams, each with a segment for each ring: some 50 KiB in all.
 pub(crate) const SPARES_MAX: usize = 64;
 
 /// One session, as both sides see it.
@@ -46,14 +46,14 @@ pub(crate) struct SessionLink {
     ready: ReadyList<Lane>,
     requests: Reasons,
     doorbell: Doorbell,
-    /// Where the engine is; a copy of it, made by a fork, has none.
+    /// The process of the engine; in a fork's copy the engine does not exist.
     process: Process,
-    /// Where the engine runs.
+    /// The thread of the engine.
     pub(crate) home: Home,
-    /// Streams that the peer opened; one that finds it full is refused.
+    /// Streams that the peer opened; streams beyond its capacity are refused.
     accept: ArrayQueue<HandleSide>,
-    /// Lanes of streams that have gone. The engine alone puts one here, and never after the end of the session: then they go,
-    /// as they keep the session.
+    /// Lanes of streams that have gone. The engine alone adds to them, and never after the end of the session: then they
+    /// are freed, as they hold references to the session.
     spares: ArrayQueue<SpareLane>,
     /// Tasks in `accept`.
     pub(crate) accept_waiters: WakerSet,
@@ -79,45 +79,45 @@ pub(crate) struct SessionLink {
     pongs: AtomicU64,
     rtt_ns: AtomicU64,
     pub(crate) counters: Entry,
-    /// What the deadlines of its streams count from.
+    /// The origin of the deadlines of its streams.
     pub(super) begun: Instant,
-    /// Counts the sessions of the process.
+    /// The number of the session in its process.
     pub(crate) id: u64,
     pub(crate) span: tracing::Span,
     pub(crate) drain: Drain,
-    /// What its lanes are charged to, when it has ended.
+    /// The pool that its lanes are charged to when it has ended.
     pub(super) pool: StdArc<Pool>,
     /// Bytes that one stream may have queued for sending.
     pub(crate) send_buffer: u32,
-    /// Of what all streams together may have queued beyond their floors, what no stream has.
+    /// The part of the budget for queued bytes beyond the floors that no stream has.
     pub(crate) send_budget: Budget,
     /// Calls of `open` that may wait at once.
     pub(crate) max_pending_opens: u32,
     /// Initial `credit_mark` of a lane.
     pub(crate) credit_mark: u32,
-    /// What the wire can carry, in bytes: an opening block, a block between messages, the details of an error.
+    /// Limits of the wire, in bytes: an opening block, a block between messages, the details of an error.
     pub(crate) max_opening: usize,
     pub(crate) max_block: usize,
     pub(crate) max_details: usize,
     info: Info,
 }
 
-/// What a session is connected to and through.
+/// A session's addresses, driver and role.
 #[derive(Clone, Debug)]
 pub(crate) struct Info {
     pub(crate) peer: Option<Addr>,
     pub(crate) local: Option<Addr>,
     pub(crate) driver: Driver,
     pub(crate) role: Role,
-    /// Decides where jitter falls: different for each session.
+    /// The seed of its jitter: different for each session.
     pub(crate) seed: u64,
-    /// Of the engine that runs it.
+    /// The account of the engine that runs it.
     pub(crate) account: Arc<Account>,
 }
 
 #[cfg(any(test, fuzzing))]
 impl Info {
-    /// Of a session that no engine has made.
+    /// For a session without an engine.
     pub(crate) fn of_a_test(role: Role) -> Self {
         Self {
             peer: None,
@@ -209,28 +209,28 @@ impl SessionLink {
         }
     }
 
-    /// Whether the engine is in another process, of which this one is a fork. Asked where something would wait, as nothing
+    /// Whether the engine is in another process, of which this one is a fork. To be checked before waiting, as nothing
     /// will ever happen to the session here.
     #[inline]
     pub(crate) fn is_inherited(&self) -> bool {
         self.process.is_another()
     }
 
-    /// The end of a session that is inherited.
+    /// The end of an inherited session.
     #[inline]
     fn inherited(&self) -> Option<&SessionError> {
         static STOPPED: SessionError = SessionError::EngineStopped;
         self.is_inherited().then_some(&STOPPED)
     }
 
-    /// Asks for a shutdown that ends within `grace`; the shortest that was ever asked for holds.
+    /// Requests a shutdown that ends within `grace`; the shortest grace requested holds.
     pub(crate) fn shut_down(&self, grace: Duration) {
         self.drain.ask(grace);
         self.refuse_opens(SessionError::Closed);
         self.request(request::SHUTDOWN);
     }
 
-    /// What came of the shutdown; for an engine that has not even ended the session, that it did not.
+    /// The report of the shutdown; if the engine has not ended the session, that it was forced.
     pub(crate) fn drain_report(&self) -> Drained {
         let mut report = self.drain.report();
         if self.finished().is_none() {
@@ -319,7 +319,7 @@ impl SessionLink {
         self.peer_max_message.load(Ordering::Relaxed) as usize
     }
 
-    /// The counters now.
+    /// A snapshot of the counters.
     pub(crate) fn stats(&self) -> SessionStats {
         let issued = self.doorbell.wakes();
         self.counters.since_start().with_wakes(issued)
@@ -329,7 +329,7 @@ impl SessionLink {
         self.hungry.load(Ordering::Relaxed)
     }
 
-    /// How many PINGs were answered so far.
+    /// Number of PINGs answered so far.
     pub(crate) fn pongs(&self) -> u64 {
         // ORDERING: pairs with `record_pong`; publishes `rtt_ns`.
         self.pongs.load(Ordering::Acquire)
@@ -365,7 +365,7 @@ impl SessionLink {
         self.has_ready() || self.requests.peek() != 0
     }
 
-    /// Registers the engine's waker and says whether it may sleep: no, if work came meanwhile.
+    /// Registers the engine's waker and says whether it may sleep: no, if work arrived meanwhile.
     pub(crate) fn prepare_sleep(&self, waker: &Waker) -> bool {
         self.counters.note_wakes(self.doorbell.wakes());
         self.doorbell.prepare(waker);
@@ -376,7 +376,7 @@ impl SessionLink {
         sleep
     }
 
-    /// The engine was woken by something else than the doorbell.
+    /// The engine was woken otherwise than by the doorbell.
     pub(crate) fn awake(&self) {
         self.doorbell.cancel();
     }
@@ -391,8 +391,8 @@ impl SessionLink {
         self.open_credit.fetch_add(streams, Ordering::Relaxed);
     }
 
-    /// The engine has no use any more for its side of a lane, whose handles are gone: the lane is kept for a stream to come,
-    /// if there is place.
+    /// The engine does not need its side of a lane any more, and its handles are gone: the lane is kept for a future stream,
+    /// if there is room.
     pub(crate) fn recycle(&self, tx: Reader<TxRing>, rx: Writer<RxRing>) {
         drop(rx);
         let TxRing(lane) = tx.into_owner();
@@ -401,18 +401,18 @@ impl SessionLink {
         }
     }
 
-    /// Lanes kept for streams to come, for tests.
+    /// Lanes kept for future streams, for tests.
     #[cfg(test)]
     pub(crate) fn spares(&self) -> usize {
         self.spares.len()
     }
 
-    /// Gives the memory of all spare lanes back.
+    /// Frees all spare lanes.
     pub(crate) fn drop_spares(&self) {
         while self.spares.pop().is_some() {}
     }
 
-    /// Queues a stream for `accept`; gives it back if the queue is full.
+    /// Queues a stream for `accept`; returns it if the queue is full.
     pub(crate) fn push_accept(&self, stream: HandleSide) -> Result<(), HandleSide> {
         self.accept.push(stream)
     }
@@ -442,7 +442,7 @@ impl SessionLink {
         let _ = self.refusal.set(reason);
     }
 
-    /// Ends the session: sets the reason, closes the ready list, and returns what was on it.
+    /// Ends the session: sets the reason, closes the ready list, and returns its lanes.
     /// The caller sets the lanes' ends and then calls [`wake_all`](Self::wake_all).
     pub(crate) fn close(&self, reason: SessionError) -> TakenNodes<Lane> {
         let _ = self.refusal.set(reason.clone());
@@ -459,10 +459,10 @@ impl SessionLink {
         self.state_waiters.wake_all();
     }
 
-    /// Streams that nobody can accept any more would keep the session, and be kept by it.
+    /// Unaccepted streams that can never be accepted would keep the session alive, and the session them.
     pub(crate) fn drop_unaccepted_if_orphaned(&self) {
         // ORDERING: SeqCst pairs with `release_handle`: of the last handle's release and the
-        // engine's end of the session, whichever comes second sees the first and empties the queue.
+        // engine's end of the session, the second one sees the first and empties the queue.
         fence(Ordering::SeqCst);
         if self.handles.load(Ordering::Relaxed) == 0 {
             while self.accept.pop().is_some() {}
@@ -485,7 +485,7 @@ impl fmt::Debug for SessionLink {
     }
 }
 
-/// Counts the sessions of the process, from 1.
+/// Numbers the sessions of the process, from 1.
 fn next_id() -> u64 {
     static LAST: AtomicU64 = AtomicU64::new(0);
     1 + LAST.fetch_add(1, Ordering::Relaxed)

@@ -1,7 +1,7 @@
-//! The two sides of a lane: who may use which end of its rings.
+//! The two sides of a lane, and the ends of its rings that each may use.
 //!
-//! [`Lane::pair`] makes both, once, and neither can be cloned. So each ring has one writer and one reader without anything
-//! that counts them at run time. A lane that both sides have left may be paired again ([`SessionLink::recycle`]):
+//! [`Lane::pair`] makes both, once, and neither can be cloned. So each ring has one writer and one reader without any
+//! counting at run time. A lane that both sides have left may be paired again ([`SessionLink::recycle`]):
 //!
 //! ```text
 //!   HandleSide ──split──► Writer<TxRing>, Reader<RxRing>     in `open`, or by way of the accept queue
@@ -46,11 +46,11 @@ unsafe impl RingOwner for RxRing {
     }
 }
 
-/// The side of the application: sends into one ring and receives from the other.
+/// The application's side: sends into one ring and receives from the other.
 #[derive(Debug)]
 pub(crate) struct HandleSide(Arc<Lane>);
 
-/// The side of the engine.
+/// The engine's side.
 #[derive(Debug)]
 pub(crate) struct EngineSide(Arc<Lane>);
 
@@ -65,7 +65,7 @@ impl Lane {
         (HandleSide(Arc::clone(&lane)), EngineSide(lane))
     }
 
-    /// Takes what handles want of a lane that was on the ready list. What they published before is visible afterwards.
+    /// Takes the reasons of a lane from the ready list. Records published before them are visible afterwards.
     pub(crate) fn activated(self: Arc<Self>) -> (Activated, u32) {
         let reasons = self.take_reasons();
         let lane = if reasons & reason::OPEN == 0 {
@@ -93,7 +93,7 @@ impl HandleSide {
 
     pub(crate) fn split(self) -> (Writer<TxRing>, Reader<RxRing>) {
         let sender = TxRing(Arc::clone(&self.0));
-        // SAFETY: a lane has one `HandleSide`, which is used up here: no other writer of its ring forth is made.
+        // SAFETY: a lane has one `HandleSide`, which is consumed here: no other writer of its ring forth is made.
         let writer = unsafe { Writer::new(sender) };
         // SAFETY: as above, of its ring back.
         let reader = unsafe { Reader::new(RxRing(self.0)) };
@@ -114,14 +114,14 @@ impl EngineSide {
         }
     }
 
-    /// The same, where something is queued to be sent already.
+    /// The same, where records to send are queued already.
     pub(crate) fn open_with_queued(self, session: &SessionLink) {
         if self.0.raise_open(reason::SEND) {
             session.activate(self.0);
         }
     }
 
-    /// Ends a stream that will not be opened, for whoever waits for it.
+    /// Ends a stream that will not be opened, for its waiting handles.
     pub(crate) fn refuse(self, error: &StreamError) {
         self.0.end_both(error);
         let (mut tx, mut rx) = self.split();
@@ -131,7 +131,7 @@ impl EngineSide {
 
     pub(crate) fn split(self) -> (Reader<TxRing>, Writer<RxRing>) {
         let receiver = RxRing(Arc::clone(&self.0));
-        // SAFETY: a lane has one `EngineSide`, which is used up here: no other reader of its ring forth is made.
+        // SAFETY: a lane has one `EngineSide`, which is consumed here: no other reader of its ring forth is made.
         let reader = unsafe { Reader::new(TxRing(self.0)) };
         // SAFETY: as above, of its ring back.
         let writer = unsafe { Writer::new(receiver) };
@@ -139,23 +139,23 @@ impl EngineSide {
     }
 }
 
-/// The one who sends is the one who waits for room, and for the end.
+/// The sender, which waits for room, and for the end.
 impl Writer<TxRing> {
-    /// Has `waker` woken at the next thing that happens to the sender. To be followed by a look at it.
+    /// Registers `waker` for the sender's next event. To be followed by a check of its condition.
     #[inline]
     pub(crate) fn register(&mut self, waker: &Waker) {
         // SAFETY: a ring has one writer (`Writer::new`), and it is borrowed mutably.
         unsafe { self.owner().0.sender().register(waker) }
     }
 
-    /// Whoever sent waits no more.
+    /// The sender does not wait any more.
     pub(crate) fn unregister(&mut self) {
         // SAFETY: as for `register`.
         unsafe { self.owner().0.sender().clear() }
     }
 }
 
-/// The engine, which reads what is sent, makes room.
+/// The engine, which reads sent records and makes room.
 impl Reader<TxRing> {
     /// Wakes the sender if it waits.
     #[inline]
@@ -165,7 +165,7 @@ impl Reader<TxRing> {
     }
 }
 
-/// The engine, which writes what is received.
+/// The engine, which writes received records.
 impl Writer<RxRing> {
     /// Wakes the receiver if it waits.
     #[inline]
@@ -175,16 +175,16 @@ impl Writer<RxRing> {
     }
 }
 
-/// The one who receives is the one who waits for messages, and for the end.
+/// The receiver, which waits for messages, and for the end.
 impl Reader<RxRing> {
-    /// Has `waker` woken at the next thing that happens to the receiver. To be followed by a look at it.
+    /// Registers `waker` for the receiver's next event. To be followed by a check of its condition.
     #[inline]
     pub(crate) fn register(&mut self, waker: &Waker) {
         // SAFETY: a ring has one reader (`Reader::new`), and it is borrowed mutably.
         unsafe { self.owner().0.receiver().register(waker) }
     }
 
-    /// Whoever received waits no more.
+    /// The receiver does not wait any more.
     pub(crate) fn unregister(&mut self) {
         // SAFETY: as for `register`.
         unsafe { self.owner().0.receiver().clear() }

@@ -1,4 +1,4 @@
-//! What a session has done, as numbers: written by its engine alone, read by anybody.
+//! The counters of a session: written by its engine alone, read by any thread.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -10,7 +10,7 @@ macro_rules! counters {
         counted: $($(#[$doc:meta])* $name:ident),+;
         derived: $($(#[$derived_doc:meta])* $derived:ident),+;
     ) => {
-        /// Counts kept by the engine, read by anybody.
+        /// Counters written by the engine, read by any thread.
         #[derive(Debug, Default)]
         pub(crate) struct Counters {
             $(pub(crate) $name: Counter,)+
@@ -19,10 +19,10 @@ macro_rules! counters {
             trips: Trips,
         }
 
-        /// A snapshot of a session's counters, all since its start unless said otherwise.
+        /// A snapshot of a session's counters, all since its start unless stated otherwise.
         ///
-        /// The fields are read one after the other while the session goes on, so sums may be off
-        /// by what happened in between.
+        /// The fields are read one after the other while the session runs, so sums may be off
+        /// by concurrent updates.
         #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
         #[non_exhaustive]
         pub struct SessionStats {
@@ -47,7 +47,7 @@ macro_rules! counters {
         }
 
         impl SessionStats {
-            /// What came on top of `base`, which was taken before. Numbers of what is there now are 0 in it.
+            /// The difference to `base`, an earlier snapshot, in which current numbers are 0.
             pub(super) const fn since(&self, base: &Self) -> Self {
                 Self {
                     $($name: self.$name.saturating_sub(base.$name),)+
@@ -73,8 +73,8 @@ counters! {
     opened,
     /// Streams opened by the peer.
     accepted,
-    /// Streams that ended in order, in both directions: each side had sent all it wanted to, and neither an error nor
-    /// a cancel came of it. Counted when the application has dropped them.
+    /// Streams that ended in order, in both directions: each side had sent all it wanted to, without an error or
+    /// a cancel. Counted when the application has dropped them.
     finished,
     /// Messages sent.
     messages_sent,
@@ -86,62 +86,62 @@ counters! {
     frames_received,
     /// Bytes handed to the socket.
     bytes_sent,
-    /// Bytes that came from the socket.
+    /// Bytes received from the socket.
     bytes_received,
     /// Batches handed to the socket: one write each, unless the socket took less.
     batches,
-    /// Times that the engine looked at the session.
+    /// Number of turns that the engine gave the session.
     turns,
-    /// Times that streams were taken off the ready list.
+    /// Number of times that streams were taken off the ready list.
     activations,
-    /// Times that something was asked of the session itself: a ping, a close, the drop of its last
-    /// handle. What is asked before the engine looks counts once.
+    /// Requests to the session itself: a ping, a close, the drop of its last
+    /// handle. Requests made before the engine reads the first one count once.
     requests,
     /// Streams ended by a cancel of either side.
     cancelled,
-    /// Limits of this side that were tripped, whatever they ended: the sum of [`tripped`](Self::tripped).
+    /// Limits of this side that were tripped, whatever ended by them: the sum of [`tripped`](Self::tripped).
     limits_tripped,
-    /// Times that a receive window was doubled: a stream's, or the session's.
+    /// Number of times that a receive window was doubled: a stream's, or the session's.
     windows_grown,
-    /// Times that a silent peer was asked for a sign of life.
+    /// Number of PINGs sent to a silent peer.
     keepalives,
-    /// 1 if the session ended because the peer gave none.
+    /// 1 if the session ended because the peer gave no sign of life.
     keepalive_timeouts,
-    /// 1 if the session ended because the socket took nothing.
+    /// 1 if the session ended because the socket took no bytes.
     write_timeouts,
-    /// Bytes received that applications have not consumed, now; frame cost included. Of a session that has ended: what
-    /// lies in its streams that applications still hold.
+    /// Bytes received that applications have not consumed, now; frame cost included. After the end of the session: bytes
+    /// queued in streams that applications still hold.
     bytes_held;
     derived:
-    /// Times that a handle found the session asleep and woke it. Of several handles that find the
+    /// Number of times that a handle found the session asleep and woke it. Of several handles that find the
     /// same sleep one wakes.
     ///
-    /// Asleep is a session that waits for its socket or for handles, or is just about to. What a
-    /// wake costs is up to the host: with [`Driver::Uring`](crate::Driver::Uring) a system call only where the engine
-    /// waits in the kernel, otherwise what its runtime does to wake a task.
+    /// A session is asleep when it waits for its socket or for handles, or is just about to. The cost of a
+    /// wake depends on the host: with [`Driver::Uring`](crate::Driver::Uring) a system call only where the engine
+    /// waits in the kernel, otherwise the cost of waking a task of its runtime.
     wakes_issued,
-    /// Times that a handle had something for the session and woke nobody, because the session ran
+    /// Number of times that a handle had work for the session and need not wake it, because the session ran
     /// or was being woken already: `activations + requests - wakes_issued`.
     ///
     /// Messages that join others on a stream which the engine has not yet looked at do not count:
-    /// they do not even look whether it sleeps. Counted when the engine takes what it was rung for.
+    /// their senders do not even check whether it sleeps. Counted when the engine takes the work.
     wakes_suppressed;
 }
 
 impl SessionStats {
     /// Every push on the ready list and every first request rings the bell once, and the engine counts both when it
-    /// takes them: a producer whose ring wakes nobody counts nothing, and so writes to no line that others read.
+    /// takes them: a producer whose ring wakes no engine counts nothing, and so writes to no shared cache line.
     pub(super) fn with_wakes(self, issued: u64) -> Self {
         Self {
             wakes_issued: issued,
-            // A bell may be rung before the engine counts what it was rung for.
+            // A bell may be rung before the engine counts the work.
             wakes_suppressed: (self.activations + self.requests).saturating_sub(issued),
             ..self
         }
     }
 }
 
-/// A number that one thread writes at a time and any thread reads.
+/// A number with one writer at a time and any number of readers.
 #[derive(Debug, Default)]
 pub(crate) struct Counter(AtomicU64);
 

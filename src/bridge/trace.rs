@@ -1,13 +1,13 @@
-//! Spans and events: one span a session, one a stream, and what ends them. Nothing per message or frame.
+//! Spans and events: one span a session, one a stream, and events for their ends. Nothing per message or frame.
 //!
 //! | target | span | level | events |
 //! |---|---|---|---|
 //! | `ringmux::session` | `session` | info | established, ended in its handshake (debug); ended, by severity |
 //! | `ringmux::stream` | `stream` | debug | failed (debug) |
 //!
-//! A span begins with its session or stream and closes with its last handle. While no subscriber wants a level, each
-//! of these is one relaxed load and a branch. Events come at the pace of [`crate::pace`]. A subscriber is called on the engine's thread: one that blocks, blocks
-//! all its sessions.
+//! A span begins with its session or stream and closes with its last handle. While no subscriber is interested in a level, each
+//! of these is one relaxed load and a branch. Events are limited by [`crate::pace`]. A subscriber is called on the engine's
+//! thread: one that blocks, blocks all its sessions.
 
 use tracing::field::{Empty, display};
 use tracing::{Level, Span};
@@ -18,9 +18,9 @@ use crate::error::{Chain, SessionError};
 use crate::pace::{LINES, paced};
 use crate::wire::Role;
 
-/// Target of what concerns a session.
+/// Target of events of a session.
 pub(super) const SESSION: &str = "ringmux::session";
-/// Target of what concerns a stream.
+/// Target of events of a stream.
 pub(super) const STREAM: &str = "ringmux::stream";
 
 /// The handshake is done.
@@ -28,7 +28,7 @@ pub(super) fn established(span: &Span) {
     paced!(LINES, target: SESSION, parent: span, Level::DEBUG, "established");
 }
 
-/// A session outlives whatever its first caller is about, so its span is nobody's child.
+/// A session outlives its first caller's work, so its span has no parent.
 pub(super) fn session(id: u64, info: &Info) -> Span {
     let role = match info.role {
         Role::Dialer => "dialer",
@@ -39,8 +39,8 @@ pub(super) fn session(id: u64, info: &Info) -> Span {
     tracing::info_span!(target: SESSION, parent: None, "session", id, peer, role, %driver)
 }
 
-/// How bad an end is: in order; lost, as happens with networks; wrong, for somebody to look at. That a handshake failed is
-/// told to the caller of `connect`, and logged by the listener with the peer's address.
+/// The severity of an end: in order; lost, as is usual for networks; a fault, for an operator. A failed handshake is
+/// returned to the caller of `connect`, and logged by the listener with the peer's address.
 pub(super) fn session_ended(span: &Span, established: bool, end: &SessionError) {
     let reason = Chain(end);
     match end {
@@ -60,7 +60,7 @@ pub(super) fn session_ended(span: &Span, established: bool, end: &SessionError) 
     }
 }
 
-/// A stream's span; disabled if nobody wants it.
+/// A stream's span; disabled if no subscriber is interested.
 pub(super) fn stream(session: &Span, urgency: u8) -> Span {
     tracing::debug_span!(target: STREAM, parent: session, "stream", id = Empty, urgency)
 }
@@ -75,7 +75,7 @@ pub(super) fn urgency(span: &Span, urgency: u8) {
     span.record("urgency", urgency);
 }
 
-/// Whatever fails a stream ends its receiving direction.
+/// Each failure of a stream ends its receiving direction.
 pub(super) fn ended(span: &Span, end: &RecvEnd) {
     if let RecvEnd::Error(error) | RecvEnd::Discard(error) = end {
         paced!(LINES, target: STREAM, parent: span, Level::DEBUG, error = %Chain(error), "failed");

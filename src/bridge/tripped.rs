@@ -17,18 +17,18 @@ use crate::error::Limit;
 pub struct TrippedLimits([u64; Limit::COUNT]);
 
 impl TrippedLimits {
-    /// How often this one was.
+    /// The count of this limit.
     #[must_use]
     pub const fn get(&self, limit: Limit) -> u64 {
         self.0[limit.index()]
     }
 
-    /// All of them, also those that never were.
+    /// All limits, also those never tripped.
     pub fn iter(&self) -> impl Iterator<Item = (Limit, u64)> + use<> {
         Limit::ALL.into_iter().zip(self.0)
     }
 
-    /// What came on top of `base`.
+    /// The difference to `base`.
     pub(super) const fn since(&self, base: &Self) -> Self {
         let mut since = *self;
         let mut n = 0;

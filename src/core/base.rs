@@ -1,5 +1,5 @@
-//! What every part of a session needs: its streams, its application, its limits; and two lists of streams, those whose
-//! tasks are to be woken and those that owe the peer something.
+//! State that every part of a session needs: its streams, its application, its limits; and two lists of streams: those whose
+//! tasks are to be woken, and those that owe the peer control frames.
 
 use std::collections::VecDeque;
 use std::time::Instant;
@@ -18,16 +18,16 @@ use crate::error::SessionError;
 pub(crate) struct Base<S: SessionPort> {
     pub(crate) app: S,
     pub(crate) config: Config,
-    /// What the wire can do.
+    /// The capabilities of the wire.
     pub(crate) terms: Terms,
     pub(crate) streams: Streams<S::Stream>,
     pub(crate) wakes: Wakes,
     pub(crate) owing: Owing,
     pub(crate) timers: Timers,
-    /// Frames received and sent, as work: in short frames.
+    /// Frames received and sent, counted as short frames.
     pub(crate) work: u64,
     pub(crate) stamps: Stamps,
-    /// When the last turn began.
+    /// When the current turn began.
     pub(crate) turn: Instant,
 }
 
@@ -52,32 +52,32 @@ impl<S: SessionPort> Base<S> {
         self.stamps.of(now)
     }
 
-    /// The number of streams has changed.
+    /// Updates the counter of streams.
     pub(crate) fn count_streams(&self) {
         self.app.set(Count::Streams, self.streams.len() as u64);
     }
 
-    /// So many frames came, which were so much work.
+    /// Counts `frames` received frames, which are `work` short frames.
     #[inline]
     pub(crate) fn count_received(&mut self, frames: u64, work: u64) {
         self.app.add(Count::FramesReceived, frames);
         self.work += work;
     }
 
-    /// So many frames were put into the batch.
+    /// Counts `frames` frames put into the batch.
     #[inline]
     pub(crate) fn count_sent(&mut self, frames: u64) {
         self.work += frames;
         self.app.add(Count::FramesSent, frames);
     }
 
-    /// No handle opens a stream any more, for this reason.
+    /// Handles open no more streams, for this reason.
     pub(crate) fn refuse_opens(&mut self, reason: SessionError) {
         self.app.refuse_opens(reason);
         self.wakes.state = true;
     }
 
-    /// A receiver takes pieces from now on, also those of a message that is under way; or whole messages again.
+    /// The receiver takes pieces from now on, also those of a message under way; or whole messages again.
     pub(crate) fn switch_chunks(&mut self, key: Key) {
         let Some(stream) = self.streams.get_mut(key) else {
             return;
@@ -89,7 +89,7 @@ impl<S: SessionPort> Base<S> {
         }
     }
 
-    /// What one stream owes. What is owed by a stream whose opening has not left comes behind the opening.
+    /// The control frames that one stream owes. Those of a stream whose OPEN was not sent follow the OPEN.
     pub(crate) fn next_owed(&mut self) -> Option<Owed> {
         loop {
             let key = self.owing.pop()?;
@@ -112,7 +112,7 @@ impl<S: SessionPort> Base<S> {
         }
     }
 
-    /// Wakes the tasks for which something has happened.
+    /// Wakes the tasks noted since the last call.
     #[inline]
     pub(crate) fn deliver_wakes(&mut self) {
         if !self.wakes.streams.is_empty() {
@@ -151,23 +151,23 @@ impl<S: SessionPort> Base<S> {
     }
 }
 
-/// What a stream owes the peer.
+/// The control frames that a stream owes the peer.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Owed {
     pub(crate) key: Key,
     pub(crate) id: u32,
-    /// Both directions end, with the code; nothing else is owed then.
+    /// CANCEL: both directions end, with the code; nothing else is owed then.
     pub(crate) cancel: bool,
-    /// The peer is to send nothing more, with the code.
+    /// STOP: the peer is to send no more, with the code.
     pub(crate) stop: bool,
-    /// A bare end of the direction.
+    /// A bare FIN.
     pub(crate) fin: bool,
-    /// Credit, see [`Flow::give_stream_back`](super::flow::Flow::give_stream_back).
+    /// WINDOW, see [`Flow::give_stream_back`](super::flow::Flow::give_stream_back).
     pub(crate) window: bool,
     pub(crate) code: u32,
 }
 
-/// Tasks to be woken after the next I/O was submitted.
+/// Tasks to be woken after the next I/O submission.
 #[derive(Debug, Default)]
 pub(crate) struct Wakes {
     streams: Vec<Key>,
@@ -177,13 +177,13 @@ pub(crate) struct Wakes {
 }
 
 impl Wakes {
-    /// Streams of which tasks are to be woken.
+    /// Number of streams with tasks to wake.
     #[inline]
     pub(crate) fn len(&self) -> usize {
         self.streams.len()
     }
 
-    /// Remembers to wake tasks of a stream.
+    /// Notes tasks of a stream to wake.
     #[inline]
     pub(crate) fn notify<P>(&mut self, key: Key, stream: &mut Stream<P>, bits: u8) {
         if stream.wakes == 0 {
@@ -192,8 +192,8 @@ impl Wakes {
         stream.wakes |= bits;
     }
 
-    /// There is room, or an obstacle to a message has gone: a sender that waits looks again, also one that has
-    /// looked already and of which the engine has not heard yet.
+    /// There is room, or an obstacle to a message has gone: wakes a waiting sender, also one that has tried and
+    /// whose request the engine has not read yet.
     #[inline]
     pub(crate) fn offer_room<P>(&mut self, key: Key, stream: &mut Stream<P>) {
         if std::mem::take(&mut stream.wants_room) {
@@ -220,7 +220,7 @@ impl Owing {
         self.streams.len()
     }
 
-    /// Remembers a control frame that a stream owes the peer.
+    /// Notes a control frame that a stream owes the peer.
     pub(crate) fn owe<P>(&mut self, key: Key, stream: &mut Stream<P>, bits: u8) {
         if stream.owes == 0 {
             self.streams.push_back(key);
@@ -228,7 +228,7 @@ impl Owing {
         stream.owes |= bits;
     }
 
-    /// A stream that owes has got its id only now.
+    /// A stream that owes frames has got its id only now.
     pub(crate) fn push(&mut self, key: Key) {
         self.streams.push_back(key);
     }
@@ -237,7 +237,7 @@ impl Owing {
         self.streams.pop_front()
     }
 
-    /// A peer that was asked to stop may need credit to come to its end.
+    /// A peer that was asked to stop may need credit to reach its FIN.
     pub(crate) fn keep_stopped_stream_moving<P: StreamPort>(
         &mut self,
         key: Key,

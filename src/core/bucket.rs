@@ -1,7 +1,7 @@
-//! How often something may happen: a token bucket that remembers a time instead of a level.
+//! Rate limit: a token bucket that stores a time instead of a level.
 //!
-//! Each token takes `interval` to come back. `full_at` is when all would be back; the bucket is empty when that is a whole
-//! burst away. So there is nothing to refill, nothing to round, and no number that grows (the GCRA of ATM's rate control).
+//! Each token takes `interval` to come back. `full_at` is the time at which the bucket is full again; it is empty when that is a
+//! whole burst away. So there is no refill, no rounding, and no number that grows (the GCRA of ATM's rate control).
 
 use std::time::{Duration, Instant};
 
@@ -11,15 +11,15 @@ use crate::config::Rate;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Bucket {
     interval: Duration,
-    /// How far ahead `full_at` may be for one more.
+    /// How far ahead `full_at` may be while a token is left.
     reach: Duration,
     full_at: Instant,
-    /// How often something was asked for.
+    /// Tokens asked for so far.
     asked: u64,
 }
 
 impl Bucket {
-    /// A full bucket. The rate was checked: neither number is 0, nor more than 1,000,000.
+    /// A full bucket. The rate is validated: both numbers are in 1..=1,000,000.
     pub(crate) fn new(rate: Rate, now: Instant) -> Self {
         let interval = Duration::from_secs(1) / rate.per_second.max(1);
         Self {
@@ -30,7 +30,7 @@ impl Bucket {
         }
     }
 
-    /// Takes a token. `Err` if there is none: how many were asked for so far.
+    /// Takes a token. `Err` if there is none: the number asked for so far.
     pub(crate) fn take(&mut self, now: Instant) -> Result<(), u64> {
         self.asked += 1;
         let full_at = self.full_at.max(now);
@@ -86,7 +86,7 @@ mod tests {
             let mut bucket = Bucket::new(rate, now);
             assert_eq!(take_all(&mut bucket, now), 1_000_000);
             assert_eq!(take_all(&mut bucket, now + 10 * year), 1_000_000);
-            // Time that goes back gives nothing.
+            // Time that goes backwards gives no token.
             assert_eq!(take_all(&mut bucket, now), 0);
         }
     }
@@ -110,7 +110,7 @@ mod tests {
             for (n, from) in taken.iter().enumerate() {
                 for (m, to) in taken.iter().enumerate().skip(n) {
                     let span = to.duration_since(*from).as_nanos();
-                    // One more for what comes back within a span that begins in the middle of an interval.
+                    // One more for the tokens of a span that begins in the middle of an interval.
                     let most = u128::from(burst) + span / (1_000_000_000 / u128::from(per_second)) + 1;
                     prop_assert!((m - n + 1) as u128 <= most);
                 }

@@ -1,28 +1,28 @@
-//! What a session has queued for sending as a whole: `session_send_buffer`, beside [`SEND_FLOOR`] bytes and one message
-//! for each stream.
+//! The limit on all bytes that a session has queued for sending: `session_send_buffer`, beside [`SEND_FLOOR`] bytes and one
+//! message for each stream.
 //!
-//! Each sender has a limit in its lane. It starts at the floor, and what it has above that, its loan, comes out of the
-//! session's budget. While there is plenty senders take it themselves, without the engine (`queue::budget`), and tell
-//! afterwards (GREW). A sender that finds too little there asks (MORE). From then on it is up to this file, on the
-//! engine's thread:
+//! Each sender has a limit in its lane. It starts at the floor; the part above it, the loan, comes out of the session's
+//! budget. While enough is left senders take it themselves, without the engine (`queue::budget`), and report it
+//! afterwards (GREW). A sender that finds too little asks (MORE). From then on this file decides, on the engine's
+//! thread:
 //!
-//! * Streams that have nothing queued give their loans back.
-//! * If the one that asks has less than its share, which is the budget divided by the borrowers, those that have more are
-//!   lowered to it. What they have queued above their new limit is *owed*: it comes back as it is sent.
-//! * What comes back goes to those that wait for their share, in order, and then to whoever takes it.
+//! * Streams with nothing queued give their loans back.
+//! * If the asker has less than its share, which is the budget divided by the number of borrowers, those with more are
+//!   lowered to the share. Bytes that they have queued above the new limit are *owed*: they come back as they are sent.
+//! * Returned bytes go first to the streams that wait for their share, in order, then back to the common budget.
 //!
-//! Nobody is refused anything: senders wait, as they do for room. No stream waits for the budget with an empty ring, since
-//! that admits any message, and each time its own ring drains it is woken and may ask again; so nothing here can stop a
-//! stream. One that has its share is not told when there is more: it finds it when it asks next.
+//! No request is refused: senders wait, as they do for room. No stream waits for the budget with an empty ring, since an
+//! empty ring admits any message; and each time its ring drains the sender is woken and may ask again: so nothing here can
+//! stop a stream. A stream that has its share is not notified when the budget grows: it finds out when it next asks.
 //!
 //! # Invariants
 //! 1. `budget left + spare + Σ (limit − floor + owed)` is the budget.
-//! 2. A stream has queued at most `limit + owed` bytes, and one message. It is true when the sender looks; lowering moves
-//!    bytes from one to the other; and what is released is taken off `owed` at most once. The one message is what a
-//!    sender queues that has looked before the limit was lowered (`queue::budget`), or what an empty ring admits.
+//! 2. A stream has queued at most `limit + owed` bytes, and one message. It holds when the sender checks; lowering moves
+//!    bytes from `limit` to `owed`; and released bytes are taken off `owed` at most once. The one message is either one
+//!    that was checked before the limit was lowered (`queue::budget`), or one that an empty ring admits.
 //!
 //! # Cost
-//! Nothing per message, a comparison per turn of a stream. A turn of the session looks at [`LOOKS`] borrowers at most.
+//! Nothing per message, a comparison per turn of a stream. A turn of the session visits [`LOOKS`] borrowers at most.
 
 use std::collections::VecDeque;
 
@@ -35,33 +35,33 @@ use super::streams::{Key, Streams};
 use crate::config::Config;
 use crate::queue::Budget;
 
-/// Bytes that each stream may queue for sending whatever the others have queued; `send_buffer` is not less.
+/// Bytes that each stream may queue for sending regardless of the others; `send_buffer` is at least this.
 pub(crate) const SEND_FLOOR: u32 = 4 * 1024;
 
-/// Borrowers that a turn looks at.
+/// Borrowers visited in a turn.
 const LOOKS: usize = 8;
 
-/// The session's part.
+/// The session's part of the accounts.
 #[derive(Debug, Default)]
 pub(crate) struct SendBudget {
-    /// Came back from streams and went to nobody yet, in bytes.
+    /// Bytes returned by streams and not lent again.
     spare: u64,
-    /// Streams with a loan, in rotation, and keys of some that have gone.
+    /// Streams with a loan, in rotation, and stale keys.
     borrowers: VecDeque<Key>,
-    /// Streams with a loan.
+    /// Number of streams with a loan.
     lent_to: u64,
     /// Streams that have asked and have less than their share, in order.
     waiting: VecDeque<Key>,
-    /// Borrowers that may still be looked at in this turn.
+    /// Borrowers that may still be visited in this turn.
     looks: usize,
 }
 
-/// A stream's part.
+/// A stream's part of the accounts.
 #[derive(Debug, Default)]
 pub(crate) struct Loan {
-    /// The limit was lowered by so much that may still be queued, in bytes: a part of the budget.
+    /// Bytes by which the limit was lowered and that may still be queued: part of the budget.
     owed: u32,
-    /// Of the weight that the ring has released, what was taken off `owed`, or came before it.
+    /// The ring's released weight that is settled already: taken off `owed`, or released before anything was owed.
     released: u64,
     /// Counted in `SendBudget::lent_to`.
     listed: bool,
@@ -70,22 +70,22 @@ pub(crate) struct Loan {
 }
 
 impl SendBudget {
-    /// Something has come back that others may have.
+    /// Whether returned bytes can be lent.
     pub(crate) const fn has_spare(&self) -> bool {
         self.spare > 0
     }
 
-    /// To be called when a stream's ring has released something, or its sending direction has ended.
+    /// To be called when a stream's ring has released records, or its sending direction has ended.
     #[inline]
     pub(crate) fn settle<P: StreamPort>(&mut self, stream: &mut Stream<P>) {
         let Loan { owed, listed, .. } = stream.loan;
         if owed > 0 || (listed && stream.state.sending != Sending::Open) {
-            self.take_what_came_back(stream);
+            self.reclaim_released(stream);
         }
     }
 
     #[cold]
-    fn take_what_came_back<P: StreamPort>(&mut self, stream: &mut Stream<P>) {
+    fn reclaim_released<P: StreamPort>(&mut self, stream: &mut Stream<P>) {
         if stream.state.sending != Sending::Open {
             return self.end(stream);
         }
@@ -96,29 +96,29 @@ impl SendBudget {
         self.spare += back;
     }
 
-    /// The stream sends nothing any more: all comes back.
+    /// The stream sends no more: its loan comes back.
     pub(crate) fn end<P: StreamPort>(&mut self, stream: &mut Stream<P>) {
         self.spare += u64::from(std::mem::take(&mut stream.loan.owed));
         self.take_back(&stream.port);
         self.lent_to -= u64::from(std::mem::take(&mut stream.loan.listed));
     }
 
-    /// All that is above the floor; of a lane that has no stream any more, or never had one.
+    /// Takes back all above the floor, of a lane without a stream.
     pub(crate) fn take_back<P: StreamPort>(&mut self, port: &P) {
         if port.send_limit() > SEND_FLOOR {
             self.spare += u64::from(port.lower_send_limit(SEND_FLOOR));
         }
     }
 
-    /// What a lane had that has no stream any more.
+    /// Returns the loan of a lane that has no stream any more.
     pub(crate) fn give_back(&mut self, bytes: u64) {
         self.spare += bytes;
     }
 
-    /// Lowers a stream's limit. What it cannot have queued is there at once.
+    /// Lowers a stream's limit. The part that cannot be queued comes back at once.
     fn recall<P: StreamPort>(&mut self, stream: &mut Stream<P>, to: u32) {
         debug_assert_eq!(stream.port.passed_weight(), 0, "released with each turn");
-        self.take_what_came_back(stream);
+        self.reclaim_released(stream);
         stream.loan.owed += stream.port.lower_send_limit(to);
         if stream.port.is_drained() {
             self.spare += u64::from(std::mem::take(&mut stream.loan.owed));
@@ -126,12 +126,12 @@ impl SendBudget {
     }
 }
 
-/// What a stream has of the budget, but for what it owes.
+/// A stream's part of the budget, without `owed`.
 fn loan<P: StreamPort>(stream: &Stream<P>) -> u64 {
     u64::from(stream.port.send_limit() - SEND_FLOOR)
 }
 
-/// Whether its sender would take something of so much.
+/// Whether its sender would take some of `left` bytes.
 fn could_take<P: StreamPort>(stream: &Stream<P>, left: u64, send_buffer: u32) -> bool {
     let want = send_buffer - stream.port.send_limit();
     Budget::part(left, loan(stream), u64::from(want)) > 0
@@ -142,7 +142,7 @@ impl SendBudget {
         self.looks = LOOKS;
     }
 
-    /// A sender has taken something of the budget by itself.
+    /// A sender has taken bytes of the budget itself.
     pub(crate) fn note_loan<P: StreamPort>(&mut self, streams: &mut Streams<P>, key: Key) {
         let stream = streams.at(key);
         if stream.state.sending == Sending::Open {
@@ -152,7 +152,7 @@ impl SendBudget {
         }
     }
 
-    /// The stream has a loan.
+    /// Lists the stream as a borrower.
     pub(crate) fn list_borrower<P: StreamPort>(&mut self, streams: &mut Streams<P>, key: Key) {
         let stream = streams.at(key);
         if !std::mem::replace(&mut stream.loan.listed, true) {
@@ -162,7 +162,7 @@ impl SendBudget {
         }
     }
 
-    /// A sender wants a higher limit and has found too little of the budget.
+    /// A sender wants a higher limit and has found too little in the budget.
     pub(crate) fn ask_for_more<S: SessionPort>(&mut self, base: &mut Base<S>, key: Key) {
         let Some(stream) = base.streams.get_mut(key) else {
             return;
@@ -183,12 +183,12 @@ impl SendBudget {
         } else if self.waiting.is_empty()
             && could_take(stream, self.spare, base.config.send_buffer())
         {
-            // As soon as `serve_waiting` has given it back.
+            // Served as soon as `serve_waiting` has returned the bytes.
             base.wakes.offer_room(key, stream);
         }
     }
 
-    /// What a stream with this limit may still have of its share; 0 if that is not worth it.
+    /// The bytes that a stream with this limit lacks of its share; 0 if too few to lend.
     fn lacks(&self, config: &Config, limit: u32, listed: bool) -> u64 {
         let most = u64::from(config.send_buffer() - SEND_FLOOR);
         let loan = u64::from(limit - SEND_FLOOR);
@@ -201,8 +201,8 @@ impl SendBudget {
         budget / (self.lent_to + newcomers).max(1)
     }
 
-    /// Looks for loans that their streams do not need, and if the asker or one that waits lacks some of its share, for
-    /// those that have more than theirs.
+    /// Recalls loans that streams do not need, and, if the asker or a waiting stream lacks some of its share, the excess of
+    /// streams above theirs.
     fn gather<S: SessionPort>(&mut self, base: &mut Base<S>, asker: Key, lacks: u64) {
         let enough = u64::from(base.config.send_buffer());
         let short = lacks > 0 || !self.waiting.is_empty();
@@ -219,7 +219,7 @@ impl SendBudget {
             if stream.place == Place::Nowhere && stream.port.is_drained() && key != asker {
                 self.recall(stream, SEND_FLOOR);
             } else if short && loan(stream) > share {
-                // At least a part, and as little below the share as that makes it.
+                // At least one part, and as little below the share as that allows.
                 let by = (loan(stream) - share).max(Budget::PART_MIN);
                 let to = u64::from(limit).saturating_sub(by) as u32;
                 self.recall(stream, to.max(SEND_FLOOR));
@@ -234,7 +234,7 @@ impl SendBudget {
         }
     }
 
-    /// Gives what has come back to those that wait for their share, and what is left then to whoever takes it.
+    /// Lends returned bytes to the streams that wait for their share, and puts the rest back into the common budget.
     pub(crate) fn serve_waiting<S: SessionPort>(&mut self, base: &mut Base<S>) {
         if self.spare == 0 {
             return;
@@ -249,7 +249,7 @@ impl SendBudget {
         base.app.give_send_budget(spare);
     }
 
-    /// False if what there is does not do for this stream.
+    /// False if the returned bytes are too few for this stream.
     fn serve<P: StreamPort>(
         &mut self,
         streams: &mut Streams<P>,
@@ -260,10 +260,10 @@ impl SendBudget {
         let Some(stream) = streams.get_mut(key) else {
             return true;
         };
-        // Read once: the sender may raise it at any time, and what is lent on top must be what this limit lacks.
+        // Read once: the sender may raise it at any time, and the loan must be the difference to this value.
         let (limit, listed) = (stream.port.send_limit(), stream.loan.listed);
         let lacks = self.lacks(config, limit, listed);
-        // With nothing queued it has room, and asks again when it has not.
+        // With nothing queued it has room, and asks again when it has none.
         if lacks == 0 || stream.state.sending != Sending::Open || stream.port.is_drained() {
             stream.loan.waits = false;
             return true;
@@ -273,7 +273,7 @@ impl SendBudget {
             return false;
         }
         stream.loan.waits = false;
-        // If it has taken something itself meanwhile it looks again, and asks again if that was too little.
+        // If the sender has raised the limit meanwhile it tries again, and asks again if that was too little.
         if stream.port.lend(limit, part as u32) {
             self.spare -= part;
         }
@@ -282,7 +282,7 @@ impl SendBudget {
         true
     }
 
-    /// Nobody wants what was queued, but for the ERROR that may be behind it: that stays, and this is its code.
+    /// Discards the queue up to an ERROR that may be at its end: that stays, and this is its code.
     pub(crate) fn discard_before_error<P: StreamPort>(
         &mut self,
         stream: &mut Stream<P>,
@@ -304,25 +304,25 @@ impl SendBudget {
         code
     }
 
-    /// The sending direction is over: what was queued is not sent.
+    /// The sending direction is over: queued messages are not sent.
     pub(crate) fn discard_queued<P: StreamPort>(&mut self, stream: &mut Stream<P>) {
         stream.forget_queued();
         self.settle(stream);
     }
 
-    /// How long the queues of keys are, for tests.
+    /// Lengths of the queues of keys, for tests.
     #[cfg(test)]
     pub(crate) fn queue_lengths(&self) -> [usize; 2] {
         [self.borrowers.len(), self.waiting.len()]
     }
 
-    /// Whether something came back that somebody could have by now; for tests.
+    /// Whether returned bytes are left that should have been lent, or put back into the common budget; for tests.
     #[cfg(test)]
     pub(crate) fn has_to_lend(&self) -> bool {
         self.spare > 0 && (self.waiting.is_empty() || self.spare >= Budget::PART_MIN)
     }
 
-    /// What streams have of the budget, and what waits to be given on; for tests.
+    /// Bytes lent to streams, with those owed, and returned bytes not lent again; for tests.
     #[cfg(test)]
     pub(crate) fn books<P: StreamPort>(&self, streams: &mut Streams<P>) -> [u64; 2] {
         let lent = streams.iter_mut();

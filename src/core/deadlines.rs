@@ -1,8 +1,8 @@
-//! The deadlines of streams: which of them is to be cancelled next, and when.
+//! The deadlines of streams: which stream is to be cancelled next, and when.
 //!
-//! A heap with one timer of the session for its earliest entry. Nothing of it is on the way of a message. A deadline that was moved,
-//! or whose stream has gone, leaves its entry, which is dropped when it is the earliest, or with all of its kind when they are
-//! more than half of the heap.
+//! A heap, with one timer of the session for its earliest entry. No message passes through it. The entry of a deadline that was
+//! moved, or whose stream has gone, stays and is dropped when it is the earliest, or with all stale ones when they are more than
+//! half of the heap.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -16,12 +16,12 @@ use super::timers::Timer;
 /// See the module.
 #[derive(Debug, Default)]
 pub(crate) struct Deadlines {
-    /// When, and the bits of a key.
+    /// The deadline, and the bits of a key.
     heap: BinaryHeap<Reverse<(Instant, u64)>>,
 }
 
 impl Deadlines {
-    /// A handle has set a stream's deadline, or taken it back.
+    /// A handle has set a stream's deadline, or cleared it.
     pub(crate) fn on_set<S: SessionPort>(&mut self, base: &mut Base<S>, key: Key) {
         let stream = base.streams.get_mut(key);
         if let Some(at) = stream.and_then(|stream| stream.port.deadline()) {
@@ -30,7 +30,7 @@ impl Deadlines {
         self.set_timer(base);
     }
 
-    /// To be called when one of the streams with a deadline has gone.
+    /// To be called when a stream with a deadline has gone.
     pub(crate) fn set_timer<S: SessionPort>(&mut self, base: &mut Base<S>) {
         match self.first(&mut base.streams) {
             Some((at, _)) => base.timers.set(Timer::Deadlines, at),
@@ -38,7 +38,7 @@ impl Deadlines {
         }
     }
 
-    /// A stream whose time has run out; [`set_timer`](Self::set_timer) follows the last one.
+    /// A stream whose deadline has passed; [`set_timer`](Self::set_timer) follows the last one.
     pub(crate) fn take_expired<S: SessionPort>(
         &mut self,
         base: &mut Base<S>,
@@ -58,13 +58,13 @@ impl Deadlines {
             let mut entries = std::mem::take(&mut self.heap).into_vec();
             entries.retain(|entry| is_current(streams, entry));
             entries.sort_unstable();
-            // A deadline that was moved to and fro.
+            // A deadline that was moved away and back.
             entries.dedup();
             self.heap = entries.into();
         }
     }
 
-    /// The earliest deadline; drops what lies before it.
+    /// The earliest deadline; drops stale entries before it.
     fn first<P: StreamPort>(&mut self, streams: &mut Streams<P>) -> Option<(Instant, Key)> {
         while let Some(entry) = self.heap.peek() {
             if is_current(streams, entry) {
@@ -82,7 +82,7 @@ impl Deadlines {
     }
 }
 
-/// Whether its stream is there, and has this deadline.
+/// Whether its stream exists, and has this deadline.
 fn is_current<P: StreamPort>(streams: &mut Streams<P>, entry: &Reverse<(Instant, u64)>) -> bool {
     let Reverse((at, bits)) = *entry;
     let stream = streams.get_mut(Key::from_bits(bits));

@@ -1,4 +1,4 @@
-//! What a session does at each step of its end: `life` has the table, and the times.
+//! The actions of a session at each step of its end: `life` has the table, and the times.
 
 use std::time::{Duration, Instant};
 
@@ -13,7 +13,7 @@ use crate::error::{SessionError, StreamError, codes};
 impl<S: SessionPort> Core<S> {
     // ---- verbs --------------------------------------------------------------------------------
 
-    /// Shuts down gracefully within `grace`. Once is enough; asking again can only make it shorter.
+    /// Shuts down gracefully within `grace`. Repeated calls can only shorten it.
     pub(crate) fn drain(&mut self, grace: Duration, now: Instant) {
         let asked_before = self.life.was_asked_to_drain();
         let action = self.life.drain(grace, now, &mut self.mux.base.timers);
@@ -30,14 +30,14 @@ impl<S: SessionPort> Core<S> {
         self.act(action);
     }
 
-    /// Ends with a reason, which the peer is told.
+    /// Ends with a reason, which the final GOAWAY carries.
     pub(crate) fn end(&mut self, error: SessionError) {
         let base = &mut self.mux.base;
         let action = self.life.end(error, base.turn, &mut base.timers);
         self.act(action);
     }
 
-    /// Ends by a limit of this side, if one was tripped; the peer is told why in the same words.
+    /// Ends by a limit of this side, if one was tripped; the peer gets the same text.
     #[inline]
     pub(crate) fn end_if_tripped(&mut self) {
         if let Some(exceeded) = self.mux.limits.take_tripped()
@@ -48,7 +48,7 @@ impl<S: SessionPort> Core<S> {
         }
     }
 
-    /// Ends at once; every handle learns the reason, and the peer is told nothing. Idempotent.
+    /// Ends at once, without a GOAWAY; every handle gets the reason. Idempotent.
     pub(crate) fn abort(&mut self, error: SessionError) {
         let action = self.life.abort(error);
         self.act(action);
@@ -80,7 +80,7 @@ impl<S: SessionPort> Core<S> {
         }
     }
 
-    /// Streams of this side that the peer has not permitted yet will not be opened.
+    /// Gives up streams of this side that wait for the peer's permission.
     fn give_up_waiting(&mut self) {
         for key in std::mem::take(&mut self.mux.permits.waiting) {
             let Some(stream) = self.mux.base.streams.get_mut(key) else {
@@ -104,7 +104,7 @@ impl<S: SessionPort> Core<S> {
         self.mux.end(&error.unwrap_or(SessionError::Closed));
     }
 
-    /// Counts the outcome of a drain; to be called while the streams are still there.
+    /// Reports the outcome of a drain; to be called while the streams still exist.
     fn report_drain(&mut self) {
         let counted = self.life.counted_streams();
         if !self.mux.base.app.is_shutdown_asked() && counted.is_none() {
@@ -113,7 +113,7 @@ impl<S: SessionPort> Core<S> {
         let cancelled = self.mux.base.streams.count_alive();
         let app = &self.mux.base.app;
         app.set(Count::ShutdownCancelled, cancelled);
-        // Without a count, the session was coming to another end when a drain was asked for.
+        // Without a count, the session was ending otherwise when a drain was asked for.
         if let Some(streams) = counted {
             let over = app.get(Count::ShutdownRefused) + cancelled;
             app.set(Count::ShutdownFinished, streams.saturating_sub(over));
@@ -122,12 +122,12 @@ impl<S: SessionPort> Core<S> {
 
     // ---- in a batch ---------------------------------------------------------------------------
 
-    /// What a wire is to say of a drain that goes on, before whatever else the session owes.
+    /// The GOAWAY of a drain under way; a wire sends it before all else that the session owes.
     pub(crate) fn next_goaway(&mut self, now: Instant) -> Option<Goaway> {
         let goaway = self.life.goaway_owed()?;
         match goaway {
             Goaway::Soon => {
-                // One that is under way already may have been read before the SOON.
+                // A PING already under way may have been read before the SOON.
                 let ping = self.ping.next_number();
                 self.ping.ask_next();
                 let base = &mut self.mux.base;
@@ -143,10 +143,10 @@ impl<S: SessionPort> Core<S> {
         Some(goaway)
     }
 
-    /// Moves on when nothing is left that the state waits for.
+    /// Moves on when the condition that the state waits for holds.
     pub(crate) fn end_if_emptied(&mut self, now: Instant) {
         let emptied = if self.life.waits_for_queues() {
-            // Also nothing that waits for credit.
+            // Also no message that waits for credit.
             self.mux.has_nothing_queued()
         } else {
             self.life.waits_for_streams() && self.mux.has_said_all()
@@ -157,7 +157,7 @@ impl<S: SessionPort> Core<S> {
         }
     }
 
-    /// The last word is in the batch.
+    /// The final GOAWAY is in the batch.
     pub(crate) fn said(&mut self) {
         let action = self.life.said();
         self.act(action);
@@ -165,14 +165,14 @@ impl<S: SessionPort> Core<S> {
 
     // ---- streams of the peer ------------------------------------------------------------------
 
-    /// A stream was refused; it is one of those counted.
+    /// A stream was refused; it is one of those counted by the drain.
     pub(crate) fn count_refused(&mut self) {
         if self.life.was_asked_to_drain() {
             self.mux.base.app.add(Count::ShutdownRefused, 1);
         }
     }
 
-    /// What no application has taken goes back to the peer.
+    /// Refuses the peer's streams that no application has accepted.
     pub(crate) fn refuse_all_unaccepted(&mut self) {
         while let Some(key) = self.mux.base.app.take_unaccepted() {
             let Some(key) = key.map(Key::from_bits) else {

@@ -1,4 +1,4 @@
-//! How an application's error travels through a `tx` ring, in order with the messages.
+//! The encoding of an application's error in a `tx` ring, in order with the messages.
 //!
 //! ```text
 //!   code: u32 LE │ length of the text: u16 LE │ text │ details
@@ -8,7 +8,7 @@ use bytes::{BufMut, BytesMut};
 
 const FIXED_LEN: usize = 4 + 2;
 
-/// Text longer than 64 KiB is cut; the frame's own limit is lower.
+/// Cuts the text at 64 KiB; the frame's own limit is lower.
 pub(crate) fn encode(code: u32, message: &str, details: &[u8]) -> BytesMut {
     let mut end = message.len().min(usize::from(u16::MAX));
     while !message.is_char_boundary(end) {
@@ -23,7 +23,7 @@ pub(crate) fn encode(code: u32, message: &str, details: &[u8]) -> BytesMut {
     record
 }
 
-/// The parts of what [`encode`] made; anything else gives an empty error.
+/// The parts of a record of [`encode`]; anything else gives an empty error.
 pub(crate) fn decode(record: &[u8]) -> (u32, &str, &[u8]) {
     let parts = || {
         let (code, rest) = record.split_first_chunk::<4>()?;

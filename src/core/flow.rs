@@ -1,7 +1,7 @@
-//! Credit that comes back: what applications consumed, to the peer, the session and the pool; and
-//! memory for messages larger than their window.
+//! Credit returned to the peer, the session and the pool as applications consume; and memory for messages larger
+//! than their window.
 //!
-//! A peer without credit is held back by not being read, see [`Flow::is_full`].
+//! A peer on a wire without credit is held back by not reading from it, see [`Flow::is_full`].
 
 use std::collections::VecDeque;
 use std::num::NonZeroU32;
@@ -18,14 +18,14 @@ use super::violation::Violation;
 use super::window::{RecvWindow, report_mark};
 use crate::error::Limit;
 
-/// Session credit is returned in steps of at least this while it is scarce, in bytes.
+/// Session credit is returned in steps of at least this many bytes while it is scarce.
 const SCARCE_STEP: u64 = 32 * 1024;
-/// A stream that consumed nothing for this long while its session is full counts as stalled.
+/// A stream that consumes nothing for this long while its session is full counts as stalled.
 const STALL: Duration = Duration::from_secs(1);
-/// The frames of one message may cost so many bytes beyond twice its size: a few short pieces
+/// The frames of one message may cost this many bytes beyond twice its size: for a few short pieces
 /// where credit ran out.
 const PIECES_SLACK: u64 = 64 * 1024;
-/// How soon streams that wait for memory, or hold it, are looked at again.
+/// Interval at which streams that wait for memory, or hold it, are checked again.
 const RECHECK: Duration = Duration::from_millis(5);
 /// Streams' windows are raised by at most the session's largest window divided by this, together.
 const WIDENED_SHARE: u64 = 4;
@@ -41,14 +41,14 @@ pub(crate) struct Exceeded {
     pub(crate) value: u64,
 }
 
-/// What a session receives, and has of memory for it.
+/// A session's receive window, and its memory.
 #[derive(Debug)]
 pub(crate) struct Flow<M> {
     pub(crate) pool: Share<M>,
     pub(crate) window: RecvWindow,
     /// Bytes by which the windows of live streams were raised.
     widened: u64,
-    /// Credit is to be returned to the session.
+    /// A WINDOW frame of the session is owed.
     pub(crate) owed: bool,
     last_return: Instant,
     pub(crate) hungry: bool,
@@ -57,7 +57,7 @@ pub(crate) struct Flow<M> {
 }
 
 impl<M: Memory> Flow<M> {
-    /// With a window of `window` bytes, which were taken from the `pool`.
+    /// With a window of `window` bytes, taken from the `pool`.
     pub(crate) fn new(pool: Share<M>, window: u32, now: Instant) -> Self {
         Self {
             pool,
@@ -71,12 +71,12 @@ impl<M: Memory> Flow<M> {
         }
     }
 
-    /// The window that a session, or a stream, begins with.
+    /// The initial window of a session or a stream.
     pub(crate) const fn initial(credit: bool, window: u32) -> u32 {
         if credit { window } else { NO_WINDOW }
     }
 
-    // ---- received ---------------------------------------------------------------------------
+    // ---- receiving --------------------------------------------------------------------------
 
     /// Debits a message, or a piece of one, from the session's window.
     #[inline]
@@ -87,8 +87,8 @@ impl<M: Memory> Flow<M> {
         }
     }
 
-    /// Whether nothing more is to be read: a peer without credit has sent what the session's window holds, and its
-    /// application can consume some of it.
+    /// Whether reading must stop: a peer without credit has sent as many bytes as the session's window holds, and the
+    /// application can consume some of them.
     pub(crate) fn is_full<S: SessionPort>(&self, base: &mut Base<S>) -> bool {
         let most = u64::from(base.config.session_window());
         if base.terms.credit || self.window.held() < most {
@@ -103,9 +103,9 @@ impl<M: Memory> Flow<M> {
         self.window.held() - unfinished.min(self.window.held()) >= most
     }
 
-    // ---- what is consumed -------------------------------------------------------------------
+    // ---- consuming --------------------------------------------------------------------------
 
-    /// Books what the application has consumed of a stream since the last time.
+    /// Accounts the bytes that the application has consumed of a stream since the last call.
     pub(crate) fn account<S: SessionPort>(&mut self, base: &mut Base<S>, key: Key, now: Instant) {
         let stamp = base.stamp(now);
         let Some(stream) = base.streams.get_mut(key) else {
@@ -125,9 +125,9 @@ impl<M: Memory> Flow<M> {
         if retired > 0 {
             self.pool.give(retired);
         }
-        // Credit goes back to a stream once a quarter of it has been consumed. Handles report when they have consumed half
-        // of it. Part of that may have been accounted and returned before, and as much again may be consumed before the
-        // next report; with less than a quarter kept back here, a quarter is always left for the peer.
+        // Credit goes back to a stream once a quarter of its window has been consumed. Handles report when they have consumed
+        // half. Part of that may have been accounted and returned before, and as much again may be consumed before the next
+        // report; since less than a quarter is kept back here, a quarter is always left for the peer.
         let worth_it = stream.window.returnable() * 4 >= stream.window.target();
         if worth_it && stream.state.receiving == Receiving::Open {
             base.owing.owe(key, stream, owed::WINDOW);
@@ -135,7 +135,7 @@ impl<M: Memory> Flow<M> {
         self.return_to_session(base, consumed - retired);
     }
 
-    /// Bytes that a session held have been consumed or thrown away.
+    /// Bytes that a session held have been consumed or discarded.
     pub(crate) fn return_to_session<S: SessionPort>(&mut self, base: &Base<S>, bytes: u64) {
         self.window.consume(bytes);
         base.app.set(Count::BytesHeld, self.window.held());
@@ -148,7 +148,7 @@ impl<M: Memory> Flow<M> {
             returnable * 2 >= self.window.target() || (self.hungry && returnable >= SCARCE_STEP);
     }
 
-    /// Is the session running out of window? A stream that has stalled meanwhile is returned: it is to end.
+    /// Checks whether the session is running out of window. Returns a stalled stream that is to end.
     #[inline]
     pub(crate) fn watch_session_window<S: SessionPort>(
         &mut self,
@@ -166,10 +166,10 @@ impl<M: Memory> Flow<M> {
         let hungry = if self.hungry {
             outstanding * 2 < target
         } else {
-            // What `relieve` acts on is among it: by then all that was consumed has been reported.
+            // The mark that `relieve` uses is below this one: by then all consumption is reported.
             outstanding * 4 <= target
         };
-        // All streams were looked at a moment ago, and are again soon.
+        // The streams were checked a moment ago, and are again soon.
         let looked = base.timers.is_set(Timer::Recheck);
         if hungry != self.hungry {
             self.hungry = hungry;
@@ -184,7 +184,7 @@ impl<M: Memory> Flow<M> {
             }
         }
         if hungry {
-            // Credit that was not worth a frame before may be all that the peer can hope for now.
+            // Credit too small for a frame before may now be all that the peer can wait for.
             self.return_if_worth_it();
         }
         if self.window.held() * 4 < self.window.target() * 3 {
@@ -202,7 +202,7 @@ impl<M: Memory> Flow<M> {
         }
     }
 
-    /// The part of the session's credit that an OPEN holds goes back when the stream is accepted.
+    /// The part of the session's credit that an OPEN holds is returned when the stream is accepted.
     pub(crate) fn release_open_charge<S: SessionPort>(&mut self, base: &mut Base<S>, key: Key) {
         let Some(stream) = base.streams.get_mut(key) else {
             return;
@@ -213,11 +213,11 @@ impl<M: Memory> Flow<M> {
         }
     }
 
-    // ---- where there is too little ----------------------------------------------------------
+    // ---- scarce memory ----------------------------------------------------------------------
 
-    /// Three quarters of the session's window are held by streams that do not consume: raise it
-    /// from the pool, or end the one that has stalled longest, so that the others go on. The streams are looked at
-    /// with each recheck, and not with each reception.
+    /// Three quarters of the session's window are held by streams that do not consume: raises it from the pool, or returns
+    /// the stream that has stalled longest, to be ended, so that the others continue. The streams are checked with each
+    /// recheck, not with each reception.
     #[cold]
     fn relieve<S: SessionPort>(
         &mut self,
@@ -256,8 +256,8 @@ impl<M: Memory> Flow<M> {
             })
     }
 
-    /// Messages of which pieces are missing cannot be consumed, and the missing pieces need the
-    /// session's window: what has come of them moves to the pool. True if anything did.
+    /// Messages with missing pieces cannot be consumed, and the missing pieces need the session's window: moves
+    /// the charge of the received pieces to the pool. True if any was moved.
     fn cover_assemblies<S: SessionPort>(&mut self, base: &mut Base<S>, now: Instant) -> bool {
         let mut moved = 0;
         for (_, stream) in base.streams.iter_mut() {
@@ -292,8 +292,8 @@ impl<M: Memory> Flow<M> {
 
     // ---- messages in pieces -----------------------------------------------------------------
 
-    /// Makes sure that the rest of a message in pieces can be sent: with what the application has
-    /// consumed, else with an advance from the pool, else later.
+    /// Makes sure that the rest of a message in pieces can be sent: with the bytes that the application has consumed,
+    /// else with an advance from the pool, else later.
     pub(crate) fn feed_assembly<S: SessionPort>(
         &mut self,
         base: &mut Base<S>,
@@ -307,7 +307,7 @@ impl<M: Memory> Flow<M> {
         if stream.state.receiving != Receiving::Open || stream.chunks || !base.terms.credit {
             return None;
         }
-        // Of a message whose size is not known, one more piece.
+        // Of a message of unknown size, one more piece.
         let received = u64::from(assembly.received);
         let total = assembly.total.map_or(received + max_piece, u64::from);
         let rest = total - received;
@@ -323,7 +323,7 @@ impl<M: Memory> Flow<M> {
             return None;
         }
         let short = need.saturating_sub(has + stream.window.returnable());
-        // One that fits into the window waits for the application, not for memory.
+        // A message that fits into the window waits for the application, not for memory.
         let fits = whole <= stream.window.target();
         let waiting = stream.window.held().saturating_sub(assembly.cost);
         let advance = !fits && waiting <= stream.window.target();
@@ -343,7 +343,7 @@ impl<M: Memory> Flow<M> {
             return exceeded(Limit::MessageMemory, total);
         }
         stream.set_starved(true, now);
-        // From now on a release is reported. One that raced with this is found by the next recheck.
+        // From now on each release is reported. One that raced with this is found by the next recheck.
         if fits && assembly.starved {
             return None;
         }
@@ -354,7 +354,7 @@ impl<M: Memory> Flow<M> {
         None
     }
 
-    /// A stream that waits for memory, and is to be looked at.
+    /// A stream that waits for memory, and is due for a check.
     pub(crate) fn next_starved<S: SessionPort>(&mut self, base: &mut Base<S>) -> Option<Key> {
         loop {
             let key = self.starved.pop_front()?;
@@ -365,9 +365,9 @@ impl<M: Memory> Flow<M> {
         }
     }
 
-    /// Memory beyond the window was given for messages that do not go on, or not at the least rate: it is
-    /// taken back, with the stream. A peer without the credit for that piece cannot send it: it is the
-    /// application here that does not consume, or the memory that is not there.
+    /// Finds messages that were given memory beyond the window and do not progress at the least rate: their streams are
+    /// to end, which returns the memory. A peer without credit for the next piece cannot send it: then the application here
+    /// does not consume, or memory is lacking.
     pub(crate) fn check_advances<S: SessionPort>(
         &mut self,
         base: &mut Base<S>,
@@ -401,7 +401,7 @@ impl<M: Memory> Flow<M> {
                 value: assembly.total.unwrap_or(assembly.received).into(),
             };
             if late.replace(exceeded).is_some() {
-                // One at a time: the others at once afterwards.
+                // One at a time: the next one at once afterwards.
                 timers.set_by(Timer::Advances, now);
             }
         }
@@ -410,9 +410,9 @@ impl<M: Memory> Flow<M> {
 
     // ---- the end of a direction -------------------------------------------------------------
 
-    /// The receiving direction is over: what it holds counts as consumed, so that streams that have ended stop no others.
-    /// What is not complete goes. What still lies here for the application is charged to the pool until the application has
-    /// consumed it or lets go of the stream.
+    /// The receiving direction is over: the bytes it holds count as consumed, so that ended streams stop no others.
+    /// Incomplete messages are dropped. Bytes still queued for the application are charged to the pool until it has consumed
+    /// them or drops the stream.
     pub(crate) fn discard_received<S: SessionPort>(&mut self, base: &mut Base<S>, key: Key) {
         let Some(stream) = base.streams.get_mut(key) else {
             return;
@@ -424,21 +424,21 @@ impl<M: Memory> Flow<M> {
         let total = stream.port.consumed();
         let consumed = total - std::mem::replace(&mut stream.consumed, total);
         let retired = stream.window.consume(consumed);
-        let lies = stream.put_in_order();
-        stream.lingering = lies as u32;
+        let queued = stream.put_in_order();
+        stream.lingering = queued as u32;
         let (to_session, to_pool) = stream.window.discard();
-        self.pool.keep(retired + to_pool, lies);
+        self.pool.keep(retired + to_pool, queued);
         self.return_to_session(base, consumed - retired + to_session);
     }
 
-    /// The application has looked at a stream whose direction was discarded.
+    /// The application has read from a stream whose direction was discarded.
     fn settle_lingering<P: StreamPort>(&mut self, stream: &mut Stream<P>) {
         if stream.lingering > 0 && stream.port.unconsumed() == 0 {
             self.pool.give(std::mem::take(&mut stream.lingering).into());
         }
     }
 
-    /// The peer has ended the direction inside a message: its pieces go, and the messages before it are delivered.
+    /// The peer has ended the direction inside a message: its pieces are dropped, and the messages before it are delivered.
     pub(crate) fn drop_unfinished<S: SessionPort>(&mut self, base: &mut Base<S>, key: Key) {
         let Some(stream) = base.streams.get_mut(key) else {
             return;
@@ -451,7 +451,7 @@ impl<M: Memory> Flow<M> {
         self.return_to_session(base, pieces - retired);
     }
 
-    /// The stream is gone. Returns what goes back to the session.
+    /// The stream is gone. Returns the bytes that go back to the session.
     pub(crate) fn forget<P>(&mut self, stream: &Stream<P>) -> u64 {
         self.pool.give(stream.lingering.into());
         self.widened -= u64::from(stream.widened);
@@ -460,7 +460,7 @@ impl<M: Memory> Flow<M> {
 
     // ---- credit for the peer ----------------------------------------------------------------
 
-    /// Credit for all streams together, if it is owed. A window that was used up within two round trips is doubled.
+    /// Credit of the session, if it is owed. A window used up within two round trips is doubled.
     pub(crate) fn give_session_back<S: SessionPort>(
         &mut self,
         base: &Base<S>,
@@ -474,7 +474,7 @@ impl<M: Memory> Flow<M> {
         credit(self.window.give_back())
     }
 
-    /// Credit for a stream. A window that was used up within two round trips is doubled.
+    /// Credit of a stream. A window used up within two round trips is doubled.
     pub(crate) fn give_stream_back<S: SessionPort>(
         &mut self,
         base: &mut Base<S>,
@@ -489,7 +489,7 @@ impl<M: Memory> Flow<M> {
         let fast = rtt.is_some_and(|rtt| now.since(stream.last_return) < 2 * rtt);
         let target = stream.window.target();
         let step = (target * 2).min(max).saturating_sub(target);
-        // Streams that were fast and stall later must not be able to fill the session.
+        // The growth of fast streams, which may stall later, must not fill the session.
         if fast && step > 0 && step <= most - self.widened {
             self.widened += step;
             stream.widened += step as u32;
@@ -505,17 +505,17 @@ impl<M: Memory> Flow<M> {
     }
 }
 
-/// As much as can be told at once.
+/// As much as fits into one frame.
 fn credit(bytes: u64) -> Option<NonZeroU32> {
     NonZeroU32::new(u32::try_from(bytes).unwrap_or(u32::MAX))
 }
 
-/// Looks again soon at streams that wait for memory or hold it.
+/// Sets the timer for the next check of streams that wait for memory or hold it.
 fn recheck_soon<S: SessionPort>(base: &mut Base<S>, now: Instant) {
     base.timers.set_by(Timer::Recheck, now + RECHECK);
 }
 
-/// Memory was given for a message that is not complete.
+/// Memory was given for an incomplete message: sets the timer that checks its progress.
 fn check_advances_in_time<S: SessionPort>(base: &mut Base<S>, now: Instant) {
     let at = now + base.config.message_timeout();
     base.timers.set_by(Timer::Advances, at);

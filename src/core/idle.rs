@@ -1,12 +1,12 @@
-//! Memory that a burst took, given back when its stream is idle.
+//! Returns the memory of a burst when its stream is idle.
 //!
-//! The ring to a receiver grows with what is not consumed, up to the stream's window, and keeps its size: the next burst
-//! finds it warm. A stream whose ring has grown is listed when its application reports what it consumed. If nothing is in
-//! the ring when it is looked at, [`IDLE`] later, the ring goes on in a small segment, and the receiver is woken once for
-//! nothing, which frees the big one. Nothing of this happens per message; the list holds a stream once at most.
+//! The ring to a receiver grows with unconsumed bytes, up to the stream's window, and keeps its size: the next burst finds it
+//! warm. A stream whose ring has grown is listed when its application reports consumption. If the ring is empty when it is
+//! checked, [`IDLE`] later, it continues in a small segment, and the receiver is woken once without data, to free the large
+//! one. Nothing of this happens per message; the list holds a stream once at most.
 //!
-//! What is not given back before the stream ends: the ring from a sender, which only its sender could shrink, and that runs
-//! nowhere while it is idle (`send_buffer` and `queue::ring` bound it); and what less than half a window took, which is not
+//! Not returned before the stream ends: the ring from a sender, which only its sender could shrink, and an idle sender does
+//! not run (`send_buffer` and `queue::ring` bound it); and growth by less than half a window, which is not
 //! reported.
 
 use std::collections::VecDeque;
@@ -18,13 +18,13 @@ use super::stream::wake;
 use super::streams::{Key, PRUNE_SLACK};
 use super::timers::{Timer, Timers};
 
-/// A ring up to this size is kept, in bytes.
+/// Rings up to this size are kept, in bytes.
 pub(crate) const KEPT_BYTES: u64 = 4 * 1024;
-/// How long a stream consumes nothing before its ring shrinks.
+/// A ring shrinks after its stream has consumed nothing for this long.
 pub(crate) const IDLE: Duration = Duration::from_secs(10);
 
-/// Whether a stream has gone, and left its memory, since that kept for streams to come was looked at last. It goes when
-/// for [`IDLE`], and twice that at most, none has.
+/// Whether a stream has left its memory for reuse since the last check. The kept memory is freed when none has for [`IDLE`],
+/// at most twice that.
 #[derive(Debug, Default)]
 pub(crate) struct Spares {
     used: bool,
@@ -48,12 +48,12 @@ impl Spares {
     }
 }
 
-/// Streams whose ring has grown, and since when.
+/// Streams whose ring has grown, and when that was noted.
 #[derive(Debug, Default)]
 pub(crate) struct Grown(VecDeque<(Instant, Key)>);
 
 impl Grown {
-    /// To be called when the application has consumed something.
+    /// To be called when the application has consumed bytes.
     pub(crate) fn watch<S: SessionPort>(&mut self, base: &mut Base<S>, key: Key, now: Instant) {
         if let Some(stream) = base.streams.get_mut(key)
             && !stream.listed_grown
@@ -69,7 +69,7 @@ impl Grown {
         }
     }
 
-    /// Shrinks the rings that have been idle for long.
+    /// Shrinks the rings that have been idle for [`IDLE`].
     pub(crate) fn shrink<S: SessionPort>(&mut self, base: &mut Base<S>, now: Instant) {
         while let Some((since, key)) = self.0.front().copied() {
             if since + IDLE > now {

@@ -1,22 +1,22 @@
-//! Whether the peer is still there, and whether the socket still takes bytes.
+//! Detects a dead peer and a stuck socket.
 //!
 //! ```text
-//!   heard ──idle──► PING ──timeout──► the peer is lost          any byte is life; first use after silence asks at once
+//!   heard ──idle──► PING ──timeout──► the peer is lost          any byte is a sign of life; first use after silence sends a PING
 //!   offered ──────write_timeout─────► the connection is stuck   any byte taken, left or received is progress
 //! ```
-//! What happens often only stores a time. *One* timer says when to look at it, and it is moved when it has passed: a
-//! session under load sets its timer every few seconds, not at every turn.
+//! Frequent events only store a time. *One* timer says when to check it, and it is moved when it has expired: a session
+//! under load sets its timer every few seconds, not at every turn.
 //!
 //! # Slow is not dead
-//! On a slow connection the PING and its answer wait behind what was queued before them, and a socket that is full takes
-//! nothing for long. So before a timer ends the session, and [`LOOKS`] times meanwhile, the driver says how much the socket
-//! still holds. If less of what it was given is there, the peer's system is taking it: the socket is not stuck, and a peer
-//! that the PING has not reached cannot have answered. (Once it has, its application is what is asked for.) That bytes left
-//! is seen up to a look late, so what dies in the middle of a transfer is known up to a [`LOOKS`]th of the timeout later.
+//! On a slow connection the PING and its answer wait behind bytes queued before them, and a full socket takes no bytes for
+//! long. So before a timer ends the session, and [`LOOKS`] times meanwhile, the driver reports how many bytes the socket
+//! still holds. If that number falls, the peer's system is receiving: the socket is not stuck, and a peer that the PING has
+//! not reached cannot have answered. (Once it has, only its application can answer.) Departures are noticed up to one look
+//! late, so a peer that dies in the middle of a transfer is detected up to a [`LOOKS`]th of the timeout later.
 //!
-//! Behind a proxy bytes lie where neither system can see them. There the one who receives helps: if what comes ends
-//! inside a frame, again and again, and nothing was said for half of the timeout, it says a PING, which is life for the
-//! sender, whatever becomes of the answer.
+//! Behind a proxy bytes may be where neither system can see them. There the receiver helps: if its receptions end inside
+//! a frame, again and again, and it has sent nothing for half of the timeout, it sends a PING, which is a sign of life for the
+//! sender, answered or not.
 
 use std::time::{Duration, Instant};
 
@@ -26,64 +26,64 @@ use super::port::{Count, SessionPort};
 use super::timers::{Timer, Timers};
 use crate::config::Config;
 
-/// A deadline noticed later than this means that this side was stopped: what happened meanwhile is still to be read.
+/// A deadline noticed later than this means that this process was stopped: bytes received meanwhile are still unread.
 const LATE: Duration = Duration::from_secs(1);
-/// The idle time is shortened by up to one part in so many, so that many sessions do not ask at once.
+/// The idle time is shortened by up to one part in this many, so that many sessions do not send PINGs at once.
 const IDLE_JITTER: u32 = 10;
-/// So many bytes in the socket are no backlog: PINGs and their answers.
+/// This many bytes in the socket are no backlog: PINGs and their answers.
 const FEW: u64 = 4096;
-/// Looks at the socket while a timer runs.
+/// Looks at the socket during one timeout.
 const LOOKS: u32 = 4;
-/// A session that is used after a silence of one part in so many of the idle time asks for a sign of life first.
+/// A session used after a silence of one part in this many of the idle time sends a PING first.
 const PROBE_PART: u32 = 3;
 
-/// What is known of the peer's signs of life; see the module.
+/// The peer's signs of life; see the module.
 #[derive(Debug)]
 pub(crate) struct Keepalive {
-    /// When bytes came last.
+    /// When bytes were last received.
     heard: Instant,
-    /// After how much silence the peer is asked next. `None`: never.
+    /// The silence after which a PING is sent. `None`: never.
     idle: Option<Duration>,
-    /// After how much silence it is asked by the next use.
+    /// The silence after which the next use sends a PING.
     probe_after: Duration,
-    /// Before that no use asks: moved on when it has passed, as the peer was heard meanwhile.
+    /// No use before this time sends a PING: moved on when it has passed, if the peer was heard meanwhile.
     probe_from: Instant,
-    /// When the peer was asked, if it has not been heard since.
+    /// When a PING was sent, if the peer has not been heard since.
     asked: Option<Instant>,
-    /// The end of the PING that it was asked by, in bytes since the start; not known before the PING is encoded.
+    /// The end of that PING, in bytes since the start; `u64::MAX` until it is encoded.
     ping_end: u64,
-    /// Since when the socket has taken nothing of what it was offered.
+    /// Since when the socket has taken none of the bytes offered.
     unwritten: Option<Instant>,
-    /// When something was said last.
+    /// When this side last sent something.
     said: Instant,
-    /// What came last ended inside a frame.
+    /// The last reception ended inside a frame.
     inside: bool,
     /// Bytes that the socket has taken.
     taken: u64,
-    /// Of them, those that had left for the peer when that was looked at, and those that had not.
+    /// Of these, the bytes that had left for the peer at the last look, and those that had not.
     left: u64,
     queued: u64,
-    /// When bytes were seen to have left; the same of bytes before the PING.
+    /// When bytes were seen to have left; the same for bytes before the PING.
     left_at: Instant,
     before_ping_at: Instant,
-    /// The driver sees what the socket holds.
+    /// The driver can read how much the socket holds.
     sees: bool,
-    /// How often it looks.
+    /// The interval between looks.
     look_every: Duration,
-    /// When to look first at bytes that the socket was offered. Where the driver sees nothing: when time is up.
+    /// When to look first after bytes are offered to the socket. Where the driver cannot read it: at the timeout.
     first_look: Duration,
-    /// A receiver of a slow frame that was silent for so long says something.
+    /// A receiver of a slow frame that was silent for this long sends a PING.
     sign_after: Duration,
-    /// Being late was forgiven since the last sign of life.
+    /// A late timer was forgiven since the last sign of life.
     forgiven: bool,
-    /// The wire has a way to ask.
+    /// The wire has PINGs.
     asks: bool,
     seed: u64,
 }
 
 impl Keepalive {
-    /// Sets the timers of keepalive and age, which differ a little from session to session. Without a `ping` the peer is
-    /// never asked.
+    /// Sets the timers of keepalive and age, which vary a little between sessions. Without `ping` no PING is
+    /// sent.
     pub(crate) fn new(
         config: &Config,
         seed: u64,
@@ -126,21 +126,21 @@ impl Keepalive {
         this
     }
 
-    /// Bytes came.
+    /// Bytes were received.
     #[inline]
     pub(crate) const fn hear(&mut self, now: Instant) {
         self.heard = now;
         self.inside = false;
     }
 
-    /// What came ended inside a frame.
+    /// The reception ended inside a frame.
     #[inline]
     pub(crate) fn stop_inside(&mut self, now: Instant, timers: &mut Timers) {
         self.inside = true;
         timers.set_by(Timer::Keepalive, now + self.sign_after);
     }
 
-    /// The socket is offered bytes, from now on.
+    /// Bytes are offered to the socket from now on.
     #[inline]
     pub(crate) fn offer(&mut self, now: Instant, timers: &mut Timers) {
         self.unwritten = Some(now);
@@ -148,17 +148,17 @@ impl Keepalive {
         timers.set_by(Timer::Keepalive, now + self.first_look);
     }
 
-    /// The PING that asks the peer ends after so many bytes of the batch that is being built.
+    /// The PING of the keepalive ends after this many bytes of the batch under construction.
     pub(crate) const fn place_ping(&mut self, bytes: usize) {
         self.ping_end = self.taken + bytes as u64;
     }
 
-    /// How much of what is queued in the socket was seen to leave it; of a few frames nothing is said.
+    /// How many bytes were seen to leave the socket; a few frames are not counted.
     pub(crate) const fn seen_to_leave(&self) -> u64 {
         if self.queued > FEW { self.left } else { 0 }
     }
 
-    /// Since when neither the socket has taken anything, nor anything has left it or come from it.
+    /// Since when the socket has taken nothing, nothing has left it, and nothing was received from it.
     fn stuck_since(&self) -> Option<Instant> {
         let since = self.unwritten?;
         Some(since.max(self.left_at).max(self.heard))
@@ -176,12 +176,12 @@ impl Keepalive {
         (self.left, self.queued) = (left, queued);
     }
 
-    /// Whether the peer, which sends something that takes long to come, has not heard of this side for long.
+    /// Whether the peer, which is sending a long frame slowly, has not heard from this side for long.
     fn owes_sign(&self, now: Instant) -> bool {
         self.inside && self.heard > self.said && now - self.said >= self.sign_after
     }
 
-    /// From 0 to 1.
+    /// A pseudo-random number from 0 to 1.
     fn draw_part(&mut self) -> f64 {
         // splitmix64
         self.seed = self.seed.wrapping_add(0x9E37_79B9_7F4A_7C15);
@@ -202,25 +202,25 @@ impl Keepalive {
     }
 }
 
-/// The peer is taken to be gone.
+/// The ways in which the peer is lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
 pub(crate) enum Lost {
-    /// The socket took nothing for so long: the final GOAWAY could not leave either.
+    /// The socket took nothing for this long: the final GOAWAY could not leave either.
     Stuck(Duration),
-    /// The peer gave no sign of life for so long. It may be this direction only that works, if the socket takes something.
+    /// The peer gave no sign of life for this long. If the socket takes bytes, only the other direction may be broken.
     Silent { timeout: Duration, takes: bool },
 }
 
 impl Keepalive {
-    /// The socket took so many bytes of the batch; `rest` are left of it.
+    /// The socket took this many bytes of the batch; `rest`: some are left of it.
     #[inline]
     pub(crate) fn written(&mut self, bytes: usize, rest: bool, now: Instant) {
         self.unwritten = rest.then_some(now);
         self.taken += bytes as u64;
     }
 
-    /// So many bytes that the socket has taken are still there, if that is known.
+    /// The number of bytes that the socket still holds, if the driver can read it.
     pub(crate) fn see_socket(&mut self, queued: Option<u64>, config: &Config, now: Instant) {
         match queued {
             Some(queued) => self.see(queued, now),
@@ -228,7 +228,7 @@ impl Keepalive {
         }
     }
 
-    /// It was to be looked at `at`.
+    /// The timer set for `at` has expired.
     pub(crate) fn check<S: SessionPort>(
         &mut self,
         base: &mut Base<S>,
@@ -236,7 +236,7 @@ impl Keepalive {
         at: Instant,
         now: Instant,
     ) -> Option<Lost> {
-        // Once only: else a machine that is always late would never notice a dead peer.
+        // Once only: else a machine that is always late would never detect a dead peer.
         let forgive = now - at > LATE && !self.forgiven;
         let write_timeout = base.config.write_timeout();
         if let Some(since) = self.stuck_since()
@@ -281,7 +281,7 @@ impl Keepalive {
         None
     }
 
-    /// When to look again.
+    /// The time of the next check.
     fn look_at(
         &self,
         quiet_until: Option<Instant>,
@@ -302,7 +302,7 @@ impl Keepalive {
         .min()
     }
 
-    /// Asks the peer for a sign of life if it has been silent for long enough; returns when to look again.
+    /// Sends a PING if the peer has been silent for long enough; returns the time of the next check.
     fn ask_if_silent<S: SessionPort>(
         &mut self,
         base: &Base<S>,
@@ -317,7 +317,7 @@ impl Keepalive {
         Some(self.ask_peer(base, ping, now))
     }
 
-    /// Asks the peer for a sign of life; returns when to look for it.
+    /// Sends a PING; returns the time of the next check.
     fn ask_peer<S: SessionPort>(
         &mut self,
         base: &Base<S>,
@@ -325,7 +325,7 @@ impl Keepalive {
         now: Instant,
     ) -> Instant {
         base.app.add(Count::Keepalives, 1);
-        // If a PING of somebody else is under way, its answer will do.
+        // If a PING of another caller is under way, its answer serves.
         if ping.ask() {
             self.ping_end = u64::MAX;
         }
@@ -335,8 +335,8 @@ impl Keepalive {
         now + base.config.keepalive_timeout()
     }
 
-    /// Something of an application is about to be sent. After a silence nobody knows whether the peer is still there: it is
-    /// asked in the same batch, so that a dead one is known a timeout from now and not from the end of the idle time.
+    /// An application's message is about to be sent. After a silence the state of the peer is unknown: a PING goes out in the
+    /// same batch, so that a dead peer is detected a timeout from now and not from the end of the idle time.
     #[inline]
     pub(crate) fn probe_before_use<S: SessionPort>(
         &mut self,
@@ -358,13 +358,13 @@ impl Keepalive {
     ) {
         let Self { heard, asked, .. } = *self;
         if now.duration_since(heard) < self.probe_after {
-            // `None`: it never asks.
+            // `None`: never.
             if let Some(at) = heard.checked_add(self.probe_after) {
                 self.probe_from = at;
             }
         } else if asked.is_none_or(|asked| heard >= asked) {
             self.ask_peer(base, ping, now);
-            // What lies in the socket before it is looked at at once.
+            // Counts the bytes already in the socket, at once.
             base.timers.set(Timer::Keepalive, now);
         }
     }

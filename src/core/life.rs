@@ -1,4 +1,4 @@
-//! The life-cycle of a session: one table of states and events, one reason, and what each step may take.
+//! The life-cycle of a session: one table of states and events, one reason, and the time limit of each step.
 //!
 //! ```text
 //!   Silent ─► Hello ─► Open ─drain─► Announce ─► AwaitPong ─► LastId ─► RunOut ─► Closed
@@ -6,32 +6,32 @@
 //!               end, from each of them ─────────────────────────────┴─► Closing ─► Closed       abort, from any ─► Closed
 //! ```
 //! # States
-//! * `Silent`: an accepting side before the dialler's preface, which says nothing. `Hello`: the peer's SETTINGS are awaited.
+//! * `Silent`: an accepting side before the dialler's preface; it sends nothing. `Hello`: the peer's SETTINGS are awaited.
 //! * `Open`: messages flow.
-//! * *Draining*, a graceful shutdown: nothing that ran is lost, nothing that did not run is left in doubt, and it ends.
+//! * *Draining*, a graceful shutdown: no stream that ran is lost, none that did not run is left in doubt, and it ends.
 //!   1. `Announce`: GOAWAY|SOON is owed, and a PING behind it. Streams are still accepted.
-//!   2. `AwaitPong`, at most [`PONG_WAIT`]: the answer proves that the peer has read the SOON, so whatever it opened before
-//!      is here.
-//!   3. `LastId`: the GOAWAY with the last id is owed. Streams that no application has taken are refused with it, and so is
-//!      all that is opened from now on.
-//!   4. `RunOut`: streams go on to their end. When the last one has ended, the session is closed.
+//!   2. `AwaitPong`, at most [`PONG_WAIT`]: the answer proves that the peer has read the SOON, so every stream that it opened
+//!      before is here.
+//!   3. `LastId`: the GOAWAY with the last id is owed. Streams that no application has accepted are refused with it, and so are
+//!      all that are opened from now on.
+//!   4. `RunOut`: streams run to their end. When the last one has ended, the session is closed.
 //!
-//!   `Flush` is what `close` does instead: what is queued is sent, at most for `close_linger`.
-//! * `Closing`: only the final GOAWAY is owed, which names the reason.
-//! * `Closed`: every handle knows the reason. The driver goes on with the socket, see [`SocketStage`].
+//!   `Flush` is the state of `close`: queued messages are sent, for `close_linger` at most.
+//! * `Closing`: only the final GOAWAY is owed, which carries the reason.
+//! * `Closed`: every handle has the reason. The driver closes the socket, see [`SocketStage`].
 //!
 //! # Verbs
-//! * `drain`: graceful shutdown, asked for by a handle, or because of the session's age.
-//! * `close`: send what is queued, then end. A handle asks for it, or the session is orphaned and of no use (`orphan`).
-//! * `end`: the session ends with a reason, which the peer is told in the final GOAWAY. Broken rules, tripped limits
-//!   (`trip` counts one and ends the session by it), a lost peer and ceilings come here.
-//! * `abort`: the session ends at once, and the peer is told nothing: it closed the connection, the socket failed or is
-//!   stuck, the handshake took too long, the engine stopped.
+//! * `drain`: graceful shutdown, requested by a handle, or because of the session's age.
+//! * `close`: sends queued messages, then ends. A handle requests it, or the session is orphaned and unusable (`orphan`).
+//! * `end`: the session ends with a reason, which the final GOAWAY carries. Broken rules, tripped limits
+//!   (`trip` counts one and ends the session by it), a lost peer and expired ceilings lead here.
+//! * `abort`: the session ends at once, without a GOAWAY: the peer closed the connection, the socket failed or is stuck,
+//!   the handshake took too long, the engine stopped.
 //!
 //! # Times
-//! A drain has its grace, `close` has `close_linger`; a handshake has [`HELLO_WAIT`] left once a drain was asked for. The
+//! A drain has its grace, `close` has `close_linger`; a handshake has [`HELLO_WAIT`] left once a drain is requested. The
 //! final GOAWAY is given up [`FINAL_GOAWAY`] after that time, and the socket is closed [`SOCKET_CLOSED`] after it, whatever
-//! the peer does. To ask again, or for something else, can only make it shorter.
+//! the peer does. Repeated or different requests can only shorten these times.
 
 mod table;
 
@@ -43,30 +43,30 @@ pub(crate) use self::table::{SocketEvent, SocketStage};
 use super::timers::{Timer, TimerSet, Timers};
 use crate::error::{SessionError, codes};
 
-/// How long the peer may take to answer the PING behind GOAWAY|SOON.
+/// The peer's time limit to answer the PING behind GOAWAY|SOON.
 const PONG_WAIT: Duration = Duration::from_secs(5);
-/// How long a handshake that is under way may still take when a drain is asked for.
+/// The time left to a handshake under way when a drain is requested.
 const HELLO_WAIT: Duration = Duration::from_secs(1);
 /// The longest grace of a drain.
 const GRACE_MAX: Duration = Duration::from_secs(24 * 3600);
-/// After the time in which a session was to end: when the final GOAWAY is given up, and when the socket is closed.
+/// After the end of a session's grace: when the final GOAWAY is given up, and when the socket is closed.
 const FINAL_GOAWAY: Duration = Duration::from_millis(300);
 const SOCKET_CLOSED: Duration = Duration::from_millis(600);
 
-/// Why no stream is opened any more, or why the session ends: the strongest of what was said, and of the peer's words the last.
+/// Why no stream is opened any more, or why the session ends: the strongest reason given, and of the peer's GOAWAYs the last.
 #[derive(Debug)]
 pub(crate) enum Reason {
     None,
-    /// The peer takes no new streams.
+    /// The peer accepts no new streams.
     PeerDrains(SessionError),
-    /// The peer has said its last id: if the connection ends now, that is why.
+    /// The peer has sent its last id: if the connection ends now, this is the reason.
     PeerLeft(SessionError),
-    /// The session ends or has ended. This one stays.
+    /// The session ends or has ended. This reason stays.
     End(SessionError),
 }
 
 impl Reason {
-    /// What the peer said when it was about to take no new streams.
+    /// The reason in the GOAWAY by which the peer accepts no new streams.
     pub(crate) const fn peer_refusal(&self) -> Option<&SessionError> {
         match self {
             Self::PeerDrains(error) | Self::PeerLeft(error) => Some(error),
@@ -82,7 +82,7 @@ impl Reason {
         }
     }
 
-    /// The peer said GOAWAY: with its last id, or that it is to come.
+    /// The peer sent a GOAWAY: with its last id, or with SOON.
     pub(crate) fn peer_goaway(&mut self, error: SessionError, soon: bool) {
         match (&*self, soon) {
             (Self::End(_), _) | (Self::PeerLeft(_), true) => {}
@@ -91,7 +91,7 @@ impl Reason {
         }
     }
 
-    /// Why a session ends that lost its connection: because the peer left, if it did.
+    /// The reason for a session that lost its connection: the peer's GOAWAY, if it sent one.
     pub(crate) fn of_loss(&self, otherwise: SessionError) -> SessionError {
         match self {
             Self::PeerLeft(error) => error.clone(),
@@ -107,12 +107,12 @@ impl Reason {
     }
 }
 
-/// What a drain has to remember.
+/// The state of a drain.
 #[derive(Debug)]
 struct Drain {
-    /// Streams that are or were concerned.
+    /// Streams alive at its start or opened since.
     streams: u64,
-    /// The number of the PING behind the GOAWAY|SOON, once that is said.
+    /// The number of the PING behind the GOAWAY|SOON, once that is sent.
     ping: u64,
 }
 
@@ -123,19 +123,19 @@ pub(crate) enum Goaway {
     LastId,
 }
 
-/// How far a session is, why it ends, and by when.
+/// The state of a session, its reason to end, and its time limits.
 #[derive(Debug)]
 pub(crate) struct Life {
     state: State,
     pub(crate) reason: Reason,
     drain: Option<Drain>,
     close_linger: Duration,
-    /// When the socket must be closed, once it is known that the session ends. No timer: it is the driver's to keep.
+    /// When the socket must be closed, once the session is known to end. Not a timer: the driver enforces it.
     socket_by: Option<Instant>,
 }
 
 impl Life {
-    /// One that `is_silent` says nothing before the peer has.
+    /// An `is_silent` one sends nothing before the peer has.
     pub(crate) const fn new(is_silent: bool, close_linger: Duration) -> Self {
         let state = if is_silent {
             State::Silent
@@ -165,14 +165,14 @@ impl Life {
         }
     }
 
-    // ---- what the session asks ----------------------------------------------------------------
+    // ---- queries of the session ----------------------------------------------------------------
 
     #[inline]
     pub(crate) const fn is_open(&self) -> bool {
         matches!(self.state, State::Open)
     }
 
-    /// The peer's SETTINGS have not come.
+    /// The peer's SETTINGS have not arrived.
     #[inline]
     pub(crate) const fn is_in_hello(&self) -> bool {
         matches!(self.state, State::Silent | State::Hello)
@@ -207,13 +207,13 @@ impl Life {
         matches!(self.state, State::Closed)
     }
 
-    /// Nothing that comes matters any more.
+    /// Received frames have no effect any more.
     #[inline]
     pub(crate) const fn is_ending(&self) -> bool {
         matches!(self.state, State::Closing | State::Closed)
     }
 
-    /// A drain runs its course: its streams go on to their end.
+    /// A drain is under way: its streams run to their end.
     pub(crate) const fn is_draining(&self) -> bool {
         matches!(
             self.state,
@@ -221,7 +221,7 @@ impl Life {
         )
     }
 
-    /// Whether `Emptied` would move it on, and of which state.
+    /// Whether `Emptied` would move it on, from a state that waits for streams.
     pub(crate) const fn waits_for_streams(&self) -> bool {
         matches!(self.state, State::RunOut)
     }
@@ -230,7 +230,7 @@ impl Life {
         matches!(self.state, State::Flush)
     }
 
-    /// A drain was asked for, before or after an end had begun.
+    /// A drain was requested, before or after an end had begun.
     pub(crate) const fn was_asked_to_drain(&self) -> bool {
         self.drain.is_some()
     }
@@ -265,7 +265,7 @@ impl Life {
         self.reason.peer_refusal().cloned()
     }
 
-    /// Why a session ends whose peer has closed the connection. `live`: streams have not come to their end.
+    /// The reason for a session whose peer has closed the connection. `live`: some streams have not ended.
     pub(crate) fn reason_at_eof(&self, live: bool) -> SessionError {
         let otherwise = match self.state {
             State::Flush => SessionError::Closed,
@@ -275,7 +275,7 @@ impl Life {
         self.reason.of_loss(otherwise)
     }
 
-    /// Code and text of the last word, if it is owed; [`said`](Self::said) follows.
+    /// Code and text of the final GOAWAY, if it is owed; [`said`](Self::said) follows.
     pub(crate) fn final_word(&self) -> Option<(u32, String)> {
         self.is_closing().then(|| self.final_goaway())
     }
@@ -316,7 +316,7 @@ impl Life {
         self.close_socket_by(until + SOCKET_CLOSED);
         match self.state {
             State::Closed => return Action::Ignore,
-            // It comes to its end already, and by then at the latest.
+            // It is ending already, and does so by then at the latest.
             State::Closing => timers.set_by(Timer::FinalGoaway, until + FINAL_GOAWAY),
             _ => {
                 timers.set_by(Timer::HelloGrace, until.min(now + HELLO_WAIT));
@@ -333,7 +333,7 @@ impl Life {
         self.on(Event::Drain)
     }
 
-    /// GOAWAY|SOON goes out, and the PING of this number behind it.
+    /// GOAWAY|SOON is sent, and the PING with this number behind it.
     pub(crate) fn announced(&mut self, ping: u64, now: Instant, timers: &mut Timers) -> Action {
         if let Some(drain) = &mut self.drain {
             drain.ping = ping;
@@ -342,7 +342,7 @@ impl Life {
         self.on(Event::Announced)
     }
 
-    /// The PING of this number was answered, and all before it.
+    /// The PING with this number was answered, and all before it.
     pub(crate) fn pong(&mut self, number: u64) -> Action {
         match &self.drain {
             Some(drain) if number >= drain.ping => self.on(Event::Pong),
@@ -358,22 +358,22 @@ impl Life {
         self.on(Event::LastIdSaid)
     }
 
-    /// Sends what is queued, then ends.
+    /// Sends queued messages, then ends.
     pub(crate) fn close(&mut self, now: Instant, timers: &mut Timers) -> Action {
         self.toward_end(Event::Close, SessionError::Closed, now, timers)
     }
 
-    /// Nothing is left that the state waits for.
+    /// The condition that the state waits for holds.
     pub(crate) fn emptied(&mut self, now: Instant, timers: &mut Timers) -> Action {
         self.toward_end(Event::Emptied, SessionError::Closed, now, timers)
     }
 
-    /// Ends with this reason, which the peer is told.
+    /// Ends with this reason, which the final GOAWAY carries.
     pub(crate) fn end(&mut self, error: SessionError, now: Instant, timers: &mut Timers) -> Action {
         self.toward_end(Event::End, error, now, timers)
     }
 
-    /// The final GOAWAY goes out.
+    /// The final GOAWAY is sent.
     pub(crate) fn said(&mut self) -> Action {
         self.on(Event::Said)
     }
@@ -413,7 +413,7 @@ impl Life {
 
     // ---- times --------------------------------------------------------------------------------
 
-    /// The socket is closed by then, whatever else was said.
+    /// The socket is closed by `at`, whatever other limits are set.
     pub(crate) fn close_socket_by(&mut self, at: Instant) {
         self.socket_by = Some(self.socket_by.map_or(at, |by| by.min(at)));
     }
@@ -433,16 +433,16 @@ impl Life {
         self.socket_by.map_or(at, |by| at.min(by))
     }
 
-    // ---- what a drain counts ------------------------------------------------------------------
+    // ---- streams of a drain -------------------------------------------------------------------
 
-    /// Streams that the drain is to report; not counted without one.
+    /// Adds streams to the drain's report; ignored without a drain.
     pub(crate) const fn count_streams(&mut self, streams: u64) {
         if let Some(drain) = &mut self.drain {
             drain.streams += streams;
         }
     }
 
-    /// How many were counted, if it was asked to drain.
+    /// Number of streams counted, if a drain was requested.
     pub(crate) fn counted_streams(&self) -> Option<u64> {
         self.drain.as_ref().map(|drain| drain.streams)
     }

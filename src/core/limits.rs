@@ -1,12 +1,12 @@
-//! What a peer may do to a session, and how often: counted where it happens, ended where it is too much.
+//! Limits on the peer's behaviour in a session, as counts and rates: counted at the event, enforced by ending the session.
 //!
-//! Nothing here is on the way of a message. Time is that of the turn. A limit that is tripped is counted, and ends the
-//! session with one error, whose text the peer gets as its reason; what is left of the bytes that were read changes
-//! nothing any more.
+//! No message passes through here. Times are those of the turn. A tripped limit is counted, and ends the session with one
+//! error, whose text the peer gets as its reason; the rest of the received bytes has no effect
+//! any more.
 //!
-//! *Control frames without a cause*: each frame that this side sends may be answered by so many control frames of an honest
-//! peer, whatever it does with it. Frames beyond that are charged to the bucket of glitches. So are frames of unknown kinds,
-//! beyond those that may go with a message.
+//! *Control frames without a cause*: an honest peer may answer each frame of this side with at most [`CAUSED`] control
+//! frames, however it handles it. Frames beyond that are charged to the bucket of glitches. So are frames of unknown kinds,
+//! beyond [`CARRIED`] a message.
 
 use std::time::Instant;
 
@@ -17,41 +17,41 @@ use super::streams::Key;
 use crate::config::Config;
 use crate::error::{Limit, LimitExceeded};
 
-/// Control frames that each frame of ours may cause: credit for a stream and the session, an end, a grant.
+/// Control frames that each of our frames may cause: credit for a stream and the session, an end, a grant.
 const CAUSED: u64 = 4;
-/// The most that are saved up: what a peer with full windows may owe us.
+/// The most that are saved up: as many as a peer with full windows may owe us.
 const CAUSED_MAX: u64 = 1 << 20;
-/// Frames of kinds that this version does not know that may come with each message, and with each frame of ours: what a
-/// later version may have to say about one.
+/// Frames of unknown kinds accepted with each message, and with each frame of ours: room for the extensions of a
+/// later version.
 const CARRIED: u64 = 4;
-/// Farewells that a session can need: that it ends soon, the last id, the reason.
+/// GOAWAYs that a session can need: SOON, the last id, the reason.
 const GOAWAYS: u8 = 3;
 
-/// Counts of what the peer did; see the module.
+/// Counts of the peer's actions; see the module.
 #[derive(Debug)]
 pub(crate) struct Limits {
     glitches: Bucket,
     resets: Option<Bucket>,
     pings: Option<Bucket>,
-    /// Control frames that have a cause and did not come yet.
+    /// Control frames that have a cause and were not received yet.
     caused: u64,
-    /// Of the frames that we sent, what `caused` knows of.
+    /// Frames sent that are included in `caused`.
     sent_seen: u64,
-    /// Frames of unknown kinds that may come with the messages that came.
+    /// Frames of unknown kinds that may accompany the messages received.
     carried: u64,
-    /// Of the messages that came, what `carried` knows of.
+    /// Messages received that are included in `carried`.
     messages_seen: u64,
     goaways: u8,
-    /// Streams that we had to end because of what the peer did.
+    /// Streams that we had to end because of the peer's behaviour.
     faulty: u32,
-    /// Streams that the peer has reset, as long as no application has accepted them; some that were accepted since.
+    /// Streams that the peer has reset before an application accepted them; some were accepted since.
     early_resets: Vec<Key>,
-    /// The first one that was tripped, until the session ends by it.
+    /// The first limit tripped, until the session ends by it.
     tripped: Option<LimitExceeded>,
 }
 
 impl Limits {
-    /// The session's counters are where others may have counted before.
+    /// The session's counters may start above zero.
     pub(crate) fn new<S: SessionPort>(config: &Config, app: &S, now: Instant) -> Self {
         let bucket = |rate| Bucket::new(rate, now);
         Self {
@@ -81,7 +81,7 @@ impl Limits {
         self.tripped.take()
     }
 
-    /// The peer asks for a round trip.
+    /// The peer sent a PING.
     pub(crate) fn charge_ping(&mut self, now: Instant) {
         if let Some(bucket) = &mut self.pings
             && let Err(pings) = bucket.take(now)
@@ -90,7 +90,7 @@ impl Limits {
         }
     }
 
-    /// A stream of the peer was reset before it came to its end, by either side.
+    /// A stream of the peer was reset before its end, by either side.
     pub(crate) fn charge_reset(&mut self, now: Instant) {
         if let Some(bucket) = &mut self.resets
             && let Err(resets) = bucket.take(now)
@@ -99,9 +99,9 @@ impl Limits {
         }
     }
 
-    /// A limit has ended a stream: was it the peer's doing?
+    /// A limit has ended a stream: charges the peer if it is the peer's fault.
     pub(crate) fn charge_fault(&mut self, config: &Config, limit: Limit) {
-        // The others come of our application, or of what it left of our memory.
+        // The others are due to our application, or to memory that it holds.
         if !matches!(limit, Limit::MessageStalled | Limit::MessagePieces) {
             return;
         }
@@ -111,7 +111,7 @@ impl Limits {
         }
     }
 
-    /// A control frame came that only an answer to ours can be.
+    /// A control frame arrived that only answers a frame of ours.
     pub(crate) fn charge_control<S: SessionPort>(&mut self, base: &Base<S>) {
         let sent = base.app.get(Count::FramesSent);
         let new = sent.wrapping_sub(self.sent_seen).saturating_mul(CAUSED);
@@ -123,13 +123,13 @@ impl Limits {
         }
     }
 
-    /// A frame came of a kind that this version does not know. It was ignored, and costs no credit.
+    /// A frame of an unknown kind arrived. It was ignored, and costs no credit.
     pub(crate) fn charge_unknown<S: SessionPort>(&mut self, base: &Base<S>) {
-        let came = base.app.get(Count::MessagesReceived);
-        let new = came
+        let received = base.app.get(Count::MessagesReceived);
+        let new = received
             .wrapping_sub(self.messages_seen)
             .saturating_mul(CARRIED);
-        self.messages_seen = came;
+        self.messages_seen = received;
         self.carried = self.carried.saturating_add(new).min(CAUSED_MAX);
         match self.carried.checked_sub(1) {
             Some(left) => self.carried = left,
@@ -137,7 +137,7 @@ impl Limits {
         }
     }
 
-    /// The peer has said that it takes no more streams, or that it ends.
+    /// The peer sent a GOAWAY.
     pub(crate) fn charge_goaway(&mut self, now: Instant) {
         self.goaways = self.goaways.saturating_add(1);
         if self.goaways > GOAWAYS {
@@ -151,7 +151,7 @@ impl Limits {
         }
     }
 
-    /// The peer has reset a stream of its own. Few may wait for the application like that.
+    /// The peer has reset a stream of its own. Few such streams may wait for the application.
     pub(crate) fn on_peer_reset<S: SessionPort>(&mut self, base: &mut Base<S>, key: Key) {
         let Some(max) = base.config.max_unaccepted_resets() else {
             return;
@@ -165,11 +165,11 @@ impl Limits {
         }
         let max = max as usize;
         self.early_resets.push(key);
-        // No more of them are remembered than there can be streams.
+        // No more of them are kept than there can be streams.
         if self.early_resets.len() <= max.min(2 * streams.len()) {
             return;
         }
-        // Those that were accepted meanwhile are forgotten here, so `accept` need not tell.
+        // Streams accepted meanwhile are dropped here, so `accept` need not report them.
         self.early_resets.retain(|key| {
             let stream = streams.get_mut(*key);
             stream.is_some_and(|stream| !stream.port.is_accepted())

@@ -1,18 +1,18 @@
-//! A session as a value: decoded frames and requests of handles go in; frames, deadlines and wakes come out.
+//! A session as a value: decoded frames and requests of handles go in; frames, deadlines and wakes go out.
 //!
 //! It has no socket, no clock, no thread, no waker and no wire of its own, so two of them and a virtual network make a
 //! deterministic test. Its streams are behind a trait ([`port`]): the bridge's are lanes, those of the tests plain queues.
 //!
-//! * `session`: [`Core`], which composes the rest, and the steps of a wire. `life`, `timers`: the table of states and what
-//!   ends when; `deadlines`: those of streams; `drain`: what a session does at each step of its end. `keepalive`, `ping`: whether the peer is there.
+//! * `session`: [`Core`], which composes the rest, and the steps of a wire. `life`, `timers`: the table of states and the time
+//!   limits; `deadlines`: those of streams; `drain`: the actions at each step of an end. `keepalive`, `ping`: detect a lost peer.
 //!   `orphan`: no handle is left.
-//! * `mux`: the streams together. `streams`, `stream`, `state`: which there are, and what each may do. `permits`: opening
+//! * `mux`: the streams together. `streams`, `stream`, `state`: the registry, and the states of each. `permits`: opening
 //!   them, in both directions.
-//! * In: `flow`, `window`, `pool`, `idle`: credit that comes back, and memory. Out: `schedule`: whose turn it is; `budget`:
-//!   what may be queued; `receipts`: whether it was written.
-//! * `limits`, `bucket`: what the peer may do, and how often. `violation`: what it may not. `terms`: what the wire can do.
+//! * In: `flow`, `window`, `pool`, `idle`: credit returned, and memory. Out: `schedule`: the order of streams; `budget`:
+//!   the limit on queued bytes; `receipts`: confirmations of written messages.
+//! * `limits`, `bucket`: rate limits on the peer. `violation`: rules that a peer broke. `terms`: capabilities of the wire.
 //!
-//! An error ends the session once: every handle gets the same. Nothing allocates in steady state.
+//! An error ends the session once: every handle gets the same error. Nothing allocates in steady state.
 
 mod base;
 mod bucket;

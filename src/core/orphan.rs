@@ -4,9 +4,9 @@
 //!   the last `Session` goes ─► none can open or accept ─┬─► the last stream ends ────────────────────────► close
 //!                                                       └─► no stream is held, and nothing moves for long ─► close
 //! ```
-//! When no stream is held either, what is left is the peer's to do: to give credit for what is queued, and to end its own
-//! directions. It may take its time as long as something moves. One that does neither, and answers every PING, would keep
-//! the socket for ever.
+//! When no stream is held either, the rest is up to the peer: to grant credit for queued messages, and to end its own
+//! directions. It may take its time as long as there is progress. A peer that does neither, and answers every PING, would
+//! keep the socket for ever.
 
 use std::time::Instant;
 
@@ -14,16 +14,16 @@ use super::mux::Mux;
 use super::port::SessionPort;
 use super::timers::Timer;
 
-/// What moves while a peer does its part, or an application lets go.
+/// Numbers that change while a peer or an application makes progress.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Progress {
     established: bool,
     streams: usize,
-    /// Of them, not dropped by the application.
+    /// Streams of these not dropped by the application.
     held: usize,
     /// Bytes of messages sent in all, frame cost included.
     sent: u64,
-    /// Bytes of what the socket holds that were seen to leave it.
+    /// Bytes that were seen to leave the socket.
     left: u64,
 }
 
@@ -40,7 +40,7 @@ impl Progress {
     }
 }
 
-/// Whether a session is orphaned, and what had moved when it was last looked at.
+/// Whether a session is orphaned, and its progress at the last check.
 #[derive(Debug, Default)]
 pub(crate) struct Orphan(Option<Progress>);
 
@@ -50,7 +50,7 @@ impl Orphan {
         self.0.is_some()
     }
 
-    /// The last `Session` has gone; or it is looked at again, and something has moved. `left`: bytes that were seen to leave
+    /// The last `Session` has gone; or the check found progress. `left`: bytes that were seen to leave
     /// the socket.
     pub(crate) fn look<S: SessionPort>(
         &mut self,
@@ -64,7 +64,7 @@ impl Orphan {
         mux.base.timers.set(Timer::Orphan, at);
     }
 
-    /// Looks whether anything has moved since the last time, or is held. If not, the session is to be closed.
+    /// Whether no progress was made since the last check, and no stream is held: then the session is to be closed.
     pub(crate) fn is_stuck<S: SessionPort>(
         &mut self,
         mux: &mut Mux<S>,
@@ -81,10 +81,10 @@ impl Orphan {
         stuck
     }
 
-    /// Without a handle and without a stream no application can ever use the session again.
+    /// Without a handle and without a stream the session can never be used again.
     ///
-    /// To be asked when no stream is on its way here: a stream opened before the last handle went
-    /// was registered by the turn that saw it go.
+    /// To be called when no stream is on its way here: streams opened before the last handle was dropped
+    /// were registered by the turn that saw the drop.
     #[inline]
     pub(crate) fn is_unused<S: SessionPort>(&self, mux: &Mux<S>) -> bool {
         self.is_orphaned() && mux.base.streams.is_empty()

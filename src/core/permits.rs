@@ -1,8 +1,8 @@
 //! Permission to open streams, in both directions.
 //!
-//! The peer grants a number of streams. A handle takes one permission from the link without asking
-//! the engine; when none is left its stream waits here, in order, and permissions that come go to
-//! those who wait before any go to the link.
+//! The peer grants a number of streams. A handle takes one permission from the link without the engine; when none
+//! is left its stream waits here, in order, and new permissions go to waiting streams before any go to
+//! the link.
 
 use std::collections::VecDeque;
 use std::num::NonZeroU32;
@@ -13,21 +13,21 @@ use super::stream::{Opening, wake};
 use super::streams::Key;
 use super::violation::Violation;
 
-/// Openings for which the queue keeps its memory; more, which a larger burst took, is given back.
+/// Openings for which the queue keeps its memory; the memory of larger bursts is freed.
 const OPENS_KEPT: usize = 1024;
 
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Permits {
-    /// Opened by handles, not yet permitted by the peer.
+    /// Streams opened by handles, not yet permitted by the peer.
     pub(crate) waiting: VecDeque<Key>,
-    /// Permitted, not yet said to the peer.
+    /// Streams permitted, whose OPEN is not sent yet.
     pub(crate) opens: VecDeque<Key>,
     /// Streams that the peer may still open.
     pub(crate) peer_streams: u32,
     /// Streams to grant to the peer again.
     pub(crate) grant_owed: u32,
-    /// Ids of the peer's streams that are turned away.
+    /// Ids of the peer's streams that are refused.
     pub(crate) refusals: VecDeque<u32>,
 }
 
@@ -44,18 +44,18 @@ impl Permits {
 
     // ---- streams of this side ---------------------------------------------------------------
 
-    /// A stream of this side, which a handle had permission to open, or which waits for it.
+    /// A stream of this side, opened with a permission, or waiting for one.
     pub(crate) fn enter<S: SessionPort>(&mut self, base: &mut Base<S>, key: Key, granted: bool) {
         if granted {
             self.grant(base, key);
         } else {
             self.waiting.push_back(key);
-            // Those that were given up while the peer granted nothing.
+            // Streams that were given up while the peer granted nothing.
             (base.streams).prune(&mut self.waiting, |stream| !stream.state.is_over());
         }
     }
 
-    /// False if the stream needs the permission no more.
+    /// False if the stream needs no permission any more.
     fn grant<S: SessionPort>(&mut self, base: &mut Base<S>, key: Key) -> bool {
         let Some(stream) = base.streams.get_mut(key) else {
             return false;
@@ -72,7 +72,7 @@ impl Permits {
         true
     }
 
-    /// Permissions came: to those who wait, the rest to the handles.
+    /// Permissions arrived: for the waiting streams, the rest for the handles.
     pub(crate) fn on_granted<S: SessionPort>(&mut self, base: &mut Base<S>, mut streams: u32) {
         while streams > 0 {
             let Some(key) = self.waiting.pop_front() else {
@@ -87,7 +87,7 @@ impl Permits {
         self.opens.front().copied()
     }
 
-    /// The front was opened, or is not to be.
+    /// The front was opened, or will not be.
     pub(crate) fn drop_front(&mut self) {
         self.opens.pop_front();
         if self.opens.is_empty() {
@@ -100,7 +100,7 @@ impl Permits {
         (base.streams).prune(&mut self.opens, |stream| !stream.state.is_over());
     }
 
-    /// The peer takes so many more streams.
+    /// The peer grants this many more streams.
     pub(crate) fn add<S: SessionPort>(
         &mut self,
         base: &mut Base<S>,
@@ -123,13 +123,13 @@ impl Permits {
         Ok(())
     }
 
-    /// Streams that have ended are granted again, several at a time unless the peer has few left.
+    /// Permissions of ended streams are granted again, several at a time unless the peer has few left.
     pub(crate) const fn owes_grants(&self, max_streams: u32) -> bool {
         let few = max_streams / 4;
         self.grant_owed > 0 && (self.grant_owed >= few || self.peer_streams < few)
     }
 
-    /// The grant that is owed by now.
+    /// The grant that is owed now.
     pub(crate) fn take_grant(&mut self, max_streams: u32) -> Option<NonZeroU32> {
         if !self.owes_grants(max_streams) {
             return None;
@@ -139,14 +139,14 @@ impl Permits {
         NonZeroU32::new(streams)
     }
 
-    /// The id of a stream that is turned away, whose place the peer gets back.
+    /// The id of a refused stream; the peer gets its permission back.
     pub(crate) fn next_refusal(&mut self) -> Option<u32> {
         let id = self.refusals.pop_front()?;
         self.grant_owed += 1;
         Some(id)
     }
 
-    /// A stream is gone, and with it the permission that it had.
+    /// A stream is gone, and with it its permission.
     pub(crate) fn forget<S: SessionPort>(&mut self, base: &mut Base<S>, id: u32, opening: Opening) {
         match opening {
             Opening::Received => self.grant_owed += 1,

@@ -1,6 +1,6 @@
-//! Round trips: one question of this side is under way, unless the answer takes so long that another one is asked.
+//! Round trips: at most one PING of this side is under way, unless the answer takes so long that another one is sent.
 //!
-//! A question is a number; how it looks on the wire, and what the peer's look like, is the wire's.
+//! A PING here is a number; its encoding, and the peer's PINGs, are the wire's.
 
 use std::time::{Duration, Instant};
 
@@ -8,11 +8,11 @@ use std::time::{Duration, Instant};
 #[derive(Debug, Default)]
 pub(crate) struct Ping {
     wanted: bool,
-    /// Also while one is under way.
+    /// Send another one, also while one is under way.
     again: bool,
-    /// The latest.
+    /// The latest PING, and when it was sent.
     in_flight: Option<(u64, Instant)>,
-    /// How many were asked.
+    /// Number of PINGs sent.
     sent: u64,
     /// The number of the latest that was answered. Of several the peer may answer the last alone.
     answered: u64,
@@ -26,7 +26,7 @@ impl Ping {
         self.wanted
     }
 
-    /// The one that is under way, as a native PING, and since when.
+    /// The PING under way, as a native PING, and when it was sent.
     #[cfg(test)]
     pub(crate) fn in_flight(&self) -> Option<([u8; 8], Instant)> {
         (self.in_flight).map(|(number, since)| (number.to_le_bytes(), since))
@@ -43,29 +43,29 @@ impl Ping {
         self.rtt = Some(rtt);
     }
 
-    /// The number of the next one.
+    /// The number of the next PING.
     pub(crate) const fn next_number(&self) -> u64 {
         self.sent + 1
     }
 
-    /// Asks, unless one is under way, whose answer will do; false then.
+    /// Requests a PING unless one is under way, whose answer serves; false then.
     pub(crate) const fn ask(&mut self) -> bool {
         let asks = self.in_flight.is_none();
         self.wanted |= asks;
         asks
     }
 
-    /// Asks as soon as none is under way.
+    /// Requests a PING as soon as none is under way.
     pub(crate) const fn ask_next(&mut self) {
         self.wanted = true;
     }
 
-    /// Asks, also if one is under way.
+    /// Requests a PING, also if one is under way.
     pub(crate) const fn ask_again(&mut self) {
         (self.wanted, self.again) = (true, true);
     }
 
-    /// The question that goes out now, if there is one.
+    /// The PING to send now, if there is one.
     pub(crate) const fn take(&mut self, now: Instant) -> Option<u64> {
         if !self.wanted || (self.in_flight.is_some() && !self.again) {
             return None;
@@ -76,12 +76,12 @@ impl Ping {
         Some(self.sent)
     }
 
-    /// Whether this number was asked and neither it nor a later one was answered.
+    /// Whether this number was sent and neither it nor a later one was answered.
     pub(crate) const fn is_expected(&self, number: u64) -> bool {
         number > self.answered && number <= self.sent
     }
 
-    /// An answer that is expected. How long it took, if it is that of the latest: it serves all who ask.
+    /// An expected answer. Returns the round trip if it answers the latest PING: it serves all callers.
     pub(crate) fn answer(&mut self, number: u64, now: Instant) -> Option<Duration> {
         self.answered = number;
         let (_, sent) = self.in_flight.take_if(|(ours, _)| *ours == number)?;

@@ -1,22 +1,22 @@
 //! The process's receive memory, shared by all sessions.
 //!
 //! Sessions take from it when they start, when their window grows, and when a message is larger
-//! than its stream's window. Taking never waits: a session that gets nothing goes on with what it
+//! than its stream's window. Taking never waits: a refused session continues with the memory that it
 //! has. (The number itself is behind `port::Memory`.)
 //!
-//! Each session brings its own ceiling: how full the pool may be when *it* takes. Sessions of strangers that may fill half of
-//! it leave the other half to those of friends.
+//! Each session has a ceiling: the level up to which *it* may fill the pool. If untrusted sessions may fill half of it,
+//! the other half is left to trusted ones.
 //!
-//! A window is taken for as long as its session lives, whether anything comes or not. So what sessions begin with may fill a
-//! quarter, and what they grow to because they are in use a half: the rest is for messages, whatever number of sessions
-//! lies idle. Only a window that is full of what is not consumed grows out of that as well: its other streams cannot go on.
+//! A window is taken for as long as its session lives, used or not. So initial windows may fill a quarter of the pool,
+//! and windows that grow with use a half: the rest is for messages, however many sessions are idle. Only a window full of
+//! unconsumed bytes may grow beyond that: the session's other streams are blocked.
 //!
-//! For messages a session gets more only if that leaves as much free as it has already: so none has more than half, and half
-//! a message, and whoever comes next finds something (the dynamic thresholds of switches that share their buffers). One that
-//! has nothing gets whatever fits, and a message that was given memory gets what it still lacks.
+//! For messages a session gets more only if as much stays free as it has already: so none has more than half and half a
+//! message, and the next session finds some (the dynamic thresholds of switches with shared buffers). A session without
+//! any gets all that fits, and a message that was given memory gets the rest that it lacks.
 //!
-//! What lies in a stream that is over, for an application that holds it and does not look, is charged too, also beyond what the
-//! pool has: it is there, and what comes next has to wait for it. It outlives the session (`StreamPort::keep_charge`).
+//! Bytes queued in a stream that is over, and that an application holds without reading, are charged too, also beyond the
+//! pool's size: they exist, and later requests have to wait. The charge outlives the session (`StreamPort::keep_charge`).
 
 use super::port::Memory;
 
@@ -25,15 +25,15 @@ use super::port::Memory;
 pub(crate) enum Growth {
     /// It limits throughput.
     Fast,
-    /// What others do not consume fills it.
+    /// It is filled by bytes that other streams do not consume.
     Full,
 }
 
-/// What one session has of the pool. All of it goes back when the session ends.
+/// One session's part of the pool. All of it is returned when the session ends.
 #[derive(Debug)]
 pub(crate) struct Share<M> {
     pool: M,
-    /// How full the pool may be when this session takes.
+    /// The level up to which this session may fill the pool.
     ceiling: u64,
     /// For its window, beyond the floor.
     window: u64,
@@ -54,18 +54,18 @@ impl<M: Memory> Share<M> {
         }
     }
 
-    /// Up to where the session's window may grow: half of an equal share.
+    /// The limit to which the session's window may grow: half of an equal share.
     pub(crate) fn window_max(&self) -> u64 {
         self.most() / (2 * self.pool.sessions().max(1))
     }
 
-    /// Takes `bytes` for the window that the session begins with; false if that would leave less than three quarters.
+    /// Takes `bytes` for the initial window; false if that would leave less than three quarters.
     pub(crate) fn take_to_begin(&mut self, bytes: u64) -> bool {
         self.take_for_window(bytes, self.most() / 4 * 3)
     }
 
-    /// Takes `bytes` for a window that grows; false if that would leave less than half, or, where the window is full, if
-    /// there are not so many.
+    /// Takes `bytes` for a window that grows; false if that would leave less than half, or, for a full window, if fewer are
+    /// free.
     pub(crate) fn take_to_grow(&mut self, bytes: u64, why: Growth) -> bool {
         let leave = match why {
             Growth::Fast => self.most() / 2,
@@ -86,8 +86,8 @@ impl<M: Memory> Share<M> {
         taken
     }
 
-    /// Takes `bytes` for a message; false if there are not so many, or too few would be left to others. One that was
-    /// `given` some gets more also then.
+    /// Takes `bytes` for a message; false if fewer are free, or too few would be left to others. A message that was `given`
+    /// memory gets more also then.
     pub(crate) fn take_for_message(&mut self, bytes: u64, given: bool) -> bool {
         let leave = if given { 0 } else { self.messages };
         let taken = self.pool.take(bytes, leave, self.ceiling);
@@ -97,7 +97,7 @@ impl<M: Memory> Share<M> {
         taken
     }
 
-    /// Gives back what was taken for messages.
+    /// Returns bytes that were taken for messages.
     pub(crate) fn give(&mut self, bytes: u64) {
         debug_assert!(bytes <= self.messages, "{bytes} of {}", self.messages);
         let bytes = bytes.min(self.messages);
@@ -105,20 +105,20 @@ impl<M: Memory> Share<M> {
         self.pool.give(bytes);
     }
 
-    /// Takes back what was taken for messages, `given`, but for what lies here for an application that may never look at it.
-    /// That memory is there, so it is charged whatever the pool has left.
-    pub(crate) fn keep(&mut self, given: u64, lies: u64) {
-        self.messages += lies;
-        if lies > given {
-            self.pool.charge(lies - given);
+    /// Returns bytes that were taken for messages, `given`, except those still queued for an application that may never read
+    /// them. These exist, so they are charged whatever the pool has left.
+    pub(crate) fn keep(&mut self, given: u64, queued: u64) {
+        self.messages += queued;
+        if queued > given {
+            self.pool.charge(queued - given);
             self.messages -= given;
         } else {
-            self.messages -= lies;
-            self.give(given - lies);
+            self.messages -= queued;
+            self.give(given - queued);
         }
     }
 
-    /// Gives everything back, once.
+    /// Returns everything, once.
     pub(crate) fn end(&mut self) {
         if std::mem::replace(&mut self.ended, true) {
             return;
@@ -128,7 +128,7 @@ impl<M: Memory> Share<M> {
         self.pool.end_session();
     }
 
-    /// For its window, and for messages.
+    /// Bytes taken for its window, and for messages.
     #[cfg(test)]
     pub(crate) const fn taken(&self) -> [u64; 2] {
         [self.window, self.messages]
@@ -141,7 +141,7 @@ mod tests {
     use crate::core::tests::Pool;
 
     #[test]
-    fn what_does_not_fit_is_refused_whole() {
+    fn a_request_that_does_not_fit_is_refused_whole() {
         let pool = Pool::new(100);
         assert!(pool.take(60, 0, 1000));
         assert!(!pool.take(41, 0, 1000));
@@ -192,14 +192,14 @@ mod tests {
             let free = 1200 - pool.used();
             assert_eq!(free, 1200 >> sessions);
         }
-        // Those that come later have less, until the first give some back.
+        // Later sessions have less, until the first ones return some.
         shares[0].give(600);
         while shares[4].take_for_message(1, false) {}
         assert!(shares[4].taken()[1] > 300, "{:?}", shares[4]);
     }
 
     #[test]
-    fn a_session_that_has_no_memory_for_messages_gets_what_fits() {
+    fn a_session_without_memory_for_messages_gets_all_that_fits() {
         let pool = Pool::new(100);
         let mut share = Share::new(pool.clone(), u64::MAX);
         assert!(share.take_to_begin(10) && share.take_for_message(90, false));

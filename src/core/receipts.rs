@@ -1,11 +1,11 @@
-//! Senders that ask whether everything that they have queued was written.
+//! Receipts: senders that wait until all that they have queued is written.
 
 use super::base::Base;
 use super::port::{SessionPort, StreamPort};
 use super::stream::wake;
 use super::streams::Key;
 
-/// Streams whose sender asks.
+/// Streams whose sender waits.
 #[derive(Debug, Default)]
 pub(crate) struct Receipts(Vec<Key>);
 
@@ -14,7 +14,7 @@ impl Receipts {
         self.0.is_empty()
     }
 
-    /// A sender has asked. The answer follows when its queue is empty and the batch that emptied it is written.
+    /// A sender asks. The answer follows when its queue is empty and the batch that emptied it is written.
     pub(crate) fn ask<S: SessionPort>(&mut self, base: &mut Base<S>, key: Key) {
         let Some(stream) = base.streams.get_mut(key) else {
             return;
@@ -25,8 +25,8 @@ impl Receipts {
         }
     }
 
-    /// The batch before was written, and with it all that is not queued any more. What was discarded instead is told
-    /// by the end of its direction.
+    /// The previous batch was written, and with it every message that is not queued any more. For discarded messages the
+    /// end of the direction is the answer.
     #[cold]
     pub(crate) fn answer<S: SessionPort>(&mut self, base: &mut Base<S>) {
         let Base { streams, wakes, .. } = base;

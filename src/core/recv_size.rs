@@ -1,14 +1,14 @@
-//! How much is received at a time.
+//! The size of receive buffers.
 //!
-//! Where much comes, a call for each two frames costs more than the frames; and memory that is received into again and
-//! again stays in the cache, unlike what applications are given references into. Where little comes, so much memory would
-//! only lie there: a session has some as long as it waits. So it begins with room for two frames, has twice as much
-//! whenever half of it was filled at once, and begins again when that has not happened for [`IDLE`]; the signs of life of an
-//! idle peer are enough to see it.
+//! At high rates a call for each two frames costs more than the frames; and a buffer that is received into repeatedly stays
+//! in the cache, unlike the buffers that applications hold references into. At low rates a large buffer would be idle
+//! memory: a waiting session holds one. So the size begins with room for two frames, doubles whenever half of it was filled
+//! at once, and is reset when that has not happened for [`IDLE`]; the PINGs of an idle peer suffice to trigger the
+//! check.
 
 use std::time::{Duration, Instant};
 
-/// How long a session that receives little keeps what it had for more.
+/// How long a session that receives little keeps a larger size.
 pub(crate) const IDLE: Duration = Duration::from_secs(10);
 
 /// See the module. Sizes in bytes.
@@ -17,12 +17,12 @@ pub(crate) struct RecvSize {
     least: usize,
     most: usize,
     now: usize,
-    /// When half of it was filled at once.
+    /// When half of it was last filled at once.
     filled: Instant,
 }
 
 impl RecvSize {
-    /// With room for `least` at any time, and for `most` where much comes.
+    /// With room for `least` at any time, and for `most` at high rates.
     pub(crate) fn new(least: usize, most: usize, now: Instant) -> Self {
         Self {
             least,
@@ -36,7 +36,7 @@ impl RecvSize {
         self.now
     }
 
-    /// So much has come at once.
+    /// This many bytes were received at once.
     #[inline]
     pub(crate) fn arrived(&mut self, bytes: usize, now: Instant) {
         if bytes * 2 >= self.now {
@@ -45,7 +45,7 @@ impl RecvSize {
         }
     }
 
-    /// Goes back to the least if nothing has filled half of it for long; true if that is less than before.
+    /// Resets to the least if half of it was not filled for [`IDLE`]; true if that is less than before.
     #[inline]
     pub(crate) fn shrink(&mut self, now: Instant) -> bool {
         let shrinks = self.now > self.least && now.duration_since(self.filled) >= IDLE;

@@ -1,9 +1,9 @@
-//! Who sends next: first the ends, which cost no credit; then eight levels of urgency (RFC 9218 §4.1), deficit round
-//! robin within a level.
+//! The order of sending: first the ends, which cost no credit; then eight levels of urgency (RFC 9218 §4.1), with deficit
+//! round robin within a level.
 //!
-//! A stream is queued at most once among the ends and once in a level; its own `place` says so. Picking and queueing are
-//! O(1), a change of urgency O(streams of the old level); they allocate only while the number of streams that send at once grows. A key whose stream is gone, or has had
-//! its turn among the ends, is skipped by the caller.
+//! A stream is queued at most once among the ends and once in a level; its own `place` says which. Picking and queueing are
+//! O(1), a change of urgency O(streams of the old level); they allocate only while the number of streams that send at once grows.
+//! The caller skips a key whose stream is gone, or has had its turn among the ends.
 
 use std::collections::VecDeque;
 
@@ -21,7 +21,7 @@ pub(crate) const QUANTUM_BYTES: i32 = 16 * 1024;
 /// Bytes after which a stream is taken to send alone if no other has sent any: a millisecond on a fast network.
 const ALONE_BYTES: usize = 4 << 20;
 
-/// Where a stream is in the schedule.
+/// A stream's place in the schedule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Place {
     Nowhere,
@@ -39,24 +39,24 @@ pub(crate) enum Turn {
     OutOfCredit,
     /// The session's credit is used up.
     SessionOutOfCredit,
-    /// Its ERROR was sent: nothing is received either.
+    /// Its ERROR was sent: the receiving direction has ended too.
     Failed {
         code: u32,
     },
-    /// It has had its share.
+    /// Its share is used up.
     Over,
     BatchFull,
 }
 
-/// Streams that have something to send.
+/// Streams with records to send.
 #[derive(Debug, Default)]
 pub(crate) struct Schedule {
-    /// Whose next record is a FIN or ERROR: no credit holds it up, however little the session has.
+    /// Streams whose next record is a FIN or ERROR: no lack of credit delays them.
     ends: VecDeque<Key>,
     levels: [VecDeque<Key>; URGENCIES],
     /// Bit n: level n is not empty.
     occupied: u8,
-    /// Who sent last, and how many bytes since another stream did.
+    /// The last stream that sent, and its bytes since another stream did.
     last: Option<Key>,
     alone_bytes: usize,
 }
@@ -64,7 +64,7 @@ pub(crate) struct Schedule {
 const _: () = assert!(URGENCIES == u8::BITS as usize, "one bit a level");
 
 impl Schedule {
-    /// Has a stream in line that has something to send, or may have.
+    /// Queues a stream that has, or may have, records to send.
     #[inline]
     pub(crate) fn enter<P: StreamPort>(&mut self, key: Key, stream: &mut Stream<P>) {
         if stream.place != Place::Ends && stream.ends_next() {
@@ -76,7 +76,7 @@ impl Schedule {
         }
     }
 
-    /// Has all in line that may send: credit has just been raised for all.
+    /// Queues all streams that may send: credit has just been raised for all.
     pub(crate) fn enter_all<P: StreamPort>(&mut self, streams: &mut Streams<P>) {
         for (key, stream) in streams.iter_mut() {
             if stream.opening.is_done() && stream.state.sending == Sending::Open {
@@ -96,7 +96,7 @@ impl Schedule {
         }
     }
 
-    /// The stream's urgency is another one from now on, also for what waits in line already.
+    /// Changes the stream's urgency, also for records queued already.
     pub(crate) fn change_urgency<P: StreamPort>(&mut self, streams: &mut Streams<P>, key: Key) {
         let Some(stream) = streams.get_mut(key) else {
             return;
@@ -114,14 +114,14 @@ impl Schedule {
         self.level(urgency).push_back(key);
     }
 
-    /// To push to.
+    /// The queue of a level, to push to.
     fn level(&mut self, urgency: u8) -> &mut VecDeque<Key> {
         let level = usize::from(urgency) % URGENCIES;
         self.occupied |= 1 << level;
         &mut self.levels[level]
     }
 
-    /// Forgets streams that have gone, when nothing is popped for lack of credit or of room.
+    /// Drops keys of streams that have gone, when nothing is popped for lack of credit or of room.
     pub(crate) fn prune<P: StreamPort>(&mut self, streams: &mut Streams<P>) {
         if self.is_empty() {
             return;
@@ -141,7 +141,7 @@ impl Schedule {
         self.pop_end().or_else(|| self.pop_level())
     }
 
-    /// Takes one that has nothing to send but its end.
+    /// Takes a stream that has only its end to send.
     #[inline]
     pub(crate) fn pop_end(&mut self) -> Option<Key> {
         self.ends.pop_front()
@@ -157,7 +157,7 @@ impl Schedule {
         key
     }
 
-    /// A stream has sent so many bytes in its turn.
+    /// A stream has sent this many bytes in its turn.
     pub(crate) fn sent(&mut self, key: Key, bytes: usize) {
         if bytes == 0 {
             return;
@@ -169,7 +169,7 @@ impl Schedule {
         self.alone_bytes = self.alone_bytes.saturating_add(bytes);
     }
 
-    /// All of the last megabytes were of one stream: while it sends, nobody else is likely to wait.
+    /// The last megabytes were all of one stream: while it sends, no other is likely to wait.
     pub(crate) const fn has_one_alone(&self) -> bool {
         self.alone_bytes >= ALONE_BYTES
     }
@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stream_is_alone_when_nobody_else_has_sent_for_long() {
+    fn a_stream_is_alone_when_no_other_has_sent_for_long() {
         let mut schedule = Schedule::default();
         let mut after = |n, bytes| {
             schedule.sent(key(n), bytes);

@@ -1,4 +1,4 @@
-//! One session as a value: its streams, its life, and whether the peer is there. A wire and the bridge drive it.
+//! One session as a value: its streams, its life, and its keepalive. A wire and the bridge drive it.
 
 use std::time::Instant;
 
@@ -16,12 +16,12 @@ use super::violation::Violation;
 use crate::config::Config;
 use crate::error::{Limit, SessionError, Side, StreamError, codes};
 
-/// What a driver is to do with the socket.
+/// The action of a driver on the socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Status {
     /// Go on.
     Open,
-    /// Everything was said: flush, shut the socket down, close it.
+    /// Nothing is left to send: flush, shut the socket down, close it.
     Closed,
 }
 
@@ -36,8 +36,8 @@ pub(crate) struct Core<S: SessionPort> {
 }
 
 impl<S: SessionPort> Core<S> {
-    /// A session; also the window that it has memory for. One that `is_silent` says nothing before the peer has. `seed`
-    /// decides where jitter falls.
+    /// A session, and the size of its initial window. An `is_silent` one sends nothing before the peer has. `seed`
+    /// determines the jitter.
     pub(crate) fn new(
         app: S,
         pool: S::Memory,
@@ -72,7 +72,7 @@ impl<S: SessionPort> Core<S> {
     pub(crate) fn on_deadline(&mut self, now: Instant) {
         self.mux.base.turn = now;
         for timer in Timer::ALL {
-            // The one before may have moved the session on.
+            // An earlier timer may have moved the session on.
             if self.life.timers().contains(timer)
                 && let Some(at) = self.mux.base.timers.take_expired(timer, now)
             {
@@ -82,7 +82,7 @@ impl<S: SessionPort> Core<S> {
         }
     }
 
-    /// It was set for `at`.
+    /// The timer set for `at` has expired.
     fn on_timer(&mut self, timer: Timer, at: Instant, now: Instant) {
         match timer {
             Timer::Handshake => {
@@ -90,7 +90,7 @@ impl<S: SessionPort> Core<S> {
                 self.abort(SessionError::HandshakeTimeout(timeout));
             }
             Timer::HelloGrace | Timer::Ceiling => {
-                // What `close` could not flush is no failure of a drain.
+                // A `close` that could not flush is not a failed drain.
                 if !self.life.waits_for_queues() {
                     self.mux.base.app.add(Count::ShutdownForced, 1);
                 }
@@ -143,12 +143,12 @@ impl<S: SessionPort> Core<S> {
         }
     }
 
-    /// What an orphaned session is looked at for.
+    /// The bytes whose movement counts as progress of an orphaned session.
     const fn seen(&self) -> (bool, u64) {
         (self.life.is_established(), self.keepalive.seen_to_leave())
     }
 
-    // ---- what the application asks ----------------------------------------------------------
+    // ---- requests of the application --------------------------------------------------------
 
     /// A turn begins. False if the session has ended.
     #[inline]
@@ -158,7 +158,7 @@ impl<S: SessionPort> Core<S> {
         !self.life.is_closed()
     }
 
-    /// All that was asked is known.
+    /// All requests of the turn are registered.
     #[inline]
     pub(crate) fn end_turn(&mut self, now: Instant) {
         self.mux.budget.serve_waiting(&mut self.mux.base);
@@ -180,10 +180,10 @@ impl<S: SessionPort> Core<S> {
         }
     }
 
-    /// Another connection needs the place of this one, whose handshake is not done.
+    /// Another connection needs the place of this one, whose handshake is not complete.
     pub(crate) fn trip_half_open(&mut self) {
         if self.life.is_in_hello() {
-            // Its socket is a place too: a silent peer is not waited for.
+            // Its socket takes a place too: it does not wait for a silent peer.
             self.life.close_socket_by(self.mux.base.turn);
             let max = self.mux.base.config.max_half_open();
             self.mux.limits.trip(Limit::HalfOpen, max.into());
@@ -191,9 +191,9 @@ impl<S: SessionPort> Core<S> {
         }
     }
 
-    // ---- what the peer says -----------------------------------------------------------------
+    // ---- actions of the peer ----------------------------------------------------------------
 
-    /// Bytes came. False if nothing that comes matters any more.
+    /// Bytes arrived. False if received frames have no effect any more.
     #[inline]
     pub(crate) fn begin_reception(&mut self, now: Instant) -> bool {
         self.mux.base.turn = now;
@@ -204,10 +204,10 @@ impl<S: SessionPort> Core<S> {
         true
     }
 
-    /// All of it was taken, but for the beginning of a frame if it ended `inside` of one.
+    /// All frames were taken; `inside`: the reception ended inside a frame.
     #[inline]
     pub(crate) fn end_reception(&mut self, inside: bool, now: Instant) {
-        // Whatever came, also for streams that have ended: the session's window is smaller.
+        // Any frames, also those of ended streams, have shrunk the session's window.
         self.mux.watch_window(now);
         if inside {
             (self.keepalive).stop_inside(now, &mut self.mux.base.timers);
@@ -215,13 +215,13 @@ impl<S: SessionPort> Core<S> {
         self.end_if_tripped();
     }
 
-    /// The peer has begun to speak.
+    /// The peer's first bytes arrived.
     pub(crate) fn greeted(&mut self) {
         let action = self.life.preface();
         self.act(action);
     }
 
-    /// The handshake is done. The peer takes messages up to so many bytes, and so many more streams than the floor.
+    /// The handshake is complete. The peer accepts messages up to `max_message` bytes, and `streams` more streams than the floor.
     pub(crate) fn established(&mut self, max_message: u32, streams: u32) {
         let action = self.life.settings();
         self.act(action);
@@ -230,17 +230,17 @@ impl<S: SessionPort> Core<S> {
         base.app.establish(max_message);
         base.wakes.state = true;
         for (key, stream) in base.streams.iter_mut() {
-            // It may have a message longer than the peer had to accept before it said what it does.
+            // Its message may be longer than the peer had to accept before it sent its limits.
             base.wakes.offer_room(key, stream);
         }
         if base.terms.ping {
-            // The first round trip tells how fast windows may grow.
+            // The first round trip determines how fast windows may grow.
             self.ping.ask_next();
         }
         self.mux.schedule.enter_all(&mut self.mux.base.streams);
     }
 
-    /// The peer opens a stream, whose opening costs so much.
+    /// The peer opens a stream, whose OPEN has this cost.
     pub(crate) fn open_by_peer(
         &mut self,
         id: u32,
@@ -265,7 +265,7 @@ impl<S: SessionPort> Core<S> {
 
     /// The peer ends a stream, in both directions, with this code.
     pub(crate) fn cancel_by_peer(&mut self, key: Key, code: u32) {
-        // Turned away by a peer that shuts down, before anything of it ran.
+        // Refused by a peer that shuts down, before any of it ran.
         let turned_away = matches!(code, codes::UNAVAILABLE | codes::REFUSED);
         let refused = self
             .life
@@ -281,8 +281,8 @@ impl<S: SessionPort> Core<S> {
         self.mux.cancelled_by_peer(key, code, error);
     }
 
-    /// The peer takes no new streams: those that `lost` wants (by their id, and whether the peer opened them) were not
-    /// processed. With `soon` it does not say yet which those are.
+    /// The peer accepts no new streams: those that `lost` selects (by their id, and whether the peer opened them) were not
+    /// processed. With `soon` the last id is not known yet.
     pub(crate) fn goaway_by_peer(
         &mut self,
         error: SessionError,
@@ -295,14 +295,14 @@ impl<S: SessionPort> Core<S> {
         self.mux.limits.charge_goaway(self.mux.base.turn);
     }
 
-    /// An answer came to the question of this number. False if none was expected.
+    /// An answer to the PING with this number arrived. False if none was expected.
     pub(crate) fn pong_by_peer(&mut self, number: u64, now: Instant) -> bool {
         if !self.ping.is_expected(number) {
             return false;
         }
         let action = self.life.pong(number);
         self.act(action);
-        // Of an earlier one: the answer to the last one follows, and serves all who ask.
+        // Of an earlier one: the answer to the last one follows, and serves all callers.
         if let Some(rtt) = self.ping.answer(number, now) {
             let base = &mut self.mux.base;
             base.app
@@ -312,10 +312,10 @@ impl<S: SessionPort> Core<S> {
         true
     }
 
-    // ---- what is said -----------------------------------------------------------------------
+    // ---- sending ----------------------------------------------------------------------------
 
-    /// Whether there may be anything to say but openings and messages. A message that comes alone has two calls where there
-    /// is nothing at all for each that sends.
+    /// Whether there may be frames other than openings and messages. For a lone message two calls find nothing at all to send
+    /// for each call that sends: this check keeps them cheap.
     #[inline]
     pub(crate) fn has_more_than_messages(&self) -> bool {
         !self.life.is_open()
@@ -324,7 +324,7 @@ impl<S: SessionPort> Core<S> {
             || self.mux.has_more_than_messages()
     }
 
-    /// Something of an application is about to be sent, see [`Keepalive::probe_before_use`].
+    /// An application's message is about to be sent, see [`Keepalive::probe_before_use`].
     #[inline]
     pub(crate) fn probe_before_use(&mut self, now: Instant) {
         if self.life.is_established() && self.mux.base.terms.ping {
@@ -333,7 +333,7 @@ impl<S: SessionPort> Core<S> {
         }
     }
 
-    /// A batch is to be filled. True if streams and session may say something, false if only the last word is left.
+    /// Begins a batch. True if streams and session may send, false if only the final GOAWAY is left.
     pub(crate) fn begin_batch(&mut self, now: Instant) -> bool {
         let Mux { base, receipts, .. } = &mut self.mux;
         if !receipts.is_empty() {
@@ -346,7 +346,7 @@ impl<S: SessionPort> Core<S> {
             return false;
         }
         if !self.mux.base.terms.goaway {
-            // Nothing can be said of a drain: nothing is accepted any more, at once.
+            // The wire has no GOAWAY for a drain: no stream is accepted any more, at once.
             while self.next_goaway(now).is_some() {
                 let action = self.life.pong_overdue();
                 self.act(action);
@@ -358,7 +358,7 @@ impl<S: SessionPort> Core<S> {
         true
     }
 
-    /// The question of this number goes out now.
+    /// The number of the PING to send now.
     pub(crate) fn next_ping(&mut self, now: Instant) -> Option<u64> {
         if !self.life.is_established() {
             return None;
@@ -366,7 +366,7 @@ impl<S: SessionPort> Core<S> {
         self.ping.take(now)
     }
 
-    /// Streams and session have said what they may: moves on if that was all.
+    /// All frames that streams and session may send are in the batch: moves on if none is left.
     pub(crate) fn end_messages(&mut self, now: Instant) {
         self.close_if_unused(now);
         self.mux.budget.serve_waiting(&mut self.mux.base);
@@ -377,7 +377,7 @@ impl<S: SessionPort> Core<S> {
         }
     }
 
-    /// The batch, of so many bytes, is offered to the socket.
+    /// The batch, of this many bytes, is offered to the socket.
     pub(crate) fn end_batch(&mut self, bytes: usize, now: Instant) {
         let base = &mut self.mux.base;
         base.app.add(Count::Batches, 1);

@@ -1,4 +1,4 @@
-//! What a stream may still do on the wire: a total table over two halves.
+//! The states of a stream on the wire: a total table over two halves.
 //!
 //! ```text
 //!  sending half                      receiving half
@@ -13,14 +13,14 @@
 //!                                          │ Ended │
 //!                                          └───────┘
 //! ```
-//! `Ended` swallows: frames that cross our own CANCEL are not the peer's fault. `Finished` does not:
-//! whoever said FIN has promised silence, and breaking it ends the session.
+//! `Ended` swallows: frames that cross our own CANCEL are not the peer's fault. `Finished` does not: a peer that sent FIN
+//! has promised silence, and breaking it ends the session.
 //!
-//! A stream's place in the registry is given back when both halves are over, see
+//! A stream's slot in the registry is freed when both halves are over, see
 //! [`State::is_over`]. A STOP is answered by a bare FIN, which the stopped side accepts also inside
 //! a message, since it discards the rest anyway.
 
-/// What this side may still send.
+/// The sending half: whether this side may still send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Sending {
     Open,
@@ -30,7 +30,7 @@ pub(crate) enum Sending {
     Ended,
 }
 
-/// What the peer may still send.
+/// The receiving half: whether the peer may still send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Receiving {
     Open,
@@ -42,7 +42,7 @@ pub(crate) enum Receiving {
     Ended,
 }
 
-/// Something that happened to a stream.
+/// An event of a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Event {
     SentFin,
@@ -56,14 +56,14 @@ pub(crate) enum Event {
     RecvStop,
 }
 
-/// What an event means in a state.
+/// The effect of an event in a state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Effect {
-    /// Act on it; the state has moved.
+    /// Act on it; the state has changed.
     Act,
-    /// It came too late to matter.
+    /// It is too late to matter.
     Ignore,
-    /// The peer may not do this.
+    /// The peer must not do this.
     Violation,
 }
 
@@ -86,7 +86,7 @@ impl State {
             && matches!(self.receiving, Receiving::Finished | Receiving::Ended)
     }
 
-    /// Moves on an event and says what it means.
+    /// Applies an event and returns its effect.
     pub(crate) const fn on(&mut self, event: Event) -> Effect {
         match event {
             Event::SentFin => self.sent(Receiving::Open, false),

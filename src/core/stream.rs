@@ -16,7 +16,7 @@ pub(crate) mod owed {
     pub(crate) const CANCEL: u8 = 1 << 0;
     /// CANCEL|STOP with the lane's code.
     pub(crate) const STOP: u8 = 1 << 1;
-    /// WINDOW with whatever can be returned.
+    /// WINDOW with all credit that can be returned.
     pub(crate) const WINDOW: u8 = 1 << 2;
     /// A bare FIN in answer to a STOP.
     pub(crate) const FIN: u8 = 1 << 3;
@@ -31,21 +31,21 @@ pub(crate) mod wake {
 /// A message of which not all pieces have arrived.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Assembly {
-    /// Its size, if the first piece told it.
+    /// Its size, if the first piece had it.
     pub(crate) total: Option<u32>,
     pub(crate) received: u32,
-    /// What its frames cost so far.
+    /// The cost of its frames so far.
     pub(crate) cost: u64,
-    /// Since when nothing came of it: when it began, or began to be starved, or ceased to be; moved on by the time that
-    /// each piece may take at the least rate there may be. So what trickles falls behind as what stands still does.
+    /// Start of the time without progress: when it began, or its starvation began or ended; moved on by the time that each
+    /// piece may take at the least rate. So a message that trickles falls behind like one that has stopped.
     pub(crate) since: Instant,
-    /// It waits for memory, or for the application to make room.
+    /// It waits for memory, or for the application to free room.
     pub(crate) starved: bool,
     /// The pool gave it memory.
     pub(crate) given: bool,
 }
 
-/// A time in half the room of an [`Instant`]: nanoseconds since the session began, enough for 584 years.
+/// A time in half the size of an [`Instant`]: nanoseconds since the session began, enough for 584 years.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Stamp(u64);
 
@@ -56,14 +56,14 @@ impl Stamp {
         Self(since.as_secs() * 1_000_000_000 + u64::from(since.subsec_nanos()))
     }
 
-    /// From an earlier time to this one.
+    /// The duration from an earlier time to this one.
     #[inline]
     pub(crate) const fn since(self, earlier: Self) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))
     }
 }
 
-/// Makes stamps: one for all that happens in a turn.
+/// Makes stamps: one for all events of a turn.
 #[derive(Debug)]
 pub(crate) struct Stamps {
     /// When the session began.
@@ -91,16 +91,16 @@ impl Stamps {
     }
 }
 
-/// Where the opening of a stream stands.
+/// The stages of opening a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Opening {
     /// Opened by this side, not yet permitted by the peer.
     Waiting,
-    /// Permitted; the OPEN is to be encoded.
+    /// Permitted; the OPEN is not encoded yet.
     Granted,
-    /// The peer was told.
+    /// The OPEN was sent.
     Sent,
-    /// The peer has opened it.
+    /// Opened by the peer.
     Received,
 }
 
@@ -112,8 +112,8 @@ impl Opening {
     }
 }
 
-// There are as many as there are streams, most of them idle, so what few need is boxed, and what is counted has no more
-// bits than its bound needs.
+// There may be many streams, most of them idle, so fields that few need are boxed, and counters have no more
+// bits than their bound needs.
 #[cfg(all(target_pointer_width = "64", not(ringmux_loom)))]
 const _: () = assert!(size_of::<Stream<[u64; 2]>>() <= 136);
 
@@ -122,7 +122,7 @@ const _: () = assert!(size_of::<Stream<[u64; 2]>>() <= 136);
 pub(crate) struct Stream<P> {
     /// The registry's, see `Key`.
     pub(crate) generation: u32,
-    /// What the wire calls it, 0 until it has a name.
+    /// Its id on the wire, 0 until it has one.
     pub(crate) id: u32,
     pub(crate) opening: Opening,
     pub(crate) state: State,
@@ -131,33 +131,33 @@ pub(crate) struct Stream<P> {
     pub(crate) credit: SendCredit,
     /// Bytes sent of the message at the front of `tx`, which is shorter than 4 GiB.
     pub(crate) sent: u32,
-    /// What is left of this turn, see `schedule`: a quantum at most, or a frame too much.
+    /// The rest of this turn in bytes, see `schedule`: a quantum at most, or negative by less than a frame.
     pub(crate) deficit: i32,
     pub(crate) urgency: u8,
     pub(crate) place: Place,
     /// A sender waits for room in `tx`.
     pub(crate) wants_room: bool,
-    /// Room was made, or the handshake came, since a sender last asked: it may have looked too early.
+    /// Room was made, or the handshake completed, since a sender last asked: it may have looked too early.
     pub(crate) made_room: bool,
-    /// What it has of the session's budget for sending.
+    /// Its loan from the session's budget for sending.
     pub(crate) loan: Loan,
 
     pub(crate) window: RecvWindow,
     /// Bytes by which the window was raised since the stream was opened.
     pub(crate) widened: u32,
-    /// Of the weight that the application consumed, what was accounted.
+    /// The part of the consumed weight that is accounted.
     pub(crate) consumed: u64,
     /// Boxed: few streams have one, and only for messages of several frames.
     pub(crate) assembly: Option<Box<Assembly>>,
-    /// The stream is in `Connection::starved`.
+    /// The stream is in `Flow::starved`.
     pub(crate) listed_starved: bool,
-    /// The stream is in `Connection::grown`.
+    /// The stream is in `Grown`.
     pub(crate) listed_grown: bool,
-    /// The receiver takes pieces as they come.
+    /// The receiver takes pieces as they arrive.
     pub(crate) chunks: bool,
-    /// The receiving direction is over and what it held was given back.
+    /// The receiving direction is over and the bytes it held were returned.
     pub(crate) discarded: bool,
-    /// Of the pool, what is charged for what lay here when the direction was discarded.
+    /// Bytes charged to the pool for messages still queued when the direction was discarded.
     pub(crate) lingering: u32,
     pub(crate) metas: u8,
     /// Session credit that the OPEN holds until the stream is accepted.
@@ -173,7 +173,7 @@ pub(crate) struct Stream<P> {
     pub(crate) owed_code: u32,
     /// Bits of `wake`.
     pub(crate) wakes: u8,
-    /// The stream is in `Connection::unwritten`.
+    /// The stream is in `Receipts`.
     pub(crate) listed_unwritten: bool,
     /// No handle is left.
     pub(crate) dropped: bool,
@@ -194,7 +194,7 @@ impl<P: StreamPort> Stream<P> {
             urgency,
             place: Place::Nowhere,
             wants_room: false,
-            // Whoever asks first looks again: the handshake may have come meanwhile.
+            // The first sender that asks tries again: the handshake may have completed meanwhile.
             made_room: true,
             loan: Loan::default(),
             window: RecvWindow::new(window),
@@ -224,7 +224,7 @@ impl<P: StreamPort> Stream<P> {
         self.opening == Opening::Received
     }
 
-    /// Ends both directions with one error and wakes whoever waits.
+    /// Ends both directions with one error and wakes all waiting tasks.
     pub(crate) fn end_both(&mut self, error: &StreamError) {
         self.port.end_send(SendEnd::Error(error.clone()));
         self.port.end_recv(RecvEnd::Error(error.clone()));
@@ -232,11 +232,11 @@ impl<P: StreamPort> Stream<P> {
         self.port.wake_receiver();
     }
 
-    /// Nothing more is received: pieces of a message that is not complete go, and the ring goes on in a small segment, so
-    /// that a receiver who reads to the end frees the big ones. Returns the bytes that lie here until then.
+    /// Nothing more is received: drops pieces of an incomplete message, and continues the ring in a small segment, so
+    /// that a receiver who reads to the end frees the large ones. Returns the bytes still queued.
     pub(crate) fn put_in_order(&mut self) -> u64 {
         if self.dropped {
-            // It goes with the lane.
+            // The ring is freed with the lane.
             return 0;
         }
         self.port.retract();
@@ -249,19 +249,19 @@ impl<P: StreamPort> Stream<P> {
         self.port.unconsumed().max(grown).min(u32::MAX.into())
     }
 
-    /// What was queued is not sent; the sender knows why.
+    /// Discards queued messages; the sender knows why.
     pub(crate) fn forget_queued(&mut self) {
         while self.port.pass() {}
         self.port.release();
         self.sent = 0;
     }
 
-    /// Something is still to be sent, at the latest when there is credit for it.
+    /// Whether records are queued, also those that wait for credit.
     pub(crate) fn has_queued(&mut self) -> bool {
         self.opening.is_done() && self.state.sending == Sending::Open && !self.port.is_drained()
     }
 
-    /// What it sends next is a FIN or ERROR, for which it needs no credit.
+    /// The next record is a FIN or ERROR, for which it needs no credit.
     #[inline]
     pub(crate) fn ends_next(&mut self) -> bool {
         let next = self.port.front();
@@ -284,7 +284,7 @@ impl<P: StreamPort> Stream<P> {
         self.port.set_credit_mark(mark);
     }
 
-    /// Nobody needs the stream any more: not the peer, not the application, not the wire.
+    /// The stream is needed neither by the peer, nor by the application, nor by the wire.
     pub(crate) const fn is_done(&self) -> bool {
         self.dropped && self.owes == 0 && self.state.is_over()
     }

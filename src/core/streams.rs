@@ -1,7 +1,7 @@
 //! The streams of a session: a slab, found by key or by the wire's id.
 //!
-//! A [`Key`] is a slot and a generation. Slots are used again, generations are not (until 2^31
-//! streams later), so a key kept in a queue after its stream has gone finds nothing.
+//! A [`Key`] is a slot and a generation. Slots are reused, generations are not (until 2^31
+//! streams later), so a key kept in a queue after its stream has gone finds no stream.
 
 use std::collections::VecDeque;
 
@@ -86,7 +86,7 @@ impl<P: StreamPort> Streams<P> {
         self.by_id.insert(id, key.slot);
     }
 
-    /// The stream's id is free for another one; what it owes the peer is owed no more.
+    /// Frees the stream's id for another one; the frames that it owes the peer are dropped.
     pub(crate) fn unname(&mut self, key: Key) {
         let Some(stream) = self.get_mut(key) else {
             return;
@@ -105,7 +105,7 @@ impl<P: StreamPort> Streams<P> {
     /// The stream of a key that was found, or inserted, in the same step.
     ///
     /// # Panics
-    /// If it is gone: a mistake of the core's.
+    /// If it is gone: a bug of the core.
     #[inline]
     #[track_caller]
     pub(crate) fn at(&mut self, key: Key) -> &mut Stream<P> {
@@ -123,7 +123,7 @@ impl<P: StreamPort> Streams<P> {
         })
     }
 
-    /// Frees an id that comes round again. False if its stream is not over on the wire.
+    /// Frees an id that is used again after a wrap. False if its stream is not over on the wire.
     pub(crate) fn retire_id(&mut self, id: u32) -> bool {
         let Some(key) = self.find(id) else {
             return true;
@@ -135,7 +135,7 @@ impl<P: StreamPort> Streams<P> {
         over
     }
 
-    /// Whether the next piece that comes for a stream is the first of a message.
+    /// Whether the next piece of a stream is the first of a message.
     #[inline]
     pub(crate) fn begins_message(&mut self, key: Key) -> bool {
         let stream = self.get_mut(key);
@@ -149,12 +149,12 @@ impl<P: StreamPort> Streams<P> {
             .count() as u64
     }
 
-    /// Whether all are over on the wire, and nothing is owed by any. Ends at the first that is not: usually at once.
+    /// Whether all are over on the wire, and owe nothing. Ends at the first that is not: usually at once.
     pub(crate) fn are_over(&mut self) -> bool {
         (self.iter_mut()).all(|(_, stream)| stream.state.is_over() && stream.owes == 0)
     }
 
-    /// Both in one look.
+    /// Key and stream in one lookup.
     #[inline]
     pub(crate) fn find_mut(&mut self, id: u32) -> Option<(Key, &mut Stream<P>)> {
         let slot = *self.by_id.get(&id)?;
@@ -163,7 +163,7 @@ impl<P: StreamPort> Streams<P> {
         Some((Key { slot, generation }, stream))
     }
 
-    /// Forgets a stream; returns its queues.
+    /// Removes a stream; returns its queues.
     #[inline]
     pub(crate) fn remove(&mut self, key: Key) -> Option<P> {
         let id = self.get_mut(key)?.id;
@@ -171,15 +171,15 @@ impl<P: StreamPort> Streams<P> {
             && let Some(slot) = self.by_id.remove(&id)
             && slot != key.slot
         {
-            // The id came round again, and names another stream.
+            // The id was used again, for another stream.
             self.by_id.insert(id, slot);
         }
         let Stream { port, .. } = self.slab.try_remove(key.slot as usize)?;
         Some(port)
     }
 
-    /// Forgets the keys of streams that have gone or that `keep` does not want, once most of a
-    /// queue can be such keys: the cost is paid for by what was pushed since the last time.
+    /// Drops the keys of streams that have gone or that `keep` rejects, once most of a queue can be
+    /// such keys: amortised by the pushes since the last time.
     pub(crate) fn prune(&mut self, queue: &mut VecDeque<Key>, keep: impl Fn(&Stream<P>) -> bool) {
         if queue.len() > 2 * self.len() + PRUNE_SLACK {
             queue.retain(|key| self.get_mut(*key).is_some_and(|stream| keep(stream)));

@@ -1,15 +1,15 @@
-//! What a wire can do, as numbers and flags: all that the core knows of it.
+//! The capabilities of a wire, as numbers and flags: all that the core knows of it.
 
 /// See the module.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Terms {
-    /// Each side says how much it takes. Else the receiver stops reading when it is full.
+    /// Each side grants credit. Else the receiver stops reading when it is full.
     pub(crate) credit: bool,
-    /// A side can ask for an echo: for a sign of life, and how long a round trip takes.
+    /// A side can send a PING: to detect a lost peer, and to measure round trips.
     pub(crate) ping: bool,
-    /// A side can say that it takes no new streams, and why it ends.
+    /// A side can send a GOAWAY: no new streams, and the reason for an end.
     pub(crate) goaway: bool,
-    /// What may be assumed before the peer has said more.
+    /// Limits of the peer before its SETTINGS.
     pub(crate) floors: Floors,
     /// The longest opening block, in bytes.
     pub(crate) max_opening: u32,
@@ -19,7 +19,7 @@ pub(crate) struct Terms {
     pub(crate) max_details: u32,
 }
 
-/// Of any peer, in bytes but for the streams.
+/// Guaranteed by any peer, in bytes except for the streams.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Floors {
     pub(crate) max_message: u32,

@@ -1,40 +1,40 @@
 //! The deadlines of a session: one array, one name each.
 //!
 //! A timer that is set runs only in the states of the session that [`Life::timers`](super::life::Life::timers) lists for it;
-//! in the others it keeps its time. Setting one is a store and a bit, and none is set per message: what happens often stores
-//! a time, and one timer looks at it when it has expired (`keepalive`).
+//! in the others it keeps its time. Setting one is a store and a bit, and none is set per message: frequent events store
+//! a time, and one timer checks it when it has expired (`keepalive`).
 
 use std::time::Instant;
 
-/// What is to be done at a deadline. Those that expire together are acted on in this order.
+/// The action at a deadline. Those that expire together are handled in this order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum Timer {
     /// The peer has not completed the handshake: the session ends.
     Handshake,
-    /// A graceful shutdown was asked for during the handshake, which has so much longer: the session ends.
+    /// A graceful shutdown was requested during the handshake, whose time limit is shortened to this: the session ends.
     HelloGrace,
-    /// The streams of a graceful shutdown, or what `close` flushes, take too long: the session ends.
+    /// The streams of a graceful shutdown, or the flush of a `close`, take too long: the session ends.
     Ceiling,
-    /// The PING behind GOAWAY|SOON was not answered: the last id is said all the same.
+    /// The PING behind GOAWAY|SOON was not answered: the last id is sent all the same.
     Pong,
     /// The socket has not taken the final GOAWAY: it is given up.
     FinalGoaway,
-    /// The session has reached its greatest age: it drains.
+    /// The session has reached its maximum age: it drains.
     Age,
-    /// Look again at streams that wait for memory or hold it.
+    /// Check again the streams that wait for memory or hold it.
     Recheck,
-    /// Look at messages that were given memory and may have stopped coming.
+    /// Check the progress of messages that were given memory.
     Advances,
-    /// Look whether the peer is there and the socket takes bytes.
+    /// Check the peer's signs of life and the socket's progress.
     Keepalive,
-    /// Give back the memory of rings that have grown and are idle.
+    /// Free the memory of rings that have grown and are idle.
     Shrink,
-    /// Give back the lanes that are kept for streams to come, if none was kept lately.
+    /// Free the lanes that are kept for future streams, if none was kept lately.
     Spares,
-    /// Look whether anything has moved in a session without handles.
+    /// Check for progress in a session without handles.
     Orphan,
-    /// A stream's time has run out: the stream is cancelled.
+    /// A stream's deadline has passed: the stream is cancelled.
     Deadlines,
 }
 
@@ -63,7 +63,7 @@ impl Timer {
     }
 }
 
-/// Some of the timers.
+/// A set of timers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct TimerSet(u16);
 
@@ -83,7 +83,7 @@ impl TimerSet {
 #[derive(Debug)]
 pub(crate) struct Timers {
     set: u16,
-    /// Of those that are not set: any time.
+    /// Any time, for those that are not set.
     at: [Instant; COUNT],
 }
 
@@ -101,7 +101,7 @@ impl Timers {
         self.at[timer as usize] = at;
     }
 
-    /// Sets it, unless it expires by then anyway.
+    /// Sets it, unless it expires earlier anyway.
     #[inline]
     pub(crate) fn set_by(&mut self, timer: Timer, at: Instant) {
         if !self.is_set(timer) || self.at[timer as usize] > at {
@@ -140,7 +140,7 @@ impl Timers {
         next
     }
 
-    /// If it has expired: stops it, and says for when it was set.
+    /// If it has expired: stops it, and returns the time it was set for.
     pub(crate) fn take_expired(&mut self, timer: Timer, now: Instant) -> Option<Instant> {
         let at = self.get(timer).filter(|at| *at <= now)?;
         self.stop(timer);

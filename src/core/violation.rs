@@ -1,15 +1,15 @@
-//! What a peer may not do, whatever the wire. Each wire says it in the words of its own errors.
+//! Rules that a peer broke, on any wire. Each wire translates them into its own errors.
 
 /// A rule of streams or credit that a peer broke.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Violation {
-    /// Something came after the peer's end of the direction.
+    /// A frame arrived after the peer's end of the direction.
     AfterEnd,
     /// The direction ended inside a message.
     EndInsideMessage,
-    /// More than the stream's credit.
+    /// More bytes than the stream's credit.
     StreamCredit { cost: u64, credit: u64 },
-    /// More than the session's credit.
+    /// More bytes than the session's credit.
     SessionCredit { cost: u64, credit: u64 },
     /// A grant that takes a credit above 2^32 - 1.
     CreditOverflow { credit: u32 },
@@ -17,7 +17,7 @@ pub(crate) enum Violation {
     MessageTooLong { total: u64, limit: u32 },
     /// The pieces of a message do not add up to its size.
     PiecesMismatch { total: u32 },
-    /// A block between messages more than twice, or inside a message.
+    /// More than two blocks between messages, or one inside a message.
     BlockOutOfPlace,
     /// More streams at once than were granted.
     TooManyStreams { limit: u32 },

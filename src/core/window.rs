@@ -1,11 +1,11 @@
-//! Credit, on both ends of it.
+//! Credit, on both sides.
 //!
-//! A message, or a piece of one, costs its length and a fixed charge, on its stream and on the session. For whoever
-//! receives, the window is split three ways at all times:
+//! A message, or a piece of one, costs its length and a fixed charge, on its stream and on the session. On the receiver's
+//! side, the window is split three ways at all times:
 //!
 //! ```text
 //!   target + advance  =  outstanding   +   held        +   returnable
-//!                        peer may send     not consumed    consumed, not yet told to the peer
+//!                       peer may send     not consumed    consumed, not yet granted again
 //! ```
 //! *Advance* is credit beyond the window for one message that would not fit into it; it comes out
 //! of the process's pool, is returned to the session at once and retired as the message is consumed.
@@ -13,16 +13,16 @@
 //! Nothing is reserved: the sender debits when a frame is encoded. Arithmetic is checked where a
 //! peer's number enters; the invariant is asserted after each step in debug builds.
 
-/// Consumed bytes of a stream's window that its handle reports to the engine together: half.
+/// Consumed bytes of a stream's window after which its handle reports to the engine: half.
 ///
 /// The engine returns from a quarter on. Two halves could hold a whole window back between them.
 pub(crate) const fn report_mark(window: u64) -> u32 {
     (window / 2) as u32
 }
 
-/// What the peer may send and we must be able to hold.
+/// The credit that the peer has, and the bytes that we must be able to hold.
 ///
-/// Windows are at most 1 GiB (`config`), and what is held of a message, or promised for it, is at most twice its size and
+/// Windows are at most 1 GiB (`config`), and the bytes held of a message, or granted for it, are at most twice its size and
 /// a little (`credit`), which is 1 GiB too: no sum here exceeds 32 bits.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct RecvWindow {
@@ -79,25 +79,25 @@ impl RecvWindow {
         Ok(covered.into())
     }
 
-    /// The application consumed; returns the part that retires an advance, which is neither
-    /// returned to the peer nor to the session but to the pool.
+    /// The application consumed bytes; returns the part that retires an advance, which is returned
+    /// neither to the peer nor to the session but to the pool.
     pub(crate) fn consume(&mut self, cost: u64) -> u64 {
         debug_assert!(cost <= self.held(), "consumed {cost} of {} held", self.held);
         let cost = cost.min(self.held()) as u32;
         self.held -= cost;
-        // Only what was received against the advance can be consumed against it.
+        // Only bytes received against the advance can be consumed against it.
         let retired = cost.min(self.advance - self.unused);
         self.advance -= retired;
         self.check();
         retired.into()
     }
 
-    /// Credit that can be given back to the peer now.
+    /// Credit that can be returned to the peer now.
     pub(crate) const fn returnable(&self) -> u64 {
         (self.target() + self.advanced()).saturating_sub(self.outstanding() + self.held())
     }
 
-    /// Gives back all that can be; the amount goes into a WINDOW frame.
+    /// Returns all credit that can be; the amount goes into a WINDOW frame.
     pub(crate) fn give_back(&mut self) -> u64 {
         let credit = self.returnable();
         self.outstanding += credit as u32;
@@ -116,35 +116,35 @@ impl RecvWindow {
         self.unused += credit as u32;
     }
 
-    /// Of what is held, the part that the session holds too.
+    /// The part of the held bytes that the session holds too.
     pub(crate) const fn uncovered(&self) -> u64 {
         (self.held - (self.advance - self.unused)) as u64
     }
 
-    /// An advance takes over some of what is held; the session gets that back.
+    /// An advance takes over some of the held bytes, which are returned to the session.
     pub(crate) fn cover(&mut self, cost: u64) {
         debug_assert!(cost <= self.uncovered());
         self.advance += cost as u32;
         self.check();
     }
 
-    /// The message for which credit was granted goes no further. Returns what goes back to the pool.
+    /// The message for which credit was granted does not continue. Returns the bytes that go back to the pool.
     pub(crate) fn retire_unused(&mut self) -> u64 {
         let unused = std::mem::take(&mut self.unused);
         self.advance -= unused;
-        // It stays promised, as in `discard`.
+        // It stays granted, as in `discard`.
         self.target = self.target.max(self.outstanding + self.held - self.advance);
         self.check();
         unused.into()
     }
 
-    /// The stream is over: what it held counts as consumed. Returns what goes back to the session
-    /// and what to the pool.
+    /// The stream is over: the held bytes count as consumed. Returns the bytes that go back to the session
+    /// and to the pool.
     pub(crate) fn discard(&mut self) -> (u64, u64) {
         let to_session = self.uncovered();
         let to_pool = self.advanced();
         self.held = 0;
-        // What the peer was promised for its message stays promised; it is thrown away on arrival.
+        // Credit granted for the peer's message stays granted; the bytes are discarded on arrival.
         self.target = self.target.max(self.outstanding);
         self.advance = 0;
         self.unused = 0;
@@ -184,7 +184,7 @@ pub(crate) struct Parts {
     pub(crate) unused: u64,
 }
 
-/// What we may send.
+/// The credit of one stream for sending.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct SendCredit(u32);
 
@@ -212,17 +212,17 @@ impl SendCredit {
         self.0 = self.left().saturating_sub(cost) as u32;
     }
 
-    /// What frames may cost now, together.
+    /// The total cost that frames may have now.
     pub(crate) const fn left(&self) -> u64 {
         self.0 as u64
     }
 }
 
-/// What we may send of all streams together.
+/// The credit of all streams together for sending.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct SessionCredit {
     credit: SendCredit,
-    /// What the peer has given in all.
+    /// Credit received from the peer in total.
     given: u64,
 }
 
@@ -252,7 +252,7 @@ impl SessionCredit {
         self.credit.left()
     }
 
-    /// What was sent in all, with its charges.
+    /// Credit spent in total, with the fixed charges.
     pub(crate) const fn used(&self) -> u64 {
         self.given - self.credit.left()
     }
@@ -264,7 +264,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn a_peer_that_overruns_its_credit_is_told_what_was_left() {
+    fn an_overrun_reports_the_credit_that_was_left() {
         let mut window = RecvWindow::new(1000);
         assert_eq!(window.receive(600), Ok(0));
         assert_eq!(window.receive(401), Err(400));

@@ -13,12 +13,12 @@ use crate::bridge::{Protocol, SocketEvent, SocketStage, Status, sooner};
 use crate::error::SessionError;
 use crate::wire::{Batch, WORK_MAX};
 
-/// Turns in a row before other tasks of the runtime get theirs.
+/// Turns in a row before other tasks of the runtime are polled.
 const TURNS_MAX: usize = 16;
 /// Receptions, and batches, of one turn.
 const IO_MAX: usize = 2;
-/// Bytes that are received and sent before the thread looks at its sockets and timers: four of the largest receptions that
-/// a session has by default, for each of which that look costs next to nothing, and some 200 us in all.
+/// Bytes received and sent before the thread checks its sockets and timers: four of a session's largest receptions by
+/// default, for each of which that check costs next to nothing, and some 200 us in all.
 const BYTES_MAX: usize = 1024 * 1024;
 
 /// A session and its transport. Completes when the session has ended, with the reason.
@@ -32,27 +32,27 @@ pub(crate) struct Turns<T, P> {
     writing: bool,
     stage: SocketStage,
     linger_until: Option<Instant>,
-    /// The connection's next deadline, as of the end of the last few turns: what is set meanwhile is not so near.
+    /// The connection's next deadline, as of the end of the last few turns: deadlines set meanwhile are later.
     deadline: Option<Instant>,
-    /// What may be done before the thread looks at its sockets and timers.
+    /// The work allowed before the thread checks its sockets and timers.
     quota: Quota,
-    /// The last poll ended because the quota was used up, or there was always more.
+    /// The last poll ended because the quota was used up, or because every turn made progress.
     used_up: bool,
-    /// Whether whoever polls does so again when [`Turns::is_due`], once other tasks of the thread had their turn.
-    hosted: bool,
-    /// To be polled again without being woken.
-    due: bool,
-    /// Tasks were told of what came, and may have answered.
-    told: bool,
-    /// How often they were.
+    /// Whether the host polls again when [`Turns::is_due`], after the other tasks of the thread.
+    host_repolls: bool,
+    /// To be polled again without a wake.
+    repoll_due: bool,
+    /// Tasks were woken for received messages, and may have queued replies.
+    replies_expected: bool,
+    /// Number of receptions after which tasks were woken.
     receptions: usize,
 }
 
-/// What is left to do before the thread looks at its sockets and timers: up to [`WORK_MAX`] frames and [`BYTES_MAX`]. The
-/// one reception or batch that uses it up is done, so it is twice that at the most.
+/// The work left before the thread checks its sockets and timers: up to [`WORK_MAX`] frames and [`BYTES_MAX`]. The
+/// reception or batch that uses it up is completed, so the maximum is twice that.
 #[derive(Clone, Copy, Debug)]
 struct Quota {
-    /// The session's work when it began.
+    /// The session's work at the start of the quota.
     since: u64,
     bytes: usize,
 }
@@ -91,28 +91,28 @@ impl<T: Transport + Unpin, P: Protocol + Unpin> Turns<T, P> {
             stage: SocketStage::Serving,
             linger_until: None,
             deadline: None,
-            hosted: false,
-            due: false,
-            told: false,
+            host_repolls: false,
+            repoll_due: false,
+            replies_expected: false,
             receptions: 0,
         }
     }
 
-    /// For a host on a thread that runs the tasks of the application as well.
+    /// For a host on a thread that also runs the tasks of the application.
     ///
-    /// What they answer to what has come is queued by the time that the host comes back. To go to sleep before that and be
-    /// woken by it takes as long as the rest of the way of a lone message through the session. So after each reception
-    /// they come first, and answers are sent before anything else is done.
+    /// Their replies to received messages are queued by the time that the host polls again. Sleeping before that, and
+    /// being woken by the reply, takes as long as the rest of the way of a lone message through the session. So after
+    /// each reception these tasks run first, and their replies are sent before anything else is done.
     pub(super) const fn set_hosted(&mut self) {
-        self.hosted = true;
+        self.host_repolls = true;
     }
 
-    /// Whether it is to be polled again when other tasks of the thread had their turn.
+    /// Whether it is to be polled again after the other tasks of the thread.
     pub(super) const fn is_due(&self) -> bool {
-        self.due
+        self.repoll_due
     }
 
-    /// Whether its last poll took as much time as it may: there is more to do, and other sessions wait.
+    /// Whether its last poll used up its time: there is more to do, and other sessions wait.
     pub(super) const fn has_used_up(&self) -> bool {
         self.used_up
     }
@@ -125,32 +125,32 @@ impl<T: Transport + Unpin, P: Protocol + Unpin> Turns<T, P> {
         self.quota = Quota::new(self.connection.work_done());
     }
 
-    /// Other tasks come first and, if `busy` for long enough, whatever else the thread looks at.
+    /// Lets other tasks run first and, if `busy` for long enough, lets the thread check its sockets and timers.
     fn step_back(&mut self, cx: &mut Context<'_>, busy: bool) {
         self.used_up = busy;
-        if self.hosted {
-            self.due = true;
+        if self.host_repolls {
+            self.repoll_due = true;
         } else if busy {
             self.transport.poll_later(cx);
         } else {
             cx.waker().wake_by_ref();
         }
-        if self.hosted || busy {
+        if self.host_repolls || busy {
             self.renew_quota();
         }
     }
 
-    /// One turn; true if anything moved. One that is `due` begins with what tasks have answered.
-    fn turn(&mut self, due: bool, cx: &mut Context<'_>) -> bool {
-        // A look at the clock waits for every load and store before it.
-        let found_at = if due {
+    /// One turn; true if it made progress. A repolled one begins with the replies of tasks.
+    fn turn(&mut self, repolled: bool, cx: &mut Context<'_>) -> bool {
+        // Reading the clock waits for every load and store before it.
+        let found_at = if repolled {
             None
         } else {
             self.transport.arrived_at()
         };
         let now = found_at.unwrap_or_else(clock::now);
-        let mut moved = due || self.take_in(cx, now);
-        if self.told {
+        let mut moved = repolled || self.take_in(cx, now);
+        if self.replies_expected {
             self.connection.deliver_wakes();
             return true;
         }
@@ -176,7 +176,7 @@ impl<T: Transport + Unpin, P: Protocol + Unpin> Turns<T, P> {
         if self.connection.status() == Status::Open {
             self.read(cx, now)
         } else {
-            // The end of a stream of bytes stays ready: it moves nothing.
+            // The end of a stream of bytes stays ready: no progress.
             matches!(self.poll_discard(cx), Poll::Ready(true))
         }
     }
@@ -185,7 +185,7 @@ impl<T: Transport + Unpin, P: Protocol + Unpin> Turns<T, P> {
         self.stage = self.stage.on(event);
     }
 
-    /// The session is closed: goes on once the last batch is written, or the peer has not taken it for too long.
+    /// The session is closed: moves on once the last batch is written, or the peer has not taken it for too long.
     fn end_service(&mut self, now: Instant) -> bool {
         let linger_until = self.connection.linger_until(now);
         if !self.writing {
@@ -197,11 +197,11 @@ impl<T: Transport + Unpin, P: Protocol + Unpin> Turns<T, P> {
         self.stage != SocketStage::Serving
     }
 
-    /// Reads what there is. True if more may be there: the usual short reception is all, and is not worth another turn to
-    /// see that.
+    /// Reads the available bytes. True if there may be more: usually one short reception is all, and does not justify another
+    /// turn to find that out.
     fn read(&mut self, cx: &mut Context<'_>, now: Instant) -> bool {
         if self.unparsed {
-            self.told = self.hosted;
+            self.replies_expected = self.host_repolls;
             self.unparsed = self.connection.receive(&mut self.recv, now);
             return true;
         }
@@ -219,14 +219,14 @@ impl<T: Transport + Unpin, P: Protocol + Unpin> Turns<T, P> {
                 Poll::Ready(Ok(n)) => {
                     self.quota.spend(n);
                     self.connection.count_received(n, now);
-                    self.told = self.hosted;
+                    self.replies_expected = self.host_repolls;
                     self.unparsed = self.connection.receive(&mut self.recv, now);
                     if !self.unparsed && self.connection.shrinks_recv(now) {
                         self.recv = BytesMut::from(&self.recv[..]);
                     }
-                    // What is left of it is for a later turn, after others have had theirs.
+                    // The rest of it is for a later turn, after the other tasks.
                     if self.unparsed
-                        || self.told
+                        || self.replies_expected
                         || self.is_used_up()
                         || self.connection.status() != Status::Open
                     {
@@ -242,7 +242,7 @@ impl<T: Transport + Unpin, P: Protocol + Unpin> Turns<T, P> {
         true
     }
 
-    /// Writes what there is. True if there may be more, or room for it.
+    /// Writes what is queued. True if there may be more, or room for it.
     fn write(&mut self, cx: &mut Context<'_>, now: Instant) -> bool {
         for _ in 0..IO_MAX {
             if !self.writing {
@@ -268,7 +268,7 @@ impl<T: Transport + Unpin, P: Protocol + Unpin> Turns<T, P> {
         true
     }
 
-    /// Ends without another look at the transport.
+    /// Ends without using the transport.
     #[cold]
     pub(crate) fn give_up(&mut self, error: io::Error) {
         self.fail(error);
@@ -284,25 +284,25 @@ impl<T: Transport + Unpin, P: Protocol + Unpin> Turns<T, P> {
     }
 
     fn run(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let mut due = std::mem::take(&mut self.due);
-        if !due {
+        let mut repolled = std::mem::take(&mut self.repoll_due);
+        if !repolled {
             self.connection.link().awake();
         }
         let mut busy = true;
         for _ in 0..TURNS_MAX {
-            let was_due = std::mem::take(&mut due);
-            let moved = self.turn(was_due, cx);
+            let first_of_repoll = std::mem::take(&mut repolled);
+            let moved = self.turn(first_of_repoll, cx);
             if self.stage != SocketStage::Serving {
                 self.used_up = false;
                 return Poll::Ready(());
             }
-            if std::mem::take(&mut self.told) {
+            if std::mem::take(&mut self.replies_expected) {
                 return self.await_answers(cx);
             }
             if moved && self.is_used_up() {
                 break;
             }
-            if self.unparsed && !was_due {
+            if self.unparsed && !first_of_repoll {
                 busy = false;
                 break;
             }
@@ -325,7 +325,7 @@ impl<T: Transport + Unpin, P: Protocol + Unpin> Turns<T, P> {
         Poll::Pending
     }
 
-    /// The deadline is looked up once in a while only, as messages may come without an end.
+    /// The deadline is read once in [`TURNS_MAX`] receptions only, as messages may arrive without a pause.
     fn await_answers(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         self.receptions = self.receptions.wrapping_add(1);
         if self.receptions.is_multiple_of(TURNS_MAX) {
@@ -336,8 +336,8 @@ impl<T: Transport + Unpin, P: Protocol + Unpin> Turns<T, P> {
         Poll::Pending
     }
 
-    /// Drops what still comes after the end: it may lie in memory that other sessions wait for.
-    /// False if nothing more will come.
+    /// Discards bytes received after the end: they may use memory that other sessions wait for.
+    /// False if no more will arrive.
     fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
         self.unparsed = false;
         self.recv.clear();
@@ -348,7 +348,7 @@ impl<T: Transport + Unpin, P: Protocol + Unpin> Turns<T, P> {
         Poll::Ready(n > 0)
     }
 
-    /// Tells the peer that nothing more comes. A transport that has to say something for it may not get through.
+    /// Shuts down the sending direction. A transport that has to send bytes for it may be stuck.
     fn shut_down(&mut self, cx: &mut Context<'_>) -> Poll<SocketEvent> {
         if self.transport.poll_timer(cx, self.linger_until) {
             return Poll::Ready(SocketEvent::Overdue);
@@ -359,7 +359,7 @@ impl<T: Transport + Unpin, P: Protocol + Unpin> Turns<T, P> {
         })
     }
 
-    /// Waits until the peer closes or the time is up.
+    /// Waits until the peer closes or the time limit expires.
     fn linger(&mut self, cx: &mut Context<'_>) -> Poll<SocketEvent> {
         for _ in 0..TURNS_MAX {
             if self.transport.poll_timer(cx, self.linger_until) {
@@ -372,7 +372,7 @@ impl<T: Transport + Unpin, P: Protocol + Unpin> Turns<T, P> {
                 break;
             }
         }
-        // What comes without end must not keep the runtime from its timers.
+        // A peer that sends without a pause must not keep the runtime from its timers.
         self.renew_quota();
         self.used_up = true;
         self.transport.poll_later(cx);

@@ -1,4 +1,4 @@
-//! Waiting for the streams that the peer opens.
+//! Accepting the streams that the peer opens.
 
 use std::fmt;
 use std::pin::Pin;
@@ -41,10 +41,10 @@ impl Future for Accept<'_> {
     }
 }
 
-/// The streams that the peer opens, from [`Session::incoming`]: [`Session::accept`] for those who store what they wait with.
+/// The streams that the peer opens, from [`Session::incoming`]: [`Session::accept`] for callers that store their future.
 ///
-/// It holds the session as a clone of it does. Is also a [`Stream`](futures_core::Stream), which ends where `accept` gives `None`,
-/// and after an error.
+/// It holds the session as a clone of it does. Is also a [`Stream`](futures_core::Stream), which ends where `accept`
+/// returns `None`, and after an error.
 pub struct Incoming {
     session: Session,
     key: Option<WaiterKey>,
@@ -69,7 +69,7 @@ impl Incoming {
     /// [`Session::accept`] as a poll function.
     ///
     /// # Errors
-    /// As there.
+    /// As [`Session::accept`].
     pub fn poll_accept(
         &mut self,
         cx: &Context<'_>,
@@ -106,7 +106,7 @@ impl Drop for Incoming {
     }
 }
 
-/// The next stream, or the end of them; `None`: neither now.
+/// The next stream, or the end of them; `None`: not known yet.
 fn next(link: &SessionLink) -> Option<Result<Option<HandleSide>, SessionError>> {
     if !link.is_inherited()
         && let Some(side) = link.pop_accept()
@@ -114,7 +114,7 @@ fn next(link: &SessionLink) -> Option<Result<Option<HandleSide>, SessionError>> 
         return Some(Ok(Some(side)));
     }
     let end = link.end()?;
-    // What was queued before the end was set is visible now.
+    // Streams queued before the end was set are visible now.
     let late = (!link.is_inherited()).then(|| link.pop_accept()).flatten();
     Some(match late {
         Some(side) => Ok(Some(side)),

@@ -1,4 +1,4 @@
-//! The futures of the halves, by name: each can be stored beside what it borrows, and polled without a box.
+//! The futures of the halves, by name: each can be stored beside the half it borrows, and polled without a box.
 
 use std::fmt;
 use std::pin::Pin;
@@ -40,7 +40,7 @@ impl<'a> Future for RecvLease<'a> {
     type Output = Result<Option<Lease<'a>>, StreamError>;
 
     /// # Panics
-    /// After it was ready with a lease.
+    /// After it has returned a lease.
     #[inline]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let stream = self.0.as_mut().expect("not polled after it was ready");
@@ -120,7 +120,7 @@ impl<'a> Future for Reserve<'a> {
     type Output = Result<Reserved<'a>, SendError>;
 
     /// # Panics
-    /// After it was ready with a place.
+    /// After it has returned a place.
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let len = self.len;
         let stream = self.stream.as_mut().expect("not polled after it was ready");

@@ -2,8 +2,8 @@
 
 use std::fmt;
 
-/// The number of a stream within its session, for logs and for comparing with what the peer logs: both sides have the same one
-/// for a stream. A session that lives long uses numbers again; what they say otherwise is the wire's.
+/// The number of a stream within its session, for logs and for comparison with the peer's logs: both sides have the same
+/// number for a stream. Long sessions reuse numbers; their other properties are the wire's.
 ///
 /// # Examples
 /// ```

@@ -1,4 +1,4 @@
-//! A message borrowed where it lies.
+//! A message borrowed in place.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -9,28 +9,28 @@ use super::recv;
 use crate::bridge::RxRing;
 use crate::queue::{Held, Passed, Reader};
 
-/// A received message, borrowed from its stream; dropping it releases the memory, with all of the message: what was not
-/// read through [`Buf`] by then does not come again.
+/// A received message, borrowed from its stream; dropping it releases the memory, with all of the message: bytes not
+/// read through [`Buf`] by then are lost.
 ///
 /// A message is one piece in memory unless it was larger than a frame. As a [`Buf`] it is read
-/// from front to back; the other methods always see all of it, which is what was not read before
+/// from front to back; the other methods always see all of it, that is the part not read before
 /// as bytes ([`tokio::io::AsyncRead`]).
 pub struct Lease<'a> {
-    /// The message, and how far it was read through [`Buf`].
+    /// The message, and the position of [`Buf`] in it.
     held: Held<'a, RxRing>,
-    /// Bytes of the first piece that were read before: fewer than it has, and mostly none.
+    /// Bytes of the first piece that were read before: fewer than its length, and mostly none.
     skip: usize,
-    /// Bytes read of the piece in front, with those.
+    /// Bytes read of the piece in front, including `skip`.
     read: usize,
-    /// Bytes not read; `None` before the first were, since that many need not be counted.
+    /// Bytes not read; `None` before the first read, as they need not be counted until then.
     left: Option<usize>,
-    /// The stream's.
+    /// The stream's `reported`.
     reported: &'a mut u64,
 }
 
 impl<'a> Lease<'a> {
-    /// The reader has passed over the message, of which `skip` bytes were read before; what it had consumed was `reported`
-    /// to the engine.
+    /// The reader has passed over the message, of which `skip` bytes were read before; `reported`: the consumed weight
+    /// that the engine knows of.
     pub(super) const fn new(
         reader: &'a mut Reader<RxRing>,
         reported: &'a mut u64,
@@ -75,7 +75,7 @@ impl<'a> Lease<'a> {
         only.payload.as_slice().get(self.skip..)
     }
 
-    /// The message as one piece, copied only if it is several.
+    /// The message as one piece, copied only if it has several.
     #[must_use]
     pub fn to_contiguous(&self) -> Cow<'_, [u8]> {
         self.as_slice().map_or_else(
@@ -97,7 +97,7 @@ impl Buf for Lease<'_> {
             if !rest.is_empty() {
                 return rest;
             }
-            // An empty one, which only the first can be: `advance` leaves behind what was read.
+            // An empty piece, which only the first can be: `advance` skips pieces that are read.
             read = 0;
         }
         &[]
@@ -109,7 +109,7 @@ impl Buf for Lease<'_> {
         let left = self.remaining().checked_sub(count);
         self.left = Some(left.expect("cannot advance a lease beyond its message"));
         self.read += count;
-        // Each piece is left behind once, so that reading is linear however many there are.
+        // Each piece is skipped once, so that reading is linear in the number of pieces.
         while let Some(piece) = self.held.rest().next() {
             if self.read < piece.payload.len() {
                 return;
@@ -138,7 +138,7 @@ impl fmt::Debug for Lease<'_> {
 #[derive(Clone, Debug)]
 pub struct Chunks<'a> {
     pieces: Passed<'a>,
-    /// Of the next piece.
+    /// Bytes to skip of the next piece.
     skip: usize,
 }
 

@@ -1,8 +1,8 @@
-//! What applications hold: [`Session`] and the halves of a stream, [`SendStream`] and [`RecvStream`].
+//! The application's handles: [`Session`] and the halves of a stream, [`SendStream`] and [`RecvStream`].
 //!
 //! Handles are `Send + Sync`, work on any thread and any executor, and never block: an operation
-//! that must wait returns `Pending` and is woken. They only touch the link; protocol and socket
-//! are out of reach.
+//! that must wait returns `Pending` and is woken. They access only the link, neither the protocol nor
+//! the socket.
 
 mod accept;
 mod futures;

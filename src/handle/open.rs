@@ -12,18 +12,18 @@ use crate::bridge::{OpenState, SendEnd};
 use crate::error::codes;
 use crate::error::{OpenError, SendError, SessionError, StreamError};
 
-/// The future of [`Session::open`](crate::Session::open). It borrows nothing, so it can be stored, and one that is stored can be
-/// polled without a box.
+/// The future of [`Session::open`](crate::Session::open). It borrows nothing, so it can be stored, and then polled without a
+/// box.
 #[must_use = "dropping it gives the stream up"]
 pub struct Open {
     state: State,
 }
 
 enum State {
-    /// Nothing to wait for.
+    /// The result is known.
     Known(Result<(SendStream, RecvStream), OpenError>),
     Waiting(Waiting),
-    /// The result was given out.
+    /// The result was returned.
     Done,
 }
 
@@ -34,7 +34,7 @@ impl Open {
         }
     }
 
-    /// Of a stream that waits for the peer's permission, and has one of the places for that.
+    /// A stream that waits for the peer's permission, counted in `max_pending_opens`.
     pub(super) const fn waiting(halves: (SendStream, RecvStream), first: Option<First>) -> Self {
         Self {
             state: State::Waiting(Waiting {
@@ -45,7 +45,7 @@ impl Open {
     }
 }
 
-/// What a stream is opened with.
+/// The first message of a stream, and whether its direction ends with it.
 pub(super) struct First {
     pub(super) message: Bytes,
     pub(super) finish: bool,
@@ -55,7 +55,7 @@ impl Future for Open {
     type Output = Result<(SendStream, RecvStream), OpenError>;
 
     /// # Panics
-    /// After it was ready.
+    /// After it has returned a result.
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         if let State::Waiting(waiting) = &mut self.state {
             let result = ready!(waiting.poll(cx));
@@ -68,10 +68,10 @@ impl Future for Open {
     }
 }
 
-/// The stream that waits; dropped before, it is cancelled, as any stream that is dropped.
+/// The waiting stream; dropped before it is granted, it is cancelled, as any stream that is dropped.
 struct Waiting {
     halves: Option<(SendStream, RecvStream)>,
-    /// Longer than the peer must accept: queued when the peer has said what it does.
+    /// Longer than every peer must accept: queued when the peer's limit is known.
     first: Option<First>,
 }
 
@@ -93,7 +93,7 @@ impl Waiting {
                 Err(SendError::TooLong { len, limit }) => {
                     return Poll::Ready(Err(OpenError::MessageTooLong { len, limit }));
                 }
-                // The peer, or the session, has ended the stream meanwhile: its holder finds out why.
+                // The peer, or the session, has ended the stream meanwhile: the reason is in the halves.
                 Err(_) => self.first = None,
             }
         }
@@ -108,7 +108,7 @@ impl Drop for Waiting {
     fn drop(&mut self) {
         if let Some((sender, _)) = &mut self.halves {
             sender.lane().session().end_pending_open();
-            // Also one that has finished, whose messages wait here.
+            // Also a finished stream, whose messages wait here.
             sender.cancel(codes::CANCELLED);
         }
     }
@@ -117,7 +117,7 @@ impl Drop for Waiting {
 /// Whether the stream was granted, or why it will not be; `None`: not known yet.
 fn known(sender: &SendStream) -> Option<Result<(), SessionError>> {
     let lane = sender.lane();
-    // First: once permitted the peer may have seen the stream, and ended it by now. That is for the holder of the stream to find.
+    // First: once permitted the peer may have seen the stream, and ended it by now. The reason is in the halves.
     if lane.open_state() == OpenState::Granted {
         return Some(Ok(()));
     }

@@ -20,14 +20,14 @@ use crate::sync::Arc;
 
 /// Receives messages from a stream, in the order in which the peer sent them.
 ///
-/// Dropping it before the end asks the peer to stop sending; the other direction goes on.
+/// Dropping it before the end asks the peer to stop sending; the other direction stays open.
 ///
 /// It is also a [`Stream`] of messages, and a [`tokio::io::AsyncRead`] for byte streams, which
-/// ignores where messages begin and end and takes their pieces as they come.
+/// ignores the boundaries of messages and takes their pieces as they arrive.
 ///
-/// The ways of receiving may be mixed, in any order, and no byte is lost or comes twice: what was read of a message is
-/// not part of it any more, so whichever method receives next gets its rest. A [`Lease`] takes the whole message, however
-/// much of it is looked at.
+/// The ways of receiving may be mixed, in any order, and no byte is lost or delivered twice: bytes read of a message are
+/// removed from it, so the next method that receives gets the rest. A [`Lease`] takes the whole message, however
+/// much of it is read.
 ///
 /// # Examples
 /// ```
@@ -55,17 +55,17 @@ use crate::sync::Arc;
 /// ```
 pub struct RecvStream {
     reader: Reader<RxRing>,
-    /// Consumed weight that the engine was told of.
+    /// Consumed weight reported to the engine.
     reported: u64,
-    /// Opaque blocks that came with the messages so far; none in almost all streams.
+    /// Opaque blocks received with the messages so far; none in almost all streams.
     metas: Option<Box<SmallVec<[Bytes; 2]>>>,
-    /// How many of them `meta` has given.
+    /// How many of them `meta` has returned.
     given_metas: u8,
-    /// Bytes of the record in front that were read, fewer than it has; a record is shorter than 4 GiB.
+    /// Bytes read of the record in front, fewer than its length; a record is shorter than 4 GiB.
     read: u32,
     /// The engine publishes pieces.
     chunks: bool,
-    /// The end was seen, or asked for.
+    /// The end was seen, or requested.
     ended: bool,
 }
 
@@ -86,22 +86,22 @@ impl RecvStream {
         &self.reader.owner().0
     }
 
-    /// What the side that opened the stream sent with it.
+    /// The block that the opener of the stream sent with it.
     #[must_use]
     pub fn opening(&self) -> &Bytes {
         self.lane().opening()
     }
 
-    /// The stream's number; `None` before its opening has left.
+    /// The stream's number; `None` before its opening is sent.
     #[must_use]
     pub fn id(&self) -> Option<StreamId> {
         self.lane().id().map(StreamId::new)
     }
 
     /// The stream's [`tracing`] span, with its `id` and `urgency`, inside of the session's. Level debug, target
-    /// `ringmux::stream`; an error that ends the stream is told in it.
+    /// `ringmux::stream`; an error that ends the stream is an event in it.
     ///
-    /// Disabled, which costs nothing, if no subscriber wanted it when the stream began.
+    /// Disabled, which costs nothing, if no subscriber was interested when the stream began.
     #[must_use]
     pub fn span(&self) -> &tracing::Span {
         self.lane().span()
@@ -109,11 +109,11 @@ impl RecvStream {
 
     /// Waits for the next message; `None` is the clean end of the stream.
     ///
-    /// A message in several pieces, or one that is small, is copied once; a large one in a single
+    /// A message in several pieces, or a small one, is copied once; a large one in a single
     /// piece is not. [`lease`](Self::lease) copies nothing.
     ///
     /// # Errors
-    /// Why the stream ended, after every message that came before; at once if it was cancelled.
+    /// The reason for the end of the stream, after every message received before; at once if it was cancelled.
     ///
     /// # Cancel safety
     /// Dropping the future loses no message.
@@ -157,7 +157,7 @@ impl RecvStream {
         Poll::Ready(Ok(there.then(|| self.take_message())))
     }
 
-    /// Takes a message that is there already; `None` if there is none now, for whatever reason.
+    /// Takes a message that has arrived already; `None` if there is none now, for any reason.
     pub fn try_recv(&mut self) -> Option<Bytes> {
         if self.pass_message() {
             return Some(self.take_message());
@@ -166,7 +166,7 @@ impl RecvStream {
         None
     }
 
-    /// Waits for the next message and borrows it where it lies; `None` is the clean end.
+    /// Waits for the next message and borrows it in place; `None` is the clean end.
     ///
     /// Its memory, and the peer's credit for it, are released when the [`Lease`] is dropped.
     ///
@@ -203,7 +203,7 @@ impl RecvStream {
     /// Waits for the next block that the peer sent with [`send_meta`](crate::SendStream::send_meta), such as the headers of an
     /// answer before its first message. `None`: a message is next, or the clean end.
     ///
-    /// Gives each block once, also one that receiving has passed meanwhile; they stay in [`metas`](Self::metas) too.
+    /// Returns each block once, also one that receiving has passed meanwhile; they stay in [`metas`](Self::metas) too.
     ///
     /// # Errors
     /// As [`recv`](Self::recv).
@@ -249,14 +249,14 @@ impl RecvStream {
         self.meta_or_next().map_or(Poll::Pending, Poll::Ready)
     }
 
-    /// Blocks that the peer sent with `send_meta`, in order, as far as receiving has passed them.
+    /// Blocks that the peer sent with `send_meta`, in order, up to the position of receiving.
     #[must_use]
     pub fn metas(&self) -> &[Bytes] {
         self.metas.as_deref().map_or(&[], SmallVec::as_slice)
     }
 
-    /// Asks the peer to stop sending and drops what has arrived, and what arrives until the peer has heard; the other
-    /// direction goes on.
+    /// Asks the peer to stop sending and discards all messages that have arrived, or arrive until the peer has received
+    /// the request; the other direction stays open.
     ///
     /// The peer's sender gets [`SendError::Stopped`](crate::SendError::Stopped) with this code.
     pub fn stop(&mut self, code: u32) {
@@ -268,7 +268,7 @@ impl RecvStream {
 
     // ---- messages ---------------------------------------------------------------------------
 
-    /// True: a message, or the rest of one of which bytes were read, was passed and is held until `release`. False: the
+    /// True: a message, or the rest of one that was partly read, was passed and is held until `release`. False: the
     /// clean end.
     #[inline]
     pub(super) fn poll_message(&mut self, cx: &Context<'_>) -> Poll<Result<bool, StreamError>> {
@@ -284,7 +284,7 @@ impl RecvStream {
 
     #[inline(never)]
     fn message_or_end(&mut self) -> Option<Result<bool, StreamError>> {
-        // Looked at before the ring: what was published before the end is visible then.
+        // Loaded before the ring is read: records published before the end are visible then.
         let ended = match self.lane().recv_end() {
             Some(RecvEnd::Discard(error)) => {
                 let error = error.clone();
@@ -309,11 +309,11 @@ impl RecvStream {
         end.map(|()| false)
     }
 
-    /// Passes over the pieces of the message in front, if all of it is there. A lease that was forgotten instead of dropped
-    /// has left its message passed, which is no part of the next one.
+    /// Passes over the pieces of the message in front, if it is complete. A lease that was forgotten instead of dropped
+    /// has left its message passed, which is not part of the next one.
     fn pass_message(&mut self) -> bool {
         if self.ended {
-            // After `stop` what still arrives has a gap before it.
+            // After `stop` later messages follow a gap.
             self.discard();
             return false;
         }
@@ -327,7 +327,7 @@ impl RecvStream {
         }
     }
 
-    /// The same, where the record in front, of this tag, is a block or a piece; a piece was passed.
+    /// The same, where the record in front, with this tag, is a block or a piece; a piece was passed.
     #[cold]
     fn pass_pieces(&mut self, mut tag: u16) -> bool {
         loop {
@@ -346,7 +346,7 @@ impl RecvStream {
         }
     }
 
-    /// The block in front; blocks come between messages, so nothing else is passed.
+    /// The block in front; blocks are sent between messages, so no piece is passed.
     fn take_meta(&mut self) {
         if let Some(taken) = self.reader.take() {
             self.metas.get_or_insert_default().push(taken.payload);
@@ -354,7 +354,7 @@ impl RecvStream {
         }
     }
 
-    /// The next block, or that something else is next; `None`: nothing has arrived.
+    /// The next block; `Some(Ok(None))`: a message or the end is next; `None`: no record has arrived.
     fn meta_or_next(&mut self) -> Option<Result<Option<Bytes>, StreamError>> {
         if let Some(block) = self.next_meta() {
             return Some(Ok(Some(block)));
@@ -387,7 +387,7 @@ impl RecvStream {
         end.or_else(|| self.lane().inherited_end().map(Err))
     }
 
-    /// The first block that `meta` has not given.
+    /// The first block that `meta` has not returned.
     fn next_meta(&mut self) -> Option<Bytes> {
         let block = self.metas().get(usize::from(self.given_metas))?.clone();
         self.given_metas += 1;
@@ -407,7 +407,7 @@ impl RecvStream {
         message
     }
 
-    /// The passed message, or its rest.
+    /// Lends the passed message, or its rest.
     pub(super) fn lend(&mut self) -> Lease<'_> {
         let read = std::mem::take(&mut self.read);
         Lease::new(&mut self.reader, &mut self.reported, read as usize)
@@ -444,21 +444,21 @@ impl RecvStream {
         }
     }
 
-    /// A whole message may be longer than the window, which the engine widens for those who wait for one.
+    /// A whole message may be longer than the window, which the engine widens for receivers of whole messages.
     fn ask_for_messages(&mut self) {
         if std::mem::take(&mut self.chunks) {
             self.lane().take_chunks(false);
         }
     }
 
-    /// Copies bytes that are there; false if there are none.
+    /// Copies available bytes; false if there are none.
     fn read_chunks(&mut self, buf: &mut tokio::io::ReadBuf<'_>) -> bool {
         if self.ended {
             self.discard();
             return false;
         }
         if self.reader.passed_weight() > 0 {
-            // As for the next message: a lease that was forgotten would hold the peer's credit for ever.
+            // As for the next message: a forgotten lease would hold the peer's credit for ever.
             self.release();
         }
         let before = buf.filled().len();
@@ -519,7 +519,7 @@ impl tokio::io::AsyncRead for RecvStream {
     }
 }
 
-/// Gives back the memory of what was passed, and tells the engine when enough is free.
+/// Frees the memory of passed records, and notifies the engine when enough is free.
 pub(super) fn release(reader: &mut Reader<RxRing>, reported: &mut u64) {
     reader.commit();
     let lane = &reader.owner().0;
@@ -534,7 +534,7 @@ pub(super) fn release(reader: &mut Reader<RxRing>, reported: &mut u64) {
 impl Stream for RecvStream {
     type Item = Result<Bytes, StreamError>;
 
-    /// Yields an error once, then ends.
+    /// Returns an error once, then ends.
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         if self.ended {
             return Poll::Ready(None);
@@ -552,7 +552,7 @@ impl Drop for RecvStream {
         let _teardown = Teardown::begin();
         self.stop(codes::CANCELLED);
         self.lane().release_half();
-        // Last: it drops a waker, which is somebody else's code and may panic.
+        // Last: it drops a waker, which is foreign code and may panic.
         self.reader.unregister();
     }
 }

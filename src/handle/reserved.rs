@@ -1,4 +1,4 @@
-//! A message that is written where it is sent from.
+//! A message that is written in place.
 
 use std::fmt;
 use std::ops::{Deref, DerefMut};
@@ -8,20 +8,20 @@ use bytes::BytesMut;
 use crate::bridge::{COPY_MAX, TxRing, reason, tx_tag};
 use crate::queue::{Reserved as Place, Writer};
 
-/// The place of a message in its stream's queue, from [`SendStream::reserve`](crate::SendStream::reserve): its bytes, which are zero
-/// at first. [`send`](Self::send) queues it; dropped, it leaves nothing.
+/// The place of a message in its stream's queue, from [`SendStream::reserve`](crate::SendStream::reserve): its bytes,
+/// initially zero. [`send`](Self::send) queues it; dropping it queues nothing.
 #[must_use = "dropping it sends nothing"]
 pub struct Reserved<'a>(Memory<'a>);
 
 enum Memory<'a> {
-    /// In the ring, up to what is copied anyway.
+    /// In the ring, for lengths that are copied anyway.
     Ring(Place<'a, TxRing>),
-    /// By itself; the ring has a reference.
+    /// In a buffer of its own; the ring has a reference.
     Apart(&'a mut Writer<TxRing>, BytesMut),
 }
 
 impl<'a> Reserved<'a> {
-    /// There is room for a message of this length.
+    /// The caller has checked that there is room for a message of this length.
     pub(super) fn new(writer: &'a mut Writer<TxRing>, len: usize) -> Self {
         Self(if len <= COPY_MAX {
             Memory::Ring(writer.reserve(len))

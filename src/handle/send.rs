@@ -22,11 +22,11 @@ use crate::sync::Arc;
 /// Opaque blocks that a direction of a stream may carry.
 const MAX_METAS: u8 = 2;
 
-/// What the engine is asked for once, until more is queued.
+/// Requests to the engine, made once until more is queued.
 mod asked {
     /// A higher limit.
     pub(super) const MORE: u8 = 1 << 0;
-    /// Whether everything was written.
+    /// A receipt for everything queued.
     pub(super) const WRITTEN: u8 = 1 << 1;
 }
 
@@ -34,23 +34,23 @@ mod asked {
 ///
 /// A message is accepted into the stream's queue, which is bounded by
 /// [`send_buffer`](crate::ConfigBuilder::send_buffer), and together with those of the session's other streams by
-/// [`session_send_buffer`](crate::ConfigBuilder::session_send_buffer), and leaves with the engine's next batch.
-/// Accepted does not mean sent, which [`written`](Self::written) waits for, nor received, which only an answer of the peer
-/// tells.
+/// [`session_send_buffer`](crate::ConfigBuilder::session_send_buffer), and is sent with the engine's next batch.
+/// Accepted means neither sent, which [`written`](Self::written) waits for, nor received, which only an answer of the peer
+/// proves.
 ///
 /// Dropping it before [`finish`](Self::finish) cancels the stream, in both directions.
 ///
-/// It is also a [`Sink`](futures_sink::Sink) of [`Bytes`], which until the peer has said what it accepts refuses what is above 64 KiB, and a
-/// [`tokio::io::AsyncWrite`] for byte streams, of which each write is a message. `flush` and `shutdown` of a byte stream, and
-/// `close` of a sink, wait as [`written`](Self::written) does, for as long as the peer takes: bound them with a timeout
-/// where that matters. `flush` of a sink does not wait.
+/// It is also a [`Sink`](futures_sink::Sink) of [`Bytes`], which refuses messages above 64 KiB until the peer's limit is
+/// known, and a [`tokio::io::AsyncWrite`] for byte streams, of which each write is a message. `flush` and `shutdown` of a
+/// byte stream, and `close` of a sink, wait as [`written`](Self::written) does, for as long as the peer takes: bound them
+/// with a timeout where that matters. `flush` of a sink does not wait.
 pub struct SendStream {
     writer: Writer<TxRing>,
     finished: bool,
     metas: u8,
-    /// What had been queued in all when the engine was last asked for something, in bytes.
+    /// The total weight queued at the last request to the engine, in bytes.
     asked_at: u64,
-    /// What it was asked for then, as bits of `asked`.
+    /// The requests made since then, as bits of `asked`.
     asked: u8,
 }
 
@@ -73,22 +73,22 @@ impl SendStream {
         self.writer.register(cx.waker());
     }
 
-    /// What the side that opened the stream sent with it.
+    /// The block that the opener of the stream sent with it.
     #[must_use]
     pub fn opening(&self) -> &Bytes {
         self.lane().opening()
     }
 
-    /// The stream's number; `None` before its opening has left.
+    /// The stream's number; `None` before its opening is sent.
     #[must_use]
     pub fn id(&self) -> Option<StreamId> {
         self.lane().id().map(StreamId::new)
     }
 
     /// The stream's [`tracing`] span, with its `id` and `urgency`, inside of the session's. Level debug, target
-    /// `ringmux::stream`; an error that ends the stream is told in it.
+    /// `ringmux::stream`; an error that ends the stream is an event in it.
     ///
-    /// Disabled, which costs nothing, if no subscriber wanted it when the stream began.
+    /// Disabled, which costs nothing, if no subscriber was interested when the stream began.
     #[must_use]
     pub fn span(&self) -> &tracing::Span {
         self.lane().span()
@@ -149,11 +149,12 @@ impl SendStream {
         }
     }
 
-    /// Waits for room for a message of `len` bytes and gives its place in the queue, to encode it there: it is sent by
+    /// Waits for room for a message of `len` bytes and returns its place in the queue, to encode it there: it is sent by
     /// [`Reserved::send`], and not at all if the place is dropped.
     ///
-    /// A message up to 4 KiB is written into the stream's ring, so that it is copied once less; of a larger one a reference is
-    /// kept until it is sent. `len` is what is sent: encode once to know it, or bound it and [`send_slice`](Self::send_slice).
+    /// A message up to 4 KiB is written into the stream's ring, which saves a copy; of a larger one a reference is
+    /// kept until it is sent. All `len` bytes are sent: encode once to know the length, or bound it and use
+    /// [`send_slice`](Self::send_slice).
     ///
     /// # Errors
     /// As [`send`](Self::send).
@@ -190,7 +191,7 @@ impl SendStream {
     }
 
     /// Waits for room for a message of `len` bytes, so that [`try_send`](Self::try_send) of one is not [`Full`](TrySendError::Full):
-    /// only sending uses the room up.
+    /// only sending uses up the room.
     ///
     /// # Errors
     /// As [`send`](Self::send).
@@ -201,8 +202,8 @@ impl SendStream {
     /// Queues a message if there is room now.
     ///
     /// # Errors
-    /// [`TrySendError::Full`] if there is no room, or if the message is above 64 KiB and the peer has not yet said what it
-    /// accepts; [`TrySendError::Refused`] where [`send`](Self::send) fails. Both give the message back.
+    /// [`TrySendError::Full`] if there is no room, or if the message is above 64 KiB and the peer's limit is not known
+    /// yet; [`TrySendError::Refused`] where [`send`](Self::send) fails. Both return the message.
     pub fn try_send(&mut self, message: Bytes) -> Result<(), TrySendError> {
         match self.room(message.len()) {
             Some(Ok(())) => {
@@ -221,13 +222,13 @@ impl SendStream {
         }
     }
 
-    /// Queues several messages, telling the engine once for each 4 KiB of them, and when there is no room.
+    /// Queues several messages, notifying the engine once for each 4 KiB of them, and when there is no room.
     ///
     /// # Errors
     /// As [`send`](Self::send), at the first message that is not accepted; those before it were.
     ///
     /// # Cancel safety
-    /// Dropping the future before it is ready keeps what was queued so far; the rest is not sent.
+    /// Dropping the future before it is ready keeps the messages queued so far; the rest is not sent.
     pub async fn send_all(
         &mut self,
         messages: impl IntoIterator<Item = Bytes>,
@@ -242,7 +243,7 @@ impl SendStream {
             }
             batch.0.push(message);
             unflushed += record_weight(RECORD_CHARGE, len, false);
-            // What the engine has not heard of is within the floor, which is not taken back.
+            // Weight that the engine does not know of is within the floor, which is never taken back.
             if unflushed >= u64::from(SEND_FLOOR) {
                 batch.0.flush();
                 unflushed = 0;
@@ -278,7 +279,7 @@ impl SendStream {
         Ok(())
     }
 
-    /// Ends this direction after everything queued before; the other direction goes on.
+    /// Ends this direction after everything queued before; the other direction stays open.
     ///
     /// Never waits. The peer's receiver sees a clean end of stream.
     ///
@@ -296,10 +297,10 @@ impl SendStream {
 
     /// Ends the stream with an error of the application, after everything queued before.
     ///
-    /// The peer's receiver gets [`StreamError::Failed`](crate::StreamError::Failed), and so does its
-    /// sender, also if the receiving half here is dropped or stopped afterwards. What the peer still
-    /// sends is discarded, and receiving here ends with [`StreamError::Cancelled`](crate::StreamError::Cancelled) with the same code.
-    /// Text above 1 KiB is cut.
+    /// The peer's receiver gets [`StreamError::Failed`](crate::StreamError::Failed), and so does its sender, also if the
+    /// receiving half here is dropped or stopped afterwards. Messages that the peer still sends are discarded, and
+    /// receiving here ends with [`StreamError::Cancelled`](crate::StreamError::Cancelled) with the same code. Text above
+    /// 1 KiB is cut.
     ///
     /// # Errors
     /// As [`finish`](Self::finish).
@@ -339,10 +340,10 @@ impl SendStream {
         self.flush();
     }
 
-    /// Ends the stream now, in both directions; what is queued and not yet sent is dropped.
+    /// Ends the stream now, in both directions; messages queued and not yet sent are dropped.
     ///
     /// The peer gets [`StreamError::Cancelled`](crate::StreamError::Cancelled) with this code. A
-    /// cancel that comes after the stream has ended does nothing.
+    /// cancel after the end of the stream does nothing.
     pub fn cancel(&mut self, code: u32) {
         self.finished = true;
         self.asked = 0;
@@ -350,18 +351,18 @@ impl SendStream {
     }
 
     /// Waits until everything queued so far, with the end of the stream if it was [finished](Self::finish), has been written to
-    /// the socket: the kernel has it, or the transport that the session was made over.
+    /// the socket: the kernel has it, or the transport under the session.
     ///
-    /// From then on neither dropping the session nor the end of the process loses it here. That the peer has received it is
-    /// told by its answer alone. Waits for as long as the peer grants no credit for what is queued, and at most until the
-    /// stream or the session ends. Costs nothing where it is not called.
+    /// From then on neither dropping the session nor the end of the process loses it here. Only the peer's answer proves
+    /// that the peer has received it. Waits as long as the peer grants no credit for queued messages, and at most until
+    /// the stream or the session ends. Costs nothing unless it is called.
     ///
     /// # Errors
-    /// [`SendError::Stopped`] or [`SendError::Stream`] if the stream or its session ended before it was known: some of what was
-    /// queued may have been written.
+    /// [`SendError::Stopped`] or [`SendError::Stream`] if the stream or its session ended before it was known: a part of
+    /// the queued messages may have been written.
     ///
     /// # Cancel safety
-    /// Safe: nothing that was queued is taken back.
+    /// Safe: queued messages stay queued.
     ///
     /// # Examples
     /// ```
@@ -413,10 +414,10 @@ impl SendStream {
     }
 
     /// Waits until nothing can be sent any more because the peer has stopped or cancelled the
-    /// stream, or the session has ended; tells which.
+    /// stream, or the session has ended; returns the reason.
     ///
-    /// For a sender that has nothing to send for the moment, or has finished, and wants to give up
-    /// when nobody listens. Never ready after both sides have finished in order.
+    /// For a sender that has nothing to send at the moment, or has finished, and wants to give up
+    /// when the peer is gone. Never ready after both sides have finished in order.
     ///
     /// # Cancel safety
     /// Safe.
@@ -450,12 +451,14 @@ impl SendStream {
         .await
     }
 
-    /// Has the engine cancel the stream at this time, if it has not ended by then; `None`: never, as at first. The last call holds.
+    /// Sets the time at which the engine cancels the stream, if it has not ended by then; `None`: never, the default. The
+    /// last call holds.
     ///
-    /// Both halves then end with [`StreamError::Cancelled`](crate::StreamError::Cancelled) by [`Side::This`](crate::Side::This) and the
-    /// code [`DEADLINE`](crate::codes::DEADLINE), and the peer's with the same code by [`Side::Peer`](crate::Side::Peer). What is queued
-    /// and not sent is dropped. It costs no timer of the application and nothing for a message, holds also when this half has
-    /// finished and was dropped, and is kept to within what the engine's timer is: a millisecond.
+    /// Both halves then end with [`StreamError::Cancelled`](crate::StreamError::Cancelled) by
+    /// [`Side::This`](crate::Side::This) and the code [`DEADLINE`](crate::codes::DEADLINE), and the peer's with the same
+    /// code by [`Side::Peer`](crate::Side::Peer). Messages queued and not sent are dropped. It costs no timer of the
+    /// application and nothing per message, applies also when this half has finished and was dropped, and has the
+    /// resolution of the engine's timer: a millisecond.
     ///
     /// # Examples
     /// ```
@@ -481,7 +484,7 @@ impl SendStream {
         self.lane().set_deadline(at.into());
     }
 
-    /// Sets how urgently the engine sends what this stream has queued: 0 (most) to 7 (least),
+    /// Sets the urgency of the messages that this stream has queued: 0 (most) to 7 (least),
     /// default 3. Levels are strict; streams of a level take turns. Values above 7 count as 7.
     pub fn set_urgency(&self, urgency: u8) {
         self.lane()
@@ -507,7 +510,7 @@ impl SendStream {
         }
     }
 
-    /// Queues what the stream is opened with; the engine does not hear of it.
+    /// Queues the first message of a stream without notifying the engine.
     pub(super) fn queue(&mut self, first: First) {
         self.push(first.message);
         if first.finish {
@@ -528,7 +531,7 @@ impl SendStream {
     }
 }
 
-/// Flushes what a batch has queued, however it ends.
+/// Flushes the messages that a batch has queued, however it ends.
 struct Unflushed<'a>(&'a mut SendStream);
 
 impl Drop for Unflushed<'_> {
@@ -544,7 +547,7 @@ impl Drop for SendStream {
             self.lane().cancel(codes::CANCELLED);
         }
         self.lane().release_half();
-        // Last: it drops a waker, which is somebody else's code and may panic.
+        // Last: it drops a waker, which is foreign code and may panic.
         self.writer.unregister();
     }
 }

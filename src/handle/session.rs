@@ -1,4 +1,4 @@
-//! A connection with many streams, as an application sees it.
+//! A connection with many streams, as the application's handle.
 
 use std::fmt;
 use std::time::Duration;
@@ -18,9 +18,9 @@ use crate::sync::Arc;
 
 /// One connection to a peer, over which either side opens streams.
 ///
-/// Cheap to clone; all clones are the same session. When the last clone and the last stream are
-/// dropped the session closes in order: when what was queued is sent and the peer has ended its directions, or when neither
-/// has moved for [`drain_timeout`](crate::ConfigBuilder::drain_timeout). All methods may be called from any thread and executor.
+/// Cheap to clone; all clones are the same session. When the last clone and the last stream are dropped the session
+/// closes in order: when queued messages are sent and the peer has ended its directions, or when there was no progress
+/// for [`drain_timeout`](crate::ConfigBuilder::drain_timeout). All methods may be called from any thread and executor.
 ///
 /// # Examples
 /// ```
@@ -51,7 +51,7 @@ pub struct Session {
 }
 
 impl Session {
-    /// Takes the first handle of a link.
+    /// Creates the first handle of a link.
     pub(crate) const fn new(link: Arc<SessionLink>) -> Self {
         Self { link }
     }
@@ -60,11 +60,12 @@ impl Session {
         &self.link
     }
 
-    /// Opens a stream, and gives its two halves.
+    /// Opens a stream, and returns its two halves.
     ///
-    /// `opening` travels with the stream and is what the peer sees first, at most 8 KiB; what it
-    /// means is up to the applications. The stream is asked for at once; the future is ready at once as well while the peer has
-    /// granted streams, which does not tell that the peer will serve this one, and otherwise waits until it grants another.
+    /// `opening` is sent with the stream and is the first thing that the peer receives, at most 8 KiB; its meaning is up
+    /// to the applications. The request is made at once; while the peer has granted streams the future is ready at once
+    /// as well, which does not prove that the peer will serve this stream; otherwise it waits until the peer grants
+    /// another one.
     ///
     /// Each half acts when it is dropped: see [`SendStream`] and [`RecvStream`].
     ///
@@ -73,7 +74,7 @@ impl Session {
     /// takes no streams. Nothing has reached the peer in any of them.
     ///
     /// # Cancel safety
-    /// Dropping the future gives the stream and its place in the queue up; nothing was sent, unless the peer has granted the
+    /// Dropping the future gives up the stream and its place in the queue; nothing was sent, unless the peer has granted the
     /// stream meanwhile: then it may see the stream opened and cancelled.
     pub fn open(&self, opening: impl Into<Bytes>) -> Open {
         let opening = match self.check_opening(opening.into()) {
@@ -93,11 +94,11 @@ impl Session {
         Open::waiting(halves(handles), None)
     }
 
-    /// Opens a stream with its first message, and with `finish` ends the direction behind it: a whole request, say.
+    /// Opens a stream with its first message, and with `finish` ends the direction behind it: a whole request, for example.
     ///
-    /// As [`open`](Self::open) and [`SendStream::send`], and [`SendStream::finish`] if asked for, but at less cost, and the
-    /// message waits for no room: the engine hears of all at once. It is ready at once where `open` is, except that a
-    /// message above 64 KiB waits until the peer has said what it accepts.
+    /// As [`open`](Self::open) and [`SendStream::send`], and [`SendStream::finish`] if `finish` is set, but at less cost,
+    /// and the message waits for no room: the engine is notified of all at once. It is ready at once where `open` is,
+    /// except that a message above 64 KiB waits until the peer's limit is known.
     ///
     /// # Errors
     /// As [`open`](Self::open), and [`OpenError::MessageTooLong`] for a message that the peer does not accept. The message
@@ -160,7 +161,7 @@ impl Session {
         let first = if later {
             Some(first)
         } else {
-            // Nobody else knows of the lane yet, and an empty queue takes one message of any size.
+            // No other thread knows of the lane yet, and an empty queue takes one message of any size.
             send.queue(first);
             None
         };
@@ -221,14 +222,14 @@ impl Session {
         }
     }
 
-    /// Waits for the next stream that the peer opens, and gives its two halves; `None` is the orderly end of the session.
+    /// Waits for the next stream that the peer opens, and returns its two halves; `None` is the orderly end of the session.
     ///
     /// Several tasks may wait; each stream goes to one of them. Streams that arrived before the
-    /// session ended are still handed out. The end is orderly if either side closed the session, shut it down, or dropped its
+    /// session ended are still returned. The end is orderly if either side closed the session, shut it down, or dropped its
     /// last handle: see [`SessionError::is_orderly`].
     ///
     /// # Errors
-    /// Every other reason why the session ended.
+    /// Every other reason for the end of the session.
     ///
     /// # Cancel safety
     /// Dropping the future loses no stream.
@@ -268,10 +269,10 @@ impl Session {
 
     /// Waits until the peer has completed the handshake.
     ///
-    /// `connect` and the listener's `accept` have waited already. Streams may be opened before.
+    /// Sessions from `connect` and the listener's `accept` have completed it. Streams may be opened before.
     ///
     /// # Errors
-    /// Why the session ended before.
+    /// The reason for the session's earlier end.
     ///
     /// # Cancel safety
     /// Safe.
@@ -287,15 +288,15 @@ impl Session {
 
     /// Measures the round trip to the peer's engine and back.
     ///
-    /// One PING is under way at a time; callers that come meanwhile share its answer. A peer that
-    /// falls silent ends the session, see [`keepalive_timeout`](crate::ConfigBuilder::keepalive_timeout); one that goes
-    /// on sending and never answers keeps this waiting, so bound it with a timeout where that matters.
+    /// One PING is under way at a time; concurrent callers share its answer. A peer that is silent
+    /// ends the session, see [`keepalive_timeout`](crate::ConfigBuilder::keepalive_timeout); one that keeps
+    /// sending and never answers keeps this waiting, so bound it with a timeout where that matters.
     ///
     /// # Errors
-    /// Why the session ended.
+    /// The reason for the session's end.
     ///
     /// # Cancel safety
-    /// Safe; the PING goes on.
+    /// Safe; the PING stays under way.
     pub async fn ping(&self) -> Result<Duration, SessionError> {
         let before = self.link.pongs();
         self.link.request(request::PING);
@@ -322,7 +323,7 @@ impl Session {
     /// client.ping().await?;
     /// let stats = client.stats();
     /// assert_eq!((stats.requests, stats.opened), (1, 0));
-    /// // Whatever was asked for woke the session, or found it awake.
+    /// // Each request woke the session, or found it awake.
     /// let asked = stats.activations + stats.requests;
     /// assert_eq!(stats.wakes_issued + stats.wakes_suppressed, asked);
     /// # drop(server);
@@ -334,31 +335,31 @@ impl Session {
         self.link.stats()
     }
 
-    /// Begins to close the session in order and returns at once, before what was queued has left: a process, or a runtime
+    /// Begins to close the session in order and returns at once, before queued messages are sent: a process, or a runtime
     /// that runs the session, waits for [`closed`](Self::closed) before it ends. Calling it again does nothing.
     ///
-    /// No stream can be opened any more. What was queued before is sent while the peer takes it,
-    /// for at most [`close_linger`](crate::ConfigBuilder::close_linger); then the peer is told and
+    /// No stream can be opened any more. Messages queued before are sent while the peer takes them,
+    /// for at most [`close_linger`](crate::ConfigBuilder::close_linger); then a GOAWAY is sent and
     /// the connection closes, within 600 ms if the peer takes nothing. Streams that have not ended by then end with
     /// [`SessionError::Closed`] here and [`SessionError::PeerClosed`] there.
     pub fn close(&self) {
         self.link.refuse_opens(SessionError::Closed);
         self.link.request(request::CLOSE);
-        // Whoever waits in `draining` learns it here: the engine wakes them only at the end.
+        // Tasks in `draining` are woken here: the engine wakes them only at the end.
         self.link.state_waiters.wake_all();
     }
 
-    /// Where the session is in its life, and why it is not open any more.
+    /// The session's state, and the reason if it is not open any more.
     #[must_use]
     pub fn state(&self) -> SessionState {
         SessionState::of(&self.link)
     }
 
-    /// Waits until the session's state is one that `reached` accepts. States only go forward, and some may be passed over, so ask
+    /// Waits until the session's state is one that `reached` accepts. States only advance, and some may be skipped, so ask
     /// for "this one or a later one": see [`SessionState`].
     ///
-    /// [`established`](Self::established), [`draining`](Self::draining) and [`closed`](Self::closed) are short for the waits that
-    /// most applications need.
+    /// [`established`](Self::established), [`draining`](Self::draining) and [`closed`](Self::closed) are short forms of
+    /// the waits that most applications need.
     ///
     /// # Cancel safety
     /// Safe.
@@ -368,22 +369,22 @@ impl Session {
             .await
     }
 
-    /// Ends the session when its streams have ended, within `grace`, and tells what came of them.
+    /// Ends the session when its streams have ended, within `grace`, and returns a report on the streams.
     ///
-    /// No stream can be opened here any more, and the peer is told to open none. What it opened before
-    /// it heard is still given to [`accept`](Self::accept) until it has said that it knows (one
-    /// round trip, 5 s at most); what nobody has taken by then is refused, and the peer's streams end
-    /// with [`StreamError::NotProcessed`], which is safe to try again elsewhere. Streams that were
-    /// taken go on to their end. At the ceiling, `grace` after the call, those that are left end
+    /// No stream can be opened here any more, and a GOAWAY asks the peer to open none. Streams that it opened before
+    /// it received the GOAWAY are still returned by [`accept`](Self::accept) until it has acknowledged it (one
+    /// round trip, 5 s at most); streams not accepted by then are refused, and the peer's halves end
+    /// with [`StreamError::NotProcessed`], which is safe to try again elsewhere. Accepted streams
+    /// run to their end. At the ceiling, `grace` after the call, the remaining ones end
     /// with [`SessionError::Closed`] here and [`SessionError::PeerClosed`] there. The connection is
     /// closed at the latest 1 s after the ceiling, whatever the peer does.
     ///
-    /// A handshake that is under way gets 1 s. Calling this again, from any handle, waits for the
+    /// A handshake under way gets 1 s. Calling this again, from any handle, waits for the
     /// same end; of several graces the one that ends first holds, and none is more than a day.
     /// After [`close`](Self::close) there is nothing left to do, and the report is empty.
     ///
     /// # Cancel safety
-    /// The shutdown begins at the first poll and goes on if the future is dropped.
+    /// The shutdown begins at the first poll and continues if the future is dropped.
     ///
     /// # Examples
     /// ```
@@ -399,7 +400,7 @@ impl Session {
     /// let (mut call, mut answer) = client.open("a call").await?;
     /// let (mut send, _recv) = server.accept().await?.expect("the session is open");
     /// let handler = async {
-    ///     server.draining().await; // as a handler that would go on for ever
+    ///     server.draining().await; // a handler that would run for ever otherwise
     ///     send.finish()
     /// };
     /// call.finish()?;
@@ -416,11 +417,11 @@ impl Session {
         self.link.drain.report()
     }
 
-    /// Waits until no stream can be opened any more, and tells why: a side shuts down or closes, or the session has
+    /// Waits until no stream can be opened any more, and returns the reason: a side shuts down or closes, or the session has
     /// ended. The short form of [`wait_for`](Self::wait_for).
     ///
-    /// For handlers that go on for as long as nobody minds, and for those who open streams and
-    /// would rather do so on another session.
+    /// For handlers without an end of their own, and for callers that open streams and
+    /// can switch to another session.
     ///
     /// # Cancel safety
     /// Safe.
@@ -448,14 +449,13 @@ impl Session {
             .await
     }
 
-    /// Waits until the session has ended and its connection is closed, and tells why.
+    /// Waits until the session has ended and its connection is closed, and returns the reason.
     ///
-    /// What [`close`](Self::close) had to send has left by then, so a process may exit; unless the peer was too slow to take
-    /// it within [`close_linger`](crate::ConfigBuilder::close_linger), which the error does not tell. To wait for one stream alone, see
-    /// [`SendStream::written`](crate::SendStream::written). Streams and
-    /// `accept` learn of the end earlier. After `close` it takes
-    /// [`close_linger`](crate::ConfigBuilder::close_linger) and 600 ms at most, also with a peer that takes neither what
-    /// was queued nor the last word, and does not close its side.
+    /// All that [`close`](Self::close) had to send is sent by then, so a process may exit; unless the peer was too slow
+    /// to take it within [`close_linger`](crate::ConfigBuilder::close_linger), which the error does not show. To wait for
+    /// one stream alone, see [`SendStream::written`](crate::SendStream::written). Streams and `accept` end earlier. After
+    /// `close` it takes [`close_linger`](crate::ConfigBuilder::close_linger) and 600 ms at most, also with a peer that
+    /// takes neither queued messages nor the final GOAWAY, and does not close its side.
     ///
     /// # Cancel safety
     /// Safe.
@@ -465,28 +465,28 @@ impl Session {
             .await
     }
 
-    /// Where the peer is, as the socket says; `None` for transports without an address.
+    /// The peer's address, from the socket; `None` for transports without an address.
     #[must_use]
     pub fn peer_addr(&self) -> Option<&Addr> {
         self.link.info().peer.as_ref()
     }
 
-    /// Where this side is, as the socket says; `None` for transports without an address.
+    /// The local address, from the socket; `None` for transports without an address.
     #[must_use]
     pub fn local_addr(&self) -> Option<&Addr> {
         self.link.info().local.as_ref()
     }
 
-    /// Counts the sessions of this process, from 1: the field `id` of its [span](Self::span).
+    /// The number of the session in this process, from 1: the field `id` of its [span](Self::span).
     #[must_use]
     pub fn id(&self) -> u64 {
         self.link.id
     }
 
-    /// The session's [`tracing`] span, with its `id`, `peer`, `role` and `driver`: for what an application logs about
-    /// it. Level info, target `ringmux::session`; its end is told in it, with the reason.
+    /// The session's [`tracing`] span, with its `id`, `peer`, `role` and `driver`: for an application's log lines about
+    /// it. Level info, target `ringmux::session`; its end is an event in it, with the reason.
     ///
-    /// Disabled, which costs nothing, if no subscriber wanted it when the session began.
+    /// Disabled, which costs nothing, if no subscriber was interested when the session began.
     ///
     /// # Examples
     /// ```
@@ -508,14 +508,14 @@ impl Session {
         &self.link.span
     }
 
-    /// Which driver runs the session.
+    /// The driver that runs the session.
     #[must_use]
     pub fn driver(&self) -> Driver {
         self.link.info().driver
     }
 }
 
-/// What applications hold of a stream.
+/// The application's two halves of a stream.
 pub(super) fn halves(side: HandleSide) -> (SendStream, RecvStream) {
     let (writer, reader) = side.split();
     (SendStream::new(writer), RecvStream::new(reader))

@@ -1,4 +1,4 @@
-//! The sending half as what the ecosystem knows: a sink of messages, and a byte stream.
+//! The sending half with the ecosystem's interfaces: a sink of messages, and a byte stream.
 
 use std::io;
 use std::pin::Pin;
@@ -11,7 +11,7 @@ use tokio::io::AsyncWrite;
 use super::send::SendStream;
 use crate::error::SendError;
 
-/// Most bytes that one write of a byte stream takes: a frame.
+/// Maximum of bytes that one write of a byte stream takes: a frame.
 const WRITE_MAX: usize = 16 * 1024;
 
 impl Sink<Bytes> for SendStream {
@@ -30,7 +30,7 @@ impl Sink<Bytes> for SendStream {
         Ok(())
     }
 
-    /// Done at once: a message is queued by then, as with [`send`](SendStream::send), and leaves with the next batch. To
+    /// Ready at once: a message is queued by then, as with [`send`](SendStream::send), and is sent with the next batch. To
     /// wait for that after each message would cost a batch for each.
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Result<(), SendError>> {
         Poll::Ready(Ok(()))

@@ -1,12 +1,12 @@
-//! Where a session is in its life.
+//! The states of a session.
 
 use std::fmt;
 
 use crate::bridge::SessionLink;
 use crate::error::SessionError;
 
-/// Where a session is in its life, from [`Session::state`](crate::Session::state). It goes through these in order, may pass over
-/// some, and never goes back.
+/// The state of a session, from [`Session::state`](crate::Session::state). The states follow each other in this order;
+/// some may be skipped, none is repeated.
 ///
 /// # Examples
 /// ```
@@ -32,11 +32,11 @@ use crate::error::SessionError;
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum SessionState {
-    /// The peer has not completed the handshake. Streams may be opened, and what is sent on them leaves.
+    /// The peer has not completed the handshake. Streams may be opened, and messages on them are sent.
     Connecting,
     /// Both sides may open streams.
     Open,
-    /// No stream can be opened any more, for this reason; those that exist go on to their end.
+    /// No stream can be opened any more, for this reason; existing streams run to their end.
     Draining(SessionError),
     /// Every stream has ended, for this reason; the connection is being closed.
     Closing(SessionError),

@@ -1,4 +1,4 @@
-//! The handles over a pipe in memory: what applications are promised of states, ends, and futures that they store.
+//! The handles over a pipe in memory: states, ends, and stored futures.
 
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
@@ -14,7 +14,7 @@ use crate::{Config, codes};
 
 const BUFFER: usize = 64 * 1024;
 
-/// A session in which both sides have said hello.
+/// A session whose two sides have completed the handshake.
 async fn pair() -> (Session, Session) {
     pair_with(&Config::default()).await
 }
@@ -35,7 +35,7 @@ async fn stream(from: &Session, to: &Session) -> [(SendStream, RecvStream); 2] {
     [ours, to.accept().await.unwrap().expect("it is open")]
 }
 
-/// What a future says at once.
+/// The value of a future that is ready at once.
 fn now<F: Future + Unpin>(mut future: F) -> Option<F::Output> {
     match Pin::new(&mut future).poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(output) => Some(output),
@@ -43,7 +43,7 @@ fn now<F: Future + Unpin>(mut future: F) -> Option<F::Output> {
     }
 }
 
-/// One side of a session whose other one the test holds.
+/// One side of a session whose other side is the test.
 async fn beside_a_raw_peer() -> (Session, DuplexStream) {
     let (a, b) = tokio::io::duplex(BUFFER);
     let (session, connection) = crate::server(a, &Config::default());
@@ -76,7 +76,7 @@ async fn accept_ends_with_none_on_both_sides_however_a_session_ended_in_order() 
         drop((send, recv));
         let accepting = tokio::spawn(async move {
             let first = stays.accept().await.unwrap();
-            let (send, _recv) = first.expect("what arrived before is handed out");
+            let (send, _recv) = first.expect("earlier streams are handed out");
             assert_eq!(send.opening(), "last");
             drop((send, _recv));
             (stays.accept().await, stays.state())
@@ -119,7 +119,7 @@ async fn incoming_streams_can_be_stored_and_polled_and_lose_nothing() {
     let mut incoming: Incoming = server.incoming();
     assert!(now(poll_fn(|cx| incoming.poll_accept(cx))).is_none());
     let waiting = tokio::spawn(async move {
-        // The waker of the task before is replaced.
+        // The waker of the previous task is replaced.
         let first = poll_fn(|cx| incoming.poll_accept(cx)).await;
         (incoming, first.unwrap().expect("it is open"))
     });
@@ -259,7 +259,7 @@ async fn blocks_can_be_awaited_before_the_first_message_and_after_the_last() {
     assert_eq!(answer.recv().await.unwrap().unwrap(), "body");
     send.send_meta("trailers").await.unwrap();
     send.finish().unwrap();
-    // Passed by receiving, and given all the same.
+    // Passed by receiving, and returned all the same.
     assert_eq!(answer.recv().await.unwrap(), None);
     assert_eq!(answer.meta().await.unwrap().unwrap(), "trailers");
     assert_eq!(answer.meta().await.unwrap(), None, "the end");

@@ -1,10 +1,10 @@
-//! Waiting for a condition that several tasks may wait for.
+//! Waiting for a condition, with any number of tasks.
 
 use std::task::{Context, Poll};
 
 use crate::queue::{WaiterKey, WakerSet};
 
-/// A place in a set of waiters, given back when dropped.
+/// A place in a set of waiters, released when dropped.
 pub(crate) struct Waiter<'a> {
     set: &'a WakerSet,
     key: Option<WaiterKey>,
@@ -15,17 +15,17 @@ impl<'a> Waiter<'a> {
         Self { set, key: None }
     }
 
-    /// Goes on with a place that [`suspend`](Self::suspend) left.
+    /// Continues with a place from [`suspend`](Self::suspend).
     pub(crate) const fn resume(set: &'a WakerSet, key: Option<WaiterKey>) -> Self {
         Self { set, key }
     }
 
-    /// Leaves the place to those who cannot borrow the set while they wait.
+    /// Keeps the place for a waiter that cannot borrow the set while it waits.
     pub(crate) fn suspend(mut self) -> Option<WaiterKey> {
         self.key.take()
     }
 
-    /// Ready with what `check` finds; else registers, checks again, and waits.
+    /// Ready with the value of `check`; else registers, checks again, and waits.
     pub(crate) fn poll<T>(
         &mut self,
         cx: &Context<'_>,
@@ -39,7 +39,7 @@ impl<'a> Waiter<'a> {
         check().map_or(Poll::Pending, Poll::Ready)
     }
 
-    /// Waits until `check` finds something.
+    /// Waits until `check` returns a value.
     pub(crate) async fn until<T>(mut self, mut check: impl FnMut() -> Option<T>) -> T {
         std::future::poll_fn(|cx| self.poll(cx, &mut check)).await
     }

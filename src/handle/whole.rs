@@ -1,4 +1,4 @@
-//! Both halves of a stream in one, for tests that follow a stream and not its halves.
+//! Both halves of a stream as one value, for tests that need no separate halves.
 
 use bytes::Bytes;
 
@@ -7,7 +7,7 @@ use crate::bridge::Lane;
 use crate::error::{SendError, StreamError, TrySendError};
 use crate::sync::Arc;
 
-/// As [`Session::open`](super::Session::open) gives it.
+/// As returned by [`Session::open`](super::Session::open).
 pub(crate) type Stream = (SendStream, RecvStream);
 
 /// The methods of both halves.

@@ -1,11 +1,11 @@
-//! One write's worth of frames.
+//! The frames of one write.
 //!
 //! ```text
 //!   head   │hdr msg hdr msg hdr│hdr hdr msg ...        copied, contiguous
 //!   parts   Copied(0..n)  Shared(payload)  Copied(n..m)
 //! ```
-//! Headers and small payloads are copied into `head`, which is used again for every batch; large
-//! payloads are referenced. The parts in order are the bytes for the socket. A driver that has given a
+//! Headers and small payloads are copied into `head`, which is reused for every batch; large
+//! payloads are referenced. The parts in order are the bytes for the socket. A driver that gives a
 //! batch to the kernel must keep it, unmoved and unchanged, until the write has completed.
 
 use std::io::IoSlice;
@@ -14,13 +14,13 @@ use std::ops::Range;
 use bytes::Bytes;
 use smallvec::SmallVec;
 
-/// Bytes that one batch copies at most: one large segment on the loopback device.
+/// Maximum of bytes copied into one batch: one large segment on the loopback device.
 pub(crate) const BATCH_COPY_BYTES: usize = 64 * 1024;
-/// Bytes that one batch holds at most, referenced payloads included.
+/// Maximum of bytes in one batch, referenced payloads included.
 pub(crate) const BATCH_BYTES: usize = 256 * 1024;
-/// The same where several streams send: while a batch is being sent, what the others have waits.
+/// The same where several streams send: while a batch is being sent, the messages of the others wait.
 pub(crate) const SHARED_BATCH_BYTES: usize = 128 * 1024;
-/// Pieces that one batch consists of at most.
+/// Maximum of parts in one batch.
 pub(crate) const BATCH_PARTS: usize = 64;
 
 #[derive(Debug)]
@@ -29,16 +29,16 @@ enum Part {
     Shared(Bytes),
 }
 
-/// Memory that frames are copied into: initialised once, then filled again and again.
+/// Memory that frames are copied into: initialised once, then reused.
 #[derive(Default)]
 pub(crate) struct Head {
     bytes: Vec<u8>,
     filled: usize,
 }
 
-/// Short payloads are copied in pieces of so many bytes, which takes no call.
+/// Short payloads are copied in chunks of this many bytes, without a call to `memcpy`.
 const CHUNK: usize = 16;
-/// Longer ones are left to `memcpy`.
+/// Longer ones are copied by `memcpy`.
 const SHORT: usize = 8 * CHUNK;
 
 impl Head {
@@ -71,7 +71,7 @@ impl Head {
         copy(bytes, self.next(bytes.len()));
     }
 
-    /// What `write` writes, `most` bytes at most.
+    /// Appends the bytes written by `write`, `most` at most.
     pub(in crate::wire) fn put_with(&mut self, most: usize, write: impl FnOnce(&mut &mut [u8])) {
         let mut rest = self.next(most);
         write(&mut rest);
@@ -79,7 +79,7 @@ impl Head {
         self.filled -= left;
     }
 
-    /// A header and a payload behind each other.
+    /// A header followed by a payload.
     #[inline]
     pub(in crate::wire) fn put_frame<const N: usize>(&mut self, header: [u8; N], payload: &[u8]) {
         let frame = self.next(N + payload.len());
@@ -88,7 +88,7 @@ impl Head {
         copy(payload, body);
     }
 
-    /// A byte that was put before.
+    /// A byte already written.
     pub(in crate::wire) fn byte_mut(&mut self, at: usize) -> Option<&mut u8> {
         self.bytes[..self.filled].get_mut(at)
     }
@@ -127,7 +127,7 @@ pub(crate) struct Batch {
     /// Where the next `Copied` part begins in `head`.
     mark: usize,
     len: usize,
-    /// It takes nothing more from here on, in bytes.
+    /// The batch accepts no more frames from this size on, in bytes.
     most: usize,
     /// Bytes that the socket has taken.
     written: usize,
@@ -151,7 +151,7 @@ impl Batch {
         }
     }
 
-    /// Takes nothing more from so many bytes on, [`BATCH_BYTES`] at most.
+    /// Accepts no more frames from this size in bytes on, [`BATCH_BYTES`] at most.
     pub(crate) const fn limit(&mut self, most: usize) {
         self.most = most;
     }
@@ -165,7 +165,7 @@ impl Batch {
         self.len == 0
     }
 
-    /// Bytes that may still be copied in.
+    /// Bytes that may still be copied.
     pub(in crate::wire) fn room(&self) -> usize {
         if self.len >= self.most || self.parts.len() + 2 > BATCH_PARTS {
             return 0;
@@ -179,20 +179,20 @@ impl Batch {
         &mut self.head
     }
 
-    /// Counts bytes written to `head` since the last call.
+    /// Counts the bytes written to `head` since the last call.
     #[inline]
     pub(in crate::wire) fn copied(&mut self, bytes: usize) {
         self.len += bytes;
     }
 
-    /// References a payload behind the bytes copied so far.
+    /// References a payload, after the bytes copied so far.
     pub(in crate::wire) fn share(&mut self, payload: Bytes) {
         self.seal();
         self.len += payload.len();
         self.parts.push(Part::Shared(payload));
     }
 
-    /// No more frames are added; the parts are complete.
+    /// The batch is complete.
     pub(crate) fn seal(&mut self) {
         if self.head.len() > self.mark {
             self.parts.push(Part::Copied(self.mark..self.head.len()));
@@ -208,7 +208,7 @@ impl Batch {
         self.written >= self.len
     }
 
-    /// What a batch of one piece has left.
+    /// The bytes left of a batch with one part.
     #[inline]
     pub(crate) fn one_piece(&self) -> Option<&[u8]> {
         match &self.parts[..] {

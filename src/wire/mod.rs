@@ -3,16 +3,16 @@
 //! An application needs it only to tell one broken rule from another; any broken rule is a
 //! [`SessionError::Protocol`].
 
-// Wires: bytes to steps of the core and back.
+// Wires: translate bytes into steps of the core and back.
 //
-// A `Wire` decodes received bytes and calls the core, and encodes the frames that the core owes into a `Batch`. It is
-// called once for each reception and each batch, and is a type parameter of what drives it, so nothing is dispatched for a
-// message. `native` is the one of ringmux; the tests have another, to show that the core knows of none.
+// A `Wire` decodes received bytes and calls the core, and encodes the core's frames into a `Batch`. It is
+// called once for each reception and each batch, and is a type parameter of its callers, so no message is
+// dispatched dynamically. `native` is ringmux's wire; the tests have another one, to show that the core depends on neither.
 //
 // # A new wire
-// is a directory here: a type that implements `Wire`, its errors, and `Terms` that say what it can do. What it cannot
-// (credit, pings, farewells) the core goes without: it holds a peer back by not reading, takes any byte for a sign of life
-// alone, and ends without a last word.
+// is a directory here: a type that implements `Wire`, its errors, and `Terms` with its capabilities. Where one is missing
+// (credit, PING, GOAWAY) the core does without: it holds a peer back by not reading, takes only received bytes for signs of life,
+// and ends without a final GOAWAY.
 
 mod batch;
 #[allow(dead_code, unused_imports)] // The codec is complete; the protocol does not use all of it.
@@ -38,26 +38,26 @@ use crate::config::Config;
 use crate::core::{Core, SessionPort, Terms};
 use crate::error::SessionError;
 
-/// Work of one [`Wire::receive`], in short frames, after which the rest of what has come waits a turn. Neighbours of the
-/// session wait for so long: some 30 us, or half a millisecond where nothing is optimized. Frames of 256 bytes and more
-/// are through with 256 KiB before that, so it leaves the batches of those who send much as they are.
+/// Work of one [`Wire::receive`], in short frames, after which the remaining bytes wait a turn. Other sessions of the
+/// thread wait that long: some 30 us, or half a millisecond in unoptimized builds. Frames of 256 bytes and more reach
+/// 256 KiB before that, so bulk senders get batches of the same size as without it.
 pub(crate) const WORK_MAX: u64 = 1024;
-/// Streams whose tasks are to be woken, after which the rest of what has come waits a turn: the
-/// answers of the first leave while the others are at work.
+/// Streams with tasks to wake, after which the remaining bytes wait a turn: the answers of the first are sent
+/// while the others are at work.
 pub(crate) const WAKES_MAX: usize = 32;
 
 /// See the module.
 pub(crate) trait Wire: Debug + Sized {
-    /// What it can do.
+    /// The capabilities of the wire.
     const TERMS: Terms;
 
-    /// One side of a connection, which may hold so much for the peer.
+    /// One side of a connection, with the initial size of its session window in bytes.
     fn new(role: Role, config: &Config, session_window: u32) -> Self;
 
-    /// Whether this side says nothing before the peer has.
+    /// Whether this side sends nothing before the peer has.
     fn is_silent(role: Role) -> bool;
 
-    /// What a receive buffer holds at least, in bytes.
+    /// The least size of a receive buffer, in bytes.
     fn least_reception(config: &Config) -> usize;
 
     /// To be called once, before anything else. A wire without a handshake is established by it.
@@ -65,9 +65,9 @@ pub(crate) trait Wire: Debug + Sized {
         let _ = core;
     }
 
-    /// Takes whole frames off the front of `buf`, up to [`WORK_MAX`]. What is left is the beginning of one or, if this
-    /// returns true, there may be more: to be called again when the tasks that have something now had their turn. `backing`
-    /// is the size of the buffer that payloads may be referenced in.
+    /// Parses whole frames at the front of `buf`, up to [`WORK_MAX`]. The rest is the beginning of a frame or, if this
+    /// returns true, may contain more frames: to be called again after the woken tasks had their turn. `backing`
+    /// is the size of the buffer that payloads may reference.
     ///
     /// # Errors
     /// The rule that the peer broke: the session ends by it.
@@ -79,11 +79,11 @@ pub(crate) trait Wire: Debug + Sized {
         now: Instant,
     ) -> Result<bool, SessionError>;
 
-    /// Whether it has nothing to say of its own, beside what the core has.
+    /// Whether the wire has no frames of its own to send, besides those of the core.
     fn is_silent_now(&self) -> bool;
 
-    /// Puts openings and messages into an empty batch; the session owes nothing else, but for a ping that the core may have
-    /// asked for just now. Most batches are such.
+    /// Fills an empty batch with messages that streams may send now; the session has nothing else to send, except for a PING that
+    /// the core may just have requested. Most batches are of this kind.
     fn transmit_messages<S: SessionPort>(
         &mut self,
         core: &mut Core<S>,
@@ -93,10 +93,10 @@ pub(crate) trait Wire: Debug + Sized {
         self.transmit(core, batch, now);
     }
 
-    /// Puts into an empty batch all that may be sent now.
+    /// Fills an empty batch with all frames that may be sent now.
     fn transmit<S: SessionPort>(&mut self, core: &mut Core<S>, batch: &mut Batch, now: Instant);
 
-    /// A deadline of its own; [`on_deadline`](Self::on_deadline) is called when it has passed, or earlier.
+    /// A deadline of the wire; [`on_deadline`](Self::on_deadline) is called when it has passed, or earlier.
     fn deadline(&self) -> Option<Instant> {
         None
     }

@@ -22,34 +22,10 @@ const DOCUMENTS: [&str; 9] = [
     "deploy/ringmux.service",
     "perf/README.md",
 ];
-/// Paths that are not rewritten yet. The list only gets shorter.
-const LATER: [&str; 5] = [
-    "CHANGELOG.md",
-    "src/bridge/",
-    "src/core/",
-    "src/driver/turn.rs",
-    "src/handle/",
-];
 
 #[test]
 fn prose_does_without_riddles() {
-    let mut files = prose_of_all();
-    files.retain(|file| !LATER.iter().any(|path| file.path.starts_with(path)));
-    check(files, riddles);
-}
-
-#[test]
-fn paths_that_are_rewritten_leave_the_list_of_exceptions() {
-    let files = prose_of_all();
-    let has_riddles = |path: &str| {
-        let mut below = files.iter().filter(|file| file.path.starts_with(path));
-        below.any(|file| !riddles(file).is_empty())
-    };
-    let done: Vec<_> = LATER
-        .into_iter()
-        .filter(|path| !has_riddles(path))
-        .collect();
-    assert!(done.is_empty(), "remove from the list: {done:?}");
+    check(prose_of_all(), riddles);
 }
 
 /// The comments and literals of all Rust files but this one, and the documents.

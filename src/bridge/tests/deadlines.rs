@@ -1,4 +1,4 @@
-//! Deadlines of streams, at their time and not before.
+//! Deadlines of streams: reached at their time and not before.
 
 use super::*;
 use crate::error::codes;
@@ -85,7 +85,7 @@ fn a_deadline_can_be_moved_taken_back_and_lie_in_the_past() {
     assert!(ran_out(&now(late.recv()).unwrap_err(), Side::This));
 }
 
-/// One that comes after streams with a deadline has none, also where it has the lane of one of them.
+/// A stream opened after streams with a deadline has none, also where it reuses the lane of one of them.
 #[test]
 fn a_deadline_is_of_its_stream_alone() {
     let mut pair = Pair::established(&small_config(), &small_config());

@@ -1,4 +1,4 @@
-//! Shutting down: at every step of a call, against peers that do not help, and what is reported.
+//! Shutdowns: at every step of a call, against uncooperative peers, and their reports.
 
 use std::cell::{Cell, RefCell};
 
@@ -32,11 +32,11 @@ fn begin(session: &Session, grace: Duration) {
     Polled::new(session.shutdown(grace)).pending();
 }
 
-/// How a call went, for whoever made it.
+/// The result of a call, for its caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Outcome {
     Answered,
-    /// Not opened, or the peer never took it.
+    /// Not opened, or never accepted by the peer.
     NotRun,
 }
 
@@ -46,14 +46,14 @@ async fn call(session: Session) -> Result<Outcome, StreamError> {
         Err(OpenError::Session(_)) => return Ok(Outcome::NotRun),
         Err(other) => panic!("{other}"),
     };
-    let told = async {
+    let request = async {
         for _ in 0..3 {
             stream.send(message(9000)).await.map_err(|_| ())?;
         }
         stream.finish().map_err(|_| ())
     };
-    // Why it ended is found where the answer is awaited.
-    let _ = told.await;
+    // The reason for the end is checked where the answer is awaited.
+    let _ = request.await;
     let mut answered = 0;
     loop {
         match stream.recv().await {
@@ -67,7 +67,7 @@ async fn call(session: Session) -> Result<Outcome, StreamError> {
     Ok(Outcome::Answered)
 }
 
-/// Serves calls until the session ends; counts those that it has begun.
+/// Serves calls until the session ends; counts those begun.
 async fn serve(session: Session, taken: &Cell<u32>) {
     while let Ok(Some(mut stream)) = session.accept().await {
         taken.set(taken.get() + 1);
@@ -180,7 +180,7 @@ fn before_any_step_of_a_call_a_shutdown_leaves_no_doubt_about_it() {
 fn the_last_id_is_said_when_the_peer_has_answered_and_not_before() {
     let mut solo = Solo::new(Role::Acceptor, &Config::default());
     let session = solo.end.session().clone();
-    // A PING of before proves nothing.
+    // An earlier PING proves nothing.
     let _ = Polled::new(session.ping()).poll();
     assert_eq!(solo.said(), ["PING"]);
     let before = solo.end.connection.core.ping.in_flight().unwrap().0;
@@ -191,7 +191,7 @@ fn the_last_id_is_said_when_the_peer_has_answered_and_not_before() {
         ack: true,
     });
     assert_eq!(solo.said(), ["PING"]);
-    // Opened before the peer heard.
+    // Opened before the peer received the GOAWAY.
     solo.hear(&open(1, b""));
     let mut taken = now(session.accept()).unwrap().unwrap();
     solo.hear(&open(3, b""));
@@ -202,7 +202,7 @@ fn the_last_id_is_said_when_the_peer_has_answered_and_not_before() {
         ["GOAWAY 3 0xffffff06", "CANCEL 3 0xffffff09"],
         "one was taken, one was not"
     );
-    // Opened though the peer knows better.
+    // Opened although the peer has received it.
     solo.hear(&open(5, b""));
     assert_eq!(solo.said(), ["CANCEL 5 0xffffff09"]);
     solo.hear(&data(1, b"question", true, true));
@@ -239,7 +239,7 @@ fn at_the_ceiling_it_ends_whatever_is_left() {
     begin(&session, 3 * SECOND);
     assert!(session.state().reason().is_some());
     solo.said();
-    // Asking for more time is asked too late; asking for less is not.
+    // A request for more time is too late; one for less is not.
     begin(&session, 60 * SECOND);
     begin(&session, 2 * SECOND);
     solo.said();
@@ -261,7 +261,7 @@ fn at_the_ceiling_a_socket_that_takes_nothing_is_not_waited_for() {
     let session = solo.end.session().clone();
     begin(&session, 2 * SECOND);
     solo.end.connection.take_work(solo.now);
-    // The driver has a batch that does not get away, so it builds nothing.
+    // The driver has a batch that the socket does not take, so it builds none.
     solo.elapse(2 * SECOND);
     assert!(session.state().end().is_none());
     solo.elapse(Duration::from_millis(500));
@@ -284,14 +284,14 @@ fn a_close_that_the_peer_does_not_follow_ends_soon_after_its_linger() {
     while stream.try_send(message(10_000)).is_ok() {}
     session.close();
     solo.end.connection.take_work(solo.now);
-    // The driver has a batch that does not get away, so it builds nothing.
+    // The driver has a batch that the socket does not take, so it builds none.
     solo.elapse(linger - Duration::from_millis(1));
     assert!(session.state().end().is_none());
     solo.elapse(Duration::from_millis(301));
     assert!(matches!(session.state().end(), Some(SessionError::Closed)));
     let closed_by = solo.end.connection.linger_until(solo.now);
     assert_eq!(closed_by - solo.now, Duration::from_millis(300));
-    // However often it is asked.
+    // However often it is requested.
     let closed_by_then = solo.end.connection.linger_until(solo.now + SECOND);
     assert_eq!(closed_by_then, closed_by);
 }
@@ -311,7 +311,7 @@ fn a_handshake_under_way_gets_a_second_and_then_hears_that_nothing_ran() {
         solo.end.connection.released();
         assert_eq!(report(&session), [0, 0, 0, 1]);
     }
-    // In time: whatever comes behind the handshake is turned away.
+    // In time: all that follows the handshake is refused.
     let mut pair = Pair::new(&small_config(), &small_config());
     let (client, server) = (
         pair.ends[D].session().clone(),
@@ -379,7 +379,7 @@ fn a_session_shuts_down_at_its_age_give_or_take_a_tenth() {
     assert!(pair.ends[A].session().state().reason().is_none());
     pair.elapse(age * 2 / 10 + SECOND);
     assert!(pair.ends[A].session().state().reason().is_some());
-    // What ran goes on.
+    // Running streams continue.
     now(a.send_slice(b"still")).unwrap();
     pair.drive();
     assert_eq!(now(b.recv()).unwrap().unwrap(), "still");
@@ -439,9 +439,9 @@ fn a_refusal_of_a_peer_that_shuts_down_means_not_processed() {
     assert!(error.is_retryable());
 }
 
-/// The engine has not heard of it, or has no use for it any more.
+/// The engine has not read the request, or does not need it any more.
 #[test]
-fn a_shutdown_that_comes_too_late_for_an_end_tells_what_that_has_cancelled() {
+fn a_shutdown_too_late_for_an_end_reports_the_streams_that_the_end_cancelled() {
     for ending in [false, true] {
         let mut pair = Pair::established(&small_config(), &small_config());
         let streams = [pair.stream(D), pair.stream(A)];
@@ -459,13 +459,13 @@ fn a_shutdown_that_comes_too_late_for_an_end_tells_what_that_has_cancelled() {
         connection.eof();
         connection.released();
         assert_eq!(counts(shutdown.ready()), [0, 0, 2, 0], "ending: {ending}");
-        // A second one finds it at its end.
+        // A second call sees the end.
         assert_eq!(report(&session), [0, 0, 2, 0]);
         drop(streams);
     }
 }
 
-/// Whatever else it waits for by then.
+/// The shutdown shortens an end in any state.
 #[test]
 fn a_shutdown_hastens_an_end_that_has_begun() {
     for before in ["close", "shutdown and close", "a lost peer"] {
@@ -492,7 +492,7 @@ fn a_shutdown_hastens_an_end_that_has_begun() {
         solo.end.connection.take_work(solo.now);
         begin(&session, 2 * SECOND);
         solo.end.connection.take_work(solo.now);
-        // The socket takes nothing, so nothing is built.
+        // The socket takes no bytes, so no batch is built.
         solo.elapse(2 * SECOND - Duration::from_millis(1));
         assert!(session.state().end().is_none(), "{before}");
         solo.elapse(Duration::from_millis(400));

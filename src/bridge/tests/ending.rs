@@ -1,4 +1,4 @@
-//! Ends: of a direction, of a stream, of a session.
+//! Ends of a direction, of a stream, of a session.
 
 use super::solo::{Solo, cancel, data, id, open, window};
 use super::*;
@@ -18,14 +18,14 @@ fn a_stop_is_answered_by_a_bare_fin_also_inside_a_message() {
     assert_eq!(solo.said(), ["DATA 1 0 FIN"]);
     let error = now(stream.send(message(1))).unwrap_err();
     assert!(matches!(error, SendError::Stopped { code: 77 }));
-    // The other direction goes on.
+    // The other direction stays open.
     solo.hear(&data(1, b"still", true, false));
     assert_eq!(now(stream.recv()).unwrap().unwrap(), "still");
 }
 
-/// It would have a gap before it.
+/// Its messages would follow a gap.
 #[test]
-fn what_arrives_between_a_stop_and_the_engine_that_hears_of_it_is_not_delivered() {
+fn messages_that_arrive_before_the_engine_has_read_a_stop_are_not_delivered() {
     for bytes in [false, true] {
         let mut pair = Pair::established(&small_config(), &small_config());
         let (mut sender, mut receiver) = pair.stream(D);
@@ -34,7 +34,7 @@ fn what_arrives_between_a_stop_and_the_engine_that_hears_of_it_is_not_delivered(
         now(sender.send(message(300))).unwrap();
         pair.turn(D);
         receiver.stop(7);
-        // As if another thread's engine had read before it looked at its handles.
+        // As if another thread's engine had read before it handled requests.
         assert!(pair.read(A));
         let mut memory = [0; 100];
         let mut buf = tokio::io::ReadBuf::new(&mut memory);
@@ -57,9 +57,9 @@ fn what_arrives_between_a_stop_and_the_engine_that_hears_of_it_is_not_delivered(
     }
 }
 
-/// What goes out with the first words may arrive though no answer comes back.
+/// Messages sent with the handshake may arrive although no answer does.
 #[test]
-fn a_handshake_without_an_answer_leaves_in_doubt_what_was_sent_with_it_and_nothing_else() {
+fn a_handshake_without_an_answer_leaves_the_streams_sent_with_it_in_doubt_and_no_others() {
     let mut pair = Pair::new(&small_config(), &small_config());
     let session = pair.ends[D].session().clone();
     // More than the floor of streams: the last one has to wait for the answer.
@@ -78,7 +78,7 @@ fn a_handshake_without_an_answer_leaves_in_doubt_what_was_sent_with_it_and_nothi
         "early",
         "the peer has it"
     );
-    // The answer does not come through.
+    // The answer does not arrive.
     let deadline = pair.now + Duration::from_secs(10);
     pair.ends[D].connection.on_deadline(deadline);
     pair.ends[D].connection.deliver_wakes();
@@ -113,7 +113,7 @@ fn a_receiver_that_stops_inside_a_message_gets_its_credit_and_memory_back() {
     pair.is_clean();
 }
 
-/// The peer wants no messages any more; the ERROR behind them says more than that.
+/// The peer wants no more messages; the ERROR behind them has more information than the STOP.
 #[test]
 fn a_stop_that_crosses_a_failure_takes_the_messages_and_leaves_the_failure() {
     for dropped_first in [true, false] {
@@ -176,7 +176,7 @@ fn a_receiver_whose_stream_was_failed_is_told_so_also_if_the_peer_has_stopped() 
     pair.is_clean();
 }
 
-/// No ERROR may follow the FIN that answered the STOP; a STOP of its own tells the peer the code.
+/// No ERROR may follow the FIN that answered the STOP; this side's STOP carries the code to the peer.
 #[test]
 fn a_failure_that_is_queued_just_after_a_stop_came_ends_the_other_direction_all_the_same() {
     let mut pair = Pair::established(&small_config(), &small_config());
@@ -187,7 +187,7 @@ fn a_failure_that_is_queued_just_after_a_stop_came_ends_the_other_direction_all_
     waiting.pending();
     receiver.stop(7);
     pair.drive();
-    // It has looked before the STOP came.
+    // It has checked before the STOP arrived.
     fails.fail(9, "no", &[]);
     pair.drive();
     let error = waiting.ready().unwrap_err();
@@ -220,7 +220,7 @@ fn ends_cost_no_credit_and_pass_streams_that_wait_for_it() {
     finished.finish().unwrap();
     failed.finish_with_error(1, "no").unwrap();
     assert_eq!(solo.said(), ["DATA 3 0 FIN", "ERROR 5 1"]);
-    // Also where an OPEN waits before all; its own stream's FIN comes behind it.
+    // Also where an OPEN waits before all; its own stream's FIN follows the OPEN.
     let mut waits = session.try_open("").unwrap();
     waits.finish().unwrap();
     assert!(solo.said().is_empty());
@@ -251,7 +251,7 @@ fn cancels_that_cross_each_other_are_no_violation() {
 }
 
 #[test]
-fn whoever_fails_a_stream_is_told_that_its_other_half_has_ended_too() {
+fn the_side_that_fails_a_stream_sees_its_other_half_end_too() {
     let mut pair = Pair::established(&small_config(), &small_config());
     let (mut a, mut b) = pair.stream(D);
     let (mut failing, mut half) = {
@@ -303,7 +303,7 @@ fn streams_above_the_last_id_of_a_goaway_were_not_processed_and_those_below_go_o
 }
 
 #[test]
-fn close_sends_what_was_queued_before_it_and_then_says_goaway() {
+fn close_sends_messages_queued_before_it_and_then_a_goaway() {
     let mut solo = Solo::new(Role::Dialer, &Config::default());
     let session = solo.end.session().clone();
     let mut stream = session.try_open("").unwrap();
@@ -367,7 +367,7 @@ fn a_last_word_that_the_socket_does_not_take_is_given_up() {
     let mut solo = Solo::new(Role::Acceptor, &Config::default());
     let session = solo.end.session().clone();
     solo.hear(&open(2, b""));
-    // The socket takes nothing, so the driver builds nothing.
+    // The socket takes no bytes, so the driver builds no batch.
     assert_eq!(session.state().end().map(|_| ()), None);
     solo.elapse(Duration::from_secs(2));
     assert!(matches!(
@@ -384,7 +384,7 @@ fn a_session_without_handles_closes_when_its_last_stream_has_gone() {
     pair.ends[D].session = None;
     pair.drive();
     assert!(pair.ends[D].session.is_none() && !pair.ends[D].closed);
-    // It goes by its CANCEL, which leaves after its handles have gone.
+    // It ends by its CANCEL, which is sent after its handles have gone.
     drop(a);
     pair.drive();
     assert!(pair.ends[D].closed);
@@ -438,12 +438,12 @@ fn a_caller_of_ping_who_was_served_while_it_asked_asks_for_no_other() {
     let mut pong = crate::wire::native::frame::tests::bytes_of(&Frame::Ping { opaque, ack: true });
     solo.end.connection.receive(&mut pong, solo.now);
     assert!(first.ready().is_ok() && late.ready().is_ok());
-    // What else was asked for is not lost.
+    // Other requests are not lost.
     assert_eq!(solo.said(), ["GOAWAY 0 0xffffff00"]);
 }
 
 #[test]
-fn what_is_asked_of_a_session_that_has_ended_keeps_no_driver_awake() {
+fn requests_to_a_session_that_has_ended_keep_no_driver_awake() {
     let mut solo = Solo::new(Role::Dialer, &Config::default());
     let session = solo.end.session().clone();
     let stream = session.try_open("").unwrap();

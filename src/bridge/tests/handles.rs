@@ -1,4 +1,4 @@
-//! What handles promise, whatever is done with them.
+//! Properties of handles under any use.
 
 use bytes::Buf;
 
@@ -30,7 +30,7 @@ fn a_lease_that_is_forgotten_is_no_part_of_the_next_message() {
 fn trying_to_send_before_the_handshake_refuses_nothing_that_the_peer_accepts() {
     let mut pair = Pair::new(&small_config(), &small_config());
     let mut stream = pair.ends[D].session().try_open("").unwrap();
-    // More than any peer must accept.
+    // More than each peer must accept.
     let long = message(100_000);
     let tried = stream.try_send(long.clone());
     assert!(matches!(tried, Err(TrySendError::Full(_))), "{tried:?}");
@@ -41,7 +41,7 @@ fn trying_to_send_before_the_handshake_refuses_nothing_that_the_peer_accepts() {
     assert!(matches!(tried, Err(TrySendError::Refused { .. })));
 }
 
-/// A waker whose last reference does not go quietly.
+/// A waker that panics when its last reference is dropped.
 struct Loud;
 
 impl Wake for Loud {
@@ -101,7 +101,7 @@ const _: () = {
     shared::<crate::Lease<'_>>();
 };
 
-/// A stream with one message that came in so many pieces.
+/// A stream with one message that arrived in this many pieces.
 fn in_pieces(whole: &Bytes, pieces: usize) -> (Solo, Stream) {
     let mut solo = Solo::new(Role::Acceptor, &small_config());
     let session = solo.end.session().clone();

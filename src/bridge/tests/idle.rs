@@ -1,4 +1,4 @@
-//! Memory that a burst took is given back.
+//! The memory of a burst is returned.
 
 use super::*;
 use crate::bridge::SPARES_MAX;
@@ -71,7 +71,7 @@ fn a_stream_that_ends_while_its_ring_is_listed_leaves_nothing_behind() {
     assert!(pair.ends[A].connection.core.mux.grown.len() == 0);
 }
 
-/// A call there and back, after which both sides have let go of the stream.
+/// A call and its answer, after which both sides have dropped the stream.
 fn call(pair: &mut Pair, opening: &'static str, len: usize) {
     let session = pair.ends[D].session().clone();
     let mut stream = now(session.open(opening)).unwrap();
@@ -106,7 +106,7 @@ fn calls_one_after_another_use_one_lane_on_each_side_whatever_went_over_it() {
         call(&mut pair, opening, len);
         assert_eq!(spares(&pair), [1, 1], "after {opening:?}, {len} bytes");
     }
-    // One that was cancelled in the middle of all leaves nothing for the next one.
+    // One cancelled in the middle of both directions leaves nothing behind for the next one.
     let (mut sender, receiver) = pair.stream(D);
     assert_eq!(spares(&pair), [0, 0]);
     sender.set_urgency(7);

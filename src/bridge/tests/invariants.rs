@@ -1,4 +1,4 @@
-//! What holds after every step, whatever the two ends do.
+//! Invariants after every step of the two ends.
 
 use std::collections::HashMap;
 
@@ -8,7 +8,7 @@ use crate::bridge::SEND_FLOOR;
 use crate::core::stream::Opening;
 use crate::wire::native::frame::{Frame, HEADER_LEN, Header, Scope, StreamId, data_cost, preface};
 
-/// What is on its way from one side to the other, already built and not yet understood.
+/// Bytes on their way from one side to the other, already built and not yet processed.
 #[derive(Debug, Default)]
 struct InFlight {
     session_cost: u64,
@@ -77,7 +77,7 @@ pub(super) fn check(pair: &mut Pair) {
     }
 }
 
-/// What one side has taken from its pool, by its own books.
+/// The bytes that one side has taken from its pool, by its own accounts.
 pub(super) fn taken(end: &mut End) -> u64 {
     let connection = &mut end.connection;
     let advances = connection.core.mux.base.streams.iter_mut();
@@ -86,7 +86,7 @@ pub(super) fn taken(end: &mut End) -> u64 {
     let advances: u64 = advances.sum();
     let [window, messages] = connection.core.mux.flow.pool.taken();
     assert_eq!(messages, advances, "a session knows what it took");
-    // Of a session that has ended: what its handles still hold.
+    // Of a session that has ended: the bytes that its handles still hold.
     let kept = match connection.core.life.is_closed() {
         true => connection.link.stats().bytes_held,
         false => 0,
@@ -117,12 +117,12 @@ pub(super) fn check_but_pools(pair: &mut Pair) {
     }
 }
 
-/// One side: what the session holds is what its streams hold, and that is what lies in the rings.
+/// One side: the bytes that the session holds are those that its streams hold, and these are queued in the rings.
 #[track_caller]
 pub(super) fn books_of_one_side_balance(end: &mut End) {
     let connection = &mut end.connection;
     if !connection.core.life.is_closed() {
-        what_is_queued_is_bounded(connection);
+        queued_bytes_are_bounded(connection);
     }
     if !connection.core.life.is_established() {
         return;
@@ -137,7 +137,7 @@ pub(super) fn books_of_one_side_balance(end: &mut End) {
             assert_eq!(
                 parts.held - unaccounted,
                 in_ring,
-                "what a stream holds lies in its ring: {stream:?}"
+                "held and queued bytes of a stream: {stream:?}"
             );
         }
         peers += u64::from(stream.of_peer());
@@ -161,13 +161,13 @@ pub(super) fn books_of_one_side_balance(end: &mut End) {
     );
 }
 
-/// Nothing of the budget for sending is lost or lent twice, and what streams have queued is what they were lent, beside
+/// No part of the budget for sending is lost or lent twice, and the bytes that streams have queued are within their loans,
 /// their floors and one message each.
 #[track_caller]
-pub(super) fn what_is_queued_is_bounded(connection: &mut NativeEngine) {
+pub(super) fn queued_bytes_are_bounded(connection: &mut NativeEngine) {
     let budget = u64::from(connection.core.mux.base.config.session_send_buffer());
     let send_buffer = u64::from(connection.core.mux.base.config.send_buffer());
-    // A lane that a handle has just opened or given up is no stream yet, or no more, and may have a loan.
+    // A lane that a handle has just opened or dropped is not or no more a stream, and may have a loan.
     let settled = !connection.link.has_work();
     let books = outbound_books(connection);
     let sum = books.iter().sum::<u64>();
@@ -191,14 +191,14 @@ pub(super) fn what_is_queued_is_bounded(connection: &mut NativeEngine) {
     );
 }
 
-/// What streams have of the budget for sending, what nobody has, and what waits to be given on.
+/// The parts of the budget for sending: lent to streams, free, and returned but not lent again.
 pub(super) fn outbound_books(connection: &mut NativeEngine) -> [u64; 3] {
     let mux = &mut connection.core.mux;
     let [lent, spare] = mux.budget.books(&mut mux.base.streams);
     [lent, connection.link.send_budget.left(), spare]
 }
 
-/// What one side may send, and what is under way, is what the other expects.
+/// The send credit of one side, with the bytes under way, is the outstanding credit of the other.
 #[track_caller]
 fn credit_is_conserved(sender: &mut End, receiver: &mut End, out: &InFlight, back: &InFlight) {
     let (from, to) = (&mut sender.connection, &mut receiver.connection);
@@ -248,7 +248,7 @@ fn credit_is_conserved(sender: &mut End, receiver: &mut End, out: &InFlight, bac
     }
 }
 
-/// No stream is left, and everything is back where it was.
+/// No stream is left, and all resources are returned.
 #[track_caller]
 pub(super) fn at_rest(end: &mut End) {
     let connection = &mut end.connection;

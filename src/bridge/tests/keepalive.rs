@@ -1,4 +1,4 @@
-//! Signs of life, and sockets that take nothing.
+//! Signs of life, and stuck sockets.
 
 use super::solo::{Solo, id, open};
 use super::*;
@@ -108,12 +108,12 @@ fn a_peer_that_gives_no_sign_of_life_ends_the_session_and_every_stream() {
 fn any_byte_is_life_also_part_of_a_frame() {
     let mut solo = Solo::new(Role::Dialer, &Config::default());
     let session = solo.end.session().clone();
-    // A header whose payload comes a byte at a time.
+    // A header whose payload arrives a byte at a time.
     let mut bytes = BytesMut::from(&[8, 0, 0, 0x90, 0, 0, 0, 0][..]);
     for _ in 0..7 {
         solo.end.connection.receive(&mut bytes, solo.now);
         bytes.extend_from_slice(&[0]);
-        // Each comes after the question, and no answer ever does.
+        // Each arrives after the PING, and its answer never does.
         solo.elapse(IDLE_MOST + ANSWER - Duration::from_secs(2));
         solo.said();
         assert!(session.state().end().is_none());
@@ -152,7 +152,7 @@ fn an_idle_pair_wakes_a_few_times_a_minute_only() {
     pair.elapse(Duration::from_secs(600));
     let after = turns(&pair);
     for (before, after) in before.into_iter().zip(after) {
-        // 10 minutes hold 44 idle times at most; the harness looks a few times at each event.
+        // 10 minutes hold 44 idle times at most; the harness takes a few turns at each event.
         assert!(after - before < 44 * 16, "{} turns", after - before);
     }
     let asked: u64 = (pair.ends.iter())
@@ -216,8 +216,8 @@ fn a_socket_that_takes_nothing_ends_the_session_and_tells_every_stream() {
     ));
     assert_eq!(session.stats().write_timeouts, 1);
     for error in [now(a.recv()).unwrap_err(), waiting.ready().unwrap_err()] {
-        let told = matches!(error, StreamError::Session(SessionError::WriteTimeout(_)));
-        assert!(told && !error.is_retryable(), "{error}");
+        let timed_out = matches!(error, StreamError::Session(SessionError::WriteTimeout(_)));
+        assert!(timed_out && !error.is_retryable(), "{error}");
     }
     drop(b);
 }
@@ -267,7 +267,7 @@ fn a_side_that_was_stopped_itself_looks_before_it_judges() {
     let session = solo.end.session().clone();
     solo.elapse(IDLE_MOST);
     assert_eq!(solo.said(), ["PING"]);
-    // Stopped for a minute: the answer is there, but the deadline is seen first.
+    // Stopped for a minute: the answer has arrived, but the deadline is handled first.
     solo.now += Duration::from_secs(60);
     solo.end.connection.on_deadline(solo.now);
     assert!(session.state().end().is_none());
@@ -275,7 +275,7 @@ fn a_side_that_was_stopped_itself_looks_before_it_judges() {
     solo.hear(&answer);
     solo.elapse(ANSWER);
     assert!(session.state().end().is_none());
-    // Being late again and again is no excuse.
+    // Repeated lateness is not forgiven.
     solo.elapse(IDLE_MOST);
     solo.said();
     for _ in 0..2 {
@@ -305,7 +305,7 @@ fn sessions_that_began_together_do_not_ask_together() {
     assert!(times[99] - times[0] > Duration::from_secs(1));
 }
 
-/// Lets time pass; at each look the socket holds so many bytes.
+/// Lets time pass; at each look the socket holds `queued` bytes.
 fn elapse_seeing(solo: &mut Solo, time: Duration, mut queued: impl FnMut(Duration) -> u64) {
     let (start, until) = (solo.now, solo.now + time);
     let connection = &mut solo.end.connection;
@@ -319,7 +319,7 @@ fn elapse_seeing(solo: &mut Solo, time: Duration, mut queued: impl FnMut(Duratio
     solo.now = until;
 }
 
-/// A connection of which the socket has taken so much more than has left it.
+/// A connection whose socket has taken this many bytes more than have left it.
 fn solo_that_sends(bytes: usize) -> (Solo, Session, Stream) {
     let ours = Settings {
         session_window: 1 << 24,
@@ -379,11 +379,11 @@ fn a_slow_connection_is_kept_while_bytes_pass_in_either_direction() {
 fn a_ping_that_has_not_left_is_not_waited_for_and_one_that_has_is() {
     let (mut solo, session, mut stream) = solo_that_sends(128 * 1024);
     let queued = |at: Duration| 128 * 1024 - 1000 * at.as_secs().min(128);
-    // Asked after 15 s at the latest, behind what lies there; 1 kB leaves each second.
+    // The PING is sent after 15 s at the latest, behind the bytes queued in the socket; 1 kB leaves each second.
     elapse_seeing(&mut solo, Duration::from_secs(100), queued);
     assert!(session.state().end().is_none() && session.stats().keepalives == 1);
     solo.said();
-    // What was queued behind it makes no difference.
+    // Bytes queued behind it make no difference.
     now(stream.send(message(10_000))).unwrap();
     solo.said();
     elapse_seeing(&mut solo, Duration::from_secs(24), |_| 5000);
@@ -414,7 +414,7 @@ fn a_peer_that_is_asked_over_an_empty_socket_has_the_timeout_and_no_more() {
     let session = solo.end.session().clone();
     elapse_seeing(&mut solo, IDLE_MOST, |_| 0);
     assert_eq!(solo.said(), ["PING"]);
-    // Its system has taken the PING at once.
+    // Its system has received the PING at once.
     elapse_seeing(&mut solo, ANSWER, |_| 0);
     assert!(session.state().end().is_some());
 }
@@ -456,7 +456,7 @@ fn who_receives_a_frame_slowly_says_so_every_half_timeout() {
         }
     }
     assert!((9..=12).contains(&pings.len()), "{pings:?}");
-    // The peer answers the first, and then the last, of those that it found.
+    // The peer answers the first, and then the last, of the PINGs received.
     bytes.clear();
     bytes.extend_from_slice(&vec![0; 16_000 - 6000]);
     solo.end.connection.receive(&mut bytes, solo.now);
@@ -474,6 +474,6 @@ fn who_receives_a_frame_slowly_says_so_every_half_timeout() {
     solo.said();
     assert!(
         session.state().end().is_some(),
-        "an answer to what was answered"
+        "a second answer to one PING"
     );
 }

@@ -1,4 +1,4 @@
-//! Limits: each is tripped at its number and named, to both sides and in the counters; honest peers trip none.
+//! Limits: each is tripped at its number and reported to both sides and in the counters; honest peers trip none.
 
 use tokio::io::AsyncReadExt;
 
@@ -28,7 +28,7 @@ fn reset(solo: &mut Solo, n: u32) {
     solo.hear(&cancel(nth(n), 0, false));
 }
 
-/// The application takes what has come, and lets go of it.
+/// The application accepts the next stream, and drops it.
 fn serve(solo: &mut Solo) {
     while let Some(stream) = Polled::new(solo.end.session().accept()).now() {
         drop(stream.expect("the session lives"));
@@ -70,7 +70,7 @@ fn goes_on(solo: &Solo) {
     assert_eq!(solo.end.session().stats().limits_tripped, 0);
 }
 
-/// It has ended by this limit at this number, and both sides, the session's and the process's counters say so.
+/// It has ended by this limit at this number, with the same report to both sides and in the session's and the process's counters.
 #[track_caller]
 fn ends_by(solo: &mut Solo, limit: Limit, value: u64) {
     let bytes = solo.said_bytes();
@@ -116,7 +116,7 @@ fn a_stream_beyond_those_that_may_wait_for_the_application_is_refused_and_no_oth
     assert_eq!((stats.streams, stats.limits_tripped), (4, 1));
     assert_eq!(stats.tripped.get(Limit::Unaccepted), 1);
     invariants::books_of_one_side_balance(&mut solo.end);
-    // One is taken, so there is a place.
+    // One is accepted, so there is room.
     let taken = now(session.accept()).unwrap().unwrap();
     solo.hear(&open(nth(5), b""));
     assert_eq!(session.stats().tripped.get(Limit::Unaccepted), 1);
@@ -145,7 +145,7 @@ fn streams_that_were_reset_and_accepted_do_not_count() {
         }
     }
     goes_on(&solo);
-    // However late the one that was reset first is accepted.
+    // Even if the stream that was reset first is accepted late.
     let session = solo.end.session().clone();
     solo.hear(&open(nth(1000), b""));
     solo.hear(&open(nth(1001), b""));
@@ -215,7 +215,7 @@ fn resets_count_whoever_makes_them() {
     solo.hear(&open(nth(5), b""));
     serve(&mut solo);
     assert!(session.state().end().is_none());
-    // That were six, the dropped ones among them: two come back each second.
+    // These were six resets, those of dropped handles among them: two tokens come back each second.
     solo.elapse(SECOND / 2);
     reset(&mut solo, 6);
     assert!(session.state().end().is_none());
@@ -233,7 +233,7 @@ fn streams_that_come_to_their_end_and_those_of_this_side_are_no_resets() {
         stream.finish().unwrap();
         solo.said();
         solo.hear(&data(nth(n), b"", false, true));
-        // Too late to be one.
+        // Too late to count.
         solo.hear(&cancel(nth(n), 0, false));
         drop(stream);
         solo.said();
@@ -245,7 +245,7 @@ fn streams_that_come_to_their_end_and_those_of_this_side_are_no_resets() {
     goes_on(&solo);
 }
 
-/// Glitches of all kinds: WINDOWs that grant nothing that is needed, and frames that come too late.
+/// Glitches of all kinds: WINDOWs without a cause, and late frames.
 #[test]
 fn control_frames_beyond_what_was_caused_are_glitches() {
     let error = Frame::Error {
@@ -290,7 +290,7 @@ fn control_frames_beyond_what_was_caused_are_glitches() {
     }
 }
 
-/// A later version may say something about each message, before it knows that this version ignores it.
+/// A later version may send extension frames with each message, before it knows that this version ignores them.
 #[test]
 fn frames_of_unknown_kinds_may_come_with_messages_and_not_by_themselves() {
     let mut solo = acceptor(config().glitch_rate(Rate::new(5, 1)));
@@ -304,7 +304,7 @@ fn frames_of_unknown_kinds_may_come_with_messages_and_not_by_themselves() {
         solo.hear(&data(1, b"message", true, false));
         assert!(now(stream.recv()).unwrap().is_some(), "{n}");
     }
-    // Those of the last message, and what is a glitch.
+    // Those of the last message, and the glitches.
     for _ in 0..4 + 5 {
         solo.hear(&Frame::Extension(15));
     }
@@ -353,7 +353,7 @@ fn a_handshake_makes_place_and_a_session_does_not() {
 
     let mut silent = Solo::silent(Role::Acceptor, &config);
     silent.end.connection.link().request(request::EVICT);
-    assert_eq!(silent.said_bytes(), b"", "nobody knows what it speaks");
+    assert_eq!(silent.said_bytes(), b"", "the wire of the peer is unknown");
     let end = silent.end.session().state().end();
     let limit = Limit::HalfOpen;
     let expected = LimitExceeded { limit, value: 7 };
@@ -387,7 +387,7 @@ fn what_lies_behind_the_frame_that_trips_a_limit_changes_nothing() {
     ends_by(&mut solo, Limit::PingRate, 2);
 }
 
-// ---- what a peer can make grow: nothing -----------------------------------------------------
+// ---- no state of ours grows with the peer's frames ------------------------------------------
 
 #[test]
 fn a_hundred_thousand_streams_opened_and_cancelled_keep_to_their_places() {
@@ -486,7 +486,7 @@ fn sessions_that_may_fill_half_of_the_pool_leave_the_rest_to_others() {
     let floor = u64::from(Settings::FLOORS.session_window);
     let window = |end: &End| end.connection.core.mux.flow.window.target();
     let strangers: Vec<End> = (0..8).map(|_| end(&edge)).collect();
-    // A quarter of what they may fill.
+    // A quarter of the pool.
     assert_eq!(pool.used(), (1 << 20) - floor);
     assert_eq!(
         (window(&strangers[0]), window(&strangers[7])),
@@ -501,8 +501,8 @@ fn sessions_that_may_fill_half_of_the_pool_leave_the_rest_to_others() {
 
 // ---- honest peers ---------------------------------------------------------------------------
 
-/// With `max_unaccepted_resets` at 20, as in h2, the first of these ends: an application that pauses has done nothing wrong,
-/// and nor has a peer that gives its calls up meanwhile.
+/// With `max_unaccepted_resets` at 20, as in h2, the first of these sessions would end: although an application that pauses
+/// has done nothing wrong, nor has a peer that cancels its calls meanwhile.
 #[test]
 fn honest_peers_at_full_load_trip_no_default_limit() {
     for seed in 0..8 {
@@ -524,7 +524,7 @@ fn a_client_that_hedges_trips_no_default_limit() {
     let mut pair = Pair::established(&config, &config);
     let client = pair.ends[D].session().clone();
     let server = pair.ends[A].session().clone();
-    // Ten thousand calls a second, each sent and given up; the application accepts a hundred at a time.
+    // Ten thousand calls a second, each sent and cancelled; the application accepts a hundred at a time.
     for _ in 0..100 {
         let mut calls: Vec<_> = (0..100)
             .map(|_| client.try_open("a call").expect("granted"))

@@ -13,7 +13,7 @@ fn pools(sender: u64, receiver: u64) -> [Arc<Pool>; 2] {
     [Pool::new(sender), Pool::new(receiver)]
 }
 
-/// A pair in which the accepting side has so much memory beyond its floor.
+/// A pair in which the accepting side has this much memory beyond its floor.
 fn pair_with(receiver: u64, config: &Config) -> Pair {
     let pools = pools(1 << 30, receiver);
     let mut pair = Pair::with(config, config, &pools, &Weather::FAIR, 0);
@@ -137,7 +137,7 @@ fn memory_given_for_a_message_whose_next_piece_does_not_come_is_taken_back() {
     solo.said();
     assert!(solo.end.pool.used() > 2 << 20);
     solo.elapse(Duration::from_secs(9));
-    // One of them goes on.
+    // One of them continues.
     solo.hear(&data(1, &[0; 16_000], false, false));
     solo.elapse(Duration::from_millis(1100));
     assert!(solo.end.pool.used() < 1 << 20);
@@ -152,16 +152,16 @@ fn memory_given_for_a_message_whose_next_piece_does_not_come_is_taken_back() {
     solo.elapse(Duration::from_secs(9));
     assert!(now(streams[0].recv()).is_err());
     assert_eq!(tripped(&session, Limit::MessageStalled), 3);
-    // The pieces have gone, also while the handles are held.
+    // The pieces are freed, also while the handles are held.
     assert_eq!(solo.end.pool.used(), 0);
     drop(streams);
     solo.said();
     assert_eq!(solo.end.pool.used(), 0);
 }
 
-/// Else a peer that cancels its streams could have more memory than the pool has.
+/// Otherwise a peer that cancels its streams could have more memory than the pool has.
 #[test]
-fn a_message_of_a_cancelled_stream_takes_from_the_pool_as_long_as_it_lies_here() {
+fn a_message_of_a_cancelled_stream_is_charged_as_long_as_it_is_queued() {
     let mut pair = Pair::established(&small_config(), &small_config());
     let (mut sender, receiver) = pair.stream(D);
     let len = 300 * KIB as u64;
@@ -172,8 +172,8 @@ fn a_message_of_a_cancelled_stream_takes_from_the_pool_as_long_as_it_lies_here()
     let end = &pair.ends[A];
     let held = end.connection.core.mux.flow.window.held();
     assert!(held <= FRAME_COST, "others may go on: {held}");
-    let lies = end.pool.used();
-    assert!(lies >= len && lies < len + len / 8, "{lies} bytes");
+    let used = end.pool.used();
+    assert!(used >= len && used < len + len / 8, "{used} bytes");
     drop((sender, receiver));
     pair.is_clean();
     assert_eq!(pair.ends[A].pool.used(), 0);
@@ -193,7 +193,7 @@ fn on_the_books(solo: &Solo) -> u64 {
     solo.end.pool.used()
 }
 
-/// They are not complete, so the application cannot take them, and the queue cannot drop them.
+/// They are not complete, so the application cannot receive them, and the queue cannot drop them.
 #[test]
 fn pieces_of_a_message_that_a_stop_leaves_behind_are_freed() {
     let mut solo = Solo::new(Role::Acceptor, &small_config());
@@ -202,7 +202,7 @@ fn pieces_of_a_message_that_a_stop_leaves_behind_are_freed() {
     stream.stop(7);
     assert_eq!(solo.said(), ["STOP 1 0x7"]);
     assert_eq!(on_the_books(&solo), 0);
-    // The other direction goes on, and so do they.
+    // The other direction stays open, and the memory stays freed.
     now(stream.send(message(1000))).unwrap();
     solo.said();
     assert_eq!(on_the_books(&solo), 0);
@@ -211,9 +211,9 @@ fn pieces_of_a_message_that_a_stop_leaves_behind_are_freed() {
     assert_eq!(on_the_books(&solo), 0);
 }
 
-/// The rest of it will not come, however long the application looks at the error.
+/// The rest of it will not arrive, even while the application holds the error.
 #[test]
-fn a_failure_inside_a_message_gives_back_the_memory_for_what_is_missing() {
+fn a_failure_inside_a_message_returns_the_memory_for_the_missing_pieces() {
     let mut solo = Solo::new(Role::Acceptor, &small_config());
     hear_pieces(&mut solo);
     let mut stream = now(solo.end.session().accept()).unwrap().unwrap();
@@ -231,9 +231,9 @@ fn a_failure_inside_a_message_gives_back_the_memory_for_what_is_missing() {
     assert_eq!(on_the_books(&solo), 0);
 }
 
-/// The handles are gone, but the socket takes nothing: the stream is here until its last word has left.
+/// The handles are gone, but the socket takes no bytes: the stream stays until its last frame is sent.
 #[test]
-fn pieces_of_a_stream_that_nobody_wants_are_freed_before_the_peer_is_told() {
+fn pieces_of_a_dropped_stream_are_freed_before_its_cancel_is_sent() {
     for accepted in [true, false] {
         let mut solo = Solo::new(Role::Acceptor, &small_config());
         hear_pieces(&mut solo);
@@ -254,9 +254,9 @@ fn pieces_of_a_stream_that_nobody_wants_are_freed_before_the_peer_is_told() {
     }
 }
 
-/// A message that waits for the application, with memory that was given for one before it.
+/// A whole message that waits for the application, with memory that was given for an earlier one.
 #[test]
-fn memory_of_a_message_that_lies_here_whole_sets_the_next_one_no_deadline() {
+fn memory_of_a_whole_queued_message_sets_the_next_one_no_deadline() {
     let config = config()
         .stream_window(32 * 1024)
         .stream_window_max(64 * 1024)
@@ -283,7 +283,7 @@ fn memory_of_a_message_that_lies_here_whole_sets_the_next_one_no_deadline() {
             solo.hear(&data(1, &piece[..8004], true, false));
         }
     }
-    // The peer has less left than a piece of the second message needs.
+    // The peer has less credit left than a piece of the second message needs.
     solo.elapse(Duration::from_secs(11));
     assert_eq!(tripped(&session, Limit::MessageStalled), 0);
     assert_eq!(now(stream.recv()).unwrap().unwrap().len(), 40_000);
@@ -300,7 +300,7 @@ fn a_message_that_was_given_memory_late_may_take_as_long_as_any_other() {
     solo.hear(&open(1, b""));
     solo.hear(&open(3, b""));
     let _streams = [(); 2].map(|()| now(session.accept()).unwrap().unwrap());
-    // This one has its memory at once, and its deadline is looked at after 10 s.
+    // This one has its memory at once, and its deadline is checked after 10 s.
     solo.hear(&data(1, &first, false, false));
     let rest = small_config().receive_pool() - solo.end.pool.used();
     assert!(solo.end.pool.take(rest, 0, u64::MAX));
@@ -371,7 +371,7 @@ fn unfinished_messages_that_fill_the_sessions_window_do_not_wait_for_each_other(
 #[test]
 fn a_message_that_only_trickles_ends_as_one_that_stands_still_does() {
     let config = config().min_message_rate(1000).build().unwrap();
-    // Bytes a second, and how long the stream lives.
+    // Bytes a second, and the lifetime of the stream in seconds.
     for (rate, lives) in [(1, 11), (500, 19), (990, u64::MAX)] {
         let mut solo = Solo::new(Role::Acceptor, &config);
         let session = solo.end.session().clone();
@@ -403,7 +403,7 @@ fn a_message_that_only_trickles_ends_as_one_that_stands_still_does() {
     }
 }
 
-/// Each fits its window, but together they fill the session's, so the pool takes them over.
+/// Each fits its window, but together they fill the session's, so they are charged to the pool.
 #[test]
 fn unfinished_messages_that_moved_to_the_pool_do_not_lie_there_for_ever() {
     let config = config()
@@ -504,7 +504,7 @@ fn a_session_with_half_of_its_window_unread_lets_its_engine_rest() {
 }
 
 #[test]
-fn a_session_that_runs_out_by_frames_of_ended_streams_returns_what_was_consumed() {
+fn a_session_that_runs_out_by_frames_of_ended_streams_returns_consumed_credit() {
     let config = config()
         .stream_window(256 * 1024)
         .session_window(256 * 1024)
@@ -549,7 +549,7 @@ fn whatever_the_windows_size_a_consumer_that_took_all_lets_the_sender_go_on() {
     }
 }
 
-/// They are announced, and take nothing but their first piece to hold the whole of it.
+/// They are announced: their first piece is enough to be given memory for the whole message.
 #[test]
 fn one_peers_unfinished_messages_leave_memory_to_those_of_others() {
     let config = config().receive_pool(16 << 20).build().unwrap();
@@ -586,7 +586,7 @@ fn one_peers_unfinished_messages_leave_memory_to_those_of_others() {
         said.iter().any(|line| line.starts_with("WINDOW 1 ")),
         "{said:?}"
     );
-    // Those of the greedy one that found none end as any that find none.
+    // Those of the greedy session that got none end like all that get none.
     greedy.elapse(Duration::from_millis(10_010));
     let stats = session.stats();
     assert!(stats.tripped.get(Limit::MessageMemory) >= 8, "{stats:?}");
@@ -619,9 +619,9 @@ fn however_many_sessions_lie_idle_there_is_memory_for_a_long_message() {
     assert!(credit > u64::from(total - config.stream_window()));
 }
 
-/// Its beginning lies in the window behind a message that nobody takes yet.
+/// Its beginning is in the window behind a message that is not received yet.
 #[test]
-fn a_message_that_fits_is_completed_within_the_window_once_what_lies_before_it_is_consumed() {
+fn a_message_that_fits_is_completed_within_the_window_once_the_message_before_it_is_consumed() {
     let mut pair = Pair::established(&config().build().unwrap(), &config().build().unwrap());
     let (mut sender, mut receiver) = pair.stream(D);
     now(sender.send(message(5000))).unwrap();
@@ -636,7 +636,7 @@ fn a_message_that_fits_is_completed_within_the_window_once_what_lies_before_it_i
     let soon = pair.now + Duration::from_secs(5);
     let quiet = pair.next_event().is_none_or(|at| at > soon);
     assert!(quiet, "nothing is polled for");
-    // Far less than what is reported of a stream that lacks nothing.
+    // Far less than the mark of a stream that lacks nothing.
     assert_eq!(receiver.try_recv().unwrap().len(), 5000);
     pair.drive();
     assert_eq!(receiver.try_recv().unwrap().len(), 60_000);
@@ -655,7 +655,7 @@ fn a_failed_stream_that_is_dropped_lets_its_peer_send_until_the_error_has_come()
     failing.finish_with_error(3, "enough").unwrap();
     drop(failing);
     for _ in 0..100 {
-        now(peer.send(message(10_000))).expect("what nobody receives needs no room");
+        now(peer.send(message(10_000))).expect("discarded messages need no room");
         pair.drive();
     }
     for _ in 0..20 {
@@ -669,7 +669,7 @@ fn a_failed_stream_that_is_dropped_lets_its_peer_send_until_the_error_has_come()
     pair.is_clean();
 }
 
-/// Both sides have more to say than the other takes, and each gives up on the other.
+/// Both sides have more to send than the other receives, and each gives up on the other.
 #[test]
 fn a_failed_stream_ends_although_its_peer_stops_it_before_the_error_has_come() {
     for stopped_first in [false, true] {
@@ -809,7 +809,7 @@ fn streams_that_were_fast_before_they_stalled_do_not_fill_their_session() {
     );
 }
 
-/// Three quarters of the window are held by the books, as nobody has reported what was read below the marks.
+/// Three quarters of the window count as held, as consumption below the marks is not reported.
 #[test]
 fn streams_of_which_all_was_read_are_not_ended_as_stalled() {
     let mut solo = Solo::new(Role::Acceptor, &small_config());
@@ -829,7 +829,7 @@ fn streams_of_which_all_was_read_are_not_ended_as_stalled() {
 }
 
 #[test]
-fn finished_streams_that_nobody_reads_do_not_keep_the_session_from_others() {
+fn finished_unread_streams_do_not_keep_the_session_from_others() {
     let mut pair = Pair::established(&small_config(), &small_config());
     let mut unread = Vec::new();
     for _ in 0..8 {
@@ -857,7 +857,7 @@ fn finished_streams_that_nobody_reads_do_not_keep_the_session_from_others() {
         assert_eq!(
             now(call.recv()).unwrap().unwrap().len(),
             32_000,
-            "it lies here"
+            "it is still queued"
         );
     }
 }
@@ -898,10 +898,9 @@ fn a_long_message_arrives_also_for_one_that_has_read_bytes_and_tries_now() {
     assert_eq!(got.map(|message| message.len()), Some(100_000));
 }
 
-/// Sessions whose streams begin messages of 1 MiB each and end; what the handlers hold is kept.
+/// Sessions whose streams begin messages of 1 MiB each and end; messages that handlers hold are kept.
 #[test]
-fn what_handlers_of_ended_sessions_hold_is_on_the_pools_account_and_unfinished_messages_are_not_held()
- {
+fn messages_that_handlers_of_ended_sessions_hold_are_charged_and_unfinished_ones_are_freed() {
     let pool = Pool::new(8 << 20);
     let mut first = vec![0; 16_000];
     first[..4].copy_from_slice(&(1_u32 << 20).to_le_bytes());
@@ -915,7 +914,7 @@ fn what_handlers_of_ended_sessions_hold_is_on_the_pools_account_and_unfinished_m
         for n in 0..8 {
             solo.hear(&open(2 * n + 1, b""));
             let stream = now(session.accept()).unwrap().unwrap();
-            // One whole message of each is there to be received.
+            // One whole message of each is available to the application.
             solo.hear(&data(2 * n + 1, &[7; 1000], true, false));
             solo.hear(&data(2 * n + 1, &first, false, false));
             held.push(stream);
@@ -928,9 +927,12 @@ fn what_handlers_of_ended_sessions_hold_is_on_the_pools_account_and_unfinished_m
                 End::new(Role::Acceptor, &small_config(), &pool, at),
             )),
         }
-        let lies = session.stats().bytes_held;
-        assert!(round % 3 == 1 || lies >= 8 * 1256, "{round}: {lies}");
-        // The rest of a session that goes on is not looked at.
+        let held_now = session.stats().bytes_held;
+        assert!(
+            round % 3 == 1 || held_now >= 8 * 1256,
+            "{round}: {held_now}"
+        );
+        // The rest of a session under way is not examined.
         solo.end.connection.eof();
         ended.push((session, solo));
         let most = held.len() as u64 * 5 * 1256 * 2;
@@ -953,7 +955,7 @@ fn what_handlers_of_ended_sessions_hold_is_on_the_pools_account_and_unfinished_m
 }
 
 #[test]
-fn a_pool_full_of_what_dead_sessions_left_admits_no_new_message_until_the_handles_are_gone() {
+fn a_pool_full_of_messages_of_dead_sessions_admits_no_new_one_until_the_handles_are_gone() {
     let pool = Pool::new(1 << 20);
     let config = small_config();
     let pools = [Pool::new(1 << 30), Arc::clone(&pool)];
@@ -985,7 +987,7 @@ fn a_pool_full_of_what_dead_sessions_left_admits_no_new_message_until_the_handle
     assert_eq!(now(receiver.recv()).unwrap().unwrap().len(), 500 * KIB);
 }
 
-/// Where others have of the pool as well.
+/// Where other sessions use the pool as well.
 fn stream_of(pair: &mut Pair) -> (Stream, Stream) {
     let opened = now(pair.ends[D].session().open("")).unwrap();
     pair.drive_unchecked();
@@ -1001,7 +1003,7 @@ fn establish(pair: &mut Pair) {
 }
 
 #[test]
-fn what_a_cancelled_stream_left_is_charged_until_it_is_looked_at() {
+fn messages_of_a_cancelled_stream_are_charged_until_they_are_read() {
     let mut solo = Solo::new(Role::Acceptor, &small_config());
     let session = solo.end.session().clone();
     solo.hear(&open(1, b""));

@@ -6,8 +6,8 @@
 //!   Session ─ link ─ Connection ◄═ frames written out by the test           `Solo`
 //! ```
 //! * `net`: one direction of the network, and the seeded generator.
-//! * `invariants`: what holds after every step, whatever the two ends do.
-//! * `sim`: seeded runs of many sessions between several processes, and what they must see.
+//! * `invariants`: checked after every step of the two ends.
+//! * `sim`: seeded runs of many sessions between several processes, and the promises they must keep.
 //! * `solo`: one connection against frames that an honest peer would not send.
 //! * the others: scripted cases, one file a topic.
 
@@ -111,7 +111,7 @@ fn now<T>(future: impl Future<Output = T>) -> T {
     Polled::new(future).ready()
 }
 
-/// One side: a connection, its first handle, and what a driver keeps.
+/// One side: a connection, its first handle, and the state of a driver.
 struct End {
     connection: NativeEngine,
     session: Option<Session>,
@@ -121,19 +121,19 @@ struct End {
     recv: BytesMut,
     /// `recv` may hold whole frames.
     unparsed: bool,
-    /// Its driver has not found yet that nothing moves.
+    /// Its driver has not found yet that it can make no progress.
     awake: bool,
-    /// The socket has said that nothing more comes.
+    /// The socket has reported its end.
     read_all: bool,
-    /// Until when the last word may take to be written.
+    /// The time limit for writing the final GOAWAY.
     linger: Option<Instant>,
-    /// The last word was written, or given up; the socket is shut down.
+    /// The final GOAWAY was written, or given up; the socket is shut down.
     closed: bool,
-    /// Bytes built by this side and not yet taken by the peer's connection, from a frame's beginning.
+    /// Bytes built by this side and not yet processed by the peer's connection, from a frame's beginning.
     unprocessed: BytesMut,
-    /// When it was made, or bytes came last.
+    /// When it was made, or last received bytes.
     heard: Instant,
-    /// What handles ask for now comes just after the engine has looked.
+    /// Handles act just after the engine has read the requests.
     looked: bool,
 }
 
@@ -164,7 +164,7 @@ impl End {
         self.session.as_ref().expect("the handle was not dropped")
     }
 
-    /// What to know about a side that does not go on.
+    /// The state of a side that makes no progress.
     fn dump(&self) -> String {
         let c = &self.connection;
         format!(
@@ -201,7 +201,7 @@ impl End {
         }
     }
 
-    /// Writes what the socket takes; true if anything moved.
+    /// Writes as much as the socket takes; true if any byte was moved.
     fn write(&mut self, out: &mut Pipe, now: Instant) -> bool {
         if !self.writing {
             self.build(now);
@@ -244,7 +244,7 @@ const D: usize = 0;
 const A: usize = 1;
 
 impl Pair {
-    /// Large pools, fair weather.
+    /// Large pools, no faults.
     fn new(dialer: &Config, acceptor: &Config) -> Self {
         let pools = [Pool::new(1 << 30), Pool::new(1 << 30)];
         Self::with(dialer, acceptor, &pools, &Weather::FAIR, 0)
@@ -281,7 +281,7 @@ impl Pair {
         }
     }
 
-    /// The handshake is done and nothing is under way.
+    /// The handshake is complete and no frame is under way.
     fn established(dialer: &Config, acceptor: &Config) -> Self {
         let mut pair = Self::new(dialer, acceptor);
         pair.drive();
@@ -290,7 +290,7 @@ impl Pair {
         pair
     }
 
-    /// Reads at most once; true if anything came.
+    /// Reads at most once; true if anything arrived.
     fn read(&mut self, side: usize) -> bool {
         let (end, pipe) = (&mut self.ends[side], &mut self.pipes[1 - side]);
         if end.unparsed {
@@ -333,7 +333,7 @@ impl Pair {
         let _ = peer.split_to(taken.min(peer.len()));
     }
 
-    /// What a driver does once; true if anything moved.
+    /// One step of a driver; true if it made progress.
     fn turn(&mut self, side: usize) -> bool {
         let moved = !self.ends[side].closed && self.turn_once(side);
         self.ends[side].awake = moved;
@@ -372,7 +372,7 @@ impl Pair {
         if end.closed {
             return;
         }
-        // As `Connection` does when it is dropped.
+        // As `Engine` does when it is dropped.
         end.connection
             .core
             .abort(crate::SessionError::EngineStopped);
@@ -382,7 +382,7 @@ impl Pair {
         self.pipes[1 - side].sink();
     }
 
-    /// A side's driver is polled: turns until nothing moves.
+    /// A side's driver is polled: turns until it makes no progress.
     fn run(&mut self, side: usize) {
         let mut turns = 0;
         while self.turn(side) {
@@ -392,7 +392,7 @@ impl Pair {
         }
     }
 
-    /// Whether something would wake a side's driver.
+    /// Whether a side's driver would be woken.
     fn has_cause(&self, side: usize) -> bool {
         let end = &self.ends[side];
         !end.closed
@@ -403,7 +403,7 @@ impl Pair {
                 || (end.connection.next_deadline().or(end.linger)).is_some_and(|at| at <= self.now))
     }
 
-    /// When something happens by itself next.
+    /// The time of the next event.
     fn next_event(&self) -> Option<Instant> {
         let of = |side: usize| {
             let end = &self.ends[side];
@@ -416,12 +416,12 @@ impl Pair {
         of(D).into_iter().chain(of(A)).flatten().min()
     }
 
-    /// Both drivers, until nothing moves without time passing.
+    /// Both drivers, until neither makes progress without time passing.
     fn drive(&mut self) {
         self.drive_looking(invariants::check);
     }
 
-    /// Where others have of the pools as well.
+    /// Where other sessions use the pools as well.
     fn drive_unchecked(&mut self) {
         self.drive_looking(invariants::check_but_pools);
     }
@@ -442,7 +442,7 @@ impl Pair {
         }
     }
 
-    /// Lets time pass, with all that happens meanwhile.
+    /// Lets time pass, with all events of that time.
     fn elapse(&mut self, time: Duration) {
         let until = self.now + time;
         self.drive();
@@ -464,7 +464,7 @@ impl Pair {
         (opened, accepted)
     }
 
-    /// Nothing is left of any stream, and all credit is back where it was.
+    /// No stream is left, and all credit is returned.
     #[track_caller]
     fn is_clean(&mut self) {
         self.drive();

@@ -49,26 +49,26 @@ impl Rng {
     }
 }
 
-/// How a direction ends.
+/// The ways in which a direction ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Cut {
     Eof,
     Error,
 }
 
-/// What the network is like.
+/// The properties of the network.
 #[derive(Clone, Debug)]
 pub(super) struct Weather {
-    /// Most microseconds that a byte is under way.
+    /// Maximum delay of a byte, in microseconds.
     pub(super) delay: usize,
-    /// Bytes under way at most.
+    /// Maximum of bytes under way.
     pub(super) capacity: usize,
-    /// Bytes per write and per read at most; 0 is no limit.
+    /// Maximum of bytes per write and per read; 0 is no limit.
     pub(super) piece: usize,
-    /// A write in so many is followed by a pause; 0 is never.
+    /// One in this many writes is followed by a pause; 0 is never.
     pub(super) stall: usize,
-    /// Bytes that pass in a second, one [`SLOW_PIECE`] after the other, and the writer's system knows which have; 0: as
-    /// many as are written, and it knows nothing.
+    /// Bytes that pass in a second, one [`SLOW_PIECE`] after the other, and the writer's system can count those left; 0: all
+    /// pass at once, and it cannot.
     pub(super) rate: usize,
 }
 
@@ -76,7 +76,7 @@ pub(super) struct Weather {
 const SLOW_PIECE: usize = 1448;
 
 impl Weather {
-    /// Nothing is late, nothing is split.
+    /// No delay, no splitting.
     pub(super) const FAIR: Self = Self {
         delay: 0,
         capacity: 1 << 22,
@@ -86,7 +86,7 @@ impl Weather {
     };
 }
 
-/// What a read finds.
+/// The result of a read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Read {
     Nothing,
@@ -104,13 +104,13 @@ pub(super) struct Pipe {
     /// Bytes written since the start.
     written: u64,
     last: Instant,
-    /// After this many bytes the direction ends like this.
+    /// After this many bytes the direction ends in this way.
     pub(super) cut: Option<(u64, Cut)>,
-    /// From one moment to the other nothing arrives; it comes afterwards.
+    /// Between these times nothing arrives; it does afterwards.
     pub(super) frozen: Option<(Instant, Instant)>,
     /// How the direction has ended, and when its reader can know.
     closed: Option<(Instant, Cut)>,
-    /// Nobody reads any more: what is written is taken and lost.
+    /// The reader is gone: written bytes are accepted and lost.
     sunk: bool,
 }
 
@@ -146,7 +146,7 @@ impl Pipe {
         piece.min(most)
     }
 
-    /// Takes some bytes, as many as it returns; `None` if there is no room. `Err` after a cut.
+    /// Accepts some bytes, as many as it returns; `None` if there is no room. `Err` after a cut.
     pub(super) fn write(&mut self, bytes: &[u8], now: Instant) -> Result<Option<usize>, ()> {
         if self.closed.is_some() {
             return Err(());
@@ -193,7 +193,7 @@ impl Pipe {
         }
     }
 
-    /// Bytes that are still here, as the writer's system sees it.
+    /// Bytes that have not left, as the writer's system sees it.
     pub(super) fn queued(&self, now: Instant) -> Option<u64> {
         let here = self.chunks.iter().filter(|(arrives, _)| *arrives > now);
         let here = here.map(|(_, chunk)| chunk.len() as u64).sum();
@@ -213,7 +213,7 @@ impl Pipe {
         self.closed.get_or_insert((self.last, how));
     }
 
-    /// When what would arrive at `at` does.
+    /// When bytes due at `at` arrive.
     fn thawed(&self, at: Instant) -> Instant {
         match self.frozen {
             Some((from, to)) if (from..to).contains(&at) => to,
@@ -265,7 +265,7 @@ impl Pipe {
         bytes.or(self.closed.map(|(at, _)| at))
     }
 
-    /// Changes a byte that is under way, counted from the oldest; false if there is none.
+    /// Flips a byte that is under way, counted from the oldest; false if there is none.
     pub(super) fn flip(&mut self, mut index: usize) -> bool {
         for (_, chunk) in &mut self.chunks {
             if let Some(byte) = chunk.get_mut(index) {

@@ -1,4 +1,4 @@
-//! Opening streams: ids, grants, order, and streams that never leave.
+//! Opening streams: ids, grants, order, and streams that are never sent.
 
 use super::solo::{Solo, cancel, id, open, window};
 use super::*;
@@ -6,7 +6,7 @@ use crate::error::codes;
 use crate::error::{OpenError, ProtocolError, SessionError, StreamError};
 use crate::wire::native::frame::{Scope, Settings};
 
-/// What ended a session, if it was the peer's fault.
+/// The reason for a session's end, if it was the peer's fault.
 fn fault(end: &End) -> Option<ProtocolError> {
     let reason = end.session().state().end();
     match reason {
@@ -30,21 +30,21 @@ fn a_message_sent_before_the_handshake_arrives_with_it() {
     pair.is_clean();
 }
 
-/// A peer must accept 64 KiB; what more it accepts it says with the handshake, which wakes whoever waits to know.
+/// A peer must accept 64 KiB; its own limit arrives with the handshake, which wakes the waiting senders.
 #[test]
 fn a_message_above_the_floor_waits_for_the_handshake_and_is_woken_by_it() {
-    // Of the times that it asks, how many the engine has heard of when the handshake comes.
+    // How many of its requests the engine has read when the handshake completes.
     for heard in 0..3 {
         let mut solo = Solo::silent(Role::Dialer, &Config::default());
         let session = solo.end.session().clone();
         let mut stream = session.try_open("").unwrap();
-        // The OPEN has left.
+        // The OPEN was sent.
         solo.said();
         let mut sending = Polled::new(stream.send(message(100_000)));
         sending.pending();
         for _ in 0..heard {
             solo.said();
-            // Whoever asks first is told to look again, and asks again.
+            // The first request is answered with a wake, and made again.
             sending.pending();
         }
         let before = sending.wakes();
@@ -180,7 +180,7 @@ fn streams_cancelled_while_the_session_has_no_credit_leave_nothing_behind() {
         while bulk.try_send(message(16_000)).is_ok() {}
     }
     assert!(solo.end.connection.core.mux.credit.left() < 1024);
-    // The peer opens, is answered, and cancels before the answer can leave.
+    // The peer opens, is answered, and cancels before the answer can be sent.
     for n in 0..5000 {
         solo.hear(&open(2 * n + 1, b""));
         let mut stream = now(session.accept()).unwrap().unwrap();
@@ -237,7 +237,7 @@ fn an_id_comes_back_while_only_the_application_holds_its_old_stream() {
 #[test]
 fn an_id_that_is_alive_cannot_be_opened_again() {
     let mut solo = Solo::new(Role::Acceptor, &Config::default());
-    // Each step is less than half the circle, and the last one arrives where it began.
+    // Each step is less than half the circle, and the last one ends at the beginning.
     let step = (1_u32 << 31) - 2;
     let mut last = 1_u32;
     solo.hear(&open(last, b""));
@@ -344,7 +344,7 @@ fn openings_that_fill_the_sessions_window_are_returned_once_accepted() {
 }
 
 #[test]
-fn openings_that_nobody_accepts_do_not_stop_the_streams_that_are_served() {
+fn unaccepted_openings_do_not_stop_the_streams_that_are_served() {
     let config = config()
         .session_window(256 * 1024)
         .session_window_max(256 * 1024)
@@ -372,7 +372,7 @@ fn openings_that_nobody_accepts_do_not_stop_the_streams_that_are_served() {
 }
 
 #[test]
-fn a_session_without_handles_refuses_what_the_peer_opens() {
+fn a_session_without_handles_refuses_the_peers_streams() {
     let mut pair = Pair::established(&small_config(), &small_config());
     let (kept, other) = pair.stream(A);
     pair.ends[A].session = None;
@@ -387,7 +387,7 @@ fn a_session_without_handles_refuses_what_the_peer_opens() {
 }
 
 #[test]
-fn what_a_stream_is_opened_with_arrives_with_it_and_asks_the_engine_once() {
+fn a_first_message_arrives_with_its_stream_and_asks_the_engine_once() {
     for finish in [true, false] {
         let mut pair = Pair::established(&small_config(), &small_config());
         let session = pair.ends[D].session().clone();
@@ -414,7 +414,7 @@ fn what_a_stream_is_opened_with_arrives_with_it_and_asks_the_engine_once() {
 }
 
 #[test]
-fn what_a_stream_is_opened_with_follows_when_the_peer_grants_it_and_is_given_up_with_it() {
+fn a_first_message_follows_the_grant_of_its_stream_and_is_given_up_with_it() {
     let mut solo = Solo::new(Role::Dialer, &Config::default());
     let session = solo.end.session().clone();
     let _streams: Vec<_> = (0..16).map(|_| session.try_open("").unwrap()).collect();

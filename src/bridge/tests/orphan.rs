@@ -1,4 +1,4 @@
-//! Sessions that nobody holds, and peers that are alive and do not do their part.
+//! Sessions without a handle, and peers that are alive and do not do their part.
 
 use super::solo::{Solo, data, open, window};
 use super::*;
@@ -6,7 +6,7 @@ use crate::wire::native::frame::{Frame, Scope, StreamId};
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// So many seconds with a peer that answers PINGs: what the connection says, and in which second.
+/// This many seconds with a peer that answers PINGs: the frames of the connection, and their seconds.
 fn pass(solo: &mut Solo, seconds: u32) -> Vec<(u32, String)> {
     let mut said = Vec::new();
     for second in 0..seconds {
@@ -19,7 +19,7 @@ fn pass(solo: &mut Solo, seconds: u32) -> Vec<(u32, String)> {
     said
 }
 
-/// In which second it says that it goes.
+/// The second of its final GOAWAY.
 fn goes(said: &[(u32, String)]) -> Option<u32> {
     let mut last_words = said.iter().filter(|(_, frame)| frame.starts_with("GOAWAY"));
     last_words.next().map(|(second, _)| *second)
@@ -34,7 +34,7 @@ fn a_peer_that_never_ends_a_stream_which_nobody_holds_does_not_keep_the_session(
     drop((send, recv));
     solo.end.session = None;
     assert_eq!(solo.said(), ["STOP 1 0xffffff03", "DATA 1 0 FIN"]);
-    // What it goes on to send does not count.
+    // The data that it still sends does not count.
     let mut before = pass(&mut solo, 15);
     solo.hear(&data(1, b"what?", true, false));
     before.extend(pass(&mut solo, 14));
@@ -45,7 +45,7 @@ fn a_peer_that_never_ends_a_stream_which_nobody_holds_does_not_keep_the_session(
     assert!(matches!(end, Some(crate::SessionError::Closed)), "{end:?}");
 }
 
-/// A connection that has more to send than its peer takes, and nobody holds.
+/// A connection with more to send than its peer takes, and without handles.
 fn abandoned_with(messages: usize) -> Solo {
     let mut solo = Solo::new(Role::Dialer, &Config::default());
     let stream = Polled::new(solo.end.session().open("")).now();
@@ -64,7 +64,7 @@ fn abandoned_with(messages: usize) -> Solo {
 #[test]
 fn a_peer_that_never_takes_what_is_queued_does_not_keep_the_session() {
     let mut solo = abandoned_with(20);
-    // What it took at first has moved.
+    // The bytes taken at first were progress.
     let before = pass(&mut solo, 59);
     assert_eq!(goes(&before), None, "{before:?}");
     let then = pass(&mut solo, 4);
@@ -111,7 +111,7 @@ fn a_peer_has_the_whole_time_from_when_the_last_stream_is_dropped() {
     let mut stream = now(solo.end.session().accept()).unwrap().unwrap();
     solo.end.session = None;
     while stream.try_send(message(10_000)).is_ok() {}
-    // Nothing moves any more, and then nobody holds it.
+    // There is no progress any more, and then the last handle is dropped.
     assert_eq!(goes(&pass(&mut solo, 89)), None);
     stream.finish().unwrap();
     drop(stream);

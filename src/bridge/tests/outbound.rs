@@ -1,4 +1,4 @@
-//! What a session has queued for sending as a whole, and who has it.
+//! The budget for bytes that a session has queued for sending, and its parts.
 
 use super::solo::{Solo, cancel, id};
 use super::*;
@@ -9,7 +9,7 @@ use crate::wire::native::frame::{Frame, Scope, Settings};
 const KIB: u64 = 1024;
 const SEND_BUFFER: u64 = 64 * KIB;
 const BUDGET: u64 = 128 * KIB;
-/// What messages of 1000 bytes weigh.
+/// The weight of messages of 1000 bytes.
 const WEIGHT: u64 = 1256;
 
 /// A connection that may have `BUDGET` queued, `SEND_BUFFER` a stream.
@@ -22,7 +22,7 @@ fn solo(settings: Settings) -> Solo {
     Solo::with(Role::Dialer, &config, settings)
 }
 
-/// The peer takes nothing but OPENs.
+/// The peer grants credit for OPENs only.
 fn no_credit() -> Settings {
     Settings {
         streams: 1000,
@@ -30,7 +30,7 @@ fn no_credit() -> Settings {
     }
 }
 
-/// The peer takes everything.
+/// The peer grants credit for everything.
 fn generous() -> Settings {
     Settings {
         stream_window: 64 << 20,
@@ -46,7 +46,7 @@ fn open(solo: &mut Solo, n: usize) -> Vec<Stream> {
     streams
 }
 
-/// Queues as much as there is room for, and how much that is.
+/// Queues as much as there is room for; returns how much.
 fn fill(stream: &mut Stream) -> u64 {
     let mut queued = 0;
     while stream.try_send(message(1000)).is_ok() {
@@ -55,7 +55,7 @@ fn fill(stream: &mut Stream) -> u64 {
     queued
 }
 
-/// What the streams may have queued beyond their floors, by id.
+/// The loans of the streams, by id.
 fn loans(solo: &mut Solo) -> Vec<u64> {
     let streams = solo.end.connection.core.mux.base.streams.iter_mut();
     let loan = |(_, stream): (_, &mut crate::core::Stream<crate::bridge::port::LanePort>)| {
@@ -76,7 +76,7 @@ fn turn(solo: &mut Solo) {
     solo.end.connection.deliver_wakes();
     // A driver may sleep now.
     assert!(!solo.end.connection.core.mux.budget.has_to_lend());
-    invariants::what_is_queued_is_bounded(&mut solo.end.connection);
+    invariants::queued_bytes_are_bounded(&mut solo.end.connection);
 }
 
 #[track_caller]
@@ -98,7 +98,7 @@ fn a_few_streams_have_their_send_buffer_without_the_engine() {
 }
 
 #[test]
-fn streams_that_nobody_reads_queue_the_budget_and_their_floors_and_no_more() {
+fn unread_streams_queue_the_budget_and_their_floors_and_no_more() {
     const STREAMS: usize = 300;
     let mut solo = solo(Settings {
         session_window: 256 * 1024,
@@ -168,7 +168,7 @@ fn a_late_stream_has_its_share_of_others_that_never_run_empty() {
         rounds += 1;
         assert!(rounds < 200, "share {share}: {loans:?}");
     }
-    // And keeps it.
+    // The loans stay equal.
     for _ in 0..50 {
         streams.iter_mut().for_each(|stream| {
             fill(stream);
@@ -183,8 +183,8 @@ fn a_late_stream_has_its_share_of_others_that_never_run_empty() {
 }
 
 #[test]
-fn what_streams_with_nothing_queued_have_goes_to_those_that_ask() {
-    // Whoever waits asks as well as whoever tries.
+fn loans_of_streams_with_nothing_queued_go_to_those_that_ask() {
+    // Waiting senders ask as well as those that try.
     let waits =
         |stream: &mut Stream| while Polled::new(stream.send(message(1000))).now().is_some() {};
     let tries = |stream: &mut Stream| {
@@ -210,7 +210,7 @@ fn what_streams_with_nothing_queued_have_goes_to_those_that_ask() {
     }
 }
 
-/// Streams that have the whole budget and cannot send, and one that has what they left of it.
+/// Streams that have the whole budget and cannot send, and one that has the rest.
 fn stuck(solo: &mut Solo, n: usize) -> Vec<Stream> {
     let mut streams = open(solo, n + 1);
     for _ in 0..20 {
@@ -226,7 +226,7 @@ fn stuck(solo: &mut Solo, n: usize) -> Vec<Stream> {
     streams
 }
 
-/// A sender that waits, and how often it was woken by then: the first time it looks twice.
+/// A sender that waits, and how often it was woken by then: the first time it tries twice.
 fn waiting<'a>(
     solo: &mut Solo,
     stream: &'a mut Stream,
@@ -293,7 +293,7 @@ fn however_a_stream_ends_its_loan_comes_back() {
                 credit: (1 << 20).try_into().unwrap(),
             });
             solo.said();
-            // The other direction goes on.
+            // The other direction stays open.
             all_is_back(solo);
         }),
         ("failed", |solo, mut stream| {
@@ -346,7 +346,7 @@ fn however_a_stream_ends_its_loan_comes_back() {
 }
 
 #[test]
-fn a_stream_that_is_not_opened_any_more_gives_back_what_it_took() {
+fn a_stream_that_is_not_opened_any_more_returns_its_loan() {
     let mut solo = solo(no_credit());
     let session = solo.end.session().clone();
     solo.hear(&Frame::GoAway {
@@ -355,7 +355,7 @@ fn a_stream_that_is_not_opened_any_more_gives_back_what_it_took() {
         debug: "",
         soon: true,
     });
-    // As if it had been opened just before the engine heard of it.
+    // As if it had been opened just before the engine read the request.
     let (handle, engine) = crate::bridge::Lane::pair(session.link(), Bytes::new(), 0);
     handle.lane().grant();
     engine.open(session.link());
@@ -390,7 +390,7 @@ fn the_queues_of_keys_do_not_grow_with_the_streams_that_have_gone() {
     }
     turn(&mut solo);
     let queues = solo.end.connection.core.mux.budget.queue_lengths();
-    // Each loan is a part at least.
+    // Each loan is at least one part.
     assert!(queues[0] as u64 <= BUDGET / KIB, "{queues:?}");
     drop(streams);
     solo.said();

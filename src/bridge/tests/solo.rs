@@ -1,4 +1,4 @@
-//! One connection, and frames written out by the test: what an honest peer would not send, or not
+//! One connection, and frames written out by the test: those that an honest peer would not send, or not
 //! at that time.
 
 use super::*;
@@ -47,7 +47,7 @@ pub(super) fn cancel(stream: u32, code: u32, stop: bool) -> Frame<'static> {
 }
 
 impl Solo {
-    /// A connection whose peer has said nothing yet.
+    /// A connection whose peer has sent nothing yet.
     pub(super) fn silent(role: Role, config: &Config) -> Self {
         let now = Instant::now();
         let end = End::new(role, config, &Pool::new(1 << 30), now);
@@ -61,12 +61,12 @@ impl Solo {
         solo
     }
 
-    /// A connection whose peer allows no more than it must.
+    /// A connection whose peer's limits are the floors.
     pub(super) fn new(role: Role, config: &Config) -> Self {
         Self::with(role, config, Settings::FLOORS)
     }
 
-    /// The peer's first words; the answer to them, and the first PING, are answered and forgotten.
+    /// Delivers the peer's preface and SETTINGS, drops the frames sent in answer, and answers the first PING.
     pub(super) fn hello(&mut self, settings: Settings) {
         let mut bytes = BytesMut::from(&preface::encode(preface::VERSION)[..]);
         settings.put(&mut bytes);
@@ -96,12 +96,12 @@ impl Solo {
         self.end.connection.deliver_wakes();
     }
 
-    /// What it sends now, a frame a line.
+    /// The frames that it sends now, one a line.
     pub(super) fn said(&mut self) -> Vec<String> {
         frames(&self.said_bytes())
     }
 
-    /// What it sends now.
+    /// The bytes that it sends now.
     pub(super) fn said_bytes(&mut self) -> Vec<u8> {
         let connection = &mut self.end.connection;
         connection.take_work(self.now);
@@ -135,7 +135,7 @@ impl Solo {
     }
 }
 
-/// Any frame, about few streams: often one that is allowed.
+/// Any frame, about few streams: often an allowed one.
 fn any_frame(rng: &mut Rng, bytes: &mut BytesMut) {
     let payload = vec![rng.next() as u8; rng.pick(&[0, 1, 4, 5, 300, 8000, 16_384])];
     let stream = rng.pick(&[1, 1, 2, 2, 3, 4, 5, 7, u32::MAX]);

@@ -1,11 +1,11 @@
-//! Whose turn it is, and how much goes into a batch.
+//! The order of streams, and the size of batches.
 
 use super::solo::{Solo, frames};
 use super::*;
 use crate::wire::native::frame::Settings;
 use crate::wire::{BATCH_BYTES, BATCH_COPY_BYTES, BATCH_PARTS, SHARED_BATCH_BYTES};
 
-/// The peer allows all that it can.
+/// The peer grants the maximum.
 fn generous() -> Settings {
     Settings {
         stream_window: 64 << 20,
@@ -32,7 +32,7 @@ fn streams(solo: &mut Solo, n: usize) -> Vec<Stream> {
     streams
 }
 
-/// The next batch: how long it is and what is in it.
+/// The next batch: its length and its frames.
 fn batch(solo: &mut Solo) -> (usize, Vec<String>) {
     let end = &mut solo.end;
     end.connection.take_work(solo.now);
@@ -93,7 +93,7 @@ fn bulk_streams_get_equal_shares_whatever_the_size_of_their_messages() {
         for _ in 0..60 {
             for (stream, len) in streams.iter_mut().zip(lens) {
                 let content = message(len);
-                // Enough for its share of a batch, whatever that is.
+                // Enough for its share of a batch, at any length.
                 for _ in 0..(512 * 1024 / len).min(700) {
                     if stream.try_send(content.clone()).is_err() {
                         break;
@@ -163,7 +163,7 @@ fn batches_are_large_only_while_one_stream_has_sent_alone_for_long() {
     const SLACK: usize = 16 * 1024 + 16;
     let mut solo = solo();
     let [mut bulk, mut other] = <[Stream; 2]>::try_from(streams(&mut solo, 2)).unwrap();
-    // Bulk is always more than a batch: the longest of so many batches.
+    // Bulk is always more than a batch: the longest of this many batches.
     let mut longest = |batches: usize, aside: bool| {
         let lens = (0..batches).map(|_| {
             while bulk.try_send(message(16_000)).is_ok() {}

@@ -30,7 +30,7 @@ fn a_ring_wakes_a_parked_session_once_and_a_busy_one_never() {
     solo.said();
     assert_eq!((wakes(), engine.0.load(Ordering::Relaxed)), ((1, 4), 1));
 
-    // It is up.
+    // It is awake.
     for stream in &mut streams {
         stream.try_send("a".into()).unwrap();
         stream.try_send("joins the one before".into()).unwrap();
@@ -38,7 +38,7 @@ fn a_ring_wakes_a_parked_session_once_and_a_busy_one_never() {
     solo.said();
     assert_eq!((wakes(), engine.0.load(Ordering::Relaxed)), ((1, 9), 1));
 
-    // What comes between the announcement of a sleep and the look for work keeps it up.
+    // Work that arrives between the announcement of a sleep and the check for work keeps it awake.
     drop(streams);
     assert!(!link.prepare_sleep(&Waker::from(Arc::clone(&engine))));
     solo.said();

@@ -1,11 +1,11 @@
-//! When a sender learns that what it has queued was written.
+//! When a sender gets the receipt that all it has queued was written.
 
 use super::solo::Solo;
 use super::*;
 use crate::wire::native::frame::Settings;
 use crate::{SendError, SessionError, StreamError};
 
-/// The peer grants streams, and nothing for what is sent on them but the least.
+/// The peer grants streams, and only the minimum of credit on them.
 fn solo() -> Solo {
     let settings = Settings {
         streams: 1000,
@@ -37,7 +37,7 @@ fn wrote(solo: &mut Solo) {
 }
 
 #[test]
-fn what_was_queued_is_written_when_the_batch_that_has_it_was_taken() {
+fn a_message_is_written_when_the_socket_has_taken_its_batch() {
     let mut solo = solo();
     let mut stream = open(&mut solo);
     stream.try_send(message(100)).unwrap();
@@ -45,7 +45,7 @@ fn what_was_queued_is_written_when_the_batch_that_has_it_was_taken() {
     written.pending();
     assert!(build(&mut solo));
     written.pending();
-    // A turn while the socket takes nothing.
+    // A turn while the socket takes no bytes.
     solo.end.connection.take_work(solo.now);
     solo.end.connection.deliver_wakes();
     written.pending();
@@ -54,7 +54,7 @@ fn what_was_queued_is_written_when_the_batch_that_has_it_was_taken() {
     assert!(!build(&mut solo), "nothing is left to send");
     assert_eq!(written.wakes(), 1);
     written.ready().unwrap();
-    // Nothing was queued since, so the engine is not asked again.
+    // No message was queued since, so the engine is not asked again.
     now(stream.written()).unwrap();
     assert!(!solo.end.connection.link().has_work());
 }
@@ -103,7 +103,7 @@ fn the_end_of_a_stream_is_waited_for_as_a_message_is() {
 }
 
 #[test]
-fn what_the_peer_takes_no_credit_for_is_waited_for_until_the_session_ends() {
+fn a_receipt_for_messages_without_credit_is_waited_for_until_the_session_ends() {
     let mut solo = solo();
     let mut stream = open(&mut solo);
     let mut batches = 0;
@@ -123,7 +123,7 @@ fn what_the_peer_takes_no_credit_for_is_waited_for_until_the_session_ends() {
 }
 
 #[test]
-fn what_was_discarded_is_not_called_written() {
+fn discarded_messages_are_not_reported_as_written() {
     let mut solo = solo();
     let mut stream = open(&mut solo);
     stream.try_send(message(100)).unwrap();

@@ -2,7 +2,7 @@
 
 use crate::core::timers::{Timer, TimerSet};
 
-/// See `life`. In the order in which a session goes through them.
+/// See `life`. In the order in which a session passes through them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 pub(crate) enum State {
@@ -18,47 +18,47 @@ pub(crate) enum State {
     Closed,
 }
 
-/// What happens to a session.
+/// The events of a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Event {
-    /// The peer's preface came.
+    /// The peer's preface arrived.
     Preface,
-    /// The peer's SETTINGS came; a drain was not asked for.
+    /// The peer's SETTINGS arrived; no drain was requested.
     Settings,
-    /// They came, and a drain was asked for meanwhile.
+    /// The peer's SETTINGS arrived; a drain was requested before.
     SettingsDraining,
-    /// A drain is asked for, the first time.
+    /// A drain is requested, for the first time.
     Drain,
     Close,
-    /// GOAWAY|SOON and its PING go out.
+    /// GOAWAY|SOON and its PING are sent.
     Announced,
-    /// The PING was answered, or its time is up.
+    /// The PING was answered, or its time limit expired.
     Pong,
-    /// The GOAWAY with the last id goes out.
+    /// The GOAWAY with the last id is sent.
     LastIdSaid,
-    /// No stream is left that runs, or nothing is queued that `close` waits for.
+    /// No running stream is left, or no queued message that `close` waits for.
     Emptied,
-    /// The session is to end, and the peer to be told why.
+    /// The session is to end, with a final GOAWAY.
     End,
-    /// The final GOAWAY goes out.
+    /// The final GOAWAY is sent.
     Said,
-    /// The connection is gone, or of no use.
+    /// The connection is lost, or unusable.
     Lost,
 }
 
-/// What the session has to do when its state has moved.
+/// The session's action after a change of state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
 pub(crate) enum Action {
     /// The event changes nothing.
     Ignore,
-    /// Whatever the new state owes goes out with the next batch.
+    /// Frames owed in the new state go out with the next batch.
     Proceed,
-    /// No handle opens a stream any more.
+    /// Handles open no more streams.
     RefuseOpens,
     /// The same; and streams that wait for the peer's permission are given up.
     GiveUpOpens,
-    /// Every handle learns the reason; what the session has taken is given back.
+    /// Every handle gets the reason; the session's resources are returned.
     TearDown,
 }
 
@@ -66,9 +66,9 @@ pub(crate) enum Action {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Cell {
     To(State, Action),
-    /// It comes too late, or too often.
+    /// The event is too late, or a repetition.
     Ignored,
-    /// Only this side's code could cause it; no peer can.
+    /// Only a bug of this side could cause it; no peer can.
     Impossible(&'static str),
 }
 
@@ -78,13 +78,13 @@ pub(crate) const fn next(state: State, event: Event) -> Cell {
     use Cell::{Ignored, Impossible, To};
     use State::{Announce, AwaitPong, Closed, Closing, Flush, Hello, LastId, Open, RunOut, Silent};
     match (state, event) {
-        // An end that has begun is stopped by nothing.
+        // An end that has begun cannot be stopped.
         (Closed, _) => Ignored,
         (_, Event::Lost) | (Closing, Event::Said) => To(Closed, TearDown),
         (Closing, _) => Ignored,
 
         (Silent, Event::Preface) => To(Hello, Proceed),
-        // The dialler has spoken first.
+        // The dialler has sent its preface first.
         (Hello, Event::Preface) => Ignored,
         (_, Event::Preface) => Impossible("the preface is parsed once, and SETTINGS follow it"),
         (Hello, Event::Settings) => To(Open, Proceed),
@@ -99,12 +99,12 @@ pub(crate) const fn next(state: State, event: Event) -> Cell {
         (Announce | AwaitPong | LastId | RunOut | Flush, Event::Drain) => Ignored,
         (Announce, Event::Announced) => To(AwaitPong, Proceed),
         (AwaitPong, Event::Pong) => To(LastId, Proceed),
-        // Of a PING that was for something else, or after the wait.
+        // The answer to another PING, or after the wait.
         (_, Event::Pong) => Ignored,
         (LastId, Event::LastIdSaid) => To(RunOut, Proceed),
         (RunOut, Event::Emptied) => To(Closed, TearDown),
 
-        // Nothing was promised yet, and nothing may be said.
+        // Nothing was promised yet, and nothing may be sent.
         (Silent, Event::Close | Event::End) => To(Closed, TearDown),
         (Hello, Event::Close) | (Flush, Event::Emptied) => To(Closing, Proceed),
         (Open | Announce | AwaitPong | LastId | RunOut, Event::Close) => To(Flush, RefuseOpens),
@@ -147,39 +147,39 @@ pub(crate) const fn timers_of(state: State) -> TimerSet {
     }
 }
 
-/// The driver's part: what becomes of the socket. It is told to leave `Serving` when the session is `Closed`.
+/// The driver's part: the stages of closing the socket. It leaves `Serving` when the session is `Closed`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum SocketStage {
     /// The session lives, or its last batch is being written.
     Serving,
-    /// Say that nothing more comes.
+    /// The sending direction is being shut down.
     ShuttingDown,
-    /// Wait for the peer to close as well, so that no reset overtakes the final GOAWAY.
+    /// Waits for the peer to close as well, so that no reset overtakes the final GOAWAY.
     Lingering,
-    /// End what is under way, until the kernel holds no memory of ours.
+    /// Cancels operations under way, until the kernel holds no memory of ours.
     Releasing,
     Released,
 }
 
-/// What the driver finds; see [`SocketStage`].
+/// The driver's events; see [`SocketStage`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum SocketEvent {
     /// The session is closed, and its last batch was written.
     Written,
-    /// The peer was told that nothing more comes.
+    /// The sending direction is shut down.
     ShutDown,
     /// The peer has closed as well, or the socket has failed.
     Gone,
     /// [`linger_until`](crate::core::Core::linger_until) has passed.
     Overdue,
-    /// Nothing of ours is in the kernel.
+    /// The kernel holds no memory of ours.
     Freed,
     /// The loop that owns the transport ends.
     Abandoned,
 }
 
 impl SocketStage {
-    /// The stage after the event. One that does not belong to the stage changes nothing.
+    /// The stage after the event. An event that does not belong to the stage changes nothing.
     #[must_use]
     pub(crate) const fn on(self, event: SocketEvent) -> Self {
         match (self, event) {

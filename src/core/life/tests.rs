@@ -1,4 +1,4 @@
-//! The tables, and what a life says and when, without a connection.
+//! The tables, and the frames and times of a life, without a connection.
 
 use super::*;
 
@@ -34,7 +34,7 @@ const EVENTS: [Event; 12] = [
 ];
 
 /// One row a state, one cell an event, in the order of `EVENTS`: `-` ignored, `!` impossible, else the state after it and
-/// what is to be done: `+` opens are refused, `++` and given up, `x` all is torn down.
+/// the action: `+` opens are refused, `++` and given up, `x` all is torn down.
 #[rustfmt::skip]
 const TABLE: [(&str, [&str; 12]); 10] = [
     ("Silent",    ["Hello", "!",    "!",      "Silent++",   "Closedx", "!",         "-",      "!",      "!",       "Closedx", "!",       "Closedx"]),
@@ -66,7 +66,7 @@ fn text(cell: Cell) -> String {
     }
 }
 
-/// A test that fails shows what the code says.
+/// A failing test prints the rows of the code.
 #[test]
 fn every_state_and_event_moves_as_the_table_says() {
     let events: Vec<_> = EVENTS.map(|event| format!("{event:?}")).into();
@@ -99,7 +99,7 @@ fn no_event_leads_back_and_every_state_can_end() {
     }
 }
 
-/// What a state allows, and the timers that run in it.
+/// The queries that are true in each state, and the timers that run in it.
 #[rustfmt::skip]
 const MEANS: [(&str, &str, &[Timer]); 10] = [
     ("Silent",    "",                         &[Timer::Handshake, Timer::HelloGrace]),
@@ -148,7 +148,7 @@ fn each_state_allows_what_it_should_and_runs_its_timers() {
     }
 }
 
-/// A session that is open.
+/// An open session.
 fn opened() -> (Life, Timers, Instant) {
     let now = Instant::now();
     let mut life = Life::new(true, LINGER);
@@ -164,7 +164,7 @@ fn peer_closed(code: u32) -> SessionError {
     }
 }
 
-/// The code of what the peer said.
+/// The code of the peer's GOAWAY.
 fn code(error: &SessionError) -> Option<u32> {
     match error {
         SessionError::PeerClosed { code, .. } => Some(*code),
@@ -214,7 +214,7 @@ fn a_drain_that_is_asked_for_again_only_becomes_shorter() {
         let _ = life.drain(grace * SECOND, now, &mut timers);
         assert_eq!(timers.get(Timer::Ceiling), Some(now + ceiling * SECOND));
     }
-    // `close` waits no longer than that, whatever its linger is.
+    // `close` ends no later than that, whatever its linger is.
     let _ = life.close(now + 5 * SECOND, &mut timers);
     assert_eq!(timers.next(life.timers()), Some(now + 10 * SECOND));
     let closed = life.linger_until(now + 9 * SECOND);
@@ -263,7 +263,7 @@ fn a_drain_during_the_handshake_gives_it_a_second_and_then_accepts_nothing() {
 }
 
 #[test]
-fn the_first_reason_to_end_stays_and_is_stronger_than_what_the_peer_said() {
+fn the_first_reason_to_end_stays_and_is_stronger_than_the_peers_goaway() {
     let (mut life, mut timers, now) = opened();
     assert!(life.refusal().is_none());
     life.reason.peer_goaway(peer_closed(1), true);

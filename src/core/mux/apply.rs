@@ -1,4 +1,4 @@
-//! What applications do with their streams.
+//! Actions of applications on their streams.
 
 use std::time::Instant;
 
@@ -12,7 +12,7 @@ use crate::core::streams::Key;
 use crate::error::{SessionError, Side, StreamError};
 
 impl<S: SessionPort> Mux<S> {
-    /// A handle has opened a stream. `None` if it is refused, for the reason that is given.
+    /// A handle has opened a stream. `None` if it is refused, with the reason given to the handle.
     pub(crate) fn insert_local(
         &mut self,
         mut port: S::Stream,
@@ -61,7 +61,7 @@ impl<S: SessionPort> Mux<S> {
         Stream::new(port, opening, self.stream_credit, window, now)
     }
 
-    /// Its sender has queued something, or waits for room.
+    /// Its sender has queued records, or waits for room.
     #[inline]
     pub(crate) fn on_queued(&mut self, key: Key, wants_room: bool) {
         let Some(stream) = self.base.streams.get_mut(key) else {
@@ -69,8 +69,8 @@ impl<S: SessionPort> Mux<S> {
         };
         if stream.state.sending != Sending::Open {
             if let Some(code) = self.budget.discard_before_error(stream) {
-                // The STOP of the peer was answered when it was queued: no ERROR can follow, but what it says
-                // for the other direction holds.
+                // The peer's STOP was answered when it was queued: no ERROR can follow, but its effect on the other direction
+                // stays.
                 self.budget.discard_queued(stream);
                 self.stop(key, code);
             }
@@ -88,7 +88,7 @@ impl<S: SessionPort> Mux<S> {
         }
     }
 
-    /// It was accepted, or its receiver has consumed something.
+    /// It was accepted, or its receiver has consumed bytes.
     pub(crate) fn on_consumed(&mut self, key: Key, now: Instant) {
         self.flow.release_open_charge(&mut self.base, key);
         self.feed(key, now);
@@ -113,7 +113,7 @@ impl<S: SessionPort> Mux<S> {
         self.remove_if_done(key);
     }
 
-    /// Wants nothing more of the peer.
+    /// The application wants to receive no more.
     pub(crate) fn stop(&mut self, key: Key, code: u32) {
         let Some(stream) = self.base.streams.get_mut(key) else {
             return;
@@ -129,7 +129,7 @@ impl<S: SessionPort> Mux<S> {
                 code,
             }));
         stream.owes &= !owed::WINDOW;
-        // A STOP would overtake an ERROR that is queued, and the peer would not hear the reason.
+        // A STOP would overtake a queued ERROR, and the peer would not get the reason.
         let error_follows = stream.state.sending == Sending::Open && stream.port.is_failing();
         if !error_follows {
             self.base.owing.owe(key, stream, owed::STOP);
@@ -150,7 +150,7 @@ impl<S: SessionPort> Mux<S> {
         self.remove_if_done(key);
     }
 
-    /// A stream of the peer that no application will take. True if it was alive.
+    /// A stream of the peer that no application will accept. True if it was alive.
     pub(crate) fn refuse_unaccepted(&mut self, key: Key, code: u32) -> bool {
         let mut alive = false;
         if let Some(stream) = self.base.streams.get_mut(key) {

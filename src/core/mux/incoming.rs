@@ -1,7 +1,7 @@
-//! What the peer does with its streams.
+//! Actions of the peer on its streams.
 //!
 //! A message in pieces is queued piece by piece and published when it is complete, so that the application sees whole
-//! messages only; no piece is copied twice. A receiver that asked for chunks sees every piece.
+//! messages only; no piece is copied twice. A receiver in chunk mode sees every piece.
 
 use std::sync::Arc as StdArc;
 use std::time::{Duration, Instant};
@@ -35,7 +35,7 @@ impl Incoming<'_> {
         }
     }
 
-    /// Into the queue, without the first `skip` bytes.
+    /// Queues it, without the first `skip` bytes.
     fn push<P: StreamPort>(self, stream: &mut Stream<P>, tag: u16, skip: usize) {
         match self {
             Self::Slice(slice) => stream.port.push_slice(tag, false, &slice[skip..]),
@@ -50,7 +50,7 @@ impl Incoming<'_> {
 /// A message, or a piece of one.
 pub(crate) struct Piece<'a> {
     pub(crate) payload: Incoming<'a>,
-    /// Bytes in front that are not message.
+    /// Bytes in front that are not part of the message.
     pub(crate) skip: usize,
     /// It completes the message.
     pub(crate) end: bool,
@@ -61,9 +61,10 @@ pub(crate) struct Piece<'a> {
 impl<S: SessionPort> Mux<S> {
     // ---- messages ---------------------------------------------------------------------------
 
-    /// Short messages of the stream of this id: looked up, debited, published and told once for all. `next` is given the
-    /// number of messages so far and the credit that is left; it returns a message that costs no more, its cost, and
-    /// whether the direction ends with it, which ends the run as `None` does. Nothing is taken where not all is plain. Returns how many there were.
+    /// A run of short messages of one stream: looked up, debited, published and woken once for all. `next(messages, credit)` is
+    /// given the number of messages so far and the credit that is left; it returns a message that costs no more, its cost, and
+    /// whether it ends the direction, which ends the run as `None` does. Takes nothing unless the stream is in its plain
+    /// state. Returns the number of messages.
     #[inline(always)]
     pub(crate) fn receive_run<'b>(
         &mut self,
@@ -116,7 +117,7 @@ impl<S: SessionPort> Mux<S> {
         messages
     }
 
-    /// A message, or a piece of one, that costs so much, which the session's window was debited for.
+    /// A message, or a piece of one, with its cost, which was debited from the session's window.
     pub(crate) fn receive_piece(
         &mut self,
         key: Key,
@@ -147,7 +148,7 @@ impl<S: SessionPort> Mux<S> {
             Effect::Act => {
                 let (end, skip) = (piece.end, piece.skip as u64);
                 add_piece(stream, piece, &self.base.config, now)?;
-                // What is in front of the first piece is not part of what is delivered.
+                // Bytes in front of the first piece are not delivered.
                 let retired = stream.window.consume(skip);
                 self.flow.pool.give(retired);
                 consumed += skip - retired;
@@ -170,7 +171,7 @@ impl<S: SessionPort> Mux<S> {
         Ok(())
     }
 
-    /// A block between messages, of which the session's window was debited `cost`.
+    /// A block between messages, whose `cost` was debited from the session's window.
     pub(crate) fn receive_block(&mut self, key: Key, block: &[u8]) -> Result<(), Violation> {
         let Some(stream) = self.base.streams.get_mut(key) else {
             return Ok(());
@@ -191,7 +192,7 @@ impl<S: SessionPort> Mux<S> {
         Ok(())
     }
 
-    /// The peer sends nothing more.
+    /// The peer ends its direction.
     pub(crate) fn finish_receiving(&mut self, key: Key) -> Result<(), Violation> {
         let Some(stream) = self.base.streams.get_mut(key) else {
             return Ok(());
@@ -211,7 +212,7 @@ impl<S: SessionPort> Mux<S> {
         Ok(())
     }
 
-    // ---- ends before their time -------------------------------------------------------------
+    // ---- ends inside a direction ------------------------------------------------------------
 
     /// The peer ends both directions; `error` is what applications see.
     pub(crate) fn cancelled_by_peer(&mut self, key: Key, code: u32, error: StreamError) {
@@ -232,7 +233,7 @@ impl<S: SessionPort> Mux<S> {
         self.remove_if_done(key);
     }
 
-    /// The peer wants nothing more.
+    /// The peer wants to receive no more.
     pub(crate) fn stopped_by_peer(&mut self, key: Key, code: u32) {
         let Some(stream) = self.base.streams.get_mut(key) else {
             return;
@@ -243,7 +244,7 @@ impl<S: SessionPort> Mux<S> {
         stream.port.end_send(SendEnd::Stopped { code });
         self.base.wakes.notify(key, stream, wake::SENDER);
         if self.budget.discard_before_error(stream).is_some() {
-            // It ends both directions, where the answer to a STOP ends one.
+            // A queued ERROR ends both directions, where the answer to a STOP ends one.
             self.schedule.enter(key, stream);
             return;
         }
@@ -251,12 +252,12 @@ impl<S: SessionPort> Mux<S> {
         self.budget.discard_queued(stream);
         self.base.owing.owe(key, stream, owed::FIN);
         if stream.state.receiving == Receiving::Stopped && stream.port.is_failing() {
-            // The ERROR that was to say it comes too late.
+            // The ERROR that would have ended the direction is too late.
             self.base.owing.owe(key, stream, owed::STOP);
         }
     }
 
-    /// The peer's application ends the stream with an error, after all that came before.
+    /// The peer's application ends the stream with an error, after all messages before it.
     pub(crate) fn failed_by_peer(&mut self, key: Key, failure: Failure) -> Result<(), Violation> {
         let Some(stream) = self.base.streams.get_mut(key) else {
             return Ok(());
@@ -284,7 +285,7 @@ impl<S: SessionPort> Mux<S> {
 
     // ---- streams and credit -----------------------------------------------------------------
 
-    /// The peer opens a stream, whose opening costs so much. True if it was queued for the application, else it is refused.
+    /// The peer opens a stream, whose OPEN has this cost. True if it was queued for the application, else it is refused.
     pub(crate) fn insert_of_peer(
         &mut self,
         id: u32,
@@ -313,14 +314,14 @@ impl<S: SessionPort> Mux<S> {
         true
     }
 
-    /// Turns a stream away that the peer has opened: no application has seen it.
+    /// Refuses a stream that the peer has opened, before any application has seen it.
     pub(crate) fn refuse(&mut self, id: u32, cost: u64) {
         self.flow.return_to_session(&self.base, cost);
         self.permits.refusals.push_back(id);
         self.limits.charge_reset(self.base.turn);
     }
 
-    /// The peer takes so much more of one stream.
+    /// The peer grants more credit on one stream.
     pub(crate) fn add_stream_credit(&mut self, key: Key, credit: u32) -> Result<(), Violation> {
         let Some(stream) = self.base.streams.get_mut(key) else {
             return Ok(());
@@ -331,7 +332,7 @@ impl<S: SessionPort> Mux<S> {
         Ok(())
     }
 
-    /// The peer takes so much more of each stream, and of those to come; the id of one of which that is too much.
+    /// The peer grants more credit on each stream, and on future ones; the id of the first on which it overflows.
     pub(crate) fn raise_streams(&mut self, raise: u32) -> Result<(), u32> {
         self.stream_credit = self.stream_credit.saturating_add(raise);
         for (_, stream) in self.base.streams.iter_mut() {
@@ -341,7 +342,7 @@ impl<S: SessionPort> Mux<S> {
     }
 }
 
-/// What so many bytes may take.
+/// The time that this many bytes may take at the least rate.
 fn time_of(bytes: usize, per_second: u32) -> Duration {
     Duration::from_nanos(bytes as u64 * 1_000_000_000 / u64::from(per_second))
 }

@@ -1,9 +1,9 @@
-//! The streams of one session and all that is shared by them: what their applications do, what the peer does, and what
-//! is to be said.
+//! The streams of one session and their shared state: actions of their applications, actions of the peer, and
+//! frames to send.
 //!
-//! [`Mux`] joins the parts: each keeps its own books (`flow`, `budget`, `schedule`, `permits`, `limits`), and a step that
-//! concerns several of them is a method here. `apply` has the steps of applications, `incoming` those of the peer,
-//! `outgoing` what a wire takes to send.
+//! [`Mux`] joins the parts: each keeps its own accounts (`flow`, `budget`, `schedule`, `permits`, `limits`), and a step that
+//! concerns several of them is a method here. `apply` has the actions of applications, `incoming` those of the peer,
+//! `outgoing` the frames that a wire takes to send.
 
 mod apply;
 mod incoming;
@@ -46,14 +46,14 @@ pub(crate) struct Mux<S: SessionPort> {
     pub(crate) schedule: Schedule,
     pub(crate) budget: SendBudget,
     pub(crate) receipts: Receipts,
-    /// What may be sent, of all streams together.
+    /// The send credit of all streams together.
     pub(crate) credit: SessionCredit,
-    /// What a new stream may send.
+    /// The initial send credit of a stream.
     stream_credit: u32,
 }
 
 impl<S: SessionPort> Mux<S> {
-    /// With a window of `window` bytes, which were taken from the `pool`.
+    /// With a window of `window` bytes, taken from the `pool`.
     pub(crate) fn new(
         app: S,
         config: &Config,
@@ -83,7 +83,7 @@ impl<S: SessionPort> Mux<S> {
         }
     }
 
-    // ---- streams that come to an end --------------------------------------------------------
+    // ---- ends of streams --------------------------------------------------------------------
 
     /// A limit of this side ends a stream.
     #[cold]
@@ -98,19 +98,19 @@ impl<S: SessionPort> Mux<S> {
             _ => RecvEnd::Error(error),
         });
         self.base.app.trip(limit);
-        // A stream that is not accepted is not dropped by an application either.
+        // A stream that is never accepted is never dropped by a handle either.
         let charge = std::mem::take(&mut stream.open_charge);
         self.flow.return_to_session(&self.base, charge.into());
         self.cancel_stream(key, codes::LIMIT_EXCEEDED, Event::LocalCancel);
         self.limits.charge_fault(&self.base.config, limit);
         if limit == Limit::StalledStream {
-            // One that is over on the wire is not cancelled any more; what it holds goes back all the same.
+            // A stream over on the wire is not cancelled any more; its memory is returned all the same.
             self.flow.discard_received(&mut self.base, key);
         }
     }
 
-    /// Ends both directions of a stream; the peer is told unless it said so itself or never heard
-    /// of the stream. The caller has set the application's ends.
+    /// Ends both directions of a stream; the peer gets a CANCEL unless it ended the stream itself or never heard
+    /// of it. The caller has set the application's ends.
     pub(crate) fn cancel_stream(&mut self, key: Key, code: u32, event: Event) {
         let Some(stream) = self.base.streams.get_mut(key) else {
             return;
@@ -133,7 +133,7 @@ impl<S: SessionPort> Mux<S> {
         }
     }
 
-    /// Gives a stream's place back once neither wire nor application needs it.
+    /// Frees a stream's slot once neither wire nor application needs it.
     #[inline]
     pub(crate) fn remove_if_done(&mut self, key: Key) {
         let stream = self.base.streams.get_mut(key);
@@ -166,7 +166,7 @@ impl<S: SessionPort> Mux<S> {
         }
     }
 
-    /// Ends both directions of each stream that `lost` wants, and of which the peer knows nothing, or does nothing.
+    /// Ends both directions of each stream that `lost` selects, and that the peer never heard of, or does not process.
     pub(crate) fn lose(
         &mut self,
         error: &SessionError,
@@ -187,14 +187,14 @@ impl<S: SessionPort> Mux<S> {
         }
     }
 
-    /// Nothing is queued any more, also nothing that waits for credit.
+    /// No message is queued any more, also none that waits for credit.
     pub(crate) fn has_nothing_queued(&mut self) -> bool {
         let queues_are_empty =
             self.schedule.is_empty() && self.permits.opens.is_empty() && self.base.owing.is_empty();
         queues_are_empty && !self.base.streams.iter_mut().any(|(_, it)| it.has_queued())
     }
 
-    /// Everything that streams had to say was said.
+    /// All frames that streams owed were sent.
     pub(crate) fn has_said_all(&mut self) -> bool {
         let queues_are_empty = self.schedule.is_empty()
             && self.permits.opens.is_empty()
@@ -203,7 +203,7 @@ impl<S: SessionPort> Mux<S> {
         queues_are_empty && self.base.streams.are_over()
     }
 
-    /// The session has ended: so do all streams.
+    /// The session has ended: ends all streams.
     pub(crate) fn end(&mut self, error: &SessionError) {
         self.base.app.close(error);
         self.base.app.set(Count::BytesHeld, 0);
@@ -212,9 +212,9 @@ impl<S: SessionPort> Mux<S> {
                 Opening::Sent | Opening::Received => StreamError::Session(error.clone()),
                 Opening::Waiting | Opening::Granted => StreamError::NotProcessed(error.clone()),
             };
-            // Before the end is set: a receiver that sees the end gives the charge back.
-            let lies = stream.put_in_order();
-            stream.port.keep_charge(lies);
+            // Before the end is set: a receiver that sees the end returns the charge.
+            let queued = stream.put_in_order();
+            stream.port.keep_charge(queued);
             stream.end_both(&error);
             stream.forget_queued();
         }
@@ -228,14 +228,14 @@ impl<S: SessionPort> Mux<S> {
 
     // ---- time -------------------------------------------------------------------------------
 
-    /// Messages that were given memory may have stopped coming.
+    /// Checks the progress of messages that were given memory.
     pub(crate) fn check_advances(&mut self, now: Instant) {
         if let Some(exceeded) = self.flow.check_advances(&mut self.base, now) {
             self.exceed(exceeded);
         }
     }
 
-    /// Streams wait for memory, or the session is nearly full: look again.
+    /// Streams wait for memory, or the session is nearly full: checks them again.
     pub(crate) fn recheck_memory(&mut self, now: Instant) {
         if self.flow.hungry {
             self.flow.account_all(&mut self.base, now);
@@ -249,7 +249,7 @@ impl<S: SessionPort> Mux<S> {
         }
     }
 
-    /// The session's window is smaller.
+    /// The session's window has shrunk.
     #[inline]
     pub(crate) fn watch_window(&mut self, now: Instant) {
         if let Some(exceeded) = self.flow.watch_session_window(&mut self.base, now) {
@@ -267,7 +267,7 @@ impl<S: SessionPort> Mux<S> {
 
 #[cfg(test)]
 impl<S: SessionPort> Mux<S> {
-    /// How long the queues of keys are, for tests: none may grow with the streams that have gone.
+    /// Lengths of the queues of keys, for tests: none may grow with the number of streams that have gone.
     #[cfg(test)]
     pub(crate) fn queue_lengths(&self) -> [usize; 6] {
         [

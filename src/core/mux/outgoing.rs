@@ -1,4 +1,4 @@
-//! What a wire takes to send: control frames that are owed, openings, and the turns of streams.
+//! Frames that a wire takes to send: owed control frames, openings, and messages by the turns of streams.
 
 use std::num::NonZeroU32;
 use std::time::{Duration, Instant};
@@ -12,7 +12,7 @@ use crate::core::streams::Key;
 use crate::core::window::SessionCredit;
 use crate::error::{Side, StreamError};
 
-/// Which records of streams may go into this batch.
+/// The frames of streams that fit into this batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum May {
     SendAll,
@@ -21,7 +21,7 @@ pub(crate) enum May {
 }
 
 impl<S: SessionPort> Mux<S> {
-    /// Whether there is anything to say but openings and messages.
+    /// Whether there may be frames other than openings and messages.
     #[inline]
     pub(crate) fn has_more_than_messages(&self) -> bool {
         self.flow.owed
@@ -32,7 +32,7 @@ impl<S: SessionPort> Mux<S> {
             || self.budget.has_spare()
     }
 
-    /// Whether applications have something to say.
+    /// Whether applications have queued frames to send.
     #[inline]
     pub(crate) fn wants_to_send(&self) -> bool {
         !self.schedule.is_empty() || !self.permits.opens.is_empty()
@@ -40,7 +40,7 @@ impl<S: SessionPort> Mux<S> {
 
     // ---- control ----------------------------------------------------------------------------
 
-    /// Credit for all streams together, if it is owed.
+    /// Credit of the session, if it is owed.
     pub(crate) fn session_window(
         &mut self,
         rtt: Option<Duration>,
@@ -73,7 +73,7 @@ impl<S: SessionPort> Mux<S> {
         }
     }
 
-    /// The next opening was put into the batch, with this id, and cost so much.
+    /// The next opening was put into the batch, with this id and cost.
     pub(crate) fn opened(&mut self, key: Key, id: u32, cost: u64) {
         self.credit.debit(cost);
         let stream = self.base.streams.at(key);
@@ -92,7 +92,7 @@ impl<S: SessionPort> Mux<S> {
 
     // ---- turns ------------------------------------------------------------------------------
 
-    /// The stream whose turn it is, with its share.
+    /// The stream whose turn it is, with its share in bytes.
     #[inline]
     pub(crate) fn next_turn(&mut self, may: May) -> Option<(Key, u32)> {
         loop {
@@ -118,7 +118,7 @@ impl<S: SessionPort> Mux<S> {
         (self.base.streams.at(key), &mut self.credit)
     }
 
-    /// A turn is over, in which so many bytes, frames and messages were put into the batch. False if nothing more goes
+    /// Ends a turn in which this many bytes, frames and messages were put into the batch. False if nothing more goes
     /// into it.
     #[inline]
     pub(crate) fn end_turn(
@@ -157,7 +157,7 @@ impl<S: SessionPort> Mux<S> {
             }
             Turn::Over => self.schedule.enter(key, stream),
             Turn::BatchFull | Turn::SessionOutOfCredit => {
-                // The rest of its turn comes first in the next batch.
+                // The rest of its turn continues in the next batch.
                 stream.deficit -= QUANTUM_BYTES;
                 self.schedule.resume(key, stream);
                 return false;

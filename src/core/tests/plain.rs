@@ -1,4 +1,4 @@
-//! Streams as plain queues, and an application that is a few numbers.
+//! Streams as plain queues, and an application made of a few numbers.
 
 use std::cell::{Cell, OnceCell};
 use std::collections::VecDeque;
@@ -12,7 +12,7 @@ use crate::core::{SEND_FLOOR, failure};
 use crate::error::{Limit, SessionError};
 use crate::queue::{Payload, Record};
 
-/// A stream; its application uses the fields and the methods of its own.
+/// A stream; its application uses the fields and the inherent methods.
 #[derive(Debug, Default)]
 pub(crate) struct Plain {
     tx: VecDeque<(u16, Vec<u8>)>,
@@ -43,7 +43,7 @@ impl Plain {
         }
     }
 
-    /// What an application does; the core is to be told.
+    /// Methods of the application; the caller notifies the core.
     pub(crate) fn send(&mut self, message: &[u8]) {
         self.tx.push_back((tx_tag::MESSAGE, message.to_vec()));
     }
@@ -58,7 +58,7 @@ impl Plain {
         self.tx.push_back((tx_tag::ERROR, record.to_vec()));
     }
 
-    /// A whole message, if one is there. The core is to be told.
+    /// A whole message, if there is one. The caller notifies the core.
     pub(crate) fn receive(&mut self) -> Option<Vec<u8>> {
         let queued = self.rx.iter().take(self.published);
         let pieces = 1 + queued

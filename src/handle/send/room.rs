@@ -1,4 +1,4 @@
-//! Whether a message may be queued, and waiting until it may.
+//! Room for a message in the queue, and waiting for it.
 
 use std::task::{Context, Poll};
 
@@ -36,7 +36,7 @@ impl SendStream {
         ready.map_or(Poll::Pending, Poll::Ready)
     }
 
-    /// Whether a message of this length may be queued; `None`: not now.
+    /// Whether a message of this length may be queued; `None`: not yet.
     pub(super) fn room(&mut self, len: usize) -> Option<Result<(), SendError>> {
         let known = self.lane().session().is_established();
         match self.check(len) {
@@ -71,14 +71,14 @@ impl SendStream {
         self.lane().send_limit() < most && self.writer.pending_weight() + weight <= u64::from(most)
     }
 
-    /// Asks the engine for a higher limit, once between two messages: whoever tries may do so all the time.
+    /// Requests a higher limit, once between two messages: senders that poll may call it repeatedly.
     pub(super) fn ask_for_more(&mut self, len: usize) {
         if self.is_held_back(record_weight(RECORD_CHARGE, len, false)) && self.asks(asked::MORE) {
             self.lane().raise(reason::MORE);
         }
     }
 
-    /// Whether the engine was not yet asked for it since something was last queued; from now on it was.
+    /// Whether the request was not yet made since a message was last queued; marks it as made.
     pub(super) fn asks(&mut self, what: u8) -> bool {
         let queued = self.writer.pushed_weight();
         if std::mem::replace(&mut self.asked_at, queued) != queued {
@@ -100,7 +100,7 @@ impl SendStream {
     }
 
     pub(super) fn check_open(&self) -> Result<(), SendError> {
-        // First: what it says must not depend on how far the engine is.
+        // First: the result must not depend on the engine's progress.
         if self.finished {
             return Err(SendError::Finished);
         }

@@ -1,4 +1,4 @@
-//! What the core refuses, in the words of this wire.
+//! Translates the core's violations into this wire's errors.
 
 use super::frame::StreamId;
 use crate::core::Violation;

@@ -1,7 +1,7 @@
 //! The wire of ringmux, version 1: preface, SETTINGS, and frames of streams with credit.
 //!
-//! `frame` is the codec: bytes to values and back. `receive` acts on frames, `transmit` and `sender` fill a batch; here is
-//! what they have to remember. `error` translates what the core refuses.
+//! `frame` is the codec: bytes to values and back. `receive` acts on frames, `transmit` and `sender` fill a batch; this file
+//! has their state. `error` translates violations of the core.
 
 mod error;
 pub(crate) mod frame;
@@ -29,9 +29,9 @@ pub(crate) struct Native {
     hello: BytesMut,
     /// The peer's preface was parsed.
     greeted: bool,
-    /// The largest payload of DATA that the peer takes, in bytes.
+    /// The largest payload of DATA that the peer accepts, in bytes.
     peer_max_frame: usize,
-    /// Of the next stream that this side opens.
+    /// Id of the next stream that this side opens.
     pub(crate) next_id: StreamId,
     pub(crate) last_peer_id: Option<StreamId>,
     /// The latest PING of the peer that was not answered yet.
@@ -55,7 +55,7 @@ fn hello(role: Role, config: &Config, session_window: u32) -> BytesMut {
 }
 
 impl Native {
-    /// A frame for a stream that is not there: fine if it was, a violation if it never was.
+    /// A frame for a missing stream: fine if the stream has existed, a violation if it never has.
     fn check_ended(&self, id: StreamId) -> Result<(), ProtocolError> {
         let opened = if id.is_opened_by(self.role) {
             self.next_id.is_after(id)

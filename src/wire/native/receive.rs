@@ -1,11 +1,11 @@
-//! Frames in.
+//! Decodes and applies received frames.
 //!
 //! ```text
-//!   buf  │frame│frame│fra        parsed in place; what is left is the beginning of a frame,
-//!         ◄──── gone ────►       and stays in `buf` for the next read
+//!   buf  │frame│frame│fra        parsed in place; the rest is the beginning of a frame,
+//!        ◄─ removed ─►       and stays in `buf` for the next read
 //! ```
-//! A frame is judged from its header before its payload has arrived, validated completely, then
-//! acted upon. Nothing is allocated but what an application will receive.
+//! A frame is checked from its header before its payload has arrived, validated completely, then
+//! applied. Allocations are made only for payloads that an application will receive.
 
 use std::sync::Arc as StdArc;
 use std::time::Instant;
@@ -22,14 +22,14 @@ use crate::core::{Core, Incoming, Piece, SessionPort, StreamPort};
 use crate::error::{Failure, ProtocolError, SessionError};
 use crate::wire::{WAKES_MAX, WORK_MAX};
 
-/// Payloads from here on are delivered by reference, if they are half of their buffer.
+/// Payloads from this size on are delivered by reference, if they are half of their buffer.
 const SHARE_MIN: usize = 4096;
-/// What a frame that opens a stream, ends one or brings a block counts as: tables, queues and memory of their own.
+/// The work of a frame that opens a stream, ends one or carries a block, in short frames: it uses tables, queues and memory.
 const RARE_WORK: u64 = 4;
-/// What headers may take of a buffer that two payloads fill.
+/// Space for headers in a buffer that two payloads fill.
 const HEADERS_SLACK: usize = 64;
 
-/// What a frame costs, in short ones. Those that are not named cost as much however they are meant.
+/// The work of a frame, in short frames. The kinds not listed cost the same in every variant.
 const fn work_of(kind: Kind) -> u64 {
     match kind {
         Kind::Open | Kind::Cancel | Kind::Error | Kind::Meta | Kind::Settings | Kind::GoAway => {
@@ -39,7 +39,7 @@ const fn work_of(kind: Kind) -> u64 {
     }
 }
 
-/// Frames that were taken together.
+/// Frames that are processed together.
 #[derive(Clone, Copy, Debug, Default)]
 struct Run {
     frames: u64,
@@ -61,7 +61,7 @@ impl Native {
         }
         let max_frame = core.mux.base.config.max_frame();
         let (mut frames, mut work) = (0, 0);
-        // Where the next frame begins: small frames are read in place and skipped at the end.
+        // Where the next frame begins: small frames are read in place and removed at the end.
         let mut at = 0;
         let mut more = false;
         while let Some(head) = buf[at..].first_chunk::<HEADER_LEN>() {
@@ -114,7 +114,7 @@ impl Native {
         Ok(more)
     }
 
-    /// True when the preface is complete; garbage is refused at its first wrong byte.
+    /// True when the preface is complete; other bytes are refused at the first wrong one.
     fn take_preface<S: SessionPort>(
         &mut self,
         core: &mut Core<S>,
@@ -253,7 +253,7 @@ impl Native {
         mux.flow.receive(cost).map_err(refused)?;
         let Some(key) = mux.base.streams.find(id.get()) else {
             mux.flow.return_to_session(&mux.base, cost);
-            // What costs no credit counts as a control frame.
+            // A frame without cost counts as a control frame.
             if !bare_fin {
                 return self.check_ended(id);
             }
@@ -294,7 +294,7 @@ impl Native {
         let refused = |violation| of_stream(id, violation);
         let mux = &mut core.mux;
         mux.flow.receive(cost).map_err(refused)?;
-        // At most two a direction, so the grant of streams bounds them; the credit goes back.
+        // At most two a direction, so the grant of streams bounds them; the credit is returned.
         mux.flow.return_to_session(&mux.base, cost);
         let Some(key) = core.mux.base.streams.find(id.get()) else {
             return self.late(core, id);
@@ -322,8 +322,8 @@ impl Native {
         {
             return Err(ProtocolError::IdNotIncreasing { id, last });
         }
-        // Ids come round again after 2^31 streams. If the one that had this id is over on the wire, and
-        // only an application holds it still, the id is free; else the peer should have passed over it.
+        // Ids wrap after 2^31 streams. If the previous stream with this id is over on the wire, and
+        // only held by an application, the id is free; else the peer should have skipped it.
         if !core.mux.base.streams.retire_id(id.get()) {
             return Err(ProtocolError::WrongParity { id });
         }
@@ -371,7 +371,7 @@ impl Native {
         Ok(())
     }
 
-    /// A frame for a stream that is not there: late, or a violation.
+    /// A frame for a missing stream: late, or a violation.
     fn late<S: SessionPort>(&self, core: &mut Core<S>, id: StreamId) -> Result<(), ProtocolError> {
         self.check_ended(id)?;
         core.mux.limits.charge_control(&core.mux.base);
@@ -405,7 +405,7 @@ impl Native {
         }
     }
 
-    /// The peer takes no streams above `last` any more, or none at all from now on (`soon`).
+    /// The peer accepts no streams above `last` any more, or none at all from now on (`soon`).
     fn on_goaway<S: SessionPort>(
         &self,
         core: &mut Core<S>,
@@ -424,8 +424,8 @@ impl Native {
     }
 }
 
-/// The short messages in front, if they are whole and of one stream, the one of `first`. Stops after the one that ends its
-/// direction, before whatever is not plain, which is left to [`Native::on_data`], with all rules and errors; and after `most`.
+/// The short messages in front that are whole and of the stream of `first`. Stops after one that ends its direction, and after
+/// `most`, and before any other frame, which [`Native::on_data`] handles with all rules and errors.
 #[inline]
 fn short_messages<S: SessionPort>(
     core: &mut Core<S>,

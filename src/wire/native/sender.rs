@@ -1,4 +1,4 @@
-//! One stream's turn at the batch: its messages into frames, as far as credit, room and its share go.
+//! One stream's turn at the batch: encodes its messages, as far as credit, room and its share allow.
 
 use super::frame::{
     FRAME_COST, HEADER_LEN, MAX_ERROR_DETAILS, MAX_ERROR_MESSAGE, StreamId, TOTAL_LEN, cost,
@@ -9,21 +9,21 @@ use crate::core::{Event, SessionCredit, Stream, StreamPort, Turn, failure};
 use crate::queue::Payload;
 use crate::wire::Batch;
 
-/// Payloads from here on are referenced, shorter ones copied into the batch.
+/// Payloads from this size on are referenced, shorter ones copied into the batch.
 const SHARE_MIN: usize = 4096;
-/// A piece that does not complete a message is at least this long, unless credit comes in drops.
+/// A piece that does not complete a message is at least this long, unless credit comes in smaller grants.
 const MIN_PIECE: usize = 512;
-/// Where FIN is in a DATA header, to add it to a frame that is already in the batch.
+/// Index of the flags in a DATA header, to add FIN to a frame that is already in the batch.
 const FLAGS_BYTE: usize = 3;
 const FIN_FLAG: u8 = 0x1;
 
-/// Largest payload that a frame may have with this credit; `None` if not even an empty one.
+/// Largest payload of a frame with this credit; `None` if not even an empty one.
 const fn payload(credit: u64) -> Option<u64> {
     credit.checked_sub(FRAME_COST)
 }
 
-/// How much of a message goes into the next frame, of which so much is `left`: the bytes of its total in front, if it is the
-/// first of several pieces, and of itself. `credits`: the stream's and the session's.
+/// Divides the next frame of a message with `left` bytes to send: the bytes of its total in front, if it is the
+/// first of several pieces, and the bytes of its content. `credits`: the stream's and the session's.
 #[inline]
 fn cut(
     left: usize,
@@ -54,7 +54,7 @@ fn cut(
 pub(super) struct Sender<'a, P> {
     pub(super) stream: &'a mut Stream<P>,
     pub(super) id: StreamId,
-    /// The session's.
+    /// The session's credit.
     pub(super) credit: &'a mut SessionCredit,
     pub(super) max_frame: usize,
     pub(super) frames: u64,
@@ -84,8 +84,8 @@ impl<P: StreamPort> Sender<'_, P> {
         Turn::Over
     }
 
-    /// The messages in front that are short and can leave whole, each in a frame of its own: the
-    /// path of almost all messages, without what only the others need.
+    /// Sends the messages in front that are short and can be sent whole, each in a frame of its own: the
+    /// path of almost all messages, without the checks that only others need.
     fn short_messages(&mut self, batch: &mut Batch) -> Option<Turn> {
         let Stream {
             port,
@@ -137,7 +137,7 @@ impl<P: StreamPort> Sender<'_, P> {
         Some(Turn::Drained)
     }
 
-    /// One frame of the message in front. `None`: go on.
+    /// Sends one frame of the message in front. `None`: continue.
     fn message(&mut self, batch: &mut Batch) -> Option<Turn> {
         let Stream {
             port,

@@ -1,8 +1,8 @@
-//! Frames out: everything that may go now, into one batch.
+//! Encodes all frames that may be sent now, into one batch.
 //!
-//! Order: preface and SETTINGS; control frames of the session, of streams; OPENs; then messages, by
-//! urgency and in turns of 16 KiB. Nothing waits for more to come: a batch is built when the
-//! previous one has been written, with whatever is there.
+//! Order: preface and SETTINGS; frames that the session owes; frames that streams owe; OPENs; then messages, by
+//! urgency and in turns of 16 KiB. Nothing is delayed to fill a batch: it is built when the previous one has been written,
+//! from the frames available.
 
 use std::time::Instant;
 
@@ -17,9 +17,9 @@ use crate::core::{Core, Goaway, May, Mux, SessionPort};
 use crate::error::codes;
 use crate::wire::Batch;
 
-/// Room that control frames need at most, one at a time.
+/// Room for any control frame, in bytes.
 const CONTROL_ROOM: usize = 64;
-/// Room that the final GOAWAY needs.
+/// Room for the final GOAWAY, in bytes.
 const FINAL_GOAWAY_ROOM: usize = 64 + MAX_GOAWAY_DEBUG as usize;
 
 /// Puts a control frame of at most `most` bytes into the batch.
@@ -57,7 +57,7 @@ impl Native {
         self.put_final_goaway(core, batch);
     }
 
-    /// The usual batch: streams that open, messages, and ends.
+    /// The usual batch: OPENs, messages, and ends.
     pub(super) fn fill_with_messages<S: SessionPort>(
         &mut self,
         core: &mut Core<S>,
@@ -73,7 +73,7 @@ impl Native {
     fn put_opens_and_messages<S: SessionPort>(&mut self, mux: &mut Mux<S>, batch: &mut Batch) {
         let may = match mux.permits.front().is_none() || self.put_opens(mux, batch) {
             true => May::SendAll,
-            // The OPENs have waited for longer.
+            // The OPENs have waited longer.
             false => May::EndOnly,
         };
         self.put_messages(mux, batch, may);
@@ -176,7 +176,7 @@ impl Native {
                 break;
             }
         }
-        // What is left is not popped for now.
+        // The remaining keys are not popped for now.
         mux.schedule.prune(&mut mux.base.streams);
     }
 
@@ -194,7 +194,7 @@ impl Native {
     }
 }
 
-/// The next id of this side; ids wrap, and those still in use are passed over (RFC 1982).
+/// The next id of this side; ids wrap, and those still in use are skipped (RFC 1982).
 fn following_id<S: SessionPort>(mux: &Mux<S>, id: StreamId) -> StreamId {
     let mut next = id.next();
     while mux.base.streams.find(next.get()).is_some() {

@@ -1,4 +1,4 @@
-//! The tiny wire under handles and a driver, the ones of the native wire: two ends over a pipe in memory, one test a property.
+//! The tiny wire under the same handles and driver as the native wire: two ends over a pipe in memory, one test a property.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ use crate::handle::Session;
 use crate::handle::whole::Whole as _;
 use crate::wire::Role;
 
-/// A test that waits for longer has failed.
+/// A test that waits longer has failed.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 fn end(role: Role, config: &Config, io: DuplexStream) -> (Session, JoinHandle<SessionError>) {
@@ -71,7 +71,7 @@ async fn an_opening_block_that_comes_in_two_parts_is_one() {
 async fn messages_whose_total_is_not_told_arrive_whole() {
     let [(client, _a), (server, _b)] = ends(&Config::default());
     let mut call = soon(client.open("")).await.unwrap();
-    // Also one larger than its stream's window.
+    // The last one is larger than its stream's window.
     let lengths = [0, 1, PIECE - 1, PIECE, PIECE + 1, 10 * PIECE, 300_000];
     let sender = tokio::spawn(async move {
         for len in lengths {
@@ -147,7 +147,7 @@ async fn a_receiver_that_consumes_nothing_is_sent_no_more_than_its_session_holds
         call
     });
     let mut served = soon(server.accept()).await.unwrap().unwrap();
-    // It has stopped when nothing more comes in a while.
+    // The sender has stopped when nothing arrives for a while.
     let mut held = 0;
     loop {
         tokio::time::sleep(Duration::from_millis(50)).await;
@@ -157,7 +157,7 @@ async fn a_receiver_that_consumes_nothing_is_sent_no_more_than_its_session_holds
         }
         held = now;
     }
-    // What the window holds, and one reception beyond.
+    // The contents of the window, and one reception more.
     assert!(held >= 200 * 1024, "{held}");
     assert!(
         held <= 256 * 1024 + u64::from(config.receive_buffer()),
@@ -190,7 +190,7 @@ async fn a_cancel_reaches_the_peer_with_its_code() {
         matches!(end, Err(StreamError::Cancelled { by: found, code: 7 }) if found == by),
         "{end:?}"
     );
-    // The next one finds its place.
+    // The next stream finds a free slot.
     let _next = soon(client.open("next")).await.unwrap();
     assert_eq!(
         soon(server.accept()).await.unwrap().unwrap().opening(),
@@ -217,7 +217,7 @@ async fn an_error_of_the_application_arrives_behind_its_messages() {
 }
 
 #[tokio::test]
-async fn handles_learn_what_the_wire_cannot_carry() {
+async fn handles_get_an_error_for_blocks_that_the_wire_cannot_carry() {
     let [(client, _a), (_server, _b)] = ends(&Config::default());
     let open = client.try_open(message(101)).map(drop);
     assert!(
@@ -230,7 +230,7 @@ async fn handles_learn_what_the_wire_cannot_carry() {
 }
 
 #[tokio::test]
-async fn a_close_sends_what_was_queued_and_ends_without_a_word() {
+async fn a_close_sends_queued_messages_and_ends_without_a_goaway() {
     let [(client, a), (server, b)] = ends(&Config::default());
     let mut call = soon(client.open("")).await.unwrap();
     for _ in 0..100 {

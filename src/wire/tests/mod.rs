@@ -1,4 +1,4 @@
-//! A second wire, and what holds of it: over the core alone, and over a driver and handles.
+//! A second wire, and its properties: over the core alone, and over a driver and handles.
 
 mod driven;
 pub(crate) mod tiny;

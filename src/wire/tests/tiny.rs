@@ -1,11 +1,11 @@
-//! A tiny wire, as unlike the native one as there may be: it shows that core, bridge and drivers know of none.
+//! A tiny wire, as unlike the native one as possible: it shows that core, bridge and drivers depend on neither.
 //!
 //! ```text
 //!   kind: u8 │ stream: u32 LE │ length: u32 LE │ payload
 //! ```
-//! * No handshake, no credit, no ping, no farewell. A receiver that is full stops reading.
-//! * The dialing side opens streams, one at a time; the next one opens when the one before is over in both directions.
-//! * An opening block comes in two frames. A message comes in pieces whose total is not told.
+//! * No handshake, no credit, no PING, no GOAWAY. A receiver that is full stops reading.
+//! * The dialling side opens streams, one at a time; the next one opens when the previous one is over in both directions.
+//! * An opening block has two frames. A message has pieces without a total.
 
 use std::time::Instant;
 
@@ -31,7 +31,7 @@ pub(crate) mod kind {
     pub(crate) const OPEN: u8 = 0;
     /// The second half: the stream is open.
     pub(crate) const OPENED: u8 = 1;
-    /// A piece of a message, which goes on.
+    /// A piece of a message, with more to follow.
     pub(crate) const PART: u8 = 2;
     /// A piece that completes its message.
     pub(crate) const END: u8 = 3;
@@ -57,7 +57,7 @@ const fn broken(rule: &'static str) -> SessionError {
     SessionError::Protocol(ProtocolError::Foreign { rule })
 }
 
-/// A frame, as it came.
+/// A received frame.
 struct Frame<'a> {
     kind: u8,
     id: u32,
@@ -102,7 +102,7 @@ impl Tiny {
             }
             _ => {}
         }
-        // A frame that is late for a stream that is gone is no fault.
+        // A late frame for a stream that is gone is no fault.
         let Some(key) = core.mux.base.streams.find(frame.id) else {
             return Ok(());
         };
@@ -148,11 +148,11 @@ impl Tiny {
         put(batch, kind::OPENED, id, second);
         self.last = id;
         mux.opened(key, id, 0);
-        // For the one that comes after it.
+        // For the stream after it.
         mux.permits.on_granted(&mut mux.base, 1);
     }
 
-    /// What the core would have a wire with credit say.
+    /// Discards the credit frames that the core owes for a wire with credit.
     fn drop_credit<S: SessionPort>(mux: &mut Mux<S>, now: Instant) {
         let _ = mux.session_window(None, now);
         let _ = mux.permits.take_grant(mux.base.config.max_streams());
@@ -222,7 +222,7 @@ fn send_one<P: StreamPort>(stream: &mut Stream<P>, id: u32, batch: &mut Batch) -
             Some(Turn::Drained)
         }
         _ => {
-            // A block between messages: there are none.
+            // A block between messages: this wire has none.
             stream.port.pass();
             None
         }
@@ -261,7 +261,7 @@ impl Wire for Tiny {
         2 * (HEADER + PIECE)
     }
 
-    /// There is no handshake.
+    /// Without a handshake the session is established at once.
     fn begin<S: SessionPort>(&mut self, core: &mut Core<S>) {
         let max_message = core.mux.base.config.max_message();
         core.established(max_message, 0);
@@ -299,7 +299,7 @@ impl Wire for Tiny {
     }
 
     fn is_silent_now(&self) -> bool {
-        // Whether its stream is over is looked at each time.
+        // Each call checks whether its stream is over.
         self.last == 0
     }
 

@@ -113,7 +113,7 @@ impl<W: Wire> Pair<W> {
         pair
     }
 
-    /// Until neither says anything.
+    /// Until neither side sends anything.
     fn drive(&mut self) {
         loop {
             let mut said = false;
@@ -142,7 +142,7 @@ impl<W: Wire> Pair<W> {
     }
 }
 
-/// Each is a test over both wires.
+/// Makes each a test over both wires.
 macro_rules! over_both_wires {
     ($($(#[$doc:meta])* fn $name:ident<W: Wire>() $body:block)+) => {
         $(
@@ -222,7 +222,7 @@ over_both_wires! {
         pair.ends[D].send(call, b"too late");
         pair.drive();
         assert!(matches!(pair.ends[A].port(served).recv_end.get(), Some(RecvEnd::Discard(_))));
-        // The other direction goes on.
+        // The other direction stays open.
         pair.ends[A].send(served, b"still here");
         pair.drive();
         let now = pair.now;

@@ -1,4 +1,4 @@
-//! What the applications of a run said and saw, and whether the two agree.
+//! The records of the applications of a run, and whether both sides' records agree.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::OnceLock;
@@ -10,7 +10,7 @@ use crate::bridge::tests::net::Rng;
 use crate::error::codes;
 use crate::error::{Processed, SendError, SessionError, StreamError};
 
-/// A stream, named by its connection, the side that opened it and a number: it is at the front of the opening block.
+/// A stream, named by its connection, the side that opened it and a number: in front of the opening block.
 pub(super) type Tag = u64;
 
 pub(super) const fn tag(pair: usize, side: usize, n: usize) -> Tag {
@@ -26,7 +26,7 @@ pub(super) const fn opener(tag: Tag) -> usize {
     (tag >> 32 & 1) as usize
 }
 
-/// What one side sent on a stream, and how far the other has received it.
+/// The messages that one side sent on a stream, and how far the other has received them.
 #[derive(Debug, Default)]
 pub(super) struct Flow {
     /// Lengths of the messages that were accepted for sending.
@@ -48,43 +48,43 @@ pub(super) struct Entry {
     pub(super) accepted: bool,
     /// By sending side.
     pub(super) flows: [Flow; 2],
-    /// Codes with which somebody cancelled, stopped or dropped a half.
+    /// Codes of cancels, stops and drops of a half.
     pub(super) codes: HashSet<u32>,
-    /// Whoever opened it was told that the peer's application never saw it.
+    /// The opener was told that the peer's application never saw it.
     unprocessed: Option<String>,
     /// By side, whether it ended with its session there.
     orphaned: [bool; 2],
-    /// Halves of each side that have come to their end: sending, receiving.
+    /// Halves of each side that have ended: sending, receiving.
     ended: [[bool; 2]; 2],
 }
 
-/// What may happen to a session besides what its applications do.
+/// The faults that a session may suffer besides the actions of its applications.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Licence {
-    /// Somebody has ended it in order.
+    /// A side has ended it in order.
     pub(super) end: bool,
     /// Its connection is cut, or a process dies.
     pub(super) fault: bool,
     /// Nothing arrives for some time.
     pub(super) freeze: bool,
-    /// The last word may come too late, or not at all.
+    /// The final GOAWAY may be late, or not arrive at all.
     pub(super) mute: bool,
     /// Streams may meet a limit.
     pub(super) limits: bool,
-    /// A shutdown has said that nothing was lost.
+    /// A shutdown has reported no loss.
     pub(super) lossless: bool,
-    /// A shutdown has said that something was lost.
+    /// A shutdown has reported a loss.
     pub(super) lossy: bool,
-    /// Somebody has called `close`.
+    /// A side has called `close`.
     pub(super) closed: bool,
 }
 
-/// One session: by its sides, why it ended, as anybody there was told.
+/// One session: for each side, the reason for its end as reported there.
 #[derive(Debug, Default)]
 pub(super) struct Record {
     pub(super) licence: Licence,
     ends: [Option<String>; 2],
-    /// How many streams a shutdown of that side says it has cancelled.
+    /// How many streams a shutdown of that side has reported as cancelled.
     cancelled: [Option<u64>; 2],
 }
 
@@ -124,12 +124,12 @@ pub(super) fn block(tag: Tag, len: usize) -> Bytes {
     block.into()
 }
 
-/// What a receiver finds at the end of a stream.
+/// The end of a stream as its receiver sees it.
 #[derive(Debug)]
 pub(super) enum Seen {
     Clean,
     Error(StreamError),
-    /// It stopped, or left, by itself.
+    /// The receiver stopped, or left, by itself.
     Left,
 }
 
@@ -183,7 +183,7 @@ impl Ledger {
         }
     }
 
-    /// Bytes of messages arrived, wherever they were cut.
+    /// Bytes of messages arrived, cut anywhere.
     pub(super) fn bytes(&mut self, tag: Tag, side: usize, mut bytes: &[u8]) {
         loop {
             let flow = &mut self.entry(tag).flows[side];
@@ -209,7 +209,7 @@ impl Ledger {
         }
     }
 
-    /// What `side` sent has come to its end at the receiver.
+    /// The direction of `side` has ended at the receiver.
     pub(super) fn received(&mut self, tag: Tag, side: usize, metas: usize, seen: &Seen) {
         self.half_ended(tag, 1 - side, 1);
         let flow = &self.entry(tag).flows[side];
@@ -240,7 +240,7 @@ impl Ledger {
         }
     }
 
-    /// One half of a side's end of a stream has come to its end, which happens once.
+    /// One half of a side's end of a stream has ended, which happens once.
     pub(super) fn half_ended(&mut self, tag: Tag, side: usize, half: usize) {
         let twice = std::mem::replace(&mut self.entry(tag).ended[side][half], true);
         if twice {
@@ -248,7 +248,7 @@ impl Ledger {
         }
     }
 
-    /// Whoever asked has the whole answer: whoever answered has had the whole question.
+    /// A complete answer implies a complete question.
     pub(super) fn answered(&mut self, tag: Tag) {
         let flow = &self.entry(tag).flows[opener(tag)];
         let whole = flow.received == flow.sent.len() && flow.finished;
@@ -263,13 +263,15 @@ impl Ledger {
         match error {
             SendError::Stopped { code } => {
                 if !self.entry(tag).codes.contains(code) {
-                    self.fail(format!("{tag:#x} was stopped with {code:#x} by nobody"));
+                    self.fail(format!(
+                        "{tag:#x} was stopped with {code:#x} without a cause"
+                    ));
                 }
                 self.count("stopped");
             }
             SendError::Stream(StreamError::Failed(failure)) => {
                 if self.entry(tag).flows[1 - side].failed != Some(failure.code) {
-                    self.fail(format!("{tag:#x} was failed by nobody"));
+                    self.fail(format!("{tag:#x} failed without a cause"));
                 }
             }
             SendError::Stream(error) => self.ended(tag, side, error),
@@ -280,7 +282,7 @@ impl Ledger {
     fn ended(&mut self, tag: Tag, side: usize, error: &StreamError) {
         let pair = pair_of(tag);
         let licence = self.licence(pair).clone();
-        // What the peer is said not to have seen is safe to try again, so it had better not have seen it.
+        // A send that reports that it was not processed is safe to repeat, so the peer must not have seen it.
         if error.was_processed() == Processed::No && side == opener(tag) {
             self.entry(tag).unprocessed = Some(error.to_string());
         }
@@ -289,7 +291,9 @@ impl Ledger {
                 let limited = *code == codes::LIMIT_EXCEEDED && licence.limits;
                 let refused = *code == codes::UNAVAILABLE && licence.end;
                 if !limited && !refused && !self.entry(tag).codes.contains(code) {
-                    self.fail(format!("{tag:#x} was cancelled with {code:#x} by nobody"));
+                    self.fail(format!(
+                        "{tag:#x} was cancelled with {code:#x} without a cause"
+                    ));
                 }
                 self.count("cancelled");
             }
@@ -312,14 +316,14 @@ impl Ledger {
         }
     }
 
-    /// The peer will not see this stream: it could not even be opened.
+    /// The peer will not see this stream: it was never opened.
     pub(super) fn not_opened(&mut self, tag: Tag, end: &SessionError) {
         self.entry(tag).unprocessed = Some(end.to_string());
         self.may_end(pair_of(tag), end);
         self.count("not opened");
     }
 
-    /// What a side's shutdown says of its streams.
+    /// The report of a side's shutdown.
     pub(super) fn shut_down(&mut self, pair: usize, side: usize, report: Drained) {
         let lost = report.cancelled + report.forced > 0;
         self.count(if lost {
@@ -333,7 +337,7 @@ impl Ledger {
         record.cancelled[side] = Some(report.cancelled);
     }
 
-    /// A session ended, as somebody on this side was told: all are told the same.
+    /// A session ended, with the reason reported on this side: all reports agree.
     pub(super) fn session(&mut self, pair: usize, side: usize, end: &SessionError) {
         self.may_end(pair, end);
         let end = end.to_string();
@@ -360,7 +364,7 @@ impl Ledger {
         });
     }
 
-    /// Whether there was reason for this end.
+    /// Whether there was a cause for this end.
     fn may_end(&mut self, pair: usize, end: &SessionError) {
         let licence = self.licence(pair);
         let honest = match end {

@@ -11,7 +11,7 @@ use crate::bridge::tests::net::Weather;
 use crate::bridge::tests::{A, D, Pair, Pool};
 use crate::config::Config;
 
-/// Each end opens so many streams, at once; one stream in so many ends rudely.
+/// Each end opens this many streams, at once; one in this many streams ends rudely.
 ///
 /// # Panics
 /// If a promise is broken, or an end meets a limit.

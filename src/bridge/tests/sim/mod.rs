@@ -5,7 +5,7 @@
 //!   plan ──► process: clients dial, servers restart ──► workload: calls, streams ──► ledger: do both sides agree?
 //!               └──────────────── world: tasks, drivers, the clock ──► invariants, promises: after each step
 //! ```
-//! `RINGMUX_SEED=n cargo test --lib sim::replay` replays a run and says what it was like; `RINGMUX_SEEDS=n` runs so
+//! `RINGMUX_SEED=n cargo test --lib sim::replay` replays a run and prints its plan; `RINGMUX_SEEDS=n` runs this
 //! many, from `RINGMUX_SEED_FROM` on.
 
 use std::collections::BTreeMap;
@@ -29,7 +29,7 @@ mod promises;
 mod workload;
 mod world;
 
-/// What comes about in some run or other of an ordinary test.
+/// Ends that occur in at least one run of an ordinary test.
 const ENDS: [&str; 18] = [
     "answered",
     "cancelled",
@@ -54,7 +54,7 @@ const ENDS: [&str; 18] = [
 /// Seeds of an ordinary test.
 const SEEDS: u64 = 2000;
 
-/// Runs that have shown something, as long as plans are drawn as they are: part of every ordinary test.
+/// Runs that have found a bug, as long as plans are drawn unchanged: part of every ordinary test.
 const KEPT: [(u64, &str); 8] = [
     (
         2184,
@@ -90,7 +90,7 @@ const KEPT: [(u64, &str); 8] = [
     ),
 ];
 
-/// How a run damages what it should not survive.
+/// How a run is damaged so that it must fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Sabotage {
     None,
@@ -100,7 +100,7 @@ enum Sabotage {
     Credit,
 }
 
-/// What runs did, to be sure that they do something.
+/// Counts of events of runs, to be sure that there are some.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Summary {
     sessions: u64,
@@ -126,7 +126,7 @@ fn run(seed: u64, sabotage: Sabotage) -> Result<Summary, String> {
     let plan = Rc::new(Plan::of(seed));
     let processes = plan.clients.iter().chain(&plan.servers);
     let pools = processes.map(|process| process.pool.clone()).collect();
-    // Whatever has failed is not taken apart: what is broken may well panic at that, and end the process.
+    // A failed world is not dropped: broken state may panic in drop, and end the process.
     let mut world = ManuallyDrop::new(World::new(seed, pools, sabotage));
     world.desk.budget.set(plan.budget());
     process::start(&world.desk, &plan);
@@ -157,7 +157,7 @@ fn outcome(seed: u64, sabotage: Sabotage) -> Result<Summary, String> {
     })
 }
 
-/// How a session of two ends that are done with each other ends.
+/// The ends of a session whose two sides have both finished.
 const fn honest_end(end: &SessionError) -> bool {
     matches!(
         end,
@@ -173,7 +173,7 @@ fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
 }
 
-/// Runs them on all processors: what they did together, and which of them failed.
+/// Runs them on all processors: the sum of their counts, and the seeds that failed.
 fn run_all(seeds: &[u64]) -> (Summary, Vec<u64>) {
     let next = AtomicUsize::new(0);
     let worker = || {
@@ -237,7 +237,7 @@ fn replay() {
     }
 }
 
-/// Of so many runs with one thing wrong, how many notice.
+/// Of this many runs with one fault, the number that fail.
 fn noticed(sabotage: Sabotage, runs: u64) -> u64 {
     (0..runs)
         .filter(|seed| outcome(*seed, sabotage).is_err())
@@ -247,7 +247,7 @@ fn noticed(sabotage: Sabotage, runs: u64) -> u64 {
 #[test]
 fn a_byte_of_credit_that_was_never_granted_is_noticed() {
     let runs = 30;
-    // A run that ends before the damage is done has nothing to notice.
+    // A run that ends before the damage is done cannot fail.
     assert!(noticed(Sabotage::Credit, runs) * 4 > runs * 3);
 }
 

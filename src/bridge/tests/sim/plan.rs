@@ -1,4 +1,4 @@
-//! What a run is like: a function of its seed.
+//! The plan of a run: a function of its seed.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -8,7 +8,7 @@ use crate::bridge::tests::net::{Cut, Pipe, Rng, Weather};
 use crate::bridge::tests::{Pair, Pool, config};
 use crate::config::Config;
 
-/// Longer than any run: what is frozen until then stays frozen.
+/// Longer than any run: a freeze until then lasts for ever.
 const FOR_EVER: Duration = Duration::from_secs(24 * 3600);
 
 /// A client or a server: all its sessions share a pool.
@@ -30,7 +30,7 @@ pub(super) struct Plan {
     pub(super) small: bool,
     mix: Mix,
     weather: Weather,
-    /// Sessions to which nothing happens, one in so many; the others have a fate.
+    /// Sessions without a fault, one in this many; the others have a fate.
     calm: usize,
 }
 
@@ -38,30 +38,30 @@ pub(super) struct Plan {
 #[derive(Clone, Debug)]
 pub(super) enum Fate {
     AllIsDone,
-    /// After so long a side calls `close`.
+    /// After this long a side calls `close`.
     Close {
         side: usize,
         after: Duration,
     },
-    /// After so long these sides shut down.
+    /// After this long these sides shut down.
     Shutdown {
         sides: [bool; 2],
         after: Duration,
         grace: Duration,
     },
-    /// After so long a side's process dies.
+    /// After this long a side's process dies.
     Crash {
         side: usize,
         after: Duration,
         how: Cut,
     },
-    /// A direction ends after so many bytes.
+    /// A direction ends after this many bytes.
     Cut {
         side: usize,
         at: u64,
         how: Cut,
     },
-    /// After so long nothing arrives in these directions, for so long.
+    /// After this long nothing arrives in these directions, for this long.
     Freeze {
         sides: [bool; 2],
         after: Duration,
@@ -99,7 +99,7 @@ impl Plan {
         }
     }
 
-    /// What a session's applications do.
+    /// The behaviour of a session's applications.
     pub(super) fn mix(&self, rng: &mut Rng) -> Mix {
         Mix {
             leave: rng.one_in(8).then(|| (rng.below(2), rng.below(10))),
@@ -144,7 +144,7 @@ impl Plan {
         }
     }
 
-    /// A connection from a client to a server, and its fate as far as that is the network's.
+    /// A connection from a client to a server, and the part of its fate that is the network's.
     pub(super) fn pair(
         &self,
         now: Instant,
@@ -171,7 +171,7 @@ impl Plan {
         pair
     }
 
-    /// So slow that a last word may not get through in time.
+    /// So slow that a final GOAWAY may not arrive in time.
     pub(super) const fn is_slow(&self) -> bool {
         self.weather.stall > 0 || self.weather.capacity < 64 * 1024
     }

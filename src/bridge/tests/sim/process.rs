@@ -1,4 +1,4 @@
-//! Clients that come back with new sessions, servers that restart, and what happens to a session meanwhile.
+//! Clients that return with new sessions, servers that restart, and the fates of sessions.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -10,14 +10,14 @@ use crate::bridge::tests::net::Rng;
 use crate::bridge::tests::{A, D};
 use crate::handle::Session;
 
-/// What a session may take from a shutdown or a close beyond its grace, in all.
+/// The time that a shutdown or a close may take beyond its grace, in all.
 const CLOSING: Duration = Duration::from_secs(1);
-/// What was queued before a close may take this long, and the socket's end as long again.
+/// Messages queued before a close may take this long, and the socket's end as long again.
 const LINGER: Duration = Duration::from_secs(2);
-/// How long nothing goes on before a session is looked at, or left.
+/// How long a session is idle before it is inspected, or left.
 const REST: Duration = Duration::from_secs(5);
 
-/// Everybody in a plan.
+/// Starts all processes of a plan.
 pub(super) fn start(desk: &Rc<Desk>, plan: &Rc<Plan>) {
     for client in 0..plan.clients.len() {
         let keeper = Keeper {
@@ -30,7 +30,7 @@ pub(super) fn start(desk: &Rc<Desk>, plan: &Rc<Plan>) {
     }
 }
 
-/// A client: it wants a session, and another one when that is lost.
+/// A client: it keeps one session, and replaces it when that is lost.
 struct Keeper {
     desk: Rc<Desk>,
     plan: Rc<Plan>,
@@ -50,7 +50,7 @@ impl Keeper {
     async fn keep(mut self) {
         for _ in 0..self.plan.rounds {
             let first = self.dial();
-            // A client that has lost patience dials again, and the first may come through after all.
+            // A client that has lost patience dials again, and the first connection may still be completed.
             let patience = self.rng.micros(30_000);
             let duplicate = self.rng.one_in(3)
                 && self
@@ -78,7 +78,7 @@ impl Keeper {
             leaves,
         }: Dialled,
     ) {
-        // A side that accepts no more may hold no handle either, else streams wait for it for ever.
+        // A side that accepts no more must hold no handle either, else streams wait for it for ever.
         if leaves || self.rng.one_in(2) {
             return;
         }
@@ -114,7 +114,7 @@ impl Keeper {
             licence.fault = matches!(fate, Fate::Cut { .. } | Fate::Crash { .. });
             licence.freeze = matches!(fate, Fate::Freeze { .. });
             licence.mute = self.plan.is_slow();
-            // What nobody accepts, or reads for long, stalls; what is frozen may.
+            // Streams that are not accepted, or not read for long, stall; frozen ones may.
             licence.limits =
                 self.plan.small || mix.pause > 100_000 || mix.leave.is_some() || licence.freeze;
         }
@@ -147,7 +147,7 @@ impl Keeper {
     }
 }
 
-/// What befalls a session.
+/// Carries out the fate of a session.
 fn meet(desk: &Rc<Desk>, pair: usize, fate: &Fate, sessions: &[Session; 2]) {
     match *fate {
         Fate::AllIsDone | Fate::Cut { .. } | Fate::Freeze { .. } => {}
@@ -208,11 +208,11 @@ fn shut_down(
                 let mut ledger = d.ledger.borrow_mut();
                 let licence = ledger.licence(pair);
                 licence.end = true;
-                // A side that is called says nothing before it was spoken to.
+                // The accepting side sends nothing before the dialler's preface.
                 licence.mute |= !session.link().is_established();
             }
             d.must_close(pair, side, grace + CLOSING);
-            // Of a session that has ended already it has nothing to say.
+            // A session that has ended already reports nothing.
             let late = session.state().end().is_some();
             let report = session.shutdown(grace).await;
             if !late {
@@ -222,7 +222,7 @@ fn shut_down(
     );
 }
 
-/// When all is done the session has to be as it was; then its last handles go, and it with them.
+/// When all is done the session must be as at its start; then its last handles are dropped, and it ends with them.
 pub(super) async fn end_when_done(desk: Rc<Desk>, pair: usize, calm: bool) {
     // Streams that are accepted late make it busy again.
     loop {

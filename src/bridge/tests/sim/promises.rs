@@ -1,4 +1,4 @@
-//! What holds of one end at all times, beyond the books: it ends in time, it keeps nothing back, it is bounded.
+//! Properties of one end at all times, beyond the accounts: it ends in time, it holds nothing back, it is bounded.
 
 use std::time::Instant;
 
@@ -8,10 +8,10 @@ use crate::bridge::tx_tag;
 use crate::core::state::Sending;
 use crate::wire::native::frame::{MAX_META_BLOCK, cost};
 
-/// A piece of a message that fits into this much credit leaves; see `transmit`.
+/// A piece of a message that fits into this much credit is sent; see `transmit`.
 const A_PIECE: u64 = 1024;
 
-/// What was asked to end has ended.
+/// Ends that were requested have happened in time.
 pub(super) fn ceilings(
     desk: &Desk,
     is_closed: impl Fn(usize, usize) -> bool,
@@ -30,7 +30,7 @@ pub(super) fn ceilings(
     }
 }
 
-/// A peer that says nothing is given up in time.
+/// A silent peer is given up in time.
 pub(super) fn silence(end: &End, now: Instant) -> Result<(), String> {
     if end.closed {
         return Ok(());
@@ -42,7 +42,7 @@ pub(super) fn silence(end: &End, now: Instant) -> Result<(), String> {
     } else if life.is_established() {
         config.keepalive_idle().unwrap_or_default() + config.keepalive_timeout()
     } else {
-        // What is left has deadlines of its own, from when it began.
+        // The remaining steps have deadlines of their own, from their start.
         return Ok(());
     };
     if silent > most {
@@ -51,7 +51,7 @@ pub(super) fn silence(end: &End, now: Instant) -> Result<(), String> {
     Ok(())
 }
 
-/// Called when a driver has found that nothing moves: whatever may leave has left.
+/// Called when a driver can make no progress: all that may be sent is sent.
 #[track_caller]
 pub(super) fn nothing_sendable_is_left(end: &mut End) {
     let idle = !end.closed && !end.writing && !end.connection.link.has_work();
@@ -97,27 +97,27 @@ pub(super) fn nothing_sendable_is_left(end: &mut End) {
     }
 }
 
-/// What lies here for applications is at most twice what was granted, and the messages that were admitted; and of each
-/// stream that has ended before its time and was not let go of, its window, which the session does not hold any more.
+/// Bytes queued for applications are at most twice the granted ones, and the messages that were admitted; and for each
+/// stream that was cut off and is still held, its window, which the session does not count any more.
 #[track_caller]
 pub(super) fn memory_is_bounded(end: &mut End) {
     let connection = &mut end.connection;
-    let (mut lies, mut admitted) = (0, 0);
+    let (mut queued, mut admitted) = (0, 0);
     for (_, stream) in connection.core.mux.base.streams.iter_mut() {
         let of_stream = stream.port.rx.refresh();
         admitted += stream.window.parts().advance + u64::from(stream.lingering);
         if !stream.discarded {
-            lies += of_stream;
+            queued += of_stream;
             continue;
         }
         assert!(
             of_stream <= stream.window.target() + u64::from(stream.lingering),
-            "{of_stream} bytes of an ended stream lie here: {stream:?}"
+            "{of_stream} bytes of an ended stream are queued: {stream:?}"
         );
     }
     let granted = connection.core.mux.flow.window.target();
     assert!(
-        lies <= 2 * granted + admitted,
-        "{lies} bytes lie here, {granted} were granted and {admitted} admitted"
+        queued <= 2 * granted + admitted,
+        "{queued} bytes are queued, {granted} were granted and {admitted} admitted"
     );
 }

@@ -1,4 +1,4 @@
-//! What the applications of a run do: a function of the seed, the stream and the side.
+//! The behaviour of the applications of a run: a function of the seed, the stream and the side.
 
 use std::future::Future;
 use std::pin::pin;
@@ -16,22 +16,22 @@ use crate::error::{OpenError, SendError};
 use crate::handle::whole::{Stream, Whole as _};
 use crate::handle::{RecvStream, SendStream, Session};
 
-/// What a run is like.
+/// The parameters of a run.
 #[derive(Clone, Debug)]
 pub(super) struct Mix {
     /// Streams that each side opens.
     pub(super) streams: [usize; 2],
-    /// Messages a direction at most.
+    /// Maximum of messages a direction.
     pub(super) messages: usize,
-    /// One in so many messages is longer than a frame.
+    /// One in this many messages is longer than a frame.
     pub(super) long: usize,
-    /// Ends other than `finish` and reading to the end, one in so many.
+    /// Ends other than `finish` and reading to the end, one in this many.
     pub(super) rude: usize,
-    /// Microseconds that a consumer pauses at most.
+    /// Maximum pause of a consumer, in microseconds.
     pub(super) pause: usize,
-    /// A side accepts no more after it has accepted so many streams.
+    /// A side accepts no more after it has accepted this many streams.
     pub(super) leave: Option<(usize, usize)>,
-    /// One in so many senders waits for so many milliseconds before it comes to its end.
+    /// One in this many senders waits for this many milliseconds before its end.
     pub(super) hold: (usize, usize),
 }
 
@@ -106,11 +106,11 @@ async fn accept(desk: Rc<Desk>, mix: Mix, pair: usize, side: usize, session: Ses
             Err(end) => return desk.ledger.borrow_mut().session(pair, side, &end),
         }
     }
-    // Whoever leaves takes its handle with it; if it was the last one, what comes is refused.
+    // A side that leaves drops its handle; if that was the last one, later streams are refused.
     let mut ledger = desk.ledger.borrow_mut();
     let licence = ledger.licence(pair);
     licence.end = true;
-    // A side that is called says nothing before it was spoken to.
+    // The accepting side sends nothing before the dialler's preface.
     licence.mute |= !session.link().is_established();
 }
 
@@ -149,10 +149,10 @@ async fn open(desk: Rc<Desk>, mix: Mix, pair: usize, side: usize, session: Sessi
     }
 }
 
-/// What the two sides of a stream do, by its number.
+/// The exchange on a stream, by its number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Shape {
-    /// Whoever opened it asks, and then waits for the answer; whoever is asked listens first.
+    /// The opener asks, and then waits for the answer; the other side receives first.
     Call,
     /// Each message is answered before the next one is sent.
     Conversation,
@@ -196,7 +196,7 @@ fn serve(desk: &Rc<Desk>, mix: &Mix, side: usize, tag: Tag, stream: Stream) {
     }
 }
 
-/// Nothing but the wake for a message lets the other side go on.
+/// Only the wake for a message lets the other side continue.
 async fn converse(
     desk: Rc<Desk>,
     mix: Mix,
@@ -220,7 +220,7 @@ async fn converse(
         if seen.is_some() || turn == turns {
             break;
         }
-        // No longer than any peer accepts.
+        // Short enough for every peer.
         let len = length(&desk, &mut rng, &mix).min(60_000);
         let message = write_down(&desk, side, tag, len);
         sent = sender.send(message).await;
@@ -313,7 +313,7 @@ async fn send(desk: Rc<Desk>, mix: Mix, side: usize, tag: Tag, mut sender: SendS
     if rng.one_in(mix.hold.0) {
         desk.sleep(Duration::from_millis(mix.hold.1 as u64)).await;
     }
-    // Said before it is done: the peer may see it before this task goes on.
+    // Recorded before the call: the peer may see it before this task continues.
     let flow = |desk: &Desk, set: &dyn Fn(&mut ledger::Flow)| {
         set(&mut desk.ledger.borrow_mut().entry(tag).flows[side]);
     };
@@ -346,7 +346,7 @@ async fn send(desk: Rc<Desk>, mix: Mix, side: usize, tag: Tag, mut sender: SendS
     }
 }
 
-/// An end is one: whoever asks again is told the same.
+/// An end is final: a second call gets the same.
 async fn refuses_again(desk: &Desk, tag: Tag, sender: &mut SendStream, error: &SendError) {
     let again = desk.within(Duration::ZERO, sender.stopped()).await;
     if again.as_ref().map(ToString::to_string) != Some(error.to_string()) {
@@ -363,7 +363,7 @@ fn end_sending(desk: &Desk, side: usize, tag: Tag, sender: SendStream) {
     drop(sender);
 }
 
-/// Writes a message into the ledger and gives its content.
+/// Records a message in the ledger and returns its content.
 fn write_down(desk: &Desk, side: usize, tag: Tag, len: usize) -> bytes::Bytes {
     let mut ledger = desk.ledger.borrow_mut();
     let sent = &mut ledger.entry(tag).flows[side].sent;
@@ -422,7 +422,7 @@ async fn several(
     sender: &mut SendStream,
     lens: &[usize],
 ) -> Result<(), SendError> {
-    // Written down as they are taken, which is before they can leave; the last one may be refused.
+    // Recorded as they are taken, which is before they can be sent; the last one may be refused.
     let messages = lens.iter().map(|len| write_down(desk, side, tag, *len));
     let result = sender.send_all(messages).await;
     if result.is_err() {
@@ -454,7 +454,7 @@ async fn receive(desk: Rc<Desk>, mix: Mix, side: usize, tag: Tag, mut receiver: 
     let mut rng = plan(&desk, tag, 8 + side as u64);
     let from = 1 - side;
     let code = 3000 + rng.below(1000) as u32;
-    // How many messages it takes before it leaves.
+    // How many messages it receives before it leaves.
     let patience = if rng.one_in(mix.rude) {
         rng.below(mix.messages + 1)
     } else {
@@ -510,7 +510,7 @@ async fn receive(desk: Rc<Desk>, mix: Mix, side: usize, tag: Tag, mut receiver: 
     ends_again(&desk, tag, &mut receiver, &seen).await;
 }
 
-/// An end is one: whoever asks again is told the same.
+/// An end is final: a second call gets the same.
 async fn ends_again(desk: &Desk, tag: Tag, receiver: &mut RecvStream, seen: &Seen) {
     let first = match seen {
         Seen::Left => return,
@@ -561,7 +561,7 @@ async fn read(
     let mut receiver = std::pin::Pin::new(receiver);
     match std::future::poll_fn(|cx| receiver.as_mut().poll_read(cx, &mut buf)).await {
         Ok(()) if buf.filled().is_empty() => {
-            // Empty messages at the end are no bytes.
+            // Empty messages at the end have no bytes.
             desk.ledger.borrow_mut().bytes(tag, from, &[]);
             Some(Seen::Clean)
         }

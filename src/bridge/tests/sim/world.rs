@@ -1,5 +1,5 @@
 //! A run: connections, their drivers, and tasks that are polled only when they were woken, in an order that the seed
-//! decides. Time passes when nothing else can happen.
+//! determines. Time passes when nothing else can happen.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
@@ -18,9 +18,9 @@ use crate::bridge::tests::{A, D, End, Pair, Pool, invariants};
 
 /// Virtual time without any task being woken after which a run counts as stuck.
 const STUCK: Duration = Duration::from_secs(60);
-/// Steps after which a run counts as going round in circles.
+/// Steps after which a run counts as an endless loop.
 const MOST_STEPS: u64 = 2_000_000;
-/// A check of the pools looks at every stream, so it is made in one of so many steps.
+/// A check of the pools visits every stream, so it is made in one of this many steps.
 const POOLS_EVERY: usize = 16;
 
 /// A task was woken.
@@ -35,14 +35,14 @@ impl Wake for Flag {
 
 type Future0 = Pin<Box<dyn Future<Output = ()>>>;
 
-/// To whom a task belongs.
+/// The owner of a task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Owner {
     /// The run itself.
     Run,
-    /// An application on a connection, which is busy while the task goes on.
+    /// An application on a connection, which is busy while the task runs.
     Busy(usize),
-    /// An application that waits for whatever comes; it ends when it is dismissed.
+    /// An application that waits for events; it ends when it is dismissed.
     Waits(usize),
 }
 
@@ -53,15 +53,15 @@ struct Task {
     flag: Arc<Flag>,
 }
 
-/// What a task asks of the run.
+/// A task's request to the run.
 enum Wish {
     Spawn(String, Owner, Future0),
     Connect(Box<Pair>),
-    /// The applications that still wait on a connection go.
+    /// The applications that still wait on a connection end.
     Dismiss(usize),
     /// The process of one side dies.
     Crash(usize, usize, Cut),
-    /// Nothing goes on there: everything must be as at the start.
+    /// The connection is idle: everything must be as at the start.
     Inspect(usize),
 }
 
@@ -73,10 +73,10 @@ pub(super) struct Desk {
     timers: RefCell<Vec<(Instant, Waker)>>,
     wishes: RefCell<VecDeque<Wish>>,
     pub(super) connections: Cell<usize>,
-    /// Tasks that keep a connection busy, and who waits until there are none.
+    /// Number of tasks that keep a connection busy, and the tasks that wait until there are none.
     busy: RefCell<HashMap<usize, usize>>,
     idlers: RefCell<Vec<(usize, Waker)>>,
-    /// By when sides of connections have to be closed.
+    /// Time limits for the end of sides of connections.
     pub(super) ceilings: RefCell<Vec<(usize, usize, Instant)>>,
     /// Bytes of long messages that may still be sent.
     pub(super) budget: Cell<usize>,
@@ -120,7 +120,7 @@ impl Desk {
         self.wish(Wish::Inspect(pair));
     }
 
-    /// A side has to be closed by then.
+    /// A side must be closed by then.
     pub(super) fn must_close(&self, pair: usize, side: usize, within: Duration) {
         let at = self.now() + within;
         self.ceilings.borrow_mut().push((pair, side, at));
@@ -153,7 +153,7 @@ impl Desk {
         .await;
     }
 
-    /// What comes of it within this time; `None` if nothing did.
+    /// The value of the future within this time; `None` after it.
     pub(super) async fn within<T>(
         &self,
         time: Duration,
@@ -200,10 +200,10 @@ impl Desk {
 
 pub(super) struct World {
     pub(super) desk: Rc<Desk>,
-    /// In the order of their making; those of which both ends are closed are gone.
+    /// In the order of their creation; those closed at both ends are gone.
     pairs: Vec<Option<Box<Pair>>>,
     live: Vec<usize>,
-    /// Sessions that have ended and of which handles may still hold something, and their pools.
+    /// Sessions that have ended and whose handles may still hold bytes, and their pools.
     over: Vec<(Arc<Pool>, Arc<crate::bridge::SessionLink>)>,
     pools: Vec<Arc<Pool>>,
     tasks: Vec<Task>,
@@ -244,7 +244,7 @@ impl World {
         }
     }
 
-    /// Until all tasks are done and all connections are closed, or something is wrong.
+    /// Until all tasks are done and all connections are closed, or a check fails.
     pub(super) fn run(&mut self) -> Result<(), String> {
         loop {
             self.grant_wishes()?;
@@ -332,7 +332,7 @@ impl World {
                 }
                 Some(Wish::Inspect(index)) => {
                     let Some(pair) = &mut self.pairs[index] else {
-                        return Err(format!("connection {index} ended though nobody ended it"));
+                        return Err(format!("connection {index} ended without a cause"));
                     };
                     pair.ends.iter_mut().for_each(invariants::at_rest);
                 }
@@ -340,7 +340,7 @@ impl World {
         }
     }
 
-    /// One thing that can happen now; false if there is none.
+    /// One possible event now; false if there is none.
     fn step(&mut self) -> bool {
         self.steps += 1;
         let woken = |task: &Task| task.flag.0.load(Ordering::Relaxed);
@@ -379,8 +379,8 @@ impl World {
             pair.run(side);
             promises::nothing_sendable_is_left(&mut pair.ends[side]);
         } else {
-            // As if the driver's task had used up its budget: it stays awake by what it has. Tasks of other threads
-            // may have acted since it looked.
+            // As if the driver's task had used up its budget: it stays awake for its pending work. Tasks of other threads
+            // may have acted since its last turn.
             pair.ends[side].looked = self.rng.one_in(2);
             pair.turn(side);
             pair.ends[side].looked = false;
@@ -390,7 +390,7 @@ impl World {
         self.retire(index);
     }
 
-    /// Of a connection of which both ends are closed nothing is left.
+    /// Removes a connection that is closed at both ends.
     fn retire(&mut self, index: usize) {
         let Some(pair) = &mut self.pairs[index] else {
             return;
@@ -436,7 +436,7 @@ impl World {
         Ok(())
     }
 
-    /// Several sessions share a pool: it knows who took.
+    /// Several sessions share a pool: each one's part is known.
     fn check_pools(&mut self) {
         let mut taken = vec![0; self.pools.len()];
         for index in &self.live {
@@ -476,7 +476,7 @@ impl World {
         }
     }
 
-    /// To the next thing that happens by itself; false if nothing ever will.
+    /// To the next event; false if there never will be one.
     fn pass_time(&mut self) -> bool {
         let timers = self.desk.timers.borrow();
         let timer = timers.iter().map(|(at, _)| *at).min();

@@ -14,7 +14,7 @@ use super::{Frame, Scope, read};
 pub(super) const CANCEL_LEN: u32 = 4;
 /// Payload of a WINDOW: the credit.
 pub(super) const WINDOW_LEN: u32 = 4;
-/// Payload of a PING: what is echoed.
+/// Payload of a PING: the bytes to echo.
 pub(super) const PING_LEN: u32 = 8;
 
 /// Bytes that [`put_cancel`] appends.

@@ -1,4 +1,4 @@
-//! DATA: messages and their pieces, and what they cost.
+//! DATA: messages and their pieces, and their cost.
 
 use super::error::FrameError;
 use super::header::{HEADER_LEN, Header};
@@ -6,7 +6,7 @@ use super::id::StreamId;
 use super::kind::{Kind, flag};
 use super::{Frame, read};
 
-/// What a DATA frame costs besides its payload, in bytes of credit. It makes bytes and ring slots one budget: a window
+/// The cost of a DATA frame besides its payload, in bytes of credit. It makes bytes and ring slots one budget: a window
 /// of `w` bytes cannot hold more than `w / FRAME_COST` frames, however small.
 pub(crate) const FRAME_COST: u64 = 256;
 

@@ -47,13 +47,13 @@ pub enum FrameError {
         /// The flags without a meaning.
         flags: u8,
     },
-    /// A kind that belongs to a stream came on the session.
+    /// A kind that belongs to a stream was sent on the session.
     #[error("{kind} frame on stream 0: it must name a stream")]
     StreamRequired {
         /// Kind of the frame.
         kind: Kind,
     },
-    /// A kind that belongs to the session came on a stream.
+    /// A kind that belongs to the session was sent on a stream.
     #[error("{kind} frame on stream {stream}: it must be on stream 0")]
     SessionOnly {
         /// Kind of the frame.
@@ -84,9 +84,9 @@ pub enum FrameError {
     PayloadLength {
         /// Kind of the frame.
         kind: Kind,
-        /// What the header says.
+        /// Length in the header.
         length: u32,
-        /// What there was.
+        /// Length of the payload.
         found: u32,
     },
     /// A payload ends inside one of its fields.
@@ -96,7 +96,7 @@ pub enum FrameError {
         kind: Kind,
         /// Length of the field in bytes.
         needed: u32,
-        /// What is left of the payload.
+        /// Bytes left of the payload.
         left: u32,
     },
     /// The message of an ERROR frame is too long.
@@ -120,7 +120,7 @@ pub enum FrameError {
     NotUtf8 {
         /// Kind of the frame.
         kind: Kind,
-        /// How many bytes from the start are right.
+        /// Length of the valid prefix in bytes.
         valid: u32,
     },
     /// The first of several pieces is too short to hold the total.
@@ -135,13 +135,13 @@ pub enum FrameError {
         /// Length of its payload in bytes.
         length: u32,
     },
-    /// A known id comes twice in a SETTINGS frame. Of an unknown one that is no error.
+    /// A known id occurs twice in a SETTINGS frame. Unknown ids may repeat.
     #[error("setting {id} comes twice: each may come once")]
     SettingTwice {
         /// The id.
         id: u16,
     },
-    /// A setting is below what is in force without it.
+    /// A setting is below its floor, the value in force without it.
     #[error("setting {id} is {value}, below its floor {floor}: a value may only raise it")]
     SettingBelowFloor {
         /// The id.
@@ -151,7 +151,7 @@ pub enum FrameError {
         /// The least that is allowed.
         floor: u32,
     },
-    /// A setting is above what it may be.
+    /// A setting is above its ceiling.
     #[error("setting {id} is {value}: at most {ceiling} is allowed")]
     SettingAboveCeiling {
         /// The id.
@@ -161,7 +161,7 @@ pub enum FrameError {
         /// The most that is allowed.
         ceiling: u32,
     },
-    /// The first bytes of the peer are not those of this wire.
+    /// The first bytes of the peer are not the preface of this wire.
     #[error("byte {at} of the preface is {found:#04x}: it must spell RINGMUX")]
     BadPreface {
         /// Place of the first wrong byte, from 0.
@@ -169,7 +169,7 @@ pub enum FrameError {
         /// The byte there.
         found: u8,
     },
-    /// The preface names a version that there is not.
+    /// The preface names an unknown version.
     #[error("version {version} in the preface: there is no such version")]
     BadVersion {
         /// The version.

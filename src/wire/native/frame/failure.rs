@@ -1,4 +1,4 @@
-//! ERROR: the end of a stream with a reason, after everything that was sent before.
+//! ERROR: the end of a stream with a reason, after all messages sent before.
 
 use bytes::BufMut;
 

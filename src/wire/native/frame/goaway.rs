@@ -1,4 +1,4 @@
-//! GOAWAY: the session ends, and up to which stream its sender has accepted.
+//! GOAWAY: the session ends, with the last stream that its sender has accepted.
 
 use bytes::BufMut;
 
@@ -15,13 +15,13 @@ pub(crate) const MAX_GOAWAY_DEBUG: u32 = 256;
 /// The last id and the code.
 pub(super) const GOAWAY_FIXED_LEN: u32 = 4 + 4;
 
-/// Bytes that [`put_goaway`] appends for no text.
+/// Length of a GOAWAY frame without text.
 pub(crate) const GOAWAY_FRAME_LEN: usize = HEADER_LEN + GOAWAY_FIXED_LEN as usize;
 
 /// The longest payload of a GOAWAY.
 pub(super) const MAX_GOAWAY_LEN: u32 = GOAWAY_FIXED_LEN + MAX_GOAWAY_DEBUG;
 
-/// Appends a GOAWAY frame. With `soon` the last id is not known yet and 0 is written whatever `last` says. Debug text
+/// Appends a GOAWAY frame. With `soon` the last id is not known yet and 0 is written instead of `last`. Debug text
 /// longer than [`MAX_GOAWAY_DEBUG`] is cut at the last character that fits.
 pub(crate) fn put_goaway(
     dst: &mut impl BufMut,

@@ -1,4 +1,4 @@
-//! The eight bytes before every payload, and what can be judged from them alone.
+//! The eight bytes before every payload, and the checks on them alone.
 
 use super::error::FrameError;
 use super::id::StreamId;
@@ -8,10 +8,10 @@ use super::settings::ENTRY_LEN;
 /// Bytes of a header.
 pub(crate) const HEADER_LEN: usize = 8;
 
-/// The longest payload that the length field can announce. What is accepted is far less, see [`check`].
+/// The longest payload that the length field can announce. The accepted length is far less, see [`check`].
 pub(crate) const MAX_LENGTH: u32 = 0x00FF_FFFF;
 
-/// A header as it is on the wire: four numbers that no one has judged yet.
+/// A header as it is on the wire: four numbers, unchecked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Header {
     /// Bytes of payload, at most [`MAX_LENGTH`].
@@ -37,7 +37,7 @@ impl Header {
         }
     }
 
-    /// Writes a header. A field wider than its place is a mistake of the caller and is cut, so that it cannot change
+    /// Writes a header. A field wider than its place is a bug of the caller and is cut, so that it cannot change
     /// its neighbour.
     #[inline]
     pub(crate) const fn encode(self) -> [u8; HEADER_LEN] {
@@ -80,12 +80,12 @@ impl Header {
     }
 }
 
-/// Judges everything that a header alone can show, before its payload has arrived or memory was spent on it, and tells
-/// the kind. The length comes first.
+/// Checks all that a header alone can show, before its payload has arrived or memory was spent on it, and returns
+/// the kind. The length is checked first.
 ///
-/// `max_frame` is what *this* side allows its peer (at least the floor): it bounds DATA and the kinds that this version
-/// does not know. The other kinds have bounds of their own below every floor. Of the kinds it does not know only the
-/// length is judged.
+/// `max_frame` is *this* side's limit for its peer (at least the floor): it bounds DATA and the kinds that this version
+/// does not know. The other kinds have bounds of their own below every floor. Of unknown kinds only the
+/// length is checked.
 ///
 /// # Errors
 ///

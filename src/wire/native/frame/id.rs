@@ -1,12 +1,12 @@
-//! Who speaks, and the number of a stream.
+//! The role of a side, and the number of a stream.
 
 use std::cmp::Ordering;
 use std::fmt;
 use std::num::NonZeroU32;
 
-/// Which side of a session one is: the side that dialled or the side that accepted.
+/// The role of one side of a session: the side that dialled or the side that accepted.
 ///
-/// It decides who speaks first and which stream ids a side opens, and nothing else: both sides may open streams.
+/// It decides which side sends first and which stream ids a side opens, and nothing else: both sides may open streams.
 ///
 /// # Examples
 ///
@@ -19,7 +19,7 @@ use std::num::NonZeroU32;
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Role {
-    /// Dialled the connection, speaks first, opens the odd ids.
+    /// Dialled the connection, sends first, opens the odd ids.
     Dialer,
     /// Accepted the connection, opens the even ids.
     Acceptor,

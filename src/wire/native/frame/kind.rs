@@ -26,9 +26,9 @@ pub enum Kind {
     Data,
     /// The opening of a stream.
     Open,
-    /// The end of a stream with an error, after the data sent before.
+    /// The end of a stream with an error, after all messages sent before.
     Error,
-    /// The end of a stream at once, or the wish that the peer stops sending.
+    /// The end of a stream at once, or the request that the peer stops sending.
     Cancel,
     /// A grant of credit.
     Window,
@@ -36,7 +36,7 @@ pub enum Kind {
     Ping,
     /// The announcement that the session ends.
     GoAway,
-    /// What one side allows the other, once and first.
+    /// The limits of one side for the other, once and first.
     Settings,
     /// A block of metadata in order with the messages of a stream.
     Meta,
@@ -79,7 +79,7 @@ impl Kind {
         }
     }
 
-    /// What a header of this kind may say.
+    /// The rules for a header of this kind.
     #[inline]
     pub(super) const fn rule(self) -> Rule {
         match self {
@@ -116,7 +116,7 @@ impl fmt::Display for Kind {
 
 /// Bits of the flags, by the name they have in their kind.
 pub(super) mod flag {
-    /// DATA, OPEN, META: the sender is done.
+    /// DATA, OPEN, META: the sender has finished.
     pub(crate) const FIN: u8 = 0x1;
     /// DATA: a message is complete.
     pub(crate) const END: u8 = 0x2;
@@ -130,7 +130,7 @@ pub(super) mod flag {
     pub(crate) const SOON: u8 = 0x1;
 }
 
-/// Which `stream` a header may name.
+/// The values of `stream` that a header may have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Place {
     /// 0 only.
@@ -141,7 +141,7 @@ pub(super) enum Place {
     Any,
 }
 
-/// What a header of one kind may say.
+/// The rules for a header of one kind.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Rule {
     pub(super) place: Place,

@@ -10,14 +10,14 @@
 //! A receiver goes through three steps, each of them total (any input gives a value or a [`FrameError`]):
 //!
 //! 1. [`Header::decode`] reads the 8 bytes;
-//! 2. [`check`] judges all that a header alone can show, *before* the payload has arrived or a byte was spent on it;
+//! 2. [`check`] checks all that a header alone can show, *before* the payload has arrived or memory was spent on it;
 //! 3. [`Frame::parse`] borrows the payload and gives the value. Nothing is copied and nothing is allocated.
 //!
-//! What this version does not know is ignored, so that a later one may say it: frames of the kinds 9 to 15, up to the agreed
-//! frame size, and ids in SETTINGS, up to 16 KiB of them. Everything else that is not as it must be is an error: flags,
-//! lengths, places, and known settings that come twice.
+//! Extensions that this version does not know are ignored, so that a later one may use them: frames of the kinds 9 to 15, up
+//! to the agreed frame size, and ids in SETTINGS, up to 16 KiB of them. Every other deviation is an error: flags,
+//! lengths, places, and known settings that occur twice.
 //!
-//! What needs to remember an earlier frame is not decided here: parity and order of ids, FIN inside a message, credit,
+//! Rules that depend on earlier frames are not checked here: parity and order of ids, FIN inside a message, credit,
 //! SETTINGS first and once. Those are rules of the connection.
 //!
 //! Architecture invariant: this module imports nothing of the crate, holds no state, does no I/O, and does not panic on
@@ -75,7 +75,7 @@ pub(crate) enum Frame<'a> {
         payload: &'a [u8],
         /// The payload completes a message; without it more pieces follow, or this is a bare FIN.
         end: bool,
-        /// The sender is done.
+        /// The sender has finished.
         fin: bool,
     },
     /// Opens a stream.
@@ -84,7 +84,7 @@ pub(crate) enum Frame<'a> {
         block: &'a [u8],
         fin: bool,
     },
-    /// Ends a stream, after everything its sender sent before.
+    /// Ends a stream, after all messages that its sender sent before.
     Error {
         stream: StreamId,
         code: u32,
@@ -99,7 +99,7 @@ pub(crate) enum Frame<'a> {
     },
     /// Grants credit.
     Window { scope: Scope, credit: NonZeroU32 },
-    /// Asks for an echo, or with `ack` is one.
+    /// Asks for an echo, or with `ack` is the echo.
     Ping { opaque: [u8; 8], ack: bool },
     /// The session ends. `last` is the highest id its sender accepted from the other side, `None` if there was none;
     /// with `soon` it is not known yet and always `None`.
@@ -109,7 +109,7 @@ pub(crate) enum Frame<'a> {
         debug: &'a str,
         soon: bool,
     },
-    /// What the sender allows the receiver, every value at or above its floor.
+    /// The sender's limits for the receiver, every value at or above its floor.
     Settings(Settings),
     /// A block in order with the stream's DATA.
     Meta {
@@ -121,7 +121,7 @@ pub(crate) enum Frame<'a> {
     Extension(u8),
 }
 
-/// What the credit of a WINDOW frame is for.
+/// The scope of the credit of a WINDOW frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Scope {
     /// Bytes on the whole session.
@@ -146,7 +146,7 @@ impl<'a> Frame<'a> {
         Self::read(check(header, MAX_LENGTH)?, header, payload)
     }
 
-    /// The same for a header that [`check`] has judged, which gave `kind`.
+    /// The same for a header that has passed [`check`], which returned `kind`.
     ///
     /// # Errors
     ///

@@ -1,7 +1,7 @@
-//! The first eight bytes of each side: seven that say "ringmux", one for the version.
+//! The first eight bytes of each side: the seven bytes `ringmux`, and the version.
 //!
-//! The accepting side also tells other dialects apart by them, so a beginning can be judged byte by byte with
-//! [`check_prefix`] before all eight are there.
+//! The accepting side also tells other dialects apart by them, so a beginning can be checked byte by byte with
+//! [`check_prefix`] before all eight have arrived.
 
 use super::error::FrameError;
 
@@ -18,7 +18,7 @@ const _: () = {
     assert!(VERSION > 0);
 };
 
-/// Writes a preface. The dialling side writes [`VERSION`], the accepting side what [`negotiate`] gave.
+/// Writes a preface. The dialling side writes [`VERSION`], the accepting side the result of [`negotiate`].
 #[inline]
 pub(crate) const fn encode(version: u8) -> [u8; PREFACE_LEN] {
     let [r, i, n, g, m, u, x] = MAGIC;
@@ -36,7 +36,7 @@ pub(crate) fn parse(bytes: &[u8; PREFACE_LEN]) -> Result<u8, FrameError> {
     Ok(version)
 }
 
-/// Judges the bytes received so far; of more than eight only the first eight count. Nothing is wrong with none.
+/// Checks the bytes received so far; of more than eight only the first eight count. No bytes are valid.
 ///
 /// # Errors
 ///
@@ -59,7 +59,7 @@ pub(crate) fn is_prefix(bytes: &[u8]) -> bool {
     check_prefix(bytes).is_ok()
 }
 
-/// The version that both sides speak when the peer's preface says `theirs`: the lower of the two.
+/// The version that both sides use when the peer's preface contains `theirs`: the lower of the two.
 #[inline]
 pub(crate) const fn negotiate(theirs: u8) -> u8 {
     if theirs < VERSION { theirs } else { VERSION }

@@ -1,4 +1,4 @@
-//! Any frame to bytes: for tests and fuzz targets. The protocol itself writes each kind where it needs it.
+//! Encodes any frame: for tests and fuzz targets. The protocol itself writes each kind where it needs it.
 
 use bytes::BufMut;
 

@@ -1,9 +1,9 @@
-//! Taking integers and text off the front of a payload.
+//! Splits integers and text off the front of a payload.
 
 use super::error::FrameError;
 use super::kind::Kind;
 
-/// Splits `N` bytes off the front of what is left of the payload of a `kind`.
+/// Splits `N` bytes off the front of the rest of a payload of this `kind`.
 #[inline]
 pub(super) fn bytes<const N: usize>(
     kind: Kind,
@@ -33,7 +33,7 @@ pub(super) fn u16(kind: Kind, payload: &[u8]) -> Result<(u16, &[u8]), FrameError
     Ok((u16::from_le_bytes(head), rest))
 }
 
-/// Reads all of `bytes` as text.
+/// Interprets all of `bytes` as text.
 pub(super) fn text(kind: Kind, bytes: &[u8]) -> Result<&str, FrameError> {
     std::str::from_utf8(bytes).map_err(|error| FrameError::NotUtf8 {
         kind,

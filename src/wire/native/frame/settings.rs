@@ -1,10 +1,10 @@
-//! SETTINGS: what one side allows the other and which side it is, told once and first.
+//! SETTINGS: the limits of one side for the other, and its role, sent once and first.
 //!
 //! Ids 1 to 5 are limits, see [`Settings`]. Id 6 is the sender's role, 1 where it dialled and 2 where it accepted, so that
-//! a side which meets itself, as behind a server that echoes, can tell. A peer of version 0.1 leaves it out.
+//! a side connected to itself, as behind an echo server, can tell. A peer of version 0.1 omits it.
 //!
-//! There may be as many entries as fit into the smallest frame. An id that this version does not know is ignored, with
-//! whatever value and however often, so that later versions may have settings of their own. A known one may come once.
+//! There may be as many entries as fit into the smallest frame. An unknown id is ignored, with any value and any number of
+//! times, so that later versions may have settings of their own. A known one may occur once.
 
 use bytes::BufMut;
 
@@ -24,7 +24,7 @@ pub(super) const MAX_SETTINGS_LEN: u32 =
 /// The largest frame payload that may be agreed on, in bytes. It bounds how long one stream holds the connection.
 pub(crate) const MAX_FRAME_CEILING: u32 = 64 * 1024;
 
-/// The entries that [`Settings::put`] writes at most: one for each id that has a meaning, from 1.
+/// Maximum of entries that [`Settings::put`] writes: one for each known id, from 1.
 const ENTRIES: u32 = 6;
 
 /// Id of the sender's role.
@@ -35,7 +35,7 @@ pub(crate) const SETTINGS_FRAME_LEN: usize = HEADER_LEN + (ENTRIES * ENTRY_LEN) 
 
 const _: () = {
     assert!(ENTRIES * ENTRY_LEN <= MAX_SETTINGS_LEN);
-    // Of each known id it is remembered in a byte whether it came.
+    // For each known id a bit of one byte records its occurrence.
     assert!(ENTRIES < u8::BITS);
     assert!(Settings::FLOORS.max_frame <= MAX_FRAME_CEILING);
     assert!(Settings::FLOORS.stream_window <= Settings::FLOORS.session_window);
@@ -43,7 +43,7 @@ const _: () = {
     assert!(super::cost(Settings::FLOORS.max_frame) <= Settings::FLOORS.stream_window as u64);
 };
 
-/// What the sender of a SETTINGS frame allows its peer. A value that a frame leaves out is at its floor.
+/// The limits of the sender of a SETTINGS frame for its peer. An omitted value is at its floor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Settings {
     /// Largest payload of a DATA frame, in bytes (id 1).
@@ -54,14 +54,14 @@ pub(crate) struct Settings {
     pub(crate) stream_window: u32,
     /// Credit that the session starts with, in bytes (id 4).
     pub(crate) session_window: u32,
-    /// Streams that the peer may open at first (id 5).
+    /// Number of streams that the peer may open at first (id 5).
     pub(crate) streams: u32,
-    /// Which side the sender is (id 6), if it says so.
+    /// The sender's role (id 6), if present.
     pub(crate) role: Option<Role>,
 }
 
 impl Settings {
-    /// What is in force before the SETTINGS of the peer arrive. A value may only raise it.
+    /// The values in force before the SETTINGS of the peer arrive. A frame may only raise them.
     pub(crate) const FLOORS: Self = Self {
         max_frame: 16 * 1024,
         max_message: 64 * 1024,
@@ -71,13 +71,13 @@ impl Settings {
         role: None,
     };
 
-    /// Judges every value against its floor and its ceiling.
+    /// Checks every value against its floor and its ceiling.
     ///
     /// # Errors
     ///
     /// [`FrameError::SettingBelowFloor`] or [`FrameError::SettingAboveCeiling`] for the first value out of bounds.
     pub(crate) fn validate(&self) -> Result<(), FrameError> {
-        // Writing a value to its own place judges it.
+        // Setting a value checks it.
         let mut judged = Self::FLOORS;
         for (id, value) in self.entries() {
             judged.set(id, value)?;
@@ -102,7 +102,7 @@ impl Settings {
         }
     }
 
-    /// Reads the payload of a SETTINGS frame. Ids without a meaning are ignored, those with one may come once.
+    /// Reads the payload of a SETTINGS frame. Unknown ids are ignored, known ones may occur once.
     pub(super) fn parse(payload: &[u8]) -> Result<Self, FrameError> {
         let length = read::saturate(payload.len());
         let (entries, rest) = payload.as_chunks::<{ ENTRY_LEN as usize }>();
@@ -144,7 +144,7 @@ impl Settings {
         limits.into_iter().chain(role)
     }
 
-    /// Sets the value of an id, if the id has a meaning and the value is within its bounds.
+    /// Sets the value of an id, if the id is known and the value is within its bounds.
     fn set(&mut self, id: u16, value: u32) -> Result<(), FrameError> {
         const FLOORS: Settings = Settings::FLOORS;
         if id == ROLE_ID {

@@ -1,4 +1,4 @@
-//! What is judged from the header alone, as tables over all kinds.
+//! The checks on the header alone, as tables over all kinds.
 
 use super::*;
 
@@ -76,7 +76,7 @@ fn only_data_and_extensions_grow_with_the_agreed_frame_size() {
 
 #[test]
 fn a_flag_is_accepted_exactly_by_the_kinds_that_have_it() {
-    // One row a kind: the flags, as sums, that the specification gives it.
+    // One row a kind: the flags that the specification gives it, as sums.
     let allowed: [&[u8]; 9] = [
         &[0, 1, 2, 3], // DATA: FIN, END
         &[0, 1],       // OPEN: FIN

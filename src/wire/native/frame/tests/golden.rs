@@ -1,8 +1,8 @@
-//! The wire as it is written in the specification: every byte below was put down by hand from the tables there.
+//! The wire as written in the specification: every byte below was derived by hand from its tables.
 
 use super::*;
 
-/// What a frame is, its bytes, its value.
+/// Name of a frame, its bytes, its value.
 pub(crate) type Golden = (&'static str, &'static [u8], Frame<'static>);
 
 fn credit(bytes: u32) -> NonZeroU32 {
@@ -167,7 +167,7 @@ fn a_payload_cut_anywhere_is_refused() {
     }
 }
 
-/// A liar shortens the length as well. Fixed kinds are refused; in the others only the opaque tail gets shorter.
+/// With the length shortened to match. Fixed kinds are refused; in the others only the opaque tail gets shorter.
 #[test]
 fn a_frame_cut_anywhere_with_its_length_adjusted_is_refused_or_only_loses_its_tail() {
     for (what, bytes, whole) in golden() {

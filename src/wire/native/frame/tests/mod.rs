@@ -1,4 +1,4 @@
-//! What the codec promises, and what tests of other modules need to make frames.
+//! Properties of the codec, and constructors of frames for tests of other modules.
 
 use bytes::BytesMut;
 
@@ -13,14 +13,14 @@ mod property;
 mod settings;
 mod text;
 
-/// The bytes of one frame.
+/// The encoding of one frame.
 pub(crate) fn bytes_of(frame: &Frame<'_>) -> BytesMut {
     let mut bytes = BytesMut::new();
     put(&mut bytes, frame);
     bytes
 }
 
-/// Reads one frame from bytes that hold it and nothing else, as a receiver does with the largest frames allowed.
+/// Decodes bytes that hold exactly one frame, as a receiver with the largest frame size does.
 pub(crate) fn read(bytes: &[u8]) -> Result<Frame<'_>, FrameError> {
     let (head, payload) = bytes.split_first_chunk().expect("a whole header");
     let header = Header::decode(*head);

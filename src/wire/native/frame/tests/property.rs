@@ -1,10 +1,10 @@
-//! Any frame survives the wire; any bytes are survived.
+//! Any frame survives encoding and decoding; any bytes are decoded without a panic.
 
 use proptest::prelude::*;
 
 use super::*;
 
-/// A frame that owns what [`Frame`] borrows.
+/// An owned version of [`Frame`].
 #[derive(Clone, Debug)]
 struct Parts {
     kind: u8,
@@ -127,7 +127,7 @@ fn parts() -> impl Strategy<Value = Parts> {
         )
 }
 
-/// Headers that are nearly right: real kinds, few flags, small ids.
+/// Headers that are nearly valid: real kinds, few flags, small ids.
 fn plausible_header() -> impl Strategy<Value = Header> {
     (0u8..16, 0u8..4, 0u32..4).prop_map(|(kind, flags, stream)| Header {
         length: 0,
@@ -174,9 +174,9 @@ proptest! {
         let _ = Frame::parse(header, &payload);
     }
 
-    /// The wire has one spelling for each frame, but for extensions, settings and the unknown last id of a GOAWAY.
+    /// Each frame has one encoding, except for extensions, settings and the unknown last id of a GOAWAY.
     #[test]
-    fn what_is_accepted_is_written_back_byte_for_byte(
+    fn an_accepted_frame_is_encoded_back_byte_for_byte(
         header in plausible_header(),
         payload in prop_oneof![
             prop::collection::vec(any::<u8>(), 0..20),

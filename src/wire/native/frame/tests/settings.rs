@@ -22,7 +22,7 @@ fn frame(entries: &[(u16, u32)]) -> Result<Settings, FrameError> {
     }
 }
 
-/// Id, floor, ceiling, as the specification has them.
+/// Id, floor, ceiling, as in the specification.
 const BOUNDS: [(u16, u32, u32); 5] = [
     (1, 16_384, 65_536),
     (2, 65_536, u32::MAX),
@@ -42,7 +42,7 @@ fn value_of(settings: Settings, id: u16) -> u32 {
 }
 
 #[test]
-fn what_is_left_out_is_at_its_floor() {
+fn an_omitted_setting_is_at_its_floor() {
     assert_eq!(frame(&[]), Ok(Settings::FLOORS));
     for (id, floor, _) in BOUNDS {
         assert_eq!(value_of(Settings::FLOORS, id), floor);
