@@ -108,7 +108,13 @@ const ABSENT: [(&str, &[&str]); 8] = [
 ];
 
 /// The packages beside the library.
-const CRATES: [&str; 4] = ["crates/cli", "crates/measure", "crates/testing", "perf"];
+const CRATES: [&str; 5] = [
+    "crates/cli",
+    "crates/macros",
+    "crates/measure",
+    "crates/testing",
+    "perf",
+];
 const LOCKS: [&str; 4] = ["Mutex", "RwLock", "Condvar", "parking_lot"];
 const UNFINISHED: [&str; 3] = ["todo!", "unimplemented!", "dbg!"];
 
