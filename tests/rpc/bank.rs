@@ -226,7 +226,7 @@ async fn calls_written_by_hand_reach_a_made_server() {
 
 #[test]
 fn the_constants_are_the_methods_of_the_service() {
-    assert_eq!(BankMethods::NAME, "bank.v1.Bank");
+    assert_eq!(BankClient::NAME, "bank.v1.Bank");
     assert_eq!(BankMethods::BALANCE.name(), BALANCE.name());
     assert_eq!(BankMethods::WATCH.name(), WATCH.name());
     assert_eq!(BankMethods::IMPORT.name(), IMPORT.name());

@@ -100,7 +100,7 @@ impl<'a> Expansion<'a> {
 
     fn constants(&self) -> TokenStream {
         let Self { constants, cfg, .. } = self;
-        let (vis, service) = (&self.item.vis, &self.options.name);
+        let vis = &self.item.vis;
         let (library, codec) = (&self.options.library, &self.options.codec);
         let doc = format!("The methods of [`{}`], as constants.", self.item.ident);
         let each = self.methods.iter().map(|method| {
@@ -129,8 +129,6 @@ impl<'a> Expansion<'a> {
             #(#cfg)*
             #[allow(dead_code)]
             impl #constants {
-                /// The name of the service.
-                #vis const NAME: &'static str = #service;
                 #(#each)*
             }
         }
@@ -144,6 +142,7 @@ impl<'a> Expansion<'a> {
             ..
         } = self;
         let (vis, name, library) = (&self.item.vis, &self.item.ident, &self.options.library);
+        let service = &self.options.name;
         let doc = format!("Serves an implementation of [`{name}`]: for `ServerBuilder::add`.");
         let shown = server.to_string();
         let each = self.methods.iter().map(|method| {
@@ -198,8 +197,9 @@ impl<'a> Expansion<'a> {
             }
 
             #(#cfg)*
+            #[allow(deprecated)]
             impl<T: #name> #library::rpc::Service for #server<T> {
-                const NAME: &'static str = #constants::NAME;
+                const NAME: &'static str = #service;
 
                 fn register(self: ::std::sync::Arc<Self>, router: &mut #library::rpc::Router) {
                     #(#each)*
@@ -217,6 +217,7 @@ impl<'a> Expansion<'a> {
             ..
         } = self;
         let (vis, library) = (&self.item.vis, &self.options.library);
+        let service = &self.options.name;
         let doc = format!("Calls [`{}`] over a channel.", self.item.ident);
         let each = self.methods.iter().map(|method| {
             let (attrs, ident, constant) = (&method.attrs, &method.ident, &method.constant);
@@ -257,6 +258,9 @@ impl<'a> Expansion<'a> {
             #(#cfg)*
             #[allow(dead_code, clippy::needless_lifetimes)]
             impl #client {
+                /// The name of the service.
+                #vis const NAME: &'static str = #service;
+
                 /// Calls go over this channel, or over the channel of this session.
                 #[must_use]
                 #vis fn new(channel: impl ::core::convert::Into<#library::rpc::Channel>) -> Self {

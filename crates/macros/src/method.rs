@@ -15,8 +15,6 @@ use crate::service::report;
 
 /// Functions that each client has.
 const CLIENT_FUNCTIONS: [&str; 2] = ["new", "channel"];
-/// A constant that the methods of each service have beside them.
-const CONSTANT: &str = "NAME";
 
 const SHAPES: &str = "a method has one of the shapes \
     `(&self, cx: &Context, request: T) -> Result<U, Status>`, \
@@ -65,9 +63,9 @@ impl Method {
         let ident = sig.ident.clone();
         let rust_name = ident.unraw().to_string();
         let constant = rust_name.to_shouty_snake_case();
-        if CLIENT_FUNCTIONS.contains(&&*rust_name) || constant == CONSTANT {
+        if CLIENT_FUNCTIONS.contains(&&*rust_name) {
             let text = format!(
-                "`{rust_name}` is taken in what is made of the trait: write another name, with `#[method(name = \"{}\")]` above it",
+                "the client has a function `{rust_name}`: write another name, with `#[method(name = \"{}\")]` above it",
                 rust_name.to_upper_camel_case()
             );
             return Err(Error::new(ident.span(), text));
