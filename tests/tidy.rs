@@ -108,11 +108,13 @@ const ABSENT: [(&str, &[&str]); 8] = [
 ];
 
 /// The packages beside the library.
-const CRATES: [&str; 5] = [
+const CRATES: [&str; 7] = [
+    "crates/build",
     "crates/cli",
     "crates/macros",
     "crates/measure",
     "crates/testing",
+    "examples/proto",
     "perf",
 ];
 const LOCKS: [&str; 4] = ["Mutex", "RwLock", "Condvar", "parking_lot"];
