@@ -1,6 +1,6 @@
 //! The items that are made of a trait.
 
-use proc_macro2::TokenStream;
+use proc_macro2::{Span, TokenStream};
 use quote::{format_ident, quote, quote_spanned};
 use syn::{Attribute, Ident, ItemTrait, ReturnType, TraitItem};
 
@@ -50,9 +50,11 @@ fn with_futures(mut item: ItemTrait) -> ItemTrait {
             ReturnType::Default => quote!(()),
             ReturnType::Type(_, ty) => quote!(#ty),
         };
-        function.sig.output = syn::parse_quote! {
-            -> impl ::core::future::Future<Output = #output> + ::core::marker::Send
+        // A handler that is not `Send` is told about with a note at the method's name.
+        let future = quote_spanned! {function.sig.ident.span()=>
+            impl ::core::future::Future<Output = #output> + ::core::marker::Send
         };
+        function.sig.output = syn::parse_quote!(-> #future);
         if let Some(body) = function.default.take() {
             function.default = Some(syn::parse_quote!({ async move #body }));
         }
@@ -60,10 +62,11 @@ fn with_futures(mut item: ItemTrait) -> ItemTrait {
     if item.supertraits.is_empty() {
         item.colon_token = Some(Default::default());
     }
-    item.supertraits
-        .push(syn::parse_quote!(::core::marker::Send));
-    item.supertraits
-        .push(syn::parse_quote!(::core::marker::Sync));
+    let place = item.ident.span();
+    let send = quote_spanned!(place=> ::core::marker::Send);
+    let sync = quote_spanned!(place=> ::core::marker::Sync);
+    item.supertraits.push(syn::parse_quote!(#send));
+    item.supertraits.push(syn::parse_quote!(#sync));
     item.supertraits.push(syn::parse_quote!('static));
     item
 }
@@ -108,7 +111,8 @@ impl<'a> Expansion<'a> {
             let (request, response) = (&method.request, &method.response);
             let (kind, make) = method.kind.names();
             let (cfg, doc) = (cfg_of(&method.attrs), format!("`{name}`."));
-            // At the method's name: what its codec does not take is said there.
+            // A message that the codec does not take is told about at the method's name.
+            let codec = located_at(method.ident.span(), codec);
             let value = quote_spanned! {method.ident.span()=>
                 #library::rpc::Method::#make::<#codec>(#name)
             };
@@ -277,6 +281,15 @@ impl<'a> Expansion<'a> {
             }
         }
     }
+}
+
+/// The same tokens, shown in errors as if they were elsewhere.
+fn located_at(place: Span, tokens: &TokenStream) -> TokenStream {
+    let tokens = tokens.clone().into_iter().map(|mut token| {
+        token.set_span(token.span().located_at(place));
+        token
+    });
+    tokens.collect()
 }
 
 fn cfg_of(attrs: &[Attribute]) -> Vec<&Attribute> {
