@@ -8,7 +8,7 @@ use bytes::BytesMut;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 
 #[allow(dead_code, unused_imports, unreachable_pub)]
-#[path = "../src/frame/mod.rs"]
+#[path = "../src/wire/native/frame/mod.rs"]
 mod frame;
 
 use frame::{Frame, HEADER_LEN, Header, Role, Settings, StreamId};

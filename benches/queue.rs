@@ -28,6 +28,8 @@ struct Owner(Arc<RingPair>);
 
 // SAFETY: the `Arc` keeps one pair at one address.
 unsafe impl RingOwner for Owner {
+    const CHARGE: u32 = 256;
+
     fn ring(&self) -> Ring<'_> {
         self.0.forth()
     }

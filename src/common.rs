@@ -11,11 +11,11 @@ use crate::error::{
     Chain, LimitExceeded, OpenError, Processed, ProtocolError, SendError, SessionError,
     StreamError, TrySendError, into_io,
 };
-use crate::frame::FrameError;
 #[cfg(feature = "manage")]
 use crate::manage::{Doubt, Dropped, ManageError, ProvideError, PushError};
 #[cfg(feature = "rpc")]
 use crate::rpc::Status;
+use crate::wire::native::frame::FrameError;
 
 /// Any error of this crate: the return type of functions that connect, open a stream, send and receive.
 ///

@@ -41,8 +41,8 @@ use crate::config::Config;
 use crate::driver::tokio::TokioIo;
 use crate::driver::{Turns, runtime};
 use crate::error::SessionError;
-use crate::frame::Role;
 use crate::handle::Session;
+use crate::wire::Role;
 
 /// Connects to `tcp://HOST:PORT` or `unix:///PATH` with the defaults: [`Engine::auto`] and
 /// [`Config::default`].
@@ -144,7 +144,7 @@ where
 /// [`SessionError::EngineStopped`].
 #[must_use = "a session makes no progress unless its connection is spawned or awaited"]
 pub struct Connection<T> {
-    turns: Turns<TokioIo<T>>,
+    turns: Turns<TokioIo<T>, crate::bridge::NativeEngine>,
     /// The polling runtime was checked for timers.
     has_time: bool,
 }

@@ -8,6 +8,7 @@
 //! shows each text once, and searching the chain for a type finds it. An error that only wraps another, such as
 //! [`SendError::Stream`], shows the other's text, and has the other's source.
 
+pub mod codes;
 mod io_error;
 mod limit;
 mod words;
@@ -23,7 +24,7 @@ pub(crate) use io_error::into_io;
 pub use limit::{Limit, LimitExceeded};
 pub use words::Chain;
 
-use crate::frame::{FrameError, Role, StreamId, codes};
+use crate::wire::native::frame::{FrameError, Role, StreamId};
 use words::{Cancelling, Closing, Code, Stopping};
 
 /// Whether the peer's application can have seen the messages of a failed stream.
@@ -297,6 +298,12 @@ pub enum ProtocolError {
     /// A PING with ACK that answers no PING.
     #[error("a PING was acknowledged that was never sent")]
     UnexpectedPong,
+    /// A rule of another wire than that of ringmux.
+    #[error("{rule}")]
+    Foreign {
+        /// In the words of that wire.
+        rule: &'static str,
+    },
 }
 
 impl ProtocolError {
@@ -333,6 +340,7 @@ impl ProtocolError {
             Self::PiecesMismatch { .. } => "pieces-mismatch",
             Self::MetaOutOfPlace { .. } => "meta-out-of-place",
             Self::UnexpectedPong => "unexpected-pong",
+            Self::Foreign { .. } => "foreign",
         }
     }
 }
@@ -542,8 +550,8 @@ pub enum OpenError {
         /// The limit, in bytes.
         limit: usize,
     },
-    /// The first message is larger than the peer accepts; only from `open_with`. If it was opened before the peer had said
-    /// so, the peer may see a stream opened and cancelled.
+    /// The first message is larger than the peer accepts; only from `open_with`. If the peer announces its limit only after
+    /// the opening, it may see a stream opened and cancelled.
     #[error("a first message of {len} bytes exceeds the {limit} that the peer accepts")]
     MessageTooLong {
         /// The message's size, in bytes.

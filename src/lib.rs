@@ -78,7 +78,7 @@
 //!
 //! # Features
 //! * `manage` (off): the module `manage`, which keeps sessions to a peer and reconnects lost ones.
-//! * `tokio-uring` (on): the driver [`Driver::TokioUring`], with the crate `tokio-uring`. Without it that driver is refused with
+//! * `tokio-uring` (on): the driver [`Driver::TokioUring`], with the crate `tokio-uring`. Without it the driver is refused with
 //!   [`EngineError::NotBuiltIn`].
 //! * `metrics` (off): the module `metrics`, which passes counters to a recorder of the crate `metrics`.
 //! * `rpc` (off): the module `rpc`: calls with deadlines, cancellation, metadata and typed status; either side may be the
@@ -91,8 +91,10 @@
 //! counters that are always on. Each log statement that a peer can trigger writes at most ten lines in 10 s; the next such
 //! line has the number of suppressed ones in its field `left_out`, and [`left_out_lines`] has the total.
 
-#[cfg(not(ringmux_loom))]
+#[cfg(not(ringmux_loom))] // The models need the leaves alone.
 mod addr;
+#[cfg(not(ringmux_loom))]
+mod bridge;
 #[cfg(not(ringmux_loom))]
 mod common;
 #[cfg(not(ringmux_loom))]
@@ -100,39 +102,38 @@ mod config;
 #[cfg(not(ringmux_loom))]
 mod connect;
 #[cfg(not(ringmux_loom))]
+mod core;
+#[cfg(not(ringmux_loom))]
 mod driver;
 #[cfg(not(ringmux_loom))]
 mod error;
-#[cfg(not(ringmux_loom))] // The models need only the leaves.
-#[allow(dead_code, unused_imports)] // The codec is complete; the protocol does not use all of it.
-mod frame;
 #[cfg(all(any(test, fuzzing), not(ringmux_loom)))]
 #[doc(hidden)]
 pub mod fuzzing;
 #[cfg(not(ringmux_loom))]
 mod handle;
-#[cfg(not(ringmux_loom))]
-mod link;
 #[cfg(all(feature = "manage", not(ringmux_loom)))]
 pub mod manage;
 #[cfg(all(feature = "metrics", not(ringmux_loom)))]
 pub mod metrics;
 #[cfg(not(ringmux_loom))]
 mod pace;
-#[cfg(not(ringmux_loom))]
-mod proto;
 #[allow(dead_code, unused_imports)] // Benches and models use items that the layers above do not.
 mod queue;
 #[cfg(all(feature = "rpc", not(ringmux_loom)))]
 pub mod rpc;
 #[allow(unused_imports)]
 mod sync;
+#[cfg(not(ringmux_loom))]
+pub mod wire;
 
 #[cfg(all(feature = "rpc", not(ringmux_loom)))]
 pub use ringmux_macros::service;
 
 #[cfg(not(ringmux_loom))]
 pub use addr::{Addr, AddrError, Driver, UnknownDriver};
+#[cfg(not(ringmux_loom))]
+pub use bridge::{Drained, SessionEnds, SessionStats, Totals, TrippedLimits};
 #[cfg(not(ringmux_loom))]
 pub use common::Error;
 #[cfg(not(ringmux_loom))]
@@ -146,28 +147,17 @@ pub use connect::{
 #[cfg(not(ringmux_loom))]
 pub use error::{
     Chain, Failure, Limit, LimitExceeded, OpenError, Processed, SendError, SessionError, Side,
-    StreamError, TrySendError,
+    StreamError, TrySendError, codes,
 };
-#[cfg(not(ringmux_loom))]
-pub use frame::{Role, codes};
 #[cfg(not(ringmux_loom))]
 pub use handle::{
     Accept, Chunks, Incoming, Lease, Open, Recv, RecvLease, RecvMeta, RecvStream, Reserve,
     Reserved, SendMessage, SendSlice, SendStream, Session, SessionState, StreamId, Written,
 };
 #[cfg(not(ringmux_loom))]
-pub use link::{Drained, SessionEnds, SessionStats, Totals, TrippedLimits};
-#[cfg(not(ringmux_loom))]
 pub use pace::{LeftOutLines, left_out_lines};
-
-/// Wire types that occur in errors: the rule of the protocol that a peer broke.
-///
-/// An application needs it only to tell one broken rule from another; any broken rule is a [`SessionError::Protocol`].
 #[cfg(not(ringmux_loom))]
-pub mod wire {
-    pub use crate::error::ProtocolError;
-    pub use crate::frame::{FrameError, Kind as FrameKind, StreamId};
-}
+pub use wire::native::frame::Role;
 
 /// Compiles and runs the README's examples as tests.
 #[cfg(doctest)]

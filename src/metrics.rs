@@ -25,8 +25,8 @@
 
 use ::metrics::{Unit, counter, describe_counter, describe_gauge, gauge};
 
+use crate::bridge::SessionStats;
 use crate::connect::{ProcessStats, process_stats};
-use crate::link::SessionStats;
 
 /// Passes the process's counters to the installed recorder.
 ///

@@ -113,12 +113,12 @@ async fn concurrent(client: &Session, times: u64) {
     tasks.join_all().await;
 }
 
-/// How a call begins.
+/// The way to begin a call.
 #[derive(Clone, Copy)]
 enum Open {
-    /// The stream is opened first, then a message sent, then its direction ended.
+    /// Open the stream, then send a message, then end the direction.
     First,
-    /// All at once.
+    /// All in one call of `open_with`.
     With,
 }
 

@@ -11,8 +11,8 @@ use bytes::Bytes;
 use super::*;
 use crate::addr::{Addr, Driver};
 use crate::connect::ProbeStep;
+use crate::error::codes;
 use crate::error::{Failure, Limit, Side};
-use crate::frame::codes;
 
 /// The variants of an error, by name.
 trait Variants {

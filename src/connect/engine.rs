@@ -13,13 +13,13 @@ use super::home::{Home, Plan};
 use super::listener::Listener;
 use super::socket::{Bound, Connected, Sharing};
 use crate::addr::{Addr, Driver};
+use crate::bridge::{Account, Totals};
 use crate::config::Config;
 use crate::driver::uring::HostLink;
-use crate::frame::Role;
 use crate::handle::Session;
-use crate::link::{Account, Totals};
 use crate::queue::Owned;
 use crate::sync::Arc;
+use crate::wire::Role;
 
 /// Runs sessions: the thread that owns their sockets.
 ///

@@ -26,12 +26,12 @@ pub enum EngineError {
     /// [`Driver::Uring`] was tried and does not work here.
     #[error("the driver uring cannot start ({})", .0.remedy())]
     Refused(#[source] Refusal),
-    /// This build of the library is without the driver: its feature was turned off.
+    /// This build of the library does not include the driver: its feature is off.
     #[error(
         "the driver {driver} is not built in: turn ringmux's feature {driver} on, or take another driver"
     )]
     NotBuiltIn {
-        /// Which one.
+        /// The driver.
         driver: Driver,
     },
     /// An inline engine was requested outside of a suitable runtime.

@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use crate::bridge::{SessionLink, request};
 use crate::driver::clock;
-use crate::link::{SessionLink, request};
 use crate::sync::Arc;
 
 /// No handshake younger than this is evicted: its bytes may have arrived but not been read.

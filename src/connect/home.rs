@@ -15,30 +15,30 @@ use super::errors::EngineError;
 use super::socket::{Blocking, Connected};
 use super::{Connection, over};
 use crate::addr::{Addr, Driver};
+use crate::bridge::{Account, Info, SessionLink};
+use crate::bridge::{NativeEngine, Pool};
 use crate::config::{Config, Wait};
 use crate::driver::queued::queued;
 use crate::driver::uring::{Features, HostLink, Job, Prepared};
 use crate::driver::{clock, runtime};
-use crate::frame::Role;
 use crate::handle::Session;
-use crate::link::{Account, Info, SessionLink};
-use crate::proto::{self, Pool};
 use crate::queue::{Owned, PerProcess};
 use crate::sync::Arc;
+use crate::wire::Role;
 
 #[cfg(feature = "tokio-uring")]
 pub(super) mod on_tokio_uring;
-/// Nothing gets here: [`EngineBuilder`] refuses the driver.
+/// Unreachable: [`EngineBuilder`] refuses the driver.
 #[cfg(not(feature = "tokio-uring"))]
 pub(super) mod on_tokio_uring {
-    use super::{Blocking, EngineError, KeepAlive, Report, proto};
+    use super::{Blocking, EngineError, KeepAlive, NativeEngine, Report};
     use crate::addr::Driver;
 
     const LEFT_OUT: EngineError = EngineError::NotBuiltIn {
         driver: Driver::TokioUring,
     };
 
-    pub(super) fn spawn(_: proto::Connection, _: Blocking, _: KeepAlive) {}
+    pub(super) fn spawn(_: NativeEngine, _: Blocking, _: KeepAlive) {}
 
     pub(super) fn host(report: &Report) {
         drop(report.send(Err(LEFT_OUT)));
@@ -107,7 +107,7 @@ impl<'a> Plan<'a> {
     }
 
     /// Makes a session's protocol state, and the link that its handles share with it.
-    pub(super) fn connection(self, driver: Driver) -> (proto::Connection, Arc<SessionLink>) {
+    pub(super) fn connection(self, driver: Driver) -> (NativeEngine, Arc<SessionLink>) {
         let info = Info {
             peer: self.peer,
             local: self.local,
@@ -118,7 +118,7 @@ impl<'a> Plan<'a> {
             seed: RandomState::new().build_hasher().finish(),
         };
         let pool = Pool::process();
-        proto::Connection::new(self.role, self.config, info, pool, clock::now())
+        NativeEngine::new(self.role, self.config, info, pool, clock::now())
     }
 }
 

@@ -20,14 +20,14 @@ use super::half_open::HalfOpen;
 use super::live::Live;
 use super::socket::{Bound, Connected, SocketFile};
 use crate::addr::Addr;
+use crate::bridge::{Drained, SessionLink};
 use crate::config::Config;
 use crate::driver::clock;
 use crate::error::{Chain, SessionError};
-use crate::frame::Role;
 use crate::handle::Session;
-use crate::link::{Drained, SessionLink};
 use crate::pace::{LINES, ONE_LINE, paced};
 use crate::queue::{Owned, SetOnce, WakerSet};
+use crate::wire::Role;
 
 /// Connections in the kernel's backlog that a shutdown still accepts, at most.
 const STRAGGLERS: usize = 256;
@@ -456,7 +456,7 @@ fn no_session(peer: Option<&Addr>, error: &SessionError) {
 
 /// Whether an `accept` failed because its one connection was lost; the next one may be fine. Other errors, such as a lack of
 /// descriptors or permission, recur with the next one: the listening socket stays usable, and trying again at once would spin.
-/// For programs that accept sockets themselves; [`Listener`] does it as well.
+/// For programs that accept sockets themselves; [`Listener`] uses it as well.
 ///
 /// # Examples
 /// ```

@@ -6,7 +6,7 @@
 use std::sync::Weak;
 use std::time::{Duration, Instant};
 
-use crate::link::SessionLink;
+use crate::bridge::SessionLink;
 use crate::sync::Arc;
 
 /// Entries listed beyond twice the live sessions.

@@ -1,7 +1,7 @@
 //! The counters of the process.
 
-use crate::link::{Totals, process_totals};
-use crate::proto::Pool;
+use crate::bridge::Pool;
+use crate::bridge::{Totals, process_totals};
 
 /// A snapshot of the process's counters. From [`process_stats`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

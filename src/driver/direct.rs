@@ -10,7 +10,7 @@ use std::os::fd::BorrowedFd;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags};
 
-use crate::proto::Batch;
+use crate::wire::Batch;
 
 /// Batches and receptions up to this length use plain calls, in bytes.
 pub(super) const DIRECT_BYTES: usize = 16 * 1024;

@@ -13,7 +13,7 @@
 //! and wakes them; the next turn begins by taking their replies.
 //!
 //! The future owns the socket and the protocol state until the session ends. It never parses: it passes bytes to and from
-//! `proto`. One write is under way at a time; everything queued meanwhile leaves in the next one.
+//! a `bridge::Protocol`. One write is under way at a time; everything queued meanwhile leaves in the next one.
 //!
 //! Two transports: [`tokio::TokioIo`] for any `AsyncRead + AsyncWrite`, and
 //! [`tokio_uring::UringIo`] for sockets on a tokio-uring runtime.
@@ -40,7 +40,7 @@ use std::time::Instant;
 
 use bytes::BytesMut;
 
-use crate::proto::Batch;
+use crate::wire::Batch;
 
 /// A socket for the turn loop. Poll functions keep the waker of the last call.
 pub(crate) trait Transport {

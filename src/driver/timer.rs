@@ -17,7 +17,7 @@ pub(super) struct Timer {
     sleep: Option<Pin<Box<::tokio::time::Sleep>>>,
     /// The deadline it is set to.
     armed: Option<Instant>,
-    /// What it wakes: set as long as it is registered and has not fired.
+    /// The waker to call: set while the timer is registered and has not fired.
     wakes: Option<Waker>,
 }
 
@@ -39,7 +39,7 @@ impl Timer {
             && self.wakes.as_ref().is_some_and(wakes_us)
             && self.sleep.as_ref().is_some_and(|sleep| !sleep.is_elapsed())
         {
-            // It is registered: the usual case of a session that is busy, whose deadline moves once in a while.
+            // Already registered: the usual case of a busy session, whose deadline moves now and then.
             return false;
         }
         self.poll_anew(cx, deadline)

@@ -11,7 +11,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 
 use super::timer::Timer;
 use super::{Transport, make_room};
-use crate::proto::Batch;
+use crate::wire::Batch;
 
 /// A transport that borrows its buffers only while it is polled.
 #[derive(Debug)]

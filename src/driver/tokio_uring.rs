@@ -37,7 +37,7 @@ use super::direct::{self, DIRECT_BYTES};
 use super::queued::queued;
 use super::timer::Timer;
 use super::{Transport, make_room};
-use crate::proto::Batch;
+use crate::wire::Batch;
 
 /// Memory that the kernel may use until the operation completes.
 struct InFlight<T>(Option<T>);

@@ -9,8 +9,9 @@ use std::time::Instant;
 use bytes::BytesMut;
 
 use super::{Transport, clock};
+use crate::bridge::{Protocol, SocketEvent, SocketStage, Status, sooner};
 use crate::error::SessionError;
-use crate::proto::{Batch, Connection, SocketEvent, SocketStage, Status, WORK_MAX, sooner};
+use crate::wire::{Batch, WORK_MAX};
 
 /// Turns in a row before other tasks of the runtime get theirs.
 const TURNS_MAX: usize = 16;
@@ -21,8 +22,8 @@ const IO_MAX: usize = 2;
 const BYTES_MAX: usize = 1024 * 1024;
 
 /// A session and its transport. Completes when the session has ended, with the reason.
-pub(crate) struct Turns<T> {
-    connection: Connection,
+pub(crate) struct Turns<T, P> {
+    connection: P,
     transport: T,
     recv: BytesMut,
     /// `recv` may hold whole frames.
@@ -73,8 +74,8 @@ impl Quota {
     }
 }
 
-impl<T: Transport + Unpin> Turns<T> {
-    pub(crate) fn new(connection: Connection, transport: T) -> Self {
+impl<T: Transport + Unpin, P: Protocol + Unpin> Turns<T, P> {
+    pub(crate) fn new(connection: P, transport: T) -> Self {
         if T::BOUND {
             connection.link().home.settle();
         }
@@ -205,6 +206,9 @@ impl<T: Transport + Unpin> Turns<T> {
             return true;
         }
         for _ in 0..IO_MAX {
+            if !self.connection.wants_bytes() {
+                return false;
+            }
             let capacity = self.connection.recv_capacity();
             match self.transport.poll_recv(cx, &mut self.recv, capacity) {
                 Poll::Pending => return false,
@@ -376,7 +380,7 @@ impl<T: Transport + Unpin> Turns<T> {
     }
 }
 
-impl<T: Transport + Unpin> Future for Turns<T> {
+impl<T: Transport + Unpin, P: Protocol + Unpin> Future for Turns<T, P> {
     type Output = SessionError;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<SessionError> {
@@ -410,7 +414,7 @@ impl<T: Transport + Unpin> Future for Turns<T> {
     }
 }
 
-impl<T> std::fmt::Debug for Turns<T> {
+impl<T, P> std::fmt::Debug for Turns<T, P> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Turns")
             .field("writing", &self.writing)

@@ -4,7 +4,7 @@ use std::error::Error;
 use std::fmt;
 
 use super::{Failure, SendError, SessionError, Side, StreamError};
-use crate::frame::codes;
+use crate::error::codes;
 
 /// Shows an error and its chain of sources on one line, for logs.
 ///

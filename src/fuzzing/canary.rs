@@ -1,7 +1,7 @@
 //! An injected fault that the harness must find.
 
 use super::codec::each_frame;
-use crate::frame::Frame;
+use crate::wire::native::frame::Frame;
 
 /// Panics at a GOAWAY whose text begins like this: four bytes that must be right at once, in an otherwise valid frame.
 /// Random input does not find it; a search guided by comparisons does, in seconds.

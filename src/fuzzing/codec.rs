@@ -2,8 +2,8 @@
 
 use bytes::BytesMut;
 
-use crate::frame::put::put;
-use crate::frame::{Frame, HEADER_LEN, Header, MAX_FRAME_CEILING, check, preface};
+use crate::wire::native::frame::put::put;
+use crate::wire::native::frame::{Frame, HEADER_LEN, Header, MAX_FRAME_CEILING, check, preface};
 
 /// Parses the input as a receiver does. Accepted frames must encode to the same bytes.
 ///

@@ -8,9 +8,10 @@ use bytes::Bytes;
 
 use super::Input;
 use super::side::{Side, config, now};
+use crate::error::codes;
 use crate::error::{SessionError, StreamError};
-use crate::frame::{Role, codes};
 use crate::handle::whole::{Stream, Whole as _};
+use crate::wire::Role;
 
 const PATIENCE: Duration = Duration::from_secs(15);
 /// If less time than this passes in all, no timeout may expire.

@@ -9,9 +9,12 @@ use std::time::{Duration, Instant};
 
 use super::Input;
 use super::side::{Side, config, now};
-use crate::frame::{Frame, codes};
-use crate::frame::{HEADER_LEN, Header, MAX_FRAME_CEILING, Role, Settings, check, preface};
+use crate::error::codes;
 use crate::handle::whole::{Stream, Whole as _};
+use crate::wire::native::frame::Frame;
+use crate::wire::native::frame::{
+    HEADER_LEN, Header, MAX_FRAME_CEILING, Role, Settings, check, preface,
+};
 
 const ACCEPTOR: u8 = 1 << 0;
 /// Flag: preface and SETTINGS of the peer are prepended to the wire.

@@ -8,18 +8,19 @@ use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 
+use crate::bridge::{Info, SessionLink};
+use crate::bridge::{NativeEngine, Pool, Protocol, Status};
 use crate::config::Config;
 use crate::error::{SessionError, StreamError};
-use crate::frame::Role;
 use crate::handle::Session;
 use crate::handle::whole::{Stream, Whole as _};
-use crate::link::{Info, SessionLink};
-use crate::proto::{Batch, Connection, Pool, Status};
+use crate::wire::Batch;
+use crate::wire::Role;
 
 const POOL_BYTES: u64 = 2 << 20;
 
 pub(super) struct Side {
-    pub(super) connection: Connection,
+    pub(super) connection: NativeEngine,
     /// The application's first handle, until it drops it.
     pub(super) session: Option<Session>,
     /// For inspecting the session after the application has dropped it.
@@ -65,7 +66,7 @@ impl Side {
     pub(super) fn new(role: Role, config: &Config, now: Instant) -> Self {
         let info = Info::of_a_test(role);
         let pool = Pool::new(POOL_BYTES);
-        let (connection, link) = Connection::new(role, config, info, Arc::clone(&pool), now);
+        let (connection, link) = NativeEngine::new(role, config, info, Arc::clone(&pool), now);
         Self {
             connection,
             session: Some(Session::new(Arc::clone(&link))),
@@ -78,7 +79,7 @@ impl Side {
         }
     }
 
-    pub(super) const fn is_closed(&self) -> bool {
+    pub(super) fn is_closed(&self) -> bool {
         matches!(self.connection.status(), Status::Closed)
     }
 

@@ -6,10 +6,10 @@ use std::path::PathBuf;
 use bytes::BytesMut;
 
 use super::*;
-use crate::frame::put::put;
-use crate::frame::tests::golden::golden;
-use crate::frame::tests::id;
-use crate::frame::{Frame, Role, Scope, Settings, preface};
+use crate::wire::native::frame::put::put;
+use crate::wire::native::frame::tests::golden::golden;
+use crate::wire::native::frame::tests::id;
+use crate::wire::native::frame::{Frame, Role, Scope, Settings, preface};
 
 /// A target and its body.
 type Target = (&'static str, fn(&[u8]));

@@ -10,8 +10,8 @@ use super::recv::RecvStream;
 use super::send::SendStream;
 use super::session::{Session, halves};
 use super::wait::Waiter;
+use crate::bridge::{HandleSide, SessionLink, reason};
 use crate::error::SessionError;
-use crate::link::{HandleSide, SessionLink, reason};
 use crate::queue::WaiterKey;
 
 /// The future of [`Session::accept`].

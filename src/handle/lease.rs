@@ -6,7 +6,7 @@ use std::fmt;
 use bytes::Buf;
 
 use super::recv;
-use crate::link::RxRing;
+use crate::bridge::RxRing;
 use crate::queue::{Held, Passed, Reader};
 
 /// A received message, borrowed from its stream; dropping it releases the memory, with all of the message: what was not

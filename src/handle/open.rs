@@ -8,9 +8,9 @@ use bytes::Bytes;
 
 use super::recv::RecvStream;
 use super::send::SendStream;
+use crate::bridge::{OpenState, SendEnd};
+use crate::error::codes;
 use crate::error::{OpenError, SendError, SessionError, StreamError};
-use crate::frame::codes;
-use crate::link::{OpenState, SendEnd};
 
 /// The future of [`Session::open`](crate::Session::open). It borrows nothing, so it can be stored, and one that is stored can be
 /// polled without a box.

@@ -12,9 +12,9 @@ use smallvec::SmallVec;
 use super::futures::{Recv, RecvLease, RecvMeta};
 use super::id::StreamId;
 use super::lease::Lease;
+use crate::bridge::{Lane, RecvEnd, RxRing, reason, rx_tag};
 use crate::error::StreamError;
-use crate::frame::codes;
-use crate::link::{Lane, RecvEnd, RxRing, reason, rx_tag};
+use crate::error::codes;
 use crate::queue::{Reader, Teardown};
 use crate::sync::Arc;
 

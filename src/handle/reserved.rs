@@ -5,7 +5,7 @@ use std::ops::{Deref, DerefMut};
 
 use bytes::BytesMut;
 
-use crate::link::{COPY_MAX, TxRing, reason, tx_tag};
+use crate::bridge::{COPY_MAX, TxRing, reason, tx_tag};
 use crate::queue::{Reserved as Place, Writer};
 
 /// The place of a message in its stream's queue, from [`SendStream::reserve`](crate::SendStream::reserve): its bytes, which are zero

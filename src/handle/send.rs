@@ -13,9 +13,9 @@ use super::futures::{Reserve, SendMessage, SendSlice, Written};
 use super::id::StreamId;
 use super::open::First;
 use super::reserved::Reserved;
+use crate::bridge::{COPY_MAX, Lane, RECORD_CHARGE, SEND_FLOOR, TxRing, failure, reason, tx_tag};
+use crate::error::codes;
 use crate::error::{SendError, TrySendError};
-use crate::frame::{MAX_ERROR_DETAILS, MAX_META_BLOCK, codes};
-use crate::link::{COPY_MAX, Lane, SEND_FLOOR, TxRing, failure, reason, tx_tag};
 use crate::queue::{Teardown, Writer, record_weight};
 use crate::sync::Arc;
 
@@ -241,7 +241,7 @@ impl SendStream {
                 poll_fn(|cx| batch.0.poll_room(cx, len)).await?;
             }
             batch.0.push(message);
-            unflushed += record_weight(len, false);
+            unflushed += record_weight(RECORD_CHARGE, len, false);
             // What the engine has not heard of is within the floor, which is not taken back.
             if unflushed >= u64::from(SEND_FLOOR) {
                 batch.0.flush();
@@ -261,7 +261,7 @@ impl SendStream {
     /// # Cancel safety
     /// As [`send`](Self::send).
     pub async fn send_meta(&mut self, block: impl Into<Bytes>) -> Result<(), SendError> {
-        let (block, limit) = (block.into(), MAX_META_BLOCK as usize);
+        let (block, limit) = (block.into(), self.lane().session().max_block);
         if block.len() > limit {
             return Err(SendError::TooLong {
                 len: block.len(),
@@ -317,7 +317,7 @@ impl SendStream {
         message: &str,
         details: &[u8],
     ) -> Result<(), SendError> {
-        let limit = MAX_ERROR_DETAILS as usize;
+        let limit = self.lane().session().max_details;
         if details.len() > limit {
             return Err(SendError::TooLong {
                 len: details.len(),

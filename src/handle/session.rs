@@ -12,9 +12,8 @@ use super::send::SendStream;
 use super::state::SessionState;
 use super::wait::Waiter;
 use crate::addr::{Addr, Driver};
+use crate::bridge::{Drained, EngineSide, HandleSide, Lane, SessionLink, SessionStats, request};
 use crate::error::{OpenError, SessionError, StreamError};
-use crate::frame::MAX_OPEN_BLOCK;
-use crate::link::{Drained, EngineSide, HandleSide, Lane, SessionLink, SessionStats, request};
 use crate::sync::Arc;
 
 /// One connection to a peer, over which either side opens streams.
@@ -193,7 +192,7 @@ impl Session {
     }
 
     fn check_opening(&self, opening: Bytes) -> Result<Bytes, OpenError> {
-        let (len, limit) = (opening.len(), MAX_OPEN_BLOCK as usize);
+        let (len, limit) = (opening.len(), self.link.max_opening);
         if len > limit {
             return Err(OpenError::BlockTooLong { len, limit });
         }

@@ -2,8 +2,8 @@
 
 use std::fmt;
 
+use crate::bridge::SessionLink;
 use crate::error::SessionError;
-use crate::link::SessionLink;
 
 /// Where a session is in its life, from [`Session::state`](crate::Session::state). It goes through these in order, may pass over
 /// some, and never goes back.

@@ -3,8 +3,8 @@
 use bytes::Bytes;
 
 use super::{Lease, RecvStream, SendStream};
+use crate::bridge::Lane;
 use crate::error::{SendError, StreamError, TrySendError};
-use crate::link::Lane;
 use crate::sync::Arc;
 
 /// As [`Session::open`](super::Session::open) gives it.

@@ -106,6 +106,16 @@ enum Seen {
     Another(Result<Session, ProvideError>),
 }
 
+/// What the keeper does after an event of a watched session.
+enum After {
+    /// Goes on watching: the session is proven.
+    Proven,
+    /// Goes on watching: no other session takes over.
+    StaysAlone,
+    /// The place has lost the session, or has another.
+    Done,
+}
+
 impl Keeper {
     fn new(shared: Arc<Shared>, place: usize) -> Self {
         let settings = &shared.settings;
@@ -289,32 +299,39 @@ impl Keeper {
                 Poll::Ready(Seen::Another(prepared))
             })
             .await;
-            match seen {
-                Seen::Proven => {
-                    proven = true;
-                    self.backoff.reset();
-                    self.failures = 0;
-                    shared.counters.proven.add();
-                    continue;
-                }
-                Seen::Refused(reason) => {
-                    paced!(LINES, Level::DEBUG, provider = ?shared.provider, reason = %Chain(&reason), "session lost");
-                    shared.retire(self.place, live.number, reason);
-                    self.failures = self.failures.saturating_add(1);
-                }
-                Seen::Gone => self.failures = self.failures.saturating_add(1),
-                Seen::Another(Ok(session)) => {
-                    let _ = shared.install(self.place, session);
-                }
-                Seen::Another(Err(error)) => {
-                    paced!(LINES, Level::DEBUG, provider = ?shared.provider, error = %Chain(&error), "cannot take over");
-                    // The live session is unaffected; the error recurs when it is lost.
-                    takes_over = false;
-                    continue;
-                }
+            match self.act_on(seen, live.number) {
+                After::Proven => proven = true,
+                After::StaysAlone => takes_over = false,
+                After::Done => return begun,
             }
-            return begun;
         }
+    }
+
+    fn act_on(&mut self, seen: Seen, number: u64) -> After {
+        let shared = &self.shared;
+        match seen {
+            Seen::Proven => {
+                self.backoff.reset();
+                self.failures = 0;
+                shared.counters.proven.add();
+                return After::Proven;
+            }
+            Seen::Refused(reason) => {
+                paced!(LINES, Level::DEBUG, provider = ?shared.provider, reason = %Chain(&reason), "session lost");
+                shared.retire(self.place, number, reason);
+                self.failures = self.failures.saturating_add(1);
+            }
+            Seen::Gone => self.failures = self.failures.saturating_add(1),
+            Seen::Another(Ok(session)) => {
+                let _ = shared.install(self.place, session);
+            }
+            Seen::Another(Err(error)) => {
+                paced!(LINES, Level::DEBUG, provider = ?shared.provider, error = %Chain(&error), "cannot take over");
+                // The live session is unaffected; the error recurs when it is lost.
+                return After::StaysAlone;
+            }
+        }
+        After::Done
     }
 }
 

@@ -61,7 +61,8 @@ pub(crate) use ready::{Node, ReadyList, Taken as TakenNodes};
 pub(crate) use reasons::Reasons;
 pub(crate) use receipt::Receipt;
 pub(crate) use ring::{
-    Held, Passed, Payload, Reader, Reserved, Ring, RingOwner, RingPair, Writer, record_weight,
+    Held, Passed, Payload, Reader, Record, Reserved, Ring, RingOwner, RingPair, Writer,
+    record_weight,
 };
 pub(crate) use slots::{Key as SlotKey, Slots};
 pub(crate) use teardown::Teardown;

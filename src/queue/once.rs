@@ -43,7 +43,7 @@ impl<T> SetOnce<T> {
         }
     }
 
-    /// With this value, if there is one.
+    /// A cell with this value, if any.
     pub(crate) fn with(value: Option<T>) -> Self {
         let mut cell = Self::new();
         if let Some(value) = value {

@@ -43,7 +43,7 @@
 //! under `20 m + FIRST_SEGMENT_BYTES`, even if the reader never reads. Records that are `free` are outside this bound, and
 //! the caller has to bound their number. The reader frees a segment when it has released all of it;
 //! [`Writer::shrink_if_idle`] gives the last one back too, and [`Writer::retract`] those without published records.
-//! [`RingPair::renew`] prepares a pair that no party uses any more for another use, with one segment for each ring.
+//! [`RingPair::renew`] prepares an unused pair for another use, with one segment for each ring.
 
 mod reader;
 mod segment;
@@ -66,11 +66,6 @@ use writer::WriterState;
 pub(crate) use reader::{Held, Passed, Reader};
 pub(crate) use writer::{Reserved, Writer};
 
-/// Weight of a record besides the length of its payload, unless it is free.
-///
-/// It is the wire's charge for a DATA frame, so that a limit on weight bounds the number of records too.
-pub(crate) const RECORD_COST: u32 = 256;
-
 /// Size of the first segment, to which an idle ring returns. Tiny under loom, so that models wrap and grow.
 pub(crate) const FIRST_SEGMENT_BYTES: usize = if cfg!(ringmux_loom) { 32 } else { 128 };
 
@@ -78,22 +73,19 @@ const FIRST_WORDS: u64 = FIRST_SEGMENT_BYTES as u64 / words::WORD_BYTES;
 
 const _: () = {
     assert!(FIRST_WORDS.is_power_of_two());
-    // The memory bound above: header, padding to a word, and handle cost less than a record's weight.
-    assert!((1 + words::HANDLE_WORDS) * words::WORD_BYTES <= RECORD_COST as u64);
     #[cfg(not(ringmux_loom))]
     assert!(size_of::<WriterEnd>() == 64 && size_of::<ReaderEnd>() == 64);
     #[cfg(not(ringmux_loom))]
     assert!(size_of::<RingPair>() == 4 * 64);
 };
 
-/// Weight of a record with a payload of `len` bytes.
+/// The least charge of a record: what its header, padding to a word, and handle take.
+const LEAST_CHARGE: u64 = (1 + words::HANDLE_WORDS) * words::WORD_BYTES;
+
+/// What a record with a payload of `len` bytes weighs where each is charged `charge` beside it.
 #[inline]
-pub(crate) const fn record_weight(len: usize, free: bool) -> u64 {
-    if free {
-        0
-    } else {
-        len as u64 + RECORD_COST as u64
-    }
+pub(crate) const fn record_weight(charge: u32, len: usize, free: bool) -> u64 {
+    if free { 0 } else { len as u64 + charge as u64 }
 }
 
 /// A record in the ring, borrowed.
@@ -106,8 +98,8 @@ pub(crate) struct Record<'a> {
 
 impl Record<'_> {
     #[inline]
-    pub(crate) fn weight(&self) -> u64 {
-        record_weight(self.payload.len(), self.free)
+    pub(crate) fn weight(&self, charge: u32) -> u64 {
+        record_weight(charge, self.payload.len(), self.free)
     }
 }
 
@@ -154,6 +146,10 @@ pub(crate) struct Taken {
 /// `ring` returns the same `Ring` of the same [`RingPair`], at the same address, each time during the whole lifetime of the
 /// value, also after the value was moved or sent to another thread.
 pub(crate) unsafe trait RingOwner {
+    /// What a record weighs beside the length of its payload, unless it is free: so a limit on weight bounds the number of
+    /// records too. At least what a record takes beside its payload, see the module on memory.
+    const CHARGE: u32;
+
     fn ring(&self) -> Ring<'_>;
 }
 
@@ -176,7 +172,7 @@ struct ReaderEnd {
     head: AtomicU64,
     /// Weight of the records released so far.
     released: AtomicU64,
-    /// The segment in which `head` lies: set by the writer with the first push, or when the ring was renewed; from the first
+    /// The segment that contains `head`: set by the writer with the first push, or when the ring was renewed; from the first
     /// publication on by the reader.
     oldest: AtomicPtr<Segment>,
     own: UnsafeCell<ReaderState>,
@@ -190,7 +186,7 @@ struct Party {
 }
 
 impl WriterEnd {
-    /// Of a ring that begins in this segment, or that has none before the first push.
+    /// For a ring that begins in this segment, or without a segment before the first push.
     fn new(first: Option<NonNull<Segment>>) -> Self {
         Self {
             tail: AtomicU64::new(0),
@@ -245,11 +241,11 @@ impl RingPair {
         }
     }
 
-    /// Two empty rings again, as new; of the memory, each keeps a segment of [`FIRST_SEGMENT_BYTES`] if it has one.
+    /// Empties both rings, as if new; each keeps one segment of [`FIRST_SEGMENT_BYTES`], if it has one.
     ///
-    /// Nothing of a `Writer` or `Reader` from before is left, as `&mut self` says, so that new ones may be made.
+    /// `&mut self` proves that no earlier `Writer` or `Reader` is left, so that new ones may be made.
     pub(crate) fn renew(&mut self) {
-        // SAFETY: `&mut self`: no one holds a reference, and owners hold one; the ends are replaced below.
+        // SAFETY: `&mut self`: no reference is left, and owners hold one; the ends are replaced below.
         let first = unsafe { self.forth().empty() };
         self.near.writer = WriterEnd::new(first);
         self.far.reader = ReaderEnd::new(first);
@@ -299,7 +295,7 @@ impl Ring<'_> {
         self.reader.head.load(Ordering::Acquire)
     }
 
-    /// Drops the payloads, and frees the segments but for the newest if that is of the first size: the caller has it now.
+    /// Drops the payloads, and frees the segments, except the newest if that has the first size: it is returned.
     ///
     /// # Safety
     /// No writer and no reader is left, and none is made before both ends are replaced or gone; called once until then.
@@ -337,14 +333,14 @@ impl Ring<'_> {
         }
     }
 
-    /// The rest of a pair that is being dropped.
+    /// Empties one ring of a pair being dropped, and frees its last segment.
     ///
     /// # Safety
     /// As [`empty`](Self::empty).
     unsafe fn free(self) {
         // SAFETY: the contract above.
         if let Some(segment) = unsafe { self.empty() } {
-            // SAFETY: `empty` has left it to the caller, and no cursor is left.
+            // SAFETY: `empty` returned it to the caller, and no cursor is left.
             unsafe { Segment::free(segment) };
         }
     }

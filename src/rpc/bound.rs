@@ -25,12 +25,17 @@ impl Bound {
 
     /// A place, if one is free.
     pub(super) fn try_acquire(self: &Arc<Self>) -> Option<Place> {
+        self.try_take().then(|| Place(Some(Arc::clone(self))))
+    }
+
+    /// Takes a place that the caller gives back with [`release`](Self::release); false if none is free.
+    pub(super) fn try_take(&self) -> bool {
         let more = |used: usize| (used < self.limit).then_some(used + 1);
-        // ORDERING: SeqCst pairs with `drop` of a place: who frees one sees who waits, or who waits sees that it is free.
+        // ORDERING: SeqCst pairs with `release`: who frees a place sees who waits, or who waits sees that it is free.
         let taken = self
             .used
             .fetch_update(Ordering::SeqCst, Ordering::SeqCst, more);
-        taken.ok().map(|_| Place(Arc::clone(self)))
+        taken.is_ok()
     }
 
     /// Waits for a place.
@@ -60,8 +65,9 @@ impl Bound {
         self.used.load(Ordering::Relaxed)
     }
 
-    fn release(&self) {
-        // ORDERING: see `try_acquire`.
+    /// Gives a place back.
+    pub(super) fn release(&self) {
+        // ORDERING: see `try_take`.
         self.used.fetch_sub(1, Ordering::SeqCst);
         if self.waiting.load(Ordering::SeqCst) > 0 {
             self.freed.notify_one();
@@ -73,7 +79,7 @@ struct Waiting<'a>(&'a Bound);
 
 impl<'a> Waiting<'a> {
     fn new(bound: &'a Bound) -> Self {
-        // ORDERING: see `try_acquire`.
+        // ORDERING: see `try_take`.
         bound.waiting.fetch_add(1, Ordering::SeqCst);
         Self(bound)
     }
@@ -86,11 +92,20 @@ impl Drop for Waiting<'_> {
 }
 
 /// A place for a call; dropped, it is free.
-pub(super) struct Place(Arc<Bound>);
+pub(super) struct Place(Option<Arc<Bound>>);
+
+impl Place {
+    /// Leaves it to the caller to give it back with [`Bound::release`].
+    pub(super) fn keep(mut self) {
+        self.0 = None;
+    }
+}
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.0.release();
+        if let Some(bound) = &self.0 {
+            bound.release();
+        }
     }
 }
 

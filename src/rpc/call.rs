@@ -131,11 +131,8 @@ impl<'a, Req, Resp, K: Kind> Call<'a, Req, Resp, K> {
         self
     }
 
-    /// What can be said against the call before it begins; else what goes out, and when it has to be over.
-    pub(super) fn prepare(
-        &mut self,
-        default: Option<Duration>,
-    ) -> Result<(Prepared, Timer), Status> {
+    /// The call without its types, or the reason why it cannot begin.
+    pub(super) fn prepare(&mut self, default: Option<Duration>) -> Result<Prepared, Status> {
         if let Some(error) = self.options.wrong {
             return Err(error.into());
         }
@@ -157,7 +154,6 @@ impl<'a, Req, Resp, K: Kind> Call<'a, Req, Resp, K> {
         if timeout.is_some_and(|timeout| timeout.is_zero()) {
             return Err(given_up(Code::DEADLINE_EXCEEDED, Processed::No));
         }
-        let at = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         let prepared = Prepared {
             name: self.method.name,
             flags: self.method.flags(),
@@ -167,7 +163,7 @@ impl<'a, Req, Resp, K: Kind> Call<'a, Req, Resp, K> {
             urgency: self.options.urgency,
             parent: parent.cloned(),
         };
-        Ok((prepared, Timer::new(at)))
+        Ok(prepared)
     }
 }
 
@@ -210,6 +206,26 @@ impl Prepared {
             message,
             urgency: self.urgency,
         }
+    }
+
+    /// When the call has to be over that begins now, and how long that is; or the reason why it cannot begin.
+    pub(super) fn start(&self) -> Result<(Option<Instant>, Option<Duration>), Status> {
+        let parent = self.parent.as_ref();
+        if let Some(code) = parent.and_then(Context::cancellation) {
+            return Err(given_up(code, Processed::No));
+        }
+        let Some(timeout) = self.timeout else {
+            return Ok((None, None));
+        };
+        let now = Instant::now();
+        let until = parent.and_then(Context::deadline);
+        let left = until.map_or(timeout, |until| {
+            timeout.min(until.saturating_duration_since(now))
+        });
+        if left.is_zero() {
+            return Err(given_up(Code::DEADLINE_EXCEEDED, Processed::No));
+        }
+        Ok((now.checked_add(left), Some(left)))
     }
 
     pub(super) fn parent(&self) -> Option<Parent> {
@@ -263,7 +279,7 @@ impl<'a, Req, Resp: Send + 'static> IntoFuture for Call<'a, Req, Resp, Unary> {
 impl<'a, Req, Resp: Send + 'static> Call<'a, Req, Resp, Unary> {
     fn begin(&mut self) -> Result<State<'a, Resp>, Status> {
         let inner = self.channel.inner();
-        let (prepared, timer) = self.prepare(inner.timeout)?;
+        let prepared = self.prepare(inner.timeout)?;
         let message = match self.request {
             Some(request) => self.method.request.to_bytes(request)?,
             None => Bytes::new(),
@@ -273,15 +289,9 @@ impl<'a, Req, Resp: Send + 'static> Call<'a, Req, Resp, Unary> {
             && inner.retry.is_none()
             && inner.interceptors.is_empty()
         {
-            return Ok(State::Ready(
-                session,
-                prepared.request(prepared.timeout, message),
-                timer,
-                prepared.parent(),
-                coding,
-            ));
+            return Ok(State::Ready(session, prepared, message, coding));
         }
-        let whole = attempts(self.channel, prepared, message, timer, coding);
+        let whole = attempts(self.channel, prepared, message, coding);
         Ok(State::Boxed(Box::pin(whole)))
     }
 }
@@ -293,13 +303,7 @@ pub struct UnaryCall<'a, T>(State<'a, T>);
 enum State<'a, T> {
     Failed(Status),
     /// Begins when it is polled.
-    Ready(
-        &'a crate::handle::Session,
-        Request,
-        Timer,
-        Option<Parent>,
-        Coding<T>,
-    ),
+    Ready(&'a crate::handle::Session, Prepared, Bytes, Coding<T>),
     Running(Running<T>),
     Boxed(Pin<Box<dyn Future<Output = Result<Response<T>, Status>> + Send + 'a>>),
     Done,
@@ -322,16 +326,16 @@ impl<T> UnaryCall<'_, T> {
             }
             match std::mem::replace(&mut self.0, State::Done) {
                 State::Failed(status) => return Poll::Ready(Err(status)),
-                State::Ready(session, request, timer, parent, coding) => {
-                    if timer.at().is_some_and(|at| at <= Instant::now()) {
-                        let status = given_up(Code::DEADLINE_EXCEEDED, Processed::No);
-                        return Poll::Ready(Err(status));
-                    }
-                    let exchange = Exchange::start(session, request, timer.at(), coding);
+                State::Ready(session, prepared, message, coding) => {
+                    let (at, timeout) = match prepared.start() {
+                        Ok(times) => times,
+                        Err(status) => return Poll::Ready(Err(status)),
+                    };
+                    let request = prepared.request(timeout, message);
                     self.0 = State::Running(Running {
-                        exchange,
-                        timer,
-                        parent,
+                        exchange: Exchange::start(session, request, at, coding),
+                        timer: Timer::new(at),
+                        parent: prepared.parent(),
                     });
                 }
                 _ => panic!("polled after it was ready"),
@@ -384,10 +388,9 @@ async fn attempts<T: Send>(
     channel: &Channel,
     mut prepared: Prepared,
     message: Bytes,
-    timer: Timer,
     coding: Coding<T>,
 ) -> Result<Response<T>, Status> {
-    let at = timer.at();
+    let (at, _) = prepared.start()?;
     within(at, &prepared.parent.clone(), prepared.intercept(channel)).await??;
     let mut tried = 0;
     loop {
@@ -463,9 +466,8 @@ pub(super) async fn raw(
         urgency: None,
         parent: None,
     };
-    let at = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
     let coding = Coding::of::<super::codec::Raw>();
-    attempts(channel, prepared, message, Timer::new(at), coding).await
+    attempts(channel, prepared, message, coding).await
 }
 
 /// Waits for something that comes before the call itself.

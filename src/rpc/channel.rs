@@ -14,7 +14,7 @@ use crate::handle::Session;
 #[cfg(feature = "manage")]
 use crate::manage::Manager;
 
-/// Where calls go: a [`Session`], or with the feature `manage` a [`Manager`](crate::manage::Manager), whose session with the least to do
+/// Where calls go: a [`Session`], or with the feature `manage` a `Manager`, whose session with the least to do
 /// takes each call.
 ///
 /// Cheap to clone, and all clones are the same channel; calls need `&self` only. Either side of a session can have one:

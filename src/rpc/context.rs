@@ -11,6 +11,7 @@ use crossbeam_queue::SegQueue;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use super::bound::Bound;
 use super::channel::Channel;
 use super::code::Code;
 use super::metadata::{Metadata, MetadataError};
@@ -56,6 +57,7 @@ struct Inner {
 /// Who calls.
 pub(super) struct Peer {
     pub(super) session: Session,
+    pub(super) bound: Arc<Bound>,
 }
 
 #[derive(Default)]

@@ -5,11 +5,11 @@ use super::metadata::MetadataError;
 use super::status::Status;
 use super::wire::decode_status;
 use crate::connect::{ConnectError, EngineError};
+use crate::error::codes;
 use crate::error::{
     Chain, LimitExceeded, OpenError, Processed, ProtocolError, SendError, SessionError, Side,
     StreamError,
 };
-use crate::frame::codes;
 #[cfg(feature = "manage")]
 use crate::manage::ManageError;
 

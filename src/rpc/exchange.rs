@@ -13,8 +13,8 @@ use super::metadata::Metadata;
 use super::receiver::given_up;
 use super::status::Status;
 use super::wire::{block, find_meta};
+use crate::error::codes;
 use crate::error::{Processed, SendError, Side, StreamError};
-use crate::frame::codes;
 use crate::handle::{Open, RecvStream, SendStream, Session};
 
 /// Messages that are copied when they are queued, so that no reference is kept.

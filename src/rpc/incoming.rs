@@ -12,7 +12,7 @@ use bytes::Bytes;
 use tokio::time::Instant;
 use tracing::Level;
 
-use super::bound::Place;
+use super::bound::{Bound, Place};
 use super::code::Code;
 use super::codec::Coding;
 use super::context::{Context, Part, Peer};
@@ -23,8 +23,8 @@ use super::shared_send::SharedSend;
 use super::status::Status;
 use super::timer::Timer;
 use super::wire::{block, encode_status, find_meta, flag, meta};
+use crate::error::codes;
 use crate::error::{Processed, SendError, StreamError};
-use crate::frame::codes;
 use crate::handle::{RecvStream, SendStream};
 use crate::pace::{LINES, paced};
 
@@ -44,11 +44,35 @@ pub(super) struct Incoming {
     pub(super) recv: Option<RecvStream>,
     pub(super) send: Answering,
     pub(super) head: Head,
-    pub(super) peer: Arc<Peer>,
     pub(super) deadline: Option<Instant>,
+    pub(super) held: Held,
+}
+
+/// Session and server of a call, and its places of them, which are given back when it is over.
+pub(super) struct Held {
+    pub(super) peer: Arc<Peer>,
     pub(super) server: Arc<Common>,
-    /// Given back when the call is over.
-    pub(super) places: [Option<Place>; 3],
+    pub(super) of_session: bool,
+    pub(super) of_server: bool,
+    pub(super) of_method: Option<Place>,
+}
+
+impl Held {
+    pub(super) fn give_back(&mut self) {
+        self.of_method = None;
+        if std::mem::take(&mut self.of_server) {
+            self.server.bound.release();
+        }
+        if std::mem::take(&mut self.of_session) {
+            self.peer.bound.release();
+        }
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.give_back();
+    }
 }
 
 /// What is known of a call from its opening.
@@ -63,6 +87,7 @@ pub(super) struct Head {
 
 /// What all calls of a server have together.
 pub(super) struct Common {
+    pub(super) bound: Arc<Bound>,
     pub(super) counters: Counters,
     pub(super) interceptors: Vec<Interceptor>,
 }
@@ -122,7 +147,7 @@ impl Incoming {
 
     /// The call's context, once its metadata is known.
     pub(super) fn context(&mut self, metadata: Metadata) -> Context {
-        let call = Some((self.head.method, Arc::clone(&self.peer)));
+        let call = Some((self.head.method, Arc::clone(&self.held.peer)));
         Context::of(self.deadline, metadata, call)
     }
 
@@ -161,7 +186,7 @@ impl Incoming {
             Some(Ok(Some(Ok(request)))) if !self.is_late() => return Ok(request),
             // Cancelled before it began, or the session is over.
             Some(Err(_)) => {
-                self.server.counters.cancelled.add();
+                self.held.server.counters.cancelled.add();
                 return Err(Gone);
             }
             Some(Ok(Some(Ok(_)))) | None => self.late(),
@@ -187,7 +212,7 @@ impl Incoming {
     }
 
     fn late(&self) -> Status {
-        self.server.counters.late.add();
+        self.held.server.counters.late.add();
         let text = "the time for the call ran out before it began";
         Status::library(Code::DEADLINE_EXCEEDED, Processed::No, text)
     }
@@ -211,7 +236,7 @@ impl Incoming {
                 let status = self.late();
                 self.refuse(&status);
             } else {
-                self.server.counters.cancelled.add();
+                self.held.server.counters.cancelled.add();
             }
             Gone
         })
@@ -231,7 +256,7 @@ impl Incoming {
             self.refuse(&status);
             return Err(Gone);
         }
-        let server = Arc::clone(&self.server);
+        let server = Arc::clone(&self.held.server);
         let mut given = cx.clone();
         for interceptor in &server.interceptors {
             let before = self.guard(&given, || interceptor(given.clone())).await?;
@@ -304,7 +329,7 @@ impl Incoming {
 
     /// The outcome of a call whose handler was ended.
     fn end<T>(&self, ended: &mut Option<(Code, Timer)>) -> Result<Result<T, Status>, Gone> {
-        self.server.counters.cancelled.add();
+        self.held.server.counters.cancelled.add();
         match ended.take() {
             Some((Code::DEADLINE_EXCEEDED, _)) => {
                 let text = "the time for the call ran out";
@@ -317,7 +342,7 @@ impl Incoming {
 
     #[cold]
     fn panicked(&self, panic: &(dyn Any + Send)) -> Status {
-        self.server.counters.panicked.add();
+        self.held.server.counters.panicked.add();
         let text = panic.downcast_ref::<&str>().copied();
         let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
         let text = text.unwrap_or("no text");
@@ -415,12 +440,12 @@ impl Incoming {
 
     /// Ends the call with a status that says that its handler has not run.
     pub(super) fn refuse(&mut self, status: &Status) {
-        self.server.counters.refused.add();
+        self.held.server.counters.refused.add();
         self.fail(status);
     }
 
     fn fail(&mut self, status: &Status) {
-        self.server.counters.failed.add();
+        self.held.server.counters.failed.add();
         let code = status.code().number();
         // The last codes are the transport's own.
         let code = if codes::is_reserved(code) {

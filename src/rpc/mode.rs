@@ -36,17 +36,20 @@ pub trait Mode: sealed::Sealed + Sized + 'static {
 #[doc(hidden)]
 pub struct Taken(pub(super) Incoming);
 
-/// What a call waits for: a place of its method, then one of the session and of the server.
+/// A call waits for a place of this method, then for one of its session and one of the server.
 #[doc(hidden)]
-pub struct Waited(pub(super) [Option<Arc<Bound>>; 3]);
+pub struct Waited(pub(super) Arc<Bound>);
 
 impl Waited {
     async fn wait(self, call: &mut Incoming) -> Result<(), super::incoming::Gone> {
-        for (at, bound) in self.0.into_iter().enumerate() {
-            if let Some(bound) = bound {
-                call.places[at] = Some(call.wait_for(bound.acquire()).await?);
-            }
-        }
+        let of_method = call.wait_for(self.0.acquire()).await?;
+        call.held.of_method = Some(of_method);
+        let of_session = Arc::clone(&call.held.peer.bound);
+        call.wait_for(of_session.acquire()).await?.keep();
+        call.held.of_session = true;
+        let of_server = Arc::clone(&call.held.server.bound);
+        call.wait_for(of_server.acquire()).await?.keep();
+        call.held.of_server = true;
         Ok(())
     }
 }

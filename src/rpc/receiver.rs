@@ -18,7 +18,7 @@ use super::status::Status;
 use super::timer::Timer;
 use super::wire::{block, find_meta};
 use crate::error::Processed;
-use crate::frame::codes;
+use crate::error::codes;
 use crate::handle::RecvStream;
 
 /// Receives the messages of a streaming call: a caller the answers, a handler the requests. It is also a [`Stream`].

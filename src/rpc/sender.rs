@@ -18,8 +18,8 @@ use super::exchange::{COPIED_MAX, poll_send};
 use super::shared_send::SharedSend;
 use super::status::Status;
 use super::wire::{block, meta};
+use crate::error::codes;
 use crate::error::{Processed, SendError, StreamError};
-use crate::frame::codes;
 use crate::handle::SendStream;
 
 /// Sends the messages of a streaming call: a caller its requests, a handler its answers.

@@ -15,7 +15,7 @@ use tracing::Level;
 use super::bound::{Bound, Place};
 use super::code::Code;
 use super::context::Peer;
-use super::incoming::{Answering, Common, Head, Incoming};
+use super::incoming::{Answering, Common, Head, Held, Incoming};
 use super::mode::{Mode, Taken, Waited};
 use super::router::{Entry, WhenFull};
 use super::server::ServerStats;
@@ -35,7 +35,6 @@ const METHOD_WAITING: usize = 1024;
 
 pub(super) struct Core<M: Mode> {
     pub(super) methods: FxHashMap<&'static str, Entry<M>>,
-    pub(super) bound: Arc<Bound>,
     pub(super) max_session_calls: usize,
     pub(super) when_full: WhenFull,
     pub(super) common: Arc<Common>,
@@ -47,8 +46,10 @@ pub(super) async fn serve_session<M: Mode>(
 ) -> Result<(), SessionError> {
     let mut serving = Serving {
         core: Arc::clone(core),
-        bound: Bound::new(core.max_session_calls),
-        peer: Arc::new(Peer { session }),
+        peer: Arc::new(Peer {
+            session,
+            bound: Bound::new(core.max_session_calls),
+        }),
         ready: 0,
         since: None,
     };
@@ -66,7 +67,6 @@ pub(super) async fn serve_session<M: Mode>(
 
 struct Serving<M: Mode> {
     core: Arc<Core<M>>,
-    bound: Arc<Bound>,
     peer: Arc<Peer>,
     /// Calls since others had their turn, and since when.
     ready: u32,
@@ -91,7 +91,7 @@ impl<M: Mode> Serving<M> {
         }
         if let Some(bound) = &entry.bound {
             match bound.try_acquire() {
-                Some(place) => call.places[0] = Some(place),
+                Some(place) => call.held.of_method = Some(place),
                 None => {
                     self.wait_or_refuse(entry, bound, call);
                     return Ok(());
@@ -108,27 +108,33 @@ impl<M: Mode> Serving<M> {
             recv: Some(recv),
             send: Answering::Own(send),
             head,
-            peer: Arc::clone(&self.peer),
             deadline: timeout.and_then(|timeout| Instant::now().checked_add(timeout)),
-            server: Arc::clone(&self.core.common),
-            places: [None, None, None],
+            held: Held {
+                peer: Arc::clone(&self.peer),
+                server: Arc::clone(&self.core.common),
+                of_session: false,
+                of_server: false,
+                of_method: None,
+            },
         }
     }
 
     /// Has a place of the server and of the session for the call, or waits for it, or refuses; false: the call is over.
     async fn admit(&mut self, call: &mut Incoming) -> Result<bool, SessionError> {
-        let bounds = [&self.bound, &self.core.bound];
-        for (at, bound) in bounds.into_iter().enumerate() {
-            if let Some(place) = bound.try_acquire() {
-                call.places[at + 1] = Some(place);
-                continue;
+        let refuses = self.core.when_full == WhenFull::Refuse;
+        let (session, server) = (&self.peer.bound, &self.core.common.bound);
+        for (bound, of_server) in [(session, false), (server, true)] {
+            if !bound.try_take() {
+                if refuses {
+                    call.refuse(&full());
+                    return Ok(false);
+                }
+                until_end(&self.peer.session, bound.acquire()).await?.keep();
             }
-            if self.core.when_full == WhenFull::Refuse {
-                call.refuse(&full());
-                return Ok(false);
+            match of_server {
+                true => call.held.of_server = true,
+                false => call.held.of_session = true,
             }
-            let place = until_end(&self.peer.session, bound.acquire()).await?;
-            call.places[at + 1] = Some(place);
         }
         Ok(true)
     }
@@ -140,10 +146,9 @@ impl<M: Mode> Serving<M> {
             return;
         }
         // What waits here takes no place of the calls of other methods.
-        call.places = [None, None, None];
-        let (session, server) = (Arc::clone(&self.bound), Arc::clone(&self.core.bound));
-        let waits = Waited([Some(Arc::clone(bound)), Some(session), Some(server)]);
-        M::spawn(M::start_later(&entry.handler, Taken(call), waits));
+        call.held.give_back();
+        let wait = Waited(Arc::clone(bound));
+        M::spawn(M::start_later(&entry.handler, Taken(call), wait));
     }
 
     fn run(&mut self, entry: &Entry<M>, call: Incoming) {

@@ -145,7 +145,7 @@ impl<M: Mode> Server<M> {
     #[must_use]
     pub fn stats(&self) -> ServerStats {
         let mut stats = self.0.common.counters.snapshot();
-        stats.in_flight = self.0.bound.used() as u64;
+        stats.in_flight = self.0.common.bound.used() as u64;
         stats
     }
 }
@@ -249,10 +249,10 @@ impl<M: Mode> ServerBuilder<M> {
         }
         Ok(Server(Arc::new(Core {
             methods: self.router.methods,
-            bound: Bound::new(self.max_calls),
             max_session_calls: self.max_session_calls,
             when_full: self.when_full,
             common: Arc::new(Common {
+                bound: Bound::new(self.max_calls),
                 counters: Counters::default(),
                 interceptors: self.interceptors,
             }),

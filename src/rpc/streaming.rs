@@ -28,8 +28,8 @@ struct Opened {
 
 impl<'a, Req, Resp, K: Kind> Call<'a, Req, Resp, K> {
     async fn open_stream(&mut self) -> Result<Opened, Status> {
-        let (mut prepared, timer) = self.prepare(None)?;
-        let (at, channel) = (timer.at(), self.channel);
+        let mut prepared = self.prepare(None)?;
+        let ((at, _), channel) = (prepared.start()?, self.channel);
         let parent = prepared.parent.clone();
         let opening = async {
             prepared.intercept(channel).await?;
@@ -49,7 +49,7 @@ impl<'a, Req, Resp, K: Kind> Call<'a, Req, Resp, K> {
         Ok(Opened {
             send,
             recv,
-            timer,
+            timer: Timer::new(at),
             parent: prepared.parent(),
             cx: parent,
         })

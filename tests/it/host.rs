@@ -1,4 +1,4 @@
-//! Where a case runs, and how it notices that it hangs.
+//! The hosts of the cases (driver, thread, transport), and the time limits that detect hangs.
 
 use std::cell::Cell;
 use std::future::Future;
@@ -15,9 +15,9 @@ use ringmux::{
 };
 use tokio::task::JoinHandle;
 
-/// How long one case may take, also beside many others on a busy machine. Only a hang takes so long.
+/// Time limit of a case, also beside many others on a busy machine; reached only by a hang.
 pub(crate) const CASE_GUARD: Duration = Duration::from_secs(240);
-/// How long one thing may be awaited. Below the longest `close_linger` of a case, so that a session that waits for it is seen.
+/// Time limit of one await. Below the longest `close_linger` of a case, so that a session that waits for it is detected.
 pub(crate) const AWAIT_GUARD: Duration = Duration::from_secs(45);
 
 /// A driver, a place for it, and a transport.
@@ -28,20 +28,20 @@ pub(crate) struct Host {
     pub(crate) wire: Wire,
 }
 
-/// Which thread runs the sessions.
+/// The thread that runs the sessions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Place {
-    /// The application's own.
+    /// The application's.
     Inline,
-    /// The application's own, which never sleeps.
+    /// The application's, which never sleeps.
     Spinning,
-    /// The application's own, under its future.
+    /// The application's, under its future.
     BlockOn,
-    /// One of their own, one for each side.
+    /// An engine thread for each side.
     Thread,
-    /// One of its own, for both sides, on a processor that it shares with no application.
+    /// One engine thread for both sides, on a processor without application threads.
     OneThread,
-    /// The process's own, one for everything.
+    /// The process's shared engine.
     Shared,
 }
 
@@ -49,7 +49,7 @@ pub(crate) enum Place {
 pub(crate) enum Wire {
     Tcp,
     Unix,
-    /// In memory, with room for so many bytes.
+    /// In memory, with room for this many bytes.
     Pipe(usize),
 }
 
@@ -96,15 +96,15 @@ macro_rules! test_on {
     };
 }
 
-/// Tests of cases that the protocol decides before any driver is asked: one host with a runtime's sockets, and the engine that
-/// applications get by default. `tests/README.md` says which cases are of which kind, and why.
+/// Tests of cases decided by the protocol, independent of the driver: one host with a runtime's sockets, and the engine that
+/// applications get by default. `tests/README.md` classifies the cases, with the reasons.
 macro_rules! protocol {
     ($($case:ident),+ $(,)?) => {
         $(test_on!($case: tokio_inline_tcp shared_tcp);)+
     };
 }
 
-/// Tests of cases that each driver's own loop decides, wherever it runs: each driver once, on the application's thread or on one
+/// Tests of cases decided by each driver's own loop: each driver once, on the application's thread or on one
 /// of its own, and the engine that applications get by default.
 macro_rules! on_each_driver {
     ($($case:ident),+ $(,)?) => {
@@ -112,7 +112,7 @@ macro_rules! on_each_driver {
     };
 }
 
-/// Tests of cases for all drivers, wherever they run, over TCP.
+/// Tests of cases for all drivers, on every host, over TCP.
 macro_rules! on_sockets {
     ($($case:ident),+ $(,)?) => {
         $(test_on!($case:
@@ -134,7 +134,7 @@ macro_rules! everywhere {
     };
 }
 
-/// What a case connects with.
+/// The engines and addresses with which a case connects.
 pub(crate) struct Net {
     pub(crate) host: Host,
     /// `None` for pipes.
@@ -179,7 +179,7 @@ impl Net {
         self.dialling.as_ref().expect("a host with sockets")
     }
 
-    /// What moves the bytes of its sessions.
+    /// The driver of its sessions.
     pub(crate) fn driver(&self) -> Driver {
         self.dialling
             .as_ref()
@@ -239,7 +239,7 @@ impl Net {
         (ours, theirs)
     }
 
-    /// Large amounts of data, less of it where every few bytes are an event.
+    /// Large amounts of data, less on small pipes, where every few bytes are an event.
     pub(crate) const fn scaled(&self, bytes: usize) -> usize {
         match self.host.wire {
             Wire::Pipe(capacity) if capacity < 64 => bytes / 32,
@@ -249,7 +249,7 @@ impl Net {
     }
 }
 
-/// Runs a case on a host. Fails if it fails, hangs, or makes anything outside of the tests panic.
+/// Runs a case on a host. Fails if the case fails, hangs, or causes a panic outside of the tests.
 pub(crate) fn run<F, Fut>(host: Host, case: F)
 where
     F: FnOnce(Net) -> Fut + Send + 'static,
@@ -279,7 +279,7 @@ fn run_boxed(host: Host, case: Case) {
     });
 }
 
-/// What the case spawns runs on a runtime beside the engine, on another thread.
+/// Tasks spawned by the case run on a runtime beside the engine, on another thread.
 fn run_under_an_engine(host: Host, case: Case) {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
@@ -294,7 +294,7 @@ fn run_under_an_engine(host: Host, case: Case) {
     hosted.expect("the driver works here");
 }
 
-/// Runs something on a thread of its own, under the same guards.
+/// Runs `work` on a thread of its own, under the same guards.
 pub(crate) fn run_with(work: impl FnOnce() + Send + 'static) {
     watch_panics();
     let (running, ended) = channel::<()>();
@@ -322,7 +322,7 @@ pub(crate) fn tokio_runtime() -> tokio::runtime::Runtime {
         .unwrap()
 }
 
-/// Guards everything that is awaited.
+/// An await with a time limit.
 pub(crate) trait Soon: Future + Sized {
     /// Panics with the name of the future, and the place, if it is not ready within [`AWAIT_GUARD`].
     #[track_caller]
@@ -347,13 +347,13 @@ pub(crate) trait Soon: Future + Sized {
 
 impl<F: Future> Soon for F {}
 
-/// Between two looks at something that nobody signals. Yielding would not do: tokio-uring submits
+/// The pause between two checks of a condition without a signal. Yielding would not do: tokio-uring submits
 /// only when its runtime is idle.
 pub(crate) async fn pause() {
     tokio::time::sleep(Duration::from_millis(1)).await;
 }
 
-/// Waits for something that nobody signals.
+/// Waits for a condition without a signal.
 #[track_caller]
 pub(crate) fn eventually(what: &str, check: impl FnMut() -> bool) -> impl Future<Output = ()> {
     let place = Location::caller();
@@ -394,14 +394,14 @@ fn watch_panics() {
     });
 }
 
-/// Takes them, so that one test reports them and not every later one.
+/// Takes the recorded panics, so that one test reports them and not every later one.
 fn foreign_panics() -> Vec<String> {
     std::mem::take(&mut *FOREIGN_PANICS.lock().unwrap())
 }
 
 // ---- traffic --------------------------------------------------------------------------------
 
-/// Bytes that no shift or repetition leaves the same.
+/// Bytes in which every shift or repetition is visible.
 pub(crate) fn pattern(len: usize, seed: u64) -> Bytes {
     let mut state = seed.wrapping_mul(2).wrapping_add(1);
     let mut bytes = Vec::with_capacity(len + 8);
@@ -426,7 +426,7 @@ pub(crate) async fn echo_stream((mut send, mut recv): (SendStream, RecvStream)) 
     let _ = send.finish();
 }
 
-/// What a session gives of a stream, where it is passed on.
+/// The halves of a stream.
 pub(crate) type Halves = (SendStream, RecvStream);
 
 /// Serves the session's streams until it ends.

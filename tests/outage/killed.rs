@@ -22,8 +22,9 @@ const AWAY: Duration = Duration::from_secs(4);
 const BACK: Duration = Duration::from_secs(2);
 /// Attempts until one return of the server is as promised.
 const CHANCES: usize = 6;
-/// Maximum share of clients that reconnect within the same 100 ms, in percent.
-const SHARE_MAX: usize = 25;
+/// Maximum share of clients that reconnect within the same 100 ms, in percent. A machine with other load runs them in batches,
+/// so the limit rises with what it slows them down; `lib::manage::tests::pace` has the same claim on a clock of its own.
+const SHARE_MAX: f64 = 25.0;
 
 on_drivers!(
     every_caller_learns_at_once_whether_its_call_may_have_run,
@@ -172,7 +173,8 @@ async fn a_server_is_restarted(engine: &Engine) -> Result<(), String> {
     assert_eq!(restarted.1, addr);
     let (back, processors) = (Instant::now(), Processors::now());
     let served = join_all(clients).soon().await;
-    let took = back.elapsed().div_f64(processors.slowdown_since());
+    let slowdown = processors.slowdown_since();
+    let took = back.elapsed().div_f64(slowdown);
     let times = served.into_iter().map(Result::unwrap);
 
     let served = histogram(times, began);
@@ -183,9 +185,11 @@ async fn a_server_is_restarted(engine: &Engine) -> Result<(), String> {
         return Err(format!("served {took:?} after the return"));
     }
     for (what, histogram) in [("served", served), ("attempts", tried)] {
-        let most = histogram.values().max().unwrap() * 100;
-        if most > SHARE_MAX * CLIENTS {
-            return Err(format!("{what}: {histogram:?}"));
+        let most = *histogram.values().max().unwrap() as f64;
+        if most * 100.0 > SHARE_MAX * slowdown * CLIENTS as f64 {
+            return Err(format!(
+                "{what}: {histogram:?}, slowed down {slowdown:.1} times"
+            ));
         }
     }
     Ok(())

@@ -9,6 +9,7 @@ mod intercept;
 mod kinds;
 mod ledger;
 mod managed;
+mod memory;
 mod refused;
 mod sizes;
 mod tower;

@@ -23,15 +23,13 @@ const DOCUMENTS: [&str; 9] = [
     "perf/README.md",
 ];
 /// Paths that are not rewritten yet. The list only gets shorter.
-const LATER: [&str; 8] = [
-    "ARCHITECTURE.md",
+const LATER: [&str; 6] = [
     "CHANGELOG.md",
+    "src/bridge/",
+    "src/core/",
     "src/driver/turn.rs",
-    "src/frame/",
     "src/handle/",
-    "src/link/",
-    "src/proto/",
-    "tests/it/host.rs",
+    "src/wire/",
 ];
 
 #[test]
@@ -106,7 +104,7 @@ fn words(text: &str) -> impl Iterator<Item = (usize, &str)> {
         .map(|word| (word.as_ptr().addr() - text.as_ptr().addr(), word))
 }
 
-// ---- the rule finds what it is for ----------------------------------------------------------
+// ---- the rule finds violations --------------------------------------------------------------
 
 #[test]
 fn a_banned_word_is_found_in_comments_texts_and_documents() {

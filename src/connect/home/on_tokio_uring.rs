@@ -6,13 +6,13 @@ use std::task::{Context, Waker};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
-use super::{Blocking, EngineError, Home, KeepAlive, Report, Start, proto, run_jobs};
+use super::{Blocking, EngineError, Home, KeepAlive, NativeEngine, Report, Start, run_jobs};
 use crate::addr::Driver;
 use crate::driver::Turns;
 use crate::driver::tokio_uring::{Relayed, Socket, UringIo};
 use crate::queue::Owned;
 
-pub(super) fn spawn(connection: proto::Connection, socket: Blocking, keep_alive: KeepAlive) {
+pub(super) fn spawn(connection: NativeEngine, socket: Blocking, keep_alive: KeepAlive) {
     let socket = match socket {
         Blocking::Tcp(socket) => Socket::Tcp(tokio_uring::net::TcpStream::from_std(socket)),
         Blocking::Unix(socket) => Socket::Unix(tokio_uring::net::UnixStream::from_std(socket)),
@@ -25,7 +25,7 @@ pub(super) fn spawn(connection: proto::Connection, socket: Blocking, keep_alive:
     }));
 }
 
-/// What a thread of our own does.
+/// The main function of an engine thread.
 pub(super) fn host(report: &Report) {
     match tokio_uring::Runtime::new(&tokio_uring::builder()) {
         Ok(runtime) => {
@@ -39,7 +39,7 @@ pub(super) fn host(report: &Report) {
     }
 }
 
-/// Runs a future on this thread, on a runtime that is made for it.
+/// Runs a future on this thread, on a new runtime.
 pub(in crate::connect) fn block_on<T>(
     future: impl Future<Output = Result<T, EngineError>>,
 ) -> Result<T, EngineError> {
@@ -49,9 +49,9 @@ pub(in crate::connect) fn block_on<T>(
         .block_on(future)
 }
 
-/// Runs jobs as a task of the tokio-uring runtime that this is called on; `None` if there is none.
+/// Runs jobs as a task of the current tokio-uring runtime; `None` if there is none.
 ///
-/// tokio-uring has no way to ask: an operation that is polled outside panics.
+/// The only way to detect it is to try: an operation polled outside of it panics.
 pub(super) fn serve() -> Option<KeepAlive> {
     let (jobs, queue) = mpsc::unbounded_channel::<Start>();
     std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {

@@ -8,14 +8,14 @@ use futures_util::FutureExt;
 use tokio::io::AsyncReadExt;
 
 use super::*;
+use crate::bridge::Info;
+use crate::bridge::{NativeEngine, Pool};
 use crate::config::Config;
 use crate::config::Rate;
 use crate::driver::make_room;
-use crate::frame::{HEADER_LEN, Header, Role, Settings, preface};
 use crate::handle::Session;
 use crate::handle::whole::{Stream, Whole as _};
-use crate::link::Info;
-use crate::proto::Pool;
+use crate::wire::native::frame::{HEADER_LEN, Header, Role, Settings, preface};
 
 /// Bytes not yet received, and bytes sent.
 #[derive(Default)]
@@ -61,19 +61,19 @@ impl Transport for Wire {
     }
 }
 
-fn end(role: Role) -> (Turns<Wire>, Session) {
+fn end(role: Role) -> (Turns<Wire, NativeEngine>, Session) {
     end_with(role, &Config::default())
 }
 
-fn end_with(role: Role, config: &Config) -> (Turns<Wire>, Session) {
+fn end_with(role: Role, config: &Config) -> (Turns<Wire, NativeEngine>, Session) {
     let info = Info::of_a_test(role);
     let pool = Pool::new(1 << 30);
-    let (connection, link) = Connection::new(role, config, info, pool, clock::now());
+    let (connection, link) = NativeEngine::new(role, config, info, pool, clock::now());
     (Turns::new(connection, Wire::default()), Session::new(link))
 }
 
 /// Polls both ends until no bytes are in transit.
-fn settle(near: &mut Turns<Wire>, far: &mut Turns<Wire>) {
+fn settle(near: &mut Turns<Wire, NativeEngine>, far: &mut Turns<Wire, NativeEngine>) {
     let mut cx = Context::from_waker(Waker::noop());
     loop {
         for end in [&mut *near, &mut *far] {
@@ -110,7 +110,7 @@ fn what_was_received_into_is_small_again_when_little_has_come_for_long() {
 }
 
 /// An established session, with limits that no flood trips.
-fn flooded() -> (Turns<Wire>, Session) {
+fn flooded() -> (Turns<Wire, NativeEngine>, Session) {
     let never = Rate::new(1_000_000, 1_000_000);
     let config = Config::builder()
         .glitch_rate(never)
@@ -128,7 +128,7 @@ fn flooded() -> (Turns<Wire>, Session) {
     (end, session)
 }
 
-fn poll_once(end: &mut Turns<Wire>) -> bool {
+fn poll_once(end: &mut Turns<Wire, NativeEngine>) -> bool {
     let mut cx = Context::from_waker(Waker::noop());
     Pin::new(end).poll(&mut cx).is_pending()
 }
@@ -186,7 +186,7 @@ const FLOODS: [(&str, Flood); 9] = [
 ];
 
 /// Two open streams, and one that has ended.
-fn open_streams(end: &mut Turns<Wire>, session: &Session) -> [Stream; 2] {
+fn open_streams(end: &mut Turns<Wire, NativeEngine>, session: &Session) -> [Stream; 2] {
     let wire = &mut end.transport.coming;
     for id in [1, 3, 5] {
         wire.extend_from_slice(&header(1, 0, id, 0));
@@ -250,7 +250,7 @@ fn a_poll_takes_so_many_frames_and_bytes_of_any_flood_and_no_more() {
 
 /// Counts how often the session is polled.
 struct Counted<'a> {
-    end: Turns<Wire>,
+    end: Turns<Wire, NativeEngine>,
     polls: &'a Cell<u32>,
 }
 

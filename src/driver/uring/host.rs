@@ -28,6 +28,7 @@ use super::reactor::Reactor;
 use super::ring::{Enter, Ring};
 use super::socket::UringSocket;
 use super::wait::{Idle, Waiting};
+use crate::bridge::NativeEngine;
 use crate::driver::{Turns, clock};
 use crate::pace::{LINES, ONE_LINE, paced};
 use crate::queue::{Owned, Process};
@@ -45,7 +46,7 @@ const POLLS_MAX: usize = 64;
 const LONG_POLLS_MAX: usize = 4;
 
 struct Session<R: Ring> {
-    turns: Turns<UringSocket<R>>,
+    turns: Turns<UringSocket<R>, NativeEngine>,
     node: Arc<SessionNode>,
     waker: Waker,
 }
@@ -70,7 +71,7 @@ pub(super) struct Host<R: Ring> {
 impl<R: Ring> Host<R> {
     pub(super) fn new(ring: R, link: Arc<HostLink>, waiting: Waiting) -> Self {
         let mut reactor = Reactor::new(ring);
-        reactor.set_spins(waiting.spins());
+        reactor.spins = waiting.spins();
         Self {
             sessions: Vec::new(),
             live: 0,
@@ -127,7 +128,7 @@ impl<R: Ring> Host<R> {
             let reactor = &mut *self.reactor.borrow_mut();
             reactor.reap();
             self.turns = self.turns.wrapping_add(1);
-            if (self.long || self.turns.is_multiple_of(LOOKS)) && reactor.next_deadline().is_some()
+            if (self.long || self.turns.is_multiple_of(LOOKS)) && reactor.deadlines.next().is_some()
             {
                 reactor.expire(clock::now());
             }
@@ -195,7 +196,7 @@ impl<R: Ring> Host<R> {
 
     /// A session has panicked: it ends, which its handles see as `EngineStopped`, and the others continue.
     ///
-    /// The state shared with it is consistent. The lists and counters of `link` and of the pool are atomics, each operation
+    /// The state shared with it is consistent. The lists and counters of the bridge and of the pool are atomics, each operation
     /// of which is complete or was not begun. The reactor stays usable unless the panic came from inside it: then an update
     /// that the kernel's memory depends on may be half done, and the panic is resumed and ends the host. Memory that the
     /// kernel still uses stays in the reactor, as with any dropped session.
@@ -236,7 +237,7 @@ impl<R: Ring> Host<R> {
     /// The thread was parked for this long.
     pub(super) fn parked(&mut self, time: Duration) {
         self.waiting.parked(time);
-        self.reactor.borrow_mut().set_spins(self.waiting.spins());
+        self.reactor.borrow_mut().spins = self.waiting.spins();
     }
 
     /// No session is left.
@@ -260,7 +261,7 @@ impl<R: Ring> Host<R> {
             return;
         }
         let now = clock::now();
-        let how = match reactor.next_deadline() {
+        let how = match reactor.deadlines.next() {
             Some(at) if at <= now => Enter::Now,
             Some(at) => Enter::WaitFor(at - now),
             None => Enter::Wait,

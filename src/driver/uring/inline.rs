@@ -91,7 +91,7 @@ impl Inline {
                 return false;
             }
         }
-        let deadline = reactor.borrow().next_deadline();
+        let deadline = reactor.borrow().deadlines.next();
         if self.timer.poll(cx, deadline) {
             reactor.borrow_mut().expire(clock::now());
             return false;

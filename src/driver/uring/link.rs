@@ -10,13 +10,13 @@ use std::task::{Wake, Waker};
 use crossbeam_queue::SegQueue;
 use rustix::event::{EventfdFlags, eventfd};
 
-use crate::proto::Connection;
+use crate::bridge::NativeEngine;
 use crate::queue::{Doorbell, Node, ReadyList, Reasons, TakenNodes, WakerSet};
 use crate::sync::{Arc, AtomicBool, AtomicPtr, Ordering};
 
 /// A session to be, and its socket.
 pub(crate) struct Job {
-    pub(crate) connection: Connection,
+    pub(crate) connection: NativeEngine,
     pub(crate) socket: OwnedFd,
 }
 

@@ -3,7 +3,7 @@
 use std::mem::MaybeUninit;
 
 use super::ring::{File, Op};
-use crate::proto::{BATCH_PARTS, Batch};
+use crate::wire::{BATCH_PARTS, Batch};
 
 /// Memory for one send in pieces; made when the first one is sent.
 #[derive(Default)]

@@ -23,7 +23,7 @@ use super::ring::{Completion, Enter, Kind, Op, Ring, SLOTS_MAX, Token};
 use super::slot::{Recv, Send, Slot, outcome};
 use crate::driver::queued::queued;
 use crate::driver::{clock, direct};
-use crate::proto::Batch;
+use crate::wire::Batch;
 
 /// How long the end of a ring waits for the kernel to release memory.
 const SETTLE: Duration = Duration::from_secs(1);
@@ -41,6 +41,17 @@ pub(super) struct Counts {
     pub(super) stale: u64,
 }
 
+/// The deadlines of all slots, each with its key.
+#[derive(Debug, Default)]
+pub(super) struct Deadlines(BTreeSet<(Instant, u32)>);
+
+impl Deadlines {
+    /// The earliest.
+    pub(super) fn next(&self) -> Option<Instant> {
+        self.0.first().map(|(at, _)| *at)
+    }
+}
+
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Reactor<R: Ring> {
@@ -53,9 +64,9 @@ pub(super) struct Reactor<R: Ring> {
     retry: Vec<u32>,
     /// Slots that are received from by plain calls.
     direct: Vec<u32>,
-    /// The thread spins before it sleeps.
-    spins: bool,
-    deadlines: BTreeSet<(Instant, u32)>,
+    /// The thread spins before it sleeps; the host says so.
+    pub(super) spins: bool,
+    pub(super) deadlines: Deadlines,
     bell_rang: bool,
     /// The ring has failed; no operation works any more.
     broken: bool,
@@ -75,7 +86,7 @@ impl<R: Ring> Reactor<R> {
             retry: Vec::new(),
             direct: Vec::new(),
             spins: false,
-            deadlines: BTreeSet::new(),
+            deadlines: Deadlines::default(),
             bell_rang: false,
             broken: false,
             at_work: false,
@@ -366,15 +377,6 @@ impl<R: Ring> Reactor<R> {
         self.direct.is_empty()
     }
 
-    /// Whether the thread spins before it sleeps.
-    pub(super) const fn set_spins(&mut self, spins: bool) {
-        self.spins = spins;
-    }
-
-    pub(super) const fn spins(&self) -> bool {
-        self.spins
-    }
-
     /// A receive has begun, and its result was not taken.
     pub(super) fn is_receiving(&self, key: u32) -> bool {
         let slot = self.slots.get(key as usize);
@@ -497,20 +499,16 @@ impl<R: Ring> Reactor<R> {
             return;
         }
         if let Some(before) = std::mem::replace(&mut slot.deadline, deadline) {
-            self.deadlines.remove(&(before, key));
+            self.deadlines.0.remove(&(before, key));
         }
         if let Some(at) = deadline {
-            self.deadlines.insert((at, key));
+            self.deadlines.0.insert((at, key));
         }
-    }
-
-    pub(super) fn next_deadline(&self) -> Option<Instant> {
-        self.deadlines.first().map(|(at, _)| *at)
     }
 
     /// Marks the slots with expired deadlines as ready.
     pub(super) fn expire(&mut self, now: Instant) {
-        while let Some((at, key)) = self.deadlines.first().copied() {
+        while let Some((at, key)) = self.deadlines.0.first().copied() {
             if at > now {
                 return;
             }

@@ -9,7 +9,7 @@ use bytes::BytesMut;
 
 use super::outgoing::Outgoing;
 use super::ring::{Completion, File, Kind, Token};
-use crate::proto::Batch;
+use crate::wire::Batch;
 
 /// The receive under way.
 #[derive(Debug)]

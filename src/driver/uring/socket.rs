@@ -24,7 +24,7 @@ use super::buffers::BUFFER_BYTES;
 use super::reactor::Reactor;
 use super::ring::Ring;
 use crate::driver::{Transport, clock, make_room};
-use crate::proto::Batch;
+use crate::wire::Batch;
 
 /// Arrivals from here on are large, in bytes.
 const LARGE: usize = BUFFER_BYTES;
@@ -112,7 +112,7 @@ impl<R: Ring> UringSocket<R> {
     pub(super) fn on_arrival(&mut self, bytes: usize, reactor: &mut Reactor<R>) {
         let suits = match bytes {
             LARGE.. => Via::Operations,
-            ..TINY if self.via == Via::Calls && reactor.spins() => Via::Calls,
+            ..TINY if self.via == Via::Calls && reactor.spins => Via::Calls,
             ..TINY if reactor.has_direct_place() => Via::Calls,
             ..SMALL => Via::RingBuffers,
             _ => self.via,

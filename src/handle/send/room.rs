@@ -3,8 +3,8 @@
 use std::task::{Context, Poll};
 
 use super::{SendStream, asked};
+use crate::bridge::{RECORD_CHARGE, SendEnd, reason};
 use crate::error::SendError;
-use crate::link::{SendEnd, reason};
 use crate::queue::record_weight;
 
 impl SendStream {
@@ -27,7 +27,7 @@ impl SendStream {
             return Poll::Ready(ready);
         }
         self.register(cx);
-        let more = match self.is_held_back(record_weight(len, false)) {
+        let more = match self.is_held_back(record_weight(RECORD_CHARGE, len, false)) {
             true => reason::MORE,
             false => 0,
         };
@@ -49,7 +49,7 @@ impl SendStream {
 
     #[inline]
     pub(super) fn has_room(&mut self, len: usize) -> bool {
-        let weight = record_weight(len, false);
+        let weight = record_weight(RECORD_CHARGE, len, false);
         let limit = u64::from(self.lane().send_limit());
         self.writer.has_room(weight, limit) || self.has_room_by_growing(weight)
     }
@@ -73,7 +73,7 @@ impl SendStream {
 
     /// Asks the engine for a higher limit, once between two messages: whoever tries may do so all the time.
     pub(super) fn ask_for_more(&mut self, len: usize) {
-        if self.is_held_back(record_weight(len, false)) && self.asks(asked::MORE) {
+        if self.is_held_back(record_weight(RECORD_CHARGE, len, false)) && self.asks(asked::MORE) {
             self.lane().raise(reason::MORE);
         }
     }

@@ -43,7 +43,7 @@ impl<O: RingOwner> Reader<O> {
         &self.owner
     }
 
-    /// The owner, which this reader reads no more.
+    /// Returns the owner; ends the reader.
     #[inline]
     pub(crate) fn into_owner(self) -> O {
         self.owner
@@ -69,7 +69,7 @@ impl<O: RingOwner> Reader<O> {
     #[inline]
     pub(crate) fn peek(&mut self) -> Option<Record<'_>> {
         let (ring, own) = self.parts();
-        let (cursor, header) = own.settle(ring)?;
+        let (cursor, header) = own.settle(ring, O::CHARGE)?;
         // SAFETY: `settle` found a record before `tail`; it is ours until `commit`, which needs `&mut self`.
         Some(unsafe { cursor.record(header) })
     }
@@ -83,12 +83,12 @@ impl<O: RingOwner> Reader<O> {
     ) -> Option<u16> {
         let (ring, own) = self.parts();
         loop {
-            let (cursor, header) = own.settle(ring)?;
+            let (cursor, header) = own.settle(ring, O::CHARGE)?;
             // SAFETY: as in `peek`.
             if !wanted(unsafe { cursor.record(header) }) {
                 return Some(header.tag());
             }
-            own.pass(cursor, header);
+            own.pass(cursor, header, O::CHARGE);
         }
     }
 
@@ -96,7 +96,7 @@ impl<O: RingOwner> Reader<O> {
     #[inline]
     pub(crate) fn is_empty(&mut self) -> bool {
         let (ring, own) = self.parts();
-        own.settle(ring).is_none()
+        own.settle(ring, O::CHARGE).is_none()
     }
 
     /// Passes over the record at the position; its memory stays as it is until [`Self::commit`]. False if there is none.
@@ -109,10 +109,10 @@ impl<O: RingOwner> Reader<O> {
     #[inline]
     pub(crate) fn advance_unless(&mut self, tags: u16) -> Option<u16> {
         let (ring, own) = self.parts();
-        let (cursor, header) = own.settle(ring)?;
+        let (cursor, header) = own.settle(ring, O::CHARGE)?;
         let tag = header.tag();
         if tag & tags == 0 {
-            own.pass(cursor, header);
+            own.pass(cursor, header, O::CHARGE);
         }
         Some(tag)
     }
@@ -122,7 +122,7 @@ impl<O: RingOwner> Reader<O> {
     /// The record is not restored by [`Self::rewind`]; its weight is released by the next [`Self::commit`].
     pub(crate) fn take(&mut self) -> Option<Taken> {
         let (ring, own) = self.parts();
-        let (cursor, header) = own.settle(ring)?;
+        let (cursor, header) = own.settle(ring, O::CHARGE)?;
         let payload = if header.owns_handle() {
             // SAFETY: `settle` found the record before `tail`: it is ours, and `&mut self` says that no one borrows it.
             unsafe { cursor.take_handle(header) }
@@ -136,7 +136,7 @@ impl<O: RingOwner> Reader<O> {
             unsafe { words.write(cursor.at, header.taken().word()) };
             copy
         };
-        own.pass(cursor, header.taken());
+        own.pass(cursor, header.taken(), O::CHARGE);
         Some(Taken {
             tag: header.tag(),
             free: header.is_free(),
@@ -195,7 +195,7 @@ impl<O: RingOwner> Reader<O> {
         assert_eq!(self.passed_weight(), 0, "to be called between turns");
         let mut weights = Vec::new();
         while let Some(record) = self.peek() {
-            weights.push(record.weight());
+            weights.push(record.weight(O::CHARGE));
             self.advance();
         }
         self.rewind();
@@ -266,9 +266,12 @@ impl ReaderState {
 
     /// The header of the record at the position, which is moved over padding, links and taken records to find it.
     #[inline]
-    fn settle(&mut self, ring: Ring<'_>) -> Option<(Cursor, Header)> {
+    fn settle(&mut self, ring: Ring<'_>, charge: u32) -> Option<(Cursor, Header)> {
         let Some(mut cursor) = self.position else {
-            return self.attach(ring).then(|| self.settle(ring)).flatten();
+            return self
+                .attach(ring)
+                .then(|| self.settle(ring, charge))
+                .flatten();
         };
         loop {
             if cursor.at == self.tail_seen {
@@ -283,17 +286,17 @@ impl ReaderState {
             if header.is_record() {
                 return Some((cursor, header));
             }
-            cursor = self.skip(ring, cursor, header);
+            cursor = self.skip(ring, charge, cursor, header);
         }
     }
 
     /// Moves the position over padding, a link or a taken record.
     #[cold]
-    fn skip(&mut self, ring: Ring<'_>, mut cursor: Cursor, header: Header) -> Cursor {
+    fn skip(&mut self, ring: Ring<'_>, charge: u32, mut cursor: Cursor, header: Header) -> Cursor {
         let untouched = self
             .committed(ring)
             .is_some_and(|from| from.at == cursor.at);
-        self.passed_weight += header.weight();
+        self.passed_weight += header.weight(charge);
         // SAFETY: the words before `tail` happen-before this, and segments from `head` on are alive (invariant 3).
         unsafe { cursor.step(header) };
         self.position = Some(cursor);
@@ -320,8 +323,8 @@ impl ReaderState {
     }
 
     #[inline]
-    fn pass(&mut self, mut cursor: Cursor, header: Header) {
-        self.passed_weight += header.weight();
+    fn pass(&mut self, mut cursor: Cursor, header: Header, charge: u32) {
+        self.passed_weight += header.weight(charge);
         self.passed_handles += u64::from(header.owns_handle());
         // SAFETY: the segment is alive (invariant 3).
         unsafe { cursor.pass(header) };

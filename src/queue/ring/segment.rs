@@ -17,7 +17,7 @@
 #[cfg(ringmux_loom)]
 use super::words::Shadows;
 use super::words::{HANDLE_WORDS, WORD_BYTES, Words, words_for};
-use super::{Payload, RECORD_COST, Record};
+use super::{Payload, Record};
 use crate::sync::{AtomicPtr, Ordering};
 use bytes::Bytes;
 use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
@@ -111,9 +111,9 @@ impl Header {
     const KIND_SHIFT: u32 = 48;
     const FREE: u64 = 1 << 56;
     const TAKEN: u64 = 1 << 57;
-    /// Of the kind: set in an owned `Bytes` and a link.
+    /// Bit of the kind: set for an owned `Bytes` and a link.
     const ODD_KIND: u64 = 1 << Self::KIND_SHIFT;
-    /// Of the kind: set in what is no record, padding and links.
+    /// Bit of the kind: set for padding and links, which are no records.
     const NO_RECORD: u64 = 2 << Self::KIND_SHIFT;
 
     /// # Panics
@@ -186,9 +186,9 @@ impl Header {
 
     /// Weight of the record; padding and links weigh nothing.
     #[inline]
-    pub(super) fn weight(self) -> u64 {
+    pub(super) fn weight(self, charge: u32) -> u64 {
         if self.0 & (Self::NO_RECORD | Self::FREE) == 0 {
-            u64::from(self.len()) + u64::from(RECORD_COST)
+            u64::from(self.len()) + u64::from(charge)
         } else {
             0
         }
@@ -246,7 +246,7 @@ impl Cursor {
     #[inline(always)]
     pub(super) unsafe fn pass(&mut self, header: Header) {
         self.at += match header.kind() {
-            // Almost all.
+            // The common case.
             Kind::Slice => 1 + words_for(u64::from(header.len())),
             Kind::Shared => 1 + HANDLE_WORDS,
             // SAFETY: alive by the contract above.

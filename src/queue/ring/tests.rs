@@ -11,6 +11,8 @@ struct Owner(Arc<RingPair>);
 
 // SAFETY: the `Arc` keeps one pair at one address.
 unsafe impl RingOwner for Owner {
+    const CHARGE: u32 = 256;
+
     fn ring(&self) -> Ring<'_> {
         self.0.forth()
     }
@@ -186,7 +188,7 @@ impl Model {
             return;
         };
         let len = lens.0 + lens.1;
-        let weight = record_weight(len, free);
+        let weight = record_weight(Owner::CHARGE, len, free);
         let pending: u64 = self.records.iter().map(Expected::weight).sum();
         let room = pending == 0 || pending + weight <= self.limit;
         assert_eq!(writer.has_room(weight, self.limit), room);
@@ -384,7 +386,7 @@ impl Model {
 
 fn assert_record(record: &Record<'_>, expected: &Expected) {
     assert_eq!((record.tag, record.free), (expected.tag, expected.free));
-    assert_eq!(record.weight(), expected.weight());
+    assert_eq!(record.weight(Owner::CHARGE), expected.weight());
     assert_eq!(
         matches!(record.payload, Payload::Shared(_)),
         expected.shared
@@ -657,7 +659,7 @@ fn two_threads_see_the_same_records_in_the_same_order() {
             let mut choice = Sequence(77);
             for index in 0..RECORDS {
                 let (shared, content) = sequence.record(index);
-                while !writer.has_room(record_weight(content.len(), false), LIMIT) {
+                while !writer.has_room(record_weight(Owner::CHARGE, content.len(), false), LIMIT) {
                     writer.publish();
                     std::thread::yield_now();
                 }
@@ -735,7 +737,7 @@ fn what_is_taken_back_leaves_no_memory_but_that_of_what_was_published() {
 fn a_record_written_in_place_arrives_as_one_that_was_copied_and_one_given_up_leaves_nothing() {
     let (mut writer, mut reader) = pair();
     for len in [0, 1, 7, 8, 100, 1000, 4096, 64, 3] {
-        // Through all ways of making room: in place, behind padding, in a larger segment.
+        // All ways of making room: in place, behind padding, in a larger segment.
         for round in 0..20_u8 {
             let before = writer.pushed_weight();
             writer.reserve(len).payload_mut().fill(0xff);
@@ -747,7 +749,10 @@ fn a_record_written_in_place_arrives_as_one_that_was_copied_and_one_given_up_lea
             assert!(place.payload().iter().all(|byte| *byte == 0));
             place.payload_mut().fill(round);
             place.push(7, false);
-            assert_eq!(writer.pushed_weight(), before + record_weight(len, false));
+            assert_eq!(
+                writer.pushed_weight(),
+                before + record_weight(Owner::CHARGE, len, false)
+            );
             assert!(reader.peek().is_none(), "not published");
             writer.push_slice(8, false, &[round]);
             writer.publish();

@@ -2,7 +2,7 @@
 
 use super::segment::{Cursor, Header, Kind, Segment};
 use super::words::{HANDLE_WORDS, WORD_BYTES, words_for};
-use super::{FIRST_SEGMENT_BYTES, FIRST_WORDS, Ring, RingOwner, record_weight};
+use super::{FIRST_SEGMENT_BYTES, FIRST_WORDS, LEAST_CHARGE, Ring, RingOwner, record_weight};
 use crate::sync::Ordering;
 use bytes::Bytes;
 use std::ptr::NonNull;
@@ -39,6 +39,7 @@ impl<O: RingOwner> Writer<O> {
     /// # Safety
     /// No other `Writer` of this ring was or will be made.
     pub(crate) const unsafe fn new(owner: O) -> Self {
+        const { assert!(O::CHARGE as u64 >= LEAST_CHARGE) };
         Self { owner }
     }
 
@@ -87,7 +88,7 @@ impl<O: RingOwner> Writer<O> {
         unsafe { memory.write(cursor.at, header.word()) };
         // SAFETY: as above.
         unsafe { memory.write_slices(cursor.at + 1, head, tail) };
-        own.pushed(cursor, words, record_weight(len, free));
+        own.pushed(cursor, words, record_weight(O::CHARGE, len, free));
     }
 
     /// Pushes a record that owns `payload`; nothing is copied but the handle.
@@ -107,7 +108,7 @@ impl<O: RingOwner> Writer<O> {
         unsafe { memory.write(cursor.at, header.word()) };
         // SAFETY: as above.
         unsafe { memory.write_handle(cursor.at + 1, payload) };
-        own.pushed(cursor, words, record_weight(len, free));
+        own.pushed(cursor, words, record_weight(O::CHARGE, len, free));
     }
 
     /// Memory in the ring for the payload of a record of `len` bytes, which are zero.
@@ -187,7 +188,7 @@ impl<O: RingOwner> Writer<O> {
     /// weight. Meant for the end: later pushes may begin a new segment without need.
     pub(crate) fn retract(&mut self) -> u64 {
         let (ring, own) = self.parts();
-        own.retract(ring)
+        own.retract(ring, O::CHARGE)
     }
 
     /// Bytes of the newest segment, which is the only one when the ring is idle; 0 before the first push.
@@ -196,11 +197,11 @@ impl<O: RingOwner> Writer<O> {
     }
 }
 
-/// The place of a record that is not pushed yet: its payload can be written, behind the cursor of its writer. Dropped, it leaves
-/// nothing.
+/// A reserved record, not yet pushed: its payload can be written, behind the cursor of its writer. Dropping it cancels the
+/// reservation.
 #[derive(Debug)]
 pub(crate) struct Reserved<'a, O: RingOwner> {
-    /// Since `WriterState::reserve` nothing else has used it: its cursor is where the header goes.
+    /// Not used otherwise since `WriterState::reserve`: its cursor is the position of the header.
     writer: &'a mut Writer<O>,
     len: usize,
 }
@@ -222,11 +223,11 @@ impl<'a, O: RingOwner> Reserved<'a, O> {
         let cursor = self.cursor();
         // SAFETY: the newest segment is alive (invariant 3).
         let memory = unsafe { cursor.words() };
-        // SAFETY: as for `payload`; `&mut self` says that no one else has it.
+        // SAFETY: as for `payload`; `&mut self` proves exclusive access.
         unsafe { memory.slice_mut(cursor.at + 1, self.len) }
     }
 
-    /// Pushes the record, as [`Writer::push_slice`] does with these bytes.
+    /// Pushes the record with the written payload, as [`Writer::push_slice`] does.
     pub(crate) fn push(self, tag: u16, free: bool) -> &'a mut Writer<O> {
         let (cursor, len) = (self.cursor(), self.len);
         let header = Header::new(Kind::Slice, tag, free, len);
@@ -236,13 +237,13 @@ impl<'a, O: RingOwner> Reserved<'a, O> {
         unsafe { memory.write(cursor.at, header.word()) };
         let (_, own) = self.writer.parts();
         let words = 1 + words_for(len as u64);
-        own.pushed(cursor, words, record_weight(len, free));
+        own.pushed(cursor, words, record_weight(O::CHARGE, len, free));
         self.writer
     }
 }
 
 impl WriterState {
-    /// Of a ring that begins in this segment, or that has none before the first push.
+    /// For a ring that begins in this segment, or without a segment before the first push.
     pub(super) fn new(first: Option<NonNull<Segment>>) -> Self {
         Self {
             cursor: first.map(|segment| Cursor { segment, at: 0 }),
@@ -360,7 +361,7 @@ impl WriterState {
         true
     }
 
-    fn retract(&mut self, ring: Ring<'_>) -> u64 {
+    fn retract(&mut self, ring: Ring<'_>, charge: u32) -> u64 {
         // Relaxed: only the writer stores it.
         let tail = ring.writer.tail.load(Ordering::Relaxed);
         let Some(end) = self.cursor.filter(|end| end.at != tail) else {
@@ -375,7 +376,7 @@ impl WriterState {
         while cursor.at != end.at {
             // SAFETY: invariants 2 and 3: from `tail` up to the cursor all was written, and is ours.
             let header = unsafe { cursor.header() };
-            weight += header.weight();
+            weight += header.weight(charge);
             if header.owns_handle() {
                 // SAFETY: as above; the header says that a handle is here, and marks it before it is dropped.
                 drop(unsafe { cursor.take_handle(header) });

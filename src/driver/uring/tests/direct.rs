@@ -24,8 +24,8 @@ use super::world::World;
 use crate::config::Wait;
 use crate::driver::{Transport, clock};
 use crate::handle::whole::Whole as _;
-use crate::proto::Batch;
 use crate::sync::Arc;
+use crate::wire::Batch;
 
 /// More than the empty calls in a row before the socket goes back to the ring.
 const CALLS: usize = 100_000;
@@ -35,7 +35,7 @@ fn a_socket_at_which_nothing_arrives_goes_back_to_the_ring() {
     let _clock = clock::Stopped::new();
     let (ring, kernel) = FakeRing::new(0, Faults::NONE);
     let mut reactor = Reactor::new(ring);
-    reactor.set_spins(true);
+    reactor.spins = true;
     let (near, mut far) = UnixStream::pair().expect("descriptors are left");
     let slot = reactor.insert(near.into()).expect("there is room");
     let mut memory = BytesMut::with_capacity(100);
@@ -68,13 +68,13 @@ fn a_socket_at_which_nothing_arrives_goes_back_to_the_ring() {
 fn a_host_that_has_ceased_to_spin_receives_nothing_round_the_ring() {
     let World { desk, ring, .. } = World::new(0, Faults::NONE);
     let mut host = Host::new(ring, Arc::clone(&desk.link), Waiting::blind(Wait::Adaptive));
-    assert!(host.reactor().borrow().spins());
+    assert!(host.reactor().borrow().spins);
     for _ in 0..10 {
         host.parked(Duration::from_millis(50));
     }
-    assert!(!host.reactor().borrow().spins());
+    assert!(!host.reactor().borrow().spins);
     host.parked(Duration::from_micros(50));
-    assert!(host.reactor().borrow().spins());
+    assert!(host.reactor().borrow().spins);
 }
 
 #[test]
@@ -82,7 +82,7 @@ fn what_a_call_finds_has_come_when_the_host_looked_and_that_is_told_once() {
     let _clock = clock::Stopped::new();
     let (ring, _kernel) = FakeRing::new(0, Faults::NONE);
     let reactor = Rc::new(RefCell::new(Reactor::new(ring)));
-    reactor.borrow_mut().set_spins(true);
+    reactor.borrow_mut().spins = true;
     let (near, mut far) = UnixStream::pair().expect("descriptors are left");
     let slot = reactor.borrow_mut().insert(near.into());
     let slot = slot.expect("there is room");
@@ -117,7 +117,7 @@ fn what_arrives_decides_how_it_is_received() {
         socket.via()
     };
     assert_eq!(after(100, 64), Via::RingBuffers, "it does not spin");
-    reactor.borrow_mut().set_spins(true);
+    reactor.borrow_mut().spins = true;
     assert_eq!(after(15, 64), Via::RingBuffers);
     assert_eq!(after(1, 64), Via::Calls);
     assert_eq!(after(15, 2000), Via::Calls, "it may be by chance");
@@ -127,7 +127,7 @@ fn what_arrives_decides_how_it_is_received() {
     assert_eq!(after(100, 10_000), Via::Operations);
     assert_eq!(after(16, 2000), Via::RingBuffers);
     assert_eq!(after(16, 64), Via::Calls);
-    reactor.borrow_mut().set_spins(false);
+    reactor.borrow_mut().spins = false;
     assert_eq!(after(16, 64), Via::RingBuffers);
 }
 
@@ -240,7 +240,7 @@ fn sockets_for_which_there_is_no_place_stay_with_the_buffers_of_the_ring() {
     let _clock = clock::Stopped::new();
     let (ring, kernel) = FakeRing::new(0, Faults::NONE);
     let reactor = Rc::new(RefCell::new(Reactor::new(ring)));
-    reactor.borrow_mut().set_spins(true);
+    reactor.borrow_mut().spins = true;
     let mut cx = Context::from_waker(Waker::noop());
     let mut sockets: Vec<_> = (0..20)
         .map(|_| {
@@ -341,7 +341,7 @@ fn what_answers_an_arrival_through_the_ring_goes_through_it_too_while_the_host_s
     assert!(at_once(&mut reactor, &long), "the thread may sleep");
     arrive(&mut reactor);
     assert!(at_once(&mut reactor, &long), "the thread may sleep");
-    reactor.set_spins(true);
+    reactor.spins = true;
     assert!(at_once(&mut reactor, &long), "it answers nothing");
     arrive(&mut reactor);
     assert!(!at_once(&mut reactor, &long));

@@ -21,9 +21,9 @@ use super::world::{Desk, World, pause};
 use crate::config::{Config, Wait};
 use crate::driver::{clock, leaked_buffers};
 use crate::error::SessionError;
-use crate::frame::Role;
 use crate::handle::Session;
 use crate::handle::whole::{Stream, Whole as _};
+use crate::wire::Role;
 
 fn config() -> Config {
     workload::config(64 * 1024, 256 * 1024)

@@ -21,8 +21,8 @@ use super::super::buffers::BUFFER_BYTES;
 use super::super::ring::{Completion, File, Kind, Op, Token};
 use super::faults::{Faults, Happened, Race, Sabotage, Tally};
 use super::memory;
+use crate::bridge::tests::net::Rng;
 use crate::driver::clock;
-use crate::proto::tests::net::Rng;
 
 /// A pushed operation whose last completion was not posted.
 struct Pending {

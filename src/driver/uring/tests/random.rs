@@ -9,8 +9,8 @@ use futures_util::future::{Either, join_all, select};
 use super::faults::{Faults, Sabotage, Tally};
 use super::workload::{self, End, Plan};
 use super::world::{World, pause};
+use crate::bridge::tests::net::Rng;
 use crate::config::Wait;
-use crate::proto::tests::net::Rng;
 
 fn faults(rng: &mut Rng) -> Faults {
     Faults {

@@ -9,12 +9,12 @@ use bytes::Bytes;
 use futures_util::future::{join, join_all};
 
 use super::world::{Desk, pause};
+use crate::bridge::tests::net::Rng;
 use crate::config::Config;
 use crate::error::SessionError;
-use crate::frame::codes;
+use crate::error::codes;
 use crate::handle::whole::{Stream, Whole as _};
 use crate::handle::{RecvStream, SendStream, Session};
-use crate::proto::tests::net::Rng;
 
 const LONGEST: usize = 100_000;
 const LENGTHS: [usize; 10] = [

@@ -13,13 +13,13 @@ use super::super::wait::Waiting;
 use super::fake::{FakeRing, Kernel};
 use super::faults::Faults;
 use crate::addr::Driver;
+use crate::bridge::Info;
+use crate::bridge::{NativeEngine, Pool};
 use crate::config::{Config, Wait};
 use crate::driver::clock;
-use crate::frame::Role;
 use crate::handle::Session;
-use crate::link::Info;
-use crate::proto::{Connection, Pool};
 use crate::sync::Arc;
+use crate::wire::Role;
 
 /// The application's access to the run.
 pub(super) struct Desk {
@@ -40,7 +40,7 @@ impl Desk {
             ..Info::of_a_test(role)
         };
         let pool = Arc::clone(&self.pool);
-        let (connection, link) = Connection::new(role, config, info, pool, clock::now());
+        let (connection, link) = NativeEngine::new(role, config, info, pool, clock::now());
         let socket = socket.into();
         self.link.start(Job { connection, socket });
         Session::new(link)

@@ -89,7 +89,7 @@ pub(crate) fn is_reset(result: &io::Result<usize>) -> bool {
 
 /// Fails a test that hangs.
 pub(crate) async fn soon<F: Future>(what: &str, future: F) -> F::Output {
-    tokio::time::timeout(Duration::from_secs(20), future)
+    tokio::time::timeout(Duration::from_secs(90), future)
         .await
         .unwrap_or_else(|_| panic!("{what} takes too long"))
 }

@@ -1,0 +1,170 @@
+//! What handles want: their reasons, turned into steps of the core.
+
+use std::time::Instant;
+
+use super::engine::Engine;
+use super::lane::Lane;
+use super::port::LanePort;
+use super::reason;
+use super::session::request;
+use super::sides::Activated;
+use crate::core::port::{Count, SessionPort};
+use crate::core::{Key, SEND_FLOOR};
+use crate::sync::Arc;
+use crate::wire::Wire;
+
+/// Reasons of few activations, see `act_on_rare`.
+const RARE: u32 = reason::CHUNKS | reason::CREDIT | reason::URGENCY;
+/// Reasons that come after SEND, see `act_on_late`.
+const LATE: u32 = reason::MORE
+    | reason::WRITTEN
+    | reason::DEADLINE
+    | reason::CANCEL
+    | reason::STOP
+    | reason::DROPPED;
+
+impl<W: Wire> Engine<W> {
+    /// Takes what handles have asked for since the last call.
+    #[inline]
+    pub(super) fn take_all(&mut self, now: Instant) {
+        // Taken first and acted on last: a stream opened before `close`, or before the last handle
+        // was dropped, is on the list by then.
+        let requests = self.core.mux.base.app.take_requests();
+        if !self.core.begin_turn(now) {
+            // What was asked too late is taken all the same, so that it keeps no driver awake.
+            return;
+        }
+        if self.link.has_ready() {
+            self.activate_all(now);
+        }
+        if requests != 0 {
+            self.on_requests(requests, now);
+        }
+        self.core.end_turn(now);
+    }
+
+    fn activate_all(&mut self, now: Instant) {
+        let mut activations = 0;
+        for lane in self.link.take_ready() {
+            activations += 1;
+            self.activate(lane, now);
+        }
+        (self.core.mux.base.app).add(Count::Activations, activations);
+    }
+
+    fn on_requests(&mut self, requests: u32, now: Instant) {
+        if requests & request::PING != 0 {
+            // Whoever asks while one is under way is served by its answer.
+            self.core.ping.ask();
+        }
+        if requests & request::EVICT != 0 {
+            self.core.trip_half_open();
+        }
+        if requests & request::SHUTDOWN != 0 {
+            let grace = self.core.mux.base.app.shutdown_grace();
+            self.core.drain(grace, now);
+        }
+        if requests & request::CLOSE != 0 {
+            self.core.close(now);
+        }
+        if requests & request::ORPHANED != 0 {
+            self.core.on_orphaned(now);
+        }
+    }
+
+    fn activate(&mut self, lane: Arc<Lane>, now: Instant) {
+        let (lane, reasons) = lane.activated();
+        let key = match lane {
+            Activated::New(side) => {
+                // Not the link's reason, which `close` sets at once: what was opened before it is still to be sent.
+                let refusal = self.core.life.refusal();
+                let port = LanePort::new(side);
+                self.core.mux.insert_local(port, refusal, now)
+            }
+            Activated::Known(lane) => {
+                let key = self.find(&lane);
+                if reasons & reason::GREW != 0 {
+                    self.on_grown(key, &lane);
+                }
+                key
+            }
+        };
+        let Some(key) = key else { return };
+        if reasons & RARE != 0 {
+            self.act_on_rare(key, reasons, now);
+        }
+        if reasons & (reason::SEND | reason::ROOM) != 0 {
+            (self.core.mux).on_queued(key, reasons & reason::ROOM != 0);
+        }
+        if reasons & LATE != 0 {
+            self.act_on_late(key, reasons);
+        }
+    }
+
+    /// What is acted on before what is to be sent.
+    fn act_on_rare(&mut self, key: Key, reasons: u32, now: Instant) {
+        let mux = &mut self.core.mux;
+        if reasons & reason::CHUNKS != 0 {
+            mux.base.switch_chunks(key);
+        }
+        if reasons & (reason::CREDIT | reason::CHUNKS) != 0 {
+            mux.on_consumed(key, now);
+        }
+        if reasons & reason::URGENCY != 0 {
+            mux.schedule.change_urgency(&mut mux.base.streams, key);
+        }
+        self.core.end_if_tripped();
+    }
+
+    /// What is acted on after what is to be sent.
+    fn act_on_late(&mut self, key: Key, reasons: u32) {
+        let mux = &mut self.core.mux;
+        if reasons & reason::MORE != 0 {
+            mux.budget.ask_for_more(&mut mux.base, key);
+        }
+        if reasons & reason::WRITTEN != 0 {
+            mux.receipts.ask(&mut mux.base, key);
+        }
+        if reasons & reason::DEADLINE != 0 {
+            mux.deadlines.on_set(&mut mux.base, key);
+        }
+        if reasons & reason::CANCEL != 0
+            && let Some(stream) = mux.base.streams.get_mut(key)
+        {
+            let code = stream.port.lane().cancel_code();
+            mux.cancel(key, code);
+        }
+        if reasons & reason::STOP != 0
+            && let Some(stream) = mux.base.streams.get_mut(key)
+        {
+            let code = stream.port.lane().stop_code();
+            mux.stop(key, code);
+        }
+        if reasons & reason::DROPPED != 0 {
+            mux.on_dropped(key);
+        }
+        self.core.end_if_tripped();
+    }
+
+    /// The lane's stream, if it has one.
+    fn find(&mut self, lane: &Lane) -> Option<Key> {
+        let key = lane.key().map(Key::from_bits)?;
+        self.core.mux.base.streams.get_mut(key)?;
+        Some(key)
+    }
+
+    /// A sender has taken something of the budget by itself.
+    fn on_grown(&mut self, key: Option<Key>, lane: &Lane) {
+        match key {
+            Some(key) => {
+                let mux = &mut self.core.mux;
+                mux.budget.note_loan(&mut mux.base.streams, key);
+            }
+            None if lane.send_limit() > SEND_FLOOR => {
+                let back = lane.lower_send_limit(SEND_FLOOR);
+                self.core.mux.budget.give_back(back.into());
+            }
+            None => {}
+        }
+    }
+}

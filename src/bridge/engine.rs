@@ -1,0 +1,297 @@
+//! A session that a driver drives: the core, a wire, and the link to the handles.
+
+use std::sync::Arc as StdArc;
+use std::time::Instant;
+
+use bytes::BytesMut;
+
+use super::pool::Pool;
+use super::port::LinkPort;
+use super::session::{Info, LinkSizes, SessionLink};
+use crate::config::Config;
+use crate::core::port::{Count, SessionPort};
+use crate::core::timers::Timer;
+use crate::core::{Core, RecvSize, Status, report_mark};
+use crate::error::SessionError;
+use crate::sync::Arc;
+use crate::wire::{BATCH_BYTES, Batch, SHARED_BATCH_BYTES, Wire};
+
+/// What a driver does with a session. It is called like this, on one thread at a time:
+///
+/// ```text
+///   loop {
+///       take_work(now)           what handles asked for since the last turn
+///       receive(&mut buf, now)   bytes from the socket, parsed in place
+///       on_deadline(now)         if next_deadline() has passed
+///       transmit(&mut batch)     everything that may go out now; one write for all of it
+///       deliver_wakes()          after the write and the read were submitted
+///   } until status() says Closed
+/// ```
+pub(crate) trait Protocol {
+    /// Takes what handles have asked for since the last call.
+    fn take_work(&mut self, now: Instant);
+
+    /// Bytes that a receive buffer should hold.
+    fn recv_capacity(&self) -> usize;
+    /// Whether bytes are to be received at all: a peer without credit is held back by not being read.
+    fn wants_bytes(&mut self) -> bool;
+    /// So many bytes came from the socket at once.
+    fn count_received(&mut self, bytes: usize, now: Instant);
+    /// Takes whole frames off the front of `buf`. What is left is the beginning of one, or, if this
+    /// returns true, there may be more: call again when the tasks that have something now had
+    /// their turn.
+    fn receive(&mut self, buf: &mut BytesMut, now: Instant) -> bool;
+    /// To be asked when nothing whole is left in the receive buffer: true if that is to be changed for one of
+    /// [`recv_capacity`](Self::recv_capacity), which is less than it was.
+    fn shrinks_recv(&mut self, now: Instant) -> bool;
+    /// What was done so far, in short frames, both ways.
+    fn work_done(&self) -> u64;
+    /// The peer closed the connection.
+    fn eof(&mut self);
+    /// The socket failed.
+    fn io_failed(&mut self, error: std::io::Error);
+
+    /// Fills an empty batch with what may be sent now; false if there is nothing.
+    fn transmit(&mut self, batch: &mut Batch, now: Instant) -> bool;
+    /// The socket took so many bytes of the batch; `rest` are left of it.
+    fn written(&mut self, bytes: usize, rest: bool, now: Instant);
+
+    /// When [`on_deadline`](Self::on_deadline) is to be called at the latest.
+    fn next_deadline(&self) -> Option<Instant>;
+    /// Whether [`see_socket`](Self::see_socket) is to be called before [`on_deadline`](Self::on_deadline).
+    fn looks_at_socket(&self, now: Instant) -> bool;
+    /// So many bytes that the socket has taken are still there, if that is known.
+    fn see_socket(&mut self, queued: Option<u64>, now: Instant);
+    /// Acts on the deadlines that have passed.
+    fn on_deadline(&mut self, now: Instant);
+
+    /// Wakes the tasks for which something has happened.
+    fn deliver_wakes(&mut self);
+    /// What is to be done with the socket.
+    fn status(&self) -> Status;
+    /// Until when the socket is closed, after the end; see [`SocketStage`](crate::core::SocketStage).
+    fn linger_until(&self, now: Instant) -> Instant;
+    /// The socket is closed: the last step of the session's end.
+    fn released(&self);
+    /// The link to the session's handles.
+    fn link(&self) -> &Arc<SessionLink>;
+}
+
+/// The sooner of two deadlines.
+#[inline]
+pub(crate) fn sooner(one: Option<Instant>, other: Option<Instant>) -> Option<Instant> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some(one.min(other)),
+        (one, other) => one.or(other),
+    }
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Engine<W> {
+    pub(crate) core: Core<LinkPort>,
+    pub(crate) wire: W,
+    pub(crate) link: Arc<SessionLink>,
+    recv_size: RecvSize,
+}
+
+fn link_sizes(config: &Config, wire: &crate::core::Terms) -> LinkSizes {
+    LinkSizes {
+        max_unaccepted: config
+            .max_unaccepted()
+            .map_or(config.max_streams(), |max| max.min(config.max_streams())),
+        open_credit: wire.floors.streams,
+        peer_max_message: wire.floors.max_message,
+        send_buffer: config.send_buffer(),
+        session_send_buffer: config.session_send_buffer(),
+        max_pending_opens: config.max_pending_opens(),
+        credit_mark: report_mark(u64::from(config.stream_window())),
+        max_opening: wire.max_opening as usize,
+        max_block: wire.max_block as usize,
+        max_details: wire.max_details as usize,
+    }
+}
+
+impl<W: Wire> Engine<W> {
+    /// A session and the link for its first handle.
+    pub(crate) fn new(
+        role: crate::wire::Role,
+        config: &Config,
+        info: Info,
+        pool: StdArc<Pool>,
+        now: Instant,
+    ) -> (Self, Arc<SessionLink>) {
+        let start = (W::is_silent(role), info.seed);
+        let link = SessionLink::new(link_sizes(config, &W::TERMS), info, StdArc::clone(&pool));
+        let port = LinkPort::new(Arc::clone(&link));
+        let (core, window) = Core::new(port, pool, config, W::TERMS, start, now);
+        let (least, most) = (W::least_reception(config), config.receive_buffer() as usize);
+        let mut engine = Self {
+            core,
+            wire: W::new(role, config, window),
+            link: Arc::clone(&link),
+            recv_size: RecvSize::new(least, most, now),
+        };
+        engine.wire.begin(&mut engine.core);
+        (engine, link)
+    }
+
+    fn fill(&mut self, batch: &mut Batch, usual: bool, now: Instant) -> bool {
+        let alone = self.core.mux.schedule.has_one_alone();
+        batch.limit(if alone {
+            BATCH_BYTES
+        } else {
+            SHARED_BATCH_BYTES
+        });
+        if usual {
+            self.core.probe_before_use(now);
+            self.wire.transmit_messages(&mut self.core, batch, now);
+            self.core.mux.budget.serve_waiting(&mut self.core.mux.base);
+        } else {
+            self.wire.transmit(&mut self.core, batch, now);
+        }
+        batch.seal();
+        if batch.is_empty() {
+            return false;
+        }
+        self.core.end_batch(batch.len(), now);
+        true
+    }
+}
+
+impl<W: Wire> Protocol for Engine<W> {
+    fn take_work(&mut self, now: Instant) {
+        self.take_all(now);
+    }
+
+    fn recv_capacity(&self) -> usize {
+        self.recv_size.get()
+    }
+
+    #[inline]
+    fn wants_bytes(&mut self) -> bool {
+        let mux = &mut self.core.mux;
+        W::TERMS.credit || !mux.flow.is_full(&mut mux.base)
+    }
+
+    #[inline]
+    fn count_received(&mut self, bytes: usize, now: Instant) {
+        self.core
+            .mux
+            .base
+            .app
+            .add(Count::BytesReceived, bytes as u64);
+        self.recv_size.arrived(bytes, now);
+    }
+
+    #[inline]
+    fn receive(&mut self, buf: &mut BytesMut, now: Instant) -> bool {
+        if !self.core.begin_reception(now) {
+            buf.clear();
+            return false;
+        }
+        let backing = self.recv_size.get();
+        match self.wire.receive(&mut self.core, buf, backing, now) {
+            Ok(more) => {
+                self.core.end_reception(!more && !buf.is_empty(), now);
+                more
+            }
+            Err(error) => {
+                buf.clear();
+                self.core.end(error);
+                false
+            }
+        }
+    }
+
+    #[inline]
+    fn shrinks_recv(&mut self, now: Instant) -> bool {
+        self.recv_size.shrink(now)
+    }
+
+    #[inline]
+    fn work_done(&self) -> u64 {
+        self.core.mux.base.work
+    }
+
+    fn eof(&mut self) {
+        self.core.eof();
+    }
+
+    fn io_failed(&mut self, error: std::io::Error) {
+        self.core.io_failed(error);
+    }
+
+    #[inline]
+    fn transmit(&mut self, batch: &mut Batch, now: Instant) -> bool {
+        debug_assert!(batch.is_empty());
+        if self.core.has_more_than_messages() || !self.wire.is_silent_now() {
+            self.core.life.may_send() && self.fill(batch, false, now)
+        } else {
+            self.core.mux.wants_to_send() && self.fill(batch, true, now)
+        }
+    }
+
+    #[inline]
+    fn written(&mut self, bytes: usize, rest: bool, now: Instant) {
+        self.core.keepalive.written(bytes, rest, now);
+    }
+
+    #[inline]
+    fn next_deadline(&self) -> Option<Instant> {
+        let of_core = (self.core.mux.base.timers).next(self.core.life.timers());
+        sooner(self.wire.deadline(), of_core)
+    }
+
+    fn looks_at_socket(&self, now: Instant) -> bool {
+        let at = self.core.mux.base.timers.get(Timer::Keepalive);
+        self.core.life.is_established() && at.is_some_and(|at| at <= now)
+    }
+
+    fn see_socket(&mut self, queued: Option<u64>, now: Instant) {
+        let config = &self.core.mux.base.config;
+        self.core.keepalive.see_socket(queued, config, now);
+    }
+
+    fn on_deadline(&mut self, now: Instant) {
+        self.core.on_deadline(now);
+        if self.wire.deadline().is_some_and(|at| at <= now) {
+            self.wire.on_deadline(&mut self.core, now);
+        }
+    }
+
+    #[inline]
+    fn deliver_wakes(&mut self) {
+        self.core.mux.base.deliver_wakes();
+    }
+
+    #[inline]
+    fn status(&self) -> Status {
+        if self.core.life.is_closed() {
+            Status::Closed
+        } else {
+            Status::Open
+        }
+    }
+
+    fn linger_until(&self, now: Instant) -> Instant {
+        self.core.life.linger_until(now)
+    }
+
+    fn released(&self) {
+        self.link.finish();
+    }
+
+    #[inline]
+    fn link(&self) -> &Arc<SessionLink> {
+        &self.link
+    }
+}
+
+impl<W> Drop for Engine<W> {
+    /// A driver that is dropped, or panics, takes no handle with it into silence.
+    fn drop(&mut self) {
+        self.core.abort(SessionError::EngineStopped);
+        self.link.finish();
+    }
+}

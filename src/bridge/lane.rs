@@ -1,0 +1,516 @@
+//! What one stream's handles and the engine share.
+
+use std::fmt;
+
+use bytes::Bytes;
+
+use super::particulars::Particulars;
+use super::reason;
+use super::session::SessionLink;
+use super::trace;
+use crate::core::port::{RecvEnd, SendEnd};
+use crate::core::{SEND_FLOOR, URGENCIES};
+use crate::error::{SessionError, StreamError};
+use crate::queue::step::{Step, reached};
+use crate::queue::{Limit, Node, Reasons, Receipt, RingPair, SetOnce, WakerSlot};
+use crate::sync::{Arc, AtomicBool, AtomicPtr, AtomicU8, AtomicU32, AtomicU64, Ordering};
+
+/// How far `open` has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum OpenState {
+    /// Waits for the peer's permission.
+    Waiting,
+    /// Permitted: what is sent now follows the OPEN.
+    Granted,
+}
+
+/// In `Lane::key`: the rest is no key, but how many bytes of the pool the lane holds. The engine has not registered it, or
+/// its session has ended.
+const CHARGE: u64 = 1 << 63;
+
+// Six cache lines, and one more for its reference counts: every idle stream costs that, and two small handles.
+#[cfg(not(ringmux_loom))]
+const _: () = {
+    assert!(size_of::<Lane>() == 6 * 64);
+    assert!(std::mem::offset_of!(Lane, next) == 4 * 64);
+    assert!(std::mem::offset_of!(Lane, session) == 5 * 64);
+};
+
+/// One stream, as both sides see it. In order of its cache lines: those of the rings, one that both sides write, and one
+/// that is read again and again and hardly ever written.
+#[repr(C)]
+pub(crate) struct Lane {
+    /// Forth: what the handles send; back: what they receive.
+    rings: RingPair,
+
+    next: AtomicPtr<Self>,
+    /// Woken when the sender has room, when the stream is opened, and when the direction ends.
+    sender: WakerSlot,
+    /// Woken when there is something to receive, and when the direction ends.
+    receiver: WakerSlot,
+    reasons: Reasons,
+    stop_code: AtomicU32,
+
+    session: Arc<SessionLink>,
+    tx_end: SetOnce<SendEnd>,
+    rx_end: SetOnce<RecvEnd>,
+    pub(super) particulars: SetOnce<Particulars>,
+    /// Where the engine keeps its half, which only the engine reads or writes; after the session's end, what the lane is
+    /// charged, see [`CHARGE`].
+    key: AtomicU64,
+    /// The stream's id on the wire, 0 until it is known.
+    id: AtomicU32,
+    cancel_code: AtomicU32,
+    /// Consumed weight after which the receiver raises CREDIT: see `core::window`.
+    credit_mark: AtomicU32,
+    /// Weight that the sender may have queued, from [`SEND_FLOOR`] to `send_buffer`.
+    send_limit: Limit,
+    /// Halves that an application still holds.
+    handles: AtomicU8,
+    urgency: AtomicU8,
+    granted: AtomicBool,
+    accepted: AtomicBool,
+    /// What the receiver wants: the pieces of messages as they come, or whole messages.
+    chunks: AtomicBool,
+    /// An ERROR is queued, which will end both directions.
+    failing: AtomicBool,
+    /// Whether what the sender has queued was written to the socket.
+    receipt: Receipt,
+}
+
+/// A lane whose stream has gone, kept for another one of its session. No one else has it.
+#[derive(Debug)]
+pub(crate) struct SpareLane(Arc<Lane>);
+
+impl SpareLane {
+    /// `None` if a handle that was the last to be dropped has not let go yet, or never will, as it was forgotten.
+    pub(super) fn new(mut lane: Arc<Lane>) -> Option<Self> {
+        Arc::get_mut(&mut lane)?.renew();
+        Some(Self(lane))
+    }
+
+    /// As [`Lane::new`].
+    fn reuse(self, opening: Bytes, credit_mark: u32) -> Arc<Lane> {
+        let Self(mut lane) = self;
+        let span = trace::stream(&lane.session.span, Lane::DEFAULT_URGENCY);
+        lane.set_credit_mark(credit_mark);
+        let particulars = Particulars::new(opening, span);
+        if particulars.get().is_some() {
+            let alone = Arc::get_mut(&mut lane).expect("no one else has a spare lane");
+            alone.particulars = particulars;
+        }
+        lane
+    }
+}
+
+impl Lane {
+    /// A lane with two handles, for a stream with this opening block.
+    fn new(session: Arc<SessionLink>, opening: Bytes, credit_mark: u32) -> Arc<Self> {
+        let span = trace::stream(&session.span, Self::DEFAULT_URGENCY);
+        Arc::new(Self {
+            rings: RingPair::new(),
+            next: AtomicPtr::new(std::ptr::null_mut()),
+            sender: WakerSlot::new(),
+            receiver: WakerSlot::new(),
+            reasons: Reasons::new(),
+            stop_code: AtomicU32::new(0),
+            session,
+            tx_end: SetOnce::new(),
+            rx_end: SetOnce::new(),
+            particulars: Particulars::new(opening, span),
+            key: AtomicU64::new(CHARGE),
+            id: AtomicU32::new(0),
+            cancel_code: AtomicU32::new(0),
+            credit_mark: AtomicU32::new(credit_mark),
+            send_limit: Limit::new(SEND_FLOOR),
+            handles: AtomicU8::new(2),
+            urgency: AtomicU8::new(Self::DEFAULT_URGENCY),
+            granted: AtomicBool::new(false),
+            accepted: AtomicBool::new(false),
+            chunks: AtomicBool::new(false),
+            failing: AtomicBool::new(false),
+            receipt: Receipt::new(),
+        })
+    }
+
+    /// The same, out of one that a stream of the session has left, if there is one.
+    pub(super) fn new_or_spare(
+        session: &Arc<SessionLink>,
+        opening: Bytes,
+        credit_mark: u32,
+    ) -> Arc<Self> {
+        match session.take_spare() {
+            Some(spare) => spare.reuse(opening, credit_mark),
+            None => Self::new(Arc::clone(session), opening, credit_mark),
+        }
+    }
+
+    /// As good as new, for another stream of the same session: only what [`Lane::new`] was told is to be said again.
+    fn renew(&mut self) {
+        self.let_go();
+        let Self {
+            rings,
+            next: _,
+            sender,
+            receiver,
+            reasons,
+            stop_code: _,
+            session: _,
+            tx_end,
+            rx_end,
+            particulars,
+            key,
+            id,
+            cancel_code: _,
+            credit_mark: _,
+            send_limit,
+            handles,
+            urgency,
+            granted,
+            accepted,
+            chunks,
+            failing,
+            receipt,
+        } = self;
+        rings.renew();
+        *sender = WakerSlot::new();
+        *receiver = WakerSlot::new();
+        *reasons = Reasons::new();
+        *tx_end = SetOnce::new();
+        *rx_end = SetOnce::new();
+        *particulars = SetOnce::new();
+        *key = AtomicU64::new(CHARGE);
+        *id = AtomicU32::new(0);
+        *send_limit = Limit::new(SEND_FLOOR);
+        *handles = AtomicU8::new(2);
+        *urgency = AtomicU8::new(Self::DEFAULT_URGENCY);
+        *granted = AtomicBool::new(false);
+        *accepted = AtomicBool::new(false);
+        *chunks = AtomicBool::new(false);
+        *failing = AtomicBool::new(false);
+        *receipt = Receipt::new();
+    }
+
+    /// RFC 9218 §4.1: urgency 3 unless said otherwise, 0 most urgent, 7 least.
+    pub(crate) const DEFAULT_URGENCY: u8 = 3;
+    /// Levels of urgency.
+    pub(crate) const URGENCIES: usize = URGENCIES;
+
+    pub(super) const fn rings(&self) -> &RingPair {
+        &self.rings
+    }
+
+    pub(super) const fn sender(&self) -> &WakerSlot {
+        &self.sender
+    }
+
+    pub(super) const fn receiver(&self) -> &WakerSlot {
+        &self.receiver
+    }
+
+    pub(crate) fn session(&self) -> &Arc<SessionLink> {
+        &self.session
+    }
+
+    // ---- for handles ------------------------------------------------------------------------
+
+    /// Asks the engine to look at this lane. Costs one read-modify-write; the first since the
+    /// engine last looked also pushes the lane and, if the engine sleeps, wakes it. On the engine's own thread, asking again for
+    /// the same costs two loads.
+    #[inline]
+    pub(crate) fn raise(self: &Arc<Self>, reasons: u32) {
+        debug_assert!(reasons & reason::OPEN == 0, "by `EngineSide::open` alone");
+        reached(Step::Published);
+        if self.reasons.raise_near(&self.session.home, reasons) {
+            reached(Step::Raised);
+            self.session.activate(Arc::clone(self));
+        }
+    }
+
+    /// Asks for the stream to be opened, for [`EngineSide::open`](super::sides::EngineSide::open); false if the lane is on the ready list already.
+    pub(super) fn raise_open(&self, others: u32) -> bool {
+        self.reasons.raise(reason::OPEN | others)
+    }
+
+    pub(crate) fn cancel(self: &Arc<Self>, code: u32) {
+        self.cancel_code.store(code, Ordering::Relaxed);
+        self.raise(reason::CANCEL);
+    }
+
+    pub(crate) fn stop(self: &Arc<Self>, code: u32) {
+        self.stop_code.store(code, Ordering::Relaxed);
+        self.raise(reason::STOP);
+    }
+
+    /// Asks whether everything queued so far was written, see [`is_written`](Self::is_written). The sender is woken by the
+    /// answer.
+    pub(crate) fn ask_written(self: &Arc<Self>) {
+        self.receipt.ask();
+        self.raise(reason::WRITTEN);
+    }
+
+    /// Whether what was queued when it was last asked was written to the socket.
+    pub(crate) fn is_written(&self) -> bool {
+        self.receipt.is_done()
+    }
+
+    /// The receiver takes the pieces of messages as they come from now on, or whole messages.
+    pub(crate) fn take_chunks(self: &Arc<Self>, chunks: bool) {
+        self.chunks.store(chunks, Ordering::Relaxed);
+        self.raise(reason::CHUNKS);
+    }
+
+    pub(crate) fn set_urgency(self: &Arc<Self>, urgency: u8) {
+        self.urgency.store(urgency, Ordering::Relaxed);
+        trace::urgency(self.span(), urgency);
+        self.raise(reason::URGENCY);
+    }
+
+    /// One half is gone; the last one tells the engine.
+    pub(crate) fn release_half(self: &Arc<Self>) {
+        // ORDERING: AcqRel, and Acquire, pair with the other half's release_half, so that whatever it did with
+        // its ring comes before the DROPPED that the last one raises. Who is alone stays alone: nothing is counted then.
+        if self.handles.load(Ordering::Acquire) == 1
+            || self.handles.fetch_sub(1, Ordering::AcqRel) == 1
+        {
+            self.raise(reason::DROPPED);
+        }
+    }
+
+    pub(crate) fn open_state(&self) -> OpenState {
+        // ORDERING: pairs with `grant`.
+        if self.granted.load(Ordering::Acquire) {
+            OpenState::Granted
+        } else {
+            OpenState::Waiting
+        }
+    }
+
+    pub(crate) fn send_end(&self) -> Option<&SendEnd> {
+        self.tx_end.get()
+    }
+
+    pub(crate) fn recv_end(&self) -> Option<&RecvEnd> {
+        self.rx_end.get()
+    }
+
+    /// The end of a stream that was inherited by a fork; to be asked before waiting.
+    #[inline]
+    pub(crate) fn inherited_end(&self) -> Option<StreamError> {
+        if !self.session.is_inherited() {
+            return None;
+        }
+        Some(StreamError::Session(SessionError::EngineStopped))
+    }
+
+    pub(crate) fn credit_mark(&self) -> u32 {
+        self.credit_mark.load(Ordering::Relaxed)
+    }
+
+    #[inline]
+    pub(crate) fn send_limit(&self) -> u32 {
+        self.send_limit.get()
+    }
+
+    /// Raises the sender's limit out of what nobody has. False if it is at its most, or too little is left.
+    pub(crate) fn grow_send_limit(self: &Arc<Self>) -> bool {
+        let session = &self.session;
+        loop {
+            let limit = self.send_limit.get();
+            let want = session.send_buffer.saturating_sub(limit);
+            let has = u64::from(limit - SEND_FLOOR);
+            let part = session.send_budget.take(has, u64::from(want));
+            if part == 0 {
+                return false;
+            }
+            // No more than was wanted.
+            if self.send_limit.grow(limit, part as u32) {
+                self.raise(reason::GREW);
+                return true;
+            }
+            session.send_budget.give(part);
+        }
+    }
+
+    /// The stream's id on the wire, `None` before its OPEN left.
+    pub(crate) fn id(&self) -> Option<u32> {
+        Some(self.id.load(Ordering::Relaxed)).filter(|id| *id != 0)
+    }
+
+    pub(crate) fn urgency(&self) -> u8 {
+        self.urgency.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn mark_accepted(&self) {
+        self.accepted.store(true, Ordering::Relaxed);
+    }
+
+    /// Read by the engine after the next reason that is raised.
+    pub(crate) fn mark_failing(&self) {
+        self.failing.store(true, Ordering::Relaxed);
+    }
+
+    // ---- for the engine ---------------------------------------------------------------------
+
+    /// See [`activated`](Self::activated).
+    pub(super) fn take_reasons(&self) -> u32 {
+        self.reasons.take()
+    }
+
+    pub(crate) fn key(&self) -> Option<u64> {
+        Some(self.key.load(Ordering::Relaxed)).filter(|key| key & CHARGE == 0)
+    }
+
+    pub(crate) fn set_key(&self, key: u64) {
+        debug_assert!(key & CHARGE == 0, "a generation has 31 bits");
+        self.key.store(key, Ordering::Relaxed);
+    }
+
+    /// The session has ended: what the lane holds is on the account of the process until its receiver has seen the end
+    /// behind it, or the handles are gone. Called once.
+    pub(crate) fn charge(&self, bytes: u64) {
+        debug_assert!(bytes & CHARGE == 0);
+        if bytes > 0 {
+            self.session.pool.charge(bytes);
+            self.session.counters.bytes_held.add_shared(bytes);
+        }
+        // ORDERING: pairs with `give_charge`: what it takes off was put on before.
+        self.key.store(CHARGE | bytes, Ordering::Release);
+    }
+
+    /// Nothing is left in the lane for its receiver.
+    #[inline]
+    pub(crate) fn let_go(&self) {
+        // Of a session that has not ended it is the engine's.
+        if self.key.load(Ordering::Relaxed) > CHARGE {
+            self.give_charge();
+        }
+    }
+
+    #[cold]
+    fn give_charge(&self) {
+        // ORDERING: pairs with `charge`. The second of two finds nothing.
+        let bytes = self.key.swap(CHARGE, Ordering::Acquire) & !CHARGE;
+        self.session.pool.give(bytes);
+        self.session.counters.bytes_held.take_shared(bytes);
+    }
+
+    pub(crate) fn set_id(&self, id: u32) {
+        self.id.store(id, Ordering::Relaxed);
+        trace::id(self.span(), id);
+    }
+
+    pub(crate) fn set_credit_mark(&self, bytes: u32) {
+        self.credit_mark.store(bytes, Ordering::Relaxed);
+    }
+
+    /// Raises the sender's limit, unless it has changed; the caller wakes the sender if it waits.
+    pub(crate) fn lend(&self, seen: u32, by: u32) -> bool {
+        self.send_limit.grow(seen, by)
+    }
+
+    /// Lowers the sender's limit; returns by how much. What the sender has raised a reason for before is visible
+    /// afterwards; if that is nothing, it queues one message at most before it sees the new limit.
+    pub(crate) fn lower_send_limit(&self, to: u32) -> u32 {
+        let by = self.send_limit.lower(to);
+        self.reasons.touch();
+        by
+    }
+
+    /// After WRITTEN: takes the sender's question. False if there is none.
+    pub(crate) fn take_receipt(&self) -> bool {
+        self.receipt.take()
+    }
+
+    /// Everything that was queued when the question was taken is written. False if the sender has asked again; else the
+    /// caller wakes it.
+    pub(crate) fn answer_receipt(&self) -> bool {
+        self.receipt.answer()
+    }
+
+    pub(crate) fn accepted(&self) -> bool {
+        self.accepted.load(Ordering::Relaxed)
+    }
+
+    /// Read after CHUNKS.
+    pub(crate) fn takes_chunks(&self) -> bool {
+        self.chunks.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn failing(&self) -> bool {
+        self.failing.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn cancel_code(&self) -> u32 {
+        self.cancel_code.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn stop_code(&self) -> u32 {
+        self.stop_code.load(Ordering::Relaxed)
+    }
+
+    /// The peer permits the stream. The caller wakes the sender if it waits.
+    pub(crate) fn grant(&self) {
+        // ORDERING: pairs with `open_state`.
+        self.granted.store(true, Ordering::Release);
+    }
+
+    /// Weight that the application has consumed from the `rx` ring since the start.
+    pub(crate) fn consumed(&self) -> u64 {
+        self.rings.back().released()
+    }
+
+    /// Ends the sending direction; the first end stays.
+    pub(crate) fn end_send(&self, end: SendEnd) {
+        let _ = self.tx_end.set(end);
+    }
+
+    /// Ends the receiving direction; the first end stays.
+    pub(crate) fn end_recv(&self, end: RecvEnd) {
+        static FINISHED: RecvEnd = RecvEnd::Finished;
+        if !self.rx_end.is_set() {
+            trace::ended(self.span(), &end);
+        }
+        let _first = match end {
+            RecvEnd::Finished => self.rx_end.set_static(&FINISHED),
+            end => self.rx_end.set(end).is_ok(),
+        };
+    }
+
+    /// Whether both directions have ended, or can only end, without an error. Asked when the stream is over.
+    pub(crate) fn ended_in_order(&self) -> bool {
+        let finished = matches!(self.recv_end(), Some(RecvEnd::Finished));
+        finished && self.send_end().is_none() && !self.failing()
+    }
+
+    /// Ends both directions with one error. The caller wakes whoever waits.
+    pub(crate) fn end_both(&self, error: &StreamError) {
+        self.end_send(SendEnd::Error(error.clone()));
+        self.end_recv(RecvEnd::Error(error.clone()));
+    }
+}
+
+impl Drop for Lane {
+    fn drop(&mut self) {
+        self.let_go();
+    }
+}
+
+impl fmt::Debug for Lane {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Lane")
+            .field("id", &self.id())
+            .field("reasons", &self.reasons.peek())
+            .field("send_end", &self.send_end())
+            .field("recv_end", &self.recv_end())
+            .finish_non_exhaustive()
+    }
+}
+
+// SAFETY: `next` is written by nothing but the list, and a lane is on it at most once (`raise`
+// pushes only when the reason word was 0, which the engine makes it after it took the lane off).
+unsafe impl Node for Lane {
+    fn next(&self) -> &AtomicPtr<Self> {
+        &self.next
+    }
+}

@@ -1,0 +1,492 @@
+//! What a session's handles and the engine share.
+
+use std::fmt;
+use std::sync::Arc as StdArc;
+use std::task::Waker;
+use std::time::{Duration, Instant};
+
+use crossbeam_queue::ArrayQueue;
+
+use super::drain::{Drain, Drained};
+use super::lane::{Lane, SpareLane};
+use super::ledger::{Account, Entry};
+use super::pool::Pool;
+use super::sides::{HandleSide, RxRing, TxRing};
+use super::stats::SessionStats;
+use super::trace;
+use crate::addr::{Addr, Driver};
+use crate::error::{SessionError, StreamError};
+use crate::queue::step::{Step, reached};
+use crate::queue::{
+    Budget, Doorbell, Home, Process, Reader, ReadyList, Reasons, SetOnce, TakenNodes, Teardown,
+    WakerSet, Writer,
+};
+use crate::sync::{Arc, AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
+use crate::wire::Role;
+
+/// What a handle asks of the session itself.
+pub(crate) mod request {
+    /// Measure the round trip.
+    pub(crate) const PING: u32 = 1 << 0;
+    /// End in order.
+    pub(crate) const CLOSE: u32 = 1 << 1;
+    /// The last `Session` is gone.
+    pub(crate) const ORPHANED: u32 = 1 << 2;
+    /// End when the streams have.
+    pub(crate) const SHUTDOWN: u32 = 1 << 3;
+    /// Make place for another connection, if the handshake is not done.
+    pub(crate) const EVICT: u32 = 1 << 4;
+}
+
+/// Lanes that a session keeps for streams to come, each with a segment for each ring: some 50 KiB in all.
+pub(crate) const SPARES_MAX: usize = 64;
+
+/// One session, as both sides see it.
+pub(crate) struct SessionLink {
+    ready: ReadyList<Lane>,
+    requests: Reasons,
+    doorbell: Doorbell,
+    /// Where the engine is; a copy of it, made by a fork, has none.
+    process: Process,
+    /// Where the engine runs.
+    pub(crate) home: Home,
+    /// Streams that the peer opened; one that finds it full is refused.
+    accept: ArrayQueue<HandleSide>,
+    /// Lanes of streams that have gone. The engine alone puts one here, and never after the end of the session: then they go,
+    /// as they keep the session.
+    spares: ArrayQueue<SpareLane>,
+    /// Tasks in `accept`.
+    pub(crate) accept_waiters: WakerSet,
+    /// Tasks that wait for the handshake or for the end.
+    pub(crate) state_waiters: WakerSet,
+    /// Tasks in `ping`.
+    pub(crate) ping_waiters: WakerSet,
+    established: AtomicBool,
+    end: SetOnce<SessionError>,
+    /// The socket is closed as well.
+    finished: AtomicBool,
+    /// Why no stream can be opened any more.
+    refusal: SetOnce<SessionError>,
+    /// Streams that may be opened without asking the engine first.
+    open_credit: AtomicU32,
+    pending_opens: AtomicU32,
+    /// Largest message that the peer accepts, in bytes.
+    peer_max_message: AtomicU32,
+    /// The session's receive window is nearly used up: handles raise CREDIT at every release.
+    hungry: AtomicBool,
+    /// `Session` values alive.
+    handles: AtomicUsize,
+    pongs: AtomicU64,
+    rtt_ns: AtomicU64,
+    pub(crate) counters: Entry,
+    /// What the deadlines of its streams count from.
+    pub(super) begun: Instant,
+    /// Counts the sessions of the process.
+    pub(crate) id: u64,
+    pub(crate) span: tracing::Span,
+    pub(crate) drain: Drain,
+    /// What its lanes are charged to, when it has ended.
+    pub(super) pool: StdArc<Pool>,
+    /// Bytes that one stream may have queued for sending.
+    pub(crate) send_buffer: u32,
+    /// Of what all streams together may have queued beyond their floors, what no stream has.
+    pub(crate) send_budget: Budget,
+    /// Calls of `open` that may wait at once.
+    pub(crate) max_pending_opens: u32,
+    /// Initial `credit_mark` of a lane.
+    pub(crate) credit_mark: u32,
+    /// What the wire can carry, in bytes: an opening block, a block between messages, the details of an error.
+    pub(crate) max_opening: usize,
+    pub(crate) max_block: usize,
+    pub(crate) max_details: usize,
+    info: Info,
+}
+
+/// What a session is connected to and through.
+#[derive(Clone, Debug)]
+pub(crate) struct Info {
+    pub(crate) peer: Option<Addr>,
+    pub(crate) local: Option<Addr>,
+    pub(crate) driver: Driver,
+    pub(crate) role: Role,
+    /// Decides where jitter falls: different for each session.
+    pub(crate) seed: u64,
+    /// Of the engine that runs it.
+    pub(crate) account: Arc<Account>,
+}
+
+#[cfg(any(test, fuzzing))]
+impl Info {
+    /// Of a session that no engine has made.
+    pub(crate) fn of_a_test(role: Role) -> Self {
+        Self {
+            peer: None,
+            local: None,
+            driver: Driver::Tokio,
+            role,
+            seed: 0,
+            account: Account::of_the_process(),
+        }
+    }
+}
+
+/// Sizes that a [`SessionLink`] is made with.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct LinkSizes {
+    pub(crate) max_unaccepted: u32,
+    pub(crate) open_credit: u32,
+    pub(crate) peer_max_message: u32,
+    pub(crate) send_buffer: u32,
+    pub(crate) session_send_buffer: u32,
+    pub(crate) max_pending_opens: u32,
+    pub(crate) credit_mark: u32,
+    pub(crate) max_opening: usize,
+    pub(crate) max_block: usize,
+    pub(crate) max_details: usize,
+}
+
+impl SessionLink {
+    /// A link with one handle.
+    pub(crate) fn new(sizes: LinkSizes, info: Info, pool: StdArc<Pool>) -> Arc<Self> {
+        let id = next_id();
+        Arc::new(Self {
+            ready: ReadyList::new(),
+            requests: Reasons::new(),
+            doorbell: Doorbell::new(),
+            process: Process::this(),
+            home: Home::new(),
+            accept: ArrayQueue::new(sizes.max_unaccepted as usize),
+            spares: ArrayQueue::new(SPARES_MAX),
+            accept_waiters: WakerSet::new(),
+            state_waiters: WakerSet::new(),
+            ping_waiters: WakerSet::new(),
+            established: AtomicBool::new(false),
+            end: SetOnce::new(),
+            finished: AtomicBool::new(false),
+            refusal: SetOnce::new(),
+            open_credit: AtomicU32::new(sizes.open_credit),
+            pending_opens: AtomicU32::new(0),
+            peer_max_message: AtomicU32::new(sizes.peer_max_message),
+            hungry: AtomicBool::new(false),
+            handles: AtomicUsize::new(1),
+            pongs: AtomicU64::new(0),
+            rtt_ns: AtomicU64::new(0),
+            counters: Account::open(&info.account),
+            begun: Instant::now(),
+            id,
+            span: trace::session(id, &info),
+            drain: Drain::new(),
+            pool,
+            send_buffer: sizes.send_buffer,
+            send_budget: Budget::new(u64::from(sizes.session_send_buffer)),
+            max_pending_opens: sizes.max_pending_opens,
+            credit_mark: sizes.credit_mark,
+            max_opening: sizes.max_opening,
+            max_block: sizes.max_block,
+            max_details: sizes.max_details,
+            info,
+        })
+    }
+
+    // ---- for handles ------------------------------------------------------------------------
+
+    /// Puts a lane on the ready list. A closed list means that the lane's ends are or will be set.
+    pub(crate) fn activate(&self, lane: Arc<Lane>) {
+        if self.is_inherited() {
+            return lane.end_both(&StreamError::Session(SessionError::EngineStopped));
+        }
+        if self.ready.push(lane).is_ok() {
+            reached(Step::Listed);
+            self.doorbell.ring_after_push();
+        }
+    }
+
+    pub(crate) fn request(&self, requests: u32) {
+        if !self.is_inherited() && self.requests.raise(requests) {
+            // Often by a handle that is dropped, and never for a message.
+            let _teardown = Teardown::begin();
+            self.doorbell.ring();
+        }
+    }
+
+    /// Whether the engine is in another process, of which this one is a fork. Asked where something would wait, as nothing
+    /// will ever happen to the session here.
+    #[inline]
+    pub(crate) fn is_inherited(&self) -> bool {
+        self.process.is_another()
+    }
+
+    /// The end of a session that is inherited.
+    #[inline]
+    fn inherited(&self) -> Option<&SessionError> {
+        static STOPPED: SessionError = SessionError::EngineStopped;
+        self.is_inherited().then_some(&STOPPED)
+    }
+
+    /// Asks for a shutdown that ends within `grace`; the shortest that was ever asked for holds.
+    pub(crate) fn shut_down(&self, grace: Duration) {
+        self.drain.ask(grace);
+        self.refuse_opens(SessionError::Closed);
+        self.request(request::SHUTDOWN);
+    }
+
+    /// What came of the shutdown; for an engine that has not even ended the session, that it did not.
+    pub(crate) fn drain_report(&self) -> Drained {
+        let mut report = self.drain.report();
+        if self.finished().is_none() {
+            report.forced = 1;
+        }
+        report
+    }
+
+    pub(crate) fn add_handle(&self) {
+        self.handles.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn release_handle(&self) {
+        // ORDERING: AcqRel pairs with other release_handle calls: their requests come before ORPHANED.
+        if self.handles.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.request(request::ORPHANED);
+            // ORDERING: SeqCst pairs with `drop_unaccepted_if_orphaned`.
+            fence(Ordering::SeqCst);
+            if self.end.get().is_some() {
+                while self.accept.pop().is_some() {}
+            }
+        }
+    }
+
+    /// Takes permission for one stream, if some is left.
+    pub(crate) fn take_open_credit(&self) -> bool {
+        self.open_credit
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |credit| {
+                credit.checked_sub(1)
+            })
+            .is_ok()
+    }
+
+    /// Counts one more waiting `open`; false if there are too many.
+    pub(crate) fn begin_pending_open(&self) -> bool {
+        let max = self.max_pending_opens;
+        self.pending_opens
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| {
+                (n < max).then_some(n + 1)
+            })
+            .is_ok()
+    }
+
+    pub(crate) fn end_pending_open(&self) {
+        self.pending_opens.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    pub(crate) const fn info(&self) -> &Info {
+        &self.info
+    }
+
+    pub(super) fn take_spare(&self) -> Option<SpareLane> {
+        self.spares.pop()
+    }
+
+    pub(crate) fn pop_accept(&self) -> Option<HandleSide> {
+        self.accept.pop()
+    }
+
+    #[inline]
+    pub(crate) fn end(&self) -> Option<&SessionError> {
+        self.end.get().or_else(|| self.inherited())
+    }
+
+    /// The reason for the end, once the socket is closed.
+    pub(crate) fn finished(&self) -> Option<&SessionError> {
+        // ORDERING: pairs with `finish`; publishes the end.
+        if self.finished.load(Ordering::Acquire) {
+            self.end.get()
+        } else {
+            self.inherited()
+        }
+    }
+
+    #[inline]
+    pub(crate) fn refusal(&self) -> Option<&SessionError> {
+        self.inherited().or_else(|| self.refusal.get())
+    }
+
+    pub(crate) fn is_established(&self) -> bool {
+        // ORDERING: pairs with `establish`; publishes the peer's limits.
+        self.established.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn peer_max_message(&self) -> usize {
+        self.peer_max_message.load(Ordering::Relaxed) as usize
+    }
+
+    /// The counters now.
+    pub(crate) fn stats(&self) -> SessionStats {
+        let issued = self.doorbell.wakes();
+        self.counters.since_start().with_wakes(issued)
+    }
+
+    pub(crate) fn is_hungry(&self) -> bool {
+        self.hungry.load(Ordering::Relaxed)
+    }
+
+    /// How many PINGs were answered so far.
+    pub(crate) fn pongs(&self) -> u64 {
+        // ORDERING: pairs with `record_pong`; publishes `rtt_ns`.
+        self.pongs.load(Ordering::Acquire)
+    }
+
+    /// The last round trip, in nanoseconds.
+    pub(crate) fn rtt_ns(&self) -> u64 {
+        self.rtt_ns.load(Ordering::Relaxed)
+    }
+
+    // ---- for the engine ---------------------------------------------------------------------
+
+    /// Takes the lanes that handles have activated, in the order in which they did.
+    pub(crate) fn take_ready(&self) -> TakenNodes<Lane> {
+        self.ready.take_all()
+    }
+
+    pub(crate) fn take_requests(&self) -> u32 {
+        if self.requests.peek() == 0 {
+            0
+        } else {
+            self.counters.requests.add(1);
+            self.requests.take()
+        }
+    }
+
+    #[inline]
+    pub(crate) fn has_ready(&self) -> bool {
+        !self.ready.is_empty()
+    }
+
+    pub(crate) fn has_work(&self) -> bool {
+        self.has_ready() || self.requests.peek() != 0
+    }
+
+    /// Registers the engine's waker and says whether it may sleep: no, if work came meanwhile.
+    pub(crate) fn prepare_sleep(&self, waker: &Waker) -> bool {
+        self.counters.note_wakes(self.doorbell.wakes());
+        self.doorbell.prepare(waker);
+        let sleep = !self.has_work();
+        if !sleep {
+            self.doorbell.cancel();
+        }
+        sleep
+    }
+
+    /// The engine was woken by something else than the doorbell.
+    pub(crate) fn awake(&self) {
+        self.doorbell.cancel();
+    }
+
+    /// Streams granted by the peer that no handle has taken yet.
+    pub(crate) fn open_credit(&self) -> u32 {
+        self.open_credit.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn add_open_credit(&self, streams: u32) {
+        // Grants are cumulative and bounded by the wire's u32, see `core::mux`.
+        self.open_credit.fetch_add(streams, Ordering::Relaxed);
+    }
+
+    /// The engine has no use any more for its side of a lane, whose handles are gone: the lane is kept for a stream to come,
+    /// if there is place.
+    pub(crate) fn recycle(&self, tx: Reader<TxRing>, rx: Writer<RxRing>) {
+        drop(rx);
+        let TxRing(lane) = tx.into_owner();
+        if let Some(spare) = SpareLane::new(lane) {
+            drop(self.spares.push(spare));
+        }
+    }
+
+    /// Lanes kept for streams to come, for tests.
+    #[cfg(test)]
+    pub(crate) fn spares(&self) -> usize {
+        self.spares.len()
+    }
+
+    /// Gives the memory of all spare lanes back.
+    pub(crate) fn drop_spares(&self) {
+        while self.spares.pop().is_some() {}
+    }
+
+    /// Queues a stream for `accept`; gives it back if the queue is full.
+    pub(crate) fn push_accept(&self, stream: HandleSide) -> Result<(), HandleSide> {
+        self.accept.push(stream)
+    }
+
+    /// The handshake is done.
+    pub(crate) fn establish(&self, peer_max_message: u32) {
+        self.peer_max_message
+            .store(peer_max_message, Ordering::Relaxed);
+        // ORDERING: pairs with `is_established`; publishes the peer's limits.
+        self.established.store(true, Ordering::Release);
+        trace::established(&self.span);
+    }
+
+    pub(crate) fn set_hungry(&self, hungry: bool) {
+        self.hungry.store(hungry, Ordering::Relaxed);
+    }
+
+    pub(crate) fn record_pong(&self, rtt_ns: u64) {
+        self.rtt_ns.store(rtt_ns, Ordering::Relaxed);
+        // ORDERING: pairs with `pongs`; publishes `rtt_ns`. Only the engine writes.
+        self.pongs
+            .store(self.pongs.load(Ordering::Relaxed) + 1, Ordering::Release);
+    }
+
+    /// From now on `open` is refused with this reason.
+    pub(crate) fn refuse_opens(&self, reason: SessionError) {
+        let _ = self.refusal.set(reason);
+    }
+
+    /// Ends the session: sets the reason, closes the ready list, and returns what was on it.
+    /// The caller sets the lanes' ends and then calls [`wake_all`](Self::wake_all).
+    pub(crate) fn close(&self, reason: SessionError) -> TakenNodes<Lane> {
+        let _ = self.refusal.set(reason.clone());
+        self.counters.end(&reason, self.doorbell.wakes());
+        trace::session_ended(&self.span, self.is_established(), &reason);
+        let _ = self.end.set(reason);
+        self.ready.close()
+    }
+
+    /// The socket is closed; the session has ended before.
+    pub(crate) fn finish(&self) {
+        // ORDERING: pairs with `finished`; publishes the end.
+        self.finished.store(true, Ordering::Release);
+        self.state_waiters.wake_all();
+    }
+
+    /// Streams that nobody can accept any more would keep the session, and be kept by it.
+    pub(crate) fn drop_unaccepted_if_orphaned(&self) {
+        // ORDERING: SeqCst pairs with `release_handle`: of the last handle's release and the
+        // engine's end of the session, whichever comes second sees the first and empties the queue.
+        fence(Ordering::SeqCst);
+        if self.handles.load(Ordering::Relaxed) == 0 {
+            while self.accept.pop().is_some() {}
+        }
+    }
+
+    pub(crate) fn wake_all(&self) {
+        self.accept_waiters.wake_all();
+        self.state_waiters.wake_all();
+        self.ping_waiters.wake_all();
+    }
+}
+
+impl fmt::Debug for SessionLink {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SessionLink")
+            .field("established", &self.is_established())
+            .field("end", &self.end())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Counts the sessions of the process, from 1.
+fn next_id() -> u64 {
+    static LAST: AtomicU64 = AtomicU64::new(0);
+    1 + LAST.fetch_add(1, Ordering::Relaxed)
+}

@@ -1,0 +1,192 @@
+//! The two sides of a lane: who may use which end of its rings.
+//!
+//! [`Lane::pair`] makes both, once, and neither can be cloned. So each ring has one writer and one reader without anything
+//! that counts them at run time. A lane that both sides have left may be paired again ([`SessionLink::recycle`]):
+//!
+//! ```text
+//!   HandleSide ──split──► Writer<TxRing>, Reader<RxRing>     in `open`, or by way of the accept queue
+//!   EngineSide ──split──► Reader<TxRing>, Writer<RxRing>     from the engine itself, or by way of OPEN on the ready list
+//! ```
+
+use std::task::Waker;
+
+use bytes::Bytes;
+
+use super::RECORD_CHARGE;
+use super::lane::Lane;
+use super::reason;
+use super::session::SessionLink;
+use crate::error::StreamError;
+use crate::queue::{Reader, Ring, RingOwner, Writer};
+use crate::sync::Arc;
+
+/// The ring from handle to engine.
+#[derive(Debug)]
+pub(crate) struct TxRing(pub(crate) Arc<Lane>);
+
+/// The ring from engine to handle.
+#[derive(Debug)]
+pub(crate) struct RxRing(pub(crate) Arc<Lane>);
+
+// SAFETY: the rings are a field of a lane that this reference keeps alive and in place.
+unsafe impl RingOwner for TxRing {
+    const CHARGE: u32 = RECORD_CHARGE;
+
+    fn ring(&self) -> Ring<'_> {
+        self.0.rings().forth()
+    }
+}
+
+// SAFETY: as for `TxRing`.
+unsafe impl RingOwner for RxRing {
+    const CHARGE: u32 = RECORD_CHARGE;
+
+    fn ring(&self) -> Ring<'_> {
+        self.0.rings().back()
+    }
+}
+
+/// The side of the application: sends into one ring and receives from the other.
+#[derive(Debug)]
+pub(crate) struct HandleSide(Arc<Lane>);
+
+/// The side of the engine.
+#[derive(Debug)]
+pub(crate) struct EngineSide(Arc<Lane>);
+
+impl Lane {
+    /// A lane for a stream with this opening block.
+    pub(crate) fn pair(
+        session: &Arc<SessionLink>,
+        opening: Bytes,
+        credit_mark: u32,
+    ) -> (HandleSide, EngineSide) {
+        let lane = Self::new_or_spare(session, opening, credit_mark);
+        (HandleSide(Arc::clone(&lane)), EngineSide(lane))
+    }
+
+    /// Takes what handles want of a lane that was on the ready list. What they published before is visible afterwards.
+    pub(crate) fn activated(self: Arc<Self>) -> (Activated, u32) {
+        let reasons = self.take_reasons();
+        let lane = if reasons & reason::OPEN == 0 {
+            Activated::Known(self)
+        } else {
+            // Raised by `EngineSide::open` alone, and taken here: once, as a side opens once.
+            Activated::New(EngineSide(self))
+        };
+        (lane, reasons)
+    }
+}
+
+/// A lane from the ready list.
+#[derive(Debug)]
+pub(crate) enum Activated {
+    /// A handle has opened the stream.
+    New(EngineSide),
+    Known(Arc<Lane>),
+}
+
+impl HandleSide {
+    pub(crate) const fn lane(&self) -> &Arc<Lane> {
+        &self.0
+    }
+
+    pub(crate) fn split(self) -> (Writer<TxRing>, Reader<RxRing>) {
+        let sender = TxRing(Arc::clone(&self.0));
+        // SAFETY: a lane has one `HandleSide`, which is used up here: no other writer of its ring forth is made.
+        let writer = unsafe { Writer::new(sender) };
+        // SAFETY: as above, of its ring back.
+        let reader = unsafe { Reader::new(RxRing(self.0)) };
+        (writer, reader)
+    }
+}
+
+impl EngineSide {
+    pub(crate) const fn lane(&self) -> &Arc<Lane> {
+        &self.0
+    }
+
+    /// Asks the engine of `session`, which is the lane's, to open the stream. It takes this side from the ready list, or
+    /// drops it when it has ended.
+    pub(crate) fn open(self, session: &SessionLink) {
+        if self.0.raise_open(0) {
+            session.activate(self.0);
+        }
+    }
+
+    /// The same, where something is queued to be sent already.
+    pub(crate) fn open_with_queued(self, session: &SessionLink) {
+        if self.0.raise_open(reason::SEND) {
+            session.activate(self.0);
+        }
+    }
+
+    /// Ends a stream that will not be opened, for whoever waits for it.
+    pub(crate) fn refuse(self, error: &StreamError) {
+        self.0.end_both(error);
+        let (mut tx, mut rx) = self.split();
+        tx.wake_sender();
+        rx.wake_receiver();
+    }
+
+    pub(crate) fn split(self) -> (Reader<TxRing>, Writer<RxRing>) {
+        let receiver = RxRing(Arc::clone(&self.0));
+        // SAFETY: a lane has one `EngineSide`, which is used up here: no other reader of its ring forth is made.
+        let reader = unsafe { Reader::new(TxRing(self.0)) };
+        // SAFETY: as above, of its ring back.
+        let writer = unsafe { Writer::new(receiver) };
+        (reader, writer)
+    }
+}
+
+/// The one who sends is the one who waits for room, and for the end.
+impl Writer<TxRing> {
+    /// Has `waker` woken at the next thing that happens to the sender. To be followed by a look at it.
+    #[inline]
+    pub(crate) fn register(&mut self, waker: &Waker) {
+        // SAFETY: a ring has one writer (`Writer::new`), and it is borrowed mutably.
+        unsafe { self.owner().0.sender().register(waker) }
+    }
+
+    /// Whoever sent waits no more.
+    pub(crate) fn unregister(&mut self) {
+        // SAFETY: as for `register`.
+        unsafe { self.owner().0.sender().clear() }
+    }
+}
+
+/// The engine, which reads what is sent, makes room.
+impl Reader<TxRing> {
+    /// Wakes the sender if it waits.
+    #[inline]
+    pub(crate) fn wake_sender(&mut self) {
+        // SAFETY: a ring has one reader (`Reader::new`), and it is borrowed mutably.
+        unsafe { self.owner().0.sender().wake() }
+    }
+}
+
+/// The engine, which writes what is received.
+impl Writer<RxRing> {
+    /// Wakes the receiver if it waits.
+    #[inline]
+    pub(crate) fn wake_receiver(&mut self) {
+        // SAFETY: a ring has one writer (`Writer::new`), and it is borrowed mutably.
+        unsafe { self.owner().0.receiver().wake() }
+    }
+}
+
+/// The one who receives is the one who waits for messages, and for the end.
+impl Reader<RxRing> {
+    /// Has `waker` woken at the next thing that happens to the receiver. To be followed by a look at it.
+    #[inline]
+    pub(crate) fn register(&mut self, waker: &Waker) {
+        // SAFETY: a ring has one reader (`Reader::new`), and it is borrowed mutably.
+        unsafe { self.owner().0.receiver().register(waker) }
+    }
+
+    /// Whoever received waits no more.
+    pub(crate) fn unregister(&mut self) {
+        // SAFETY: as for `register`.
+        unsafe { self.owner().0.receiver().clear() }
+    }
+}

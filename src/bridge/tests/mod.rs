@@ -1,0 +1,495 @@
+//! Whole-protocol tests: two connections with their real handles, joined by a virtual network and a
+//! virtual clock. No socket, no thread, no sleep.
+//!
+//! ```text
+//!   Session ─ link ─ Connection ═ Pipe ═► Connection ─ link ─ Session      `Pair`
+//!   Session ─ link ─ Connection ◄═ frames written out by the test           `Solo`
+//! ```
+//! * `net`: one direction of the network, and the seeded generator.
+//! * `invariants`: what holds after every step, whatever the two ends do.
+//! * `sim`: seeded runs of many sessions between several processes, and what they must see.
+//! * `solo`: one connection against frames that an honest peer would not send.
+//! * the others: scripted cases, one file a topic.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
+use std::time::{Duration, Instant};
+
+use bytes::{Bytes, BytesMut};
+
+use super::{NativeEngine, Pool, Protocol, Status};
+use crate::bridge::Info;
+use crate::config::Config;
+use crate::handle::Session;
+use crate::handle::whole::{Stream, Whole as _};
+use crate::wire::Batch;
+use crate::wire::Role;
+
+mod deadlines;
+mod drain;
+mod ending;
+mod handles;
+mod idle;
+mod invariants;
+mod keepalive;
+mod limits;
+mod memory;
+pub(crate) mod net;
+mod opening;
+mod orphan;
+mod outbound;
+mod sim;
+mod solo;
+mod turns;
+mod wakes;
+mod written;
+
+use net::{Cut, Pipe, Read, Rng, Weather};
+
+/// Counts its wakes.
+#[derive(Debug, Default)]
+struct Bell(AtomicUsize);
+
+impl Wake for Bell {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// A future polled by hand.
+struct Polled<'a, T> {
+    future: Pin<Box<dyn Future<Output = T> + 'a>>,
+    bell: Arc<Bell>,
+}
+
+impl<'a, T> Polled<'a, T> {
+    fn new(future: impl Future<Output = T> + 'a) -> Self {
+        Self {
+            future: Box::pin(future),
+            bell: Arc::default(),
+        }
+    }
+
+    fn poll(&mut self) -> Poll<T> {
+        let waker = Waker::from(Arc::clone(&self.bell));
+        self.future.as_mut().poll(&mut Context::from_waker(&waker))
+    }
+
+    /// Its value, if it has one now.
+    fn now(mut self) -> Option<T> {
+        match self.poll() {
+            Poll::Ready(value) => Some(value),
+            Poll::Pending => None,
+        }
+    }
+
+    fn wakes(&self) -> usize {
+        self.bell.0.load(Ordering::Relaxed)
+    }
+
+    #[track_caller]
+    fn pending(&mut self) {
+        assert!(self.poll().is_pending(), "the future must wait");
+    }
+
+    /// The value of a future that was woken, or never polled.
+    #[track_caller]
+    fn ready(mut self) -> T {
+        match self.poll() {
+            Poll::Ready(value) => value,
+            Poll::Pending => panic!("the future must be ready"),
+        }
+    }
+}
+
+/// The value of a future that must not wait.
+#[track_caller]
+fn now<T>(future: impl Future<Output = T>) -> T {
+    Polled::new(future).ready()
+}
+
+/// One side: a connection, its first handle, and what a driver keeps.
+struct End {
+    connection: NativeEngine,
+    session: Option<Session>,
+    pool: Arc<Pool>,
+    batch: Batch,
+    writing: bool,
+    recv: BytesMut,
+    /// `recv` may hold whole frames.
+    unparsed: bool,
+    /// Its driver has not found yet that nothing moves.
+    awake: bool,
+    /// The socket has said that nothing more comes.
+    read_all: bool,
+    /// Until when the last word may take to be written.
+    linger: Option<Instant>,
+    /// The last word was written, or given up; the socket is shut down.
+    closed: bool,
+    /// Bytes built by this side and not yet taken by the peer's connection, from a frame's beginning.
+    unprocessed: BytesMut,
+    /// When it was made, or bytes came last.
+    heard: Instant,
+    /// What handles ask for now comes just after the engine has looked.
+    looked: bool,
+}
+
+impl End {
+    fn new(role: Role, config: &Config, pool: &Arc<Pool>, now: Instant) -> Self {
+        let info = Info::of_a_test(role);
+        let (connection, link) = NativeEngine::new(role, config, info, Arc::clone(pool), now);
+        Self {
+            connection,
+            session: Some(Session::new(link)),
+            pool: Arc::clone(pool),
+            batch: Batch::new(),
+            writing: false,
+            recv: BytesMut::new(),
+            unparsed: false,
+            awake: true,
+            read_all: false,
+            linger: None,
+            closed: false,
+            unprocessed: BytesMut::new(),
+            heard: now,
+            looked: false,
+        }
+    }
+
+    #[track_caller]
+    fn session(&self) -> &Session {
+        self.session.as_ref().expect("the handle was not dropped")
+    }
+
+    /// What to know about a side that does not go on.
+    fn dump(&self) -> String {
+        let c = &self.connection;
+        format!(
+            "{:?} end {:?}, window {:?}, owed {}, hungry {}, credit {:?}, queues {:?}, writing {}, deadline {:?}, open credit {}, peer streams {}+{}",
+            c.core.life,
+            c.link.end(),
+            c.core.mux.flow.window,
+            c.core.mux.flow.owed,
+            c.core.mux.flow.hungry,
+            c.core.mux.credit,
+            c.core.mux.queue_lengths(),
+            self.writing,
+            c.next_deadline(),
+            c.link.open_credit(),
+            c.core.mux.permits.peer_streams,
+            c.core.mux.permits.grant_owed,
+        )
+    }
+
+    /// The last batch is written, or was not taken for too long.
+    fn may_leave(&mut self, now: Instant) -> bool {
+        let until = self.connection.linger_until(now);
+        let until = *self.linger.get_or_insert(until);
+        !self.writing || now >= until
+    }
+
+    fn build(&mut self, now: Instant) {
+        self.writing = self.connection.transmit(&mut self.batch, now);
+        if self.writing {
+            assert!(!self.batch.is_empty(), "a batch that is sent has bytes");
+            for slice in self.batch.remaining() {
+                self.unprocessed.extend_from_slice(slice);
+            }
+        }
+    }
+
+    /// Writes what the socket takes; true if anything moved.
+    fn write(&mut self, out: &mut Pipe, now: Instant) -> bool {
+        if !self.writing {
+            self.build(now);
+        }
+        if !self.writing {
+            return false;
+        }
+        let first = self.batch.remaining()[0].to_vec();
+        match out.write(&first, now) {
+            Ok(None) => return false,
+            Ok(Some(n)) => {
+                if self.batch.advance(n) {
+                    self.batch.clear();
+                    self.writing = false;
+                }
+                self.connection.written(n, self.writing, now);
+            }
+            Err(()) => {
+                self.connection
+                    .io_failed(std::io::ErrorKind::BrokenPipe.into());
+                self.batch.clear();
+                self.writing = false;
+            }
+        }
+        true
+    }
+}
+
+/// Two ends and the network between them.
+struct Pair {
+    now: Instant,
+    ends: [End; 2],
+    /// `pipes[i]` carries what `ends[i]` writes.
+    pipes: [Pipe; 2],
+}
+
+/// Index of the dialling side.
+const D: usize = 0;
+/// Index of the accepting side.
+const A: usize = 1;
+
+impl Pair {
+    /// Large pools, fair weather.
+    fn new(dialer: &Config, acceptor: &Config) -> Self {
+        let pools = [Pool::new(1 << 30), Pool::new(1 << 30)];
+        Self::with(dialer, acceptor, &pools, &Weather::FAIR, 0)
+    }
+
+    fn with(
+        dialer: &Config,
+        acceptor: &Config,
+        pools: &[Arc<Pool>; 2],
+        weather: &Weather,
+        seed: u64,
+    ) -> Self {
+        Self::at(Instant::now(), dialer, acceptor, pools, weather, seed)
+    }
+
+    fn at(
+        now: Instant,
+        dialer: &Config,
+        acceptor: &Config,
+        pools: &[Arc<Pool>; 2],
+        weather: &Weather,
+        seed: u64,
+    ) -> Self {
+        Self {
+            now,
+            ends: [
+                End::new(Role::Dialer, dialer, &pools[D], now),
+                End::new(Role::Acceptor, acceptor, &pools[A], now),
+            ],
+            pipes: [
+                Pipe::new(weather.clone(), Rng::of(seed, 11), now),
+                Pipe::new(weather.clone(), Rng::of(seed, 12), now),
+            ],
+        }
+    }
+
+    /// The handshake is done and nothing is under way.
+    fn established(dialer: &Config, acceptor: &Config) -> Self {
+        let mut pair = Self::new(dialer, acceptor);
+        pair.drive();
+        assert!(now(pair.ends[D].session().established()).is_ok());
+        assert!(now(pair.ends[A].session().established()).is_ok());
+        pair
+    }
+
+    /// Reads at most once; true if anything came.
+    fn read(&mut self, side: usize) -> bool {
+        let (end, pipe) = (&mut self.ends[side], &mut self.pipes[1 - side]);
+        if end.unparsed {
+            self.parse(side);
+            return true;
+        }
+        if end.read_all {
+            return false;
+        }
+        let room = end
+            .connection
+            .recv_capacity()
+            .saturating_sub(end.recv.len());
+        match pipe.read(&mut end.recv, room, self.now) {
+            Read::Nothing => return false,
+            Read::Bytes(n) => {
+                end.heard = self.now;
+                end.connection.count_received(n, self.now);
+                self.parse(side);
+            }
+            Read::End(cut) => {
+                end.read_all = true;
+                match cut {
+                    Cut::Eof => end.connection.eof(),
+                    Cut::Error => end
+                        .connection
+                        .io_failed(std::io::ErrorKind::ConnectionReset.into()),
+                }
+            }
+        }
+        true
+    }
+
+    fn parse(&mut self, side: usize) {
+        let end = &mut self.ends[side];
+        let before = end.recv.len();
+        end.unparsed = end.connection.receive(&mut end.recv, self.now);
+        let taken = before - end.recv.len();
+        let peer = &mut self.ends[1 - side].unprocessed;
+        let _ = peer.split_to(taken.min(peer.len()));
+    }
+
+    /// What a driver does once; true if anything moved.
+    fn turn(&mut self, side: usize) -> bool {
+        let moved = !self.ends[side].closed && self.turn_once(side);
+        self.ends[side].awake = moved;
+        moved
+    }
+
+    fn turn_once(&mut self, side: usize) -> bool {
+        let now = self.now;
+        if !self.ends[side].looked {
+            self.ends[side].connection.take_work(now);
+        }
+        let mut moved = self.read(side);
+        let (end, pipe) = (&mut self.ends[side], &mut self.pipes[side]);
+        if end.connection.next_deadline().is_some_and(|at| at <= now) {
+            if end.connection.looks_at_socket(now) {
+                end.connection.see_socket(pipe.queued(now), now);
+            }
+            end.connection.on_deadline(now);
+            moved = true;
+        }
+        moved |= end.write(pipe, now);
+        end.connection.deliver_wakes();
+        if end.connection.status() == Status::Closed && end.may_leave(now) {
+            end.closed = true;
+            pipe.shut(Cut::Eof, now);
+            self.pipes[1 - side].sink();
+            end.connection.released();
+            moved = true;
+        }
+        moved
+    }
+
+    /// A side's process dies: its driver is dropped, and its sockets with it.
+    fn crash(&mut self, side: usize, how: Cut) {
+        let end = &mut self.ends[side];
+        if end.closed {
+            return;
+        }
+        // As `Connection` does when it is dropped.
+        end.connection
+            .core
+            .abort(crate::SessionError::EngineStopped);
+        end.connection.released();
+        end.closed = true;
+        self.pipes[side].shut(how, self.now);
+        self.pipes[1 - side].sink();
+    }
+
+    /// A side's driver is polled: turns until nothing moves.
+    fn run(&mut self, side: usize) {
+        let mut turns = 0;
+        while self.turn(side) {
+            turns += 1;
+            let end = &self.ends[side];
+            assert!(turns < 100_000, "{side} turns for ever: {}", end.dump());
+        }
+    }
+
+    /// Whether something would wake a side's driver.
+    fn has_cause(&self, side: usize) -> bool {
+        let end = &self.ends[side];
+        !end.closed
+            && (end.awake
+                || end.connection.link().has_work()
+                || (!end.read_all && self.pipes[1 - side].is_readable(self.now))
+                || (end.writing && self.pipes[side].has_room())
+                || (end.connection.next_deadline().or(end.linger)).is_some_and(|at| at <= self.now))
+    }
+
+    /// When something happens by itself next.
+    fn next_event(&self) -> Option<Instant> {
+        let of = |side: usize| {
+            let end = &self.ends[side];
+            let deadline = end.connection.next_deadline().or(end.linger);
+            let arrival = self.pipes[1 - side].next_arrival();
+            let arrival = arrival.filter(|_| !end.read_all);
+            let live = !end.closed;
+            [deadline.filter(|_| live), arrival.filter(|_| live)]
+        };
+        of(D).into_iter().chain(of(A)).flatten().min()
+    }
+
+    /// Both drivers, until nothing moves without time passing.
+    fn drive(&mut self) {
+        self.drive_looking(invariants::check);
+    }
+
+    /// Where others have of the pools as well.
+    fn drive_unchecked(&mut self) {
+        self.drive_looking(invariants::check_but_pools);
+    }
+
+    fn drive_looking(&mut self, look: fn(&mut Self)) {
+        loop {
+            let moved = [D, A].map(|side| {
+                let mut moved = false;
+                while self.turn(side) {
+                    moved = true;
+                }
+                moved
+            });
+            look(self);
+            if moved == [false, false] {
+                return;
+            }
+        }
+    }
+
+    /// Lets time pass, with all that happens meanwhile.
+    fn elapse(&mut self, time: Duration) {
+        let until = self.now + time;
+        self.drive();
+        while let Some(at) = self.next_event().filter(|at| *at <= until) {
+            self.now = self.now.max(at);
+            self.drive();
+        }
+        self.now = until;
+        self.drive();
+    }
+
+    /// A stream opened by `side`, both ends of it.
+    fn stream(&mut self, side: usize) -> (Stream, Stream) {
+        let opened = now(self.ends[side].session().open("")).expect("a stream can be opened");
+        self.drive();
+        let accepted = now(self.ends[1 - side].session().accept())
+            .unwrap()
+            .expect("the peer has it");
+        (opened, accepted)
+    }
+
+    /// Nothing is left of any stream, and all credit is back where it was.
+    #[track_caller]
+    fn is_clean(&mut self) {
+        self.drive();
+        for end in &mut self.ends {
+            invariants::at_rest(end);
+        }
+    }
+}
+
+fn config() -> crate::ConfigBuilder {
+    Config::builder()
+}
+
+fn small_config() -> Config {
+    config()
+        .stream_window(32 * 1024)
+        .stream_window_max(32 * 1024)
+        .session_window(256 * 1024)
+        .session_window_max(256 * 1024)
+        .max_streams(16)
+        .build()
+        .expect("valid")
+}
+
+/// A message that is not all zeros.
+fn message(len: usize) -> Bytes {
+    (0..len).map(|n| (n % 251) as u8).collect()
+}

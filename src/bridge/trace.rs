@@ -1,0 +1,83 @@
+//! Spans and events: one span a session, one a stream, and what ends them. Nothing per message or frame.
+//!
+//! | target | span | level | events |
+//! |---|---|---|---|
+//! | `ringmux::session` | `session` | info | established, ended in its handshake (debug); ended, by severity |
+//! | `ringmux::stream` | `stream` | debug | failed (debug) |
+//!
+//! A span begins with its session or stream and closes with its last handle. While no subscriber wants a level, each
+//! of these is one relaxed load and a branch. Events come at the pace of [`crate::pace`]. A subscriber is called on the engine's thread: one that blocks, blocks
+//! all its sessions.
+
+use tracing::field::{Empty, display};
+use tracing::{Level, Span};
+
+use super::RecvEnd;
+use super::session::Info;
+use crate::error::{Chain, SessionError};
+use crate::pace::{LINES, paced};
+use crate::wire::Role;
+
+/// Target of what concerns a session.
+pub(super) const SESSION: &str = "ringmux::session";
+/// Target of what concerns a stream.
+pub(super) const STREAM: &str = "ringmux::stream";
+
+/// The handshake is done.
+pub(super) fn established(span: &Span) {
+    paced!(LINES, target: SESSION, parent: span, Level::DEBUG, "established");
+}
+
+/// A session outlives whatever its first caller is about, so its span is nobody's child.
+pub(super) fn session(id: u64, info: &Info) -> Span {
+    let role = match info.role {
+        Role::Dialer => "dialer",
+        Role::Acceptor => "acceptor",
+    };
+    let peer = info.peer.as_ref().map(display);
+    let driver = display(info.driver);
+    tracing::info_span!(target: SESSION, parent: None, "session", id, peer, role, %driver)
+}
+
+/// How bad an end is: in order; lost, as happens with networks; wrong, for somebody to look at. That a handshake failed is
+/// told to the caller of `connect`, and logged by the listener with the peer's address.
+pub(super) fn session_ended(span: &Span, established: bool, end: &SessionError) {
+    let reason = Chain(end);
+    match end {
+        _ if !established => {
+            paced!(LINES, target: SESSION, parent: span, Level::DEBUG, %reason, "ended in its handshake");
+        }
+        end if end.is_orderly() => {
+            paced!(LINES, target: SESSION, parent: span, Level::DEBUG, %reason, "ended");
+        }
+        SessionError::Protocol(_)
+        | SessionError::LimitExceeded(_)
+        | SessionError::PeerClosed { .. }
+        | SessionError::EngineStopped => {
+            paced!(LINES, target: SESSION, parent: span, Level::WARN, %reason, "ended");
+        }
+        _ => paced!(LINES, target: SESSION, parent: span, Level::INFO, %reason, "ended"),
+    }
+}
+
+/// A stream's span; disabled if nobody wants it.
+pub(super) fn stream(session: &Span, urgency: u8) -> Span {
+    tracing::debug_span!(target: STREAM, parent: session, "stream", id = Empty, urgency)
+}
+
+/// The stream has its id.
+pub(super) fn id(span: &Span, id: u32) {
+    span.record("id", id);
+}
+
+/// The stream's urgency was changed.
+pub(super) fn urgency(span: &Span, urgency: u8) {
+    span.record("urgency", urgency);
+}
+
+/// Whatever fails a stream ends its receiving direction.
+pub(super) fn ended(span: &Span, end: &RecvEnd) {
+    if let RecvEnd::Error(error) | RecvEnd::Discard(error) = end {
+        paced!(LINES, target: STREAM, parent: span, Level::DEBUG, error = %Chain(error), "failed");
+    }
+}

@@ -1,0 +1,251 @@
+//! What every part of a session needs: its streams, its application, its limits; and two lists of streams, those whose
+//! tasks are to be woken and those that owe the peer something.
+
+use std::collections::VecDeque;
+use std::time::Instant;
+
+use super::port::{Count, SessionPort, StreamPort};
+use super::state::Receiving;
+use super::stream::{Stamp, Stamps, Stream, owed, wake};
+use super::streams::{Key, Streams};
+use super::terms::Terms;
+use super::timers::Timers;
+use crate::config::Config;
+use crate::error::SessionError;
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Base<S: SessionPort> {
+    pub(crate) app: S,
+    pub(crate) config: Config,
+    /// What the wire can do.
+    pub(crate) terms: Terms,
+    pub(crate) streams: Streams<S::Stream>,
+    pub(crate) wakes: Wakes,
+    pub(crate) owing: Owing,
+    pub(crate) timers: Timers,
+    /// What came and was sent, in short frames.
+    pub(crate) work: u64,
+    pub(crate) stamps: Stamps,
+    /// When the last turn began.
+    pub(crate) turn: Instant,
+}
+
+impl<S: SessionPort> Base<S> {
+    pub(crate) fn new(app: S, config: &Config, terms: Terms, now: Instant) -> Self {
+        Self {
+            app,
+            config: config.clone(),
+            terms,
+            streams: Streams::default(),
+            wakes: Wakes::default(),
+            owing: Owing::default(),
+            timers: Timers::new(now),
+            work: 0,
+            stamps: Stamps::new(now),
+            turn: now,
+        }
+    }
+
+    #[inline]
+    pub(crate) fn stamp(&mut self, now: Instant) -> Stamp {
+        self.stamps.of(now)
+    }
+
+    /// The number of streams has changed.
+    pub(crate) fn count_streams(&self) {
+        self.app.set(Count::Streams, self.streams.len() as u64);
+    }
+
+    /// So many frames came, which were so much work.
+    #[inline]
+    pub(crate) fn count_received(&mut self, frames: u64, work: u64) {
+        self.app.add(Count::FramesReceived, frames);
+        self.work += work;
+    }
+
+    /// So many frames were put into the batch.
+    #[inline]
+    pub(crate) fn count_sent(&mut self, frames: u64) {
+        self.work += frames;
+        self.app.add(Count::FramesSent, frames);
+    }
+
+    /// No handle opens a stream any more, for this reason.
+    pub(crate) fn refuse_opens(&mut self, reason: SessionError) {
+        self.app.refuse_opens(reason);
+        self.wakes.state = true;
+    }
+
+    /// A receiver takes pieces from now on, also those of a message that is under way; or whole messages again.
+    pub(crate) fn switch_chunks(&mut self, key: Key) {
+        let Some(stream) = self.streams.get_mut(key) else {
+            return;
+        };
+        stream.chunks = stream.port.takes_chunks();
+        if stream.chunks {
+            stream.port.publish();
+            self.wakes.notify(key, stream, wake::RECEIVER);
+        }
+    }
+
+    /// What one stream owes. What is owed by a stream whose opening has not left comes behind the opening.
+    pub(crate) fn next_owed(&mut self) -> Option<Owed> {
+        loop {
+            let key = self.owing.pop()?;
+            let Some(stream) = self.streams.get_mut(key) else {
+                continue;
+            };
+            if stream.id == 0 {
+                continue;
+            }
+            let owes = std::mem::take(&mut stream.owes);
+            return Some(Owed {
+                key,
+                id: stream.id,
+                cancel: owes & owed::CANCEL != 0,
+                stop: owes & owed::STOP != 0,
+                fin: owes & owed::FIN != 0,
+                window: owes & owed::WINDOW != 0,
+                code: stream.owed_code,
+            });
+        }
+    }
+
+    /// Wakes the tasks for which something has happened.
+    #[inline]
+    pub(crate) fn deliver_wakes(&mut self) {
+        if !self.wakes.streams.is_empty() {
+            self.wake_streams();
+        }
+        if self.wakes.acceptors | self.wakes.state | self.wakes.pings {
+            self.wake_waiters();
+        }
+    }
+
+    fn wake_streams(&mut self) {
+        for key in self.wakes.streams.drain(..) {
+            let Some(stream) = self.streams.get_mut(key) else {
+                continue;
+            };
+            let bits = std::mem::take(&mut stream.wakes);
+            if bits & wake::SENDER != 0 {
+                stream.port.wake_sender();
+            }
+            if bits & wake::RECEIVER != 0 {
+                stream.port.wake_receiver();
+            }
+        }
+    }
+
+    fn wake_waiters(&mut self) {
+        if std::mem::take(&mut self.wakes.acceptors) {
+            self.app.wake_acceptors();
+        }
+        if std::mem::take(&mut self.wakes.state) {
+            self.app.wake_state();
+        }
+        if std::mem::take(&mut self.wakes.pings) {
+            self.app.wake_pings();
+        }
+    }
+}
+
+/// What a stream owes the peer.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Owed {
+    pub(crate) key: Key,
+    pub(crate) id: u32,
+    /// Both directions end, with the code; nothing else is owed then.
+    pub(crate) cancel: bool,
+    /// The peer is to send nothing more, with the code.
+    pub(crate) stop: bool,
+    /// A bare end of the direction.
+    pub(crate) fin: bool,
+    /// Credit, see [`Flow::give_stream_back`](super::flow::Flow::give_stream_back).
+    pub(crate) window: bool,
+    pub(crate) code: u32,
+}
+
+/// Tasks to be woken after the next I/O was submitted.
+#[derive(Debug, Default)]
+pub(crate) struct Wakes {
+    streams: Vec<Key>,
+    pub(crate) acceptors: bool,
+    pub(crate) state: bool,
+    pub(crate) pings: bool,
+}
+
+impl Wakes {
+    /// Streams of which tasks are to be woken.
+    #[inline]
+    pub(crate) fn len(&self) -> usize {
+        self.streams.len()
+    }
+
+    /// Remembers to wake tasks of a stream.
+    #[inline]
+    pub(crate) fn notify<P>(&mut self, key: Key, stream: &mut Stream<P>, bits: u8) {
+        if stream.wakes == 0 {
+            self.streams.push(key);
+        }
+        stream.wakes |= bits;
+    }
+
+    /// There is room, or an obstacle to a message has gone: a sender that waits looks again, also one that has
+    /// looked already and of which the engine has not heard yet.
+    #[inline]
+    pub(crate) fn offer_room<P>(&mut self, key: Key, stream: &mut Stream<P>) {
+        if std::mem::take(&mut stream.wants_room) {
+            self.notify(key, stream, wake::SENDER);
+        } else {
+            stream.made_room = true;
+        }
+    }
+}
+
+/// Streams that owe the peer a control frame.
+#[derive(Debug, Default)]
+pub(crate) struct Owing {
+    streams: VecDeque<Key>,
+}
+
+impl Owing {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.streams.is_empty()
+    }
+
+    #[cfg(test)]
+    pub(crate) fn len(&self) -> usize {
+        self.streams.len()
+    }
+
+    /// Remembers a control frame that a stream owes the peer.
+    pub(crate) fn owe<P>(&mut self, key: Key, stream: &mut Stream<P>, bits: u8) {
+        if stream.owes == 0 {
+            self.streams.push_back(key);
+        }
+        stream.owes |= bits;
+    }
+
+    /// A stream that owes has got its id only now.
+    pub(crate) fn push(&mut self, key: Key) {
+        self.streams.push_back(key);
+    }
+
+    pub(crate) fn pop(&mut self) -> Option<Key> {
+        self.streams.pop_front()
+    }
+
+    /// A peer that was asked to stop may need credit to come to its end.
+    pub(crate) fn keep_stopped_stream_moving<P: StreamPort>(
+        &mut self,
+        key: Key,
+        stream: &mut Stream<P>,
+    ) {
+        let scarce = stream.window.returnable() * 2 >= stream.window.target();
+        if stream.state.receiving == Receiving::Stopped && scarce {
+            self.owe(key, stream, owed::WINDOW);
+        }
+    }
+}

@@ -1,0 +1,338 @@
+//! What a session has queued for sending as a whole: `session_send_buffer`, beside [`SEND_FLOOR`] bytes and one message
+//! for each stream.
+//!
+//! Each sender has a limit in its lane. It starts at the floor, and what it has above that, its loan, comes out of the
+//! session's budget. While there is plenty senders take it themselves, without the engine (`queue::budget`), and tell
+//! afterwards (GREW). A sender that finds too little there asks (MORE). From then on it is up to this file, on the
+//! engine's thread:
+//!
+//! * Streams that have nothing queued give their loans back.
+//! * If the one that asks has less than its share, which is the budget divided by the borrowers, those that have more are
+//!   lowered to it. What they have queued above their new limit is *owed*: it comes back as it is sent.
+//! * What comes back goes to those that wait for their share, in order, and then to whoever takes it.
+//!
+//! Nobody is refused anything: senders wait, as they do for room. No stream waits for the budget with an empty ring, since
+//! that admits any message, and each time its own ring drains it is woken and may ask again; so nothing here can stop a
+//! stream. One that has its share is not told when there is more: it finds it when it asks next.
+//!
+//! # Invariants
+//! 1. `budget left + spare + Σ (limit − floor + owed)` is the budget.
+//! 2. A stream has queued at most `limit + owed` bytes, and one message. It is true when the sender looks; lowering moves
+//!    bytes from one to the other; and what is released is taken off `owed` at most once. The one message is what a
+//!    sender queues that has looked before the limit was lowered (`queue::budget`), or what an empty ring admits.
+//!
+//! # Cost
+//! Nothing per message, a comparison per turn of a stream. A turn of the session looks at [`LOOKS`] borrowers at most.
+
+use std::collections::VecDeque;
+
+use super::base::{Base, Wakes};
+use super::port::{SessionPort, StreamPort, tx_tag};
+use super::schedule::Place;
+use super::state::Sending;
+use super::stream::Stream;
+use super::streams::{Key, Streams};
+use crate::config::Config;
+use crate::queue::Budget;
+
+/// Bytes that each stream may queue for sending whatever the others have queued; `send_buffer` is not less.
+pub(crate) const SEND_FLOOR: u32 = 4 * 1024;
+
+/// Borrowers that a turn looks at.
+const LOOKS: usize = 8;
+
+/// The session's part.
+#[derive(Debug, Default)]
+pub(crate) struct SendBudget {
+    /// Came back from streams and went to nobody yet, in bytes.
+    spare: u64,
+    /// Streams with a loan, in rotation, and keys of some that have gone.
+    borrowers: VecDeque<Key>,
+    /// Streams with a loan.
+    lent_to: u64,
+    /// Streams that have asked and have less than their share, in order.
+    waiting: VecDeque<Key>,
+    /// Borrowers that may still be looked at in this turn.
+    looks: usize,
+}
+
+/// A stream's part.
+#[derive(Debug, Default)]
+pub(crate) struct Loan {
+    /// The limit was lowered by so much that may still be queued, in bytes: a part of the budget.
+    owed: u32,
+    /// Of the weight that the ring has released, what was taken off `owed`, or came before it.
+    released: u64,
+    /// Counted in `SendBudget::lent_to`.
+    listed: bool,
+    /// In `SendBudget::waiting`.
+    waits: bool,
+}
+
+impl SendBudget {
+    /// Something has come back that others may have.
+    pub(crate) const fn has_spare(&self) -> bool {
+        self.spare > 0
+    }
+
+    /// To be called when a stream's ring has released something, or its sending direction has ended.
+    #[inline]
+    pub(crate) fn settle<P: StreamPort>(&mut self, stream: &mut Stream<P>) {
+        let Loan { owed, listed, .. } = stream.loan;
+        if owed > 0 || (listed && stream.state.sending != Sending::Open) {
+            self.take_what_came_back(stream);
+        }
+    }
+
+    #[cold]
+    fn take_what_came_back<P: StreamPort>(&mut self, stream: &mut Stream<P>) {
+        if stream.state.sending != Sending::Open {
+            return self.end(stream);
+        }
+        let released = stream.port.released();
+        let since = released - std::mem::replace(&mut stream.loan.released, released);
+        let back = since.min(stream.loan.owed.into());
+        stream.loan.owed -= back as u32;
+        self.spare += back;
+    }
+
+    /// The stream sends nothing any more: all comes back.
+    pub(crate) fn end<P: StreamPort>(&mut self, stream: &mut Stream<P>) {
+        self.spare += u64::from(std::mem::take(&mut stream.loan.owed));
+        self.take_back(&stream.port);
+        self.lent_to -= u64::from(std::mem::take(&mut stream.loan.listed));
+    }
+
+    /// All that is above the floor; of a lane that has no stream any more, or never had one.
+    pub(crate) fn take_back<P: StreamPort>(&mut self, port: &P) {
+        if port.send_limit() > SEND_FLOOR {
+            self.spare += u64::from(port.lower_send_limit(SEND_FLOOR));
+        }
+    }
+
+    /// What a lane had that has no stream any more.
+    pub(crate) fn give_back(&mut self, bytes: u64) {
+        self.spare += bytes;
+    }
+
+    /// Lowers a stream's limit. What it cannot have queued is there at once.
+    fn recall<P: StreamPort>(&mut self, stream: &mut Stream<P>, to: u32) {
+        debug_assert_eq!(stream.port.passed_weight(), 0, "released with each turn");
+        self.take_what_came_back(stream);
+        stream.loan.owed += stream.port.lower_send_limit(to);
+        if stream.port.is_drained() {
+            self.spare += u64::from(std::mem::take(&mut stream.loan.owed));
+        }
+    }
+}
+
+/// What a stream has of the budget, but for what it owes.
+fn loan<P: StreamPort>(stream: &Stream<P>) -> u64 {
+    u64::from(stream.port.send_limit() - SEND_FLOOR)
+}
+
+/// Whether its sender would take something of so much.
+fn could_take<P: StreamPort>(stream: &Stream<P>, left: u64, send_buffer: u32) -> bool {
+    let want = send_buffer - stream.port.send_limit();
+    Budget::part(left, loan(stream), u64::from(want)) > 0
+}
+
+impl SendBudget {
+    pub(crate) const fn begin_turn(&mut self) {
+        self.looks = LOOKS;
+    }
+
+    /// A sender has taken something of the budget by itself.
+    pub(crate) fn note_loan<P: StreamPort>(&mut self, streams: &mut Streams<P>, key: Key) {
+        let stream = streams.at(key);
+        if stream.state.sending == Sending::Open {
+            self.list_borrower(streams, key);
+        } else {
+            self.end(stream);
+        }
+    }
+
+    /// The stream has a loan.
+    pub(crate) fn list_borrower<P: StreamPort>(&mut self, streams: &mut Streams<P>, key: Key) {
+        let stream = streams.at(key);
+        if !std::mem::replace(&mut stream.loan.listed, true) {
+            self.lent_to += 1;
+            self.borrowers.push_back(key);
+            streams.prune(&mut self.borrowers, |stream| stream.loan.listed);
+        }
+    }
+
+    /// A sender wants a higher limit and has found too little of the budget.
+    pub(crate) fn ask_for_more<S: SessionPort>(&mut self, base: &mut Base<S>, key: Key) {
+        let Some(stream) = base.streams.get_mut(key) else {
+            return;
+        };
+        if stream.state.sending != Sending::Open {
+            return;
+        }
+        let (limit, listed) = (stream.port.send_limit(), stream.loan.listed);
+        let lacks = self.lacks(&base.config, limit, listed);
+        self.spare += base.app.take_send_budget();
+        self.gather(base, key, lacks);
+        let stream = base.streams.at(key);
+        if lacks > 0 {
+            if !std::mem::replace(&mut stream.loan.waits, true) {
+                self.waiting.push_back(key);
+                (base.streams).prune(&mut self.waiting, |stream| stream.loan.waits);
+            }
+        } else if self.waiting.is_empty()
+            && could_take(stream, self.spare, base.config.send_buffer())
+        {
+            // As soon as `serve_waiting` has given it back.
+            base.wakes.offer_room(key, stream);
+        }
+    }
+
+    /// What a stream with this limit may still have of its share; 0 if that is not worth it.
+    fn lacks(&self, config: &Config, limit: u32, listed: bool) -> u64 {
+        let most = u64::from(config.send_buffer() - SEND_FLOOR);
+        let loan = u64::from(limit - SEND_FLOOR);
+        let share = self.share(config, u64::from(!listed));
+        Budget::worth(share.min(most).saturating_sub(loan), most - loan)
+    }
+
+    fn share(&self, config: &Config, newcomers: u64) -> u64 {
+        let budget = u64::from(config.session_send_buffer());
+        budget / (self.lent_to + newcomers).max(1)
+    }
+
+    /// Looks for loans that their streams do not need, and if the asker or one that waits lacks some of its share, for
+    /// those that have more than theirs.
+    fn gather<S: SessionPort>(&mut self, base: &mut Base<S>, asker: Key, lacks: u64) {
+        let enough = u64::from(base.config.send_buffer());
+        let short = lacks > 0 || !self.waiting.is_empty();
+        while self.looks > 0 && self.spare < enough {
+            self.looks -= 1;
+            let share = self.share(&base.config, u64::from(short));
+            let Some(key) = self.borrowers.pop_front() else {
+                return;
+            };
+            let Some(stream) = base.streams.get_mut(key) else {
+                continue;
+            };
+            let limit = stream.port.send_limit();
+            if stream.place == Place::Nowhere && stream.port.is_drained() && key != asker {
+                self.recall(stream, SEND_FLOOR);
+            } else if short && loan(stream) > share {
+                // At least a part, and as little below the share as that makes it.
+                let by = (loan(stream) - share).max(Budget::PART_MIN);
+                let to = u64::from(limit).saturating_sub(by) as u32;
+                self.recall(stream, to.max(SEND_FLOOR));
+            }
+            if stream.loan.listed && loan(stream) + stream.loan.owed() == 0 {
+                stream.loan.listed = false;
+                self.lent_to -= 1;
+            }
+            if stream.loan.listed {
+                self.borrowers.push_back(key);
+            }
+        }
+    }
+
+    /// Gives what has come back to those that wait for their share, and what is left then to whoever takes it.
+    pub(crate) fn serve_waiting<S: SessionPort>(&mut self, base: &mut Base<S>) {
+        if self.spare == 0 {
+            return;
+        }
+        while let Some(key) = self.waiting.front().copied() {
+            if !self.serve(&mut base.streams, &mut base.wakes, &base.config, key) {
+                return;
+            }
+            self.waiting.pop_front();
+        }
+        let spare = std::mem::take(&mut self.spare);
+        base.app.give_send_budget(spare);
+    }
+
+    /// False if what there is does not do for this stream.
+    fn serve<P: StreamPort>(
+        &mut self,
+        streams: &mut Streams<P>,
+        wakes: &mut Wakes,
+        config: &Config,
+        key: Key,
+    ) -> bool {
+        let Some(stream) = streams.get_mut(key) else {
+            return true;
+        };
+        // Read once: the sender may raise it at any time, and what is lent on top must be what this limit lacks.
+        let (limit, listed) = (stream.port.send_limit(), stream.loan.listed);
+        let lacks = self.lacks(config, limit, listed);
+        // With nothing queued it has room, and asks again when it has not.
+        if lacks == 0 || stream.state.sending != Sending::Open || stream.port.is_drained() {
+            stream.loan.waits = false;
+            return true;
+        }
+        let part = Budget::worth(lacks.min(self.spare), lacks);
+        if part == 0 {
+            return false;
+        }
+        stream.loan.waits = false;
+        // If it has taken something itself meanwhile it looks again, and asks again if that was too little.
+        if stream.port.lend(limit, part as u32) {
+            self.spare -= part;
+        }
+        wakes.offer_room(key, stream);
+        self.list_borrower(streams, key);
+        true
+    }
+
+    /// Nobody wants what was queued, but for the ERROR that may be behind it: that stays, and this is its code.
+    pub(crate) fn discard_before_error<P: StreamPort>(
+        &mut self,
+        stream: &mut Stream<P>,
+    ) -> Option<u32> {
+        let code = loop {
+            match stream.port.front() {
+                None => break None,
+                Some(record) if record.tag == tx_tag::ERROR => {
+                    let (code, ..) = super::failure::decode(record.payload.as_slice());
+                    break Some(code);
+                }
+                Some(_) => {}
+            }
+            stream.port.pass();
+        };
+        stream.port.release();
+        stream.sent = 0;
+        self.settle(stream);
+        code
+    }
+
+    /// The sending direction is over: what was queued is not sent.
+    pub(crate) fn discard_queued<P: StreamPort>(&mut self, stream: &mut Stream<P>) {
+        stream.forget_queued();
+        self.settle(stream);
+    }
+
+    /// How long the queues of keys are, for tests.
+    #[cfg(test)]
+    pub(crate) fn queue_lengths(&self) -> [usize; 2] {
+        [self.borrowers.len(), self.waiting.len()]
+    }
+
+    /// Whether something came back that somebody could have by now; for tests.
+    #[cfg(test)]
+    pub(crate) fn has_to_lend(&self) -> bool {
+        self.spare > 0 && (self.waiting.is_empty() || self.spare >= Budget::PART_MIN)
+    }
+
+    /// What streams have of the budget, and what waits to be given on; for tests.
+    #[cfg(test)]
+    pub(crate) fn books<P: StreamPort>(&self, streams: &mut Streams<P>) -> [u64; 2] {
+        let lent = streams.iter_mut();
+        let lent = lent.map(|(_, stream)| loan(stream) + stream.loan.owed());
+        [lent.sum(), self.spare]
+    }
+}
+
+impl Loan {
+    pub(crate) const fn owed(&self) -> u64 {
+        self.owed as u64
+    }
+}

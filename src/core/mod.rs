@@ -1,0 +1,65 @@
+//! A session as a value: what a wire decoded and what handles ask goes in; frames, deadlines and wakes come out.
+//!
+//! It has no socket, no clock, no thread, no waker and no wire of its own, so two of them and a virtual network make a
+//! deterministic test. Its streams are behind a trait ([`port`]): the bridge's are lanes, those of the tests plain queues.
+//!
+//! * `session`: [`Core`], which composes the rest, and the steps of a wire. `life`, `timers`: the table of states and what
+//!   ends when; `deadlines`: those of streams; `drain`: what a session does at each step of its end. `keepalive`, `ping`: whether the peer is there.
+//!   `orphan`: no handle is left.
+//! * `mux`: the streams together. `streams`, `stream`, `state`: which there are, and what each may do. `permits`: opening
+//!   them, in both directions.
+//! * In: `flow`, `window`, `pool`, `idle`: credit that comes back, and memory. Out: `schedule`: whose turn it is; `budget`:
+//!   what may be queued; `receipts`: what was written.
+//! * `limits`, `bucket`: what the peer may do, and how often. `violation`: what it may not. `terms`: what the wire can do.
+//!
+//! An error ends the session once: every handle gets the same. Nothing allocates in steady state.
+
+mod base;
+mod bucket;
+mod budget;
+mod deadlines;
+mod drain;
+pub(crate) mod failure;
+mod flow;
+mod idle;
+pub(crate) mod keepalive;
+pub(crate) mod life;
+mod limits;
+mod mux;
+mod orphan;
+mod permits;
+mod ping;
+mod pool;
+pub(crate) mod port;
+mod receipts;
+mod recv_size;
+mod schedule;
+mod session;
+pub(crate) mod state;
+pub(crate) mod stream;
+mod streams;
+mod terms;
+pub(crate) mod timers;
+mod violation;
+pub(crate) mod window;
+
+#[cfg(all(test, not(ringmux_loom)))]
+pub(crate) mod tests;
+
+pub(crate) use budget::SEND_FLOOR;
+#[cfg(test)]
+pub(crate) use idle::IDLE;
+pub(crate) use life::{Goaway, SocketEvent, SocketStage};
+pub(crate) use mux::{Incoming, May, Mux, Piece};
+#[cfg(test)]
+pub(crate) use port::Memory;
+pub(crate) use port::{SessionPort, StreamPort};
+pub(crate) use recv_size::RecvSize;
+pub(crate) use schedule::{Turn, URGENCIES};
+pub(crate) use session::{Core, Status};
+pub(crate) use state::Event;
+pub(crate) use stream::Stream;
+pub(crate) use streams::Key;
+pub(crate) use terms::{Floors, Terms};
+pub(crate) use violation::Violation;
+pub(crate) use window::{SessionCredit, report_mark};

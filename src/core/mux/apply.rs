@@ -1,0 +1,164 @@
+//! What applications do with their streams.
+
+use std::time::Instant;
+
+use super::Mux;
+use crate::core::budget::SEND_FLOOR;
+use crate::core::flow::Flow;
+use crate::core::port::{RecvEnd, SendEnd, SessionPort, StreamPort};
+use crate::core::state::{Effect, Event, Sending};
+use crate::core::stream::{Opening, Stream, owed, wake};
+use crate::core::streams::Key;
+use crate::error::{SessionError, Side, StreamError};
+
+impl<S: SessionPort> Mux<S> {
+    /// A handle has opened a stream. `None` if it is refused, for the reason that is given.
+    pub(crate) fn insert_local(
+        &mut self,
+        mut port: S::Stream,
+        refusal: Option<SessionError>,
+        now: Instant,
+    ) -> Option<Key> {
+        if let Some(reason) = refusal {
+            if port.is_granted() {
+                self.base.app.add_open_credit(1);
+            }
+            self.budget.take_back(&port);
+            let error = StreamError::NotProcessed(reason);
+            port.end_send(SendEnd::Error(error.clone()));
+            port.end_recv(RecvEnd::Error(error));
+            port.wake_sender();
+            port.wake_receiver();
+            return None;
+        }
+        let granted = port.is_granted()
+            || (self.permits.waiting.is_empty() && self.base.app.take_open_credit());
+        let opening = if granted {
+            Opening::Granted
+        } else {
+            Opening::Waiting
+        };
+        let grown = port.send_limit() > SEND_FLOOR;
+        let stream = self.new_stream(port, opening, now);
+        let key = self.base.streams.insert(stream);
+        if grown {
+            self.budget.list_borrower(&mut self.base.streams, key);
+        }
+        self.base.count_streams();
+        self.permits.enter(&mut self.base, key, granted);
+        Some(key)
+    }
+
+    pub(crate) fn new_stream(
+        &mut self,
+        port: S::Stream,
+        opening: Opening,
+        now: Instant,
+    ) -> Stream<S::Stream> {
+        let window = self.base.config.stream_window();
+        let window = Flow::<S::Memory>::initial(self.base.terms.credit, window);
+        let now = self.base.stamp(now);
+        Stream::new(port, opening, self.stream_credit, window, now)
+    }
+
+    /// Its sender has queued something, or waits for room.
+    #[inline]
+    pub(crate) fn on_queued(&mut self, key: Key, wants_room: bool) {
+        let Some(stream) = self.base.streams.get_mut(key) else {
+            return;
+        };
+        if stream.state.sending != Sending::Open {
+            if let Some(code) = self.budget.discard_before_error(stream) {
+                // The STOP of the peer was answered when it was queued: no ERROR can follow, but what it says
+                // for the other direction holds.
+                self.budget.discard_queued(stream);
+                self.stop(key, code);
+            }
+            return;
+        }
+        if wants_room {
+            if std::mem::take(&mut stream.made_room) {
+                self.base.wakes.notify(key, stream, wake::SENDER);
+            } else {
+                stream.wants_room = true;
+            }
+        }
+        if stream.opening.is_done() {
+            self.schedule.enter(key, stream);
+        }
+    }
+
+    /// It was accepted, or its receiver has consumed something.
+    pub(crate) fn on_consumed(&mut self, key: Key, now: Instant) {
+        self.flow.release_open_charge(&mut self.base, key);
+        self.feed(key, now);
+        self.grown.watch(&mut self.base, key, now);
+    }
+
+    /// Ends both directions.
+    pub(crate) fn cancel(&mut self, key: Key, code: u32) {
+        let Some(stream) = self.base.streams.get_mut(key) else {
+            return;
+        };
+        if stream.state.is_over() {
+            return;
+        }
+        let error = StreamError::Cancelled {
+            by: Side::This,
+            code,
+        };
+        stream.port.end_send(SendEnd::Error(error.clone()));
+        stream.port.end_recv(RecvEnd::Discard(error));
+        self.cancel_stream(key, code, Event::LocalCancel);
+        self.remove_if_done(key);
+    }
+
+    /// Wants nothing more of the peer.
+    pub(crate) fn stop(&mut self, key: Key, code: u32) {
+        let Some(stream) = self.base.streams.get_mut(key) else {
+            return;
+        };
+        if stream.state.on(Event::LocalStop) != Effect::Act {
+            return;
+        }
+        stream.owed_code = code;
+        stream
+            .port
+            .end_recv(RecvEnd::Discard(StreamError::Cancelled {
+                by: Side::This,
+                code,
+            }));
+        stream.owes &= !owed::WINDOW;
+        // A STOP would overtake an ERROR that is queued, and the peer would not hear the reason.
+        let error_follows = stream.state.sending == Sending::Open && stream.port.is_failing();
+        if !error_follows {
+            self.base.owing.owe(key, stream, owed::STOP);
+        }
+        self.base.wakes.notify(key, stream, wake::RECEIVER);
+        self.flow.discard_received(&mut self.base, key);
+        if error_follows {
+            let stream = self.base.streams.at(key);
+            self.base.owing.keep_stopped_stream_moving(key, stream);
+        }
+    }
+
+    /// No handle is left.
+    pub(crate) fn on_dropped(&mut self, key: Key) {
+        if let Some(stream) = self.base.streams.get_mut(key) {
+            stream.dropped = true;
+        }
+        self.remove_if_done(key);
+    }
+
+    /// A stream of the peer that no application will take. True if it was alive.
+    pub(crate) fn refuse_unaccepted(&mut self, key: Key, code: u32) -> bool {
+        let mut alive = false;
+        if let Some(stream) = self.base.streams.get_mut(key) {
+            stream.dropped = true;
+            alive = !stream.state.is_over();
+        }
+        self.cancel(key, code);
+        self.remove_if_done(key);
+        alive
+    }
+}

@@ -1,0 +1,282 @@
+//! The streams of one session and all that is shared by them: what their applications do, what the peer does, and what
+//! is to be said.
+//!
+//! [`Mux`] joins the parts: each keeps its own books (`flow`, `budget`, `schedule`, `permits`, `limits`), and a step that
+//! concerns several of them is a method here. `apply` has the steps of applications, `incoming` those of the peer,
+//! `outgoing` what a wire takes to send.
+
+mod apply;
+mod incoming;
+mod outgoing;
+
+use std::time::Instant;
+
+pub(crate) use incoming::{Incoming, Piece};
+pub(crate) use outgoing::May;
+
+use super::base::Base;
+use super::budget::SendBudget;
+use super::deadlines::Deadlines;
+use super::flow::{Exceeded, Flow};
+use super::idle::{Grown, Spares};
+use super::limits::Limits;
+use super::permits::Permits;
+use super::pool::Share;
+use super::port::{Count, RecvEnd, SendEnd, SessionPort, StreamPort};
+use super::receipts::Receipts;
+use super::schedule::Schedule;
+use super::state::{Effect, Event};
+use super::stream::{Opening, owed, wake};
+use super::streams::{Key, Streams};
+use super::terms::Terms;
+use super::window::SessionCredit;
+use crate::config::Config;
+use crate::error::{Limit, LimitExceeded, SessionError, StreamError, codes};
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Mux<S: SessionPort> {
+    pub(crate) base: Base<S>,
+    pub(crate) flow: Flow<S::Memory>,
+    pub(crate) grown: Grown,
+    pub(crate) spares: Spares,
+    pub(crate) deadlines: Deadlines,
+    pub(crate) permits: Permits,
+    pub(crate) limits: Limits,
+    pub(crate) schedule: Schedule,
+    pub(crate) budget: SendBudget,
+    pub(crate) receipts: Receipts,
+    /// What may be sent, of all streams together.
+    pub(crate) credit: SessionCredit,
+    /// What a new stream may send.
+    stream_credit: u32,
+}
+
+impl<S: SessionPort> Mux<S> {
+    /// With a window of `window` bytes, which were taken from the `pool`.
+    pub(crate) fn new(
+        app: S,
+        config: &Config,
+        terms: Terms,
+        (pool, window): (Share<S::Memory>, u32),
+        now: Instant,
+    ) -> Self {
+        let window = Flow::<S::Memory>::initial(terms.credit, window);
+        let (stream_credit, credit) = if terms.credit {
+            (terms.floors.stream_window, terms.floors.session_window)
+        } else {
+            (u32::MAX, u32::MAX)
+        };
+        Self {
+            limits: Limits::new(config, &app, now),
+            base: Base::new(app, config, terms, now),
+            flow: Flow::new(pool, window, now),
+            grown: Grown::default(),
+            spares: Spares::default(),
+            deadlines: Deadlines::default(),
+            permits: Permits::new(config.max_streams()),
+            schedule: Schedule::default(),
+            budget: SendBudget::default(),
+            receipts: Receipts::default(),
+            credit: SessionCredit::new(credit),
+            stream_credit,
+        }
+    }
+
+    // ---- streams that come to an end --------------------------------------------------------
+
+    /// A limit of this side ends a stream.
+    #[cold]
+    pub(crate) fn exceed(&mut self, Exceeded { key, limit, value }: Exceeded) {
+        let Some(stream) = self.base.streams.get_mut(key) else {
+            return;
+        };
+        let error = StreamError::LimitExceeded(LimitExceeded { limit, value });
+        stream.port.end_send(SendEnd::Error(error.clone()));
+        stream.port.end_recv(match limit {
+            Limit::StalledStream => RecvEnd::Discard(error),
+            _ => RecvEnd::Error(error),
+        });
+        self.base.app.trip(limit);
+        // A stream that nobody accepts is not dropped by anybody either.
+        let charge = std::mem::take(&mut stream.open_charge);
+        self.flow.return_to_session(&self.base, charge.into());
+        self.cancel_stream(key, codes::LIMIT_EXCEEDED, Event::LocalCancel);
+        self.limits.charge_fault(&self.base.config, limit);
+        if limit == Limit::StalledStream {
+            // One that is over on the wire is not cancelled any more; what it holds goes back all the same.
+            self.flow.discard_received(&mut self.base, key);
+        }
+    }
+
+    /// Ends both directions of a stream; the peer is told unless it said so itself or never heard
+    /// of the stream. The caller has set the application's ends.
+    pub(crate) fn cancel_stream(&mut self, key: Key, code: u32, event: Event) {
+        let Some(stream) = self.base.streams.get_mut(key) else {
+            return;
+        };
+        if stream.state.on(event) != Effect::Act {
+            return;
+        }
+        self.base.app.add(Count::Cancelled, 1);
+        let of_peer = stream.of_peer();
+        stream.owes = 0;
+        stream.owed_code = code;
+        if event == Event::LocalCancel && stream.opening.is_done() {
+            self.base.owing.owe(key, stream, owed::CANCEL);
+        }
+        (self.base.wakes).notify(key, stream, wake::SENDER | wake::RECEIVER);
+        self.budget.discard_queued(stream);
+        self.flow.discard_received(&mut self.base, key);
+        if of_peer {
+            self.limits.charge_reset(self.base.turn);
+        }
+    }
+
+    /// Gives a stream's place back once neither wire nor application needs it.
+    #[inline]
+    pub(crate) fn remove_if_done(&mut self, key: Key) {
+        let stream = self.base.streams.get_mut(key);
+        if stream.is_some_and(|stream| stream.is_done()) {
+            self.remove(key);
+        }
+    }
+
+    fn remove(&mut self, key: Key) {
+        self.flow.discard_received(&mut self.base, key);
+        let stream = self.base.streams.at(key);
+        if stream.port.ended_in_order() {
+            self.base.app.add(Count::Finished, 1);
+        }
+        let has_deadline = stream.port.deadline().is_some();
+        self.budget.end(stream);
+        let held = self.flow.forget(stream);
+        let (id, opening) = (stream.id, stream.opening);
+        if let Some(port) = self.base.streams.remove(key) {
+            self.base.app.recycle(port);
+        }
+        if held > 0 {
+            self.flow.return_to_session(&self.base, held);
+        }
+        self.base.count_streams();
+        self.permits.forget(&mut self.base, id, opening);
+        self.spares.kept(&mut self.base.timers, self.base.turn);
+        if has_deadline {
+            self.deadlines.set_timer(&mut self.base);
+        }
+    }
+
+    /// Ends both directions of each stream that `lost` wants, and of which the peer knows nothing, or does nothing.
+    pub(crate) fn lose(
+        &mut self,
+        error: &SessionError,
+        mut lost: impl FnMut(Option<u32>, bool) -> bool,
+    ) {
+        let streams = self.base.streams.iter_mut();
+        let lost: Vec<Key> = streams
+            .filter(|(_, stream)| lost(Some(stream.id).filter(|id| *id != 0), stream.of_peer()))
+            .map(|(key, _)| key)
+            .collect();
+        for key in lost {
+            self.base
+                .streams
+                .at(key)
+                .end_both(&StreamError::NotProcessed(error.clone()));
+            self.cancel_stream(key, 0, Event::RecvCancel);
+            self.remove_if_done(key);
+        }
+    }
+
+    /// Nothing is queued any more, also nothing that waits for credit.
+    pub(crate) fn has_nothing_queued(&mut self) -> bool {
+        let queues_are_empty =
+            self.schedule.is_empty() && self.permits.opens.is_empty() && self.base.owing.is_empty();
+        queues_are_empty && !self.base.streams.iter_mut().any(|(_, it)| it.has_queued())
+    }
+
+    /// Everything that streams had to say was said.
+    pub(crate) fn has_said_all(&mut self) -> bool {
+        let queues_are_empty = self.schedule.is_empty()
+            && self.permits.opens.is_empty()
+            && self.base.owing.is_empty()
+            && self.permits.refusals.is_empty();
+        queues_are_empty && self.base.streams.are_over()
+    }
+
+    /// The session has ended: so do all streams.
+    pub(crate) fn end(&mut self, error: &SessionError) {
+        self.base.app.close(error);
+        self.base.app.set(Count::BytesHeld, 0);
+        for (_, stream) in self.base.streams.iter_mut() {
+            let error = match stream.opening {
+                Opening::Sent | Opening::Received => StreamError::Session(error.clone()),
+                Opening::Waiting | Opening::Granted => StreamError::NotProcessed(error.clone()),
+            };
+            // Before the end is set: a receiver that sees the end gives the charge back.
+            let lies = stream.put_in_order();
+            stream.port.keep_charge(lies);
+            stream.end_both(&error);
+            stream.forget_queued();
+        }
+        self.base.streams = Streams::default();
+        self.budget = SendBudget::default();
+        self.receipts = Receipts::default();
+        self.base.app.set(Count::Streams, 0);
+        self.flow.pool.end();
+        self.base.app.closed();
+    }
+
+    // ---- time -------------------------------------------------------------------------------
+
+    /// Messages that were given memory may have stopped coming.
+    pub(crate) fn check_advances(&mut self, now: Instant) {
+        if let Some(exceeded) = self.flow.check_advances(&mut self.base, now) {
+            self.exceed(exceeded);
+        }
+    }
+
+    /// Streams wait for memory, or the session is nearly full: look again.
+    pub(crate) fn recheck_memory(&mut self, now: Instant) {
+        if self.flow.hungry {
+            self.flow.account_all(&mut self.base, now);
+        }
+        self.watch_window(now);
+        for _ in 0..self.flow.starved.len() {
+            let Some(key) = self.flow.next_starved(&mut self.base) else {
+                break;
+            };
+            self.feed(key, now);
+        }
+    }
+
+    /// The session's window is smaller.
+    #[inline]
+    pub(crate) fn watch_window(&mut self, now: Instant) {
+        if let Some(exceeded) = self.flow.watch_session_window(&mut self.base, now) {
+            self.exceed(exceeded);
+        }
+    }
+
+    /// See [`Flow::feed_assembly`].
+    fn feed(&mut self, key: Key, now: Instant) {
+        if let Some(exceeded) = self.flow.feed_assembly(&mut self.base, key, now) {
+            self.exceed(exceeded);
+        }
+    }
+}
+
+#[cfg(test)]
+impl<S: SessionPort> Mux<S> {
+    /// How long the queues of keys are, for tests: none may grow with the streams that have gone.
+    #[cfg(test)]
+    pub(crate) fn queue_lengths(&self) -> [usize; 6] {
+        [
+            self.schedule.len(),
+            self.permits.opens.len(),
+            self.permits.waiting.len(),
+            self.base.owing.len(),
+            self.flow.starved.len(),
+            self.base.wakes.len(),
+        ]
+    }
+}

@@ -1,0 +1,387 @@
+//! One session as a value: its streams, its life, and whether the peer is there. A wire and the bridge drive it.
+
+use std::time::Instant;
+
+use super::keepalive::{Keepalive, Lost};
+use super::life::Life;
+use super::mux::Mux;
+use super::orphan::Orphan;
+use super::ping::Ping;
+use super::pool::Share;
+use super::port::{Count, SessionPort};
+use super::streams::Key;
+use super::terms::Terms;
+use super::timers::Timer;
+use super::violation::Violation;
+use crate::config::Config;
+use crate::error::{Limit, SessionError, Side, StreamError, codes};
+
+/// What a driver is to do with the socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Status {
+    /// Go on.
+    Open,
+    /// Everything was said: flush, shut the socket down, close it.
+    Closed,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Core<S: SessionPort> {
+    pub(crate) mux: Mux<S>,
+    pub(crate) life: Life,
+    pub(crate) keepalive: Keepalive,
+    pub(crate) ping: Ping,
+    pub(crate) orphan: Orphan,
+}
+
+impl<S: SessionPort> Core<S> {
+    /// A session; also the window that it has memory for. One that `is_silent` says nothing before the peer has. `seed`
+    /// decides where jitter falls.
+    pub(crate) fn new(
+        app: S,
+        pool: S::Memory,
+        config: &Config,
+        terms: Terms,
+        (is_silent, seed): (bool, u64),
+        now: Instant,
+    ) -> (Self, u32) {
+        let mut pool = Share::new(pool, config.receive_pool());
+        let (wanted, floor) = (config.session_window(), terms.floors.session_window);
+        let window = match pool.take_to_begin((wanted - floor).into()) {
+            true => wanted,
+            false => floor,
+        };
+        let mut mux = Mux::new(app, config, terms, (pool, window), now);
+        let timers = &mut mux.base.timers;
+        timers.set(Timer::Handshake, now + config.handshake_timeout());
+        let keepalive = Keepalive::new(config, seed, terms.ping, now, timers);
+        let core = Self {
+            mux,
+            life: Life::new(is_silent, config.close_linger()),
+            keepalive,
+            ping: Ping::default(),
+            orphan: Orphan::default(),
+        };
+        (core, window)
+    }
+
+    // ---- time -------------------------------------------------------------------------------
+
+    /// Acts on the deadlines that have passed.
+    pub(crate) fn on_deadline(&mut self, now: Instant) {
+        self.mux.base.turn = now;
+        for timer in Timer::ALL {
+            // The one before may have moved the session on.
+            if self.life.timers().contains(timer)
+                && let Some(at) = self.mux.base.timers.take_expired(timer, now)
+            {
+                self.on_timer(timer, at, now);
+                self.end_if_tripped();
+            }
+        }
+    }
+
+    /// It was set for `at`.
+    fn on_timer(&mut self, timer: Timer, at: Instant, now: Instant) {
+        match timer {
+            Timer::Handshake => {
+                let timeout = self.mux.base.config.handshake_timeout();
+                self.abort(SessionError::HandshakeTimeout(timeout));
+            }
+            Timer::HelloGrace | Timer::Ceiling => {
+                // What `close` could not flush is no failure of a drain.
+                if !self.life.waits_for_queues() {
+                    self.mux.base.app.add(Count::ShutdownForced, 1);
+                }
+                self.end(SessionError::Closed);
+            }
+            Timer::Pong => {
+                let action = self.life.pong_overdue();
+                self.act(action);
+            }
+            Timer::FinalGoaway => self.abort(SessionError::Closed),
+            Timer::Age => self.drain(self.mux.base.config.drain_timeout(), now),
+            Timer::Recheck => self.mux.recheck_memory(now),
+            Timer::Advances => self.mux.check_advances(now),
+            Timer::Keepalive => self.check_keepalive(at, now),
+            Timer::Shrink => self.mux.grown.shrink(&mut self.mux.base, now),
+            Timer::Spares => self.mux.spares.give_back(&mut self.mux.base, now),
+            Timer::Deadlines => {
+                let mux = &mut self.mux;
+                while let Some(key) = mux.deadlines.take_expired(&mut mux.base, now) {
+                    mux.cancel(key, codes::DEADLINE);
+                }
+                mux.deadlines.set_timer(&mut mux.base);
+            }
+            Timer::Orphan => {
+                let (established, left) = self.seen();
+                if (self.orphan).is_stuck(&mut self.mux, established, left, now) {
+                    self.close(now);
+                }
+            }
+        }
+    }
+
+    fn check_keepalive(&mut self, at: Instant, now: Instant) {
+        let base = &mut self.mux.base;
+        match self.keepalive.check(base, &mut self.ping, at, now) {
+            None => {}
+            Some(Lost::Stuck(timeout)) => {
+                base.app.add(Count::WriteTimeouts, 1);
+                self.abort(SessionError::WriteTimeout(timeout));
+            }
+            Some(Lost::Silent { timeout, takes }) => {
+                base.app.add(Count::KeepaliveTimeouts, 1);
+                let error = SessionError::KeepaliveTimeout(timeout);
+                if takes {
+                    self.end(error);
+                } else {
+                    self.abort(error);
+                }
+            }
+        }
+    }
+
+    /// What an orphaned session is looked at for.
+    const fn seen(&self) -> (bool, u64) {
+        (self.life.is_established(), self.keepalive.seen_to_leave())
+    }
+
+    // ---- what the application asks ----------------------------------------------------------
+
+    /// A turn begins. False if the session has ended.
+    #[inline]
+    pub(crate) fn begin_turn(&mut self, now: Instant) -> bool {
+        self.mux.base.turn = now;
+        self.mux.budget.begin_turn();
+        !self.life.is_closed()
+    }
+
+    /// All that was asked is known.
+    #[inline]
+    pub(crate) fn end_turn(&mut self, now: Instant) {
+        self.mux.budget.serve_waiting(&mut self.mux.base);
+        self.close_if_unused(now);
+        self.end_if_tripped();
+        self.mux.base.app.add(Count::Turns, 1);
+    }
+
+    /// The last `Session` has gone.
+    pub(crate) fn on_orphaned(&mut self, now: Instant) {
+        let (established, left) = self.seen();
+        self.orphan.look(&mut self.mux, established, left, now);
+        self.refuse_all_unaccepted();
+    }
+
+    fn close_if_unused(&mut self, now: Instant) {
+        if self.orphan.is_unused(&self.mux) {
+            self.close(now);
+        }
+    }
+
+    /// Another connection needs the place of this one, whose handshake is not done.
+    pub(crate) fn trip_half_open(&mut self) {
+        if self.life.is_in_hello() {
+            // Its socket is a place too: a silent peer is not waited for.
+            self.life.close_socket_by(self.mux.base.turn);
+            let max = self.mux.base.config.max_half_open();
+            self.mux.limits.trip(Limit::HalfOpen, max.into());
+            self.end_if_tripped();
+        }
+    }
+
+    // ---- what the peer says -----------------------------------------------------------------
+
+    /// Bytes came. False if nothing that comes matters any more.
+    #[inline]
+    pub(crate) fn begin_reception(&mut self, now: Instant) -> bool {
+        self.mux.base.turn = now;
+        if self.life.is_ending() {
+            return false;
+        }
+        self.keepalive.hear(now);
+        true
+    }
+
+    /// All of it was taken, but for the beginning of a frame if it ended `inside` of one.
+    #[inline]
+    pub(crate) fn end_reception(&mut self, inside: bool, now: Instant) {
+        // Whatever came, also for streams that have ended: the session's window is smaller.
+        self.mux.watch_window(now);
+        if inside {
+            (self.keepalive).stop_inside(now, &mut self.mux.base.timers);
+        }
+        self.end_if_tripped();
+    }
+
+    /// The peer has begun to speak.
+    pub(crate) fn greeted(&mut self) {
+        let action = self.life.preface();
+        self.act(action);
+    }
+
+    /// The handshake is done. The peer takes messages up to so many bytes, and so many more streams than the floor.
+    pub(crate) fn established(&mut self, max_message: u32, streams: u32) {
+        let action = self.life.settings();
+        self.act(action);
+        let Mux { base, permits, .. } = &mut self.mux;
+        permits.on_granted(base, streams);
+        base.app.establish(max_message);
+        base.wakes.state = true;
+        for (key, stream) in base.streams.iter_mut() {
+            // It may have a message longer than the peer had to accept before it said what it does.
+            base.wakes.offer_room(key, stream);
+        }
+        if base.terms.ping {
+            // The first round trip tells how fast windows may grow.
+            self.ping.ask_next();
+        }
+        self.mux.schedule.enter_all(&mut self.mux.base.streams);
+    }
+
+    /// The peer opens a stream, whose opening costs so much.
+    pub(crate) fn open_by_peer(
+        &mut self,
+        id: u32,
+        block: &[u8],
+        fin: bool,
+        cost: u64,
+        now: Instant,
+    ) -> Result<(), Violation> {
+        self.mux.flow.receive(cost)?;
+        self.mux.base.app.add(Count::Accepted, 1);
+        let admits = self.life.admits() && !self.orphan.is_orphaned();
+        self.life.count_streams(1);
+        if admits && self.mux.insert_of_peer(id, block, fin, cost, now) {
+            return Ok(());
+        }
+        if !admits {
+            self.mux.refuse(id, cost);
+        }
+        self.count_refused();
+        Ok(())
+    }
+
+    /// The peer ends a stream, in both directions, with this code.
+    pub(crate) fn cancel_by_peer(&mut self, key: Key, code: u32) {
+        // Turned away by a peer that shuts down, before anything of it ran.
+        let turned_away = matches!(code, codes::UNAVAILABLE | codes::REFUSED);
+        let refused = self
+            .life
+            .reason
+            .peer_refusal()
+            .filter(|_| turned_away)
+            .cloned();
+        let cancelled = StreamError::Cancelled {
+            by: Side::Peer,
+            code,
+        };
+        let error = refused.map_or(cancelled, StreamError::NotProcessed);
+        self.mux.cancelled_by_peer(key, code, error);
+    }
+
+    /// The peer takes no new streams: those that `lost` wants (by their id, and whether the peer opened them) were not
+    /// processed. With `soon` it does not say yet which those are.
+    pub(crate) fn goaway_by_peer(
+        &mut self,
+        error: SessionError,
+        soon: bool,
+        lost: impl FnMut(Option<u32>, bool) -> bool,
+    ) {
+        self.mux.base.refuse_opens(error.clone());
+        self.life.reason.peer_goaway(error.clone(), soon);
+        self.mux.lose(&error, lost);
+        self.mux.limits.charge_goaway(self.mux.base.turn);
+    }
+
+    /// An answer came to the question of this number. False if none was expected.
+    pub(crate) fn pong_by_peer(&mut self, number: u64, now: Instant) -> bool {
+        if !self.ping.is_expected(number) {
+            return false;
+        }
+        let action = self.life.pong(number);
+        self.act(action);
+        // Of an earlier one: the answer to the last one follows, and serves all who ask.
+        if let Some(rtt) = self.ping.answer(number, now) {
+            let base = &mut self.mux.base;
+            base.app
+                .record_pong(u64::try_from(rtt.as_nanos()).unwrap_or(u64::MAX));
+            base.wakes.pings = true;
+        }
+        true
+    }
+
+    // ---- what is said -----------------------------------------------------------------------
+
+    /// Whether there may be anything to say but openings and messages. A message that comes alone has two calls where there
+    /// is nothing at all for each that sends.
+    #[inline]
+    pub(crate) fn has_more_than_messages(&self) -> bool {
+        !self.life.is_open()
+            || self.orphan.is_orphaned()
+            || self.ping.is_wanted()
+            || self.mux.has_more_than_messages()
+    }
+
+    /// Something of an application is about to be sent, see [`Keepalive::probe_before_use`].
+    #[inline]
+    pub(crate) fn probe_before_use(&mut self, now: Instant) {
+        if self.life.is_established() && self.mux.base.terms.ping {
+            let (base, ping) = (&mut self.mux.base, &mut self.ping);
+            self.keepalive.probe_before_use(base, ping, now);
+        }
+    }
+
+    /// A batch is to be filled. True if streams and session may say something, false if only the last word is left.
+    pub(crate) fn begin_batch(&mut self, now: Instant) -> bool {
+        let Mux { base, receipts, .. } = &mut self.mux;
+        if !receipts.is_empty() {
+            receipts.answer(base);
+        }
+        if self.life.is_closing() {
+            if !self.mux.base.terms.goaway {
+                self.said();
+            }
+            return false;
+        }
+        if !self.mux.base.terms.goaway {
+            // Nothing can be said of a drain: nothing is accepted any more, at once.
+            while self.next_goaway(now).is_some() {
+                let action = self.life.pong_overdue();
+                self.act(action);
+            }
+        }
+        if self.mux.wants_to_send() {
+            self.probe_before_use(now);
+        }
+        true
+    }
+
+    /// The question of this number goes out now.
+    pub(crate) fn next_ping(&mut self, now: Instant) -> Option<u64> {
+        if !self.life.is_established() {
+            return None;
+        }
+        self.ping.take(now)
+    }
+
+    /// Streams and session have said what they may: moves on if that was all.
+    pub(crate) fn end_messages(&mut self, now: Instant) {
+        self.close_if_unused(now);
+        self.mux.budget.serve_waiting(&mut self.mux.base);
+        self.end_if_emptied(now);
+        self.end_if_tripped();
+        if !self.mux.base.terms.goaway && self.life.is_closing() {
+            self.said();
+        }
+    }
+
+    /// The batch, of so many bytes, is offered to the socket.
+    pub(crate) fn end_batch(&mut self, bytes: usize, now: Instant) {
+        let base = &mut self.mux.base;
+        base.app.add(Count::Batches, 1);
+        base.app.add(Count::BytesSent, bytes as u64);
+        self.keepalive.offer(now, &mut base.timers);
+    }
+}

@@ -1,0 +1,308 @@
+//! The engine's half of one stream.
+
+use std::time::{Duration, Instant};
+
+use super::budget::Loan;
+use super::idle::KEPT_BYTES;
+use super::port::{RecvEnd, SendEnd, StreamPort, tx_tag};
+use super::schedule::Place;
+use super::state::{Sending, State};
+use super::window::{RecvWindow, SendCredit, report_mark};
+use crate::error::StreamError;
+
+/// Control frames that a stream owes the peer, as bits.
+pub(crate) mod owed {
+    /// CANCEL with the lane's code.
+    pub(crate) const CANCEL: u8 = 1 << 0;
+    /// CANCEL|STOP with the lane's code.
+    pub(crate) const STOP: u8 = 1 << 1;
+    /// WINDOW with whatever can be returned.
+    pub(crate) const WINDOW: u8 = 1 << 2;
+    /// A bare FIN in answer to a STOP.
+    pub(crate) const FIN: u8 = 1 << 3;
+}
+
+/// Which tasks of a stream are to be woken, as bits.
+pub(crate) mod wake {
+    pub(crate) const SENDER: u8 = 1 << 0;
+    pub(crate) const RECEIVER: u8 = 1 << 1;
+}
+
+/// A message of which not all pieces have arrived.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Assembly {
+    /// Its size, if the first piece told it.
+    pub(crate) total: Option<u32>,
+    pub(crate) received: u32,
+    /// What its frames cost so far.
+    pub(crate) cost: u64,
+    /// Since when nothing came of it: when it began, or began to be starved, or ceased to be; moved on by the time that
+    /// each piece may take at the least rate there may be. So what trickles falls behind as what stands still does.
+    pub(crate) since: Instant,
+    /// It waits for memory, or for the application to make room.
+    pub(crate) starved: bool,
+    /// The pool gave it memory.
+    pub(crate) given: bool,
+}
+
+/// A time in half the room of an [`Instant`]: nanoseconds since the session began, enough for 584 years.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Stamp(u64);
+
+impl Stamp {
+    #[inline]
+    pub(crate) fn new(start: Instant, now: Instant) -> Self {
+        let since = now.saturating_duration_since(start);
+        Self(since.as_secs() * 1_000_000_000 + u64::from(since.subsec_nanos()))
+    }
+
+    /// From an earlier time to this one.
+    #[inline]
+    pub(crate) const fn since(self, earlier: Self) -> Duration {
+        Duration::from_nanos(self.0.saturating_sub(earlier.0))
+    }
+}
+
+/// Makes stamps: one for all that happens in a turn.
+#[derive(Debug)]
+pub(crate) struct Stamps {
+    /// When the session began.
+    start: Instant,
+    last: Instant,
+    last_stamp: Stamp,
+}
+
+impl Stamps {
+    pub(crate) const fn new(start: Instant) -> Self {
+        Self {
+            start,
+            last: start,
+            last_stamp: Stamp(0),
+        }
+    }
+
+    #[inline]
+    pub(crate) fn of(&mut self, now: Instant) -> Stamp {
+        if now != self.last {
+            self.last = now;
+            self.last_stamp = Stamp::new(self.start, now);
+        }
+        self.last_stamp
+    }
+}
+
+/// Where the opening of a stream stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Opening {
+    /// Opened by this side, not yet permitted by the peer.
+    Waiting,
+    /// Permitted; the OPEN is to be encoded.
+    Granted,
+    /// The peer was told.
+    Sent,
+    /// The peer has opened it.
+    Received,
+}
+
+impl Opening {
+    /// Both sides know of the stream.
+    #[inline]
+    pub(crate) const fn is_done(self) -> bool {
+        matches!(self, Self::Sent | Self::Received)
+    }
+}
+
+// There are as many as there are streams, most of them idle, so what few need is boxed, and what is counted has no more
+// bits than its bound needs.
+#[cfg(all(target_pointer_width = "64", not(ringmux_loom)))]
+const _: () = assert!(size_of::<Stream<[u64; 2]>>() <= 136);
+
+/// One stream of a session.
+#[derive(Debug)]
+pub(crate) struct Stream<P> {
+    /// The registry's, see `Key`.
+    pub(crate) generation: u32,
+    /// What the wire calls it, 0 until it has a name.
+    pub(crate) id: u32,
+    pub(crate) opening: Opening,
+    pub(crate) state: State,
+    pub(crate) port: P,
+
+    pub(crate) credit: SendCredit,
+    /// Bytes sent of the message at the front of `tx`, which is shorter than 4 GiB.
+    pub(crate) sent: u32,
+    /// What is left of this turn, see `schedule`: a quantum at most, or a frame too much.
+    pub(crate) deficit: i32,
+    pub(crate) urgency: u8,
+    pub(crate) place: Place,
+    /// A sender waits for room in `tx`.
+    pub(crate) wants_room: bool,
+    /// Room was made, or the handshake came, since a sender last asked: it may have looked too early.
+    pub(crate) made_room: bool,
+    /// What it has of the session's budget for sending.
+    pub(crate) loan: Loan,
+
+    pub(crate) window: RecvWindow,
+    /// Bytes by which the window was raised since the stream was opened.
+    pub(crate) widened: u32,
+    /// Of the weight that the application consumed, what was accounted.
+    pub(crate) consumed: u64,
+    /// Boxed: few streams have one, and only for messages of several frames.
+    pub(crate) assembly: Option<Box<Assembly>>,
+    /// The stream is in `Connection::starved`.
+    pub(crate) listed_starved: bool,
+    /// The stream is in `Connection::grown`.
+    pub(crate) listed_grown: bool,
+    /// The receiver takes pieces as they come.
+    pub(crate) chunks: bool,
+    /// The receiving direction is over and what it held was given back.
+    pub(crate) discarded: bool,
+    /// Of the pool, what is charged for what lay here when the direction was discarded.
+    pub(crate) lingering: u32,
+    pub(crate) metas: u8,
+    /// Session credit that the OPEN holds until the stream is accepted.
+    pub(crate) open_charge: u32,
+    /// When the window was last returned.
+    pub(crate) last_return: Stamp,
+    /// When the application last consumed something.
+    pub(crate) last_progress: Stamp,
+
+    /// Bits of `owed`.
+    pub(crate) owes: u8,
+    /// The code for an owed CANCEL or STOP.
+    pub(crate) owed_code: u32,
+    /// Bits of `wake`.
+    pub(crate) wakes: u8,
+    /// The stream is in `Connection::unwritten`.
+    pub(crate) listed_unwritten: bool,
+    /// No handle is left.
+    pub(crate) dropped: bool,
+}
+
+impl<P: StreamPort> Stream<P> {
+    pub(crate) fn new(port: P, opening: Opening, credit: u32, window: u32, now: Stamp) -> Self {
+        let urgency = port.urgency();
+        Self {
+            generation: 0,
+            id: 0,
+            opening,
+            state: State::OPEN,
+            port,
+            credit: SendCredit::new(credit),
+            sent: 0,
+            deficit: 0,
+            urgency,
+            place: Place::Nowhere,
+            wants_room: false,
+            // Whoever asks first looks again: the handshake may have come meanwhile.
+            made_room: true,
+            loan: Loan::default(),
+            window: RecvWindow::new(window),
+            widened: 0,
+            consumed: 0,
+            assembly: None,
+            listed_starved: false,
+            listed_grown: false,
+            chunks: false,
+            discarded: false,
+            lingering: 0,
+            metas: 0,
+            open_charge: 0,
+            last_return: now,
+            last_progress: now,
+            owes: 0,
+            owed_code: 0,
+            wakes: 0,
+            listed_unwritten: false,
+            dropped: false,
+        }
+    }
+
+    /// The peer has opened it.
+    #[inline]
+    pub(crate) fn of_peer(&self) -> bool {
+        self.opening == Opening::Received
+    }
+
+    /// Ends both directions with one error and wakes whoever waits.
+    pub(crate) fn end_both(&mut self, error: &StreamError) {
+        self.port.end_send(SendEnd::Error(error.clone()));
+        self.port.end_recv(RecvEnd::Error(error.clone()));
+        self.port.wake_sender();
+        self.port.wake_receiver();
+    }
+
+    /// Nothing more is received: pieces of a message that is not complete go, and the ring goes on in a small segment, so
+    /// that a receiver who reads to the end frees the big ones. Returns the bytes that lie here until then.
+    pub(crate) fn put_in_order(&mut self) -> u64 {
+        if self.dropped {
+            // It goes with the lane.
+            return 0;
+        }
+        self.port.retract();
+        let grown = self.port.buffer_bytes();
+        let grown = if grown > KEPT_BYTES && self.port.go_small() {
+            grown
+        } else {
+            0
+        };
+        self.port.unconsumed().max(grown).min(u32::MAX.into())
+    }
+
+    /// What was queued is not sent; the sender knows why.
+    pub(crate) fn forget_queued(&mut self) {
+        while self.port.pass() {}
+        self.port.release();
+        self.sent = 0;
+    }
+
+    /// Something is still to be sent, at the latest when there is credit for it.
+    pub(crate) fn has_queued(&mut self) -> bool {
+        self.opening.is_done() && self.state.sending == Sending::Open && !self.port.is_drained()
+    }
+
+    /// What it sends next is a FIN or ERROR, for which it needs no credit.
+    #[inline]
+    pub(crate) fn ends_next(&mut self) -> bool {
+        let next = self.port.front();
+        next.is_some_and(|record| matches!(record.tag, tx_tag::FIN | tx_tag::ERROR))
+    }
+
+    /// While a stream is starved its handle reports every release.
+    pub(crate) fn set_starved(&mut self, starved: bool, now: Instant) {
+        let Some(assembly) = &mut self.assembly else {
+            return;
+        };
+        if assembly.starved == starved {
+            return;
+        }
+        (assembly.starved, assembly.since) = (starved, now);
+        let mark = match starved {
+            true => 0,
+            false => report_mark(self.window.target()),
+        };
+        self.port.set_credit_mark(mark);
+    }
+
+    /// Nobody needs the stream any more: not the peer, not the application, not the wire.
+    pub(crate) const fn is_done(&self) -> bool {
+        self.dropped && self.owes == 0 && self.state.is_over()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stamps_are_as_exact_as_instants_and_last_for_centuries() {
+        let start = Instant::now();
+        let late = start + Duration::from_secs(500 * 365 * 24 * 3600);
+        let step = Duration::from_nanos(2_000_000_001);
+        let [first, then, after] = [start, late, late + step].map(|now| Stamp::new(start, now));
+        assert_eq!(after.since(then), step);
+        assert_eq!(then.since(first), late - start);
+        assert_eq!(first.since(then), Duration::ZERO, "time does not go back");
+        assert!(first < then && then < after);
+    }
+}

@@ -1,0 +1,198 @@
+//! The streams of a session: a slab, found by key or by the wire's id.
+//!
+//! A [`Key`] is a slot and a generation. Slots are used again, generations are not (until 2^31
+//! streams later), so a key kept in a queue after its stream has gone finds nothing.
+
+use std::collections::VecDeque;
+
+use rustc_hash::FxHashMap;
+use slab::Slab;
+
+use super::port::StreamPort;
+use super::state::Receiving;
+use super::stream::Stream;
+
+/// Names a stream inside the engine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Key {
+    slot: u32,
+    generation: u32,
+}
+
+impl Key {
+    pub(crate) const fn to_bits(self) -> u64 {
+        (self.generation as u64) << 32 | self.slot as u64
+    }
+
+    pub(crate) const fn from_bits(bits: u64) -> Self {
+        Self {
+            slot: bits as u32,
+            generation: (bits >> 32) as u32,
+        }
+    }
+}
+
+/// All streams of a session, in any state.
+#[derive(Debug)]
+pub(crate) struct Streams<P> {
+    slab: Slab<Stream<P>>,
+    /// The slot of each id.
+    by_id: FxHashMap<u32, u32>,
+    generation: u32,
+}
+
+impl<P> Default for Streams<P> {
+    fn default() -> Self {
+        Self {
+            slab: Slab::new(),
+            by_id: FxHashMap::default(),
+            generation: 0,
+        }
+    }
+}
+
+/// Keys that a queue may hold beyond twice the number of streams.
+pub(crate) const PRUNE_SLACK: usize = 16;
+
+impl<P: StreamPort> Streams<P> {
+    pub(crate) fn len(&self) -> usize {
+        self.slab.len()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.slab.is_empty()
+    }
+
+    #[inline]
+    pub(crate) fn insert(&mut self, mut stream: Stream<P>) -> Key {
+        // So that no key has the highest bit, see `Lane::key`.
+        self.generation = (self.generation + 1) % (1 << 31);
+        let entry = self.slab.vacant_entry();
+        let key = Key {
+            slot: entry.key() as u32,
+            generation: self.generation,
+        };
+        if stream.id != 0 {
+            self.by_id.insert(stream.id, key.slot);
+        }
+        stream.generation = key.generation;
+        stream.port.set_key(key.to_bits());
+        entry.insert(stream);
+        key
+    }
+
+    /// The stream has got its id.
+    pub(crate) fn name(&mut self, key: Key, id: u32) {
+        self.by_id.insert(id, key.slot);
+    }
+
+    /// The stream's id is free for another one; what it owes the peer is owed no more.
+    pub(crate) fn unname(&mut self, key: Key) {
+        let Some(stream) = self.get_mut(key) else {
+            return;
+        };
+        stream.owes = 0;
+        let id = stream.id;
+        self.by_id.remove(&id);
+    }
+
+    #[inline]
+    pub(crate) fn get_mut(&mut self, key: Key) -> Option<&mut Stream<P>> {
+        let stream = self.slab.get_mut(key.slot as usize)?;
+        (stream.generation == key.generation).then_some(stream)
+    }
+
+    /// The stream of a key that was found, or inserted, in the same step.
+    ///
+    /// # Panics
+    /// If it is gone: a mistake of the core's.
+    #[inline]
+    #[track_caller]
+    pub(crate) fn at(&mut self, key: Key) -> &mut Stream<P> {
+        self.get_mut(key).expect("a key that was just found")
+    }
+
+    #[inline]
+    pub(crate) fn find(&self, id: u32) -> Option<Key> {
+        let slot = *self.by_id.get(&id)?;
+        let stream = self.slab.get(slot as usize)?;
+        debug_assert_eq!(stream.id, id, "a stream takes its id with it");
+        Some(Key {
+            slot,
+            generation: stream.generation,
+        })
+    }
+
+    /// Frees an id that comes round again. False if its stream is not over on the wire.
+    pub(crate) fn retire_id(&mut self, id: u32) -> bool {
+        let Some(key) = self.find(id) else {
+            return true;
+        };
+        let over = self.at(key).state.is_over();
+        if over {
+            self.unname(key);
+        }
+        over
+    }
+
+    /// Whether the next piece that comes for a stream is the first of a message.
+    #[inline]
+    pub(crate) fn begins_message(&mut self, key: Key) -> bool {
+        let stream = self.get_mut(key);
+        stream.is_some_and(|it| it.assembly.is_none() && it.state.receiving == Receiving::Open)
+    }
+
+    /// Streams that are not over on the wire.
+    pub(crate) fn count_alive(&mut self) -> u64 {
+        self.iter_mut()
+            .filter(|(_, it)| !it.state.is_over())
+            .count() as u64
+    }
+
+    /// Whether all are over on the wire, and nothing is owed by any. Ends at the first that is not: usually at once.
+    pub(crate) fn are_over(&mut self) -> bool {
+        (self.iter_mut()).all(|(_, stream)| stream.state.is_over() && stream.owes == 0)
+    }
+
+    /// Both in one look.
+    #[inline]
+    pub(crate) fn find_mut(&mut self, id: u32) -> Option<(Key, &mut Stream<P>)> {
+        let slot = *self.by_id.get(&id)?;
+        let stream = self.slab.get_mut(slot as usize)?;
+        let generation = stream.generation;
+        Some((Key { slot, generation }, stream))
+    }
+
+    /// Forgets a stream; returns its queues.
+    #[inline]
+    pub(crate) fn remove(&mut self, key: Key) -> Option<P> {
+        let id = self.get_mut(key)?.id;
+        if id != 0
+            && let Some(slot) = self.by_id.remove(&id)
+            && slot != key.slot
+        {
+            // The id came round again, and names another stream.
+            self.by_id.insert(id, slot);
+        }
+        let Stream { port, .. } = self.slab.try_remove(key.slot as usize)?;
+        Some(port)
+    }
+
+    /// Forgets the keys of streams that have gone or that `keep` does not want, once most of a
+    /// queue can be such keys: the cost is paid for by what was pushed since the last time.
+    pub(crate) fn prune(&mut self, queue: &mut VecDeque<Key>, keep: impl Fn(&Stream<P>) -> bool) {
+        if queue.len() > 2 * self.len() + PRUNE_SLACK {
+            queue.retain(|key| self.get_mut(*key).is_some_and(|stream| keep(stream)));
+        }
+    }
+
+    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = (Key, &mut Stream<P>)> {
+        self.slab.iter_mut().map(|(slot, stream)| {
+            let key = Key {
+                slot: slot as u32,
+                generation: stream.generation,
+            };
+            (key, stream)
+        })
+    }
+}

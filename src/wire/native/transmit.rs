@@ -1,0 +1,245 @@
+//! Frames out: everything that may go now, into one batch.
+//!
+//! Order: preface and SETTINGS; what the session owes; what streams owe; OPENs; then messages, by
+//! urgency and in turns of 16 KiB. Nothing waits for more to come: a batch is built when the
+//! previous one has been written, with whatever is there.
+
+use std::time::Instant;
+
+use super::Native;
+use super::frame::{
+    CANCEL_FRAME_LEN, FRAME_COST, GOAWAY_FRAME_LEN, HEADER_LEN, MAX_GOAWAY_DEBUG, PING_FRAME_LEN,
+    Scope, StreamId, WINDOW_FRAME_LEN, cost, data_header, put_cancel, put_goaway, put_open,
+    put_ping, put_window,
+};
+use super::sender::Sender;
+use crate::core::{Core, Goaway, May, Mux, SessionPort};
+use crate::error::codes;
+use crate::wire::Batch;
+
+/// Room that control frames need at most, one at a time.
+const CONTROL_ROOM: usize = 64;
+/// Room that the final GOAWAY needs.
+const FINAL_GOAWAY_ROOM: usize = 64 + MAX_GOAWAY_DEBUG as usize;
+
+/// Puts a control frame of at most `most` bytes into the batch.
+fn control<S: SessionPort>(
+    mux: &mut Mux<S>,
+    batch: &mut Batch,
+    most: usize,
+    put: impl FnOnce(&mut &mut [u8]),
+) {
+    let before = batch.head().len();
+    batch.head().put_with(most, put);
+    let len = batch.head().len() - before;
+    batch.copied(len);
+    mux.base.count_sent(1);
+}
+
+impl Native {
+    pub(super) fn fill<S: SessionPort>(
+        &mut self,
+        core: &mut Core<S>,
+        batch: &mut Batch,
+        now: Instant,
+    ) {
+        if !self.hello.is_empty() {
+            batch.head().extend_from_slice(&self.hello);
+            batch.copied(self.hello.len());
+            self.hello = bytes::BytesMut::new();
+        }
+        if core.begin_batch(now) {
+            self.put_session_control(core, batch, now);
+            put_stream_control(core, batch, now);
+            self.put_opens_and_messages(&mut core.mux, batch);
+            core.end_messages(now);
+        }
+        self.put_final_goaway(core, batch);
+    }
+
+    /// The usual batch: streams that open, messages, and ends.
+    pub(super) fn fill_with_messages<S: SessionPort>(
+        &mut self,
+        core: &mut Core<S>,
+        batch: &mut Batch,
+        now: Instant,
+    ) {
+        if core.ping.is_wanted() {
+            self.put_session_control(core, batch, now);
+        }
+        self.put_opens_and_messages(&mut core.mux, batch);
+    }
+
+    fn put_opens_and_messages<S: SessionPort>(&mut self, mux: &mut Mux<S>, batch: &mut Batch) {
+        let may = match mux.permits.front().is_none() || self.put_opens(mux, batch) {
+            true => May::SendAll,
+            // The OPENs have waited for longer.
+            false => May::EndOnly,
+        };
+        self.put_messages(mux, batch, may);
+    }
+
+    fn put_session_control<S: SessionPort>(
+        &mut self,
+        core: &mut Core<S>,
+        batch: &mut Batch,
+        now: Instant,
+    ) {
+        if let Some(goaway) = core.next_goaway(now) {
+            let (last, soon) = match goaway {
+                Goaway::Soon => (None, true),
+                Goaway::LastId => (self.last_peer_id, false),
+            };
+            control(&mut core.mux, batch, GOAWAY_FRAME_LEN, |dst| {
+                put_goaway(dst, last, codes::SHUTDOWN, "", soon);
+            });
+        }
+        if let Some(opaque) = self.pong_owed.take() {
+            control(&mut core.mux, batch, PING_FRAME_LEN, |dst| {
+                put_ping(dst, opaque, true);
+            });
+        }
+        if let Some(number) = core.next_ping(now) {
+            control(&mut core.mux, batch, PING_FRAME_LEN, |dst| {
+                put_ping(dst, number.to_le_bytes(), false);
+            });
+            core.keepalive.place_ping(batch.head().len());
+        }
+        let rtt = core.ping.rtt();
+        if let Some(credit) = core.mux.session_window(rtt, now) {
+            control(&mut core.mux, batch, WINDOW_FRAME_LEN, |dst| {
+                put_window(dst, Scope::Session, credit);
+            });
+        }
+        let max_streams = core.mux.base.config.max_streams();
+        if let Some(streams) = core.mux.permits.take_grant(max_streams) {
+            control(&mut core.mux, batch, WINDOW_FRAME_LEN, |dst| {
+                put_window(dst, Scope::Streams, streams);
+            });
+        }
+        while batch.room() >= CONTROL_ROOM {
+            let Some(id) = core.mux.permits.next_refusal() else {
+                break;
+            };
+            if let Some(id) = StreamId::new(id) {
+                control(&mut core.mux, batch, CANCEL_FRAME_LEN, |dst| {
+                    put_cancel(dst, id, codes::UNAVAILABLE, false);
+                });
+            }
+        }
+    }
+
+    /// Encodes the OPEN of permitted streams; false if the batch or the session's credit is used up.
+    fn put_opens<S: SessionPort>(&mut self, mux: &mut Mux<S>, batch: &mut Batch) -> bool {
+        loop {
+            let credit = mux.credit.left().checked_sub(FRAME_COST);
+            let Some((key, block)) = mux.next_opening() else {
+                return true;
+            };
+            let len = HEADER_LEN + block.len();
+            let fits = credit.is_some_and(|most| block.len() as u64 <= most);
+            if !fits || batch.room() < len {
+                mux.permits.hold(&mut mux.base);
+                return false;
+            }
+            let (id, cost) = (self.next_id, cost(block.len() as u32));
+            batch
+                .head()
+                .put_with(len, |dst| put_open(dst, id, block, false));
+            batch.copied(len);
+            mux.opened(key, id.get(), cost);
+            self.next_id = following_id(mux, id);
+        }
+    }
+
+    fn put_messages<S: SessionPort>(&mut self, mux: &mut Mux<S>, batch: &mut Batch, may: May) {
+        while batch.room() > CONTROL_ROOM {
+            let Some((key, id)) = mux.next_turn(may) else {
+                break;
+            };
+            let Some(id) = StreamId::new(id) else {
+                continue;
+            };
+            let before = batch.len();
+            let (stream, credit) = mux.turn_of(key);
+            let mut sender = Sender {
+                stream,
+                id,
+                credit,
+                max_frame: self.peer_max_frame,
+                frames: 0,
+                messages: 0,
+            };
+            let turn = sender.turn(batch);
+            let sent = (sender.frames, sender.messages);
+            if !mux.end_turn(key, turn, batch.len() - before, sent) {
+                break;
+            }
+        }
+        // What is left is not popped for now.
+        mux.schedule.prune(&mut mux.base.streams);
+    }
+
+    fn put_final_goaway<S: SessionPort>(&self, core: &mut Core<S>, batch: &mut Batch) {
+        if batch.room() < FINAL_GOAWAY_ROOM {
+            return;
+        }
+        let Some((code, text)) = core.life.final_word() else {
+            return;
+        };
+        control(&mut core.mux, batch, FINAL_GOAWAY_ROOM, |dst| {
+            put_goaway(dst, self.last_peer_id, code, &text, false);
+        });
+        core.said();
+    }
+}
+
+/// The next id of this side; ids wrap, and those still in use are passed over (RFC 1982).
+fn following_id<S: SessionPort>(mux: &Mux<S>, id: StreamId) -> StreamId {
+    let mut next = id.next();
+    while mux.base.streams.find(next.get()).is_some() {
+        next = next.next();
+    }
+    next
+}
+
+fn put_stream_control<S: SessionPort>(core: &mut Core<S>, batch: &mut Batch, now: Instant) {
+    let rtt = core.ping.rtt();
+    let mux = &mut core.mux;
+    while batch.room() >= CONTROL_ROOM {
+        let Some(owed) = mux.base.next_owed() else {
+            return;
+        };
+        let Some(id) = StreamId::new(owed.id) else {
+            continue;
+        };
+        let (key, code) = (owed.key, owed.code);
+        if owed.cancel {
+            control(mux, batch, CANCEL_FRAME_LEN, |dst| {
+                put_cancel(dst, id, code, false);
+            });
+            mux.remove_if_done(key);
+            continue;
+        }
+        if owed.stop {
+            control(mux, batch, CANCEL_FRAME_LEN, |dst| {
+                put_cancel(dst, id, code, true);
+            });
+        }
+        if owed.fin {
+            batch
+                .head()
+                .extend_from_slice(&data_header(0, false, true, id));
+            batch.copied(HEADER_LEN);
+            mux.base.count_sent(1);
+        }
+        if owed.window
+            && let Some(credit) = mux.flow.give_stream_back(&mut mux.base, key, rtt, now)
+        {
+            control(mux, batch, WINDOW_FRAME_LEN, |dst| {
+                put_window(dst, Scope::Stream(id), credit);
+            });
+        }
+        mux.remove_if_done(key);
+    }
+}
