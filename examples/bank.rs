@@ -1,4 +1,5 @@
-//! A service with calls of all four kinds: metadata, deadlines, cancellation and status, over TCP in one process.
+//! A service with calls of all four kinds, from a trait: metadata, deadlines, cancellation and status, over TCP in one
+//! process.
 //!
 //! ```sh
 //! cargo run --example bank --features rpc-postcard
@@ -9,10 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
-use ringmux::rpc::{
-    Bidirectional, Channel, ClientStreaming, Code, Context, Method, Postcard, Receiver, Router,
-    Sender, Server, ServerStreaming, Service, Status,
-};
+use ringmux::rpc::{Code, Context, Receiver, Sender, Server, Status};
 use serde::{Deserialize, Serialize};
 
 // ---- the service, which both sides know -----------------------------------------------------------
@@ -40,26 +38,44 @@ struct Summary {
     cents: i64,
 }
 
-const BALANCE: Method<Account, Amount> = Method::unary::<Postcard>("bank.v1.Bank/Balance");
-const WATCH: Method<Account, Amount, ServerStreaming> =
-    Method::server_streaming::<Postcard>("bank.v1.Bank/Watch");
-const IMPORT: Method<Row, Summary, ClientStreaming> =
-    Method::client_streaming::<Postcard>("bank.v1.Bank/Import");
-const TRADE: Method<Row, Amount, Bidirectional> =
-    Method::bidirectional::<Postcard>("bank.v1.Bank/Trade");
+/// Makes `BankClient`, `BankServer` and `BankMethods`.
+#[ringmux::service(name = "bank.v1.Bank", codec = "postcard")]
+trait Bank {
+    async fn balance(&self, cx: &Context, request: Account) -> Result<Amount, Status>;
+
+    /// Tells the balance again and again, until the caller has enough.
+    async fn watch(
+        &self,
+        cx: &Context,
+        request: Account,
+        out: Sender<Amount>,
+    ) -> Result<(), Status>;
+
+    async fn import(&self, cx: &Context, rows: Receiver<Row>) -> Result<Summary, Status>;
+
+    /// Answers each order with the balance after it, until one cannot be filled.
+    async fn trade(
+        &self,
+        cx: &Context,
+        orders: Receiver<Row>,
+        fills: Sender<Amount>,
+    ) -> Result<(), Status>;
+}
 
 // ---- the server -------------------------------------------------------------------------------------
 
-struct Bank {
+struct Accounts {
     accounts: BTreeMap<u64, AtomicI64>,
 }
 
-impl Bank {
+impl Accounts {
     fn account(&self, id: u64) -> Result<&AtomicI64, Status> {
         let account = self.accounts.get(&id);
         account.ok_or_else(|| Status::not_found(format!("no account {id}")))
     }
+}
 
+impl Bank for Accounts {
     async fn balance(&self, cx: &Context, request: Account) -> Result<Amount, Status> {
         let tenant = cx.metadata().get_str("tenant").unwrap_or("none");
         cx.add_trailer("asked-by", tenant)?;
@@ -67,7 +83,6 @@ impl Bank {
         Ok(Amount { cents })
     }
 
-    /// Tells the balance again and again, until the caller has enough.
     async fn watch(
         &self,
         _: &Context,
@@ -113,54 +128,20 @@ impl Bank {
     }
 }
 
-impl Service for Bank {
-    const NAME: &'static str = "bank.v1.Bank";
-
-    fn register(self: Arc<Self>, router: &mut Router) {
-        let bank = Arc::clone(&self);
-        router.unary(BALANCE, move |cx, request| {
-            let bank = Arc::clone(&bank);
-            async move { bank.balance(&cx, request).await }
-        });
-        let bank = Arc::clone(&self);
-        router.server_streaming(WATCH, move |cx, request, out| {
-            let bank = Arc::clone(&bank);
-            async move { bank.watch(&cx, request, out).await }
-        });
-        let bank = Arc::clone(&self);
-        router.client_streaming(IMPORT, move |cx, rows| {
-            let bank = Arc::clone(&bank);
-            async move { bank.import(&cx, rows).await }
-        });
-        let bank = self;
-        router.bidirectional(TRADE, move |cx, orders, fills| {
-            let bank = Arc::clone(&bank);
-            async move { bank.trade(&cx, orders, fills).await }
-        });
-    }
-}
-
 // ---- the client -------------------------------------------------------------------------------------
 
-/// What a caller holds; a method for each of the service.
-#[derive(Clone)]
-struct BankClient {
-    channel: Channel,
-}
-
 async fn use_bank(bank: &BankClient) -> Result<(), Status> {
-    let channel = &bank.channel;
     let account = Account { id: 1 };
 
     // One request, one answer, within a second.
-    let call = channel.call(&BALANCE, &account).metadata("tenant", "a");
+    let call = bank.balance(&account).metadata("tenant", "a");
     let response = call.timeout(Duration::from_secs(1)).detailed().await?;
     let asked_by = response.trailers.get_str("asked-by");
     println!("balance {:?}, asked by {asked_by:?}", response.message);
     assert_eq!(asked_by, Some("a"));
 
     // A stream of requests, one answer.
-    let (mut rows, summary) = channel.client_streaming(&IMPORT).open().await?;
+    let (mut rows, summary) = bank.import().open().await?;
     for cents in 1..=100 {
         rows.send(Row { account: 1, cents }).await?;
     }
@@ -168,14 +149,14 @@ async fn use_bank(bank: &BankClient) -> Result<(), Status> {
     println!("imported {:?}", summary.await?);
 
     // One request, a stream of answers; dropping it cancels the call, and drops its handler.
-    let mut watched = channel.server_streaming(&WATCH, &account).open().await?;
+    let mut watched = bank.watch(&account).open().await?;
     for _ in 0..3 {
         println!("watched {:?}", watched.recv().await?);
     }
     drop(watched);
 
     // Streams in both directions; what ends it is a status.
-    let (mut orders, mut fills) = channel.bidirectional(&TRADE).open().await?;
+    let (mut orders, mut fills) = bank.trade().open().await?;
     for cents in [-50, -1_000_000] {
         orders.send(Row { account: 1, cents }).await?;
         match fills.recv().await {
@@ -187,10 +168,7 @@ async fn use_bank(bank: &BankClient) -> Result<(), Status> {
         }
     }
 
-    let status = channel
-        .call(&BALANCE, &Account { id: 7 })
-        .await
-        .unwrap_err();
+    let status = bank.balance(&Account { id: 7 }).await.unwrap_err();
     println!(
         "{status}; {:?}, retryable: {}",
         status.was_processed(),
@@ -203,10 +181,10 @@ async fn use_bank(bank: &BankClient) -> Result<(), Status> {
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let accounts = [(1, AtomicI64::new(1000)), (2, AtomicI64::new(0))];
-    let bank = Bank {
+    let bank = Accounts {
         accounts: accounts.into(),
     };
-    let server = Server::builder().add(bank).build()?;
+    let server = Server::builder().add(BankServer::new(bank)).build()?;
     let listener = Arc::new(ringmux::listen("tcp://127.0.0.1:0").await?);
     let addr = listener.local_addr().to_string();
     let serving = {
@@ -215,10 +193,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     };
 
     let session = ringmux::connect(addr).await?;
-    let bank = BankClient {
-        channel: Channel::new(session.clone()),
-    };
-    use_bank(&bank).await?;
+    use_bank(&BankClient::new(session.clone())).await?;
     session.close();
     session.closed().await;
 

@@ -82,7 +82,8 @@
 //!   [`EngineError::NotBuiltIn`].
 //! * `metrics` (off): the module `metrics`, which passes counters to a recorder of the crate `metrics`.
 //! * `rpc` (off): the module `rpc`: calls with deadlines, cancellation, metadata and typed status; either side may be the
-//!   server. `rpc-prost` and `rpc-postcard` add codecs, `rpc-tower` makes a channel a service of tower.
+//!   server. The attribute `service` makes clients and servers of traits. `rpc-prost` and `rpc-postcard` add codecs,
+//!   `rpc-tower` makes a channel a service of tower.
 //!
 //! # Observing it
 //! Sessions and streams are [`tracing`] spans ([`Session::span`], [`SendStream::span`]) with their ends as events, targets
@@ -125,6 +126,9 @@ pub mod rpc;
 mod sync;
 #[cfg(not(ringmux_loom))]
 pub mod wire;
+
+#[cfg(all(feature = "rpc", not(ringmux_loom)))]
+pub use ringmux_macros::service;
 
 #[cfg(not(ringmux_loom))]
 pub use addr::{Addr, AddrError, Driver, UnknownDriver};

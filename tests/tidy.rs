@@ -129,7 +129,15 @@ const ABSENT: [(&str, &[&str]); 9] = [
 ];
 
 /// The packages beside the library.
-const CRATES: [&str; 4] = ["crates/cli", "crates/measure", "crates/testing", "perf"];
+const CRATES: [&str; 7] = [
+    "crates/build",
+    "crates/cli",
+    "crates/macros",
+    "crates/measure",
+    "crates/testing",
+    "examples/proto",
+    "perf",
+];
 const LOCKS: [&str; 4] = ["Mutex", "RwLock", "Condvar", "parking_lot"];
 const UNFINISHED: [&str; 3] = ["todo!", "unimplemented!", "dbg!"];
 

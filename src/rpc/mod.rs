@@ -44,7 +44,53 @@
 //!     Ok(())
 //! }
 //! ```
-//! `examples/bank.rs` has a service with all four kinds of methods, `examples/callback.rs` a server that calls its client.
+//! `examples/callback.rs` has a server that calls its client.
+//!
+//! # Services
+//! The attribute [`service`](macro@crate::service) makes the client and the server of a trait, which may have all four kinds of methods;
+//! see `examples/bank.rs`. The crate `ringmux-build` makes the same of `.proto` files, without protoc.
+//! ```
+//! use bytes::Bytes;
+//! use ringmux::rpc::{Context, Sender, Server, Status};
+//!
+//! /// Makes `StoreServer`, `StoreClient` and `StoreMethods`.
+//! #[ringmux::service(name = "store.v1.Store", codec = "raw")]
+//! trait Store {
+//!     async fn get(&self, cx: &Context, key: Bytes) -> Result<Bytes, Status>;
+//!     async fn list(&self, cx: &Context, prefix: Bytes, out: Sender<Bytes>) -> Result<(), Status>;
+//! }
+//!
+//! struct Fruit;
+//!
+//! impl Store for Fruit {
+//!     async fn get(&self, _: &Context, key: Bytes) -> Result<Bytes, Status> {
+//!         Err(Status::not_found(format!("no {key:?}")))
+//!     }
+//!
+//!     async fn list(&self, _: &Context, _: Bytes, mut out: Sender<Bytes>) -> Result<(), Status> {
+//!         for name in ["apple", "pear"] {
+//!             out.send(Bytes::from(name)).await?;
+//!         }
+//!         Ok(())
+//!     }
+//! }
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let server = Server::builder().add(StoreServer::new(Fruit)).build()?;
+//! # let (a, b) = tokio::io::duplex(4096);
+//! # let (session, connection) = ringmux::client(a, &ringmux::Config::default());
+//! # tokio::spawn(connection);
+//! # let (peer, connection) = ringmux::server(b, &ringmux::Config::default());
+//! # tokio::spawn(connection);
+//! # tokio::spawn(async move { server.serve_session(peer).await });
+//! let store = StoreClient::new(session);
+//! let mut names = store.list(&Bytes::new()).open().await?;
+//! assert_eq!(names.recv().await?.unwrap(), "apple");
+//! assert!(store.get(&Bytes::from("plum")).await.is_err());
+//! # Ok(())
+//! # }
+//! ```
 //!
 //! # How a call ends
 //! * **Once**, with an answer or a [`Status`]. A handler that panics is [`Code::INTERNAL`], also in the middle of a stream of

@@ -1,6 +1,5 @@
 //! Two sessions joined by a pipe, and methods that several cases use.
 
-use std::future::Future;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -71,7 +70,7 @@ pub(crate) async fn pipe(config: &Config) -> (Session, Session) {
 }
 
 /// The output of a future, within the limit of every test.
-pub(crate) async fn soon<F: Future>(future: F) -> F::Output {
+pub(crate) async fn soon<F: IntoFuture>(future: F) -> F::Output {
     tokio::time::timeout(LIMIT, future)
         .await
         .expect("within the limit")

@@ -1,5 +1,6 @@
 //! Calls, end to end: both sides over a pipe, unless a case is about sockets.
 
+mod bank;
 mod bounds;
 mod codecs;
 mod ends;
