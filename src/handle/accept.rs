@@ -43,7 +43,7 @@ impl Future for Accept<'_> {
 
 /// The streams that the peer opens, from [`Session::incoming`]: [`Session::accept`] for callers that store their future.
 ///
-/// It holds the session as a clone of it does. Is also a [`Stream`](futures_core::Stream), which ends where `accept`
+/// It holds the session as a clone of it does. Is also a [`Stream`], which ends where `accept`
 /// returns `None`, and after an error.
 pub struct Incoming {
     session: Session,

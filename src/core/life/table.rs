@@ -170,7 +170,7 @@ pub(crate) enum SocketEvent {
     ShutDown,
     /// The peer has closed as well, or the socket has failed.
     Gone,
-    /// [`linger_until`](crate::core::Core::linger_until) has passed.
+    /// [`linger_until`](super::Life::linger_until) has passed.
     Overdue,
     /// The kernel holds no memory of ours.
     Freed,

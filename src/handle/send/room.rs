@@ -115,7 +115,7 @@ impl SendStream {
         })
     }
 
-    /// See [`Lane::inherited_end`].
+    /// See [`Lane::inherited_end`](crate::bridge::Lane::inherited_end).
     pub(super) fn inherited_end(&self) -> Option<SendError> {
         self.lane().inherited_end().map(SendError::Stream)
     }
