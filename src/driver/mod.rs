@@ -15,8 +15,9 @@
 //! The future owns the socket and the protocol state until the session ends. It never parses: it passes bytes to and from
 //! a `bridge::Protocol`. One write is under way at a time; everything queued meanwhile leaves in the next one.
 //!
-//! Two transports: [`tokio::TokioIo`] for any `AsyncRead + AsyncWrite`, and
-//! [`tokio_uring::UringIo`] for sockets on a tokio-uring runtime.
+//! Three transports: `tokio::TokioIo` for any `AsyncRead + AsyncWrite`, `tokio_uring::UringIo` for sockets on a tokio-uring
+//! runtime, and `uring::socket::UringSocket` on a ring of our own. A new one implements `Transport`; `connect::home` starts its
+//! sessions, and [`Driver`](crate::Driver) names it.
 
 pub(crate) mod clock;
 mod direct;

@@ -29,6 +29,8 @@ use stalled::{
 
 /// Tolerance in bytes between two samples: activity of the test harness, the growth of a table.
 const SLACK_BYTES: i64 = 64 * 1024;
+/// A receive buffer of a session, once several streams are busy.
+const RECEIVE_BUFFER_BYTES: i64 = 64 * 1024;
 const WINDOW: u64 = 64 * 1024;
 
 macro_rules! alone {
@@ -136,7 +138,10 @@ fn a_hundred_thousand_streams_opened_and_closed_leave_nothing(host: Host) {
             on_tasks(&client, count / 10 * 9).await;
             no_streams(&client, &server).await;
             let grown = Footprint::now().bytes - settled;
-            assert!(grown < SLACK_BYTES, "{grown} bytes in {count} streams");
+            // A receive buffer of each session may have been replaced by a larger one. The least that each of 90,000 streams
+            // could leave is more.
+            let most = SLACK_BYTES + 2 * RECEIVE_BUFFER_BYTES;
+            assert!(grown < most, "{grown} bytes in {count} streams");
             assert_eq!(
                 (client.stats().opened, server.stats().accepted),
                 (count, count)

@@ -7,6 +7,7 @@
 //! * `ring`: the interface to a ring; `kernel` and `buffers`: its implementation over the kernel's.
 //! * `probe`: the trial that a ring passes before sessions run on it; `refusal`: the reasons for a failure.
 //! * `reactor`: the sockets on it; `slot`: one of them, with the memory that the kernel holds.
+//! * `outgoing`: a batch as the kernel's send operation needs it; `enters`: counts of system calls.
 //! * `socket`: a slot as the [`Transport`](super::Transport) of a session.
 //! * `host`, `inline`: the loop, on its own thread or on the application's; `wait`: its idle strategy;
 //!   `pressure`: whether other threads need its processor; `link`: access from other threads.
