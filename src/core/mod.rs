@@ -50,7 +50,7 @@ pub(crate) use budget::SEND_FLOOR;
 #[cfg(test)]
 pub(crate) use idle::IDLE;
 pub(crate) use life::{Goaway, SocketEvent, SocketStage};
-pub(crate) use mux::{Incoming, May, Mux, Piece};
+pub(crate) use mux::{Incoming, May, Mux, Piece, Sent};
 #[cfg(test)]
 pub(crate) use port::Memory;
 pub(crate) use port::{SessionPort, StreamPort};

@@ -312,19 +312,27 @@ impl RecvStream {
     /// Passes over the pieces of the message in front, if it is complete. A lease that was forgotten instead of dropped
     /// has left its message passed, which is not part of the next one.
     fn pass_message(&mut self) -> bool {
-        if self.ended {
-            // After `stop` later messages follow a gap.
-            self.discard();
+        if (self.ended || self.reader.passed_weight() > 0) && !self.may_pass() {
             return false;
-        }
-        if self.reader.passed_weight() > 0 {
-            self.release();
         }
         match self.reader.advance_unless(rx_tag::META) {
             None => false,
             Some(rx_tag::END) => true,
             Some(tag) => self.pass_pieces(tag),
         }
+    }
+
+    /// After the end, or a lease that was forgotten: releases it. False if the direction has ended.
+    #[cold]
+    #[inline(never)]
+    fn may_pass(&mut self) -> bool {
+        if self.ended {
+            // After `stop` later messages follow a gap.
+            self.discard();
+            return false;
+        }
+        self.release();
+        true
     }
 
     /// The same, where the record in front, with this tag, is a block or a piece; a piece was passed.

@@ -12,7 +12,7 @@ mod outgoing;
 use std::time::Instant;
 
 pub(crate) use incoming::{Incoming, Piece};
-pub(crate) use outgoing::May;
+pub(crate) use outgoing::{May, Sent};
 
 use super::base::Base;
 use super::budget::SendBudget;

@@ -20,6 +20,24 @@ pub(crate) enum May {
     EndOnly,
 }
 
+/// The frames that a turn has put into the batch, and how it ended.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sent {
+    pub(crate) turn: Turn,
+    pub(crate) bytes: usize,
+    pub(crate) frames: u64,
+    pub(crate) messages: u64,
+}
+
+impl Sent {
+    pub(crate) const NOTHING: Self = Self {
+        turn: Turn::Drained,
+        bytes: 0,
+        frames: 0,
+        messages: 0,
+    };
+}
+
 impl<S: SessionPort> Mux<S> {
     /// Whether there may be frames other than openings and messages.
     #[inline]
@@ -92,10 +110,15 @@ impl<S: SessionPort> Mux<S> {
 
     // ---- turns ------------------------------------------------------------------------------
 
-    /// The stream whose turn it is, with its share in bytes.
+    /// Gives the next stream its turn: `encode` gets its id, the stream with its share in bytes, and the session's credit, and
+    /// puts its frames into the batch. `None` if it is no stream's turn; false if nothing more goes into the batch.
     #[inline]
-    pub(crate) fn next_turn(&mut self, may: May) -> Option<(Key, u32)> {
-        loop {
+    pub(crate) fn take_turn(
+        &mut self,
+        may: May,
+        encode: impl FnOnce(u32, &mut Stream<S::Stream>, &mut SessionCredit) -> Sent,
+    ) -> Option<bool> {
+        let (key, stream) = loop {
             let key = match may {
                 May::SendAll => self.schedule.pop(),
                 May::EndOnly => self.schedule.pop_end(),
@@ -104,45 +127,31 @@ impl<S: SessionPort> Mux<S> {
                 continue;
             };
             stream.place = Place::Nowhere;
-            if stream.id == 0 || stream.state.sending != Sending::Open {
-                continue;
+            if stream.id != 0 && stream.state.sending == Sending::Open {
+                break (key, stream);
             }
-            stream.deficit += QUANTUM_BYTES;
-            return Some((key, stream.id));
-        }
-    }
-
-    /// The stream of this turn, and the session's credit.
-    #[inline]
-    pub(crate) fn turn_of(&mut self, key: Key) -> (&mut Stream<S::Stream>, &mut SessionCredit) {
-        (self.base.streams.at(key), &mut self.credit)
-    }
-
-    /// Ends a turn in which this many bytes, frames and messages were put into the batch. False if nothing more goes
-    /// into it.
-    #[inline]
-    pub(crate) fn end_turn(
-        &mut self,
-        key: Key,
-        turn: Turn,
-        bytes: usize,
-        (frames, messages): (u64, u64),
-    ) -> bool {
-        self.schedule.sent(key, bytes);
-        self.base.count_sent(frames);
-        self.base.app.add(Count::MessagesSent, messages);
-        let stream = self.base.streams.at(key);
+        };
+        stream.deficit += QUANTUM_BYTES;
+        let sent = encode(stream.id, stream, &mut self.credit);
+        self.schedule.sent(key, sent.bytes);
+        self.base.app.add(Count::MessagesSent, sent.messages);
         if stream.port.release() > 0 {
             self.base.wakes.offer_room(key, stream);
         }
         self.budget.settle(stream);
+        let ran_out = matches!(sent.turn, Turn::Drained | Turn::OutOfCredit);
+        if ran_out {
+            stream.deficit = 0;
+        }
+        let done = stream.is_done();
+        self.base.count_sent(sent.frames);
+        Some((ran_out && !done) || self.end_turn(key, sent.turn))
+    }
+
+    fn end_turn(&mut self, key: Key, turn: Turn) -> bool {
+        let stream = self.base.streams.at(key);
         match turn {
-            Turn::Drained | Turn::OutOfCredit => {
-                stream.deficit = 0;
-                if !stream.is_done() {
-                    return true;
-                }
-            }
+            Turn::Drained | Turn::OutOfCredit => {}
             Turn::Failed { code } => {
                 stream.deficit = 0;
                 if stream.state.receiving == Receiving::Ended {

@@ -62,6 +62,7 @@ pub(super) struct Sender<'a, P> {
 }
 
 impl<P: StreamPort> Sender<'_, P> {
+    #[inline(never)]
     pub(super) fn turn(&mut self, batch: &mut Batch) -> Turn {
         while self.stream.deficit > 0 {
             if let Some(turn) = self.short_messages(batch) {

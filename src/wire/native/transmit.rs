@@ -13,7 +13,7 @@ use super::frame::{
     put_ping, put_window,
 };
 use super::sender::Sender;
-use crate::core::{Core, Goaway, May, Mux, SessionPort};
+use crate::core::{Core, Goaway, May, Mux, Sent, SessionPort};
 use crate::error::codes;
 use crate::wire::Batch;
 
@@ -152,27 +152,33 @@ impl Native {
         }
     }
 
+    #[inline(never)]
     fn put_messages<S: SessionPort>(&mut self, mux: &mut Mux<S>, batch: &mut Batch, may: May) {
         while batch.room() > CONTROL_ROOM {
-            let Some((key, id)) = mux.next_turn(may) else {
-                break;
-            };
-            let Some(id) = StreamId::new(id) else {
-                continue;
-            };
+            let max_frame = self.peer_max_frame;
             let before = batch.len();
-            let (stream, credit) = mux.turn_of(key);
-            let mut sender = Sender {
-                stream,
-                id,
-                credit,
-                max_frame: self.peer_max_frame,
-                frames: 0,
-                messages: 0,
-            };
-            let turn = sender.turn(batch);
-            let sent = (sender.frames, sender.messages);
-            if !mux.end_turn(key, turn, batch.len() - before, sent) {
+            let more = mux.take_turn(may, |id, stream, credit| {
+                let Some(id) = StreamId::new(id) else {
+                    // Not reached: a stream has its id before its first turn.
+                    return Sent::NOTHING;
+                };
+                let mut sender = Sender {
+                    stream,
+                    id,
+                    credit,
+                    max_frame,
+                    frames: 0,
+                    messages: 0,
+                };
+                let turn = sender.turn(batch);
+                Sent {
+                    turn,
+                    frames: sender.frames,
+                    messages: sender.messages,
+                    bytes: batch.len() - before,
+                }
+            });
+            if more != Some(true) {
                 break;
             }
         }

@@ -14,8 +14,8 @@ use bytes::{Buf, BytesMut};
 use crate::config::Config;
 use crate::core::port::tx_tag;
 use crate::core::{
-    Core, Event, Floors, Incoming, Key, May, Mux, Piece, SessionPort, Stream, StreamPort, Terms,
-    Turn, failure,
+    Core, Event, Floors, Incoming, Key, May, Mux, Piece, Sent, SessionCredit, SessionPort, Stream,
+    StreamPort, Terms, Turn, failure,
 };
 use crate::error::{Failure, ProtocolError, SessionError};
 use crate::wire::{Batch, Role, WAKES_MAX, WORK_MAX, Wire};
@@ -319,9 +319,8 @@ impl Wire for Tiny {
             mux.remove_if_done(owed.key);
         }
         self.put_opening(mux, batch);
-        while let Some((key, id)) = mux.next_turn(May::SendAll) {
+        let mut turn = |id, stream: &mut Stream<S::Stream>, _: &mut SessionCredit| {
             let before = batch.len();
-            let (stream, _) = mux.turn_of(key);
             let turn = loop {
                 if stream.deficit <= 0 {
                     break Turn::Over;
@@ -330,10 +329,13 @@ impl Wire for Tiny {
                     break turn;
                 }
             };
-            if !mux.end_turn(key, turn, batch.len() - before, (0, 0)) {
-                break;
+            Sent {
+                turn,
+                bytes: batch.len() - before,
+                ..Sent::NOTHING
             }
-        }
+        };
+        while mux.take_turn(May::SendAll, &mut turn) == Some(true) {}
         core.end_messages(now);
     }
 }
