@@ -28,7 +28,7 @@ const MIB: u32 = 1024 * KIB;
 /// | unconsumed bytes of a stream | `stream_window`, up to `stream_window_max` | 64 KiB, 1 MiB | 64 KiB, 64 KiB | protocol error |
 /// | unconsumed bytes of all streams together | `session_window`, up to `session_window_max` | 1 MiB, 16 MiB | 256 KiB, 1 MiB | protocol error; the longest stalled stream ends, if it stays full: [`Limit::StalledStream`](crate::Limit::StalledStream) |
 /// | receive memory of the process | `receive_pool` | 256 MiB | 128 MiB | windows stay at their floors, [`Limit::MessageMemory`](crate::Limit::MessageMemory) |
-/// | a message: wait for memory, lag behind a minimum rate | `message_timeout`, `min_message_rate` | 10 s, 1 KiB/s | 10 s, 4 KiB/s | the stream ends: [`Limit::MessageMemory`](crate::Limit::MessageMemory), [`Limit::MessageStalled`](crate::Limit::MessageStalled) |
+/// | a message: wait for memory, lag behind a minimum rate | `message_timeout`, `min_message_rate` | 10 s, 1 KiB/s | 10 s, 1.5 KiB/s | the stream ends: [`Limit::MessageMemory`](crate::Limit::MessageMemory), [`Limit::MessageStalled`](crate::Limit::MessageStalled) |
 /// | streams of the peer at once | `max_streams` | 256 | 100 | protocol error |
 /// | of them, not accepted by the application | `max_unaccepted` | `max_streams` | 64 | refused, safe to retry: [`Limit::Unaccepted`](crate::Limit::Unaccepted) |
 /// | of them, reset by the peer | `max_unaccepted_resets` | `max_streams` | 20 | the session ends: [`Limit::UnacceptedResets`](crate::Limit::UnacceptedResets) |

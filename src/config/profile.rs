@@ -82,7 +82,7 @@ impl Config {
                 session_send_buffer: 256 * KIB,
                 max_half_open: 128,
                 handshake_timeout: Duration::from_secs(5),
-                min_message_rate: 4 * KIB,
+                min_message_rate: 3 * KIB / 2,
                 write_timeout: Duration::from_secs(5),
                 max_age: Some(Duration::from_secs(3600)),
                 ..Self::default()
