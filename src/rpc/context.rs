@@ -274,7 +274,7 @@ impl Context {
     /// [`Code::DEADLINE_EXCEEDED`], or [`Code::UNAVAILABLE`] if the session ended.
     ///
     /// A handler that never waits for it is dropped at that moment. One that does goes on instead, for
-    /// [`CLEANUP_MAX`](super::CLEANUP_MAX) at most, to clean up; what it returns is not sent.
+    /// [`CLEANUP_MAX`](super::CLEANUP_MAX) at most, to clean up; its return value is not sent.
     ///
     /// # Cancel safety
     /// Safe.

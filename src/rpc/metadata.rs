@@ -59,7 +59,7 @@ const EMPTY: &[u8] = &[];
 const ENTRY_HEAD: usize = 3;
 
 impl Metadata {
-    /// Most bytes of it, encoded: 8 KiB with the byte before it that says what it is.
+    /// Largest encoded size, in bytes: 8 KiB, less the kind byte in front of it.
     pub const MAX_BYTES: usize = 8 * 1024 - 1;
 
     /// Without an entry; allocates nothing.

@@ -89,7 +89,7 @@ impl MethodOptions {
     }
 }
 
-/// A service: methods that belong together, with what they work on.
+/// A service: methods that belong together, and their shared state.
 ///
 /// # Examples
 /// ```

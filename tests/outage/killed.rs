@@ -23,7 +23,7 @@ const BACK: Duration = Duration::from_secs(2);
 /// Attempts until one return of the server is as promised.
 const CHANCES: usize = 6;
 /// Maximum share of clients that reconnect within the same 100 ms, in percent. A machine with other load runs them in batches,
-/// so the limit rises with what it slows them down; `lib::manage::tests::pace` has the same claim on a clock of its own.
+/// so the limit rises with their slowdown; `lib::manage::tests::pace` has the same claim on a clock of its own.
 const SHARE_MAX: f64 = 25.0;
 
 on_drivers!(

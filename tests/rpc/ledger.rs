@@ -131,7 +131,7 @@ impl Line {
     }
 }
 
-/// One call; what it ended with, if its caller waited for that.
+/// One call; its status, if its caller waited for one.
 async fn call(channel: &Channel, id: u64, chance: &mut Chance) -> Option<Result<(), Status>> {
     let mut request = id.to_le_bytes().to_vec();
     request.extend([chance.next() as u8, chance.next() as u8]);

@@ -33,7 +33,7 @@ pub(crate) enum Kind {
 
 /// A method, as the client, the server and its constant need it.
 pub(crate) struct Method {
-    /// Those that say what it is, and whether it is there: `doc`, `cfg`, `deprecated`.
+    /// Attributes that describe or disable the method: `doc`, `cfg`, `deprecated`.
     pub(crate) attrs: Vec<Attribute>,
     pub(crate) ident: Ident,
     /// The name of its constant.
