@@ -29,7 +29,9 @@ mod drain;
 mod engine;
 mod lane;
 mod ledger;
+mod opens;
 mod particulars;
+mod pings;
 mod pool;
 mod port;
 pub(crate) mod reason;
@@ -38,6 +40,7 @@ mod sides;
 mod stats;
 mod trace;
 mod tripped;
+mod unaccepted;
 
 #[cfg(all(test, not(ringmux_loom)))]
 pub(crate) mod tests;

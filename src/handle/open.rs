@@ -97,7 +97,7 @@ impl Waiting {
                 Err(_) => self.first = None,
             }
         }
-        sender.lane().session().end_pending_open();
+        sender.lane().session().opens.end_pending();
         self.halves
             .take()
             .map_or(Poll::Pending, |halves| Poll::Ready(Ok(halves)))
@@ -107,7 +107,7 @@ impl Waiting {
 impl Drop for Waiting {
     fn drop(&mut self) {
         if let Some((sender, _)) = &mut self.halves {
-            sender.lane().session().end_pending_open();
+            sender.lane().session().opens.end_pending();
             // Also a finished stream, whose messages wait here.
             sender.cancel(codes::CANCELLED);
         }

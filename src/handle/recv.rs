@@ -308,7 +308,7 @@ impl RecvStream {
     fn end(&mut self) -> Result<bool, StreamError> {
         self.ended = true;
         // Pieces of a message without its end may be left.
-        self.drained = self.reader.is_empty();
+        self.drained = self.reader.has_seen_all();
         self.lane().let_go();
         let end = self.lane().recv_end().map_or(Ok(()), RecvEnd::result);
         end.map(|()| false)
