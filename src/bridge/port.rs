@@ -5,11 +5,11 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use super::lane::{Lane, OpenState};
+use super::counter::Counter;
 use super::pool::Pool;
+use super::session::lane::{Lane, OpenState};
+use super::session::sides::{Activated, EngineSide, HandleSide, RxRing, TxRing};
 use super::session::{SessionLink, request};
-use super::sides::{Activated, EngineSide, HandleSide, RxRing, TxRing};
-use super::stats::Counter;
 use crate::core::port::{Count, Memory, RecvEnd, SendEnd, SessionPort, StreamPort};
 use crate::error::{Limit, SessionError, StreamError};
 use crate::queue::{Reader, Record, RingOwner, Writer};

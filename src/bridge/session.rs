@@ -1,4 +1,9 @@
-//! The memory that a session's handles and the engine share.
+//! The memory that a session's handles and the engine share: one [`SessionLink`] a session, and below it the lanes of its
+//! streams.
+
+pub(crate) mod lane;
+pub(crate) mod sides;
+mod unaccepted;
 
 use std::fmt;
 use std::sync::Arc as StdArc;
@@ -8,16 +13,13 @@ use std::time::{Duration, Instant};
 use crossbeam_queue::ArrayQueue;
 
 use super::drain::{Drain, Drained};
-use super::lane::{Lane, SpareLane};
+use super::info::Info;
 use super::ledger::{Account, Entry};
 use super::opens::OpenPermits;
 use super::pings::Pings;
 use super::pool::Pool;
-use super::sides::{RxRing, TxRing};
 use super::stats::SessionStats;
 use super::trace;
-use super::unaccepted::Unaccepted;
-use crate::addr::{Addr, Driver};
 use crate::error::{SessionError, StreamError};
 use crate::queue::step::{Step, reached};
 use crate::queue::{
@@ -25,7 +27,9 @@ use crate::queue::{
     WakerSet, Writer,
 };
 use crate::sync::{Arc, AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
-use crate::wire::Role;
+use lane::{Lane, SpareLane};
+use sides::{RxRing, TxRing};
+use unaccepted::Unaccepted;
 
 /// Requests of handles to the session itself.
 pub(crate) mod request {
@@ -93,34 +97,6 @@ pub(crate) struct SessionLink {
     pub(crate) max_block: usize,
     pub(crate) max_details: usize,
     info: Info,
-}
-
-/// A session's addresses, driver and role.
-#[derive(Clone, Debug)]
-pub(crate) struct Info {
-    pub(crate) peer: Option<Addr>,
-    pub(crate) local: Option<Addr>,
-    pub(crate) driver: Driver,
-    pub(crate) role: Role,
-    /// The seed of its jitter and its table of ids: different for each session, unknown to the peer.
-    pub(crate) seed: u64,
-    /// The account of the engine that runs it.
-    pub(crate) account: Arc<Account>,
-}
-
-#[cfg(any(test, fuzzing))]
-impl Info {
-    /// For a session without an engine.
-    pub(crate) fn of_a_test(role: Role) -> Self {
-        Self {
-            peer: None,
-            local: None,
-            driver: Driver::Tokio,
-            role,
-            seed: 0,
-            account: Account::of_the_process(),
-        }
-    }
 }
 
 /// Sizes that a [`SessionLink`] is made with.

@@ -2,13 +2,13 @@
 
 use std::time::{Duration, Instant};
 
-use super::budget::Loan;
-use super::idle::KEPT_BYTES;
 use super::port::{RecvEnd, SendEnd, StreamPort, tx_tag};
-use super::schedule::Place;
 use super::state::{Sending, State};
 use super::window::{RecvWindow, SendCredit, report_mark};
 use crate::error::StreamError;
+
+/// Rings up to this size are kept when a stream is idle, or over, in bytes.
+pub(crate) const KEPT_BYTES: u64 = 4 * 1024;
 
 /// Control frames that a stream owes the peer, as bits.
 pub(crate) mod owed {
@@ -109,6 +109,34 @@ impl Opening {
     #[inline]
     pub(crate) const fn is_done(self) -> bool {
         matches!(self, Self::Sent | Self::Received)
+    }
+}
+
+/// A stream's place in the schedule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    Nowhere,
+    Level,
+    /// Its FIN or ERROR is next. Its key may be left in a level from before.
+    Ends,
+}
+
+/// A stream's part of the accounts of the send budget.
+#[derive(Debug, Default)]
+pub(crate) struct Loan {
+    /// Bytes by which the limit was lowered and that may still be queued: part of the budget.
+    pub(super) owed: u32,
+    /// The ring's released weight that is settled already: taken off `owed`, or released before anything was owed.
+    pub(super) released: u64,
+    /// Counted in `SendBudget::lent_to`.
+    pub(super) listed: bool,
+    /// In `SendBudget::waiting`.
+    pub(super) waits: bool,
+}
+
+impl Loan {
+    pub(crate) const fn owed(&self) -> u64 {
+        self.owed as u64
     }
 }
 

@@ -1,5 +1,8 @@
 //! The receiving half of a stream.
 
+pub(super) mod futures;
+pub(super) mod lease;
+
 use std::fmt;
 use std::io;
 use std::pin::Pin;
@@ -9,9 +12,9 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use futures_core::Stream;
 use smallvec::SmallVec;
 
-use super::futures::{Recv, RecvLease, RecvMeta};
+use self::futures::{Recv, RecvLease, RecvMeta};
+use self::lease::Lease;
 use super::id::StreamId;
-use super::lease::Lease;
 use crate::bridge::{Lane, RecvEnd, RxRing, reason, rx_tag};
 use crate::error::StreamError;
 use crate::error::codes;

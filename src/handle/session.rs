@@ -1,14 +1,16 @@
 //! A connection with many streams, as the application's handle.
 
+pub(super) mod accept;
+
 use std::fmt;
 use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::accept::{Accept, Incoming};
-use super::open::{First, Open};
+use self::accept::{Accept, Incoming};
+use super::open::Open;
 use super::recv::RecvStream;
-use super::send::SendStream;
+use super::send::{First, SendStream};
 use super::state::SessionState;
 use super::wait::Waiter;
 use crate::addr::{Addr, Driver};

@@ -27,7 +27,7 @@ impl Unaccepted {
     }
 
     /// Queues a stream for `accept`; returns it if the queue is full.
-    pub(super) fn push(&self, stream: HandleSide) -> Result<(), HandleSide> {
+    pub(crate) fn push(&self, stream: HandleSide) -> Result<(), HandleSide> {
         self.queue.push(stream)
     }
 

@@ -6,10 +6,7 @@ use std::task::{Context, Poll, ready};
 
 use futures_core::Stream;
 
-use super::recv::RecvStream;
-use super::send::SendStream;
-use super::session::{Session, halves};
-use super::wait::Waiter;
+use super::{RecvStream, SendStream, Session, Waiter, halves};
 use crate::bridge::{HandleSide, SessionLink, reason};
 use crate::error::SessionError;
 use crate::queue::WaiterKey;
