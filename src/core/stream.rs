@@ -146,6 +146,11 @@ impl Loan {
 const _: () = assert!(size_of::<Stream<[u64; 2]>>() <= 136);
 
 /// One stream of a session.
+///
+/// `state` has the frames that both sides have sent. These are facts of their own beside it:
+/// * `opening`, whether the peer knows of the stream: one that waits for permission may be over before it was opened.
+/// * `place` and the `listed` flags, which queues of the session hold its key. A key stays in its queue when the stream
+///   does not belong there any more, and is dropped when it is the first; so its presence does not follow from the state.
 #[derive(Debug)]
 pub(crate) struct Stream<P> {
     /// The registry's, see `Key`.

@@ -189,7 +189,7 @@ fn a_waiter_that_gives_up_passes_its_wake_on() {
             let things = Arc::clone(&things);
             move || {
                 let key = things.waiters.insert();
-                things.waiters.set(&key, std::task::Waker::noop());
+                things.waiters.set(&key, Waker::noop());
                 things.waiters.remove(key);
                 things.pass_on();
             }
