@@ -34,7 +34,7 @@ pub struct Pair {
 /// The client's result.
 #[derive(Debug, Default)]
 pub struct Sent {
-    /// Messages without an echo; the server must have received as many.
+    /// Messages that went one way, from here or to here; the server must have counted as many.
     pub one_way: u64,
     /// Round-trip times within the window.
     pub latencies: Option<Latencies>,
@@ -43,7 +43,7 @@ pub struct Sent {
 /// The server's result.
 #[derive(Debug, Default)]
 pub struct Received {
-    /// Messages that were not echoed.
+    /// Messages that went one way, to here or from here.
     pub one_way: u64,
 }
 
@@ -82,7 +82,7 @@ impl Pair {
     ///
     /// # Errors
     /// The error of either thread; a thread that did not end in time; or fewer messages
-    /// received than sent.
+    /// received than sent, in the direction that is not answered.
     pub fn measure<C, S>(&self, server: S, client: C) -> Result<Sample, Failure>
     where
         S: FnOnce(&Arc<Window>, Listening) -> Result<Received, Failure> + Send + 'static,
@@ -238,7 +238,7 @@ fn account(
 ) -> Result<Sample, Failure> {
     if sent.one_way != received.one_way {
         return Err(Failure::new(format!(
-            "{} messages were sent and {} arrived",
+            "the client counted {} messages and the server {}",
             sent.one_way, received.one_way
         )));
     }
@@ -305,7 +305,10 @@ mod tests {
     #[test]
     fn a_lost_message_fails_the_run() {
         let failure = run(7, 6).unwrap_err();
-        assert_eq!(failure.to_string(), "7 messages were sent and 6 arrived");
+        assert_eq!(
+            failure.to_string(),
+            "the client counted 7 messages and the server 6"
+        );
     }
 
     #[test]
