@@ -262,6 +262,16 @@ macro_rules! calls {
     };
 }
 
+/// For calls on so many sessions that they could take all places of the server.
+macro_rules! fill_calls {
+    () => {
+        calls!();
+        flooded! {
+            tokio_at_full_pace: Tokio Mesh;
+        }
+    };
+}
+
 attacks! { Streams:
     rapid_reset: 1 Streams(1 << 10), differ;
     made_you_reset: 1 Unfinished, same;
@@ -283,7 +293,7 @@ attacks! { Calls:
     call_flood: 1 Streams(4 << 10), calls;
     call_malformed: 1 Streams(0), calls;
     call_reset: 1 Streams(4 << 10), calls;
-    call_unfinished: 1 Unfinished, calls;
+    call_unfinished: 17 Streams(8 << 10), fill_calls;
     call_metadata: 1 Streams(24 << 10), calls;
     call_unknown: 1 Streams(0), calls;
     call_late: 1 Streams(0), calls;

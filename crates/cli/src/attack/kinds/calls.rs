@@ -47,26 +47,35 @@ fn call(peer: &mut Peer, block: &[u8]) -> Option<u32> {
     Some(stream)
 }
 
-/// C1: calls without end; every second connection makes them without regard to its places.
+/// Calls before those that the server has no place for.
+const WITHIN: u64 = 200;
+
+/// C1: calls for ever; every second connection makes them without regard to its places after some.
 pub(super) struct Flood {
     block: Vec<u8>,
-    beyond: bool,
+    within: u64,
+    made: u64,
 }
 
 impl Flood {
     pub(super) fn new(n: u64, method: &str) -> Self {
         Self {
             block: block(0, method.as_bytes(), &[]),
-            beyond: !n.is_multiple_of(2),
+            within: if n.is_multiple_of(2) {
+                WITHIN
+            } else {
+                u64::MAX
+            },
+            made: 0,
         }
     }
 }
 
 impl Attack for Flood {
     fn step(&mut self, peer: &mut Peer) {
-        if !self.beyond {
-            call(peer, &self.block);
-        } else if peer.is_greeted() {
+        if self.made < self.within {
+            self.made += u64::from(call(peer, &self.block).is_some());
+        } else {
             let stream = peer.open_beyond(0, &self.block);
             peer.data(stream, END | FIN, &REQUEST);
             peer.forget(stream);

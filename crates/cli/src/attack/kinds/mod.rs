@@ -103,6 +103,7 @@ impl Kind {
         match self {
             Self::Slowloris => 300,
             Self::ManyWindows => 16,
+            Self::CallUnfinished => 17,
             Self::ZeroWindow => 2,
             _ => 1,
         }
@@ -114,7 +115,8 @@ impl Kind {
     pub(super) const fn pace(self) -> u32 {
         match self {
             Self::Slowloris => 5000,
-            Self::ManyWindows | Self::SharedSlices | Self::ZeroWindow | Self::CallMetadata => 3000,
+            Self::ManyWindows | Self::SharedSlices | Self::ZeroWindow => 3000,
+            Self::CallMetadata => 1000,
             Self::CallFlood | Self::CallReset | Self::CallUnfinished => 5000,
             _ => 10_000,
         }
