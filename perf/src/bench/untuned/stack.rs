@@ -43,10 +43,11 @@ impl Stack {
     }
 
     pub(super) const fn can(self, workload: Workload) -> bool {
-        match (self, Job::of(workload.shape())) {
-            (_, None) => false,
-            (Self::Tarpc | Self::Bare, Some(Job::Feeds(_))) => false,
-            _ => true,
+        let has_streams = !matches!(self, Self::Tarpc | Self::Bare);
+        match Job::of(workload.shape()) {
+            None => false,
+            Some(Job::Feeds(_)) => has_streams,
+            Some(Job::Calls(..)) => true,
         }
     }
 
