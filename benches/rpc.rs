@@ -59,7 +59,7 @@ struct Order {
 fn order() -> Order {
     Order {
         number: 1,
-        name: "somebody".to_owned(),
+        name: "customer".to_owned(),
         city: "Bergen".to_owned(),
         token: Bytes::from_static(b"01234567"),
         kind: 7,

@@ -271,7 +271,7 @@ impl Incoming {
         self.wait_for(bound.acquire()).await
     }
 
-    /// Waits for what comes before the first request of a stream.
+    /// Waits for the metadata in front of the first request of a stream.
     pub(super) async fn wait_for_metadata<F: Future>(
         &mut self,
         future: F,

@@ -52,7 +52,7 @@ impl Ten {
     pub fn with_number(number: u64) -> Self {
         Self {
             number,
-            name: "somebody".to_owned(),
+            name: "customer".to_owned(),
             city: "Bergen".to_owned(),
             token: Bytes::from_static(b"01234567"),
             kind: 7,
