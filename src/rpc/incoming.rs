@@ -210,7 +210,8 @@ impl Incoming {
         let refusal = match received {
             Some(Ok(Some(Ok(request)))) if !self.is_late() => {
                 if let Some(lent) = lent {
-                    self.regain(lent).await?;
+                    // In memory of its own: most calls have no need of it.
+                    Box::pin(self.regain(lent)).await?;
                 }
                 return Ok(request);
             }
