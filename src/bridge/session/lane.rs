@@ -5,11 +5,10 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
-use super::asked::Asked;
-use super::particulars::Particulars;
-use super::reason;
-use super::session::SessionLink;
-use super::trace;
+use super::SessionLink;
+use crate::bridge::asked::Asked;
+use crate::bridge::particulars::Particulars;
+use crate::bridge::{reason, trace};
 use crate::core::port::{RecvEnd, SendEnd};
 use crate::core::{SEND_FLOOR, URGENCIES};
 use crate::error::{SessionError, StreamError};
@@ -148,7 +147,7 @@ impl Lane {
             rx_end: SetOnce::new(),
             particulars,
             key: KeyOrCharge::new(),
-            asked: Asked::new(),
+            asked: Asked::new(Self::DEFAULT_URGENCY),
             credit_mark: AtomicU32::new(credit_mark),
             send_limit: Limit::new(SEND_FLOOR),
             handles: AtomicU8::new(2),
@@ -201,7 +200,7 @@ impl Lane {
         *particulars = Particulars::none();
         *key = KeyOrCharge::new();
         *id = AtomicU32::new(0);
-        *asked = Asked::new();
+        *asked = Asked::new(Self::DEFAULT_URGENCY);
         *send_limit = Limit::new(SEND_FLOOR);
         *handles = AtomicU8::new(2);
         *granted = AtomicBool::new(false);
