@@ -12,13 +12,12 @@ use bytes::Bytes;
 use tokio::time::Instant;
 use tracing::Level;
 
-use super::bound::{Bound, Place};
+use super::bound::{Bound, Place, WhenFull};
 use super::code::Code;
 use super::codec::Coding;
 use super::context::{Context, Part, Peer};
 use super::exchange::{poll_message, poll_send};
 use super::metadata::Metadata;
-use super::router::WhenFull;
 use super::serve::{Counters, WAITING_MAX, full, polled_in_place};
 use super::shared_send::SharedSend;
 use super::status::Status;
@@ -210,7 +209,8 @@ impl Incoming {
         let refusal = match received {
             Some(Ok(Some(Ok(request)))) if !self.is_late() => {
                 if let Some(lent) = lent {
-                    self.regain(lent).await?;
+                    // In memory of its own: most calls have no need of it.
+                    Box::pin(self.regain(lent)).await?;
                 }
                 return Ok(request);
             }
