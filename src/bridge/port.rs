@@ -264,10 +264,17 @@ impl SessionPort for LinkPort {
     type Memory = StdArc<Pool>;
     type Offer = HandleSide;
 
-    fn incoming(&mut self, block: &[u8], id: u32, credit_mark: u32) -> (LanePort, HandleSide) {
+    fn incoming(
+        &mut self,
+        block: &[u8],
+        id: u32,
+        credit_mark: u32,
+        now: Instant,
+    ) -> (LanePort, HandleSide) {
         let opening = Bytes::copy_from_slice(block);
         let (handles, side) = Lane::pair(&self.link, opening, credit_mark);
         handles.lane().set_id(id);
+        handles.lane().set_received(now);
         (LanePort::new(side), handles)
     }
 
