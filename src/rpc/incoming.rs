@@ -17,9 +17,13 @@ use super::code::Code;
 use super::codec::Coding;
 use super::context::{Context, Part, Peer};
 use super::exchange::{poll_message, poll_send};
+#[cfg(feature = "rpc-tower")]
+use super::layer::Layered;
 use super::metadata::Metadata;
+use super::metrics::{Served, ServerRows};
 use super::serve::{Counters, polled_in_place};
 use super::shared_send::SharedSend;
+use super::span::CallSpan;
 use super::status::Status;
 use super::timer::Timer;
 use super::wire::{block, encode_status, find_meta, flag, meta};
@@ -45,6 +49,8 @@ pub(super) struct Incoming {
     pub(super) send: Answering,
     pub(super) head: Head,
     pub(super) deadline: Option<Instant>,
+    /// The deadline had passed when the call was taken and had its places.
+    pub(super) was_late: bool,
     pub(super) held: Held,
 }
 
@@ -55,6 +61,7 @@ pub(super) struct Held {
     pub(super) of_session: bool,
     pub(super) of_server: bool,
     pub(super) of_method: Option<Place>,
+    pub(super) seen: Served,
 }
 
 impl Held {
@@ -72,6 +79,7 @@ impl Held {
 impl Drop for Held {
     fn drop(&mut self) {
         self.give_back();
+        self.seen.end(&self.server.rows);
     }
 }
 
@@ -89,7 +97,10 @@ pub(super) struct Head {
 pub(super) struct Common {
     pub(super) bound: Arc<Bound>,
     pub(super) counters: Counters,
+    pub(super) rows: ServerRows,
     pub(super) interceptors: Vec<Interceptor>,
+    #[cfg(feature = "rpc-tower")]
+    pub(super) layers: Option<Layered>,
 }
 
 /// The sending half: the call's own, or shared with a handler that sends.
@@ -203,10 +214,10 @@ impl Incoming {
         Err(Gone)
     }
 
-    /// Whether its time is over. Where it was taken it cannot be by now, unless there was none.
+    /// Whether its time is over; where it was taken, as it was when it was taken.
     fn is_late(&self) -> bool {
         if polled_in_place() {
-            return self.head.timeout.is_some_and(|timeout| timeout.is_zero());
+            return self.was_late;
         }
         self.deadline.is_some_and(|at| at <= Instant::now())
     }
@@ -256,6 +267,7 @@ impl Incoming {
             self.refuse(&status);
             return Err(Gone);
         }
+        self.held.seen.span = CallSpan::of_server(&cx);
         let server = Arc::clone(&self.held.server);
         let mut given = cx.clone();
         for interceptor in &server.interceptors {
@@ -268,6 +280,11 @@ impl Incoming {
                     return Ok((cx, Err(status)));
                 }
             }
+        }
+        #[cfg(feature = "rpc-tower")]
+        if let Some(layers) = &server.layers {
+            let outcome = self.guard(&cx, || layers.run(given, handler)).await?;
+            return Ok((cx, outcome));
         }
         let outcome = self.guard(&cx, || handler(given)).await?;
         Ok((cx, outcome))
@@ -282,7 +299,7 @@ impl Incoming {
     where
         F: Future<Output = Result<T, Status>>,
     {
-        let made = catch_unwind(AssertUnwindSafe(make));
+        let made = catch_unwind(AssertUnwindSafe(|| self.held.seen.span.in_scope(make)));
         let future = match made {
             Ok(future) => future,
             Err(panic) => return Ok(Err(self.panicked(&*panic))),
@@ -291,7 +308,10 @@ impl Incoming {
         let mut timer = Timer::new(self.deadline);
         let mut ended: Option<(Code, Timer)> = None;
         poll_fn(|task| {
-            let polled = catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(task)));
+            let polled = catch_unwind(AssertUnwindSafe(|| {
+                let span = &self.held.seen.span;
+                span.in_scope(|| future.as_mut().poll(task))
+            }));
             match polled {
                 Ok(Poll::Ready(outcome)) if ended.is_none() => return Poll::Ready(Ok(outcome)),
                 Ok(Poll::Ready(_)) => return Poll::Ready(self.end(&mut ended)),
@@ -308,6 +328,7 @@ impl Incoming {
                     Poll::Pending => ready!(self.send.poll_gone(task)),
                 };
                 cx.cancel_with(code);
+                self.held.seen.code = code;
                 let until = Instant::now() + CLEANUP_MAX;
                 ended = Some((code, Timer::new(Some(until))));
                 if cx.is_watched() {
@@ -420,6 +441,7 @@ impl Incoming {
         {
             return;
         }
+        self.held.seen.code = Code::OK;
         let _ = self.send.with(SendStream::finish);
     }
 
@@ -446,6 +468,7 @@ impl Incoming {
 
     fn fail(&mut self, status: &Status) {
         self.held.server.counters.failed.add();
+        self.held.seen.code = status.code();
         let code = status.code().number();
         // The last codes are the transport's own.
         let code = if codes::is_reserved(code) {

@@ -129,8 +129,11 @@ mod context;
 mod convert;
 mod exchange;
 mod incoming;
+#[cfg(feature = "rpc-tower")]
+mod layer;
 mod metadata;
 mod method;
+mod metrics;
 mod mode;
 mod receiver;
 mod retry;
@@ -140,6 +143,7 @@ mod sender;
 mod serve;
 mod server;
 mod shared_send;
+mod span;
 mod status;
 mod streaming;
 mod timer;
@@ -160,14 +164,18 @@ pub use codec::{Codec, CodecError, Encoding, Payload, Raw};
 pub use context::Context;
 pub use exchange::Response;
 pub use incoming::CLEANUP_MAX;
+#[cfg(feature = "rpc-tower")]
+pub use layer::{Handled, Handlers, Handling};
 pub use metadata::{Iter, Metadata, MetadataError};
 pub use method::{Bidirectional, ClientStreaming, Kind, Method, ServerStreaming, Unary};
+pub use metrics::{Latency, MethodMetrics};
 pub use mode::{Local, Mode, Shared};
 pub use receiver::{Receiver, Reply};
 pub use retry::Retry;
 pub use router::{MethodOptions, Router, Service, WhenFull};
 pub use sender::Sender;
 pub use server::{BuildError, Server, ServerBuilder, ServerStats};
+pub use span::{TraceParent, TraceParentError};
 pub use status::{Origin, Status};
 #[cfg(any(test, fuzzing))]
 pub(crate) use wire::{Opening, decode_status, encode_status, find_meta};

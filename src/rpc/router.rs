@@ -30,6 +30,8 @@ pub(super) struct Entry<M: Mode> {
     /// Who streams.
     pub(super) flags: u8,
     pub(super) bound: Option<Arc<Bound>>,
+    /// The number of its counters.
+    pub(super) row: usize,
     pub(super) options: MethodOptions,
 }
 
@@ -151,6 +153,7 @@ impl<M: Mode> Router<M> {
             codec,
             flags,
             bound: None,
+            row: 0,
             options: MethodOptions::default(),
         };
         if self.methods.insert(name, entry).is_some() {
