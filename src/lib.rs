@@ -159,8 +159,12 @@ pub use pace::{LeftOutLines, left_out_lines};
 #[cfg(not(ringmux_loom))]
 pub use wire::native::frame::Role;
 
-/// Compiles and runs the examples of the pages as tests.
+/// Compiles and runs the README's examples as tests.
 #[cfg(all(doctest, feature = "rpc-postcard"))]
 #[doc = include_str!("../README.md")]
+struct Readme;
+
+/// The same.
+#[cfg(all(doctest, feature = "rpc-postcard"))]
 #[doc = include_str!("../MIGRATING.md")]
-struct Pages;
+struct Migrating;

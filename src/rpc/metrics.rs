@@ -62,7 +62,7 @@ const OTHERS: &str = "";
 /// # Ok(())
 /// # }
 /// ```
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct MethodMetrics {
     /// `service/method`. Empty for calls of methods that have no row: of a server, those that it does not serve; of a channel, those beyond
@@ -115,6 +115,19 @@ impl MethodMetrics {
         let buckets = self.latency.buckets.iter_mut();
         let buckets = buckets.zip(other.latency.buckets);
         buckets.for_each(|(sum, count)| *sum += count);
+    }
+}
+
+impl fmt::Debug for MethodMetrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let codes: Vec<_> = self.codes().collect();
+        f.debug_struct("MethodMetrics")
+            .field("method", &self.method)
+            .field("started", &self.started)
+            .field("in_flight", &self.in_flight())
+            .field("codes", &codes)
+            .field("latency", &self.latency)
+            .finish()
     }
 }
 

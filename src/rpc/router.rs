@@ -128,6 +128,10 @@ impl MethodOptions {
 /// # drop(server);
 /// # Ok::<(), ringmux::rpc::BuildError>(())
 /// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no service",
+    note = "for an implementation of a trait with `#[ringmux::service]`, such as `trait Bank`, write `add(BankServer::new(…))`"
+)]
 pub trait Service: Send + Sync + 'static {
     /// The name, such as `bank.v1.Bank`: what is before the `/` in the names of its methods.
     const NAME: &'static str;
