@@ -80,7 +80,7 @@ pub(crate) struct SessionLink {
     rtt_ns: AtomicU64,
     pub(crate) counters: Entry,
     /// The origin of the deadlines of its streams.
-    pub(super) begun: Instant,
+    pub(crate) begun: Instant,
     /// The number of the session in its process.
     pub(crate) id: u64,
     pub(crate) span: tracing::Span,
@@ -109,7 +109,7 @@ pub(crate) struct Info {
     pub(crate) local: Option<Addr>,
     pub(crate) driver: Driver,
     pub(crate) role: Role,
-    /// The seed of its jitter: different for each session.
+    /// The seed of its jitter and its table of ids: different for each session, unknown to the peer.
     pub(crate) seed: u64,
     /// The account of the engine that runs it.
     pub(crate) account: Arc<Account>,

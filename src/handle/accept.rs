@@ -125,7 +125,7 @@ fn next(link: &SessionLink) -> Option<Result<Option<HandleSide>, SessionError>> 
 
 fn accepted(side: HandleSide) -> (SendStream, RecvStream) {
     let lane = side.lane();
-    lane.mark_accepted();
+    lane.asked.mark_accepted();
     if lane.session().is_hungry() {
         lane.raise(reason::CREDIT);
     }
