@@ -3,10 +3,8 @@
 use std::fmt;
 use std::time::Instant;
 
-use bytes::Bytes;
-
 use super::asked::Asked;
-use super::particulars::Particulars;
+use super::particulars::{Opening, Particulars};
 use super::reason;
 use super::session::SessionLink;
 use super::trace;
@@ -120,7 +118,7 @@ impl SpareLane {
     }
 
     /// As [`Lane::new`].
-    fn reuse(self, opening: Bytes, credit_mark: u32) -> Arc<Lane> {
+    fn reuse(self, opening: Opening, credit_mark: u32) -> Arc<Lane> {
         let Self(mut lane) = self;
         lane.set_credit_mark(credit_mark);
         let particulars = Particulars::new(opening, &lane.session.span, Lane::DEFAULT_URGENCY);
@@ -134,7 +132,7 @@ impl SpareLane {
 
 impl Lane {
     /// A lane with two handles, for a stream with this opening block.
-    fn new(session: Arc<SessionLink>, opening: Bytes, credit_mark: u32) -> Arc<Self> {
+    fn new(session: Arc<SessionLink>, opening: Opening, credit_mark: u32) -> Arc<Self> {
         let particulars = Particulars::new(opening, &session.span, Self::DEFAULT_URGENCY);
         Arc::new(Self {
             rings: RingPair::new(),
@@ -160,7 +158,7 @@ impl Lane {
     /// The same, reusing a spare lane of the session, if there is one.
     pub(super) fn new_or_spare(
         session: &Arc<SessionLink>,
-        opening: Bytes,
+        opening: Opening,
         credit_mark: u32,
     ) -> Arc<Self> {
         match session.take_spare() {

@@ -13,30 +13,44 @@ use crate::sync::{AtomicU64, Ordering};
 #[derive(Debug)]
 pub(crate) struct Particulars(SetOnce<Fields>);
 
+/// An opening block, and when the engine received it, if the peer has opened the stream.
+#[derive(Debug)]
+pub(crate) struct Opening {
+    pub(super) block: Bytes,
+    pub(super) received: Option<Instant>,
+}
+
+impl From<Bytes> for Opening {
+    fn from(block: Bytes) -> Self {
+        let received = None;
+        Self { block, received }
+    }
+}
+
 #[derive(Debug)]
 struct Fields {
     opening: Bytes,
     span: Span,
     /// When the stream is to be cancelled, in nanoseconds from when its session began, not 0; 0: never.
     deadline: AtomicU64,
-    /// When its OPEN was received, in the same nanoseconds; 0 of a stream that this side opened.
-    received: AtomicU64,
+    received: Option<Instant>,
 }
 
 impl Particulars {
     /// For a stream with this opening block, of a session with this span.
     #[inline]
-    pub(super) fn new(opening: Bytes, session: &Span, urgency: u8) -> Self {
-        if opening.is_empty() && !trace::may_trace_streams() {
+    pub(super) fn new(opening: Opening, session: &Span, urgency: u8) -> Self {
+        let Opening { block, received } = opening;
+        if block.is_empty() && !trace::may_trace_streams() {
             return Self(SetOnce::new());
         }
         let span = trace::stream(session, urgency);
-        let some = !opening.is_empty() || !span.is_disabled();
+        let some = !block.is_empty() || !span.is_disabled();
         Self(SetOnce::with(some.then(|| Fields {
-            opening,
+            opening: block,
             span,
             deadline: AtomicU64::new(0),
-            received: AtomicU64::new(0),
+            received,
         })))
     }
 
@@ -69,13 +83,16 @@ impl Particulars {
     /// Sets the deadline of a stream of a session that began at `begun`. False if it was this one.
     pub(super) fn set_deadline(&self, at: Option<Instant>, begun: Instant) -> bool {
         // One that is centuries away counts as none.
-        let nanos = at.map_or(0, |at| nanos_between(begun, at));
+        let nanos = at.map_or(0, |at| {
+            let nanos = at.saturating_duration_since(begun).as_nanos();
+            u64::try_from(nanos).map_or(0, |nanos| nanos.max(1))
+        });
         if self.is_none() {
             let _ = self.0.set(Fields {
                 opening: Bytes::new(),
                 span: Span::none(),
                 deadline: AtomicU64::new(0),
-                received: AtomicU64::new(0),
+                received: None,
             });
         }
         // Relaxed: published by the reason that the caller raises.
@@ -83,21 +100,9 @@ impl Particulars {
         before != Some(nanos)
     }
 
-    /// The engine received the OPEN of the stream at this time, which is kept with other fields only.
-    pub(super) fn set_received(&self, at: Instant, begun: Instant) {
-        if let Some(of) = self.0.get() {
-            // Relaxed: the accept queue publishes it.
-            of.received
-                .store(nanos_between(begun, at), Ordering::Relaxed);
-        }
-    }
-
-    /// When the engine received the OPEN of the stream, if that is known.
-    pub(crate) fn received(&self, begun: Instant) -> Option<Instant> {
-        match self.0.get()?.received.load(Ordering::Relaxed) {
-            0 => None,
-            nanos => begun.checked_add(Duration::from_nanos(nanos)),
-        }
+    /// When the engine received the OPEN of the stream; kept with other fields only.
+    pub(crate) fn received(&self) -> Option<Instant> {
+        self.0.get()?.received
     }
 
     /// When the stream is to be cancelled.
@@ -107,10 +112,4 @@ impl Particulars {
             nanos => begun.checked_add(Duration::from_nanos(nanos)),
         }
     }
-}
-
-/// Nanoseconds from the beginning of a session, at least 1; 0 for a time that is centuries away.
-fn nanos_between(begun: Instant, at: Instant) -> u64 {
-    let nanos = at.saturating_duration_since(begun).as_nanos();
-    u64::try_from(nanos).map_or(0, |nanos| nanos.max(1))
 }

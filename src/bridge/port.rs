@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use super::lane::{Lane, OpenState};
+use super::particulars::Opening;
 use super::pool::Pool;
 use super::session::{SessionLink, request};
 use super::sides::{Activated, EngineSide, HandleSide, RxRing, TxRing};
@@ -273,11 +274,12 @@ impl SessionPort for LinkPort {
         credit_mark: u32,
         now: Instant,
     ) -> (LanePort, HandleSide) {
-        let opening = Bytes::copy_from_slice(block);
+        let opening = Opening {
+            block: Bytes::copy_from_slice(block),
+            received: Some(now),
+        };
         let (handles, side) = Lane::pair(&self.link, opening, credit_mark);
         handles.lane().set_id(id);
-        let particulars = &handles.lane().particulars;
-        particulars.set_received(now, self.link.begun);
         (LanePort::new(side), handles)
     }
 

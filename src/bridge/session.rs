@@ -80,7 +80,7 @@ pub(crate) struct SessionLink {
     rtt_ns: AtomicU64,
     pub(crate) counters: Entry,
     /// The origin of the deadlines of its streams.
-    pub(crate) begun: Instant,
+    pub(super) begun: Instant,
     /// The number of the session in its process.
     pub(crate) id: u64,
     pub(crate) span: tracing::Span,

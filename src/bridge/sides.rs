@@ -10,10 +10,9 @@
 
 use std::task::Waker;
 
-use bytes::Bytes;
-
 use super::RECORD_CHARGE;
 use super::lane::Lane;
+use super::particulars::Opening;
 use super::reason;
 use super::session::SessionLink;
 use crate::error::StreamError;
@@ -58,10 +57,10 @@ impl Lane {
     /// A lane for a stream with this opening block.
     pub(crate) fn pair(
         session: &Arc<SessionLink>,
-        opening: Bytes,
+        opening: impl Into<Opening>,
         credit_mark: u32,
     ) -> (HandleSide, EngineSide) {
-        let lane = Self::new_or_spare(session, opening, credit_mark);
+        let lane = Self::new_or_spare(session, opening.into(), credit_mark);
         (HandleSide(Arc::clone(&lane)), EngineSide(lane))
     }
 

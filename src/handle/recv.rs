@@ -99,8 +99,7 @@ impl RecvStream {
     /// opened, and for one without an opening block.
     #[must_use]
     pub fn received_at(&self) -> Option<std::time::Instant> {
-        let lane = self.lane();
-        lane.particulars.received(lane.session().begun)
+        self.lane().particulars.received()
     }
 
     /// The stream's number; `None` before its opening is sent.

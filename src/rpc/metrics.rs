@@ -210,7 +210,11 @@ impl Row {
     }
 
     fn end(&self, code: Code, took: Duration) {
-        let nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
+        // Centuries are enough.
+        let nanos = took
+            .as_secs()
+            .wrapping_mul(1_000_000_000)
+            .wrapping_add(u64::from(took.subsec_nanos()));
         if code != Code::OK {
             self.failed[code_index(code)].fetch_add(1, Ordering::Relaxed);
         }
@@ -422,8 +426,8 @@ impl Drop for Seen<'_> {
 /// A call that is counted on the side that serves it.
 pub(super) struct Served {
     /// The number of its method; 0: none.
-    pub(super) row: usize,
-    pub(super) since: Instant,
+    row: u32,
+    since: Instant,
     /// Its outcome so far: without an answer it was cancelled.
     pub(super) code: Code,
     pub(super) span: CallSpan,
@@ -433,7 +437,7 @@ impl Served {
     pub(super) fn begin(rows: &ServerRows, row: usize, since: Instant) -> Self {
         rows.row(row).begin();
         Self {
-            row,
+            row: row as u32,
             since,
             code: Code::CANCELLED,
             span: CallSpan::none(),
@@ -441,7 +445,8 @@ impl Served {
     }
 
     pub(super) fn end(&self, rows: &ServerRows) {
-        rows.row(self.row).end(self.code, self.since.elapsed());
+        rows.row(self.row as usize)
+            .end(self.code, self.since.elapsed());
         self.span.end(self.code);
     }
 }
