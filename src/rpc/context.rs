@@ -59,7 +59,7 @@ struct Inner {
 
 /// Who calls.
 pub(super) struct Peer {
-    session: Session,
+    pub(super) session: Session,
     pub(super) bound: Arc<Bound>,
     /// Back to it, once it is asked for.
     channel: OnceLock<Channel>,
@@ -72,10 +72,6 @@ impl Peer {
             bound: Bound::new(max_calls),
             channel: OnceLock::new(),
         }
-    }
-
-    pub(super) const fn session(&self) -> &Session {
-        &self.session
     }
 }
 

@@ -61,10 +61,50 @@ pub(super) struct Held {
     pub(super) of_session: bool,
     pub(super) of_server: bool,
     pub(super) of_method: Option<Place>,
-    pub(super) seen: Served,
+    /// Until the call is over.
+    seen: Option<Served>,
 }
 
 impl Held {
+    pub(super) fn new(peer: &Arc<Peer>, server: &Arc<Common>) -> Self {
+        Self {
+            peer: Arc::clone(peer),
+            server: Arc::clone(server),
+            of_session: false,
+            of_server: false,
+            of_method: None,
+            seen: None,
+        }
+    }
+
+    /// A call has begun: of the method whose counters have this number.
+    pub(super) fn begin(&mut self, row: usize, since: Instant) {
+        self.seen = Some(Served::begin(&self.server.rows, row, since));
+    }
+
+    /// Its outcome so far; without one it was cancelled.
+    fn ends_with(&mut self, code: Code) {
+        if let Some(seen) = &mut self.seen {
+            seen.code = code;
+        }
+    }
+
+    /// The call is over.
+    pub(super) fn over(&mut self) {
+        self.give_back();
+        if let Some(seen) = self.seen.take() {
+            seen.end(&self.server.rows);
+        }
+    }
+
+    /// Does something of the call in its span.
+    fn in_span<R>(&self, step: impl FnOnce() -> R) -> R {
+        match &self.seen {
+            Some(seen) => seen.span.in_scope(step),
+            None => step(),
+        }
+    }
+
     pub(super) fn give_back(&mut self) {
         self.of_method = None;
         if std::mem::take(&mut self.of_server) {
@@ -78,8 +118,7 @@ impl Held {
 
 impl Drop for Held {
     fn drop(&mut self) {
-        self.give_back();
-        self.seen.end(&self.server.rows);
+        self.over();
     }
 }
 
@@ -267,7 +306,9 @@ impl Incoming {
             self.refuse(&status);
             return Err(Gone);
         }
-        self.held.seen.span = CallSpan::of_server(&cx);
+        if let Some(seen) = &mut self.held.seen {
+            seen.span = CallSpan::of_server(&cx);
+        }
         let server = Arc::clone(&self.held.server);
         let mut given = cx.clone();
         for interceptor in &server.interceptors {
@@ -299,7 +340,7 @@ impl Incoming {
     where
         F: Future<Output = Result<T, Status>>,
     {
-        let made = catch_unwind(AssertUnwindSafe(|| self.held.seen.span.in_scope(make)));
+        let made = catch_unwind(AssertUnwindSafe(|| self.held.in_span(make)));
         let future = match made {
             Ok(future) => future,
             Err(panic) => return Ok(Err(self.panicked(&*panic))),
@@ -309,8 +350,7 @@ impl Incoming {
         let mut ended: Option<(Code, Timer)> = None;
         poll_fn(|task| {
             let polled = catch_unwind(AssertUnwindSafe(|| {
-                let span = &self.held.seen.span;
-                span.in_scope(|| future.as_mut().poll(task))
+                self.held.in_span(|| future.as_mut().poll(task))
             }));
             match polled {
                 Ok(Poll::Ready(outcome)) if ended.is_none() => return Poll::Ready(Ok(outcome)),
@@ -328,7 +368,7 @@ impl Incoming {
                     Poll::Pending => ready!(self.send.poll_gone(task)),
                 };
                 cx.cancel_with(code);
-                self.held.seen.code = code;
+                self.held.ends_with(code);
                 let until = Instant::now() + CLEANUP_MAX;
                 ended = Some((code, Timer::new(Some(until))));
                 if cx.is_watched() {
@@ -441,7 +481,7 @@ impl Incoming {
         {
             return;
         }
-        self.held.seen.code = Code::OK;
+        self.held.ends_with(Code::OK);
         let _ = self.send.with(SendStream::finish);
     }
 
@@ -468,7 +508,7 @@ impl Incoming {
 
     fn fail(&mut self, status: &Status) {
         self.held.server.counters.failed.add();
-        self.held.seen.code = status.code();
+        self.held.ends_with(status.code());
         let code = status.code().number();
         // The last codes are the transport's own.
         let code = if codes::is_reserved(code) {

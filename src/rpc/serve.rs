@@ -16,7 +16,6 @@ use super::bound::{Bound, Place};
 use super::code::Code;
 use super::context::Peer;
 use super::incoming::{Answering, Common, Head, Held, Incoming};
-use super::metrics::Served;
 use super::mode::{Mode, Taken, Waited};
 use super::router::{Entry, WhenFull};
 use super::server::ServerStats;
@@ -52,7 +51,7 @@ pub(super) async fn serve_session<M: Mode>(
         since: None,
     };
     loop {
-        let accepted = serving.peer.session().accept().await?;
+        let accepted = serving.peer.session.accept().await?;
         let Some((send, recv)) = accepted else {
             return Ok(());
         };
@@ -105,20 +104,15 @@ impl<M: Mode> Serving<M> {
         // Its time runs from when it was received, however long it waited to be taken.
         let since = recv.received_at().map_or(now, Instant::from_std);
         let deadline = head.timeout.and_then(|timeout| since.checked_add(timeout));
+        let mut held = Held::new(&self.peer, &self.core.common);
+        held.begin(row, since);
         Incoming {
             recv: Some(recv),
             send: Answering::Own(send),
             head,
             deadline,
             was_late: deadline.is_some_and(|at| at <= now),
-            held: Held {
-                seen: Served::begin(&self.core.common.rows, row, since),
-                peer: Arc::clone(&self.peer),
-                server: Arc::clone(&self.core.common),
-                of_session: false,
-                of_server: false,
-                of_method: None,
-            },
+            held,
         }
     }
 
@@ -132,9 +126,7 @@ impl<M: Mode> Serving<M> {
                     call.refuse(&full());
                     return Ok(false);
                 }
-                until_end(self.peer.session(), bound.acquire())
-                    .await?
-                    .keep();
+                until_end(&self.peer.session, bound.acquire()).await?.keep();
                 call.was_late = call.deadline.is_some_and(|at| at <= Instant::now());
             }
             match of_server {
