@@ -5,12 +5,12 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use super::lane::{Lane, OpenState};
+use super::counter::Counter;
 use super::particulars::Opening;
 use super::pool::Pool;
+use super::session::lane::{Lane, OpenState};
+use super::session::sides::{Activated, EngineSide, HandleSide, RxRing, TxRing};
 use super::session::{SessionLink, request};
-use super::sides::{Activated, EngineSide, HandleSide, RxRing, TxRing};
-use super::stats::Counter;
 use crate::core::port::{Count, Memory, RecvEnd, SendEnd, SessionPort, StreamPort};
 use crate::error::{Limit, SessionError, StreamError};
 use crate::queue::{Reader, Record, RingOwner, Writer};
@@ -284,11 +284,11 @@ impl SessionPort for LinkPort {
     }
 
     fn offer(&mut self, offer: HandleSide) -> bool {
-        self.link.push_accept(offer).is_ok()
+        self.link.unaccepted.push(offer).is_ok()
     }
 
     fn take_unaccepted(&mut self) -> Option<Option<u64>> {
-        let stream = self.link.pop_accept()?;
+        let stream = self.link.unaccepted.pop()?;
         Some(stream.lane().key.key())
     }
 
@@ -301,15 +301,15 @@ impl SessionPort for LinkPort {
     }
 
     fn open_credit(&self) -> u32 {
-        self.link.open_credit()
+        self.link.opens.granted()
     }
 
     fn take_open_credit(&self) -> bool {
-        self.link.take_open_credit()
+        self.link.opens.take()
     }
 
     fn add_open_credit(&self, streams: u32) {
-        self.link.add_open_credit(streams);
+        self.link.opens.add(streams);
     }
 
     fn refuse_opens(&self, reason: SessionError) {
@@ -328,11 +328,11 @@ impl SessionPort for LinkPort {
         // This answer serves all callers so far: a caller that asks for another PING later has read the count before.
         self.asked |= self.link.take_requests();
         self.asked &= !request::PING;
-        self.link.record_pong(rtt_ns);
+        self.link.pings.record(rtt_ns);
     }
 
     fn wake_acceptors(&self) {
-        self.link.accept_waiters.wake_all();
+        self.link.unaccepted.waiters.wake_one();
     }
 
     fn wake_state(&self) {
@@ -340,7 +340,7 @@ impl SessionPort for LinkPort {
     }
 
     fn wake_pings(&self) {
-        self.link.ping_waiters.wake_all();
+        self.link.pings.waiters.wake_all();
     }
 
     fn close(&mut self, reason: &SessionError) {

@@ -3,11 +3,10 @@
 use std::fmt;
 use std::time::Instant;
 
-use super::asked::Asked;
-use super::particulars::{Opening, Particulars};
-use super::reason;
-use super::session::SessionLink;
-use super::trace;
+use super::SessionLink;
+use crate::bridge::asked::Asked;
+use crate::bridge::particulars::{Opening, Particulars};
+use crate::bridge::{reason, trace};
 use crate::core::port::{RecvEnd, SendEnd};
 use crate::core::{SEND_FLOOR, URGENCIES};
 use crate::error::{SessionError, StreamError};
@@ -146,7 +145,7 @@ impl Lane {
             rx_end: SetOnce::new(),
             particulars,
             key: KeyOrCharge::new(),
-            asked: Asked::new(),
+            asked: Asked::new(Self::DEFAULT_URGENCY),
             credit_mark: AtomicU32::new(credit_mark),
             send_limit: Limit::new(SEND_FLOOR),
             handles: AtomicU8::new(2),
@@ -199,7 +198,7 @@ impl Lane {
         *particulars = Particulars::none();
         *key = KeyOrCharge::new();
         *id = AtomicU32::new(0);
-        *asked = Asked::new();
+        *asked = Asked::new(Self::DEFAULT_URGENCY);
         *send_limit = Limit::new(SEND_FLOOR);
         *handles = AtomicU8::new(2);
         *granted = AtomicBool::new(false);

@@ -10,11 +10,10 @@
 
 use std::task::Waker;
 
-use super::RECORD_CHARGE;
+use super::SessionLink;
 use super::lane::Lane;
-use super::particulars::Opening;
-use super::reason;
-use super::session::SessionLink;
+use crate::bridge::particulars::Opening;
+use crate::bridge::{RECORD_CHARGE, reason};
 use crate::error::StreamError;
 use crate::queue::{Reader, Ring, RingOwner, Writer};
 use crate::sync::Arc;
