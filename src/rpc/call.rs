@@ -153,7 +153,12 @@ impl<'a, Req, Resp, K: Kind> Call<'a, Req, Resp, K> {
             return Err(given_up(Code::DEADLINE_EXCEEDED, Processed::No));
         }
         let mut metadata = self.options.metadata.take();
-        let span = span::call(self.method.name, &mut metadata, parent)?;
+        let span = span::call(
+            self.method.name,
+            &mut metadata,
+            parent.and_then(Context::trace_parent),
+            parent.map(Context::metadata),
+        )?;
         let prepared = Prepared {
             name: self.method.name,
             flags: self.method.flags(),
@@ -521,7 +526,7 @@ pub(super) async fn raw(
     let (metadata, timeout, message) = request.parts()?;
     let timeout = timeout.or(channel.inner().timeout);
     let mut metadata = Some(metadata);
-    let span = span::call(name, &mut metadata, None)?;
+    let span = span::call(name, &mut metadata, None, None)?;
     let prepared = Prepared {
         name,
         flags: 0,

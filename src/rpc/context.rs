@@ -231,7 +231,6 @@ impl Context {
         own.or_else(|| TraceParent::of(&self.0.metadata))
     }
 
-    #[cfg(feature = "rpc-tracing")]
     pub(super) fn set_trace(&self, trace: TraceParent) {
         let _ = self.root().0.trace.set(trace);
     }

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use tokio::time::Instant;
 use tracing::Level;
 
-use super::bound::{Bound, Place};
+use super::bound::{Bound, Place, WhenFull};
 use super::code::Code;
 use super::codec::Coding;
 use super::context::{Context, Part, Peer};
@@ -21,7 +21,6 @@ use super::exchange::{poll_message, poll_send};
 use super::layer::Layered;
 use super::metadata::Metadata;
 use super::metrics::{Served, ServerRows};
-use super::router::WhenFull;
 use super::serve::{Counters, WAITING_MAX, full, polled_in_place};
 use super::shared_send::SharedSend;
 use super::span::CallSpan;
@@ -30,7 +29,7 @@ use super::timer::Timer;
 use super::wire::{block, encode_status, find_meta, flag, meta};
 use crate::error::codes;
 use crate::error::{Processed, SendError, StreamError};
-use crate::handle::{RecvStream, SendStream};
+use crate::handle::{RecvStream, SendStream, Session};
 use crate::pace::{LINES, paced};
 
 /// How long a handler that waits for [`Context::cancelled`] may go on after the end of its call.
@@ -62,8 +61,7 @@ pub(super) struct Held {
     pub(super) of_session: bool,
     pub(super) of_server: bool,
     pub(super) of_method: Option<Place>,
-    /// Until the call is over.
-    seen: Option<Served>,
+    seen: Served,
 }
 
 /// Places that others have while a call cannot run.
@@ -80,36 +78,19 @@ impl Held {
             of_session: false,
             of_server: false,
             of_method: None,
-            seen: None,
+            seen: Served::none(),
         }
     }
 
     /// A call has begun: of the method whose counters have this number.
     pub(super) fn begin(&mut self, row: usize, since: Instant) {
-        self.seen = Some(Served::begin(&self.server.rows, row, since));
-    }
-
-    /// Its outcome so far; without one it was cancelled.
-    fn ends_with(&mut self, code: Code) {
-        if let Some(seen) = &mut self.seen {
-            seen.code = code;
-        }
+        self.seen.begin(&self.server.rows, row, since);
     }
 
     /// The call is over.
     pub(super) fn over(&mut self) {
         self.give_back();
-        if let Some(seen) = self.seen.take() {
-            seen.end(&self.server.rows);
-        }
-    }
-
-    /// Does something of the call in its span.
-    fn in_span<R>(&self, step: impl FnOnce() -> R) -> R {
-        match &self.seen {
-            Some(seen) => seen.span.in_scope(step),
-            None => step(),
-        }
+        self.seen.end(&self.server.rows);
     }
 
     /// Gives up the places that calls of other sessions wait for.
@@ -382,8 +363,11 @@ impl Incoming {
             self.refuse(&status);
             return Err(Gone);
         }
-        if let Some(seen) = &mut self.held.seen {
-            seen.span = CallSpan::of_server(&cx);
+        if CallSpan::ENABLED {
+            let (session, before) = (cx.session().map(Session::span), cx.trace_parent());
+            let (span, trace) = CallSpan::of_server(self.head.method, session, before);
+            self.held.seen.set_span(span);
+            trace.into_iter().for_each(|trace| cx.set_trace(trace));
         }
         let server = Arc::clone(&self.held.server);
         let mut given = cx.clone();
@@ -416,7 +400,7 @@ impl Incoming {
     where
         F: Future<Output = Result<T, Status>>,
     {
-        let made = catch_unwind(AssertUnwindSafe(|| self.held.in_span(make)));
+        let made = catch_unwind(AssertUnwindSafe(|| self.held.seen.in_span(make)));
         let future = match made {
             Ok(future) => future,
             Err(panic) => return Ok(Err(self.panicked(&*panic))),
@@ -426,7 +410,7 @@ impl Incoming {
         let mut ended: Option<(Code, Timer)> = None;
         poll_fn(|task| {
             let polled = catch_unwind(AssertUnwindSafe(|| {
-                self.held.in_span(|| future.as_mut().poll(task))
+                self.held.seen.in_span(|| future.as_mut().poll(task))
             }));
             match polled {
                 Ok(Poll::Ready(outcome)) if ended.is_none() => return Poll::Ready(Ok(outcome)),
@@ -444,7 +428,7 @@ impl Incoming {
                     Poll::Pending => ready!(self.send.poll_gone(task)),
                 };
                 cx.cancel_with(code);
-                self.held.ends_with(code);
+                self.held.seen.ends_with(code);
                 let until = Instant::now() + CLEANUP_MAX;
                 ended = Some((code, Timer::new(Some(until))));
                 if cx.is_watched() {
@@ -557,7 +541,7 @@ impl Incoming {
         {
             return;
         }
-        self.held.ends_with(Code::OK);
+        self.held.seen.ends_with(Code::OK);
         let _ = self.send.with(SendStream::finish);
     }
 
@@ -584,7 +568,7 @@ impl Incoming {
 
     fn fail(&mut self, status: &Status) {
         self.held.server.counters.failed.add();
-        self.held.ends_with(status.code());
+        self.held.seen.ends_with(status.code());
         let code = status.code().number();
         // The last codes are the transport's own.
         let code = if codes::is_reserved(code) {

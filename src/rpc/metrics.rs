@@ -423,31 +423,59 @@ impl Drop for Seen<'_> {
     }
 }
 
-/// A call that is counted on the side that serves it.
-pub(super) struct Served {
+/// A call that is counted on the side that serves it, from its beginning to its end.
+pub(super) struct Served(Option<Begun>);
+
+struct Begun {
     /// The number of its method; 0: none.
-    row: u32,
+    row: usize,
     since: Instant,
-    /// Its outcome so far: without an answer it was cancelled.
-    pub(super) code: Code,
-    pub(super) span: CallSpan,
+    code: Code,
+    span: CallSpan,
 }
 
 impl Served {
-    pub(super) fn begin(rows: &ServerRows, row: usize, since: Instant) -> Self {
+    /// None yet.
+    pub(super) const fn none() -> Self {
+        Self(None)
+    }
+
+    pub(super) fn begin(&mut self, rows: &ServerRows, row: usize, since: Instant) {
         rows.row(row).begin();
-        Self {
-            row: row as u32,
+        self.0 = Some(Begun {
+            row,
             since,
             code: Code::CANCELLED,
             span: CallSpan::none(),
+        });
+    }
+
+    /// Its outcome so far; without one it was cancelled.
+    pub(super) fn ends_with(&mut self, code: Code) {
+        if let Some(begun) = &mut self.0 {
+            begun.code = code;
         }
     }
 
-    pub(super) fn end(&self, rows: &ServerRows) {
-        rows.row(self.row as usize)
-            .end(self.code, self.since.elapsed());
-        self.span.end(self.code);
+    pub(super) fn set_span(&mut self, span: CallSpan) {
+        if let Some(begun) = &mut self.0 {
+            begun.span = span;
+        }
+    }
+
+    /// Does something of the call in its span.
+    pub(super) fn in_span<R>(&self, step: impl FnOnce() -> R) -> R {
+        match &self.0 {
+            Some(begun) => begun.span.in_scope(step),
+            None => step(),
+        }
+    }
+
+    pub(super) fn end(&mut self, rows: &ServerRows) {
+        if let Some(begun) = self.0.take() {
+            rows.row(begun.row).end(begun.code, begun.since.elapsed());
+            begun.span.end(begun.code);
+        }
     }
 }
 

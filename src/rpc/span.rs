@@ -3,7 +3,6 @@
 use std::fmt;
 use std::str::FromStr;
 
-use super::context::Context;
 use super::metadata::{Metadata, MetadataError};
 
 /// The key under which a trace context travels.
@@ -95,32 +94,28 @@ impl fmt::Display for TraceParent {
     }
 }
 
-/// The span of a call that is about to be made, and its trace context in the metadata: that of its span; without one, that of its
-/// parent. An entry that the caller has made stays.
+/// The span of a call that is about to be made, and its trace context in the metadata: that of its span; without one, that of the parent,
+/// whose place in a trace is `before` and whose metadata is `received`. An entry that the caller has made stays.
 pub(super) fn call(
     method: &'static str,
     metadata: &mut Option<Metadata>,
-    parent: Option<&Context>,
+    before: Option<TraceParent>,
+    received: Option<&Metadata>,
 ) -> Result<CallSpan, MetadataError> {
-    let own = metadata.as_ref().and_then(|own| own.get(TRACEPARENT));
-    let is_own = own.is_some();
-    let before = match is_own {
-        true => metadata.as_ref().and_then(TraceParent::of),
-        false => parent.and_then(Context::trace_parent),
-    };
-    let (span, child) = CallSpan::of_caller(method, before);
-    if is_own {
-        return Ok(span);
+    if let Some(own) = metadata.as_ref()
+        && own.get(TRACEPARENT).is_some()
+    {
+        return Ok(CallSpan::of_caller(method, TraceParent::of(own)).0);
     }
-    let received = |key| parent.and_then(|cx| cx.metadata().get(key));
+    let (span, child) = CallSpan::of_caller(method, before);
+    let received = |key| received.and_then(|metadata| metadata.get(key));
     if let Some(context) = child.or(before) {
         let metadata = metadata.get_or_insert_default();
         metadata.insert(TRACEPARENT, context.to_string())?;
     } else if let Some(unknown) = received(TRACEPARENT) {
         // No version that is known here; it may be to the server.
-        metadata
-            .get_or_insert_default()
-            .insert(TRACEPARENT, unknown)?;
+        let metadata = metadata.get_or_insert_default();
+        metadata.insert(TRACEPARENT, unknown)?;
     }
     if let Some(state) = received(TRACESTATE) {
         metadata.get_or_insert_default().insert(TRACESTATE, state)?;
@@ -128,20 +123,20 @@ pub(super) fn call(
     Ok(span)
 }
 
-#[cfg(not(feature = "rpc-tracing"))]
-pub(super) use disabled::CallSpan;
 #[cfg(feature = "rpc-tracing")]
 pub(super) use enabled::CallSpan;
 
 /// Without the feature `rpc-tracing`: nothing.
 #[cfg(not(feature = "rpc-tracing"))]
 mod disabled {
-    use super::{Context, TraceParent};
-    use crate::rpc::Code;
+    use super::TraceParent;
+    use crate::rpc::code::Code;
 
     pub(in crate::rpc) struct CallSpan;
 
     impl CallSpan {
+        pub(in crate::rpc) const ENABLED: bool = false;
+
         pub(in crate::rpc) const fn none() -> Self {
             Self
         }
@@ -153,8 +148,12 @@ mod disabled {
             (Self, None)
         }
 
-        pub(in crate::rpc) const fn of_server(_: &Context) -> Self {
-            Self
+        pub(in crate::rpc) const fn of_server(
+            _: &'static str,
+            _: Option<&tracing::Span>,
+            _: Option<TraceParent>,
+        ) -> (Self, Option<TraceParent>) {
+            (Self, None)
         }
 
         pub(in crate::rpc) fn in_scope<R>(&self, step: impl FnOnce() -> R) -> R {
@@ -173,8 +172,8 @@ mod enabled {
     use tracing::subscriber::NoSubscriber;
     use tracing::{Span, info_span};
 
-    use super::{Context, TraceParent};
-    use crate::rpc::Code;
+    use super::TraceParent;
+    use crate::rpc::code::Code;
 
     /// Recorded: the caller decided nothing else.
     const SAMPLED: u8 = 1;
@@ -183,6 +182,8 @@ mod enabled {
     pub(in crate::rpc) struct CallSpan(Span);
 
     impl CallSpan {
+        pub(in crate::rpc) const ENABLED: bool = true;
+
         pub(in crate::rpc) const fn none() -> Self {
             Self(Span::none())
         }
@@ -200,17 +201,19 @@ mod enabled {
             (Self(span), context)
         }
 
-        /// A span inside of its session's, and the context that calls get which are made for it.
-        pub(in crate::rpc) fn of_server(cx: &Context) -> Self {
-            let session = cx.session().and_then(|session| session.span().id());
+        /// A span inside of its session's, and the context that calls get which are made for it; none if it is disabled.
+        pub(in crate::rpc) fn of_server(
+            method: &'static str,
+            session: Option<&Span>,
+            before: Option<TraceParent>,
+        ) -> (Self, Option<TraceParent>) {
+            let session = session.and_then(Span::id);
             let span = info_span!(
-                target: "ringmux::rpc", parent: session, "serve", otel.kind = "server", method = cx.method(),
+                target: "ringmux::rpc", parent: session, "serve", otel.kind = "server", method,
                 trace_id = Empty, span_id = Empty, parent_id = Empty, code = Empty
             );
-            if let Some(context) = begin(&span, cx.trace_parent()) {
-                cx.set_trace(context);
-            }
-            Self(span)
+            let context = begin(&span, before);
+            (Self(span), context)
         }
 
         pub(in crate::rpc) fn in_scope<R>(&self, step: impl FnOnce() -> R) -> R {
@@ -286,7 +289,7 @@ mod tests {
         let mut metadata = Metadata::new();
         metadata.insert(TRACEPARENT, GOOD).unwrap();
         let mut given = Some(metadata.clone());
-        call("a/B", &mut given, Some(&Context::new())).unwrap();
+        call("a/B", &mut given, GOOD.parse().ok(), None).unwrap();
         assert_eq!(given, Some(metadata));
     }
 }

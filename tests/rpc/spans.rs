@@ -83,11 +83,13 @@ fn recorded<F: Future<Output = ()>>(case: impl FnOnce() -> F) -> Seen {
         .enable_all()
         .build()
         .unwrap();
-    tracing::subscriber::with_default(recorder.clone(), || {
-        // Callsites that another test has met without a subscriber are asked again.
-        tracing::callsite::rebuild_interest_cache();
-        runtime.block_on(case());
+    // A callsite that another thread meets for the first time meanwhile may miss the subscriber: both are met before.
+    runtime.block_on(async {
+        let host = Host::new(Server::builder().unary(ECHO, echo)).await;
+        let _ = soon(host.channel.call(&ECHO, &Bytes::new()).into_future()).await;
+        until("the server is done", || host.server.stats().in_flight == 0).await;
     });
+    tracing::subscriber::with_default(recorder.clone(), || runtime.block_on(case()));
     drop(runtime);
     std::mem::take(&mut *recorder.0.lock().unwrap())
 }
