@@ -63,7 +63,7 @@ const IMPORTS: [(&str, &[&str]); 18] = [
             "wire", "bridge", "handle", "rpc", CODEC, "error", "config", "addr",
         ],
     ),
-    ("metrics", &["connect", "bridge", "manage"]),
+    ("metrics", &["connect", "bridge", "manage", "rpc"]),
 ];
 
 /// The codec of the native wire: a leaf, though it lies inside of its wire.

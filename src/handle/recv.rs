@@ -98,6 +98,13 @@ impl RecvStream {
         self.lane().particulars.opening()
     }
 
+    /// When the engine received the stream's opening, however long it waited to be accepted; `None` for a stream that this side
+    /// opened, and for one without an opening block.
+    #[must_use]
+    pub fn received_at(&self) -> Option<std::time::Instant> {
+        self.lane().particulars.received()
+    }
+
     /// The stream's number; `None` before its opening is sent.
     #[must_use]
     pub fn id(&self) -> Option<StreamId> {

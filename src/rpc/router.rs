@@ -30,6 +30,8 @@ pub(super) struct Entry<M: Mode> {
     /// Who streams.
     pub(super) flags: u8,
     pub(super) bound: Option<Arc<Bound>>,
+    /// The number of its counters.
+    pub(super) row: usize,
     pub(super) options: MethodOptions,
 }
 
@@ -116,6 +118,10 @@ impl MethodOptions {
 /// # drop(server);
 /// # Ok::<(), ringmux::rpc::BuildError>(())
 /// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no service",
+    note = "for an implementation of a trait with `#[ringmux::service]`, such as `trait Bank`, write `add(BankServer::new(…))`"
+)]
 pub trait Service: Send + Sync + 'static {
     /// The name, such as `bank.v1.Bank`: what is before the `/` in the names of its methods.
     const NAME: &'static str;
@@ -141,6 +147,7 @@ impl<M: Mode> Router<M> {
             codec,
             flags,
             bound: None,
+            row: 0,
             options: MethodOptions::default(),
         };
         if self.methods.insert(name, entry).is_some() {
