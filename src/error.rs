@@ -8,6 +8,7 @@
 //! shows each text once, and searching the chain for a type finds it. An error that only wraps another, such as
 //! [`SendError::Stream`], shows the other's text, and has the other's source.
 
+mod carried;
 pub mod codes;
 mod io_error;
 mod limit;
@@ -20,6 +21,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+pub use carried::NotCarried;
 pub(crate) use io_error::into_io;
 pub use limit::{Limit, LimitExceeded};
 pub use words::Chain;
@@ -172,6 +174,38 @@ impl SessionError {
     #[must_use]
     pub const fn was_processed(&self) -> Processed {
         Processed::Maybe
+    }
+}
+
+/// Why a round trip was not measured.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PingError {
+    /// The session's wire has no PING; the session goes on.
+    #[error(transparent)]
+    NotCarried(#[from] NotCarried),
+    /// The session has ended.
+    #[error(transparent)]
+    Session(#[from] SessionError),
+}
+
+impl PingError {
+    /// Whether a PING on a new session to the same peer may succeed.
+    #[must_use]
+    pub const fn is_retryable(&self) -> bool {
+        match self {
+            Self::NotCarried(error) => error.is_retryable(),
+            Self::Session(error) => error.is_retryable(),
+        }
+    }
+
+    /// Whether the peer's application can have seen messages of the session: as the session says.
+    #[must_use]
+    pub const fn was_processed(&self) -> Processed {
+        match self {
+            Self::NotCarried(error) => error.was_processed(),
+            Self::Session(error) => error.was_processed(),
+        }
     }
 }
 
@@ -451,6 +485,9 @@ pub enum SendError {
     /// A direction of a stream carries at most two opaque blocks.
     #[error("the stream has carried two opaque blocks already")]
     TooManyMetas,
+    /// The session's wire cannot carry it; the stream stays usable.
+    #[error(transparent)]
+    NotCarried(#[from] NotCarried),
     /// This side has already finished the stream.
     #[error("the stream was already finished by this side")]
     Finished,
@@ -484,7 +521,9 @@ impl SendError {
     #[must_use]
     pub const fn was_processed(&self) -> Processed {
         match self {
-            Self::TooLong { .. } | Self::TooManyMetas | Self::Finished => Processed::No,
+            Self::TooLong { .. } | Self::TooManyMetas | Self::NotCarried(_) | Self::Finished => {
+                Processed::No
+            }
             Self::Stopped { .. } => Processed::Maybe,
             Self::Stream(error) => error.was_processed(),
         }
@@ -568,6 +607,9 @@ pub enum OpenError {
         /// [`max_pending_opens`](crate::ConfigBuilder::max_pending_opens).
         limit: u32,
     },
+    /// Over this wire only the side that dialled can open streams.
+    #[error("the side that accepted the connection cannot open streams over this wire")]
+    NotThisSide,
     /// The session has ended, or takes no new streams. Nothing was sent.
     #[error(transparent)]
     Session(SessionError),
@@ -584,7 +626,7 @@ impl OpenError {
     #[must_use]
     pub const fn is_retryable(&self) -> bool {
         match self {
-            Self::BlockTooLong { .. } | Self::MessageTooLong { .. } => false,
+            Self::BlockTooLong { .. } | Self::MessageTooLong { .. } | Self::NotThisSide => false,
             Self::NoCredit | Self::TooManyPending { .. } => true,
             Self::Session(error) => error.is_retryable(),
         }

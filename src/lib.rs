@@ -106,6 +106,8 @@ mod core;
 #[cfg(not(ringmux_loom))]
 mod driver;
 #[cfg(not(ringmux_loom))]
+pub mod drpc;
+#[cfg(not(ringmux_loom))]
 mod error;
 #[cfg(all(any(test, fuzzing), not(ringmux_loom)))]
 #[doc(hidden)]
@@ -131,7 +133,7 @@ pub mod wire;
 pub use ringmux_macros::service;
 
 #[cfg(not(ringmux_loom))]
-pub use addr::{Addr, AddrError, Driver, UnknownDriver};
+pub use addr::{Addr, AddrError, Driver, UnknownDriver, UnknownWire, Wire};
 #[cfg(not(ringmux_loom))]
 pub use bridge::{Drained, SessionEnds, SessionStats, Totals, TrippedLimits};
 #[cfg(not(ringmux_loom))]
@@ -146,8 +148,8 @@ pub use connect::{
 };
 #[cfg(not(ringmux_loom))]
 pub use error::{
-    Chain, Failure, Limit, LimitExceeded, OpenError, Processed, SendError, SessionError, Side,
-    StreamError, TrySendError, codes,
+    Chain, Failure, Limit, LimitExceeded, NotCarried, OpenError, PingError, Processed, SendError,
+    SessionError, Side, StreamError, TrySendError, codes,
 };
 #[cfg(not(ringmux_loom))]
 pub use handle::{

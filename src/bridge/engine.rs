@@ -95,7 +95,7 @@ pub(crate) struct Engine<W> {
     recv_size: RecvSize,
 }
 
-fn link_sizes(config: &Config, wire: &crate::core::Terms) -> LinkSizes {
+fn link_sizes(role: crate::wire::Role, config: &Config, wire: &crate::core::Terms) -> LinkSizes {
     LinkSizes {
         max_unaccepted: config
             .max_unaccepted()
@@ -109,6 +109,8 @@ fn link_sizes(config: &Config, wire: &crate::core::Terms) -> LinkSizes {
         max_opening: wire.max_opening as usize,
         max_block: wire.max_block as usize,
         max_details: wire.max_details as usize,
+        pings: wire.ping,
+        may_open: wire.both_open || role == crate::wire::Role::Dialer,
     }
 }
 
@@ -122,7 +124,11 @@ impl<W: Wire> Engine<W> {
         now: Instant,
     ) -> (Self, Arc<SessionLink>) {
         let start = (W::is_silent(role), info.seed);
-        let link = SessionLink::new(link_sizes(config, &W::TERMS), info, StdArc::clone(&pool));
+        let link = SessionLink::new(
+            link_sizes(role, config, &W::TERMS),
+            info,
+            StdArc::clone(&pool),
+        );
         let port = LinkPort::new(Arc::clone(&link));
         let (core, window) = Core::new(port, pool, config, W::TERMS, start, now);
         let (least, most) = (W::least_reception(config), config.receive_buffer() as usize);

@@ -24,6 +24,7 @@
 //! engine for a handle: they share only atomics and the leaves of `queue`.
 
 mod activate;
+mod any;
 mod drain;
 mod engine;
 mod lane;
@@ -41,6 +42,7 @@ mod tripped;
 #[cfg(all(test, not(ringmux_loom)))]
 pub(crate) mod tests;
 
+pub(crate) use any::AnyEngine;
 pub use drain::Drained;
 pub(crate) use engine::{Engine, Protocol, sooner};
 pub(crate) use lane::{Lane, OpenState};

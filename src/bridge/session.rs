@@ -14,7 +14,7 @@ use super::pool::Pool;
 use super::sides::{HandleSide, RxRing, TxRing};
 use super::stats::SessionStats;
 use super::trace;
-use crate::addr::{Addr, Driver};
+use crate::addr::{Addr, Driver, Wire};
 use crate::error::{SessionError, StreamError};
 use crate::queue::step::{Step, reached};
 use crate::queue::{
@@ -99,6 +99,10 @@ pub(crate) struct SessionLink {
     pub(crate) max_opening: usize,
     pub(crate) max_block: usize,
     pub(crate) max_details: usize,
+    /// The wire has a PING.
+    pub(crate) pings: bool,
+    /// The wire lets this side open streams.
+    pub(crate) may_open: bool,
     info: Info,
 }
 
@@ -108,6 +112,7 @@ pub(crate) struct Info {
     pub(crate) peer: Option<Addr>,
     pub(crate) local: Option<Addr>,
     pub(crate) driver: Driver,
+    pub(crate) wire: Wire,
     pub(crate) role: Role,
     /// The seed of its jitter: different for each session.
     pub(crate) seed: u64,
@@ -123,6 +128,7 @@ impl Info {
             peer: None,
             local: None,
             driver: Driver::Tokio,
+            wire: Wire::Native,
             role,
             seed: 0,
             account: Account::of_the_process(),
@@ -143,6 +149,8 @@ pub(crate) struct LinkSizes {
     pub(crate) max_opening: usize,
     pub(crate) max_block: usize,
     pub(crate) max_details: usize,
+    pub(crate) pings: bool,
+    pub(crate) may_open: bool,
 }
 
 impl SessionLink {
@@ -184,6 +192,8 @@ impl SessionLink {
             max_opening: sizes.max_opening,
             max_block: sizes.max_block,
             max_details: sizes.max_details,
+            pings: sizes.pings,
+            may_open: sizes.may_open,
             info,
         })
     }

@@ -201,6 +201,7 @@ impl fmt::Debug for SendError {
                 .field("code", &Code(*code))
                 .finish(),
             Self::TooManyMetas => f.write_str("TooManyMetas"),
+            Self::NotCarried(error) => f.debug_tuple("NotCarried").field(error).finish(),
             Self::Finished => f.write_str("Finished"),
             Self::Stream(error) => f.debug_tuple("Stream").field(error).finish(),
         }

@@ -12,6 +12,7 @@ use smallvec::SmallVec;
 use super::futures::{Recv, RecvLease, RecvMeta};
 use super::id::StreamId;
 use super::lease::Lease;
+use crate::addr::Wire;
 use crate::bridge::{Lane, RecvEnd, RxRing, reason, rx_tag};
 use crate::error::StreamError;
 use crate::error::codes;
@@ -90,6 +91,12 @@ impl RecvStream {
     #[must_use]
     pub fn opening(&self) -> &Bytes {
         self.lane().opening()
+    }
+
+    /// What the stream's session speaks on its connection.
+    #[must_use]
+    pub fn wire(&self) -> Wire {
+        self.lane().session().info().wire
     }
 
     /// The stream's number; `None` before its opening is sent.

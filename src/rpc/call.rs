@@ -13,14 +13,15 @@ use super::channel::{Channel, Target};
 use super::code::Code;
 use super::codec::Coding;
 use super::context::Context;
+use super::dialect;
 use super::exchange::{Exchange, Request, Response};
 use super::metadata::{Metadata, MetadataError};
 use super::method::{Kind, Method, Unary};
 use super::receiver::{Parent, cancel_code, given_up};
 use super::status::Status;
 use super::timer::Timer;
-use super::wire::Opening;
 use crate::error::Processed;
+use crate::handle::Session;
 
 /// How long a unary call may take, unless something else is said.
 pub(super) const TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
@@ -197,15 +198,22 @@ impl Prepared {
         Ok(())
     }
 
-    pub(super) fn request(&self, timeout: Option<Duration>, message: Bytes) -> Request {
+    /// What goes onto a stream of this session; or what its wire cannot carry.
+    pub(super) fn request(
+        &self,
+        session: &Session,
+        timeout: Option<Duration>,
+        message: Bytes,
+    ) -> Result<Request, Status> {
+        let (wire, kind) = (session.wire(), (self.flags, self.codec));
         let metadata = self.metadata.as_ref();
-        let (opening, meta) = Opening::encode(self.flags, self.codec, timeout, self.name, metadata);
-        Request {
+        let (opening, meta) = dialect::opening(wire, kind, timeout, self.name, metadata)?;
+        Ok(Request {
             opening,
             meta,
             message,
             urgency: self.urgency,
-        }
+        })
     }
 
     /// When the call has to be over that begins now, and how long that is; or the reason why it cannot begin.
@@ -303,7 +311,7 @@ pub struct UnaryCall<'a, T>(State<'a, T>);
 enum State<'a, T> {
     Failed(Status),
     /// Begins when it is polled.
-    Ready(&'a crate::handle::Session, Prepared, Bytes, Coding<T>),
+    Ready(&'a Session, Prepared, Bytes, Coding<T>),
     Running(Running<T>),
     Boxed(Pin<Box<dyn Future<Output = Result<Response<T>, Status>> + Send + 'a>>),
     Done,
@@ -331,7 +339,10 @@ impl<T> UnaryCall<'_, T> {
                         Ok(times) => times,
                         Err(status) => return Poll::Ready(Err(status)),
                     };
-                    let request = prepared.request(timeout, message);
+                    let request = match prepared.request(session, timeout, message) {
+                        Ok(request) => request,
+                        Err(status) => return Poll::Ready(Err(status)),
+                    };
                     self.0 = State::Running(Running {
                         exchange: Exchange::start(session, request, at, coding),
                         timer: Timer::new(at),
@@ -424,15 +435,16 @@ async fn attempt<T>(
     if left.is_some_and(|left| left.is_zero()) {
         return Err(given_up(Code::DEADLINE_EXCEEDED, Processed::No));
     }
-    let run = |session: crate::handle::Session| async move {
+    let run = |session: Session| async move {
         // The wait for the session has cost time.
         let left = at.map(|at| at.saturating_duration_since(Instant::now()));
         let timeout = match (left, prepared.timeout) {
             (Some(left), Some(timeout)) => Some(left.min(timeout)),
             (left, timeout) => left.or(timeout),
         };
+        let request = prepared.request(&session, timeout, message)?;
         let mut running = Running {
-            exchange: Exchange::start(&session, prepared.request(timeout, message), at, coding),
+            exchange: Exchange::start(&session, request, at, coding),
             timer: Timer::new(at),
             parent: prepared.parent(),
         };

@@ -16,13 +16,14 @@ use super::bound::{Bound, Place};
 use super::code::Code;
 use super::codec::Coding;
 use super::context::{Context, Part, Peer};
+use super::dialect;
 use super::exchange::{poll_message, poll_send};
 use super::metadata::Metadata;
 use super::serve::{Counters, polled_in_place};
 use super::shared_send::SharedSend;
 use super::status::Status;
 use super::timer::Timer;
-use super::wire::{block, encode_status, find_meta, flag, meta};
+use super::wire::{block, find_meta, flag, meta};
 use crate::error::codes;
 use crate::error::{Processed, SendError, StreamError};
 use crate::handle::{RecvStream, SendStream};
@@ -453,7 +454,7 @@ impl Incoming {
         } else {
             code
         };
-        let details = encode_status(status);
+        let details = dialect::encode_status(self.held.peer.session.wire(), status);
         let end =
             |stream: &mut SendStream| stream.finish_with_details(code, status.message(), &details);
         // Fails if the caller has gone.

@@ -127,6 +127,7 @@ mod code;
 mod codec;
 mod context;
 mod convert;
+mod dialect;
 mod exchange;
 mod incoming;
 mod metadata;
