@@ -12,6 +12,8 @@ use std::time::Duration;
 pub use build::ConfigError;
 pub use rate::Rate;
 
+use crate::drpc::Profile;
+
 const KIB: u32 = 1024;
 const MIB: u32 = 1024 * KIB;
 
@@ -98,6 +100,7 @@ pub struct Config {
     write_timeout: Duration,
     max_age: Option<Duration>,
     drain_timeout: Duration,
+    drpc: Profile,
 }
 
 macro_rules! settings {
@@ -233,6 +236,8 @@ settings! {
     /// How long streams may continue once the session has reached `max_age`; and how long an orphaned session, without handles of
     /// its own or of its streams, waits for a peer that takes none of the queued bytes and ends no stream. Default 30 s.
     drain_timeout: Duration,
+    /// The variant of DRPC that the peer speaks, for sessions over that wire. Default [`Profile::STORJ`].
+    drpc: Profile,
 }
 
 /// Builds a [`Config`]; [`build`](Self::build) checks it.

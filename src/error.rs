@@ -24,6 +24,7 @@ pub(crate) use io_error::into_io;
 pub use limit::{Limit, LimitExceeded};
 pub use words::Chain;
 
+use crate::drpc::DrpcError;
 use crate::wire::native::frame::{FrameError, Role, StreamId};
 use words::{Cancelling, Closing, Code, Stopping};
 
@@ -298,6 +299,9 @@ pub enum ProtocolError {
     /// A PING with ACK that answers no PING.
     #[error("a PING was acknowledged that was never sent")]
     UnexpectedPong,
+    /// A rule of DRPC.
+    #[error(transparent)]
+    Drpc(#[from] DrpcError),
     /// A rule of another wire than that of ringmux.
     #[error("{rule}")]
     Foreign {
@@ -340,6 +344,7 @@ impl ProtocolError {
             Self::PiecesMismatch { .. } => "pieces-mismatch",
             Self::MetaOutOfPlace { .. } => "meta-out-of-place",
             Self::UnexpectedPong => "unexpected-pong",
+            Self::Drpc(error) => error.rule(),
             Self::Foreign { .. } => "foreign",
         }
     }
@@ -568,6 +573,9 @@ pub enum OpenError {
         /// [`max_pending_opens`](crate::ConfigBuilder::max_pending_opens).
         limit: u32,
     },
+    /// Over this wire only the side that dialled can open streams.
+    #[error("the side that accepted the connection cannot open streams over this wire")]
+    NotThisSide,
     /// The session has ended, or takes no new streams. Nothing was sent.
     #[error(transparent)]
     Session(SessionError),
@@ -584,7 +592,7 @@ impl OpenError {
     #[must_use]
     pub const fn is_retryable(&self) -> bool {
         match self {
-            Self::BlockTooLong { .. } | Self::MessageTooLong { .. } => false,
+            Self::BlockTooLong { .. } | Self::MessageTooLong { .. } | Self::NotThisSide => false,
             Self::NoCredit | Self::TooManyPending { .. } => true,
             Self::Session(error) => error.is_retryable(),
         }

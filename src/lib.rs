@@ -106,6 +106,8 @@ mod core;
 #[cfg(not(ringmux_loom))]
 mod driver;
 #[cfg(not(ringmux_loom))]
+pub mod drpc;
+#[cfg(not(ringmux_loom))]
 mod error;
 #[cfg(all(any(test, fuzzing), not(ringmux_loom)))]
 #[doc(hidden)]

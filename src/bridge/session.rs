@@ -99,6 +99,8 @@ pub(crate) struct SessionLink {
     pub(crate) max_opening: usize,
     pub(crate) max_block: usize,
     pub(crate) max_details: usize,
+    /// The wire lets this side open streams.
+    pub(crate) may_open: bool,
     info: Info,
 }
 
@@ -134,6 +136,8 @@ impl Info {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct LinkSizes {
     pub(crate) max_unaccepted: u32,
+    /// The wire lets this side open streams.
+    pub(crate) may_open: bool,
     pub(crate) open_credit: u32,
     pub(crate) peer_max_message: u32,
     pub(crate) send_buffer: u32,
@@ -184,6 +188,7 @@ impl SessionLink {
             max_opening: sizes.max_opening,
             max_block: sizes.max_block,
             max_details: sizes.max_details,
+            may_open: sizes.may_open,
             info,
         })
     }

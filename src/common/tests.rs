@@ -40,7 +40,7 @@ variants! {
     StreamError: Failed, Cancelled, NotProcessed, LimitExceeded, Session;
     SendError: TooLong, Stopped, TooManyMetas, Finished, Stream;
     TrySendError: Full, Refused;
-    OpenError: BlockTooLong, MessageTooLong, NoCredit, TooManyPending, Session;
+    OpenError: BlockTooLong, MessageTooLong, NoCredit, TooManyPending, NotThisSide, Session;
     EngineError: Unavailable, Refused, NotBuiltIn, NoRuntime, ManyThreads, RuntimeLacks, InsideRuntime, DoesNotApply, Processor, Stopped;
     ConnectError: Addr, Engine, Io, TimedOut, Handshake, Socket, NoSession;
     SocketError: NotASocket, NotAStream, Family, NotListening, Listening, NotConnected, Io;
@@ -442,6 +442,12 @@ fn errors_of_opening() {
         AGAIN,
         ErrorKind::WouldBlock,
         "3 calls of open are waiting already: raise max_pending_opens or open less",
+    );
+    table.row(
+        || E::NotThisSide,
+        NO,
+        ErrorKind::Unsupported,
+        "the side that accepted the connection cannot open streams over this wire",
     );
     table.row(
         || E::Session(SessionError::Disconnected),

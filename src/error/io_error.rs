@@ -61,6 +61,7 @@ impl OpenError {
         match self {
             Self::BlockTooLong { .. } | Self::MessageTooLong { .. } => ErrorKind::InvalidInput,
             Self::NoCredit | Self::TooManyPending { .. } => ErrorKind::WouldBlock,
+            Self::NotThisSide => ErrorKind::Unsupported,
             Self::Session(error) => error.io_kind(),
         }
     }

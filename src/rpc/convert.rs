@@ -91,6 +91,7 @@ impl From<OpenError> for Status {
             OpenError::MessageTooLong { .. }
             | OpenError::NoCredit
             | OpenError::TooManyPending { .. } => Code::RESOURCE_EXHAUSTED,
+            OpenError::NotThisSide => Code::UNIMPLEMENTED,
             OpenError::Session(_) => Code::UNAVAILABLE,
         };
         // A session that was closed is over, and another may take the call.

@@ -234,6 +234,7 @@ impl Wire for Tiny {
         credit: false,
         ping: false,
         goaway: false,
+        both_open: false,
         floors: Floors {
             max_message: 0,
             stream_window: 0,
