@@ -10,9 +10,10 @@ mod rate;
 use std::time::Duration;
 
 use crate::addr::Wire;
-use crate::drpc::Profile;
 pub use build::ConfigError;
 pub use rate::Rate;
+
+use crate::drpc::Profile;
 
 const KIB: u32 = 1024;
 const MIB: u32 = 1024 * KIB;
@@ -256,8 +257,9 @@ impl Config {
         }
     }
 
-    /// The profile of DRPC; storj's if the wire is another.
-    pub(crate) fn drpc(&self) -> Profile {
+    /// The variant of DRPC that the peer speaks; [`Profile::STORJ`] if the wire is another.
+    #[must_use]
+    pub fn drpc(&self) -> Profile {
         self.wire.drpc().unwrap_or_default()
     }
 }

@@ -12,6 +12,7 @@ mod carried;
 pub mod codes;
 mod io_error;
 mod limit;
+mod try_send;
 mod words;
 
 use std::fmt;
@@ -21,11 +22,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-pub use carried::NotCarried;
+pub use carried::{NotCarried, PingError};
 pub(crate) use io_error::into_io;
 pub use limit::{Limit, LimitExceeded};
+pub use try_send::TrySendError;
 pub use words::Chain;
 
+use crate::drpc::DrpcError;
 use crate::wire::native::frame::{FrameError, Role, StreamId};
 use words::{Cancelling, Closing, Code, Stopping};
 
@@ -177,38 +180,6 @@ impl SessionError {
     }
 }
 
-/// Why a round trip was not measured.
-#[derive(Clone, Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum PingError {
-    /// The session's wire has no PING; the session goes on.
-    #[error(transparent)]
-    NotCarried(#[from] NotCarried),
-    /// The session has ended.
-    #[error(transparent)]
-    Session(#[from] SessionError),
-}
-
-impl PingError {
-    /// Whether a PING on a new session to the same peer may succeed.
-    #[must_use]
-    pub const fn is_retryable(&self) -> bool {
-        match self {
-            Self::NotCarried(error) => error.is_retryable(),
-            Self::Session(error) => error.is_retryable(),
-        }
-    }
-
-    /// Whether the peer's application can have seen messages of the session: as the session says.
-    #[must_use]
-    pub const fn was_processed(&self) -> Processed {
-        match self {
-            Self::NotCarried(error) => error.was_processed(),
-            Self::Session(error) => error.was_processed(),
-        }
-    }
-}
-
 /// The rule of the wire that a peer broke.
 ///
 /// # Examples
@@ -332,6 +303,9 @@ pub enum ProtocolError {
     /// A PING with ACK that answers no PING.
     #[error("a PING was acknowledged that was never sent")]
     UnexpectedPong,
+    /// A rule of DRPC.
+    #[error(transparent)]
+    Drpc(#[from] DrpcError),
     /// A rule of another wire than that of ringmux.
     #[error("{rule}")]
     Foreign {
@@ -374,6 +348,7 @@ impl ProtocolError {
             Self::PiecesMismatch { .. } => "pieces-mismatch",
             Self::MetaOutOfPlace { .. } => "meta-out-of-place",
             Self::UnexpectedPong => "unexpected-pong",
+            Self::Drpc(error) => error.rule(),
             Self::Foreign { .. } => "foreign",
         }
     }
@@ -526,53 +501,6 @@ impl SendError {
             }
             Self::Stopped { .. } => Processed::Maybe,
             Self::Stream(error) => error.was_processed(),
-        }
-    }
-}
-
-/// Why [`try_send`](crate::SendStream::try_send) did not take a message; contains the message.
-#[derive(Clone, Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum TrySendError {
-    /// The stream's queue is full for now, or the peer has not yet announced its limit for long messages.
-    #[error("the stream's send queue is full")]
-    Full(Bytes),
-    /// The message can never be sent on this stream.
-    #[error("the message was refused")]
-    Refused {
-        /// The message.
-        message: Bytes,
-        /// The reason.
-        #[source]
-        error: SendError,
-    },
-}
-
-impl TrySendError {
-    /// Whether trying again may succeed: on the same stream if it was [`Full`](Self::Full), else as the
-    /// [`SendError`] says.
-    #[must_use]
-    pub const fn is_retryable(&self) -> bool {
-        match self {
-            Self::Full(_) => true,
-            Self::Refused { error, .. } => error.is_retryable(),
-        }
-    }
-
-    /// Whether the peer's application can have seen the message.
-    #[must_use]
-    pub const fn was_processed(&self) -> Processed {
-        match self {
-            Self::Full(_) => Processed::No,
-            Self::Refused { error, .. } => error.was_processed(),
-        }
-    }
-
-    /// The message that was not sent.
-    #[must_use]
-    pub fn into_message(self) -> Bytes {
-        match self {
-            Self::Full(message) | Self::Refused { message, .. } => message,
         }
     }
 }

@@ -10,16 +10,17 @@ use std::path::{Path, PathBuf};
 mod english;
 
 /// The modules that each module of the library may import.
-const IMPORTS: [(&str, &[&str]); 18] = [
+const IMPORTS: [(&str, &[&str]); 19] = [
     ("sync", &[]),
     (CODEC, &[]),
-    ("addr", &[]),
-    ("config", &[]),
+    ("drpc", &[]),
+    ("addr", &["drpc"]),
+    ("config", &["addr", "drpc"]),
     ("pace", &["sync"]),
     ("queue", &["sync"]),
-    ("error", &[CODEC]),
+    ("error", &[CODEC, "drpc"]),
     ("core", &["queue", "config", "error"]),
-    ("wire", &["core", "queue", "config", "error", CODEC]),
+    ("wire", &["core", "queue", "config", "error", "drpc", CODEC]),
     (
         "bridge",
         &[
@@ -37,8 +38,8 @@ const IMPORTS: [(&str, &[&str]); 18] = [
     (
         "connect",
         &[
-            "sync", CODEC, "addr", "config", "pace", "queue", "error", "core", "wire", "bridge",
-            "driver", "handle",
+            "sync", CODEC, "addr", "config", "drpc", "pace", "queue", "error", "core", "wire",
+            "bridge", "driver", "handle",
         ],
     ),
     (
@@ -53,7 +54,9 @@ const IMPORTS: [(&str, &[&str]); 18] = [
     ),
     (
         "rpc",
-        &["connect", "handle", "manage", "error", "addr", "pace"],
+        &[
+            "connect", "handle", "manage", "error", "addr", "drpc", "pace",
+        ],
     ),
     (
         "fuzzing",

@@ -3,9 +3,10 @@
 use std::sync::Arc as StdArc;
 use std::time::Instant;
 
-use super::NativeEngine;
 use super::pool::Pool;
 use super::session::{Info, SessionLink};
+use super::{DrpcEngine, NativeEngine};
+use crate::addr;
 use crate::config::Config;
 use crate::sync::Arc;
 use crate::wire::Role;
@@ -14,10 +15,11 @@ use crate::wire::Role;
 #[derive(Debug)]
 pub(crate) enum AnyEngine {
     Native(NativeEngine),
+    Drpc(DrpcEngine),
 }
 
 impl AnyEngine {
-    /// A session over the wire of `info`, and the link for its first handle.
+    /// A session over the wire of its settings, and the link for its first handle.
     pub(crate) fn new(
         role: Role,
         config: &Config,
@@ -25,7 +27,15 @@ impl AnyEngine {
         pool: StdArc<Pool>,
         now: Instant,
     ) -> (Self, Arc<SessionLink>) {
-        let (engine, link) = NativeEngine::new(role, config, info, pool, now);
-        (Self::Native(engine), link)
+        match config.wire() {
+            addr::Wire::Native => {
+                let (engine, link) = NativeEngine::new(role, config, info, pool, now);
+                (Self::Native(engine), link)
+            }
+            addr::Wire::Drpc(_) => {
+                let (engine, link) = DrpcEngine::new(role, config, info, pool, now);
+                (Self::Drpc(engine), link)
+            }
+        }
     }
 }

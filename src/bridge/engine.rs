@@ -14,7 +14,7 @@ use crate::core::timers::Timer;
 use crate::core::{Core, RecvSize, Status, report_mark};
 use crate::error::SessionError;
 use crate::sync::Arc;
-use crate::wire::{BATCH_BYTES, Batch, SHARED_BATCH_BYTES, Wire};
+use crate::wire::{BATCH_BYTES, Batch, Role, SHARED_BATCH_BYTES, Wire};
 
 /// The interface of a session to its driver. It is called as follows, on one thread at a time:
 ///
@@ -95,12 +95,14 @@ pub(crate) struct Engine<W> {
     recv_size: RecvSize,
 }
 
-fn link_sizes(role: crate::wire::Role, config: &Config, wire: &crate::core::Terms) -> LinkSizes {
+fn link_sizes(role: Role, config: &Config, wire: &crate::core::Terms) -> LinkSizes {
+    let may_open = wire.both_open || role == Role::Dialer;
     LinkSizes {
         max_unaccepted: config
             .max_unaccepted()
             .map_or(config.max_streams(), |max| max.min(config.max_streams())),
-        open_credit: wire.floors.streams,
+        may_open,
+        open_credit: if may_open { wire.floors.streams } else { 0 },
         peer_max_message: wire.floors.max_message,
         send_buffer: config.send_buffer(),
         session_send_buffer: config.session_send_buffer(),
@@ -110,14 +112,13 @@ fn link_sizes(role: crate::wire::Role, config: &Config, wire: &crate::core::Term
         max_block: wire.max_block as usize,
         max_details: wire.max_details as usize,
         pings: wire.ping,
-        may_open: wire.both_open || role == crate::wire::Role::Dialer,
     }
 }
 
 impl<W: Wire> Engine<W> {
     /// A session and the link for its first handle.
     pub(crate) fn new(
-        role: crate::wire::Role,
+        role: Role,
         config: &Config,
         info: Info,
         pool: StdArc<Pool>,

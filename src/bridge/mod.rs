@@ -62,6 +62,9 @@ pub(crate) use crate::core::{SEND_FLOOR, SocketEvent, SocketStage, Status, failu
 /// A session over the wire of ringmux.
 pub(crate) type NativeEngine = Engine<crate::wire::Native>;
 
+/// A session over DRPC.
+pub(crate) type DrpcEngine = Engine<crate::wire::Drpc>;
+
 /// What a record of a lane's rings weighs besides its length, in bytes: so a limit on weight bounds the number of records
 /// too. It equals the charge of the native wire for a frame, so that a stream's ring and its credit are one budget.
 pub(crate) const RECORD_CHARGE: u32 = 256;

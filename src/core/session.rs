@@ -281,6 +281,15 @@ impl<S: SessionPort> Core<S> {
         self.mux.cancelled_by_peer(key, code, error);
     }
 
+    /// The peer ends a stream, in both directions, with this code; the messages before it are delivered.
+    pub(crate) fn close_by_peer(&mut self, key: Key, code: u32) {
+        let error = StreamError::Cancelled {
+            by: Side::Peer,
+            code,
+        };
+        self.mux.closed_by_peer(key, code, error);
+    }
+
     /// The peer accepts no new streams: those that `lost` selects (by their id, and whether the peer opened them) were not
     /// processed. With `soon` the last id is not known yet.
     pub(crate) fn goaway_by_peer(

@@ -9,7 +9,7 @@ pub(crate) struct Terms {
     pub(crate) ping: bool,
     /// A side can send a GOAWAY: no new streams, and the reason for an end.
     pub(crate) goaway: bool,
-    /// Both sides open streams. Else the dialling side alone does.
+    /// Both sides can open streams. Else only the one that dialled.
     pub(crate) both_open: bool,
     /// Limits of the peer before its SETTINGS.
     pub(crate) floors: Floors,

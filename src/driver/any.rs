@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use super::{Transport, Turns};
-use crate::bridge::{AnyEngine, NativeEngine};
+use crate::bridge::{AnyEngine, DrpcEngine, NativeEngine};
 use crate::error::SessionError;
 
 /// A session of one of the wires, and its transport.
@@ -14,6 +14,7 @@ use crate::error::SessionError;
 /// The loop is compiled for each wire: which one it is, is asked once for each poll, and not for a message.
 pub(crate) enum AnyTurns<T> {
     Native(Turns<T, NativeEngine>),
+    Drpc(Turns<T, DrpcEngine>),
 }
 
 /// The same expression for every wire.
@@ -21,6 +22,7 @@ macro_rules! each {
     ($turns:expr, $inner:ident => $answer:expr) => {
         match $turns {
             Self::Native($inner) => $answer,
+            Self::Drpc($inner) => $answer,
         }
     };
 }
@@ -29,6 +31,7 @@ impl<T: Transport + Unpin> AnyTurns<T> {
     pub(crate) fn new(connection: AnyEngine, transport: T) -> Self {
         match connection {
             AnyEngine::Native(engine) => Self::Native(Turns::new(engine, transport)),
+            AnyEngine::Drpc(engine) => Self::Drpc(Turns::new(engine, transport)),
         }
     }
 

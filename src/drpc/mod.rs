@@ -17,7 +17,7 @@
 //! | a received Close | the end [`StreamError::Cancelled`](crate::StreamError::Cancelled), behind the messages before it |
 //! | a received Cancel | the same end at once; messages not yet received are discarded |
 //! | opaque blocks (META) | refused at the sender: [`SendError::TooLong`](crate::SendError::TooLong) with the limit 0 |
-//! | `open` where this side accepted | refused: the session error [`CannotOpen`](crate::SessionError::CannotOpen) |
+//! | `open` where this side accepted | refused: [`OpenError::NotThisSide`](crate::OpenError::NotThisSide) |
 //!
 //! # The opening block
 //! ```text
@@ -42,6 +42,7 @@ mod varint;
 
 pub use error::DrpcError;
 pub use invocation::{Entries, Invocation, InvocationError};
+pub(crate) use invocation::{is_metadata, split};
 pub use profile::{Calls, CancelForm, ErrorForm, FlowControl, Profile};
 pub use status::StatusDetails;
 pub(crate) use varint::{Varint, put_varint, varint_len};

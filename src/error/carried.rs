@@ -1,6 +1,6 @@
 //! Abilities of ringmux's wire that others lack.
 
-use super::Processed;
+use super::{Processed, SessionError};
 
 /// A thing that the wire of a session cannot carry; the session and its streams go on. Never from ringmux's own wire.
 ///
@@ -40,5 +40,37 @@ impl NotCarried {
     #[must_use]
     pub const fn was_processed(self) -> Processed {
         Processed::No
+    }
+}
+
+/// Why a round trip was not measured.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PingError {
+    /// The session's wire has no PING; the session goes on.
+    #[error(transparent)]
+    NotCarried(#[from] NotCarried),
+    /// The session has ended.
+    #[error(transparent)]
+    Session(#[from] SessionError),
+}
+
+impl PingError {
+    /// Whether a PING on a new session to the same peer may succeed.
+    #[must_use]
+    pub const fn is_retryable(&self) -> bool {
+        match self {
+            Self::NotCarried(error) => error.is_retryable(),
+            Self::Session(error) => error.is_retryable(),
+        }
+    }
+
+    /// Whether the peer's application can have seen messages of the session: as the session says.
+    #[must_use]
+    pub const fn was_processed(&self) -> Processed {
+        match self {
+            Self::NotCarried(error) => error.was_processed(),
+            Self::Session(error) => error.was_processed(),
+        }
     }
 }

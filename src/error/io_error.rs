@@ -70,8 +70,8 @@ impl OpenError {
     pub(crate) fn io_kind(&self) -> ErrorKind {
         match self {
             Self::BlockTooLong { .. } | Self::MessageTooLong { .. } => ErrorKind::InvalidInput,
-            Self::NotThisSide => ErrorKind::Unsupported,
             Self::NoCredit | Self::TooManyPending { .. } => ErrorKind::WouldBlock,
+            Self::NotThisSide => ErrorKind::Unsupported,
             Self::Session(error) => error.io_kind(),
         }
     }

@@ -13,7 +13,6 @@ use super::futures::{Reserve, SendMessage, SendSlice, Written};
 use super::id::StreamId;
 use super::open::First;
 use super::reserved::Reserved;
-use crate::addr::Wire;
 use crate::bridge::{COPY_MAX, Lane, RECORD_CHARGE, SEND_FLOOR, TxRing, failure, reason, tx_tag};
 use crate::error::codes;
 use crate::error::{NotCarried, SendError, TrySendError};
@@ -78,12 +77,6 @@ impl SendStream {
     #[must_use]
     pub fn opening(&self) -> &Bytes {
         self.lane().opening()
-    }
-
-    /// What the stream's session speaks on its connection.
-    #[must_use]
-    pub fn wire(&self) -> Wire {
-        self.lane().session().info().wire
     }
 
     /// The stream's number; `None` before its opening is sent.

@@ -84,10 +84,8 @@ impl Session {
         if self.link.take_open_credit() {
             return Open::known(Ok(self.open_granted(opening)));
         }
-        if !self.link.begin_pending_open() {
-            return Open::known(Err(OpenError::TooManyPending {
-                limit: self.link.max_pending_opens,
-            }));
+        if let Err(error) = self.begin_pending_open() {
+            return Open::known(Err(error));
         }
         let (handles, side) = self.new_lane(opening);
         side.open(&self.link);
@@ -148,13 +146,11 @@ impl Session {
         }
         let granted = self.link.take_open_credit();
         let waits = later || !granted;
-        if waits && !self.link.begin_pending_open() {
+        if waits && let Err(error) = self.begin_pending_open() {
             if granted {
                 self.link.add_open_credit(1);
             }
-            return Open::known(Err(OpenError::TooManyPending {
-                limit: self.link.max_pending_opens,
-            }));
+            return Open::known(Err(error));
         }
         let (handles, side) = self.new_lane(opening);
         let (mut send, recv) = halves(handles);
@@ -187,18 +183,29 @@ impl Session {
         let opening = self.check_opening(opening.into())?;
         if self.link.take_open_credit() {
             Ok(self.open_granted(opening))
-        } else {
+        } else if self.link.may_open {
             Err(OpenError::NoCredit)
+        } else {
+            Err(OpenError::NotThisSide)
         }
+    }
+
+    /// Counts one more waiting `open`.
+    fn begin_pending_open(&self) -> Result<(), OpenError> {
+        if !self.link.may_open {
+            return Err(OpenError::NotThisSide);
+        }
+        if !self.link.begin_pending_open() {
+            let limit = self.link.max_pending_opens;
+            return Err(OpenError::TooManyPending { limit });
+        }
+        Ok(())
     }
 
     fn check_opening(&self, opening: Bytes) -> Result<Bytes, OpenError> {
         let (len, limit) = (opening.len(), self.link.max_opening);
         if len > limit {
             return Err(OpenError::BlockTooLong { len, limit });
-        }
-        if !self.link.may_open {
-            return Err(OpenError::NotThisSide);
         }
         match self.link.refusal() {
             Some(reason) => Err(OpenError::Session(reason.clone())),

@@ -104,11 +104,11 @@ impl From<SendError> for Status {
 impl From<OpenError> for Status {
     fn from(error: OpenError) -> Self {
         let code = match error {
-            OpenError::NotThisSide => Code::UNIMPLEMENTED,
             OpenError::BlockTooLong { .. } => Code::INVALID_ARGUMENT,
             OpenError::MessageTooLong { .. }
             | OpenError::NoCredit
             | OpenError::TooManyPending { .. } => Code::RESOURCE_EXHAUSTED,
+            OpenError::NotThisSide => Code::UNIMPLEMENTED,
             OpenError::Session(_) => Code::UNAVAILABLE,
         };
         // A session that was closed is over, and another may take the call.

@@ -216,6 +216,15 @@ impl<S: SessionPort> Mux<S> {
 
     /// The peer ends both directions; `error` is what applications see.
     pub(crate) fn cancelled_by_peer(&mut self, key: Key, code: u32, error: StreamError) {
+        self.ended_by_peer(key, code, error.clone(), RecvEnd::Discard(error));
+    }
+
+    /// The same, and the messages before it are delivered.
+    pub(crate) fn closed_by_peer(&mut self, key: Key, code: u32, error: StreamError) {
+        self.ended_by_peer(key, code, error.clone(), RecvEnd::Error(error));
+    }
+
+    fn ended_by_peer(&mut self, key: Key, code: u32, error: StreamError, end: RecvEnd) {
         let Some(stream) = self.base.streams.get_mut(key) else {
             return;
         };
@@ -223,8 +232,8 @@ impl<S: SessionPort> Mux<S> {
             self.limits.charge_control(&self.base);
         } else {
             let of_peer = stream.of_peer();
-            stream.port.end_send(SendEnd::Error(error.clone()));
-            stream.port.end_recv(RecvEnd::Discard(error));
+            stream.port.end_send(SendEnd::Error(error));
+            stream.port.end_recv(end);
             self.cancel_stream(key, code, Event::RecvCancel);
             if of_peer {
                 self.limits.on_peer_reset(&mut self.base, key);
