@@ -3,6 +3,7 @@
 mod bank;
 mod bounds;
 mod codecs;
+mod drpc;
 mod ends;
 mod host;
 mod intercept;
