@@ -10,16 +10,17 @@ use std::path::{Path, PathBuf};
 mod english;
 
 /// The modules that each module of the library may import.
-const IMPORTS: [(&str, &[&str]); 18] = [
+const IMPORTS: [(&str, &[&str]); 19] = [
     ("sync", &[]),
     (CODEC, &[]),
     ("addr", &[]),
-    ("config", &[]),
+    ("drpc", &[]),
+    ("config", &["drpc"]),
     ("pace", &["sync"]),
     ("queue", &["sync"]),
-    ("error", &[CODEC]),
+    ("error", &[CODEC, "drpc"]),
     ("core", &["queue", "config", "error"]),
-    ("wire", &["core", "queue", "config", "error", CODEC]),
+    ("wire", &["core", "queue", "config", "error", "drpc", CODEC]),
     (
         "bridge",
         &[
