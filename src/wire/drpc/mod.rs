@@ -27,6 +27,8 @@ mod frame;
 mod line;
 mod receive;
 mod setup;
+#[cfg(all(test, not(ringmux_loom)))]
+mod tests;
 mod transmit;
 
 use std::collections::VecDeque;
