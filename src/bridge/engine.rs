@@ -178,7 +178,7 @@ impl<W: Wire> Protocol for Engine<W> {
     #[inline]
     fn wants_bytes(&mut self) -> bool {
         let mux = &mut self.core.mux;
-        W::TERMS.credit || !mux.flow.is_full(&mut mux.base)
+        W::TERMS.credit || !mux.is_full(mux.base.turn)
     }
 
     #[inline]

@@ -18,8 +18,9 @@
 //!
 //! # Memory
 //! Without credit, the bytes that applications have not consumed are bounded by not reading the connection while they are as
-//! many as `session_window`. Messages that are not complete do not stop it, as nothing but the rest of them helps: beyond the
-//! window they take memory from the pool, or their streams end.
+//! many as `session_window`: one stream that is not read stops all. With credit, which bounds each stream, `session_window_max`
+//! holds instead, so that a stream that is not read leaves the others alone. Messages that are not complete do not stop the
+//! reading, as nothing but the rest of them helps: beyond the window they take memory from the pool, or their streams end.
 
 mod failure;
 mod flow;
@@ -41,7 +42,7 @@ use super::{Batch, Role, Wire};
 use crate::config::Config;
 use crate::core::port::SessionPort;
 use crate::core::{Core, Floors, Mux, Terms};
-use crate::drpc::{Calls, DrpcError, MAX_OPENING, Profile};
+use crate::drpc::{Calls, DrpcError, FlowControl, MAX_OPENING, Profile};
 use crate::error::{ProtocolError, SessionError};
 use frame::HEADER_MAX;
 use line::{Line, core_id};
@@ -165,7 +166,7 @@ impl Wire for Drpc {
         floors: Floors {
             max_message: 0,
             stream_window: 0,
-            session_window: 0,
+            session_window: 256 * 1024,
             streams: 1,
         },
         max_opening: MAX_OPENING as u32,
@@ -209,6 +210,9 @@ impl Wire for Drpc {
             Role::Dialer => self.most_calls - Self::TERMS.floors.streams,
             Role::Acceptor => 0,
         };
+        if self.profile.flow_control == FlowControl::On {
+            core.mux.hold_more();
+        }
         core.established(max_message, more);
     }
 

@@ -40,12 +40,15 @@ const RARE_WORK: u64 = 4;
 /// Where the data of a frame go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Sink {
+    /// Nowhere, and nothing follows from the frame.
+    Ignore,
     /// Nowhere.
     Skip,
     /// Into the queue of the stream.
     Message,
     /// Into the stream's line, up to a limit.
-    Part(usize),
+    Error,
+    Update,
     Setup,
 }
 
@@ -85,7 +88,8 @@ impl Drpc {
             let Arriving { header, rest, sink } = frame.arriving;
             let have = buf.len() - at;
             let take = usize::try_from(rest).unwrap_or(usize::MAX).min(have);
-            if (take as u64) < rest && take < PIECE_MIN && sink != Sink::Skip {
+            let drops = matches!(sink, Sink::Ignore | Sink::Skip);
+            if (take as u64) < rest && take < PIECE_MIN && !drops {
                 self.arriving = Some(frame.arriving);
                 break;
             }
@@ -169,7 +173,7 @@ impl Drpc {
         if header.kind != Kind::Message || id == 0 || id > self.newest {
             charge_unsolicited(core, header);
         }
-        Sink::Skip
+        Sink::Ignore
     }
 
     fn begin_setup<S: SessionPort>(&mut self, core: &mut Core<S>, header: &Header) -> Sink {
@@ -180,7 +184,7 @@ impl Drpc {
             core.mux
                 .limits
                 .trip(Limit::Unaccepted, self.setups.len() as u64);
-            return Sink::Skip;
+            return Sink::Ignore;
         }
         if header.length == 0 && !header.done {
             core.mux.limits.charge_control(&core.mux.base);
@@ -201,11 +205,11 @@ impl Drpc {
             if header.kind != Kind::Message {
                 charge_unsolicited(core, header);
             }
-            return Sink::Skip;
+            return Sink::Ignore;
         }
         let finished = stream.state.receiving == Receiving::Finished;
         let Some(line) = self.line(header.stream) else {
-            return Sink::Skip;
+            return Sink::Ignore;
         };
         match line.cursor.begin(header) {
             Ok(false) => {}
@@ -227,7 +231,7 @@ impl Drpc {
                 Sink::Skip
             }
             Kind::Message => Sink::Message,
-            Kind::Error => Sink::Part(ERROR_MAX),
+            Kind::Error => Sink::Error,
             Kind::Cancel | Kind::Close | Kind::CloseSend | Kind::WindowUpdate => Sink::Skip,
             Kind::InvokeMetadata | Kind::Unknown(_) if header.control => {
                 core.mux.limits.charge_unknown(&core.mux.base);
@@ -246,9 +250,9 @@ impl Drpc {
         let whole = header.control && header.done && header.length <= UPDATE_MAX as u64;
         let known = self.profile.flow_control != FlowControl::Off;
         if !whole || !known || self.line(header.stream).is_none() {
-            return Sink::Skip;
+            return Sink::Ignore;
         }
-        Sink::Part(UPDATE_MAX)
+        Sink::Update
     }
 
     // ---- data ---------------------------------------------------------------------------------
@@ -267,13 +271,12 @@ impl Drpc {
                 return self.on_message(core, header, Incoming::Slice(data), last, now);
             }
             Sink::Setup => self.setups.add(header.stream, data),
-            Sink::Part(_) if header.kind == Kind::WindowUpdate => {
-                // At most ten bytes, which are taken at once.
-                return self.on_update(core, header.stream, data);
-            }
-            Sink::Part(most) => {
+            // At most ten bytes, which are taken at once.
+            Sink::Update => return self.on_update(core, header.stream, data),
+            Sink::Ignore => return,
+            Sink::Error => {
                 if let Some(line) = self.line(header.stream) {
-                    let room = most.saturating_sub(line.part.len());
+                    let room = ERROR_MAX.saturating_sub(line.part.len());
                     line.part.extend_from_slice(&data[..data.len().min(room)]);
                 }
             }
@@ -336,7 +339,9 @@ impl Drpc {
             Some((delta, [])) if delta > 0 => delta,
             _ => return,
         };
-        self.peer_returns = true;
+        if !std::mem::replace(&mut self.peer_returns, true) {
+            core.mux.hold_more();
+        }
         let Some(line) = self.line(id) else {
             return;
         };

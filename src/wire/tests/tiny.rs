@@ -238,7 +238,7 @@ impl Wire for Tiny {
         floors: Floors {
             max_message: 0,
             stream_window: 0,
-            session_window: 0,
+            session_window: 64 * 1024,
             streams: 1,
         },
         max_opening: 100,
