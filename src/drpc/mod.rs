@@ -16,7 +16,7 @@
 //! | `stop`, a dropped receiver | nothing: what still arrives is discarded; once this side has finished as well, and dialled: Cancel |
 //! | a received Close | the end [`StreamError::Cancelled`](crate::StreamError::Cancelled), behind the messages before it |
 //! | a received Cancel | the same end at once; messages not yet received are discarded |
-//! | opaque blocks (META) | refused at the sender: [`SendError::TooLong`](crate::SendError::TooLong) with the limit 0 |
+//! | opaque blocks (META) | refused at the sender: [`SendError::NotCarried`](crate::SendError::NotCarried) |
 //! | `open` where this side accepted | refused: [`OpenError::NotThisSide`](crate::OpenError::NotThisSide) |
 //!
 //! # The opening block

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::ValueEnum;
 use hdrhistogram::Histogram;
-use ringmux::{Addr, Config, Driver, Engine, Limit, Session, SessionError};
+use ringmux::{Addr, Config, Driver, Engine, Limit, PingError, Session, SessionError};
 use tokio::time::{Instant, timeout};
 
 use crate::connect;
@@ -160,7 +160,7 @@ impl Neighbour {
         let round_trip = async {
             match self.how {
                 RoundTrip::Ping => self.session.ping().await.map(drop),
-                RoundTrip::Call => self.call().await,
+                RoundTrip::Call => self.call().await.map_err(PingError::from),
             }
         };
         let mut round_trip = std::pin::pin!(round_trip);
@@ -188,11 +188,14 @@ impl Neighbour {
 }
 
 /// Advises calls instead of PINGs if the server limits PINGs.
-fn advised(failure: Failure, error: &SessionError) -> Failure {
+fn advised(failure: Failure, error: &PingError) -> Failure {
     match error {
-        SessionError::PeerClosed { reason, .. } if reason.contains(Limit::PingRate.name()) => {
+        PingError::Session(SessionError::PeerClosed { reason, .. })
+            if reason.contains(Limit::PingRate.name()) =>
+        {
             failure.advise("try --neighbour call")
         }
+        PingError::NotCarried(_) => failure.advise("use --neighbour call"),
         _ => failure,
     }
 }
