@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::ValueEnum;
 use hdrhistogram::Histogram;
-use ringmux::{Addr, Config, Driver, Engine, Limit, PingError, Session, SessionError};
+use ringmux::{Addr, Config, Driver, Engine, Limit, PingError, Session, SessionError, Wire};
 use tokio::time::{Instant, timeout};
 
 use crate::connect;
@@ -34,6 +34,7 @@ pub(super) struct Neighbour {
     /// Keeps the sessions going.
     engine: Engine,
     addr: Addr,
+    wire: Wire,
     how: RoundTrip,
 }
 
@@ -101,13 +102,14 @@ impl Neighbour {
     ///
     /// # Errors
     /// Connecting failed, or the session ended.
-    pub(super) async fn connect(addr: &Addr, how: RoundTrip) -> Result<Self, Failure> {
+    pub(super) async fn connect(addr: &Addr, how: RoundTrip, wire: Wire) -> Result<Self, Failure> {
         let engine = Engine::inline(Driver::Tokio)
             .map_err(|error| Failure::new("cannot start an engine").because(&error))?;
         let neighbour = Self {
-            session: session(&engine, addr).await?,
+            session: session(&engine, addr, wire).await?,
             engine,
             addr: addr.clone(),
+            wire,
             how,
         };
         for _ in 0..WARM_UP {
@@ -134,11 +136,12 @@ impl Neighbour {
     /// # Errors
     /// It does not.
     pub(super) async fn newcomer(&self) -> Result<(), Failure> {
-        let session = session(&self.engine, &self.addr).await?;
+        let session = session(&self.engine, &self.addr, self.wire).await?;
         let newcomer = Self {
             session,
             engine: self.engine.clone(),
             addr: self.addr.clone(),
+            wire: self.wire,
             how: self.how,
         };
         newcomer.round_trip().await?;
@@ -200,8 +203,11 @@ fn advised(failure: Failure, error: &PingError) -> Failure {
     }
 }
 
-async fn session(engine: &Engine, addr: &Addr) -> Result<Session, Failure> {
-    connect::connect(engine, addr, &Config::default(), "a ringmux server").await
+async fn session(engine: &Engine, addr: &Addr, wire: Wire) -> Result<Session, Failure> {
+    let config = Config::builder().wire(wire).build();
+    let config =
+        config.map_err(|error| Failure::new("cannot configure the session").because(&error))?;
+    connect::connect(engine, addr, &config, "a ringmux server").await
 }
 
 #[cfg(test)]

@@ -33,6 +33,11 @@ pub(crate) enum Pace {
 
 /// Plays an attack for `time`, and pauses it for as long again.
 pub(crate) fn play(addr: &Addr, name: &str, pace: Pace, time: Duration) -> Result {
+    play_over(addr, "native", name, pace, time)
+}
+
+/// The same over a wire.
+pub(crate) fn play_over(addr: &Addr, wire: &str, name: &str, pace: Pace, time: Duration) -> Result {
     let name = name.replace('_', "-");
     let rate: &[&str] = match pace {
         Pace::Usual => &[],
@@ -40,7 +45,7 @@ pub(crate) fn play(addr: &Addr, name: &str, pace: Pace, time: Duration) -> Resul
     };
     let seconds = format!("{}ms", time.as_millis());
     let output = Command::new(env!("CARGO_BIN_EXE_ringmux"))
-        .args(["attack", "--json", "--neighbour", "call"])
+        .args(["attack", "--json", "--neighbour", "call", "--wire", wire])
         .args(["--attack", &name, "--seconds", &seconds])
         .args(rate)
         .arg(addr.to_string())

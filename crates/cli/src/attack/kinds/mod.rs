@@ -1,4 +1,4 @@
-//! The attacks, at least one for each row A1 to A13 of `SAFETY.md`.
+//! The attacks, at least one for each row A1 to A13 and D1 to D7 of `SAFETY.md`.
 //!
 //! An attack is called step by step. A step sends one or a few frames and does not wait; a step that depends on the server's
 //! answer sends nothing. An attack gets the server's state, such as granted credit, from its [`Peer`].
@@ -6,6 +6,7 @@
 mod blocks;
 mod control;
 mod credit;
+mod drpc;
 mod frames;
 mod half_open;
 mod ids;
@@ -59,15 +60,37 @@ pub(super) enum Kind {
     ManyWindows,
     /// A13: announces frames and messages longer than they may be
     Oversized,
+    /// D1: over DRPC, calls that are cancelled at once
+    DrpcReset,
+    /// D2: over DRPC, calls without end, half of them with half a name
+    DrpcInvokes,
+    /// D3: over DRPC, metadata of calls that are never made
+    DrpcSetups,
+    /// D4: over DRPC, messages that are never completed, on many streams
+    DrpcUnfinished,
+    /// D5: over DRPC, messages whose echoes are not read
+    DrpcUnread,
+    /// D6: over DRPC, frames of unknown kinds, and credit a byte at a time
+    DrpcIgnored,
+    /// D7: over DRPC, frames longer than any message, numbers that do not end, and Noise
+    DrpcOversized,
 }
 
 impl Kind {
     /// The row of `SAFETY.md`.
     pub(super) fn row(self) -> String {
         let place = self as usize;
+        if self.is_drpc() {
+            return format!("D{}", place - Self::Oversized as usize);
+        }
         // Row 7 has two attacks.
         let row = place + usize::from(place <= Self::WindowFlood as usize);
         format!("A{row}")
+    }
+
+    /// Whether it is over DRPC.
+    pub(super) const fn is_drpc(self) -> bool {
+        self as usize > Self::Oversized as usize
     }
 
     pub(super) fn name(self) -> String {
@@ -91,7 +114,12 @@ impl Kind {
     pub(super) const fn pace(self) -> u32 {
         match self {
             Self::Slowloris => 5000,
-            Self::ManyWindows | Self::SharedSlices | Self::ZeroWindow => 3000,
+            Self::ManyWindows
+            | Self::SharedSlices
+            | Self::ZeroWindow
+            | Self::DrpcSetups
+            | Self::DrpcUnfinished
+            | Self::DrpcUnread => 3000,
             _ => 10_000,
         }
     }
@@ -113,6 +141,13 @@ impl Kind {
             Self::ManyWindows => Box::new(stalls::Unfinished::default()),
             Self::Oversized => Box::new(lengths::Oversized::new(n)),
             Self::IgnoredFrames => Box::new(control::Unknown::new(n)),
+            Self::DrpcReset => Box::new(drpc::Reset::default()),
+            Self::DrpcInvokes => Box::new(drpc::Invokes::default()),
+            Self::DrpcSetups => Box::new(drpc::Setups::default()),
+            Self::DrpcUnfinished => Box::new(drpc::Unfinished::default()),
+            Self::DrpcUnread => Box::new(drpc::Unread::default()),
+            Self::DrpcIgnored => Box::new(drpc::Ignored::default()),
+            Self::DrpcOversized => Box::new(drpc::Oversized::new(n % 3)),
         }
     }
 }
@@ -129,7 +164,8 @@ mod tests {
             .iter()
             .map(|kind| kind.row())
             .collect();
-        let expected: BTreeSet<String> = (1..=13).map(|n| format!("A{n}")).collect();
+        let native = (1..=13).map(|n| format!("A{n}"));
+        let expected: BTreeSet<String> = native.chain((1..=7).map(|n| format!("D{n}"))).collect();
         assert_eq!(rows, expected);
         for kind in Kind::value_variants() {
             let help = kind.to_possible_value().unwrap();
