@@ -82,6 +82,8 @@ pub enum SessionError {
     WriteTimeout(Duration),
     /// The thread or runtime that ran the session ended first.
     EngineStopped,
+    /// The wire has no PING. Only from [`ping`](crate::Session::ping): the session goes on.
+    NoPing,
 }
 
 impl fmt::Display for SessionError {
@@ -108,6 +110,7 @@ impl fmt::Display for SessionError {
                 "the socket took none of the bytes to be sent for {limit:?}"
             ),
             Self::EngineStopped => f.write_str("the engine that ran the session has stopped"),
+            Self::NoPing => f.write_str("the wire of the session has no PING"),
         }
     }
 }
@@ -162,7 +165,7 @@ impl SessionError {
     /// False after a protocol error: the two sides are incompatible, and stay so.
     #[must_use]
     pub const fn is_retryable(&self) -> bool {
-        !matches!(self, Self::Protocol(_) | Self::Closed)
+        !matches!(self, Self::Protocol(_) | Self::Closed | Self::NoPing)
     }
 
     /// Whether the peer can have seen the messages of the session's unfinished streams.

@@ -102,6 +102,7 @@ fn link_sizes(role: Role, config: &Config, wire: &crate::core::Terms) -> LinkSiz
             .max_unaccepted()
             .map_or(config.max_streams(), |max| max.min(config.max_streams())),
         may_open,
+        has_ping: wire.ping,
         open_credit: if may_open { wire.floors.streams } else { 0 },
         peer_max_message: wire.floors.max_message,
         send_buffer: config.send_buffer(),

@@ -101,6 +101,8 @@ pub(crate) struct SessionLink {
     pub(crate) max_details: usize,
     /// The wire lets this side open streams.
     pub(crate) may_open: bool,
+    /// The wire has PINGs.
+    pub(crate) has_ping: bool,
     info: Info,
 }
 
@@ -138,6 +140,8 @@ pub(crate) struct LinkSizes {
     pub(crate) max_unaccepted: u32,
     /// The wire lets this side open streams.
     pub(crate) may_open: bool,
+    /// The wire has PINGs.
+    pub(crate) has_ping: bool,
     pub(crate) open_credit: u32,
     pub(crate) peer_max_message: u32,
     pub(crate) send_buffer: u32,
@@ -189,6 +193,7 @@ impl SessionLink {
             max_block: sizes.max_block,
             max_details: sizes.max_details,
             may_open: sizes.may_open,
+            has_ping: sizes.has_ping,
             info,
         })
     }

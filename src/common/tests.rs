@@ -36,7 +36,7 @@ macro_rules! variants {
 
 variants! {
     SessionError: Closed, PeerClosed, Disconnected, Io, Protocol, LimitExceeded, HandshakeTimeout, KeepaliveTimeout,
-        WriteTimeout, EngineStopped;
+        WriteTimeout, EngineStopped, NoPing;
     StreamError: Failed, Cancelled, NotProcessed, LimitExceeded, Session;
     SendError: TooLong, Stopped, TooManyMetas, Finished, Stream;
     TrySendError: Full, Refused;
@@ -263,6 +263,12 @@ fn errors_of_sessions() {
         ANOTHER,
         ErrorKind::NotConnected,
         "the engine that ran the session has stopped",
+    );
+    table.row(
+        || E::NoPing,
+        MAYBE,
+        ErrorKind::Unsupported,
+        "the wire of the session has no PING",
     );
     table.has_all_of::<E>();
 }

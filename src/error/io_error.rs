@@ -13,6 +13,7 @@ impl SessionError {
             Self::Closed | Self::EngineStopped => ErrorKind::NotConnected,
             Self::PeerClosed { .. } | Self::Disconnected => ErrorKind::ConnectionReset,
             Self::Io(error) => error.kind(),
+            Self::NoPing => ErrorKind::Unsupported,
             Self::Protocol(error) => error.io_kind(),
             Self::LimitExceeded(error) => error.io_kind(),
             Self::HandshakeTimeout(_) | Self::KeepaliveTimeout(_) | Self::WriteTimeout(_) => {

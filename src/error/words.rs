@@ -147,6 +147,7 @@ impl fmt::Debug for SessionError {
                 .field("reason", reason)
                 .finish(),
             Self::Disconnected => f.write_str("Disconnected"),
+            Self::NoPing => f.write_str("NoPing"),
             Self::Io(error) => f.debug_tuple("Io").field(error).finish(),
             Self::Protocol(error) => f.debug_tuple("Protocol").field(error).finish(),
             Self::LimitExceeded(error) => f.debug_tuple("LimitExceeded").field(error).finish(),

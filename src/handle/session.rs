@@ -308,6 +308,9 @@ impl Session {
     /// # Cancel safety
     /// Safe; the PING stays under way.
     pub async fn ping(&self) -> Result<Duration, SessionError> {
+        if !self.link.has_ping {
+            return Err(SessionError::NoPing);
+        }
         let before = self.link.pongs();
         self.link.request(request::PING);
         let check = || {
