@@ -6,8 +6,10 @@
 /// The books of one stream, in bytes.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Credit {
-    /// Sent, and not returned by the peer.
-    under_way: u64,
+    /// Sent.
+    sent: u64,
+    /// Returned by the peer, which may return more than that.
+    returned_by_peer: u64,
     /// Received.
     received: u64,
     /// Of these, returned to the peer.
@@ -17,7 +19,8 @@ pub(super) struct Credit {
 impl Credit {
     pub(super) const fn new() -> Self {
         Self {
-            under_way: 0,
+            sent: 0,
+            returned_by_peer: 0,
             received: 0,
             returned: 0,
         }
@@ -25,16 +28,17 @@ impl Credit {
 
     /// Whether a message may begin with a frame of this size.
     pub(super) const fn may_begin(&self, frame: usize, window: u32) -> bool {
-        self.under_way == 0 || self.under_way + frame as u64 <= window as u64
+        let under_way = self.sent.saturating_sub(self.returned_by_peer);
+        under_way == 0 || under_way + frame as u64 <= window as u64
     }
 
     pub(super) const fn sent(&mut self, bytes: usize) {
-        self.under_way += bytes as u64;
+        self.sent += bytes as u64;
     }
 
     /// The peer returned bytes.
     pub(super) const fn returned_by_peer(&mut self, bytes: u64) {
-        self.under_way = self.under_way.saturating_sub(bytes);
+        self.returned_by_peer = self.returned_by_peer.saturating_add(bytes);
     }
 
     pub(super) const fn received(&mut self, bytes: usize) {

@@ -52,8 +52,10 @@ impl Cursor {
 pub(super) struct Line {
     /// The id on the wire, of which the core has only a part.
     pub(super) id: u64,
-    /// The message id of this side's next packet.
+    /// The message id of this side's next packet, or of the message that is being sent.
     next: u64,
+    /// Frames of that message were sent, and others are to follow.
+    begun: bool,
     pub(super) cursor: Cursor,
     /// The data of an Error of which not all has arrived.
     pub(super) part: Vec<u8>,
@@ -67,6 +69,7 @@ impl Line {
         Self {
             id,
             next: 1,
+            begun: false,
             cursor,
             part: Vec::new(),
             counted: false,
@@ -74,14 +77,28 @@ impl Line {
         }
     }
 
-    /// The message id of the packet that this side sends, or is sending.
+    /// The message id of the message that is being sent.
     pub(super) const fn number(&self) -> u64 {
         self.next
     }
 
-    /// The packet was sent.
-    pub(super) const fn sent(&mut self) {
-        self.next += 1;
+    /// A frame of a message was sent.
+    pub(super) const fn sent(&mut self, end: bool) {
+        self.begun = !end;
+        self.next += end as u64;
+    }
+
+    /// A message is being sent: packets that the peer does not know must not come between its frames.
+    pub(super) const fn is_inside(&self) -> bool {
+        self.begun
+    }
+
+    /// The message id of a packet of one frame, which may break off a message.
+    pub(super) const fn take_number(&mut self) -> u64 {
+        let number = self.next + self.begun as u64;
+        self.begun = false;
+        self.next = number + 1;
+        number
     }
 }
 

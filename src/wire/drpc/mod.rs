@@ -112,10 +112,10 @@ impl Drpc {
         matches!(self.role, Role::Dialer) && self.calls < self.most_calls
     }
 
-    /// Calls of this side that are over make room for others.
-    fn settle_calls<S: SessionPort>(&mut self, mux: &mut Mux<S>) {
+    /// Calls of this side that are over make room for others, if there was none. Whether there is some now.
+    fn settle_calls<S: SessionPort>(&mut self, mux: &mut Mux<S>) -> bool {
         if self.calls == 0 || self.calls < self.most_calls {
-            return;
+            return false;
         }
         let streams = &mut mux.base.streams;
         let mut over = 0;
@@ -132,6 +132,7 @@ impl Drpc {
         }
         self.calls -= over;
         mux.permits.on_granted(&mut mux.base, over);
+        over > 0
     }
 
     /// Forgets streams that the core has forgotten, once they are many.

@@ -15,6 +15,7 @@ use super::setup::Invoked;
 use super::{Drpc, TurnedAway};
 use crate::core::port::StreamPort;
 use crate::core::state::Receiving;
+use crate::core::stream::owed;
 use crate::core::{Core, Exceeded, Incoming, Key, Piece, SessionPort, Violation};
 use crate::drpc::{Calls, DrpcError, FlowControl, Varint};
 use crate::error::{Limit, codes};
@@ -186,7 +187,8 @@ impl Drpc {
                 .trip(Limit::Unaccepted, self.setups.len() as u64);
             return Sink::Ignore;
         }
-        if header.length == 0 && !header.done {
+        if known {
+            // One is needed beside the metadata.
             core.mux.limits.charge_control(&core.mux.base);
         }
         self.newest = self.newest.max(header.stream);
@@ -222,7 +224,8 @@ impl Drpc {
                 return Sink::Skip;
             }
         }
-        if header.length == 0 && !header.done {
+        // Only messages need several frames, and none without data.
+        if !header.done && (header.length == 0 || header.kind != Kind::Message) {
             core.mux.limits.charge_control(&core.mux.base);
         }
         match header.kind {
@@ -270,7 +273,7 @@ impl Drpc {
             Sink::Message => {
                 return self.on_message(core, header, Incoming::Slice(data), last, now);
             }
-            Sink::Setup => self.setups.add(header.stream, data),
+            Sink::Setup => self.setups.add(header, data),
             // At most ten bytes, which are taken at once.
             Sink::Update => return self.on_update(core, header.stream, data),
             Sink::Ignore => return,
@@ -324,13 +327,26 @@ impl Drpc {
         };
         let received = mux.flow.receive(cost);
         match received.and_then(|()| mux.receive_piece(key, piece, cost, now)) {
-            Ok(()) => {}
+            Ok(()) => self.keep_moving(core, key, header.stream),
             Err(Violation::MessageTooLong { total, .. }) => core.mux.exceed(Exceeded {
                 key,
                 limit: Limit::MessageSize,
                 value: total,
             }),
             Err(_) => fail(core, key),
+        }
+    }
+
+    /// A peer with flow control may need credit to reach the end of a stream whose messages are discarded.
+    fn keep_moving<S: SessionPort>(&mut self, core: &mut Core<S>, key: Key, id: u64) {
+        let step = self.step;
+        let base = &mut core.mux.base;
+        if let Some(stream) = base.streams.get_mut(key)
+            && stream.state.receiving == Receiving::Stopped
+            && let Some(line) = self.line(id)
+            && line.credit.to_return(0, step) > 0
+        {
+            base.owing.owe(key, stream, owed::WINDOW);
         }
     }
 

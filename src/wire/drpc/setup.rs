@@ -78,8 +78,11 @@ impl Setups {
     }
 
     /// Data of the frame.
-    pub(super) fn add(&mut self, id: u64, data: &[u8]) {
-        let Some(setup) = self.by_id.get_mut(&id) else {
+    pub(super) fn add(&mut self, header: &Header, data: &[u8]) {
+        if !matches!(header.kind, Kind::Invoke | Kind::InvokeMetadata) {
+            return;
+        }
+        let Some(setup) = self.by_id.get_mut(&header.stream) else {
             return;
         };
         let before = setup.bytes();
@@ -108,6 +111,12 @@ impl Setups {
                 None => opening(part, &metadata),
             };
             return Some(Invoked { cursor, block });
+        }
+        if matches!(header.kind, Kind::Cancel | Kind::Close) {
+            // Given up before it was invoked: it has not been.
+            let setup = self.by_id.remove(&header.stream)?;
+            self.bytes -= setup.bytes();
+            return None;
         }
         let setup = self.by_id.get_mut(&header.stream)?;
         let before = setup.bytes();

@@ -30,12 +30,8 @@ fn put(batch: &mut Batch, header: &Header, data: &[u8]) {
 
 /// A packet of one frame.
 fn put_packet(batch: &mut Batch, line: &mut Line, kind: Kind, data: &[u8]) {
-    put(
-        batch,
-        &Header::new(kind, line.id, line.number(), data.len()),
-        data,
-    );
-    line.sent();
+    let number = line.take_number();
+    put(batch, &Header::new(kind, line.id, number, data.len()), data);
 }
 
 impl Drpc {
@@ -57,11 +53,17 @@ impl Drpc {
             return core.abort(SessionError::Closed);
         }
         self.settle_calls(mux);
-        let may = match self.put_openings(mux, batch) {
-            true => May::SendAll,
-            false => May::EndOnly,
-        };
-        self.put_messages(mux, batch, may);
+        loop {
+            let may = match self.put_openings(mux, batch) {
+                true => May::SendAll,
+                false => May::EndOnly,
+            };
+            self.put_messages(mux, batch, may);
+            // A call may have ended by this batch, and others wait for it.
+            if !self.settle_calls(mux) || may == May::EndOnly {
+                break;
+            }
+        }
         self.prune(mux);
         core.end_messages(now);
     }
@@ -140,7 +142,7 @@ impl Drpc {
         let bytes = line.credit.to_return(stream.window.held(), self.step);
         // A peer that may not know the frame must not see it inside a message.
         let known = self.peer_returns;
-        if bytes == 0 || stream.state.is_over() || (!known && stream.sent > 0) {
+        if bytes == 0 || stream.state.is_over() || (!known && line.is_inside()) {
             return;
         }
         line.credit.return_now(bytes);
@@ -164,6 +166,11 @@ impl Drpc {
     /// Encodes the openings of streams that may run now; false if the batch has no room for one.
     fn put_openings<S: SessionPort>(&mut self, mux: &mut Mux<S>, batch: &mut Batch) -> bool {
         while self.may_call() {
+            let mut next = self.newest + 1;
+            while mux.base.streams.find(core_id(next)).is_some() {
+                // Of a stream that was opened four billion streams ago.
+                next += 1;
+            }
             let Some((key, block)) = mux.next_opening() else {
                 break;
             };
@@ -182,16 +189,15 @@ impl Drpc {
                 batch.head().extend_from_slice(&CONNECTION_HEADER);
                 batch.copied(CONNECTION_HEADER.len());
             }
-            self.newest += 1;
-            let id = core_id(self.newest);
-            let mut line = Line::new(self.newest, Cursor::new());
+            let id = core_id(next);
+            self.newest = next;
+            let mut line = Line::new(next, Cursor::new());
             if !metadata.is_empty() {
                 put_packet(batch, &mut line, Kind::InvokeMetadata, metadata);
             }
             put_packet(batch, &mut line, Kind::Invoke, name);
             line.counted = true;
             self.calls += 1;
-            let _ = mux.base.streams.retire_id(id);
             self.lines.insert(id, line);
             mux.opened(key, id, 0);
         }
@@ -320,12 +326,12 @@ impl<P: StreamPort> Sender<'_, P> {
             }
             _ => put(batch, &header, &message.as_slice()[begin..begin + body]),
         }
+        self.line.sent(end);
         self.line.credit.sent(body);
         self.stream.deficit -= (header.len() + body) as i32;
         self.frames += 1;
         if end {
             self.messages += 1;
-            self.line.sent();
             self.stream.sent = 0;
             self.stream.port.pass();
         } else {

@@ -121,6 +121,26 @@ async fn one_call_at_a_time_waits_in_open_until_the_last_is_over() {
 }
 
 #[tokio::test]
+async fn the_next_call_is_opened_also_when_the_client_is_the_last_to_finish() {
+    let [(client, _a), (server, _b)] = ends(settings(Profile::STORJ));
+    let mut first = soon(client.open("/first")).await.unwrap();
+    let mut served = soon(server.accept()).await.unwrap().unwrap();
+    served.finish().unwrap();
+    assert_eq!(soon(first.recv()).await.unwrap(), None);
+    let waiting = client.clone();
+    let second = tokio::spawn(async move { waiting.open("/second").await });
+    while !second.is_finished() {
+        let _ = first.finish();
+        tokio::task::yield_now().await;
+    }
+    let _second = soon(second).await.unwrap().unwrap();
+    assert_eq!(
+        soon(server.accept()).await.unwrap().unwrap().opening(),
+        "/second"
+    );
+}
+
+#[tokio::test]
 async fn many_calls_follow_each_other_and_leave_nothing_behind() {
     for profile in BOTH {
         let [(client, _a), (server, _b)] = ends(settings(profile));
@@ -221,6 +241,14 @@ async fn what_the_wire_cannot_carry_is_an_error_at_the_caller() {
     assert!(matches!(open, Err(OpenError::NotThisSide)), "{open:?}");
     let open = soon(server.open_with("/m", "1", true)).await.map(drop);
     assert!(matches!(open, Err(OpenError::NotThisSide)), "{open:?}");
+    assert!(matches!(
+        soon(client.ping()).await,
+        Err(SessionError::NoPing)
+    ));
+    assert!(matches!(
+        soon(server.ping()).await,
+        Err(SessionError::NoPing)
+    ));
     let too_long = soon(call.send(message((4 << 20) + 1))).await;
     assert!(matches!(too_long, Err(SendError::TooLong { .. })));
 }

@@ -188,6 +188,49 @@ async fn a_call_that_is_cancelled_before_it_was_invoked_sends_nothing() {
 }
 
 #[tokio::test]
+async fn a_call_that_is_given_up_before_its_invoke_has_arrived_is_never_seen() {
+    for kind in [Kind::Cancel, Kind::Close] {
+        let ((session, _task), mut peer) = server(MUX);
+        peer.send(&packet(Kind::InvokeMetadata, 1, 1, b"")).await;
+        peer.send(&part(Kind::Invoke, 1, 2, b"/m")).await;
+        peer.send(&packet(kind, 1, 3, b"")).await;
+        echo(&session, &mut peer, 2).await;
+        assert_eq!(session.stats().accepted, 1);
+    }
+}
+
+#[tokio::test]
+async fn an_end_inside_a_message_has_a_number_of_its_own() {
+    for dials in [true, false] {
+        let profile = MUX;
+        let role = if dials { Role::Dialer } else { Role::Acceptor };
+        let ((session, _task), mut peer) = Peer::of(role, settings(profile));
+        let mut call = if dials {
+            let call = soon(session.open("/m")).await.unwrap();
+            peer.expect(Kind::Invoke, 1, 1, b"/m").await;
+            call
+        } else {
+            peer.send(&packet(Kind::Invoke, 1, 1, b"/m")).await;
+            accept(&session, "/m").await
+        };
+        // More than the pipe and a batch hold.
+        call.send(message(4 << 20)).await.unwrap();
+        let (first, _) = peer.next().await;
+        call.cancel(codes::CANCELLED);
+        assert!(!first.done);
+        loop {
+            let (header, _) = peer.next().await;
+            if header.kind != Kind::Message {
+                let kind = if dials { Kind::Cancel } else { Kind::Error };
+                assert_eq!((header.kind, header.message), (kind, first.message + 1));
+                break;
+            }
+            assert!(!header.done);
+        }
+    }
+}
+
+#[tokio::test]
 async fn an_opening_block_that_peers_would_hang_up_at_is_not_sent() {
     let ((session, _task), mut peer) = client(MUX);
     let mut bad = soon(session.open(&b"/m\0garbage"[..])).await.unwrap();
