@@ -31,7 +31,7 @@ struct Monster;
 
 impl CookieMonster for Monster {
     async fn eat_cookie(&self, cx: &Context, cookie: Cookie) -> Result<Cookie, Status> {
-        let who = cx.metadata().get_str("who").unwrap_or("somebody");
+        let who = cx.metadata().get_str("who").unwrap_or("a stranger");
         match &*cookie.kind {
             "spinach" => Err(Status::invalid_argument("that is no cookie")),
             kind => Ok(Cookie {

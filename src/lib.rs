@@ -59,6 +59,7 @@
 //! * [`Session`]: open, accept, ping, close, shut down. [`Listener::shutdown`]: all sessions at once. [`SessionState`]: the phase of a session.
 //! * [`SendStream`], [`RecvStream`]: the two halves of a stream, which may be used by different tasks; [`Lease`], a message in place.
 //!   As one byte stream: `tokio::io::join(recv, send)`.
+//! * [`Wire`]: what a session speaks: ringmux's own wire, or DRPC, whose parts are in [`drpc`]. `DRPC.md` has the peers that work.
 //! * [`Config`]: every limit, with its unit and default; [`Config::edge`] for untrusted peers.
 //! * [`Error`]: every other error converts into it by `?`. [`SessionError`], [`StreamError`], [`SendError`],
 //!   [`OpenError`], [`ConnectError`]: like each error here they say whether a retry may succeed (`is_retryable`),

@@ -132,9 +132,10 @@ const ABSENT: [(&str, &[&str]); 9] = [
 ];
 
 /// The packages beside the library.
-const CRATES: [&str; 7] = [
+const CRATES: [&str; 8] = [
     "crates/build",
     "crates/cli",
+    "crates/interop",
     "crates/macros",
     "crates/measure",
     "crates/testing",

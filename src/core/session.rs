@@ -241,6 +241,7 @@ impl<S: SessionPort> Core<S> {
     }
 
     /// The peer opens a stream, whose OPEN has this cost.
+    #[inline]
     pub(crate) fn open_by_peer(
         &mut self,
         id: u32,

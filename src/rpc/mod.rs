@@ -103,6 +103,11 @@
 //! * **With its session.** Handlers are told at once; callers get [`Code::UNAVAILABLE`]. What never reached a handler says
 //!   so, and a channel with [`Retry`] tries it again.
 //!
+//! # Over DRPC
+//! The same clients and servers call peers that speak [DRPC](crate::drpc), and are called by them: the session's
+//! [wire](crate::Session::wire) decides. What that wire does not carry is an error with [`NotCarried`](crate::NotCarried) at its caller:
+//! `DRPC.md` has the list.
+//!
 //! # What is bounded
 //! | what | setting | default | above it |
 //! |---|---|---|---|

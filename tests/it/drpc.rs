@@ -2,11 +2,12 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use ringmux::drpc::{DrpcError, Profile};
 use ringmux::wire::ProtocolError;
-use ringmux::{Addr, Config, Listener, Session, SessionError, Wire};
+use ringmux::{Addr, Config, ConnectError, Listener, Session, SessionError, Wire};
 
 use crate::host::{Net, Soon, echo, eventually, pattern, round_trip};
 
@@ -17,6 +18,7 @@ on_each_driver!(
     a_connection_over_noise_is_refused_by_name,
     silent_connections_whose_wire_is_not_known_make_place_for_others,
     a_shutdown_drains_sessions_whose_wire_was_not_known_yet,
+    a_given_socket_tells_its_wire_as_well,
 );
 
 fn over(profile: Profile) -> Config {
@@ -165,4 +167,39 @@ async fn a_shutdown_drains_sessions_whose_wire_was_not_known_yet(net: Net) {
     let mut rest = Vec::new();
     // Hung up on, with or without the words of ringmux's own wire.
     let _ = undecided.read_to_end(&mut rest);
+}
+
+async fn a_given_socket_tells_its_wire_as_well(net: Net) {
+    for client in [Config::default(), over(Profile::STORJ)] {
+        let (here, there) = UnixStream::pair().unwrap();
+        let wire = client.wire();
+        let session = async {
+            let session = net.engine().client_over(here, &client).await.unwrap();
+            // Over DRPC nothing is sent before the first call.
+            let opening = session.open("").await.unwrap();
+            (session, opening)
+        };
+        let detecting = detecting();
+        let serving = net.engine().server_over(there, &detecting);
+        let ((session, opening), server) = tokio::join!(session.soon(), serving.soon());
+        let server = server.unwrap();
+        assert_eq!(server.wire(), wire);
+        echo(server);
+        drop(opening);
+        round_trip(&session, pattern(70_000, 1)).await;
+    }
+    // The time of a handshake is the limit of the wait.
+    let brief = Config::builder()
+        .detect_drpc(Some(Profile::STORJ))
+        .handshake_timeout(Duration::from_millis(50));
+    let (_silent, there) = UnixStream::pair().unwrap();
+    let refused = net.engine().server_over(there, &brief.build().unwrap());
+    let refused = refused.soon().await.unwrap_err();
+    let late = matches!(
+        &refused,
+        ConnectError::NoSession {
+            error: SessionError::HandshakeTimeout(_)
+        }
+    );
+    assert!(late, "{refused:?}");
 }

@@ -41,8 +41,7 @@ const FEED: Method<Bytes, Bytes, ServerStreaming> =
     Method::server_streaming::<Raw>("interop.Test/Feed");
 const COLLECT: Method<Bytes, Bytes, ClientStreaming> =
     Method::client_streaming::<Raw>("interop.Test/Collect");
-const CHAT: Method<Bytes, Bytes, Bidirectional> =
-    Method::bidirectional::<Raw>("interop.Test/Chat");
+const CHAT: Method<Bytes, Bytes, Bidirectional> = Method::bidirectional::<Raw>("interop.Test/Chat");
 
 async fn soon<F: IntoFuture>(future: F) -> F::Output {
     tokio::time::timeout(LIMIT, future)
@@ -214,7 +213,10 @@ async fn its_metadata_reaches_this_handler() {
         soon(sent).await.unwrap();
     }
     let answer = soon(client.read_packet()).await.unwrap();
-    assert_eq!((answer.kind, &*answer.data), (Kind::MESSAGE, &b"abc123"[..]));
+    assert_eq!(
+        (answer.kind, &*answer.data),
+        (Kind::MESSAGE, &b"abc123"[..])
+    );
     let end = soon(client.read_packet()).await.unwrap();
     assert_eq!(end.kind, Kind::CLOSE_SEND);
 }
@@ -406,7 +408,9 @@ async fn its_server_gets_the_metadata_of_this_client_and_its_errors_come_back() 
 async fn streams_of_this_client_half_close_and_are_cancelled() {
     let (session, cancels) = other_server(Profile::STORJ).await;
     let channel = Channel::new(session.clone());
-    let (mut requests, reply) = soon(channel.client_streaming(&COLLECT).open()).await.unwrap();
+    let (mut requests, reply) = soon(channel.client_streaming(&COLLECT).open())
+        .await
+        .unwrap();
     for part in ["a", "", "bc"] {
         requests.send(Bytes::from(part)).await.unwrap();
     }
@@ -414,7 +418,9 @@ async fn streams_of_this_client_half_close_and_are_cancelled() {
     assert_eq!(soon(reply).await.unwrap(), "abc");
 
     let count = Bytes::from(vec![0; 100]);
-    let mut answers = soon(channel.server_streaming(&FEED, &count).open()).await.unwrap();
+    let mut answers = soon(channel.server_streaming(&FEED, &count).open())
+        .await
+        .unwrap();
     for n in 0..100 {
         assert_eq!(soon(answers.recv()).await.unwrap().unwrap(), n.to_string());
     }
@@ -428,7 +434,9 @@ async fn streams_of_this_client_half_close_and_are_cancelled() {
     requests.finish().unwrap();
     assert!(soon(answers.recv()).await.unwrap().is_none());
 
-    let call = channel.call(&NEVER, &count).timeout(Duration::from_millis(50));
+    let call = channel
+        .call(&NEVER, &count)
+        .timeout(Duration::from_millis(50));
     let late = soon(call.into_future()).await.unwrap_err();
     assert_eq!(late.code(), Code::DEADLINE_EXCEEDED);
     let answer = soon(channel.call(&ECHO, &"on".into()).into_future()).await;

@@ -13,6 +13,7 @@ use crate::error::{SessionError, Side, StreamError};
 
 impl<S: SessionPort> Mux<S> {
     /// A handle has opened a stream. `None` if it is refused, with the reason given to the handle.
+    #[inline]
     pub(crate) fn insert_local(
         &mut self,
         mut port: S::Stream,
