@@ -38,8 +38,8 @@ const IMPORTS: [(&str, &[&str]); 19] = [
     (
         "connect",
         &[
-            "sync", CODEC, "addr", "config", "pace", "queue", "error", "core", "wire", "bridge",
-            "driver", "handle",
+            "sync", CODEC, "addr", "drpc", "config", "pace", "queue", "error", "core", "wire",
+            "bridge", "driver", "handle",
         ],
     ),
     (
@@ -59,7 +59,7 @@ const IMPORTS: [(&str, &[&str]); 19] = [
     (
         "fuzzing",
         &[
-            "wire", "bridge", "handle", "rpc", CODEC, "error", "config", "addr",
+            "wire", "bridge", "handle", "rpc", CODEC, "error", "config", "addr", "drpc",
         ],
     ),
     ("metrics", &["connect", "bridge", "manage"]),
