@@ -15,7 +15,6 @@ mod limit;
 mod try_send;
 mod words;
 
-use std::fmt;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,7 +29,7 @@ pub use words::Chain;
 
 use crate::drpc::DrpcError;
 use crate::wire::native::frame::{FrameError, Role, StreamId};
-use words::{Cancelling, Closing, Code, Stopping};
+use words::{Cancelling, Code, Stopping};
 
 /// Whether the peer's application can have seen the messages of a failed stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -86,34 +85,6 @@ pub enum SessionError {
     WriteTimeout(Duration),
     /// The thread or runtime that ran the session ended first.
     EngineStopped,
-}
-
-impl fmt::Display for SessionError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Closed => f.write_str("the session was closed by this side"),
-            Self::PeerClosed { code, reason } => Closing(*code, reason).fmt(f),
-            Self::Disconnected => {
-                f.write_str("the peer closed the connection without ending the session")
-            }
-            Self::Io(_) => f.write_str("the connection failed"),
-            Self::Protocol(_) => f.write_str("the peer broke the protocol"),
-            Self::LimitExceeded(exceeded) => exceeded.fmt(f),
-            Self::HandshakeTimeout(limit) => write!(
-                f,
-                "the peer did not complete the handshake within {limit:?}: is it a ringmux endpoint?"
-            ),
-            Self::KeepaliveTimeout(limit) => write!(
-                f,
-                "the peer did not answer a keepalive PING within {limit:?}"
-            ),
-            Self::WriteTimeout(limit) => write!(
-                f,
-                "the socket took none of the bytes to be sent for {limit:?}"
-            ),
-            Self::EngineStopped => f.write_str("the engine that ran the session has stopped"),
-        }
-    }
 }
 
 /// Not derived: `source` returns the error itself, not the `Arc` that shares it.

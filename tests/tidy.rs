@@ -61,7 +61,7 @@ const IMPORTS: [(&str, &[&str]); 19] = [
     (
         "fuzzing",
         &[
-            "wire", "bridge", "handle", "rpc", CODEC, "error", "config", "addr",
+            "wire", "bridge", "handle", "rpc", CODEC, "error", "config", "addr", "drpc",
         ],
     ),
     ("metrics", &["connect", "bridge", "manage"]),

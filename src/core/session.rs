@@ -8,7 +8,7 @@ use super::mux::Mux;
 use super::orphan::Orphan;
 use super::ping::Ping;
 use super::pool::Share;
-use super::port::{Count, SessionPort};
+use super::port::{Count, RecvEnd, SessionPort};
 use super::streams::Key;
 use super::terms::Terms;
 use super::timers::Timer;
@@ -279,16 +279,8 @@ impl<S: SessionPort> Core<S> {
             code,
         };
         let error = refused.map_or(cancelled, StreamError::NotProcessed);
-        self.mux.cancelled_by_peer(key, code, error);
-    }
-
-    /// The peer ends a stream, in both directions, with this code; the messages before it are delivered.
-    pub(crate) fn close_by_peer(&mut self, key: Key, code: u32) {
-        let error = StreamError::Cancelled {
-            by: Side::Peer,
-            code,
-        };
-        self.mux.closed_by_peer(key, code, error);
+        let end = RecvEnd::Discard(error);
+        self.mux.cancelled_by_peer(key, code, end);
     }
 
     /// The peer accepts no new streams: those that `lost` selects (by their id, and whether the peer opened them) were not

@@ -192,8 +192,9 @@ async fn a_given_socket_tells_its_wire_as_well(net: Net) {
     let brief = Config::builder()
         .detect_drpc(Some(Profile::STORJ))
         .handshake_timeout(Duration::from_millis(50));
+    let brief = brief.build().unwrap();
     let (_silent, there) = UnixStream::pair().unwrap();
-    let refused = net.engine().server_over(there, &brief.build().unwrap());
+    let refused = net.engine().server_over(there, &brief);
     let refused = refused.soon().await.unwrap_err();
     let late = matches!(
         &refused,

@@ -214,17 +214,8 @@ impl<S: SessionPort> Mux<S> {
 
     // ---- ends inside a direction ------------------------------------------------------------
 
-    /// The peer ends both directions; `error` is what applications see.
-    pub(crate) fn cancelled_by_peer(&mut self, key: Key, code: u32, error: StreamError) {
-        self.ended_by_peer(key, code, error.clone(), RecvEnd::Discard(error));
-    }
-
-    /// The same, and the messages before it are delivered.
-    pub(crate) fn closed_by_peer(&mut self, key: Key, code: u32, error: StreamError) {
-        self.ended_by_peer(key, code, error.clone(), RecvEnd::Error(error));
-    }
-
-    fn ended_by_peer(&mut self, key: Key, code: u32, error: StreamError, end: RecvEnd) {
+    /// The peer ends both directions: receiving with `end`, an error, sending with the same error.
+    pub(crate) fn cancelled_by_peer(&mut self, key: Key, code: u32, end: RecvEnd) {
         let Some(stream) = self.base.streams.get_mut(key) else {
             return;
         };
@@ -232,7 +223,9 @@ impl<S: SessionPort> Mux<S> {
             self.limits.charge_control(&self.base);
         } else {
             let of_peer = stream.of_peer();
-            stream.port.end_send(SendEnd::Error(error));
+            if let RecvEnd::Error(error) | RecvEnd::Discard(error) = &end {
+                stream.port.end_send(SendEnd::Error(error.clone()));
+            }
             stream.port.end_recv(end);
             self.cancel_stream(key, code, Event::RecvCancel);
             if of_peer {

@@ -248,11 +248,6 @@ impl<S: SessionPort> Mux<S> {
         }
     }
 
-    /// See [`Flow::hold_more`].
-    pub(crate) fn hold_more(&mut self) {
-        self.flow.hold_more(self.base.config.session_window_max());
-    }
-
     /// Whether reading must stop: a peer without credit has sent as many bytes as the session holds at most, and the application
     /// can consume some of them.
     pub(crate) fn is_full(&mut self, now: Instant) -> bool {

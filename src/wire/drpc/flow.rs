@@ -47,7 +47,7 @@ impl Credit {
 
     /// The bytes to return now, at least `step`, if the application still has `held` bytes, more or less: 256 more for
     /// each piece. At the end of what it has, all comes back.
-    pub(super) const fn to_return(&self, held: u64, step: u64) -> u64 {
+    pub(super) const fn owed(&self, held: u64, step: u64) -> u64 {
         let consumed = self.received.saturating_sub(held);
         let owed = consumed.saturating_sub(self.returned);
         if owed >= step { owed } else { 0 }

@@ -22,6 +22,8 @@
 //! holds instead, so that a stream that is not read leaves the others alone. Messages that are not complete do not stop the
 //! reading, as nothing but the rest of them helps: beyond the window they take memory from the pool, or their streams end.
 
+#[cfg(any(test, fuzzing))]
+mod check;
 mod failure;
 mod flow;
 mod frame;
@@ -48,6 +50,9 @@ use frame::HEADER_MAX;
 use line::{Line, core_id};
 use receive::{Arriving, PIECE_MIN};
 use setup::Setups;
+
+#[cfg(any(test, fuzzing))]
+pub(crate) use check::check_sent;
 
 /// The first bytes of a dialling side for a server of several protocols, and those of storj's Noise.
 const CONNECTION_HEADER: [u8; 8] = *b"DRPC!!!1";
@@ -158,6 +163,12 @@ impl Drpc {
     }
 }
 
+/// With flow control the peer bounds each stream itself.
+fn hold_more<S: SessionPort>(core: &mut Core<S>) {
+    let max = core.mux.base.config.session_window_max();
+    core.mux.flow.hold_more(max);
+}
+
 impl Wire for Drpc {
     const TERMS: Terms = Terms {
         credit: false,
@@ -212,7 +223,7 @@ impl Wire for Drpc {
             Role::Acceptor => 0,
         };
         if self.profile.flow_control == FlowControl::On {
-            core.mux.hold_more();
+            hold_more(core);
         }
         core.established(max_message, more);
     }

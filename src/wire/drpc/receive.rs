@@ -12,13 +12,13 @@ use super::failure::{self, ERROR_MAX};
 use super::frame::{Front, Header, Kind};
 use super::line::{Line, core_id};
 use super::setup::Invoked;
-use super::{Drpc, TurnedAway};
-use crate::core::port::StreamPort;
+use super::{Drpc, TurnedAway, hold_more};
+use crate::core::port::{RecvEnd, StreamPort};
 use crate::core::state::Receiving;
 use crate::core::stream::owed;
 use crate::core::{Core, Exceeded, Incoming, Key, Piece, SessionPort, Violation};
 use crate::drpc::{Calls, DrpcError, FlowControl, Varint};
-use crate::error::{Limit, codes};
+use crate::error::{Limit, Side, StreamError, codes};
 use crate::wire::{Role, WAKES_MAX, WORK_MAX};
 
 /// Data of a frame are taken when all have arrived, or this many bytes.
@@ -344,7 +344,7 @@ impl Drpc {
         if let Some(stream) = base.streams.get_mut(key)
             && stream.state.receiving == Receiving::Stopped
             && let Some(line) = self.line(id)
-            && line.credit.to_return(0, step) > 0
+            && line.credit.owed(0, step) > 0
         {
             base.owing.owe(key, stream, owed::WINDOW);
         }
@@ -356,7 +356,7 @@ impl Drpc {
             _ => return,
         };
         if !std::mem::replace(&mut self.peer_returns, true) {
-            core.mux.hold_more();
+            hold_more(core);
         }
         let Some(line) = self.line(id) else {
             return;
@@ -403,7 +403,12 @@ impl Drpc {
                 }
             }
             Kind::Cancel => core.cancel_by_peer(key, codes::CANCELLED),
-            Kind::Close => core.close_by_peer(key, codes::CANCELLED),
+            Kind::Close => {
+                let (by, code) = (Side::Peer, codes::CANCELLED);
+                // The messages before it are delivered.
+                let end = RecvEnd::Error(StreamError::Cancelled { by, code });
+                core.mux.cancelled_by_peer(key, code, end);
+            }
             Kind::CloseSend => {
                 let finished = core.mux.base.streams.at(key).state.receiving;
                 if finished == Receiving::Finished {

@@ -139,7 +139,7 @@ impl Drpc {
         let Some(line) = self.lines.get_mut(&id).filter(|_| returns) else {
             return;
         };
-        let bytes = line.credit.to_return(stream.window.held(), self.step);
+        let bytes = line.credit.owed(stream.window.held(), self.step);
         // A peer that may not know the frame must not see it inside a message.
         let known = self.peer_returns;
         if bytes == 0 || stream.state.is_over() || (!known && line.is_inside()) {

@@ -1,0 +1,65 @@
+//! One DRPC connection against a peer whose bytes are the input, in each variant, with an application driven by the input.
+//!
+//! ```text
+//!   flags │ n │ script (n bytes) │ wire ...
+//! ```
+//! As in [`peer`](super::peer()), except that the wire has no handshake.
+
+use std::time::Instant;
+
+use super::Input;
+use super::peer::{PATIENCE, PIECES, Run};
+use super::side::{Side, settings};
+use crate::config::Config;
+use crate::drpc::{CancelForm, FlowControl, Profile};
+use crate::wire::drpc::check_sent;
+use crate::wire::{Drpc, Role};
+
+const ACCEPTOR: u8 = 1 << 0;
+
+/// The variant, by bits of the flags.
+fn variant(flags: u8) -> Config {
+    let profile = match flags >> 1 & 3 {
+        0 => Profile::STORJ.header(true),
+        1 => Profile::STORJ.cancel(CancelForm::Hard),
+        2 => Profile::COCKROACH.window(20_000),
+        _ => Profile::COCKROACH.flow_control(FlowControl::On),
+    };
+    settings(PATIENCE).drpc(profile).build().expect("valid")
+}
+
+/// Feeds the input.
+///
+/// # Panics
+/// When the connection breaks a promise.
+pub fn drpc(input: &[u8]) {
+    let mut input = Input(input);
+    let flags = input.byte();
+    let role = match flags & ACCEPTOR {
+        0 => Role::Dialer,
+        _ => Role::Acceptor,
+    };
+    let mut run: Run<Drpc> = Run {
+        side: Side::new(role, &variant(flags), Instant::now()),
+        streams: Vec::new(),
+        written: Vec::new(),
+    };
+    let steps = usize::from(input.byte());
+    let mut script = Input(input.take(steps));
+    while !script.is_empty() {
+        let step = script.byte();
+        run.side.hear(input.take(PIECES[usize::from(step & 7)]));
+        run.act(step >> 3);
+    }
+    run.side.hear(input.take(usize::MAX));
+    run.act(0);
+    // A session without handles ends, whatever the peer does.
+    if let Some(session) = run.side.session.take() {
+        session.close();
+    }
+    run.act(0);
+    run.side.elapse(4 * PATIENCE, &mut run.written);
+    assert!(run.side.is_closed(), "it ends by its ceiling");
+    check_sent(&run.written, role == Role::Dialer);
+    run.side.finish(run.streams);
+}
