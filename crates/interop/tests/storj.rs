@@ -209,8 +209,8 @@ async fn its_metadata_reaches_this_handler() {
         (3, Kind::MESSAGE, b""),
         (4, Kind::CLOSE_SEND, b""),
     ] {
-        let sent = client.write_packet(&packet(1, message, kind, data));
-        soon(sent).await.unwrap();
+        let packet = packet(1, message, kind, data);
+        soon(client.write_packet(&packet)).await.unwrap();
     }
     let answer = soon(client.read_packet()).await.unwrap();
     assert_eq!(
