@@ -9,7 +9,7 @@ use std::borrow::Cow;
 use bytes::Bytes;
 
 use super::code::Code;
-use super::metadata::Metadata;
+use super::metadata::{Metadata, MetadataError};
 use super::status::{Origin, Status};
 use super::wire::{self, Opening, OpeningError};
 use crate::addr::Wire;
@@ -63,9 +63,9 @@ pub(super) fn read_opening(wire: Wire, block: &Bytes) -> Result<Opening<'_>, Ope
         let Ok(key) = std::str::from_utf8(key) else {
             continue;
         };
-        match metadata.insert(&lower_case(key), value) {
-            Err(error @ super::metadata::MetadataError::TooLong { .. }) => return Err(error.into()),
-            Ok(()) | Err(_) => {}
+        if let Err(error @ MetadataError::TooLong { .. }) = metadata.insert(&lower_case(key), value)
+        {
+            return Err(error.into());
         }
     }
     Ok(Opening {

@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use ringmux::drpc::{Profile, StatusDetails};
+use ringmux::manage::{Dial, Manager};
 use ringmux::rpc::{
     Channel, Code, Context, MetadataError, Origin, Receiver, Sender, Server, Status,
 };
-use ringmux::{Config, NotCarried, OpenError, PingError, Processed, SendError, Wire};
+use ringmux::{Config, Engine, NotCarried, OpenError, PingError, Processed, SendError, Wire};
 use tokio::sync::Notify;
 
 use crate::host::*;
@@ -271,4 +272,23 @@ async fn a_panic_of_a_handler_is_a_failed_call_and_its_neighbours_go_on() {
             _ => assert_eq!(answer.unwrap(), request),
         }
     }
+}
+
+#[tokio::test]
+async fn a_manager_counts_a_session_without_a_ping_as_proven_when_it_has_lived_long_enough() {
+    let server = Server::builder().unary(ECHO, echo).build().unwrap();
+    let engine = Engine::auto().unwrap();
+    let config = over(Profile::COCKROACH);
+    let addr = "tcp://127.0.0.1:0".parse().unwrap();
+    let listener = engine.listen(&addr, &config).await.unwrap();
+    let addr = listener.local_addr().clone();
+    tokio::spawn(async move { server.serve(listener).await });
+    let builder = Manager::builder(Dial::new(engine, addr, config));
+    let manager = builder.proven_after(Duration::from_millis(1)).build();
+    let manager = manager.unwrap();
+    tokio::spawn(manager.start().unwrap());
+    let channel = Channel::from(manager.clone());
+    let answer = soon(channel.call(&ECHO, &"on".into()).into_future()).await;
+    assert_eq!(answer.unwrap(), "on");
+    until("the session is proven", || manager.metrics().proven == 1).await;
 }
