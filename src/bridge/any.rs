@@ -3,8 +3,9 @@
 use std::sync::Arc as StdArc;
 use std::time::Instant;
 
+use super::info::Info;
 use super::pool::Pool;
-use super::session::{Info, SessionLink};
+use super::session::SessionLink;
 use super::{DrpcEngine, NativeEngine};
 use crate::addr;
 use crate::config::Config;

@@ -5,9 +5,10 @@ use std::time::Instant;
 
 use bytes::BytesMut;
 
+use super::info::Info;
 use super::pool::Pool;
 use super::port::LinkPort;
-use super::session::{Info, LinkSizes, SessionLink};
+use super::session::{LinkSizes, SessionLink};
 use crate::config::Config;
 use crate::core::port::{Count, SessionPort};
 use crate::core::timers::Timer;
@@ -111,7 +112,7 @@ fn link_sizes(role: Role, config: &Config, wire: &crate::core::Terms) -> LinkSiz
         max_opening: wire.max_opening as usize,
         max_block: wire.max_block as usize,
         max_details: wire.max_details as usize,
-        pings: wire.ping,
+        has_ping: wire.ping,
     }
 }
 

@@ -6,6 +6,8 @@ use std::time::Duration;
 use ringmux::Addr;
 use serde_json::Value;
 
+use crate::server::{METHOD, Serves};
+
 /// The program's JSON result. Some fields are only printed.
 #[derive(Debug)]
 #[allow(dead_code)]
@@ -32,20 +34,31 @@ pub(crate) enum Pace {
 }
 
 /// Plays an attack for `time`, and pauses it for as long again.
-pub(crate) fn play(addr: &Addr, name: &str, pace: Pace, time: Duration) -> Result {
-    play_over(addr, "native", name, pace, time)
+pub(crate) fn play(server: (&Addr, Serves), name: &str, pace: Pace, time: Duration) -> Result {
+    play_over("native", server, name, pace, time)
 }
 
 /// The same over a wire.
-pub(crate) fn play_over(addr: &Addr, wire: &str, name: &str, pace: Pace, time: Duration) -> Result {
+pub(crate) fn play_over(
+    wire: &str,
+    (addr, serves): (&Addr, Serves),
+    name: &str,
+    pace: Pace,
+    time: Duration,
+) -> Result {
     let name = name.replace('_', "-");
     let rate: &[&str] = match pace {
         Pace::Usual => &[],
         Pace::Full => &["--rate", "0"],
     };
+    let neighbour = match serves {
+        Serves::Streams => "call",
+        Serves::Calls => "unary",
+    };
     let seconds = format!("{}ms", time.as_millis());
     let output = Command::new(env!("CARGO_BIN_EXE_ringmux"))
-        .args(["attack", "--json", "--neighbour", "call", "--wire", wire])
+        .args(["attack", "--json", "--neighbour", neighbour, "--wire", wire])
+        .args(["--method", METHOD.name()])
         .args(["--attack", &name, "--seconds", &seconds])
         .args(rate)
         .arg(addr.to_string())
@@ -64,6 +77,7 @@ pub(crate) fn play_over(addr: &Addr, wire: &str, name: &str, pace: Pace, time: D
             .unwrap_or_else(|| panic!("no {key}: {text}"))
     };
     let string = |key: &str| row[key].as_str().map(str::to_owned);
+    assert_eq!(row["applicable"], true, "{text}");
     let round_trips = row["round_trips"].as_array().expect("two numbers");
     Result {
         connections: number("connections"),

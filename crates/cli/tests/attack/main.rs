@@ -1,4 +1,5 @@
-//! A server under attack by the program `ringmux attack`, by each attack A1 to A13, on each driver.
+//! A server under attack by the program `ringmux attack`, by each attack A1 to A13, on each driver; and a server of calls, by each
+//! attack C1 to C7.
 //!
 //! This process runs the server and nothing else, so the allocator counts its memory alone; the attacker and the
 //! well-behaved neighbour run in another process, which reports the neighbour's times. One test at a time.
@@ -22,7 +23,7 @@ use ringmux::{Config, ConfigBuilder, Driver};
 
 use attacker::Pace;
 use memory::{SLACK_BYTES, Seen, Watch};
-use server::Server;
+use server::{Server, Serves};
 
 /// Length of an attack in the first measurement, and of its pause.
 const TIME: Duration = Duration::from_millis(150);
@@ -92,6 +93,7 @@ struct Attack {
     /// As many as `ringmux attack` opens.
     connections: u64,
     holds: Holds,
+    serves: Serves,
 }
 
 /// The memory that an attack can make the server hold.
@@ -146,16 +148,17 @@ impl Attack {
 }
 
 macro_rules! attacks {
-    ($($attack:ident: $connections:literal $holds:expr, $profiles:ident;)+) => {
+    ($serves:ident: $($attack:ident: $connections:literal $holds:expr, $profiles:ident;)+) => {
         $(mod $attack {
             #[allow(unused_imports)]
             use super::Holds::{Both, HalfOpen, Streams, Unfinished};
-            use super::{Attack, Driver, Profile};
+            use super::{Attack, Driver, Profile, Serves};
 
             const ATTACK: Attack = Attack {
                 name: stringify!($attack),
                 connections: $connections,
                 holds: $holds,
+                serves: Serves::$serves,
             };
             $profiles!();
         })+
@@ -250,7 +253,30 @@ macro_rules! fill {
     };
 }
 
-attacks! {
+/// For calls, which the library's drivers do not see.
+macro_rules! calls {
+    () => {
+        withstood! {
+            uring: Uring Mesh;
+            tokio: Tokio Mesh;
+        }
+        flooded! {
+            tokio_edge_at_full_pace: Tokio Edge;
+        }
+    };
+}
+
+/// For calls on so many sessions that they could take all places of the server.
+macro_rules! fill_calls {
+    () => {
+        calls!();
+        flooded! {
+            tokio_at_full_pace: Tokio Mesh;
+        }
+    };
+}
+
+attacks! { Streams:
     rapid_reset: 1 Streams(1 << 10), differ;
     made_you_reset: 1 Unfinished, same;
     tiny_frames: 1 Streams(0), endless;
@@ -265,6 +291,16 @@ attacks! {
     id_wrap: 1 Streams(1 << 10), same;
     many_windows: 16 Unfinished, fill;
     oversized: 1 Streams(0), same;
+}
+
+attacks! { Calls:
+    call_flood: 1 Streams(4 << 10), calls;
+    call_malformed: 1 Streams(0), calls;
+    call_reset: 1 Streams(4 << 10), calls;
+    call_unfinished: 17 Streams(8 << 10), fill_calls;
+    call_metadata: 1 Streams(24 << 10), calls;
+    call_unknown: 1 Streams(0), calls;
+    call_late: 1 Streams(0), calls;
 }
 
 /// The attacks over DRPC, with what each can make the server hold.
@@ -283,17 +319,19 @@ const OVER_DRPC: [(&str, Holds); 7] = [
 fn over_drpc_each_attack_is_bounded_and_the_neighbour_is_served() {
     alone(|| {
         let config = Profile::Small.builder().detect_drpc(Some(Drpc::COCKROACH));
-        let server = Server::start(Driver::Uring, config.build().unwrap());
+        let server = Server::start(Driver::Uring, config.build().unwrap(), Serves::Streams);
         for (name, holds) in OVER_DRPC {
             let attack = Attack {
                 name,
                 connections: 1,
                 holds,
+                serves: Serves::Streams,
             };
             println!("{name}:");
-            let play =
-                |time| attacker::play_over(&server.addr, "drpc-cockroach", name, Pace::Usual, time);
-            bounded(&attack, &server, || play(TIME));
+            bounded(&attack, &server, || {
+                let at = (&server.addr, Serves::Streams);
+                attacker::play_over("drpc-cockroach", at, name, Pace::Usual, TIME)
+            });
         }
     });
 }
@@ -341,7 +379,7 @@ fn looked_at(
 ) {
     alone(|| {
         println!("{} {driver} {profile:?}:", attack.name);
-        let server = Server::start(driver, profile.config());
+        let server = Server::start(driver, profile.config(), attack.serves);
         let mut missed = Vec::new();
         for n in 0..LOOKS {
             match look(&server, TIME * (1 << n)) {
@@ -368,7 +406,7 @@ fn attacked(
     time: Duration,
 ) -> (Seen, attacker::Result) {
     bounded(attack, server, || {
-        attacker::play(&server.addr, attack.name, pace, time)
+        attacker::play((&server.addr, attack.serves), attack.name, pace, time)
     })
 }
 
