@@ -5,7 +5,7 @@
 //! ```
 //! As in [`peer`](super::peer()), except that the wire has no handshake.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::Input;
 use super::peer::{PATIENCE, PIECES, Run};
@@ -16,6 +16,8 @@ use crate::wire::drpc::check_sent;
 use crate::wire::{Drpc, Role};
 
 const ACCEPTOR: u8 = 1 << 0;
+/// More than twice `drain_timeout`, after which a session without handles is closed.
+const ORPHANED: Duration = Duration::from_secs(100);
 
 /// The variant, by bits of the flags.
 fn variant(flags: u8) -> Config {
@@ -54,11 +56,12 @@ pub fn drpc(input: &[u8]) {
     run.side.hear(input.take(usize::MAX));
     run.act(0);
     // A session without handles ends, whatever the peer does.
-    if let Some(session) = run.side.session.take() {
-        session.close();
+    match run.side.session.take() {
+        Some(session) => session.close(),
+        None => run.streams.clear(),
     }
     run.act(0);
-    run.side.elapse(4 * PATIENCE, &mut run.written);
+    run.side.elapse(ORPHANED, &mut run.written);
     assert!(run.side.is_closed(), "it ends by its ceiling");
     check_sent(&run.written, role == Role::Dialer);
     run.side.finish(run.streams);
