@@ -8,6 +8,7 @@
 use std::time::{Duration, Instant};
 
 use super::Input;
+use super::pair::{self, play};
 use super::peer::{PATIENCE, PIECES, Run};
 use super::side::{Side, settings};
 use crate::config::Config;
@@ -20,14 +21,28 @@ const ACCEPTOR: u8 = 1 << 0;
 const ORPHANED: Duration = Duration::from_secs(100);
 
 /// The variant, by bits of the flags.
-fn variant(flags: u8) -> Config {
-    let profile = match flags >> 1 & 3 {
+fn variant(flags: u8) -> Profile {
+    match flags >> 1 & 3 {
         0 => Profile::STORJ.header(true),
         1 => Profile::STORJ.cancel(CancelForm::Hard),
         2 => Profile::COCKROACH.window(20_000),
         _ => Profile::COCKROACH.flow_control(FlowControl::On),
-    };
-    settings(PATIENCE).drpc(profile).build().expect("valid")
+    }
+}
+
+fn config(profile: Profile, patience: Duration) -> Config {
+    let settings = settings(patience).drpc(profile);
+    settings.build().expect("valid")
+}
+
+/// Two honest connections, as [`pair`](super::pair()): a byte for the variant, then its input. A cancel ends no session.
+///
+/// # Panics
+/// When one of the connections breaks a promise.
+pub fn drpc_pair(input: &[u8]) {
+    let mut input = Input(input);
+    let profile = variant(input.byte()).cancel(CancelForm::Soft);
+    play::<Drpc>(&config(profile, pair::PATIENCE), input.take(usize::MAX));
 }
 
 /// Feeds the input.
@@ -42,7 +57,7 @@ pub fn drpc(input: &[u8]) {
         _ => Role::Acceptor,
     };
     let mut run: Run<Drpc> = Run {
-        side: Side::new(role, &variant(flags), Instant::now()),
+        side: Side::new(role, &config(variant(flags), PATIENCE), Instant::now()),
         streams: Vec::new(),
         written: Vec::new(),
     };
