@@ -5,9 +5,10 @@
 //! ```
 //! As in [`peer`](super::peer()), except that the wire has no handshake.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::Input;
+use super::pair::{self, play};
 use super::peer::{PATIENCE, PIECES, Run};
 use super::side::{Side, settings};
 use crate::config::Config;
@@ -16,16 +17,32 @@ use crate::wire::drpc::check_sent;
 use crate::wire::{Drpc, Role};
 
 const ACCEPTOR: u8 = 1 << 0;
+/// More than twice `drain_timeout`, after which a session without handles is closed.
+const ORPHANED: Duration = Duration::from_secs(100);
 
 /// The variant, by bits of the flags.
-fn variant(flags: u8) -> Config {
-    let profile = match flags >> 1 & 3 {
+fn variant(flags: u8) -> Profile {
+    match flags >> 1 & 3 {
         0 => Profile::STORJ.header(true),
         1 => Profile::STORJ.cancel(CancelForm::Hard),
         2 => Profile::COCKROACH.window(20_000),
         _ => Profile::COCKROACH.flow_control(FlowControl::On),
-    };
-    settings(PATIENCE).drpc(profile).build().expect("valid")
+    }
+}
+
+fn config(profile: Profile, patience: Duration) -> Config {
+    let settings = settings(patience).drpc(profile);
+    settings.build().expect("valid")
+}
+
+/// Two honest connections, as [`pair`](super::pair()): a byte for the variant, then its input. A cancel ends no session.
+///
+/// # Panics
+/// When one of the connections breaks a promise.
+pub fn drpc_pair(input: &[u8]) {
+    let mut input = Input(input);
+    let profile = variant(input.byte()).cancel(CancelForm::Soft);
+    play::<Drpc>(&config(profile, pair::PATIENCE), input.take(usize::MAX));
 }
 
 /// Feeds the input.
@@ -40,7 +57,7 @@ pub fn drpc(input: &[u8]) {
         _ => Role::Acceptor,
     };
     let mut run: Run<Drpc> = Run {
-        side: Side::new(role, &variant(flags), Instant::now()),
+        side: Side::new(role, &config(variant(flags), PATIENCE), Instant::now()),
         streams: Vec::new(),
         written: Vec::new(),
     };
@@ -54,11 +71,12 @@ pub fn drpc(input: &[u8]) {
     run.side.hear(input.take(usize::MAX));
     run.act(0);
     // A session without handles ends, whatever the peer does.
-    if let Some(session) = run.side.session.take() {
-        session.close();
+    match run.side.session.take() {
+        Some(session) => session.close(),
+        None => run.streams.clear(),
     }
     run.act(0);
-    run.side.elapse(4 * PATIENCE, &mut run.written);
+    run.side.elapse(ORPHANED, &mut run.written);
     assert!(run.side.is_closed(), "it ends by its ceiling");
     check_sent(&run.written, role == Role::Dialer);
     run.side.finish(run.streams);

@@ -4,7 +4,7 @@
 //! * [`codec`]: bytes to frames and back.
 //! * [`peer`]: one connection against a peer whose bytes are the input.
 //! * [`pair`]: two connections; the input is their applications' actions and the network's fragmentation.
-//! * [`drpc`]: the same over DRPC, in each of its variants.
+//! * [`drpc`], [`drpc_pair`]: the same two over DRPC, in each of its variants.
 //! * `calls` (feature `rpc`): the bytes that calls add to a stream, and back.
 //! * [`canary`]: [`codec`] with an injected fault, so that an ineffective harness is detected.
 //!
@@ -26,7 +26,7 @@ mod tests;
 pub use calls::calls;
 pub use canary::canary;
 pub use codec::codec;
-pub use drpc::drpc;
+pub use drpc::{drpc, drpc_pair};
 pub use pair::pair;
 pub use peer::peer;
 

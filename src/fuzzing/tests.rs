@@ -19,6 +19,7 @@ const TARGETS: &[Target] = &[
     ("peer", peer),
     ("pair", pair),
     ("drpc", drpc),
+    ("drpc_pair", drpc_pair),
     #[cfg(feature = "rpc")]
     ("calls", calls),
 ];
@@ -48,7 +49,8 @@ fn every_seed_is_survived() {
 fn mutated_seeds_of_drpc_are_survived() {
     let number = std::env::var("RINGMUX_MUTATIONS").ok();
     let number = number.map_or(2000, |number| number.parse().expect("a number"));
-    let seeds: Vec<_> = drpc_attacks().into_iter().map(|(_, bytes)| bytes).collect();
+    let mut seeds = seeds();
+    seeds.retain(|(target, ..)| target.starts_with("drpc"));
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     let mut random = |below: usize| {
         state ^= state << 13;
@@ -57,12 +59,16 @@ fn mutated_seeds_of_drpc_are_survived() {
         (state >> 11) as usize % below
     };
     for _ in 0..number {
-        let mut input = seeds[random(seeds.len())].clone();
-        let other = &seeds[random(seeds.len())];
+        let (target, _, mut input) = seeds[random(seeds.len())].clone();
+        let (.., other) = &seeds[random(seeds.len())];
         let cut = random(other.len());
         match random(3) {
             0 => input.extend_from_slice(&other[cut..]),
             1 => input.truncate(2 + random(input.len())),
+            _ if target == "drpc_pair" => {
+                input.truncate(1);
+                input.extend((0..random(600)).map(|_| random(256) as u8));
+            }
             _ => {}
         }
         for _ in 0..random(8) {
@@ -73,8 +79,9 @@ fn mutated_seeds_of_drpc_are_survived() {
                 _ => input.insert(at, [0, 1, 2, 5, 0x7f, 0x80, 0xff][random(7)]),
             }
         }
-        let survived = std::panic::catch_unwind(|| drpc(&input));
-        assert!(survived.is_ok(), "{input:?}");
+        let body = if target == "drpc" { drpc } else { drpc_pair };
+        let survived = std::panic::catch_unwind(|| body(&input));
+        assert!(survived.is_ok(), "{target} {input:?}");
     }
 }
 
@@ -139,6 +146,10 @@ fn seeds() -> Vec<(&'static str, String, Vec<u8>)> {
     }
     for (what, bytes) in PLAYS {
         seeds.push(("pair", what.to_owned(), bytes.to_vec()));
+        for variant in [0, 4, 6] {
+            let input = [&[variant], bytes].concat();
+            seeds.push(("drpc_pair", format!("{what} {variant}"), input));
+        }
     }
     for (what, bytes) in drpc_attacks() {
         seeds.push(("drpc", what, bytes));

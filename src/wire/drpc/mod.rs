@@ -1,6 +1,6 @@
 //! The wire of DRPC, in the variants of [`Profile`]: frames of packets of streams, without a handshake.
 //!
-//! `frame` has headers; `line` the numbers of packets of one stream, `setup` streams that the peer is about to open, `failure`
+//! `frame` has headers; `ids` and `line` the numbers of streams and of their packets, `setup` streams that the peer is about to open, `failure`
 //! the forms of errors, `flow` the optional credit. `receive` acts on frames, `transmit` fills a batch; this file has their
 //! state. How a stream's opening block, error and end are written is in [`crate::drpc`].
 //!
@@ -27,6 +27,7 @@ mod check;
 mod failure;
 mod flow;
 mod frame;
+mod ids;
 mod line;
 mod receive;
 mod setup;
@@ -47,6 +48,7 @@ use crate::core::{Core, Floors, Mux, Terms};
 use crate::drpc::{Calls, DrpcError, FlowControl, MAX_OPENING, Profile};
 use crate::error::{ProtocolError, SessionError};
 use frame::HEADER_MAX;
+use ids::Ids;
 use line::{Line, core_id};
 use receive::{Arriving, PIECE_MIN};
 use setup::Setups;
@@ -82,8 +84,8 @@ pub(crate) struct Drpc {
     lines: FxHashMap<u32, Line>,
     setups: Setups,
     turned_away: VecDeque<TurnedAway>,
-    /// The last stream that this side opened, or the newest of the peer.
-    newest: u64,
+    /// The ids of this side's streams, or of the peer's.
+    ids: Ids,
     /// Calls of this side that may run at once, and those that run.
     most_calls: u32,
     calls: u32,
@@ -196,7 +198,7 @@ impl Wire for Drpc {
             lines: FxHashMap::default(),
             setups: Setups::default(),
             turned_away: VecDeque::new(),
-            newest: 0,
+            ids: Ids::new(),
             most_calls: match profile.calls {
                 Calls::OneAtATime => 1,
                 Calls::Many => config.max_streams(),

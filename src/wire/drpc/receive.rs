@@ -163,15 +163,15 @@ impl Drpc {
         let opens = matches!(header.kind, Kind::Invoke | Kind::InvokeMetadata);
         let may_open = match self.profile.calls {
             // Ids increase: a lower one is of a call that has ended.
-            Calls::OneAtATime => id > self.newest || self.setups.contains(id),
-            Calls::Many => true,
+            Calls::OneAtATime => id > self.ids.newest(),
+            Calls::Many => !self.ids.is_used(id),
         };
-        if self.role == Role::Acceptor && id != 0 && may_open && (opens || self.setups.contains(id))
-        {
+        let known = self.setups.contains(id);
+        if self.role == Role::Acceptor && id != 0 && (known || (opens && may_open)) {
             return self.begin_setup(core, header);
         }
         // Messages that crossed the end of their stream are no fault.
-        if header.kind != Kind::Message || id == 0 || id > self.newest {
+        if header.kind != Kind::Message || id == 0 || id > self.ids.newest() {
             charge_unsolicited(core, header);
         }
         Sink::Ignore
@@ -191,7 +191,7 @@ impl Drpc {
             // One is needed beside the metadata.
             core.mux.limits.charge_control(&core.mux.base);
         }
-        self.newest = self.newest.max(header.stream);
+        self.ids.add(header.stream);
         self.setups.begin(header);
         Sink::Setup
     }

@@ -166,7 +166,7 @@ impl Drpc {
     /// Encodes the openings of streams that may run now; false if the batch has no room for one.
     fn put_openings<S: SessionPort>(&mut self, mux: &mut Mux<S>, batch: &mut Batch) -> bool {
         while self.may_call() {
-            let mut next = self.newest + 1;
+            let mut next = self.ids.newest() + 1;
             while mux.base.streams.find(core_id(next)).is_some() {
                 // Of a stream that was opened four billion streams ago.
                 next += 1;
@@ -190,7 +190,7 @@ impl Drpc {
                 batch.copied(CONNECTION_HEADER.len());
             }
             let id = core_id(next);
-            self.newest = next;
+            self.ids.add(next);
             let mut line = Line::new(next, Cursor::new());
             if !metadata.is_empty() {
                 put_packet(batch, &mut line, Kind::InvokeMetadata, metadata);
