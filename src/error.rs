@@ -8,24 +8,28 @@
 //! shows each text once, and searching the chain for a type finds it. An error that only wraps another, such as
 //! [`SendError::Stream`], shows the other's text, and has the other's source.
 
+mod carried;
 pub mod codes;
 mod io_error;
 mod limit;
+mod try_send;
 mod words;
 
-use std::fmt;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 
+pub use carried::{NotCarried, PingError};
 pub(crate) use io_error::into_io;
 pub use limit::{Limit, LimitExceeded};
+pub use try_send::TrySendError;
 pub use words::Chain;
 
+use crate::drpc::DrpcError;
 use crate::wire::native::frame::{FrameError, Role, StreamId};
-use words::{Cancelling, Closing, Code, Stopping};
+use words::{Cancelling, Code, Stopping};
 
 /// Whether the peer's application can have seen the messages of a failed stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -81,34 +85,6 @@ pub enum SessionError {
     WriteTimeout(Duration),
     /// The thread or runtime that ran the session ended first.
     EngineStopped,
-}
-
-impl fmt::Display for SessionError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Closed => f.write_str("the session was closed by this side"),
-            Self::PeerClosed { code, reason } => Closing(*code, reason).fmt(f),
-            Self::Disconnected => {
-                f.write_str("the peer closed the connection without ending the session")
-            }
-            Self::Io(_) => f.write_str("the connection failed"),
-            Self::Protocol(_) => f.write_str("the peer broke the protocol"),
-            Self::LimitExceeded(exceeded) => exceeded.fmt(f),
-            Self::HandshakeTimeout(limit) => write!(
-                f,
-                "the peer did not complete the handshake within {limit:?}: is it a ringmux endpoint?"
-            ),
-            Self::KeepaliveTimeout(limit) => write!(
-                f,
-                "the peer did not answer a keepalive PING within {limit:?}"
-            ),
-            Self::WriteTimeout(limit) => write!(
-                f,
-                "the socket took none of the bytes to be sent for {limit:?}"
-            ),
-            Self::EngineStopped => f.write_str("the engine that ran the session has stopped"),
-        }
-    }
 }
 
 /// Not derived: `source` returns the error itself, not the `Arc` that shares it.
@@ -298,6 +274,9 @@ pub enum ProtocolError {
     /// A PING with ACK that answers no PING.
     #[error("a PING was acknowledged that was never sent")]
     UnexpectedPong,
+    /// A rule of DRPC.
+    #[error(transparent)]
+    Drpc(#[from] DrpcError),
     /// A rule of another wire than that of ringmux.
     #[error("{rule}")]
     Foreign {
@@ -340,6 +319,7 @@ impl ProtocolError {
             Self::PiecesMismatch { .. } => "pieces-mismatch",
             Self::MetaOutOfPlace { .. } => "meta-out-of-place",
             Self::UnexpectedPong => "unexpected-pong",
+            Self::Drpc(error) => error.rule(),
             Self::Foreign { .. } => "foreign",
         }
     }
@@ -451,6 +431,9 @@ pub enum SendError {
     /// A direction of a stream carries at most two opaque blocks.
     #[error("the stream has carried two opaque blocks already")]
     TooManyMetas,
+    /// The session's wire cannot carry it; the stream stays usable.
+    #[error(transparent)]
+    NotCarried(#[from] NotCarried),
     /// This side has already finished the stream.
     #[error("the stream was already finished by this side")]
     Finished,
@@ -484,56 +467,11 @@ impl SendError {
     #[must_use]
     pub const fn was_processed(&self) -> Processed {
         match self {
-            Self::TooLong { .. } | Self::TooManyMetas | Self::Finished => Processed::No,
+            Self::TooLong { .. } | Self::TooManyMetas | Self::NotCarried(_) | Self::Finished => {
+                Processed::No
+            }
             Self::Stopped { .. } => Processed::Maybe,
             Self::Stream(error) => error.was_processed(),
-        }
-    }
-}
-
-/// Why [`try_send`](crate::SendStream::try_send) did not take a message; contains the message.
-#[derive(Clone, Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum TrySendError {
-    /// The stream's queue is full for now, or the peer has not yet announced its limit for long messages.
-    #[error("the stream's send queue is full")]
-    Full(Bytes),
-    /// The message can never be sent on this stream.
-    #[error("the message was refused")]
-    Refused {
-        /// The message.
-        message: Bytes,
-        /// The reason.
-        #[source]
-        error: SendError,
-    },
-}
-
-impl TrySendError {
-    /// Whether trying again may succeed: on the same stream if it was [`Full`](Self::Full), else as the
-    /// [`SendError`] says.
-    #[must_use]
-    pub const fn is_retryable(&self) -> bool {
-        match self {
-            Self::Full(_) => true,
-            Self::Refused { error, .. } => error.is_retryable(),
-        }
-    }
-
-    /// Whether the peer's application can have seen the message.
-    #[must_use]
-    pub const fn was_processed(&self) -> Processed {
-        match self {
-            Self::Full(_) => Processed::No,
-            Self::Refused { error, .. } => error.was_processed(),
-        }
-    }
-
-    /// The message that was not sent.
-    #[must_use]
-    pub fn into_message(self) -> Bytes {
-        match self {
-            Self::Full(message) | Self::Refused { message, .. } => message,
         }
     }
 }
@@ -568,6 +506,9 @@ pub enum OpenError {
         /// [`max_pending_opens`](crate::ConfigBuilder::max_pending_opens).
         limit: u32,
     },
+    /// Over this wire only the side that dialled can open streams.
+    #[error("the side that accepted the connection cannot open streams over this wire")]
+    NotThisSide,
     /// The session has ended, or takes no new streams. Nothing was sent.
     #[error(transparent)]
     Session(SessionError),
@@ -584,7 +525,7 @@ impl OpenError {
     #[must_use]
     pub const fn is_retryable(&self) -> bool {
         match self {
-            Self::BlockTooLong { .. } | Self::MessageTooLong { .. } => false,
+            Self::BlockTooLong { .. } | Self::MessageTooLong { .. } | Self::NotThisSide => false,
             Self::NoCredit | Self::TooManyPending { .. } => true,
             Self::Session(error) => error.is_retryable(),
         }

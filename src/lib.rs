@@ -59,6 +59,7 @@
 //! * [`Session`]: open, accept, ping, close, shut down. [`Listener::shutdown`]: all sessions at once. [`SessionState`]: the phase of a session.
 //! * [`SendStream`], [`RecvStream`]: the two halves of a stream, which may be used by different tasks; [`Lease`], a message in place.
 //!   As one byte stream: `tokio::io::join(recv, send)`.
+//! * [`Wire`]: what a session speaks: ringmux's own wire, or DRPC, whose parts are in [`drpc`]. `DRPC.md` has the peers that work.
 //! * [`Config`]: every limit, with its unit and default; [`Config::edge`] for untrusted peers.
 //! * [`Error`]: every other error converts into it by `?`. [`SessionError`], [`StreamError`], [`SendError`],
 //!   [`OpenError`], [`ConnectError`]: like each error here they say whether a retry may succeed (`is_retryable`),
@@ -106,6 +107,8 @@ mod core;
 #[cfg(not(ringmux_loom))]
 mod driver;
 #[cfg(not(ringmux_loom))]
+pub mod drpc;
+#[cfg(not(ringmux_loom))]
 mod error;
 #[cfg(all(any(test, fuzzing), not(ringmux_loom)))]
 #[doc(hidden)]
@@ -131,7 +134,7 @@ pub mod wire;
 pub use ringmux_macros::service;
 
 #[cfg(not(ringmux_loom))]
-pub use addr::{Addr, AddrError, Driver, UnknownDriver};
+pub use addr::{Addr, AddrError, Driver, UnknownDriver, UnknownWire, Wire};
 #[cfg(not(ringmux_loom))]
 pub use bridge::{Drained, SessionEnds, SessionStats, Totals, TrippedLimits};
 #[cfg(not(ringmux_loom))]
@@ -146,8 +149,8 @@ pub use connect::{
 };
 #[cfg(not(ringmux_loom))]
 pub use error::{
-    Chain, Failure, Limit, LimitExceeded, OpenError, Processed, SendError, SessionError, Side,
-    StreamError, TrySendError, codes,
+    Chain, Failure, Limit, LimitExceeded, NotCarried, OpenError, PingError, Processed, SendError,
+    SessionError, Side, StreamError, TrySendError, codes,
 };
 #[cfg(not(ringmux_loom))]
 pub use handle::{

@@ -12,16 +12,17 @@ mod circles;
 mod english;
 
 /// The modules that each module of the library may import.
-const IMPORTS: [(&str, &[&str]); 18] = [
+const IMPORTS: [(&str, &[&str]); 19] = [
     ("sync", &[]),
     (CODEC, &[]),
-    ("addr", &[]),
-    ("config", &[]),
+    ("drpc", &[]),
+    ("addr", &["drpc"]),
+    ("config", &["addr", "drpc"]),
     ("pace", &["sync"]),
     ("queue", &["sync"]),
-    ("error", &[CODEC]),
+    ("error", &[CODEC, "drpc"]),
     ("core", &["queue", "config", "error"]),
-    ("wire", &["core", "queue", "config", "error", CODEC]),
+    ("wire", &["core", "queue", "config", "error", "drpc", CODEC]),
     (
         "bridge",
         &[
@@ -39,8 +40,8 @@ const IMPORTS: [(&str, &[&str]); 18] = [
     (
         "connect",
         &[
-            "sync", CODEC, "addr", "config", "pace", "queue", "error", "core", "wire", "bridge",
-            "driver", "handle",
+            "sync", CODEC, "addr", "config", "drpc", "pace", "queue", "error", "core", "wire",
+            "bridge", "driver", "handle",
         ],
     ),
     (
@@ -55,12 +56,14 @@ const IMPORTS: [(&str, &[&str]); 18] = [
     ),
     (
         "rpc",
-        &["connect", "handle", "manage", "error", "addr", "pace"],
+        &[
+            "connect", "handle", "manage", "error", "addr", "drpc", "pace",
+        ],
     ),
     (
         "fuzzing",
         &[
-            "wire", "bridge", "handle", "rpc", CODEC, "error", "config", "addr",
+            "wire", "bridge", "handle", "rpc", CODEC, "error", "config", "addr", "drpc",
         ],
     ),
     ("metrics", &["connect", "bridge", "manage", "rpc"]),
@@ -131,9 +134,10 @@ const ABSENT: [(&str, &[&str]); 9] = [
 ];
 
 /// The packages beside the library.
-const CRATES: [&str; 7] = [
+const CRATES: [&str; 8] = [
     "crates/build",
     "crates/cli",
+    "crates/interop",
     "crates/macros",
     "crates/measure",
     "crates/testing",

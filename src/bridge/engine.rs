@@ -15,7 +15,7 @@ use crate::core::timers::Timer;
 use crate::core::{Core, RecvSize, Status, report_mark};
 use crate::error::SessionError;
 use crate::sync::Arc;
-use crate::wire::{BATCH_BYTES, Batch, SHARED_BATCH_BYTES, Wire};
+use crate::wire::{BATCH_BYTES, Batch, Role, SHARED_BATCH_BYTES, Wire};
 
 /// The interface of a session to its driver. It is called as follows, on one thread at a time:
 ///
@@ -96,12 +96,14 @@ pub(crate) struct Engine<W> {
     recv_size: RecvSize,
 }
 
-fn link_sizes(config: &Config, wire: &crate::core::Terms) -> LinkSizes {
+fn link_sizes(role: Role, config: &Config, wire: &crate::core::Terms) -> LinkSizes {
+    let may_open = wire.both_open || role == Role::Dialer;
     LinkSizes {
         max_unaccepted: config
             .max_unaccepted()
             .map_or(config.max_streams(), |max| max.min(config.max_streams())),
-        open_credit: wire.floors.streams,
+        may_open,
+        open_credit: if may_open { wire.floors.streams } else { 0 },
         peer_max_message: wire.floors.max_message,
         send_buffer: config.send_buffer(),
         session_send_buffer: config.session_send_buffer(),
@@ -110,20 +112,25 @@ fn link_sizes(config: &Config, wire: &crate::core::Terms) -> LinkSizes {
         max_opening: wire.max_opening as usize,
         max_block: wire.max_block as usize,
         max_details: wire.max_details as usize,
+        has_ping: wire.ping,
     }
 }
 
 impl<W: Wire> Engine<W> {
     /// A session and the link for its first handle.
     pub(crate) fn new(
-        role: crate::wire::Role,
+        role: Role,
         config: &Config,
         info: Info,
         pool: StdArc<Pool>,
         now: Instant,
     ) -> (Self, Arc<SessionLink>) {
         let start = (W::is_silent(role), info.seed);
-        let link = SessionLink::new(link_sizes(config, &W::TERMS), info, StdArc::clone(&pool));
+        let link = SessionLink::new(
+            link_sizes(role, config, &W::TERMS),
+            info,
+            StdArc::clone(&pool),
+        );
         let port = LinkPort::new(Arc::clone(&link));
         let (core, window) = Core::new(port, pool, config, W::TERMS, start, now);
         let (least, most) = (W::least_reception(config), config.receive_buffer() as usize);
@@ -172,7 +179,7 @@ impl<W: Wire> Protocol for Engine<W> {
     #[inline]
     fn wants_bytes(&mut self) -> bool {
         let mux = &mut self.core.mux;
-        W::TERMS.credit || !mux.flow.is_full(&mut mux.base)
+        W::TERMS.credit || !mux.is_full(mux.base.turn)
     }
 
     #[inline]

@@ -24,6 +24,7 @@
 //! engine for a handle: they share only atomics and the leaves of `queue`.
 
 mod activate;
+mod any;
 mod asked;
 mod counter;
 mod drain;
@@ -44,6 +45,7 @@ mod tripped;
 #[cfg(all(test, not(ringmux_loom)))]
 pub(crate) mod tests;
 
+pub(crate) use any::AnyEngine;
 pub use drain::Drained;
 pub(crate) use engine::{Engine, Protocol, sooner};
 pub(crate) use info::Info;
@@ -63,6 +65,9 @@ pub(crate) use crate::core::{SEND_FLOOR, SocketEvent, SocketStage, Status, failu
 
 /// A session over the wire of ringmux.
 pub(crate) type NativeEngine = Engine<crate::wire::Native>;
+
+/// A session over DRPC.
+pub(crate) type DrpcEngine = Engine<crate::wire::Drpc>;
 
 /// What a record of a lane's rings weighs besides its length, in bytes: so a limit on weight bounds the number of records
 /// too. It equals the charge of the native wire for a frame, so that a stream's ring and its credit are one budget.

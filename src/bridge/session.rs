@@ -96,6 +96,10 @@ pub(crate) struct SessionLink {
     pub(crate) max_opening: usize,
     pub(crate) max_block: usize,
     pub(crate) max_details: usize,
+    /// The wire has a PING.
+    pub(crate) has_ping: bool,
+    /// The wire lets this side open streams.
+    pub(crate) may_open: bool,
     info: Info,
 }
 
@@ -112,6 +116,8 @@ pub(crate) struct LinkSizes {
     pub(crate) max_opening: usize,
     pub(crate) max_block: usize,
     pub(crate) max_details: usize,
+    pub(crate) has_ping: bool,
+    pub(crate) may_open: bool,
 }
 
 impl SessionLink {
@@ -148,6 +154,8 @@ impl SessionLink {
             max_opening: sizes.max_opening,
             max_block: sizes.max_block,
             max_details: sizes.max_details,
+            has_ping: sizes.has_ping,
+            may_open: sizes.may_open,
             info,
         })
     }

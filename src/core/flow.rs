@@ -1,7 +1,7 @@
 //! Credit returned to the peer, the session and the pool as applications consume; and memory for messages larger
 //! than their window.
 //!
-//! A peer on a wire without credit is held back by not reading from it, see [`Flow::is_full`].
+//! A peer on a wire without credit is held back by not reading from it, see [`Mux::is_full`](super::mux::Mux::is_full).
 
 use std::collections::VecDeque;
 use std::num::NonZeroU32;
@@ -46,6 +46,10 @@ pub(crate) struct Exceeded {
 pub(crate) struct Flow<M> {
     pub(crate) pool: Share<M>,
     pub(crate) window: RecvWindow,
+    /// Without credit: reading stops while the session holds as many bytes.
+    most_held: u64,
+    /// Reading has stopped.
+    pub(crate) paused: bool,
     /// Bytes by which the windows of live streams were raised.
     widened: u64,
     /// A WINDOW frame of the session is owed.
@@ -58,10 +62,12 @@ pub(crate) struct Flow<M> {
 
 impl<M: Memory> Flow<M> {
     /// With a window of `window` bytes, taken from the `pool`.
-    pub(crate) fn new(pool: Share<M>, window: u32, now: Instant) -> Self {
+    pub(crate) fn new(pool: Share<M>, credit: bool, window: u32, now: Instant) -> Self {
         Self {
             pool,
-            window: RecvWindow::new(window),
+            window: RecvWindow::new(Self::initial(credit, window)),
+            most_held: window.into(),
+            paused: false,
             widened: 0,
             owed: false,
             last_return: now,
@@ -87,20 +93,66 @@ impl<M: Memory> Flow<M> {
         }
     }
 
-    /// Whether reading must stop: a peer without credit has sent as many bytes as the session's window holds, and the
-    /// application can consume some of them.
-    pub(crate) fn is_full<S: SessionPort>(&self, base: &mut Base<S>) -> bool {
-        let most = u64::from(base.config.session_window());
-        if base.terms.credit || self.window.held() < most {
-            return false;
+    /// The most bytes that a session without credit holds are raised to its largest window, if the pool allows: the peer
+    /// bounds each stream itself.
+    pub(crate) fn hold_more(&mut self, max: u32) {
+        let max = u64::from(max);
+        if max > self.most_held && self.pool.take_to_grow(max - self.most_held, Growth::Fast) {
+            self.most_held = max;
         }
-        let unfinished = |stream: &Stream<S::Stream>| match &stream.assembly {
-            Some(assembly) if !stream.chunks => assembly.cost,
-            _ => 0,
-        };
-        let streams = base.streams.iter_mut();
-        let unfinished: u64 = streams.map(|(_, stream)| unfinished(stream)).sum();
-        self.window.held() - unfinished.min(self.window.held()) >= most
+    }
+
+    /// Whether a session without credit holds as many bytes as it may.
+    pub(crate) const fn is_at_most(&self) -> bool {
+        self.window.held() >= self.most_held
+    }
+
+    /// Bytes of messages that are not complete, and not charged to the pool, in a session without credit that holds as much as
+    /// it may: moves their charge to the pool. `Err`: a stream for which it has no memory, and nothing else to wait for.
+    pub(crate) fn cover_unfinished<S: SessionPort>(
+        &mut self,
+        base: &mut Base<S>,
+        now: Instant,
+    ) -> Result<(), Exceeded> {
+        let (mut refused, mut left) = (None, 0);
+        let mut moved = 0;
+        for (key, stream) in base.streams.iter_mut() {
+            let Some(assembly) = stream.assembly.as_mut().filter(|_| !stream.chunks) else {
+                continue;
+            };
+            let cost = assembly.cost.min(stream.window.uncovered());
+            if cost > 0 && self.pool.take_for_message(cost, assembly.given) {
+                assembly.given = true;
+                stream.window.cover(cost);
+                moved += cost;
+            } else if cost > 0 {
+                left += cost;
+                let value = assembly.received.into();
+                refused = refused.or(Some((key, value)));
+            }
+        }
+        if moved > 0 {
+            check_advances_in_time(base, now);
+            self.return_to_session(base, moved);
+        }
+        match refused {
+            Some((key, value)) if self.window.held() - left < self.most_held => Err(Exceeded {
+                key,
+                limit: Limit::MessageMemory,
+                value,
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Reading goes on: the time in between was no fault of the peer.
+    pub(crate) fn resume<S: SessionPort>(&mut self, base: &mut Base<S>, now: Instant) {
+        self.paused = false;
+        for (_, stream) in base.streams.iter_mut() {
+            if let Some(assembly) = &mut stream.assembly {
+                assembly.since = now;
+            }
+        }
     }
 
     // ---- consuming --------------------------------------------------------------------------
@@ -128,7 +180,9 @@ impl<M: Memory> Flow<M> {
         // Credit goes back to a stream once a quarter of its window has been consumed. Handles report when they have consumed
         // half. Part of that may have been accounted and returned before, and as much again may be consumed before the next
         // report; since less than a quarter is kept back here, a quarter is always left for the peer.
-        let worth_it = stream.window.returnable() * 4 >= stream.window.target();
+        let returnable = stream.window.returnable();
+        let worth_it = returnable * 4 >= stream.window.target()
+            || (!base.terms.credit && returnable * 2 >= u64::from(base.config.stream_window()));
         if worth_it && stream.state.receiving == Receiving::Open {
             base.owing.owe(key, stream, owed::WINDOW);
         }
@@ -160,7 +214,7 @@ impl<M: Memory> Flow<M> {
         let (outstanding, target) = if base.terms.credit {
             (self.window.outstanding(), self.window.target())
         } else {
-            let target = u64::from(base.config.session_window());
+            let target = self.most_held;
             (target.saturating_sub(held), target)
         };
         let hungry = if self.hungry {
@@ -304,16 +358,20 @@ impl<M: Memory> Flow<M> {
         let max_piece = u64::from(base.config.max_frame());
         let stream = base.streams.get_mut(key)?;
         let assembly = stream.assembly.as_deref().copied()?;
-        if stream.state.receiving != Receiving::Open || stream.chunks || !base.terms.credit {
+        if stream.state.receiving != Receiving::Open || stream.chunks {
             return None;
         }
-        // Of a message of unknown size, one more piece.
         let received = u64::from(assembly.received);
+        let exceeded = |limit, value| Some(Exceeded { key, limit, value });
+        if !base.terms.credit {
+            let costly = assembly.cost > 2 * received + PIECES_SLACK;
+            return exceeded(Limit::MessagePieces, assembly.cost).filter(|_| costly);
+        }
+        // Of a message of unknown size, one more piece.
         let total = assembly.total.map_or(received + max_piece, u64::from);
         let rest = total - received;
         let need = rest + u64::from(S::Stream::CHARGE) * rest.div_ceil(max_piece).max(1);
         let whole = assembly.cost + need;
-        let exceeded = |limit, value| Some(Exceeded { key, limit, value });
         if whole > 2 * total + PIECES_SLACK {
             return exceeded(Limit::MessagePieces, whole);
         }
@@ -385,7 +443,7 @@ impl<M: Memory> Flow<M> {
             if stream.chunks || stream.window.advanced() == 0 {
                 continue;
             }
-            let since = if assembly.starved {
+            let since = if assembly.starved || self.paused {
                 now
             } else {
                 assembly.since

@@ -48,6 +48,7 @@ pub(crate) mod window;
 pub(crate) mod tests;
 
 pub(crate) use budget::SEND_FLOOR;
+pub(crate) use flow::Exceeded;
 #[cfg(test)]
 pub(crate) use idle::IDLE;
 pub(crate) use life::{Goaway, SocketEvent, SocketStage};

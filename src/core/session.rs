@@ -8,7 +8,7 @@ use super::mux::Mux;
 use super::orphan::Orphan;
 use super::ping::Ping;
 use super::pool::Share;
-use super::port::{Count, SessionPort};
+use super::port::{Count, RecvEnd, SessionPort};
 use super::streams::Key;
 use super::terms::Terms;
 use super::timers::Timer;
@@ -241,6 +241,8 @@ impl<S: SessionPort> Core<S> {
     }
 
     /// The peer opens a stream, whose OPEN has this cost.
+    // Each wire calls it in one place, and a stream is made where it stays.
+    #[inline(always)]
     pub(crate) fn open_by_peer(
         &mut self,
         id: u32,
@@ -278,7 +280,8 @@ impl<S: SessionPort> Core<S> {
             code,
         };
         let error = refused.map_or(cancelled, StreamError::NotProcessed);
-        self.mux.cancelled_by_peer(key, code, error);
+        let end = RecvEnd::Discard(error);
+        self.mux.cancelled_by_peer(key, code, end);
     }
 
     /// The peer accepts no new streams: those that `lost` selects (by their id, and whether the peer opened them) were not

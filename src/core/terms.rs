@@ -9,11 +9,13 @@ pub(crate) struct Terms {
     pub(crate) ping: bool,
     /// A side can send a GOAWAY: no new streams, and the reason for an end.
     pub(crate) goaway: bool,
+    /// Both sides can open streams. Else only the one that dialled.
+    pub(crate) both_open: bool,
     /// Limits of the peer before its SETTINGS.
     pub(crate) floors: Floors,
     /// The longest opening block, in bytes.
     pub(crate) max_opening: u32,
-    /// The longest block between messages, in bytes.
+    /// The longest block between messages, in bytes; 0: there are none.
     pub(crate) max_block: u32,
     /// The longest details of an error, in bytes.
     pub(crate) max_details: u32,

@@ -3,8 +3,8 @@
 use std::io::ErrorKind;
 
 use super::{
-    LimitExceeded, OpenError, Processed, ProtocolError, SendError, SessionError, Side, StreamError,
-    TrySendError,
+    LimitExceeded, OpenError, PingError, Processed, ProtocolError, SendError, SessionError, Side,
+    StreamError, TrySendError,
 };
 
 impl SessionError {
@@ -18,6 +18,15 @@ impl SessionError {
             Self::HandshakeTimeout(_) | Self::KeepaliveTimeout(_) | Self::WriteTimeout(_) => {
                 ErrorKind::TimedOut
             }
+        }
+    }
+}
+
+impl PingError {
+    pub(crate) fn io_kind(&self) -> ErrorKind {
+        match self {
+            Self::NotCarried(_) => ErrorKind::Unsupported,
+            Self::Session(error) => error.io_kind(),
         }
     }
 }
@@ -41,6 +50,7 @@ impl SendError {
     pub(crate) fn io_kind(&self) -> ErrorKind {
         match self {
             Self::TooLong { .. } | Self::TooManyMetas => ErrorKind::InvalidInput,
+            Self::NotCarried(_) => ErrorKind::Unsupported,
             Self::Stopped { .. } | Self::Finished => ErrorKind::BrokenPipe,
             Self::Stream(error) => error.io_kind(),
         }
@@ -61,6 +71,7 @@ impl OpenError {
         match self {
             Self::BlockTooLong { .. } | Self::MessageTooLong { .. } => ErrorKind::InvalidInput,
             Self::NoCredit | Self::TooManyPending { .. } => ErrorKind::WouldBlock,
+            Self::NotThisSide => ErrorKind::Unsupported,
             Self::Session(error) => error.io_kind(),
         }
     }
@@ -105,6 +116,7 @@ pub(crate) use into_io;
 
 into_io!(
     SessionError,
+    PingError,
     StreamError,
     SendError,
     TrySendError,

@@ -25,6 +25,9 @@ pub enum Limit {
     /// A message came in pieces so small that they cost more than [`max_message`](crate::ConfigBuilder::max_message)
     /// allows for its size: twice that size and 64 KiB. Ends its stream.
     MessagePieces,
+    /// A message is longer than [`max_message`](crate::ConfigBuilder::max_message), over a wire where that ends its stream
+    /// alone.
+    MessageSize,
     /// The stream held the session's memory longest while other streams waited for memory. Ends the stream.
     StalledStream,
     /// [`max_unaccepted`](crate::ConfigBuilder::max_unaccepted) streams were waiting for the application. The stream
@@ -51,13 +54,14 @@ pub enum Limit {
 
 impl Limit {
     /// The number of limits.
-    pub(crate) const COUNT: usize = 11;
+    pub(crate) const COUNT: usize = 12;
 
     /// Every limit, in order of their counters.
     pub const ALL: [Self; Self::COUNT] = [
         Self::MessageMemory,
         Self::MessageStalled,
         Self::MessagePieces,
+        Self::MessageSize,
         Self::StalledStream,
         Self::Unaccepted,
         Self::UnacceptedResets,
@@ -75,6 +79,7 @@ impl Limit {
             Self::MessageMemory => "message-memory",
             Self::MessageStalled => "message-stalled",
             Self::MessagePieces => "message-pieces",
+            Self::MessageSize => "message-size",
             Self::StalledStream => "stalled-stream",
             Self::Unaccepted => "unaccepted",
             Self::UnacceptedResets => "unaccepted-resets",
@@ -92,7 +97,7 @@ impl Limit {
         match self {
             Self::MessageMemory => "receive_pool",
             Self::MessageStalled => "message_timeout",
-            Self::MessagePieces => "max_message",
+            Self::MessagePieces | Self::MessageSize => "max_message",
             Self::StalledStream => "session_window_max",
             Self::Unaccepted => "max_unaccepted",
             Self::UnacceptedResets => "max_unaccepted_resets",
@@ -111,6 +116,7 @@ impl Limit {
             Self::MessageMemory
             | Self::MessageStalled
             | Self::MessagePieces
+            | Self::MessageSize
             | Self::StalledStream => "bytes",
             Self::Unaccepted | Self::UnacceptedResets | Self::FaultyStreams => "streams",
             Self::ResetRate => "resets",

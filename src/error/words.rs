@@ -201,8 +201,37 @@ impl fmt::Debug for SendError {
                 .field("code", &Code(*code))
                 .finish(),
             Self::TooManyMetas => f.write_str("TooManyMetas"),
+            Self::NotCarried(error) => f.debug_tuple("NotCarried").field(error).finish(),
             Self::Finished => f.write_str("Finished"),
             Self::Stream(error) => f.debug_tuple("Stream").field(error).finish(),
+        }
+    }
+}
+
+impl fmt::Display for SessionError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Closed => f.write_str("the session was closed by this side"),
+            Self::PeerClosed { code, reason } => Closing(*code, reason).fmt(f),
+            Self::Disconnected => {
+                f.write_str("the peer closed the connection without ending the session")
+            }
+            Self::Io(_) => f.write_str("the connection failed"),
+            Self::Protocol(_) => f.write_str("the peer broke the protocol"),
+            Self::LimitExceeded(exceeded) => exceeded.fmt(f),
+            Self::HandshakeTimeout(limit) => write!(
+                f,
+                "the peer did not complete the handshake within {limit:?}: is it a ringmux endpoint?"
+            ),
+            Self::KeepaliveTimeout(limit) => write!(
+                f,
+                "the peer did not answer a keepalive PING within {limit:?}"
+            ),
+            Self::WriteTimeout(limit) => write!(
+                f,
+                "the socket took none of the bytes to be sent for {limit:?}"
+            ),
+            Self::EngineStopped => f.write_str("the engine that ran the session has stopped"),
         }
     }
 }

@@ -4,6 +4,7 @@
 //! * [`codec`]: bytes to frames and back.
 //! * [`peer`]: one connection against a peer whose bytes are the input.
 //! * [`pair`]: two connections; the input is their applications' actions and the network's fragmentation.
+//! * [`drpc`], [`drpc_pair`]: the same two over DRPC, in each of its variants.
 //! * `calls` (feature `rpc`): the bytes that calls add to a stream, and back.
 //! * [`canary`]: [`codec`] with an injected fault, so that an ineffective harness is detected.
 //!
@@ -14,6 +15,7 @@
 mod calls;
 mod canary;
 mod codec;
+mod drpc;
 mod pair;
 mod peer;
 mod side;
@@ -24,6 +26,7 @@ mod tests;
 pub use calls::calls;
 pub use canary::canary;
 pub use codec::codec;
+pub use drpc::{drpc, drpc_pair};
 pub use pair::pair;
 pub use peer::peer;
 

@@ -8,12 +8,13 @@ use bytes::Bytes;
 
 use super::Input;
 use super::side::{Side, config, now};
+use crate::config::Config;
 use crate::error::codes;
 use crate::error::{SessionError, StreamError};
 use crate::handle::whole::{Stream, Whole as _};
-use crate::wire::Role;
+use crate::wire::{Native, Role, Wire};
 
-const PATIENCE: Duration = Duration::from_secs(15);
+pub(super) const PATIENCE: Duration = Duration::from_secs(15);
 /// If less time than this passes in all, no timeout may expire.
 const HURRIED: Duration = Duration::from_millis(900);
 const LENGTHS: [usize; 8] = [0, 1, 255, 4096, 5000, 16_384, 20_000, 60_000];
@@ -27,8 +28,13 @@ const MOST_STEPS: usize = 4000;
 /// # Panics
 /// When one of the connections breaks a promise.
 pub fn pair(input: &[u8]) {
+    play::<Native>(&config(PATIENCE), input);
+}
+
+/// The same over any wire.
+pub(super) fn play<W: Wire>(config: &Config, input: &[u8]) {
     let mut input = Input(input);
-    let mut run = Run::new();
+    let mut run = Run::<W>::new(config);
     for _ in 0..MOST_STEPS {
         if input.is_empty() {
             break;
@@ -58,8 +64,8 @@ struct Call {
     disturbed: bool,
 }
 
-struct Run {
-    sides: [Side; 2],
+struct Run<W> {
+    sides: [Side<W>; 2],
     /// By the side that writes.
     wires: [Vec<u8>; 2],
     calls: Vec<Call>,
@@ -74,11 +80,27 @@ fn content(call: usize, side: usize, index: usize, len: usize) -> Bytes {
     (0..len).map(|at| (first + at) as u8).collect()
 }
 
-impl Run {
-    fn new() -> Self {
-        let (config, at) = (config(PATIENCE), Instant::now());
+/// An opening block that names a call: text, which every wire carries.
+fn block(call: usize, len: usize) -> Vec<u8> {
+    let mut block = format!("{call:08}").into_bytes();
+    block.resize(8 + len, b'x');
+    block
+}
+
+/// The call that a block names.
+fn named(block: &[u8]) -> usize {
+    let number = block
+        .get(..8)
+        .and_then(|text| std::str::from_utf8(text).ok());
+    let number = number.and_then(|text| text.parse().ok());
+    number.expect("the block arrives whole")
+}
+
+impl<W: Wire> Run<W> {
+    fn new(config: &Config) -> Self {
+        let at = Instant::now();
         Self {
-            sides: [Role::Dialer, Role::Acceptor].map(|role| Side::new(role, &config, at)),
+            sides: [Role::Dialer, Role::Acceptor].map(|role| Side::new(role, config, at)),
             wires: [Vec::new(), Vec::new()],
             calls: Vec::new(),
             elapsed: Duration::ZERO,
@@ -138,8 +160,7 @@ impl Run {
         let Some(session) = &self.sides[side].session else {
             return;
         };
-        let mut block = (self.calls.len() as u64).to_le_bytes().to_vec();
-        block.resize(8 + usize::from(how) * 1000, 0);
+        let block = block(self.calls.len(), usize::from(how) * 1000);
         if let Ok(stream) = session.try_open(block) {
             let mut ends = [None, None];
             ends[side] = Some(stream);
@@ -156,11 +177,7 @@ impl Run {
             return;
         };
         if let Some(Ok(Some(stream))) = now(session.accept()) {
-            let tag = stream
-                .opening()
-                .first_chunk()
-                .expect("the block arrives whole");
-            let call = &mut self.calls[u64::from_le_bytes(*tag) as usize];
+            let call = &mut self.calls[named(stream.opening())];
             let twice = call.ends[side].replace(stream).is_some();
             assert!(!twice, "a stream is accepted once");
         }

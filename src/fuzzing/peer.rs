@@ -15,13 +15,14 @@ use crate::wire::native::frame::Frame;
 use crate::wire::native::frame::{
     HEADER_LEN, Header, MAX_FRAME_CEILING, Role, Settings, check, preface,
 };
+use crate::wire::{Native, Wire};
 
 const ACCEPTOR: u8 = 1 << 0;
 /// Flag: preface and SETTINGS of the peer are prepended to the wire.
 const GREETED: u8 = 1 << 1;
-const PATIENCE: Duration = Duration::from_secs(1);
+pub(super) const PATIENCE: Duration = Duration::from_secs(1);
 /// Bytes that one step feeds, by the low bits of its byte.
-const PIECES: [usize; 8] = [0, 1, 7, 8, 40, 300, 9000, usize::MAX];
+pub(super) const PIECES: [usize; 8] = [0, 1, 7, 8, 40, 300, 9000, usize::MAX];
 const LENGTHS: [usize; 4] = [0, 300, 5000, 60_000];
 
 /// Feeds the input.
@@ -36,7 +37,7 @@ pub fn peer(input: &[u8]) {
     } else {
         Role::Acceptor
     };
-    let mut run = Run {
+    let mut run: Run = Run {
         side: Side::new(role, &config(PATIENCE), Instant::now()),
         streams: Vec::new(),
         written: Vec::new(),
@@ -62,14 +63,14 @@ pub fn peer(input: &[u8]) {
     run.side.finish(run.streams);
 }
 
-struct Run {
-    side: Side,
-    streams: Vec<Stream>,
-    written: Vec<u8>,
+pub(super) struct Run<W = Native> {
+    pub(super) side: Side<W>,
+    pub(super) streams: Vec<Stream>,
+    pub(super) written: Vec<u8>,
 }
 
-impl Run {
-    fn act(&mut self, step: u8) {
+impl<W: Wire> Run<W> {
+    pub(super) fn act(&mut self, step: u8) {
         let (action, how) = (step & 7, step >> 3);
         match action {
             0 => {}
@@ -145,7 +146,9 @@ impl Run {
         }
         self.side.session = Some(session);
     }
+}
 
+impl Run {
     /// The connection's output must be complete, valid frames.
     fn look_at_what_was_written(&self) {
         let mut bytes = &self.written[..];

@@ -8,19 +8,20 @@ use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 
-use crate::bridge::{Info, SessionLink};
-use crate::bridge::{NativeEngine, Pool, Protocol, Status};
-use crate::config::Config;
+use crate::bridge::{Engine, Info, Pool, Protocol, SessionLink, Status};
+use crate::config::{Config, ConfigBuilder};
 use crate::error::{SessionError, StreamError};
 use crate::handle::Session;
 use crate::handle::whole::{Stream, Whole as _};
-use crate::wire::Batch;
-use crate::wire::Role;
+use crate::wire::{Batch, Native, Role, Wire};
 
 const POOL_BYTES: u64 = 2 << 20;
 
-pub(super) struct Side {
-    pub(super) connection: NativeEngine,
+/// Bytes that a connection without credit receives at once.
+const PIECE: usize = 8 * 1024;
+
+pub(super) struct Side<W = Native> {
+    pub(super) connection: Engine<W>,
     /// The application's first handle, until it drops it.
     pub(super) session: Option<Session>,
     /// For inspecting the session after the application has dropped it.
@@ -28,6 +29,8 @@ pub(super) struct Side {
     pool: Arc<Pool>,
     batch: Batch,
     recv: BytesMut,
+    /// Bytes in the socket, which a full connection does not read.
+    unread: BytesMut,
     /// The most bytes that the session may hold.
     window_max: u64,
     now: Instant,
@@ -35,6 +38,10 @@ pub(super) struct Side {
 
 /// Small limits and short timeouts, so that an input of a few bytes reaches them.
 pub(super) fn config(patience: Duration) -> Config {
+    settings(patience).build().expect("valid")
+}
+
+pub(super) fn settings(patience: Duration) -> ConfigBuilder {
     Config::builder()
         .stream_window(32 * 1024)
         .stream_window_max(64 * 1024)
@@ -49,8 +56,6 @@ pub(super) fn config(patience: Duration) -> Config {
         .keepalive_idle(Some(patience))
         .keepalive_timeout(patience)
         .write_timeout(patience)
-        .build()
-        .expect("valid")
 }
 
 /// The output of a future if it is ready now.
@@ -62,11 +67,11 @@ pub(super) fn now<T>(future: impl Future<Output = T>) -> Option<T> {
     }
 }
 
-impl Side {
+impl<W: Wire> Side<W> {
     pub(super) fn new(role: Role, config: &Config, now: Instant) -> Self {
         let info = Info::of_a_test(role);
         let pool = Pool::new(POOL_BYTES);
-        let (connection, link) = NativeEngine::new(role, config, info, Arc::clone(&pool), now);
+        let (connection, link) = Engine::<W>::new(role, config, info, Arc::clone(&pool), now);
         Self {
             connection,
             session: Some(Session::new(Arc::clone(&link))),
@@ -74,7 +79,8 @@ impl Side {
             pool,
             batch: Batch::new(),
             recv: BytesMut::new(),
-            window_max: u64::from(config.session_window_max()),
+            unread: BytesMut::new(),
+            window_max: u64::from(config.session_window_max()) + beyond::<W>(),
             now,
         }
     }
@@ -90,12 +96,23 @@ impl Side {
 
     /// Bytes from the socket.
     pub(super) fn hear(&mut self, bytes: &[u8]) {
-        self.recv.extend_from_slice(bytes);
-        self.connection.count_received(bytes.len(), self.now);
-        while self.connection.receive(&mut self.recv, self.now) {
+        self.unread.extend_from_slice(bytes);
+        self.read();
+    }
+
+    /// Receives the bytes in the socket.
+    fn read(&mut self) {
+        while !self.unread.is_empty() && self.connection.wants_bytes() {
+            let all = self.unread.len();
+            let take = if W::TERMS.credit { all } else { all.min(PIECE) };
+            let piece = self.unread.split_to(take);
+            self.recv.extend_from_slice(&piece);
+            self.connection.count_received(take, self.now);
+            while self.connection.receive(&mut self.recv, self.now) {
+                self.connection.deliver_wakes();
+            }
             self.connection.deliver_wakes();
         }
-        self.connection.deliver_wakes();
         let most = self.connection.recv_capacity();
         assert!(
             self.recv.len() <= most,
@@ -107,6 +124,7 @@ impl Side {
     /// Appends the bytes of one write; false if there are none.
     pub(super) fn say(&mut self, out: &mut Vec<u8>) -> bool {
         self.connection.take_work(self.now);
+        self.read();
         let any = self.connection.transmit(&mut self.batch, self.now);
         if any {
             for slice in self.batch.remaining() {
@@ -157,6 +175,15 @@ impl Side {
         let most = self.window_max;
         assert!(held <= most, "{held} bytes of a window of {most}");
         assert!(self.pool.used() <= POOL_BYTES);
+    }
+}
+
+/// Bytes that a session may hold beyond its window: without credit, those of one reception, in the shortest messages.
+const fn beyond<W: Wire>() -> u64 {
+    if W::TERMS.credit {
+        0
+    } else {
+        (PIECE / 4 * 260) as u64
     }
 }
 

@@ -18,6 +18,8 @@ const TARGETS: &[Target] = &[
     ("codec", codec),
     ("peer", peer),
     ("pair", pair),
+    ("drpc", drpc),
+    ("drpc_pair", drpc_pair),
     #[cfg(feature = "rpc")]
     ("calls", calls),
 ];
@@ -39,6 +41,47 @@ fn every_seed_is_survived() {
             seen += 1;
         }
         assert!(seen > 5, "{seen} seeds of {target}");
+    }
+}
+
+/// Some of what a fuzzer would do, on a stable compiler: `RINGMUX_MUTATIONS` is the number of inputs.
+#[test]
+fn mutated_seeds_of_drpc_are_survived() {
+    let number = std::env::var("RINGMUX_MUTATIONS").ok();
+    let number = number.map_or(2000, |number| number.parse().expect("a number"));
+    let mut seeds = seeds();
+    seeds.retain(|(target, ..)| target.starts_with("drpc"));
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut random = |below: usize| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 11) as usize % below
+    };
+    for _ in 0..number {
+        let (target, _, mut input) = seeds[random(seeds.len())].clone();
+        let (.., other) = &seeds[random(seeds.len())];
+        let cut = random(other.len());
+        match random(3) {
+            0 => input.extend_from_slice(&other[cut..]),
+            1 => input.truncate(2 + random(input.len())),
+            _ if target == "drpc_pair" => {
+                input.truncate(1);
+                input.extend((0..random(600)).map(|_| random(256) as u8));
+            }
+            _ => {}
+        }
+        for _ in 0..random(8) {
+            let at = random(input.len());
+            match random(3) {
+                0 => input[at] = random(256) as u8,
+                1 => input[at] ^= 1 << random(8),
+                _ => input.insert(at, [0, 1, 2, 5, 0x7f, 0x80, 0xff][random(7)]),
+            }
+        }
+        let body = if target == "drpc" { drpc } else { drpc_pair };
+        let survived = std::panic::catch_unwind(|| body(&input));
+        assert!(survived.is_ok(), "{target} {input:?}");
     }
 }
 
@@ -103,6 +146,13 @@ fn seeds() -> Vec<(&'static str, String, Vec<u8>)> {
     }
     for (what, bytes) in PLAYS {
         seeds.push(("pair", what.to_owned(), bytes.to_vec()));
+        for variant in [0, 4, 6] {
+            let input = [&[variant], bytes].concat();
+            seeds.push(("drpc_pair", format!("{what} {variant}"), input));
+        }
+    }
+    for (what, bytes) in drpc_attacks() {
+        seeds.push(("drpc", what, bytes));
     }
     for (what, bytes) in CALLS {
         seeds.push(("calls", what.to_owned(), bytes.to_vec()));
@@ -127,6 +177,90 @@ const CALLS: [(&str, &[u8]); 8] = [
     ("trailers", b"\x03\x01\x01\x00kv"),
     ("status", b"\x05\x02\x00dd\x01\x01\x00kv"),
 ];
+
+/// Frames of DRPC: control byte, stream, message, data.
+fn drpc_frames(frames: &[(u8, u8, u8, &[u8])]) -> Vec<u8> {
+    let frame = |(kind, stream, message, data): &(u8, u8, u8, &[u8])| {
+        [&[*kind, *stream, *message, data.len() as u8][..], data].concat()
+    };
+    frames.iter().flat_map(frame).collect()
+}
+
+/// Calls, cuts, faults and floods of DRPC, at each side in each variant.
+fn drpc_attacks() -> Vec<(String, Vec<u8>)> {
+    let metadata = b"\x0a\x06\x0a\x01k\x12\x01v";
+    let call: Vec<(u8, u8, u8, &[u8])> = vec![
+        (0x0f, 1, 1, metadata),
+        (0x03, 1, 2, b"/a/B"),
+        (0x04, 1, 3, b"mess"),
+        (0x05, 1, 3, b"age"),
+        (0x0d, 1, 4, b""),
+    ];
+    let mut interleaved = call.clone();
+    interleaved.insert(3, (0x03, 2, 1, b"/c/D"));
+    interleaved.push((0x91, 2, 0, b"\x80\x01"));
+    interleaved.push((0x89, 2, 2, b""));
+    let flood = vec![(0xd1, 1, 9, &b""[..]); 60];
+    let wires: [(&str, Vec<u8>); 9] = [
+        ("call", drpc_frames(&call)),
+        ("header", [&b"DRPC!!!1"[..], &drpc_frames(&call)].concat()),
+        ("noise", b"DRPC!N!1".to_vec()),
+        ("interleaved", drpc_frames(&interleaved)),
+        (
+            "answer",
+            drpc_frames(&[(0x05, 1, 1, b"answer"), (0x0d, 1, 2, b"")]),
+        ),
+        (
+            "code",
+            drpc_frames(&[(0x07, 1, 1, b"\0\0\0\0\0\0\0\x2ano")]),
+        ),
+        (
+            "status",
+            drpc_frames(&[(0x07, 1, 1, b"\x01\x08\x2a\x12\x02no")]),
+        ),
+        ("flood", drpc_frames(&flood)),
+        ("long number", [&[0x05][..], &[0x80; 10]].concat()),
+    ];
+    let scripts: [(&str, &[u8]); 3] = [
+        (
+            "whole",
+            &[OPEN, ACCEPT, RECEIVE, SEND_LONG, step(5, 5, 1), RECEIVE],
+        ),
+        (
+            "cut",
+            &[
+                OPEN,
+                step(3, 1, 0),
+                step(2, 2, 0),
+                step(1, 3, 3),
+                step(2, 5, 0),
+                step(3, 4, 0),
+                RECEIVE,
+            ],
+        ),
+        (
+            "ends",
+            &[
+                OPEN,
+                ACCEPT,
+                SEND_LONG,
+                step(5, 5, 2),
+                OPEN,
+                step(0, 5, 3),
+                SHUTDOWN,
+            ],
+        ),
+    ];
+    let mut seeds = Vec::new();
+    for flags in 0..8 {
+        for (at, (wire, bytes)) in wires.iter().enumerate() {
+            let (script, steps) = scripts[(usize::from(flags) + at) % scripts.len()];
+            let input = [&[flags, steps.len() as u8][..], steps, bytes].concat();
+            seeds.push((format!("{wire} {script} {flags}"), input));
+        }
+    }
+    seeds
+}
 
 /// Name of a seed, whether the peer's handshake is prepended, the script, and the peer's bytes.
 type Attack = (&'static str, bool, Vec<u8>, Vec<u8>);

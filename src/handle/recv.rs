@@ -15,6 +15,7 @@ use smallvec::SmallVec;
 use self::futures::{Recv, RecvLease, RecvMeta};
 use self::lease::Lease;
 use super::id::StreamId;
+use crate::addr::Wire;
 use crate::bridge::{Lane, RecvEnd, RxRing, reason, rx_tag};
 use crate::error::StreamError;
 use crate::error::codes;
@@ -103,6 +104,12 @@ impl RecvStream {
     #[must_use]
     pub fn received_at(&self) -> Option<std::time::Instant> {
         self.lane().particulars.received()
+    }
+
+    /// What the stream's session speaks on its connection.
+    #[must_use]
+    pub fn wire(&self) -> Wire {
+        self.lane().session().info().wire
     }
 
     /// The stream's number; `None` before its opening is sent.

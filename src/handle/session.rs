@@ -13,9 +13,9 @@ use super::recv::RecvStream;
 use super::send::{First, SendStream};
 use super::state::SessionState;
 use super::wait::Waiter;
-use crate::addr::{Addr, Driver};
+use crate::addr::{Addr, Driver, Wire};
 use crate::bridge::{Drained, EngineSide, HandleSide, Lane, SessionLink, SessionStats, request};
-use crate::error::{OpenError, SessionError, StreamError};
+use crate::error::{NotCarried, OpenError, PingError, SessionError, StreamError};
 use crate::sync::Arc;
 
 /// One connection to a peer, over which either side opens streams.
@@ -86,10 +86,8 @@ impl Session {
         if self.link.opens.take() {
             return Open::known(Ok(self.open_granted(opening)));
         }
-        if !self.link.opens.begin_pending() {
-            return Open::known(Err(OpenError::TooManyPending {
-                limit: self.link.opens.max_pending,
-            }));
+        if let Err(error) = self.begin_pending_open() {
+            return Open::known(Err(error));
         }
         let (handles, side) = self.new_lane(opening);
         side.open(&self.link);
@@ -150,13 +148,11 @@ impl Session {
         }
         let granted = self.link.opens.take();
         let waits = later || !granted;
-        if waits && !self.link.opens.begin_pending() {
+        if waits && let Err(error) = self.begin_pending_open() {
             if granted {
                 self.link.opens.add(1);
             }
-            return Open::known(Err(OpenError::TooManyPending {
-                limit: self.link.opens.max_pending,
-            }));
+            return Open::known(Err(error));
         }
         let (handles, side) = self.new_lane(opening);
         let (mut send, recv) = halves(handles);
@@ -189,9 +185,23 @@ impl Session {
         let opening = self.check_opening(opening.into())?;
         if self.link.opens.take() {
             Ok(self.open_granted(opening))
-        } else {
+        } else if self.link.may_open {
             Err(OpenError::NoCredit)
+        } else {
+            Err(OpenError::NotThisSide)
         }
+    }
+
+    /// Counts one more waiting `open`.
+    fn begin_pending_open(&self) -> Result<(), OpenError> {
+        if !self.link.may_open {
+            return Err(OpenError::NotThisSide);
+        }
+        if !self.link.opens.begin_pending() {
+            let limit = self.link.opens.max_pending;
+            return Err(OpenError::TooManyPending { limit });
+        }
+        Ok(())
     }
 
     fn check_opening(&self, opening: Bytes) -> Result<Bytes, OpenError> {
@@ -295,18 +305,21 @@ impl Session {
     /// sending and never answers keeps this waiting, so bound it with a timeout where that matters.
     ///
     /// # Errors
-    /// The reason for the session's end.
+    /// The reason for the session's end; [`PingError::NotCarried`], at once, if the session's wire has no PING.
     ///
     /// # Cancel safety
     /// Safe; the PING stays under way.
-    pub async fn ping(&self) -> Result<Duration, SessionError> {
+    pub async fn ping(&self) -> Result<Duration, PingError> {
+        if !self.link.has_ping {
+            return Err(NotCarried::Ping.into());
+        }
         let before = self.link.pings.answered();
         self.link.request(request::PING);
         let check = || {
             if self.link.pings.answered() > before {
                 return Some(Ok(Duration::from_nanos(self.link.pings.rtt_ns())));
             }
-            self.link.end().map(|error| Err(error.clone()))
+            self.link.end().map(|error| Err(error.clone().into()))
         };
         Waiter::new(&self.link.pings.waiters).until(check).await
     }
@@ -514,6 +527,12 @@ impl Session {
     #[must_use]
     pub fn driver(&self) -> Driver {
         self.link.info().driver
+    }
+
+    /// What the session speaks on its connection.
+    #[must_use]
+    pub fn wire(&self) -> Wire {
+        self.link.info().wire
     }
 }
 

@@ -14,6 +14,7 @@ use super::channel::{Channel, Target};
 use super::code::Code;
 use super::codec::Coding;
 use super::context::Context;
+use super::dialect;
 use super::exchange::{Exchange, Request, Response};
 use super::metadata::{Metadata, MetadataError};
 use super::method::{Kind, Method, Unary};
@@ -22,7 +23,6 @@ use super::receiver::{Parent, cancel_code, given_up};
 use super::span::{self, CallSpan};
 use super::status::Status;
 use super::timer::Timer;
-use super::wire::Opening;
 use crate::error::Processed;
 use crate::handle::Session;
 
@@ -202,15 +202,22 @@ impl Prepared {
         Ok(())
     }
 
-    pub(super) fn request(&self, timeout: Option<Duration>, message: Bytes) -> Request {
+    /// What goes onto a stream of this session; or what its wire cannot carry.
+    pub(super) fn request(
+        &self,
+        session: &Session,
+        timeout: Option<Duration>,
+        message: Bytes,
+    ) -> Result<Request, Status> {
+        let (wire, kind) = (session.wire(), (self.flags, self.codec));
         let metadata = self.metadata.as_ref();
-        let (opening, meta) = Opening::encode(self.flags, self.codec, timeout, self.name, metadata);
-        Request {
+        let (opening, meta) = dialect::opening(wire, kind, timeout, self.name, metadata)?;
+        Ok(Request {
             opening,
             meta,
             message,
             urgency: self.urgency,
-        }
+        })
     }
 
     /// When the call has to be over that begins now, and how long that is; or the reason why it cannot begin.
@@ -399,14 +406,14 @@ impl<T> UnaryCall<'_, T> {
             return;
         };
         self.state = match prepared.start(now) {
-            Ok((at, timeout)) => State::Running(Running {
-                exchange: {
-                    let request = prepared.request(timeout, message);
-                    Exchange::start(&session, request, at, coding)
-                },
-                timer: Timer::new(at),
-                parent: prepared.parent(),
-            }),
+            Ok((at, timeout)) => match prepared.request(&session, timeout, message) {
+                Ok(request) => State::Running(Running {
+                    exchange: Exchange::start(&session, request, at, coding),
+                    timer: Timer::new(at),
+                    parent: prepared.parent(),
+                }),
+                Err(status) => State::Failed(status),
+            },
             Err(status) => State::Failed(status),
         };
     }
@@ -499,8 +506,9 @@ async fn attempt<T>(
             (Some(left), Some(timeout)) => Some(left.min(timeout)),
             (left, timeout) => left.or(timeout),
         };
+        let request = prepared.request(&session, timeout, message)?;
         let mut running = Running {
-            exchange: Exchange::start(&session, prepared.request(timeout, message), at, coding),
+            exchange: Exchange::start(&session, request, at, coding),
             timer: Timer::new(at),
             parent: prepared.parent(),
         };

@@ -16,7 +16,8 @@ use super::channel::Channel;
 use super::code::Code;
 use super::metadata::{Metadata, MetadataError};
 use super::span::TraceParent;
-use crate::addr::Addr;
+use crate::addr::{Addr, Wire};
+use crate::error::NotCarried;
 use crate::handle::Session;
 
 /// A call as its handler sees it: deadline, cancellation, metadata, peer; and the parent of the calls that it makes.
@@ -248,7 +249,7 @@ impl Context {
     /// Adds metadata that goes before the answer's first message; what is added later is not sent.
     ///
     /// # Errors
-    /// As [`Metadata::insert`], for all that is to go together.
+    /// As [`Metadata::insert`], for all that is to go together; [`MetadataError::NotCarried`] over DRPC.
     pub fn add_header(&self, key: &str, value: impl AsRef<[u8]>) -> Result<(), MetadataError> {
         self.add(Part::Headers, key, value.as_ref())
     }
@@ -257,7 +258,7 @@ impl Context {
     /// [`Status::with_metadata`](super::Status::with_metadata).
     ///
     /// # Errors
-    /// As [`Metadata::insert`], for all that is to go together.
+    /// As [`Metadata::insert`], for all that is to go together; [`MetadataError::NotCarried`] over DRPC.
     pub fn add_trailer(&self, key: &str, value: impl AsRef<[u8]>) -> Result<(), MetadataError> {
         self.add(Part::Trailers, key, value.as_ref())
     }
@@ -265,6 +266,10 @@ impl Context {
     fn add(&self, part: Part, key: &str, value: &[u8]) -> Result<(), MetadataError> {
         let mut entry = Metadata::new();
         entry.insert(key, value)?;
+        let session = self.session();
+        if session.is_some_and(|session| session.wire() != Wire::Native) {
+            return Err(MetadataError::NotCarried(NotCarried::AnswerMetadata));
+        }
         let answer = self.root().0.answer.get_or_init(Box::default);
         let bytes = match part {
             Part::Headers => &answer.headers_bytes,

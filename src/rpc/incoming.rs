@@ -16,6 +16,7 @@ use super::bound::{Bound, Place, WhenFull};
 use super::code::Code;
 use super::codec::Coding;
 use super::context::{Context, Part, Peer};
+use super::dialect;
 use super::exchange::{poll_message, poll_send};
 #[cfg(feature = "rpc-tower")]
 use super::layer::Layered;
@@ -26,7 +27,7 @@ use super::shared_send::SharedSend;
 use super::span::CallSpan;
 use super::status::Status;
 use super::timer::Timer;
-use super::wire::{block, encode_status, find_meta, flag, meta};
+use super::wire::{block, find_meta, flag, meta};
 use crate::error::codes;
 use crate::error::{Processed, SendError, StreamError};
 use crate::handle::{RecvStream, SendStream, Session};
@@ -577,7 +578,7 @@ impl Incoming {
         } else {
             code
         };
-        let details = encode_status(status);
+        let details = dialect::encode_status(self.held.peer.session.wire(), status);
         let end =
             |stream: &mut SendStream| stream.finish_with_details(code, status.message(), &details);
         // Fails if the caller has gone.

@@ -109,6 +109,11 @@
 //! publishes them. With the feature `rpc-tracing` a call is a span on both sides, and its trace context travels in the entry
 //! `traceparent` of its metadata; a call with a [parent](Call::parent) is of the parent's trace.
 //!
+//! # Over DRPC
+//! The same clients and servers call peers that speak [DRPC](crate::drpc), and are called by them: the session's
+//! [wire](crate::Session::wire) decides. What that wire does not carry is an error with [`NotCarried`](crate::NotCarried) at its caller:
+//! `DRPC.md` has the list.
+//!
 //! # What is bounded
 //! | what | setting | default | above it |
 //! |---|---|---|---|
@@ -135,6 +140,7 @@ mod code;
 mod codec;
 mod context;
 mod convert;
+mod dialect;
 mod exchange;
 mod incoming;
 #[cfg(feature = "rpc-tower")]

@@ -11,6 +11,7 @@ use futures_core::Stream;
 use super::code::Code;
 use super::codec::Coding;
 use super::context;
+use super::dialect;
 use super::exchange::{poll_answer, poll_message, undecodable};
 use super::metadata::Metadata;
 use super::metrics::Seen;
@@ -140,7 +141,8 @@ impl<T> Receiver<T> {
     }
 
     fn poll_next_message(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<T>, Status>> {
-        match ready!(poll_message(&mut self.recv, self.coding, cx))? {
+        let received = ready!(poll_message(&mut self.recv, self.coding, cx));
+        match received.map_err(|error| dialect::status(self.recv.wire(), error))? {
             Some(Ok(message)) => Poll::Ready(Ok(Some(message))),
             None => Poll::Ready(Ok(None)),
             Some(Err(error)) => {

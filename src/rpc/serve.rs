@@ -15,6 +15,7 @@ use tracing::Level;
 use super::bound::{Bound, Place, WhenFull};
 use super::code::Code;
 use super::context::Peer;
+use super::dialect;
 use super::incoming::{Answering, Common, Head, Held, Incoming};
 use super::mode::{Mode, Taken, Waited};
 use super::router::Entry;
@@ -181,11 +182,11 @@ fn parse<'a, M: Mode>(
     core: &'a Core<M>,
     recv: &RecvStream,
 ) -> Result<(&'a Entry<M>, Head), Status> {
-    let opening = Opening::decode(recv.opening()).map_err(refusal)?;
+    let opening = dialect::read_opening(recv.wire(), recv.opening()).map_err(refusal)?;
     let entry = find(core, &opening)?;
     let head = Head {
         method: entry.name,
-        flags: opening.flags,
+        flags: entry.flags | opening.flags,
         timeout: opening.timeout,
         metadata: opening.metadata,
     };
@@ -204,6 +205,9 @@ fn find<'a, M: Mode>(core: &'a Core<M>, opening: &Opening<'_>) -> Result<&'a Ent
             false => format!("there is no service {service:?}, of the method {name}"),
         }));
     };
+    if !opening.says_kind {
+        return Ok(entry);
+    }
     if entry.codec != opening.codec {
         let (asked, served) = (opening.codec, entry.codec);
         let text = format!("{name} is served with codec {served}, and was called with {asked}");

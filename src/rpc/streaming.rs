@@ -73,7 +73,8 @@ impl<'a, Req, Resp, K: Kind> Call<'a, Req, Resp, K> {
             prepared.intercept(channel).await?;
             let session = channel.inner().target.session(at).await?;
             let left = at.map(|at| at.saturating_duration_since(Instant::now()));
-            let request = prepared.request(left.or(prepared.timeout), Bytes::new());
+            let left = left.or(prepared.timeout);
+            let request = prepared.request(&session, left, Bytes::new())?;
             let (mut send, recv) = session.open(request.opening).await?;
             if let Some(urgency) = request.urgency {
                 send.set_urgency(urgency);

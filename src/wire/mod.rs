@@ -7,7 +7,7 @@
 //
 // A `Wire` decodes received bytes and calls the core, and encodes the core's frames into a `Batch`. It is
 // called once for each reception and each batch, and is a type parameter of its callers, so no message is
-// dispatched dynamically. `native` is ringmux's wire; the tests have another one, to show that the core depends on neither.
+// dispatched dynamically. `native` is ringmux's wire, `drpc` that of DRPC; the tests have a third one.
 //
 // # A new wire
 // is a directory here: a type that implements `Wire`, its errors, and `Terms` with its capabilities. Where one is missing
@@ -15,6 +15,7 @@
 // and ends without a final GOAWAY.
 
 mod batch;
+pub(crate) mod drpc;
 #[allow(dead_code, unused_imports)] // The codec is complete; the protocol does not use all of it.
 pub(crate) mod native;
 
@@ -30,6 +31,7 @@ pub(crate) use batch::{BATCH_BYTES, BATCH_PARTS, Batch, SHARED_BATCH_BYTES};
 pub(crate) mod tests;
 
 pub use crate::error::ProtocolError;
+pub(crate) use drpc::Drpc;
 pub(crate) use native::Native;
 pub(crate) use native::frame::Role;
 pub use native::frame::{FrameError, Kind as FrameKind, StreamId};

@@ -4,6 +4,7 @@ mod bank;
 mod bounds;
 mod codecs;
 mod drivers;
+mod drpc;
 mod ends;
 mod host;
 mod intercept;

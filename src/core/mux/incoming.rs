@@ -214,8 +214,8 @@ impl<S: SessionPort> Mux<S> {
 
     // ---- ends inside a direction ------------------------------------------------------------
 
-    /// The peer ends both directions; `error` is what applications see.
-    pub(crate) fn cancelled_by_peer(&mut self, key: Key, code: u32, error: StreamError) {
+    /// The peer ends both directions: receiving with `end`, an error, sending with the same error.
+    pub(crate) fn cancelled_by_peer(&mut self, key: Key, code: u32, end: RecvEnd) {
         let Some(stream) = self.base.streams.get_mut(key) else {
             return;
         };
@@ -223,8 +223,10 @@ impl<S: SessionPort> Mux<S> {
             self.limits.charge_control(&self.base);
         } else {
             let of_peer = stream.of_peer();
-            stream.port.end_send(SendEnd::Error(error.clone()));
-            stream.port.end_recv(RecvEnd::Discard(error));
+            if let RecvEnd::Error(error) | RecvEnd::Discard(error) = &end {
+                stream.port.end_send(SendEnd::Error(error.clone()));
+            }
+            stream.port.end_recv(end);
             self.cancel_stream(key, code, Event::RecvCancel);
             if of_peer {
                 self.limits.on_peer_reset(&mut self.base, key);

@@ -62,7 +62,6 @@ impl<S: SessionPort> Mux<S> {
         seed: u64,
         now: Instant,
     ) -> Self {
-        let window = Flow::<S::Memory>::initial(terms.credit, window);
         let (stream_credit, credit) = if terms.credit {
             (terms.floors.stream_window, terms.floors.session_window)
         } else {
@@ -71,7 +70,7 @@ impl<S: SessionPort> Mux<S> {
         Self {
             limits: Limits::new(config, &app, now),
             base: Base::new(app, config, terms, seed, now),
-            flow: Flow::new(pool, window, now),
+            flow: Flow::new(pool, terms.credit, window, now),
             grown: Grown::default(),
             spares: Spares::default(),
             deadlines: Deadlines::default(),
@@ -248,6 +247,25 @@ impl<S: SessionPort> Mux<S> {
             };
             self.feed(key, now);
         }
+    }
+
+    /// Whether reading must stop: a peer without credit has sent as many bytes as the session holds at most, and the application
+    /// can consume some of them.
+    pub(crate) fn is_full(&mut self, now: Instant) -> bool {
+        if self.base.terms.credit || !self.flow.is_at_most() {
+            if self.flow.paused {
+                self.flow.resume(&mut self.base, now);
+            }
+            return false;
+        }
+        for _ in 0..self.base.streams.len() {
+            let Err(exceeded) = self.flow.cover_unfinished(&mut self.base, now) else {
+                break;
+            };
+            self.exceed(exceeded);
+        }
+        self.flow.paused = self.flow.is_at_most();
+        self.flow.paused
     }
 
     /// The session's window has shrunk.

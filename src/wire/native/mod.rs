@@ -76,6 +76,7 @@ impl Wire for Native {
         credit: true,
         ping: true,
         goaway: true,
+        both_open: true,
         floors: Floors {
             max_message: Settings::FLOORS.max_message,
             stream_window: Settings::FLOORS.stream_window,

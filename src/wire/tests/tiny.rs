@@ -234,10 +234,11 @@ impl Wire for Tiny {
         credit: false,
         ping: false,
         goaway: false,
+        both_open: false,
         floors: Floors {
             max_message: 0,
             stream_window: 0,
-            session_window: 0,
+            session_window: 64 * 1024,
             streams: 1,
         },
         max_opening: 100,
