@@ -12,13 +12,12 @@ use bytes::Bytes;
 use tokio::time::Instant;
 use tracing::Level;
 
-use super::bound::{Bound, Place};
+use super::bound::{Bound, Place, WhenFull};
 use super::code::Code;
 use super::codec::Coding;
 use super::context::{Context, Part, Peer};
 use super::exchange::{poll_message, poll_send};
 use super::metadata::Metadata;
-use super::router::WhenFull;
 use super::serve::{Counters, WAITING_MAX, full, polled_in_place};
 use super::shared_send::SharedSend;
 use super::status::Status;

@@ -149,6 +149,7 @@ mod wire;
 
 #[cfg(feature = "rpc-tower")]
 pub use self::tower::{Endpoint, Request};
+pub use bound::WhenFull;
 pub use call::{Call, Outgoing, UnaryCall};
 pub use channel::{Channel, ChannelBuilder, ChannelTarget};
 pub use code::Code;
@@ -165,7 +166,7 @@ pub use method::{Bidirectional, ClientStreaming, Kind, Method, ServerStreaming, 
 pub use mode::{Local, Mode, Shared};
 pub use receiver::{Receiver, Reply};
 pub use retry::Retry;
-pub use router::{MethodOptions, Router, Service, WhenFull};
+pub use router::{MethodOptions, Router, Service};
 pub use sender::Sender;
 pub use server::{BuildError, Server, ServerBuilder, ServerStats};
 pub use status::{Origin, Status};

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 
-use super::bound::Bound;
+use super::bound::{Bound, WhenFull};
 use super::context::Context;
 use super::method::{Bidirectional, ClientStreaming, Method, ServerStreaming, Unary};
 use super::mode::{Free, Local, Mode, Shared};
@@ -44,16 +44,6 @@ pub struct MethodOptions {
     /// Each call is a task from the start, for handlers that work for long without waiting. Default: false, a handler is polled where
     /// the call was taken, and becomes a task if it waits.
     pub spawn: bool,
-}
-
-/// The fate of a call for which there is no place.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum WhenFull {
-    /// It waits; and so do the calls behind it, as far as they need the same place.
-    #[default]
-    Wait,
-    /// It fails with [`Code::RESOURCE_EXHAUSTED`](super::Code::RESOURCE_EXHAUSTED), not processed and safe to try again.
-    Refuse,
 }
 
 impl Default for MethodOptions {

@@ -12,12 +12,12 @@ use rustc_hash::FxHashMap;
 use tokio::time::Instant;
 use tracing::Level;
 
-use super::bound::{Bound, Place};
+use super::bound::{Bound, Place, WhenFull};
 use super::code::Code;
 use super::context::Peer;
 use super::incoming::{Answering, Common, Head, Held, Incoming};
 use super::mode::{Mode, Taken, Waited};
-use super::router::{Entry, WhenFull};
+use super::router::Entry;
 use super::server::ServerStats;
 use super::status::Status;
 use super::wire::{Opening, OpeningError, flag};

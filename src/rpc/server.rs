@@ -4,13 +4,13 @@ use std::borrow::Borrow;
 use std::fmt;
 use std::sync::Arc;
 
-use super::bound::Bound;
+use super::bound::{Bound, WhenFull};
 use super::context::Context;
 use super::incoming::{Common, Interceptor};
 use super::method::{Bidirectional, ClientStreaming, Method, ServerStreaming, Unary};
 use super::mode::{Free, Local, Mode, Shared};
 use super::receiver::Receiver;
-use super::router::{MethodOptions, Router, Service, WhenFull};
+use super::router::{MethodOptions, Router, Service};
 use super::sender::Sender;
 use super::serve::{Core, Counters, serve_session};
 use super::status::Status;
