@@ -14,6 +14,10 @@ use crate::wire::Role;
 
 /// A session's protocol state, over one of the wires. A driver's loop is compiled for each of them.
 #[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "a session has one, and a box would be a step in each turn"
+)]
 pub(crate) enum AnyEngine {
     Native(NativeEngine),
     Drpc(DrpcEngine),

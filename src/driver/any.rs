@@ -12,6 +12,10 @@ use crate::error::SessionError;
 /// A session of one of the wires, and its transport.
 ///
 /// The loop is compiled for each wire: which one it is, is asked once for each poll, and not for a message.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "a session has one, and a box would be a step in each turn"
+)]
 pub(crate) enum AnyTurns<T> {
     Native(Turns<T, NativeEngine>),
     Drpc(Turns<T, DrpcEngine>),
