@@ -151,7 +151,8 @@ impl Workload {
         match self.shape() {
             Shape::Echo { streams } | Shape::Oneway { streams } => streams,
             Shape::Mixed => 2,
-            Shape::Unary { .. } | Shape::Bulk => 1,
+            Shape::Feed { calls } => calls,
+            Shape::Unary { .. } | Shape::Call { .. } | Shape::Bulk => 1,
         }
     }
 
