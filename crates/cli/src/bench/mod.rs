@@ -378,9 +378,20 @@ mod tests {
             let names = cases.iter().filter(|case| case.place == Place::Apart);
             names.map(|case| case.workload.name()).collect::<Vec<_>>()
         };
-        let alone = ["pingpong", "unary64", "unary1k", "oneway", "bulk"];
+        let alone = [
+            "pingpong",
+            "unary64",
+            "unary1k",
+            "oneway",
+            "bulk",
+            "call1",
+            "call64",
+            "call1k",
+            "callproto64",
+        ];
         assert_eq!(names("--wire drpc"), alone);
-        assert_eq!(names("--wire drpc-cockroach").len(), 8);
+        let all = Workload::value_variants().len();
+        assert_eq!(names("--wire drpc-cockroach").len(), all);
         assert!(names("--wire drpc --workload conc64,mixed").is_empty());
     }
 
