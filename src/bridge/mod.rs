@@ -24,16 +24,19 @@
 //! engine for a handle: they share only atomics and the leaves of `queue`.
 
 mod activate;
+mod asked;
+mod counter;
 mod drain;
 mod engine;
-mod lane;
+mod info;
 mod ledger;
+mod opens;
 mod particulars;
+mod pings;
 mod pool;
 mod port;
 pub(crate) mod reason;
 mod session;
-mod sides;
 mod stats;
 mod trace;
 mod tripped;
@@ -43,14 +46,15 @@ pub(crate) mod tests;
 
 pub use drain::Drained;
 pub(crate) use engine::{Engine, Protocol, sooner};
-pub(crate) use lane::{Lane, OpenState};
+pub(crate) use info::Info;
 pub(crate) use ledger::{Account, process_totals};
 pub use ledger::{SessionEnds, Totals};
 pub(crate) use pool::Pool;
 #[cfg(test)]
 pub(crate) use session::SPARES_MAX;
-pub(crate) use session::{Info, SessionLink, request};
-pub(crate) use sides::{EngineSide, HandleSide, RxRing, TxRing};
+pub(crate) use session::lane::{Lane, OpenState};
+pub(crate) use session::sides::{EngineSide, HandleSide, RxRing, TxRing};
+pub(crate) use session::{SessionLink, request};
 pub use stats::SessionStats;
 pub use tripped::TrippedLimits;
 

@@ -5,11 +5,11 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use super::lane::{Lane, OpenState};
+use super::counter::Counter;
 use super::pool::Pool;
+use super::session::lane::{Lane, OpenState};
+use super::session::sides::{Activated, EngineSide, HandleSide, RxRing, TxRing};
 use super::session::{SessionLink, request};
-use super::sides::{Activated, EngineSide, HandleSide, RxRing, TxRing};
-use super::stats::Counter;
 use crate::core::port::{Count, Memory, RecvEnd, SendEnd, SessionPort, StreamPort};
 use crate::error::{Limit, SessionError, StreamError};
 use crate::queue::{Reader, Record, RingOwner, Writer};
@@ -148,23 +148,23 @@ impl StreamPort for LanePort {
     }
 
     fn opening(&self) -> &Bytes {
-        self.lane().opening()
+        self.lane().particulars.opening()
     }
 
     fn urgency(&self) -> u8 {
-        self.lane().urgency()
+        self.lane().asked.urgency()
     }
 
     fn takes_chunks(&self) -> bool {
-        self.lane().takes_chunks()
+        self.lane().asked.takes_chunks()
     }
 
     fn is_accepted(&self) -> bool {
-        self.lane().accepted()
+        self.lane().asked.is_accepted()
     }
 
     fn is_failing(&self) -> bool {
-        self.lane().failing()
+        self.lane().asked.is_failing()
     }
 
     fn is_granted(&self) -> bool {
@@ -172,7 +172,7 @@ impl StreamPort for LanePort {
     }
 
     fn set_key(&self, key: u64) {
-        self.lane().set_key(key);
+        self.lane().key.set_key(key);
     }
 
     fn set_id(&self, id: u32) {
@@ -184,15 +184,17 @@ impl StreamPort for LanePort {
     }
 
     fn deadline(&self) -> Option<Instant> {
-        self.lane().deadline()
+        self.lane()
+            .particulars
+            .deadline(self.lane().session().begun)
     }
 
     fn take_receipt(&self) -> bool {
-        self.lane().take_receipt()
+        self.lane().receipt.take()
     }
 
     fn answer_receipt(&self) -> bool {
-        self.lane().answer_receipt()
+        self.lane().receipt.answer()
     }
 
     #[inline]
@@ -272,12 +274,12 @@ impl SessionPort for LinkPort {
     }
 
     fn offer(&mut self, offer: HandleSide) -> bool {
-        self.link.push_accept(offer).is_ok()
+        self.link.unaccepted.push(offer).is_ok()
     }
 
     fn take_unaccepted(&mut self) -> Option<Option<u64>> {
-        let stream = self.link.pop_accept()?;
-        Some(stream.lane().key())
+        let stream = self.link.unaccepted.pop()?;
+        Some(stream.lane().key.key())
     }
 
     fn recycle(&mut self, stream: LanePort) {
@@ -289,15 +291,15 @@ impl SessionPort for LinkPort {
     }
 
     fn open_credit(&self) -> u32 {
-        self.link.open_credit()
+        self.link.opens.granted()
     }
 
     fn take_open_credit(&self) -> bool {
-        self.link.take_open_credit()
+        self.link.opens.take()
     }
 
     fn add_open_credit(&self, streams: u32) {
-        self.link.add_open_credit(streams);
+        self.link.opens.add(streams);
     }
 
     fn refuse_opens(&self, reason: SessionError) {
@@ -316,11 +318,11 @@ impl SessionPort for LinkPort {
         // This answer serves all callers so far: a caller that asks for another PING later has read the count before.
         self.asked |= self.link.take_requests();
         self.asked &= !request::PING;
-        self.link.record_pong(rtt_ns);
+        self.link.pings.record(rtt_ns);
     }
 
     fn wake_acceptors(&self) {
-        self.link.accept_waiters.wake_all();
+        self.link.unaccepted.waiters.wake_one();
     }
 
     fn wake_state(&self) {
@@ -328,7 +330,7 @@ impl SessionPort for LinkPort {
     }
 
     fn wake_pings(&self) {
-        self.link.ping_waiters.wake_all();
+        self.link.pings.waiters.wake_all();
     }
 
     fn close(&mut self, reason: &SessionError) {

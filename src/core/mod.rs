@@ -22,6 +22,7 @@ mod drain;
 pub(crate) mod failure;
 mod flow;
 mod idle;
+mod ids;
 pub(crate) mod keepalive;
 pub(crate) mod life;
 mod limits;

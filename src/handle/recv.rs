@@ -1,5 +1,8 @@
 //! The receiving half of a stream.
 
+pub(super) mod futures;
+pub(super) mod lease;
+
 use std::fmt;
 use std::io;
 use std::pin::Pin;
@@ -9,9 +12,9 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use futures_core::Stream;
 use smallvec::SmallVec;
 
-use super::futures::{Recv, RecvLease, RecvMeta};
+use self::futures::{Recv, RecvLease, RecvMeta};
+use self::lease::Lease;
 use super::id::StreamId;
-use super::lease::Lease;
 use crate::bridge::{Lane, RecvEnd, RxRing, reason, rx_tag};
 use crate::error::StreamError;
 use crate::error::codes;
@@ -67,6 +70,8 @@ pub struct RecvStream {
     chunks: bool,
     /// The end was seen, or requested.
     ended: bool,
+    /// The end was seen: nothing is left in the queue, and nothing more will arrive.
+    drained: bool,
 }
 
 impl RecvStream {
@@ -79,6 +84,7 @@ impl RecvStream {
             read: 0,
             chunks: false,
             ended: false,
+            drained: false,
         }
     }
 
@@ -89,7 +95,7 @@ impl RecvStream {
     /// The block that the opener of the stream sent with it.
     #[must_use]
     pub fn opening(&self) -> &Bytes {
-        self.lane().opening()
+        self.lane().particulars.opening()
     }
 
     /// The stream's number; `None` before its opening is sent.
@@ -104,7 +110,7 @@ impl RecvStream {
     /// Disabled, which costs nothing, if no subscriber was interested when the stream began.
     #[must_use]
     pub fn span(&self) -> &tracing::Span {
-        self.lane().span()
+        self.lane().particulars.span()
     }
 
     /// Waits for the next message; `None` is the clean end of the stream.
@@ -304,6 +310,8 @@ impl RecvStream {
     #[cold]
     fn end(&mut self) -> Result<bool, StreamError> {
         self.ended = true;
+        // Pieces of a message without its end may be left.
+        self.drained = self.reader.has_seen_all();
         self.lane().let_go();
         let end = self.lane().recv_end().map_or(Ok(()), RecvEnd::result);
         end.map(|()| false)
@@ -558,7 +566,12 @@ impl Stream for RecvStream {
 impl Drop for RecvStream {
     fn drop(&mut self) {
         let _teardown = Teardown::begin();
-        self.stop(codes::CANCELLED);
+        if self.drained {
+            // The session may have ended since, and charged the empty ring.
+            self.lane().let_go();
+        } else {
+            self.stop(codes::CANCELLED);
+        }
         self.lane().release_half();
         // Last: it drops a waker, which is foreign code and may panic.
         self.reader.unregister();

@@ -1,5 +1,6 @@
 //! The sending half of a stream.
 
+pub(super) mod futures;
 mod room;
 
 use std::fmt;
@@ -9,9 +10,8 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
-use super::futures::{Reserve, SendMessage, SendSlice, Written};
+use self::futures::{Reserve, SendMessage, SendSlice, Written};
 use super::id::StreamId;
-use super::open::First;
 use super::reserved::Reserved;
 use crate::bridge::{COPY_MAX, Lane, RECORD_CHARGE, SEND_FLOOR, TxRing, failure, reason, tx_tag};
 use crate::error::codes;
@@ -21,6 +21,12 @@ use crate::sync::Arc;
 
 /// Opaque blocks that a direction of a stream may carry.
 const MAX_METAS: u8 = 2;
+
+/// The first message of a stream, and whether its direction ends with it.
+pub(super) struct First {
+    pub(super) message: Bytes,
+    pub(super) finish: bool,
+}
 
 /// Requests to the engine, made once until more is queued.
 mod asked {
@@ -76,7 +82,7 @@ impl SendStream {
     /// The block that the opener of the stream sent with it.
     #[must_use]
     pub fn opening(&self) -> &Bytes {
-        self.lane().opening()
+        self.lane().particulars.opening()
     }
 
     /// The stream's number; `None` before its opening is sent.
@@ -91,7 +97,7 @@ impl SendStream {
     /// Disabled, which costs nothing, if no subscriber was interested when the stream began.
     #[must_use]
     pub fn span(&self) -> &tracing::Span {
-        self.lane().span()
+        self.lane().particulars.span()
     }
 
     /// Queues a message, waiting for room.
@@ -335,7 +341,7 @@ impl SendStream {
         self.finished = true;
         self.asked = 0;
         let record = failure::encode(code, message, details);
-        self.lane().mark_failing();
+        self.lane().asked.mark_failing();
         self.writer.push_slice(tx_tag::ERROR, true, &record);
         self.flush();
     }
@@ -406,7 +412,7 @@ impl SendStream {
     }
 
     fn written_or_end(&self) -> Option<Result<(), SendError>> {
-        if self.lane().is_written() {
+        if self.lane().receipt.is_done() {
             return Some(Ok(()));
         }
         let end = self.end_error().or_else(|| self.inherited_end());

@@ -1,14 +1,16 @@
 //! A connection with many streams, as the application's handle.
 
+pub(super) mod accept;
+
 use std::fmt;
 use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::accept::{Accept, Incoming};
-use super::open::{First, Open};
+use self::accept::{Accept, Incoming};
+use super::open::Open;
 use super::recv::RecvStream;
-use super::send::SendStream;
+use super::send::{First, SendStream};
 use super::state::SessionState;
 use super::wait::Waiter;
 use crate::addr::{Addr, Driver};
@@ -81,7 +83,7 @@ impl Session {
             Ok(opening) => opening,
             Err(error) => return Open::known(Err(error)),
         };
-        if self.link.take_open_credit() {
+        if self.link.opens.take() {
             return Open::known(Ok(self.open_granted(opening)));
         }
         if let Err(error) = self.begin_pending_open() {
@@ -144,11 +146,11 @@ impl Session {
         if later && self.link.is_established() {
             return Open::known(Err(OpenError::MessageTooLong { len, limit }));
         }
-        let granted = self.link.take_open_credit();
+        let granted = self.link.opens.take();
         let waits = later || !granted;
         if waits && let Err(error) = self.begin_pending_open() {
             if granted {
-                self.link.add_open_credit(1);
+                self.link.opens.add(1);
             }
             return Open::known(Err(error));
         }
@@ -181,7 +183,7 @@ impl Session {
         opening: impl Into<Bytes>,
     ) -> Result<(SendStream, RecvStream), OpenError> {
         let opening = self.check_opening(opening.into())?;
-        if self.link.take_open_credit() {
+        if self.link.opens.take() {
             Ok(self.open_granted(opening))
         } else if self.link.may_open {
             Err(OpenError::NoCredit)
@@ -195,8 +197,8 @@ impl Session {
         if !self.link.may_open {
             return Err(OpenError::NotThisSide);
         }
-        if !self.link.begin_pending_open() {
-            let limit = self.link.max_pending_opens;
+        if !self.link.opens.begin_pending() {
+            let limit = self.link.opens.max_pending;
             return Err(OpenError::TooManyPending { limit });
         }
         Ok(())
@@ -311,15 +313,15 @@ impl Session {
         if !self.link.has_ping {
             return Err(SessionError::NoPing);
         }
-        let before = self.link.pongs();
+        let before = self.link.pings.answered();
         self.link.request(request::PING);
         let check = || {
-            if self.link.pongs() > before {
-                return Some(Ok(Duration::from_nanos(self.link.rtt_ns())));
+            if self.link.pings.answered() > before {
+                return Some(Ok(Duration::from_nanos(self.link.pings.rtt_ns())));
             }
             self.link.end().map(|error| Err(error.clone()))
         };
-        Waiter::new(&self.link.ping_waiters).until(check).await
+        Waiter::new(&self.link.pings.waiters).until(check).await
     }
 
     /// The session's counters now.

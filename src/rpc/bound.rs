@@ -95,6 +95,11 @@ impl Drop for Waiting<'_> {
 pub(super) struct Place(Option<Arc<Bound>>);
 
 impl Place {
+    /// Gives it back, and tells where another is to be had.
+    pub(super) fn lend(self) -> Option<Arc<Bound>> {
+        self.0.clone()
+    }
+
     /// Leaves it to the caller to give it back with [`Bound::release`].
     pub(super) fn keep(mut self) {
         self.0 = None;

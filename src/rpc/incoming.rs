@@ -18,7 +18,8 @@ use super::codec::Coding;
 use super::context::{Context, Part, Peer};
 use super::exchange::{poll_message, poll_send};
 use super::metadata::Metadata;
-use super::serve::{Counters, polled_in_place};
+use super::router::WhenFull;
+use super::serve::{Counters, WAITING_MAX, full, polled_in_place};
 use super::shared_send::SharedSend;
 use super::status::Status;
 use super::timer::Timer;
@@ -57,7 +58,26 @@ pub(super) struct Held {
     pub(super) of_method: Option<Place>,
 }
 
+/// Places that others have while a call cannot run.
+struct Lent {
+    of_method: Option<Arc<Bound>>,
+    of_server: bool,
+}
+
 impl Held {
+    /// Gives up the places that calls of other sessions wait for.
+    fn lend(&mut self) -> Lent {
+        let of_server = std::mem::take(&mut self.of_server);
+        if of_server {
+            self.server.bound.release();
+        }
+        let of_method = self.of_method.take().and_then(Place::lend);
+        Lent {
+            of_method,
+            of_server,
+        }
+    }
+
     pub(super) fn give_back(&mut self) {
         self.of_method = None;
         if std::mem::take(&mut self.of_server) {
@@ -88,6 +108,7 @@ pub(super) struct Head {
 /// What all calls of a server have together.
 pub(super) struct Common {
     pub(super) bound: Arc<Bound>,
+    pub(super) when_full: WhenFull,
     pub(super) counters: Counters,
     pub(super) interceptors: Vec<Interceptor>,
 }
@@ -165,6 +186,8 @@ impl Incoming {
         let Some(recv) = &mut self.recv else {
             return Err(Gone);
         };
+        let held = &mut self.held;
+        let mut lent: Option<Lent> = None;
         let mut timer: Option<Timer> = None;
         let received = poll_fn(|cx| {
             if let Poll::Ready(message) = poll_message(recv, coding, cx) {
@@ -173,6 +196,8 @@ impl Incoming {
             if polled_in_place() {
                 return Poll::Pending;
             }
+            // A caller that is slow, or stops here, takes no place from the others.
+            lent.get_or_insert_with(|| held.lend());
             let timer = timer.get_or_insert_with(|| {
                 let at = self
                     .deadline
@@ -183,7 +208,12 @@ impl Incoming {
         })
         .await;
         let refusal = match received {
-            Some(Ok(Some(Ok(request)))) if !self.is_late() => return Ok(request),
+            Some(Ok(Some(Ok(request)))) if !self.is_late() => {
+                if let Some(lent) = lent {
+                    self.regain(lent).await?;
+                }
+                return Ok(request);
+            }
             // Cancelled before it began, or the session is over.
             Some(Err(_)) => {
                 self.held.server.counters.cancelled.add();
@@ -217,9 +247,55 @@ impl Incoming {
         Status::library(Code::DEADLINE_EXCEEDED, Processed::No, text)
     }
 
+    /// Takes the places again, or refuses as the server does where there is none.
+    async fn regain(&mut self, lent: Lent) -> Result<(), Gone> {
+        if let Some(bound) = lent.of_method {
+            self.held.of_method = Some(self.place(&bound).await?);
+        }
+        if lent.of_server {
+            let bound = Arc::clone(&self.held.server.bound);
+            self.place(&bound).await?.keep();
+            self.held.of_server = true;
+        }
+        Ok(())
+    }
+
+    async fn place(&mut self, bound: &Arc<Bound>) -> Result<Place, Gone> {
+        if let Some(place) = bound.try_acquire() {
+            return Ok(place);
+        }
+        if self.held.server.when_full == WhenFull::Refuse || bound.waiting() >= WAITING_MAX {
+            self.refuse(&full());
+            return Err(Gone);
+        }
+        self.wait_for(bound.acquire()).await
+    }
+
+    /// Waits for the metadata in front of the first request of a stream.
+    pub(super) async fn wait_for_metadata<F: Future>(
+        &mut self,
+        future: F,
+    ) -> Result<F::Output, Gone> {
+        let lent = self.held.lend();
+        let at = self
+            .deadline
+            .unwrap_or_else(|| Instant::now() + REQUEST_MAX);
+        let output = self.wait_until(Some(at), future).await?;
+        self.regain(lent).await?;
+        Ok(output)
+    }
+
     /// Waits for something that comes before the handler, as long as the caller does.
     pub(super) async fn wait_for<F: Future>(&mut self, future: F) -> Result<F::Output, Gone> {
-        let mut timer = Timer::new(self.deadline);
+        self.wait_until(self.deadline, future).await
+    }
+
+    async fn wait_until<F: Future>(
+        &mut self,
+        at: Option<Instant>,
+        future: F,
+    ) -> Result<F::Output, Gone> {
+        let mut timer = Timer::new(at);
         let mut future = pin!(future);
         let output = poll_fn(|cx| {
             if let Poll::Ready(output) = future.as_mut().poll(cx) {

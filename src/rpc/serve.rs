@@ -30,13 +30,12 @@ const READY_CALLS: u32 = 32;
 /// The same as a time, which is looked at each [`LOOK_CALLS`].
 const READY_TIME: Duration = Duration::from_micros(50);
 const LOOK_CALLS: u32 = 4;
-/// Calls of one method that wait for a place, of all sessions; more are refused.
-const METHOD_WAITING: usize = 1024;
+/// Calls of one method that wait for a place, of all sessions, and those of a server whose request came late; more are refused.
+pub(super) const WAITING_MAX: usize = 1024;
 
 pub(super) struct Core<M: Mode> {
     pub(super) methods: FxHashMap<&'static str, Entry<M>>,
     pub(super) max_session_calls: usize,
-    pub(super) when_full: WhenFull,
     pub(super) common: Arc<Common>,
 }
 
@@ -121,7 +120,7 @@ impl<M: Mode> Serving<M> {
 
     /// Has a place of the server and of the session for the call, or waits for it, or refuses; false: the call is over.
     async fn admit(&mut self, call: &mut Incoming) -> Result<bool, SessionError> {
-        let refuses = self.core.when_full == WhenFull::Refuse;
+        let refuses = self.core.common.when_full == WhenFull::Refuse;
         let (session, server) = (&self.peer.bound, &self.core.common.bound);
         for (bound, of_server) in [(session, false), (server, true)] {
             if !bound.try_take() {
@@ -141,7 +140,7 @@ impl<M: Mode> Serving<M> {
 
     /// Of a call whose method has no place: others go on.
     fn wait_or_refuse(&self, entry: &Entry<M>, bound: &Arc<Bound>, mut call: Incoming) {
-        if entry.options.when_full == WhenFull::Refuse || bound.waiting() >= METHOD_WAITING {
+        if entry.options.when_full == WhenFull::Refuse || bound.waiting() >= WAITING_MAX {
             call.refuse(&full());
             return;
         }
@@ -234,7 +233,7 @@ fn refusal(error: OpeningError) -> Status {
     Status::library(code, Processed::No, error.to_string())
 }
 
-fn full() -> Status {
+pub(super) fn full() -> Status {
     let text = "the server runs as many calls as it may";
     Status::library(Code::RESOURCE_EXHAUSTED, Processed::No, text).refused()
 }

@@ -250,9 +250,9 @@ impl<M: Mode> ServerBuilder<M> {
         Ok(Server(Arc::new(Core {
             methods: self.router.methods,
             max_session_calls: self.max_session_calls,
-            when_full: self.when_full,
             common: Arc::new(Common {
                 bound: Bound::new(self.max_calls),
+                when_full: self.when_full,
                 counters: Counters::default(),
                 interceptors: self.interceptors,
             }),

@@ -212,7 +212,7 @@ fn credit_is_conserved(sender: &mut End, receiver: &mut End, out: &InFlight, bac
             .filter(|(_, stream)| stream.opening == Opening::Granted)
             .count() as u64;
         assert_eq!(
-            u64::from(from.link.open_credit()) + opening + out.opens + back.streams,
+            u64::from(from.link.opens.granted()) + opening + out.opens + back.streams,
             u64::from(to.core.mux.permits.peer_streams),
             "stream grants"
         );

@@ -27,7 +27,7 @@ use super::receipts::Receipts;
 use super::schedule::Schedule;
 use super::state::{Effect, Event};
 use super::stream::{Opening, owed, wake};
-use super::streams::{Key, Streams};
+use super::streams::Key;
 use super::terms::Terms;
 use super::window::SessionCredit;
 use crate::config::Config;
@@ -59,6 +59,7 @@ impl<S: SessionPort> Mux<S> {
         config: &Config,
         terms: Terms,
         (pool, window): (Share<S::Memory>, u32),
+        seed: u64,
         now: Instant,
     ) -> Self {
         let (stream_credit, credit) = if terms.credit {
@@ -68,7 +69,7 @@ impl<S: SessionPort> Mux<S> {
         };
         Self {
             limits: Limits::new(config, &app, now),
-            base: Base::new(app, config, terms, now),
+            base: Base::new(app, config, terms, seed, now),
             flow: Flow::new(pool, terms.credit, window, now),
             grown: Grown::default(),
             spares: Spares::default(),
@@ -217,7 +218,7 @@ impl<S: SessionPort> Mux<S> {
             stream.end_both(&error);
             stream.forget_queued();
         }
-        self.base.streams = Streams::default();
+        self.base.streams.clear();
         self.budget = SendBudget::default();
         self.receipts = Receipts::default();
         self.base.app.set(Count::Streams, 0);

@@ -5,7 +5,6 @@ use std::fmt;
 
 use bytes::Buf;
 
-use super::recv;
 use crate::bridge::RxRing;
 use crate::queue::{Held, Passed, Reader};
 
@@ -122,7 +121,7 @@ impl Buf for Lease<'_> {
 
 impl Drop for Lease<'_> {
     fn drop(&mut self) {
-        recv::release(self.held.let_go(), self.reported);
+        super::release(self.held.let_go(), self.reported);
     }
 }
 

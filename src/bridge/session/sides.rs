@@ -12,10 +12,9 @@ use std::task::Waker;
 
 use bytes::Bytes;
 
-use super::RECORD_CHARGE;
+use super::SessionLink;
 use super::lane::Lane;
-use super::reason;
-use super::session::SessionLink;
+use crate::bridge::{RECORD_CHARGE, reason};
 use crate::error::StreamError;
 use crate::queue::{Reader, Ring, RingOwner, Writer};
 use crate::sync::Arc;
