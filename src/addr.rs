@@ -1,9 +1,13 @@
-//! Addresses and driver names: two small types that every layer may use.
+//! Addresses, and the names of drivers and wires: small types that every layer may use.
+
+mod wire;
 
 use std::fmt;
 use std::net::{Ipv6Addr, SocketAddrV6};
 use std::path::PathBuf;
 use std::str::FromStr;
+
+pub use wire::{UnknownWire, Wire};
 
 /// The longest path or abstract name of a Unix socket, in bytes: `sun_path` without the NUL that ends a path, or begins
 /// a name.

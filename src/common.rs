@@ -4,11 +4,11 @@ use std::error::Error as StdError;
 use std::fmt;
 use std::io::{self, ErrorKind};
 
-use crate::addr::{AddrError, UnknownDriver};
+use crate::addr::{AddrError, UnknownDriver, UnknownWire};
 use crate::config::ConfigError;
 use crate::connect::{ConnectError, DialError, EngineError, ListenError, Refusal, SocketError};
 use crate::error::{
-    Chain, LimitExceeded, OpenError, Processed, ProtocolError, SendError, SessionError,
+    Chain, LimitExceeded, OpenError, PingError, Processed, ProtocolError, SendError, SessionError,
     StreamError, TrySendError, into_io,
 };
 #[cfg(feature = "manage")]
@@ -53,6 +53,8 @@ use crate::wire::native::frame::FrameError;
 pub enum Error {
     /// A session ended.
     Session(SessionError),
+    /// A round trip was not measured.
+    Ping(PingError),
     /// A stream ended.
     Stream(StreamError),
     /// A message was not accepted for sending.
@@ -79,6 +81,8 @@ pub enum Error {
     Addr(Box<AddrError>),
     /// A driver's name is unknown.
     Driver(UnknownDriver),
+    /// A wire's name is unknown.
+    Wire(UnknownWire),
     /// A setting is outside its range.
     Config(Box<ConfigError>),
     /// io_uring is not available.
@@ -112,6 +116,7 @@ macro_rules! each {
     ($error:expr, $inner:ident => $answer:expr, io: $io:expr) => {
         match $error {
             Error::Session($inner) => $answer,
+            Error::Ping($inner) => $answer,
             Error::Stream($inner) => $answer,
             Error::Send($inner) => $answer,
             Error::TrySend($inner) => $answer,
@@ -125,6 +130,7 @@ macro_rules! each {
             Error::Limit($inner) => $answer,
             Error::Addr($inner) => $answer,
             Error::Driver($inner) => $answer,
+            Error::Wire($inner) => $answer,
             Error::Config($inner) => $answer,
             Error::Refused($inner) => $answer,
             #[cfg(feature = "manage")]
@@ -201,10 +207,12 @@ impl Error {
             #[cfg(feature = "rpc")]
             Self::Status(error) => plain(error),
             Self::Session(error) => plain(error),
+            Self::Ping(error) => plain(error),
             Self::Stream(error) => plain(error),
             Self::Open(error) => plain(error),
             Self::Limit(error) => plain(error),
             Self::Driver(error) => plain(error),
+            Self::Wire(error) => plain(error),
             Self::Io(error) => plain(error),
         }
     }
@@ -236,6 +244,9 @@ fn inside<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a (dyn StdError +
             ProtocolError::Frame(inner) => Some(inner),
             _ => None,
         };
+    }
+    if let Some(PingError::Session(inner)) = error.downcast_ref() {
+        return Some(inner);
     }
     if let Some(OpenError::Session(inner)) = error.downcast_ref() {
         return Some(inner);
@@ -324,6 +335,7 @@ fn boxed<E>(make: impl FnOnce(Box<E>) -> Error) -> impl FnOnce(E) -> Error {
 
 from! {
     SessionError => Error::Session,
+    PingError => Error::Ping,
     StreamError => Error::Stream,
     SendError => boxed(Error::Send),
     TrySendError => boxed(Error::TrySend),
@@ -337,6 +349,7 @@ from! {
     LimitExceeded => Error::Limit,
     AddrError => boxed(Error::Addr),
     UnknownDriver => Error::Driver,
+    UnknownWire => Error::Wire,
     ConfigError => boxed(Error::Config),
     Refusal => boxed(Error::Refused),
 }
@@ -362,6 +375,7 @@ impl From<Error> for Status {
         match error {
             Error::Status(status) => status,
             Error::Session(error) => error.into(),
+            Error::Ping(error) => error.into(),
             Error::Stream(error) => error.into(),
             Error::Send(error) => (*error).into(),
             Error::Open(error) => error.into(),
@@ -402,6 +416,7 @@ impl From<io::Error> for Error {
             SendError,
             StreamError,
             SessionError,
+            PingError,
             TrySendError,
             OpenError,
             ConnectError,
@@ -413,6 +428,7 @@ impl From<io::Error> for Error {
             LimitExceeded,
             AddrError,
             UnknownDriver,
+            UnknownWire,
             ConfigError,
             Refusal,
             FrameError
@@ -430,10 +446,12 @@ impl From<Error> for io::Error {
     fn from(error: Error) -> Self {
         match error {
             Error::Session(error) => error.into(),
+            Error::Ping(error) => error.into(),
             Error::Stream(error) => error.into(),
             Error::Open(error) => error.into(),
             Error::Limit(error) => error.into(),
             Error::Driver(error) => error.into(),
+            Error::Wire(error) => error.into(),
             Error::Send(error) => (*error).into(),
             Error::TrySend(error) => (*error).into(),
             Error::Connect(error) => (*error).into(),
@@ -491,6 +509,7 @@ macro_rules! wrong_from_the_start {
 wrong_from_the_start! {
     AddrError: InvalidInput,
     UnknownDriver: InvalidInput,
+    UnknownWire: InvalidInput,
     ConfigError: InvalidInput,
     Refusal: Unsupported,
     FrameError: InvalidData,

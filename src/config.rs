@@ -9,6 +9,7 @@ mod rate;
 
 use std::time::Duration;
 
+use crate::addr::Wire;
 pub use build::ConfigError;
 pub use rate::Rate;
 
@@ -100,7 +101,8 @@ pub struct Config {
     write_timeout: Duration,
     max_age: Option<Duration>,
     drain_timeout: Duration,
-    drpc: Profile,
+    wire: Wire,
+    detect_drpc: Option<Profile>,
 }
 
 macro_rules! settings {
@@ -236,8 +238,37 @@ settings! {
     /// How long streams may continue once the session has reached `max_age`; and how long an orphaned session, without handles of
     /// its own or of its streams, waits for a peer that takes none of the queued bytes and ends no stream. Default 30 s.
     drain_timeout: Duration,
-    /// The variant of DRPC that the peer speaks, for sessions over that wire. Default [`Profile::STORJ`].
-    drpc: Profile,
+    /// What the session speaks: ringmux's own wire, or DRPC. Nothing is negotiated, and a dialling and an accepting side with
+    /// different wires do not understand each other: see `DRPC.md`. Default [`Wire::Native`].
+    wire: Wire,
+    /// A listener with this tells wires apart by a connection's first bytes: one that begins as DRPC does, with its connection
+    /// header or with the first frame of a call, gets that wire; every other one gets `wire`. Listeners, and
+    /// [`server_over`](crate::Engine::server_over); dialled connections, and [`server`](crate::server), have no use for it. A
+    /// connection that sends nothing has no session until the handshake's limit. Default `None`.
+    detect_drpc: Option<Profile>,
+}
+
+impl Config {
+    /// The same over another wire.
+    pub(crate) fn over(&self, wire: Wire) -> Self {
+        Self {
+            wire,
+            ..self.clone()
+        }
+    }
+
+    /// The variant of DRPC that the peer speaks; [`Profile::STORJ`] if the wire is another.
+    #[must_use]
+    pub fn drpc(&self) -> Profile {
+        self.wire.drpc().unwrap_or_default()
+    }
+}
+
+impl ConfigBuilder {
+    /// The session speaks DRPC, with a peer of this profile: short for [`wire`](Self::wire) with [`Wire::Drpc`].
+    pub const fn drpc(self, profile: Profile) -> Self {
+        self.wire(Wire::Drpc(profile))
+    }
 }
 
 /// Builds a [`Config`]; [`build`](Self::build) checks it.

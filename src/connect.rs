@@ -3,6 +3,7 @@
 //! An [`Engine`] is a runtime that owns sockets: a thread of its own, or the application's runtime. This module decides
 //! nothing about the protocol.
 
+mod detect;
 mod dial;
 mod engine;
 mod errors;
@@ -35,7 +36,7 @@ use self::home::Plan;
 use crate::addr::Driver;
 use crate::config::Config;
 use crate::driver::tokio::TokioIo;
-use crate::driver::{Turns, runtime};
+use crate::driver::{AnyTurns, runtime};
 use crate::error::SessionError;
 use crate::handle::Session;
 use crate::wire::Role;
@@ -128,7 +129,7 @@ where
     (
         Session::new(link),
         Connection {
-            turns: Turns::new(connection, TokioIo::new(io, queued)),
+            turns: AnyTurns::new(connection, TokioIo::new(io, queued)),
             has_time: false,
         },
     )
@@ -140,7 +141,7 @@ where
 /// [`SessionError::EngineStopped`].
 #[must_use = "a session makes no progress unless its connection is spawned or awaited"]
 pub struct Connection<T> {
-    turns: Turns<TokioIo<T>, crate::bridge::NativeEngine>,
+    turns: AnyTurns<TokioIo<T>>,
     /// The polling runtime was checked for timers.
     has_time: bool,
 }

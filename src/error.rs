@@ -8,9 +8,11 @@
 //! shows each text once, and searching the chain for a type finds it. An error that only wraps another, such as
 //! [`SendError::Stream`], shows the other's text, and has the other's source.
 
+mod carried;
 pub mod codes;
 mod io_error;
 mod limit;
+mod try_send;
 mod words;
 
 use std::io;
@@ -19,8 +21,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+pub use carried::{NotCarried, PingError};
 pub(crate) use io_error::into_io;
 pub use limit::{Limit, LimitExceeded};
+pub use try_send::TrySendError;
 pub use words::Chain;
 
 use crate::drpc::DrpcError;
@@ -81,8 +85,6 @@ pub enum SessionError {
     WriteTimeout(Duration),
     /// The thread or runtime that ran the session ended first.
     EngineStopped,
-    /// The wire has no PING. Only from [`ping`](crate::Session::ping): the session goes on.
-    NoPing,
 }
 
 /// Not derived: `source` returns the error itself, not the `Arc` that shares it.
@@ -135,7 +137,7 @@ impl SessionError {
     /// False after a protocol error: the two sides are incompatible, and stay so.
     #[must_use]
     pub const fn is_retryable(&self) -> bool {
-        !matches!(self, Self::Protocol(_) | Self::Closed | Self::NoPing)
+        !matches!(self, Self::Protocol(_) | Self::Closed)
     }
 
     /// Whether the peer can have seen the messages of the session's unfinished streams.
@@ -429,6 +431,9 @@ pub enum SendError {
     /// A direction of a stream carries at most two opaque blocks.
     #[error("the stream has carried two opaque blocks already")]
     TooManyMetas,
+    /// The session's wire cannot carry it; the stream stays usable.
+    #[error(transparent)]
+    NotCarried(#[from] NotCarried),
     /// This side has already finished the stream.
     #[error("the stream was already finished by this side")]
     Finished,
@@ -462,56 +467,11 @@ impl SendError {
     #[must_use]
     pub const fn was_processed(&self) -> Processed {
         match self {
-            Self::TooLong { .. } | Self::TooManyMetas | Self::Finished => Processed::No,
+            Self::TooLong { .. } | Self::TooManyMetas | Self::NotCarried(_) | Self::Finished => {
+                Processed::No
+            }
             Self::Stopped { .. } => Processed::Maybe,
             Self::Stream(error) => error.was_processed(),
-        }
-    }
-}
-
-/// Why [`try_send`](crate::SendStream::try_send) did not take a message; contains the message.
-#[derive(Clone, Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum TrySendError {
-    /// The stream's queue is full for now, or the peer has not yet announced its limit for long messages.
-    #[error("the stream's send queue is full")]
-    Full(Bytes),
-    /// The message can never be sent on this stream.
-    #[error("the message was refused")]
-    Refused {
-        /// The message.
-        message: Bytes,
-        /// The reason.
-        #[source]
-        error: SendError,
-    },
-}
-
-impl TrySendError {
-    /// Whether trying again may succeed: on the same stream if it was [`Full`](Self::Full), else as the
-    /// [`SendError`] says.
-    #[must_use]
-    pub const fn is_retryable(&self) -> bool {
-        match self {
-            Self::Full(_) => true,
-            Self::Refused { error, .. } => error.is_retryable(),
-        }
-    }
-
-    /// Whether the peer's application can have seen the message.
-    #[must_use]
-    pub const fn was_processed(&self) -> Processed {
-        match self {
-            Self::Full(_) => Processed::No,
-            Self::Refused { error, .. } => error.was_processed(),
-        }
-    }
-
-    /// The message that was not sent.
-    #[must_use]
-    pub fn into_message(self) -> Bytes {
-        match self {
-            Self::Full(message) | Self::Refused { message, .. } => message,
         }
     }
 }

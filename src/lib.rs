@@ -59,6 +59,7 @@
 //! * [`Session`]: open, accept, ping, close, shut down. [`Listener::shutdown`]: all sessions at once. [`SessionState`]: the phase of a session.
 //! * [`SendStream`], [`RecvStream`]: the two halves of a stream, which may be used by different tasks; [`Lease`], a message in place.
 //!   As one byte stream: `tokio::io::join(recv, send)`.
+//! * [`Wire`]: what a session speaks: ringmux's own wire, or DRPC, whose parts are in [`drpc`]. `DRPC.md` has the peers that work.
 //! * [`Config`]: every limit, with its unit and default; [`Config::edge`] for untrusted peers.
 //! * [`Error`]: every other error converts into it by `?`. [`SessionError`], [`StreamError`], [`SendError`],
 //!   [`OpenError`], [`ConnectError`]: like each error here they say whether a retry may succeed (`is_retryable`),
@@ -83,7 +84,7 @@
 //! * `metrics` (off): the module `metrics`, which passes counters to a recorder of the crate `metrics`.
 //! * `rpc` (off): the module `rpc`: calls with deadlines, cancellation, metadata and typed status; either side may be the
 //!   server. The attribute `service` makes clients and servers of traits. `rpc-prost` and `rpc-postcard` add codecs,
-//!   `rpc-tower` makes a channel a service of tower.
+//!   `rpc-tower` makes a channel a service of tower and takes its layers for handlers, `rpc-tracing` makes each call a span.
 //!
 //! # Observing it
 //! Sessions and streams are [`tracing`] spans ([`Session::span`], [`SendStream::span`]) with their ends as events, targets
@@ -133,7 +134,7 @@ pub mod wire;
 pub use ringmux_macros::service;
 
 #[cfg(not(ringmux_loom))]
-pub use addr::{Addr, AddrError, Driver, UnknownDriver};
+pub use addr::{Addr, AddrError, Driver, UnknownDriver, UnknownWire, Wire};
 #[cfg(not(ringmux_loom))]
 pub use bridge::{Drained, SessionEnds, SessionStats, Totals, TrippedLimits};
 #[cfg(not(ringmux_loom))]
@@ -148,8 +149,8 @@ pub use connect::{
 };
 #[cfg(not(ringmux_loom))]
 pub use error::{
-    Chain, Failure, Limit, LimitExceeded, OpenError, Processed, SendError, SessionError, Side,
-    StreamError, TrySendError, codes,
+    Chain, Failure, Limit, LimitExceeded, NotCarried, OpenError, PingError, Processed, SendError,
+    SessionError, Side, StreamError, TrySendError, codes,
 };
 #[cfg(not(ringmux_loom))]
 pub use handle::{
@@ -162,6 +163,11 @@ pub use pace::{LeftOutLines, left_out_lines};
 pub use wire::native::frame::Role;
 
 /// Compiles and runs the README's examples as tests.
-#[cfg(doctest)]
+#[cfg(all(doctest, feature = "rpc-postcard"))]
 #[doc = include_str!("../README.md")]
 struct Readme;
+
+/// The same.
+#[cfg(all(doctest, feature = "rpc-postcard"))]
+#[doc = include_str!("../MIGRATING.md")]
+struct Migrating;

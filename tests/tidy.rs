@@ -15,9 +15,9 @@ mod english;
 const IMPORTS: [(&str, &[&str]); 19] = [
     ("sync", &[]),
     (CODEC, &[]),
-    ("addr", &[]),
     ("drpc", &[]),
-    ("config", &["drpc"]),
+    ("addr", &["drpc"]),
+    ("config", &["addr", "drpc"]),
     ("pace", &["sync"]),
     ("queue", &["sync"]),
     ("error", &[CODEC, "drpc"]),
@@ -40,7 +40,7 @@ const IMPORTS: [(&str, &[&str]); 19] = [
     (
         "connect",
         &[
-            "sync", CODEC, "addr", "drpc", "config", "pace", "queue", "error", "core", "wire",
+            "sync", CODEC, "addr", "config", "drpc", "pace", "queue", "error", "core", "wire",
             "bridge", "driver", "handle",
         ],
     ),
@@ -56,7 +56,9 @@ const IMPORTS: [(&str, &[&str]); 19] = [
     ),
     (
         "rpc",
-        &["connect", "handle", "manage", "error", "addr", "pace"],
+        &[
+            "connect", "handle", "manage", "error", "addr", "drpc", "pace",
+        ],
     ),
     (
         "fuzzing",
@@ -64,7 +66,7 @@ const IMPORTS: [(&str, &[&str]); 19] = [
             "wire", "bridge", "handle", "rpc", CODEC, "error", "config", "addr", "drpc",
         ],
     ),
-    ("metrics", &["connect", "bridge", "manage"]),
+    ("metrics", &["connect", "bridge", "manage", "rpc"]),
 ];
 
 /// The codec of the native wire: a leaf, though it lies inside of its wire.
@@ -132,9 +134,10 @@ const ABSENT: [(&str, &[&str]); 9] = [
 ];
 
 /// The packages beside the library.
-const CRATES: [&str; 7] = [
+const CRATES: [&str; 8] = [
     "crates/build",
     "crates/cli",
+    "crates/interop",
     "crates/macros",
     "crates/measure",
     "crates/testing",

@@ -103,7 +103,6 @@ fn link_sizes(role: Role, config: &Config, wire: &crate::core::Terms) -> LinkSiz
             .max_unaccepted()
             .map_or(config.max_streams(), |max| max.min(config.max_streams())),
         may_open,
-        has_ping: wire.ping,
         open_credit: if may_open { wire.floors.streams } else { 0 },
         peer_max_message: wire.floors.max_message,
         send_buffer: config.send_buffer(),
@@ -113,6 +112,7 @@ fn link_sizes(role: Role, config: &Config, wire: &crate::core::Terms) -> LinkSiz
         max_opening: wire.max_opening as usize,
         max_block: wire.max_block as usize,
         max_details: wire.max_details as usize,
+        has_ping: wire.ping,
     }
 }
 

@@ -1,7 +1,7 @@
 //! Facts of a session that never change.
 
 use super::ledger::Account;
-use crate::addr::{Addr, Driver};
+use crate::addr::{Addr, Driver, Wire};
 use crate::sync::Arc;
 use crate::wire::Role;
 
@@ -11,6 +11,7 @@ pub(crate) struct Info {
     pub(crate) peer: Option<Addr>,
     pub(crate) local: Option<Addr>,
     pub(crate) driver: Driver,
+    pub(crate) wire: Wire,
     pub(crate) role: Role,
     /// The seed of its jitter and its table of ids: different for each session, unknown to the peer.
     pub(crate) seed: u64,
@@ -26,6 +27,7 @@ impl Info {
             peer: None,
             local: None,
             driver: Driver::Tokio,
+            wire: Wire::Native,
             role,
             seed: 0,
             account: Account::of_the_process(),

@@ -69,7 +69,7 @@ ends! {
     /// The connection ended without a GOAWAY.
     disconnected: SessionError::Disconnected,
     /// The socket failed.
-    io: SessionError::Io(_) | SessionError::NoPing,
+    io: SessionError::Io(_),
     /// The peer broke the protocol.
     protocol: SessionError::Protocol(_),
     /// The peer tripped a limit of this side.

@@ -24,6 +24,7 @@
 //! engine for a handle: they share only atomics and the leaves of `queue`.
 
 mod activate;
+mod any;
 mod asked;
 mod counter;
 mod drain;
@@ -44,6 +45,7 @@ mod tripped;
 #[cfg(all(test, not(ringmux_loom)))]
 pub(crate) mod tests;
 
+pub(crate) use any::AnyEngine;
 pub use drain::Drained;
 pub(crate) use engine::{Engine, Protocol, sooner};
 pub(crate) use info::Info;
@@ -65,7 +67,6 @@ pub(crate) use crate::core::{SEND_FLOOR, SocketEvent, SocketStage, Status, failu
 pub(crate) type NativeEngine = Engine<crate::wire::Native>;
 
 /// A session over DRPC.
-#[allow(dead_code)] // Until a driver runs it.
 pub(crate) type DrpcEngine = Engine<crate::wire::Drpc>;
 
 /// What a record of a lane's rings weighs besides its length, in bytes: so a limit on weight bounds the number of records

@@ -96,10 +96,10 @@ pub(crate) struct SessionLink {
     pub(crate) max_opening: usize,
     pub(crate) max_block: usize,
     pub(crate) max_details: usize,
+    /// The wire has a PING.
+    pub(crate) has_ping: bool,
     /// The wire lets this side open streams.
     pub(crate) may_open: bool,
-    /// The wire has PINGs.
-    pub(crate) has_ping: bool,
     info: Info,
 }
 
@@ -107,10 +107,6 @@ pub(crate) struct SessionLink {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct LinkSizes {
     pub(crate) max_unaccepted: u32,
-    /// The wire lets this side open streams.
-    pub(crate) may_open: bool,
-    /// The wire has PINGs.
-    pub(crate) has_ping: bool,
     pub(crate) open_credit: u32,
     pub(crate) peer_max_message: u32,
     pub(crate) send_buffer: u32,
@@ -120,6 +116,8 @@ pub(crate) struct LinkSizes {
     pub(crate) max_opening: usize,
     pub(crate) max_block: usize,
     pub(crate) max_details: usize,
+    pub(crate) has_ping: bool,
+    pub(crate) may_open: bool,
 }
 
 impl SessionLink {
@@ -156,8 +154,8 @@ impl SessionLink {
             max_opening: sizes.max_opening,
             max_block: sizes.max_block,
             max_details: sizes.max_details,
-            may_open: sizes.may_open,
             has_ping: sizes.has_ping,
+            may_open: sizes.may_open,
             info,
         })
     }

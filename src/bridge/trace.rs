@@ -15,6 +15,7 @@ use tracing::{Level, Span};
 
 use super::RecvEnd;
 use super::info::Info;
+use crate::addr::Wire;
 use crate::error::{Chain, SessionError};
 use crate::pace::{LINES, paced};
 use crate::wire::Role;
@@ -37,7 +38,9 @@ pub(super) fn session(id: u64, info: &Info) -> Span {
     };
     let peer = info.peer.as_ref().map(display);
     let driver = display(info.driver);
-    tracing::info_span!(target: SESSION, parent: None, "session", id, peer, role, %driver)
+    // The usual one goes without saying.
+    let wire = (info.wire != Wire::Native).then(|| display(info.wire));
+    tracing::info_span!(target: SESSION, parent: None, "session", id, peer, role, %driver, wire)
 }
 
 /// The severity of an end: in order; lost, as is usual for networks; a fault, for an operator. A failed handshake is

@@ -9,10 +9,10 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::*;
-use crate::addr::{Addr, Driver};
+use crate::addr::{Addr, Driver, Wire};
 use crate::connect::ProbeStep;
 use crate::error::codes;
-use crate::error::{Failure, Limit, Side};
+use crate::error::{Failure, Limit, NotCarried, Side};
 
 /// The variants of an error, by name.
 trait Variants {
@@ -36,9 +36,10 @@ macro_rules! variants {
 
 variants! {
     SessionError: Closed, PeerClosed, Disconnected, Io, Protocol, LimitExceeded, HandshakeTimeout, KeepaliveTimeout,
-        WriteTimeout, EngineStopped, NoPing;
+        WriteTimeout, EngineStopped;
+    PingError: NotCarried, Session;
     StreamError: Failed, Cancelled, NotProcessed, LimitExceeded, Session;
-    SendError: TooLong, Stopped, TooManyMetas, Finished, Stream;
+    SendError: TooLong, Stopped, TooManyMetas, NotCarried, Finished, Stream;
     TrySendError: Full, Refused;
     OpenError: BlockTooLong, MessageTooLong, NoCredit, TooManyPending, NotThisSide, Session;
     EngineError: Unavailable, Refused, NotBuiltIn, NoRuntime, ManyThreads, RuntimeLacks, InsideRuntime, DoesNotApply, Processor, Stopped;
@@ -264,13 +265,22 @@ fn errors_of_sessions() {
         ErrorKind::NotConnected,
         "the engine that ran the session has stopped",
     );
-    table.row(
-        || E::NoPing,
-        MAYBE,
-        ErrorKind::Unsupported,
-        "the wire of the session has no PING",
-    );
     table.has_all_of::<E>();
+
+    let mut table = Table::default();
+    table.row(
+        || PingError::NotCarried(NotCarried::Ping),
+        NO,
+        ErrorKind::Unsupported,
+        "this session's wire has no PING, so no round trip can be measured",
+    );
+    table.row(
+        || PingError::Session(E::Disconnected),
+        ANOTHER,
+        ErrorKind::ConnectionReset,
+        "the peer closed the connection without ending the session",
+    );
+    table.has_all_of::<PingError>();
 }
 
 #[test]
@@ -386,6 +396,12 @@ fn errors_of_sending() {
         NO,
         ErrorKind::InvalidInput,
         "the stream has carried two opaque blocks already",
+    );
+    table.row(
+        || E::NotCarried(NotCarried::Meta),
+        NO,
+        ErrorKind::Unsupported,
+        "this session's wire carries no blocks between messages",
     );
     table.row(
         || E::Finished,
@@ -718,6 +734,8 @@ fn errors_that_are_wrong_from_the_start_or_broken_rules() {
     row(no_addr, NO, kind, &no_addr().to_string());
     let driver = || "none".parse::<Driver>().expect_err("no driver");
     row(driver, NO, kind, &driver().to_string());
+    let wire = || "none".parse::<Wire>().expect_err("no wire");
+    row(wire, NO, kind, &wire().to_string());
     let built = crate::Config::builder().max_message(0).build();
     let config = || built.clone().expect_err("out of range");
     row(config, NO, kind, &config().to_string());

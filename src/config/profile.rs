@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use super::{Config, ConfigBuilder, KIB, MIB, Rate};
-use crate::drpc::Profile;
+use crate::addr::Wire;
 
 impl Default for Config {
     /// For a mesh of trusted peers.
@@ -41,7 +41,8 @@ impl Default for Config {
             write_timeout: Duration::from_secs(10),
             max_age: None,
             drain_timeout: Duration::from_secs(30),
-            drpc: Profile::STORJ,
+            wire: Wire::Native,
+            detect_drpc: None,
         }
     }
 }

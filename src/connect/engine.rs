@@ -16,10 +16,12 @@ use super::errors::{ConnectError, EngineError, ListenError};
 use super::given;
 use super::home::{Home, Plan};
 use super::socket::{Bound, Connected, Sharing};
-use crate::addr::{Addr, Driver};
+use crate::addr::{Addr, Driver, Wire};
 use crate::bridge::{Account, Totals};
 use crate::config::Config;
 use crate::driver::uring::HostLink;
+use crate::drpc::Profile;
+use crate::error::SessionError;
 use crate::handle::Session;
 use crate::queue::Owned;
 use crate::sync::Arc;
@@ -421,10 +423,33 @@ impl Engine {
             .on_runtime(async move { given::connected(socket) })
             .await?;
         let connected = connected.map_err(|error| ConnectError::Socket { fd, error })?;
-        let session = self.start(connected, role, config)?;
+        let session = match config.detect_drpc() {
+            Some(drpc) if role == Role::Acceptor => {
+                let (socket, drpc) = self.detect(connected, drpc, config).await?;
+                let over = drpc.map_or_else(|| config.clone(), |drpc| config.over(drpc));
+                self.start(socket, role, &over)?
+            }
+            _ => self.start(connected, role, config)?,
+        };
         let established = session.established().await;
         established.map_err(|error| ConnectError::NoSession { error })?;
         Ok(session)
+    }
+
+    /// Waits for the first bytes of an accepted connection; with its wire if that is DRPC.
+    async fn detect(
+        &self,
+        socket: Connected,
+        drpc: Profile,
+        config: &Config,
+    ) -> Result<(Connected, Option<Wire>), ConnectError> {
+        let limit = config.handshake_timeout();
+        let detected = self.on_runtime(async move {
+            let is_drpc = tokio::time::timeout(limit, socket.is_drpc()).await;
+            is_drpc.map(|is_drpc| (socket, is_drpc.then_some(Wire::Drpc(drpc))))
+        });
+        let error = SessionError::HandshakeTimeout(limit);
+        (detected.await?).map_err(|_| ConnectError::NoSession { error })
     }
 
     /// Runs a future on the runtime on which this engine dials and accepts.

@@ -9,6 +9,7 @@ use std::sync::{Arc as StdArc, Weak};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::AbortHandle;
 
 use crate::bridge::{SessionLink, request};
 use crate::driver::clock;
@@ -24,7 +25,35 @@ pub(super) struct HalfOpen {
     max: usize,
     /// Begun handshakes with their start, oldest first; some may be complete, and the list is at most as many entries longer
     /// than there are permits.
-    begun: VecDeque<(Weak<SessionLink>, Instant)>,
+    begun: VecDeque<(Begun, Instant)>,
+}
+
+/// A connection in its handshake.
+#[derive(Debug)]
+enum Begun {
+    Session(Weak<SessionLink>),
+    /// Its wire is not known yet.
+    Detecting(AbortHandle),
+}
+
+impl Begun {
+    fn is_half_open(&self) -> bool {
+        match self {
+            Self::Session(link) => link.upgrade().is_some_and(|link| is_half_open(&link)),
+            Self::Detecting(task) => !task.is_finished(),
+        }
+    }
+
+    fn evict(&self) {
+        match self {
+            Self::Session(link) => {
+                if let Some(link) = link.upgrade() {
+                    link.request(request::EVICT);
+                }
+            }
+            Self::Detecting(task) => task.abort(),
+        }
+    }
 }
 
 impl HalfOpen {
@@ -43,15 +72,16 @@ impl HalfOpen {
                 return Some(permit);
             }
             let waiting = StdArc::clone(&self.permits).acquire_owned();
-            let Some((oldest, since)) = self.oldest() else {
+            let Some(since) = self.oldest() else {
                 // All connections wait for the application.
                 return waiting.await.ok();
             };
             let mut until = since + PATIENCE;
             let now = clock::now();
             if until <= now {
-                self.begun.pop_front();
-                oldest.request(request::EVICT);
+                if let Some((oldest, _)) = self.begun.pop_front() {
+                    oldest.evict();
+                }
                 until = now + PATIENCE;
             }
             // The evicted one's place, or that of another that has ended meanwhile.
@@ -63,17 +93,26 @@ impl HalfOpen {
 
     /// Registers a connection that begins its handshake.
     pub(super) fn begin(&mut self, link: &Arc<SessionLink>) {
-        if self.begun.len() >= 2 * self.max {
-            self.begun
-                .retain(|(link, _)| link.upgrade().is_some_and(|link| is_half_open(&link)));
-        }
-        self.begun.push_back((Arc::downgrade(link), clock::now()));
+        self.register(Begun::Session(Arc::downgrade(link)));
     }
 
-    fn oldest(&mut self) -> Option<(Arc<SessionLink>, Instant)> {
-        while let Some((link, since)) = self.begun.front() {
-            if let Some(link) = link.upgrade().filter(|link| is_half_open(link)) {
-                return Some((link, *since));
+    /// The same of one whose wire is not known yet.
+    pub(super) fn begin_detecting(&mut self, task: AbortHandle) {
+        self.register(Begun::Detecting(task));
+    }
+
+    fn register(&mut self, begun: Begun) {
+        if self.begun.len() >= 2 * self.max {
+            self.begun.retain(|(begun, _)| begun.is_half_open());
+        }
+        self.begun.push_back((begun, clock::now()));
+    }
+
+    /// When the oldest handshake under way has begun: the first of the list.
+    fn oldest(&mut self) -> Option<Instant> {
+        while let Some((begun, since)) = self.begun.front() {
+            if begun.is_half_open() {
+                return Some(*since);
             }
             self.begun.pop_front();
         }

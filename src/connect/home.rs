@@ -15,7 +15,7 @@ use super::socket::{Blocking, Connected};
 use super::{Connection, over};
 use crate::addr::{Addr, Driver};
 use crate::bridge::{Account, Info, SessionLink};
-use crate::bridge::{NativeEngine, Pool};
+use crate::bridge::{AnyEngine, Pool};
 use crate::config::{Config, Wait};
 use crate::driver::queued::queued;
 use crate::driver::uring::{Features, HostLink, Job, Prepared};
@@ -30,14 +30,14 @@ pub(super) mod on_tokio_uring;
 /// Unreachable: [`EngineBuilder`] refuses the driver.
 #[cfg(not(feature = "tokio-uring"))]
 pub(super) mod on_tokio_uring {
-    use super::{Blocking, EngineError, KeepAlive, NativeEngine, Report};
+    use super::{AnyEngine, Blocking, EngineError, KeepAlive, Report};
     use crate::addr::Driver;
 
     const LEFT_OUT: EngineError = EngineError::NotBuiltIn {
         driver: Driver::TokioUring,
     };
 
-    pub(super) fn spawn(_: NativeEngine, _: Blocking, _: KeepAlive) {}
+    pub(super) fn spawn(_: AnyEngine, _: Blocking, _: KeepAlive) {}
 
     pub(super) fn host(report: &Report) {
         drop(report.send(Err(LEFT_OUT)));
@@ -106,18 +106,19 @@ impl<'a> Plan<'a> {
     }
 
     /// Makes a session's protocol state, and the link that its handles share with it.
-    pub(super) fn connection(self, driver: Driver) -> (NativeEngine, Arc<SessionLink>) {
+    pub(super) fn connection(self, driver: Driver) -> (AnyEngine, Arc<SessionLink>) {
         let info = Info {
             peer: self.peer,
             local: self.local,
             driver,
+            wire: self.config.wire(),
             role: self.role,
             account: self.account,
             // `RandomState` has new keys at each call.
             seed: RandomState::new().build_hasher().finish(),
         };
         let pool = Pool::process();
-        NativeEngine::new(self.role, self.config, info, pool, clock::now())
+        AnyEngine::new(self.role, self.config, info, pool, clock::now())
     }
 }
 

@@ -86,6 +86,14 @@ impl State {
             && matches!(self.receiving, Receiving::Finished | Receiving::Ended)
     }
 
+    /// This side has sent all, and wants nothing more, but the peer has not ended: for wires without a STOP.
+    pub(crate) const fn is_given_up(self) -> bool {
+        matches!(
+            (self.sending, self.receiving),
+            (Sending::Finished, Receiving::Stopped)
+        )
+    }
+
     /// Applies an event and returns its effect.
     pub(crate) const fn on(&mut self, event: Event) -> Effect {
         match event {

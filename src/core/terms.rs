@@ -15,7 +15,7 @@ pub(crate) struct Terms {
     pub(crate) floors: Floors,
     /// The longest opening block, in bytes.
     pub(crate) max_opening: u32,
-    /// The longest block between messages, in bytes.
+    /// The longest block between messages, in bytes; 0: there are none.
     pub(crate) max_block: u32,
     /// The longest details of an error, in bytes.
     pub(crate) max_details: u32,

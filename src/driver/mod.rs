@@ -19,6 +19,7 @@
 //! runtime, and `uring::socket::UringSocket` on a ring of our own. A new one implements `Transport`; `connect::home` starts its
 //! sessions, and [`Driver`](crate::Driver) names it.
 
+mod any;
 pub(crate) mod clock;
 mod direct;
 pub(crate) mod queued;
@@ -30,6 +31,7 @@ pub(crate) mod tokio_uring;
 mod turn;
 pub(crate) mod uring;
 
+pub(crate) use any::AnyTurns;
 pub(crate) use turn::Turns;
 
 use std::future::Future;

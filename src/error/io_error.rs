@@ -3,8 +3,8 @@
 use std::io::ErrorKind;
 
 use super::{
-    LimitExceeded, OpenError, Processed, ProtocolError, SendError, SessionError, Side, StreamError,
-    TrySendError,
+    LimitExceeded, OpenError, PingError, Processed, ProtocolError, SendError, SessionError, Side,
+    StreamError, TrySendError,
 };
 
 impl SessionError {
@@ -13,12 +13,20 @@ impl SessionError {
             Self::Closed | Self::EngineStopped => ErrorKind::NotConnected,
             Self::PeerClosed { .. } | Self::Disconnected => ErrorKind::ConnectionReset,
             Self::Io(error) => error.kind(),
-            Self::NoPing => ErrorKind::Unsupported,
             Self::Protocol(error) => error.io_kind(),
             Self::LimitExceeded(error) => error.io_kind(),
             Self::HandshakeTimeout(_) | Self::KeepaliveTimeout(_) | Self::WriteTimeout(_) => {
                 ErrorKind::TimedOut
             }
+        }
+    }
+}
+
+impl PingError {
+    pub(crate) fn io_kind(&self) -> ErrorKind {
+        match self {
+            Self::NotCarried(_) => ErrorKind::Unsupported,
+            Self::Session(error) => error.io_kind(),
         }
     }
 }
@@ -42,6 +50,7 @@ impl SendError {
     pub(crate) fn io_kind(&self) -> ErrorKind {
         match self {
             Self::TooLong { .. } | Self::TooManyMetas => ErrorKind::InvalidInput,
+            Self::NotCarried(_) => ErrorKind::Unsupported,
             Self::Stopped { .. } | Self::Finished => ErrorKind::BrokenPipe,
             Self::Stream(error) => error.io_kind(),
         }
@@ -107,6 +116,7 @@ pub(crate) use into_io;
 
 into_io!(
     SessionError,
+    PingError,
     StreamError,
     SendError,
     TrySendError,

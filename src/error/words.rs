@@ -147,7 +147,6 @@ impl fmt::Debug for SessionError {
                 .field("reason", reason)
                 .finish(),
             Self::Disconnected => f.write_str("Disconnected"),
-            Self::NoPing => f.write_str("NoPing"),
             Self::Io(error) => f.debug_tuple("Io").field(error).finish(),
             Self::Protocol(error) => f.debug_tuple("Protocol").field(error).finish(),
             Self::LimitExceeded(error) => f.debug_tuple("LimitExceeded").field(error).finish(),
@@ -202,6 +201,7 @@ impl fmt::Debug for SendError {
                 .field("code", &Code(*code))
                 .finish(),
             Self::TooManyMetas => f.write_str("TooManyMetas"),
+            Self::NotCarried(error) => f.debug_tuple("NotCarried").field(error).finish(),
             Self::Finished => f.write_str("Finished"),
             Self::Stream(error) => f.debug_tuple("Stream").field(error).finish(),
         }
@@ -232,7 +232,6 @@ impl fmt::Display for SessionError {
                 "the socket took none of the bytes to be sent for {limit:?}"
             ),
             Self::EngineStopped => f.write_str("the engine that ran the session has stopped"),
-            Self::NoPing => f.write_str("the wire of the session has no PING"),
         }
     }
 }

@@ -15,6 +15,7 @@ use smallvec::SmallVec;
 use self::futures::{Recv, RecvLease, RecvMeta};
 use self::lease::Lease;
 use super::id::StreamId;
+use crate::addr::Wire;
 use crate::bridge::{Lane, RecvEnd, RxRing, reason, rx_tag};
 use crate::error::StreamError;
 use crate::error::codes;
@@ -96,6 +97,19 @@ impl RecvStream {
     #[must_use]
     pub fn opening(&self) -> &Bytes {
         self.lane().particulars.opening()
+    }
+
+    /// When the engine received the stream's opening, however long it waited to be accepted; `None` for a stream that this side
+    /// opened, and for one without an opening block.
+    #[must_use]
+    pub fn received_at(&self) -> Option<std::time::Instant> {
+        self.lane().particulars.received()
+    }
+
+    /// What the stream's session speaks on its connection.
+    #[must_use]
+    pub fn wire(&self) -> Wire {
+        self.lane().session().info().wire
     }
 
     /// The stream's number; `None` before its opening is sent.

@@ -15,7 +15,7 @@ use super::id::StreamId;
 use super::reserved::Reserved;
 use crate::bridge::{COPY_MAX, Lane, RECORD_CHARGE, SEND_FLOOR, TxRing, failure, reason, tx_tag};
 use crate::error::codes;
-use crate::error::{SendError, TrySendError};
+use crate::error::{NotCarried, SendError, TrySendError};
 use crate::queue::{Teardown, Writer, record_weight};
 use crate::sync::Arc;
 
@@ -262,13 +262,17 @@ impl SendStream {
     /// a stream and direction, at most 8 KiB each.
     ///
     /// # Errors
-    /// [`SendError::TooLong`] above 8 KiB, [`SendError::TooManyMetas`] for the third; else as
+    /// [`SendError::TooLong`] above 8 KiB, [`SendError::TooManyMetas`] for the third, [`SendError::NotCarried`] on a wire without
+    /// them; else as
     /// [`send`](Self::send).
     ///
     /// # Cancel safety
     /// As [`send`](Self::send).
     pub async fn send_meta(&mut self, block: impl Into<Bytes>) -> Result<(), SendError> {
         let (block, limit) = (block.into(), self.lane().session().max_block);
+        if limit == 0 {
+            return Err(NotCarried::Meta.into());
+        }
         if block.len() > limit {
             return Err(SendError::TooLong {
                 len: block.len(),

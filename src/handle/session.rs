@@ -13,9 +13,9 @@ use super::recv::RecvStream;
 use super::send::{First, SendStream};
 use super::state::SessionState;
 use super::wait::Waiter;
-use crate::addr::{Addr, Driver};
+use crate::addr::{Addr, Driver, Wire};
 use crate::bridge::{Drained, EngineSide, HandleSide, Lane, SessionLink, SessionStats, request};
-use crate::error::{OpenError, SessionError, StreamError};
+use crate::error::{NotCarried, OpenError, PingError, SessionError, StreamError};
 use crate::sync::Arc;
 
 /// One connection to a peer, over which either side opens streams.
@@ -305,13 +305,13 @@ impl Session {
     /// sending and never answers keeps this waiting, so bound it with a timeout where that matters.
     ///
     /// # Errors
-    /// The reason for the session's end.
+    /// The reason for the session's end; [`PingError::NotCarried`], at once, if the session's wire has no PING.
     ///
     /// # Cancel safety
     /// Safe; the PING stays under way.
-    pub async fn ping(&self) -> Result<Duration, SessionError> {
+    pub async fn ping(&self) -> Result<Duration, PingError> {
         if !self.link.has_ping {
-            return Err(SessionError::NoPing);
+            return Err(NotCarried::Ping.into());
         }
         let before = self.link.pings.answered();
         self.link.request(request::PING);
@@ -319,7 +319,7 @@ impl Session {
             if self.link.pings.answered() > before {
                 return Some(Ok(Duration::from_nanos(self.link.pings.rtt_ns())));
             }
-            self.link.end().map(|error| Err(error.clone()))
+            self.link.end().map(|error| Err(error.clone().into()))
         };
         Waiter::new(&self.link.pings.waiters).until(check).await
     }
@@ -527,6 +527,12 @@ impl Session {
     #[must_use]
     pub fn driver(&self) -> Driver {
         self.link.info().driver
+    }
+
+    /// What the session speaks on its connection.
+    #[must_use]
+    pub fn wire(&self) -> Wire {
+        self.link.info().wire
     }
 }
 

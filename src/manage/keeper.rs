@@ -14,7 +14,7 @@ use super::errors::ProvideError;
 use super::events::Event;
 use super::shared::Shared;
 use super::state::{Doing, Down, Live, Place, State};
-use crate::error::{Chain, SessionError};
+use crate::error::{Chain, PingError, SessionError};
 use crate::handle::Session;
 use crate::pace::{LINES, paced};
 use crate::sync::Arc;
@@ -256,7 +256,8 @@ impl Keeper {
         let mut proof = pin!(async {
             sleep(proven_after).await;
             match live.session.ping().await {
-                Ok(_) => {}
+                // A wire without a PING: that the session is still there is all that can be known.
+                Ok(_) | Err(PingError::NotCarried(_)) => {}
                 // `draining` reports it.
                 Err(_) => pending().await,
             }

@@ -15,7 +15,9 @@ use super::bound::Bound;
 use super::channel::Channel;
 use super::code::Code;
 use super::metadata::{Metadata, MetadataError};
-use crate::addr::Addr;
+use super::span::TraceParent;
+use crate::addr::{Addr, Wire};
+use crate::error::NotCarried;
 use crate::handle::Session;
 
 /// A call as its handler sees it: deadline, cancellation, metadata, peer; and the parent of the calls that it makes.
@@ -51,6 +53,8 @@ struct Inner {
     root: Option<Context>,
     cancel: Cancel,
     answer: OnceLock<Box<Answer>>,
+    /// Of the span that serves the call.
+    trace: OnceLock<TraceParent>,
     value: Option<Arc<Value>>,
 }
 
@@ -58,6 +62,18 @@ struct Inner {
 pub(super) struct Peer {
     pub(super) session: Session,
     pub(super) bound: Arc<Bound>,
+    /// Back to it, once it is asked for.
+    channel: OnceLock<Channel>,
+}
+
+impl Peer {
+    pub(super) fn new(session: Session, max_calls: usize) -> Self {
+        Self {
+            session,
+            bound: Bound::new(max_calls),
+            channel: OnceLock::new(),
+        }
+    }
 }
 
 #[derive(Default)]
@@ -108,6 +124,7 @@ impl Context {
             root: None,
             cancel: Cancel::default(),
             answer: OnceLock::new(),
+            trace: OnceLock::new(),
             value: None,
         }))
     }
@@ -154,6 +171,7 @@ impl Context {
             root: Some(self.root().clone()),
             cancel: Cancel::default(),
             answer: OnceLock::new(),
+            trace: OnceLock::new(),
             value,
         }))
     }
@@ -197,10 +215,25 @@ impl Context {
         self.call().map(|(_, peer)| &peer.session)
     }
 
-    /// A channel back to the caller, which may be a server as well; `None` for a context that belongs to no call.
+    /// A channel back to the caller, which may be a server as well: one for all calls of a session. `None` for a context that belongs to
+    /// no call.
     #[must_use]
     pub fn channel(&self) -> Option<Channel> {
-        self.session().cloned().map(Channel::new)
+        let (_, peer) = self.call()?;
+        let channel = || Channel::new(peer.session.clone());
+        Some(peer.channel.get_or_init(channel).clone())
+    }
+
+    /// Where the call is in a trace: in the span that serves it, with the feature `rpc-tracing` if that is enabled; else in its
+    /// caller's, as the entry `traceparent` of its [metadata](Self::metadata) says. Calls of which this is the parent carry it on.
+    #[must_use]
+    pub fn trace_parent(&self) -> Option<TraceParent> {
+        let own = self.root().0.trace.get().copied();
+        own.or_else(|| TraceParent::of(&self.0.metadata))
+    }
+
+    pub(super) fn set_trace(&self, trace: TraceParent) {
+        let _ = self.root().0.trace.set(trace);
     }
 
     fn call(&self) -> Option<&(&'static str, Arc<Peer>)> {
@@ -216,7 +249,7 @@ impl Context {
     /// Adds metadata that goes before the answer's first message; what is added later is not sent.
     ///
     /// # Errors
-    /// As [`Metadata::insert`], for all that is to go together.
+    /// As [`Metadata::insert`], for all that is to go together; [`MetadataError::NotCarried`] over DRPC.
     pub fn add_header(&self, key: &str, value: impl AsRef<[u8]>) -> Result<(), MetadataError> {
         self.add(Part::Headers, key, value.as_ref())
     }
@@ -225,7 +258,7 @@ impl Context {
     /// [`Status::with_metadata`](super::Status::with_metadata).
     ///
     /// # Errors
-    /// As [`Metadata::insert`], for all that is to go together.
+    /// As [`Metadata::insert`], for all that is to go together; [`MetadataError::NotCarried`] over DRPC.
     pub fn add_trailer(&self, key: &str, value: impl AsRef<[u8]>) -> Result<(), MetadataError> {
         self.add(Part::Trailers, key, value.as_ref())
     }
@@ -233,6 +266,10 @@ impl Context {
     fn add(&self, part: Part, key: &str, value: &[u8]) -> Result<(), MetadataError> {
         let mut entry = Metadata::new();
         entry.insert(key, value)?;
+        let session = self.session();
+        if session.is_some_and(|session| session.wire() != Wire::Native) {
+            return Err(MetadataError::NotCarried(NotCarried::AnswerMetadata));
+        }
         let answer = self.root().0.answer.get_or_init(Box::default);
         let bytes = match part {
             Part::Headers => &answer.headers_bytes,

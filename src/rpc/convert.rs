@@ -7,14 +7,30 @@ use super::wire::decode_status;
 use crate::connect::{ConnectError, EngineError};
 use crate::error::codes;
 use crate::error::{
-    Chain, LimitExceeded, OpenError, Processed, ProtocolError, SendError, SessionError, Side,
-    StreamError,
+    Chain, LimitExceeded, NotCarried, OpenError, PingError, Processed, ProtocolError, SendError,
+    SessionError, Side, StreamError,
 };
 #[cfg(feature = "manage")]
 use crate::manage::ManageError;
 
 fn text(error: &(dyn std::error::Error + 'static)) -> String {
     Chain(error).to_string()
+}
+
+impl From<NotCarried> for Status {
+    /// Unimplemented; the peer has seen nothing of it.
+    fn from(error: NotCarried) -> Self {
+        Self::transport(Code::UNIMPLEMENTED, Processed::No, false, text(&error))
+    }
+}
+
+impl From<PingError> for Status {
+    fn from(error: PingError) -> Self {
+        match error {
+            PingError::NotCarried(error) => error.into(),
+            PingError::Session(error) => error.into(),
+        }
+    }
 }
 
 impl From<SessionError> for Status {
@@ -77,6 +93,7 @@ impl From<SendError> for Status {
             SendError::TooLong { .. } | SendError::TooManyMetas => {
                 Self::transport(Code::RESOURCE_EXHAUSTED, Processed::No, false, text(&error))
             }
+            SendError::NotCarried(error) => error.into(),
             SendError::Stopped { .. } | SendError::Finished => {
                 Self::transport(Code::CANCELLED, error.was_processed(), false, text(&error))
             }
@@ -147,6 +164,7 @@ impl From<MetadataError> for Status {
         let code = match error {
             MetadataError::TooLong { .. } => Code::RESOURCE_EXHAUSTED,
             MetadataError::Key | MetadataError::Malformed => Code::INVALID_ARGUMENT,
+            MetadataError::NotCarried(error) => return error.into(),
         };
         Self::library(code, Processed::No, text(&error))
     }

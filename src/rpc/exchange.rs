@@ -9,10 +9,12 @@ use tokio::time::Instant;
 
 use super::code::Code;
 use super::codec::{CodecError, Coding};
+use super::dialect;
 use super::metadata::Metadata;
 use super::receiver::given_up;
 use super::status::Status;
 use super::wire::{block, find_meta};
+use crate::addr::Wire;
 use crate::error::codes;
 use crate::error::{Processed, SendError, Side, StreamError};
 use crate::handle::{Open, RecvStream, SendStream, Session};
@@ -210,13 +212,16 @@ pub(super) fn poll_answer<T>(
         Poll::Ready(Err(Status::library(Code::INTERNAL, Processed::Maybe, text)))
     };
     if answer.is_none() {
-        match ready!(poll_message(recv, coding, cx)).map_err(ended)? {
+        match ready!(poll_message(recv, coding, cx)).map_err(|error| ended(recv.wire(), error))? {
             Some(Ok(message)) => *answer = Some(message),
             Some(Err(error)) => return Poll::Ready(Err(undecodable(&error))),
             None => return broken("the server ended the call without an answer"),
         }
     }
-    if ready!(recv.poll_recv(cx)).map_err(ended)?.is_some() {
+    if ready!(recv.poll_recv(cx))
+        .map_err(|error| ended(recv.wire(), error))?
+        .is_some()
+    {
         return broken("the server answered twice");
     }
     let Some(message) = answer.take() else {
@@ -233,13 +238,13 @@ pub(super) fn poll_answer<T>(
 }
 
 /// Why a call has ended: by its own deadline, which the stream keeps, or as the stream says.
-fn ended(error: StreamError) -> Status {
+fn ended(wire: Wire, error: StreamError) -> Status {
     match error {
         StreamError::Cancelled {
             by: Side::This,
             code: codes::DEADLINE,
         } => given_up(Code::DEADLINE_EXCEEDED, Processed::Maybe),
-        error => error.into(),
+        error => dialect::status(wire, error),
     }
 }
 

@@ -4,6 +4,8 @@ use std::fmt;
 
 use bytes::{BufMut, Bytes, BytesMut};
 
+use crate::error::NotCarried;
+
 /// Metadata of a request, or of an answer: values of any bytes under keys of lower-case ASCII.
 ///
 /// It is kept encoded and read by going over it, which is the fastest for the few entries that calls have. A key may come
@@ -52,6 +54,9 @@ pub enum MetadataError {
     /// Bytes from a peer that are no metadata.
     #[error("the peer sent metadata that is cut off")]
     Malformed,
+    /// The wire of the session cannot carry it.
+    #[error(transparent)]
+    NotCarried(#[from] NotCarried),
 }
 
 const EMPTY: &[u8] = &[];

@@ -11,8 +11,10 @@ use futures_core::Stream;
 use super::code::Code;
 use super::codec::Coding;
 use super::context;
+use super::dialect;
 use super::exchange::{poll_answer, poll_message, undecodable};
 use super::metadata::Metadata;
+use super::metrics::Seen;
 use super::shared_send::SharedSend;
 use super::status::Status;
 use super::timer::Timer;
@@ -39,6 +41,7 @@ pub(super) struct Caller {
     pub(super) shared: Arc<SharedSend>,
     pub(super) timer: Timer,
     pub(super) parent: Option<Parent>,
+    pub(super) seen: Seen<'static>,
 }
 
 /// Waits for a parent's cancel.
@@ -128,11 +131,18 @@ impl<T> Receiver<T> {
             next = Poll::Ready(Err(status));
         }
         self.ended = matches!(next, Poll::Ready(Ok(None) | Err(_)));
+        if self.ended
+            && let Some(caller) = &mut self.caller
+            && let Poll::Ready(end) = &next
+        {
+            caller.seen.end_of(end);
+        }
         next
     }
 
     fn poll_next_message(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<T>, Status>> {
-        match ready!(poll_message(&mut self.recv, self.coding, cx))? {
+        let received = ready!(poll_message(&mut self.recv, self.coding, cx));
+        match received.map_err(|error| dialect::status(self.recv.wire(), error))? {
             Some(Ok(message)) => Poll::Ready(Ok(Some(message))),
             None => Poll::Ready(Ok(None)),
             Some(Err(error)) => {
@@ -252,6 +262,9 @@ impl<T> Future for Reply<T> {
         }
         // Behind an answer that makes no sense the call is to be cancelled.
         receiver.ended = matches!(answer, Poll::Ready(Ok(_)));
+        if let (Poll::Ready(end), Some(caller)) = (&answer, &mut receiver.caller) {
+            caller.seen.end_of(end);
+        }
         answer.map(|answer| answer.map(|answer| answer.message))
     }
 }

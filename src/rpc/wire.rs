@@ -7,6 +7,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use super::code::Code;
 use super::metadata::{Metadata, MetadataError};
 use super::status::{Origin, Status};
+use crate::drpc::InvocationError;
 use crate::error::{Failure, Processed};
 
 /// The version that this one speaks.
@@ -63,6 +64,8 @@ pub(crate) struct Opening<'a> {
     /// `service/method`.
     pub(crate) method: &'a str,
     pub(crate) metadata: Metadata,
+    /// Whether it says flags and codec: over other wires the method alone tells.
+    pub(crate) says_kind: bool,
 }
 
 /// Why an opening block is not one that can be served.
@@ -78,9 +81,23 @@ pub(crate) enum OpeningError {
     Method,
     #[error(transparent)]
     Metadata(#[from] MetadataError),
+    #[error(transparent)]
+    Invocation(InvocationError),
 }
 
 impl<'a> Opening<'a> {
+    /// One that says nothing.
+    pub(crate) const fn unsaid() -> Self {
+        Self {
+            flags: 0,
+            codec: 0,
+            timeout: None,
+            method: "",
+            metadata: Metadata::new(),
+            says_kind: false,
+        }
+    }
+
     /// Encodes an opening; the metadata comes back if it has to go as a block of its own.
     pub(crate) fn encode(
         kind: u8,
@@ -147,6 +164,7 @@ impl<'a> Opening<'a> {
             timeout,
             method,
             metadata,
+            says_kind: true,
         })
     }
 }

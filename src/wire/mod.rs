@@ -15,7 +15,6 @@
 // and ends without a final GOAWAY.
 
 mod batch;
-#[allow(dead_code)] // Until a driver runs it.
 pub(crate) mod drpc;
 #[allow(dead_code, unused_imports)] // The codec is complete; the protocol does not use all of it.
 pub(crate) mod native;

@@ -12,6 +12,7 @@ mod addresses;
 mod byte_streams;
 mod cancel_safety;
 mod denied;
+mod drpc;
 mod exits;
 mod flooded;
 mod given;

@@ -7,7 +7,8 @@ use std::thread;
 
 use ringmux::{
     Addr, Config, ConnectError, Drained, Driver, Engine, EngineError, ListenError, Listener,
-    OpenError, RecvStream, SendError, SendStream, Session, SessionError, StreamError, TrySendError,
+    OpenError, PingError, RecvStream, SendError, SendStream, Session, SessionError, StreamError,
+    TrySendError,
 };
 use tokio::io::AsyncReadExt;
 
@@ -118,7 +119,6 @@ impl Handles {
             assert!(soon(session.open("")).await.is_err());
             let ends = [
                 soon(session.accept()).await.err(),
-                soon(session.ping()).await.err(),
                 soon(session.established()).await.err(),
                 Some(soon(session.closed()).await),
                 Some(soon(session.draining()).await),
@@ -128,6 +128,9 @@ impl Handles {
             for end in ends {
                 assert!(matches!(end, Some(SessionError::EngineStopped)), "{end:?}");
             }
+            let pinged = soon(session.ping()).await;
+            let stopped = matches!(pinged, Err(PingError::Session(SessionError::EngineStopped)));
+            assert!(stopped, "{pinged:?}");
             session.close();
             soon(session.shutdown(super::AWAIT_GUARD)).await;
         }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
-use ringmux::{Addr, Config, Engine, Session};
+use ringmux::{Addr, Config, Engine, Error, PingError, Session, StreamError, Wire};
 use serde::Serialize;
 use tokio::runtime::Builder;
 use tokio::time::{Instant, sleep_until};
@@ -27,6 +27,7 @@ Examples:
   ringmux ping tcp://127.0.0.1:7000                  until Ctrl-C, once a second
   ringmux ping -c 1000 -i 1ms tcp://host:7000        a thousand, quickly
   ringmux ping --retry -c 1 tcp://host:7000          waits until the server is there
+  ringmux ping --wire drpc -c 10 tcp://host:7777     a server of DRPC
   ringmux ping -c 100 -i 0 --json unix:///run/r.sock   one JSON object a line, the last with the summary";
 
 /// Arguments of `ringmux ping`.
@@ -49,9 +50,35 @@ pub(crate) struct Args {
     #[arg(long)]
     retry: bool,
 
+    /// What the endpoint speaks: native, drpc, drpc-cockroach or drpc-cockroach-before-mux. DRPC has no PING: a round trip is a call of
+    /// a method that no server has, and its error.
+    #[arg(long, value_name = "NAME", default_value_t)]
+    wire: Wire,
+
     /// Print one JSON object a line.
     #[arg(long)]
     json: bool,
+}
+
+/// The method that is called where there is no PING.
+const METHOD: &str = "/ringmux.Ping/Ping";
+/// How long its answer may take, as nothing else notices a silent peer there.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The time to the peer and back.
+async fn round_trip(session: &Session) -> Result<Duration, Error> {
+    match session.ping().await {
+        Err(PingError::NotCarried(_)) => {}
+        result => return Ok(result?),
+    }
+    let begun = Instant::now();
+    let (send, mut recv) = session.open_with(METHOD, "", true).await?;
+    send.set_deadline((begun + ANSWER_TIMEOUT).into_std());
+    match recv.recv().await {
+        // Any answer has come all the way.
+        Ok(_) | Err(StreamError::Failed(_)) => Ok(begun.elapsed()),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Pings until the count is reached, SIGTERM or Ctrl-C, or the end of the session.
@@ -88,7 +115,13 @@ async fn ping(args: &Args) -> Result<(), Failure> {
 async fn connect(args: &Args) -> Result<Session, Failure> {
     let engine =
         Engine::auto().map_err(|error| Failure::new("cannot start an engine").because(&error))?;
-    let (config, whom) = (Config::default(), "a ringmux server");
+    let config = Config::builder().wire(args.wire).build();
+    let config =
+        config.map_err(|error| Failure::new("cannot configure the session").because(&error))?;
+    let whom = match args.wire {
+        Wire::Native => "a ringmux server",
+        _ => "a DRPC server",
+    };
     if args.retry {
         return connect::connect_at_last(&engine, &args.addr, &config, whom).await;
     }
@@ -105,7 +138,7 @@ async fn round_trips(
         sleep_until(next).await;
         // After a slow round trip the following ones are not sent in a burst to catch up.
         next = Instant::now() + args.interval;
-        let rtt = session.ping().await.map_err(|error| {
+        let rtt = round_trip(session).await.map_err(|error| {
             Failure::new(format!("ping {seq} to {} was not answered", args.addr)).because(&error)
         })?;
         report.round_trip(seq, rtt)?;

@@ -146,6 +146,15 @@ impl Workload {
         }
     }
 
+    /// Streams that are open at the same time for as long as it runs; calls wait for each other.
+    pub const fn open_streams(self) -> usize {
+        match self.shape() {
+            Shape::Echo { streams } | Shape::Oneway { streams } => streams,
+            Shape::Mixed => 2,
+            Shape::Unary { .. } | Shape::Bulk => 1,
+        }
+    }
+
     /// Bytes of one counted message.
     pub const fn message_len(self) -> usize {
         match self.shape() {

@@ -2,6 +2,7 @@
 
 use super::open_loop::Schedule;
 use super::peers::{Load, Peer, ringmux};
+use ringmux::Wire;
 use ringmux_measure::failure::Failure;
 use ringmux_measure::host::{Driver, Host, Wait};
 use ringmux_measure::mux;
@@ -92,7 +93,7 @@ impl Subject {
     /// Measures one slice in a closed loop.
     pub(super) fn measure(self, workload: Workload, pair: &Pair) -> Result<Sample, Failure> {
         match self {
-            Self::Ringmux(host) => mux::measure(workload.shape(), host, pair),
+            Self::Ringmux(host) => mux::measure(workload.shape(), host, Wire::Native, pair),
             Self::Peer(peer, wait) => peer.measure(Load::Closed(workload.shape()), wait, pair),
         }
     }

@@ -18,6 +18,7 @@ use super::Engine;
 use crate::addr::Addr;
 use crate::bridge::{Drained, SessionLink};
 use crate::config::Config;
+use crate::connect::detect::{Detecting, Either, Known, either};
 use crate::connect::errors::{EngineError, ListenError};
 use crate::connect::half_open::HalfOpen;
 use crate::connect::live::Live;
@@ -284,6 +285,7 @@ async fn accept_loop(engine: Engine, bound: Owned<Bound>, config: Config, end: E
     let incoming = &end.0;
     let mut live = Live::new();
     let mut in_hand = None;
+    let mut detecting = Detecting::new(&config);
     {
         let mut accepting = pin!(accept_all(
             &engine,
@@ -291,7 +293,8 @@ async fn accept_loop(engine: Engine, bound: Owned<Bound>, config: Config, end: E
             &config,
             incoming,
             &mut live,
-            &mut in_hand
+            &mut in_hand,
+            &mut detecting,
         ));
         let mut asked = pin!(incoming.asked.notified());
         let mut ended = pin!(host_ended(&engine));
@@ -314,6 +317,10 @@ async fn accept_loop(engine: Engine, bound: Owned<Bound>, config: Config, end: E
     // Held, so that each session is shut down in order and not just dropped.
     let in_hand = in_hand.and_then(|socket| start(&engine, socket, &config, &mut live));
     let mut stragglers = Vec::from_iter(in_hand);
+    for known in detecting.hurry().await {
+        let config = detecting.config(known.drpc, &config);
+        stragglers.extend(start(&engine, known.socket, config, &mut live));
+    }
     for _ in 0..STRAGGLERS {
         let mut accepting = pin!(bound.accept());
         let accepted = poll_fn(|cx| match accepting.as_mut().poll(cx) {
@@ -348,21 +355,46 @@ async fn accept_all(
     incoming: &Arc<Incoming>,
     live: &mut Live,
     in_hand: &mut Option<Connected>,
+    detecting: &mut Detecting,
 ) {
     let mut half_open = HalfOpen::new(config.max_half_open());
     loop {
-        // First the connection, then its place: no handshake is evicted for a connection that never arrives.
-        match bound.accept().await {
-            Ok(socket) => {
-                *in_hand = Some(socket);
-                let permit = half_open.place().await;
+        let placed = next_place(bound, &mut half_open, in_hand);
+        let known = match either(detecting.next(), placed).await {
+            Either::One(known) => known,
+            Either::Other(permit) => {
                 let (Some(permit), Some(socket)) = (permit, in_hand.take()) else {
                     return;
                 };
-                if let Some(link) = receive(engine, socket, config, permit, incoming, live) {
-                    half_open.begin(&link);
+                if detecting.is_on() {
+                    half_open.begin_detecting(detecting.begin(socket, permit));
+                    continue;
+                }
+                let drpc = false;
+                Known {
+                    socket,
+                    drpc,
+                    permit,
                 }
             }
+        };
+        let config = detecting.config(known.drpc, config);
+        if let Some(link) = receive(engine, known.socket, config, known.permit, incoming, live) {
+            half_open.begin(&link);
+        }
+    }
+}
+
+/// Waits for a connection, unless one is in hand already, and then for its place. Dropped before, it loses neither.
+async fn next_place(
+    bound: &Bound,
+    half_open: &mut HalfOpen,
+    in_hand: &mut Option<Connected>,
+) -> Option<OwnedSemaphorePermit> {
+    // First the connection, then its place: no handshake is evicted for a connection that never arrives.
+    while in_hand.is_none() {
+        match bound.accept().await {
+            Ok(socket) => *in_hand = Some(socket),
             Err(error) if is_lost(&error) => {
                 paced!(LINES, Level::DEBUG, %error, "a connection was lost before it was accepted");
             }
@@ -372,6 +404,7 @@ async fn accept_all(
             }
         }
     }
+    half_open.place().await
 }
 
 /// Waits for the draining sessions, until their ceiling plus `CEILING_SLACK`.

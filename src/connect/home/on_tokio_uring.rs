@@ -6,18 +6,18 @@ use std::task::{Context, Waker};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
-use super::{Blocking, EngineError, Home, KeepAlive, NativeEngine, Report, Start, run_jobs};
+use super::{AnyEngine, Blocking, EngineError, Home, KeepAlive, Report, Start, run_jobs};
 use crate::addr::Driver;
-use crate::driver::Turns;
+use crate::driver::AnyTurns;
 use crate::driver::tokio_uring::{Relayed, Socket, UringIo};
 use crate::queue::Owned;
 
-pub(super) fn spawn(connection: NativeEngine, socket: Blocking, keep_alive: KeepAlive) {
+pub(super) fn spawn(connection: AnyEngine, socket: Blocking, keep_alive: KeepAlive) {
     let socket = match socket {
         Blocking::Tcp(socket) => Socket::Tcp(tokio_uring::net::TcpStream::from_std(socket)),
         Blocking::Unix(socket) => Socket::Unix(tokio_uring::net::UnixStream::from_std(socket)),
     };
-    let turns = Turns::new(connection, UringIo::new(socket));
+    let turns = AnyTurns::new(connection, UringIo::new(socket));
     tokio_uring::spawn(Relayed::new(async move {
         let _keep_alive = keep_alive;
         let mut turns = Owned::new(turns);

@@ -28,8 +28,7 @@ use super::reactor::Reactor;
 use super::ring::{Enter, Ring};
 use super::socket::UringSocket;
 use super::wait::{Idle, Waiting};
-use crate::bridge::NativeEngine;
-use crate::driver::{Turns, clock};
+use crate::driver::{AnyTurns, clock};
 use crate::pace::{LINES, ONE_LINE, paced};
 use crate::queue::{Owned, Process};
 use crate::sync::Arc;
@@ -46,7 +45,7 @@ const POLLS_MAX: usize = 64;
 const LONG_POLLS_MAX: usize = 4;
 
 struct Session<R: Ring> {
-    turns: Turns<UringSocket<R>, NativeEngine>,
+    turns: AnyTurns<UringSocket<R>>,
     node: Arc<SessionNode>,
     waker: Waker,
 }
@@ -97,7 +96,7 @@ impl<R: Ring> Host<R> {
         };
         let socket = UringSocket::new(Rc::clone(&self.reactor), slot);
         let node = SessionNode::new(slot, Arc::clone(&self.link));
-        let mut turns = Turns::new(job.connection, socket);
+        let mut turns = AnyTurns::new(job.connection, socket);
         if self.beside_tasks {
             turns.set_hosted();
         }

@@ -10,13 +10,13 @@ use std::task::{Wake, Waker};
 use crossbeam_queue::SegQueue;
 use rustix::event::{EventfdFlags, eventfd};
 
-use crate::bridge::NativeEngine;
+use crate::bridge::AnyEngine;
 use crate::queue::{Doorbell, Node, ReadyList, Reasons, TakenNodes, WakerSet};
 use crate::sync::{Arc, AtomicBool, AtomicPtr, Ordering};
 
 /// A session to be, and its socket.
 pub(crate) struct Job {
-    pub(crate) connection: NativeEngine,
+    pub(crate) connection: AnyEngine,
     pub(crate) socket: OwnedFd,
 }
 

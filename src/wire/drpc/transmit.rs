@@ -8,7 +8,7 @@ use super::frame::{HEADER_MAX, Header, Kind, SPLIT};
 use super::line::{Cursor, Line, core_id};
 use super::{CONNECTION_HEADER, Drpc, failure};
 use crate::core::port::{SessionPort, StreamPort, tx_tag};
-use crate::core::{Core, Event, May, Mux, Sent, Stream, Turn, failure as record};
+use crate::core::{Core, Event, Key, May, Mux, Sent, Stream, Turn, failure as record};
 use crate::drpc::{CancelForm, ErrorForm, FlowControl, Profile, is_metadata, put_varint, split};
 use crate::error::{SessionError, codes};
 use crate::queue::Payload;
@@ -99,6 +99,11 @@ impl Drpc {
             let Some(line) = self.lines.get_mut(&owed.id) else {
                 continue;
             };
+            if owed.stop && is_given_up(mux, owed.key, self.role) {
+                // There is no STOP, and the peer would go on with a call whose answer is of no interest.
+                mux.cancel(owed.key, owed.code);
+                continue;
+            }
             if owed.cancel {
                 if self.role == Role::Acceptor {
                     put_error(batch, line, self.profile.errors, owed.code);
@@ -203,6 +208,8 @@ impl Drpc {
 
     fn put_messages<S: SessionPort>(&mut self, mux: &mut Mux<S>, batch: &mut Batch, may: May) {
         let (profile, limited) = (self.profile, self.peer_returns);
+        let dialler = self.role == Role::Dialer;
+        let mut given_up = Vec::new();
         while batch.room() > CONTROL_ROOM {
             let before = batch.len();
             let lines = &mut self.lines;
@@ -220,6 +227,9 @@ impl Drpc {
                     messages: 0,
                 };
                 let turn = sender.turn(batch);
+                if dialler && sender.stream.state.is_given_up() {
+                    given_up.push(id);
+                }
                 Sent {
                     turn,
                     frames: sender.frames,
@@ -231,9 +241,20 @@ impl Drpc {
                 break;
             }
         }
+        for id in given_up {
+            if let Some(key) = mux.base.streams.find(id) {
+                mux.cancel(key, codes::CANCELLED);
+            }
+        }
         // The remaining keys are not popped for now.
         mux.schedule.prune(&mut mux.base.streams);
     }
+}
+
+/// Whether nothing is sent or wanted any more of a stream that this side opened, and that the peer has not ended.
+fn is_given_up<S: SessionPort>(mux: &mut Mux<S>, key: Key, role: Role) -> bool {
+    let stream = mux.base.streams.get_mut(key);
+    role == Role::Dialer && stream.is_some_and(|stream| stream.state.is_given_up())
 }
 
 fn put_error(batch: &mut Batch, line: &mut Line, form: ErrorForm, code: u32) {

@@ -12,7 +12,9 @@ use crate::bridge::{Engine, Info, Pool};
 use crate::config::Config;
 use crate::driver::tokio::TokioIo;
 use crate::driver::{Turns, clock};
-use crate::error::{OpenError, ProtocolError, SendError, SessionError, Side, StreamError};
+use crate::error::{
+    NotCarried, OpenError, ProtocolError, SendError, SessionError, Side, StreamError,
+};
 use crate::handle::Session;
 use crate::handle::whole::Whole as _;
 use crate::wire::Role;
@@ -226,7 +228,10 @@ async fn handles_get_an_error_for_blocks_that_the_wire_cannot_carry() {
     );
     let mut call = soon(client.open("")).await.unwrap();
     let block = soon(call.send_meta("a block")).await;
-    assert!(matches!(block, Err(SendError::TooLong { limit: 0, .. })));
+    assert!(matches!(
+        block,
+        Err(SendError::NotCarried(NotCarried::Meta))
+    ));
 }
 
 #[tokio::test]

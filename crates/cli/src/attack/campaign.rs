@@ -187,7 +187,9 @@ impl Attacker {
                 Ok(mut peer) => {
                     let attack = self.kind.start(self.outcome.connections, &self.method);
                     self.outcome.connections += 1;
-                    if attack.greets() {
+                    if self.kind.is_drpc() {
+                        peer.is_foreign = true;
+                    } else if attack.greets() {
                         peer.greet();
                     }
                     *place = Place::Connected(Box::new(peer), attack);

@@ -17,8 +17,8 @@ use std::time::Duration;
 
 use clap::ValueEnum;
 use indicatif::{ProgressBar, ProgressDrawTarget};
-use ringmux::Addr;
 use ringmux::rpc::{Method, Raw};
+use ringmux::{Addr, Wire};
 use tokio::runtime::Builder;
 
 use crate::output::print;
@@ -40,6 +40,7 @@ Examples:
   ringmux attack tcp://127.0.0.1:7000                 everything, 2 s each
   ringmux attack --attack rapid-reset,ping-flood --seconds 10s tcp://127.0.0.1:7000
   ringmux attack --rate 0 --max-ratio 100 127.0.0.1:7000   as fast as the server takes it
+  ringmux attack --wire drpc-cockroach 127.0.0.1:7000     the attacks over DRPC
   ringmux attack --neighbour call --json unix:///run/r.sock   for a server with Config::edge
   ringmux attack --method bank.v1.Bank/Balance --neighbour unary 127.0.0.1:7000   for a server of calls
 
@@ -88,6 +89,11 @@ pub(crate) struct Args {
     #[arg(long, value_name = "TIME", default_value = "10ms", value_parser = parse_duration)]
     max_wait: Duration,
 
+    /// What the server speaks: native, drpc, drpc-cockroach or drpc-cockroach-before-mux. Over DRPC the attacks are those of row D, and the
+    /// neighbour calls.
+    #[arg(long, value_name = "NAME", default_value_t)]
+    wire: Wire,
+
     /// Print one JSON object a line.
     #[arg(long)]
     json: bool,
@@ -121,6 +127,11 @@ fn method(text: &str) -> Result<&'static str, String> {
 
 /// Plays the attacks one after the other.
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
+    if chosen(args).is_empty() {
+        let advice =
+            "attacks whose names begin with drpc are for --wire drpc, the others for native";
+        return Err(Failure::new("no attack to play").advise(advice));
+    }
     let runtime = Builder::new_current_thread()
         .enable_all()
         .build()
@@ -142,17 +153,21 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     verdict(&rows, args)
 }
 
-fn chosen(args: &Args) -> &[Kind] {
-    match &args.attack[..] {
+/// The attacks over the wire of the server: those that were named, or all.
+fn chosen(args: &Args) -> Vec<Kind> {
+    let all = match &args.attack[..] {
         [] => Kind::value_variants(),
         chosen => chosen,
-    }
+    };
+    let drpc = args.wire.drpc().is_some();
+    let fits = |kind: &Kind| kind.is_drpc() == drpc;
+    all.iter().copied().filter(fits).collect()
 }
 
 async fn attack(args: &Args, progress: &ProgressBar, rows: &mut Vec<Row>) -> Result<(), Failure> {
     for kind in chosen(args) {
         progress.set_message(format!("{} {}", kind.row(), kind.name()));
-        let row = play(args, *kind).await?;
+        let row = play(args, kind).await?;
         if args.json {
             let line = serde_json::to_string(&row).expect("a row is plain data");
             progress.suspend(|| print(line))?;
@@ -170,8 +185,12 @@ async fn attack(args: &Args, progress: &ProgressBar, rows: &mut Vec<Row>) -> Res
 
 /// One attack, beside a neighbour.
 async fn play(args: &Args, kind: Kind) -> Result<Row, Failure> {
+    let how = match args.wire {
+        Wire::Native => args.neighbour,
+        _ => RoundTrip::Call,
+    };
     let method = Method::unary::<Raw>(args.method);
-    let neighbour = Neighbour::connect(&args.addr, args.neighbour, method).await?;
+    let neighbour = Neighbour::connect(&args.addr, how, args.wire, method).await?;
     if kind.is_for_calls() && !neighbour.is_for_calls().await {
         neighbour.close();
         return Ok(Row::not_applicable(kind));

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use clap::ValueEnum;
 use hdrhistogram::Histogram;
 use ringmux::rpc::{Channel, Code, Method, Origin, Raw};
-use ringmux::{Addr, Config, Driver, Engine, Limit, Session, SessionError};
+use ringmux::{Addr, Config, Driver, Engine, Limit, PingError, Session, SessionError, Wire};
 use tokio::time::{Instant, timeout};
 
 use crate::connect;
@@ -38,6 +38,7 @@ pub(super) struct Neighbour {
     /// Keeps the sessions going.
     engine: Engine,
     addr: Addr,
+    wire: Wire,
     how: RoundTrip,
     method: Method<Bytes, Bytes>,
 }
@@ -109,14 +110,16 @@ impl Neighbour {
     pub(super) async fn connect(
         addr: &Addr,
         how: RoundTrip,
+        wire: Wire,
         method: Method<Bytes, Bytes>,
     ) -> Result<Self, Failure> {
         let engine = Engine::inline(Driver::Tokio)
             .map_err(|error| Failure::new("cannot start an engine").because(&error))?;
         let neighbour = Self {
-            session: session(&engine, addr).await?,
+            session: session(&engine, addr, wire).await?,
             engine,
             addr: addr.clone(),
+            wire,
             how,
             method,
         };
@@ -144,11 +147,12 @@ impl Neighbour {
     /// # Errors
     /// It does not.
     pub(super) async fn newcomer(&self) -> Result<(), Failure> {
-        let session = session(&self.engine, &self.addr).await?;
+        let session = session(&self.engine, &self.addr, self.wire).await?;
         let newcomer = Self {
             session,
             engine: self.engine.clone(),
             addr: self.addr.clone(),
+            wire: self.wire,
             how: self.how,
             method: self.method,
         };
@@ -171,8 +175,8 @@ impl Neighbour {
         let round_trip = async {
             match self.how {
                 RoundTrip::Ping => self.session.ping().await.map(drop),
-                RoundTrip::Call => self.call().await,
-                RoundTrip::Unary => self.unary().await,
+                RoundTrip::Call => self.call().await.map_err(PingError::from),
+                RoundTrip::Unary => self.unary().await.map_err(PingError::from),
             }
         };
         let mut round_trip = std::pin::pin!(round_trip);
@@ -222,17 +226,23 @@ const PROBE: Method<Bytes, Bytes> = Method::unary::<Raw>("ringmux.attack/Probe")
 const PROBE_TIME: Duration = Duration::from_secs(1);
 
 /// Advises calls instead of PINGs if the server limits PINGs.
-fn advised(failure: Failure, error: &SessionError) -> Failure {
+fn advised(failure: Failure, error: &PingError) -> Failure {
     match error {
-        SessionError::PeerClosed { reason, .. } if reason.contains(Limit::PingRate.name()) => {
+        PingError::Session(SessionError::PeerClosed { reason, .. })
+            if reason.contains(Limit::PingRate.name()) =>
+        {
             failure.advise("try --neighbour call")
         }
+        PingError::NotCarried(_) => failure.advise("use --neighbour call"),
         _ => failure,
     }
 }
 
-async fn session(engine: &Engine, addr: &Addr) -> Result<Session, Failure> {
-    connect::connect(engine, addr, &Config::default(), "a ringmux server").await
+async fn session(engine: &Engine, addr: &Addr, wire: Wire) -> Result<Session, Failure> {
+    let config = Config::builder().wire(wire).build();
+    let config =
+        config.map_err(|error| Failure::new("cannot configure the session").because(&error))?;
+    connect::connect(engine, addr, &config, "a ringmux server").await
 }
 
 #[cfg(test)]

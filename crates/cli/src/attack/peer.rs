@@ -45,6 +45,8 @@ pub(super) struct Peer {
     out: Vec<u8>,
     received: Vec<u8>,
     preface_seen: bool,
+    /// The server speaks another wire: its answers are read and not understood.
+    pub(super) is_foreign: bool,
     pub(super) reading: Reading,
     /// Frames and bytes sent by the attack.
     pub(super) frames: u64,
@@ -96,6 +98,7 @@ impl Peer {
             out: Vec::new(),
             received: Vec::new(),
             preface_seen: false,
+            is_foreign: false,
             reading: Reading::Honest,
             frames: 0,
             bytes: 0,
@@ -252,6 +255,9 @@ impl Peer {
     }
 
     fn hear(&mut self) {
+        if self.is_foreign {
+            return self.received.clear();
+        }
         let received = std::mem::take(&mut self.received);
         let mut rest = &received[..];
         if !self.preface_seen && rest.len() >= wire::PREFACE.len() {

@@ -10,7 +10,8 @@ mod table;
 use std::time::Duration;
 
 use clap::ValueEnum;
-use ringmux::Engine;
+use ringmux::drpc::Calls;
+use ringmux::{Engine, Wire};
 use ringmux_measure::failure::Failure;
 use ringmux_measure::host::{Driver, Host, Wait};
 use ringmux_measure::machine::{Cpus, Steal};
@@ -42,6 +43,7 @@ Examples:
   ringmux bench --wait spin,park                     polling, and asleep between messages
   ringmux bench --place busy --wait park,adaptive    while other threads want the cpus
   ringmux bench --workload oneway --seconds 10       longer, for steadier figures
+  ringmux bench --wire drpc-cockroach                the same over DRPC
   ringmux bench --json > result.jsonl                one JSON object a line";
 
 /// Arguments of `ringmux bench`.
@@ -65,6 +67,11 @@ pub(crate) struct Args {
     #[arg(long, value_enum, value_delimiter = ',', value_name = "NAME")]
     place: Vec<Place>,
 
+    /// What the sessions speak: native, drpc, drpc-cockroach or drpc-cockroach-before-mux. Where a connection carries one stream at a
+    /// time, workloads that keep several open are left out.
+    #[arg(long, value_name = "NAME", default_value_t)]
+    wire: Wire,
+
     /// Gives each side's engine a thread of its own, beside the application's on the same cpu.
     #[arg(long)]
     own_thread: bool,
@@ -82,9 +89,10 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let bench = Bench::new(args);
     if bench.cases.is_empty() {
-        return Err(Failure::new("nothing to measure").advise(
-            "only the driver uring can do other than park: use --driver uring, or --wait park",
-        ));
+        return Err(Failure::new("nothing to measure").advise(match is_single(args.wire) {
+            true => "this wire carries one stream at a time: use --workload unary64, or --wire drpc-cockroach",
+            false => "only the driver uring can do other than park: use --driver uring, or --wait park",
+        }));
     }
     let header = machine::describe(&bench.pair.cpus);
     if args.json {
@@ -141,6 +149,7 @@ impl Case {
 /// The workloads, and how to measure them.
 struct Bench {
     cases: Vec<Case>,
+    wire: Wire,
     pair: Pair,
     progress: Progress,
 }
@@ -158,6 +167,7 @@ impl Bench {
         let progress = Progress::new(cases.len() * SLICES * 2, pair.warmup + pair.measured);
         Self {
             cases,
+            wire: args.wire,
             pair,
             progress,
         }
@@ -210,8 +220,8 @@ impl Bench {
         let limit = limit::measure(workload, slice, host.wait, &pair)
             .map_err(in_workload(name, "plain sockets"))?;
         self.progress.step(format!("{name}: {driver}"));
-        let sample =
-            mux::measure(workload.shape(), host, &pair).map_err(in_workload(name, driver))?;
+        let sample = mux::measure(workload.shape(), host, self.wire, &pair);
+        let sample = sample.map_err(in_workload(name, driver))?;
         Ok((limit, sample))
     }
 }
@@ -237,7 +247,8 @@ fn cases(args: &Args, cpus: &Cpus) -> Vec<Case> {
             }
         }));
     };
-    for workload in workloads {
+    let carried = |workload: &&Workload| !is_single(args.wire) || workload.open_streams() == 1;
+    for workload in workloads.iter().filter(carried) {
         for place in places {
             add(workload, place, waits);
         }
@@ -252,6 +263,12 @@ fn cases(args: &Args, cpus: &Cpus) -> Vec<Case> {
         }
     }
     cases
+}
+
+/// Whether a connection carries one stream at a time.
+fn is_single(wire: Wire) -> bool {
+    wire.drpc()
+        .is_some_and(|profile| profile.calls == Calls::OneAtATime)
 }
 
 fn or<'a, T>(chosen: &'a [T], otherwise: &'a [T]) -> &'a [T] {
@@ -355,10 +372,24 @@ mod tests {
     }
 
     #[test]
+    fn a_wire_with_one_stream_at_a_time_is_measured_where_one_is_enough() {
+        let names = |line| {
+            let cases = Bench::new(&parse(line).unwrap()).cases;
+            let names = cases.iter().filter(|case| case.place == Place::Apart);
+            names.map(|case| case.workload.name()).collect::<Vec<_>>()
+        };
+        let alone = ["pingpong", "unary64", "unary1k", "oneway", "bulk"];
+        assert_eq!(names("--wire drpc"), alone);
+        assert_eq!(names("--wire drpc-cockroach").len(), 8);
+        assert!(names("--wire drpc --workload conc64,mixed").is_empty());
+    }
+
+    #[test]
     fn unknown_names_and_absurd_times_are_refused() {
         for wrong in [
             "--workload nonesuch",
             "--driver epoll",
+            "--wire grpc",
             "--seconds 0",
             "--seconds nan",
             "--seconds 1e9",

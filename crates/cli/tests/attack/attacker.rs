@@ -34,7 +34,13 @@ pub(crate) enum Pace {
 }
 
 /// Plays an attack for `time`, and pauses it for as long again.
-pub(crate) fn play(
+pub(crate) fn play(server: (&Addr, Serves), name: &str, pace: Pace, time: Duration) -> Result {
+    play_over("native", server, name, pace, time)
+}
+
+/// The same over a wire.
+pub(crate) fn play_over(
+    wire: &str,
     (addr, serves): (&Addr, Serves),
     name: &str,
     pace: Pace,
@@ -51,7 +57,7 @@ pub(crate) fn play(
     };
     let seconds = format!("{}ms", time.as_millis());
     let output = Command::new(env!("CARGO_BIN_EXE_ringmux"))
-        .args(["attack", "--json", "--neighbour", neighbour])
+        .args(["attack", "--json", "--neighbour", neighbour, "--wire", wire])
         .args(["--method", METHOD.name()])
         .args(["--attack", &name, "--seconds", &seconds])
         .args(rate)

@@ -18,7 +18,8 @@ use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use ringmux::{Config, Driver};
+use ringmux::drpc::Profile as Drpc;
+use ringmux::{Config, ConfigBuilder, Driver};
 
 use attacker::Pace;
 use memory::{SLACK_BYTES, Seen, Watch};
@@ -65,7 +66,11 @@ enum Profile {
 
 impl Profile {
     fn config(self) -> Config {
-        let builder = match self {
+        self.builder().build().unwrap()
+    }
+
+    fn builder(self) -> ConfigBuilder {
+        match self {
             Self::Mesh => Config::builder(),
             Self::Edge => Config::edge(),
             Self::Small => Config::edge()
@@ -78,8 +83,7 @@ impl Profile {
                 .receive_pool(2 << 20)
                 .send_buffer(64 << 10)
                 .session_send_buffer(64 << 10),
-        };
-        builder.build().unwrap()
+        }
     }
 }
 
@@ -299,6 +303,39 @@ attacks! { Calls:
     call_late: 1 Streams(0), calls;
 }
 
+/// The attacks over DRPC, with what each can make the server hold.
+const OVER_DRPC: [(&str, Holds); 7] = [
+    ("drpc-reset", Holds::Streams(1 << 10)),
+    ("drpc-invokes", Holds::Both),
+    ("drpc-setups", Holds::Both),
+    ("drpc-unfinished", Holds::Unfinished),
+    ("drpc-unread", Holds::Both),
+    ("drpc-ignored", Holds::Streams(0)),
+    ("drpc-oversized", Holds::Streams(0)),
+];
+
+/// On one driver, as the wire is the same on all, and with the limits of the edge, made small. Times are those of a busy machine.
+#[test]
+fn over_drpc_each_attack_is_bounded_and_the_neighbour_is_served() {
+    alone(|| {
+        let config = Profile::Small.builder().detect_drpc(Some(Drpc::COCKROACH));
+        let server = Server::start(Driver::Uring, config.build().unwrap(), Serves::Streams);
+        for (name, holds) in OVER_DRPC {
+            let attack = Attack {
+                name,
+                connections: 1,
+                holds,
+                serves: Serves::Streams,
+            };
+            println!("{name}:");
+            bounded(&attack, &server, || {
+                let at = (&server.addr, Serves::Streams);
+                attacker::play_over("drpc-cockroach", at, name, Pace::Usual, TIME)
+            });
+        }
+    });
+}
+
 /// Attacks a new server at the attack's pace, and checks all claims.
 fn withstood(attack: &Attack, driver: Driver, profile: Profile) {
     looked_at(attack, driver, profile, |server, time| {
@@ -340,18 +377,25 @@ fn looked_at(
     profile: Profile,
     look: impl Fn(&Server, Duration) -> Result<(), String>,
 ) {
+    alone(|| {
+        println!("{} {driver} {profile:?}:", attack.name);
+        let server = Server::start(driver, profile.config(), attack.serves);
+        let mut missed = Vec::new();
+        for n in 0..LOOKS {
+            match look(&server, TIME * (1 << n)) {
+                Ok(()) => return,
+                Err(seen) => missed.push(seen),
+            }
+        }
+        panic!("{missed:#?}");
+    });
+}
+
+/// One test at a time.
+fn alone(test: impl FnOnce()) {
     static ALONE: Mutex<()> = Mutex::new(());
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
-    println!("{} {driver} {profile:?}:", attack.name);
-    let server = Server::start(driver, profile.config(), attack.serves);
-    let mut missed = Vec::new();
-    for n in 0..LOOKS {
-        match look(&server, TIME * (1 << n)) {
-            Ok(()) => return,
-            Err(seen) => missed.push(seen),
-        }
-    }
-    panic!("{missed:#?}");
+    test();
 }
 
 /// One attack, and the claims for each measurement.
@@ -361,10 +405,21 @@ fn attacked(
     pace: Pace,
     time: Duration,
 ) -> (Seen, attacker::Result) {
+    bounded(attack, server, || {
+        attacker::play((&server.addr, attack.serves), attack.name, pace, time)
+    })
+}
+
+/// The claims for an attack that `play` plays.
+fn bounded(
+    attack: &Attack,
+    server: &Server,
+    play: impl FnOnce() -> attacker::Result,
+) -> (Seen, attacker::Result) {
     let bound = attack.bound(&server.config);
     let streams = u64::from(server.config.max_streams());
     let watch = Watch::start();
-    let result = attacker::play((&server.addr, attack.serves), attack.name, pace, time);
+    let result = play();
     let seen = watch.stop();
     let handlers = server.most_handlers();
     println!("{seen} (bound {bound}), {handlers} handlers, {result:?}");

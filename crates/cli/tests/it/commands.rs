@@ -6,7 +6,8 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::mpsc;
 use std::thread;
 
-use ringmux::{Config, Engine, SessionError};
+use ringmux::drpc::Profile;
+use ringmux::{Config, Engine, Session, SessionError};
 use serde_json::Value;
 use tokio::runtime::Builder;
 
@@ -174,6 +175,11 @@ fn endpoint() -> String {
 }
 
 fn endpoint_with(config: Config) -> String {
+    serving(config, async |session| drop(session.closed().await))
+}
+
+/// The address of a server that serves one session.
+fn serving(config: Config, serve: impl AsyncFnOnce(Session) + Send + 'static) -> String {
     let (address, addresses) = mpsc::channel();
     thread::spawn(move || {
         let runtime = Builder::new_current_thread().enable_all().build();
@@ -182,8 +188,7 @@ fn endpoint_with(config: Config) -> String {
             let any = "127.0.0.1:0".parse().unwrap();
             let listener = engine.listen(&any, &config).await.expect("a port is free");
             address.send(listener.local_addr().to_string()).unwrap();
-            let session = listener.accept().await.expect("the program connects");
-            session.closed().await;
+            serve(listener.accept().await.expect("the program connects")).await;
         });
     });
     addresses.recv().expect("the endpoint listens")
@@ -200,6 +205,38 @@ fn ping_prints_each_round_trip_and_how_they_are_distributed() {
     assert!(
         text.contains("20 round trips: min ") && text.contains('█'),
         "{text}"
+    );
+}
+
+#[test]
+fn over_drpc_a_round_trip_is_a_call_and_its_error() {
+    for wire in ["drpc", "native"] {
+        let config = Config::builder().detect_drpc(Some(Profile::STORJ));
+        let address = serving(config.build().unwrap(), async |session| {
+            // Fails each call.
+            while let Ok(Some(stream)) = session.accept().await {
+                drop(stream);
+            }
+        });
+        let output = ringmux(&format!("ping --wire {wire} -c 3 -i 0 --json {address}"));
+        assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+        assert_eq!(stdout(&output).lines().count(), 4, "{}", stdout(&output));
+    }
+    let rows = bench_until_all_moved("--wire drpc --workload unary64 --json");
+    assert_eq!(rows.len(), 1);
+    let output = ringmux("bench --wire drpc --workload conc64");
+    assert_eq!(output.status.code(), Some(1));
+    assert!(
+        stderr(&output).contains("one stream at a time"),
+        "{}",
+        stderr(&output)
+    );
+    let output = ringmux("attack --wire drpc --attack metadata 127.0.0.1:1");
+    assert_eq!(output.status.code(), Some(1));
+    assert!(
+        stderr(&output).contains("no attack to play"),
+        "{}",
+        stderr(&output)
     );
 }
 

@@ -7,7 +7,7 @@ mod server;
 
 use std::error::Error;
 
-use ringmux::Config;
+use ringmux::{Config, Wire};
 use tokio::runtime::Builder;
 
 use super::host::{Driver, Host};
@@ -20,9 +20,9 @@ use crate::failure::Failure;
 /// begin before both sides have freed the previous one.
 const MAX_STREAMS: u32 = 4096;
 
-/// Measures one slice.
-pub fn measure(shape: Shape, host: Host, pair: &Pair) -> Result<Sample, Failure> {
-    let config = config(shape)?;
+/// Measures one slice over a wire.
+pub fn measure(shape: Shape, host: Host, wire: Wire, pair: &Pair) -> Result<Sample, Failure> {
+    let config = config(shape, wire)?;
     let server_config = config.clone();
     if shape.is_of_calls() {
         return pair.measure(
@@ -62,7 +62,7 @@ fn with_clock<T>(host: Host, run: impl FnOnce() -> T) -> Result<T, Failure> {
 }
 
 /// The defaults, except the number of streams.
-fn config(shape: Shape) -> Result<Config, Failure> {
+fn config(shape: Shape, wire: Wire) -> Result<Config, Failure> {
     let streams = match shape {
         Shape::Echo { streams } | Shape::Oneway { streams } => {
             u32::try_from(streams).unwrap_or(u32::MAX).max(MAX_STREAMS)
@@ -76,6 +76,7 @@ fn config(shape: Shape) -> Result<Config, Failure> {
     Config::builder()
         .max_streams(streams)
         .max_pending_opens(streams)
+        .wire(wire)
         .build()
         .map_err(|error| Failure::new("cannot configure the session").because(&error))
 }

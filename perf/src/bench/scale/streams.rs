@@ -5,6 +5,7 @@ use serde::Serialize;
 use super::footprint::cpu_time;
 use super::{Options, introduce, median, print, print_json};
 use crate::bench::report::table;
+use ringmux::Wire;
 use ringmux_measure::failure::Failure;
 use ringmux_measure::mux;
 use ringmux_measure::progress::Progress;
@@ -63,7 +64,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
                 streams: *streams as usize,
             };
             let before = cpu_time();
-            let sample = mux::measure(shape, options.host(), &pair)?;
+            let sample = mux::measure(shape, options.host(), Wire::Native, &pair)?;
             let used = cpu_time() - before;
             // The slice's warm-up uses the processor as well, and opens the streams.
             let messages = sample.rate_per_s() * (pair.warmup + sample.elapsed).as_secs_f64();

@@ -12,7 +12,7 @@ use super::ledger::{self, LONGEST, Seen, Tag, block, content, opener, pair_of};
 use super::world::{Desk, Owner};
 use crate::bridge::tests::net::Rng;
 use crate::error::codes;
-use crate::error::{OpenError, SendError};
+use crate::error::{OpenError, PingError, SendError};
 use crate::handle::whole::{Stream, Whole as _};
 use crate::handle::{RecvStream, SendStream, Session};
 
@@ -74,7 +74,7 @@ async fn ping(desk: Rc<Desk>, pair: usize, side: usize, session: Session) {
     let mut rng = plan(&desk, ledger::tag(pair, side, 0), 1);
     for _ in 0..rng.below(4) {
         desk.sleep(rng.micros(3000)).await;
-        if let Err(end) = session.ping().await {
+        if let Err(PingError::Session(end)) = session.ping().await {
             return desk.ledger.borrow_mut().session(pair, side, &end);
         }
     }

@@ -14,7 +14,7 @@ use super::fake::{FakeRing, Kernel};
 use super::faults::Faults;
 use crate::addr::Driver;
 use crate::bridge::Info;
-use crate::bridge::{NativeEngine, Pool};
+use crate::bridge::{AnyEngine, Pool};
 use crate::config::{Config, Wait};
 use crate::driver::clock;
 use crate::handle::Session;
@@ -40,7 +40,7 @@ impl Desk {
             ..Info::of_a_test(role)
         };
         let pool = Arc::clone(&self.pool);
-        let (connection, link) = NativeEngine::new(role, config, info, pool, clock::now());
+        let (connection, link) = AnyEngine::new(role, config, info, pool, clock::now());
         let socket = socket.into();
         self.link.start(Job { connection, socket });
         Session::new(link)

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::drpc::{CancelForm, FlowControl, Invocation};
-use crate::error::{OpenError, SendError, Side, StreamError, codes};
+use crate::error::{NotCarried, OpenError, PingError, SendError, Side, StreamError, codes};
 use crate::handle::whole::Whole as _;
 
 const BOTH: [Profile; 2] = [Profile::STORJ, Profile::COCKROACH];
@@ -234,7 +234,10 @@ async fn what_the_wire_cannot_carry_is_an_error_at_the_caller() {
     ));
     let mut call = soon(client.open("/m")).await.unwrap();
     let block = soon(call.send_meta("a block")).await;
-    assert!(matches!(block, Err(SendError::TooLong { limit: 0, .. })));
+    assert!(matches!(
+        block,
+        Err(SendError::NotCarried(NotCarried::Meta))
+    ));
     let open = soon(server.open("/m")).await.map(drop);
     assert!(matches!(open, Err(OpenError::NotThisSide)), "{open:?}");
     let open = server.try_open("/m").map(drop);
@@ -243,11 +246,11 @@ async fn what_the_wire_cannot_carry_is_an_error_at_the_caller() {
     assert!(matches!(open, Err(OpenError::NotThisSide)), "{open:?}");
     assert!(matches!(
         soon(client.ping()).await,
-        Err(SessionError::NoPing)
+        Err(PingError::NotCarried(NotCarried::Ping))
     ));
     assert!(matches!(
         soon(server.ping()).await,
-        Err(SessionError::NoPing)
+        Err(PingError::NotCarried(NotCarried::Ping))
     ));
     let too_long = soon(call.send(message((4 << 20) + 1))).await;
     assert!(matches!(too_long, Err(SendError::TooLong { .. })));

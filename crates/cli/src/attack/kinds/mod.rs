@@ -1,4 +1,5 @@
-//! The attacks, at least one for each row A1 to A13 of `SAFETY.md`, and one for each of the rows C1 to C7 of calls.
+//! The attacks, at least one for each row A1 to A13 of `SAFETY.md`, and one for each of the rows C1 to C7 of calls and D1 to D7 of
+//! DRPC.
 //!
 //! An attack is called step by step. A step sends one or a few frames and does not wait; a step that depends on the server's
 //! answer sends nothing. An attack gets the server's state, such as granted credit, from its [`Peer`].
@@ -7,6 +8,7 @@ mod blocks;
 mod calls;
 mod control;
 mod credit;
+mod drpc;
 mod frames;
 mod half_open;
 mod ids;
@@ -74,18 +76,40 @@ pub(super) enum Kind {
     CallUnknown,
     /// C7: calls whose time is over when they begin
     CallLate,
+    /// D1: over DRPC, calls that are cancelled at once
+    DrpcReset,
+    /// D2: over DRPC, calls without end, half of them with half a name
+    DrpcInvokes,
+    /// D3: over DRPC, metadata of calls that are never made
+    DrpcSetups,
+    /// D4: over DRPC, messages that are never completed, on many streams
+    DrpcUnfinished,
+    /// D5: over DRPC, messages whose echoes are not read
+    DrpcUnread,
+    /// D6: over DRPC, frames of unknown kinds, and credit a byte at a time
+    DrpcIgnored,
+    /// D7: over DRPC, frames longer than any message, numbers that do not end, and Noise
+    DrpcOversized,
 }
 
 impl Kind {
     /// The row of `SAFETY.md`.
     pub(super) fn row(self) -> String {
         let (place, first_call) = (self as usize, Self::CallFlood as usize);
+        if let Some(place) = place.checked_sub(Self::DrpcReset as usize) {
+            return format!("D{}", place + 1);
+        }
         if let Some(place) = place.checked_sub(first_call) {
             return format!("C{}", place + 1);
         }
         // Row 7 has two attacks.
         let row = place + usize::from(place <= Self::WindowFlood as usize);
         format!("A{row}")
+    }
+
+    /// Whether it is over DRPC.
+    pub(super) const fn is_drpc(self) -> bool {
+        self as usize >= Self::DrpcReset as usize
     }
 
     pub(super) fn name(self) -> String {
@@ -115,7 +139,12 @@ impl Kind {
     pub(super) const fn pace(self) -> u32 {
         match self {
             Self::Slowloris => 5000,
-            Self::ManyWindows | Self::SharedSlices | Self::ZeroWindow => 3000,
+            Self::ManyWindows
+            | Self::SharedSlices
+            | Self::ZeroWindow
+            | Self::DrpcSetups
+            | Self::DrpcUnfinished
+            | Self::DrpcUnread => 3000,
             Self::CallMetadata => 1000,
             Self::CallFlood | Self::CallReset | Self::CallUnfinished => 5000,
             _ => 10_000,
@@ -146,6 +175,13 @@ impl Kind {
             Self::CallMetadata => Box::new(calls::Metadata::new(method)),
             Self::CallUnknown => Box::new(calls::Unknown::new()),
             Self::CallLate => Box::new(calls::Late::new(method)),
+            Self::DrpcReset => Box::new(drpc::Reset::default()),
+            Self::DrpcInvokes => Box::new(drpc::Invokes::default()),
+            Self::DrpcSetups => Box::new(drpc::Setups::default()),
+            Self::DrpcUnfinished => Box::new(drpc::Unfinished::default()),
+            Self::DrpcUnread => Box::new(drpc::Unread::default()),
+            Self::DrpcIgnored => Box::new(drpc::Ignored::default()),
+            Self::DrpcOversized => Box::new(drpc::Oversized::new(n % 3)),
         }
     }
 }
@@ -164,7 +200,8 @@ mod tests {
             .collect();
         let of_streams = (1..=13).map(|n| format!("A{n}"));
         let of_calls = (1..=7).map(|n| format!("C{n}"));
-        let expected: BTreeSet<String> = of_streams.chain(of_calls).collect();
+        let of_drpc = (1..=7).map(|n| format!("D{n}"));
+        let expected: BTreeSet<String> = of_streams.chain(of_calls).chain(of_drpc).collect();
         assert_eq!(rows, expected);
         for kind in Kind::value_variants() {
             let help = kind.to_possible_value().unwrap();

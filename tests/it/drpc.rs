@@ -1,0 +1,206 @@
+//! DRPC on every driver: the handles of streams over it, and listeners that tell it from ringmux's own wire.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
+use ringmux::drpc::{DrpcError, Profile};
+use ringmux::wire::ProtocolError;
+use ringmux::{Addr, Config, ConnectError, Listener, Session, SessionError, Wire};
+
+use crate::host::{Net, Soon, echo, eventually, pattern, round_trip};
+
+everywhere!(streams_go_over_drpc);
+on_each_driver!(
+    a_listener_tells_wires_apart_by_their_first_bytes,
+    first_bytes_that_come_one_by_one_tell_as_well,
+    a_connection_over_noise_is_refused_by_name,
+    silent_connections_whose_wire_is_not_known_make_place_for_others,
+    a_shutdown_drains_sessions_whose_wire_was_not_known_yet,
+    a_given_socket_tells_its_wire_as_well,
+);
+
+fn over(profile: Profile) -> Config {
+    Config::builder().drpc(profile).build().unwrap()
+}
+
+fn detecting() -> Config {
+    let detect = Config::builder().detect_drpc(Some(Profile::STORJ));
+    detect.build().unwrap()
+}
+
+async fn streams_go_over_drpc(net: Net) {
+    for profile in [Profile::STORJ, Profile::COCKROACH] {
+        let config = over(profile.header(profile == Profile::STORJ));
+        let (client, server) = net.pair_with(&config, &config).await;
+        assert_eq!(server.wire(), config.wire());
+        let serving = echo(server);
+        let calls = (0..8_u64).map(|n| {
+            let (client, len) = (
+                client.clone(),
+                net.scaled([0, 1, 5_000, 200_000][n as usize % 4]),
+            );
+            tokio::spawn(async move { round_trip(&client, pattern(len, n)).await })
+        });
+        for call in calls.collect::<Vec<_>>() {
+            call.soon().await.unwrap();
+        }
+        client.close();
+        let end = serving.soon().await.unwrap();
+        assert!(matches!(end, SessionError::Disconnected), "{end:?}");
+    }
+}
+
+/// Connects a client with these settings, and serves it.
+async fn serves(net: &Net, listener: &Listener, client: &Config) -> (Session, Wire) {
+    let client = net.connect(listener, client).await;
+    // Over DRPC nothing is sent before the first call.
+    let opening = client.open("").soon().await.unwrap();
+    let server = listener.accept().soon().await.unwrap();
+    let wire = server.wire();
+    echo(server);
+    drop(opening);
+    round_trip(&client, pattern(70_000, 1)).await;
+    (client, wire)
+}
+
+async fn a_listener_tells_wires_apart_by_their_first_bytes(net: Net) {
+    let listener = net.listen(&detecting()).await;
+    let drpc = Wire::Drpc(Profile::STORJ);
+    for (client, wire) in [
+        (Config::default(), Wire::Native),
+        (over(Profile::STORJ), drpc),
+        (over(Profile::STORJ.header(true)), drpc),
+        (Config::default(), Wire::Native),
+    ] {
+        let (_client, seen) = serves(&net, &listener, &client).await;
+        assert_eq!(seen, wire);
+    }
+}
+
+fn raw(listener: &Listener) -> TcpStream {
+    let Addr::Tcp(addr) = listener.local_addr() else {
+        panic!("a host with TCP");
+    };
+    let socket = TcpStream::connect(addr).unwrap();
+    socket.set_nodelay(true).unwrap();
+    socket
+}
+
+async fn first_bytes_that_come_one_by_one_tell_as_well(net: Net) {
+    let listener = net.listen(&detecting()).await;
+    let mut socket = raw(&listener);
+    // The header, Invoke of "/a/B" on stream 1.
+    for byte in b"DRPC!!!1\x03\x01\x01\x04/a/B" {
+        socket.write_all(&[*byte]).unwrap();
+        tokio::task::yield_now().await;
+    }
+    let server = listener.accept().soon().await.unwrap();
+    assert_eq!(server.wire(), Wire::Drpc(Profile::STORJ));
+    let (send, _recv) = server.accept().soon().await.unwrap().unwrap();
+    assert_eq!(send.opening(), "/a/B");
+
+    let mut socket = raw(&listener);
+    for byte in b"\x0f\x01\x01\x00\x03\x01\x02\x01x" {
+        socket.write_all(&[*byte]).unwrap();
+        tokio::task::yield_now().await;
+    }
+    let server = listener.accept().soon().await.unwrap();
+    let (send, _recv) = server.accept().soon().await.unwrap().unwrap();
+    assert_eq!(send.opening(), "x");
+}
+
+async fn a_connection_over_noise_is_refused_by_name(net: Net) {
+    for config in [detecting(), over(Profile::STORJ)] {
+        let listener = net.listen(&config).await;
+        let mut socket = raw(&listener);
+        socket.write_all(b"DRPC!N!1 and more").unwrap();
+        let server = listener.accept().soon().await.unwrap();
+        let end = server.closed().soon().await;
+        let noise = ProtocolError::Drpc(DrpcError::NoisePrefix);
+        assert!(
+            matches!(end, SessionError::Protocol(error) if error == noise),
+            "{end:?}"
+        );
+    }
+}
+
+async fn silent_connections_whose_wire_is_not_known_make_place_for_others(net: Net) {
+    let config = Config::builder()
+        .detect_drpc(Some(Profile::STORJ))
+        .max_half_open(2);
+    let listener = net.listen(&config.build().unwrap()).await;
+    let silent: Vec<TcpStream> = (0..6).map(|_| raw(&listener)).collect();
+    let _ = (&silent[0]).write_all(b"DRPC");
+    for client in [Config::default(), over(Profile::STORJ)] {
+        serves(&net, &listener, &client).await;
+    }
+    // The oldest were hung up on.
+    let mut first = &silent[0];
+    first.set_nonblocking(true).unwrap();
+    eventually("it is hung up on", || {
+        let read = first.read(&mut [0]);
+        !matches!(&read, Err(error) if error.kind() == std::io::ErrorKind::WouldBlock)
+    })
+    .await;
+}
+
+async fn a_shutdown_drains_sessions_whose_wire_was_not_known_yet(net: Net) {
+    let listener = net.listen(&detecting()).await;
+    let mut undecided = raw(&listener);
+    undecided.write_all(b"DRP").unwrap();
+    // Accepted, as it came before this one.
+    let (client, _) = serves(&net, &listener, &over(Profile::STORJ)).await;
+    let begun = std::time::Instant::now();
+    let report = listener.shutdown(Duration::from_secs(20)).soon().await;
+    assert!(
+        begun.elapsed() < Duration::from_secs(15),
+        "{:?}",
+        begun.elapsed()
+    );
+    assert_eq!(report.cancelled, 0, "{report:?}");
+    client.closed().soon().await;
+    undecided
+        .set_read_timeout(Some(Duration::from_secs(30)))
+        .unwrap();
+    let mut rest = Vec::new();
+    // Hung up on, with or without the words of ringmux's own wire.
+    let _ = undecided.read_to_end(&mut rest);
+}
+
+async fn a_given_socket_tells_its_wire_as_well(net: Net) {
+    for client in [Config::default(), over(Profile::STORJ)] {
+        let (here, there) = UnixStream::pair().unwrap();
+        let wire = client.wire();
+        let session = async {
+            let session = net.engine().client_over(here, &client).await.unwrap();
+            // Over DRPC nothing is sent before the first call.
+            let opening = session.open("").await.unwrap();
+            (session, opening)
+        };
+        let detecting = detecting();
+        let serving = net.engine().server_over(there, &detecting);
+        let ((session, opening), server) = tokio::join!(session.soon(), serving.soon());
+        let server = server.unwrap();
+        assert_eq!(server.wire(), wire);
+        echo(server);
+        drop(opening);
+        round_trip(&session, pattern(70_000, 1)).await;
+    }
+    // The time of a handshake is the limit of the wait.
+    let brief = Config::builder()
+        .detect_drpc(Some(Profile::STORJ))
+        .handshake_timeout(Duration::from_millis(50));
+    let brief = brief.build().unwrap();
+    let (_silent, there) = UnixStream::pair().unwrap();
+    let refused = net.engine().server_over(there, &brief);
+    let refused = refused.soon().await.unwrap_err();
+    let late = matches!(
+        &refused,
+        ConnectError::NoSession {
+            error: SessionError::HandshakeTimeout(_)
+        }
+    );
+    assert!(late, "{refused:?}");
+}
