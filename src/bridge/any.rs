@@ -13,10 +13,11 @@ use crate::sync::Arc;
 use crate::wire::Role;
 
 /// A session's protocol state, over one of the wires. A driver's loop is compiled for each of them.
+#[allow(clippy::large_enum_variant)] // The usual one is not behind a pointer.
 #[derive(Debug)]
 pub(crate) enum AnyEngine {
     Native(NativeEngine),
-    Drpc(DrpcEngine),
+    Drpc(Box<DrpcEngine>),
 }
 
 impl AnyEngine {
@@ -35,7 +36,7 @@ impl AnyEngine {
             }
             addr::Wire::Drpc(_) => {
                 let (engine, link) = DrpcEngine::new(role, config, info, pool, now);
-                (Self::Drpc(engine), link)
+                (Self::Drpc(Box::new(engine)), link)
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use super::open_loop::Schedule;
 use super::peers::{Load, Peer, ringmux};
-use ringmux::Wire;
+use ::ringmux::Wire;
 use ringmux_measure::failure::Failure;
 use ringmux_measure::host::{Driver, Host, Wait};
 use ringmux_measure::mux;
