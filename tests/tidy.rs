@@ -66,7 +66,7 @@ const IMPORTS: [(&str, &[&str]); 19] = [
             "wire", "bridge", "handle", "rpc", CODEC, "error", "config", "addr", "drpc",
         ],
     ),
-    ("metrics", &["connect", "bridge", "manage"]),
+    ("metrics", &["connect", "bridge", "manage", "rpc"]),
 ];
 
 /// The codec of the native wire: a leaf, though it lies inside of its wire.

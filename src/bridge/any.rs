@@ -13,11 +13,14 @@ use crate::sync::Arc;
 use crate::wire::Role;
 
 /// A session's protocol state, over one of the wires. A driver's loop is compiled for each of them.
-#[allow(clippy::large_enum_variant)] // The usual one is not behind a pointer.
 #[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "a session has one, and a box would be a step in each turn"
+)]
 pub(crate) enum AnyEngine {
     Native(NativeEngine),
-    Drpc(Box<DrpcEngine>),
+    Drpc(DrpcEngine),
 }
 
 impl AnyEngine {
@@ -36,7 +39,7 @@ impl AnyEngine {
             }
             addr::Wire::Drpc(_) => {
                 let (engine, link) = DrpcEngine::new(role, config, info, pool, now);
-                (Self::Drpc(Box::new(engine)), link)
+                (Self::Drpc(engine), link)
             }
         }
     }

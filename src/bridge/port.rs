@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use super::counter::Counter;
+use super::particulars::Opening;
 use super::pool::Pool;
 use super::session::lane::{Lane, OpenState};
 use super::session::sides::{Activated, EngineSide, HandleSide, RxRing, TxRing};
@@ -266,8 +267,17 @@ impl SessionPort for LinkPort {
     type Memory = StdArc<Pool>;
     type Offer = HandleSide;
 
-    fn incoming(&mut self, block: &[u8], id: u32, credit_mark: u32) -> (LanePort, HandleSide) {
-        let opening = Bytes::copy_from_slice(block);
+    fn incoming(
+        &mut self,
+        block: &[u8],
+        id: u32,
+        credit_mark: u32,
+        now: Instant,
+    ) -> (LanePort, HandleSide) {
+        let opening = Opening {
+            block: Bytes::copy_from_slice(block),
+            received: Some(now),
+        };
         let (handles, side) = Lane::pair(&self.link, opening, credit_mark);
         handles.lane().set_id(id);
         (LanePort::new(side), handles)

@@ -159,7 +159,13 @@ pub(crate) trait SessionPort: Debug {
     type Offer;
 
     /// Both sides of a stream that the peer has opened.
-    fn incoming(&mut self, block: &[u8], id: u32, credit_mark: u32) -> (Self::Stream, Self::Offer);
+    fn incoming(
+        &mut self,
+        block: &[u8],
+        id: u32,
+        credit_mark: u32,
+        now: Instant,
+    ) -> (Self::Stream, Self::Offer);
     /// Queues it for the application. False if too many are waiting.
     fn offer(&mut self, offer: Self::Offer) -> bool;
     /// Takes back one that was not accepted; its key.

@@ -12,10 +12,13 @@ use crate::error::SessionError;
 /// A session of one of the wires, and its transport.
 ///
 /// The loop is compiled for each wire: which one it is, is asked once for each poll, and not for a message.
-#[allow(clippy::large_enum_variant)] // The usual one is not behind a pointer.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "a session has one, and a box would be a step in each turn"
+)]
 pub(crate) enum AnyTurns<T> {
     Native(Turns<T, NativeEngine>),
-    Drpc(Box<Turns<T, DrpcEngine>>),
+    Drpc(Turns<T, DrpcEngine>),
 }
 
 /// The same expression for every wire.
@@ -32,22 +35,22 @@ impl<T: Transport + Unpin> AnyTurns<T> {
     pub(crate) fn new(connection: AnyEngine, transport: T) -> Self {
         match connection {
             AnyEngine::Native(engine) => Self::Native(Turns::new(engine, transport)),
-            AnyEngine::Drpc(engine) => Self::Drpc(Box::new(Turns::new(*engine, transport))),
+            AnyEngine::Drpc(engine) => Self::Drpc(Turns::new(engine, transport)),
         }
     }
 
     /// As [`Turns::set_hosted`].
-    pub(super) fn set_hosted(&mut self) {
+    pub(super) const fn set_hosted(&mut self) {
         each!(self, turns => turns.set_hosted());
     }
 
     /// As [`Turns::is_due`].
-    pub(super) fn is_due(&self) -> bool {
+    pub(super) const fn is_due(&self) -> bool {
         each!(self, turns => turns.is_due())
     }
 
     /// As [`Turns::has_used_up`].
-    pub(super) fn has_used_up(&self) -> bool {
+    pub(super) const fn has_used_up(&self) -> bool {
         each!(self, turns => turns.has_used_up())
     }
 

@@ -99,6 +99,12 @@ impl RecvStream {
         self.lane().particulars.opening()
     }
 
+    /// When the engine received the stream's opening block; `None` without one, and for a stream that this side opened.
+    #[must_use]
+    pub fn received_at(&self) -> Option<std::time::Instant> {
+        self.lane().particulars.received()
+    }
+
     /// What the stream's session speaks on its connection.
     #[must_use]
     pub fn wire(&self) -> Wire {
@@ -112,9 +118,8 @@ impl RecvStream {
     }
 
     /// The stream's [`tracing`] span, with its `id` and `urgency`, inside of the session's. Level debug, target
-    /// `ringmux::stream`; an error that ends the stream is an event in it.
-    ///
-    /// Disabled, which costs nothing, if no subscriber was interested when the stream began.
+    /// `ringmux::stream`; an error that ends the stream is an event in it. Disabled, which costs nothing, if no subscriber was
+    /// interested when the stream began.
     #[must_use]
     pub fn span(&self) -> &tracing::Span {
         self.lane().particulars.span()

@@ -5,6 +5,16 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::sync::Notify;
 
+/// The fate of a call for which there is no place.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum WhenFull {
+    /// It waits; and so do the calls behind it, as far as they need the same place.
+    #[default]
+    Wait,
+    /// It fails with [`Code::RESOURCE_EXHAUSTED`](super::Code::RESOURCE_EXHAUSTED), not processed and safe to try again.
+    Refuse,
+}
+
 /// Places for calls.
 pub(super) struct Bound {
     limit: usize,

@@ -12,22 +12,25 @@ use bytes::Bytes;
 use tokio::time::Instant;
 use tracing::Level;
 
-use super::bound::{Bound, Place};
+use super::bound::{Bound, Place, WhenFull};
 use super::code::Code;
 use super::codec::Coding;
 use super::context::{Context, Part, Peer};
 use super::dialect;
 use super::exchange::{poll_message, poll_send};
+#[cfg(feature = "rpc-tower")]
+use super::layer::Layered;
 use super::metadata::Metadata;
-use super::router::WhenFull;
+use super::metrics::{Served, ServerRows};
 use super::serve::{Counters, WAITING_MAX, full, polled_in_place};
 use super::shared_send::SharedSend;
+use super::span::CallSpan;
 use super::status::Status;
 use super::timer::Timer;
 use super::wire::{block, find_meta, flag, meta};
 use crate::error::codes;
 use crate::error::{Processed, SendError, StreamError};
-use crate::handle::{RecvStream, SendStream};
+use crate::handle::{RecvStream, SendStream, Session};
 use crate::pace::{LINES, paced};
 
 /// How long a handler that waits for [`Context::cancelled`] may go on after the end of its call.
@@ -47,6 +50,8 @@ pub(super) struct Incoming {
     pub(super) send: Answering,
     pub(super) head: Head,
     pub(super) deadline: Option<Instant>,
+    /// The deadline had passed when the call was taken and had its places.
+    pub(super) was_late: bool,
     pub(super) held: Held,
 }
 
@@ -57,6 +62,7 @@ pub(super) struct Held {
     pub(super) of_session: bool,
     pub(super) of_server: bool,
     pub(super) of_method: Option<Place>,
+    seen: Served,
 }
 
 /// Places that others have while a call cannot run.
@@ -66,6 +72,28 @@ struct Lent {
 }
 
 impl Held {
+    pub(super) fn new(peer: &Arc<Peer>, server: &Arc<Common>) -> Self {
+        Self {
+            peer: Arc::clone(peer),
+            server: Arc::clone(server),
+            of_session: false,
+            of_server: false,
+            of_method: None,
+            seen: Served::none(),
+        }
+    }
+
+    /// A call has begun: of the method whose counters have this number.
+    pub(super) fn begin(&mut self, row: usize, since: Instant) {
+        self.seen.begin(&self.server.rows, row, since);
+    }
+
+    /// The call is over.
+    pub(super) fn over(&mut self) {
+        self.give_back();
+        self.seen.end(&self.server.rows);
+    }
+
     /// Gives up the places that calls of other sessions wait for.
     fn lend(&mut self) -> Lent {
         let of_server = std::mem::take(&mut self.of_server);
@@ -92,7 +120,7 @@ impl Held {
 
 impl Drop for Held {
     fn drop(&mut self) {
-        self.give_back();
+        self.over();
     }
 }
 
@@ -111,7 +139,10 @@ pub(super) struct Common {
     pub(super) bound: Arc<Bound>,
     pub(super) when_full: WhenFull,
     pub(super) counters: Counters,
+    pub(super) rows: ServerRows,
     pub(super) interceptors: Vec<Interceptor>,
+    #[cfg(feature = "rpc-tower")]
+    pub(super) layers: Option<Layered>,
 }
 
 /// The sending half: the call's own, or shared with a handler that sends.
@@ -211,7 +242,8 @@ impl Incoming {
         let refusal = match received {
             Some(Ok(Some(Ok(request)))) if !self.is_late() => {
                 if let Some(lent) = lent {
-                    self.regain(lent).await?;
+                    // In memory of its own: most calls have no need of it.
+                    Box::pin(self.regain(lent)).await?;
                 }
                 return Ok(request);
             }
@@ -234,10 +266,10 @@ impl Incoming {
         Err(Gone)
     }
 
-    /// Whether its time is over. Where it was taken it cannot be by now, unless there was none.
+    /// Whether its time is over; where it was taken, as it was when it was taken.
     fn is_late(&self) -> bool {
         if polled_in_place() {
-            return self.head.timeout.is_some_and(|timeout| timeout.is_zero());
+            return self.was_late;
         }
         self.deadline.is_some_and(|at| at <= Instant::now())
     }
@@ -333,6 +365,12 @@ impl Incoming {
             self.refuse(&status);
             return Err(Gone);
         }
+        if CallSpan::ENABLED {
+            let (session, before) = (cx.session().map(Session::span), cx.trace_parent());
+            let (span, trace) = CallSpan::of_server(self.head.method, session, before);
+            self.held.seen.set_span(span);
+            trace.into_iter().for_each(|trace| cx.set_trace(trace));
+        }
         let server = Arc::clone(&self.held.server);
         let mut given = cx.clone();
         for interceptor in &server.interceptors {
@@ -345,6 +383,11 @@ impl Incoming {
                     return Ok((cx, Err(status)));
                 }
             }
+        }
+        #[cfg(feature = "rpc-tower")]
+        if let Some(layers) = &server.layers {
+            let outcome = self.guard(&cx, || layers.run(given, handler)).await?;
+            return Ok((cx, outcome));
         }
         let outcome = self.guard(&cx, || handler(given)).await?;
         Ok((cx, outcome))
@@ -359,7 +402,7 @@ impl Incoming {
     where
         F: Future<Output = Result<T, Status>>,
     {
-        let made = catch_unwind(AssertUnwindSafe(make));
+        let made = catch_unwind(AssertUnwindSafe(|| self.held.seen.in_span(make)));
         let future = match made {
             Ok(future) => future,
             Err(panic) => return Ok(Err(self.panicked(&*panic))),
@@ -368,7 +411,9 @@ impl Incoming {
         let mut timer = Timer::new(self.deadline);
         let mut ended: Option<(Code, Timer)> = None;
         poll_fn(|task| {
-            let polled = catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(task)));
+            let polled = catch_unwind(AssertUnwindSafe(|| {
+                self.held.seen.in_span(|| future.as_mut().poll(task))
+            }));
             match polled {
                 Ok(Poll::Ready(outcome)) if ended.is_none() => return Poll::Ready(Ok(outcome)),
                 Ok(Poll::Ready(_)) => return Poll::Ready(self.end(&mut ended)),
@@ -385,6 +430,7 @@ impl Incoming {
                     Poll::Pending => ready!(self.send.poll_gone(task)),
                 };
                 cx.cancel_with(code);
+                self.held.seen.ends_with(code);
                 let until = Instant::now() + CLEANUP_MAX;
                 ended = Some((code, Timer::new(Some(until))));
                 if cx.is_watched() {
@@ -497,6 +543,7 @@ impl Incoming {
         {
             return;
         }
+        self.held.seen.ends_with(Code::OK);
         let _ = self.send.with(SendStream::finish);
     }
 
@@ -523,6 +570,7 @@ impl Incoming {
 
     fn fail(&mut self, status: &Status) {
         self.held.server.counters.failed.add();
+        self.held.seen.ends_with(status.code());
         let code = status.code().number();
         // The last codes are the transport's own.
         let code = if codes::is_reserved(code) {

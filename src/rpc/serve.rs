@@ -12,13 +12,13 @@ use rustc_hash::FxHashMap;
 use tokio::time::Instant;
 use tracing::Level;
 
-use super::bound::{Bound, Place};
+use super::bound::{Bound, Place, WhenFull};
 use super::code::Code;
 use super::context::Peer;
 use super::dialect;
 use super::incoming::{Answering, Common, Head, Held, Incoming};
 use super::mode::{Mode, Taken, Waited};
-use super::router::{Entry, WhenFull};
+use super::router::Entry;
 use super::server::ServerStats;
 use super::status::Status;
 use super::wire::{Opening, OpeningError, flag};
@@ -46,10 +46,7 @@ pub(super) async fn serve_session<M: Mode>(
 ) -> Result<(), SessionError> {
     let mut serving = Serving {
         core: Arc::clone(core),
-        peer: Arc::new(Peer {
-            session,
-            bound: Bound::new(core.max_session_calls),
-        }),
+        peer: Arc::new(Peer::new(session, core.max_session_calls)),
         ready: 0,
         since: None,
     };
@@ -77,15 +74,15 @@ impl<M: Mode> Serving<M> {
     /// Takes a stream that the peer has opened.
     async fn take(&mut self, send: SendStream, recv: RecvStream) -> Result<(), SessionError> {
         let core = Arc::clone(&self.core);
-        core.common.counters.calls.add();
         let (entry, head) = match parse(&core, &recv) {
             Ok(known) => known,
             Err(status) => {
-                self.incoming(send, recv, Head::default()).refuse(&status);
+                let mut call = self.incoming(send, recv, Head::default(), 0);
+                call.refuse(&status);
                 return Ok(());
             }
         };
-        let mut call = self.incoming(send, recv, head);
+        let mut call = self.incoming(send, recv, head, entry.row);
         if !self.admit(&mut call).await? {
             return Ok(());
         }
@@ -102,20 +99,20 @@ impl<M: Mode> Serving<M> {
         Ok(())
     }
 
-    fn incoming(&self, send: SendStream, recv: RecvStream, head: Head) -> Incoming {
-        let timeout = head.timeout;
+    fn incoming(&self, send: SendStream, recv: RecvStream, head: Head, row: usize) -> Incoming {
+        let now = Instant::now();
+        // Its time runs from when it was received, however long it waited to be taken.
+        let since = recv.received_at().map_or(now, Instant::from_std);
+        let deadline = head.timeout.and_then(|timeout| since.checked_add(timeout));
+        let mut held = Held::new(&self.peer, &self.core.common);
+        held.begin(row, since);
         Incoming {
             recv: Some(recv),
             send: Answering::Own(send),
             head,
-            deadline: timeout.and_then(|timeout| Instant::now().checked_add(timeout)),
-            held: Held {
-                peer: Arc::clone(&self.peer),
-                server: Arc::clone(&self.core.common),
-                of_session: false,
-                of_server: false,
-                of_method: None,
-            },
+            deadline,
+            was_late: deadline.is_some_and(|at| at <= now),
+            held,
         }
     }
 
@@ -130,6 +127,7 @@ impl<M: Mode> Serving<M> {
                     return Ok(false);
                 }
                 until_end(&self.peer.session, bound.acquire()).await?.keep();
+                call.was_late = call.deadline.is_some_and(|at| at <= Instant::now());
             }
             match of_server {
                 true => call.held.of_server = true,
@@ -314,7 +312,6 @@ impl Counter {
 
 #[derive(Debug, Default)]
 pub(super) struct Counters {
-    pub(super) calls: Counter,
     pub(super) failed: Counter,
     pub(super) refused: Counter,
     pub(super) late: Counter,
@@ -323,9 +320,10 @@ pub(super) struct Counters {
 }
 
 impl Counters {
+    /// Calls and those in flight are counted elsewhere.
     pub(super) fn snapshot(&self) -> ServerStats {
         ServerStats {
-            calls: self.calls.get(),
+            calls: 0,
             in_flight: 0,
             failed: self.failed.get(),
             refused: self.refused.get(),

@@ -223,7 +223,7 @@ fn circles(files: &[File]) -> Vec<String> {
             .map(|node| (node, reached(&graph, node)))
             .collect();
         for (node, targets) in &graph {
-            let path = [&parent[..], &[node.clone()]].concat().join("/");
+            let path = format!("{}/{node}", parent.join("/"));
             for (target, example) in targets {
                 let back = within.get(target).is_some_and(|all| all.contains(node));
                 if back {

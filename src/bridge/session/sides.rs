@@ -10,10 +10,9 @@
 
 use std::task::Waker;
 
-use bytes::Bytes;
-
 use super::SessionLink;
 use super::lane::Lane;
+use crate::bridge::particulars::Opening;
 use crate::bridge::{RECORD_CHARGE, reason};
 use crate::error::StreamError;
 use crate::queue::{Reader, Ring, RingOwner, Writer};
@@ -57,10 +56,10 @@ impl Lane {
     /// A lane for a stream with this opening block.
     pub(crate) fn pair(
         session: &Arc<SessionLink>,
-        opening: Bytes,
+        opening: impl Into<Opening>,
         credit_mark: u32,
     ) -> (HandleSide, EngineSide) {
-        let lane = Self::new_or_spare(session, opening, credit_mark);
+        let lane = Self::new_or_spare(session, opening.into(), credit_mark);
         (HandleSide(Arc::clone(&lane)), EngineSide(lane))
     }
 

@@ -278,7 +278,7 @@ impl SessionPort for App {
     type Memory = Pool;
     type Offer = ();
 
-    fn incoming(&mut self, block: &[u8], _id: u32, _credit_mark: u32) -> (Plain, ()) {
+    fn incoming(&mut self, block: &[u8], _id: u32, _mark: u32, _now: Instant) -> (Plain, ()) {
         (Plain::opened_with(block), ())
     }
 

@@ -35,11 +35,10 @@ mod setup;
 mod tests;
 mod transmit;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Instant;
 
 use bytes::{Buf, BytesMut};
-use rustc_hash::FxHashMap;
 
 use super::{Batch, Role, Wire};
 use crate::config::Config;
@@ -81,7 +80,7 @@ pub(crate) struct Drpc {
     /// The frame whose data is arriving.
     arriving: Option<Arriving>,
     /// Streams by the core's numbers. Some may have gone, see `prune`.
-    lines: FxHashMap<u32, Line>,
+    lines: BTreeMap<u32, Line>,
     setups: Setups,
     turned_away: VecDeque<TurnedAway>,
     /// The ids of this side's streams, or of the peer's.
@@ -195,7 +194,7 @@ impl Wire for Drpc {
             profile,
             header_due: profile.header || role == Role::Acceptor,
             arriving: None,
-            lines: FxHashMap::default(),
+            lines: BTreeMap::new(),
             setups: Setups::default(),
             turned_away: VecDeque::new(),
             ids: Ids::new(),

@@ -1,6 +1,6 @@
 //! Streams that the peer is about to open: their metadata and name, until the Invoke is complete.
 
-use rustc_hash::FxHashMap;
+use std::collections::BTreeMap;
 
 use super::frame::{Header, Kind};
 use super::line::Cursor;
@@ -42,7 +42,7 @@ pub(super) struct Invoked {
 /// See the module.
 #[derive(Debug, Default)]
 pub(super) struct Setups {
-    by_id: FxHashMap<u64, Setup>,
+    by_id: BTreeMap<u64, Setup>,
     bytes: usize,
 }
 
