@@ -241,8 +241,6 @@ impl<S: SessionPort> Core<S> {
     }
 
     /// The peer opens a stream, whose OPEN has this cost.
-    // Each wire calls it in one place, and a stream is made where it stays.
-    #[inline(always)]
     pub(crate) fn open_by_peer(
         &mut self,
         id: u32,

@@ -13,8 +13,6 @@ use crate::error::{SessionError, Side, StreamError};
 
 impl<S: SessionPort> Mux<S> {
     /// A handle has opened a stream. `None` if it is refused, with the reason given to the handle.
-    // Each wire calls it in one place, and a stream is made where it stays.
-    #[inline(always)]
     pub(crate) fn insert_local(
         &mut self,
         mut port: S::Stream,
