@@ -13,8 +13,6 @@ use crate::error::{SessionError, Side, StreamError};
 
 impl<S: SessionPort> Mux<S> {
     /// A handle has opened a stream. `None` if it is refused, with the reason given to the handle.
-    // Each wire calls it in one place, and a stream is made where it stays.
-    #[inline(always)]
     pub(crate) fn insert_local(
         &mut self,
         mut port: S::Stream,
@@ -64,7 +62,7 @@ impl<S: SessionPort> Mux<S> {
     }
 
     /// Its sender has queued records, or waits for room.
-    #[inline]
+    #[inline(always)] // Several wires call it, each in one place: 90 instructions of a round trip.
     pub(crate) fn on_queued(&mut self, key: Key, wants_room: bool) {
         let Some(stream) = self.base.streams.get_mut(key) else {
             return;

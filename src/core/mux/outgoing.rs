@@ -92,8 +92,6 @@ impl<S: SessionPort> Mux<S> {
     }
 
     /// The next opening was put into the batch, with this id and cost.
-    // Each wire calls it in one place, and a stream is made where it stays.
-    #[inline(always)]
     pub(crate) fn opened(&mut self, key: Key, id: u32, cost: u64) {
         self.credit.debit(cost);
         let stream = self.base.streams.at(key);
@@ -150,6 +148,7 @@ impl<S: SessionPort> Mux<S> {
         Some((ran_out && !done) || self.end_turn(key, sent.turn))
     }
 
+    #[inline(always)] // Several wires call it, each in one place: 90 instructions of a round trip.
     fn end_turn(&mut self, key: Key, turn: Turn) -> bool {
         let stream = self.base.streams.at(key);
         match turn {

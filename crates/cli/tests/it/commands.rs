@@ -117,7 +117,7 @@ fn bench_prints_a_json_object_for_each_workload() {
 #[test]
 fn every_workload_runs_over_the_tokio_driver() {
     let rows = bench_until_all_moved("--driver tokio --json");
-    assert_eq!(rows.len(), 8);
+    assert_eq!(rows.len(), 13);
     for row in &rows {
         assert!(number(row, "rate_per_s") > 0.0, "{row}");
         assert_eq!(
