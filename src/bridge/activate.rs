@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use super::calls::{Back, CallActivated as Activation, CallSent, Ended};
 use super::engine::Engine;
 use super::lane::Lane;
 use super::port::LanePort;
@@ -9,7 +10,9 @@ use super::reason;
 use super::session::request;
 use super::sides::Activated;
 use crate::core::port::{Count, SessionPort};
-use crate::core::{Key, SEND_FLOOR};
+use crate::core::{Answer, Key, SEND_FLOOR};
+use crate::error::codes;
+use crate::queue::TakenNodes;
 use crate::sync::Arc;
 use crate::wire::Wire;
 
@@ -34,8 +37,13 @@ impl<W: Wire> Engine<W> {
             // Requests that are too late are taken all the same, so that they keep no driver awake.
             return;
         }
-        if self.link.has_ready() {
-            self.activate_all(now);
+        // A call that goes on as a stream was pushed before its lane: lanes are taken first, and looked at last.
+        let lanes = self.link.has_ready().then(|| self.link.take_ready());
+        if self.link.calls.has_ready() {
+            self.activate_calls(now);
+        }
+        if let Some(lanes) = lanes {
+            self.activate_all(lanes, now);
         }
         if requests != 0 {
             self.on_requests(requests, now);
@@ -43,19 +51,76 @@ impl<W: Wire> Engine<W> {
         self.core.end_turn(now);
     }
 
-    fn activate_all(&mut self, now: Instant) {
+    fn activate_all(&mut self, lanes: TakenNodes<Lane>, now: Instant) {
         let mut activations = 0;
-        for lane in self.link.take_ready() {
+        for lane in lanes {
             activations += 1;
             self.activate(lane, now);
         }
         (self.core.mux.base.app).add(Count::Activations, activations);
     }
 
+    fn activate_calls(&mut self, now: Instant) {
+        let mut activations = 0;
+        for node in self.link.calls.take_ready() {
+            activations += 1;
+            match node.activated() {
+                Activation::Asked(call, None) => self.core.start_call(call),
+                Activation::Asked(call, Some(_)) => {
+                    // Given up before the engine heard of it.
+                    let app = &mut self.core.mux.base.app;
+                    app.recycle_call(call);
+                    self.core.mux.give_permission_back();
+                }
+                Activation::Answered(Some(key), sent) => self.answer_call(key as u32, sent, now),
+                Activation::Cancelled(Some(key), code, _) => {
+                    self.core.mux.cancel_call(key as u32, code);
+                }
+                Activation::Cancelled(None, code, Some(Back::Stream(side))) => {
+                    side.abandon(code);
+                }
+                // Over meanwhile.
+                Activation::Answered(None, _) | Activation::Cancelled(None, ..) => {}
+            }
+        }
+        (self.core.mux.base.app).add(Count::Activations, activations);
+        self.core.end_if_tripped();
+    }
+
+    /// A handler has let go of its call.
+    fn answer_call(&mut self, slot: u32, sent: CallSent, now: Instant) {
+        let mux = &mut self.core.mux;
+        let Some(ended) = mux.base.calls.port_mut(slot).and_then(|port| {
+            port.accept(sent);
+            let out = port.out_mut()?;
+            // So that the cell is not used again in place of another.
+            Some(std::mem::replace(&mut out.end, Ended::Answered))
+        }) else {
+            return;
+        };
+        let answer = match ended {
+            Ended::Answered => Answer::Reply,
+            Ended::Failed => Answer::Failure,
+            Ended::Dropped => Answer::Cancel(codes::CANCELLED),
+            Ended::Stream(side) => {
+                let key = mux.call_becomes_stream(slot, LanePort::new(side), now);
+                if let Some(key) = key {
+                    // Messages may be queued already.
+                    mux.on_queued(key, false);
+                }
+                return;
+            }
+        };
+        mux.answer_call(slot, answer);
+    }
+
     fn on_requests(&mut self, requests: u32, now: Instant) {
         if requests & request::PING != 0 {
             // A caller that asks while one is under way gets its answer.
             self.core.ping.ask();
+        }
+        if requests & request::CALLS != 0 && W::TERMS.max_call > 0 {
+            self.core.on_calls_taken();
         }
         if requests & request::EVICT != 0 {
             self.core.trip_half_open();

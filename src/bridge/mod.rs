@@ -1,5 +1,5 @@
 //! Joins handles to the core. First the memory that an application thread and the engine share: one [`SessionLink`] a
-//! session, one [`Lane`] a stream. Then the engine's half: `port`, lanes as the core sees them; `activate`, the requests of
+//! session, one [`Lane`] a stream. Then the engine's half: `port`, lanes as the core sees them; `calls`, unary calls; `activate`, the requests of
 //! handles; `engine`, core, wire and link as one value that a driver runs.
 //!
 //! ```text
@@ -24,6 +24,7 @@
 //! engine for a handle: they share only atomics and the leaves of `queue`.
 
 mod activate;
+mod calls;
 mod drain;
 mod engine;
 mod lane;
@@ -42,6 +43,7 @@ mod tripped;
 pub(crate) mod tests;
 
 pub use drain::Drained;
+pub(crate) use calls::{Back, CallLink, CallOffer, CallSide, Ended};
 pub(crate) use engine::{Engine, Protocol, sooner};
 pub(crate) use lane::{Lane, OpenState};
 pub(crate) use ledger::{Account, process_totals};

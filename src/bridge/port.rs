@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
+use super::calls::{Back, CallOffer, CallStore, EngineCall};
 use super::lane::{Lane, OpenState};
 use super::pool::Pool;
 use super::session::{SessionLink, request};
@@ -215,11 +216,16 @@ pub(crate) struct LinkPort {
     pub(super) link: Arc<SessionLink>,
     /// Requests of handles that were taken and not yet handled.
     asked: u32,
+    calls: CallStore,
 }
 
 impl LinkPort {
-    pub(super) const fn new(link: Arc<SessionLink>) -> Self {
-        Self { link, asked: 0 }
+    pub(super) fn new(link: Arc<SessionLink>) -> Self {
+        Self {
+            link,
+            asked: 0,
+            calls: CallStore::default(),
+        }
     }
 
     /// Takes the requests made since the last call.
@@ -232,6 +238,7 @@ impl LinkPort {
     fn counter(&self, count: Count) -> &Counter {
         let (counters, drain) = (&self.link.counters, &self.link.drain);
         match count {
+            Count::Calls => &counters.calls,
             Count::Streams => &counters.streams,
             Count::Opened => &counters.opened,
             Count::Accepted => &counters.accepted,
@@ -261,6 +268,8 @@ impl LinkPort {
 
 impl SessionPort for LinkPort {
     type Stream = LanePort;
+    type Call = EngineCall;
+    type CallOffer = CallOffer;
     type Memory = StdArc<Pool>;
     type Offer = HandleSide;
 
@@ -278,6 +287,48 @@ impl SessionPort for LinkPort {
     fn take_unaccepted(&mut self) -> Option<Option<u64>> {
         let stream = self.link.pop_accept()?;
         Some(stream.lane().key())
+    }
+
+    fn incoming_call(&mut self, payload: &[u8], opening: usize) -> (EngineCall, CallOffer) {
+        self.calls.incoming(&self.link, payload, opening)
+    }
+
+    fn offer_call(&mut self, offer: CallOffer) -> bool {
+        self.link.calls.offer(offer)
+    }
+
+    fn take_unaccepted_call(&mut self) -> Option<Option<u64>> {
+        let offer = self.link.calls.pop()?;
+        Some(offer.side.key())
+    }
+
+    fn takes_calls(&self) -> bool {
+        self.link.calls.takes()
+    }
+
+    fn peer_takes_calls(&self, takes: bool) {
+        self.link.calls.set_peer_takes(takes);
+    }
+
+    fn keep(&mut self, bytes: &[u8]) -> Bytes {
+        self.calls.keep(bytes)
+    }
+
+    fn stream_of_call(&mut self, call: &mut EngineCall, id: u32) -> LanePort {
+        let (handles, side) = Lane::pair(&self.link, Bytes::new(), self.link.credit_mark);
+        let lane = handles.lane();
+        lane.grant();
+        lane.set_id(id);
+        call.give(Back::Stream(handles));
+        LanePort::new(side)
+    }
+
+    fn recycle_call(&mut self, call: EngineCall) {
+        self.calls.recycle(call);
+    }
+
+    fn wake_call_acceptor(&self) {
+        self.link.calls.wake_acceptor();
     }
 
     fn recycle(&mut self, stream: LanePort) {
@@ -320,7 +371,7 @@ impl SessionPort for LinkPort {
     }
 
     fn wake_acceptors(&self) {
-        self.link.accept_waiters.wake_all();
+        self.link.wake_acceptors();
     }
 
     fn wake_state(&self) {
@@ -337,10 +388,12 @@ impl SessionPort for LinkPort {
                 side.refuse(&StreamError::NotProcessed(reason.clone()));
             }
         }
+        self.link.calls.close(reason);
     }
 
     fn closed(&self) {
         self.link.drop_spares();
+        self.link.calls.drop_spares();
         self.link.drop_unaccepted_if_orphaned();
         self.link.wake_all();
     }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_queue::ArrayQueue;
 
+use super::calls::CallLink;
 use super::drain::{Drain, Drained};
 use super::lane::{Lane, SpareLane};
 use super::ledger::{Account, Entry};
@@ -36,6 +37,8 @@ pub(crate) mod request {
     pub(crate) const SHUTDOWN: u32 = 1 << 3;
     /// Make room for another connection, if the handshake is not complete.
     pub(crate) const EVICT: u32 = 1 << 4;
+    /// The application takes calls, or does not any more.
+    pub(crate) const CALLS: u32 = 1 << 5;
 }
 
 /// Lanes that a session keeps for future streams, each with a segment for each ring: some 50 KiB in all.
@@ -52,6 +55,7 @@ pub(crate) struct SessionLink {
     pub(crate) home: Home,
     /// Streams that the peer opened; streams beyond its capacity are refused.
     accept: ArrayQueue<HandleSide>,
+    pub(crate) calls: CallLink,
     /// Lanes of streams that have gone. The engine alone adds to them, and never after the end of the session: then they
     /// are freed, as they hold references to the session.
     spares: ArrayQueue<SpareLane>,
@@ -143,6 +147,7 @@ pub(crate) struct LinkSizes {
     pub(crate) max_opening: usize,
     pub(crate) max_block: usize,
     pub(crate) max_details: usize,
+    pub(crate) max_call: usize,
 }
 
 impl SessionLink {
@@ -156,6 +161,7 @@ impl SessionLink {
             process: Process::this(),
             home: Home::new(),
             accept: ArrayQueue::new(sizes.max_unaccepted as usize),
+            calls: CallLink::new(sizes.max_unaccepted as usize, sizes.max_call),
             spares: ArrayQueue::new(SPARES_MAX),
             accept_waiters: WakerSet::new(),
             state_waiters: WakerSet::new(),
@@ -199,6 +205,12 @@ impl SessionLink {
             reached(Step::Listed);
             self.doorbell.ring_after_push();
         }
+    }
+
+    /// Wakes the engine after a push on a list of its own.
+    #[inline]
+    pub(crate) fn ring_after_push(&self) {
+        self.doorbell.ring_after_push();
     }
 
     pub(crate) fn request(&self, requests: u32) {
@@ -250,9 +262,14 @@ impl SessionLink {
             // ORDERING: SeqCst pairs with `drop_unaccepted_if_orphaned`.
             fence(Ordering::SeqCst);
             if self.end.get().is_some() {
-                while self.accept.pop().is_some() {}
+                self.drop_unaccepted();
             }
         }
+    }
+
+    fn drop_unaccepted(&self) {
+        while self.accept.pop().is_some() {}
+        self.calls.drop_incoming();
     }
 
     /// Takes permission for one stream, if some is left.
@@ -362,7 +379,7 @@ impl SessionLink {
     }
 
     pub(crate) fn has_work(&self) -> bool {
-        self.has_ready() || self.requests.peek() != 0
+        self.has_ready() || self.calls.has_ready() || self.requests.peek() != 0
     }
 
     /// Registers the engine's waker and says whether it may sleep: no, if work arrived meanwhile.
@@ -465,12 +482,18 @@ impl SessionLink {
         // engine's end of the session, the second one sees the first and empties the queue.
         fence(Ordering::SeqCst);
         if self.handles.load(Ordering::Relaxed) == 0 {
-            while self.accept.pop().is_some() {}
+            self.drop_unaccepted();
         }
     }
 
-    pub(crate) fn wake_all(&self) {
+    /// Streams have arrived, or the end.
+    pub(crate) fn wake_acceptors(&self) {
         self.accept_waiters.wake_all();
+        self.calls.wake_acceptor();
+    }
+
+    pub(crate) fn wake_all(&self) {
+        self.wake_acceptors();
         self.state_waiters.wake_all();
         self.ping_waiters.wake_all();
     }

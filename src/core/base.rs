@@ -4,6 +4,7 @@
 use std::collections::VecDeque;
 use std::time::Instant;
 
+use super::calls::Calls;
 use super::port::{Count, SessionPort, StreamPort};
 use super::state::Receiving;
 use super::stream::{Stamp, Stamps, Stream, owed, wake};
@@ -21,6 +22,7 @@ pub(crate) struct Base<S: SessionPort> {
     /// The capabilities of the wire.
     pub(crate) terms: Terms,
     pub(crate) streams: Streams<S::Stream>,
+    pub(crate) calls: Calls<S::Call>,
     pub(crate) wakes: Wakes,
     pub(crate) owing: Owing,
     pub(crate) timers: Timers,
@@ -38,6 +40,7 @@ impl<S: SessionPort> Base<S> {
             config: config.clone(),
             terms,
             streams: Streams::default(),
+            calls: Calls::default(),
             wakes: Wakes::default(),
             owing: Owing::default(),
             timers: Timers::new(now),
@@ -52,9 +55,16 @@ impl<S: SessionPort> Base<S> {
         self.stamps.of(now)
     }
 
-    /// Updates the counter of streams.
+    /// Number of streams and calls with tasks to wake.
+    #[inline]
+    pub(crate) fn waking(&self) -> usize {
+        self.wakes.len() + self.calls.waking()
+    }
+
+    /// Updates the counter of streams, calls among them.
     pub(crate) fn count_streams(&self) {
-        self.app.set(Count::Streams, self.streams.len() as u64);
+        let streams = self.streams.len() + self.calls.len();
+        self.app.set(Count::Streams, streams as u64);
     }
 
     /// Counts `frames` received frames, which are `work` short frames.
@@ -117,6 +127,12 @@ impl<S: SessionPort> Base<S> {
     pub(crate) fn deliver_wakes(&mut self) {
         if !self.wakes.streams.is_empty() {
             self.wake_streams();
+        }
+        if self.calls.waking() > 0 {
+            self.calls.deliver_wakes(&mut self.app);
+        }
+        if std::mem::take(&mut self.calls.offered) {
+            self.app.wake_call_acceptor();
         }
         if self.wakes.acceptors | self.wakes.state | self.wakes.pings {
             self.wake_waiters();

@@ -7,7 +7,7 @@
 //!   limits; `deadlines`: those of streams; `drain`: the actions at each step of an end. `keepalive`, `ping`: detect a lost peer.
 //!   `orphan`: no handle is left.
 //! * `mux`: the streams together. `streams`, `stream`, `state`: the registry, and the states of each. `permits`: opening
-//!   them, in both directions.
+//!   them, in both directions. `calls`: unary calls, one frame each way.
 //! * In: `flow`, `window`, `pool`, `idle`: credit returned, and memory. Out: `schedule`: the order of streams; `budget`:
 //!   the limit on queued bytes; `receipts`: confirmations of written messages.
 //! * `limits`, `bucket`: rate limits on the peer. `violation`: rules that a peer broke. `terms`: capabilities of the wire.
@@ -17,6 +17,7 @@
 mod base;
 mod bucket;
 mod budget;
+pub(crate) mod calls;
 mod deadlines;
 mod drain;
 pub(crate) mod failure;
@@ -49,6 +50,7 @@ pub(crate) mod tests;
 pub(crate) use budget::SEND_FLOOR;
 #[cfg(test)]
 pub(crate) use idle::IDLE;
+pub(crate) use calls::Answer;
 pub(crate) use life::{Goaway, SocketEvent, SocketStage};
 pub(crate) use mux::{Incoming, May, Mux, Piece, Sent};
 #[cfg(test)]

@@ -114,6 +114,7 @@ impl<S: SessionPort> Core<S> {
                 }
                 mux.deadlines.set_timer(&mut mux.base);
             }
+            Timer::Calls => self.mux.cancel_late_calls(now),
             Timer::Orphan => {
                 let (established, left) = self.seen();
                 if (self.orphan).is_stuck(&mut self.mux, established, left, now) {
@@ -265,6 +266,12 @@ impl<S: SessionPort> Core<S> {
 
     /// The peer ends a stream, in both directions, with this code.
     pub(crate) fn cancel_by_peer(&mut self, key: Key, code: u32) {
+        let error = self.cancelled_as(code);
+        self.mux.cancelled_by_peer(key, code, error);
+    }
+
+    /// The error of a stream that the peer has cancelled with this code.
+    pub(super) fn cancelled_as(&self, code: u32) -> StreamError {
         // Refused by a peer that shuts down, before any of it ran.
         let turned_away = matches!(code, codes::UNAVAILABLE | codes::REFUSED);
         let refused = self
@@ -277,8 +284,7 @@ impl<S: SessionPort> Core<S> {
             by: Side::Peer,
             code,
         };
-        let error = refused.map_or(cancelled, StreamError::NotProcessed);
-        self.mux.cancelled_by_peer(key, code, error);
+        refused.map_or(cancelled, StreamError::NotProcessed)
     }
 
     /// The peer accepts no new streams: those that `lost` selects (by their id, and whether the peer opened them) were not
@@ -287,10 +293,11 @@ impl<S: SessionPort> Core<S> {
         &mut self,
         error: SessionError,
         soon: bool,
-        lost: impl FnMut(Option<u32>, bool) -> bool,
+        mut lost: impl FnMut(Option<u32>, bool) -> bool,
     ) {
         self.mux.base.refuse_opens(error.clone());
         self.life.reason.peer_goaway(error.clone(), soon);
+        self.mux.lose_calls(&error, |id| lost(id, false));
         self.mux.lose(&error, lost);
         self.mux.limits.charge_goaway(self.mux.base.turn);
     }

@@ -9,6 +9,8 @@ pub(crate) struct Terms {
     pub(crate) ping: bool,
     /// A side can send a GOAWAY: no new streams, and the reason for an end.
     pub(crate) goaway: bool,
+    /// Payload of a frame that carries a whole call, in bytes, less what is not the call's own; 0: the wire has none.
+    pub(crate) max_call: u32,
     /// Limits of the peer before its SETTINGS.
     pub(crate) floors: Floors,
     /// The longest opening block, in bytes.

@@ -107,7 +107,7 @@ impl Drop for Incoming {
 }
 
 /// The next stream, or the end of them; `None`: not known yet.
-fn next(link: &SessionLink) -> Option<Result<Option<HandleSide>, SessionError>> {
+pub(super) fn next(link: &SessionLink) -> Option<Result<Option<HandleSide>, SessionError>> {
     if !link.is_inherited()
         && let Some(side) = link.pop_accept()
     {
@@ -123,7 +123,7 @@ fn next(link: &SessionLink) -> Option<Result<Option<HandleSide>, SessionError>> 
     })
 }
 
-fn accepted(side: HandleSide) -> (SendStream, RecvStream) {
+pub(super) fn accepted(side: HandleSide) -> (SendStream, RecvStream) {
     let lane = side.lane();
     lane.mark_accepted();
     if lane.session().is_hungry() {

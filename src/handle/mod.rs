@@ -5,6 +5,8 @@
 //! the socket.
 
 mod accept;
+#[cfg_attr(not(feature = "rpc"), allow(dead_code, reason = "of `rpc` alone"))]
+pub(crate) mod call;
 mod futures;
 mod id;
 mod lease;

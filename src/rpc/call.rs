@@ -208,6 +208,18 @@ impl Prepared {
         }
     }
 
+    /// Whether it fits into one frame with its request, as far as is known here; urgency is one of streams.
+    pub(super) fn is_plain(&self) -> bool {
+        let metadata = self.metadata.as_ref().map_or(0, Metadata::encoded_len);
+        self.urgency.is_none() && Opening::fits(self.name, metadata)
+    }
+
+    /// Appends the opening block of a [plain](Self::is_plain) call.
+    pub(super) fn put_opening(&self, timeout: Option<Duration>, block: &mut Vec<u8>) {
+        let metadata = self.metadata.as_ref();
+        Opening::encode_into(block, self.flags, self.codec, timeout, self.name, metadata);
+    }
+
     /// When the call has to be over that begins now, and how long that is; or the reason why it cannot begin.
     pub(super) fn start(&self) -> Result<(Option<Instant>, Option<Duration>), Status> {
         let parent = self.parent.as_ref();
@@ -331,9 +343,8 @@ impl<T> UnaryCall<'_, T> {
                         Ok(times) => times,
                         Err(status) => return Poll::Ready(Err(status)),
                     };
-                    let request = prepared.request(timeout, message);
                     self.0 = State::Running(Running {
-                        exchange: Exchange::start(session, request, at, coding),
+                        exchange: Exchange::start(session, &prepared, (at, timeout), message, coding),
                         timer: Timer::new(at),
                         parent: prepared.parent(),
                     });
@@ -432,7 +443,7 @@ async fn attempt<T>(
             (left, timeout) => left.or(timeout),
         };
         let mut running = Running {
-            exchange: Exchange::start(&session, prepared.request(timeout, message), at, coding),
+            exchange: Exchange::start(&session, prepared, (at, timeout), message, coding),
             timer: Timer::new(at),
             parent: prepared.parent(),
         };

@@ -250,6 +250,11 @@ impl Context {
         Ok(())
     }
 
+    /// Whether metadata goes with the answer.
+    pub(super) fn has_answer(&self) -> bool {
+        self.root().0.answer.get().is_some()
+    }
+
     /// Takes the entries that were added for this part of the answer.
     pub(super) fn take_answer(&self, wanted: Part) -> Option<Bytes> {
         let answer = self.root().0.answer.get()?;

@@ -1,12 +1,15 @@
 //! One unary call over the transport, from the caller's side: the one place that knows how a request leaves and how its
-//! answer arrives. Today that is a stream; a lighter path can take its place without another change.
+//! answer arrives. If the peer takes calls and the request fits into a frame, it is a call of the transport; else, and with an
+//! urgency, a stream. The answer to a call may be a stream as well.
 
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::time::Instant;
 
+use super::call::Prepared;
 use super::code::Code;
 use super::codec::{CodecError, Coding};
 use super::metadata::Metadata;
@@ -15,6 +18,7 @@ use super::status::Status;
 use super::wire::{block, find_meta};
 use crate::error::codes;
 use crate::error::{Processed, SendError, Side, StreamError};
+use crate::handle::call::{Answer, PendingCall};
 use crate::handle::{Open, RecvStream, SendStream, Session};
 
 /// Messages that are copied when they are queued, so that no reference is kept.
@@ -55,6 +59,7 @@ pub(super) struct Exchange<T> {
 }
 
 enum State {
+    Calling(PendingCall),
     /// With the message, and metadata that goes before it; without, the message goes with the opening.
     Opening(Open, Option<(Bytes, Bytes)>),
     Sending(SendStream, RecvStream, (Bytes, Bytes)),
@@ -66,16 +71,29 @@ impl<T> Exchange<T> {
     /// Begins a call.
     pub(super) fn start(
         session: &Session,
-        request: Request,
-        deadline: Option<Instant>,
+        prepared: &Prepared,
+        (deadline, timeout): (Option<Instant>, Option<Duration>),
+        message: Bytes,
         coding: Coding<T>,
     ) -> Self {
+        let message = match begin(session, prepared, (deadline, timeout), message) {
+            Ok(call) => {
+                return Self {
+                    state: State::Calling(call),
+                    coding,
+                    answer: None,
+                    deadline,
+                    urgency: None,
+                };
+            }
+            Err(message) => message,
+        };
         let Request {
             opening,
             meta,
             message,
             urgency,
-        } = request;
+        } = prepared.request(timeout, message);
         let state = match meta {
             None => State::Opening(session.open_with(opening, message, true), None),
             Some(meta) => State::Opening(session.open(opening), Some((meta, message))),
@@ -103,6 +121,10 @@ impl<T> Exchange<T> {
                 send.cancel(code);
                 Processed::No
             }
+            State::Calling(mut call) => {
+                call.cancel(code);
+                Processed::Maybe
+            }
             // The engine may have granted the stream this moment.
             State::Opening(_, None) | State::Done => Processed::Maybe,
             State::Receiving(mut send, _) => {
@@ -115,6 +137,17 @@ impl<T> Exchange<T> {
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Response<T>, Status>> {
         loop {
             match &mut self.state {
+                State::Calling(call) => match ready!(call.poll(cx)) {
+                    Answer::Message(message) => {
+                        self.state = State::Done;
+                        return Poll::Ready(self.decoded(message));
+                    }
+                    Answer::Stream(send, recv) => self.opened(send, recv),
+                    Answer::Failed(error) => {
+                        self.state = State::Done;
+                        return Poll::Ready(Err(ended(error)));
+                    }
+                },
                 State::Opening(open, _) => {
                     let (send, recv) = match ready!(Pin::new(open).poll(cx)) {
                         Ok(halves) => halves,
@@ -158,6 +191,15 @@ impl<T> Exchange<T> {
         }
     }
 
+    fn decoded(&self, message: Bytes) -> Result<Response<T>, Status> {
+        let message = (self.coding.decode)(message.into());
+        Ok(Response {
+            message: message.map_err(|error| undecodable(&error))?,
+            headers: Metadata::new(),
+            trailers: Metadata::new(),
+        })
+    }
+
     fn opened(&mut self, send: SendStream, recv: RecvStream) {
         if let Some(urgency) = self.urgency {
             send.set_urgency(urgency);
@@ -170,6 +212,20 @@ impl<T> Exchange<T> {
             _ => State::Receiving(send, recv),
         };
     }
+}
+
+/// Begins a call of the transport; the message comes back if it has to be a stream.
+fn begin(
+    session: &Session,
+    prepared: &Prepared,
+    (deadline, timeout): (Option<Instant>, Option<Duration>),
+    message: Bytes,
+) -> Result<PendingCall, Bytes> {
+    if !prepared.is_plain() {
+        return Err(message);
+    }
+    let opening = |block: &mut Vec<u8>| prepared.put_opening(timeout, block);
+    PendingCall::begin(session, opening, message, deadline.map(Instant::into_std))
 }
 
 /// Queues metadata, if that was not done yet, the request, and its end.

@@ -14,7 +14,7 @@ use tracing::Level;
 
 use super::bound::{Bound, Place};
 use super::code::Code;
-use super::codec::Coding;
+use super::codec::{CodecError, Coding};
 use super::context::{Context, Part, Peer};
 use super::exchange::{poll_message, poll_send};
 use super::metadata::Metadata;
@@ -25,6 +25,7 @@ use super::timer::Timer;
 use super::wire::{block, encode_status, find_meta, flag, meta};
 use crate::error::codes;
 use crate::error::{Processed, SendError, StreamError};
+use crate::handle::call::IncomingCall;
 use crate::handle::{RecvStream, SendStream};
 use crate::pace::{LINES, paced};
 
@@ -43,6 +44,8 @@ pub(super) struct Incoming {
     /// Until a handler has it that receives.
     pub(super) recv: Option<RecvStream>,
     pub(super) send: Answering,
+    /// The request of a call in one frame.
+    pub(super) message: Option<Bytes>,
     pub(super) head: Head,
     pub(super) deadline: Option<Instant>,
     pub(super) held: Held,
@@ -96,13 +99,26 @@ pub(super) struct Common {
 pub(super) enum Answering {
     Own(SendStream),
     Shared(Arc<SharedSend>),
+    /// A call in one frame, until its answer has to be a stream.
+    Call(IncomingCall),
+    /// Such a call after its end.
+    Over,
 }
 
 impl Answering {
-    fn with<R>(&mut self, step: impl FnOnce(&mut SendStream) -> R) -> R {
+    fn with<R>(&mut self, step: impl FnOnce(&mut SendStream) -> R) -> Option<R> {
+        self.become_stream();
         match self {
-            Self::Own(stream) => step(stream),
-            Self::Shared(shared) => shared.with(step),
+            Self::Own(stream) => Some(step(stream)),
+            Self::Shared(shared) => Some(shared.with(step)),
+            Self::Call(_) | Self::Over => None,
+        }
+    }
+
+    /// Goes on with a call in one frame as a stream.
+    fn become_stream(&mut self) {
+        if let Self::Call(call) = self {
+            *self = call.become_stream().map_or(Self::Over, Self::Own);
         }
     }
 
@@ -111,15 +127,20 @@ impl Answering {
         cx: &mut std::task::Context<'_>,
         mut step: impl FnMut(&mut SendStream, &mut std::task::Context<'_>) -> Poll<R>,
     ) -> Poll<R> {
+        self.become_stream();
         match self {
             Self::Own(stream) => step(stream, cx),
             Self::Shared(shared) => shared.poll_watcher(cx, step),
+            Self::Call(_) | Self::Over => Poll::Pending,
         }
     }
 
     /// Ready when the caller has gone, with the reason.
     fn poll_gone(&mut self, cx: &mut std::task::Context<'_>) -> Poll<Code> {
-        let gone = self.poll(cx, |stream, cx| pin!(stream.stopped()).poll(cx));
+        let gone = match self {
+            Self::Call(call) => call.poll_gone(cx).map(SendError::Stream),
+            _ => self.poll(cx, |stream, cx| pin!(stream.stopped()).poll(cx)),
+        };
         gone.map(|error| match error {
             SendError::Stopped { code }
             | SendError::Stream(StreamError::Cancelled { code, .. }) => match code {
@@ -136,13 +157,15 @@ pub(super) struct Gone;
 
 impl Incoming {
     /// The half for a handler that sends.
-    pub(super) fn share(mut self) -> (Self, Arc<SharedSend>) {
-        let shared = match self.send {
+    pub(super) fn share(mut self) -> Result<(Self, Arc<SharedSend>), Gone> {
+        self.send.become_stream();
+        let shared = match std::mem::replace(&mut self.send, Answering::Over) {
             Answering::Own(stream) => SharedSend::new(stream),
             Answering::Shared(shared) => shared,
+            Answering::Call(_) | Answering::Over => return Err(Gone),
         };
         self.send = Answering::Shared(Arc::clone(&shared));
-        (self, shared)
+        Ok((self, shared))
     }
 
     /// The call's context, once its metadata is known.
@@ -162,6 +185,20 @@ impl Incoming {
 
     /// Receives the one request; without one the call is over.
     pub(super) async fn request<T>(&mut self, coding: Coding<T>) -> Result<T, Gone> {
+        if let Some(message) = self.message.take() {
+            return match (coding.decode)(message.into()) {
+                Ok(request) if !self.is_late() => Ok(request),
+                Ok(_) => {
+                    let status = self.late();
+                    self.refuse(&status);
+                    Err(Gone)
+                }
+                Err(error) => {
+                    self.refuse(&undecodable(&error));
+                    Err(Gone)
+                }
+            };
+        }
         let Some(recv) = &mut self.recv else {
             return Err(Gone);
         };
@@ -190,10 +227,7 @@ impl Incoming {
                 return Err(Gone);
             }
             Some(Ok(Some(Ok(_)))) | None => self.late(),
-            Some(Ok(Some(Err(error)))) => {
-                let text = format!("the request cannot be decoded: {error}");
-                Status::library(Code::INVALID_ARGUMENT, Processed::No, text)
-            }
+            Some(Ok(Some(Err(error)))) => undecodable(&error),
             Some(Ok(None)) => {
                 let text = "the call ended without a request";
                 Status::library(Code::INVALID_ARGUMENT, Processed::No, text)
@@ -375,6 +409,14 @@ impl Incoming {
             Ok(answer) => answer,
             Err(status) => return self.fail(&status),
         };
+        if let Answering::Call(call) = &mut self.send
+            && !cx.has_answer()
+            && call.fits(answer.len())
+        {
+            call.reply(answer);
+            self.send = Answering::Over;
+            return;
+        }
         if let Some(headers) = cx.take_answer(Part::Headers)
             && self.send_meta(block::HEADERS, &headers).await.is_err()
         {
@@ -454,9 +496,19 @@ impl Incoming {
             code
         };
         let details = encode_status(status);
+        if let Answering::Call(call) = &mut self.send {
+            call.fail(code, status.message(), &details);
+            self.send = Answering::Over;
+            return;
+        }
         let end =
             |stream: &mut SendStream| stream.finish_with_details(code, status.message(), &details);
         // Fails if the caller has gone.
         let _ = self.send.with(end);
     }
+}
+
+fn undecodable(error: &CodecError) -> Status {
+    let text = format!("the request cannot be decoded: {error}");
+    Status::library(Code::INVALID_ARGUMENT, Processed::No, text)
 }

@@ -22,6 +22,7 @@ use super::server::ServerStats;
 use super::status::Status;
 use super::wire::{Opening, OpeningError, flag};
 use crate::error::{Processed, SessionError};
+use crate::handle::call::{Acceptor, Arrival, IncomingCall};
 use crate::handle::{RecvStream, SendStream, Session};
 use crate::pace::{LINES, paced};
 
@@ -53,12 +54,14 @@ pub(super) async fn serve_session<M: Mode>(
         ready: 0,
         since: None,
     };
+    let mut acceptor = Acceptor::new(serving.peer.session.clone());
     loop {
-        let accepted = serving.peer.session.accept().await?;
-        let Some((send, recv)) = accepted else {
-            return Ok(());
-        };
-        serving.take(send, recv).await?;
+        let accepted = std::future::poll_fn(|cx| acceptor.poll(cx)).await?;
+        match accepted {
+            Some(Arrival::Stream(send, recv)) => serving.take(send, recv).await?,
+            Some(Arrival::Call(call)) => serving.take_call(call).await?,
+            None => return Ok(()),
+        }
         if serving.has_had_its_turn() {
             tokio::task::yield_now().await;
         }
@@ -85,7 +88,44 @@ impl<M: Mode> Serving<M> {
                 return Ok(());
             }
         };
-        let mut call = self.incoming(send, recv, head);
+        let call = self.incoming(send, recv, head);
+        self.serve(entry, call).await
+    }
+
+    /// Takes a call of the peer in one frame.
+    async fn take_call(&mut self, mut call: IncomingCall) -> Result<(), SessionError> {
+        let core = Arc::clone(&self.core);
+        core.common.counters.calls.add();
+        let parsed = parse_call(&core, &call);
+        let message = call.take_request();
+        let (entry, head, refusal) = match parsed {
+            Ok((entry, head)) => (Some(entry), head, None),
+            Err(status) => (None, Head::default(), Some(status)),
+        };
+        let timeout = head.timeout;
+        let mut call = Incoming {
+            recv: None,
+            send: Answering::Call(call),
+            message: Some(message),
+            head,
+            deadline: timeout.and_then(|timeout| Instant::now().checked_add(timeout)),
+            held: self.held(),
+        };
+        match (entry, refusal) {
+            (Some(entry), None) => self.serve(entry, call).await,
+            (_, refusal) => {
+                call.refuse(&refusal.unwrap_or_else(full));
+                Ok(())
+            }
+        }
+    }
+
+    /// Runs a call of a method, if there is a place for it.
+    async fn serve(
+        &mut self,
+        entry: &Entry<M>,
+        mut call: Incoming,
+    ) -> Result<(), SessionError> {
         if !self.admit(&mut call).await? {
             return Ok(());
         }
@@ -107,15 +147,20 @@ impl<M: Mode> Serving<M> {
         Incoming {
             recv: Some(recv),
             send: Answering::Own(send),
+            message: None,
             head,
             deadline: timeout.and_then(|timeout| Instant::now().checked_add(timeout)),
-            held: Held {
-                peer: Arc::clone(&self.peer),
-                server: Arc::clone(&self.core.common),
-                of_session: false,
-                of_server: false,
-                of_method: None,
-            },
+            held: self.held(),
+        }
+    }
+
+    fn held(&self) -> Held {
+        Held {
+            peer: Arc::clone(&self.peer),
+            server: Arc::clone(&self.core.common),
+            of_session: false,
+            of_server: false,
+            of_method: None,
         }
     }
 
@@ -186,6 +231,28 @@ fn parse<'a, M: Mode>(
 ) -> Result<(&'a Entry<M>, Head), Status> {
     let opening = Opening::decode(recv.opening()).map_err(refusal)?;
     let entry = find(core, &opening)?;
+    let head = Head {
+        method: entry.name,
+        flags: opening.flags,
+        timeout: opening.timeout,
+        metadata: opening.metadata,
+    };
+    Ok((entry, head))
+}
+
+/// The same of a call in one frame.
+fn parse_call<'a, M: Mode>(
+    core: &'a Core<M>,
+    call: &IncomingCall,
+) -> Result<(&'a Entry<M>, Head), Status> {
+    let share = |part: &[u8]| call.slice_of_opening(part);
+    let opening = Opening::decode_in_place(call.opening(), share).map_err(refusal)?;
+    let entry = find(core, &opening)?;
+    let more = flag::REQUEST_STREAM | flag::RESPONSE_STREAM | flag::METADATA_FOLLOWS;
+    if opening.flags & more != 0 {
+        let text = "a call in one frame has one message, and nothing before or behind it";
+        return Err(Status::library(Code::INVALID_ARGUMENT, Processed::No, text));
+    }
     let head = Head {
         method: entry.name,
         flags: opening.flags,

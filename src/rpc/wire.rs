@@ -89,6 +89,25 @@ impl<'a> Opening<'a> {
         method: &str,
         metadata: Option<&Metadata>,
     ) -> (Bytes, Option<Bytes>) {
+        let mut block = Vec::new();
+        let follows = Self::encode_into(&mut block, kind, codec, timeout, method, metadata);
+        (Bytes::from(block), follows)
+    }
+
+    /// Whether an opening, also one with a timeout, has room for this much metadata.
+    pub(crate) const fn fits(method: &str, metadata: usize) -> bool {
+        4 + 8 + method.len() + metadata <= MAX_OPENING
+    }
+
+    /// The same behind what is in `block`.
+    pub(crate) fn encode_into(
+        block: &mut Vec<u8>,
+        kind: u8,
+        codec: u8,
+        timeout: Option<Duration>,
+        method: &str,
+        metadata: Option<&Metadata>,
+    ) -> Option<Bytes> {
         let metadata = metadata.map_or(&[][..], Metadata::as_bytes);
         let head = 4 + if timeout.is_some() { 8 } else { 0 } + method.len();
         let fits = head + metadata.len() <= MAX_OPENING;
@@ -100,7 +119,7 @@ impl<'a> Opening<'a> {
             flags |= flag::METADATA_FOLLOWS;
         }
         let inline = if fits { metadata } else { &[] };
-        let mut block = Vec::with_capacity(head + inline.len());
+        block.reserve_exact(head + inline.len());
         // A method has checked its name.
         block.extend_from_slice(&[VERSION, flags, codec, method.len() as u8]);
         if let Some(timeout) = timeout {
@@ -109,11 +128,18 @@ impl<'a> Opening<'a> {
         }
         block.extend_from_slice(method.as_bytes());
         block.extend_from_slice(inline);
-        let follows = (!fits).then(|| meta(block::REQUEST, metadata));
-        (Bytes::from(block), follows)
+        (!fits).then(|| meta(block::REQUEST, metadata))
     }
 
     pub(crate) fn decode(block: &'a Bytes) -> Result<Self, OpeningError> {
+        Self::decode_in_place(block, |part| block.slice_ref(part))
+    }
+
+    /// The same of a part of some memory, of which `share` makes bytes to keep.
+    pub(crate) fn decode_in_place(
+        block: &'a [u8],
+        share: impl FnOnce(&'a [u8]) -> Bytes,
+    ) -> Result<Self, OpeningError> {
         let short = OpeningError::Short(block.len());
         let &version = block.first().ok_or(short)?;
         if version != VERSION {
@@ -139,7 +165,7 @@ impl<'a> Opening<'a> {
         };
         let metadata = match metadata.is_empty() {
             true => Metadata::new(),
-            false => Metadata::decode(block.slice_ref(metadata))?,
+            false => Metadata::decode(share(metadata))?,
         };
         Ok(Self {
             flags,

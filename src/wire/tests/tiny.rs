@@ -234,6 +234,7 @@ impl Wire for Tiny {
         credit: false,
         ping: false,
         goaway: false,
+        max_call: 0,
         floors: Floors {
             max_message: 0,
             stream_window: 0,

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use super::block::{MAX_META_BLOCK, MAX_OPEN_BLOCK};
+use super::call::MAX_CALL_LEN;
 use super::control::{CANCEL_LEN, PING_LEN, WINDOW_LEN};
 use super::failure::{ERROR_FIXED_LEN, MAX_ERROR_LEN};
 use super::goaway::{GOAWAY_FIXED_LEN, MAX_GOAWAY_LEN};
@@ -40,7 +41,11 @@ pub enum Kind {
     Settings,
     /// A block of metadata in order with the messages of a stream.
     Meta,
-    /// A number (9 to 15) that this version gives no meaning; such frames are ignored.
+    /// A request with its opening block, in one frame; or, of the session, whether its sender takes such requests.
+    Call,
+    /// The answer to a CALL, in one frame.
+    Reply,
+    /// A number (11 to 15) that this version gives no meaning; such frames are ignored.
     Extension(u8),
 }
 
@@ -58,6 +63,8 @@ impl Kind {
             6 => Self::GoAway,
             7 => Self::Settings,
             8 => Self::Meta,
+            9 => Self::Call,
+            10 => Self::Reply,
             number => Self::Extension(number),
         }
     }
@@ -75,6 +82,8 @@ impl Kind {
             Self::GoAway => 6,
             Self::Settings => 7,
             Self::Meta => 8,
+            Self::Call => 9,
+            Self::Reply => 10,
             Self::Extension(number) => number & 0x0F,
         }
     }
@@ -92,6 +101,8 @@ impl Kind {
             Self::GoAway => Rule::new(Place::Session, flag::SOON, GOAWAY_FIXED_LEN, MAX_GOAWAY_LEN),
             Self::Settings => Rule::new(Place::Session, 0, 0, MAX_SETTINGS_LEN),
             Self::Meta => Rule::new(Place::Stream, flag::FIN, 0, MAX_META_BLOCK),
+            Self::Call => Rule::new(Place::Any, flag::NONE, 0, MAX_CALL_LEN),
+            Self::Reply => Rule::new(Place::Stream, 0, 0, MAX_CALL_LEN),
             Self::Extension(_) => Rule::new(Place::Any, 0x0F, 0, MAX_LENGTH),
         }
     }
@@ -109,6 +120,8 @@ impl fmt::Display for Kind {
             Self::GoAway => "GOAWAY",
             Self::Settings => "SETTINGS",
             Self::Meta => "META",
+            Self::Call => "CALL",
+            Self::Reply => "REPLY",
             Self::Extension(number) => return write!(f, "extension {number}"),
         })
     }
@@ -126,6 +139,8 @@ pub(super) mod flag {
     pub(crate) const STREAMS: u8 = 0x1;
     /// PING: an answer.
     pub(crate) const ACK: u8 = 0x1;
+    /// CALL of the session: its sender takes no calls any more.
+    pub(crate) const NONE: u8 = 0x1;
     /// GOAWAY: phase one.
     pub(crate) const SOON: u8 = 0x1;
 }
@@ -168,6 +183,7 @@ const _: () = {
     let floor = Settings::FLOORS.max_frame;
     assert!(MAX_OPEN_BLOCK <= floor);
     assert!(MAX_META_BLOCK <= floor);
+    assert!(MAX_CALL_LEN <= floor);
     assert!(MAX_ERROR_LEN <= floor);
     assert!(MAX_GOAWAY_LEN <= floor);
     assert!(MAX_SETTINGS_LEN <= floor);
