@@ -173,7 +173,11 @@ impl CallLink {
     }
 
     /// Puts a cell on the engine's list; gives it back if the session has ended.
-    pub(crate) fn push(&self, link: &SessionLink, node: Arc<CallCell>) -> Result<(), Arc<CallCell>> {
+    pub(crate) fn push(
+        &self,
+        link: &SessionLink,
+        node: Arc<CallCell>,
+    ) -> Result<(), Arc<CallCell>> {
         self.list.push(node)?;
         link.ring_after_push();
         Ok(())
@@ -340,7 +344,9 @@ impl CallStore {
     /// A call has gone; its cell is kept if the application has let go of it too. One that it has not goes with it.
     pub(super) fn recycle(&mut self, call: EngineCall) {
         if self.spares.len() < SPARES_MAX
-            && call.out().is_some_and(|out| !matches!(out.end, Ended::Dropped))
+            && call
+                .out()
+                .is_some_and(|out| !matches!(out.end, Ended::Dropped))
             && let Some(mut spare) = call.reclaim()
         {
             spare.out().renew();

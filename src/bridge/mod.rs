@@ -42,8 +42,8 @@ mod tripped;
 #[cfg(all(test, not(ringmux_loom)))]
 pub(crate) mod tests;
 
-pub use drain::Drained;
 pub(crate) use calls::{Back, CallLink, CallOffer, CallSide, Ended};
+pub use drain::Drained;
 pub(crate) use engine::{Engine, Protocol, sooner};
 pub(crate) use lane::{Lane, OpenState};
 pub(crate) use ledger::{Account, process_totals};

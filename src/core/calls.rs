@@ -266,6 +266,36 @@ impl<C: CallPort> Calls<C> {
     }
 }
 
+/// Sums over the calls of a session, for tests.
+#[cfg(test)]
+#[derive(Debug)]
+pub(crate) struct Books {
+    /// Session credit that requests hold, in bytes.
+    pub(crate) charged: u64,
+    /// Permissions that the peer's calls have.
+    pub(crate) of_peer: u64,
+    /// Permissions that calls of this side have which were not sent.
+    pub(crate) queued: u64,
+}
+
+#[cfg(test)]
+impl<C> Calls<C> {
+    pub(crate) fn books(&self) -> Books {
+        let count = |states: &[At]| {
+            let entries = self.entries.iter();
+            entries.filter(|(_, it)| states.contains(&it.at)).count() as u64
+        };
+        let charges = self.entries.iter().map(|(_, it)| u64::from(it.charge));
+        let charged = self.entries.iter().filter(|(_, it)| it.charge > 0).count();
+        assert_eq!(self.charged as usize, charged);
+        Books {
+            charged: charges.sum(),
+            of_peer: count(&[At::Running, At::Answering, At::Over]),
+            queued: count(&[At::Queued]),
+        }
+    }
+}
+
 // ---- calls of this side ---------------------------------------------------------------------------
 
 impl<S: SessionPort> Core<S> {
@@ -543,10 +573,7 @@ impl<S: SessionPort> Mux<S> {
     /// True if it was queued for the application, else it is refused.
     fn insert_call(&mut self, id: u32, payload: &[u8], opening: usize, cost: u64) -> bool {
         let (port, offer) = self.base.app.incoming_call(payload, opening);
-        let slot = self
-            .base
-            .calls
-            .insert(id, At::Running, port, cost as u32);
+        let slot = self.base.calls.insert(id, At::Running, port, cost as u32);
         if !self.base.app.offer_call(offer) {
             self.base.calls.remove(slot);
             self.base.app.trip(Limit::Unaccepted);

@@ -48,9 +48,9 @@ pub(crate) mod window;
 pub(crate) mod tests;
 
 pub(crate) use budget::SEND_FLOOR;
+pub(crate) use calls::Answer;
 #[cfg(test)]
 pub(crate) use idle::IDLE;
-pub(crate) use calls::Answer;
 pub(crate) use life::{Goaway, SocketEvent, SocketStage};
 pub(crate) use mux::{Incoming, May, Mux, Piece, Sent};
 #[cfg(test)]

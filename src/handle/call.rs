@@ -157,10 +157,7 @@ impl Acceptor {
     }
 
     /// Waits for what the peer asks for; `None` is the orderly end of the session.
-    pub(crate) fn poll(
-        &mut self,
-        cx: &Context<'_>,
-    ) -> Poll<Result<Option<Arrival>, SessionError>> {
+    pub(crate) fn poll(&mut self, cx: &Context<'_>) -> Poll<Result<Option<Arrival>, SessionError>> {
         let of_stream = |(send, recv)| Arrival::Stream(send, recv);
         if !self.claimed {
             let next = self.streams.poll_accept(cx);
@@ -252,7 +249,10 @@ impl IncomingCall {
 
     /// Ends the call with an error.
     pub(crate) fn fail(&mut self, code: u32, message: &str, details: &[u8]) {
-        self.end(Ended::Failed, failure::encode(code, message, details).freeze());
+        self.end(
+            Ended::Failed,
+            failure::encode(code, message, details).freeze(),
+        );
     }
 
     /// Goes on with the call as a stream; `None` after its end.

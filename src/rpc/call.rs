@@ -344,7 +344,13 @@ impl<T> UnaryCall<'_, T> {
                         Err(status) => return Poll::Ready(Err(status)),
                     };
                     self.0 = State::Running(Running {
-                        exchange: Exchange::start(session, &prepared, (at, timeout), message, coding),
+                        exchange: Exchange::start(
+                            session,
+                            &prepared,
+                            (at, timeout),
+                            message,
+                            coding,
+                        ),
                         timer: Timer::new(at),
                         parent: prepared.parent(),
                     });

@@ -121,11 +121,7 @@ impl<M: Mode> Serving<M> {
     }
 
     /// Runs a call of a method, if there is a place for it.
-    async fn serve(
-        &mut self,
-        entry: &Entry<M>,
-        mut call: Incoming,
-    ) -> Result<(), SessionError> {
+    async fn serve(&mut self, entry: &Entry<M>, mut call: Incoming) -> Result<(), SessionError> {
         if !self.admit(&mut call).await? {
             return Ok(());
         }

@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use super::Pool;
-use crate::core::port::{CallPort, Count, RecvEnd, SendEnd, SessionPort, StreamPort, rx_tag, tx_tag};
+use crate::core::port::{
+    CallPort, Count, RecvEnd, SendEnd, SessionPort, StreamPort, rx_tag, tx_tag,
+};
 use crate::core::{SEND_FLOOR, failure};
 use crate::error::{Limit, SessionError, StreamError};
 use crate::queue::{Payload, Record};

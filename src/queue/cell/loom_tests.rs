@@ -110,7 +110,8 @@ fn a_handler_that_waits_is_told_and_its_answer_is_taken_once() {
         engine.give(1);
         engine.wake();
         let mut answers = 0;
-        let mut take = |engine: &mut EngineSide<(), u32, u32>, nodes: super::super::TakenNodes<_>| {
+        let mut take = |engine: &mut EngineSide<(), u32, u32>,
+                        nodes: super::super::TakenNodes<_>| {
             for node in nodes {
                 match Cell::activated(node) {
                     Activated::Answered(Some(5), sent) => {

@@ -18,7 +18,8 @@ use crate::config::Config;
 use crate::core::{Core, Floors, SessionPort, Terms};
 use crate::error::{ProtocolError, SessionError};
 use frame::{
-    CALL_PREFIX_LEN, HEADER_LEN, MAX_CALL_LEN, MAX_ERROR_DETAILS, MAX_META_BLOCK, MAX_OPEN_BLOCK, Settings, StreamId, preface,
+    CALL_PREFIX_LEN, HEADER_LEN, MAX_CALL_LEN, MAX_ERROR_DETAILS, MAX_META_BLOCK, MAX_OPEN_BLOCK,
+    Settings, StreamId, preface,
 };
 
 /// One side of a native connection.

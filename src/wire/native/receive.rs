@@ -15,8 +15,8 @@ use bytes::{Buf, Bytes, BytesMut};
 use super::Native;
 use super::error::of_stream;
 use super::frame::{
-    CALL_PREFIX_LEN, FRAME_COST, Frame, HEADER_LEN, Header, Kind, Role, Scope, Settings, StreamId, TOTAL_LEN, check,
-    cost, decode_total, preface,
+    CALL_PREFIX_LEN, FRAME_COST, Frame, HEADER_LEN, Header, Kind, Role, Scope, Settings, StreamId,
+    TOTAL_LEN, check, cost, decode_total, preface,
 };
 use crate::core::{Core, Incoming, Piece, SessionPort, StreamPort};
 use crate::error::{Failure, ProtocolError, SessionError};

@@ -8,11 +8,10 @@ use std::time::Instant;
 
 use super::Native;
 use super::frame::{
-    CALL_PREFIX_LEN, CALLS_FRAME_LEN, CANCEL_FRAME_LEN, FRAME_COST, GOAWAY_FRAME_LEN, HEADER_LEN, MAX_ERROR_DETAILS,
-    MAX_ERROR_MESSAGE, MAX_GOAWAY_DEBUG, PING_FRAME_LEN,
-    Scope, StreamId, WINDOW_FRAME_LEN, cost, data_header, put_call, put_calls, put_cancel,
-    put_error, put_goaway, put_open,
-    put_ping, put_reply, put_window,
+    CALL_PREFIX_LEN, CALLS_FRAME_LEN, CANCEL_FRAME_LEN, FRAME_COST, GOAWAY_FRAME_LEN, HEADER_LEN,
+    MAX_ERROR_DETAILS, MAX_ERROR_MESSAGE, MAX_GOAWAY_DEBUG, PING_FRAME_LEN, Scope, StreamId,
+    WINDOW_FRAME_LEN, cost, data_header, put_call, put_calls, put_cancel, put_error, put_goaway,
+    put_open, put_ping, put_reply, put_window,
 };
 use super::sender::Sender;
 use crate::core::{Core, Goaway, May, Mux, Sent, SessionPort, failure};
@@ -290,9 +289,7 @@ fn put_replies<S: SessionPort>(mux: &mut Mux<S>, batch: &mut Batch, share: usize
             return true;
         }
         let len = HEADER_LEN + answer.len();
-        batch
-            .head()
-            .put_with(len, |dst| put_reply(dst, id, answer));
+        batch.head().put_with(len, |dst| put_reply(dst, id, answer));
         batch.copied(len);
         mux.reply_sent(cost);
     }
