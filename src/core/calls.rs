@@ -27,10 +27,10 @@ use std::collections::VecDeque;
 use std::sync::Arc as StdArc;
 use std::time::Instant;
 
-use rustc_hash::FxHashMap;
 use slab::Slab;
 
 use super::base::Base;
+use super::call_ids::CallIds;
 use super::flow::recheck_soon;
 use super::mux::Mux;
 use super::port::{CallPort, Count, RecvEnd, SendEnd, SessionPort, StreamPort};
@@ -82,7 +82,7 @@ pub(crate) enum Answer {
 pub(crate) struct Calls<C> {
     entries: Slab<Entry<C>>,
     /// The entry of each id.
-    by_id: FxHashMap<u32, u32>,
+    by_id: CallIds,
     /// Calls to be sent.
     queue: VecDeque<u32>,
     /// Answers to be sent, which cost credit, and errors, which cost none.
@@ -110,7 +110,7 @@ impl<C> Default for Calls<C> {
     fn default() -> Self {
         Self {
             entries: Slab::new(),
-            by_id: FxHashMap::default(),
+            by_id: CallIds::default(),
             queue: VecDeque::new(),
             replies: VecDeque::new(),
             failures: VecDeque::new(),
@@ -138,7 +138,7 @@ impl<C: CallPort> Calls<C> {
     /// Whether an id is that of a call.
     #[inline]
     pub(crate) fn has(&self, id: u32) -> bool {
-        self.by_id.contains_key(&id)
+        self.by_id.get(id).is_some()
     }
 
     /// Calls that are not over on the wire.
@@ -203,7 +203,7 @@ impl<C: CallPort> Calls<C> {
     }
 
     fn find(&mut self, id: u32) -> Option<(u32, &mut Entry<C>)> {
-        let slot = *self.by_id.get(&id)?;
+        let slot = self.by_id.get(id)?;
         Some((slot, self.entries.get_mut(slot as usize)?))
     }
 
@@ -211,7 +211,7 @@ impl<C: CallPort> Calls<C> {
     fn remove(&mut self, slot: u32) -> Option<Entry<C>> {
         let entry = self.entries.try_remove(slot as usize)?;
         if entry.id != 0 {
-            self.by_id.remove(&entry.id);
+            self.by_id.remove(entry.id);
         }
         if let Some(port) = &entry.port {
             port.set_key(None);
@@ -228,7 +228,7 @@ impl<C: CallPort> Calls<C> {
         let port = entry.port.take()?;
         port.set_key(None);
         if entry.id != 0 {
-            self.by_id.remove(&entry.id);
+            self.by_id.remove(entry.id);
             entry.id = 0;
         }
         Some(port)

@@ -17,6 +17,7 @@
 mod base;
 mod bucket;
 mod budget;
+mod call_ids;
 pub(crate) mod calls;
 mod deadlines;
 mod drain;

@@ -61,6 +61,16 @@ pub(super) struct Held {
 }
 
 impl Held {
+    pub(super) fn new(peer: &Arc<Peer>, server: &Arc<Common>) -> Self {
+        Self {
+            peer: Arc::clone(peer),
+            server: Arc::clone(server),
+            of_session: false,
+            of_server: false,
+            of_method: None,
+        }
+    }
+
     pub(super) fn give_back(&mut self) {
         self.of_method = None;
         if std::mem::take(&mut self.of_server) {
@@ -183,21 +193,23 @@ impl Incoming {
         Ok(find_meta(metas, block::REQUEST)?)
     }
 
+    /// The request of a call in one frame; without one the call is over.
+    pub(super) fn request_here<T>(&mut self, coding: Coding<T>, late: bool) -> Option<T> {
+        let message = self.message.take()?;
+        let refusal = match (coding.decode)(message.into()) {
+            Ok(request) if !late => return Some(request),
+            Ok(_) => self.late(),
+            Err(error) => undecodable(&error),
+        };
+        self.refuse(&refusal);
+        None
+    }
+
     /// Receives the one request; without one the call is over.
     pub(super) async fn request<T>(&mut self, coding: Coding<T>) -> Result<T, Gone> {
-        if let Some(message) = self.message.take() {
-            return match (coding.decode)(message.into()) {
-                Ok(request) if !self.is_late() => Ok(request),
-                Ok(_) => {
-                    let status = self.late();
-                    self.refuse(&status);
-                    Err(Gone)
-                }
-                Err(error) => {
-                    self.refuse(&undecodable(&error));
-                    Err(Gone)
-                }
-            };
+        if self.message.is_some() {
+            let late = self.is_late();
+            return self.request_here(coding, late).ok_or(Gone);
         }
         let Some(recv) = &mut self.recv else {
             return Err(Gone);
@@ -308,7 +320,7 @@ impl Incoming {
     }
 
     /// Polls what the application does: catches its panics, ends it when the caller has gone or the time is over.
-    async fn guard<T, F>(
+    pub(super) async fn guard<T, F>(
         &mut self,
         cx: &Context,
         make: impl FnOnce() -> F,
@@ -375,7 +387,7 @@ impl Incoming {
     }
 
     #[cold]
-    fn panicked(&self, panic: &(dyn Any + Send)) -> Status {
+    pub(super) fn panicked(&self, panic: &(dyn Any + Send)) -> Status {
         self.held.server.counters.panicked.add();
         let text = panic.downcast_ref::<&str>().copied();
         let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
@@ -393,6 +405,34 @@ impl Incoming {
     }
 
     // ---- the answer -----------------------------------------------------------------------------
+
+    /// Ends a call in one frame, if its answer is one frame as well; else the outcome comes back.
+    pub(super) fn answer_here<T>(
+        &mut self,
+        cx: &Context,
+        outcome: Result<T, Status>,
+        coding: Coding<T>,
+    ) -> Option<Result<T, Status>> {
+        let message = match outcome {
+            Ok(message) => message,
+            Err(status) => {
+                self.fail(&status);
+                return None;
+            }
+        };
+        let Answering::Call(call) = &mut self.send else {
+            return Some(Ok(message));
+        };
+        if cx.has_answer() {
+            return Some(Ok(message));
+        }
+        match coding.to_bytes(&message) {
+            Ok(answer) if call.fits(answer.len()) => call.reply(answer),
+            Ok(_) => return Some(Ok(message)),
+            Err(status) => self.fail(&status.has_run()),
+        }
+        None
+    }
 
     /// Ends a call with one answer.
     pub(super) async fn answer<T>(

@@ -128,6 +128,7 @@ mod codec;
 mod context;
 mod convert;
 mod exchange;
+mod in_place;
 mod incoming;
 mod metadata;
 mod method;

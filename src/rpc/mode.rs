@@ -1,11 +1,13 @@
 //! Where handlers run: on any thread, or on the one that serves.
 
 use std::fmt;
+use std::ops::{Deref, DerefMut};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use super::bound::Bound;
+use super::in_place::InPlace;
 use super::incoming::Incoming;
 
 mod sealed {
@@ -20,6 +22,12 @@ pub trait Mode: sealed::Sealed + Sized + 'static {
     /// What makes one of a stream.
     #[doc(hidden)]
     type Handler: Clone + 'static;
+
+    /// What runs unary calls of a method that are ready at once, and what makes one.
+    #[doc(hidden)]
+    type InPlace: DerefMut<Target: InPlace<Self>> + 'static;
+    #[doc(hidden)]
+    type NewInPlace: Deref<Target: Fn() -> Self::InPlace> + 'static;
 
     #[doc(hidden)]
     fn start(handler: &Self::Handler, call: Taken) -> Self::Call;
@@ -75,6 +83,8 @@ macro_rules! modes {
     ($($mode:ident: $pointer:ident, $spawn:ident, { $($bounds:tt)* }, { $($handler:tt)* };)+) => {
         $(impl Mode for $mode {
             type Call = Pin<Box<dyn Future<Output = ()> $($bounds)* + 'static>>;
+            type InPlace = Box<dyn InPlace<Self> $($bounds)* + 'static>;
+            type NewInPlace = $pointer<dyn Fn() -> Self::InPlace $($handler)* + 'static>;
             type Handler = $pointer<dyn Fn(Taken) -> Self::Call $($handler)* + 'static>;
 
             fn start(handler: &Self::Handler, call: Taken) -> Self::Call {

@@ -15,12 +15,13 @@ use tracing::Level;
 use super::bound::{Bound, Place};
 use super::code::Code;
 use super::context::Peer;
+use super::in_place::{InPlace as _, Warm};
 use super::incoming::{Answering, Common, Head, Held, Incoming};
 use super::mode::{Mode, Taken, Waited};
 use super::router::{Entry, WhenFull};
 use super::server::ServerStats;
 use super::status::Status;
-use super::wire::{Opening, OpeningError, flag};
+use super::wire::{Opening, OpeningError, Parts, flag};
 use crate::error::{Processed, SessionError};
 use crate::handle::call::{Acceptor, Arrival, IncomingCall};
 use crate::handle::{RecvStream, SendStream, Session};
@@ -45,21 +46,38 @@ pub(super) async fn serve_session<M: Mode>(
     core: &Arc<Core<M>>,
     session: Session,
 ) -> Result<(), SessionError> {
+    let peer = Arc::new(Peer {
+        session,
+        bound: Bound::new(core.max_session_calls),
+    });
+    let warm = Warm::new(&peer, &core.common);
     let mut serving = Serving {
         core: Arc::clone(core),
-        peer: Arc::new(Peer {
-            session,
-            bound: Bound::new(core.max_session_calls),
-        }),
+        peer,
         ready: 0,
         since: None,
+        now: None,
+        runners: Vec::new(),
+        last: 0,
+        warm,
     };
     let mut acceptor = Acceptor::new(serving.peer.session.clone());
     loop {
-        let accepted = std::future::poll_fn(|cx| acceptor.poll(cx)).await?;
+        let accepted = std::future::poll_fn(|cx| {
+            let accepted = acceptor.poll(cx);
+            if accepted.is_pending() {
+                serving.now = None;
+            }
+            accepted
+        })
+        .await?;
         match accepted {
             Some(Arrival::Stream(send, recv)) => serving.take(send, recv).await?,
-            Some(Arrival::Call(call)) => serving.take_call(call).await?,
+            Some(Arrival::Call(call)) => {
+                if let Some(call) = serving.take_in_place(call) {
+                    serving.take_call(call).await?;
+                }
+            }
             None => return Ok(()),
         }
         if serving.has_had_its_turn() {
@@ -74,6 +92,12 @@ struct Serving<M: Mode> {
     /// Calls since others had their turn, and since when.
     ready: u32,
     since: Option<Instant>,
+    /// The time when the last few calls were taken.
+    now: Option<Instant>,
+    /// What runs calls that are ready at once, by method, and which was used last.
+    runners: Vec<(&'static str, u8, M::InPlace)>,
+    last: usize,
+    warm: Warm,
 }
 
 impl<M: Mode> Serving<M> {
@@ -90,6 +114,60 @@ impl<M: Mode> Serving<M> {
         };
         let call = self.incoming(send, recv, head);
         self.serve(entry, call).await
+    }
+
+    /// Runs a call in one frame where it is, if nothing stands in the way; else it comes back.
+    fn take_in_place(&mut self, mut call: IncomingCall) -> Option<IncomingCall> {
+        let core = &self.core;
+        let Some(parts) = Parts::of(call.opening()) else {
+            return Some(call);
+        };
+        let known = |runner: &(&'static str, u8, _)| runner.0.as_bytes() == parts.method;
+        if !self.runners.get(self.last).is_some_and(known) {
+            let found = self.runners.iter().position(known);
+            let Some(found) = found.or_else(|| add_runner(core, &mut self.runners, parts.method))
+            else {
+                return Some(call);
+            };
+            self.last = found;
+        }
+        let plain = parts.flags & !flag::TIMEOUT == 0 && parts.metadata.is_empty();
+        let Some((name, codec, runner)) = self.runners.get_mut(self.last) else {
+            return Some(call);
+        };
+        let late = parts.timeout.is_some_and(|timeout| timeout.is_zero());
+        if !plain || late || *codec != parts.codec {
+            return Some(call);
+        }
+        if !self.peer.bound.try_take() {
+            return Some(call);
+        }
+        if !core.common.bound.try_take() {
+            self.peer.bound.release();
+            return Some(call);
+        }
+        core.common.counters.calls.add();
+        let timeout = parts.timeout;
+        let warm = &mut self.warm;
+        if let Some(timeout) = timeout {
+            let now = *self.now.get_or_insert_with(Instant::now);
+            warm.call.deadline = now.checked_add(timeout);
+        } else {
+            warm.call.deadline = None;
+        }
+        warm.call.head.method = name;
+        warm.call.head.timeout = timeout;
+        warm.call.held.of_session = true;
+        warm.call.held.of_server = true;
+        warm.call.message = Some(call.take_request());
+        warm.call.send = Answering::Call(call);
+        self.ready += 1;
+        if let Some(pending) = runner.run(warm)
+            && let Some(pending) = poll_in_place(pending)
+        {
+            M::spawn(pending);
+        }
+        None
     }
 
     /// Takes a call of the peer in one frame.
@@ -151,13 +229,7 @@ impl<M: Mode> Serving<M> {
     }
 
     fn held(&self) -> Held {
-        Held {
-            peer: Arc::clone(&self.peer),
-            server: Arc::clone(&self.core.common),
-            of_session: false,
-            of_server: false,
-            of_method: None,
-        }
+        Held::new(&self.peer, &self.core.common)
     }
 
     /// Has a place of the server and of the session for the call, or waits for it, or refuses; false: the call is over.
@@ -208,6 +280,7 @@ impl<M: Mode> Serving<M> {
     fn has_had_its_turn(&mut self) -> bool {
         if self.ready.is_multiple_of(LOOK_CALLS) {
             let now = Instant::now();
+            self.now = Some(now);
             let since = *self.since.get_or_insert(now);
             if self.ready < READY_CALLS && now.duration_since(since) < READY_TIME {
                 return false;
@@ -234,6 +307,24 @@ fn parse<'a, M: Mode>(
         metadata: opening.metadata,
     };
     Ok((entry, head))
+}
+
+/// Makes what runs calls of a method in place, if they may be; the place of it.
+fn add_runner<M: Mode>(
+    core: &Core<M>,
+    runners: &mut Vec<(&'static str, u8, M::InPlace)>,
+    method: &[u8],
+) -> Option<usize> {
+    if !core.common.interceptors.is_empty() {
+        return None;
+    }
+    let entry = core.methods.get(std::str::from_utf8(method).ok()?)?;
+    if entry.bound.is_some() || entry.options.spawn {
+        return None;
+    }
+    let new = entry.in_place.as_ref()?;
+    runners.push((entry.name, entry.codec, new()));
+    Some(runners.len() - 1)
 }
 
 /// The same of a call in one frame.
@@ -330,18 +421,28 @@ pub(super) fn polled_in_place() -> bool {
     IN_PLACE.try_with(Cell::get).unwrap_or(false)
 }
 
+/// Does something that is [`polled_in_place`].
+pub(super) fn while_in_place<T>(step: impl FnOnce() -> T) -> T {
+    /// Also if it panics.
+    struct Reset;
+    impl Drop for Reset {
+        fn drop(&mut self) {
+            let _ = IN_PLACE.try_with(|in_place| in_place.set(false));
+        }
+    }
+    let _ = IN_PLACE.try_with(|in_place| in_place.set(true));
+    let _reset = Reset;
+    step()
+}
+
 /// Polls a call where it was taken; it comes back if it waits.
 fn poll_in_place<C: Future<Output = ()> + Unpin>(mut call: C) -> Option<C> {
     let polled = catch_unwind(AssertUnwindSafe(move || {
         // Woken again as a task.
         let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
-        let _ = IN_PLACE.try_with(|in_place| in_place.set(true));
-        let polled = catch_unwind(AssertUnwindSafe(|| Pin::new(&mut call).poll(&mut cx)));
-        let _ = IN_PLACE.try_with(|in_place| in_place.set(false));
-        match polled {
-            Ok(Poll::Ready(())) => None,
-            Ok(Poll::Pending) => Some(call),
-            Err(panic) => std::panic::resume_unwind(panic),
+        match while_in_place(|| Pin::new(&mut call).poll(&mut cx)) {
+            Poll::Ready(()) => None,
+            Poll::Pending => Some(call),
         }
     }));
     polled.unwrap_or_else(|_| {

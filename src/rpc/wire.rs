@@ -80,6 +80,40 @@ pub(crate) enum OpeningError {
     Metadata(#[from] MetadataError),
 }
 
+/// The parts of an opening block, not looked at: only their lengths fit.
+pub(super) struct Parts<'a> {
+    pub(super) flags: u8,
+    pub(super) codec: u8,
+    pub(super) timeout: Option<Duration>,
+    pub(super) method: &'a [u8],
+    pub(super) metadata: &'a [u8],
+}
+
+impl<'a> Parts<'a> {
+    /// `None` for another version, or a block that is too short.
+    #[inline]
+    pub(super) fn of(block: &'a [u8]) -> Option<Self> {
+        let (&[version, flags, codec, method_len], mut rest) = block.split_first_chunk::<4>()?;
+        if version != VERSION {
+            return None;
+        }
+        let mut timeout = None;
+        if flags & flag::TIMEOUT != 0 {
+            let (micros, after) = rest.split_first_chunk::<8>()?;
+            timeout = Some(Duration::from_micros(u64::from_le_bytes(*micros)));
+            rest = after;
+        }
+        let (method, metadata) = rest.split_at_checked(usize::from(method_len))?;
+        Some(Self {
+            flags,
+            codec,
+            timeout,
+            method,
+            metadata,
+        })
+    }
+}
+
 impl<'a> Opening<'a> {
     /// Encodes an opening; the metadata comes back if it has to go as a block of its own.
     pub(crate) fn encode(
@@ -145,20 +179,17 @@ impl<'a> Opening<'a> {
         if version != VERSION {
             return Err(OpeningError::Version(version));
         }
-        let (&[_, flags, codec, method_len], mut rest) =
-            block.split_first_chunk::<4>().ok_or(short)?;
+        let flags = block.get(..4).ok_or(short)?[1];
         if flags & !flag::KNOWN != 0 {
             return Err(OpeningError::Flags(flags & !flag::KNOWN));
         }
-        let mut timeout = None;
-        if flags & flag::TIMEOUT != 0 {
-            let (micros, after) = rest.split_first_chunk::<8>().ok_or(short)?;
-            timeout = Some(Duration::from_micros(u64::from_le_bytes(*micros)));
-            rest = after;
-        }
-        let (method, metadata) = rest
-            .split_at_checked(usize::from(method_len))
-            .ok_or(short)?;
+        let Parts {
+            codec,
+            timeout,
+            method,
+            metadata,
+            ..
+        } = Parts::of(block).ok_or(short)?;
         let method = match std::str::from_utf8(method) {
             Ok(method) if !method.is_empty() => method,
             _ => return Err(OpeningError::Method),

@@ -1,0 +1,268 @@
+//! Unary calls in one frame whose handlers are ready at once: no task, no box, no allocation.
+//!
+//! The future of a handler is put into memory that is kept for the next call of its method, and polled there. If it is not ready, it goes on in
+//! that memory as a task, and the next call gets another. What is beside it (`Incoming`, the context) is kept too.
+//! Interceptors, bounds of a method, and handlers that are tasks from the start take the ordinary way.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context as Task, Poll, Waker};
+
+use super::codec::Coding;
+use super::context::{Context, Peer};
+use super::incoming::{Answering, Common, Head, Held, Incoming};
+use super::method::{Method, Unary};
+use super::mode::{Free, Local, Mode, Shared};
+use super::serve::while_in_place;
+use super::status::Status;
+
+/// A method's handler, with memory for one future of it.
+#[doc(hidden)]
+pub trait InPlace<M: Mode> {
+    /// Runs a call as far as it goes; the rest, if there is one.
+    #[doc(hidden)]
+    fn run(&mut self, warm: &mut Warm) -> Option<M::Call>;
+}
+
+/// A call, and what is kept of it for the next one.
+#[doc(hidden)]
+pub struct Warm {
+    pub(super) call: Incoming,
+    /// With no other owner, unless the last handler kept it.
+    cx: Option<Context>,
+}
+
+impl Warm {
+    pub(super) fn new(peer: &Arc<Peer>, server: &Arc<Common>) -> Self {
+        Self {
+            call: idle(peer, server),
+            cx: None,
+        }
+    }
+
+    /// The call, to go on elsewhere.
+    pub(super) fn take(&mut self) -> Incoming {
+        let idle = idle(&self.call.held.peer, &self.call.held.server);
+        std::mem::replace(&mut self.call, idle)
+    }
+
+    /// The context of this call.
+    fn context(&mut self) -> Context {
+        let metadata = std::mem::take(&mut self.call.head.metadata);
+        let (method, deadline) = (self.call.head.method, self.call.deadline);
+        let metadata = match self.cx.take() {
+            Some(mut cx) => match cx.renew(method, deadline, metadata) {
+                Ok(()) => return cx,
+                Err(metadata) => metadata,
+            },
+            None => metadata,
+        };
+        Context::of(
+            deadline,
+            metadata,
+            Some((method, Arc::clone(&self.call.held.peer))),
+        )
+    }
+
+    /// The call is over.
+    fn rest(&mut self, cx: Context) {
+        self.cx = Some(cx);
+        self.call.held.give_back();
+        self.call.send = Answering::Over;
+    }
+}
+
+fn idle(peer: &Arc<Peer>, server: &Arc<Common>) -> Incoming {
+    Incoming {
+        recv: None,
+        send: Answering::Over,
+        message: None,
+        head: Head::default(),
+        deadline: None,
+        held: Held::new(peer, server),
+    }
+}
+
+/// Of a handler behind the pointer `P`, which makes futures `F`.
+struct Runner<P, F, Req, Resp> {
+    handler: P,
+    method: Method<Req, Resp, Unary>,
+    slot: Option<Pin<Box<Option<F>>>>,
+}
+
+/// A future that was polled before.
+struct Resumed<F>(Pin<Box<Option<F>>>);
+
+impl<F: Future> Future for Resumed<F> {
+    type Output = F::Output;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Task<'_>) -> Poll<F::Output> {
+        // It was put there before.
+        self.0
+            .as_mut()
+            .as_pin_mut()
+            .map_or(Poll::Pending, |future| future.poll(cx))
+    }
+}
+
+/// What a call came to where it was taken.
+enum Came<F, Resp> {
+    Over,
+    /// It goes on; the handler is not ready.
+    Waits(Pin<Box<Option<F>>>),
+    /// Its answer has metadata, or is long.
+    Answers(Result<Resp, Status>),
+}
+
+impl<P, F, Req, Resp> Runner<P, F, Req, Resp>
+where
+    F: Future<Output = Result<Resp, Status>>,
+{
+    /// Receives the request, makes the future and polls it once.
+    fn step(
+        &mut self,
+        warm: &mut Warm,
+        make: impl FnOnce(&P, Context, Req) -> F,
+    ) -> (Came<F, Resp>, Option<Context>) {
+        let Some(request) = warm.call.request_here(self.method.request, false) else {
+            warm.call.held.give_back();
+            warm.call.send = Answering::Over;
+            return (Came::Over, None);
+        };
+        let cx = warm.context();
+        let given = cx.clone();
+        let slot = self.slot.get_or_insert_with(|| Box::pin(None));
+        let handler = &self.handler;
+        let polled = catch_unwind(AssertUnwindSafe(|| {
+            slot.set(Some(make(handler, given, request)));
+            let mut task = Task::from_waker(Waker::noop());
+            let future = slot.as_mut().as_pin_mut();
+            let polled =
+                while_in_place(|| future.map_or(Poll::Pending, |future| future.poll(&mut task)));
+            if polled.is_ready() {
+                slot.set(None);
+            }
+            polled
+        }));
+        let outcome = match polled {
+            Ok(Poll::Ready(outcome)) => outcome,
+            Ok(Poll::Pending) => {
+                let waits = self.slot.take().unwrap_or_else(|| Box::pin(None));
+                return (Came::Waits(waits), Some(cx));
+            }
+            Err(panic) => {
+                let slot = self.slot.take();
+                let left = catch_unwind(AssertUnwindSafe(|| drop(slot)));
+                let status = warm.call.panicked(&*panic);
+                drop(left);
+                Err(status)
+            }
+        };
+        match warm.call.answer_here(&cx, outcome, self.method.response) {
+            None => {
+                warm.rest(cx);
+                (Came::Over, None)
+            }
+            Some(outcome) => (Came::Answers(outcome), Some(cx)),
+        }
+    }
+}
+
+/// Goes on with a call whose handler was not ready.
+async fn go_on<F, Resp>(
+    mut call: Incoming,
+    cx: Context,
+    slot: Pin<Box<Option<F>>>,
+    coding: Coding<Resp>,
+) where
+    F: Future<Output = Result<Resp, Status>>,
+{
+    if let Ok(outcome) = call.guard(&cx, move || Resumed(slot)).await {
+        call.answer(&cx, outcome, coding).await;
+    }
+}
+
+async fn answer<Resp>(
+    mut call: Incoming,
+    cx: Context,
+    outcome: Result<Resp, Status>,
+    coding: Coding<Resp>,
+) {
+    call.answer(&cx, outcome, coding).await;
+}
+
+macro_rules! modes {
+    ($($mode:ident: $pointer:path, $send:ident, $sync:ident;)+) => {
+        $(impl<H, F, Req, Resp> InPlace<$mode> for Runner<$pointer, F, Req, Resp>
+        where
+            Req: 'static + $send,
+            Resp: 'static + $send,
+            H: Fn(Context, Req) -> F + 'static + $send + $sync,
+            F: Future<Output = Result<Resp, Status>> + 'static + $send,
+        {
+            fn run(&mut self, warm: &mut Warm) -> Option<<$mode as Mode>::Call> {
+                let (came, cx) = self.step(warm, |handler, cx, request| handler(cx, request));
+                let coding = self.method.response;
+                match (came, cx) {
+                    (Came::Waits(slot), Some(cx)) => {
+                        Some(Box::pin(go_on(warm.take(), cx, slot, coding)))
+                    }
+                    (Came::Answers(outcome), Some(cx)) => {
+                        Some(Box::pin(answer(warm.take(), cx, outcome, coding)))
+                    }
+                    _ => None,
+                }
+            }
+        })+
+    };
+}
+
+modes! {
+    Shared: Arc<H>, Send, Sync;
+    Local: Rc<H>, Free, Free;
+}
+
+macro_rules! makers {
+    ($mode:ident, $pointer:ident, $send:ident, $sync:ident) => {
+        impl $mode {
+            /// Makes what runs a handler in place.
+            pub(super) fn unary<H, F, Req, Resp>(
+                handler: &$pointer<H>,
+                method: Method<Req, Resp, Unary>,
+            ) -> Option<<$mode as Mode>::NewInPlace>
+            where
+                Req: 'static + $send,
+                Resp: 'static + $send,
+                H: Fn(Context, Req) -> F + 'static + $send + $sync,
+                F: Future<Output = Result<Resp, Status>> + 'static + $send,
+            {
+                let handler = $pointer::clone(handler);
+                Some($pointer::new(move || -> <$mode as Mode>::InPlace {
+                    Box::new(Runner {
+                        handler: $pointer::clone(&handler),
+                        method,
+                        slot: None,
+                    })
+                }))
+            }
+
+            makers!($mode, server_streaming client_streaming bidirectional);
+        }
+    };
+    ($mode:ident, $($streaming:ident)+) => {
+        $(pub(super) fn $streaming<H, M>(_: &H, _: M) -> Option<<$mode as Mode>::NewInPlace> {
+            None
+        })+
+    };
+}
+
+makers!(Shared, Arc, Send, Sync);
+makers!(Local, Rc, Free, Free);
+
+impl std::fmt::Debug for Warm {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Warm").finish_non_exhaustive()
+    }
+}
