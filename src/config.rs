@@ -98,6 +98,7 @@ pub struct Config {
     write_timeout: Duration,
     max_age: Option<Duration>,
     drain_timeout: Duration,
+    calls: bool,
 }
 
 macro_rules! settings {
@@ -233,6 +234,9 @@ settings! {
     /// How long streams may continue once the session has reached `max_age`; and how long an orphaned session, without handles of
     /// its own or of its streams, waits for a peer that takes none of the queued bytes and ends no stream. Default 30 s.
     drain_timeout: Duration,
+    /// Whether unary calls of `rpc` may be one frame each way with peers that do so too, which is several times cheaper. If not,
+    /// they are streams, in both directions, and nothing else changes. Default true.
+    calls: bool,
 }
 
 /// Builds a [`Config`]; [`build`](Self::build) checks it.

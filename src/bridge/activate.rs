@@ -119,7 +119,7 @@ impl<W: Wire> Engine<W> {
             // A caller that asks while one is under way gets its answer.
             self.core.ping.ask();
         }
-        if requests & request::CALLS != 0 && W::TERMS.max_call > 0 {
+        if requests & request::CALLS != 0 {
             self.core.on_calls_taken();
         }
         if requests & request::EVICT != 0 {

@@ -130,7 +130,7 @@ impl CallLink {
 
     /// Whether the peer takes calls.
     pub(crate) fn peer_takes(&self) -> bool {
-        self.peer_takes.load(Ordering::Relaxed)
+        self.longest > 0 && self.peer_takes.load(Ordering::Relaxed)
     }
 
     /// A cell of this session, which is `link`'s.
@@ -227,7 +227,7 @@ impl CallLink {
     }
 
     pub(super) fn takes(&self) -> bool {
-        self.serving.load(Ordering::Relaxed)
+        self.longest > 0 && self.serving.load(Ordering::Relaxed)
     }
 
     pub(super) fn set_peer_takes(&self, takes: bool) {

@@ -109,7 +109,11 @@ fn link_sizes(config: &Config, wire: &crate::core::Terms) -> LinkSizes {
         max_opening: wire.max_opening as usize,
         max_block: wire.max_block as usize,
         max_details: wire.max_details as usize,
-        max_call: wire.max_call as usize,
+        max_call: if config.calls() {
+            wire.max_call as usize
+        } else {
+            0
+        },
     }
 }
 

@@ -40,6 +40,7 @@ impl Default for Config {
             write_timeout: Duration::from_secs(10),
             max_age: None,
             drain_timeout: Duration::from_secs(30),
+            calls: true,
         }
     }
 }
