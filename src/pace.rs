@@ -106,23 +106,34 @@ impl Pace {
     }
 }
 
+/// Runs `log` as a function of its own. Inlined, the code of an event is larger than the loop over messages around it.
+#[cold]
+#[inline(never)]
+pub(crate) fn rarely(log: impl FnOnce()) {
+    log();
+}
+
 /// Logs as `tracing::event!` does, with a pace of its own: at most this many lines within 10 s.
 macro_rules! paced {
     ($lines:expr, target: $target:expr, parent: $parent:expr, $level:expr, $($rest:tt)+) => {{
         static PACE: $crate::pace::Pace = $crate::pace::Pace::new($lines);
-        if tracing::enabled!(target: $target, $level)
-            && let Some(left_out) = PACE.admit()
-        {
-            tracing::event!(target: $target, parent: $parent, $level, left_out, $($rest)+);
-        }
+        $crate::pace::rarely(|| {
+            if tracing::enabled!(target: $target, $level)
+                && let Some(left_out) = PACE.admit()
+            {
+                tracing::event!(target: $target, parent: $parent, $level, left_out, $($rest)+);
+            }
+        });
     }};
     ($lines:expr, $level:expr, $($rest:tt)+) => {{
         static PACE: $crate::pace::Pace = $crate::pace::Pace::new($lines);
-        if tracing::enabled!($level)
-            && let Some(left_out) = PACE.admit()
-        {
-            tracing::event!($level, left_out, $($rest)+);
-        }
+        $crate::pace::rarely(|| {
+            if tracing::enabled!($level)
+                && let Some(left_out) = PACE.admit()
+            {
+                tracing::event!($level, left_out, $($rest)+);
+            }
+        });
     }};
 }
 pub(crate) use paced;

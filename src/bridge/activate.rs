@@ -196,13 +196,13 @@ impl<W: Wire> Engine<W> {
         if reasons & reason::CANCEL != 0
             && let Some(stream) = mux.base.streams.get_mut(key)
         {
-            let code = stream.port.lane().cancel_code();
+            let code = stream.port.lane().asked.cancel_code();
             mux.cancel(key, code);
         }
         if reasons & reason::STOP != 0
             && let Some(stream) = mux.base.streams.get_mut(key)
         {
-            let code = stream.port.lane().stop_code();
+            let code = stream.port.lane().asked.stop_code();
             mux.stop(key, code);
         }
         if reasons & reason::DROPPED != 0 {
@@ -213,7 +213,7 @@ impl<W: Wire> Engine<W> {
 
     /// The lane's stream, if it has one.
     fn find(&mut self, lane: &Lane) -> Option<Key> {
-        let key = lane.key().map(Key::from_bits)?;
+        let key = lane.key.key().map(Key::from_bits)?;
         self.core.mux.base.streams.get_mut(key)?;
         Some(key)
     }

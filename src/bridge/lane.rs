@@ -1,9 +1,11 @@
 //! The memory that one stream's handles and the engine share.
 
 use std::fmt;
+use std::time::Instant;
 
 use bytes::Bytes;
 
+use super::asked::Asked;
 use super::particulars::Particulars;
 use super::reason;
 use super::session::SessionLink;
@@ -24,9 +26,46 @@ pub(crate) enum OpenState {
     Granted,
 }
 
-/// In `Lane::key`: the other bits are no key, but how many bytes of the pool are charged to the lane. The engine has not
-/// registered it, or its session has ended.
+/// The other bits are no key, but how many bytes of the pool are charged to the lane. The engine has not registered it, or its
+/// session has ended.
 const CHARGE: u64 = 1 << 63;
+
+/// The key of the engine's half, which only the engine reads or writes; after the session's end, the lane's charge, see
+/// [`CHARGE`].
+#[derive(Debug)]
+pub(crate) struct KeyOrCharge(AtomicU64);
+
+impl KeyOrCharge {
+    fn new() -> Self {
+        Self(AtomicU64::new(CHARGE))
+    }
+
+    pub(crate) fn key(&self) -> Option<u64> {
+        Some(self.0.load(Ordering::Relaxed)).filter(|key| key & CHARGE == 0)
+    }
+
+    pub(crate) fn set_key(&self, key: u64) {
+        debug_assert!(key & CHARGE == 0, "a generation has 31 bits");
+        self.0.store(key, Ordering::Relaxed);
+    }
+
+    fn charge(&self, bytes: u64) {
+        debug_assert!(bytes & CHARGE == 0);
+        // ORDERING: pairs with `take_charge`: the bytes were added before.
+        self.0.store(CHARGE | bytes, Ordering::Release);
+    }
+
+    #[inline]
+    fn has_charge(&self) -> bool {
+        // While the session lives the word belongs to the engine.
+        self.0.load(Ordering::Relaxed) > CHARGE
+    }
+
+    fn take_charge(&self) -> u64 {
+        // ORDERING: pairs with `charge`. The second of two callers finds 0.
+        self.0.swap(CHARGE, Ordering::Acquire) & !CHARGE
+    }
+}
 
 // Six cache lines, and one more for its reference counts: the cost of every idle stream, besides two small handles.
 #[cfg(not(ringmux_loom))]
@@ -49,33 +88,24 @@ pub(crate) struct Lane {
     /// Woken when there is a message to receive, and when the direction ends.
     receiver: WakerSlot,
     reasons: Reasons,
-    stop_code: AtomicU32,
+    /// The stream's id on the wire, 0 until it is known.
+    id: AtomicU32,
 
     session: Arc<SessionLink>,
     tx_end: SetOnce<SendEnd>,
     rx_end: SetOnce<RecvEnd>,
-    pub(super) particulars: SetOnce<Particulars>,
-    /// The key of the engine's half, which only the engine reads or writes; after the session's end, the lane's charge,
-    /// see [`CHARGE`].
-    key: AtomicU64,
-    /// The stream's id on the wire, 0 until it is known.
-    id: AtomicU32,
-    cancel_code: AtomicU32,
+    pub(crate) particulars: Particulars,
+    pub(crate) key: KeyOrCharge,
+    pub(crate) asked: Asked,
     /// Consumed weight after which the receiver raises CREDIT: see `core::window`.
     credit_mark: AtomicU32,
     /// Weight that the sender may have queued, from [`SEND_FLOOR`] to `send_buffer`.
     send_limit: Limit,
     /// Halves that an application still holds.
     handles: AtomicU8,
-    urgency: AtomicU8,
     granted: AtomicBool,
-    accepted: AtomicBool,
-    /// Whether the receiver takes pieces of messages as they arrive, or whole messages.
-    chunks: AtomicBool,
-    /// An ERROR is queued, which will end both directions.
-    failing: AtomicBool,
-    /// The sender's request for a receipt, and its answer.
-    receipt: Receipt,
+    /// The sender's request for a receipt, and its answer, which wakes the sender.
+    pub(crate) receipt: Receipt,
 }
 
 /// A lane whose stream has gone, kept for another stream of its session. It has no other owner.
@@ -92,10 +122,9 @@ impl SpareLane {
     /// As [`Lane::new`].
     fn reuse(self, opening: Bytes, credit_mark: u32) -> Arc<Lane> {
         let Self(mut lane) = self;
-        let span = trace::stream(&lane.session.span, Lane::DEFAULT_URGENCY);
         lane.set_credit_mark(credit_mark);
-        let particulars = Particulars::new(opening, span);
-        if particulars.get().is_some() {
+        let particulars = Particulars::new(opening, &lane.session.span, Lane::DEFAULT_URGENCY);
+        if !particulars.is_none() {
             let alone = Arc::get_mut(&mut lane).expect("no one else has a spare lane");
             alone.particulars = particulars;
         }
@@ -106,29 +135,24 @@ impl SpareLane {
 impl Lane {
     /// A lane with two handles, for a stream with this opening block.
     fn new(session: Arc<SessionLink>, opening: Bytes, credit_mark: u32) -> Arc<Self> {
-        let span = trace::stream(&session.span, Self::DEFAULT_URGENCY);
+        let particulars = Particulars::new(opening, &session.span, Self::DEFAULT_URGENCY);
         Arc::new(Self {
             rings: RingPair::new(),
             next: AtomicPtr::new(std::ptr::null_mut()),
             sender: WakerSlot::new(),
             receiver: WakerSlot::new(),
             reasons: Reasons::new(),
-            stop_code: AtomicU32::new(0),
+            id: AtomicU32::new(0),
             session,
             tx_end: SetOnce::new(),
             rx_end: SetOnce::new(),
-            particulars: Particulars::new(opening, span),
-            key: AtomicU64::new(CHARGE),
-            id: AtomicU32::new(0),
-            cancel_code: AtomicU32::new(0),
+            particulars,
+            key: KeyOrCharge::new(),
+            asked: Asked::new(),
             credit_mark: AtomicU32::new(credit_mark),
             send_limit: Limit::new(SEND_FLOOR),
             handles: AtomicU8::new(2),
-            urgency: AtomicU8::new(Self::DEFAULT_URGENCY),
             granted: AtomicBool::new(false),
-            accepted: AtomicBool::new(false),
-            chunks: AtomicBool::new(false),
-            failing: AtomicBool::new(false),
             receipt: Receipt::new(),
         })
     }
@@ -155,22 +179,17 @@ impl Lane {
             sender,
             receiver,
             reasons,
-            stop_code: _,
+            id,
             session: _,
             tx_end,
             rx_end,
             particulars,
             key,
-            id,
-            cancel_code: _,
+            asked,
             credit_mark: _,
             send_limit,
             handles,
-            urgency,
             granted,
-            accepted,
-            chunks,
-            failing,
             receipt,
         } = self;
         rings.renew();
@@ -179,16 +198,13 @@ impl Lane {
         *reasons = Reasons::new();
         *tx_end = SetOnce::new();
         *rx_end = SetOnce::new();
-        *particulars = SetOnce::new();
-        *key = AtomicU64::new(CHARGE);
+        *particulars = Particulars::none();
+        *key = KeyOrCharge::new();
         *id = AtomicU32::new(0);
+        *asked = Asked::new();
         *send_limit = Limit::new(SEND_FLOOR);
         *handles = AtomicU8::new(2);
-        *urgency = AtomicU8::new(Self::DEFAULT_URGENCY);
         *granted = AtomicBool::new(false);
-        *accepted = AtomicBool::new(false);
-        *chunks = AtomicBool::new(false);
-        *failing = AtomicBool::new(false);
         *receipt = Receipt::new();
     }
 
@@ -234,36 +250,37 @@ impl Lane {
     }
 
     pub(crate) fn cancel(self: &Arc<Self>, code: u32) {
-        self.cancel_code.store(code, Ordering::Relaxed);
+        self.asked.set_cancel_code(code);
         self.raise(reason::CANCEL);
     }
 
     pub(crate) fn stop(self: &Arc<Self>, code: u32) {
-        self.stop_code.store(code, Ordering::Relaxed);
+        self.asked.set_stop_code(code);
         self.raise(reason::STOP);
     }
 
-    /// Asks for a receipt for everything queued so far, see [`is_written`](Self::is_written). The answer wakes the
-    /// sender.
+    /// Asks for a receipt for everything queued so far.
     pub(crate) fn ask_written(self: &Arc<Self>) {
         self.receipt.ask();
         self.raise(reason::WRITTEN);
     }
 
-    /// Whether everything queued before the last request was written to the socket.
-    pub(crate) fn is_written(&self) -> bool {
-        self.receipt.is_done()
+    /// The engine cancels the stream at this time, or never.
+    pub(crate) fn set_deadline(self: &Arc<Self>, at: Option<Instant>) {
+        if self.particulars.set_deadline(at, self.session.begun) {
+            self.raise(reason::DEADLINE);
+        }
     }
 
     /// The receiver takes the pieces of messages as they arrive from now on, or whole messages.
     pub(crate) fn take_chunks(self: &Arc<Self>, chunks: bool) {
-        self.chunks.store(chunks, Ordering::Relaxed);
+        self.asked.set_chunks(chunks);
         self.raise(reason::CHUNKS);
     }
 
     pub(crate) fn set_urgency(self: &Arc<Self>, urgency: u8) {
-        self.urgency.store(urgency, Ordering::Relaxed);
-        trace::urgency(self.span(), urgency);
+        self.asked.set_urgency(urgency);
+        trace::urgency(self.particulars.span(), urgency);
         self.raise(reason::URGENCY);
     }
 
@@ -338,19 +355,6 @@ impl Lane {
         Some(self.id.load(Ordering::Relaxed)).filter(|id| *id != 0)
     }
 
-    pub(crate) fn urgency(&self) -> u8 {
-        self.urgency.load(Ordering::Relaxed)
-    }
-
-    pub(crate) fn mark_accepted(&self) {
-        self.accepted.store(true, Ordering::Relaxed);
-    }
-
-    /// Read by the engine after the next reason that is raised.
-    pub(crate) fn mark_failing(&self) {
-        self.failing.store(true, Ordering::Relaxed);
-    }
-
     // ---- for the engine ---------------------------------------------------------------------
 
     /// See [`activated`](Self::activated).
@@ -358,47 +362,34 @@ impl Lane {
         self.reasons.take()
     }
 
-    pub(crate) fn key(&self) -> Option<u64> {
-        Some(self.key.load(Ordering::Relaxed)).filter(|key| key & CHARGE == 0)
-    }
-
-    pub(crate) fn set_key(&self, key: u64) {
-        debug_assert!(key & CHARGE == 0, "a generation has 31 bits");
-        self.key.store(key, Ordering::Relaxed);
-    }
-
     /// The session has ended: bytes queued in the lane stay charged to the process until its receiver has read to the end,
     /// or the handles are gone. Called once.
     pub(crate) fn charge(&self, bytes: u64) {
-        debug_assert!(bytes & CHARGE == 0);
         if bytes > 0 {
             self.session.pool.charge(bytes);
             self.session.counters.bytes_held.add_shared(bytes);
         }
-        // ORDERING: pairs with `give_charge`: it subtracts only bytes added before.
-        self.key.store(CHARGE | bytes, Ordering::Release);
+        self.key.charge(bytes);
     }
 
     /// The lane holds no bytes for its receiver any more.
     #[inline]
     pub(crate) fn let_go(&self) {
-        // While the session lives the word belongs to the engine.
-        if self.key.load(Ordering::Relaxed) > CHARGE {
+        if self.key.has_charge() {
             self.give_charge();
         }
     }
 
     #[cold]
     fn give_charge(&self) {
-        // ORDERING: pairs with `charge`. The second of two callers finds 0.
-        let bytes = self.key.swap(CHARGE, Ordering::Acquire) & !CHARGE;
+        let bytes = self.key.take_charge();
         self.session.pool.give(bytes);
         self.session.counters.bytes_held.take_shared(bytes);
     }
 
     pub(crate) fn set_id(&self, id: u32) {
         self.id.store(id, Ordering::Relaxed);
-        trace::id(self.span(), id);
+        self.particulars.trace_id(id);
     }
 
     pub(crate) fn set_credit_mark(&self, bytes: u32) {
@@ -416,38 +407,6 @@ impl Lane {
         let by = self.send_limit.lower(to);
         self.reasons.touch();
         by
-    }
-
-    /// After WRITTEN: takes the sender's request. False if there is none.
-    pub(crate) fn take_receipt(&self) -> bool {
-        self.receipt.take()
-    }
-
-    /// Everything queued when the request was taken is written. False if the sender has asked again; else the
-    /// caller wakes it.
-    pub(crate) fn answer_receipt(&self) -> bool {
-        self.receipt.answer()
-    }
-
-    pub(crate) fn accepted(&self) -> bool {
-        self.accepted.load(Ordering::Relaxed)
-    }
-
-    /// Read after CHUNKS.
-    pub(crate) fn takes_chunks(&self) -> bool {
-        self.chunks.load(Ordering::Relaxed)
-    }
-
-    pub(crate) fn failing(&self) -> bool {
-        self.failing.load(Ordering::Relaxed)
-    }
-
-    pub(crate) fn cancel_code(&self) -> u32 {
-        self.cancel_code.load(Ordering::Relaxed)
-    }
-
-    pub(crate) fn stop_code(&self) -> u32 {
-        self.stop_code.load(Ordering::Relaxed)
     }
 
     /// The peer permits the stream. The caller wakes the sender if it waits.
@@ -470,7 +429,7 @@ impl Lane {
     pub(crate) fn end_recv(&self, end: RecvEnd) {
         static FINISHED: RecvEnd = RecvEnd::Finished;
         if !self.rx_end.is_set() {
-            trace::ended(self.span(), &end);
+            trace::ended(self.particulars.span(), &end);
         }
         let _first = match end {
             RecvEnd::Finished => self.rx_end.set_static(&FINISHED),
@@ -481,7 +440,7 @@ impl Lane {
     /// Whether both directions have ended, or can only end, without an error. Asked when the stream is over.
     pub(crate) fn ended_in_order(&self) -> bool {
         let finished = matches!(self.recv_end(), Some(RecvEnd::Finished));
-        finished && self.send_end().is_none() && !self.failing()
+        finished && self.send_end().is_none() && !self.asked.is_failing()
     }
 
     /// Ends both directions with one error. The caller wakes the waiting tasks.

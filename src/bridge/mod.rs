@@ -24,6 +24,7 @@
 //! engine for a handle: they share only atomics and the leaves of `queue`.
 
 mod activate;
+mod asked;
 mod calls;
 mod drain;
 mod engine;

@@ -1,17 +1,20 @@
-//! Fields that few streams need, apart from their lanes.
+//! Fields that few streams need, apart from their lanes: an opening block, an enabled span, a deadline.
 
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tracing::Span;
 
-use super::lane::Lane;
-use super::reason;
+use super::trace;
 use crate::queue::SetOnce;
-use crate::sync::{Arc, AtomicU64, Ordering};
+use crate::sync::{AtomicU64, Ordering};
 
-/// Fields that few streams need: an opening block, an enabled span, a deadline.
-pub(super) struct Particulars {
+/// See the module. Almost all streams have none of them.
+#[derive(Debug)]
+pub(crate) struct Particulars(SetOnce<Fields>);
+
+#[derive(Debug)]
+struct Fields {
     opening: Bytes,
     span: Span,
     /// When the stream is to be cancelled, in nanoseconds from when its session began, not 0; 0: never.
@@ -19,62 +22,71 @@ pub(super) struct Particulars {
 }
 
 impl Particulars {
+    /// For a stream with this opening block, of a session with this span.
     #[inline]
-    pub(super) fn new(opening: Bytes, span: Span) -> SetOnce<Self> {
+    pub(super) fn new(opening: Bytes, session: &Span, urgency: u8) -> Self {
+        if opening.is_empty() && !trace::may_trace_streams() {
+            return Self(SetOnce::new());
+        }
+        let span = trace::stream(session, urgency);
         let some = !opening.is_empty() || !span.is_disabled();
-        SetOnce::with(some.then(|| Self {
+        Self(SetOnce::with(some.then(|| Fields {
             opening,
             span,
             deadline: AtomicU64::new(0),
-        }))
+        })))
     }
 
-    const fn of_a_deadline() -> Self {
-        Self {
-            opening: Bytes::new(),
-            span: Span::none(),
-            deadline: AtomicU64::new(0),
-        }
+    /// Of a stream that has none.
+    pub(super) fn none() -> Self {
+        Self(SetOnce::new())
     }
-}
 
-impl Lane {
+    pub(super) fn is_none(&self) -> bool {
+        !self.0.is_set()
+    }
+
     pub(crate) fn opening(&self) -> &Bytes {
         static NONE: Bytes = Bytes::new();
-        self.particulars.get().map_or(&NONE, |of| &of.opening)
+        self.0.get().map_or(&NONE, |of| &of.opening)
     }
 
     pub(crate) fn span(&self) -> &Span {
         static NONE: Span = Span::none();
-        self.particulars.get().map_or(&NONE, |of| &of.span)
+        self.0.get().map_or(&NONE, |of| &of.span)
     }
 
-    /// The engine cancels the stream at this time, or never.
-    pub(crate) fn set_deadline(self: &Arc<Self>, at: Option<Instant>) {
-        let begun = self.session().begun;
+    /// The stream has its id.
+    pub(super) fn trace_id(&self, id: u32) {
+        if let Some(of) = self.0.get() {
+            trace::id(&of.span, id);
+        }
+    }
+
+    /// Sets the deadline of a stream of a session that began at `begun`. False if it was this one.
+    pub(super) fn set_deadline(&self, at: Option<Instant>, begun: Instant) -> bool {
         // One that is centuries away counts as none.
         let nanos = at.map_or(0, |at| {
             let nanos = at.saturating_duration_since(begun).as_nanos();
             u64::try_from(nanos).map_or(0, |nanos| nanos.max(1))
         });
-        if self.particulars.get().is_none() {
-            let _ = self.particulars.set(Particulars::of_a_deadline());
+        if self.is_none() {
+            let _ = self.0.set(Fields {
+                opening: Bytes::new(),
+                span: Span::none(),
+                deadline: AtomicU64::new(0),
+            });
         }
-        // Relaxed: published by `raise`.
-        let before = (self.particulars.get()).map(|of| of.deadline.swap(nanos, Ordering::Relaxed));
-        if before != Some(nanos) {
-            self.raise(reason::DEADLINE);
-        }
+        // Relaxed: published by the reason that the caller raises.
+        let before = (self.0.get()).map(|of| of.deadline.swap(nanos, Ordering::Relaxed));
+        before != Some(nanos)
     }
 
     /// When the stream is to be cancelled.
-    pub(crate) fn deadline(&self) -> Option<Instant> {
-        match self.particulars.get()?.deadline.load(Ordering::Relaxed) {
+    pub(super) fn deadline(&self, begun: Instant) -> Option<Instant> {
+        match self.0.get()?.deadline.load(Ordering::Relaxed) {
             0 => None,
-            nanos => self
-                .session()
-                .begun
-                .checked_add(Duration::from_nanos(nanos)),
+            nanos => begun.checked_add(Duration::from_nanos(nanos)),
         }
     }
 }

@@ -149,23 +149,23 @@ impl StreamPort for LanePort {
     }
 
     fn opening(&self) -> &Bytes {
-        self.lane().opening()
+        self.lane().particulars.opening()
     }
 
     fn urgency(&self) -> u8 {
-        self.lane().urgency()
+        self.lane().asked.urgency()
     }
 
     fn takes_chunks(&self) -> bool {
-        self.lane().takes_chunks()
+        self.lane().asked.takes_chunks()
     }
 
     fn is_accepted(&self) -> bool {
-        self.lane().accepted()
+        self.lane().asked.is_accepted()
     }
 
     fn is_failing(&self) -> bool {
-        self.lane().failing()
+        self.lane().asked.is_failing()
     }
 
     fn is_granted(&self) -> bool {
@@ -173,7 +173,7 @@ impl StreamPort for LanePort {
     }
 
     fn set_key(&self, key: u64) {
-        self.lane().set_key(key);
+        self.lane().key.set_key(key);
     }
 
     fn set_id(&self, id: u32) {
@@ -185,15 +185,17 @@ impl StreamPort for LanePort {
     }
 
     fn deadline(&self) -> Option<Instant> {
-        self.lane().deadline()
+        self.lane()
+            .particulars
+            .deadline(self.lane().session().begun)
     }
 
     fn take_receipt(&self) -> bool {
-        self.lane().take_receipt()
+        self.lane().receipt.take()
     }
 
     fn answer_receipt(&self) -> bool {
-        self.lane().answer_receipt()
+        self.lane().receipt.answer()
     }
 
     #[inline]
@@ -286,7 +288,7 @@ impl SessionPort for LinkPort {
 
     fn take_unaccepted(&mut self) -> Option<Option<u64>> {
         let stream = self.link.pop_accept()?;
-        Some(stream.lane().key())
+        Some(stream.lane().key.key())
     }
 
     fn incoming_call(&mut self, payload: &[u8], opening: usize) -> (EngineCall, CallOffer) {

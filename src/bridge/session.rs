@@ -113,7 +113,7 @@ pub(crate) struct Info {
     pub(crate) local: Option<Addr>,
     pub(crate) driver: Driver,
     pub(crate) role: Role,
-    /// The seed of its jitter: different for each session.
+    /// The seed of its jitter and its table of ids: different for each session, unknown to the peer.
     pub(crate) seed: u64,
     /// The account of the engine that runs it.
     pub(crate) account: Arc<Account>,

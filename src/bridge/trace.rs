@@ -10,6 +10,7 @@
 //! thread: one that blocks, blocks all its sessions.
 
 use tracing::field::{Empty, display};
+use tracing::level_filters::LevelFilter;
 use tracing::{Level, Span};
 
 use super::RecvEnd;
@@ -58,6 +59,13 @@ pub(super) fn session_ended(span: &Span, established: bool, end: &SessionError) 
         }
         _ => paced!(LINES, target: SESSION, parent: span, Level::INFO, %reason, "ended"),
     }
+}
+
+/// Whether a subscriber may be interested in spans of streams: one load, where making a disabled span and dropping it takes a
+/// hundred instructions.
+#[inline]
+pub(super) fn may_trace_streams() -> bool {
+    Level::DEBUG <= LevelFilter::current()
 }
 
 /// A stream's span; disabled if no subscriber is interested.

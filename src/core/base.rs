@@ -34,13 +34,13 @@ pub(crate) struct Base<S: SessionPort> {
 }
 
 impl<S: SessionPort> Base<S> {
-    pub(crate) fn new(app: S, config: &Config, terms: Terms, now: Instant) -> Self {
+    pub(crate) fn new(app: S, config: &Config, terms: Terms, seed: u64, now: Instant) -> Self {
         Self {
             app,
             config: config.clone(),
             terms,
-            streams: Streams::default(),
-            calls: Calls::default(),
+            streams: Streams::new(seed),
+            calls: Calls::new(seed),
             wakes: Wakes::default(),
             owing: Owing::default(),
             timers: Timers::new(now),

@@ -17,13 +17,13 @@
 mod base;
 mod bucket;
 mod budget;
-mod call_ids;
 pub(crate) mod calls;
 mod deadlines;
 mod drain;
 pub(crate) mod failure;
 mod flow;
 mod idle;
+mod ids;
 pub(crate) mod keepalive;
 pub(crate) mod life;
 mod limits;

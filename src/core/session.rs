@@ -37,7 +37,7 @@ pub(crate) struct Core<S: SessionPort> {
 
 impl<S: SessionPort> Core<S> {
     /// A session, and the size of its initial window. An `is_silent` one sends nothing before the peer has. `seed`
-    /// determines the jitter.
+    /// determines the jitter, and is unknown to the peer.
     pub(crate) fn new(
         app: S,
         pool: S::Memory,
@@ -52,7 +52,7 @@ impl<S: SessionPort> Core<S> {
             true => wanted,
             false => floor,
         };
-        let mut mux = Mux::new(app, config, terms, (pool, window), now);
+        let mut mux = Mux::new(app, config, terms, (pool, window), seed, now);
         let timers = &mut mux.base.timers;
         timers.set(Timer::Handshake, now + config.handshake_timeout());
         let keepalive = Keepalive::new(config, seed, terms.ping, now, timers);

@@ -5,9 +5,9 @@
 
 use std::collections::VecDeque;
 
-use rustc_hash::FxHashMap;
 use slab::Slab;
 
+use super::ids::Ids;
 use super::port::StreamPort;
 use super::state::Receiving;
 use super::stream::Stream;
@@ -37,24 +37,28 @@ impl Key {
 pub(crate) struct Streams<P> {
     slab: Slab<Stream<P>>,
     /// The slot of each id.
-    by_id: FxHashMap<u32, u32>,
+    by_id: Ids,
     generation: u32,
-}
-
-impl<P> Default for Streams<P> {
-    fn default() -> Self {
-        Self {
-            slab: Slab::new(),
-            by_id: FxHashMap::default(),
-            generation: 0,
-        }
-    }
 }
 
 /// Keys that a queue may hold beyond twice the number of streams.
 pub(crate) const PRUNE_SLACK: usize = 16;
 
 impl<P: StreamPort> Streams<P> {
+    /// `seed`: unknown to the peer.
+    pub(crate) const fn new(seed: u64) -> Self {
+        Self {
+            slab: Slab::new(),
+            by_id: Ids::new(seed),
+            generation: 0,
+        }
+    }
+
+    pub(crate) fn clear(&mut self) {
+        self.slab = Slab::new();
+        self.by_id.clear();
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.slab.len()
     }
@@ -93,7 +97,7 @@ impl<P: StreamPort> Streams<P> {
         };
         stream.owes = 0;
         let id = stream.id;
-        self.by_id.remove(&id);
+        self.by_id.remove(id, key.slot);
     }
 
     #[inline]
@@ -114,7 +118,7 @@ impl<P: StreamPort> Streams<P> {
 
     #[inline]
     pub(crate) fn find(&self, id: u32) -> Option<Key> {
-        let slot = *self.by_id.get(&id)?;
+        let slot = self.by_id.find(id)?;
         let stream = self.slab.get(slot as usize)?;
         debug_assert_eq!(stream.id, id, "a stream takes its id with it");
         Some(Key {
@@ -157,7 +161,7 @@ impl<P: StreamPort> Streams<P> {
     /// Key and stream in one lookup.
     #[inline]
     pub(crate) fn find_mut(&mut self, id: u32) -> Option<(Key, &mut Stream<P>)> {
-        let slot = *self.by_id.get(&id)?;
+        let slot = self.by_id.find(id)?;
         let stream = self.slab.get_mut(slot as usize)?;
         let generation = stream.generation;
         Some((Key { slot, generation }, stream))
@@ -167,13 +171,8 @@ impl<P: StreamPort> Streams<P> {
     #[inline]
     pub(crate) fn remove(&mut self, key: Key) -> Option<P> {
         let id = self.get_mut(key)?.id;
-        if id != 0
-            && let Some(slot) = self.by_id.remove(&id)
-            && slot != key.slot
-        {
-            // The id was used again, for another stream.
-            self.by_id.insert(id, slot);
-        }
+        // Nothing, if it has none, or if it was used again for another stream.
+        self.by_id.remove(id, key.slot);
         let Stream { port, .. } = self.slab.try_remove(key.slot as usize)?;
         Some(port)
     }

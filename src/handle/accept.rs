@@ -125,7 +125,7 @@ pub(super) fn next(link: &SessionLink) -> Option<Result<Option<HandleSide>, Sess
 
 pub(super) fn accepted(side: HandleSide) -> (SendStream, RecvStream) {
     let lane = side.lane();
-    lane.mark_accepted();
+    lane.asked.mark_accepted();
     if lane.session().is_hungry() {
         lane.raise(reason::CREDIT);
     }

@@ -261,7 +261,7 @@ impl IncomingCall {
         let (handles, engine) = Lane::pair(link, Bytes::new(), link.credit_mark);
         let lane = handles.lane();
         lane.grant();
-        lane.mark_accepted();
+        lane.asked.mark_accepted();
         if let Some(end) = link.end() {
             lane.end_both(&StreamError::Session(end.clone()));
         }

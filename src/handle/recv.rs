@@ -67,6 +67,8 @@ pub struct RecvStream {
     chunks: bool,
     /// The end was seen, or requested.
     ended: bool,
+    /// The end was seen: nothing is left in the queue, and nothing more will arrive.
+    drained: bool,
 }
 
 impl RecvStream {
@@ -79,6 +81,7 @@ impl RecvStream {
             read: 0,
             chunks: false,
             ended: false,
+            drained: false,
         }
     }
 
@@ -89,7 +92,7 @@ impl RecvStream {
     /// The block that the opener of the stream sent with it.
     #[must_use]
     pub fn opening(&self) -> &Bytes {
-        self.lane().opening()
+        self.lane().particulars.opening()
     }
 
     /// The stream's number; `None` before its opening is sent.
@@ -104,7 +107,7 @@ impl RecvStream {
     /// Disabled, which costs nothing, if no subscriber was interested when the stream began.
     #[must_use]
     pub fn span(&self) -> &tracing::Span {
-        self.lane().span()
+        self.lane().particulars.span()
     }
 
     /// Waits for the next message; `None` is the clean end of the stream.
@@ -304,6 +307,8 @@ impl RecvStream {
     #[cold]
     fn end(&mut self) -> Result<bool, StreamError> {
         self.ended = true;
+        // Pieces of a message without its end may be left.
+        self.drained = self.reader.is_empty();
         self.lane().let_go();
         let end = self.lane().recv_end().map_or(Ok(()), RecvEnd::result);
         end.map(|()| false)
@@ -558,7 +563,12 @@ impl Stream for RecvStream {
 impl Drop for RecvStream {
     fn drop(&mut self) {
         let _teardown = Teardown::begin();
-        self.stop(codes::CANCELLED);
+        if self.drained {
+            // The session may have ended since, and charged the empty ring.
+            self.lane().let_go();
+        } else {
+            self.stop(codes::CANCELLED);
+        }
         self.lane().release_half();
         // Last: it drops a waker, which is foreign code and may panic.
         self.reader.unregister();

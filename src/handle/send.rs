@@ -76,7 +76,7 @@ impl SendStream {
     /// The block that the opener of the stream sent with it.
     #[must_use]
     pub fn opening(&self) -> &Bytes {
-        self.lane().opening()
+        self.lane().particulars.opening()
     }
 
     /// The stream's number; `None` before its opening is sent.
@@ -91,7 +91,7 @@ impl SendStream {
     /// Disabled, which costs nothing, if no subscriber was interested when the stream began.
     #[must_use]
     pub fn span(&self) -> &tracing::Span {
-        self.lane().span()
+        self.lane().particulars.span()
     }
 
     /// Queues a message, waiting for room.
@@ -335,7 +335,7 @@ impl SendStream {
         self.finished = true;
         self.asked = 0;
         let record = failure::encode(code, message, details);
-        self.lane().mark_failing();
+        self.lane().asked.mark_failing();
         self.writer.push_slice(tx_tag::ERROR, true, &record);
         self.flush();
     }
@@ -406,7 +406,7 @@ impl SendStream {
     }
 
     fn written_or_end(&self) -> Option<Result<(), SendError>> {
-        if self.lane().is_written() {
+        if self.lane().receipt.is_done() {
             return Some(Ok(()));
         }
         let end = self.end_error().or_else(|| self.inherited_end());

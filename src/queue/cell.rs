@@ -73,6 +73,9 @@ unsafe impl<C, O, B> Node for Cell<C, O, B> {
     }
 }
 
+/// A cell for the engine's list.
+pub(crate) type CellNode<C, O, B> = Arc<Cell<C, O, B>>;
+
 /// A cell that is in no use and has no other owner.
 pub(crate) struct Spare<C, O, B>(Arc<Cell<C, O, B>>);
 
@@ -173,7 +176,7 @@ impl<C, O, B> Spare<C, O, B> {
     }
 
     /// For a caller, which has filled `out`: its side, and the node to be pushed on the engine's list.
-    pub(crate) fn ask(self) -> (AppSide<C, O, B>, Arc<Cell<C, O, B>>) {
+    pub(crate) fn ask(self) -> (AppSide<C, O, B>, CellNode<C, O, B>) {
         let node = Arc::clone(&self.0);
         // No one else has the cell: the first reason.
         self.0.reasons.begin(reason::START);

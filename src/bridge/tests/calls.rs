@@ -16,8 +16,8 @@ fn begin(session: &Session, message: Bytes, deadline: Option<Instant>) -> Option
 }
 
 fn poll(call: &mut PendingCall) -> Option<Answer> {
-    let mut cx = Context::from_waker(Waker::noop());
-    match call.poll(&mut cx) {
+    let cx = Context::from_waker(Waker::noop());
+    match call.poll(&cx) {
         Poll::Ready(answer) => Some(answer),
         Poll::Pending => None,
     }
@@ -40,8 +40,8 @@ fn answered(call: &mut PendingCall) -> Bytes {
 }
 
 fn taken(acceptor: &mut Acceptor) -> Option<IncomingCall> {
-    let mut cx = Context::from_waker(Waker::noop());
-    match acceptor.poll(&mut cx) {
+    let cx = Context::from_waker(Waker::noop());
+    match acceptor.poll(&cx) {
         Poll::Ready(Ok(Some(Arrival::Call(call)))) => Some(call),
         Poll::Ready(other) => panic!("{other:?}"),
         Poll::Pending => None,
@@ -49,8 +49,8 @@ fn taken(acceptor: &mut Acceptor) -> Option<IncomingCall> {
 }
 
 fn gone(call: &mut IncomingCall) -> Option<StreamError> {
-    let mut cx = Context::from_waker(Waker::noop());
-    match call.poll_gone(&mut cx) {
+    let cx = Context::from_waker(Waker::noop());
+    match call.poll_gone(&cx) {
         Poll::Ready(error) => Some(error),
         Poll::Pending => None,
     }

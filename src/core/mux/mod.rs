@@ -27,7 +27,7 @@ use super::receipts::Receipts;
 use super::schedule::Schedule;
 use super::state::{Effect, Event};
 use super::stream::{Opening, owed, wake};
-use super::streams::{Key, Streams};
+use super::streams::Key;
 use super::terms::Terms;
 use super::window::SessionCredit;
 use crate::config::Config;
@@ -59,6 +59,7 @@ impl<S: SessionPort> Mux<S> {
         config: &Config,
         terms: Terms,
         (pool, window): (Share<S::Memory>, u32),
+        seed: u64,
         now: Instant,
     ) -> Self {
         let window = Flow::<S::Memory>::initial(terms.credit, window);
@@ -69,7 +70,7 @@ impl<S: SessionPort> Mux<S> {
         };
         Self {
             limits: Limits::new(config, &app, now),
-            base: Base::new(app, config, terms, now),
+            base: Base::new(app, config, terms, seed, now),
             flow: Flow::new(pool, window, now),
             grown: Grown::default(),
             spares: Spares::default(),
@@ -226,7 +227,7 @@ impl<S: SessionPort> Mux<S> {
             stream.forget_queued();
         }
         self.end_calls(error);
-        self.base.streams = Streams::default();
+        self.base.streams.clear();
         self.budget = SendBudget::default();
         self.receipts = Receipts::default();
         self.base.app.set(Count::Streams, 0);

@@ -23,6 +23,7 @@ use super::ring::{Completion, Enter, Kind, Op, Ring, SLOTS_MAX, Token};
 use super::slot::{Recv, Send, Slot, outcome};
 use crate::driver::queued::queued;
 use crate::driver::{clock, direct};
+use crate::pace::rarely;
 use crate::wire::Batch;
 
 /// How long the end of a ring waits for the kernel to release memory.
@@ -142,7 +143,7 @@ impl<R: Ring> Reactor<R> {
     pub(super) fn enter(&mut self, how: Enter) {
         self.enters.count();
         if let Err(error) = self.ring.enter(how) {
-            tracing::error!(%error, "the ring is broken; its sessions end");
+            rarely(|| tracing::error!(%error, "the ring is broken; its sessions end"));
             self.broken = true;
         }
     }
