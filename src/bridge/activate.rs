@@ -2,15 +2,16 @@
 
 use std::time::Instant;
 
-use super::calls::{Back, CallActivated as Activation, CallSent, Ended};
+use super::calls::{Back, CallActivated as Activation, CallCell, CallSent, Ended};
 use super::engine::Engine;
 use super::lane::Lane;
 use super::port::LanePort;
 use super::reason;
 use super::session::request;
 use super::sides::Activated;
+use crate::core::calls::{Answer, caller, handler};
 use crate::core::port::{Count, SessionPort};
-use crate::core::{Answer, Key, SEND_FLOOR};
+use crate::core::{Key, SEND_FLOOR};
 use crate::error::codes;
 use crate::queue::TakenNodes;
 use crate::sync::Arc;
@@ -64,17 +65,17 @@ impl<W: Wire> Engine<W> {
         let mut activations = 0;
         for node in self.link.calls.take_ready() {
             activations += 1;
-            match node.activated() {
-                Activation::Asked(call, None) => self.core.start_call(call),
+            match CallCell::activated(node) {
+                Activation::Asked(call, None) => caller::start_call(&mut self.core, call),
                 Activation::Asked(call, Some(_)) => {
                     // Given up before the engine heard of it.
                     let app = &mut self.core.mux.base.app;
                     app.recycle_call(call);
-                    self.core.mux.give_permission_back();
+                    caller::give_permission_back(&mut self.core.mux);
                 }
                 Activation::Answered(Some(key), sent) => self.answer_call(key as u32, sent, now),
                 Activation::Cancelled(Some(key), code, _) => {
-                    self.core.mux.cancel_call(key as u32, code);
+                    caller::cancel_call(&mut self.core.mux, key as u32, code);
                 }
                 Activation::Cancelled(None, code, Some(Back::Stream(side))) => {
                     side.abandon(code);
@@ -103,7 +104,7 @@ impl<W: Wire> Engine<W> {
             Ended::Failed => Answer::Failure,
             Ended::Dropped => Answer::Cancel(codes::CANCELLED),
             Ended::Stream(side) => {
-                let key = mux.call_becomes_stream(slot, LanePort::new(side), now);
+                let key = handler::call_becomes_stream(mux, slot, LanePort::new(side), now);
                 if let Some(key) = key {
                     // Messages may be queued already.
                     mux.on_queued(key, false);
@@ -111,7 +112,7 @@ impl<W: Wire> Engine<W> {
                 return;
             }
         };
-        mux.answer_call(slot, answer);
+        handler::answer_call(mux, slot, answer);
     }
 
     fn on_requests(&mut self, requests: u32, now: Instant) {
@@ -120,7 +121,7 @@ impl<W: Wire> Engine<W> {
             self.core.ping.ask();
         }
         if requests & request::CALLS != 0 {
-            self.core.on_calls_taken();
+            handler::on_calls_taken(&mut self.core);
         }
         if requests & request::EVICT != 0 {
             self.core.trip_half_open();

@@ -164,7 +164,7 @@ impl CallLink {
 
     /// The request of a cell that the list did not take, as the session has ended.
     pub(crate) fn take_back(node: Arc<CallCell>) -> Bytes {
-        match node.activated() {
+        match Cell::activated(node) {
             cell::Activated::Asked(mut side, _) => (side.out_mut())
                 .map(|out| std::mem::take(&mut out.message))
                 .unwrap_or_default(),
@@ -263,7 +263,7 @@ impl CallLink {
     /// The session has ended: calls that the engine has not seen were not processed.
     pub(super) fn close(&self, reason: &SessionError) {
         for node in self.list.close() {
-            if let cell::Activated::Asked(mut side, _) = node.activated() {
+            if let cell::Activated::Asked(mut side, _) = Cell::activated(node) {
                 side.end(StreamError::NotProcessed(reason.clone()));
                 side.wake();
             }

@@ -55,12 +55,6 @@ impl<S: SessionPort> Base<S> {
         self.stamps.of(now)
     }
 
-    /// Number of streams and calls with tasks to wake.
-    #[inline]
-    pub(crate) fn waking(&self) -> usize {
-        self.wakes.len() + self.calls.waking()
-    }
-
     /// Updates the counter of streams, calls among them.
     pub(crate) fn count_streams(&self) {
         let streams = self.streams.len() + self.calls.len();
@@ -128,11 +122,8 @@ impl<S: SessionPort> Base<S> {
         if !self.wakes.streams.is_empty() {
             self.wake_streams();
         }
-        if self.calls.waking() > 0 {
+        if self.calls.wakes_due {
             self.calls.deliver_wakes(&mut self.app);
-        }
-        if std::mem::take(&mut self.calls.offered) {
-            self.app.wake_call_acceptor();
         }
         if self.wakes.acceptors | self.wakes.state | self.wakes.pings {
             self.wake_waiters();

@@ -1,7 +1,7 @@
 //! Unary calls: one request and one answer, each in one frame, with the ids, the permissions and the credit of streams.
 //!
 //! A second, small kind of entry beside the streams. [`Calls`] has the entries and what they owe; the steps that also concern
-//! credit, permissions or limits are methods of [`Mux`] and `Core`: those of calls of this side in `caller`, of the peer's in `handler`.
+//! credit, permissions or limits are functions: those of calls of this side in `caller`, of the peer's in `handler`.
 //!
 //! # States
 //! ```text
@@ -15,16 +15,16 @@
 //! * `Void`: gone, except for its place in a queue.
 //! * A call of the peer gives its permission back when its handler has let go of it, as a stream does: cancels free no handler.
 //! * The id of a call may go on as a stream: a server whose answer is longer than a frame, or has metadata, opens the direction
-//!   back on the same id ([`Mux::call_becomes_stream`]), and the caller makes a stream of its call when the first such frame
-//!   arrives ([`Mux::stream_of_call`]).
+//!   back on the same id ([`handler::call_becomes_stream`]), and the caller makes a stream of its call when the first such frame
+//!   arrives ([`caller::stream_of_call`]).
 //!
 //! # Memory
 //! The bytes of a request are held on the session's window until a handler takes the call (`CallPort::is_taken`, looked at when it
 //! is answered, and while the window is scarce). Those of an answer are returned as they arrive: they belong to the caller's
 //! future, which holds one frame at most.
 
-mod caller;
-mod handler;
+pub(crate) mod caller;
+pub(crate) mod handler;
 
 use std::collections::VecDeque;
 
@@ -32,7 +32,6 @@ use slab::Slab;
 
 use super::base::Base;
 use super::ids::Ids;
-use super::mux::Mux;
 use super::port::{CallPort, SessionPort};
 use crate::error::{SessionError, StreamError};
 
@@ -89,7 +88,11 @@ pub(crate) struct Calls<C> {
     /// The same of calls that are still here.
     wakes_here: Vec<u32>,
     /// Calls were offered to the application.
-    pub(crate) offered: bool,
+    offered: bool,
+    /// There may be tasks to wake, or calls were offered.
+    pub(crate) wakes_due: bool,
+    /// There may be frames to send.
+    frames_due: bool,
     /// The peer is to be told whether this side takes calls.
     pub(crate) announce: bool,
     /// This side has said that it takes calls.
@@ -113,6 +116,8 @@ impl<C> Calls<C> {
             wakes: Vec::new(),
             wakes_here: Vec::new(),
             offered: false,
+            wakes_due: false,
+            frames_due: false,
             announce: false,
             announced: false,
             charged: 0,
@@ -151,11 +156,22 @@ impl<C: CallPort> Calls<C> {
 
     /// Whether frames of calls may have to be sent.
     #[inline]
-    pub(crate) fn has_frames(&self) -> bool {
-        !(self.queue.is_empty()
+    pub(crate) const fn may_have_frames(&self) -> bool {
+        self.frames_due
+    }
+
+    /// Whether frames of calls are to be sent; to be called when some were.
+    pub(crate) fn has_frames(&mut self) -> bool {
+        self.frames_due = !(self.queue.is_empty()
             && self.replies.is_empty()
             && self.failures.is_empty()
-            && self.cancels.is_empty())
+            && self.cancels.is_empty());
+        self.frames_due
+    }
+
+    fn wake_later(&mut self, port: C) {
+        self.wakes.push(port);
+        self.wakes_due = true;
     }
 
     /// Number of calls with tasks to wake.
@@ -166,6 +182,10 @@ impl<C: CallPort> Calls<C> {
 
     /// Wakes the tasks noted since the last call; the cells of calls that have gone may be used again.
     pub(crate) fn deliver_wakes<S: SessionPort<Call = C>>(&mut self, app: &mut S) {
+        self.wakes_due = false;
+        if std::mem::take(&mut self.offered) {
+            app.wake_call_acceptor();
+        }
         for slot in self.wakes_here.drain(..) {
             if let Some(entry) = self.entries.get_mut(slot as usize)
                 && let Some(port) = &mut entry.port
@@ -291,22 +311,20 @@ impl<C> Calls<C> {
     }
 }
 
-impl<S: SessionPort> Mux<S> {
-    /// The session has ended: ends all calls.
-    pub(crate) fn end_calls(&mut self, error: &SessionError) {
-        // Nothing is added after the end.
-        let mut calls = std::mem::replace(&mut self.base.calls, Calls::new(0));
-        calls.deliver_wakes(&mut self.base.app);
-        for (_, entry) in &mut calls.entries {
-            let error = match entry.at {
-                At::Queued => StreamError::NotProcessed(error.clone()),
-                _ => StreamError::Session(error.clone()),
-            };
-            if let Some(port) = &mut entry.port {
-                port.set_key(None);
-                port.end(error);
-                port.wake();
-            }
+/// The session has ended: ends all calls.
+pub(super) fn end<S: SessionPort>(base: &mut Base<S>, error: &SessionError) {
+    // Nothing is added after the end.
+    let mut calls = std::mem::replace(&mut base.calls, Calls::new(0));
+    calls.deliver_wakes(&mut base.app);
+    for (_, entry) in &mut calls.entries {
+        let error = match entry.at {
+            At::Queued => StreamError::NotProcessed(error.clone()),
+            _ => StreamError::Session(error.clone()),
+        };
+        if let Some(port) = &mut entry.port {
+            port.set_key(None);
+            port.end(error);
+            port.wake();
         }
     }
 }

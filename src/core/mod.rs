@@ -49,7 +49,6 @@ pub(crate) mod window;
 pub(crate) mod tests;
 
 pub(crate) use budget::SEND_FLOOR;
-pub(crate) use calls::Answer;
 #[cfg(test)]
 pub(crate) use idle::IDLE;
 pub(crate) use life::{Goaway, SocketEvent, SocketStage};

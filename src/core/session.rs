@@ -14,7 +14,7 @@ use super::terms::Terms;
 use super::timers::Timer;
 use super::violation::Violation;
 use crate::config::Config;
-use crate::error::{Limit, SessionError, Side, StreamError, codes};
+use crate::error::{Limit, SessionError, codes};
 
 /// The action of a driver on the socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -114,7 +114,7 @@ impl<S: SessionPort> Core<S> {
                 }
                 mux.deadlines.set_timer(&mut mux.base);
             }
-            Timer::Calls => self.mux.cancel_late_calls(now),
+            Timer::Calls => super::calls::caller::cancel_late_calls(&mut self.mux, now),
             Timer::Orphan => {
                 let (established, left) = self.seen();
                 if (self.orphan).is_stuck(&mut self.mux, established, left, now) {
@@ -266,25 +266,8 @@ impl<S: SessionPort> Core<S> {
 
     /// The peer ends a stream, in both directions, with this code.
     pub(crate) fn cancel_by_peer(&mut self, key: Key, code: u32) {
-        let error = self.cancelled_as(code);
+        let error = self.life.reason.cancelled_as(code);
         self.mux.cancelled_by_peer(key, code, error);
-    }
-
-    /// The error of a stream that the peer has cancelled with this code.
-    pub(super) fn cancelled_as(&self, code: u32) -> StreamError {
-        // Refused by a peer that shuts down, before any of it ran.
-        let turned_away = matches!(code, codes::UNAVAILABLE | codes::REFUSED);
-        let refused = self
-            .life
-            .reason
-            .peer_refusal()
-            .filter(|_| turned_away)
-            .cloned();
-        let cancelled = StreamError::Cancelled {
-            by: Side::Peer,
-            code,
-        };
-        refused.map_or(cancelled, StreamError::NotProcessed)
     }
 
     /// The peer accepts no new streams: those that `lost` selects (by their id, and whether the peer opened them) were not
@@ -297,7 +280,7 @@ impl<S: SessionPort> Core<S> {
     ) {
         self.mux.base.refuse_opens(error.clone());
         self.life.reason.peer_goaway(error.clone(), soon);
-        self.mux.lose_calls(&error, |id| lost(id, false));
+        super::calls::caller::lose_calls(&mut self.mux, &error, |id| lost(id, false));
         self.mux.lose(&error, lost);
         self.mux.limits.charge_goaway(self.mux.base.turn);
     }

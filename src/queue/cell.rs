@@ -106,24 +106,24 @@ pub(crate) enum Activated<C, O, B> {
 
 impl<C, O, B> Cell<C, O, B> {
     /// Takes the reasons of a cell from the list.
-    pub(crate) fn activated(self: Arc<Self>) -> Activated<C, O, B> {
-        let reasons = self.reasons.take();
-        let code = self.code.load(Ordering::Relaxed);
+    pub(crate) fn activated(cell: Arc<Self>) -> Activated<C, O, B> {
+        let reasons = cell.reasons.take();
+        let code = cell.code.load(Ordering::Relaxed);
         if reasons & reason::START != 0 {
             let code = (reasons & reason::CANCEL != 0).then_some(code);
             // Raised by `ask` alone, which gave both to the list.
             let side = EngineSide {
-                cell: self,
+                cell,
                 has_out: true,
             };
             return Activated::Asked(side, code);
         }
-        let key = self.key();
+        let key = cell.key();
         if reasons & reason::SENT != 0 {
-            return Activated::Answered(key, Sent(self));
+            return Activated::Answered(key, Sent(cell));
         }
         // SAFETY: invariant 3, and `cancel` has consumed the application's side: this is the engine, which writes it.
-        let left = self.back.with_mut(|back| unsafe { (*back).take() });
+        let left = cell.back.with_mut(|back| unsafe { (*back).take() });
         Activated::Cancelled(key, code, left)
     }
 

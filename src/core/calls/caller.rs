@@ -14,227 +14,229 @@ use crate::core::timers::Timer;
 use crate::core::violation::Violation;
 use crate::error::{Failure, SessionError, Side, StreamError, codes};
 
-impl<S: SessionPort> Core<S> {
-    /// A handle, which has taken a permission, asks for a call.
-    pub(crate) fn start_call(&mut self, mut port: S::Call) {
-        let base = &mut self.mux.base;
-        if let Some(reason) = self.life.refusal() {
-            base.app.add_open_credit(1);
-            port.end(StreamError::NotProcessed(reason));
-            base.calls.wakes.push(port);
-            return;
-        }
-        let deadline = port.deadline();
-        let slot = base.calls.insert(0, At::Queued, port, 0);
-        base.calls.queue.push_back(slot);
-        if let Some(at) = deadline {
-            base.timers.set_by(Timer::Calls, at);
-        }
-        base.count_streams();
+/// A handle, which has taken a permission, asks for a call.
+pub(crate) fn start_call<S: SessionPort>(core: &mut Core<S>, mut port: S::Call) {
+    let base = &mut core.mux.base;
+    if let Some(reason) = core.life.refusal() {
+        base.app.add_open_credit(1);
+        port.end(StreamError::NotProcessed(reason));
+        base.calls.wake_later(port);
+        return;
     }
+    let deadline = port.deadline();
+    let slot = base.calls.insert(0, At::Queued, port, 0);
+    base.calls.queue.push_back(slot);
+    base.calls.frames_due = true;
+    if let Some(at) = deadline {
+        base.timers.set_by(Timer::Calls, at);
+    }
+    base.count_streams();
+}
 
-    /// The peer has cancelled a call.
-    pub(crate) fn call_cancelled_by_peer(&mut self, id: u32, code: u32) {
-        let error = self.cancelled_as(code);
-        self.mux.end_call_by_peer(id, error);
+/// The peer has cancelled a call.
+pub(crate) fn call_cancelled_by_peer<S: SessionPort>(core: &mut Core<S>, id: u32, code: u32) {
+    let error = core.life.reason.cancelled_as(code);
+    end_call_by_peer(&mut core.mux, id, error);
+}
+
+/// The call to be sent next: its opening block and its request.
+pub(crate) fn next_call<S: SessionPort>(mux: &mut Mux<S>) -> Option<(&[u8], &[u8])> {
+    let slot = mux.base.calls.front(|calls| &mut calls.queue)?;
+    let port = mux.base.calls.port(slot)?;
+    Some((port.opening(), port.message()))
+}
+
+/// The next call was put into the batch, with this id and cost.
+pub(crate) fn call_sent<S: SessionPort>(mux: &mut Mux<S>, id: u32, cost: u64) {
+    let calls = &mut mux.base.calls;
+    let Some(slot) = calls.queue.pop_front() else {
+        return;
+    };
+    if let Some(entry) = calls.entries.get_mut(slot as usize) {
+        entry.id = id;
+        entry.at = At::Sent;
+        if let Some(port) = &mut entry.port {
+            port.forget_message();
+        }
+    }
+    calls.by_id.insert(id, slot);
+    mux.credit.debit(cost);
+    let app = &mux.base.app;
+    app.add(Count::Opened, 1);
+    app.add(Count::MessagesSent, 1);
+    app.add(Count::Calls, 1);
+    mux.base.count_sent(1);
+}
+
+/// The peer has answered a call, which costs `cost`. False if there is no such call.
+pub(crate) fn reply_by_peer<S: SessionPort>(
+    mux: &mut Mux<S>,
+    id: u32,
+    answer: &[u8],
+    cost: u64,
+) -> Result<bool, Violation> {
+    mux.flow.receive(cost)?;
+    mux.flow.return_to_session(&mux.base, cost);
+    let base = &mut mux.base;
+    let Some((slot, entry)) = base.calls.find(id) else {
+        return Ok(false);
+    };
+    if entry.at != At::Sent {
+        // Only the side that was called may answer.
+        return Err(Violation::AfterEnd);
+    }
+    if let Some(Entry {
+        port: Some(mut port),
+        ..
+    }) = base.calls.remove(slot)
+    {
+        port.answer(base.app.keep(answer));
+        base.calls.wake_later(port);
+    }
+    base.app.add(Count::MessagesReceived, 1);
+    base.app.add(Count::Finished, 1);
+    base.count_streams();
+    Ok(true)
+}
+
+/// The peer has failed a call.
+pub(crate) fn fail_call_by_peer<S: SessionPort>(mux: &mut Mux<S>, id: u32, failure: Failure) {
+    end_call_by_peer(mux, id, StreamError::Failed(StdArc::new(failure)));
+}
+
+fn end_call_by_peer<S: SessionPort>(mux: &mut Mux<S>, id: u32, error: StreamError) {
+    let Some((slot, entry)) = mux.base.calls.find(id) else {
+        return;
+    };
+    match entry.at {
+        At::Sent => {
+            if matches!(error, StreamError::Cancelled { .. }) {
+                mux.base.app.add(Count::Cancelled, 1);
+            }
+            end_call(mux, slot, error);
+        }
+        At::Running => super::handler::give_up_call(mux, slot, error),
+        At::Answering => {
+            mux.base.app.add(Count::Cancelled, 1);
+            super::handler::void_answer(mux, slot);
+        }
+        At::Queued | At::Over | At::Void => mux.limits.charge_control(&mux.base),
     }
 }
 
-impl<S: SessionPort> Mux<S> {
-    /// The call to be sent next: its opening block and its request.
-    pub(crate) fn next_call(&mut self) -> Option<(&[u8], &[u8])> {
-        let slot = self.base.calls.front(|calls| &mut calls.queue)?;
-        let port = self.base.calls.port(slot)?;
-        Some((port.opening(), port.message()))
+/// The caller has given up.
+pub(crate) fn cancel_call<S: SessionPort>(mux: &mut Mux<S>, slot: u32, code: u32) {
+    let error = StreamError::Cancelled {
+        by: Side::This,
+        code,
+    };
+    let Some(entry) = mux.base.calls.entries.get(slot as usize) else {
+        return;
+    };
+    let id = entry.id;
+    match entry.at {
+        At::Sent => {
+            mux.base.calls.cancels.push_back((id, code));
+            mux.base.calls.frames_due = true;
+            mux.base.app.add(Count::Cancelled, 1);
+            end_call(mux, slot, error);
+        }
+        At::Queued => {
+            // The peer never hears of it.
+            mux.base.app.add(Count::Cancelled, 1);
+            end_queued_call(mux, slot, error);
+        }
+        At::Running | At::Answering | At::Over | At::Void => {}
     }
+}
 
-    /// The next call was put into the batch, with this id and cost.
-    pub(crate) fn call_sent(&mut self, id: u32, cost: u64) {
-        let calls = &mut self.base.calls;
-        let Some(slot) = calls.queue.pop_front() else {
-            return;
+/// A call was given up before it was begun.
+pub(crate) fn give_permission_back<S: SessionPort>(mux: &mut Mux<S>) {
+    mux.permits.on_granted(&mut mux.base, 1);
+}
+
+/// Ends a call that was sent.
+fn end_call<S: SessionPort>(mux: &mut Mux<S>, slot: u32, error: StreamError) {
+    let calls = &mut mux.base.calls;
+    if let Some(mut port) = calls.remove(slot).and_then(|entry| entry.port) {
+        port.end(error);
+        calls.wake_later(port);
+    }
+    mux.base.count_streams();
+}
+
+/// Ends a call that was not sent; its permission is for another one.
+fn end_queued_call<S: SessionPort>(mux: &mut Mux<S>, slot: u32, error: StreamError) {
+    if let Some(mut port) = mux.base.calls.void(slot) {
+        port.end(error);
+        mux.base.calls.wake_later(port);
+        mux.permits.on_granted(&mut mux.base, 1);
+    }
+}
+
+/// Cancels the calls whose deadlines have passed.
+pub(crate) fn cancel_late_calls<S: SessionPort>(mux: &mut Mux<S>, now: Instant) {
+    let mut next: Option<Instant> = None;
+    let mut late = Vec::new();
+    for (slot, entry) in &mux.base.calls.entries {
+        let waits = matches!(entry.at, At::Queued | At::Sent);
+        let deadline = entry.port.as_ref().and_then(CallPort::deadline);
+        let Some(at) = deadline.filter(|_| waits) else {
+            continue;
         };
-        if let Some(entry) = calls.entries.get_mut(slot as usize) {
-            entry.id = id;
-            entry.at = At::Sent;
-            if let Some(port) = &mut entry.port {
-                port.forget_message();
-            }
+        if at <= now {
+            late.push(slot as u32);
+        } else {
+            next = Some(next.map_or(at, |next| next.min(at)));
         }
-        calls.by_id.insert(id, slot);
-        self.credit.debit(cost);
-        let app = &self.base.app;
-        app.add(Count::Opened, 1);
-        app.add(Count::MessagesSent, 1);
-        app.add(Count::Calls, 1);
-        self.base.count_sent(1);
     }
+    for slot in late {
+        cancel_call(mux, slot, codes::DEADLINE);
+    }
+    if let Some(at) = next {
+        mux.base.timers.set_by(Timer::Calls, at);
+    }
+}
 
-    /// The peer has answered a call, which costs `cost`. False if there is no such call.
-    pub(crate) fn reply_by_peer(
-        &mut self,
-        id: u32,
-        answer: &[u8],
-        cost: u64,
-    ) -> Result<bool, Violation> {
-        self.flow.receive(cost)?;
-        self.flow.return_to_session(&self.base, cost);
-        let base = &mut self.base;
-        let Some((slot, entry)) = base.calls.find(id) else {
-            return Ok(false);
-        };
-        if entry.at != At::Sent {
-            // Only the side that was called may answer.
-            return Err(Violation::AfterEnd);
+/// The calls of this side that `lost` selects, by id, were not processed.
+pub(crate) fn lose_calls<S: SessionPort>(
+    mux: &mut Mux<S>,
+    error: &SessionError,
+    mut lost: impl FnMut(Option<u32>) -> bool,
+) {
+    let of_this_side = mux.base.calls.entries.iter().filter_map(|(slot, entry)| {
+        let ours = matches!(entry.at, At::Queued | At::Sent);
+        let id = Some(entry.id).filter(|id| *id != 0);
+        (ours && lost(id)).then_some((slot as u32, entry.at))
+    });
+    for (slot, at) in of_this_side.collect::<Vec<_>>() {
+        let error = StreamError::NotProcessed(error.clone());
+        mux.base.app.add(Count::Cancelled, 1);
+        match at {
+            At::Queued => end_queued_call(mux, slot, error),
+            _ => end_call(mux, slot, error),
         }
-        if let Some(Entry {
-            port: Some(mut port),
-            ..
-        }) = base.calls.remove(slot)
-        {
-            port.answer(base.app.keep(answer));
-            base.calls.wakes.push(port);
-        }
-        base.app.add(Count::MessagesReceived, 1);
-        base.app.add(Count::Finished, 1);
-        base.count_streams();
-        Ok(true)
     }
+}
 
-    /// The peer has failed a call.
-    pub(crate) fn fail_call_by_peer(&mut self, id: u32, failure: Failure) {
-        self.end_call_by_peer(id, StreamError::Failed(StdArc::new(failure)));
+/// The peer opens the direction back on the id of a call: makes a stream of it, with a sending direction that has finished.
+/// `None` if there is no such call.
+pub(crate) fn stream_of_call<S: SessionPort>(
+    mux: &mut Mux<S>,
+    id: u32,
+    now: Instant,
+) -> Option<Key> {
+    let (slot, entry) = mux.base.calls.find(id)?;
+    if entry.at != At::Sent {
+        return None;
     }
-
-    fn end_call_by_peer(&mut self, id: u32, error: StreamError) {
-        let Some((slot, entry)) = self.base.calls.find(id) else {
-            return;
-        };
-        match entry.at {
-            At::Sent => {
-                if matches!(error, StreamError::Cancelled { .. }) {
-                    self.base.app.add(Count::Cancelled, 1);
-                }
-                self.end_call(slot, error);
-            }
-            At::Running => self.give_up_call(slot, error),
-            At::Answering => {
-                self.base.app.add(Count::Cancelled, 1);
-                self.void_answer(slot);
-            }
-            At::Queued | At::Over | At::Void => self.limits.charge_control(&self.base),
-        }
-    }
-
-    /// The caller has given up.
-    pub(crate) fn cancel_call(&mut self, slot: u32, code: u32) {
-        let error = StreamError::Cancelled {
-            by: Side::This,
-            code,
-        };
-        let Some(entry) = self.base.calls.entries.get(slot as usize) else {
-            return;
-        };
-        let id = entry.id;
-        match entry.at {
-            At::Sent => {
-                self.base.calls.cancels.push_back((id, code));
-                self.base.app.add(Count::Cancelled, 1);
-                self.end_call(slot, error);
-            }
-            At::Queued => {
-                // The peer never hears of it.
-                self.base.app.add(Count::Cancelled, 1);
-                self.end_queued_call(slot, error);
-            }
-            At::Running | At::Answering | At::Over | At::Void => {}
-        }
-    }
-
-    /// A call was given up before it was begun.
-    pub(crate) fn give_permission_back(&mut self) {
-        self.permits.on_granted(&mut self.base, 1);
-    }
-
-    /// Ends a call that was sent.
-    fn end_call(&mut self, slot: u32, error: StreamError) {
-        let calls = &mut self.base.calls;
-        if let Some(mut port) = calls.remove(slot).and_then(|entry| entry.port) {
-            port.end(error);
-            calls.wakes.push(port);
-        }
-        self.base.count_streams();
-    }
-
-    /// Ends a call that was not sent; its permission is for another one.
-    fn end_queued_call(&mut self, slot: u32, error: StreamError) {
-        if let Some(mut port) = self.base.calls.void(slot) {
-            port.end(error);
-            self.base.calls.wakes.push(port);
-            self.permits.on_granted(&mut self.base, 1);
-        }
-    }
-
-    /// Cancels the calls whose deadlines have passed.
-    pub(crate) fn cancel_late_calls(&mut self, now: Instant) {
-        let mut next: Option<Instant> = None;
-        let mut late = Vec::new();
-        for (slot, entry) in &self.base.calls.entries {
-            let waits = matches!(entry.at, At::Queued | At::Sent);
-            let deadline = entry.port.as_ref().and_then(CallPort::deadline);
-            let Some(at) = deadline.filter(|_| waits) else {
-                continue;
-            };
-            if at <= now {
-                late.push(slot as u32);
-            } else {
-                next = Some(next.map_or(at, |next| next.min(at)));
-            }
-        }
-        for slot in late {
-            self.cancel_call(slot, codes::DEADLINE);
-        }
-        if let Some(at) = next {
-            self.base.timers.set_by(Timer::Calls, at);
-        }
-    }
-
-    /// The calls of this side that `lost` selects, by id, were not processed.
-    pub(crate) fn lose_calls(
-        &mut self,
-        error: &SessionError,
-        mut lost: impl FnMut(Option<u32>) -> bool,
-    ) {
-        let of_this_side = self.base.calls.entries.iter().filter_map(|(slot, entry)| {
-            let ours = matches!(entry.at, At::Queued | At::Sent);
-            let id = Some(entry.id).filter(|id| *id != 0);
-            (ours && lost(id)).then_some((slot as u32, entry.at))
-        });
-        for (slot, at) in of_this_side.collect::<Vec<_>>() {
-            let error = StreamError::NotProcessed(error.clone());
-            self.base.app.add(Count::Cancelled, 1);
-            match at {
-                At::Queued => self.end_queued_call(slot, error),
-                _ => self.end_call(slot, error),
-            }
-        }
-    }
-
-    /// The peer opens the direction back on the id of a call: makes a stream of it, with a sending direction that has finished.
-    /// `None` if there is no such call.
-    pub(crate) fn stream_of_call(&mut self, id: u32, now: Instant) -> Option<Key> {
-        let (slot, entry) = self.base.calls.find(id)?;
-        if entry.at != At::Sent {
-            return None;
-        }
-        let mut call = self.base.calls.remove(slot)?.port?;
-        let port = self.base.app.stream_of_call(&mut call, id);
-        let mut stream = self.new_stream(port, Opening::Sent, now);
-        stream.id = id;
-        stream.state.on(Event::SentFin);
-        let key = self.base.streams.insert(stream);
-        self.base.calls.wakes.push(call);
-        self.base.count_streams();
-        Some(key)
-    }
+    let mut call = mux.base.calls.remove(slot)?.port?;
+    let port = mux.base.app.stream_of_call(&mut call, id);
+    let mut stream = mux.new_stream(port, Opening::Sent, now);
+    stream.id = id;
+    stream.state.on(Event::SentFin);
+    let key = mux.base.streams.insert(stream);
+    mux.base.calls.wake_later(call);
+    mux.base.count_streams();
+    Some(key)
 }

@@ -16,6 +16,7 @@ pub(crate) use outgoing::{May, Sent};
 
 use super::base::Base;
 use super::budget::SendBudget;
+use super::calls;
 use super::deadlines::Deadlines;
 use super::flow::{Exceeded, Flow};
 use super::idle::{Grown, Spares};
@@ -226,7 +227,7 @@ impl<S: SessionPort> Mux<S> {
             stream.end_both(&error);
             stream.forget_queued();
         }
-        self.end_calls(error);
+        calls::end(&mut self.base, error);
         self.base.streams.clear();
         self.budget = SendBudget::default();
         self.receipts = Receipts::default();
@@ -248,7 +249,7 @@ impl<S: SessionPort> Mux<S> {
     pub(crate) fn recheck_memory(&mut self, now: Instant) {
         if self.flow.hungry {
             self.flow.account_all(&mut self.base, now);
-            self.release_taken_calls(now);
+            calls::handler::release_taken_calls(self, now);
         }
         self.watch_window(now);
         for _ in 0..self.flow.starved.len() {

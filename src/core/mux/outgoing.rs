@@ -54,7 +54,9 @@ impl<S: SessionPort> Mux<S> {
     /// Whether applications have queued frames to send.
     #[inline]
     pub(crate) fn wants_to_send(&self) -> bool {
-        !self.schedule.is_empty() || !self.permits.opens.is_empty() || self.base.calls.has_frames()
+        !self.schedule.is_empty()
+            || !self.permits.opens.is_empty()
+            || self.base.calls.may_have_frames()
     }
 
     // ---- control ----------------------------------------------------------------------------

@@ -23,7 +23,7 @@ fn serve(list: &List) -> usize {
             _ => list.close(),
         };
         for node in nodes {
-            match node.activated() {
+            match Cell::activated(node) {
                 Activated::Asked(mut side, cancelled) => {
                     cancels += usize::from(cancelled.is_some());
                     let request = *side.out().unwrap();

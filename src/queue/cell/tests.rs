@@ -12,7 +12,7 @@ fn cx() -> Context<'static> {
 
 /// The engine's side of the call that a node asks for.
 fn asked(node: Arc<Cell<(), Vec<u32>, String>>) -> EngineSide<(), Vec<u32>, String> {
-    match node.activated() {
+    match Cell::activated(node) {
         Activated::Asked(side, None) => side,
         other => panic!("{other:?}"),
     }
@@ -60,7 +60,7 @@ fn a_handler_sends_once_and_is_told_when_its_caller_goes() {
     assert_eq!(app.poll(&cx()), Poll::Ready("gone".to_owned()));
     app.out().unwrap().push(1);
     let node = app.send().expect("it is on no list");
-    match node.activated() {
+    match Cell::activated(node) {
         Activated::Answered(Some(7), sent) => engine.accept(sent),
         other => panic!("{other:?}"),
     }
@@ -72,14 +72,17 @@ fn a_handler_sends_once_and_is_told_when_its_caller_goes() {
 fn a_cancel_tells_the_engine_its_code_and_what_was_not_taken() {
     let (app, node) = Plain::new((), Vec::new()).ask();
     assert!(app.cancel(3).is_none(), "it is on the list");
-    assert!(matches!(node.activated(), Activated::Asked(_, Some(3))));
+    assert!(matches!(
+        Cell::activated(node),
+        Activated::Asked(_, Some(3))
+    ));
 
     let (app, node) = Plain::new((), Vec::new()).ask();
     let mut engine = asked(node);
     engine.set_key(Some(9));
     engine.give("late".to_owned());
     let node = app.cancel(4).expect("it is on no list");
-    match node.activated() {
+    match Cell::activated(node) {
         Activated::Cancelled(Some(9), 4, Some(left)) => assert_eq!(left, "late"),
         other => panic!("{other:?}"),
     }

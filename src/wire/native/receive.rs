@@ -18,6 +18,7 @@ use super::frame::{
     CALL_PREFIX_LEN, FRAME_COST, Frame, HEADER_LEN, Header, Kind, Role, Scope, Settings, StreamId,
     TOTAL_LEN, check, cost, decode_total, preface,
 };
+use crate::core::calls::{caller, handler};
 use crate::core::{Core, Incoming, Piece, SessionPort, StreamPort};
 use crate::error::{Failure, ProtocolError, SessionError};
 use crate::wire::{WAKES_MAX, WORK_MAX};
@@ -69,8 +70,10 @@ impl Native {
         // Where the next frame begins: small frames are read in place and removed at the end.
         let mut at = 0;
         let mut more = false;
+        // As many callers are to be woken.
+        let mut woken = false;
         while let Some(head) = buf[at..].first_chunk::<HEADER_LEN>() {
-            more = core.mux.base.waking() >= WAKES_MAX || work >= WORK_MAX;
+            more = core.mux.base.wakes.len() >= WAKES_MAX || work >= WORK_MAX || woken;
             if more {
                 break;
             }
@@ -112,6 +115,7 @@ impl Native {
                 let frame = Frame::read(kind, header, &buf[begin..end])?;
                 at = end;
                 self.on_frame(core, frame, now)?;
+                woken = kind == Kind::Reply && core.mux.base.calls.waking() >= WAKES_MAX;
             }
         }
         buf.advance(at);
@@ -268,7 +272,7 @@ impl Native {
         mux.flow.receive(cost).map_err(refused)?;
         let found = match mux.base.streams.find(id.get()) {
             // The server of a call may answer with a stream.
-            None if mux.base.calls.has(id.get()) => mux.stream_of_call(id.get(), now),
+            None if mux.base.calls.has(id.get()) => caller::stream_of_call(mux, id.get(), now),
             found => found,
         };
         let Some(key) = found else {
@@ -318,7 +322,7 @@ impl Native {
         // At most two a direction, so the grant of streams bounds them; the credit is returned.
         mux.flow.return_to_session(&mux.base, cost);
         let found = match core.mux.base.streams.find(id.get()) {
-            None => core.mux.stream_of_call(id.get(), now),
+            None => caller::stream_of_call(&mut core.mux, id.get(), now),
             found => found,
         };
         let Some(key) = found else {
@@ -385,7 +389,7 @@ impl Native {
         }
         self.take_id(core, id)?;
         let cost = cost((payload.len() + CALL_PREFIX_LEN) as u32);
-        let called = core.call_by_peer(id.get(), payload, opening, cost);
+        let called = handler::call_by_peer(core, id.get(), payload, opening, cost);
         called.map_err(|violation| of_stream(id, violation))
     }
 
@@ -396,7 +400,7 @@ impl Native {
         answer: &[u8],
     ) -> Result<(), ProtocolError> {
         let cost = cost(answer.len() as u32);
-        let replied = core.mux.reply_by_peer(id.get(), answer, cost);
+        let replied = caller::reply_by_peer(&mut core.mux, id.get(), answer, cost);
         match replied.map_err(|violation| of_stream(id, violation))? {
             true => Ok(()),
             false if core.mux.base.streams.find(id.get()).is_some() => {
@@ -509,15 +513,13 @@ fn failure(code: u32, message: &str, details: &[u8]) -> Failure {
 fn end_call<S: SessionPort>(core: &mut Core<S>, id: u32, frame: &Frame<'_>) {
     match *frame {
         // Who wants no answer has given up.
-        Frame::Cancel { code, .. } => core.call_cancelled_by_peer(id, code),
+        Frame::Cancel { code, .. } => caller::call_cancelled_by_peer(core, id, code),
         Frame::Error {
             code,
             message,
             details,
             ..
-        } => core
-            .mux
-            .fail_call_by_peer(id, failure(code, message, details)),
+        } => caller::fail_call_by_peer(&mut core.mux, id, failure(code, message, details)),
         _ => {}
     }
 }

@@ -14,6 +14,7 @@ use super::frame::{
     put_open, put_ping, put_reply, put_window,
 };
 use super::sender::Sender;
+use crate::core::calls::{caller, handler};
 use crate::core::{Core, Goaway, May, Mux, Sent, SessionPort, failure};
 use crate::error::codes;
 use crate::wire::Batch;
@@ -78,7 +79,7 @@ impl Native {
 
     fn put_opens_and_messages<S: SessionPort>(&mut self, mux: &mut Mux<S>, batch: &mut Batch) {
         let opened = mux.permits.front().is_none() || self.put_opens(mux, batch);
-        let called = !mux.base.calls.has_frames() || self.put_calls(mux, batch, opened);
+        let called = !mux.base.calls.may_have_frames() || self.put_calls(mux, batch, opened);
         let may = match opened && called {
             true => May::SendAll,
             // OPENs, calls and their answers have waited longer.
@@ -181,7 +182,9 @@ impl Native {
             true => 0,
             false => batch.room().saturating_sub(CALLS_SHARE),
         };
-        opened && put_replies(mux, batch, share) && self.put_requests(mux, batch, share)
+        let all = opened && put_replies(mux, batch, share) && self.put_requests(mux, batch, share);
+        mux.base.calls.has_frames();
+        all
     }
 
     fn put_requests<S: SessionPort>(
@@ -192,7 +195,7 @@ impl Native {
     ) -> bool {
         loop {
             let credit = mux.credit.left();
-            let Some((opening, request)) = mux.next_call() else {
+            let Some((opening, request)) = caller::next_call(mux) else {
                 return true;
             };
             let len = CALL_PREFIX_LEN + opening.len() + request.len();
@@ -208,7 +211,7 @@ impl Native {
                 .head()
                 .put_with(HEADER_LEN + len, |dst| put_call(dst, id, opening, request));
             batch.copied(HEADER_LEN + len);
-            mux.call_sent(id.get(), cost);
+            caller::call_sent(mux, id.get(), cost);
             self.next_id = following_id(mux, id);
         }
     }
@@ -274,7 +277,7 @@ fn following_id<S: SessionPort>(mux: &Mux<S>, id: StreamId) -> StreamId {
 fn put_replies<S: SessionPort>(mux: &mut Mux<S>, batch: &mut Batch, share: usize) -> bool {
     loop {
         let credit = mux.credit.left();
-        let Some((id, answer)) = mux.next_reply() else {
+        let Some((id, answer)) = handler::next_reply(mux) else {
             return true;
         };
         let Some(id) = StreamId::new(id) else {
@@ -291,14 +294,14 @@ fn put_replies<S: SessionPort>(mux: &mut Mux<S>, batch: &mut Batch, share: usize
         let len = HEADER_LEN + answer.len();
         batch.head().put_with(len, |dst| put_reply(dst, id, answer));
         batch.copied(len);
-        mux.reply_sent(cost);
+        handler::reply_sent(mux, cost);
     }
 }
 
 /// Encodes ERRORs and CANCELs of calls.
 fn put_call_ends<S: SessionPort>(mux: &mut Mux<S>, batch: &mut Batch) {
     while batch.room() >= ERROR_ROOM {
-        let Some((id, record)) = mux.next_failure() else {
+        let Some((id, record)) = handler::next_failure(mux) else {
             break;
         };
         let (code, message, details) = failure::decode(record);
@@ -310,10 +313,10 @@ fn put_call_ends<S: SessionPort>(mux: &mut Mux<S>, batch: &mut Batch) {
         }
         let len = batch.head().len() - before;
         batch.copied(len);
-        mux.failure_sent();
+        handler::failure_sent(mux);
     }
     while batch.room() >= CONTROL_ROOM {
-        let Some((id, code)) = mux.next_call_cancel() else {
+        let Some((id, code)) = handler::next_call_cancel(mux) else {
             return;
         };
         if let Some(id) = StreamId::new(id) {

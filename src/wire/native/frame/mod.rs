@@ -13,6 +13,8 @@
 //! 2. [`check`] checks all that a header alone can show, *before* the payload has arrived or memory was spent on it;
 //! 3. [`Frame::parse`] borrows the payload and gives the value. Nothing is copied and nothing is allocated.
 //!
+//! CALL and REPLY (kinds 9 and 10) carry unary calls, see `src/rpc/WIRE.md`; a peer that does not know them is sent none.
+//!
 //! Extensions that this version does not know are ignored, so that a later one may use them: frames of the kinds 11 to 15, up
 //! to the agreed frame size, and ids in SETTINGS, up to 16 KiB of them. Every other deviation is an error: flags,
 //! lengths, places, and known settings that occur twice.
