@@ -5,11 +5,16 @@
 //! ```
 //! A byte of the script feeds some bytes of the wire and makes one move; the rest of the wire is fed at once.
 
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
+
+use bytes::Bytes;
 
 use super::Input;
 use super::side::{Side, config, now};
 use crate::error::codes;
+use crate::handle::Session;
+use crate::handle::call::{Acceptor, Answer, Arrival, IncomingCall, PendingCall};
 use crate::handle::whole::{Stream, Whole as _};
 use crate::wire::native::frame::Frame;
 use crate::wire::native::frame::{
@@ -19,6 +24,8 @@ use crate::wire::native::frame::{
 const ACCEPTOR: u8 = 1 << 0;
 /// Flag: preface and SETTINGS of the peer are prepended to the wire.
 const GREETED: u8 = 1 << 1;
+/// Flag: the application takes calls.
+const SERVES: u8 = 1 << 2;
 const PATIENCE: Duration = Duration::from_secs(1);
 /// Bytes that one step feeds, by the low bits of its byte.
 const PIECES: [usize; 8] = [0, 1, 7, 8, 40, 300, 9000, usize::MAX];
@@ -38,9 +45,15 @@ pub fn peer(input: &[u8]) {
     };
     let mut run = Run {
         side: Side::new(role, &config(PATIENCE), Instant::now()),
+        acceptor: None,
         streams: Vec::new(),
+        handlers: Vec::new(),
+        callers: Vec::new(),
         written: Vec::new(),
     };
+    if flags & SERVES != 0 {
+        run.acceptor = run.side.session.clone().map(Acceptor::new);
+    }
     if flags & GREETED != 0 {
         let mut hello = preface::encode(preface::VERSION).to_vec();
         Settings::FLOORS.put(&mut hello);
@@ -59,13 +72,32 @@ pub fn peer(input: &[u8]) {
     run.side.elapse(4 * PATIENCE, &mut run.written);
     assert!(run.side.is_closed(), "it ends by its ceiling");
     run.look_at_what_was_written();
+    run.acceptor = None;
     run.side.finish(run.streams);
+    for mut call in run.handlers {
+        assert!(call.poll_gone(&cx()).is_ready(), "a handler is told");
+    }
+    for mut call in run.callers {
+        assert!(call.poll(&cx()).is_ready(), "a caller gets an end");
+    }
 }
 
 struct Run {
     side: Side,
+    acceptor: Option<Acceptor>,
     streams: Vec<Stream>,
+    handlers: Vec<IncomingCall>,
+    callers: Vec<PendingCall>,
     written: Vec<u8>,
+}
+
+fn cx() -> Context<'static> {
+    Context::from_waker(Waker::noop())
+}
+
+fn begin(session: &Session) -> Option<PendingCall> {
+    let opening = |block: &mut Vec<u8>| block.extend_from_slice(b"fuzz");
+    PendingCall::begin(session, opening, Bytes::from_static(b"request"), None).ok()
 }
 
 impl Run {
@@ -85,6 +117,8 @@ impl Run {
                 let session = self.side.session.as_ref();
                 let opened = session.and_then(|session| session.try_open(vec![how; 40]).ok());
                 self.streams.extend(opened);
+                self.callers
+                    .extend(self.side.session.as_ref().and_then(begin));
             }
             5 => self.end_one(how),
             6 => {
@@ -98,6 +132,16 @@ impl Run {
     }
 
     fn accept(&mut self) {
+        while let Some(acceptor) = &mut self.acceptor {
+            match acceptor.poll(&cx()) {
+                Poll::Ready(Ok(Some(Arrival::Call(call)))) => self.handlers.push(call),
+                Poll::Ready(Ok(Some(Arrival::Stream(send, recv)))) => {
+                    self.streams.push((send, recv));
+                }
+                Poll::Ready(Ok(None) | Err(_)) => self.acceptor = None,
+                Poll::Pending => return,
+            }
+        }
         let Some(session) = &self.side.session else {
             return;
         };
@@ -107,6 +151,15 @@ impl Run {
     }
 
     fn receive(&mut self) {
+        let mut streams = Vec::new();
+        self.callers.retain_mut(|call| match call.poll(&cx()) {
+            Poll::Ready(Answer::Stream(send, recv)) => {
+                streams.push((send, recv));
+                false
+            }
+            polled => polled.is_pending(),
+        });
+        self.streams.extend(streams);
         for stream in &mut self.streams {
             // After an end repeated calls must return the same.
             for _ in 0..8 {
@@ -116,6 +169,19 @@ impl Run {
     }
 
     fn end_one(&mut self, how: u8) {
+        if let Some(mut call) = self.handlers.pop() {
+            let request = call.take_request();
+            match how {
+                0 => drop(call),
+                1 => call.reply(request),
+                2 => call.fail(7, "no", b""),
+                _ => drop(call.become_stream()),
+            }
+            return;
+        }
+        if how == 0 {
+            drop(self.callers.pop());
+        }
         let Some(mut stream) = self.streams.pop() else {
             return;
         };
@@ -141,7 +207,10 @@ impl Run {
             0 => drop(now(session.ping())),
             1 => session.close(),
             2 => drop(now(session.shutdown(PATIENCE))),
-            _ => return,
+            _ => {
+                self.acceptor = None;
+                return;
+            }
         }
         self.side.session = Some(session);
     }
