@@ -3,15 +3,12 @@
 //! An [`Engine`] is a runtime that owns sockets: a thread of its own, or the application's runtime. This module decides
 //! nothing about the protocol.
 
-mod backend;
-mod builder;
 mod dial;
 mod engine;
 mod errors;
 mod given;
 mod half_open;
 mod home;
-mod listener;
 mod live;
 #[cfg(test)]
 mod progress_tests;
@@ -19,13 +16,12 @@ mod socket;
 mod stats;
 
 pub use crate::driver::uring::{Features, ProbeStep, Refusal};
-pub use backend::{Backend, ChosenBackend};
-pub use builder::EngineBuilder;
 pub use dial::{DialAttempt, DialError, dial};
 pub use engine::Engine;
-pub use errors::{ConnectError, EngineError, ListenError};
-pub use given::SocketError;
-pub use listener::{Listener, is_lost};
+pub use engine::backend::{Backend, ChosenBackend};
+pub use engine::builder::EngineBuilder;
+pub use engine::listener::{Listener, is_lost};
+pub use errors::{ConnectError, EngineError, ListenError, SocketError};
 pub use stats::{ProcessStats, process_stats};
 
 use std::fmt;

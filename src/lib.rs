@@ -83,7 +83,7 @@
 //! * `metrics` (off): the module `metrics`, which passes counters to a recorder of the crate `metrics`.
 //! * `rpc` (off): the module `rpc`: calls with deadlines, cancellation, metadata and typed status; either side may be the
 //!   server. The attribute `service` makes clients and servers of traits. `rpc-prost` and `rpc-postcard` add codecs,
-//!   `rpc-tower` makes a channel a service of tower.
+//!   `rpc-tower` makes a channel a service of tower and takes its layers for handlers, `rpc-tracing` makes each call a span.
 //!
 //! # Observing it
 //! Sessions and streams are [`tracing`] spans ([`Session::span`], [`SendStream::span`]) with their ends as events, targets
@@ -160,6 +160,11 @@ pub use pace::{LeftOutLines, left_out_lines};
 pub use wire::native::frame::Role;
 
 /// Compiles and runs the README's examples as tests.
-#[cfg(doctest)]
+#[cfg(all(doctest, feature = "rpc-postcard"))]
 #[doc = include_str!("../README.md")]
 struct Readme;
+
+/// The same.
+#[cfg(all(doctest, feature = "rpc-postcard"))]
+#[doc = include_str!("../MIGRATING.md")]
+struct Migrating;

@@ -22,6 +22,10 @@
 //! `manager_attempts_total`, `manager_failures_total`, `manager_sessions_total`, `manager_lost_total`,
 //! `manager_calls_total` (`result` = `served`, `closing`, `late`, `crowded`, `unstarted`), `manager_ready`, `manager_pausing`,
 //! `manager_waiting`.
+//!
+//! With the feature `rpc`, for each server and channel that is watched ([`Publisher::watch_server`], [`Publisher::watch_channel`]),
+//! labelled `side` = `server`, `client`, `name` and `method`: `calls_started_total`, `calls_total` (`code`), `calls_in_flight`, and the parts of a
+//! histogram of Prometheus: `call_seconds_bucket` (`le`, from 1 µs to 69 s), `call_seconds_count`, `call_seconds_sum`.
 
 use ::metrics::{Unit, counter, describe_counter, describe_gauge, gauge};
 
@@ -56,20 +60,24 @@ use crate::connect::{ProcessStats, process_stats};
 pub struct Publisher {
     #[cfg(feature = "manage")]
     managers: managers::Managers,
+    #[cfg(feature = "rpc")]
+    calls: calls::Calls,
 }
 
 impl Publisher {
-    /// A publisher that watches no manager.
+    /// A publisher that watches nothing.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Passes the current [`process_stats`] to the recorder, and the watched managers' changes since the last call.
+    /// Passes the current [`process_stats`] to the recorder, and the changes of all that is watched since the last call.
     pub fn publish(&mut self) {
         publish_process(&process_stats());
         #[cfg(feature = "manage")]
         self.managers.publish();
+        #[cfg(feature = "rpc")]
+        self.calls.publish();
     }
 }
 
@@ -168,6 +176,8 @@ pub fn describe() {
     );
     #[cfg(feature = "manage")]
     managers::describe();
+    #[cfg(feature = "rpc")]
+    calls::describe();
 }
 
 fn publish_process(stats: &ProcessStats) {
@@ -197,6 +207,8 @@ fn set(name: &'static str, value: u64) {
     gauge!(name).set(value as f64);
 }
 
+#[cfg(feature = "rpc")]
+mod calls;
 #[cfg(feature = "manage")]
 mod managers;
 

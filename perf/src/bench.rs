@@ -9,3 +9,4 @@ mod report;
 mod run;
 pub(crate) mod scale;
 mod subject;
+pub(crate) mod untuned;

@@ -12,7 +12,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use bench::scale::{idle, producers, soak, streams};
-use bench::{compare, load, open_loop};
+use bench::{compare, load, open_loop, untuned};
 
 #[cfg(not(feature = "count-allocations"))]
 #[global_allocator]
@@ -37,6 +37,9 @@ enum Command {
     Compare(compare::Args),
     /// Measures latency at fixed rates over ringmux and the peers.
     OpenLoop(open_loop::Args),
+    /// The server of `compare --untuned`.
+    #[command(hide = true)]
+    UntunedServe(untuned::ServeArgs),
     /// Runs one workload over one of them, for a profiler.
     Load(load::Args),
     /// Measures the throughput of 1, 2, 4 threads sending into one session.
@@ -56,6 +59,7 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Compare(args) => compare::run(&args),
         Command::OpenLoop(args) => open_loop::run(&args),
+        Command::UntunedServe(args) => untuned::serve(&args),
         Command::Load(args) => load::run(&args),
         Command::Producers(args) => producers::run(&args),
         Command::Streams(args) => streams::run(&args),

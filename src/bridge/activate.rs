@@ -4,11 +4,11 @@ use std::time::Instant;
 
 use super::calls::{Back, CallActivated as Activation, CallCell, CallSent, Ended};
 use super::engine::Engine;
-use super::lane::Lane;
 use super::port::LanePort;
 use super::reason;
+use super::session::lane::Lane;
 use super::session::request;
-use super::sides::Activated;
+use super::session::sides::Activated;
 use crate::core::calls::{Answer, caller, handler};
 use crate::core::port::{Count, SessionPort};
 use crate::core::{Key, SEND_FLOOR};

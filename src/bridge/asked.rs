@@ -1,6 +1,5 @@
 //! Details of what a stream's handles ask: set by them, and read by the engine after the reason that they raise.
 
-use super::lane::Lane;
 use crate::sync::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 
 /// See the module. Relaxed throughout: the reason publishes them.
@@ -17,11 +16,11 @@ pub(crate) struct Asked {
 }
 
 impl Asked {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(urgency: u8) -> Self {
         Self {
             cancel_code: AtomicU32::new(0),
             stop_code: AtomicU32::new(0),
-            urgency: AtomicU8::new(Lane::DEFAULT_URGENCY),
+            urgency: AtomicU8::new(urgency),
             accepted: AtomicBool::new(false),
             chunks: AtomicBool::new(false),
             failing: AtomicBool::new(false),

@@ -13,8 +13,8 @@ use std::time::Instant;
 use bytes::{Bytes, BytesMut};
 use crossbeam_queue::ArrayQueue;
 
+use super::session::sides::{EngineSide, HandleSide};
 use super::session::{SessionLink, request};
-use super::sides::{EngineSide, HandleSide};
 use crate::core::port::CallPort;
 use crate::error::{SessionError, StreamError};
 use crate::queue::ReadyList;
@@ -96,6 +96,8 @@ pub(crate) struct CallOffer {
     /// The opening block, of `opening` bytes, and the request.
     pub(crate) payload: Bytes,
     pub(crate) opening: usize,
+    /// When it was received.
+    pub(crate) received: Instant,
 }
 
 /// A session's calls, as both sides see them.
@@ -325,6 +327,7 @@ impl CallStore {
         link: &Arc<SessionLink>,
         payload: &[u8],
         opening: usize,
+        received: Instant,
     ) -> (EngineCall, CallOffer) {
         let spare = self.spares.pop();
         let spare = spare.unwrap_or_else(|| Spare::new(Some(Arc::clone(link)), Out::default()));
@@ -333,6 +336,7 @@ impl CallStore {
             side: app,
             payload: self.pieces.keep(payload),
             opening,
+            received,
         };
         (engine, offer)
     }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::stats::Counter;
+use super::counter::Counter;
 use crate::sync::{AtomicU64, Ordering};
 
 /// The report of a shutdown. From [`Session::shutdown`](crate::Session::shutdown) and

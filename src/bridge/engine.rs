@@ -5,9 +5,10 @@ use std::time::Instant;
 
 use bytes::BytesMut;
 
+use super::info::Info;
 use super::pool::Pool;
 use super::port::LinkPort;
-use super::session::{Info, LinkSizes, SessionLink};
+use super::session::{LinkSizes, SessionLink};
 use crate::config::Config;
 use crate::core::port::{Count, SessionPort};
 use crate::core::timers::Timer;

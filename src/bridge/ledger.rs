@@ -18,7 +18,8 @@ use std::ops::Deref;
 
 use crossbeam_utils::CachePadded;
 
-use super::stats::{Counter, Counters, SessionStats};
+use super::counter::Counter;
+use super::stats::{Counters, SessionStats};
 use crate::error::SessionError;
 use crate::queue::{PerProcess, SetOnce, SlotKey, Slots};
 use crate::sync::Arc;

@@ -13,27 +13,44 @@ use crate::sync::{AtomicU64, Ordering};
 #[derive(Debug)]
 pub(crate) struct Particulars(SetOnce<Fields>);
 
+/// An opening block, and when the engine received it, if the peer has opened the stream.
+#[derive(Debug)]
+pub(crate) struct Opening {
+    pub(super) block: Bytes,
+    pub(super) received: Option<Instant>,
+}
+
+impl From<Bytes> for Opening {
+    fn from(block: Bytes) -> Self {
+        let received = None;
+        Self { block, received }
+    }
+}
+
 #[derive(Debug)]
 struct Fields {
     opening: Bytes,
     span: Span,
     /// When the stream is to be cancelled, in nanoseconds from when its session began, not 0; 0: never.
     deadline: AtomicU64,
+    received: Option<Instant>,
 }
 
 impl Particulars {
     /// For a stream with this opening block, of a session with this span.
     #[inline]
-    pub(super) fn new(opening: Bytes, session: &Span, urgency: u8) -> Self {
-        if opening.is_empty() && !trace::may_trace_streams() {
+    pub(super) fn new(opening: Opening, session: &Span, urgency: u8) -> Self {
+        let Opening { block, received } = opening;
+        if block.is_empty() && !trace::may_trace_streams() {
             return Self(SetOnce::new());
         }
         let span = trace::stream(session, urgency);
-        let some = !opening.is_empty() || !span.is_disabled();
+        let some = !block.is_empty() || !span.is_disabled();
         Self(SetOnce::with(some.then(|| Fields {
-            opening,
+            opening: block,
             span,
             deadline: AtomicU64::new(0),
+            received,
         })))
     }
 
@@ -75,11 +92,17 @@ impl Particulars {
                 opening: Bytes::new(),
                 span: Span::none(),
                 deadline: AtomicU64::new(0),
+                received: None,
             });
         }
         // Relaxed: published by the reason that the caller raises.
         let before = (self.0.get()).map(|of| of.deadline.swap(nanos, Ordering::Relaxed));
         before != Some(nanos)
+    }
+
+    /// When the engine received the OPEN of the stream; kept with other fields only.
+    pub(crate) fn received(&self) -> Option<Instant> {
+        self.0.get()?.received
     }
 
     /// When the stream is to be cancelled.

@@ -6,11 +6,12 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use super::calls::{Back, CallOffer, CallStore, EngineCall};
-use super::lane::{Lane, OpenState};
+use super::counter::Counter;
+use super::particulars::Opening;
 use super::pool::Pool;
+use super::session::lane::{Lane, OpenState};
+use super::session::sides::{Activated, EngineSide, HandleSide, RxRing, TxRing};
 use super::session::{SessionLink, request};
-use super::sides::{Activated, EngineSide, HandleSide, RxRing, TxRing};
-use super::stats::Counter;
 use crate::core::port::{Count, Memory, RecvEnd, SendEnd, SessionPort, StreamPort};
 use crate::error::{Limit, SessionError, StreamError};
 use crate::queue::{Reader, Record, RingOwner, Writer};
@@ -275,24 +276,38 @@ impl SessionPort for LinkPort {
     type Memory = StdArc<Pool>;
     type Offer = HandleSide;
 
-    fn incoming(&mut self, block: &[u8], id: u32, credit_mark: u32) -> (LanePort, HandleSide) {
-        let opening = Bytes::copy_from_slice(block);
+    fn incoming(
+        &mut self,
+        block: &[u8],
+        id: u32,
+        credit_mark: u32,
+        now: Instant,
+    ) -> (LanePort, HandleSide) {
+        let opening = Opening {
+            block: Bytes::copy_from_slice(block),
+            received: Some(now),
+        };
         let (handles, side) = Lane::pair(&self.link, opening, credit_mark);
         handles.lane().set_id(id);
         (LanePort::new(side), handles)
     }
 
     fn offer(&mut self, offer: HandleSide) -> bool {
-        self.link.push_accept(offer).is_ok()
+        self.link.unaccepted.push(offer).is_ok()
     }
 
     fn take_unaccepted(&mut self) -> Option<Option<u64>> {
-        let stream = self.link.pop_accept()?;
+        let stream = self.link.unaccepted.pop()?;
         Some(stream.lane().key.key())
     }
 
-    fn incoming_call(&mut self, payload: &[u8], opening: usize) -> (EngineCall, CallOffer) {
-        self.calls.incoming(&self.link, payload, opening)
+    fn incoming_call(
+        &mut self,
+        payload: &[u8],
+        opening: usize,
+        received: Instant,
+    ) -> (EngineCall, CallOffer) {
+        self.calls.incoming(&self.link, payload, opening, received)
     }
 
     fn offer_call(&mut self, offer: CallOffer) -> bool {
@@ -342,15 +357,15 @@ impl SessionPort for LinkPort {
     }
 
     fn open_credit(&self) -> u32 {
-        self.link.open_credit()
+        self.link.opens.granted()
     }
 
     fn take_open_credit(&self) -> bool {
-        self.link.take_open_credit()
+        self.link.opens.take()
     }
 
     fn add_open_credit(&self, streams: u32) {
-        self.link.add_open_credit(streams);
+        self.link.opens.add(streams);
     }
 
     fn refuse_opens(&self, reason: SessionError) {
@@ -369,11 +384,12 @@ impl SessionPort for LinkPort {
         // This answer serves all callers so far: a caller that asks for another PING later has read the count before.
         self.asked |= self.link.take_requests();
         self.asked &= !request::PING;
-        self.link.record_pong(rtt_ns);
+        self.link.pings.record(rtt_ns);
     }
 
     fn wake_acceptors(&self) {
-        self.link.wake_acceptors();
+        self.link.unaccepted.waiters.wake_one();
+        self.link.calls.wake_acceptor();
     }
 
     fn wake_state(&self) {
@@ -381,7 +397,7 @@ impl SessionPort for LinkPort {
     }
 
     fn wake_pings(&self) {
-        self.link.ping_waiters.wake_all();
+        self.link.pings.waiters.wake_all();
     }
 
     fn close(&mut self, reason: &SessionError) {

@@ -1,4 +1,9 @@
-//! The memory that a session's handles and the engine share.
+//! The memory that a session's handles and the engine share: one [`SessionLink`] a session, and below it the lanes of its
+//! streams.
+
+pub(crate) mod lane;
+pub(crate) mod sides;
+mod unaccepted;
 
 use std::fmt;
 use std::sync::Arc as StdArc;
@@ -9,13 +14,13 @@ use crossbeam_queue::ArrayQueue;
 
 use super::calls::CallLink;
 use super::drain::{Drain, Drained};
-use super::lane::{Lane, SpareLane};
+use super::info::Info;
 use super::ledger::{Account, Entry};
+use super::opens::OpenPermits;
+use super::pings::Pings;
 use super::pool::Pool;
-use super::sides::{HandleSide, RxRing, TxRing};
 use super::stats::SessionStats;
 use super::trace;
-use crate::addr::{Addr, Driver};
 use crate::error::{SessionError, StreamError};
 use crate::queue::step::{Step, reached};
 use crate::queue::{
@@ -23,7 +28,9 @@ use crate::queue::{
     WakerSet, Writer,
 };
 use crate::sync::{Arc, AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
-use crate::wire::Role;
+use lane::{Lane, SpareLane};
+use sides::{RxRing, TxRing};
+use unaccepted::Unaccepted;
 
 /// Requests of handles to the session itself.
 pub(crate) mod request {
@@ -53,35 +60,27 @@ pub(crate) struct SessionLink {
     process: Process,
     /// The thread of the engine.
     pub(crate) home: Home,
-    /// Streams that the peer opened; streams beyond its capacity are refused.
-    accept: ArrayQueue<HandleSide>,
+    pub(crate) unaccepted: Unaccepted,
     pub(crate) calls: CallLink,
     /// Lanes of streams that have gone. The engine alone adds to them, and never after the end of the session: then they
     /// are freed, as they hold references to the session.
     spares: ArrayQueue<SpareLane>,
-    /// Tasks in `accept`.
-    pub(crate) accept_waiters: WakerSet,
     /// Tasks that wait for the handshake or for the end.
     pub(crate) state_waiters: WakerSet,
-    /// Tasks in `ping`.
-    pub(crate) ping_waiters: WakerSet,
+    pub(crate) pings: Pings,
+    pub(crate) opens: OpenPermits,
     established: AtomicBool,
     end: SetOnce<SessionError>,
     /// The socket is closed as well.
     finished: AtomicBool,
     /// Why no stream can be opened any more.
     refusal: SetOnce<SessionError>,
-    /// Streams that may be opened without asking the engine first.
-    open_credit: AtomicU32,
-    pending_opens: AtomicU32,
     /// Largest message that the peer accepts, in bytes.
     peer_max_message: AtomicU32,
     /// The session's receive window is nearly used up: handles raise CREDIT at every release.
     hungry: AtomicBool,
     /// `Session` values alive.
     handles: AtomicUsize,
-    pongs: AtomicU64,
-    rtt_ns: AtomicU64,
     pub(crate) counters: Entry,
     /// The origin of the deadlines of its streams.
     pub(super) begun: Instant,
@@ -95,8 +94,6 @@ pub(crate) struct SessionLink {
     pub(crate) send_buffer: u32,
     /// The part of the budget for queued bytes beyond the floors that no stream has.
     pub(crate) send_budget: Budget,
-    /// Calls of `open` that may wait at once.
-    pub(crate) max_pending_opens: u32,
     /// Initial `credit_mark` of a lane.
     pub(crate) credit_mark: u32,
     /// Limits of the wire, in bytes: an opening block, a block between messages, the details of an error.
@@ -104,34 +101,6 @@ pub(crate) struct SessionLink {
     pub(crate) max_block: usize,
     pub(crate) max_details: usize,
     info: Info,
-}
-
-/// A session's addresses, driver and role.
-#[derive(Clone, Debug)]
-pub(crate) struct Info {
-    pub(crate) peer: Option<Addr>,
-    pub(crate) local: Option<Addr>,
-    pub(crate) driver: Driver,
-    pub(crate) role: Role,
-    /// The seed of its jitter and its table of ids: different for each session, unknown to the peer.
-    pub(crate) seed: u64,
-    /// The account of the engine that runs it.
-    pub(crate) account: Arc<Account>,
-}
-
-#[cfg(any(test, fuzzing))]
-impl Info {
-    /// For a session without an engine.
-    pub(crate) fn of_a_test(role: Role) -> Self {
-        Self {
-            peer: None,
-            local: None,
-            driver: Driver::Tokio,
-            role,
-            seed: 0,
-            account: Account::of_the_process(),
-        }
-    }
 }
 
 /// Sizes that a [`SessionLink`] is made with.
@@ -160,23 +129,19 @@ impl SessionLink {
             doorbell: Doorbell::new(),
             process: Process::this(),
             home: Home::new(),
-            accept: ArrayQueue::new(sizes.max_unaccepted as usize),
+            unaccepted: Unaccepted::new(sizes.max_unaccepted),
             calls: CallLink::new(sizes.max_unaccepted as usize, sizes.max_call),
             spares: ArrayQueue::new(SPARES_MAX),
-            accept_waiters: WakerSet::new(),
             state_waiters: WakerSet::new(),
-            ping_waiters: WakerSet::new(),
+            pings: Pings::new(),
+            opens: OpenPermits::new(sizes.open_credit, sizes.max_pending_opens),
             established: AtomicBool::new(false),
             end: SetOnce::new(),
             finished: AtomicBool::new(false),
             refusal: SetOnce::new(),
-            open_credit: AtomicU32::new(sizes.open_credit),
-            pending_opens: AtomicU32::new(0),
             peer_max_message: AtomicU32::new(sizes.peer_max_message),
             hungry: AtomicBool::new(false),
             handles: AtomicUsize::new(1),
-            pongs: AtomicU64::new(0),
-            rtt_ns: AtomicU64::new(0),
             counters: Account::open(&info.account),
             begun: Instant::now(),
             id,
@@ -185,7 +150,6 @@ impl SessionLink {
             pool,
             send_buffer: sizes.send_buffer,
             send_budget: Budget::new(u64::from(sizes.session_send_buffer)),
-            max_pending_opens: sizes.max_pending_opens,
             credit_mark: sizes.credit_mark,
             max_opening: sizes.max_opening,
             max_block: sizes.max_block,
@@ -268,31 +232,8 @@ impl SessionLink {
     }
 
     fn drop_unaccepted(&self) {
-        while self.accept.pop().is_some() {}
+        self.unaccepted.clear();
         self.calls.drop_incoming();
-    }
-
-    /// Takes permission for one stream, if some is left.
-    pub(crate) fn take_open_credit(&self) -> bool {
-        self.open_credit
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |credit| {
-                credit.checked_sub(1)
-            })
-            .is_ok()
-    }
-
-    /// Counts one more waiting `open`; false if there are too many.
-    pub(crate) fn begin_pending_open(&self) -> bool {
-        let max = self.max_pending_opens;
-        self.pending_opens
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| {
-                (n < max).then_some(n + 1)
-            })
-            .is_ok()
-    }
-
-    pub(crate) fn end_pending_open(&self) {
-        self.pending_opens.fetch_sub(1, Ordering::Relaxed);
     }
 
     pub(crate) const fn info(&self) -> &Info {
@@ -301,10 +242,6 @@ impl SessionLink {
 
     pub(super) fn take_spare(&self) -> Option<SpareLane> {
         self.spares.pop()
-    }
-
-    pub(crate) fn pop_accept(&self) -> Option<HandleSide> {
-        self.accept.pop()
     }
 
     #[inline]
@@ -344,17 +281,6 @@ impl SessionLink {
 
     pub(crate) fn is_hungry(&self) -> bool {
         self.hungry.load(Ordering::Relaxed)
-    }
-
-    /// Number of PINGs answered so far.
-    pub(crate) fn pongs(&self) -> u64 {
-        // ORDERING: pairs with `record_pong`; publishes `rtt_ns`.
-        self.pongs.load(Ordering::Acquire)
-    }
-
-    /// The last round trip, in nanoseconds.
-    pub(crate) fn rtt_ns(&self) -> u64 {
-        self.rtt_ns.load(Ordering::Relaxed)
     }
 
     // ---- for the engine ---------------------------------------------------------------------
@@ -398,16 +324,6 @@ impl SessionLink {
         self.doorbell.cancel();
     }
 
-    /// Streams granted by the peer that no handle has taken yet.
-    pub(crate) fn open_credit(&self) -> u32 {
-        self.open_credit.load(Ordering::Relaxed)
-    }
-
-    pub(crate) fn add_open_credit(&self, streams: u32) {
-        // Grants are cumulative and bounded by the wire's u32, see `core::mux`.
-        self.open_credit.fetch_add(streams, Ordering::Relaxed);
-    }
-
     /// The engine does not need its side of a lane any more, and its handles are gone: the lane is kept for a future stream,
     /// if there is room.
     pub(crate) fn recycle(&self, tx: Reader<TxRing>, rx: Writer<RxRing>) {
@@ -429,11 +345,6 @@ impl SessionLink {
         while self.spares.pop().is_some() {}
     }
 
-    /// Queues a stream for `accept`; returns it if the queue is full.
-    pub(crate) fn push_accept(&self, stream: HandleSide) -> Result<(), HandleSide> {
-        self.accept.push(stream)
-    }
-
     /// The handshake is done.
     pub(crate) fn establish(&self, peer_max_message: u32) {
         self.peer_max_message
@@ -445,13 +356,6 @@ impl SessionLink {
 
     pub(crate) fn set_hungry(&self, hungry: bool) {
         self.hungry.store(hungry, Ordering::Relaxed);
-    }
-
-    pub(crate) fn record_pong(&self, rtt_ns: u64) {
-        self.rtt_ns.store(rtt_ns, Ordering::Relaxed);
-        // ORDERING: pairs with `pongs`; publishes `rtt_ns`. Only the engine writes.
-        self.pongs
-            .store(self.pongs.load(Ordering::Relaxed) + 1, Ordering::Release);
     }
 
     /// From now on `open` is refused with this reason.
@@ -486,16 +390,11 @@ impl SessionLink {
         }
     }
 
-    /// Streams have arrived, or the end.
-    pub(crate) fn wake_acceptors(&self) {
-        self.accept_waiters.wake_all();
-        self.calls.wake_acceptor();
-    }
-
     pub(crate) fn wake_all(&self) {
-        self.wake_acceptors();
+        self.unaccepted.waiters.wake_all();
+        self.calls.wake_acceptor();
         self.state_waiters.wake_all();
-        self.ping_waiters.wake_all();
+        self.pings.waiters.wake_all();
     }
 }
 

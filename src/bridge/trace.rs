@@ -14,7 +14,7 @@ use tracing::level_filters::LevelFilter;
 use tracing::{Level, Span};
 
 use super::RecvEnd;
-use super::session::Info;
+use super::info::Info;
 use crate::error::{Chain, SessionError};
 use crate::pace::{LINES, paced};
 use crate::wire::Role;

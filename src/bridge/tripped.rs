@@ -1,6 +1,6 @@
 //! How often each limit was tripped. Counted by the engine of the session that tripped it.
 
-use super::stats::Counter;
+use super::counter::Counter;
 use crate::error::Limit;
 
 /// How often each limit was tripped.

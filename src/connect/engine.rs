@@ -1,16 +1,20 @@
 //! Engines: the threads that run sessions.
 
+pub(super) mod backend;
+pub(super) mod builder;
+pub(super) mod listener;
+
 use std::fmt;
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use tokio::runtime::Handle;
 
-use super::backend::{self, Backend, ChosenBackend};
-use super::builder::EngineBuilder;
+use self::backend::{Backend, ChosenBackend};
+use self::builder::EngineBuilder;
+use self::listener::Listener;
 use super::errors::{ConnectError, EngineError, ListenError};
 use super::given;
 use super::home::{Home, Plan};
-use super::listener::Listener;
 use super::socket::{Bound, Connected, Sharing};
 use crate::addr::{Addr, Driver};
 use crate::bridge::{Account, Totals};

@@ -1,90 +1,14 @@
 //! Sockets made by the application: listening or connected.
 
-use std::io;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
 use socket2::{Domain, SockAddr, SockRef, Type};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
+use super::errors::SocketError;
 use super::socket::{Bound, Connected, set_options};
 use crate::addr::Addr;
-use crate::error::Processed;
-
-/// Why an engine cannot use a given socket.
-///
-/// # Examples
-/// ```
-/// # #[tokio::main(flavor = "current_thread")]
-/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// use ringmux::{Config, Engine, ListenError, SocketError};
-///
-/// let file = std::fs::File::open("/dev/null")?;
-/// let refused = Engine::auto()?.listen_on(file, &Config::default()).await.unwrap_err();
-/// assert!(matches!(refused, ListenError::Socket { error: SocketError::NotASocket, .. }));
-/// # Ok(())
-/// # }
-/// ```
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum SocketError {
-    /// The descriptor is no socket, but for example a file.
-    #[error("it is not a socket")]
-    NotASocket,
-    /// The socket carries datagrams or packets.
-    #[error("it is a socket for datagrams, and a stream socket is needed")]
-    NotAStream,
-    /// The listening socket is neither TCP nor Unix.
-    #[error("its address family is {family}, and TCP (IPv4 or IPv6) or a Unix socket is needed")]
-    Family {
-        /// Linux's number, as in `AF_VSOCK`.
-        family: i32,
-    },
-    /// It is not in listening state: it is connected, or `listen` was not called.
-    #[error("it does not listen")]
-    NotListening,
-    /// It listens, where a connection is needed.
-    #[error("it listens, and a connected socket is needed")]
-    Listening,
-    /// It is not connected, or not yet.
-    #[error("it is not connected")]
-    NotConnected,
-    /// Any other error of the system.
-    #[error(transparent)]
-    Io(io::Error),
-}
-
-impl SocketError {
-    /// Whether the same call may succeed later: not with the same socket.
-    #[must_use]
-    pub const fn is_retryable(&self) -> bool {
-        false
-    }
-
-    /// Whether a peer can have processed anything: never.
-    #[must_use]
-    pub const fn was_processed(&self) -> Processed {
-        Processed::No
-    }
-
-    pub(crate) fn io_kind(&self) -> io::ErrorKind {
-        match self {
-            Self::NotConnected => io::ErrorKind::NotConnected,
-            Self::Io(error) => error.kind(),
-            _ => io::ErrorKind::InvalidInput,
-        }
-    }
-}
-
-impl From<io::Error> for SocketError {
-    fn from(error: io::Error) -> Self {
-        match error.raw_os_error() {
-            Some(libc::ENOTSOCK) => Self::NotASocket,
-            Some(libc::ENOTCONN) => Self::NotConnected,
-            _ => Self::Io(error),
-        }
-    }
-}
 
 /// A stream socket and its family.
 fn stream(socket: &OwnedFd) -> Result<(SockRef<'_>, Domain), SocketError> {

@@ -10,7 +10,6 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::{mpsc, oneshot};
 
-use super::builder::EngineBuilder;
 use super::errors::EngineError;
 use super::socket::{Blocking, Connected};
 use super::{Connection, over};
@@ -221,15 +220,18 @@ where
 
 // ---- threads of our own ---------------------------------------------------------------------
 
-/// Starts a thread that runs sessions; returns also the runtime that dials and accepts.
+/// Starts a thread of this name, on this CPU, that runs sessions; returns also the runtime that dials and accepts.
 ///
 /// # Errors
 /// [`EngineError::Unavailable`], [`EngineError::Refused`].
-pub(super) fn on_thread(builder: &EngineBuilder) -> Result<(Handle, Home), EngineError> {
+pub(super) fn on_thread(
+    driver: Driver,
+    wait: Wait,
+    cpu: Option<usize>,
+    name: &str,
+) -> Result<(Handle, Home), EngineError> {
     let (report, started) = std::sync::mpsc::sync_channel(1);
-    let (driver, wait, cpu) = (builder.driver, builder.waiting(), builder.cpu);
     let unavailable = EngineError::unavailable(driver);
-    let name = builder.name.as_deref().unwrap_or("ringmux");
     if name.contains('\0') {
         return Err(unavailable(io::Error::new(
             io::ErrorKind::InvalidInput,

@@ -28,9 +28,8 @@ use std::collections::VecDeque;
 
 use super::base::{Base, Wakes};
 use super::port::{SessionPort, StreamPort, tx_tag};
-use super::schedule::Place;
 use super::state::Sending;
-use super::stream::Stream;
+use super::stream::{Place, Stream};
 use super::streams::{Key, Streams};
 use crate::config::Config;
 use crate::queue::Budget;
@@ -56,19 +55,6 @@ pub(crate) struct SendBudget {
     looks: usize,
 }
 
-/// A stream's part of the accounts.
-#[derive(Debug, Default)]
-pub(crate) struct Loan {
-    /// Bytes by which the limit was lowered and that may still be queued: part of the budget.
-    owed: u32,
-    /// The ring's released weight that is settled already: taken off `owed`, or released before anything was owed.
-    released: u64,
-    /// Counted in `SendBudget::lent_to`.
-    listed: bool,
-    /// In `SendBudget::waiting`.
-    waits: bool,
-}
-
 impl SendBudget {
     /// Whether returned bytes can be lent.
     pub(crate) const fn has_spare(&self) -> bool {
@@ -78,7 +64,7 @@ impl SendBudget {
     /// To be called when a stream's ring has released records, or its sending direction has ended.
     #[inline]
     pub(crate) fn settle<P: StreamPort>(&mut self, stream: &mut Stream<P>) {
-        let Loan { owed, listed, .. } = stream.loan;
+        let (owed, listed) = (stream.loan.owed, stream.loan.listed);
         if owed > 0 || (listed && stream.state.sending != Sending::Open) {
             self.reclaim_released(stream);
         }
@@ -328,11 +314,5 @@ impl SendBudget {
         let lent = streams.iter_mut();
         let lent = lent.map(|(_, stream)| loan(stream) + stream.loan.owed());
         [lent.sum(), self.spare]
-    }
-}
-
-impl Loan {
-    pub(crate) const fn owed(&self) -> u64 {
-        self.owed as u64
     }
 }

@@ -14,12 +14,10 @@ use std::time::{Duration, Instant};
 
 use super::base::Base;
 use super::port::{SessionPort, StreamPort};
-use super::stream::wake;
+use super::stream::{KEPT_BYTES, wake};
 use super::streams::{Key, PRUNE_SLACK};
 use super::timers::{Timer, Timers};
 
-/// Rings up to this size are kept, in bytes.
-pub(crate) const KEPT_BYTES: u64 = 4 * 1024;
 /// A ring shrinks after its stream has consumed nothing for this long.
 pub(crate) const IDLE: Duration = Duration::from_secs(10);
 

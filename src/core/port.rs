@@ -182,14 +182,26 @@ pub(crate) trait SessionPort: Debug {
     type Offer;
 
     /// Both sides of a stream that the peer has opened.
-    fn incoming(&mut self, block: &[u8], id: u32, credit_mark: u32) -> (Self::Stream, Self::Offer);
+    fn incoming(
+        &mut self,
+        block: &[u8],
+        id: u32,
+        credit_mark: u32,
+        now: Instant,
+    ) -> (Self::Stream, Self::Offer);
     /// Queues it for the application. False if too many are waiting.
     fn offer(&mut self, offer: Self::Offer) -> bool;
     /// Takes back one that was not accepted; its key.
     fn take_unaccepted(&mut self) -> Option<Option<u64>>;
 
-    /// Both sides of a call of the peer: `payload` is its opening block, of `opening` bytes, and its request.
-    fn incoming_call(&mut self, payload: &[u8], opening: usize) -> (Self::Call, Self::CallOffer);
+    /// Both sides of a call of the peer: `payload` is its opening block, of `opening` bytes, and its request,
+    /// `received` now.
+    fn incoming_call(
+        &mut self,
+        payload: &[u8],
+        opening: usize,
+        received: Instant,
+    ) -> (Self::Call, Self::CallOffer);
     /// Queues it for the application. False if too many are waiting.
     fn offer_call(&mut self, offer: Self::CallOffer) -> bool;
     /// Takes back one that was not accepted; its key.

@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 
 use super::port::StreamPort;
 use super::state::Sending;
-use super::stream::Stream;
+use super::stream::{Place, Stream};
 use super::streams::{Key, Streams};
 
 /// Levels of urgency, 0 the most urgent (RFC 9218 §4.1).
@@ -20,15 +20,6 @@ pub(crate) const QUANTUM_BYTES: i32 = 16 * 1024;
 
 /// Bytes after which a stream is taken to send alone if no other has sent any: a millisecond on a fast network.
 const ALONE_BYTES: usize = 4 << 20;
-
-/// A stream's place in the schedule.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Place {
-    Nowhere,
-    Level,
-    /// Its FIN or ERROR is next. Its key may be left in a level from before.
-    Ends,
-}
 
 /// Why a stream's turn at the batch ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

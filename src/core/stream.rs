@@ -2,13 +2,13 @@
 
 use std::time::{Duration, Instant};
 
-use super::budget::Loan;
-use super::idle::KEPT_BYTES;
 use super::port::{RecvEnd, SendEnd, StreamPort, tx_tag};
-use super::schedule::Place;
 use super::state::{Sending, State};
 use super::window::{RecvWindow, SendCredit, report_mark};
 use crate::error::StreamError;
+
+/// Rings up to this size are kept when a stream is idle, or over, in bytes.
+pub(crate) const KEPT_BYTES: u64 = 4 * 1024;
 
 /// Control frames that a stream owes the peer, as bits.
 pub(crate) mod owed {
@@ -112,12 +112,45 @@ impl Opening {
     }
 }
 
+/// A stream's place in the schedule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    Nowhere,
+    Level,
+    /// Its FIN or ERROR is next. Its key may be left in a level from before.
+    Ends,
+}
+
+/// A stream's part of the accounts of the send budget.
+#[derive(Debug, Default)]
+pub(crate) struct Loan {
+    /// Bytes by which the limit was lowered and that may still be queued: part of the budget.
+    pub(super) owed: u32,
+    /// The ring's released weight that is settled already: taken off `owed`, or released before anything was owed.
+    pub(super) released: u64,
+    /// Counted in `SendBudget::lent_to`.
+    pub(super) listed: bool,
+    /// In `SendBudget::waiting`.
+    pub(super) waits: bool,
+}
+
+impl Loan {
+    pub(crate) const fn owed(&self) -> u64 {
+        self.owed as u64
+    }
+}
+
 // There may be many streams, most of them idle, so fields that few need are boxed, and counters have no more
 // bits than their bound needs.
 #[cfg(all(target_pointer_width = "64", not(ringmux_loom)))]
 const _: () = assert!(size_of::<Stream<[u64; 2]>>() <= 136);
 
 /// One stream of a session.
+///
+/// `state` has the frames that both sides have sent. These are facts of their own beside it:
+/// * `opening`, whether the peer knows of the stream: one that waits for permission may be over before it was opened.
+/// * `place` and the `listed` flags, which queues of the session hold its key. A key stays in its queue when the stream
+///   does not belong there any more, and is dropped when it is the first; so its presence does not follow from the state.
 #[derive(Debug)]
 pub(crate) struct Stream<P> {
     /// The registry's, see `Key`.

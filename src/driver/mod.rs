@@ -105,8 +105,12 @@ fn make_room(buf: &mut BytesMut, capacity: usize) {
     if buf.capacity() - buf.len() >= capacity / 2 {
         return;
     }
-    let room = capacity - buf.len().min(capacity / 2);
-    if buf.try_reclaim(room) {
+    make_exact_room(buf, capacity - buf.len().min(capacity / 2));
+}
+
+/// Makes room for this many bytes, and for no more if the buffer has to grow.
+fn make_exact_room(buf: &mut BytesMut, room: usize) {
+    if buf.capacity() - buf.len() >= room || buf.try_reclaim(room) {
         return;
     }
     // `reserve` would also keep room for the consumed part, and double.

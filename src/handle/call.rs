@@ -9,10 +9,9 @@ use std::time::Instant;
 
 use bytes::{Buf, Bytes};
 
-use super::accept;
 use super::recv::RecvStream;
 use super::send::SendStream;
-use super::session::{Session, halves};
+use super::session::{Session, accept, halves};
 use crate::bridge::{Back, CallLink, CallOffer, CallSide, Ended, Lane, SessionLink, failure};
 use crate::error::{SessionError, StreamError, codes};
 use crate::queue::Teardown;
@@ -51,7 +50,7 @@ impl PendingCall {
         opening(&mut out.opening);
         let block = out.opening.len();
         let fits = block <= link.max_opening && block + message.len() <= calls.longest;
-        if !fits || !link.take_open_credit() {
+        if !fits || !link.opens.take() {
             calls.keep_spare(spare);
             return Err(message);
         }
@@ -207,6 +206,7 @@ pub(crate) struct IncomingCall {
     side: Option<CallSide>,
     payload: Bytes,
     opening: usize,
+    received: Instant,
 }
 
 impl IncomingCall {
@@ -216,7 +216,13 @@ impl IncomingCall {
             side: Some(offer.side),
             payload: offer.payload,
             opening: offer.opening,
+            received: offer.received,
         }
+    }
+
+    /// When it was received.
+    pub(crate) const fn received_at(&self) -> Instant {
+        self.received
     }
 
     /// The opening block, until the request is taken.

@@ -4,12 +4,20 @@
 //! that must wait returns `Pending` and is woken. They access only the link, neither the protocol nor
 //! the socket.
 
-mod accept;
+/// Formats futures by their name alone.
+macro_rules! debug_by_name {
+    ($($future:ident),+) => {
+        $(impl std::fmt::Debug for $future<'_> {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.debug_struct(stringify!($future)).finish_non_exhaustive()
+            }
+        })+
+    };
+}
+
 #[cfg_attr(not(feature = "rpc"), allow(dead_code, reason = "of `rpc` alone"))]
 pub(crate) mod call;
-mod futures;
 mod id;
-mod lease;
 mod open;
 mod recv;
 mod reserved;
@@ -23,13 +31,14 @@ pub(crate) mod wait;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod whole;
 
-pub use accept::{Accept, Incoming};
-pub use futures::{Recv, RecvLease, RecvMeta, Reserve, SendMessage, SendSlice, Written};
 pub use id::StreamId;
-pub use lease::{Chunks, Lease};
 pub use open::Open;
 pub use recv::RecvStream;
+pub use recv::futures::{Recv, RecvLease, RecvMeta};
+pub use recv::lease::{Chunks, Lease};
 pub use reserved::Reserved;
 pub use send::SendStream;
+pub use send::futures::{Reserve, SendMessage, SendSlice, Written};
 pub use session::Session;
+pub use session::accept::{Accept, Incoming};
 pub use state::SessionState;

@@ -4,10 +4,8 @@ use std::fmt;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use bytes::Bytes;
-
 use super::recv::RecvStream;
-use super::send::SendStream;
+use super::send::{First, SendStream};
 use crate::bridge::{OpenState, SendEnd};
 use crate::error::codes;
 use crate::error::{OpenError, SendError, SessionError, StreamError};
@@ -43,12 +41,6 @@ impl Open {
             }),
         }
     }
-}
-
-/// The first message of a stream, and whether its direction ends with it.
-pub(super) struct First {
-    pub(super) message: Bytes,
-    pub(super) finish: bool,
 }
 
 impl Future for Open {
@@ -97,7 +89,7 @@ impl Waiting {
                 Err(_) => self.first = None,
             }
         }
-        sender.lane().session().end_pending_open();
+        sender.lane().session().opens.end_pending();
         self.halves
             .take()
             .map_or(Poll::Pending, |halves| Poll::Ready(Ok(halves)))
@@ -107,7 +99,7 @@ impl Waiting {
 impl Drop for Waiting {
     fn drop(&mut self) {
         if let Some((sender, _)) = &mut self.halves {
-            sender.lane().session().end_pending_open();
+            sender.lane().session().opens.end_pending();
             // Also a finished stream, whose messages wait here.
             sender.cancel(codes::CANCELLED);
         }

@@ -1,5 +1,8 @@
 //! The receiving half of a stream.
 
+pub(super) mod futures;
+pub(super) mod lease;
+
 use std::fmt;
 use std::io;
 use std::pin::Pin;
@@ -9,9 +12,9 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use futures_core::Stream;
 use smallvec::SmallVec;
 
-use super::futures::{Recv, RecvLease, RecvMeta};
+use self::futures::{Recv, RecvLease, RecvMeta};
+use self::lease::Lease;
 use super::id::StreamId;
-use super::lease::Lease;
 use crate::bridge::{Lane, RecvEnd, RxRing, reason, rx_tag};
 use crate::error::StreamError;
 use crate::error::codes;
@@ -93,6 +96,13 @@ impl RecvStream {
     #[must_use]
     pub fn opening(&self) -> &Bytes {
         self.lane().particulars.opening()
+    }
+
+    /// When the engine received the stream's opening, however long it waited to be accepted; `None` for a stream that this side
+    /// opened, and for one without an opening block.
+    #[must_use]
+    pub fn received_at(&self) -> Option<std::time::Instant> {
+        self.lane().particulars.received()
     }
 
     /// The stream's number; `None` before its opening is sent.
@@ -308,7 +318,7 @@ impl RecvStream {
     fn end(&mut self) -> Result<bool, StreamError> {
         self.ended = true;
         // Pieces of a message without its end may be left.
-        self.drained = self.reader.is_empty();
+        self.drained = self.reader.has_seen_all();
         self.lane().let_go();
         let end = self.lane().recv_end().map_or(Ok(()), RecvEnd::result);
         end.map(|()| false)

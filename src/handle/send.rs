@@ -1,5 +1,6 @@
 //! The sending half of a stream.
 
+pub(super) mod futures;
 mod room;
 
 use std::fmt;
@@ -9,9 +10,8 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
-use super::futures::{Reserve, SendMessage, SendSlice, Written};
+use self::futures::{Reserve, SendMessage, SendSlice, Written};
 use super::id::StreamId;
-use super::open::First;
 use super::reserved::Reserved;
 use crate::bridge::{COPY_MAX, Lane, RECORD_CHARGE, SEND_FLOOR, TxRing, failure, reason, tx_tag};
 use crate::error::codes;
@@ -21,6 +21,12 @@ use crate::sync::Arc;
 
 /// Opaque blocks that a direction of a stream may carry.
 const MAX_METAS: u8 = 2;
+
+/// The first message of a stream, and whether its direction ends with it.
+pub(super) struct First {
+    pub(super) message: Bytes,
+    pub(super) finish: bool,
+}
 
 /// Requests to the engine, made once until more is queued.
 mod asked {

@@ -1,14 +1,16 @@
 //! A connection with many streams, as the application's handle.
 
+pub(super) mod accept;
+
 use std::fmt;
 use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::accept::{Accept, Incoming};
-use super::open::{First, Open};
+use self::accept::{Accept, Incoming};
+use super::open::Open;
 use super::recv::RecvStream;
-use super::send::SendStream;
+use super::send::{First, SendStream};
 use super::state::SessionState;
 use super::wait::Waiter;
 use crate::addr::{Addr, Driver};
@@ -81,12 +83,12 @@ impl Session {
             Ok(opening) => opening,
             Err(error) => return Open::known(Err(error)),
         };
-        if self.link.take_open_credit() {
+        if self.link.opens.take() {
             return Open::known(Ok(self.open_granted(opening)));
         }
-        if !self.link.begin_pending_open() {
+        if !self.link.opens.begin_pending() {
             return Open::known(Err(OpenError::TooManyPending {
-                limit: self.link.max_pending_opens,
+                limit: self.link.opens.max_pending,
             }));
         }
         let (handles, side) = self.new_lane(opening);
@@ -146,14 +148,14 @@ impl Session {
         if later && self.link.is_established() {
             return Open::known(Err(OpenError::MessageTooLong { len, limit }));
         }
-        let granted = self.link.take_open_credit();
+        let granted = self.link.opens.take();
         let waits = later || !granted;
-        if waits && !self.link.begin_pending_open() {
+        if waits && !self.link.opens.begin_pending() {
             if granted {
-                self.link.add_open_credit(1);
+                self.link.opens.add(1);
             }
             return Open::known(Err(OpenError::TooManyPending {
-                limit: self.link.max_pending_opens,
+                limit: self.link.opens.max_pending,
             }));
         }
         let (handles, side) = self.new_lane(opening);
@@ -185,7 +187,7 @@ impl Session {
         opening: impl Into<Bytes>,
     ) -> Result<(SendStream, RecvStream), OpenError> {
         let opening = self.check_opening(opening.into())?;
-        if self.link.take_open_credit() {
+        if self.link.opens.take() {
             Ok(self.open_granted(opening))
         } else {
             Err(OpenError::NoCredit)
@@ -298,15 +300,15 @@ impl Session {
     /// # Cancel safety
     /// Safe; the PING stays under way.
     pub async fn ping(&self) -> Result<Duration, SessionError> {
-        let before = self.link.pongs();
+        let before = self.link.pings.answered();
         self.link.request(request::PING);
         let check = || {
-            if self.link.pongs() > before {
-                return Some(Ok(Duration::from_nanos(self.link.rtt_ns())));
+            if self.link.pings.answered() > before {
+                return Some(Ok(Duration::from_nanos(self.link.pings.rtt_ns())));
             }
             self.link.end().map(|error| Err(error.clone()))
         };
-        Waiter::new(&self.link.ping_waiters).until(check).await
+        Waiter::new(&self.link.pings.waiters).until(check).await
     }
 
     /// The session's counters now.

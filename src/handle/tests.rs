@@ -2,7 +2,9 @@
 
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
-use std::task::{Context, Poll, Waker};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -111,6 +113,50 @@ async fn accept_tells_why_a_session_was_lost() {
         let reason = "".into();
         assert!(!SessionError::PeerClosed { code, reason }.is_orderly());
     }
+}
+
+#[derive(Default)]
+struct Count(AtomicUsize);
+
+impl Wake for Count {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_wakes_one_of_the_tasks_that_accept_and_the_next_one_if_that_gives_up() {
+    let (client, server) = pair().await;
+    let wakes: Vec<Arc<Count>> = (0..8).map(|_| Arc::default()).collect();
+    let mut accepting: Vec<_> = wakes.iter().map(|_| Some(server.accept())).collect();
+    for (accept, count) in accepting.iter_mut().zip(&wakes) {
+        let waker = Waker::from(Arc::clone(count));
+        let accept = Pin::new(accept.as_mut().unwrap());
+        assert!(accept.poll(&mut Context::from_waker(&waker)).is_pending());
+    }
+    // Those woken since the last call.
+    let woken = || -> Vec<usize> {
+        let woken = |n: &usize| wakes[*n].0.swap(0, Ordering::Relaxed) > 0;
+        (0..wakes.len()).filter(woken).collect()
+    };
+    let _first = client.open("").await.unwrap();
+    let _second = client.open("").await.unwrap();
+    client.ping().await.unwrap();
+    let [gives_up] = woken()[..] else {
+        panic!("one for all streams that arrived together");
+    };
+    accepting[gives_up] = None;
+    let [takes_first] = woken()[..] else {
+        panic!("one instead of it");
+    };
+    let accepted = now(accepting[takes_first].as_mut().unwrap()).unwrap();
+    assert!(accepted.unwrap().is_some());
+    let [takes_second] = woken()[..] else {
+        panic!("one for the stream that is left");
+    };
+    let accepted = now(accepting[takes_second].as_mut().unwrap()).unwrap();
+    assert!(accepted.unwrap().is_some());
+    assert!(woken().is_empty(), "no stream is left");
 }
 
 #[tokio::test(start_paused = true)]

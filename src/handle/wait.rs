@@ -45,10 +45,19 @@ impl<'a> Waiter<'a> {
     }
 }
 
+impl Waiter<'_> {
+    /// Waits no longer. Whether it did.
+    pub(crate) fn end(&mut self) -> bool {
+        let Some(key) = self.key.take() else {
+            return false;
+        };
+        self.set.remove(key);
+        true
+    }
+}
+
 impl Drop for Waiter<'_> {
     fn drop(&mut self) {
-        if let Some(key) = self.key.take() {
-            self.set.remove(key);
-        }
+        self.end();
     }
 }

@@ -12,6 +12,7 @@ use super::metrics::Metrics;
 use super::provider::{Erased, Provider};
 use super::settings::{Hook, ManagerBuilder, Settings};
 use super::shared::Shared;
+use crate::config::ConfigError;
 use crate::handle::Session;
 use crate::sync::Arc;
 
@@ -335,5 +336,37 @@ impl<'a> Call<'a> {
 impl Drop for Call<'_> {
     fn drop(&mut self) {
         self.0.places[self.1].end_call();
+    }
+}
+
+impl ManagerBuilder {
+    /// Checks the settings. The manager does nothing until it is [started](Manager::start).
+    ///
+    /// # Errors
+    /// [`ConfigError`] names the first setting that is out of range, and the range.
+    pub fn build(self) -> Result<Manager, ConfigError> {
+        self.check()?;
+        Ok(Manager::new(self.provider, self.hook, self.settings))
+    }
+}
+
+/// A weak reference to a manager for metrics: does not keep it alive.
+#[cfg(feature = "metrics")]
+#[derive(Debug)]
+pub(crate) struct WeakManager(std::sync::Weak<Shared>);
+
+#[cfg(feature = "metrics")]
+impl Manager {
+    pub(crate) fn downgrade(&self) -> WeakManager {
+        WeakManager(Arc::downgrade(self.shared()))
+    }
+}
+
+#[cfg(feature = "metrics")]
+impl WeakManager {
+    /// The manager's description; `None` if it was dropped.
+    pub(crate) fn describe(&self) -> Option<Description> {
+        let shared = self.0.upgrade()?;
+        Some(Description::of(&shared))
     }
 }

@@ -85,24 +85,3 @@ impl Count {
         self.0.load(Ordering::Relaxed)
     }
 }
-
-/// A weak reference to a manager for metrics: does not keep it alive.
-#[cfg(feature = "metrics")]
-#[derive(Debug)]
-pub(crate) struct WeakManager(std::sync::Weak<super::shared::Shared>);
-
-#[cfg(feature = "metrics")]
-impl super::Manager {
-    pub(crate) fn downgrade(&self) -> WeakManager {
-        WeakManager(crate::sync::Arc::downgrade(self.shared()))
-    }
-}
-
-#[cfg(feature = "metrics")]
-impl WeakManager {
-    /// The manager's description; `None` if it was dropped.
-    pub(crate) fn describe(&self) -> Option<super::Description> {
-        let shared = self.0.upgrade()?;
-        Some(super::Description::of(&shared))
-    }
-}

@@ -57,7 +57,6 @@
 
 mod accept;
 mod backoff;
-mod deliver;
 mod describe;
 mod errors;
 mod events;
@@ -71,15 +70,15 @@ mod shared;
 mod state;
 
 pub use accept::Accept;
-pub use deliver::Delivering;
 pub use describe::{Description, Phase, PlaceDescription};
 pub use errors::{BoxError, ManageError, ProvideError};
 pub use events::{Event, Events};
 pub use keeper::{Running, WAITING_PAUSE_MAX};
 pub use manager::Manager;
-pub use metrics::Metrics;
 #[cfg(feature = "metrics")]
-pub(crate) use metrics::WeakManager;
+pub(crate) use manager::WeakManager;
+pub use metrics::Metrics;
+pub use outbox::deliver::Delivering;
 pub use outbox::{Doubt, Dropped, Outbox, OutboxBuilder, OutboxStats, Outcome, PushError, Receipt};
 pub use provider::{Dial, Provider};
 pub use settings::ManagerBuilder;

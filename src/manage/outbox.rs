@@ -1,5 +1,7 @@
 //! An outbox: holds messages until there is a session, and reports the outcome of each.
 
+pub(super) mod deliver;
+
 use std::fmt;
 use std::future::Future;
 use std::io::ErrorKind;
@@ -12,7 +14,7 @@ use crossbeam_queue::ArrayQueue;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::deliver::Delivering;
+use self::deliver::Delivering;
 use super::errors::ManageError;
 use super::manager::Manager;
 use crate::config::ConfigError;

@@ -6,7 +6,6 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use super::errors::BoxError;
-use super::manager::Manager;
 use super::provider::{Boxed, Erased, Provider};
 use crate::config::ConfigError;
 use crate::handle::Session;
@@ -66,9 +65,9 @@ impl Default for Settings {
 /// ```
 #[must_use = "a builder does nothing until `build`"]
 pub struct ManagerBuilder {
-    provider: Box<dyn Erased>,
-    hook: Option<Hook>,
-    settings: Settings,
+    pub(super) provider: Box<dyn Erased>,
+    pub(super) hook: Option<Hook>,
+    pub(super) settings: Settings,
 }
 
 macro_rules! settings {
@@ -137,11 +136,9 @@ impl ManagerBuilder {
         self
     }
 
-    /// Checks the settings. The manager does nothing until it is [started](Manager::start).
-    ///
     /// # Errors
     /// [`ConfigError`] names the first setting that is out of range, and the range.
-    pub fn build(self) -> Result<Manager, ConfigError> {
+    pub(super) fn check(&self) -> Result<(), ConfigError> {
         let s = &self.settings;
         let ranges = [
             ("sessions", s.sessions, 1, MAX_SESSIONS),
@@ -175,7 +172,7 @@ impl ManagerBuilder {
                 return Err(ConfigError::WaitOutOfRange { setting, value });
             }
         }
-        Ok(Manager::new(self.provider, self.hook, self.settings))
+        Ok(())
     }
 }
 

@@ -107,13 +107,26 @@ impl<T> Slots<T> {
 
     /// Calls `f` with the value of each taken place.
     pub(crate) fn each_taken(&self, mut f: impl FnMut(&T)) {
+        let all: Option<()> = self.find_taken(|value| {
+            f(value);
+            None
+        });
+        debug_assert!(all.is_none());
+    }
+
+    /// Calls `f` with the values of taken places until it returns something.
+    pub(crate) fn find_taken<U>(&self, mut f: impl FnMut(&T) -> Option<U>) -> Option<U> {
         for block in self.blocks() {
             let mut used = block.used.load(Ordering::Relaxed);
             while used != 0 {
-                f(&block.values[used.trailing_zeros() as usize]);
+                let found = f(&block.values[used.trailing_zeros() as usize]);
+                if found.is_some() {
+                    return found;
+                }
                 used &= used - 1;
             }
         }
+        None
     }
 
     /// The values of all places, taken or not.

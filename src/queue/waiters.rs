@@ -1,11 +1,13 @@
-//! A set of wakers that are woken together: for events that several tasks may await at once (accept, closed, ping).
+//! A set of wakers that are woken together, or one by one: for events that several tasks may await at once (accept, closed,
+//! ping).
 //!
-//! It is not a queue: there is no order, a wake reaches every waiter, and each checks its own condition.
+//! It is not a queue: there is no order, and each waiter checks its own condition.
 //!
 //! The places are those of [`Slots`]; a slot that is taken belongs to one key, and only its holder registers a waker
 //! there. The caller's pattern, which loses no wake-up: at the first Pending [`insert`](WakerSet::insert); at each poll [`set`](WakerSet::set)
 //! the waker *and then* check the condition again; when done or dropped [`remove`](WakerSet::remove). The other side makes the
-//! condition true *and then* calls [`wake_all`](WakerSet::wake_all).
+//! condition true *and then* calls [`wake_all`](WakerSet::wake_all), or [`wake_one`](WakerSet::wake_one) if one task is enough;
+//! a task that was woken by that and does not need what is left of the condition wakes another one.
 //!
 //! # Why no wake-up is lost
 //! `set` ends and `wake_all` begins with a SeqCst fence, and the two are in one total order. If the one in `set` is first, the
@@ -14,8 +16,8 @@
 //!
 //! # Progress
 //! `insert` is **lock-free**, and allocates a block when 64 times the number of blocks waiters are there at once; memory
-//! is bounded by the greatest number of waiters there were at once. `set`, `remove` and `wake_all` are **wait-free**, bounded
-//! by the number of blocks (and `wake_all` by the waiters; the wakers it calls are the executor's).
+//! is bounded by the greatest number of waiters there were at once. `set`, `remove`, `wake_one` and `wake_all` are
+//! **wait-free**, bounded by the number of blocks (and the last two by the waiters; the wakers they call are the executor's).
 
 use super::slots::Slots;
 use crate::sync::{AtomicWaker, Ordering, fence};
@@ -69,6 +71,17 @@ impl WakerSet {
     pub(crate) fn remove(&self, key: Key) {
         drop(self.wakers.value(&key).0.take());
         self.wakers.release(key);
+    }
+
+    /// Wakes one waiter, of those that were not woken since they last set their waker. To be called after its condition was made
+    /// true. A waiter that was woken and is removed without having used the condition up must call this again.
+    pub(crate) fn wake_one(&self) {
+        // ORDERING: as in `wake_all`.
+        fence(Ordering::SeqCst);
+        // A waker that is being set meanwhile is woken by the thread that sets it, and perhaps another one as well.
+        if let Some(waker) = self.wakers.find_taken(|waker| waker.0.take()) {
+            waker.wake();
+        }
     }
 
     /// Wakes every waiter. To be called after their condition was made true.

@@ -5,6 +5,16 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::sync::Notify;
 
+/// The fate of a call for which there is no place.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum WhenFull {
+    /// It waits; and so do the calls behind it, as far as they need the same place.
+    #[default]
+    Wait,
+    /// It fails with [`Code::RESOURCE_EXHAUSTED`](super::Code::RESOURCE_EXHAUSTED), not processed and safe to try again.
+    Refuse,
+}
+
 /// Places for calls.
 pub(super) struct Bound {
     limit: usize,
@@ -95,6 +105,11 @@ impl Drop for Waiting<'_> {
 pub(super) struct Place(Option<Arc<Bound>>);
 
 impl Place {
+    /// Gives it back, and tells where another is to be had.
+    pub(super) fn lend(self) -> Option<Arc<Bound>> {
+        self.0.clone()
+    }
+
     /// Leaves it to the caller to give it back with [`Bound::release`].
     pub(super) fn keep(mut self) {
         self.0 = None;

@@ -1,5 +1,6 @@
 //! A call, from the caller's side.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::marker::PhantomData;
 use std::pin::Pin;
@@ -16,17 +17,17 @@ use super::context::Context;
 use super::exchange::{Exchange, Request, Response};
 use super::metadata::{Metadata, MetadataError};
 use super::method::{Kind, Method, Unary};
+use super::metrics::Seen;
 use super::receiver::{Parent, cancel_code, given_up};
+use super::span::{self, CallSpan};
 use super::status::Status;
 use super::timer::Timer;
 use super::wire::Opening;
 use crate::error::Processed;
+use crate::handle::Session;
 
 /// How long a unary call may take, unless something else is said.
 pub(super) const TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
-
-/// Metadata of a parent that goes along with the calls that it makes.
-const TRACE_KEYS: [&str; 2] = ["traceparent", "tracestate"];
 
 /// A call that is about to be made, as interceptors see it.
 #[derive(Clone, Debug)]
@@ -131,8 +132,11 @@ impl<'a, Req, Resp, K: Kind> Call<'a, Req, Resp, K> {
         self
     }
 
-    /// The call without its types, or the reason why it cannot begin.
-    pub(super) fn prepare(&mut self, default: Option<Duration>) -> Result<Prepared, Status> {
+    /// The call without its types, and its span; or the reason why it cannot begin.
+    pub(super) fn prepare(
+        &mut self,
+        default: Option<Duration>,
+    ) -> Result<(Prepared, CallSpan), Status> {
         if let Some(error) = self.options.wrong {
             return Err(error.into());
         }
@@ -144,26 +148,27 @@ impl<'a, Req, Resp, K: Kind> Call<'a, Req, Resp, K> {
             }
             let left = cx.time_left();
             timeout = timeout.map_or(left, |own| Some(left.map_or(own, |left| left.min(own))));
-            for (key, value) in cx.metadata() {
-                if TRACE_KEYS.contains(&key) {
-                    let metadata = self.options.metadata.get_or_insert_default();
-                    metadata.insert(key, value)?;
-                }
-            }
         }
         if timeout.is_some_and(|timeout| timeout.is_zero()) {
             return Err(given_up(Code::DEADLINE_EXCEEDED, Processed::No));
         }
+        let mut metadata = self.options.metadata.take();
+        let span = span::call(
+            self.method.name,
+            &mut metadata,
+            parent.and_then(Context::trace_parent),
+            parent.map(Context::metadata),
+        )?;
         let prepared = Prepared {
             name: self.method.name,
             flags: self.method.flags(),
             codec: self.method.codec,
             timeout,
-            metadata: self.options.metadata.take(),
+            metadata,
             urgency: self.options.urgency,
             parent: parent.cloned(),
         };
-        Ok(prepared)
+        Ok((prepared, span))
     }
 }
 
@@ -221,7 +226,10 @@ impl Prepared {
     }
 
     /// When the call has to be over that begins now, and how long that is; or the reason why it cannot begin.
-    pub(super) fn start(&self) -> Result<(Option<Instant>, Option<Duration>), Status> {
+    pub(super) fn start(
+        &self,
+        now: Instant,
+    ) -> Result<(Option<Instant>, Option<Duration>), Status> {
         let parent = self.parent.as_ref();
         if let Some(code) = parent.and_then(Context::cancellation) {
             return Err(given_up(code, Processed::No));
@@ -229,7 +237,6 @@ impl Prepared {
         let Some(timeout) = self.timeout else {
             return Ok((None, None));
         };
-        let now = Instant::now();
         let until = parent.and_then(Context::deadline);
         let left = until.map_or(timeout, |until| {
             timeout.min(until.saturating_duration_since(now))
@@ -281,19 +288,62 @@ impl<'a, Req, Resp: Send + 'static> IntoFuture for Call<'a, Req, Resp, Unary> {
     ///
     /// Its error is the status that the handler returned, or says with [`Status::origin`] what else ended the call.
     fn into_future(mut self) -> UnaryCall<'a, Resp> {
-        UnaryCall(match self.begin() {
-            Ok(state) => state,
-            Err(status) => State::Failed(status),
-        })
+        let (state, span) = self.begin(Cow::Borrowed);
+        let row = self.channel.inner().rows.row(self.method.name);
+        UnaryCall {
+            state,
+            seen: Seen::borrowed(row, span),
+        }
     }
 }
 
 impl<'a, Req, Resp: Send + 'static> Call<'a, Req, Resp, Unary> {
-    fn begin(&mut self) -> Result<State<'a, Resp>, Status> {
+    /// The future of the call, which borrows neither the channel nor the request: for a task of its own.
+    ///
+    /// # Examples
+    /// ```
+    /// # use bytes::Bytes;
+    /// # use ringmux::rpc::{Channel, Method, Raw, Status};
+    /// # const GET: Method<Bytes, Bytes> = Method::unary::<Raw>("example.v1.Store/Get");
+    /// # async fn get_all(channel: Channel, keys: Vec<Bytes>) -> Result<(), Box<dyn std::error::Error>> {
+    /// let calls: Vec<_> = keys
+    ///     .iter()
+    ///     .map(|key| tokio::spawn(channel.call(&GET, key).detach()))
+    ///     .collect();
+    /// for call in calls {
+    ///     println!("{:?}", call.await??);
+    /// }
+    /// # Ok(())
+    /// # }
+    /// # let _ = get_all;
+    /// ```
+    ///
+    /// # Cancel safety
+    /// Dropping the future cancels the call.
+    pub fn detach(mut self) -> UnaryCall<'static, Resp> {
+        let (state, span) = self.begin(|session| Cow::Owned(session.clone()));
+        let row = self.channel.inner().rows.row(self.method.name);
+        UnaryCall {
+            state,
+            seen: Seen::owned(row, span),
+        }
+    }
+
+    fn begin<'s>(
+        &mut self,
+        hold: impl FnOnce(&'a Session) -> Cow<'s, Session>,
+    ) -> (State<'s, Resp>, CallSpan) {
         let inner = self.channel.inner();
-        let prepared = self.prepare(inner.timeout)?;
-        let message = match self.request {
-            Some(request) => self.method.request.to_bytes(request)?,
+        let (prepared, span) = match self.prepare(inner.timeout) {
+            Ok(prepared) => prepared,
+            Err(status) => return (State::Failed(status), CallSpan::none()),
+        };
+        let message = match self
+            .request
+            .map(|request| self.method.request.to_bytes(request))
+        {
+            Some(Ok(message)) => message,
+            Some(Err(status)) => return (State::Failed(status), span),
             None => Bytes::new(),
         };
         let coding = self.method.response;
@@ -301,23 +351,28 @@ impl<'a, Req, Resp: Send + 'static> Call<'a, Req, Resp, Unary> {
             && inner.retry.is_none()
             && inner.interceptors.is_empty()
         {
-            return Ok(State::Ready(session, prepared, message, coding));
+            let ready = State::Ready(hold(session), prepared, message, coding);
+            return (ready, span);
         }
-        let whole = attempts(self.channel, prepared, message, coding);
-        Ok(State::Boxed(Box::pin(whole)))
+        let whole = attempts(self.channel.clone(), prepared, message, coding);
+        (State::Boxed(Box::pin(whole)), span)
     }
 }
 
 /// The future of a unary call.
 #[must_use = "futures do nothing unless polled"]
-pub struct UnaryCall<'a, T>(State<'a, T>);
+pub struct UnaryCall<'a, T> {
+    state: State<'a, T>,
+    seen: Seen<'a>,
+}
 
 enum State<'a, T> {
     Failed(Status),
     /// Begins when it is polled.
-    Ready(&'a crate::handle::Session, Prepared, Bytes, Coding<T>),
+    Ready(Cow<'a, Session>, Prepared, Bytes, Coding<T>),
     Running(Running<T>),
-    Boxed(Pin<Box<dyn Future<Output = Result<Response<T>, Status>> + Send + 'a>>),
+    /// The same with interceptors, retries or a manager.
+    Boxed(Pin<Box<dyn Future<Output = Result<Response<T>, Status>> + Send>>),
     Done,
 }
 
@@ -330,34 +385,39 @@ impl<T> UnaryCall<'_, T> {
         &mut self,
         cx: &mut std::task::Context<'_>,
     ) -> Poll<Result<Response<T>, Status>> {
-        loop {
-            match &mut self.0 {
-                State::Running(running) => return running.poll(cx),
-                State::Boxed(whole) => return whole.as_mut().poll(cx),
-                State::Failed(_) | State::Ready(..) | State::Done => {}
-            }
-            match std::mem::replace(&mut self.0, State::Done) {
-                State::Failed(status) => return Poll::Ready(Err(status)),
-                State::Ready(session, prepared, message, coding) => {
-                    let (at, timeout) = match prepared.start() {
-                        Ok(times) => times,
-                        Err(status) => return Poll::Ready(Err(status)),
-                    };
-                    self.0 = State::Running(Running {
-                        exchange: Exchange::start(
-                            session,
-                            &prepared,
-                            (at, timeout),
-                            message,
-                            coding,
-                        ),
-                        timer: Timer::new(at),
-                        parent: prepared.parent(),
-                    });
-                }
-                _ => panic!("polled after it was ready"),
-            }
+        if !self.seen.has_begun() {
+            self.begin(Instant::now());
         }
+        let response = match &mut self.state {
+            State::Running(running) => ready!(running.poll(cx)),
+            State::Boxed(whole) => ready!(whole.as_mut().poll(cx)),
+            state => match std::mem::replace(state, State::Done) {
+                State::Failed(status) => Err(status),
+                _ => panic!("polled after it was ready"),
+            },
+        };
+        self.seen.end_of(&response);
+        self.state = State::Done;
+        Poll::Ready(response)
+    }
+
+    fn begin(&mut self, now: Instant) {
+        self.seen.begin(now);
+        let State::Ready(..) = &self.state else {
+            return;
+        };
+        let ready = std::mem::replace(&mut self.state, State::Done);
+        let State::Ready(session, prepared, message, coding) = ready else {
+            return;
+        };
+        self.state = match prepared.start(now) {
+            Ok((at, timeout)) => State::Running(Running {
+                exchange: Exchange::start(&session, &prepared, (at, timeout), message, coding),
+                timer: Timer::new(at),
+                parent: prepared.parent(),
+            }),
+            Err(status) => State::Failed(status),
+        };
     }
 }
 
@@ -402,16 +462,16 @@ impl<T> Running<T> {
 
 /// A call with interceptors, over a manager, or that is tried more than once.
 async fn attempts<T: Send>(
-    channel: &Channel,
+    channel: Channel,
     mut prepared: Prepared,
     message: Bytes,
     coding: Coding<T>,
 ) -> Result<Response<T>, Status> {
-    let (at, _) = prepared.start()?;
-    within(at, &prepared.parent.clone(), prepared.intercept(channel)).await??;
+    let (at, _) = prepared.start(Instant::now())?;
+    within(at, &prepared.parent.clone(), prepared.intercept(&channel)).await??;
     let mut tried = 0;
     loop {
-        let result = attempt(channel, &prepared, message.clone(), at, coding).await;
+        let result = attempt(&channel, &prepared, message.clone(), at, coding).await;
         tried += 1;
         let retry = channel.inner().retry;
         match result {
@@ -441,7 +501,7 @@ async fn attempt<T>(
     if left.is_some_and(|left| left.is_zero()) {
         return Err(given_up(Code::DEADLINE_EXCEEDED, Processed::No));
     }
-    let run = |session: crate::handle::Session| async move {
+    let run = |session: Session| async move {
         // The wait for the session has cost time.
         let left = at.map(|at| at.saturating_duration_since(Instant::now()));
         let timeout = match (left, prepared.timeout) {
@@ -474,17 +534,23 @@ pub(super) async fn raw(
     let (name, codec) = (request.name, request.codec);
     let (metadata, timeout, message) = request.parts()?;
     let timeout = timeout.or(channel.inner().timeout);
+    let mut metadata = Some(metadata);
+    let span = span::call(name, &mut metadata, None, None)?;
     let prepared = Prepared {
         name,
         flags: 0,
         codec,
         timeout,
-        metadata: Some(metadata),
+        metadata,
         urgency: None,
         parent: None,
     };
     let coding = Coding::of::<super::codec::Raw>();
-    attempts(channel, prepared, message, coding).await
+    let mut seen = Seen::borrowed(channel.inner().rows.row(name), span);
+    seen.begin(Instant::now());
+    let response = attempts(channel.clone(), prepared, message, coding).await;
+    seen.end_of(&response);
+    response
 }
 
 /// Waits for something that comes before the call itself.

@@ -8,6 +8,7 @@ use tokio::time::Instant;
 
 use super::call::{Call, Outgoing, TIMEOUT_DEFAULT};
 use super::method::{Bidirectional, ClientStreaming, Method, ServerStreaming, Unary};
+use super::metrics::{ChannelRows, MethodMetrics};
 use super::retry::Retry;
 use super::status::Status;
 use crate::handle::Session;
@@ -58,6 +59,7 @@ pub(super) struct Inner {
     pub(super) timeout: Option<Duration>,
     pub(super) retry: Option<Retry>,
     pub(super) interceptors: Vec<Interceptor>,
+    pub(super) rows: ChannelRows,
 }
 
 pub(super) type Interceptor = Arc<
@@ -87,6 +89,7 @@ impl Channel {
             timeout: Some(TIMEOUT_DEFAULT),
             retry: None,
             interceptors: Vec::new(),
+            rows: ChannelRows::default(),
         })
     }
 
@@ -122,6 +125,23 @@ impl Channel {
         method: &Method<Req, Resp, Bidirectional>,
     ) -> Call<'_, Req, Resp, Bidirectional> {
         Call::new(self, *method, None)
+    }
+
+    /// Counts and times of the calls over this channel, by method: of those that had a call, in the order of their names.
+    ///
+    /// A call begins when it is awaited or opened, and is counted once, however often it is tried.
+    #[must_use]
+    pub fn metrics(&self) -> Vec<MethodMetrics> {
+        self.0.rows.snapshot()
+    }
+
+    /// The same for as long as the channel is there, without keeping it.
+    #[cfg(feature = "metrics")]
+    pub(crate) fn weak_metrics(
+        &self,
+    ) -> impl Fn() -> Option<Vec<MethodMetrics>> + Send + Sync + use<> {
+        let inner = Arc::downgrade(&self.0);
+        move || Some(inner.upgrade()?.rows.snapshot())
     }
 
     pub(super) fn inner(&self) -> &Inner {

@@ -108,7 +108,31 @@ impl Payload<'_> {
     pub fn into_bytes(self) -> Bytes {
         match self.0 {
             Where::Bytes(bytes) => bytes,
-            Where::Lease(lease) => Bytes::copy_from_slice(&lease.to_contiguous()),
+            Where::Lease(lease) => lease.to_bytes(),
+        }
+    }
+
+    /// Its size, in bytes.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        match &self.0 {
+            Where::Bytes(bytes) => bytes.len(),
+            Where::Lease(lease) => lease.len(),
+        }
+    }
+
+    /// Whether it has no bytes.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Whether the message lies in its stream, from where [`into_bytes`](Self::into_bytes) would copy it.
+    #[must_use]
+    pub fn is_in_place(&self) -> bool {
+        match &self.0 {
+            Where::Bytes(_) => false,
+            Where::Lease(lease) => !lease.is_shared(),
         }
     }
 }

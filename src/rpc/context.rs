@@ -15,6 +15,7 @@ use super::bound::Bound;
 use super::channel::Channel;
 use super::code::Code;
 use super::metadata::{Metadata, MetadataError};
+use super::span::TraceParent;
 use crate::addr::Addr;
 use crate::handle::Session;
 
@@ -51,6 +52,8 @@ struct Inner {
     root: Option<Context>,
     cancel: Cancel,
     answer: OnceLock<Box<Answer>>,
+    /// Of the span that serves the call.
+    trace: OnceLock<TraceParent>,
     value: Option<Arc<Value>>,
 }
 
@@ -58,6 +61,18 @@ struct Inner {
 pub(super) struct Peer {
     pub(super) session: Session,
     pub(super) bound: Arc<Bound>,
+    /// Back to it, once it is asked for.
+    channel: OnceLock<Channel>,
+}
+
+impl Peer {
+    pub(super) fn new(session: Session, max_calls: usize) -> Self {
+        Self {
+            session,
+            bound: Bound::new(max_calls),
+            channel: OnceLock::new(),
+        }
+    }
 }
 
 #[derive(Default)]
@@ -108,6 +123,7 @@ impl Context {
             root: None,
             cancel: Cancel::default(),
             answer: OnceLock::new(),
+            trace: OnceLock::new(),
             value: None,
         }))
     }
@@ -133,6 +149,9 @@ impl Context {
         }
         if inner.answer.get().is_some() {
             inner.answer = OnceLock::new();
+        }
+        if inner.trace.get().is_some() {
+            inner.trace = OnceLock::new();
         }
         Ok(())
     }
@@ -179,6 +198,7 @@ impl Context {
             root: Some(self.root().clone()),
             cancel: Cancel::default(),
             answer: OnceLock::new(),
+            trace: OnceLock::new(),
             value,
         }))
     }
@@ -222,10 +242,25 @@ impl Context {
         self.call().map(|(_, peer)| &peer.session)
     }
 
-    /// A channel back to the caller, which may be a server as well; `None` for a context that belongs to no call.
+    /// A channel back to the caller, which may be a server as well: one for all calls of a session. `None` for a context that belongs to
+    /// no call.
     #[must_use]
     pub fn channel(&self) -> Option<Channel> {
-        self.session().cloned().map(Channel::new)
+        let (_, peer) = self.call()?;
+        let channel = || Channel::new(peer.session.clone());
+        Some(peer.channel.get_or_init(channel).clone())
+    }
+
+    /// Where the call is in a trace: in the span that serves it, with the feature `rpc-tracing` if that is enabled; else in its
+    /// caller's, as the entry `traceparent` of its [metadata](Self::metadata) says. Calls of which this is the parent carry it on.
+    #[must_use]
+    pub fn trace_parent(&self) -> Option<TraceParent> {
+        let own = self.root().0.trace.get().copied();
+        own.or_else(|| TraceParent::of(&self.0.metadata))
+    }
+
+    pub(super) fn set_trace(&self, trace: TraceParent) {
+        let _ = self.root().0.trace.set(trace);
     }
 
     fn call(&self) -> Option<&(&'static str, Arc<Peer>)> {

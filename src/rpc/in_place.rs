@@ -69,7 +69,7 @@ impl Warm {
     /// The call is over.
     fn rest(&mut self, cx: Context) {
         self.cx = Some(cx);
-        self.call.held.give_back();
+        self.call.held.over();
         self.call.send = Answering::Over;
     }
 }
@@ -81,6 +81,7 @@ fn idle(peer: &Arc<Peer>, server: &Arc<Common>) -> Incoming {
         message: None,
         head: Head::default(),
         deadline: None,
+        was_late: false,
         held: Held::new(peer, server),
     }
 }
@@ -127,20 +128,23 @@ where
         make: impl FnOnce(&P, Context, Req) -> F,
     ) -> (Came<F, Resp>, Option<Context>) {
         let Some(request) = warm.call.request_here(self.method.request, false) else {
-            warm.call.held.give_back();
+            warm.call.held.over();
             warm.call.send = Answering::Over;
             return (Came::Over, None);
         };
         let cx = warm.context();
+        warm.call.begin_span(&cx);
         let given = cx.clone();
         let slot = self.slot.get_or_insert_with(|| Box::pin(None));
         let handler = &self.handler;
         let polled = catch_unwind(AssertUnwindSafe(|| {
-            slot.set(Some(make(handler, given, request)));
+            let seen = &warm.call.held;
+            slot.set(Some(seen.in_span(|| make(handler, given, request))));
             let mut task = Task::from_waker(Waker::noop());
             let future = slot.as_mut().as_pin_mut();
-            let polled =
-                while_in_place(|| future.map_or(Poll::Pending, |future| future.poll(&mut task)));
+            let polled = while_in_place(|| {
+                seen.in_span(|| future.map_or(Poll::Pending, |future| future.poll(&mut task)))
+            });
             if polled.is_ready() {
                 slot.set(None);
             }

@@ -12,21 +12,25 @@ use bytes::Bytes;
 use tokio::time::Instant;
 use tracing::Level;
 
-use super::bound::{Bound, Place};
+use super::bound::{Bound, Place, WhenFull};
 use super::code::Code;
 use super::codec::{CodecError, Coding};
 use super::context::{Context, Part, Peer};
 use super::exchange::{poll_message, poll_send};
+#[cfg(feature = "rpc-tower")]
+use super::layer::Layered;
 use super::metadata::Metadata;
-use super::serve::{Counters, polled_in_place};
+use super::metrics::{Served, ServerRows};
+use super::serve::{Counters, WAITING_MAX, full, polled_in_place};
 use super::shared_send::SharedSend;
+use super::span::CallSpan;
 use super::status::Status;
 use super::timer::Timer;
 use super::wire::{block, encode_status, find_meta, flag, meta};
 use crate::error::codes;
 use crate::error::{Processed, SendError, StreamError};
 use crate::handle::call::IncomingCall;
-use crate::handle::{RecvStream, SendStream};
+use crate::handle::{RecvStream, SendStream, Session};
 use crate::pace::{LINES, paced};
 
 /// How long a handler that waits for [`Context::cancelled`] may go on after the end of its call.
@@ -48,6 +52,8 @@ pub(super) struct Incoming {
     pub(super) message: Option<Bytes>,
     pub(super) head: Head,
     pub(super) deadline: Option<Instant>,
+    /// The deadline had passed when the call was taken and had its places.
+    pub(super) was_late: bool,
     pub(super) held: Held,
 }
 
@@ -58,6 +64,13 @@ pub(super) struct Held {
     pub(super) of_session: bool,
     pub(super) of_server: bool,
     pub(super) of_method: Option<Place>,
+    seen: Served,
+}
+
+/// Places that others have while a call cannot run.
+struct Lent {
+    of_method: Option<Arc<Bound>>,
+    of_server: bool,
 }
 
 impl Held {
@@ -68,6 +81,36 @@ impl Held {
             of_session: false,
             of_server: false,
             of_method: None,
+            seen: Served::none(),
+        }
+    }
+
+    /// A call has begun: of the method whose counters have this number.
+    pub(super) fn begin(&mut self, row: usize, since: Instant) {
+        self.seen.begin(&self.server.rows, row, since);
+    }
+
+    /// Does something of the call in its span.
+    pub(super) fn in_span<R>(&self, step: impl FnOnce() -> R) -> R {
+        self.seen.in_span(step)
+    }
+
+    /// The call is over.
+    pub(super) fn over(&mut self) {
+        self.give_back();
+        self.seen.end(&self.server.rows);
+    }
+
+    /// Gives up the places that calls of other sessions wait for.
+    fn lend(&mut self) -> Lent {
+        let of_server = std::mem::take(&mut self.of_server);
+        if of_server {
+            self.server.bound.release();
+        }
+        let of_method = self.of_method.take().and_then(Place::lend);
+        Lent {
+            of_method,
+            of_server,
         }
     }
 
@@ -84,12 +127,12 @@ impl Held {
 
 impl Drop for Held {
     fn drop(&mut self) {
-        self.give_back();
+        self.over();
     }
 }
 
 /// What is known of a call from its opening.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct Head {
     /// Empty if it is none that is served.
     pub(super) method: &'static str,
@@ -101,8 +144,12 @@ pub(super) struct Head {
 /// What all calls of a server have together.
 pub(super) struct Common {
     pub(super) bound: Arc<Bound>,
+    pub(super) when_full: WhenFull,
     pub(super) counters: Counters,
+    pub(super) rows: ServerRows,
     pub(super) interceptors: Vec<Interceptor>,
+    #[cfg(feature = "rpc-tower")]
+    pub(super) layers: Option<Layered>,
 }
 
 /// The sending half: the call's own, or shared with a handler that sends.
@@ -214,6 +261,8 @@ impl Incoming {
         let Some(recv) = &mut self.recv else {
             return Err(Gone);
         };
+        let held = &mut self.held;
+        let mut lent: Option<Lent> = None;
         let mut timer: Option<Timer> = None;
         let received = poll_fn(|cx| {
             if let Poll::Ready(message) = poll_message(recv, coding, cx) {
@@ -222,6 +271,8 @@ impl Incoming {
             if polled_in_place() {
                 return Poll::Pending;
             }
+            // A caller that is slow, or stops here, takes no place from the others.
+            lent.get_or_insert_with(|| held.lend());
             let timer = timer.get_or_insert_with(|| {
                 let at = self
                     .deadline
@@ -232,7 +283,13 @@ impl Incoming {
         })
         .await;
         let refusal = match received {
-            Some(Ok(Some(Ok(request)))) if !self.is_late() => return Ok(request),
+            Some(Ok(Some(Ok(request)))) if !self.is_late() => {
+                if let Some(lent) = lent {
+                    // In memory of its own: most calls have no need of it.
+                    Box::pin(self.regain(lent)).await?;
+                }
+                return Ok(request);
+            }
             // Cancelled before it began, or the session is over.
             Some(Err(_)) => {
                 self.held.server.counters.cancelled.add();
@@ -249,10 +306,10 @@ impl Incoming {
         Err(Gone)
     }
 
-    /// Whether its time is over. Where it was taken it cannot be by now, unless there was none.
+    /// Whether its time is over; where it was taken, as it was when it was taken.
     fn is_late(&self) -> bool {
         if polled_in_place() {
-            return self.head.timeout.is_some_and(|timeout| timeout.is_zero());
+            return self.was_late;
         }
         self.deadline.is_some_and(|at| at <= Instant::now())
     }
@@ -263,9 +320,55 @@ impl Incoming {
         Status::library(Code::DEADLINE_EXCEEDED, Processed::No, text)
     }
 
+    /// Takes the places again, or refuses as the server does where there is none.
+    async fn regain(&mut self, lent: Lent) -> Result<(), Gone> {
+        if let Some(bound) = lent.of_method {
+            self.held.of_method = Some(self.place(&bound).await?);
+        }
+        if lent.of_server {
+            let bound = Arc::clone(&self.held.server.bound);
+            self.place(&bound).await?.keep();
+            self.held.of_server = true;
+        }
+        Ok(())
+    }
+
+    async fn place(&mut self, bound: &Arc<Bound>) -> Result<Place, Gone> {
+        if let Some(place) = bound.try_acquire() {
+            return Ok(place);
+        }
+        if self.held.server.when_full == WhenFull::Refuse || bound.waiting() >= WAITING_MAX {
+            self.refuse(&full());
+            return Err(Gone);
+        }
+        self.wait_for(bound.acquire()).await
+    }
+
+    /// Waits for the metadata in front of the first request of a stream.
+    pub(super) async fn wait_for_metadata<F: Future>(
+        &mut self,
+        future: F,
+    ) -> Result<F::Output, Gone> {
+        let lent = self.held.lend();
+        let at = self
+            .deadline
+            .unwrap_or_else(|| Instant::now() + REQUEST_MAX);
+        let output = self.wait_until(Some(at), future).await?;
+        self.regain(lent).await?;
+        Ok(output)
+    }
+
     /// Waits for something that comes before the handler, as long as the caller does.
     pub(super) async fn wait_for<F: Future>(&mut self, future: F) -> Result<F::Output, Gone> {
-        let mut timer = Timer::new(self.deadline);
+        self.wait_until(self.deadline, future).await
+    }
+
+    async fn wait_until<F: Future>(
+        &mut self,
+        at: Option<Instant>,
+        future: F,
+    ) -> Result<F::Output, Gone> {
+        let mut timer = Timer::new(at);
         let mut future = pin!(future);
         let output = poll_fn(|cx| {
             if let Poll::Ready(output) = future.as_mut().poll(cx) {
@@ -302,6 +405,7 @@ impl Incoming {
             self.refuse(&status);
             return Err(Gone);
         }
+        self.begin_span(&cx);
         let server = Arc::clone(&self.held.server);
         let mut given = cx.clone();
         for interceptor in &server.interceptors {
@@ -315,8 +419,23 @@ impl Incoming {
                 }
             }
         }
+        #[cfg(feature = "rpc-tower")]
+        if let Some(layers) = &server.layers {
+            let outcome = self.guard(&cx, || layers.run(given, handler)).await?;
+            return Ok((cx, outcome));
+        }
         let outcome = self.guard(&cx, || handler(given)).await?;
         Ok((cx, outcome))
+    }
+
+    /// Begins the span of a call, whose context this is.
+    pub(super) fn begin_span(&mut self, cx: &Context) {
+        if CallSpan::ENABLED {
+            let (session, before) = (cx.session().map(Session::span), cx.trace_parent());
+            let (span, trace) = CallSpan::of_server(self.head.method, session, before);
+            self.held.seen.set_span(span);
+            trace.into_iter().for_each(|trace| cx.set_trace(trace));
+        }
     }
 
     /// Polls what the application does: catches its panics, ends it when the caller has gone or the time is over.
@@ -328,7 +447,7 @@ impl Incoming {
     where
         F: Future<Output = Result<T, Status>>,
     {
-        let made = catch_unwind(AssertUnwindSafe(make));
+        let made = catch_unwind(AssertUnwindSafe(|| self.held.seen.in_span(make)));
         let future = match made {
             Ok(future) => future,
             Err(panic) => return Ok(Err(self.panicked(&*panic))),
@@ -337,7 +456,9 @@ impl Incoming {
         let mut timer = Timer::new(self.deadline);
         let mut ended: Option<(Code, Timer)> = None;
         poll_fn(|task| {
-            let polled = catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(task)));
+            let polled = catch_unwind(AssertUnwindSafe(|| {
+                self.held.seen.in_span(|| future.as_mut().poll(task))
+            }));
             match polled {
                 Ok(Poll::Ready(outcome)) if ended.is_none() => return Poll::Ready(Ok(outcome)),
                 Ok(Poll::Ready(_)) => return Poll::Ready(self.end(&mut ended)),
@@ -354,6 +475,7 @@ impl Incoming {
                     Poll::Pending => ready!(self.send.poll_gone(task)),
                 };
                 cx.cancel_with(code);
+                self.held.seen.ends_with(code);
                 let until = Instant::now() + CLEANUP_MAX;
                 ended = Some((code, Timer::new(Some(until))));
                 if cx.is_watched() {
@@ -427,7 +549,10 @@ impl Incoming {
             return Some(Ok(message));
         }
         match coding.to_bytes(&message) {
-            Ok(answer) if call.fits(answer.len()) => call.reply(answer),
+            Ok(answer) if call.fits(answer.len()) => {
+                call.reply(answer);
+                self.held.seen.ends_with(Code::OK);
+            }
             Ok(_) => return Some(Ok(message)),
             Err(status) => self.fail(&status.has_run()),
         }
@@ -454,6 +579,7 @@ impl Incoming {
             && call.fits(answer.len())
         {
             call.reply(answer);
+            self.held.seen.ends_with(Code::OK);
             self.send = Answering::Over;
             return;
         }
@@ -502,6 +628,7 @@ impl Incoming {
         {
             return;
         }
+        self.held.seen.ends_with(Code::OK);
         let _ = self.send.with(SendStream::finish);
     }
 
@@ -528,6 +655,7 @@ impl Incoming {
 
     fn fail(&mut self, status: &Status) {
         self.held.server.counters.failed.add();
+        self.held.seen.ends_with(status.code());
         let code = status.code().number();
         // The last codes are the transport's own.
         let code = if codes::is_reserved(code) {

@@ -103,6 +103,12 @@
 //! * **With its session.** Handlers are told at once; callers get [`Code::UNAVAILABLE`]. What never reached a handler says
 //!   so, and a channel with [`Retry`] tries it again.
 //!
+//! # Observing calls
+//! [`Server::metrics`] and [`Channel::metrics`] count the calls of each method, by code, with their times and those in flight; they are
+//! always on, and cost a call three additions and one more look at the clock on each side. The feature `metrics` of the library
+//! publishes them. With the feature `rpc-tracing` a call is a span on both sides, and its trace context travels in the entry
+//! `traceparent` of its metadata; a call with a [parent](Call::parent) is of the parent's trace.
+//!
 //! # What is bounded
 //! | what | setting | default | above it |
 //! |---|---|---|---|
@@ -114,11 +120,13 @@
 //! | details and metadata of a status | none | 8 KiB | left out |
 //! | a message | [`max_message`](crate::ConfigBuilder::max_message) of its receiver | 4 MiB | [`Code::RESOURCE_EXHAUSTED`] |
 //! | a request of a call without a deadline | none | 30 s | [`Code::DEADLINE_EXCEEDED`], not processed |
+//! | rows of metrics | none | one for each method of a server and one for all others; 256 of a channel | they share one |
 //! | cleaning up after a cancel | none | [`CLEANUP_MAX`] | the handler is dropped |
 //!
 //! # Features
 //! `rpc-prost` and `rpc-postcard` bring the codecs `Prost` and `Postcard`; `rpc-tower` brings `Endpoint`, a channel as a service of
-//! tower. The wire is specified in `src/rpc/WIRE.md`.
+//! tower, and `ServerBuilder::layer`, which puts handlers into its layers; `rpc-tracing` makes each call a span. The wire is specified
+//! in `src/rpc/WIRE.md`; `MIGRATING.md` is for users of tonic and tarpc.
 
 mod bound;
 mod call;
@@ -130,8 +138,11 @@ mod convert;
 mod exchange;
 mod in_place;
 mod incoming;
+#[cfg(feature = "rpc-tower")]
+mod layer;
 mod metadata;
 mod method;
+mod metrics;
 mod mode;
 mod receiver;
 mod retry;
@@ -141,6 +152,7 @@ mod sender;
 mod serve;
 mod server;
 mod shared_send;
+mod span;
 mod status;
 mod streaming;
 mod timer;
@@ -150,6 +162,7 @@ mod wire;
 
 #[cfg(feature = "rpc-tower")]
 pub use self::tower::{Endpoint, Request};
+pub use bound::WhenFull;
 pub use call::{Call, Outgoing, UnaryCall};
 pub use channel::{Channel, ChannelBuilder, ChannelTarget};
 pub use code::Code;
@@ -161,14 +174,18 @@ pub use codec::{Codec, CodecError, Encoding, Payload, Raw};
 pub use context::Context;
 pub use exchange::Response;
 pub use incoming::CLEANUP_MAX;
+#[cfg(feature = "rpc-tower")]
+pub use layer::{Handled, Handlers, Handling};
 pub use metadata::{Iter, Metadata, MetadataError};
 pub use method::{Bidirectional, ClientStreaming, Kind, Method, ServerStreaming, Unary};
+pub use metrics::{Latency, MethodMetrics};
 pub use mode::{Local, Mode, Shared};
 pub use receiver::{Receiver, Reply};
 pub use retry::Retry;
-pub use router::{MethodOptions, Router, Service, WhenFull};
+pub use router::{MethodOptions, Router, Service};
 pub use sender::Sender;
 pub use server::{BuildError, Server, ServerBuilder, ServerStats};
+pub use span::{TraceParent, TraceParentError};
 pub use status::{Origin, Status};
 #[cfg(any(test, fuzzing))]
 pub(crate) use wire::{Opening, decode_status, encode_status, find_meta};

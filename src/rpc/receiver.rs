@@ -13,6 +13,7 @@ use super::codec::Coding;
 use super::context;
 use super::exchange::{poll_answer, poll_message, undecodable};
 use super::metadata::Metadata;
+use super::metrics::Seen;
 use super::shared_send::SharedSend;
 use super::status::Status;
 use super::timer::Timer;
@@ -39,6 +40,7 @@ pub(super) struct Caller {
     pub(super) shared: Arc<SharedSend>,
     pub(super) timer: Timer,
     pub(super) parent: Option<Parent>,
+    pub(super) seen: Seen<'static>,
 }
 
 /// Waits for a parent's cancel.
@@ -128,6 +130,12 @@ impl<T> Receiver<T> {
             next = Poll::Ready(Err(status));
         }
         self.ended = matches!(next, Poll::Ready(Ok(None) | Err(_)));
+        if self.ended
+            && let Some(caller) = &mut self.caller
+            && let Poll::Ready(end) = &next
+        {
+            caller.seen.end_of(end);
+        }
         next
     }
 
@@ -252,6 +260,9 @@ impl<T> Future for Reply<T> {
         }
         // Behind an answer that makes no sense the call is to be cancelled.
         receiver.ended = matches!(answer, Poll::Ready(Ok(_)));
+        if let (Poll::Ready(end), Some(caller)) = (&answer, &mut receiver.caller) {
+            caller.seen.end_of(end);
+        }
         answer.map(|answer| answer.map(|answer| answer.message))
     }
 }

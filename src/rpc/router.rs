@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 
-use super::bound::Bound;
+use super::bound::{Bound, WhenFull};
 use super::context::Context;
 use super::method::{Bidirectional, ClientStreaming, Method, ServerStreaming, Unary};
 use super::mode::{Free, Local, Mode, Shared};
@@ -32,6 +32,8 @@ pub(super) struct Entry<M: Mode> {
     pub(super) bound: Option<Arc<Bound>>,
     /// For calls that are ready at once.
     pub(super) in_place: Option<M::NewInPlace>,
+    /// The number of its counters.
+    pub(super) row: usize,
     pub(super) options: MethodOptions,
 }
 
@@ -46,16 +48,6 @@ pub struct MethodOptions {
     /// Each call is a task from the start, for handlers that work for long without waiting. Default: false, a handler is polled where
     /// the call was taken, and becomes a task if it waits.
     pub spawn: bool,
-}
-
-/// The fate of a call for which there is no place.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum WhenFull {
-    /// It waits; and so do the calls behind it, as far as they need the same place.
-    #[default]
-    Wait,
-    /// It fails with [`Code::RESOURCE_EXHAUSTED`](super::Code::RESOURCE_EXHAUSTED), not processed and safe to try again.
-    Refuse,
 }
 
 impl Default for MethodOptions {
@@ -128,6 +120,10 @@ impl MethodOptions {
 /// # drop(server);
 /// # Ok::<(), ringmux::rpc::BuildError>(())
 /// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no service",
+    note = "for an implementation of a trait with `#[ringmux::service]`, such as `trait Bank`, write `add(BankServer::new(…))`"
+)]
 pub trait Service: Send + Sync + 'static {
     /// The name, such as `bank.v1.Bank`: what is before the `/` in the names of its methods.
     const NAME: &'static str;
@@ -159,6 +155,7 @@ impl<M: Mode> Router<M> {
             flags,
             bound: None,
             in_place,
+            row: 0,
             options: MethodOptions::default(),
         };
         if self.methods.insert(name, entry).is_some() {

@@ -113,7 +113,7 @@ async fn first<Req>(
     let metadata = if call.head.flags & flag::METADATA_FOLLOWS == 0 {
         call.metadata()
     } else {
-        let waited = call.wait_for(receiver.wait_for_metas()).await?;
+        let waited = call.wait_for_metadata(receiver.wait_for_metas()).await?;
         waited.and_then(|()| receiver.request_metadata())
     };
     match metadata {

@@ -12,13 +12,13 @@ use rustc_hash::FxHashMap;
 use tokio::time::Instant;
 use tracing::Level;
 
-use super::bound::{Bound, Place};
+use super::bound::{Bound, Place, WhenFull};
 use super::code::Code;
 use super::context::Peer;
 use super::in_place::{InPlace as _, Warm};
 use super::incoming::{Answering, Common, Head, Held, Incoming};
 use super::mode::{Mode, Taken, Waited};
-use super::router::{Entry, WhenFull};
+use super::router::Entry;
 use super::server::ServerStats;
 use super::status::Status;
 use super::wire::{Opening, OpeningError, Parts, flag};
@@ -32,13 +32,12 @@ const READY_CALLS: u32 = 32;
 /// The same as a time, which is looked at each [`LOOK_CALLS`].
 const READY_TIME: Duration = Duration::from_micros(50);
 const LOOK_CALLS: u32 = 4;
-/// Calls of one method that wait for a place, of all sessions; more are refused.
-const METHOD_WAITING: usize = 1024;
+/// Calls of one method that wait for a place, of all sessions, and those of a server whose request came late; more are refused.
+pub(super) const WAITING_MAX: usize = 1024;
 
 pub(super) struct Core<M: Mode> {
     pub(super) methods: FxHashMap<&'static str, Entry<M>>,
     pub(super) max_session_calls: usize,
-    pub(super) when_full: WhenFull,
     pub(super) common: Arc<Common>,
 }
 
@@ -46,10 +45,7 @@ pub(super) async fn serve_session<M: Mode>(
     core: &Arc<Core<M>>,
     session: Session,
 ) -> Result<(), SessionError> {
-    let peer = Arc::new(Peer {
-        session,
-        bound: Bound::new(core.max_session_calls),
-    });
+    let peer = Arc::new(Peer::new(session, core.max_session_calls));
     let warm = Warm::new(&peer, &core.common);
     let mut serving = Serving {
         core: Arc::clone(core),
@@ -95,7 +91,7 @@ struct Serving<M: Mode> {
     /// The time when the last few calls were taken.
     now: Option<Instant>,
     /// What runs calls that are ready at once, by method, and which was used last.
-    runners: Vec<(&'static str, u8, M::InPlace)>,
+    runners: Vec<(&'static str, (u8, usize), M::InPlace)>,
     last: usize,
     warm: Warm,
 }
@@ -104,15 +100,15 @@ impl<M: Mode> Serving<M> {
     /// Takes a stream that the peer has opened.
     async fn take(&mut self, send: SendStream, recv: RecvStream) -> Result<(), SessionError> {
         let core = Arc::clone(&self.core);
-        core.common.counters.calls.add();
         let (entry, head) = match parse(&core, &recv) {
             Ok(known) => known,
             Err(status) => {
-                self.incoming(send, recv, Head::default()).refuse(&status);
+                let mut call = self.incoming(send, recv, Head::default(), 0);
+                call.refuse(&status);
                 return Ok(());
             }
         };
-        let call = self.incoming(send, recv, head);
+        let call = self.incoming(send, recv, head, entry.row);
         self.serve(entry, call).await
     }
 
@@ -122,7 +118,7 @@ impl<M: Mode> Serving<M> {
         let Some(parts) = Parts::of(call.opening()) else {
             return Some(call);
         };
-        let known = |runner: &(&'static str, u8, _)| runner.0.as_bytes() == parts.method;
+        let known = |runner: &(&'static str, (u8, usize), _)| runner.0.as_bytes() == parts.method;
         if !self.runners.get(self.last).is_some_and(known) {
             let found = self.runners.iter().position(known);
             let Some(found) = found.or_else(|| add_runner(core, &mut self.runners, parts.method))
@@ -132,10 +128,13 @@ impl<M: Mode> Serving<M> {
             self.last = found;
         }
         let plain = parts.flags & !flag::TIMEOUT == 0 && parts.metadata.is_empty();
-        let Some((name, codec, runner)) = self.runners.get_mut(self.last) else {
+        let Some((name, (codec, row), runner)) = self.runners.get_mut(self.last) else {
             return Some(call);
         };
-        let late = parts.timeout.is_some_and(|timeout| timeout.is_zero());
+        let since = Instant::from_std(call.received_at());
+        let deadline = parts.timeout.and_then(|timeout| since.checked_add(timeout));
+        let now = *self.now.get_or_insert_with(Instant::now);
+        let late = deadline.is_some_and(|at| at <= now);
         if !plain || late || *codec != parts.codec {
             return Some(call);
         }
@@ -146,15 +145,10 @@ impl<M: Mode> Serving<M> {
             self.peer.bound.release();
             return Some(call);
         }
-        core.common.counters.calls.add();
         let timeout = parts.timeout;
         let warm = &mut self.warm;
-        if let Some(timeout) = timeout {
-            let now = *self.now.get_or_insert_with(Instant::now);
-            warm.call.deadline = now.checked_add(timeout);
-        } else {
-            warm.call.deadline = None;
-        }
+        warm.call.deadline = deadline;
+        warm.call.held.begin(*row, since);
         warm.call.head.method = name;
         warm.call.head.timeout = timeout;
         warm.call.held.of_session = true;
@@ -173,26 +167,33 @@ impl<M: Mode> Serving<M> {
     /// Takes a call of the peer in one frame.
     async fn take_call(&mut self, mut call: IncomingCall) -> Result<(), SessionError> {
         let core = Arc::clone(&self.core);
-        core.common.counters.calls.add();
         let parsed = parse_call(&core, &call);
+        let (now, since) = (Instant::now(), Instant::from_std(call.received_at()));
         let message = call.take_request();
-        let (entry, head, refusal) = match parsed {
-            Ok((entry, head)) => (Some(entry), head, None),
-            Err(status) => (None, Head::default(), Some(status)),
+        let (row, head) = match &parsed {
+            Ok((entry, _)) => (
+                entry.row,
+                parsed.as_ref().ok().map(|(_, head)| head.clone()),
+            ),
+            Err(_) => (0, None),
         };
-        let timeout = head.timeout;
+        let head = head.unwrap_or_default();
+        let deadline = head.timeout.and_then(|timeout| since.checked_add(timeout));
+        let mut held = Held::new(&self.peer, &core.common);
+        held.begin(row, since);
         let mut call = Incoming {
             recv: None,
             send: Answering::Call(call),
             message: Some(message),
             head,
-            deadline: timeout.and_then(|timeout| Instant::now().checked_add(timeout)),
-            held: self.held(),
+            deadline,
+            was_late: deadline.is_some_and(|at| at <= now),
+            held,
         };
-        match (entry, refusal) {
-            (Some(entry), None) => self.serve(entry, call).await,
-            (_, refusal) => {
-                call.refuse(&refusal.unwrap_or_else(full));
+        match parsed {
+            Ok((entry, _)) => self.serve(entry, call).await,
+            Err(status) => {
+                call.refuse(&status);
                 Ok(())
             }
         }
@@ -216,25 +217,27 @@ impl<M: Mode> Serving<M> {
         Ok(())
     }
 
-    fn incoming(&self, send: SendStream, recv: RecvStream, head: Head) -> Incoming {
-        let timeout = head.timeout;
+    fn incoming(&self, send: SendStream, recv: RecvStream, head: Head, row: usize) -> Incoming {
+        let now = Instant::now();
+        // Its time runs from when it was received, however long it waited to be taken.
+        let since = recv.received_at().map_or(now, Instant::from_std);
+        let deadline = head.timeout.and_then(|timeout| since.checked_add(timeout));
+        let mut held = Held::new(&self.peer, &self.core.common);
+        held.begin(row, since);
         Incoming {
             recv: Some(recv),
             send: Answering::Own(send),
             message: None,
             head,
-            deadline: timeout.and_then(|timeout| Instant::now().checked_add(timeout)),
-            held: self.held(),
+            deadline,
+            was_late: deadline.is_some_and(|at| at <= now),
+            held,
         }
-    }
-
-    fn held(&self) -> Held {
-        Held::new(&self.peer, &self.core.common)
     }
 
     /// Has a place of the server and of the session for the call, or waits for it, or refuses; false: the call is over.
     async fn admit(&mut self, call: &mut Incoming) -> Result<bool, SessionError> {
-        let refuses = self.core.when_full == WhenFull::Refuse;
+        let refuses = self.core.common.when_full == WhenFull::Refuse;
         let (session, server) = (&self.peer.bound, &self.core.common.bound);
         for (bound, of_server) in [(session, false), (server, true)] {
             if !bound.try_take() {
@@ -243,6 +246,7 @@ impl<M: Mode> Serving<M> {
                     return Ok(false);
                 }
                 until_end(&self.peer.session, bound.acquire()).await?.keep();
+                call.was_late = call.deadline.is_some_and(|at| at <= Instant::now());
             }
             match of_server {
                 true => call.held.of_server = true,
@@ -254,7 +258,7 @@ impl<M: Mode> Serving<M> {
 
     /// Of a call whose method has no place: others go on.
     fn wait_or_refuse(&self, entry: &Entry<M>, bound: &Arc<Bound>, mut call: Incoming) {
-        if entry.options.when_full == WhenFull::Refuse || bound.waiting() >= METHOD_WAITING {
+        if entry.options.when_full == WhenFull::Refuse || bound.waiting() >= WAITING_MAX {
             call.refuse(&full());
             return;
         }
@@ -312,10 +316,14 @@ fn parse<'a, M: Mode>(
 /// Makes what runs calls of a method in place, if they may be; the place of it.
 fn add_runner<M: Mode>(
     core: &Core<M>,
-    runners: &mut Vec<(&'static str, u8, M::InPlace)>,
+    runners: &mut Vec<(&'static str, (u8, usize), M::InPlace)>,
     method: &[u8],
 ) -> Option<usize> {
     if !core.common.interceptors.is_empty() {
+        return None;
+    }
+    #[cfg(feature = "rpc-tower")]
+    if core.common.layers.is_some() {
         return None;
     }
     let entry = core.methods.get(std::str::from_utf8(method).ok()?)?;
@@ -323,7 +331,7 @@ fn add_runner<M: Mode>(
         return None;
     }
     let new = entry.in_place.as_ref()?;
-    runners.push((entry.name, entry.codec, new()));
+    runners.push((entry.name, (entry.codec, entry.row), new()));
     Some(runners.len() - 1)
 }
 
@@ -388,7 +396,7 @@ fn refusal(error: OpeningError) -> Status {
     Status::library(code, Processed::No, error.to_string())
 }
 
-fn full() -> Status {
+pub(super) fn full() -> Status {
     let text = "the server runs as many calls as it may";
     Status::library(Code::RESOURCE_EXHAUSTED, Processed::No, text).refused()
 }
@@ -475,7 +483,6 @@ impl Counter {
 
 #[derive(Debug, Default)]
 pub(super) struct Counters {
-    pub(super) calls: Counter,
     pub(super) failed: Counter,
     pub(super) refused: Counter,
     pub(super) late: Counter,
@@ -484,9 +491,10 @@ pub(super) struct Counters {
 }
 
 impl Counters {
+    /// Calls and those in flight are counted elsewhere.
     pub(super) fn snapshot(&self) -> ServerStats {
         ServerStats {
-            calls: self.calls.get(),
+            calls: 0,
             in_flight: 0,
             failed: self.failed.get(),
             refused: self.refused.get(),

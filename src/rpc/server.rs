@@ -4,13 +4,16 @@ use std::borrow::Borrow;
 use std::fmt;
 use std::sync::Arc;
 
-use super::bound::Bound;
+use super::bound::{Bound, WhenFull};
 use super::context::Context;
 use super::incoming::{Common, Interceptor};
+#[cfg(feature = "rpc-tower")]
+use super::layer::{Handled, Handlers, Handling, Layered, Wrap, wrap};
 use super::method::{Bidirectional, ClientStreaming, Method, ServerStreaming, Unary};
+use super::metrics::{MethodMetrics, ServerRows};
 use super::mode::{Free, Local, Mode, Shared};
 use super::receiver::Receiver;
-use super::router::{MethodOptions, Router, Service, WhenFull};
+use super::router::{MethodOptions, Router, Service};
 use super::sender::Sender;
 use super::serve::{Core, Counters, serve_session};
 use super::status::Status;
@@ -40,6 +43,8 @@ pub struct ServerBuilder<M: Mode = Shared> {
     router: Router<M>,
     options: Vec<(&'static str, MethodOptions)>,
     interceptors: Vec<Interceptor>,
+    #[cfg(feature = "rpc-tower")]
+    layers: Vec<Wrap>,
     max_calls: usize,
     max_session_calls: usize,
     when_full: WhenFull,
@@ -145,8 +150,27 @@ impl<M: Mode> Server<M> {
     #[must_use]
     pub fn stats(&self) -> ServerStats {
         let mut stats = self.0.common.counters.snapshot();
+        stats.calls = self.0.common.rows.started();
         stats.in_flight = self.0.common.bound.used() as u64;
         stats
+    }
+}
+
+impl<M: Mode> Server<M> {
+    /// Counts and times of the calls of each method that had one, in the order of their names: of methods that the server does not have,
+    /// in one row without a name. See [`MethodMetrics`] for an example.
+    #[must_use]
+    pub fn metrics(&self) -> Vec<MethodMetrics> {
+        self.0.common.rows.snapshot()
+    }
+
+    /// The same for as long as the server is there, without keeping it.
+    #[cfg(feature = "metrics")]
+    pub(crate) fn weak_metrics(
+        &self,
+    ) -> impl Fn() -> Option<Vec<MethodMetrics>> + Send + Sync + use<M> {
+        let common = Arc::downgrade(&self.0.common);
+        move || Some(common.upgrade()?.rows.snapshot())
     }
 }
 
@@ -156,6 +180,8 @@ impl<M: Mode> ServerBuilder<M> {
             router: Router::new(),
             options: Vec::new(),
             interceptors: Vec::new(),
+            #[cfg(feature = "rpc-tower")]
+            layers: Vec::new(),
             max_calls: MAX_CALLS,
             max_session_calls: MAX_SESSION_CALLS,
             when_full: WhenFull::Wait,
@@ -229,6 +255,45 @@ impl<M: Mode> ServerBuilder<M> {
         self
     }
 
+    /// Runs all handlers inside of a layer of tower, behind the interceptors; the first that is added is the outermost. Feature
+    /// `rpc-tower`.
+    ///
+    /// The layer is made once, and its service is cloned for each call: all clones have to share its state, as those of
+    /// tower do. A layer decides by the call's [context](Handling::context), of which the messages are no part: when a handler begins,
+    /// with which context, how long it may take, and the fate of its status. An error of it that is a [`Status`] ends the call with that;
+    /// `Elapsed` of tower's `timeout` is [`Code::DEADLINE_EXCEEDED`](super::Code::DEADLINE_EXCEEDED), `Overloaded` of its `load_shed`
+    /// [`Code::RESOURCE_EXHAUSTED`](super::Code::RESOURCE_EXHAUSTED), every other one [`Code::UNKNOWN`](super::Code::UNKNOWN) with its text.
+    /// An error before the handler has begun says that the call was not processed.
+    ///
+    /// A call costs some allocations more for each layer; without a layer it costs nothing more.
+    ///
+    /// # Examples
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// use ringmux::rpc::Server;
+    /// use tower::ServiceBuilder;
+    ///
+    /// let layers = ServiceBuilder::new()
+    ///     .load_shed()
+    ///     .concurrency_limit(64)
+    ///     .timeout(Duration::from_secs(1))
+    ///     .into_inner();
+    /// let builder = Server::builder().layer(layers);
+    /// # drop(builder);
+    /// ```
+    #[cfg(feature = "rpc-tower")]
+    pub fn layer<L>(mut self, layer: L) -> Self
+    where
+        L: tower::Layer<Handlers> + Send + 'static,
+        L::Service: tower::Service<Handling, Response = Handled> + Clone + Send + Sync + 'static,
+        <L::Service as tower::Service<Handling>>::Error: Into<tower::BoxError>,
+        <L::Service as tower::Service<Handling>>::Future: Send + 'static,
+    {
+        self.layers.push(wrap(layer));
+        self
+    }
+
     /// The server.
     ///
     /// # Errors
@@ -247,14 +312,21 @@ impl<M: Mode> ServerBuilder<M> {
             }
             self.router.options(name, options);
         }
+        let rows = ServerRows::new(self.router.names());
+        for (index, entry) in self.router.methods.values_mut().enumerate() {
+            entry.row = index + 1;
+        }
         Ok(Server(Arc::new(Core {
             methods: self.router.methods,
             max_session_calls: self.max_session_calls,
-            when_full: self.when_full,
             common: Arc::new(Common {
                 bound: Bound::new(self.max_calls),
+                when_full: self.when_full,
                 counters: Counters::default(),
+                rows,
                 interceptors: self.interceptors,
+                #[cfg(feature = "rpc-tower")]
+                layers: Layered::of(self.layers),
             }),
         })))
     }

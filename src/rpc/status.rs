@@ -89,14 +89,22 @@ impl Status {
     }
 
     short! {
+        cancelled = CANCELLED;
+        unknown = UNKNOWN;
         invalid_argument = INVALID_ARGUMENT;
+        deadline_exceeded = DEADLINE_EXCEEDED;
         not_found = NOT_FOUND;
+        already_exists = ALREADY_EXISTS;
         permission_denied = PERMISSION_DENIED;
-        unauthenticated = UNAUTHENTICATED;
         resource_exhausted = RESOURCE_EXHAUSTED;
         failed_precondition = FAILED_PRECONDITION;
-        unavailable = UNAVAILABLE;
+        aborted = ABORTED;
+        out_of_range = OUT_OF_RANGE;
+        unimplemented = UNIMPLEMENTED;
         internal = INTERNAL;
+        unavailable = UNAVAILABLE;
+        data_loss = DATA_LOSS;
+        unauthenticated = UNAUTHENTICATED;
     }
 
     /// The same with details for programs, opaque to ringmux; with the metadata they have 8 KiB, and are left out above.
@@ -252,5 +260,40 @@ impl From<Status> for io::Error {
     /// The status is inside: see [`get_ref`](io::Error::get_ref).
     fn from(status: Status) -> Self {
         Self::new(status.io_kind(), status)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_code_of_grpc_but_ok_has_its_function() {
+        let all: [fn(&'static str) -> Status; 16] = [
+            Status::cancelled,
+            Status::unknown,
+            Status::invalid_argument,
+            Status::deadline_exceeded,
+            Status::not_found,
+            Status::already_exists,
+            Status::permission_denied,
+            Status::resource_exhausted,
+            Status::failed_precondition,
+            Status::aborted,
+            Status::out_of_range,
+            Status::unimplemented,
+            Status::internal,
+            Status::unavailable,
+            Status::data_loss,
+            Status::unauthenticated,
+        ];
+        for (number, make) in (1..).zip(all) {
+            let status = make("words");
+            assert_eq!(
+                (status.code(), status.message()),
+                (Code::new(number), "words")
+            );
+            assert_eq!(status.origin(), Origin::Handler);
+        }
     }
 }

@@ -3,14 +3,16 @@
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use super::call::{Call, within};
+use super::call::{Call, Prepared, within};
 use super::codec::Coding;
 use super::context::Context;
 use super::exchange::poll_send;
 use super::method::{Bidirectional, ClientStreaming, Kind, ServerStreaming};
+use super::metrics::Seen;
 use super::receiver::{Caller, Parent, Receiver, Reply};
 use super::sender::Sender;
 use super::shared_send::SharedSend;
+use super::span::CallSpan;
 use super::status::Status;
 use super::timer::Timer;
 use crate::error::SendError;
@@ -24,12 +26,48 @@ struct Opened {
     parent: Option<Parent>,
     /// The parent itself.
     cx: Option<Context>,
+    seen: Seen<'static>,
 }
 
 impl<'a, Req, Resp, K: Kind> Call<'a, Req, Resp, K> {
     async fn open_stream(&mut self) -> Result<Opened, Status> {
-        let mut prepared = self.prepare(None)?;
-        let ((at, _), channel) = (prepared.start()?, self.channel);
+        let (row, now) = (
+            self.channel.inner().rows.row(self.method.name),
+            Instant::now(),
+        );
+        let prepared = self.prepare(None);
+        let (prepared, span) = match prepared {
+            Ok((prepared, span)) => (Ok(prepared), span),
+            Err(status) => (Err(status), CallSpan::none()),
+        };
+        let mut seen = Seen::owned(row, span);
+        seen.begin(now);
+        let opened = match prepared {
+            Ok(prepared) => self.open_prepared(prepared, now).await,
+            Err(status) => Err(status),
+        };
+        match opened {
+            Ok((send, recv, at, prepared)) => Ok(Opened {
+                send,
+                recv,
+                timer: Timer::new(at),
+                parent: prepared.parent(),
+                cx: prepared.parent,
+                seen,
+            }),
+            Err(status) => {
+                seen.end(status.code());
+                Err(status)
+            }
+        }
+    }
+
+    async fn open_prepared(
+        &self,
+        mut prepared: Prepared,
+        now: Instant,
+    ) -> Result<(SendStream, RecvStream, Option<Instant>, Prepared), Status> {
+        let ((at, _), channel) = (prepared.start(now)?, self.channel);
         let parent = prepared.parent.clone();
         let opening = async {
             prepared.intercept(channel).await?;
@@ -46,13 +84,7 @@ impl<'a, Req, Resp, K: Kind> Call<'a, Req, Resp, K> {
             Ok::<_, Status>((send, recv))
         };
         let (send, recv) = within(at, &parent, opening).await??;
-        Ok(Opened {
-            send,
-            recv,
-            timer: Timer::new(at),
-            parent: prepared.parent(),
-            cx: parent,
-        })
+        Ok((send, recv, at, prepared))
     }
 }
 
@@ -67,6 +99,7 @@ impl Opened {
             shared: shared.clone(),
             timer: self.timer,
             parent: self.parent,
+            seen: self.seen,
         };
         (
             Sender::new(shared, request, None),
@@ -92,13 +125,19 @@ impl<'a, Req, Resp> Call<'a, Req, Resp, ServerStreaming> {
         let (at, parent) = (opened.timer.at(), opened.cx.clone());
         let send = &mut opened.send;
         let sending = std::future::poll_fn(|cx| poll_send(send, &message, cx));
-        match within(at, &parent, sending).await? {
-            Ok(()) => {
-                let _ = opened.send.finish();
-            }
+        let sent = match within(at, &parent, sending).await {
             // Why the call has ended the receiving side says.
-            Err(SendError::Stopped { .. } | SendError::Stream(_)) => {}
-            Err(error) => return Err(error.into()),
+            Ok(Err(SendError::Stopped { .. } | SendError::Stream(_))) => Ok(()),
+            Ok(Ok(())) => {
+                let _ = opened.send.finish();
+                Ok(())
+            }
+            Ok(Err(error)) => Err(error.into()),
+            Err(status) => Err(status),
+        };
+        if let Err(status) = sent {
+            opened.seen.end(status.code());
+            return Err(status);
         }
         let (mut sender, receiver) = opened.shared(self.method.request, self.method.response);
         sender.finish().unwrap_or_default();

@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use ringmux::Processed;
 use ringmux::rpc::{
-    Channel, Code, Context, MethodOptions, Origin, Sender, Server, Status, WhenFull,
+    Channel, Code, Context, MethodOptions, Origin, Receiver, Sender, Server, Status, WhenFull,
 };
 use tokio::sync::Semaphore;
 
@@ -286,4 +286,67 @@ async fn calls_that_are_ready_at_once_let_others_on_the_thread_have_their_turn()
         while calls.try_join_next().is_some() {}
     }
     assert!(turns >= 10, "{turns} turns");
+}
+
+/// A server with one place, and a call of each kind on another session of which only the opening has come.
+#[tokio::test]
+async fn a_call_whose_request_is_on_its_way_takes_no_place_from_the_calls_of_other_sessions() {
+    async fn collect(_: Context, mut from: Receiver<Bytes>) -> Result<Bytes, Status> {
+        Ok(from.recv().await?.unwrap_or_default())
+    }
+    let builder = Server::builder()
+        .unary(ECHO, echo)
+        .client_streaming(COLLECT, collect)
+        .options(ECHO, MethodOptions::default().max_calls(1))
+        .max_calls(1);
+    let host = Host::new(builder).await;
+    let (slow, session) = pipe(&settings().build().unwrap()).await;
+    let server = host.server.clone();
+    tokio::spawn(async move { server.serve_session(session).await });
+
+    // The second has metadata that is to follow.
+    let openings = [
+        &b"\x01\0\0\x0etest.Test/Echo"[..],
+        b"\x01\x09\0\x11test.Test/Collect",
+    ];
+    for opening in openings {
+        let (mut send, mut recv) = slow.open(opening).await.unwrap();
+        // Every second call is a quick one.
+        until("the call is taken", || host.server.stats().calls % 2 == 1).await;
+        let request = Bytes::from("quick");
+        let call = host.channel.call(&ECHO, &request).timeout(LIMIT / 4);
+        assert_eq!(call.await.unwrap(), request);
+
+        if opening[1] != 0 {
+            send.send_meta(&b"\x01"[..]).await.unwrap();
+        }
+        send.send("late").await.unwrap();
+        send.finish().unwrap();
+        assert_eq!(soon(recv.recv()).await.unwrap().unwrap(), "late");
+    }
+    until("the places are free", || host.server.stats().in_flight == 0).await;
+}
+
+/// It waits for the place that it has given up.
+#[tokio::test]
+async fn a_request_that_comes_to_a_full_server_waits_for_a_place() {
+    let gate = Gate::new();
+    let host = Host::new(gated(&gate).max_calls(1)).await;
+    let opening = &b"\x01\0\0\x0ftest.Test/Other"[..];
+    let (mut send, mut recv) = host.client.open(opening).await.unwrap();
+    until("the call is taken", || host.server.stats().calls == 1).await;
+    until("it waits", || host.server.stats().in_flight == 0).await;
+    let channel = host.channel.clone();
+    let first = tokio::spawn(async move { channel.call(&ECHO, &Bytes::new()).await });
+    until("the server is full", || gate.running() == 1).await;
+
+    send.send("late").await.unwrap();
+    send.finish().unwrap();
+    for _ in 0..20 {
+        soon(host.client.ping()).await.unwrap();
+    }
+    assert!(recv.try_recv().is_none(), "there is one place");
+    gate.permits.add_permits(1);
+    assert_eq!(soon(recv.recv()).await.unwrap().unwrap(), "late");
+    assert!(soon(first).await.unwrap().is_ok());
 }

@@ -54,6 +54,49 @@ async fn messages_of_prost_and_types_of_serde_come_back() {
     assert_eq!(soon(call).await.unwrap().len(), 3);
 }
 
+/// Most of a message in one frame; longer ones arrive in several pieces.
+const FRAME_BYTES: usize = 16 * 1024;
+
+#[tokio::test]
+async fn bytes_of_a_large_message_are_slices_of_it() {
+    #[derive(Clone, PartialEq, Message)]
+    struct Parts {
+        #[prost(bytes = "bytes", repeated, tag = "1")]
+        parts: Vec<Bytes>,
+    }
+    /// Tells whether the parts lie behind each other in one piece of memory, as they do in the message.
+    async fn inspect(_: ringmux::rpc::Context, request: Parts) -> Result<Parts, Status> {
+        let mut at = None;
+        for part in &request.parts {
+            let begin = part.as_ptr().addr();
+            // A tag and a length of two or three bytes are between them.
+            if at.is_some_and(|end| !(3..=5).contains(&begin.wrapping_sub(end))) {
+                return Err(Status::failed_precondition("a part was copied"));
+            }
+            at = Some(begin + part.len());
+        }
+        // The whole message stays for as long as one part of it.
+        Ok(Parts {
+            parts: vec![request.parts[1].clone()],
+        })
+    }
+    const INSPECT: Method<Parts, Parts> = Method::unary::<Prost>("test.Test/Inspect");
+    let host = Host::new(Server::builder().unary(INSPECT, inspect)).await;
+    for size in [FRAME_BYTES / 3 - 100, FRAME_BYTES, 1 << 20] {
+        let parts = vec![
+            Bytes::from(vec![1; size]),
+            Bytes::from(vec![2; size]),
+            Bytes::from(vec![3; size]),
+        ];
+        let request = Parts { parts };
+        let call = host.channel.call(&INSPECT, &request).into_future();
+        let answer = soon(call)
+            .await
+            .unwrap_or_else(|status| panic!("{size}: {status}"));
+        assert_eq!(answer.parts, request.parts[1..2]);
+    }
+}
+
 #[tokio::test]
 async fn a_request_that_is_no_message_never_runs_the_handler() {
     const PROST: Method<Account, Account> = Method::unary::<Prost>("test.Test/Prost");

@@ -8,6 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use ringmux::Processed;
 use ringmux::rpc::{CLEANUP_MAX, Channel, Code, Context, Origin, Receiver, Sender, Server, Status};
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::host::*;
@@ -204,6 +205,47 @@ async fn the_server_keeps_the_deadline_also_if_the_caller_does_not() {
         (Code::DEADLINE_EXCEEDED, Origin::PeerLibrary)
     );
     assert_eq!(seen.ended(), seen.begun());
+}
+
+#[tokio::test]
+async fn the_time_of_a_call_runs_while_it_waits_to_be_taken() {
+    const LIMIT_MS: u64 = 50;
+    let (ran, released) = (Arc::new(AtomicUsize::new(0)), Arc::new(Notify::new()));
+    let handler = {
+        let (ran, released) = (Arc::clone(&ran), Arc::clone(&released));
+        move |_, request: Bytes| {
+            let released = Arc::clone(&released);
+            ran.fetch_add(1, Ordering::SeqCst);
+            async move {
+                released.notified().await;
+                Ok(request)
+            }
+        }
+    };
+    let host = Host::new(Server::builder().unary(ECHO, handler).max_calls(1)).await;
+    let first = tokio::spawn(host.channel.call(&ECHO, &Bytes::new()).detach());
+    until("the first runs", || ran.load(Ordering::SeqCst) == 1).await;
+    // Of a caller that does not keep the deadline. The server takes the one and waits for its place; the other waits to be taken.
+    let mut opening = b"\x01\x04\0\x0e".to_vec();
+    opening.extend_from_slice(&(LIMIT_MS * 1000).to_le_bytes());
+    opening.extend_from_slice(b"test.Test/Echo");
+    let mut calls = Vec::new();
+    for _ in 0..2 {
+        let (mut send, recv) = soon(host.client.open(opening.clone())).await.unwrap();
+        soon(send.send("late")).await.unwrap();
+        send.finish().unwrap();
+        calls.push((send, recv));
+    }
+    soon(host.client.ping()).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(LIMIT_MS * 2)).await;
+    released.notify_waiters();
+    soon(first).await.unwrap().unwrap();
+    for (_, recv) in &mut calls {
+        let status = Status::from(soon(recv.recv()).await.unwrap_err());
+        assert_eq!(status.code(), Code::DEADLINE_EXCEEDED, "{status:?}");
+        assert_eq!(status.was_processed(), Processed::No);
+    }
+    assert_eq!(ran.load(Ordering::SeqCst), 1);
 }
 
 #[tokio::test]

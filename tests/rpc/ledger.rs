@@ -218,8 +218,11 @@ async fn run(seed: u64, calls: u64) {
         })
         .collect();
     let mut outcomes = Vec::new();
+    // More calls have more time.
+    let limit = LIMIT * u32::try_from(1 + calls / CALLS).unwrap();
     for worker in workers {
-        outcomes.extend(soon(worker).await.expect("no caller panics"));
+        let ended = tokio::time::timeout(limit, worker).await;
+        outcomes.extend(ended.expect("within the limit").expect("no caller panics"));
     }
     stop.store(true, Ordering::SeqCst);
     let kills = soon(killer).await.unwrap();

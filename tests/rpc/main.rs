@@ -1,17 +1,21 @@
-//! Calls, end to end: both sides over a pipe, unless a case is about sockets.
+//! Calls, end to end: both sides over a pipe, unless a case is about sockets or drivers.
 
 mod bank;
 mod bounds;
 mod calls;
 mod codecs;
+mod drivers;
 mod ends;
 mod host;
 mod intercept;
 mod kinds;
+mod layers;
 mod ledger;
 mod managed;
 mod memory;
+mod metrics;
 mod refused;
 mod sizes;
+mod spans;
 mod tower;
 mod unary;

@@ -11,10 +11,11 @@ const VERBS: [&str; 15] = [
     "comes", "came", "lies", "lay", "was", "were", "arrives", "arrived", "becomes", "became",
     "handles", "sessions", "streams", "peers", "callers",
 ];
-const DOCUMENTS: [&str; 9] = [
+const DOCUMENTS: [&str; 10] = [
     "ARCHITECTURE.md",
     "CHANGELOG.md",
     "CONTRIBUTING.md",
+    "MIGRATING.md",
     "README.md",
     "SAFETY.md",
     "deploy/README.md",

@@ -28,7 +28,7 @@ use proc_macro::TokenStream;
 /// The trait stays, with futures that are `Send`; an `impl` of it has `async fn`s. Beside it there are
 /// * `BankServer<T>`, a `Service` for `ServerBuilder::add`, from `new` or `from_arc`;
 /// * `BankClient`, from `new` with a `Channel` or a `Session`. It is `Clone`, and each method takes `&self`, and `&request` where one
-///   request is sent; it returns a `Call`, to be awaited or opened. `BankClient::NAME` is the service's name;
+///   request is sent; it returns a `Call`, to be awaited or opened, or with `detach()` a future for a task of its own. `BankClient::NAME` is the service's name;
 /// * `BankMethods`, with a constant of type `Method` for each method: `BankMethods::BALANCE`.
 ///
 /// Methods are told apart by their types, by the last part of their paths: `Receiver<T>`, `Sender<T>`, `Context`,

@@ -168,7 +168,7 @@ fn shape(sig: &Signature) -> syn::Result<(Kind, Type, Type)> {
         },
         [first, second] => {
             let Some(response) = inner(second, "Sender") else {
-                return Err(Error::new_spanned(second, SHAPES));
+                return Err(misplaced(first, second));
             };
             match inner(first, "Receiver") {
                 Some(request) => (Kind::Bidirectional, request, Some(response)),
@@ -202,6 +202,21 @@ fn shape(sig: &Signature) -> syn::Result<(Kind, Type, Type)> {
     Ok((kind, request.clone(), response.clone()))
 }
 
+/// What is wrong with two parameters of which the second is no stream of answers.
+fn misplaced(first: &Type, second: &Type) -> Error {
+    let is_stream = |ty| inner(ty, "Sender").is_some() || inner(ty, "Receiver").is_some();
+    if inner(first, "Sender").is_some() {
+        let text =
+            "the stream of answers is the last parameter: write `request: T, out: Sender<U>`";
+        return Error::new_spanned(first, text);
+    }
+    if !is_stream(first) && !is_stream(second) {
+        let text = "a call has one request: make one type of them, or a tuple, `request: (A, B)`";
+        return Error::new_spanned(second, text);
+    }
+    Error::new_spanned(second, SHAPES)
+}
+
 /// `T` of `Result<T, Status>`.
 fn answer(sig: &Signature) -> syn::Result<&Type> {
     let text = "a method of a service may fail: write `-> Result<T, Status>`";
@@ -210,7 +225,13 @@ fn answer(sig: &Signature) -> syn::Result<&Type> {
         return Err(Error::new(span, text));
     };
     match arguments(ty, "Result").as_deref() {
-        Some([answer, _]) => Ok(answer),
+        Some([answer, error]) => {
+            if arguments(error, "Status").is_none() {
+                let text = "a method of a service fails with a status: write `Result<T, Status>`";
+                return Err(Error::new(error.span(), text));
+            }
+            Ok(answer)
+        }
         _ => Err(Error::new(ty.span(), text)),
     }
 }

@@ -29,6 +29,14 @@ impl Parse for Options {
         let (mut name, mut codec) = (None, Codec::Default);
         let mut library: Path = syn::parse_quote!(::ringmux);
         while !input.is_empty() {
+            if input.peek(LitStr) {
+                let value: LitStr = input.parse()?;
+                let text = format!(
+                    "the option of this value is missing: write `name = {:?}`",
+                    value.value()
+                );
+                return Err(Error::new(value.span(), text));
+            }
             let key = input.call(Ident::parse_any)?;
             let known = ["name", "codec", "crate"];
             if !known.iter().any(|known| key == known) {

@@ -4,6 +4,7 @@
 //! ([`pair`], [`machine`]). Both count in one [`Window`](window::Window), and a slice ends as a
 //! [`Sample`](sample::Sample). [`limit`] runs a workload over plain sockets, [`mux`] over ringmux.
 
+pub mod calls;
 pub mod failure;
 pub mod host;
 pub mod limit;

@@ -23,6 +23,11 @@ impl Latencies {
         Self(Histogram::new_with_max(LATENCY_NS_MAX, 3).expect("a constant range that is valid"))
     }
 
+    /// Without a round trip, for one of very many threads or tasks: two significant digits, which take little memory.
+    pub fn coarse() -> Self {
+        Self(Histogram::new_with_max(LATENCY_NS_MAX, 2).expect("a constant range that is valid"))
+    }
+
     /// Counts one round trip.
     #[inline]
     pub fn record(&mut self, time: Duration) {
@@ -38,7 +43,8 @@ impl Latencies {
         self.0.record_n(ns, n).expect("in range by the line above");
     }
 
-    fn merge(&mut self, other: &Self) {
+    /// Counts those of another.
+    pub fn add(&mut self, other: &Self) {
         self.0.add(&other.0).expect("both have the same range");
     }
 
@@ -89,7 +95,7 @@ impl Sample {
             total.side_bytes += slice.side_bytes;
             total.elapsed += slice.elapsed;
             if let (Some(all), Some(more)) = (&mut total.latencies, &slice.latencies) {
-                all.merge(more);
+                all.add(more);
             }
         }
         Some(total)
@@ -150,6 +156,16 @@ mod tests {
         assert_eq!(sample(0, 0, &[]).rate_per_s(), 0.0);
         assert_eq!(sample(5, 10, &[]).quantile_ns(0.5), None);
         assert!(Sample::total(&[]).is_none());
+    }
+
+    #[test]
+    fn coarse_times_are_added_to_fine_ones() {
+        let (mut all, mut coarse) = (Latencies::new(), Latencies::coarse());
+        coarse.record(Duration::from_secs(3600));
+        coarse.record_n(Duration::from_micros(100), 2);
+        all.add(&coarse);
+        let ns = all.quantile_ns(0.5).unwrap();
+        assert!(ns.abs_diff(100_000) < 1000, "{ns}");
     }
 
     #[test]

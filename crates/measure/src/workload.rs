@@ -26,6 +26,25 @@ pub enum Workload {
     Bulk,
     /// Round trips of 64 bytes on one stream while another carries bulk
     Mixed,
+    /// One unary call at a time, 64 bytes each way as they are
+    Call1,
+    /// 64 unary calls at a time, 64 bytes each way as they are
+    Call64,
+    /// The same with 1000 calls at a time
+    Call1k,
+    /// 64 unary calls at a time, each way a protobuf message of ten fields, 64 bytes long
+    Callproto64,
+    /// 64 calls whose answers are streams of 64-byte messages as fast as possible, counted where they arrive
+    Feed64,
+}
+
+/// What the messages of a call are to its stack.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Codec {
+    /// Bytes.
+    Raw,
+    /// Messages of protobuf, by prost.
+    Prost,
 }
 
 /// How a workload moves its messages.
@@ -50,6 +69,30 @@ pub enum Shape {
     Bulk,
     /// One echoing stream beside one bulk stream.
     Mixed,
+    /// Unary calls of an RPC stack.
+    Call {
+        /// How many at once.
+        calls: usize,
+        /// The codec of requests and answers.
+        codec: Codec,
+    },
+    /// Calls of an RPC stack whose answers are streams of small messages.
+    Feed {
+        /// How many at once.
+        calls: usize,
+    },
+}
+
+impl Shape {
+    /// Whether a message is answered, so that there are times to keep.
+    pub const fn has_round_trips(self) -> bool {
+        !matches!(self, Self::Oneway { .. } | Self::Bulk | Self::Feed { .. })
+    }
+
+    /// Whether it is made of calls of an RPC stack.
+    pub const fn is_of_calls(self) -> bool {
+        matches!(self, Self::Call { .. } | Self::Feed { .. })
+    }
 }
 
 impl Workload {
@@ -64,6 +107,23 @@ impl Workload {
             Self::Oneway64 => Shape::Oneway { streams: 64 },
             Self::Bulk => Shape::Bulk,
             Self::Mixed => Shape::Mixed,
+            Self::Call1 => Shape::Call {
+                calls: 1,
+                codec: Codec::Raw,
+            },
+            Self::Call64 => Shape::Call {
+                calls: 64,
+                codec: Codec::Raw,
+            },
+            Self::Call1k => Shape::Call {
+                calls: 1000,
+                codec: Codec::Raw,
+            },
+            Self::Callproto64 => Shape::Call {
+                calls: 64,
+                codec: Codec::Prost,
+            },
+            Self::Feed64 => Shape::Feed { calls: 64 },
         }
     }
 
@@ -78,6 +138,11 @@ impl Workload {
             Self::Oneway64 => "oneway64",
             Self::Bulk => "bulk",
             Self::Mixed => "mixed",
+            Self::Call1 => "call1",
+            Self::Call64 => "call64",
+            Self::Call1k => "call1k",
+            Self::Callproto64 => "callproto64",
+            Self::Feed64 => "feed64",
         }
     }
 
@@ -91,7 +156,10 @@ impl Workload {
 
     /// Whether the result is the time of a round trip, not the rate.
     pub const fn is_about_latency(self) -> bool {
-        matches!(self.shape(), Shape::Echo { streams: 1 } | Shape::Mixed)
+        matches!(
+            self.shape(),
+            Shape::Echo { streams: 1 } | Shape::Mixed | Shape::Call { calls: 1, .. }
+        )
     }
 }
 
@@ -114,6 +182,6 @@ mod tests {
             .filter(|workload| workload.is_about_latency())
             .map(|workload| workload.name())
             .collect();
-        assert_eq!(about_latency, ["pingpong", "mixed"]);
+        assert_eq!(about_latency, ["pingpong", "mixed", "call1"]);
     }
 }

@@ -9,6 +9,7 @@ use serde::Serialize;
 use super::report::{charts, table};
 use super::run::{Options, Output, or_all};
 use super::subject::Subject;
+use super::untuned;
 use ringmux_measure::failure::Failure;
 use ringmux_measure::limit;
 use ringmux_measure::pair::Pair;
@@ -21,7 +22,10 @@ Examples:
   ringmux-perf compare                                  everything, about six minutes
   ringmux-perf compare --workload conc64 --peer h2      one workload, one peer
   ringmux-perf compare --seconds 0.5                    quick, for a first look
-  ringmux-perf compare --json > result.jsonl            one JSON object a line";
+  ringmux-perf compare --json > result.jsonl            one JSON object a line
+  ringmux-perf compare --wait spin --workload call1,call64,call1k,callproto64,feed64 --peer tarpc,tonic,bare
+                                                        calls, where all poll
+  ringmux-perf compare --untuned                        calls, as they are without any tuning";
 
 /// Arguments of `compare`.
 #[derive(Debug, clap::Args)]
@@ -29,10 +33,15 @@ Examples:
 pub(crate) struct Args {
     /// Workloads to measure; all if not given.
     #[arg(long, value_enum, value_delimiter = ',', value_name = "NAME")]
-    workload: Vec<Workload>,
+    pub(super) workload: Vec<Workload>,
+
+    /// Measures calls as a user has them who tunes nothing: client and server are processes, each on a multi-thread tokio runtime,
+    /// every stack has its defaults, and nothing is pinned. Only the workloads of calls, and the peers that have them.
+    #[arg(long, conflicts_with_all = ["driver", "wait", "own_thread"])]
+    untuned: bool,
 
     #[command(flatten)]
-    options: Options,
+    pub(super) options: Options,
 }
 
 /// One workload over all candidates.
@@ -67,6 +76,9 @@ impl Comparison {
 
 /// Measures the requested workloads.
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
+    if args.untuned {
+        return untuned::run(args);
+    }
     let (workloads, subjects) = (or_all(&args.workload), args.options.subjects());
     let slices = workloads.len() * (subjects.len() + 1) * args.options.rounds();
     let output = Output::start(&args.options, slices)?;

@@ -76,6 +76,10 @@ impl Options {
         )
     }
 
+    pub(super) fn peers(&self) -> &[Peer] {
+        or_all(&self.peer)
+    }
+
     pub(super) fn rounds(&self) -> usize {
         self.rounds as usize
     }
@@ -110,14 +114,30 @@ pub(super) struct Output {
 impl Output {
     /// Prints the machine's description.
     pub(super) fn start(options: &Options, slices: usize) -> Result<Self, Failure> {
-        let pair = options.pair();
+        Self::start_with(options, options.pair(), slices)
+    }
+
+    /// The same where nothing is pinned.
+    pub(super) fn start_untuned(options: &Options, slices: usize) -> Result<Self, Failure> {
+        let cpus = Cpus::unpinned();
+        Self::start_with(
+            options,
+            Pair {
+                cpus,
+                ..options.pair()
+            },
+            slices,
+        )
+    }
+
+    fn start_with(options: &Options, pair: Pair, slices: usize) -> Result<Self, Failure> {
         let header = machine::describe(&pair.cpus);
         if options.json {
             eprintln!("{header}");
         } else {
             writeln!(io::stdout(), "{header}\n").map_err(unwritable)?;
         }
-        if !pair.cpus.are_two() {
+        if !Cpus::choose().are_two() {
             eprintln!("warning: client and server share one cpu: expect much lower figures");
         }
         Ok(Self {

@@ -199,7 +199,7 @@ fn a_call_that_is_given_up_before_it_is_sent_sends_nothing_and_gives_its_permiss
     let client = pair.ends[D].session().clone();
     let before = (
         client.stats().opened,
-        pair.ends[D].connection.link.open_credit(),
+        pair.ends[D].connection.link.opens.granted(),
     );
     // Before the engine looks, and after.
     drop(pair.call("request"));
@@ -210,7 +210,7 @@ fn a_call_that_is_given_up_before_it_is_sent_sends_nothing_and_gives_its_permiss
     pair.drive();
     let after = (
         client.stats().opened,
-        pair.ends[D].connection.link.open_credit(),
+        pair.ends[D].connection.link.opens.granted(),
     );
     assert_eq!(before, after);
     pair.is_clean();

@@ -222,7 +222,7 @@ fn credit_is_conserved(sender: &mut End, receiver: &mut End, out: &InFlight, bac
             .filter(|(_, stream)| stream.opening == Opening::Granted)
             .count() as u64;
         assert_eq!(
-            u64::from(from.link.open_credit())
+            u64::from(from.link.opens.granted())
                 + opening
                 + from.core.mux.base.calls.books().queued
                 + out.opens

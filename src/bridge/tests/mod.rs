@@ -179,7 +179,7 @@ impl End {
             c.core.mux.queue_lengths(),
             self.writing,
             c.next_deadline(),
-            c.link.open_credit(),
+            c.link.opens.granted(),
             c.core.mux.permits.peer_streams,
             c.core.mux.permits.grant_owed,
         )

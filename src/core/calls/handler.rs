@@ -65,7 +65,7 @@ fn insert_call<S: SessionPort>(
     opening: usize,
     cost: u64,
 ) -> bool {
-    let (port, offer) = mux.base.app.incoming_call(payload, opening);
+    let (port, offer) = mux.base.app.incoming_call(payload, opening, mux.base.turn);
     let slot = mux.base.calls.insert(id, At::Running, port, cost as u32);
     if !mux.base.app.offer_call(offer) {
         mux.base.calls.remove(slot);

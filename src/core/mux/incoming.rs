@@ -295,7 +295,7 @@ impl<S: SessionPort> Mux<S> {
         now: Instant,
     ) -> bool {
         let mark = report_mark(u64::from(self.base.config.stream_window()));
-        let (port, offer) = self.base.app.incoming(block, id, mark);
+        let (port, offer) = self.base.app.incoming(block, id, mark, now);
         let mut stream = self.new_stream(port, Opening::Received, now);
         stream.id = id;
         stream.open_charge = cost as u32;

@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 
 use super::Mux;
 use crate::core::port::{Count, RecvEnd, SessionPort, StreamPort};
-use crate::core::schedule::{Place, QUANTUM_BYTES, Turn};
+use crate::core::schedule::{QUANTUM_BYTES, Turn};
 use crate::core::state::{Receiving, Sending};
-use crate::core::stream::{Opening, Stream, wake};
+use crate::core::stream::{Opening, Place, Stream, wake};
 use crate::core::streams::Key;
 use crate::core::window::SessionCredit;
 use crate::error::{Side, StreamError};

@@ -314,7 +314,7 @@ impl SessionPort for App {
     type Memory = Pool;
     type Offer = ();
 
-    fn incoming(&mut self, block: &[u8], _id: u32, _credit_mark: u32) -> (Plain, ()) {
+    fn incoming(&mut self, block: &[u8], _id: u32, _mark: u32, _now: Instant) -> (Plain, ()) {
         (Plain::opened_with(block), ())
     }
 
@@ -327,7 +327,12 @@ impl SessionPort for App {
         None
     }
 
-    fn incoming_call(&mut self, _payload: &[u8], _opening: usize) -> (NoCall, ()) {
+    fn incoming_call(
+        &mut self,
+        _payload: &[u8],
+        _opening: usize,
+        _received: Instant,
+    ) -> (NoCall, ()) {
         (NoCall, ())
     }
 

@@ -22,7 +22,7 @@ use super::enters::Enters;
 use super::ring::{Completion, Enter, Kind, Op, Ring, SLOTS_MAX, Token};
 use super::slot::{Recv, Send, Slot, outcome};
 use crate::driver::queued::queued;
-use crate::driver::{clock, direct};
+use crate::driver::{clock, direct, make_exact_room};
 use crate::pace::rarely;
 use crate::wire::Batch;
 
@@ -237,19 +237,38 @@ impl<R: Ring> Reactor<R> {
 
     // ---- one socket -------------------------------------------------------------------------
 
-    /// Appends received bytes to `buf`. `None`: nothing yet.
-    pub(super) fn take_recv(&mut self, key: u32, buf: &mut BytesMut) -> Option<io::Result<usize>> {
+    /// Appends received bytes to `buf`, which grows to `capacity` at most: filled buffers of the ring beyond it, but for one,
+    /// wait there. `None`: nothing yet.
+    pub(super) fn take_recv(
+        &mut self,
+        key: u32,
+        buf: &mut BytesMut,
+        capacity: usize,
+    ) -> Option<io::Result<usize>> {
         let slot = self.slots.get_mut(key as usize)?;
         if let Some(result) = slot.take_done(buf) {
             return Some(result);
         }
         if !slot.arrived.is_empty() {
             slot.arrived_since_send = true;
-            let before = buf.len();
-            for (buffer, len) in slot.arrived.drain(..) {
+            let (most, mut bytes) = (capacity.saturating_sub(buf.len()), 0);
+            let fits = |&(_, len): &(u16, u32)| {
+                let first = bytes == 0;
+                bytes += len as usize;
+                first || bytes <= most
+            };
+            let count = slot.arrived.iter().copied().take_while(fits).count();
+            let bytes = slot
+                .arrived
+                .iter()
+                .take(count)
+                .map(|(_, len)| *len as usize);
+            let bytes = bytes.sum();
+            make_exact_room(buf, bytes);
+            for (buffer, len) in slot.arrived.drain(..count) {
                 self.ring.take_buffer(buffer, len as usize, buf);
             }
-            return Some(Ok(buf.len() - before));
+            return Some(Ok(bytes));
         }
         slot.ended.map(outcome)
     }

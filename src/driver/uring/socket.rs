@@ -82,7 +82,7 @@ impl<R: Ring> UringSocket<R> {
         buf: &mut BytesMut,
         capacity: usize,
     ) -> Poll<io::Result<usize>> {
-        if let Some(result) = reactor.take_recv(self.slot, buf) {
+        if let Some(result) = reactor.take_recv(self.slot, buf, capacity) {
             if let Ok(bytes) = result {
                 self.on_arrival(bytes, reactor);
             }

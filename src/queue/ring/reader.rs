@@ -99,6 +99,14 @@ impl<O: RingOwner> Reader<O> {
         own.settle::<O>(ring).is_none()
     }
 
+    /// Whether the last look for a record found none behind the position.
+    #[inline]
+    pub(crate) fn has_seen_all(&self) -> bool {
+        let own = self.own();
+        own.position
+            .is_none_or(|position| position.at == own.tail_seen)
+    }
+
     /// Passes over the record at the position; its memory stays as it is until [`Self::commit`]. False if there is none.
     #[inline]
     pub(crate) fn advance(&mut self) -> bool {

@@ -3,7 +3,7 @@
 //! Loom's `AtomicWaker` is a lock, which orders a slot's holders by itself; the models of `Slots` show that it orders them too.
 
 use super::*;
-use crate::sync::{Arc, AtomicBool};
+use crate::sync::{Arc, AtomicBool, AtomicUsize};
 use loom::future::block_on;
 use loom::thread;
 use std::future::poll_fn;
@@ -110,5 +110,96 @@ fn places_are_never_shared_while_threads_insert_and_remove() {
         for key in [first, second, other] {
             flag.waiters.remove(key);
         }
+    });
+}
+
+/// Things of which each waiter takes one.
+#[derive(Debug)]
+struct Things {
+    /// Relaxed on both sides, as `Flag::up`.
+    left: AtomicUsize,
+    waiters: WakerSet,
+}
+
+impl Things {
+    fn new() -> Arc<Self> {
+        Arc::new(Self {
+            left: AtomicUsize::new(0),
+            waiters: WakerSet::new(),
+        })
+    }
+
+    fn add(&self, things: usize) {
+        self.left.fetch_add(things, Ordering::Relaxed);
+        self.waiters.wake_one();
+    }
+
+    fn try_take(&self) -> bool {
+        let less = |left: usize| left.checked_sub(1);
+        (self.left)
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, less)
+            .is_ok()
+    }
+
+    fn pass_on(&self) {
+        if self.left.load(Ordering::Relaxed) > 0 {
+            self.waiters.wake_one();
+        }
+    }
+
+    fn take(&self) {
+        let mut key = None;
+        block_on(poll_fn(|context| {
+            let key = key.get_or_insert_with(|| self.waiters.insert());
+            self.waiters.set(key, context.waker());
+            if self.try_take() {
+                Poll::Ready(())
+            } else {
+                Poll::Pending
+            }
+        }));
+        self.waiters.remove(key.expect("polled"));
+        self.pass_on();
+    }
+}
+
+#[test]
+fn two_waiters_get_a_thing_each_though_one_of_them_is_woken() {
+    loom::model(|| {
+        let things = Things::new();
+        let waiter = thread::spawn({
+            let things = Arc::clone(&things);
+            move || things.take()
+        });
+        let maker = thread::spawn({
+            let things = Arc::clone(&things);
+            move || things.add(2)
+        });
+        things.take();
+        waiter.join().unwrap();
+        maker.join().unwrap();
+    });
+}
+
+#[test]
+fn a_waiter_that_gives_up_passes_its_wake_on() {
+    loom::model(|| {
+        let things = Things::new();
+        let gives_up = thread::spawn({
+            let things = Arc::clone(&things);
+            move || {
+                let key = things.waiters.insert();
+                things.waiters.set(&key, Waker::noop());
+                things.waiters.remove(key);
+                things.pass_on();
+            }
+        });
+        let maker = thread::spawn({
+            let things = Arc::clone(&things);
+            move || things.add(1)
+        });
+        things.take();
+        gives_up.join().unwrap();
+        maker.join().unwrap();
     });
 }

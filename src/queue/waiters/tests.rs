@@ -42,6 +42,26 @@ fn every_waiter_is_woken_once_for_each_time_it_set_its_waker() {
 }
 
 #[test]
+fn one_waiter_is_woken_at_a_time_and_none_twice() {
+    let set = WakerSet::new();
+    let counts: Vec<_> = (0..70).map(|_| Arc::new(Count::default())).collect();
+    let keys: Vec<_> = counts.iter().map(|_| set.insert()).collect();
+    for (key, count) in keys.iter().zip(&counts) {
+        set.set(key, &Waker::from(Arc::clone(count)));
+    }
+    let woken = || -> usize {
+        let counts = counts.iter().map(|count| count.0.load(Ordering::Relaxed));
+        counts.inspect(|count| assert!(*count <= 1)).sum()
+    };
+    for n in 1..=counts.len() {
+        set.wake_one();
+        assert_eq!(woken(), n);
+    }
+    set.wake_one();
+    assert_eq!(woken(), counts.len());
+}
+
+#[test]
 fn a_removed_waiter_is_not_woken_and_its_waker_is_dropped() {
     let set = WakerSet::new();
     let count = Arc::new(Count::default());

@@ -5,7 +5,13 @@ use prost::Message;
 
 use super::{Codec, CodecError, Encoding, Payload};
 
+/// Largest message that is read where it lies, in bytes.
+const IN_PLACE_MAX: usize = 4096;
+
 /// Messages of protobuf: every type that is a [`prost::Message`].
+///
+/// In a received message of more than 4 KiB, fields of type [`Bytes`](bytes::Bytes) are slices of it: they are not copied, and one that is kept
+/// keeps all of it. In a smaller one they are copied, so that all others need no memory of their own.
 #[derive(Clone, Copy, Debug)]
 pub struct Prost;
 
@@ -21,6 +27,10 @@ impl<T: Message + Default> Codec<T> for Prost {
     }
 
     fn decode(payload: Payload<'_>) -> Result<T, CodecError> {
-        T::decode(&*payload.to_contiguous()).map_err(|error| CodecError(error.to_string().into()))
+        let read = match payload.is_in_place() && payload.len() <= IN_PLACE_MAX {
+            true => T::decode(&*payload.to_contiguous()),
+            false => T::decode(payload.into_bytes()),
+        };
+        read.map_err(|error| CodecError(error.to_string().into()))
     }
 }

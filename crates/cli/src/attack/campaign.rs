@@ -77,16 +77,16 @@ pub(super) struct Campaign {
 }
 
 impl Campaign {
-    /// `rate`: frames a second at most; 0 is as many as the server takes.
+    /// `rate`: frames a second at most; 0 is as many as the server takes. `method`: what calls are for.
     ///
     /// # Errors
     /// Starting its thread failed.
-    pub(super) fn start(kind: Kind, addr: Addr, rate: u32) -> io::Result<Self> {
+    pub(super) fn start(kind: Kind, addr: Addr, rate: u32, method: String) -> io::Result<Self> {
         let phase = Arc::new(AtomicU8::new(PAUSED));
         let seen = Arc::clone(&phase);
         let thread = thread::Builder::new()
             .name("attack".to_owned())
-            .spawn(move || Attacker::new(kind, addr, rate).run(&seen))?;
+            .spawn(move || Attacker::new(kind, addr, rate, method).run(&seen))?;
         Ok(Self { phase, thread })
     }
 
@@ -116,18 +116,20 @@ struct Attacker {
     kind: Kind,
     addr: Addr,
     rate: u32,
+    method: String,
     places: Vec<Place>,
     outcome: Outcome,
 }
 
 impl Attacker {
-    fn new(kind: Kind, addr: Addr, rate: u32) -> Self {
+    fn new(kind: Kind, addr: Addr, rate: u32, method: String) -> Self {
         let now = Instant::now();
         let places = (0..kind.connections()).map(|_| Place::Waiting(now));
         Self {
             kind,
             addr,
             rate,
+            method,
             places: places.collect(),
             outcome: Outcome::default(),
         }
@@ -183,7 +185,7 @@ impl Attacker {
             spent += CONNECTION_FRAMES;
             match Peer::connect(&self.addr) {
                 Ok(mut peer) => {
-                    let attack = self.kind.start(self.outcome.connections);
+                    let attack = self.kind.start(self.outcome.connections, &self.method);
                     self.outcome.connections += 1;
                     if attack.greets() {
                         peer.greet();
@@ -251,7 +253,8 @@ mod tests {
 
     #[test]
     fn a_pace_saves_up_ten_bursts_and_no_more() {
-        let attacker = |rate| Attacker::new(Kind::RapidReset, Addr::Tcp("h:1".to_owned()), rate);
+        let addr = Addr::Tcp("h:1".to_owned());
+        let attacker = |rate| Attacker::new(Kind::RapidReset, addr.clone(), rate, "a/B".to_owned());
         let near = |a: f64, b: f64| (a - b).abs() < 1e-6;
         assert!(near(attacker(2000).allowance(0.5, TICK), 2.5));
         assert!(near(attacker(2000).allowance(0.5, TICK * 1000), 20.0));

@@ -18,6 +18,7 @@ use std::time::Duration;
 use clap::ValueEnum;
 use indicatif::{ProgressBar, ProgressDrawTarget};
 use ringmux::Addr;
+use ringmux::rpc::{Method, Raw};
 use tokio::runtime::Builder;
 
 use crate::output::print;
@@ -31,12 +32,16 @@ use ringmux_measure::units::parse_duration;
 /// Slices of each kind: paused, playing, paused, playing, ...
 const SLICES: u32 = 5;
 
+/// As `src/rpc/WIRE.md` has it.
+const METHOD_LEN_MAX: usize = 255;
+
 const EXAMPLES: &str = "\
 Examples:
   ringmux attack tcp://127.0.0.1:7000                 everything, 2 s each
   ringmux attack --attack rapid-reset,ping-flood --seconds 10s tcp://127.0.0.1:7000
   ringmux attack --rate 0 --max-ratio 100 127.0.0.1:7000   as fast as the server takes it
   ringmux attack --neighbour call --json unix:///run/r.sock   for a server with Config::edge
+  ringmux attack --method bank.v1.Bank/Balance --neighbour unary 127.0.0.1:7000   for a server of calls
 
 Attack only your own server: another may go down, and attacking it is a crime in most places.
 The attacker, its neighbour and often the server share processors: at --rate 0 the neighbour's times are those of
@@ -70,6 +75,11 @@ pub(crate) struct Args {
     #[arg(long, value_enum, value_name = "HOW", default_value = "ping")]
     neighbour: RoundTrip,
 
+    /// The unary method, SERVICE/METHOD, that the attacks call-* call. If not given, one that no server has, so that each of these calls
+    /// is refused. Its requests are 64 bytes that mean nothing.
+    #[arg(long, value_name = "NAME", default_value = "attack.Attack/Call", value_parser = method)]
+    method: &'static str,
+
     /// How far the p99 and the average of the neighbour's round trips may move: during / before.
     #[arg(long, value_name = "X", default_value = "2", value_parser = ratio)]
     max_ratio: f64,
@@ -97,6 +107,16 @@ fn ratio(text: &str) -> Result<f64, String> {
         Ok(ratio) if ratio.is_finite() && ratio >= 1.0 => Ok(ratio),
         _ => Err("a number from 1 up".to_owned()),
     }
+}
+
+/// The name of a method lives as long as the program, which has one.
+fn method(text: &str) -> Result<&'static str, String> {
+    if !text.contains('/') || text.len() > METHOD_LEN_MAX {
+        return Err(format!(
+            "a service and a method, as in bank.v1.Bank/Balance, of at most {METHOD_LEN_MAX} bytes"
+        ));
+    }
+    Ok(text.to_owned().leak())
 }
 
 /// Plays the attacks one after the other.
@@ -150,9 +170,14 @@ async fn attack(args: &Args, progress: &ProgressBar, rows: &mut Vec<Row>) -> Res
 
 /// One attack, beside a neighbour.
 async fn play(args: &Args, kind: Kind) -> Result<Row, Failure> {
-    let neighbour = Neighbour::connect(&args.addr, args.neighbour).await?;
+    let method = Method::unary::<Raw>(args.method);
+    let neighbour = Neighbour::connect(&args.addr, args.neighbour, method).await?;
+    if kind.is_for_calls() && !neighbour.is_for_calls().await {
+        neighbour.close();
+        return Ok(Row::not_applicable(kind));
+    }
     let rate = args.rate.unwrap_or(kind.pace());
-    let campaign = Campaign::start(kind, args.addr.clone(), rate)
+    let campaign = Campaign::start(kind, args.addr.clone(), rate, args.method.to_owned())
         .map_err(|error| Failure::new("cannot start a thread").because(&error))?;
     let (mut before, mut during) = (Vec::new(), Vec::new());
     let slices = measure(&neighbour, &campaign, args.seconds / SLICES);
@@ -236,6 +261,13 @@ fn progress(attacks: usize) -> ProgressBar {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_method_has_a_service() {
+        assert_eq!(method("a.v1.A/B"), Ok("a.v1.A/B"));
+        assert!(method("Balance").is_err());
+        assert!(method(&"a/".repeat(128)).is_err());
+    }
 
     #[test]
     fn times_and_ratios_that_mean_nothing_are_refused() {

@@ -3,8 +3,10 @@
 use std::cmp::Ordering;
 use std::time::Duration;
 
+use bytes::Bytes;
 use clap::ValueEnum;
 use hdrhistogram::Histogram;
+use ringmux::rpc::{Channel, Code, Method, Origin, Raw};
 use ringmux::{Addr, Config, Driver, Engine, Limit, Session, SessionError};
 use tokio::time::{Instant, timeout};
 
@@ -26,6 +28,8 @@ pub(super) enum RoundTrip {
     Ping,
     /// A stream that is opened, finished, and ended by the server, with any result
     Call,
+    /// A unary call of `--method` with an empty request, with any result
+    Unary,
 }
 
 /// See the module.
@@ -35,6 +39,7 @@ pub(super) struct Neighbour {
     engine: Engine,
     addr: Addr,
     how: RoundTrip,
+    method: Method<Bytes, Bytes>,
 }
 
 /// The round trips of a time.
@@ -101,7 +106,11 @@ impl Neighbour {
     ///
     /// # Errors
     /// Connecting failed, or the session ended.
-    pub(super) async fn connect(addr: &Addr, how: RoundTrip) -> Result<Self, Failure> {
+    pub(super) async fn connect(
+        addr: &Addr,
+        how: RoundTrip,
+        method: Method<Bytes, Bytes>,
+    ) -> Result<Self, Failure> {
         let engine = Engine::inline(Driver::Tokio)
             .map_err(|error| Failure::new("cannot start an engine").because(&error))?;
         let neighbour = Self {
@@ -109,6 +118,7 @@ impl Neighbour {
             engine,
             addr: addr.clone(),
             how,
+            method,
         };
         for _ in 0..WARM_UP {
             neighbour.round_trip().await?;
@@ -140,6 +150,7 @@ impl Neighbour {
             engine: self.engine.clone(),
             addr: self.addr.clone(),
             how: self.how,
+            method: self.method,
         };
         newcomer.round_trip().await?;
         newcomer.close();
@@ -153,7 +164,7 @@ impl Neighbour {
     async fn round_trip(&self) -> Result<Duration, Failure> {
         let what = match self.how {
             RoundTrip::Ping => "ping",
-            RoundTrip::Call => "call",
+            RoundTrip::Call | RoundTrip::Unary => "call",
         };
         let failure = || Failure::new(format!("a {what} of the neighbour was not answered"));
         let since = std::time::Instant::now();
@@ -161,6 +172,7 @@ impl Neighbour {
             match self.how {
                 RoundTrip::Ping => self.session.ping().await.map(drop),
                 RoundTrip::Call => self.call().await,
+                RoundTrip::Unary => self.unary().await,
             }
         };
         let mut round_trip = std::pin::pin!(round_trip);
@@ -172,6 +184,23 @@ impl Neighbour {
             }
         }
         Err(failure().advise(format!("no answer within {PATIENCE_SECONDS} s")))
+    }
+
+    /// Whether the server answers calls, and not only streams: it says that it does not have a method.
+    pub(super) async fn is_for_calls(&self) -> bool {
+        let channel = Channel::new(self.session.clone());
+        let probe = Bytes::new();
+        let answer = channel.call(&PROBE, &probe).timeout(PROBE_TIME).await;
+        answer.is_err_and(|status| {
+            status.code() == Code::UNIMPLEMENTED && status.origin() == Origin::PeerLibrary
+        })
+    }
+
+    async fn unary(&self) -> Result<(), SessionError> {
+        let channel = Channel::new(self.session.clone());
+        // The server may fail the call: that is an answer. The end of the session is none.
+        let _ = channel.call(&self.method, &Bytes::new()).await;
+        self.session.state().end().map_or(Ok(()), Err)
     }
 
     /// The server may refuse the stream or fail it: that is an answer. The end of the session is none.
@@ -186,6 +215,11 @@ impl Neighbour {
         ended().map_or(Ok(()), Err)
     }
 }
+
+/// A method that no server has.
+const PROBE: Method<Bytes, Bytes> = Method::unary::<Raw>("ringmux.attack/Probe");
+/// How long a server of streams may take not to answer a call.
+const PROBE_TIME: Duration = Duration::from_secs(1);
 
 /// Advises calls instead of PINGs if the server limits PINGs.
 fn advised(failure: Failure, error: &SessionError) -> Failure {

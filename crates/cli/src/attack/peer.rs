@@ -156,6 +156,15 @@ impl Peer {
         true
     }
 
+    /// Opens a stream, whether the server has a place for it or not.
+    pub(super) fn open_beyond(&mut self, flags: u8, block: &[u8]) -> u32 {
+        let id = self.next_id;
+        self.next_id = id.wrapping_add(2);
+        self.streams.insert(id, self.initial_credit);
+        self.raw(wire::OPEN, flags, id, block);
+        id
+    }
+
     /// Sends an opaque block, if the session has credit for it.
     pub(super) fn meta(&mut self, stream: u32, flags: u8, block: &[u8]) -> bool {
         if self.session_credit < cost(block) {

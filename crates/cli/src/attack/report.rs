@@ -65,9 +65,20 @@ pub(super) struct Row {
     pub(super) slowdown: f64,
     /// Why the neighbour or a newcomer was no longer served; `None`: both were.
     pub(super) failure: Option<String>,
+    /// False if it was not played, because the server answers no calls.
+    pub(super) applicable: bool,
 }
 
 impl Row {
+    /// Of an attack on calls, where there are none.
+    pub(super) fn not_applicable(kind: Kind) -> Self {
+        let row = Self::new(kind, (0.0, 0), Outcome::default(), [&[], &[]], None);
+        Self {
+            applicable: false,
+            ..row
+        }
+    }
+
     pub(super) fn new(
         kind: Kind,
         (seconds, rate): (f64, u32),
@@ -99,6 +110,7 @@ impl Row {
             ratio: neighbour::median_ratio(before, during, 0.99),
             slowdown: neighbour::slowdown(before, during),
             failure,
+            applicable: true,
         }
     }
 
@@ -113,6 +125,9 @@ impl Row {
     }
 
     fn said(&self) -> String {
+        if !self.applicable {
+            return "not applicable: it answers no calls".to_owned();
+        }
         let counted = |(name, count): (&String, &u64)| format!("{name} x {count}");
         let mut said: Vec<String> = self.answers.iter().map(counted).collect();
         if self.resets > 0 {
@@ -147,7 +162,7 @@ fn cells(row: &Row) -> [String; 9] {
     [
         row.row.clone(),
         row.attack.clone(),
-        rate(row.frames as f64 / row.seconds),
+        rate(row.frames as f64 / row.seconds.max(f64::MIN_POSITIVE)),
         row.ended.to_string(),
         if_measured(duration_ns(row.p99_before_ns)),
         if_measured(duration_ns(row.p99_during_ns)),
@@ -202,6 +217,15 @@ mod tests {
         assert!(passed(of(1.9, 1000, 1.9, 1000)), "it was as long before");
         assert!(!passed(of(2.0, 10, 1.0, 1)));
         assert!(!passed(of(1.0, 1, 2.0, 10)));
+    }
+
+    #[test]
+    fn an_attack_that_was_not_played_says_so_and_is_passed() {
+        let row = Row::not_applicable(Kind::CallLate);
+        let shown = cells(&row);
+        assert_eq!(&shown[..3], ["C7", "call-late", "0/s"]);
+        assert_eq!(shown[8], "not applicable: it answers no calls");
+        assert!(row.passed(2.0, Duration::ZERO));
     }
 
     #[test]

@@ -306,7 +306,7 @@ mod tests {
     #[test]
     fn without_arguments_everything_is_measured_over_uring_parked_and_what_sharing_costs() {
         let cases = Bench::new(&parse("").unwrap()).cases;
-        let (apart, shared) = cases.split_at(8);
+        let (apart, shared) = cases.split_at(Workload::value_variants().len());
         let parked = Host::inline(Driver::Uring, Wait::Park);
         let is_plain = |case: &Case| case.place == Place::Apart && case.host == parked;
         assert!(apart.iter().all(is_plain));

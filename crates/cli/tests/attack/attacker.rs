@@ -6,6 +6,8 @@ use std::time::Duration;
 use ringmux::Addr;
 use serde_json::Value;
 
+use crate::server::{METHOD, Serves};
+
 /// The program's JSON result. Some fields are only printed.
 #[derive(Debug)]
 #[allow(dead_code)]
@@ -32,15 +34,25 @@ pub(crate) enum Pace {
 }
 
 /// Plays an attack for `time`, and pauses it for as long again.
-pub(crate) fn play(addr: &Addr, name: &str, pace: Pace, time: Duration) -> Result {
+pub(crate) fn play(
+    (addr, serves): (&Addr, Serves),
+    name: &str,
+    pace: Pace,
+    time: Duration,
+) -> Result {
     let name = name.replace('_', "-");
     let rate: &[&str] = match pace {
         Pace::Usual => &[],
         Pace::Full => &["--rate", "0"],
     };
+    let neighbour = match serves {
+        Serves::Streams => "call",
+        Serves::Calls => "unary",
+    };
     let seconds = format!("{}ms", time.as_millis());
     let output = Command::new(env!("CARGO_BIN_EXE_ringmux"))
-        .args(["attack", "--json", "--neighbour", "call"])
+        .args(["attack", "--json", "--neighbour", neighbour])
+        .args(["--method", METHOD.name()])
         .args(["--attack", &name, "--seconds", &seconds])
         .args(rate)
         .arg(addr.to_string())
@@ -59,6 +71,7 @@ pub(crate) fn play(addr: &Addr, name: &str, pace: Pace, time: Duration) -> Resul
             .unwrap_or_else(|| panic!("no {key}: {text}"))
     };
     let string = |key: &str| row[key].as_str().map(str::to_owned);
+    assert_eq!(row["applicable"], true, "{text}");
     let round_trips = row["round_trips"].as_array().expect("two numbers");
     Result {
         connections: number("connections"),

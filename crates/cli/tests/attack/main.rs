@@ -1,4 +1,5 @@
-//! A server under attack by the program `ringmux attack`, by each attack A1 to A13, on each driver.
+//! A server under attack by the program `ringmux attack`, by each attack A1 to A13, on each driver; and a server of calls, by each
+//! attack C1 to C7.
 //!
 //! This process runs the server and nothing else, so the allocator counts its memory alone; the attacker and the
 //! well-behaved neighbour run in another process, which reports the neighbour's times. One test at a time.
@@ -21,7 +22,7 @@ use ringmux::{Config, Driver};
 
 use attacker::Pace;
 use memory::{SLACK_BYTES, Seen, Watch};
-use server::Server;
+use server::{Server, Serves};
 
 /// Length of an attack in the first measurement, and of its pause.
 const TIME: Duration = Duration::from_millis(150);
@@ -88,6 +89,7 @@ struct Attack {
     /// As many as `ringmux attack` opens.
     connections: u64,
     holds: Holds,
+    serves: Serves,
 }
 
 /// The memory that an attack can make the server hold.
@@ -142,16 +144,17 @@ impl Attack {
 }
 
 macro_rules! attacks {
-    ($($attack:ident: $connections:literal $holds:expr, $profiles:ident;)+) => {
+    ($serves:ident: $($attack:ident: $connections:literal $holds:expr, $profiles:ident;)+) => {
         $(mod $attack {
             #[allow(unused_imports)]
             use super::Holds::{Both, HalfOpen, Streams, Unfinished};
-            use super::{Attack, Driver, Profile};
+            use super::{Attack, Driver, Profile, Serves};
 
             const ATTACK: Attack = Attack {
                 name: stringify!($attack),
                 connections: $connections,
                 holds: $holds,
+                serves: Serves::$serves,
             };
             $profiles!();
         })+
@@ -246,7 +249,30 @@ macro_rules! fill {
     };
 }
 
-attacks! {
+/// For calls, which the library's drivers do not see.
+macro_rules! calls {
+    () => {
+        withstood! {
+            uring: Uring Mesh;
+            tokio: Tokio Mesh;
+        }
+        flooded! {
+            tokio_edge_at_full_pace: Tokio Edge;
+        }
+    };
+}
+
+/// For calls on so many sessions that they could take all places of the server.
+macro_rules! fill_calls {
+    () => {
+        calls!();
+        flooded! {
+            tokio_at_full_pace: Tokio Mesh;
+        }
+    };
+}
+
+attacks! { Streams:
     rapid_reset: 1 Streams(1 << 10), differ;
     made_you_reset: 1 Unfinished, same;
     tiny_frames: 1 Streams(0), endless;
@@ -261,6 +287,16 @@ attacks! {
     id_wrap: 1 Streams(1 << 10), same;
     many_windows: 16 Unfinished, fill;
     oversized: 1 Streams(0), same;
+}
+
+attacks! { Calls:
+    call_flood: 1 Streams(4 << 10), calls;
+    call_malformed: 1 Streams(0), calls;
+    call_reset: 1 Streams(4 << 10), calls;
+    call_unfinished: 17 Streams(8 << 10), fill_calls;
+    call_metadata: 1 Streams(24 << 10), calls;
+    call_unknown: 1 Streams(0), calls;
+    call_late: 1 Streams(0), calls;
 }
 
 /// Attacks a new server at the attack's pace, and checks all claims.
@@ -307,7 +343,7 @@ fn looked_at(
     static ALONE: Mutex<()> = Mutex::new(());
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     println!("{} {driver} {profile:?}:", attack.name);
-    let server = Server::start(driver, profile.config());
+    let server = Server::start(driver, profile.config(), attack.serves);
     let mut missed = Vec::new();
     for n in 0..LOOKS {
         match look(&server, TIME * (1 << n)) {
@@ -328,7 +364,7 @@ fn attacked(
     let bound = attack.bound(&server.config);
     let streams = u64::from(server.config.max_streams());
     let watch = Watch::start();
-    let result = attacker::play(&server.addr, attack.name, pace, time);
+    let result = attacker::play((&server.addr, attack.serves), attack.name, pace, time);
     let seen = watch.stop();
     let handlers = server.most_handlers();
     println!("{seen} (bound {bound}), {handlers} handlers, {result:?}");

@@ -1,18 +1,31 @@
-//! The server: it echoes messages, delays some, and counts its handlers.
+//! The server: it echoes messages, delays some, and counts its handlers; or it serves calls, in the same way.
 
+use std::collections::HashMap;
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use bytes::Bytes;
+use ringmux::rpc::{self, Context, Method, Raw, Status};
 use ringmux::{Addr, Config, Driver, Engine, RecvStream, SendStream, Session};
 use tokio::sync::oneshot;
 
 /// How long a handler of an attacker's stream is busy, independent of the attacker.
 const WORK: Duration = Duration::from_millis(60);
+
+/// The method of a server of calls. A request without bytes is the neighbour's.
+pub(crate) const METHOD: Method<Bytes, Bytes> = Method::unary::<Raw>("attack.Attack/Call");
+
+/// What is served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Serves {
+    Streams,
+    Calls,
+}
 
 pub(crate) struct Server {
     pub(crate) addr: Addr,
@@ -24,7 +37,7 @@ pub(crate) struct Server {
 
 impl Server {
     /// A server that has had its first session, so that one-time allocations are done.
-    pub(crate) fn start(driver: Driver, config: Config) -> Self {
+    pub(crate) fn start(driver: Driver, config: Config, serves: Serves) -> Self {
         let (addr_tx, addr) = mpsc::channel();
         let (stop, stopped) = oneshot::channel();
         let most = Arc::new(AtomicU64::new(0));
@@ -40,6 +53,10 @@ impl Server {
                 let listener = engine.listen(&any, &serving).await.unwrap();
                 addr_tx.send(listener.local_addr().clone()).unwrap();
                 let accepting = async {
+                    if serves == Serves::Calls {
+                        let ended = calls(counted).serve(&listener).await;
+                        return drop(ended);
+                    }
                     while let Ok(session) = listener.accept().await {
                         tokio::spawn(serve(session, Arc::clone(&counted)));
                     }
@@ -119,4 +136,32 @@ async fn handle((mut send, mut recv): (SendStream, RecvStream), running: Running
     // A stream that the peer has ended cannot be finished.
     let _ = send.finish();
     drop(running);
+}
+
+/// A server of one method, with its defaults.
+fn calls(most: Arc<AtomicU64>) -> rpc::Server {
+    let sessions = Arc::new(Mutex::new(HashMap::<String, Arc<AtomicU64>>::new()));
+    let handler = move |cx: Context, request: Bytes| {
+        let (sessions, most) = (Arc::clone(&sessions), Arc::clone(&most));
+        async move {
+            if request.is_empty() {
+                return Ok(request);
+            }
+            // TCP tells sessions apart.
+            let session = cx.peer_addr().map(ToString::to_string).unwrap_or_default();
+            let running = {
+                let mut sessions = sessions.lock().unwrap_or_else(PoisonError::into_inner);
+                // Sessions that are over have no handlers.
+                sessions.retain(|_, running| running.load(Ordering::Relaxed) > 0);
+                Arc::clone(sessions.entry(session).or_default())
+            };
+            let now = running.fetch_add(1, Ordering::Relaxed) + 1;
+            let _running = Running(running);
+            most.fetch_max(now, Ordering::Relaxed);
+            tokio::time::sleep(WORK).await;
+            Ok::<_, Status>(request)
+        }
+    };
+    let server = rpc::Server::builder().unary(METHOD, handler).build();
+    server.expect("one method")
 }

@@ -19,4 +19,7 @@ trait Slash {}
 #[service(name = bank, codec = "raw")]
 trait Unquoted {}
 
+#[service("bank.v1.Bank")]
+trait Bare {}
+
 fn main() {}

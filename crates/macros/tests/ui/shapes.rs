@@ -19,6 +19,9 @@ trait Bank {
     async fn borrowed(&self, cx: &Context, a: &str) -> Result<u64, Status>;
     async fn never_fails(&self, cx: &Context, a: u64) -> u64;
     async fn no_answer(&self, cx: &Context, a: u64);
+    async fn before(&self, cx: &Context, out: Sender<u64>, a: u64) -> Result<(), Status>;
+    async fn mixed(&self, cx: &Context, a: u64, b: Receiver<u64>) -> Result<u64, Status>;
+    async fn other_error(&self, cx: &Context, a: u64) -> Result<u64, String>;
 }
 
 fn main() {}

@@ -4,9 +4,9 @@
 //!
 //! - Echoes: all streams' messages, each with an 8-byte header, leave in one write and come back in
 //!   one. One stream alone sends its 64 bytes bare.
-//! - Calls: the same; there is no opening and closing of streams here.
+//! - Calls: the same; there is no opening and closing of streams here, and no method. A protobuf message is as long as the others.
 //! - One way: messages and headers are packed into writes of 16 to 256 KiB, one size a slice; the
-//!   best slice is the limit.
+//!   best slice is the limit. The same for answers that are streams, though those go the other way.
 //! - Mixed: a socket for the round trips and one for bulk, each with a thread at either end, because
 //!   a blocking thread cannot wait for two sockets. These park with every idle strategy.
 
@@ -42,11 +42,13 @@ pub fn measure(
 ) -> Result<Sample, Failure> {
     let write = WRITE_SIZES[slice % WRITE_SIZES.len()];
     match workload.shape() {
-        Shape::Echo { streams: 1 } => echoes(pair, wait, Batch::bare()),
-        Shape::Echo { streams: n } | Shape::Unary { calls: n } => {
+        Shape::Echo { streams: 1 } | Shape::Call { calls: 1, .. } => {
+            echoes(pair, wait, Batch::bare())
+        }
+        Shape::Echo { streams: n } | Shape::Unary { calls: n } | Shape::Call { calls: n, .. } => {
             echoes(pair, wait, Batch::framed(n))
         }
-        Shape::Oneway { .. } => pair.measure(
+        Shape::Oneway { .. } | Shape::Feed { .. } => pair.measure(
             move |window, listening| {
                 let [socket] = accept(listening, wait)?;
                 counted(oneway::receive_messages(&socket, write, window))
@@ -75,7 +77,7 @@ pub fn measure(
 /// The best slice if they differ in write size, else the total.
 pub fn combine(workload: Workload, slices: &[Sample]) -> Option<Sample> {
     match workload.shape() {
-        Shape::Oneway { .. } | Shape::Bulk => Sample::best(slices),
+        Shape::Oneway { .. } | Shape::Bulk | Shape::Feed { .. } => Sample::best(slices),
         _ => Sample::total(slices),
     }
 }
@@ -188,8 +190,12 @@ mod tests {
                 .collect();
             let limit = combine(*workload, &slices).expect("there are slices");
             assert!(limit.rate_per_s() > 0.0, "{workload:?}");
-            let one_way = matches!(workload.shape(), Shape::Oneway { .. } | Shape::Bulk);
-            assert_eq!(limit.quantile_ns(0.5).is_none(), one_way, "{workload:?}");
+            let has_times = limit.quantile_ns(0.5).is_some();
+            assert_eq!(
+                has_times,
+                workload.shape().has_round_trips(),
+                "{workload:?}"
+            );
             let has_side = limit.side_bytes > 0;
             assert_eq!(has_side, *workload == Workload::Mixed, "{workload:?}");
         }

@@ -18,14 +18,14 @@ use crate::workload::Shape;
 
 /// State shared by the tasks.
 #[derive(Clone, Debug)]
-struct Client {
-    session: Session,
-    window: Arc<Window>,
+pub(super) struct Client {
+    pub(super) session: Session,
+    pub(super) window: Arc<Window>,
     latencies: Rc<RefCell<Latencies>>,
 }
 
-/// The tasks, each with the number of messages that it sent one way.
-type Tasks = JoinSet<Result<u64, Failure>>;
+/// The tasks, each with the number of its messages that went one way.
+pub(super) type Tasks = JoinSet<Result<u64, Failure>>;
 
 /// Connects, sends until the window is done, and closes the session in order.
 pub(super) async fn run(
@@ -55,8 +55,9 @@ pub(super) async fn run(
     }
     client.session.close();
     client.session.closed().await;
-    let has_round_trips = !matches!(shape, Shape::Oneway { .. } | Shape::Bulk);
-    let latencies = has_round_trips.then(|| client.latencies.borrow().clone());
+    let latencies = shape
+        .has_round_trips()
+        .then(|| client.latencies.borrow().clone());
     Ok(Sent { one_way, latencies })
 }
 
@@ -93,6 +94,8 @@ impl Client {
                 tasks.spawn_local(self.clone().bulk_messages(bulk));
                 tasks.spawn_local(self.clone().round_trips(echo));
             }
+            Shape::Call { calls, codec } => self.start_calls(calls, codec, &mut tasks),
+            Shape::Feed { calls } => self.start_feeds(calls, &mut tasks),
         }
         Ok(tasks)
     }
@@ -172,7 +175,7 @@ impl Client {
     }
 
     /// Counts a round trip; the next one begins where this one ends, so the clock is read once.
-    fn round_trip_since(&self, started: Instant) -> Instant {
+    pub(super) fn round_trip_since(&self, started: Instant) -> Instant {
         let now = Instant::now();
         if self.window.is_measuring() {
             self.latencies.borrow_mut().record(now - started);

@@ -1,13 +1,16 @@
 //! The workloads over ringmux: one session, its two ends on the two threads, both engines inline.
 
+mod call_client;
+mod call_server;
 mod client;
 mod server;
 
 use std::error::Error;
 
 use ringmux::Config;
+use tokio::runtime::Builder;
 
-use super::host::Host;
+use super::host::{Driver, Host};
 use super::pair::Pair;
 use super::sample::Sample;
 use super::workload::Shape;
@@ -21,6 +24,19 @@ const MAX_STREAMS: u32 = 4096;
 pub fn measure(shape: Shape, host: Host, pair: &Pair) -> Result<Sample, Failure> {
     let config = config(shape)?;
     let server_config = config.clone();
+    if shape.is_of_calls() {
+        return pair.measure(
+            move |window, listening| {
+                let serving = |engine| call_server::run(engine, &server_config, window, listening);
+                with_clock(host, || host.block_on(serving))??
+            },
+            move |window, address, connected| {
+                let calling =
+                    |engine| client::run(engine, &config, shape, window, address, connected);
+                with_clock(host, || host.block_on(calling))??
+            },
+        );
+    }
     pair.measure(
         move |window, listening| {
             host.block_on(|engine| server::run(engine, &server_config, window, listening))?
@@ -31,13 +47,31 @@ pub fn measure(shape: Shape, host: Host, pair: &Pair) -> Result<Sample, Failure>
     )
 }
 
+/// Calls ask a runtime for the timers of their deadlines. Over a ring of its own a thread has no runtime: here it has one that
+/// makes timers and never lets them fire.
+fn with_clock<T>(host: Host, run: impl FnOnce() -> T) -> Result<T, Failure> {
+    if host.driver != Driver::Uring || host.own_thread {
+        return Ok(run());
+    }
+    let clock = Builder::new_current_thread()
+        .enable_time()
+        .build()
+        .map_err(during("cannot make a clock"))?;
+    let _entered = clock.enter();
+    Ok(run())
+}
+
 /// The defaults, except the number of streams.
 fn config(shape: Shape) -> Result<Config, Failure> {
     let streams = match shape {
         Shape::Echo { streams } | Shape::Oneway { streams } => {
             u32::try_from(streams).unwrap_or(u32::MAX).max(MAX_STREAMS)
         }
-        Shape::Unary { .. } | Shape::Bulk | Shape::Mixed => MAX_STREAMS,
+        Shape::Unary { .. }
+        | Shape::Bulk
+        | Shape::Mixed
+        | Shape::Call { .. }
+        | Shape::Feed { .. } => MAX_STREAMS,
     };
     Config::builder()
         .max_streams(streams)

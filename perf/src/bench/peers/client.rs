@@ -38,11 +38,8 @@ pub(super) async fn run(
     while let Some(ended) = tasks.join_next().await {
         one_way += ended.map_err(during("a task of the client panicked"))??;
     }
-    let has_round_trips = !matches!(shape, Shape::Oneway { .. } | Shape::Bulk);
-    Ok(Sent {
-        one_way,
-        latencies: has_round_trips.then(|| load.times.latencies()),
-    })
+    let latencies = shape.has_round_trips().then(|| load.times.latencies());
+    Ok(Sent { one_way, latencies })
 }
 
 /// Counts round trips and keeps their times.
@@ -114,6 +111,7 @@ impl<C: Client> Load<C> {
                 tasks.spawn_local(self.clone().one_way(Role::SideBulk));
                 tasks.spawn_local(self.clone().round_trips());
             }
+            Shape::Call { .. } | Shape::Feed { .. } => unreachable!("these are for RPC stacks"),
         }
         tasks
     }
@@ -145,23 +143,12 @@ impl<C: Client> Load<C> {
     }
 }
 
-/// A client with calls, with or without streams.
-pub(super) trait Caller: 'static {
-    async fn call(&self, message: Bytes) -> Result<Bytes, Failure>;
-}
-
-impl<C: Client> Caller for C {
-    async fn call(&self, message: Bytes) -> Result<Bytes, Failure> {
-        Client::call(self, message).await
-    }
-}
-
 /// One call in flight, again and again. None of its messages goes one way.
-pub(super) async fn make_calls(caller: impl Caller, times: Times) -> Result<u64, Failure> {
+async fn make_calls(client: impl Client, times: Times) -> Result<u64, Failure> {
     let mut started = Instant::now();
     while !times.is_done() {
         let message = Bytes::copy_from_slice(Numbered::new().advance());
-        let reply = caller.call(message).await?;
+        let reply = client.call(message).await?;
         Order::small().check([&reply[..]])?;
         started = times.round_trip_since(started);
     }

@@ -40,8 +40,8 @@ impl Role {
     pub(super) const fn by_order(shape: Shape, is_first: bool) -> Self {
         match shape {
             Shape::Echo { .. } => Self::Echo,
-            Shape::Unary { .. } => Self::Call,
-            Shape::Oneway { .. } => Self::Count,
+            Shape::Unary { .. } | Shape::Call { .. } => Self::Call,
+            Shape::Oneway { .. } | Shape::Feed { .. } => Self::Count,
             Shape::Bulk => Self::CountBulk,
             Shape::Mixed if is_first => Self::SideBulk,
             Shape::Mixed => Self::Echo,

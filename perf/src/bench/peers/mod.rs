@@ -10,23 +10,26 @@
 //! | yamux | no limit on receive windows, 4096 streams, frames of up to 64 KiB |
 //! | h2    | windows of 4 MiB a stream and 16 MiB a connection, but 256 KiB and 1 MiB in `mixed`, where large ones cost latency; frames of up to 64 KiB, 128 KiB of send buffer a stream, 4096 streams, no limit on small frames |
 //! | tonic | the same windows, frames and streams; a codec that passes bytes through; a one-way stream is made when polled, without a channel in front of it |
-//! | tarpc | bincode, 4096 requests in flight, buffers for as many requests and responses; unary calls only, so `pingpong` is one call at a time |
+//! | tarpc | postcard, 4096 requests in flight, buffers for as many requests and responses; unary calls only, so `pingpong` is one call at a time |
+//! | bare  | a hundred lines that batch writes and nothing else ([`bare`]); unary calls only |
 //! | quinn | UDP with TLS, which QUIC cannot do without; the same windows, up to 1 MiB unacknowledged, 4096 streams |
 //!
 //! Each message is one call of the peer's own send function; any batching into writes is the peer's
 //! own. Byte streams (yamux, h2, quinn) get no length before each message, because both sides
-//! know it: that favours them.
+//! know it: that favours them. The workloads of calls are for RPC stacks: yamux, h2 and quinn have none.
 
+pub(super) mod bare;
 mod client;
 mod h2;
 mod link;
 mod paced;
 mod quinn;
 pub(super) mod ringmux;
+pub(super) mod rpc;
 mod runtime;
 mod server;
-mod tarpc;
-mod tonic;
+pub(super) mod tarpc;
+pub(super) mod tonic;
 mod yamux;
 
 use clap::ValueEnum;
@@ -37,7 +40,8 @@ use ringmux_measure::failure::Failure;
 use ringmux_measure::host::Wait;
 use ringmux_measure::pair::Pair;
 use ringmux_measure::sample::Sample;
-use ringmux_measure::workload::{Shape, Workload};
+use ringmux_measure::workload::{Codec, Shape, Workload};
+use rpc::Job;
 use runtime::waiting;
 
 /// Streams or calls that may be open at once; the busiest workload has 1024.
@@ -83,8 +87,10 @@ pub(super) enum Peer {
     H2,
     /// tonic 0.14: gRPC, with messages passed through as bytes
     Tonic,
-    /// tarpc 0.38: calls encoded by bincode, without streams
+    /// tarpc 0.38: calls encoded by postcard, without streams
     Tarpc,
+    /// A hundred lines that batch the writes of calls, for comparison
+    Bare,
     /// quinn 0.11: QUIC, with TLS
     Quinn,
 }
@@ -97,30 +103,41 @@ impl Peer {
             Self::H2 => "h2",
             Self::Tonic => "tonic",
             Self::Tarpc => "tarpc",
+            Self::Bare => "bare",
             Self::Quinn => "quinn",
         }
     }
 
     /// Whether it supports the workload.
     pub(super) const fn can(self, workload: Workload) -> bool {
-        match self {
-            Self::Tarpc => matches!(workload.shape(), Shape::Unary { .. } | LONE_CALL),
-            _ => true,
+        match (self, workload.shape()) {
+            (Self::Tarpc | Self::Bare, shape) => {
+                matches!(shape, Shape::Call { .. } | Shape::Unary { .. } | LONE_CALL)
+            }
+            (Self::Yamux | Self::H2 | Self::Quinn, shape) => !shape.is_of_calls(),
+            (Self::Tonic, _) => true,
         }
     }
 
     /// Measures one slice, sleeping or polling while idle.
     pub(super) fn measure(self, load: Load, wait: Wait, pair: &Pair) -> Result<Sample, Failure> {
         match self {
+            Self::Tonic => match load.job() {
+                Some(job) => rpc::measure(tonic::Tonic, job, wait, pair),
+                None => measure(tonic::Tonic, load, wait, pair),
+            },
+            Self::Tarpc | Self::Bare => {
+                let no_streams = || Failure::new(format!("{} has no streams", self.name()));
+                let job = load.only_calls().ok_or_else(no_streams)?;
+                match self {
+                    Self::Tarpc => rpc::measure(tarpc::Tarpc, job, wait, pair),
+                    _ => rpc::measure(bare::Bare, job, wait, pair),
+                }
+            }
+            _ if load.job().is_some() => Err(Failure::new(format!("{} has no calls", self.name()))),
             Self::Yamux => measure(yamux::Yamux, load, wait, pair),
             Self::H2 => measure(h2::H2, load, wait, pair),
-            Self::Tonic => measure(tonic::Tonic, load, wait, pair),
             Self::Quinn => measure(quinn::Quinn::new()?, load, wait, pair),
-            Self::Tarpc => match load {
-                Load::Closed(Shape::Unary { calls }) => tarpc::measure(calls, wait, pair),
-                Load::Closed(LONE_CALL) => tarpc::measure(1, wait, pair),
-                _ => Err(Failure::new("tarpc has no streams")),
-            },
         }
     }
 }
@@ -135,6 +152,24 @@ pub(super) enum Load {
 }
 
 impl Load {
+    /// What RPC stacks are asked to do.
+    fn job(self) -> Option<Job> {
+        match self {
+            Self::Closed(shape) => Job::of(shape),
+            Self::Open(_) => None,
+        }
+    }
+
+    /// What a stack without streams does: a stream for each message is a call to it.
+    fn only_calls(self) -> Option<Job> {
+        match self {
+            Self::Closed(Shape::Unary { calls }) => Some(Job::Calls(calls, Codec::Raw)),
+            Self::Closed(LONE_CALL) => Some(Job::Calls(1, Codec::Raw)),
+            Self::Closed(Shape::Call { .. }) => self.job(),
+            _ => None,
+        }
+    }
+
     fn shape(self) -> Shape {
         match self {
             Self::Closed(shape) => shape,

@@ -51,7 +51,7 @@ pub(super) async fn connect(address: &str) -> Result<TcpStream, Failure> {
     without_delay(socket)
 }
 
-fn without_delay(socket: TcpStream) -> Result<TcpStream, Failure> {
+pub(super) fn without_delay(socket: TcpStream) -> Result<TcpStream, Failure> {
     socket
         .set_nodelay(true)
         .map_err(during("cannot set TCP_NODELAY"))?;

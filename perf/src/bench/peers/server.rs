@@ -101,6 +101,11 @@ impl Tally {
         }
     }
 
+    /// Counts messages that were sent one way.
+    pub(super) fn add_sent(&self, messages: u64) {
+        self.one_way.fetch_add(messages, Ordering::Relaxed);
+    }
+
     /// Counts the messages of one stream.
     pub(super) fn count(&self, role: Role) -> Count<'_> {
         let order = if role.message_len() == BULK_LEN {

@@ -70,7 +70,7 @@ fn introduce(json: bool) -> Result<(), Failure> {
     print(&format!("{header}\n"))
 }
 
-fn print(line: &str) -> Result<(), Failure> {
+pub(in crate::bench) fn print(line: &str) -> Result<(), Failure> {
     writeln!(io::stdout(), "{line}").map_err(during("cannot write to stdout"))
 }
 
@@ -78,7 +78,7 @@ fn print_json(row: &impl serde::Serialize) -> Result<(), Failure> {
     print(&serde_json::to_string(row).expect("a row is plain data"))
 }
 
-fn during<E: Error + 'static>(what: &'static str) -> impl Fn(E) -> Failure {
+pub(in crate::bench) fn during<E: Error + 'static>(what: &'static str) -> impl Fn(E) -> Failure {
     move |error| Failure::new(what).because(&error)
 }
 

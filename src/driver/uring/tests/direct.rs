@@ -44,7 +44,9 @@ fn a_socket_at_which_nothing_arrives_goes_back_to_the_ring() {
     far.write_all(b"at once").expect("room for a few bytes");
     reactor.recv_direct();
     assert!(!reactor.has_direct());
-    let received = reactor.take_recv(slot, &mut memory).expect("it has come");
+    let received = reactor
+        .take_recv(slot, &mut memory, 1000)
+        .expect("it has come");
     assert_eq!((received.ok(), &memory[..]), (Some(7), &b"at once"[..]));
 
     assert!(reactor.start_recv_direct(slot, &mut memory));
@@ -56,7 +58,7 @@ fn a_socket_at_which_nothing_arrives_goes_back_to_the_ring() {
     assert!((1000..CALLS).contains(&calls), "{calls} calls");
     assert_eq!(kernel.borrow().under_way(Kind::Recv), 1);
     far.write_all(b", later").expect("room for a few bytes");
-    while reactor.take_recv(slot, &mut memory).is_none() {
+    while reactor.take_recv(slot, &mut memory, 1000).is_none() {
         reactor.enter(Enter::Now);
         reactor.reap();
     }
@@ -151,7 +153,10 @@ fn a_host_that_always_has_something_to_do_looks_at_what_arrives_round_the_ring()
         let turns = (1..100).find(|_| {
             host.turn();
             host.enter(true);
-            reactor.borrow_mut().take_recv(slot, &mut memory).is_some()
+            reactor
+                .borrow_mut()
+                .take_recv(slot, &mut memory, 1000)
+                .is_some()
         });
         assert!(turns.is_some_and(|turns| turns <= 4), "{turns:?} turns");
     }
@@ -278,6 +283,49 @@ fn sockets_for_which_there_is_no_place_stay_with_the_buffers_of_the_ring() {
 }
 
 #[test]
+fn a_session_takes_no_more_of_the_rings_buffers_at_once_than_it_has_memory_for() {
+    const CAPACITY: usize = 40_000;
+    let _clock = clock::Stopped::new();
+    let (ring, kernel) = FakeRing::new(0, Faults::NONE);
+    let reactor = Rc::new(RefCell::new(Reactor::new(ring)));
+    let mut cx = Context::from_waker(Waker::noop());
+    let (near, mut far) = UnixStream::pair().expect("descriptors are left");
+    let slot = reactor.borrow_mut().insert(near.into());
+    let mut socket = UringSocket::new(Rc::clone(&reactor), slot.expect("there is room"));
+    let mut memory = BytesMut::new();
+    assert!(
+        socket
+            .poll_recv(&mut cx, &mut memory, CAPACITY)
+            .is_pending()
+    );
+    far.set_nonblocking(true).expect("it is open");
+    let mut sent = 0;
+    while sent < 4 * CAPACITY
+        && let Ok(bytes) = far.write(&[7; 8 * 1024])
+    {
+        sent += bytes;
+        reactor.borrow_mut().enter(Enter::Now);
+        reactor.borrow_mut().reap();
+    }
+    assert!(sent > 2 * CAPACITY, "{sent} bytes");
+    let mut taken = 0;
+    for _ in 0..1000 {
+        match socket.poll_recv(&mut cx, &mut memory, CAPACITY) {
+            Poll::Ready(bytes) => taken += bytes.expect("the peer is there"),
+            Poll::Pending => {
+                reactor.borrow_mut().enter(Enter::Now);
+                reactor.borrow_mut().reap();
+            }
+        }
+        let held = memory.capacity();
+        assert!(held <= CAPACITY, "{held} bytes, after {taken} of {sent}");
+        memory.clear();
+    }
+    assert_eq!(taken, sent);
+    assert_eq!(kernel.borrow().buffers_out(), 0);
+}
+
+#[test]
 fn a_way_to_receive_that_could_not_be_left_for_lack_of_room_is_left_later() {
     let _clock = clock::Stopped::new();
     let faults = Faults {
@@ -332,7 +380,7 @@ fn what_answers_an_arrival_through_the_ring_goes_through_it_too_while_the_host_s
         while question.len() < 10 {
             reactor.enter(Enter::Now);
             reactor.reap();
-            let _ = reactor.take_recv(slot, &mut question);
+            let _ = reactor.take_recv(slot, &mut question, 1000);
             reactor.start_recv_multi(slot);
         }
     };

@@ -7,29 +7,23 @@ use super::error::FrameError;
 use super::header::Header;
 use super::id::StreamId;
 use super::kind::{Kind, flag};
-use super::read;
-
-/// The longest opening block, in bytes.
-pub(crate) const MAX_OPEN_BLOCK: u32 = 8 * 1024;
-
-/// The longest block of a META frame, in bytes.
-pub(crate) const MAX_META_BLOCK: u32 = 8 * 1024;
+use super::lengths::{MAX_META_BLOCK, MAX_OPEN_BLOCK, saturate};
 
 /// Appends an OPEN frame. The block is at most [`MAX_OPEN_BLOCK`] long: the caller has refused a longer one.
 pub(crate) fn put_open(dst: &mut impl BufMut, stream: StreamId, block: &[u8], fin: bool) {
-    debug_assert!(read::saturate(block.len()) <= MAX_OPEN_BLOCK);
+    debug_assert!(saturate(block.len()) <= MAX_OPEN_BLOCK);
     put(dst, Kind::Open, stream, block, fin);
 }
 
 /// Appends a META frame. The block is at most [`MAX_META_BLOCK`] long: the caller has refused a longer one.
 pub(crate) fn put_meta(dst: &mut impl BufMut, stream: StreamId, block: &[u8], fin: bool) {
-    debug_assert!(read::saturate(block.len()) <= MAX_META_BLOCK);
+    debug_assert!(saturate(block.len()) <= MAX_META_BLOCK);
     put(dst, Kind::Meta, stream, block, fin);
 }
 
 fn put(dst: &mut impl BufMut, kind: Kind, stream: StreamId, block: &[u8], fin: bool) {
     let header = Header {
-        length: read::saturate(block.len()),
+        length: saturate(block.len()),
         kind: kind.bits(),
         flags: if fin { flag::FIN } else { 0 },
         stream: stream.get(),

@@ -3,31 +3,25 @@
 use bytes::BufMut;
 
 use super::Frame;
-use super::block::MAX_OPEN_BLOCK;
 use super::error::FrameError;
 use super::header::Header;
 use super::id::StreamId;
 use super::kind::{Kind, flag};
+use super::lengths::{CALL_FIXED_LEN, HEADER_LEN, MAX_CALL_LEN, MAX_OPEN_BLOCK, saturate};
 use super::read;
-
-/// In front of the opening block: its length.
-pub(super) const CALL_FIXED_LEN: u32 = 2;
-
-/// The longest payload of a CALL or REPLY, in bytes: any peer accepts frames of that length.
-pub(crate) const MAX_CALL_LEN: u32 = 16 * 1024;
 
 /// Bytes of a CALL beside the opening block and the request.
 pub(crate) const CALL_PREFIX_LEN: usize = CALL_FIXED_LEN as usize;
 
 /// Bytes that [`put_calls`] appends.
-pub(crate) const CALLS_FRAME_LEN: usize = super::HEADER_LEN;
+pub(crate) const CALLS_FRAME_LEN: usize = HEADER_LEN;
 
 /// Appends a CALL frame. The caller has refused longer blocks and requests.
 pub(crate) fn put_call(dst: &mut impl BufMut, stream: StreamId, opening: &[u8], request: &[u8]) {
     let length = CALL_FIXED_LEN
-        .saturating_add(read::saturate(opening.len()))
-        .saturating_add(read::saturate(request.len()));
-    debug_assert!(length <= MAX_CALL_LEN && read::saturate(opening.len()) <= MAX_OPEN_BLOCK);
+        .saturating_add(saturate(opening.len()))
+        .saturating_add(saturate(request.len()));
+    debug_assert!(length <= MAX_CALL_LEN && saturate(opening.len()) <= MAX_OPEN_BLOCK);
     let header = Header {
         length,
         kind: Kind::Call.bits(),
@@ -42,9 +36,9 @@ pub(crate) fn put_call(dst: &mut impl BufMut, stream: StreamId, opening: &[u8], 
 
 /// Appends a REPLY frame. The caller has refused a longer answer.
 pub(crate) fn put_reply(dst: &mut impl BufMut, stream: StreamId, answer: &[u8]) {
-    debug_assert!(read::saturate(answer.len()) <= MAX_CALL_LEN);
+    debug_assert!(saturate(answer.len()) <= MAX_CALL_LEN);
     let header = Header {
-        length: read::saturate(answer.len()),
+        length: saturate(answer.len()),
         kind: Kind::Reply.bits(),
         flags: 0,
         stream: stream.get(),
@@ -84,7 +78,7 @@ pub(super) fn parse_call(header: Header, payload: &[u8]) -> Result<Frame<'_>, Fr
         return Err(FrameError::Truncated {
             kind: Kind::Call,
             needed: length,
-            left: read::saturate(rest.len()),
+            left: saturate(rest.len()),
         });
     }
     Ok(Frame::Call {

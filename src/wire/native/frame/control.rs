@@ -5,17 +5,11 @@ use std::num::NonZeroU32;
 use bytes::BufMut;
 
 use super::error::FrameError;
-use super::header::{HEADER_LEN, Header};
+use super::header::Header;
 use super::id::StreamId;
 use super::kind::{Kind, flag};
+use super::lengths::{CANCEL_LEN, HEADER_LEN, PING_LEN, WINDOW_LEN};
 use super::{Frame, Scope, read};
-
-/// Payload of a CANCEL: the code.
-pub(super) const CANCEL_LEN: u32 = 4;
-/// Payload of a WINDOW: the credit.
-pub(super) const WINDOW_LEN: u32 = 4;
-/// Payload of a PING: the bytes to echo.
-pub(super) const PING_LEN: u32 = 8;
 
 /// Bytes that [`put_cancel`] appends.
 pub(crate) const CANCEL_FRAME_LEN: usize = HEADER_LEN + CANCEL_LEN as usize;

@@ -1,9 +1,10 @@
 //! DATA: messages and their pieces, and their cost.
 
 use super::error::FrameError;
-use super::header::{HEADER_LEN, Header};
+use super::header::Header;
 use super::id::StreamId;
 use super::kind::{Kind, flag};
+use super::lengths::{HEADER_LEN, saturate};
 use super::{Frame, read};
 
 /// The cost of a DATA frame besides its payload, in bytes of credit. It makes bytes and ring slots one budget: a window
@@ -71,7 +72,7 @@ pub(crate) fn decode_total(piece: &[u8]) -> Result<(u32, &[u8]), FrameError> {
     match piece.split_first_chunk::<TOTAL_LEN>() {
         Some((total, content)) => Ok((u32::from_le_bytes(*total), content)),
         None => Err(FrameError::TotalMissing {
-            length: read::saturate(piece.len()),
+            length: saturate(piece.len()),
         }),
     }
 }

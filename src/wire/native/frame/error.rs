@@ -210,7 +210,7 @@ impl FrameError {
         Self::PayloadLength {
             kind,
             length,
-            found: super::read::saturate(payload.len()),
+            found: super::lengths::saturate(payload.len()),
         }
     }
 }

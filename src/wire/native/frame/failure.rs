@@ -7,24 +7,8 @@ use super::error::FrameError;
 use super::header::Header;
 use super::id::StreamId;
 use super::kind::Kind;
+use super::lengths::{ERROR_FIXED_LEN, MAX_ERROR_DETAILS, MAX_ERROR_MESSAGE, saturate};
 use super::read;
-
-/// The longest message of an ERROR, in bytes of UTF-8.
-pub(crate) const MAX_ERROR_MESSAGE: u32 = 1024;
-
-/// The longest details of an ERROR, in bytes.
-pub(crate) const MAX_ERROR_DETAILS: u32 = 8 * 1024;
-
-/// The code and the length of the message.
-pub(super) const ERROR_FIXED_LEN: u32 = 4 + 2;
-
-/// The longest payload of an ERROR.
-pub(super) const MAX_ERROR_LEN: u32 = ERROR_FIXED_LEN + MAX_ERROR_MESSAGE + MAX_ERROR_DETAILS;
-
-const _: () = assert!(
-    MAX_ERROR_MESSAGE <= u16::MAX as u32,
-    "the length of the message is a u16"
-);
 
 /// Appends an ERROR frame. A message longer than [`MAX_ERROR_MESSAGE`] is cut at the last character that fits; the
 /// details are at most [`MAX_ERROR_DETAILS`] long: the caller has refused longer ones.
@@ -35,13 +19,13 @@ pub(crate) fn put_error(
     message: &str,
     details: &[u8],
 ) {
-    debug_assert!(read::saturate(details.len()) <= MAX_ERROR_DETAILS);
+    debug_assert!(saturate(details.len()) <= MAX_ERROR_DETAILS);
     let message = read::clip(message, MAX_ERROR_MESSAGE);
     let message_len = u16::try_from(message.len()).unwrap_or(u16::MAX);
     let header = Header {
         length: ERROR_FIXED_LEN
             .saturating_add(u32::from(message_len))
-            .saturating_add(read::saturate(details.len())),
+            .saturating_add(saturate(details.len())),
         kind: Kind::Error.bits(),
         flags: 0,
         stream: stream.get(),
@@ -69,10 +53,10 @@ pub(super) fn parse(header: Header, payload: &[u8]) -> Result<Frame<'_>, FrameEr
         return Err(FrameError::Truncated {
             kind: KIND,
             needed: length,
-            left: read::saturate(rest.len()),
+            left: saturate(rest.len()),
         });
     };
-    let length = read::saturate(details.len());
+    let length = saturate(details.len());
     if length > MAX_ERROR_DETAILS {
         return Err(FrameError::DetailsTooLong {
             length,

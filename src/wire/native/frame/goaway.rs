@@ -4,22 +4,14 @@ use bytes::BufMut;
 
 use super::Frame;
 use super::error::FrameError;
-use super::header::{HEADER_LEN, Header};
+use super::header::Header;
 use super::id::StreamId;
 use super::kind::{Kind, flag};
+use super::lengths::{GOAWAY_FIXED_LEN, HEADER_LEN, MAX_GOAWAY_DEBUG, saturate};
 use super::read;
-
-/// The longest debug text of a GOAWAY, in bytes of UTF-8.
-pub(crate) const MAX_GOAWAY_DEBUG: u32 = 256;
-
-/// The last id and the code.
-pub(super) const GOAWAY_FIXED_LEN: u32 = 4 + 4;
 
 /// Length of a GOAWAY frame without text.
 pub(crate) const GOAWAY_FRAME_LEN: usize = HEADER_LEN + GOAWAY_FIXED_LEN as usize;
-
-/// The longest payload of a GOAWAY.
-pub(super) const MAX_GOAWAY_LEN: u32 = GOAWAY_FIXED_LEN + MAX_GOAWAY_DEBUG;
 
 /// Appends a GOAWAY frame. With `soon` the last id is not known yet and 0 is written instead of `last`. Debug text
 /// longer than [`MAX_GOAWAY_DEBUG`] is cut at the last character that fits.
@@ -32,7 +24,7 @@ pub(crate) fn put_goaway(
 ) {
     let debug = read::clip(debug, MAX_GOAWAY_DEBUG);
     let header = Header {
-        length: GOAWAY_FIXED_LEN.saturating_add(read::saturate(debug.len())),
+        length: GOAWAY_FIXED_LEN.saturating_add(saturate(debug.len())),
         kind: Kind::GoAway.bits(),
         flags: if soon { flag::SOON } else { 0 },
         stream: 0,

@@ -1,16 +1,9 @@
 //! The eight bytes before every payload, and the checks on them alone.
 
-use super::call::CALL_FIXED_LEN;
 use super::error::FrameError;
 use super::id::StreamId;
 use super::kind::{Kind, Place, flag};
-use super::settings::ENTRY_LEN;
-
-/// Bytes of a header.
-pub(crate) const HEADER_LEN: usize = 8;
-
-/// The longest payload that the length field can announce. The accepted length is far less, see [`check`].
-pub(crate) const MAX_LENGTH: u32 = 0x00FF_FFFF;
+use super::lengths::{CALL_FIXED_LEN, ENTRY_LEN, HEADER_LEN, MAX_LENGTH};
 
 /// A header as it is on the wire: four numbers, unchecked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -2,13 +2,10 @@
 
 use std::fmt;
 
-use super::block::{MAX_META_BLOCK, MAX_OPEN_BLOCK};
-use super::call::MAX_CALL_LEN;
-use super::control::{CANCEL_LEN, PING_LEN, WINDOW_LEN};
-use super::failure::{ERROR_FIXED_LEN, MAX_ERROR_LEN};
-use super::goaway::{GOAWAY_FIXED_LEN, MAX_GOAWAY_LEN};
-use super::header::MAX_LENGTH;
-use super::settings::{MAX_SETTINGS_LEN, Settings};
+use super::lengths::{
+    CANCEL_LEN, ERROR_FIXED_LEN, GOAWAY_FIXED_LEN, MAX_CALL_LEN, MAX_ERROR_LEN, MAX_GOAWAY_LEN,
+    MAX_LENGTH, MAX_META_BLOCK, MAX_OPEN_BLOCK, MAX_SETTINGS_LEN, PING_LEN, WINDOW_LEN,
+};
 
 /// The kind of a frame of the native wire, as named in errors.
 ///
@@ -177,17 +174,3 @@ impl Rule {
         }
     }
 }
-
-// Only DATA and extensions depend on the negotiated frame size: every other kind fits the smallest one in any case.
-const _: () = {
-    let floor = Settings::FLOORS.max_frame;
-    assert!(MAX_OPEN_BLOCK <= floor);
-    assert!(MAX_META_BLOCK <= floor);
-    assert!(MAX_CALL_LEN <= floor);
-    assert!(MAX_ERROR_LEN <= floor);
-    assert!(MAX_GOAWAY_LEN <= floor);
-    assert!(MAX_SETTINGS_LEN <= floor);
-    assert!(CANCEL_LEN <= floor);
-    assert!(WINDOW_LEN <= floor);
-    assert!(PING_LEN <= floor);
-};

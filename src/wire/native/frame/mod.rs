@@ -46,16 +46,15 @@ mod goaway;
 mod header;
 mod id;
 mod kind;
+mod lengths;
 pub(crate) mod preface;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod put;
 mod read;
 mod settings;
 
-pub(crate) use block::{MAX_META_BLOCK, MAX_OPEN_BLOCK, put_meta, put_open};
-pub(crate) use call::{
-    CALL_PREFIX_LEN, CALLS_FRAME_LEN, MAX_CALL_LEN, put_call, put_calls, put_reply,
-};
+pub(crate) use block::{put_meta, put_open};
+pub(crate) use call::{CALL_PREFIX_LEN, CALLS_FRAME_LEN, put_call, put_calls, put_reply};
 pub(crate) use control::{
     CANCEL_FRAME_LEN, PING_FRAME_LEN, WINDOW_FRAME_LEN, put_cancel, put_ping, put_window,
 };
@@ -63,11 +62,15 @@ pub(crate) use data::{
     FRAME_COST, TOTAL_LEN, cost, data_cost, data_header, decode_total, encode_total,
 };
 pub use error::FrameError;
-pub(crate) use failure::{MAX_ERROR_DETAILS, MAX_ERROR_MESSAGE, put_error};
-pub(crate) use goaway::{GOAWAY_FRAME_LEN, MAX_GOAWAY_DEBUG, put_goaway};
-pub(crate) use header::{HEADER_LEN, Header, MAX_LENGTH, check};
+pub(crate) use failure::put_error;
+pub(crate) use goaway::{GOAWAY_FRAME_LEN, put_goaway};
+pub(crate) use header::{Header, check};
 pub use id::{Role, StreamId};
 pub use kind::Kind;
+pub(crate) use lengths::{
+    HEADER_LEN, MAX_CALL_LEN, MAX_ERROR_DETAILS, MAX_ERROR_MESSAGE, MAX_GOAWAY_DEBUG, MAX_LENGTH,
+    MAX_META_BLOCK, MAX_OPEN_BLOCK,
+};
 pub(crate) use settings::{MAX_FRAME_CEILING, SETTINGS_FRAME_LEN, Settings};
 
 /// One frame, borrowed from the receive buffer.

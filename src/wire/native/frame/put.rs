@@ -16,7 +16,7 @@ pub(crate) fn put(dst: &mut impl BufMut, frame: &Frame<'_>) {
             end,
             fin,
         } => {
-            let length = read::saturate(payload.len());
+            let length = super::lengths::saturate(payload.len());
             dst.put_slice(&data_header(length, end, fin, stream));
             dst.put_slice(payload);
         }

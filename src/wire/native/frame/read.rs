@@ -2,6 +2,7 @@
 
 use super::error::FrameError;
 use super::kind::Kind;
+use super::lengths::saturate;
 
 /// Splits `N` bytes off the front of the rest of a payload of this `kind`.
 #[inline]
@@ -50,10 +51,4 @@ pub(super) fn clip(text: &str, limit: u32) -> &str {
             None => end = end.saturating_sub(1),
         }
     }
-}
-
-/// A length as it is shown in errors and written in headers.
-#[inline]
-pub(super) fn saturate(length: usize) -> u32 {
-    u32::try_from(length).unwrap_or(u32::MAX)
 }

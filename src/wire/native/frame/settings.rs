@@ -9,17 +9,11 @@
 use bytes::BufMut;
 
 use super::error::FrameError;
-use super::header::{HEADER_LEN, Header};
+use super::header::Header;
 use super::id::Role;
 use super::kind::Kind;
+use super::lengths::{ENTRY_LEN, HEADER_LEN, MAX_FRAME_FLOOR, MAX_SETTINGS_LEN, saturate};
 use super::read;
-
-/// Bytes of one entry: a `u16` id and a `u32` value.
-pub(super) const ENTRY_LEN: u32 = 2 + 4;
-
-/// The longest payload of a SETTINGS, in bytes: the entries that fit into the smallest frame, 2730 of them.
-pub(super) const MAX_SETTINGS_LEN: u32 =
-    Settings::FLOORS.max_frame - Settings::FLOORS.max_frame % ENTRY_LEN;
 
 /// The largest frame payload that may be agreed on, in bytes. It bounds how long one stream holds the connection.
 pub(crate) const MAX_FRAME_CEILING: u32 = 64 * 1024;
@@ -63,7 +57,7 @@ pub(crate) struct Settings {
 impl Settings {
     /// The values in force before the SETTINGS of the peer arrive. A frame may only raise them.
     pub(crate) const FLOORS: Self = Self {
-        max_frame: 16 * 1024,
+        max_frame: MAX_FRAME_FLOOR,
         max_message: 64 * 1024,
         stream_window: 32 * 1024,
         session_window: 256 * 1024,
@@ -88,7 +82,7 @@ impl Settings {
     /// Appends a SETTINGS frame with all values, which [`validate`](Self::validate) accepts.
     pub(crate) fn put(&self, dst: &mut impl BufMut) {
         debug_assert_eq!(self.validate(), Ok(()));
-        let entries = read::saturate(self.entries().count());
+        let entries = saturate(self.entries().count());
         let header = Header {
             length: entries.saturating_mul(ENTRY_LEN),
             kind: Kind::Settings.bits(),
@@ -104,7 +98,7 @@ impl Settings {
 
     /// Reads the payload of a SETTINGS frame. Unknown ids are ignored, known ones may occur once.
     pub(super) fn parse(payload: &[u8]) -> Result<Self, FrameError> {
-        let length = read::saturate(payload.len());
+        let length = saturate(payload.len());
         let (entries, rest) = payload.as_chunks::<{ ENTRY_LEN as usize }>();
         if !rest.is_empty() {
             return Err(FrameError::SettingsLength { length });

@@ -1,9 +1,10 @@
-//! The attacks, at least one for each row A1 to A13 of `SAFETY.md`.
+//! The attacks, at least one for each row A1 to A13 of `SAFETY.md`, and one for each of the rows C1 to C7 of calls.
 //!
 //! An attack is called step by step. A step sends one or a few frames and does not wait; a step that depends on the server's
 //! answer sends nothing. An attack gets the server's state, such as granted credit, from its [`Peer`].
 
 mod blocks;
+mod calls;
 mod control;
 mod credit;
 mod frames;
@@ -59,12 +60,29 @@ pub(super) enum Kind {
     ManyWindows,
     /// A13: announces frames and messages longer than they may be
     Oversized,
+    /// C1: calls without end, within the places that are granted or beyond them
+    CallFlood,
+    /// C2: calls whose opening cannot be read, or asks for what there is not
+    CallMalformed,
+    /// C3: calls that are cancelled as soon as they are made
+    CallReset,
+    /// C4: calls whose request comes a byte at a time and never ends
+    CallUnfinished,
+    /// C5: calls with as much metadata as a call may have
+    CallMetadata,
+    /// C6: calls of methods that the server does not have
+    CallUnknown,
+    /// C7: calls whose time is over when they begin
+    CallLate,
 }
 
 impl Kind {
     /// The row of `SAFETY.md`.
     pub(super) fn row(self) -> String {
-        let place = self as usize;
+        let (place, first_call) = (self as usize, Self::CallFlood as usize);
+        if let Some(place) = place.checked_sub(first_call) {
+            return format!("C{}", place + 1);
+        }
         // Row 7 has two attacks.
         let row = place + usize::from(place <= Self::WindowFlood as usize);
         format!("A{row}")
@@ -75,11 +93,17 @@ impl Kind {
         value.map_or_else(String::new, |value| value.get_name().to_owned())
     }
 
+    /// Whether it is nothing in particular to a server without calls.
+    pub(super) const fn is_for_calls(self) -> bool {
+        matches!(self, Self::CallFlood | Self::CallUnknown | Self::CallLate)
+    }
+
     /// How many connections play it at once.
     pub(super) const fn connections(self) -> usize {
         match self {
             Self::Slowloris => 300,
             Self::ManyWindows => 16,
+            Self::CallUnfinished => 17,
             Self::ZeroWindow => 2,
             _ => 1,
         }
@@ -92,12 +116,14 @@ impl Kind {
         match self {
             Self::Slowloris => 5000,
             Self::ManyWindows | Self::SharedSlices | Self::ZeroWindow => 3000,
+            Self::CallMetadata => 1000,
+            Self::CallFlood | Self::CallReset | Self::CallUnfinished => 5000,
             _ => 10_000,
         }
     }
 
-    /// Makes the behaviour of the nth connection.
-    pub(super) fn start(self, n: u64) -> Box<dyn Attack> {
+    /// Makes the behaviour of the nth connection, which calls this method.
+    pub(super) fn start(self, n: u64, method: &str) -> Box<dyn Attack> {
         match self {
             Self::RapidReset => Box::new(resets::Rapid),
             Self::MadeYouReset => Box::new(resets::MadeYou::default()),
@@ -113,6 +139,13 @@ impl Kind {
             Self::ManyWindows => Box::new(stalls::Unfinished::default()),
             Self::Oversized => Box::new(lengths::Oversized::new(n)),
             Self::IgnoredFrames => Box::new(control::Unknown::new(n)),
+            Self::CallFlood => Box::new(calls::Flood::new(n, method)),
+            Self::CallMalformed => Box::new(calls::Malformed::new(method)),
+            Self::CallReset => Box::new(calls::Reset::new(method)),
+            Self::CallUnfinished => Box::new(calls::Unfinished::new(method)),
+            Self::CallMetadata => Box::new(calls::Metadata::new(method)),
+            Self::CallUnknown => Box::new(calls::Unknown::new()),
+            Self::CallLate => Box::new(calls::Late::new(method)),
         }
     }
 }
@@ -129,7 +162,9 @@ mod tests {
             .iter()
             .map(|kind| kind.row())
             .collect();
-        let expected: BTreeSet<String> = (1..=13).map(|n| format!("A{n}")).collect();
+        let of_streams = (1..=13).map(|n| format!("A{n}"));
+        let of_calls = (1..=7).map(|n| format!("C{n}"));
+        let expected: BTreeSet<String> = of_streams.chain(of_calls).collect();
         assert_eq!(rows, expected);
         for kind in Kind::value_variants() {
             let help = kind.to_possible_value().unwrap();

@@ -1,8 +1,9 @@
 //! tonic: gRPC. Echoes are a bidirectional method, calls a unary one, one-way streams a client
-//! streaming one whose response confirms the last message.
+//! streaming one whose response confirms the last message. The workloads of calls have methods of their own for messages of
+//! protobuf, by tonic's own codec, and for streams of answers.
 
 mod codec;
-mod server;
+pub(in crate::bench) mod server;
 
 use std::sync::Arc;
 
@@ -13,11 +14,14 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::client::Grpc;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Status, Streaming};
+use tonic_prost::ProstCodec;
 
 use super::link::{Client, Closing, Receiver, Role, Sender, Source, Transport};
+use super::rpc::{Rpc, Stack};
 use super::runtime::{block_on, during};
 use super::{MAX_FRAME, MAX_STREAMS, Windows};
 use codec::Raw;
+use ringmux_measure::calls::Ten;
 use ringmux_measure::failure::Failure;
 use ringmux_measure::pair::{Listening, Received};
 use ringmux_measure::window::Window;
@@ -27,6 +31,12 @@ use ringmux_measure::workload::Shape;
 const QUEUE: usize = 1024;
 /// Called without meaning when the client has finished, so that the server ends in order.
 const END: &str = "/perf.Perf/End";
+/// Sends a message of ten fields back.
+const ECHO_TEN: &str = "/perf.Perf/EchoTen";
+/// Numbered messages until the window is done.
+const FEED: &str = "/perf.Perf/Feed";
+/// Any shape that is not bulk beside round trips has the same windows.
+const CALLS: Shape = Shape::Unary { calls: 1 };
 
 #[derive(Clone, Debug)]
 pub(super) struct Tonic;
@@ -82,9 +92,69 @@ impl Transport for Tonic {
     }
 }
 
+impl Stack for Tonic {
+    type Client = TonicClient;
+
+    async fn serve(self, listening: Listening, window: &Arc<Window>) -> Result<Received, Failure> {
+        server::run(Windows::of(CALLS), listening, window).await
+    }
+
+    async fn connect(self, address: &str) -> Result<(TonicClient, Closing), Failure> {
+        Transport::connect(self, (), CALLS, address).await
+    }
+}
+
+/// Connects with the defaults.
+pub(in crate::bench) async fn connect_untuned(address: &str) -> Result<TonicClient, Failure> {
+    let endpoint = Endpoint::from_shared(format!("http://{address}"));
+    let endpoint = endpoint.map_err(during("the server's address is wrong"))?;
+    let channel = endpoint.connect().await;
+    let channel = channel.map_err(during("cannot connect"))?;
+    Ok(TonicClient { channel })
+}
+
 #[derive(Clone, Debug)]
-pub(super) struct TonicClient {
+pub(in crate::bench) struct TonicClient {
     channel: Channel,
+}
+
+impl Rpc for TonicClient {
+    async fn call(&self, message: Bytes) -> Result<Bytes, Failure> {
+        let mut grpc = self.ready().await?;
+        let reply = grpc
+            .unary(Request::new(message), path(Role::Call), Raw)
+            .await;
+        let reply = reply.map_err(during("a call failed"))?;
+        Ok(reply.into_inner())
+    }
+
+    async fn call_ten(&self, message: &Ten) -> Result<Ten, Failure> {
+        let mut grpc = self.ready().await?;
+        let path = PathAndQuery::from_static(ECHO_TEN);
+        let codec = ProstCodec::<Ten, Ten>::default();
+        let reply = grpc.unary(Request::new(message.clone()), path, codec).await;
+        let reply = reply.map_err(during("a call failed"))?;
+        Ok(reply.into_inner())
+    }
+
+    async fn feed(
+        &self,
+        mut each: impl FnMut(&[u8]) -> Result<bool, Failure> + Send,
+    ) -> Result<(), Failure> {
+        let mut grpc = self.ready().await?;
+        let path = PathAndQuery::from_static(FEED);
+        let begun = grpc
+            .server_streaming(Request::new(Bytes::new()), path, Raw)
+            .await;
+        let mut messages = begun.map_err(during("cannot begin a feed"))?.into_inner();
+        let failed = during("a feed failed");
+        while let Some(message) = messages.message().await.map_err(&failed)? {
+            if !each(&message)? {
+                break;
+            }
+        }
+        Ok(())
+    }
 }
 
 impl TonicClient {

@@ -10,12 +10,10 @@
 
 use std::task::Waker;
 
-use bytes::Bytes;
-
-use super::RECORD_CHARGE;
+use super::SessionLink;
 use super::lane::Lane;
-use super::reason;
-use super::session::SessionLink;
+use crate::bridge::particulars::Opening;
+use crate::bridge::{RECORD_CHARGE, reason};
 use crate::error::StreamError;
 use crate::queue::{Reader, Ring, RingOwner, Writer};
 use crate::sync::Arc;
@@ -58,10 +56,10 @@ impl Lane {
     /// A lane for a stream with this opening block.
     pub(crate) fn pair(
         session: &Arc<SessionLink>,
-        opening: Bytes,
+        opening: impl Into<Opening>,
         credit_mark: u32,
     ) -> (HandleSide, EngineSide) {
-        let lane = Self::new_or_spare(session, opening, credit_mark);
+        let lane = Self::new_or_spare(session, opening.into(), credit_mark);
         (HandleSide(Arc::clone(&lane)), EngineSide(lane))
     }
 
@@ -92,7 +90,7 @@ impl HandleSide {
     }
 
     /// Cancels a stream that no application gets.
-    pub(super) fn abandon(self, code: u32) {
+    pub(in crate::bridge) fn abandon(self, code: u32) {
         self.0.cancel(code);
         self.0.release_half();
         self.0.release_half();

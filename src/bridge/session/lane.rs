@@ -3,13 +3,10 @@
 use std::fmt;
 use std::time::Instant;
 
-use bytes::Bytes;
-
-use super::asked::Asked;
-use super::particulars::Particulars;
-use super::reason;
-use super::session::SessionLink;
-use super::trace;
+use super::SessionLink;
+use crate::bridge::asked::Asked;
+use crate::bridge::particulars::{Opening, Particulars};
+use crate::bridge::{reason, trace};
 use crate::core::port::{RecvEnd, SendEnd};
 use crate::core::{SEND_FLOOR, URGENCIES};
 use crate::error::{SessionError, StreamError};
@@ -120,7 +117,7 @@ impl SpareLane {
     }
 
     /// As [`Lane::new`].
-    fn reuse(self, opening: Bytes, credit_mark: u32) -> Arc<Lane> {
+    fn reuse(self, opening: Opening, credit_mark: u32) -> Arc<Lane> {
         let Self(mut lane) = self;
         lane.set_credit_mark(credit_mark);
         let particulars = Particulars::new(opening, &lane.session.span, Lane::DEFAULT_URGENCY);
@@ -134,7 +131,7 @@ impl SpareLane {
 
 impl Lane {
     /// A lane with two handles, for a stream with this opening block.
-    fn new(session: Arc<SessionLink>, opening: Bytes, credit_mark: u32) -> Arc<Self> {
+    fn new(session: Arc<SessionLink>, opening: Opening, credit_mark: u32) -> Arc<Self> {
         let particulars = Particulars::new(opening, &session.span, Self::DEFAULT_URGENCY);
         Arc::new(Self {
             rings: RingPair::new(),
@@ -148,7 +145,7 @@ impl Lane {
             rx_end: SetOnce::new(),
             particulars,
             key: KeyOrCharge::new(),
-            asked: Asked::new(),
+            asked: Asked::new(Self::DEFAULT_URGENCY),
             credit_mark: AtomicU32::new(credit_mark),
             send_limit: Limit::new(SEND_FLOOR),
             handles: AtomicU8::new(2),
@@ -160,7 +157,7 @@ impl Lane {
     /// The same, reusing a spare lane of the session, if there is one.
     pub(super) fn new_or_spare(
         session: &Arc<SessionLink>,
-        opening: Bytes,
+        opening: Opening,
         credit_mark: u32,
     ) -> Arc<Self> {
         match session.take_spare() {
@@ -201,7 +198,7 @@ impl Lane {
         *particulars = Particulars::none();
         *key = KeyOrCharge::new();
         *id = AtomicU32::new(0);
-        *asked = Asked::new();
+        *asked = Asked::new(Self::DEFAULT_URGENCY);
         *send_limit = Limit::new(SEND_FLOOR);
         *handles = AtomicU8::new(2);
         *granted = AtomicBool::new(false);

@@ -2,14 +2,11 @@
 
 use std::fmt;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use futures_core::Stream;
 
-use super::recv::RecvStream;
-use super::send::SendStream;
-use super::session::{Session, halves};
-use super::wait::Waiter;
+use super::{RecvStream, SendStream, Session, Waiter, halves};
 use crate::bridge::{HandleSide, SessionLink, reason};
 use crate::error::SessionError;
 use crate::queue::WaiterKey;
@@ -25,7 +22,7 @@ impl<'a> Accept<'a> {
     pub(super) const fn new(link: &'a SessionLink) -> Self {
         Self {
             link,
-            wait: Waiter::new(&link.accept_waiters),
+            wait: Waiter::new(&link.unaccepted.waiters),
         }
     }
 }
@@ -35,9 +32,18 @@ impl Future for Accept<'_> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let link = self.link;
-        self.wait
-            .poll(cx, || next(link))
-            .map(|next| next.map(|next| next.map(accepted)))
+        let next = ready!(self.wait.poll(cx, || next(link)));
+        link.unaccepted.pass_on();
+        Poll::Ready(next.map(|next| next.map(accepted)))
+    }
+}
+
+impl Drop for Accept<'_> {
+    fn drop(&mut self) {
+        if self.wait.end() {
+            // It may have been woken for a stream.
+            self.link.unaccepted.pass_on();
+        }
     }
 }
 
@@ -75,12 +81,14 @@ impl Incoming {
         cx: &Context<'_>,
     ) -> Poll<Result<Option<(SendStream, RecvStream)>, SessionError>> {
         let link = self.session.link();
-        let mut wait = Waiter::resume(&link.accept_waiters, self.key.take());
-        let next = wait.poll(cx, || next(link));
-        if next.is_pending() {
+        let mut wait = Waiter::resume(&link.unaccepted.waiters, self.key.take());
+        let Poll::Ready(next) = wait.poll(cx, || next(link)) else {
             self.key = wait.suspend();
-        }
-        next.map(|next| next.map(|next| next.map(accepted)))
+            return Poll::Pending;
+        };
+        drop(wait);
+        link.unaccepted.pass_on();
+        Poll::Ready(next.map(|next| next.map(accepted)))
     }
 }
 
@@ -99,23 +107,28 @@ impl Stream for Incoming {
 
 impl Drop for Incoming {
     fn drop(&mut self) {
-        drop(Waiter::resume(
-            &self.session.link().accept_waiters,
-            self.key.take(),
-        ));
+        let unaccepted = &self.session.link().unaccepted;
+        if Waiter::resume(&unaccepted.waiters, self.key.take()).end() {
+            // It may have been woken for a stream.
+            unaccepted.pass_on();
+        }
     }
 }
 
 /// The next stream, or the end of them; `None`: not known yet.
-pub(super) fn next(link: &SessionLink) -> Option<Result<Option<HandleSide>, SessionError>> {
+pub(in crate::handle) fn next(
+    link: &SessionLink,
+) -> Option<Result<Option<HandleSide>, SessionError>> {
     if !link.is_inherited()
-        && let Some(side) = link.pop_accept()
+        && let Some(side) = link.unaccepted.pop()
     {
         return Some(Ok(Some(side)));
     }
     let end = link.end()?;
     // Streams queued before the end was set are visible now.
-    let late = (!link.is_inherited()).then(|| link.pop_accept()).flatten();
+    let late = (!link.is_inherited())
+        .then(|| link.unaccepted.pop())
+        .flatten();
     Some(match late {
         Some(side) => Ok(Some(side)),
         None if end.is_orderly() => Ok(None),
@@ -123,7 +136,7 @@ pub(super) fn next(link: &SessionLink) -> Option<Result<Option<HandleSide>, Sess
     })
 }
 
-pub(super) fn accepted(side: HandleSide) -> (SendStream, RecvStream) {
+pub(in crate::handle) fn accepted(side: HandleSide) -> (SendStream, RecvStream) {
     let lane = side.lane();
     lane.asked.mark_accepted();
     if lane.session().is_hungry() {

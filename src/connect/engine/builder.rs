@@ -2,11 +2,11 @@
 
 use std::future::Future;
 
-use super::engine::Engine;
-use super::errors::EngineError;
-use super::home::{self, Home};
+use super::Engine;
 use crate::addr::Driver;
 use crate::config::Wait;
+use crate::connect::errors::EngineError;
+use crate::connect::home::{self, Home};
 use crate::driver::runtime;
 use crate::driver::uring::Prepared;
 use crate::queue::Process;
@@ -51,15 +51,15 @@ use crate::queue::Process;
 #[derive(Clone, Debug)]
 #[must_use = "a builder does nothing until `thread`, `inline` or `block_on`"]
 pub struct EngineBuilder {
-    pub(super) driver: Driver,
+    pub(in crate::connect) driver: Driver,
     wait: Option<Wait>,
     /// Name of the engine's own thread; default `ringmux`.
-    pub(super) name: Option<String>,
-    pub(super) cpu: Option<usize>,
+    pub(in crate::connect) name: Option<String>,
+    pub(in crate::connect) cpu: Option<usize>,
 }
 
 impl EngineBuilder {
-    pub(super) fn new(driver: Driver) -> Self {
+    pub(in crate::connect) fn new(driver: Driver) -> Self {
         Self {
             driver,
             wait: None,
@@ -98,7 +98,9 @@ impl EngineBuilder {
     /// driver; [`EngineError::NotBuiltIn`] for [`Driver::TokioUring`] without the feature `tokio-uring`.
     pub fn thread(self) -> Result<Engine, EngineError> {
         self.check("a threaded")?;
-        Ok(Engine::new(self.driver, home::on_thread(&self)?))
+        let name = self.name.as_deref().unwrap_or("ringmux");
+        let home = home::on_thread(self.driver, self.waiting(), self.cpu, name)?;
+        Ok(Engine::new(self.driver, home))
     }
 
     /// An engine on the runtime that this is called on; see [`Engine::inline`].
@@ -112,7 +114,7 @@ impl EngineBuilder {
     }
 
     /// The chosen idle strategy, or the default.
-    pub(super) fn waiting(&self) -> Wait {
+    pub(in crate::connect) fn waiting(&self) -> Wait {
         self.wait.unwrap_or_default()
     }
 

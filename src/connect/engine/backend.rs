@@ -4,9 +4,9 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::engine::Engine;
-use super::errors::EngineError;
+use super::Engine;
 use crate::addr::Driver;
+use crate::connect::errors::EngineError;
 use crate::driver::uring::Features;
 use crate::error::Chain;
 use crate::queue::PerProcess;
@@ -59,7 +59,7 @@ pub struct ChosenBackend {
 }
 
 impl ChosenBackend {
-    pub(super) const fn new(driver: Driver, features: Option<Features>) -> Self {
+    pub(in crate::connect) const fn new(driver: Driver, features: Option<Features>) -> Self {
         Self {
             driver,
             features,
@@ -67,7 +67,7 @@ impl ChosenBackend {
         }
     }
 
-    pub(super) fn instead_of(mut self, refused: EngineError) -> Self {
+    pub(in crate::connect) fn instead_of(mut self, refused: EngineError) -> Self {
         self.refused = Some(Arc::new(refused));
         self
     }
@@ -102,7 +102,7 @@ impl fmt::Display for ChosenBackend {
 }
 
 /// The shared engine for a backend; see [`Engine::auto_with`].
-pub(super) fn shared(backend: Backend) -> Result<Engine, EngineError> {
+pub(in crate::connect) fn shared(backend: Backend) -> Result<Engine, EngineError> {
     match backend {
         Backend::Require(driver) => required(driver),
         Backend::Prefer(driver) => preferred(driver),

@@ -14,14 +14,14 @@ use tokio::sync::{Notify, OwnedSemaphorePermit};
 use tokio::task::JoinHandle;
 use tracing::Level;
 
-use super::engine::Engine;
-use super::errors::{EngineError, ListenError};
-use super::half_open::HalfOpen;
-use super::live::Live;
-use super::socket::{Bound, Connected, SocketFile};
+use super::Engine;
 use crate::addr::Addr;
 use crate::bridge::{Drained, SessionLink};
 use crate::config::Config;
+use crate::connect::errors::{EngineError, ListenError};
+use crate::connect::half_open::HalfOpen;
+use crate::connect::live::Live;
+use crate::connect::socket::{Bound, Connected, SocketFile};
 use crate::driver::clock;
 use crate::error::{Chain, SessionError};
 use crate::handle::Session;
@@ -104,7 +104,12 @@ impl Incoming {
 }
 
 impl Listener {
-    pub(super) fn start(engine: Engine, mut bound: Bound, local: Addr, config: Config) -> Self {
+    pub(in crate::connect) fn start(
+        engine: Engine,
+        mut bound: Bound,
+        local: Addr,
+        config: Config,
+    ) -> Self {
         let incoming = Arc::new(Incoming {
             queue: ArrayQueue::new(config.max_half_open() as usize),
             waiters: WakerSet::new(),

@@ -3,11 +3,10 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use bytes::Buf;
+use bytes::{Buf, Bytes};
 
-use super::recv;
 use crate::bridge::RxRing;
-use crate::queue::{Held, Passed, Reader};
+use crate::queue::{Held, Passed, Payload, Reader};
 
 /// A received message, borrowed from its stream; dropping it releases the memory, with all of the message: bytes not
 /// read through [`Buf`] by then are lost.
@@ -75,6 +74,22 @@ impl<'a> Lease<'a> {
         only.payload.as_slice().get(self.skip..)
     }
 
+    /// Whether [`to_bytes`](Self::to_bytes) copies nothing: a large message that arrived in one piece.
+    #[must_use]
+    pub fn is_shared(&self) -> bool {
+        let only = self.held.reader().only_passed();
+        only.is_some_and(|only| matches!(only.payload, Payload::Shared(_)))
+    }
+
+    /// The message to keep: copied once, unless it [is shared](Self::is_shared).
+    #[must_use]
+    pub fn to_bytes(&self) -> Bytes {
+        match self.held.reader().only_passed() {
+            Some(only) => only.payload.to_bytes().split_off(self.skip),
+            None => self.chunks().collect::<Vec<_>>().concat().into(),
+        }
+    }
+
     /// The message as one piece, copied only if it has several.
     #[must_use]
     pub fn to_contiguous(&self) -> Cow<'_, [u8]> {
@@ -122,7 +137,7 @@ impl Buf for Lease<'_> {
 
 impl Drop for Lease<'_> {
     fn drop(&mut self) {
-        recv::release(self.held.let_go(), self.reported);
+        super::release(self.held.let_go(), self.reported);
     }
 }
 

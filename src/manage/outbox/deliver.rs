@@ -10,13 +10,13 @@ use bytes::Bytes;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
-use super::backoff::{Backoff, seed};
-use super::errors::ManageError;
-use super::keeper::unless;
-use super::manager::Manager;
-use super::outbox::{Doubt, Dropped, Letter, Outcome, Post};
+use super::{Doubt, Dropped, Letter, Outcome, Post};
 use crate::error::{OpenError, Processed, SendError, StreamError};
 use crate::handle::{RecvStream, SendStream};
+use crate::manage::backoff::{Backoff, seed};
+use crate::manage::errors::ManageError;
+use crate::manage::keeper::unless;
+use crate::manage::manager::Manager;
 use crate::sync::Arc;
 
 /// Pause when too many callers wait to open a stream or for a session, or when the manager is not started.

@@ -1,66 +1,13 @@
-//! The futures of the halves, by name: each can be stored beside the half it borrows, and polled without a box.
+//! The futures of [`SendStream`], by name: each can be stored beside the half it borrows, and polled without a box.
 
-use std::fmt;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 
-use super::lease::Lease;
-use super::recv::RecvStream;
-use super::reserved::Reserved;
-use super::send::SendStream;
-use crate::error::{SendError, StreamError};
-
-/// The future of [`RecvStream::recv`].
-#[must_use = "futures do nothing unless polled"]
-pub struct Recv<'a>(pub(super) &'a mut RecvStream);
-
-impl Future for Recv<'_> {
-    type Output = Result<Option<Bytes>, StreamError>;
-
-    #[inline]
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        self.0.poll_recv(cx)
-    }
-}
-
-/// The future of [`RecvStream::lease`].
-#[must_use = "futures do nothing unless polled"]
-pub struct RecvLease<'a>(Option<&'a mut RecvStream>);
-
-impl<'a> RecvLease<'a> {
-    #[inline]
-    pub(super) const fn new(stream: &'a mut RecvStream) -> Self {
-        Self(Some(stream))
-    }
-}
-
-impl<'a> Future for RecvLease<'a> {
-    type Output = Result<Option<Lease<'a>>, StreamError>;
-
-    /// # Panics
-    /// After it has returned a lease.
-    #[inline]
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let stream = self.0.as_mut().expect("not polled after it was ready");
-        let there = ready!(stream.poll_message(cx))?;
-        let stream = self.0.take().filter(|_| there);
-        Poll::Ready(Ok(stream.map(RecvStream::lend)))
-    }
-}
-
-/// The future of [`RecvStream::meta`].
-#[must_use = "futures do nothing unless polled"]
-pub struct RecvMeta<'a>(pub(super) &'a mut RecvStream);
-
-impl Future for RecvMeta<'_> {
-    type Output = Result<Option<Bytes>, StreamError>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        self.0.poll_meta(cx)
-    }
-}
+use super::SendStream;
+use crate::error::SendError;
+use crate::handle::reserved::Reserved;
 
 /// The future of [`SendStream::send`].
 #[must_use = "futures do nothing unless polled"]
@@ -142,17 +89,4 @@ impl Future for Written<'_> {
     }
 }
 
-macro_rules! debug {
-    ($($future:ident),+) => {
-        $(impl fmt::Debug for $future<'_> {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.debug_struct(stringify!($future)).finish_non_exhaustive()
-            }
-        })+
-    };
-}
-
-debug!(
-    Recv,
-    RecvLease, RecvMeta, SendMessage, SendSlice, Reserve, Written
-);
+debug_by_name!(SendMessage, SendSlice, Reserve, Written);
