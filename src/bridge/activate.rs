@@ -2,15 +2,17 @@
 
 use std::time::Instant;
 
-use super::calls::{Back, CallActivated as Activation, CallCell, CallSent, Ended};
 use super::engine::Engine;
 use super::port::LanePort;
 use super::reason;
+use super::session::calls::{Back, CallActivated as Activation, CallCell, CallSent, Ended};
 use super::session::lane::Lane;
 use super::session::request;
 use super::session::sides::Activated;
-use crate::core::calls::{Answer, caller, handler};
+use crate::core::calls::Answer;
+use crate::core::mux::{caller, handler};
 use crate::core::port::{Count, SessionPort};
+use crate::core::session_calls;
 use crate::core::{Key, SEND_FLOOR};
 use crate::error::codes;
 use crate::queue::TakenNodes;
@@ -66,7 +68,7 @@ impl<W: Wire> Engine<W> {
         for node in self.link.calls.take_ready() {
             activations += 1;
             match CallCell::activated(node) {
-                Activation::Asked(call, None) => caller::start_call(&mut self.core, call),
+                Activation::Asked(call, None) => session_calls::start_call(&mut self.core, call),
                 Activation::Asked(call, Some(_)) => {
                     // Given up before the engine heard of it.
                     let app = &mut self.core.mux.base.app;
@@ -121,7 +123,7 @@ impl<W: Wire> Engine<W> {
             self.core.ping.ask();
         }
         if requests & request::CALLS != 0 {
-            handler::on_calls_taken(&mut self.core);
+            session_calls::on_calls_taken(&mut self.core);
         }
         if requests & request::EVICT != 0 {
             self.core.trip_half_open();

@@ -25,7 +25,6 @@
 
 mod activate;
 mod asked;
-mod calls;
 mod counter;
 mod drain;
 mod engine;
@@ -45,7 +44,6 @@ mod tripped;
 #[cfg(all(test, not(ringmux_loom)))]
 pub(crate) mod tests;
 
-pub(crate) use calls::{Back, CallLink, CallOffer, CallSide, Ended};
 pub use drain::Drained;
 pub(crate) use engine::{Engine, Protocol, sooner};
 pub(crate) use info::Info;
@@ -54,6 +52,7 @@ pub use ledger::{SessionEnds, Totals};
 pub(crate) use pool::Pool;
 #[cfg(test)]
 pub(crate) use session::SPARES_MAX;
+pub(crate) use session::calls::{Back, CallLink, CallOffer, CallSide, Ended};
 pub(crate) use session::lane::{Lane, OpenState};
 pub(crate) use session::sides::{EngineSide, HandleSide, RxRing, TxRing};
 pub(crate) use session::{SessionLink, request};

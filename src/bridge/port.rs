@@ -5,10 +5,10 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use super::calls::{Back, CallOffer, CallStore, EngineCall};
 use super::counter::Counter;
 use super::particulars::Opening;
 use super::pool::Pool;
+use super::session::calls::{Back, CallOffer, CallStore, EngineCall};
 use super::session::lane::{Lane, OpenState};
 use super::session::sides::{Activated, EngineSide, HandleSide, RxRing, TxRing};
 use super::session::{SessionLink, request};

@@ -1,6 +1,7 @@
 //! The memory that a session's handles and the engine share: one [`SessionLink`] a session, and below it the lanes of its
 //! streams.
 
+pub(crate) mod calls;
 pub(crate) mod lane;
 pub(crate) mod sides;
 mod unaccepted;
@@ -12,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_queue::ArrayQueue;
 
-use super::calls::CallLink;
+use self::calls::CallLink;
 use super::drain::{Drain, Drained};
 use super::info::Info;
 use super::ledger::{Account, Entry};

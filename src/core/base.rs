@@ -158,6 +158,24 @@ impl<S: SessionPort> Base<S> {
     }
 }
 
+impl<S: SessionPort> Base<S> {
+    /// Whether the peer is to be told that this side takes calls, or does not any more.
+    pub(crate) fn take_announcement(&mut self) -> Option<bool> {
+        if !std::mem::take(&mut self.calls.announce) {
+            return None;
+        }
+        let takes = self.app.takes_calls();
+        let news = takes || self.calls.announced;
+        self.calls.announced |= takes;
+        news.then_some(takes)
+    }
+
+    /// Whether the peer may ever have been told that this side takes calls.
+    pub(crate) const fn has_announced_calls(&self) -> bool {
+        self.calls.announced
+    }
+}
+
 /// The control frames that a stream owes the peer.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Owed {

@@ -1,7 +1,7 @@
 //! Unary calls: one request and one answer, each in one frame, with the ids, the permissions and the credit of streams.
 //!
 //! A second, small kind of entry beside the streams. [`Calls`] has the entries and what they owe; the steps that also concern
-//! credit, permissions or limits are functions: those of calls of this side in `caller`, of the peer's in `handler`.
+//! credit, permissions or limits are functions below `mux`: those of calls of this side in `caller`, of the peer's in `handler`.
 //!
 //! # States
 //! ```text
@@ -15,29 +15,24 @@
 //! * `Void`: gone, except for its place in a queue.
 //! * A call of the peer gives its permission back when its handler has let go of it, as a stream does: cancels free no handler.
 //! * The id of a call may go on as a stream: a server whose answer is longer than a frame, or has metadata, opens the direction
-//!   back on the same id ([`handler::call_becomes_stream`]), and the caller makes a stream of its call when the first such frame
-//!   arrives ([`caller::stream_of_call`]).
+//!   back on the same id (`handler::call_becomes_stream`), and the caller makes a stream of its call when the first such frame
+//!   arrives (`caller::stream_of_call`).
 //!
 //! # Memory
 //! The bytes of a request are held on the session's window until a handler takes the call (`CallPort::is_taken`, looked at when it
 //! is answered, and while the window is scarce). Those of an answer are returned as they arrive: they belong to the caller's
 //! future, which holds one frame at most.
 
-pub(crate) mod caller;
-pub(crate) mod handler;
-
 use std::collections::VecDeque;
 
 use slab::Slab;
 
-use super::base::Base;
 use super::ids::Ids;
 use super::port::{CallPort, SessionPort};
-use crate::error::{SessionError, StreamError};
 
 /// The state of a call, see the module.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum At {
+pub(super) enum At {
     Queued,
     Sent,
     Running,
@@ -47,16 +42,16 @@ enum At {
 }
 
 #[derive(Debug)]
-struct Entry<C> {
+pub(super) struct Entry<C> {
     /// 0 until it has one.
-    id: u32,
-    at: At,
+    pub(super) id: u32,
+    pub(super) at: At,
     /// `None` once it is `Void`.
-    port: Option<C>,
+    pub(super) port: Option<C>,
     /// Session credit that a request holds until it is taken.
-    charge: u32,
+    pub(super) charge: u32,
     /// Reset by the peer before it was taken.
-    early: bool,
+    pub(super) early: bool,
 }
 
 /// What a handler did with its call.
@@ -73,34 +68,34 @@ pub(crate) enum Answer {
 /// The calls of a session, and the frames that they owe.
 #[derive(Debug)]
 pub(crate) struct Calls<C> {
-    entries: Slab<Entry<C>>,
+    pub(super) entries: Slab<Entry<C>>,
     /// The entry of each id.
-    by_id: Ids,
+    pub(super) by_id: Ids,
     /// Calls to be sent.
-    queue: VecDeque<u32>,
+    pub(super) queue: VecDeque<u32>,
     /// Answers to be sent, which cost credit, and errors, which cost none.
-    replies: VecDeque<u32>,
-    failures: VecDeque<u32>,
+    pub(super) replies: VecDeque<u32>,
+    pub(super) failures: VecDeque<u32>,
     /// Ids and codes of calls to be cancelled at the peer.
-    cancels: VecDeque<(u32, u32)>,
+    pub(super) cancels: VecDeque<(u32, u32)>,
     /// Answered calls whose tasks are to be woken.
-    wakes: Vec<C>,
+    pub(super) wakes: Vec<C>,
     /// The same of calls that are still here.
-    wakes_here: Vec<u32>,
+    pub(super) wakes_here: Vec<u32>,
     /// Calls were offered to the application.
-    offered: bool,
+    pub(super) offered: bool,
     /// There may be tasks to wake, or calls were offered.
     pub(crate) wakes_due: bool,
     /// There may be frames to send.
-    frames_due: bool,
+    pub(super) frames_due: bool,
     /// The peer is to be told whether this side takes calls.
     pub(crate) announce: bool,
     /// This side has said that it takes calls.
-    announced: bool,
+    pub(super) announced: bool,
     /// Requests that hold credit.
-    charged: u32,
+    pub(super) charged: u32,
     /// Calls that the peer has reset before they were taken.
-    early_resets: u32,
+    pub(super) early_resets: u32,
 }
 
 impl<C> Calls<C> {
@@ -169,7 +164,7 @@ impl<C: CallPort> Calls<C> {
         self.frames_due
     }
 
-    fn wake_later(&mut self, port: C) {
+    pub(super) fn wake_later(&mut self, port: C) {
         self.wakes.push(port);
         self.wakes_due = true;
     }
@@ -199,7 +194,7 @@ impl<C: CallPort> Calls<C> {
         }
     }
 
-    fn insert(&mut self, id: u32, at: At, port: C, charge: u32) -> u32 {
+    pub(super) fn insert(&mut self, id: u32, at: At, port: C, charge: u32) -> u32 {
         let entry = self.entries.vacant_entry();
         let slot = entry.key() as u32;
         port.set_key(Some(slot.into()));
@@ -217,13 +212,13 @@ impl<C: CallPort> Calls<C> {
         slot
     }
 
-    fn find(&mut self, id: u32) -> Option<(u32, &mut Entry<C>)> {
+    pub(super) fn find(&mut self, id: u32) -> Option<(u32, &mut Entry<C>)> {
         let slot = self.by_id.find(id)?;
         Some((slot, self.entries.get_mut(slot as usize)?))
     }
 
     /// Removes an entry that is in no queue.
-    fn remove(&mut self, slot: u32) -> Option<Entry<C>> {
+    pub(super) fn remove(&mut self, slot: u32) -> Option<Entry<C>> {
         let entry = self.entries.try_remove(slot as usize)?;
         if entry.id != 0 {
             self.by_id.remove(entry.id, slot);
@@ -237,7 +232,7 @@ impl<C: CallPort> Calls<C> {
     }
 
     /// Leaves an entry to its queue; returns its port.
-    fn void(&mut self, slot: u32) -> Option<C> {
+    pub(super) fn void(&mut self, slot: u32) -> Option<C> {
         let entry = self.entries.get_mut(slot as usize)?;
         entry.at = At::Void;
         let port = entry.port.take()?;
@@ -250,7 +245,7 @@ impl<C: CallPort> Calls<C> {
     }
 
     /// Takes the credit that a request holds.
-    fn take_charge(&mut self, slot: u32) -> u32 {
+    pub(super) fn take_charge(&mut self, slot: u32) -> u32 {
         let Some(entry) = self.entries.get_mut(slot as usize) else {
             return 0;
         };
@@ -260,7 +255,7 @@ impl<C: CallPort> Calls<C> {
     }
 
     /// The first entry of a queue that is not void; void ones are dropped.
-    fn front(&mut self, queue: impl Fn(&mut Self) -> &mut VecDeque<u32>) -> Option<u32> {
+    pub(super) fn front(&mut self, queue: impl Fn(&mut Self) -> &mut VecDeque<u32>) -> Option<u32> {
         loop {
             let slot = *queue(self).front()?;
             let entry = self.entries.get(slot as usize);
@@ -276,7 +271,7 @@ impl<C: CallPort> Calls<C> {
         self.entries.get_mut(slot as usize)?.port.as_mut()
     }
 
-    fn port(&self, slot: u32) -> Option<&C> {
+    pub(super) fn port(&self, slot: u32) -> Option<&C> {
         self.entries.get(slot as usize)?.port.as_ref()
     }
 }
@@ -308,41 +303,5 @@ impl<C> Calls<C> {
             of_peer: count(&[At::Running, At::Answering, At::Over]),
             queued: count(&[At::Queued]),
         }
-    }
-}
-
-/// The session has ended: ends all calls.
-pub(super) fn end<S: SessionPort>(base: &mut Base<S>, error: &SessionError) {
-    // Nothing is added after the end.
-    let mut calls = std::mem::replace(&mut base.calls, Calls::new(0));
-    calls.deliver_wakes(&mut base.app);
-    for (_, entry) in &mut calls.entries {
-        let error = match entry.at {
-            At::Queued => StreamError::NotProcessed(error.clone()),
-            _ => StreamError::Session(error.clone()),
-        };
-        if let Some(port) = &mut entry.port {
-            port.set_key(None);
-            port.end(error);
-            port.wake();
-        }
-    }
-}
-
-impl<S: SessionPort> Base<S> {
-    /// Whether the peer is to be told that this side takes calls, or does not any more.
-    pub(crate) fn take_announcement(&mut self) -> Option<bool> {
-        if !std::mem::take(&mut self.calls.announce) {
-            return None;
-        }
-        let takes = self.app.takes_calls();
-        let news = takes || self.calls.announced;
-        self.calls.announced |= takes;
-        news.then_some(takes)
-    }
-
-    /// Whether the peer may ever have been told that this side takes calls.
-    pub(crate) const fn has_announced_calls(&self) -> bool {
-        self.calls.announced
     }
 }

@@ -174,7 +174,7 @@ impl<S: SessionPort> Core<S> {
 
     /// Refuses the peer's streams that no application has accepted.
     pub(crate) fn refuse_all_unaccepted(&mut self) {
-        super::calls::handler::refuse_unaccepted_calls(self);
+        super::session::calls::refuse_unaccepted_calls(self);
         while let Some(key) = self.mux.base.app.take_unaccepted() {
             let Some(key) = key.map(Key::from_bits) else {
                 continue;

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use super::keepalive::{Keepalive, Lost};
 use super::life::Life;
-use super::mux::Mux;
+use super::mux::{Mux, caller};
 use super::orphan::Orphan;
 use super::ping::Ping;
 use super::pool::Share;
@@ -15,6 +15,8 @@ use super::timers::Timer;
 use super::violation::Violation;
 use crate::config::Config;
 use crate::error::{Limit, SessionError, codes};
+
+pub(crate) mod calls;
 
 /// The action of a driver on the socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -114,7 +116,7 @@ impl<S: SessionPort> Core<S> {
                 }
                 mux.deadlines.set_timer(&mut mux.base);
             }
-            Timer::Calls => super::calls::caller::cancel_late_calls(&mut self.mux, now),
+            Timer::Calls => caller::cancel_late_calls(&mut self.mux, now),
             Timer::Orphan => {
                 let (established, left) = self.seen();
                 if (self.orphan).is_stuck(&mut self.mux, established, left, now) {
@@ -280,7 +282,7 @@ impl<S: SessionPort> Core<S> {
     ) {
         self.mux.base.refuse_opens(error.clone());
         self.life.reason.peer_goaway(error.clone(), soon);
-        super::calls::caller::lose_calls(&mut self.mux, &error, |id| lost(id, false));
+        caller::lose_calls(&mut self.mux, &error, |id| lost(id, false));
         self.mux.lose(&error, lost);
         self.mux.limits.charge_goaway(self.mux.base.turn);
     }

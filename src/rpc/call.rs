@@ -14,7 +14,7 @@ use super::channel::{Channel, Target};
 use super::code::Code;
 use super::codec::Coding;
 use super::context::Context;
-use super::exchange::{Exchange, Request, Response};
+use super::exchange::{Begins, Exchange, Request, Response};
 use super::metadata::{Metadata, MetadataError};
 use super::method::{Kind, Method, Unary};
 use super::metrics::Seen;
@@ -202,29 +202,6 @@ impl Prepared {
         Ok(())
     }
 
-    pub(super) fn request(&self, timeout: Option<Duration>, message: Bytes) -> Request {
-        let metadata = self.metadata.as_ref();
-        let (opening, meta) = Opening::encode(self.flags, self.codec, timeout, self.name, metadata);
-        Request {
-            opening,
-            meta,
-            message,
-            urgency: self.urgency,
-        }
-    }
-
-    /// Whether it fits into one frame with its request, as far as is known here; urgency is one of streams.
-    pub(super) fn is_plain(&self) -> bool {
-        let metadata = self.metadata.as_ref().map_or(0, Metadata::encoded_len);
-        self.urgency.is_none() && Opening::fits(self.name, metadata)
-    }
-
-    /// Appends the opening block of a [plain](Self::is_plain) call.
-    pub(super) fn put_opening(&self, timeout: Option<Duration>, block: &mut Vec<u8>) {
-        let metadata = self.metadata.as_ref();
-        Opening::encode_into(block, self.flags, self.codec, timeout, self.name, metadata);
-    }
-
     /// When the call has to be over that begins now, and how long that is; or the reason why it cannot begin.
     pub(super) fn start(
         &self,
@@ -249,6 +226,29 @@ impl Prepared {
 
     pub(super) fn parent(&self) -> Option<Parent> {
         self.parent.clone().map(Parent::new)
+    }
+}
+
+impl Begins for Prepared {
+    fn is_plain(&self) -> bool {
+        let metadata = self.metadata.as_ref().map_or(0, Metadata::encoded_len);
+        self.urgency.is_none() && Opening::fits(self.name, metadata)
+    }
+
+    fn put_opening(&self, timeout: Option<Duration>, block: &mut Vec<u8>) {
+        let metadata = self.metadata.as_ref();
+        Opening::encode_into(block, self.flags, self.codec, timeout, self.name, metadata);
+    }
+
+    fn request(&self, timeout: Option<Duration>, message: Bytes) -> Request {
+        let metadata = self.metadata.as_ref();
+        let (opening, meta) = Opening::encode(self.flags, self.codec, timeout, self.name, metadata);
+        Request {
+            opening,
+            meta,
+            message,
+            urgency: self.urgency,
+        }
     }
 }
 

@@ -9,7 +9,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use super::call::Prepared;
 use super::code::Code;
 use super::codec::{CodecError, Coding};
 use super::metadata::Metadata;
@@ -23,6 +22,16 @@ use crate::handle::{Open, RecvStream, SendStream, Session};
 
 /// Messages that are copied when they are queued, so that no reference is kept.
 pub(super) const COPIED_MAX: usize = 4096;
+
+/// A call that is about to begin.
+pub(super) trait Begins {
+    /// Whether it fits into one frame with its request, as far as is known here; urgency is one of streams.
+    fn is_plain(&self) -> bool;
+    /// Appends the opening block of a [plain](Self::is_plain) call.
+    fn put_opening(&self, timeout: Option<Duration>, block: &mut Vec<u8>);
+    /// The same as a stream.
+    fn request(&self, timeout: Option<Duration>, message: Bytes) -> Request;
+}
 
 /// What a call is about, encoded.
 #[derive(Clone)]
@@ -71,7 +80,7 @@ impl<T> Exchange<T> {
     /// Begins a call.
     pub(super) fn start(
         session: &Session,
-        prepared: &Prepared,
+        prepared: &impl Begins,
         (deadline, timeout): (Option<Instant>, Option<Duration>),
         message: Bytes,
         coding: Coding<T>,
@@ -217,7 +226,7 @@ impl<T> Exchange<T> {
 /// Begins a call of the transport; the message comes back if it has to be a stream.
 fn begin(
     session: &Session,
-    prepared: &Prepared,
+    prepared: &impl Begins,
     (deadline, timeout): (Option<Instant>, Option<Duration>),
     message: Bytes,
 ) -> Result<PendingCall, Bytes> {

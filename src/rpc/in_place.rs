@@ -10,81 +10,15 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context as Task, Poll, Waker};
 
+use super::answering::Answering;
 use super::codec::Coding;
-use super::context::{Context, Peer};
-use super::incoming::{Answering, Common, Head, Held, Incoming};
+use super::context::Context;
+use super::incoming::Incoming;
 use super::method::{Method, Unary};
-use super::mode::{Free, Local, Mode, Shared};
-use super::serve::while_in_place;
+use super::mode::{Free, InPlace, Local, Mode, Shared};
+use super::polling::while_in_place;
 use super::status::Status;
-
-/// A method's handler, with memory for one future of it.
-#[doc(hidden)]
-pub trait InPlace<M: Mode> {
-    /// Runs a call as far as it goes; the rest, if there is one.
-    #[doc(hidden)]
-    fn run(&mut self, warm: &mut Warm) -> Option<M::Call>;
-}
-
-/// A call, and what is kept of it for the next one.
-#[doc(hidden)]
-pub struct Warm {
-    pub(super) call: Incoming,
-    /// With no other owner, unless the last handler kept it.
-    cx: Option<Context>,
-}
-
-impl Warm {
-    pub(super) fn new(peer: &Arc<Peer>, server: &Arc<Common>) -> Self {
-        Self {
-            call: idle(peer, server),
-            cx: None,
-        }
-    }
-
-    /// The call, to go on elsewhere.
-    pub(super) fn take(&mut self) -> Incoming {
-        let idle = idle(&self.call.held.peer, &self.call.held.server);
-        std::mem::replace(&mut self.call, idle)
-    }
-
-    /// The context of this call.
-    fn context(&mut self) -> Context {
-        let metadata = std::mem::take(&mut self.call.head.metadata);
-        let (method, deadline) = (self.call.head.method, self.call.deadline);
-        let metadata = match self.cx.take() {
-            Some(mut cx) => match cx.renew(method, deadline, metadata) {
-                Ok(()) => return cx,
-                Err(metadata) => metadata,
-            },
-            None => metadata,
-        };
-        Context::of(
-            deadline,
-            metadata,
-            Some((method, Arc::clone(&self.call.held.peer))),
-        )
-    }
-
-    /// The call is over.
-    fn rest(&mut self, cx: Context) {
-        self.cx = Some(cx);
-        self.call.held.over();
-        self.call.send = Answering::Over;
-    }
-}
-
-fn idle(peer: &Arc<Peer>, server: &Arc<Common>) -> Incoming {
-    Incoming {
-        recv: None,
-        send: Answering::Over,
-        message: None,
-        head: Head::default(),
-        deadline: None,
-        was_late: false,
-        held: Held::new(peer, server),
-    }
-}
+use super::warm::Warm;
 
 /// Of a handler behind the pointer `P`, which makes futures `F`.
 struct Runner<P, F, Req, Resp> {
@@ -264,9 +198,3 @@ macro_rules! makers {
 
 makers!(Shared, Arc, Send, Sync);
 makers!(Local, Rc, Free, Free);
-
-impl std::fmt::Debug for Warm {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Warm").finish_non_exhaustive()
-    }
-}

@@ -3,7 +3,7 @@
 use std::any::Any;
 use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Poll, ready};
 use std::time::Duration;
@@ -12,24 +12,23 @@ use bytes::Bytes;
 use tokio::time::Instant;
 use tracing::Level;
 
+use super::answering::Answering;
 use super::bound::{Bound, Place, WhenFull};
 use super::code::Code;
 use super::codec::{CodecError, Coding};
-use super::context::{Context, Part, Peer};
+use super::context::{Context, Part};
 use super::exchange::{poll_message, poll_send};
-#[cfg(feature = "rpc-tower")]
-use super::layer::Layered;
+use super::held::{Held, Lent};
 use super::metadata::Metadata;
-use super::metrics::{Served, ServerRows};
-use super::serve::{Counters, WAITING_MAX, full, polled_in_place};
+use super::polling::polled_in_place;
+use super::serve::{WAITING_MAX, full};
 use super::shared_send::SharedSend;
 use super::span::CallSpan;
 use super::status::Status;
 use super::timer::Timer;
 use super::wire::{block, encode_status, find_meta, flag, meta};
+use crate::error::Processed;
 use crate::error::codes;
-use crate::error::{Processed, SendError, StreamError};
-use crate::handle::call::IncomingCall;
 use crate::handle::{RecvStream, SendStream, Session};
 use crate::pace::{LINES, paced};
 
@@ -37,11 +36,6 @@ use crate::pace::{LINES, paced};
 pub const CLEANUP_MAX: Duration = Duration::from_secs(5);
 /// How long a call that has no deadline may take to send its request.
 const REQUEST_MAX: Duration = Duration::from_secs(30);
-
-/// What runs before a handler.
-pub(super) type Interceptor = Arc<
-    dyn Fn(Context) -> Pin<Box<dyn Future<Output = Result<Context, Status>> + Send>> + Send + Sync,
->;
 
 /// A call that was taken.
 pub(super) struct Incoming {
@@ -57,80 +51,6 @@ pub(super) struct Incoming {
     pub(super) held: Held,
 }
 
-/// Session and server of a call, and its places of them, which are given back when it is over.
-pub(super) struct Held {
-    pub(super) peer: Arc<Peer>,
-    pub(super) server: Arc<Common>,
-    pub(super) of_session: bool,
-    pub(super) of_server: bool,
-    pub(super) of_method: Option<Place>,
-    seen: Served,
-}
-
-/// Places that others have while a call cannot run.
-struct Lent {
-    of_method: Option<Arc<Bound>>,
-    of_server: bool,
-}
-
-impl Held {
-    pub(super) fn new(peer: &Arc<Peer>, server: &Arc<Common>) -> Self {
-        Self {
-            peer: Arc::clone(peer),
-            server: Arc::clone(server),
-            of_session: false,
-            of_server: false,
-            of_method: None,
-            seen: Served::none(),
-        }
-    }
-
-    /// A call has begun: of the method whose counters have this number.
-    pub(super) fn begin(&mut self, row: usize, since: Instant) {
-        self.seen.begin(&self.server.rows, row, since);
-    }
-
-    /// Does something of the call in its span.
-    pub(super) fn in_span<R>(&self, step: impl FnOnce() -> R) -> R {
-        self.seen.in_span(step)
-    }
-
-    /// The call is over.
-    pub(super) fn over(&mut self) {
-        self.give_back();
-        self.seen.end(&self.server.rows);
-    }
-
-    /// Gives up the places that calls of other sessions wait for.
-    fn lend(&mut self) -> Lent {
-        let of_server = std::mem::take(&mut self.of_server);
-        if of_server {
-            self.server.bound.release();
-        }
-        let of_method = self.of_method.take().and_then(Place::lend);
-        Lent {
-            of_method,
-            of_server,
-        }
-    }
-
-    pub(super) fn give_back(&mut self) {
-        self.of_method = None;
-        if std::mem::take(&mut self.of_server) {
-            self.server.bound.release();
-        }
-        if std::mem::take(&mut self.of_session) {
-            self.peer.bound.release();
-        }
-    }
-}
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        self.over();
-    }
-}
-
 /// What is known of a call from its opening.
 #[derive(Clone, Default)]
 pub(super) struct Head {
@@ -139,74 +59,6 @@ pub(super) struct Head {
     pub(super) flags: u8,
     pub(super) timeout: Option<Duration>,
     pub(super) metadata: Metadata,
-}
-
-/// What all calls of a server have together.
-pub(super) struct Common {
-    pub(super) bound: Arc<Bound>,
-    pub(super) when_full: WhenFull,
-    pub(super) counters: Counters,
-    pub(super) rows: ServerRows,
-    pub(super) interceptors: Vec<Interceptor>,
-    #[cfg(feature = "rpc-tower")]
-    pub(super) layers: Option<Layered>,
-}
-
-/// The sending half: the call's own, or shared with a handler that sends.
-pub(super) enum Answering {
-    Own(SendStream),
-    Shared(Arc<SharedSend>),
-    /// A call in one frame, until its answer has to be a stream.
-    Call(IncomingCall),
-    /// Such a call after its end.
-    Over,
-}
-
-impl Answering {
-    fn with<R>(&mut self, step: impl FnOnce(&mut SendStream) -> R) -> Option<R> {
-        self.become_stream();
-        match self {
-            Self::Own(stream) => Some(step(stream)),
-            Self::Shared(shared) => Some(shared.with(step)),
-            Self::Call(_) | Self::Over => None,
-        }
-    }
-
-    /// Goes on with a call in one frame as a stream.
-    fn become_stream(&mut self) {
-        if let Self::Call(call) = self {
-            *self = call.become_stream().map_or(Self::Over, Self::Own);
-        }
-    }
-
-    fn poll<R>(
-        &mut self,
-        cx: &mut std::task::Context<'_>,
-        mut step: impl FnMut(&mut SendStream, &mut std::task::Context<'_>) -> Poll<R>,
-    ) -> Poll<R> {
-        self.become_stream();
-        match self {
-            Self::Own(stream) => step(stream, cx),
-            Self::Shared(shared) => shared.poll_watcher(cx, step),
-            Self::Call(_) | Self::Over => Poll::Pending,
-        }
-    }
-
-    /// Ready when the caller has gone, with the reason.
-    fn poll_gone(&mut self, cx: &mut std::task::Context<'_>) -> Poll<Code> {
-        let gone = match self {
-            Self::Call(call) => call.poll_gone(cx).map(SendError::Stream),
-            _ => self.poll(cx, |stream, cx| pin!(stream.stopped()).poll(cx)),
-        };
-        gone.map(|error| match error {
-            SendError::Stopped { code }
-            | SendError::Stream(StreamError::Cancelled { code, .. }) => match code {
-                codes::DEADLINE => Code::DEADLINE_EXCEEDED,
-                _ => Code::CANCELLED,
-            },
-            _ => Code::UNAVAILABLE,
-        })
-    }
 }
 
 /// The caller has gone, or was answered.

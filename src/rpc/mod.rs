@@ -128,6 +128,7 @@
 //! tower, and `ServerBuilder::layer`, which puts handlers into its layers; `rpc-tracing` makes each call a span. The wire is specified
 //! in `src/rpc/WIRE.md`; `MIGRATING.md` is for users of tonic and tarpc.
 
+mod answering;
 mod bound;
 mod call;
 mod channel;
@@ -136,6 +137,7 @@ mod codec;
 mod context;
 mod convert;
 mod exchange;
+mod held;
 mod in_place;
 mod incoming;
 #[cfg(feature = "rpc-tower")]
@@ -144,6 +146,7 @@ mod metadata;
 mod method;
 mod metrics;
 mod mode;
+mod polling;
 mod receiver;
 mod retry;
 mod router;
@@ -158,6 +161,7 @@ mod streaming;
 mod timer;
 #[cfg(feature = "rpc-tower")]
 mod tower;
+mod warm;
 mod wire;
 
 #[cfg(feature = "rpc-tower")]

@@ -7,8 +7,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::bound::Bound;
-use super::in_place::InPlace;
 use super::incoming::Incoming;
+use super::warm::Warm;
 
 mod sealed {
     pub trait Sealed {}
@@ -38,6 +38,14 @@ pub trait Mode: sealed::Sealed + Sized + 'static {
 
     #[doc(hidden)]
     fn spawn(call: Self::Call);
+}
+
+/// A method's handler, with memory for one future of it.
+#[doc(hidden)]
+pub trait InPlace<M: Mode> {
+    /// Runs a call as far as it goes; the rest, if there is one.
+    #[doc(hidden)]
+    fn run(&mut self, warm: &mut Warm) -> Option<M::Call>;
 }
 
 /// A stream that is a call.

@@ -1,10 +1,8 @@
 //! The loop of one session: takes calls, polls their handlers where they are, and makes tasks of those that wait.
 
-use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -12,15 +10,18 @@ use rustc_hash::FxHashMap;
 use tokio::time::Instant;
 use tracing::Level;
 
+use super::answering::Answering;
 use super::bound::{Bound, Place, WhenFull};
 use super::code::Code;
 use super::context::Peer;
-use super::in_place::{InPlace as _, Warm};
-use super::incoming::{Answering, Common, Head, Held, Incoming};
-use super::mode::{Mode, Taken, Waited};
+use super::held::{Common, Counters, Held};
+use super::incoming::{Head, Incoming};
+use super::mode::{InPlace as _, Mode, Taken, Waited};
+use super::polling::while_in_place;
 use super::router::Entry;
 use super::server::ServerStats;
 use super::status::Status;
+use super::warm::Warm;
 use super::wire::{Opening, OpeningError, Parts, flag};
 use crate::error::{Processed, SessionError};
 use crate::handle::call::{Acceptor, Arrival, IncomingCall};
@@ -420,29 +421,6 @@ async fn until_end(
 
 // ---- polling in place -----------------------------------------------------------------------------
 
-thread_local! {
-    static IN_PLACE: Cell<bool> = const { Cell::new(false) };
-}
-
-/// Whether what is polled now is polled again at once if it is not ready, so that it need not ask to be woken.
-pub(super) fn polled_in_place() -> bool {
-    IN_PLACE.try_with(Cell::get).unwrap_or(false)
-}
-
-/// Does something that is [`polled_in_place`].
-pub(super) fn while_in_place<T>(step: impl FnOnce() -> T) -> T {
-    /// Also if it panics.
-    struct Reset;
-    impl Drop for Reset {
-        fn drop(&mut self) {
-            let _ = IN_PLACE.try_with(|in_place| in_place.set(false));
-        }
-    }
-    let _ = IN_PLACE.try_with(|in_place| in_place.set(true));
-    let _reset = Reset;
-    step()
-}
-
 /// Polls a call where it was taken; it comes back if it waits.
 fn poll_in_place<C: Future<Output = ()> + Unpin>(mut call: C) -> Option<C> {
     let polled = catch_unwind(AssertUnwindSafe(move || {
@@ -465,30 +443,6 @@ fn poll_in_place<C: Future<Output = ()> + Unpin>(mut call: C) -> Option<C> {
 }
 
 // ---- counting -------------------------------------------------------------------------------------
-
-/// A number that grows.
-#[derive(Debug, Default)]
-pub(super) struct Counter(AtomicU64);
-
-impl Counter {
-    pub(super) fn add(&self) {
-        // ORDERING: publishes nothing.
-        self.0.fetch_add(1, Ordering::Relaxed);
-    }
-
-    fn get(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
-    }
-}
-
-#[derive(Debug, Default)]
-pub(super) struct Counters {
-    pub(super) failed: Counter,
-    pub(super) refused: Counter,
-    pub(super) late: Counter,
-    pub(super) panicked: Counter,
-    pub(super) cancelled: Counter,
-}
 
 impl Counters {
     /// Calls and those in flight are counted elsewhere.

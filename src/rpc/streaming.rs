@@ -6,7 +6,7 @@ use tokio::time::Instant;
 use super::call::{Call, Prepared, within};
 use super::codec::Coding;
 use super::context::Context;
-use super::exchange::poll_send;
+use super::exchange::{Begins, poll_send};
 use super::method::{Bidirectional, ClientStreaming, Kind, ServerStreaming};
 use super::metrics::Seen;
 use super::receiver::{Caller, Parent, Receiver, Reply};

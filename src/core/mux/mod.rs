@@ -6,6 +6,8 @@
 //! `outgoing` the frames that a wire takes to send.
 
 mod apply;
+pub(crate) mod caller;
+pub(crate) mod handler;
 mod incoming;
 mod outgoing;
 
@@ -16,7 +18,6 @@ pub(crate) use outgoing::{May, Sent};
 
 use super::base::Base;
 use super::budget::SendBudget;
-use super::calls;
 use super::deadlines::Deadlines;
 use super::flow::{Exceeded, Flow};
 use super::idle::{Grown, Spares};
@@ -227,7 +228,7 @@ impl<S: SessionPort> Mux<S> {
             stream.end_both(&error);
             stream.forget_queued();
         }
-        calls::end(&mut self.base, error);
+        handler::end_calls(&mut self.base, error);
         self.base.streams.clear();
         self.budget = SendBudget::default();
         self.receipts = Receipts::default();
@@ -249,7 +250,7 @@ impl<S: SessionPort> Mux<S> {
     pub(crate) fn recheck_memory(&mut self, now: Instant) {
         if self.flow.hungry {
             self.flow.account_all(&mut self.base, now);
-            calls::handler::release_taken_calls(self, now);
+            handler::release_taken_calls(self, now);
         }
         self.watch_window(now);
         for _ in 0..self.flow.starved.len() {

@@ -18,7 +18,8 @@ use super::frame::{
     CALL_PREFIX_LEN, FRAME_COST, Frame, HEADER_LEN, Header, Kind, Role, Scope, Settings, StreamId,
     TOTAL_LEN, check, cost, decode_total, preface,
 };
-use crate::core::calls::{caller, handler};
+use crate::core::mux::caller;
+use crate::core::session_calls;
 use crate::core::{Core, Incoming, Piece, SessionPort, StreamPort};
 use crate::error::{Failure, ProtocolError, SessionError};
 use crate::wire::{WAKES_MAX, WORK_MAX};
@@ -389,7 +390,7 @@ impl Native {
         }
         self.take_id(core, id)?;
         let cost = cost((payload.len() + CALL_PREFIX_LEN) as u32);
-        let called = handler::call_by_peer(core, id.get(), payload, opening, cost);
+        let called = session_calls::call_by_peer(core, id.get(), payload, opening, cost);
         called.map_err(|violation| of_stream(id, violation))
     }
 
@@ -513,7 +514,7 @@ fn failure(code: u32, message: &str, details: &[u8]) -> Failure {
 fn end_call<S: SessionPort>(core: &mut Core<S>, id: u32, frame: &Frame<'_>) {
     match *frame {
         // Who wants no answer has given up.
-        Frame::Cancel { code, .. } => caller::call_cancelled_by_peer(core, id, code),
+        Frame::Cancel { code, .. } => session_calls::call_cancelled_by_peer(core, id, code),
         Frame::Error {
             code,
             message,

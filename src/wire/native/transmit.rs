@@ -14,7 +14,7 @@ use super::frame::{
     put_open, put_ping, put_reply, put_window,
 };
 use super::sender::Sender;
-use crate::core::calls::{caller, handler};
+use crate::core::mux::{caller, handler};
 use crate::core::{Core, Goaway, May, Mux, Sent, SessionPort, failure};
 use crate::error::codes;
 use crate::wire::Batch;

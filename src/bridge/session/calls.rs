@@ -13,8 +13,8 @@ use std::time::Instant;
 use bytes::{Bytes, BytesMut};
 use crossbeam_queue::ArrayQueue;
 
-use super::session::sides::{EngineSide, HandleSide};
-use super::session::{SessionLink, request};
+use super::sides::{EngineSide, HandleSide};
+use super::{SessionLink, request};
 use crate::core::port::CallPort;
 use crate::error::{SessionError, StreamError};
 use crate::queue::ReadyList;
@@ -86,8 +86,8 @@ pub(crate) type CallSide = AppSide<CellLink, Out, Back>;
 /// The engine's side of a call.
 pub(crate) type EngineCall = cell::EngineSide<CellLink, Out, Back>;
 
-pub(super) type CallSent = cell::Sent<CellLink, Out, Back>;
-pub(super) type CallActivated = cell::Activated<CellLink, Out, Back>;
+pub(in crate::bridge) type CallSent = cell::Sent<CellLink, Out, Back>;
+pub(in crate::bridge) type CallActivated = cell::Activated<CellLink, Out, Back>;
 
 /// A call of the peer, on its way to a handler.
 #[derive(Debug)]
@@ -116,7 +116,7 @@ pub(crate) struct CallLink {
 }
 
 impl CallLink {
-    pub(super) fn new(max_unaccepted: usize, longest: usize) -> Self {
+    pub(in crate::bridge) fn new(max_unaccepted: usize, longest: usize) -> Self {
         Self {
             list: ReadyList::new(),
             incoming: ArrayQueue::new(max_unaccepted),
@@ -224,19 +224,19 @@ impl CallLink {
         !self.list.is_empty()
     }
 
-    pub(super) fn take_ready(&self) -> crate::queue::TakenNodes<CallCell> {
+    pub(in crate::bridge) fn take_ready(&self) -> crate::queue::TakenNodes<CallCell> {
         self.list.take_all()
     }
 
-    pub(super) fn takes(&self) -> bool {
+    pub(in crate::bridge) fn takes(&self) -> bool {
         self.longest > 0 && self.serving.load(Ordering::Relaxed)
     }
 
-    pub(super) fn set_peer_takes(&self, takes: bool) {
+    pub(in crate::bridge) fn set_peer_takes(&self, takes: bool) {
         self.peer_takes.store(takes, Ordering::Relaxed);
     }
 
-    pub(super) fn offer(&self, offer: CallOffer) -> bool {
+    pub(in crate::bridge) fn offer(&self, offer: CallOffer) -> bool {
         match self.incoming.push(offer) {
             Ok(()) => true,
             Err(offer) => {
@@ -248,22 +248,22 @@ impl CallLink {
     }
 
     #[inline]
-    pub(super) fn wake_acceptor(&self) {
+    pub(in crate::bridge) fn wake_acceptor(&self) {
         self.acceptor.wake();
     }
 
     /// Frees the cells kept for callers.
-    pub(super) fn drop_spares(&self) {
+    pub(in crate::bridge) fn drop_spares(&self) {
         while self.spares.pop().is_some() {}
     }
 
     /// Calls that no one will take.
-    pub(super) fn drop_incoming(&self) {
+    pub(in crate::bridge) fn drop_incoming(&self) {
         while self.incoming.pop().is_some() {}
     }
 
     /// The session has ended: calls that the engine has not seen were not processed.
-    pub(super) fn close(&self, reason: &SessionError) {
+    pub(in crate::bridge) fn close(&self, reason: &SessionError) {
         for node in self.list.close() {
             if let cell::Activated::Asked(mut side, _) = Cell::activated(node) {
                 side.end(StreamError::NotProcessed(reason.clone()));
@@ -315,14 +315,14 @@ impl CallPort for EngineCall {
 
 /// What the engine keeps for the calls of its session.
 #[derive(Debug, Default)]
-pub(super) struct CallStore {
+pub(in crate::bridge) struct CallStore {
     pieces: Pieces,
     /// Cells of handlers.
     spares: Vec<CallSpare>,
 }
 
 impl CallStore {
-    pub(super) fn incoming(
+    pub(in crate::bridge) fn incoming(
         &mut self,
         link: &Arc<SessionLink>,
         payload: &[u8],
@@ -341,12 +341,12 @@ impl CallStore {
         (engine, offer)
     }
 
-    pub(super) fn keep(&mut self, bytes: &[u8]) -> Bytes {
+    pub(in crate::bridge) fn keep(&mut self, bytes: &[u8]) -> Bytes {
         self.pieces.keep(bytes)
     }
 
     /// A call has gone; its cell is kept if the application has let go of it too. One that it has not goes with it.
-    pub(super) fn recycle(&mut self, call: EngineCall) {
+    pub(in crate::bridge) fn recycle(&mut self, call: EngineCall) {
         if self.spares.len() < SPARES_MAX
             && call
                 .out()

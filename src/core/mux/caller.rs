@@ -3,41 +3,15 @@
 use std::sync::Arc as StdArc;
 use std::time::Instant;
 
-use super::{At, Entry};
+use crate::core::calls::{At, Entry};
 use crate::core::mux::Mux;
 use crate::core::port::{CallPort, Count, SessionPort};
-use crate::core::session::Core;
 use crate::core::state::Event;
 use crate::core::stream::Opening;
 use crate::core::streams::Key;
 use crate::core::timers::Timer;
 use crate::core::violation::Violation;
 use crate::error::{Failure, SessionError, Side, StreamError, codes};
-
-/// A handle, which has taken a permission, asks for a call.
-pub(crate) fn start_call<S: SessionPort>(core: &mut Core<S>, mut port: S::Call) {
-    let base = &mut core.mux.base;
-    if let Some(reason) = core.life.refusal() {
-        base.app.add_open_credit(1);
-        port.end(StreamError::NotProcessed(reason));
-        base.calls.wake_later(port);
-        return;
-    }
-    let deadline = port.deadline();
-    let slot = base.calls.insert(0, At::Queued, port, 0);
-    base.calls.queue.push_back(slot);
-    base.calls.frames_due = true;
-    if let Some(at) = deadline {
-        base.timers.set_by(Timer::Calls, at);
-    }
-    base.count_streams();
-}
-
-/// The peer has cancelled a call.
-pub(crate) fn call_cancelled_by_peer<S: SessionPort>(core: &mut Core<S>, id: u32, code: u32) {
-    let error = core.life.reason.cancelled_as(code);
-    end_call_by_peer(&mut core.mux, id, error);
-}
 
 /// The call to be sent next: its opening block and its request.
 pub(crate) fn next_call<S: SessionPort>(mux: &mut Mux<S>) -> Option<(&[u8], &[u8])> {
@@ -104,7 +78,11 @@ pub(crate) fn fail_call_by_peer<S: SessionPort>(mux: &mut Mux<S>, id: u32, failu
     end_call_by_peer(mux, id, StreamError::Failed(StdArc::new(failure)));
 }
 
-fn end_call_by_peer<S: SessionPort>(mux: &mut Mux<S>, id: u32, error: StreamError) {
+pub(in crate::core) fn end_call_by_peer<S: SessionPort>(
+    mux: &mut Mux<S>,
+    id: u32,
+    error: StreamError,
+) {
     let Some((slot, entry)) = mux.base.calls.find(id) else {
         return;
     };

@@ -2,63 +2,18 @@
 
 use std::time::Instant;
 
-use super::{Answer, At};
+use crate::core::base::Base;
+use crate::core::calls::{Answer, At, Calls};
 use crate::core::flow::recheck_soon;
 use crate::core::mux::Mux;
 use crate::core::port::{CallPort, Count, RecvEnd, SendEnd, SessionPort, StreamPort};
-use crate::core::session::Core;
 use crate::core::state::Event;
 use crate::core::stream::Opening;
 use crate::core::streams::Key;
-use crate::core::violation::Violation;
-use crate::error::{Limit, Side, StreamError, codes};
-
-/// The peer calls: `payload` is the opening block, of `opening` bytes, and the request, and has this cost.
-pub(crate) fn call_by_peer<S: SessionPort>(
-    core: &mut Core<S>,
-    id: u32,
-    payload: &[u8],
-    opening: usize,
-    cost: u64,
-) -> Result<(), Violation> {
-    core.mux.flow.receive(cost)?;
-    let app = &core.mux.base.app;
-    app.add(Count::Accepted, 1);
-    app.add(Count::MessagesReceived, 1);
-    app.add(Count::Calls, 1);
-    let admits = core.life.admits() && !core.orphan.is_orphaned() && app.takes_calls();
-    core.life.count_streams(1);
-    if admits && insert_call(&mut core.mux, id, payload, opening, cost) {
-        return Ok(());
-    }
-    if !admits {
-        core.mux.refuse(id, cost);
-    }
-    core.count_refused();
-    Ok(())
-}
-
-/// Whether this side takes calls has changed.
-pub(crate) fn on_calls_taken<S: SessionPort>(core: &mut Core<S>) {
-    core.mux.base.calls.announce = true;
-    if !core.mux.base.app.takes_calls() {
-        refuse_unaccepted_calls(core);
-    }
-}
-
-/// Refuses the peer's calls that no handler has taken.
-pub(crate) fn refuse_unaccepted_calls<S: SessionPort>(core: &mut Core<S>) {
-    while let Some(key) = core.mux.base.app.take_unaccepted_call() {
-        if let Some(slot) = key
-            && refuse_call(&mut core.mux, slot as u32)
-        {
-            core.count_refused();
-        }
-    }
-}
+use crate::error::{Limit, SessionError, Side, StreamError, codes};
 
 /// True if it was queued for the application, else it is refused.
-fn insert_call<S: SessionPort>(
+pub(in crate::core) fn insert_call<S: SessionPort>(
     mux: &mut Mux<S>,
     id: u32,
     payload: &[u8],
@@ -227,7 +182,7 @@ pub(crate) fn call_becomes_stream<S: SessionPort>(
 }
 
 /// Refuses a call that no handler has taken. True if it was alive.
-fn refuse_call<S: SessionPort>(mux: &mut Mux<S>, slot: u32) -> bool {
+pub(in crate::core) fn refuse_call<S: SessionPort>(mux: &mut Mux<S>, slot: u32) -> bool {
     let Some(entry) = mux.base.calls.entries.get(slot as usize) else {
         return false;
     };
@@ -262,5 +217,23 @@ pub(crate) fn release_taken_calls<S: SessionPort>(mux: &mut Mux<S>, now: Instant
     if mux.base.calls.charged > 0 {
         // Handlers do not report that they take calls.
         recheck_soon(&mut mux.base, now);
+    }
+}
+
+/// The session has ended: ends all calls.
+pub(super) fn end_calls<S: SessionPort>(base: &mut Base<S>, error: &SessionError) {
+    // Nothing is added after the end.
+    let mut calls = std::mem::replace(&mut base.calls, Calls::new(0));
+    calls.deliver_wakes(&mut base.app);
+    for (_, entry) in &mut calls.entries {
+        let error = match entry.at {
+            At::Queued => StreamError::NotProcessed(error.clone()),
+            _ => StreamError::Session(error.clone()),
+        };
+        if let Some(port) = &mut entry.port {
+            port.set_key(None);
+            port.end(error);
+            port.wake();
+        }
     }
 }
