@@ -15,7 +15,6 @@ use crate::core::port::{Count, SessionPort};
 use crate::core::session_calls;
 use crate::core::{Key, SEND_FLOOR};
 use crate::error::codes;
-use crate::queue::TakenNodes;
 use crate::sync::Arc;
 use crate::wire::Wire;
 
@@ -40,13 +39,11 @@ impl<W: Wire> Engine<W> {
             // Requests that are too late are taken all the same, so that they keep no driver awake.
             return;
         }
-        // A call that goes on as a stream was pushed before its lane: lanes are taken first, and looked at last.
-        let lanes = self.link.has_ready().then(|| self.link.take_ready());
+        if self.link.has_ready() {
+            self.activate_all(now);
+        }
         if self.link.calls.has_ready() {
             self.activate_calls(now);
-        }
-        if let Some(lanes) = lanes {
-            self.activate_all(lanes, now);
         }
         if requests != 0 {
             self.on_requests(requests, now);
@@ -54,15 +51,16 @@ impl<W: Wire> Engine<W> {
         self.core.end_turn(now);
     }
 
-    fn activate_all(&mut self, lanes: TakenNodes<Lane>, now: Instant) {
+    fn activate_all(&mut self, now: Instant) {
         let mut activations = 0;
-        for lane in lanes {
+        for lane in self.link.take_ready() {
             activations += 1;
             self.activate(lane, now);
         }
         (self.core.mux.base.app).add(Count::Activations, activations);
     }
 
+    #[inline(never)]
     fn activate_calls(&mut self, now: Instant) {
         let mut activations = 0;
         for node in self.link.calls.take_ready() {
@@ -150,7 +148,12 @@ impl<W: Wire> Engine<W> {
                 self.core.mux.insert_local(port, refusal, now)
             }
             Activated::Known(lane) => {
-                let key = self.find(&lane);
+                let mut key = self.find(&lane);
+                if key.is_none() && self.link.calls.has_ready() {
+                    // A call that goes on as a stream was pushed before its lane.
+                    self.activate_calls(now);
+                    key = self.find(&lane);
+                }
                 if reasons & reason::GREW != 0 {
                     self.on_grown(key, &lane);
                 }
