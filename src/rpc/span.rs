@@ -123,6 +123,8 @@ pub(super) fn call(
     Ok(span)
 }
 
+#[cfg(not(feature = "rpc-tracing"))]
+pub(super) use disabled::CallSpan;
 #[cfg(feature = "rpc-tracing")]
 pub(super) use enabled::CallSpan;
 
