@@ -103,6 +103,7 @@ pub struct Config {
     drain_timeout: Duration,
     wire: Wire,
     detect_drpc: Option<Profile>,
+    calls: bool,
 }
 
 macro_rules! settings {
@@ -238,6 +239,9 @@ settings! {
     /// How long streams may continue once the session has reached `max_age`; and how long an orphaned session, without handles of
     /// its own or of its streams, waits for a peer that takes none of the queued bytes and ends no stream. Default 30 s.
     drain_timeout: Duration,
+    /// Whether unary calls of `rpc` may be one frame each way with peers that do so too, which is several times cheaper. If not,
+    /// they are streams, in both directions, and nothing else changes. Default true.
+    calls: bool,
     /// What the session speaks: ringmux's own wire, or DRPC. Nothing is negotiated, and a dialling and an accepting side with
     /// different wires do not understand each other: see `DRPC.md`. Default [`Wire::Native`].
     wire: Wire,

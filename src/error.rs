@@ -195,6 +195,12 @@ pub enum ProtocolError {
         /// The last id that the peer opened.
         last: StreamId,
     },
+    /// CALL to a side that has not said that it takes calls.
+    #[error("call {id} was sent to a side that takes none")]
+    CallNotTaken {
+        /// The id in the frame.
+        id: StreamId,
+    },
     /// A frame for a stream that was never opened.
     #[error("stream {id} was never opened")]
     NeverOpened {
@@ -308,6 +314,7 @@ impl ProtocolError {
             Self::SameRole { .. } => "same-role",
             Self::WrongParity { .. } => "wrong-parity",
             Self::IdNotIncreasing { .. } => "id-not-increasing",
+            Self::CallNotTaken { .. } => "call-not-taken",
             Self::NeverOpened { .. } => "never-opened",
             Self::TooManyStreams { .. } => "too-many-streams",
             Self::AfterEnd { .. } => "after-end",

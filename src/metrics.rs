@@ -10,7 +10,7 @@
 //! | metric | labels |
 //! |---|---|
 //! | `sessions`, `sessions_started_total`, `sessions_ended_total` | the last: `reason` |
-//! | `streams`, `streams_opened_total`, `streams_finished_total`, `streams_cancelled_total` | `opened`: `by` = `local`, `peer` |
+//! | `streams`, `streams_opened_total`, `streams_finished_total`, `streams_cancelled_total`, `calls_in_frames_total` | `opened`: `by` = `local`, `peer` |
 //! | `limits_tripped_total` | `limit` |
 //! | `messages_total`, `frames_total`, `bytes_total` | `direction` = `sent`, `received` |
 //! | `batches_total`, `turns_total`, `activations_total`, `requests_total` | |
@@ -114,6 +114,7 @@ const SESSION_METRICS: &[Metric] = table! {
     streams: "streams"; Count gauge; "Streams that exist now.";
     opened: "streams_opened_total", "by" = "local"; Count counter; "Streams opened.";
     accepted: "streams_opened_total", "by" = "peer"; Count counter; "Streams opened.";
+    calls: "calls_in_frames_total"; Count counter; "Streams that were unary calls in one frame each way.";
     finished: "streams_finished_total"; Count counter; "Streams that ended in order, in both directions.";
     cancelled: "streams_cancelled_total"; Count counter; "Streams ended by a cancel of either side.";
     messages_sent: "messages_total", "direction" = "sent"; Count counter; "Messages.";

@@ -6,6 +6,7 @@ use std::hint::black_box;
 use std::process::ExitCode;
 
 use bytes::Bytes;
+use ringmux::rpc::{Channel, Method, Raw, Server};
 use ringmux::{Config, RecvStream, SendStream, Session};
 use tokio::runtime::Builder;
 use tokio::task::JoinSet;
@@ -22,7 +23,7 @@ fn main() -> ExitCode {
     let times = times.and_then(|times| times.parse().ok());
     let (Some(part), Some(times)) = (part, times) else {
         eprintln!(
-            "usage: instructions round-trip|pipelined|concurrent|open-close|calls|open-close-with|calls-with TIMES"
+            "usage: instructions round-trip|pipelined|concurrent|open-close|calls|open-close-with|calls-with|rpc-call|rpc-calls TIMES"
         );
         return ExitCode::from(2);
     };
@@ -38,6 +39,8 @@ fn main() -> ExitCode {
             "calls" => calls(&client, times, Open::First).await,
             "open-close-with" => open_close(&client, times, Open::With).await,
             "calls-with" => calls(&client, times, Open::With).await,
+            "rpc-call" => rpc_call(times).await,
+            "rpc-calls" => rpc_calls(times).await,
             _ => return false,
         }
         true
@@ -159,4 +162,51 @@ async fn call(client: &Session, open: Open) {
     };
     black_box(recv.recv().await.expect("received"));
     assert_eq!(recv.recv().await.expect("received"), None);
+}
+
+const ECHO: Method<Bytes, Bytes> = Method::unary::<Raw>("perf.Perf/Echo");
+
+/// A channel to a server of one method over a pipe, after calls that have shown that the server takes calls.
+async fn serving() -> Channel {
+    let (near, far) = tokio::io::duplex(PIPE_BYTES);
+    let (client, connection) = ringmux::client(near, &Config::default());
+    tokio::spawn(connection);
+    let (session, connection) = ringmux::server(far, &Config::default());
+    tokio::spawn(connection);
+    let server = Server::builder().unary(ECHO, |_, request| async { Ok(request) });
+    let server = server.build().expect("one method");
+    tokio::spawn(async move { server.serve_session(session).await });
+    let channel = Channel::new(client);
+    for _ in 0..BATCH {
+        rpc(&channel).await;
+    }
+    channel
+}
+
+async fn rpc(channel: &Channel) {
+    let request = Bytes::from_static(black_box(MESSAGE));
+    black_box(channel.call(&ECHO, &request).await.expect("answered"));
+}
+
+/// A unary call of `rpc`, with a handler that is ready at once.
+async fn rpc_call(times: u64) {
+    let channel = serving().await;
+    for _ in 0..times {
+        rpc(&channel).await;
+    }
+}
+
+/// The same, by 64 tasks, each with one call after another.
+async fn rpc_calls(times: u64) {
+    let channel = serving().await;
+    let mut tasks = JoinSet::new();
+    for _ in 0..BATCH {
+        let channel = channel.clone();
+        tasks.spawn(async move {
+            for _ in 0..times.div_ceil(BATCH) {
+                rpc(&channel).await;
+            }
+        });
+    }
+    tasks.join_all().await;
 }

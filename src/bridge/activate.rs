@@ -5,11 +5,16 @@ use std::time::Instant;
 use super::engine::Engine;
 use super::port::LanePort;
 use super::reason;
+use super::session::calls::{Back, CallActivated as Activation, CallCell, CallSent, Ended};
 use super::session::lane::Lane;
 use super::session::request;
 use super::session::sides::Activated;
+use crate::core::calls::Answer;
+use crate::core::mux::{caller, handler};
 use crate::core::port::{Count, SessionPort};
+use crate::core::session_calls;
 use crate::core::{Key, SEND_FLOOR};
+use crate::error::codes;
 use crate::sync::Arc;
 use crate::wire::Wire;
 
@@ -37,6 +42,9 @@ impl<W: Wire> Engine<W> {
         if self.link.has_ready() {
             self.activate_all(now);
         }
+        if self.link.calls.has_ready() {
+            self.activate_calls(now);
+        }
         if requests != 0 {
             self.on_requests(requests, now);
         }
@@ -52,10 +60,68 @@ impl<W: Wire> Engine<W> {
         (self.core.mux.base.app).add(Count::Activations, activations);
     }
 
+    #[inline(never)]
+    fn activate_calls(&mut self, now: Instant) {
+        let mut activations = 0;
+        for node in self.link.calls.take_ready() {
+            activations += 1;
+            match CallCell::activated(node) {
+                Activation::Asked(call, None) => session_calls::start_call(&mut self.core, call),
+                Activation::Asked(call, Some(_)) => {
+                    // Given up before the engine heard of it.
+                    let app = &mut self.core.mux.base.app;
+                    app.recycle_call(call);
+                    caller::give_permission_back(&mut self.core.mux);
+                }
+                Activation::Answered(Some(key), sent) => self.answer_call(key as u32, sent, now),
+                Activation::Cancelled(Some(key), code, _) => {
+                    caller::cancel_call(&mut self.core.mux, key as u32, code);
+                }
+                Activation::Cancelled(None, code, Some(Back::Stream(side))) => {
+                    side.abandon(code);
+                }
+                // Over meanwhile.
+                Activation::Answered(None, _) | Activation::Cancelled(None, ..) => {}
+            }
+        }
+        (self.core.mux.base.app).add(Count::Activations, activations);
+        self.core.end_if_tripped();
+    }
+
+    /// A handler has let go of its call.
+    fn answer_call(&mut self, slot: u32, sent: CallSent, now: Instant) {
+        let mux = &mut self.core.mux;
+        let Some(ended) = mux.base.calls.port_mut(slot).and_then(|port| {
+            port.accept(sent);
+            let out = port.out_mut()?;
+            // So that the cell is not used again in place of another.
+            Some(std::mem::replace(&mut out.end, Ended::Answered))
+        }) else {
+            return;
+        };
+        let answer = match ended {
+            Ended::Answered => Answer::Reply,
+            Ended::Failed => Answer::Failure,
+            Ended::Dropped => Answer::Cancel(codes::CANCELLED),
+            Ended::Stream(side) => {
+                let key = handler::call_becomes_stream(mux, slot, LanePort::new(side), now);
+                if let Some(key) = key {
+                    // Messages may be queued already.
+                    mux.on_queued(key, false);
+                }
+                return;
+            }
+        };
+        handler::answer_call(mux, slot, answer);
+    }
+
     fn on_requests(&mut self, requests: u32, now: Instant) {
         if requests & request::PING != 0 {
             // A caller that asks while one is under way gets its answer.
             self.core.ping.ask();
+        }
+        if requests & request::CALLS != 0 {
+            session_calls::on_calls_taken(&mut self.core);
         }
         if requests & request::EVICT != 0 {
             self.core.trip_half_open();
@@ -82,7 +148,12 @@ impl<W: Wire> Engine<W> {
                 self.core.mux.insert_local(port, refusal, now)
             }
             Activated::Known(lane) => {
-                let key = self.find(&lane);
+                let mut key = self.find(&lane);
+                if key.is_none() && self.link.calls.has_ready() {
+                    // A call that goes on as a stream was pushed before its lane.
+                    self.activate_calls(now);
+                    key = self.find(&lane);
+                }
                 if reasons & reason::GREW != 0 {
                     self.on_grown(key, &lane);
                 }

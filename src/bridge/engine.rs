@@ -113,6 +113,11 @@ fn link_sizes(role: Role, config: &Config, wire: &crate::core::Terms) -> LinkSiz
         max_block: wire.max_block as usize,
         max_details: wire.max_details as usize,
         has_ping: wire.ping,
+        max_call: if config.calls() {
+            wire.max_call as usize
+        } else {
+            0
+        },
     }
 }
 

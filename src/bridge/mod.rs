@@ -1,5 +1,5 @@
 //! Joins handles to the core. First the memory that an application thread and the engine share: one [`SessionLink`] a
-//! session, one [`Lane`] a stream. Then the engine's half: `port`, lanes as the core sees them; `activate`, the requests of
+//! session, one [`Lane`] a stream. Then the engine's half: `port`, lanes as the core sees them; `calls`, unary calls; `activate`, the requests of
 //! handles; `engine`, core, wire and link as one value that a driver runs.
 //!
 //! ```text
@@ -54,6 +54,7 @@ pub use ledger::{SessionEnds, Totals};
 pub(crate) use pool::Pool;
 #[cfg(test)]
 pub(crate) use session::SPARES_MAX;
+pub(crate) use session::calls::{Back, CallLink, CallOffer, CallSide, Ended};
 pub(crate) use session::lane::{Lane, OpenState};
 pub(crate) use session::sides::{EngineSide, HandleSide, RxRing, TxRing};
 pub(crate) use session::{SessionLink, request};

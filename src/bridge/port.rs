@@ -8,6 +8,7 @@ use bytes::Bytes;
 use super::counter::Counter;
 use super::particulars::Opening;
 use super::pool::Pool;
+use super::session::calls::{Back, CallOffer, CallStore, EngineCall};
 use super::session::lane::{Lane, OpenState};
 use super::session::sides::{Activated, EngineSide, HandleSide, RxRing, TxRing};
 use super::session::{SessionLink, request};
@@ -218,11 +219,16 @@ pub(crate) struct LinkPort {
     pub(super) link: Arc<SessionLink>,
     /// Requests of handles that were taken and not yet handled.
     asked: u32,
+    calls: CallStore,
 }
 
 impl LinkPort {
-    pub(super) const fn new(link: Arc<SessionLink>) -> Self {
-        Self { link, asked: 0 }
+    pub(super) fn new(link: Arc<SessionLink>) -> Self {
+        Self {
+            link,
+            asked: 0,
+            calls: CallStore::default(),
+        }
     }
 
     /// Takes the requests made since the last call.
@@ -235,6 +241,7 @@ impl LinkPort {
     fn counter(&self, count: Count) -> &Counter {
         let (counters, drain) = (&self.link.counters, &self.link.drain);
         match count {
+            Count::Calls => &counters.calls,
             Count::Streams => &counters.streams,
             Count::Opened => &counters.opened,
             Count::Accepted => &counters.accepted,
@@ -264,6 +271,8 @@ impl LinkPort {
 
 impl SessionPort for LinkPort {
     type Stream = LanePort;
+    type Call = EngineCall;
+    type CallOffer = CallOffer;
     type Memory = StdArc<Pool>;
     type Offer = HandleSide;
 
@@ -290,6 +299,53 @@ impl SessionPort for LinkPort {
     fn take_unaccepted(&mut self) -> Option<Option<u64>> {
         let stream = self.link.unaccepted.pop()?;
         Some(stream.lane().key.key())
+    }
+
+    fn incoming_call(
+        &mut self,
+        payload: &[u8],
+        opening: usize,
+        received: Instant,
+    ) -> (EngineCall, CallOffer) {
+        self.calls.incoming(&self.link, payload, opening, received)
+    }
+
+    fn offer_call(&mut self, offer: CallOffer) -> bool {
+        self.link.calls.offer(offer)
+    }
+
+    fn take_unaccepted_call(&mut self) -> Option<Option<u64>> {
+        let offer = self.link.calls.pop()?;
+        Some(offer.side.key())
+    }
+
+    fn takes_calls(&self) -> bool {
+        self.link.calls.takes()
+    }
+
+    fn peer_takes_calls(&self, takes: bool) {
+        self.link.calls.set_peer_takes(takes);
+    }
+
+    fn keep(&mut self, bytes: &[u8]) -> Bytes {
+        self.calls.keep(bytes)
+    }
+
+    fn stream_of_call(&mut self, call: &mut EngineCall, id: u32) -> LanePort {
+        let (handles, side) = Lane::pair(&self.link, Bytes::new(), self.link.credit_mark);
+        let lane = handles.lane();
+        lane.grant();
+        lane.set_id(id);
+        call.give(Back::Stream(handles));
+        LanePort::new(side)
+    }
+
+    fn recycle_call(&mut self, call: EngineCall) {
+        self.calls.recycle(call);
+    }
+
+    fn wake_call_acceptor(&self) {
+        self.link.calls.wake_acceptor();
     }
 
     fn recycle(&mut self, stream: LanePort) {
@@ -333,6 +389,7 @@ impl SessionPort for LinkPort {
 
     fn wake_acceptors(&self) {
         self.link.unaccepted.waiters.wake_one();
+        self.link.calls.wake_acceptor();
     }
 
     fn wake_state(&self) {
@@ -349,10 +406,12 @@ impl SessionPort for LinkPort {
                 side.refuse(&StreamError::NotProcessed(reason.clone()));
             }
         }
+        self.link.calls.close(reason);
     }
 
     fn closed(&self) {
         self.link.drop_spares();
+        self.link.calls.drop_spares();
         self.link.drop_unaccepted_if_orphaned();
         self.link.wake_all();
     }

@@ -1,6 +1,7 @@
 //! The memory that a session's handles and the engine share: one [`SessionLink`] a session, and below it the lanes of its
 //! streams.
 
+pub(crate) mod calls;
 pub(crate) mod lane;
 pub(crate) mod sides;
 mod unaccepted;
@@ -12,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_queue::ArrayQueue;
 
+use self::calls::CallLink;
 use super::drain::{Drain, Drained};
 use super::info::Info;
 use super::ledger::{Account, Entry};
@@ -43,6 +45,8 @@ pub(crate) mod request {
     pub(crate) const SHUTDOWN: u32 = 1 << 3;
     /// Make room for another connection, if the handshake is not complete.
     pub(crate) const EVICT: u32 = 1 << 4;
+    /// The application takes calls, or does not any more.
+    pub(crate) const CALLS: u32 = 1 << 5;
 }
 
 /// Lanes that a session keeps for future streams, each with a segment for each ring: some 50 KiB in all.
@@ -58,6 +62,7 @@ pub(crate) struct SessionLink {
     /// The thread of the engine.
     pub(crate) home: Home,
     pub(crate) unaccepted: Unaccepted,
+    pub(crate) calls: CallLink,
     /// Lanes of streams that have gone. The engine alone adds to them, and never after the end of the session: then they
     /// are freed, as they hold references to the session.
     spares: ArrayQueue<SpareLane>,
@@ -118,6 +123,7 @@ pub(crate) struct LinkSizes {
     pub(crate) max_details: usize,
     pub(crate) has_ping: bool,
     pub(crate) may_open: bool,
+    pub(crate) max_call: usize,
 }
 
 impl SessionLink {
@@ -131,6 +137,7 @@ impl SessionLink {
             process: Process::this(),
             home: Home::new(),
             unaccepted: Unaccepted::new(sizes.max_unaccepted),
+            calls: CallLink::new(sizes.max_unaccepted as usize, sizes.max_call),
             spares: ArrayQueue::new(SPARES_MAX),
             state_waiters: WakerSet::new(),
             pings: Pings::new(),
@@ -171,6 +178,12 @@ impl SessionLink {
             reached(Step::Listed);
             self.doorbell.ring_after_push();
         }
+    }
+
+    /// Wakes the engine after a push on a list of its own.
+    #[inline]
+    pub(crate) fn ring_after_push(&self) {
+        self.doorbell.ring_after_push();
     }
 
     pub(crate) fn request(&self, requests: u32) {
@@ -222,9 +235,14 @@ impl SessionLink {
             // ORDERING: SeqCst pairs with `drop_unaccepted_if_orphaned`.
             fence(Ordering::SeqCst);
             if self.end.get().is_some() {
-                self.unaccepted.clear();
+                self.drop_unaccepted();
             }
         }
+    }
+
+    fn drop_unaccepted(&self) {
+        self.unaccepted.clear();
+        self.calls.drop_incoming();
     }
 
     pub(crate) const fn info(&self) -> &Info {
@@ -296,7 +314,7 @@ impl SessionLink {
     }
 
     pub(crate) fn has_work(&self) -> bool {
-        self.has_ready() || self.requests.peek() != 0
+        self.has_ready() || self.calls.has_ready() || self.requests.peek() != 0
     }
 
     /// Registers the engine's waker and says whether it may sleep: no, if work arrived meanwhile.
@@ -377,12 +395,13 @@ impl SessionLink {
         // engine's end of the session, the second one sees the first and empties the queue.
         fence(Ordering::SeqCst);
         if self.handles.load(Ordering::Relaxed) == 0 {
-            self.unaccepted.clear();
+            self.drop_unaccepted();
         }
     }
 
     pub(crate) fn wake_all(&self) {
         self.unaccepted.waiters.wake_all();
+        self.calls.wake_acceptor();
         self.state_waiters.wake_all();
         self.pings.waiters.wake_all();
     }

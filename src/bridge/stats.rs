@@ -72,6 +72,8 @@ counters! {
     opened,
     /// Streams opened by the peer.
     accepted,
+    /// Unary calls in one frame each way, of those in `opened` and `accepted`: see [`rpc`](crate::rpc).
+    calls,
     /// Streams that ended in order, in both directions: each side had sent all it wanted to, without an error or
     /// a cancel. Counted when the application has dropped them.
     finished,

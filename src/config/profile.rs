@@ -43,6 +43,7 @@ impl Default for Config {
             drain_timeout: Duration::from_secs(30),
             wire: Wire::Native,
             detect_drpc: None,
+            calls: true,
         }
     }
 }

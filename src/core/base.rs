@@ -4,6 +4,7 @@
 use std::collections::VecDeque;
 use std::time::Instant;
 
+use super::calls::Calls;
 use super::port::{Count, SessionPort, StreamPort};
 use super::state::Receiving;
 use super::stream::{Stamp, Stamps, Stream, owed, wake};
@@ -21,6 +22,7 @@ pub(crate) struct Base<S: SessionPort> {
     /// The capabilities of the wire.
     pub(crate) terms: Terms,
     pub(crate) streams: Streams<S::Stream>,
+    pub(crate) calls: Calls<S::Call>,
     pub(crate) wakes: Wakes,
     pub(crate) owing: Owing,
     pub(crate) timers: Timers,
@@ -38,6 +40,7 @@ impl<S: SessionPort> Base<S> {
             config: config.clone(),
             terms,
             streams: Streams::new(seed),
+            calls: Calls::new(seed),
             wakes: Wakes::default(),
             owing: Owing::default(),
             timers: Timers::new(now),
@@ -52,9 +55,10 @@ impl<S: SessionPort> Base<S> {
         self.stamps.of(now)
     }
 
-    /// Updates the counter of streams.
+    /// Updates the counter of streams, calls among them.
     pub(crate) fn count_streams(&self) {
-        self.app.set(Count::Streams, self.streams.len() as u64);
+        let streams = self.streams.len() + self.calls.len();
+        self.app.set(Count::Streams, streams as u64);
     }
 
     /// Counts `frames` received frames, which are `work` short frames.
@@ -118,6 +122,9 @@ impl<S: SessionPort> Base<S> {
         if !self.wakes.streams.is_empty() {
             self.wake_streams();
         }
+        if self.calls.wakes_due {
+            self.calls.deliver_wakes(&mut self.app);
+        }
         if self.wakes.acceptors | self.wakes.state | self.wakes.pings {
             self.wake_waiters();
         }
@@ -148,6 +155,24 @@ impl<S: SessionPort> Base<S> {
         if std::mem::take(&mut self.wakes.pings) {
             self.app.wake_pings();
         }
+    }
+}
+
+impl<S: SessionPort> Base<S> {
+    /// Whether the peer is to be told that this side takes calls, or does not any more.
+    pub(crate) fn take_announcement(&mut self) -> Option<bool> {
+        if !std::mem::take(&mut self.calls.announce) {
+            return None;
+        }
+        let takes = self.app.takes_calls();
+        let news = takes || self.calls.announced;
+        self.calls.announced |= takes;
+        news.then_some(takes)
+    }
+
+    /// Whether the peer may ever have been told that this side takes calls.
+    pub(crate) const fn has_announced_calls(&self) -> bool {
+        self.calls.announced
     }
 }
 

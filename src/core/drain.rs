@@ -19,7 +19,7 @@ impl<S: SessionPort> Core<S> {
         let action = self.life.drain(grace, now, &mut self.mux.base.timers);
         self.act(action);
         if !asked_before && self.life.was_asked_to_drain() {
-            let live = self.mux.base.streams.count_alive();
+            let live = self.mux.count_alive();
             self.life.count_streams(live);
         }
     }
@@ -56,7 +56,7 @@ impl<S: SessionPort> Core<S> {
 
     /// The peer closed the connection.
     pub(crate) fn eof(&mut self) {
-        let live = !self.mux.base.streams.are_over();
+        let live = !self.mux.base.streams.are_over() || !self.mux.base.calls.are_over();
         self.abort(self.life.reason_at_eof(live));
     }
 
@@ -110,7 +110,7 @@ impl<S: SessionPort> Core<S> {
         if !self.mux.base.app.is_shutdown_asked() && counted.is_none() {
             return;
         }
-        let cancelled = self.mux.base.streams.count_alive();
+        let cancelled = self.mux.count_alive();
         let app = &self.mux.base.app;
         app.set(Count::ShutdownCancelled, cancelled);
         // Without a count, the session was ending otherwise when a drain was asked for.
@@ -174,6 +174,7 @@ impl<S: SessionPort> Core<S> {
 
     /// Refuses the peer's streams that no application has accepted.
     pub(crate) fn refuse_all_unaccepted(&mut self) {
+        super::session::calls::refuse_unaccepted_calls(self);
         while let Some(key) = self.mux.base.app.take_unaccepted() {
             let Some(key) = key.map(Key::from_bits) else {
                 continue;

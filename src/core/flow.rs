@@ -569,7 +569,7 @@ fn credit(bytes: u64) -> Option<NonZeroU32> {
 }
 
 /// Sets the timer for the next check of streams that wait for memory or hold it.
-fn recheck_soon<S: SessionPort>(base: &mut Base<S>, now: Instant) {
+pub(super) fn recheck_soon<S: SessionPort>(base: &mut Base<S>, now: Instant) {
     base.timers.set_by(Timer::Recheck, now + RECHECK);
 }
 

@@ -41,7 +41,7 @@ pub(crate) use self::table::Action;
 use self::table::{Cell, Event, State, next, timers_of};
 pub(crate) use self::table::{SocketEvent, SocketStage};
 use super::timers::{Timer, TimerSet, Timers};
-use crate::error::{SessionError, codes};
+use crate::error::{SessionError, Side, StreamError, codes};
 
 /// The peer's time limit to answer the PING behind GOAWAY|SOON.
 const PONG_WAIT: Duration = Duration::from_secs(5);
@@ -72,6 +72,18 @@ impl Reason {
             Self::PeerDrains(error) | Self::PeerLeft(error) => Some(error),
             Self::None | Self::End(_) => None,
         }
+    }
+
+    /// The error of a stream that the peer has cancelled with this code.
+    pub(crate) fn cancelled_as(&self, code: u32) -> StreamError {
+        // Refused by a peer that shuts down, before any of it ran.
+        let turned_away = matches!(code, codes::UNAVAILABLE | codes::REFUSED);
+        let refused = self.peer_refusal().filter(|_| turned_away).cloned();
+        let cancelled = StreamError::Cancelled {
+            by: Side::Peer,
+            code,
+        };
+        refused.map_or(cancelled, StreamError::NotProcessed)
     }
 
     /// Why the session ends or has ended.

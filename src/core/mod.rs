@@ -7,7 +7,7 @@
 //!   limits; `deadlines`: those of streams; `drain`: the actions at each step of an end. `keepalive`, `ping`: detect a lost peer.
 //!   `orphan`: no handle is left.
 //! * `mux`: the streams together. `streams`, `stream`, `state`: the registry, and the states of each. `permits`: opening
-//!   them, in both directions.
+//!   them, in both directions. `calls`: unary calls, one frame each way.
 //! * In: `flow`, `window`, `pool`, `idle`: credit returned, and memory. Out: `schedule`: the order of streams; `budget`:
 //!   the limit on queued bytes; `receipts`: confirmations of written messages.
 //! * `limits`, `bucket`: rate limits on the peer. `violation`: rules that a peer broke. `terms`: capabilities of the wire.
@@ -17,6 +17,7 @@
 mod base;
 mod bucket;
 mod budget;
+pub(crate) mod calls;
 mod deadlines;
 mod drain;
 pub(crate) mod failure;
@@ -26,7 +27,7 @@ mod ids;
 pub(crate) mod keepalive;
 pub(crate) mod life;
 mod limits;
-mod mux;
+pub(crate) mod mux;
 mod orphan;
 mod permits;
 mod ping;
@@ -58,6 +59,7 @@ pub(crate) use port::Memory;
 pub(crate) use port::{SessionPort, StreamPort};
 pub(crate) use recv_size::RecvSize;
 pub(crate) use schedule::{Turn, URGENCIES};
+pub(crate) use session::calls as session_calls;
 pub(crate) use session::{Core, Status};
 pub(crate) use state::Event;
 pub(crate) use stream::Stream;

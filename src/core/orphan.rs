@@ -31,9 +31,9 @@ impl Progress {
     fn of<S: SessionPort>(mux: &mut Mux<S>, established: bool, left: u64) -> Self {
         let streams = mux.base.streams.iter_mut();
         Self {
-            held: streams.filter(|(_, stream)| !stream.dropped).count(),
+            held: streams.filter(|(_, stream)| !stream.dropped).count() + mux.base.calls.len(),
             established,
-            streams: mux.base.streams.len(),
+            streams: mux.base.streams.len() + mux.base.calls.len(),
             sent: mux.credit.used(),
             left,
         }
@@ -87,6 +87,6 @@ impl Orphan {
     /// were registered by the turn that saw the drop.
     #[inline]
     pub(crate) fn is_unused<S: SessionPort>(&self, mux: &Mux<S>) -> bool {
-        self.is_orphaned() && mux.base.streams.is_empty()
+        self.is_orphaned() && mux.base.streams.is_empty() && mux.base.calls.is_empty()
     }
 }

@@ -151,9 +151,32 @@ pub(crate) trait StreamPort: Debug {
     fn lower_send_limit(&self, to: u32) -> u32;
 }
 
+/// The cell of one call, as the engine sees it.
+pub(crate) trait CallPort: Debug {
+    /// The opening block of a request.
+    fn opening(&self) -> &[u8];
+    /// The request, or what its handler answers.
+    fn message(&self) -> &[u8];
+    /// The message was sent.
+    fn forget_message(&mut self);
+    /// When the call is to be cancelled.
+    fn deadline(&self) -> Option<Instant>;
+    /// Whether a handler has taken the call.
+    fn is_taken(&self) -> bool;
+    fn set_key(&self, key: Option<u64>);
+    /// The caller's answer; the first result stays.
+    fn answer(&mut self, message: Bytes);
+    /// The call has ended without one.
+    fn end(&mut self, error: StreamError);
+    fn wake(&mut self);
+}
+
 /// The session's application.
 pub(crate) trait SessionPort: Debug {
     type Stream: StreamPort;
+    type Call: CallPort;
+    /// The application's side of a call of the peer.
+    type CallOffer;
     type Memory: Memory;
     /// The application's side of a stream that the peer has opened.
     type Offer;
@@ -170,6 +193,30 @@ pub(crate) trait SessionPort: Debug {
     fn offer(&mut self, offer: Self::Offer) -> bool;
     /// Takes back one that was not accepted; its key.
     fn take_unaccepted(&mut self) -> Option<Option<u64>>;
+
+    /// Both sides of a call of the peer: `payload` is its opening block, of `opening` bytes, and its request,
+    /// `received` now.
+    fn incoming_call(
+        &mut self,
+        payload: &[u8],
+        opening: usize,
+        received: Instant,
+    ) -> (Self::Call, Self::CallOffer);
+    /// Queues it for the application. False if too many are waiting.
+    fn offer_call(&mut self, offer: Self::CallOffer) -> bool;
+    /// Takes back one that was not accepted; its key.
+    fn take_unaccepted_call(&mut self) -> Option<Option<u64>>;
+    /// Whether the application takes calls.
+    fn takes_calls(&self) -> bool;
+    /// The peer takes calls, or does not any more.
+    fn peer_takes_calls(&self, takes: bool);
+    /// Bytes of the application's own.
+    fn keep(&mut self, bytes: &[u8]) -> Bytes;
+    /// A stream for a call of this side, whose caller gets the other half.
+    fn stream_of_call(&mut self, call: &mut Self::Call, id: u32) -> Self::Stream;
+    /// A call is over: its cell may serve another one.
+    fn recycle_call(&mut self, call: Self::Call);
+    fn wake_call_acceptor(&self);
 
     /// A stream is gone, and held by no application: its memory may serve another one.
     fn recycle(&mut self, stream: Self::Stream);
@@ -239,6 +286,7 @@ pub(crate) enum Count {
     ShutdownRefused,
     ShutdownCancelled,
     ShutdownForced,
+    Calls,
 }
 
 /// The process's memory for receiving, shared by its sessions.

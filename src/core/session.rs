@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use super::keepalive::{Keepalive, Lost};
 use super::life::Life;
-use super::mux::Mux;
+use super::mux::{Mux, caller};
 use super::orphan::Orphan;
 use super::ping::Ping;
 use super::pool::Share;
@@ -14,7 +14,9 @@ use super::terms::Terms;
 use super::timers::Timer;
 use super::violation::Violation;
 use crate::config::Config;
-use crate::error::{Limit, SessionError, Side, StreamError, codes};
+use crate::error::{Limit, SessionError, codes};
+
+pub(crate) mod calls;
 
 /// The action of a driver on the socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -114,6 +116,7 @@ impl<S: SessionPort> Core<S> {
                 }
                 mux.deadlines.set_timer(&mut mux.base);
             }
+            Timer::Calls => caller::cancel_late_calls(&mut self.mux, now),
             Timer::Orphan => {
                 let (established, left) = self.seen();
                 if (self.orphan).is_stuck(&mut self.mux, established, left, now) {
@@ -265,19 +268,7 @@ impl<S: SessionPort> Core<S> {
 
     /// The peer ends a stream, in both directions, with this code.
     pub(crate) fn cancel_by_peer(&mut self, key: Key, code: u32) {
-        // Refused by a peer that shuts down, before any of it ran.
-        let turned_away = matches!(code, codes::UNAVAILABLE | codes::REFUSED);
-        let refused = self
-            .life
-            .reason
-            .peer_refusal()
-            .filter(|_| turned_away)
-            .cloned();
-        let cancelled = StreamError::Cancelled {
-            by: Side::Peer,
-            code,
-        };
-        let error = refused.map_or(cancelled, StreamError::NotProcessed);
+        let error = self.life.reason.cancelled_as(code);
         let end = RecvEnd::Discard(error);
         self.mux.cancelled_by_peer(key, code, end);
     }
@@ -288,10 +279,11 @@ impl<S: SessionPort> Core<S> {
         &mut self,
         error: SessionError,
         soon: bool,
-        lost: impl FnMut(Option<u32>, bool) -> bool,
+        mut lost: impl FnMut(Option<u32>, bool) -> bool,
     ) {
         self.mux.base.refuse_opens(error.clone());
         self.life.reason.peer_goaway(error.clone(), soon);
+        caller::lose_calls(&mut self.mux, &error, |id| lost(id, false));
         self.mux.lose(&error, lost);
         self.mux.limits.charge_goaway(self.mux.base.turn);
     }

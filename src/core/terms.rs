@@ -11,6 +11,8 @@ pub(crate) struct Terms {
     pub(crate) goaway: bool,
     /// Both sides can open streams. Else only the one that dialled.
     pub(crate) both_open: bool,
+    /// Payload of a frame that carries a whole call, in bytes, less what is not the call's own; 0: the wire has none.
+    pub(crate) max_call: u32,
     /// Limits of the peer before its SETTINGS.
     pub(crate) floors: Floors,
     /// The longest opening block, in bytes.

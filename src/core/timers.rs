@@ -36,10 +36,12 @@ pub(crate) enum Timer {
     Orphan,
     /// A stream's deadline has passed: the stream is cancelled.
     Deadlines,
+    /// A call's deadline may have passed: the calls are checked.
+    Calls,
 }
 
 /// How many timers there are.
-const COUNT: usize = 13;
+const COUNT: usize = 14;
 
 impl Timer {
     pub(crate) const ALL: [Self; COUNT] = [
@@ -56,6 +58,7 @@ impl Timer {
         Self::Spares,
         Self::Orphan,
         Self::Deadlines,
+        Self::Calls,
     ];
 
     const fn bit(self) -> u16 {

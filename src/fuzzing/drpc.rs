@@ -56,11 +56,11 @@ pub fn drpc(input: &[u8]) {
         0 => Role::Dialer,
         _ => Role::Acceptor,
     };
-    let mut run: Run<Drpc> = Run {
-        side: Side::new(role, &config(variant(flags), PATIENCE), Instant::now()),
-        streams: Vec::new(),
-        written: Vec::new(),
-    };
+    let mut run: Run<Drpc> = Run::new(Side::new(
+        role,
+        &config(variant(flags), PATIENCE),
+        Instant::now(),
+    ));
     let steps = usize::from(input.byte());
     let mut script = Input(input.take(steps));
     while !script.is_empty() {

@@ -5,11 +5,16 @@
 //! ```
 //! A byte of the script feeds some bytes of the wire and makes one move; the rest of the wire is fed at once.
 
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
+
+use bytes::Bytes;
 
 use super::Input;
 use super::side::{Side, config, now};
 use crate::error::codes;
+use crate::handle::Session;
+use crate::handle::call::{Acceptor, Answer, Arrival, IncomingCall, PendingCall};
 use crate::handle::whole::{Stream, Whole as _};
 use crate::wire::native::frame::Frame;
 use crate::wire::native::frame::{
@@ -20,6 +25,8 @@ use crate::wire::{Native, Wire};
 const ACCEPTOR: u8 = 1 << 0;
 /// Flag: preface and SETTINGS of the peer are prepended to the wire.
 const GREETED: u8 = 1 << 1;
+/// Flag: the application takes calls.
+const SERVES: u8 = 1 << 2;
 pub(super) const PATIENCE: Duration = Duration::from_secs(1);
 /// Bytes that one step feeds, by the low bits of its byte.
 pub(super) const PIECES: [usize; 8] = [0, 1, 7, 8, 40, 300, 9000, usize::MAX];
@@ -37,11 +44,10 @@ pub fn peer(input: &[u8]) {
     } else {
         Role::Acceptor
     };
-    let mut run: Run = Run {
-        side: Side::new(role, &config(PATIENCE), Instant::now()),
-        streams: Vec::new(),
-        written: Vec::new(),
-    };
+    let mut run: Run = Run::new(Side::new(role, &config(PATIENCE), Instant::now()));
+    if flags & SERVES != 0 {
+        run.acceptor = run.side.session.clone().map(Acceptor::new);
+    }
     if flags & GREETED != 0 {
         let mut hello = preface::encode(preface::VERSION).to_vec();
         Settings::FLOORS.put(&mut hello);
@@ -60,16 +66,46 @@ pub fn peer(input: &[u8]) {
     run.side.elapse(4 * PATIENCE, &mut run.written);
     assert!(run.side.is_closed(), "it ends by its ceiling");
     run.look_at_what_was_written();
+    run.acceptor = None;
     run.side.finish(run.streams);
+    for mut call in run.handlers {
+        assert!(call.poll_gone(&cx()).is_ready(), "a handler is told");
+    }
+    for mut call in run.callers {
+        assert!(call.poll(&cx()).is_ready(), "a caller gets an end");
+    }
 }
 
 pub(super) struct Run<W = Native> {
     pub(super) side: Side<W>,
+    acceptor: Option<Acceptor>,
     pub(super) streams: Vec<Stream>,
+    handlers: Vec<IncomingCall>,
+    callers: Vec<PendingCall>,
     pub(super) written: Vec<u8>,
 }
 
+fn cx() -> Context<'static> {
+    Context::from_waker(Waker::noop())
+}
+
+fn begin(session: &Session) -> Option<PendingCall> {
+    let opening = |block: &mut Vec<u8>| block.extend_from_slice(b"fuzz");
+    PendingCall::begin(session, opening, Bytes::from_static(b"request"), None).ok()
+}
+
 impl<W: Wire> Run<W> {
+    pub(super) const fn new(side: Side<W>) -> Self {
+        Self {
+            side,
+            acceptor: None,
+            streams: Vec::new(),
+            handlers: Vec::new(),
+            callers: Vec::new(),
+            written: Vec::new(),
+        }
+    }
+
     pub(super) fn act(&mut self, step: u8) {
         let (action, how) = (step & 7, step >> 3);
         match action {
@@ -86,6 +122,8 @@ impl<W: Wire> Run<W> {
                 let session = self.side.session.as_ref();
                 let opened = session.and_then(|session| session.try_open(vec![how; 40]).ok());
                 self.streams.extend(opened);
+                self.callers
+                    .extend(self.side.session.as_ref().and_then(begin));
             }
             5 => self.end_one(how),
             6 => {
@@ -99,6 +137,16 @@ impl<W: Wire> Run<W> {
     }
 
     fn accept(&mut self) {
+        while let Some(acceptor) = &mut self.acceptor {
+            match acceptor.poll(&cx()) {
+                Poll::Ready(Ok(Some(Arrival::Call(call)))) => self.handlers.push(call),
+                Poll::Ready(Ok(Some(Arrival::Stream(send, recv)))) => {
+                    self.streams.push((send, recv));
+                }
+                Poll::Ready(Ok(None) | Err(_)) => self.acceptor = None,
+                Poll::Pending => return,
+            }
+        }
         let Some(session) = &self.side.session else {
             return;
         };
@@ -108,6 +156,15 @@ impl<W: Wire> Run<W> {
     }
 
     fn receive(&mut self) {
+        let mut streams = Vec::new();
+        self.callers.retain_mut(|call| match call.poll(&cx()) {
+            Poll::Ready(Answer::Stream(send, recv)) => {
+                streams.push((send, recv));
+                false
+            }
+            polled => polled.is_pending(),
+        });
+        self.streams.extend(streams);
         for stream in &mut self.streams {
             // After an end repeated calls must return the same.
             for _ in 0..8 {
@@ -117,6 +174,19 @@ impl<W: Wire> Run<W> {
     }
 
     fn end_one(&mut self, how: u8) {
+        if let Some(mut call) = self.handlers.pop() {
+            let request = call.take_request();
+            match how {
+                0 => drop(call),
+                1 => call.reply(request),
+                2 => call.fail(7, "no", b""),
+                _ => drop(call.become_stream()),
+            }
+            return;
+        }
+        if how == 0 {
+            drop(self.callers.pop());
+        }
         let Some(mut stream) = self.streams.pop() else {
             return;
         };
@@ -142,7 +212,10 @@ impl<W: Wire> Run<W> {
             0 => drop(now(session.ping())),
             1 => session.close(),
             2 => drop(now(session.shutdown(PATIENCE))),
-            _ => return,
+            _ => {
+                self.acceptor = None;
+                return;
+            }
         }
         self.side.session = Some(session);
     }

@@ -144,6 +144,30 @@ fn seeds() -> Vec<(&'static str, String, Vec<u8>)> {
             seeds.push(("peer", format!("{row} {side}"), bytes));
         }
     }
+    for (what, frame) in [
+        ("taken", call(1, b"fuzzrequest")),
+        ("cut", call(1, b"fuzz")),
+    ] {
+        // A call that is answered, one that is cancelled, one whose handler is dropped, and what is no call.
+        let wire = frames(&[
+            frame,
+            call(3, b"fuzz"),
+            cancel(3, false),
+            call(5, b"fuzz"),
+            Frame::Calls { takes: true },
+            Frame::Reply {
+                stream: id(2),
+                answer: b"answer",
+            },
+            Frame::Calls { takes: false },
+            data(5, b"x", true, false),
+        ]);
+        let steps = [ACCEPT, step(5, 5, 1), step(5, 5, 0), OPEN, RECEIVE, ACCEPT];
+        let mut bytes = vec![ACCEPTOR | 1 << 2, steps.len() as u8];
+        bytes.extend_from_slice(&steps);
+        bytes.extend_from_slice(&wire);
+        seeds.push(("peer", format!("calls {what}"), bytes));
+    }
     for (what, bytes) in PLAYS {
         seeds.push(("pair", what.to_owned(), bytes.to_vec()));
         for variant in [0, 4, 6] {
@@ -158,6 +182,15 @@ fn seeds() -> Vec<(&'static str, String, Vec<u8>)> {
         seeds.push(("calls", what.to_owned(), bytes.to_vec()));
     }
     seeds
+}
+
+/// A call whose opening block is four bytes.
+fn call(stream: u32, payload: &[u8]) -> Frame<'_> {
+    Frame::Call {
+        stream: id(stream),
+        payload,
+        opening: 4,
+    }
 }
 
 /// The bytes of `src/rpc/WIRE.md`, and some that are wrong.

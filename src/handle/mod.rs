@@ -14,6 +14,9 @@ macro_rules! debug_by_name {
         })+
     };
 }
+
+#[cfg_attr(not(feature = "rpc"), allow(dead_code, reason = "of `rpc` alone"))]
+pub(crate) mod call;
 mod id;
 mod open;
 mod recv;

@@ -7,6 +7,7 @@
 //! | [`reasons`] | the readiness bits of a lane on the ready list | n → 1 |
 //! | [`doorbell`] | wakes the engine, only when it is parked | n → 1 |
 //! | [`home`] | the thread that an engine is bound to | 1 → n |
+//! | [`cell`] | one call: to the engine and back, used again | 1 ↔ 1 |
 //! | [`budget`] | send budget shared by writers, and the limit of each | n ↔ 1 |
 //! | [`receipt`] | whether the queued messages have been written | 1 ↔ 1 |
 //! | [`once`] | cell written once, read without waiting | 1 → n |
@@ -36,6 +37,7 @@
 //! `connect/progress_tests.rs`.
 
 pub(crate) mod budget;
+pub(crate) mod cell;
 pub(crate) mod doorbell;
 pub(crate) mod home;
 pub(crate) mod once;

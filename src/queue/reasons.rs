@@ -42,6 +42,12 @@ impl Reasons {
         self.0.fetch_or(bits, Ordering::AcqRel) == 0
     }
 
+    /// The first reasons of a node that no other thread knows yet, and that the caller pushes.
+    pub(crate) fn begin(&self, bits: u32) {
+        debug_assert!(self.peek() == 0, "another thread knows the node");
+        self.0.store(bits, Ordering::Relaxed);
+    }
+
     /// The same with two loads only, if the caller is on the engine's thread and its bits are already set.
     ///
     /// Relaxed: such a caller runs between two takes, and the next one takes these bits after its earlier writes.

@@ -15,7 +15,7 @@ use super::code::Code;
 use super::codec::Coding;
 use super::context::Context;
 use super::dialect;
-use super::exchange::{Exchange, Request, Response};
+use super::exchange::{Begins, Exchange, Request, Response};
 use super::metadata::{Metadata, MetadataError};
 use super::method::{Kind, Method, Unary};
 use super::metrics::Seen;
@@ -23,6 +23,8 @@ use super::receiver::{Parent, cancel_code, given_up};
 use super::span::{self, CallSpan};
 use super::status::Status;
 use super::timer::Timer;
+use super::wire::Opening;
+use crate::addr::Wire;
 use crate::error::Processed;
 use crate::handle::Session;
 
@@ -202,24 +204,6 @@ impl Prepared {
         Ok(())
     }
 
-    /// What goes onto a stream of this session; or what its wire cannot carry.
-    pub(super) fn request(
-        &self,
-        session: &Session,
-        timeout: Option<Duration>,
-        message: Bytes,
-    ) -> Result<Request, Status> {
-        let (wire, kind) = (session.wire(), (self.flags, self.codec));
-        let metadata = self.metadata.as_ref();
-        let (opening, meta) = dialect::opening(wire, kind, timeout, self.name, metadata)?;
-        Ok(Request {
-            opening,
-            meta,
-            message,
-            urgency: self.urgency,
-        })
-    }
-
     /// When the call has to be over that begins now, and how long that is; or the reason why it cannot begin.
     pub(super) fn start(
         &self,
@@ -244,6 +228,34 @@ impl Prepared {
 
     pub(super) fn parent(&self) -> Option<Parent> {
         self.parent.clone().map(Parent::new)
+    }
+}
+
+impl Begins for Prepared {
+    fn is_plain(&self) -> bool {
+        let metadata = self.metadata.as_ref().map_or(0, Metadata::encoded_len);
+        self.urgency.is_none() && Opening::fits(self.name, metadata)
+    }
+
+    fn put_opening(&self, timeout: Option<Duration>, block: &mut Vec<u8>) {
+        let metadata = self.metadata.as_ref();
+        Opening::encode_into(block, self.flags, self.codec, timeout, self.name, metadata);
+    }
+
+    fn request(
+        &self,
+        wire: Wire,
+        timeout: Option<Duration>,
+        message: Bytes,
+    ) -> Result<Request, Status> {
+        let (kind, metadata) = ((self.flags, self.codec), self.metadata.as_ref());
+        let (opening, meta) = dialect::opening(wire, kind, timeout, self.name, metadata)?;
+        Ok(Request {
+            opening,
+            meta,
+            message,
+            urgency: self.urgency,
+        })
     }
 }
 
@@ -406,14 +418,16 @@ impl<T> UnaryCall<'_, T> {
             return;
         };
         self.state = match prepared.start(now) {
-            Ok((at, timeout)) => match prepared.request(&session, timeout, message) {
-                Ok(request) => State::Running(Running {
-                    exchange: Exchange::start(&session, request, at, coding),
-                    timer: Timer::new(at),
-                    parent: prepared.parent(),
-                }),
-                Err(status) => State::Failed(status),
-            },
+            Ok((at, timeout)) => {
+                match Exchange::start(&session, &prepared, (at, timeout), message, coding) {
+                    Ok(exchange) => State::Running(Running {
+                        exchange,
+                        timer: Timer::new(at),
+                        parent: prepared.parent(),
+                    }),
+                    Err(status) => State::Failed(status),
+                }
+            }
             Err(status) => State::Failed(status),
         };
     }
@@ -506,9 +520,8 @@ async fn attempt<T>(
             (Some(left), Some(timeout)) => Some(left.min(timeout)),
             (left, timeout) => left.or(timeout),
         };
-        let request = prepared.request(&session, timeout, message)?;
         let mut running = Running {
-            exchange: Exchange::start(&session, request, at, coding),
+            exchange: Exchange::start(&session, prepared, (at, timeout), message, coding)?,
             timer: Timer::new(at),
             parent: prepared.parent(),
         };

@@ -129,6 +129,34 @@ impl Context {
         }))
     }
 
+    /// Makes it the context of another call of the same peer, if no other owner is left; else the metadata comes back.
+    pub(super) fn renew(
+        &mut self,
+        method: &'static str,
+        deadline: Option<Instant>,
+        metadata: Metadata,
+    ) -> Result<(), Metadata> {
+        let Some(inner) = Arc::get_mut(&mut self.0) else {
+            return Err(metadata);
+        };
+        let Some(call) = &mut inner.call else {
+            return Err(metadata);
+        };
+        call.0 = method;
+        inner.deadline = deadline;
+        inner.metadata = metadata;
+        if *inner.cancel.code.get_mut() != 0 || *inner.cancel.watched.get_mut() {
+            inner.cancel = Cancel::default();
+        }
+        if inner.answer.get().is_some() {
+            inner.answer = OnceLock::new();
+        }
+        if inner.trace.get().is_some() {
+            inner.trace = OnceLock::new();
+        }
+        Ok(())
+    }
+
     /// When the call has to be over; `None`: no limit.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
@@ -285,6 +313,11 @@ impl Context {
         }
         answer.entries.push((part, entry));
         Ok(())
+    }
+
+    /// Whether metadata goes with the answer.
+    pub(super) fn has_answer(&self) -> bool {
+        self.root().0.answer.get().is_some()
     }
 
     /// Takes the entries that were added for this part of the answer.

@@ -1,8 +1,10 @@
 //! One unary call over the transport, from the caller's side: the one place that knows how a request leaves and how its
-//! answer arrives. Today that is a stream; a lighter path can take its place without another change.
+//! answer arrives. If the peer takes calls and the request fits into a frame, it is a call of the transport; else, and with an
+//! urgency, a stream. The answer to a call may be a stream as well.
 
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::time::Instant;
@@ -17,10 +19,26 @@ use super::wire::{block, find_meta};
 use crate::addr::Wire;
 use crate::error::codes;
 use crate::error::{Processed, SendError, Side, StreamError};
+use crate::handle::call::{Answer, PendingCall};
 use crate::handle::{Open, RecvStream, SendStream, Session};
 
 /// Messages that are copied when they are queued, so that no reference is kept.
 pub(super) const COPIED_MAX: usize = 4096;
+
+/// A call that is about to begin.
+pub(super) trait Begins {
+    /// Whether it fits into one frame with its request, as far as is known here; urgency is one of streams.
+    fn is_plain(&self) -> bool;
+    /// Appends the opening block of a [plain](Self::is_plain) call.
+    fn put_opening(&self, timeout: Option<Duration>, block: &mut Vec<u8>);
+    /// The same as a stream over this wire; or what that cannot carry.
+    fn request(
+        &self,
+        wire: Wire,
+        timeout: Option<Duration>,
+        message: Bytes,
+    ) -> Result<Request, Status>;
+}
 
 /// What a call is about, encoded.
 #[derive(Clone)]
@@ -57,6 +75,7 @@ pub(super) struct Exchange<T> {
 }
 
 enum State {
+    Calling(PendingCall),
     /// With the message, and metadata that goes before it; without, the message goes with the opening.
     Opening(Open, Option<(Bytes, Bytes)>),
     Sending(SendStream, RecvStream, (Bytes, Bytes)),
@@ -65,30 +84,43 @@ enum State {
 }
 
 impl<T> Exchange<T> {
-    /// Begins a call.
+    /// Begins a call; or says what the session's wire cannot carry.
     pub(super) fn start(
         session: &Session,
-        request: Request,
-        deadline: Option<Instant>,
+        prepared: &impl Begins,
+        (deadline, timeout): (Option<Instant>, Option<Duration>),
+        message: Bytes,
         coding: Coding<T>,
-    ) -> Self {
+    ) -> Result<Self, Status> {
+        let message = match begin(session, prepared, (deadline, timeout), message) {
+            Ok(call) => {
+                return Ok(Self {
+                    state: State::Calling(call),
+                    coding,
+                    answer: None,
+                    deadline,
+                    urgency: None,
+                });
+            }
+            Err(message) => message,
+        };
         let Request {
             opening,
             meta,
             message,
             urgency,
-        } = request;
+        } = prepared.request(session.wire(), timeout, message)?;
         let state = match meta {
             None => State::Opening(session.open_with(opening, message, true), None),
             Some(meta) => State::Opening(session.open(opening), Some((meta, message))),
         };
-        Self {
+        Ok(Self {
             state,
             coding,
             answer: None,
             deadline,
             urgency,
-        }
+        })
     }
 
     /// Whether the deadline is the caller's to keep: it is the stream's once there is one.
@@ -105,6 +137,10 @@ impl<T> Exchange<T> {
                 send.cancel(code);
                 Processed::No
             }
+            State::Calling(mut call) => {
+                call.cancel(code);
+                Processed::Maybe
+            }
             // The engine may have granted the stream this moment.
             State::Opening(_, None) | State::Done => Processed::Maybe,
             State::Receiving(mut send, _) => {
@@ -117,6 +153,17 @@ impl<T> Exchange<T> {
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Response<T>, Status>> {
         loop {
             match &mut self.state {
+                State::Calling(call) => match ready!(call.poll(cx)) {
+                    Answer::Message(message) => {
+                        self.state = State::Done;
+                        return Poll::Ready(self.decoded(message));
+                    }
+                    Answer::Stream(send, recv) => self.opened(send, recv),
+                    Answer::Failed(error) => {
+                        self.state = State::Done;
+                        return Poll::Ready(Err(ended(Wire::Native, error)));
+                    }
+                },
                 State::Opening(open, _) => {
                     let (send, recv) = match ready!(Pin::new(open).poll(cx)) {
                         Ok(halves) => halves,
@@ -160,6 +207,15 @@ impl<T> Exchange<T> {
         }
     }
 
+    fn decoded(&self, message: Bytes) -> Result<Response<T>, Status> {
+        let message = (self.coding.decode)(message.into());
+        Ok(Response {
+            message: message.map_err(|error| undecodable(&error))?,
+            headers: Metadata::new(),
+            trailers: Metadata::new(),
+        })
+    }
+
     fn opened(&mut self, send: SendStream, recv: RecvStream) {
         if let Some(urgency) = self.urgency {
             send.set_urgency(urgency);
@@ -172,6 +228,20 @@ impl<T> Exchange<T> {
             _ => State::Receiving(send, recv),
         };
     }
+}
+
+/// Begins a call of the transport; the message comes back if it has to be a stream.
+fn begin(
+    session: &Session,
+    prepared: &impl Begins,
+    (deadline, timeout): (Option<Instant>, Option<Duration>),
+    message: Bytes,
+) -> Result<PendingCall, Bytes> {
+    if !prepared.is_plain() {
+        return Err(message);
+    }
+    let opening = |block: &mut Vec<u8>| prepared.put_opening(timeout, block);
+    PendingCall::begin(session, opening, message, deadline.map(Instant::into_std))
 }
 
 /// Queues metadata, if that was not done yet, the request, and its end.

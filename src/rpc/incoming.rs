@@ -3,7 +3,7 @@
 use std::any::Any;
 use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Poll, ready};
 use std::time::Duration;
@@ -12,24 +12,24 @@ use bytes::Bytes;
 use tokio::time::Instant;
 use tracing::Level;
 
+use super::answering::Answering;
 use super::bound::{Bound, Place, WhenFull};
 use super::code::Code;
-use super::codec::Coding;
-use super::context::{Context, Part, Peer};
+use super::codec::{CodecError, Coding};
+use super::context::{Context, Part};
 use super::dialect;
 use super::exchange::{poll_message, poll_send};
-#[cfg(feature = "rpc-tower")]
-use super::layer::Layered;
+use super::held::{Held, Lent};
 use super::metadata::Metadata;
-use super::metrics::{Served, ServerRows};
-use super::serve::{Counters, WAITING_MAX, full, polled_in_place};
+use super::polling::polled_in_place;
+use super::serve::{WAITING_MAX, full};
 use super::shared_send::SharedSend;
 use super::span::CallSpan;
 use super::status::Status;
 use super::timer::Timer;
 use super::wire::{block, find_meta, flag, meta};
+use crate::error::Processed;
 use crate::error::codes;
-use crate::error::{Processed, SendError, StreamError};
 use crate::handle::{RecvStream, SendStream, Session};
 use crate::pace::{LINES, paced};
 
@@ -38,16 +38,13 @@ pub const CLEANUP_MAX: Duration = Duration::from_secs(5);
 /// How long a call that has no deadline may take to send its request.
 const REQUEST_MAX: Duration = Duration::from_secs(30);
 
-/// What runs before a handler.
-pub(super) type Interceptor = Arc<
-    dyn Fn(Context) -> Pin<Box<dyn Future<Output = Result<Context, Status>> + Send>> + Send + Sync,
->;
-
 /// A call that was taken.
 pub(super) struct Incoming {
     /// Until a handler has it that receives.
     pub(super) recv: Option<RecvStream>,
     pub(super) send: Answering,
+    /// The request of a call in one frame.
+    pub(super) message: Option<Bytes>,
     pub(super) head: Head,
     pub(super) deadline: Option<Instant>,
     /// The deadline had passed when the call was taken and had its places.
@@ -55,77 +52,8 @@ pub(super) struct Incoming {
     pub(super) held: Held,
 }
 
-/// Session and server of a call, and its places of them, which are given back when it is over.
-pub(super) struct Held {
-    pub(super) peer: Arc<Peer>,
-    pub(super) server: Arc<Common>,
-    pub(super) of_session: bool,
-    pub(super) of_server: bool,
-    pub(super) of_method: Option<Place>,
-    seen: Served,
-}
-
-/// Places that others have while a call cannot run.
-struct Lent {
-    of_method: Option<Arc<Bound>>,
-    of_server: bool,
-}
-
-impl Held {
-    pub(super) fn new(peer: &Arc<Peer>, server: &Arc<Common>) -> Self {
-        Self {
-            peer: Arc::clone(peer),
-            server: Arc::clone(server),
-            of_session: false,
-            of_server: false,
-            of_method: None,
-            seen: Served::none(),
-        }
-    }
-
-    /// A call has begun: of the method whose counters have this number.
-    pub(super) fn begin(&mut self, row: usize, since: Instant) {
-        self.seen.begin(&self.server.rows, row, since);
-    }
-
-    /// The call is over.
-    pub(super) fn over(&mut self) {
-        self.give_back();
-        self.seen.end(&self.server.rows);
-    }
-
-    /// Gives up the places that calls of other sessions wait for.
-    fn lend(&mut self) -> Lent {
-        let of_server = std::mem::take(&mut self.of_server);
-        if of_server {
-            self.server.bound.release();
-        }
-        let of_method = self.of_method.take().and_then(Place::lend);
-        Lent {
-            of_method,
-            of_server,
-        }
-    }
-
-    pub(super) fn give_back(&mut self) {
-        self.of_method = None;
-        if std::mem::take(&mut self.of_server) {
-            self.server.bound.release();
-        }
-        if std::mem::take(&mut self.of_session) {
-            self.peer.bound.release();
-        }
-    }
-}
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        self.over();
-    }
-}
-
 /// What is known of a call from its opening.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct Head {
     /// Empty if it is none that is served.
     pub(super) method: &'static str,
@@ -134,68 +62,20 @@ pub(super) struct Head {
     pub(super) metadata: Metadata,
 }
 
-/// What all calls of a server have together.
-pub(super) struct Common {
-    pub(super) bound: Arc<Bound>,
-    pub(super) when_full: WhenFull,
-    pub(super) counters: Counters,
-    pub(super) rows: ServerRows,
-    pub(super) interceptors: Vec<Interceptor>,
-    #[cfg(feature = "rpc-tower")]
-    pub(super) layers: Option<Layered>,
-}
-
-/// The sending half: the call's own, or shared with a handler that sends.
-pub(super) enum Answering {
-    Own(SendStream),
-    Shared(Arc<SharedSend>),
-}
-
-impl Answering {
-    fn with<R>(&mut self, step: impl FnOnce(&mut SendStream) -> R) -> R {
-        match self {
-            Self::Own(stream) => step(stream),
-            Self::Shared(shared) => shared.with(step),
-        }
-    }
-
-    fn poll<R>(
-        &mut self,
-        cx: &mut std::task::Context<'_>,
-        mut step: impl FnMut(&mut SendStream, &mut std::task::Context<'_>) -> Poll<R>,
-    ) -> Poll<R> {
-        match self {
-            Self::Own(stream) => step(stream, cx),
-            Self::Shared(shared) => shared.poll_watcher(cx, step),
-        }
-    }
-
-    /// Ready when the caller has gone, with the reason.
-    fn poll_gone(&mut self, cx: &mut std::task::Context<'_>) -> Poll<Code> {
-        let gone = self.poll(cx, |stream, cx| pin!(stream.stopped()).poll(cx));
-        gone.map(|error| match error {
-            SendError::Stopped { code }
-            | SendError::Stream(StreamError::Cancelled { code, .. }) => match code {
-                codes::DEADLINE => Code::DEADLINE_EXCEEDED,
-                _ => Code::CANCELLED,
-            },
-            _ => Code::UNAVAILABLE,
-        })
-    }
-}
-
 /// The caller has gone, or was answered.
 pub(super) struct Gone;
 
 impl Incoming {
     /// The half for a handler that sends.
-    pub(super) fn share(mut self) -> (Self, Arc<SharedSend>) {
-        let shared = match self.send {
+    pub(super) fn share(mut self) -> Result<(Self, Arc<SharedSend>), Gone> {
+        self.send.become_stream();
+        let shared = match std::mem::replace(&mut self.send, Answering::Over) {
             Answering::Own(stream) => SharedSend::new(stream),
             Answering::Shared(shared) => shared,
+            Answering::Call(_) | Answering::Over => return Err(Gone),
         };
         self.send = Answering::Shared(Arc::clone(&shared));
-        (self, shared)
+        Ok((self, shared))
     }
 
     /// The call's context, once its metadata is known.
@@ -213,8 +93,24 @@ impl Incoming {
         Ok(find_meta(metas, block::REQUEST)?)
     }
 
+    /// The request of a call in one frame; without one the call is over.
+    pub(super) fn request_here<T>(&mut self, coding: Coding<T>, late: bool) -> Option<T> {
+        let message = self.message.take()?;
+        let refusal = match (coding.decode)(message.into()) {
+            Ok(request) if !late => return Some(request),
+            Ok(_) => self.late(),
+            Err(error) => undecodable(&error),
+        };
+        self.refuse(&refusal);
+        None
+    }
+
     /// Receives the one request; without one the call is over.
     pub(super) async fn request<T>(&mut self, coding: Coding<T>) -> Result<T, Gone> {
+        if self.message.is_some() {
+            let late = self.is_late();
+            return self.request_here(coding, late).ok_or(Gone);
+        }
         let Some(recv) = &mut self.recv else {
             return Err(Gone);
         };
@@ -253,10 +149,7 @@ impl Incoming {
                 return Err(Gone);
             }
             Some(Ok(Some(Ok(_)))) | None => self.late(),
-            Some(Ok(Some(Err(error)))) => {
-                let text = format!("the request cannot be decoded: {error}");
-                Status::library(Code::INVALID_ARGUMENT, Processed::No, text)
-            }
+            Some(Ok(Some(Err(error)))) => undecodable(&error),
             Some(Ok(None)) => {
                 let text = "the call ended without a request";
                 Status::library(Code::INVALID_ARGUMENT, Processed::No, text)
@@ -365,12 +258,7 @@ impl Incoming {
             self.refuse(&status);
             return Err(Gone);
         }
-        if CallSpan::ENABLED {
-            let (session, before) = (cx.session().map(Session::span), cx.trace_parent());
-            let (span, trace) = CallSpan::of_server(self.head.method, session, before);
-            self.held.seen.set_span(span);
-            trace.into_iter().for_each(|trace| cx.set_trace(trace));
-        }
+        self.begin_span(&cx);
         let server = Arc::clone(&self.held.server);
         let mut given = cx.clone();
         for interceptor in &server.interceptors {
@@ -393,8 +281,18 @@ impl Incoming {
         Ok((cx, outcome))
     }
 
+    /// Begins the span of a call, whose context this is.
+    pub(super) fn begin_span(&mut self, cx: &Context) {
+        if CallSpan::ENABLED {
+            let (session, before) = (cx.session().map(Session::span), cx.trace_parent());
+            let (span, trace) = CallSpan::of_server(self.head.method, session, before);
+            self.held.seen.set_span(span);
+            trace.into_iter().for_each(|trace| cx.set_trace(trace));
+        }
+    }
+
     /// Polls what the application does: catches its panics, ends it when the caller has gone or the time is over.
-    async fn guard<T, F>(
+    pub(super) async fn guard<T, F>(
         &mut self,
         cx: &Context,
         make: impl FnOnce() -> F,
@@ -464,7 +362,7 @@ impl Incoming {
     }
 
     #[cold]
-    fn panicked(&self, panic: &(dyn Any + Send)) -> Status {
+    pub(super) fn panicked(&self, panic: &(dyn Any + Send)) -> Status {
         self.held.server.counters.panicked.add();
         let text = panic.downcast_ref::<&str>().copied();
         let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
@@ -483,6 +381,37 @@ impl Incoming {
 
     // ---- the answer -----------------------------------------------------------------------------
 
+    /// Ends a call in one frame, if its answer is one frame as well; else the outcome comes back.
+    pub(super) fn answer_here<T>(
+        &mut self,
+        cx: &Context,
+        outcome: Result<T, Status>,
+        coding: Coding<T>,
+    ) -> Option<Result<T, Status>> {
+        let message = match outcome {
+            Ok(message) => message,
+            Err(status) => {
+                self.fail(&status);
+                return None;
+            }
+        };
+        let Answering::Call(call) = &mut self.send else {
+            return Some(Ok(message));
+        };
+        if cx.has_answer() {
+            return Some(Ok(message));
+        }
+        match coding.to_bytes(&message) {
+            Ok(answer) if call.fits(answer.len()) => {
+                call.reply(answer);
+                self.held.seen.ends_with(Code::OK);
+            }
+            Ok(_) => return Some(Ok(message)),
+            Err(status) => self.fail(&status.has_run()),
+        }
+        None
+    }
+
     /// Ends a call with one answer.
     pub(super) async fn answer<T>(
         &mut self,
@@ -498,6 +427,15 @@ impl Incoming {
             Ok(answer) => answer,
             Err(status) => return self.fail(&status),
         };
+        if let Answering::Call(call) = &mut self.send
+            && !cx.has_answer()
+            && call.fits(answer.len())
+        {
+            call.reply(answer);
+            self.held.seen.ends_with(Code::OK);
+            self.send = Answering::Over;
+            return;
+        }
         if let Some(headers) = cx.take_answer(Part::Headers)
             && self.send_meta(block::HEADERS, &headers).await.is_err()
         {
@@ -579,9 +517,19 @@ impl Incoming {
             code
         };
         let details = dialect::encode_status(self.held.peer.session.wire(), status);
+        if let Answering::Call(call) = &mut self.send {
+            call.fail(code, status.message(), &details);
+            self.send = Answering::Over;
+            return;
+        }
         let end =
             |stream: &mut SendStream| stream.finish_with_details(code, status.message(), &details);
         // Fails if the caller has gone.
         let _ = self.send.with(end);
     }
+}
+
+fn undecodable(error: &CodecError) -> Status {
+    let text = format!("the request cannot be decoded: {error}");
+    Status::library(Code::INVALID_ARGUMENT, Processed::No, text)
 }

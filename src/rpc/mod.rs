@@ -133,6 +133,7 @@
 //! tower, and `ServerBuilder::layer`, which puts handlers into its layers; `rpc-tracing` makes each call a span. The wire is specified
 //! in `src/rpc/WIRE.md`; `MIGRATING.md` is for users of tonic and tarpc.
 
+mod answering;
 mod bound;
 mod call;
 mod channel;
@@ -142,6 +143,8 @@ mod context;
 mod convert;
 mod dialect;
 mod exchange;
+mod held;
+mod in_place;
 mod incoming;
 #[cfg(feature = "rpc-tower")]
 mod layer;
@@ -149,6 +152,7 @@ mod metadata;
 mod method;
 mod metrics;
 mod mode;
+mod polling;
 mod receiver;
 mod retry;
 mod router;
@@ -163,6 +167,7 @@ mod streaming;
 mod timer;
 #[cfg(feature = "rpc-tower")]
 mod tower;
+mod warm;
 mod wire;
 
 #[cfg(feature = "rpc-tower")]

@@ -1,12 +1,14 @@
 //! Where handlers run: on any thread, or on the one that serves.
 
 use std::fmt;
+use std::ops::{Deref, DerefMut};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use super::bound::Bound;
 use super::incoming::Incoming;
+use super::warm::Warm;
 
 mod sealed {
     pub trait Sealed {}
@@ -21,6 +23,12 @@ pub trait Mode: sealed::Sealed + Sized + 'static {
     #[doc(hidden)]
     type Handler: Clone + 'static;
 
+    /// What runs unary calls of a method that are ready at once, and what makes one.
+    #[doc(hidden)]
+    type InPlace: DerefMut<Target: InPlace<Self>> + 'static;
+    #[doc(hidden)]
+    type NewInPlace: Deref<Target: Fn() -> Self::InPlace> + 'static;
+
     #[doc(hidden)]
     fn start(handler: &Self::Handler, call: Taken) -> Self::Call;
 
@@ -30,6 +38,14 @@ pub trait Mode: sealed::Sealed + Sized + 'static {
 
     #[doc(hidden)]
     fn spawn(call: Self::Call);
+}
+
+/// A method's handler, with memory for one future of it.
+#[doc(hidden)]
+pub trait InPlace<M: Mode> {
+    /// Runs a call as far as it goes; the rest, if there is one.
+    #[doc(hidden)]
+    fn run(&mut self, warm: &mut Warm) -> Option<M::Call>;
 }
 
 /// A stream that is a call.
@@ -75,6 +91,8 @@ macro_rules! modes {
     ($($mode:ident: $pointer:ident, $spawn:ident, { $($bounds:tt)* }, { $($handler:tt)* };)+) => {
         $(impl Mode for $mode {
             type Call = Pin<Box<dyn Future<Output = ()> $($bounds)* + 'static>>;
+            type InPlace = Box<dyn InPlace<Self> $($bounds)* + 'static>;
+            type NewInPlace = $pointer<dyn Fn() -> Self::InPlace $($handler)* + 'static>;
             type Handler = $pointer<dyn Fn(Taken) -> Self::Call $($handler)* + 'static>;
 
             fn start(handler: &Self::Handler, call: Taken) -> Self::Call {

@@ -30,6 +30,8 @@ pub(super) struct Entry<M: Mode> {
     /// Who streams.
     pub(super) flags: u8,
     pub(super) bound: Option<Arc<Bound>>,
+    /// For calls that are ready at once.
+    pub(super) in_place: Option<M::NewInPlace>,
     /// The number of its counters.
     pub(super) row: usize,
     pub(super) options: MethodOptions,
@@ -140,13 +142,19 @@ impl<M: Mode> Router<M> {
         }
     }
 
-    fn insert(&mut self, name: &'static str, codec: u8, flags: u8, handler: M::Handler) {
+    fn insert(
+        &mut self,
+        (name, codec, flags): (&'static str, u8, u8),
+        handler: M::Handler,
+        in_place: Option<M::NewInPlace>,
+    ) {
         let entry = Entry {
             name,
             handler,
             codec,
             flags,
             bound: None,
+            in_place,
             row: 0,
             options: MethodOptions::default(),
         };
@@ -202,12 +210,14 @@ macro_rules! handlers {
             F: Future<Output = Result<$output, Status>> + 'static + $send,
         {
             let handler = $pointer::new(handler);
+            let in_place = $mode::$name(&handler, method);
             let start = move |call: super::mode::Taken| -> <$mode as Mode>::Call {
                 let handler = $pointer::clone(&handler);
                 let handler = move |cx, $($arg: $type),+| handler(cx, $($arg),+);
                 Box::pin(run::$name(call.0, method, handler))
             };
-            self.insert(method.name, method.codec, method.flags(), $pointer::new(start));
+            let named = (method.name, method.codec, method.flags());
+            self.insert(named, $pointer::new(start), in_place);
             self
         })+
     };

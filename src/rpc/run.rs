@@ -37,7 +37,9 @@ pub(super) async fn server_streaming<Req, Resp, F>(
         return;
     };
     let Ok(cx) = context(&mut call) else { return };
-    let (mut call, shared) = call.share();
+    let Ok((mut call, shared)) = call.share() else {
+        return;
+    };
     let sender = Sender::new(shared, method.response, Some(cx.clone()));
     let outcome = call.run(cx, |cx| handler(cx, request, sender)).await;
     if let Ok((cx, outcome)) = outcome {
@@ -70,7 +72,9 @@ pub(super) async fn bidirectional<Req, Resp, F>(
     F: Future<Output = Result<(), Status>>,
 {
     let (call, receiver) = requests(call, method.request);
-    let (mut call, shared) = call.share();
+    let Ok((mut call, shared)) = call.share() else {
+        return;
+    };
     let Ok((receiver, cx)) = first(&mut call, receiver).await else {
         return;
     };

@@ -1,10 +1,8 @@
 //! The loop of one session: takes calls, polls their handlers where they are, and makes tasks of those that wait.
 
-use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -12,17 +10,22 @@ use rustc_hash::FxHashMap;
 use tokio::time::Instant;
 use tracing::Level;
 
+use super::answering::Answering;
 use super::bound::{Bound, Place, WhenFull};
 use super::code::Code;
 use super::context::Peer;
 use super::dialect;
-use super::incoming::{Answering, Common, Head, Held, Incoming};
-use super::mode::{Mode, Taken, Waited};
+use super::held::{Common, Counters, Held};
+use super::incoming::{Head, Incoming};
+use super::mode::{InPlace as _, Mode, Taken, Waited};
+use super::polling::while_in_place;
 use super::router::Entry;
 use super::server::ServerStats;
 use super::status::Status;
-use super::wire::{Opening, OpeningError, flag};
+use super::warm::Warm;
+use super::wire::{Opening, OpeningError, Parts, flag};
 use crate::error::{Processed, SessionError};
+use crate::handle::call::{Acceptor, Arrival, IncomingCall};
 use crate::handle::{RecvStream, SendStream, Session};
 use crate::pace::{LINES, paced};
 
@@ -44,18 +47,37 @@ pub(super) async fn serve_session<M: Mode>(
     core: &Arc<Core<M>>,
     session: Session,
 ) -> Result<(), SessionError> {
+    let peer = Arc::new(Peer::new(session, core.max_session_calls));
+    let warm = Warm::new(&peer, &core.common);
     let mut serving = Serving {
         core: Arc::clone(core),
-        peer: Arc::new(Peer::new(session, core.max_session_calls)),
+        peer,
         ready: 0,
         since: None,
+        now: None,
+        runners: Vec::new(),
+        last: 0,
+        warm,
     };
+    let mut acceptor = Acceptor::new(serving.peer.session.clone());
     loop {
-        let accepted = serving.peer.session.accept().await?;
-        let Some((send, recv)) = accepted else {
-            return Ok(());
-        };
-        serving.take(send, recv).await?;
+        let accepted = std::future::poll_fn(|cx| {
+            let accepted = acceptor.poll(cx);
+            if accepted.is_pending() {
+                serving.now = None;
+            }
+            accepted
+        })
+        .await?;
+        match accepted {
+            Some(Arrival::Stream(send, recv)) => serving.take(send, recv).await?,
+            Some(Arrival::Call(call)) => {
+                if let Some(call) = serving.take_in_place(call) {
+                    serving.take_call(call).await?;
+                }
+            }
+            None => return Ok(()),
+        }
         if serving.has_had_its_turn() {
             tokio::task::yield_now().await;
         }
@@ -68,6 +90,12 @@ struct Serving<M: Mode> {
     /// Calls since others had their turn, and since when.
     ready: u32,
     since: Option<Instant>,
+    /// The time when the last few calls were taken.
+    now: Option<Instant>,
+    /// What runs calls that are ready at once, by method, and which was used last.
+    runners: Vec<(&'static str, (u8, usize), M::InPlace)>,
+    last: usize,
+    warm: Warm,
 }
 
 impl<M: Mode> Serving<M> {
@@ -82,7 +110,99 @@ impl<M: Mode> Serving<M> {
                 return Ok(());
             }
         };
-        let mut call = self.incoming(send, recv, head, entry.row);
+        let call = self.incoming(send, recv, head, entry.row);
+        self.serve(entry, call).await
+    }
+
+    /// Runs a call in one frame where it is, if nothing stands in the way; else it comes back.
+    fn take_in_place(&mut self, mut call: IncomingCall) -> Option<IncomingCall> {
+        let core = &self.core;
+        let Some(parts) = Parts::of(call.opening()) else {
+            return Some(call);
+        };
+        let known = |runner: &(&'static str, (u8, usize), _)| runner.0.as_bytes() == parts.method;
+        if !self.runners.get(self.last).is_some_and(known) {
+            let found = self.runners.iter().position(known);
+            let Some(found) = found.or_else(|| add_runner(core, &mut self.runners, parts.method))
+            else {
+                return Some(call);
+            };
+            self.last = found;
+        }
+        let plain = parts.flags & !flag::TIMEOUT == 0 && parts.metadata.is_empty();
+        let Some((name, (codec, row), runner)) = self.runners.get_mut(self.last) else {
+            return Some(call);
+        };
+        let since = Instant::from_std(call.received_at());
+        let deadline = parts.timeout.and_then(|timeout| since.checked_add(timeout));
+        let now = *self.now.get_or_insert_with(Instant::now);
+        let late = deadline.is_some_and(|at| at <= now);
+        if !plain || late || *codec != parts.codec {
+            return Some(call);
+        }
+        if !self.peer.bound.try_take() {
+            return Some(call);
+        }
+        if !core.common.bound.try_take() {
+            self.peer.bound.release();
+            return Some(call);
+        }
+        let timeout = parts.timeout;
+        let warm = &mut self.warm;
+        warm.call.deadline = deadline;
+        warm.call.held.begin(*row, since);
+        warm.call.head.method = name;
+        warm.call.head.timeout = timeout;
+        warm.call.held.of_session = true;
+        warm.call.held.of_server = true;
+        warm.call.message = Some(call.take_request());
+        warm.call.send = Answering::Call(call);
+        self.ready += 1;
+        if let Some(pending) = runner.run(warm)
+            && let Some(pending) = poll_in_place(pending)
+        {
+            M::spawn(pending);
+        }
+        None
+    }
+
+    /// Takes a call of the peer in one frame.
+    async fn take_call(&mut self, mut call: IncomingCall) -> Result<(), SessionError> {
+        let core = Arc::clone(&self.core);
+        let parsed = parse_call(&core, &call);
+        let (now, since) = (Instant::now(), Instant::from_std(call.received_at()));
+        let message = call.take_request();
+        let (row, head) = match &parsed {
+            Ok((entry, _)) => (
+                entry.row,
+                parsed.as_ref().ok().map(|(_, head)| head.clone()),
+            ),
+            Err(_) => (0, None),
+        };
+        let head = head.unwrap_or_default();
+        let deadline = head.timeout.and_then(|timeout| since.checked_add(timeout));
+        let mut held = Held::new(&self.peer, &core.common);
+        held.begin(row, since);
+        let mut call = Incoming {
+            recv: None,
+            send: Answering::Call(call),
+            message: Some(message),
+            head,
+            deadline,
+            was_late: deadline.is_some_and(|at| at <= now),
+            held,
+        };
+        match parsed {
+            Ok((entry, _)) => self.serve(entry, call).await,
+            Err(status) => {
+                call.refuse(&status);
+                Ok(())
+            }
+        }
+    }
+
+    /// Runs a call of a method, if there is a place for it.
+    async fn serve(&mut self, entry: &Entry<M>, mut call: Incoming) -> Result<(), SessionError> {
         if !self.admit(&mut call).await? {
             return Ok(());
         }
@@ -109,6 +229,7 @@ impl<M: Mode> Serving<M> {
         Incoming {
             recv: Some(recv),
             send: Answering::Own(send),
+            message: None,
             head,
             deadline,
             was_late: deadline.is_some_and(|at| at <= now),
@@ -165,6 +286,7 @@ impl<M: Mode> Serving<M> {
     fn has_had_its_turn(&mut self) -> bool {
         if self.ready.is_multiple_of(LOOK_CALLS) {
             let now = Instant::now();
+            self.now = Some(now);
             let since = *self.since.get_or_insert(now);
             if self.ready < READY_CALLS && now.duration_since(since) < READY_TIME {
                 return false;
@@ -187,6 +309,50 @@ fn parse<'a, M: Mode>(
     let head = Head {
         method: entry.name,
         flags: entry.flags | opening.flags,
+        timeout: opening.timeout,
+        metadata: opening.metadata,
+    };
+    Ok((entry, head))
+}
+
+/// Makes what runs calls of a method in place, if they may be; the place of it.
+fn add_runner<M: Mode>(
+    core: &Core<M>,
+    runners: &mut Vec<(&'static str, (u8, usize), M::InPlace)>,
+    method: &[u8],
+) -> Option<usize> {
+    if !core.common.interceptors.is_empty() {
+        return None;
+    }
+    #[cfg(feature = "rpc-tower")]
+    if core.common.layers.is_some() {
+        return None;
+    }
+    let entry = core.methods.get(std::str::from_utf8(method).ok()?)?;
+    if entry.bound.is_some() || entry.options.spawn {
+        return None;
+    }
+    let new = entry.in_place.as_ref()?;
+    runners.push((entry.name, (entry.codec, entry.row), new()));
+    Some(runners.len() - 1)
+}
+
+/// The same of a call in one frame.
+fn parse_call<'a, M: Mode>(
+    core: &'a Core<M>,
+    call: &IncomingCall,
+) -> Result<(&'a Entry<M>, Head), Status> {
+    let share = |part: &[u8]| call.slice_of_opening(part);
+    let opening = Opening::decode_in_place(call.opening(), share).map_err(refusal)?;
+    let entry = find(core, &opening)?;
+    let more = flag::REQUEST_STREAM | flag::RESPONSE_STREAM | flag::METADATA_FOLLOWS;
+    if opening.flags & more != 0 {
+        let text = "a call in one frame has one message, and nothing before or behind it";
+        return Err(Status::library(Code::INVALID_ARGUMENT, Processed::No, text));
+    }
+    let head = Head {
+        method: entry.name,
+        flags: opening.flags,
         timeout: opening.timeout,
         metadata: opening.metadata,
     };
@@ -259,27 +425,14 @@ async fn until_end(
 
 // ---- polling in place -----------------------------------------------------------------------------
 
-thread_local! {
-    static IN_PLACE: Cell<bool> = const { Cell::new(false) };
-}
-
-/// Whether what is polled now is polled again at once if it is not ready, so that it need not ask to be woken.
-pub(super) fn polled_in_place() -> bool {
-    IN_PLACE.try_with(Cell::get).unwrap_or(false)
-}
-
 /// Polls a call where it was taken; it comes back if it waits.
 fn poll_in_place<C: Future<Output = ()> + Unpin>(mut call: C) -> Option<C> {
     let polled = catch_unwind(AssertUnwindSafe(move || {
         // Woken again as a task.
         let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
-        let _ = IN_PLACE.try_with(|in_place| in_place.set(true));
-        let polled = catch_unwind(AssertUnwindSafe(|| Pin::new(&mut call).poll(&mut cx)));
-        let _ = IN_PLACE.try_with(|in_place| in_place.set(false));
-        match polled {
-            Ok(Poll::Ready(())) => None,
-            Ok(Poll::Pending) => Some(call),
-            Err(panic) => std::panic::resume_unwind(panic),
+        match while_in_place(|| Pin::new(&mut call).poll(&mut cx)) {
+            Poll::Ready(()) => None,
+            Poll::Pending => Some(call),
         }
     }));
     polled.unwrap_or_else(|_| {
@@ -294,30 +447,6 @@ fn poll_in_place<C: Future<Output = ()> + Unpin>(mut call: C) -> Option<C> {
 }
 
 // ---- counting -------------------------------------------------------------------------------------
-
-/// A number that grows.
-#[derive(Debug, Default)]
-pub(super) struct Counter(AtomicU64);
-
-impl Counter {
-    pub(super) fn add(&self) {
-        // ORDERING: publishes nothing.
-        self.0.fetch_add(1, Ordering::Relaxed);
-    }
-
-    fn get(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
-    }
-}
-
-#[derive(Debug, Default)]
-pub(super) struct Counters {
-    pub(super) failed: Counter,
-    pub(super) refused: Counter,
-    pub(super) late: Counter,
-    pub(super) panicked: Counter,
-    pub(super) cancelled: Counter,
-}
 
 impl Counters {
     /// Calls and those in flight are counted elsewhere.

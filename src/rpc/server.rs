@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::bound::{Bound, WhenFull};
 use super::context::Context;
-use super::incoming::{Common, Interceptor};
+use super::held::{Common, Counters, Interceptor};
 #[cfg(feature = "rpc-tower")]
 use super::layer::{Handled, Handlers, Handling, Layered, Wrap, wrap};
 use super::method::{Bidirectional, ClientStreaming, Method, ServerStreaming, Unary};
@@ -15,7 +15,7 @@ use super::mode::{Free, Local, Mode, Shared};
 use super::receiver::Receiver;
 use super::router::{MethodOptions, Router, Service};
 use super::sender::Sender;
-use super::serve::{Core, Counters, serve_session};
+use super::serve::{Core, serve_session};
 use super::status::Status;
 use crate::connect::{ListenError, Listener};
 use crate::error::SessionError;

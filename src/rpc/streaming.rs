@@ -6,7 +6,7 @@ use tokio::time::Instant;
 use super::call::{Call, Prepared, within};
 use super::codec::Coding;
 use super::context::Context;
-use super::exchange::poll_send;
+use super::exchange::{Begins, poll_send};
 use super::method::{Bidirectional, ClientStreaming, Kind, ServerStreaming};
 use super::metrics::Seen;
 use super::receiver::{Caller, Parent, Receiver, Reply};
@@ -74,7 +74,7 @@ impl<'a, Req, Resp, K: Kind> Call<'a, Req, Resp, K> {
             let session = channel.inner().target.session(at).await?;
             let left = at.map(|at| at.saturating_duration_since(Instant::now()));
             let left = left.or(prepared.timeout);
-            let request = prepared.request(&session, left, Bytes::new())?;
+            let request = prepared.request(session.wire(), left, Bytes::new())?;
             let (mut send, recv) = session.open(request.opening).await?;
             if let Some(urgency) = request.urgency {
                 send.set_urgency(urgency);

@@ -85,6 +85,40 @@ pub(crate) enum OpeningError {
     Invocation(InvocationError),
 }
 
+/// The parts of an opening block, not looked at: only their lengths fit.
+pub(super) struct Parts<'a> {
+    pub(super) flags: u8,
+    pub(super) codec: u8,
+    pub(super) timeout: Option<Duration>,
+    pub(super) method: &'a [u8],
+    pub(super) metadata: &'a [u8],
+}
+
+impl<'a> Parts<'a> {
+    /// `None` for another version, or a block that is too short.
+    #[inline]
+    pub(super) fn of(block: &'a [u8]) -> Option<Self> {
+        let (&[version, flags, codec, method_len], mut rest) = block.split_first_chunk::<4>()?;
+        if version != VERSION {
+            return None;
+        }
+        let mut timeout = None;
+        if flags & flag::TIMEOUT != 0 {
+            let (micros, after) = rest.split_first_chunk::<8>()?;
+            timeout = Some(Duration::from_micros(u64::from_le_bytes(*micros)));
+            rest = after;
+        }
+        let (method, metadata) = rest.split_at_checked(usize::from(method_len))?;
+        Some(Self {
+            flags,
+            codec,
+            timeout,
+            method,
+            metadata,
+        })
+    }
+}
+
 impl<'a> Opening<'a> {
     /// One that says nothing.
     pub(crate) const fn unsaid() -> Self {
@@ -106,6 +140,25 @@ impl<'a> Opening<'a> {
         method: &str,
         metadata: Option<&Metadata>,
     ) -> (Bytes, Option<Bytes>) {
+        let mut block = Vec::new();
+        let follows = Self::encode_into(&mut block, kind, codec, timeout, method, metadata);
+        (Bytes::from(block), follows)
+    }
+
+    /// Whether an opening, also one with a timeout, has room for this much metadata.
+    pub(crate) const fn fits(method: &str, metadata: usize) -> bool {
+        4 + 8 + method.len() + metadata <= MAX_OPENING
+    }
+
+    /// The same behind what is in `block`.
+    pub(crate) fn encode_into(
+        block: &mut Vec<u8>,
+        kind: u8,
+        codec: u8,
+        timeout: Option<Duration>,
+        method: &str,
+        metadata: Option<&Metadata>,
+    ) -> Option<Bytes> {
         let metadata = metadata.map_or(&[][..], Metadata::as_bytes);
         let head = 4 + if timeout.is_some() { 8 } else { 0 } + method.len();
         let fits = head + metadata.len() <= MAX_OPENING;
@@ -117,7 +170,7 @@ impl<'a> Opening<'a> {
             flags |= flag::METADATA_FOLLOWS;
         }
         let inline = if fits { metadata } else { &[] };
-        let mut block = Vec::with_capacity(head + inline.len());
+        block.reserve_exact(head + inline.len());
         // A method has checked its name.
         block.extend_from_slice(&[VERSION, flags, codec, method.len() as u8]);
         if let Some(timeout) = timeout {
@@ -126,37 +179,41 @@ impl<'a> Opening<'a> {
         }
         block.extend_from_slice(method.as_bytes());
         block.extend_from_slice(inline);
-        let follows = (!fits).then(|| meta(block::REQUEST, metadata));
-        (Bytes::from(block), follows)
+        (!fits).then(|| meta(block::REQUEST, metadata))
     }
 
     pub(crate) fn decode(block: &'a Bytes) -> Result<Self, OpeningError> {
+        Self::decode_in_place(block, |part| block.slice_ref(part))
+    }
+
+    /// The same of a part of some memory, of which `share` makes bytes to keep.
+    pub(crate) fn decode_in_place(
+        block: &'a [u8],
+        share: impl FnOnce(&'a [u8]) -> Bytes,
+    ) -> Result<Self, OpeningError> {
         let short = OpeningError::Short(block.len());
         let &version = block.first().ok_or(short)?;
         if version != VERSION {
             return Err(OpeningError::Version(version));
         }
-        let (&[_, flags, codec, method_len], mut rest) =
-            block.split_first_chunk::<4>().ok_or(short)?;
+        let flags = block.get(..4).ok_or(short)?[1];
         if flags & !flag::KNOWN != 0 {
             return Err(OpeningError::Flags(flags & !flag::KNOWN));
         }
-        let mut timeout = None;
-        if flags & flag::TIMEOUT != 0 {
-            let (micros, after) = rest.split_first_chunk::<8>().ok_or(short)?;
-            timeout = Some(Duration::from_micros(u64::from_le_bytes(*micros)));
-            rest = after;
-        }
-        let (method, metadata) = rest
-            .split_at_checked(usize::from(method_len))
-            .ok_or(short)?;
+        let Parts {
+            codec,
+            timeout,
+            method,
+            metadata,
+            ..
+        } = Parts::of(block).ok_or(short)?;
         let method = match std::str::from_utf8(method) {
             Ok(method) if !method.is_empty() => method,
             _ => return Err(OpeningError::Method),
         };
         let metadata = match metadata.is_empty() {
             true => Metadata::new(),
-            false => Metadata::decode(block.slice_ref(metadata))?,
+            false => Metadata::decode(share(metadata))?,
         };
         Ok(Self {
             flags,

@@ -6,10 +6,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use ringmux::Processed;
 use ringmux::rpc::{
     Channel, Code, Context, MethodOptions, Origin, Receiver, Sender, Server, Status, WhenFull,
 };
-use ringmux::{Config, Processed};
 use tokio::sync::Semaphore;
 
 use crate::host::*;
@@ -57,7 +57,7 @@ async fn ten_thousand_calls_at_a_server_bounded_at_64_all_end_and_never_more_run
     const CALLS: usize = 10_000;
     const BOUND: usize = 64;
     let gate = Gate::new();
-    let config = Config::builder().max_pending_opens(20_000).build().unwrap();
+    let config = settings().max_pending_opens(20_000).build().unwrap();
     let host = Host::with(gated(&gate).max_calls(BOUND), &config).await;
     let mut calls = tokio::task::JoinSet::new();
     for n in 0..CALLS {
@@ -120,7 +120,7 @@ async fn the_bound_of_a_session_leaves_the_others_alone() {
     let server = gated(&gate).max_session_calls(2).build().unwrap();
     let mut channels = Vec::new();
     for _ in 0..2 {
-        let (client, session) = pipe(&Config::default()).await;
+        let (client, session) = pipe(&settings().build().unwrap()).await;
         let server = server.clone();
         tokio::spawn(async move { server.serve_session(session).await });
         channels.push(Channel::new(client));
@@ -300,7 +300,7 @@ async fn a_call_whose_request_is_on_its_way_takes_no_place_from_the_calls_of_oth
         .options(ECHO, MethodOptions::default().max_calls(1))
         .max_calls(1);
     let host = Host::new(builder).await;
-    let (slow, session) = pipe(&Config::default()).await;
+    let (slow, session) = pipe(&settings().build().unwrap()).await;
     let server = host.server.clone();
     tokio::spawn(async move { server.serve_session(session).await });
 

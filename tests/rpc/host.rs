@@ -7,7 +7,7 @@ use ringmux::rpc::{
     Bidirectional, Channel, ClientStreaming, Context, Method, Raw, Server, ServerBuilder,
     ServerStreaming, Status,
 };
-use ringmux::{Config, Session};
+use ringmux::{Config, ConfigBuilder, Session};
 use tokio::task::JoinHandle;
 
 /// Nothing in a test takes so long, even on a machine that is busy.
@@ -26,6 +26,19 @@ pub(crate) async fn echo(_: Context, request: Bytes) -> Result<Bytes, Status> {
     Ok(request)
 }
 
+/// Set in a process that runs the cases over streams.
+pub(crate) const OVER_STREAMS: &str = "RINGMUX_RPC_OVER_STREAMS";
+
+/// Whether unary calls are streams in this process.
+pub(crate) fn over_streams() -> bool {
+    std::env::var_os(OVER_STREAMS).is_some()
+}
+
+/// The defaults, except for how unary calls travel.
+pub(crate) fn settings() -> ConfigBuilder {
+    Config::builder().calls(!over_streams())
+}
+
 /// A server and its client over a pipe.
 pub(crate) struct Host {
     pub(crate) channel: Channel,
@@ -37,7 +50,7 @@ pub(crate) struct Host {
 
 impl Host {
     pub(crate) async fn new(builder: ServerBuilder) -> Self {
-        Self::with(builder, &Config::default()).await
+        Self::with(builder, &settings().build().unwrap()).await
     }
 
     pub(crate) async fn with(builder: ServerBuilder, config: &Config) -> Self {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use ringmux::rpc::{Channel, Code, Context, Origin, Receiver, Sender, Server, Status};
-use ringmux::{Config, Processed, Session};
+use ringmux::{Processed, Session};
 
 use crate::host::*;
 
@@ -109,7 +109,7 @@ struct Line {
 
 impl Line {
     async fn session(server: &Server) -> (Session, Channel) {
-        let (client, session) = pipe(&Config::default()).await;
+        let (client, session) = pipe(&settings().build().unwrap()).await;
         let server = server.clone();
         tokio::spawn(async move { server.serve_session(session).await });
         (client.clone(), Channel::new(client))

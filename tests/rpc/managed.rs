@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use ringmux::manage::{Dial, Manager};
 use ringmux::rpc::{Channel, Code, Context, Retry, Server, Status};
-use ringmux::{Config, Engine, Listener, Processed};
+use ringmux::{Engine, Listener, Processed};
 
 use crate::host::*;
 
@@ -15,7 +15,7 @@ fn manager(addr: &str) -> Manager {
     let dial = Dial::new(
         Engine::auto().unwrap(),
         addr.parse().unwrap(),
-        Config::default(),
+        settings().build().unwrap(),
     );
     let manager = Manager::builder(dial).build().unwrap();
     tokio::spawn(manager.start().unwrap());

@@ -4,7 +4,6 @@ use std::process::Command;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use ringmux::Config;
 use ringmux::rpc::{Context, Sender, Server, Status};
 use ringmux_testing::allocator::{Counting, live_bytes};
 use tokio::sync::Semaphore;
@@ -60,7 +59,7 @@ async fn child() {
         .unary(OTHER, echo)
         .server_streaming(FEED, endless)
         .max_calls(BOUND);
-    let config = Config::builder().max_pending_opens(20_000).build().unwrap();
+    let config = settings().max_pending_opens(20_000).build().unwrap();
     let host = Host::with(builder, &config).await;
     let mut after = Vec::new();
     for round in 0..4 {

@@ -187,7 +187,7 @@ async fn bytes_that_are_no_message_are_the_fault_of_whoever_sent_them() {
 
 #[tokio::test]
 async fn an_end_without_an_answer_is_internal_and_never_an_answer() {
-    let (client, session) = pipe(&ringmux::Config::default()).await;
+    let (client, session) = pipe(&settings().build().unwrap()).await;
     tokio::spawn(async move {
         while let Ok(Some((mut send, mut recv))) = session.accept().await {
             let request = recv.recv().await.unwrap().unwrap_or_default();

@@ -1,8 +1,8 @@
 //! Messages and metadata at the edges of what is carried.
 
 use bytes::Bytes;
+use ringmux::Processed;
 use ringmux::rpc::{Code, Context, Metadata, Origin, Server, Status};
-use ringmux::{Config, Processed};
 
 use crate::host::*;
 
@@ -54,7 +54,7 @@ async fn an_answer_that_is_too_large_is_a_status_and_the_session_goes_on() {
     async fn large(_: Context, _: Bytes) -> Result<Bytes, Status> {
         Ok(Bytes::from(vec![0; (64 << 10) + 1]))
     }
-    let config = Config::builder().max_message(64 << 10).build().unwrap();
+    let config = settings().max_message(64 << 10).build().unwrap();
     let builder = Server::builder().unary(ECHO, large).unary(OTHER, echo);
     let host = Host::with(builder, &config).await;
     let request = Bytes::new();

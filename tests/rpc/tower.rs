@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future;
+use ringmux::Engine;
 use ringmux::manage::{Dial, Manager};
 use ringmux::rpc::{Channel, Code, Context, Endpoint, Request, Response, Server, Status};
-use ringmux::{Config, Engine};
 use tower::balance::p2c::Balance;
 use tower::discover::Change;
 use tower::hedge::{Hedge, Policy};
@@ -75,14 +75,14 @@ async fn ready_is_pending_while_there_is_no_session_and_never_an_error() {
     let dial = Dial::new(
         Engine::auto().unwrap(),
         "tcp://127.0.0.1:1".parse().unwrap(),
-        Config::default(),
+        settings().build().unwrap(),
     );
     let manager = Manager::builder(dial).build().unwrap();
     let mut endpoint = Endpoint::new(Channel::from(manager.clone()));
     assert!(!is_ready(&mut endpoint));
     tokio::spawn(manager.start().unwrap());
     assert!(!is_ready(&mut endpoint));
-    let (client, session) = pipe(&Config::default()).await;
+    let (client, session) = pipe(&settings().build().unwrap()).await;
     let server = Server::builder().unary(ECHO, echo).build().unwrap();
     tokio::spawn(async move { server.serve_session(session).await });
     manager.replace(client).unwrap();

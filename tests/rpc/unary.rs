@@ -167,7 +167,7 @@ async fn handlers_that_are_not_send_run_on_a_local_set() {
     use std::cell::Cell;
     use std::rc::Rc;
 
-    let (client, session) = pipe(&ringmux::Config::default()).await;
+    let (client, session) = pipe(&settings().build().unwrap()).await;
     let count = Rc::new(Cell::new(0));
     let handler = {
         let count = Rc::clone(&count);

@@ -89,6 +89,13 @@ impl HandleSide {
         &self.0
     }
 
+    /// Cancels a stream that no application gets.
+    pub(in crate::bridge) fn abandon(self, code: u32) {
+        self.0.cancel(code);
+        self.0.release_half();
+        self.0.release_half();
+    }
+
     pub(crate) fn split(self) -> (Writer<TxRing>, Reader<RxRing>) {
         let sender = TxRing(Arc::clone(&self.0));
         // SAFETY: a lane has one `HandleSide`, which is consumed here: no other writer of its ring forth is made.

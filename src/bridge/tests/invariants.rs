@@ -52,6 +52,13 @@ impl InFlight {
                 self.opens += 1;
                 self.session_cost += crate::wire::native::frame::cost(block.len() as u32);
             }
+            Frame::Call { payload, .. } => {
+                self.opens += 1;
+                self.session_cost += crate::wire::native::frame::cost(payload.len() as u32 + 2);
+            }
+            Frame::Reply { answer, .. } => {
+                self.session_cost += crate::wire::native::frame::cost(answer.len() as u32);
+            }
             Frame::Meta { block, .. } => {
                 self.session_cost += crate::wire::native::frame::cost(block.len() as u32);
             }
@@ -142,6 +149,9 @@ pub(super) fn books_of_one_side_balance(end: &mut End) {
         }
         peers += u64::from(stream.of_peer());
     }
+    let calls = connection.core.mux.base.calls.books();
+    held += calls.charged;
+    peers += calls.of_peer;
     assert_eq!(
         connection.core.mux.flow.window.held(),
         held,
@@ -212,7 +222,11 @@ fn credit_is_conserved(sender: &mut End, receiver: &mut End, out: &InFlight, bac
             .filter(|(_, stream)| stream.opening == Opening::Granted)
             .count() as u64;
         assert_eq!(
-            u64::from(from.link.opens.granted()) + opening + out.opens + back.streams,
+            u64::from(from.link.opens.granted())
+                + opening
+                + from.core.mux.base.calls.books().queued
+                + out.opens
+                + back.streams,
             u64::from(to.core.mux.permits.peer_streams),
             "stream grants"
         );
@@ -254,6 +268,8 @@ pub(super) fn at_rest(end: &mut End) {
     let connection = &mut end.connection;
     let left = connection.core.mux.base.streams.iter_mut().next();
     assert!(left.is_none(), "no stream is left: {left:?}");
+    let calls = &connection.core.mux.base.calls;
+    assert!(calls.is_empty(), "no call is left: {calls:?}");
     let parts = connection.core.mux.flow.window.parts();
     assert_eq!(parts.held, 0, "nothing is held: {parts:?}");
     assert_eq!((parts.advance, parts.unused), (0, 0));

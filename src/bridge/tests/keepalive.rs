@@ -109,7 +109,7 @@ fn any_byte_is_life_also_part_of_a_frame() {
     let mut solo = Solo::new(Role::Dialer, &Config::default());
     let session = solo.end.session().clone();
     // A header whose payload arrives a byte at a time.
-    let mut bytes = BytesMut::from(&[8, 0, 0, 0x90, 0, 0, 0, 0][..]);
+    let mut bytes = BytesMut::from(&[8, 0, 0, 0xb0, 0, 0, 0, 0][..]);
     for _ in 0..7 {
         solo.end.connection.receive(&mut bytes, solo.now);
         bytes.extend_from_slice(&[0]);
@@ -128,7 +128,7 @@ fn a_peer_that_talks_is_not_asked() {
     let mut solo = Solo::new(Role::Dialer, &Config::default());
     for _ in 0..100 {
         solo.elapse(Duration::from_secs(5));
-        solo.hear(&Frame::Extension(9));
+        solo.hear(&Frame::Extension(11));
         assert!(solo.said().is_empty());
     }
     assert_eq!(solo.end.session().stats().keepalives, 0);
@@ -428,7 +428,7 @@ fn a_full_socket_is_stuck_when_nothing_leaves_it_and_nothing_comes() {
         assert!(solo.end.connection.transmit(&mut solo.end.batch, solo.now));
         for second in 0..60 {
             if hears && second % 5 == 0 {
-                solo.hear(&Frame::Extension(9));
+                solo.hear(&Frame::Extension(11));
             }
             let left = if moves { 500 * second } else { 0 };
             elapse_seeing(&mut solo, Duration::from_secs(1), |_| 128 * 1024 - left);

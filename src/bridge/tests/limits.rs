@@ -263,7 +263,7 @@ fn control_frames_beyond_what_was_caused_are_glitches() {
         ("late fin", data(1, b"", false, true)),
         ("fin again", data(5, b"", false, true)),
         ("stop again", cancel(3, 0, true)),
-        ("unknown", Frame::Extension(9)),
+        ("unknown", Frame::Extension(11)),
     ];
     for (name, flood) in floods {
         let mut solo = acceptor(config().glitch_rate(Rate::new(5, 1)));
@@ -298,7 +298,7 @@ fn frames_of_unknown_kinds_may_come_with_messages_and_not_by_themselves() {
     solo.hear(&open(1, b""));
     let mut stream = now(session.accept()).unwrap().unwrap();
     for n in 0..100 {
-        for kind in 9..13 {
+        for kind in 11..15 {
             solo.hear(&Frame::Extension(kind));
         }
         solo.hear(&data(1, b"message", true, false));

@@ -28,6 +28,7 @@ use crate::handle::whole::{Stream, Whole as _};
 use crate::wire::Batch;
 use crate::wire::Role;
 
+mod calls;
 mod deadlines;
 mod drain;
 mod ending;

@@ -140,7 +140,7 @@ fn any_frame(rng: &mut Rng, bytes: &mut BytesMut) {
     let payload = vec![rng.next() as u8; rng.pick(&[0, 1, 4, 5, 300, 8000, 16_384])];
     let stream = rng.pick(&[1, 1, 2, 2, 3, 4, 5, 7, u32::MAX]);
     let credit = rng.pick(&[1, 1000, 100_000, u32::MAX / 2]);
-    let frame = match rng.below(12) {
+    let frame = match rng.below(15) {
         0..3 => open(stream, &payload[..payload.len().min(8192)]),
         3..6 => {
             let end = rng.one_in(2);
@@ -161,6 +161,18 @@ fn any_frame(rng: &mut Rng, bytes: &mut BytesMut) {
             block: &payload[..payload.len().min(8192)],
             fin: rng.one_in(3),
         },
+        12 => Frame::Call {
+            stream: id(stream),
+            payload: &payload[..payload.len().min(16_382)],
+            opening: payload.len().min(8192),
+        },
+        13 => Frame::Reply {
+            stream: id(stream),
+            answer: &payload,
+        },
+        14 => Frame::Calls {
+            takes: rng.one_in(2),
+        },
         10 => Frame::Error {
             stream: id(stream),
             code: credit,
@@ -173,7 +185,7 @@ fn any_frame(rng: &mut Rng, bytes: &mut BytesMut) {
             debug: "",
             soon: false,
         },
-        _ => Frame::Extension(9),
+        _ => Frame::Extension(11),
     };
     bytes.extend_from_slice(&bytes_of(&frame));
 }
@@ -286,6 +298,11 @@ fn line(frame: &Frame<'_>) -> String {
         }
         Frame::Settings(_) => "SETTINGS".to_owned(),
         Frame::Meta { stream, block, .. } => format!("META {stream} {}", block.len()),
+        Frame::Call {
+            stream, payload, ..
+        } => format!("CALL {stream} {}", payload.len()),
+        Frame::Reply { stream, answer } => format!("REPLY {stream} {}", answer.len()),
+        Frame::Calls { takes } => format!("CALLS {takes}"),
         Frame::Extension(kind) => format!("EXTENSION {kind}"),
     }
 }

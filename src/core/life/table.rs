@@ -125,7 +125,8 @@ pub(crate) const fn timers_of(state: State) -> TimerSet {
         .with(Timer::Advances)
         .with(Timer::Shrink)
         .with(Timer::Spares)
-        .with(Timer::Deadlines);
+        .with(Timer::Deadlines)
+        .with(Timer::Calls);
     match state {
         State::Silent | State::Hello => common.with(Timer::Handshake).with(Timer::HelloGrace),
         State::Open => common

@@ -135,6 +135,7 @@ fn each_state_allows_what_it_should_and_runs_its_timers() {
             Timer::Shrink,
             Timer::Spares,
             Timer::Deadlines,
+            Timer::Calls,
         ];
         for timer in Timer::ALL {
             let common = everywhere.contains(&timer) && state != State::Closed;

@@ -6,6 +6,8 @@
 //! `outgoing` the frames that a wire takes to send.
 
 mod apply;
+pub(crate) mod caller;
+pub(crate) mod handler;
 mod incoming;
 mod outgoing;
 
@@ -189,18 +191,25 @@ impl<S: SessionPort> Mux<S> {
 
     /// No message is queued any more, also none that waits for credit.
     pub(crate) fn has_nothing_queued(&mut self) -> bool {
-        let queues_are_empty =
-            self.schedule.is_empty() && self.permits.opens.is_empty() && self.base.owing.is_empty();
+        let queues_are_empty = self.schedule.is_empty()
+            && self.permits.opens.is_empty()
+            && self.base.owing.is_empty()
+            && !self.base.calls.has_frames();
         queues_are_empty && !self.base.streams.iter_mut().any(|(_, it)| it.has_queued())
     }
 
-    /// All frames that streams owed were sent.
+    /// Streams and calls that are not over on the wire.
+    pub(crate) fn count_alive(&mut self) -> u64 {
+        self.base.streams.count_alive() + self.base.calls.count_alive()
+    }
+
+    /// All frames that streams and calls owed were sent.
     pub(crate) fn has_said_all(&mut self) -> bool {
         let queues_are_empty = self.schedule.is_empty()
             && self.permits.opens.is_empty()
             && self.base.owing.is_empty()
             && self.permits.refusals.is_empty();
-        queues_are_empty && self.base.streams.are_over()
+        queues_are_empty && self.base.streams.are_over() && self.base.calls.are_over()
     }
 
     /// The session has ended: ends all streams.
@@ -218,6 +227,7 @@ impl<S: SessionPort> Mux<S> {
             stream.end_both(&error);
             stream.forget_queued();
         }
+        handler::end_calls(&mut self.base, error);
         self.base.streams.clear();
         self.budget = SendBudget::default();
         self.receipts = Receipts::default();
@@ -239,6 +249,7 @@ impl<S: SessionPort> Mux<S> {
     pub(crate) fn recheck_memory(&mut self, now: Instant) {
         if self.flow.hungry {
             self.flow.account_all(&mut self.base, now);
+            handler::release_taken_calls(self, now);
         }
         self.watch_window(now);
         for _ in 0..self.flow.starved.len() {

@@ -48,12 +48,15 @@ impl<S: SessionPort> Mux<S> {
             || (self.permits).owes_grants(self.base.config.max_streams())
             || !self.permits.refusals.is_empty()
             || self.budget.has_spare()
+            || self.base.calls.announce
     }
 
     /// Whether applications have queued frames to send.
     #[inline]
     pub(crate) fn wants_to_send(&self) -> bool {
-        !self.schedule.is_empty() || !self.permits.opens.is_empty()
+        !self.schedule.is_empty()
+            || !self.permits.opens.is_empty()
+            || self.base.calls.may_have_frames()
     }
 
     // ---- control ----------------------------------------------------------------------------

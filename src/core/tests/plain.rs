@@ -7,9 +7,11 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use super::Pool;
-use crate::core::port::{Count, RecvEnd, SendEnd, SessionPort, StreamPort, rx_tag, tx_tag};
+use crate::core::port::{
+    CallPort, Count, RecvEnd, SendEnd, SessionPort, StreamPort, rx_tag, tx_tag,
+};
 use crate::core::{SEND_FLOOR, failure};
-use crate::error::{Limit, SessionError};
+use crate::error::{Limit, SessionError, StreamError};
 use crate::queue::{Payload, Record};
 
 /// A stream; its application uses the fields and the inherent methods.
@@ -273,8 +275,42 @@ impl App {
     }
 }
 
+/// A call, of which this application makes and takes none.
+#[derive(Debug)]
+pub(crate) struct NoCall;
+
+impl CallPort for NoCall {
+    fn opening(&self) -> &[u8] {
+        &[]
+    }
+
+    fn message(&self) -> &[u8] {
+        &[]
+    }
+
+    fn forget_message(&mut self) {}
+
+    fn deadline(&self) -> Option<Instant> {
+        None
+    }
+
+    fn is_taken(&self) -> bool {
+        false
+    }
+
+    fn set_key(&self, _key: Option<u64>) {}
+
+    fn answer(&mut self, _message: Bytes) {}
+
+    fn end(&mut self, _error: StreamError) {}
+
+    fn wake(&mut self) {}
+}
+
 impl SessionPort for App {
     type Stream = Plain;
+    type Call = NoCall;
+    type CallOffer = ();
     type Memory = Pool;
     type Offer = ();
 
@@ -290,6 +326,41 @@ impl SessionPort for App {
     fn take_unaccepted(&mut self) -> Option<Option<u64>> {
         None
     }
+
+    fn incoming_call(
+        &mut self,
+        _payload: &[u8],
+        _opening: usize,
+        _received: Instant,
+    ) -> (NoCall, ()) {
+        (NoCall, ())
+    }
+
+    fn offer_call(&mut self, (): ()) -> bool {
+        false
+    }
+
+    fn take_unaccepted_call(&mut self) -> Option<Option<u64>> {
+        None
+    }
+
+    fn takes_calls(&self) -> bool {
+        false
+    }
+
+    fn peer_takes_calls(&self, _takes: bool) {}
+
+    fn keep(&mut self, bytes: &[u8]) -> Bytes {
+        Bytes::copy_from_slice(bytes)
+    }
+
+    fn stream_of_call(&mut self, _call: &mut NoCall, _id: u32) -> Plain {
+        Plain::default()
+    }
+
+    fn recycle_call(&mut self, _call: NoCall) {}
+
+    fn wake_call_acceptor(&self) {}
 
     fn recycle(&mut self, _stream: Plain) {}
 

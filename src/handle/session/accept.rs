@@ -116,7 +116,9 @@ impl Drop for Incoming {
 }
 
 /// The next stream, or the end of them; `None`: not known yet.
-fn next(link: &SessionLink) -> Option<Result<Option<HandleSide>, SessionError>> {
+pub(in crate::handle) fn next(
+    link: &SessionLink,
+) -> Option<Result<Option<HandleSide>, SessionError>> {
     if !link.is_inherited()
         && let Some(side) = link.unaccepted.pop()
     {
@@ -134,7 +136,7 @@ fn next(link: &SessionLink) -> Option<Result<Option<HandleSide>, SessionError>> 
     })
 }
 
-fn accepted(side: HandleSide) -> (SendStream, RecvStream) {
+pub(in crate::handle) fn accepted(side: HandleSide) -> (SendStream, RecvStream) {
     let lane = side.lane();
     lane.asked.mark_accepted();
     if lane.session().is_hungry() {

@@ -18,7 +18,8 @@ use crate::config::Config;
 use crate::core::{Core, Floors, SessionPort, Terms};
 use crate::error::{ProtocolError, SessionError};
 use frame::{
-    HEADER_LEN, MAX_ERROR_DETAILS, MAX_META_BLOCK, MAX_OPEN_BLOCK, Settings, StreamId, preface,
+    CALL_PREFIX_LEN, HEADER_LEN, MAX_CALL_LEN, MAX_ERROR_DETAILS, MAX_META_BLOCK, MAX_OPEN_BLOCK,
+    Settings, StreamId, preface,
 };
 
 /// One side of a native connection.
@@ -77,6 +78,7 @@ impl Wire for Native {
         ping: true,
         goaway: true,
         both_open: true,
+        max_call: MAX_CALL_LEN - CALL_PREFIX_LEN as u32,
         floors: Floors {
             max_message: Settings::FLOORS.max_message,
             stream_window: Settings::FLOORS.stream_window,

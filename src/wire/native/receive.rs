@@ -15,9 +15,11 @@ use bytes::{Buf, Bytes, BytesMut};
 use super::Native;
 use super::error::of_stream;
 use super::frame::{
-    FRAME_COST, Frame, HEADER_LEN, Header, Kind, Role, Scope, Settings, StreamId, TOTAL_LEN, check,
-    cost, decode_total, preface,
+    CALL_PREFIX_LEN, FRAME_COST, Frame, HEADER_LEN, Header, Kind, Role, Scope, Settings, StreamId,
+    TOTAL_LEN, check, cost, decode_total, preface,
 };
+use crate::core::mux::caller;
+use crate::core::session_calls;
 use crate::core::{Core, Incoming, Piece, SessionPort, StreamPort};
 use crate::error::{Failure, ProtocolError, SessionError};
 use crate::wire::{WAKES_MAX, WORK_MAX};
@@ -32,9 +34,14 @@ const HEADERS_SLACK: usize = 64;
 /// The work of a frame, in short frames. The kinds not listed cost the same in every variant.
 const fn work_of(kind: Kind) -> u64 {
     match kind {
-        Kind::Open | Kind::Cancel | Kind::Error | Kind::Meta | Kind::Settings | Kind::GoAway => {
-            RARE_WORK
-        }
+        Kind::Open
+        | Kind::Cancel
+        | Kind::Error
+        | Kind::Meta
+        | Kind::Settings
+        | Kind::GoAway
+        | Kind::Call
+        | Kind::Reply => RARE_WORK,
         Kind::Data | Kind::Window | Kind::Ping | Kind::Extension(_) => 1,
     }
 }
@@ -64,8 +71,10 @@ impl Native {
         // Where the next frame begins: small frames are read in place and removed at the end.
         let mut at = 0;
         let mut more = false;
+        // As many callers are to be woken.
+        let mut woken = false;
         while let Some(head) = buf[at..].first_chunk::<HEADER_LEN>() {
-            more = core.mux.base.wakes.len() >= WAKES_MAX || work >= WORK_MAX;
+            more = core.mux.base.wakes.len() >= WAKES_MAX || work >= WORK_MAX || woken;
             if more {
                 break;
             }
@@ -107,6 +116,7 @@ impl Native {
                 let frame = Frame::read(kind, header, &buf[begin..end])?;
                 at = end;
                 self.on_frame(core, frame, now)?;
+                woken = kind == Kind::Reply && core.mux.base.calls.waking() >= WAKES_MAX;
             }
         }
         buf.advance(at);
@@ -180,8 +190,18 @@ impl Native {
                 Ok(())
             }
             Frame::Settings(_) => Err(ProtocolError::SettingsTwice),
+            Frame::Call {
+                stream,
+                payload,
+                opening,
+            } => self.on_call(core, stream, payload, opening),
+            Frame::Reply { stream, answer } => self.on_reply(core, stream, answer),
+            Frame::Calls { takes } => {
+                on_calls(core, takes);
+                Ok(())
+            }
             Frame::Open { stream, block, fin } => self.on_open(core, stream, block, fin, now),
-            Frame::Meta { stream, block, fin } => self.on_meta(core, stream, block, fin),
+            Frame::Meta { stream, block, fin } => self.on_meta(core, stream, block, fin, now),
             Frame::Window { scope, credit } => self.on_window(core, scope, credit.get()),
             Frame::Ping { opaque, ack: false } => {
                 self.pong_owed = Some(opaque);
@@ -251,7 +271,12 @@ impl Native {
         let cost = if bare_fin { 0 } else { cost(len as u32) };
         let refused = |violation| of_stream(id, violation);
         mux.flow.receive(cost).map_err(refused)?;
-        let Some(key) = mux.base.streams.find(id.get()) else {
+        let found = match mux.base.streams.find(id.get()) {
+            // The server of a call may answer with a stream.
+            None if mux.base.calls.has(id.get()) => caller::stream_of_call(mux, id.get(), now),
+            found => found,
+        };
+        let Some(key) = found else {
             mux.flow.return_to_session(&mux.base, cost);
             // A frame without cost counts as a control frame.
             if !bare_fin {
@@ -289,6 +314,7 @@ impl Native {
         id: StreamId,
         block: &[u8],
         fin: bool,
+        now: Instant,
     ) -> Result<(), ProtocolError> {
         let cost = cost(block.len() as u32);
         let refused = |violation| of_stream(id, violation);
@@ -296,7 +322,11 @@ impl Native {
         mux.flow.receive(cost).map_err(refused)?;
         // At most two a direction, so the grant of streams bounds them; the credit is returned.
         mux.flow.return_to_session(&mux.base, cost);
-        let Some(key) = core.mux.base.streams.find(id.get()) else {
+        let found = match core.mux.base.streams.find(id.get()) {
+            None => caller::stream_of_call(&mut core.mux, id.get(), now),
+            found => found,
+        };
+        let Some(key) = found else {
             return self.late(core, id);
         };
         core.mux.receive_block(key, block).map_err(refused)?;
@@ -314,6 +344,18 @@ impl Native {
         fin: bool,
         now: Instant,
     ) -> Result<(), ProtocolError> {
+        self.take_id(core, id)?;
+        let cost = cost(block.len() as u32);
+        let opened = core.open_by_peer(id.get(), block, fin, cost, now);
+        opened.map_err(|violation| of_stream(id, violation))
+    }
+
+    /// The peer uses its next id, with one of its permissions.
+    fn take_id<S: SessionPort>(
+        &mut self,
+        core: &mut Core<S>,
+        id: StreamId,
+    ) -> Result<(), ProtocolError> {
         if !id.is_opened_by(self.role.peer()) {
             return Err(ProtocolError::WrongParity { id });
         }
@@ -324,15 +366,49 @@ impl Native {
         }
         // Ids wrap after 2^31 streams. If the previous stream with this id is over on the wire, and
         // only held by an application, the id is free; else the peer should have skipped it.
-        if !core.mux.base.streams.retire_id(id.get()) {
+        let base = &mut core.mux.base;
+        if !base.streams.retire_id(id.get()) || base.calls.has(id.get()) {
             return Err(ProtocolError::WrongParity { id });
         }
-        let refused = |violation| of_stream(id, violation);
-        let max_streams = core.mux.base.config.max_streams();
-        core.mux.permits.take(max_streams).map_err(refused)?;
+        let taken = core.mux.permits.take(core.mux.base.config.max_streams());
+        taken.map_err(|violation| of_stream(id, violation))?;
         self.last_peer_id = Some(id);
-        let cost = cost(block.len() as u32);
-        (core.open_by_peer(id.get(), block, fin, cost, now)).map_err(refused)
+        Ok(())
+    }
+
+    // ---- calls ------------------------------------------------------------------------------
+
+    fn on_call<S: SessionPort>(
+        &mut self,
+        core: &mut Core<S>,
+        id: StreamId,
+        payload: &[u8],
+        opening: usize,
+    ) -> Result<(), ProtocolError> {
+        if !core.mux.base.has_announced_calls() {
+            return Err(ProtocolError::CallNotTaken { id });
+        }
+        self.take_id(core, id)?;
+        let cost = cost((payload.len() + CALL_PREFIX_LEN) as u32);
+        let called = session_calls::call_by_peer(core, id.get(), payload, opening, cost);
+        called.map_err(|violation| of_stream(id, violation))
+    }
+
+    fn on_reply<S: SessionPort>(
+        &self,
+        core: &mut Core<S>,
+        id: StreamId,
+        answer: &[u8],
+    ) -> Result<(), ProtocolError> {
+        let cost = cost(answer.len() as u32);
+        let replied = caller::reply_by_peer(&mut core.mux, id.get(), answer, cost);
+        match replied.map_err(|violation| of_stream(id, violation))? {
+            true => Ok(()),
+            false if core.mux.base.streams.find(id.get()).is_some() => {
+                Err(ProtocolError::AfterEnd { id })
+            }
+            false => self.late(core, id),
+        }
     }
 
     /// CANCEL, STOP or ERROR.
@@ -343,6 +419,10 @@ impl Native {
         frame: &Frame<'_>,
     ) -> Result<(), ProtocolError> {
         let Some(key) = core.mux.base.streams.find(id.get()) else {
+            if core.mux.base.calls.has(id.get()) {
+                end_call(core, id.get(), frame);
+                return Ok(());
+            }
             return self.late(core, id);
         };
         match *frame {
@@ -358,12 +438,9 @@ impl Native {
                 details,
                 ..
             } => {
-                let failure = Failure {
-                    code,
-                    message: message.to_owned(),
-                    details: Bytes::copy_from_slice(details),
-                };
-                let failed = core.mux.failed_by_peer(key, failure);
+                let failed = core
+                    .mux
+                    .failed_by_peer(key, failure(code, message, details));
                 failed.map_err(|violation| of_stream(id, violation))?;
             }
             _ => {}
@@ -422,6 +499,38 @@ impl Native {
             }
         });
     }
+}
+
+/// What an ERROR says.
+fn failure(code: u32, message: &str, details: &[u8]) -> Failure {
+    Failure {
+        code,
+        message: message.to_owned(),
+        details: Bytes::copy_from_slice(details),
+    }
+}
+
+/// CANCEL, STOP or ERROR for a call.
+fn end_call<S: SessionPort>(core: &mut Core<S>, id: u32, frame: &Frame<'_>) {
+    match *frame {
+        // Who wants no answer has given up.
+        Frame::Cancel { code, .. } => session_calls::call_cancelled_by_peer(core, id, code),
+        Frame::Error {
+            code,
+            message,
+            details,
+            ..
+        } => caller::fail_call_by_peer(&mut core.mux, id, failure(code, message, details)),
+        _ => {}
+    }
+}
+
+/// The peer takes calls, or does not any more.
+fn on_calls<S: SessionPort>(core: &mut Core<S>, takes: bool) {
+    let mux = &mut core.mux;
+    mux.base.app.peer_takes_calls(takes);
+    // Of no other frame's making; a peer says it when its application begins or ends to serve.
+    mux.limits.charge_control(&mux.base);
 }
 
 /// The short messages in front that are whole and of the stream of `first`. Stops after one that ends its direction, and after

@@ -8,12 +8,14 @@ use std::time::Instant;
 
 use super::Native;
 use super::frame::{
-    CANCEL_FRAME_LEN, FRAME_COST, GOAWAY_FRAME_LEN, HEADER_LEN, MAX_GOAWAY_DEBUG, PING_FRAME_LEN,
-    Scope, StreamId, WINDOW_FRAME_LEN, cost, data_header, put_cancel, put_goaway, put_open,
-    put_ping, put_window,
+    CALL_PREFIX_LEN, CALLS_FRAME_LEN, CANCEL_FRAME_LEN, FRAME_COST, GOAWAY_FRAME_LEN, HEADER_LEN,
+    MAX_ERROR_DETAILS, MAX_ERROR_MESSAGE, MAX_GOAWAY_DEBUG, PING_FRAME_LEN, Scope, StreamId,
+    WINDOW_FRAME_LEN, cost, data_header, put_call, put_calls, put_cancel, put_error, put_goaway,
+    put_open, put_ping, put_reply, put_window,
 };
 use super::sender::Sender;
-use crate::core::{Core, Goaway, May, Mux, Sent, SessionPort};
+use crate::core::mux::{caller, handler};
+use crate::core::{Core, Goaway, May, Mux, Sent, SessionPort, failure};
 use crate::error::codes;
 use crate::wire::Batch;
 
@@ -21,6 +23,11 @@ use crate::wire::Batch;
 const CONTROL_ROOM: usize = 64;
 /// Room for the final GOAWAY, in bytes.
 const FINAL_GOAWAY_ROOM: usize = 64 + MAX_GOAWAY_DEBUG as usize;
+
+/// Room for any ERROR, in bytes.
+const ERROR_ROOM: usize = HEADER_LEN + 6 + (MAX_ERROR_MESSAGE + MAX_ERROR_DETAILS) as usize;
+/// Bytes of a batch that calls may take while streams have messages to send.
+const CALLS_SHARE: usize = 32 * 1024;
 
 /// Puts a control frame of at most `most` bytes into the batch.
 fn control<S: SessionPort>(
@@ -71,9 +78,11 @@ impl Native {
     }
 
     fn put_opens_and_messages<S: SessionPort>(&mut self, mux: &mut Mux<S>, batch: &mut Batch) {
-        let may = match mux.permits.front().is_none() || self.put_opens(mux, batch) {
+        let opened = mux.permits.front().is_none() || self.put_opens(mux, batch);
+        let called = !mux.base.calls.may_have_frames() || self.put_calls(mux, batch, opened);
+        let may = match opened && called {
             true => May::SendAll,
-            // The OPENs have waited longer.
+            // OPENs, calls and their answers have waited longer.
             false => May::EndOnly,
         };
         self.put_messages(mux, batch, may);
@@ -117,6 +126,13 @@ impl Native {
                 put_window(dst, Scope::Streams, streams);
             });
         }
+        if core.life.is_established()
+            && let Some(takes) = core.mux.base.take_announcement()
+        {
+            control(&mut core.mux, batch, CALLS_FRAME_LEN, |dst| {
+                put_calls(dst, takes);
+            });
+        }
         while batch.room() >= CONTROL_ROOM {
             let Some(id) = core.mux.permits.next_refusal() else {
                 break;
@@ -148,6 +164,54 @@ impl Native {
                 .put_with(len, |dst| put_open(dst, id, block, false));
             batch.copied(len);
             mux.opened(key, id.get(), cost);
+            self.next_id = following_id(mux, id);
+        }
+    }
+
+    /// Encodes the frames of calls; false if the batch or the session's credit is used up. Ends of calls cost no credit. Of
+    /// a batch in which streams have messages too, calls get [`CALLS_SHARE`].
+    #[inline(never)]
+    fn put_calls<S: SessionPort>(
+        &mut self,
+        mux: &mut Mux<S>,
+        batch: &mut Batch,
+        opened: bool,
+    ) -> bool {
+        put_call_ends(mux, batch);
+        let share = match mux.schedule.is_empty() {
+            true => 0,
+            false => batch.room().saturating_sub(CALLS_SHARE),
+        };
+        let all = opened && put_replies(mux, batch, share) && self.put_requests(mux, batch, share);
+        mux.base.calls.has_frames();
+        all
+    }
+
+    fn put_requests<S: SessionPort>(
+        &mut self,
+        mux: &mut Mux<S>,
+        batch: &mut Batch,
+        share: usize,
+    ) -> bool {
+        loop {
+            let credit = mux.credit.left();
+            let Some((opening, request)) = caller::next_call(mux) else {
+                return true;
+            };
+            let len = CALL_PREFIX_LEN + opening.len() + request.len();
+            let cost = cost(len as u32);
+            if cost > credit || batch.room() < HEADER_LEN + len {
+                return false;
+            }
+            if batch.room() <= share {
+                return true;
+            }
+            let id = self.next_id;
+            batch
+                .head()
+                .put_with(HEADER_LEN + len, |dst| put_call(dst, id, opening, request));
+            batch.copied(HEADER_LEN + len);
+            caller::call_sent(mux, id.get(), cost);
             self.next_id = following_id(mux, id);
         }
     }
@@ -203,10 +267,64 @@ impl Native {
 /// The next id of this side; ids wrap, and those still in use are skipped (RFC 1982).
 fn following_id<S: SessionPort>(mux: &Mux<S>, id: StreamId) -> StreamId {
     let mut next = id.next();
-    while mux.base.streams.find(next.get()).is_some() {
+    while mux.base.streams.find(next.get()).is_some() || mux.base.calls.has(next.get()) {
         next = next.next();
     }
     next
+}
+
+/// Encodes the answers of calls; false if the batch or the session's credit is used up.
+fn put_replies<S: SessionPort>(mux: &mut Mux<S>, batch: &mut Batch, share: usize) -> bool {
+    loop {
+        let credit = mux.credit.left();
+        let Some((id, answer)) = handler::next_reply(mux) else {
+            return true;
+        };
+        let Some(id) = StreamId::new(id) else {
+            // Not reached: a call of the peer has its id.
+            return false;
+        };
+        let cost = cost(answer.len() as u32);
+        if cost > credit || batch.room() < HEADER_LEN + answer.len() {
+            return false;
+        }
+        if batch.room() <= share {
+            return true;
+        }
+        let len = HEADER_LEN + answer.len();
+        batch.head().put_with(len, |dst| put_reply(dst, id, answer));
+        batch.copied(len);
+        handler::reply_sent(mux, cost);
+    }
+}
+
+/// Encodes ERRORs and CANCELs of calls.
+fn put_call_ends<S: SessionPort>(mux: &mut Mux<S>, batch: &mut Batch) {
+    while batch.room() >= ERROR_ROOM {
+        let Some((id, record)) = handler::next_failure(mux) else {
+            break;
+        };
+        let (code, message, details) = failure::decode(record);
+        let before = batch.head().len();
+        if let Some(id) = StreamId::new(id) {
+            batch.head().put_with(ERROR_ROOM, |dst| {
+                put_error(dst, id, code, message, details);
+            });
+        }
+        let len = batch.head().len() - before;
+        batch.copied(len);
+        handler::failure_sent(mux);
+    }
+    while batch.room() >= CONTROL_ROOM {
+        let Some((id, code)) = handler::next_call_cancel(mux) else {
+            return;
+        };
+        if let Some(id) = StreamId::new(id) {
+            control(mux, batch, CANCEL_FRAME_LEN, |dst| {
+                put_cancel(dst, id, code, false);
+            });
+        }
+    }
 }
 
 fn put_stream_control<S: SessionPort>(core: &mut Core<S>, batch: &mut Batch, now: Instant) {

@@ -235,6 +235,7 @@ impl Wire for Tiny {
         ping: false,
         goaway: false,
         both_open: false,
+        max_call: 0,
         floors: Floors {
             max_message: 0,
             stream_window: 0,

@@ -3,7 +3,7 @@
 use super::error::FrameError;
 use super::id::StreamId;
 use super::kind::{Kind, Place, flag};
-use super::lengths::{ENTRY_LEN, HEADER_LEN, MAX_LENGTH};
+use super::lengths::{CALL_FIXED_LEN, ENTRY_LEN, HEADER_LEN, MAX_LENGTH};
 
 /// A header as it is on the wire: four numbers, unchecked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -111,6 +111,11 @@ fn judge(kind: Kind, header: Header, max_frame: u32) -> Result<Kind, FrameError>
         Kind::Data => header.length > 0 || header.flags != 0,
         Kind::Settings => header.length.is_multiple_of(ENTRY_LEN),
         Kind::Window => header.stream == 0 || !header.has(flag::STREAMS),
+        // Of the session it is empty; of a stream it has no flag, and the length of its opening block.
+        Kind::Call => match header.stream {
+            0 => header.length == 0,
+            _ => header.flags == 0 && header.length >= CALL_FIXED_LEN,
+        },
         _ => true,
     };
     let right = header.length <= limit
@@ -156,6 +161,19 @@ fn explain(header: Header, kind: Kind, limit: u32) -> FrameError {
         match (rule.place, StreamId::new(stream)) {
             (Place::Stream, None) => FrameError::StreamRequired { kind },
             (Place::Session, Some(stream)) => FrameError::SessionOnly { kind, stream },
+            (_, None) if kind == Kind::Call => FrameError::TooLong {
+                kind,
+                length,
+                limit: 0,
+            },
+            (_, Some(_)) if kind == Kind::Call && flags != 0 => {
+                FrameError::UnknownFlags { kind, flags }
+            }
+            (_, Some(_)) if kind == Kind::Call => FrameError::TooShort {
+                kind,
+                length,
+                least: CALL_FIXED_LEN,
+            },
             (_, Some(stream)) if kind == Kind::Window => FrameError::StreamsOnStream { stream },
             (_, Some(stream)) => FrameError::EmptyData { stream },
             (_, None) => FrameError::SettingsLength { length },

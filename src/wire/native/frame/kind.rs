@@ -3,8 +3,8 @@
 use std::fmt;
 
 use super::lengths::{
-    CANCEL_LEN, ERROR_FIXED_LEN, GOAWAY_FIXED_LEN, MAX_ERROR_LEN, MAX_GOAWAY_LEN, MAX_LENGTH,
-    MAX_META_BLOCK, MAX_OPEN_BLOCK, MAX_SETTINGS_LEN, PING_LEN, WINDOW_LEN,
+    CANCEL_LEN, ERROR_FIXED_LEN, GOAWAY_FIXED_LEN, MAX_CALL_LEN, MAX_ERROR_LEN, MAX_GOAWAY_LEN,
+    MAX_LENGTH, MAX_META_BLOCK, MAX_OPEN_BLOCK, MAX_SETTINGS_LEN, PING_LEN, WINDOW_LEN,
 };
 
 /// The kind of a frame of the native wire, as named in errors.
@@ -38,7 +38,11 @@ pub enum Kind {
     Settings,
     /// A block of metadata in order with the messages of a stream.
     Meta,
-    /// A number (9 to 15) that this version gives no meaning; such frames are ignored.
+    /// A request with its opening block, in one frame; or, of the session, whether its sender takes such requests.
+    Call,
+    /// The answer to a CALL, in one frame.
+    Reply,
+    /// A number (11 to 15) that this version gives no meaning; such frames are ignored.
     Extension(u8),
 }
 
@@ -56,6 +60,8 @@ impl Kind {
             6 => Self::GoAway,
             7 => Self::Settings,
             8 => Self::Meta,
+            9 => Self::Call,
+            10 => Self::Reply,
             number => Self::Extension(number),
         }
     }
@@ -73,6 +79,8 @@ impl Kind {
             Self::GoAway => 6,
             Self::Settings => 7,
             Self::Meta => 8,
+            Self::Call => 9,
+            Self::Reply => 10,
             Self::Extension(number) => number & 0x0F,
         }
     }
@@ -90,6 +98,8 @@ impl Kind {
             Self::GoAway => Rule::new(Place::Session, flag::SOON, GOAWAY_FIXED_LEN, MAX_GOAWAY_LEN),
             Self::Settings => Rule::new(Place::Session, 0, 0, MAX_SETTINGS_LEN),
             Self::Meta => Rule::new(Place::Stream, flag::FIN, 0, MAX_META_BLOCK),
+            Self::Call => Rule::new(Place::Any, flag::NONE, 0, MAX_CALL_LEN),
+            Self::Reply => Rule::new(Place::Stream, 0, 0, MAX_CALL_LEN),
             Self::Extension(_) => Rule::new(Place::Any, 0x0F, 0, MAX_LENGTH),
         }
     }
@@ -107,6 +117,8 @@ impl fmt::Display for Kind {
             Self::GoAway => "GOAWAY",
             Self::Settings => "SETTINGS",
             Self::Meta => "META",
+            Self::Call => "CALL",
+            Self::Reply => "REPLY",
             Self::Extension(number) => return write!(f, "extension {number}"),
         })
     }
@@ -124,6 +136,8 @@ pub(super) mod flag {
     pub(crate) const STREAMS: u8 = 0x1;
     /// PING: an answer.
     pub(crate) const ACK: u8 = 0x1;
+    /// CALL of the session: its sender takes no calls any more.
+    pub(crate) const NONE: u8 = 0x1;
     /// GOAWAY: phase one.
     pub(crate) const SOON: u8 = 0x1;
 }

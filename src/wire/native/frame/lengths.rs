@@ -15,6 +15,12 @@ pub(crate) const MAX_OPEN_BLOCK: u32 = 8 * 1024;
 /// The longest block of a META frame, in bytes.
 pub(crate) const MAX_META_BLOCK: u32 = 8 * 1024;
 
+/// In front of the opening block of a CALL: its length.
+pub(super) const CALL_FIXED_LEN: u32 = 2;
+
+/// The longest payload of a CALL or REPLY, in bytes: any peer accepts frames of that length.
+pub(crate) const MAX_CALL_LEN: u32 = 16 * 1024;
+
 /// Payload of a CANCEL: the code.
 pub(super) const CANCEL_LEN: u32 = 4;
 /// Payload of a WINDOW: the credit.
@@ -58,6 +64,7 @@ const _: () = assert!(
 const _: () = {
     assert!(MAX_OPEN_BLOCK <= MAX_FRAME_FLOOR);
     assert!(MAX_META_BLOCK <= MAX_FRAME_FLOOR);
+    assert!(MAX_CALL_LEN <= MAX_FRAME_FLOOR);
     assert!(MAX_ERROR_LEN <= MAX_FRAME_FLOOR);
     assert!(MAX_GOAWAY_LEN <= MAX_FRAME_FLOOR);
     assert!(MAX_SETTINGS_LEN <= MAX_FRAME_FLOOR);

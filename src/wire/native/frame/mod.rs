@@ -13,7 +13,9 @@
 //! 2. [`check`] checks all that a header alone can show, *before* the payload has arrived or memory was spent on it;
 //! 3. [`Frame::parse`] borrows the payload and gives the value. Nothing is copied and nothing is allocated.
 //!
-//! Extensions that this version does not know are ignored, so that a later one may use them: frames of the kinds 9 to 15, up
+//! CALL and REPLY (kinds 9 and 10) carry unary calls, see `src/rpc/WIRE.md`; a peer that does not know them is sent none.
+//!
+//! Extensions that this version does not know are ignored, so that a later one may use them: frames of the kinds 11 to 15, up
 //! to the agreed frame size, and ids in SETTINGS, up to 16 KiB of them. Every other deviation is an error: flags,
 //! lengths, places, and known settings that occur twice.
 //!
@@ -35,6 +37,7 @@
 use std::num::NonZeroU32;
 
 mod block;
+mod call;
 mod control;
 mod data;
 mod error;
@@ -51,6 +54,7 @@ mod read;
 mod settings;
 
 pub(crate) use block::{put_meta, put_open};
+pub(crate) use call::{CALL_PREFIX_LEN, CALLS_FRAME_LEN, put_call, put_calls, put_reply};
 pub(crate) use control::{
     CANCEL_FRAME_LEN, PING_FRAME_LEN, WINDOW_FRAME_LEN, put_cancel, put_ping, put_window,
 };
@@ -64,8 +68,8 @@ pub(crate) use header::{Header, check};
 pub use id::{Role, StreamId};
 pub use kind::Kind;
 pub(crate) use lengths::{
-    HEADER_LEN, MAX_ERROR_DETAILS, MAX_ERROR_MESSAGE, MAX_GOAWAY_DEBUG, MAX_LENGTH, MAX_META_BLOCK,
-    MAX_OPEN_BLOCK,
+    HEADER_LEN, MAX_CALL_LEN, MAX_ERROR_DETAILS, MAX_ERROR_MESSAGE, MAX_GOAWAY_DEBUG, MAX_LENGTH,
+    MAX_META_BLOCK, MAX_OPEN_BLOCK,
 };
 pub(crate) use settings::{MAX_FRAME_CEILING, SETTINGS_FRAME_LEN, Settings};
 
@@ -122,7 +126,17 @@ pub(crate) enum Frame<'a> {
         block: &'a [u8],
         fin: bool,
     },
-    /// A frame of a kind (9 to 15) this version does not know: to be ignored.
+    /// A request: its opening block of `opening` bytes, and the rest.
+    Call {
+        stream: StreamId,
+        payload: &'a [u8],
+        opening: usize,
+    },
+    /// The answer to a CALL.
+    Reply { stream: StreamId, answer: &'a [u8] },
+    /// Whether the sender takes CALLs; a side that has never said so does not.
+    Calls { takes: bool },
+    /// A frame of a kind (11 to 15) this version does not know: to be ignored.
     Extension(u8),
 }
 
@@ -179,6 +193,8 @@ impl<'a> Frame<'a> {
             Kind::GoAway => goaway::parse(header, payload),
             Kind::Settings => Settings::parse(payload).map(Frame::Settings),
             Kind::Meta => block::parse_meta(header, payload),
+            Kind::Call => call::parse_call(header, payload),
+            Kind::Reply => call::parse_reply(header, payload),
             Kind::Extension(number) => Ok(Frame::Extension(number)),
         }
     }

@@ -3,8 +3,8 @@
 use bytes::BufMut;
 
 use super::{
-    Frame, Header, data_header, put_cancel, put_error, put_goaway, put_meta, put_open, put_ping,
-    put_window, read,
+    Frame, Header, data_header, put_call, put_calls, put_cancel, put_error, put_goaway, put_meta,
+    put_open, put_ping, put_reply, put_window, read,
 };
 
 /// Appends any frame of a known kind; an extension gets an empty payload on the session.
@@ -38,6 +38,16 @@ pub(crate) fn put(dst: &mut impl BufMut, frame: &Frame<'_>) {
         } => put_goaway(dst, last, code, debug, soon),
         Frame::Settings(settings) => settings.put(dst),
         Frame::Meta { stream, block, fin } => put_meta(dst, stream, block, fin),
+        Frame::Call {
+            stream,
+            payload,
+            opening,
+        } => {
+            let (block, request) = payload.split_at_checked(opening).unwrap_or((payload, &[]));
+            put_call(dst, stream, block, request);
+        }
+        Frame::Reply { stream, answer } => put_reply(dst, stream, answer),
+        Frame::Calls { takes } => put_calls(dst, takes),
         Frame::Extension(kind) => dst.put_slice(
             &Header {
                 length: 0,

@@ -24,7 +24,7 @@ const LENGTHS: [(u8, u32, u32, u32); 16] = [
     (6, 0, 8, 264),
     (7, 0, 0, 16_380),
     (8, 1, 0, 8_192),
-    (9, 1, 0, 16_384),
+    (9, 1, 2, 16_384),
     (10, 1, 0, 16_384),
     (11, 1, 0, 16_384),
     (12, 1, 0, 16_384),
@@ -63,7 +63,7 @@ fn a_length_is_accepted_exactly_within_the_bounds_of_its_kind() {
 #[test]
 fn only_data_and_extensions_grow_with_the_agreed_frame_size() {
     for (kind, stream, _, longest) in LENGTHS {
-        let longest = if kind == 0 || kind > 8 {
+        let longest = if kind == 0 || kind > 10 {
             MAX_FRAME_CEILING
         } else {
             longest
@@ -77,7 +77,7 @@ fn only_data_and_extensions_grow_with_the_agreed_frame_size() {
 #[test]
 fn a_flag_is_accepted_exactly_by_the_kinds_that_have_it() {
     // One row a kind: the flags that the specification gives it, as sums.
-    let allowed: [&[u8]; 9] = [
+    let allowed: [&[u8]; 11] = [
         &[0, 1, 2, 3], // DATA: FIN, END
         &[0, 1],       // OPEN: FIN
         &[0],          // ERROR
@@ -87,6 +87,8 @@ fn a_flag_is_accepted_exactly_by_the_kinds_that_have_it() {
         &[0, 1],       // GOAWAY: SOON
         &[0],          // SETTINGS
         &[0, 1],       // META: FIN
+        &[0],          // CALL of a stream
+        &[0],          // REPLY
     ];
     for (kind, _, shortest, _) in LENGTHS {
         let stream = match kind {
@@ -117,7 +119,9 @@ fn a_stream_is_named_exactly_by_the_kinds_that_belong_to_one() {
         for stream in [0, 1, 2, 0x8000_0000, u32::MAX] {
             let rule = rule_of(check(header(kind, 0, stream, shortest), FLOOR));
             let expected = match (kind, stream) {
-                (0..=3 | 8, 0) => Some("stream-required"),
+                (0..=3 | 8 | 10, 0) => Some("stream-required"),
+                // Of the session it is empty.
+                (9, 0) => Some("frame-too-long"),
                 (5..=7, 1..) => Some("session-only"),
                 _ => None,
             };
@@ -142,6 +146,33 @@ fn credit_for_streams_is_on_the_session_only() {
         check(header(4, 1, 6, 4), FLOOR),
         Err(FrameError::StreamsOnStream { stream })
     );
+}
+
+#[test]
+fn a_call_of_the_session_is_empty_and_may_say_none() {
+    for flags in [0, 1] {
+        assert_eq!(check(header(9, flags, 0, 0), FLOOR), Ok(Kind::Call));
+    }
+    let rule = |flags, stream, length| rule_of(check(header(9, flags, stream, length), FLOOR));
+    assert_eq!(rule(0, 0, 1), Some("frame-too-long"));
+    assert_eq!(rule(2, 0, 0), Some("unknown-flags"));
+    assert_eq!(rule(1, 5, 2), Some("unknown-flags"));
+    assert_eq!(rule(0, 5, 1), Some("frame-too-short"));
+}
+
+#[test]
+fn the_opening_block_of_a_call_is_within_the_call_and_its_own_limit() {
+    let parse = |bytes: &[u8]| {
+        let header = header(9, 0, 5, bytes.len() as u32);
+        Frame::parse(header, bytes)
+            .map(|_| ())
+            .map_err(|error| error.rule())
+    };
+    assert_eq!(parse(b"\x02\x00ab"), Ok(()));
+    assert_eq!(parse(b"\x03\x00ab"), Err("frame-truncated"));
+    let mut long = vec![0; 2 + 8193];
+    long[..2].copy_from_slice(&8193_u16.to_le_bytes());
+    assert_eq!(parse(&long), Err("frame-too-long"));
 }
 
 #[test]

@@ -106,9 +106,27 @@ pub(crate) fn golden() -> Vec<Golden> {
         ("trailers",
             b"\x02\x00\x00\x81\x04\x00\x00\x00ok",
             Frame::Meta { stream: id(4), block: b"ok", fin: true }),
-        ("the first extension",
+        ("a call",
+            b"\x0b\x00\x00\x90\x05\x00\x00\x00\x07\x00\x01\x00\x00\x03a/Bhi",
+            Frame::Call { stream: id(5), payload: b"\x01\x00\x00\x03a/Bhi", opening: 7 }),
+        ("a call without a block or a request",
+            b"\x02\x00\x00\x90\x05\x00\x00\x00\x00\x00",
+            Frame::Call { stream: id(5), payload: b"", opening: 0 }),
+        ("this side takes calls",
             b"\x00\x00\x00\x90\x00\x00\x00\x00",
-            Frame::Extension(9)),
+            Frame::Calls { takes: true }),
+        ("this side takes no calls any more",
+            b"\x00\x00\x00\x91\x00\x00\x00\x00",
+            Frame::Calls { takes: false }),
+        ("a reply",
+            b"\x02\x00\x00\xa0\x05\x00\x00\x00ok",
+            Frame::Reply { stream: id(5), answer: b"ok" }),
+        ("an empty reply",
+            b"\x00\x00\x00\xa0\x05\x00\x00\x00",
+            Frame::Reply { stream: id(5), answer: b"" }),
+        ("the first extension",
+            b"\x00\x00\x00\xb0\x00\x00\x00\x00",
+            Frame::Extension(11)),
         ("the last extension",
             b"\x00\x00\x00\xf0\x00\x00\x00\x00",
             Frame::Extension(15)),
@@ -131,7 +149,7 @@ fn every_frame_is_written_as_the_specification_says() {
 
 #[test]
 fn an_extension_is_accepted_with_any_flags_stream_and_payload() {
-    for number in 9..16u8 {
+    for number in 11..16u8 {
         for flags in 0..16u8 {
             let bytes = [1, 0, 0, number << 4 | flags, 9, 0, 0, 0, 0xaa];
             assert_eq!(read(&bytes), Ok(Frame::Extension(number)));
@@ -244,6 +262,25 @@ fn loses_its_tail(whole: Frame<'_>, cut: Frame<'_>) -> bool {
                 soon: s,
             },
         ) => (last, code, soon) == (l, c, s) && debug.starts_with(d),
+        (
+            Frame::Call {
+                stream,
+                payload,
+                opening,
+            },
+            Frame::Call {
+                stream: s,
+                payload: p,
+                opening: o,
+            },
+        ) => (stream, opening) == (s, o) && payload.starts_with(p),
+        (
+            Frame::Reply { stream, answer },
+            Frame::Reply {
+                stream: s,
+                answer: a,
+            },
+        ) => stream == s && answer.starts_with(a),
         // A setting that is left out is at its floor.
         (Frame::Settings(whole), Frame::Settings(cut)) => {
             let floors = Settings::FLOORS;

@@ -69,6 +69,16 @@ impl Parts {
                 soon: first,
             },
             7 => Frame::Settings(settings),
+            8 => Frame::Call {
+                stream,
+                payload: block,
+                opening: block.len() / 2,
+            },
+            9 => Frame::Reply {
+                stream,
+                answer: block,
+            },
+            10 => Frame::Calls { takes: first },
             _ => Frame::Meta {
                 stream,
                 block,
@@ -106,7 +116,7 @@ fn settings() -> impl Strategy<Value = Settings> {
 
 fn parts() -> impl Strategy<Value = Parts> {
     (
-        0u8..9,
+        0u8..12,
         (1u32..).prop_map(id),
         any::<(bool, bool)>(),
         any::<u32>(),

@@ -1,0 +1,413 @@
+//! Calls between handles and the engine: one [`CallLink`] a session, one cell a call (`queue::cell`).
+//!
+//! ```text
+//!   caller   spares ─► cell ─► list ─► engine ─► CALL           REPLY ─► engine ─► cell ─► caller's task ─► spares
+//!   handler  engine ─► cell ─► incoming ─► acceptor's task      cell ─► list ─► engine ─► REPLY
+//! ```
+//! Cells of callers are kept in `spares` and those of handlers by the engine, [`SPARES_MAX`] of each, so that calls in a steady state
+//! allocate nothing. A cell in use keeps its session's link; a spare one of a
+//! caller does not, as the link keeps it. Short requests and answers are parts of a common piece of memory ([`Pieces`]).
+
+use std::time::Instant;
+
+use bytes::{Bytes, BytesMut};
+use crossbeam_queue::ArrayQueue;
+
+use super::sides::{EngineSide, HandleSide};
+use super::{SessionLink, request};
+use crate::core::port::CallPort;
+use crate::error::{SessionError, StreamError};
+use crate::queue::ReadyList;
+use crate::queue::cell::{self, AppSide, Cell, Spare};
+use crate::sync::{Arc, AtomicBool, AtomicWaker, Ordering};
+
+/// Cells that a session keeps for future calls, for each side of them: some 20 KiB.
+const SPARES_MAX: usize = 64;
+/// Room for an opening block that a cell keeps, in bytes.
+const OPENING_KEPT: usize = 512;
+/// Payloads up to this many bytes are parts of a common piece of memory; longer ones have their own.
+const PIECE_MAX: usize = 512;
+/// The size of a common piece, in bytes: what the longest kept payload may keep from being freed.
+const PIECES_BYTES: usize = 8 * 1024;
+/// Pieces that are used in turn: one is free again when its payloads have been dropped.
+const PIECES: usize = 4;
+
+/// What a cell carries to the engine.
+#[derive(Debug, Default)]
+pub(crate) struct Out {
+    /// Of a request.
+    pub(crate) opening: Vec<u8>,
+    /// The request or the answer; the encoded error of a failure.
+    pub(crate) message: Bytes,
+    /// When the engine cancels the call.
+    pub(crate) deadline: Option<Instant>,
+    /// What a handler did.
+    pub(crate) end: Ended,
+}
+
+/// What a handler did with its call.
+#[derive(Debug, Default)]
+pub(crate) enum Ended {
+    /// It was dropped; the caller sees a cancel with this code.
+    #[default]
+    Dropped,
+    Answered,
+    Failed,
+    /// It goes on as a stream.
+    Stream(EngineSide),
+}
+
+impl Out {
+    fn renew(&mut self) {
+        self.opening.clear();
+        self.opening.shrink_to(OPENING_KEPT);
+        self.message = Bytes::new();
+        self.deadline = None;
+        self.end = Ended::Dropped;
+    }
+}
+
+/// What a cell carries back.
+#[derive(Debug)]
+pub(crate) enum Back {
+    Answer(Bytes),
+    /// The answer is a stream.
+    Stream(HandleSide),
+    /// To a caller, instead of an answer; to a handler, whose caller has gone.
+    End(StreamError),
+}
+
+/// The session's, while the cell is in use.
+type CellLink = Option<Arc<SessionLink>>;
+
+pub(crate) type CallCell = Cell<CellLink, Out, Back>;
+pub(crate) type CallSpare = Spare<CellLink, Out, Back>;
+pub(crate) type CallSide = AppSide<CellLink, Out, Back>;
+/// The engine's side of a call.
+pub(crate) type EngineCall = cell::EngineSide<CellLink, Out, Back>;
+
+pub(in crate::bridge) type CallSent = cell::Sent<CellLink, Out, Back>;
+pub(in crate::bridge) type CallActivated = cell::Activated<CellLink, Out, Back>;
+
+/// A call of the peer, on its way to a handler.
+#[derive(Debug)]
+pub(crate) struct CallOffer {
+    pub(crate) side: CallSide,
+    /// The opening block, of `opening` bytes, and the request.
+    pub(crate) payload: Bytes,
+    pub(crate) opening: usize,
+    /// When it was received.
+    pub(crate) received: Instant,
+}
+
+/// A session's calls, as both sides see them.
+pub(crate) struct CallLink {
+    list: ReadyList<CallCell>,
+    /// Calls of the peer that no handler has taken.
+    incoming: ArrayQueue<CallOffer>,
+    /// The task that takes calls.
+    acceptor: AtomicWaker,
+    /// There is an acceptor.
+    serving: AtomicBool,
+    peer_takes: AtomicBool,
+    spares: ArrayQueue<CallSpare>,
+    /// Opening block and message of a call have this many bytes at most; 0: the wire has no calls.
+    pub(crate) longest: usize,
+}
+
+impl CallLink {
+    pub(in crate::bridge) fn new(max_unaccepted: usize, longest: usize) -> Self {
+        Self {
+            list: ReadyList::new(),
+            incoming: ArrayQueue::new(max_unaccepted),
+            acceptor: AtomicWaker::new(),
+            serving: AtomicBool::new(false),
+            peer_takes: AtomicBool::new(false),
+            spares: ArrayQueue::new(SPARES_MAX),
+            longest,
+        }
+    }
+
+    // ---- for callers ------------------------------------------------------------------------
+
+    /// Whether the peer takes calls.
+    pub(crate) fn peer_takes(&self) -> bool {
+        self.longest > 0 && self.peer_takes.load(Ordering::Relaxed)
+    }
+
+    /// A cell of this session, which is `link`'s.
+    pub(crate) fn spare(&self, link: &Arc<SessionLink>) -> CallSpare {
+        let link = Some(Arc::clone(link));
+        let Some(mut spare) = self.spares.pop() else {
+            return Spare::new(link, Out::default());
+        };
+        spare.set_common(link);
+        spare
+    }
+
+    /// A caller is done with its cell: it is kept for another call, unless the engine still has it.
+    pub(crate) fn put_spare(side: CallSide) {
+        let Some(mut spare) = side.reclaim() else {
+            return;
+        };
+        spare.out().renew();
+        // A spare cell keeps no session.
+        if let Some(link) = spare.set_common(None) {
+            drop(link.calls.spares.push(spare));
+        }
+    }
+
+    /// The same for a cell with which nothing was done.
+    pub(crate) fn keep_spare(&self, mut spare: CallSpare) {
+        spare.out().renew();
+        drop(spare.set_common(None));
+        drop(self.spares.push(spare));
+    }
+
+    /// The request of a cell that the list did not take, as the session has ended.
+    pub(crate) fn take_back(node: Arc<CallCell>) -> Bytes {
+        match Cell::activated(node) {
+            cell::Activated::Asked(mut side, _) => (side.out_mut())
+                .map(|out| std::mem::take(&mut out.message))
+                .unwrap_or_default(),
+            _ => Bytes::new(),
+        }
+    }
+
+    /// Puts a cell on the engine's list; gives it back if the session has ended.
+    pub(crate) fn push(
+        &self,
+        link: &SessionLink,
+        node: Arc<CallCell>,
+    ) -> Result<(), Arc<CallCell>> {
+        self.list.push(node)?;
+        link.ring_after_push();
+        Ok(())
+    }
+
+    // ---- for the acceptor ---------------------------------------------------------------------
+
+    /// Becomes the one who takes calls; false if there is one.
+    pub(crate) fn claim(&self, link: &SessionLink) -> bool {
+        let free = self
+            .serving
+            .compare_exchange(false, true, Ordering::Relaxed, Ordering::Relaxed)
+            .is_ok();
+        if free && self.longest > 0 {
+            link.request(request::CALLS);
+        }
+        free
+    }
+
+    /// Takes no calls any more.
+    pub(crate) fn leave(&self, link: &SessionLink) {
+        drop(self.acceptor.take());
+        self.serving.store(false, Ordering::Relaxed);
+        if self.longest > 0 {
+            link.request(request::CALLS);
+        }
+    }
+
+    pub(crate) fn pop(&self) -> Option<CallOffer> {
+        self.incoming.pop()
+    }
+
+    /// Has the acceptor's task woken when calls, or streams, have arrived; it then looks again.
+    pub(crate) fn register(&self, waker: &std::task::Waker) {
+        self.acceptor.register(waker);
+    }
+
+    // ---- for the engine -----------------------------------------------------------------------
+
+    #[inline]
+    pub(crate) fn has_ready(&self) -> bool {
+        !self.list.is_empty()
+    }
+
+    pub(in crate::bridge) fn take_ready(&self) -> crate::queue::TakenNodes<CallCell> {
+        self.list.take_all()
+    }
+
+    pub(in crate::bridge) fn takes(&self) -> bool {
+        self.longest > 0 && self.serving.load(Ordering::Relaxed)
+    }
+
+    pub(in crate::bridge) fn set_peer_takes(&self, takes: bool) {
+        self.peer_takes.store(takes, Ordering::Relaxed);
+    }
+
+    pub(in crate::bridge) fn offer(&self, offer: CallOffer) -> bool {
+        match self.incoming.push(offer) {
+            Ok(()) => true,
+            Err(offer) => {
+                // Its side is not to report that it was dropped.
+                drop(offer);
+                false
+            }
+        }
+    }
+
+    #[inline]
+    pub(in crate::bridge) fn wake_acceptor(&self) {
+        self.acceptor.wake();
+    }
+
+    /// Frees the cells kept for callers.
+    pub(in crate::bridge) fn drop_spares(&self) {
+        while self.spares.pop().is_some() {}
+    }
+
+    /// Calls that no one will take.
+    pub(in crate::bridge) fn drop_incoming(&self) {
+        while self.incoming.pop().is_some() {}
+    }
+
+    /// The session has ended: calls that the engine has not seen were not processed.
+    pub(in crate::bridge) fn close(&self, reason: &SessionError) {
+        for node in self.list.close() {
+            if let cell::Activated::Asked(mut side, _) = Cell::activated(node) {
+                side.end(StreamError::NotProcessed(reason.clone()));
+                side.wake();
+            }
+        }
+    }
+}
+
+impl CallPort for EngineCall {
+    fn opening(&self) -> &[u8] {
+        self.out().map_or(&[], |out| &out.opening)
+    }
+
+    fn message(&self) -> &[u8] {
+        self.out().map_or(&[], |out| &out.message)
+    }
+
+    fn forget_message(&mut self) {
+        if let Some(out) = self.out_mut() {
+            out.message = Bytes::new();
+        }
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        self.out()?.deadline
+    }
+
+    fn is_taken(&self) -> bool {
+        Self::is_taken(self)
+    }
+
+    fn set_key(&self, key: Option<u64>) {
+        Self::set_key(self, key);
+    }
+
+    fn answer(&mut self, message: Bytes) {
+        self.give(Back::Answer(message));
+    }
+
+    fn end(&mut self, error: StreamError) {
+        self.give(Back::End(error));
+    }
+
+    fn wake(&mut self) {
+        Self::wake(self);
+    }
+}
+
+/// What the engine keeps for the calls of its session.
+#[derive(Debug, Default)]
+pub(in crate::bridge) struct CallStore {
+    pieces: Pieces,
+    /// Cells of handlers.
+    spares: Vec<CallSpare>,
+}
+
+impl CallStore {
+    pub(in crate::bridge) fn incoming(
+        &mut self,
+        link: &Arc<SessionLink>,
+        payload: &[u8],
+        opening: usize,
+        received: Instant,
+    ) -> (EngineCall, CallOffer) {
+        let spare = self.spares.pop();
+        let spare = spare.unwrap_or_else(|| Spare::new(Some(Arc::clone(link)), Out::default()));
+        let (app, engine) = spare.offer();
+        let offer = CallOffer {
+            side: app,
+            payload: self.pieces.keep(payload),
+            opening,
+            received,
+        };
+        (engine, offer)
+    }
+
+    pub(in crate::bridge) fn keep(&mut self, bytes: &[u8]) -> Bytes {
+        self.pieces.keep(bytes)
+    }
+
+    /// A call has gone; its cell is kept if the application has let go of it too. One that it has not goes with it.
+    pub(in crate::bridge) fn recycle(&mut self, call: EngineCall) {
+        if self.spares.len() < SPARES_MAX
+            && call
+                .out()
+                .is_some_and(|out| !matches!(out.end, Ended::Dropped))
+            && let Some(mut spare) = call.reclaim()
+        {
+            spare.out().renew();
+            self.spares.push(spare);
+        }
+    }
+}
+
+/// Memory for short payloads: each is a part of a common piece, of which a few are used in turn.
+#[derive(Debug, Default)]
+struct Pieces {
+    pieces: [BytesMut; PIECES],
+    at: usize,
+}
+
+impl Pieces {
+    fn keep(&mut self, bytes: &[u8]) -> Bytes {
+        if bytes.len() > PIECE_MAX {
+            return Bytes::copy_from_slice(bytes);
+        }
+        let piece = self.with_room(bytes.len());
+        piece.extend_from_slice(bytes);
+        piece.split().freeze()
+    }
+
+    fn with_room(&mut self, len: usize) -> &mut BytesMut {
+        let piece = &self.pieces[self.at % PIECES];
+        if piece.capacity() < len {
+            self.at = (self.at + 1) % PIECES;
+            let next = &mut self.pieces[self.at];
+            if next.capacity() < len && !next.try_reclaim(PIECES_BYTES) {
+                *next = BytesMut::with_capacity(PIECES_BYTES);
+            }
+        }
+        &mut self.pieces[self.at % PIECES]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn short_payloads_are_parts_of_pieces_that_are_used_again_once_they_are_dropped() {
+        let mut pieces = Pieces::default();
+        let mut places = std::collections::BTreeSet::new();
+        for round in 0..10_000_u32 {
+            let kept = pieces.keep(&round.to_le_bytes());
+            assert_eq!(&kept[..], round.to_le_bytes());
+            places.insert(kept.as_ptr().addr() / PIECES_BYTES);
+        }
+        assert!(places.len() <= 2 * PIECES, "{} pieces", places.len());
+        // Each piece is kept by its payloads.
+        let kept: Vec<_> = (0..100).map(|n| pieces.keep(&[n; PIECE_MAX])).collect();
+        for (n, bytes) in kept.iter().enumerate() {
+            assert_eq!(&bytes[..], [n as u8; PIECE_MAX]);
+        }
+        assert_eq!(pieces.keep(&[7; PIECE_MAX + 1]), &[7; PIECE_MAX + 1][..]);
+    }
+}

@@ -1,0 +1,317 @@
+//! Unary calls in one frame each way: what `rpc` makes of them is the public part.
+//!
+//! A caller tries [`PendingCall::begin`], and opens a stream where that is not possible: the peer takes no calls, or has
+//! granted no more streams, or the request is longer than a frame. An [`Acceptor`] takes the streams and the calls of the peer; the peer
+//! is told that there is one. Of a session there is one at most.
+
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use bytes::{Buf, Bytes};
+
+use super::recv::RecvStream;
+use super::send::SendStream;
+use super::session::{Session, accept, halves};
+use crate::bridge::{Back, CallLink, CallOffer, CallSide, Ended, Lane, SessionLink, failure};
+use crate::error::{SessionError, StreamError, codes};
+use crate::queue::Teardown;
+use crate::sync::Arc;
+
+/// A call that is under way. Dropped before its end, it is cancelled.
+#[derive(Debug)]
+pub(crate) struct PendingCall(Option<CallSide>);
+
+/// How a call ended.
+#[derive(Debug)]
+pub(crate) enum Answer {
+    Message(Bytes),
+    /// The server answers with a stream; the sending half has finished.
+    Stream(SendStream, RecvStream),
+    Failed(StreamError),
+}
+
+impl PendingCall {
+    /// Begins a call: `opening` appends the opening block. `None` if it has to be a stream, or the session has ended, which `open`
+    /// tells; nothing was done then.
+    pub(crate) fn begin(
+        session: &Session,
+        opening: impl FnOnce(&mut Vec<u8>),
+        message: Bytes,
+        deadline: Option<Instant>,
+    ) -> Result<Self, Bytes> {
+        let link = session.link();
+        let calls = &link.calls;
+        let may = calls.peer_takes() && message.len() <= calls.longest && !link.is_inherited();
+        if !may || link.refusal().is_some() {
+            return Err(message);
+        }
+        let mut spare = calls.spare(link);
+        let out = spare.out();
+        opening(&mut out.opening);
+        let block = out.opening.len();
+        let fits = block <= link.max_opening && block + message.len() <= calls.longest;
+        if !fits || !link.opens.take() {
+            calls.keep_spare(spare);
+            return Err(message);
+        }
+        out.message = message;
+        out.deadline = deadline;
+        let (side, node) = spare.ask();
+        match calls.push(link, node) {
+            Ok(()) => Ok(Self(Some(side))),
+            Err(node) => Err(CallLink::take_back(node)),
+        }
+    }
+
+    /// The end of the call.
+    ///
+    /// # Panics
+    /// After it was ready, or cancelled.
+    pub(crate) fn poll(&mut self, cx: &Context<'_>) -> Poll<Answer> {
+        let side = self.0.as_mut().expect("not polled after its end");
+        if link_of(side).is_some_and(|link| link.is_inherited()) {
+            return Poll::Ready(Answer::Failed(stopped()));
+        }
+        let Poll::Ready(back) = side.poll(cx) else {
+            return Poll::Pending;
+        };
+        if let Some(side) = self.0.take() {
+            CallLink::put_spare(side);
+        }
+        Poll::Ready(match back {
+            Back::Answer(message) => Answer::Message(message),
+            Back::Stream(side) => {
+                let (send, recv) = halves(side);
+                Answer::Stream(send, recv)
+            }
+            Back::End(error) => Answer::Failed(error),
+        })
+    }
+
+    /// Ends the call; its future is not polled any more.
+    pub(crate) fn cancel(&mut self, code: u32) {
+        let Some(mut side) = self.0.take() else {
+            return;
+        };
+        match side.take() {
+            Some(Back::Stream(stream)) => {
+                let (mut send, _recv) = halves(stream);
+                return send.cancel(code);
+            }
+            Some(Back::Answer(_) | Back::End(_)) => return CallLink::put_spare(side),
+            None => {}
+        }
+        let Some(link) = side.common().clone() else {
+            return;
+        };
+        let _teardown = Teardown::begin();
+        if !link.is_inherited()
+            && let Some(node) = side.cancel(code)
+        {
+            // Fails if the session has ended.
+            drop(link.calls.push(&link, node));
+        }
+    }
+}
+
+impl Drop for PendingCall {
+    fn drop(&mut self) {
+        self.cancel(codes::CANCELLED);
+    }
+}
+
+fn link_of(side: &CallSide) -> Option<&Arc<SessionLink>> {
+    side.common().as_ref()
+}
+
+const fn stopped() -> StreamError {
+    StreamError::Session(SessionError::EngineStopped)
+}
+
+/// What a peer asks for.
+#[derive(Debug)]
+pub(crate) enum Arrival {
+    Stream(SendStream, RecvStream),
+    Call(IncomingCall),
+}
+
+/// Takes the streams and the calls of the peer.
+#[derive(Debug)]
+pub(crate) struct Acceptor {
+    session: Session,
+    /// Takes calls too.
+    claimed: bool,
+    streams: accept::Incoming,
+}
+
+impl Acceptor {
+    /// The one of a session; a second one takes streams alone.
+    pub(crate) fn new(session: Session) -> Self {
+        let link = session.link();
+        Self {
+            claimed: link.calls.claim(link),
+            streams: session.incoming(),
+            session,
+        }
+    }
+
+    /// Waits for what the peer asks for; `None` is the orderly end of the session.
+    pub(crate) fn poll(&mut self, cx: &Context<'_>) -> Poll<Result<Option<Arrival>, SessionError>> {
+        let of_stream = |(send, recv)| Arrival::Stream(send, recv);
+        if !self.claimed {
+            let next = self.streams.poll_accept(cx);
+            return next.map(|next| next.map(|next| next.map(of_stream)));
+        }
+        let link = self.session.link();
+        for registered in [false, true] {
+            if !link.is_inherited()
+                && let Some(offer) = link.calls.pop()
+            {
+                return Poll::Ready(Ok(Some(Arrival::Call(IncomingCall::new(offer)))));
+            }
+            match accept::next(link) {
+                Some(Ok(Some(side))) => {
+                    let (send, recv) = accept::accepted(side);
+                    return Poll::Ready(Ok(Some(Arrival::Stream(send, recv))));
+                }
+                // Calls queued before the end was set are visible now.
+                Some(end) => {
+                    let late = link.calls.pop().filter(|_| !link.is_inherited());
+                    let late = late.map(|offer| Arrival::Call(IncomingCall::new(offer)));
+                    return Poll::Ready(late.map_or(end.map(|_| None), |call| Ok(Some(call))));
+                }
+                None => {}
+            }
+            if !registered {
+                link.calls.register(cx.waker());
+            }
+        }
+        Poll::Pending
+    }
+}
+
+impl Drop for Acceptor {
+    fn drop(&mut self) {
+        if self.claimed {
+            let link = self.session.link();
+            link.calls.leave(link);
+        }
+    }
+}
+
+/// A call of the peer. Dropped before its end, it is cancelled.
+#[derive(Debug)]
+pub(crate) struct IncomingCall {
+    /// Until it has ended.
+    side: Option<CallSide>,
+    payload: Bytes,
+    opening: usize,
+    received: Instant,
+}
+
+impl IncomingCall {
+    fn new(offer: CallOffer) -> Self {
+        offer.side.mark_taken();
+        Self {
+            side: Some(offer.side),
+            payload: offer.payload,
+            opening: offer.opening,
+            received: offer.received,
+        }
+    }
+
+    /// When it was received.
+    pub(crate) const fn received_at(&self) -> Instant {
+        self.received
+    }
+
+    /// The opening block, until the request is taken.
+    pub(crate) fn opening(&self) -> &[u8] {
+        self.payload.get(..self.opening).unwrap_or_default()
+    }
+
+    /// A part of the opening block, with its memory.
+    pub(crate) fn slice_of_opening(&self, part: &[u8]) -> Bytes {
+        self.payload.slice_ref(part)
+    }
+
+    /// The request; once.
+    pub(crate) fn take_request(&mut self) -> Bytes {
+        let mut payload = std::mem::take(&mut self.payload);
+        payload.advance(std::mem::take(&mut self.opening));
+        payload
+    }
+
+    /// Whether an answer of this length fits into a frame; a longer one needs [`become_stream`](Self::become_stream).
+    pub(crate) fn fits(&self, len: usize) -> bool {
+        let link = self.side.as_ref().and_then(link_of);
+        link.is_none_or(|link| len <= link.calls.longest)
+    }
+
+    /// Ends the call with an answer that [fits](Self::fits).
+    pub(crate) fn reply(&mut self, answer: Bytes) {
+        self.end(Ended::Answered, answer);
+    }
+
+    /// Ends the call with an error.
+    pub(crate) fn fail(&mut self, code: u32, message: &str, details: &[u8]) {
+        self.end(
+            Ended::Failed,
+            failure::encode(code, message, details).freeze(),
+        );
+    }
+
+    /// Goes on with the call as a stream; `None` after its end.
+    pub(crate) fn become_stream(&mut self) -> Option<SendStream> {
+        let link = self.side.as_ref().and_then(link_of)?;
+        let (handles, engine) = Lane::pair(link, Bytes::new(), link.credit_mark);
+        let lane = handles.lane();
+        lane.grant();
+        lane.asked.mark_accepted();
+        if let Some(end) = link.end() {
+            lane.end_both(&StreamError::Session(end.clone()));
+        }
+        self.end(Ended::Stream(engine), Bytes::new());
+        let (send, _recv) = halves(handles);
+        Some(send)
+    }
+
+    /// Waits until the caller has gone, or the session; tells why.
+    pub(crate) fn poll_gone(&mut self, cx: &Context<'_>) -> Poll<StreamError> {
+        let Some(side) = &mut self.side else {
+            return Poll::Pending;
+        };
+        if link_of(side).is_some_and(|link| link.is_inherited()) {
+            return Poll::Ready(stopped());
+        }
+        side.poll(cx).map(|back| match back {
+            Back::End(error) => error,
+            Back::Answer(_) | Back::Stream(_) => stopped(),
+        })
+    }
+
+    fn end(&mut self, end: Ended, message: Bytes) {
+        let Some(mut side) = self.side.take() else {
+            return;
+        };
+        if let Some(out) = side.out() {
+            out.end = end;
+            out.message = message;
+        }
+        let Some(link) = side.common().clone() else {
+            return;
+        };
+        if !link.is_inherited()
+            && let Some(node) = side.send()
+        {
+            // Fails if the session has ended.
+            drop(link.calls.push(&link, node));
+        }
+    }
+}
+
+impl Drop for IncomingCall {
+    fn drop(&mut self) {
+        self.end(Ended::Dropped, Bytes::new());
+    }
+}

@@ -1,0 +1,200 @@
+//! Unary calls in one frame whose handlers are ready at once: no task, no box, no allocation.
+//!
+//! The future of a handler is put into memory that is kept for the next call of its method, and polled there. If it is not ready, it goes on in
+//! that memory as a task, and the next call gets another. What is beside it (`Incoming`, the context) is kept too.
+//! Interceptors, bounds of a method, and handlers that are tasks from the start take the ordinary way.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context as Task, Poll, Waker};
+
+use super::answering::Answering;
+use super::codec::Coding;
+use super::context::Context;
+use super::incoming::Incoming;
+use super::method::{Method, Unary};
+use super::mode::{Free, InPlace, Local, Mode, Shared};
+use super::polling::while_in_place;
+use super::status::Status;
+use super::warm::Warm;
+
+/// Of a handler behind the pointer `P`, which makes futures `F`.
+struct Runner<P, F, Req, Resp> {
+    handler: P,
+    method: Method<Req, Resp, Unary>,
+    slot: Option<Pin<Box<Option<F>>>>,
+}
+
+/// A future that was polled before.
+struct Resumed<F>(Pin<Box<Option<F>>>);
+
+impl<F: Future> Future for Resumed<F> {
+    type Output = F::Output;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Task<'_>) -> Poll<F::Output> {
+        // It was put there before.
+        self.0
+            .as_mut()
+            .as_pin_mut()
+            .map_or(Poll::Pending, |future| future.poll(cx))
+    }
+}
+
+/// What a call came to where it was taken.
+enum Came<F, Resp> {
+    Over,
+    /// It goes on; the handler is not ready.
+    Waits(Pin<Box<Option<F>>>),
+    /// Its answer has metadata, or is long.
+    Answers(Result<Resp, Status>),
+}
+
+impl<P, F, Req, Resp> Runner<P, F, Req, Resp>
+where
+    F: Future<Output = Result<Resp, Status>>,
+{
+    /// Receives the request, makes the future and polls it once.
+    fn step(
+        &mut self,
+        warm: &mut Warm,
+        make: impl FnOnce(&P, Context, Req) -> F,
+    ) -> (Came<F, Resp>, Option<Context>) {
+        let Some(request) = warm.call.request_here(self.method.request, false) else {
+            warm.call.held.over();
+            warm.call.send = Answering::Over;
+            return (Came::Over, None);
+        };
+        let cx = warm.context();
+        warm.call.begin_span(&cx);
+        let given = cx.clone();
+        let slot = self.slot.get_or_insert_with(|| Box::pin(None));
+        let handler = &self.handler;
+        let polled = catch_unwind(AssertUnwindSafe(|| {
+            let seen = &warm.call.held;
+            slot.set(Some(seen.in_span(|| make(handler, given, request))));
+            let mut task = Task::from_waker(Waker::noop());
+            let future = slot.as_mut().as_pin_mut();
+            let polled = while_in_place(|| {
+                seen.in_span(|| future.map_or(Poll::Pending, |future| future.poll(&mut task)))
+            });
+            if polled.is_ready() {
+                slot.set(None);
+            }
+            polled
+        }));
+        let outcome = match polled {
+            Ok(Poll::Ready(outcome)) => outcome,
+            Ok(Poll::Pending) => {
+                let waits = self.slot.take().unwrap_or_else(|| Box::pin(None));
+                return (Came::Waits(waits), Some(cx));
+            }
+            Err(panic) => {
+                let slot = self.slot.take();
+                let left = catch_unwind(AssertUnwindSafe(|| drop(slot)));
+                let status = warm.call.panicked(&*panic);
+                drop(left);
+                Err(status)
+            }
+        };
+        match warm.call.answer_here(&cx, outcome, self.method.response) {
+            None => {
+                warm.rest(cx);
+                (Came::Over, None)
+            }
+            Some(outcome) => (Came::Answers(outcome), Some(cx)),
+        }
+    }
+}
+
+/// Goes on with a call whose handler was not ready.
+async fn go_on<F, Resp>(
+    mut call: Incoming,
+    cx: Context,
+    slot: Pin<Box<Option<F>>>,
+    coding: Coding<Resp>,
+) where
+    F: Future<Output = Result<Resp, Status>>,
+{
+    if let Ok(outcome) = call.guard(&cx, move || Resumed(slot)).await {
+        call.answer(&cx, outcome, coding).await;
+    }
+}
+
+async fn answer<Resp>(
+    mut call: Incoming,
+    cx: Context,
+    outcome: Result<Resp, Status>,
+    coding: Coding<Resp>,
+) {
+    call.answer(&cx, outcome, coding).await;
+}
+
+macro_rules! modes {
+    ($($mode:ident: $pointer:path, $send:ident, $sync:ident;)+) => {
+        $(impl<H, F, Req, Resp> InPlace<$mode> for Runner<$pointer, F, Req, Resp>
+        where
+            Req: 'static + $send,
+            Resp: 'static + $send,
+            H: Fn(Context, Req) -> F + 'static + $send + $sync,
+            F: Future<Output = Result<Resp, Status>> + 'static + $send,
+        {
+            fn run(&mut self, warm: &mut Warm) -> Option<<$mode as Mode>::Call> {
+                let (came, cx) = self.step(warm, |handler, cx, request| handler(cx, request));
+                let coding = self.method.response;
+                match (came, cx) {
+                    (Came::Waits(slot), Some(cx)) => {
+                        Some(Box::pin(go_on(warm.take(), cx, slot, coding)))
+                    }
+                    (Came::Answers(outcome), Some(cx)) => {
+                        Some(Box::pin(answer(warm.take(), cx, outcome, coding)))
+                    }
+                    _ => None,
+                }
+            }
+        })+
+    };
+}
+
+modes! {
+    Shared: Arc<H>, Send, Sync;
+    Local: Rc<H>, Free, Free;
+}
+
+macro_rules! makers {
+    ($mode:ident, $pointer:ident, $send:ident, $sync:ident) => {
+        impl $mode {
+            /// Makes what runs a handler in place.
+            pub(super) fn unary<H, F, Req, Resp>(
+                handler: &$pointer<H>,
+                method: Method<Req, Resp, Unary>,
+            ) -> Option<<$mode as Mode>::NewInPlace>
+            where
+                Req: 'static + $send,
+                Resp: 'static + $send,
+                H: Fn(Context, Req) -> F + 'static + $send + $sync,
+                F: Future<Output = Result<Resp, Status>> + 'static + $send,
+            {
+                let handler = $pointer::clone(handler);
+                Some($pointer::new(move || -> <$mode as Mode>::InPlace {
+                    Box::new(Runner {
+                        handler: $pointer::clone(&handler),
+                        method,
+                        slot: None,
+                    })
+                }))
+            }
+
+            makers!($mode, server_streaming client_streaming bidirectional);
+        }
+    };
+    ($mode:ident, $($streaming:ident)+) => {
+        $(pub(super) fn $streaming<H, M>(_: &H, _: M) -> Option<<$mode as Mode>::NewInPlace> {
+            None
+        })+
+    };
+}
+
+makers!(Shared, Arc, Send, Sync);
+makers!(Local, Rc, Free, Free);
