@@ -55,6 +55,11 @@ impl<S: SessionPort> Base<S> {
         self.stamps.of(now)
     }
 
+    /// Streams and calls that are not over on the wire.
+    pub(crate) fn count_alive(&mut self) -> u64 {
+        self.streams.count_alive() + self.calls.count_alive()
+    }
+
     /// Updates the counter of streams, calls among them.
     pub(crate) fn count_streams(&self) {
         let streams = self.streams.len() + self.calls.len();

@@ -19,7 +19,7 @@ impl<S: SessionPort> Core<S> {
         let action = self.life.drain(grace, now, &mut self.mux.base.timers);
         self.act(action);
         if !asked_before && self.life.was_asked_to_drain() {
-            let live = self.mux.count_alive();
+            let live = self.mux.base.count_alive();
             self.life.count_streams(live);
         }
     }
@@ -110,7 +110,7 @@ impl<S: SessionPort> Core<S> {
         if !self.mux.base.app.is_shutdown_asked() && counted.is_none() {
             return;
         }
-        let cancelled = self.mux.count_alive();
+        let cancelled = self.mux.base.count_alive();
         let app = &self.mux.base.app;
         app.set(Count::ShutdownCancelled, cancelled);
         // Without a count, the session was ending otherwise when a drain was asked for.

@@ -19,7 +19,7 @@ use super::exchange::{Begins, Exchange, Request, Response};
 use super::metadata::{Metadata, MetadataError};
 use super::method::{Kind, Method, Unary};
 use super::metrics::Seen;
-use super::receiver::{Parent, cancel_code, given_up};
+use super::receiver::{Parent, cancel_code, given_up, within};
 use super::span::{self, CallSpan};
 use super::status::Status;
 use super::timer::Timer;
@@ -563,32 +563,6 @@ pub(super) async fn raw(
     let response = attempts(channel.clone(), prepared, message, coding).await;
     seen.end_of(&response);
     response
-}
-
-/// Waits for something that comes before the call itself.
-pub(super) async fn within<F: Future>(
-    at: Option<Instant>,
-    parent: &Option<Context>,
-    future: F,
-) -> Result<F::Output, Status> {
-    let mut timer = Timer::new(at);
-    let mut parent = parent.clone().map(Parent::new);
-    let mut future = std::pin::pin!(future);
-    std::future::poll_fn(|cx| {
-        if let Poll::Ready(output) = future.as_mut().poll(cx) {
-            return Poll::Ready(Ok(output));
-        }
-        if timer.poll(cx).is_ready() {
-            return Poll::Ready(Err(given_up(Code::DEADLINE_EXCEEDED, Processed::No)));
-        }
-        match &mut parent {
-            Some(parent) => parent
-                .poll(cx)
-                .map(|code| Err(given_up(code, Processed::No))),
-            None => Poll::Pending,
-        }
-    })
-    .await
 }
 
 impl<Req, Resp, K> fmt::Debug for Call<'_, Req, Resp, K> {

@@ -277,3 +277,29 @@ impl<T> fmt::Debug for Reply<T> {
         f.debug_struct("Reply").finish_non_exhaustive()
     }
 }
+
+/// Waits for something that comes before the call itself.
+pub(super) async fn within<F: Future>(
+    at: Option<tokio::time::Instant>,
+    parent: &Option<context::Context>,
+    future: F,
+) -> Result<F::Output, Status> {
+    let mut timer = Timer::new(at);
+    let mut parent = parent.clone().map(Parent::new);
+    let mut future = std::pin::pin!(future);
+    poll_fn(|cx| {
+        if let Poll::Ready(output) = future.as_mut().poll(cx) {
+            return Poll::Ready(Ok(output));
+        }
+        if timer.poll(cx).is_ready() {
+            return Poll::Ready(Err(given_up(Code::DEADLINE_EXCEEDED, Processed::No)));
+        }
+        match &mut parent {
+            Some(parent) => parent
+                .poll(cx)
+                .map(|code| Err(given_up(code, Processed::No))),
+            None => Poll::Pending,
+        }
+    })
+    .await
+}

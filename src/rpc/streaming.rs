@@ -3,13 +3,13 @@
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use super::call::{Call, Prepared, within};
+use super::call::{Call, Prepared};
 use super::codec::Coding;
 use super::context::Context;
 use super::exchange::{Begins, poll_send};
 use super::method::{Bidirectional, ClientStreaming, Kind, ServerStreaming};
 use super::metrics::Seen;
-use super::receiver::{Caller, Parent, Receiver, Reply};
+use super::receiver::{Caller, Parent, Receiver, Reply, within};
 use super::sender::Sender;
 use super::shared_send::SharedSend;
 use super::span::CallSpan;

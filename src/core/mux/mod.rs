@@ -198,11 +198,6 @@ impl<S: SessionPort> Mux<S> {
         queues_are_empty && !self.base.streams.iter_mut().any(|(_, it)| it.has_queued())
     }
 
-    /// Streams and calls that are not over on the wire.
-    pub(crate) fn count_alive(&mut self) -> u64 {
-        self.base.streams.count_alive() + self.base.calls.count_alive()
-    }
-
     /// All frames that streams and calls owed were sent.
     pub(crate) fn has_said_all(&mut self) -> bool {
         let queues_are_empty = self.schedule.is_empty()
