@@ -44,7 +44,7 @@ async fn peers_that_ask_without_end_delay_neither_neighbours_nor_the_end(net: Ne
 async fn peers_that_say_what_nobody_knows_without_end_delay_neither_neighbours_nor_the_end(
     net: Net,
 ) {
-    floods_delay_nothing(net, &frame(9, 0, 0, b"")).await;
+    floods_delay_nothing(net, &frame(11, 0, 0, b"")).await;
 }
 
 /// Sends it until the connection ends.

@@ -252,7 +252,7 @@ async fn each_broken_rule_of_the_handshake_is_named(net: Net) {
         ("settings-missing", frame(PING, 0, 0, &[0; 8])),
         ("settings-missing", frame(OPEN, 0, 1, b"")),
         ("settings-missing", frame(DATA, END, 1, b"x")),
-        ("settings-missing", frame(9, 0, 0, b"")),
+        ("settings-missing", frame(11, 0, 0, b"")),
         ("settings-missing", frame(GOAWAY, 0, 0, &[0; 8])),
         ("setting-below-floor", settings(&[(1, 16 * 1024 - 1)])),
         ("setting-below-floor", settings(&[(2, 0)])),
@@ -265,7 +265,7 @@ async fn each_broken_rule_of_the_handshake_is_named(net: Net) {
         ("setting-twice", settings(&[(5, 16), (9, 1), (5, 16)])),
         ("frame-too-long", header(7, 0, 0, 2731 * 6)),
         ("settings-length", header(7, 0, 0, 7)),
-        ("frame-too-long", header(9, 0, 0, 0xFF_FFFF)),
+        ("frame-too-long", header(11, 0, 0, 0xFF_FFFF)),
     ];
     for (rule, bytes) in cases {
         let mut raw = Raw::dial(&place.listener).await;
@@ -533,7 +533,7 @@ async fn what_nobody_knows_is_ignored(net: Net) {
             with_raw_settings(&net, side, &place.listener, &config, &strange).await;
         let own = side.own(0);
         raw.say(&frame(OPEN, 0, own, b"")).await;
-        for kind in 9..16 {
+        for kind in 11..16 {
             for (flags, stream) in [(0, 0), (0xF, 0), (5, own), (0, 12_345)] {
                 raw.say(&frame(kind, flags, stream, &pattern(100, 1))).await;
             }

@@ -12,7 +12,7 @@ pub(super) const GOAWAY: u8 = 6;
 pub(super) const SETTINGS: u8 = 7;
 pub(super) const META: u8 = 8;
 /// The first kind that has no meaning yet.
-pub(super) const EXTENSION: u8 = 9;
+pub(super) const EXTENSION: u8 = 11;
 
 pub(super) const FIN: u8 = 1;
 pub(super) const END: u8 = 2;
