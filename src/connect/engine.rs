@@ -34,7 +34,7 @@ use crate::wire::Role;
 ///
 /// # Processes that fork
 /// An engine belongs to the process that made it. In a forked child, an inherited engine answers every call with
-/// [`EngineError::Stopped`] or [`SessionError::EngineStopped`](crate::SessionError::EngineStopped), and is dropped without
+/// [`EngineError::Stopped`] or [`SessionError::EngineStopped`], and is dropped without
 /// touching the parent's sockets; a new engine works there, as do [`Engine::auto`], [`connect`](crate::connect()) and
 /// [`listen`](crate::listen). An inherited tokio runtime must be neither used nor dropped there.
 ///

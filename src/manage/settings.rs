@@ -51,7 +51,7 @@ impl Default for Settings {
     }
 }
 
-/// Builds a [`Manager`]; [`build`](Self::build) checks the settings.
+/// Builds a [`Manager`](super::Manager); [`build`](Self::build) checks the settings.
 ///
 /// # Examples
 /// ```
