@@ -104,6 +104,7 @@ pub(super) fn void_answer<S: SessionPort>(mux: &mut Mux<S>, slot: u32) {
     if let Some(port) = mux.base.calls.void(slot) {
         mux.base.app.recycle_call(port);
         mux.permits.grant_owed += 1;
+        mux.base.count_streams();
     }
 }
 
