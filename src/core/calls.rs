@@ -149,6 +149,14 @@ impl<C: CallPort> Calls<C> {
             .count() as u64
     }
 
+    /// Calls that the application holds: all but those that it has answered.
+    pub(crate) fn count_held(&self) -> usize {
+        let entries = self.entries.iter();
+        entries
+            .filter(|(_, entry)| !matches!(entry.at, At::Answering | At::Void))
+            .count()
+    }
+
     /// Whether all are over on the wire, and owe nothing.
     pub(crate) fn are_over(&self) -> bool {
         self.cancels.is_empty() && self.count_alive() == 0
