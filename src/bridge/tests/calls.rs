@@ -608,6 +608,23 @@ fn answers_cancelled_behind_one_that_has_no_credit_leave_nothing_behind() {
 }
 
 #[test]
+fn permissions_of_calls_count_among_those_that_the_peer_may_grant() {
+    let mut solo = Solo::with(Role::Dialer, &Config::default(), Settings::FLOORS);
+    solo.hear(&Frame::Calls { takes: true });
+    let session = solo.end.session().clone();
+    let mut call = begin(&session, Bytes::new(), None).unwrap();
+    solo.hear(&window(Scope::Streams, u32::MAX - 16));
+    call.cancel(codes::CANCELLED);
+    assert!(solo.said().is_empty());
+    let granted = |solo: &Solo| solo.end.connection.link.opens.granted();
+    assert_eq!(granted(&solo), u32::MAX, "given back");
+    let _call = begin(&session, Bytes::new(), None).unwrap();
+    solo.hear(&window(Scope::Streams, 1));
+    assert_eq!(granted(&solo), u32::MAX - 1);
+    assert_eq!(broken_rule(&mut solo), "credit-overflow");
+}
+
+#[test]
 fn answers_cancelled_before_they_are_sent_are_resets() {
     let (mut solo, mut acceptor) = hostile(config().reset_rate(Some(Rate::new(5, 1))));
     let first = stuck_answer(&mut solo, &mut acceptor);
