@@ -97,7 +97,7 @@ pub(crate) struct Calls<C> {
     pub(super) announced: bool,
     /// Requests that hold credit.
     pub(super) charged: u32,
-    /// Calls that the peer has reset before they were taken.
+    /// Calls that the peer has reset before they were taken; some may be taken by now.
     pub(super) early_resets: u32,
 }
 
@@ -277,6 +277,20 @@ impl<C: CallPort> Calls<C> {
             });
         }
         self.voids = 0;
+    }
+
+    /// Calls reset by the peer that wait to be taken: counted again, without those taken since, if they seem more than `most`.
+    pub(super) fn recount_early_resets(&mut self, most: u32) -> u32 {
+        if self.early_resets > most {
+            for (_, entry) in &mut self.entries {
+                let taken = entry.port.as_ref().is_none_or(CallPort::is_taken);
+                if entry.early && taken {
+                    entry.early = false;
+                    self.early_resets -= 1;
+                }
+            }
+        }
+        self.early_resets
     }
 
     /// Takes the credit that a request holds.

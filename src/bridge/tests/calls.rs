@@ -701,6 +701,31 @@ fn calls_that_wait_for_a_handler_are_bounded_and_so_are_those_reset_meanwhile() 
 }
 
 #[test]
+fn calls_that_were_reset_and_taken_do_not_count_while_their_handlers_clean_up() {
+    let (mut solo, mut acceptor) = hostile(config().max_unaccepted_resets(Some(3)));
+    let mut handlers = Vec::new();
+    let reset = |solo: &mut Solo, n: u32| {
+        solo.hear(&call(1 + 2 * n));
+        solo.hear(&cancel(1 + 2 * n, 0, false));
+        solo.said();
+        solo.end.session().state().is_open()
+    };
+    for n in 0..10 {
+        assert!(reset(&mut solo, n), "{n}");
+        handlers.push(taken(&mut acceptor).unwrap());
+    }
+    for n in 10..13 {
+        assert!(reset(&mut solo, n), "{n}");
+    }
+    assert!(!reset(&mut solo, 13));
+    let end = solo.end.session().state().end();
+    assert!(
+        matches!(&end, Some(SessionError::LimitExceeded(error)) if error.limit == Limit::UnacceptedResets),
+        "{end:?}"
+    );
+}
+
+#[test]
 fn calls_that_no_handler_can_take_any_more_are_refused_and_safe_to_try_again() {
     let (mut solo, acceptor) = hostile(config());
     solo.hear(&call(1));
