@@ -12,7 +12,7 @@
 //!                    ├─dropped: owes CANCEL──────────────────────────────────► gone
 //!                    └─CANCEL─► Over ─the handler lets go────────────────────► gone
 //! ```
-//! * `Void`: gone, except for its place in a queue.
+//! * `Void`: gone, except for its place in a queue, which loses its void places once they may be most of it.
 //! * A call of the peer gives its permission back when its handler has let go of it, as a stream does: cancels free no handler.
 //! * The id of a call may go on as a stream: a server whose answer is longer than a frame, or has metadata, opens the direction
 //!   back on the same id (`handler::call_becomes_stream`), and the caller makes a stream of its call when the first such frame
@@ -29,6 +29,7 @@ use slab::Slab;
 
 use super::ids::Ids;
 use super::port::{CallPort, SessionPort};
+use super::streams::PRUNE_SLACK;
 
 /// The state of a call, see the module.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,6 +77,8 @@ pub(crate) struct Calls<C> {
     /// Answers to be sent, which cost credit, and errors, which cost none.
     pub(super) replies: VecDeque<u32>,
     pub(super) failures: VecDeque<u32>,
+    /// Void entries: each has a place in one of these three queues.
+    voids: usize,
     /// Ids and codes of calls to be cancelled at the peer.
     pub(super) cancels: VecDeque<(u32, u32)>,
     /// Answered calls whose tasks are to be woken.
@@ -94,7 +97,7 @@ pub(crate) struct Calls<C> {
     pub(super) announced: bool,
     /// Requests that hold credit.
     pub(super) charged: u32,
-    /// Calls that the peer has reset before they were taken.
+    /// Calls that the peer has reset before they were taken; some may be taken by now.
     pub(super) early_resets: u32,
 }
 
@@ -107,6 +110,7 @@ impl<C> Calls<C> {
             queue: VecDeque::new(),
             replies: VecDeque::new(),
             failures: VecDeque::new(),
+            voids: 0,
             cancels: VecDeque::new(),
             wakes: Vec::new(),
             wakes_here: Vec::new(),
@@ -122,12 +126,13 @@ impl<C> Calls<C> {
 }
 
 impl<C: CallPort> Calls<C> {
+    /// Calls that are not void.
     pub(crate) fn len(&self) -> usize {
-        self.entries.len()
+        self.entries.len() - self.voids
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.entries.is_empty()
+        self.len() == 0
     }
 
     /// Whether an id is that of a call.
@@ -142,6 +147,14 @@ impl<C: CallPort> Calls<C> {
         entries
             .filter(|(_, entry)| !matches!(entry.at, At::Over | At::Void))
             .count() as u64
+    }
+
+    /// Calls that the application holds: all but those that it has answered.
+    pub(crate) fn count_held(&self) -> usize {
+        let entries = self.entries.iter();
+        entries
+            .filter(|(_, entry)| !matches!(entry.at, At::Answering | At::Void))
+            .count()
     }
 
     /// Whether all are over on the wire, and owe nothing.
@@ -241,7 +254,43 @@ impl<C: CallPort> Calls<C> {
             self.by_id.remove(entry.id, slot);
             entry.id = 0;
         }
+        self.voids += 1;
+        self.prune();
         Some(port)
+    }
+
+    /// Drops void entries once most can be void, since the peer may hold back the credit of those in front of them: amortised
+    /// by the entries that became void since the last time.
+    fn prune(&mut self) {
+        if self.voids <= self.len() + PRUNE_SLACK {
+            return;
+        }
+        let entries = &mut self.entries;
+        for queue in [&mut self.queue, &mut self.replies, &mut self.failures] {
+            queue.retain(|slot| {
+                let slot = *slot as usize;
+                let void = entries.get(slot).is_none_or(|entry| entry.at == At::Void);
+                if void {
+                    entries.try_remove(slot);
+                }
+                !void
+            });
+        }
+        self.voids = 0;
+    }
+
+    /// Calls reset by the peer that wait to be taken: counted again, without those taken since, if they seem more than `most`.
+    pub(super) fn recount_early_resets(&mut self, most: u32) -> u32 {
+        if self.early_resets > most {
+            for (_, entry) in &mut self.entries {
+                let taken = entry.port.as_ref().is_none_or(CallPort::is_taken);
+                if entry.early && taken {
+                    entry.early = false;
+                    self.early_resets -= 1;
+                }
+            }
+        }
+        self.early_resets
     }
 
     /// Takes the credit that a request holds.
@@ -263,7 +312,7 @@ impl<C: CallPort> Calls<C> {
                 return Some(slot);
             }
             queue(self).pop_front();
-            self.remove(slot);
+            self.voids -= usize::from(self.remove(slot).is_some());
         }
     }
 
@@ -290,6 +339,11 @@ pub(crate) struct Books {
 
 #[cfg(test)]
 impl<C> Calls<C> {
+    /// Entries, void ones among them.
+    pub(crate) fn slots(&self) -> usize {
+        self.entries.len()
+    }
+
     pub(crate) fn books(&self) -> Books {
         let count = |states: &[At]| {
             let entries = self.entries.iter();
@@ -298,6 +352,7 @@ impl<C> Calls<C> {
         let charges = self.entries.iter().map(|(_, it)| u64::from(it.charge));
         let charged = self.entries.iter().filter(|(_, it)| it.charge > 0).count();
         assert_eq!(self.charged as usize, charged);
+        assert_eq!(self.voids as u64, count(&[At::Void]));
         Books {
             charged: charges.sum(),
             of_peer: count(&[At::Running, At::Answering, At::Over]),

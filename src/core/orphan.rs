@@ -18,8 +18,9 @@ use super::timers::Timer;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Progress {
     established: bool,
+    /// Streams and calls.
     streams: usize,
-    /// Streams of these not dropped by the application.
+    /// Those of them that the application has not dropped, nor answered.
     held: usize,
     /// Bytes of messages sent in all, frame cost included.
     sent: u64,
@@ -31,7 +32,8 @@ impl Progress {
     fn of<S: SessionPort>(mux: &mut Mux<S>, established: bool, left: u64) -> Self {
         let streams = mux.base.streams.iter_mut();
         Self {
-            held: streams.filter(|(_, stream)| !stream.dropped).count() + mux.base.calls.len(),
+            held: streams.filter(|(_, stream)| !stream.dropped).count()
+                + mux.base.calls.count_held(),
             established,
             streams: mux.base.streams.len() + mux.base.calls.len(),
             sent: mux.credit.used(),

@@ -106,7 +106,8 @@ impl Permits {
         base: &mut Base<S>,
         streams: u32,
     ) -> Result<(), Violation> {
-        let in_use = base.streams.len() as u64 + u64::from(base.app.open_credit());
+        let entries = base.streams.len() + base.calls.len();
+        let in_use = entries as u64 + u64::from(base.app.open_credit());
         if in_use + u64::from(streams) > u64::from(u32::MAX) {
             return Err(Violation::CreditOverflow { credit: streams });
         }

@@ -39,7 +39,7 @@ fn answered(call: &mut PendingCall) -> Bytes {
     }
 }
 
-fn taken(acceptor: &mut Acceptor) -> Option<IncomingCall> {
+pub(super) fn taken(acceptor: &mut Acceptor) -> Option<IncomingCall> {
     let cx = Context::from_waker(Waker::noop());
     match acceptor.poll(&cx) {
         Poll::Ready(Ok(Some(Arrival::Call(call)))) => Some(call),
@@ -491,7 +491,7 @@ fn calls_beyond_the_grant_take_a_streams_way() {
 }
 
 /// A server of calls, and a peer that says what it likes.
-fn hostile(config: crate::ConfigBuilder) -> (Solo, Acceptor) {
+pub(super) fn hostile(config: crate::ConfigBuilder) -> (Solo, Acceptor) {
     let config = config.max_streams(16).build().expect("valid");
     let mut solo = Solo::new(Role::Acceptor, &config);
     let acceptor = Acceptor::new(solo.end.session().clone());
@@ -499,7 +499,7 @@ fn hostile(config: crate::ConfigBuilder) -> (Solo, Acceptor) {
     (solo, acceptor)
 }
 
-fn call(stream: u32) -> Frame<'static> {
+pub(super) fn call(stream: u32) -> Frame<'static> {
     Frame::Call {
         stream: id(stream),
         payload: b"a/Brequest",
@@ -573,6 +573,105 @@ fn calls_reset_as_fast_as_they_are_made_end_the_session_and_free_no_handler() {
     assert!(running.iter_mut().all(|call| gone(call).is_some()));
 }
 
+/// Answers of which the peer lets out all but one, for lack of credit; the number of the next call.
+pub(super) fn stuck_answer(solo: &mut Solo, acceptor: &mut Acceptor) -> u32 {
+    for n in 0.. {
+        solo.hear(&call(1 + 2 * n));
+        taken(acceptor).unwrap().reply(message(MOST));
+        if !solo.said().iter().any(|frame| frame.starts_with("REPLY")) {
+            return n + 1;
+        }
+    }
+    unreachable!("credit ends")
+}
+
+#[test]
+fn answers_cancelled_behind_one_that_has_no_credit_leave_nothing_behind() {
+    let (mut solo, mut acceptor) = hostile(config());
+    let first = stuck_answer(&mut solo, &mut acceptor);
+    for n in first..first + 1000 {
+        solo.hear(&call(1 + 2 * n));
+        taken(&mut acceptor).unwrap().reply("answer".into());
+        solo.said();
+        solo.hear(&cancel(1 + 2 * n, 0, false));
+        solo.said();
+        let slots = solo.end.connection.core.mux.base.calls.slots();
+        assert!(slots < 32, "{slots} after {n}");
+        assert_eq!(solo.end.session().stats().streams, 1);
+    }
+    assert!(solo.end.session().state().is_open());
+    solo.hear(&window(Scope::Session, 100_000));
+    let said = solo.said().concat();
+    assert_eq!(said.matches("REPLY").count(), 1, "{said}");
+    let calls = &solo.end.connection.core.mux.base.calls;
+    assert_eq!((calls.slots(), calls.books().of_peer), (0, 0));
+}
+
+#[test]
+fn permissions_of_calls_count_among_those_that_the_peer_may_grant() {
+    let mut solo = Solo::with(Role::Dialer, &Config::default(), Settings::FLOORS);
+    solo.hear(&Frame::Calls { takes: true });
+    let session = solo.end.session().clone();
+    let mut call = begin(&session, Bytes::new(), None).unwrap();
+    solo.hear(&window(Scope::Streams, u32::MAX - 16));
+    call.cancel(codes::CANCELLED);
+    assert!(solo.said().is_empty());
+    let granted = |solo: &Solo| solo.end.connection.link.opens.granted();
+    assert_eq!(granted(&solo), u32::MAX, "given back");
+    let _call = begin(&session, Bytes::new(), None).unwrap();
+    solo.hear(&window(Scope::Streams, 1));
+    assert_eq!(granted(&solo), u32::MAX - 1);
+    assert_eq!(broken_rule(&mut solo), "credit-overflow");
+}
+
+#[test]
+fn answers_cancelled_before_they_are_sent_are_resets() {
+    let (mut solo, mut acceptor) = hostile(config().reset_rate(Some(Rate::new(5, 1))));
+    let first = stuck_answer(&mut solo, &mut acceptor);
+    for n in first..first + 6 {
+        assert!(solo.end.session().state().is_open(), "{n}");
+        solo.hear(&call(1 + 2 * n));
+        taken(&mut acceptor).unwrap().reply("answer".into());
+        solo.said();
+        solo.hear(&cancel(1 + 2 * n, 0, false));
+        solo.said();
+    }
+    let end = solo.end.session().state().end();
+    assert!(
+        matches!(&end, Some(SessionError::LimitExceeded(error)) if error.limit == Limit::ResetRate),
+        "{end:?}"
+    );
+}
+
+#[test]
+fn calls_given_up_behind_one_that_has_no_credit_leave_nothing_behind() {
+    let mut solo = Solo::with(Role::Dialer, &Config::default(), Settings::FLOORS);
+    solo.hear(&Frame::Calls { takes: true });
+    solo.hear(&window(Scope::Streams, 100));
+    let session = solo.end.session().clone();
+    let mut held = Vec::new();
+    loop {
+        held.push(begin(&session, message(MOST - 3), None).unwrap());
+        if solo.said().is_empty() {
+            break;
+        }
+    }
+    for n in 0..1000 {
+        let call = begin(&session, Bytes::new(), None).unwrap();
+        assert!(solo.said().is_empty());
+        drop(call);
+        assert!(solo.said().is_empty());
+        let slots = solo.end.connection.core.mux.base.calls.slots();
+        assert!(slots < 2 * held.len() + 32, "{slots} after {n}");
+        assert_eq!(session.stats().streams, held.len() as u64);
+    }
+    solo.hear(&window(Scope::Session, 100_000));
+    let said = solo.said().concat();
+    assert_eq!(said.matches("CALL").count(), 1, "{said}");
+    let slots = solo.end.connection.core.mux.base.calls.slots();
+    assert_eq!(slots, held.len());
+}
+
 #[test]
 fn calls_that_wait_for_a_handler_are_bounded_and_so_are_those_reset_meanwhile() {
     let (mut solo, mut acceptor) = hostile(config().max_unaccepted(Some(4)));
@@ -599,6 +698,31 @@ fn calls_that_wait_for_a_handler_are_bounded_and_so_are_those_reset_meanwhile() 
         "{end:?}"
     );
     drop(acceptor);
+}
+
+#[test]
+fn calls_that_were_reset_and_taken_do_not_count_while_their_handlers_clean_up() {
+    let (mut solo, mut acceptor) = hostile(config().max_unaccepted_resets(Some(3)));
+    let mut handlers = Vec::new();
+    let reset = |solo: &mut Solo, n: u32| {
+        solo.hear(&call(1 + 2 * n));
+        solo.hear(&cancel(1 + 2 * n, 0, false));
+        solo.said();
+        solo.end.session().state().is_open()
+    };
+    for n in 0..10 {
+        assert!(reset(&mut solo, n), "{n}");
+        handlers.push(taken(&mut acceptor).unwrap());
+    }
+    for n in 10..13 {
+        assert!(reset(&mut solo, n), "{n}");
+    }
+    assert!(!reset(&mut solo, 13));
+    let end = solo.end.session().state().end();
+    assert!(
+        matches!(&end, Some(SessionError::LimitExceeded(error)) if error.limit == Limit::UnacceptedResets),
+        "{end:?}"
+    );
 }
 
 #[test]

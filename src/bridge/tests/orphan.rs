@@ -1,5 +1,6 @@
 //! Sessions without a handle, and peers that are alive and do not do their part.
 
+use super::calls::{call, hostile, stuck_answer, taken};
 use super::solo::{Solo, data, open, window};
 use super::*;
 use crate::wire::native::frame::{Frame, Scope, StreamId};
@@ -69,6 +70,31 @@ fn a_peer_that_never_takes_what_is_queued_does_not_keep_the_session() {
     assert_eq!(goes(&before), None, "{before:?}");
     let then = pass(&mut solo, 4);
     assert!(goes(&then).is_some(), "{then:?}");
+}
+
+#[test]
+fn a_peer_that_never_takes_an_answer_does_not_keep_the_session() {
+    let (mut solo, mut acceptor) = hostile(config());
+    stuck_answer(&mut solo, &mut acceptor);
+    drop(acceptor);
+    solo.end.session = None;
+    let before = pass(&mut solo, 29);
+    assert_eq!(goes(&before), None, "{before:?}");
+    let then = pass(&mut solo, 34);
+    assert!(goes(&then).is_some(), "{then:?}");
+}
+
+#[test]
+fn a_call_that_is_held_keeps_the_session_however_long_nothing_moves() {
+    let (mut solo, mut acceptor) = hostile(config());
+    solo.hear(&call(1));
+    let mut incoming = taken(&mut acceptor).unwrap();
+    drop(acceptor);
+    solo.end.session = None;
+    assert_eq!(goes(&pass(&mut solo, 500)), None);
+    incoming.reply("late".into());
+    let said = solo.said();
+    assert!(said[0].starts_with("REPLY 1"), "{said:?}");
 }
 
 #[test]

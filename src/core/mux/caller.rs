@@ -97,6 +97,7 @@ pub(in crate::core) fn end_call_by_peer<S: SessionPort>(
         At::Answering => {
             mux.base.app.add(Count::Cancelled, 1);
             super::handler::void_answer(mux, slot);
+            mux.limits.charge_reset(mux.base.turn);
         }
         At::Queued | At::Over | At::Void => mux.limits.charge_control(&mux.base),
     }
@@ -149,6 +150,7 @@ fn end_queued_call<S: SessionPort>(mux: &mut Mux<S>, slot: u32, error: StreamErr
         port.end(error);
         mux.base.calls.wake_later(port);
         mux.permits.on_granted(&mut mux.base, 1);
+        mux.base.count_streams();
     }
 }
 

@@ -52,12 +52,15 @@ pub(super) fn give_up_call<S: SessionPort>(mux: &mut Mux<S>, slot: u32, error: S
         entry.early = true;
         calls.early_resets += 1;
     }
-    let (early, charge) = (calls.early_resets, calls.take_charge(slot));
+    let charge = calls.take_charge(slot);
     mux.base.app.add(Count::Cancelled, 1);
     mux.flow.return_to_session(&mux.base, charge.into());
     mux.limits.charge_reset(mux.base.turn);
-    let most = mux.base.config.max_unaccepted_resets();
-    if most.is_some_and(|most| early > most) {
+    let Some(most) = mux.base.config.max_unaccepted_resets() else {
+        return;
+    };
+    let early = mux.base.calls.recount_early_resets(most);
+    if early > most {
         mux.limits.trip(Limit::UnacceptedResets, early.into());
     }
 }
@@ -104,6 +107,7 @@ pub(super) fn void_answer<S: SessionPort>(mux: &mut Mux<S>, slot: u32) {
     if let Some(port) = mux.base.calls.void(slot) {
         mux.base.app.recycle_call(port);
         mux.permits.grant_owed += 1;
+        mux.base.count_streams();
     }
 }
 
