@@ -5,7 +5,9 @@ use std::time::Instant;
 use super::engine::Engine;
 use super::port::LanePort;
 use super::reason;
-use super::session::calls::{Back, CallActivated as Activation, CallCell, CallSent, Ended};
+use super::session::calls::{
+    Back, CallActivated as Activation, CallCell, CallLink, CallSent, Ended,
+};
 use super::session::lane::Lane;
 use super::session::request;
 use super::session::sides::Activated;
@@ -14,7 +16,7 @@ use crate::core::mux::{caller, handler};
 use crate::core::port::{Count, SessionPort};
 use crate::core::session_calls;
 use crate::core::{Key, SEND_FLOOR};
-use crate::error::codes;
+use crate::error::{SessionError, codes};
 use crate::sync::Arc;
 use crate::wire::Wire;
 
@@ -80,8 +82,12 @@ impl<W: Wire> Engine<W> {
                 Activation::Cancelled(None, code, Some(Back::Stream(side))) => {
                     side.abandon(code);
                 }
-                // Over meanwhile.
-                Activation::Answered(None, _) | Activation::Cancelled(None, ..) => {}
+                // Over meanwhile, with the session.
+                Activation::Answered(None, sent) => {
+                    let reason = self.link.end().unwrap_or(&SessionError::EngineStopped);
+                    CallLink::refuse_sent(sent, reason);
+                }
+                Activation::Cancelled(None, ..) => {}
             }
         }
         (self.core.mux.base.app).add(Count::Activations, activations);

@@ -141,6 +141,8 @@ pub(crate) struct Acceptor {
     session: Session,
     /// Takes calls too.
     claimed: bool,
+    /// Which of the two are looked at first: in turn, so that neither waits for the end of the other.
+    calls_first: bool,
     streams: accept::Incoming,
 }
 
@@ -150,6 +152,7 @@ impl Acceptor {
         let link = session.link();
         Self {
             claimed: link.calls.claim(link),
+            calls_first: true,
             streams: session.incoming(),
             session,
         }
@@ -162,31 +165,40 @@ impl Acceptor {
             let next = self.streams.poll_accept(cx);
             return next.map(|next| next.map(|next| next.map(of_stream)));
         }
-        let link = self.session.link();
         for registered in [false, true] {
-            if !link.is_inherited()
-                && let Some(offer) = link.calls.pop()
-            {
-                return Poll::Ready(Ok(Some(Arrival::Call(IncomingCall::new(offer)))));
-            }
-            match accept::next(link) {
-                Some(Ok(Some(side))) => {
-                    let (send, recv) = accept::accepted(side);
-                    return Poll::Ready(Ok(Some(Arrival::Stream(send, recv))));
-                }
-                // Calls queued before the end was set are visible now.
-                Some(end) => {
-                    let late = link.calls.pop().filter(|_| !link.is_inherited());
-                    let late = late.map(|offer| Arrival::Call(IncomingCall::new(offer)));
-                    return Poll::Ready(late.map_or(end.map(|_| None), |call| Ok(Some(call))));
-                }
-                None => {}
+            if let Some(next) = self.next() {
+                self.calls_first = !self.calls_first;
+                return Poll::Ready(next);
             }
             if !registered {
-                link.calls.register(cx.waker());
+                self.session.link().calls.register(cx.waker());
             }
         }
         Poll::Pending
+    }
+
+    /// The next stream or call, or the end of them; `None`: not known yet.
+    fn next(&self) -> Option<Result<Option<Arrival>, SessionError>> {
+        let link = self.session.link();
+        let call = || {
+            let offer = (!link.is_inherited()).then(|| link.calls.pop()).flatten()?;
+            Some(Arrival::Call(IncomingCall::new(offer)))
+        };
+        if self.calls_first
+            && let Some(call) = call()
+        {
+            return Some(Ok(Some(call)));
+        }
+        match accept::next(link) {
+            Some(Ok(Some(side))) => {
+                let (send, recv) = accept::accepted(side);
+                Some(Ok(Some(Arrival::Stream(send, recv))))
+            }
+            // Calls queued before the end was set are visible now.
+            Some(end) => Some(call().map_or(end.map(|_| None), |call| Ok(Some(call)))),
+            None if self.calls_first => None,
+            None => call().map(|call| Ok(Some(call))),
+        }
     }
 }
 
@@ -303,9 +315,11 @@ impl IncomingCall {
         };
         if !link.is_inherited()
             && let Some(node) = side.send()
+            && let Err(node) = link.calls.push(&link, node)
         {
-            // Fails if the session has ended.
-            drop(link.calls.push(&link, node));
+            // The session has ended, since `become_stream` looked at the latest.
+            let reason = link.end().unwrap_or(&SessionError::EngineStopped);
+            CallLink::refuse_stream(node, reason);
         }
     }
 }

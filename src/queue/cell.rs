@@ -277,6 +277,13 @@ impl<C, O, B> AppSide<C, O, B> {
     }
 }
 
+impl<C, O, B> Sent<C, O, B> {
+    pub(crate) fn out_mut(&mut self) -> &mut O {
+        // SAFETY: invariant 2: this is the one holder of `out` until `accept`, and it is borrowed mutably.
+        self.0.out.with_mut(|out| unsafe { &mut *out })
+    }
+}
+
 impl<C, O, B> EngineSide<C, O, B> {
     /// `None` if the application has it.
     pub(crate) fn out(&self) -> Option<&O> {

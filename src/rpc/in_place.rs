@@ -4,6 +4,7 @@
 //! that memory as a task, and the next call gets another. What is beside it (`Incoming`, the context) is kept too.
 //! Interceptors, bounds of a method, and handlers that are tasks from the start take the ordinary way.
 
+use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::rc::Rc;
@@ -71,33 +72,18 @@ where
         let given = cx.clone();
         let slot = self.slot.get_or_insert_with(|| Box::pin(None));
         let handler = &self.handler;
-        let polled = catch_unwind(AssertUnwindSafe(|| {
-            let seen = &warm.call.held;
-            slot.set(Some(seen.in_span(|| make(handler, given, request))));
-            let mut task = Task::from_waker(Waker::noop());
-            let future = slot.as_mut().as_pin_mut();
-            let polled = while_in_place(|| {
-                seen.in_span(|| future.map_or(Poll::Pending, |future| future.poll(&mut task)))
-            });
-            if polled.is_ready() {
-                slot.set(None);
-            }
-            polled
-        }));
-        let outcome = match polled {
-            Ok(Poll::Ready(outcome)) => outcome,
-            Ok(Poll::Pending) => {
-                let waits = self.slot.take().unwrap_or_else(|| Box::pin(None));
-                return (Came::Waits(waits), Some(cx));
-            }
-            Err(panic) => {
-                let slot = self.slot.take();
-                let left = catch_unwind(AssertUnwindSafe(|| drop(slot)));
-                let status = warm.call.panicked(&*panic);
-                drop(left);
-                Err(status)
-            }
+        let seen = &warm.call.held;
+        slot.set(Some(seen.in_span(|| make(handler, given, request))));
+        let mut task = Task::from_waker(Waker::noop());
+        let future = slot.as_mut().as_pin_mut();
+        let polled = while_in_place(|| {
+            seen.in_span(|| future.map_or(Poll::Pending, |future| future.poll(&mut task)))
+        });
+        let Poll::Ready(outcome) = polled else {
+            let waits = self.slot.take().unwrap_or_else(|| Box::pin(None));
+            return (Came::Waits(waits), Some(cx));
         };
+        slot.set(None);
         match warm.call.answer_here(&cx, outcome, self.method.response) {
             None => {
                 warm.rest(cx);
@@ -105,6 +91,19 @@ where
             }
             Some(outcome) => (Came::Answers(outcome), Some(cx)),
         }
+    }
+}
+
+impl<P, F, Req, Resp> Runner<P, F, Req, Resp> {
+    /// The handler, the codec, or a destructor panicked in [`step`](Self::step).
+    #[cold]
+    fn panicked(&mut self, warm: &mut Warm, panic: &(dyn Any + Send)) {
+        let slot = self.slot.take();
+        let left = catch_unwind(AssertUnwindSafe(|| drop(slot)));
+        warm.call.end_panicked(panic);
+        drop(left);
+        warm.call.held.over();
+        warm.call.send = Answering::Over;
     }
 }
 
@@ -141,7 +140,17 @@ macro_rules! modes {
             F: Future<Output = Result<Resp, Status>> + 'static + $send,
         {
             fn run(&mut self, warm: &mut Warm) -> Option<<$mode as Mode>::Call> {
-                let (came, cx) = self.step(warm, |handler, cx, request| handler(cx, request));
+                // Around everything of the application, whose panic ends this call and no other.
+                let stepped = catch_unwind(AssertUnwindSafe(|| {
+                    self.step(warm, |handler, cx, request| handler(cx, request))
+                }));
+                let (came, cx) = match stepped {
+                    Ok(stepped) => stepped,
+                    Err(panic) => {
+                        self.panicked(warm, &*panic);
+                        return None;
+                    }
+                };
                 let coding = self.method.response;
                 match (came, cx) {
                     (Came::Waits(slot), Some(cx)) => {

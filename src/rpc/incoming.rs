@@ -105,8 +105,23 @@ impl Incoming {
         None
     }
 
-    /// Receives the one request; without one the call is over.
+    /// Receives the one request; without one the call is over. A codec that panics ends the call as a handler that does.
     pub(super) async fn request<T>(&mut self, coding: Coding<T>) -> Result<T, Gone> {
+        let received = {
+            let mut receiving = pin!(self.receive(coding));
+            poll_fn(|cx| {
+                let polled = catch_unwind(AssertUnwindSafe(|| receiving.as_mut().poll(cx)));
+                polled.map_or_else(|panic| Poll::Ready(Err(panic)), |polled| polled.map(Ok))
+            })
+            .await
+        };
+        received.unwrap_or_else(|panic| {
+            self.end_panicked(&*panic);
+            Err(Gone)
+        })
+    }
+
+    async fn receive<T>(&mut self, coding: Coding<T>) -> Result<T, Gone> {
         if self.message.is_some() {
             let late = self.is_late();
             return self.request_here(coding, late).ok_or(Gone);
@@ -379,6 +394,13 @@ impl Incoming {
         Status::library(Code::INTERNAL, Processed::Yes, "the handler panicked")
     }
 
+    /// Ends a call of which something panicked, unless it has an answer.
+    #[cold]
+    pub(super) fn end_panicked(&mut self, panic: &(dyn Any + Send)) {
+        let status = self.panicked(panic);
+        self.fail(&status);
+    }
+
     // ---- the answer -----------------------------------------------------------------------------
 
     /// Ends a call in one frame, if its answer is one frame as well; else the outcome comes back.
@@ -420,7 +442,12 @@ impl Incoming {
         coding: Coding<T>,
     ) {
         let answer = match outcome {
-            Ok(message) => coding.to_bytes(&message).map_err(Status::has_run),
+            Ok(message) => {
+                let encode = AssertUnwindSafe(move || coding.to_bytes(&message));
+                let encoded = catch_unwind(encode);
+                let encoded = encoded.unwrap_or_else(|panic| Err(self.panicked(&*panic)));
+                encoded.map_err(Status::has_run)
+            }
             Err(status) => return self.fail(&status),
         };
         let answer = match answer {

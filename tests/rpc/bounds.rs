@@ -69,6 +69,11 @@ async fn ten_thousand_calls_at_a_server_bounded_at_64_all_end_and_never_more_run
         });
     }
     until("the server is full", || gate.running() == BOUND).await;
+    // Besides those that run, the one that waits for a place is taken.
+    until("one more is taken", || {
+        host.server.stats().calls > BOUND as u64
+    })
+    .await;
     // Those that wait hold no memory of the server's: it takes no more of them.
     for _ in 0..20 {
         soon(host.client.ping()).await.unwrap();

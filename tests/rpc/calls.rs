@@ -38,7 +38,7 @@ fn every_case_passes_over_streams_as_well() {
     }
     let child = Command::new(std::env::current_exe().unwrap())
         .env(OVER_STREAMS, "1")
-        // Their subscriber is the process's, and their calls have spans of their own either way.
+        // They have processes of their own, and their calls have spans either way.
         .args(["--skip", "spans::"])
         .output()
         .unwrap();

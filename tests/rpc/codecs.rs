@@ -1,8 +1,11 @@
 //! The codecs that are built in.
 
-use bytes::Bytes;
+use bytes::{BufMut, Bytes, BytesMut};
 use prost::Message;
-use ringmux::rpc::{Code, Method, Postcard, Prost, Raw, Server, Status};
+use ringmux::Config;
+use ringmux::rpc::{
+    Code, Codec, CodecError, Encoding, Method, Payload, Postcard, Prost, Raw, Server, Status,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::host::*;
@@ -127,4 +130,90 @@ async fn raw_messages_may_be_vectors() {
     let request = vec![1, 2, 3];
     let answer = soon(host.channel.call(&VECTORS, &request).into_future()).await;
     assert_eq!(answer.unwrap(), [3, 2, 1]);
+}
+
+/// A request of one byte and an answer of one; some panic in the server.
+struct Traps;
+
+#[derive(Debug)]
+struct Question(u8);
+
+#[derive(Debug)]
+struct Reply(u8);
+
+/// Decoding this question panics, and encoding this answer.
+const DECODED: u8 = 13;
+const ENCODED: u8 = 14;
+
+impl Encoding for Traps {
+    const ID: u8 = 200;
+}
+
+impl Codec<Question> for Traps {
+    fn encode(message: &Question, buffer: &mut BytesMut) -> Result<(), CodecError> {
+        buffer.put_u8(message.0);
+        Ok(())
+    }
+
+    fn decode(payload: Payload<'_>) -> Result<Question, CodecError> {
+        let byte = payload.to_contiguous()[0];
+        assert_ne!(byte, DECODED, "as told");
+        Ok(Question(byte))
+    }
+}
+
+impl Codec<Reply> for Traps {
+    fn encode(message: &Reply, buffer: &mut BytesMut) -> Result<(), CodecError> {
+        assert_ne!(message.0, ENCODED, "as told");
+        buffer.put_u8(message.0);
+        Ok(())
+    }
+
+    fn decode(payload: Payload<'_>) -> Result<Reply, CodecError> {
+        Ok(Reply(payload.to_contiguous()[0]))
+    }
+}
+
+/// In frames and over streams, where handlers are ready at once, and where they wait.
+#[tokio::test]
+async fn a_codec_that_panics_ends_its_own_call_and_its_neighbours_go_on() {
+    const TRAPS: Method<Question, Reply> = Method::unary::<Traps>("test.Test/Traps");
+    const WAITS: Method<Question, Reply> = Method::unary::<Traps>("test.Test/Waits");
+    for calls in [true, false] {
+        let gate = std::sync::Arc::new(tokio::sync::Semaphore::new(0));
+        let passes = std::sync::Arc::clone(&gate);
+        let builder = Server::builder()
+            .unary(TRAPS, |_, question: Question| async move {
+                Ok(Reply(question.0))
+            })
+            .unary(WAITS, |_, question: Question| async move {
+                tokio::task::yield_now().await;
+                Ok(Reply(question.0))
+            })
+            .unary(OTHER, move |_, request| {
+                let passes = std::sync::Arc::clone(&passes);
+                async move {
+                    drop(passes.acquire().await);
+                    Ok(request)
+                }
+            });
+        let config = Config::builder().calls(calls).build().unwrap();
+        let host = Host::with(builder, &config).await;
+        let neighbour = tokio::spawn(host.channel.call(&OTHER, &"neighbour".into()).detach());
+        until("it runs", || host.server.stats().in_flight == 1).await;
+        for method in [TRAPS, WAITS] {
+            for byte in [1, DECODED, 2, ENCODED, DECODED, 3] {
+                let question = Question(byte);
+                let answer = soon(host.channel.call(&method, &question).into_future()).await;
+                match byte {
+                    DECODED | ENCODED => assert_eq!(answer.unwrap_err().code(), Code::INTERNAL),
+                    _ => assert_eq!(answer.unwrap().0, byte, "calls {calls}"),
+                }
+            }
+        }
+        assert_eq!(host.server.stats().panicked, 6, "calls {calls}");
+        gate.add_permits(1);
+        assert_eq!(soon(neighbour).await.unwrap().unwrap(), "neighbour");
+        until("all are over", || host.server.stats().in_flight == 0).await;
+    }
 }

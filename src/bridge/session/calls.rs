@@ -174,6 +174,20 @@ impl CallLink {
         }
     }
 
+    /// Ends the stream that an answer would have become: no engine has its lane.
+    pub(crate) fn refuse_stream(node: Arc<CallCell>, reason: &SessionError) {
+        if let cell::Activated::Answered(_, sent) = Cell::activated(node) {
+            Self::refuse_sent(sent, reason);
+        }
+    }
+
+    pub(in crate::bridge) fn refuse_sent(mut sent: CallSent, reason: &SessionError) {
+        let end = std::mem::replace(&mut sent.out_mut().end, Ended::Answered);
+        if let Ended::Stream(side) = end {
+            side.refuse(&StreamError::Session(reason.clone()));
+        }
+    }
+
     /// Puts a cell on the engine's list; gives it back if the session has ended.
     pub(crate) fn push(
         &self,
@@ -262,12 +276,16 @@ impl CallLink {
         while self.incoming.pop().is_some() {}
     }
 
-    /// The session has ended: calls that the engine has not seen were not processed.
+    /// The session has ended: calls that the engine has not seen were not processed, and answers do not become streams.
     pub(in crate::bridge) fn close(&self, reason: &SessionError) {
         for node in self.list.close() {
-            if let cell::Activated::Asked(mut side, _) = Cell::activated(node) {
-                side.end(StreamError::NotProcessed(reason.clone()));
-                side.wake();
+            match Cell::activated(node) {
+                cell::Activated::Asked(mut side, _) => {
+                    side.end(StreamError::NotProcessed(reason.clone()));
+                    side.wake();
+                }
+                cell::Activated::Answered(_, sent) => Self::refuse_sent(sent, reason),
+                cell::Activated::Cancelled(..) => {}
             }
         }
     }

@@ -42,6 +42,7 @@ pub(crate) mod net;
 mod opening;
 mod orphan;
 mod outbound;
+mod serving;
 mod sim;
 mod solo;
 mod turns;
