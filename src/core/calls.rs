@@ -303,6 +303,15 @@ impl<C: CallPort> Calls<C> {
         charge
     }
 
+    /// Session credit that requests hold, in bytes.
+    pub(crate) fn count_charges(&self) -> u64 {
+        if self.charged == 0 {
+            return 0;
+        }
+        let charges = self.entries.iter().map(|(_, it)| u64::from(it.charge));
+        charges.sum()
+    }
+
     /// The first entry of a queue that is not void; void ones are dropped.
     pub(super) fn front(&mut self, queue: impl Fn(&mut Self) -> &mut VecDeque<u32>) -> Option<u32> {
         loop {
