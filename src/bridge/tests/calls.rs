@@ -757,6 +757,27 @@ fn calls_that_no_handler_takes_do_not_keep_the_window_from_the_streams() {
 }
 
 #[test]
+fn a_call_that_waits_does_not_keep_stalled_streams_from_being_ended() {
+    let config = config()
+        .session_window(256 * 1024)
+        .session_window_max(256 * 1024);
+    let (mut solo, acceptor) = hostile(config);
+    solo.hear(&call(1));
+    let block = [7; 15_000];
+    for n in 1..8 {
+        solo.hear(&open(1 + 2 * n, b""));
+        solo.hear(&data(1 + 2 * n, &block, true, false));
+        solo.hear(&data(1 + 2 * n, &block, true, false));
+    }
+    solo.elapse(Duration::from_secs(3));
+    let said = solo.said();
+    let ended = said.contains(&format!("CANCEL 3 {:#x}", codes::LIMIT_EXCEEDED));
+    let refused = said.contains(&format!("CANCEL 1 {:#x}", codes::UNAVAILABLE));
+    assert!(ended && !refused, "{said:?}");
+    drop(acceptor);
+}
+
+#[test]
 fn calls_that_no_handler_can_take_any_more_are_refused_and_safe_to_try_again() {
     let (mut solo, acceptor) = hostile(config());
     solo.hear(&call(1));
