@@ -20,7 +20,8 @@
 //!
 //! # Memory
 //! The bytes of a request are held on the session's window until a handler takes the call (`CallPort::is_taken`, looked at when it
-//! is answered, and while the window is scarce). Those of an answer are returned as they arrive: they belong to the caller's
+//! is answered, and while the window is scarce); where requests hold most of a scarce window, the one that waits longest is
+//! refused. Those of an answer are returned as they arrive: they belong to the caller's
 //! future, which holds one frame at most.
 
 use std::collections::VecDeque;
