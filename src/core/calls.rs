@@ -20,7 +20,8 @@
 //!
 //! # Memory
 //! The bytes of a request are held on the session's window until a handler takes the call (`CallPort::is_taken`, looked at when it
-//! is answered, and while the window is scarce). Those of an answer are returned as they arrive: they belong to the caller's
+//! is answered, and while the window is scarce); where requests hold most of a scarce window, the one that waits longest is
+//! refused. Those of an answer are returned as they arrive: they belong to the caller's
 //! future, which holds one frame at most.
 
 use std::collections::VecDeque;
@@ -301,6 +302,15 @@ impl<C: CallPort> Calls<C> {
         let charge = std::mem::take(&mut entry.charge);
         self.charged -= u32::from(charge > 0);
         charge
+    }
+
+    /// Session credit that requests hold, in bytes.
+    pub(crate) fn count_charges(&self) -> u64 {
+        if self.charged == 0 {
+            return 0;
+        }
+        let charges = self.entries.iter().map(|(_, it)| u64::from(it.charge));
+        charges.sum()
     }
 
     /// The first entry of a queue that is not void; void ones are dropped.

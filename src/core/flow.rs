@@ -41,6 +41,15 @@ pub(crate) struct Exceeded {
     pub(crate) value: u64,
 }
 
+/// What gives way where the session's window is scarce.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub(crate) enum Victim {
+    Stream(Exceeded),
+    /// The call that waits longest for a handler.
+    Call,
+}
+
 /// A session's receive window, and its memory.
 #[derive(Debug)]
 pub(crate) struct Flow<M> {
@@ -202,13 +211,13 @@ impl<M: Memory> Flow<M> {
             returnable * 2 >= self.window.target() || (self.hungry && returnable >= SCARCE_STEP);
     }
 
-    /// Checks whether the session is running out of window. Returns a stalled stream that is to end.
+    /// Checks whether the session is running out of window. Returns what is to end.
     #[inline]
     pub(crate) fn watch_session_window<S: SessionPort>(
         &mut self,
         base: &mut Base<S>,
         now: Instant,
-    ) -> Option<Exceeded> {
+    ) -> Option<Victim> {
         let held = self.window.held();
         base.app.set(Count::BytesHeld, held);
         let (outstanding, target) = if base.terms.credit {
@@ -269,16 +278,16 @@ impl<M: Memory> Flow<M> {
 
     // ---- scarce memory ----------------------------------------------------------------------
 
-    /// Three quarters of the session's window are held by streams that do not consume: raises it from the pool, or returns
-    /// the stream that has stalled longest, to be ended, so that the others continue. The streams are checked with each
-    /// recheck, not with each reception.
+    /// Three quarters of the session's window are held by streams that do not consume and calls that no handler takes: raises
+    /// it from the pool, or returns the call that waits longest if calls hold most of it, else the stream that has stalled
+    /// longest, to be ended, so that the others continue. Checked with each recheck, not with each reception.
     #[cold]
     fn relieve<S: SessionPort>(
         &mut self,
         base: &mut Base<S>,
         now: Instant,
         looked: bool,
-    ) -> Option<Exceeded> {
+    ) -> Option<Victim> {
         if self.grow_session_window(base, Growth::Full) {
             self.stalled_since = None;
             self.owed = true;
@@ -295,6 +304,9 @@ impl<M: Memory> Flow<M> {
         if now.duration_since(since) < STALL {
             return None;
         }
+        if base.calls.count_charges() * 2 > self.window.held() {
+            return Some(Victim::Call);
+        }
         let now = base.stamp(now);
         let held =
             |stream: &Stream<S::Stream>| stream.window.held() + u64::from(stream.open_charge);
@@ -303,10 +315,12 @@ impl<M: Memory> Flow<M> {
             .map(|(key, stream)| (key, held(stream), stream.last_progress))
             .filter(|(_, held, since)| *held > 0 && now.since(*since) >= STALL)
             .min_by_key(|(.., since)| *since)
-            .map(|(key, value, _)| Exceeded {
-                key,
-                limit: Limit::StalledStream,
-                value,
+            .map(|(key, value, _)| {
+                Victim::Stream(Exceeded {
+                    key,
+                    limit: Limit::StalledStream,
+                    value,
+                })
             })
     }
 

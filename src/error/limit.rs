@@ -28,7 +28,8 @@ pub enum Limit {
     /// A message is longer than [`max_message`](crate::ConfigBuilder::max_message), over a wire where that ends its stream
     /// alone.
     MessageSize,
-    /// The stream held the session's memory longest while other streams waited for memory. Ends the stream.
+    /// The stream held the session's memory longest while other streams waited for memory. Ends the stream; a call that waited
+    /// longest for a handler, where such calls hold most of the memory, is refused.
     StalledStream,
     /// [`max_unaccepted`](crate::ConfigBuilder::max_unaccepted) streams were waiting for the application. The stream
     /// was refused with [`UNAVAILABLE`](crate::codes::UNAVAILABLE), which is safe to try again.

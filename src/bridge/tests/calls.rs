@@ -726,6 +726,58 @@ fn calls_that_were_reset_and_taken_do_not_count_while_their_handlers_clean_up() 
 }
 
 #[test]
+fn calls_that_no_handler_takes_do_not_keep_the_window_from_the_streams() {
+    let config = config()
+        .session_window(256 * 1024)
+        .session_window_max(256 * 1024);
+    let (mut solo, mut acceptor) = hostile(config);
+    let block = [7; MOST];
+    for n in 0..15 {
+        solo.hear(&Frame::Call {
+            stream: id(1 + 2 * n),
+            payload: &block,
+            opening: 0,
+        });
+    }
+    let running = taken(&mut acceptor).unwrap();
+    solo.elapse(Duration::from_millis(900));
+    assert!(!solo.said().concat().contains("CANCEL"), "it is too early");
+    solo.elapse(Duration::from_millis(1100));
+    let said = solo.said();
+    let refused = |n| said.contains(&format!("CANCEL {n} {:#x}", codes::UNAVAILABLE));
+    assert!(!refused(1) && refused(3), "{said:?}");
+    let all = said.iter().filter(|it| it.starts_with("CANCEL")).count();
+    let credit = said.iter().any(|it| it.starts_with("WINDOW"));
+    assert!(all < 4 && credit, "{said:?}");
+    let waiting = std::iter::from_fn(|| taken(&mut acceptor)).count();
+    assert_eq!(waiting, 14 - all, "the others wait");
+    let stats = solo.end.session().stats();
+    assert_eq!(stats.tripped.get(Limit::StalledStream), all as u64);
+    drop(running);
+}
+
+#[test]
+fn a_call_that_waits_does_not_keep_stalled_streams_from_being_ended() {
+    let config = config()
+        .session_window(256 * 1024)
+        .session_window_max(256 * 1024);
+    let (mut solo, acceptor) = hostile(config);
+    solo.hear(&call(1));
+    let block = [7; 15_000];
+    for n in 1..8 {
+        solo.hear(&open(1 + 2 * n, b""));
+        solo.hear(&data(1 + 2 * n, &block, true, false));
+        solo.hear(&data(1 + 2 * n, &block, true, false));
+    }
+    solo.elapse(Duration::from_secs(3));
+    let said = solo.said();
+    let ended = said.contains(&format!("CANCEL 3 {:#x}", codes::LIMIT_EXCEEDED));
+    let refused = said.contains(&format!("CANCEL 1 {:#x}", codes::UNAVAILABLE));
+    assert!(ended && !refused, "{said:?}");
+    drop(acceptor);
+}
+
+#[test]
 fn calls_that_no_handler_can_take_any_more_are_refused_and_safe_to_try_again() {
     let (mut solo, acceptor) = hostile(config());
     solo.hear(&call(1));

@@ -4,7 +4,6 @@ use std::time::Instant;
 
 use crate::core::base::Base;
 use crate::core::calls::{Answer, At, Calls};
-use crate::core::flow::recheck_soon;
 use crate::core::mux::Mux;
 use crate::core::port::{CallPort, Count, RecvEnd, SendEnd, SessionPort, StreamPort};
 use crate::core::state::Event;
@@ -204,8 +203,18 @@ pub(in crate::core) fn refuse_call<S: SessionPort>(mux: &mut Mux<S>, slot: u32) 
     true
 }
 
+/// The session's window is scarce, and calls hold most of it: refuses the one that waits longest for a handler.
+#[cold]
+pub(super) fn refuse_oldest_call<S: SessionPort>(mux: &mut Mux<S>) {
+    while let Some(key) = mux.base.app.take_unaccepted_call() {
+        if key.is_some_and(|slot| refuse_call(mux, slot as u32)) {
+            return mux.base.app.trip(Limit::StalledStream);
+        }
+    }
+}
+
 /// The session's window is scarce: returns the credit of requests that handlers have taken.
-pub(crate) fn release_taken_calls<S: SessionPort>(mux: &mut Mux<S>, now: Instant) {
+pub(super) fn release_taken_calls<S: SessionPort>(mux: &mut Mux<S>) {
     if mux.base.calls.charged == 0 {
         return;
     }
@@ -218,10 +227,6 @@ pub(crate) fn release_taken_calls<S: SessionPort>(mux: &mut Mux<S>, now: Instant
         }
     }
     mux.flow.return_to_session(&mux.base, returned);
-    if mux.base.calls.charged > 0 {
-        // Handlers do not report that they take calls.
-        recheck_soon(&mut mux.base, now);
-    }
 }
 
 /// The session has ended: ends all calls.

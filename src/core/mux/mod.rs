@@ -19,7 +19,7 @@ pub(crate) use outgoing::{May, Sent};
 use super::base::Base;
 use super::budget::SendBudget;
 use super::deadlines::Deadlines;
-use super::flow::{Exceeded, Flow};
+use super::flow::{Exceeded, Flow, Victim, recheck_soon};
 use super::idle::{Grown, Spares};
 use super::limits::Limits;
 use super::permits::Permits;
@@ -244,9 +244,13 @@ impl<S: SessionPort> Mux<S> {
     pub(crate) fn recheck_memory(&mut self, now: Instant) {
         if self.flow.hungry {
             self.flow.account_all(&mut self.base, now);
-            handler::release_taken_calls(self, now);
+            handler::release_taken_calls(self);
         }
         self.watch_window(now);
+        if self.flow.hungry && self.base.calls.charged > 0 {
+            // Handlers do not report that they take calls. Set last: while the timer is set, the window is not relieved.
+            recheck_soon(&mut self.base, now);
+        }
         for _ in 0..self.flow.starved.len() {
             let Some(key) = self.flow.next_starved(&mut self.base) else {
                 break;
@@ -277,8 +281,10 @@ impl<S: SessionPort> Mux<S> {
     /// The session's window has shrunk.
     #[inline]
     pub(crate) fn watch_window(&mut self, now: Instant) {
-        if let Some(exceeded) = self.flow.watch_session_window(&mut self.base, now) {
-            self.exceed(exceeded);
+        match self.flow.watch_session_window(&mut self.base, now) {
+            Some(Victim::Stream(exceeded)) => self.exceed(exceeded),
+            Some(Victim::Call) => handler::refuse_oldest_call(self),
+            None => {}
         }
     }
 
