@@ -330,7 +330,7 @@ impl File {
     }
 }
 
-/// All Rust files below a directory.
+/// All Rust files below a directory, but for those that cargo makes.
 fn sources(top: &str) -> Vec<File> {
     let mut files = Vec::new();
     let mut directories = vec![root().join(top)];
@@ -338,7 +338,9 @@ fn sources(top: &str) -> Vec<File> {
         for entry in fs::read_dir(&directory).unwrap() {
             let path = entry.unwrap().path();
             if path.is_dir() {
-                directories.push(path);
+                if path.file_name() != Some("target".as_ref()) {
+                    directories.push(path);
+                }
             } else if path.extension().is_some_and(|extension| extension == "rs") {
                 files.push(read(&path));
             }
