@@ -1,6 +1,6 @@
 //! Unary calls: one request and one answer, each in one frame, with the ids, the permissions and the credit of streams.
 //!
-//! A second, small kind of entry beside the streams. [`Calls`] has the entries and what they owe; the steps that also concern
+//! A second, small kind of entry beside the streams. [`Calls`] has the entries and the frames that they owe; the steps that also concern
 //! credit, permissions or limits are functions below `mux`: those of calls of this side in `caller`, of the peer's in `handler`.
 //!
 //! # States

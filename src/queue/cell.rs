@@ -100,7 +100,7 @@ pub(crate) enum Activated<C, O, B> {
     Asked(EngineSide<C, O, B>, Option<u32>),
     /// A handler has answered the call with this key.
     Answered(Option<u64>, Sent<C, O, B>),
-    /// The caller of the call with this key has given up, with this code; and what it has not taken.
+    /// The caller of the call with this key has given up, with this code; and the answer that it has not taken, if any.
     Cancelled(Option<u64>, u32, Option<B>),
 }
 

@@ -490,7 +490,7 @@ fn calls_beyond_the_grant_take_a_streams_way() {
     pair.is_clean();
 }
 
-/// A server of calls, and a peer that says what it likes.
+/// A server of calls, and a peer that writes frames by hand.
 pub(super) fn hostile(config: crate::ConfigBuilder) -> (Solo, Acceptor) {
     let config = config.max_streams(16).build().expect("valid");
     let mut solo = Solo::new(Role::Acceptor, &config);

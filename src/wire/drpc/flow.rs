@@ -46,7 +46,7 @@ impl Credit {
     }
 
     /// The bytes to return now, at least `step`, if the application still has `held` bytes, more or less: 256 more for
-    /// each piece. At the end of what it has, all comes back.
+    /// each piece. Once the application has taken everything, all received bytes are returned.
     pub(super) const fn owed(&self, held: u64, step: u64) -> u64 {
         let consumed = self.received.saturating_sub(held);
         let owed = consumed.saturating_sub(self.returned);

@@ -126,7 +126,7 @@ fn packets(frames: &[Frame]) -> Vec<(Kind, Vec<u8>)> {
     packets
 }
 
-/// What one stream does, and what it has to see.
+/// The steps of one stream, and the events that it must see.
 #[derive(Clone)]
 struct Script {
     opening: Vec<u8>,
