@@ -10,16 +10,16 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use super::channel::{Channel, Target};
+use super::channel::{Channel, Outgoing, Target};
 use super::code::Code;
 use super::codec::Coding;
 use super::context::Context;
 use super::dialect;
 use super::exchange::{Begins, Exchange, Request, Response};
 use super::metadata::{Metadata, MetadataError};
-use super::method::{Kind, Method, Unary};
+use super::method::{Bidirectional, ClientStreaming, Kind, Method, ServerStreaming, Unary};
 use super::metrics::Seen;
-use super::receiver::{Parent, cancel_code, given_up, within};
+use super::receiver::{Parent, cancel_code, within};
 use super::span::{self, CallSpan};
 use super::status::Status;
 use super::timer::Timer;
@@ -28,19 +28,41 @@ use crate::addr::Wire;
 use crate::error::Processed;
 use crate::handle::Session;
 
-/// How long a unary call may take, unless something else is said.
-pub(super) const TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
+/// The beginnings of calls.
+impl Channel {
+    /// A call with one request and one answer. It begins when it is awaited.
+    pub fn call<'a, Req, Resp>(
+        &'a self,
+        method: &Method<Req, Resp, Unary>,
+        request: &'a Req,
+    ) -> Call<'a, Req, Resp, Unary> {
+        Call::new(self, *method, Some(request))
+    }
 
-/// A call that is about to be made, as interceptors see it.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct Outgoing {
-    /// `service/method`.
-    pub method: &'static str,
-    /// What goes along.
-    pub metadata: Metadata,
-    /// How long the server may take; `None`: no limit. A longer one than the call has does not prolong it.
-    pub timeout: Option<Duration>,
+    /// A call with one request and a stream of answers; [`open`](Call::open) begins it.
+    pub fn server_streaming<'a, Req, Resp>(
+        &'a self,
+        method: &Method<Req, Resp, ServerStreaming>,
+        request: &'a Req,
+    ) -> Call<'a, Req, Resp, ServerStreaming> {
+        Call::new(self, *method, Some(request))
+    }
+
+    /// A call with a stream of requests and one answer; [`open`](Call::open) begins it.
+    pub fn client_streaming<Req, Resp>(
+        &self,
+        method: &Method<Req, Resp, ClientStreaming>,
+    ) -> Call<'_, Req, Resp, ClientStreaming> {
+        Call::new(self, *method, None)
+    }
+
+    /// A call with streams in both directions; [`open`](Call::open) begins it.
+    pub fn bidirectional<Req, Resp>(
+        &self,
+        method: &Method<Req, Resp, Bidirectional>,
+    ) -> Call<'_, Req, Resp, Bidirectional> {
+        Call::new(self, *method, None)
+    }
 }
 
 /// A call that is being made: from [`Channel::call`] and its relatives. A unary one is awaited, the others are
@@ -146,13 +168,13 @@ impl<'a, Req, Resp, K: Kind> Call<'a, Req, Resp, K> {
         let parent = self.options.parent;
         if let Some(cx) = parent {
             if let Some(code) = cx.cancellation() {
-                return Err(given_up(code, Processed::No));
+                return Err(Status::given_up(code, Processed::No));
             }
             let left = cx.time_left();
             timeout = timeout.map_or(left, |own| Some(left.map_or(own, |left| left.min(own))));
         }
         if timeout.is_some_and(|timeout| timeout.is_zero()) {
-            return Err(given_up(Code::DEADLINE_EXCEEDED, Processed::No));
+            return Err(Status::given_up(Code::DEADLINE_EXCEEDED, Processed::No));
         }
         let mut metadata = self.options.metadata.take();
         let span = span::call(
@@ -176,12 +198,12 @@ impl<'a, Req, Resp, K: Kind> Call<'a, Req, Resp, K> {
 
 /// A call without its types.
 pub(super) struct Prepared {
-    name: &'static str,
-    flags: u8,
-    codec: u8,
+    pub(super) name: &'static str,
+    pub(super) flags: u8,
+    pub(super) codec: u8,
     pub(super) timeout: Option<Duration>,
-    metadata: Option<Metadata>,
-    urgency: Option<u8>,
+    pub(super) metadata: Option<Metadata>,
+    pub(super) urgency: Option<u8>,
     pub(super) parent: Option<Context>,
 }
 
@@ -211,7 +233,7 @@ impl Prepared {
     ) -> Result<(Option<Instant>, Option<Duration>), Status> {
         let parent = self.parent.as_ref();
         if let Some(code) = parent.and_then(Context::cancellation) {
-            return Err(given_up(code, Processed::No));
+            return Err(Status::given_up(code, Processed::No));
         }
         let Some(timeout) = self.timeout else {
             return Ok((None, None));
@@ -221,7 +243,7 @@ impl Prepared {
             timeout.min(until.saturating_duration_since(now))
         });
         if left.is_zero() {
-            return Err(given_up(Code::DEADLINE_EXCEEDED, Processed::No));
+            return Err(Status::given_up(Code::DEADLINE_EXCEEDED, Processed::No));
         }
         Ok((now.checked_add(left), Some(left)))
     }
@@ -468,12 +490,12 @@ impl<T> Running<T> {
             },
         };
         let processed = self.exchange.cancel(cancel_code(code));
-        Poll::Ready(Err(given_up(code, processed)))
+        Poll::Ready(Err(Status::given_up(code, processed)))
     }
 }
 
 /// A call with interceptors, over a manager, or that is tried more than once.
-async fn attempts<T: Send>(
+pub(super) async fn attempts<T: Send>(
     channel: Channel,
     mut prepared: Prepared,
     message: Bytes,
@@ -511,7 +533,7 @@ async fn attempt<T>(
 ) -> Result<Response<T>, Status> {
     let left = at.map(|at| at.saturating_duration_since(Instant::now()));
     if left.is_some_and(|left| left.is_zero()) {
-        return Err(given_up(Code::DEADLINE_EXCEEDED, Processed::No));
+        return Err(Status::given_up(Code::DEADLINE_EXCEEDED, Processed::No));
     }
     let run = |session: Session| async move {
         // The wait for the session has cost time.
@@ -535,34 +557,6 @@ async fn attempt<T>(
             None => manager.with_session(run).await?,
         },
     }
-}
-
-/// A unary call whose message is encoded already.
-#[cfg(feature = "rpc-tower")]
-pub(super) async fn raw(
-    channel: &Channel,
-    request: super::tower::Request,
-) -> Result<Response<Bytes>, Status> {
-    let (name, codec) = (request.name, request.codec);
-    let (metadata, timeout, message) = request.parts()?;
-    let timeout = timeout.or(channel.inner().timeout);
-    let mut metadata = Some(metadata);
-    let span = span::call(name, &mut metadata, None, None)?;
-    let prepared = Prepared {
-        name,
-        flags: 0,
-        codec,
-        timeout,
-        metadata,
-        urgency: None,
-        parent: None,
-    };
-    let coding = Coding::of::<super::codec::Raw>();
-    let mut seen = Seen::borrowed(channel.inner().rows.row(name), span);
-    seen.begin(Instant::now());
-    let response = attempts(channel.clone(), prepared, message, coding).await;
-    seen.end_of(&response);
-    response
 }
 
 impl<Req, Resp, K> fmt::Debug for Call<'_, Req, Resp, K> {

@@ -13,7 +13,6 @@ use super::code::Code;
 use super::codec::{CodecError, Coding};
 use super::dialect;
 use super::metadata::Metadata;
-use super::receiver::given_up;
 use super::status::Status;
 use super::wire::{block, find_meta};
 use crate::addr::Wire;
@@ -313,7 +312,7 @@ fn ended(wire: Wire, error: StreamError) -> Status {
         StreamError::Cancelled {
             by: Side::This,
             code: codes::DEADLINE,
-        } => given_up(Code::DEADLINE_EXCEEDED, Processed::Maybe),
+        } => Status::given_up(Code::DEADLINE_EXCEEDED, Processed::Maybe),
         error => dialect::status(wire, error),
     }
 }

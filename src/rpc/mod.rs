@@ -173,8 +173,8 @@ mod wire;
 #[cfg(feature = "rpc-tower")]
 pub use self::tower::{Endpoint, Request};
 pub use bound::WhenFull;
-pub use call::{Call, Outgoing, UnaryCall};
-pub use channel::{Channel, ChannelBuilder, ChannelTarget};
+pub use call::{Call, UnaryCall};
+pub use channel::{Channel, ChannelBuilder, ChannelTarget, Outgoing};
 pub use code::Code;
 #[cfg(feature = "rpc-postcard")]
 pub use codec::Postcard;
