@@ -117,7 +117,7 @@ impl<T: Transport + Unpin, P: Protocol + Unpin> Turns<T, P> {
         self.beside = beside;
     }
 
-    /// Whether tasks that are about to be woken may queue replies to what was received.
+    /// Whether tasks that are about to be woken may queue replies to the received messages.
     fn expects_replies(&self) -> bool {
         match self.beside {
             Beside::Nothing => false,

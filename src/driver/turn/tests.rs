@@ -271,7 +271,10 @@ fn deliver(end: &mut Turns<Wire, NativeEngine>, streams: &mut [Stream]) -> (usiz
     assert!(polled.is_pending());
     let itself = woken.0.load(Ordering::Relaxed);
     for stream in streams {
-        assert!(stream.1.poll_recv(&mut idle).is_ready(), "its task was woken");
+        assert!(
+            stream.1.poll_recv(&mut idle).is_ready(),
+            "its task was woken"
+        );
         stream.try_send("reply".into()).unwrap();
     }
     (end.transport.sent.split().len(), itself)
