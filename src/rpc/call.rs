@@ -15,14 +15,13 @@ use super::code::Code;
 use super::codec::Coding;
 use super::context::Context;
 use super::dialect;
-use super::exchange::{Begins, Exchange, Request, Response};
+use super::exchange::{Begins, Exchange, Outcome, Request, Response};
 use super::metadata::{Metadata, MetadataError};
 use super::method::{Bidirectional, ClientStreaming, Kind, Method, ServerStreaming, Unary};
 use super::metrics::Seen;
 use super::receiver::{Parent, cancel_code, within};
 use super::span::{self, CallSpan};
 use super::status::Status;
-use super::timer::Timer;
 use super::wire::Opening;
 use crate::addr::Wire;
 use crate::error::Processed;
@@ -407,27 +406,25 @@ enum State<'a, T> {
 
 impl<T> UnaryCall<'_, T> {
     async fn detailed(mut self) -> Result<Response<T>, Status> {
-        std::future::poll_fn(|cx| self.poll_response(cx)).await
+        let outcome = std::future::poll_fn(|cx| self.poll_outcome(cx)).await;
+        outcome.response()
     }
 
-    fn poll_response(
-        &mut self,
-        cx: &mut std::task::Context<'_>,
-    ) -> Poll<Result<Response<T>, Status>> {
+    fn poll_outcome(&mut self, cx: &mut std::task::Context<'_>) -> Poll<Outcome<T>> {
         if !self.seen.has_begun() {
             self.begin(Instant::now());
         }
-        let response = match &mut self.state {
+        let outcome = match &mut self.state {
             State::Running(running) => ready!(running.poll(cx)),
-            State::Boxed(whole) => ready!(whole.as_mut().poll(cx)),
+            State::Boxed(whole) => Outcome::from(ready!(whole.as_mut().poll(cx))),
             state => match std::mem::replace(state, State::Done) {
-                State::Failed(status) => Err(status),
+                State::Failed(status) => Outcome::Failed(status),
                 _ => panic!("polled after it was ready"),
             },
         };
-        self.seen.end_of(&response);
+        self.seen.end(outcome.code());
         self.state = State::Done;
-        Poll::Ready(response)
+        Poll::Ready(outcome)
     }
 
     fn begin(&mut self, now: Instant) {
@@ -444,7 +441,6 @@ impl<T> UnaryCall<'_, T> {
                 match Exchange::start(&session, &prepared, (at, timeout), message, coding) {
                     Ok(exchange) => State::Running(Running {
                         exchange,
-                        timer: Timer::new(at),
                         parent: prepared.parent(),
                     }),
                     Err(status) => State::Failed(status),
@@ -461,8 +457,8 @@ impl<T> Future for UnaryCall<'_, T> {
     /// # Panics
     /// After it was ready.
     fn poll(self: Pin<&mut Self>, cx: &mut std::task::Context<'_>) -> Poll<Self::Output> {
-        let response = ready!(self.get_mut().poll_response(cx));
-        Poll::Ready(response.map(|response| response.message))
+        let outcome = ready!(self.get_mut().poll_outcome(cx));
+        Poll::Ready(outcome.message())
     }
 }
 
@@ -472,17 +468,15 @@ impl<T> Unpin for UnaryCall<'_, T> {}
 /// A call with its end by time, or by its parent.
 struct Running<T> {
     exchange: Exchange<T>,
-    timer: Timer,
     parent: Option<Parent>,
 }
 
 impl<T> Running<T> {
-    fn poll(&mut self, cx: &mut std::task::Context<'_>) -> Poll<Result<Response<T>, Status>> {
-        if let Poll::Ready(answer) = self.exchange.poll(cx) {
-            return Poll::Ready(answer);
+    fn poll(&mut self, cx: &mut std::task::Context<'_>) -> Poll<Outcome<T>> {
+        if let Poll::Ready(outcome) = self.exchange.poll(cx) {
+            return Poll::Ready(outcome);
         }
-        let late = self.exchange.is_opening() && self.timer.poll(cx).is_ready();
-        let code = match late {
+        let code = match self.exchange.poll_late(cx).is_ready() {
             true => Code::DEADLINE_EXCEEDED,
             false => match &mut self.parent {
                 Some(parent) => ready!(parent.poll(cx)),
@@ -490,7 +484,7 @@ impl<T> Running<T> {
             },
         };
         let processed = self.exchange.cancel(cancel_code(code));
-        Poll::Ready(Err(Status::given_up(code, processed)))
+        Poll::Ready(Outcome::Failed(Status::given_up(code, processed)))
     }
 }
 
@@ -544,10 +538,10 @@ async fn attempt<T>(
         };
         let mut running = Running {
             exchange: Exchange::start(&session, prepared, (at, timeout), message, coding)?,
-            timer: Timer::new(at),
             parent: prepared.parent(),
         };
-        std::future::poll_fn(|cx| running.poll(cx)).await
+        let outcome = std::future::poll_fn(|cx| running.poll(cx)).await;
+        outcome.response()
     };
     match &channel.inner().target {
         Target::Session(session) => run(session.clone()).await,

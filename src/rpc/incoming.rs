@@ -424,7 +424,7 @@ impl Incoming {
         }
         match coding.to_bytes(&message) {
             Ok(answer) if call.fits(answer.len()) => {
-                call.reply(answer);
+                call.reply_on(&self.held.peer.session, answer);
                 self.held.seen.ends_with(Code::OK);
             }
             Ok(_) => return Some(Ok(message)),

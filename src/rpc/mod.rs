@@ -159,11 +159,13 @@ mod router;
 mod run;
 mod sender;
 mod serve;
+mod served;
 mod server;
 mod shared_send;
 mod span;
 mod status;
 mod streaming;
+mod tally;
 mod timer;
 #[cfg(feature = "rpc-tower")]
 mod tower;

@@ -61,20 +61,26 @@ pub(super) async fn serve_session<M: Mode>(
             let accepted = acceptor.poll(cx);
             if accepted.is_pending() {
                 serving.now = None;
+                serving.warm.pause();
             }
             accepted
         })
         .await?;
         match accepted {
-            Some(Arrival::Stream(send, recv)) => serving.take(send, recv).await?,
+            Some(Arrival::Stream(send, recv)) => {
+                serving.warm.pause();
+                serving.take(send, recv).await?;
+            }
             Some(Arrival::Call(call)) => {
                 if let Some(call) = serving.take_in_place(call) {
+                    serving.warm.pause();
                     serving.take_call(call).await?;
                 }
             }
             None => return Ok(()),
         }
         if serving.has_had_its_turn() {
+            serving.warm.pause();
             tokio::task::yield_now().await;
         }
     }
@@ -136,21 +142,14 @@ impl<M: Mode> Serving<M> {
         if !plain || late || *codec != parts.codec {
             return Some(call);
         }
-        if !self.peer.bound.try_take() {
-            return Some(call);
-        }
-        if !core.common.bound.try_take() {
-            self.peer.bound.release();
+        if !self.warm.begin(*row, since) {
             return Some(call);
         }
         let timeout = parts.timeout;
         let warm = &mut self.warm;
         warm.call.deadline = deadline;
-        warm.call.held.begin(*row, since);
         warm.call.head.method = name;
         warm.call.head.timeout = timeout;
-        warm.call.held.of_session = true;
-        warm.call.held.of_server = true;
         warm.call.message = Some(call.take_request());
         warm.call.send = Answering::Call(call);
         self.ready += 1;
