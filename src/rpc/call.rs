@@ -22,6 +22,7 @@ use super::metrics::Seen;
 use super::receiver::{Parent, cancel_code, within};
 use super::span::{self, CallSpan};
 use super::status::Status;
+use super::timer::Timer;
 use super::wire::Opening;
 use crate::addr::Wire;
 use crate::error::Processed;
@@ -476,9 +477,9 @@ impl<T> Running<T> {
         if let Poll::Ready(outcome) = self.exchange.poll(cx) {
             return Poll::Ready(outcome);
         }
-        let code = match self.exchange.poll_late(cx).is_ready() {
-            true => Code::DEADLINE_EXCEEDED,
-            false => match &mut self.parent {
+        let code = match self.exchange.poll_late(cx) {
+            Poll::Ready(code) => code,
+            Poll::Pending => match &mut self.parent {
                 Some(parent) => ready!(parent.poll(cx)),
                 None => return Poll::Pending,
             },
@@ -511,7 +512,12 @@ pub(super) async fn attempts<T: Send>(
                 if at.is_some_and(|at| at <= next) {
                     return Err(status);
                 }
-                within(at, &prepared.parent, tokio::time::sleep_until(next)).await?;
+                let mut pause = Timer::new(Some(next));
+                let paused = std::future::poll_fn(|cx| pause.poll(cx));
+                within(at, &prepared.parent, paused).await?;
+                if pause.reason() == Code::FAILED_PRECONDITION {
+                    return Err(status);
+                }
             }
             result => return result,
         }

@@ -170,10 +170,11 @@ impl<T> Exchange<T> {
     }
 
     /// Ready when the deadline has passed and no stream keeps it yet.
-    pub(super) fn poll_late(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    pub(super) fn poll_late(&mut self, cx: &mut Context<'_>) -> Poll<Code> {
         match self {
             Self::Streaming(stream) if matches!(stream.state, State::Opening(..)) => {
-                stream.deadline.poll(cx)
+                ready!(stream.deadline.poll(cx));
+                Poll::Ready(stream.deadline.reason())
             }
             _ => Poll::Pending,
         }

@@ -69,7 +69,7 @@ impl Caller {
     /// Ready when the time is over, or the parent was cancelled; the call has been cancelled then.
     fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<Status> {
         let code = match self.timer.poll(cx) {
-            Poll::Ready(()) => Code::DEADLINE_EXCEEDED,
+            Poll::Ready(()) => self.timer.reason(),
             Poll::Pending => match &mut self.parent {
                 Some(parent) => ready!(parent.poll(cx)),
                 None => return Poll::Pending,
@@ -283,10 +283,7 @@ pub(super) async fn within<F: Future>(
             return Poll::Ready(Ok(output));
         }
         if timer.poll(cx).is_ready() {
-            return Poll::Ready(Err(Status::given_up(
-                Code::DEADLINE_EXCEEDED,
-                Processed::No,
-            )));
+            return Poll::Ready(Err(Status::given_up(timer.reason(), Processed::No)));
         }
         match &mut parent {
             Some(parent) => parent

@@ -1,5 +1,6 @@
 //! The loop of one session: takes calls, polls their handlers where they are, and makes tasks of those that wait.
 
+use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -21,6 +22,7 @@ use super::mode::{InPlace as _, Mode, Taken, Waited};
 use super::polling::while_in_place;
 use super::router::Entry;
 use super::status::Status;
+use super::timer::has_clock;
 use super::warm::Warm;
 use super::wire::{Opening, OpeningError, Parts, flag};
 use crate::error::{Processed, SessionError};
@@ -43,6 +45,9 @@ pub(super) async fn serve_session<M: Mode>(
     core: &Arc<Core<M>>,
     session: Session,
 ) -> Result<(), SessionError> {
+    if !has_clock() {
+        return Err(SessionError::Io(Arc::new(no_clock())));
+    }
     let bound = core.common.bound.with_limit(core.max_session_calls);
     let peer = Arc::new(Peer::new(session, bound));
     let warm = Warm::new(&peer, &core.common);
@@ -394,6 +399,10 @@ fn refusal(error: OpeningError) -> Status {
         _ => Code::INVALID_ARGUMENT,
     };
     Status::library(code, Processed::No, error.to_string())
+}
+
+pub(super) fn no_clock() -> io::Error {
+    io::Error::other("handlers need a runtime of tokio, with time enabled")
 }
 
 /// Waits for a place, unless the session ends before.

@@ -15,8 +15,9 @@ use super::mode::{Free, Local, Mode, Shared};
 use super::receiver::Receiver;
 use super::router::{MethodOptions, Router, Service};
 use super::sender::Sender;
-use super::serve::{Core, serve_session};
+use super::serve::{Core, no_clock, serve_session};
 use super::status::Status;
+use super::timer::has_clock;
 use crate::connect::{ListenError, Listener};
 use crate::error::SessionError;
 use crate::handle::Session;
@@ -32,7 +33,8 @@ const MAX_SESSION_CALLS: usize = 256;
 /// cost neither task nor timer. One that panics fails its own call with [`Code::INTERNAL`](super::Code::INTERNAL). A handler is dropped when its caller
 /// cancels, when the deadline passes, and when the session ends: see [`Context::cancelled`] for those that clean up.
 ///
-/// Handlers run inside of a tokio runtime with time enabled. Those that are not `Send` are for [`Server::local`].
+/// Handlers run inside of a tokio runtime with time enabled, also where the engine hosts futures itself
+/// ([`EngineBuilder::block_on`](crate::EngineBuilder::block_on) of [`Driver::Uring`](crate::Driver::Uring)): enter one there. Those that are not `Send` are for [`Server::local`].
 ///
 /// Cheap to clone; clones are the same server. See [`Channel`](super::Channel) for an example of both sides.
 pub struct Server<M: Mode = Shared>(Arc<Core<M>>);
@@ -138,7 +140,7 @@ impl<M: Mode> Server<M> {
     /// Returns when no call can come any more; those that run have been told, and are not waited for.
     ///
     /// # Errors
-    /// Why the session ended, unless in order.
+    /// Why the session ended, unless in order. [`SessionError::Io`] at once where no runtime of tokio is entered.
     ///
     /// # Cancel safety
     /// Dropping the future takes no more calls; those that run as tasks go on.
@@ -359,11 +361,15 @@ macro_rules! modes {
             /// [shut down](Listener::shutdown).
             ///
             /// # Errors
-            /// As [`Listener::accept`], but for the shutdown.
+            /// As [`Listener::accept`], but for the shutdown. [`ListenError::Io`] at once where no runtime of tokio is entered.
             ///
             /// # Cancel safety
             /// Dropping the future takes no more sessions; those that were taken are served on.
             pub async fn serve(&self, listener: impl Borrow<Listener>) -> Result<(), ListenError> {
+                if !has_clock() {
+                    let (addr, error) = (listener.borrow().local_addr().clone(), no_clock());
+                    return Err(ListenError::Io { addr, error });
+                }
                 loop {
                     let session = match listener.borrow().accept().await {
                         Ok(session) => session,

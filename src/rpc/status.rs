@@ -189,6 +189,9 @@ impl Status {
     pub(super) fn given_up(code: Code, processed: Processed) -> Self {
         let text = match code {
             Code::DEADLINE_EXCEEDED => "the time for the call ran out",
+            Code::FAILED_PRECONDITION => {
+                "a call that waits needs a runtime of tokio, with time enabled"
+            }
             _ => "the call was cancelled by this side",
         };
         Self::library(code, processed, text)

@@ -6,6 +6,7 @@ mod calls;
 mod codecs;
 mod drivers;
 mod drpc;
+mod elsewhere;
 mod ends;
 mod host;
 mod intercept;
