@@ -347,8 +347,33 @@ pub(crate) struct Books {
     pub(crate) queued: u64,
 }
 
+/// Frames that calls owe, for tests.
+#[cfg(test)]
+#[derive(Debug)]
+pub(crate) struct Queued {
+    pub(crate) calls: usize,
+    pub(crate) replies: usize,
+    pub(crate) failures: usize,
+    pub(crate) cancels: usize,
+}
+
 #[cfg(test)]
 impl<C> Calls<C> {
+    pub(crate) fn queued(&self) -> Queued {
+        let alive = |queue: &VecDeque<u32>| {
+            let slots = queue
+                .iter()
+                .filter_map(|slot| self.entries.get(*slot as usize));
+            slots.filter(|entry| entry.at != At::Void).count()
+        };
+        Queued {
+            calls: alive(&self.queue),
+            replies: alive(&self.replies),
+            failures: alive(&self.failures),
+            cancels: self.cancels.len(),
+        }
+    }
+
     /// Entries, void ones among them.
     pub(crate) fn slots(&self) -> usize {
         self.entries.len()

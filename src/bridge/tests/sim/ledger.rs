@@ -10,6 +10,11 @@ use crate::bridge::tests::net::Rng;
 use crate::error::codes;
 use crate::error::{Processed, SendError, SessionError, StreamError};
 
+mod calls;
+
+use calls::Call;
+pub(super) use calls::{Did, words};
+
 /// A stream, named by its connection, the side that opened it and a number: in front of the opening block.
 pub(super) type Tag = u64;
 
@@ -71,6 +76,8 @@ pub(super) struct Licence {
     pub(super) mute: bool,
     /// Streams may meet a limit.
     pub(super) limits: bool,
+    /// A side may stop taking calls.
+    pub(super) stops: bool,
     /// A shutdown has reported no loss.
     pub(super) lossless: bool,
     /// A shutdown has reported a loss.
@@ -91,6 +98,7 @@ pub(super) struct Record {
 #[derive(Debug, Default)]
 pub(super) struct Ledger {
     pub(super) entries: HashMap<Tag, Entry>,
+    pub(super) calls: HashMap<Tag, Call>,
     sessions: HashMap<usize, Record>,
     pub(super) delivered: u64,
     pub(super) ends: HashMap<&'static str, u64>,
@@ -396,6 +404,7 @@ impl Ledger {
             }
             let licence = &self.sessions[&pair_of(*tag)].licence;
             let excused = licence.lossy || licence.closed || licence.fault || licence.freeze;
+            let excused = excused || self.was_given_up(*tag);
             if entry.orphaned != [false; 2] && licence.lossless && !excused {
                 broken.push(format!("{tag:#x} was lost in a shutdown that lost nothing"));
             }
@@ -405,10 +414,9 @@ impl Ledger {
                 let Some(said) = record.cancelled[side] else {
                     continue;
                 };
-                let orphans = self
-                    .entries
-                    .iter()
-                    .filter(|(tag, entry)| pair_of(**tag) == *pair && entry.orphaned[side]);
+                let orphans = self.entries.iter().filter(|(tag, entry)| {
+                    pair_of(**tag) == *pair && entry.orphaned[side] && !self.was_given_up(**tag)
+                });
                 let orphans = orphans.count() as u64;
                 let licence = &record.licence;
                 if orphans > said && !licence.closed {
@@ -418,6 +426,7 @@ impl Ledger {
                 }
             }
         }
+        self.settle_calls(&mut broken);
         broken.sort();
         broken.into_iter().for_each(|what| self.fail(what));
     }

@@ -4,7 +4,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::process::end_when_done;
-use super::workload::{self, Mix};
+use super::workload::{self, CallMix, Mix};
 use super::world::{Owner, World};
 use super::{Sabotage, honest_end};
 use crate::bridge::tests::net::Weather;
@@ -31,6 +31,7 @@ pub(in crate::bridge::tests) fn run(seed: u64, config: &Config, streams: usize, 
         pause: 20_000,
         leave: None,
         hold: (0, 1),
+        calls: CallMix::default(),
     };
     let pools = [Pool::new(1 << 30), Pool::new(1 << 30)];
     let mut world = World::new(seed, pools.to_vec(), Sabotage::None);

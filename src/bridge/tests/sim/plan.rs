@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::workload::Mix;
+use super::Kind;
+use super::workload::{CallMix, Mix, Serving};
 use crate::bridge::tests::net::{Cut, Pipe, Rng, Weather};
 use crate::bridge::tests::{Pair, Pool, config};
 use crate::config::Config;
@@ -70,7 +71,7 @@ pub(super) enum Fate {
 }
 
 impl Plan {
-    pub(super) fn of(seed: u64) -> Self {
+    pub(super) fn of(seed: u64, kind: Kind) -> Self {
         let mut rng = Rng::of(seed, 0);
         // A run of one session may do more in it.
         let alone = rng.one_in(3);
@@ -87,10 +88,16 @@ impl Plan {
             let grace = Duration::from_millis(rng.pick(&[0, 20, 1000, 30_000]));
             rng.one_in(4).then(|| (rng.below(100_000), grace))
         });
+        let restarts = restarts.collect();
+        let rounds = if alone { 1 } else { rng.range(1, 3) };
+        let mut mix = random_mix(&mut rng, alone);
+        if kind == Kind::Calls {
+            mix.calls = random_calls(&mut Rng::of(seed, 2), alone);
+        }
         Self {
-            restarts: restarts.collect(),
-            rounds: if alone { 1 } else { rng.range(1, 3) },
-            mix: random_mix(&mut rng, alone),
+            restarts,
+            rounds,
+            mix,
             calm: rng.pick(&[1, 2, 4]),
             clients,
             servers,
@@ -239,5 +246,19 @@ fn random_mix(rng: &mut Rng, alone: bool) -> Mix {
         pause: rng.pick(&[100, 20_000, 300_000]),
         leave: None,
         hold: (rng.pick(&[0, 4]), rng.pick(&[10, 2000, 40_000])),
+        calls: CallMix::default(),
+    }
+}
+
+fn random_calls(rng: &mut Rng, alone: bool) -> CallMix {
+    let most = rng.pick(if alone { &[5, 20, 60] } else { &[2, 5, 10] });
+    let serving = |rng: &mut Rng| match rng.below(6) {
+        0 => Serving::Never,
+        1 => Serving::Shifts(rng.range(1, 6)),
+        _ => Serving::Always,
+    };
+    CallMix {
+        made: [rng.below(most + 1), rng.below(most + 1)],
+        taken: [serving(rng), serving(rng)],
     }
 }

@@ -114,6 +114,7 @@ impl Keeper {
             licence.fault = matches!(fate, Fate::Cut { .. } | Fate::Crash { .. });
             licence.freeze = matches!(fate, Fate::Freeze { .. });
             licence.mute = self.plan.is_slow();
+            licence.stops = mix.calls.stops();
             // Streams that are not accepted, or not read for long, stall; frozen ones may.
             licence.limits =
                 self.plan.small || mix.pause > 100_000 || mix.leave.is_some() || licence.freeze;

@@ -10,6 +10,8 @@ use crate::wire::native::frame::{MAX_META_BLOCK, cost};
 
 /// A piece of a message that fits into this much credit is sent; see `transmit`.
 const A_PIECE: u64 = 1024;
+/// The longest payload of a frame of a call.
+const MAX_CALL: u32 = 16 * 1024;
 
 /// Ends that were requested have happened in time.
 pub(super) fn ceilings(
@@ -72,6 +74,19 @@ pub(super) fn nothing_sendable_is_left(end: &mut End) {
         connection.core.mux.permits.refusals.is_empty(),
         "refusals are owed: {dump}"
     );
+    let calls = connection.core.mux.base.calls.queued();
+    assert_eq!(
+        (calls.failures, calls.cancels),
+        (0, 0),
+        "ends of calls are owed: {dump}"
+    );
+    if connection.core.mux.credit.left() >= cost(MAX_CALL) {
+        assert_eq!(
+            (calls.calls, calls.replies),
+            (0, 0),
+            "calls and answers wait: {dump}"
+        );
+    }
     // With this much no block of any kind waits for the session's credit.
     let plenty = connection.core.mux.credit.left() >= cost(MAX_META_BLOCK);
     if !plenty {

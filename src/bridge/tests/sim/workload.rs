@@ -13,8 +13,13 @@ use super::world::{Desk, Owner};
 use crate::bridge::tests::net::Rng;
 use crate::error::codes;
 use crate::error::{OpenError, PingError, SendError};
+use crate::handle::call::Arrival;
 use crate::handle::whole::{Stream, Whole as _};
 use crate::handle::{RecvStream, SendStream, Session};
+
+mod calls;
+
+pub(super) use calls::{CallMix, Serving};
 
 /// The parameters of a run.
 #[derive(Clone, Debug)]
@@ -33,6 +38,7 @@ pub(super) struct Mix {
     pub(super) leave: Option<(usize, usize)>,
     /// One in this many senders waits for this many milliseconds before its end.
     pub(super) hold: (usize, usize),
+    pub(super) calls: CallMix,
 }
 
 const SHORT: [usize; 11] = [0, 1, 7, 8, 255, 256, 257, 1000, 4095, 4096, 4097];
@@ -68,6 +74,7 @@ pub(super) fn start(desk: &Rc<Desk>, mix: &Mix, pair: usize, side: usize, sessio
     desk.spawn(name("ping"), Owner::Busy(pair), ping(d, pair, side, s));
     let (d, m, s) = (Rc::clone(desk), mix.clone(), session.clone());
     desk.spawn(name("open"), Owner::Busy(pair), open(d, m, pair, side, s));
+    calls::start(desk, mix, pair, side, session);
 }
 
 async fn ping(desk: Rc<Desk>, pair: usize, side: usize, session: Session) {
@@ -86,12 +93,15 @@ async fn accept(desk: Rc<Desk>, mix: Mix, pair: usize, side: usize, session: Ses
         Some((leaver, after)) if leaver == side => after,
         _ => usize::MAX,
     };
+    let mut taker = calls::Taker::new(&session, mix.calls.taken[side]);
     for _ in 0..most {
         if rng.one_in(8) {
             desk.sleep(rng.micros(mix.pause)).await;
         }
-        match session.accept().await {
-            Ok(Some(stream)) => {
+        match taker.next(&desk).await {
+            Ok(Some(Arrival::Call(call))) => calls::handle(&desk, &mix, pair, side, call),
+            Ok(Some(Arrival::Stream(send, recv))) => {
+                let stream = (send, recv);
                 let tag = stream.opening().first_chunk::<8>().copied();
                 let tag = Tag::from_le_bytes(tag.unwrap_or_default());
                 desk.ledger
