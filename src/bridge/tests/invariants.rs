@@ -1,6 +1,6 @@
 //! Invariants after every step of the two ends.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::{A, D, End, Pair};
 use crate::bridge::NativeEngine;
@@ -15,6 +15,7 @@ struct InFlight {
     session_credit: u64,
     streams: u64,
     opens: u64,
+    answered: HashSet<u32>,
     cost: HashMap<u32, u64>,
     credit: HashMap<u32, u64>,
 }
@@ -56,7 +57,9 @@ impl InFlight {
                 self.opens += 1;
                 self.session_cost += crate::wire::native::frame::cost(payload.len() as u32 + 2);
             }
-            Frame::Reply { answer, .. } => {
+            Frame::Reply { stream, answer } => {
+                let twice = !self.answered.insert(stream.get());
+                assert!(!twice, "call {stream} is answered once");
                 self.session_cost += crate::wire::native::frame::cost(answer.len() as u32);
             }
             Frame::Meta { block, .. } => {

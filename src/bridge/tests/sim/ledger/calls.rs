@@ -1,11 +1,14 @@
 //! The records of unary calls: the end that a caller sees agrees with what the handler did, and there is one.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
 use super::{Ledger, Tag, block, content, opener, pair_of};
 use crate::error::{Processed, Side, StreamError, codes};
+
+/// A cancel takes less time to its handler, unless the network is slow.
+const TOLD: Duration = Duration::from_secs(3);
 
 /// What a handler did with its call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,6 +29,8 @@ pub(in crate::bridge::tests::sim) struct Call {
     deadline: Option<Instant>,
     /// The caller has given it up, or its time is over, with this code.
     given_up: Option<u32>,
+    /// When that was.
+    since: Option<Instant>,
     /// That was before the engine could see it.
     void: bool,
     /// The caller has its end.
@@ -74,10 +79,11 @@ impl Ledger {
         tag: Tag,
         code: u32,
         at_once: bool,
+        now: Instant,
     ) {
         self.end_of_call(tag);
         let call = self.call(tag);
-        (call.given_up, call.void) = (Some(code), at_once);
+        (call.given_up, call.void, call.since) = (Some(code), at_once, Some(now));
         // If it has become a stream, that one ends with the code, or was over already.
         self.entry(tag).codes.extend([code, codes::CANCELLED]);
         self.count(if at_once {
@@ -120,9 +126,15 @@ impl Ledger {
     }
 
     /// What its handler does now.
-    pub(in crate::bridge::tests::sim) fn call_done(&mut self, tag: Tag, did: Did) {
-        if self.call(tag).did.replace(did).is_some() {
-            self.fail(format!("call {tag:#x} has two handlers"));
+    pub(in crate::bridge::tests::sim) fn call_done(&mut self, tag: Tag, did: Did, now: Instant) {
+        let licence = self.licence(pair_of(tag)).clone();
+        let call = self.call(tag);
+        let since = call.since.map(|since| now - since);
+        let twice = call.did.replace(did).is_some();
+        let slow = licence.mute || licence.fault || licence.freeze;
+        if twice || (since > Some(TOLD) && !slow) {
+            let call = format!("{call:?}, given up {since:?} ago");
+            self.fail(format!("a handler of {tag:#x} has not gone: {call}"));
         }
         if did == Did::Stream {
             let entry = self.entry(tag);
@@ -237,7 +249,7 @@ impl Ledger {
         let late = by == Side::This && code == codes::DEADLINE;
         let (what, honest) = match (by, code) {
             _ if late => {
-                call.given_up = Some(code);
+                (call.given_up, call.since) = (Some(code), Some(now));
                 ("call: late", call.deadline.is_some_and(|at| at <= now))
             }
             (Side::Peer, codes::UNAVAILABLE) => {

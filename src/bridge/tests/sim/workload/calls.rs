@@ -19,6 +19,8 @@ const ATTEMPTS: usize = 4;
 const BREAK: Duration = Duration::from_millis(5);
 /// How long a handler waits for its caller to go.
 const FOR_LONG: Duration = Duration::from_millis(300);
+/// The same of a few: long enough for a cancel over a network that is not slow.
+const TO_THE_END: Duration = Duration::from_secs(6);
 /// Of requests and answers; the last one of requests, with its opening block, does not fit into a frame.
 const REQUESTS: [usize; 9] = [0, 1, 7, 100, 512, 513, 4096, 16_374, 16_375];
 const ANSWERS: [usize; 9] = [0, 1, 8, 255, 512, 513, 5000, 16_384, 16_385];
@@ -115,6 +117,9 @@ pub(super) fn start(desk: &Rc<Desk>, mix: &Mix, pair: usize, side: usize, sessio
 
 async fn make(desk: Rc<Desk>, mix: Mix, pair: usize, side: usize, session: Session) {
     let mut rng = plan(&desk, ledger::tag(pair, side, FIRST), 20);
+    let hello = rng.pick(&[0, 100_000]);
+    let hello = rng.micros(hello);
+    drop(desk.within(hello, session.established()).await);
     for n in 0..mix.calls.made[side] {
         if rng.one_in(3) {
             desk.sleep(rng.micros(3000)).await;
@@ -195,7 +200,8 @@ fn ask(desk: &Rc<Desk>, mix: &Mix, rng: &mut Rng, side: usize, tag: Tag, mut cal
 }
 
 fn give_up(desk: &Desk, tag: Tag, call: &mut PendingCall, code: u32, at_once: bool) {
-    desk.ledger.borrow_mut().call_given_up(tag, code, at_once);
+    let now = desk.now();
+    (desk.ledger.borrow_mut()).call_given_up(tag, code, at_once, now);
     call.cancel(code);
 }
 
@@ -247,6 +253,7 @@ async fn work(desk: Rc<Desk>, mix: Mix, side: usize, tag: Tag, mut call: Incomin
         0..3 => Duration::ZERO,
         3..6 => rng.micros(3000),
         6 => rng.micros(40_000),
+        _ if rng.one_in(4) => TO_THE_END,
         _ => FOR_LONG,
     };
     if rng.one_in(4) {
@@ -267,7 +274,8 @@ async fn work(desk: Rc<Desk>, mix: Mix, side: usize, tag: Tag, mut call: Incomin
         _ if call.fits(len) => Did::Answer(len),
         _ => Did::Stream,
     };
-    desk.ledger.borrow_mut().call_done(tag, did);
+    let now = desk.now();
+    desk.ledger.borrow_mut().call_done(tag, did, now);
     match did {
         Did::Answer(len) => call.reply(content(tag, side, 0, len)),
         Did::Fail(code) => {
