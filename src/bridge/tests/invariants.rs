@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use super::{A, D, End, Pair};
-use crate::bridge::NativeEngine;
+use crate::bridge::Engine;
 use crate::bridge::SEND_FLOOR;
 use crate::core::stream::Opening;
 use crate::wire::native::frame::{Frame, HEADER_LEN, Header, Scope, StreamId, data_cost, preface};
@@ -88,7 +88,7 @@ pub(super) fn check(pair: &mut Pair) {
 }
 
 /// The bytes that one side has taken from its pool, by its own accounts.
-pub(super) fn taken(end: &mut End) -> u64 {
+pub(super) fn taken<W>(end: &mut End<W>) -> u64 {
     let connection = &mut end.connection;
     let advances = connection.core.mux.base.streams.iter_mut();
     let advances =
@@ -129,7 +129,7 @@ pub(super) fn check_but_pools(pair: &mut Pair) {
 
 /// One side: the bytes that the session holds are those that its streams hold, and these are queued in the rings.
 #[track_caller]
-pub(super) fn books_of_one_side_balance(end: &mut End) {
+pub(super) fn books_of_one_side_balance<W>(end: &mut End<W>) {
     let connection = &mut end.connection;
     if !connection.core.life.is_closed() {
         queued_bytes_are_bounded(connection);
@@ -177,7 +177,7 @@ pub(super) fn books_of_one_side_balance(end: &mut End) {
 /// No part of the budget for sending is lost or lent twice, and the bytes that streams have queued are within their loans,
 /// their floors and one message each.
 #[track_caller]
-pub(super) fn queued_bytes_are_bounded(connection: &mut NativeEngine) {
+pub(super) fn queued_bytes_are_bounded<W>(connection: &mut Engine<W>) {
     let budget = u64::from(connection.core.mux.base.config.session_send_buffer());
     let send_buffer = u64::from(connection.core.mux.base.config.send_buffer());
     // A lane that a handle has just opened or dropped is not or no more a stream, and may have a loan.
@@ -205,7 +205,7 @@ pub(super) fn queued_bytes_are_bounded(connection: &mut NativeEngine) {
 }
 
 /// The parts of the budget for sending: lent to streams, free, and returned but not lent again.
-pub(super) fn outbound_books(connection: &mut NativeEngine) -> [u64; 3] {
+pub(super) fn outbound_books<W>(connection: &mut Engine<W>) -> [u64; 3] {
     let mux = &mut connection.core.mux;
     let [lent, spare] = mux.budget.books(&mut mux.base.streams);
     [lent, connection.link.send_budget.left(), spare]
@@ -267,7 +267,7 @@ fn credit_is_conserved(sender: &mut End, receiver: &mut End, out: &InFlight, bac
 
 /// No stream is left, and all resources are returned.
 #[track_caller]
-pub(super) fn at_rest(end: &mut End) {
+pub(super) fn at_rest<W>(end: &mut End<W>) {
     let connection = &mut end.connection;
     let left = connection.core.mux.base.streams.iter_mut().next();
     assert!(left.is_none(), "no stream is left: {left:?}");

@@ -26,6 +26,7 @@ pub(super) mod load;
 mod plan;
 mod process;
 mod promises;
+mod wired;
 mod workload;
 mod world;
 
@@ -64,6 +65,7 @@ const ENDS: [&str; 29] = [
 
 /// Seeds of an ordinary test.
 const SEEDS: u64 = 2000;
+const DRPC_SEEDS: u64 = 200;
 
 /// Runs that have found a bug, as long as plans are drawn unchanged: part of every ordinary test.
 const KEPT: [(u64, &str); 8] = [
@@ -141,6 +143,8 @@ enum Kind {
     Streams,
     /// Unary calls besides.
     Calls,
+    /// Streams over DRPC.
+    Drpc,
 }
 
 impl Kind {
@@ -153,13 +157,14 @@ impl Kind {
     }
 }
 
-fn run(seed: u64, sabotage: Sabotage) -> Result<Summary, String> {
-    let plan = Rc::new(Plan::of(seed, Kind::of(seed)));
+fn run(kind: Kind, seed: u64, sabotage: Sabotage) -> Result<Summary, String> {
+    let plan = Rc::new(Plan::of(seed, kind));
     let processes = plan.clients.iter().chain(&plan.servers);
     let pools = processes.map(|process| process.pool.clone()).collect();
     // A failed world is not dropped: broken state may panic in drop, and end the process.
     let mut world = ManuallyDrop::new(World::new(seed, pools, sabotage));
     world.desk.budget.set(plan.budget());
+    world.desk.ledger.borrow_mut().drpc = plan.drpc.is_some();
     process::start(&world.desk, &plan);
     let outcome = world.run();
     let mut ledger = world.desk.ledger.borrow_mut();
@@ -181,8 +186,8 @@ fn run(seed: u64, sabotage: Sabotage) -> Result<Summary, String> {
 }
 
 /// A failed check is a panic or an `Err`; both are the outcome of a run.
-fn outcome(seed: u64, sabotage: Sabotage) -> Result<Summary, String> {
-    catch_unwind(AssertUnwindSafe(|| run(seed, sabotage))).unwrap_or_else(|panic| {
+fn outcome(kind: Kind, seed: u64, sabotage: Sabotage) -> Result<Summary, String> {
+    catch_unwind(AssertUnwindSafe(|| run(kind, seed, sabotage))).unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().cloned();
         let text = text.or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned()));
         Err(text.unwrap_or_else(|| "panic".to_owned()))
@@ -206,7 +211,7 @@ fn number(name: &str) -> Option<u64> {
 }
 
 /// Runs them on all processors: the sum of their counts, and the seeds that failed.
-fn run_all(seeds: &[u64]) -> (Summary, Vec<u64>) {
+fn run_all(kind: impl Fn(u64) -> Kind + Sync, seeds: &[u64]) -> (Summary, Vec<u64>) {
     let next = AtomicUsize::new(0);
     let worker = || {
         let (mut total, mut failed) = (Summary::default(), Vec::new());
@@ -214,7 +219,7 @@ fn run_all(seeds: &[u64]) -> (Summary, Vec<u64>) {
             let Some(&seed) = seeds.get(next.fetch_add(1, Ordering::Relaxed)) else {
                 return (total, failed);
             };
-            match outcome(seed, Sabotage::None) {
+            match outcome(kind(seed), seed, Sabotage::None) {
                 Ok(summary) => total.add(summary),
                 Err(_) => failed.push(seed),
             }
@@ -240,7 +245,7 @@ fn honest_processes_keep_every_promise_whatever_the_network_does() {
     let runs = number("RINGMUX_SEEDS").unwrap_or(SEEDS);
     let kept = KEPT.iter().map(|(seed, _)| *seed);
     let seeds: Vec<u64> = (from..from + runs).chain(kept).collect();
-    let (total, failed) = run_all(&seeds);
+    let (total, failed) = run_all(Kind::of, &seeds);
     println!("{total:?}");
     for seed in &failed {
         println!("RINGMUX_SEED={seed} cargo test --lib sim::replay");
@@ -263,7 +268,35 @@ fn honest_processes_keep_every_promise_whatever_the_network_does() {
 #[test]
 fn replay() {
     let seed = number("RINGMUX_SEED").unwrap_or_default();
-    match outcome(seed, Sabotage::None) {
+    match outcome(Kind::of(seed), seed, Sabotage::None) {
+        Ok(summary) => println!("{summary:?}"),
+        Err(failure) => panic!("RINGMUX_SEED={seed} fails: {failure}"),
+    }
+}
+
+#[test]
+fn honest_processes_keep_the_promises_of_drpc_whatever_the_network_does() {
+    let from = number("RINGMUX_SEED_FROM").unwrap_or_default();
+    let runs = number("RINGMUX_SEEDS").unwrap_or(DRPC_SEEDS);
+    let seeds: Vec<u64> = (from..from + runs).collect();
+    let (total, failed) = run_all(|_| Kind::Drpc, &seeds);
+    println!("{total:?}");
+    for seed in &failed {
+        println!("RINGMUX_SEED={seed} cargo test --lib sim::drpc_replay");
+    }
+    assert!(
+        failed.is_empty(),
+        "{} seeds fail, the first is {}",
+        failed.len(),
+        failed[0]
+    );
+}
+
+/// One run over DRPC: that of `RINGMUX_SEED`.
+#[test]
+fn drpc_replay() {
+    let seed = number("RINGMUX_SEED").unwrap_or_default();
+    match outcome(Kind::Drpc, seed, Sabotage::None) {
         Ok(summary) => println!("{summary:?}"),
         Err(failure) => panic!("RINGMUX_SEED={seed} fails: {failure}"),
     }
@@ -272,7 +305,7 @@ fn replay() {
 /// Of this many runs with one fault, the number that fail.
 fn noticed(sabotage: Sabotage, runs: u64) -> u64 {
     (0..runs)
-        .filter(|seed| outcome(*seed, sabotage).is_err())
+        .filter(|seed| outcome(Kind::of(*seed), *seed, sabotage).is_err())
         .count() as u64
 }
 
@@ -292,6 +325,9 @@ fn a_byte_that_the_network_changes_is_noticed() {
 #[test]
 fn a_run_is_a_function_of_its_seed() {
     for seed in 0..5 {
-        assert_eq!(outcome(seed, Sabotage::None), outcome(seed, Sabotage::None));
+        for kind in [Kind::of(seed), Kind::Drpc] {
+            let run = || outcome(kind, seed, Sabotage::None);
+            assert_eq!(run(), run());
+        }
     }
 }

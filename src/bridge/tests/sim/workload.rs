@@ -10,7 +10,9 @@ use tokio::io::{AsyncRead, ReadBuf};
 
 use super::ledger::{self, LONGEST, Seen, Tag, block, content, opener, pair_of};
 use super::world::{Desk, Owner};
+use crate::bridge::tests::A;
 use crate::bridge::tests::net::Rng;
+use crate::drpc::Invocation;
 use crate::error::codes;
 use crate::error::{OpenError, PingError, SendError};
 use crate::handle::call::Arrival;
@@ -39,6 +41,8 @@ pub(super) struct Mix {
     /// One in this many senders waits for this many milliseconds before its end.
     pub(super) hold: (usize, usize),
     pub(super) calls: CallMix,
+    /// Over DRPC, which carries less.
+    pub(super) drpc: bool,
 }
 
 const SHORT: [usize; 11] = [0, 1, 7, 8, 255, 256, 257, 1000, 4095, 4096, 4097];
@@ -102,8 +106,7 @@ async fn accept(desk: Rc<Desk>, mix: Mix, pair: usize, side: usize, session: Ses
             Ok(Some(Arrival::Call(call))) => calls::handle(&desk, &mix, pair, side, call),
             Ok(Some(Arrival::Stream(send, recv))) => {
                 let stream = (send, recv);
-                let tag = stream.opening().first_chunk::<8>().copied();
-                let tag = Tag::from_le_bytes(tag.unwrap_or_default());
+                let tag = ledger::named(stream.opening());
                 desk.ledger
                     .borrow_mut()
                     .accepted(pair, tag, stream.opening());
@@ -126,6 +129,15 @@ async fn accept(desk: Rc<Desk>, mix: Mix, pair: usize, side: usize, session: Ses
 
 async fn open(desk: Rc<Desk>, mix: Mix, pair: usize, side: usize, session: Session) {
     let mut rng = plan(&desk, ledger::tag(pair, side, 0), 3);
+    if mix.drpc && side == A {
+        let refused = session.open("not from here").await;
+        let refused_or_over =
+            matches!(refused, Err(OpenError::NotThisSide | OpenError::Session(_)));
+        if !refused_or_over {
+            desk.fail(format!("{pair}: {refused:?}"));
+        }
+        return;
+    }
     for n in 0..mix.streams[side] {
         if rng.one_in(4) {
             desk.sleep(rng.micros(2000)).await;
@@ -135,9 +147,14 @@ async fn open(desk: Rc<Desk>, mix: Mix, pair: usize, side: usize, session: Sessi
         // Given up while it waits: the peer never hears of it, so it opens another one.
         let give_up = rng.one_in(mix.rude * 2);
         let mut waited = 0;
+        let block = opening(&desk, &mix, tag, len);
         let opened = loop {
-            desk.ledger.borrow_mut().entry(tag).opened = true;
-            let mut opening = pin!(session.open(block(tag, len)));
+            {
+                let mut ledger = desk.ledger.borrow_mut();
+                let entry = ledger.entry(tag);
+                (entry.opened, entry.block) = (true, block.clone());
+            }
+            let mut opening = pin!(session.open(block.clone()));
             let tried = std::future::poll_fn(|cx| {
                 waited += 1;
                 match opening.as_mut().poll(cx) {
@@ -157,6 +174,20 @@ async fn open(desk: Rc<Desk>, mix: Mix, pair: usize, side: usize, session: Sessi
             Err(error) => return desk.fail(error.to_string()),
         }
     }
+}
+
+/// The opening block of a stream; over DRPC some have metadata.
+fn opening(desk: &Desk, mix: &Mix, tag: Tag, len: usize) -> bytes::Bytes {
+    let name = block(tag, len);
+    let mut rng = plan(desk, tag, 14);
+    if !mix.drpc || rng.one_in(2) {
+        return name;
+    }
+    let name = std::str::from_utf8(&name).expect("text");
+    let value = content(tag, 0, 1 << 41, rng.pick(&[0, 10, 300]));
+    let entries = (0..rng.below(3)).map(|n| (n.to_string(), &value));
+    let block = Invocation::encode(name, entries);
+    block.expect("short enough").into()
 }
 
 /// The exchange on a stream, by its number.
@@ -296,6 +327,7 @@ async fn send(desk: Rc<Desk>, mix: Mix, side: usize, tag: Tag, mut sender: SendS
             desk.sleep(rng.micros(3000)).await;
         }
         let done = match rng.below(16) {
+            0 if mix.drpc => no_meta(&desk, tag, &mut sender).await,
             0 => meta(&desk, side, tag, &mut sender, rng.pick(&[0, 10, 8192])).await,
             1 => {
                 sender.set_urgency(rng.below(10) as u8);
@@ -457,6 +489,18 @@ async fn meta(
         }
         Err(SendError::TooManyMetas) if metas == 2 => Ok(()),
         Err(error) => Err(error),
+    }
+}
+
+/// DRPC has no blocks between messages.
+async fn no_meta(desk: &Desk, tag: Tag, sender: &mut SendStream) -> Result<(), SendError> {
+    match sender.send_meta("block").await {
+        Err(SendError::NotCarried(_)) => Ok(()),
+        Err(error) => Err(error),
+        Ok(()) => {
+            desk.fail(format!("{tag:#x} has sent a block"));
+            Ok(())
+        }
     }
 }
 

@@ -239,8 +239,7 @@ async fn await_end(
 /// A call has been taken.
 pub(super) fn handle(desk: &Rc<Desk>, mix: &Mix, pair: usize, side: usize, mut call: IncomingCall) {
     let opening = call.slice_of_opening(call.opening());
-    let tag = opening.first_chunk::<8>().copied();
-    let tag = Tag::from_le_bytes(tag.unwrap_or_default());
+    let tag = ledger::named(&opening);
     let request = call.take_request();
     (desk.ledger.borrow_mut()).call_taken(pair, side, tag, &opening, &request);
     let work = work(Rc::clone(desk), mix.clone(), side, tag, call);
