@@ -336,7 +336,7 @@ impl<C: CallPort> Calls<C> {
 }
 
 /// Sums over the calls of a session, for tests.
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 #[derive(Debug)]
 pub(crate) struct Books {
     /// Session credit that requests hold, in bytes.
@@ -344,6 +344,7 @@ pub(crate) struct Books {
     /// Permissions that the peer's calls have.
     pub(crate) of_peer: u64,
     /// Permissions that calls of this side have which were not sent.
+    #[cfg(test)]
     pub(crate) queued: u64,
 }
 
@@ -378,7 +379,10 @@ impl<C> Calls<C> {
     pub(crate) fn slots(&self) -> usize {
         self.entries.len()
     }
+}
 
+#[cfg(any(test, fuzzing))]
+impl<C> Calls<C> {
     pub(crate) fn books(&self) -> Books {
         let count = |states: &[At]| {
             let entries = self.entries.iter();
@@ -391,6 +395,7 @@ impl<C> Calls<C> {
         Books {
             charged: charges.sum(),
             of_peer: count(&[At::Running, At::Answering, At::Over]),
+            #[cfg(test)]
             queued: count(&[At::Queued]),
         }
     }

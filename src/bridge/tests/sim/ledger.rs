@@ -342,10 +342,12 @@ impl Ledger {
                 // A Cancel of DRPC has no code.
                 let any = self.drpc && side == A && *code == codes::CANCELLED;
                 let known = &self.entry(tag).codes;
-                let known = known.contains(code) || (any && !known.is_empty());
+                let known = known.contains(code) || (any && (licence.limits || !known.is_empty()));
                 if !limited && !refused && !known {
+                    let call = self.calls.get(&tag).map(|call| format!(": {call:?}"));
+                    let call = call.unwrap_or_default();
                     self.fail(format!(
-                        "{tag:#x} was cancelled with {code:#x} without a cause"
+                        "{tag:#x} was cancelled with {code:#x} at {side} without a cause{call}"
                     ));
                 }
                 self.count("cancelled");
