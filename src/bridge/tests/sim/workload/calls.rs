@@ -229,6 +229,9 @@ async fn await_end(
         Answer::Stream(send, recv) => {
             desk.ledger.borrow_mut().call_streams(tag, now);
             receive(Rc::clone(&desk), mix, side, tag, recv).await;
+            // A cancel, unless the stream is over.
+            let mut ledger = desk.ledger.borrow_mut();
+            ledger.entry(tag).codes.insert(codes::CANCELLED);
             drop(send);
         }
     }
