@@ -361,8 +361,9 @@ impl<W: Wire> Run<W> {
         ends.filter(|end| end.is_none()).count()
     }
 
-    fn finish(self) {
+    fn finish(mut self) {
         let mut streams = [Vec::new(), Vec::new()];
+        self.unary.take_streams(&mut streams);
         for call in self.calls {
             for (side, end) in call.ends.into_iter().enumerate() {
                 streams[side].extend(end);

@@ -425,6 +425,21 @@ impl Unary {
 }
 
 impl Calls {
+    /// The callers' streams of answers, by side.
+    pub(super) fn take_streams(&mut self, streams: &mut [Vec<Stream>; 2]) {
+        for unary in &mut self.all {
+            if let Some(call) = &mut unary.pending
+                && let Poll::Ready(answer) = call.poll(&cx())
+            {
+                unary.pending = None;
+                if let Answer::Stream(send, recv) = answer {
+                    streams[unary.side].push((send, recv));
+                }
+            }
+            streams[unary.side].extend(unary.stream.take());
+        }
+    }
+
     /// The sessions are over: all are told.
     pub(super) fn finish(mut self) {
         self.acceptors = [None, None];

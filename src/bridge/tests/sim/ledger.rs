@@ -339,10 +339,11 @@ impl Ledger {
                 let limited = *code == codes::LIMIT_EXCEEDED && licence.limits;
                 // Over DRPC, calls beyond what the server takes are refused too.
                 let refused = *code == codes::UNAVAILABLE && (licence.end || self.drpc);
-                // A Cancel of DRPC has no code.
-                let any = self.drpc && side == A && *code == codes::CANCELLED;
-                let known = &self.entry(tag).codes;
-                let known = known.contains(code) || (any && (licence.limits || !known.is_empty()));
+                // A Cancel of DRPC has no code, and an Error behind a CloseSend counts as one.
+                let any = self.drpc && *code == codes::CANCELLED;
+                let stopped = side == A && !self.entry(tag).codes.is_empty();
+                let known =
+                    self.entry(tag).codes.contains(code) || (any && (stopped || licence.limits));
                 if !limited && !refused && !known {
                     let call = self.calls.get(&tag).map(|call| format!(": {call:?}"));
                     let call = call.unwrap_or_default();
