@@ -138,7 +138,7 @@ impl<S: SessionPort> Mux<S> {
         self.flow.discard_received(&mut self.base, key);
         let stream = self.base.streams.at(key);
         if !self.base.terms.credit {
-            // There is no STOP, and a wire may return what was discarded.
+            // There is no STOP. A wire may return the credit of discarded messages.
             self.base.owing.owe(key, stream, owed::WINDOW);
         } else if error_follows {
             self.base.owing.keep_stopped_stream_moving(key, stream);

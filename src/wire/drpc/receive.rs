@@ -350,7 +350,7 @@ impl Drpc {
         }
     }
 
-    /// The peer knows credit: what was consumed before that is returned.
+    /// The peer knows credit: the bytes consumed before that are returned.
     fn owe_updates<S: SessionPort>(&self, core: &mut Core<S>) {
         let base = &mut core.mux.base;
         for id in self.lines.keys() {

@@ -169,7 +169,7 @@ enum Kind {
 impl Kind {
     /// Of a run: seeds that once found a bug keep the applications that did.
     fn of(seed: u64) -> Self {
-        match seed % 2 == 0 || KEPT.iter().any(|(kept, _)| *kept == seed) {
+        match seed.is_multiple_of(2) || KEPT.iter().any(|(kept, _)| *kept == seed) {
             true => Self::Streams,
             false => Self::Calls,
         }
