@@ -36,12 +36,12 @@ use self::home::Plan;
 use crate::addr::Driver;
 use crate::config::Config;
 use crate::driver::tokio::TokioIo;
-use crate::driver::{AnyTurns, runtime};
+use crate::driver::{AnyTurns, Beside, runtime};
 use crate::error::SessionError;
 use crate::handle::Session;
 use crate::wire::Role;
 
-/// Connects to `tcp://HOST:PORT` or `unix:///PATH` with the defaults: [`Engine::auto`] and
+/// Connects to `tcp://HOST:PORT` or `unix:///PATH` with the defaults: [`Engine::current`] and
 /// [`Config::default`].
 ///
 /// # Errors
@@ -66,12 +66,12 @@ use crate::wire::Role;
 /// # }
 /// ```
 pub async fn connect(addr: impl AsRef<str>) -> Result<Session, ConnectError> {
-    Engine::auto()?
+    Engine::current()?
         .connect(&addr.as_ref().parse()?, &Config::default())
         .await
 }
 
-/// Listens on `tcp://HOST:PORT` or `unix:///PATH` with the defaults: [`Engine::auto`] and
+/// Listens on `tcp://HOST:PORT` or `unix:///PATH` with the defaults: [`Engine::current`] and
 /// [`Config::default`]. Port 0 picks a free one, see [`Listener::local_addr`].
 ///
 /// # Errors
@@ -80,7 +80,7 @@ pub async fn connect(addr: impl AsRef<str>) -> Result<Session, ConnectError> {
 /// # Cancel safety
 /// Safe.
 pub async fn listen(addr: impl AsRef<str>) -> Result<Listener, ListenError> {
-    Engine::auto()?
+    Engine::current()?
         .listen(&addr.as_ref().parse()?, &Config::default())
         .await
 }
@@ -109,7 +109,12 @@ pub fn client<T>(io: T, config: &Config) -> (Session, Connection<T>)
 where
     T: AsyncRead + AsyncWrite + Unpin,
 {
-    over(io, Plan::local(Role::Dialer, config), |_| None)
+    over(
+        io,
+        Plan::local(Role::Dialer, config),
+        |_| None,
+        Beside::Runtime,
+    )
 }
 
 /// Runs a session as the accepting side over any transport; see [`client`].
@@ -117,22 +122,32 @@ pub fn server<T>(io: T, config: &Config) -> (Session, Connection<T>)
 where
     T: AsyncRead + AsyncWrite + Unpin,
 {
-    over(io, Plan::local(Role::Acceptor, config), |_| None)
+    over(
+        io,
+        Plan::local(Role::Acceptor, config),
+        |_| None,
+        Beside::Runtime,
+    )
 }
 
 /// `queued` returns the unacknowledged bytes of a socket's send queue.
-fn over<T>(io: T, plan: Plan<'_>, queued: fn(&T) -> Option<u64>) -> (Session, Connection<T>)
+fn over<T>(
+    io: T,
+    plan: Plan<'_>,
+    queued: fn(&T) -> Option<u64>,
+    beside: Beside,
+) -> (Session, Connection<T>)
 where
     T: AsyncRead + AsyncWrite + Unpin,
 {
     let (connection, link) = plan.connection(Driver::Tokio);
-    (
-        Session::new(link),
-        Connection {
-            turns: AnyTurns::new(connection, TokioIo::new(io, queued)),
-            has_time: false,
-        },
-    )
+    let mut turns = AnyTurns::new(connection, TokioIo::new(io, queued));
+    turns.set_beside(beside);
+    let connection = Connection {
+        turns,
+        has_time: false,
+    };
+    (Session::new(link), connection)
 }
 
 /// The future that runs one session over the application's transport. From [`client`] and [`server`].

@@ -66,6 +66,8 @@ pub(crate) trait Protocol {
     /// Acts on the deadlines that have passed.
     fn on_deadline(&mut self, now: Instant);
 
+    /// Streams and calls with tasks that [`deliver_wakes`](Self::deliver_wakes) wakes.
+    fn waking(&self) -> usize;
     /// Wakes the tasks noted since the last call.
     fn deliver_wakes(&mut self);
     /// The action of the driver on the socket.
@@ -271,6 +273,11 @@ impl<W: Wire> Protocol for Engine<W> {
         if self.wire.deadline().is_some_and(|at| at <= now) {
             self.wire.on_deadline(&mut self.core, now);
         }
+    }
+
+    #[inline]
+    fn waking(&self) -> usize {
+        self.core.mux.base.waking()
     }
 
     #[inline]

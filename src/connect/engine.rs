@@ -7,7 +7,7 @@ pub(super) mod listener;
 use std::fmt;
 use std::os::fd::{AsRawFd, OwnedFd};
 
-use tokio::runtime::Handle;
+use tokio::runtime::{Handle, RuntimeFlavor};
 
 use self::backend::{Backend, ChosenBackend};
 use self::builder::EngineBuilder;
@@ -36,7 +36,7 @@ use crate::wire::Role;
 /// An engine belongs to the process that made it. In a forked child, an inherited engine answers every call with
 /// [`EngineError::Stopped`] or [`SessionError::EngineStopped`], and is dropped without
 /// touching the parent's sockets; a new engine works there, as do [`Engine::auto`], [`connect`](crate::connect()) and
-/// [`listen`](crate::listen). An inherited tokio runtime must be neither used nor dropped there.
+/// [`listen`](crate::listen) outside of an inherited runtime. An inherited tokio runtime must be neither used nor dropped there.
 ///
 /// # Examples
 /// Sessions as tasks of the application's own runtime, so that a message crosses no thread:
@@ -112,6 +112,38 @@ impl Engine {
             home: Owned::new(home),
             account: Account::new(),
         }
+    }
+
+    /// The engine of [`connect`](crate::connect()) and [`listen`](crate::listen): on a multi-thread tokio runtime with I/O and time an
+    /// [`inline`](Self::inline) one of [`Driver::Tokio`], elsewhere the shared one of [`auto`](Self::auto).
+    ///
+    /// Sessions are then tasks of that runtime, beside those that use them: a call wakes no other thread, and what several tasks queue
+    /// leaves in one write. They end with their runtime, and are delayed by tasks that block all of its threads; a session
+    /// for which that is wrong belongs on [`auto`](Self::auto) or [`thread`](Self::thread). A current-thread runtime runs only while it is blocked on, and
+    /// a ring is bound to one thread: hence the shared engine there, and epoll here.
+    ///
+    /// # Errors
+    /// As [`auto`](Self::auto).
+    ///
+    /// # Examples
+    /// ```
+    /// use ringmux::{Driver, Engine};
+    ///
+    /// let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    /// let engine = runtime.block_on(async { Engine::current() })?;
+    /// assert_eq!(engine.driver(), Driver::Tokio);
+    ///
+    /// assert_eq!(Engine::current()?.driver(), Engine::auto()?.driver(), "outside of a runtime");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn current() -> Result<Self, EngineError> {
+        let flavor = Handle::try_current().map(|runtime| runtime.runtime_flavor());
+        if matches!(flavor, Ok(RuntimeFlavor::MultiThread))
+            && let Ok(engine) = Self::inline(Driver::Tokio)
+        {
+            return Ok(engine);
+        }
+        Self::auto()
     }
 
     /// The process's shared engine, on a thread of its own: [`Driver::Uring`] where it works, else

@@ -19,7 +19,7 @@ use crate::bridge::{AnyEngine, Pool};
 use crate::config::{Config, Wait};
 use crate::driver::queued::queued;
 use crate::driver::uring::{Features, HostLink, Job, Prepared};
-use crate::driver::{clock, runtime};
+use crate::driver::{Beside, clock, runtime};
 use crate::handle::Session;
 use crate::queue::{Owned, PerProcess};
 use crate::sync::Arc;
@@ -191,13 +191,18 @@ fn spawn_tokio(
     plan: Plan<'_>,
     keep_alive: Option<KeepAlive>,
 ) -> Session {
+    // A thread of the engine's own runs no tasks of the application.
+    let beside = match &keep_alive {
+        Some(_) => Beside::Nothing,
+        None => Beside::Runtime,
+    };
     match socket {
         Connected::Tcp(io) => {
-            let made = over(io, plan, |io| queued(io.as_fd()));
+            let made = over(io, plan, |io| queued(io.as_fd()), beside);
             spawn_connection(runtime, made, keep_alive)
         }
         Connected::Unix(io) => {
-            let made = over(io, plan, |io| queued(io.as_fd()));
+            let made = over(io, plan, |io| queued(io.as_fd()), beside);
             spawn_connection(runtime, made, keep_alive)
         }
     }

@@ -121,6 +121,12 @@ impl<S: SessionPort> Base<S> {
         }
     }
 
+    /// Streams and calls with tasks to wake.
+    #[inline]
+    pub(crate) fn waking(&self) -> usize {
+        self.wakes.streams.len() + self.calls.waking()
+    }
+
     /// Wakes the tasks noted since the last call.
     #[inline]
     pub(crate) fn deliver_wakes(&mut self) {

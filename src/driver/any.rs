@@ -5,7 +5,7 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use super::{Transport, Turns};
+use super::{Beside, Transport, Turns};
 use crate::bridge::{AnyEngine, DrpcEngine, NativeEngine};
 use crate::error::SessionError;
 
@@ -39,9 +39,9 @@ impl<T: Transport + Unpin> AnyTurns<T> {
         }
     }
 
-    /// As [`Turns::set_hosted`].
-    pub(super) const fn set_hosted(&mut self) {
-        each!(self, turns => turns.set_hosted());
+    /// As [`Turns::set_beside`].
+    pub(crate) const fn set_beside(&mut self, beside: Beside) {
+        each!(self, turns => turns.set_beside(beside));
     }
 
     /// As [`Turns::is_due`].

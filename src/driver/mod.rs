@@ -9,8 +9,8 @@
 //! has itself polled again after everything else on its thread: other tasks, and also sockets and timers, which a runtime
 //! polls once in many task polls.
 //!
-//! Where the tasks of the application run on the same thread, between two polls, a turn that has read something ends there
-//! and wakes them; the next turn begins by taking their replies.
+//! Where the tasks of the application run on the same thread, between two polls ([`Beside`]), a turn that has read something ends
+//! there and wakes them; the next turn begins by taking their replies.
 //!
 //! The future owns the socket and the protocol state until the session ends. It never parses: it passes bytes to and from
 //! a `bridge::Protocol`. One write is under way at a time; everything queued meanwhile leaves in the next one.
@@ -32,7 +32,7 @@ mod turn;
 pub(crate) mod uring;
 
 pub(crate) use any::AnyTurns;
-pub(crate) use turn::Turns;
+pub(crate) use turn::{Beside, Turns};
 
 use std::future::Future;
 use std::io;

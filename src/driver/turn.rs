@@ -21,6 +21,17 @@ const IO_MAX: usize = 2;
 /// default, for each of which that check costs next to nothing, and some 200 us in all.
 const BYTES_MAX: usize = 1024 * 1024;
 
+/// The application's tasks that run between two polls of a session, on the same thread.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Beside {
+    /// None: the thread is an engine's own.
+    Nothing,
+    /// Those of a host, which polls again when [`Turns::is_due`].
+    Host,
+    /// Those of the tokio runtime on which the session is a task.
+    Runtime,
+}
+
 /// A session and its transport. Completes when the session has ended, with the reason.
 pub(crate) struct Turns<T, P> {
     connection: P,
@@ -38,8 +49,7 @@ pub(crate) struct Turns<T, P> {
     quota: Quota,
     /// The last poll ended because the quota was used up, or because every turn made progress.
     used_up: bool,
-    /// Whether the host polls again when [`Turns::is_due`], after the other tasks of the thread.
-    host_repolls: bool,
+    beside: Beside,
     /// To be polled again without a wake.
     repoll_due: bool,
     /// Tasks were woken for received messages, and may have queued replies.
@@ -91,20 +101,30 @@ impl<T: Transport + Unpin, P: Protocol + Unpin> Turns<T, P> {
             stage: SocketStage::Serving,
             linger_until: None,
             deadline: None,
-            host_repolls: false,
+            beside: Beside::Nothing,
             repoll_due: false,
             replies_expected: false,
             receptions: 0,
         }
     }
 
-    /// For a host on a thread that also runs the tasks of the application.
+    /// For a thread that also runs tasks of the application.
     ///
-    /// Their replies to received messages are queued by the time that the host polls again. Sleeping before that, and
-    /// being woken by the reply, takes as long as the rest of the way of a lone message through the session. So after
-    /// each reception these tasks run first, and their replies are sent before anything else is done.
-    pub(super) const fn set_hosted(&mut self) {
-        self.host_repolls = true;
+    /// Their replies to received messages are queued by the time of the next poll. Sleeping before that, and
+    /// being woken by the first reply, takes as long as the rest of the way of a lone message through the session, and sends it alone. So
+    /// after each reception these tasks run first, and their replies are sent before anything else is done.
+    pub(crate) const fn set_beside(&mut self, beside: Beside) {
+        self.beside = beside;
+    }
+
+    /// Whether tasks that are about to be woken may queue replies to the received messages.
+    fn expects_replies(&self) -> bool {
+        match self.beside {
+            Beside::Nothing => false,
+            Beside::Host => true,
+            // A runtime wakes an idle thread for a task that yields. A lone reply costs less: it has the session polled right behind its task.
+            Beside::Runtime => self.connection.waking() > 1,
+        }
     }
 
     /// Whether it is to be polled again after the other tasks of the thread.
@@ -128,14 +148,14 @@ impl<T: Transport + Unpin, P: Protocol + Unpin> Turns<T, P> {
     /// Lets other tasks run first and, if `busy` for long enough, lets the thread check its sockets and timers.
     fn step_back(&mut self, cx: &mut Context<'_>, busy: bool) {
         self.used_up = busy;
-        if self.host_repolls {
-            self.repoll_due = true;
-        } else if busy {
-            self.transport.poll_later(cx);
-        } else {
-            cx.waker().wake_by_ref();
+        self.repoll_due = self.beside != Beside::Nothing;
+        match self.beside {
+            Beside::Host => {}
+            _ if busy => self.transport.poll_later(cx),
+            // To the end of the runtime's queue.
+            _ => cx.waker().wake_by_ref(),
         }
-        if self.host_repolls || busy {
+        if self.beside == Beside::Host || busy {
             self.renew_quota();
         }
     }
@@ -201,8 +221,8 @@ impl<T: Transport + Unpin, P: Protocol + Unpin> Turns<T, P> {
     /// turn to find that out.
     fn read(&mut self, cx: &mut Context<'_>, now: Instant) -> bool {
         if self.unparsed {
-            self.replies_expected = self.host_repolls;
             self.unparsed = self.connection.receive(&mut self.recv, now);
+            self.replies_expected = self.expects_replies();
             return true;
         }
         for _ in 0..IO_MAX {
@@ -219,8 +239,8 @@ impl<T: Transport + Unpin, P: Protocol + Unpin> Turns<T, P> {
                 Poll::Ready(Ok(n)) => {
                     self.quota.spend(n);
                     self.connection.count_received(n, now);
-                    self.replies_expected = self.host_repolls;
                     self.unparsed = self.connection.receive(&mut self.recv, now);
+                    self.replies_expected = self.expects_replies();
                     if !self.unparsed && self.connection.shrinks_recv(now) {
                         self.recv = BytesMut::from(&self.recv[..]);
                     }

@@ -27,7 +27,7 @@ use std::task::{Context, Poll};
 use super::ready::Node;
 use super::reasons::Reasons;
 use super::waker_slot::WakerSlot;
-use crate::sync::{Arc, AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering, UnsafeCell};
+use crate::sync::{Arc, AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering, UnsafeCell, fence};
 
 /// Why a cell is on the list, as bits.
 mod reason {
@@ -132,6 +132,20 @@ impl<C, O, B> Cell<C, O, B> {
     }
 }
 
+/// Whether this is the only owner. A cell has no weak ones, so that the count alone tells, without the lock of `Arc::get_mut`.
+fn is_alone<T>(cell: &mut Arc<T>) -> bool {
+    if cfg!(ringmux_loom) {
+        // loom has no order for the count.
+        return Arc::get_mut(cell).is_some();
+    }
+    if Arc::strong_count(cell) != 1 {
+        return false;
+    }
+    // ORDERING: pairs with the decrement (Release) of the owner that left last: its accesses come before ours.
+    fence(Ordering::Acquire);
+    true
+}
+
 impl<C, O, B> Spare<C, O, B> {
     pub(crate) fn new(common: C, out: O) -> Self {
         Self(Arc::new(Cell {
@@ -150,15 +164,18 @@ impl<C, O, B> Spare<C, O, B> {
 
     /// A cell that both sides have left; `None` if another owner is left, such as the list.
     fn of(mut cell: Arc<Cell<C, O, B>>) -> Option<Self> {
-        let alone = Arc::get_mut(&mut cell)?;
-        alone.given = AtomicBool::new(false);
-        alone.taken = AtomicBool::new(false);
-        alone.key = AtomicU64::new(NONE);
-        alone.reasons = Reasons::new();
-        // With the waker, which would keep its task.
-        alone.waker = WakerSlot::new();
-        // SAFETY: no one else has the cell.
-        let left = alone.back.with_mut(|back| unsafe { (*back).take() });
+        if !is_alone(&mut cell) {
+            return None;
+        }
+        // Nothing is published by these: no one else has the cell, and `ask` and the offer publish it anew.
+        cell.given.store(false, Ordering::Relaxed);
+        cell.taken.store(false, Ordering::Relaxed);
+        cell.key.store(NONE, Ordering::Relaxed);
+        cell.reasons.reset();
+        // SAFETY: `is_alone`: no one else has the cell. The waker goes, as it would keep its task.
+        unsafe { cell.waker.clear() };
+        // SAFETY: as above.
+        let left = cell.back.with_mut(|back| unsafe { (*back).take() });
         drop(left);
         Some(Self(cell))
     }

@@ -5,6 +5,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::sync::Notify;
 
+use super::code::Code;
+use super::status::Status;
+use crate::error::Processed;
+
+/// Calls of one method that wait for a place, of all sessions, and those of a server whose request came late; more are refused.
+pub(super) const WAITING_MAX: usize = 1024;
+
 /// The fate of a call for which there is no place.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum WhenFull {
@@ -13,6 +20,12 @@ pub enum WhenFull {
     Wait,
     /// It fails with [`Code::RESOURCE_EXHAUSTED`](super::Code::RESOURCE_EXHAUSTED), not processed and safe to try again.
     Refuse,
+}
+
+/// The status of a call that is refused because there is no place.
+pub(super) fn full() -> Status {
+    let text = "the server runs as many calls as it may";
+    Status::library(Code::RESOURCE_EXHAUSTED, Processed::No, text).refused()
 }
 
 /// Places for calls.

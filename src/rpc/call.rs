@@ -10,37 +10,58 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use super::channel::{Channel, Target};
+use super::channel::{Channel, Outgoing, Target};
 use super::code::Code;
 use super::codec::Coding;
 use super::context::Context;
 use super::dialect;
-use super::exchange::{Begins, Exchange, Request, Response};
+use super::exchange::{Begins, Exchange, Outcome, Request, Response};
 use super::metadata::{Metadata, MetadataError};
-use super::method::{Kind, Method, Unary};
+use super::method::{Bidirectional, ClientStreaming, Kind, Method, ServerStreaming, Unary};
 use super::metrics::Seen;
-use super::receiver::{Parent, cancel_code, given_up, within};
+use super::receiver::{Parent, cancel_code, within};
 use super::span::{self, CallSpan};
 use super::status::Status;
-use super::timer::Timer;
 use super::wire::Opening;
 use crate::addr::Wire;
 use crate::error::Processed;
 use crate::handle::Session;
 
-/// How long a unary call may take, unless something else is said.
-pub(super) const TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
+/// The beginnings of calls.
+impl Channel {
+    /// A call with one request and one answer. It begins when it is awaited.
+    pub fn call<'a, Req, Resp>(
+        &'a self,
+        method: &Method<Req, Resp, Unary>,
+        request: &'a Req,
+    ) -> Call<'a, Req, Resp, Unary> {
+        Call::new(self, *method, Some(request))
+    }
 
-/// A call that is about to be made, as interceptors see it.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct Outgoing {
-    /// `service/method`.
-    pub method: &'static str,
-    /// What goes along.
-    pub metadata: Metadata,
-    /// How long the server may take; `None`: no limit. A longer one than the call has does not prolong it.
-    pub timeout: Option<Duration>,
+    /// A call with one request and a stream of answers; [`open`](Call::open) begins it.
+    pub fn server_streaming<'a, Req, Resp>(
+        &'a self,
+        method: &Method<Req, Resp, ServerStreaming>,
+        request: &'a Req,
+    ) -> Call<'a, Req, Resp, ServerStreaming> {
+        Call::new(self, *method, Some(request))
+    }
+
+    /// A call with a stream of requests and one answer; [`open`](Call::open) begins it.
+    pub fn client_streaming<Req, Resp>(
+        &self,
+        method: &Method<Req, Resp, ClientStreaming>,
+    ) -> Call<'_, Req, Resp, ClientStreaming> {
+        Call::new(self, *method, None)
+    }
+
+    /// A call with streams in both directions; [`open`](Call::open) begins it.
+    pub fn bidirectional<Req, Resp>(
+        &self,
+        method: &Method<Req, Resp, Bidirectional>,
+    ) -> Call<'_, Req, Resp, Bidirectional> {
+        Call::new(self, *method, None)
+    }
 }
 
 /// A call that is being made: from [`Channel::call`] and its relatives. A unary one is awaited, the others are
@@ -146,13 +167,13 @@ impl<'a, Req, Resp, K: Kind> Call<'a, Req, Resp, K> {
         let parent = self.options.parent;
         if let Some(cx) = parent {
             if let Some(code) = cx.cancellation() {
-                return Err(given_up(code, Processed::No));
+                return Err(Status::given_up(code, Processed::No));
             }
             let left = cx.time_left();
             timeout = timeout.map_or(left, |own| Some(left.map_or(own, |left| left.min(own))));
         }
         if timeout.is_some_and(|timeout| timeout.is_zero()) {
-            return Err(given_up(Code::DEADLINE_EXCEEDED, Processed::No));
+            return Err(Status::given_up(Code::DEADLINE_EXCEEDED, Processed::No));
         }
         let mut metadata = self.options.metadata.take();
         let span = span::call(
@@ -176,12 +197,12 @@ impl<'a, Req, Resp, K: Kind> Call<'a, Req, Resp, K> {
 
 /// A call without its types.
 pub(super) struct Prepared {
-    name: &'static str,
-    flags: u8,
-    codec: u8,
+    pub(super) name: &'static str,
+    pub(super) flags: u8,
+    pub(super) codec: u8,
     pub(super) timeout: Option<Duration>,
-    metadata: Option<Metadata>,
-    urgency: Option<u8>,
+    pub(super) metadata: Option<Metadata>,
+    pub(super) urgency: Option<u8>,
     pub(super) parent: Option<Context>,
 }
 
@@ -211,7 +232,7 @@ impl Prepared {
     ) -> Result<(Option<Instant>, Option<Duration>), Status> {
         let parent = self.parent.as_ref();
         if let Some(code) = parent.and_then(Context::cancellation) {
-            return Err(given_up(code, Processed::No));
+            return Err(Status::given_up(code, Processed::No));
         }
         let Some(timeout) = self.timeout else {
             return Ok((None, None));
@@ -221,7 +242,7 @@ impl Prepared {
             timeout.min(until.saturating_duration_since(now))
         });
         if left.is_zero() {
-            return Err(given_up(Code::DEADLINE_EXCEEDED, Processed::No));
+            return Err(Status::given_up(Code::DEADLINE_EXCEEDED, Processed::No));
         }
         Ok((now.checked_add(left), Some(left)))
     }
@@ -385,27 +406,25 @@ enum State<'a, T> {
 
 impl<T> UnaryCall<'_, T> {
     async fn detailed(mut self) -> Result<Response<T>, Status> {
-        std::future::poll_fn(|cx| self.poll_response(cx)).await
+        let outcome = std::future::poll_fn(|cx| self.poll_outcome(cx)).await;
+        outcome.response()
     }
 
-    fn poll_response(
-        &mut self,
-        cx: &mut std::task::Context<'_>,
-    ) -> Poll<Result<Response<T>, Status>> {
+    fn poll_outcome(&mut self, cx: &mut std::task::Context<'_>) -> Poll<Outcome<T>> {
         if !self.seen.has_begun() {
             self.begin(Instant::now());
         }
-        let response = match &mut self.state {
+        let outcome = match &mut self.state {
             State::Running(running) => ready!(running.poll(cx)),
-            State::Boxed(whole) => ready!(whole.as_mut().poll(cx)),
+            State::Boxed(whole) => Outcome::from(ready!(whole.as_mut().poll(cx))),
             state => match std::mem::replace(state, State::Done) {
-                State::Failed(status) => Err(status),
+                State::Failed(status) => Outcome::Failed(status),
                 _ => panic!("polled after it was ready"),
             },
         };
-        self.seen.end_of(&response);
+        self.seen.end(outcome.code());
         self.state = State::Done;
-        Poll::Ready(response)
+        Poll::Ready(outcome)
     }
 
     fn begin(&mut self, now: Instant) {
@@ -422,7 +441,6 @@ impl<T> UnaryCall<'_, T> {
                 match Exchange::start(&session, &prepared, (at, timeout), message, coding) {
                     Ok(exchange) => State::Running(Running {
                         exchange,
-                        timer: Timer::new(at),
                         parent: prepared.parent(),
                     }),
                     Err(status) => State::Failed(status),
@@ -439,8 +457,8 @@ impl<T> Future for UnaryCall<'_, T> {
     /// # Panics
     /// After it was ready.
     fn poll(self: Pin<&mut Self>, cx: &mut std::task::Context<'_>) -> Poll<Self::Output> {
-        let response = ready!(self.get_mut().poll_response(cx));
-        Poll::Ready(response.map(|response| response.message))
+        let outcome = ready!(self.get_mut().poll_outcome(cx));
+        Poll::Ready(outcome.message())
     }
 }
 
@@ -450,17 +468,15 @@ impl<T> Unpin for UnaryCall<'_, T> {}
 /// A call with its end by time, or by its parent.
 struct Running<T> {
     exchange: Exchange<T>,
-    timer: Timer,
     parent: Option<Parent>,
 }
 
 impl<T> Running<T> {
-    fn poll(&mut self, cx: &mut std::task::Context<'_>) -> Poll<Result<Response<T>, Status>> {
-        if let Poll::Ready(answer) = self.exchange.poll(cx) {
-            return Poll::Ready(answer);
+    fn poll(&mut self, cx: &mut std::task::Context<'_>) -> Poll<Outcome<T>> {
+        if let Poll::Ready(outcome) = self.exchange.poll(cx) {
+            return Poll::Ready(outcome);
         }
-        let late = self.exchange.is_opening() && self.timer.poll(cx).is_ready();
-        let code = match late {
+        let code = match self.exchange.poll_late(cx).is_ready() {
             true => Code::DEADLINE_EXCEEDED,
             false => match &mut self.parent {
                 Some(parent) => ready!(parent.poll(cx)),
@@ -468,12 +484,12 @@ impl<T> Running<T> {
             },
         };
         let processed = self.exchange.cancel(cancel_code(code));
-        Poll::Ready(Err(given_up(code, processed)))
+        Poll::Ready(Outcome::Failed(Status::given_up(code, processed)))
     }
 }
 
 /// A call with interceptors, over a manager, or that is tried more than once.
-async fn attempts<T: Send>(
+pub(super) async fn attempts<T: Send>(
     channel: Channel,
     mut prepared: Prepared,
     message: Bytes,
@@ -511,7 +527,7 @@ async fn attempt<T>(
 ) -> Result<Response<T>, Status> {
     let left = at.map(|at| at.saturating_duration_since(Instant::now()));
     if left.is_some_and(|left| left.is_zero()) {
-        return Err(given_up(Code::DEADLINE_EXCEEDED, Processed::No));
+        return Err(Status::given_up(Code::DEADLINE_EXCEEDED, Processed::No));
     }
     let run = |session: Session| async move {
         // The wait for the session has cost time.
@@ -522,10 +538,10 @@ async fn attempt<T>(
         };
         let mut running = Running {
             exchange: Exchange::start(&session, prepared, (at, timeout), message, coding)?,
-            timer: Timer::new(at),
             parent: prepared.parent(),
         };
-        std::future::poll_fn(|cx| running.poll(cx)).await
+        let outcome = std::future::poll_fn(|cx| running.poll(cx)).await;
+        outcome.response()
     };
     match &channel.inner().target {
         Target::Session(session) => run(session.clone()).await,
@@ -535,34 +551,6 @@ async fn attempt<T>(
             None => manager.with_session(run).await?,
         },
     }
-}
-
-/// A unary call whose message is encoded already.
-#[cfg(feature = "rpc-tower")]
-pub(super) async fn raw(
-    channel: &Channel,
-    request: super::tower::Request,
-) -> Result<Response<Bytes>, Status> {
-    let (name, codec) = (request.name, request.codec);
-    let (metadata, timeout, message) = request.parts()?;
-    let timeout = timeout.or(channel.inner().timeout);
-    let mut metadata = Some(metadata);
-    let span = span::call(name, &mut metadata, None, None)?;
-    let prepared = Prepared {
-        name,
-        flags: 0,
-        codec,
-        timeout,
-        metadata,
-        urgency: None,
-        parent: None,
-    };
-    let coding = Coding::of::<super::codec::Raw>();
-    let mut seen = Seen::borrowed(channel.inner().rows.row(name), span);
-    seen.begin(Instant::now());
-    let response = attempts(channel.clone(), prepared, message, coding).await;
-    seen.end_of(&response);
-    response
 }
 
 impl<Req, Resp, K> fmt::Debug for Call<'_, Req, Resp, K> {

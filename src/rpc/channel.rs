@@ -6,14 +6,16 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::call::{Call, Outgoing, TIMEOUT_DEFAULT};
-use super::method::{Bidirectional, ClientStreaming, Method, ServerStreaming, Unary};
+use super::metadata::Metadata;
 use super::metrics::{ChannelRows, MethodMetrics};
 use super::retry::Retry;
 use super::status::Status;
 use crate::handle::Session;
 #[cfg(feature = "manage")]
 use crate::manage::Manager;
+
+/// How long a unary call may take, unless something else is said.
+const TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
 
 /// Where calls go: a [`Session`], or with the feature `manage` a `Manager`, whose session with the least to do
 /// takes each call.
@@ -54,6 +56,18 @@ use crate::manage::Manager;
 #[derive(Clone)]
 pub struct Channel(Arc<Inner>);
 
+/// A call that is about to be made, as interceptors see it.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Outgoing {
+    /// `service/method`.
+    pub method: &'static str,
+    /// What goes along.
+    pub metadata: Metadata,
+    /// How long the server may take; `None`: no limit. A longer one than the call has does not prolong it.
+    pub timeout: Option<Duration>,
+}
+
 pub(super) struct Inner {
     pub(super) target: Target,
     pub(super) timeout: Option<Duration>,
@@ -91,40 +105,6 @@ impl Channel {
             interceptors: Vec::new(),
             rows: ChannelRows::default(),
         })
-    }
-
-    /// A call with one request and one answer. It begins when it is awaited.
-    pub fn call<'a, Req, Resp>(
-        &'a self,
-        method: &Method<Req, Resp, Unary>,
-        request: &'a Req,
-    ) -> Call<'a, Req, Resp, Unary> {
-        Call::new(self, *method, Some(request))
-    }
-
-    /// A call with one request and a stream of answers; [`open`](Call::open) begins it.
-    pub fn server_streaming<'a, Req, Resp>(
-        &'a self,
-        method: &Method<Req, Resp, ServerStreaming>,
-        request: &'a Req,
-    ) -> Call<'a, Req, Resp, ServerStreaming> {
-        Call::new(self, *method, Some(request))
-    }
-
-    /// A call with a stream of requests and one answer; [`open`](Call::open) begins it.
-    pub fn client_streaming<Req, Resp>(
-        &self,
-        method: &Method<Req, Resp, ClientStreaming>,
-    ) -> Call<'_, Req, Resp, ClientStreaming> {
-        Call::new(self, *method, None)
-    }
-
-    /// A call with streams in both directions; [`open`](Call::open) begins it.
-    pub fn bidirectional<Req, Resp>(
-        &self,
-        method: &Method<Req, Resp, Bidirectional>,
-    ) -> Call<'_, Req, Resp, Bidirectional> {
-        Call::new(self, *method, None)
     }
 
     /// Counts and times of the calls over this channel, by method: of those that had a call, in the order of their names.

@@ -13,8 +13,8 @@ use super::code::Code;
 use super::codec::{CodecError, Coding};
 use super::dialect;
 use super::metadata::Metadata;
-use super::receiver::given_up;
 use super::status::Status;
+use super::timer::Timer;
 use super::wire::{block, find_meta};
 use crate::addr::Wire;
 use crate::error::codes;
@@ -66,21 +66,75 @@ pub struct Response<T> {
 }
 
 /// A call that is under way. Dropped before its end, it is cancelled.
-pub(super) struct Exchange<T> {
+///
+/// Small where it is a call of the transport, as it is moved a few times.
+pub(super) enum Exchange<T> {
+    Calling(PendingCall, Coding<T>, Option<Instant>),
+    Streaming(Box<Streaming<T>>),
+    Done,
+}
+
+/// A unary call over a stream.
+pub(super) struct Streaming<T> {
     state: State,
     coding: Coding<T>,
     answer: Option<T>,
-    deadline: Option<Instant>,
+    deadline: Timer,
     urgency: Option<u8>,
 }
 
 enum State {
-    Calling(PendingCall),
     /// With the message, and metadata that goes before it; without, the message goes with the opening.
     Opening(Open, Option<(Bytes, Bytes)>),
     Sending(SendStream, RecvStream, (Bytes, Bytes)),
     Receiving(SendStream, RecvStream),
     Done,
+}
+
+/// What a call came to.
+pub(super) enum Outcome<T> {
+    /// An answer without metadata.
+    Message(T),
+    Response(Box<Response<T>>),
+    Failed(Status),
+}
+
+impl<T> Outcome<T> {
+    pub(super) fn code(&self) -> Code {
+        match self {
+            Self::Message(_) | Self::Response(_) => Code::OK,
+            Self::Failed(status) => status.code(),
+        }
+    }
+
+    pub(super) fn message(self) -> Result<T, Status> {
+        match self {
+            Self::Message(message) => Ok(message),
+            Self::Response(response) => Ok(response.message),
+            Self::Failed(status) => Err(status),
+        }
+    }
+
+    pub(super) fn response(self) -> Result<Response<T>, Status> {
+        match self {
+            Self::Message(message) => Ok(Response {
+                message,
+                headers: Metadata::new(),
+                trailers: Metadata::new(),
+            }),
+            Self::Response(response) => Ok(*response),
+            Self::Failed(status) => Err(status),
+        }
+    }
+}
+
+impl<T> From<Result<Response<T>, Status>> for Outcome<T> {
+    fn from(result: Result<Response<T>, Status>) -> Self {
+        match result {
+            Ok(response) => Self::Response(Box::new(response)),
+            Err(status) => Self::Failed(status),
+        }
+    }
 }
 
 impl<T> Exchange<T> {
@@ -93,15 +147,7 @@ impl<T> Exchange<T> {
         coding: Coding<T>,
     ) -> Result<Self, Status> {
         let message = match begin(session, prepared, (deadline, timeout), message) {
-            Ok(call) => {
-                return Ok(Self {
-                    state: State::Calling(call),
-                    coding,
-                    answer: None,
-                    deadline,
-                    urgency: None,
-                });
-            }
+            Ok(call) => return Ok(Self::Calling(call, coding, deadline)),
             Err(message) => message,
         };
         let Request {
@@ -114,32 +160,79 @@ impl<T> Exchange<T> {
             None => State::Opening(session.open_with(opening, message, true), None),
             Some(meta) => State::Opening(session.open(opening), Some((meta, message))),
         };
-        Ok(Self {
+        Ok(Self::Streaming(Box::new(Streaming {
             state,
             coding,
             answer: None,
-            deadline,
+            deadline: Timer::new(deadline),
             urgency,
-        })
+        })))
     }
 
-    /// Whether the deadline is the caller's to keep: it is the stream's once there is one.
-    pub(super) const fn is_opening(&self) -> bool {
-        matches!(self.state, State::Opening(..))
+    /// Ready when the deadline has passed and no stream keeps it yet.
+    pub(super) fn poll_late(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        match self {
+            Self::Streaming(stream) if matches!(stream.state, State::Opening(..)) => {
+                stream.deadline.poll(cx)
+            }
+            _ => Poll::Pending,
+        }
     }
 
     /// Ends the call, and tells whether its handler can have run.
     pub(super) fn cancel(&mut self, code: u32) -> Processed {
+        match std::mem::replace(self, Self::Done) {
+            Self::Calling(mut call, ..) => {
+                call.cancel(code);
+                Processed::Maybe
+            }
+            Self::Streaming(mut stream) => stream.cancel(code),
+            Self::Done => Processed::Maybe,
+        }
+    }
+
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Outcome<T>> {
+        if let Self::Calling(call, coding, deadline) = self {
+            let (coding, deadline) = (*coding, *deadline);
+            let (send, recv) = match ready!(call.poll(cx)) {
+                Answer::Message(message) => {
+                    *self = Self::Done;
+                    return Poll::Ready(match (coding.decode)(message.into()) {
+                        Ok(message) => Outcome::Message(message),
+                        Err(error) => Outcome::Failed(undecodable(&error)),
+                    });
+                }
+                Answer::Failed(error) => {
+                    *self = Self::Done;
+                    return Poll::Ready(Outcome::Failed(ended(Wire::Native, error)));
+                }
+                Answer::Stream(send, recv) => (send, recv),
+            };
+            let mut stream = Box::new(Streaming {
+                state: State::Done,
+                coding,
+                answer: None,
+                deadline: Timer::new(deadline),
+                urgency: None,
+            });
+            stream.opened(send, recv);
+            *self = Self::Streaming(stream);
+        }
+        match self {
+            Self::Streaming(stream) => stream.poll(cx).map(Outcome::from),
+            Self::Calling(..) | Self::Done => Poll::Ready(Outcome::Failed(over())),
+        }
+    }
+}
+
+impl<T> Streaming<T> {
+    fn cancel(&mut self, code: u32) -> Processed {
         match std::mem::replace(&mut self.state, State::Done) {
             // The request was not queued.
             State::Opening(_, Some(_)) => Processed::No,
             State::Sending(mut send, ..) => {
                 send.cancel(code);
                 Processed::No
-            }
-            State::Calling(mut call) => {
-                call.cancel(code);
-                Processed::Maybe
             }
             // The engine may have granted the stream this moment.
             State::Opening(_, None) | State::Done => Processed::Maybe,
@@ -150,20 +243,9 @@ impl<T> Exchange<T> {
         }
     }
 
-    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Response<T>, Status>> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Response<T>, Status>> {
         loop {
             match &mut self.state {
-                State::Calling(call) => match ready!(call.poll(cx)) {
-                    Answer::Message(message) => {
-                        self.state = State::Done;
-                        return Poll::Ready(self.decoded(message));
-                    }
-                    Answer::Stream(send, recv) => self.opened(send, recv),
-                    Answer::Failed(error) => {
-                        self.state = State::Done;
-                        return Poll::Ready(Err(ended(Wire::Native, error)));
-                    }
-                },
                 State::Opening(open, _) => {
                     let (send, recv) = match ready!(Pin::new(open).poll(cx)) {
                         Ok(halves) => halves,
@@ -198,29 +280,16 @@ impl<T> Exchange<T> {
                     }
                     return Poll::Ready(answer);
                 }
-                State::Done => {
-                    let text = "polled after its end";
-                    let status = Status::library(Code::INTERNAL, Processed::Maybe, text);
-                    return Poll::Ready(Err(status));
-                }
+                State::Done => return Poll::Ready(Err(over())),
             }
         }
-    }
-
-    fn decoded(&self, message: Bytes) -> Result<Response<T>, Status> {
-        let message = (self.coding.decode)(message.into());
-        Ok(Response {
-            message: message.map_err(|error| undecodable(&error))?,
-            headers: Metadata::new(),
-            trailers: Metadata::new(),
-        })
     }
 
     fn opened(&mut self, send: SendStream, recv: RecvStream) {
         if let Some(urgency) = self.urgency {
             send.set_urgency(urgency);
         }
-        if let Some(at) = self.deadline {
+        if let Some(at) = self.deadline.at() {
             send.set_deadline(at.into_std());
         }
         self.state = match std::mem::replace(&mut self.state, State::Done) {
@@ -228,6 +297,11 @@ impl<T> Exchange<T> {
             _ => State::Receiving(send, recv),
         };
     }
+}
+
+#[cold]
+fn over() -> Status {
+    Status::library(Code::INTERNAL, Processed::Maybe, "polled after its end")
 }
 
 /// Begins a call of the transport; the message comes back if it has to be a stream.
@@ -313,7 +387,7 @@ fn ended(wire: Wire, error: StreamError) -> Status {
         StreamError::Cancelled {
             by: Side::This,
             code: codes::DEADLINE,
-        } => given_up(Code::DEADLINE_EXCEEDED, Processed::Maybe),
+        } => Status::given_up(Code::DEADLINE_EXCEEDED, Processed::Maybe),
         error => dialect::status(wire, error),
     }
 }

@@ -10,7 +10,8 @@ use super::bound::{Bound, Place, WhenFull};
 use super::context::{Context, Peer};
 #[cfg(feature = "rpc-tower")]
 use super::layer::Layered;
-use super::metrics::{Served, ServerRows};
+use super::metrics::ServerRows;
+use super::served::Served;
 use super::status::Status;
 
 /// What runs before a handler.
@@ -60,6 +61,17 @@ impl Held {
     /// A call has begun: of the method whose counters have this number.
     pub(super) fn begin(&mut self, row: usize, since: Instant) {
         self.seen.begin(&self.server.rows, row, since);
+    }
+
+    /// Has a place of the session and one of the server; false if one of them has none.
+    pub(super) fn take_places(&mut self) -> bool {
+        if !self.of_session {
+            self.of_session = self.peer.bound.try_take();
+        }
+        if !self.of_server {
+            self.of_server = self.of_session && self.server.bound.try_take();
+        }
+        self.of_server
     }
 
     /// Does something of the call in its span.

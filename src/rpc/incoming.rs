@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use tracing::Level;
 
 use super::answering::Answering;
-use super::bound::{Bound, Place, WhenFull};
+use super::bound::{Bound, Place, WAITING_MAX, WhenFull, full};
 use super::code::Code;
 use super::codec::{CodecError, Coding};
 use super::context::{Context, Part};
@@ -22,7 +22,6 @@ use super::exchange::{poll_message, poll_send};
 use super::held::{Held, Lent};
 use super::metadata::Metadata;
 use super::polling::polled_in_place;
-use super::serve::{WAITING_MAX, full};
 use super::shared_send::SharedSend;
 use super::span::CallSpan;
 use super::status::Status;
@@ -425,7 +424,7 @@ impl Incoming {
         }
         match coding.to_bytes(&message) {
             Ok(answer) if call.fits(answer.len()) => {
-                call.reply(answer);
+                call.reply_on(&self.held.peer.session, answer);
                 self.held.seen.ends_with(Code::OK);
             }
             Ok(_) => return Some(Ok(message)),

@@ -209,17 +209,22 @@ impl Row {
         self.started.fetch_add(1, Ordering::Relaxed);
     }
 
-    fn end(&self, code: Code, took: Duration) {
-        // Centuries are enough.
-        let nanos = took
-            .as_secs()
-            .wrapping_mul(1_000_000_000)
-            .wrapping_add(u64::from(took.subsec_nanos()));
+    pub(super) fn end(&self, code: Code, took: Duration) {
+        let nanos = nanos(took);
         if code != Code::OK {
             self.failed[code_index(code)].fetch_add(1, Ordering::Relaxed);
         }
         self.sum_ns.fetch_add(nanos, Ordering::Relaxed);
         self.buckets[bucket(nanos)].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Adds calls that have begun and were answered, with the sum of their times and how many are in which buckets.
+    pub(super) fn add(&self, calls: u64, sum_ns: u64, buckets: impl Iterator<Item = (usize, u64)>) {
+        self.started.fetch_add(calls, Ordering::Relaxed);
+        self.sum_ns.fetch_add(sum_ns, Ordering::Relaxed);
+        for (bucket, count) in buckets {
+            self.buckets[bucket].fetch_add(count, Ordering::Relaxed);
+        }
     }
 
     fn snapshot(&self) -> MethodMetrics {
@@ -242,7 +247,14 @@ fn code_index(code: Code) -> usize {
     (code.number() as usize).min(CODES - 1)
 }
 
-fn bucket(nanos: u64) -> usize {
+/// Wraps after five centuries.
+pub(super) const fn nanos(took: Duration) -> u64 {
+    let seconds = took.as_secs().wrapping_mul(1_000_000_000);
+    seconds.wrapping_add(took.subsec_nanos() as u64)
+}
+
+/// The place of a time in a [`Latency`].
+pub(super) fn bucket(nanos: u64) -> usize {
     let top = 63 - (nanos | 1).leading_zeros();
     if top < LOW_BITS {
         return 0;
@@ -420,62 +432,6 @@ impl<'a> Seen<'a> {
 impl Drop for Seen<'_> {
     fn drop(&mut self) {
         self.end(Code::CANCELLED);
-    }
-}
-
-/// A call that is counted on the side that serves it, from its beginning to its end.
-pub(super) struct Served(Option<Begun>);
-
-struct Begun {
-    /// The number of its method; 0: none.
-    row: usize,
-    since: Instant,
-    code: Code,
-    span: CallSpan,
-}
-
-impl Served {
-    /// None yet.
-    pub(super) const fn none() -> Self {
-        Self(None)
-    }
-
-    pub(super) fn begin(&mut self, rows: &ServerRows, row: usize, since: Instant) {
-        rows.row(row).begin();
-        self.0 = Some(Begun {
-            row,
-            since,
-            code: Code::CANCELLED,
-            span: CallSpan::none(),
-        });
-    }
-
-    /// Its outcome so far; without one it was cancelled.
-    pub(super) fn ends_with(&mut self, code: Code) {
-        if let Some(begun) = &mut self.0 {
-            begun.code = code;
-        }
-    }
-
-    pub(super) fn set_span(&mut self, span: CallSpan) {
-        if let Some(begun) = &mut self.0 {
-            begun.span = span;
-        }
-    }
-
-    /// Does something of the call in its span.
-    pub(super) fn in_span<R>(&self, step: impl FnOnce() -> R) -> R {
-        match &self.0 {
-            Some(begun) => begun.span.in_scope(step),
-            None => step(),
-        }
-    }
-
-    pub(super) fn end(&mut self, rows: &ServerRows) {
-        if let Some(begun) = self.0.take() {
-            rows.row(begun.row).end(begun.code, begun.since.elapsed());
-            begun.span.end(begun.code);
-        }
     }
 }
 

@@ -159,11 +159,13 @@ mod router;
 mod run;
 mod sender;
 mod serve;
+mod served;
 mod server;
 mod shared_send;
 mod span;
 mod status;
 mod streaming;
+mod tally;
 mod timer;
 #[cfg(feature = "rpc-tower")]
 mod tower;
@@ -173,8 +175,8 @@ mod wire;
 #[cfg(feature = "rpc-tower")]
 pub use self::tower::{Endpoint, Request};
 pub use bound::WhenFull;
-pub use call::{Call, Outgoing, UnaryCall};
-pub use channel::{Channel, ChannelBuilder, ChannelTarget};
+pub use call::{Call, UnaryCall};
+pub use channel::{Channel, ChannelBuilder, ChannelTarget, Outgoing};
 pub use code::Code;
 #[cfg(feature = "rpc-postcard")]
 pub use codec::Postcard;

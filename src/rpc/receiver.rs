@@ -57,15 +57,6 @@ impl Parent {
     }
 }
 
-/// What a call that this side ended is for its caller.
-pub(super) fn given_up(code: Code, processed: Processed) -> Status {
-    let text = match code {
-        Code::DEADLINE_EXCEEDED => "the time for the call ran out",
-        _ => "the call was cancelled by this side",
-    };
-    Status::library(code, processed, text)
-}
-
 /// The code of a stream's cancel.
 pub(super) fn cancel_code(code: Code) -> u32 {
     match code {
@@ -85,7 +76,7 @@ impl Caller {
             },
         };
         self.shared.cancel(cancel_code(code));
-        Poll::Ready(given_up(code, Processed::Maybe))
+        Poll::Ready(Status::given_up(code, Processed::Maybe))
     }
 }
 
@@ -292,12 +283,15 @@ pub(super) async fn within<F: Future>(
             return Poll::Ready(Ok(output));
         }
         if timer.poll(cx).is_ready() {
-            return Poll::Ready(Err(given_up(Code::DEADLINE_EXCEEDED, Processed::No)));
+            return Poll::Ready(Err(Status::given_up(
+                Code::DEADLINE_EXCEEDED,
+                Processed::No,
+            )));
         }
         match &mut parent {
             Some(parent) => parent
                 .poll(cx)
-                .map(|code| Err(given_up(code, Processed::No))),
+                .map(|code| Err(Status::given_up(code, Processed::No))),
             None => Poll::Pending,
         }
     })

@@ -11,16 +11,15 @@ use tokio::time::Instant;
 use tracing::Level;
 
 use super::answering::Answering;
-use super::bound::{Bound, Place, WhenFull};
+use super::bound::{Bound, Place, WAITING_MAX, WhenFull, full};
 use super::code::Code;
 use super::context::Peer;
 use super::dialect;
-use super::held::{Common, Counters, Held};
+use super::held::{Common, Held};
 use super::incoming::{Head, Incoming};
 use super::mode::{InPlace as _, Mode, Taken, Waited};
 use super::polling::while_in_place;
 use super::router::Entry;
-use super::server::ServerStats;
 use super::status::Status;
 use super::warm::Warm;
 use super::wire::{Opening, OpeningError, Parts, flag};
@@ -34,9 +33,6 @@ const READY_CALLS: u32 = 32;
 /// The same as a time, which is looked at each [`LOOK_CALLS`].
 const READY_TIME: Duration = Duration::from_micros(50);
 const LOOK_CALLS: u32 = 4;
-/// Calls of one method that wait for a place, of all sessions, and those of a server whose request came late; more are refused.
-pub(super) const WAITING_MAX: usize = 1024;
-
 pub(super) struct Core<M: Mode> {
     pub(super) methods: FxHashMap<&'static str, Entry<M>>,
     pub(super) max_session_calls: usize,
@@ -65,20 +61,26 @@ pub(super) async fn serve_session<M: Mode>(
             let accepted = acceptor.poll(cx);
             if accepted.is_pending() {
                 serving.now = None;
+                serving.warm.pause();
             }
             accepted
         })
         .await?;
         match accepted {
-            Some(Arrival::Stream(send, recv)) => serving.take(send, recv).await?,
+            Some(Arrival::Stream(send, recv)) => {
+                serving.warm.pause();
+                serving.take(send, recv).await?;
+            }
             Some(Arrival::Call(call)) => {
                 if let Some(call) = serving.take_in_place(call) {
+                    serving.warm.pause();
                     serving.take_call(call).await?;
                 }
             }
             None => return Ok(()),
         }
         if serving.has_had_its_turn() {
+            serving.warm.pause();
             tokio::task::yield_now().await;
         }
     }
@@ -140,21 +142,14 @@ impl<M: Mode> Serving<M> {
         if !plain || late || *codec != parts.codec {
             return Some(call);
         }
-        if !self.peer.bound.try_take() {
-            return Some(call);
-        }
-        if !core.common.bound.try_take() {
-            self.peer.bound.release();
+        if !self.warm.begin(*row, since) {
             return Some(call);
         }
         let timeout = parts.timeout;
         let warm = &mut self.warm;
         warm.call.deadline = deadline;
-        warm.call.held.begin(*row, since);
         warm.call.head.method = name;
         warm.call.head.timeout = timeout;
-        warm.call.held.of_session = true;
-        warm.call.held.of_server = true;
         warm.call.message = Some(call.take_request());
         warm.call.send = Answering::Call(call);
         self.ready += 1;
@@ -401,11 +396,6 @@ fn refusal(error: OpeningError) -> Status {
     Status::library(code, Processed::No, error.to_string())
 }
 
-pub(super) fn full() -> Status {
-    let text = "the server runs as many calls as it may";
-    Status::library(Code::RESOURCE_EXHAUSTED, Processed::No, text).refused()
-}
-
 /// Waits for a place, unless the session ends before.
 async fn until_end(
     session: &Session,
@@ -444,21 +434,4 @@ fn poll_in_place<C: Future<Output = ()> + Unpin>(mut call: C) -> Option<C> {
         );
         None
     })
-}
-
-// ---- counting -------------------------------------------------------------------------------------
-
-impl Counters {
-    /// Calls and those in flight are counted elsewhere.
-    pub(super) fn snapshot(&self) -> ServerStats {
-        ServerStats {
-            calls: 0,
-            in_flight: 0,
-            failed: self.failed.get(),
-            refused: self.refused.get(),
-            late: self.late.get(),
-            panicked: self.panicked.get(),
-            cancelled: self.cancelled.get(),
-        }
-    }
 }

@@ -149,10 +149,17 @@ impl<M: Mode> Server<M> {
     /// What the server has done.
     #[must_use]
     pub fn stats(&self) -> ServerStats {
-        let mut stats = self.0.common.counters.snapshot();
-        stats.calls = self.0.common.rows.started();
-        stats.in_flight = self.0.common.bound.used() as u64;
-        stats
+        let common = &self.0.common;
+        let counters = &common.counters;
+        ServerStats {
+            calls: common.rows.started(),
+            in_flight: common.bound.used() as u64,
+            failed: counters.failed.get(),
+            refused: counters.refused.get(),
+            late: counters.late.get(),
+            panicked: counters.panicked.get(),
+            cancelled: counters.cancelled.get(),
+        }
     }
 }
 

@@ -185,6 +185,15 @@ impl Status {
         status
     }
 
+    /// What a call that this side ended is for its caller.
+    pub(super) fn given_up(code: Code, processed: Processed) -> Self {
+        let text = match code {
+            Code::DEADLINE_EXCEEDED => "the time for the call ran out",
+            _ => "the call was cancelled by this side",
+        };
+        Self::library(code, processed, text)
+    }
+
     /// What the transport says.
     pub(super) fn transport(code: Code, processed: Processed, retry: bool, text: String) -> Self {
         let mut status = Self::new(code, text);

@@ -9,12 +9,17 @@ use std::time::Duration;
 use ::tower::Service;
 use ::tower::load::Load;
 use bytes::Bytes;
+use tokio::time::Instant;
 
 use super::bound::{Bound, Place};
+use super::call::{Prepared, attempts};
 use super::channel::{Channel, Target};
-use super::exchange::Response;
+use super::codec::{Coding, Raw};
+use super::exchange::{Response, undecodable};
 use super::metadata::{Metadata, MetadataError};
 use super::method::{Method, Unary};
+use super::metrics::Seen;
+use super::span;
 use super::status::Status;
 
 /// Calls of an [`Endpoint`] at once, unless something else is said: as many as a peer grants streams by default.
@@ -26,9 +31,9 @@ const PLACES: usize = 256;
 /// See [`Endpoint`].
 #[derive(Clone, Debug)]
 pub struct Request {
-    pub(super) name: &'static str,
-    pub(super) codec: u8,
-    pub(super) message: Bytes,
+    name: &'static str,
+    codec: u8,
+    message: Bytes,
     metadata: Metadata,
     wrong: Option<MetadataError>,
     timeout: Option<Duration>,
@@ -72,14 +77,6 @@ impl Request {
     pub const fn method(&self) -> &'static str {
         self.name
     }
-
-    /// The channel's own names for what a call is.
-    pub(super) fn parts(self) -> Result<(Metadata, Option<Duration>, Bytes), Status> {
-        match self.wrong {
-            Some(error) => Err(error.into()),
-            None => Ok((self.metadata, self.timeout, self.message)),
-        }
-    }
 }
 
 impl Response<Bytes> {
@@ -89,7 +86,7 @@ impl Response<Bytes> {
     /// [`Code::INTERNAL`](super::Code::INTERNAL): it is no such message.
     pub fn decode<Req, Resp>(self, method: &Method<Req, Resp, Unary>) -> Result<Resp, Status> {
         let decoded = (method.response.decode)(self.message.into());
-        decoded.map_err(|error| super::exchange::undecodable(&error))
+        decoded.map_err(|error| undecodable(&error))
     }
 }
 
@@ -223,9 +220,39 @@ impl Service<Request> for Endpoint {
         let channel = self.channel.clone();
         Box::pin(async move {
             let _place = place;
-            super::call::raw(&channel, request).await
+            run(channel, request).await
         })
     }
+}
+
+/// Runs a call whose message is encoded already.
+async fn run(channel: Channel, request: Request) -> Result<Response<Bytes>, Status> {
+    if let Some(error) = request.wrong {
+        return Err(error.into());
+    }
+    let name = request.name;
+    let mut metadata = Some(request.metadata);
+    let span = span::call(name, &mut metadata, None, None)?;
+    let mut seen = Seen::borrowed(channel.inner().rows.row(name), span);
+    let prepared = Prepared {
+        name,
+        flags: 0,
+        codec: request.codec,
+        timeout: request.timeout.or(channel.inner().timeout),
+        metadata,
+        urgency: None,
+        parent: None,
+    };
+    seen.begin(Instant::now());
+    let response = attempts(
+        channel.clone(),
+        prepared,
+        request.message,
+        Coding::of::<Raw>(),
+    )
+    .await;
+    seen.end_of(&response);
+    response
 }
 
 impl Load for Endpoint {

@@ -2,10 +2,13 @@
 
 use std::sync::Arc;
 
+use tokio::time::Instant;
+
 use super::answering::Answering;
 use super::context::{Context, Peer};
 use super::held::{Common, Held};
 use super::incoming::{Head, Incoming};
+use super::tally::Tally;
 
 /// A call, and what is kept of it for the next one.
 #[doc(hidden)]
@@ -13,6 +16,7 @@ pub struct Warm {
     pub(super) call: Incoming,
     /// With no other owner, unless the last handler kept it.
     cx: Option<Context>,
+    tally: Tally,
 }
 
 impl Warm {
@@ -20,11 +24,29 @@ impl Warm {
         Self {
             call: idle(peer, server),
             cx: None,
+            tally: Tally::default(),
         }
+    }
+
+    /// Begins a call here; false if there is no place for it. Places of session and server are kept from one call to the next, until
+    /// [`pause`](Self::pause).
+    pub(super) fn begin(&mut self, row: usize, since: Instant) -> bool {
+        let placed = self.call.held.take_places();
+        if placed {
+            self.call.held.seen.begin_in_place(row, since);
+        }
+        placed
+    }
+
+    /// Gives the places back and counts the calls: before anything else is done than to run calls here.
+    pub(super) fn pause(&mut self) {
+        self.call.held.give_back();
+        self.tally.flush(&self.call.held.server.rows);
     }
 
     /// The call, to go on elsewhere.
     pub(super) fn take(&mut self) -> Incoming {
+        self.call.held.seen.count(&self.call.held.server.rows);
         let idle = idle(&self.call.held.peer, &self.call.held.server);
         std::mem::replace(&mut self.call, idle)
     }
@@ -50,8 +72,15 @@ impl Warm {
     /// The call is over.
     pub(super) fn rest(&mut self, cx: Context) {
         self.cx = Some(cx);
-        self.call.held.over();
+        let held = &mut self.call.held;
+        held.seen.end_in_place(&held.server.rows, &mut self.tally);
         self.call.send = Answering::Over;
+    }
+}
+
+impl Drop for Warm {
+    fn drop(&mut self) {
+        self.pause();
     }
 }
 

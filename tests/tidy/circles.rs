@@ -7,15 +7,6 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{File, check_none, code, is_word, library, without_tests};
 
-/// Imports that close a circle and wait to be cut: a module, and the one beside it that it imports.
-const EXCEPTED: [(&str, &str); 5] = [
-    ("rpc/call", "tower"),
-    ("rpc/channel", "call"),
-    ("rpc/exchange", "receiver"),
-    ("rpc/incoming", "serve"),
-    ("rpc/serve", "server"),
-];
-
 type Path = Vec<String>;
 
 /// The modules of some files.
@@ -101,10 +92,6 @@ impl Tree {
                 let common = (from.iter().zip(&to)).take_while(|(a, b)| a == b).count();
                 // One contains the other, or the table of imports has it.
                 if common == 0 || common == from.len() || common == to.len() {
-                    continue;
-                }
-                let excepted = (&from[..=common].join("/")[..], &to[common][..]);
-                if EXCEPTED.contains(&excepted) {
                     continue;
                 }
                 let of = edges.entry(from[..common].to_vec()).or_default();

@@ -1,7 +1,9 @@
 //! The work of one poll, over an in-memory transport.
 
 use std::cell::Cell;
-use std::task::Waker;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Wake, Waker};
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -203,13 +205,11 @@ fn open_streams(end: &mut Turns<Wire, NativeEngine>, session: &Session) -> [Stre
 
 #[test]
 fn a_poll_takes_so_many_frames_and_bytes_of_any_flood_and_no_more() {
-    for hosted in [false, true] {
+    for beside in [Beside::Nothing, Beside::Host, Beside::Runtime] {
         for (name, flood) in FLOODS {
             let (mut end, session) = flooded();
             let _streams = open_streams(&mut end, &session);
-            if hosted {
-                end.set_hosted();
-            }
+            end.set_beside(beside);
             // Fewer than the allowed streams, and more than several polls process.
             let count = match name {
                 "openings" => 250,
@@ -241,11 +241,61 @@ fn a_poll_takes_so_many_frames_and_bytes_of_any_flood_and_no_more() {
             // A long flood is processed in polls of the maximum length.
             let polls = times.len();
             assert!(
-                hosted || name != "messages of a frame" || polls <= 20,
+                beside == Beside::Host || name != "messages of a frame" || polls <= 20,
                 "{polls}"
             );
         }
     }
+}
+
+#[derive(Default)]
+struct Woken(AtomicBool);
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Messages for these streams, whose tasks wait, and what a poll then sends and whether it wakes itself.
+fn deliver(end: &mut Turns<Wire, NativeEngine>, streams: &mut [Stream]) -> (usize, bool) {
+    let mut idle = Context::from_waker(Waker::noop());
+    for (stream, id) in streams.iter_mut().zip([1, 3]) {
+        assert!(stream.1.poll_recv(&mut idle).is_pending());
+        (end.transport.coming).extend_from_slice(&header(0, 2, id, 1));
+        end.transport.coming.extend_from_slice(b"x");
+    }
+    let woken = Arc::new(Woken::default());
+    let waker = Waker::from(Arc::clone(&woken));
+    let polled = Pin::new(&mut *end).poll(&mut Context::from_waker(&waker));
+    assert!(polled.is_pending());
+    let itself = woken.0.load(Ordering::Relaxed);
+    for stream in streams {
+        assert!(
+            stream.1.poll_recv(&mut idle).is_ready(),
+            "its task was woken"
+        );
+        stream.try_send("reply".into()).unwrap();
+    }
+    (end.transport.sent.split().len(), itself)
+}
+
+#[test]
+fn on_the_runtime_of_several_woken_tasks_their_replies_are_awaited_and_leave_together() {
+    let (mut end, session) = flooded();
+    let mut streams = open_streams(&mut end, &session);
+    end.set_beside(Beside::Runtime);
+    poll_once(&mut end);
+    end.transport.sent.clear();
+
+    assert_eq!(deliver(&mut end, &mut streams), (0, true));
+    assert!(poll_once(&mut end));
+    let both = 2 * (HEADER_LEN + 5);
+    assert_eq!(end.transport.sent.split().len(), both);
+    // The reply of one task wakes the session as usual.
+    assert!(!deliver(&mut end, &mut streams[..1]).1);
+    assert!(poll_once(&mut end));
+    assert_eq!(end.transport.sent.len(), HEADER_LEN + 5);
 }
 
 /// Counts how often the session is polled.

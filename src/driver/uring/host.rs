@@ -28,7 +28,7 @@ use super::reactor::Reactor;
 use super::ring::{Enter, Ring};
 use super::socket::UringSocket;
 use super::wait::{Idle, Waiting};
-use crate::driver::{AnyTurns, clock};
+use crate::driver::{AnyTurns, Beside, clock};
 use crate::pace::{LINES, ONE_LINE, paced};
 use crate::queue::{Owned, Process};
 use crate::sync::Arc;
@@ -98,7 +98,7 @@ impl<R: Ring> Host<R> {
         let node = SessionNode::new(slot, Arc::clone(&self.link));
         let mut turns = AnyTurns::new(job.connection, socket);
         if self.beside_tasks {
-            turns.set_hosted();
+            turns.set_beside(Beside::Host);
         }
         let session = Session {
             turns,
