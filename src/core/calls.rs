@@ -344,7 +344,6 @@ pub(crate) struct Books {
     /// Permissions that the peer's calls have.
     pub(crate) of_peer: u64,
     /// Permissions that calls of this side have which were not sent.
-    #[cfg(test)]
     pub(crate) queued: u64,
 }
 
@@ -395,7 +394,6 @@ impl<C> Calls<C> {
         Books {
             charged: charges.sum(),
             of_peer: count(&[At::Running, At::Answering, At::Over]),
-            #[cfg(test)]
             queued: count(&[At::Queued]),
         }
     }

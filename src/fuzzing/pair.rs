@@ -291,6 +291,10 @@ impl<W: Wire> Run<W> {
             }
             assert!(round < 100_000, "an end");
         }
+        let [one, other] = &mut self.sides;
+        one.agrees_with(other);
+        other.agrees_with(one);
+        self.unary.have_told_handlers(self.over);
         for side in &self.sides {
             let end = side.end();
             let honest = match &end {

@@ -194,6 +194,22 @@ impl<W: Wire> Side<W> {
         );
     }
 
+    /// Nothing is under way between these two: what each may send is what the other can take.
+    pub(super) fn agrees_with(&mut self, peer: &mut Self) {
+        let (core, of_peer) = (&mut self.connection.core, &mut peer.connection.core);
+        let established = core.life.is_established() && of_peer.life.is_established();
+        if !W::TERMS.credit || !established || self.link.refusal().is_some() {
+            return;
+        }
+        let outstanding = of_peer.mux.flow.window.outstanding();
+        assert_eq!(core.mux.credit.left(), outstanding, "session credit");
+        assert_eq!(
+            u64::from(self.link.opens.granted()) + core.mux.count_unsent(),
+            u64::from(of_peer.mux.permits.peer_streams),
+            "streams granted"
+        );
+    }
+
     fn is_bounded(&self) {
         let held = self.link.stats().bytes_held;
         let most = self.window_max;

@@ -5,7 +5,6 @@ use std::collections::{HashMap, HashSet};
 use super::{A, D, End, Pair};
 use crate::bridge::Engine;
 use crate::bridge::SEND_FLOOR;
-use crate::core::stream::Opening;
 use crate::wire::native::frame::{Frame, HEADER_LEN, Header, Scope, StreamId, data_cost, preface};
 
 /// Bytes on their way from one side to the other, already built and not yet processed.
@@ -221,15 +220,9 @@ fn credit_is_conserved(sender: &mut End, receiver: &mut End, out: &InFlight, bac
         "session credit"
     );
     if !from.link.has_work() && from.link.refusal().is_none() {
-        let opening = (from.core.mux.base.streams.iter_mut())
-            .filter(|(_, stream)| stream.opening == Opening::Granted)
-            .count() as u64;
+        let unsent = from.core.mux.count_unsent();
         assert_eq!(
-            u64::from(from.link.opens.granted())
-                + opening
-                + from.core.mux.base.calls.books().queued
-                + out.opens
-                + back.streams,
+            u64::from(from.link.opens.granted()) + unsent + out.opens + back.streams,
             u64::from(to.core.mux.permits.peer_streams),
             "stream grants"
         );

@@ -425,6 +425,16 @@ impl Unary {
 }
 
 impl Calls {
+    /// Nothing is under way: the handlers know of the callers that have gone.
+    pub(super) fn have_told_handlers(&mut self, over: bool) {
+        for unary in &mut self.all {
+            if unary.given_up {
+                unary.look_whether_gone(over);
+                assert!(unary.handler.is_none(), "not told: {unary:?}");
+            }
+        }
+    }
+
     /// The callers' streams of answers, by side.
     pub(super) fn take_streams(&mut self, streams: &mut [Vec<Stream>; 2]) {
         for unary in &mut self.all {
