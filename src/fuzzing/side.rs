@@ -203,8 +203,9 @@ impl<W: Wire> Side<W> {
         }
         let outstanding = of_peer.mux.flow.window.outstanding();
         assert_eq!(core.mux.credit.left(), outstanding, "session credit");
+        let unsent = core.mux.base.streams.count_granted() + core.mux.base.calls.books().queued;
         assert_eq!(
-            u64::from(self.link.opens.granted()) + core.mux.count_unsent(),
+            u64::from(self.link.opens.granted()) + unsent,
             u64::from(of_peer.mux.permits.peer_streams),
             "streams granted"
         );

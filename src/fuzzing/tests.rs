@@ -592,6 +592,13 @@ fn call_plays() -> Vec<(&'static str, Vec<u8>)> {
             ]),
         ),
         (
+            "a unary call given up beyond the window",
+            play_of(&[
+                &[caller(0, 0), 6].repeat(16),
+                &[SETTLE, caller(0, 4), 15, SETTLE, handler(1, 0), 0, 0],
+            ]),
+        ),
+        (
             "unary calls beyond the window",
             play_of(&[
                 &[caller(0, 0), 6].repeat(16),

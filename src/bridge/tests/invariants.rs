@@ -220,7 +220,8 @@ fn credit_is_conserved(sender: &mut End, receiver: &mut End, out: &InFlight, bac
         "session credit"
     );
     if !from.link.has_work() && from.link.refusal().is_none() {
-        let unsent = from.core.mux.count_unsent();
+        let base = &mut from.core.mux.base;
+        let unsent = base.streams.count_granted() + base.calls.books().queued;
         assert_eq!(
             u64::from(from.link.opens.granted()) + unsent + out.opens + back.streams,
             u64::from(to.core.mux.permits.peer_streams),

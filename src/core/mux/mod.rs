@@ -296,15 +296,8 @@ impl<S: SessionPort> Mux<S> {
     }
 }
 
-#[cfg(any(test, fuzzing))]
+#[cfg(test)]
 impl<S: SessionPort> Mux<S> {
-    /// Permissions that streams and calls have which were not sent.
-    pub(crate) fn count_unsent(&mut self) -> u64 {
-        let streams = self.base.streams.iter_mut();
-        let streams = streams.filter(|(_, stream)| stream.opening == Opening::Granted);
-        streams.count() as u64 + self.base.calls.books().queued
-    }
-
     /// Lengths of the queues of keys, for tests: none may grow with the number of streams that have gone.
     #[cfg(test)]
     pub(crate) fn queue_lengths(&self) -> [usize; 6] {
