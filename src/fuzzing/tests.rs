@@ -594,8 +594,11 @@ fn call_plays() -> Vec<(&'static str, Vec<u8>)> {
         (
             "a unary call given up beyond the window",
             play_of(&[
-                &[caller(0, 0), 6].repeat(16),
-                &[SETTLE, caller(0, 4), 15, SETTLE, handler(1, 0), 0, 0],
+                // Two messages on each of 14 streams are more than the window.
+                &(0..14)
+                    .flat_map(|n| [play(4, 0, 7), play(6, 0, 6), n, play(6, 0, 6), n])
+                    .collect::<Vec<_>>(),
+                &[SETTLE, caller(0, 0), 6, SETTLE, caller(0, 4), 0, SETTLE],
             ]),
         ),
         (
