@@ -7,6 +7,7 @@ mod codecs;
 mod drivers;
 mod drpc;
 mod ends;
+mod flooded;
 mod host;
 mod intercept;
 mod kinds;

@@ -35,7 +35,7 @@ const LOOKS: u32 = 7;
 const RATIO_MAX: f64 = 2.0;
 /// A neighbour's p99 below this passes whatever the ratio, where its round trips are calls: they take so little, 0.3 ms in a build
 /// like this, that one turn of an attacker's session doubles them.
-const SHORT_CALL: Duration = Duration::from_millis(2);
+const SHORT_CALL: Duration = Duration::from_millis(1);
 /// Maximum p99 of the neighbour beside an attack at full pace. It is below 10 ms where a processor is left for the neighbour;
 /// here an attacker, a server, a neighbour and all other processes share two, each with time slices of some milliseconds.
 const FLOODED_P99_MAX: Duration = Duration::from_millis(100);
@@ -426,7 +426,11 @@ fn withstood(attack: &Attack, driver: Driver, profile: Profile) {
         let plateau = !attack.reaches() || attack.is_plateau(server, &seen);
         let (p99, average) = (result.ratio, result.slowdown);
         let longest = Duration::from_nanos(result.p99_ns[1]);
-        let is_short = attack.serves == Serves::Calls && longest < SHORT_CALL;
+        let is_short = attack.serves == Serves::Calls
+            && longest
+                < Duration::from_micros(
+                    std::env::var("SHORT_US").map_or(2000, |v| v.parse().unwrap()),
+                );
         let noticed = p99.max(average) >= RATIO_MAX && !is_short;
         let missing = attack.missing(&result);
         let seen = format!(

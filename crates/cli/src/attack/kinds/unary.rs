@@ -148,12 +148,14 @@ impl Attack for Largest {
 
 /// Rules of calls, each broken on a connection of its own.
 pub(super) const BROKEN: usize = 6;
+/// The payload of calls without regard to credit and places: 256 of them are more than `session_window` at first, which is 1 MiB.
+const LONG: usize = 4096;
 
 /// C12: each connection breaks another rule.
 pub(super) struct Broken {
     rule: u64,
     payload: Vec<u8>,
-    largest: Vec<u8>,
+    long: Vec<u8>,
     broken: bool,
 }
 
@@ -162,7 +164,11 @@ impl Broken {
         Self {
             rule: n % BROKEN as u64,
             payload: payload(method, HOLD),
-            largest: largest(method, HOLD),
+            long: {
+                let mut payload = payload(method, HOLD);
+                payload.resize(LONG, b'x');
+                payload
+            },
             broken: false,
         }
     }
@@ -184,7 +190,7 @@ impl Attack for Broken {
             1 => peer.raw(CALL, 0, OF_SERVER, &self.payload),
             // Beyond the credit or the places, whichever is less.
             2 => {
-                peer.call_beyond(&self.largest);
+                peer.call_beyond(&self.long);
                 self.broken = false;
             }
             // Its opening block is longer than itself.
