@@ -17,6 +17,7 @@ mod managed;
 mod memory;
 mod metrics;
 mod refused;
+mod rolling;
 mod sizes;
 mod spans;
 mod tower;
