@@ -41,18 +41,16 @@ pub(crate) fn play(server: (&Addr, Serves), name: &str, pace: Pace, time: Durati
     play_over("native", server, name, pace, time)
 }
 
-/// An attack that goes on until it is dropped.
+/// An attack that goes on until it is dropped: again and again, with short pauses, which close no connection.
 pub(crate) struct Endless(Child);
 
 impl Endless {
+    const TIME: Duration = Duration::from_secs(1);
+    const AGAIN: usize = 500;
+
     pub(crate) fn start(server: (&Addr, Serves), name: &str) -> Self {
-        let mut program = program(
-            "native",
-            server,
-            name,
-            Pace::Usual,
-            Duration::from_secs(600),
-        );
+        let names = vec![name; Self::AGAIN].join(",");
+        let mut program = program("native", server, &names, Pace::Usual, Self::TIME);
         program.stdout(Stdio::null()).stderr(Stdio::null());
         Self(program.spawn().expect("the program starts"))
     }

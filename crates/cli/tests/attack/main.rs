@@ -449,8 +449,8 @@ fn shut_down(driver: Driver) {
         let at = (&server.addr, Serves::Calls);
         let attacks = ["unary_held", "unary_half", "unary_unread", "unary_largest"];
         let attacks = attacks.map(|name| attacker::Endless::start(at, name));
-        // Of the first the calls stay on all places of two sessions, of the last those of one, at times.
-        let enough = 2 * u64::from(server.config.max_streams());
+        // The first holds all places of one session, the last those of another one.
+        let enough = u64::from(server.config.max_streams()) * 3 / 2;
         let since = Instant::now();
         while server.in_flight() < enough {
             let calls = server.in_flight();
