@@ -13,7 +13,7 @@ use crate::addr::Wire;
 pub use build::ConfigError;
 pub use rate::Rate;
 
-use crate::drpc::Profile;
+use crate::drpc::{FlowControl, Profile};
 
 const KIB: u32 = 1024;
 const MIB: u32 = 1024 * KIB;
@@ -265,6 +265,17 @@ impl Config {
     #[must_use]
     pub fn drpc(&self) -> Profile {
         self.wire.drpc().unwrap_or_default()
+    }
+
+    /// The window of a new stream, by which its handle reports what it has consumed. A peer with flow control of DRPC has a
+    /// window of its own: with a quarter of it all steps together keep less than half of it back.
+    pub(crate) fn reported_window(&self) -> u32 {
+        match self.wire.drpc() {
+            Some(profile) if profile.flow_control != FlowControl::Off => {
+                self.stream_window.min(profile.window / 4)
+            }
+            _ => self.stream_window,
+        }
     }
 }
 

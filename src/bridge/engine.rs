@@ -110,7 +110,7 @@ fn link_sizes(role: Role, config: &Config, wire: &crate::core::Terms) -> LinkSiz
         send_buffer: config.send_buffer(),
         session_send_buffer: config.session_send_buffer(),
         max_pending_opens: config.max_pending_opens(),
-        credit_mark: report_mark(u64::from(config.stream_window())),
+        credit_mark: report_mark(u64::from(config.reported_window())),
         max_opening: wire.max_opening as usize,
         max_block: wire.max_block as usize,
         max_details: wire.max_details as usize,

@@ -336,7 +336,7 @@ impl<C: CallPort> Calls<C> {
 }
 
 /// Sums over the calls of a session, for tests.
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 #[derive(Debug)]
 pub(crate) struct Books {
     /// Session credit that requests hold, in bytes.
@@ -347,13 +347,41 @@ pub(crate) struct Books {
     pub(crate) queued: u64,
 }
 
+/// Frames that calls owe, for tests.
+#[cfg(test)]
+#[derive(Debug)]
+pub(crate) struct Queued {
+    pub(crate) calls: usize,
+    pub(crate) replies: usize,
+    pub(crate) failures: usize,
+    pub(crate) cancels: usize,
+}
+
 #[cfg(test)]
 impl<C> Calls<C> {
+    pub(crate) fn queued(&self) -> Queued {
+        let alive = |queue: &VecDeque<u32>| {
+            let slots = queue
+                .iter()
+                .filter_map(|slot| self.entries.get(*slot as usize));
+            slots.filter(|entry| entry.at != At::Void).count()
+        };
+        Queued {
+            calls: alive(&self.queue),
+            replies: alive(&self.replies),
+            failures: alive(&self.failures),
+            cancels: self.cancels.len(),
+        }
+    }
+
     /// Entries, void ones among them.
     pub(crate) fn slots(&self) -> usize {
         self.entries.len()
     }
+}
 
+#[cfg(any(test, fuzzing))]
+impl<C> Calls<C> {
     pub(crate) fn books(&self) -> Books {
         let count = |states: &[At]| {
             let entries = self.entries.iter();

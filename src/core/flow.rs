@@ -191,7 +191,7 @@ impl<M: Memory> Flow<M> {
         // report; since less than a quarter is kept back here, a quarter is always left for the peer.
         let returnable = stream.window.returnable();
         let worth_it = returnable * 4 >= stream.window.target()
-            || (!base.terms.credit && returnable * 2 >= u64::from(base.config.stream_window()));
+            || (!base.terms.credit && returnable * 2 >= u64::from(base.config.reported_window()));
         if worth_it && stream.state.receiving == Receiving::Open {
             base.owing.owe(key, stream, owed::WINDOW);
         }

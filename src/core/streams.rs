@@ -185,6 +185,15 @@ impl<P: StreamPort> Streams<P> {
         }
     }
 
+    /// Streams with a permission that were not opened, for tests.
+    #[cfg(any(test, fuzzing))]
+    pub(crate) fn count_granted(&mut self) -> u64 {
+        let granted = self.iter_mut();
+        let granted =
+            granted.filter(|(_, stream)| stream.opening == super::stream::Opening::Granted);
+        granted.count() as u64
+    }
+
     pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = (Key, &mut Stream<P>)> {
         self.slab.iter_mut().map(|(slot, stream)| {
             let key = Key {

@@ -1,6 +1,9 @@
 //! Two honest connections; the input is their applications' actions and the network's fragmentation and delays.
 //!
-//! A step is a byte: the action (low four bits), the side (the next bit), and a parameter (the rest).
+//! A step is a byte: the action (low four bits), the side (the next bit), and a parameter (the rest). Unary calls are in `calls`;
+//! the accounts of both sides are checked after each step.
+
+mod calls;
 
 use std::time::{Duration, Instant};
 
@@ -8,6 +11,8 @@ use bytes::Bytes;
 
 use super::Input;
 use super::side::{Side, config, now};
+use calls::Calls;
+
 use crate::config::Config;
 use crate::error::codes;
 use crate::error::{SessionError, StreamError};
@@ -41,6 +46,7 @@ pub(super) fn play<W: Wire>(config: &Config, input: &[u8]) {
         }
         let step = input.byte();
         run.step(step & 15, usize::from(step >> 4 & 1), step >> 5, &mut input);
+        run.sides.iter_mut().for_each(Side::accounts_balance);
     }
     run.settle();
     run.everything_arrived();
@@ -69,6 +75,8 @@ struct Run<W> {
     /// By the side that writes.
     wires: [Vec<u8>; 2],
     calls: Vec<Call>,
+    /// Calls in one frame each way.
+    unary: Calls,
     elapsed: Duration,
     /// A session may have ended.
     over: bool,
@@ -103,6 +111,7 @@ impl<W: Wire> Run<W> {
             sides: [Role::Dialer, Role::Acceptor].map(|role| Side::new(role, config, at)),
             wires: [Vec::new(), Vec::new()],
             calls: Vec::new(),
+            unary: Calls::default(),
             elapsed: Duration::ZERO,
             over: false,
         }
@@ -131,7 +140,9 @@ impl<W: Wire> Run<W> {
                 self.over = true;
                 self.elapse(Duration::from_secs(1 + u64::from(input.byte() & 31)));
             }
+            12 => self.call(side, how, input.byte()),
             13 if how == 7 => self.leave(side, input.byte()),
+            13 => self.handle(side, how, input.byte(), input.byte()),
             14 => drop(
                 self.sides[side]
                     .session
@@ -177,10 +188,14 @@ impl<W: Wire> Run<W> {
             return;
         };
         if let Some(Ok(Some(stream))) = now(session.accept()) {
-            let call = &mut self.calls[named(stream.opening())];
-            let twice = call.ends[side].replace(stream).is_some();
-            assert!(!twice, "a stream is accepted once");
+            self.accepted(side, stream);
         }
+    }
+
+    fn accepted(&mut self, side: usize, stream: Stream) {
+        let call = &mut self.calls[named(stream.opening())];
+        let twice = call.ends[side].replace(stream).is_some();
+        assert!(!twice, "a stream is accepted once");
     }
 
     /// Runs `work` on one side's end of the call that the byte selects, if it exists.
@@ -276,6 +291,10 @@ impl<W: Wire> Run<W> {
             }
             assert!(round < 100_000, "an end");
         }
+        let [one, other] = &mut self.sides;
+        one.agrees_with(other);
+        other.agrees_with(one);
+        self.unary.have_told_handlers(self.over);
         for side in &self.sides {
             let end = side.end();
             let honest = match &end {
@@ -306,8 +325,9 @@ impl<W: Wire> Run<W> {
                     }
                 }
             }
+            self.progress_of_calls();
             self.settle();
-            if self.over || self.is_complete() {
+            if self.over || (self.is_complete() && self.calls_have_ended()) {
                 break;
             }
             // Messages that wait for memory are retried by a timer.
@@ -318,6 +338,7 @@ impl<W: Wire> Run<W> {
         if self.over {
             return;
         }
+        assert!(self.calls_have_ended(), "{:?}", self.unary);
         for (index, call) in self
             .calls
             .iter()
@@ -344,8 +365,9 @@ impl<W: Wire> Run<W> {
         ends.filter(|end| end.is_none()).count()
     }
 
-    fn finish(self) {
+    fn finish(mut self) {
         let mut streams = [Vec::new(), Vec::new()];
+        self.unary.take_streams(&mut streams);
         for call in self.calls {
             for (side, end) in call.ends.into_iter().enumerate() {
                 streams[side].extend(end);
@@ -354,6 +376,7 @@ impl<W: Wire> Run<W> {
         for (side, streams) in self.sides.into_iter().zip(streams) {
             side.finish(streams);
         }
+        self.unary.finish();
     }
 }
 

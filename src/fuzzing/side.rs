@@ -33,7 +33,7 @@ pub(super) struct Side<W = Native> {
     unread: BytesMut,
     /// The most bytes that the session may hold.
     window_max: u64,
-    now: Instant,
+    pub(super) now: Instant,
 }
 
 /// Small limits and short timeouts, so that an input of a few bytes reaches them.
@@ -168,6 +168,47 @@ impl<W: Wire> Side<W> {
             }
         }
         assert_eq!(self.pool.used(), 0, "everything is given back");
+    }
+
+    /// The session holds what its streams and calls hold, and every stream that it has granted is unused, alive, refused or
+    /// owed again.
+    pub(super) fn accounts_balance(&mut self) {
+        let core = &mut self.connection.core;
+        if !core.life.is_established() {
+            return;
+        }
+        let mux = &mut core.mux;
+        let calls = mux.base.calls.books();
+        let (mut held, mut of_peer) = (calls.charged, calls.of_peer);
+        for (_, stream) in mux.base.streams.iter_mut() {
+            held += stream.window.uncovered() + u64::from(stream.open_charge);
+            of_peer += u64::from(stream.of_peer());
+        }
+        assert_eq!(mux.flow.window.held(), held, "bytes held");
+        let permits = &mux.permits;
+        let granted = u64::from(permits.peer_streams) + u64::from(permits.grant_owed);
+        assert_eq!(
+            granted + of_peer + permits.refusals.len() as u64,
+            u64::from(mux.base.config.max_streams()),
+            "streams granted"
+        );
+    }
+
+    /// Nothing is under way between these two: what each may send is what the other can take.
+    pub(super) fn agrees_with(&mut self, peer: &mut Self) {
+        let (core, of_peer) = (&mut self.connection.core, &mut peer.connection.core);
+        let established = core.life.is_established() && of_peer.life.is_established();
+        if !W::TERMS.credit || !established || self.link.refusal().is_some() {
+            return;
+        }
+        let outstanding = of_peer.mux.flow.window.outstanding();
+        assert_eq!(core.mux.credit.left(), outstanding, "session credit");
+        let unsent = core.mux.base.streams.count_granted() + core.mux.base.calls.books().queued;
+        assert_eq!(
+            u64::from(self.link.opens.granted()) + unsent,
+            u64::from(of_peer.mux.permits.peer_streams),
+            "streams granted"
+        );
     }
 
     fn is_bounded(&self) {

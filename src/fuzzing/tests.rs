@@ -46,11 +46,11 @@ fn every_seed_is_survived() {
 
 /// Some of what a fuzzer would do, on a stable compiler: `RINGMUX_MUTATIONS` is the number of inputs.
 #[test]
-fn mutated_seeds_of_drpc_are_survived() {
+fn mutated_seeds_of_drpc_and_of_pairs_are_survived() {
     let number = std::env::var("RINGMUX_MUTATIONS").ok();
     let number = number.map_or(2000, |number| number.parse().expect("a number"));
     let mut seeds = seeds();
-    seeds.retain(|(target, ..)| target.starts_with("drpc"));
+    seeds.retain(|(target, ..)| target.starts_with("drpc") || *target == "pair");
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     let mut random = |below: usize| {
         state ^= state << 13;
@@ -65,7 +65,7 @@ fn mutated_seeds_of_drpc_are_survived() {
         match random(3) {
             0 => input.extend_from_slice(&other[cut..]),
             1 => input.truncate(2 + random(input.len())),
-            _ if target == "drpc_pair" => {
+            _ if target.ends_with("pair") => {
                 input.truncate(1);
                 input.extend((0..random(600)).map(|_| random(256) as u8));
             }
@@ -79,7 +79,9 @@ fn mutated_seeds_of_drpc_are_survived() {
                 _ => input.insert(at, [0, 1, 2, 5, 0x7f, 0x80, 0xff][random(7)]),
             }
         }
-        let body = if target == "drpc" { drpc } else { drpc_pair };
+        let mut targets = TARGETS.iter();
+        let body = targets.find(|(name, _)| *name == target);
+        let body = body.expect("a target").1;
         let survived = std::panic::catch_unwind(|| body(&input));
         assert!(survived.is_ok(), "{target} {input:?}");
     }
@@ -174,6 +176,9 @@ fn seeds() -> Vec<(&'static str, String, Vec<u8>)> {
             let input = [&[variant], bytes].concat();
             seeds.push(("drpc_pair", format!("{what} {variant}"), input));
         }
+    }
+    for (what, bytes) in call_plays() {
+        seeds.push(("pair", what.to_owned(), bytes));
     }
     for (what, bytes) in drpc_attacks() {
         seeds.push(("drpc", what, bytes));
@@ -518,6 +523,97 @@ const fn play(what: u8, side: u8, how: u8) -> u8 {
 }
 
 const SETTLE: u8 = play(15, 0, 0);
+
+/// Actions of a caller and of a handler; see `pair`.
+const fn caller(side: u8, how: u8) -> u8 {
+    play(12, side, how)
+}
+const fn handler(side: u8, how: u8) -> u8 {
+    play(13, side, how)
+}
+
+/// Plays of unary calls: the accepting side takes them.
+fn call_plays() -> Vec<(&'static str, Vec<u8>)> {
+    let serving = [caller(1, 5), 0, SETTLE];
+    let running = [caller(0, 0), 2, SETTLE, handler(1, 0), 0, 0];
+    // A byte for the call, one for the answer; the caller looks.
+    let ended = |how: u8, more: u8| [handler(1, how), 0, more, SETTLE, caller(0, 3), 0];
+    let play_of = |parts: &[&[u8]]| [&serving[..], &parts.concat()].concat();
+    vec![
+        ("a unary call", play_of(&[&running, &ended(2, 5)])),
+        ("a failed unary call", play_of(&[&running, &ended(4, 0)])),
+        ("a dropped unary call", play_of(&[&running, &ended(5, 0)])),
+        (
+            "an answer that is a stream",
+            play_of(&[&running, &ended(6, 0xf5)]),
+        ),
+        (
+            "an answer that is a stream that fails",
+            play_of(&[&running, &ended(6, 0x50)]),
+        ),
+        (
+            "an answer that is too long",
+            play_of(&[&running, &ended(2, 0xe7)]),
+        ),
+        (
+            "a cancel that crosses an answer",
+            play_of(&[
+                &running,
+                &[handler(1, 2), 0, 4, play(3, 1, 0), caller(0, 4), 0],
+                &[play(3, 0, 0), SETTLE],
+            ]),
+        ),
+        (
+            "a unary call given up at once",
+            play_of(&[&[caller(0, 2), 6], &running]),
+        ),
+        (
+            "a deadline that passes",
+            play_of(&[
+                &[caller(0, 1), 0x11, SETTLE, handler(1, 0), 0, 0],
+                &[play(11, 0, 3), SETTLE, handler(1, 1), 0, 0, caller(0, 3), 0],
+            ]),
+        ),
+        (
+            "a unary call to a side that stops",
+            play_of(&[
+                &[caller(0, 0), 1, play(3, 0, 0), caller(1, 6), 0],
+                &[SETTLE, caller(0, 3), 0, caller(1, 5), 0],
+                &[SETTLE, caller(0, 0), 1, SETTLE],
+            ]),
+        ),
+        (
+            "unary calls that cross a shutdown",
+            play_of(&[
+                &running,
+                &[caller(0, 0), 3, play(3, 0, 0), play(13, 1, 7), 1],
+                &[play(3, 1, 0), caller(0, 0), 4, play(2, 1, 0)],
+                &ended(2, 3),
+            ]),
+        ),
+        (
+            "a unary call given up beyond the window",
+            play_of(&[
+                // Two messages on each of 14 streams are more than the window.
+                &(0..14)
+                    .flat_map(|n| [play(4, 0, 7), play(6, 0, 6), n, play(6, 0, 6), n])
+                    .collect::<Vec<_>>(),
+                &[SETTLE, caller(0, 0), 6, SETTLE, caller(0, 4), 0, SETTLE],
+            ]),
+        ),
+        (
+            "unary calls beyond the window",
+            play_of(&[
+                &[caller(0, 0), 6].repeat(16),
+                &[SETTLE, handler(1, 0), 0, 0],
+                &(0..16)
+                    .flat_map(|n| [handler(1, 2), n, 5])
+                    .collect::<Vec<_>>(),
+                &[play(4, 0, 3), SETTLE],
+            ]),
+        ),
+    ]
+}
 
 const PLAYS: [(&str, &[u8]); 8] = [
     (

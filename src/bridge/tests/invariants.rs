@@ -1,11 +1,10 @@
 //! Invariants after every step of the two ends.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::{A, D, End, Pair};
-use crate::bridge::NativeEngine;
+use crate::bridge::Engine;
 use crate::bridge::SEND_FLOOR;
-use crate::core::stream::Opening;
 use crate::wire::native::frame::{Frame, HEADER_LEN, Header, Scope, StreamId, data_cost, preface};
 
 /// Bytes on their way from one side to the other, already built and not yet processed.
@@ -15,6 +14,7 @@ struct InFlight {
     session_credit: u64,
     streams: u64,
     opens: u64,
+    answered: HashSet<u32>,
     cost: HashMap<u32, u64>,
     credit: HashMap<u32, u64>,
 }
@@ -56,7 +56,9 @@ impl InFlight {
                 self.opens += 1;
                 self.session_cost += crate::wire::native::frame::cost(payload.len() as u32 + 2);
             }
-            Frame::Reply { answer, .. } => {
+            Frame::Reply { stream, answer } => {
+                let twice = !self.answered.insert(stream.get());
+                assert!(!twice, "call {stream} is answered once");
                 self.session_cost += crate::wire::native::frame::cost(answer.len() as u32);
             }
             Frame::Meta { block, .. } => {
@@ -85,7 +87,7 @@ pub(super) fn check(pair: &mut Pair) {
 }
 
 /// The bytes that one side has taken from its pool, by its own accounts.
-pub(super) fn taken(end: &mut End) -> u64 {
+pub(super) fn taken<W>(end: &mut End<W>) -> u64 {
     let connection = &mut end.connection;
     let advances = connection.core.mux.base.streams.iter_mut();
     let advances =
@@ -126,7 +128,7 @@ pub(super) fn check_but_pools(pair: &mut Pair) {
 
 /// One side: the bytes that the session holds are those that its streams hold, and these are queued in the rings.
 #[track_caller]
-pub(super) fn books_of_one_side_balance(end: &mut End) {
+pub(super) fn books_of_one_side_balance<W>(end: &mut End<W>) {
     let connection = &mut end.connection;
     if !connection.core.life.is_closed() {
         queued_bytes_are_bounded(connection);
@@ -174,7 +176,7 @@ pub(super) fn books_of_one_side_balance(end: &mut End) {
 /// No part of the budget for sending is lost or lent twice, and the bytes that streams have queued are within their loans,
 /// their floors and one message each.
 #[track_caller]
-pub(super) fn queued_bytes_are_bounded(connection: &mut NativeEngine) {
+pub(super) fn queued_bytes_are_bounded<W>(connection: &mut Engine<W>) {
     let budget = u64::from(connection.core.mux.base.config.session_send_buffer());
     let send_buffer = u64::from(connection.core.mux.base.config.send_buffer());
     // A lane that a handle has just opened or dropped is not or no more a stream, and may have a loan.
@@ -202,7 +204,7 @@ pub(super) fn queued_bytes_are_bounded(connection: &mut NativeEngine) {
 }
 
 /// The parts of the budget for sending: lent to streams, free, and returned but not lent again.
-pub(super) fn outbound_books(connection: &mut NativeEngine) -> [u64; 3] {
+pub(super) fn outbound_books<W>(connection: &mut Engine<W>) -> [u64; 3] {
     let mux = &mut connection.core.mux;
     let [lent, spare] = mux.budget.books(&mut mux.base.streams);
     [lent, connection.link.send_budget.left(), spare]
@@ -218,15 +220,10 @@ fn credit_is_conserved(sender: &mut End, receiver: &mut End, out: &InFlight, bac
         "session credit"
     );
     if !from.link.has_work() && from.link.refusal().is_none() {
-        let opening = (from.core.mux.base.streams.iter_mut())
-            .filter(|(_, stream)| stream.opening == Opening::Granted)
-            .count() as u64;
+        let base = &mut from.core.mux.base;
+        let unsent = base.streams.count_granted() + base.calls.books().queued;
         assert_eq!(
-            u64::from(from.link.opens.granted())
-                + opening
-                + from.core.mux.base.calls.books().queued
-                + out.opens
-                + back.streams,
+            u64::from(from.link.opens.granted()) + unsent + out.opens + back.streams,
             u64::from(to.core.mux.permits.peer_streams),
             "stream grants"
         );
@@ -264,7 +261,7 @@ fn credit_is_conserved(sender: &mut End, receiver: &mut End, out: &InFlight, bac
 
 /// No stream is left, and all resources are returned.
 #[track_caller]
-pub(super) fn at_rest(end: &mut End) {
+pub(super) fn at_rest<W>(end: &mut End<W>) {
     let connection = &mut end.connection;
     let left = connection.core.mux.base.streams.iter_mut().next();
     assert!(left.is_none(), "no stream is left: {left:?}");

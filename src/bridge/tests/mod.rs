@@ -20,13 +20,12 @@ use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 
-use super::{NativeEngine, Pool, Protocol, Status};
+use super::{Engine, Pool, Protocol, Status};
 use crate::bridge::Info;
 use crate::config::Config;
 use crate::handle::Session;
 use crate::handle::whole::{Stream, Whole as _};
-use crate::wire::Batch;
-use crate::wire::Role;
+use crate::wire::{Batch, Native, Role, Wire};
 
 mod calls;
 mod deadlines;
@@ -114,8 +113,8 @@ fn now<T>(future: impl Future<Output = T>) -> T {
 }
 
 /// One side: a connection, its first handle, and the state of a driver.
-struct End {
-    connection: NativeEngine,
+struct End<W = Native> {
+    connection: Engine<W>,
     session: Option<Session>,
     pool: Arc<Pool>,
     batch: Batch,
@@ -131,18 +130,21 @@ struct End {
     linger: Option<Instant>,
     /// The final GOAWAY was written, or given up; the socket is shut down.
     closed: bool,
-    /// Bytes built by this side and not yet processed by the peer's connection, from a frame's beginning.
+    /// Bytes built by this side and not yet processed by the peer's connection, from a frame's beginning; over a wire without
+    /// credit all bytes.
     unprocessed: BytesMut,
     /// When it was made, or last received bytes.
     heard: Instant,
     /// Handles act just after the engine has read the requests.
     looked: bool,
+    /// It holds the peer back.
+    full: bool,
 }
 
-impl End {
+impl<W: Wire> End<W> {
     fn new(role: Role, config: &Config, pool: &Arc<Pool>, now: Instant) -> Self {
         let info = Info::of_a_test(role);
-        let (connection, link) = NativeEngine::new(role, config, info, Arc::clone(pool), now);
+        let (connection, link) = Engine::new(role, config, info, Arc::clone(pool), now);
         Self {
             connection,
             session: Some(Session::new(link)),
@@ -158,6 +160,7 @@ impl End {
             unprocessed: BytesMut::new(),
             heard: now,
             looked: false,
+            full: false,
         }
     }
 
@@ -191,6 +194,12 @@ impl End {
         let until = self.connection.linger_until(now);
         let until = *self.linger.get_or_insert(until);
         !self.writing || now >= until
+    }
+
+    /// Whether it reads at all.
+    fn wants_bytes(&mut self) -> bool {
+        self.full = !self.connection.wants_bytes();
+        !self.full
     }
 
     fn build(&mut self, now: Instant) {
@@ -233,9 +242,9 @@ impl End {
 }
 
 /// Two ends and the network between them.
-struct Pair {
+struct Pair<W = Native> {
     now: Instant,
-    ends: [End; 2],
+    ends: [End<W>; 2],
     /// `pipes[i]` carries what `ends[i]` writes.
     pipes: [Pipe; 2],
 }
@@ -262,6 +271,17 @@ impl Pair {
         Self::at(Instant::now(), dialer, acceptor, pools, weather, seed)
     }
 
+    /// The handshake is complete and no frame is under way.
+    fn established(dialer: &Config, acceptor: &Config) -> Self {
+        let mut pair = Self::new(dialer, acceptor);
+        pair.drive();
+        assert!(now(pair.ends[D].session().established()).is_ok());
+        assert!(now(pair.ends[A].session().established()).is_ok());
+        pair
+    }
+}
+
+impl<W: Wire> Pair<W> {
     fn at(
         now: Instant,
         dialer: &Config,
@@ -283,15 +303,6 @@ impl Pair {
         }
     }
 
-    /// The handshake is complete and no frame is under way.
-    fn established(dialer: &Config, acceptor: &Config) -> Self {
-        let mut pair = Self::new(dialer, acceptor);
-        pair.drive();
-        assert!(now(pair.ends[D].session().established()).is_ok());
-        assert!(now(pair.ends[A].session().established()).is_ok());
-        pair
-    }
-
     /// Reads at most once; true if anything arrived.
     fn read(&mut self, side: usize) -> bool {
         let (end, pipe) = (&mut self.ends[side], &mut self.pipes[1 - side]);
@@ -299,7 +310,7 @@ impl Pair {
             self.parse(side);
             return true;
         }
-        if end.read_all {
+        if end.read_all || !end.wants_bytes() {
             return false;
         }
         let room = end
@@ -331,6 +342,9 @@ impl Pair {
         let before = end.recv.len();
         end.unparsed = end.connection.receive(&mut end.recv, self.now);
         let taken = before - end.recv.len();
+        if !W::TERMS.credit {
+            return;
+        }
         let peer = &mut self.ends[1 - side].unprocessed;
         let _ = peer.split_to(taken.min(peer.len()));
     }
@@ -400,7 +414,7 @@ impl Pair {
         !end.closed
             && (end.awake
                 || end.connection.link().has_work()
-                || (!end.read_all && self.pipes[1 - side].is_readable(self.now))
+                || (!end.read_all && !end.full && self.pipes[1 - side].is_readable(self.now))
                 || (end.writing && self.pipes[side].has_room())
                 || (end.connection.next_deadline().or(end.linger)).is_some_and(|at| at <= self.now))
     }
@@ -411,13 +425,15 @@ impl Pair {
             let end = &self.ends[side];
             let deadline = end.connection.next_deadline().or(end.linger);
             let arrival = self.pipes[1 - side].next_arrival();
-            let arrival = arrival.filter(|_| !end.read_all);
+            let arrival = arrival.filter(|_| !end.read_all && !end.full);
             let live = !end.closed;
             [deadline.filter(|_| live), arrival.filter(|_| live)]
         };
         of(D).into_iter().chain(of(A)).flatten().min()
     }
+}
 
+impl Pair {
     /// Both drivers, until neither makes progress without time passing.
     fn drive(&mut self) {
         self.drive_looking(invariants::check);

@@ -136,8 +136,11 @@ impl<S: SessionPort> Mux<S> {
         }
         self.base.wakes.notify(key, stream, wake::RECEIVER);
         self.flow.discard_received(&mut self.base, key);
-        if error_follows {
-            let stream = self.base.streams.at(key);
+        let stream = self.base.streams.at(key);
+        if !self.base.terms.credit {
+            // There is no STOP. A wire may return the credit of discarded messages.
+            self.base.owing.owe(key, stream, owed::WINDOW);
+        } else if error_follows {
             self.base.owing.keep_stopped_stream_moving(key, stream);
         }
     }

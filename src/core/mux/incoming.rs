@@ -296,7 +296,7 @@ impl<S: SessionPort> Mux<S> {
         cost: u64,
         now: Instant,
     ) -> bool {
-        let mark = report_mark(u64::from(self.base.config.stream_window()));
+        let mark = report_mark(u64::from(self.base.config.reported_window()));
         let (port, offer) = self.base.app.incoming(block, id, mark, now);
         let mut stream = self.new_stream(port, Opening::Received, now);
         stream.id = id;

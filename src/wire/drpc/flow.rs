@@ -1,7 +1,8 @@
 //! Credit of one stream (WindowUpdate), which only some peers know.
 //!
 //! Bytes of messages count, without headers. The sender may have `window` bytes under way that the receiver has not returned;
-//! a message that has begun is completed beyond that. The receiver returns bytes when its application has consumed them.
+//! a message that has begun is completed beyond that. The receiver returns bytes when its application has consumed them, in
+//! steps that keep less than half of a window back: with half of it, a message of any length may begin.
 
 /// The books of one stream, in bytes.
 #[derive(Clone, Copy, Debug)]
@@ -29,7 +30,7 @@ impl Credit {
     /// Whether a message may begin with a frame of this size.
     pub(super) const fn may_begin(&self, frame: usize, window: u32) -> bool {
         let under_way = self.sent.saturating_sub(self.returned_by_peer);
-        under_way == 0 || under_way + frame as u64 <= window as u64
+        under_way <= window as u64 / 2 || under_way + frame as u64 <= window as u64
     }
 
     pub(super) const fn sent(&mut self, bytes: usize) {

@@ -62,6 +62,8 @@ pub(super) struct Line {
     /// This side has opened it, and a call is counted for it.
     pub(super) counted: bool,
     pub(super) credit: Credit,
+    /// Credit is to be returned once the message that is being sent is complete.
+    pub(super) returns_later: bool,
 }
 
 impl Line {
@@ -74,6 +76,7 @@ impl Line {
             part: Vec::new(),
             counted: false,
             credit: Credit::new(),
+            returns_later: false,
         }
     }
 
@@ -86,6 +89,13 @@ impl Line {
     pub(super) const fn sent(&mut self, end: bool) {
         self.begun = !end;
         self.next += end as u64;
+    }
+
+    /// Whether credit that waited for the end of a message can be returned; once.
+    pub(super) const fn may_return_now(&mut self) -> bool {
+        let may = self.returns_later && !self.begun;
+        self.returns_later &= !may;
+        may
     }
 
     /// A message is being sent: packets that the peer does not know must not come between its frames.

@@ -350,6 +350,16 @@ impl Drpc {
         }
     }
 
+    /// The peer knows credit: the bytes consumed before that are returned.
+    fn owe_updates<S: SessionPort>(&self, core: &mut Core<S>) {
+        let base = &mut core.mux.base;
+        for id in self.lines.keys() {
+            if let Some((key, stream)) = base.streams.find_mut(*id) {
+                base.owing.owe(key, stream, owed::WINDOW);
+            }
+        }
+    }
+
     fn on_update<S: SessionPort>(&mut self, core: &mut Core<S>, id: u64, data: &[u8]) {
         let delta = match Varint::split(data) {
             Some((delta, [])) if delta > 0 => delta,
@@ -357,6 +367,7 @@ impl Drpc {
         };
         if !std::mem::replace(&mut self.peer_returns, true) {
             hold_more(core);
+            self.owe_updates(core);
         }
         let Some(line) = self.line(id) else {
             return;

@@ -8,6 +8,7 @@ use super::frame::{HEADER_MAX, Header, Kind, SPLIT};
 use super::line::{Cursor, Line, core_id};
 use super::{CONNECTION_HEADER, Drpc, failure};
 use crate::core::port::{SessionPort, StreamPort, tx_tag};
+use crate::core::stream::owed;
 use crate::core::{Core, Event, Key, May, Mux, Sent, Stream, Turn, failure as record};
 use crate::drpc::{CancelForm, ErrorForm, FlowControl, Profile, is_metadata, put_varint, split};
 use crate::error::{SessionError, codes};
@@ -142,7 +143,11 @@ impl Drpc {
         let bytes = line.credit.owed(stream.window.held(), self.step);
         // A peer that may not know the frame must not see it inside a message.
         let known = self.peer_returns;
-        if bytes == 0 || stream.state.is_over() || (!known && line.is_inside()) {
+        if bytes == 0 || stream.state.is_over() {
+            return;
+        }
+        if !known && line.is_inside() {
+            line.returns_later = true;
             return;
         }
         line.credit.return_now(bytes);
@@ -209,7 +214,7 @@ impl Drpc {
     fn put_messages<S: SessionPort>(&mut self, mux: &mut Mux<S>, batch: &mut Batch, may: May) {
         let (profile, limited) = (self.profile, self.peer_returns);
         let dialler = self.role == Role::Dialer;
-        let mut given_up = Vec::new();
+        let (mut given_up, mut returning) = (Vec::new(), Vec::new());
         while batch.room() > CONTROL_ROOM {
             let before = batch.len();
             let lines = &mut self.lines;
@@ -230,6 +235,9 @@ impl Drpc {
                 if dialler && sender.stream.state.is_given_up() {
                     given_up.push(id);
                 }
+                if sender.line.may_return_now() {
+                    returning.push(id);
+                }
                 Sent {
                     turn,
                     frames: sender.frames,
@@ -244,6 +252,11 @@ impl Drpc {
         for id in given_up {
             if let Some(key) = mux.base.streams.find(id) {
                 mux.cancel(key, codes::CANCELLED);
+            }
+        }
+        for id in returning {
+            if let Some((key, stream)) = mux.base.streams.find_mut(id) {
+                mux.base.owing.owe(key, stream, owed::WINDOW);
             }
         }
         // The remaining keys are not popped for now.

@@ -6,9 +6,15 @@ use std::sync::OnceLock;
 use bytes::Bytes;
 
 use crate::bridge::Drained;
+use crate::bridge::tests::A;
 use crate::bridge::tests::net::Rng;
 use crate::error::codes;
-use crate::error::{Processed, SendError, SessionError, StreamError};
+use crate::error::{Failure, Processed, SendError, SessionError, Side, StreamError};
+
+mod calls;
+
+use calls::Call;
+pub(super) use calls::{Did, words};
 
 /// A stream, named by its connection, the side that opened it and a number: in front of the opening block.
 pub(super) type Tag = u64;
@@ -45,6 +51,8 @@ pub(super) struct Flow {
 #[derive(Debug, Default)]
 pub(super) struct Entry {
     pub(super) opened: bool,
+    /// The opening block.
+    pub(super) block: Bytes,
     pub(super) accepted: bool,
     /// By sending side.
     pub(super) flows: [Flow; 2],
@@ -71,6 +79,8 @@ pub(super) struct Licence {
     pub(super) mute: bool,
     /// Streams may meet a limit.
     pub(super) limits: bool,
+    /// A side may stop taking calls.
+    pub(super) stops: bool,
     /// A shutdown has reported no loss.
     pub(super) lossless: bool,
     /// A shutdown has reported a loss.
@@ -90,7 +100,10 @@ pub(super) struct Record {
 
 #[derive(Debug, Default)]
 pub(super) struct Ledger {
+    /// The wire is DRPC, which tells less.
+    pub(super) drpc: bool,
     pub(super) entries: HashMap<Tag, Entry>,
+    pub(super) calls: HashMap<Tag, Call>,
     sessions: HashMap<usize, Record>,
     pub(super) delivered: u64,
     pub(super) ends: HashMap<&'static str, u64>,
@@ -117,11 +130,23 @@ pub(super) fn content(tag: Tag, side: usize, index: usize, len: usize) -> Bytes 
     noise().slice(place..place + len)
 }
 
-/// The opening block of a stream.
+/// The opening block of a stream: text, which begins with the tag.
 pub(super) fn block(tag: Tag, len: usize) -> Bytes {
-    let mut block = tag.to_le_bytes().to_vec();
-    block.extend_from_slice(&content(tag, 0, usize::MAX / 4, len - 8));
-    block.into()
+    let number = (pair_of(tag) as u64) << 25 | (opener(tag) as u64) << 24 | (tag & 0xff_ffff);
+    let digit = |at: u32| 0x30 + (number >> (6 * at) & 0x3f) as u8;
+    let noise = content(tag, 0, usize::MAX / 4, len - 8);
+    let letters = noise.iter().map(|byte| 0x40 | byte & 0x3f);
+    (0..8).map(digit).chain(letters).collect()
+}
+
+/// The tag in an opening block; 0, which is no tag, if there is none.
+pub(super) fn named(block: &[u8]) -> Tag {
+    let digits = block.iter().take(8).rev();
+    let number = digits.fold(0_u64, |number, digit| {
+        number << 6 | u64::from(digit.wrapping_sub(0x30) & 0x3f)
+    });
+    let pair = (number >> 25) << 40;
+    pair | (number >> 24 & 1) << 32 | (number & 0xff_ffff)
 }
 
 /// The end of a stream as its receiver sees it.
@@ -154,7 +179,7 @@ impl Ledger {
         if pair_of(tag) != pair {
             return self.fail(format!("stream {tag:#x} is on connection {pair}"));
         }
-        if opening != block(tag, opening.len()) {
+        if opening != self.entry(tag).block {
             return self.fail(format!("opening block of {tag:#x} is damaged"));
         }
         let entry = self.entry(tag);
@@ -227,6 +252,10 @@ impl Ledger {
                 self.count("clean");
             }
             Seen::Error(StreamError::Failed(failure)) => {
+                if let Some(error) = self.cancel_in(1 - side, failure) {
+                    return self.ended(tag, 1 - side, &error);
+                }
+                let flow = &self.entry(tag).flows[side];
                 if flow.failed != Some(failure.code)
                     || failure.message != failure.code.to_string()
                     || !all
@@ -270,6 +299,9 @@ impl Ledger {
                 self.count("stopped");
             }
             SendError::Stream(StreamError::Failed(failure)) => {
+                if let Some(error) = self.cancel_in(side, failure) {
+                    return self.ended(tag, side, &error);
+                }
                 if self.entry(tag).flows[1 - side].failed != Some(failure.code) {
                     self.fail(format!("{tag:#x} failed without a cause"));
                 }
@@ -277,6 +309,22 @@ impl Ledger {
             SendError::Stream(error) => self.ended(tag, side, error),
             other => self.fail(format!("{tag:#x}: {other}")),
         }
+    }
+
+    /// The cancel that an Error of DRPC stands for, at the dialling side.
+    fn cancel_in(&self, side: usize, failure: &Failure) -> Option<StreamError> {
+        if !self.drpc || side == A {
+            return None;
+        }
+        let code = match (failure.code, &failure.message[..]) {
+            (1, "the call was cancelled by the server") => codes::CANCELLED,
+            (8, "the call exceeds a limit of the server") => codes::LIMIT_EXCEEDED,
+            (14, "the call was turned away by the server") => codes::UNAVAILABLE,
+            (code, "the call was cancelled by the server") => code,
+            _ => return None,
+        };
+        let by = Side::Peer;
+        Some(StreamError::Cancelled { by, code })
     }
 
     fn ended(&mut self, tag: Tag, side: usize, error: &StreamError) {
@@ -289,10 +337,18 @@ impl Ledger {
         match error {
             StreamError::Cancelled { code, .. } => {
                 let limited = *code == codes::LIMIT_EXCEEDED && licence.limits;
-                let refused = *code == codes::UNAVAILABLE && licence.end;
-                if !limited && !refused && !self.entry(tag).codes.contains(code) {
+                // Over DRPC, calls beyond what the server takes are refused too.
+                let refused = *code == codes::UNAVAILABLE && (licence.end || self.drpc);
+                // A Cancel of DRPC has no code, and an Error behind a CloseSend counts as one.
+                let any = self.drpc && *code == codes::CANCELLED;
+                let stopped = side == A && !self.entry(tag).codes.is_empty();
+                let known =
+                    self.entry(tag).codes.contains(code) || (any && (stopped || licence.limits));
+                if !limited && !refused && !known {
+                    let call = self.calls.get(&tag).map(|call| format!(": {call:?}"));
+                    let call = call.unwrap_or_default();
                     self.fail(format!(
-                        "{tag:#x} was cancelled with {code:#x} without a cause"
+                        "{tag:#x} was cancelled with {code:#x} at {side} without a cause{call}"
                     ));
                 }
                 self.count("cancelled");
@@ -366,9 +422,12 @@ impl Ledger {
 
     /// Whether there was a cause for this end.
     fn may_end(&mut self, pair: usize, end: &SessionError) {
+        let drpc = self.drpc;
         let licence = self.licence(pair);
         let honest = match end {
             SessionError::Closed => licence.end,
+            // There is no GOAWAY in DRPC.
+            SessionError::Disconnected if drpc && licence.end => true,
             SessionError::Disconnected => licence.mute || licence.fault || licence.freeze,
             SessionError::Io(_) => licence.end || licence.fault,
             SessionError::EngineStopped => licence.fault,
@@ -396,6 +455,8 @@ impl Ledger {
             }
             let licence = &self.sessions[&pair_of(*tag)].licence;
             let excused = licence.lossy || licence.closed || licence.fault || licence.freeze;
+            // Over DRPC a side that shuts down cannot know of calls that are under way to it.
+            let excused = excused || self.drpc || self.was_given_up(*tag);
             if entry.orphaned != [false; 2] && licence.lossless && !excused {
                 broken.push(format!("{tag:#x} was lost in a shutdown that lost nothing"));
             }
@@ -405,10 +466,9 @@ impl Ledger {
                 let Some(said) = record.cancelled[side] else {
                     continue;
                 };
-                let orphans = self
-                    .entries
-                    .iter()
-                    .filter(|(tag, entry)| pair_of(**tag) == *pair && entry.orphaned[side]);
+                let orphans = self.entries.iter().filter(|(tag, entry)| {
+                    pair_of(**tag) == *pair && entry.orphaned[side] && !self.was_given_up(**tag)
+                });
                 let orphans = orphans.count() as u64;
                 let licence = &record.licence;
                 if orphans > said && !licence.closed {
@@ -418,6 +478,7 @@ impl Ledger {
                 }
             }
         }
+        self.settle_calls(&mut broken);
         broken.sort();
         broken.into_iter().for_each(|what| self.fail(what));
     }

@@ -4,7 +4,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::process::end_when_done;
-use super::workload::{self, Mix};
+use super::workload::{self, CallMix, Mix};
 use super::world::{Owner, World};
 use super::{Sabotage, honest_end};
 use crate::bridge::tests::net::Weather;
@@ -31,15 +31,17 @@ pub(in crate::bridge::tests) fn run(seed: u64, config: &Config, streams: usize, 
         pause: 20_000,
         leave: None,
         hold: (0, 1),
+        calls: CallMix::default(),
+        drpc: false,
     };
     let pools = [Pool::new(1 << 30), Pool::new(1 << 30)];
     let mut world = World::new(seed, pools.to_vec(), Sabotage::None);
     let desk = Rc::clone(&world.desk);
     desk.budget.set(3_000_000);
-    let mut pair = Pair::at(desk.now(), config, config, &pools, &weather, seed);
+    let mut pair: Pair = Pair::at(desk.now(), config, config, &pools, &weather, seed);
     let sessions = [D, A].map(|side| pair.ends[side].session.take().expect("the first"));
     let links = [D, A].map(|side| Arc::clone(sessions[side].link()));
-    let index = desk.connect(pair);
+    let index = desk.connect(Box::new(pair));
     for side in [D, A] {
         workload::start(&desk, &mix, index, side, &sessions[side]);
     }

@@ -2,11 +2,11 @@
 //! splits, delays, freezes and cuts, and on which a client may find itself with two connections. One seed is one run.
 //!
 //! ```text
-//!   plan ──► process: clients dial, servers restart ──► workload: calls, streams ──► ledger: do both sides agree?
+//!   plan ──► process: clients dial, servers restart ──► workload: streams, calls ──► ledger: do both sides agree?
 //!               └──────────────── world: tasks, drivers, the clock ──► invariants, promises: after each step
 //! ```
-//! `RINGMUX_SEED=n cargo test --lib sim::replay` replays a run and prints its plan; `RINGMUX_SEEDS=n` runs this
-//! many, from `RINGMUX_SEED_FROM` on.
+//! Of every two runs one has unary calls. `RINGMUX_SEED=n cargo test --lib sim::replay` replays a run and prints its plan, and
+//! `sim::drpc_replay` one over DRPC; `RINGMUX_SEEDS=n` runs this many, from `RINGMUX_SEED_FROM` on.
 
 use std::collections::BTreeMap;
 use std::mem::ManuallyDrop;
@@ -26,12 +26,24 @@ pub(super) mod load;
 mod plan;
 mod process;
 mod promises;
+mod wired;
 mod workload;
 mod world;
 
 /// Ends that occur in at least one run of an ordinary test.
-const ENDS: [&str; 18] = [
+const ENDS: [&str; 29] = [
     "answered",
+    "call: answered",
+    "call: dropped",
+    "call: failed",
+    "call: given up",
+    "call: given up at once",
+    "call: late",
+    "call: not begun",
+    "call: not processed",
+    "call: refused",
+    "call: session",
+    "call: stream",
     "cancelled",
     "clean",
     "duplicate",
@@ -53,6 +65,26 @@ const ENDS: [&str; 18] = [
 
 /// Seeds of an ordinary test; CI runs three times as many, of the next ones, with fewer features.
 const SEEDS: u64 = 500;
+/// The same over DRPC.
+const DRPC_SEEDS: u64 = 200;
+
+/// Ends that occur in at least one of those.
+const DRPC_ENDS: [&str; 14] = [
+    "answered",
+    "cancelled",
+    "clean",
+    "failed",
+    "left",
+    "not opened",
+    "not processed",
+    "session",
+    "session: closed",
+    "session: crashed",
+    "session: disconnected",
+    "session: failed",
+    "shut down, none lost",
+    "shut down, some lost",
+];
 
 /// Runs that have found a bug, as long as plans are drawn unchanged: part of every ordinary test.
 const KEPT: [(u64, &str); 8] = [
@@ -105,6 +137,7 @@ enum Sabotage {
 struct Summary {
     sessions: u64,
     streams: u64,
+    calls: u64,
     delivered: u64,
     steps: u64,
     ends: BTreeMap<&'static str, u64>,
@@ -114,6 +147,7 @@ impl Summary {
     fn add(&mut self, other: Self) {
         self.sessions += other.sessions;
         self.streams += other.streams;
+        self.calls += other.calls;
         self.delivered += other.delivered;
         self.steps += other.steps;
         for (end, n) in other.ends {
@@ -122,13 +156,34 @@ impl Summary {
     }
 }
 
-fn run(seed: u64, sabotage: Sabotage) -> Result<Summary, String> {
-    let plan = Rc::new(Plan::of(seed));
+/// What the applications of a run do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Streams,
+    /// Unary calls besides.
+    Calls,
+    /// Streams over DRPC.
+    Drpc,
+}
+
+impl Kind {
+    /// Of a run: seeds that once found a bug keep the applications that did.
+    fn of(seed: u64) -> Self {
+        match seed.is_multiple_of(2) || KEPT.iter().any(|(kept, _)| *kept == seed) {
+            true => Self::Streams,
+            false => Self::Calls,
+        }
+    }
+}
+
+fn run(kind: Kind, seed: u64, sabotage: Sabotage) -> Result<Summary, String> {
+    let plan = Rc::new(Plan::of(seed, kind));
     let processes = plan.clients.iter().chain(&plan.servers);
     let pools = processes.map(|process| process.pool.clone()).collect();
     // A failed world is not dropped: broken state may panic in drop, and end the process.
     let mut world = ManuallyDrop::new(World::new(seed, pools, sabotage));
     world.desk.budget.set(plan.budget());
+    world.desk.ledger.borrow_mut().drpc = plan.drpc.is_some();
     process::start(&world.desk, &plan);
     let outcome = world.run();
     let mut ledger = world.desk.ledger.borrow_mut();
@@ -139,6 +194,7 @@ fn run(seed: u64, sabotage: Sabotage) -> Result<Summary, String> {
     let summary = Summary {
         sessions: world.desk.connections.get() as u64,
         streams: ledger.entries.len() as u64,
+        calls: ledger.calls.len() as u64,
         delivered: ledger.delivered,
         steps: world.steps,
         ends: ledger.ends.iter().map(|(end, n)| (*end, *n)).collect(),
@@ -149,8 +205,8 @@ fn run(seed: u64, sabotage: Sabotage) -> Result<Summary, String> {
 }
 
 /// A failed check is a panic or an `Err`; both are the outcome of a run.
-fn outcome(seed: u64, sabotage: Sabotage) -> Result<Summary, String> {
-    catch_unwind(AssertUnwindSafe(|| run(seed, sabotage))).unwrap_or_else(|panic| {
+fn outcome(kind: Kind, seed: u64, sabotage: Sabotage) -> Result<Summary, String> {
+    catch_unwind(AssertUnwindSafe(|| run(kind, seed, sabotage))).unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().cloned();
         let text = text.or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned()));
         Err(text.unwrap_or_else(|| "panic".to_owned()))
@@ -179,7 +235,7 @@ fn number(name: &str) -> Option<u64> {
 }
 
 /// Runs them on all processors: the sum of their counts, and the seeds that failed.
-fn run_all(seeds: &[u64]) -> (Summary, Vec<u64>) {
+fn run_all(kind: impl Fn(u64) -> Kind + Sync, seeds: &[u64]) -> (Summary, Vec<u64>) {
     let next = AtomicUsize::new(0);
     let worker = || {
         let (mut total, mut failed) = (Summary::default(), Vec::new());
@@ -187,7 +243,7 @@ fn run_all(seeds: &[u64]) -> (Summary, Vec<u64>) {
             let Some(&seed) = seeds.get(next.fetch_add(1, Ordering::Relaxed)) else {
                 return (total, failed);
             };
-            match outcome(seed, Sabotage::None) {
+            match outcome(kind(seed), seed, Sabotage::None) {
                 Ok(summary) => total.add(summary),
                 Err(_) => failed.push(seed),
             }
@@ -213,13 +269,26 @@ fn honest_processes_keep_every_promise_whatever_the_network_does() {
     let runs = number("RINGMUX_SEEDS").unwrap_or(SEEDS);
     let kept = KEPT.iter().map(|(seed, _)| *seed);
     let seeds: Vec<u64> = (from..from + runs).chain(kept).collect();
-    let (total, failed) = run_all(&seeds);
+    let replay = |seed: u64| {
+        let once = KEPT.iter().find(|(kept, _)| *kept == seed);
+        let once = once.map_or("", |(_, what)| *what);
+        format!("RINGMUX_SEED={seed} cargo test --lib sim::replay  {once}")
+    };
+    let ends = if runs >= SEEDS { &ENDS[..] } else { &[] };
+    all_succeed(Kind::of, &seeds, replay, ends);
+}
+
+/// Runs them all; each of these ends must occur.
+fn all_succeed(
+    kind: impl Fn(u64) -> Kind + Sync,
+    seeds: &[u64],
+    replay: impl Fn(u64) -> String,
+    ends: &[&str],
+) {
+    let (total, failed) = run_all(kind, seeds);
     println!("{total:?}");
     for seed in &failed {
-        println!("RINGMUX_SEED={seed} cargo test --lib sim::replay");
-        for (_, what) in KEPT.iter().filter(|(kept, _)| kept == seed) {
-            println!("  it once showed this: {what}");
-        }
+        println!("{}", replay(*seed));
     }
     assert!(
         failed.is_empty(),
@@ -227,7 +296,7 @@ fn honest_processes_keep_every_promise_whatever_the_network_does() {
         failed.len(),
         failed[0]
     );
-    for end in ENDS.iter().filter(|_| runs >= SEEDS) {
+    for end in ends {
         assert!(total.ends.contains_key(end), "nothing ended as {end}");
     }
 }
@@ -236,7 +305,31 @@ fn honest_processes_keep_every_promise_whatever_the_network_does() {
 #[test]
 fn replay() {
     let seed = number("RINGMUX_SEED").unwrap_or_default();
-    match outcome(seed, Sabotage::None) {
+    match outcome(Kind::of(seed), seed, Sabotage::None) {
+        Ok(summary) => println!("{summary:?}"),
+        Err(failure) => panic!("RINGMUX_SEED={seed} fails: {failure}"),
+    }
+}
+
+#[test]
+fn honest_processes_keep_the_promises_of_drpc_whatever_the_network_does() {
+    let from = number("RINGMUX_SEED_FROM").unwrap_or_default();
+    let runs = number("RINGMUX_SEEDS").unwrap_or(DRPC_SEEDS);
+    let seeds: Vec<u64> = (from..from + runs).collect();
+    let replay = |seed| format!("RINGMUX_SEED={seed} cargo test --lib sim::drpc_replay");
+    let ends = if runs >= DRPC_SEEDS {
+        &DRPC_ENDS[..]
+    } else {
+        &[]
+    };
+    all_succeed(|_| Kind::Drpc, &seeds, replay, ends);
+}
+
+/// One run over DRPC: that of `RINGMUX_SEED`.
+#[test]
+fn drpc_replay() {
+    let seed = number("RINGMUX_SEED").unwrap_or_default();
+    match outcome(Kind::Drpc, seed, Sabotage::None) {
         Ok(summary) => println!("{summary:?}"),
         Err(failure) => panic!("RINGMUX_SEED={seed} fails: {failure}"),
     }
@@ -245,7 +338,7 @@ fn replay() {
 /// Of this many runs with one fault, the number that fail.
 fn noticed(sabotage: Sabotage, runs: u64) -> u64 {
     (0..runs)
-        .filter(|seed| outcome(*seed, sabotage).is_err())
+        .filter(|seed| outcome(Kind::of(*seed), *seed, sabotage).is_err())
         .count() as u64
 }
 
@@ -265,6 +358,9 @@ fn a_byte_that_the_network_changes_is_noticed() {
 #[test]
 fn a_run_is_a_function_of_its_seed() {
     for seed in 0..5 {
-        assert_eq!(outcome(seed, Sabotage::None), outcome(seed, Sabotage::None));
+        for kind in [Kind::of(seed), Kind::Drpc] {
+            let run = || outcome(kind, seed, Sabotage::None);
+            assert_eq!(run(), run());
+        }
     }
 }

@@ -3,10 +3,15 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::workload::Mix;
+use super::Kind;
+use super::wired::{Checked, Wired};
+use super::workload::{CallMix, Mix, Serving};
 use crate::bridge::tests::net::{Cut, Pipe, Rng, Weather};
-use crate::bridge::tests::{Pair, Pool, config};
-use crate::config::Config;
+use crate::bridge::tests::{A, D, Pair, Pool, config};
+use crate::config::{Config, ConfigBuilder};
+use crate::drpc::{CancelForm, ErrorForm, FlowControl, Profile};
+use crate::handle::Session;
+use crate::wire::{Drpc, Native};
 
 /// Longer than any run: a freeze until then lasts for ever.
 const FOR_EVER: Duration = Duration::from_secs(24 * 3600);
@@ -32,6 +37,8 @@ pub(super) struct Plan {
     weather: Weather,
     /// Sessions without a fault, one in this many; the others have a fate.
     calm: usize,
+    /// The variant of DRPC that is spoken; processes differ in flow control, and in the form of errors.
+    pub(super) drpc: Option<Profile>,
 }
 
 /// How a session ends, if not because all is done.
@@ -70,7 +77,7 @@ pub(super) enum Fate {
 }
 
 impl Plan {
-    pub(super) fn of(seed: u64) -> Self {
+    pub(super) fn of(seed: u64, kind: Kind) -> Self {
         let mut rng = Rng::of(seed, 0);
         // A run of one session may do more in it.
         let alone = rng.one_in(3);
@@ -81,16 +88,31 @@ impl Plan {
         };
         let small = rng.one_in(4);
         let weather = random_weather(&mut rng);
-        let mut processes = |n: usize| (0..n).map(|_| random_process(&mut rng, small)).collect();
+        let drpc = (kind == Kind::Drpc).then(|| Dialect::random(&mut Rng::of(seed, 3)));
+        let mut processes = |n: usize| {
+            let all = (0..n).map(|_| random_process(&mut rng, small, drpc.as_ref()));
+            all.collect()
+        };
         let (clients, servers): (Vec<_>, Vec<_>) = (processes(clients), processes(servers));
         let restarts = servers.iter().map(|_| {
             let grace = Duration::from_millis(rng.pick(&[0, 20, 1000, 30_000]));
             rng.one_in(4).then(|| (rng.below(100_000), grace))
         });
+        let restarts = restarts.collect();
+        let rounds = if alone { 1 } else { rng.range(1, 3) };
+        let mut mix = random_mix(&mut rng, alone);
+        if kind == Kind::Calls {
+            mix.calls = random_calls(&mut Rng::of(seed, 2), alone);
+        }
+        if drpc.is_some() {
+            mix.drpc = true;
+            mix.streams = [mix.streams[0] + mix.streams[1], 0];
+        }
         Self {
-            restarts: restarts.collect(),
-            rounds: if alone { 1 } else { rng.range(1, 3) },
-            mix: random_mix(&mut rng, alone),
+            drpc: drpc.map(|dialect| dialect.profile),
+            restarts,
+            rounds,
+            mix,
             calm: rng.pick(&[1, 2, 4]),
             clients,
             servers,
@@ -134,7 +156,8 @@ impl Plan {
                 // Of a handshake as well.
                 let after = if rng.one_in(2) { Duration::ZERO } else { after };
                 let time = rng.pick(&[5, 500, 11_000, 24_000]);
-                let time = if rng.one_in(2) {
+                // Over DRPC a peer that is silent for ever, and takes what is sent, is waited for.
+                let time = if rng.one_in(2) && self.drpc.is_none() {
                     FOR_EVER
                 } else {
                     Duration::from_millis(time)
@@ -151,11 +174,24 @@ impl Plan {
         [client, server]: [usize; 2],
         fate: &Fate,
         seed: u64,
-    ) -> Pair {
+    ) -> (Box<dyn Wired>, [Session; 2]) {
+        match self.drpc {
+            Some(_) => self.connection::<Drpc>(now, [client, server], fate, seed),
+            None => self.connection::<Native>(now, [client, server], fate, seed),
+        }
+    }
+
+    fn connection<W: Checked + 'static>(
+        &self,
+        now: Instant,
+        [client, server]: [usize; 2],
+        fate: &Fate,
+        seed: u64,
+    ) -> (Box<dyn Wired>, [Session; 2]) {
         let (client, server) = (&self.clients[client], &self.servers[server]);
         let pools = [Arc::clone(&client.pool), Arc::clone(&server.pool)];
         let ends = [&client.config, &server.config];
-        let mut pair = Pair::at(now, ends[0], ends[1], &pools, &self.weather, seed);
+        let mut pair: Pair<W> = Pair::at(now, ends[0], ends[1], &pools, &self.weather, seed);
         let freeze = |pipe: &mut Pipe, frozen: bool, after, time| {
             pipe.frozen = frozen.then(|| (now + after, now + after + time));
         };
@@ -168,7 +204,8 @@ impl Plan {
             }
             _ => {}
         }
-        pair
+        let sessions = [D, A].map(|side| pair.ends[side].session.take().expect("the first"));
+        (Box::new(pair), sessions)
     }
 
     /// So slow that a final GOAWAY may not arrive in time.
@@ -185,23 +222,64 @@ impl Plan {
     }
 }
 
-fn random_process(rng: &mut Rng, small: bool) -> Process {
+/// What all processes of a run over DRPC have in common.
+struct Dialect {
+    profile: Profile,
+    /// Limits that the wire does not tell the peer.
+    max_message: u32,
+    max_streams: u32,
+}
+
+impl Dialect {
+    fn random(rng: &mut Rng) -> Self {
+        let profile = rng.pick(&[
+            Profile::STORJ,
+            Profile::COCKROACH_BEFORE_MUX,
+            Profile::COCKROACH,
+            Profile::COCKROACH,
+        ]);
+        let hard = rng.one_in(4);
+        Self {
+            profile: profile
+                .cancel(if hard {
+                    CancelForm::Hard
+                } else {
+                    CancelForm::Soft
+                })
+                .window(rng.pick(&[20_000, 100_000, 2 << 20]))
+                .header(rng.one_in(2)),
+            max_message: rng.pick(&[64 * 1024, 300 * 1024, 1 << 20]),
+            max_streams: rng.range(16, 40) as u32,
+        }
+    }
+
+    fn configure(&self, rng: &mut Rng, config: ConfigBuilder) -> ConfigBuilder {
+        let flow = rng.pick(&[FlowControl::Off, FlowControl::WhenSeen, FlowControl::On]);
+        let form = rng.pick(&[ErrorForm::Code, ErrorForm::Status]);
+        config
+            .drpc(self.profile.flow_control(flow).errors(form))
+            .max_message(self.max_message)
+            .max_streams(self.max_streams)
+    }
+}
+
+fn random_process(rng: &mut Rng, small: bool, drpc: Option<&Dialect>) -> Process {
     let size = if small {
         rng.range(0, 900_000) as u64
     } else {
         1 << 30
     };
     Process {
-        config: random_config(rng),
+        config: random_config(rng, drpc),
         pool: Pool::new(size),
     }
 }
 
-fn random_config(rng: &mut Rng) -> Config {
+fn random_config(rng: &mut Rng, drpc: Option<&Dialect>) -> Config {
     let stream_window = rng.pick(&[32 * 1024, 32 * 1024 + 1, 40_001, 64 * 1024, 200_000]);
     let session_window = rng.pick(&[256 * 1024, 256 * 1024 + 7, 1 << 20]);
     let send_buffer = rng.pick(&[4 * 1024, 5000, 64 * 1024, 256 * 1024]);
-    config()
+    let config = config()
         .max_frame(rng.pick(&[16 * 1024, 16 * 1024, 20_001, 64 * 1024]))
         .max_message(rng.pick(&[64 * 1024, 300 * 1024, 1 << 20]))
         .stream_window(stream_window)
@@ -210,9 +288,12 @@ fn random_config(rng: &mut Rng) -> Config {
         .session_window_max(session_window * rng.range(1, 4) as u32)
         .max_streams(rng.range(16, 40) as u32)
         .send_buffer(send_buffer)
-        .session_send_buffer(send_buffer + rng.pick(&[0, 3000, 16 * 1024, 1 << 20]))
-        .build()
-        .expect("valid")
+        .session_send_buffer(send_buffer + rng.pick(&[0, 3000, 16 * 1024, 1 << 20]));
+    let config = match drpc {
+        Some(drpc) => drpc.configure(rng, config),
+        None => config,
+    };
+    config.build().expect("valid")
 }
 
 fn random_weather(rng: &mut Rng) -> Weather {
@@ -239,5 +320,20 @@ fn random_mix(rng: &mut Rng, alone: bool) -> Mix {
         pause: rng.pick(&[100, 20_000, 300_000]),
         leave: None,
         hold: (rng.pick(&[0, 4]), rng.pick(&[10, 2000, 40_000])),
+        calls: CallMix::default(),
+        drpc: false,
+    }
+}
+
+fn random_calls(rng: &mut Rng, alone: bool) -> CallMix {
+    let most = rng.pick(if alone { &[5, 20, 60] } else { &[2, 5, 10] });
+    let serving = |rng: &mut Rng| match rng.below(6) {
+        0 => Serving::Never,
+        1 => Serving::Shifts(rng.range(1, 6)),
+        _ => Serving::Always,
+    };
+    CallMix {
+        made: [rng.below(most + 1), rng.below(most + 1)],
+        taken: [serving(rng), serving(rng)],
     }
 }

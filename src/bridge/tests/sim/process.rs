@@ -8,6 +8,7 @@ use super::workload;
 use super::world::{Desk, Owner};
 use crate::bridge::tests::net::Rng;
 use crate::bridge::tests::{A, D};
+use crate::drpc::CancelForm;
 use crate::handle::Session;
 
 /// The time that a shutdown or a close may take beyond its grace, in all.
@@ -103,10 +104,9 @@ impl Keeper {
         let mix = self.plan.mix(&mut self.rng);
         let desk = &self.desk;
         let seed = self.rng.next();
-        let mut pair = self
+        let (pair, sessions) = self
             .plan
             .pair(desk.now(), [self.client, server], &fate, seed);
-        let sessions = [D, A].map(|side| pair.ends[side].session.take().expect("the first"));
         let index = desk.connect(pair);
         {
             let mut ledger = desk.ledger.borrow_mut();
@@ -114,6 +114,13 @@ impl Keeper {
             licence.fault = matches!(fate, Fate::Cut { .. } | Fate::Crash { .. });
             licence.freeze = matches!(fate, Fate::Freeze { .. });
             licence.mute = self.plan.is_slow();
+            licence.stops = mix.calls.stops();
+            // A cancel may close the connection.
+            let hard = self
+                .plan
+                .drpc
+                .is_some_and(|profile| profile.cancel == CancelForm::Hard);
+            (licence.end, licence.closed) = (hard, hard);
             // Streams that are not accepted, or not read for long, stall; frozen ones may.
             licence.limits =
                 self.plan.small || mix.pause > 100_000 || mix.leave.is_some() || licence.freeze;

@@ -10,11 +10,18 @@ use tokio::io::{AsyncRead, ReadBuf};
 
 use super::ledger::{self, LONGEST, Seen, Tag, block, content, opener, pair_of};
 use super::world::{Desk, Owner};
+use crate::bridge::tests::A;
 use crate::bridge::tests::net::Rng;
+use crate::drpc::Invocation;
 use crate::error::codes;
 use crate::error::{OpenError, PingError, SendError};
+use crate::handle::call::Arrival;
 use crate::handle::whole::{Stream, Whole as _};
 use crate::handle::{RecvStream, SendStream, Session};
+
+mod calls;
+
+pub(super) use calls::{CallMix, Serving};
 
 /// The parameters of a run.
 #[derive(Clone, Debug)]
@@ -33,6 +40,9 @@ pub(super) struct Mix {
     pub(super) leave: Option<(usize, usize)>,
     /// One in this many senders waits for this many milliseconds before its end.
     pub(super) hold: (usize, usize),
+    pub(super) calls: CallMix,
+    /// Over DRPC, which carries less.
+    pub(super) drpc: bool,
 }
 
 const SHORT: [usize; 11] = [0, 1, 7, 8, 255, 256, 257, 1000, 4095, 4096, 4097];
@@ -68,6 +78,7 @@ pub(super) fn start(desk: &Rc<Desk>, mix: &Mix, pair: usize, side: usize, sessio
     desk.spawn(name("ping"), Owner::Busy(pair), ping(d, pair, side, s));
     let (d, m, s) = (Rc::clone(desk), mix.clone(), session.clone());
     desk.spawn(name("open"), Owner::Busy(pair), open(d, m, pair, side, s));
+    calls::start(desk, mix, pair, side, session);
 }
 
 async fn ping(desk: Rc<Desk>, pair: usize, side: usize, session: Session) {
@@ -86,14 +97,16 @@ async fn accept(desk: Rc<Desk>, mix: Mix, pair: usize, side: usize, session: Ses
         Some((leaver, after)) if leaver == side => after,
         _ => usize::MAX,
     };
+    let mut taker = calls::Taker::new(&session, mix.calls.taken[side]);
     for _ in 0..most {
         if rng.one_in(8) {
             desk.sleep(rng.micros(mix.pause)).await;
         }
-        match session.accept().await {
-            Ok(Some(stream)) => {
-                let tag = stream.opening().first_chunk::<8>().copied();
-                let tag = Tag::from_le_bytes(tag.unwrap_or_default());
+        match taker.next(&desk).await {
+            Ok(Some(Arrival::Call(call))) => calls::handle(&desk, &mix, pair, side, call),
+            Ok(Some(Arrival::Stream(send, recv))) => {
+                let stream = (send, recv);
+                let tag = ledger::named(stream.opening());
                 desk.ledger
                     .borrow_mut()
                     .accepted(pair, tag, stream.opening());
@@ -116,6 +129,15 @@ async fn accept(desk: Rc<Desk>, mix: Mix, pair: usize, side: usize, session: Ses
 
 async fn open(desk: Rc<Desk>, mix: Mix, pair: usize, side: usize, session: Session) {
     let mut rng = plan(&desk, ledger::tag(pair, side, 0), 3);
+    if mix.drpc && side == A {
+        let refused = session.open("not from here").await;
+        let refused_or_over =
+            matches!(refused, Err(OpenError::NotThisSide | OpenError::Session(_)));
+        if !refused_or_over {
+            desk.fail(format!("{pair}: {refused:?}"));
+        }
+        return;
+    }
     for n in 0..mix.streams[side] {
         if rng.one_in(4) {
             desk.sleep(rng.micros(2000)).await;
@@ -125,9 +147,14 @@ async fn open(desk: Rc<Desk>, mix: Mix, pair: usize, side: usize, session: Sessi
         // Given up while it waits: the peer never hears of it, so it opens another one.
         let give_up = rng.one_in(mix.rude * 2);
         let mut waited = 0;
+        let block = opening(&desk, &mix, tag, len);
         let opened = loop {
-            desk.ledger.borrow_mut().entry(tag).opened = true;
-            let mut opening = pin!(session.open(block(tag, len)));
+            {
+                let mut ledger = desk.ledger.borrow_mut();
+                let entry = ledger.entry(tag);
+                (entry.opened, entry.block) = (true, block.clone());
+            }
+            let mut opening = pin!(session.open(block.clone()));
             let tried = std::future::poll_fn(|cx| {
                 waited += 1;
                 match opening.as_mut().poll(cx) {
@@ -147,6 +174,20 @@ async fn open(desk: Rc<Desk>, mix: Mix, pair: usize, side: usize, session: Sessi
             Err(error) => return desk.fail(error.to_string()),
         }
     }
+}
+
+/// The opening block of a stream; over DRPC some have metadata.
+fn opening(desk: &Desk, mix: &Mix, tag: Tag, len: usize) -> bytes::Bytes {
+    let name = block(tag, len);
+    let mut rng = plan(desk, tag, 14);
+    if !mix.drpc || rng.one_in(2) {
+        return name;
+    }
+    let name = std::str::from_utf8(&name).expect("text");
+    let value = content(tag, 0, 1 << 41, rng.pick(&[0, 10, 300]));
+    let entries = (0..rng.below(3)).map(|n| (n.to_string(), &value));
+    let block = Invocation::encode(name, entries);
+    block.expect("short enough").into()
 }
 
 /// The exchange on a stream, by its number.
@@ -286,6 +327,7 @@ async fn send(desk: Rc<Desk>, mix: Mix, side: usize, tag: Tag, mut sender: SendS
             desk.sleep(rng.micros(3000)).await;
         }
         let done = match rng.below(16) {
+            0 if mix.drpc => no_meta(&desk, tag, &mut sender).await,
             0 => meta(&desk, side, tag, &mut sender, rng.pick(&[0, 10, 8192])).await,
             1 => {
                 sender.set_urgency(rng.below(10) as u8);
@@ -447,6 +489,18 @@ async fn meta(
         }
         Err(SendError::TooManyMetas) if metas == 2 => Ok(()),
         Err(error) => Err(error),
+    }
+}
+
+/// DRPC has no blocks between messages.
+async fn no_meta(desk: &Desk, tag: Tag, sender: &mut SendStream) -> Result<(), SendError> {
+    match sender.send_meta("block").await {
+        Err(SendError::NotCarried(_)) => Ok(()),
+        Err(error) => Err(error),
+        Ok(()) => {
+            desk.fail(format!("{tag:#x} has sent a block"));
+            Ok(())
+        }
     }
 }
 

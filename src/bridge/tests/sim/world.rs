@@ -12,9 +12,10 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
 use super::ledger::Ledger;
+use super::wired::Wired;
 use super::{Sabotage, promises};
 use crate::bridge::tests::net::{Cut, Rng};
-use crate::bridge::tests::{A, D, End, Pair, Pool, invariants};
+use crate::bridge::tests::{A, D, Pool};
 
 /// Virtual time without any task being woken after which a run counts as stuck.
 const STUCK: Duration = Duration::from_secs(60);
@@ -56,7 +57,7 @@ struct Task {
 /// A task's request to the run.
 enum Wish {
     Spawn(String, Owner, Future0),
-    Connect(Box<Pair>),
+    Connect(Box<dyn Wired>),
     /// The applications that still wait on a connection end.
     Dismiss(usize),
     /// The process of one side dies.
@@ -101,10 +102,10 @@ impl Desk {
     }
 
     /// Adds a connection and names it.
-    pub(super) fn connect(&self, pair: Pair) -> usize {
+    pub(super) fn connect(&self, pair: Box<dyn Wired>) -> usize {
         let index = self.connections.get();
         self.connections.set(index + 1);
-        self.wish(Wish::Connect(Box::new(pair)));
+        self.wish(Wish::Connect(pair));
         index
     }
 
@@ -201,7 +202,7 @@ impl Desk {
 pub(super) struct World {
     pub(super) desk: Rc<Desk>,
     /// In the order of their creation; those closed at both ends are gone.
-    pairs: Vec<Option<Box<Pair>>>,
+    pairs: Vec<Option<Box<dyn Wired>>>,
     live: Vec<usize>,
     /// Sessions that have ended and whose handles may still hold bytes, and their pools.
     over: Vec<(Arc<Pool>, Arc<crate::bridge::SessionLink>)>,
@@ -285,7 +286,7 @@ impl World {
 
     fn is_closed(&self, pair: usize, side: usize) -> bool {
         let pair = self.pairs[pair].as_ref();
-        pair.is_none_or(|pair| pair.ends[side].closed)
+        pair.is_none_or(|pair| pair.is_closed(side))
     }
 
     fn names(&mut self) -> String {
@@ -293,12 +294,7 @@ impl World {
         let mut text = format!("{names:?}");
         for index in &self.live {
             let pair = self.pairs[*index].as_mut().expect("it lives");
-            for end in &mut pair.ends {
-                text = format!("{text}\n  {index}: {}", end.dump());
-                for (_, stream) in end.connection.core.mux.base.streams.iter_mut() {
-                    text = format!("{text}\n    {stream:?}");
-                }
-            }
+            text = format!("{text}\n  {index}: {}", pair.dump());
         }
         text
     }
@@ -334,7 +330,7 @@ impl World {
                     let Some(pair) = &mut self.pairs[index] else {
                         return Err(format!("connection {index} ended without a cause"));
                     };
-                    pair.ends.iter_mut().for_each(invariants::at_rest);
+                    pair.inspect();
                 }
             }
         }
@@ -374,19 +370,11 @@ impl World {
     fn drive(&mut self, index: usize, side: usize) {
         self.damage(index);
         let to_its_end = self.rng.one_in(2);
+        // Without it as if the driver's task had used up its budget: it stays awake for its pending work.
+        let looked = !to_its_end && self.rng.one_in(2);
         let pair = self.pairs[index].as_mut().expect("it lives");
-        if to_its_end {
-            pair.run(side);
-            promises::nothing_sendable_is_left(&mut pair.ends[side]);
-        } else {
-            // As if the driver's task had used up its budget: it stays awake for its pending work. Tasks of other threads
-            // may have acted since its last turn.
-            pair.ends[side].looked = self.rng.one_in(2);
-            pair.turn(side);
-            pair.ends[side].looked = false;
-        }
-        invariants::check_but_pools(pair);
-        pair.ends.iter_mut().for_each(promises::memory_is_bounded);
+        pair.drive(side, to_its_end, looked);
+        pair.check();
         self.retire(index);
     }
 
@@ -395,18 +383,14 @@ impl World {
         let Some(pair) = &mut self.pairs[index] else {
             return;
         };
-        if pair.ends.iter().any(|end| !end.closed) {
+        if ![D, A].iter().all(|side| pair.is_closed(*side)) {
             return;
         }
-        for (side, end) in pair.ends.iter_mut().enumerate() {
-            assert_eq!(
-                end.connection.core.mux.flow.pool.taken(),
-                [0, 0],
-                "a session that is over owes nothing"
-            );
-            self.over
-                .push((Arc::clone(&end.pool), end.connection.link.clone()));
-            let reason = end.connection.link.end().cloned().expect("a reason");
+        pair.check_end();
+        for side in [D, A] {
+            let (pool, link) = (Arc::clone(pair.pool(side)), pair.link(side).clone());
+            let reason = link.end().cloned().expect("a reason");
+            self.over.push((pool, link));
             self.desk.ledger.borrow_mut().over(index, side, &reason);
         }
         self.pairs[index] = None;
@@ -429,11 +413,9 @@ impl World {
         let Some(pair) = &mut self.pairs[index] else {
             return Ok(());
         };
-        invariants::check_but_pools(pair);
-        for (side, end) in pair.ends.iter().enumerate() {
-            promises::silence(end, self.now).map_err(|what| format!("{index}/{side}: {what}"))?;
-        }
-        Ok(())
+        pair.check();
+        let silence = pair.check_silence(self.now);
+        silence.map_err(|what| format!("{index}/{what}"))
     }
 
     /// Several sessions share a pool: each one's part is known.
@@ -441,12 +423,10 @@ impl World {
         let mut taken = vec![0; self.pools.len()];
         for index in &self.live {
             let pair = self.pairs[*index].as_mut().expect("it lives");
-            for end in &mut pair.ends {
-                let pool = self
-                    .pools
-                    .iter()
-                    .position(|pool| Arc::ptr_eq(pool, &end.pool));
-                taken[pool.expect("of the run")] += invariants::taken(end);
+            for side in [D, A] {
+                let of = pair.pool(side);
+                let pool = self.pools.iter().position(|pool| Arc::ptr_eq(pool, of));
+                taken[pool.expect("of the run")] += pair.taken(side);
             }
         }
         self.over.retain(|(_, link)| link.stats().bytes_held > 0);
@@ -460,18 +440,7 @@ impl World {
 
     fn damage(&mut self, index: usize) {
         let pair = self.pairs[index].as_mut().expect("it lives");
-        let established = |end: &End| end.connection.core.life.is_established();
-        let now = self.sabotage != Sabotage::None && pair.ends.iter().all(established);
-        if !now || !self.rng.one_in(8) {
-            return;
-        }
-        let side = self.rng.below(2);
-        let done = match self.sabotage {
-            Sabotage::None => false,
-            Sabotage::Credit => pair.ends[side].connection.core.mux.credit.add(1).is_some(),
-            Sabotage::Flip => pair.pipes[side].flip(self.rng.below(3)),
-        };
-        if done {
+        if pair.damage(self.sabotage, &mut self.rng) {
             self.sabotage = Sabotage::None;
         }
     }
@@ -493,7 +462,7 @@ impl World {
         self.now = now;
         self.desk.now.set(now);
         for index in &self.live {
-            self.pairs[*index].as_mut().expect("it lives").now = now;
+            self.pairs[*index].as_mut().expect("it lives").set_now(now);
         }
         self.desk.timers.borrow_mut().retain(|(at, waker)| {
             if *at <= now {

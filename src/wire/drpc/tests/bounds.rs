@@ -38,7 +38,8 @@ async fn flood(
         let bytes = frame(n);
         sent += bytes.len();
         let _ = soon(peer.io.write_all(&bytes)).await;
-        if session.state().end().is_some() {
+        // The session is over when its last word could not be written in time.
+        if session.state().end().is_some() || session.stats().limits_tripped > 0 {
             return sent;
         }
     }

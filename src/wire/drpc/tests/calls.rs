@@ -319,3 +319,27 @@ async fn with_flow_control_a_long_stream_goes_through_and_a_stalled_one_waits() 
     assert_eq!(soon(served.recv()).await.unwrap(), None);
     drop(sender.await.unwrap());
 }
+
+#[tokio::test]
+async fn with_a_window_of_any_size_a_message_of_any_length_follows_one_that_was_consumed() {
+    for window in [1, 100, 5000, 20_000, 60_000, 100_000] {
+        let profile = Profile::COCKROACH
+            .flow_control(FlowControl::On)
+            .window(window);
+        let [(client, _a), (server, _b)] = ends(settings(profile));
+        let mut call = soon(client.open("/m")).await.unwrap();
+        call.send("first").await.unwrap();
+        let mut served = soon(server.accept()).await.unwrap().unwrap();
+        assert_eq!(soon(served.recv()).await.unwrap().unwrap(), "first");
+        let lengths = [1, 90, 3000, 14_000, 19_999, 40_000, 65_536];
+        for n in 0..60 {
+            let len = lengths[n % lengths.len()];
+            call.send(message(len)).await.unwrap();
+            let received = soon(served.recv()).await.unwrap().unwrap();
+            assert_eq!(received.len(), len, "{n} with {window}");
+            served.send(message(len)).await.unwrap();
+            let received = soon(call.recv()).await.unwrap().unwrap();
+            assert_eq!(received.len(), len, "{n} with {window}");
+        }
+    }
+}

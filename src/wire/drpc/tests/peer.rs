@@ -509,6 +509,82 @@ async fn credit_is_returned_only_to_a_peer_that_has_shown_that_it_knows_it() {
     }
 }
 
+/// Messages of 20,000 bytes in all.
+async fn fill_window(peer: &mut Peer, stream: u64) {
+    for n in 0..5 {
+        let bytes = packet(Kind::Message, stream, 2 + n, &message(4000));
+        peer.send(&bytes).await;
+    }
+}
+
+/// The next frame returns more than half of that.
+async fn returns_most(peer: &mut Peer, stream: u64) {
+    let (header, data) = peer.next().await;
+    assert_eq!((header.kind, header.stream), (Kind::WindowUpdate, stream));
+    let delta = crate::drpc::Varint::split(&data);
+    assert!(
+        matches!(delta, Some((10_000..=20_000, []))),
+        "{delta:?} of 20,000"
+    );
+}
+
+#[tokio::test]
+async fn credit_of_messages_that_are_discarded_goes_back_at_a_stop() {
+    for flow in [FlowControl::WhenSeen, FlowControl::On] {
+        let profile = MUX.flow_control(flow).window(20_000);
+        let ((session, _task), mut peer) = server(profile);
+        peer.send(&packet(Kind::Invoke, 1, 1, b"/m")).await;
+        peer.send(&packet(Kind::WindowUpdate, 1, 0, &[1])).await;
+        fill_window(&mut peer, 1).await;
+        let mut served = accept(&session, "/m").await;
+        while session.stats().messages_received < 5 {
+            tokio::task::yield_now().await;
+        }
+        served.stop(7);
+        returns_most(&mut peer, 1).await;
+    }
+}
+
+#[tokio::test]
+async fn credit_that_was_consumed_before_the_peer_showed_that_it_knows_it_goes_back_then() {
+    let profile = MUX.flow_control(FlowControl::WhenSeen).window(20_000);
+    let ((session, _task), mut peer) = server(profile);
+    peer.send(&packet(Kind::Invoke, 1, 1, b"/m")).await;
+    peer.send(&packet(Kind::Invoke, 2, 1, b"/other")).await;
+    fill_window(&mut peer, 1).await;
+    let mut served = accept(&session, "/m").await;
+    for _ in 0..5 {
+        assert!(soon(served.recv()).await.unwrap().is_some());
+    }
+    let _other = accept(&session, "/other").await;
+    peer.send(&packet(Kind::WindowUpdate, 2, 0, &[1])).await;
+    returns_most(&mut peer, 1).await;
+}
+
+#[tokio::test]
+async fn credit_that_waits_for_the_end_of_a_message_goes_back_behind_it() {
+    const LONG: usize = 400_000;
+    let profile = MUX.flow_control(FlowControl::On).window(20_000);
+    let ((session, _task), mut peer) = server(profile);
+    peer.send(&packet(Kind::Invoke, 1, 1, b"/m")).await;
+    let mut served = accept(&session, "/m").await;
+    served.send(message(LONG)).await.unwrap();
+    let (first, _) = peer.next().await;
+    assert!(!first.done);
+    fill_window(&mut peer, 1).await;
+    for _ in 0..5 {
+        assert!(soon(served.recv()).await.unwrap().is_some());
+    }
+    loop {
+        let (header, _) = peer.next().await;
+        assert_eq!(header.kind, Kind::Message);
+        if header.done {
+            break;
+        }
+    }
+    returns_most(&mut peer, 1).await;
+}
+
 #[tokio::test]
 async fn sending_waits_for_credit_once_the_peer_has_returned_some() {
     let ((session, _task), mut peer) = client(MUX.window(100_000));
