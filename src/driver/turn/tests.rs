@@ -259,9 +259,9 @@ impl Wake for Woken {
 
 /// Messages for these streams, whose tasks wait, and what a poll then sends and whether it wakes itself.
 fn deliver(end: &mut Turns<Wire, NativeEngine>, streams: &mut [Stream]) -> (usize, bool) {
-    let mut idle = Context::from_waker(Waker::noop());
+    let idle = Context::from_waker(Waker::noop());
     for (stream, id) in streams.iter_mut().zip([1, 3]) {
-        assert!(stream.1.poll_recv(&mut idle).is_pending());
+        assert!(stream.1.poll_recv(&idle).is_pending());
         (end.transport.coming).extend_from_slice(&header(0, 2, id, 1));
         end.transport.coming.extend_from_slice(b"x");
     }
@@ -271,10 +271,7 @@ fn deliver(end: &mut Turns<Wire, NativeEngine>, streams: &mut [Stream]) -> (usiz
     assert!(polled.is_pending());
     let itself = woken.0.load(Ordering::Relaxed);
     for stream in streams {
-        assert!(
-            stream.1.poll_recv(&mut idle).is_ready(),
-            "its task was woken"
-        );
+        assert!(stream.1.poll_recv(&idle).is_ready(), "its task was woken");
         stream.try_send("reply".into()).unwrap();
     }
     (end.transport.sent.split().len(), itself)
