@@ -64,9 +64,9 @@ const ENDS: [&str; 29] = [
 ];
 
 /// Seeds of an ordinary test.
-const SEEDS: u64 = 2000;
+const SEEDS: u64 = 1800;
 /// The same over DRPC.
-const DRPC_SEEDS: u64 = 200;
+const DRPC_SEEDS: u64 = 150;
 
 /// Ends that occur in at least one of those.
 const DRPC_ENDS: [&str; 14] = [
