@@ -10,7 +10,7 @@ use super::status::Status;
 use crate::error::Processed;
 
 /// Calls of one method that wait for a place, of all sessions, and those of a server whose request came late; more are refused.
-pub(super) const WAITING_MAX: usize = 1024;
+const WAITING_MAX: usize = 1024;
 
 /// The fate of a call for which there is no place.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -31,19 +31,26 @@ pub(super) fn full() -> Status {
 /// Places for calls.
 pub(super) struct Bound {
     limit: usize,
+    when_full: WhenFull,
     used: AtomicUsize,
     waiting: AtomicUsize,
     freed: Notify,
 }
 
 impl Bound {
-    pub(super) fn new(limit: usize) -> Arc<Self> {
+    pub(super) fn new(limit: usize, when_full: WhenFull) -> Arc<Self> {
         Arc::new(Self {
             limit,
+            when_full,
             used: AtomicUsize::new(0),
             waiting: AtomicUsize::new(0),
             freed: Notify::new(),
         })
+    }
+
+    /// Others of the same kind.
+    pub(super) fn with_limit(&self, limit: usize) -> Arc<Self> {
+        Self::new(limit, self.when_full)
     }
 
     /// A place, if one is free.
@@ -76,6 +83,16 @@ impl Bound {
             freed.as_mut().await;
             freed.set(self.freed.notified());
         }
+    }
+
+    /// Whether a call for which there is no place fails, as it is set.
+    pub(super) fn refuses(&self) -> bool {
+        self.when_full == WhenFull::Refuse
+    }
+
+    /// The same, and as too many wait.
+    pub(super) fn refuses_to_wait(&self) -> bool {
+        self.refuses() || self.waiting() >= WAITING_MAX
     }
 
     /// How many wait for a place.
@@ -143,7 +160,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_place_that_is_freed_goes_to_one_that_waits() {
-        let bound = Bound::new(1);
+        let bound = Bound::new(1, WhenFull::Wait);
         let place = bound.acquire().await;
         assert!(bound.try_acquire().is_none());
         let waiting = {
@@ -161,7 +178,7 @@ mod tests {
     #[test]
     fn threads_never_have_more_places_than_there_are_and_none_waits_for_ever() {
         const LIMIT: usize = 3;
-        let bound = Bound::new(LIMIT);
+        let bound = Bound::new(LIMIT, WhenFull::Wait);
         let running = Arc::new(AtomicUsize::new(0));
         let runtime = tokio::runtime::Builder::new_multi_thread().build().unwrap();
         let tasks: Vec<_> = (0..16)

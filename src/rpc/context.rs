@@ -67,10 +67,10 @@ pub(super) struct Peer {
 }
 
 impl Peer {
-    pub(super) fn new(session: Session, max_calls: usize) -> Self {
+    pub(super) fn new(session: Session, bound: Arc<Bound>) -> Self {
         Self {
             session,
-            bound: Bound::new(max_calls),
+            bound,
             channel: OnceLock::new(),
         }
     }

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::time::Instant;
 
-use super::bound::{Bound, Place, WhenFull};
+use super::bound::{Bound, Place};
 use super::context::{Context, Peer};
 #[cfg(feature = "rpc-tower")]
 use super::layer::Layered;
@@ -22,7 +22,6 @@ pub(super) type Interceptor = Arc<
 /// What all calls of a server have together.
 pub(super) struct Common {
     pub(super) bound: Arc<Bound>,
-    pub(super) when_full: WhenFull,
     pub(super) counters: Counters,
     pub(super) rows: ServerRows,
     pub(super) interceptors: Vec<Interceptor>,

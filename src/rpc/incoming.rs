@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use tracing::Level;
 
 use super::answering::Answering;
-use super::bound::{Bound, Place, WAITING_MAX, WhenFull, full};
+use super::bound::{Bound, Place, full};
 use super::code::Code;
 use super::codec::{CodecError, Coding};
 use super::context::{Context, Part};
@@ -187,7 +187,8 @@ impl Incoming {
         Status::library(Code::DEADLINE_EXCEEDED, Processed::No, text)
     }
 
-    /// Takes the places again, or refuses as the server does where there is none.
+    /// Takes the places again. Where there is none it waits or refuses: for a place of its method as that does, for one of the
+    /// server as the server does.
     async fn regain(&mut self, lent: Lent) -> Result<(), Gone> {
         if let Some(bound) = lent.of_method {
             self.held.of_method = Some(self.place(&bound).await?);
@@ -204,7 +205,7 @@ impl Incoming {
         if let Some(place) = bound.try_acquire() {
             return Ok(place);
         }
-        if self.held.server.when_full == WhenFull::Refuse || bound.waiting() >= WAITING_MAX {
+        if bound.refuses_to_wait() {
             self.refuse(&full());
             return Err(Gone);
         }

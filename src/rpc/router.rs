@@ -166,7 +166,9 @@ impl<M: Mode> Router<M> {
     /// Sets how calls of a method are run that was added before; one that was not is passed over.
     pub fn options(&mut self, method: &str, options: MethodOptions) {
         if let Some(entry) = self.methods.get_mut(method) {
-            entry.bound = options.max_calls.map(Bound::new);
+            entry.bound = options
+                .max_calls
+                .map(|limit| Bound::new(limit, options.when_full));
             entry.options = options;
         }
     }

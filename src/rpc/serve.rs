@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use tracing::Level;
 
 use super::answering::Answering;
-use super::bound::{Bound, Place, WAITING_MAX, WhenFull, full};
+use super::bound::{Bound, Place, full};
 use super::code::Code;
 use super::context::Peer;
 use super::dialect;
@@ -43,7 +43,8 @@ pub(super) async fn serve_session<M: Mode>(
     core: &Arc<Core<M>>,
     session: Session,
 ) -> Result<(), SessionError> {
-    let peer = Arc::new(Peer::new(session, core.max_session_calls));
+    let bound = core.common.bound.with_limit(core.max_session_calls);
+    let peer = Arc::new(Peer::new(session, bound));
     let warm = Warm::new(&peer, &core.common);
     let mut serving = Serving {
         core: Arc::clone(core),
@@ -234,11 +235,10 @@ impl<M: Mode> Serving<M> {
 
     /// Has a place of the server and of the session for the call, or waits for it, or refuses; false: the call is over.
     async fn admit(&mut self, call: &mut Incoming) -> Result<bool, SessionError> {
-        let refuses = self.core.common.when_full == WhenFull::Refuse;
         let (session, server) = (&self.peer.bound, &self.core.common.bound);
         for (bound, of_server) in [(session, false), (server, true)] {
             if !bound.try_take() {
-                if refuses {
+                if bound.refuses() {
                     call.refuse(&full());
                     return Ok(false);
                 }
@@ -255,7 +255,7 @@ impl<M: Mode> Serving<M> {
 
     /// Of a call whose method has no place: others go on.
     fn wait_or_refuse(&self, entry: &Entry<M>, bound: &Arc<Bound>, mut call: Incoming) {
-        if entry.options.when_full == WhenFull::Refuse || bound.waiting() >= WAITING_MAX {
+        if bound.refuses_to_wait() {
             call.refuse(&full());
             return;
         }

@@ -327,8 +327,7 @@ impl<M: Mode> ServerBuilder<M> {
             methods: self.router.methods,
             max_session_calls: self.max_session_calls,
             common: Arc::new(Common {
-                bound: Bound::new(self.max_calls),
-                when_full: self.when_full,
+                bound: Bound::new(self.max_calls, self.when_full),
                 counters: Counters::default(),
                 rows,
                 interceptors: self.interceptors,

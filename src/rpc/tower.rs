@@ -11,7 +11,7 @@ use ::tower::load::Load;
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use super::bound::{Bound, Place};
+use super::bound::{Bound, Place, WhenFull};
 use super::call::{Prepared, attempts};
 use super::channel::{Channel, Target};
 use super::codec::{Coding, Raw};
@@ -138,7 +138,7 @@ impl Endpoint {
     pub fn with_places(channel: Channel, places: usize) -> Self {
         Self {
             channel,
-            bound: Bound::new(places.max(1)),
+            bound: Bound::new(places.max(1), WhenFull::Wait),
             place: None,
             waiting: None,
         }

@@ -355,3 +355,39 @@ async fn a_request_that_comes_to_a_full_server_waits_for_a_place() {
     assert_eq!(soon(recv.recv()).await.unwrap().unwrap(), "late");
     assert!(soon(first).await.unwrap().is_ok());
 }
+
+/// Of its method by the method's rule, whatever the server's is.
+#[tokio::test]
+async fn a_late_request_waits_for_a_place_of_its_method_or_is_refused_as_the_method_says() {
+    for (method, server) in [
+        (WhenFull::Wait, WhenFull::Refuse),
+        (WhenFull::Refuse, WhenFull::Wait),
+    ] {
+        let gate = Gate::new();
+        let options = MethodOptions::default().max_calls(1).when_full(method);
+        let builder = gated(&gate).when_full(server).options(ECHO, options);
+        let host = Host::new(builder).await;
+        let opening = &b"\x01\0\0\x0etest.Test/Echo"[..];
+        let (mut send, mut recv) = host.client.open(opening).await.unwrap();
+        until("the call is taken", || host.server.stats().calls == 1).await;
+        until("it has lent its place", || {
+            host.server.stats().in_flight == 0
+        })
+        .await;
+        let channel = host.channel.clone();
+        let first = tokio::spawn(async move { channel.call(&ECHO, &Bytes::new()).await });
+        until("the method is full", || gate.running() == 1).await;
+
+        send.send("late").await.unwrap();
+        send.finish().unwrap();
+        for _ in 0..20 {
+            soon(host.client.ping()).await.unwrap();
+        }
+        let refused = host.server.stats().refused;
+        assert_eq!(refused == 1, method == WhenFull::Refuse, "{method:?}");
+        gate.permits.add_permits(2);
+        let answer = soon(recv.recv()).await;
+        assert_eq!(answer.is_ok(), method == WhenFull::Wait, "{answer:?}");
+        assert!(soon(first).await.unwrap().is_ok());
+    }
+}

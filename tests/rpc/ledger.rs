@@ -1,18 +1,27 @@
 //! Many calls by chance, and a ledger on the server: every call ends once, and what its status says about the handler is true.
+//!
+//! Most calls are frames (`Session::stats` counts them); the others are streams: those with a long request or much metadata, those
+//! that find no permission or a session that is new, and all that stream. Answers that are longer than a frame, or have metadata,
+//! make streams of calls in frames. Sessions end in each way that there is, from either side, and servers are replaced.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use ringmux::rpc::{Channel, Code, Context, Origin, Receiver, Sender, Server, Status};
+use ringmux::rpc::{Channel, Code, Context, Origin, Receiver, Response, Sender, Server, Status};
 use ringmux::{Processed, Session};
+use tokio::task::{AbortHandle, JoinSet};
 
 use crate::host::*;
 
 const CALLS: u64 = 20_000;
 const WORKERS: u64 = 32;
+/// More than a frame carries.
+const LONG_BYTES: usize = 17_000;
+/// Metadata that an opening block has no room for, in bytes.
+const LONG_METADATA: usize = 8150;
 
 /// splitmix64.
 #[derive(Clone)]
@@ -55,10 +64,32 @@ impl Ledger {
     }
 }
 
+/// What the tenth byte of a request asks for besides its echo.
+#[derive(Clone, Copy)]
+struct Asked {
+    long: bool,
+    headers: bool,
+    trailers: bool,
+}
+
+impl Asked {
+    fn of(request: &[u8]) -> Self {
+        let byte = request[10];
+        Self {
+            long: byte < 20,
+            headers: (10..30).contains(&byte),
+            trailers: (15..40).contains(&byte),
+        }
+    }
+}
+
 /// Does what the request says, which has the call's number in front.
-async fn work(ledger: Ledger, request: Bytes) -> Result<Bytes, Status> {
-    let call = u64::from_le_bytes(request[..8].try_into().unwrap());
+async fn work(ledger: Ledger, cx: &Context, mut request: Bytes) -> Result<Bytes, Status> {
+    let call = number(&request);
     ledger.begin(call);
+    if let Some(said) = cx.metadata().get("call") {
+        assert_eq!(*said, request[..8], "the metadata of another call");
+    }
     match request[8] {
         0..=99 => {}
         100..=149 => tokio::task::yield_now().await,
@@ -69,6 +100,16 @@ async fn work(ledger: Ledger, request: Bytes) -> Result<Bytes, Status> {
             return Err(Status::failed_precondition("by chance"));
         }
         _ => std::future::pending().await,
+    }
+    let asked = Asked::of(&request);
+    if asked.headers {
+        cx.add_header("call", &request[..8])?;
+    }
+    if asked.trailers {
+        cx.add_trailer("call", &request[..8])?;
+    }
+    if asked.long {
+        request = [&request[..], &[9; LONG_BYTES]].concat().into();
     }
     ledger.finish(call);
     Ok(request)
@@ -81,16 +122,17 @@ fn number(message: &Bytes) -> u64 {
 fn server(ledger: &Ledger) -> Server {
     let [a, b] = [(); 2].map(|()| ledger.clone());
     Server::builder()
-        .unary(ECHO, move |_: Context, request: Bytes| {
-            work(a.clone(), request)
+        .unary(ECHO, move |cx: Context, request: Bytes| {
+            let ledger = a.clone();
+            async move { work(ledger, &cx, request).await }
         })
         .bidirectional(
             CHAT,
-            move |_, mut from: Receiver<Bytes>, mut to: Sender<Bytes>| {
+            move |cx: Context, mut from: Receiver<Bytes>, mut to: Sender<Bytes>| {
                 let ledger = b.clone();
                 async move {
                     while let Some(request) = from.recv().await? {
-                        to.send(work(ledger.clone(), request).await?).await?;
+                        to.send(work(ledger.clone(), &cx, request).await?).await?;
                     }
                     Ok(())
                 }
@@ -101,53 +143,140 @@ fn server(ledger: &Ledger) -> Server {
         .unwrap()
 }
 
-/// The session of the moment, which is killed now and then.
+/// A session from both sides, and its two connections.
+struct Link {
+    client: Session,
+    session: Session,
+    connections: [AbortHandle; 2],
+    channel: Channel,
+}
+
+impl Link {
+    async fn new(server: &Server) -> Self {
+        let config = settings().build().unwrap();
+        let (a, b) = tokio::io::duplex(256 * 1024);
+        let (client, connection) = ringmux::client(a, &config);
+        let dialling = tokio::spawn(connection).abort_handle();
+        let (session, connection) = ringmux::server(b, &config);
+        let listening = tokio::spawn(connection).abort_handle();
+        client.established().await.unwrap();
+        let (server, served) = (server.clone(), session.clone());
+        tokio::spawn(async move { server.serve_session(served).await });
+        Self {
+            channel: Channel::new(client.clone()),
+            client,
+            session,
+            connections: [dialling, listening],
+        }
+    }
+}
+
+/// The session of the moment, which is killed now and then, and the server, which is replaced.
 struct Line {
-    server: Server,
-    now: Mutex<(Session, Channel)>,
+    ledger: Ledger,
+    servers: Mutex<Vec<Server>>,
+    now: Mutex<Link>,
+    /// Calls in frames of the sessions that are over.
+    framed: Arc<AtomicU64>,
+    counting: Mutex<JoinSet<()>>,
 }
 
 impl Line {
-    async fn session(server: &Server) -> (Session, Channel) {
-        let (client, session) = pipe(&settings().build().unwrap()).await;
-        let server = server.clone();
-        tokio::spawn(async move { server.serve_session(session).await });
-        (client.clone(), Channel::new(client))
-    }
-
-    async fn kill(&self, chance: &mut Chance) {
-        let next = Self::session(&self.server).await;
-        let old = std::mem::replace(&mut *self.now.lock().unwrap(), next).0;
-        match chance.below(2) {
-            0 => old.close(),
-            _ => drop(tokio::spawn(async move {
-                old.shutdown(Duration::from_millis(2)).await;
-            })),
+    async fn new() -> Self {
+        let ledger = Ledger::default();
+        let server = server(&ledger);
+        Self {
+            ledger,
+            now: Mutex::new(Link::new(&server).await),
+            servers: Mutex::new(vec![server]),
+            framed: Arc::default(),
+            counting: Mutex::default(),
         }
     }
 
+    async fn kill(&self, chance: &mut Chance) {
+        let server = {
+            let mut servers = self.servers.lock().unwrap();
+            if chance.below(8) == 0 {
+                servers.push(server(&self.ledger));
+            }
+            servers.last().unwrap().clone()
+        };
+        let next = Link::new(&server).await;
+        let old = std::mem::replace(&mut *self.now.lock().unwrap(), next);
+        let side = match chance.below(2) {
+            0 => old.client.clone(),
+            _ => old.session.clone(),
+        };
+        match chance.below(5) {
+            0 | 1 => side.close(),
+            2 | 3 => drop(tokio::spawn(async move {
+                side.shutdown(Duration::from_millis(2)).await;
+            })),
+            _ => old.connections[chance.below(2) as usize].abort(),
+        }
+        self.count(old.client);
+    }
+
+    /// Adds up the frames of a session when it is over.
+    fn count(&self, client: Session) {
+        let framed = Arc::clone(&self.framed);
+        let mut counting = self.counting.lock().unwrap();
+        while counting.try_join_next().is_some() {}
+        counting.spawn(async move {
+            client.closed().await;
+            framed.fetch_add(client.stats().calls, Ordering::SeqCst);
+        });
+    }
+
     fn channel(&self) -> Channel {
-        self.now.lock().unwrap().1.clone()
+        self.now.lock().unwrap().channel.clone()
+    }
+
+    /// All calls of all servers are over.
+    async fn rests(&self) {
+        let servers = self.servers.lock().unwrap().clone();
+        let in_flight = || servers.iter().map(|it| it.stats().in_flight).sum::<u64>();
+        until("no call is left", || in_flight() == 0).await;
+    }
+
+    /// Ends the last session; how many calls were frames.
+    async fn end(&self) -> u64 {
+        let last = self.now.lock().unwrap().client.clone();
+        last.close();
+        self.count(last);
+        let counting = std::mem::take(&mut *self.counting.lock().unwrap());
+        soon(counting.join_all()).await;
+        self.framed.load(Ordering::SeqCst)
     }
 }
 
 /// One call; its status, if its caller waited for one.
 async fn call(channel: &Channel, id: u64, chance: &mut Chance) -> Option<Result<(), Status>> {
     let mut request = id.to_le_bytes().to_vec();
-    request.extend([chance.next() as u8, chance.next() as u8]);
+    request.extend([(); 3].map(|()| chance.next() as u8));
     if chance.below(50) == 0 {
         request.resize(30_000, 7);
     }
+    let metadata = match chance.below(100) {
+        0 => vec![7; LONG_METADATA],
+        1..=9 => vec![7],
+        _ => vec![],
+    };
     let request = Bytes::from(request);
     let timeout = Duration::from_micros(500 + chance.below(16_000));
     let patience = match chance.below(5) {
         0 => Duration::from_micros(chance.below(2000)),
         _ => LIMIT,
     };
-    if chance.below(4) > 0 {
-        let call = channel.call(&ECHO, &request).timeout(timeout).into_future();
-        let answer = tokio::time::timeout(patience, call).await.ok()?;
-        return Some(answer.map(|answer| assert_eq!(number(&answer), id)));
+    if chance.below(8) > 0 {
+        let mut call = channel.call(&ECHO, &request).timeout(timeout);
+        if !metadata.is_empty() {
+            call = call.metadata("call", &request[..8]).metadata("m", metadata);
+        }
+        let answer = call.detailed();
+        let answer = tokio::time::timeout(patience, answer).await.ok()?;
+        return Some(answer.map(|answer| is_answer(&answer, &request)));
     }
     let call = async {
         let (mut to, mut from) = channel.bidirectional(&CHAT).timeout(timeout).open().await?;
@@ -160,6 +289,17 @@ async fn call(channel: &Channel, id: u64, chance: &mut Chance) -> Option<Result<
         Ok(())
     };
     tokio::time::timeout(patience, call).await.ok()
+}
+
+/// Checks that an answer is the one that the request asks for.
+fn is_answer(answer: &Response<Bytes>, request: &Bytes) {
+    let asked = Asked::of(request);
+    let more = if asked.long { LONG_BYTES } else { 0 };
+    assert_eq!(answer.message.len(), request.len() + more);
+    assert_eq!(answer.message[..request.len()], request[..]);
+    let of_it = |asked: bool| asked.then_some(&request[..8]);
+    assert_eq!(answer.headers.get("call"), of_it(asked.headers));
+    assert_eq!(answer.trailers.get("call"), of_it(asked.trailers));
 }
 
 /// Whether the status is true, once the server is at rest.
@@ -186,10 +326,8 @@ fn check(id: u64, outcome: &Result<(), Status>, (begun, finished): (u32, bool)) 
 }
 
 async fn run(seed: u64, calls: u64) {
-    let ledger = Ledger::default();
-    let server = server(&ledger);
-    let now = Mutex::new(Line::session(&server).await);
-    let line = Arc::new(Line { server, now });
+    let since = std::time::Instant::now();
+    let line = Arc::new(Line::new().await);
     let stop = Arc::new(AtomicBool::new(false));
     let killer = {
         let (line, stop) = (Arc::clone(&line), Arc::clone(&stop));
@@ -226,11 +364,15 @@ async fn run(seed: u64, calls: u64) {
     }
     stop.store(true, Ordering::SeqCst);
     let kills = soon(killer).await.unwrap();
-    let channel = line.channel();
-    until("no call is left", || line.server.stats().in_flight == 0).await;
-    soon(channel.call(&ECHO, &vec![0; 10].into()).into_future())
-        .await
-        .unwrap();
+    line.rests().await;
+    soon(
+        line.channel()
+            .call(&ECHO, &vec![0; 11].into())
+            .into_future(),
+    )
+    .await
+    .unwrap();
+    let framed = line.end().await;
 
     let mut counts = HashMap::<String, u32>::new();
     for (id, outcome) in &outcomes {
@@ -247,17 +389,22 @@ async fn run(seed: u64, calls: u64) {
         *counts.entry(name).or_default() += 1;
         // Call 0 has the number of the one above.
         if let (Some(outcome), 1..) = (outcome, *id) {
-            check(*id, outcome, ledger.of(*id));
+            check(*id, outcome, line.ledger.of(*id));
         }
     }
+    let servers = line.servers.lock().unwrap().len();
+    let took = since.elapsed();
     println!(
-        "seed {seed}: {kills} kills, {:?}, {counts:#?}",
-        line.server.stats()
+        "seed {seed}: {calls} calls in {took:?}, {framed} in frames, {kills} kills, {servers} servers, {counts:#?}"
     );
     assert_eq!(outcomes.len() as u64, calls);
     // The machine may be busy, and a call is late then.
     assert!(counts["answered"] > 100);
     assert!(kills > 2);
+    match over_streams() {
+        true => assert_eq!(framed, 0),
+        false => assert!(framed > calls / 2, "{framed} of {calls} were frames"),
+    }
 }
 
 #[tokio::test]

@@ -284,9 +284,9 @@ async fn a_balancer_over_three_servers_loses_no_call_while_one_is_restarted() {
     assert!(counts.iter().all(|&count| count > CALLS / 20), "{counts:?}");
 }
 
-/// The same behind a buffer, whose errors are boxed.
+/// As [`Again`] without an end, behind a buffer, whose errors are boxed.
 #[derive(Clone)]
-struct AgainBoxed;
+pub(crate) struct AgainBoxed;
 
 impl RetryPolicy<Request, Response<Bytes>, tower::BoxError> for AgainBoxed {
     type Future = future::Ready<()>;

@@ -10,8 +10,8 @@ use super::Native;
 use super::frame::{
     CALL_PREFIX_LEN, CALLS_FRAME_LEN, CANCEL_FRAME_LEN, FRAME_COST, GOAWAY_FRAME_LEN, HEADER_LEN,
     MAX_ERROR_DETAILS, MAX_ERROR_MESSAGE, MAX_GOAWAY_DEBUG, PING_FRAME_LEN, Scope, StreamId,
-    WINDOW_FRAME_LEN, cost, data_header, put_call, put_calls, put_cancel, put_error, put_goaway,
-    put_open, put_ping, put_reply, put_window,
+    WINDOW_FRAME_LEN, call_head, cost, data_header, put_calls, put_cancel, put_error, put_goaway,
+    put_open, put_ping, put_window, reply_header,
 };
 use super::sender::Sender;
 use crate::core::mux::{caller, handler};
@@ -207,9 +207,9 @@ impl Native {
                 return true;
             }
             let id = self.next_id;
-            batch
-                .head()
-                .put_with(HEADER_LEN + len, |dst| put_call(dst, id, opening, request));
+            let head = call_head(id, opening.len(), request.len());
+            batch.head().put_frame(head, opening);
+            batch.head().extend_from_slice(request);
             batch.copied(HEADER_LEN + len);
             caller::call_sent(mux, id.get(), cost);
             self.next_id = following_id(mux, id);
@@ -292,7 +292,8 @@ fn put_replies<S: SessionPort>(mux: &mut Mux<S>, batch: &mut Batch, share: usize
             return true;
         }
         let len = HEADER_LEN + answer.len();
-        batch.head().put_with(len, |dst| put_reply(dst, id, answer));
+        let header = reply_header(id, answer.len());
+        batch.head().put_frame(header, answer);
         batch.copied(len);
         handler::reply_sent(mux, cost);
     }

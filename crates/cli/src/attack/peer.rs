@@ -45,6 +45,8 @@ pub(super) struct Peer {
     out: Vec<u8>,
     received: Vec<u8>,
     preface_seen: bool,
+    /// The server has said that it takes calls in frames.
+    takes_calls: bool,
     /// The server speaks another wire: its answers are read and not understood.
     pub(super) is_foreign: bool,
     pub(super) reading: Reading,
@@ -98,6 +100,7 @@ impl Peer {
             out: Vec::new(),
             received: Vec::new(),
             preface_seen: false,
+            takes_calls: false,
             is_foreign: false,
             reading: Reading::Honest,
             frames: 0,
@@ -168,6 +171,25 @@ impl Peer {
         id
     }
 
+    /// Makes a call in a frame, if the server has a place and credit for it.
+    pub(super) fn call(&mut self, payload: &[u8]) -> Option<u32> {
+        if self.places <= 0 || self.session_credit < cost(payload) {
+            return None;
+        }
+        self.places -= 1;
+        self.session_credit -= cost(payload);
+        Some(self.call_beyond(payload))
+    }
+
+    /// The same, whether the server has a place and credit for it or not.
+    pub(super) fn call_beyond(&mut self, payload: &[u8]) -> u32 {
+        let id = self.next_id;
+        self.next_id = id.wrapping_add(2);
+        self.streams.insert(id, self.initial_credit);
+        self.raw(wire::CALL, 0, id, payload);
+        id
+    }
+
     /// Sends an opaque block, if the session has credit for it.
     pub(super) fn meta(&mut self, stream: u32, flags: u8, block: &[u8]) -> bool {
         if self.session_credit < cost(block) {
@@ -207,6 +229,11 @@ impl Peer {
     /// Whether the server has sent its SETTINGS.
     pub(super) const fn is_greeted(&self) -> bool {
         self.preface_seen
+    }
+
+    /// Whether the server takes calls in frames.
+    pub(super) const fn may_call(&self) -> bool {
+        self.takes_calls
     }
 
     /// The server does not keep up: too many unsent bytes.
@@ -289,6 +316,12 @@ impl Peer {
                 }
             }
             wire::DATA => self.give_back(got),
+            wire::CALL if got.stream == 0 => self.takes_calls = got.flags & wire::NONE == 0,
+            wire::REPLY => {
+                // It has no credit of its own.
+                self.forget(got.stream);
+                self.give_back(got);
+            }
             wire::CANCEL | wire::ERROR if self.is_open(got.stream) => {
                 self.resets += 1;
                 self.forget(got.stream);

@@ -11,6 +11,8 @@ pub(super) const PING: u8 = 5;
 pub(super) const GOAWAY: u8 = 6;
 pub(super) const SETTINGS: u8 = 7;
 pub(super) const META: u8 = 8;
+pub(super) const CALL: u8 = 9;
+pub(super) const REPLY: u8 = 10;
 /// The first kind that has no meaning yet.
 pub(super) const EXTENSION: u8 = 11;
 
@@ -18,9 +20,13 @@ pub(super) const FIN: u8 = 1;
 pub(super) const END: u8 = 2;
 pub(super) const ACK: u8 = 1;
 pub(super) const STREAMS: u8 = 1;
+/// Of a CALL without a stream: its sender takes no calls any more.
+pub(super) const NONE: u8 = 1;
 
 pub(super) const PREFACE: &[u8; 8] = b"RINGMUX\x01";
 pub(super) const HEADER_LEN: usize = 8;
+/// The longest payload of a CALL.
+pub(super) const CALL_MAX: usize = 16 * 1024;
 /// Cost of a DATA frame besides its payload, in bytes of credit.
 pub(super) const FRAME_COST: i64 = 256;
 

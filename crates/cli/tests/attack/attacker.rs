@@ -1,6 +1,7 @@
 //! `ringmux attack`, in a process of its own.
 
-use std::process::Command;
+use std::collections::BTreeMap;
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use ringmux::Addr;
@@ -15,6 +16,8 @@ pub(crate) struct Result {
     pub(crate) connections: u64,
     pub(crate) frames: u64,
     pub(crate) ended: u64,
+    /// How often, by the rule or the limit.
+    pub(crate) answers: BTreeMap<String, u64>,
     pub(crate) resets: u64,
     pub(crate) round_trips: Vec<u64>,
     pub(crate) p99_ns: [u64; 2],
@@ -38,14 +41,36 @@ pub(crate) fn play(server: (&Addr, Serves), name: &str, pace: Pace, time: Durati
     play_over("native", server, name, pace, time)
 }
 
-/// The same over a wire.
-pub(crate) fn play_over(
+/// An attack that goes on until it is dropped: again and again, with short pauses, which close no connection.
+pub(crate) struct Endless(Child);
+
+impl Endless {
+    const TIME: Duration = Duration::from_secs(1);
+    const AGAIN: usize = 500;
+
+    pub(crate) fn start(server: (&Addr, Serves), name: &str) -> Self {
+        let names = vec![name; Self::AGAIN].join(",");
+        let mut program = program("native", server, &names, Pace::Usual, Self::TIME);
+        program.stdout(Stdio::null()).stderr(Stdio::null());
+        Self(program.spawn().expect("the program starts"))
+    }
+}
+
+impl Drop for Endless {
+    fn drop(&mut self) {
+        // It may have ended with the server.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn program(
     wire: &str,
     (addr, serves): (&Addr, Serves),
     name: &str,
     pace: Pace,
     time: Duration,
-) -> Result {
+) -> Command {
     let name = name.replace('_', "-");
     let rate: &[&str] = match pace {
         Pace::Usual => &[],
@@ -56,15 +81,27 @@ pub(crate) fn play_over(
         Serves::Calls => "unary",
     };
     let seconds = format!("{}ms", time.as_millis());
-    let output = Command::new(env!("CARGO_BIN_EXE_ringmux"))
+    let mut program = Command::new(env!("CARGO_BIN_EXE_ringmux"));
+    program
         .args(["attack", "--json", "--neighbour", neighbour, "--wire", wire])
         .args(["--method", METHOD.name()])
         .args(["--attack", &name, "--seconds", &seconds])
         .args(rate)
         .arg(addr.to_string())
-        .env_remove("RUST_LOG")
-        .output()
-        .expect("the program starts");
+        .env_remove("RUST_LOG");
+    program
+}
+
+/// The same over a wire.
+pub(crate) fn play_over(
+    wire: &str,
+    (addr, serves): (&Addr, Serves),
+    name: &str,
+    pace: Pace,
+    time: Duration,
+) -> Result {
+    let mut program = program(wire, (addr, serves), name, pace, time);
+    let output = program.output().expect("the program starts");
     let (text, errors) = (
         String::from_utf8_lossy(&output.stdout),
         String::from_utf8_lossy(&output.stderr),
@@ -78,11 +115,16 @@ pub(crate) fn play_over(
     };
     let string = |key: &str| row[key].as_str().map(str::to_owned);
     assert_eq!(row["applicable"], true, "{text}");
+    let answers = row["answers"].as_object().expect("counts");
     let round_trips = row["round_trips"].as_array().expect("two numbers");
     Result {
         connections: number("connections"),
         frames: number("frames"),
         ended: number("ended"),
+        answers: answers
+            .iter()
+            .map(|(name, count)| (name.clone(), count.as_u64().unwrap_or(0)))
+            .collect(),
         resets: number("resets"),
         round_trips: round_trips.iter().filter_map(Value::as_u64).collect(),
         p99_ns: [number("p99_before_ns"), number("p99_during_ns")],

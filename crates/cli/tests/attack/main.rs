@@ -1,5 +1,5 @@
 //! A server under attack by the program `ringmux attack`, by each attack A1 to A13, on each driver; and a server of calls, by each
-//! attack C1 to C7.
+//! attack C1 to C7, which calls in streams, and C8 to C15, which calls in frames.
 //!
 //! This process runs the server and nothing else, so the allocator counts its memory alone; the attacker and the
 //! well-behaved neighbour run in another process, which reports the neighbour's times. One test at a time.
@@ -35,12 +35,16 @@ const LOOKS: u32 = 7;
 const RATIO_MAX: f64 = 2.0;
 /// A neighbour's p99 below this passes whatever the ratio, where its round trips are calls: they take so little, 0.3 ms in a build
 /// like this, that one turn of an attacker's session doubles them.
-const SHORT_CALL: Duration = Duration::from_millis(2);
+const SHORT_CALL: Duration = Duration::from_millis(1);
 /// Maximum p99 of the neighbour beside an attack at full pace. It is below 10 ms where a processor is left for the neighbour;
 /// here an attacker, a server, a neighbour and all other processes share two, each with time slices of some milliseconds.
 const FLOODED_P99_MAX: Duration = Duration::from_millis(100);
 /// Time limit for the release of the attack's memory.
 const SETTLE: Duration = Duration::from_secs(20);
+
+/// The grace of a shutdown under attack, and what the machine may add to it, which has other load.
+const GRACE: Duration = Duration::from_millis(200);
+const SHUTDOWN_SLACK: Duration = Duration::from_secs(10);
 
 /// The read buffer of a session or of a handshake: two of the largest frames, and overhead.
 const READ_BUFFER: u64 = 2 * (16 << 10) + (16 << 10);
@@ -99,6 +103,21 @@ struct Attack {
     serves: Serves,
 }
 
+/// An attack whose connections the server is to end, and what it says then.
+const ENDED: [(&str, &[&str]); 2] = [
+    (
+        "unary_broken",
+        &[
+            "id-not-increasing",
+            "wrong-parity",
+            "frame-truncated",
+            "frame-too-long",
+            "call-not-taken",
+        ],
+    ),
+    ("unary_replies", &["never-opened", "after-end"]),
+];
+
 /// The memory that an attack can make the server hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Holds {
@@ -142,6 +161,19 @@ impl Attack {
 
     fn is_plateau(&self, server: &Server, seen: &Seen) -> bool {
         seen.growth <= SLACK_BYTES + self.turnover(&server.config)
+    }
+
+    /// The reasons that the server is to give and has not given.
+    fn missing(&self, result: &attacker::Result) -> Vec<&'static str> {
+        let mut missing = Vec::new();
+        for (_, reasons) in ENDED.iter().filter(|(name, _)| *name == self.name) {
+            missing.extend(
+                reasons
+                    .iter()
+                    .filter(|it| !result.answers.contains_key(**it)),
+            );
+        }
+        missing
     }
 
     /// Whether it reaches its limits at this pace in the time of a test. The others' memory is checked by `filled`.
@@ -269,6 +301,23 @@ macro_rules! calls {
     };
 }
 
+/// For calls in frames, whose buffers the drivers read.
+macro_rules! frames {
+    () => {
+        same!();
+    };
+}
+
+/// The same for attacks that can go on without end, or are ended by limits that only the edge has.
+macro_rules! endless_frames {
+    () => {
+        frames!();
+        flooded! {
+            tokio_edge_at_full_pace: Tokio Edge;
+        }
+    };
+}
+
 /// For calls on so many sessions that they could take all places of the server.
 macro_rules! fill_calls {
     () => {
@@ -304,6 +353,37 @@ attacks! { Calls:
     call_metadata: 1 Streams(24 << 10), calls;
     call_unknown: 1 Streams(0), calls;
     call_late: 1 Streams(0), calls;
+}
+
+attacks! { Calls:
+    unary_unread: 2 Both, endless_frames;
+    unary_reset: 1 Streams(4 << 10), endless_frames;
+    unary_held: 2 Streams(4 << 10), frames;
+    unary_largest: 1 Streams(24 << 10), endless_frames;
+    unary_broken: 6 Streams(24 << 10), frames;
+    unary_half: 64 Streams(0), frames;
+    unary_unknown: 2 Streams(4 << 10), endless_frames;
+    unary_replies: 2 Streams(4 << 10), frames;
+}
+
+/// Attacks that hold calls, all at once, and a server that is shut down under them.
+mod shut_down_under_calls_in_frames {
+    use super::{Driver, shut_down};
+
+    #[test]
+    fn uring() {
+        shut_down(Driver::Uring);
+    }
+
+    #[test]
+    fn tokio_uring() {
+        shut_down(Driver::TokioUring);
+    }
+
+    #[test]
+    fn tokio() {
+        shut_down(Driver::Tokio);
+    }
 }
 
 /// The attacks over DRPC, with what each can make the server hold.
@@ -346,10 +426,41 @@ fn withstood(attack: &Attack, driver: Driver, profile: Profile) {
         let plateau = !attack.reaches() || attack.is_plateau(server, &seen);
         let (p99, average) = (result.ratio, result.slowdown);
         let longest = Duration::from_nanos(result.p99_ns[1]);
-        let is_short = attack.serves == Serves::Calls && longest < SHORT_CALL;
+        let is_short = attack.serves == Serves::Calls
+            && longest
+                < Duration::from_micros(
+                    std::env::var("SHORT_US").map_or(2000, |v| v.parse().unwrap()),
+                );
         let noticed = p99.max(average) >= RATIO_MAX && !is_short;
-        let seen = format!("p99 x {p99:.2} ({longest:?}), average x {average:.2}, {seen}");
-        (plateau && !noticed).then_some(()).ok_or(seen)
+        let missing = attack.missing(&result);
+        let seen = format!(
+            "{missing:?} missing, p99 x {p99:.2} ({longest:?}), average x {average:.2}, {seen}"
+        );
+        (plateau && !noticed && missing.is_empty())
+            .then_some(())
+            .ok_or(seen)
+    });
+}
+
+/// Shuts a server down while calls in frames are held, half received, cancelled and not read.
+fn shut_down(driver: Driver) {
+    alone(|| {
+        let server = Server::start(driver, Profile::Mesh.config(), Serves::Calls);
+        let at = (&server.addr, Serves::Calls);
+        let attacks = ["unary_held", "unary_half", "unary_unread", "unary_largest"];
+        let attacks = attacks.map(|name| attacker::Endless::start(at, name));
+        // The first holds all places of one session, the last those of another one.
+        let enough = u64::from(server.config.max_streams()) * 3 / 2;
+        let since = Instant::now();
+        while server.in_flight() < enough {
+            let calls = server.in_flight();
+            assert!(since.elapsed() < SETTLE, "{calls} calls, of {enough}");
+            thread::sleep(Duration::from_millis(2));
+        }
+        let took = server.shutdown(GRACE);
+        println!("{driver}: {took:?} of {GRACE:?}");
+        assert!((GRACE..GRACE + SHUTDOWN_SLACK).contains(&took), "{took:?}");
+        drop(attacks);
     });
 }
 

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use ringmux::rpc::{self, Context, Method, Raw, Status};
@@ -16,6 +16,9 @@ use tokio::sync::oneshot;
 
 /// How long a handler of an attacker's stream is busy, independent of the attacker.
 const WORK: Duration = Duration::from_millis(60);
+
+/// What a request begins with that is never answered.
+const HOLD: &[u8] = b"hold";
 
 /// The method of a server of calls. A request without bytes is the neighbour's.
 pub(crate) const METHOD: Method<Bytes, Bytes> = Method::unary::<Raw>("attack.Attack/Call");
@@ -31,8 +34,11 @@ pub(crate) struct Server {
     pub(crate) addr: Addr,
     pub(crate) config: Config,
     most: Arc<AtomicU64>,
-    stop: Option<oneshot::Sender<()>>,
-    thread: Option<JoinHandle<()>>,
+    calls: rpc::Server,
+    /// With the grace of its shutdown.
+    stop: Option<oneshot::Sender<Duration>>,
+    /// How long its shutdown took.
+    thread: Option<JoinHandle<Duration>>,
 }
 
 impl Server {
@@ -42,6 +48,8 @@ impl Server {
         let (stop, stopped) = oneshot::channel();
         let most = Arc::new(AtomicU64::new(0));
         let (counted, serving) = (Arc::clone(&most), config.clone());
+        let calls = calls(Arc::clone(&most));
+        let served = calls.clone();
         let thread = thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
@@ -54,24 +62,27 @@ impl Server {
                 addr_tx.send(listener.local_addr().clone()).unwrap();
                 let accepting = async {
                     if serves == Serves::Calls {
-                        let ended = calls(counted).serve(&listener).await;
+                        let ended = served.serve(&listener).await;
                         return drop(ended);
                     }
                     while let Ok(session) = listener.accept().await {
                         tokio::spawn(serve(session, Arc::clone(&counted)));
                     }
                 };
-                tokio::select! {
-                    () = accepting => {}
-                    _ = stopped => {}
-                }
-                listener.shutdown(Duration::ZERO).await;
-            });
+                let grace = tokio::select! {
+                    () = accepting => Duration::ZERO,
+                    grace = stopped => grace.unwrap_or_default(),
+                };
+                let since = Instant::now();
+                listener.shutdown(grace).await;
+                since.elapsed()
+            })
         });
         let server = Self {
             addr: addr.recv().unwrap(),
             config,
             most,
+            calls,
             stop: Some(stop),
             thread: Some(thread),
         };
@@ -85,6 +96,19 @@ impl Server {
         // The preface, and empty SETTINGS.
         socket.write_all(b"RINGMUX\x01\0\0\0\x70\0\0\0\0").unwrap();
         socket.read_exact(&mut [0; 16]).unwrap();
+    }
+
+    /// Calls that are under way.
+    pub(crate) fn in_flight(&self) -> u64 {
+        self.calls.stats().in_flight
+    }
+
+    /// Shuts down; returns how long it took.
+    pub(crate) fn shutdown(mut self, grace: Duration) -> Duration {
+        let stop = self.stop.take().expect("it runs");
+        stop.send(grace).expect("it runs");
+        let thread = self.thread.take().expect("it runs");
+        thread.join().expect("the server has not panicked")
     }
 
     /// The most handlers that one session has had at a time.
@@ -158,6 +182,9 @@ fn calls(most: Arc<AtomicU64>) -> rpc::Server {
             let now = running.fetch_add(1, Ordering::Relaxed) + 1;
             let _running = Running(running);
             most.fetch_max(now, Ordering::Relaxed);
+            if request.starts_with(HOLD) {
+                std::future::pending::<()>().await;
+            }
             tokio::time::sleep(WORK).await;
             Ok::<_, Status>(request)
         }

@@ -16,35 +16,40 @@ pub(crate) const CALL_PREFIX_LEN: usize = CALL_FIXED_LEN as usize;
 /// Bytes that [`put_calls`] appends.
 pub(crate) const CALLS_FRAME_LEN: usize = HEADER_LEN;
 
-/// Appends a CALL frame. The caller has refused longer blocks and requests.
-pub(crate) fn put_call(dst: &mut impl BufMut, stream: StreamId, opening: &[u8], request: &[u8]) {
+/// Bytes of a CALL before its opening block.
+pub(crate) const CALL_HEAD_LEN: usize = HEADER_LEN + CALL_PREFIX_LEN;
+
+/// What a CALL frame begins with; the opening block and the request follow. The caller has refused longer ones.
+#[inline]
+pub(crate) fn call_head(stream: StreamId, opening: usize, request: usize) -> [u8; CALL_HEAD_LEN] {
     let length = CALL_FIXED_LEN
-        .saturating_add(saturate(opening.len()))
-        .saturating_add(saturate(request.len()));
-    debug_assert!(length <= MAX_CALL_LEN && saturate(opening.len()) <= MAX_OPEN_BLOCK);
+        .saturating_add(saturate(opening))
+        .saturating_add(saturate(request));
+    debug_assert!(length <= MAX_CALL_LEN && saturate(opening) <= MAX_OPEN_BLOCK);
     let header = Header {
         length,
         kind: Kind::Call.bits(),
         flags: 0,
         stream: stream.get(),
     };
-    dst.put_slice(&header.encode());
-    dst.put_u16_le(u16::try_from(opening.len()).unwrap_or(u16::MAX));
-    dst.put_slice(opening);
-    dst.put_slice(request);
+    let opening = u16::try_from(opening).unwrap_or(u16::MAX);
+    let mut head = [0; CALL_HEAD_LEN];
+    head[..HEADER_LEN].copy_from_slice(&header.encode());
+    head[HEADER_LEN..].copy_from_slice(&opening.to_le_bytes());
+    head
 }
 
-/// Appends a REPLY frame. The caller has refused a longer answer.
-pub(crate) fn put_reply(dst: &mut impl BufMut, stream: StreamId, answer: &[u8]) {
-    debug_assert!(saturate(answer.len()) <= MAX_CALL_LEN);
+/// The header of a REPLY frame, before the answer. The caller has refused a longer one.
+#[inline]
+pub(crate) fn reply_header(stream: StreamId, answer: usize) -> [u8; HEADER_LEN] {
+    debug_assert!(saturate(answer) <= MAX_CALL_LEN);
     let header = Header {
-        length: saturate(answer.len()),
+        length: saturate(answer),
         kind: Kind::Reply.bits(),
         flags: 0,
         stream: stream.get(),
     };
-    dst.put_slice(&header.encode());
-    dst.put_slice(answer);
+    header.encode()
 }
 
 /// Appends a CALL frame of the session: this side takes calls, or does not any more.
@@ -58,6 +63,7 @@ pub(crate) fn put_calls(dst: &mut impl BufMut, takes: bool) {
     dst.put_slice(&header.encode());
 }
 
+#[inline]
 pub(super) fn parse_call(header: Header, payload: &[u8]) -> Result<Frame<'_>, FrameError> {
     let Some(stream) = header.stream_id() else {
         return Ok(Frame::Calls {
@@ -88,6 +94,7 @@ pub(super) fn parse_call(header: Header, payload: &[u8]) -> Result<Frame<'_>, Fr
     })
 }
 
+#[inline]
 pub(super) fn parse_reply(header: Header, answer: &[u8]) -> Result<Frame<'_>, FrameError> {
     Ok(Frame::Reply {
         stream: header.require_stream()?,

@@ -54,7 +54,7 @@ mod read;
 mod settings;
 
 pub(crate) use block::{put_meta, put_open};
-pub(crate) use call::{CALL_PREFIX_LEN, CALLS_FRAME_LEN, put_call, put_calls, put_reply};
+pub(crate) use call::{CALL_PREFIX_LEN, CALLS_FRAME_LEN, call_head, put_calls, reply_header};
 pub(crate) use control::{
     CANCEL_FRAME_LEN, PING_FRAME_LEN, WINDOW_FRAME_LEN, put_cancel, put_ping, put_window,
 };
@@ -177,11 +177,13 @@ impl<'a> Frame<'a> {
         }
         match kind {
             Kind::Data => data::parse(header, payload),
+            Kind::Call => call::parse_call(header, payload),
+            Kind::Reply => call::parse_reply(header, payload),
             other => Self::parse_rare(other, header, payload),
         }
     }
 
-    /// Every kind but DATA, kept out of line so that the DATA path stays small where it is inlined.
+    /// Every kind but messages and calls, kept out of line so that their path stays small where it is inlined.
     fn parse_rare(kind: Kind, header: Header, payload: &'a [u8]) -> Result<Self, FrameError> {
         match kind {
             Kind::Data => data::parse(header, payload),

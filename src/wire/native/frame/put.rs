@@ -3,8 +3,8 @@
 use bytes::BufMut;
 
 use super::{
-    Frame, Header, data_header, put_call, put_calls, put_cancel, put_error, put_goaway, put_meta,
-    put_open, put_ping, put_reply, put_window, read,
+    Frame, Header, call_head, data_header, put_calls, put_cancel, put_error, put_goaway, put_meta,
+    put_open, put_ping, put_window, read, reply_header,
 };
 
 /// Appends any frame of a known kind; an extension gets an empty payload on the session.
@@ -44,9 +44,14 @@ pub(crate) fn put(dst: &mut impl BufMut, frame: &Frame<'_>) {
             opening,
         } => {
             let (block, request) = payload.split_at_checked(opening).unwrap_or((payload, &[]));
-            put_call(dst, stream, block, request);
+            dst.put_slice(&call_head(stream, block.len(), request.len()));
+            dst.put_slice(block);
+            dst.put_slice(request);
         }
-        Frame::Reply { stream, answer } => put_reply(dst, stream, answer),
+        Frame::Reply { stream, answer } => {
+            dst.put_slice(&reply_header(stream, answer.len()));
+            dst.put_slice(answer);
+        }
         Frame::Calls { takes } => put_calls(dst, takes),
         Frame::Extension(kind) => dst.put_slice(
             &Header {

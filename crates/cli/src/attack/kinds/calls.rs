@@ -1,4 +1,4 @@
-//! C1 to C7: calls of `rpc`. To a server of streams they are streams with an opening block that means nothing to it.
+//! C1 to C7: calls of `rpc` in streams. To a server of streams they are streams with an opening block that means nothing to it.
 
 use super::Attack;
 use crate::attack::peer::Peer;
@@ -18,7 +18,7 @@ mod opening {
     pub(super) const MAX: usize = 8 * 1024;
 }
 
-const REQUEST: [u8; 64] = [b'x'; 64];
+pub(super) const REQUEST: [u8; 64] = [b'x'; 64];
 /// The shortest entry of metadata: the key `a` without a value.
 const ENTRY: &[u8] = &[1, 0, 0, b'a'];
 /// The first byte of the block that carries the metadata of a request.
@@ -27,7 +27,7 @@ const OF_REQUEST: u8 = 1;
 const TOTAL: u32 = 32 * 1024;
 
 /// An opening block of a call with these flags and, behind the method, these bytes.
-fn block(flags: u8, method: &[u8], rest: &[u8]) -> Vec<u8> {
+pub(super) fn block(flags: u8, method: &[u8], rest: &[u8]) -> Vec<u8> {
     let head = [opening::VERSION, flags, opening::RAW, method.len() as u8];
     let timeout: &[u8] = if flags & opening::TIMEOUT == 0 {
         &[]

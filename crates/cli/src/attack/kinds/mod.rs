@@ -1,5 +1,5 @@
-//! The attacks, at least one for each row A1 to A13 of `SAFETY.md`, and one for each of the rows C1 to C7 of calls and D1 to D7 of
-//! DRPC.
+//! The attacks, at least one for each row A1 to A13 of `SAFETY.md`, and one for each of the rows C1 to C15 of calls and D1 to D7
+//! of DRPC.
 //!
 //! An attack is called step by step. A step sends one or a few frames and does not wait; a step that depends on the server's
 //! answer sends nothing. An attack gets the server's state, such as granted credit, from its [`Peer`].
@@ -15,6 +15,7 @@ mod ids;
 mod lengths;
 mod resets;
 mod stalls;
+mod unary;
 
 use clap::ValueEnum;
 
@@ -76,6 +77,22 @@ pub(super) enum Kind {
     CallUnknown,
     /// C7: calls whose time is over when they begin
     CallLate,
+    /// C8: calls in frames whose answers are not read, or given no credit
+    UnaryUnread,
+    /// C9: calls in frames that are cancelled as soon as they are made
+    UnaryReset,
+    /// C10: calls in frames whose requests are to be held for ever, on all places and beyond them
+    UnaryHeld,
+    /// C11: the same with requests as long as they may be, cancelled and made again
+    UnaryLargest,
+    /// C12: calls in frames that break the protocol, each on a connection of its own
+    UnaryBroken,
+    /// C13: half a call in a frame, and silence, on many connections
+    UnaryHalf,
+    /// C14: calls in frames of methods that the server does not have
+    UnaryUnknown,
+    /// C15: announcements without end, then answers to calls that the server did not make
+    UnaryReplies,
     /// D1: over DRPC, calls that are cancelled at once
     DrpcReset,
     /// D2: over DRPC, calls without end, half of them with half a name
@@ -119,7 +136,13 @@ impl Kind {
 
     /// Whether it is nothing in particular to a server without calls.
     pub(super) const fn is_for_calls(self) -> bool {
-        matches!(self, Self::CallFlood | Self::CallUnknown | Self::CallLate)
+        matches!(self, Self::CallFlood | Self::CallUnknown | Self::CallLate) || self.is_in_frames()
+    }
+
+    /// Whether it waits until the server takes calls in frames.
+    const fn is_in_frames(self) -> bool {
+        let place = self as usize;
+        place >= Self::UnaryUnread as usize && place <= Self::UnaryReplies as usize
     }
 
     /// How many connections play it at once.
@@ -128,7 +151,10 @@ impl Kind {
             Self::Slowloris => 300,
             Self::ManyWindows => 16,
             Self::CallUnfinished => 17,
-            Self::ZeroWindow => 2,
+            Self::UnaryHalf => 64,
+            Self::UnaryBroken => unary::BROKEN,
+            Self::UnaryReplies => unary::REPLIES,
+            Self::ZeroWindow | Self::UnaryUnread | Self::UnaryHeld | Self::UnaryUnknown => 2,
             _ => 1,
         }
     }
@@ -146,6 +172,7 @@ impl Kind {
             | Self::DrpcUnfinished
             | Self::DrpcUnread => 3000,
             Self::CallMetadata => 1000,
+            Self::UnaryUnread | Self::UnaryLargest => 3000,
             Self::CallFlood | Self::CallReset | Self::CallUnfinished => 5000,
             _ => 10_000,
         }
@@ -175,6 +202,14 @@ impl Kind {
             Self::CallMetadata => Box::new(calls::Metadata::new(method)),
             Self::CallUnknown => Box::new(calls::Unknown::new()),
             Self::CallLate => Box::new(calls::Late::new(method)),
+            Self::UnaryUnread => Box::new(unary::Unread::new(n, method)),
+            Self::UnaryReset => Box::new(unary::Reset::new(method)),
+            Self::UnaryHeld => Box::new(unary::Held::new(n, method)),
+            Self::UnaryLargest => Box::new(unary::Largest::new(method)),
+            Self::UnaryBroken => Box::new(unary::Broken::new(n, method)),
+            Self::UnaryHalf => Box::new(unary::Half::new(method)),
+            Self::UnaryUnknown => Box::new(unary::Unknown::new(n)),
+            Self::UnaryReplies => Box::new(unary::Replies::new(n, method)),
             Self::DrpcReset => Box::new(drpc::Reset::default()),
             Self::DrpcInvokes => Box::new(drpc::Invokes::default()),
             Self::DrpcSetups => Box::new(drpc::Setups::default()),
@@ -199,7 +234,7 @@ mod tests {
             .map(|kind| kind.row())
             .collect();
         let of_streams = (1..=13).map(|n| format!("A{n}"));
-        let of_calls = (1..=7).map(|n| format!("C{n}"));
+        let of_calls = (1..=15).map(|n| format!("C{n}"));
         let of_drpc = (1..=7).map(|n| format!("D{n}"));
         let expected: BTreeSet<String> = of_streams.chain(of_calls).chain(of_drpc).collect();
         assert_eq!(rows, expected);
