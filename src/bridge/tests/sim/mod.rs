@@ -66,7 +66,7 @@ const ENDS: [&str; 29] = [
 /// Seeds of an ordinary test; CI runs three times as many, of the next ones, with fewer features.
 const SEEDS: u64 = 500;
 /// The same over DRPC.
-const DRPC_SEEDS: u64 = 200;
+const DRPC_SEEDS: u64 = 150;
 
 /// Ends that occur in at least one of those.
 const DRPC_ENDS: [&str; 14] = [

@@ -64,84 +64,75 @@ fn owes_nothing<W: Wire>(end: &mut End<W>) -> bool {
     if !idle || !end.connection.core.life.is_established() {
         return false;
     }
-    let dump = end.dump();
-    let connection = &mut end.connection;
-    assert!(
-        !connection.core.mux.budget.has_to_lend(),
-        "budget is kept from who waits for it: {dump}"
-    );
-    assert!(
-        connection.core.mux.base.owing.is_empty(),
-        "control frames are owed: {dump}"
-    );
-    assert!(
-        connection.core.mux.permits.refusals.is_empty(),
-        "refusals are owed: {dump}"
-    );
-    true
+    let mux = &end.connection.core.mux;
+    let left = if mux.budget.has_to_lend() {
+        "budget is kept from who waits for it"
+    } else if !mux.base.owing.is_empty() {
+        "control frames are owed"
+    } else if !mux.permits.refusals.is_empty() {
+        "refusals are owed"
+    } else {
+        return true;
+    };
+    panic!("{left}: {}", end.dump());
 }
 
 /// The same over DRPC, where only flow control keeps a message back.
 #[track_caller]
 pub(super) fn nothing_sendable_is_left_of_drpc(end: &mut End<Drpc>) {
-    if !owes_nothing(end) {
+    let mux = &end.connection.core.mux;
+    let credit = mux.base.config.drpc().flow_control != FlowControl::Off;
+    if !owes_nothing(end) || credit {
         return;
     }
-    let dump = end.dump();
-    let connection = &mut end.connection;
-    if connection.core.mux.base.config.drpc().flow_control != FlowControl::Off {
-        return;
-    }
-    for (_, stream) in connection.core.mux.base.streams.iter_mut() {
+    let mux = &mut end.connection.core.mux;
+    let kept = mux.base.streams.iter_mut().find_map(|(_, stream)| {
         let open = stream.opening.is_done() && stream.state.sending == Sending::Open;
         let queued = stream.port.tx.peek().is_some();
-        assert!(!(open && queued), "kept back: {stream:?}\n{dump}");
+        (open && queued).then(|| format!("{stream:?}"))
+    });
+    if let Some(stream) = kept {
+        panic!("kept back: {stream}\n{}", end.dump());
     }
 }
 
 /// Called when a driver can make no progress: all that may be sent is sent.
 #[track_caller]
 pub(super) fn nothing_sendable_is_left(end: &mut End) {
-    if !owes_nothing(end) {
-        return;
+    if owes_nothing(end)
+        && let Some(left) = something_sendable(end)
+    {
+        panic!("{left}\n{}", end.dump());
     }
-    let dump = end.dump();
-    let connection = &mut end.connection;
-    let calls = connection.core.mux.base.calls.queued();
-    assert_eq!(
-        (calls.failures, calls.cancels),
-        (0, 0),
-        "ends of calls are owed: {dump}"
-    );
+}
+
+fn something_sendable(end: &mut End) -> Option<String> {
+    let mux = &mut end.connection.core.mux;
+    let (calls, credit) = (mux.base.calls.queued(), mux.credit.left());
+    if calls.failures + calls.cancels > 0 {
+        return Some(format!("ends of calls are owed: {calls:?}"));
+    }
     // Calls and answers that wait for credit go before openings and messages.
     if calls.calls + calls.replies > 0 {
-        let short = connection.core.mux.credit.left() < cost(MAX_CALL);
-        assert!(short, "calls and answers wait: {dump}");
-        return;
+        let may = credit >= cost(MAX_CALL);
+        return may.then(|| format!("kept back with {credit} of credit: {calls:?}"));
     }
     // With this much no block of any kind waits for the session's credit.
-    let plenty = connection.core.mux.credit.left() >= cost(MAX_META_BLOCK);
-    if !plenty {
-        return;
+    if credit < cost(MAX_META_BLOCK) {
+        return None;
     }
-    assert!(
-        connection.core.mux.permits.opens.is_empty(),
-        "an OPEN waits: {dump}"
-    );
-    for (_, stream) in connection.core.mux.base.streams.iter_mut() {
+    if !mux.permits.opens.is_empty() {
+        return Some("an OPEN waits".to_owned());
+    }
+    mux.base.streams.iter_mut().find_map(|(_, stream)| {
         if !stream.opening.is_done() || stream.state.sending != Sending::Open {
-            continue;
+            return None;
         }
         let credit = stream.credit.left();
-        let Some(record) = stream.port.tx.peek() else {
-            continue;
-        };
+        let record = stream.port.tx.peek()?;
         let may = record.tag != tx_tag::MESSAGE || credit >= A_PIECE;
-        assert!(
-            !may,
-            "kept back with {credit} of credit: {stream:?}\n{dump}"
-        );
-    }
+        may.then(|| format!("kept back with {credit} of credit: {stream:?}"))
+    })
 }
 
 /// Bytes queued for applications are at most twice the granted ones, and the messages that were admitted; and for each
