@@ -116,11 +116,14 @@ fn manager(engine: &Engine, addr: &Addr) -> Manager {
     manager
 }
 
-/// Callers, one call behind the other each, and what became of their calls.
+/// A call's request, by number, and its end.
+type Called = (u64, Result<Bytes, Status>);
+
+/// Callers, one call behind the other each, and the ends of their calls.
 struct Load {
     stop: Arc<AtomicBool>,
     begun: Arc<AtomicU64>,
-    callers: Vec<JoinHandle<Vec<(u64, Result<Bytes, Status>)>>>,
+    callers: Vec<JoinHandle<Vec<Called>>>,
 }
 
 impl Load {
@@ -158,7 +161,7 @@ impl Load {
         .await;
     }
 
-    /// Ends the load, and compares what callers were told with the ledger. How many calls there were, and how many failed.
+    /// Ends the load, and compares the callers' statuses with the ledger. How many calls there were, and how many failed.
     async fn end(self, ledger: &Ledger) -> (u64, u64) {
         self.stop.store(true, Ordering::SeqCst);
         let mut failed = 0;
@@ -201,8 +204,11 @@ async fn a_server_is_restarted_under_a_manager_and_no_call_is_lost(driver: Drive
     let channel = Channel::builder(manager.clone()).retry(retry).build();
     let caller = channel.clone();
     let load = Load::start(move |request: Bytes| {
-        let call = caller.call(&ECHO, &request).timeout(LIMIT).detach();
-        async move { call.await }
+        caller
+            .call(&ECHO, &request)
+            .timeout(LIMIT)
+            .detach()
+            .into_future()
     });
     for round in 1..=3 {
         load.goes_on(&ledger, BETWEEN).await;

@@ -426,11 +426,7 @@ fn withstood(attack: &Attack, driver: Driver, profile: Profile) {
         let plateau = !attack.reaches() || attack.is_plateau(server, &seen);
         let (p99, average) = (result.ratio, result.slowdown);
         let longest = Duration::from_nanos(result.p99_ns[1]);
-        let is_short = attack.serves == Serves::Calls
-            && longest
-                < Duration::from_micros(
-                    std::env::var("SHORT_US").map_or(2000, |v| v.parse().unwrap()),
-                );
+        let is_short = attack.serves == Serves::Calls && longest < SHORT_CALL;
         let noticed = p99.max(average) >= RATIO_MAX && !is_short;
         let missing = attack.missing(&result);
         let seen = format!(
