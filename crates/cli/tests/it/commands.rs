@@ -480,17 +480,18 @@ fn all_attacks_without_a_choice_are_a_json_object_each_in_order() {
     let names: Vec<_> = rows.iter().map(|row| row["row"].clone()).collect();
     // Of one row there are two.
     let of_streams = (1..=7).chain(7..=13).map(|n| format!("A{n}"));
-    let of_calls = (1..=7).map(|n| format!("C{n}"));
+    let of_calls = (1..=15).map(|n| format!("C{n}"));
     let expected: Vec<_> = of_streams.chain(of_calls).map(Value::from).collect();
     assert_eq!(names, expected);
     let played = |row: &&Value| row["applicable"] == true;
     let others: Vec<_> = rows.iter().filter(|row| !played(row)).collect();
-    let names: Vec<_> = others.iter().map(|row| &row["attack"]).collect();
-    assert_eq!(
-        names,
-        ["call-flood", "call-unknown", "call-late"],
-        "it answers no calls"
-    );
+    let names: Vec<_> = others.iter().map(|row| row["attack"].clone()).collect();
+    let calls = ["call-flood", "call-unknown", "call-late"];
+    let frames = ["unread", "reset", "held", "largest"].iter();
+    let frames = frames.chain(&["broken", "half", "unknown", "replies"]);
+    let frames = frames.map(|name| format!("unary-{name}"));
+    let unanswered: Vec<_> = calls.map(String::from).into_iter().chain(frames).collect();
+    assert_eq!(names, unanswered, "it answers no calls");
     for row in rows.iter().filter(played) {
         assert!(row["failure"].is_null(), "{row}");
         assert!(number(row, "connections") > 0.0, "{row}");
