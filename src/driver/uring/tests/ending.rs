@@ -15,7 +15,7 @@ use super::super::host::Host;
 use super::super::ring::Kind;
 use super::super::wait::Waiting;
 use super::faults::Faults;
-use super::random::seeds;
+use super::random::few;
 use super::workload::{self, End, Plan};
 use super::world::{Desk, World, pause};
 use crate::config::{Config, Wait};
@@ -55,7 +55,7 @@ async fn stuck(desk: &Desk) -> ([Session; 2], [Stream; 2]) {
 
 #[test]
 fn memory_that_the_kernel_keeps_outlives_the_host() {
-    for seed in seeds(5) {
+    for seed in few(5) {
         let world = World::new(seed, Faults::NONE);
         let kernel = Rc::clone(&world.desk.kernel);
         let leaked = leaked_buffers();
@@ -94,7 +94,7 @@ fn a_host_waits_a_second_for_the_kernel_and_no_longer() {
 
 #[test]
 fn a_session_keeps_its_slot_until_the_kernel_is_done_with_it() {
-    for seed in seeds(5) {
+    for seed in few(5) {
         let world = World::new(seed, Faults::NONE);
         let ran = world.run(|desk| async move {
             let ([near, far], streams) = stuck(&desk).await;
