@@ -53,7 +53,7 @@ impl Reasons {
         self.0.store(0, Ordering::Relaxed);
     }
 
-    /// The same with two loads only, if the caller is on the engine's thread and its bits are already set.
+    /// As [`raise`](Self::raise) with two loads only, if the caller is on the engine's thread and its bits are already set.
     ///
     /// Relaxed: such a caller runs between two takes, and the next one takes these bits after its earlier writes.
     #[inline]
