@@ -5,8 +5,8 @@
 //!   handler  engine ─► cell ─► incoming ─► acceptor's task      cell ─► list ─► engine ─► REPLY
 //! ```
 //! Cells of callers are kept in `spares` and those of handlers by the engine, [`SPARES_MAX`] of each, so that calls in a steady state
-//! allocate nothing. A cell in use keeps its session's link; a spare one of a
-//! caller does not, as the link keeps it. Short requests and answers are parts of a common piece of memory ([`Pieces`]).
+//! allocate nothing. A cell of a handler has a reference to its session's link, which its answer needs; one of a caller has none, as
+//! the link keeps it while it is spare. Short requests and answers are parts of a common piece of memory ([`Pieces`]).
 
 use std::time::Instant;
 
@@ -77,7 +77,7 @@ pub(crate) enum Back {
     End(StreamError),
 }
 
-/// The session's, while the cell is in use.
+/// A handler's way to its session.
 type CellLink = Option<Arc<SessionLink>>;
 
 pub(crate) type CallCell = Cell<CellLink, Out, Back>;
@@ -135,32 +135,22 @@ impl CallLink {
         self.longest > 0 && self.peer_takes.load(Ordering::Relaxed)
     }
 
-    /// A cell of this session, which is `link`'s.
-    pub(crate) fn spare(&self, link: &Arc<SessionLink>) -> CallSpare {
-        let link = Some(Arc::clone(link));
-        let Some(mut spare) = self.spares.pop() else {
-            return Spare::new(link, Out::default());
-        };
-        spare.set_common(link);
-        spare
+    /// A cell for a call.
+    pub(crate) fn spare(&self) -> CallSpare {
+        let spare = self.spares.pop();
+        spare.unwrap_or_else(|| Spare::new(None, Out::default()))
     }
 
     /// A caller is done with its cell: it is kept for another call, unless the engine still has it.
-    pub(crate) fn put_spare(side: CallSide) {
-        let Some(mut spare) = side.reclaim() else {
-            return;
-        };
-        spare.out().renew();
-        // A spare cell keeps no session.
-        if let Some(link) = spare.set_common(None) {
-            drop(link.calls.spares.push(spare));
+    pub(crate) fn reclaim(&self, side: CallSide) {
+        if let Some(spare) = side.reclaim() {
+            self.put_spare(spare);
         }
     }
 
-    /// The same for a cell with which nothing was done.
-    pub(crate) fn keep_spare(&self, mut spare: CallSpare) {
+    /// Keeps a cell for another call.
+    pub(crate) fn put_spare(&self, mut spare: CallSpare) {
         spare.out().renew();
-        drop(spare.set_common(None));
         drop(self.spares.push(spare));
     }
 

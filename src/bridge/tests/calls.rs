@@ -7,15 +7,20 @@ use crate::error::codes;
 use crate::error::{Limit, Processed, SessionError, Side, StreamError};
 use crate::handle::call::{Acceptor, Answer, Arrival, IncomingCall, PendingCall};
 use crate::wire::native::frame::{Frame, Scope, Settings};
+use std::borrow::Cow;
 
 const MOST: usize = 16 * 1024 - 2;
 
-fn begin(session: &Session, message: Bytes, deadline: Option<Instant>) -> Option<PendingCall> {
+fn begin(
+    session: &Session,
+    message: Bytes,
+    deadline: Option<Instant>,
+) -> Option<PendingCall<'static>> {
     let opening = |block: &mut Vec<u8>| block.extend_from_slice(b"a/B");
-    PendingCall::begin(session, opening, message, deadline).ok()
+    PendingCall::begin(&Cow::Owned(session.clone()), opening, message, deadline).ok()
 }
 
-fn poll(call: &mut PendingCall) -> Option<Answer> {
+fn poll(call: &mut PendingCall<'static>) -> Option<Answer> {
     let cx = Context::from_waker(Waker::noop());
     match call.poll(&cx) {
         Poll::Ready(answer) => Some(answer),
@@ -24,7 +29,7 @@ fn poll(call: &mut PendingCall) -> Option<Answer> {
 }
 
 #[track_caller]
-fn failed(call: &mut PendingCall) -> StreamError {
+fn failed(call: &mut PendingCall<'static>) -> StreamError {
     match poll(call) {
         Some(Answer::Failed(error)) => error,
         other => panic!("{other:?}"),
@@ -32,7 +37,7 @@ fn failed(call: &mut PendingCall) -> StreamError {
 }
 
 #[track_caller]
-fn answered(call: &mut PendingCall) -> Bytes {
+fn answered(call: &mut PendingCall<'static>) -> Bytes {
     match poll(call) {
         Some(Answer::Message(message)) => message,
         other => panic!("{other:?}"),
@@ -66,13 +71,13 @@ fn serving(config: &Config) -> (Pair, Acceptor) {
 
 impl Pair {
     #[track_caller]
-    fn call(&mut self, message: impl Into<Bytes>) -> PendingCall {
+    fn call(&mut self, message: impl Into<Bytes>) -> PendingCall<'static> {
         begin(self.ends[D].session(), message.into(), None).expect("the peer takes calls")
     }
 
     /// A call that a handler has.
     #[track_caller]
-    fn running(&mut self, acceptor: &mut Acceptor) -> (PendingCall, IncomingCall) {
+    fn running(&mut self, acceptor: &mut Acceptor) -> (PendingCall<'static>, IncomingCall) {
         let call = self.call("request");
         self.drive();
         let mut taken = taken(acceptor).expect("it has arrived");
