@@ -8,6 +8,7 @@
 //! allocate nothing. A cell of a handler has a reference to its session's link, which its answer needs; one of a caller has none, as
 //! the link keeps it while it is spare. Short requests and answers are parts of a common piece of memory ([`Pieces`]).
 
+use std::sync::OnceLock;
 use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
@@ -103,8 +104,10 @@ pub(crate) struct CallOffer {
 /// A session's calls, as both sides see them.
 pub(crate) struct CallLink {
     list: ReadyList<CallCell>,
-    /// Calls of the peer that no handler has taken.
-    incoming: ArrayQueue<CallOffer>,
+    /// Calls of the peer that no handler has taken, `max_unaccepted` at most. It is made for the first acceptor: most sessions
+    /// have none.
+    incoming: OnceLock<ArrayQueue<CallOffer>>,
+    max_unaccepted: usize,
     /// The task that takes calls.
     acceptor: AtomicWaker,
     /// There is an acceptor.
@@ -119,7 +122,8 @@ impl CallLink {
     pub(in crate::bridge) fn new(max_unaccepted: usize, longest: usize) -> Self {
         Self {
             list: ReadyList::new(),
-            incoming: ArrayQueue::new(max_unaccepted),
+            incoming: OnceLock::new(),
+            max_unaccepted,
             acceptor: AtomicWaker::new(),
             serving: AtomicBool::new(false),
             peer_takes: AtomicBool::new(false),
@@ -198,6 +202,8 @@ impl CallLink {
             .compare_exchange(false, true, Ordering::Relaxed, Ordering::Relaxed)
             .is_ok();
         if free && self.longest > 0 {
+            let new = || ArrayQueue::new(self.max_unaccepted);
+            self.incoming.get_or_init(new);
             link.request(request::CALLS);
         }
         free
@@ -213,7 +219,7 @@ impl CallLink {
     }
 
     pub(crate) fn pop(&self) -> Option<CallOffer> {
-        self.incoming.pop()
+        self.incoming.get()?.pop()
     }
 
     /// Has the acceptor's task woken when calls, or streams, have arrived; it then looks again.
@@ -241,14 +247,9 @@ impl CallLink {
     }
 
     pub(in crate::bridge) fn offer(&self, offer: CallOffer) -> bool {
-        match self.incoming.push(offer) {
-            Ok(()) => true,
-            Err(offer) => {
-                // Its side is not to report that it was dropped.
-                drop(offer);
-                false
-            }
-        }
+        let queue = self.incoming.get();
+        // The side of one that is refused is not to report that it was dropped.
+        queue.is_some_and(|queue| queue.push(offer).is_ok())
     }
 
     #[inline]
@@ -263,7 +264,7 @@ impl CallLink {
 
     /// Calls that no one will take.
     pub(in crate::bridge) fn drop_incoming(&self) {
-        while self.incoming.pop().is_some() {}
+        while self.pop().is_some() {}
     }
 
     /// The session has ended: calls that the engine has not seen were not processed, and answers do not become streams.
