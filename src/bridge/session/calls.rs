@@ -5,7 +5,7 @@
 //!   handler  engine ─► cell ─► incoming ─► acceptor's task      cell ─► list ─► engine ─► REPLY
 //! ```
 //! Cells of callers are kept in `spares` and those of handlers by the engine, [`SPARES_MAX`] of each, so that calls in a steady state
-//! allocate nothing. A cell of a handler has a reference to its session's link, which its answer needs; one of a caller has none, as
+//! allocate nothing; they are freed when the session has had no call for a while (`core::idle`). A cell of a handler has a reference to its session's link, which its answer needs; one of a caller has none, as
 //! the link keeps it while it is spare. Short requests and answers are parts of a common piece of memory ([`Pieces`]).
 
 use std::sync::OnceLock;
@@ -22,8 +22,8 @@ use crate::queue::ReadyList;
 use crate::queue::cell::{self, AppSide, Cell, Spare};
 use crate::sync::{Arc, AtomicBool, AtomicWaker, Ordering};
 
-/// Cells that a session keeps for future calls, for each side of them: some 20 KiB.
-const SPARES_MAX: usize = 64;
+/// Cells that a session keeps for future calls, for each side of them: some 300 bytes each.
+const SPARES_MAX: usize = 1024;
 /// Room for an opening block that a cell keeps, in bytes.
 const OPENING_KEPT: usize = 512;
 /// Payloads up to this many bytes are parts of a common piece of memory; longer ones have their own.
@@ -113,7 +113,8 @@ pub(crate) struct CallLink {
     /// There is an acceptor.
     serving: AtomicBool,
     peer_takes: AtomicBool,
-    spares: ArrayQueue<CallSpare>,
+    /// Made for the first call.
+    spares: OnceLock<ArrayQueue<CallSpare>>,
     /// Opening block and message of a call have this many bytes at most; 0: the wire has no calls.
     pub(crate) longest: usize,
 }
@@ -127,7 +128,7 @@ impl CallLink {
             acceptor: AtomicWaker::new(),
             serving: AtomicBool::new(false),
             peer_takes: AtomicBool::new(false),
-            spares: ArrayQueue::new(SPARES_MAX),
+            spares: OnceLock::new(),
             longest,
         }
     }
@@ -141,7 +142,7 @@ impl CallLink {
 
     /// A cell for a call.
     pub(crate) fn spare(&self) -> CallSpare {
-        let spare = self.spares.pop();
+        let spare = self.spares.get().and_then(ArrayQueue::pop);
         spare.unwrap_or_else(|| Spare::new(None, Out::default()))
     }
 
@@ -155,7 +156,8 @@ impl CallLink {
     /// Keeps a cell for another call.
     pub(crate) fn put_spare(&self, mut spare: CallSpare) {
         spare.out().renew();
-        drop(self.spares.push(spare));
+        let spares = self.spares.get_or_init(|| ArrayQueue::new(SPARES_MAX));
+        drop(spares.push(spare));
     }
 
     /// The request of a cell that the list did not take, as the session has ended.
@@ -191,6 +193,12 @@ impl CallLink {
         self.list.push(node)?;
         link.ring_after_push();
         Ok(())
+    }
+
+    /// Cells kept for callers.
+    #[cfg(test)]
+    pub(in crate::bridge) fn spares(&self) -> usize {
+        self.spares.get().map_or(0, ArrayQueue::len)
     }
 
     // ---- for the acceptor ---------------------------------------------------------------------
@@ -259,7 +267,10 @@ impl CallLink {
 
     /// Frees the cells kept for callers.
     pub(in crate::bridge) fn drop_spares(&self) {
-        while self.spares.pop().is_some() {}
+        let Some(spares) = self.spares.get() else {
+            return;
+        };
+        while spares.pop().is_some() {}
     }
 
     /// Calls that no one will take.
@@ -352,6 +363,12 @@ impl CallStore {
 
     pub(in crate::bridge) fn keep(&mut self, bytes: &[u8]) -> Bytes {
         self.pieces.keep(bytes)
+    }
+
+    /// Cells kept for handlers.
+    #[cfg(test)]
+    pub(in crate::bridge) fn spares(&self) -> usize {
+        self.spares.len()
     }
 
     /// A call has gone; its cell is kept if the application has let go of it too. One that it has not goes with it.

@@ -3,6 +3,7 @@
 use super::solo::{Solo, cancel, data, id, open, window};
 use super::*;
 use crate::config::Rate;
+use crate::core::IDLE;
 use crate::error::codes;
 use crate::error::{Limit, Processed, SessionError, Side, StreamError};
 use crate::handle::call::{Acceptor, Answer, Arrival, IncomingCall, PendingCall};
@@ -824,4 +825,35 @@ fn frames_for_a_call_that_make_no_sense_for_it_harm_no_other() {
     drop(incoming);
     solo.said();
     assert_eq!(solo.end.connection.core.mux.flow.window.held(), 0);
+}
+
+#[test]
+fn cells_of_calls_are_kept_while_there_are_calls_and_freed_when_there_are_none() {
+    let config = config().max_streams(200).build().unwrap();
+    let (mut pair, mut acceptor) = serving(&config);
+    let kept = |pair: &Pair| {
+        let of_callers = pair.ends[D].session().link().calls.spares();
+        let of_handlers = pair.ends[A].connection.core.mux.base.app.calls.spares();
+        [of_callers, of_handlers]
+    };
+    let calls = |pair: &mut Pair, acceptor: &mut Acceptor, count: usize| {
+        let mut calls: Vec<_> = (0..count).map(|_| pair.call("request")).collect();
+        pair.drive();
+        while let Some(mut call) = taken(acceptor) {
+            call.reply("answer".into());
+        }
+        pair.drive();
+        calls.iter_mut().for_each(|call| drop(answered(call)));
+    };
+    assert_eq!(kept(&pair), [0, 0]);
+    calls(&mut pair, &mut acceptor, 100);
+    assert_eq!(kept(&pair), [100, 100]);
+    pair.elapse(IDLE - Duration::from_secs(1));
+    calls(&mut pair, &mut acceptor, 1);
+    pair.elapse(IDLE - Duration::from_secs(1));
+    assert_eq!(kept(&pair), [100, 100], "they were in use");
+    pair.elapse(IDLE + Duration::from_secs(2));
+    assert_eq!(kept(&pair), [0, 0]);
+    calls(&mut pair, &mut acceptor, 1);
+    assert_eq!(kept(&pair), [1, 1]);
 }
