@@ -776,7 +776,7 @@ fn a_renewed_ring_takes_its_first_records_back_and_is_read_from_the_next() {
         // SAFETY: the only writer of this ring since the pair was made or renewed.
         let mut writer = unsafe { Writer::new(owner.clone()) };
         // SAFETY: as above, the only reader.
-        let mut reader = unsafe { Reader::new(owner) };
+        let mut reader = unsafe { Reader::new(owner.clone()) };
         assert!(reader.peek().is_none());
         for _ in 0..3 {
             writer.push_slice(1, false, &[1; 100]);
@@ -784,6 +784,8 @@ fn a_renewed_ring_takes_its_first_records_back_and_is_read_from_the_next() {
         }
         assert_eq!(writer.retract(), 3 * (356 + 10_256));
         assert!(reader.is_empty() && counter.alive() == 0);
+        // The reader of a renewed ring knows its first segment.
+        assert_eq!(segment_bytes(owner.ring()), FIRST_SEGMENT_BYTES as u64);
         writer.push_slice(3, false, &[round]);
         writer.push_slice(3, false, &[round; 70]);
         writer.publish();
@@ -793,7 +795,7 @@ fn a_renewed_ring_takes_its_first_records_back_and_is_read_from_the_next() {
             assert!(reader.advance());
             reader.commit();
         }
-        drop((writer, reader));
+        drop((writer, reader, owner));
         let alone = Arc::get_mut(&mut pair).expect("both have let go");
         alone.renew();
         assert_eq!(segment_bytes(alone.forth()), FIRST_SEGMENT_BYTES as u64);
