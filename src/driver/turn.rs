@@ -403,6 +403,7 @@ impl<T: Transport + Unpin, P: Protocol + Unpin> Turns<T, P> {
 impl<T: Transport + Unpin, P: Protocol + Unpin> Future for Turns<T, P> {
     type Output = SessionError;
 
+    #[inline(never)] // The loops of all wires in one function would share its registers.
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<SessionError> {
         let this = &mut *self;
         if this.connection.link().is_inherited() {
