@@ -63,9 +63,13 @@ impl Counter {
 }
 
 fn content(seed: u64, len: usize) -> Vec<u8> {
-    (0..len as u64)
-        .map(|index| (seed.wrapping_mul(31) ^ index.wrapping_mul(7)) as u8)
-        .collect()
+    let byte = |index: u64| (seed.wrapping_mul(31) ^ index.wrapping_mul(7)) as u8;
+    let mut cycle: Vec<u8> = (0..len.min(256) as u64).map(byte).collect();
+    if len > cycle.len() {
+        cycle = cycle.repeat(len.div_ceil(256));
+        cycle.truncate(len);
+    }
+    cycle
 }
 
 /// Bytes of all segments that are not freed.

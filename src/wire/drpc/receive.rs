@@ -408,9 +408,14 @@ impl Drpc {
         match header.kind {
             Kind::Error => {
                 let failure = failure::decode(&std::mem::take(&mut line.part));
-                if core.mux.failed_by_peer(key, failure).is_err() {
+                match core.mux.base.streams.at(key).state.receiving {
                     // Behind its CloseSend: only sending is left to end.
-                    core.cancel_by_peer(key, codes::CANCELLED);
+                    Receiving::Finished | Receiving::Ended => {
+                        core.cancel_by_peer(key, codes::CANCELLED);
+                    }
+                    Receiving::Open | Receiving::Stopped => {
+                        let _ = core.mux.failed_by_peer(key, failure);
+                    }
                 }
             }
             Kind::Cancel => core.cancel_by_peer(key, codes::CANCELLED),

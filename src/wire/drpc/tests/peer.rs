@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::drpc::{DrpcError, FlowControl, MAX_OPENING};
-use crate::error::{ProtocolError, Side, StreamError, codes};
+use crate::error::{ProtocolError, SendError, Side, StreamError, codes};
 use crate::handle::whole::{Stream, Whole as _};
 
 const MUX: Profile = Profile::COCKROACH;
@@ -327,6 +327,34 @@ async fn an_error_of_the_server_in_either_form_is_a_failure_of_the_call() {
             };
             assert_eq!((failure.code, &failure.message[..]), (42, "nope"));
         }
+    }
+}
+
+#[tokio::test]
+async fn an_error_behind_the_end_of_the_answer_ends_the_request_whether_the_answer_is_wanted_or_not()
+ {
+    for stops in [false, true] {
+        let ((session, _task), mut peer) = client(MUX);
+        let (mut send, mut recv) = soon(session.open("/m")).await.unwrap();
+        peer.expect(Kind::Invoke, 1, 1, b"/m").await;
+        if stops {
+            recv.stop(7);
+        }
+        // The stop is known when the message behind it is sent.
+        send.send("one").await.unwrap();
+        peer.expect(Kind::Message, 1, 2, b"one").await;
+        peer.send(&packet(Kind::CloseSend, 1, 1, b"")).await;
+        let error = b"\0\0\0\0\0\0\0\x2anope";
+        peer.send(&packet(Kind::Error, 1, 2, error)).await;
+        let end = soon(send.stopped()).await;
+        let of_peer = matches!(
+            end,
+            SendError::Stream(StreamError::Cancelled { by: Side::Peer, code }) if code == codes::CANCELLED
+        );
+        assert!(of_peer, "{end:?}, stops: {stops}");
+        drop((send, recv));
+        let _next = soon(session.open("/next")).await.unwrap();
+        peer.expect(Kind::Invoke, 2, 1, b"/next").await;
     }
 }
 
