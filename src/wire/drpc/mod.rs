@@ -43,6 +43,7 @@ use bytes::{Buf, BytesMut};
 use super::{Batch, Role, Wire};
 use crate::config::Config;
 use crate::core::port::SessionPort;
+use crate::core::timers::Timer;
 use crate::core::{Core, Floors, Mux, Terms};
 use crate::drpc::{Calls, DrpcError, FlowControl, MAX_OPENING, Profile};
 use crate::error::{ProtocolError, SessionError};
@@ -88,7 +89,7 @@ pub(crate) struct Drpc {
     /// Calls of this side that may run at once, and those that run.
     most_calls: u32,
     calls: u32,
-    /// The peer has sent a WindowUpdate.
+    /// The peer has sent a WindowUpdate, or is known to do so.
     peer_returns: bool,
     /// The smallest WindowUpdate, in bytes.
     step: u64,
@@ -204,7 +205,7 @@ impl Wire for Drpc {
                 Calls::Many => config.max_streams(),
             },
             calls: 0,
-            peer_returns: false,
+            peer_returns: profile.flow_control == FlowControl::Required,
             step: u64::from((config.stream_window() / 2).min(profile.window / 4)).max(1),
         }
     }
@@ -224,10 +225,21 @@ impl Wire for Drpc {
             Role::Dialer => self.most_calls - Self::TERMS.floors.streams,
             Role::Acceptor => 0,
         };
-        if self.profile.flow_control == FlowControl::On {
+        if matches!(
+            self.profile.flow_control,
+            FlowControl::On | FlowControl::Required
+        ) {
             hold_more(core);
         }
         core.established(max_message, more);
+        if let Some(limit) = self
+            .profile
+            .first_call
+            .filter(|_| self.role == Role::Acceptor)
+        {
+            let base = &mut core.mux.base;
+            base.timers.set(Timer::FirstCall, base.turn + limit);
+        }
     }
 
     fn receive<S: SessionPort>(
