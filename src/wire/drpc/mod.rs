@@ -43,9 +43,10 @@ use bytes::{Buf, BytesMut};
 use super::{Batch, Role, Wire};
 use crate::config::Config;
 use crate::core::port::SessionPort;
+use crate::core::stream::owed;
 use crate::core::timers::Timer;
 use crate::core::{Core, Floors, Mux, Terms};
-use crate::drpc::{Calls, DrpcError, FlowControl, MAX_OPENING, Profile};
+use crate::drpc::{Calls, CancelForm, DrpcError, FlowControl, MAX_OPENING, Profile};
 use crate::error::{ProtocolError, SessionError};
 use frame::HEADER_MAX;
 use ids::Ids;
@@ -112,6 +113,16 @@ impl Drpc {
         }
         self.header_due = false;
         Ok(true)
+    }
+
+    /// Whether a stream that was invoked is to be cancelled.
+    fn owes_cancel<S: SessionPort>(&self, mux: &mut Mux<S>) -> bool {
+        let streams = &mut mux.base.streams;
+        !mux.base.owing.is_empty()
+            && self.lines.keys().any(|id| {
+                let stream = streams.find_mut(*id);
+                stream.is_some_and(|(_, stream)| stream.owes & owed::CANCEL != 0)
+            })
     }
 
     /// Whether this side may open another call.
@@ -256,6 +267,15 @@ impl Wire for Drpc {
     fn is_silent_now(&self) -> bool {
         let full = self.calls > 0 && self.calls >= self.most_calls;
         !full && self.turned_away.is_empty()
+    }
+
+    /// Closing the connection needs no room in the socket.
+    #[inline]
+    fn requests_taken<S: SessionPort>(&mut self, core: &mut Core<S>) {
+        let hard = self.role == Role::Dialer && self.profile.cancel == CancelForm::Hard;
+        if hard && self.owes_cancel(&mut core.mux) {
+            core.abort(SessionError::Closed);
+        }
     }
 
     fn transmit<S: SessionPort>(&mut self, core: &mut Core<S>, batch: &mut Batch, now: Instant) {

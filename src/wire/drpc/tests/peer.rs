@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::drpc::{DrpcError, FlowControl, MAX_OPENING};
+use crate::drpc::{CancelForm, DrpcError, FlowControl, MAX_OPENING};
 use crate::error::{ProtocolError, SendError, Side, StreamError, codes};
 use crate::handle::whole::{Stream, Whole as _};
 
@@ -197,6 +197,20 @@ async fn a_call_that_is_given_up_before_its_invoke_has_arrived_is_never_seen() {
         echo(&session, &mut peer, 2).await;
         assert_eq!(session.stats().accepted, 1);
     }
+}
+
+/// storj's servers stop reading a connection at a message that no handler takes, and see no end of the call behind it.
+#[tokio::test]
+async fn a_hard_cancel_closes_a_connection_that_the_peer_does_not_read() {
+    let ((session, _task), _peer) = client(Profile::STORJ.cancel(CancelForm::Hard));
+    let mut call = soon(session.open("/m")).await.unwrap();
+    call.send(message(1 << 20)).await.unwrap();
+    while session.stats().bytes_sent < PIPE as u64 {
+        tokio::task::yield_now().await;
+    }
+    call.cancel(7);
+    let end = soon(session.closed()).await;
+    assert!(matches!(end, SessionError::Closed), "{end:?}");
 }
 
 #[tokio::test]
