@@ -19,7 +19,8 @@
 //! # Memory
 //! Without credit, the bytes that applications have not consumed are bounded by not reading the connection while they are as
 //! many as `session_window`: one stream that is not read stops all. With credit, which bounds each stream, `session_window_max`
-//! holds instead, so that a stream that is not read leaves the others alone. Messages that are not complete do not stop the
+//! holds instead, so that a stream that is not read leaves the others alone. A peer cannot be made to keep to credit: one
+//! that does not is stopped there. Messages that are not complete do not stop the
 //! reading, as nothing but the rest of them helps: beyond the window they take memory from the pool, or their streams end.
 
 #[cfg(any(test, fuzzing))]
