@@ -267,6 +267,27 @@ fn every_test_that_the_safety_page_names_exists() {
     assert!(missing.is_empty(), "{missing:#?}");
 }
 
+#[test]
+fn every_path_that_the_architecture_page_names_exists() {
+    let page = fs::read_to_string(root().join("ARCHITECTURE.md")).unwrap();
+    let is_path = |name: &String| {
+        let plain = |c: char| c.is_ascii_alphanumeric() || "_./-".contains(c);
+        name.contains('/') && name.chars().all(plain)
+    };
+    let paths: Vec<String> = quoted(&page).into_iter().filter(is_path).collect();
+    assert!(paths.len() > 50, "{paths:?}");
+    let exists = |path: &String| {
+        let tried = [
+            path.clone(),
+            format!("src/{path}"),
+            format!("src/{path}.rs"),
+        ];
+        tried.iter().any(|path| root().join(path).exists())
+    };
+    let missing: Vec<&String> = paths.iter().filter(|path| !exists(path)).collect();
+    assert!(missing.is_empty(), "{missing:#?}");
+}
+
 /// Applies a rule to every file and shows all violations.
 fn check(files: Vec<File>, rule: impl Fn(&File) -> Vec<String>) {
     assert!(!files.is_empty(), "the rule is applied to nothing");

@@ -6,7 +6,7 @@ use std::hint::black_box;
 use std::process::ExitCode;
 
 use bytes::Bytes;
-use ringmux::rpc::{Channel, Method, Raw, Server};
+use ringmux::rpc::{Channel, Context, Method, Raw, Sender, Server, ServerStreaming, Status};
 use ringmux::{Config, RecvStream, SendStream, Session};
 use tokio::runtime::Builder;
 use tokio::task::JoinSet;
@@ -23,7 +23,7 @@ fn main() -> ExitCode {
     let times = times.and_then(|times| times.parse().ok());
     let (Some(part), Some(times)) = (part, times) else {
         eprintln!(
-            "usage: instructions round-trip|pipelined|concurrent|open-close|calls|open-close-with|calls-with|rpc-call|rpc-calls TIMES"
+            "usage: instructions round-trip|pipelined|concurrent|open-close|calls|open-close-with|calls-with|rpc-call|rpc-calls|rpc-feed TIMES"
         );
         return ExitCode::from(2);
     };
@@ -41,6 +41,7 @@ fn main() -> ExitCode {
             "calls-with" => calls(&client, times, Open::With).await,
             "rpc-call" => rpc_call(times).await,
             "rpc-calls" => rpc_calls(times).await,
+            "rpc-feed" => rpc_feed(times).await,
             _ => return false,
         }
         true
@@ -165,8 +166,19 @@ async fn call(client: &Session, open: Open) {
 }
 
 const ECHO: Method<Bytes, Bytes> = Method::unary::<Raw>("perf.Perf/Echo");
+const FEED: Method<Bytes, Bytes, ServerStreaming> =
+    Method::server_streaming::<Raw>("perf.Perf/Feed");
 
-/// A channel to a server of one method over a pipe, after calls that have shown that the server takes calls.
+/// Answers with as many messages as the request is long.
+async fn feed(_: Context, times: Bytes, mut out: Sender<Bytes>) -> Result<(), Status> {
+    let message = Bytes::from_static(MESSAGE);
+    for _ in 0..u64::from_le_bytes(times[..].try_into().expect("a number")) {
+        out.send(black_box(&message)).await?;
+    }
+    Ok(())
+}
+
+/// A channel to a server of two methods over a pipe, after calls that have shown that the server takes calls.
 async fn serving() -> Channel {
     let (near, far) = tokio::io::duplex(PIPE_BYTES);
     let (client, connection) = ringmux::client(near, &Config::default());
@@ -174,7 +186,8 @@ async fn serving() -> Channel {
     let (session, connection) = ringmux::server(far, &Config::default());
     tokio::spawn(connection);
     let server = Server::builder().unary(ECHO, |_, request| async { Ok(request) });
-    let server = server.build().expect("one method");
+    let server = server.server_streaming(FEED, feed).build();
+    let server = server.expect("two methods");
     tokio::spawn(async move { server.serve_session(session).await });
     let channel = Channel::new(client);
     for _ in 0..BATCH {
@@ -209,4 +222,15 @@ async fn rpc_calls(times: u64) {
         });
     }
     tasks.join_all().await;
+}
+
+/// A message of one answer that is a stream of them.
+async fn rpc_feed(times: u64) {
+    let channel = serving().await;
+    let times = Bytes::from(times.to_le_bytes().to_vec());
+    let answers = channel.server_streaming(&FEED, &times).open().await;
+    let mut answers = answers.expect("the session is alive");
+    while let Some(message) = answers.recv().await.expect("received") {
+        black_box(message);
+    }
 }

@@ -18,7 +18,7 @@ instructions() {
     sed -n 's/.*Collected : //p' "$log"
 }
 
-for part in round-trip pipelined concurrent open-close calls open-close-with calls-with rpc-call rpc-calls; do
+for part in round-trip pipelined concurrent open-close calls open-close-with calls-with rpc-call rpc-calls rpc-feed; do
     once=$(instructions "$part" "$times")
     twice=$(instructions "$part" $((2 * times)))
     printf '%-16s %8d instructions\n' "$part" $(((twice - once) / times))

@@ -219,7 +219,7 @@ pub(crate) struct LinkPort {
     pub(super) link: Arc<SessionLink>,
     /// Requests of handles that were taken and not yet handled.
     asked: u32,
-    calls: CallStore,
+    pub(super) calls: CallStore,
 }
 
 impl LinkPort {
@@ -352,8 +352,10 @@ impl SessionPort for LinkPort {
         self.link.recycle(stream.tx, stream.rx);
     }
 
-    fn drop_spares(&self) {
+    fn drop_spares(&mut self) {
         self.link.drop_spares();
+        self.link.calls.drop_spares();
+        self.calls = CallStore::default();
     }
 
     fn open_credit(&self) -> u32 {

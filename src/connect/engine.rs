@@ -122,6 +122,9 @@ impl Engine {
     /// for which that is wrong belongs on [`auto`](Self::auto) or [`thread`](Self::thread). A current-thread runtime runs only while it is blocked on, and
     /// a ring is bound to one thread: hence the shared engine there, and epoll here.
     ///
+    /// That a multi-thread runtime has no I/O or no time is seen by trying, as [`inline`](Self::inline) says: by a panic that is caught
+    /// here but printed by the panic hook. Where panics abort, enable both, or use [`auto`](Self::auto).
+    ///
     /// # Errors
     /// As [`auto`](Self::auto).
     ///

@@ -12,7 +12,7 @@
 //!                    ├─dropped: owes CANCEL──────────────────────────────────► gone
 //!                    └─CANCEL─► Over ─the handler lets go────────────────────► gone
 //! ```
-//! * `Void`: gone, except for its place in a queue, which loses its void places once they may be most of it.
+//! * `Void`: the call is over, but a queue still has its place. A queue is swept when its void places may outnumber the others.
 //! * A call of the peer gives its permission back when its handler has let go of it, as a stream does: cancels free no handler.
 //! * The id of a call may go on as a stream: a server whose answer is longer than a frame, or has metadata, opens the direction
 //!   back on the same id (`handler::call_becomes_stream`), and the caller makes a stream of its call when the first such frame

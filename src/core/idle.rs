@@ -21,8 +21,8 @@ use super::timers::{Timer, Timers};
 /// A ring shrinks after its stream has consumed nothing for this long.
 pub(crate) const IDLE: Duration = Duration::from_secs(10);
 
-/// Whether a stream has left its memory for reuse since the last check. The kept memory is freed when none has for [`IDLE`],
-/// at most twice that.
+/// Whether a stream or a call has left its memory for reuse since the last check. The kept memory is freed when none has for
+/// [`IDLE`], at most twice that.
 #[derive(Debug, Default)]
 pub(crate) struct Spares {
     used: bool,

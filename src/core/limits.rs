@@ -1,5 +1,6 @@
 //! Limits on the peer's behaviour in a session, as counts and rates: counted at the event, enforced by ending the session.
-//! Limits on credit and memory are in `flow`, on the number of streams in `permits`, on sizes in `mux::incoming`.
+//! Limits on credit and memory are in `flow` (small messages too: each costs a fixed charge), on the number of streams and calls in
+//! `permits`, on sizes in `mux::incoming`; on calls that run at once in `rpc::bound`.
 //!
 //! No message passes through here. Times are those of the turn. A tripped limit is counted, and ends the session with one
 //! error, whose text the peer gets as its reason; the rest of the received bytes has no effect

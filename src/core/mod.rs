@@ -8,8 +8,8 @@
 //!   `orphan`: no handle is left.
 //! * `mux`: the streams together. `streams`, `stream`, `state`: the registry, and the states of each. `permits`: opening
 //!   them, in both directions. `calls`: unary calls, one frame each way.
-//! * In: `flow`, `window`, `pool`, `idle`: credit returned, and memory. Out: `schedule`: the order of streams; `budget`:
-//!   the limit on queued bytes; `receipts`: confirmations of written messages.
+//! * In: `flow`, `window`, `pool`, `idle`: credit given to the peer, and memory. Out: `window` again: credit from the peer;
+//!   `schedule`: the order of streams; `budget`: the limit on queued bytes; `receipts`: confirmations of written messages.
 //! * `limits`, `bucket`: rate limits on the peer. `violation`: rules that a peer broke. `terms`: capabilities of the wire.
 //!
 //! An error ends the session once: every handle gets the same error. Nothing allocates in steady state.

@@ -11,9 +11,9 @@
 //! and windows that grow with use a half: the rest is for messages, however many sessions are idle. Only a window full of
 //! unconsumed bytes may grow beyond that: the session's other streams are blocked.
 //!
-//! For messages a session gets more only if as much stays free as it has already: so none has more than half and half a
-//! message, and the next session finds some (the dynamic thresholds of switches with shared buffers). A session without
-//! any gets all that fits, and a message that was given memory gets the rest that it lacks.
+//! A session gets memory for a message only if at least as many bytes stay free as it has for messages already. So it has half of the
+//! pool and half a message at most, and a session that comes later still finds memory (the dynamic thresholds of switches with
+//! shared buffers). A session without any gets all that fits, and a message that was given memory gets the rest that it lacks.
 //!
 //! Bytes queued in a stream that is over, and that an application holds without reading, are charged too, also beyond the
 //! pool's size: they exist, and later requests have to wait. The charge outlives the session (`StreamPort::keep_charge`).

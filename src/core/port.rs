@@ -221,7 +221,7 @@ pub(crate) trait SessionPort: Debug {
     /// A stream is gone, and held by no application: its memory may serve another one.
     fn recycle(&mut self, stream: Self::Stream);
     /// Frees the memory that was kept for future streams.
-    fn drop_spares(&self);
+    fn drop_spares(&mut self);
 
     /// Permissions to open that handles may take without asking.
     fn open_credit(&self) -> u32;

@@ -5,6 +5,7 @@
 //! ```
 //! A byte of the script feeds some bytes of the wire and makes one move; the rest of the wire is fed at once.
 
+use std::borrow::Cow;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
@@ -81,7 +82,7 @@ pub(super) struct Run<W = Native> {
     acceptor: Option<Acceptor>,
     pub(super) streams: Vec<Stream>,
     handlers: Vec<IncomingCall>,
-    callers: Vec<PendingCall>,
+    callers: Vec<PendingCall<'static>>,
     pub(super) written: Vec<u8>,
 }
 
@@ -89,9 +90,15 @@ fn cx() -> Context<'static> {
     Context::from_waker(Waker::noop())
 }
 
-fn begin(session: &Session) -> Option<PendingCall> {
+fn begin(session: &Session) -> Option<PendingCall<'static>> {
     let opening = |block: &mut Vec<u8>| block.extend_from_slice(b"fuzz");
-    PendingCall::begin(session, opening, Bytes::from_static(b"request"), None).ok()
+    PendingCall::begin(
+        &Cow::Owned(session.clone()),
+        opening,
+        Bytes::from_static(b"request"),
+        None,
+    )
+    .ok()
 }
 
 impl<W: Wire> Run<W> {

@@ -4,6 +4,7 @@
 //! granted no more streams, or the request is longer than a frame. An [`Acceptor`] takes the streams and the calls of the peer; the peer
 //! is told that there is one. Of a session there is one at most.
 
+use std::borrow::Cow;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
@@ -19,7 +20,11 @@ use crate::sync::Arc;
 
 /// A call that is under way. Dropped before its end, it is cancelled.
 #[derive(Debug)]
-pub(crate) struct PendingCall(Option<CallSide>);
+pub(crate) struct PendingCall<'s> {
+    /// Until it has ended.
+    side: Option<CallSide>,
+    link: Cow<'s, Arc<SessionLink>>,
+}
 
 /// How a call ended.
 #[derive(Debug)]
@@ -30,11 +35,11 @@ pub(crate) enum Answer {
     Failed(StreamError),
 }
 
-impl PendingCall {
-    /// Begins a call: `opening` appends the opening block. `None` if it has to be a stream, or the session has ended, which `open`
-    /// tells; nothing was done then.
+impl<'s> PendingCall<'s> {
+    /// Begins a call: `opening` appends the opening block. The message comes back if it has to be a stream, or the session has ended,
+    /// which `open` tells; nothing was done then.
     pub(crate) fn begin(
-        session: &Session,
+        session: &Cow<'s, Session>,
         opening: impl FnOnce(&mut Vec<u8>),
         message: Bytes,
         deadline: Option<Instant>,
@@ -45,20 +50,26 @@ impl PendingCall {
         if !may || link.refusal().is_some() {
             return Err(message);
         }
-        let mut spare = calls.spare(link);
+        let mut spare = calls.spare();
         let out = spare.out();
         opening(&mut out.opening);
         let block = out.opening.len();
         let fits = block <= link.max_opening && block + message.len() <= calls.longest;
         if !fits || !link.opens.take() {
-            calls.keep_spare(spare);
+            calls.put_spare(spare);
             return Err(message);
         }
         out.message = message;
         out.deadline = deadline;
         let (side, node) = spare.ask();
         match calls.push(link, node) {
-            Ok(()) => Ok(Self(Some(side))),
+            Ok(()) => Ok(Self {
+                side: Some(side),
+                link: match session {
+                    Cow::Borrowed(session) => Cow::Borrowed(session.link()),
+                    Cow::Owned(session) => Cow::Owned(Arc::clone(session.link())),
+                },
+            }),
             Err(node) => Err(CallLink::take_back(node)),
         }
     }
@@ -68,15 +79,15 @@ impl PendingCall {
     /// # Panics
     /// After it was ready, or cancelled.
     pub(crate) fn poll(&mut self, cx: &Context<'_>) -> Poll<Answer> {
-        let side = self.0.as_mut().expect("not polled after its end");
-        if link_of(side).is_some_and(|link| link.is_inherited()) {
+        let side = self.side.as_mut().expect("not polled after its end");
+        if self.link.is_inherited() {
             return Poll::Ready(Answer::Failed(stopped()));
         }
         let Poll::Ready(back) = side.poll(cx) else {
             return Poll::Pending;
         };
-        if let Some(side) = self.0.take() {
-            CallLink::put_spare(side);
+        if let Some(side) = self.side.take() {
+            self.link.calls.reclaim(side);
         }
         Poll::Ready(match back {
             Back::Answer(message) => Answer::Message(message),
@@ -90,7 +101,7 @@ impl PendingCall {
 
     /// Ends the call; its future is not polled any more.
     pub(crate) fn cancel(&mut self, code: u32) {
-        let Some(mut side) = self.0.take() else {
+        let Some(mut side) = self.side.take() else {
             return;
         };
         match side.take() {
@@ -98,23 +109,21 @@ impl PendingCall {
                 let (mut send, _recv) = halves(stream);
                 return send.cancel(code);
             }
-            Some(Back::Answer(_) | Back::End(_)) => return CallLink::put_spare(side),
+            Some(Back::Answer(_) | Back::End(_)) => return self.link.calls.reclaim(side),
             None => {}
         }
-        let Some(link) = side.common().clone() else {
-            return;
-        };
+        let link = &*self.link;
         let _teardown = Teardown::begin();
         if !link.is_inherited()
             && let Some(node) = side.cancel(code)
         {
             // Fails if the session has ended.
-            drop(link.calls.push(&link, node));
+            drop(link.calls.push(link, node));
         }
     }
 }
 
-impl Drop for PendingCall {
+impl Drop for PendingCall<'_> {
     fn drop(&mut self) {
         self.cancel(codes::CANCELLED);
     }

@@ -14,7 +14,7 @@
 //! # Invariants
 //! 1. A cell has one `AppSide` and one `EngineSide` at most, or it is a `Spare` with no other owner.
 //! 2. START is raised by [`Spare::ask`] alone and SENT by [`AppSide::send`] alone, each once in a use, and by the holder of `out`:
-//!    who takes the reason has `out`.
+//!    who takes the reason has `out`. SENT has no other reason beside it: a handler's side is gone then.
 //! 3. The engine writes `back` before `given`, and never again in this use; the application reads it after `given`, until it
 //!    gives up with [`AppSide::cancel`].
 //!
@@ -57,12 +57,11 @@ pub(crate) struct Cell<C, O, B> {
     waker: WakerSlot,
     out: UnsafeCell<O>,
     back: UnsafeCell<Option<B>>,
-    /// Changed in a `Spare` only.
-    common: UnsafeCell<C>,
+    common: C,
 }
 
 // SAFETY: `out` and `back` are reached by one thread at a time: invariants 2 and 3; `WakerSlot` has rules of its own.
-// `common` is only read while the cell is in use.
+// `common` is only read.
 unsafe impl<C: Send + Sync, O: Send, B: Send> Sync for Cell<C, O, B> {}
 
 // SAFETY: `next` is written only by the list; a cell is on it at most once, as only the raise that turns its reasons from 0
@@ -107,6 +106,12 @@ pub(crate) enum Activated<C, O, B> {
 impl<C, O, B> Cell<C, O, B> {
     /// Takes the reasons of a cell from the list.
     pub(crate) fn activated(cell: Arc<Self>) -> Activated<C, O, B> {
+        let key = cell.key();
+        // Invariant 2: nothing can be added to it.
+        if cell.reasons.peek() == reason::SENT {
+            cell.reasons.reset();
+            return Activated::Answered(key, Sent(cell));
+        }
         let reasons = cell.reasons.take();
         let code = cell.code.load(Ordering::Relaxed);
         if reasons & reason::START != 0 {
@@ -117,10 +122,6 @@ impl<C, O, B> Cell<C, O, B> {
                 has_out: true,
             };
             return Activated::Asked(side, code);
-        }
-        let key = cell.key();
-        if reasons & reason::SENT != 0 {
-            return Activated::Answered(key, Sent(cell));
         }
         // SAFETY: invariant 3, and `cancel` has consumed the application's side: this is the engine, which writes it.
         let left = cell.back.with_mut(|back| unsafe { (*back).take() });
@@ -158,7 +159,7 @@ impl<C, O, B> Spare<C, O, B> {
             waker: WakerSlot::new(),
             out: UnsafeCell::new(out),
             back: UnsafeCell::new(None),
-            common: UnsafeCell::new(common),
+            common,
         }))
     }
 
@@ -178,13 +179,6 @@ impl<C, O, B> Spare<C, O, B> {
         let left = cell.back.with_mut(|back| unsafe { (*back).take() });
         drop(left);
         Some(Self(cell))
-    }
-
-    /// Sets what stays with the cell during its next use; returns the value before.
-    pub(crate) fn set_common(&mut self, common: C) -> C {
-        // SAFETY: invariant 1: no one else has the cell.
-        let place = self.0.common.with_mut(|place| unsafe { &mut *place });
-        std::mem::replace(place, common)
     }
 
     pub(crate) fn out(&mut self) -> &mut O {
@@ -220,8 +214,7 @@ impl<C, O, B> Spare<C, O, B> {
 
 impl<C, O, B> AppSide<C, O, B> {
     pub(crate) fn common(&self) -> &C {
-        // SAFETY: it is changed in a `Spare` only, and this cell is in use.
-        self.cell.common.with(|common| unsafe { &*common })
+        &self.cell.common
     }
 
     /// `None` if the engine has it, or had.
@@ -246,10 +239,9 @@ impl<C, O, B> AppSide<C, O, B> {
         if !self.has_out {
             return None;
         }
-        // No other reason is raised on this side of a handler: the cell is on no list.
-        let first = self.cell.reasons.raise(reason::SENT);
-        debug_assert!(first, "a handler raises once");
-        first.then_some(self.cell)
+        // Invariant 2, and the cell is on no list: the engine has taken it off before the handler got it.
+        self.cell.reasons.begin(reason::SENT);
+        Some(self.cell)
     }
 
     /// The caller gives up; the node to be pushed, unless it is on the list.

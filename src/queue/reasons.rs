@@ -42,13 +42,13 @@ impl Reasons {
         self.0.fetch_or(bits, Ordering::AcqRel) == 0
     }
 
-    /// The first reasons of a node that no other thread knows yet, and that the caller pushes.
+    /// The first reasons of a node to which no other thread can add any before the caller has pushed it: the list publishes them.
     pub(crate) fn begin(&self, bits: u32) {
-        debug_assert!(self.peek() == 0, "another thread knows the node");
+        debug_assert!(self.peek() == 0, "another thread has raised");
         self.0.store(bits, Ordering::Relaxed);
     }
 
-    /// Takes all reasons of a node that no other thread knows any more.
+    /// Takes all reasons of a node to which no other thread can add any.
     pub(crate) fn reset(&self) {
         self.0.store(0, Ordering::Relaxed);
     }

@@ -399,7 +399,7 @@ enum State<'a, T> {
     Failed(Status),
     /// Begins when it is polled.
     Ready(Cow<'a, Session>, Prepared, Bytes, Coding<T>),
-    Running(Running<T>),
+    Running(Running<'a, T>),
     /// The same with interceptors, retries or a manager.
     Boxed(Pin<Box<dyn Future<Output = Result<Response<T>, Status>> + Send>>),
     Done,
@@ -467,12 +467,12 @@ impl<T> Future for UnaryCall<'_, T> {
 impl<T> Unpin for UnaryCall<'_, T> {}
 
 /// A call with its end by time, or by its parent.
-struct Running<T> {
-    exchange: Exchange<T>,
+struct Running<'s, T> {
+    exchange: Exchange<'s, T>,
     parent: Option<Parent>,
 }
 
-impl<T> Running<T> {
+impl<T> Running<'_, T> {
     fn poll(&mut self, cx: &mut std::task::Context<'_>) -> Poll<Outcome<T>> {
         if let Poll::Ready(outcome) = self.exchange.poll(cx) {
             return Poll::Ready(outcome);
@@ -543,7 +543,13 @@ async fn attempt<T>(
             (left, timeout) => left.or(timeout),
         };
         let mut running = Running {
-            exchange: Exchange::start(&session, prepared, (at, timeout), message, coding)?,
+            exchange: Exchange::start(
+                &Cow::Borrowed(&session),
+                prepared,
+                (at, timeout),
+                message,
+                coding,
+            )?,
             parent: prepared.parent(),
         };
         let outcome = std::future::poll_fn(|cx| running.poll(cx)).await;

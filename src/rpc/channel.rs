@@ -186,6 +186,28 @@ impl ChannelBuilder {
     }
 
     /// Tries unary calls again that were not processed, within their time. Default: not at all.
+    ///
+    /// It is of use over a `Manager`, which has another session after one that has ended.
+    ///
+    /// # Examples
+    #[cfg_attr(feature = "manage", doc = "```")]
+    #[cfg_attr(not(feature = "manage"), doc = "```ignore")]
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use ringmux::manage::{Dial, Manager};
+    /// use ringmux::rpc::{Channel, Retry};
+    /// use ringmux::{Config, Engine};
+    ///
+    /// let dial = Dial::new(Engine::current()?, "tcp://127.0.0.1:4500".parse()?, Config::default());
+    /// let manager = Manager::builder(dial).build()?;
+    /// let running = tokio::spawn(manager.start()?); // without this each call fails with NotStarted
+    /// let channel = Channel::builder(manager.clone()).retry(Retry::new(5)).build();
+    /// # manager.close();
+    /// # running.await?;
+    /// # drop(channel);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn retry(mut self, retry: Retry) -> Self {
         self.0.retry = Some(retry);
         self

@@ -2,6 +2,7 @@
 //! answer arrives. If the peer takes calls and the request fits into a frame, it is a call of the transport; else, and with an
 //! urgency, a stream. The answer to a call may be a stream as well.
 
+use std::borrow::Cow;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -68,8 +69,8 @@ pub struct Response<T> {
 /// A call that is under way. Dropped before its end, it is cancelled.
 ///
 /// Small where it is a call of the transport, as it is moved a few times.
-pub(super) enum Exchange<T> {
-    Calling(PendingCall, Coding<T>, Option<Instant>),
+pub(super) enum Exchange<'s, T> {
+    Calling(PendingCall<'s>, Coding<T>, Option<Instant>),
     Streaming(Box<Streaming<T>>),
     Done,
 }
@@ -137,10 +138,10 @@ impl<T> From<Result<Response<T>, Status>> for Outcome<T> {
     }
 }
 
-impl<T> Exchange<T> {
+impl<'s, T> Exchange<'s, T> {
     /// Begins a call; or says what the session's wire cannot carry.
     pub(super) fn start(
-        session: &Session,
+        session: &Cow<'s, Session>,
         prepared: &impl Begins,
         (deadline, timeout): (Option<Instant>, Option<Duration>),
         message: Bytes,
@@ -306,12 +307,12 @@ fn over() -> Status {
 }
 
 /// Begins a call of the transport; the message comes back if it has to be a stream.
-fn begin(
-    session: &Session,
+fn begin<'s>(
+    session: &Cow<'s, Session>,
     prepared: &impl Begins,
     (deadline, timeout): (Option<Instant>, Option<Duration>),
     message: Bytes,
-) -> Result<PendingCall, Bytes> {
+) -> Result<PendingCall<'s>, Bytes> {
     if !prepared.is_plain() {
         return Err(message);
     }

@@ -1,4 +1,4 @@
-//! A call on the side that serves it, before its handler, beside it, and behind it.
+//! The server's side of one call: receives the request, watches deadline and cancel while the handler runs, and sends the answer.
 
 use std::any::Any;
 use std::future::poll_fn;

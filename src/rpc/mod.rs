@@ -100,8 +100,10 @@
 //!   that is late before its handler begins never runs it.
 //! * **By a cancel.** To drop the future of a call, or a half of a stream before its end, cancels the call. The handler is dropped, or
 //!   [told](Context::cancelled) if it waits for that.
-//! * **With its session.** Handlers are told at once; callers get [`Code::UNAVAILABLE`]. What never reached a handler says
-//!   so, and a channel with [`Retry`] tries it again.
+//! * **With its session.** Handlers are told at once; callers get [`Code::UNAVAILABLE`], and
+//!   [`was_processed`](Status::was_processed) tells whether a handler may have run. A channel of a session that has ended fails every
+//!   further call; one of a `Manager` (feature `manage`) calls on the next session, and with [`Retry`] repeats unary calls that did
+//!   not run. Streaming calls are the application's to repeat.
 //!
 //! # Observing calls
 //! [`Server::metrics`] and [`Channel::metrics`] count the calls of each method, by code, with their times and those in flight; they are
@@ -117,14 +119,14 @@
 //! # What is bounded
 //! | what | setting | default | above it |
 //! |---|---|---|---|
-//! | calls of a server at once | [`max_calls`](ServerBuilder::max_calls) | 4096 | they wait, or [are refused](ServerBuilder::when_full) |
-//! | of a session | [`max_session_calls`](ServerBuilder::max_session_calls) | 256 | the same |
+//! | calls of a server at once | [`max_calls`](ServerBuilder::max_calls) | 4096 | they wait, and those behind them on their session with them; or [are refused](ServerBuilder::when_full) |
+//! | of a session | [`max_session_calls`](ServerBuilder::max_session_calls) | 256 | the same; to raise it, raise [`max_streams`](crate::ConfigBuilder::max_streams) too |
 //! | of a method | [`MethodOptions`] | none | the same; 1024 wait at most, more are refused |
-//! | calls that a client opens | [`max_streams`](crate::ConfigBuilder::max_streams) of the server | 256 | they wait, [`max_pending_opens`](crate::ConfigBuilder::max_pending_opens) at most |
+//! | calls that a client opens | [`max_streams`](crate::ConfigBuilder::max_streams) of the server | 256 | they wait, [`max_pending_opens`](crate::ConfigBuilder::max_pending_opens) at most; more are [`Code::RESOURCE_EXHAUSTED`], not processed |
 //! | metadata of a request, headers, trailers | none | 8 KiB each | [`MetadataError`] |
 //! | details and metadata of a status | none | 8 KiB | left out |
 //! | a message | [`max_message`](crate::ConfigBuilder::max_message) of its receiver | 4 MiB | [`Code::RESOURCE_EXHAUSTED`] |
-//! | a request of a call without a deadline | none | 30 s | [`Code::DEADLINE_EXCEEDED`], not processed |
+//! | time until the one request has arrived whole, of a call without a deadline | none | 30 s | [`Code::DEADLINE_EXCEEDED`], not processed |
 //! | rows of metrics | none | one for each method of a server and one for all others; 256 of a channel | they share one |
 //! | cleaning up after a cancel | none | [`CLEANUP_MAX`] | the handler is dropped |
 //!

@@ -1,4 +1,5 @@
-//! Whether what is polled is a call where it was taken, before it is a task.
+//! A flag of the thread: set while the loop of a session polls a new call directly, before the call is a task. A call that is not
+//! ready then is polled again at once, as a task, so that it need not register a waker.
 
 use std::cell::Cell;
 

@@ -1,4 +1,4 @@
-//! Trying calls again that were not processed.
+//! How often a call that was not processed is tried, and the pauses between. The loop is `call::attempts`.
 
 use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;

@@ -3,7 +3,8 @@
 //! An application needs it only to tell one broken rule from another; any broken rule is a
 //! [`SessionError::Protocol`].
 
-// Wires: translate bytes into steps of the core and back.
+// For developers: this module has the trait `Wire` and the wires, which translate bytes into steps of the core and back. (The `//!`
+// above is what users see of it.)
 //
 // A `Wire` decodes received bytes and calls the core, and encodes the core's frames into a `Batch`. It is
 // called once for each reception and each batch, and is a type parameter of its callers, so no message is

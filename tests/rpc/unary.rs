@@ -1,10 +1,12 @@
 //! Calls with one request and one answer.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use ringmux::rpc::{Channel, Code, Context, Metadata, Origin, Server, Status};
 use ringmux::{Error, Processed};
+use tokio::sync::Semaphore;
 
 use crate::host::*;
 
@@ -208,4 +210,35 @@ fn a_server_with_a_method_twice_is_not_built() {
     );
     let none = Server::builder().unary(ECHO, echo).max_calls(0);
     assert_eq!(none.build().unwrap_err(), BuildError::NoPlaces);
+}
+
+/// The last handle of a session closes it in order: calls that are under way have their answers first.
+#[tokio::test]
+async fn a_detached_call_is_answered_after_its_channel_and_session_are_dropped() {
+    let gate = Arc::new(Semaphore::new(0));
+    let opened = Arc::clone(&gate);
+    let handler = move |_: Context, request: Bytes| {
+        let gate = Arc::clone(&opened);
+        async move {
+            gate.acquire().await.map(drop).unwrap();
+            Ok(request)
+        }
+    };
+    let host = Host::new(Server::builder().unary(ECHO, handler)).await;
+    let Host {
+        channel,
+        client,
+        server,
+        serving,
+        ..
+    } = host;
+    let call = |n: u8| tokio::spawn(channel.call(&ECHO, &Bytes::from(vec![n])).detach());
+    let calls: Vec<_> = (0..3).map(call).collect();
+    until("handlers wait", || server.stats().in_flight == 3).await;
+    drop((channel, client));
+    gate.add_permits(3);
+    for (n, call) in calls.into_iter().enumerate() {
+        assert_eq!(soon(call).await.unwrap().unwrap(), vec![n as u8]);
+    }
+    soon(serving).await.unwrap();
 }

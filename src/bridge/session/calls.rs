@@ -5,9 +5,10 @@
 //!   handler  engine ─► cell ─► incoming ─► acceptor's task      cell ─► list ─► engine ─► REPLY
 //! ```
 //! Cells of callers are kept in `spares` and those of handlers by the engine, [`SPARES_MAX`] of each, so that calls in a steady state
-//! allocate nothing. A cell in use keeps its session's link; a spare one of a
-//! caller does not, as the link keeps it. Short requests and answers are parts of a common piece of memory ([`Pieces`]).
+//! allocate nothing; they are freed when the session has had no call for a while (`core::idle`). A cell of a handler has a reference to its session's link, which its answer needs; one of a caller has none, as
+//! the link keeps it while it is spare. Short requests and answers are parts of a common piece of memory ([`Pieces`]).
 
+use std::sync::OnceLock;
 use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
@@ -21,8 +22,8 @@ use crate::queue::ReadyList;
 use crate::queue::cell::{self, AppSide, Cell, Spare};
 use crate::sync::{Arc, AtomicBool, AtomicWaker, Ordering};
 
-/// Cells that a session keeps for future calls, for each side of them: some 20 KiB.
-const SPARES_MAX: usize = 64;
+/// Cells that a session keeps for future calls, for each side of them: some 300 bytes each.
+const SPARES_MAX: usize = 1024;
 /// Room for an opening block that a cell keeps, in bytes.
 const OPENING_KEPT: usize = 512;
 /// Payloads up to this many bytes are parts of a common piece of memory; longer ones have their own.
@@ -77,7 +78,7 @@ pub(crate) enum Back {
     End(StreamError),
 }
 
-/// The session's, while the cell is in use.
+/// A handler's way to its session.
 type CellLink = Option<Arc<SessionLink>>;
 
 pub(crate) type CallCell = Cell<CellLink, Out, Back>;
@@ -103,14 +104,17 @@ pub(crate) struct CallOffer {
 /// A session's calls, as both sides see them.
 pub(crate) struct CallLink {
     list: ReadyList<CallCell>,
-    /// Calls of the peer that no handler has taken.
-    incoming: ArrayQueue<CallOffer>,
+    /// Calls of the peer that no handler has taken, `max_unaccepted` at most. It is made for the first acceptor: most sessions
+    /// have none.
+    incoming: OnceLock<ArrayQueue<CallOffer>>,
+    max_unaccepted: usize,
     /// The task that takes calls.
     acceptor: AtomicWaker,
     /// There is an acceptor.
     serving: AtomicBool,
     peer_takes: AtomicBool,
-    spares: ArrayQueue<CallSpare>,
+    /// Made for the first call.
+    spares: OnceLock<ArrayQueue<CallSpare>>,
     /// Opening block and message of a call have this many bytes at most; 0: the wire has no calls.
     pub(crate) longest: usize,
 }
@@ -119,11 +123,12 @@ impl CallLink {
     pub(in crate::bridge) fn new(max_unaccepted: usize, longest: usize) -> Self {
         Self {
             list: ReadyList::new(),
-            incoming: ArrayQueue::new(max_unaccepted),
+            incoming: OnceLock::new(),
+            max_unaccepted,
             acceptor: AtomicWaker::new(),
             serving: AtomicBool::new(false),
             peer_takes: AtomicBool::new(false),
-            spares: ArrayQueue::new(SPARES_MAX),
+            spares: OnceLock::new(),
             longest,
         }
     }
@@ -135,33 +140,24 @@ impl CallLink {
         self.longest > 0 && self.peer_takes.load(Ordering::Relaxed)
     }
 
-    /// A cell of this session, which is `link`'s.
-    pub(crate) fn spare(&self, link: &Arc<SessionLink>) -> CallSpare {
-        let link = Some(Arc::clone(link));
-        let Some(mut spare) = self.spares.pop() else {
-            return Spare::new(link, Out::default());
-        };
-        spare.set_common(link);
-        spare
+    /// A cell for a call.
+    pub(crate) fn spare(&self) -> CallSpare {
+        let spare = self.spares.get().and_then(ArrayQueue::pop);
+        spare.unwrap_or_else(|| Spare::new(None, Out::default()))
     }
 
     /// A caller is done with its cell: it is kept for another call, unless the engine still has it.
-    pub(crate) fn put_spare(side: CallSide) {
-        let Some(mut spare) = side.reclaim() else {
-            return;
-        };
-        spare.out().renew();
-        // A spare cell keeps no session.
-        if let Some(link) = spare.set_common(None) {
-            drop(link.calls.spares.push(spare));
+    pub(crate) fn reclaim(&self, side: CallSide) {
+        if let Some(spare) = side.reclaim() {
+            self.put_spare(spare);
         }
     }
 
-    /// The same for a cell with which nothing was done.
-    pub(crate) fn keep_spare(&self, mut spare: CallSpare) {
+    /// Keeps a cell for another call.
+    pub(crate) fn put_spare(&self, mut spare: CallSpare) {
         spare.out().renew();
-        drop(spare.set_common(None));
-        drop(self.spares.push(spare));
+        let spares = self.spares.get_or_init(|| ArrayQueue::new(SPARES_MAX));
+        drop(spares.push(spare));
     }
 
     /// The request of a cell that the list did not take, as the session has ended.
@@ -199,6 +195,12 @@ impl CallLink {
         Ok(())
     }
 
+    /// Cells kept for callers.
+    #[cfg(test)]
+    pub(in crate::bridge) fn spares(&self) -> usize {
+        self.spares.get().map_or(0, ArrayQueue::len)
+    }
+
     // ---- for the acceptor ---------------------------------------------------------------------
 
     /// Becomes the one who takes calls; false if there is one.
@@ -208,6 +210,8 @@ impl CallLink {
             .compare_exchange(false, true, Ordering::Relaxed, Ordering::Relaxed)
             .is_ok();
         if free && self.longest > 0 {
+            let new = || ArrayQueue::new(self.max_unaccepted);
+            self.incoming.get_or_init(new);
             link.request(request::CALLS);
         }
         free
@@ -223,7 +227,7 @@ impl CallLink {
     }
 
     pub(crate) fn pop(&self) -> Option<CallOffer> {
-        self.incoming.pop()
+        self.incoming.get()?.pop()
     }
 
     /// Has the acceptor's task woken when calls, or streams, have arrived; it then looks again.
@@ -251,14 +255,9 @@ impl CallLink {
     }
 
     pub(in crate::bridge) fn offer(&self, offer: CallOffer) -> bool {
-        match self.incoming.push(offer) {
-            Ok(()) => true,
-            Err(offer) => {
-                // Its side is not to report that it was dropped.
-                drop(offer);
-                false
-            }
-        }
+        let queue = self.incoming.get();
+        // The side of one that is refused is not to report that it was dropped.
+        queue.is_some_and(|queue| queue.push(offer).is_ok())
     }
 
     #[inline]
@@ -268,12 +267,15 @@ impl CallLink {
 
     /// Frees the cells kept for callers.
     pub(in crate::bridge) fn drop_spares(&self) {
-        while self.spares.pop().is_some() {}
+        let Some(spares) = self.spares.get() else {
+            return;
+        };
+        while spares.pop().is_some() {}
     }
 
     /// Calls that no one will take.
     pub(in crate::bridge) fn drop_incoming(&self) {
-        while self.incoming.pop().is_some() {}
+        while self.pop().is_some() {}
     }
 
     /// The session has ended: calls that the engine has not seen were not processed, and answers do not become streams.
@@ -361,6 +363,12 @@ impl CallStore {
 
     pub(in crate::bridge) fn keep(&mut self, bytes: &[u8]) -> Bytes {
         self.pieces.keep(bytes)
+    }
+
+    /// Cells kept for handlers.
+    #[cfg(test)]
+    pub(in crate::bridge) fn spares(&self) -> usize {
+        self.spares.len()
     }
 
     /// A call has gone; its cell is kept if the application has let go of it too. One that it has not goes with it.

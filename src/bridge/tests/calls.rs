@@ -3,19 +3,25 @@
 use super::solo::{Solo, cancel, data, id, open, window};
 use super::*;
 use crate::config::Rate;
+use crate::core::IDLE;
 use crate::error::codes;
 use crate::error::{Limit, Processed, SessionError, Side, StreamError};
 use crate::handle::call::{Acceptor, Answer, Arrival, IncomingCall, PendingCall};
 use crate::wire::native::frame::{Frame, Scope, Settings};
+use std::borrow::Cow;
 
 const MOST: usize = 16 * 1024 - 2;
 
-fn begin(session: &Session, message: Bytes, deadline: Option<Instant>) -> Option<PendingCall> {
+fn begin(
+    session: &Session,
+    message: Bytes,
+    deadline: Option<Instant>,
+) -> Option<PendingCall<'static>> {
     let opening = |block: &mut Vec<u8>| block.extend_from_slice(b"a/B");
-    PendingCall::begin(session, opening, message, deadline).ok()
+    PendingCall::begin(&Cow::Owned(session.clone()), opening, message, deadline).ok()
 }
 
-fn poll(call: &mut PendingCall) -> Option<Answer> {
+fn poll(call: &mut PendingCall<'static>) -> Option<Answer> {
     let cx = Context::from_waker(Waker::noop());
     match call.poll(&cx) {
         Poll::Ready(answer) => Some(answer),
@@ -24,7 +30,7 @@ fn poll(call: &mut PendingCall) -> Option<Answer> {
 }
 
 #[track_caller]
-fn failed(call: &mut PendingCall) -> StreamError {
+fn failed(call: &mut PendingCall<'static>) -> StreamError {
     match poll(call) {
         Some(Answer::Failed(error)) => error,
         other => panic!("{other:?}"),
@@ -32,7 +38,7 @@ fn failed(call: &mut PendingCall) -> StreamError {
 }
 
 #[track_caller]
-fn answered(call: &mut PendingCall) -> Bytes {
+fn answered(call: &mut PendingCall<'static>) -> Bytes {
     match poll(call) {
         Some(Answer::Message(message)) => message,
         other => panic!("{other:?}"),
@@ -66,13 +72,13 @@ fn serving(config: &Config) -> (Pair, Acceptor) {
 
 impl Pair {
     #[track_caller]
-    fn call(&mut self, message: impl Into<Bytes>) -> PendingCall {
+    fn call(&mut self, message: impl Into<Bytes>) -> PendingCall<'static> {
         begin(self.ends[D].session(), message.into(), None).expect("the peer takes calls")
     }
 
     /// A call that a handler has.
     #[track_caller]
-    fn running(&mut self, acceptor: &mut Acceptor) -> (PendingCall, IncomingCall) {
+    fn running(&mut self, acceptor: &mut Acceptor) -> (PendingCall<'static>, IncomingCall) {
         let call = self.call("request");
         self.drive();
         let mut taken = taken(acceptor).expect("it has arrived");
@@ -819,4 +825,35 @@ fn frames_for_a_call_that_make_no_sense_for_it_harm_no_other() {
     drop(incoming);
     solo.said();
     assert_eq!(solo.end.connection.core.mux.flow.window.held(), 0);
+}
+
+#[test]
+fn cells_of_calls_are_kept_while_there_are_calls_and_freed_when_there_are_none() {
+    let config = config().max_streams(200).build().unwrap();
+    let (mut pair, mut acceptor) = serving(&config);
+    let kept = |pair: &Pair| {
+        let of_callers = pair.ends[D].session().link().calls.spares();
+        let of_handlers = pair.ends[A].connection.core.mux.base.app.calls.spares();
+        [of_callers, of_handlers]
+    };
+    let calls = |pair: &mut Pair, acceptor: &mut Acceptor, count: usize| {
+        let mut calls: Vec<_> = (0..count).map(|_| pair.call("request")).collect();
+        pair.drive();
+        while let Some(mut call) = taken(acceptor) {
+            call.reply("answer".into());
+        }
+        pair.drive();
+        calls.iter_mut().for_each(|call| drop(answered(call)));
+    };
+    assert_eq!(kept(&pair), [0, 0]);
+    calls(&mut pair, &mut acceptor, 100);
+    assert_eq!(kept(&pair), [100, 100]);
+    pair.elapse(IDLE - Duration::from_secs(1));
+    calls(&mut pair, &mut acceptor, 1);
+    pair.elapse(IDLE - Duration::from_secs(1));
+    assert_eq!(kept(&pair), [100, 100], "they were in use");
+    pair.elapse(IDLE + Duration::from_secs(2));
+    assert_eq!(kept(&pair), [0, 0]);
+    calls(&mut pair, &mut acceptor, 1);
+    assert_eq!(kept(&pair), [1, 1]);
 }

@@ -4,6 +4,7 @@ use super::*;
 use crate::error::{SendError, SessionError, StreamError};
 use crate::handle::SendStream;
 use crate::handle::call::{Acceptor, Arrival, IncomingCall, PendingCall};
+use std::borrow::Cow;
 
 /// Two sides, of which the accepting one takes calls.
 fn serving() -> (Pair, Acceptor) {
@@ -14,10 +15,15 @@ fn serving() -> (Pair, Acceptor) {
     (pair, acceptor)
 }
 
-fn begin(pair: &Pair) -> PendingCall {
+fn begin(pair: &Pair) -> PendingCall<'static> {
     let opening = |block: &mut Vec<u8>| block.extend_from_slice(b"a/B");
-    PendingCall::begin(pair.ends[D].session(), opening, Bytes::new(), None)
-        .expect("the peer takes calls")
+    PendingCall::begin(
+        &Cow::Owned(pair.ends[D].session().clone()),
+        opening,
+        Bytes::new(),
+        None,
+    )
+    .expect("the peer takes calls")
 }
 
 fn arrival(acceptor: &mut Acceptor) -> Arrival {
@@ -28,7 +34,7 @@ fn arrival(acceptor: &mut Acceptor) -> Arrival {
 }
 
 /// A call that a handler has.
-fn running(pair: &mut Pair, acceptor: &mut Acceptor) -> (PendingCall, IncomingCall) {
+fn running(pair: &mut Pair, acceptor: &mut Acceptor) -> (PendingCall<'static>, IncomingCall) {
     let call = begin(pair);
     pair.drive();
     match arrival(acceptor) {

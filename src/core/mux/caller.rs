@@ -70,6 +70,7 @@ pub(crate) fn reply_by_peer<S: SessionPort>(
     base.app.add(Count::MessagesReceived, 1);
     base.app.add(Count::Finished, 1);
     base.count_streams();
+    mux.spares.kept(&mut base.timers, base.turn);
     Ok(true)
 }
 

@@ -97,6 +97,7 @@ fn let_call_go<S: SessionPort>(mux: &mut Mux<S>, slot: u32) {
     if let Some(port) = mux.base.calls.remove(slot).and_then(|entry| entry.port) {
         mux.base.app.recycle_call(port);
     }
+    mux.spares.kept(&mut mux.base.timers, mux.base.turn);
     mux.permits.grant_owed += 1;
     mux.base.count_streams();
 }

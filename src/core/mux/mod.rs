@@ -3,7 +3,7 @@
 //!
 //! [`Mux`] joins the parts: each keeps its own accounts (`flow`, `budget`, `schedule`, `permits`, `limits`), and a step that
 //! concerns several of them is a method here. `apply` has the actions of applications, `incoming` those of the peer,
-//! `outgoing` the frames that a wire takes to send.
+//! `outgoing` the frames that a wire takes to send. `caller` has unary calls of this side, `handler` those of the peer.
 
 mod apply;
 pub(crate) mod caller;

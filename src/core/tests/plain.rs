@@ -364,7 +364,7 @@ impl SessionPort for App {
 
     fn recycle(&mut self, _stream: Plain) {}
 
-    fn drop_spares(&self) {}
+    fn drop_spares(&mut self) {}
 
     fn open_credit(&self) -> u32 {
         self.open_credit.get()

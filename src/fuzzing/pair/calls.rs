@@ -3,6 +3,7 @@
 //! A caller's end agrees with what the handler did: an answer only if it answered, with its bytes; "not processed" only if no
 //! handler had the call; a cancel only if a side gave it up.
 
+use std::borrow::Cow;
 use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
@@ -47,7 +48,7 @@ pub(super) struct Unary {
     side: usize,
     request: usize,
     deadline: Option<Instant>,
-    pending: Option<PendingCall>,
+    pending: Option<PendingCall<'static>>,
     handler: Option<IncomingCall>,
     /// An answer that is a stream.
     stream: Option<Stream>,
@@ -79,11 +80,16 @@ fn begin(
     request: usize,
     side: usize,
     deadline: Option<Instant>,
-) -> Option<PendingCall> {
+) -> Option<PendingCall<'static>> {
     let name = format!("{index:08}");
     let opening = |block: &mut Vec<u8>| block.extend_from_slice(name.as_bytes());
     let request = content(CALLS + index, side, 0, request);
-    match PendingCall::begin(session, opening, request.clone(), deadline) {
+    match PendingCall::begin(
+        &Cow::Owned(session.clone()),
+        opening,
+        request.clone(),
+        deadline,
+    ) {
         Ok(call) => Some(call),
         Err(back) => {
             assert!(back == request, "a request that is not sent is given back");
@@ -230,7 +236,7 @@ impl Unary {
         side: usize,
         request: usize,
         deadline: Option<Instant>,
-        pending: PendingCall,
+        pending: PendingCall<'static>,
     ) -> Self {
         Self {
             index,

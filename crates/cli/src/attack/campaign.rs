@@ -40,6 +40,8 @@ pub(super) struct Outcome {
     pub(super) answers: BTreeMap<String, u64>,
     /// The last text of a GOAWAY, in full.
     pub(super) last_answer: Option<String>,
+    /// The server has said that it takes calls in frames.
+    pub(super) takes_calls: bool,
     /// Refused connections, and the error of the last one.
     pub(super) refused: u64,
     pub(super) last_refusal: Option<io::Error>,
@@ -54,6 +56,7 @@ impl Outcome {
         self.frames += peer.frames;
         self.bytes += peer.bytes;
         self.resets += peer.resets;
+        self.takes_calls |= peer.may_call();
     }
 
     fn answer(&mut self, text: Option<String>) {

@@ -193,7 +193,7 @@ async fn play(args: &Args, kind: Kind) -> Result<Row, Failure> {
     let neighbour = Neighbour::connect(&args.addr, how, args.wire, method).await?;
     if kind.is_for_calls() && !neighbour.is_for_calls().await {
         neighbour.close();
-        return Ok(Row::not_applicable(kind));
+        return Ok(Row::not_applicable(kind, "it answers no calls"));
     }
     let rate = args.rate.unwrap_or(kind.pace());
     let campaign = Campaign::start(kind, args.addr.clone(), rate, args.method.to_owned())
@@ -213,6 +213,9 @@ async fn play(args: &Args, kind: Kind) -> Result<Row, Failure> {
         .end()
         .ok_or_else(|| Failure::new(format!("the attack {} has panicked", kind.name())))?;
     not_refused(&outcome, &args.addr)?;
+    if kind.is_in_frames() && !outcome.takes_calls && failed.is_none() {
+        return Ok(Row::not_applicable(kind, "it takes no calls in frames"));
+    }
     let played = (args.seconds.as_secs_f64(), rate);
     let failure = failed.map(|failure| failure.to_string());
     Ok(Row::new(kind, played, outcome, [&before, &during], failure))

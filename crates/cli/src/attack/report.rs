@@ -65,16 +65,20 @@ pub(super) struct Row {
     pub(super) slowdown: f64,
     /// Why the neighbour or a newcomer was no longer served; `None`: both were.
     pub(super) failure: Option<String>,
-    /// False if it was not played, because the server answers no calls.
+    /// False if it was not played.
     pub(super) applicable: bool,
+    /// The reason.
+    #[serde(skip)]
+    why_not: &'static str,
 }
 
 impl Row {
-    /// Of an attack on calls, where there are none.
-    pub(super) fn not_applicable(kind: Kind) -> Self {
+    /// Of an attack on calls, where there are none, or none of its kind.
+    pub(super) fn not_applicable(kind: Kind, why_not: &'static str) -> Self {
         let row = Self::new(kind, (0.0, 0), Outcome::default(), [&[], &[]], None);
         Self {
             applicable: false,
+            why_not,
             ..row
         }
     }
@@ -111,6 +115,7 @@ impl Row {
             slowdown: neighbour::slowdown(before, during),
             failure,
             applicable: true,
+            why_not: "",
         }
     }
 
@@ -126,7 +131,7 @@ impl Row {
 
     fn said(&self) -> String {
         if !self.applicable {
-            return "not applicable: it answers no calls".to_owned();
+            return format!("not applicable: {}", self.why_not);
         }
         let counted = |(name, count): (&String, &u64)| format!("{name} x {count}");
         let mut said: Vec<String> = self.answers.iter().map(counted).collect();
@@ -221,7 +226,7 @@ mod tests {
 
     #[test]
     fn an_attack_that_was_not_played_says_so_and_is_passed() {
-        let row = Row::not_applicable(Kind::CallLate);
+        let row = Row::not_applicable(Kind::CallLate, "it answers no calls");
         let shown = cells(&row);
         assert_eq!(&shown[..3], ["C7", "call-late", "0/s"]);
         assert_eq!(shown[8], "not applicable: it answers no calls");

@@ -41,6 +41,23 @@ pub(crate) fn play(server: (&Addr, Serves), name: &str, pace: Pace, time: Durati
     play_over("native", server, name, pace, time)
 }
 
+/// Whether each of these attacks, separated by commas, was played.
+pub(crate) fn applicable(server: (&Addr, Serves), names: &str) -> Vec<bool> {
+    let mut program = program(
+        "native",
+        server,
+        names,
+        Pace::Usual,
+        Duration::from_millis(100),
+    );
+    let output = program.output().expect("the program starts");
+    let text = String::from_utf8_lossy(&output.stdout);
+    let row = |line| serde_json::from_str::<Value>(line).expect("an object a line");
+    text.lines()
+        .map(|line| row(line)["applicable"] == true)
+        .collect()
+}
+
 /// An attack that goes on until it is dropped: again and again, with short pauses, which close no connection.
 pub(crate) struct Endless(Child);
 

@@ -421,6 +421,20 @@ fn over_drpc_each_attack_is_bounded_and_the_neighbour_is_served() {
     });
 }
 
+/// An attack that could send nothing does not count as withstood.
+#[test]
+fn calls_in_frames_are_no_attack_on_a_server_that_takes_none() {
+    alone(|| {
+        for takes in [true, false] {
+            let config = Profile::Small.builder().calls(takes).build().unwrap();
+            let server = Server::start(Driver::Uring, config, Serves::Calls);
+            let names = "unary-reset,unary-half,call-reset";
+            let played = attacker::applicable((&server.addr, Serves::Calls), names);
+            assert_eq!(played, [takes, takes, true]);
+        }
+    });
+}
+
 /// Attacks a new server at the attack's pace, and checks all claims.
 fn withstood(attack: &Attack, driver: Driver, profile: Profile) {
     looked_at(attack, driver, profile, |server, time| {

@@ -140,7 +140,7 @@ impl Kind {
     }
 
     /// Whether it waits until the server takes calls in frames.
-    const fn is_in_frames(self) -> bool {
+    pub(super) const fn is_in_frames(self) -> bool {
         let place = self as usize;
         place >= Self::UnaryUnread as usize && place <= Self::UnaryReplies as usize
     }

@@ -1,5 +1,6 @@
 //! Callers and handlers of unary calls.
 
+use std::borrow::Cow;
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::time::Duration;
@@ -145,7 +146,7 @@ fn begin(
     side: usize,
     tag: Tag,
     session: &Session,
-) -> Option<PendingCall> {
+) -> Option<PendingCall<'static>> {
     let opening = block(tag, rng.pick(&[8, 8, 10, 300, 600]));
     let len = if rng.one_in(2) {
         rng.below(300)
@@ -156,7 +157,7 @@ fn begin(
     let time = rng.pick(&[0, 1000, 20_000, 300_000]);
     let deadline = rng.one_in(3).then(|| desk.now() + rng.micros(time));
     let put = |block: &mut Vec<u8>| block.extend_from_slice(&opening);
-    match PendingCall::begin(session, put, request.clone(), deadline) {
+    match PendingCall::begin(&Cow::Owned(session.clone()), put, request.clone(), deadline) {
         Ok(call) => {
             desk.ledger.borrow_mut().call_begun(tag, len, deadline);
             Some(call)
@@ -171,7 +172,14 @@ fn begin(
 }
 
 /// Has a task wait for the end of the call, or gives it up at once.
-fn ask(desk: &Rc<Desk>, mix: &Mix, rng: &mut Rng, side: usize, tag: Tag, mut call: PendingCall) {
+fn ask(
+    desk: &Rc<Desk>,
+    mix: &Mix,
+    rng: &mut Rng,
+    side: usize,
+    tag: Tag,
+    mut call: PendingCall<'static>,
+) {
     let code = 5000 + rng.below(1000) as u32;
     if rng.one_in(mix.rude * 4) {
         give_up(desk, tag, &mut call, code, true);
@@ -199,7 +207,7 @@ fn ask(desk: &Rc<Desk>, mix: &Mix, rng: &mut Rng, side: usize, tag: Tag, mut cal
     desk.spawn(format!("caller {tag:#x}"), owner, end);
 }
 
-fn give_up(desk: &Desk, tag: Tag, call: &mut PendingCall, code: u32, at_once: bool) {
+fn give_up(desk: &Desk, tag: Tag, call: &mut PendingCall<'static>, code: u32, at_once: bool) {
     let now = desk.now();
     (desk.ledger.borrow_mut()).call_given_up(tag, code, at_once, now);
     call.cancel(code);
@@ -210,7 +218,7 @@ async fn await_end(
     mix: Mix,
     side: usize,
     tag: Tag,
-    mut call: PendingCall,
+    mut call: PendingCall<'static>,
     code: u32,
     patience: Option<Duration>,
 ) {
