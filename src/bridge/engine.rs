@@ -181,6 +181,7 @@ impl<W: Wire> Engine<W> {
 impl<W: Wire> Protocol for Engine<W> {
     fn take_work(&mut self, now: Instant) {
         self.take_all(now);
+        self.wire.requests_taken(&mut self.core);
     }
 
     fn recv_capacity(&self) -> usize {
