@@ -14,6 +14,7 @@ use smallvec::SmallVec;
 
 use self::futures::{Recv, RecvLease, RecvMeta};
 use self::lease::Lease;
+use super::fair::Fair;
 use super::id::StreamId;
 use crate::addr::Wire;
 use crate::bridge::{Lane, RecvEnd, RxRing, reason, rx_tag};
@@ -73,6 +74,7 @@ pub struct RecvStream {
     ended: bool,
     /// The end was seen: nothing is left in the queue, and nothing more will arrive.
     drained: bool,
+    fair: Fair,
 }
 
 impl RecvStream {
@@ -86,6 +88,7 @@ impl RecvStream {
             chunks: false,
             ended: false,
             drained: false,
+            fair: Fair::new(),
         }
     }
 
@@ -290,6 +293,7 @@ impl RecvStream {
     /// clean end.
     #[inline]
     pub(super) fn poll_message(&mut self, cx: &Context<'_>) -> Poll<Result<bool, StreamError>> {
+        ready!(self.fair.poll(cx));
         if self.lane().recv_end().is_none() {
             if self.pass_message() {
                 return Poll::Ready(Ok(true));
@@ -297,7 +301,11 @@ impl RecvStream {
             self.ask_for_messages();
             self.reader.register(cx.waker());
         }
-        self.message_or_end().map_or(Poll::Pending, Poll::Ready)
+        let ready = self.message_or_end();
+        if ready.is_none() {
+            self.fair.waits();
+        }
+        ready.map_or(Poll::Pending, Poll::Ready)
     }
 
     #[inline(never)]

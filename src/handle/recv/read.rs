@@ -2,7 +2,7 @@
 
 use std::io;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use super::RecvStream;
 use crate::bridge::{RecvEnd, rx_tag};
@@ -74,9 +74,11 @@ impl tokio::io::AsyncRead for RecvStream {
         if buf.remaining() == 0 {
             return Poll::Ready(Ok(()));
         }
+        ready!(self.fair.poll(cx));
         if let Some(ready) = self.bytes_or_end(buf) {
             return Poll::Ready(ready);
         }
+        self.fair.waits();
         self.reader.register(cx.waker());
         self.bytes_or_end(buf).map_or(Poll::Pending, Poll::Ready)
     }
