@@ -52,7 +52,7 @@ variants! {
 #[cfg(feature = "manage")]
 variants! {
     ManageError: ShuttingDown, NotReady, TooManyWaiting, NotStarted, AlreadyStarted;
-    ProvideError: Connect, Listen, TimedOut, Ended, Hook, HookTimedOut, Other;
+    ProvideError: Connect, Listen, TimedOut, Ended, Hook, HookTimedOut, HookPanicked, Panicked, Other;
     PushError: Full, Closed;
     Doubt: Ended, Late, Stopped;
     Dropped: Closed, TooOld, TooLong, Opening;
@@ -832,6 +832,18 @@ fn errors_of_managed_sessions() {
         AGAIN,
         ErrorKind::TimedOut,
         "the hook for new sessions took more than 5s",
+    );
+    table.row(
+        || E::HookPanicked("no token".to_owned()),
+        AGAIN,
+        ErrorKind::Other,
+        "the hook for new sessions panicked: no token",
+    );
+    table.row(
+        || E::Panicked("no address".to_owned()),
+        AGAIN,
+        ErrorKind::Other,
+        "the provider of sessions panicked: no address",
     );
     table.row(|| E::Other("away".into()), AGAIN, ErrorKind::Other, "away");
     table.has_all_of::<E>();

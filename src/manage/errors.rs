@@ -87,6 +87,12 @@ pub enum ProvideError {
     /// The hook for new sessions took too long.
     #[error("the hook for new sessions took more than {0:?}")]
     HookTimedOut(Duration),
+    /// The hook for new sessions panicked; the session has been closed.
+    #[error("the hook for new sessions panicked: {0}")]
+    HookPanicked(String),
+    /// The provider panicked, or the text or the drop of an error of the application's did.
+    #[error("the provider of sessions panicked: {0}")]
+    Panicked(String),
     /// A provider of the application's failed.
     #[error(transparent)]
     Other(BoxError),
@@ -102,6 +108,17 @@ impl ProvideError {
             Self::Ended(error) => error.is_retryable(),
             _ => true,
         }
+    }
+
+    pub(super) const fn is_of_the_hook(&self) -> bool {
+        matches!(
+            self,
+            Self::Hook(_) | Self::HookTimedOut(_) | Self::HookPanicked(_)
+        )
+    }
+
+    pub(super) const fn is_panic(&self) -> bool {
+        matches!(self, Self::Panicked(_) | Self::HookPanicked(_))
     }
 
     /// Whether the peer can have processed a call: never, as there was no session.

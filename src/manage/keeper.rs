@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::future::{Future, pending, poll_fn};
+use std::ops::ControlFlow;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -12,6 +13,7 @@ use tracing::Level;
 use super::backoff::{Backoff, seed};
 use super::errors::ProvideError;
 use super::events::Event;
+use super::panics::{catch, caught};
 use super::shared::Shared;
 use super::state::{Doing, Down, Live, Place, State};
 use crate::error::{Chain, PingError, SessionError};
@@ -139,24 +141,42 @@ impl Keeper {
     async fn keep(mut self) {
         let mut begun = None;
         loop {
-            let state = self.cell().state();
-            match &*state {
-                State::Down(_) => {
-                    drop(state);
-                    self.bring(begun.take()).await;
+            let this = &mut self;
+            match caught(move || this.round(begun)).await {
+                Ok(ControlFlow::Continue(preparing)) => begun = preparing,
+                Ok(ControlFlow::Break(())) => return,
+                Err(text) => {
+                    begun = None;
+                    self.panicked(text);
+                    // Rate limit: the place may have a session, and no pause before its next round.
+                    let shared = &self.shared;
+                    let closing = shared.until(|| shared.is_closing().then_some(()));
+                    unless(closing, sleep(shared.settings.first_pause)).await;
                 }
-                State::Live(live) => {
-                    let live = live.clone();
-                    drop(state);
-                    begun = self.watch(live, begun).await;
+            }
+        }
+    }
+
+    /// What the state of the place asks for; the hook of a newer session, if one has begun.
+    async fn round(&mut self, begun: Option<Preparing>) -> ControlFlow<(), Option<Preparing>> {
+        let state = self.cell().state();
+        match &*state {
+            State::Down(_) => {
+                drop(state);
+                self.bring(begun).await;
+                ControlFlow::Continue(None)
+            }
+            State::Live(live) => {
+                let live = live.clone();
+                drop(state);
+                ControlFlow::Continue(self.watch(live, begun).await)
+            }
+            State::Closed(session) => {
+                if let Some(session) = session {
+                    // A peer that does not close in time is not waited for.
+                    let _ = timeout(LEAVE_TIMEOUT, session.closed()).await;
                 }
-                State::Closed(session) => {
-                    if let Some(session) = session {
-                        // A peer that does not close in time is not waited for.
-                        let _ = timeout(LEAVE_TIMEOUT, session.closed()).await;
-                    }
-                    return;
-                }
+                ControlFlow::Break(())
             }
         }
     }
@@ -207,13 +227,29 @@ impl Keeper {
     }
 
     fn failed(&mut self, error: ProvideError) {
-        paced!(LINES, Level::DEBUG, provider = ?self.shared.provider, error = %Chain(&error), "an attempt to get a session failed");
-        self.shared.counters.failures.add();
-        if matches!(error, ProvideError::Hook(_) | ProvideError::HookTimedOut(_)) {
-            self.shared.counters.hook_failures.add();
-        }
+        self.count(&error);
         self.failures = self.failures.saturating_add(1);
+        paced!(LINES, Level::DEBUG, provider = ?self.shared.provider, error = %Chain(&error), "an attempt to get a session failed");
         self.last = Some(Arc::new(error));
+    }
+
+    fn count(&self, error: &ProvideError) {
+        let counters = &self.shared.counters;
+        counters.failures.add();
+        if error.is_of_the_hook() {
+            counters.hook_failures.add();
+        }
+        if error.is_panic() {
+            counters.panics.add();
+        }
+    }
+
+    /// Code of the application's panicked that is neither its provider nor its hook: the text or the drop of an error.
+    fn panicked(&mut self, text: String) {
+        self.shared.counters.panics.add();
+        self.failures = self.failures.saturating_add(1);
+        let before = self.last.replace(Arc::new(ProvideError::Panicked(text)));
+        let _ = catch(|| drop(before));
     }
 
     /// Whether an attempt without a pause was requested; true once per request.
@@ -318,15 +354,16 @@ impl Keeper {
                 return After::Proven;
             }
             Seen::Refused(reason) => {
+                self.failures = self.failures.saturating_add(1);
                 paced!(LINES, Level::DEBUG, provider = ?shared.provider, reason = %Chain(&reason), "session lost");
                 shared.retire(self.place, number, reason);
-                self.failures = self.failures.saturating_add(1);
             }
             Seen::Gone => self.failures = self.failures.saturating_add(1),
             Seen::Another(Ok(session)) => {
                 let _ = shared.install(self.place, session);
             }
             Seen::Another(Err(error)) => {
+                self.count(&error);
                 paced!(LINES, Level::DEBUG, provider = ?shared.provider, error = %Chain(&error), "cannot take over");
                 // The live session is unaffected; the error recurs when it is lost.
                 return After::StaysAlone;
@@ -361,7 +398,7 @@ async fn prepare(shared: Arc<Shared>, session: Session) -> Result<Session, Provi
         match unless(session.draining(), timeout(limit, hook(session.clone()))).await {
             None => {} // Reported below, with the reason.
             Some(Err(_)) => return Err(ProvideError::HookTimedOut(limit)),
-            Some(Ok(done)) => done.map_err(ProvideError::Hook)?,
+            Some(Ok(done)) => done?,
         }
         unready.release();
     }

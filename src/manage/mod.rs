@@ -27,6 +27,10 @@
 //! [`keepalive_idle`](crate::ConfigBuilder::keepalive_idle) and its timeout. A call that fails with its session is not run
 //! again: its error says whether that is safe ([`was_processed`](crate::StreamError::was_processed)).
 //!
+//! A panic of the application's code, in a [`Provider`] or in a [hook](ManagerBuilder::on_session), is a failed attempt:
+//! [`ProvideError::Panicked`] or [`ProvideError::HookPanicked`]. The next one follows a pause, and other sessions are not
+//! affected.
+//!
 //! An [`Outbox`] holds messages while there is no session, and reports the outcome of each.
 //!
 //! # Where it runs
@@ -64,6 +68,7 @@ mod keeper;
 mod manager;
 mod metrics;
 mod outbox;
+mod panics;
 mod provider;
 mod settings;
 mod shared;

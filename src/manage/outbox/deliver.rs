@@ -17,6 +17,7 @@ use crate::manage::backoff::{Backoff, seed};
 use crate::manage::errors::ManageError;
 use crate::manage::keeper::unless;
 use crate::manage::manager::Manager;
+use crate::manage::panics::caught;
 use crate::sync::Arc;
 
 /// Pause when too many callers wait to open a stream or for a session, or when the manager is not started.
@@ -71,9 +72,13 @@ async fn deliver(post: Arc<Post>, manager: Manager) {
     for _ in 0..post.limits.at_once {
         let (post, manager) = (Arc::clone(&post), manager.clone());
         senders.spawn(async move {
-            while let Some(letter) = post.next().await {
-                send(&post, &manager, letter).await;
-            }
+            let serve = || async {
+                while let Some(letter) = post.next().await {
+                    send(&post, &manager, letter).await;
+                }
+            };
+            // The drop of a message may panic, if its memory is the application's; its outcome has been reported then.
+            while caught(serve).await.is_err() {}
         });
     }
     let all_sent = async { while senders.join_next().await.is_some() {} };

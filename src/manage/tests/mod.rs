@@ -5,6 +5,7 @@ mod callers;
 mod life;
 mod outbox;
 mod pace;
+mod panics;
 mod peer;
 mod race;
 
