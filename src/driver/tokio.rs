@@ -71,7 +71,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Transport for TokioIo<T> {
         (self.queued)(&self.io)
     }
 
-    fn poll_timer(&mut self, cx: &mut Context<'_>, deadline: Option<Instant>) -> bool {
+    fn poll_timer(&mut self, cx: &mut Context<'_>, deadline: Option<Instant>) -> io::Result<bool> {
         self.timer.poll(cx, deadline)
     }
 
