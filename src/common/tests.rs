@@ -51,7 +51,7 @@ variants! {
 
 #[cfg(feature = "manage")]
 variants! {
-    ManageError: ShuttingDown, NotReady, TooManyWaiting, NotStarted, AlreadyStarted;
+    ManageError: ShuttingDown, NotReady, TooManyWaiting, NotStarted, NoRuntime, AlreadyStarted;
     ProvideError: Connect, Listen, TimedOut, Ended, Hook, HookTimedOut, HookPanicked, Panicked, Other;
     PushError: Full, Closed;
     Doubt: Ended, Late, Stopped;
@@ -786,6 +786,12 @@ fn errors_of_managed_sessions() {
         NO,
         ErrorKind::InvalidInput,
         "the session manager was not started: spawn the future that `start` returns",
+    );
+    table.row(
+        || ManageError::NoRuntime,
+        NO,
+        ErrorKind::InvalidInput,
+        "session managers need a tokio runtime with time enabled: there was none where this was polled",
     );
     table.row(
         || ManageError::AlreadyStarted,

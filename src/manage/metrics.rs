@@ -39,7 +39,7 @@ counted! {
         failures,
         /// Of these, failures in the hook.
         hook_failures,
-        /// Panics of the provider, of the hook, and of the text or the drop of their errors.
+        /// Panics of the provider, of the hook, and of the texts of their errors.
         panics,
         /// Sessions that became ready.
         ready,

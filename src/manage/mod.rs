@@ -35,7 +35,7 @@
 //!
 //! # Where it runs
 //! [`Manager::start`] returns the manager's task; it needs a tokio runtime with time enabled,
-//! the one of the engine or any other. Dropping it closes the manager. Callers may be on any thread and
+//! the one of the engine or any other; elsewhere it fails with [`ManageError::NoRuntime`]. Dropping it closes the manager. Callers may be on any thread and
 //! executor; only those with a deadline need tokio's timers.
 //!
 //! # Examples
@@ -54,7 +54,7 @@
 //! # drop(stream);
 //! manager.close();
 //! assert!(matches!(manager.session().await, Err(ManageError::ShuttingDown)));
-//! running.await?;
+//! running.await??;
 //! # Ok(())
 //! # }
 //! ```

@@ -16,6 +16,11 @@ pub(super) fn catch<T>(run: impl FnOnce() -> T) -> Result<T, String> {
     catch_unwind(AssertUnwindSafe(run)).map_err(text)
 }
 
+/// Drops a value of the application's. A panic of its drop changes nothing.
+pub(super) fn dispose<T>(value: T) {
+    let _ = catch(|| drop(value));
+}
+
 /// Makes and awaits a future of the application's.
 ///
 /// # Errors
@@ -29,9 +34,7 @@ struct Caught<F>(Option<Pin<Box<F>>>);
 
 impl<F> Caught<F> {
     fn clear(&mut self) {
-        // A panic of its drop changes nothing: its result is known, or not wanted any more.
-        let future = self.0.take();
-        let _ = catch(|| drop(future));
+        dispose(self.0.take());
     }
 }
 

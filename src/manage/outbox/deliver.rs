@@ -19,6 +19,7 @@ use crate::manage::keeper::unless;
 use crate::manage::manager::Manager;
 use crate::manage::panics::caught;
 use crate::sync::Arc;
+use crate::timer::has_time;
 
 /// Pause when too many callers wait to open a stream or for a session, or when the manager is not started.
 const CROWDED_PAUSE: Duration = Duration::from_millis(100);
@@ -28,13 +29,18 @@ const TURNED_AWAY_PAUSE: Duration = Duration::from_millis(10);
 /// The longest such pause.
 const TURNED_AWAY_PAUSE_MAX: Duration = Duration::from_secs(1);
 
-/// The task of an outbox: spawn it on a tokio runtime. From [`Outbox::start`](super::Outbox::start).
+/// The task of an outbox: spawn it on a tokio runtime with time enabled. From [`Outbox::start`](super::Outbox::start).
+///
+/// # Errors
+/// [`ManageError::NoRuntime`] if it is first polled elsewhere. The outbox is closed then.
 ///
 /// Dropping it ends held messages as [`Dropped`](super::Outcome::Dropped), and those under way as [`MayHaveSeen`](super::Outcome::MayHaveSeen).
 #[must_use = "an outbox does nothing unless this is spawned or awaited"]
 pub struct Delivering {
     work: Pin<Box<dyn Future<Output = ()> + Send>>,
     post: Arc<Post>,
+    /// It was polled on a runtime with time enabled.
+    begun: bool,
 }
 
 impl Delivering {
@@ -42,15 +48,21 @@ impl Delivering {
         Self {
             work: Box::pin(deliver(Arc::clone(&post), manager)),
             post,
+            begun: false,
         }
     }
 }
 
 impl Future for Delivering {
-    type Output = ();
+    type Output = Result<(), ManageError>;
 
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        self.work.as_mut().poll(cx)
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        if !self.begun && !has_time() {
+            self.post.close();
+            return Poll::Ready(Err(ManageError::NoRuntime));
+        }
+        self.begun = true;
+        self.work.as_mut().poll(cx).map(Ok)
     }
 }
 

@@ -8,6 +8,7 @@ mod pace;
 mod panics;
 mod peer;
 mod race;
+mod runtimes;
 
 use std::time::Duration;
 
