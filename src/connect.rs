@@ -15,6 +15,8 @@ mod live;
 mod progress_tests;
 mod socket;
 mod stats;
+#[cfg(test)]
+mod transport_tests;
 
 pub use crate::driver::uring::{Features, ProbeStep, Refusal};
 pub use dial::{DialAttempt, DialError, dial};
