@@ -184,7 +184,13 @@ fn runtime() -> Runtime {
 }
 
 /// A session that a first runtime has polled, with a timer set, and its peer, which is not polled yet.
-fn begun(first: &Runtime) -> (Session, Connection<DuplexStream>, Connection<DuplexStream>) {
+fn begun(
+    first: &Runtime,
+) -> (
+    Session,
+    Connection<DuplexStream>,
+    (Session, Connection<DuplexStream>),
+) {
     let config = Config::builder()
         .handshake_timeout(Duration::from_millis(100))
         .build()
@@ -195,15 +201,14 @@ fn begun(first: &Runtime) -> (Session, Connection<DuplexStream>, Connection<Dupl
         let polled = poll_fn(|cx| Poll::Ready(connection.poll_unpin(cx).is_pending()));
         assert!(polled.await);
     });
-    let (_, peer) = server(theirs, &Config::default());
-    (session, connection, peer)
+    (session, connection, server(theirs, &Config::default()))
 }
 
 #[test]
 fn a_session_goes_on_when_it_is_moved_to_another_runtime() {
     for first_lives in [true, false] {
         let (first, second) = (runtime(), runtime());
-        let (session, connection, peer) = begun(&first);
+        let (session, connection, (_theirs, peer)) = begun(&first);
         let first = first_lives.then_some(first);
         second.block_on(async {
             let moved = tokio::spawn(connection);
