@@ -71,7 +71,6 @@ async fn a_hook_that_panics_fails_its_attempt_and_ends_no_other_session_and_no_o
 struct Rough(Peer, AtomicU32);
 
 impl Provider for Rough {
-    #[expect(clippy::manual_async_fn, reason = "it panics before there is a future")]
     fn provide(&self) -> impl Future<Output = Result<Session, ProvideError>> + Send {
         let run = self.1.fetch_add(1, SeqCst);
         assert_ne!(run, 0, "making");
