@@ -200,7 +200,12 @@ impl Batch {
         debug_assert_eq!(self.len, self.parts.iter().map(Part::len).sum::<usize>());
     }
 
-    /// The socket took `bytes`; true when it has all.
+    /// Bytes that the socket has not taken yet.
+    pub(crate) const fn left(&self) -> usize {
+        self.len - self.written
+    }
+
+    /// The socket took `bytes`, [`left`](Self::left) at most; true when it has all.
     pub(crate) fn advance(&mut self, bytes: usize) -> bool {
         self.written += bytes;
         debug_assert!(self.written <= self.len);
