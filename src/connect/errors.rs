@@ -178,6 +178,19 @@ fn socket_hint(error: &io::Error) -> &'static str {
     if lacks { DESCRIPTORS_REMEDY } else { "" }
 }
 
+/// An end of a handshake that may be an eviction: the listener cannot say so before it has heard from this side.
+fn hung_up(error: &SessionError) -> &'static str {
+    use io::ErrorKind::{BrokenPipe, ConnectionReset};
+    match error {
+        SessionError::Disconnected => EVICTED,
+        SessionError::Io(error) if matches!(error.kind(), BrokenPipe | ConnectionReset) => EVICTED,
+        _ => "",
+    }
+}
+
+const EVICTED: &str =
+    "a listener of ringmux hangs up like this when its limit max_half_open is reached";
+
 /// A hint appended to the text of an error, before its source.
 struct Hint(&'static str);
 
@@ -218,8 +231,12 @@ pub enum ConnectError {
         #[source]
         error: DialError,
     },
-    /// Connected, but the peer does not speak this protocol or did not complete the handshake in time.
-    #[error("connected to {addr}, but the handshake failed")]
+    /// Connected, but the peer does not speak this protocol, did not complete the handshake in time, or hung up, as a
+    /// listener does that needs the place for a newer connection ([`max_half_open`](crate::ConfigBuilder::max_half_open)).
+    #[error(
+        "connected to {addr}, but the handshake failed{}",
+        Hint(hung_up(error))
+    )]
     Handshake {
         /// The address.
         addr: Addr,

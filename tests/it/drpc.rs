@@ -130,7 +130,8 @@ async fn a_connection_over_noise_is_refused_by_name(net: Net) {
 async fn silent_connections_whose_wire_is_not_known_make_place_for_others(net: Net) {
     let config = Config::builder()
         .detect_drpc(Some(Profile::STORJ))
-        .max_half_open(2);
+        .max_half_open(2)
+        .min_half_open_time(Duration::from_millis(100));
     let listener = net.listen(&config.build().unwrap()).await;
     let silent: Vec<TcpStream> = (0..6).map(|_| raw(&listener)).collect();
     let _ = (&silent[0]).write_all(b"DRPC");
