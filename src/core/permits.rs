@@ -47,7 +47,10 @@ impl Permits {
     /// A stream of this side, opened with a permission, or waiting for one.
     pub(crate) fn enter<S: SessionPort>(&mut self, base: &mut Base<S>, key: Key, granted: bool) {
         if granted {
-            self.grant(base, key);
+            // Given up at this moment: others may have its permission.
+            if !self.grant(base, key) {
+                base.app.add_open_credit(1);
+            }
         } else {
             self.waiting.push_back(key);
             // Streams that were given up while the peer granted nothing.
@@ -63,11 +66,13 @@ impl Permits {
         if stream.state.is_over() {
             return false;
         }
-        stream.opening = Opening::Granted;
         if !stream.port.is_granted() {
-            stream.port.grant();
+            if !stream.port.grant() {
+                return false;
+            }
             base.wakes.notify(key, stream, wake::SENDER);
         }
+        stream.opening = Opening::Granted;
         self.opens.push_back(key);
         true
     }

@@ -24,6 +24,8 @@ use super::span::{self, CallSpan};
 use super::status::Status;
 use super::timer::Timer;
 use super::wire::Opening;
+#[cfg(feature = "manage")]
+use super::{channel::no_clock, timer::has_clock};
 use crate::addr::Wire;
 use crate::error::Processed;
 use crate::handle::Session;
@@ -219,7 +221,7 @@ impl Prepared {
             timeout: self.timeout,
         };
         for interceptor in &channel.inner().interceptors {
-            outgoing = interceptor(outgoing).await?;
+            outgoing = interceptor(outgoing).await.map_err(Status::of_call)?;
         }
         self.metadata = Some(outgoing.metadata);
         self.timeout = outgoing.timeout;
@@ -484,8 +486,13 @@ impl<T> Running<'_, T> {
                 None => return Poll::Pending,
             },
         };
+        let waited = self.exchange.waits_for_place();
         let processed = self.exchange.cancel(cancel_code(code));
-        Poll::Ready(Outcome::Failed(Status::given_up(code, processed)))
+        let mut status = Status::given_up(code, processed);
+        if waited {
+            status = status.waited_for_place();
+        }
+        Poll::Ready(Outcome::Failed(status))
     }
 }
 
@@ -559,6 +566,7 @@ async fn attempt<T>(
         Target::Session(session) => run(session.clone()).await,
         #[cfg(feature = "manage")]
         Target::Manager(manager) => match left {
+            Some(_) if !has_clock() => run(manager.try_session_or_else(no_clock)?).await,
             Some(left) => manager.with_session_within(left, run).await?,
             None => manager.with_session(run).await?,
         },

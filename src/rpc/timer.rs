@@ -1,16 +1,38 @@
 //! A deadline, which costs a timer only once something waits.
 
+use std::cell::Cell;
+use std::panic::catch_unwind;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
-use tokio::runtime::Handle;
+use tokio::runtime::{Handle, Id};
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::code::Code;
 
-/// Whether a runtime of tokio is entered here.
+thread_local! {
+    /// The runtime that was looked at last on this thread, and whether it has time enabled.
+    static SEEN: Cell<Option<(Id, bool)>> = const { Cell::new(None) };
+}
+
+/// Whether a runtime of tokio is entered here that has time enabled.
+///
+/// There is no way to ask but to try: where time is missing, tokio panics, which is caught here after the panic hook has printed it,
+/// once for each thread and runtime.
 pub(super) fn has_clock() -> bool {
-    Handle::try_current().is_ok()
+    let Ok(runtime) = Handle::try_current() else {
+        return false;
+    };
+    let id = runtime.id();
+    match SEEN.try_with(Cell::get) {
+        Ok(Some((seen, has))) if seen == id => has,
+        _ => {
+            let has = catch_unwind(|| drop(tokio::time::sleep(Duration::ZERO))).is_ok();
+            let _ = SEEN.try_with(|cell| cell.set(Some((id, has))));
+            has
+        }
+    }
 }
 
 /// Ready at a moment, if there is one.
@@ -28,7 +50,7 @@ impl Timer {
         self.at
     }
 
-    /// Where no runtime of tokio is entered it is ready at once.
+    /// Where no runtime of tokio with time is entered it is ready at once.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let Some(at) = self.at else {
             return Poll::Pending;

@@ -14,6 +14,8 @@ use tokio::time::Instant;
 use super::bound::{Bound, Place, WhenFull};
 use super::call::{Prepared, attempts};
 use super::channel::{Channel, Target};
+#[cfg(feature = "manage")]
+use super::code::Code;
 use super::codec::{Coding, Raw};
 use super::exchange::{Response, undecodable};
 use super::metadata::{Metadata, MetadataError};
@@ -21,6 +23,8 @@ use super::method::{Method, Unary};
 use super::metrics::Seen;
 use super::span;
 use super::status::Status;
+#[cfg(feature = "manage")]
+use super::timer::Timer;
 
 /// Calls of an [`Endpoint`] at once, unless something else is said: as many as a peer grants streams by default.
 const PLACES: usize = 256;
@@ -178,7 +182,12 @@ async fn place(channel: Channel, bound: Arc<Bound>) -> Place {
             let mut pause = READY_PAUSE;
             while manager.session().await.is_err() {
                 // Too many wait, or it is closed or not started: nothing that a balancer should take for final.
-                tokio::time::sleep(pause).await;
+                let mut timer = Timer::new(Instant::now().checked_add(pause));
+                std::future::poll_fn(|cx| timer.poll(cx)).await;
+                if timer.reason() == Code::FAILED_PRECONDITION {
+                    // Without a clock there is no pause: the call says so.
+                    break;
+                }
                 pause = (pause * 2).min(READY_PAUSE_MAX);
             }
         }
