@@ -47,10 +47,8 @@ impl Permits {
     /// A stream of this side, opened with a permission, or waiting for one.
     pub(crate) fn enter<S: SessionPort>(&mut self, base: &mut Base<S>, key: Key, granted: bool) {
         if granted {
-            // Given up at this moment: others may have its permission.
-            if !self.grant(base, key) {
-                base.app.add_open_credit(1);
-            }
+            // One that is given up at this moment returns its permission when it is forgotten.
+            self.grant(base, key);
         } else {
             self.waiting.push_back(key);
             // Streams that were given up while the peer granted nothing.

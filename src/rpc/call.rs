@@ -70,6 +70,10 @@ impl Channel {
 /// A call that is being made: from [`Channel::call`] and its relatives. A unary one is awaited, the others are
 /// [opened](Self::open).
 ///
+/// A unary one is [`IntoFuture`], not a future: `join_all` or `FuturesUnordered` take it as `call.into_future()`, or as
+/// [`call.detach()`](Self::detach), which borrows nothing. A streaming one has no deadline unless [`timeout`](Self::timeout) gives it one:
+/// over a `Manager` whose server is not there, `open` waits without end.
+///
 /// # Examples
 /// ```
 /// # use bytes::Bytes;

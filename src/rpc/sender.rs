@@ -84,7 +84,8 @@ impl<T> Sender<T> {
         Ok(())
     }
 
-    /// Sends all messages of a stream.
+    /// Sends all messages of a stream. It does not [finish](Self::finish), as more may follow; `forward` of the crate `futures`, which closes
+    /// the sink, does.
     ///
     /// # Errors
     /// As [`send`](Self::send), at the first message that is not accepted.

@@ -94,7 +94,8 @@ impl Server {
         ServerBuilder::new()
     }
 
-    /// A builder of a server whose handlers need not be `Send`; it is served inside of a [`LocalSet`](tokio::task::LocalSet).
+    /// A builder of a server whose handlers need not be `Send`; it is served inside of a [`LocalSet`](tokio::task::LocalSet). It takes
+    /// closures by method; services of traits, whose futures are `Send`, are for [`builder`](Self::builder).
     ///
     /// # Examples
     /// ```
