@@ -45,7 +45,7 @@ use crate::timer::has_time;
 use crate::wire::Role;
 
 /// Connects to `tcp://HOST:PORT` or `unix:///PATH` with the defaults: [`Engine::current`] and
-/// [`Config::default`].
+/// [`Config::default`]. Where panics abort, a runtime without time or I/O ends the process: see [`Engine::current`].
 ///
 /// # Errors
 /// [`ConnectError`] with the address and the reason.
@@ -75,7 +75,8 @@ pub async fn connect(addr: impl AsRef<str>) -> Result<Session, ConnectError> {
 }
 
 /// Listens on `tcp://HOST:PORT` or `unix:///PATH` with the defaults: [`Engine::current`] and
-/// [`Config::default`]. Port 0 picks a free one, see [`Listener::local_addr`].
+/// [`Config::default`]. Port 0 picks a free one, see [`Listener::local_addr`]. Where panics abort, a runtime without time or I/O ends
+/// the process: see [`Engine::current`].
 ///
 /// # Errors
 /// [`ListenError`] with the address and the reason.

@@ -497,7 +497,7 @@ pub enum OpenError {
     },
     /// The first message is larger than the peer accepts; only from `open_with`. If the peer announces its limit only after
     /// the opening, it may see a stream opened and cancelled.
-    #[error("a first message of {len} bytes exceeds the {limit} that the peer accepts")]
+    #[error("a message of {len} bytes exceeds the {limit} that the peer accepts")]
     MessageTooLong {
         /// The message's size, in bytes.
         len: usize,

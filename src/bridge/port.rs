@@ -135,8 +135,8 @@ impl StreamPort for LanePort {
         self.lane().charge(bytes);
     }
 
-    fn grant(&self) {
-        self.lane().grant();
+    fn grant(&self) -> bool {
+        self.lane().grant_waiting()
     }
 
     #[inline]

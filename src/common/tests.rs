@@ -451,7 +451,7 @@ fn errors_of_opening() {
         || E::MessageTooLong { len: 5, limit: 4 },
         NO,
         ErrorKind::InvalidInput,
-        "a first message of 5 bytes exceeds the 4 that the peer accepts",
+        "a message of 5 bytes exceeds the 4 that the peer accepts",
     );
     table.row(
         || E::NoCredit,

@@ -47,6 +47,7 @@ impl Permits {
     /// A stream of this side, opened with a permission, or waiting for one.
     pub(crate) fn enter<S: SessionPort>(&mut self, base: &mut Base<S>, key: Key, granted: bool) {
         if granted {
+            // One that is given up at this moment returns its permission when it is forgotten.
             self.grant(base, key);
         } else {
             self.waiting.push_back(key);
@@ -63,11 +64,13 @@ impl Permits {
         if stream.state.is_over() {
             return false;
         }
-        stream.opening = Opening::Granted;
         if !stream.port.is_granted() {
-            stream.port.grant();
+            if !stream.port.grant() {
+                return false;
+            }
             base.wakes.notify(key, stream, wake::SENDER);
         }
+        stream.opening = Opening::Granted;
         self.opens.push_back(key);
         true
     }

@@ -116,8 +116,8 @@ pub(crate) trait StreamPort: Debug {
     fn ended_in_order(&self) -> bool;
     /// The session has ended: the stream itself keeps the charge of these bytes, which are still queued.
     fn keep_charge(&self, bytes: u64);
-    /// The peer permits the stream.
-    fn grant(&self);
+    /// The peer permits the stream; false if the application has given it up, and then cancels it.
+    fn grant(&self) -> bool;
     fn wake_sender(&mut self);
     fn wake_receiver(&mut self);
 

@@ -121,6 +121,10 @@ impl fmt::Display for Cancelling {
                 f,
                 "{by} refused the stream without processing it: a limit was reached, or the session is about to end"
             ),
+            codes::LIMIT_EXCEEDED if matches!(by, Side::Peer) => f.write_str(
+                "the peer cancelled the stream: a limit of the peer was exceeded, of memory for messages (its settings receive_pool, \
+                 session_window_max), of time for one (message_timeout), or of size (max_message); its log names the limit",
+            ),
             code => write!(f, "{by} cancelled the stream{}", Why(code)),
         }
     }

@@ -33,6 +33,17 @@ impl Open {
         }
     }
 
+    /// Gives the stream up. True if the peer had not permitted it: nothing of it was sent then.
+    pub(crate) fn give_up(self) -> bool {
+        match &self.state {
+            State::Waiting(Waiting {
+                halves: Some((sender, _)),
+                ..
+            }) => sender.lane().give_up(),
+            _ => false,
+        }
+    }
+
     /// A stream that waits for the peer's permission, counted in `max_pending_opens`.
     pub(super) const fn waiting(halves: (SendStream, RecvStream), first: Option<First>) -> Self {
         Self {

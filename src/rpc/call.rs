@@ -10,6 +10,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::Instant;
 
+#[cfg(feature = "manage")]
+use super::channel::no_clock;
 use super::channel::{Channel, Outgoing, Target};
 use super::code::Code;
 use super::codec::Coding;
@@ -67,6 +69,10 @@ impl Channel {
 
 /// A call that is being made: from [`Channel::call`] and its relatives. A unary one is awaited, the others are
 /// [opened](Self::open).
+///
+/// A unary one is [`IntoFuture`], not a future: `join_all` or `FuturesUnordered` take it as `call.into_future()`, or as
+/// [`call.detach()`](Self::detach), which borrows nothing. A streaming one has no deadline unless [`timeout`](Self::timeout) gives it one:
+/// over a `Manager` whose server is not there, `open` waits without end.
 ///
 /// # Examples
 /// ```
@@ -219,7 +225,7 @@ impl Prepared {
             timeout: self.timeout,
         };
         for interceptor in &channel.inner().interceptors {
-            outgoing = interceptor(outgoing).await?;
+            outgoing = interceptor(outgoing).await.map_err(Status::of_call)?;
         }
         self.metadata = Some(outgoing.metadata);
         self.timeout = outgoing.timeout;
@@ -484,8 +490,13 @@ impl<T> Running<'_, T> {
                 None => return Poll::Pending,
             },
         };
+        let waited = self.exchange.waits_for_place();
         let processed = self.exchange.cancel(cancel_code(code));
-        Poll::Ready(Outcome::Failed(Status::given_up(code, processed)))
+        let mut status = Status::given_up(code, processed);
+        if waited {
+            status = status.waited_for_place();
+        }
+        Poll::Ready(Outcome::Failed(status))
     }
 }
 
@@ -559,6 +570,9 @@ async fn attempt<T>(
         Target::Session(session) => run(session.clone()).await,
         #[cfg(feature = "manage")]
         Target::Manager(manager) => match left {
+            Some(_) if !crate::timer::has_time() => {
+                run(manager.try_session_or_else(no_clock)?).await
+            }
             Some(left) => manager.with_session_within(left, run).await?,
             None => manager.with_session(run).await?,
         },

@@ -82,6 +82,8 @@ pub(super) struct Streaming<T> {
     answer: Option<T>,
     deadline: Timer,
     urgency: Option<u8>,
+    /// It began behind the handshake, before which no peer grants anything.
+    established: bool,
 }
 
 enum State {
@@ -167,6 +169,7 @@ impl<'s, T> Exchange<'s, T> {
             answer: None,
             deadline: Timer::new(deadline),
             urgency,
+            established: session.state().is_open(),
         })))
     }
 
@@ -178,6 +181,16 @@ impl<'s, T> Exchange<'s, T> {
                 Poll::Ready(stream.deadline.reason())
             }
             _ => Poll::Pending,
+        }
+    }
+
+    /// Whether it waits for the peer to grant a stream.
+    pub(super) fn waits_for_place(&self) -> bool {
+        match self {
+            Self::Streaming(stream) => {
+                stream.established && matches!(stream.state, State::Opening(..))
+            }
+            _ => false,
         }
     }
 
@@ -216,6 +229,7 @@ impl<'s, T> Exchange<'s, T> {
                 answer: None,
                 deadline: Timer::new(deadline),
                 urgency: None,
+                established: true,
             });
             stream.opened(send, recv);
             *self = Self::Streaming(stream);
@@ -236,8 +250,12 @@ impl<T> Streaming<T> {
                 send.cancel(code);
                 Processed::No
             }
-            // The engine may have granted the stream this moment.
-            State::Opening(_, None) | State::Done => Processed::Maybe,
+            State::Opening(open, None) => match open.give_up() {
+                true => Processed::No,
+                // It was granted this moment.
+                false => Processed::Maybe,
+            },
+            State::Done => Processed::Maybe,
             State::Receiving(mut send, _) => {
                 send.cancel(code);
                 Processed::Maybe

@@ -116,7 +116,10 @@ async fn go_on<F, Resp>(
 ) where
     F: Future<Output = Result<Resp, Status>>,
 {
-    if let Ok(outcome) = call.guard(&cx, move || Resumed(slot)).await {
+    if let Ok(outcome) = call
+        .guard(&cx, Status::of_handler, move || Resumed(slot))
+        .await
+    {
         call.answer(&cx, outcome, coding).await;
     }
 }

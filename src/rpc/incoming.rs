@@ -5,7 +5,7 @@ use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::sync::Arc;
-use std::task::{Poll, ready};
+use std::task::{Poll, Waker, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -24,7 +24,7 @@ use super::metadata::Metadata;
 use super::polling::polled_in_place;
 use super::shared_send::SharedSend;
 use super::span::CallSpan;
-use super::status::Status;
+use super::status::{Origin, Status};
 use super::timer::Timer;
 use super::wire::{block, find_meta, flag, meta};
 use crate::error::Processed;
@@ -277,22 +277,25 @@ impl Incoming {
         let server = Arc::clone(&self.held.server);
         let mut given = cx.clone();
         for interceptor in &server.interceptors {
-            let before = self.guard(&given, || interceptor(given.clone())).await?;
-            match before {
+            let settle = Status::of_handler;
+            let before = self.guard(&given, settle, || interceptor(given.clone()));
+            match before.await? {
                 Ok(next) => given = next,
                 Err(status) => {
-                    let origin = status.origin();
-                    let status = status.said_by(origin, Processed::No, false);
+                    let (origin, retry) = (status.origin(), status.is_retryable());
+                    let status = status.said_by(origin, Processed::No, retry);
                     return Ok((cx, Err(status)));
                 }
             }
         }
         #[cfg(feature = "rpc-tower")]
         if let Some(layers) = &server.layers {
-            let outcome = self.guard(&cx, || layers.run(given, handler)).await?;
+            let run = || layers.run(given, handler);
+            let outcome = self.guard(&cx, |status| status, run).await?;
             return Ok((cx, outcome));
         }
-        let outcome = self.guard(&cx, || handler(given)).await?;
+        let run = || handler(given);
+        let outcome = self.guard(&cx, Status::of_handler, run).await?;
         Ok((cx, outcome))
     }
 
@@ -306,10 +309,12 @@ impl Incoming {
         }
     }
 
-    /// Polls what the application does: catches its panics, ends it when the caller has gone or the time is over.
+    /// Polls what the application does: catches its panics, ends it when the caller has gone or the time is over. A status that the
+    /// application returns is `settle`d; one of the library is not.
     pub(super) async fn guard<T, F>(
         &mut self,
         cx: &Context,
+        settle: fn(Status) -> Status,
         make: impl FnOnce() -> F,
     ) -> Result<Result<T, Status>, Gone>
     where
@@ -328,7 +333,9 @@ impl Incoming {
                 self.held.seen.in_span(|| future.as_mut().poll(task))
             }));
             match polled {
-                Ok(Poll::Ready(outcome)) if ended.is_none() => return Poll::Ready(Ok(outcome)),
+                Ok(Poll::Ready(outcome)) if ended.is_none() => {
+                    return Poll::Ready(Ok(outcome.map_err(settle)));
+                }
                 Ok(Poll::Ready(_)) => return Poll::Ready(self.end(&mut ended)),
                 Err(panic) => return Poll::Ready(Ok(Err(self.panicked(&*panic)))),
                 Ok(Poll::Pending) => {}
@@ -413,7 +420,7 @@ impl Incoming {
         let message = match outcome {
             Ok(message) => message,
             Err(status) => {
-                self.fail(&status);
+                self.fail(&status.of_handler());
                 return None;
             }
         };
@@ -448,7 +455,7 @@ impl Incoming {
                 let encoded = encoded.unwrap_or_else(|panic| Err(self.panicked(&*panic)));
                 encoded.map_err(Status::has_run)
             }
-            Err(status) => return self.fail(&status),
+            Err(status) => return self.fail_handled(&status),
         };
         let answer = match answer {
             Ok(answer) => answer,
@@ -494,12 +501,44 @@ impl Incoming {
         }
     }
 
-    /// Ends a call whose handler has sent its answers.
+    /// Ends a call whose handler has sent its answers, or has handed its sender on to what sends them.
     pub(super) async fn end_answers(&mut self, cx: &Context, outcome: Result<(), Status>) {
+        let outcome = match (outcome, &self.send) {
+            (Ok(()), Answering::Shared(shared)) if shared.released() != Some(Ok(())) => {
+                let shared = Arc::clone(shared);
+                let waiting = async move { Ok(poll_fn(|cx| shared.poll_released(cx)).await) };
+                // In memory of its own: few handlers do that.
+                let waited = Box::pin(self.guard(cx, |status| status, || waiting)).await;
+                let Ok(waited) = waited else { return };
+                waited.and_then(|released| released.map_err(|()| self.left_by_panic()))
+            }
+            (outcome, _) => outcome,
+        };
         match outcome {
             Ok(()) => self.finish(cx).await,
-            Err(status) => self.fail(&status),
+            Err(status) => self.fail_handled(&status),
         }
+    }
+
+    #[cold]
+    fn left_by_panic(&self) -> Status {
+        self.held.server.counters.panicked.add();
+        let text = "what sent the answers panicked";
+        Status::library(Code::INTERNAL, Processed::Yes, text)
+    }
+
+    /// Ends the call of a handler that has failed. One whose caller has gone, which a handler that sends learns from an error, was
+    /// cancelled.
+    fn fail_handled(&mut self, status: &Status) {
+        let mut task = std::task::Context::from_waker(Waker::noop());
+        if status.origin() == Origin::Handler
+            && let Poll::Ready(code) = self.send.poll_gone(&mut task)
+        {
+            self.held.server.counters.cancelled.add();
+            self.held.seen.ends_with(code);
+            return;
+        }
+        self.fail(status);
     }
 
     async fn finish(&mut self, cx: &Context) {

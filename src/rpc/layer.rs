@@ -17,7 +17,6 @@ use atomic_waker::AtomicWaker;
 
 use super::context::Context;
 use super::status::Status;
-use crate::error::Processed;
 
 /// A call whose handler is about to run, for the layers of [`ServerBuilder::layer`](super::ServerBuilder::layer).
 ///
@@ -126,7 +125,7 @@ fn status(error: BoxError) -> Status {
         return Status::deadline_exceeded(text);
     }
     if error.is::<Overloaded>() {
-        return Status::resource_exhausted(text).not_processed();
+        return Status::resource_exhausted(text).refused();
     }
     Status::unknown(text)
 }
@@ -284,6 +283,7 @@ impl Layered {
                 };
                 running.set(None);
                 let outcome = outcome.map(|message| answer = Some(message));
+                let outcome = outcome.map_err(Status::of_handler);
                 // Its place in the layers is ready by now.
                 turn.end(outcome.err());
             }
@@ -292,11 +292,8 @@ impl Layered {
         let has_begun = handler.is_none();
         match (ended, answer) {
             (Ok(_), Some(answer)) => Ok(answer),
-            (Err(status), _) if !has_begun => {
-                let (origin, retry) = (status.origin(), status.is_retryable());
-                Err(status.said_by(origin, Processed::No, retry))
-            }
-            (Err(status), _) => Err(status),
+            (Err(status), _) if !has_begun => Err(status.before_handler()),
+            (Err(status), _) => Err(status.of_handler()),
             // `Handled` of another call.
             (Ok(_), None) => Err(Status::internal(
                 "a layer of the server answered for another call",

@@ -276,7 +276,7 @@ pub(super) async fn within<F: Future>(
     future: F,
 ) -> Result<F::Output, Status> {
     let mut timer = Timer::new(at);
-    let mut parent = parent.clone().map(Parent::new);
+    let mut waiting = None;
     let mut future = std::pin::pin!(future);
     poll_fn(|cx| {
         if let Poll::Ready(output) = future.as_mut().poll(cx) {
@@ -285,8 +285,9 @@ pub(super) async fn within<F: Future>(
         if timer.poll(cx).is_ready() {
             return Poll::Ready(Err(Status::given_up(timer.reason(), Processed::No)));
         }
-        match &mut parent {
-            Some(parent) => parent
+        match parent {
+            Some(parent) => waiting
+                .get_or_insert_with(|| Parent::new(parent.clone()))
                 .poll(cx)
                 .map(|code| Err(Status::given_up(code, Processed::No))),
             None => Poll::Pending,

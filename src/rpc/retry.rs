@@ -6,7 +6,8 @@ use std::time::Duration;
 /// How often a unary call is tried that was not processed, and how long the pauses are.
 ///
 /// Only what [`Status::is_retryable`](super::Status::is_retryable) allows is tried again, so nothing runs twice; and only
-/// as long as the call has time.
+/// as long as the call has time. A handler that has begun is not run again, whatever error it passes on by `?`, unless it says of its
+/// own status that it was [`not_processed`](super::Status::not_processed).
 ///
 /// # Examples
 /// ```

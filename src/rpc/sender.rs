@@ -31,6 +31,11 @@ use crate::handle::fair::Fair;
 ///
 /// A caller says with [`finish`](Self::finish) that its requests are complete; dropped before, it cancels the call. A
 /// handler just returns: the answer ends when its future does, in order only if that is `Ok`.
+///
+/// A handler that returns `Ok` while a task of its own still has the `Sender` does not end the answer: it goes on until that task drops
+/// or [finishes](Self::finish) the `Sender`, so that no stream looks complete that is not. Until then the call keeps its places, and its
+/// deadline, a cancel and the end of the session end it. Such a task has no way to fail the call, but by a panic, which ends it with
+/// [`Code::INTERNAL`]; work that may fail belongs into the handler, whose error the caller gets.
 pub struct Sender<T> {
     shared: Arc<SharedSend>,
     coding: Coding<T>,
@@ -61,7 +66,9 @@ impl<T> Sender<T> {
     /// Sends a message, waiting for room.
     ///
     /// # Errors
-    /// [`Code::CANCELLED`] if the call has ended: why, the receiving side says. [`Code::RESOURCE_EXHAUSTED`] for a message that the
+    /// [`Code::CANCELLED`] if the call has ended. Why, a caller learns from the other half: it has to await the
+    /// [`Reply`](super::Reply), or the [`Receiver`](super::Receiver), which has the status or even the answer; `?` here would hide it.
+    /// [`Code::RESOURCE_EXHAUSTED`] for a message that the
     /// peer does not accept, [`Code::INTERNAL`] for one that cannot be encoded, after which the call goes on.
     ///
     /// # Cancel safety
@@ -73,14 +80,17 @@ impl<T> Sender<T> {
             ready!(self.poll_headers(cx))?;
             let step =
                 |stream: &mut SendStream, cx: &mut Waking<'_>| poll_send(stream, &message, cx);
-            self.shared.poll_sender(cx, step).map_err(ended)
+            self.shared
+                .poll_sender(cx, step)
+                .map_err(|error| self.ended(error))
         })
         .await?;
         self.give_back(message);
         Ok(())
     }
 
-    /// Sends all messages of a stream.
+    /// Sends all messages of a stream. It does not [finish](Self::finish), as more may follow; `forward` of the crate `futures`, which closes
+    /// the sink, does.
     ///
     /// # Errors
     /// As [`send`](Self::send), at the first message that is not accepted.
@@ -98,12 +108,17 @@ impl<T> Sender<T> {
     /// Says that no message follows. A handler need not.
     ///
     /// # Errors
-    /// [`Code::CANCELLED`] if the call has ended: why, the receiving side says.
+    /// [`Code::CANCELLED`] if the call has ended, as of [`send`](Self::send).
     pub fn finish(&mut self) -> Result<(), Status> {
-        if std::mem::replace(&mut self.finished, true) || self.server.is_some() {
+        if std::mem::replace(&mut self.finished, true) {
             return Ok(());
         }
-        self.shared.with(SendStream::finish).map_err(ended)
+        if self.server.is_some() {
+            self.shared.release(false);
+            return Ok(());
+        }
+        let finished = self.shared.with(SendStream::finish);
+        finished.map_err(|error| self.ended(error))
     }
 
     /// Waits until the peer wants no more messages, or the call has ended.
@@ -119,7 +134,7 @@ impl<T> Sender<T> {
 
     fn encode(&mut self, message: &T) -> Result<Bytes, Status> {
         if self.finished {
-            return Err(ended(SendError::Finished));
+            return Err(self.ended(SendError::Finished));
         }
         if let Some(whole) = (self.coding.whole)(message) {
             return Ok(whole);
@@ -155,25 +170,28 @@ impl<T> Sender<T> {
             let step = |stream: &mut SendStream, cx: &mut Waking<'_>| {
                 pin!(stream.send_meta(headers.clone())).poll(cx)
             };
-            ready!(self.shared.poll_sender(cx, step)).map_err(ended)?;
+            ready!(self.shared.poll_sender(cx, step)).map_err(|error| self.ended(error))?;
         }
         self.headers_sent = true;
         Poll::Ready(Ok(()))
     }
-}
 
-/// Of a call that is over the receiving side knows why.
-fn ended(error: SendError) -> Status {
-    match error {
-        SendError::Stopped { .. } | SendError::Finished => {
-            let text = "the call has ended, or its sender was finished";
-            Status::library(Code::CANCELLED, Processed::Maybe, text)
-        }
-        SendError::Stream(StreamError::Cancelled { .. } | StreamError::Failed(_)) => {
-            let text = "the call has ended: receiving says why";
-            Status::library(Code::CANCELLED, Processed::Maybe, text)
-        }
-        error => error.into(),
+    /// Why no more can be sent: of a call that is over the receiving half knows why.
+    #[cold]
+    fn ended(&self, error: SendError) -> Status {
+        let over = match error {
+            SendError::Finished if self.finished => "the sender was finished",
+            SendError::Stopped { .. }
+            | SendError::Finished
+            | SendError::Stream(StreamError::Cancelled { .. } | StreamError::Failed(_)) => {
+                match self.server {
+                    None => "the call has ended: await its reply, or its receiver, which says why",
+                    Some(_) => "the call has ended: its caller has gone, or its time is over",
+                }
+            }
+            error => return error.into(),
+        };
+        Status::library(Code::CANCELLED, Processed::Maybe, over)
     }
 }
 
@@ -186,14 +204,15 @@ impl<T> Sink<T> for Sender<T> {
         ready!(this.poll_headers(cx))?;
         let step =
             |stream: &mut SendStream, cx: &mut Waking<'_>| Sink::poll_ready(Pin::new(stream), cx);
-        this.shared.poll_sender(cx, step).map_err(ended)
+        let ready = this.shared.poll_sender(cx, step);
+        ready.map_err(|error| this.ended(error))
     }
 
     fn start_send(self: Pin<&mut Self>, message: T) -> Result<(), Status> {
         let this = self.get_mut();
         let message = this.encode(&message)?;
         let start = |stream: &mut SendStream| Sink::start_send(Pin::new(stream), message);
-        this.shared.with(start).map_err(ended)
+        this.shared.with(start).map_err(|error| this.ended(error))
     }
 
     /// Done at once: a message leaves with the next batch.
@@ -212,8 +231,10 @@ impl<T> Unpin for Sender<T> {}
 
 impl<T> Drop for Sender<T> {
     fn drop(&mut self) {
-        if !self.finished && self.server.is_none() {
-            self.shared.cancel(codes::CANCELLED);
+        match self.server {
+            _ if self.finished => {}
+            None => self.shared.cancel(codes::CANCELLED),
+            Some(_) => self.shared.release(std::thread::panicking()),
         }
     }
 }

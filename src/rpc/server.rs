@@ -3,6 +3,7 @@
 use std::borrow::Borrow;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::bound::{Bound, WhenFull};
 use super::context::Context;
@@ -93,7 +94,8 @@ impl Server {
         ServerBuilder::new()
     }
 
-    /// A builder of a server whose handlers need not be `Send`; it is served inside of a [`LocalSet`](tokio::task::LocalSet).
+    /// A builder of a server whose handlers need not be `Send`; it is served inside of a [`LocalSet`](tokio::task::LocalSet). It takes
+    /// closures by method; services of traits, whose futures are `Send`, are for [`builder`](Self::builder).
     ///
     /// # Examples
     /// ```
@@ -358,7 +360,33 @@ macro_rules! modes {
     ($mode:ident, $spawn:ident, $send:ident, $sync:ident) => {
         impl Server<$mode> {
             /// Serves the sessions of a listener, each in a task of its own, until the listener is
-            /// [shut down](Listener::shutdown).
+            /// [shut down](Listener::shutdown) and its sessions have ended.
+            ///
+            /// It takes no more sessions from the beginning of the shutdown on, and returns at its end: when the calls in flight
+            /// have been answered, or 1 s after the grace at the latest. So a program whose `main` awaits `serve` may return then. A
+            /// handler that the end of the grace has ended may still [clean up](Context::cancelled).
+            ///
+            /// # Examples
+            /// ```no_run
+            /// use std::sync::Arc;
+            /// use std::time::Duration;
+            ///
+            /// use ringmux::rpc::Server;
+            ///
+            /// # async fn stop_signal() {}
+            /// # #[tokio::main]
+            /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+            /// let listener = Arc::new(ringmux::listen("tcp://127.0.0.1:4500").await?);
+            /// let stopping = Arc::clone(&listener);
+            /// tokio::spawn(async move {
+            ///     stop_signal().await; // such as `tokio::signal::ctrl_c()`
+            ///     stopping.shutdown(Duration::from_secs(10)).await;
+            /// });
+            /// let server = Server::builder().build()?;
+            /// server.serve(listener).await?; // calls in flight have ended when it returns
+            /// # Ok(())
+            /// # }
+            /// ```
             ///
             /// # Errors
             /// As [`Listener::accept`], but for the shutdown. [`ListenError::Io`] at once where no runtime of tokio is entered.
@@ -373,7 +401,7 @@ macro_rules! modes {
                 loop {
                     let session = match listener.borrow().accept().await {
                         Ok(session) => session,
-                        Err(ListenError::ShutDown) => return Ok(()),
+                        Err(ListenError::ShutDown) => break,
                         Err(error) => return Err(error),
                     };
                     let server = self.clone();
@@ -382,6 +410,9 @@ macro_rules! modes {
                         let _ = server.serve_session(session).await;
                     });
                 }
+                // The same end as that of the call that began it: of several graces the smallest is kept.
+                listener.borrow().shutdown(Duration::MAX).await;
+                Ok(())
             }
         }
 

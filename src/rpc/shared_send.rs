@@ -4,7 +4,7 @@
 //! the other is in the middle of such a step. Both are woken by whatever wakes the stream.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 
 use atomic_waker::AtomicWaker;
@@ -18,7 +18,16 @@ pub(super) struct SharedSend {
     waker: Waker,
     /// The code of a cancel; 0: none.
     cancelled: AtomicU32,
+    /// Whether the one that sends still may.
+    sender: AtomicU8,
 }
+
+/// It may send.
+const HELD: u8 = 0;
+/// It was finished, or dropped.
+const RELEASED: u8 = 1;
+/// It was dropped by a panic, before it was finished.
+const PANICKED: u8 = 2;
 
 /// Apart from the stream, which has a waker that leads here.
 struct Wakers {
@@ -51,6 +60,7 @@ impl SharedSend {
             waker: Waker::from(Arc::clone(&wakers)),
             wakers,
             cancelled: AtomicU32::new(0),
+            sender: AtomicU8::new(HELD),
         })
     }
 
@@ -111,6 +121,31 @@ impl SharedSend {
                 cx.waker().wake_by_ref();
                 Poll::Pending
             })
+    }
+
+    /// The one that sends will send no more: it was finished, or dropped, perhaps by a panic.
+    pub(super) fn release(&self, panicked: bool) {
+        let state = if panicked { PANICKED } else { RELEASED };
+        // ORDERING: pairs with `released`: what it has sent comes before.
+        self.sender.store(state, Ordering::Release);
+        self.wakers.watcher.wake();
+    }
+
+    /// Whether no more is sent; an error if a panic ended it.
+    pub(super) fn released(&self) -> Option<Result<(), ()>> {
+        // ORDERING: pairs with `release`.
+        match self.sender.load(Ordering::Acquire) {
+            HELD => None,
+            state => Some(if state == PANICKED { Err(()) } else { Ok(()) }),
+        }
+    }
+
+    /// The same, on behalf of the one that watches.
+    pub(super) fn poll_released(&self, cx: &Context<'_>) -> Poll<Result<(), ()>> {
+        if self.released().is_none() {
+            self.wakers.watcher.register(cx.waker());
+        }
+        self.released().map_or(Poll::Pending, Poll::Ready)
     }
 
     /// Cancels the call, in both directions; the first code stays.

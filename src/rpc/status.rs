@@ -29,6 +29,9 @@ pub enum Origin {
 /// A handler returns one, and a caller gets it as the handler made it. Every error of the transport converts into one by `?`.
 /// It is one word, so a `Result` with it stays small.
 ///
+/// A handler may return by `?` what ended a call that it made itself, or a connect, or a send: code, text, details and metadata reach its
+/// caller, with [`Origin::Handler`] and as a call that was [processed](Self::was_processed), since this handler has run.
+///
 /// # Examples
 /// ```
 /// use ringmux::rpc::{Code, Origin, Status};
@@ -54,6 +57,8 @@ struct Inner {
     origin: Origin,
     processed: Processed,
     retry: bool,
+    /// The application has said here that the call was not processed; nothing that came from elsewhere has this.
+    not_processed_here: bool,
     message: Cow<'static, str>,
     details: Bytes,
     metadata: Metadata,
@@ -82,6 +87,7 @@ impl Status {
             origin: Origin::Handler,
             processed: Processed::Yes,
             retry: false,
+            not_processed_here: false,
             message: message.into(),
             details: Bytes::new(),
             metadata: Metadata::new(),
@@ -123,11 +129,13 @@ impl Status {
 
     /// The same, saying that nothing was done for the call, so that it can be tried again, here or elsewhere.
     ///
-    /// The caller takes it at its word: say it only if it is true.
+    /// The caller takes it at its word: say it only if it is true. It is the only way in which a handler that has begun can say it: a
+    /// status or an error of another call that says so, and that a handler returns by `?`, is about that other call alone.
     #[must_use]
     pub fn not_processed(mut self) -> Self {
         self.0.processed = Processed::No;
         self.0.retry = true;
+        self.0.not_processed_here = true;
         self
     }
 
@@ -167,7 +175,11 @@ impl Status {
         self.0.retry && self.0.processed == Processed::No
     }
 
-    /// Whether the handler can have run, or has: [`Processed::No`] is a promise that it has not.
+    /// Whether the handler can have run, or has: [`Processed::No`] is a promise that it has not, or that it has said so itself, by
+    /// [`not_processed`](Self::not_processed).
+    ///
+    /// It is about the call that gave this status. What a handler returns of a call that it has made itself, which was not processed,
+    /// is [`Processed::Yes`] for the handler's own caller.
     #[must_use]
     pub fn was_processed(&self) -> Processed {
         self.0.processed
@@ -197,6 +209,16 @@ impl Status {
         Self::library(code, processed, text)
     }
 
+    /// The same of a call that this side ended before there was a place for it.
+    pub(super) fn waited_for_place(mut self) -> Self {
+        if self.0.code == Code::DEADLINE_EXCEEDED {
+            self.0.message = "the time for the call ran out while it waited for a place: the server grants its session no more streams \
+                              at once (the setting `max_streams` of the server)"
+                .into();
+        }
+        self
+    }
+
     /// What the transport says.
     pub(super) fn transport(code: Code, processed: Processed, retry: bool, text: String) -> Self {
         let mut status = Self::new(code, text);
@@ -211,6 +233,30 @@ impl Status {
         self.0.origin = origin;
         self.0.processed = processed;
         self.0.retry = retry;
+        self.0.not_processed_here = false;
+        self
+    }
+
+    /// What the handler of a call says that has begun: wherever the status is from, its caller has it of the handler, which has run
+    /// unless it has said otherwise itself.
+    pub(super) fn of_handler(mut self) -> Self {
+        self.0.origin = Origin::Handler;
+        match self.0.not_processed_here {
+            true => self,
+            false => self.has_run(),
+        }
+    }
+
+    /// What the application says before the handler begins.
+    pub(super) fn before_handler(mut self) -> Self {
+        self.0.origin = Origin::Handler;
+        self.0.processed = Processed::No;
+        self
+    }
+
+    /// The outcome of a call for its caller: what it says is not said of a call that the caller serves.
+    pub(super) fn of_call(mut self) -> Self {
+        self.0.not_processed_here = false;
         self
     }
 
@@ -218,6 +264,7 @@ impl Status {
     pub(super) fn has_run(mut self) -> Self {
         self.0.processed = Processed::Yes;
         self.0.retry = false;
+        self.0.not_processed_here = false;
         self
     }
 

@@ -69,13 +69,21 @@ impl<'a, Req, Resp, K: Kind> Call<'a, Req, Resp, K> {
     ) -> Result<(SendStream, RecvStream, Option<Instant>, Prepared), Status> {
         let ((at, _), channel) = (prepared.start(now)?, self.channel);
         let parent = prepared.parent.clone();
-        let opening = async {
+        let finding = async {
             prepared.intercept(channel).await?;
-            let session = channel.inner().target.session(at).await?;
-            let left = at.map(|at| at.saturating_duration_since(Instant::now()));
-            let left = left.or(prepared.timeout);
-            let request = prepared.request(session.wire(), left, Bytes::new())?;
-            let (mut send, recv) = session.open(request.opening).await?;
+            channel.inner().target.session(at).await
+        };
+        let session = within(at, &parent, finding).await??;
+        let left = at.map(|at| at.saturating_duration_since(Instant::now()));
+        let left = left.or(prepared.timeout);
+        let request = prepared.request(session.wire(), left, Bytes::new())?;
+        let opened = within(at, &parent, session.open(request.opening)).await;
+        let opened = opened.map_err(|status| match session.state().is_open() {
+            true => status.waited_for_place(),
+            false => status,
+        });
+        let (mut send, recv) = opened??;
+        let describing = async {
             if let Some(urgency) = request.urgency {
                 send.set_urgency(urgency);
             }
@@ -84,7 +92,7 @@ impl<'a, Req, Resp, K: Kind> Call<'a, Req, Resp, K> {
             }
             Ok::<_, Status>((send, recv))
         };
-        let (send, recv) = within(at, &parent, opening).await??;
+        let (send, recv) = within(at, &parent, describing).await??;
         Ok((send, recv, at, prepared))
     }
 }

@@ -187,8 +187,9 @@ impl StreamPort for Plain {
 
     fn keep_charge(&self, _bytes: u64) {}
 
-    fn grant(&self) {
+    fn grant(&self) -> bool {
         self.granted.set(true);
+        true
     }
 
     fn wake_sender(&mut self) {
