@@ -33,7 +33,7 @@ const MIB: u32 = 1024 * KIB;
 /// | receive memory of the process | `receive_pool` | 256 MiB | 128 MiB | windows stay at their floors, [`Limit::MessageMemory`](crate::Limit::MessageMemory) |
 /// | a message: wait for memory, lag behind a minimum rate | `message_timeout`, `min_message_rate` | 10 s, 1 KiB/s | 10 s, 1.5 KiB/s | the stream ends: [`Limit::MessageMemory`](crate::Limit::MessageMemory), [`Limit::MessageStalled`](crate::Limit::MessageStalled) |
 /// | streams of the peer at once | `max_streams` | 256 | 100 | protocol error |
-/// | of them, not accepted by the application | `max_unaccepted` | `max_streams` | 64 | refused, safe to retry: [`Limit::Unaccepted`](crate::Limit::Unaccepted) |
+/// | of them, not accepted by the application | `max_unaccepted` | `max_streams`, up to 65,536 | 64 | refused, safe to retry: [`Limit::Unaccepted`](crate::Limit::Unaccepted) |
 /// | of them, reset by the peer | `max_unaccepted_resets` | `max_streams` | 20 | the session ends: [`Limit::UnacceptedResets`](crate::Limit::UnacceptedResets) |
 /// | streams ended because of the peer's faults, per session | `max_faulty_streams` | 1024 | 256 | the session ends: [`Limit::FaultyStreams`](crate::Limit::FaultyStreams) |
 /// | resets of the peer's streams, by either side | `reset_rate` | off | 1000, 33/s | the session ends: [`Limit::ResetRate`](crate::Limit::ResetRate) |
@@ -164,7 +164,8 @@ settings! {
     max_streams: u32,
     /// Of them, streams that the application has not accepted; further ones are refused with
     /// [`UNAVAILABLE`](crate::codes::UNAVAILABLE), which is safe to retry
-    /// ([`Limit::Unaccepted`](crate::Limit::Unaccepted)). At least 1. Default `None`: `max_streams`.
+    /// ([`Limit::Unaccepted`](crate::Limit::Unaccepted)). At least 1. Default `None`: `max_streams`, 65,536 at most. A session has
+    /// 16 bytes for each from its start, and 80 more once calls are served.
     max_unaccepted: Option<u32>,
     /// Of those, streams that the peer has reset: more end the session with
     /// [`Limit::UnacceptedResets`](crate::Limit::UnacceptedResets). At least 1. Default `None`: `max_streams`, since a client

@@ -1,51 +1,48 @@
 //! A deadline, which costs a timer only once something waits.
 
-use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
-use tokio::runtime::Handle;
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::Instant;
 
 use super::code::Code;
-
-/// Whether a runtime of tokio is entered here.
-pub(super) fn has_clock() -> bool {
-    Handle::try_current().is_ok()
-}
+use crate::timer;
 
 /// Ready at a moment, if there is one.
 pub(super) struct Timer {
     at: Option<Instant>,
-    sleep: Option<Pin<Box<Sleep>>>,
+    timer: timer::Timer,
+    /// It is ready since no timer can be set where it was polled.
+    lacks_clock: bool,
 }
 
 impl Timer {
     pub(super) const fn new(at: Option<Instant>) -> Self {
-        Self { at, sleep: None }
+        Self {
+            at,
+            timer: timer::Timer::new(),
+            lacks_clock: false,
+        }
     }
 
     pub(super) const fn at(&self) -> Option<Instant> {
         self.at
     }
 
-    /// Where no runtime of tokio is entered it is ready at once.
+    /// Where no runtime of tokio with time is entered it is ready at once.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let Some(at) = self.at else {
             return Poll::Pending;
         };
-        let sleep = match &mut self.sleep {
-            Some(sleep) => sleep,
-            None if has_clock() => self.sleep.insert(Box::pin(sleep_until(at))),
-            None => return Poll::Ready(()),
-        };
-        sleep.as_mut().poll(cx)
+        self.lacks_clock = ready!(self.timer.poll(cx, at)).is_err();
+        Poll::Ready(())
     }
 
     /// Why a timer that is ready ends its call.
     pub(super) const fn reason(&self) -> Code {
-        match self.sleep {
-            Some(_) => Code::DEADLINE_EXCEEDED,
-            None => Code::FAILED_PRECONDITION,
+        if self.lacks_clock {
+            Code::FAILED_PRECONDITION
+        } else {
+            Code::DEADLINE_EXCEEDED
         }
     }
 }

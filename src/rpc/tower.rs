@@ -21,6 +21,8 @@ use super::method::{Method, Unary};
 use super::metrics::Seen;
 use super::span;
 use super::status::Status;
+#[cfg(feature = "manage")]
+use crate::timer;
 
 /// Calls of an [`Endpoint`] at once, unless something else is said: as many as a peer grants streams by default.
 const PLACES: usize = 256;
@@ -178,7 +180,10 @@ async fn place(channel: Channel, bound: Arc<Bound>) -> Place {
             let mut pause = READY_PAUSE;
             while manager.session().await.is_err() {
                 // Too many wait, or it is closed or not started: nothing that a balancer should take for final.
-                tokio::time::sleep(pause).await;
+                if timer::pause(pause).await.is_err() {
+                    // No clock here: the call reports its own error.
+                    break;
+                }
                 pause = (pause * 2).min(READY_PAUSE_MAX);
             }
         }

@@ -17,6 +17,7 @@ on_each_driver!(
     first_bytes_that_come_one_by_one_tell_as_well,
     a_connection_over_noise_is_refused_by_name,
     silent_connections_whose_wire_is_not_known_make_place_for_others,
+    a_silent_connection_is_hung_up_on_at_the_limit_of_its_first_call,
     a_shutdown_drains_sessions_whose_wire_was_not_known_yet,
     a_given_socket_tells_its_wire_as_well,
 );
@@ -145,6 +146,30 @@ async fn silent_connections_whose_wire_is_not_known_make_place_for_others(net: N
         !matches!(&read, Err(error) if error.kind() == std::io::ErrorKind::WouldBlock)
     })
     .await;
+}
+
+async fn a_silent_connection_is_hung_up_on_at_the_limit_of_its_first_call(net: Net) {
+    let limit = Duration::from_millis(200);
+    let config = over(Profile::STORJ.first_call(Some(limit)));
+    let listener = net.listen(&config).await;
+    for bytes in [&b""[..], b"DRPC!!!1", b"\x03\x01\x01\x10/never"] {
+        let mut silent = raw(&listener);
+        silent.write_all(bytes).unwrap();
+        let server = listener.accept().soon().await.unwrap();
+        let end = server.closed().soon().await;
+        assert!(
+            matches!(end, SessionError::HandshakeTimeout(after) if after == limit),
+            "{end:?}"
+        );
+        silent
+            .set_read_timeout(Some(Duration::from_secs(30)))
+            .unwrap();
+        let read = silent.read(&mut [0]);
+        assert!(
+            matches!(read, Ok(0))
+                || read.is_err_and(|error| error.kind() == std::io::ErrorKind::ConnectionReset)
+        );
+    }
 }
 
 async fn a_shutdown_drains_sessions_whose_wire_was_not_known_yet(net: Net) {

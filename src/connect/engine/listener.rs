@@ -24,7 +24,7 @@ use crate::connect::half_open::HalfOpen;
 use crate::connect::live::Live;
 use crate::connect::socket::{Bound, Connected, SocketFile};
 use crate::driver::clock;
-use crate::error::{Chain, SessionError};
+use crate::error::{Chain, DESCRIPTORS_REMEDY, SessionError, lacks_descriptors};
 use crate::handle::Session;
 use crate::pace::{LINES, ONE_LINE, paced};
 use crate::queue::{Owned, SetOnce, WakerSet};
@@ -403,7 +403,8 @@ async fn next_place(
                 paced!(LINES, Level::DEBUG, %error, "a connection was lost before it was accepted");
             }
             Err(error) => {
-                paced!(ONE_LINE, Level::WARN, %error, "cannot accept for now");
+                let remedy = lacks_descriptors(&error).then_some(DESCRIPTORS_REMEDY);
+                paced!(ONE_LINE, Level::WARN, %error, remedy, "cannot accept for now");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }
