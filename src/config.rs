@@ -210,8 +210,8 @@ settings! {
     /// peers; with less than 32 places longer, by the backlog's least length. Time in which the accepting thread did not run
     /// does not count. Default 1 s.
     min_half_open_time: Duration,
-    /// How long [`connect`](crate::Engine::connect) may resolve a name and try its addresses, 250 ms apart. Default
-    /// 10 s.
+    /// How long [`connect`](crate::Engine::connect) may resolve a name and try its addresses, 250 ms apart, or wait for a
+    /// place in the backlog of a Unix socket. Default 10 s.
     connect_timeout: Duration,
     /// How long the handshake may take. Default 10 s.
     handshake_timeout: Duration,

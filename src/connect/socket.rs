@@ -34,9 +34,9 @@ const BACKLOG_MIN: u32 = 128;
 const BACKLOG_MAX: u32 = 4096;
 
 /// First pause before a Unix socket whose listener's backlog was full is tried again; each is twice the last one.
-const FULL_PAUSE: Duration = Duration::from_millis(5);
-/// The longest of these pauses.
-const FULL_PAUSE_MAX: Duration = Duration::from_millis(80);
+const FULL_PAUSE: Duration = Duration::from_millis(100);
+/// The longest of these pauses, as the first of TCP: many that wait are not to keep their own thread from its handshakes.
+const FULL_PAUSE_MAX: Duration = Duration::from_secs(1);
 
 /// Time limit for the lookup of a name to listen on.
 const LISTEN_LOOKUP_TIMEOUT: Duration = Duration::from_secs(10);
@@ -359,6 +359,26 @@ fn knock(path: &Path) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_unix_socket_waits_for_a_place_in_the_backlog_for_its_limit() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("app.sock");
+        let listener = bind_unix(&path, 1).unwrap();
+        let limit = Duration::from_secs(10);
+        // The kernel lets one more in than it is told.
+        let _first = dial_unix(&path, limit).await.unwrap();
+        let _second = dial_unix(&path, limit).await.unwrap();
+        let begun = tokio::time::Instant::now();
+        let error = dial_unix(&path, limit).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut, "{error}");
+        assert_eq!(begun.elapsed(), limit);
+
+        let dialling = tokio::spawn(async move { dial_unix(&path, limit).await });
+        tokio::time::sleep(limit / 2).await;
+        listener.accept().await.unwrap();
+        dialling.await.unwrap().unwrap();
+    }
 
     #[test]
     fn a_socket_file_that_another_has_replaced_is_left_to_it() {
