@@ -55,7 +55,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     }
     println!("{}", manager.describe());
     manager.close();
-    running.await?;
+    running.await??;
     telling.await?;
     Ok(())
 }

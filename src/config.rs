@@ -33,7 +33,7 @@ const MIB: u32 = 1024 * KIB;
 /// | receive memory of the process | `receive_pool` | 256 MiB | 128 MiB | windows stay at their floors, [`Limit::MessageMemory`](crate::Limit::MessageMemory) |
 /// | a message: wait for memory, lag behind a minimum rate | `message_timeout`, `min_message_rate` | 10 s, 1 KiB/s | 10 s, 1.5 KiB/s | the stream ends: [`Limit::MessageMemory`](crate::Limit::MessageMemory), [`Limit::MessageStalled`](crate::Limit::MessageStalled) |
 /// | streams of the peer at once | `max_streams` | 256 | 100 | protocol error |
-/// | of them, not accepted by the application | `max_unaccepted` | `max_streams` | 64 | refused, safe to retry: [`Limit::Unaccepted`](crate::Limit::Unaccepted) |
+/// | of them, not accepted by the application | `max_unaccepted` | `max_streams`, up to 65,536 | 64 | refused, safe to retry: [`Limit::Unaccepted`](crate::Limit::Unaccepted) |
 /// | of them, reset by the peer | `max_unaccepted_resets` | `max_streams` | 20 | the session ends: [`Limit::UnacceptedResets`](crate::Limit::UnacceptedResets) |
 /// | streams ended because of the peer's faults, per session | `max_faulty_streams` | 1024 | 256 | the session ends: [`Limit::FaultyStreams`](crate::Limit::FaultyStreams) |
 /// | resets of the peer's streams, by either side | `reset_rate` | off | 1000, 33/s | the session ends: [`Limit::ResetRate`](crate::Limit::ResetRate) |
@@ -42,7 +42,8 @@ const MIB: u32 = 1024 * KIB;
 /// | bytes queued for sending on a stream, besides one message | `send_buffer` | 256 KiB | 32 KiB | `send` waits |
 /// | bytes queued on all streams together, besides 4 KiB per stream | `session_send_buffer` | 4 MiB | 256 KiB | `send` waits |
 /// | calls of `open` that wait | `max_pending_opens` | 1024 | 1024 | [`OpenError::TooManyPending`](crate::OpenError::TooManyPending) |
-/// | connections of a listener without a session yet | `max_half_open` | 256 | 128 | the oldest handshake is evicted: [`Limit::HalfOpen`](crate::Limit::HalfOpen) |
+/// | connections of a listener without a session yet | `max_half_open` | 256 | 128 | they wait in the kernel's backlog |
+/// | a pause of accepting at that limit | `min_half_open_time` | 1 s | 250 ms | the oldest handshake is evicted: [`Limit::HalfOpen`](crate::Limit::HalfOpen) |
 /// | name lookup and connecting | `connect_timeout` | 10 s | 10 s | [`ConnectError::TimedOut`](crate::ConnectError::TimedOut) |
 /// | handshake | `handshake_timeout` | 10 s | 5 s | [`SessionError::HandshakeTimeout`](crate::SessionError::HandshakeTimeout) |
 /// | silence until a PING, and until its answer | `keepalive_idle`, `keepalive_timeout` | 15 s, 10 s | 15 s, 10 s | [`SessionError::KeepaliveTimeout`](crate::SessionError::KeepaliveTimeout) |
@@ -91,6 +92,7 @@ pub struct Config {
     session_send_buffer: u32,
     max_pending_opens: u32,
     max_half_open: u32,
+    min_half_open_time: Duration,
     connect_timeout: Duration,
     handshake_timeout: Duration,
     message_timeout: Duration,
@@ -162,7 +164,8 @@ settings! {
     max_streams: u32,
     /// Of them, streams that the application has not accepted; further ones are refused with
     /// [`UNAVAILABLE`](crate::codes::UNAVAILABLE), which is safe to retry
-    /// ([`Limit::Unaccepted`](crate::Limit::Unaccepted)). At least 1. Default `None`: `max_streams`.
+    /// ([`Limit::Unaccepted`](crate::Limit::Unaccepted)). At least 1. Default `None`: `max_streams`, 65,536 at most. A session has
+    /// 16 bytes for each from its start, and 80 more once calls are served.
     max_unaccepted: Option<u32>,
     /// Of those, streams that the peer has reset: more end the session with
     /// [`Limit::UnacceptedResets`](crate::Limit::UnacceptedResets). At least 1. Default `None`: `max_streams`, since a client
@@ -196,10 +199,17 @@ settings! {
     session_send_buffer: u32,
     /// Calls of `open` that may wait for the peer's grant at once. Default 1024.
     max_pending_opens: u32,
-    /// Connections of a listener that are in their handshake or wait for [`accept`](crate::Listener::accept). At the limit, a new
-    /// connection evicts the oldest handshake ([`Limit::HalfOpen`](crate::Limit::HalfOpen)), or waits if all handshakes are
-    /// complete. Default 256, from 1 to 65,536.
+    /// Connections of a listener that are in their handshake or wait for [`accept`](crate::Listener::accept). At the limit
+    /// accepting pauses: new connections wait in the kernel's backlog until a handshake ends, or the oldest one is evicted
+    /// after `min_half_open_time`. The backlog has four times as many, from 128 to 4096; the system's `net.core.somaxconn`
+    /// limits it as well. Default 256, from 1 to 65,536.
     max_half_open: u32,
+    /// How long accepting pauses at `max_half_open` before a handshake that has not ended since is evicted for a new
+    /// connection ([`Limit::HalfOpen`](crate::Limit::HalfOpen)), the oldest first: the time that an honest peer has, also one
+    /// of many that connect at once. A newcomer waits at most five times as long, be the places and the backlog full of silent
+    /// peers; with less than 32 places longer, by the backlog's least length. Time in which the accepting thread did not run
+    /// does not count. Default 1 s.
+    min_half_open_time: Duration,
     /// How long [`connect`](crate::Engine::connect) may resolve a name and try its addresses, 250 ms apart. Default
     /// 10 s.
     connect_timeout: Duration,

@@ -15,6 +15,8 @@ mod live;
 mod progress_tests;
 mod socket;
 mod stats;
+#[cfg(test)]
+mod transport_tests;
 
 pub use crate::driver::uring::{Features, ProbeStep, Refusal};
 pub use dial::{DialAttempt, DialError, dial};
@@ -36,9 +38,10 @@ use self::home::Plan;
 use crate::addr::Driver;
 use crate::config::Config;
 use crate::driver::tokio::TokioIo;
-use crate::driver::{AnyTurns, Beside, runtime};
+use crate::driver::{AnyTurns, Beside};
 use crate::error::SessionError;
 use crate::handle::Session;
+use crate::timer::has_time;
 use crate::wire::Role;
 
 /// Connects to `tcp://HOST:PORT` or `unix:///PATH` with the defaults: [`Engine::current`] and
@@ -105,7 +108,20 @@ pub async fn listen(addr: impl AsRef<str>) -> Result<Listener, ListenError> {
 /// ```
 ///
 /// Poll the future on a tokio runtime with time enabled. Elsewhere the session ends at its first poll, with
-/// [`SessionError::Io`], after a panic that is caught but printed by the panic hook.
+/// [`SessionError::Io`]; on a runtime without time, after a panic that is caught but printed by the panic hook. A future that
+/// was polled on one runtime may be polled on another from then on. On one that is being shut down, the session ends with
+/// [`SessionError::Io`] as well.
+///
+/// # Errors of the transport
+/// An error that the transport returns ends the session with [`SessionError::Io`], whose source it is, with these exceptions:
+/// * [`Interrupted`](std::io::ErrorKind::Interrupted): the operation is tried again, at once up to 16 times, then after other
+///   tasks of the runtime.
+/// * 0 bytes read are the end of the stream: [`SessionError::Disconnected`].
+///
+/// A transport that has to wait returns `Poll::Pending`: [`WouldBlock`](std::io::ErrorKind::WouldBlock) is its fault, and ends
+/// the session like any other error. So do 0 bytes written, as [`WriteZero`](std::io::ErrorKind::WriteZero), and more bytes
+/// written than it was given, as [`InvalidData`](std::io::ErrorKind::InvalidData). A transport that panics, as one does that fills its `ReadBuf` beyond
+/// the end, ends the future, and the session with [`SessionError::EngineStopped`].
 pub fn client<T>(io: T, config: &Config) -> (Session, Connection<T>)
 where
     T: AsyncRead + AsyncWrite + Unpin,
@@ -118,7 +134,7 @@ where
     )
 }
 
-/// Runs a session as the accepting side over any transport; see [`client`].
+/// Runs a session as the accepting side over any transport; see [`client`], also for the transport's errors.
 pub fn server<T>(io: T, config: &Config) -> (Session, Connection<T>)
 where
     T: AsyncRead + AsyncWrite + Unpin,
@@ -167,7 +183,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Future for Connection<T> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<SessionError> {
         if !self.has_time {
-            self.has_time = runtime::has_time();
+            self.has_time = has_time();
         }
         if !self.has_time {
             let missing =

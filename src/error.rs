@@ -22,7 +22,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 pub use carried::{NotCarried, PingError};
-pub(crate) use io_error::into_io;
+pub(crate) use io_error::{DESCRIPTORS_REMEDY, into_io, lacks_descriptors};
 pub use limit::{Limit, LimitExceeded};
 pub use try_send::TrySendError;
 pub use words::Chain;

@@ -127,6 +127,8 @@ mod queue;
 pub mod rpc;
 #[allow(unused_imports)]
 mod sync;
+
+mod timer;
 #[cfg(not(ringmux_loom))]
 pub mod wire;
 

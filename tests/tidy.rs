@@ -12,8 +12,9 @@ mod circles;
 mod english;
 
 /// The modules that each module of the library may import.
-const IMPORTS: [(&str, &[&str]); 19] = [
+const IMPORTS: [(&str, &[&str]); 20] = [
     ("sync", &[]),
+    ("timer", &[]),
     (CODEC, &[]),
     ("drpc", &[]),
     ("addr", &["drpc"]),
@@ -31,7 +32,9 @@ const IMPORTS: [(&str, &[&str]); 19] = [
     ),
     (
         "driver",
-        &["bridge", "wire", "queue", "sync", "config", "error", "pace"],
+        &[
+            "bridge", "wire", "queue", "sync", "config", "error", "pace", "timer",
+        ],
     ),
     (
         "handle",
@@ -41,13 +44,13 @@ const IMPORTS: [(&str, &[&str]); 19] = [
         "connect",
         &[
             "sync", CODEC, "addr", "config", "drpc", "pace", "queue", "error", "core", "wire",
-            "bridge", "driver", "handle",
+            "bridge", "driver", "handle", "timer",
         ],
     ),
     (
         "manage",
         &[
-            "connect", "handle", "error", "config", "addr", "queue", "sync", "pace",
+            "connect", "handle", "error", "config", "addr", "queue", "sync", "pace", "timer",
         ],
     ),
     (
@@ -57,7 +60,7 @@ const IMPORTS: [(&str, &[&str]); 19] = [
     (
         "rpc",
         &[
-            "connect", "handle", "manage", "error", "addr", "drpc", "pace",
+            "connect", "handle", "manage", "error", "addr", "drpc", "pace", "timer",
         ],
     ),
     (

@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use super::asked;
 use super::engine::Engine;
 use super::port::LanePort;
 use super::reason;
@@ -150,6 +151,9 @@ impl<W: Wire> Engine<W> {
             Activated::New(side) => {
                 // Not the link's reason, which `close` sets at once: streams opened before it are still sent.
                 let refusal = self.core.life.refusal();
+                if side.lane().asked.leave_waiting(asked::ENGINE) {
+                    self.link.opens.end_pending();
+                }
                 let port = LanePort::new(side);
                 self.core.mux.insert_local(port, refusal, now)
             }

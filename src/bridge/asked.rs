@@ -11,9 +11,16 @@ pub(crate) struct Asked {
     accepted: AtomicBool,
     /// Whether the receiver takes pieces of messages as they arrive, or whole messages.
     chunks: AtomicBool,
-    /// An ERROR is queued, which will end both directions.
-    failing: AtomicBool,
+    /// [`FAILING`], and for an opening that is counted as waiting those who have not left it yet: [`OPENER`], [`ENGINE`].
+    flags: AtomicU8,
 }
+
+/// An ERROR is queued, which will end both directions.
+const FAILING: u8 = 1 << 2;
+/// The future of the opening exists.
+pub(crate) const OPENER: u8 = 1 << 0;
+/// The engine has not taken the lane off its list: an opening that was given up is memory until then.
+pub(crate) const ENGINE: u8 = 1 << 1;
 
 impl Asked {
     pub(super) fn new(urgency: u8) -> Self {
@@ -23,7 +30,7 @@ impl Asked {
             urgency: AtomicU8::new(urgency),
             accepted: AtomicBool::new(false),
             chunks: AtomicBool::new(false),
-            failing: AtomicBool::new(false),
+            flags: AtomicU8::new(0),
         }
     }
 
@@ -67,11 +74,23 @@ impl Asked {
         self.chunks.store(chunks, Ordering::Relaxed);
     }
 
+    /// The opening is counted as waiting; before the engine knows the lane.
+    pub(crate) fn begin_waiting(&self) {
+        self.flags.fetch_or(OPENER | ENGINE, Ordering::Relaxed);
+    }
+
+    /// One of the two has left a waiting opening; true for the one that leaves last, which counts it out.
+    pub(crate) fn leave_waiting(&self, who: u8) -> bool {
+        let both = OPENER | ENGINE;
+        self.flags.load(Ordering::Relaxed) & who != 0
+            && self.flags.fetch_and(!who, Ordering::Relaxed) & both == who
+    }
+
     pub(crate) fn is_failing(&self) -> bool {
-        self.failing.load(Ordering::Relaxed)
+        self.flags.load(Ordering::Relaxed) & FAILING != 0
     }
 
     pub(crate) fn mark_failing(&self) {
-        self.failing.store(true, Ordering::Relaxed);
+        self.flags.fetch_or(FAILING, Ordering::Relaxed);
     }
 }

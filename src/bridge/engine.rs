@@ -98,12 +98,16 @@ pub(crate) struct Engine<W> {
     recv_size: RecvSize,
 }
 
+/// The most streams that may be unaccepted unless the settings say more: their queues have this room from the start.
+const UNACCEPTED_MAX: u32 = 1 << 16;
+
 fn link_sizes(role: Role, config: &Config, wire: &crate::core::Terms) -> LinkSizes {
     let may_open = wire.both_open || role == Role::Dialer;
     LinkSizes {
         max_unaccepted: config
             .max_unaccepted()
-            .map_or(config.max_streams(), |max| max.min(config.max_streams())),
+            .unwrap_or(UNACCEPTED_MAX)
+            .min(config.max_streams()),
         may_open,
         open_credit: if may_open { wire.floors.streams } else { 0 },
         peer_max_message: wire.floors.max_message,
@@ -177,6 +181,7 @@ impl<W: Wire> Engine<W> {
 impl<W: Wire> Protocol for Engine<W> {
     fn take_work(&mut self, now: Instant) {
         self.take_all(now);
+        self.wire.requests_taken(&mut self.core);
     }
 
     fn recv_capacity(&self) -> usize {

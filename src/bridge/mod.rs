@@ -25,7 +25,7 @@
 
 mod activate;
 mod any;
-mod asked;
+pub(crate) mod asked;
 mod counter;
 mod drain;
 mod engine;

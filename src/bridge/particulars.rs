@@ -36,25 +36,33 @@ struct Fields {
     received: Option<Instant>,
 }
 
-impl Particulars {
-    /// For a stream with this opening block, of a session with this span.
-    #[inline]
-    pub(super) fn new(opening: Opening, session: &Span, urgency: u8) -> Self {
+impl Fields {
+    #[inline(never)]
+    fn new(opening: Opening, session: &Span, urgency: u8) -> Option<Self> {
         let Opening { block, received } = opening;
-        if block.is_empty() && !trace::may_trace_streams() {
-            return Self(SetOnce::new());
-        }
         let span = trace::stream(session, urgency);
         let some = !block.is_empty() || !span.is_disabled();
-        Self(SetOnce::with(some.then(|| Fields {
+        some.then(|| Self {
             opening: block,
             span,
             deadline: AtomicU64::new(0),
             received,
-        })))
+        })
+    }
+}
+
+impl Particulars {
+    /// For a stream with this opening block, of a session with this span.
+    #[inline]
+    pub(super) fn new(opening: Opening, session: &Span, urgency: u8) -> Self {
+        if opening.block.is_empty() && !trace::may_trace_streams() {
+            return Self::none();
+        }
+        Self(SetOnce::with(Fields::new(opening, session, urgency)))
     }
 
     /// Of a stream that has none.
+    #[inline]
     pub(super) fn none() -> Self {
         Self(SetOnce::new())
     }

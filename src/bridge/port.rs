@@ -74,7 +74,7 @@ impl StreamPort for LanePort {
         self.tx.is_empty()
     }
 
-    #[inline]
+    #[inline(always)]
     fn push_slice(&mut self, tag: u16, free: bool, payload: &[u8]) {
         self.rx.push_slice(tag, free, payload);
     }

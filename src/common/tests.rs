@@ -51,8 +51,8 @@ variants! {
 
 #[cfg(feature = "manage")]
 variants! {
-    ManageError: ShuttingDown, NotReady, TooManyWaiting, NotStarted, AlreadyStarted;
-    ProvideError: Connect, Listen, TimedOut, Ended, Hook, HookTimedOut, Other;
+    ManageError: ShuttingDown, NotReady, TooManyWaiting, NotStarted, NoRuntime, AlreadyStarted;
+    ProvideError: Connect, Listen, TimedOut, Ended, Hook, HookTimedOut, HookPanicked, Panicked, Other;
     PushError: Full, Closed;
     Doubt: Ended, Late, Stopped;
     Dropped: Closed, TooOld, TooLong, Opening;
@@ -788,6 +788,12 @@ fn errors_of_managed_sessions() {
         "the session manager was not started: spawn the future that `start` returns",
     );
     table.row(
+        || ManageError::NoRuntime,
+        NO,
+        ErrorKind::InvalidInput,
+        "session managers need a tokio runtime with time enabled: there was none where this was polled",
+    );
+    table.row(
         || ManageError::AlreadyStarted,
         NO,
         ErrorKind::InvalidInput,
@@ -832,6 +838,18 @@ fn errors_of_managed_sessions() {
         AGAIN,
         ErrorKind::TimedOut,
         "the hook for new sessions took more than 5s",
+    );
+    table.row(
+        || E::HookPanicked("no token".to_owned()),
+        AGAIN,
+        ErrorKind::Other,
+        "the hook for new sessions panicked: no token",
+    );
+    table.row(
+        || E::Panicked("no address".to_owned()),
+        AGAIN,
+        ErrorKind::Other,
+        "the provider of sessions panicked: no address",
     );
     table.row(|| E::Other("away".into()), AGAIN, ErrorKind::Other, "away");
     table.has_all_of::<E>();

@@ -91,6 +91,7 @@ impl Config {
         let waits = [
             ("connect_timeout", self.connect_timeout),
             ("handshake_timeout", self.handshake_timeout),
+            ("min_half_open_time", self.min_half_open_time),
             ("message_timeout", self.message_timeout),
             ("close_linger", self.close_linger),
             ("keepalive_idle", self.keepalive_idle.unwrap_or(LIFE_MIN)),

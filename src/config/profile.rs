@@ -31,6 +31,7 @@ impl Default for Config {
             session_send_buffer: 4 * MIB,
             max_pending_opens: 1024,
             max_half_open: 256,
+            min_half_open_time: Duration::from_secs(1),
             connect_timeout: Duration::from_secs(10),
             handshake_timeout: Duration::from_secs(10),
             message_timeout: Duration::from_secs(10),
@@ -85,6 +86,7 @@ impl Config {
                 send_buffer: 32 * KIB,
                 session_send_buffer: 256 * KIB,
                 max_half_open: 128,
+                min_half_open_time: Duration::from_millis(250),
                 handshake_timeout: Duration::from_secs(5),
                 min_message_rate: 3 * KIB / 2,
                 write_timeout: Duration::from_secs(5),
@@ -119,6 +121,7 @@ mod tests {
         assert!(edge.send_buffer() <= mesh.send_buffer());
         assert!(edge.session_send_buffer() <= mesh.session_send_buffer());
         assert!(edge.max_half_open() <= mesh.max_half_open());
+        assert!(edge.min_half_open_time() <= mesh.min_half_open_time());
         assert!(edge.handshake_timeout() <= mesh.handshake_timeout());
         assert!(edge.write_timeout() <= mesh.write_timeout());
         assert!(edge.min_message_rate() >= mesh.min_message_rate());

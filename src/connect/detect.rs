@@ -14,6 +14,7 @@ use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::timeout;
 use tracing::Level;
 
+use super::half_open::Since;
 use super::socket::Connected;
 use crate::addr::Wire;
 use crate::config::Config;
@@ -109,7 +110,13 @@ impl Connected {
 pub(super) struct Known {
     pub(super) socket: Connected,
     pub(super) drpc: bool,
+    pub(super) place: Place,
+}
+
+/// The place of a connection among the half-open ones, and since when it has it.
+pub(super) struct Place {
     pub(super) permit: OwnedSemaphorePermit,
+    pub(super) since: Since,
 }
 
 /// The connections of a listener whose wire is not known yet: each has a place of [`HalfOpen`](super::half_open::HalfOpen).
@@ -152,7 +159,7 @@ impl Detecting {
     }
 
     /// Waits for a connection's first bytes beside the others. Aborting it closes the connection.
-    pub(super) fn begin(&mut self, socket: Connected, permit: OwnedSemaphorePermit) -> AbortHandle {
+    pub(super) fn begin(&mut self, socket: Connected, place: Place) -> AbortHandle {
         let limit = self.settings.as_ref().map_or(Duration::ZERO, |s| s.limit);
         let mut hurry = self.hurry.subscribe();
         self.tasks.spawn(async move {
@@ -171,7 +178,7 @@ impl Detecting {
             Some(Known {
                 socket,
                 drpc,
-                permit,
+                place,
             })
         })
     }

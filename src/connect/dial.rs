@@ -21,7 +21,7 @@ use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, oneshot};
 use tokio::time::timeout;
 
-use crate::error::Processed;
+use crate::error::{Processed, lacks_descriptors};
 use crate::queue::PerProcess;
 
 /// Between the starts of two attempts, unless one fails earlier.
@@ -94,6 +94,16 @@ impl DialError {
                 .last()
                 .map_or(io::ErrorKind::NotFound, |last| last.error.kind()),
             Self::TimedOut { .. } => io::ErrorKind::TimedOut,
+        }
+    }
+
+    /// Whether this process, or the system, was out of descriptors.
+    pub(super) fn lacks_descriptors(&self) -> bool {
+        match self {
+            Self::Lookup(error) => lacks_descriptors(error),
+            Self::Failed { tried } | Self::TimedOut { tried, .. } => tried
+                .iter()
+                .any(|attempt| lacks_descriptors(&attempt.error)),
         }
     }
 

@@ -335,8 +335,8 @@ impl Engine {
         config: &Config,
         sharing: Sharing,
     ) -> Result<Listener, ListenError> {
-        let target = addr.clone();
-        let bind = async move { Bound::bind(&target, sharing).await };
+        let (target, max_half_open) = (addr.clone(), config.max_half_open());
+        let bind = async move { Bound::bind(&target, sharing, max_half_open).await };
         let io_error = |error| ListenError::Io {
             addr: addr.clone(),
             error,

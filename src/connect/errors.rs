@@ -7,7 +7,7 @@ use std::os::fd::RawFd;
 use super::dial::DialError;
 use crate::addr::{Addr, AddrError, Driver};
 use crate::driver::uring::Refusal;
-use crate::error::{Processed, SessionError, into_io};
+use crate::error::{DESCRIPTORS_REMEDY, Processed, SessionError, into_io, lacks_descriptors};
 
 /// Why an [`Engine`](crate::Engine) could not be made or has stopped.
 #[derive(Debug, thiserror::Error)]
@@ -167,12 +167,29 @@ fn hint(driver: Driver, error: &io::Error) -> &'static str {
         (_, io::ErrorKind::WouldBlock) => {
             "no thread can be made: raise the limits on tasks (ulimit -u; systemd: TasksMax=, LimitNPROC=)"
         }
-        _ if matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE)) => {
-            "raise the limit on open files (ulimit -n; systemd: LimitNOFILE=)"
-        }
+        _ => socket_hint(error),
+    }
+}
+
+/// For the sockets of any driver.
+fn socket_hint(error: &io::Error) -> &'static str {
+    let dialled = error.get_ref().and_then(|inner| inner.downcast_ref());
+    let lacks = dialled.map_or_else(|| lacks_descriptors(error), DialError::lacks_descriptors);
+    if lacks { DESCRIPTORS_REMEDY } else { "" }
+}
+
+/// An end of a handshake that may be an eviction: the listener cannot say so before it has heard from this side.
+fn hung_up(error: &SessionError) -> &'static str {
+    use io::ErrorKind::{BrokenPipe, ConnectionReset};
+    match error {
+        SessionError::Disconnected => EVICTED,
+        SessionError::Io(error) if matches!(error.kind(), BrokenPipe | ConnectionReset) => EVICTED,
         _ => "",
     }
 }
+
+const EVICTED: &str =
+    "a listener of ringmux hangs up like this when its limit max_half_open is reached";
 
 /// A hint appended to the text of an error, before its source.
 struct Hint(&'static str);
@@ -197,7 +214,7 @@ pub enum ConnectError {
     #[error(transparent)]
     Engine(#[from] EngineError),
     /// The connection failed.
-    #[error("cannot connect to {addr}")]
+    #[error("cannot connect to {addr}{}", Hint(socket_hint(error)))]
     Io {
         /// The address.
         addr: Addr,
@@ -214,8 +231,12 @@ pub enum ConnectError {
         #[source]
         error: DialError,
     },
-    /// Connected, but the peer does not speak this protocol or did not complete the handshake in time.
-    #[error("connected to {addr}, but the handshake failed")]
+    /// Connected, but the peer does not speak this protocol, did not complete the handshake in time, or hung up, as a
+    /// listener does that needs the place for a newer connection ([`max_half_open`](crate::ConfigBuilder::max_half_open)).
+    #[error(
+        "connected to {addr}, but the handshake failed{}",
+        Hint(hung_up(error))
+    )]
     Handshake {
         /// The address.
         addr: Addr,
@@ -281,6 +302,18 @@ impl ConnectError {
     }
 }
 
+impl ConnectError {
+    /// The change that helps, if known; the text of the error contains it too.
+    #[must_use]
+    pub fn remedy(&self) -> Option<&'static str> {
+        match self {
+            Self::Engine(error) => error.remedy(),
+            Self::Io { error, .. } => Some(socket_hint(error)).filter(|hint| !hint.is_empty()),
+            _ => None,
+        }
+    }
+}
+
 /// Whether the system's error may be temporary.
 fn may_pass(error: &io::Error) -> bool {
     use io::ErrorKind::{InvalidInput, PermissionDenied, Unsupported};
@@ -316,7 +349,7 @@ pub enum ListenError {
     #[error("the listener was shut down")]
     ShutDown,
     /// Binding or listening failed.
-    #[error("cannot listen on {addr}")]
+    #[error("cannot listen on {addr}{}", Hint(socket_hint(error)))]
     Io {
         /// The address.
         addr: Addr,
@@ -327,6 +360,29 @@ pub enum ListenError {
 }
 
 impl ListenError {
+    /// The change that helps, if known; the text of the error contains it too.
+    ///
+    /// # Examples
+    /// ```
+    /// use ringmux::ListenError;
+    ///
+    /// let none_left = ListenError::Io {
+    ///     addr: "tcp://127.0.0.1:7000".parse()?,
+    ///     error: std::io::Error::from_raw_os_error(24),
+    /// };
+    /// assert!(none_left.remedy().unwrap().contains("ulimit -n"));
+    /// assert!(ListenError::ShutDown.remedy().is_none());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn remedy(&self) -> Option<&'static str> {
+        match self {
+            Self::Engine(error) => error.remedy(),
+            Self::Io { error, .. } => Some(socket_hint(error)).filter(|hint| !hint.is_empty()),
+            _ => None,
+        }
+    }
+
     /// Whether the same call may succeed later.
     #[must_use]
     pub fn is_retryable(&self) -> bool {

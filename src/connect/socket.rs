@@ -25,9 +25,18 @@ use crate::pace::{ONE_LINE, paced};
 /// Unsent bytes in the kernel from which on a socket counts as full: above it, urgency and
 /// cancels would act behind the kernel's queue instead of in ours.
 const NOTSENT_LOWAT_BYTES: u32 = 128 * 1024;
-/// Backlog: connections accepted by the kernel that wait for the process, at most; also limited by
-/// `net.core.somaxconn`.
-const KERNEL_BACKLOG_CONNECTIONS: u32 = 1024;
+/// Connections that wait in the kernel for a listener, for each that may be in its handshake, at most. `net.core.somaxconn`
+/// limits them as well.
+const BACKLOG_PER_PLACE: u32 = 4;
+/// The least backlog.
+const BACKLOG_MIN: u32 = 128;
+/// The largest backlog.
+const BACKLOG_MAX: u32 = 4096;
+
+/// First pause before a Unix socket whose listener's backlog was full is tried again; each is twice the last one.
+const FULL_PAUSE: Duration = Duration::from_millis(5);
+/// The longest of these pauses.
+const FULL_PAUSE_MAX: Duration = Duration::from_millis(80);
 
 /// Time limit for the lookup of a name to listen on.
 const LISTEN_LOOKUP_TIMEOUT: Duration = Duration::from_secs(10);
@@ -40,7 +49,7 @@ pub(super) enum Connected {
 }
 
 impl Connected {
-    /// Connects within `limit`; a Unix socket is connected or refused at once.
+    /// Connects within `limit`.
     pub(super) async fn dial(addr: &Addr, limit: Duration) -> Result<Self, ConnectError> {
         let io_error = |error| ConnectError::Io {
             addr: addr.clone(),
@@ -59,7 +68,7 @@ impl Connected {
                 Err(error) => Err(io_error(error.into_io(host_port))),
             },
             Addr::Unix(path) => {
-                let socket = UnixStream::connect(&*kernel_path(path)).await;
+                let socket = dial_unix(&kernel_path(path), limit).await;
                 socket.map(Self::Unix).map_err(io_error)
             }
         }
@@ -98,6 +107,27 @@ impl Connected {
             }
         }
     }
+}
+
+/// Connects at once, or fails at once, or waits for a place in the listener's backlog: of a non-blocking Unix socket the
+/// kernel says that there is none, where it lets one of TCP wait.
+async fn dial_unix(path: &Path, limit: Duration) -> io::Result<UnixStream> {
+    let waiting = async {
+        let mut pause = FULL_PAUSE;
+        loop {
+            match UnixStream::connect(path).await {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    tokio::time::sleep(pause).await;
+                    pause = FULL_PAUSE_MAX.min(2 * pause);
+                }
+                ended => return ended,
+            }
+        }
+    };
+    timeout(limit, waiting).await.unwrap_or_else(|_| {
+        let text = format!("the backlog of its listener was full for {limit:?}");
+        Err(io::Error::new(io::ErrorKind::TimedOut, text))
+    })
 }
 
 /// A connected socket for a ring.
@@ -178,20 +208,29 @@ impl Drop for SocketFile {
 }
 
 impl Bound {
-    /// A Unix socket has one listener, regardless of `sharing`.
-    pub(super) async fn bind(addr: &Addr, sharing: Sharing) -> io::Result<Self> {
+    /// With a backlog for `max_half_open` handshakes. A Unix socket has one listener, regardless of `sharing`.
+    pub(super) async fn bind(
+        addr: &Addr,
+        sharing: Sharing,
+        max_half_open: u32,
+    ) -> io::Result<Self> {
+        let backlog = backlog(max_half_open);
         match addr {
-            Addr::Tcp(host_port) => bind_tcp(host_port, sharing).await.map(Self::Tcp),
+            Addr::Tcp(host_port) => {
+                let bound = bind_tcp(host_port, sharing, backlog).await;
+                bound.map(Self::Tcp)
+            }
             Addr::Unix(path) => {
                 let named = kernel_path(path);
                 if matches!(named, Cow::Owned(_)) {
                     // An abstract name vanishes with its socket.
-                    return UnixListener::bind(&*named).map(|listener| Self::Unix(listener, None));
+                    let listener = bind_unix(&named, backlog)?;
+                    return Ok(Self::Unix(listener, None));
                 }
-                let bound = match UnixListener::bind(path) {
+                let bound = match bind_unix(path, backlog) {
                     Err(error) if error.kind() == io::ErrorKind::AddrInUse && is_stale(path) => {
                         std::fs::remove_file(path)?;
-                        UnixListener::bind(path)
+                        bind_unix(path, backlog)
                     }
                     bound => bound,
                 };
@@ -258,11 +297,11 @@ fn unix_addr(addr: tokio::net::unix::SocketAddr) -> Option<Addr> {
 }
 
 /// Binds the first address of the name on which listening succeeds.
-async fn bind_tcp(host_port: &str, sharing: Sharing) -> io::Result<TcpListener> {
+async fn bind_tcp(host_port: &str, sharing: Sharing, backlog: u32) -> io::Result<TcpListener> {
     let mut last = io::Error::new(io::ErrorKind::InvalidInput, "the name has no address");
     let found = timeout(LISTEN_LOOKUP_TIMEOUT, look_up(host_port)).await??;
     for address in found {
-        match bind_address(address, sharing) {
+        match bind_address(address, sharing, backlog) {
             Ok(listener) => return Ok(listener),
             Err(error) => last = error,
         }
@@ -270,7 +309,7 @@ async fn bind_tcp(host_port: &str, sharing: Sharing) -> io::Result<TcpListener> 
     Err(last)
 }
 
-fn bind_address(address: SocketAddr, sharing: Sharing) -> io::Result<TcpListener> {
+fn bind_address(address: SocketAddr, sharing: Sharing, backlog: u32) -> io::Result<TcpListener> {
     let socket = match address {
         SocketAddr::V4(_) => TcpSocket::new_v4()?,
         SocketAddr::V6(_) => TcpSocket::new_v6()?,
@@ -281,7 +320,22 @@ fn bind_address(address: SocketAddr, sharing: Sharing) -> io::Result<TcpListener
         socket.set_reuseport(true)?;
     }
     socket.bind(address)?;
-    socket.listen(KERNEL_BACKLOG_CONNECTIONS)
+    socket.listen(backlog)
+}
+
+/// Tokio chooses the backlog itself, but listening again changes it.
+fn bind_unix(path: &Path, backlog: u32) -> io::Result<UnixListener> {
+    let listener = UnixListener::bind(path)?;
+    rustix::net::listen(&listener, backlog.cast_signed())?;
+    Ok(listener)
+}
+
+/// Connections of a listener that wait in the kernel. Not more than its places clear away in the time that it has for a
+/// newcomer, however silent they are.
+fn backlog(max_half_open: u32) -> u32 {
+    max_half_open
+        .saturating_mul(BACKLOG_PER_PLACE)
+        .clamp(BACKLOG_MIN, BACKLOG_MAX)
 }
 
 /// Device and inode of the current file.

@@ -128,20 +128,16 @@ impl<S: SessionPort> Base<S> {
     }
 
     /// Wakes the tasks noted since the last call.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn deliver_wakes(&mut self) {
-        if !self.wakes.streams.is_empty() {
-            self.wake_streams();
-        }
-        if self.calls.wakes_due {
-            self.calls.deliver_wakes(&mut self.app);
-        }
-        if self.wakes.acceptors | self.wakes.state | self.wakes.pings {
-            self.wake_waiters();
+        let waiters = self.wakes.acceptors | self.wakes.state | self.wakes.pings;
+        if !self.wakes.streams.is_empty() | self.calls.wakes_due | waiters {
+            self.wake_noted();
         }
     }
 
-    fn wake_streams(&mut self) {
+    #[inline(never)]
+    fn wake_noted(&mut self) {
         for key in self.wakes.streams.drain(..) {
             let Some(stream) = self.streams.get_mut(key) else {
                 continue;
@@ -154,9 +150,9 @@ impl<S: SessionPort> Base<S> {
                 stream.port.wake_receiver();
             }
         }
-    }
-
-    fn wake_waiters(&mut self) {
+        if self.calls.wakes_due {
+            self.calls.deliver_wakes(&mut self.app);
+        }
         if std::mem::take(&mut self.wakes.acceptors) {
             self.app.wake_acceptors();
         }

@@ -482,15 +482,20 @@ impl<M: Memory> Flow<M> {
 
     // ---- the end of a direction -------------------------------------------------------------
 
-    /// The receiving direction is over: the bytes it holds count as consumed, so that ended streams stop no others.
-    /// Incomplete messages are dropped. Bytes still queued for the application are charged to the pool until it has consumed
-    /// them or drops the stream.
+    /// The receiving direction is over: the bytes it holds count as consumed, so that ended streams stop no others. Pieces of
+    /// a message are dropped. Queued bytes are charged to the pool until the application consumes them or drops the stream.
     pub(crate) fn discard_received<S: SessionPort>(&mut self, base: &mut Base<S>, key: Key) {
-        let Some(stream) = base.streams.get_mut(key) else {
-            return;
-        };
+        if let Some(stream) = base.streams.get_mut(key) {
+            let bytes = self.discard(stream);
+            self.return_to_session(base, bytes);
+        }
+    }
+
+    /// The same, without returning the bytes to the session: 0, if it was called before.
+    #[inline(always)]
+    fn discard<P: StreamPort>(&mut self, stream: &mut Stream<P>) -> u64 {
         if std::mem::replace(&mut stream.discarded, true) {
-            return;
+            return 0;
         }
         stream.assembly = None;
         let total = stream.port.consumed();
@@ -500,7 +505,7 @@ impl<M: Memory> Flow<M> {
         stream.lingering = queued as u32;
         let (to_session, to_pool) = stream.window.discard();
         self.pool.keep(retired + to_pool, queued);
-        self.return_to_session(base, consumed - retired + to_session);
+        consumed - retired + to_session
     }
 
     /// The application has read from a stream whose direction was discarded.
@@ -524,10 +529,11 @@ impl<M: Memory> Flow<M> {
     }
 
     /// The stream is gone. Returns the bytes that go back to the session.
-    pub(crate) fn forget<P>(&mut self, stream: &Stream<P>) -> u64 {
+    pub(crate) fn forget<P: StreamPort>(&mut self, stream: &mut Stream<P>) -> u64 {
+        let discarded = self.discard(stream);
         self.pool.give(stream.lingering.into());
         self.widened -= u64::from(stream.widened);
-        stream.open_charge.into()
+        discarded + u64::from(stream.open_charge)
     }
 
     // ---- credit for the peer ----------------------------------------------------------------

@@ -91,6 +91,11 @@ impl<S: SessionPort> Core<S> {
                 let timeout = self.mux.base.config.handshake_timeout();
                 self.abort(SessionError::HandshakeTimeout(timeout));
             }
+            Timer::FirstCall => {
+                if let Some(limit) = self.mux.base.config.drpc().first_call {
+                    self.abort(SessionError::HandshakeTimeout(limit));
+                }
+            }
             Timer::HelloGrace | Timer::Ceiling => {
                 // A `close` that could not flush is not a failed drain.
                 if !self.life.waits_for_queues() {

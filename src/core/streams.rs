@@ -67,7 +67,7 @@ impl<P: StreamPort> Streams<P> {
         self.slab.is_empty()
     }
 
-    #[inline]
+    #[inline(always)] // Else the stream is copied twice.
     pub(crate) fn insert(&mut self, mut stream: Stream<P>) -> Key {
         // So that no key has the highest bit, see `Lane::key`.
         self.generation = (self.generation + 1) % (1 << 31);

@@ -14,6 +14,8 @@ pub(crate) enum Timer {
     Handshake,
     /// A graceful shutdown was requested during the handshake, whose time limit is shortened to this: the session ends.
     HelloGrace,
+    /// The peer has not made its first call, where only a call tells that it is one: the session ends.
+    FirstCall,
     /// The streams of a graceful shutdown, or the flush of a `close`, take too long: the session ends.
     Ceiling,
     /// The PING behind GOAWAY|SOON was not answered: the last id is sent all the same.
@@ -41,12 +43,13 @@ pub(crate) enum Timer {
 }
 
 /// How many timers there are.
-const COUNT: usize = 14;
+const COUNT: usize = 15;
 
 impl Timer {
     pub(crate) const ALL: [Self; COUNT] = [
         Self::Handshake,
         Self::HelloGrace,
+        Self::FirstCall,
         Self::Ceiling,
         Self::Pong,
         Self::FinalGoaway,

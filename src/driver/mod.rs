@@ -78,7 +78,10 @@ pub(crate) trait Transport {
     }
 
     /// True when `deadline` has passed; else the task will be woken then.
-    fn poll_timer(&mut self, cx: &mut Context<'_>, deadline: Option<Instant>) -> bool;
+    ///
+    /// # Errors
+    /// No timer can be set here.
+    fn poll_timer(&mut self, cx: &mut Context<'_>, deadline: Option<Instant>) -> io::Result<bool>;
 
     /// Has the task polled again after its thread has run its other tasks and polled its sockets and timers.
     fn poll_later(&mut self, cx: &mut Context<'_>) {

@@ -3,9 +3,10 @@
 
 use std::io;
 use std::panic::catch_unwind;
-use std::time::Duration;
 
 use ::tokio::runtime::Handle;
+
+use crate::timer::has_time;
 
 /// The first capability (I/O or time) that engines need and the runtime lacks.
 ///
@@ -20,11 +21,6 @@ pub(crate) fn lack() -> io::Result<Option<&'static str>> {
         Ok(registered) => registered.map(|()| None),
         Err(_) => Ok(Some("I/O")),
     }
-}
-
-/// Whether timers can be set here.
-pub(crate) fn has_time() -> bool {
-    catch_unwind(|| drop(::tokio::time::sleep(Duration::ZERO))).is_ok()
 }
 
 /// Whether this thread may block on a runtime of its own.

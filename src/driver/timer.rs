@@ -1,20 +1,15 @@
 //! A deadline on tokio's clock, for sessions that run on its runtime.
 
-use std::future::Future;
-use std::pin::Pin;
-use std::task::{Context, Waker};
+use std::io;
+use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
-/// Not registered with the runtime until it is polled.
-fn unset() -> ::tokio::time::Sleep {
-    ::tokio::time::sleep_until(::tokio::time::Instant::now())
-}
+use crate::timer;
 
 /// One timer that is set again and again.
 #[derive(Debug)]
 pub(super) struct Timer {
-    /// Made with the first deadline.
-    sleep: Option<Pin<Box<::tokio::time::Sleep>>>,
+    timer: timer::Timer,
     /// The deadline it is set to.
     armed: Option<Instant>,
     /// The waker to call: set while the timer is registered and has not fired.
@@ -24,50 +19,52 @@ pub(super) struct Timer {
 impl Timer {
     pub(super) const fn new() -> Self {
         Self {
-            sleep: None,
+            timer: timer::Timer::new(),
             armed: None,
             wakes: None,
         }
     }
 
-    /// True when `deadline` has passed; else the task will be woken then. To be called on the runtime that polls it, which
-    /// has time enabled.
+    /// True when `deadline` has passed; else the task will be woken then.
+    ///
+    /// # Errors
+    /// No timer can be set here: there is no runtime, or it has no time, or it has been shut down.
     #[inline]
-    pub(super) fn poll(&mut self, cx: &mut Context<'_>, deadline: Option<Instant>) -> bool {
+    pub(super) fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        deadline: Option<Instant>,
+    ) -> io::Result<bool> {
         let wakes_us = |waker: &Waker| waker.will_wake(cx.waker());
         if self.armed == deadline
             && self.wakes.as_ref().is_some_and(wakes_us)
-            && self.sleep.as_ref().is_some_and(|sleep| !sleep.is_elapsed())
+            && !self.timer.is_elapsed()
         {
             // Already registered: the usual case of a busy session, whose deadline moves now and then.
-            return false;
+            return Ok(false);
         }
         self.poll_anew(cx, deadline)
     }
 
-    fn poll_anew(&mut self, cx: &mut Context<'_>, deadline: Option<Instant>) -> bool {
+    fn poll_anew(&mut self, cx: &mut Context<'_>, deadline: Option<Instant>) -> io::Result<bool> {
         let Some(at) = deadline else {
             self.wakes = None;
-            if self.armed.take().is_some()
-                && let Some(sleep) = &mut self.sleep
-            {
-                // A timer left armed would cost a kernel timer each time the runtime parks.
-                sleep.set(unset());
+            if self.armed.take().is_some() {
+                self.timer.unset();
             }
-            return false;
+            return Ok(false);
         };
-        let sleep = self.sleep.get_or_insert_with(|| Box::pin(unset()));
-        if self.armed != Some(at) {
-            sleep.as_mut().reset(at.into());
-            self.armed = Some(at);
+        self.armed = Some(at);
+        match self.timer.poll(cx, at.into()) {
+            Poll::Pending => {
+                self.wakes = Some(cx.waker().clone());
+                Ok(false)
+            }
+            Poll::Ready(due) => {
+                self.armed = None;
+                self.wakes = None;
+                due.map(|()| true).map_err(io::Error::other)
+            }
         }
-        let due = sleep.as_mut().poll(cx).is_ready();
-        if due {
-            self.armed = None;
-            self.wakes = None;
-        } else {
-            self.wakes = Some(cx.waker().clone());
-        }
-        due
     }
 }

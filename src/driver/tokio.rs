@@ -10,8 +10,27 @@ use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 
 use super::timer::Timer;
-use super::{Transport, make_room};
+use super::{Transport, later, make_room};
 use crate::wire::Batch;
+
+/// Tries of an operation that the transport says was interrupted, before the other tasks of the thread run.
+const INTERRUPTED_TRIES: usize = 16;
+
+/// Tries an operation again that was interrupted, as the standard library does. One that always is ends with the session's
+/// timeouts.
+fn uninterrupted<T>(
+    cx: &mut Context<'_>,
+    mut operation: impl FnMut(&mut Context<'_>) -> Poll<io::Result<T>>,
+) -> Poll<io::Result<T>> {
+    for _ in 0..INTERRUPTED_TRIES {
+        match operation(cx) {
+            Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::Interrupted => {}
+            done => return done,
+        }
+    }
+    later(cx);
+    Poll::Pending
+}
 
 /// A transport that borrows its buffers only while it is polled.
 #[derive(Debug)]
@@ -37,10 +56,18 @@ impl<T> TokioIo<T> {
 
 impl<T: AsyncWrite + Unpin> TokioIo<T> {
     fn poll_write(&mut self, cx: &mut Context<'_>, batch: &Batch) -> Poll<io::Result<usize>> {
-        match batch.one_piece() {
+        let written = ready!(uninterrupted(cx, |cx| match batch.one_piece() {
             Some(only) => Pin::new(&mut self.io).poll_write(cx, only),
             None => Pin::new(&mut self.io).poll_write_vectored(cx, &batch.io_slices()),
+        }))?;
+        let given = batch.left();
+        if written > given {
+            let fault = format!(
+                "the transport reported {written} bytes written of {given} that it was given"
+            );
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, fault)));
         }
+        Poll::Ready(Ok(written))
     }
 }
 
@@ -52,7 +79,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Transport for TokioIo<T> {
         capacity: usize,
     ) -> Poll<io::Result<usize>> {
         make_room(buf, capacity);
-        pin!(self.io.read_buf(buf)).poll(cx)
+        uninterrupted(cx, |cx| pin!(self.io.read_buf(buf)).poll(cx))
     }
 
     fn poll_send(&mut self, cx: &mut Context<'_>, batch: &mut Batch) -> Poll<io::Result<usize>> {
@@ -60,7 +87,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Transport for TokioIo<T> {
             Some(written) => written,
             None => ready!(self.poll_write(cx, batch))?,
         };
-        let flushed = Pin::new(&mut self.io).poll_flush(cx);
+        let flushed = uninterrupted(cx, |cx| Pin::new(&mut self.io).poll_flush(cx));
         if flushed.is_pending() {
             self.unflushed = Some(written);
         }
@@ -71,12 +98,12 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Transport for TokioIo<T> {
         (self.queued)(&self.io)
     }
 
-    fn poll_timer(&mut self, cx: &mut Context<'_>, deadline: Option<Instant>) -> bool {
+    fn poll_timer(&mut self, cx: &mut Context<'_>, deadline: Option<Instant>) -> io::Result<bool> {
         self.timer.poll(cx, deadline)
     }
 
     fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_shutdown(cx)
+        uninterrupted(cx, |cx| Pin::new(&mut self.io).poll_shutdown(cx))
     }
 
     fn poll_close(&mut self, _: &mut Context<'_>) -> Poll<()> {

@@ -304,7 +304,7 @@ impl Transport for UringIo {
         queued(self.socket.borrow())
     }
 
-    fn poll_timer(&mut self, cx: &mut Context<'_>, deadline: Option<Instant>) -> bool {
+    fn poll_timer(&mut self, cx: &mut Context<'_>, deadline: Option<Instant>) -> io::Result<bool> {
         self.timer.poll(cx, deadline)
     }
 

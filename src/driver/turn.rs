@@ -331,8 +331,14 @@ impl<T: Transport + Unpin, P: Protocol + Unpin> Turns<T, P> {
             }
             self.deadline = self.connection.next_deadline();
             let deadline = sooner(self.deadline, self.linger_until);
-            if self.transport.poll_timer(cx, deadline) {
-                continue;
+            match self.transport.poll_timer(cx, deadline) {
+                Ok(false) => {}
+                Ok(true) => continue,
+                // A session without deadlines could wait for ever.
+                Err(error) => {
+                    self.fail(error);
+                    continue;
+                }
             }
             if self.connection.link().prepare_sleep(cx.waker()) {
                 self.used_up = false;
@@ -368,9 +374,15 @@ impl<T: Transport + Unpin, P: Protocol + Unpin> Turns<T, P> {
         Poll::Ready(n > 0)
     }
 
+    /// Whether the time for the peer to close is over; without a timer it is.
+    fn has_lingered(&mut self, cx: &mut Context<'_>) -> bool {
+        let over = self.transport.poll_timer(cx, self.linger_until);
+        over.unwrap_or(true)
+    }
+
     /// Shuts down the sending direction. A transport that has to send bytes for it may be stuck.
     fn shut_down(&mut self, cx: &mut Context<'_>) -> Poll<SocketEvent> {
-        if self.transport.poll_timer(cx, self.linger_until) {
+        if self.has_lingered(cx) {
             return Poll::Ready(SocketEvent::Overdue);
         }
         Poll::Ready(match ready!(self.transport.poll_shutdown(cx)) {
@@ -382,7 +394,7 @@ impl<T: Transport + Unpin, P: Protocol + Unpin> Turns<T, P> {
     /// Waits until the peer closes or the time limit expires.
     fn linger(&mut self, cx: &mut Context<'_>) -> Poll<SocketEvent> {
         for _ in 0..TURNS_MAX {
-            if self.transport.poll_timer(cx, self.linger_until) {
+            if self.has_lingered(cx) {
                 return Poll::Ready(SocketEvent::Overdue);
             }
             if !ready!(self.poll_discard(cx)) {
@@ -403,6 +415,7 @@ impl<T: Transport + Unpin, P: Protocol + Unpin> Turns<T, P> {
 impl<T: Transport + Unpin, P: Protocol + Unpin> Future for Turns<T, P> {
     type Output = SessionError;
 
+    #[inline(never)] // The loops of all wires in one function would share its registers.
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<SessionError> {
         let this = &mut *self;
         if this.connection.link().is_inherited() {

@@ -14,6 +14,7 @@
 //! | `cancel`, or a stream dropped or timed out, where this side dialled | Cancel; nothing before the Invoke was sent |
 //! | the same where this side accepted | Error: code 1 (cancelled), 4 (deadline), 8 (limit), 14 (turned away), 13 otherwise |
 //! | `stop`, a dropped receiver | nothing: what still arrives is discarded; once this side has finished as well, and dialled: Cancel |
+//! | a received Error | the end [`StreamError::Failed`](crate::StreamError::Failed) of both directions; behind the peer's CloseSend of sending alone |
 //! | a received Close | the end [`StreamError::Cancelled`](crate::StreamError::Cancelled), behind the messages before it |
 //! | a received Cancel | the same end at once; messages not yet received are discarded |
 //! | opaque blocks (META) | refused at the sender: [`SendError::NotCarried`](crate::SendError::NotCarried) |

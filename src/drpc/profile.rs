@@ -1,5 +1,10 @@
 //! The variants of DRPC.
 
+use std::time::Duration;
+
+/// The time for the first call of a connection. Pools dial when they have a call, and others soon before.
+const FIRST_CALL: Duration = Duration::from_secs(60);
+
 /// How many calls a connection carries at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -39,11 +44,15 @@ pub enum FlowControl {
     /// Never: WindowUpdates of the peer are ignored.
     Off,
     /// From the peer's first WindowUpdate on. A peer with flow control that only sends, and never receives, is not recognised,
-    /// and stops after its window.
+    /// and stops after its window: for peers that take no frames unknown to them, and receive before they send that much.
     WhenSeen,
-    /// Credit is returned from the start, in a form that peers without flow control ignore. Sending waits for credit only after
-    /// the peer's first WindowUpdate, as otherwise it may wait for ever.
+    /// Credit is returned from the start, in a form that peers without flow control ignore: unknown frames with the control bit.
+    /// Sending waits for credit only after the peer's first WindowUpdate, as otherwise it may wait for ever: a peer
+    /// with flow control that reads nothing of a stream from its start on stops reading the connection, after its window.
     On,
+    /// As [`On`](Self::On), and sending waits for credit from the start: only for peers that certainly have flow control, as a
+    /// stream to any other one stops after `window`.
+    Required,
 }
 
 /// The variant of DRPC that a peer speaks. DRPC has no handshake, so it has to be configured.
@@ -76,6 +85,10 @@ pub struct Profile {
     /// The dialling side sends `DRPC!!!1` first, for servers that serve several protocols on one address. The accepting side
     /// takes it from any peer.
     pub header: bool,
+    /// The time within which the accepting side wants the first call of a connection; then the session ends with
+    /// [`SessionError::HandshakeTimeout`](crate::SessionError::HandshakeTimeout). A connection that has had a call may be
+    /// idle for any time. `None` for peers that dial long before they call. 60 s.
+    pub first_call: Option<Duration>,
 }
 
 impl Profile {
@@ -87,13 +100,14 @@ impl Profile {
         flow_control: FlowControl::Off,
         window: 2 << 20,
         header: false,
+        first_call: Some(FIRST_CALL),
     };
 
-    /// CockroachDB's fork since May 2026: many calls at a time, errors as `google.rpc.Status`, flow control once it is seen.
+    /// CockroachDB's fork since May 2026: many calls at a time, errors as `google.rpc.Status`, flow control.
     pub const COCKROACH: Self = Self {
         calls: Calls::Many,
         errors: ErrorForm::Status,
-        flow_control: FlowControl::WhenSeen,
+        flow_control: FlowControl::On,
         ..Self::STORJ
     };
 
@@ -128,6 +142,13 @@ impl Profile {
     #[must_use]
     pub const fn window(mut self, bytes: u32) -> Self {
         self.window = bytes;
+        self
+    }
+
+    /// The time for the first call of a connection, on the accepting side.
+    #[must_use]
+    pub const fn first_call(mut self, limit: Option<Duration>) -> Self {
+        self.first_call = limit;
         self
     }
 

@@ -1,11 +1,19 @@
 //! Conversion of session and stream errors to `io::Error`, for byte streams: each is inside of its `io::Error`.
 
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 
 use super::{
     LimitExceeded, OpenError, PingError, Processed, ProtocolError, SendError, SessionError, Side,
     StreamError, TrySendError,
 };
+
+/// The change that helps where the process, or the system, is out of descriptors.
+pub(crate) const DESCRIPTORS_REMEDY: &str =
+    "raise the limit on open files (ulimit -n; systemd: LimitNOFILE=)";
+
+pub(crate) fn lacks_descriptors(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
+}
 
 impl SessionError {
     pub(crate) fn io_kind(&self) -> ErrorKind {

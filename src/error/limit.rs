@@ -49,7 +49,7 @@ pub enum Limit {
     /// More PINGs arrived than [`ping_rate`](crate::ConfigBuilder::ping_rate) allows. Ends the session.
     PingRate,
     /// [`max_half_open`](crate::ConfigBuilder::max_half_open) connections of a listener had no session yet; this one had the
-    /// oldest handshake, and was evicted for a new one.
+    /// oldest handshake, and was evicted for a new one after [`min_half_open_time`](crate::ConfigBuilder::min_half_open_time).
     HalfOpen,
 }
 

@@ -25,8 +25,10 @@ fn variant(flags: u8) -> Profile {
     match flags >> 1 & 3 {
         0 => Profile::STORJ.header(true),
         1 => Profile::STORJ.cancel(CancelForm::Hard),
-        2 => Profile::COCKROACH.window(20_000),
-        _ => Profile::COCKROACH.flow_control(FlowControl::On),
+        2 => Profile::COCKROACH
+            .flow_control(FlowControl::WhenSeen)
+            .window(20_000),
+        _ => Profile::COCKROACH,
     }
 }
 

@@ -24,6 +24,8 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(15);
 const HURRIED: Duration = Duration::from_millis(900);
 const LENGTHS: [usize; 8] = [0, 1, 255, 4096, 5000, 16_384, 20_000, 60_000];
 const CODE: u32 = 7;
+/// The code of a refusal on a wire without credit for streams.
+const TURNED_AWAY: u32 = 14;
 /// A wire with more bytes than this in transit takes no more for now.
 const WIRE_BYTES: usize = 512 * 1024;
 const MOST_STEPS: usize = 4000;
@@ -68,6 +70,10 @@ struct Call {
     flows: [Flow; 2],
     /// One side cancelled, stopped, failed or dropped the call.
     disturbed: bool,
+    /// The wire lets a side open more streams than its peer has places for.
+    refusable: bool,
+    /// The peer had no place, as calls that are over were not accepted or dropped yet.
+    refused: bool,
 }
 
 struct Run<W> {
@@ -179,6 +185,8 @@ impl<W: Wire> Run<W> {
                 ends,
                 flows: Default::default(),
                 disturbed: false,
+                refusable: !W::TERMS.credit,
+                refused: false,
             });
         }
     }
@@ -195,7 +203,10 @@ impl<W: Wire> Run<W> {
     fn accepted(&mut self, side: usize, stream: Stream) {
         let call = &mut self.calls[named(stream.opening())];
         let twice = call.ends[side].replace(stream).is_some();
-        assert!(!twice, "a stream is accepted once");
+        assert!(
+            !twice && !call.refused,
+            "a stream is accepted once or refused"
+        );
     }
 
     /// Runs `work` on one side's end of the call that the byte selects, if it exists.
@@ -400,6 +411,14 @@ impl Call {
                     return;
                 }
                 Err(StreamError::Failed(_) | StreamError::Cancelled { .. }) if self.disturbed => {
+                    return;
+                }
+                Err(StreamError::Failed(failure))
+                    if self.refusable && failure.code == TURNED_AWAY =>
+                {
+                    let accepted = self.ends[1 - side].is_some();
+                    assert!(!accepted, "{failure:?} of a call that was accepted");
+                    (self.disturbed, self.refused) = (true, true);
                     return;
                 }
                 Err(error) => {

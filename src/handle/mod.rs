@@ -17,6 +17,7 @@ macro_rules! debug_by_name {
 
 #[cfg_attr(not(feature = "rpc"), allow(dead_code, reason = "of `rpc` alone"))]
 pub(crate) mod call;
+pub(crate) mod fair;
 mod id;
 mod open;
 mod recv;

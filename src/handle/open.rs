@@ -4,9 +4,10 @@ use std::fmt;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
+use super::fair::poll_turn;
 use super::recv::RecvStream;
 use super::send::{First, SendStream};
-use crate::bridge::{OpenState, SendEnd};
+use crate::bridge::{OpenState, SendEnd, asked};
 use crate::error::codes;
 use crate::error::{OpenError, SendError, SessionError, StreamError};
 
@@ -60,6 +61,7 @@ impl Future for Open {
     /// # Panics
     /// After it has returned a result.
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        ready!(poll_turn(cx));
         if let State::Waiting(waiting) = &mut self.state {
             let result = ready!(waiting.poll(cx));
             self.state = State::Known(result);
@@ -100,7 +102,7 @@ impl Waiting {
                 Err(_) => self.first = None,
             }
         }
-        sender.lane().session().opens.end_pending();
+        leave(sender);
         self.halves
             .take()
             .map_or(Poll::Pending, |halves| Poll::Ready(Ok(halves)))
@@ -110,10 +112,18 @@ impl Waiting {
 impl Drop for Waiting {
     fn drop(&mut self) {
         if let Some((sender, _)) = &mut self.halves {
-            sender.lane().session().opens.end_pending();
+            leave(sender);
             // Also a finished stream, whose messages wait here.
             sender.cancel(codes::CANCELLED);
         }
+    }
+}
+
+/// The opening waits no longer on this side; it is counted until the engine has seen it.
+fn leave(sender: &SendStream) {
+    let lane = sender.lane();
+    if lane.asked.leave_waiting(asked::OPENER) {
+        lane.session().opens.end_pending();
     }
 }
 

@@ -2,9 +2,9 @@
 
 pub(super) mod futures;
 pub(super) mod lease;
+mod read;
 
 use std::fmt;
-use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
@@ -14,6 +14,7 @@ use smallvec::SmallVec;
 
 use self::futures::{Recv, RecvLease, RecvMeta};
 use self::lease::Lease;
+use super::fair::Fair;
 use super::id::StreamId;
 use crate::addr::Wire;
 use crate::bridge::{Lane, RecvEnd, RxRing, reason, rx_tag};
@@ -73,6 +74,7 @@ pub struct RecvStream {
     ended: bool,
     /// The end was seen: nothing is left in the queue, and nothing more will arrive.
     drained: bool,
+    fair: Fair,
 }
 
 impl RecvStream {
@@ -86,6 +88,7 @@ impl RecvStream {
             chunks: false,
             ended: false,
             drained: false,
+            fair: Fair::new(),
         }
     }
 
@@ -290,6 +293,7 @@ impl RecvStream {
     /// clean end.
     #[inline]
     pub(super) fn poll_message(&mut self, cx: &Context<'_>) -> Poll<Result<bool, StreamError>> {
+        ready!(self.fair.poll(cx));
         if self.lane().recv_end().is_none() {
             if self.pass_message() {
                 return Poll::Ready(Ok(true));
@@ -297,7 +301,11 @@ impl RecvStream {
             self.ask_for_messages();
             self.reader.register(cx.waker());
         }
-        self.message_or_end().map_or(Poll::Pending, Poll::Ready)
+        let ready = self.message_or_end();
+        if ready.is_none() {
+            self.fair.waits();
+        }
+        ready.map_or(Poll::Pending, Poll::Ready)
     }
 
     #[inline(never)]
@@ -314,8 +322,10 @@ impl RecvStream {
         if self.pass_message() {
             return Some(Ok(true));
         }
-        let end = ended.then(|| self.end());
-        end.or_else(|| self.lane().inherited_end().map(Err))
+        if ended {
+            return Some(self.end());
+        }
+        self.lane().inherited_end().map(Err)
     }
 
     /// The end, after everything in the ring.
@@ -332,9 +342,14 @@ impl RecvStream {
     /// Passes over the pieces of the message in front, if it is complete. A lease that was forgotten instead of dropped
     /// has left its message passed, which is not part of the next one.
     fn pass_message(&mut self) -> bool {
-        if (self.ended || self.reader.passed_weight() > 0) && !self.may_pass() {
-            return false;
+        if self.ended || self.reader.passed_weight() > 0 {
+            return self.pass_if_open();
         }
+        self.pass_next()
+    }
+
+    #[inline]
+    fn pass_next(&mut self) -> bool {
         match self.reader.advance_unless(rx_tag::META) {
             None => false,
             Some(rx_tag::END) => true,
@@ -342,21 +357,22 @@ impl RecvStream {
         }
     }
 
-    /// After the end, or a lease that was forgotten: releases it. False if the direction has ended.
+    /// As [`pass_message`](Self::pass_message), after the end, or a lease that was forgotten.
     #[cold]
     #[inline(never)]
-    fn may_pass(&mut self) -> bool {
+    fn pass_if_open(&mut self) -> bool {
         if self.ended {
             // After `stop` later messages follow a gap.
             self.discard();
             return false;
         }
         self.release();
-        true
+        self.pass_next()
     }
 
     /// The same, where the record in front, with this tag, is a block or a piece; a piece was passed.
     #[cold]
+    #[inline(never)]
     fn pass_pieces(&mut self, mut tag: u16) -> bool {
         loop {
             if tag & rx_tag::META != 0 {
@@ -441,6 +457,8 @@ impl RecvStream {
         Lease::new(&mut self.reader, &mut self.reported, read as usize)
     }
 
+    #[cold]
+    #[inline(never)]
     fn put_together(&self) -> Bytes {
         let pieces = self.reader.passed();
         let mut message = BytesMut::with_capacity(pieces.payload_len());
@@ -464,86 +482,11 @@ impl RecvStream {
         }
     }
 
-    // ---- bytes ------------------------------------------------------------------------------
-
-    fn ask_for_chunks(&mut self) {
-        if !std::mem::replace(&mut self.chunks, true) {
-            self.lane().take_chunks(true);
-        }
-    }
-
     /// A whole message may be longer than the window, which the engine widens for receivers of whole messages.
     fn ask_for_messages(&mut self) {
         if std::mem::take(&mut self.chunks) {
             self.lane().take_chunks(false);
         }
-    }
-
-    /// Copies available bytes; false if there are none.
-    fn read_chunks(&mut self, buf: &mut tokio::io::ReadBuf<'_>) -> bool {
-        if self.ended {
-            self.discard();
-            return false;
-        }
-        if self.reader.passed_weight() > 0 {
-            // As for the next message: a forgotten lease would hold the peer's credit for ever.
-            self.release();
-        }
-        let before = buf.filled().len();
-        while buf.remaining() > 0 {
-            let Some(record) = self.reader.peek() else {
-                break;
-            };
-            if record.tag & rx_tag::META != 0 {
-                self.take_meta();
-                continue;
-            }
-            let rest = &record.payload.as_slice()[self.read as usize..];
-            let n = rest.len().min(buf.remaining());
-            buf.put_slice(&rest[..n]);
-            if n == rest.len() {
-                self.read = 0;
-                self.reader.advance();
-                self.release();
-            } else {
-                self.read += n as u32;
-            }
-        }
-        buf.filled().len() > before
-    }
-
-    fn bytes_or_end(&mut self, buf: &mut tokio::io::ReadBuf<'_>) -> Option<io::Result<()>> {
-        let ended = match self.lane().recv_end() {
-            Some(RecvEnd::Discard(error)) => {
-                let error = error.clone();
-                self.discard();
-                return Some(Err(error.into()));
-            }
-            end => end.is_some(),
-        };
-        if self.read_chunks(buf) {
-            return Some(Ok(()));
-        }
-        let end = ended.then(|| self.end().map(drop).map_err(io::Error::from));
-        end.or_else(|| self.lane().inherited_end().map(|end| Err(end.into())))
-    }
-}
-
-impl tokio::io::AsyncRead for RecvStream {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut tokio::io::ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        self.ask_for_chunks();
-        if buf.remaining() == 0 {
-            return Poll::Ready(Ok(()));
-        }
-        if let Some(ready) = self.bytes_or_end(buf) {
-            return Poll::Ready(ready);
-        }
-        self.reader.register(cx.waker());
-        self.bytes_or_end(buf).map_or(Poll::Pending, Poll::Ready)
     }
 }
 

@@ -11,6 +11,7 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use self::futures::{Reserve, SendMessage, SendSlice, Written};
+use super::fair::Fair;
 use super::id::StreamId;
 use super::reserved::Reserved;
 use crate::bridge::{COPY_MAX, Lane, RECORD_CHARGE, SEND_FLOOR, TxRing, failure, reason, tx_tag};
@@ -58,6 +59,7 @@ pub struct SendStream {
     asked_at: u64,
     /// The requests made since then, as bits of `asked`.
     asked: u8,
+    pub(super) fair: Fair,
 }
 
 impl SendStream {
@@ -68,6 +70,7 @@ impl SendStream {
             metas: 0,
             asked_at: 0,
             asked: 0,
+            fair: Fair::new(),
         }
     }
 
@@ -242,6 +245,14 @@ impl SendStream {
         let batch = Unflushed(self);
         let mut unflushed = 0;
         for message in messages {
+            poll_fn(|cx| {
+                let turn = batch.0.fair.poll(cx);
+                if turn.is_pending() {
+                    batch.0.flush();
+                }
+                turn
+            })
+            .await;
             let len = message.len();
             if batch.0.check(len).is_err() || !batch.0.has_room(len) {
                 batch.0.flush();

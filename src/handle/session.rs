@@ -90,6 +90,7 @@ impl Session {
             return Open::known(Err(error));
         }
         let (handles, side) = self.new_lane(opening);
+        side.lane().asked.begin_waiting();
         side.open(&self.link);
         Open::waiting(halves(handles), None)
     }
@@ -165,6 +166,9 @@ impl Session {
         };
         if granted {
             side.lane().grant();
+        }
+        if waits {
+            side.lane().asked.begin_waiting();
         }
         side.open_with_queued(&self.link);
         if waits {

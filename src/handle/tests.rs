@@ -204,6 +204,8 @@ async fn an_open_that_waits_can_be_stored_and_gives_its_place_back_when_it_is_dr
     let full = now(client.open("")).expect("it does not wait");
     assert!(matches!(full, Err(OpenError::TooManyPending { limit: 1 })));
     drop(stored);
+    // It is counted until the engine has seen that it was given up.
+    client.ping().await.unwrap();
     stored = client.open("stored");
     assert!(now(&mut stored).is_none());
 
@@ -384,4 +386,92 @@ async fn a_sender_that_was_told_of_room_can_send_without_waiting() {
         send.try_send(message.clone()).unwrap();
     }
     receiving.await.unwrap();
+}
+
+// ---- turns of other tasks -----------------------------------------------------------------------
+
+/// How often a task that is always ready runs beside `busy`, which never has to wait.
+async fn turns_beside(busy: impl Future<Output = ()>) -> u32 {
+    let turns = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&turns);
+    let beside = tokio::spawn(async move {
+        loop {
+            counted.fetch_add(1, Ordering::Relaxed);
+            tokio::task::yield_now().await;
+        }
+    });
+    busy.await;
+    beside.abort();
+    turns.load(Ordering::Relaxed) as u32
+}
+
+/// Fits into a stream's queue with room to spare.
+const MANY: usize = 800;
+
+#[tokio::test]
+async fn each_way_of_sending_and_receiving_leaves_other_tasks_their_turn_while_it_is_always_ready()
+{
+    let config = Config::builder().send_buffer(256 * 1024).build().unwrap();
+    let (client, server) = pair_with(&config).await;
+    for way in 0..6 {
+        let [(mut send, _answers), (_replies, mut recv)] = stream(&client, &server).await;
+        let sent = turns_beside(async {
+            let message = bytes::Bytes::from_static(b"m");
+            if way == 5 {
+                let messages = std::iter::repeat_n(message.clone(), MANY);
+                send.send_all(messages).await.unwrap();
+            }
+            for _ in 0..MANY * usize::from(way < 5) {
+                match way {
+                    0 => send.send(message.clone()).await.unwrap(),
+                    1 => send.send_slice(&message).await.unwrap(),
+                    2 => futures_util::SinkExt::feed(&mut send, message.clone())
+                        .await
+                        .unwrap(),
+                    3 => tokio::io::AsyncWriteExt::write_all(&mut send, &message)
+                        .await
+                        .unwrap(),
+                    _ => {
+                        let mut place = send.reserve(1).await.unwrap();
+                        place[0] = b'm';
+                        place.send();
+                    }
+                }
+            }
+        });
+        assert!(sent.await >= 5, "sending, way {way}");
+        let received = turns_beside(async {
+            for _ in 0..MANY {
+                match way {
+                    0 => drop(recv.recv().await.unwrap().unwrap()),
+                    1 => drop(recv.lease().await.unwrap().unwrap()),
+                    2 => drop(StreamExt::next(&mut recv).await.unwrap().unwrap()),
+                    _ => {
+                        let byte = tokio::io::AsyncReadExt::read_u8(&mut recv).await;
+                        assert_eq!(byte.unwrap(), b'm');
+                    }
+                }
+            }
+        });
+        assert!(received.await >= 5, "receiving, way {way}");
+    }
+}
+
+#[tokio::test]
+async fn opening_and_accepting_leave_other_tasks_their_turn_while_they_are_always_ready() {
+    let config = Config::builder().max_streams(1024).build().unwrap();
+    let (client, server) = pair_with(&config).await;
+    let mut streams = Vec::new();
+    let opened = turns_beside(async {
+        for _ in 0..MANY {
+            streams.push(client.open("").await.unwrap());
+        }
+    });
+    assert!(opened.await >= 5);
+    let accepted = turns_beside(async {
+        for _ in 0..MANY {
+            streams.push(server.accept().await.unwrap().unwrap());
+        }
+    });
+    assert!(accepted.await >= 5);
 }

@@ -36,6 +36,12 @@ pub enum ManageError {
     /// [`start`](super::Manager::start) was not called yet, so there is no task to make a session.
     #[error("the session manager was not started: spawn the future that `start` returns")]
     NotStarted,
+    /// A manager's or outbox's task, or a caller with a time limit, was polled where there is no tokio runtime with time enabled.
+    /// The manager of such a task is closed; all its callers get this error.
+    #[error(
+        "session managers need a tokio runtime with time enabled: there was none where this was polled"
+    )]
+    NoRuntime,
     /// [`start`](super::Manager::start) was called before.
     #[error("the session manager was started before")]
     AlreadyStarted,
@@ -87,6 +93,12 @@ pub enum ProvideError {
     /// The hook for new sessions took too long.
     #[error("the hook for new sessions took more than {0:?}")]
     HookTimedOut(Duration),
+    /// The hook for new sessions panicked; the session has been closed.
+    #[error("the hook for new sessions panicked: {0}")]
+    HookPanicked(String),
+    /// The provider panicked, or the text of an error of the application's did.
+    #[error("the provider of sessions panicked: {0}")]
+    Panicked(String),
     /// A provider of the application's failed.
     #[error(transparent)]
     Other(BoxError),
@@ -102,6 +114,17 @@ impl ProvideError {
             Self::Ended(error) => error.is_retryable(),
             _ => true,
         }
+    }
+
+    pub(super) const fn is_of_the_hook(&self) -> bool {
+        matches!(
+            self,
+            Self::Hook(_) | Self::HookTimedOut(_) | Self::HookPanicked(_)
+        )
+    }
+
+    pub(super) const fn is_panic(&self) -> bool {
+        matches!(self, Self::Panicked(_) | Self::HookPanicked(_))
     }
 
     /// Whether the peer can have processed a call: never, as there was no session.

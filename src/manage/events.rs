@@ -6,6 +6,7 @@ use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
 
 use super::errors::ProvideError;
+use super::panics::catch;
 use crate::error::SessionError;
 use crate::sync::Arc;
 
@@ -121,8 +122,8 @@ impl Teller {
     }
 
     pub(super) fn tell(&self, event: Event) {
-        // Fails only without subscribers.
-        let _ = self.0.send(event);
+        // Fails only without subscribers. It may drop the last event that has an error of the application's.
+        let _ = catch(|| self.0.send(event));
     }
 
     pub(super) fn subscribe(&self) -> Events {

@@ -2,22 +2,26 @@
 
 use std::fmt;
 use std::future::{Future, pending, poll_fn};
+use std::ops::ControlFlow;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use tokio::runtime;
 use tokio::time::{sleep, timeout};
 use tracing::Level;
 
 use super::backoff::{Backoff, seed};
-use super::errors::ProvideError;
+use super::errors::{ManageError, ProvideError};
 use super::events::Event;
+use super::panics::{caught, dispose};
 use super::shared::Shared;
 use super::state::{Doing, Down, Live, Place, State};
 use crate::error::{Chain, PingError, SessionError};
 use crate::handle::Session;
 use crate::pace::{LINES, paced};
 use crate::sync::Arc;
+use crate::timer::{self, NoTimer};
 
 /// The longest pause with a provider that waits for its peer. The peer backs off by itself then: a long pause here would
 /// leave it without an answer.
@@ -26,40 +30,66 @@ pub const WAITING_PAUSE_MAX: Duration = Duration::from_secs(1);
 /// `close_linger`, comes first unless it is set higher.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The task of a manager: spawn it on a tokio runtime. From [`Manager::start`](super::Manager::start).
+/// The task of a manager: spawn it on a tokio runtime with time enabled. From [`Manager::start`](super::Manager::start).
 ///
 /// Completes when the manager has been closed and its sessions have closed their sockets, for which it
-/// waits 5 s at most. Dropping it closes the manager and fails all waiting callers.
+/// waits 5 s at most. Dropping it closes the manager and fails all waiting callers. Polled on another runtime than before it goes
+/// on there: its sessions stay, and attempts and hooks under way begin anew.
+///
+/// # Errors
+/// [`ManageError::NoRuntime`] where there is no tokio runtime with time enabled, or one that is being shut down. The manager is
+/// closed then, and its callers get this error too.
 #[must_use = "a manager does nothing unless this is spawned or awaited"]
 pub struct Running {
-    keepers: Vec<Pin<Box<dyn Future<Output = ()> + Send>>>,
+    keepers: Vec<Pin<Box<Keeping>>>,
     shared: Arc<Shared>,
+    /// The runtime that polled it last, which has time enabled.
+    runtime: Option<runtime::Id>,
 }
+
+type Keeping = dyn Future<Output = Result<(), NoTimer>> + Send;
 
 impl Running {
     pub(super) fn new(shared: &Arc<Shared>) -> Self {
-        let keep = |place| -> Pin<Box<dyn Future<Output = ()> + Send>> {
+        let keep = |place| -> Pin<Box<Keeping>> {
             Box::pin(Keeper::new(Arc::clone(shared), place).keep())
         };
         Self {
             keepers: (0..shared.places.len()).map(keep).collect(),
             shared: Arc::clone(shared),
+            runtime: None,
         }
     }
 }
 
 impl Future for Running {
-    type Output = ();
+    type Output = Result<(), ManageError>;
 
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        // At most 64 futures, woken rarely, so polling all is fine.
-        self.keepers
-            .retain_mut(|keeper| keeper.as_mut().poll(cx).is_pending());
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let here = timer::runtime();
+        let mut has_time = here.is_some() && (here == self.runtime || timer::has_time());
+        self.runtime = here;
+        if has_time {
+            // At most 64 futures, woken rarely, so polling all is fine.
+            self.keepers
+                .retain_mut(|keeper| match keeper.as_mut().poll(cx) {
+                    Poll::Pending => true,
+                    Poll::Ready(kept) => {
+                        has_time &= kept.is_ok();
+                        false
+                    }
+                });
+        }
+        if !has_time {
+            self.keepers.clear();
+            self.shared.strand();
+            return Poll::Ready(Err(ManageError::NoRuntime));
+        }
         if !self.keepers.is_empty() {
             return Poll::Pending;
         }
         self.shared.finish();
-        Poll::Ready(())
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -136,27 +166,47 @@ impl Keeper {
         }
     }
 
-    async fn keep(mut self) {
+    async fn keep(mut self) -> Result<(), NoTimer> {
         let mut begun = None;
         loop {
-            let state = self.cell().state();
-            match &*state {
-                State::Down(_) => {
-                    drop(state);
-                    self.bring(begun.take()).await;
+            let this = &mut self;
+            match unmoved(caught(move || this.round(begun))).await {
+                None => begun = None,
+                Some(Ok(ControlFlow::Continue(preparing))) => begun = preparing,
+                Some(Ok(ControlFlow::Break(()))) => return Ok(()),
+                Some(Err(text)) => {
+                    begun = None;
+                    self.panicked(text);
+                    // Rate limit: the place may have a session, and no pause before its next round.
+                    let shared = &self.shared;
+                    let closing = shared.until(|| shared.is_closing().then_some(()));
+                    let paused = unless(closing, timer::pause(shared.settings.first_pause));
+                    paused.await.unwrap_or(Ok(()))?;
                 }
-                State::Live(live) => {
-                    let live = live.clone();
-                    drop(state);
-                    begun = self.watch(live, begun).await;
+            }
+        }
+    }
+
+    /// What the state of the place asks for; the hook of a newer session, if one has begun.
+    async fn round(&mut self, begun: Option<Preparing>) -> ControlFlow<(), Option<Preparing>> {
+        let state = self.cell().state();
+        match &*state {
+            State::Down(_) => {
+                drop(state);
+                self.bring(begun).await;
+                ControlFlow::Continue(None)
+            }
+            State::Live(live) => {
+                let live = live.clone();
+                drop(state);
+                ControlFlow::Continue(self.watch(live, begun).await)
+            }
+            State::Closed(session) => {
+                if let Some(session) = session {
+                    // A peer that does not close in time is not waited for.
+                    let _ = timeout(LEAVE_TIMEOUT, session.closed()).await;
                 }
-                State::Closed(session) => {
-                    if let Some(session) = session {
-                        // A peer that does not close in time is not waited for.
-                        let _ = timeout(LEAVE_TIMEOUT, session.closed()).await;
-                    }
-                    return;
-                }
+                ControlFlow::Break(())
             }
         }
     }
@@ -198,7 +248,7 @@ impl Keeper {
         };
         match outcome {
             Ok(session) => {
-                self.last = None;
+                dispose(self.last.take());
                 // Fails only if the manager is closing, which the loop checks next.
                 let _ = self.shared.install(self.place, session);
             }
@@ -207,13 +257,29 @@ impl Keeper {
     }
 
     fn failed(&mut self, error: ProvideError) {
-        paced!(LINES, Level::DEBUG, provider = ?self.shared.provider, error = %Chain(&error), "an attempt to get a session failed");
-        self.shared.counters.failures.add();
-        if matches!(error, ProvideError::Hook(_) | ProvideError::HookTimedOut(_)) {
-            self.shared.counters.hook_failures.add();
-        }
+        self.count(&error);
         self.failures = self.failures.saturating_add(1);
-        self.last = Some(Arc::new(error));
+        paced!(LINES, Level::DEBUG, provider = ?self.shared.provider, error = %Chain(&error), "an attempt to get a session failed");
+        dispose(self.last.replace(Arc::new(error)));
+    }
+
+    fn count(&self, error: &ProvideError) {
+        let counters = &self.shared.counters;
+        counters.failures.add();
+        if error.is_of_the_hook() {
+            counters.hook_failures.add();
+        }
+        if error.is_panic() {
+            counters.panics.add();
+        }
+    }
+
+    /// Code of the application's panicked that is neither its provider nor its hook, such as the text of an error.
+    fn panicked(&mut self, text: String) {
+        self.shared.counters.panics.add();
+        self.failures = self.failures.saturating_add(1);
+        let error = ProvideError::Panicked(text);
+        dispose(self.last.replace(Arc::new(error)));
     }
 
     /// Whether an attempt without a pause was requested; true once per request.
@@ -318,15 +384,16 @@ impl Keeper {
                 return After::Proven;
             }
             Seen::Refused(reason) => {
+                self.failures = self.failures.saturating_add(1);
                 paced!(LINES, Level::DEBUG, provider = ?shared.provider, reason = %Chain(&reason), "session lost");
                 shared.retire(self.place, number, reason);
-                self.failures = self.failures.saturating_add(1);
             }
             Seen::Gone => self.failures = self.failures.saturating_add(1),
             Seen::Another(Ok(session)) => {
                 let _ = shared.install(self.place, session);
             }
             Seen::Another(Err(error)) => {
+                self.count(&error);
                 paced!(LINES, Level::DEBUG, provider = ?shared.provider, error = %Chain(&error), "cannot take over");
                 // The live session is unaffected; the error recurs when it is lost.
                 return After::StaysAlone;
@@ -361,7 +428,7 @@ async fn prepare(shared: Arc<Shared>, session: Session) -> Result<Session, Provi
         match unless(session.draining(), timeout(limit, hook(session.clone()))).await {
             None => {} // Reported below, with the reason.
             Some(Err(_)) => return Err(ProvideError::HookTimedOut(limit)),
-            Some(Ok(done)) => done.map_err(ProvideError::Hook)?,
+            Some(Ok(done)) => done?,
         }
         unready.release();
     }
@@ -386,6 +453,20 @@ impl Drop for Unready {
             session.close();
         }
     }
+}
+
+/// The result of `work`, or `None` if it is polled on another runtime: its timers are those of the first.
+async fn unmoved<T>(work: impl Future<Output = T>) -> Option<T> {
+    let home = timer::runtime();
+    let mut work = pin!(work);
+    poll_fn(|cx| {
+        if timer::runtime() == home {
+            work.as_mut().poll(cx).map(Some)
+        } else {
+            Poll::Ready(None)
+        }
+    })
+    .await
 }
 
 /// The result of `work`, or `None` if `disturbance` completes first.

@@ -15,6 +15,7 @@ use super::shared::Shared;
 use crate::config::ConfigError;
 use crate::handle::Session;
 use crate::sync::Arc;
+use crate::timer::{self, NoTimer};
 
 /// Keeps sessions to a peer; see [the module](super).
 ///
@@ -87,7 +88,7 @@ impl Manager {
     /// safe.
     ///
     /// # Errors
-    /// [`ManageError::ShuttingDown`], also while waiting; [`ManageError::TooManyWaiting`];
+    /// [`ManageError::ShuttingDown`] or [`ManageError::NoRuntime`], also while waiting; [`ManageError::TooManyWaiting`];
     /// [`ManageError::NotStarted`] if there is no session and no task to make one. `call` has not run then.
     ///
     /// # Cancel safety
@@ -105,13 +106,11 @@ impl Manager {
     /// not include the time of `call`.
     ///
     /// # Errors
-    /// As [`with_session`](Self::with_session), and [`ManageError::NotReady`], with the error of the last attempt.
+    /// As [`with_session`](Self::with_session), and [`ManageError::NotReady`], with the error of the last attempt;
+    /// [`ManageError::NoRuntime`] outside of a tokio runtime with time enabled, if it has to wait.
     ///
     /// # Cancel safety
     /// As [`with_session`](Self::with_session).
-    ///
-    /// # Panics
-    /// Outside of a tokio runtime with time enabled, if it has to wait.
     pub async fn with_session_within<F, Fut>(
         &self,
         limit: Duration,
@@ -143,9 +142,6 @@ impl Manager {
     ///
     /// # Cancel safety
     /// Safe.
-    ///
-    /// # Panics
-    /// Outside of a tokio runtime with time enabled, if it has to wait.
     pub async fn session_within(&self, limit: Duration) -> Result<Session, ManageError> {
         Ok(self.wait_within(limit).await?.1)
     }
@@ -176,9 +172,10 @@ impl Manager {
         if let Some(found) = self.shared().look() {
             return self.count(found);
         }
-        match tokio::time::timeout(limit, self.wait_for_one()).await {
-            Ok(found) => found,
-            Err(_) => {
+        let found = timer::within(limit, self.wait_for_one()).await;
+        match found.map_err(|NoTimer| ManageError::NoRuntime)? {
+            Some(found) => found,
+            None => {
                 self.shared().counters.refused_late.add();
                 Err(ManageError::NotReady {
                     waited: limit,

@@ -39,6 +39,8 @@ counted! {
         failures,
         /// Of these, failures in the hook.
         hook_failures,
+        /// Panics of the provider, of the hook, and of the texts of their errors.
+        panics,
         /// Sessions that became ready.
         ready,
         /// Ready sessions lost for any reason.

@@ -27,11 +27,15 @@
 //! [`keepalive_idle`](crate::ConfigBuilder::keepalive_idle) and its timeout. A call that fails with its session is not run
 //! again: its error says whether that is safe ([`was_processed`](crate::StreamError::was_processed)).
 //!
+//! A panic of the application's code, in a [`Provider`] or in a [hook](ManagerBuilder::on_session), is a failed attempt:
+//! [`ProvideError::Panicked`] or [`ProvideError::HookPanicked`]. The next one follows a pause, and other sessions are not
+//! affected.
+//!
 //! An [`Outbox`] holds messages while there is no session, and reports the outcome of each.
 //!
 //! # Where it runs
 //! [`Manager::start`] returns the manager's task; it needs a tokio runtime with time enabled,
-//! the one of the engine or any other. Dropping it closes the manager. Callers may be on any thread and
+//! the one of the engine or any other; elsewhere it fails with [`ManageError::NoRuntime`]. Dropping it closes the manager. Callers may be on any thread and
 //! executor; only those with a deadline need tokio's timers.
 //!
 //! # Examples
@@ -50,7 +54,7 @@
 //! # drop(stream);
 //! manager.close();
 //! assert!(matches!(manager.session().await, Err(ManageError::ShuttingDown)));
-//! running.await?;
+//! running.await??;
 //! # Ok(())
 //! # }
 //! ```
@@ -64,6 +68,7 @@ mod keeper;
 mod manager;
 mod metrics;
 mod outbox;
+mod panics;
 mod provider;
 mod settings;
 mod shared;

@@ -17,6 +17,7 @@ use tokio::time::Instant;
 use self::deliver::Delivering;
 use super::errors::ManageError;
 use super::manager::Manager;
+use super::panics::catch;
 use crate::config::ConfigError;
 use crate::error::{OpenError, Processed, StreamError, into_io};
 use crate::handle::wait::Waiter;
@@ -474,7 +475,8 @@ impl Post {
     }
 
     fn empty(&self) {
-        while self.queue.pop().is_some() {}
+        // The drop of a message may panic, if its memory is the application's.
+        while catch(|| self.queue.pop().is_some()).unwrap_or(true) {}
     }
 }
 

@@ -5,6 +5,7 @@ use std::future::Future;
 use std::pin::Pin;
 
 use super::errors::ProvideError;
+use super::panics::{catch, caught};
 use crate::addr::Addr;
 use crate::config::Config;
 use crate::connect::Engine;
@@ -44,7 +45,8 @@ pub trait Provider: Send + Sync + 'static {
     /// One attempt: returns a session that has completed its handshake.
     ///
     /// # Errors
-    /// The reason of the failure. After any failure the next attempt follows a pause.
+    /// The reason of the failure. After any failure the next attempt follows a pause. A panic is one too, as
+    /// [`ProvideError::Panicked`].
     ///
     /// # Cancel safety
     /// The future is dropped when the attempt takes too long, the manager closes, or a session is installed by
@@ -111,7 +113,7 @@ impl Provider for Dial {
     }
 }
 
-/// A type-erased provider, so that `Manager` has no type parameter.
+/// A type-erased provider, so that `Manager` has no type parameter. No method panics.
 pub(super) trait Erased: Send + Sync {
     fn provide(&self) -> Pin<Box<Provided<'_>>>;
     fn describe(&self) -> String;
@@ -124,15 +126,18 @@ pub(super) struct Boxed<P>(pub(super) P);
 
 impl<P: Provider> Erased for Boxed<P> {
     fn provide(&self) -> Pin<Box<Provided<'_>>> {
-        Box::pin(self.0.provide())
+        Box::pin(async {
+            let provided = caught(|| self.0.provide()).await;
+            provided.unwrap_or_else(|text| Err(ProvideError::Panicked(text)))
+        })
     }
 
     fn describe(&self) -> String {
-        self.0.describe()
+        catch(|| self.0.describe()).unwrap_or_else(|text| format!("describe panicked: {text}"))
     }
 
     fn waits_for_peer(&self) -> bool {
-        self.0.waits_for_peer()
+        catch(|| self.0.waits_for_peer()).unwrap_or(false)
     }
 }
 

@@ -5,7 +5,8 @@ use std::future::Future;
 use std::pin::Pin;
 use std::time::Duration;
 
-use super::errors::BoxError;
+use super::errors::{BoxError, ProvideError};
+use super::panics::caught;
 use super::provider::{Boxed, Erased, Provider};
 use crate::config::ConfigError;
 use crate::handle::Session;
@@ -14,9 +15,9 @@ use crate::sync::Arc;
 /// Sessions that one manager keeps, at most.
 const MAX_SESSIONS: u32 = 64;
 
-/// The hook that runs with each new session.
+/// The hook that runs with each new session. Does not panic.
 pub(super) type Hook = Arc<dyn Fn(Session) -> Pin<Box<HookFuture>> + Send + Sync>;
-type HookFuture = dyn Future<Output = Result<(), BoxError>> + Send;
+type HookFuture = dyn Future<Output = Result<(), ProvideError>> + Send;
 
 /// The numeric settings.
 #[derive(Clone, Debug)]
@@ -119,14 +120,23 @@ impl ManagerBuilder {
 
     /// A hook that runs with each new session before callers get it: to sign in, or to subscribe again.
     ///
-    /// If it fails, or takes longer than [`hook_timeout`](Self::hook_timeout), the session is closed
+    /// If it fails, panics, or takes longer than [`hook_timeout`](Self::hook_timeout), the session is closed
     /// and counts as a failed attempt.
     pub fn on_session<F, Fut>(mut self, hook: F) -> Self
     where
         F: Fn(Session) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Result<(), BoxError>> + Send + 'static,
     {
-        self.hook = Some(Arc::new(move |session| Box::pin(hook(session))));
+        let hook = Arc::new(hook);
+        self.hook = Some(Arc::new(move |session| {
+            let hook = Arc::clone(&hook);
+            Box::pin(async move {
+                match caught(|| hook(session)).await {
+                    Ok(done) => done.map_err(ProvideError::Hook),
+                    Err(text) => Err(ProvideError::HookPanicked(text)),
+                }
+            })
+        }));
         self
     }
 

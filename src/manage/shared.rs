@@ -32,6 +32,8 @@ pub(super) struct Shared {
     /// The process that started it: a forked child has no task.
     home: OnceLock<Process>,
     closing: AtomicBool,
+    /// Its task was polled where no timer can be set, and has ended.
+    stranded: AtomicBool,
     finished: AtomicBool,
     /// Requests for an attempt without a pause, so far.
     hurries: AtomicU64,
@@ -55,6 +57,7 @@ impl Shared {
             started: AtomicBool::new(false),
             home: OnceLock::new(),
             closing: AtomicBool::new(false),
+            stranded: AtomicBool::new(false),
             finished: AtomicBool::new(false),
             hurries: AtomicU64::new(0),
             numbers: AtomicU64::new(0),
@@ -104,13 +107,22 @@ impl Shared {
     /// A live session, or an error if waiting is useless; `None`: wait.
     pub(super) fn look(&self) -> Option<Result<(usize, Session), ManageError>> {
         if self.is_closing() {
-            return Some(Err(ManageError::ShuttingDown));
+            return Some(Err(self.why_closed()));
         }
         match self.pick() {
             // A session installed by `replace` counts also before the start.
             Some(picked) => Some(Ok(picked)),
             None if self.is_started() => None,
             None => Some(Err(ManageError::NotStarted)),
+        }
+    }
+
+    pub(super) fn why_closed(&self) -> ManageError {
+        // Published by `close`.
+        if self.stranded.load(Ordering::Relaxed) {
+            ManageError::NoRuntime
+        } else {
+            ManageError::ShuttingDown
         }
     }
 
@@ -205,6 +217,14 @@ impl Shared {
         }
         self.events.tell(Event::Closed);
         self.changes.wake_all();
+    }
+
+    /// The keepers can set no timer, and have ended.
+    pub(super) fn strand(&self) {
+        if !self.is_closing() {
+            self.stranded.store(true, Ordering::Relaxed);
+        }
+        self.finish();
     }
 
     /// The keepers have ended.

@@ -19,6 +19,7 @@ use arc_swap::ArcSwap;
 use tokio::time::Instant;
 
 use super::errors::ProvideError;
+use super::panics::dispose;
 use crate::handle::Session;
 use crate::sync::{Arc, Ordering};
 
@@ -57,6 +58,13 @@ pub(super) struct Live {
     /// The serial number of the session in the manager.
     pub(super) number: u64,
     pub(super) since: Instant,
+}
+
+impl Drop for Down {
+    fn drop(&mut self) {
+        // The error may be the application's, and this its last owner.
+        dispose(self.last.take());
+    }
 }
 
 /// See the module.

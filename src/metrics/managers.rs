@@ -80,6 +80,7 @@ impl Watched {
                 "ringmux_manager_failures_total",
                 now.failures - told.failures,
             ),
+            ("ringmux_manager_panics_total", now.panics - told.panics),
             ("ringmux_manager_sessions_total", now.ready - told.ready),
             ("ringmux_manager_lost_total", now.lost - told.lost),
         ];
@@ -107,6 +108,10 @@ pub(super) fn describe() {
             "Attempts to have a session.",
         ),
         ("ringmux_manager_failures_total", "Attempts that failed."),
+        (
+            "ringmux_manager_panics_total",
+            "Panics of the application's provider or hook.",
+        ),
         (
             "ringmux_manager_sessions_total",
             "Sessions that became ready.",

@@ -42,7 +42,8 @@
 //! free is preceded by `has_room(weight, limit)`, and with `m = max(limit, the heaviest record)`, the segments together stay
 //! under `20 m + FIRST_SEGMENT_BYTES`, even if the reader never reads. Records that are `free` are outside this bound, and
 //! the caller has to bound their number. The reader frees a segment when it has released all of it;
-//! [`Writer::shrink_if_idle`] gives the last one back too, and [`Writer::retract`] those without published records.
+//! [`Writer::shrink_if_idle`] gives the last one back too, and [`Writer::retract`] those without published records, but for a
+//! small one.
 //! [`RingPair::renew`] prepares an unused pair for another use, with one segment for each ring.
 
 mod reader;
@@ -203,7 +204,7 @@ impl ReaderEnd {
             head: AtomicU64::new(0),
             released: AtomicU64::new(0),
             oldest: AtomicPtr::new(oldest),
-            own: UnsafeCell::new(ReaderState::new()),
+            own: UnsafeCell::new(ReaderState::new(first)),
         }
     }
 }
@@ -299,16 +300,33 @@ impl Ring<'_> {
     ///
     /// # Safety
     /// No writer and no reader is left, and none is made before both ends are replaced or gone; called once until then.
+    #[inline]
     unsafe fn empty(self) -> Option<NonNull<Segment>> {
         // Relaxed throughout: the pair is borrowed mutably, so that both sides come before.
         let oldest = NonNull::new(self.reader.oldest.load(Ordering::Relaxed))?;
-        // SAFETY: invariant 5.
-        let written = self.writer.own.with(|own| unsafe { (*own).cursor });
-        let end = written.map_or(0, |cursor| cursor.at);
-        let mut cursor = Cursor {
+        let from = Cursor {
             segment: oldest,
             at: self.reader.head.load(Ordering::Relaxed),
         };
+        // SAFETY: invariant 5.
+        let written = self.writer.own.with(|own| unsafe { (*own).cursor });
+        let end = written.unwrap_or(from);
+        // SAFETY: invariant 3: `oldest` is alive.
+        let is_small = unsafe { from.words() }.len() == FIRST_WORDS;
+        if end.at == from.at && end.segment == oldest && is_small {
+            return Some(oldest);
+        }
+        // SAFETY: the contract above.
+        unsafe { Self::empty_between(from, end.at) }
+    }
+
+    /// As [`empty`](Self::empty), where records are left, or large segments.
+    ///
+    /// # Safety
+    /// As for `empty`; `cursor` is at `head`, and `end` where the writer is.
+    #[inline(never)]
+    unsafe fn empty_between(mut cursor: Cursor, end: u64) -> Option<NonNull<Segment>> {
+        let oldest = cursor.segment;
         while cursor.at != end {
             // SAFETY: invariants 2 and 3: from `head`, which lies in `oldest`, up to `end` all was written.
             let header = unsafe { cursor.header() };

@@ -10,6 +10,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::Instant;
 
+#[cfg(feature = "manage")]
+use super::channel::no_clock;
 use super::channel::{Channel, Outgoing, Target};
 use super::code::Code;
 use super::codec::Coding;
@@ -24,8 +26,6 @@ use super::span::{self, CallSpan};
 use super::status::Status;
 use super::timer::Timer;
 use super::wire::Opening;
-#[cfg(feature = "manage")]
-use super::{channel::no_clock, timer::has_clock};
 use crate::addr::Wire;
 use crate::error::Processed;
 use crate::handle::Session;
@@ -570,7 +570,9 @@ async fn attempt<T>(
         Target::Session(session) => run(session.clone()).await,
         #[cfg(feature = "manage")]
         Target::Manager(manager) => match left {
-            Some(_) if !has_clock() => run(manager.try_session_or_else(no_clock)?).await,
+            Some(_) if !crate::timer::has_time() => {
+                run(manager.try_session_or_else(no_clock)?).await
+            }
             Some(left) => manager.with_session_within(left, run).await?,
             None => manager.with_session(run).await?,
         },

@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+#[cfg(feature = "manage")]
+use super::code::Code;
 use super::metadata::Metadata;
 use super::metrics::{ChannelRows, MethodMetrics};
 use super::retry::Retry;
 use super::status::Status;
-#[cfg(feature = "manage")]
-use super::{code::Code, timer::has_clock};
 #[cfg(feature = "manage")]
 use crate::error::Processed;
 use crate::handle::Session;
@@ -145,7 +145,7 @@ impl Target {
             Self::Session(session) => Ok(session.clone()),
             #[cfg(feature = "manage")]
             Self::Manager(manager) => Ok(match deadline {
-                Some(_) if !has_clock() => manager.try_session_or_else(no_clock)?,
+                Some(_) if !crate::timer::has_time() => manager.try_session_or_else(no_clock)?,
                 Some(at) => {
                     let left = at.saturating_duration_since(Instant::now());
                     manager.session_within(left).await?

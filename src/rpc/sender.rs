@@ -21,6 +21,7 @@ use super::wire::{block, meta};
 use crate::error::codes;
 use crate::error::{Processed, SendError, StreamError};
 use crate::handle::SendStream;
+use crate::handle::fair::Fair;
 
 /// Sends the messages of a streaming call: a caller its requests, a handler its answers.
 ///
@@ -44,6 +45,8 @@ pub struct Sender<T> {
     headers: Option<Bytes>,
     headers_sent: bool,
     finished: bool,
+    /// The stream's own turns are lost: where two share it, it is polled twice.
+    fair: Fair,
 }
 
 impl<T> Sender<T> {
@@ -56,6 +59,7 @@ impl<T> Sender<T> {
             headers_sent: server.is_none(),
             server,
             finished: false,
+            fair: Fair::new(),
         }
     }
 
@@ -70,6 +74,7 @@ impl<T> Sender<T> {
     /// # Cancel safety
     /// Dropping the future before it is ready means that the message was not sent.
     pub async fn send(&mut self, message: impl Borrow<T>) -> Result<(), Status> {
+        poll_fn(|cx| self.fair.poll(cx)).await;
         let message = self.encode(message.borrow())?;
         poll_fn(|cx| {
             ready!(self.poll_headers(cx))?;
@@ -195,6 +200,7 @@ impl<T> Sink<T> for Sender<T> {
 
     fn poll_ready(self: Pin<&mut Self>, cx: &mut Waking<'_>) -> Poll<Result<(), Status>> {
         let this = self.get_mut();
+        ready!(this.fair.poll(cx));
         ready!(this.poll_headers(cx))?;
         let step =
             |stream: &mut SendStream, cx: &mut Waking<'_>| Sink::poll_ready(Pin::new(stream), cx);

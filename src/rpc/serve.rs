@@ -22,13 +22,13 @@ use super::mode::{InPlace as _, Mode, Taken, Waited};
 use super::polling::while_in_place;
 use super::router::Entry;
 use super::status::Status;
-use super::timer::has_clock;
 use super::warm::Warm;
 use super::wire::{Opening, OpeningError, Parts, flag};
 use crate::error::{Processed, SessionError};
 use crate::handle::call::{Acceptor, Arrival, IncomingCall};
 use crate::handle::{RecvStream, SendStream, Session};
 use crate::pace::{LINES, paced};
+use crate::timer::has_time;
 
 /// Calls that are ready at once, one behind the other, before others on the thread have their turn.
 const READY_CALLS: u32 = 32;
@@ -45,7 +45,7 @@ pub(super) async fn serve_session<M: Mode>(
     core: &Arc<Core<M>>,
     session: Session,
 ) -> Result<(), SessionError> {
-    if !has_clock() {
+    if !has_time() {
         return Err(SessionError::Io(Arc::new(no_clock())));
     }
     let bound = core.common.bound.with_limit(core.max_session_calls);

@@ -18,10 +18,10 @@ use super::router::{MethodOptions, Router, Service};
 use super::sender::Sender;
 use super::serve::{Core, no_clock, serve_session};
 use super::status::Status;
-use super::timer::has_clock;
 use crate::connect::{ListenError, Listener};
 use crate::error::SessionError;
 use crate::handle::Session;
+use crate::timer::has_time;
 
 /// Calls of a server that run at once, unless something else is said.
 const MAX_CALLS: usize = 4096;
@@ -395,7 +395,7 @@ macro_rules! modes {
             /// # Cancel safety
             /// Dropping the future takes no more sessions; those that were taken are served on.
             pub async fn serve(&self, listener: impl Borrow<Listener>) -> Result<(), ListenError> {
-                if !has_clock() {
+                if !has_time() {
                     let (addr, error) = (listener.borrow().local_addr().clone(), no_clock());
                     return Err(ListenError::Io { addr, error });
                 }

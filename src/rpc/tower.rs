@@ -14,8 +14,6 @@ use tokio::time::Instant;
 use super::bound::{Bound, Place, WhenFull};
 use super::call::{Prepared, attempts};
 use super::channel::{Channel, Target};
-#[cfg(feature = "manage")]
-use super::code::Code;
 use super::codec::{Coding, Raw};
 use super::exchange::{Response, undecodable};
 use super::metadata::{Metadata, MetadataError};
@@ -24,7 +22,7 @@ use super::metrics::Seen;
 use super::span;
 use super::status::Status;
 #[cfg(feature = "manage")]
-use super::timer::Timer;
+use crate::timer;
 
 /// Calls of an [`Endpoint`] at once, unless something else is said: as many as a peer grants streams by default.
 const PLACES: usize = 256;
@@ -182,10 +180,8 @@ async fn place(channel: Channel, bound: Arc<Bound>) -> Place {
             let mut pause = READY_PAUSE;
             while manager.session().await.is_err() {
                 // Too many wait, or it is closed or not started: nothing that a balancer should take for final.
-                let mut timer = Timer::new(Instant::now().checked_add(pause));
-                std::future::poll_fn(|cx| timer.poll(cx)).await;
-                if timer.reason() == Code::FAILED_PRECONDITION {
-                    // Without a clock there is no pause: the call says so.
+                if timer::pause(pause).await.is_err() {
+                    // No clock here: the call reports its own error.
                     break;
                 }
                 pause = (pause * 2).min(READY_PAUSE_MAX);

@@ -99,6 +99,12 @@ pub(crate) trait Wire: Debug + Sized {
     /// Fills an empty batch with all frames that may be sent now.
     fn transmit<S: SessionPort>(&mut self, core: &mut Core<S>, batch: &mut Batch, now: Instant);
 
+    /// The application's requests of this turn were taken, perhaps while a batch is being written that the peer does not read.
+    #[inline]
+    fn requests_taken<S: SessionPort>(&mut self, core: &mut Core<S>) {
+        let _ = core;
+    }
+
     /// A deadline of the wire; [`on_deadline`](Self::on_deadline) is called when it has passed, or earlier.
     fn deadline(&self) -> Option<Instant> {
         None

@@ -383,6 +383,8 @@ async fn a_server_that_hangs_up_is_no_session(net: Net) {
         "{end}"
     );
     assert!(end.is_retryable());
+    // So does a listener that needs the place.
+    assert!(error.to_string().contains("max_half_open"), "{error}");
     serving.soon().await.unwrap();
 }
 
@@ -416,6 +418,7 @@ async fn silent_clients_beyond_the_places_make_place_for_others(net: Net) {
     // No other limit closes a connection within this time.
     let patient = Config::builder()
         .max_half_open(8)
+        .min_half_open_time(Duration::from_millis(100))
         .handshake_timeout(Duration::from_secs(3600))
         .build()
         .unwrap();

@@ -21,8 +21,8 @@ use ringmux_testing::denial::Denial;
 /// Tells a process how it is denied.
 pub(crate) const DENIED: &str = "RINGMUX_DENIED";
 /// Hosts and tests that need io_uring, this module, and long cases about other things than the
-/// driver: slow connections, floods, and the exits of hundreds of processes.
-const LEFT_OUT: [&str; 7] = [
+/// driver: slow connections, floods, the exits of hundreds of processes, and the finest cuts of pipes.
+const LEFT_OUT: [&str; 9] = [
     "::uring_",
     "tokio_uring",
     "io_uring",
@@ -30,6 +30,8 @@ const LEFT_OUT: [&str; 7] = [
     "slow::",
     "flooded::",
     "exits::",
+    "::pipe_of_1",
+    "::pipe_of_7",
 ];
 /// Every case for sockets, on the shared engine.
 const SHARED_MIN: usize = 90;

@@ -17,6 +17,7 @@ on_each_driver!(
     first_bytes_that_come_one_by_one_tell_as_well,
     a_connection_over_noise_is_refused_by_name,
     silent_connections_whose_wire_is_not_known_make_place_for_others,
+    a_silent_connection_is_hung_up_on_at_the_limit_of_its_first_call,
     a_shutdown_drains_sessions_whose_wire_was_not_known_yet,
     a_given_socket_tells_its_wire_as_well,
 );
@@ -129,7 +130,8 @@ async fn a_connection_over_noise_is_refused_by_name(net: Net) {
 async fn silent_connections_whose_wire_is_not_known_make_place_for_others(net: Net) {
     let config = Config::builder()
         .detect_drpc(Some(Profile::STORJ))
-        .max_half_open(2);
+        .max_half_open(2)
+        .min_half_open_time(Duration::from_millis(100));
     let listener = net.listen(&config.build().unwrap()).await;
     let silent: Vec<TcpStream> = (0..6).map(|_| raw(&listener)).collect();
     let _ = (&silent[0]).write_all(b"DRPC");
@@ -144,6 +146,30 @@ async fn silent_connections_whose_wire_is_not_known_make_place_for_others(net: N
         !matches!(&read, Err(error) if error.kind() == std::io::ErrorKind::WouldBlock)
     })
     .await;
+}
+
+async fn a_silent_connection_is_hung_up_on_at_the_limit_of_its_first_call(net: Net) {
+    let limit = Duration::from_millis(200);
+    let config = over(Profile::STORJ.first_call(Some(limit)));
+    let listener = net.listen(&config).await;
+    for bytes in [&b""[..], b"DRPC!!!1", b"\x03\x01\x01\x10/never"] {
+        let mut silent = raw(&listener);
+        silent.write_all(bytes).unwrap();
+        let server = listener.accept().soon().await.unwrap();
+        let end = server.closed().soon().await;
+        assert!(
+            matches!(end, SessionError::HandshakeTimeout(after) if after == limit),
+            "{end:?}"
+        );
+        silent
+            .set_read_timeout(Some(Duration::from_secs(30)))
+            .unwrap();
+        let read = silent.read(&mut [0]);
+        assert!(
+            matches!(read, Ok(0))
+                || read.is_err_and(|error| error.kind() == std::io::ErrorKind::ConnectionReset)
+        );
+    }
 }
 
 async fn a_shutdown_drains_sessions_whose_wire_was_not_known_yet(net: Net) {

@@ -9,6 +9,7 @@
 mod host;
 
 mod addresses;
+mod burst;
 mod byte_streams;
 mod cancel_safety;
 mod denied;

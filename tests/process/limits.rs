@@ -98,13 +98,10 @@ fn take_descriptors(left: usize) -> Vec<File> {
     taken
 }
 
-fn is_about_descriptors(error: &EngineError) {
-    let text = error.to_string();
+fn says_what_to_raise(text: &str, remedy: Option<&str>) {
     assert!(text.contains("open files"), "{text}");
     assert!(
-        error
-            .remedy()
-            .is_some_and(|remedy| remedy.contains("ulimit -n")),
+        remedy.is_some_and(|remedy| remedy.contains("ulimit -n") && text.contains(remedy)),
         "{text}"
     );
 }
@@ -129,7 +126,7 @@ fn an_engine_that_finds_no_descriptor_says_so_whichever_it_lacks() {
                     made = threaded.is_ok() && under.is_ok();
                     let inline = inline.and_then(Result::err);
                     for error in [threaded.err(), inline, under.err()].into_iter().flatten() {
-                        is_about_descriptors(&error);
+                        says_what_to_raise(&error.to_string(), error.remedy());
                     }
                     if made {
                         break;
@@ -154,8 +151,10 @@ fn sessions_that_find_no_descriptor(driver: Driver) {
             panic!("{dialled}");
         };
         assert_eq!(error.raw_os_error(), Some(libc::EMFILE), "{dialled}");
+        says_what_to_raise(&dialled.to_string(), dialled.remedy());
         let listening = soon(engine.listen(&any_port(), &config)).await.unwrap_err();
         assert!(matches!(listening, ListenError::Io { .. }), "{listening}");
+        says_what_to_raise(&listening.to_string(), listening.remedy());
         // A peer whose connection cannot be accepted yet waits, and sessions continue.
         let mut taken = taken;
         taken.pop();

@@ -132,6 +132,7 @@ impl SpareLane {
 
 impl Lane {
     /// A lane with two handles, for a stream with this opening block.
+    #[inline(never)]
     fn new(session: Arc<SessionLink>, opening: Opening, credit_mark: u32) -> Arc<Self> {
         let particulars = Particulars::new(opening, &session.span, Self::DEFAULT_URGENCY);
         Arc::new(Self {

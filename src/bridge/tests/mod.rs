@@ -509,5 +509,5 @@ fn small_config() -> Config {
 
 /// A message that is not all zeros.
 fn message(len: usize) -> Bytes {
-    (0..len).map(|n| (n % 251) as u8).collect()
+    ringmux_testing::message(len).into()
 }

@@ -177,7 +177,7 @@ impl Pipe {
             self.pass_slowly(&bytes[..kept]);
         } else if kept > 0 {
             self.queued += kept;
-            let chunk = bytes[..kept].iter().copied().collect();
+            let chunk = bytes[..kept].to_vec().into();
             self.chunks.push_back((self.last, chunk));
         }
         Ok(Some(n))
@@ -188,8 +188,7 @@ impl Pipe {
             let takes = Duration::from_secs_f64(piece.len() as f64 / self.weather.rate as f64);
             self.last = self.thawed(self.last + takes);
             self.queued += piece.len();
-            self.chunks
-                .push_back((self.last, piece.iter().copied().collect()));
+            self.chunks.push_back((self.last, piece.to_vec().into()));
         }
     }
 

@@ -473,3 +473,41 @@ fn a_first_message_is_judged_by_what_the_peer_accepts_as_soon_as_that_is_known()
         }
     }
 }
+
+#[test]
+fn openings_that_were_given_up_are_counted_until_the_engine_has_seen_them() {
+    const PENDING: u32 = 10;
+    let is_full = |error: &OpenError| matches!(error, OpenError::TooManyPending { limit: PENDING });
+    let config = config().max_streams(16).max_pending_opens(PENDING);
+    let config = config.build().unwrap();
+    let mut pair = Pair::established(&config, &config);
+    let client = pair.ends[D].session().clone();
+    let streams: Vec<_> = (0..16).map(|_| pair.stream(D)).collect();
+    for open in [
+        |client: &Session| client.open("waits"),
+        |client: &Session| client.open_with("waits", "message", true),
+    ] {
+        for round in 0..3 {
+            for _ in 0..PENDING {
+                let mut waiting = Polled::new(open(&client));
+                waiting.pending();
+            }
+            let refused = now(open(&client)).unwrap_err();
+            assert!(is_full(&refused), "{round}: {refused}");
+            pair.drive();
+        }
+    }
+    // One that waits, and one that is granted, are counted once.
+    let waiting = Polled::new(client.open("waits"));
+    pair.drive();
+    drop((waiting, streams));
+    pair.drive();
+    for _ in 0..100 {
+        drop(now(client.open("")).unwrap());
+        pair.drive();
+    }
+    let held: Vec<_> = (0..16).map(|_| pair.stream(D)).collect();
+    let waiting: Vec<_> = (0..PENDING).map(|_| Polled::new(client.open(""))).collect();
+    assert!(is_full(&now(client.open("")).unwrap_err()));
+    drop((held, waiting));
+}

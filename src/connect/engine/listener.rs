@@ -18,13 +18,13 @@ use super::Engine;
 use crate::addr::Addr;
 use crate::bridge::{Drained, SessionLink};
 use crate::config::Config;
-use crate::connect::detect::{Detecting, Either, Known, either};
+use crate::connect::detect::{Detecting, Either, Known, Place, either};
 use crate::connect::errors::{EngineError, ListenError};
 use crate::connect::half_open::HalfOpen;
 use crate::connect::live::Live;
 use crate::connect::socket::{Bound, Connected, SocketFile};
 use crate::driver::clock;
-use crate::error::{Chain, SessionError};
+use crate::error::{Chain, DESCRIPTORS_REMEDY, SessionError, lacks_descriptors};
 use crate::handle::Session;
 use crate::pace::{LINES, ONE_LINE, paced};
 use crate::queue::{Owned, SetOnce, WakerSet};
@@ -44,7 +44,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 ///
 /// Handshakes run concurrently, so a silent client delays no other; at most
 /// [`max_half_open`](crate::ConfigBuilder::max_half_open) connections are in their handshake or wait for
-/// [`accept`](Self::accept), and silent ones are evicted for new ones. Dropping it removes the file of a Unix
+/// [`accept`](Self::accept). Others wait in the kernel's backlog, so a burst of connects loses none; a handshake that keeps
+/// them waiting for [`min_half_open_time`](crate::ConfigBuilder::min_half_open_time) is evicted. Dropping it removes the file of a Unix
 /// socket and stops listening, which the engine's thread does a moment later; sessions continue.
 ///
 /// # Examples
@@ -226,7 +227,7 @@ impl Listener {
 
 /// Waits until `check` returns a value; every change that matters wakes `waiters`.
 async fn until<T>(waiters: &WakerSet, mut check: impl FnMut() -> Option<T>) -> T {
-    let mut place = Place { waiters, key: None };
+    let mut place = Waiting { waiters, key: None };
     poll_fn(|cx| {
         if let Some(found) = check() {
             return Poll::Ready(found);
@@ -238,12 +239,12 @@ async fn until<T>(waiters: &WakerSet, mut check: impl FnMut() -> Option<T>) -> T
     .await
 }
 
-struct Place<'a> {
+struct Waiting<'a> {
     waiters: &'a WakerSet,
     key: Option<crate::queue::WaiterKey>,
 }
 
-impl Drop for Place<'_> {
+impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         if let Some(key) = self.key.take() {
             self.waiters.remove(key);
@@ -357,7 +358,7 @@ async fn accept_all(
     in_hand: &mut Option<Connected>,
     detecting: &mut Detecting,
 ) {
-    let mut half_open = HalfOpen::new(config.max_half_open());
+    let mut half_open = HalfOpen::new(config);
     loop {
         let placed = next_place(bound, &mut half_open, in_hand);
         let known = match either(detecting.next(), placed).await {
@@ -366,21 +367,24 @@ async fn accept_all(
                 let (Some(permit), Some(socket)) = (permit, in_hand.take()) else {
                     return;
                 };
+                let since = half_open.now();
+                let place = Place { permit, since };
                 if detecting.is_on() {
-                    half_open.begin_detecting(detecting.begin(socket, permit));
+                    half_open.begin_detecting(detecting.begin(socket, place), since);
                     continue;
                 }
                 let drpc = false;
                 Known {
                     socket,
                     drpc,
-                    permit,
+                    place,
                 }
             }
         };
         let config = detecting.config(known.drpc, config);
-        if let Some(link) = receive(engine, known.socket, config, known.permit, incoming, live) {
-            half_open.begin(&link);
+        let Place { permit, since } = known.place;
+        if let Some(link) = receive(engine, known.socket, config, permit, incoming, live) {
+            half_open.begin(&link, since);
         }
     }
 }
@@ -399,7 +403,8 @@ async fn next_place(
                 paced!(LINES, Level::DEBUG, %error, "a connection was lost before it was accepted");
             }
             Err(error) => {
-                paced!(ONE_LINE, Level::WARN, %error, "cannot accept for now");
+                let remedy = lacks_descriptors(&error).then_some(DESCRIPTORS_REMEDY);
+                paced!(ONE_LINE, Level::WARN, %error, remedy, "cannot accept for now");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }

@@ -130,6 +130,7 @@ pub(crate) const fn timers_of(state: State) -> TimerSet {
     match state {
         State::Silent | State::Hello => common.with(Timer::Handshake).with(Timer::HelloGrace),
         State::Open => common
+            .with(Timer::FirstCall)
             .with(Timer::Age)
             .with(Timer::Keepalive)
             .with(Timer::Orphan),

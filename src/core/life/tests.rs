@@ -104,7 +104,7 @@ fn no_event_leads_back_and_every_state_can_end() {
 const MEANS: [(&str, &str, &[Timer]); 10] = [
     ("Silent",    "",                         &[Timer::Handshake, Timer::HelloGrace]),
     ("Hello",     "send",                     &[Timer::Handshake, Timer::HelloGrace]),
-    ("Open",      "send established admits",  &[Timer::Age, Timer::Keepalive, Timer::Orphan]),
+    ("Open",      "send established admits",  &[Timer::FirstCall, Timer::Age, Timer::Keepalive, Timer::Orphan]),
     ("Announce",  "send established admits",  &[Timer::Ceiling, Timer::Keepalive, Timer::Orphan]),
     ("AwaitPong", "send established admits",  &[Timer::Ceiling, Timer::Pong, Timer::Keepalive, Timer::Orphan]),
     ("LastId",    "send established",         &[Timer::Ceiling, Timer::Keepalive, Timer::Orphan]),

@@ -144,8 +144,8 @@ impl<S: SessionPort> Mux<S> {
         }
     }
 
+    #[inline(never)]
     fn remove(&mut self, key: Key) {
-        self.flow.discard_received(&mut self.base, key);
         let stream = self.base.streams.at(key);
         if stream.port.ended_in_order() {
             self.base.app.add(Count::Finished, 1);

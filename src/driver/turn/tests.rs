@@ -50,8 +50,8 @@ impl Transport for Wire {
         Poll::Ready(Ok(batch.len()))
     }
 
-    fn poll_timer(&mut self, _: &mut Context<'_>, _: Option<Instant>) -> bool {
-        false
+    fn poll_timer(&mut self, _: &mut Context<'_>, _: Option<Instant>) -> io::Result<bool> {
+        Ok(false)
     }
 
     fn poll_shutdown(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -10,6 +10,8 @@ use std::sync::Arc;
 
 use rustix::process::{Resource, getrlimit};
 
+use crate::error::{DESCRIPTORS_REMEDY, lacks_descriptors};
+
 /// A step of the trial that a ring has to pass before sessions run on it.
 ///
 /// # Examples
@@ -257,9 +259,7 @@ impl Refusal {
                 "raise the limit to 8 MiB (ulimit -l 8192; systemd: LimitMEMLOCK=8M; Docker: \
                  --ulimit memlock=8388608), or start fewer engines under this user"
             }
-            Self::Io { error, .. } if lacks_descriptors(error) => {
-                "raise the limit on open files (ulimit -n; systemd: LimitNOFILE=)"
-            }
+            Self::Io { error, .. } if lacks_descriptors(error) => DESCRIPTORS_REMEDY,
             Self::SelfTest { .. } | Self::Io { .. } => {
                 "use the driver tokio, and report this with the kernel's release"
             }
@@ -269,10 +269,6 @@ impl Refusal {
 
 fn is_of_the_ring(call: &str) -> bool {
     call.starts_with("io_uring_")
-}
-
-fn lacks_descriptors(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
 }
 
 fn for_whom(value: u32, group: Option<u32>) -> String {

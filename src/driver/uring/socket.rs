@@ -169,15 +169,15 @@ impl<R: Ring> Transport for UringSocket<R> {
         self.reactor.borrow().queued(self.slot)
     }
 
-    fn poll_timer(&mut self, _: &mut Context<'_>, deadline: Option<Instant>) -> bool {
+    fn poll_timer(&mut self, _: &mut Context<'_>, deadline: Option<Instant>) -> io::Result<bool> {
         if self.reactor.borrow().deadline(self.slot) == deadline {
             // The host checks the clock for it.
-            return false;
+            return Ok(false);
         }
         let due = deadline.is_some_and(|at| at <= clock::now());
         let later = deadline.filter(|_| !due);
         self.with(|reactor| reactor.set_deadline(self.slot, later));
-        due
+        Ok(due)
     }
 
     /// The host polls a woken session in its next turn, after sockets, timers and the other sessions.

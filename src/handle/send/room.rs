@@ -16,7 +16,7 @@ impl SendStream {
     ) -> Poll<Result<(), SendError>> {
         let open = !self.finished && self.lane().send_end().is_none();
         if open && len <= self.lane().session().peer_max_message() && self.has_room(len) {
-            return Poll::Ready(Ok(()));
+            return self.fair.poll(cx).map(Ok);
         }
         self.wait_for_room(cx, len)
     }
@@ -26,6 +26,7 @@ impl SendStream {
         if let Some(ready) = self.room(len) {
             return Poll::Ready(ready);
         }
+        self.fair.waits();
         self.register(cx);
         let more = match self.is_held_back(record_weight(RECORD_CHARGE, len, false)) {
             true => reason::MORE,

@@ -9,6 +9,7 @@ use futures_core::Stream;
 use super::{RecvStream, SendStream, Session, Waiter, halves};
 use crate::bridge::{HandleSide, SessionLink, reason};
 use crate::error::SessionError;
+use crate::handle::fair::poll_turn;
 use crate::queue::WaiterKey;
 
 /// The future of [`Session::accept`].
@@ -31,6 +32,7 @@ impl Future for Accept<'_> {
     type Output = Result<Option<(SendStream, RecvStream)>, SessionError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        ready!(poll_turn(cx));
         let link = self.link;
         let next = ready!(self.wait.poll(cx, || next(link)));
         link.unaccepted.pass_on();
@@ -80,6 +82,7 @@ impl Incoming {
         &mut self,
         cx: &Context<'_>,
     ) -> Poll<Result<Option<(SendStream, RecvStream)>, SessionError>> {
+        ready!(poll_turn(cx));
         let link = self.session.link();
         let mut wait = Waiter::resume(&link.unaccepted.waiters, self.key.take());
         let Poll::Ready(next) = wait.poll(cx, || next(link)) else {

@@ -17,7 +17,9 @@ use crate::manage::backoff::{Backoff, seed};
 use crate::manage::errors::ManageError;
 use crate::manage::keeper::unless;
 use crate::manage::manager::Manager;
+use crate::manage::panics::caught;
 use crate::sync::Arc;
+use crate::timer::has_time;
 
 /// Pause when too many callers wait to open a stream or for a session, or when the manager is not started.
 const CROWDED_PAUSE: Duration = Duration::from_millis(100);
@@ -27,13 +29,18 @@ const TURNED_AWAY_PAUSE: Duration = Duration::from_millis(10);
 /// The longest such pause.
 const TURNED_AWAY_PAUSE_MAX: Duration = Duration::from_secs(1);
 
-/// The task of an outbox: spawn it on a tokio runtime. From [`Outbox::start`](super::Outbox::start).
+/// The task of an outbox: spawn it on a tokio runtime with time enabled. From [`Outbox::start`](super::Outbox::start).
+///
+/// # Errors
+/// [`ManageError::NoRuntime`] if it is first polled elsewhere. The outbox is closed then.
 ///
 /// Dropping it ends held messages as [`Dropped`](super::Outcome::Dropped), and those under way as [`MayHaveSeen`](super::Outcome::MayHaveSeen).
 #[must_use = "an outbox does nothing unless this is spawned or awaited"]
 pub struct Delivering {
     work: Pin<Box<dyn Future<Output = ()> + Send>>,
     post: Arc<Post>,
+    /// It was polled on a runtime with time enabled.
+    begun: bool,
 }
 
 impl Delivering {
@@ -41,15 +48,21 @@ impl Delivering {
         Self {
             work: Box::pin(deliver(Arc::clone(&post), manager)),
             post,
+            begun: false,
         }
     }
 }
 
 impl Future for Delivering {
-    type Output = ();
+    type Output = Result<(), ManageError>;
 
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        self.work.as_mut().poll(cx)
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        if !self.begun && !has_time() {
+            self.post.close();
+            return Poll::Ready(Err(ManageError::NoRuntime));
+        }
+        self.begun = true;
+        self.work.as_mut().poll(cx).map(Ok)
     }
 }
 
@@ -71,9 +84,13 @@ async fn deliver(post: Arc<Post>, manager: Manager) {
     for _ in 0..post.limits.at_once {
         let (post, manager) = (Arc::clone(&post), manager.clone());
         senders.spawn(async move {
-            while let Some(letter) = post.next().await {
-                send(&post, &manager, letter).await;
-            }
+            let serve = || async {
+                while let Some(letter) = post.next().await {
+                    send(&post, &manager, letter).await;
+                }
+            };
+            // The drop of a message may panic, if its memory is the application's; its outcome has been reported then.
+            while caught(serve).await.is_err() {}
         });
     }
     let all_sent = async { while senders.join_next().await.is_some() {} };

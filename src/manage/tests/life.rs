@@ -257,7 +257,7 @@ async fn the_last_handle_ends_the_manager_and_so_does_its_task() {
     let running = tokio::spawn(manager.start().unwrap());
     manager.session().await.unwrap();
     drop(manager);
-    running.await.unwrap();
+    running.await.unwrap().unwrap();
 
     let manager = builder(&peer).build().unwrap();
     let running = tokio::spawn(manager.start().unwrap());

@@ -5,8 +5,10 @@ mod callers;
 mod life;
 mod outbox;
 mod pace;
+mod panics;
 mod peer;
 mod race;
+mod runtimes;
 
 use std::time::Duration;
 

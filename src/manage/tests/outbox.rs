@@ -227,7 +227,7 @@ async fn the_end_of_the_task_and_of_the_handles_is_told_as_well() {
     let running = tokio::spawn(outbox.start().unwrap());
     drop(outbox);
     assert!(matches!(held.await, Outcome::Finished));
-    running.await.unwrap();
+    running.await.unwrap().unwrap();
 }
 
 #[tokio::test(start_paused = true)]

@@ -304,6 +304,10 @@ fn a_pair_that_was_renewed_is_written_and_read_as_a_new_one_in_the_segment_it_ke
             // SAFETY: as above, the only reader.
             let mut reader = unsafe { Reader::new(owner) };
             let producer = thread::spawn(move || {
+                // Taken back, with the segment behind the one that was kept.
+                push(&mut writer, 7);
+                push(&mut writer, 7);
+                writer.retract();
                 push(&mut writer, round);
                 writer.publish();
                 // Left unpublished.

@@ -19,7 +19,7 @@ pub(crate) struct Reader<O: RingOwner> {
 /// The private state of the reader. Its released position is in the shared words.
 #[derive(Debug)]
 pub(super) struct ReaderState {
-    /// The position of the walk. None until the first publication.
+    /// The position of the walk. None until the first publication, unless the ring was renewed.
     position: Option<Cursor>,
     /// The last `tail` seen.
     tail_seen: u64,
@@ -27,6 +27,15 @@ pub(super) struct ReaderState {
     passed_weight: u64,
     /// An upper bound of those that own a `Bytes`.
     passed_handles: u64,
+}
+
+/// What is at the position of a reader.
+enum Next {
+    Record(Cursor, Header),
+    /// No record is published behind it.
+    Nothing,
+    /// Padding, a link or a taken record; or the first segment is not known yet.
+    Other,
 }
 
 impl<O: RingOwner> Reader<O> {
@@ -117,12 +126,11 @@ impl<O: RingOwner> Reader<O> {
     #[inline]
     pub(crate) fn advance_unless(&mut self, tags: u16) -> Option<u16> {
         let (ring, own) = self.parts();
-        let (cursor, header) = own.settle::<O>(ring)?;
-        let tag = header.tag();
-        if tag & tags == 0 {
-            own.pass::<O>(cursor, header);
+        match own.next(ring) {
+            Next::Nothing => None,
+            Next::Record(cursor, header) => Some(own.pass_unless::<O>(tags, cursor, header)),
+            Next::Other => own.advance_behind::<O>(ring, tags),
         }
-        Some(tag)
     }
 
     /// Passes over the record at the position, moving its payload out; one stored in the ring is copied.
@@ -233,20 +241,22 @@ impl<O: RingOwner> Reader<O> {
 }
 
 impl ReaderState {
-    pub(super) const fn new() -> Self {
+    /// For a ring that begins in this segment, or without a segment before the first push.
+    pub(super) fn new(first: Option<NonNull<Segment>>) -> Self {
         Self {
-            position: None,
+            position: first.map(|segment| Cursor { segment, at: 0 }),
             tail_seen: 0,
             passed_weight: 0,
             passed_handles: 0,
         }
     }
 
-    /// Everything before is released. None until the first publication.
+    /// Everything before is released. None until the first publication, unless the ring was renewed.
     #[inline]
     fn committed(&self, ring: Ring<'_>) -> Option<Cursor> {
         self.position?;
-        // Relaxed, both: from the first publication on only this side stores them, and `attach` has seen that.
+        // Relaxed, both: from the first publication on only this side stores them, and `attach` has seen that. The writer
+        // of a renewed ring never stores them.
         let segment = NonNull::new(ring.reader.oldest.load(Ordering::Relaxed))?;
         let at = ring.reader.head.load(Ordering::Relaxed);
         Some(Cursor { segment, at })
@@ -266,38 +276,127 @@ impl ReaderState {
         if from.at == to.at {
             return 0;
         }
-        if self.passed_handles > 0 {
-            Self::drop_handles(from, to);
+        if self.passed_handles > 0 || from.segment != to.segment {
+            return self.release_owned(ring, from, to);
         }
-        self.release(ring, from, to)
+        self.release(ring, to)
+    }
+
+    /// Looks at the position, without moving it.
+    #[inline(always)]
+    fn next(&mut self, ring: Ring<'_>) -> Next {
+        let Some(cursor) = self.position else {
+            return Next::Other;
+        };
+        if cursor.at == self.tail_seen {
+            // ORDERING: pairs with `Writer::publish`; publishes the words before `tail` and the links among them.
+            self.tail_seen = ring.writer.tail.load(Ordering::Acquire);
+            if cursor.at == self.tail_seen {
+                return Next::Nothing;
+            }
+        }
+        // SAFETY: invariants 1 to 3: before `tail` and not before `head`, so written, ours, and its segment alive.
+        let header = unsafe { cursor.header() };
+        match header.is_record() {
+            true => Next::Record(cursor, header),
+            false => Next::Other,
+        }
     }
 
     /// The header of the record at the position, which is moved over padding, links and taken records to find it.
     #[inline]
     fn settle<O: RingOwner>(&mut self, ring: Ring<'_>) -> Option<(Cursor, Header)> {
-        let Some(mut cursor) = self.position else {
-            return self.attach(ring).then(|| self.settle::<O>(ring)).flatten();
-        };
-        loop {
-            if cursor.at == self.tail_seen {
-                // ORDERING: pairs with `Writer::publish`; publishes the words before `tail` and the links among them.
-                self.tail_seen = ring.writer.tail.load(Ordering::Acquire);
-                if cursor.at == self.tail_seen {
-                    return None;
-                }
-            }
-            // SAFETY: invariants 1 to 3: before `tail` and not before `head`, so written, ours, and its segment alive.
-            let header = unsafe { cursor.header() };
-            if header.is_record() {
-                return Some((cursor, header));
-            }
-            cursor = self.skip::<O>(ring, cursor, header);
+        match self.next(ring) {
+            Next::Nothing => None,
+            Next::Record(cursor, header) => Some((cursor, header)),
+            Next::Other => self.settle_behind::<O>(ring),
         }
     }
 
-    /// Moves the position over padding, a link or a taken record.
+    /// As [`Self::settle`], behind padding.
+    #[inline(never)]
+    fn settle_behind<O: RingOwner>(&mut self, ring: Ring<'_>) -> Option<(Cursor, Header)> {
+        self.pass_padding(ring);
+        match self.next(ring) {
+            Next::Nothing => None,
+            Next::Record(cursor, header) => Some((cursor, header)),
+            Next::Other => self.settle_further::<O>(ring),
+        }
+    }
+
+    /// As [`Reader::advance_unless`], behind padding.
+    #[inline(never)]
+    fn advance_behind<O: RingOwner>(&mut self, ring: Ring<'_>, tags: u16) -> Option<u16> {
+        self.pass_padding(ring);
+        match self.next(ring) {
+            Next::Nothing => None,
+            Next::Record(cursor, header) => Some(self.pass_unless::<O>(tags, cursor, header)),
+            Next::Other => self.advance_further::<O>(ring, tags),
+        }
+    }
+
     #[cold]
-    fn skip<O: RingOwner>(&mut self, ring: Ring<'_>, mut cursor: Cursor, header: Header) -> Cursor {
+    #[inline(never)]
+    fn advance_further<O: RingOwner>(&mut self, ring: Ring<'_>, tags: u16) -> Option<u16> {
+        let (cursor, header) = self.settle_further::<O>(ring)?;
+        Some(self.pass_unless::<O>(tags, cursor, header))
+    }
+
+    /// As [`Self::settle`], from any position.
+    #[cold]
+    #[inline(never)]
+    fn settle_further<O: RingOwner>(&mut self, ring: Ring<'_>) -> Option<(Cursor, Header)> {
+        loop {
+            match self.next(ring) {
+                Next::Nothing => return None,
+                Next::Record(cursor, header) => return Some((cursor, header)),
+                Next::Other => match self.position {
+                    Some(cursor) => self.skip::<O>(ring, cursor),
+                    None => self.attach(ring)?,
+                },
+            }
+        }
+    }
+
+    /// Moves the position, where [`Self::next`] found no record, over padding.
+    #[inline(always)]
+    fn pass_padding(&mut self, ring: Ring<'_>) {
+        let Some(mut cursor) = self.position else {
+            return;
+        };
+        // SAFETY: as in `next`.
+        let header = unsafe { cursor.header() };
+        if header.kind() != Kind::Pad {
+            return;
+        }
+        let from = cursor.at;
+        // SAFETY: the segment is alive (invariant 3).
+        unsafe { cursor.pass(header) };
+        self.position = Some(cursor);
+        // Relaxed: from the first publication on only this side stores it.
+        if ring.reader.head.load(Ordering::Relaxed) == from {
+            // Only padding was passed: a single record behind it is then found by `only_passed`.
+            self.release(ring, cursor);
+        }
+    }
+
+    /// Passes over a record whose tag has none of these bits; its tag either way.
+    #[inline(always)]
+    fn pass_unless<O: RingOwner>(&mut self, tags: u16, cursor: Cursor, header: Header) -> u16 {
+        let tag = header.tag();
+        if tag & tags == 0 {
+            self.pass::<O>(cursor, header);
+        }
+        tag
+    }
+
+    /// Moves the position, which is at `cursor`, over padding, a link or a taken record.
+    fn skip<O: RingOwner>(&mut self, ring: Ring<'_>, mut cursor: Cursor) {
+        // SAFETY: as in `next`, which has found no record there.
+        let header = unsafe { cursor.header() };
+        if header.kind() == Kind::Pad {
+            return self.pass_padding(ring);
+        }
         let untouched = self
             .committed(ring)
             .is_some_and(|from| from.at == cursor.at);
@@ -305,26 +404,23 @@ impl ReaderState {
         // SAFETY: the words before `tail` happen-before this, and segments from `head` on are alive (invariant 3).
         unsafe { cursor.step(header) };
         self.position = Some(cursor);
-        if matches!(header.kind(), Kind::Link | Kind::Pad) && untouched {
-            // Only this was passed. Behind a link the old segment is freed at once, which releases a big one early; behind padding
-            // a single passed record is then found by `only_passed`.
+        if header.kind() == Kind::Link && untouched {
+            // Only this was passed: the old segment is freed at once, which releases a big one early.
             self.commit(ring);
         }
-        cursor
     }
 
-    /// Finds the first segment. False before the first publication.
-    #[cold]
-    fn attach(&mut self, ring: Ring<'_>) -> bool {
+    /// Finds the first segment. None before the first publication.
+    fn attach(&mut self, ring: Ring<'_>) -> Option<()> {
         // ORDERING: pairs with `Writer::publish`; publishes `oldest` and the words before `tail`.
         self.tail_seen = ring.writer.tail.load(Ordering::Acquire);
         if self.tail_seen == 0 {
-            return false;
+            return None;
         }
         let oldest = NonNull::new(ring.reader.oldest.load(Ordering::Relaxed));
         let segment = oldest.expect("`oldest` is set before the first publication");
         self.position = Some(Cursor { segment, at: 0 });
-        true
+        Some(())
     }
 
     #[inline]
@@ -353,16 +449,30 @@ impl ReaderState {
         }
     }
 
+    /// As [`Self::release`], where records own payloads, or segments are left behind.
+    #[cold]
+    #[inline(never)]
+    fn release_owned(&mut self, ring: Ring<'_>, from: Cursor, to: Cursor) -> u64 {
+        if self.passed_handles > 0 {
+            Self::drop_handles(from, to);
+        }
+        if from.segment == to.segment {
+            return self.release(ring, to);
+        }
+        // Relaxed: from the first publication on only this side reads it, and then `RingPair::drop`.
+        (ring.reader.oldest).store(to.segment.as_ptr(), Ordering::Relaxed);
+        let weight = self.release(ring, to);
+        Self::free_segments(from.segment, to.segment);
+        weight
+    }
+
+    /// Gives everything up to `to`, which is the position, back to the writer.
     #[inline]
-    fn release(&mut self, ring: Ring<'_>, from: Cursor, to: Cursor) -> u64 {
+    fn release(&mut self, ring: Ring<'_>, to: Cursor) -> u64 {
         let weight = self.passed_weight;
         self.passed_weight = 0;
         self.passed_handles = 0;
         let shared = ring.reader;
-        if from.segment != to.segment {
-            // Relaxed: from the first publication on only this side reads it, and then `RingPair::drop`.
-            shared.oldest.store(to.segment.as_ptr(), Ordering::Relaxed);
-        }
         // ORDERING: pairs with `Ring::load_head`; publishes that we are done with the words before `head`.
         shared.head.store(to.at, Ordering::Release);
         if weight > 0 {
@@ -370,9 +480,6 @@ impl ReaderState {
             let released = shared.released.load(Ordering::Relaxed) + weight;
             // ORDERING: pairs with `released`; publishes the `head` that goes with this weight.
             shared.released.store(released, Ordering::Release);
-        }
-        if from.segment != to.segment {
-            Self::free_segments(from.segment, to.segment);
         }
         weight
     }

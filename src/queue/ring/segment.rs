@@ -184,6 +184,12 @@ impl Header {
         self.0 & Self::FREE != 0
     }
 
+    /// Words of a record whose payload is stored in the ring, with its header.
+    #[inline]
+    pub(super) fn words(self) -> u64 {
+        1 + words_for(u64::from(self.len()))
+    }
+
     /// Weight of the record; padding and links weigh nothing.
     #[inline]
     pub(super) fn weight(self, charge: u32) -> u64 {
@@ -247,7 +253,7 @@ impl Cursor {
     pub(super) unsafe fn pass(&mut self, header: Header) {
         self.at += match header.kind() {
             // The common case.
-            Kind::Slice => 1 + words_for(u64::from(header.len())),
+            Kind::Slice => header.words(),
             Kind::Shared => 1 + HANDLE_WORDS,
             // SAFETY: alive by the contract above.
             Kind::Pad => unsafe { self.words() }.contiguous(self.at),

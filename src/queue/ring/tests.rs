@@ -63,9 +63,13 @@ impl Counter {
 }
 
 fn content(seed: u64, len: usize) -> Vec<u8> {
-    (0..len as u64)
-        .map(|index| (seed.wrapping_mul(31) ^ index.wrapping_mul(7)) as u8)
-        .collect()
+    let byte = |index: u64| (seed.wrapping_mul(31) ^ index.wrapping_mul(7)) as u8;
+    let mut cycle: Vec<u8> = (0..len.min(256) as u64).map(byte).collect();
+    if len > cycle.len() {
+        cycle = cycle.repeat(len.div_ceil(256));
+        cycle.truncate(len);
+    }
+    cycle
 }
 
 /// Bytes of all segments that are not freed.
@@ -764,5 +768,40 @@ fn a_record_written_in_place_arrives_as_one_that_was_copied_and_one_given_up_lea
             assert!(reader.advance());
             reader.commit();
         }
+    }
+}
+
+#[test]
+fn a_renewed_ring_takes_its_first_records_back_and_is_read_from_the_next() {
+    let counter = Counter::default();
+    let mut pair = Arc::new(RingPair::new());
+    for round in 0..4_u8 {
+        let owner = Owner(Arc::clone(&pair));
+        // SAFETY: the only writer of this ring since the pair was made or renewed.
+        let mut writer = unsafe { Writer::new(owner.clone()) };
+        // SAFETY: as above, the only reader.
+        let mut reader = unsafe { Reader::new(owner.clone()) };
+        assert!(reader.peek().is_none());
+        for _ in 0..3 {
+            writer.push_slice(1, false, &[1; 100]);
+            writer.push_bytes(2, false, counter.bytes(vec![2; 10_000]));
+        }
+        assert_eq!(writer.retract(), 3 * (356 + 10_256));
+        assert!(reader.is_empty() && counter.alive() == 0);
+        // The reader of a renewed ring knows its first segment.
+        assert_eq!(segment_bytes(owner.ring()), FIRST_SEGMENT_BYTES as u64);
+        writer.push_slice(3, false, &[round]);
+        writer.push_slice(3, false, &[round; 70]);
+        writer.publish();
+        assert_eq!(reader.take().expect("published").payload[..], [round]);
+        if round % 2 == 0 {
+            // In the other rounds the last record is left in the ring.
+            assert!(reader.advance());
+            reader.commit();
+        }
+        drop((writer, reader, owner));
+        let alone = Arc::get_mut(&mut pair).expect("both have let go");
+        alone.renew();
+        assert_eq!(segment_bytes(alone.forth()), FIRST_SEGMENT_BYTES as u64);
     }
 }

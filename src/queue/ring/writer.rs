@@ -66,7 +66,7 @@ impl<O: RingOwner> Writer<O> {
     ///
     /// # Panics
     /// If the payload is 4 GiB or longer.
-    #[inline]
+    #[inline(always)] // For loops; what is rare in it is a call.
     pub(crate) fn push_slice(&mut self, tag: u16, free: bool, payload: &[u8]) {
         self.push_slices(tag, free, payload, &[]);
     }
@@ -75,20 +75,15 @@ impl<O: RingOwner> Writer<O> {
     ///
     /// # Panics
     /// If they are 4 GiB or longer together.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn push_slices(&mut self, tag: u16, free: bool, head: &[u8], tail: &[u8]) {
-        let len = head.len() + tail.len();
-        let header = Header::new(Kind::Slice, tag, free, len);
-        let words = 1 + words_for(len as u64);
+        let header = Header::new(Kind::Slice, tag, free, head.len() + tail.len());
         let (ring, own) = self.parts();
-        let cursor = own.reserve(ring, words);
-        // SAFETY: the newest segment is alive (invariant 3).
-        let memory = unsafe { cursor.words() };
-        // SAFETY: `reserve` returned that many words that are contiguous and ours.
-        unsafe { memory.write(cursor.at, header.word()) };
-        // SAFETY: as above.
-        unsafe { memory.write_slices(cursor.at + 1, head, tail) };
-        own.pushed(cursor, words, record_weight(O::CHARGE, len, free));
+        match own.room(ring, header.words()) {
+            Some(cursor) => own.push_slices::<O>(cursor, header, head, tail),
+            // Apart from the other, so that a loop keeps its registers.
+            None => own.grow_and_push::<O>(ring, header, head, tail),
+        }
     }
 
     /// Pushes a record that owns `payload`; nothing is copied but the handle.
@@ -295,44 +290,85 @@ impl WriterState {
         self.pushed_weight += weight;
     }
 
-    /// Finds `words` contiguous words that are ours. They stay so until the caller moves the cursor behind them.
-    #[inline]
-    fn reserve(&mut self, ring: Ring<'_>, words: u64) -> Cursor {
-        if let Some(cursor) = self.cursor {
-            // SAFETY: the newest segment is alive (invariant 3).
-            let memory = unsafe { cursor.words() };
-            let fits = words <= memory.contiguous(cursor.at);
-            // One word more: a LINK must always fit behind the newest record.
-            if fits && cursor.at + words < self.in_use_from + memory.len() {
-                return cursor;
-            }
-        }
-        self.reserve_slow(ring, words)
+    /// Pushes a record at the cursor from [`Self::room`].
+    #[inline(always)]
+    fn push_slices<O: RingOwner>(
+        &mut self,
+        cursor: Cursor,
+        header: Header,
+        head: &[u8],
+        tail: &[u8],
+    ) {
+        // SAFETY: the newest segment is alive (invariant 3).
+        let memory = unsafe { cursor.words() };
+        // SAFETY: `room` or `grow` returned that many words that are contiguous and ours.
+        unsafe { memory.write(cursor.at, header.word()) };
+        // SAFETY: as above.
+        unsafe { memory.write_slices(cursor.at + 1, head, tail) };
+        self.pushed(cursor, header.words(), header.weight(O::CHARGE));
     }
 
+    /// The same in another segment.
     #[cold]
     #[inline(never)]
-    fn reserve_slow(&mut self, ring: Ring<'_>, words: u64) -> Cursor {
-        let Some(mut cursor) = self.cursor else {
-            return self.first(ring, words);
-        };
+    fn grow_and_push<O: RingOwner>(
+        &mut self,
+        ring: Ring<'_>,
+        header: Header,
+        head: &[u8],
+        tail: &[u8],
+    ) {
+        let cursor = self.grow(ring, header.words());
+        self.push_slices::<O>(cursor, header, head, tail);
+    }
+
+    /// The cursor, behind padding if need be, if `words` contiguous words from there on are ours. They stay so until the caller
+    /// moves the cursor behind them.
+    #[inline(always)]
+    fn room(&mut self, ring: Ring<'_>, words: u64) -> Option<Cursor> {
+        let mut cursor = self.cursor?;
         // SAFETY: the newest segment is alive (invariant 3).
         let memory = unsafe { cursor.words() };
         let contiguous = memory.contiguous(cursor.at);
         let padding = if words <= contiguous { 0 } else { contiguous };
-        // A `head` that still lies in an older segment is lower than where this one starts.
-        self.in_use_from = self.in_use_from.max(ring.load_head());
-        if cursor.at + padding + words < self.in_use_from + memory.len() {
-            if padding > 0 {
-                let pad = Header::new(Kind::Pad, 0, true, 0);
-                // SAFETY: invariant 2 and the comparison above: the word is ours, `padding` being at least 1.
-                unsafe { memory.write(cursor.at, pad.word()) };
-                cursor.at += padding;
-                self.cursor = Some(cursor);
+        // One word more: a LINK must always fit behind the newest record.
+        let end = cursor.at + padding + words + 1;
+        if end > self.in_use_from + memory.len() {
+            // A `head` that still lies in an older segment is lower than where this one starts.
+            self.in_use_from = self.in_use_from.max(ring.load_head());
+            if end > self.in_use_from + memory.len() {
+                return None;
             }
-            return cursor;
         }
-        let cursor = self.link(cursor, Self::segment_words(words).max(2 * memory.len()));
+        if padding > 0 {
+            let pad = Header::new(Kind::Pad, 0, true, 0);
+            // SAFETY: invariant 2 and the comparison above: the word is ours, `padding` being at least 1.
+            unsafe { memory.write(cursor.at, pad.word()) };
+            cursor.at += padding;
+            self.cursor = Some(cursor);
+        }
+        Some(cursor)
+    }
+
+    /// As [`Self::room`], in another segment where there is none.
+    #[inline]
+    fn reserve(&mut self, ring: Ring<'_>, words: u64) -> Cursor {
+        match self.room(ring, words) {
+            Some(cursor) => cursor,
+            None => self.grow(ring, words),
+        }
+    }
+
+    /// Makes room for `words` contiguous words in the first segment, or in a larger one.
+    #[cold]
+    #[inline(never)]
+    fn grow(&mut self, ring: Ring<'_>, words: u64) -> Cursor {
+        let Some(cursor) = self.cursor else {
+            return self.first(ring, words);
+        };
+        // SAFETY: the newest segment is alive (invariant 3).
+        let twice = 2 * unsafe { cursor.words() }.len();
+        let cursor = self.link(cursor, Self::segment_words(words).max(twice));
         self.cursor = Some(cursor);
         cursor
     }
@@ -407,8 +443,11 @@ impl WriterState {
             // The start of that segment need not be known: `head` is at or after it, or the words before belong to the reader.
             self.in_use_from = ring.load_head();
         }
-        if from.at == 0 {
-            // There was no publication: `attach` loads `oldest` only after a `tail` that is not 0.
+        // SAFETY: as above.
+        let words = unsafe { from.words() }.len();
+        if from.at == 0 && words > FIRST_WORDS {
+            // The reader does not know it: `attach` loads `oldest` only after a `tail` that is not 0, and a renewed ring
+            // begins in a small one.
             // Relaxed: as in `first`.
             (ring.reader.oldest).store(std::ptr::null_mut(), Ordering::Relaxed);
             self.cursor = None;

@@ -19,7 +19,8 @@
 //! # Memory
 //! Without credit, the bytes that applications have not consumed are bounded by not reading the connection while they are as
 //! many as `session_window`: one stream that is not read stops all. With credit, which bounds each stream, `session_window_max`
-//! holds instead, so that a stream that is not read leaves the others alone. Messages that are not complete do not stop the
+//! holds instead, so that a stream that is not read leaves the others alone. A peer cannot be made to keep to credit: one
+//! that does not is stopped there. Messages that are not complete do not stop the
 //! reading, as nothing but the rest of them helps: beyond the window they take memory from the pool, or their streams end.
 
 #[cfg(any(test, fuzzing))]
@@ -43,8 +44,10 @@ use bytes::{Buf, BytesMut};
 use super::{Batch, Role, Wire};
 use crate::config::Config;
 use crate::core::port::SessionPort;
+use crate::core::stream::owed;
+use crate::core::timers::Timer;
 use crate::core::{Core, Floors, Mux, Terms};
-use crate::drpc::{Calls, DrpcError, FlowControl, MAX_OPENING, Profile};
+use crate::drpc::{Calls, CancelForm, DrpcError, FlowControl, MAX_OPENING, Profile};
 use crate::error::{ProtocolError, SessionError};
 use frame::HEADER_MAX;
 use ids::Ids;
@@ -88,7 +91,7 @@ pub(crate) struct Drpc {
     /// Calls of this side that may run at once, and those that run.
     most_calls: u32,
     calls: u32,
-    /// The peer has sent a WindowUpdate.
+    /// The peer has sent a WindowUpdate, or is known to do so.
     peer_returns: bool,
     /// The smallest WindowUpdate, in bytes.
     step: u64,
@@ -111,6 +114,16 @@ impl Drpc {
         }
         self.header_due = false;
         Ok(true)
+    }
+
+    /// Whether a stream that was invoked is to be cancelled.
+    fn owes_cancel<S: SessionPort>(&self, mux: &mut Mux<S>) -> bool {
+        let streams = &mut mux.base.streams;
+        !mux.base.owing.is_empty()
+            && self.lines.keys().any(|id| {
+                let stream = streams.find_mut(*id);
+                stream.is_some_and(|(_, stream)| stream.owes & owed::CANCEL != 0)
+            })
     }
 
     /// Whether this side may open another call.
@@ -204,7 +217,7 @@ impl Wire for Drpc {
                 Calls::Many => config.max_streams(),
             },
             calls: 0,
-            peer_returns: false,
+            peer_returns: profile.flow_control == FlowControl::Required,
             step: u64::from((config.stream_window() / 2).min(profile.window / 4)).max(1),
         }
     }
@@ -224,10 +237,21 @@ impl Wire for Drpc {
             Role::Dialer => self.most_calls - Self::TERMS.floors.streams,
             Role::Acceptor => 0,
         };
-        if self.profile.flow_control == FlowControl::On {
+        if matches!(
+            self.profile.flow_control,
+            FlowControl::On | FlowControl::Required
+        ) {
             hold_more(core);
         }
         core.established(max_message, more);
+        if let Some(limit) = self
+            .profile
+            .first_call
+            .filter(|_| self.role == Role::Acceptor)
+        {
+            let base = &mut core.mux.base;
+            base.timers.set(Timer::FirstCall, base.turn + limit);
+        }
     }
 
     fn receive<S: SessionPort>(
@@ -244,6 +268,15 @@ impl Wire for Drpc {
     fn is_silent_now(&self) -> bool {
         let full = self.calls > 0 && self.calls >= self.most_calls;
         !full && self.turned_away.is_empty()
+    }
+
+    /// Closing the connection needs no room in the socket.
+    #[inline]
+    fn requests_taken<S: SessionPort>(&mut self, core: &mut Core<S>) {
+        let hard = self.role == Role::Dialer && self.profile.cancel == CancelForm::Hard;
+        if hard && self.owes_cancel(&mut core.mux) {
+            core.abort(SessionError::Closed);
+        }
     }
 
     fn transmit<S: SessionPort>(&mut self, core: &mut Core<S>, batch: &mut Batch, now: Instant) {

@@ -4,6 +4,7 @@
 //! receive buffer. Data of messages go into the queue of the stream; those of openings and errors are put together, up to
 //! a limit; all others are skipped.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::{Buf, BytesMut};
@@ -16,9 +17,10 @@ use super::{Drpc, TurnedAway, hold_more};
 use crate::core::port::{RecvEnd, StreamPort};
 use crate::core::state::Receiving;
 use crate::core::stream::owed;
+use crate::core::timers::Timer;
 use crate::core::{Core, Exceeded, Incoming, Key, Piece, SessionPort, Violation};
 use crate::drpc::{Calls, DrpcError, FlowControl, Varint};
-use crate::error::{Limit, Side, StreamError, codes};
+use crate::error::{Failure, Limit, Side, StreamError, codes};
 use crate::wire::{Role, WAKES_MAX, WORK_MAX};
 
 /// Data of a frame are taken when all have arrived, or this many bytes.
@@ -408,10 +410,7 @@ impl Drpc {
         match header.kind {
             Kind::Error => {
                 let failure = failure::decode(&std::mem::take(&mut line.part));
-                if core.mux.failed_by_peer(key, failure).is_err() {
-                    // Behind its CloseSend: only sending is left to end.
-                    core.cancel_by_peer(key, codes::CANCELLED);
-                }
+                failed(core, key, failure);
             }
             Kind::Cancel => core.cancel_by_peer(key, codes::CANCELLED),
             Kind::Close => {
@@ -444,6 +443,7 @@ impl Drpc {
             Ok(block) => block,
             Err(code) => return self.turn_away(core, id, code),
         };
+        core.mux.base.timers.stop(Timer::FirstCall);
         if self.profile.calls == Calls::OneAtATime {
             self.cancel_calls(core);
         }
@@ -507,6 +507,18 @@ fn charge_unsolicited<S: SessionPort>(core: &mut Core<S>, header: &Header) {
     match header.kind {
         Kind::Unknown(_) => mux.limits.charge_unknown(&mux.base),
         _ => mux.limits.charge_control(&mux.base),
+    }
+}
+
+/// The peer's Error. Behind its CloseSend, which delivers all messages, only sending is left to end.
+fn failed<S: SessionPort>(core: &mut Core<S>, key: Key, failure: Failure) {
+    let receiving = core.mux.base.streams.at(key).state.receiving;
+    if matches!(receiving, Receiving::Finished | Receiving::Ended) {
+        let end = RecvEnd::Error(StreamError::Failed(Arc::new(failure)));
+        core.mux.cancelled_by_peer(key, codes::CANCELLED, end);
+    } else {
+        // Not after the end.
+        let _ = core.mux.failed_by_peer(key, failure);
     }
 }
 

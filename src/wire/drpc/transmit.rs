@@ -132,7 +132,7 @@ impl Drpc {
         let returns = match self.profile.flow_control {
             FlowControl::Off => false,
             FlowControl::WhenSeen => self.peer_returns,
-            FlowControl::On => true,
+            FlowControl::On | FlowControl::Required => true,
         };
         let Some((_, stream)) = mux.base.streams.find_mut(id) else {
             return;

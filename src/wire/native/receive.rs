@@ -535,7 +535,7 @@ fn on_calls<S: SessionPort>(core: &mut Core<S>, takes: bool) {
 
 /// The short messages in front that are whole and of the stream of `first`. Stops after one that ends its direction, and after
 /// `most`, and before any other frame, which [`Native::on_data`] handles with all rules and errors.
-#[inline]
+#[inline(never)] // A loop of its own has more registers.
 fn short_messages<S: SessionPort>(
     core: &mut Core<S>,
     first: Header,

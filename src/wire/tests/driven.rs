@@ -39,7 +39,7 @@ fn ends(config: &Config) -> [(Session, JoinHandle<SessionError>); 2] {
 }
 
 fn message(len: usize) -> Bytes {
-    (0..len).map(|n| (n % 251) as u8).collect()
+    ringmux_testing::message(len).into()
 }
 
 async fn soon<T>(future: impl Future<Output = T>) -> T {

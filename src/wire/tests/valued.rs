@@ -189,7 +189,7 @@ over_both_wires! {
         let mut pair = Pair::<W>::new();
         let [call, served] = pair.stream(b"");
         for len in [0, 1, 999, 1000, 1001, 20_000, 300_000] {
-            let message: Vec<u8> = (0..len).map(|n| (n % 251) as u8).collect();
+            let message = ringmux_testing::message(len);
             pair.ends[D].send(call, &message);
             pair.drive();
             let now = pair.now;

@@ -36,6 +36,8 @@ pub(in crate::bridge::tests) fn run(seed: u64, config: &Config, streams: usize, 
     };
     let pools = [Pool::new(1 << 30), Pool::new(1 << 30)];
     let mut world = World::new(seed, pools.to_vec(), Sabotage::None);
+    // A look at the accounts costs the more the more streams there are.
+    world.check_every = 10;
     let desk = Rc::clone(&world.desk);
     desk.budget.set(3_000_000);
     let mut pair: Pair = Pair::at(desk.now(), config, config, &pools, &weather, seed);

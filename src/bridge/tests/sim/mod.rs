@@ -122,6 +122,12 @@ const KEPT: [(u64, &str); 8] = [
     ),
 ];
 
+/// The same over DRPC.
+const DRPC_KEPT: [(u64, &str); 1] = [(
+    19_554,
+    "the sender of a call whose answer was stopped was not told of an error behind the answer's end",
+)];
+
 /// How a run is damaged so that it must fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Sabotage {
@@ -263,17 +269,25 @@ fn run_all(kind: impl Fn(u64) -> Kind + Sync, seeds: &[u64]) -> (Summary, Vec<u6
     (total, failed)
 }
 
+/// This many seeds from the first one, and those that once found a bug.
+fn with_kept(runs: u64, kept: &[(u64, &str)]) -> Vec<u64> {
+    let from = first_seed();
+    let kept = kept.iter().map(|(seed, _)| *seed);
+    (from..from + runs).chain(kept).collect()
+}
+
+/// The command that runs a seed again, and the bug that it once found.
+fn replayed(test: &str, seed: u64, kept: &[(u64, &str)]) -> String {
+    let once = kept.iter().find(|(kept, _)| *kept == seed);
+    let once = once.map_or("", |(_, what)| *what);
+    format!("RINGMUX_SEED={seed} cargo test --lib {test}  {once}")
+}
+
 #[test]
 fn honest_processes_keep_every_promise_whatever_the_network_does() {
-    let from = first_seed();
     let runs = number("RINGMUX_SEEDS").unwrap_or(SEEDS);
-    let kept = KEPT.iter().map(|(seed, _)| *seed);
-    let seeds: Vec<u64> = (from..from + runs).chain(kept).collect();
-    let replay = |seed: u64| {
-        let once = KEPT.iter().find(|(kept, _)| *kept == seed);
-        let once = once.map_or("", |(_, what)| *what);
-        format!("RINGMUX_SEED={seed} cargo test --lib sim::replay  {once}")
-    };
+    let seeds = with_kept(runs, &KEPT);
+    let replay = |seed| replayed("sim::replay", seed, &KEPT);
     let ends = if runs >= SEEDS { &ENDS[..] } else { &[] };
     all_succeed(Kind::of, &seeds, replay, ends);
 }
@@ -313,10 +327,9 @@ fn replay() {
 
 #[test]
 fn honest_processes_keep_the_promises_of_drpc_whatever_the_network_does() {
-    let from = number("RINGMUX_SEED_FROM").unwrap_or_default();
     let runs = number("RINGMUX_SEEDS").unwrap_or(DRPC_SEEDS);
-    let seeds: Vec<u64> = (from..from + runs).collect();
-    let replay = |seed| format!("RINGMUX_SEED={seed} cargo test --lib sim::drpc_replay");
+    let seeds = with_kept(runs, &DRPC_KEPT);
+    let replay = |seed| replayed("sim::drpc_replay", seed, &DRPC_KEPT);
     let ends = if runs >= DRPC_SEEDS {
         &DRPC_ENDS[..]
     } else {

@@ -212,6 +212,8 @@ pub(super) struct World {
     rng: Rng,
     pub(super) sabotage: Sabotage,
     pub(super) steps: u64,
+    /// The accounts of a connection are checked after this many steps, besides whenever nothing more can happen at a moment.
+    pub(super) check_every: u64,
     last_progress: Instant,
 }
 
@@ -241,6 +243,7 @@ impl World {
             rng: Rng::of(seed, 1),
             sabotage,
             steps: 0,
+            check_every: 1,
             last_progress: now,
         }
     }
@@ -374,7 +377,9 @@ impl World {
         let looked = !to_its_end && self.rng.one_in(2);
         let pair = self.pairs[index].as_mut().expect("it lives");
         pair.drive(side, to_its_end, looked);
-        pair.check();
+        if self.steps.is_multiple_of(self.check_every) {
+            pair.check();
+        }
         self.retire(index);
     }
 

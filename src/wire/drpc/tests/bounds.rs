@@ -275,3 +275,35 @@ async fn with_credit_an_unread_stream_leaves_63_others_alone() {
     assert!(!stuck.is_finished());
     serve.abort();
 }
+
+#[tokio::test]
+async fn a_connection_without_a_call_ends_at_its_limit_and_one_that_had_a_call_does_not() {
+    let limit = Duration::from_millis(100);
+    let invoke = packet(Kind::Invoke, 1, 1, b"/m");
+    for (bytes, first_call, ends) in [
+        (&b""[..], Some(limit), true),
+        (b"DRPC!!!1", Some(limit), true),
+        (&invoke[..invoke.len() - 1], Some(limit), true),
+        (&invoke, Some(limit), false),
+        (b"", None, false),
+    ] {
+        let profile = MUX.first_call(first_call);
+        let ((session, _task), mut peer) = Peer::of(Role::Acceptor, settings(profile));
+        peer.send(bytes).await;
+        if ends {
+            let end = soon(session.closed()).await;
+            assert!(
+                matches!(end, SessionError::HandshakeTimeout(after) if after == limit),
+                "{end:?}"
+            );
+        } else {
+            let served = match bytes {
+                b"" => None,
+                _ => Some(accept(&session).await),
+            };
+            let closed = timeout(5 * limit, session.closed()).await;
+            assert!(closed.is_err(), "{closed:?}");
+            drop(served);
+        }
+    }
+}

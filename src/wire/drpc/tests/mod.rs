@@ -53,7 +53,7 @@ fn ends(builder: ConfigBuilder) -> [End; 2] {
 }
 
 fn message(len: usize) -> Bytes {
-    (0..len).map(|n| (n % 251) as u8).collect()
+    ringmux_testing::message(len).into()
 }
 
 async fn soon<T>(future: impl Future<Output = T>) -> T {

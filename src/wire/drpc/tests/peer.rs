@@ -3,8 +3,8 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::drpc::{DrpcError, FlowControl, MAX_OPENING};
-use crate::error::{ProtocolError, Side, StreamError, codes};
+use crate::drpc::{CancelForm, DrpcError, FlowControl, MAX_OPENING};
+use crate::error::{ProtocolError, SendError, Side, StreamError, codes};
 use crate::handle::whole::{Stream, Whole as _};
 
 const MUX: Profile = Profile::COCKROACH;
@@ -199,6 +199,20 @@ async fn a_call_that_is_given_up_before_its_invoke_has_arrived_is_never_seen() {
     }
 }
 
+/// storj's servers stop reading a connection at a message that no handler takes, and see no end of the call behind it.
+#[tokio::test]
+async fn a_hard_cancel_closes_a_connection_that_the_peer_does_not_read() {
+    let ((session, _task), _peer) = client(Profile::STORJ.cancel(CancelForm::Hard));
+    let mut call = soon(session.open("/m")).await.unwrap();
+    call.send(message(1 << 20)).await.unwrap();
+    while session.stats().bytes_sent < PIPE as u64 {
+        tokio::task::yield_now().await;
+    }
+    call.cancel(7);
+    let end = soon(session.closed()).await;
+    assert!(matches!(end, SessionError::Closed), "{end:?}");
+}
+
 #[tokio::test]
 async fn an_end_inside_a_message_has_a_number_of_its_own() {
     for dials in [true, false] {
@@ -327,6 +341,51 @@ async fn an_error_of_the_server_in_either_form_is_a_failure_of_the_call() {
             };
             assert_eq!((failure.code, &failure.message[..]), (42, "nope"));
         }
+    }
+}
+
+/// Go's server allows it: a handler that has half-closed may fail. The bytes are as those of storj/drpc.
+#[tokio::test]
+async fn an_error_behind_the_end_of_the_answers_carries_its_code_to_the_sender() {
+    let ((session, _task), mut peer) = client(Profile::STORJ);
+    let mut call = soon(session.open("/m")).await.unwrap();
+    peer.expect(Kind::Invoke, 1, 1, b"/m").await;
+    peer.send(b"\x05\x01\x01\x06answer\x0d\x01\x02\x00").await;
+    peer.send(b"\x07\x01\x03\x16\0\0\0\0\0\0\0\x37behind the end")
+        .await;
+    let error = soon(call.stopped()).await;
+    let SendError::Stream(StreamError::Failed(failure)) = error else {
+        panic!("{error:?}");
+    };
+    assert_eq!((failure.code, &*failure.message), (55, "behind the end"));
+    assert_eq!(soon(call.recv()).await.unwrap().unwrap(), "answer");
+    assert_eq!(soon(call.recv()).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn an_error_behind_the_end_of_the_answer_ends_the_request_whether_the_answer_is_wanted_or_not()
+ {
+    for stops in [false, true] {
+        let ((session, _task), mut peer) = client(MUX);
+        let (mut send, mut recv) = soon(session.open("/m")).await.unwrap();
+        peer.expect(Kind::Invoke, 1, 1, b"/m").await;
+        if stops {
+            recv.stop(7);
+        }
+        // The stop is known when the message behind it is sent.
+        send.send("one").await.unwrap();
+        peer.expect(Kind::Message, 1, 2, b"one").await;
+        peer.send(&packet(Kind::CloseSend, 1, 1, b"")).await;
+        let error = b"\0\0\0\0\0\0\0\x2anope";
+        peer.send(&packet(Kind::Error, 1, 2, error)).await;
+        let end = soon(send.stopped()).await;
+        let SendError::Stream(StreamError::Failed(failure)) = end else {
+            panic!("{end:?}, stops: {stops}");
+        };
+        assert_eq!((failure.code, &*failure.message), (42, "nope"));
+        drop((send, recv));
+        let _next = soon(session.open("/next")).await.unwrap();
+        peer.expect(Kind::Invoke, 2, 1, b"/next").await;
     }
 }
 
@@ -474,6 +533,7 @@ async fn credit_is_returned_only_to_a_peer_that_has_shown_that_it_knows_it() {
         (FlowControl::WhenSeen, false, false),
         (FlowControl::WhenSeen, true, true),
         (FlowControl::On, false, true),
+        (FlowControl::Required, false, true),
     ] {
         let ((session, _task), mut peer) = server(MUX.flow_control(flow));
         peer.send(&packet(Kind::Invoke, 1, 1, b"/m")).await;
@@ -495,7 +555,8 @@ async fn credit_is_returned_only_to_a_peer_that_has_shown_that_it_knows_it() {
             }
             assert_eq!((header.kind, header.control), (Kind::WindowUpdate, true));
             // Outside the order of packets only for a peer that is known to expect it.
-            assert_eq!(header.message == 0, shown);
+            let known = shown || flow == FlowControl::Required;
+            assert_eq!(header.message == 0, known);
             match crate::drpc::Varint::split(&data) {
                 Some((delta, [])) => returned += delta,
                 _ => panic!("{data:?}"),
@@ -583,6 +644,47 @@ async fn credit_that_waits_for_the_end_of_a_message_goes_back_behind_it() {
         }
     }
     returns_most(&mut peer, 1).await;
+}
+
+/// CockroachDB has flow control by default since 2026, and shows it only when it has received.
+#[tokio::test]
+async fn a_peer_that_only_uploads_gets_its_credit_back() {
+    let ((session, _task), mut peer) = server(MUX.window(20_000));
+    peer.send(&packet(Kind::Invoke, 1, 1, b"/upload")).await;
+    let mut served = accept(&session, "/upload").await;
+    fill_window(&mut peer, 1).await;
+    for _ in 0..5 {
+        assert!(soon(served.recv()).await.unwrap().is_some());
+    }
+    let (header, data) = soon(peer.next()).await;
+    assert_eq!((header.kind, header.control), (Kind::WindowUpdate, true));
+    assert!(
+        header.message > 0,
+        "in the order of packets, for peers without flow control"
+    );
+    assert!(crate::drpc::Varint::split(&data).is_some_and(|(delta, _)| delta >= 5_000));
+}
+
+#[tokio::test]
+async fn sending_waits_for_credit_from_the_start_where_the_peer_certainly_returns_it() {
+    let profile = MUX.flow_control(FlowControl::Required).window(100_000);
+    let ((session, _task), mut peer) = client(profile);
+    let mut call = soon(session.open("/m")).await.unwrap();
+    peer.expect(Kind::Invoke, 1, 1, b"/m").await;
+    for len in [60_000, 50_000] {
+        call.send(message(len)).await.unwrap();
+    }
+    let (header, _) = peer.next().await;
+    assert_eq!((header.stream, header.length), (1, 60_000));
+    let mut other = soon(session.open("/other")).await.unwrap();
+    other.send("not held up").await.unwrap();
+    peer.expect(Kind::Invoke, 2, 1, b"/other").await;
+    peer.expect(Kind::Message, 2, 2, b"not held up").await;
+    let mut delta = Vec::new();
+    crate::drpc::put_varint(&mut delta, 60_000);
+    peer.send(&packet(Kind::WindowUpdate, 1, 0, &delta)).await;
+    let (header, _) = peer.next().await;
+    assert_eq!((header.stream, header.length), (1, 50_000));
 }
 
 #[tokio::test]

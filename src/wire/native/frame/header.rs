@@ -22,12 +22,13 @@ impl Header {
     /// Reads a header; every eight bytes are one.
     #[inline]
     pub(crate) const fn decode(bytes: [u8; HEADER_LEN]) -> Self {
-        let [l0, l1, l2, kind_flags, s0, s1, s2, s3] = bytes;
+        // As one number: the compiler would load each byte of an array.
+        let word = u64::from_le_bytes(bytes);
         Self {
-            length: u32::from_le_bytes([l0, l1, l2, 0]),
-            kind: kind_flags >> 4,
-            flags: kind_flags & 0x0F,
-            stream: u32::from_le_bytes([s0, s1, s2, s3]),
+            length: word as u32 & MAX_LENGTH,
+            kind: (word >> 28) as u8 & 0x0F,
+            flags: (word >> 24) as u8 & 0x0F,
+            stream: (word >> 32) as u32,
         }
     }
 
@@ -88,10 +89,12 @@ impl Header {
 pub(crate) fn check(header: Header, max_frame: u32) -> Result<Kind, FrameError> {
     // One set of rules, compiled for each of these: where the kind is known most of them fold away.
     const DATA: u8 = Kind::Data.bits();
+    const OPEN: u8 = Kind::Open.bits();
     const CALL: u8 = Kind::Call.bits();
     const REPLY: u8 = Kind::Reply.bits();
     match header.kind {
         DATA => judge(Kind::Data, header, max_frame),
+        OPEN => judge(Kind::Open, header, max_frame),
         CALL => judge(Kind::Call, header, max_frame),
         REPLY => judge(Kind::Reply, header, max_frame),
         _ => check_rare(header, max_frame),

@@ -177,13 +177,14 @@ impl<'a> Frame<'a> {
         }
         match kind {
             Kind::Data => data::parse(header, payload),
+            Kind::Open => block::parse_open(header, payload),
             Kind::Call => call::parse_call(header, payload),
             Kind::Reply => call::parse_reply(header, payload),
             other => Self::parse_rare(other, header, payload),
         }
     }
 
-    /// Every kind but messages and calls, kept out of line so that their path stays small where it is inlined.
+    /// Every kind but messages, openings and calls, kept out of line so that their path stays small where it is inlined.
     fn parse_rare(kind: Kind, header: Header, payload: &'a [u8]) -> Result<Self, FrameError> {
         match kind {
             Kind::Data => data::parse(header, payload),
