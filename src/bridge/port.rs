@@ -136,7 +136,7 @@ impl StreamPort for LanePort {
     }
 
     fn grant(&self) -> bool {
-        self.lane().grant_waiting()
+        self.lane().permit.grant_waiting()
     }
 
     #[inline]

@@ -3,6 +3,7 @@
 
 pub(crate) mod calls;
 pub(crate) mod lane;
+mod permit;
 pub(crate) mod sides;
 mod unaccepted;
 

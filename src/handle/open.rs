@@ -39,7 +39,7 @@ impl Open {
             State::Waiting(Waiting {
                 halves: Some((sender, _)),
                 ..
-            }) => sender.lane().give_up(),
+            }) => sender.lane().permit.give_up(),
             _ => false,
         }
     }

@@ -510,7 +510,9 @@ impl Incoming {
                 // In memory of its own: few handlers do that.
                 let waited = Box::pin(self.guard(cx, |status| status, || waiting)).await;
                 let Ok(waited) = waited else { return };
-                waited.and_then(|released| released.map_err(|()| self.left_by_panic()))
+                waited.and_then(|released| {
+                    released.map_err(|()| self.panicked(&"what had its sender"))
+                })
             }
             (outcome, _) => outcome,
         };
@@ -520,15 +522,7 @@ impl Incoming {
         }
     }
 
-    #[cold]
-    fn left_by_panic(&self) -> Status {
-        self.held.server.counters.panicked.add();
-        let text = "what sent the answers panicked";
-        Status::library(Code::INTERNAL, Processed::Yes, text)
-    }
-
-    /// Ends the call of a handler that has failed. One whose caller has gone, which a handler that sends learns from an error, was
-    /// cancelled.
+    /// Ends the call of a handler that has failed. One whose caller has gone, as a handler that sends learns, was cancelled.
     fn fail_handled(&mut self, status: &Status) {
         let mut task = std::task::Context::from_waker(Waker::noop());
         if status.origin() == Origin::Handler

@@ -95,7 +95,8 @@
 //! # How a call ends
 //! * **Once**, with an answer or a [`Status`]. A handler that panics is [`Code::INTERNAL`], also in the middle of a stream of
 //!   answers, and its call's alone.
-//! * **By its deadline.** A unary call has 30 s unless it says [something else](Call::timeout), a streaming one no limit. The time
+//! * **By its deadline.** A unary call has 30 s unless it says [something else](Call::timeout), a streaming one no limit, also
+//!   not for the wait of `open`. The time
 //!   travels with the call, both sides keep it, and a [parent](Call::parent) hands on the time that it has left. A call
 //!   that is late before its handler begins never runs it.
 //! * **By a cancel.** To drop the future of a call, or a half of a stream before its end, cancels the call. The handler is dropped, or
@@ -122,7 +123,7 @@
 //! | calls of a server at once | [`max_calls`](ServerBuilder::max_calls) | 4096 | they wait, and those behind them on their session with them; or [are refused](ServerBuilder::when_full) |
 //! | of a session | [`max_session_calls`](ServerBuilder::max_session_calls) | 256 | the same; to raise it, raise [`max_streams`](crate::ConfigBuilder::max_streams) too |
 //! | of a method | [`MethodOptions`] | none | the same; 1024 wait at most, more are refused |
-//! | calls that a client opens | [`max_streams`](crate::ConfigBuilder::max_streams) of the server | 256 | they wait, [`max_pending_opens`](crate::ConfigBuilder::max_pending_opens) at most; more are [`Code::RESOURCE_EXHAUSTED`], not processed |
+//! | calls that a client opens | [`max_streams`](crate::ConfigBuilder::max_streams) of the server | 256 | they wait, [`max_pending_opens`](crate::ConfigBuilder::max_pending_opens) at most; more are [`Code::RESOURCE_EXHAUSTED`], not processed; one whose deadline passes meanwhile was not processed either |
 //! | metadata of a request, headers, trailers | none | 8 KiB each | [`MetadataError`] |
 //! | details and metadata of a status | none | 8 KiB | left out |
 //! | a message | [`max_message`](crate::ConfigBuilder::max_message) of its receiver | 4 MiB | [`Code::RESOURCE_EXHAUSTED`] |

@@ -84,7 +84,8 @@ pub struct ServerStats {
     pub late: u64,
     /// Of the failed ones, those whose handler panicked.
     pub panicked: u64,
-    /// Calls whose caller gave them up, or whose handler was ended by the deadline.
+    /// Calls whose caller gave them up, also where the handler learned it from an error of its [`Sender`], or whose handler was ended by
+    /// the deadline.
     pub cancelled: u64,
 }
 

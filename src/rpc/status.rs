@@ -247,7 +247,8 @@ impl Status {
         }
     }
 
-    /// What the application says before the handler begins.
+    /// What a layer says before the handler begins.
+    #[cfg(feature = "rpc-tower")]
     pub(super) fn before_handler(mut self) -> Self {
         self.0.origin = Origin::Handler;
         self.0.processed = Processed::No;

@@ -44,7 +44,7 @@ async fn feed(mut out: Sender<Bytes>, end: End, returned: Arc<Notify>) {
             let refused = out.send(Bytes::new()).await.unwrap_err();
             assert!(refused.message().contains("finished"), "{refused}");
             // It is kept, and sends no more.
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
         End::Panics => panic!("as asked"),
         End::Keeps => std::future::pending().await,

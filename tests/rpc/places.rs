@@ -176,22 +176,3 @@ async fn a_limit_of_the_peers_memory_is_named_at_the_caller() {
     }
     assert!(named > 0);
 }
-
-#[tokio::test]
-async fn a_call_that_its_deadline_has_ended_gives_its_place_back_though_its_receiver_is_kept() {
-    let config = settings().max_streams(PLACES).build().unwrap();
-    let host = Host::with(Server::builder().server_streaming(FEED, hold), &config).await;
-    let request = Bytes::new();
-    let call = host.channel.server_streaming(&FEED, &request);
-    let mut late = soon(call.timeout(Duration::from_millis(200)).open())
-        .await
-        .unwrap();
-    let status = soon(late.recv()).await.unwrap_err();
-    assert_eq!(status.code(), Code::DEADLINE_EXCEEDED);
-    let mut held = Vec::new();
-    for _ in 0..PLACES {
-        let call = host.channel.server_streaming(&FEED, &request).open();
-        held.push(soon(call).await.unwrap());
-    }
-    drop(late);
-}

@@ -4,6 +4,7 @@ use std::fmt;
 use std::time::Instant;
 
 use super::SessionLink;
+use super::permit::Permit;
 use crate::bridge::asked::Asked;
 use crate::bridge::particulars::{Opening, Particulars};
 use crate::bridge::{reason, trace};
@@ -13,11 +14,6 @@ use crate::error::{SessionError, StreamError};
 use crate::queue::step::{Step, reached};
 use crate::queue::{Limit, Node, Reasons, Receipt, RingPair, SetOnce, WakerSlot};
 use crate::sync::{Arc, AtomicPtr, AtomicU8, AtomicU32, AtomicU64, Ordering};
-
-/// The values of `granted`.
-const WAITING: u8 = 0;
-const GRANTED: u8 = 1;
-const GIVEN_UP: u8 = 2;
 
 /// The stages of `open`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,8 +101,7 @@ pub(crate) struct Lane {
     send_limit: Limit,
     /// Halves that an application still holds.
     handles: AtomicU8,
-    /// A stream that waits for a permission has it, or was given up before; the first of the two stays.
-    granted: AtomicU8,
+    pub(crate) permit: Permit,
     /// The sender's request for a receipt, and its answer, which wakes the sender.
     pub(crate) receipt: Receipt,
 }
@@ -156,7 +151,7 @@ impl Lane {
             credit_mark: AtomicU32::new(credit_mark),
             send_limit: Limit::new(SEND_FLOOR),
             handles: AtomicU8::new(2),
-            granted: AtomicU8::new(WAITING),
+            permit: Permit::new(),
             receipt: Receipt::new(),
         })
     }
@@ -193,7 +188,7 @@ impl Lane {
             credit_mark: _,
             send_limit,
             handles,
-            granted,
+            permit,
             receipt,
         } = self;
         rings.renew();
@@ -208,7 +203,7 @@ impl Lane {
         *asked = Asked::new(Self::DEFAULT_URGENCY);
         *send_limit = Limit::new(SEND_FLOOR);
         *handles = AtomicU8::new(2);
-        *granted = AtomicU8::new(WAITING);
+        *permit = Permit::new();
         *receipt = Receipt::new();
     }
 
@@ -300,11 +295,9 @@ impl Lane {
     }
 
     pub(crate) fn open_state(&self) -> OpenState {
-        // ORDERING: pairs with `grant`.
-        if self.granted.load(Ordering::Acquire) == GRANTED {
-            OpenState::Granted
-        } else {
-            OpenState::Waiting
+        match self.permit.is_granted() {
+            true => OpenState::Granted,
+            false => OpenState::Waiting,
         }
     }
 
@@ -415,28 +408,7 @@ impl Lane {
 
     /// The peer permits the stream. The caller wakes the sender if it waits.
     pub(crate) fn grant(&self) {
-        // ORDERING: pairs with `open_state`.
-        self.granted.store(GRANTED, Ordering::Release);
-    }
-
-    /// The same of a stream that waits; false if the application has given it up.
-    pub(crate) fn grant_waiting(&self) -> bool {
-        // ORDERING: pairs with `open_state` and with `give_up`.
-        let (success, failure) = (Ordering::AcqRel, Ordering::Acquire);
-        let granted = self
-            .granted
-            .compare_exchange(WAITING, GRANTED, success, failure);
-        granted.is_ok()
-    }
-
-    /// The application wants the stream no more, and cancels it; false if the peer has permitted it by now.
-    pub(crate) fn give_up(&self) -> bool {
-        // ORDERING: as `grant_waiting`.
-        let (success, failure) = (Ordering::AcqRel, Ordering::Acquire);
-        let given_up = self
-            .granted
-            .compare_exchange(WAITING, GIVEN_UP, success, failure);
-        given_up.is_ok()
+        self.permit.grant();
     }
 
     /// Weight that the application has consumed from the `rx` ring since the start.
