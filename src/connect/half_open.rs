@@ -247,7 +247,7 @@ mod tests {
     async fn a_handshake_has_its_time_before_it_is_evicted_and_one_for_each_newcomer() {
         let mut places = places(2);
         let old = [enter(&mut places).await, enter(&mut places).await];
-        // Until now no other needed their places.
+        // Until now no newcomer needed their places.
         tokio::time::sleep(Duration::from_secs(5)).await;
         assert!(timeout(TIME - LOOK, places.place()).await.is_err());
         assert!(!old.iter().any(|(session, _)| is_over(session)));

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use ringmux::drpc::Profile;
-use ringmux::{Addr, Chain, Config, ConfigBuilder, Engine, Limit, Listener, Session};
+use ringmux::{Addr, Chain, Config, ConfigBuilder, Limit, Listener, Session};
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tokio::sync::{Mutex, MutexGuard};
@@ -39,12 +39,14 @@ async fn alone() -> MutexGuard<'static, ()> {
     alone
 }
 
-/// With time for a machine that is busy: in none of it may an honest client be evicted.
+/// With time for a machine that is busy: in none of it may an honest client be evicted. So many sessions leave the memory for
+/// windows to other cases.
 fn patient() -> ConfigBuilder {
     Config::builder()
         .connect_timeout(Duration::from_secs(40))
         .handshake_timeout(Duration::from_secs(40))
         .min_half_open_time(Duration::from_secs(40))
+        .receive_pool(1 << 20)
 }
 
 /// Takes sessions and keeps them.
@@ -96,9 +98,8 @@ async fn connects_at_once_whose_wire_is_detected_all_get_a_session(net: Net) {
 async fn connects_at_once_to_a_shared_port_all_get_a_session(net: Net) {
     let _alone = alone().await;
     let config = patient().build().unwrap();
-    let engine = Engine::thread(net.driver()).unwrap();
     let addr = net.free_addr();
-    let listening = engine.listen_shared(&addr, &config);
+    let listening = net.engine().listen_shared(&addr, &config);
     let listener = listening.soon().await.unwrap();
     let failed = burst(&net, &listener, &config, BURST).await;
     assert!(failed.is_empty(), "{failed:#?}");
