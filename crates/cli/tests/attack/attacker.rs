@@ -73,6 +73,14 @@ impl Endless {
     }
 }
 
+impl Endless {
+    /// It stands still with its connections open, and does not learn that its server shuts down, at which it would end.
+    pub(crate) fn stand_still(&self) {
+        use rustix::process::{Pid, Signal, kill_process};
+        kill_process(Pid::from_child(&self.0), Signal::STOP).expect("it runs");
+    }
+}
+
 impl Drop for Endless {
     fn drop(&mut self) {
         // It may have ended with the server.

@@ -469,6 +469,7 @@ fn shut_down(driver: Driver) {
             assert!(since.elapsed() < SETTLE, "{calls} calls, of {enough}");
             thread::sleep(Duration::from_millis(2));
         }
+        attacks.iter().for_each(attacker::Endless::stand_still);
         let took = server.shutdown(GRACE);
         println!("{driver}: {took:?} of {GRACE:?}");
         assert!((GRACE..GRACE + SHUTDOWN_SLACK).contains(&took), "{took:?}");
