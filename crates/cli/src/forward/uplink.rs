@@ -19,7 +19,7 @@ const CLOSE_TIME: Duration = Duration::from_secs(3);
 #[derive(Debug)]
 pub(super) struct Uplink {
     manager: Manager,
-    keeper: JoinHandle<()>,
+    keeper: JoinHandle<Result<(), ManageError>>,
 }
 
 /// Opens streams on the current session.
