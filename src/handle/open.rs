@@ -34,6 +34,7 @@ impl Open {
     }
 
     /// Gives the stream up. True if the peer had not permitted it: nothing of it was sent then.
+    #[cfg_attr(not(feature = "rpc"), allow(dead_code, reason = "of `rpc` alone"))]
     pub(crate) fn give_up(self) -> bool {
         match &self.state {
             State::Waiting(Waiting {

@@ -176,3 +176,27 @@ async fn a_limit_of_the_peers_memory_is_named_at_the_caller() {
     }
     assert!(named > 0);
 }
+
+#[tokio::test]
+async fn a_call_that_was_ended_here_gives_its_place_back_though_its_receiver_is_kept() {
+    let config = settings().max_streams(PLACES).build().unwrap();
+    let host = Host::with(Server::builder().server_streaming(FEED, hold), &config).await;
+    let request = Bytes::new();
+    for turns in 0..20 {
+        let cx = Context::new();
+        let call = host.channel.server_streaming(&FEED, &request).parent(&cx);
+        let mut ended = soon(call.open()).await.unwrap();
+        for _ in 0..turns {
+            tokio::task::yield_now().await;
+        }
+        cx.cancel();
+        let status = soon(ended.recv()).await.unwrap_err();
+        assert_eq!(status.code(), Code::CANCELLED);
+        let mut held = Vec::new();
+        for _ in 0..PLACES {
+            let call = host.channel.server_streaming(&FEED, &request).open();
+            held.push(soon(call).await.unwrap());
+        }
+        drop(ended);
+    }
+}

@@ -4,6 +4,7 @@ use crate::sync::{AtomicU8, Ordering};
 
 const WAITING: u8 = 0;
 const GRANTED: u8 = 1;
+#[cfg_attr(not(feature = "rpc"), allow(dead_code, reason = "of `rpc` alone"))]
 const GIVEN_UP: u8 = 2;
 
 /// Whether the peer permits a stream. One that waits is either permitted or given up: the first of the two stays.
@@ -32,6 +33,7 @@ impl Permit {
     }
 
     /// The application wants the stream no more, and cancels it; false if the peer has permitted it by now.
+    #[cfg_attr(not(feature = "rpc"), allow(dead_code, reason = "of `rpc` alone"))]
     pub(crate) fn give_up(&self) -> bool {
         self.settle(GIVEN_UP)
     }

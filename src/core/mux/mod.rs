@@ -129,7 +129,15 @@ impl<S: SessionPort> Mux<S> {
         }
         (self.base.wakes).notify(key, stream, wake::SENDER | wake::RECEIVER);
         self.budget.discard_queued(stream);
+        // The peer never hears of it, so its permission is for another stream, however long the application keeps the handles.
+        let unused = stream.opening == Opening::Granted && stream.id == 0;
+        if unused {
+            stream.opening = Opening::Waiting;
+        }
         self.flow.discard_received(&mut self.base, key);
+        if unused {
+            self.permits.on_granted(&mut self.base, 1);
+        }
         if of_peer {
             self.limits.charge_reset(self.base.turn);
         }
