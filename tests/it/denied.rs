@@ -21,14 +21,15 @@ use ringmux_testing::denial::Denial;
 /// Tells a process how it is denied.
 pub(crate) const DENIED: &str = "RINGMUX_DENIED";
 /// Hosts and tests that need io_uring, this module, and long cases about other things than the
-/// driver: slow connections, floods, the exits of hundreds of processes, and the finest cuts of pipes.
-const LEFT_OUT: [&str; 9] = [
+/// driver: slow connections, floods, bursts of connects, the exits of hundreds of processes, and the finest cuts of pipes.
+const LEFT_OUT: [&str; 10] = [
     "::uring_",
     "tokio_uring",
     "io_uring",
     "denied::",
     "slow::",
     "flooded::",
+    "burst::",
     "exits::",
     "::pipe_of_1",
     "::pipe_of_7",
