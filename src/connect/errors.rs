@@ -167,15 +167,15 @@ fn hint(driver: Driver, error: &io::Error) -> &'static str {
         (_, io::ErrorKind::WouldBlock) => {
             "no thread can be made: raise the limits on tasks (ulimit -u; systemd: TasksMax=, LimitNPROC=)"
         }
-        _ => socket_hint(error),
+        _ => socket_remedy(error).unwrap_or_default(),
     }
 }
 
 /// For the sockets of any driver.
-fn socket_hint(error: &io::Error) -> &'static str {
+fn socket_remedy(error: &io::Error) -> Option<&'static str> {
     let dialled = error.get_ref().and_then(|inner| inner.downcast_ref());
     let lacks = dialled.map_or_else(|| lacks_descriptors(error), DialError::lacks_descriptors);
-    if lacks { DESCRIPTORS_REMEDY } else { "" }
+    lacks.then_some(DESCRIPTORS_REMEDY)
 }
 
 /// An end of a handshake that may be an eviction: the listener cannot say so before it has heard from this side.
@@ -214,7 +214,7 @@ pub enum ConnectError {
     #[error(transparent)]
     Engine(#[from] EngineError),
     /// The connection failed.
-    #[error("cannot connect to {addr}{}", Hint(socket_hint(error)))]
+    #[error("cannot connect to {addr}{}", Hint(socket_remedy(error).unwrap_or_default()))]
     Io {
         /// The address.
         addr: Addr,
@@ -308,7 +308,7 @@ impl ConnectError {
     pub fn remedy(&self) -> Option<&'static str> {
         match self {
             Self::Engine(error) => error.remedy(),
-            Self::Io { error, .. } => Some(socket_hint(error)).filter(|hint| !hint.is_empty()),
+            Self::Io { error, .. } => socket_remedy(error),
             _ => None,
         }
     }
@@ -349,7 +349,7 @@ pub enum ListenError {
     #[error("the listener was shut down")]
     ShutDown,
     /// Binding or listening failed.
-    #[error("cannot listen on {addr}{}", Hint(socket_hint(error)))]
+    #[error("cannot listen on {addr}{}", Hint(socket_remedy(error).unwrap_or_default()))]
     Io {
         /// The address.
         addr: Addr,
@@ -378,7 +378,7 @@ impl ListenError {
     pub fn remedy(&self) -> Option<&'static str> {
         match self {
             Self::Engine(error) => error.remedy(),
-            Self::Io { error, .. } => Some(socket_hint(error)).filter(|hint| !hint.is_empty()),
+            Self::Io { error, .. } => socket_remedy(error),
             _ => None,
         }
     }

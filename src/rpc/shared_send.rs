@@ -126,7 +126,7 @@ impl SharedSend {
     /// The one that sends will send no more: it was finished, or dropped, perhaps by a panic.
     pub(super) fn release(&self, panicked: bool) {
         let state = if panicked { PANICKED } else { RELEASED };
-        // ORDERING: pairs with `released`: what it has sent comes before.
+        // ORDERING: pairs with `released`: the messages sent before are visible.
         self.sender.store(state, Ordering::Release);
         self.wakers.watcher.wake();
     }

@@ -255,7 +255,7 @@ impl Status {
         self
     }
 
-    /// The outcome of a call for its caller: what it says is not said of a call that the caller serves.
+    /// The outcome of a call for its caller, who may return it as the status of a call that it serves: `not_processed` is of the first alone.
     pub(super) fn of_call(mut self) -> Self {
         self.0.not_processed_here = false;
         self

@@ -4,7 +4,7 @@
 //! [`SessionError::Protocol`].
 
 // For developers: this module has the trait `Wire` and the wires, which translate bytes into steps of the core and back. (The `//!`
-// above is what users see of it.)
+// above is for users.)
 //
 // A `Wire` decodes received bytes and calls the core, and encodes the core's frames into a `Batch`. It is
 // called once for each reception and each batch, and is a type parameter of its callers, so no message is
