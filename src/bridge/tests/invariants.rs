@@ -274,6 +274,6 @@ pub(super) fn at_rest<W>(end: &mut End<W>) {
         parts.outstanding * 2 > parts.target,
         "the peer has most of the window: {parts:?}"
     );
-    let queues = connection.core.mux.queue_lengths();
+    let queues = crate::core::mux::queue_lengths(&connection.core.mux);
     assert!(queues.iter().all(|len| *len <= 16), "queues: {queues:?}");
 }

@@ -304,18 +304,15 @@ impl<S: SessionPort> Mux<S> {
     }
 }
 
+/// Lengths of the queues of keys: none may grow with the number of streams that have gone.
 #[cfg(test)]
-impl<S: SessionPort> Mux<S> {
-    /// Lengths of the queues of keys, for tests: none may grow with the number of streams that have gone.
-    #[cfg(test)]
-    pub(crate) fn queue_lengths(&self) -> [usize; 6] {
-        [
-            self.schedule.len(),
-            self.permits.opens.len(),
-            self.permits.waiting.len(),
-            self.base.owing.len(),
-            self.flow.starved.len(),
-            self.base.wakes.len(),
-        ]
-    }
+pub(crate) fn queue_lengths<S: SessionPort>(mux: &Mux<S>) -> [usize; 6] {
+    [
+        mux.schedule.len(),
+        mux.permits.opens.len(),
+        mux.permits.waiting.len(),
+        mux.base.owing.len(),
+        mux.flow.starved.len(),
+        mux.base.wakes.len(),
+    ]
 }
