@@ -532,7 +532,9 @@ fn failed<S: SessionPort>(core: &mut Core<S>, key: Key, failure: Failure) {
 /// A fault of the peer ends the stream, and no other.
 #[cold]
 fn fail<S: SessionPort>(core: &mut Core<S>, key: Key) {
-    core.mux.cancel(key, codes::PROTOCOL);
+    let mux = &mut core.mux;
+    mux.cancel(key, codes::PROTOCOL);
+    mux.limits.charge_faulty(&mux.base.config);
 }
 
 /// The peer does not continue a message. One of which the application has seen a part ends its stream.
