@@ -395,7 +395,9 @@ fn find<'a, M: Mode>(core: &'a Core<M>, opening: &Opening<'_>) -> Result<&'a Ent
 
 fn refusal(error: OpeningError) -> Status {
     let code = match error {
-        OpeningError::Version(_) | OpeningError::Flags(_) => Code::UNIMPLEMENTED,
+        OpeningError::Version(_) | OpeningError::Flags(_) | OpeningError::Compressed => {
+            Code::UNIMPLEMENTED
+        }
         _ => Code::INVALID_ARGUMENT,
     };
     Status::library(code, Processed::No, error.to_string())
