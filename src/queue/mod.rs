@@ -11,6 +11,7 @@
 //! | [`budget`] | send budget shared by writers, and the limit of each | n ↔ 1 |
 //! | [`receipt`] | whether the queued messages have been written | 1 ↔ 1 |
 //! | [`once`] | cell written once, read without waiting | 1 → n |
+//! | [`outstanding`] | bytes given and not taken, charged at the end | 1 → n |
 //! | [`process`] | identity of the process, changed by a fork | 1 → n |
 //! | [`slots`] | places claimed and released, each with a value | n → n |
 //! | [`teardown`] | whether this thread is dropping a handle | none |
@@ -41,6 +42,7 @@ pub(crate) mod cell;
 pub(crate) mod doorbell;
 pub(crate) mod home;
 pub(crate) mod once;
+pub(crate) mod outstanding;
 #[cfg(not(ringmux_loom))] // The models have one process.
 pub(crate) mod process;
 pub(crate) mod ready;
@@ -57,6 +59,7 @@ pub(crate) use budget::{Budget, Limit};
 pub(crate) use doorbell::Doorbell;
 pub(crate) use home::Home;
 pub(crate) use once::SetOnce;
+pub(crate) use outstanding::Outstanding;
 #[cfg(not(ringmux_loom))]
 pub(crate) use process::{Owned, PerProcess, Process};
 pub(crate) use ready::{Node, ReadyList, Taken as TakenNodes};
