@@ -30,11 +30,11 @@ pub(crate) enum Socket {
 }
 
 impl Socket {
-    /// Connects within `limit`; a Unix socket is connected or refused at once.
+    /// Connects within `limit`.
     pub(crate) async fn connect(addr: &Addr, limit: Duration) -> io::Result<Self> {
         match addr {
             Addr::Tcp(host_port) => Self::tcp(ringmux::dial(host_port, limit).await?),
-            Addr::Unix(path) => UnixStream::connect(kernel_path(path)).await.map(Self::Unix),
+            Addr::Unix(path) => ringmux::dial_unix(path, limit).await.map(Self::Unix),
             _ => Err(unknown_kind()),
         }
     }
