@@ -21,7 +21,7 @@ use super::exchange::{Begins, Exchange, Outcome, Request, Response};
 use super::metadata::{Metadata, MetadataError};
 use super::method::{Bidirectional, ClientStreaming, Kind, Method, ServerStreaming, Unary};
 use super::metrics::Seen;
-use super::receiver::{Parent, cancel_code, within};
+use super::parent::{Parent, cancel_code, within};
 use super::span::{self, CallSpan};
 use super::status::Status;
 use super::timer::Timer;

@@ -27,7 +27,7 @@ const TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
 /// Cheap to clone, and all clones are the same channel; calls need `&self` only. Either side of a session can have one:
 /// see [`Context::channel`](super::Context::channel).
 ///
-/// Calls that wait for more than one answer, for a stream, or for a retry use tokio's clock. Where no runtime of tokio with time enabled is entered, as
+/// Calls that wait for a session, for a stream, or for a retry use tokio's clock. Where no runtime of tokio with time enabled is entered, as
 /// under [`EngineBuilder::block_on`](crate::EngineBuilder::block_on) of [`Driver::Uring`](crate::Driver::Uring), they fail with
 /// [`Code::FAILED_PRECONDITION`](super::Code::FAILED_PRECONDITION) if they have a deadline.
 ///

@@ -9,12 +9,12 @@ use super::context::Context;
 use super::exchange::{Begins, poll_send};
 use super::method::{Bidirectional, ClientStreaming, Kind, ServerStreaming};
 use super::metrics::Seen;
-use super::receiver::{Caller, Parent, Receiver, Reply, within};
+use super::parent::{Parent, within};
+use super::receiver::{Caller, Receiver, Reply};
 use super::sender::Sender;
 use super::shared_send::SharedSend;
 use super::span::CallSpan;
 use super::status::Status;
-use super::timer::Timer;
 use crate::error::SendError;
 use crate::handle::{RecvStream, SendStream};
 
@@ -22,10 +22,8 @@ use crate::handle::{RecvStream, SendStream};
 struct Opened {
     send: SendStream,
     recv: RecvStream,
-    timer: Timer,
-    parent: Option<Parent>,
-    /// The parent itself.
-    cx: Option<Context>,
+    at: Option<Instant>,
+    parent: Option<Context>,
     seen: Seen<'static>,
 }
 
@@ -50,9 +48,8 @@ impl<'a, Req, Resp, K: Kind> Call<'a, Req, Resp, K> {
             Ok((send, recv, at, prepared)) => Ok(Opened {
                 send,
                 recv,
-                timer: Timer::new(at),
-                parent: prepared.parent(),
-                cx: prepared.parent,
+                at,
+                parent: prepared.parent,
                 seen,
             }),
             Err(status) => {
@@ -103,15 +100,19 @@ impl Opened {
         request: Coding<Req>,
         response: Coding<Resp>,
     ) -> (Sender<Req>, Receiver<Resp>) {
+        // From here on it ends whatever is awaited, also if nothing is.
+        if let Some(at) = self.at {
+            self.send.set_deadline(at.into_std());
+        }
         let shared = SharedSend::new(self.send);
+        let parent = self.parent.clone().map(Parent::new);
         let caller = Caller {
             shared: shared.clone(),
-            timer: self.timer,
-            parent: self.parent,
+            parent: self.parent.map(Parent::new),
             seen: self.seen,
         };
         (
-            Sender::new(shared, request, None),
+            Sender::of_caller(shared, request, parent),
             Receiver::new(self.recv, response, Some(caller)),
         )
     }
@@ -131,10 +132,9 @@ impl<'a, Req, Resp> Call<'a, Req, Resp, ServerStreaming> {
             None => Bytes::new(),
         };
         let mut opened = self.open_stream().await?;
-        let (at, parent) = (opened.timer.at(), opened.cx.clone());
         let send = &mut opened.send;
         let sending = std::future::poll_fn(|cx| poll_send(send, &message, cx));
-        let sent = match within(at, &parent, sending).await {
+        let sent = match within(opened.at, &opened.parent, sending).await {
             // Why the call has ended the receiving side says.
             Ok(Err(SendError::Stopped { .. } | SendError::Stream(_))) => Ok(()),
             Ok(Ok(())) => {
