@@ -10,8 +10,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::Instant;
 
-#[cfg(feature = "manage")]
-use super::channel::no_clock;
 use super::channel::{Channel, Outgoing, Target};
 use super::code::Code;
 use super::codec::Coding;
@@ -546,37 +544,26 @@ async fn attempt<T>(
     if left.is_some_and(|left| left.is_zero()) {
         return Err(Status::given_up(Code::DEADLINE_EXCEEDED, Processed::No));
     }
-    let run = |session: Session| async move {
-        // The wait for the session has cost time.
-        let left = at.map(|at| at.saturating_duration_since(Instant::now()));
-        let timeout = match (left, prepared.timeout) {
-            (Some(left), Some(timeout)) => Some(left.min(timeout)),
-            (left, timeout) => left.or(timeout),
-        };
-        let mut running = Running {
-            exchange: Exchange::start(
-                &Cow::Borrowed(&session),
-                prepared,
-                (at, timeout),
-                message,
-                coding,
-            )?,
-            parent: prepared.parent(),
-        };
-        let outcome = std::future::poll_fn(|cx| running.poll(cx)).await;
-        outcome.response()
+    let target = &channel.inner().target;
+    let (session, _counted) = target.session(at, &prepared.parent).await?;
+    // The wait for the session has cost time.
+    let left = at.map(|at| at.saturating_duration_since(Instant::now()));
+    let timeout = match (left, prepared.timeout) {
+        (Some(left), Some(timeout)) => Some(left.min(timeout)),
+        (left, timeout) => left.or(timeout),
     };
-    match &channel.inner().target {
-        Target::Session(session) => run(session.clone()).await,
-        #[cfg(feature = "manage")]
-        Target::Manager(manager) => match left {
-            Some(_) if !crate::timer::has_time() => {
-                run(manager.try_session_or_else(no_clock)?).await
-            }
-            Some(left) => manager.with_session_within(left, run).await?,
-            None => manager.with_session(run).await?,
-        },
-    }
+    let mut running = Running {
+        exchange: Exchange::start(
+            &Cow::Borrowed(&session),
+            prepared,
+            (at, timeout),
+            message,
+            coding,
+        )?,
+        parent: prepared.parent(),
+    };
+    let outcome = std::future::poll_fn(|cx| running.poll(cx)).await;
+    outcome.response()
 }
 
 impl<Req, Resp, K> fmt::Debug for Call<'_, Req, Resp, K> {

@@ -66,11 +66,8 @@ impl<'a, Req, Resp, K: Kind> Call<'a, Req, Resp, K> {
     ) -> Result<(SendStream, RecvStream, Option<Instant>, Prepared), Status> {
         let ((at, _), channel) = (prepared.start(now)?, self.channel);
         let parent = prepared.parent.clone();
-        let finding = async {
-            prepared.intercept(channel).await?;
-            channel.inner().target.session(at).await
-        };
-        let session = within(at, &parent, finding).await??;
+        within(at, &parent, prepared.intercept(channel)).await??;
+        let (session, _counted) = channel.inner().target.session(at, &parent).await?;
         let left = at.map(|at| at.saturating_duration_since(Instant::now()));
         let left = left.or(prepared.timeout);
         let request = prepared.request(session.wire(), left, Bytes::new())?;
