@@ -15,7 +15,8 @@ use super::sender::Sender;
 use super::shared_send::SharedSend;
 use super::span::CallSpan;
 use super::status::Status;
-use crate::error::SendError;
+use super::wire::flag;
+use crate::error::{Processed, SendError};
 use crate::handle::{RecvStream, SendStream};
 
 /// A stream that was opened for a call, with what ends it.
@@ -71,10 +72,15 @@ impl<'a, Req, Resp, K: Kind> Call<'a, Req, Resp, K> {
         let left = at.map(|at| at.saturating_duration_since(Instant::now()));
         let left = left.or(prepared.timeout);
         let request = prepared.request(session.wire(), left, Bytes::new())?;
-        let opened = within(at, &parent, session.open(request.opening)).await;
-        let opened = opened.map_err(|status| match session.state().is_open() {
-            true => status.waited_for_place(),
-            false => status,
+        let begins_at_once =
+            request.meta.is_none() && self.method.flags() & flag::REQUEST_STREAM != 0;
+        let mut open = session.open(request.opening);
+        let opened = within(at, &parent, &mut open).await;
+        let opened = opened.map_err(|status| match open.give_up() {
+            // The peer may have it, though that was not seen here.
+            false if begins_at_once => Status::given_up(status.code(), Processed::Maybe),
+            true if session.state().is_open() => status.waited_for_place(),
+            _ => status,
         });
         let (mut send, recv) = opened??;
         let describing = async {

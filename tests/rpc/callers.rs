@@ -10,8 +10,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use ringmux::drpc::Profile;
 use ringmux::rpc::{
-    Channel, ClientStreaming, Code, Context, Method, Origin, Raw, Receiver, Reply, Sender, Server,
-    ServerBuilder, Status,
+    Channel, ClientStreaming, Code, Context, Method, Origin, Raw, Sender, Server, ServerBuilder,
+    Status,
 };
 use ringmux::{Config, Processed};
 use tokio::task::coop;
@@ -179,5 +179,51 @@ async fn a_receiver_whose_next_message_is_always_there_ends_with_its_call() {
             assert!(soon(answers.recv()).await.unwrap().is_none());
         }
         until("no handler is left", || host.server.stats().in_flight == 0).await;
+    }
+}
+
+/// Polls a future once, with nothing left of what tokio lets a task do at a time.
+async fn poll_without_turns<F: Future>(mut future: Pin<&mut F>) -> Poll<F::Output> {
+    poll_fn(|task| {
+        while let Poll::Ready(turn) = coop::poll_proceed(task) {
+            turn.made_progress();
+        }
+        Poll::Ready(future.as_mut().poll(task))
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_call_that_was_given_up_as_it_opened_says_no_only_if_its_handler_never_begins() {
+    for config in wires() {
+        let begun = Arc::new(AtomicUsize::new(0));
+        let host = Host::with(full(&begun), &config).await;
+        let cx = Context::new();
+        let mut opening = pin!(host.channel.client_streaming(&COLLECT).parent(&cx).open());
+        assert!(poll_without_turns(opening.as_mut()).await.is_pending());
+        until("its handler has begun", || {
+            begun.load(Ordering::SeqCst) == 1
+        })
+        .await;
+        cx.cancel();
+        let Poll::Ready(opened) = poll_without_turns(opening.as_mut()).await else {
+            panic!("it goes on without its parent");
+        };
+        ended_here(&opened.map(drop).unwrap_err(), Code::CANCELLED);
+
+        // The request of these goes behind.
+        let (request, cx) = (Bytes::new(), Context::new());
+        let call = host.channel.server_streaming(&FEED, &request).parent(&cx);
+        let mut opening = pin!(call.open());
+        assert!(poll_without_turns(opening.as_mut()).await.is_pending());
+        cx.cancel();
+        let Poll::Ready(opened) = poll_without_turns(opening.as_mut()).await else {
+            panic!("it goes on without its parent");
+        };
+        let status = opened.map(drop).unwrap_err();
+        assert_eq!(
+            (status.code(), status.was_processed()),
+            (Code::CANCELLED, Processed::No)
+        );
     }
 }
