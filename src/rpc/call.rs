@@ -212,11 +212,28 @@ pub(super) struct Prepared {
 }
 
 impl Prepared {
-    /// Lets the interceptors see it.
-    pub(super) async fn intercept(&mut self, channel: &Channel) -> Result<(), Status> {
+    /// Lets the interceptors see it. When it has to be over: not later than it had to before, `at`.
+    pub(super) async fn intercept(
+        &mut self,
+        channel: &Channel,
+        at: Option<Instant>,
+    ) -> Result<Option<Instant>, Status> {
         if channel.inner().interceptors.is_empty() {
-            return Ok(());
+            return Ok(at);
         }
+        let parent = self.parent.clone();
+        within(at, &parent, self.run_interceptors(channel)).await??;
+        let Some(timeout) = self.timeout else {
+            return Ok(at);
+        };
+        if timeout.is_zero() {
+            return Err(Status::given_up(Code::DEADLINE_EXCEEDED, Processed::No));
+        }
+        let own = Instant::now().checked_add(timeout);
+        Ok(own.map_or(at, |own| Some(at.map_or(own, |at| at.min(own)))))
+    }
+
+    async fn run_interceptors(&mut self, channel: &Channel) -> Result<(), Status> {
         let mut outgoing = Outgoing {
             method: self.name,
             metadata: self.metadata.take().unwrap_or_default(),
@@ -506,7 +523,7 @@ pub(super) async fn attempts<T: Send>(
     coding: Coding<T>,
 ) -> Result<Response<T>, Status> {
     let (at, _) = prepared.start(Instant::now())?;
-    within(at, &prepared.parent.clone(), prepared.intercept(&channel)).await??;
+    let at = prepared.intercept(&channel, at).await?;
     let mut tried = 0;
     loop {
         let result = attempt(&channel, &prepared, message.clone(), at, coding).await;
@@ -548,10 +565,7 @@ async fn attempt<T>(
     let (session, _counted) = target.session(at, &prepared.parent).await?;
     // The wait for the session has cost time.
     let left = at.map(|at| at.saturating_duration_since(Instant::now()));
-    let timeout = match (left, prepared.timeout) {
-        (Some(left), Some(timeout)) => Some(left.min(timeout)),
-        (left, timeout) => left.or(timeout),
-    };
+    let timeout = left.or(prepared.timeout);
     let mut running = Running {
         exchange: Exchange::start(
             &Cow::Borrowed(&session),

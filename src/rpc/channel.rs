@@ -75,7 +75,7 @@ pub struct Outgoing {
     pub method: &'static str,
     /// What goes along.
     pub metadata: Metadata,
-    /// How long the server may take; `None`: no limit. A longer one than the call has does not prolong it.
+    /// How long the call may take from here on, on both sides; `None`: no other limit than it has. A longer one does not prolong it.
     pub timeout: Option<Duration>,
 }
 

@@ -66,8 +66,8 @@ impl<'a, Req, Resp, K: Kind> Call<'a, Req, Resp, K> {
         now: Instant,
     ) -> Result<(SendStream, RecvStream, Option<Instant>, Prepared), Status> {
         let ((at, _), channel) = (prepared.start(now)?, self.channel);
+        let at = prepared.intercept(channel, at).await?;
         let parent = prepared.parent.clone();
-        within(at, &parent, prepared.intercept(channel)).await??;
         let (session, _counted) = channel.inner().target.session(at, &parent).await?;
         let left = at.map(|at| at.saturating_duration_since(Instant::now()));
         let left = left.or(prepared.timeout);

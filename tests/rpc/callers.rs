@@ -227,3 +227,58 @@ async fn a_call_that_was_given_up_as_it_opened_says_no_only_if_its_handler_never
         );
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_shorter_time_of_an_interceptor_ends_the_call_here_and_a_longer_one_does_not_prolong_it()
+{
+    for config in wires() {
+        let host = Host::with(full(&Arc::default()), &config).await;
+        let request = Bytes::new();
+        for (own, given) in [
+            (None, Some(TIME)),
+            (Some(LIMIT), Some(TIME)),
+            (Some(TIME), None),
+        ]
+        .into_iter()
+        .chain([(Some(TIME), Some(LIMIT))])
+        {
+            let channel = Channel::builder(host.client.clone())
+                .intercept(move |mut call| async move {
+                    call.timeout = given;
+                    Ok(call)
+                })
+                .build();
+            let begun = tokio::time::Instant::now();
+            let call = channel.client_streaming(&COLLECT).timeout(own);
+            let status = match soon(call.open()).await {
+                Ok((_requests, reply)) => soon(reply).await.unwrap_err(),
+                Err(status) => status,
+            };
+            assert_eq!(status.code(), Code::DEADLINE_EXCEEDED, "{own:?} {given:?}");
+            let call = channel.call(&ECHO, &request).timeout(own);
+            let status = soon(call.into_future()).await.unwrap_err();
+            assert_eq!(status.code(), Code::DEADLINE_EXCEEDED, "{own:?} {given:?}");
+            let took = begun.elapsed();
+            assert!(took >= 2 * TIME && took < 3 * TIME, "{took:?}");
+        }
+        let channel = Channel::builder(host.client.clone())
+            .intercept(|mut call| async move {
+                call.timeout = Some(Duration::ZERO);
+                Ok(call)
+            })
+            .build();
+        let opened = host.client.stats().opened;
+        let unary = soon(channel.call(&ECHO, &request).into_future()).await;
+        let streaming = soon(channel.client_streaming(&COLLECT).open()).await;
+        for status in [
+            unary.map(drop).unwrap_err(),
+            streaming.map(drop).unwrap_err(),
+        ] {
+            assert_eq!(
+                (status.code(), status.was_processed()),
+                (Code::DEADLINE_EXCEEDED, Processed::No)
+            );
+        }
+        assert_eq!(host.client.stats().opened, opened);
+    }
+}
