@@ -11,7 +11,7 @@ use bytes::Bytes;
 use super::code::Code;
 use super::metadata::{Metadata, MetadataError};
 use super::status::{Origin, Status};
-use super::wire::{self, COMPRESSION, Opening, OpeningError};
+use super::wire::{self, COMPRESSION, MAX_DETAILS, Opening, OpeningError};
 use crate::addr::Wire;
 use crate::drpc::{Calls, Invocation, StatusDetails};
 use crate::error::codes;
@@ -87,12 +87,16 @@ fn lower_case(key: &str) -> Cow<'_, str> {
 
 // ---- the status -------------------------------------------------------------------------------------
 
-/// The details of the ERROR that ends a failed call.
+/// The details of the ERROR that ends a failed call; those that are too long are left out.
 pub(super) fn encode_status(wire: Wire, status: &Status) -> Vec<u8> {
-    match wire.drpc() {
-        None => wire::encode_status(status),
-        Some(_) => drpc_details(status.details()),
+    if wire.drpc().is_none() {
+        return wire::encode_status(status);
     }
+    let details = drpc_details(status.details());
+    if details.len() > MAX_DETAILS {
+        return Vec::new();
+    }
+    details
 }
 
 /// Details that are in the form of `google.rpc.Status`, as they are, without the parts that the error says itself; others as one
@@ -268,6 +272,21 @@ mod tests {
         let wide = StatusDetails::encode(Some(1 << 40), [b""; 0]);
         let back = sent(&Status::new(Code::UNKNOWN, "").with_details(wide));
         assert_eq!(StatusDetails::decode(back.details()).code(), Some(1 << 40));
+    }
+
+    #[test]
+    fn details_beyond_what_an_error_carries_are_left_out() {
+        let longest = (0..=MAX_DETAILS).rev().find(|len| {
+            let status = Status::not_found("no").with_details(vec![0; *len]);
+            !encode_status(DRPC, &status).is_empty()
+        });
+        // With its envelope it has the limit.
+        assert_eq!(longest, Some(MAX_DETAILS - 48));
+        for len in [MAX_DETAILS + 1, 1 << 20] {
+            let back = sent(&Status::not_found("no").with_details(vec![0; len]));
+            assert_eq!((back.code(), back.message()), (Code::NOT_FOUND, "no"));
+            assert!(back.details().is_empty());
+        }
     }
 
     #[test]

@@ -155,6 +155,7 @@ mod metadata;
 mod method;
 mod metrics;
 mod mode;
+mod parent;
 mod polling;
 mod receiver;
 mod release;

@@ -15,7 +15,7 @@ pub(crate) const VERSION: u8 = 1;
 /// Most bytes of an opening block.
 const MAX_OPENING: usize = 8 * 1024;
 /// Most bytes of the details of an ERROR.
-const MAX_DETAILS: usize = 8 * 1024;
+pub(super) const MAX_DETAILS: usize = 8 * 1024;
 
 /// Flags of an opening block.
 pub(crate) mod flag {

@@ -2,6 +2,7 @@
 
 mod bank;
 mod bounds;
+mod callers;
 mod calls;
 mod codecs;
 mod drivers;
