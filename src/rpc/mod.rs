@@ -155,6 +155,7 @@ mod metadata;
 mod method;
 mod metrics;
 mod mode;
+mod places;
 mod polling;
 mod receiver;
 mod retry;

@@ -6,8 +6,8 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::bound::Bound;
 use super::incoming::Incoming;
+use super::places::Waited;
 use super::warm::Warm;
 
 mod sealed {
@@ -51,24 +51,6 @@ pub trait InPlace<M: Mode> {
 /// A stream that is a call.
 #[doc(hidden)]
 pub struct Taken(pub(super) Incoming);
-
-/// A call waits for a place of this method, then for one of its session and one of the server.
-#[doc(hidden)]
-pub struct Waited(pub(super) Arc<Bound>);
-
-impl Waited {
-    async fn wait(self, call: &mut Incoming) -> Result<(), super::incoming::Gone> {
-        let of_method = call.wait_for(self.0.acquire()).await?;
-        call.held.of_method = Some(of_method);
-        let of_session = Arc::clone(&call.held.peer.bound);
-        call.wait_for(of_session.acquire()).await?.keep();
-        call.held.of_session = true;
-        let of_server = Arc::clone(&call.held.server.bound);
-        call.wait_for(of_server.acquire()).await?.keep();
-        call.held.of_server = true;
-        Ok(())
-    }
-}
 
 /// Handlers are `Send`: they are tasks of the runtime, on any of its threads.
 #[derive(Clone, Copy, Debug)]
@@ -124,11 +106,5 @@ modes! {
 impl fmt::Debug for Taken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Taken").finish_non_exhaustive()
-    }
-}
-
-impl fmt::Debug for Waited {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Waited").finish_non_exhaustive()
     }
 }

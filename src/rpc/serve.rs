@@ -2,7 +2,7 @@
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
@@ -12,13 +12,14 @@ use tokio::time::Instant;
 use tracing::Level;
 
 use super::answering::Answering;
-use super::bound::{Bound, Place, full};
+use super::bound::{Bound, full};
 use super::code::Code;
 use super::context::Peer;
 use super::dialect;
 use super::held::{Common, Held};
 use super::incoming::{Head, Incoming};
-use super::mode::{InPlace as _, Mode, Taken, Waited};
+use super::mode::{InPlace as _, Mode, Taken};
+use super::places::{Waited, Waits};
 use super::polling::while_in_place;
 use super::router::Entry;
 use super::status::Status;
@@ -75,12 +76,12 @@ pub(super) async fn serve_session<M: Mode>(
         match accepted {
             Some(Arrival::Stream(send, recv)) => {
                 serving.warm.pause();
-                serving.take(send, recv).await?;
+                serving.take(send, recv).await;
             }
             Some(Arrival::Call(call)) => {
                 if let Some(call) = serving.take_in_place(call) {
                     serving.warm.pause();
-                    serving.take_call(call).await?;
+                    serving.take_call(call).await;
                 }
             }
             None => return Ok(()),
@@ -108,18 +109,17 @@ struct Serving<M: Mode> {
 
 impl<M: Mode> Serving<M> {
     /// Takes a stream that the peer has opened.
-    async fn take(&mut self, send: SendStream, recv: RecvStream) -> Result<(), SessionError> {
+    async fn take(&mut self, send: SendStream, recv: RecvStream) {
         let core = Arc::clone(&self.core);
         let (entry, head) = match parse(&core, &recv) {
             Ok(known) => known,
             Err(status) => {
                 let mut call = self.incoming(send, recv, Head::default(), 0);
-                call.refuse(&status);
-                return Ok(());
+                return call.refuse(&status);
             }
         };
         let call = self.incoming(send, recv, head, entry.row);
-        self.serve(entry, call).await
+        self.serve(entry, call).await;
     }
 
     /// Runs a call in one frame where it is, if nothing stands in the way; else it comes back.
@@ -168,7 +168,7 @@ impl<M: Mode> Serving<M> {
     }
 
     /// Takes a call of the peer in one frame.
-    async fn take_call(&mut self, mut call: IncomingCall) -> Result<(), SessionError> {
+    async fn take_call(&mut self, mut call: IncomingCall) {
         let core = Arc::clone(&self.core);
         let parsed = parse_call(&core, &call);
         let (now, since) = (Instant::now(), Instant::from_std(call.received_at()));
@@ -195,29 +195,26 @@ impl<M: Mode> Serving<M> {
         };
         match parsed {
             Ok((entry, _)) => self.serve(entry, call).await,
-            Err(status) => {
-                call.refuse(&status);
-                Ok(())
-            }
+            Err(status) => call.refuse(&status),
         }
     }
 
-    /// Runs a call of a method, if there is a place for it.
-    async fn serve(&mut self, entry: &Entry<M>, mut call: Incoming) -> Result<(), SessionError> {
-        if !self.admit(&mut call).await? {
-            return Ok(());
+    /// Runs a call of a method, if there is a place for it. While it waits for one of the session or of the server, so do the calls behind
+    /// it; the end of the session is the acceptor's to tell.
+    async fn serve(&mut self, entry: &Entry<M>, mut call: Incoming) {
+        if !call.held.take_places() {
+            if call.places(None, Waits::Seated).await.is_err() {
+                return;
+            }
+            call.was_late = call.deadline.is_some_and(|at| at <= Instant::now());
         }
         if let Some(bound) = &entry.bound {
-            match bound.try_acquire() {
-                Some(place) => call.held.of_method = Some(place),
-                None => {
-                    self.wait_or_refuse(entry, bound, call);
-                    return Ok(());
-                }
+            call.held.of_method = bound.try_acquire();
+            if call.held.of_method.is_none() {
+                return wait_or_refuse(entry, bound, call);
             }
         }
         self.run(entry, call);
-        Ok(())
     }
 
     fn incoming(&self, send: SendStream, recv: RecvStream, head: Head, row: usize) -> Incoming {
@@ -236,38 +233,6 @@ impl<M: Mode> Serving<M> {
             was_late: deadline.is_some_and(|at| at <= now),
             held,
         }
-    }
-
-    /// Has a place of the server and of the session for the call, or waits for it, or refuses; false: the call is over.
-    async fn admit(&mut self, call: &mut Incoming) -> Result<bool, SessionError> {
-        let (session, server) = (&self.peer.bound, &self.core.common.bound);
-        for (bound, of_server) in [(session, false), (server, true)] {
-            if !bound.try_take() {
-                if bound.refuses() {
-                    call.refuse(&full());
-                    return Ok(false);
-                }
-                until_end(&self.peer.session, bound.acquire()).await?.keep();
-                call.was_late = call.deadline.is_some_and(|at| at <= Instant::now());
-            }
-            match of_server {
-                true => call.held.of_server = true,
-                false => call.held.of_session = true,
-            }
-        }
-        Ok(true)
-    }
-
-    /// Of a call whose method has no place: others go on.
-    fn wait_or_refuse(&self, entry: &Entry<M>, bound: &Arc<Bound>, mut call: Incoming) {
-        if bound.refuses_to_wait() {
-            call.refuse(&full());
-            return;
-        }
-        // What waits here takes no place of the calls of other methods.
-        call.held.give_back();
-        let wait = Waited(Arc::clone(bound));
-        M::spawn(M::start_later(&entry.handler, Taken(call), wait));
     }
 
     fn run(&mut self, entry: &Entry<M>, call: Incoming) {
@@ -297,6 +262,16 @@ impl<M: Mode> Serving<M> {
         }
         false
     }
+}
+
+/// Of a call whose method has no place: others go on.
+fn wait_or_refuse<M: Mode>(entry: &Entry<M>, bound: &Arc<Bound>, mut call: Incoming) {
+    let Some(wait) = Waited::new(bound) else {
+        return call.refuse(&full());
+    };
+    // What waits here takes no place of the calls of other methods.
+    call.held.give_back();
+    M::spawn(M::start_later(&entry.handler, Taken(call), wait));
 }
 
 /// The method that a stream calls, and what else its opening says.
@@ -403,23 +378,6 @@ fn refusal(error: OpeningError) -> Status {
 
 pub(super) fn no_clock() -> io::Error {
     io::Error::other("handlers need a runtime of tokio, with time enabled")
-}
-
-/// Waits for a place, unless the session ends before.
-async fn until_end(
-    session: &Session,
-    place: impl Future<Output = Place>,
-) -> Result<Place, SessionError> {
-    let mut place = pin!(place);
-    let mut ended = pin!(session.wait_for(|state| state.end().is_some()));
-    std::future::poll_fn(|cx| {
-        if let Poll::Ready(place) = place.as_mut().poll(cx) {
-            return Poll::Ready(Ok(place));
-        }
-        let ended = ended.as_mut().poll(cx);
-        ended.map(|state| Err(state.end().unwrap_or(SessionError::Closed)))
-    })
-    .await
 }
 
 // ---- polling in place -----------------------------------------------------------------------------

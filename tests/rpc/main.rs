@@ -27,3 +27,4 @@ mod spans;
 mod stopping;
 mod tower;
 mod unary;
+mod waiting;

@@ -1,0 +1,297 @@
+//! Calls that wait for a place: what they hold meanwhile, for how long, and in which order.
+
+use std::future::pending;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use bytes::Bytes;
+use ringmux::rpc::{Channel, Code, Context, Method, MethodOptions, Server, ServerBuilder, Status};
+use ringmux::{Processed, Session, SessionError};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+
+use crate::host::*;
+
+/// Clients of one server, each with a session of its own.
+async fn clients<const N: usize>(builder: ServerBuilder) -> (Server, [Session; N]) {
+    let server = builder.build().unwrap();
+    let mut sessions = Vec::new();
+    for _ in 0..N {
+        let (client, session) = pipe(&settings().build().unwrap()).await;
+        let server = server.clone();
+        tokio::spawn(async move { server.serve_session(session).await });
+        sessions.push(client);
+    }
+    (server, sessions.try_into().unwrap())
+}
+
+/// ECHO waits for a permit, OTHER for ever; both count the handlers that have begun.
+struct Handlers {
+    permits: Arc<Semaphore>,
+    echo: Arc<AtomicUsize>,
+    other: Arc<AtomicUsize>,
+}
+
+impl Handlers {
+    fn new() -> (Self, ServerBuilder) {
+        let own = Self {
+            permits: Arc::new(Semaphore::new(0)),
+            echo: Arc::default(),
+            other: Arc::default(),
+        };
+        let (permits, begun) = (Arc::clone(&own.permits), Arc::clone(&own.echo));
+        let echo = move |_: Context, request: Bytes| {
+            begun.fetch_add(1, Ordering::SeqCst);
+            let permits = Arc::clone(&permits);
+            async move {
+                permits.acquire().await.unwrap().forget();
+                Ok(request)
+            }
+        };
+        let begun = Arc::clone(&own.other);
+        let other = move |_: Context, _: Bytes| {
+            begun.fetch_add(1, Ordering::SeqCst);
+            pending::<Result<Bytes, Status>>()
+        };
+        let builder = Server::builder().unary(ECHO, echo).unary(OTHER, other);
+        (own, builder)
+    }
+
+    fn echoes(&self) -> usize {
+        self.echo.load(Ordering::SeqCst)
+    }
+}
+
+type Call = tokio::task::JoinHandle<Result<Bytes, Status>>;
+
+/// A call without a deadline, in a task.
+fn call(session: &Session, method: &Method<Bytes, Bytes>) -> Call {
+    let channel = Channel::new(session.clone());
+    tokio::spawn(
+        channel
+            .call(method, &Bytes::from("x"))
+            .timeout(None)
+            .detach(),
+    )
+}
+
+#[tokio::test]
+async fn a_session_that_has_no_place_keeps_none_of_a_method_from_the_others() {
+    let (handlers, builder) = Handlers::new();
+    let one = MethodOptions::default().max_calls(1);
+    let builder = builder.options(ECHO, one).max_session_calls(1);
+    let (server, [full, other]) = clients(builder).await;
+
+    let first = call(&other, &ECHO);
+    until("the method is full", || handlers.echoes() == 1).await;
+    let waits = call(&full, &ECHO);
+    until("a call waits for it", || server.stats().calls == 2).await;
+    let stuck = call(&full, &OTHER);
+    let begun = || handlers.other.load(Ordering::SeqCst) == 1;
+    until("its session is full", begun).await;
+
+    handlers.permits.add_permits(1);
+    soon(first).await.unwrap().unwrap();
+    for _ in 0..20 {
+        // The call whose turn it is cannot run, and is in no one's way.
+        handlers.permits.add_permits(1);
+        assert_eq!(soon(call(&other, &ECHO)).await.unwrap().unwrap(), "x");
+    }
+    assert!(!waits.is_finished());
+    stuck.abort();
+    handlers.permits.add_permits(1);
+    assert_eq!(soon(waits).await.unwrap().unwrap(), "x");
+    until("the places are free", || server.stats().in_flight == 0).await;
+}
+
+/// Without deadlines, cancels aside: more calls than places, of a session, the server and a method, of which some give theirs up while
+/// their requests are on their way.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn calls_that_wait_for_each_others_places_all_end() {
+    const SESSIONS: usize = 3;
+    const ROUNDS: usize = 150;
+    async fn twice(_: Context, request: Bytes) -> Result<Bytes, Status> {
+        tokio::task::yield_now().await;
+        Ok(request)
+    }
+    let one = MethodOptions::default().max_calls(1);
+    let builder = Server::builder()
+        .unary(ECHO, twice)
+        .unary(OTHER, twice)
+        .options(ECHO, one)
+        .max_session_calls(1)
+        .max_calls(2);
+    let (server, sessions) = clients::<SESSIONS>(builder).await;
+    let mut work = JoinSet::new();
+    for session in sessions {
+        for n in 0..8_usize {
+            let session = session.clone();
+            work.spawn(async move {
+                for round in 0..ROUNDS {
+                    if (n + round) % 3 == 0 {
+                        slow_request(&session).await;
+                        continue;
+                    }
+                    let method = if n % 2 == 0 { &ECHO } else { &OTHER };
+                    let call = call(&session, method);
+                    if (n + round) % 7 == 1 {
+                        tokio::task::yield_now().await;
+                        call.abort();
+                        let _ = call.await;
+                    } else {
+                        assert_eq!(call.await.unwrap().unwrap(), "x");
+                    }
+                }
+            });
+        }
+    }
+    while let Some(done) = soon(work.join_next()).await {
+        done.unwrap();
+    }
+    until("the places are free", || server.stats().in_flight == 0).await;
+}
+
+/// A call of ECHO whose request comes later than its opening.
+async fn slow_request(session: &Session) {
+    let (mut send, mut recv) = session
+        .open(&b"\x01\0\0\x0etest.Test/Echo"[..])
+        .await
+        .unwrap();
+    tokio::task::yield_now().await;
+    send.send("late").await.unwrap();
+    send.finish().unwrap();
+    assert_eq!(recv.recv().await.unwrap().unwrap(), "late");
+}
+
+/// The loop of a session, polled by hand, beside a client whose calls have all arrived.
+struct Burst {
+    client: Session,
+    server: Server,
+    serving: Pin<Box<dyn Future<Output = Result<(), SessionError>> + Send>>,
+}
+
+impl Burst {
+    async fn new(builder: ServerBuilder) -> Self {
+        let config = settings().max_streams(4096).build().unwrap();
+        let (client, session) = pipe(&config).await;
+        let server = builder.build().unwrap();
+        let serving = {
+            let server = server.clone();
+            Box::pin(async move { server.serve_session(session).await })
+        };
+        let mut burst = Self {
+            client,
+            server,
+            serving,
+        };
+        burst.poll();
+        burst
+    }
+
+    fn poll(&mut self) {
+        let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+        assert!(self.serving.as_mut().poll(&mut cx).is_pending());
+    }
+
+    fn taken(&self) -> u64 {
+        self.server.stats().calls
+    }
+
+    /// Polls it until one call was taken.
+    async fn first(&mut self, method: &Method<Bytes, Bytes>) -> Call {
+        let (first, before) = (call(&self.client, method), self.taken());
+        until("the first is taken", || {
+            self.poll();
+            self.taken() > before
+        })
+        .await;
+        first
+    }
+
+    /// Makes calls that wait to be taken.
+    async fn calls(&self, method: &Method<Bytes, Bytes>, count: usize) -> Vec<Call> {
+        let sent = self.client.stats().messages_sent + count as u64;
+        let calls = (0..count).map(|_| call(&self.client, method)).collect();
+        until("all have left", || {
+            self.client.stats().messages_sent >= sent
+        })
+        .await;
+        soon(self.client.ping()).await.unwrap();
+        calls
+    }
+}
+
+/// All are taken before one of those that wait has had its turn.
+#[tokio::test]
+async fn a_burst_of_calls_to_a_full_method_is_refused_beyond_those_that_may_wait() {
+    const CALLS: usize = 3000;
+    const WAITING_MAX: usize = 1024;
+    let (handlers, builder) = Handlers::new();
+    let builder = builder.options(ECHO, MethodOptions::default().max_calls(1));
+    let mut burst = Burst::new(builder).await;
+    let first = burst.first(&ECHO).await;
+    let calls = burst.calls(&ECHO, CALLS).await;
+    while burst.taken() <= CALLS as u64 {
+        burst.poll();
+    }
+    let refused = burst.server.stats().refused;
+    assert_eq!(refused, (CALLS - WAITING_MAX) as u64);
+    handlers.permits.add_permits(CALLS);
+    soon(first).await.unwrap().unwrap();
+    let mut answered = 0;
+    for call in calls {
+        match soon(call).await.unwrap() {
+            Ok(_) => answered += 1,
+            Err(status) => {
+                assert_eq!(status.code(), Code::RESOURCE_EXHAUSTED);
+                assert_eq!(status.was_processed(), Processed::No);
+            }
+        }
+    }
+    assert_eq!(answered, WAITING_MAX);
+}
+
+#[tokio::test]
+async fn a_session_that_ends_in_order_while_a_call_waits_for_a_place_has_no_error() {
+    let (handlers, builder) = Handlers::new();
+    let (server, [other]) = clients(builder.max_calls(1)).await;
+    let first = call(&other, &ECHO);
+    until("the server is full", || handlers.echoes() == 1).await;
+    let (client, session) = pipe(&settings().build().unwrap()).await;
+    let serving = {
+        let server = server.clone();
+        tokio::spawn(async move { server.serve_session(session).await })
+    };
+    let waits = call(&client, &ECHO);
+    until("one waits", || server.stats().calls == 2).await;
+    client.close();
+    soon(serving).await.unwrap().unwrap();
+    assert!(soon(waits).await.unwrap().is_err());
+    handlers.permits.add_permits(1);
+    soon(first).await.unwrap().unwrap();
+    assert_eq!(handlers.echoes(), 1);
+    assert_eq!(server.stats().cancelled, 1);
+}
+
+/// The first is the one that waits for a place; it need not wait for it to learn that it is too late.
+#[tokio::test]
+async fn a_call_that_waits_for_a_place_of_the_server_is_over_at_its_deadline() {
+    let (handlers, builder) = Handlers::new();
+    let (server, [full, other]) = clients(builder.max_calls(1)).await;
+    let stuck = call(&full, &OTHER);
+    let begun = || handlers.other.load(Ordering::SeqCst) == 1;
+    until("the server is full", begun).await;
+    // Of a caller that does not keep the deadline.
+    let mut opening = b"\x01\x04\0\x0e".to_vec();
+    opening.extend_from_slice(&20_000_u64.to_le_bytes());
+    opening.extend_from_slice(b"test.Test/Echo");
+    let (mut send, mut recv) = soon(other.open(opening)).await.unwrap();
+    send.send("late").await.unwrap();
+    send.finish().unwrap();
+    let status = Status::from(soon(recv.recv()).await.unwrap_err());
+    assert_eq!(status.code(), Code::DEADLINE_EXCEEDED);
+    assert_eq!(status.was_processed(), Processed::No);
+    assert!(!stuck.is_finished());
+    assert_eq!((handlers.echoes(), server.stats().late), (0, 1));
+}
