@@ -202,6 +202,10 @@ impl Incoming {
             self.refuse(&status);
             return Err(Gone);
         }
+        if self.send.is_gone() {
+            self.held.server.counters.cancelled.add();
+            return Err(Gone);
+        }
         self.begin_span(&cx);
         let server = Arc::clone(&self.held.server);
         let mut given = cx.clone();

@@ -67,27 +67,26 @@ pub(super) async fn serve_session<M: Mode>(
         let accepted = std::future::poll_fn(|cx| {
             let accepted = acceptor.poll(cx);
             if accepted.is_pending() {
-                serving.now = None;
-                serving.warm.pause();
+                serving.pause();
             }
             accepted
         })
         .await?;
         match accepted {
             Some(Arrival::Stream(send, recv)) => {
-                serving.warm.pause();
+                serving.pause();
                 serving.take(send, recv).await;
             }
             Some(Arrival::Call(call)) => {
                 if let Some(call) = serving.take_in_place(call) {
-                    serving.warm.pause();
+                    serving.pause();
                     serving.take_call(call).await;
                 }
             }
             None => return Ok(()),
         }
         if serving.has_had_its_turn() {
-            serving.warm.pause();
+            serving.pause();
             tokio::task::yield_now().await;
         }
     }
@@ -99,7 +98,7 @@ struct Serving<M: Mode> {
     /// Calls since others had their turn, and since when.
     ready: u32,
     since: Option<Instant>,
-    /// The time when the last few calls were taken.
+    /// The time as it was at most [`LOOK_CALLS`] calls ago; none if anything but calls in place was done since.
     now: Option<Instant>,
     /// What runs calls that are ready at once, by method, and which was used last.
     runners: Vec<(&'static str, (u8, usize), M::InPlace)>,
@@ -108,6 +107,12 @@ struct Serving<M: Mode> {
 }
 
 impl<M: Mode> Serving<M> {
+    /// Before anything else is done than to run calls in place, above all before it waits: the time, and places, are kept for those.
+    fn pause(&mut self) {
+        self.now = None;
+        self.warm.pause();
+    }
+
     /// Takes a stream that the peer has opened.
     async fn take(&mut self, send: SendStream, recv: RecvStream) {
         let core = Arc::clone(&self.core);

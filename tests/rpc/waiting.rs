@@ -3,10 +3,14 @@
 use std::future::pending;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::task::Poll;
+use std::time::Duration;
 
 use bytes::Bytes;
-use ringmux::rpc::{Channel, Code, Context, Method, MethodOptions, Server, ServerBuilder, Status};
+use ringmux::rpc::{
+    Channel, Code, Context, Method, MethodOptions, Raw, Receiver, Server, ServerBuilder, Status,
+};
 use ringmux::{Processed, Session, SessionError};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -162,6 +166,153 @@ async fn slow_request(session: &Session) {
     send.send("late").await.unwrap();
     send.finish().unwrap();
     assert_eq!(recv.recv().await.unwrap().unwrap(), "late");
+}
+
+/// How a caller gives up its call.
+#[derive(Clone, Copy, Debug)]
+enum Ends {
+    AtItsDeadline,
+    Cancelled,
+}
+
+#[tokio::test]
+async fn a_call_whose_caller_has_gone_before_it_is_taken_never_runs() {
+    for ends in [Ends::AtItsDeadline, Ends::Cancelled] {
+        let (ran, permits) = (Arc::new(AtomicUsize::new(0)), Arc::new(Semaphore::new(0)));
+        let handler = {
+            let (ran, permits) = (Arc::clone(&ran), Arc::clone(&permits));
+            move |_: Context, request: Bytes| {
+                ran.fetch_add(1, Ordering::SeqCst);
+                let permits = Arc::clone(&permits);
+                async move {
+                    if request == "waits" {
+                        permits.acquire().await.unwrap().forget();
+                    }
+                    Ok(request)
+                }
+            }
+        };
+        let host = Host::new(Server::builder().unary(ECHO, handler).max_calls(1)).await;
+        let call = |request: &'static str, limit: Option<Duration>| {
+            let request = Bytes::from(request);
+            let call = host.channel.call(&ECHO, &request);
+            call.timeout(limit).detach()
+        };
+        let first = tokio::spawn(call("waits", None));
+        until("the first runs", || ran.load(Ordering::SeqCst) == 1).await;
+        let second = tokio::spawn(call("quick", None));
+        until("the second waits", || host.server.stats().calls == 2).await;
+        match ends {
+            Ends::AtItsDeadline => {
+                let limit = Some(Duration::from_millis(20));
+                let status = soon(call("gone", limit)).await.unwrap_err();
+                assert_eq!(status.code(), Code::DEADLINE_EXCEEDED);
+            }
+            Ends::Cancelled => {
+                let sent = host.client.stats().messages_sent;
+                let third = tokio::spawn(call("gone", None));
+                let left = || host.client.stats().messages_sent > sent;
+                until("the third has left", left).await;
+                third.abort();
+                assert!(soon(third).await.unwrap_err().is_cancelled());
+            }
+        }
+        // The answer is behind the cancel.
+        soon(host.client.ping()).await.unwrap();
+        permits.add_permits(1);
+        assert_eq!(soon(first).await.unwrap().unwrap(), "waits");
+        assert_eq!(soon(second).await.unwrap().unwrap(), "quick");
+        let last = soon(call("quick", None)).await;
+        assert_eq!(last.unwrap(), "quick");
+        assert_eq!(ran.load(Ordering::SeqCst), 3, "{ends:?}");
+        until("each was counted", || host.server.stats().in_flight == 0).await;
+        let ended: u64 = host.server.metrics().iter().map(|row| row.ended()).sum();
+        let stats = host.server.stats();
+        assert_eq!((ended, stats.late + stats.cancelled), (4, 1), "{ends:?}");
+    }
+}
+
+/// The caller does not keep the deadline: its engine stands still once the calls have left.
+#[tokio::test]
+async fn the_time_of_a_call_in_a_frame_runs_while_it_waits_to_be_taken() {
+    const LIMIT_MS: u64 = 50;
+    let (handlers, builder) = Handlers::new();
+    let ran = Arc::new(AtomicUsize::new(0));
+    let quick = {
+        let ran = Arc::clone(&ran);
+        move |_: Context, request: Bytes| {
+            ran.fetch_add(1, Ordering::SeqCst);
+            async move { Ok(request) }
+        }
+    };
+    const QUICK: Method<Bytes, Bytes> = Method::unary::<Raw>("test.Test/Quick");
+    let (a, b) = tokio::io::duplex(256 * 1024);
+    let (client, connection) = ringmux::client(a, &settings().build().unwrap());
+    let stopped = Arc::new(AtomicBool::new(false));
+    let stands = Arc::clone(&stopped);
+    let mut connection = Box::pin(connection);
+    let engine = tokio::spawn(std::future::poll_fn(move |cx| {
+        match stands.load(Ordering::SeqCst) {
+            true => Poll::Pending,
+            false => connection.as_mut().poll(cx),
+        }
+    }));
+    let (session, connection) = ringmux::server(b, &settings().build().unwrap());
+    tokio::spawn(connection);
+    client.established().await.unwrap();
+    let server = builder.unary(QUICK, quick).max_calls(1).build().unwrap();
+    let serving = server.clone();
+    tokio::spawn(async move { serving.serve_session(session).await });
+
+    let first = call(&client, &ECHO);
+    until("the server is full", || handlers.echoes() == 1).await;
+    let second = call(&client, &QUICK);
+    until("the second waits", || server.stats().calls == 2).await;
+    let sent = client.stats().messages_sent;
+    let late = Channel::new(client.clone()).call(&QUICK, &Bytes::new());
+    let late = tokio::spawn(late.timeout(Duration::from_millis(LIMIT_MS)).detach());
+    until("the third has left", || client.stats().messages_sent > sent).await;
+    soon(client.ping()).await.unwrap();
+    stopped.store(true, Ordering::SeqCst);
+    tokio::time::sleep(Duration::from_millis(LIMIT_MS * 2)).await;
+    handlers.permits.add_permits(1);
+    let ended = || server.metrics().iter().map(|row| row.ended()).sum::<u64>();
+    until("all three have ended", || ended() == 3).await;
+    assert_eq!(ran.load(Ordering::SeqCst), 1);
+    assert_eq!(server.stats().late, 1);
+    engine.abort();
+    for call in [first, second, late] {
+        assert!(soon(call).await.unwrap().is_err());
+    }
+}
+
+/// Its handler begins with the opening, whether a request has come or not.
+#[tokio::test]
+async fn a_stream_of_requests_whose_caller_has_gone_before_it_is_taken_never_runs() {
+    async fn collect(begun: Arc<AtomicUsize>, mut from: Receiver<Bytes>) -> Result<Bytes, Status> {
+        begun.fetch_add(1, Ordering::SeqCst);
+        Ok(from.recv().await?.unwrap_or_default())
+    }
+    let (handlers, builder) = Handlers::new();
+    let begun = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&begun);
+    let builder = builder
+        .client_streaming(COLLECT, move |_, from| collect(Arc::clone(&counted), from))
+        .max_calls(1);
+    let host = Host::new(builder).await;
+    let first = call(&host.client, &ECHO);
+    until("the server is full", || handlers.echoes() == 1).await;
+    let second = call(&host.client, &ECHO);
+    until("the second waits", || host.server.stats().calls == 2).await;
+    let gone = soon(host.channel.client_streaming(&COLLECT).open()).await;
+    soon(host.client.ping()).await.unwrap();
+    drop(gone.unwrap());
+    soon(host.client.ping()).await.unwrap();
+    handlers.permits.add_permits(2);
+    soon(first).await.unwrap().unwrap();
+    soon(second).await.unwrap().unwrap();
+    until("the third was taken", || host.server.stats().cancelled == 1).await;
+    assert_eq!(begun.load(Ordering::SeqCst), 0);
 }
 
 /// The loop of a session, polled by hand, beside a client whose calls have all arrived.
