@@ -31,7 +31,7 @@ use crate::handle::{RecvStream, SendStream, Session};
 use crate::pace::{LINES, paced};
 use crate::timer::has_time;
 
-/// Calls that are ready at once, one behind the other, before others on the thread have their turn.
+/// Calls that are taken, one behind the other, before others on the thread have their turn.
 const READY_CALLS: u32 = 32;
 /// The same as a time, which is looked at each [`LOOK_CALLS`].
 const READY_TIME: Duration = Duration::from_micros(50);
@@ -55,7 +55,7 @@ pub(super) async fn serve_session<M: Mode>(
     let mut serving = Serving {
         core: Arc::clone(core),
         peer,
-        ready: 0,
+        arrived: 0,
         since: None,
         now: None,
         runners: Vec::new(),
@@ -67,7 +67,7 @@ pub(super) async fn serve_session<M: Mode>(
         let accepted = std::future::poll_fn(|cx| {
             let accepted = acceptor.poll(cx);
             if accepted.is_pending() {
-                serving.pause();
+                serving.rest();
             }
             accepted
         })
@@ -86,7 +86,7 @@ pub(super) async fn serve_session<M: Mode>(
             None => return Ok(()),
         }
         if serving.has_had_its_turn() {
-            serving.pause();
+            serving.rest();
             tokio::task::yield_now().await;
         }
     }
@@ -95,10 +95,10 @@ pub(super) async fn serve_session<M: Mode>(
 struct Serving<M: Mode> {
     core: Arc<Core<M>>,
     peer: Arc<Peer>,
-    /// Calls since others had their turn, and since when.
-    ready: u32,
+    /// Streams and calls since others had their turn, whatever became of them, and since when.
+    arrived: u32,
     since: Option<Instant>,
-    /// The time as it was at most [`LOOK_CALLS`] calls ago; none if anything but calls in place was done since.
+    /// The time as it was at most [`LOOK_CALLS`] arrivals ago; none if anything but calls in place was done since.
     now: Option<Instant>,
     /// What runs calls that are ready at once, by method, and which was used last.
     runners: Vec<(&'static str, (u8, usize), M::InPlace)>,
@@ -111,6 +111,13 @@ impl<M: Mode> Serving<M> {
     fn pause(&mut self) {
         self.now = None;
         self.warm.pause();
+    }
+
+    /// Before others on the thread have their turn.
+    fn rest(&mut self) {
+        self.pause();
+        self.arrived = 0;
+        self.since = None;
     }
 
     /// Takes a stream that the peer has opened.
@@ -163,7 +170,6 @@ impl<M: Mode> Serving<M> {
         warm.call.head.timeout = timeout;
         warm.call.message = Some(call.take_request());
         warm.call.send = Answering::Call(call);
-        self.ready += 1;
         if let Some(pending) = runner.run(warm)
             && let Some(pending) = poll_in_place(pending)
         {
@@ -219,7 +225,7 @@ impl<M: Mode> Serving<M> {
                 return wait_or_refuse(entry, bound, call);
             }
         }
-        self.run(entry, call);
+        run(entry, call);
     }
 
     fn incoming(&self, send: SendStream, recv: RecvStream, head: Head, row: usize) -> Incoming {
@@ -240,32 +246,16 @@ impl<M: Mode> Serving<M> {
         }
     }
 
-    fn run(&mut self, entry: &Entry<M>, call: Incoming) {
-        let call = M::start(&entry.handler, Taken(call));
-        if entry.options.spawn {
-            M::spawn(call);
-            return;
-        }
-        self.ready += 1;
-        if let Some(pending) = poll_in_place(call) {
-            M::spawn(pending);
-        }
-    }
-
-    /// Whether so much was ready at once that others on the thread have to have their turn.
+    /// Whether so much has arrived, one behind the other, that others on the thread have to have their turn.
     fn has_had_its_turn(&mut self) -> bool {
-        if self.ready.is_multiple_of(LOOK_CALLS) {
-            let now = Instant::now();
-            self.now = Some(now);
-            let since = *self.since.get_or_insert(now);
-            if self.ready < READY_CALLS && now.duration_since(since) < READY_TIME {
-                return false;
-            }
-            self.ready = 0;
-            self.since = None;
-            return true;
+        self.arrived += 1;
+        if !self.arrived.is_multiple_of(LOOK_CALLS) {
+            return false;
         }
-        false
+        let now = Instant::now();
+        self.now = Some(now);
+        let since = *self.since.get_or_insert(now);
+        self.arrived >= READY_CALLS || now.duration_since(since) >= READY_TIME
     }
 }
 
@@ -277,6 +267,15 @@ fn wait_or_refuse<M: Mode>(entry: &Entry<M>, bound: &Arc<Bound>, mut call: Incom
     // What waits here takes no place of the calls of other methods.
     call.held.give_back();
     M::spawn(M::start_later(&entry.handler, Taken(call), wait));
+}
+
+fn run<M: Mode>(entry: &Entry<M>, call: Incoming) {
+    let call = M::start(&entry.handler, Taken(call));
+    if entry.options.spawn {
+        M::spawn(call);
+    } else if let Some(pending) = poll_in_place(call) {
+        M::spawn(pending);
+    }
 }
 
 /// The method that a stream calls, and what else its opening says.

@@ -373,6 +373,29 @@ impl Burst {
     }
 }
 
+/// A call that is refused costs its time as well.
+#[tokio::test]
+async fn calls_that_are_refused_let_others_on_the_thread_have_their_turn() {
+    const CALLS: usize = 200;
+    /// Calls that are taken one behind the other.
+    const READY_CALLS: u64 = 32;
+    const MISSING: Method<Bytes, Bytes> = Method::unary::<Raw>("test.Test/Missing");
+    let mut burst = Burst::new(Server::builder().unary(ECHO, echo)).await;
+    let first = burst.first(&ECHO).await;
+    assert_eq!(soon(first).await.unwrap().unwrap(), "x");
+    let calls = burst.calls(&MISSING, CALLS).await;
+    while burst.taken() <= CALLS as u64 {
+        let before = burst.taken();
+        burst.poll();
+        let taken = burst.taken() - before;
+        assert!((1..=READY_CALLS).contains(&taken), "{taken} in a turn");
+    }
+    for call in calls {
+        let status = soon(call).await.unwrap().unwrap_err();
+        assert_eq!(status.code(), Code::UNIMPLEMENTED);
+    }
+}
+
 /// All are taken before one of those that wait has had its turn.
 #[tokio::test]
 async fn a_burst_of_calls_to_a_full_method_is_refused_beyond_those_that_may_wait() {
