@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::ops::{Deref, DerefMut};
+use std::panic::catch_unwind;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -35,6 +36,10 @@ pub trait Mode: sealed::Sealed + Sized + 'static {
     /// A call that first waits for a place.
     #[doc(hidden)]
     fn start_later(handler: &Self::Handler, call: Taken, wait: Waited) -> Self::Call;
+
+    /// Whether [`spawn`](Self::spawn) can be called here, inside of a runtime.
+    #[doc(hidden)]
+    fn can_spawn() -> bool;
 
     #[doc(hidden)]
     fn spawn(call: Self::Call);
@@ -70,7 +75,7 @@ pub trait Free {}
 impl<T: ?Sized> Free for T {}
 
 macro_rules! modes {
-    ($($mode:ident: $pointer:ident, $spawn:ident, { $($bounds:tt)* }, { $($handler:tt)* };)+) => {
+    ($($mode:ident: $pointer:ident, $spawn:ident, $can:expr, { $($bounds:tt)* }, { $($handler:tt)* };)+) => {
         $(impl Mode for $mode {
             type Call = Pin<Box<dyn Future<Output = ()> $($bounds)* + 'static>>;
             type InPlace = Box<dyn InPlace<Self> $($bounds)* + 'static>;
@@ -91,6 +96,10 @@ macro_rules! modes {
                 })
             }
 
+            fn can_spawn() -> bool {
+                $can
+            }
+
             fn spawn(call: Self::Call) {
                 drop(tokio::task::$spawn(call));
             }
@@ -99,8 +108,13 @@ macro_rules! modes {
 }
 
 modes! {
-    Shared: Arc, spawn, { + Send }, { + Send + Sync };
-    Local: Rc, spawn_local, {}, {};
+    Shared: Arc, spawn, true, { + Send }, { + Send + Sync };
+    Local: Rc, spawn_local, has_local_set(), {}, {};
+}
+
+/// tokio offers no way to ask but to try; its panic is caught after the panic hook has printed it.
+fn has_local_set() -> bool {
+    catch_unwind(|| drop(tokio::task::spawn_local(async {}))).is_ok()
 }
 
 impl fmt::Debug for Taken {

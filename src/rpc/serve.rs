@@ -46,9 +46,7 @@ pub(super) async fn serve_session<M: Mode>(
     core: &Arc<Core<M>>,
     session: Session,
 ) -> Result<(), SessionError> {
-    if !has_time() {
-        return Err(SessionError::Io(Arc::new(no_clock())));
-    }
+    check_runtime::<M>().map_err(|error| SessionError::Io(Arc::new(error)))?;
     let bound = core.common.bound.with_limit(core.max_session_calls);
     let peer = Arc::new(Peer::new(session, bound));
     let warm = Warm::new(&peer, &core.common);
@@ -380,8 +378,17 @@ fn refusal(error: OpeningError) -> Status {
     Status::library(code, Processed::No, error.to_string())
 }
 
-pub(super) fn no_clock() -> io::Error {
-    io::Error::other("handlers need a runtime of tokio, with time enabled")
+/// Whether handlers can run here.
+pub(super) fn check_runtime<M: Mode>() -> io::Result<()> {
+    if !has_time() {
+        let text = "handlers need a runtime of tokio, with time enabled";
+        return Err(io::Error::other(text));
+    }
+    if !M::can_spawn() {
+        let text = "handlers that are not Send need a LocalSet of tokio";
+        return Err(io::Error::other(text));
+    }
+    Ok(())
 }
 
 // ---- polling in place -----------------------------------------------------------------------------

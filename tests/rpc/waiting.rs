@@ -1,6 +1,7 @@
 //! Calls that wait for a place: what they hold meanwhile, for how long, and in which order.
 
 use std::future::pending;
+use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -11,7 +12,7 @@ use bytes::Bytes;
 use ringmux::rpc::{
     Channel, Code, Context, Method, MethodOptions, Raw, Receiver, Server, ServerBuilder, Status,
 };
-use ringmux::{Processed, Session, SessionError};
+use ringmux::{ListenError, Processed, Session, SessionError};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
@@ -468,4 +469,20 @@ async fn a_call_that_waits_for_a_place_of_the_server_is_over_at_its_deadline() {
     assert_eq!(status.was_processed(), Processed::No);
     assert!(!stuck.is_finished());
     assert_eq!((handlers.echoes(), server.stats().late), (0, 1));
+}
+
+#[tokio::test]
+async fn a_local_server_outside_of_a_local_set_is_an_error_and_no_panic() {
+    let server = Server::local().unary(ECHO, echo).build().unwrap();
+    let (_client, session) = pipe(&settings().build().unwrap()).await;
+    let named = |error: &io::Error| assert!(error.to_string().contains("LocalSet"), "{error}");
+    match soon(server.serve_session(session)).await.unwrap_err() {
+        SessionError::Io(error) => named(&error),
+        other => panic!("{other:?}"),
+    }
+    let listener = ringmux::listen("tcp://127.0.0.1:0").await.unwrap();
+    match soon(server.serve(&listener)).await.unwrap_err() {
+        ListenError::Io { error, .. } => named(&error),
+        other => panic!("{other:?}"),
+    }
 }
