@@ -158,6 +158,7 @@ mod mode;
 mod places;
 mod polling;
 mod receiver;
+mod release;
 mod retry;
 mod router;
 mod run;
