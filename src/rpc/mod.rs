@@ -156,6 +156,7 @@ mod method;
 mod metrics;
 mod mode;
 mod parent;
+mod places;
 mod polling;
 mod receiver;
 mod release;

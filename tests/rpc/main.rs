@@ -29,3 +29,4 @@ mod spans;
 mod stopping;
 mod tower;
 mod unary;
+mod waiting;
