@@ -270,7 +270,8 @@ async fn the_time_of_a_call_in_a_frame_runs_while_it_waits_to_be_taken() {
     let second = call(&client, &QUICK);
     until("the second waits", || server.stats().calls == 2).await;
     let sent = client.stats().messages_sent;
-    let late = Channel::new(client.clone()).call(&QUICK, &Bytes::new());
+    let (channel, request) = (Channel::new(client.clone()), Bytes::new());
+    let late = channel.call(&QUICK, &request);
     let late = tokio::spawn(late.timeout(Duration::from_millis(LIMIT_MS)).detach());
     until("the third has left", || client.stats().messages_sent > sent).await;
     soon(client.ping()).await.unwrap();
