@@ -20,7 +20,7 @@
 //! Without credit, the bytes that applications have not consumed are bounded by not reading the connection while they are as
 //! many as `session_window`: one stream that is not read stops all. With credit, which bounds each stream, `session_window_max`
 //! holds instead, so that a stream that is not read leaves the others alone. A peer cannot be made to keep to credit: one
-//! that does not is stopped there. Messages that are not complete do not stop the
+//! that does not is stopped there. All beyond 256 KiB is taken from the pool as it is needed, if it has as much. Messages that are not complete do not stop the
 //! reading, as nothing but the rest of them helps: beyond the window they take memory from the pool, or their streams end.
 
 #[cfg(any(test, fuzzing))]
@@ -180,7 +180,7 @@ impl Drpc {
 /// With flow control the peer bounds each stream itself.
 fn hold_more<S: SessionPort>(core: &mut Core<S>) {
     let max = core.mux.base.config.session_window_max();
-    core.mux.flow.hold_more(max);
+    core.mux.flow.raise_limit(max);
 }
 
 impl Wire for Drpc {

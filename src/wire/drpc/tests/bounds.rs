@@ -235,8 +235,17 @@ async fn an_unfinished_message_without_memory_ends_its_stream_and_the_others_go_
 
 #[tokio::test]
 async fn with_credit_an_unread_stream_leaves_63_others_alone() {
-    let profile = MUX.flow_control(FlowControl::On);
-    let [(client, _a), (server, _b)] = ends(settings(profile));
+    // Of a pool of the usual size, which other sessions share.
+    let config = settings(MUX.flow_control(FlowControl::On)).build().unwrap();
+    let pool = Pool::new(config.receive_pool());
+    let ends_of_pool = || {
+        let (near, far) = duplex(PIPE);
+        [(Role::Dialer, near), (Role::Acceptor, far)]
+            .map(|(role, io)| end_with(Arc::clone(&pool), role, &config, io))
+    };
+    let _others: [_; 8] = std::array::from_fn(|_| ends_of_pool());
+    let [(client, _a), (server, _b)] = ends_of_pool();
+    assert!(pool.used() <= config.receive_pool() / 4);
     let serve = tokio::spawn(async move {
         let mut unread = Vec::new();
         for _ in 0..64 {

@@ -1,0 +1,176 @@
+//! One end under a virtual clock: what it takes from the pool, and what it keeps for how long.
+
+use std::time::Instant;
+
+use bytes::BytesMut;
+use futures_util::FutureExt;
+
+use super::*;
+use crate::bridge::Protocol;
+use crate::drpc::FlowControl;
+use crate::handle::whole::{Stream, Whole as _};
+use crate::wire::Batch;
+
+const MUX: Profile = Profile::COCKROACH;
+const KIB: usize = 1024;
+/// The part of a session's memory that is not of the pool.
+const FLOOR: u64 = 256 << 10;
+
+/// An accepting end; the test is its peer, its driver and its application.
+struct Solo {
+    now: Instant,
+    engine: Engine<Drpc>,
+    session: Session,
+    pool: Arc<Pool>,
+    batch: Batch,
+    recv: BytesMut,
+    /// In the socket, not received yet.
+    arrived: BytesMut,
+}
+
+impl Solo {
+    fn new(role: Role, builder: ConfigBuilder, pool: &Arc<Pool>) -> Self {
+        let now = Instant::now();
+        let config = builder.build().unwrap();
+        let info = Info::of_a_test(role);
+        let (engine, link) = Engine::new(role, &config, info, Arc::clone(pool), now);
+        Self {
+            now,
+            engine,
+            session: Session::new(link),
+            pool: Arc::clone(pool),
+            batch: Batch::new(),
+            recv: BytesMut::new(),
+            arrived: BytesMut::new(),
+        }
+    }
+
+    fn acceptor(builder: ConfigBuilder) -> Self {
+        Self::new(Role::Acceptor, builder, &Pool::new(256 << 20))
+    }
+
+    /// The peer sends, and the driver runs until it makes no progress.
+    fn hear(&mut self, bytes: &[u8]) {
+        self.arrived.extend_from_slice(bytes);
+        self.run();
+    }
+
+    fn run(&mut self) {
+        let engine = &mut self.engine;
+        loop {
+            let mut moved = false;
+            engine.take_work(self.now);
+            if !self.arrived.is_empty() && engine.wants_bytes() {
+                let room = engine.recv_capacity().saturating_sub(self.recv.len());
+                let n = room.min(self.arrived.len());
+                self.recv.extend_from_slice(&self.arrived.split_to(n));
+                engine.count_received(n, self.now);
+                while engine.receive(&mut self.recv, self.now) {
+                    engine.deliver_wakes();
+                }
+                moved = true;
+            }
+            if engine.next_deadline().is_some_and(|at| at <= self.now) {
+                engine.on_deadline(self.now);
+                moved = true;
+            }
+            while engine.transmit(&mut self.batch, self.now) {
+                let n = self.batch.len();
+                self.batch.clear();
+                engine.written(n, false, self.now);
+                moved = true;
+            }
+            engine.deliver_wakes();
+            if !moved {
+                // Also where nothing has arrived: it is asked before each reception.
+                engine.wants_bytes();
+                return;
+            }
+        }
+    }
+
+    fn elapse(&mut self, time: Duration) {
+        let until = self.now + time;
+        self.run();
+        while let Some(at) = self.engine.next_deadline().filter(|at| *at <= until) {
+            self.now = self.now.max(at);
+            self.run();
+        }
+        self.now = until;
+        self.run();
+    }
+
+    fn invoke(&mut self, id: u64) -> Stream {
+        self.hear(&packet(Kind::Invoke, id, 1, b"/m"));
+        let accepted = self.session.accept().now_or_never().expect("a call");
+        accepted.unwrap().unwrap()
+    }
+
+    fn used(&self) -> u64 {
+        self.pool.used()
+    }
+}
+
+// ---- the pool -------------------------------------------------------------------------------------
+
+#[test]
+fn sessions_without_calls_take_nothing_from_the_pool() {
+    use FlowControl::{Off, On, Required, WhenSeen};
+    let pool = Pool::new(256 << 20);
+    let mut sessions = Vec::new();
+    for role in [Role::Dialer, Role::Acceptor] {
+        for profile in [Profile::STORJ, Profile::COCKROACH_BEFORE_MUX, MUX] {
+            for flow in [Off, WhenSeen, On, Required] {
+                let builder = settings(profile.flow_control(flow));
+                sessions.push(Solo::new(role, builder, &pool));
+                assert_eq!(pool.used(), 0, "{role:?} {profile:?} {flow:?}");
+            }
+        }
+    }
+}
+
+/// What a session may hold grows with what it does hold, up to the setting, and shrinks with it.
+#[test]
+fn memory_of_the_pool_is_taken_as_a_session_fills_and_given_back_as_it_empties() {
+    let without = MUX.flow_control(FlowControl::Off);
+    for (profile, most) in [(MUX, 16 << 20), (without, 1 << 20)] {
+        let mut solo = Solo::acceptor(settings(profile));
+        let mut call = solo.invoke(1);
+        let mut sent = 0;
+        while solo.arrived.is_empty() {
+            sent += 1;
+            solo.hear(&packet(Kind::Message, 1, 1 + sent, &message(16 * KIB)));
+            let held = sent * (16 * KIB as u64 + 256);
+            assert!(
+                solo.used() <= (held * 8 / 3).saturating_sub(FLOOR),
+                "{sent}"
+            );
+        }
+        let held = solo.session.stats().bytes_held;
+        assert!((most..most + (128 << 10)).contains(&held), "{held}");
+        assert_eq!(solo.used(), most - FLOOR);
+        while call.try_recv().is_some() {
+            solo.run();
+        }
+        assert!(solo.arrived.is_empty());
+        assert_eq!(solo.used(), 0);
+    }
+}
+
+#[test]
+fn a_session_that_found_no_memory_goes_on_once_there_is_some() {
+    let mut solo = Solo::acceptor(settings(MUX));
+    let all = 256 << 20;
+    assert!(solo.pool.take(all, 0, u64::MAX));
+    let _unread = solo.invoke(1);
+    let mut other = solo.invoke(2);
+    for n in 0..32 {
+        solo.hear(&packet(Kind::Message, 1, 2 + n, &message(16 * KIB)));
+    }
+    solo.hear(&packet(Kind::Message, 2, 2, b"behind"));
+    solo.elapse(Duration::from_secs(10));
+    assert!(!solo.arrived.is_empty() && other.try_recv().is_none());
+    solo.pool.give(all);
+    solo.elapse(Duration::from_millis(200));
+    assert_eq!(other.try_recv().unwrap(), "behind");
+}
