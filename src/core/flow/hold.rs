@@ -42,6 +42,11 @@ impl Hold {
         self.most
     }
 
+    /// It holds more than its floor, or may: memory of the pool.
+    const fn is_raised(&self) -> bool {
+        self.most > self.floor
+    }
+
     pub(super) const fn is_paused(&self) -> bool {
         self.paused
     }
@@ -60,10 +65,17 @@ impl<M: Memory> Flow<M> {
     /// Adapts what the session may hold to what it holds.
     #[inline]
     pub(super) fn fit<S: SessionPort>(&mut self, base: &mut Base<S>, now: Instant) {
-        let (held, most) = (self.window.held(), self.hold.most);
-        if held * 4 >= most * 3 {
+        if self.window.held() * 4 >= self.hold.most * 3 {
             self.hold_more(base, now);
-        } else if held * 4 <= most && most > self.hold.floor {
+        } else {
+            self.give_rest_back();
+        }
+    }
+
+    /// The session holds less than it did.
+    #[inline]
+    pub(crate) fn give_rest_back(&mut self) {
+        if self.hold.is_raised() && self.window.held() * 4 <= self.hold.most {
             self.hold_less();
         }
     }
@@ -88,7 +100,7 @@ impl<M: Memory> Flow<M> {
 
     #[cold]
     fn hold_less(&mut self) {
-        while self.window.held() * 4 <= self.hold.most && self.hold.most > self.hold.floor {
+        while self.hold.is_raised() && self.window.held() * 4 <= self.hold.most {
             let less = (self.hold.most / 2).max(self.hold.floor);
             self.pool.give_window(self.hold.most - less);
             self.hold.most = less;

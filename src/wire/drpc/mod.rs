@@ -273,6 +273,7 @@ impl Wire for Drpc {
     /// Closing the connection needs no room in the socket.
     #[inline]
     fn requests_taken<S: SessionPort>(&mut self, core: &mut Core<S>) {
+        core.mux.flow.give_rest_back();
         let hard = self.role == Role::Dialer && self.profile.cancel == CancelForm::Hard;
         if hard && self.owes_cancel(&mut core.mux) {
             core.abort(SessionError::Closed);
@@ -281,5 +282,6 @@ impl Wire for Drpc {
 
     fn transmit<S: SessionPort>(&mut self, core: &mut Core<S>, batch: &mut Batch, now: Instant) {
         self.fill(core, batch, now);
+        core.mux.flow.give_rest_back();
     }
 }

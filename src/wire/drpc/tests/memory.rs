@@ -55,12 +55,14 @@ impl Solo {
         self.run();
     }
 
+    /// In the order of the drivers.
     fn run(&mut self) {
         let engine = &mut self.engine;
         loop {
-            let mut moved = false;
-            engine.take_work(self.now);
-            if !self.arrived.is_empty() && engine.wants_bytes() {
+            let (mut moved, mut held_back) = (false, false);
+            if !engine.wants_bytes() {
+                held_back = true;
+            } else if !self.arrived.is_empty() {
                 let room = engine.recv_capacity().saturating_sub(self.recv.len());
                 let n = room.min(self.arrived.len());
                 self.recv.extend_from_slice(&self.arrived.split_to(n));
@@ -70,6 +72,7 @@ impl Solo {
                 }
                 moved = true;
             }
+            engine.take_work(self.now);
             if engine.next_deadline().is_some_and(|at| at <= self.now) {
                 engine.on_deadline(self.now);
                 moved = true;
@@ -81,9 +84,7 @@ impl Solo {
                 moved = true;
             }
             engine.deliver_wakes();
-            if !moved {
-                // Also where nothing has arrived: it is asked before each reception.
-                engine.wants_bytes();
+            if !moved && !(held_back && engine.wants_bytes()) {
                 return;
             }
         }
