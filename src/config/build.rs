@@ -155,6 +155,15 @@ fn check_rate(
 }
 
 /// A setting is outside its range.
+///
+/// # Examples
+/// ```
+/// use ringmux::{Config, ConfigError};
+///
+/// let error = Config::builder().max_half_open(0).build().unwrap_err();
+/// assert!(matches!(error, ConfigError::OutOfRange { setting: "max_half_open", min: 1, .. }));
+/// assert_eq!(error.to_string(), "max_half_open is 0, must be from 1 to 65536");
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConfigError {

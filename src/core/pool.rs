@@ -17,7 +17,8 @@
 //! shared buffers). A session without any gets all that fits, and a message that was given memory gets the rest that it lacks.
 //!
 //! Bytes queued in a stream that is over, and that an application holds without reading, are charged too, also beyond the
-//! pool's size: they exist, and later requests have to wait. The charge outlives the session (`StreamPort::keep_charge`).
+//! pool's size: they exist, and later requests have to wait. The charge outlives the session (`StreamPort::keep_charge`;
+//! of unary calls `CallPort::keep_charge` and `SessionPort::keep_answers`).
 
 use super::port::Memory;
 

@@ -11,9 +11,9 @@ use bytes::Bytes;
 use super::code::Code;
 use super::metadata::{Metadata, MetadataError};
 use super::status::{Origin, Status};
-use super::wire::{self, Opening, OpeningError};
+use super::wire::{self, COMPRESSION, Opening, OpeningError};
 use crate::addr::Wire;
-use crate::drpc::{Invocation, StatusDetails};
+use crate::drpc::{Calls, Invocation, StatusDetails};
 use crate::error::codes;
 use crate::error::{Failure, NotCarried, Processed, StreamError};
 
@@ -59,6 +59,9 @@ pub(super) fn read_opening(wire: Wire, block: &Bytes) -> Result<Opening<'_>, Ope
     let path = invocation.path();
     let mut metadata = Metadata::new();
     for (key, value) in invocation.entries() {
+        if key == COMPRESSION.as_bytes() && wire.drpc().is_some_and(|it| it.calls == Calls::Many) {
+            return Err(OpeningError::Compressed);
+        }
         // Peers may use any bytes as keys. Those that no key of this library can be are not seen by handlers.
         let Ok(key) = std::str::from_utf8(key) else {
             continue;
@@ -233,6 +236,17 @@ mod tests {
         let bare = Bytes::from_static(b"no slash");
         assert_eq!(read_opening(DRPC, &bare).unwrap().method, "no slash");
         assert!(read_opening(DRPC, &Bytes::from_static(b"\xff")).is_err());
+    }
+
+    #[test]
+    fn a_call_whose_messages_are_compressed_is_refused_where_the_key_means_that() {
+        let entries = [(COMPRESSION, &b"snappy"[..])];
+        let block = Bytes::from(Invocation::encode("/a/B", entries).unwrap());
+        let refused = read_opening(DRPC, &block).map(|_| ());
+        assert_eq!(refused, Err(OpeningError::Compressed));
+        // Storj's peers hand it to the handler.
+        let read = read_opening(Wire::Drpc(Profile::STORJ), &block).unwrap();
+        assert_eq!(read.metadata.get(COMPRESSION), Some(&b"snappy"[..]));
     }
 
     #[test]

@@ -95,6 +95,9 @@ impl Incoming {
     /// The request of a call in one frame; without one the call is over.
     pub(super) fn request_here<T>(&mut self, coding: Coding<T>, late: bool) -> Option<T> {
         let message = self.message.take()?;
+        if let Answering::Call(call) = &self.send {
+            call.note_read();
+        }
         let refusal = match (coding.decode)(message.into()) {
             Ok(request) if !late => return Some(request),
             Ok(_) => self.late(),

@@ -157,6 +157,7 @@ mod metrics;
 mod mode;
 mod polling;
 mod receiver;
+mod release;
 mod retry;
 mod router;
 mod run;

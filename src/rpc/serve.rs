@@ -156,7 +156,7 @@ impl<M: Mode> Serving<M> {
         warm.call.deadline = deadline;
         warm.call.head.method = name;
         warm.call.head.timeout = timeout;
-        warm.call.message = Some(call.take_request());
+        warm.call.message = Some(call.hold_request());
         warm.call.send = Answering::Call(call);
         self.ready += 1;
         if let Some(pending) = runner.run(warm)
@@ -172,7 +172,7 @@ impl<M: Mode> Serving<M> {
         let core = Arc::clone(&self.core);
         let parsed = parse_call(&core, &call);
         let (now, since) = (Instant::now(), Instant::from_std(call.received_at()));
-        let message = call.take_request();
+        let message = call.hold_request();
         let (row, head) = match &parsed {
             Ok((entry, _)) => (
                 entry.row,
@@ -395,7 +395,9 @@ fn find<'a, M: Mode>(core: &'a Core<M>, opening: &Opening<'_>) -> Result<&'a Ent
 
 fn refusal(error: OpeningError) -> Status {
     let code = match error {
-        OpeningError::Version(_) | OpeningError::Flags(_) => Code::UNIMPLEMENTED,
+        OpeningError::Version(_) | OpeningError::Flags(_) | OpeningError::Compressed => {
+            Code::UNIMPLEMENTED
+        }
         _ => Code::INVALID_ARGUMENT,
     };
     Status::library(code, Processed::No, error.to_string())

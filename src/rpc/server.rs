@@ -54,6 +54,19 @@ pub struct ServerBuilder<M: Mode = Shared> {
 }
 
 /// Why a [`Server`] cannot be made.
+///
+/// # Examples
+/// ```
+/// use bytes::Bytes;
+/// use ringmux::rpc::{BuildError, Method, Raw, Server};
+///
+/// const ECHO: Method<Bytes, Bytes> = Method::unary::<Raw>("example.v1.Echo/Echo");
+///
+/// let twice = Server::builder()
+///     .unary(ECHO, async |_, request| Ok(request))
+///     .unary(ECHO, async |_, request| Ok(request));
+/// assert_eq!(twice.build().unwrap_err(), BuildError::Twice("example.v1.Echo/Echo"));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum BuildError {

@@ -18,6 +18,7 @@ mod ledger;
 mod managed;
 mod memory;
 mod metrics;
+mod names;
 mod passed_on;
 mod places;
 mod refused;

@@ -211,7 +211,8 @@ impl<S: SessionPort> Mux<S> {
         let queues_are_empty = self.schedule.is_empty()
             && self.permits.opens.is_empty()
             && self.base.owing.is_empty()
-            && self.permits.refusals.is_empty();
+            && self.permits.refusals.is_empty()
+            && !self.base.wire_owes;
         queues_are_empty && self.base.streams.are_over() && self.base.calls.are_over()
     }
 

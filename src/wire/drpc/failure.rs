@@ -32,12 +32,10 @@ pub(super) fn encode(form: ErrorForm, code: u32, text: &str, details: &[u8]) -> 
         }
         ErrorForm::Status => {
             data.push(STATUS);
-            if code != 0 {
-                data.push(0x08);
-                // A field of 32 bits with a sign.
-                let code = i32::try_from(code).unwrap_or(UNKNOWN as i32);
-                put_varint(&mut data, code as u64);
-            }
+            data.push(0x08);
+            // A field of 32 bits with a sign. 0 is no failure for gRPC: CockroachDB's side would see a call without an error.
+            let code = i32::try_from(code).ok().filter(|code| *code != 0);
+            put_varint(&mut data, code.unwrap_or(UNKNOWN as i32) as u64);
             if !text.is_empty() {
                 data.push(0x12);
                 put_varint(&mut data, text.len() as u64);
@@ -130,6 +128,13 @@ pub(super) const fn of_code(code: u32) -> (u32, &'static str) {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn an_error_without_a_code_is_unknown_to_those_who_know_0_as_no_error() {
+        let data = encode(ErrorForm::Status, 0, "no", b"");
+        assert_eq!((decode(&data).code, &data[..3]), (2, &[1, 0x08, 2][..]));
+        assert_eq!(decode(&encode(ErrorForm::Code, 0, "no", b"")).code, 0);
+    }
 
     #[test]
     fn both_forms_are_made_as_captured_and_read() {

@@ -266,8 +266,7 @@ impl Wire for Drpc {
     }
 
     fn is_silent_now(&self) -> bool {
-        let full = self.calls > 0 && self.calls >= self.most_calls;
-        !full && self.turned_away.is_empty()
+        self.calls == 0 || self.calls < self.most_calls
     }
 
     /// Closing the connection needs no room in the socket.

@@ -453,15 +453,17 @@ impl Drpc {
         if !mux.base.streams.retire_id(core_id(id)) || mux.permits.take(max_streams).is_err() {
             return self.turn_away(core, id, codes::UNAVAILABLE);
         }
-        (self.lines).insert(core_id(id), Line::new(id, invoked.cursor));
         let cost = block.len() as u64 + u64::from(S::Stream::CHARGE);
-        if core
-            .open_by_peer(core_id(id), &block, false, cost, now)
-            .is_err()
-        {
+        let opened = core.open_by_peer(core_id(id), &block, false, cost, now);
+        if opened.is_err() {
             core.mux.permits.grant_owed += 1;
-            self.turn_away(core, id, codes::UNAVAILABLE);
+            return self.turn_away(core, id, codes::UNAVAILABLE);
         }
+        // The core knows the last 32 bits of an id alone, and charges what it refuses.
+        if core.mux.permits.next_refusal().is_some() {
+            return self.owe_refusal(core, id, codes::UNAVAILABLE);
+        }
+        (self.lines).insert(core_id(id), Line::new(id, invoked.cursor));
     }
 
     /// A new call of a peer with one call at a time: it has given up the one before.
@@ -480,11 +482,16 @@ impl Drpc {
     fn turn_away<S: SessionPort>(&mut self, core: &mut Core<S>, id: u64, code: u32) {
         core.mux.limits.charge_reset(core.mux.base.turn);
         core.mux.limits.charge_control(&core.mux.base);
+        self.owe_refusal(core, id, code);
+    }
+
+    fn owe_refusal<S: SessionPort>(&mut self, core: &mut Core<S>, id: u64, code: u32) {
         if self.turned_away.len() >= TURNED_AWAY_MAX {
             let waiting = self.turned_away.len() as u64;
             return core.mux.limits.trip(Limit::Unaccepted, waiting);
         }
         self.turned_away.push_back(TurnedAway { id, code });
+        core.mux.base.wire_owes = true;
     }
 }
 
@@ -525,7 +532,9 @@ fn failed<S: SessionPort>(core: &mut Core<S>, key: Key, failure: Failure) {
 /// A fault of the peer ends the stream, and no other.
 #[cold]
 fn fail<S: SessionPort>(core: &mut Core<S>, key: Key) {
-    core.mux.cancel(key, codes::PROTOCOL);
+    let mux = &mut core.mux;
+    mux.cancel(key, codes::PROTOCOL);
+    mux.limits.charge_faulty(&mux.base.config);
 }
 
 /// The peer does not continue a message. One of which the application has seen a part ends its stream.

@@ -116,6 +116,25 @@ async fn calls_that_are_refused_and_whose_refusals_are_not_read_end_the_session(
 }
 
 #[tokio::test]
+async fn a_peer_whose_streams_are_faulty_one_after_the_other_is_ended() {
+    let builder = settings(MUX).max_faulty_streams(100);
+    let ((session, _task), mut peer) = Peer::of(Role::Acceptor, builder);
+    let accepting = session.clone();
+    let serving = tokio::spawn(async move { while let Ok(Some(_)) = accepting.accept().await {} });
+    for id in 1..=100 {
+        peer.send(&packet(Kind::Invoke, id, 1, b"/m")).await;
+        peer.send(&packet(Kind::Message, id, 0, b"out of order"))
+            .await;
+        peer.expect_error(id, 13).await;
+    }
+    peer.send(&packet(Kind::Invoke, 101, 1, b"/m")).await;
+    peer.send(&packet(Kind::Message, 101, 0, b"out of order"))
+        .await;
+    assert_eq!(tripped(&session).await, Limit::FaultyStreams);
+    soon(serving).await.unwrap();
+}
+
+#[tokio::test]
 async fn a_message_in_tiny_frames_ends_its_stream_alone() {
     let ((session, _task), mut peer) = Peer::of(Role::Acceptor, settings(MUX));
     peer.send(&packet(Kind::Invoke, 1, 1, b"/m")).await;

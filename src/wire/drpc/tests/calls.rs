@@ -298,6 +298,34 @@ async fn a_shutdown_lets_calls_end() {
 }
 
 #[tokio::test]
+async fn a_shutdown_refuses_each_new_call_and_tells_the_caller() {
+    let ((session, task), mut peer) = Peer::of(Role::Acceptor, settings(Profile::COCKROACH));
+    peer.send(&packet(Kind::Invoke, 1, 1, b"/runs")).await;
+    let mut runs = soon(session.accept()).await.unwrap().unwrap();
+    let draining = session.clone();
+    let shutdown = tokio::spawn(async move { draining.shutdown(2 * PATIENCE).await });
+    let _ = soon(session.draining()).await;
+    let invokes = (2..=41).map(|id| packet(Kind::Invoke, id, 1, b"/late"));
+    peer.send(&invokes.collect::<Vec<_>>().concat()).await;
+    for id in 2..=41 {
+        peer.expect_error(id, 14).await;
+    }
+    // Refused while the last call ends: the connection stays until that is said.
+    peer.send(&packet(Kind::Invoke, 42, 1, b"/late")).await;
+    peer.send(&packet(Kind::CloseSend, 1, 2, b"")).await;
+    assert_eq!(soon(runs.recv()).await.unwrap(), None);
+    runs.finish().unwrap();
+    drop(runs);
+    let ends = [soon(peer.next()).await.0, soon(peer.next()).await.0];
+    let mut ends = ends.map(|header| (header.stream, header.kind));
+    ends.sort_by_key(|(stream, _)| *stream);
+    assert_eq!(ends, [(1, Kind::CloseSend), (42, Kind::Error)]);
+    soon(shutdown).await.unwrap();
+    assert!(peer.rest().await.is_empty());
+    soon(task).await.unwrap();
+}
+
+#[tokio::test]
 async fn with_flow_control_a_long_stream_goes_through_and_a_stalled_one_waits() {
     let profile = Profile::COCKROACH
         .flow_control(FlowControl::On)
