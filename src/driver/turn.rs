@@ -330,7 +330,7 @@ impl<T: Transport + Unpin, P: Protocol + Unpin> Turns<T, P> {
                 busy = false;
                 break;
             }
-            // Requests of the turn may have made room for what was not read before them.
+            // Requests of the turn may have made room, and the turn reads before it takes them.
             if moved || (std::mem::take(&mut self.held_back) && self.connection.wants_bytes()) {
                 continue;
             }

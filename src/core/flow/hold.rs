@@ -26,6 +26,8 @@ pub(super) struct Hold {
     limit: u64,
     /// Reading has stopped.
     paused: bool,
+    /// Bytes held of packets that the wire puts together.
+    parts: u64,
 }
 
 impl Hold {
@@ -35,6 +37,7 @@ impl Hold {
             floor,
             limit,
             paused: false,
+            parts: 0,
         }
     }
 
@@ -56,6 +59,22 @@ impl<M: Memory> Flow<M> {
     /// The peer bounds each stream itself: the session may hold this much, if the pool has it.
     pub(crate) fn raise_limit(&mut self, limit: u32) {
         self.hold.limit = self.hold.limit.max(limit.into());
+    }
+
+    /// The wire holds so many bytes of packets that it puts together: part of what the session holds.
+    pub(crate) fn hold_parts<S: SessionPort>(&mut self, base: &Base<S>, bytes: u64) {
+        let before = self.hold.parts;
+        if bytes < before {
+            self.return_to_session(base, before - bytes);
+        } else if bytes == before || self.receive(bytes - before).is_err() {
+            return;
+        }
+        self.hold.parts = bytes;
+    }
+
+    #[cfg(test)]
+    pub(crate) const fn parts(&self) -> u64 {
+        self.hold.parts
     }
 
     const fn is_at_most(&self) -> bool {

@@ -8,6 +8,8 @@ use futures_util::FutureExt;
 use super::*;
 use crate::bridge::Protocol;
 use crate::drpc::FlowControl;
+use crate::drpc::MAX_OPENING;
+use crate::error::StreamError;
 use crate::handle::whole::{Stream, Whole as _};
 use crate::wire::Batch;
 
@@ -26,6 +28,7 @@ struct Solo {
     recv: BytesMut,
     /// In the socket, not received yet.
     arrived: BytesMut,
+    said: Vec<u8>,
 }
 
 impl Solo {
@@ -42,6 +45,7 @@ impl Solo {
             batch: Batch::new(),
             recv: BytesMut::new(),
             arrived: BytesMut::new(),
+            said: Vec::new(),
         }
     }
 
@@ -78,6 +82,7 @@ impl Solo {
                 moved = true;
             }
             while engine.transmit(&mut self.batch, self.now) {
+                self.said.extend(self.batch.remaining().concat());
                 let n = self.batch.len();
                 self.batch.clear();
                 engine.written(n, false, self.now);
@@ -109,6 +114,23 @@ impl Solo {
 
     fn used(&self) -> u64 {
         self.pool.used()
+    }
+}
+
+impl Solo {
+    /// Bytes of openings and errors that are not complete.
+    fn parts(&self) -> u64 {
+        let wire = &self.engine.wire;
+        (wire.setups.bytes() + wire.errors.bytes()) as u64
+    }
+
+    /// The codes of the Errors that it has sent, by stream.
+    fn errors_said(&mut self) -> Vec<(u64, u32)> {
+        let said = frames(&std::mem::take(&mut self.said));
+        let errors = said.iter().filter(|(header, _)| header.kind == Kind::Error);
+        errors
+            .map(|(header, data)| (header.stream, super::super::failure::decode(data).code))
+            .collect()
     }
 }
 
@@ -174,4 +196,87 @@ fn a_session_that_found_no_memory_goes_on_once_there_is_some() {
     solo.pool.give(all);
     solo.elapse(Duration::from_millis(200));
     assert_eq!(other.try_recv().unwrap(), "behind");
+}
+
+// ---- packets that are not complete ----------------------------------------------------------------
+
+/// Openings all begin short, and grow when there are as many as there may be.
+#[test]
+fn openings_that_grow_after_they_were_begun_are_bounded_and_counted_and_refused_alone() {
+    const OPENINGS: u64 = 256;
+    let long = vec![b'n'; MAX_OPENING - 16];
+    // A key, and a value of which the first bytes come at once.
+    let metadata = [&[0x0a, 6, 0x0a, 1, b'k', 0x12, 1, b'v'][..]; 4000].concat();
+    let mut solo = Solo::acceptor(settings(MUX));
+    let mut kept = solo.invoke(1000);
+    let ids = || 1..=OPENINGS;
+    for id in ids() {
+        solo.hear(&part(Kind::InvokeMetadata, id, 1, &metadata[..1]));
+    }
+    let mut most = 0;
+    for id in ids() {
+        // All at once, as small frames are counted.
+        solo.hear(&packet(Kind::InvokeMetadata, id, 1, &metadata[1..]));
+        solo.hear(&part(Kind::Invoke, id, 2, &long));
+        most = most.max(solo.parts());
+        assert!(solo.session.stats().bytes_held >= solo.parts(), "{id}");
+    }
+    assert!(most <= FLOOR / 2, "{most}");
+    assert_eq!(solo.used(), 0);
+    // The connection goes on, and a call that fits is taken.
+    solo.hear(&packet(Kind::Message, 1000, 2, b"still here"));
+    assert_eq!(kept.try_recv().unwrap(), "still here");
+    for id in ids() {
+        solo.hear(&packet(Kind::Invoke, id, 2, b""));
+    }
+    let refused = solo.errors_said();
+    assert_eq!(refused.len() as u64, OPENINGS);
+    assert!(refused.iter().all(|(_, code)| *code == 8), "{refused:?}");
+    assert_eq!(solo.parts(), 0);
+    assert!(solo.session.stats().bytes_held <= 1024);
+    let mut later = solo.invoke(2000);
+    solo.hear(&packet(Kind::Message, 2000, 2, b"later"));
+    assert_eq!(later.try_recv().unwrap(), "later");
+}
+
+#[test]
+fn errors_that_are_not_complete_are_bounded_and_counted_and_keep_their_codes() {
+    const CALLS: u64 = 250;
+    let mut solo = Solo::acceptor(settings(MUX));
+    let mut calls: Vec<_> = (1..=CALLS).map(|id| solo.invoke(id)).collect();
+    let text = vec![0xff; 64 * KIB];
+    // A text of which each byte is none in UTF-8, in the form of a status.
+    let mut error = vec![1, 0x08, 42, 0x12];
+    crate::drpc::put_varint(&mut error, text.len() as u64);
+    error.extend_from_slice(&text);
+    for id in 1..=CALLS {
+        solo.hear(&part(Kind::Error, id, 2, &error));
+        assert!(solo.parts() <= FLOOR / 2, "{id}: {}", solo.parts());
+        assert!(solo.session.stats().bytes_held >= solo.parts(), "{id}");
+    }
+    // One that ends in another way, and one after the other.
+    drop(calls.pop());
+    for (id, call) in (1..).zip(&mut calls) {
+        solo.hear(&packet(Kind::Error, id, 2, b""));
+        let Some(Err(StreamError::Failed(failure))) = call.recv().now_or_never() else {
+            panic!("{id}");
+        };
+        let len = failure.message.len() + failure.details.len();
+        assert!(len <= 24 * KIB, "{id}: {len}");
+        // The first ones had room.
+        assert!(
+            id > 5 || (failure.code, len > 10 * KIB) == (42, true),
+            "{id}"
+        );
+    }
+    assert_eq!(solo.parts(), 0);
+    // One that arrives at once needs no room.
+    let mut call = solo.invoke(1000);
+    solo.hear(&packet(Kind::Error, 1000, 2, &error));
+    let Some(Err(StreamError::Failed(failure))) = call.recv().now_or_never() else {
+        panic!("it failed");
+    };
+    assert_eq!(failure.code, 42);
+    assert!(failure.message.len() <= 16 * KIB);
+    assert_eq!(solo.used(), 0);
 }
