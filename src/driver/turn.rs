@@ -54,6 +54,8 @@ pub(crate) struct Turns<T, P> {
     repoll_due: bool,
     /// Tasks were woken for received messages, and may have queued replies.
     replies_expected: bool,
+    /// The last turn did not read, because the session is full.
+    held_back: bool,
     /// Number of receptions after which tasks were woken.
     receptions: usize,
 }
@@ -104,6 +106,7 @@ impl<T: Transport + Unpin, P: Protocol + Unpin> Turns<T, P> {
             beside: Beside::Nothing,
             repoll_due: false,
             replies_expected: false,
+            held_back: false,
             receptions: 0,
         }
     }
@@ -226,7 +229,8 @@ impl<T: Transport + Unpin, P: Protocol + Unpin> Turns<T, P> {
             return true;
         }
         for _ in 0..IO_MAX {
-            if !self.connection.wants_bytes() {
+            self.held_back = !self.connection.wants_bytes();
+            if self.held_back {
                 return false;
             }
             let capacity = self.connection.recv_capacity();
@@ -326,7 +330,8 @@ impl<T: Transport + Unpin, P: Protocol + Unpin> Turns<T, P> {
                 busy = false;
                 break;
             }
-            if moved {
+            // Requests of the turn may have made room, and the turn reads before it takes them.
+            if moved || (std::mem::take(&mut self.held_back) && self.connection.wants_bytes()) {
                 continue;
             }
             self.deadline = self.connection.next_deadline();
