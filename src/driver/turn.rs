@@ -227,6 +227,7 @@ impl<T: Transport + Unpin, P: Protocol + Unpin> Turns<T, P> {
         }
         for _ in 0..IO_MAX {
             if !self.connection.wants_bytes() {
+                self.transport.pause_recv();
                 return false;
             }
             let capacity = self.connection.recv_capacity();
