@@ -11,12 +11,14 @@ use tokio::io::AsyncReadExt;
 
 use super::*;
 use crate::bridge::Info;
-use crate::bridge::{NativeEngine, Pool};
+use crate::bridge::{Engine, NativeEngine, Pool};
 use crate::config::Config;
 use crate::config::Rate;
 use crate::driver::make_room;
+use crate::drpc::Profile;
 use crate::handle::Session;
 use crate::handle::whole::{Stream, Whole as _};
+use crate::wire::Drpc;
 use crate::wire::native::frame::{HEADER_LEN, Header, Role, Settings, preface};
 
 /// Bytes not yet received, and bytes sent.
@@ -350,4 +352,46 @@ fn a_flooded_session_lets_its_runtime_look_at_sockets_and_timers_after_each_poll
             () = beside => {}
         }
     });
+}
+
+/// A message of the call 1 over DRPC, in one frame.
+fn drpc_message(number: u16, len: u16) -> Vec<u8> {
+    let varint = |n: u16| [n as u8 | 0x80, (n >> 7) as u8];
+    let header = [[0x05, 0x01], varint(number), varint(len)];
+    let mut bytes = header.as_flattened().to_vec();
+    bytes.resize(bytes.len() + usize::from(len), 7);
+    bytes
+}
+
+#[test]
+fn a_session_that_was_held_back_reads_on_in_the_turn_that_learns_of_consumed_messages() {
+    const WINDOW: u32 = 256 << 10;
+    let config = Config::builder()
+        .drpc(Profile::STORJ)
+        .session_window(WINDOW)
+        .session_window_max(WINDOW)
+        .build()
+        .unwrap();
+    let role = Role::Acceptor;
+    let (info, pool) = (Info::of_a_test(role), Pool::new(1 << 30));
+    let (engine, link) = Engine::<Drpc>::new(role, &config, info, pool, clock::now());
+    let (mut end, session) = (Turns::new(engine, Wire::default()), Session::new(link));
+    let wire = &mut end.transport.coming;
+    wire.extend_from_slice(b"\x03\x01\x01\x04/a/B");
+    (2..100).for_each(|n| wire.extend_from_slice(&drpc_message(n, 8 << 10)));
+    let mut cx = Context::from_waker(Waker::noop());
+    let mut left = usize::MAX;
+    while end.transport.coming.len() < left {
+        left = end.transport.coming.len();
+        assert!(Pin::new(&mut end).poll(&mut cx).is_pending());
+    }
+    assert!(left > 0 && session.stats().bytes_held >= WINDOW.into());
+
+    let mut call = session.accept().now_or_never().unwrap().unwrap().unwrap();
+    while let Some(message) = call.1.recv().now_or_never() {
+        assert!(message.unwrap().is_some());
+    }
+    assert!(Pin::new(&mut end).poll(&mut cx).is_pending());
+    let after = end.transport.coming.len();
+    assert!(after < left, "{after} bytes are left of {left}");
 }
