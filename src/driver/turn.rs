@@ -39,6 +39,8 @@ pub(crate) struct Turns<T, P> {
     recv: BytesMut,
     /// `recv` may hold whole frames.
     unparsed: bool,
+    /// The session wanted no bytes when it was to read, perhaps in an earlier turn.
+    paused: bool,
     batch: Batch,
     writing: bool,
     stage: SocketStage,
@@ -54,8 +56,6 @@ pub(crate) struct Turns<T, P> {
     repoll_due: bool,
     /// Tasks were woken for received messages, and may have queued replies.
     replies_expected: bool,
-    /// The last turn did not read, because the session is full.
-    held_back: bool,
     /// Number of receptions after which tasks were woken.
     receptions: usize,
 }
@@ -98,6 +98,7 @@ impl<T: Transport + Unpin, P: Protocol + Unpin> Turns<T, P> {
             transport,
             recv: BytesMut::new(),
             unparsed: false,
+            paused: false,
             batch: Batch::new(),
             writing: false,
             stage: SocketStage::Serving,
@@ -106,7 +107,6 @@ impl<T: Transport + Unpin, P: Protocol + Unpin> Turns<T, P> {
             beside: Beside::Nothing,
             repoll_due: false,
             replies_expected: false,
-            held_back: false,
             receptions: 0,
         }
     }
@@ -229,8 +229,9 @@ impl<T: Transport + Unpin, P: Protocol + Unpin> Turns<T, P> {
             return true;
         }
         for _ in 0..IO_MAX {
-            self.held_back = !self.connection.wants_bytes();
-            if self.held_back {
+            if !self.connection.wants_bytes() {
+                self.paused = true;
+                self.transport.pause_recv();
                 return false;
             }
             let capacity = self.connection.recv_capacity();
@@ -264,6 +265,11 @@ impl<T: Transport + Unpin, P: Protocol + Unpin> Turns<T, P> {
             }
         }
         true
+    }
+
+    /// Whether a session that wanted no bytes wants some again, because of this turn's requests: nothing else would wake it.
+    fn goes_on(&mut self) -> bool {
+        std::mem::take(&mut self.paused) && self.connection.wants_bytes()
     }
 
     /// Writes what is queued. True if there may be more, or room for it.
@@ -330,8 +336,7 @@ impl<T: Transport + Unpin, P: Protocol + Unpin> Turns<T, P> {
                 busy = false;
                 break;
             }
-            // Requests of the turn may have made room, and the turn reads before it takes them.
-            if moved || (std::mem::take(&mut self.held_back) && self.connection.wants_bytes()) {
+            if moved || self.goes_on() {
                 continue;
             }
             self.deadline = self.connection.next_deadline();

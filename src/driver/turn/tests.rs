@@ -45,6 +45,8 @@ impl Transport for Wire {
         Poll::Ready(Ok(bytes.len()))
     }
 
+    fn pause_recv(&mut self) {}
+
     fn poll_send(&mut self, _: &mut Context<'_>, batch: &mut Batch) -> Poll<io::Result<usize>> {
         for piece in batch.remaining() {
             self.sent.extend_from_slice(piece);
