@@ -328,6 +328,12 @@ impl IncomingCall {
         Some(send)
     }
 
+    /// Whether the caller has gone, or the session, as far as is known here.
+    #[inline]
+    pub(crate) fn is_gone(&self) -> bool {
+        self.side.as_ref().is_some_and(CallSide::is_given)
+    }
+
     /// Waits until the caller has gone, or the session; tells why.
     pub(crate) fn poll_gone(&mut self, cx: &Context<'_>) -> Poll<StreamError> {
         let Some(side) = &mut self.side else {

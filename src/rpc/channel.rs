@@ -8,15 +8,18 @@ use tokio::time::Instant;
 
 #[cfg(feature = "manage")]
 use super::code::Code;
+use super::context::Context;
 use super::metadata::Metadata;
 use super::metrics::{ChannelRows, MethodMetrics};
+#[cfg(feature = "manage")]
+use super::parent::within;
 use super::retry::Retry;
 use super::status::Status;
 #[cfg(feature = "manage")]
-use crate::error::Processed;
+use crate::error::{Chain, Processed};
 use crate::handle::Session;
 #[cfg(feature = "manage")]
-use crate::manage::Manager;
+use crate::manage::{ManageError, Manager};
 
 /// How long a unary call may take, unless something else is said.
 const TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
@@ -27,7 +30,7 @@ const TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
 /// Cheap to clone, and all clones are the same channel; calls need `&self` only. Either side of a session can have one:
 /// see [`Context::channel`](super::Context::channel).
 ///
-/// Calls that wait for more than one answer, for a stream, or for a retry use tokio's clock. Where no runtime of tokio with time enabled is entered, as
+/// Calls that wait for a session, for a stream, or for a retry use tokio's clock. Where no runtime of tokio with time enabled is entered, as
 /// under [`EngineBuilder::block_on`](crate::EngineBuilder::block_on) of [`Driver::Uring`](crate::Driver::Uring), they fail with
 /// [`Code::FAILED_PRECONDITION`](super::Code::FAILED_PRECONDITION) if they have a deadline.
 ///
@@ -72,7 +75,7 @@ pub struct Outgoing {
     pub method: &'static str,
     /// What goes along.
     pub metadata: Metadata,
-    /// How long the server may take; `None`: no limit. A longer one than the call has does not prolong it.
+    /// How long the call may take from here on, on both sides; `None`: no other limit than it has. A longer one does not prolong it.
     pub timeout: Option<Duration>,
 }
 
@@ -137,29 +140,54 @@ impl Channel {
     }
 }
 
+/// A call that a manager counts on its session until this is dropped.
+#[cfg(feature = "manage")]
+type Counted<'a> = Option<crate::manage::Call<'a>>;
+#[cfg(not(feature = "manage"))]
+type Counted<'a> = std::marker::PhantomData<&'a ()>;
+
 impl Target {
-    /// A session for a stream, within the time that there is.
-    pub(super) async fn session(&self, deadline: Option<Instant>) -> Result<Session, Status> {
-        let _ = deadline; // A session is there at once.
+    /// A session for a call, as long as the call has time and its parent goes on.
+    pub(super) async fn session(
+        &self,
+        deadline: Option<Instant>,
+        parent: &Option<Context>,
+    ) -> Result<(Session, Counted<'_>), Status> {
+        let _ = (deadline, parent); // A session is there at once.
         match self {
-            Self::Session(session) => Ok(session.clone()),
+            Self::Session(session) => Ok((session.clone(), Counted::default())),
             #[cfg(feature = "manage")]
-            Self::Manager(manager) => Ok(match deadline {
-                Some(_) if !crate::timer::has_time() => manager.try_session_or_else(no_clock)?,
-                Some(at) => {
-                    let left = at.saturating_duration_since(Instant::now());
-                    manager.session_within(left).await?
+            Self::Manager(manager) => {
+                if deadline.is_some() && !crate::timer::has_time() {
+                    return Ok((manager.try_session_or_else(no_clock)?, None));
                 }
-                None => manager.session().await?,
-            }),
+                let left = deadline.map(|at| at.saturating_duration_since(Instant::now()));
+                // The manager keeps the deadline, as it knows why there is no session.
+                let found = within(None, parent, manager.session_for_call(left)).await?;
+                let (session, counted) = found.map_err(without_session)?;
+                Ok((session, Some(counted)))
+            }
         }
     }
 }
 
 /// Of a call that has a deadline, and would have to wait where no clock is.
 #[cfg(feature = "manage")]
-pub(super) fn no_clock() -> Status {
+fn no_clock() -> Status {
     Status::given_up(Code::FAILED_PRECONDITION, Processed::No)
+}
+
+#[cfg(feature = "manage")]
+#[cold]
+fn without_session(error: ManageError) -> Status {
+    if let ManageError::NotReady { .. } = error {
+        let text = format!(
+            "the time for the call ran out while it waited for a session: {}",
+            Chain(&error)
+        );
+        return Status::library(Code::DEADLINE_EXCEEDED, Processed::No, text);
+    }
+    error.into()
 }
 
 /// What a channel can be made of; see [`Channel::builder`].

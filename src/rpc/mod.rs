@@ -155,6 +155,8 @@ mod metadata;
 mod method;
 mod metrics;
 mod mode;
+mod parent;
+mod places;
 mod polling;
 mod receiver;
 mod release;

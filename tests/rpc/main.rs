@@ -2,6 +2,7 @@
 
 mod bank;
 mod bounds;
+mod callers;
 mod calls;
 mod codecs;
 mod drivers;
@@ -28,3 +29,4 @@ mod spans;
 mod stopping;
 mod tower;
 mod unary;
+mod waiting;

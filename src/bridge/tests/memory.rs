@@ -99,7 +99,7 @@ fn a_message_that_waits_for_memory_goes_on_when_there_is_some() {
         now(second_receiver.recv()).unwrap().unwrap().len(),
         500 * KIB
     );
-    let queues = pair.ends[A].connection.core.mux.queue_lengths();
+    let queues = crate::core::mux::queue_lengths(&pair.ends[A].connection.core.mux);
     assert!(queues.iter().all(|len| *len < 4), "{queues:?}");
     drop((first, first_receiver, second, second_receiver));
     pair.is_clean();
