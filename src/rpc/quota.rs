@@ -63,7 +63,7 @@ impl Quota {
                 turn.forget();
             }
             let fewer = |given: isize| (given > 0).then(|| given - 1);
-            // ORDERING: pairs with `release`: what was done in the place before is seen.
+            // ORDERING: pairs with `release`: the steps of the one that had the place are seen.
             let (success, failure) = (Ordering::Acquire, Ordering::Relaxed);
             if self.given.fetch_update(success, failure, fewer).is_ok() {
                 std::mem::forget(waiting);
@@ -92,7 +92,7 @@ impl Quota {
 
     /// Changes the state, unless there is no other for it; the one before.
     fn change(&self, next: impl FnMut(u64) -> Option<u64>) -> Result<u64, u64> {
-        // ORDERING: who has a place sees what was done in it before.
+        // ORDERING: who has a place sees the steps of the one that had it.
         let (success, failure) = (Ordering::AcqRel, Ordering::Relaxed);
         self.state.fetch_update(success, failure, next)
     }
@@ -123,33 +123,31 @@ mod loom_tests {
     use loom::thread;
 
     use super::*;
-    use crate::sync::{Arc, UnsafeCell};
+    use crate::sync::{Arc, AtomicU32};
 
-    /// What is in the only place.
+    /// A number that the one that has the only place adds to: two at once, or one that does not see the other's steps, would lose one.
     struct Shared {
         quota: Quota,
-        uses: UnsafeCell<u32>,
+        uses: AtomicU32,
     }
 
     impl Shared {
         fn new() -> Arc<Self> {
             Arc::new(Self {
                 quota: Quota::new(1),
-                uses: UnsafeCell::new(0),
+                uses: AtomicU32::new(0),
             })
         }
 
-        /// Loom reports two that do it at once.
         fn use_it(&self) {
-            // SAFETY: of the one that has the place.
-            self.uses.with_mut(|uses| unsafe { *uses += 1 });
+            let uses = self.uses.load(Ordering::Relaxed);
+            self.uses.store(uses + 1, Ordering::Relaxed);
             self.quota.release();
         }
 
         fn end(&self, uses: u32) {
             assert!(self.quota.try_take(), "the place is free");
-            // SAFETY: as above.
-            self.uses.with(|found| assert_eq!(unsafe { *found }, uses));
+            assert_eq!(self.uses.load(Ordering::Relaxed), uses);
             assert_eq!(self.quota.used(), 1);
         }
     }
