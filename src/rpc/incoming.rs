@@ -21,7 +21,6 @@ use super::dialect;
 use super::exchange::{poll_message, poll_send};
 use super::held::Held;
 use super::metadata::Metadata;
-use super::places::Waits;
 use super::polling::polled_in_place;
 use super::shared_send::SharedSend;
 use super::span::CallSpan;
@@ -157,7 +156,7 @@ impl Incoming {
             Some(Ok(Some(Ok(request)))) if !self.is_late() => {
                 if let Some(method) = lent {
                     // In memory of its own: most calls have no need of it.
-                    Box::pin(self.places(method.as_ref(), Waits::Counted)).await?;
+                    Box::pin(self.regain(method)).await?;
                 }
                 return Ok(request);
             }

@@ -159,6 +159,7 @@ mod mode;
 mod parent;
 mod places;
 mod polling;
+mod quota;
 mod receiver;
 mod release;
 mod retry;
