@@ -1,7 +1,9 @@
 //! Credit returned to the peer, the session and the pool as applications consume; and memory for messages larger
 //! than their window.
 //!
-//! A peer on a wire without credit is held back by not reading from it, see [`Mux::is_full`](super::mux::Mux::is_full).
+//! A peer on a wire without credit is held back by not reading from it: `hold`.
+
+mod hold;
 
 use std::collections::VecDeque;
 use std::num::NonZeroU32;
@@ -17,6 +19,7 @@ use super::timers::Timer;
 use super::violation::Violation;
 use super::window::{RecvWindow, report_mark};
 use crate::error::Limit;
+use hold::Hold;
 
 /// Session credit is returned in steps of at least this many bytes while it is scarce.
 const SCARCE_STEP: u64 = 32 * 1024;
@@ -55,10 +58,8 @@ pub(crate) enum Victim {
 pub(crate) struct Flow<M> {
     pub(crate) pool: Share<M>,
     pub(crate) window: RecvWindow,
-    /// Without credit: reading stops while the session holds as many bytes.
-    most_held: u64,
-    /// Reading has stopped.
-    pub(crate) paused: bool,
+    /// Without credit.
+    hold: Hold,
     /// Bytes by which the windows of live streams were raised.
     widened: u64,
     /// A WINDOW frame of the session is owed.
@@ -70,13 +71,12 @@ pub(crate) struct Flow<M> {
 }
 
 impl<M: Memory> Flow<M> {
-    /// With a window of `window` bytes, taken from the `pool`.
-    pub(crate) fn new(pool: Share<M>, credit: bool, window: u32, now: Instant) -> Self {
+    /// With a window of `window` bytes, taken from the `pool`; without credit it grows up to `limit`.
+    pub(crate) fn new(pool: Share<M>, credit: bool, window: u32, limit: u32, now: Instant) -> Self {
         Self {
             pool,
             window: RecvWindow::new(Self::initial(credit, window)),
-            most_held: window.into(),
-            paused: false,
+            hold: Hold::new(window.into(), limit.into()),
             widened: 0,
             owed: false,
             last_return: now,
@@ -99,68 +99,6 @@ impl<M: Memory> Flow<M> {
         match self.window.receive(cost) {
             Ok(_) => Ok(()),
             Err(credit) => Err(Violation::SessionCredit { cost, credit }),
-        }
-    }
-
-    /// The most bytes that a session without credit holds are raised to its largest window, if the pool allows: the peer
-    /// bounds each stream itself.
-    pub(crate) fn hold_more(&mut self, max: u32) {
-        let max = u64::from(max);
-        if max > self.most_held && self.pool.take_to_grow(max - self.most_held, Growth::Fast) {
-            self.most_held = max;
-        }
-    }
-
-    /// Whether a session without credit holds as many bytes as it may.
-    pub(crate) const fn is_at_most(&self) -> bool {
-        self.window.held() >= self.most_held
-    }
-
-    /// Bytes of messages that are not complete, and not charged to the pool, in a session without credit that holds as much as
-    /// it may: moves their charge to the pool. `Err`: a stream for which it has no memory, and nothing else to wait for.
-    pub(crate) fn cover_unfinished<S: SessionPort>(
-        &mut self,
-        base: &mut Base<S>,
-        now: Instant,
-    ) -> Result<(), Exceeded> {
-        let (mut refused, mut left) = (None, 0);
-        let mut moved = 0;
-        for (key, stream) in base.streams.iter_mut() {
-            let Some(assembly) = stream.assembly.as_mut().filter(|_| !stream.chunks) else {
-                continue;
-            };
-            let cost = assembly.cost.min(stream.window.uncovered());
-            if cost > 0 && self.pool.take_for_message(cost, assembly.given) {
-                assembly.given = true;
-                stream.window.cover(cost);
-                moved += cost;
-            } else if cost > 0 {
-                left += cost;
-                let value = assembly.received.into();
-                refused = refused.or(Some((key, value)));
-            }
-        }
-        if moved > 0 {
-            check_advances_in_time(base, now);
-            self.return_to_session(base, moved);
-        }
-        match refused {
-            Some((key, value)) if self.window.held() - left < self.most_held => Err(Exceeded {
-                key,
-                limit: Limit::MessageMemory,
-                value,
-            }),
-            _ => Ok(()),
-        }
-    }
-
-    /// Reading goes on: the time in between was no fault of the peer.
-    pub(crate) fn resume<S: SessionPort>(&mut self, base: &mut Base<S>, now: Instant) {
-        self.paused = false;
-        for (_, stream) in base.streams.iter_mut() {
-            if let Some(assembly) = &mut stream.assembly {
-                assembly.since = now;
-            }
         }
     }
 
@@ -223,8 +161,9 @@ impl<M: Memory> Flow<M> {
         let (outstanding, target) = if base.terms.credit {
             (self.window.outstanding(), self.window.target())
         } else {
-            let target = self.most_held;
-            (target.saturating_sub(held), target)
+            self.fit(base, now);
+            let target = self.hold.most();
+            (target.saturating_sub(self.window.held()), target)
         };
         let hungry = if self.hungry {
             outstanding * 2 < target
@@ -457,7 +396,7 @@ impl<M: Memory> Flow<M> {
             if stream.chunks || stream.window.advanced() == 0 {
                 continue;
             }
-            let since = if assembly.starved || self.paused {
+            let since = if assembly.starved || self.hold.is_paused() {
                 now
             } else {
                 assembly.since

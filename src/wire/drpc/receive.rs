@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use bytes::{Buf, BytesMut};
 
-use super::failure::{self, ERROR_MAX};
+use super::failure::ERROR_MAX;
 use super::frame::{Front, Header, Kind};
 use super::line::{Line, core_id};
 use super::setup::Invoked;
@@ -49,7 +49,7 @@ enum Sink {
     Skip,
     /// Into the queue of the stream.
     Message,
-    /// Into the stream's line, up to a limit.
+    /// To those that are not complete, up to a limit.
     Error,
     Update,
     Setup,
@@ -120,6 +120,7 @@ impl Drpc {
         buf.advance(at);
         core.mux.base.count_received(frames, work);
         self.prune(&mut core.mux);
+        self.count_parts(&mut core.mux);
         Ok(more)
     }
 
@@ -180,10 +181,9 @@ impl Drpc {
     }
 
     fn begin_setup<S: SessionPort>(&mut self, core: &mut Core<S>, header: &Header) -> Sink {
-        let base = &core.mux.base;
-        let (most, bytes) = (base.config.max_streams(), base.config.session_window());
+        let most = core.mux.base.config.max_streams();
         let known = self.setups.contains(header.stream);
-        if !known && (self.setups.len() >= most as usize || self.setups.bytes() >= bytes as usize) {
+        if !known && self.setups.len() >= most as usize {
             core.mux
                 .limits
                 .trip(Limit::Unaccepted, self.setups.len() as u64);
@@ -218,7 +218,7 @@ impl Drpc {
         match line.cursor.begin(header) {
             Ok(false) => {}
             Ok(true) => {
-                line.part = Vec::new();
+                self.errors.forget(core_id(header.stream));
                 drop_unfinished(core, key);
             }
             Err(_) => {
@@ -275,15 +275,19 @@ impl Drpc {
             Sink::Message => {
                 return self.on_message(core, header, Incoming::Slice(data), last, now);
             }
-            Sink::Setup => self.setups.add(header, data),
+            Sink::Setup => {
+                // An Invoke that is complete is not held.
+                let whole = last && header.done && header.kind == Kind::Invoke;
+                let room = if whole { usize::MAX } else { self.parts_room() };
+                self.setups.add(header, data, room);
+            }
             // At most ten bytes, which are taken at once.
             Sink::Update => return self.on_update(core, header.stream, data),
             Sink::Ignore => return,
             Sink::Error => {
-                if let Some(line) = self.line(header.stream) {
-                    let room = ERROR_MAX.saturating_sub(line.part.len());
-                    line.part.extend_from_slice(&data[..data.len().min(room)]);
-                }
+                let whole = last && header.done;
+                let room = if whole { ERROR_MAX } else { self.parts_room() };
+                self.errors.add(core_id(header.stream), data, room);
             }
             Sink::Skip => {}
         }
@@ -409,7 +413,7 @@ impl Drpc {
         line.cursor.end();
         match header.kind {
             Kind::Error => {
-                let failure = failure::decode(&std::mem::take(&mut line.part));
+                let failure = self.errors.take(core_id(id));
                 failed(core, key, failure);
             }
             Kind::Cancel => core.cancel_by_peer(key, codes::CANCELLED),

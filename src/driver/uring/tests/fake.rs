@@ -443,13 +443,15 @@ impl Kernel {
 
     fn receive_multi(&mut self, index: usize) {
         let fd = self.under_way[index].fd();
-        if !memory::is_readable(fd) {
-            return;
-        }
+        // As the kernel does when it begins: also where nothing has arrived.
         let Some(buffer) = self.take_buffer() else {
             self.tally.count(Happened::NoBuffers);
             return self.end(index, -libc::ENOBUFS, None);
         };
+        if !memory::is_readable(fd) {
+            self.buffers[usize::from(buffer)].out = false;
+            return;
+        }
         let room = self.rng.range(1, self.faults.receive.min(BUFFER_BYTES));
         let bytes = &mut self.buffers[usize::from(buffer)].bytes;
         let result = memory::receive(fd, &mut bytes[..room]);
