@@ -16,7 +16,7 @@ use super::errors::{ManageError, ProvideError};
 use super::events::Event;
 use super::panics::{caught, dispose};
 use super::shared::Shared;
-use super::state::{Doing, Down, Live, Place, State};
+use super::state::{Doing, Down, Live, Over, Place, State};
 use crate::error::{Chain, PingError, SessionError};
 use crate::handle::Session;
 use crate::pace::{LINES, paced};
@@ -249,8 +249,8 @@ impl Keeper {
         match outcome {
             Ok(session) => {
                 dispose(self.last.take());
-                // Fails only if the manager is closing, which the loop checks next.
-                let _ = self.shared.install(self.place, session);
+                // Fails if the manager is closing, or another thread has installed one: the loop looks next.
+                let _ = self.shared.install(self.place, session, Over::None);
             }
             Err(error) => self.failed(error),
         }
@@ -397,7 +397,7 @@ impl Keeper {
             }
             Seen::Gone => self.failures = self.failures.saturating_add(1),
             Seen::Another(Ok(session)) => {
-                let _ = shared.install(self.place, session);
+                let _ = shared.install(self.place, session, Over::Number(number));
             }
             Seen::Another(Err(error)) => {
                 self.count(&error);

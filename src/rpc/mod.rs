@@ -169,6 +169,7 @@ mod sender;
 mod serve;
 mod served;
 mod server;
+mod session;
 mod shared_send;
 mod span;
 mod status;
