@@ -11,7 +11,7 @@
 use std::collections::BTreeSet;
 use std::io;
 use std::net::Shutdown;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
@@ -21,7 +21,6 @@ use socket2::SockRef;
 use super::enters::Enters;
 use super::ring::{Completion, Enter, Kind, Op, Ring, SLOTS_MAX, Token};
 use super::slot::{Recv, Send, Slot, outcome};
-use crate::driver::queued::queued;
 use crate::driver::{clock, direct, make_exact_room};
 use crate::pace::rarely;
 use crate::wire::Batch;
@@ -461,9 +460,8 @@ impl<R: Ring> Reactor<R> {
             .is_some_and(|slot| !matches!(slot.send, Send::Idle))
     }
 
-    /// See [`Transport::queued`](crate::driver::Transport::queued).
-    pub(super) fn queued(&self, key: u32) -> Option<u64> {
-        queued(self.slots.get(key as usize)?.socket.as_fd())
+    pub(super) fn socket(&self, key: u32) -> Option<BorrowedFd<'_>> {
+        Some(self.slots.get(key as usize)?.socket.as_fd())
     }
 
     pub(super) fn shutdown(&self, key: u32, how: Shutdown) -> io::Result<()> {

@@ -23,7 +23,8 @@ use bytes::BytesMut;
 use super::buffers::BUFFER_BYTES;
 use super::reactor::Reactor;
 use super::ring::Ring;
-use crate::driver::{Transport, clock, make_room};
+use crate::bridge::PeerSystem;
+use crate::driver::{Transport, clock, make_room, queued};
 use crate::wire::Batch;
 
 /// Arrivals from here on are large, in bytes.
@@ -166,7 +167,17 @@ impl<R: Ring> Transport for UringSocket<R> {
     }
 
     fn queued(&mut self) -> Option<u64> {
-        self.reactor.borrow().queued(self.slot)
+        queued::queued(self.reactor.borrow().socket(self.slot)?)
+    }
+
+    fn peer_system(&mut self) -> PeerSystem {
+        let reactor = self.reactor.borrow();
+        let socket = reactor.socket(self.slot);
+        socket.map_or(PeerSystem::Unknown, queued::peer_system)
+    }
+
+    fn hung_up(&mut self) -> Option<io::Result<()>> {
+        queued::hung_up(self.reactor.borrow().socket(self.slot)?)
     }
 
     fn poll_timer(&mut self, _: &mut Context<'_>, deadline: Option<Instant>) -> io::Result<bool> {
