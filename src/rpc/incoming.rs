@@ -325,13 +325,16 @@ impl Incoming {
         let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
         let text = text.unwrap_or("no text");
         let method = self.head.method;
-        paced!(
-            LINES,
-            Level::ERROR,
-            method,
-            panic = text,
-            "a handler panicked"
-        );
+        // In the call's span: the log line says which call it was, and of which peer.
+        self.held.in_span(|| {
+            paced!(
+                LINES,
+                Level::ERROR,
+                method,
+                panic = text,
+                "a handler panicked"
+            );
+        });
         // What it said stays here: it may be about other callers.
         Status::library(Code::INTERNAL, Processed::Yes, "the handler panicked")
     }
