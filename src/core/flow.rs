@@ -314,12 +314,11 @@ impl<M: Memory> Flow<M> {
         if stream.state.receiving != Receiving::Open || stream.chunks {
             return None;
         }
+        if !base.terms.credit {
+            return self.on_piece(base, key, now);
+        }
         let received = u64::from(assembly.received);
         let exceeded = |limit, value| Some(Exceeded { key, limit, value });
-        if !base.terms.credit {
-            let costly = assembly.cost > 2 * received + PIECES_SLACK;
-            return exceeded(Limit::MessagePieces, assembly.cost).filter(|_| costly);
-        }
         // Of a message of unknown size, one more piece.
         let total = assembly.total.map_or(received + max_piece, u64::from);
         let rest = total - received;
@@ -350,12 +349,14 @@ impl<M: Memory> Flow<M> {
             }
             return None;
         }
-        if !fits && now.duration_since(assembly.since) >= base.config.message_timeout() {
+        let timeout = base.config.message_timeout();
+        let late = |from| now.saturating_duration_since(from) >= timeout;
+        if !fits && assembly.starved.is_some_and(late) {
             return exceeded(Limit::MessageMemory, total);
         }
         stream.set_starved(true, now);
         // From now on each release is reported. One that raced with this is found by the next recheck.
-        if fits && assembly.starved {
+        if fits && assembly.starved.is_some() {
             return None;
         }
         if !std::mem::replace(&mut stream.listed_starved, true) {
@@ -376,9 +377,9 @@ impl<M: Memory> Flow<M> {
         }
     }
 
-    /// Finds messages that were given memory beyond the window and do not progress at the least rate: their streams are
-    /// to end, which returns the memory. A peer without credit for the next piece cannot send it: then the application here
-    /// does not consume, or memory is lacking.
+    /// Finds messages that were given memory beyond the window, or are in a session without credit that was, and do not
+    /// progress at the least rate: their streams are to end, which returns the memory. A peer without credit for the next piece,
+    /// or that is not read, cannot send it: then the application here does not consume, or memory is lacking.
     pub(crate) fn check_advances<S: SessionPort>(
         &mut self,
         base: &mut Base<S>,
@@ -386,6 +387,7 @@ impl<M: Memory> Flow<M> {
     ) -> Option<Exceeded> {
         let timeout = base.config.message_timeout();
         let mut late = None;
+        let waits = self.hold.waits(base);
         let Base {
             streams, timers, ..
         } = base;
@@ -393,13 +395,13 @@ impl<M: Memory> Flow<M> {
             let Some(assembly) = &stream.assembly else {
                 continue;
             };
-            if stream.chunks || stream.window.advanced() == 0 {
+            let has_memory = stream.window.advanced() > 0 || self.hold.is_raised();
+            if stream.chunks || !has_memory {
                 continue;
             }
-            let since = if assembly.starved || self.hold.is_paused() {
-                now
-            } else {
-                assembly.since
+            let since = match assembly.starved.or_else(|| waits(assembly)) {
+                Some(from) => assembly.excused(from, now),
+                None => assembly.since,
             };
             let at = since + timeout;
             if at > now {
@@ -512,7 +514,7 @@ impl<M: Memory> Flow<M> {
             stream.widened += step as u32;
             stream.window.grow(target + step);
             base.app.add(Count::WindowsGrown, 1);
-            if !(stream.assembly.as_ref()).is_some_and(|assembly| assembly.starved) {
+            if !(stream.assembly.as_ref()).is_some_and(|assembly| assembly.starved.is_some()) {
                 let mark = report_mark(stream.window.target());
                 stream.port.set_credit_mark(mark);
             }

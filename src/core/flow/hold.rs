@@ -3,13 +3,19 @@
 //! The peer was promised nothing, so nothing is taken from the pool before it is needed: a session begins with its floor. What
 //! it may hold doubles when three quarters are held, up to a limit and half of an equal share of the pool, and halves when
 //! less than a quarter is. Where it cannot be raised, reading stops while it is full.
+//!
+//! A peer that is not read cannot complete its messages, so that time does not count for their least rate: unless the peer
+//! sends of other streams only whenever it is read. Otherwise one slow reader would keep the messages of all others in
+//! the pool.
 
 use std::time::{Duration, Instant};
 
-use super::{Exceeded, Flow, check_advances_in_time};
+use super::{Exceeded, Flow, PIECES_SLACK, check_advances_in_time};
 use crate::core::base::Base;
 use crate::core::pool::Growth;
 use crate::core::port::{Count, Memory, SessionPort};
+use crate::core::stream::Assembly;
+use crate::core::streams::Key;
 use crate::core::timers::Timer;
 use crate::error::Limit;
 
@@ -24,8 +30,8 @@ pub(super) struct Hold {
     /// `most` is at least this, which is not of the pool, and never above `limit`.
     floor: u64,
     limit: u64,
-    /// Reading has stopped.
-    paused: bool,
+    /// Since when reading has stopped.
+    paused: Option<Instant>,
     /// Bytes held of packets that the wire puts together.
     parts: u64,
 }
@@ -36,7 +42,7 @@ impl Hold {
             most: floor,
             floor,
             limit,
-            paused: false,
+            paused: None,
             parts: 0,
         }
     }
@@ -46,13 +52,24 @@ impl Hold {
     }
 
     /// It holds more than its floor, or may: memory of the pool.
-    const fn is_raised(&self) -> bool {
+    pub(super) const fn is_raised(&self) -> bool {
         self.most > self.floor
     }
 
-    pub(super) const fn is_paused(&self) -> bool {
-        self.paused
+    /// Since when messages wait for reading to go on: those that do.
+    pub(super) fn waits<S: SessionPort>(
+        &self,
+        base: &Base<S>,
+    ) -> impl Fn(&Assembly) -> Option<Instant> + use<S> {
+        let paused = self.paused;
+        let (taken, streams) = taken(base);
+        move |assembly| paused.filter(|_| !assembly.turns.is_behind(taken, streams))
     }
+}
+
+/// The bytes that the session has received, and its streams.
+fn taken<S: SessionPort>(base: &Base<S>) -> (u64, usize) {
+    (base.app.get(Count::BytesReceived), base.streams.len())
 }
 
 impl<M: Memory> Flow<M> {
@@ -114,6 +131,7 @@ impl<M: Memory> Flow<M> {
             }
             self.hold.most = more;
             base.app.add(Count::WindowsGrown, 1);
+            check_advances_in_time(base, now);
         }
     }
 
@@ -138,10 +156,11 @@ impl<M: Memory> Flow<M> {
             self.cover_unfinished(base, now)?;
         }
         let full = self.is_at_most();
-        if self.hold.paused && !full {
+        if full {
+            self.hold.paused.get_or_insert(now);
+        } else if self.hold.paused.is_some() {
             self.resume(base, now);
         }
-        self.hold.paused = full;
         if full && self.hold.most < self.hold.limit {
             base.timers.set_by(Timer::Recheck, now + AGAIN);
         }
@@ -186,12 +205,36 @@ impl<M: Memory> Flow<M> {
         }
     }
 
-    /// Reading goes on: the time in between was no fault of the peer.
+    /// Reading goes on: the time in between does not count for the messages that had their turns before.
     fn resume<S: SessionPort>(&mut self, base: &mut Base<S>, now: Instant) {
+        let waits = self.hold.waits(base);
+        self.hold.paused = None;
         for (_, stream) in base.streams.iter_mut() {
-            if let Some(assembly) = &mut stream.assembly {
-                assembly.since = now;
+            let Some(assembly) = &mut stream.assembly else {
+                continue;
+            };
+            if let Some(from) = waits(assembly) {
+                assembly.since = assembly.excused(from, now);
             }
         }
+    }
+
+    /// A piece of a message that is not complete has arrived.
+    pub(super) fn on_piece<S: SessionPort>(
+        &mut self,
+        base: &mut Base<S>,
+        key: Key,
+        now: Instant,
+    ) -> Option<Exceeded> {
+        let (taken, streams) = taken(base);
+        let assembly = base.streams.get_mut(key)?.assembly.as_mut()?;
+        assembly.turns.took(assembly.received, taken, streams);
+        let cost = assembly.cost;
+        let costly = cost > 2 * u64::from(assembly.received) + PIECES_SLACK;
+        if self.hold.is_raised() {
+            check_advances_in_time(base, now);
+        }
+        let (limit, value) = (Limit::MessagePieces, cost);
+        costly.then_some(Exceeded { key, limit, value })
     }
 }

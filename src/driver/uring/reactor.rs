@@ -487,9 +487,16 @@ impl<R: Ring> Reactor<R> {
             .is_some_and(|slot| !matches!(slot.send, Send::Idle))
     }
 
-    /// See [`Transport::queued`](crate::driver::Transport::queued).
-    pub(super) fn queued(&self, key: u32) -> Option<u64> {
-        queued(self.slots.get(key as usize)?.socket.as_fd())
+    /// See [`Transport::queued`](crate::driver::Transport::queued). A send under way completes when the socket has taken all
+    /// of it, which a slow peer delays for long: it is ended, so that its session learns how much was taken, and sends the rest.
+    pub(super) fn queued(&mut self, key: u32) -> Option<u64> {
+        let slot = self.slots.get(key as usize)?;
+        let bytes = queued(slot.socket.as_fd());
+        if matches!(slot.send, Send::UnderWay(_)) {
+            let target = slot.token(key, Kind::Send);
+            self.push(key, Kind::Cancel, Op::Cancel { target });
+        }
+        bytes
     }
 
     pub(super) fn shutdown(&self, key: u32, how: Shutdown) -> io::Result<()> {

@@ -181,10 +181,14 @@ pub(super) fn outcome(result: i32) -> io::Result<usize> {
     usize::try_from(result).map_err(|_| io::Error::from_raw_os_error(-result))
 }
 
-/// `None` if it was interrupted before it transferred anything.
+/// `None` if it was interrupted or cancelled before it transferred anything: one that has transferred some bytes succeeds.
 fn settled(result: io::Result<usize>) -> Option<io::Result<usize>> {
-    let again =
-        |error: &io::Error| matches!(error.raw_os_error(), Some(libc::EINTR | libc::EAGAIN));
+    let again = |error: &io::Error| {
+        matches!(
+            error.raw_os_error(),
+            Some(libc::EINTR | libc::EAGAIN | libc::ECANCELED)
+        )
+    };
     match result {
         Err(error) if again(&error) => None,
         result => Some(result),

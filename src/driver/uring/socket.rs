@@ -182,7 +182,7 @@ impl<R: Ring> Transport for UringSocket<R> {
     }
 
     fn queued(&mut self) -> Option<u64> {
-        self.reactor.borrow().queued(self.slot)
+        self.with(|reactor| reactor.queued(self.slot))
     }
 
     fn poll_timer(&mut self, _: &mut Context<'_>, deadline: Option<Instant>) -> io::Result<bool> {

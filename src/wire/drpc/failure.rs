@@ -12,6 +12,9 @@ const TEXT_MAX: usize = 16 * 1024;
 
 /// The first byte of the form of CockroachDB.
 const STATUS: u8 = 1;
+/// The text by which a side of this library says that it takes no more calls, with the code of gRPC for "unavailable".
+const SHUTS_DOWN: (u32, &str) = (14, "the server is shutting down and takes no more calls");
+
 /// The code for errors whose own code is not known.
 const UNKNOWN: u32 = 2;
 
@@ -154,13 +157,17 @@ pub(super) const fn of_code(code: u32) -> (u32, &'static str) {
         codes::CANCELLED => (1, "the call was cancelled by the server"),
         codes::DEADLINE => (4, "the time of the call has run out at the server"),
         codes::LIMIT_EXCEEDED => (8, "the call exceeds a limit of the server"),
-        codes::REFUSED | codes::UNAVAILABLE | codes::SHUTDOWN => {
-            (14, "the call was turned away by the server")
-        }
+        codes::REFUSED | codes::UNAVAILABLE => (14, "the call was turned away by the server"),
+        codes::SHUTDOWN => SHUTS_DOWN,
         codes::PROTOCOL => (13, "protocol error: a frame of the call breaks a rule"),
         code if codes::is_reserved(code) => (13, "the call failed at the server"),
         code => (code, "the call was cancelled by the server"),
     }
+}
+
+/// Whether the peer says so. A proxy may pass it on: it tells nothing about the call.
+pub(super) fn shuts_down(failure: &Failure) -> bool {
+    (failure.code, &*failure.message) == SHUTS_DOWN
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use bytes::{Buf, BytesMut};
 
-use super::failure::ERROR_MAX;
+use super::failure::{self, ERROR_MAX};
 use super::frame::{Front, Header, Kind};
 use super::line::{Line, core_id};
 use super::setup::Invoked;
@@ -20,7 +20,7 @@ use crate::core::stream::owed;
 use crate::core::timers::Timer;
 use crate::core::{Core, Exceeded, Incoming, Key, Piece, SessionPort, Violation};
 use crate::drpc::{Calls, DrpcError, FlowControl, Varint};
-use crate::error::{Failure, Limit, Side, StreamError, codes};
+use crate::error::{Failure, Limit, SessionError, Side, StreamError, codes};
 use crate::wire::{Role, WAKES_MAX, WORK_MAX};
 
 /// Data of a frame are taken when all have arrived, or this many bytes.
@@ -414,6 +414,9 @@ impl Drpc {
         match header.kind {
             Kind::Error => {
                 let failure = self.errors.take(core_id(id));
+                if self.role == Role::Dialer && failure::shuts_down(&failure) {
+                    on_shutdown(core, &failure);
+                }
                 failed(core, key, failure);
             }
             Kind::Cancel => core.cancel_by_peer(key, codes::CANCELLED),
@@ -465,7 +468,11 @@ impl Drpc {
         }
         // The core knows the last 32 bits of an id alone, and charges what it refuses.
         if core.mux.permits.next_refusal().is_some() {
-            return self.owe_refusal(core, id, codes::UNAVAILABLE);
+            let code = match core.life.admits() {
+                true => codes::UNAVAILABLE,
+                false => codes::SHUTDOWN,
+            };
+            return self.owe_refusal(core, id, code);
         }
         (self.lines).insert(core_id(id), Line::new(id, invoked.cursor));
     }
@@ -518,6 +525,17 @@ fn charge_unsolicited<S: SessionPort>(core: &mut Core<S>, header: &Header) {
     match header.kind {
         Kind::Unknown(_) => mux.limits.charge_unknown(&mux.base),
         _ => mux.limits.charge_control(&mux.base),
+    }
+}
+
+/// A server of this library shuts down: no call is sent to it any more, so that a manager makes another session.
+fn on_shutdown<S: SessionPort>(core: &mut Core<S>, failure: &Failure) {
+    if core.life.reason.peer_refusal().is_none() {
+        let code = codes::SHUTDOWN;
+        let reason = failure.message.as_str().into();
+        core.goaway_by_peer(SessionError::PeerClosed { code, reason }, false, |id, _| {
+            id.is_none()
+        });
     }
 }
 

@@ -8,6 +8,7 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 use futures_util::future::{Either, select};
+use socket2::SockRef;
 
 use super::super::reactor::Reactor;
 use super::super::ring::Enter;
@@ -36,7 +37,7 @@ const PLAN: Plan = Plan {
 };
 
 /// A session over DRPC, which holds a peer back by not reading.
-fn held_back(desk: &Desk) -> (Session, UnixStream) {
+pub(super) fn held_back(desk: &Desk) -> (Session, UnixStream) {
     let config = Config::builder()
         .drpc(Profile::STORJ)
         .session_window(WINDOW)
@@ -44,6 +45,9 @@ fn held_back(desk: &Desk) -> (Session, UnixStream) {
         .build();
     let (ours, peer) = UnixStream::pair().expect("descriptors are left");
     peer.set_nonblocking(true).expect("a socket has a mode");
+    // Less than a batch.
+    let small = SockRef::from(&ours).set_send_buffer_size(16 * 1024);
+    small.expect("a socket has a buffer");
     let session = desk.start(Role::Acceptor, ours, &config.expect("valid"));
     (session, peer)
 }

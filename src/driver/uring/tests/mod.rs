@@ -9,7 +9,7 @@
 //! * `fake`, `faults`: the ring and its faults; `memory`: its accesses to the memory
 //!   and the sockets behind operations.
 //! * `world`: a run and its checks; `workload`: applications that talk over it.
-//! * `scripted`, `buffers`, `direct`, `ending`: one claim each; `random`: all faults at once, over hundreds of seeds.
+//! * `scripted`, `buffers`, `slow`, `direct`, `ending`: one claim each; `random`: all faults at once, over hundreds of seeds.
 
 mod buffers;
 mod direct;
@@ -19,5 +19,6 @@ mod faults;
 mod memory;
 mod random;
 mod scripted;
+mod slow;
 mod workload;
 mod world;

@@ -9,7 +9,7 @@ use super::*;
 use crate::bridge::Protocol;
 use crate::drpc::FlowControl;
 use crate::drpc::MAX_OPENING;
-use crate::error::StreamError;
+use crate::error::{Limit, StreamError};
 use crate::handle::whole::{Stream, Whole as _};
 use crate::wire::Batch;
 
@@ -124,6 +124,10 @@ impl Solo {
         (wire.setups.bytes() + wire.errors.bytes()) as u64
     }
 
+    fn tripped(&self, limit: Limit) -> u64 {
+        self.session.stats().tripped.get(limit)
+    }
+
     /// The codes of the Errors that it has sent, by stream.
     fn errors_said(&mut self) -> Vec<(u64, u32)> {
         let said = frames(&std::mem::take(&mut self.said));
@@ -132,6 +136,11 @@ impl Solo {
             .map(|(header, data)| (header.stream, super::super::failure::decode(data).code))
             .collect()
     }
+}
+
+fn stalled(stream: &mut Stream) -> bool {
+    let end = stream.recv().now_or_never();
+    matches!(end, Some(Err(StreamError::LimitExceeded(it))) if it.limit == Limit::MessageStalled)
 }
 
 // ---- the pool -------------------------------------------------------------------------------------
@@ -278,5 +287,146 @@ fn errors_that_are_not_complete_are_bounded_and_counted_and_keep_their_codes() {
     };
     assert_eq!(failure.code, 42);
     assert!(failure.message.len() <= 16 * KIB);
+    assert_eq!(solo.used(), 0);
+}
+
+// ---- messages that are not complete ---------------------------------------------------------------
+
+const PIECE: usize = 16 * KIB;
+
+/// A session that may hold its floor alone.
+fn small() -> Solo {
+    let builder = settings(MUX)
+        .session_window(FLOOR as u32)
+        .session_window_max(FLOOR as u32);
+    Solo::acceptor(builder)
+}
+
+/// Fills a session by messages of a stream that is not read; the number of the next one.
+fn fill(solo: &mut Solo, id: u64) -> u64 {
+    let mut number = 2;
+    while solo.arrived.is_empty() {
+        solo.hear(&packet(Kind::Message, id, number, &message(PIECE)));
+        number += 1;
+    }
+    number
+}
+
+/// As long as the reader is slow the session is full again as soon as a message is consumed.
+#[test]
+fn an_unfinished_message_is_timed_though_a_slow_reader_keeps_its_session_full() {
+    let mut solo = small();
+    let mut stuck: Vec<_> = (1..=4).map(|id| solo.invoke(id)).collect();
+    for id in 1..=4 {
+        solo.hear(&part(Kind::Message, id, 2, &message(100 * KIB)));
+    }
+    let mut slow = solo.invoke(5);
+    let mut number = fill(&mut solo, 5);
+    assert!(solo.used() >= 4 * 100 * KIB as u64);
+    let mut tenths = 0;
+    while solo.tripped(Limit::MessageStalled) < 4 {
+        assert!(tenths < 300, "{} of 4", solo.tripped(Limit::MessageStalled));
+        tenths += 1;
+        assert!(slow.try_recv().is_some());
+        solo.hear(&packet(Kind::Message, 5, number, &message(PIECE)));
+        number += 1;
+        solo.elapse(Duration::from_millis(100));
+    }
+    // Their time, and that in which each of them might have had its turn.
+    assert!(tenths >= 100, "{tenths}");
+    assert!(stuck.iter_mut().all(stalled));
+    assert_eq!(solo.used(), 0);
+    assert!(slow.try_recv().is_some());
+}
+
+#[test]
+fn an_unfinished_message_that_goes_on_in_its_turn_is_not_ended_by_the_pauses_of_others() {
+    let mut solo = small();
+    let mut calls: Vec<_> = (1..=4).map(|id| solo.invoke(id)).collect();
+    let mut slow = solo.invoke(5);
+    let mut number = fill(&mut solo, 5);
+    const ROUNDS: usize = 60;
+    for _ in 0..ROUNDS {
+        for id in 1..=4 {
+            solo.hear(&part(Kind::Message, id, 2, &message(PIECE)));
+            solo.hear(&packet(Kind::Message, 5, number, &message(PIECE)));
+            number += 1;
+        }
+        while !solo.arrived.is_empty() {
+            solo.elapse(Duration::from_secs(2));
+            assert!(slow.try_recv().is_some());
+            solo.run();
+        }
+    }
+    for (id, call) in (1..).zip(&mut calls) {
+        solo.hear(&packet(Kind::Message, id, 2, b""));
+        while !solo.arrived.is_empty() {
+            assert!(slow.try_recv().is_some());
+            solo.run();
+        }
+        let whole = call.recv().now_or_never().expect("whole").unwrap().unwrap();
+        assert_eq!(whole.len(), ROUNDS * PIECE, "{id}");
+    }
+    assert_eq!(solo.session.stats().limits_tripped, 0);
+}
+
+/// A reader that takes nothing for long is no fault of the peer either.
+#[test]
+fn the_time_in_which_the_application_consumes_nothing_does_not_count() {
+    let mut solo = small();
+    let mut call = solo.invoke(1);
+    solo.hear(&part(Kind::Message, 1, 2, &message(100 * KIB)));
+    let mut slow = solo.invoke(2);
+    fill(&mut solo, 2);
+    solo.elapse(Duration::from_secs(9));
+    solo.elapse(Duration::from_secs(60));
+    while slow.try_recv().is_some() {}
+    solo.elapse(Duration::from_secs(9));
+    solo.hear(&packet(Kind::Message, 1, 2, b"end"));
+    let whole = call.recv().now_or_never().expect("whole").unwrap().unwrap();
+    assert_eq!(whole.len(), 100 * KIB + 3);
+}
+
+/// Pauses do not add up to more time than there was.
+#[test]
+fn the_time_before_a_pause_counts() {
+    let mut solo = small();
+    let mut call = solo.invoke(1);
+    let mut slow = solo.invoke(2);
+    // The more there are, the more may be sent between two turns of one.
+    let _others: Vec<_> = (3..9).map(|id| solo.invoke(id)).collect();
+    solo.hear(&part(Kind::Message, 1, 2, &message(100 * KIB)));
+    let mut number = 2;
+    for _ in 0..3 {
+        while solo.arrived.is_empty() {
+            solo.hear(&packet(Kind::Message, 2, number, &message(PIECE)));
+            number += 1;
+        }
+        solo.elapse(Duration::from_secs(4));
+        while slow.try_recv().is_some() {}
+        assert_eq!(solo.tripped(Limit::MessageStalled), 0);
+        solo.elapse(Duration::from_secs(4));
+    }
+    assert!(stalled(&mut call), "12 s without a pause");
+}
+
+#[test]
+fn unfinished_messages_in_memory_of_the_pool_are_timed_before_the_session_is_full() {
+    const CALLS: u64 = 100;
+    let mut solo = Solo::acceptor(settings(MUX));
+    let mut calls: Vec<_> = (1..=CALLS).map(|id| solo.invoke(id)).collect();
+    // As long as it takes no memory of the pool it waits.
+    solo.hear(&part(Kind::Message, 1, 2, &message(100 * KIB)));
+    solo.elapse(Duration::from_secs(60));
+    assert_eq!(solo.session.stats().limits_tripped, 0);
+    for id in 2..=CALLS {
+        solo.hear(&part(Kind::Message, id, 2, &message(100 * KIB)));
+    }
+    assert!(solo.used() >= (CALLS - 5) * 100 * KIB as u64);
+    solo.elapse(Duration::from_secs(11));
+    // One is left, for which the session needs no memory of the pool.
+    assert_eq!(solo.tripped(Limit::MessageStalled), CALLS - 1);
+    let ended: u64 = calls.iter_mut().map(|call| u64::from(stalled(call))).sum();
+    assert_eq!(ended, CALLS - 1);
     assert_eq!(solo.used(), 0);
 }
