@@ -22,7 +22,7 @@ use super::enters::Enters;
 use super::ring::{Completion, Enter, Kind, Op, Ring, SLOTS_MAX, Token};
 use super::slot::{Recv, Send, Slot, outcome};
 use crate::driver::queued::queued;
-use crate::driver::{clock, direct, make_exact_room};
+use crate::driver::{clock, direct};
 use crate::pace::rarely;
 use crate::wire::Batch;
 
@@ -253,25 +253,7 @@ impl<R: Ring> Reactor<R> {
             return Some(Ok(slot.take_kept(buf, capacity)));
         }
         if !slot.arrived.is_empty() {
-            slot.arrived_since_send = true;
-            let (most, mut bytes) = (capacity.saturating_sub(buf.len()), 0);
-            let fits = |&(_, len): &(u16, u32)| {
-                let first = bytes == 0;
-                bytes += len as usize;
-                first || bytes <= most
-            };
-            let count = slot.arrived.iter().copied().take_while(fits).count();
-            let bytes = slot
-                .arrived
-                .iter()
-                .take(count)
-                .map(|(_, len)| *len as usize);
-            let bytes = bytes.sum();
-            make_exact_room(buf, bytes);
-            for (buffer, len) in slot.arrived.drain(..count) {
-                self.ring.take_buffer(buffer, len as usize, buf);
-            }
-            return Some(Ok(bytes));
+            return Some(Ok(slot.take_arrived(&mut self.ring, buf, capacity)));
         }
         slot.ended.map(outcome)
     }
@@ -430,15 +412,8 @@ impl<R: Ring> Reactor<R> {
     pub(super) fn pause_recv(&mut self, key: u32) {
         // First: it may enter the ring, which then has no buffers to fill.
         self.stop_recv_multi(key);
-        let Some(slot) = self.slots.get_mut(key as usize) else {
-            return;
-        };
-        let bytes: usize = slot.arrived.iter().map(|(_, len)| *len as usize).sum();
-        if bytes > 0 {
-            make_exact_room(&mut slot.kept, bytes);
-            for (buffer, len) in slot.arrived.drain(..) {
-                self.ring.take_buffer(buffer, len as usize, &mut slot.kept);
-            }
+        if let Some(slot) = self.slots.get_mut(key as usize) {
+            slot.keep_arrived(&mut self.ring);
         }
     }
 
@@ -458,7 +433,7 @@ impl<R: Ring> Reactor<R> {
         self.ring.send_now(slot.socket.as_fd(), piece)
     }
 
-    /// Sends the rest of a batch through the ring; the batch stays here meanwhile.
+    /// Sends the rest of a batch through the ring, unless a send is under way; the batch stays here meanwhile.
     pub(super) fn start_send(&mut self, key: u32, batch: &mut Batch) {
         let Some(slot) = self.slots.get_mut(key as usize) else {
             return;
@@ -479,12 +454,6 @@ impl<R: Ring> Reactor<R> {
     /// Gives the batch back with the result. `None`: no send was started, or it is under way.
     pub(super) fn take_send(&mut self, key: u32, batch: &mut Batch) -> Option<io::Result<usize>> {
         self.slots.get_mut(key as usize)?.take_sent(batch)
-    }
-
-    pub(super) fn is_sending(&self, key: u32) -> bool {
-        self.slots
-            .get(key as usize)
-            .is_some_and(|slot| !matches!(slot.send, Send::Idle))
     }
 
     /// See [`Transport::queued`](crate::driver::Transport::queued). A send under way completes when the socket has taken all
@@ -515,10 +484,7 @@ impl<R: Ring> Reactor<R> {
             return true;
         };
         slot.closing = true;
-        slot.kept = BytesMut::new();
-        for (buffer, _) in slot.arrived.drain(..) {
-            self.ring.take_buffer(buffer, 0, &mut BytesMut::new());
-        }
+        slot.discard_arrived(&mut self.ring);
         slot.under_way == 0
     }
 

@@ -174,9 +174,7 @@ impl<R: Ring> Transport for UringSocket<R> {
             if let Some(result) = reactor.send_now(self.slot, batch) {
                 return Poll::Ready(result);
             }
-            if !reactor.is_sending(self.slot) {
-                reactor.start_send(self.slot, batch);
-            }
+            reactor.start_send(self.slot, batch);
             Poll::Pending
         })
     }
