@@ -60,7 +60,7 @@ const IMPORTS: [(&str, &[&str]); 20] = [
     (
         "rpc",
         &[
-            "connect", "handle", "manage", "error", "addr", "drpc", "pace", "timer",
+            "connect", "handle", "manage", "error", "addr", "drpc", "pace", "sync", "timer",
         ],
     ),
     (

@@ -327,8 +327,13 @@ impl SessionPort for LinkPort {
         self.link.calls.set_peer_takes(takes);
     }
 
-    fn keep(&mut self, bytes: &[u8]) -> Bytes {
-        self.calls.keep(bytes)
+    fn answer_call(&mut self, call: &mut EngineCall, answer: &[u8]) {
+        let answer = self.calls.keep(answer);
+        self.link.calls.answer(call, answer);
+    }
+
+    fn keep_answers(&self) {
+        self.link.calls.charge_answers(&self.link);
     }
 
     fn stream_of_call(&mut self, call: &mut EngineCall, id: u32) -> LanePort {
@@ -336,7 +341,7 @@ impl SessionPort for LinkPort {
         let lane = handles.lane();
         lane.grant();
         lane.set_id(id);
-        call.give(Back::Stream(handles));
+        let _first = call.give(Back::Stream(handles));
         LanePort::new(side)
     }
 
@@ -408,7 +413,7 @@ impl SessionPort for LinkPort {
                 side.refuse(&StreamError::NotProcessed(reason.clone()));
             }
         }
-        self.link.calls.close(reason);
+        self.link.calls.close(&self.link, reason);
     }
 
     fn closed(&self) {

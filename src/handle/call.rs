@@ -90,7 +90,10 @@ impl<'s> PendingCall<'s> {
             self.link.calls.reclaim(side);
         }
         Poll::Ready(match back {
-            Back::Answer(message) => Answer::Message(message),
+            Back::Answer(message) => {
+                self.link.calls.answer_read(&self.link, &message);
+                Answer::Message(message)
+            }
             Back::Stream(side) => {
                 let (send, recv) = halves(side);
                 Answer::Stream(send, recv)
@@ -109,16 +112,21 @@ impl<'s> PendingCall<'s> {
                 let (mut send, _recv) = halves(stream);
                 return send.cancel(code);
             }
-            Some(Back::Answer(_) | Back::End(_)) => return self.link.calls.reclaim(side),
+            Some(Back::Answer(answer)) => {
+                self.link.calls.answer_read(&self.link, &answer);
+                return self.link.calls.reclaim(side);
+            }
+            Some(Back::End(_)) => return self.link.calls.reclaim(side),
             None => {}
         }
         let link = &*self.link;
         let _teardown = Teardown::begin();
         if !link.is_inherited()
             && let Some(node) = side.cancel(code)
+            && let Err(node) = link.calls.push(link, node)
         {
-            // Fails if the session has ended.
-            drop(link.calls.push(link, node));
+            // The session has ended, perhaps behind an answer.
+            link.calls.forget_answer(link, node);
         }
     }
 }
@@ -130,7 +138,7 @@ impl Drop for PendingCall<'_> {
 }
 
 fn link_of(side: &CallSide) -> Option<&Arc<SessionLink>> {
-    side.common().as_ref()
+    side.common().link()
 }
 
 const fn stopped() -> StreamError {
@@ -256,8 +264,23 @@ impl IncomingCall {
         self.payload.slice_ref(part)
     }
 
-    /// The request; once.
+    /// The request, which is read with that; once.
+    #[cfg(any(test, fuzzing))]
     pub(crate) fn take_request(&mut self) -> Bytes {
+        self.note_read();
+        self.hold_request()
+    }
+
+    /// The request is read, and no longer kept for its handler.
+    pub(crate) fn note_read(&self) {
+        if let Some(side) = &self.side {
+            side.mark_read();
+            side.common().let_go();
+        }
+    }
+
+    /// The request, which the caller keeps until it [notes](Self::note_read) that it has read it; once.
+    pub(crate) fn hold_request(&mut self) -> Bytes {
         let mut payload = std::mem::take(&mut self.payload);
         payload.advance(std::mem::take(&mut self.opening));
         payload
@@ -305,6 +328,12 @@ impl IncomingCall {
         Some(send)
     }
 
+    /// Whether the caller has gone, or the session, as far as is known here.
+    #[inline]
+    pub(crate) fn is_gone(&self) -> bool {
+        self.side.as_ref().is_some_and(CallSide::is_given)
+    }
+
     /// Waits until the caller has gone, or the session; tells why.
     pub(crate) fn poll_gone(&mut self, cx: &Context<'_>) -> Poll<StreamError> {
         let Some(side) = &mut self.side else {
@@ -321,7 +350,7 @@ impl IncomingCall {
 
     fn end(&mut self, end: Ended, message: Bytes) {
         if let Some(side) = self.ended(end, message)
-            && let Some(link) = side.common().clone()
+            && let Some(link) = link_of(&side).cloned()
         {
             Self::give_back(&link, side);
         }

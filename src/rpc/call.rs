@@ -10,8 +10,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::Instant;
 
-#[cfg(feature = "manage")]
-use super::channel::no_clock;
 use super::channel::{Channel, Outgoing, Target};
 use super::code::Code;
 use super::codec::Coding;
@@ -21,7 +19,8 @@ use super::exchange::{Begins, Exchange, Outcome, Request, Response};
 use super::metadata::{Metadata, MetadataError};
 use super::method::{Bidirectional, ClientStreaming, Kind, Method, ServerStreaming, Unary};
 use super::metrics::Seen;
-use super::receiver::{Parent, cancel_code, within};
+use super::parent::{Parent, cancel_code, within};
+use super::session::session;
 use super::span::{self, CallSpan};
 use super::status::Status;
 use super::timer::Timer;
@@ -214,11 +213,28 @@ pub(super) struct Prepared {
 }
 
 impl Prepared {
-    /// Lets the interceptors see it.
-    pub(super) async fn intercept(&mut self, channel: &Channel) -> Result<(), Status> {
+    /// Lets the interceptors see it. When it has to be over: not later than it had to before, `at`.
+    pub(super) async fn intercept(
+        &mut self,
+        channel: &Channel,
+        at: Option<Instant>,
+    ) -> Result<Option<Instant>, Status> {
         if channel.inner().interceptors.is_empty() {
-            return Ok(());
+            return Ok(at);
         }
+        let parent = self.parent.clone();
+        within(at, &parent, self.run_interceptors(channel)).await??;
+        let Some(timeout) = self.timeout else {
+            return Ok(at);
+        };
+        if timeout.is_zero() {
+            return Err(Status::given_up(Code::DEADLINE_EXCEEDED, Processed::No));
+        }
+        let own = Instant::now().checked_add(timeout);
+        Ok(own.map_or(at, |own| Some(at.map_or(own, |at| at.min(own)))))
+    }
+
+    async fn run_interceptors(&mut self, channel: &Channel) -> Result<(), Status> {
         let mut outgoing = Outgoing {
             method: self.name,
             metadata: self.metadata.take().unwrap_or_default(),
@@ -508,7 +524,7 @@ pub(super) async fn attempts<T: Send>(
     coding: Coding<T>,
 ) -> Result<Response<T>, Status> {
     let (at, _) = prepared.start(Instant::now())?;
-    within(at, &prepared.parent.clone(), prepared.intercept(&channel)).await??;
+    let at = prepared.intercept(&channel, at).await?;
     let mut tried = 0;
     loop {
         let result = attempt(&channel, &prepared, message.clone(), at, coding).await;
@@ -546,37 +562,23 @@ async fn attempt<T>(
     if left.is_some_and(|left| left.is_zero()) {
         return Err(Status::given_up(Code::DEADLINE_EXCEEDED, Processed::No));
     }
-    let run = |session: Session| async move {
-        // The wait for the session has cost time.
-        let left = at.map(|at| at.saturating_duration_since(Instant::now()));
-        let timeout = match (left, prepared.timeout) {
-            (Some(left), Some(timeout)) => Some(left.min(timeout)),
-            (left, timeout) => left.or(timeout),
-        };
-        let mut running = Running {
-            exchange: Exchange::start(
-                &Cow::Borrowed(&session),
-                prepared,
-                (at, timeout),
-                message,
-                coding,
-            )?,
-            parent: prepared.parent(),
-        };
-        let outcome = std::future::poll_fn(|cx| running.poll(cx)).await;
-        outcome.response()
+    let target = &channel.inner().target;
+    let (session, _counted) = session(target, at, &prepared.parent).await?;
+    // The wait for the session has cost time.
+    let left = at.map(|at| at.saturating_duration_since(Instant::now()));
+    let timeout = left.or(prepared.timeout);
+    let mut running = Running {
+        exchange: Exchange::start(
+            &Cow::Borrowed(&session),
+            prepared,
+            (at, timeout),
+            message,
+            coding,
+        )?,
+        parent: prepared.parent(),
     };
-    match &channel.inner().target {
-        Target::Session(session) => run(session.clone()).await,
-        #[cfg(feature = "manage")]
-        Target::Manager(manager) => match left {
-            Some(_) if !crate::timer::has_time() => {
-                run(manager.try_session_or_else(no_clock)?).await
-            }
-            Some(left) => manager.with_session_within(left, run).await?,
-            None => manager.with_session(run).await?,
-        },
-    }
+    let outcome = std::future::poll_fn(|cx| running.poll(cx)).await;
+    outcome.response()
 }
 
 impl<Req, Resp, K> fmt::Debug for Call<'_, Req, Resp, K> {

@@ -62,7 +62,7 @@ where
         warm: &mut Warm,
         make: impl FnOnce(&P, Context, Req) -> F,
     ) -> (Came<F, Resp>, Option<Context>) {
-        let Some(request) = warm.call.request_here(self.method.request, false) else {
+        let Some(request) = warm.request(self.method.request) else {
             warm.call.held.over();
             warm.call.send = Answering::Over;
             return (Came::Over, None);

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use super::answering::Answering;
+use super::codec::Coding;
 use super::context::{Context, Peer};
 use super::held::{Common, Held};
 use super::incoming::{Head, Incoming};
@@ -49,6 +50,16 @@ impl Warm {
         self.call.held.seen.count(&self.call.held.server.rows);
         let idle = idle(&self.call.held.peer, &self.call.held.server);
         std::mem::replace(&mut self.call, idle)
+    }
+
+    /// The request; none if the call is over.
+    #[inline]
+    pub(super) fn request<T>(&mut self, coding: Coding<T>) -> Option<T> {
+        if self.call.send.is_gone() {
+            self.call.held.server.counters.cancelled.add();
+            return None;
+        }
+        self.call.request_here(coding, false)
     }
 
     /// The context of this call.

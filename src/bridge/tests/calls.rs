@@ -12,7 +12,7 @@ use std::borrow::Cow;
 
 const MOST: usize = 16 * 1024 - 2;
 
-fn begin(
+pub(super) fn begin(
     session: &Session,
     message: Bytes,
     deadline: Option<Instant>,
@@ -38,7 +38,7 @@ fn failed(call: &mut PendingCall<'static>) -> StreamError {
 }
 
 #[track_caller]
-fn answered(call: &mut PendingCall<'static>) -> Bytes {
+pub(super) fn answered(call: &mut PendingCall<'static>) -> Bytes {
     match poll(call) {
         Some(Answer::Message(message)) => message,
         other => panic!("{other:?}"),
@@ -63,7 +63,7 @@ fn gone(call: &mut IncomingCall) -> Option<StreamError> {
 }
 
 /// Two sides, of which the accepting one takes calls.
-fn serving(config: &Config) -> (Pair, Acceptor) {
+pub(super) fn serving(config: &Config) -> (Pair, Acceptor) {
     let mut pair = Pair::established(config, config);
     let acceptor = Acceptor::new(pair.ends[A].session().clone());
     pair.drive();
@@ -72,7 +72,7 @@ fn serving(config: &Config) -> (Pair, Acceptor) {
 
 impl Pair {
     #[track_caller]
-    fn call(&mut self, message: impl Into<Bytes>) -> PendingCall<'static> {
+    pub(super) fn call(&mut self, message: impl Into<Bytes>) -> PendingCall<'static> {
         begin(self.ends[D].session(), message.into(), None).expect("the peer takes calls")
     }
 

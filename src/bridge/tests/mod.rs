@@ -35,6 +35,7 @@ mod handles;
 mod idle;
 mod invariants;
 mod keepalive;
+mod kept;
 mod limits;
 mod memory;
 pub(crate) mod net;

@@ -301,7 +301,7 @@ impl CallPort for NoCall {
 
     fn set_key(&self, _key: Option<u64>) {}
 
-    fn answer(&mut self, _message: Bytes) {}
+    fn keep_charge(&self, _bytes: u64) {}
 
     fn end(&mut self, _error: StreamError) {}
 
@@ -351,9 +351,9 @@ impl SessionPort for App {
 
     fn peer_takes_calls(&self, _takes: bool) {}
 
-    fn keep(&mut self, bytes: &[u8]) -> Bytes {
-        Bytes::copy_from_slice(bytes)
-    }
+    fn answer_call(&mut self, _call: &mut NoCall, _answer: &[u8]) {}
+
+    fn keep_answers(&self) {}
 
     fn stream_of_call(&mut self, _call: &mut NoCall, _id: u32) -> Plain {
         Plain::default()

@@ -15,7 +15,7 @@ use crate::bridge::{Engine, NativeEngine, Pool};
 use crate::config::Config;
 use crate::config::Rate;
 use crate::driver::make_room;
-use crate::drpc::Profile;
+use crate::drpc::{Profile, put_varint};
 use crate::handle::Session;
 use crate::handle::whole::{Stream, Whole as _};
 use crate::wire::Drpc;
@@ -76,6 +76,48 @@ fn end_with(role: Role, config: &Config) -> (Turns<Wire, NativeEngine>, Session)
     let pool = Pool::new(1 << 30);
     let (connection, link) = NativeEngine::new(role, config, info, pool, clock::now());
     (Turns::new(connection, Wire::default()), Session::new(link))
+}
+
+/// A frame of DRPC: a number for its kind and whether it is done, its stream and message, and its data.
+fn drpc(kind: u8, message: u8, data: &[u8]) -> Vec<u8> {
+    let mut frame = vec![kind, 1, message];
+    put_varint(&mut frame, data.len() as u64);
+    frame.extend_from_slice(data);
+    frame
+}
+
+/// The application has taken what filled the session, and waits for the next message: no request of it follows.
+#[test]
+fn a_full_session_is_read_again_in_the_turn_that_finds_room() {
+    const FIRST: usize = 270 * 1024;
+    let _clock = clock::Stopped::new();
+    let config = Config::builder()
+        .drpc(Profile::STORJ)
+        .session_window(256 * 1024)
+        .session_window_max(256 * 1024)
+        .build()
+        .expect("valid");
+    let (role, pool) = (Role::Acceptor, Pool::new(1 << 30));
+    let (connection, link) =
+        Engine::<Drpc>::new(role, &config, Info::of_a_test(role), pool, clock::now());
+    let (mut end, session) = (Turns::new(connection, Wire::default()), Session::new(link));
+    let mut cx = Context::from_waker(Waker::noop());
+    let mut hear = |end: &mut Turns<Wire, Engine<Drpc>>, bytes: &[u8]| {
+        end.transport.coming.extend_from_slice(bytes);
+        assert!(Pin::new(&mut *end).poll(&mut cx).is_pending());
+        end.transport.coming.len()
+    };
+    assert_eq!(hear(&mut end, &drpc(3, 1, b"/m")), 0);
+    let accepted = session.accept().now_or_never().expect("a call");
+    let mut call = accepted.unwrap().unwrap();
+    let first = drpc(5, 2, &[7; FIRST]);
+    let (most, last) = first.split_at(250 * 1024);
+    assert_eq!(hear(&mut end, most), 0);
+    assert_eq!(hear(&mut end, last), 0);
+    assert!(hear(&mut end, &drpc(5, 3, b"next")) > 0, "it is full");
+    assert_eq!(call.try_recv().unwrap().len(), FIRST);
+    assert_eq!(hear(&mut end, b""), 0);
+    assert_eq!(call.try_recv().unwrap(), "next");
 }
 
 /// Polls both ends until no bytes are in transit.
@@ -352,46 +394,4 @@ fn a_flooded_session_lets_its_runtime_look_at_sockets_and_timers_after_each_poll
             () = beside => {}
         }
     });
-}
-
-/// A message of the call 1 over DRPC, in one frame.
-fn drpc_message(number: u16, len: u16) -> Vec<u8> {
-    let varint = |n: u16| [n as u8 | 0x80, (n >> 7) as u8];
-    let header = [[0x05, 0x01], varint(number), varint(len)];
-    let mut bytes = header.as_flattened().to_vec();
-    bytes.resize(bytes.len() + usize::from(len), 7);
-    bytes
-}
-
-#[test]
-fn a_session_that_was_held_back_reads_on_in_the_turn_that_learns_of_consumed_messages() {
-    const WINDOW: u32 = 256 << 10;
-    let config = Config::builder()
-        .drpc(Profile::STORJ)
-        .session_window(WINDOW)
-        .session_window_max(WINDOW)
-        .build()
-        .unwrap();
-    let role = Role::Acceptor;
-    let (info, pool) = (Info::of_a_test(role), Pool::new(1 << 30));
-    let (engine, link) = Engine::<Drpc>::new(role, &config, info, pool, clock::now());
-    let (mut end, session) = (Turns::new(engine, Wire::default()), Session::new(link));
-    let wire = &mut end.transport.coming;
-    wire.extend_from_slice(b"\x03\x01\x01\x04/a/B");
-    (2..100).for_each(|n| wire.extend_from_slice(&drpc_message(n, 8 << 10)));
-    let mut cx = Context::from_waker(Waker::noop());
-    let mut left = usize::MAX;
-    while end.transport.coming.len() < left {
-        left = end.transport.coming.len();
-        assert!(Pin::new(&mut end).poll(&mut cx).is_pending());
-    }
-    assert!(left > 0 && session.stats().bytes_held >= WINDOW.into());
-
-    let mut call = session.accept().now_or_never().unwrap().unwrap().unwrap();
-    while let Some(message) = call.1.recv().now_or_never() {
-        assert!(message.unwrap().is_some());
-    }
-    assert!(Pin::new(&mut end).poll(&mut cx).is_pending());
-    let after = end.transport.coming.len();
-    assert!(after < left, "{after} bytes are left of {left}");
 }
