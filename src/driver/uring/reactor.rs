@@ -21,7 +21,7 @@ use socket2::SockRef;
 use super::enters::Enters;
 use super::ring::{Completion, Enter, Kind, Op, Ring, SLOTS_MAX, Token};
 use super::slot::{Recv, Send, Slot, outcome};
-use crate::driver::{clock, direct, make_exact_room, queued};
+use crate::driver::{clock, direct, queued};
 use crate::pace::rarely;
 use crate::wire::Batch;
 
@@ -252,25 +252,7 @@ impl<R: Ring> Reactor<R> {
             return Some(Ok(slot.take_kept(buf, capacity)));
         }
         if !slot.arrived.is_empty() {
-            slot.arrived_since_send = true;
-            let (most, mut bytes) = (capacity.saturating_sub(buf.len()), 0);
-            let fits = |&(_, len): &(u16, u32)| {
-                let first = bytes == 0;
-                bytes += len as usize;
-                first || bytes <= most
-            };
-            let count = slot.arrived.iter().copied().take_while(fits).count();
-            let bytes = slot
-                .arrived
-                .iter()
-                .take(count)
-                .map(|(_, len)| *len as usize);
-            let bytes = bytes.sum();
-            make_exact_room(buf, bytes);
-            for (buffer, len) in slot.arrived.drain(..count) {
-                self.ring.take_buffer(buffer, len as usize, buf);
-            }
-            return Some(Ok(bytes));
+            return Some(Ok(slot.take_arrived(&mut self.ring, buf, capacity)));
         }
         slot.ended.map(outcome)
     }
@@ -429,15 +411,8 @@ impl<R: Ring> Reactor<R> {
     pub(super) fn pause_recv(&mut self, key: u32) {
         // First: it may enter the ring, which then has no buffers to fill.
         self.stop_recv_multi(key);
-        let Some(slot) = self.slots.get_mut(key as usize) else {
-            return;
-        };
-        let bytes: usize = slot.arrived.iter().map(|(_, len)| *len as usize).sum();
-        if bytes > 0 {
-            make_exact_room(&mut slot.kept, bytes);
-            for (buffer, len) in slot.arrived.drain(..) {
-                self.ring.take_buffer(buffer, len as usize, &mut slot.kept);
-            }
+        if let Some(slot) = self.slots.get_mut(key as usize) {
+            slot.keep_arrived(&mut self.ring);
         }
     }
 
@@ -511,10 +486,7 @@ impl<R: Ring> Reactor<R> {
             return true;
         };
         slot.closing = true;
-        slot.kept = BytesMut::new();
-        for (buffer, _) in slot.arrived.drain(..) {
-            self.ring.take_buffer(buffer, 0, &mut BytesMut::new());
-        }
+        slot.discard_arrived(&mut self.ring);
         slot.under_way == 0
     }
 

@@ -9,7 +9,7 @@ use bytes::BytesMut;
 
 use super::buffers::BUFFER_BYTES;
 use super::outgoing::Outgoing;
-use super::ring::{Completion, File, Kind, Token};
+use super::ring::{Completion, File, Kind, Ring, Token};
 use crate::driver::make_exact_room;
 use crate::wire::Batch;
 
@@ -148,6 +148,54 @@ impl Slot {
             unsafe { buf.set_len(buf.len() + n) };
         }
         settled(result)
+    }
+
+    /// Appends bytes that have arrived to `buf`, which grows to `capacity`, or by those of one buffer.
+    #[inline]
+    pub(super) fn take_arrived(
+        &mut self,
+        ring: &mut impl Ring,
+        buf: &mut BytesMut,
+        capacity: usize,
+    ) -> usize {
+        self.arrived_since_send = true;
+        let (most, mut bytes) = (capacity.saturating_sub(buf.len()), 0);
+        let fits = |&(_, len): &(u16, u32)| {
+            let first = bytes == 0;
+            bytes += len as usize;
+            first || bytes <= most
+        };
+        let count = self.arrived.iter().copied().take_while(fits).count();
+        let bytes = self
+            .arrived
+            .iter()
+            .take(count)
+            .map(|(_, len)| *len as usize);
+        let bytes = bytes.sum();
+        make_exact_room(buf, bytes);
+        for (buffer, len) in self.arrived.drain(..count) {
+            ring.take_buffer(buffer, len as usize, buf);
+        }
+        bytes
+    }
+
+    /// Gives the ring's buffers back, and keeps their bytes.
+    pub(super) fn keep_arrived(&mut self, ring: &mut impl Ring) {
+        let bytes: usize = self.arrived.iter().map(|(_, len)| *len as usize).sum();
+        if bytes > 0 {
+            make_exact_room(&mut self.kept, bytes);
+            for (buffer, len) in self.arrived.drain(..) {
+                ring.take_buffer(buffer, len as usize, &mut self.kept);
+            }
+        }
+    }
+
+    /// Gives the ring's buffers back, and discards all received bytes.
+    pub(super) fn discard_arrived(&mut self, ring: &mut impl Ring) {
+        self.kept = BytesMut::new();
+        for (buffer, _) in self.arrived.drain(..) {
+            ring.take_buffer(buffer, 0, &mut BytesMut::new());
+        }
     }
 
     /// Appends kept bytes to `buf`, which grows to `capacity`, and by as much as a buffer of the ring holds in any case.
