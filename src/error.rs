@@ -35,15 +35,11 @@ use words::{Cancelling, Code, Stopping};
 ///
 /// # Examples
 /// ```
-/// use ringmux::{Processed, SessionError, StreamError};
-///
-/// /// Whether a payment is safe to send again.
-/// fn may_repeat(error: &StreamError) -> bool {
-///     error.was_processed() == Processed::No
-/// }
-///
-/// assert!(may_repeat(&StreamError::NotProcessed(SessionError::Disconnected)));
-/// assert!(!may_repeat(&StreamError::Session(SessionError::Disconnected)), "it may have arrived");
+/// # use ringmux::{Processed, SessionError, StreamError};
+/// let never_left = StreamError::NotProcessed(SessionError::Disconnected);
+/// assert_eq!(never_left.was_processed(), Processed::No);
+/// let under_way = StreamError::Session(SessionError::Disconnected);
+/// assert_eq!(under_way.was_processed(), Processed::Maybe);
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Processed {
@@ -539,8 +535,7 @@ impl SendError {
 ///
 /// # Examples
 /// ```
-/// use ringmux::{OpenError, Processed, SessionError};
-///
+/// # use ringmux::{OpenError, Processed, SessionError};
 /// let full = OpenError::TooManyPending { limit: 1024 };
 /// assert!(full.is_retryable() && full.to_string().contains("max_pending_opens"));
 /// let over = OpenError::Session(SessionError::Disconnected);

@@ -12,6 +12,7 @@ use super::metrics::Metrics;
 use super::provider::{Erased, Provider};
 use super::settings::{Hook, ManagerBuilder, Settings};
 use super::shared::Shared;
+use super::state::Over;
 use crate::config::ConfigError;
 use crate::handle::Session;
 use crate::sync::Arc;
@@ -230,7 +231,8 @@ impl Manager {
             .places
             .iter()
             .position(|place| place.ready().is_none());
-        shared.install(place.unwrap_or(0), session).map_err(|_| {
+        let installed = shared.install(place.unwrap_or(0), session, Over::Any);
+        installed.map_err(|_| {
             shared.counters.failures.add();
             ManageError::ShuttingDown
         })

@@ -57,7 +57,10 @@ pub(crate) mod teardown;
 pub(crate) mod waiters;
 pub(crate) mod waker_slot;
 
-// A leaf of `rpc`, which is no part of the models otherwise.
+// Leaves of `rpc`, which is no part of the models otherwise.
+#[cfg(all(test, ringmux_loom))]
+#[path = "../rpc/quota.rs"]
+mod quota;
 #[cfg(all(test, ringmux_loom))]
 #[path = "../rpc/release.rs"]
 mod release;

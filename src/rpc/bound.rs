@@ -1,12 +1,10 @@
-//! How many calls may run at once. A place that becomes free while calls wait is handed to the first of them: one that comes later
-//! gets it no earlier, and pays for no more than one atomic operation where none waits.
+//! How many calls may run at once.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicIsize, AtomicU64, AtomicUsize, Ordering};
-
-use tokio::sync::Semaphore;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::code::Code;
+use super::quota::Quota;
 use super::status::Status;
 use crate::error::Processed;
 
@@ -17,7 +15,8 @@ const WAITING_MAX: usize = 1024;
 /// The fate of a call for which there is no place.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum WhenFull {
-    /// It waits; and so do the calls behind it, as far as they need the same place.
+    /// It waits, and so do the calls behind it, as far as they need the same place. A place that becomes free is the one's that waits
+    /// longest.
     #[default]
     Wait,
     /// It fails with [`Code::RESOURCE_EXHAUSTED`](super::Code::RESOURCE_EXHAUSTED), not processed and safe to try again.
@@ -31,38 +30,18 @@ pub(super) fn full() -> Status {
 }
 
 /// Places for calls.
-///
-/// A call that waits is in `state` until it is given a place, and then in `given` until it has picked it up or given up. Both are
-/// numbers: which of those that wait comes next is the order of `turns`.
 pub(super) struct Bound {
-    limit: u32,
+    places: Quota,
     when_full: WhenFull,
-    /// How many places are taken or given (low half), and how many calls wait that were given none (high half). None waits while a
-    /// place is free.
-    state: AtomicU64,
-    /// Places that were given and not picked up. Below 0 for a moment if one is given up before it is counted here.
-    given: AtomicIsize,
-    /// At least one for each of these. There is one too many for each place that was given up: a call that gets it takes another turn.
-    turns: Semaphore,
     /// Calls that have a seat.
     seated: AtomicUsize,
-}
-
-const ONE_TAKEN: u64 = 1;
-const ONE_WAITS: u64 = 1 << 32;
-
-const fn taken(state: u64) -> u32 {
-    state as u32
 }
 
 impl Bound {
     pub(super) fn new(limit: usize, when_full: WhenFull) -> Arc<Self> {
         Arc::new(Self {
-            limit: u32::try_from(limit).unwrap_or(u32::MAX),
+            places: Quota::new(limit),
             when_full,
-            state: AtomicU64::new(0),
-            given: AtomicIsize::new(0),
-            turns: Semaphore::new(0),
             seated: AtomicUsize::new(0),
         })
     }
@@ -79,36 +58,13 @@ impl Bound {
 
     /// Takes a place that the caller gives back with [`release`](Self::release); false if none is free.
     pub(super) fn try_take(&self) -> bool {
-        let more = |state| (taken(state) < self.limit).then_some(state + ONE_TAKEN);
-        self.change(more).is_ok()
+        self.places.try_take()
     }
 
     /// Waits for a place.
-    ///
-    /// # Cancel safety
-    /// A place that it was given is the next one's.
     pub(super) async fn acquire(self: &Arc<Self>) -> Place {
-        let free = |state| taken(state) < self.limit;
-        let before = self.next(|state| state + if free(state) { ONE_TAKEN } else { ONE_WAITS });
-        if free(before) {
-            return Place(Some(Arc::clone(self)));
-        }
-        let waiting = Waiting(self);
-        loop {
-            // It is never closed.
-            if let Ok(turn) = self.turns.acquire().await {
-                turn.forget();
-            }
-            let fewer = |given: isize| (given > 0).then(|| given - 1);
-            // ORDERING: pairs with `release`: what was done in the place before is seen.
-            let picked_up = self
-                .given
-                .fetch_update(Ordering::Acquire, Ordering::Relaxed, fewer);
-            if picked_up.is_ok() {
-                std::mem::forget(waiting);
-                return Place(Some(Arc::clone(self)));
-            }
-        }
+        self.places.take().await;
+        Place(Some(Arc::clone(self)))
     }
 
     /// Whether a call for which there is no place fails, as it is set.
@@ -126,48 +82,14 @@ impl Bound {
         seated.is_ok().then(|| Seat(Arc::clone(self)))
     }
 
-    /// How many places are taken.
+    /// How many places calls have.
     pub(super) fn used(&self) -> usize {
-        taken(self.state.load(Ordering::Relaxed)) as usize
+        self.places.used()
     }
 
     /// Gives a place back: to the call that waits longest, if one does.
     pub(super) fn release(&self) {
-        let waits = |state| state >= ONE_WAITS;
-        let before = self.next(|state| state - if waits(state) { ONE_WAITS } else { ONE_TAKEN });
-        if waits(before) {
-            // ORDERING: pairs with `acquire`. Before its turn, so that there is no place without one.
-            self.given.fetch_add(1, Ordering::Release);
-            self.turns.add_permits(1);
-        }
-    }
-
-    /// Changes the state; the one before.
-    fn next(&self, next: impl Fn(u64) -> u64) -> u64 {
-        let (Ok(before) | Err(before)) = self.change(|state| Some(next(state)));
-        before
-    }
-
-    /// Changes the state, unless there is no other for it; the one before.
-    fn change(&self, next: impl FnMut(u64) -> Option<u64>) -> Result<u64, u64> {
-        // ORDERING: who has a place sees what was done in it before.
-        self.state
-            .fetch_update(Ordering::AcqRel, Ordering::Relaxed, next)
-    }
-}
-
-/// A call that waits, until it has picked its place up.
-struct Waiting<'a>(&'a Bound);
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        let bound = self.0;
-        let gave_up = bound.change(|state| state.checked_sub(ONE_WAITS));
-        if gave_up.is_err() {
-            // All that wait were given places: so was this one. Its turn stays behind.
-            bound.given.fetch_sub(1, Ordering::Relaxed);
-            bound.release();
-        }
+        self.places.release();
     }
 }
 
@@ -236,9 +158,12 @@ mod tests {
         let mut fourth = wait(&bound);
         assert!(!is_ready(&mut third) && !is_ready(&mut fourth));
         for waits in [&mut second, &mut third, &mut fourth] {
+            assert!(bound.try_acquire().is_none());
+            // One that is not picked up is not in use.
+            assert_eq!(bound.used(), 0);
+            let place = poll(waits);
+            assert!(place.is_ready());
             assert_eq!(bound.used(), 1);
-            // Free again at the end.
-            assert!(is_ready(waits));
         }
         assert_eq!(bound.used(), 0);
         assert!(bound.try_acquire().is_some());
@@ -332,6 +257,6 @@ mod tests {
             }
         });
         assert_eq!(bound.used(), 0);
-        assert_eq!(bound.given.load(Ordering::SeqCst), 0);
+        assert!((0..LIMIT).all(|_| bound.try_take()) && !bound.try_take());
     }
 }

@@ -20,6 +20,7 @@ use super::metadata::{Metadata, MetadataError};
 use super::method::{Bidirectional, ClientStreaming, Kind, Method, ServerStreaming, Unary};
 use super::metrics::Seen;
 use super::parent::{Parent, cancel_code, within};
+use super::session::session;
 use super::span::{self, CallSpan};
 use super::status::Status;
 use super::timer::Timer;
@@ -562,7 +563,7 @@ async fn attempt<T>(
         return Err(Status::given_up(Code::DEADLINE_EXCEEDED, Processed::No));
     }
     let target = &channel.inner().target;
-    let (session, _counted) = target.session(at, &prepared.parent).await?;
+    let (session, _counted) = session(target, at, &prepared.parent).await?;
     // The wait for the session has cost time.
     let left = at.map(|at| at.saturating_duration_since(Instant::now()));
     let timeout = left.or(prepared.timeout);

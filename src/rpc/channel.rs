@@ -4,22 +4,13 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::Instant;
-
-#[cfg(feature = "manage")]
-use super::code::Code;
-use super::context::Context;
 use super::metadata::Metadata;
 use super::metrics::{ChannelRows, MethodMetrics};
-#[cfg(feature = "manage")]
-use super::parent::within;
 use super::retry::Retry;
 use super::status::Status;
-#[cfg(feature = "manage")]
-use crate::error::{Chain, Processed};
 use crate::handle::Session;
 #[cfg(feature = "manage")]
-use crate::manage::{ManageError, Manager};
+use crate::manage::Manager;
 
 /// How long a unary call may take, unless something else is said.
 const TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
@@ -138,56 +129,6 @@ impl Channel {
     pub(super) fn inner(&self) -> &Inner {
         &self.0
     }
-}
-
-/// A call that a manager counts on its session until this is dropped.
-#[cfg(feature = "manage")]
-type Counted<'a> = Option<crate::manage::Call<'a>>;
-#[cfg(not(feature = "manage"))]
-type Counted<'a> = std::marker::PhantomData<&'a ()>;
-
-impl Target {
-    /// A session for a call, as long as the call has time and its parent goes on.
-    pub(super) async fn session(
-        &self,
-        deadline: Option<Instant>,
-        parent: &Option<Context>,
-    ) -> Result<(Session, Counted<'_>), Status> {
-        let _ = (deadline, parent); // A session is there at once.
-        match self {
-            Self::Session(session) => Ok((session.clone(), Counted::default())),
-            #[cfg(feature = "manage")]
-            Self::Manager(manager) => {
-                if deadline.is_some() && !crate::timer::has_time() {
-                    return Ok((manager.try_session_or_else(no_clock)?, None));
-                }
-                let left = deadline.map(|at| at.saturating_duration_since(Instant::now()));
-                // The manager keeps the deadline, as it knows why there is no session.
-                let found = within(None, parent, manager.session_for_call(left)).await?;
-                let (session, counted) = found.map_err(without_session)?;
-                Ok((session, Some(counted)))
-            }
-        }
-    }
-}
-
-/// Of a call that has a deadline, and would have to wait where no clock is.
-#[cfg(feature = "manage")]
-fn no_clock() -> Status {
-    Status::given_up(Code::FAILED_PRECONDITION, Processed::No)
-}
-
-#[cfg(feature = "manage")]
-#[cold]
-fn without_session(error: ManageError) -> Status {
-    if let ManageError::NotReady { .. } = error {
-        let text = format!(
-            "the time for the call ran out while it waited for a session: {}",
-            Chain(&error)
-        );
-        return Status::library(Code::DEADLINE_EXCEEDED, Processed::No, text);
-    }
-    error.into()
 }
 
 /// What a channel can be made of; see [`Channel::builder`].

@@ -281,7 +281,7 @@ mod tests {
             !encode_status(DRPC, &status).is_empty()
         });
         // With its envelope it has the limit.
-        assert_eq!(longest, Some(MAX_DETAILS - 48));
+        assert_eq!(longest, Some(MAX_DETAILS - 43));
         for len in [MAX_DETAILS + 1, 1 << 20] {
             let back = sent(&Status::not_found("no").with_details(vec![0; len]));
             assert_eq!((back.code(), back.message()), (Code::NOT_FOUND, "no"));

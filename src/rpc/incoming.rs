@@ -21,7 +21,6 @@ use super::dialect;
 use super::exchange::{poll_message, poll_send};
 use super::held::Held;
 use super::metadata::Metadata;
-use super::places::Waits;
 use super::polling::polled_in_place;
 use super::shared_send::SharedSend;
 use super::span::CallSpan;
@@ -157,7 +156,7 @@ impl Incoming {
             Some(Ok(Some(Ok(request)))) if !self.is_late() => {
                 if let Some(method) = lent {
                     // In memory of its own: most calls have no need of it.
-                    Box::pin(self.places(method.as_ref(), Waits::Counted)).await?;
+                    Box::pin(self.regain(method)).await?;
                 }
                 return Ok(request);
             }
@@ -326,13 +325,16 @@ impl Incoming {
         let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
         let text = text.unwrap_or("no text");
         let method = self.head.method;
-        paced!(
-            LINES,
-            Level::ERROR,
-            method,
-            panic = text,
-            "a handler panicked"
-        );
+        // In the call's span: the log line says which call it was, and of which peer.
+        self.held.in_span(|| {
+            paced!(
+                LINES,
+                Level::ERROR,
+                method,
+                panic = text,
+                "a handler panicked"
+            );
+        });
         // What it said stays here: it may be about other callers.
         Status::library(Code::INTERNAL, Processed::Yes, "the handler panicked")
     }

@@ -26,7 +26,7 @@ impl Parent {
 
     /// The same without waiting, for the price of a load.
     pub(super) fn cancelled(&self) -> Option<Code> {
-        self.cx.cancellation()
+        self.cx.cancelled_with()
     }
 
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Code> {

@@ -82,6 +82,11 @@ impl Incoming {
         Ok(())
     }
 
+    /// Has the places again that it has [lent](super::held::Held::lend), one of this method among them.
+    pub(super) async fn regain(&mut self, method: Option<Arc<Bound>>) -> Result<(), Gone> {
+        self.places(method.as_ref(), Waits::Counted).await
+    }
+
     async fn place(&mut self, bound: &Arc<Bound>, waits: Waits) -> Result<Place, Gone> {
         if let Some(place) = bound.try_acquire() {
             return Ok(place);
@@ -104,7 +109,7 @@ impl Incoming {
             .deadline
             .unwrap_or_else(|| Instant::now() + REQUEST_MAX);
         let output = self.wait_until(Some(at), future).await?;
-        self.places(method.as_ref(), Waits::Counted).await?;
+        self.regain(method).await?;
         Ok(output)
     }
 

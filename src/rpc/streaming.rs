@@ -12,6 +12,7 @@ use super::metrics::Seen;
 use super::parent::{Parent, within};
 use super::receiver::{Caller, Receiver, Reply};
 use super::sender::Sender;
+use super::session::session;
 use super::shared_send::SharedSend;
 use super::span::CallSpan;
 use super::status::Status;
@@ -68,7 +69,8 @@ impl<'a, Req, Resp, K: Kind> Call<'a, Req, Resp, K> {
         let ((at, _), channel) = (prepared.start(now)?, self.channel);
         let at = prepared.intercept(channel, at).await?;
         let parent = prepared.parent.clone();
-        let (session, _counted) = channel.inner().target.session(at, &parent).await?;
+        let target = &channel.inner().target;
+        let (session, _counted) = session(target, at, &parent).await?;
         let left = at.map(|at| at.saturating_duration_since(Instant::now()));
         let left = left.or(prepared.timeout);
         let request = prepared.request(session.wire(), left, Bytes::new())?;

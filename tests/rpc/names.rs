@@ -20,7 +20,7 @@ trait T {
     async fn fmt(&self, cx: &Context, request: u64) -> Result<u64, Status>;
     async fn to_owned(&self, cx: &Context, request: u64) -> Result<u64, Status>;
     async fn drop(&self, cx: &Context, request: u64) -> Result<u64, Status>;
-    async fn from_arc(&self, cx: &Context, request: u64) -> Result<u64, Status>;
+    async fn poll(&self, cx: &Context, request: u64) -> Result<u64, Status>;
     async fn register(&self, cx: &Context, request: u64) -> Result<u64, Status>;
     async fn unary(&self, cx: &Context, request: u64) -> Result<u64, Status>;
     async fn request(&self, cx: &Context, service: u64) -> Result<u64, Status>;
@@ -56,7 +56,7 @@ macro_rules! adds {
 }
 
 adds!(
-    fmt 1, to_owned 2, drop 3, from_arc 4, register 5, unary 6, request 7, name 8, get_all 9, get_all_ 10, _1 11, __ 12
+    fmt 1, to_owned 2, drop 3, poll 4, register 5, unary 6, request 7, name 8, get_all 9, get_all_ 10, _1 11, __ 12
 );
 
 #[tokio::test]

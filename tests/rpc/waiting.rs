@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use ringmux::rpc::{
-    Channel, Code, Context, Method, MethodOptions, Raw, Receiver, Server, ServerBuilder, Status,
+    Channel, Code, Context, Method, MethodMetrics, MethodOptions, Raw, Receiver, Server,
+    ServerBuilder, Status,
 };
 use ringmux::{ListenError, Processed, Session, SessionError};
 use tokio::sync::Semaphore;
@@ -227,7 +228,7 @@ async fn a_call_whose_caller_has_gone_before_it_is_taken_never_runs() {
         assert_eq!(last.unwrap(), "quick");
         assert_eq!(ran.load(Ordering::SeqCst), 3, "{ends:?}");
         until("each was counted", || host.server.stats().in_flight == 0).await;
-        let ended: u64 = host.server.metrics().iter().map(|row| row.ended()).sum();
+        let ended: u64 = host.server.metrics().iter().map(MethodMetrics::ended).sum();
         let stats = host.server.stats();
         assert_eq!((ended, stats.late + stats.cancelled), (4, 1), "{ends:?}");
     }
@@ -270,14 +271,21 @@ async fn the_time_of_a_call_in_a_frame_runs_while_it_waits_to_be_taken() {
     let second = call(&client, &QUICK);
     until("the second waits", || server.stats().calls == 2).await;
     let sent = client.stats().messages_sent;
-    let late = Channel::new(client.clone()).call(&QUICK, &Bytes::new());
+    let (channel, request) = (Channel::new(client.clone()), Bytes::new());
+    let late = channel.call(&QUICK, &request);
     let late = tokio::spawn(late.timeout(Duration::from_millis(LIMIT_MS)).detach());
     until("the third has left", || client.stats().messages_sent > sent).await;
     soon(client.ping()).await.unwrap();
     stopped.store(true, Ordering::SeqCst);
     tokio::time::sleep(Duration::from_millis(LIMIT_MS * 2)).await;
     handlers.permits.add_permits(1);
-    let ended = || server.metrics().iter().map(|row| row.ended()).sum::<u64>();
+    let ended = || {
+        server
+            .metrics()
+            .iter()
+            .map(MethodMetrics::ended)
+            .sum::<u64>()
+    };
     until("all three have ended", || ended() == 3).await;
     assert_eq!(ran.load(Ordering::SeqCst), 1);
     assert_eq!(server.stats().late, 1);

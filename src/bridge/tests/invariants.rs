@@ -151,6 +151,7 @@ pub(super) fn books_of_one_side_balance<W>(end: &mut End<W>) {
         }
         peers += u64::from(stream.of_peer());
     }
+    held += connection.core.mux.flow.parts();
     let calls = connection.core.mux.base.calls.books();
     held += calls.charged;
     peers += calls.of_peer;

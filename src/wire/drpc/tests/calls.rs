@@ -2,7 +2,9 @@
 
 use super::*;
 use crate::drpc::{CancelForm, FlowControl, Invocation};
-use crate::error::{NotCarried, OpenError, PingError, SendError, Side, StreamError, codes};
+use crate::error::{
+    NotCarried, OpenError, PingError, Processed, SendError, Side, StreamError, codes,
+};
 use crate::handle::whole::Whole as _;
 
 const BOTH: [Profile; 2] = [Profile::STORJ, Profile::COCKROACH];
@@ -322,6 +324,42 @@ async fn a_shutdown_refuses_each_new_call_and_tells_the_caller() {
     assert_eq!(ends, [(1, Kind::CloseSend), (42, Kind::Error)]);
     soon(shutdown).await.unwrap();
     assert!(peer.rest().await.is_empty());
+    soon(task).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_client_sends_a_server_that_shuts_down_no_call_after_its_first_refusal() {
+    let [(client, task), (server, _server_task)] = ends(settings(Profile::COCKROACH));
+    let mut runs = soon(client.open("/runs")).await.unwrap();
+    runs.0.send("x").await.unwrap();
+    let mut served = soon(server.accept()).await.unwrap().unwrap();
+    let draining = server.clone();
+    let shutdown = tokio::spawn(async move { draining.shutdown(2 * PATIENCE).await });
+    let _ = soon(server.draining()).await;
+    let mut late = soon(client.open("/late")).await.unwrap();
+    late.0.send("x").await.unwrap();
+    let refused = soon(late.1.recv()).await.unwrap_err();
+    assert!(matches!(&refused, StreamError::Failed(it) if it.code == 14));
+    let left = soon(client.draining()).await;
+    assert!(matches!(
+        left,
+        SessionError::PeerClosed {
+            code: codes::SHUTDOWN,
+            ..
+        }
+    ));
+    let opened = soon(client.open("/later")).await.unwrap_err();
+    assert_eq!(opened.was_processed(), Processed::No);
+    // The call that runs goes on to its end.
+    assert_eq!(soon(served.recv()).await.unwrap().unwrap(), "x");
+    runs.0.finish().unwrap();
+    assert_eq!(soon(served.recv()).await.unwrap(), None);
+    served.send("y").await.unwrap();
+    served.finish().unwrap();
+    assert_eq!(soon(runs.1.recv()).await.unwrap().unwrap(), "y");
+    assert_eq!(soon(runs.1.recv()).await.unwrap(), None);
+    drop(served);
+    soon(shutdown).await.unwrap();
     soon(task).await.unwrap();
 }
 
