@@ -205,7 +205,7 @@ impl<T: Transport + Unpin, P: Protocol + Unpin> Turns<T, P> {
         let system = self.transport.peer_system();
         self.connection.see_peer_system(system, now);
         // Its end is behind bytes that are not read for now.
-        if self.paused && self.connection.status() == Status::Open {
+        if self.connection.status() == Status::Open && !self.connection.wants_bytes() {
             match self.transport.hung_up() {
                 None => {}
                 Some(Ok(())) => self.connection.eof(),

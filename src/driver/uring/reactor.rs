@@ -11,7 +11,7 @@
 use std::collections::BTreeSet;
 use std::io;
 use std::net::Shutdown;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
@@ -457,7 +457,7 @@ impl<R: Ring> Reactor<R> {
         self.ring.send_now(slot.socket.as_fd(), piece)
     }
 
-    /// Sends the rest of a batch through the ring; the batch stays here meanwhile.
+    /// Sends the rest of a batch through the ring, unless a send is under way; the batch stays here meanwhile.
     pub(super) fn start_send(&mut self, key: u32, batch: &mut Batch) {
         let Some(slot) = self.slots.get_mut(key as usize) else {
             return;
@@ -480,16 +480,6 @@ impl<R: Ring> Reactor<R> {
         self.slots.get_mut(key as usize)?.take_sent(batch)
     }
 
-    pub(super) fn is_sending(&self, key: u32) -> bool {
-        self.slots
-            .get(key as usize)
-            .is_some_and(|slot| !matches!(slot.send, Send::Idle))
-    }
-
-    pub(super) fn socket(&self, key: u32) -> Option<BorrowedFd<'_>> {
-        Some(self.slots.get(key as usize)?.socket.as_fd())
-    }
-
     /// See [`Transport::queued`](crate::driver::Transport::queued). A send under way completes when the socket has taken all
     /// of it, which a slow peer delays for long: it is ended, so that its session learns how much was taken, and sends the rest.
     pub(super) fn queued(&mut self, key: u32) -> Option<u64> {
@@ -502,9 +492,12 @@ impl<R: Ring> Reactor<R> {
         bytes
     }
 
+    pub(super) fn slot(&self, key: u32) -> Option<&Slot> {
+        self.slots.get(key as usize)
+    }
+
     pub(super) fn shutdown(&self, key: u32, how: Shutdown) -> io::Result<()> {
-        let slot = self.slots.get(key as usize);
-        let slot = slot.ok_or(io::ErrorKind::NotConnected)?;
+        let slot = self.slot(key).ok_or(io::ErrorKind::NotConnected)?;
         SockRef::from(&slot.socket).shutdown(how)
     }
 
@@ -544,11 +537,6 @@ impl<R: Ring> Reactor<R> {
     }
 
     // ---- time -------------------------------------------------------------------------------
-
-    /// The deadline of a slot; `None` also once it has expired.
-    pub(super) fn deadline(&self, key: u32) -> Option<Instant> {
-        self.slots.get(key as usize)?.deadline
-    }
 
     /// Sets the time at which the slot becomes ready at the latest.
     pub(super) fn set_deadline(&mut self, key: u32, deadline: Option<Instant>) {
