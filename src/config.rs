@@ -248,6 +248,9 @@ settings! {
     /// [`SessionError::WriteTimeout`](crate::SessionError::WriteTimeout). The send queue is checked four times in it, so the
     /// end comes up to a quarter later. Messages that wait for the peer's credit do not count. Of a Unix socket the queue
     /// is visible in steps of up to 48 KiB. Default 10 s, at least 10 ms.
+    ///
+    /// Over DRPC and TCP, bytes that the socket has taken count as well while the peer's system leaves them unanswered: a few
+    /// bytes to a vanished machine end the session. A system that answers that it takes nothing at present is no reason.
     write_timeout: Duration,
     /// The age at which the session shuts down by itself, within `drain_timeout`, so that connections spread again over new or
     /// changed peers. Each session varies it randomly by up to a tenth. Default `None`: no limit. At least 10 ms, at most 30

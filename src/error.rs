@@ -104,7 +104,7 @@ pub enum SessionError {
     /// The peer sent nothing for [`keepalive_idle`](crate::ConfigBuilder::keepalive_idle), and did not answer the keepalive PING
     /// within [`keepalive_timeout`](crate::ConfigBuilder::keepalive_timeout).
     KeepaliveTimeout(Duration),
-    /// The connection took none of the bytes to be sent for
+    /// The connection took none of the bytes to be sent, or over DRPC the peer's system answered none of those sent, for
     /// [`write_timeout`](crate::ConfigBuilder::write_timeout).
     WriteTimeout(Duration),
     /// The thread or runtime that ran the session ended first.

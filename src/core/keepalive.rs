@@ -286,15 +286,18 @@ impl Keepalive {
         // Once only: else a machine that is always late would never detect a dead peer.
         let forgive = now - at > LATE && !self.forgiven;
         let write_timeout = base.config.write_timeout();
-        if let Some(since) = self.stuck_since()
-            && now - since >= write_timeout
-        {
-            if !forgive {
-                return Some(Lost::Stuck(write_timeout));
+        match self.stuck_since() {
+            Some(since) if now - since >= write_timeout => {
+                if !forgive {
+                    return Some(Lost::Stuck(write_timeout));
+                }
+                self.forgiven = true;
+                self.unwritten = self.unwritten.map(|_| now);
+                self.unanswered = self.unanswered.map(|_| now);
             }
-            self.forgiven = true;
-            self.unwritten = self.unwritten.map(|_| now);
-            self.unanswered = self.unanswered.map(|_| now);
+            // With PINGs their answers are the signs of life.
+            None if !self.asks => self.forgiven = false,
+            _ => {}
         }
         let quiet_until = match (self.idle, self.asked) {
             (None, _) => None,

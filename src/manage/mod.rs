@@ -24,7 +24,8 @@
 //!   at once is treated like an unreachable one.
 //!
 //! Loss is detected by the session: a peer that vanishes without closing its socket is detected after
-//! [`keepalive_idle`](crate::ConfigBuilder::keepalive_idle) and its timeout. A call that fails with its session is not run
+//! [`keepalive_idle`](crate::ConfigBuilder::keepalive_idle) and its timeout, over a wire without PING by
+//! [`write_timeout`](crate::ConfigBuilder::write_timeout) as well. A call that fails with its session is not run
 //! again: its error says whether that is safe ([`was_processed`](crate::StreamError::was_processed)).
 //!
 //! A panic of the application's code, in a [`Provider`] or in a [hook](ManagerBuilder::on_session), is a failed attempt:

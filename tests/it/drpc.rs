@@ -20,8 +20,8 @@ on_each_driver!(
     a_silent_connection_is_hung_up_on_at_the_limit_of_its_first_call,
     a_shutdown_drains_sessions_whose_wire_was_not_known_yet,
     a_given_socket_tells_its_wire_as_well,
-    a_connection_that_is_held_back_leaves_the_others_of_its_engine_alone,
     a_session_that_does_not_read_learns_that_its_connection_is_gone,
+    a_connection_that_is_held_back_leaves_the_others_of_its_engine_alone,
 );
 
 fn over(profile: Profile) -> Config {
@@ -285,44 +285,36 @@ async fn a_connection_that_is_held_back_leaves_the_others_of_its_engine_alone(ne
     }
 }
 
-/// A message that begins a stream, and one of 16 KiB on it.
-const INVOKE: &[u8] = b"\x03\x01\x01\x04/a/B";
-const WINDOW: u32 = 256 * 1024;
-
 /// Unread messages hold the session back from reading, and so from the end behind them.
 async fn a_session_that_does_not_read_learns_that_its_connection_is_gone(net: Net) {
+    const WINDOW: u32 = 256 << 10;
+    const LONG: usize = 8 << 10;
     let config = Config::builder()
         .drpc(Profile::STORJ)
         .session_window(WINDOW)
+        .session_window_max(WINDOW)
         .keepalive_timeout(Duration::from_millis(200))
         .build()
         .unwrap();
     let listener = net.listen(&config).await;
     let mut socket = raw(&listener);
-    socket.write_all(INVOKE).unwrap();
+    socket.write_all(b"\x03\x01\x01\x04/a/B").unwrap();
     let server = listener.accept().soon().await.unwrap();
     let (_send, mut recv) = server.accept().soon().await.unwrap().unwrap();
     // More than the window, and than the buffers of both systems.
-    socket.set_nonblocking(true).unwrap();
-    let mut sending = Vec::new();
-    for n in 2..2000_u32 {
-        sending.extend_from_slice(&[0x05, 1]);
-        sending.extend_from_slice(&[n as u8 | 0x80, (n >> 7) as u8]);
-        sending.extend_from_slice(&[0x80, 0x80, 1]);
-        sending.extend_from_slice(&[7; 16 * 1024]);
-    }
+    let sending: Vec<u8> = (2..4000).flat_map(|n| message(n, &[7; LONG])).collect();
     let mut sent = 0;
-    let full = || server.stats().bytes_received >= u64::from(WINDOW);
+    socket.set_nonblocking(true).unwrap();
     eventually("the session is full", || {
-        while let Ok(n) = socket.write(&sending[sent..]) {
+        while sent < sending.len()
+            && let Ok(n) = socket.write(&sending[sent..])
+        {
             sent += n;
-            if n == 0 {
-                break;
-            }
         }
-        full()
+        server.stats().bytes_held >= WINDOW.into()
     })
     .await;
+    assert!(sent < sending.len(), "nothing is left unread");
     assert!(server.state().end().is_none());
     socket2::SockRef::from(&socket)
         .set_linger(Some(Duration::ZERO))
@@ -340,5 +332,5 @@ async fn a_session_that_does_not_read_learns_that_its_connection_is_gone(net: Ne
     while let Ok(Some(_)) = recv.recv().soon().await {
         messages += 1;
     }
-    assert!(messages >= WINDOW / (17 * 1024), "{messages}");
+    assert!(messages >= WINDOW as usize / (2 * LONG), "{messages}");
 }

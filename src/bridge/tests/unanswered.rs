@@ -173,3 +173,26 @@ fn a_socket_is_looked_at_until_it_is_empty_or_tells_nothing() {
         assert_eq!(caller.end.connection.next_deadline(), None, "{system:?}");
     }
 }
+
+#[test]
+fn a_side_that_was_stopped_itself_looks_again_before_it_judges() {
+    let mut caller = Caller::new();
+    for _ in 0..5 {
+        let left = caller.taken;
+        caller.send();
+        caller.elapse(LOOK + SECOND, left, |_| Silent(SECOND));
+        // Stopped for a minute: the answers have not been seen.
+        caller.now += 60 * SECOND;
+        caller.elapse(Duration::ZERO, left, |_| Silent(60 * SECOND));
+        assert!(!caller.is_over());
+        caller.elapse(LOOK, caller.taken, |_| Answers);
+    }
+    assert!(!caller.is_over());
+    caller.send();
+    caller.elapse(LOOK + SECOND, 0, |_| Silent(SECOND));
+    for _ in 0..2 {
+        caller.now += 60 * SECOND;
+        caller.elapse(Duration::ZERO, 0, |_| Silent(60 * SECOND));
+    }
+    assert!(caller.is_over(), "lateness is forgiven once");
+}
