@@ -8,7 +8,7 @@ use bytes::Bytes;
 use super::counter::Counter;
 use super::particulars::Opening;
 use super::pool::Pool;
-use super::session::calls::{Back, CallOffer, CallStore, EngineCall};
+use super::session::calls::{Back, CallSide, CallStore, EngineCall};
 use super::session::lane::{Lane, OpenState};
 use super::session::sides::{Activated, EngineSide, HandleSide, RxRing, TxRing};
 use super::session::{SessionLink, request};
@@ -272,7 +272,7 @@ impl LinkPort {
 impl SessionPort for LinkPort {
     type Stream = LanePort;
     type Call = EngineCall;
-    type CallOffer = CallOffer;
+    type CallOffer = CallSide;
     type Memory = StdArc<Pool>;
     type Offer = HandleSide;
 
@@ -306,17 +306,17 @@ impl SessionPort for LinkPort {
         payload: &[u8],
         opening: usize,
         received: Instant,
-    ) -> (EngineCall, CallOffer) {
+    ) -> (EngineCall, CallSide) {
         self.calls.incoming(&self.link, payload, opening, received)
     }
 
-    fn offer_call(&mut self, offer: CallOffer) -> bool {
+    fn offer_call(&mut self, offer: CallSide) -> bool {
         self.link.calls.offer(offer)
     }
 
     fn take_unaccepted_call(&mut self) -> Option<Option<u64>> {
         let offer = self.link.calls.pop()?;
-        Some(offer.side.key())
+        Some(offer.key())
     }
 
     fn takes_calls(&self) -> bool {

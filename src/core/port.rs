@@ -164,8 +164,8 @@ pub(crate) trait CallPort: Debug {
     /// Whether a handler has taken the call.
     fn is_taken(&self) -> bool;
     fn set_key(&self, key: Option<u64>);
-    /// The caller's answer; the first result stays.
-    fn answer(&mut self, message: Bytes);
+    /// The caller's answer, and when it was received; the first result stays.
+    fn answer(&mut self, message: Bytes, received: Instant);
     /// The call has ended without one.
     fn end(&mut self, error: StreamError);
     fn wake(&mut self);

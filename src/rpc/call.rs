@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use super::channel::no_clock;
 use super::channel::{Channel, Outgoing, Target};
 use super::code::Code;
-use super::codec::Coding;
+use super::codec::Decoding;
 use super::context::Context;
 use super::dialect;
 use super::exchange::{Begins, Exchange, Outcome, Request, Response};
@@ -106,7 +106,7 @@ pub struct Call<'a, Req, Resp, K> {
 struct Options<'a> {
     /// `Some(None)`: no limit.
     timeout: Option<Option<Duration>>,
-    metadata: Option<Metadata>,
+    metadata: Option<Box<Metadata>>,
     wrong: Option<MetadataError>,
     parent: Option<&'a Context>,
     urgency: Option<u8>,
@@ -167,38 +167,36 @@ impl<'a, Req, Resp, K: Kind> Call<'a, Req, Resp, K> {
         &mut self,
         default: Option<Duration>,
     ) -> Result<(Prepared, CallSpan), Status> {
-        if let Some(error) = self.options.wrong {
-            return Err(error.into());
-        }
-        let mut timeout = self.options.timeout.unwrap_or(default);
-        let parent = self.options.parent;
-        if let Some(cx) = parent {
-            if let Some(code) = cx.cancellation() {
-                return Err(Status::given_up(code, Processed::No));
-            }
-            let left = cx.time_left();
-            timeout = timeout.map_or(left, |own| Some(left.map_or(own, |left| left.min(own))));
-        }
-        if timeout.is_some_and(|timeout| timeout.is_zero()) {
-            return Err(Status::given_up(Code::DEADLINE_EXCEEDED, Processed::No));
-        }
-        let mut metadata = self.options.metadata.take();
-        let span = span::call(
-            self.method.name,
-            &mut metadata,
-            parent.and_then(Context::trace_parent),
-            parent.map(Context::metadata),
-        )?;
-        let prepared = Prepared {
-            name: self.method.name,
-            flags: self.method.flags(),
-            codec: self.method.codec,
-            timeout,
-            metadata,
-            urgency: self.options.urgency,
-            parent: parent.cloned(),
+        let options = std::mem::take(&mut self.options);
+        options.prepare(&self.method, default)
+    }
+}
+
+impl Options<'_> {
+    #[inline]
+    fn prepare<Req, Resp, K: Kind>(
+        self,
+        method: &Method<Req, Resp, K>,
+        default: Option<Duration>,
+    ) -> Result<(Prepared, CallSpan), Status> {
+        let mut prepared = Prepared {
+            name: method.name,
+            flags: method.flags(),
+            codec: method.codec,
+            timeout: self.timeout.unwrap_or(default),
+            metadata: self.metadata,
+            urgency: self.urgency,
+            parent: None,
         };
-        Ok((prepared, span))
+        let plain = self.wrong.is_none() && self.parent.is_none() && prepared.metadata.is_none();
+        let mut span = CallSpan::none();
+        if !plain || CallSpan::ENABLED {
+            span = prepared.complete(self.wrong, self.parent)?;
+        }
+        match prepared.timeout {
+            Some(Duration::ZERO) => Err(Status::given_up(Code::DEADLINE_EXCEEDED, Processed::No)),
+            _ => Ok((prepared, span)),
+        }
     }
 }
 
@@ -208,12 +206,40 @@ pub(super) struct Prepared {
     pub(super) flags: u8,
     pub(super) codec: u8,
     pub(super) timeout: Option<Duration>,
-    pub(super) metadata: Option<Metadata>,
+    pub(super) metadata: Option<Box<Metadata>>,
     pub(super) urgency: Option<u8>,
     pub(super) parent: Option<Context>,
 }
 
 impl Prepared {
+    /// Adds what comes from the parent, and the trace context.
+    fn complete(
+        &mut self,
+        wrong: Option<MetadataError>,
+        parent: Option<&Context>,
+    ) -> Result<CallSpan, Status> {
+        if let Some(error) = wrong {
+            return Err(error.into());
+        }
+        if let Some(cx) = parent {
+            if let Some(code) = cx.cancellation() {
+                return Err(Status::given_up(code, Processed::No));
+            }
+            let (own, left) = (self.timeout, cx.time_left());
+            self.timeout = own.map_or(left, |own| Some(left.map_or(own, |left| left.min(own))));
+        }
+        if self.timeout.is_some_and(|timeout| timeout.is_zero()) {
+            return Err(Status::given_up(Code::DEADLINE_EXCEEDED, Processed::No));
+        }
+        self.parent = parent.cloned();
+        Ok(span::call(
+            self.name,
+            &mut self.metadata,
+            parent.and_then(Context::trace_parent),
+            parent.map(Context::metadata),
+        )?)
+    }
+
     /// Lets the interceptors see it.
     pub(super) async fn intercept(&mut self, channel: &Channel) -> Result<(), Status> {
         if channel.inner().interceptors.is_empty() {
@@ -221,18 +247,20 @@ impl Prepared {
         }
         let mut outgoing = Outgoing {
             method: self.name,
-            metadata: self.metadata.take().unwrap_or_default(),
+            metadata: self.metadata.take().map_or_else(Metadata::new, |own| *own),
             timeout: self.timeout,
         };
         for interceptor in &channel.inner().interceptors {
             outgoing = interceptor(outgoing).await.map_err(Status::of_call)?;
         }
-        self.metadata = Some(outgoing.metadata);
+        let some = !outgoing.metadata.is_empty();
+        self.metadata = some.then(|| Box::new(outgoing.metadata));
         self.timeout = outgoing.timeout;
         Ok(())
     }
 
     /// When the call has to be over that begins now, and how long that is; or the reason why it cannot begin.
+    #[inline]
     pub(super) fn start(
         &self,
         now: Instant,
@@ -261,12 +289,12 @@ impl Prepared {
 
 impl Begins for Prepared {
     fn is_plain(&self) -> bool {
-        let metadata = self.metadata.as_ref().map_or(0, Metadata::encoded_len);
+        let metadata = self.metadata.as_deref().map_or(0, Metadata::encoded_len);
         self.urgency.is_none() && Opening::fits(self.name, metadata)
     }
 
     fn put_opening(&self, timeout: Option<Duration>, block: &mut Vec<u8>) {
-        let metadata = self.metadata.as_ref();
+        let metadata = self.metadata.as_deref();
         Opening::encode_into(block, self.flags, self.codec, timeout, self.name, metadata);
     }
 
@@ -276,7 +304,7 @@ impl Begins for Prepared {
         timeout: Option<Duration>,
         message: Bytes,
     ) -> Result<Request, Status> {
-        let (kind, metadata) = ((self.flags, self.codec), self.metadata.as_ref());
+        let (kind, metadata) = ((self.flags, self.codec), self.metadata.as_deref());
         let (opening, meta) = dialect::opening(wire, kind, timeout, self.name, metadata)?;
         Ok(Request {
             opening,
@@ -322,13 +350,10 @@ impl<'a, Req, Resp: Send + 'static> IntoFuture for Call<'a, Req, Resp, Unary> {
     /// The future of the call; dropping it cancels the call.
     ///
     /// Its error is the status that the handler returned, or says with [`Status::origin`] what else ended the call.
-    fn into_future(mut self) -> UnaryCall<'a, Resp> {
-        let (state, span) = self.begin(Cow::Borrowed);
+    #[inline]
+    fn into_future(self) -> UnaryCall<'a, Resp> {
         let row = self.channel.inner().rows.row(self.method.name);
-        UnaryCall {
-            state,
-            seen: Seen::borrowed(row, span),
-        }
+        self.begin(Cow::Borrowed, |span| Seen::borrowed(row, span))
     }
 }
 
@@ -355,106 +380,156 @@ impl<'a, Req, Resp: Send + 'static> Call<'a, Req, Resp, Unary> {
     ///
     /// # Cancel safety
     /// Dropping the future cancels the call.
-    pub fn detach(mut self) -> UnaryCall<'static, Resp> {
-        let (state, span) = self.begin(|session| Cow::Owned(session.clone()));
+    pub fn detach(self) -> UnaryCall<'static, Resp> {
         let row = self.channel.inner().rows.row(self.method.name);
-        UnaryCall {
-            state,
-            seen: Seen::owned(row, span),
-        }
+        let hold = |session: &Session| Cow::Owned(session.clone());
+        self.begin(hold, |span| Seen::owned(row, span))
     }
 
+    /// In parts, so that none is moved more often than it has to be.
+    #[inline]
     fn begin<'s>(
-        &mut self,
+        self,
         hold: impl FnOnce(&'a Session) -> Cow<'s, Session>,
-    ) -> (State<'s, Resp>, CallSpan) {
-        let inner = self.channel.inner();
-        let (prepared, span) = match self.prepare(inner.timeout) {
+        seen: impl FnOnce(CallSpan) -> Seen<'s>,
+    ) -> UnaryCall<'s, Resp> {
+        let Self {
+            channel,
+            method,
+            request,
+            options,
+            ..
+        } = self;
+        let inner = channel.inner();
+        let (prepared, span) = match options.prepare(&method, inner.timeout) {
             Ok(prepared) => prepared,
-            Err(status) => return (State::Failed(status), CallSpan::none()),
+            Err(status) => {
+                return UnaryCall::not_ready(State::Failed(status), seen(CallSpan::none()));
+            }
         };
-        let message = match self
-            .request
-            .map(|request| self.method.request.to_bytes(request))
-        {
+        let message = match request.map(|request| method.request.to_bytes(request)) {
             Some(Ok(message)) => message,
-            Some(Err(status)) => return (State::Failed(status), span),
+            Some(Err(status)) => return UnaryCall::not_ready(State::Failed(status), seen(span)),
             None => Bytes::new(),
         };
-        let coding = self.method.response;
+        let coding = method.response.decoding();
         if let Target::Session(session) = &inner.target
             && inner.retry.is_none()
             && inner.interceptors.is_empty()
         {
-            let ready = State::Ready(hold(session), prepared, message, coding);
-            return (ready, span);
+            return UnaryCall {
+                seen: seen(span),
+                state: State::Ready,
+                ready: Some(Ready {
+                    session: hold(session),
+                    prepared,
+                    message,
+                    coding,
+                }),
+            };
         }
-        let whole = attempts(self.channel.clone(), prepared, message, coding);
-        (State::Boxed(Box::pin(whole)), span)
+        let whole = Box::pin(attempts(channel.clone(), prepared, message, coding));
+        UnaryCall::not_ready(State::Boxed(whole), seen(span))
     }
 }
 
 /// The future of a unary call.
 #[must_use = "futures do nothing unless polled"]
 pub struct UnaryCall<'a, T> {
-    state: State<'a, T>,
     seen: Seen<'a>,
+    state: State<'a, T>,
+    /// Where it was made, until it is dropped.
+    ready: Option<Ready<'a, T>>,
 }
 
 enum State<'a, T> {
     Failed(Status),
-    /// Begins when it is polled.
-    Ready(Cow<'a, Session>, Prepared, Bytes, Coding<T>),
+    Ready,
     Running(Running<'a, T>),
     /// The same with interceptors, retries or a manager.
     Boxed(Pin<Box<dyn Future<Output = Result<Response<T>, Status>> + Send>>),
     Done,
 }
 
-impl<T> UnaryCall<'_, T> {
+/// A call over one session, which begins when it is polled.
+struct Ready<'a, T> {
+    session: Cow<'a, Session>,
+    prepared: Prepared,
+    message: Bytes,
+    coding: Decoding<T>,
+}
+
+impl<'a, T> Ready<'a, T> {
+    #[inline]
+    fn start(&mut self, now: Instant) -> Result<Running<'a, T>, Status> {
+        let times = self.prepared.start(now)?;
+        let (session, message) = (&self.session, &mut self.message);
+        Ok(Running {
+            exchange: Exchange::start(session, &self.prepared, times, message, self.coding)?,
+            parent: self.prepared.parent(),
+        })
+    }
+}
+
+impl<'a, T> UnaryCall<'a, T> {
+    #[cold]
+    const fn not_ready(state: State<'a, T>, seen: Seen<'a>) -> Self {
+        Self {
+            seen,
+            state,
+            ready: None,
+        }
+    }
+
     async fn detailed(mut self) -> Result<Response<T>, Status> {
         let outcome = std::future::poll_fn(|cx| self.poll_outcome(cx)).await;
         outcome.response()
     }
 
+    #[inline]
     fn poll_outcome(&mut self, cx: &mut std::task::Context<'_>) -> Poll<Outcome<T>> {
         if !self.seen.has_begun() {
             self.begin(Instant::now());
         }
         let outcome = match &mut self.state {
-            State::Running(running) => ready!(running.poll(cx)),
-            State::Boxed(whole) => Outcome::from(ready!(whole.as_mut().poll(cx))),
-            state => match std::mem::replace(state, State::Done) {
-                State::Failed(status) => Outcome::Failed(status),
-                _ => panic!("polled after it was ready"),
-            },
+            State::Running(running) => {
+                let outcome = ready!(running.poll(cx));
+                if let Some(at) = running.exchange.answered_at() {
+                    self.seen.end_at(outcome.code(), at);
+                }
+                outcome
+            }
+            state => ready!(state.poll_rare(cx)),
         };
         self.seen.end(outcome.code());
         self.state = State::Done;
         Poll::Ready(outcome)
     }
 
+    #[inline]
     fn begin(&mut self, now: Instant) {
         self.seen.begin(now);
-        let State::Ready(..) = &self.state else {
-            return;
-        };
-        let ready = std::mem::replace(&mut self.state, State::Done);
-        let State::Ready(session, prepared, message, coding) = ready else {
-            return;
-        };
-        self.state = match prepared.start(now) {
-            Ok((at, timeout)) => {
-                match Exchange::start(&session, &prepared, (at, timeout), message, coding) {
-                    Ok(exchange) => State::Running(Running {
-                        exchange,
-                        parent: prepared.parent(),
-                    }),
-                    Err(status) => State::Failed(status),
-                }
-            }
-            Err(status) => State::Failed(status),
-        };
+        if let State::Ready = self.state
+            && let Some(ready) = &mut self.ready
+        {
+            self.state = match ready.start(now) {
+                Ok(running) => State::Running(running),
+                Err(status) => State::Failed(status),
+            };
+        }
+    }
+}
+
+impl<T> State<'_, T> {
+    #[inline(never)]
+    fn poll_rare(&mut self, cx: &mut std::task::Context<'_>) -> Poll<Outcome<T>> {
+        if let Self::Boxed(whole) = self {
+            return whole.as_mut().poll(cx).map(Outcome::from);
+        }
+        match std::mem::replace(self, Self::Done) {
+            Self::Failed(status) => Poll::Ready(Outcome::Failed(status)),
+            _ => panic!("polled after it was ready"),
+        }
     }
 }
 
@@ -479,10 +554,18 @@ struct Running<'s, T> {
 }
 
 impl<T> Running<'_, T> {
+    #[inline]
     fn poll(&mut self, cx: &mut std::task::Context<'_>) -> Poll<Outcome<T>> {
-        if let Poll::Ready(outcome) = self.exchange.poll(cx) {
-            return Poll::Ready(outcome);
+        match self.exchange.poll(cx) {
+            Poll::Pending if !self.exchange.is_calling() || self.parent.is_some() => {
+                self.poll_end(cx)
+            }
+            polled => polled,
         }
+    }
+
+    /// Of a call that is not over: whether something else ends it.
+    fn poll_end(&mut self, cx: &mut std::task::Context<'_>) -> Poll<Outcome<T>> {
         let code = match self.exchange.poll_late(cx) {
             Poll::Ready(code) => code,
             Poll::Pending => match &mut self.parent {
@@ -505,7 +588,7 @@ pub(super) async fn attempts<T: Send>(
     channel: Channel,
     mut prepared: Prepared,
     message: Bytes,
-    coding: Coding<T>,
+    coding: Decoding<T>,
 ) -> Result<Response<T>, Status> {
     let (at, _) = prepared.start(Instant::now())?;
     within(at, &prepared.parent.clone(), prepared.intercept(&channel)).await??;
@@ -538,9 +621,9 @@ pub(super) async fn attempts<T: Send>(
 async fn attempt<T>(
     channel: &Channel,
     prepared: &Prepared,
-    message: Bytes,
+    mut message: Bytes,
     at: Option<Instant>,
-    coding: Coding<T>,
+    coding: Decoding<T>,
 ) -> Result<Response<T>, Status> {
     let left = at.map(|at| at.saturating_duration_since(Instant::now()));
     if left.is_some_and(|left| left.is_zero()) {
@@ -558,7 +641,7 @@ async fn attempt<T>(
                 &Cow::Borrowed(&session),
                 prepared,
                 (at, timeout),
-                message,
+                &mut message,
                 coding,
             )?,
             parent: prepared.parent(),

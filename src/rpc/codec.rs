@@ -193,6 +193,12 @@ pub(super) struct Coding<T> {
     pub(super) decode: fn(Payload<'_>) -> Result<T, CodecError>,
 }
 
+/// The part of it that reads.
+pub(super) struct Decoding<T> {
+    pub(super) in_place: bool,
+    pub(super) decode: fn(Payload<'_>) -> Result<T, CodecError>,
+}
+
 impl<T> Coding<T> {
     pub(super) const fn of<C: Codec<T>>() -> Self {
         Self {
@@ -203,7 +209,15 @@ impl<T> Coding<T> {
         }
     }
 
+    pub(super) const fn decoding(self) -> Decoding<T> {
+        Decoding {
+            in_place: self.in_place,
+            decode: self.decode,
+        }
+    }
+
     /// The message as bytes of their own.
+    #[inline]
     pub(super) fn to_bytes(self, message: &T) -> Result<Bytes, Status> {
         if let Some(whole) = (self.whole)(message) {
             return Ok(whole);
@@ -228,3 +242,11 @@ impl<T> Clone for Coding<T> {
 }
 
 impl<T> Copy for Coding<T> {}
+
+impl<T> Clone for Decoding<T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T> Copy for Decoding<T> {}

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::code::Code;
-use super::codec::{CodecError, Coding};
+use super::codec::{CodecError, Decoding};
 use super::dialect;
 use super::metadata::Metadata;
 use super::status::Status;
@@ -70,15 +70,16 @@ pub struct Response<T> {
 ///
 /// Small where it is a call of the transport, as it is moved a few times.
 pub(super) enum Exchange<'s, T> {
-    Calling(PendingCall<'s>, Coding<T>, Option<Instant>),
+    Calling(PendingCall<'s>, Decoding<T>, Option<Instant>),
     Streaming(Box<Streaming<T>>),
-    Done,
+    /// With the time when the answer was received, where that is known.
+    Done(Option<Instant>),
 }
 
 /// A unary call over a stream.
 pub(super) struct Streaming<T> {
     state: State,
-    coding: Coding<T>,
+    coding: Decoding<T>,
     answer: Option<T>,
     deadline: Timer,
     urgency: Option<u8>,
@@ -141,18 +142,29 @@ impl<T> From<Result<Response<T>, Status>> for Outcome<T> {
 }
 
 impl<'s, T> Exchange<'s, T> {
-    /// Begins a call; or says what the session's wire cannot carry.
+    /// Begins a call, and takes its message; or says what the session's wire cannot carry.
+    #[inline]
     pub(super) fn start(
         session: &Cow<'s, Session>,
         prepared: &impl Begins,
         (deadline, timeout): (Option<Instant>, Option<Duration>),
-        message: Bytes,
-        coding: Coding<T>,
+        message: &mut Bytes,
+        coding: Decoding<T>,
     ) -> Result<Self, Status> {
-        let message = match begin(session, prepared, (deadline, timeout), message) {
-            Ok(call) => return Ok(Self::Calling(call, coding, deadline)),
-            Err(message) => message,
-        };
+        match begin(session, prepared, (deadline, timeout), message) {
+            Some(call) => Ok(Self::Calling(call, coding, deadline)),
+            None => Self::stream(session, prepared, (deadline, timeout), message, coding),
+        }
+    }
+
+    fn stream(
+        session: &Session,
+        prepared: &impl Begins,
+        (deadline, timeout): (Option<Instant>, Option<Duration>),
+        message: &mut Bytes,
+        coding: Decoding<T>,
+    ) -> Result<Self, Status> {
+        let message = std::mem::take(message);
         let Request {
             opening,
             meta,
@@ -196,48 +208,71 @@ impl<'s, T> Exchange<'s, T> {
 
     /// Ends the call, and tells whether its handler can have run.
     pub(super) fn cancel(&mut self, code: u32) -> Processed {
-        match std::mem::replace(self, Self::Done) {
+        match std::mem::replace(self, Self::Done(None)) {
             Self::Calling(mut call, ..) => {
                 call.cancel(code);
                 Processed::Maybe
             }
             Self::Streaming(mut stream) => stream.cancel(code),
-            Self::Done => Processed::Maybe,
+            Self::Done(_) => Processed::Maybe,
         }
     }
 
+    /// Whether it is a call in one frame that is under way.
+    pub(super) const fn is_calling(&self) -> bool {
+        matches!(self, Self::Calling(..))
+    }
+
+    /// When the answer was received, where that is known.
+    pub(super) const fn answered_at(&self) -> Option<Instant> {
+        match self {
+            Self::Done(at) => *at,
+            _ => None,
+        }
+    }
+
+    #[inline]
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Outcome<T>> {
         if let Self::Calling(call, coding, deadline) = self {
             let (coding, deadline) = (*coding, *deadline);
             let (send, recv) = match ready!(call.poll(cx)) {
-                Answer::Message(message) => {
-                    *self = Self::Done;
+                Answer::Message(message, at) => {
+                    *self = Self::Done(Some(Instant::from_std(at)));
                     return Poll::Ready(match (coding.decode)(message.into()) {
                         Ok(message) => Outcome::Message(message),
                         Err(error) => Outcome::Failed(undecodable(&error)),
                     });
                 }
                 Answer::Failed(error) => {
-                    *self = Self::Done;
+                    *self = Self::Done(None);
                     return Poll::Ready(Outcome::Failed(ended(Wire::Native, error)));
                 }
-                Answer::Stream(send, recv) => (send, recv),
+                Answer::Stream(halves) => *halves,
             };
-            let mut stream = Box::new(Streaming {
-                state: State::Done,
-                coding,
-                answer: None,
-                deadline: Timer::new(deadline),
-                urgency: None,
-                established: true,
-            });
-            stream.opened(send, recv);
-            *self = Self::Streaming(stream);
+            *self = Self::answered_as_stream((send, recv), coding, deadline);
         }
         match self {
             Self::Streaming(stream) => stream.poll(cx).map(Outcome::from),
-            Self::Calling(..) | Self::Done => Poll::Ready(Outcome::Failed(over())),
+            Self::Calling(..) | Self::Done(_) => Poll::Ready(Outcome::Failed(over())),
         }
+    }
+
+    #[cold]
+    fn answered_as_stream(
+        (send, recv): (SendStream, RecvStream),
+        coding: Decoding<T>,
+        deadline: Option<Instant>,
+    ) -> Self {
+        let mut stream = Box::new(Streaming {
+            state: State::Done,
+            coding,
+            answer: None,
+            deadline: Timer::new(deadline),
+            urgency: None,
+            established: true,
+        });
+        stream.opened(send, recv);
+        Self::Streaming(stream)
     }
 }
 
@@ -324,15 +359,16 @@ fn over() -> Status {
     Status::library(Code::INTERNAL, Processed::Maybe, "polled after its end")
 }
 
-/// Begins a call of the transport; the message comes back if it has to be a stream.
+/// Begins a call of the transport, and takes its message; `None` if it has to be a stream.
+#[inline]
 fn begin<'s>(
     session: &Cow<'s, Session>,
     prepared: &impl Begins,
     (deadline, timeout): (Option<Instant>, Option<Duration>),
-    message: Bytes,
-) -> Result<PendingCall<'s>, Bytes> {
+    message: &mut Bytes,
+) -> Option<PendingCall<'s>> {
     if !prepared.is_plain() {
-        return Err(message);
+        return None;
     }
     let opening = |block: &mut Vec<u8>| prepared.put_opening(timeout, block);
     PendingCall::begin(session, opening, message, deadline.map(Instant::into_std))
@@ -368,7 +404,7 @@ pub(super) fn poll_send(
 /// Waits for the one message, and then for the end behind it.
 pub(super) fn poll_answer<T>(
     recv: &mut RecvStream,
-    coding: Coding<T>,
+    coding: Decoding<T>,
     answer: &mut Option<T>,
     cx: &mut Context<'_>,
 ) -> Poll<Result<Response<T>, Status>> {
@@ -421,7 +457,7 @@ pub(super) fn undecodable(error: &CodecError) -> Status {
 /// The next message, decoded; `None` is the clean end.
 pub(super) fn poll_message<T>(
     recv: &mut RecvStream,
-    coding: Coding<T>,
+    coding: Decoding<T>,
     cx: &mut Context<'_>,
 ) -> Poll<Result<Option<Result<T, CodecError>>, StreamError>> {
     if coding.in_place {

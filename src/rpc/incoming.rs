@@ -132,7 +132,7 @@ impl Incoming {
         let mut lent: Option<Lent> = None;
         let mut timer: Option<Timer> = None;
         let received = poll_fn(|cx| {
-            if let Poll::Ready(message) = poll_message(recv, coding, cx) {
+            if let Poll::Ready(message) = poll_message(recv, coding.decoding(), cx) {
                 return Poll::Ready(Some(message));
             }
             if polled_in_place() {

@@ -413,9 +413,16 @@ impl<'a> Seen<'a> {
     }
 
     pub(super) fn end(&mut self, code: Code) {
+        if let State::Begun(_) = self.state {
+            self.end_at(code, Instant::now());
+        }
+    }
+
+    /// The same with the time, which saves a look at the clock.
+    pub(super) fn end_at(&mut self, code: Code, now: Instant) {
         if let State::Begun(since) = self.state {
             self.state = State::Ended;
-            self.row().end(code, since.elapsed());
+            self.row().end(code, now.saturating_duration_since(since));
             self.span.end(code);
         }
     }

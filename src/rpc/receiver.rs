@@ -132,7 +132,7 @@ impl<T> Receiver<T> {
     }
 
     fn poll_next_message(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<T>, Status>> {
-        let received = ready!(poll_message(&mut self.recv, self.coding, cx));
+        let received = ready!(poll_message(&mut self.recv, self.coding.decoding(), cx));
         match received.map_err(|error| dialect::status(self.recv.wire(), error))? {
             Some(Ok(message)) => Poll::Ready(Ok(Some(message))),
             None => Poll::Ready(Ok(None)),
@@ -244,7 +244,12 @@ impl<T> Future for Reply<T> {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
         let receiver = &mut this.receiver;
-        let mut answer = poll_answer(&mut receiver.recv, receiver.coding, &mut this.answer, cx);
+        let mut answer = poll_answer(
+            &mut receiver.recv,
+            receiver.coding.decoding(),
+            &mut this.answer,
+            cx,
+        );
         if answer.is_pending()
             && let Some(caller) = &mut receiver.caller
             && let Poll::Ready(status) = caller.poll_end(cx)

@@ -63,25 +63,20 @@ pub(super) async fn serve_session<M: Mode>(
     };
     let mut acceptor = Acceptor::new(serving.peer.session.clone());
     loop {
-        let accepted = std::future::poll_fn(|cx| {
-            let accepted = acceptor.poll(cx);
-            if accepted.is_pending() {
-                serving.now = None;
-                serving.warm.pause();
-            }
-            accepted
-        })
-        .await?;
-        match accepted {
-            Some(Arrival::Stream(send, recv)) => {
-                serving.warm.pause();
-                serving.take(send, recv).await?;
-            }
+        let arrived = match acceptor.next_call() {
+            Some(call) => Some(Arrival::Call(call)),
+            None => serving.wait(&mut acceptor).await?,
+        };
+        match arrived {
             Some(Arrival::Call(call)) => {
                 if let Some(call) = serving.take_in_place(call) {
                     serving.warm.pause();
                     serving.take_call(call).await?;
                 }
+            }
+            Some(Arrival::Stream(send, recv)) => {
+                serving.warm.pause();
+                serving.take(send, recv).await?;
             }
             None => return Ok(()),
         }
@@ -107,6 +102,19 @@ struct Serving<M: Mode> {
 }
 
 impl<M: Mode> Serving<M> {
+    /// Waits for what the peer asks for; `None` is the orderly end of the session.
+    async fn wait(&mut self, acceptor: &mut Acceptor) -> Result<Option<Arrival>, SessionError> {
+        std::future::poll_fn(|cx| {
+            let arrived = acceptor.poll(cx);
+            if arrived.is_pending() {
+                self.now = None;
+                self.warm.pause();
+            }
+            arrived
+        })
+        .await
+    }
+
     /// Takes a stream that the peer has opened.
     async fn take(&mut self, send: SendStream, recv: RecvStream) -> Result<(), SessionError> {
         let core = Arc::clone(&self.core);
@@ -125,7 +133,7 @@ impl<M: Mode> Serving<M> {
     /// Runs a call in one frame where it is, if nothing stands in the way; else it comes back.
     fn take_in_place(&mut self, mut call: IncomingCall) -> Option<IncomingCall> {
         let core = &self.core;
-        let Some(parts) = Parts::of(call.opening()) else {
+        let (Some(received), Some(parts)) = (call.received_at(), Parts::of(call.opening())) else {
             return Some(call);
         };
         let known = |runner: &(&'static str, (u8, usize), _)| runner.0.as_bytes() == parts.method;
@@ -141,7 +149,7 @@ impl<M: Mode> Serving<M> {
         let Some((name, (codec, row), runner)) = self.runners.get_mut(self.last) else {
             return Some(call);
         };
-        let since = Instant::from_std(call.received_at());
+        let since = Instant::from_std(received);
         let deadline = parts.timeout.and_then(|timeout| since.checked_add(timeout));
         let now = *self.now.get_or_insert_with(Instant::now);
         let late = deadline.is_some_and(|at| at <= now);
@@ -171,7 +179,8 @@ impl<M: Mode> Serving<M> {
     async fn take_call(&mut self, mut call: IncomingCall) -> Result<(), SessionError> {
         let core = Arc::clone(&self.core);
         let parsed = parse_call(&core, &call);
-        let (now, since) = (Instant::now(), Instant::from_std(call.received_at()));
+        let now = Instant::now();
+        let since = call.received_at().map_or(now, Instant::from_std);
         let message = call.take_request();
         let (row, head) = match &parsed {
             Ok((entry, _)) => (
@@ -287,6 +296,7 @@ impl<M: Mode> Serving<M> {
         if self.ready.is_multiple_of(LOOK_CALLS) {
             let now = Instant::now();
             self.now = Some(now);
+            self.warm.settle(now);
             let since = *self.since.get_or_insert(now);
             if self.ready < READY_CALLS && now.duration_since(since) < READY_TIME {
                 return false;

@@ -236,7 +236,8 @@ async fn run(channel: Channel, request: Request) -> Result<Response<Bytes>, Stat
         return Err(error.into());
     }
     let name = request.name;
-    let mut metadata = Some(request.metadata);
+    let some = !request.metadata.is_empty();
+    let mut metadata = some.then(|| Box::new(request.metadata));
     let span = span::call(name, &mut metadata, None, None)?;
     let mut seen = Seen::borrowed(channel.inner().rows.row(name), span);
     let prepared = Prepared {
@@ -253,7 +254,7 @@ async fn run(channel: Channel, request: Request) -> Result<Response<Bytes>, Stat
         channel.clone(),
         prepared,
         request.message,
-        Coding::of::<Raw>(),
+        Coding::of::<Raw>().decoding(),
     )
     .await;
     seen.end_of(&response);

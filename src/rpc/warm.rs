@@ -41,7 +41,17 @@ impl Warm {
     /// Gives the places back and counts the calls: before anything else is done than to run calls here.
     pub(super) fn pause(&mut self) {
         self.call.held.give_back();
-        self.tally.flush(&self.call.held.server.rows);
+        if !self.tally.is_empty() {
+            let rows = &self.call.held.server.rows;
+            self.tally.settle(rows, None);
+            self.tally.flush(rows);
+        }
+    }
+
+    /// The calls that were over since the last time have ended by now.
+    pub(super) fn settle(&mut self, now: Instant) {
+        let rows = &self.call.held.server.rows;
+        self.tally.settle(rows, Some(now));
     }
 
     /// The call, to go on elsewhere.

@@ -38,8 +38,10 @@ const PIECES: usize = 4;
 pub(crate) struct Out {
     /// Of a request.
     pub(crate) opening: Vec<u8>,
-    /// The request or the answer; the encoded error of a failure.
+    /// The request or the answer; the encoded error of a failure. Of a call of the peer, the opening block and the request.
     pub(crate) message: Bytes,
+    /// Of a call of the peer: bytes of its opening block, and when it was received.
+    pub(crate) received: Option<(usize, Instant)>,
     /// When the engine cancels the call.
     pub(crate) deadline: Option<Instant>,
     /// What a handler did.
@@ -59,10 +61,16 @@ pub(crate) enum Ended {
 }
 
 impl Out {
+    #[inline]
     fn renew(&mut self) {
         self.opening.clear();
-        self.opening.shrink_to(OPENING_KEPT);
-        self.message = Bytes::new();
+        if self.opening.capacity() > OPENING_KEPT {
+            self.opening.shrink_to(OPENING_KEPT);
+        }
+        if !self.message.is_empty() {
+            self.message = Bytes::new();
+        }
+        self.received = None;
         self.deadline = None;
         self.end = Ended::Dropped;
     }
@@ -71,7 +79,8 @@ impl Out {
 /// What a cell carries back.
 #[derive(Debug)]
 pub(crate) enum Back {
-    Answer(Bytes),
+    /// With the time when it was received.
+    Answer(Bytes, Instant),
     /// The answer is a stream.
     Stream(HandleSide),
     /// To a caller, instead of an answer; to a handler, whose caller has gone.
@@ -90,23 +99,12 @@ pub(crate) type EngineCall = cell::EngineSide<CellLink, Out, Back>;
 pub(in crate::bridge) type CallSent = cell::Sent<CellLink, Out, Back>;
 pub(in crate::bridge) type CallActivated = cell::Activated<CellLink, Out, Back>;
 
-/// A call of the peer, on its way to a handler.
-#[derive(Debug)]
-pub(crate) struct CallOffer {
-    pub(crate) side: CallSide,
-    /// The opening block, of `opening` bytes, and the request.
-    pub(crate) payload: Bytes,
-    pub(crate) opening: usize,
-    /// When it was received.
-    pub(crate) received: Instant,
-}
-
 /// A session's calls, as both sides see them.
 pub(crate) struct CallLink {
     list: ReadyList<CallCell>,
     /// Calls of the peer that no handler has taken, `max_unaccepted` at most. It is made for the first acceptor: most sessions
     /// have none.
-    incoming: OnceLock<ArrayQueue<CallOffer>>,
+    incoming: OnceLock<ArrayQueue<CallSide>>,
     max_unaccepted: usize,
     /// The task that takes calls.
     acceptor: AtomicWaker,
@@ -226,7 +224,8 @@ impl CallLink {
         }
     }
 
-    pub(crate) fn pop(&self) -> Option<CallOffer> {
+    #[inline]
+    pub(crate) fn pop(&self) -> Option<CallSide> {
         self.incoming.get()?.pop()
     }
 
@@ -254,7 +253,7 @@ impl CallLink {
         self.peer_takes.store(takes, Ordering::Relaxed);
     }
 
-    pub(in crate::bridge) fn offer(&self, offer: CallOffer) -> bool {
+    pub(in crate::bridge) fn offer(&self, offer: CallSide) -> bool {
         let queue = self.incoming.get();
         // The side of one that is refused is not to report that it was dropped.
         queue.is_some_and(|queue| queue.push(offer).is_ok())
@@ -320,8 +319,8 @@ impl CallPort for EngineCall {
         Self::set_key(self, key);
     }
 
-    fn answer(&mut self, message: Bytes) {
-        self.give(Back::Answer(message));
+    fn answer(&mut self, message: Bytes, received: Instant) {
+        self.give(Back::Answer(message, received));
     }
 
     fn end(&mut self, error: StreamError) {
@@ -348,17 +347,14 @@ impl CallStore {
         payload: &[u8],
         opening: usize,
         received: Instant,
-    ) -> (EngineCall, CallOffer) {
+    ) -> (EngineCall, CallSide) {
         let spare = self.spares.pop();
-        let spare = spare.unwrap_or_else(|| Spare::new(Some(Arc::clone(link)), Out::default()));
+        let mut spare = spare.unwrap_or_else(|| Spare::new(Some(Arc::clone(link)), Out::default()));
+        let out = spare.out();
+        out.message = self.pieces.keep(payload);
+        out.received = Some((opening, received));
         let (app, engine) = spare.offer();
-        let offer = CallOffer {
-            side: app,
-            payload: self.pieces.keep(payload),
-            opening,
-            received,
-        };
-        (engine, offer)
+        (engine, app)
     }
 
     pub(in crate::bridge) fn keep(&mut self, bytes: &[u8]) -> Bytes {

@@ -14,11 +14,16 @@ const MOST: usize = 16 * 1024 - 2;
 
 fn begin(
     session: &Session,
-    message: Bytes,
+    mut message: Bytes,
     deadline: Option<Instant>,
 ) -> Option<PendingCall<'static>> {
     let opening = |block: &mut Vec<u8>| block.extend_from_slice(b"a/B");
-    PendingCall::begin(&Cow::Owned(session.clone()), opening, message, deadline).ok()
+    PendingCall::begin(
+        &Cow::Owned(session.clone()),
+        opening,
+        &mut message,
+        deadline,
+    )
 }
 
 fn poll(call: &mut PendingCall<'static>) -> Option<Answer> {
@@ -40,7 +45,7 @@ fn failed(call: &mut PendingCall<'static>) -> StreamError {
 #[track_caller]
 fn answered(call: &mut PendingCall<'static>) -> Bytes {
     match poll(call) {
-        Some(Answer::Message(message)) => message,
+        Some(Answer::Message(message, _)) => message,
         other => panic!("{other:?}"),
     }
 }
@@ -156,9 +161,10 @@ fn requests_and_answers_have_up_to_a_frame_and_longer_answers_are_streams() {
     now(send.send(message(100_000))).unwrap();
     send.finish().unwrap();
     pair.drive();
-    let Some(Answer::Stream(caller, mut recv)) = poll(&mut call) else {
+    let Some(Answer::Stream(halves)) = poll(&mut call) else {
         panic!("a stream");
     };
+    let (caller, mut recv) = *halves;
     let mut received = None;
     while received.is_none() {
         received = Polled::new(recv.recv()).now().map(Result::unwrap);
@@ -351,7 +357,7 @@ fn at_every_step_of_a_shutdown_a_call_is_answered_or_was_not_processed() {
             drop(acceptor);
             pair.elapse(Duration::from_secs(6));
             match poll(&mut call) {
-                Some(Answer::Message(_)) => {
+                Some(Answer::Message(..)) => {
                     assert!(begun);
                     outcomes[0] += 1;
                 }

@@ -64,7 +64,7 @@ pub(crate) fn reply_by_peer<S: SessionPort>(
         ..
     }) = base.calls.remove(slot)
     {
-        port.answer(base.app.keep(answer));
+        port.answer(base.app.keep(answer), base.turn);
         base.calls.wake_later(port);
     }
     base.app.add(Count::MessagesReceived, 1);

@@ -301,7 +301,7 @@ impl CallPort for NoCall {
 
     fn set_key(&self, _key: Option<u64>) {}
 
-    fn answer(&mut self, _message: Bytes) {}
+    fn answer(&mut self, _message: Bytes, _received: Instant) {}
 
     fn end(&mut self, _error: StreamError) {}
 
