@@ -303,7 +303,7 @@ impl SessionPort for LinkPort {
 
     fn incoming_call(
         &mut self,
-        payload: &[u8],
+        payload: Bytes,
         opening: usize,
         received: Instant,
     ) -> (EngineCall, CallSide) {
@@ -328,7 +328,11 @@ impl SessionPort for LinkPort {
     }
 
     fn keep(&mut self, bytes: &[u8]) -> Bytes {
-        self.calls.keep(bytes)
+        self.calls.pieces.keep(bytes)
+    }
+
+    fn keep_together(&mut self, bytes: &[u8]) -> Bytes {
+        self.calls.pieces.keep_together(bytes)
     }
 
     fn stream_of_call(&mut self, call: &mut EngineCall, id: u32) -> LanePort {

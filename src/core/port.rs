@@ -198,7 +198,7 @@ pub(crate) trait SessionPort: Debug {
     /// `received` now.
     fn incoming_call(
         &mut self,
-        payload: &[u8],
+        payload: Bytes,
         opening: usize,
         received: Instant,
     ) -> (Self::Call, Self::CallOffer);
@@ -212,6 +212,8 @@ pub(crate) trait SessionPort: Debug {
     fn peer_takes_calls(&self, takes: bool);
     /// Bytes of the application's own.
     fn keep(&mut self, bytes: &[u8]) -> Bytes;
+    /// The same of a few short ones, each of which keeps all of them.
+    fn keep_together(&mut self, bytes: &[u8]) -> Bytes;
     /// A stream for a call of this side, whose caller gets the other half.
     fn stream_of_call(&mut self, call: &mut Self::Call, id: u32) -> Self::Stream;
     /// A call is over: its cell may serve another one.

@@ -257,7 +257,7 @@ impl Drop for Acceptor {
 }
 
 /// A call of the peer. Dropped before its end, it is cancelled.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct IncomingCall {
     /// Until it has ended.
     side: Option<CallSide>,

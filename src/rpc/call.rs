@@ -400,19 +400,20 @@ impl<'a, Req, Resp: Send + 'static> Call<'a, Req, Resp, Unary> {
             options,
             ..
         } = self;
-        let inner = channel.inner();
+        let (inner, coding) = (channel.inner(), method.response.decoding());
         let (prepared, span) = match options.prepare(&method, inner.timeout) {
             Ok(prepared) => prepared,
             Err(status) => {
-                return UnaryCall::not_ready(State::Failed(status), seen(CallSpan::none()));
+                return UnaryCall::not_ready(State::Failed(status), seen(CallSpan::none()), coding);
             }
         };
         let message = match request.map(|request| method.request.to_bytes(request)) {
             Some(Ok(message)) => message,
-            Some(Err(status)) => return UnaryCall::not_ready(State::Failed(status), seen(span)),
+            Some(Err(status)) => {
+                return UnaryCall::not_ready(State::Failed(status), seen(span), coding);
+            }
             None => Bytes::new(),
         };
-        let coding = method.response.decoding();
         if let Target::Session(session) = &inner.target
             && inner.retry.is_none()
             && inner.interceptors.is_empty()
@@ -420,16 +421,16 @@ impl<'a, Req, Resp: Send + 'static> Call<'a, Req, Resp, Unary> {
             return UnaryCall {
                 seen: seen(span),
                 state: State::Ready,
+                running: Running::new(coding),
                 ready: Some(Ready {
                     session: hold(session),
                     prepared,
                     message,
-                    coding,
                 }),
             };
         }
         let whole = Box::pin(attempts(channel.clone(), prepared, message, coding));
-        UnaryCall::not_ready(State::Boxed(whole), seen(span))
+        UnaryCall::not_ready(State::Boxed(whole), seen(span), coding)
     }
 }
 
@@ -437,46 +438,36 @@ impl<'a, Req, Resp: Send + 'static> Call<'a, Req, Resp, Unary> {
 #[must_use = "futures do nothing unless polled"]
 pub struct UnaryCall<'a, T> {
     seen: Seen<'a>,
-    state: State<'a, T>,
-    /// Where it was made, until it is dropped.
-    ready: Option<Ready<'a, T>>,
+    state: State<T>,
+    running: Running<'a, T>,
+    /// What it begins with; kept where it was made until the future is dropped.
+    ready: Option<Ready<'a>>,
 }
 
-enum State<'a, T> {
+enum State<T> {
     Failed(Status),
+    /// Begins when it is polled.
     Ready,
-    Running(Running<'a, T>),
+    Running,
     /// The same with interceptors, retries or a manager.
     Boxed(Pin<Box<dyn Future<Output = Result<Response<T>, Status>> + Send>>),
     Done,
 }
 
-/// A call over one session, which begins when it is polled.
-struct Ready<'a, T> {
+/// A call over one session that is to begin.
+struct Ready<'a> {
     session: Cow<'a, Session>,
     prepared: Prepared,
     message: Bytes,
-    coding: Decoding<T>,
-}
-
-impl<'a, T> Ready<'a, T> {
-    #[inline]
-    fn start(&mut self, now: Instant) -> Result<Running<'a, T>, Status> {
-        let times = self.prepared.start(now)?;
-        let (session, message) = (&self.session, &mut self.message);
-        Ok(Running {
-            exchange: Exchange::start(session, &self.prepared, times, message, self.coding)?,
-            parent: self.prepared.parent(),
-        })
-    }
 }
 
 impl<'a, T> UnaryCall<'a, T> {
     #[cold]
-    const fn not_ready(state: State<'a, T>, seen: Seen<'a>) -> Self {
+    const fn not_ready(state: State<T>, seen: Seen<'a>, coding: Decoding<T>) -> Self {
         Self {
             seen,
             state,
+            running: Running::new(coding),
             ready: None,
         }
     }
@@ -492,9 +483,9 @@ impl<'a, T> UnaryCall<'a, T> {
             self.begin(Instant::now());
         }
         let outcome = match &mut self.state {
-            State::Running(running) => {
-                let outcome = ready!(running.poll(cx));
-                if let Some(at) = running.exchange.answered_at() {
+            State::Running => {
+                let outcome = ready!(self.running.poll(cx));
+                if let Some(at) = self.running.exchange.answered {
                     self.seen.end_at(outcome.code(), at);
                 }
                 outcome
@@ -512,15 +503,20 @@ impl<'a, T> UnaryCall<'a, T> {
         if let State::Ready = self.state
             && let Some(ready) = &mut self.ready
         {
-            self.state = match ready.start(now) {
-                Ok(running) => State::Running(running),
+            let (prepared, message) = (&ready.prepared, &mut ready.message);
+            let started = match prepared.start(now) {
+                Ok(times) => (self.running).start(&ready.session, prepared, times, message),
+                Err(status) => Err(status),
+            };
+            self.state = match started {
+                Ok(()) => State::Running,
                 Err(status) => State::Failed(status),
             };
         }
     }
 }
 
-impl<T> State<'_, T> {
+impl<T> State<T> {
     #[inline(never)]
     fn poll_rare(&mut self, cx: &mut std::task::Context<'_>) -> Poll<Outcome<T>> {
         if let Self::Boxed(whole) = self {
@@ -547,13 +543,37 @@ impl<T> Future for UnaryCall<'_, T> {
 /// Nothing in it is pinned.
 impl<T> Unpin for UnaryCall<'_, T> {}
 
-/// A call with its end by time, or by its parent.
+/// A call with its end by time, or by its parent, once it has begun.
 struct Running<'s, T> {
     exchange: Exchange<'s, T>,
     parent: Option<Parent>,
 }
 
-impl<T> Running<'_, T> {
+impl<'s, T> Running<'s, T> {
+    #[inline]
+    const fn new(coding: Decoding<T>) -> Self {
+        Self {
+            exchange: Exchange::new(coding),
+            parent: None,
+        }
+    }
+
+    /// Begins it; once.
+    #[inline]
+    fn start(
+        &mut self,
+        session: &Cow<'s, Session>,
+        prepared: &Prepared,
+        times: (Option<Instant>, Option<Duration>),
+        message: &mut Bytes,
+    ) -> Result<(), Status> {
+        self.exchange.start(session, prepared, times, message)?;
+        if prepared.parent.is_some() {
+            self.parent = prepared.parent();
+        }
+        Ok(())
+    }
+
     #[inline]
     fn poll(&mut self, cx: &mut std::task::Context<'_>) -> Poll<Outcome<T>> {
         match self.exchange.poll(cx) {
@@ -636,16 +656,8 @@ async fn attempt<T>(
             (Some(left), Some(timeout)) => Some(left.min(timeout)),
             (left, timeout) => left.or(timeout),
         };
-        let mut running = Running {
-            exchange: Exchange::start(
-                &Cow::Borrowed(&session),
-                prepared,
-                (at, timeout),
-                &mut message,
-                coding,
-            )?,
-            parent: prepared.parent(),
-        };
+        let (session, mut running) = (Cow::Borrowed(&session), Running::new(coding));
+        running.start(&session, prepared, (at, timeout), &mut message)?;
         let outcome = std::future::poll_fn(|cx| running.poll(cx)).await;
         outcome.response()
     };

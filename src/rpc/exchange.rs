@@ -66,14 +66,15 @@ pub struct Response<T> {
     pub trailers: Metadata,
 }
 
-/// A call that is under way. Dropped before its end, it is cancelled.
-///
-/// Small where it is a call of the transport, as it is moved a few times.
-pub(super) enum Exchange<'s, T> {
-    Calling(PendingCall<'s>, Decoding<T>, Option<Instant>),
-    Streaming(Box<Streaming<T>>),
-    /// With the time when the answer was received, where that is known.
-    Done(Option<Instant>),
+/// A call that is under way, once it has begun. Dropped before its end, it is cancelled.
+pub(super) struct Exchange<'s, T> {
+    /// In one frame.
+    call: Option<PendingCall<'s>>,
+    stream: Option<Box<Streaming<T>>>,
+    coding: Decoding<T>,
+    deadline: Option<Instant>,
+    /// When the answer was received, where that is known.
+    pub(super) answered: Option<Instant>,
 }
 
 /// A unary call over a stream.
@@ -142,29 +143,41 @@ impl<T> From<Result<Response<T>, Status>> for Outcome<T> {
 }
 
 impl<'s, T> Exchange<'s, T> {
-    /// Begins a call, and takes its message; or says what the session's wire cannot carry.
+    #[inline]
+    pub(super) const fn new(coding: Decoding<T>) -> Self {
+        Self {
+            call: None,
+            stream: None,
+            coding,
+            deadline: None,
+            answered: None,
+        }
+    }
+
+    /// Begins the call, and takes its message; or says what the session's wire cannot carry. To be called once.
     #[inline]
     pub(super) fn start(
+        &mut self,
         session: &Cow<'s, Session>,
         prepared: &impl Begins,
         (deadline, timeout): (Option<Instant>, Option<Duration>),
         message: &mut Bytes,
-        coding: Decoding<T>,
-    ) -> Result<Self, Status> {
-        match begin(session, prepared, (deadline, timeout), message) {
-            Some(call) => Ok(Self::Calling(call, coding, deadline)),
-            None => Self::stream(session, prepared, (deadline, timeout), message, coding),
+    ) -> Result<(), Status> {
+        self.deadline = deadline;
+        self.call = begin(session, prepared, (deadline, timeout), message);
+        match self.call {
+            Some(_) => Ok(()),
+            None => self.start_stream(session, prepared, timeout, std::mem::take(message)),
         }
     }
 
-    fn stream(
+    fn start_stream(
+        &mut self,
         session: &Session,
         prepared: &impl Begins,
-        (deadline, timeout): (Option<Instant>, Option<Duration>),
-        message: &mut Bytes,
-        coding: Decoding<T>,
-    ) -> Result<Self, Status> {
-        let message = std::mem::take(message);
+        timeout: Option<Duration>,
+        message: Bytes,
+    ) -> Result<(), Status> {
         let Request {
             opening,
             meta,
@@ -175,20 +188,31 @@ impl<'s, T> Exchange<'s, T> {
             None => State::Opening(session.open_with(opening, message, true), None),
             Some(meta) => State::Opening(session.open(opening), Some((meta, message))),
         };
-        Ok(Self::Streaming(Box::new(Streaming {
+        let established = session.state().is_open();
+        self.stream = Some(self.new_stream(state, urgency, established));
+        Ok(())
+    }
+
+    fn new_stream(
+        &self,
+        state: State,
+        urgency: Option<u8>,
+        established: bool,
+    ) -> Box<Streaming<T>> {
+        Box::new(Streaming {
             state,
-            coding,
+            coding: self.coding,
             answer: None,
-            deadline: Timer::new(deadline),
+            deadline: Timer::new(self.deadline),
             urgency,
-            established: session.state().is_open(),
-        })))
+            established,
+        })
     }
 
     /// Ready when the deadline has passed and no stream keeps it yet.
     pub(super) fn poll_late(&mut self, cx: &mut Context<'_>) -> Poll<Code> {
-        match self {
-            Self::Streaming(stream) if matches!(stream.state, State::Opening(..)) => {
+        match &mut self.stream {
+            Some(stream) if matches!(stream.state, State::Opening(..)) => {
                 ready!(stream.deadline.poll(cx));
                 Poll::Ready(stream.deadline.reason())
             }
@@ -198,81 +222,58 @@ impl<'s, T> Exchange<'s, T> {
 
     /// Whether it waits for the peer to grant a stream.
     pub(super) fn waits_for_place(&self) -> bool {
-        match self {
-            Self::Streaming(stream) => {
-                stream.established && matches!(stream.state, State::Opening(..))
-            }
-            _ => false,
-        }
+        let waits = |stream: &Streaming<T>| {
+            stream.established && matches!(stream.state, State::Opening(..))
+        };
+        self.stream.as_deref().is_some_and(waits)
     }
 
     /// Ends the call, and tells whether its handler can have run.
     pub(super) fn cancel(&mut self, code: u32) -> Processed {
-        match std::mem::replace(self, Self::Done(None)) {
-            Self::Calling(mut call, ..) => {
-                call.cancel(code);
-                Processed::Maybe
-            }
-            Self::Streaming(mut stream) => stream.cancel(code),
-            Self::Done(_) => Processed::Maybe,
+        if let Some(mut call) = self.call.take() {
+            call.cancel(code);
         }
+        let stream = self.stream.take();
+        stream.map_or(Processed::Maybe, |mut stream| stream.cancel(code))
     }
 
-    /// Whether it is a call in one frame that is under way.
+    /// Whether it is a call in one frame.
+    #[inline]
     pub(super) const fn is_calling(&self) -> bool {
-        matches!(self, Self::Calling(..))
-    }
-
-    /// When the answer was received, where that is known.
-    pub(super) const fn answered_at(&self) -> Option<Instant> {
-        match self {
-            Self::Done(at) => *at,
-            _ => None,
-        }
+        self.call.is_some()
     }
 
     #[inline]
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Outcome<T>> {
-        if let Self::Calling(call, coding, deadline) = self {
-            let (coding, deadline) = (*coding, *deadline);
-            let (send, recv) = match ready!(call.poll(cx)) {
-                Answer::Message(message, at) => {
-                    *self = Self::Done(Some(Instant::from_std(at)));
-                    return Poll::Ready(match (coding.decode)(message.into()) {
-                        Ok(message) => Outcome::Message(message),
-                        Err(error) => Outcome::Failed(undecodable(&error)),
-                    });
-                }
-                Answer::Failed(error) => {
-                    *self = Self::Done(None);
-                    return Poll::Ready(Outcome::Failed(ended(Wire::Native, error)));
-                }
-                Answer::Stream(halves) => *halves,
-            };
-            *self = Self::answered_as_stream((send, recv), coding, deadline);
-        }
-        match self {
-            Self::Streaming(stream) => stream.poll(cx).map(Outcome::from),
-            Self::Calling(..) | Self::Done(_) => Poll::Ready(Outcome::Failed(over())),
+        let Some(call) = &mut self.call else {
+            return self.poll_stream(cx);
+        };
+        let answer = ready!(call.poll(cx));
+        self.call = None;
+        match answer {
+            Answer::Message(message, at) => {
+                self.answered = Some(Instant::from_std(at));
+                Poll::Ready(match (self.coding.decode)(message.into()) {
+                    Ok(message) => Outcome::Message(message),
+                    Err(error) => Outcome::Failed(undecodable(&error)),
+                })
+            }
+            Answer::Failed(error) => Poll::Ready(Outcome::Failed(ended(Wire::Native, error))),
+            Answer::Stream(halves) => {
+                let mut stream = self.new_stream(State::Done, None, true);
+                stream.opened(*halves);
+                self.stream = Some(stream);
+                self.poll_stream(cx)
+            }
         }
     }
 
-    #[cold]
-    fn answered_as_stream(
-        (send, recv): (SendStream, RecvStream),
-        coding: Decoding<T>,
-        deadline: Option<Instant>,
-    ) -> Self {
-        let mut stream = Box::new(Streaming {
-            state: State::Done,
-            coding,
-            answer: None,
-            deadline: Timer::new(deadline),
-            urgency: None,
-            established: true,
-        });
-        stream.opened(send, recv);
-        Self::Streaming(stream)
+    #[inline(never)]
+    fn poll_stream(&mut self, cx: &mut Context<'_>) -> Poll<Outcome<T>> {
+        match &mut self.stream {
+            Some(stream) => stream.poll(cx).map(Outcome::from),
+            None => Poll::Ready(Outcome::Failed(over())),
+        }
     }
 }
 
@@ -309,7 +310,7 @@ impl<T> Streaming<T> {
                             return Poll::Ready(Err(error.into()));
                         }
                     };
-                    self.opened(send, recv);
+                    self.opened((send, recv));
                 }
                 State::Sending(send, _, rest) => {
                     match ready!(poll_request(send, rest, cx)) {
@@ -340,7 +341,7 @@ impl<T> Streaming<T> {
         }
     }
 
-    fn opened(&mut self, send: SendStream, recv: RecvStream) {
+    fn opened(&mut self, (send, recv): (SendStream, RecvStream)) {
         if let Some(urgency) = self.urgency {
             send.set_urgency(urgency);
         }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use super::bound::Bound;
 use super::incoming::Incoming;
 use super::warm::Warm;
+use crate::handle::call::IncomingCall;
 
 mod sealed {
     pub trait Sealed {}
@@ -45,8 +46,12 @@ pub trait Mode: sealed::Sealed + Sized + 'static {
 pub trait InPlace<M: Mode> {
     /// Runs a call as far as it goes; the rest, if there is one.
     #[doc(hidden)]
-    fn run(&mut self, warm: &mut Warm) -> Option<M::Call>;
+    fn run(&mut self, warm: &mut Warm, call: Here) -> Option<M::Call>;
 }
+
+/// A call in one frame that is served where it was taken.
+#[doc(hidden)]
+pub struct Here(pub(super) IncomingCall);
 
 /// A stream that is a call.
 #[doc(hidden)]
@@ -119,6 +124,12 @@ macro_rules! modes {
 modes! {
     Shared: Arc, spawn, { + Send }, { + Send + Sync };
     Local: Rc, spawn_local, {}, {};
+}
+
+impl fmt::Debug for Here {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Here").finish_non_exhaustive()
+    }
 }
 
 impl fmt::Debug for Taken {

@@ -18,7 +18,7 @@ use super::context::Peer;
 use super::dialect;
 use super::held::{Common, Held};
 use super::incoming::{Head, Incoming};
-use super::mode::{InPlace as _, Mode, Taken, Waited};
+use super::mode::{Here, InPlace as _, Mode, Taken, Waited};
 use super::polling::while_in_place;
 use super::router::Entry;
 use super::status::Status;
@@ -131,7 +131,7 @@ impl<M: Mode> Serving<M> {
     }
 
     /// Runs a call in one frame where it is, if nothing stands in the way; else it comes back.
-    fn take_in_place(&mut self, mut call: IncomingCall) -> Option<IncomingCall> {
+    fn take_in_place(&mut self, call: IncomingCall) -> Option<IncomingCall> {
         let core = &self.core;
         let (Some(received), Some(parts)) = (call.received_at(), Parts::of(call.opening())) else {
             return Some(call);
@@ -164,10 +164,8 @@ impl<M: Mode> Serving<M> {
         warm.call.deadline = deadline;
         warm.call.head.method = name;
         warm.call.head.timeout = timeout;
-        warm.call.message = Some(call.take_request());
-        warm.call.send = Answering::Call(call);
         self.ready += 1;
-        if let Some(pending) = runner.run(warm)
+        if let Some(pending) = runner.run(warm, Here(call))
             && let Some(pending) = poll_in_place(pending)
         {
             M::spawn(pending);

@@ -80,11 +80,11 @@ impl Warm {
     }
 
     /// The call is over.
+    #[inline]
     pub(super) fn rest(&mut self, cx: Context) {
         self.cx = Some(cx);
         let held = &mut self.call.held;
         held.seen.end_in_place(&held.server.rows, &mut self.tally);
-        self.call.send = Answering::Over;
     }
 }
 

@@ -335,7 +335,7 @@ impl CallPort for EngineCall {
 /// What the engine keeps for the calls of its session.
 #[derive(Debug, Default)]
 pub(in crate::bridge) struct CallStore {
-    pieces: Pieces,
+    pub(in crate::bridge) pieces: Pieces,
     /// Cells of handlers.
     spares: Vec<CallSpare>,
 }
@@ -344,21 +344,17 @@ impl CallStore {
     pub(in crate::bridge) fn incoming(
         &mut self,
         link: &Arc<SessionLink>,
-        payload: &[u8],
+        payload: Bytes,
         opening: usize,
         received: Instant,
     ) -> (EngineCall, CallSide) {
         let spare = self.spares.pop();
         let mut spare = spare.unwrap_or_else(|| Spare::new(Some(Arc::clone(link)), Out::default()));
         let out = spare.out();
-        out.message = self.pieces.keep(payload);
+        out.message = payload;
         out.received = Some((opening, received));
         let (app, engine) = spare.offer();
         (engine, app)
-    }
-
-    pub(in crate::bridge) fn keep(&mut self, bytes: &[u8]) -> Bytes {
-        self.pieces.keep(bytes)
     }
 
     /// Cells kept for handlers.
@@ -383,16 +379,21 @@ impl CallStore {
 
 /// Memory for short payloads: each is a part of a common piece, of which a few are used in turn.
 #[derive(Debug, Default)]
-struct Pieces {
+pub(in crate::bridge) struct Pieces {
     pieces: [BytesMut; PIECES],
     at: usize,
 }
 
 impl Pieces {
-    fn keep(&mut self, bytes: &[u8]) -> Bytes {
-        if bytes.len() > PIECE_MAX {
-            return Bytes::copy_from_slice(bytes);
+    pub(in crate::bridge) fn keep(&mut self, bytes: &[u8]) -> Bytes {
+        match bytes.len() > PIECE_MAX {
+            true => Bytes::copy_from_slice(bytes),
+            false => self.keep_together(bytes),
         }
+    }
+
+    /// Several payloads, which the wire has made short.
+    pub(in crate::bridge) fn keep_together(&mut self, bytes: &[u8]) -> Bytes {
         let piece = self.with_room(bytes.len());
         piece.extend_from_slice(bytes);
         piece.split().freeze()

@@ -330,7 +330,7 @@ impl SessionPort for App {
 
     fn incoming_call(
         &mut self,
-        _payload: &[u8],
+        _payload: Bytes,
         _opening: usize,
         _received: Instant,
     ) -> (NoCall, ()) {
@@ -353,6 +353,10 @@ impl SessionPort for App {
 
     fn keep(&mut self, bytes: &[u8]) -> Bytes {
         Bytes::copy_from_slice(bytes)
+    }
+
+    fn keep_together(&mut self, bytes: &[u8]) -> Bytes {
+        self.keep(bytes)
     }
 
     fn stream_of_call(&mut self, _call: &mut NoCall, _id: u32) -> Plain {

@@ -35,6 +35,9 @@ pub(crate) struct Native {
     /// Id of the next stream that this side opens.
     pub(crate) next_id: StreamId,
     pub(crate) last_peer_id: Option<StreamId>,
+    /// The ids of this side, or of the peer, have wrapped: the next one may be in use.
+    wrapped: bool,
+    peer_wrapped: bool,
     /// The latest PING of the peer that was not answered yet.
     pong_owed: Option<[u8; 8]>,
 }
@@ -98,6 +101,8 @@ impl Wire for Native {
             peer_max_frame: Settings::FLOORS.max_frame as usize,
             next_id: StreamId::first(role),
             last_peer_id: None,
+            wrapped: false,
+            peer_wrapped: false,
             pong_owed: None,
         }
     }

@@ -28,6 +28,10 @@ use crate::wire::{WAKES_MAX, WORK_MAX};
 const SHARE_MIN: usize = 4096;
 /// The work of a frame that opens a stream, ends one or carries a block, in short frames: it uses tables, queues and memory.
 const RARE_WORK: u64 = 4;
+/// Payloads of calls, and answers, up to this many bytes are copied together with those behind them,
+const SHORT_MAX: usize = 512;
+/// of this many bytes in all: each keeps all of them.
+const TOGETHER_MAX: usize = 2048;
 /// Space for headers in a buffer that two payloads fill.
 const HEADERS_SLACK: usize = 64;
 
@@ -44,6 +48,14 @@ const fn work_of(kind: Kind) -> u64 {
         | Kind::Reply => RARE_WORK,
         Kind::Data | Kind::Window | Kind::Ping | Kind::Extension(_) => 1,
     }
+}
+
+/// Calls and answers that are processed together.
+#[derive(Clone, Copy, Debug, Default)]
+struct RunOfCalls {
+    run: Run,
+    calls: u64,
+    answers: u64,
 }
 
 /// Frames that are processed together.
@@ -88,6 +100,16 @@ impl Native {
                     continue;
                 }
             }
+            if header.is_of_call() {
+                let run = self.take_calls(core, &buf[at..], max_frame, WORK_MAX - work)?;
+                if run.frames > 0 {
+                    frames += run.frames;
+                    work += run.frames * RARE_WORK;
+                    at += run.bytes;
+                    woken = core.mux.base.calls.waking() >= WAKES_MAX;
+                    continue;
+                }
+            }
             let kind = check(header, max_frame)?;
             let (begin, end) = (at + HEADER_LEN, at + HEADER_LEN + header.length as usize);
             if buf.len() < end {
@@ -116,7 +138,6 @@ impl Native {
                 let frame = Frame::read(kind, header, &buf[begin..end])?;
                 at = end;
                 self.on_frame(core, frame, now)?;
-                woken = kind == Kind::Reply && core.mux.base.calls.waking() >= WAKES_MAX;
             }
         }
         buf.advance(at);
@@ -183,19 +204,14 @@ impl Native {
             return Ok(());
         }
         match frame {
-            Frame::Data { .. } => Ok(()),
+            // Taken by `on_data` and `take_calls`.
+            Frame::Data { .. } | Frame::Call { .. } | Frame::Reply { .. } => Ok(()),
             Frame::Extension(_) => {
                 let mux = &mut core.mux;
                 mux.limits.charge_unknown(&mux.base);
                 Ok(())
             }
             Frame::Settings(_) => Err(ProtocolError::SettingsTwice),
-            Frame::Call {
-                stream,
-                payload,
-                opening,
-            } => self.on_call(core, stream, payload, opening),
-            Frame::Reply { stream, answer } => self.on_reply(core, stream, answer),
             Frame::Calls { takes } => {
                 on_calls(core, takes);
                 Ok(())
@@ -359,15 +375,16 @@ impl Native {
         if !id.is_opened_by(self.role.peer()) {
             return Err(ProtocolError::WrongParity { id });
         }
-        if let Some(last) = self.last_peer_id
-            && !id.is_after(last)
-        {
-            return Err(ProtocolError::IdNotIncreasing { id, last });
+        if let Some(last) = self.last_peer_id {
+            if !id.is_after(last) {
+                return Err(ProtocolError::IdNotIncreasing { id, last });
+            }
+            self.peer_wrapped |= id.get() < last.get();
         }
         // Ids wrap after 2^31 streams. If the previous stream with this id is over on the wire, and
         // only held by an application, the id is free; else the peer should have skipped it.
         let base = &mut core.mux.base;
-        if !base.streams.retire_id(id.get()) || base.calls.has(id.get()) {
+        if self.peer_wrapped && (!base.streams.retire_id(id.get()) || base.calls.has(id.get())) {
             return Err(ProtocolError::WrongParity { id });
         }
         let taken = core.mux.permits.take(core.mux.base.config.max_streams());
@@ -378,11 +395,74 @@ impl Native {
 
     // ---- calls ------------------------------------------------------------------------------
 
+    /// Takes the calls and answers in front that are whole, one behind the other: up to `most` as work, and until enough tasks
+    /// are to be woken. What they have in common is done once.
+    #[inline(never)] // As `short_messages`.
+    fn take_calls<S: SessionPort>(
+        &mut self,
+        core: &mut Core<S>,
+        bytes: &[u8],
+        max_frame: u32,
+        most: u64,
+    ) -> Result<Run, ProtocolError> {
+        let mut run = RunOfCalls::default();
+        let taken = self.take_run_of_calls(core, bytes, max_frame, most, &mut run);
+        if run.calls + run.answers > 0 {
+            session_calls::calls_received(core, run.calls, run.answers);
+        }
+        taken.map(|()| run.run)
+    }
+
+    #[inline]
+    fn take_run_of_calls<S: SessionPort>(
+        &mut self,
+        core: &mut Core<S>,
+        bytes: &[u8],
+        max_frame: u32,
+        most: u64,
+        of: &mut RunOfCalls,
+    ) -> Result<(), ProtocolError> {
+        let mut kept = Kept::default();
+        while let Some((header, rest)) = next_of_call(bytes, of.run.bytes)
+            && of.run.frames * RARE_WORK < most
+            && !core.life.is_in_hello()
+            && !core.life.is_ending()
+        {
+            let kind = check(header, max_frame)?;
+            let Some(payload) = rest.get(..header.length as usize) else {
+                break;
+            };
+            let begin = of.run.bytes + HEADER_LEN;
+            let end = begin + payload.len();
+            (of.run.frames, of.run.bytes) = (of.run.frames + 1, end);
+            match Frame::read(kind, header, payload)? {
+                Frame::Call {
+                    stream, opening, ..
+                } => {
+                    of.calls += 1;
+                    let app = &mut core.mux.base.app;
+                    let payload = kept.get(app, bytes, begin + CALL_PREFIX_LEN..end);
+                    self.on_call(core, stream, payload, opening)?;
+                }
+                Frame::Reply { stream, .. } => {
+                    let answer = kept.get(&mut core.mux.base.app, bytes, begin..end);
+                    of.answers += u64::from(self.on_reply(core, stream, answer)?);
+                }
+                _ => {}
+            }
+            core.end_if_tripped();
+            if core.mux.base.calls.waking() >= WAKES_MAX {
+                break;
+            }
+        }
+        Ok(())
+    }
+
     fn on_call<S: SessionPort>(
         &mut self,
         core: &mut Core<S>,
         id: StreamId,
-        payload: &[u8],
+        payload: Bytes,
         opening: usize,
     ) -> Result<(), ProtocolError> {
         if !core.mux.base.has_announced_calls() {
@@ -394,20 +474,21 @@ impl Native {
         called.map_err(|violation| of_stream(id, violation))
     }
 
+    /// True if there is such a call.
     fn on_reply<S: SessionPort>(
         &self,
         core: &mut Core<S>,
         id: StreamId,
-        answer: &[u8],
-    ) -> Result<(), ProtocolError> {
+        answer: Bytes,
+    ) -> Result<bool, ProtocolError> {
         let cost = cost(answer.len() as u32);
         let replied = caller::reply_by_peer(&mut core.mux, id.get(), answer, cost);
         match replied.map_err(|violation| of_stream(id, violation))? {
-            true => Ok(()),
             false if core.mux.base.streams.find(id.get()).is_some() => {
                 Err(ProtocolError::AfterEnd { id })
             }
-            false => self.late(core, id),
+            false => self.late(core, id).map(|()| false),
+            true => Ok(true),
         }
     }
 
@@ -523,6 +604,62 @@ fn end_call<S: SessionPort>(core: &mut Core<S>, id: u32, frame: &Frame<'_>) {
         } => caller::fail_call_by_peer(&mut core.mux, id, failure(code, message, details)),
         _ => {}
     }
+}
+
+/// The header of a call or an answer at this place, and the bytes behind it.
+#[inline]
+fn next_of_call(bytes: &[u8], at: usize) -> Option<(Header, &[u8])> {
+    let (head, rest) = bytes.get(at..)?.split_first_chunk::<HEADER_LEN>()?;
+    let header = Header::decode(*head);
+    header.is_of_call().then_some((header, rest))
+}
+
+/// Payloads of calls and answers, copied from the received bytes: those of short frames that follow each other at once.
+#[derive(Default)]
+struct Kept {
+    bytes: Bytes,
+    /// Where in the received bytes they are.
+    range: std::ops::Range<usize>,
+}
+
+impl Kept {
+    /// The payload at this place, behind its header.
+    #[inline]
+    fn get<S: SessionPort>(
+        &mut self,
+        app: &mut S,
+        received: &[u8],
+        payload: std::ops::Range<usize>,
+    ) -> Bytes {
+        if payload.end > self.range.end {
+            let behind = match payload.len() <= SHORT_MAX && payload.end < received.len() {
+                true => short_calls(&received[payload.end..]),
+                false => 0,
+            };
+            if behind == 0 {
+                return app.keep(&received[payload]);
+            }
+            let end = payload.end + behind;
+            self.range = payload.start..end;
+            self.bytes = app.keep_together(&received[self.range.clone()]);
+        }
+        let from = payload.start - self.range.start;
+        self.bytes.slice(from..from + payload.len())
+    }
+}
+
+/// Bytes of the calls and answers in front that are whole and short.
+fn short_calls(bytes: &[u8]) -> usize {
+    let mut at = 0;
+    while let Some((header, rest)) = next_of_call(bytes, at) {
+        let len = header.length as usize;
+        let short = len <= SHORT_MAX && at + HEADER_LEN + len <= TOGETHER_MAX;
+        if !short || len > rest.len() {
+            break;
+        }
+        at += HEADER_LEN + len;
+    }
+    at
 }
 
 /// The peer takes calls, or does not any more.
