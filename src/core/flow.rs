@@ -205,15 +205,6 @@ impl<M: Memory> Flow<M> {
         self.return_if_worth_it();
     }
 
-    /// Bytes that the session receives and does not hold: their credit is returned.
-    #[inline]
-    pub(crate) fn pass(&mut self, cost: u64) -> Result<(), Violation> {
-        self.receive(cost)?;
-        self.window.consume(cost);
-        Ok(())
-    }
-
-    /// Notes that credit is to be returned to the peer, once it is enough.
     pub(crate) fn return_if_worth_it(&mut self) {
         let returnable = self.window.returnable();
         self.owed |=

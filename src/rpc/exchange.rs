@@ -155,7 +155,8 @@ impl<'s, T> Exchange<'s, T> {
     }
 
     /// Begins the call, and takes its message; or says what the session's wire cannot carry. To be called once.
-    #[inline]
+    #[inline(always)]
+    #[expect(clippy::ptr_arg, reason = "a borrowed session is kept as that")]
     pub(super) fn start(
         &mut self,
         session: &Cow<'s, Session>,

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::bound::{Bound, Place, WhenFull};
-use super::call::{Prepared, attempts};
+use super::call::Prepared;
 use super::channel::{Channel, Target};
 use super::codec::{Coding, Raw};
 use super::exchange::{Response, undecodable};
@@ -21,6 +21,7 @@ use super::method::{Method, Unary};
 use super::metrics::Seen;
 use super::span;
 use super::status::Status;
+use super::unary::attempts;
 #[cfg(feature = "manage")]
 use crate::timer;
 

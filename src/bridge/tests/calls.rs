@@ -138,6 +138,39 @@ fn a_call_is_one_frame_each_way_and_goes_to_a_side_that_has_said_that_it_takes_s
     pair.is_clean();
 }
 
+/// Short payloads of one reception are copied together.
+#[test]
+fn calls_that_arrive_together_have_their_own_requests_and_answers() {
+    let (mut pair, mut acceptor) = serving(&Config::default());
+    let lens = [
+        0, 64, 1, 300, 503, 504, 505, 506, 511, 512, 513, 64, 64, 2000, 64, 0, 0,
+    ];
+    let of = |n: usize, add: usize| Bytes::from(vec![n as u8; lens[n] + add]);
+    let before = pair.ends[D].session().stats();
+    for _ in 0..20 {
+        let numbers = 0..lens.len();
+        let mut calls: Vec<_> = numbers.clone().map(|n| pair.call(of(n, 0))).collect();
+        pair.drive();
+        for n in numbers.clone() {
+            let mut incoming = taken(&mut acceptor).expect("it has arrived");
+            assert_eq!(incoming.opening(), b"a/B");
+            assert_eq!(incoming.take_request(), of(n, 0));
+            incoming.reply(of(n, 3));
+        }
+        pair.drive();
+        for (n, call) in calls.iter_mut().enumerate() {
+            assert_eq!(answered(call), of(n, 3));
+        }
+    }
+    let (stats, all) = (pair.ends[D].session().stats(), 20 * lens.len() as u64);
+    assert_eq!(stats.opened - before.opened, all);
+    assert_eq!(stats.finished - before.finished, all);
+    assert_eq!(stats.messages_sent - before.messages_sent, all);
+    assert_eq!(stats.messages_received - before.messages_received, all);
+    assert_eq!(stats.streams, 0);
+    pair.is_clean();
+}
+
 #[test]
 fn requests_and_answers_have_up_to_a_frame_and_longer_answers_are_streams() {
     let (mut pair, mut acceptor) = serving(&small_config());

@@ -58,7 +58,9 @@ pub(crate) fn reply_by_peer<S: SessionPort>(
     answer: Bytes,
     cost: u64,
 ) -> Result<bool, Violation> {
-    mux.flow.pass(cost)?;
+    mux.flow.receive(cost)?;
+    // It is not held.
+    mux.flow.window.consume(cost);
     let base = &mut mux.base;
     let Some((slot, entry)) = base.calls.find(id) else {
         return Ok(false);

@@ -1,8 +1,9 @@
 //! The wire of ringmux, version 1: preface, SETTINGS, and frames of streams with credit.
 //!
-//! `frame` is the codec: bytes to values and back. `receive` acts on frames, `transmit` and `sender` fill a batch; this file
+//! `frame` is the codec: bytes to values and back. `receive` acts on frames, `calls` on those of calls, `transmit` and `sender` fill a batch; this file
 //! has their state. `error` translates violations of the core.
 
+mod calls;
 mod error;
 pub(crate) mod frame;
 mod receive;

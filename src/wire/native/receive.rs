@@ -27,11 +27,7 @@ use crate::wire::{WAKES_MAX, WORK_MAX};
 /// Payloads from this size on are delivered by reference, if they are half of their buffer.
 const SHARE_MIN: usize = 4096;
 /// The work of a frame that opens a stream, ends one or carries a block, in short frames: it uses tables, queues and memory.
-const RARE_WORK: u64 = 4;
-/// Payloads of calls, and answers, up to this many bytes are copied together with those behind them,
-const SHORT_MAX: usize = 512;
-/// of this many bytes in all: each keeps all of them.
-const TOGETHER_MAX: usize = 2048;
+pub(super) const RARE_WORK: u64 = 4;
 /// Space for headers in a buffer that two payloads fill.
 const HEADERS_SLACK: usize = 64;
 
@@ -50,19 +46,13 @@ const fn work_of(kind: Kind) -> u64 {
     }
 }
 
-/// Calls and answers that are processed together.
-#[derive(Clone, Copy, Debug, Default)]
-struct RunOfCalls {
-    run: Run,
-    calls: u64,
-    answers: u64,
-}
-
 /// Frames that are processed together.
 #[derive(Clone, Copy, Debug, Default)]
-struct Run {
-    frames: u64,
-    bytes: usize,
+pub(super) struct Run {
+    pub(super) frames: u64,
+    /// As short frames.
+    pub(super) work: u64,
+    pub(super) bytes: usize,
 }
 
 impl Native {
@@ -91,24 +81,14 @@ impl Native {
                 break;
             }
             let header = Header::decode(*head);
-            if header.is_whole_message() {
-                let run = short_messages(core, header, &buf[at..], WORK_MAX - work, now);
-                if run.frames > 0 {
-                    frames += run.frames;
-                    work += run.frames;
-                    at += run.bytes;
-                    continue;
-                }
-            }
-            if header.is_of_call() {
-                let run = self.take_calls(core, &buf[at..], max_frame, WORK_MAX - work)?;
-                if run.frames > 0 {
-                    frames += run.frames;
-                    work += run.frames * RARE_WORK;
-                    at += run.bytes;
-                    woken = core.mux.base.calls.waking() >= WAKES_MAX;
-                    continue;
-                }
+            let most = WORK_MAX - work;
+            let run = self.take_run(core, (header, &buf[at..]), max_frame, most, now)?;
+            if run.frames > 0 {
+                frames += run.frames;
+                work += run.work;
+                at += run.bytes;
+                woken = core.mux.base.calls.waking() >= WAKES_MAX;
+                continue;
             }
             let kind = check(header, max_frame)?;
             let (begin, end) = (at + HEADER_LEN, at + HEADER_LEN + header.length as usize);
@@ -143,6 +123,25 @@ impl Native {
         buf.advance(at);
         core.mux.base.count_received(frames, work);
         Ok(more)
+    }
+
+    /// Takes the frames in front, of which this is the first header, if they are of a kind that is taken in runs.
+    #[inline(always)]
+    fn take_run<S: SessionPort>(
+        &mut self,
+        core: &mut Core<S>,
+        (first, bytes): (Header, &[u8]),
+        max_frame: u32,
+        most: u64,
+        now: Instant,
+    ) -> Result<Run, ProtocolError> {
+        if first.is_whole_message() {
+            return Ok(short_messages(core, first, bytes, most, now));
+        }
+        match first.is_of_call() {
+            true => self.take_calls(core, bytes, max_frame, most),
+            false => Ok(Run::default()),
+        }
     }
 
     /// True when the preface is complete; other bytes are refused at the first wrong one.
@@ -367,7 +366,7 @@ impl Native {
     }
 
     /// The peer uses its next id, with one of its permissions.
-    fn take_id<S: SessionPort>(
+    pub(super) fn take_id<S: SessionPort>(
         &mut self,
         core: &mut Core<S>,
         id: StreamId,
@@ -391,105 +390,6 @@ impl Native {
         taken.map_err(|violation| of_stream(id, violation))?;
         self.last_peer_id = Some(id);
         Ok(())
-    }
-
-    // ---- calls ------------------------------------------------------------------------------
-
-    /// Takes the calls and answers in front that are whole, one behind the other: up to `most` as work, and until enough tasks
-    /// are to be woken. What they have in common is done once.
-    #[inline(never)] // As `short_messages`.
-    fn take_calls<S: SessionPort>(
-        &mut self,
-        core: &mut Core<S>,
-        bytes: &[u8],
-        max_frame: u32,
-        most: u64,
-    ) -> Result<Run, ProtocolError> {
-        let mut run = RunOfCalls::default();
-        let taken = self.take_run_of_calls(core, bytes, max_frame, most, &mut run);
-        if run.calls + run.answers > 0 {
-            session_calls::calls_received(core, run.calls, run.answers);
-        }
-        taken.map(|()| run.run)
-    }
-
-    #[inline]
-    fn take_run_of_calls<S: SessionPort>(
-        &mut self,
-        core: &mut Core<S>,
-        bytes: &[u8],
-        max_frame: u32,
-        most: u64,
-        of: &mut RunOfCalls,
-    ) -> Result<(), ProtocolError> {
-        let mut kept = Kept::default();
-        while let Some((header, rest)) = next_of_call(bytes, of.run.bytes)
-            && of.run.frames * RARE_WORK < most
-            && !core.life.is_in_hello()
-            && !core.life.is_ending()
-        {
-            let kind = check(header, max_frame)?;
-            let Some(payload) = rest.get(..header.length as usize) else {
-                break;
-            };
-            let begin = of.run.bytes + HEADER_LEN;
-            let end = begin + payload.len();
-            (of.run.frames, of.run.bytes) = (of.run.frames + 1, end);
-            match Frame::read(kind, header, payload)? {
-                Frame::Call {
-                    stream, opening, ..
-                } => {
-                    of.calls += 1;
-                    let app = &mut core.mux.base.app;
-                    let payload = kept.get(app, bytes, begin + CALL_PREFIX_LEN..end);
-                    self.on_call(core, stream, payload, opening)?;
-                }
-                Frame::Reply { stream, .. } => {
-                    let answer = kept.get(&mut core.mux.base.app, bytes, begin..end);
-                    of.answers += u64::from(self.on_reply(core, stream, answer)?);
-                }
-                _ => {}
-            }
-            core.end_if_tripped();
-            if core.mux.base.calls.waking() >= WAKES_MAX {
-                break;
-            }
-        }
-        Ok(())
-    }
-
-    fn on_call<S: SessionPort>(
-        &mut self,
-        core: &mut Core<S>,
-        id: StreamId,
-        payload: Bytes,
-        opening: usize,
-    ) -> Result<(), ProtocolError> {
-        if !core.mux.base.has_announced_calls() {
-            return Err(ProtocolError::CallNotTaken { id });
-        }
-        self.take_id(core, id)?;
-        let cost = cost((payload.len() + CALL_PREFIX_LEN) as u32);
-        let called = session_calls::call_by_peer(core, id.get(), payload, opening, cost);
-        called.map_err(|violation| of_stream(id, violation))
-    }
-
-    /// True if there is such a call.
-    fn on_reply<S: SessionPort>(
-        &self,
-        core: &mut Core<S>,
-        id: StreamId,
-        answer: Bytes,
-    ) -> Result<bool, ProtocolError> {
-        let cost = cost(answer.len() as u32);
-        let replied = caller::reply_by_peer(&mut core.mux, id.get(), answer, cost);
-        match replied.map_err(|violation| of_stream(id, violation))? {
-            false if core.mux.base.streams.find(id.get()).is_some() => {
-                Err(ProtocolError::AfterEnd { id })
-            }
-            false => self.late(core, id).map(|()| false),
-            true => Ok(true),
-        }
     }
 
     /// CANCEL, STOP or ERROR.
@@ -530,7 +430,11 @@ impl Native {
     }
 
     /// A frame for a missing stream: late, or a violation.
-    fn late<S: SessionPort>(&self, core: &mut Core<S>, id: StreamId) -> Result<(), ProtocolError> {
+    pub(super) fn late<S: SessionPort>(
+        &self,
+        core: &mut Core<S>,
+        id: StreamId,
+    ) -> Result<(), ProtocolError> {
         self.check_ended(id)?;
         core.mux.limits.charge_control(&core.mux.base);
         Ok(())
@@ -606,62 +510,6 @@ fn end_call<S: SessionPort>(core: &mut Core<S>, id: u32, frame: &Frame<'_>) {
     }
 }
 
-/// The header of a call or an answer at this place, and the bytes behind it.
-#[inline]
-fn next_of_call(bytes: &[u8], at: usize) -> Option<(Header, &[u8])> {
-    let (head, rest) = bytes.get(at..)?.split_first_chunk::<HEADER_LEN>()?;
-    let header = Header::decode(*head);
-    header.is_of_call().then_some((header, rest))
-}
-
-/// Payloads of calls and answers, copied from the received bytes: those of short frames that follow each other at once.
-#[derive(Default)]
-struct Kept {
-    bytes: Bytes,
-    /// Where in the received bytes they are.
-    range: std::ops::Range<usize>,
-}
-
-impl Kept {
-    /// The payload at this place, behind its header.
-    #[inline]
-    fn get<S: SessionPort>(
-        &mut self,
-        app: &mut S,
-        received: &[u8],
-        payload: std::ops::Range<usize>,
-    ) -> Bytes {
-        if payload.end > self.range.end {
-            let behind = match payload.len() <= SHORT_MAX && payload.end < received.len() {
-                true => short_calls(&received[payload.end..]),
-                false => 0,
-            };
-            if behind == 0 {
-                return app.keep(&received[payload]);
-            }
-            let end = payload.end + behind;
-            self.range = payload.start..end;
-            self.bytes = app.keep_together(&received[self.range.clone()]);
-        }
-        let from = payload.start - self.range.start;
-        self.bytes.slice(from..from + payload.len())
-    }
-}
-
-/// Bytes of the calls and answers in front that are whole and short.
-fn short_calls(bytes: &[u8]) -> usize {
-    let mut at = 0;
-    while let Some((header, rest)) = next_of_call(bytes, at) {
-        let len = header.length as usize;
-        let short = len <= SHORT_MAX && at + HEADER_LEN + len <= TOGETHER_MAX;
-        if !short || len > rest.len() {
-            break;
-        }
-        at += HEADER_LEN + len;
-    }
-    at
-}
-
 /// The peer takes calls, or does not any more.
 fn on_calls<S: SessionPort>(core: &mut Core<S>, takes: bool) {
     let mux = &mut core.mux;
@@ -701,6 +549,7 @@ fn short_messages<S: SessionPort>(
         rest = behind;
         Some((payload, cost, header.is_last_message()))
     });
+    run.work = run.frames;
     run.bytes = bytes.len() - rest.len();
     run
 }
