@@ -146,7 +146,8 @@ settings! {
     /// streams of a session together grow by a quarter of `session_window_max`. Default 1 MiB.
     stream_window_max: u32,
     /// Credit of all streams of a session together, in bytes, if `receive_pool` has room for it. Default 1 MiB, at
-    /// least 256 KiB; above 16 MiB raise `session_window_max` with it.
+    /// least 256 KiB; above 16 MiB raise `session_window_max` with it. Over DRPC, the most that a session without flow control
+    /// holds.
     session_window: u32,
     /// Maximum of the session's window, which grows with use, in bytes. Default 16 MiB.
     session_window_max: u32,
@@ -157,7 +158,8 @@ settings! {
     /// messages and to windows full of unconsumed bytes. A session that gets no memory has its floor of 256 KiB, which is
     /// not part of the pool. Unread messages of ended streams count until the application consumes or drops them, also after the
     /// session's end and beyond the pool's size: then there is no memory for new messages. Default 256 MiB, at most 1 TiB:
-    /// with more than 85 sessions of the default window, further ones begin at their floors.
+    /// with more than 85 sessions of the default window, further ones begin at their floors. Sessions over DRPC begin at their
+    /// floors, take from the pool as they fill, and give it back.
     receive_pool: u64,
     /// Streams that the peer may have open at once. Default 256, at least 16. A cancelled stream counts until the application
     /// drops it.

@@ -25,6 +25,7 @@ pub use engine::backend::{Backend, ChosenBackend};
 pub use engine::builder::EngineBuilder;
 pub use engine::listener::{Listener, is_lost};
 pub use errors::{ConnectError, EngineError, ListenError, SocketError};
+pub use socket::dial_unix;
 pub use stats::{ProcessStats, process_stats};
 
 use std::fmt;

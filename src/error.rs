@@ -32,6 +32,15 @@ use crate::wire::native::frame::{FrameError, Role, StreamId};
 use words::{Cancelling, Code, Stopping};
 
 /// Whether the peer's application can have seen the messages of a failed stream.
+///
+/// # Examples
+/// ```
+/// # use ringmux::{Processed, SessionError, StreamError};
+/// let never_left = StreamError::NotProcessed(SessionError::Disconnected);
+/// assert_eq!(never_left.was_processed(), Processed::No);
+/// let under_way = StreamError::Session(SessionError::Disconnected);
+/// assert_eq!(under_way.was_processed(), Processed::Maybe);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Processed {
     /// It cannot: nothing of the stream reached it. Trying again is safe.
@@ -54,6 +63,21 @@ pub enum Side {
 /// Why a session ended.
 ///
 /// Cheap to clone: every stream of the session gets the same error.
+///
+/// # Examples
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// use ringmux::SessionError;
+///
+/// let (a, b) = tokio::io::duplex(4096);
+/// let (client, connection) = ringmux::client(a, &ringmux::Config::default());
+/// tokio::spawn(connection);
+/// drop(b); // a peer that has vanished
+/// let error = client.closed().await;
+/// assert!(matches!(error, SessionError::Disconnected) && !error.is_orderly());
+/// # }
+/// ```
 #[derive(Clone)]
 #[non_exhaustive]
 pub enum SessionError {
@@ -345,6 +369,30 @@ pub struct Failure {
 }
 
 /// Why a stream ended other than by a clean end of stream.
+///
+/// # Examples
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use ringmux::{Config, StreamError};
+///
+/// let (a, b) = tokio::io::duplex(4096);
+/// let (client, connection) = ringmux::client(a, &Config::default());
+/// tokio::spawn(connection);
+/// let (server, connection) = ringmux::server(b, &Config::default());
+/// tokio::spawn(connection);
+/// let (_sender, mut answers) = client.open("").await?;
+/// let (mut refused, _) = server.accept().await?.unwrap();
+/// refused.finish_with_error(7, "no such account")?;
+/// match answers.recv().await {
+///     Err(StreamError::Failed(failure)) => {
+///         assert_eq!((failure.code, &*failure.message), (7, "no such account"));
+///     }
+///     other => panic!("{other:?}"),
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum StreamError {
@@ -484,6 +532,16 @@ impl SendError {
 }
 
 /// Why a stream could not be opened.
+///
+/// # Examples
+/// ```
+/// # use ringmux::{OpenError, Processed, SessionError};
+/// let full = OpenError::TooManyPending { limit: 1024 };
+/// assert!(full.is_retryable() && full.to_string().contains("max_pending_opens"));
+/// let over = OpenError::Session(SessionError::Disconnected);
+/// assert!(over.is_retryable(), "on another session");
+/// assert_eq!(over.was_processed(), Processed::No);
+/// ```
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum OpenError {

@@ -55,7 +55,7 @@
 //!
 //! # Where to look
 //! * [`connect()`], [`listen`]: with the defaults. [`Engine`]: choose thread and [`Driver`].
-//!   [`client`] and [`server`]: over a transport of your own, such as a TLS stream. [`dial`]: the TCP connection alone.
+//!   [`client`] and [`server`]: over a transport of your own, such as a TLS stream. [`dial`], [`dial_unix`]: the connection alone.
 //! * [`Session`]: open, accept, ping, close, shut down. [`Listener::shutdown`]: all sessions at once. [`SessionState`]: the phase of a session.
 //! * [`SendStream`], [`RecvStream`]: the two halves of a stream, which may be used by different tasks; [`Lease`], a message in place.
 //!   As one byte stream: `tokio::io::join(recv, send)`.
@@ -147,7 +147,7 @@ pub use config::{Config, ConfigBuilder, ConfigError, Rate, Wait};
 pub use connect::{
     Backend, ChosenBackend, ConnectError, Connection, DialAttempt, DialError, Engine,
     EngineBuilder, EngineError, Features, ListenError, Listener, ProbeStep, ProcessStats, Refusal,
-    SocketError, client, connect, dial, is_lost, listen, process_stats, server,
+    SocketError, client, connect, dial, dial_unix, is_lost, listen, process_stats, server,
 };
 #[cfg(not(ringmux_loom))]
 pub use error::{

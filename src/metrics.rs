@@ -19,7 +19,7 @@
 //! | `receive_pool_used_bytes`, `ring_enters_total`, `leaked_buffers_total` | |
 //!
 //! With the feature `manage`, for each manager that is [watched](Publisher::watch), labelled `manager`:
-//! `manager_attempts_total`, `manager_failures_total`, `manager_sessions_total`, `manager_lost_total`,
+//! `manager_attempts_total`, `manager_failures_total`, `manager_panics_total`, `manager_sessions_total`, `manager_lost_total`,
 //! `manager_calls_total` (`result` = `served`, `closing`, `late`, `crowded`, `unstarted`), `manager_ready`, `manager_pausing`,
 //! `manager_waiting`.
 //!

@@ -60,7 +60,7 @@ const IMPORTS: [(&str, &[&str]); 20] = [
     (
         "rpc",
         &[
-            "connect", "handle", "manage", "error", "addr", "drpc", "pace", "timer",
+            "connect", "handle", "manage", "error", "addr", "drpc", "pace", "sync", "timer",
         ],
     ),
     (
@@ -751,9 +751,15 @@ fn inherent(head: &str) -> Option<String> {
 
 /// The name of the function that a line begins.
 fn function(line: &str) -> Option<String> {
+    let line = line.trim_start();
+    // `pub(in crate::handle)` has a space.
+    let line = match line.strip_prefix("pub(") {
+        Some(rest) => rest.split_once(')')?.1,
+        None => line,
+    };
     let mut words = line.split_whitespace();
     let before = ["pub", "const", "async", "unsafe", "extern"];
-    let word = words.find(|word| !before.contains(word) && !word.starts_with("pub("))?;
+    let word = words.find(|word| !before.contains(word))?;
     let name = (word == "fn").then(|| words.next()).flatten()?;
     Some(name.chars().take_while(|&c| is_word(c)).collect())
 }

@@ -1,5 +1,5 @@
 //! Compiles the files below `proto`.
 
 fn main() -> Result<(), ringmux_build::Error> {
-    ringmux_build::compile(&["bank.proto"], &["proto"])
+    ringmux_build::compile(&["bank.proto", "names.proto"], &["proto"])
 }

@@ -77,6 +77,9 @@ impl<W: Wire> Engine<W> {
                     caller::give_permission_back(&mut self.core.mux);
                 }
                 Activation::Answered(Some(key), sent) => self.answer_call(key as u32, sent, now),
+                Activation::Cancelled(None, _, Some(Back::Answer(answer, _))) => {
+                    self.link.calls.answer_read(&self.link, &answer);
+                }
                 Activation::Cancelled(Some(key), code, _) => {
                     caller::cancel_call(&mut self.core.mux, key as u32, code);
                 }

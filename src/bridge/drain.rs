@@ -10,6 +10,27 @@ use crate::sync::{AtomicU64, Ordering};
 ///
 /// Every stream that was alive when the shutdown began, or was opened before the peer could know of it, is counted once:
 /// as `finished`, `refused` or `cancelled`.
+///
+/// # Examples
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use std::time::Duration;
+///
+/// let (a, b) = tokio::io::duplex(4096);
+/// let (client, connection) = ringmux::client(a, &ringmux::Config::default());
+/// tokio::spawn(connection);
+/// let (server, connection) = ringmux::server(b, &ringmux::Config::default());
+/// tokio::spawn(connection);
+/// let _stream = client.open("").await?;
+/// let accepted = server.accept().await?.unwrap();
+/// // The stream goes on for longer than the grace.
+/// let drained = server.shutdown(Duration::from_millis(10)).await;
+/// assert_eq!((drained.finished, drained.cancelled, drained.forced), (0, 1, 1));
+/// # drop(accepted);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Drained {

@@ -46,6 +46,14 @@ macro_rules! ends {
 
         impl SessionEnds {
             /// Each reason by name, and the number of sessions that ended for it.
+            ///
+            /// # Examples
+            /// ```
+            /// let totals = ringmux::process_stats().totals;
+            /// let ended: u64 = totals.ended.by_reason().map(|(_, sessions)| sessions).sum();
+            /// assert!(ended <= totals.started);
+            /// assert!(totals.ended.by_reason().any(|(reason, _)| reason == "keepalive_timeout"));
+            /// ```
             pub fn by_reason(&self) -> impl Iterator<Item = (&'static str, u64)> {
                 [$((stringify!($name), self.$name)),+].into_iter()
             }

@@ -335,12 +335,20 @@ impl SessionPort for LinkPort {
         self.calls.pieces.keep_together(bytes)
     }
 
+    fn answer_call(&mut self, call: &mut EngineCall, answer: Bytes, received: Instant) {
+        self.link.calls.answer(call, answer, received);
+    }
+
+    fn keep_answers(&self) {
+        self.link.calls.charge_answers(&self.link);
+    }
+
     fn stream_of_call(&mut self, call: &mut EngineCall, id: u32) -> LanePort {
         let (handles, side) = Lane::pair(&self.link, Bytes::new(), self.link.credit_mark);
         let lane = handles.lane();
         lane.grant();
         lane.set_id(id);
-        call.give(Back::Stream(handles));
+        let _first = call.give(Back::Stream(handles));
         LanePort::new(side)
     }
 
@@ -412,7 +420,7 @@ impl SessionPort for LinkPort {
                 side.refuse(&StreamError::NotProcessed(reason.clone()));
             }
         }
-        self.link.calls.close(reason);
+        self.link.calls.close(&self.link, reason);
     }
 
     fn closed(&self) {

@@ -3,7 +3,6 @@
 
 pub(crate) mod calls;
 pub(crate) mod lane;
-mod permit;
 pub(crate) mod sides;
 mod unaccepted;
 

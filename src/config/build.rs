@@ -32,6 +32,7 @@ impl ConfigBuilder {
         check_rate("reset_rate.burst", "reset_rate.per_second", c.reset_rate)?;
         check_rate("ping_rate.burst", "ping_rate.per_second", c.ping_rate)?;
         c.check_waits()?;
+        c.check_profiles()?;
         Ok(self.config)
     }
 }
@@ -83,6 +84,20 @@ impl Config {
         ];
         for (setting, value, min, max) in ranges {
             in_range(setting, value.into(), min.into(), max.into())?;
+        }
+        Ok(())
+    }
+
+    /// Of DRPC: for connections that speak it in any case, and those that turn out to.
+    fn check_profiles(&self) -> Result<(), ConfigError> {
+        for profile in self.wire.drpc().into_iter().chain(self.detect_drpc) {
+            in_range("Profile::window", profile.window.into(), 1, u32::MAX.into())?;
+            let setting = "Profile::first_call";
+            if let Some(value) = profile.first_call
+                && (value.is_zero() || value > WAIT_MAX)
+            {
+                return Err(ConfigError::WaitOutOfRange { setting, value });
+            }
         }
         Ok(())
     }
@@ -155,6 +170,15 @@ fn check_rate(
 }
 
 /// A setting is outside its range.
+///
+/// # Examples
+/// ```
+/// use ringmux::{Config, ConfigError};
+///
+/// let error = Config::builder().max_half_open(0).build().unwrap_err();
+/// assert!(matches!(error, ConfigError::OutOfRange { setting: "max_half_open", min: 1, .. }));
+/// assert_eq!(error.to_string(), "max_half_open is 0, must be from 1 to 65536");
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConfigError {
@@ -203,6 +227,7 @@ pub enum ConfigError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::drpc::Profile;
 
     #[test]
     fn each_number_out_of_its_range_is_refused_by_name() {
@@ -238,6 +263,11 @@ mod tests {
             (b().max_pending_opens(0), "max_pending_opens"),
             (b().max_half_open(1 << 17), "max_half_open"),
             (b().min_message_rate(0), "min_message_rate"),
+            (b().drpc(Profile::STORJ.window(0)), "Profile::window"),
+            (
+                b().detect_drpc(Some(Profile::COCKROACH.window(0))),
+                "Profile::window",
+            ),
         ];
         for (builder, named) in wrong {
             let error = builder.build().unwrap_err();
@@ -271,6 +301,9 @@ mod tests {
             .build()
             .unwrap_err();
         assert!(error.to_string().starts_with("close_linger"));
+        let never = Profile::COCKROACH.first_call(Some(Duration::ZERO));
+        let error = Config::builder().drpc(never).build().unwrap_err();
+        assert!(error.to_string().starts_with("Profile::first_call"));
     }
 
     #[test]

@@ -163,8 +163,9 @@ impl Engine {
     /// The process's shared engine for a backend, on a thread of its own.
     ///
     /// It is made at the first call, which tries io_uring step by step (see
-    /// [`ProbeStep`](crate::ProbeStep)), and lives as long as the process. Where a preferred driver
-    /// is refused the process stays with [`Driver::Tokio`]: that is logged once, as a warning, and
+    /// [`ProbeStep`](crate::ProbeStep)), and lives as long as the process. If it ends before (its ring breaks, or its thread
+    /// panics), values that were got earlier answer with [`EngineError::Stopped`], and the next call makes another. Where a
+    /// preferred driver is refused the process stays with [`Driver::Tokio`]: that is logged once, as a warning, and
     /// [`backend`](Self::backend) has the reason. A required driver is tried again at every call.
     ///
     /// # Errors
@@ -498,12 +499,17 @@ impl Engine {
     }
 
     /// # Errors
-    /// [`EngineError::Stopped`] in a process that was forked from the one that made it, or if its host has ended.
+    /// [`EngineError::Stopped`] in a process that was forked from the one that made it, or if it has ended.
     fn check(&self) -> Result<(), EngineError> {
-        if self.home.is_inherited() || self.host().is_some_and(HostLink::is_closed) {
+        if self.home.is_inherited() || self.has_ended() {
             return Err(EngineError::Stopped);
         }
         Ok(())
+    }
+
+    /// Whether nothing runs its sessions any more.
+    fn has_ended(&self) -> bool {
+        self.home.has_ended()
     }
 
     /// Receive and send buffers that this process has leaked, because a runtime ended while the kernel still used them.

@@ -304,6 +304,23 @@ impl ConnectError {
 
 impl ConnectError {
     /// The change that helps, if known; the text of the error contains it too.
+    ///
+    /// # Examples
+    /// ```
+    /// use ringmux::{ConnectError, EngineError, Refusal};
+    ///
+    /// let none_left = ConnectError::Io {
+    ///     addr: "tcp://127.0.0.1:7000".parse()?,
+    ///     error: std::io::Error::from_raw_os_error(24),
+    /// };
+    /// assert!(none_left.remedy().unwrap().contains("ulimit -n"));
+    /// assert!(none_left.to_string().contains(none_left.remedy().unwrap()));
+    ///
+    /// let denied = ConnectError::from(EngineError::Refused(Refusal::NotInKernel));
+    /// assert!(denied.remedy().unwrap().contains("CONFIG_IO_URING"));
+    /// assert!(ConnectError::from(EngineError::Stopped).remedy().is_none());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn remedy(&self) -> Option<&'static str> {
         match self {

@@ -259,6 +259,28 @@ mod tests {
         );
     }
 
+    /// By the defaults of both profiles: all places are taken by handshakes, and one more connection waits.
+    #[tokio::test(start_paused = true)]
+    async fn by_default_a_handshake_has_a_second_of_a_pause_and_at_the_edge_a_quarter() {
+        for (config, time) in [
+            (Config::default(), Duration::from_secs(1)),
+            (Config::edge().build().unwrap(), TIME),
+        ] {
+            let mut places = HalfOpen::new(&config);
+            let mut all = Vec::new();
+            for _ in 0..config.max_half_open() {
+                all.push(enter(&mut places).await);
+            }
+            let young = timeout(time - LOOK, places.place()).await;
+            assert!(young.is_err(), "after less than {time:?}");
+            assert!(!all.iter().any(|(session, _)| is_over(session)), "{time:?}");
+            let rest = waited(&mut places).await;
+            assert!(rest <= 2 * LOOK, "{time:?} and {rest:?}");
+            let over = all.iter().filter(|(session, _)| is_over(session));
+            assert_eq!((over.count(), is_over(&all[0].0)), (1, true), "{time:?}");
+        }
+    }
+
     #[tokio::test(start_paused = true)]
     async fn who_comes_behind_a_full_backlog_of_silent_ones_waits_five_times_that() {
         let mut places = places(256);

@@ -146,6 +146,15 @@ impl Home {
         }
     }
 
+    /// Whether nothing runs its sessions any more. The end of a runtime of the application is seen at the next start only.
+    pub(super) fn has_ended(&self) -> bool {
+        match self {
+            Self::Uring(released) => released.host.is_closed(),
+            Self::Tokio(jobs) => jobs.as_ref().is_some_and(KeepAlive::is_closed),
+            Self::TokioUring(jobs) => jobs.is_closed(),
+        }
+    }
+
     /// Runs a session over a connected socket.
     pub(super) fn start(
         &self,

@@ -68,7 +68,7 @@ impl Connected {
                 Err(error) => Err(io_error(error.into_io(host_port))),
             },
             Addr::Unix(path) => {
-                let socket = dial_unix(&kernel_path(path), limit).await;
+                let socket = dial_unix(path, limit).await;
                 socket.map(Self::Unix).map_err(io_error)
             }
         }
@@ -109,13 +109,51 @@ impl Connected {
     }
 }
 
-/// Connects at once, or fails at once, or waits for a place in the listener's backlog: of a non-blocking Unix socket the
-/// kernel says that there is none, where it lets one of TCP wait.
-async fn dial_unix(path: &Path, limit: Duration) -> io::Result<UnixStream> {
+/// Connects to a Unix socket as [`Engine::connect`](crate::Engine::connect) does, for a transport of the application's own, or
+/// another protocol. A path that begins with `@` is an abstract name.
+///
+/// It connects or fails at once, or waits for a place in the backlog of a listener that accepts too slowly: it tries again after
+/// 100 ms, then 200 ms, then up to every second, until `limit` is over. (The kernel lets a connection over TCP wait, and says of
+/// one over a Unix socket that there is no place.)
+///
+/// # Errors
+/// [`TimedOut`](io::ErrorKind::TimedOut) if the backlog was full until the limit; or what the system says, such as
+/// [`NotFound`](io::ErrorKind::NotFound) where there is no such file and [`ConnectionRefused`](io::ErrorKind::ConnectionRefused)
+/// where nothing listens on it.
+///
+/// # Cancel safety
+/// Dropping the future closes its socket.
+///
+/// # Panics
+/// Outside of a tokio runtime with I/O and time enabled.
+///
+/// # Examples
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use std::io::ErrorKind;
+/// use std::path::Path;
+/// use std::time::Duration;
+///
+/// let listener = ringmux::listen("unix://@dial-unix-example").await?;
+/// let limit = Duration::from_secs(5);
+/// let socket = ringmux::dial_unix(Path::new("@dial-unix-example"), limit).await?;
+/// let (client, connection) = ringmux::client(socket, &ringmux::Config::default());
+/// tokio::spawn(connection);
+/// client.established().await?;
+///
+/// let error = ringmux::dial_unix(Path::new("/no/such/socket"), limit).await.unwrap_err();
+/// assert_eq!(error.kind(), ErrorKind::NotFound);
+/// # drop(listener);
+/// # Ok(())
+/// # }
+/// ```
+pub async fn dial_unix(path: &Path, limit: Duration) -> io::Result<UnixStream> {
+    let path = kernel_path(path);
     let waiting = async {
         let mut pause = FULL_PAUSE;
         loop {
-            match UnixStream::connect(path).await {
+            match UnixStream::connect(&path).await {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     tokio::time::sleep(pause).await;
                     pause = FULL_PAUSE_MAX.min(2 * pause);

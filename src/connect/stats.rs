@@ -4,13 +4,20 @@ use crate::bridge::Pool;
 use crate::bridge::{Totals, process_totals};
 
 /// A snapshot of the process's counters. From [`process_stats`].
+///
+/// # Examples
+/// ```
+/// let stats = ringmux::process_stats();
+/// assert!(stats.totals.open() <= stats.totals.started);
+/// println!("{} bytes of the receive pool", stats.receive_pool_used);
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ProcessStats {
     /// Sums over all sessions since the process started, of all engines and of the application's own transports.
     pub totals: Totals,
-    /// Bytes of the shared receive pool in use: by windows beyond their floors, and by
-    /// messages larger than their window.
+    /// Bytes of the shared receive pool in use: by windows beyond their floors, by messages larger than their window, and by
+    /// unread messages of streams that are over, and of calls whose session is.
     pub receive_pool_used: u64,
     /// `io_uring_enter` calls by rings of [`Driver::Uring`](crate::Driver::Uring), since the process started.
     pub ring_enters: u64,

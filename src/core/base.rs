@@ -25,6 +25,8 @@ pub(crate) struct Base<S: SessionPort> {
     pub(crate) calls: Calls<S::Call>,
     pub(crate) wakes: Wakes,
     pub(crate) owing: Owing,
+    /// The wire has frames of its own to send, for which a session that drains does not end.
+    pub(crate) wire_owes: bool,
     pub(crate) timers: Timers,
     /// Frames received and sent, counted as short frames.
     pub(crate) work: u64,
@@ -43,6 +45,7 @@ impl<S: SessionPort> Base<S> {
             calls: Calls::new(seed),
             wakes: Wakes::default(),
             owing: Owing::default(),
+            wire_owes: false,
             timers: Timers::new(now),
             work: 0,
             stamps: Stamps::new(now),

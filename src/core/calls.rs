@@ -22,7 +22,8 @@
 //! The bytes of a request are held on the session's window until a handler takes the call (`CallPort::is_taken`, looked at when it
 //! is answered, and while the window is scarce); where requests hold most of a scarce window, the one that waits longest is
 //! refused. Those of an answer are returned as they arrive: they belong to the caller's
-//! future, which holds one frame at most.
+//! future, which holds one frame at most. When the session ends, requests that handlers have not read and answers that callers
+//! have not read are charged to the pool, until they are read or dropped: as messages of streams are (`Mux::end`).
 
 use std::collections::VecDeque;
 
@@ -50,6 +51,8 @@ pub(super) struct Entry<C> {
     pub(super) at: At,
     /// `None` once it is `Void`.
     pub(super) port: Option<C>,
+    /// Of a request of the peer.
+    pub(super) cost: u32,
     /// Session credit that a request holds until it is taken.
     pub(super) charge: u32,
     /// Reset by the peer before it was taken.
@@ -208,19 +211,20 @@ impl<C: CallPort> Calls<C> {
         }
     }
 
-    pub(super) fn insert(&mut self, id: u32, at: At, port: C, charge: u32) -> u32 {
+    pub(super) fn insert(&mut self, id: u32, at: At, port: C, cost: u32) -> u32 {
         let entry = self.entries.vacant_entry();
         let slot = entry.key() as u32;
         port.set_key(Some(slot.into()));
         if id != 0 {
             self.by_id.insert(id, slot);
         }
-        self.charged += u32::from(charge > 0);
+        self.charged += u32::from(cost > 0);
         entry.insert(Entry {
             id,
             at,
             port: Some(port),
-            charge,
+            cost,
+            charge: cost,
             early: false,
         });
         slot

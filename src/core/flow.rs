@@ -1,7 +1,9 @@
 //! Credit returned to the peer, the session and the pool as applications consume; and memory for messages larger
 //! than their window.
 //!
-//! A peer on a wire without credit is held back by not reading from it, see [`Mux::is_full`](super::mux::Mux::is_full).
+//! A peer on a wire without credit is held back by not reading from it: `hold`.
+
+mod hold;
 
 use std::collections::VecDeque;
 use std::num::NonZeroU32;
@@ -17,6 +19,7 @@ use super::timers::Timer;
 use super::violation::Violation;
 use super::window::{RecvWindow, report_mark};
 use crate::error::Limit;
+use hold::Hold;
 
 /// Session credit is returned in steps of at least this many bytes while it is scarce.
 const SCARCE_STEP: u64 = 32 * 1024;
@@ -55,10 +58,8 @@ pub(crate) enum Victim {
 pub(crate) struct Flow<M> {
     pub(crate) pool: Share<M>,
     pub(crate) window: RecvWindow,
-    /// Without credit: reading stops while the session holds as many bytes.
-    most_held: u64,
-    /// Reading has stopped.
-    pub(crate) paused: bool,
+    /// Without credit.
+    hold: Hold,
     /// Bytes by which the windows of live streams were raised.
     widened: u64,
     /// A WINDOW frame of the session is owed.
@@ -70,13 +71,12 @@ pub(crate) struct Flow<M> {
 }
 
 impl<M: Memory> Flow<M> {
-    /// With a window of `window` bytes, taken from the `pool`.
-    pub(crate) fn new(pool: Share<M>, credit: bool, window: u32, now: Instant) -> Self {
+    /// With a window of `window` bytes, taken from the `pool`; without credit it grows up to `limit`.
+    pub(crate) fn new(pool: Share<M>, credit: bool, window: u32, limit: u32, now: Instant) -> Self {
         Self {
             pool,
             window: RecvWindow::new(Self::initial(credit, window)),
-            most_held: window.into(),
-            paused: false,
+            hold: Hold::new(window.into(), limit.into()),
             widened: 0,
             owed: false,
             last_return: now,
@@ -99,68 +99,6 @@ impl<M: Memory> Flow<M> {
         match self.window.receive(cost) {
             Ok(_) => Ok(()),
             Err(credit) => Err(Violation::SessionCredit { cost, credit }),
-        }
-    }
-
-    /// The most bytes that a session without credit holds are raised to its largest window, if the pool allows: the peer
-    /// bounds each stream itself.
-    pub(crate) fn hold_more(&mut self, max: u32) {
-        let max = u64::from(max);
-        if max > self.most_held && self.pool.take_to_grow(max - self.most_held, Growth::Fast) {
-            self.most_held = max;
-        }
-    }
-
-    /// Whether a session without credit holds as many bytes as it may.
-    pub(crate) const fn is_at_most(&self) -> bool {
-        self.window.held() >= self.most_held
-    }
-
-    /// Bytes of messages that are not complete, and not charged to the pool, in a session without credit that holds as much as
-    /// it may: moves their charge to the pool. `Err`: a stream for which it has no memory, and nothing else to wait for.
-    pub(crate) fn cover_unfinished<S: SessionPort>(
-        &mut self,
-        base: &mut Base<S>,
-        now: Instant,
-    ) -> Result<(), Exceeded> {
-        let (mut refused, mut left) = (None, 0);
-        let mut moved = 0;
-        for (key, stream) in base.streams.iter_mut() {
-            let Some(assembly) = stream.assembly.as_mut().filter(|_| !stream.chunks) else {
-                continue;
-            };
-            let cost = assembly.cost.min(stream.window.uncovered());
-            if cost > 0 && self.pool.take_for_message(cost, assembly.given) {
-                assembly.given = true;
-                stream.window.cover(cost);
-                moved += cost;
-            } else if cost > 0 {
-                left += cost;
-                let value = assembly.received.into();
-                refused = refused.or(Some((key, value)));
-            }
-        }
-        if moved > 0 {
-            check_advances_in_time(base, now);
-            self.return_to_session(base, moved);
-        }
-        match refused {
-            Some((key, value)) if self.window.held() - left < self.most_held => Err(Exceeded {
-                key,
-                limit: Limit::MessageMemory,
-                value,
-            }),
-            _ => Ok(()),
-        }
-    }
-
-    /// Reading goes on: the time in between was no fault of the peer.
-    pub(crate) fn resume<S: SessionPort>(&mut self, base: &mut Base<S>, now: Instant) {
-        self.paused = false;
-        for (_, stream) in base.streams.iter_mut() {
-            if let Some(assembly) = &mut stream.assembly {
-                assembly.since = now;
-            }
         }
     }
 
@@ -223,8 +161,9 @@ impl<M: Memory> Flow<M> {
         let (outstanding, target) = if base.terms.credit {
             (self.window.outstanding(), self.window.target())
         } else {
-            let target = self.most_held;
-            (target.saturating_sub(held), target)
+            self.fit(base, now);
+            let target = self.hold.most();
+            (target.saturating_sub(self.window.held()), target)
         };
         let hungry = if self.hungry {
             outstanding * 2 < target
@@ -375,12 +314,11 @@ impl<M: Memory> Flow<M> {
         if stream.state.receiving != Receiving::Open || stream.chunks {
             return None;
         }
+        if !base.terms.credit {
+            return self.on_piece(base, key, now);
+        }
         let received = u64::from(assembly.received);
         let exceeded = |limit, value| Some(Exceeded { key, limit, value });
-        if !base.terms.credit {
-            let costly = assembly.cost > 2 * received + PIECES_SLACK;
-            return exceeded(Limit::MessagePieces, assembly.cost).filter(|_| costly);
-        }
         // Of a message of unknown size, one more piece.
         let total = assembly.total.map_or(received + max_piece, u64::from);
         let rest = total - received;
@@ -411,12 +349,14 @@ impl<M: Memory> Flow<M> {
             }
             return None;
         }
-        if !fits && now.duration_since(assembly.since) >= base.config.message_timeout() {
+        let timeout = base.config.message_timeout();
+        let late = |from| now.saturating_duration_since(from) >= timeout;
+        if !fits && assembly.starved.is_some_and(late) {
             return exceeded(Limit::MessageMemory, total);
         }
         stream.set_starved(true, now);
         // From now on each release is reported. One that raced with this is found by the next recheck.
-        if fits && assembly.starved {
+        if fits && assembly.starved.is_some() {
             return None;
         }
         if !std::mem::replace(&mut stream.listed_starved, true) {
@@ -437,9 +377,9 @@ impl<M: Memory> Flow<M> {
         }
     }
 
-    /// Finds messages that were given memory beyond the window and do not progress at the least rate: their streams are
-    /// to end, which returns the memory. A peer without credit for the next piece cannot send it: then the application here
-    /// does not consume, or memory is lacking.
+    /// Finds messages that were given memory beyond the window, or are in a session without credit that was, and do not
+    /// progress at the least rate: their streams are to end, which returns the memory. A peer without credit for the next piece,
+    /// or that is not read, cannot send it: then the application here does not consume, or memory is lacking.
     pub(crate) fn check_advances<S: SessionPort>(
         &mut self,
         base: &mut Base<S>,
@@ -447,6 +387,7 @@ impl<M: Memory> Flow<M> {
     ) -> Option<Exceeded> {
         let timeout = base.config.message_timeout();
         let mut late = None;
+        let waits = self.hold.waits(base);
         let Base {
             streams, timers, ..
         } = base;
@@ -454,13 +395,13 @@ impl<M: Memory> Flow<M> {
             let Some(assembly) = &stream.assembly else {
                 continue;
             };
-            if stream.chunks || stream.window.advanced() == 0 {
+            let has_memory = stream.window.advanced() > 0 || self.hold.is_raised();
+            if stream.chunks || !has_memory {
                 continue;
             }
-            let since = if assembly.starved || self.paused {
-                now
-            } else {
-                assembly.since
+            let since = match assembly.starved.or_else(|| waits(assembly)) {
+                Some(from) => assembly.excused(from, now),
+                None => assembly.since,
             };
             let at = since + timeout;
             if at > now {
@@ -573,7 +514,7 @@ impl<M: Memory> Flow<M> {
             stream.widened += step as u32;
             stream.window.grow(target + step);
             base.app.add(Count::WindowsGrown, 1);
-            if !(stream.assembly.as_ref()).is_some_and(|assembly| assembly.starved) {
+            if !(stream.assembly.as_ref()).is_some_and(|assembly| assembly.starved.is_some()) {
                 let mark = report_mark(stream.window.target());
                 stream.port.set_credit_mark(mark);
             }

@@ -271,7 +271,8 @@ impl Keepalive {
                 }
             }
         };
-        let owes_sign = self.owes_sign(now);
+        // Where the wire has no PING, no sign can be given.
+        let owes_sign = self.asks && self.owes_sign(now);
         if owes_sign {
             ping.ask_again();
         }
@@ -295,7 +296,7 @@ impl Keepalive {
             quiet_until,
             self.stuck_since().map(|since| since + write_timeout),
             (waits && self.sees).then(|| now + self.look_every),
-            (self.inside && self.heard > self.said).then_some(sign_at),
+            (self.asks && self.inside && self.heard > self.said).then_some(sign_at),
         ]
         .into_iter()
         .flatten()

@@ -104,9 +104,13 @@ impl Limits {
     /// A limit has ended a stream: charges the peer if it is the peer's fault.
     pub(crate) fn charge_fault(&mut self, config: &Config, limit: Limit) {
         // The others are due to our application, or to memory that it holds.
-        if !matches!(limit, Limit::MessageStalled | Limit::MessagePieces) {
-            return;
+        if matches!(limit, Limit::MessageStalled | Limit::MessagePieces) {
+            self.charge_faulty(config);
         }
+    }
+
+    /// A fault of the peer has ended a stream.
+    pub(crate) fn charge_faulty(&mut self, config: &Config) {
         self.faulty = self.faulty.saturating_add(1);
         if self.faulty > config.max_faulty_streams() {
             self.trip(Limit::FaultyStreams, self.faulty.into());

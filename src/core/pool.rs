@@ -7,16 +7,18 @@
 //! Each session has a ceiling: the level up to which *it* may fill the pool. If untrusted sessions may fill half of it,
 //! the other half is left to trusted ones.
 //!
-//! A window is taken for as long as its session lives, used or not. So initial windows may fill a quarter of the pool,
+//! A window that was promised to the peer is taken for as long as its session lives, used or not. So initial windows may fill a quarter of the pool,
 //! and windows that grow with use a half: the rest is for messages, however many sessions are idle. Only a window full of
-//! unconsumed bytes may grow beyond that: the session's other streams are blocked.
+//! unconsumed bytes may grow beyond that: the session's other streams are blocked. On a wire without credit there is no promise:
+//! a session takes memory as it fills, and gives it back as it empties (`flow::hold`).
 //!
 //! A session gets memory for a message only if at least as many bytes stay free as it has for messages already. So it has half of the
 //! pool and half a message at most, and a session that comes later still finds memory (the dynamic thresholds of switches with
 //! shared buffers). A session without any gets all that fits, and a message that was given memory gets the rest that it lacks.
 //!
 //! Bytes queued in a stream that is over, and that an application holds without reading, are charged too, also beyond the
-//! pool's size: they exist, and later requests have to wait. The charge outlives the session (`StreamPort::keep_charge`).
+//! pool's size: they exist, and later requests have to wait. The charge outlives the session (`StreamPort::keep_charge`;
+//! of unary calls `CallPort::keep_charge` and `SessionPort::keep_answers`).
 
 use super::port::Memory;
 
@@ -84,6 +86,14 @@ impl<M: Memory> Share<M> {
             self.window += bytes;
         }
         taken
+    }
+
+    /// Returns bytes that were taken for a window that has grown.
+    pub(crate) fn give_window(&mut self, bytes: u64) {
+        debug_assert!(bytes <= self.window, "{bytes} of {}", self.window);
+        let bytes = bytes.min(self.window);
+        self.window -= bytes;
+        self.pool.give(bytes);
     }
 
     /// Takes `bytes` for a message; false if fewer are free, or too few would be left to others. A message that was `given`

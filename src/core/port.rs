@@ -164,9 +164,9 @@ pub(crate) trait CallPort: Debug {
     /// Whether a handler has taken the call.
     fn is_taken(&self) -> bool;
     fn set_key(&self, key: Option<u64>);
-    /// The caller's answer, and when it was received; the first result stays.
-    fn answer(&mut self, message: Bytes, received: Instant);
-    /// The call has ended without one.
+    /// The session has ended: unless the handler has read the request, the call itself keeps the charge of these bytes.
+    fn keep_charge(&self, bytes: u64);
+    /// The call has ended without an answer; the first result stays.
     fn end(&mut self, error: StreamError);
     fn wake(&mut self);
 }
@@ -214,6 +214,10 @@ pub(crate) trait SessionPort: Debug {
     fn keep(&mut self, bytes: &[u8]) -> Bytes;
     /// The same of a few short ones, each of which keeps all of them.
     fn keep_together(&mut self, bytes: &[u8]) -> Bytes;
+    /// The caller's answer, and when it was received; the first result stays.
+    fn answer_call(&mut self, call: &mut Self::Call, answer: Bytes, received: Instant);
+    /// The session has ended: answers that callers have not read stay charged to the process.
+    fn keep_answers(&self);
     /// A stream for a call of this side, whose caller gets the other half.
     fn stream_of_call(&mut self, call: &mut Self::Call, id: u32) -> Self::Stream;
     /// A call is over: its cell may serve another one.

@@ -50,7 +50,8 @@ impl<S: SessionPort> Core<S> {
     ) -> (Self, u32) {
         let mut pool = Share::new(pool, config.receive_pool());
         let (wanted, floor) = (config.session_window(), terms.floors.session_window);
-        let window = match pool.take_to_begin((wanted - floor).into()) {
+        // Without credit the peer is promised nothing, and memory is taken when it is needed.
+        let window = match terms.credit && pool.take_to_begin((wanted - floor).into()) {
             true => wanted,
             false => floor,
         };

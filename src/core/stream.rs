@@ -36,13 +36,55 @@ pub(crate) struct Assembly {
     pub(crate) received: u32,
     /// The cost of its frames so far.
     pub(crate) cost: u64,
-    /// Start of the time without progress: when it began, or its starvation began or ended; moved on by the time that each
-    /// piece may take at the least rate. So a message that trickles falls behind like one that has stopped.
+    /// Start of the time without progress: when it began; moved on by the time that each piece may take at the least rate, and
+    /// by the times in which it waited for this side. So a message that trickles falls behind like one that has stopped.
     pub(crate) since: Instant,
-    /// It waits for memory, or for the application to free room.
-    pub(crate) starved: bool,
+    /// Since when it waits for memory, or for the application to free room.
+    pub(crate) starved: Option<Instant>,
     /// The pool gave it memory.
     pub(crate) given: bool,
+    /// Its turns at the connection; without credit only.
+    pub(crate) turns: Turns,
+}
+
+impl Assembly {
+    /// `since`, if it waits for this side from then on until now.
+    pub(crate) fn excused(&self, from: Instant, now: Instant) -> Instant {
+        now.min(self.since + now.saturating_duration_since(from))
+    }
+}
+
+/// A message's turns at a connection that is not always read. Bytes of the session are counted as time is for its rate: it is
+/// behind if the peer has sent much of other streams, where a share of that could have been of this message.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Turns {
+    /// The bytes that the session had received when the message began; moved on by those of which each piece is a share.
+    taken: u64,
+    /// The part of the message that is counted.
+    counted: u32,
+}
+
+impl Turns {
+    /// A peer that sends of all streams in turn sends so much of each before it comes back to the first, or less.
+    const ROUND: u64 = 256 * 1024;
+    /// One part in this many of an equal share is enough.
+    const SHARE: u64 = 4;
+
+    /// So much of the message has been `received`, and `taken` of all `streams`.
+    pub(crate) fn took(&mut self, received: u32, taken: u64, streams: usize) {
+        let len = u64::from(received - self.counted);
+        let share = len * Self::SHARE * streams as u64;
+        self.taken = match self.counted {
+            0 => taken,
+            _ => taken.min(self.taken + share),
+        };
+        self.counted = received;
+    }
+
+    /// Whether the peer may not have come back to it.
+    pub(crate) const fn is_behind(self, taken: u64, streams: usize) -> bool {
+        taken - self.taken > Self::ROUND * streams as u64
+    }
 }
 
 /// A time in half the size of an [`Instant`]: nanoseconds since the session began, enough for 584 years.
@@ -306,10 +348,14 @@ impl<P: StreamPort> Stream<P> {
         let Some(assembly) = &mut self.assembly else {
             return;
         };
-        if assembly.starved == starved {
-            return;
+        match (starved, assembly.starved) {
+            (true, None) => assembly.starved = Some(now),
+            (false, Some(from)) => {
+                assembly.starved = None;
+                assembly.since = assembly.excused(from, now);
+            }
+            _ => return,
         }
-        (assembly.starved, assembly.since) = (starved, now);
         let mark = match starved {
             true => 0,
             false => report_mark(self.window.target()),

@@ -65,6 +65,10 @@ pub(crate) trait Transport {
         capacity: usize,
     ) -> Poll<io::Result<usize>>;
 
+    /// The session takes no bytes until the next [`poll_recv`](Self::poll_recv): releases memory of received bytes that
+    /// other sessions share. Called in each turn meanwhile.
+    fn pause_recv(&mut self);
+
     /// Writes the rest of the batch in one call; returns how many bytes the socket took, once no buffer before the socket
     /// holds them back.
     ///

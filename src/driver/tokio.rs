@@ -82,6 +82,9 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Transport for TokioIo<T> {
         uninterrupted(cx, |cx| pin!(self.io.read_buf(buf)).poll(cx))
     }
 
+    /// Bytes wait in the transport.
+    fn pause_recv(&mut self) {}
+
     fn poll_send(&mut self, cx: &mut Context<'_>, batch: &mut Batch) -> Poll<io::Result<usize>> {
         let written = match self.unflushed.take() {
             Some(written) => written,

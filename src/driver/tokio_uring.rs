@@ -278,6 +278,9 @@ impl Transport for UringIo {
         Poll::Ready(result)
     }
 
+    /// A read that is under way completes into memory of this session, and no other is started.
+    fn pause_recv(&mut self) {}
+
     fn poll_send(&mut self, cx: &mut Context<'_>, batch: &mut Batch) -> Poll<io::Result<usize>> {
         // No send is under way, so this one overtakes none.
         if self.writing.is_none()

@@ -39,6 +39,8 @@ pub(crate) struct Turns<T, P> {
     recv: BytesMut,
     /// `recv` may hold whole frames.
     unparsed: bool,
+    /// The session wanted no bytes when it was to read, perhaps in an earlier turn.
+    paused: bool,
     batch: Batch,
     writing: bool,
     stage: SocketStage,
@@ -96,6 +98,7 @@ impl<T: Transport + Unpin, P: Protocol + Unpin> Turns<T, P> {
             transport,
             recv: BytesMut::new(),
             unparsed: false,
+            paused: false,
             batch: Batch::new(),
             writing: false,
             stage: SocketStage::Serving,
@@ -227,6 +230,8 @@ impl<T: Transport + Unpin, P: Protocol + Unpin> Turns<T, P> {
         }
         for _ in 0..IO_MAX {
             if !self.connection.wants_bytes() {
+                self.paused = true;
+                self.transport.pause_recv();
                 return false;
             }
             let capacity = self.connection.recv_capacity();
@@ -260,6 +265,11 @@ impl<T: Transport + Unpin, P: Protocol + Unpin> Turns<T, P> {
             }
         }
         true
+    }
+
+    /// Whether a session that wanted no bytes wants some again, because of this turn's requests: nothing else would wake it.
+    fn goes_on(&mut self) -> bool {
+        std::mem::take(&mut self.paused) && self.connection.wants_bytes()
     }
 
     /// Writes what is queued. True if there may be more, or room for it.
@@ -326,7 +336,7 @@ impl<T: Transport + Unpin, P: Protocol + Unpin> Turns<T, P> {
                 busy = false;
                 break;
             }
-            if moved {
+            if moved || self.goes_on() {
                 continue;
             }
             self.deadline = self.connection.next_deadline();

@@ -87,7 +87,8 @@ pub struct Profile {
     pub header: bool,
     /// The time within which the accepting side wants the first call of a connection; then the session ends with
     /// [`SessionError::HandshakeTimeout`](crate::SessionError::HandshakeTimeout). A connection that has had a call may be
-    /// idle for any time. `None` for peers that dial long before they call. 60 s.
+    /// idle for any time. Above 0, and 1 h at most; `None` for peers that dial long before they call, as managers of this library
+    /// do: an idle one has its connection closed, and dials again. 60 s.
     pub first_call: Option<Duration>,
 }
 

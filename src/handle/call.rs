@@ -73,7 +73,10 @@ impl<'s> PendingCall<'s> {
             self.link.calls.reclaim(side);
         }
         Poll::Ready(match back {
-            Back::Answer(message, at) => Answer::Message(message, at),
+            Back::Answer(message, at) => {
+                self.link.calls.answer_read(&self.link, &message);
+                Answer::Message(message, at)
+            }
             Back::Stream(side) => Answer::Stream(Box::new(halves(side))),
             Back::End(error) => Answer::Failed(error),
         })
@@ -89,16 +92,21 @@ impl<'s> PendingCall<'s> {
                 let (mut send, _recv) = halves(stream);
                 return send.cancel(code);
             }
-            Some(Back::Answer(..) | Back::End(_)) => return self.link.calls.reclaim(side),
+            Some(Back::Answer(answer, _)) => {
+                self.link.calls.answer_read(&self.link, &answer);
+                return self.link.calls.reclaim(side);
+            }
+            Some(Back::End(_)) => return self.link.calls.reclaim(side),
             None => {}
         }
         let link = &*self.link;
         let _teardown = Teardown::begin();
         if !link.is_inherited()
             && let Some(node) = side.cancel(code)
+            && let Err(node) = link.calls.push(link, node)
         {
-            // Fails if the session has ended.
-            drop(link.calls.push(link, node));
+            // The session has ended, perhaps behind an answer.
+            link.calls.forget_answer(link, node);
         }
     }
 }
@@ -147,7 +155,7 @@ impl Drop for PendingCall<'_> {
 }
 
 fn link_of(side: &CallSide) -> Option<&Arc<SessionLink>> {
-    side.common().as_ref()
+    side.common().link()
 }
 
 const fn stopped() -> StreamError {
@@ -290,9 +298,25 @@ impl IncomingCall {
         out.map_or_else(Bytes::new, |out| out.message.slice_ref(part))
     }
 
-    /// The request; once.
-    #[inline]
+    /// The request, which is read with that; once.
+    #[cfg(any(test, fuzzing))]
     pub(crate) fn take_request(&mut self) -> Bytes {
+        self.note_read();
+        self.hold_request()
+    }
+
+    /// The request is read, and no longer kept for its handler.
+    #[inline]
+    pub(crate) fn note_read(&self) {
+        if let Some(side) = &self.side {
+            side.mark_read();
+            side.common().let_go();
+        }
+    }
+
+    /// The request, which the caller keeps until it [notes](Self::note_read) that it has read it; once.
+    #[inline]
+    pub(crate) fn hold_request(&mut self) -> Bytes {
         let Some(out) = self.side.as_mut().and_then(CallSide::out) else {
             return Bytes::new();
         };
@@ -346,6 +370,12 @@ impl IncomingCall {
         Some(send)
     }
 
+    /// Whether the caller has gone, or the session, as far as is known here.
+    #[inline]
+    pub(crate) fn is_gone(&self) -> bool {
+        self.side.as_ref().is_some_and(CallSide::is_given)
+    }
+
     /// Waits until the caller has gone, or the session; tells why.
     pub(crate) fn poll_gone(&mut self, cx: &Context<'_>) -> Poll<StreamError> {
         let Some(side) = &mut self.side else {
@@ -362,7 +392,7 @@ impl IncomingCall {
 
     fn end(&mut self, end: Ended, message: Bytes) {
         if let Some(side) = self.ended(end, message)
-            && let Some(link) = side.common().clone()
+            && let Some(link) = link_of(&side).cloned()
         {
             Self::give_back(&link, side);
         }

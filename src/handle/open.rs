@@ -33,7 +33,7 @@ impl Open {
         }
     }
 
-    /// Gives the stream up. True if the peer had not permitted it: nothing of it was sent then.
+    /// Gives the stream up. True if the peer had not permitted it, or will not: nothing of it was sent then.
     #[cfg_attr(not(feature = "rpc"), allow(dead_code, reason = "of `rpc` alone"))]
     pub(crate) fn give_up(self) -> bool {
         match &self.state {
@@ -41,6 +41,7 @@ impl Open {
                 halves: Some((sender, _)),
                 ..
             }) => sender.lane().permit.give_up(),
+            State::Known(Err(_)) => true,
             _ => false,
         }
     }

@@ -11,6 +11,7 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use self::futures::{Reserve, SendMessage, SendSlice, Written};
+use self::room::{end_error, end_or_inherited};
 use super::fair::Fair;
 use super::id::StreamId;
 use super::reserved::Reserved;
@@ -221,13 +222,10 @@ impl SendStream {
                 Ok(())
             }
             Some(Err(error)) => Err(TrySendError::Refused { message, error }),
-            None => match self.inherited_end() {
-                Some(error) => Err(TrySendError::Refused { message, error }),
-                None => {
-                    self.ask_for_more(message.len());
-                    Err(TrySendError::Full(message))
-                }
-            },
+            None => {
+                self.ask_for_more(message.len());
+                Err(TrySendError::Full(message))
+            }
         }
     }
 
@@ -430,8 +428,7 @@ impl SendStream {
         if self.lane().receipt.is_done() {
             return Some(Ok(()));
         }
-        let end = self.end_error().or_else(|| self.inherited_end());
-        end.map(Err)
+        end_or_inherited(self.lane()).map(Err)
     }
 
     /// Waits until nothing can be sent any more because the peer has stopped or cancelled the
@@ -462,12 +459,11 @@ impl SendStream {
     /// ```
     pub async fn stopped(&mut self) -> SendError {
         poll_fn(|cx| {
-            if let Some(end) = self.end_error() {
+            if let Some(end) = end_error(self.lane()) {
                 return Poll::Ready(end);
             }
             self.register(cx);
-            let end = self.end_error().or_else(|| self.inherited_end());
-            end.map_or(Poll::Pending, Poll::Ready)
+            end_or_inherited(self.lane()).map_or(Poll::Pending, Poll::Ready)
         })
         .await
     }

@@ -16,7 +16,7 @@ use super::errors::{ManageError, ProvideError};
 use super::events::Event;
 use super::panics::{caught, dispose};
 use super::shared::Shared;
-use super::state::{Doing, Down, Live, Place, State};
+use super::state::{Doing, Down, Live, Over, Place, State};
 use crate::error::{Chain, PingError, SessionError};
 use crate::handle::Session;
 use crate::pace::{LINES, paced};
@@ -249,8 +249,8 @@ impl Keeper {
         match outcome {
             Ok(session) => {
                 dispose(self.last.take());
-                // Fails only if the manager is closing, which the loop checks next.
-                let _ = self.shared.install(self.place, session);
+                // Fails if the manager is closing, or another thread has installed one: the loop looks next.
+                let _ = self.shared.install(self.place, session, Over::None);
             }
             Err(error) => self.failed(error),
         }
@@ -366,7 +366,7 @@ impl Keeper {
                 Poll::Ready(Seen::Another(prepared))
             })
             .await;
-            match self.act_on(seen, live.number) {
+            match self.act_on(seen, &live) {
                 After::Proven => proven = true,
                 After::StaysAlone => takes_over = false,
                 After::Done => return begun,
@@ -374,7 +374,7 @@ impl Keeper {
         }
     }
 
-    fn act_on(&mut self, seen: Seen, number: u64) -> After {
+    fn act_on(&mut self, seen: Seen, live: &Live) -> After {
         let shared = &self.shared;
         match seen {
             Seen::Proven => {
@@ -384,13 +384,20 @@ impl Keeper {
                 return After::Proven;
             }
             Seen::Refused(reason) => {
-                self.failures = self.failures.saturating_add(1);
+                let pause = shared.settings.first_pause;
+                // Closed by this side, such as by a hard cancel of DRPC: no failure, and no more often than first attempts are.
+                if matches!(reason, SessionError::Closed) && live.since.elapsed() >= pause {
+                    self.backoff.reset();
+                    self.failures = 0;
+                } else {
+                    self.failures = self.failures.saturating_add(1);
+                }
                 paced!(LINES, Level::DEBUG, provider = ?shared.provider, reason = %Chain(&reason), "session lost");
-                shared.retire(self.place, number, reason);
+                shared.retire(self.place, live.number, reason);
             }
             Seen::Gone => self.failures = self.failures.saturating_add(1),
             Seen::Another(Ok(session)) => {
-                let _ = shared.install(self.place, session);
+                let _ = shared.install(self.place, session, Over::Number(live.number));
             }
             Seen::Another(Err(error)) => {
                 self.count(&error);

@@ -12,6 +12,7 @@ use super::metrics::Metrics;
 use super::provider::{Erased, Provider};
 use super::settings::{Hook, ManagerBuilder, Settings};
 use super::shared::Shared;
+use super::state::Over;
 use crate::config::ConfigError;
 use crate::handle::Session;
 use crate::sync::Arc;
@@ -98,8 +99,8 @@ impl Manager {
         F: FnOnce(Session) -> Fut,
         Fut: Future,
     {
-        let (place, session) = self.wait().await?;
-        Ok(self.run(place, call(session)).await)
+        let (session, _counted) = self.session_for_call(None).await?;
+        Ok(call(session).await)
     }
 
     /// As [`with_session`](Self::with_session), waiting for a session no longer than `limit`, which does
@@ -120,8 +121,8 @@ impl Manager {
         F: FnOnce(Session) -> Fut,
         Fut: Future,
     {
-        let (place, session) = self.wait_within(limit).await?;
-        Ok(self.run(place, call(session)).await)
+        let (session, _counted) = self.session_for_call(Some(limit)).await?;
+        Ok(call(session).await)
     }
 
     /// Waits until a session is live.
@@ -202,10 +203,17 @@ impl Manager {
         found
     }
 
-    /// Counts the call as running until it completes or is dropped.
-    async fn run<Fut: Future>(&self, place: usize, call: Fut) -> Fut::Output {
-        let _call = Call::new(self.shared(), place);
-        call.await
+    /// A session for a call that runs on it until the second is dropped: the first part of [`with_session`](Self::with_session),
+    /// and of [`with_session_within`](Self::with_session_within).
+    pub(crate) async fn session_for_call(
+        &self,
+        limit: Option<Duration>,
+    ) -> Result<(Session, Call<'_>), ManageError> {
+        let (place, session) = match limit {
+            Some(limit) => self.wait_within(limit).await?,
+            None => self.wait().await?,
+        };
+        Ok((session, Call::new(self.shared(), place)))
     }
 
     // ---- for the operator ------------------------------------------------------------------
@@ -223,7 +231,8 @@ impl Manager {
             .places
             .iter()
             .position(|place| place.ready().is_none());
-        shared.install(place.unwrap_or(0), session).map_err(|_| {
+        let installed = shared.install(place.unwrap_or(0), session, Over::Any);
+        installed.map_err(|_| {
             shared.counters.failures.add();
             ManageError::ShuttingDown
         })
@@ -321,7 +330,7 @@ impl Drop for Waiting<'_> {
 }
 
 /// A call running on the session of a place, counted until dropped.
-struct Call<'a>(&'a Shared, usize);
+pub(crate) struct Call<'a>(&'a Shared, usize);
 
 impl<'a> Call<'a> {
     fn new(shared: &'a Shared, place: usize) -> Self {

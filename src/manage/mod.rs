@@ -79,6 +79,8 @@ pub use describe::{Description, Phase, PlaceDescription};
 pub use errors::{BoxError, ManageError, ProvideError};
 pub use events::{Event, Events};
 pub use keeper::{Running, WAITING_PAUSE_MAX};
+#[cfg(feature = "rpc")]
+pub(crate) use manager::Call;
 pub use manager::Manager;
 #[cfg(feature = "metrics")]
 pub(crate) use manager::WeakManager;

@@ -10,7 +10,7 @@ use super::events::{Event, Teller};
 use super::metrics::Counters;
 use super::provider::Erased;
 use super::settings::{Hook, Settings};
-use super::state::{Closed, Down, Live, Place, State};
+use super::state::{Down, Live, NotInstalled, Over, Place, State};
 use crate::error::SessionError;
 use crate::handle::Session;
 use crate::handle::wait::Waiter;
@@ -149,15 +149,20 @@ impl Shared {
     /// Installs a session at a place, and closes the previous one.
     ///
     /// # Errors
-    /// The manager is closing; the session has been closed.
-    pub(super) fn install(&self, place: usize, session: Session) -> Result<(), Closed> {
+    /// The manager is closing, or the place has what is not to be replaced; the session has been closed.
+    pub(super) fn install(
+        &self,
+        place: usize,
+        session: Session,
+        over: Over,
+    ) -> Result<(), NotInstalled> {
         let number = 1 + self.numbers.fetch_add(1, Ordering::Relaxed);
         let live = Live {
             session,
             number,
             since: Instant::now(),
         };
-        let before = self.places[place].install(&live).inspect_err(|_| {
+        let before = self.places[place].install(&live, over).inspect_err(|_| {
             live.session.close();
         })?;
         if let Some(before) = before {

@@ -141,14 +141,19 @@ impl Place {
     /// Installs a session, and returns the previous one.
     ///
     /// # Errors
-    /// The place is closed; the caller has to close the session.
-    pub(super) fn install(&self, live: &Live) -> Result<Option<Live>, Closed> {
-        let before = self.change(|state| match state {
-            State::Closed(_) => None,
-            State::Down(_) | State::Live(_) => Some(State::Live(live.clone())),
+    /// The place is closed, or has what is not to be replaced; the caller has to close the session.
+    pub(super) fn install(&self, live: &Live, over: Over) -> Result<Option<Live>, NotInstalled> {
+        let before = self.change(|state| {
+            let may = match (state, over) {
+                (State::Closed(_), _) => false,
+                (State::Down(_), _) | (State::Live(_), Over::Any) => true,
+                (State::Live(_), Over::None) => false,
+                (State::Live(before), Over::Number(number)) => before.number == number,
+            };
+            may.then(|| State::Live(live.clone()))
         });
         match before.ok().as_deref() {
-            None => Err(Closed),
+            None => Err(NotInstalled),
             Some(State::Live(before)) => Ok(Some(before.clone())),
             Some(_) => Ok(None),
         }
@@ -204,6 +209,16 @@ impl Place {
     }
 }
 
-/// The manager is closing.
+/// What a new session may replace.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Closed;
+pub(super) enum Over {
+    /// No session: one that was installed meanwhile stays.
+    None,
+    /// The session with this number, or none.
+    Number(u64),
+    Any,
+}
+
+/// The manager is closing, or the place has another session.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct NotInstalled;

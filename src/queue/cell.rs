@@ -27,7 +27,9 @@ use std::task::{Context, Poll};
 use super::ready::Node;
 use super::reasons::Reasons;
 use super::waker_slot::WakerSlot;
-use crate::sync::{Arc, AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering, UnsafeCell, fence};
+use crate::sync::{
+    Arc, AtomicBool, AtomicPtr, AtomicU8, AtomicU32, AtomicU64, Ordering, UnsafeCell, fence,
+};
 
 /// Why a cell is on the list, as bits.
 mod reason {
@@ -42,14 +44,19 @@ mod reason {
 /// No key.
 const NONE: u64 = u64::MAX;
 
+/// The application has taken the call.
+const TAKEN: u8 = 1;
+/// It has read the request.
+const READ: u8 = 2;
+
 /// See the module. `C` stays with the cell, `O` goes to the engine and keeps its memory, `B` comes back from it.
 pub(crate) struct Cell<C, O, B> {
     next: AtomicPtr<Self>,
     reasons: Reasons,
     /// `back` is written.
     given: AtomicBool,
-    /// The application has taken the call.
-    taken: AtomicBool,
+    /// How far the application is with the call: 0, [`TAKEN`] or [`READ`].
+    progress: AtomicU8,
     /// The code of a cancel.
     code: AtomicU32,
     /// The engine's own name for the cell.
@@ -153,7 +160,7 @@ impl<C, O, B> Spare<C, O, B> {
             next: AtomicPtr::new(std::ptr::null_mut()),
             reasons: Reasons::new(),
             given: AtomicBool::new(false),
-            taken: AtomicBool::new(false),
+            progress: AtomicU8::new(0),
             code: AtomicU32::new(0),
             key: AtomicU64::new(NONE),
             waker: WakerSlot::new(),
@@ -170,7 +177,7 @@ impl<C, O, B> Spare<C, O, B> {
         }
         // Nothing is published by these: no one else has the cell, and `ask` and the offer publish it anew.
         cell.given.store(false, Ordering::Relaxed);
-        cell.taken.store(false, Ordering::Relaxed);
+        cell.progress.store(0, Ordering::Relaxed);
         cell.key.store(NONE, Ordering::Relaxed);
         cell.reasons.reset();
         // SAFETY: `is_alone`: no one else has the cell. The waker goes, as it would keep its task.
@@ -233,7 +240,12 @@ impl<C, O, B> AppSide<C, O, B> {
 
     /// Notes for the engine that the call was taken.
     pub(crate) fn mark_taken(&self) {
-        self.cell.taken.store(true, Ordering::Relaxed);
+        self.cell.progress.store(TAKEN, Ordering::Relaxed);
+    }
+
+    /// Notes for the engine that the request was read, which keeps it no longer.
+    pub(crate) fn mark_read(&self) {
+        self.cell.progress.store(READ, Ordering::Relaxed);
     }
 
     /// The engine's name for the call, which only the engine may ask for.
@@ -321,17 +333,26 @@ impl<C, O, B> EngineSide<C, O, B> {
     }
 
     pub(crate) fn is_taken(&self) -> bool {
-        self.cell.taken.load(Ordering::Relaxed)
+        self.cell.progress.load(Ordering::Relaxed) != 0
+    }
+
+    /// Whether the application has read the request, possibly outdated.
+    pub(crate) fn is_read(&self) -> bool {
+        self.cell.progress.load(Ordering::Relaxed) == READ
+    }
+
+    pub(crate) fn common(&self) -> &C {
+        &self.cell.common
     }
 
     pub(crate) fn set_key(&self, key: Option<u64>) {
         self.cell.key.store(key.unwrap_or(NONE), Ordering::Relaxed);
     }
 
-    /// Gives something to the application, which is to be woken; the first value stays.
-    pub(crate) fn give(&mut self, value: B) {
+    /// Gives something to the application, which is to be woken; the first value stays. True if this is the first.
+    pub(crate) fn give(&mut self, value: B) -> bool {
         if self.cell.given.load(Ordering::Relaxed) {
-            return;
+            return false;
         }
         // SAFETY: invariant 3: the application reads it after `given` alone, and this side is borrowed mutably.
         self.cell
@@ -339,6 +360,7 @@ impl<C, O, B> EngineSide<C, O, B> {
             .with_mut(|back| unsafe { *back = Some(value) });
         // ORDERING: pairs with `take`; publishes `back`.
         self.cell.given.store(true, Ordering::Release);
+        true
     }
 
     /// Wakes the application's task, if it waits.

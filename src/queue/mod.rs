@@ -11,6 +11,8 @@
 //! | [`budget`] | send budget shared by writers, and the limit of each | n ↔ 1 |
 //! | [`receipt`] | whether the queued messages have been written | 1 ↔ 1 |
 //! | [`once`] | cell written once, read without waiting | 1 → n |
+//! | [`outstanding`] | bytes given and not taken, charged at the end | 1 → n |
+//! | [`permit`] | permission of a stream: granted or given up | 1 ↔ 1 |
 //! | [`process`] | identity of the process, changed by a fork | 1 → n |
 //! | [`slots`] | places claimed and released, each with a value | n → n |
 //! | [`teardown`] | whether this thread is dropping a handle | none |
@@ -41,6 +43,8 @@ pub(crate) mod cell;
 pub(crate) mod doorbell;
 pub(crate) mod home;
 pub(crate) mod once;
+pub(crate) mod outstanding;
+pub(crate) mod permit;
 #[cfg(not(ringmux_loom))] // The models have one process.
 pub(crate) mod process;
 pub(crate) mod ready;
@@ -53,10 +57,20 @@ pub(crate) mod teardown;
 pub(crate) mod waiters;
 pub(crate) mod waker_slot;
 
+// Leaves of `rpc`, which is no part of the models otherwise.
+#[cfg(all(test, ringmux_loom))]
+#[path = "../rpc/quota.rs"]
+mod quota;
+#[cfg(all(test, ringmux_loom))]
+#[path = "../rpc/release.rs"]
+mod release;
+
 pub(crate) use budget::{Budget, Limit};
 pub(crate) use doorbell::Doorbell;
 pub(crate) use home::Home;
 pub(crate) use once::SetOnce;
+pub(crate) use outstanding::Outstanding;
+pub(crate) use permit::Permit;
 #[cfg(not(ringmux_loom))]
 pub(crate) use process::{Owned, PerProcess, Process};
 pub(crate) use ready::{Node, ReadyList, Taken as TakenNodes};

@@ -46,6 +46,8 @@
 //! small one.
 //! [`RingPair::renew`] prepares an unused pair for another use, with one segment for each ring.
 
+mod held;
+mod passed;
 mod reader;
 mod segment;
 mod words;
@@ -64,7 +66,9 @@ use std::ptr::NonNull;
 use reader::ReaderState;
 use writer::WriterState;
 
-pub(crate) use reader::{Held, Passed, Reader};
+pub(crate) use held::Held;
+pub(crate) use passed::Passed;
+pub(crate) use reader::Reader;
 pub(crate) use writer::{Reserved, Writer};
 
 /// Size of the first segment, to which an idle ring returns. Tiny under loom, so that models wrap and grow.
@@ -130,6 +134,14 @@ impl<'a> Payload<'a> {
     #[inline]
     pub(crate) fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// The payload as a handle of its own: shared if it is one, else copied.
+    pub(crate) fn to_bytes(self) -> Bytes {
+        match self {
+            Self::Slice(slice) => Bytes::copy_from_slice(slice),
+            Self::Shared(bytes) => bytes.clone(),
+        }
     }
 }
 

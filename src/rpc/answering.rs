@@ -2,7 +2,7 @@
 
 use std::pin::pin;
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Poll, Waker};
 
 use super::code::Code;
 use super::shared_send::SharedSend;
@@ -48,6 +48,18 @@ impl Answering {
             Self::Own(stream) => step(stream, cx),
             Self::Shared(shared) => shared.poll_watcher(cx, step),
             Self::Call(_) | Self::Over => Poll::Pending,
+        }
+    }
+
+    /// Whether the caller has gone, as far as is known here. Of a call in one frame it takes one load.
+    #[inline]
+    pub(super) fn is_gone(&mut self) -> bool {
+        match self {
+            Self::Call(call) => call.is_gone(),
+            _ => {
+                let mut task = std::task::Context::from_waker(Waker::noop());
+                self.poll_gone(&mut task).is_ready()
+            }
         }
     }
 

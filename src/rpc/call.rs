@@ -14,7 +14,7 @@ use super::dialect;
 use super::exchange::{Begins, Request};
 use super::metadata::{Metadata, MetadataError};
 use super::method::{Bidirectional, ClientStreaming, Kind, Method, ServerStreaming, Unary};
-use super::receiver::Parent;
+use super::parent::{Parent, within};
 use super::span::{self, CallSpan};
 use super::status::Status;
 use super::wire::Opening;
@@ -235,11 +235,28 @@ impl Prepared {
         )?)
     }
 
-    /// Lets the interceptors see it.
-    pub(super) async fn intercept(&mut self, channel: &Channel) -> Result<(), Status> {
+    /// Lets the interceptors see it. When it has to be over: not later than it had to before, `at`.
+    pub(super) async fn intercept(
+        &mut self,
+        channel: &Channel,
+        at: Option<Instant>,
+    ) -> Result<Option<Instant>, Status> {
         if channel.inner().interceptors.is_empty() {
-            return Ok(());
+            return Ok(at);
         }
+        let parent = self.parent.clone();
+        within(at, &parent, self.run_interceptors(channel)).await??;
+        let Some(timeout) = self.timeout else {
+            return Ok(at);
+        };
+        if timeout.is_zero() {
+            return Err(Status::given_up(Code::DEADLINE_EXCEEDED, Processed::No));
+        }
+        let own = Instant::now().checked_add(timeout);
+        Ok(own.map_or(at, |own| Some(at.map_or(own, |at| at.min(own)))))
+    }
+
+    async fn run_interceptors(&mut self, channel: &Channel) -> Result<(), Status> {
         let mut outgoing = Outgoing {
             method: self.name,
             metadata: self.metadata.take().map_or_else(Metadata::new, |own| *own),

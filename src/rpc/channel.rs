@@ -4,16 +4,10 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::Instant;
-
-#[cfg(feature = "manage")]
-use super::code::Code;
 use super::metadata::Metadata;
 use super::metrics::{ChannelRows, MethodMetrics};
 use super::retry::Retry;
 use super::status::Status;
-#[cfg(feature = "manage")]
-use crate::error::Processed;
 use crate::handle::Session;
 #[cfg(feature = "manage")]
 use crate::manage::Manager;
@@ -27,7 +21,7 @@ const TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
 /// Cheap to clone, and all clones are the same channel; calls need `&self` only. Either side of a session can have one:
 /// see [`Context::channel`](super::Context::channel).
 ///
-/// Calls that wait for more than one answer, for a stream, or for a retry use tokio's clock. Where no runtime of tokio with time enabled is entered, as
+/// Calls that wait for a session, for a stream, or for a retry use tokio's clock. Where no runtime of tokio with time enabled is entered, as
 /// under [`EngineBuilder::block_on`](crate::EngineBuilder::block_on) of [`Driver::Uring`](crate::Driver::Uring), they fail with
 /// [`Code::FAILED_PRECONDITION`](super::Code::FAILED_PRECONDITION) if they have a deadline.
 ///
@@ -72,7 +66,7 @@ pub struct Outgoing {
     pub method: &'static str,
     /// What goes along.
     pub metadata: Metadata,
-    /// How long the server may take; `None`: no limit. A longer one than the call has does not prolong it.
+    /// How long the call may take from here on, on both sides; `None`: no other limit than it has. A longer one does not prolong it.
     pub timeout: Option<Duration>,
 }
 
@@ -135,31 +129,6 @@ impl Channel {
     pub(super) fn inner(&self) -> &Inner {
         &self.0
     }
-}
-
-impl Target {
-    /// A session for a stream, within the time that there is.
-    pub(super) async fn session(&self, deadline: Option<Instant>) -> Result<Session, Status> {
-        let _ = deadline; // A session is there at once.
-        match self {
-            Self::Session(session) => Ok(session.clone()),
-            #[cfg(feature = "manage")]
-            Self::Manager(manager) => Ok(match deadline {
-                Some(_) if !crate::timer::has_time() => manager.try_session_or_else(no_clock)?,
-                Some(at) => {
-                    let left = at.saturating_duration_since(Instant::now());
-                    manager.session_within(left).await?
-                }
-                None => manager.session().await?,
-            }),
-        }
-    }
-}
-
-/// Of a call that has a deadline, and would have to wait where no clock is.
-#[cfg(feature = "manage")]
-pub(super) fn no_clock() -> Status {
-    Status::given_up(Code::FAILED_PRECONDITION, Processed::No)
 }
 
 /// What a channel can be made of; see [`Channel::builder`].

@@ -2,8 +2,11 @@
 
 use std::any::Any;
 use std::fmt;
+use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -16,6 +19,7 @@ use super::channel::Channel;
 use super::code::Code;
 use super::metadata::{Metadata, MetadataError};
 use super::span::TraceParent;
+use super::timer::Timer;
 use crate::addr::{Addr, Wire};
 use crate::error::NotCarried;
 use crate::handle::Session;
@@ -170,7 +174,8 @@ impl Context {
         self.0.deadline.map(|at| at.saturating_duration_since(now))
     }
 
-    /// A context that ends no later than `timeout` from now, and not later than this one. It is cancelled with this one.
+    /// A context that ends no later than `timeout` from now, and not later than this one. It is cancelled with this one; its time ends
+    /// the calls of which it is the parent, and those made from it, and no other.
     #[must_use]
     pub fn with_timeout(&self, timeout: Duration) -> Self {
         let at = Instant::now().checked_add(timeout);
@@ -346,16 +351,43 @@ impl Context {
     /// A handler that never waits for it is dropped at that moment. One that does goes on instead, for
     /// [`CLEANUP_MAX`](super::CLEANUP_MAX) at most, to clean up; its return value is not sent.
     ///
+    /// A context with [a time of its own](Self::with_timeout) is given up when that is over, too; that needs tokio's clock, without which
+    /// the cancel is waited for alone.
+    ///
     /// # Cancel safety
     /// Safe.
     pub async fn cancelled(&self) -> Code {
         self.root().0.cancel.watched.store(true, Ordering::Relaxed);
-        self.wait_cancelled().await
+        let mut waiting = pin!(self.wait_cancelled());
+        let mut timer = Timer::new(self.own_deadline());
+        poll_fn(|task| {
+            if let Poll::Ready(code) = waiting.as_mut().poll(task) {
+                return Poll::Ready(code);
+            }
+            match timer.poll(task).map(|()| timer.reason()) {
+                Poll::Ready(code @ Code::DEADLINE_EXCEEDED) => Poll::Ready(code),
+                _ => Poll::Pending,
+            }
+        })
+        .await
     }
 
-    /// Why the call was given up; `None` while it goes on.
+    /// Why the call was given up; `None` while it goes on, and this context has time.
     #[must_use]
     pub fn cancellation(&self) -> Option<Code> {
+        let is_over = || self.own_deadline().is_some_and(|at| at <= Instant::now());
+        self.cancelled_with()
+            .or_else(|| is_over().then_some(Code::DEADLINE_EXCEEDED))
+    }
+
+    /// The deadline that the library keeps for no call.
+    fn own_deadline(&self) -> Option<Instant> {
+        let of_root = self.root().0.deadline;
+        self.0.deadline.filter(|own| of_root != Some(*own))
+    }
+
+    /// Why it was cancelled.
+    pub(super) fn cancelled_with(&self) -> Option<Code> {
         // ORDERING: pairs with `cancel_with`; everything before the cancel is seen.
         match self.root().0.cancel.code.load(Ordering::Acquire) {
             0 => None,
@@ -373,7 +405,7 @@ impl Context {
         let mut notified = std::pin::pin!(cancel.notify.notified());
         loop {
             notified.as_mut().enable();
-            if let Some(code) = self.cancellation() {
+            if let Some(code) = self.cancelled_with() {
                 return code;
             }
             notified.as_mut().await;
@@ -384,7 +416,7 @@ impl Context {
     pub(super) fn cancel_with(&self, code: Code) {
         let cancel = &self.root().0.cancel;
         let (success, failure) = (Ordering::Release, Ordering::Relaxed);
-        // ORDERING: pairs with `cancellation`. The first reason stays.
+        // ORDERING: pairs with `cancelled_with`. The first reason stays.
         let _ = cancel
             .code
             .compare_exchange(0, code.number(), success, failure);
@@ -411,5 +443,49 @@ impl fmt::Debug for Context {
             .field("metadata", &self.0.metadata)
             .field("cancellation", &self.cancellation())
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[tokio::test(start_paused = true)]
+    async fn a_context_with_a_time_of_its_own_is_given_up_when_that_is_over() {
+        let cx = Context::new();
+        let (long, short) = (cx.with_timeout(60 * SECOND), cx.with_timeout(SECOND));
+        let below = short.with_timeout(60 * SECOND).with_value("below");
+        let begun = Instant::now();
+        let given_up = tokio::time::timeout(30 * SECOND, short.cancelled());
+        assert_eq!(given_up.await, Ok(Code::DEADLINE_EXCEEDED));
+        assert_eq!(begun.elapsed().as_secs(), 1);
+        for late in [&short, &below] {
+            assert_eq!(late.cancellation(), Some(Code::DEADLINE_EXCEEDED));
+            assert_eq!(late.cancelled().await, Code::DEADLINE_EXCEEDED);
+        }
+        // The others go on.
+        for other in [&long, &cx] {
+            assert_eq!(other.cancellation(), None);
+        }
+        let waiting = tokio::spawn(async move { long.cancelled().await });
+        tokio::task::yield_now().await;
+        cx.cancel();
+        assert_eq!(waiting.await.unwrap(), Code::CANCELLED);
+        // The first reason stays.
+        assert_eq!(cx.cancellation(), Some(Code::CANCELLED));
+        assert_eq!(begun.elapsed().as_secs(), 1);
+    }
+
+    #[test]
+    fn without_a_clock_the_cancel_is_waited_for_alone() {
+        let cx = Context::new();
+        let child = cx.with_timeout(60 * SECOND);
+        let mut waiting = std::pin::pin!(child.cancelled());
+        let mut task = std::task::Context::from_waker(std::task::Waker::noop());
+        assert!(waiting.as_mut().poll(&mut task).is_pending());
+        cx.cancel();
+        assert!(waiting.as_mut().poll(&mut task).is_ready());
     }
 }

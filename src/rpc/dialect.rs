@@ -11,9 +11,9 @@ use bytes::Bytes;
 use super::code::Code;
 use super::metadata::{Metadata, MetadataError};
 use super::status::{Origin, Status};
-use super::wire::{self, Opening, OpeningError};
+use super::wire::{self, COMPRESSION, MAX_DETAILS, Opening, OpeningError};
 use crate::addr::Wire;
-use crate::drpc::{Invocation, StatusDetails};
+use crate::drpc::{Calls, Invocation, StatusDetails};
 use crate::error::codes;
 use crate::error::{Failure, NotCarried, Processed, StreamError};
 
@@ -59,6 +59,9 @@ pub(super) fn read_opening(wire: Wire, block: &Bytes) -> Result<Opening<'_>, Ope
     let path = invocation.path();
     let mut metadata = Metadata::new();
     for (key, value) in invocation.entries() {
+        if key == COMPRESSION.as_bytes() && wire.drpc().is_some_and(|it| it.calls == Calls::Many) {
+            return Err(OpeningError::Compressed);
+        }
         // Peers may use any bytes as keys. Those that no key of this library can be are not seen by handlers.
         let Ok(key) = std::str::from_utf8(key) else {
             continue;
@@ -84,12 +87,16 @@ fn lower_case(key: &str) -> Cow<'_, str> {
 
 // ---- the status -------------------------------------------------------------------------------------
 
-/// The details of the ERROR that ends a failed call.
+/// The details of the ERROR that ends a failed call; those that are too long are left out.
 pub(super) fn encode_status(wire: Wire, status: &Status) -> Vec<u8> {
-    match wire.drpc() {
-        None => wire::encode_status(status),
-        Some(_) => drpc_details(status.details()),
+    if wire.drpc().is_none() {
+        return wire::encode_status(status);
     }
+    let details = drpc_details(status.details());
+    if details.len() > MAX_DETAILS {
+        return Vec::new();
+    }
+    details
 }
 
 /// Details that are in the form of `google.rpc.Status`, as they are, without the parts that the error says itself; others as one
@@ -236,6 +243,17 @@ mod tests {
     }
 
     #[test]
+    fn a_call_whose_messages_are_compressed_is_refused_where_the_key_means_that() {
+        let entries = [(COMPRESSION, &b"snappy"[..])];
+        let block = Bytes::from(Invocation::encode("/a/B", entries).unwrap());
+        let refused = read_opening(DRPC, &block).map(|_| ());
+        assert_eq!(refused, Err(OpeningError::Compressed));
+        // Storj's peers hand it to the handler.
+        let read = read_opening(Wire::Drpc(Profile::STORJ), &block).unwrap();
+        assert_eq!(read.metadata.get(COMPRESSION), Some(&b"snappy"[..]));
+    }
+
+    #[test]
     fn details_of_any_form_come_back() {
         let any = b"\x1a\x05\x0a\x01t\x12\x00".to_vec();
         for details in [&b""[..], b"opaque", &any, &[0x1a], &[0x08], &[0x12, 0]] {
@@ -254,6 +272,21 @@ mod tests {
         let wide = StatusDetails::encode(Some(1 << 40), [b""; 0]);
         let back = sent(&Status::new(Code::UNKNOWN, "").with_details(wide));
         assert_eq!(StatusDetails::decode(back.details()).code(), Some(1 << 40));
+    }
+
+    #[test]
+    fn details_beyond_what_an_error_carries_are_left_out() {
+        let longest = (0..=MAX_DETAILS).rev().find(|len| {
+            let status = Status::not_found("no").with_details(vec![0; *len]);
+            !encode_status(DRPC, &status).is_empty()
+        });
+        // With its envelope it has the limit.
+        assert_eq!(longest, Some(MAX_DETAILS - 43));
+        for len in [MAX_DETAILS + 1, 1 << 20] {
+            let back = sent(&Status::not_found("no").with_details(vec![0; len]));
+            assert_eq!((back.code(), back.message()), (Code::NOT_FOUND, "no"));
+            assert!(back.details().is_empty());
+        }
     }
 
     #[test]

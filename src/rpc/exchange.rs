@@ -439,8 +439,8 @@ pub(super) fn poll_answer<T>(
     }))
 }
 
-/// Why a call has ended: by its own deadline, which the stream keeps, or as the stream says.
-fn ended(wire: Wire, error: StreamError) -> Status {
+/// Why a call has ended: by its own deadline, which the transport keeps, or as the stream says.
+pub(super) fn ended(wire: Wire, error: StreamError) -> Status {
     match error {
         StreamError::Cancelled {
             by: Side::This,

@@ -39,12 +39,6 @@ pub(super) struct Held {
     pub(super) seen: Served,
 }
 
-/// Places that others have while a call cannot run.
-pub(super) struct Lent {
-    pub(super) of_method: Option<Arc<Bound>>,
-    pub(super) of_server: bool,
-}
-
 impl Held {
     pub(super) fn new(peer: &Arc<Peer>, server: &Arc<Common>) -> Self {
         Self {
@@ -62,7 +56,7 @@ impl Held {
         self.seen.begin(&self.server.rows, row, since);
     }
 
-    /// Has a place of the session and one of the server; false if one of them has none.
+    /// Has a place of the session and one of the server; false if one of them has none: of the server alone, or of both.
     pub(super) fn take_places(&mut self) -> bool {
         if !self.of_session {
             self.of_session = self.peer.bound.try_take();
@@ -84,17 +78,12 @@ impl Held {
         self.seen.end(&self.server.rows);
     }
 
-    /// Gives up the places that calls of other sessions wait for.
-    pub(super) fn lend(&mut self) -> Lent {
-        let of_server = std::mem::take(&mut self.of_server);
-        if of_server {
+    /// Gives up the places that calls of other sessions wait for; the method, if it had one of it.
+    pub(super) fn lend(&mut self) -> Option<Arc<Bound>> {
+        if std::mem::take(&mut self.of_server) {
             self.server.bound.release();
         }
-        let of_method = self.of_method.take().and_then(Place::lend);
-        Lent {
-            of_method,
-            of_server,
-        }
+        self.of_method.take().and_then(Place::lend)
     }
 
     pub(super) fn give_back(&mut self) {

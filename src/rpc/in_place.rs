@@ -67,7 +67,14 @@ where
         call: &mut IncomingCall,
         make: impl FnOnce(&P, Context, Req) -> F,
     ) -> Came<F> {
-        let request = match (self.method.request.decode)(call.take_request().into()) {
+        if call.is_gone() {
+            warm.call.held.server.counters.cancelled.add();
+            warm.call.held.over();
+            return Came::Over;
+        }
+        let message = call.hold_request();
+        call.note_read();
+        let request = match (self.method.request.decode)(message.into()) {
             Ok(request) => request,
             Err(error) => {
                 warm.call.send = Answering::Call(std::mem::take(call));

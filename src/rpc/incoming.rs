@@ -13,13 +13,13 @@ use tokio::time::Instant;
 use tracing::Level;
 
 use super::answering::Answering;
-use super::bound::{Bound, Place, full};
+use super::bound::Bound;
 use super::code::Code;
 use super::codec::{CodecError, Coding};
 use super::context::{Context, Part};
 use super::dialect;
 use super::exchange::{poll_message, poll_send};
-use super::held::{Held, Lent};
+use super::held::Held;
 use super::metadata::Metadata;
 use super::polling::polled_in_place;
 use super::shared_send::SharedSend;
@@ -36,7 +36,7 @@ use crate::pace::{LINES, paced};
 /// How long a handler that waits for [`Context::cancelled`] may go on after the end of its call.
 pub const CLEANUP_MAX: Duration = Duration::from_secs(5);
 /// How long a call that has no deadline may take to send its request.
-const REQUEST_MAX: Duration = Duration::from_secs(30);
+pub(super) const REQUEST_MAX: Duration = Duration::from_secs(30);
 
 /// A call that was taken.
 pub(super) struct Incoming {
@@ -96,6 +96,9 @@ impl Incoming {
     /// The request of a call in one frame; without one the call is over.
     pub(super) fn request_here<T>(&mut self, coding: Coding<T>, late: bool) -> Option<T> {
         let message = self.message.take()?;
+        if let Answering::Call(call) = &self.send {
+            call.note_read();
+        }
         let refusal = match (coding.decode)(message.into()) {
             Ok(request) if !late => return Some(request),
             Ok(_) => self.late(),
@@ -130,7 +133,7 @@ impl Incoming {
             return Err(Gone);
         };
         let held = &mut self.held;
-        let mut lent: Option<Lent> = None;
+        let mut lent: Option<Option<Arc<Bound>>> = None;
         let mut timer: Option<Timer> = None;
         let received = poll_fn(|cx| {
             if let Poll::Ready(message) = poll_message(recv, coding.decoding(), cx) {
@@ -152,9 +155,9 @@ impl Incoming {
         .await;
         let refusal = match received {
             Some(Ok(Some(Ok(request)))) if !self.is_late() => {
-                if let Some(lent) = lent {
+                if let Some(method) = lent {
                     // In memory of its own: most calls have no need of it.
-                    Box::pin(self.regain(lent)).await?;
+                    Box::pin(self.regain(method)).await?;
                 }
                 return Ok(request);
             }
@@ -182,82 +185,10 @@ impl Incoming {
         self.deadline.is_some_and(|at| at <= Instant::now())
     }
 
-    fn late(&self) -> Status {
+    pub(super) fn late(&self) -> Status {
         self.held.server.counters.late.add();
         let text = "the time for the call ran out before it began";
         Status::library(Code::DEADLINE_EXCEEDED, Processed::No, text)
-    }
-
-    /// Takes the places again. Where there is none it waits or refuses: for a place of its method as that does, for one of the
-    /// server as the server does.
-    async fn regain(&mut self, lent: Lent) -> Result<(), Gone> {
-        if let Some(bound) = lent.of_method {
-            self.held.of_method = Some(self.place(&bound).await?);
-        }
-        if lent.of_server {
-            let bound = Arc::clone(&self.held.server.bound);
-            self.place(&bound).await?.keep();
-            self.held.of_server = true;
-        }
-        Ok(())
-    }
-
-    async fn place(&mut self, bound: &Arc<Bound>) -> Result<Place, Gone> {
-        if let Some(place) = bound.try_acquire() {
-            return Ok(place);
-        }
-        if bound.refuses_to_wait() {
-            self.refuse(&full());
-            return Err(Gone);
-        }
-        self.wait_for(bound.acquire()).await
-    }
-
-    /// Waits for the metadata in front of the first request of a stream.
-    pub(super) async fn wait_for_metadata<F: Future>(
-        &mut self,
-        future: F,
-    ) -> Result<F::Output, Gone> {
-        let lent = self.held.lend();
-        let at = self
-            .deadline
-            .unwrap_or_else(|| Instant::now() + REQUEST_MAX);
-        let output = self.wait_until(Some(at), future).await?;
-        self.regain(lent).await?;
-        Ok(output)
-    }
-
-    /// Waits for something that comes before the handler, as long as the caller does.
-    pub(super) async fn wait_for<F: Future>(&mut self, future: F) -> Result<F::Output, Gone> {
-        self.wait_until(self.deadline, future).await
-    }
-
-    async fn wait_until<F: Future>(
-        &mut self,
-        at: Option<Instant>,
-        future: F,
-    ) -> Result<F::Output, Gone> {
-        let mut timer = Timer::new(at);
-        let mut future = pin!(future);
-        let output = poll_fn(|cx| {
-            if let Poll::Ready(output) = future.as_mut().poll(cx) {
-                return Poll::Ready(Ok(output));
-            }
-            if timer.poll(cx).is_ready() {
-                return Poll::Ready(Err(true));
-            }
-            self.send.poll_gone(cx).map(|_| Err(false))
-        })
-        .await;
-        output.map_err(|late| {
-            if late {
-                let status = self.late();
-                self.refuse(&status);
-            } else {
-                self.held.server.counters.cancelled.add();
-            }
-            Gone
-        })
     }
 
     /// Runs the interceptors, and then the handler, as long as the caller waits for the answer.
@@ -272,6 +203,10 @@ impl Incoming {
         if self.is_late() {
             let status = self.late();
             self.refuse(&status);
+            return Err(Gone);
+        }
+        if self.send.is_gone() {
+            self.held.server.counters.cancelled.add();
             return Err(Gone);
         }
         self.begin_span(&cx);
@@ -391,13 +326,16 @@ impl Incoming {
         let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
         let text = text.unwrap_or("no text");
         let method = self.head.method;
-        paced!(
-            LINES,
-            Level::ERROR,
-            method,
-            panic = text,
-            "a handler panicked"
-        );
+        // In the call's span: the log line says which call it was, and of which peer.
+        self.held.in_span(|| {
+            paced!(
+                LINES,
+                Level::ERROR,
+                method,
+                panic = text,
+                "a handler panicked"
+            );
+        });
         // What it said stays here: it may be about other callers.
         Status::library(Code::INTERNAL, Processed::Yes, "the handler panicked")
     }

@@ -110,7 +110,8 @@
 //! [`Server::metrics`] and [`Channel::metrics`] count the calls of each method, by code, with their times and those in flight; they are
 //! always on, and cost a call three additions on each side. The feature `metrics` of the library
 //! publishes them. With the feature `rpc-tracing` a call is a span on both sides, and its trace context travels in the entry
-//! `traceparent` of its metadata; a call with a [parent](Call::parent) is of the parent's trace.
+//! `traceparent` of its metadata; a call with a [parent](Call::parent) is of the parent's trace. For `tracing-opentelemetry` spans have
+//! `otel.name` (the method), `otel.kind`, and `otel.status_code` where the call is an error of that side.
 //!
 //! # Over DRPC
 //! The same clients and servers call peers that speak [DRPC](crate::drpc), and are called by them: the session's
@@ -155,8 +156,12 @@ mod metadata;
 mod method;
 mod metrics;
 mod mode;
+mod parent;
+mod places;
 mod polling;
+mod quota;
 mod receiver;
+mod release;
 mod retry;
 mod router;
 mod run;
@@ -164,6 +169,7 @@ mod sender;
 mod serve;
 mod served;
 mod server;
+mod session;
 mod shared_send;
 mod span;
 mod status;

@@ -2,12 +2,13 @@
 
 use std::fmt;
 use std::ops::{Deref, DerefMut};
+use std::panic::catch_unwind;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::bound::Bound;
 use super::incoming::Incoming;
+use super::places::Waited;
 use super::warm::Warm;
 use crate::handle::call::IncomingCall;
 
@@ -37,6 +38,10 @@ pub trait Mode: sealed::Sealed + Sized + 'static {
     #[doc(hidden)]
     fn start_later(handler: &Self::Handler, call: Taken, wait: Waited) -> Self::Call;
 
+    /// Whether [`spawn`](Self::spawn) can be called here, inside of a runtime.
+    #[doc(hidden)]
+    fn can_spawn() -> bool;
+
     #[doc(hidden)]
     fn spawn(call: Self::Call);
 }
@@ -57,24 +62,6 @@ pub struct Here(pub(super) IncomingCall);
 #[doc(hidden)]
 pub struct Taken(pub(super) Incoming);
 
-/// A call waits for a place of this method, then for one of its session and one of the server.
-#[doc(hidden)]
-pub struct Waited(pub(super) Arc<Bound>);
-
-impl Waited {
-    async fn wait(self, call: &mut Incoming) -> Result<(), super::incoming::Gone> {
-        let of_method = call.wait_for(self.0.acquire()).await?;
-        call.held.of_method = Some(of_method);
-        let of_session = Arc::clone(&call.held.peer.bound);
-        call.wait_for(of_session.acquire()).await?.keep();
-        call.held.of_session = true;
-        let of_server = Arc::clone(&call.held.server.bound);
-        call.wait_for(of_server.acquire()).await?.keep();
-        call.held.of_server = true;
-        Ok(())
-    }
-}
-
 /// Handlers are `Send`: they are tasks of the runtime, on any of its threads.
 #[derive(Clone, Copy, Debug)]
 pub enum Shared {}
@@ -93,7 +80,7 @@ pub trait Free {}
 impl<T: ?Sized> Free for T {}
 
 macro_rules! modes {
-    ($($mode:ident: $pointer:ident, $spawn:ident, { $($bounds:tt)* }, { $($handler:tt)* };)+) => {
+    ($($mode:ident: $pointer:ident, $spawn:ident, $can:expr, { $($bounds:tt)* }, { $($handler:tt)* };)+) => {
         $(impl Mode for $mode {
             type Call = Pin<Box<dyn Future<Output = ()> $($bounds)* + 'static>>;
             type InPlace = Box<dyn InPlace<Self> $($bounds)* + 'static>;
@@ -114,6 +101,10 @@ macro_rules! modes {
                 })
             }
 
+            fn can_spawn() -> bool {
+                $can
+            }
+
             fn spawn(call: Self::Call) {
                 drop(tokio::task::$spawn(call));
             }
@@ -122,8 +113,13 @@ macro_rules! modes {
 }
 
 modes! {
-    Shared: Arc, spawn, { + Send }, { + Send + Sync };
-    Local: Rc, spawn_local, {}, {};
+    Shared: Arc, spawn, true, { + Send }, { + Send + Sync };
+    Local: Rc, spawn_local, has_local_set(), {}, {};
+}
+
+/// tokio offers no way to ask but to try; its panic is caught after the panic hook has printed it.
+fn has_local_set() -> bool {
+    catch_unwind(|| drop(tokio::task::spawn_local(async {}))).is_ok()
 }
 
 impl fmt::Debug for Here {
@@ -135,11 +131,5 @@ impl fmt::Debug for Here {
 impl fmt::Debug for Taken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Taken").finish_non_exhaustive()
-    }
-}
-
-impl fmt::Debug for Waited {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Waited").finish_non_exhaustive()
     }
 }

@@ -10,14 +10,12 @@ use futures_core::Stream;
 
 use super::code::Code;
 use super::codec::Coding;
-use super::context;
-use super::dialect;
-use super::exchange::{poll_answer, poll_message, undecodable};
+use super::exchange::{ended, poll_answer, poll_message, undecodable};
 use super::metadata::Metadata;
 use super::metrics::Seen;
+use super::parent::{Parent, cancel_code};
 use super::shared_send::SharedSend;
 use super::status::Status;
-use super::timer::Timer;
 use super::wire::{block, find_meta};
 use crate::error::Processed;
 use crate::error::codes;
@@ -39,44 +37,30 @@ pub struct Receiver<T> {
 /// What a caller's receiving side has in hand: the end of the call.
 pub(super) struct Caller {
     pub(super) shared: Arc<SharedSend>,
-    pub(super) timer: Timer,
     pub(super) parent: Option<Parent>,
     pub(super) seen: Seen<'static>,
 }
 
-/// Waits for a parent's cancel.
-pub(super) struct Parent(Pin<Box<dyn Future<Output = Code> + Send + Sync>>);
-
-impl Parent {
-    pub(super) fn new(cx: context::Context) -> Self {
-        Self(Box::pin(async move { cx.wait_cancelled().await }))
-    }
-
-    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Code> {
-        self.0.as_mut().poll(cx)
-    }
-}
-
-/// The code of a stream's cancel.
-pub(super) fn cancel_code(code: Code) -> u32 {
-    match code {
-        Code::DEADLINE_EXCEEDED => codes::DEADLINE,
-        _ => codes::CANCELLED,
-    }
-}
-
 impl Caller {
-    /// Ready when the time is over, or the parent was cancelled; the call has been cancelled then.
-    fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<Status> {
-        let code = match self.timer.poll(cx) {
-            Poll::Ready(()) => self.timer.reason(),
-            Poll::Pending => match &mut self.parent {
-                Some(parent) => ready!(parent.poll(cx)),
-                None => return Poll::Pending,
-            },
+    /// Why the parent has ended the call, which has been cancelled then.
+    fn cancelled(&self) -> Option<Status> {
+        let code = self.parent.as_ref()?.cancelled()?;
+        Some(self.end(code))
+    }
+
+    /// The same, once there is something to wait for.
+    fn poll_cancelled(&mut self, cx: &mut Context<'_>) -> Poll<Status> {
+        let Some(parent) = &mut self.parent else {
+            return Poll::Pending;
         };
+        let code = ready!(parent.poll(cx));
+        Poll::Ready(self.end(code))
+    }
+
+    #[cold]
+    fn end(&self, code: Code) -> Status {
         self.shared.cancel(cancel_code(code));
-        Poll::Ready(Status::given_up(code, Processed::Maybe))
+        Status::given_up(code, Processed::Maybe)
     }
 }
 
@@ -95,7 +79,7 @@ impl<T> Receiver<T> {
     ///
     /// # Errors
     /// Why the call ended, after every message that came before: of a caller's, the status that the handler returned. Afterwards
-    /// `None`.
+    /// `None`. The call's deadline and the cancel of its parent end it at once, without the messages that were not taken by then.
     ///
     /// # Cancel safety
     /// Dropping the future loses no message.
@@ -114,13 +98,7 @@ impl<T> Receiver<T> {
         if self.ended {
             return Poll::Ready(Ok(None));
         }
-        let mut next = self.poll_next_message(cx);
-        if next.is_pending()
-            && let Some(caller) = &mut self.caller
-            && let Poll::Ready(status) = caller.poll_end(cx)
-        {
-            next = Poll::Ready(Err(status));
-        }
+        let next = self.poll_unless_cancelled(cx, Self::poll_next_message);
         self.ended = matches!(next, Poll::Ready(Ok(None) | Err(_)));
         if self.ended
             && let Some(caller) = &mut self.caller
@@ -131,9 +109,27 @@ impl<T> Receiver<T> {
         next
     }
 
+    /// A step, unless a caller's parent ends the call. Its deadline the stream keeps.
+    fn poll_unless_cancelled<R>(
+        &mut self,
+        cx: &mut Context<'_>,
+        step: impl FnOnce(&mut Self, &mut Context<'_>) -> Poll<Result<R, Status>>,
+    ) -> Poll<Result<R, Status>> {
+        if let Some(status) = self.caller.as_ref().and_then(Caller::cancelled) {
+            return Poll::Ready(Err(status));
+        }
+        let polled = step(self, cx);
+        if polled.is_pending()
+            && let Some(caller) = &mut self.caller
+        {
+            return caller.poll_cancelled(cx).map(Err);
+        }
+        polled
+    }
+
     fn poll_next_message(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<T>, Status>> {
         let received = ready!(poll_message(&mut self.recv, self.coding.decoding(), cx));
-        match received.map_err(|error| dialect::status(self.recv.wire(), error))? {
+        match received.map_err(|error| ended(self.recv.wire(), error))? {
             Some(Ok(message)) => Poll::Ready(Ok(Some(message))),
             None => Poll::Ready(Ok(None)),
             Some(Err(error)) => {
@@ -244,18 +240,10 @@ impl<T> Future for Reply<T> {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
         let receiver = &mut this.receiver;
-        let mut answer = poll_answer(
-            &mut receiver.recv,
-            receiver.coding.decoding(),
-            &mut this.answer,
-            cx,
-        );
-        if answer.is_pending()
-            && let Some(caller) = &mut receiver.caller
-            && let Poll::Ready(status) = caller.poll_end(cx)
-        {
-            answer = Poll::Ready(Err(status));
-        }
+        let answer = receiver.poll_unless_cancelled(cx, |receiver, cx| {
+            let coding = receiver.coding.decoding();
+            poll_answer(&mut receiver.recv, coding, &mut this.answer, cx)
+        });
         // Behind an answer that makes no sense the call is to be cancelled.
         receiver.ended = matches!(answer, Poll::Ready(Ok(_)));
         if let (Poll::Ready(end), Some(caller)) = (&answer, &mut receiver.caller) {
@@ -272,31 +260,4 @@ impl<T> fmt::Debug for Reply<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Reply").finish_non_exhaustive()
     }
-}
-
-/// Waits for something that comes before the call itself.
-pub(super) async fn within<F: Future>(
-    at: Option<tokio::time::Instant>,
-    parent: &Option<context::Context>,
-    future: F,
-) -> Result<F::Output, Status> {
-    let mut timer = Timer::new(at);
-    let mut waiting = None;
-    let mut future = std::pin::pin!(future);
-    poll_fn(|cx| {
-        if let Poll::Ready(output) = future.as_mut().poll(cx) {
-            return Poll::Ready(Ok(output));
-        }
-        if timer.poll(cx).is_ready() {
-            return Poll::Ready(Err(Status::given_up(timer.reason(), Processed::No)));
-        }
-        match parent {
-            Some(parent) => waiting
-                .get_or_insert_with(|| Parent::new(parent.clone()))
-                .poll(cx)
-                .map(|code| Err(Status::given_up(code, Processed::No))),
-            None => Poll::Pending,
-        }
-    })
-    .await
 }

@@ -38,6 +38,26 @@ pub(super) struct Entry<M: Mode> {
 }
 
 /// How calls of one method are run.
+///
+/// # Examples
+/// ```
+/// use bytes::Bytes;
+/// use ringmux::rpc::{Method, MethodOptions, Raw, Server, WhenFull};
+///
+/// const HASH: Method<Bytes, Bytes> = Method::unary::<Raw>("example.v1.Hashes/Hash");
+///
+/// // Two at once, each on a task of its own; a third is refused, and its caller may try elsewhere.
+/// let options = MethodOptions::default()
+///     .max_calls(2)
+///     .when_full(WhenFull::Refuse)
+///     .spawn(true);
+/// let server = Server::builder()
+///     .unary(HASH, async |_, request| Ok(request))
+///     .options(HASH, options)
+///     .build()?;
+/// # drop(server);
+/// # Ok::<(), ringmux::rpc::BuildError>(())
+/// ```
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct MethodOptions {

@@ -40,7 +40,7 @@ pub(super) async fn server_streaming<Req, Resp, F>(
     let Ok((mut call, shared)) = call.share() else {
         return;
     };
-    let sender = Sender::new(shared, method.response, Some(cx.clone()));
+    let sender = Sender::of_handler(shared, method.response, cx.clone());
     let outcome = call.run(cx, |cx| handler(cx, request, sender)).await;
     if let Ok((cx, outcome)) = outcome {
         call.end_answers(&cx, outcome).await;
@@ -78,7 +78,7 @@ pub(super) async fn bidirectional<Req, Resp, F>(
     let Ok((receiver, cx)) = first(&mut call, receiver).await else {
         return;
     };
-    let sender = Sender::new(shared, method.response, Some(cx.clone()));
+    let sender = Sender::of_handler(shared, method.response, cx.clone());
     let outcome = call.run(cx, |cx| handler(cx, receiver, sender)).await;
     if let Ok((cx, outcome)) = outcome {
         call.end_answers(&cx, outcome).await;

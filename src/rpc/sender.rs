@@ -15,6 +15,7 @@ use super::code::Code;
 use super::codec::Coding;
 use super::context::{Context, Part};
 use super::exchange::{COPIED_MAX, poll_send};
+use super::parent::{Parent, cancel_code};
 use super::shared_send::SharedSend;
 use super::status::Status;
 use super::wire::{block, meta};
@@ -26,7 +27,7 @@ use crate::handle::fair::Fair;
 /// Sends the messages of a streaming call: a caller its requests, a handler its answers.
 ///
 /// A message is accepted into the stream's bounded queue, as by [`SendStream::send`](crate::SendStream::send); a peer that
-/// does not read makes the sender wait, until the call's deadline or end. It is also a [`Sink`], and
+/// does not read makes the sender wait, until the call's deadline, its parent's cancel, or its end, whether the other half is awaited or not. It is also a [`Sink`], and
 /// [`send_all`](Self::send_all) takes a [`Stream`].
 ///
 /// A caller says with [`finish`](Self::finish) that its requests are complete; dropped before, it cancels the call. A
@@ -40,8 +41,7 @@ pub struct Sender<T> {
     shared: Arc<SharedSend>,
     coding: Coding<T>,
     buffer: BytesMut,
-    /// A handler's, whose headers go first.
-    server: Option<Context>,
+    side: Side,
     headers: Option<Bytes>,
     headers_sent: bool,
     finished: bool,
@@ -49,15 +49,35 @@ pub struct Sender<T> {
     fair: Fair,
 }
 
+/// Who sends.
+enum Side {
+    /// Its parent ends the call; its deadline the stream keeps.
+    Caller(Option<Parent>),
+    /// Its headers go first.
+    Handler(Context),
+}
+
 impl<T> Sender<T> {
-    pub(super) fn new(shared: Arc<SharedSend>, coding: Coding<T>, server: Option<Context>) -> Self {
+    pub(super) fn of_caller(
+        shared: Arc<SharedSend>,
+        coding: Coding<T>,
+        parent: Option<Parent>,
+    ) -> Self {
+        Self::new(shared, coding, Side::Caller(parent))
+    }
+
+    pub(super) fn of_handler(shared: Arc<SharedSend>, coding: Coding<T>, cx: Context) -> Self {
+        Self::new(shared, coding, Side::Handler(cx))
+    }
+
+    fn new(shared: Arc<SharedSend>, coding: Coding<T>, side: Side) -> Self {
         Self {
             shared,
             coding,
             buffer: BytesMut::new(),
             headers: None,
-            headers_sent: server.is_none(),
-            server,
+            headers_sent: matches!(side, Side::Caller(_)),
+            side,
             finished: false,
             fair: Fair::new(),
         }
@@ -80,9 +100,8 @@ impl<T> Sender<T> {
             ready!(self.poll_headers(cx))?;
             let step =
                 |stream: &mut SendStream, cx: &mut Waking<'_>| poll_send(stream, &message, cx);
-            self.shared
-                .poll_sender(cx, step)
-                .map_err(|error| self.ended(error))
+            let sent = ready!(self.poll(cx, step));
+            Poll::Ready(sent.map_err(|error| self.ended(error)))
         })
         .await?;
         self.give_back(message);
@@ -93,16 +112,25 @@ impl<T> Sender<T> {
     /// the sink, does.
     ///
     /// # Errors
-    /// As [`send`](Self::send), at the first message that is not accepted.
+    /// As [`send`](Self::send), at the first message that is not accepted, or at the end of the call while the stream has none.
     ///
     /// # Cancel safety
     /// Dropping the future leaves out the messages that were not sent, and one message that was taken from the stream.
     pub async fn send_all(&mut self, messages: impl Stream<Item = T>) -> Result<(), Status> {
         let mut messages = pin!(messages);
-        while let Some(message) = poll_fn(|cx| messages.as_mut().poll_next(cx)).await {
-            self.send(message).await?;
+        loop {
+            let next = poll_fn(|cx| {
+                if let Poll::Ready(next) = messages.as_mut().poll_next(cx) {
+                    return Poll::Ready(Ok(next));
+                }
+                let ended = ready!(self.poll(cx, poll_stopped));
+                Poll::Ready(Err(self.ended(ended)))
+            });
+            match next.await? {
+                Some(message) => self.send(message).await?,
+                None => return Ok(()),
+            }
         }
-        Ok(())
     }
 
     /// Says that no message follows. A handler need not.
@@ -113,7 +141,7 @@ impl<T> Sender<T> {
         if std::mem::replace(&mut self.finished, true) {
             return Ok(());
         }
-        if self.server.is_some() {
+        if let Side::Handler(_) = self.side {
             self.shared.release(false);
             return Ok(());
         }
@@ -126,10 +154,26 @@ impl<T> Sender<T> {
     /// # Cancel safety
     /// Safe.
     pub async fn closed(&mut self) {
-        let step = |stream: &mut SendStream, cx: &mut Waking<'_>| {
-            pin!(stream.stopped()).poll(cx).map(drop)
-        };
-        poll_fn(|cx| self.shared.poll_sender(cx, step)).await;
+        poll_fn(|cx| self.poll(cx, poll_stopped)).await;
+    }
+
+    /// Polls with the stream, which a caller's parent ends.
+    fn poll<R>(
+        &mut self,
+        cx: &mut Waking<'_>,
+        mut step: impl FnMut(&mut SendStream, &mut Waking<'_>) -> Poll<R>,
+    ) -> Poll<R> {
+        if let Side::Caller(Some(parent)) = &mut self.side {
+            if parent.cancelled().is_none() {
+                let polled = self.shared.poll_sender(cx, &mut step);
+                if polled.is_ready() || parent.poll(cx).is_pending() {
+                    return polled;
+                }
+            }
+            let code = parent.cancelled().unwrap_or(Code::CANCELLED);
+            self.shared.cancel(cancel_code(code));
+        }
+        self.shared.poll_sender(cx, step)
     }
 
     fn encode(&mut self, message: &T) -> Result<Bytes, Status> {
@@ -154,23 +198,21 @@ impl<T> Sender<T> {
         }
     }
 
-    fn poll_headers(&mut self, cx: &Waking<'_>) -> Poll<Result<(), Status>> {
+    fn poll_headers(&mut self, cx: &mut Waking<'_>) -> Poll<Result<(), Status>> {
         if self.headers_sent {
             return Poll::Ready(Ok(()));
         }
         if self.headers.is_none()
-            && let Some(headers) = self
-                .server
-                .as_ref()
-                .and_then(|cx| cx.take_answer(Part::Headers))
+            && let Side::Handler(cx) = &self.side
+            && let Some(headers) = cx.take_answer(Part::Headers)
         {
             self.headers = Some(meta(block::HEADERS, &headers));
         }
-        if let Some(headers) = &self.headers {
+        if let Some(headers) = self.headers.clone() {
             let step = |stream: &mut SendStream, cx: &mut Waking<'_>| {
                 pin!(stream.send_meta(headers.clone())).poll(cx)
             };
-            ready!(self.shared.poll_sender(cx, step)).map_err(|error| self.ended(error))?;
+            ready!(self.poll(cx, step)).map_err(|error| self.ended(error))?;
         }
         self.headers_sent = true;
         Poll::Ready(Ok(()))
@@ -184,15 +226,23 @@ impl<T> Sender<T> {
             SendError::Stopped { .. }
             | SendError::Finished
             | SendError::Stream(StreamError::Cancelled { .. } | StreamError::Failed(_)) => {
-                match self.server {
-                    None => "the call has ended: await its reply, or its receiver, which says why",
-                    Some(_) => "the call has ended: its caller has gone, or its time is over",
+                match self.side {
+                    Side::Caller(_) => {
+                        "the call has ended: await its reply, or its receiver, which says why"
+                    }
+                    Side::Handler(_) => {
+                        "the call has ended: its caller has gone, or its time is over"
+                    }
                 }
             }
             error => return error.into(),
         };
         Status::library(Code::CANCELLED, Processed::Maybe, over)
     }
+}
+
+fn poll_stopped(stream: &mut SendStream, cx: &mut Waking<'_>) -> Poll<SendError> {
+    pin!(stream.stopped()).poll(cx)
 }
 
 impl<T> Sink<T> for Sender<T> {
@@ -204,8 +254,8 @@ impl<T> Sink<T> for Sender<T> {
         ready!(this.poll_headers(cx))?;
         let step =
             |stream: &mut SendStream, cx: &mut Waking<'_>| Sink::poll_ready(Pin::new(stream), cx);
-        let ready = this.shared.poll_sender(cx, step);
-        ready.map_err(|error| this.ended(error))
+        let ready = ready!(this.poll(cx, step));
+        Poll::Ready(ready.map_err(|error| this.ended(error)))
     }
 
     fn start_send(self: Pin<&mut Self>, message: T) -> Result<(), Status> {
@@ -231,10 +281,10 @@ impl<T> Unpin for Sender<T> {}
 
 impl<T> Drop for Sender<T> {
     fn drop(&mut self) {
-        match self.server {
+        match self.side {
             _ if self.finished => {}
-            None => self.shared.cancel(codes::CANCELLED),
-            Some(_) => self.shared.release(std::thread::panicking()),
+            Side::Caller(_) => self.shared.cancel(codes::CANCELLED),
+            Side::Handler(_) => self.shared.release(std::thread::panicking()),
         }
     }
 }

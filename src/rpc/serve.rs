@@ -2,7 +2,7 @@
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
@@ -12,13 +12,14 @@ use tokio::time::Instant;
 use tracing::Level;
 
 use super::answering::Answering;
-use super::bound::{Bound, Place, full};
+use super::bound::{Bound, full};
 use super::code::Code;
 use super::context::Peer;
 use super::dialect;
 use super::held::{Common, Held};
 use super::incoming::{Head, Incoming};
-use super::mode::{Here, InPlace as _, Mode, Taken, Waited};
+use super::mode::{Here, InPlace as _, Mode, Taken};
+use super::places::{Waited, Waits};
 use super::polling::while_in_place;
 use super::router::Entry;
 use super::status::Status;
@@ -30,7 +31,7 @@ use crate::handle::{RecvStream, SendStream, Session};
 use crate::pace::{LINES, paced};
 use crate::timer::has_time;
 
-/// Calls that are ready at once, one behind the other, before others on the thread have their turn.
+/// Calls that are taken, one behind the other, before others on the thread have their turn.
 const READY_CALLS: u32 = 32;
 /// The same as a time, which is looked at each [`LOOK_CALLS`].
 const READY_TIME: Duration = Duration::from_micros(50);
@@ -45,16 +46,14 @@ pub(super) async fn serve_session<M: Mode>(
     core: &Arc<Core<M>>,
     session: Session,
 ) -> Result<(), SessionError> {
-    if !has_time() {
-        return Err(SessionError::Io(Arc::new(no_clock())));
-    }
+    check_runtime::<M>().map_err(|error| SessionError::Io(Arc::new(error)))?;
     let bound = core.common.bound.with_limit(core.max_session_calls);
     let peer = Arc::new(Peer::new(session, bound));
     let warm = Warm::new(&peer, &core.common);
     let mut serving = Serving {
         core: Arc::clone(core),
         peer,
-        ready: 0,
+        arrived: 0,
         since: None,
         now: None,
         runners: Vec::new(),
@@ -70,18 +69,18 @@ pub(super) async fn serve_session<M: Mode>(
         match arrived {
             Some(Arrival::Call(call)) => {
                 if let Some(call) = serving.take_in_place(call) {
-                    serving.warm.pause();
-                    serving.take_call(call).await?;
+                    serving.pause();
+                    serving.take_call(call).await;
                 }
             }
             Some(Arrival::Stream(send, recv)) => {
-                serving.warm.pause();
-                serving.take(send, recv).await?;
+                serving.pause();
+                serving.take(send, recv).await;
             }
             None => return Ok(()),
         }
         if serving.has_had_its_turn() {
-            serving.warm.pause();
+            serving.rest();
             tokio::task::yield_now().await;
         }
     }
@@ -90,10 +89,10 @@ pub(super) async fn serve_session<M: Mode>(
 struct Serving<M: Mode> {
     core: Arc<Core<M>>,
     peer: Arc<Peer>,
-    /// Calls since others had their turn, and since when.
-    ready: u32,
+    /// Streams and calls since others had their turn, whatever became of them, and since when.
+    arrived: u32,
     since: Option<Instant>,
-    /// The time when the last few calls were taken.
+    /// The time as it was at most [`LOOK_CALLS`] arrivals ago; none if anything but calls in place was done since.
     now: Option<Instant>,
     /// What runs calls that are ready at once, by method, and which was used last.
     runners: Vec<(&'static str, (u8, usize), M::InPlace)>,
@@ -107,27 +106,38 @@ impl<M: Mode> Serving<M> {
         std::future::poll_fn(|cx| {
             let arrived = acceptor.poll(cx);
             if arrived.is_pending() {
-                self.now = None;
-                self.warm.pause();
+                self.rest();
             }
             arrived
         })
         .await
     }
 
+    /// Before anything else is done than to run calls in place, above all before it waits: the time, and places, are kept for those.
+    fn pause(&mut self) {
+        self.now = None;
+        self.warm.pause();
+    }
+
+    /// Before others on the thread have their turn.
+    fn rest(&mut self) {
+        self.pause();
+        self.arrived = 0;
+        self.since = None;
+    }
+
     /// Takes a stream that the peer has opened.
-    async fn take(&mut self, send: SendStream, recv: RecvStream) -> Result<(), SessionError> {
+    async fn take(&mut self, send: SendStream, recv: RecvStream) {
         let core = Arc::clone(&self.core);
         let (entry, head) = match parse(&core, &recv) {
             Ok(known) => known,
             Err(status) => {
                 let mut call = self.incoming(send, recv, Head::default(), 0);
-                call.refuse(&status);
-                return Ok(());
+                return call.refuse(&status);
             }
         };
         let call = self.incoming(send, recv, head, entry.row);
-        self.serve(entry, call).await
+        self.serve(entry, call).await;
     }
 
     /// Runs a call in one frame where it is, if nothing stands in the way; else it comes back.
@@ -164,7 +174,6 @@ impl<M: Mode> Serving<M> {
         warm.call.deadline = deadline;
         warm.call.head.method = name;
         warm.call.head.timeout = timeout;
-        self.ready += 1;
         if let Some(pending) = runner.run(warm, Here(call))
             && let Some(pending) = poll_in_place(pending)
         {
@@ -174,12 +183,12 @@ impl<M: Mode> Serving<M> {
     }
 
     /// Takes a call of the peer in one frame.
-    async fn take_call(&mut self, mut call: IncomingCall) -> Result<(), SessionError> {
+    async fn take_call(&mut self, mut call: IncomingCall) {
         let core = Arc::clone(&self.core);
         let parsed = parse_call(&core, &call);
         let now = Instant::now();
         let since = call.received_at().map_or(now, Instant::from_std);
-        let message = call.take_request();
+        let message = call.hold_request();
         let (row, head) = match &parsed {
             Ok((entry, _)) => (
                 entry.row,
@@ -202,29 +211,26 @@ impl<M: Mode> Serving<M> {
         };
         match parsed {
             Ok((entry, _)) => self.serve(entry, call).await,
-            Err(status) => {
-                call.refuse(&status);
-                Ok(())
-            }
+            Err(status) => call.refuse(&status),
         }
     }
 
-    /// Runs a call of a method, if there is a place for it.
-    async fn serve(&mut self, entry: &Entry<M>, mut call: Incoming) -> Result<(), SessionError> {
-        if !self.admit(&mut call).await? {
-            return Ok(());
+    /// Runs a call of a method, if there is a place for it. While it waits for one of the session or of the server, so do the calls behind
+    /// it; the end of the session is the acceptor's to tell.
+    async fn serve(&mut self, entry: &Entry<M>, mut call: Incoming) {
+        if !call.held.take_places() {
+            if call.places(None, Waits::Seated).await.is_err() {
+                return;
+            }
+            call.was_late = call.deadline.is_some_and(|at| at <= Instant::now());
         }
         if let Some(bound) = &entry.bound {
-            match bound.try_acquire() {
-                Some(place) => call.held.of_method = Some(place),
-                None => {
-                    self.wait_or_refuse(entry, bound, call);
-                    return Ok(());
-                }
+            call.held.of_method = bound.try_acquire();
+            if call.held.of_method.is_none() {
+                return wait_or_refuse(entry, bound, call);
             }
         }
-        self.run(entry, call);
-        Ok(())
+        run(entry, call);
     }
 
     fn incoming(&self, send: SendStream, recv: RecvStream, head: Head, row: usize) -> Incoming {
@@ -245,65 +251,36 @@ impl<M: Mode> Serving<M> {
         }
     }
 
-    /// Has a place of the server and of the session for the call, or waits for it, or refuses; false: the call is over.
-    async fn admit(&mut self, call: &mut Incoming) -> Result<bool, SessionError> {
-        let (session, server) = (&self.peer.bound, &self.core.common.bound);
-        for (bound, of_server) in [(session, false), (server, true)] {
-            if !bound.try_take() {
-                if bound.refuses() {
-                    call.refuse(&full());
-                    return Ok(false);
-                }
-                until_end(&self.peer.session, bound.acquire()).await?.keep();
-                call.was_late = call.deadline.is_some_and(|at| at <= Instant::now());
-            }
-            match of_server {
-                true => call.held.of_server = true,
-                false => call.held.of_session = true,
-            }
-        }
-        Ok(true)
-    }
-
-    /// Of a call whose method has no place: others go on.
-    fn wait_or_refuse(&self, entry: &Entry<M>, bound: &Arc<Bound>, mut call: Incoming) {
-        if bound.refuses_to_wait() {
-            call.refuse(&full());
-            return;
-        }
-        // What waits here takes no place of the calls of other methods.
-        call.held.give_back();
-        let wait = Waited(Arc::clone(bound));
-        M::spawn(M::start_later(&entry.handler, Taken(call), wait));
-    }
-
-    fn run(&mut self, entry: &Entry<M>, call: Incoming) {
-        let call = M::start(&entry.handler, Taken(call));
-        if entry.options.spawn {
-            M::spawn(call);
-            return;
-        }
-        self.ready += 1;
-        if let Some(pending) = poll_in_place(call) {
-            M::spawn(pending);
-        }
-    }
-
-    /// Whether so much was ready at once that others on the thread have to have their turn.
+    /// Whether so much has arrived, one behind the other, that others on the thread have to have their turn.
     fn has_had_its_turn(&mut self) -> bool {
-        if self.ready.is_multiple_of(LOOK_CALLS) {
-            let now = Instant::now();
-            self.now = Some(now);
-            self.warm.settle(now);
-            let since = *self.since.get_or_insert(now);
-            if self.ready < READY_CALLS && now.duration_since(since) < READY_TIME {
-                return false;
-            }
-            self.ready = 0;
-            self.since = None;
-            return true;
+        self.arrived += 1;
+        if !self.arrived.is_multiple_of(LOOK_CALLS) {
+            return false;
         }
-        false
+        let now = Instant::now();
+        self.now = Some(now);
+        self.warm.settle(now);
+        let since = *self.since.get_or_insert(now);
+        self.arrived >= READY_CALLS || now.duration_since(since) >= READY_TIME
+    }
+}
+
+/// Of a call whose method has no place: others go on.
+fn wait_or_refuse<M: Mode>(entry: &Entry<M>, bound: &Arc<Bound>, mut call: Incoming) {
+    let Some(wait) = Waited::new(bound) else {
+        return call.refuse(&full());
+    };
+    // What waits here takes no place of the calls of other methods.
+    call.held.give_back();
+    M::spawn(M::start_later(&entry.handler, Taken(call), wait));
+}
+
+fn run<M: Mode>(entry: &Entry<M>, call: Incoming) {
+    let call = M::start(&entry.handler, Taken(call));
+    if entry.options.spawn {
+        M::spawn(call);
+    } else if let Some(pending) = poll_in_place(call) {
+        M::spawn(pending);
     }
 }
 
@@ -403,31 +380,25 @@ fn find<'a, M: Mode>(core: &'a Core<M>, opening: &Opening<'_>) -> Result<&'a Ent
 
 fn refusal(error: OpeningError) -> Status {
     let code = match error {
-        OpeningError::Version(_) | OpeningError::Flags(_) => Code::UNIMPLEMENTED,
+        OpeningError::Version(_) | OpeningError::Flags(_) | OpeningError::Compressed => {
+            Code::UNIMPLEMENTED
+        }
         _ => Code::INVALID_ARGUMENT,
     };
     Status::library(code, Processed::No, error.to_string())
 }
 
-pub(super) fn no_clock() -> io::Error {
-    io::Error::other("handlers need a runtime of tokio, with time enabled")
-}
-
-/// Waits for a place, unless the session ends before.
-async fn until_end(
-    session: &Session,
-    place: impl Future<Output = Place>,
-) -> Result<Place, SessionError> {
-    let mut place = pin!(place);
-    let mut ended = pin!(session.wait_for(|state| state.end().is_some()));
-    std::future::poll_fn(|cx| {
-        if let Poll::Ready(place) = place.as_mut().poll(cx) {
-            return Poll::Ready(Ok(place));
-        }
-        let ended = ended.as_mut().poll(cx);
-        ended.map(|state| Err(state.end().unwrap_or(SessionError::Closed)))
-    })
-    .await
+/// Whether handlers can run here.
+pub(super) fn check_runtime<M: Mode>() -> io::Result<()> {
+    if !has_time() {
+        let text = "handlers need a runtime of tokio, with time enabled";
+        return Err(io::Error::other(text));
+    }
+    if !M::can_spawn() {
+        let text = "handlers that are not Send need a LocalSet of tokio";
+        return Err(io::Error::other(text));
+    }
+    Ok(())
 }
 
 // ---- polling in place -----------------------------------------------------------------------------

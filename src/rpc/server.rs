@@ -16,12 +16,11 @@ use super::mode::{Free, Local, Mode, Shared};
 use super::receiver::Receiver;
 use super::router::{MethodOptions, Router, Service};
 use super::sender::Sender;
-use super::serve::{Core, no_clock, serve_session};
+use super::serve::{Core, check_runtime, serve_session};
 use super::status::Status;
 use crate::connect::{ListenError, Listener};
 use crate::error::SessionError;
 use crate::handle::Session;
-use crate::timer::has_time;
 
 /// Calls of a server that run at once, unless something else is said.
 const MAX_CALLS: usize = 4096;
@@ -54,6 +53,19 @@ pub struct ServerBuilder<M: Mode = Shared> {
 }
 
 /// Why a [`Server`] cannot be made.
+///
+/// # Examples
+/// ```
+/// use bytes::Bytes;
+/// use ringmux::rpc::{BuildError, Method, Raw, Server};
+///
+/// const ECHO: Method<Bytes, Bytes> = Method::unary::<Raw>("example.v1.Echo/Echo");
+///
+/// let twice = Server::builder()
+///     .unary(ECHO, async |_, request| Ok(request))
+///     .unary(ECHO, async |_, request| Ok(request));
+/// assert_eq!(twice.build().unwrap_err(), BuildError::Twice("example.v1.Echo/Echo"));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum BuildError {
@@ -143,7 +155,8 @@ impl<M: Mode> Server<M> {
     /// Returns when no call can come any more; those that run have been told, and are not waited for.
     ///
     /// # Errors
-    /// Why the session ended, unless in order. [`SessionError::Io`] at once where no runtime of tokio is entered.
+    /// Why the session ended, unless in order. [`SessionError::Io`] at once where no runtime of tokio is entered, and for a server that is
+    /// [local](Server::local) outside of a [`LocalSet`](tokio::task::LocalSet).
     ///
     /// # Cancel safety
     /// Dropping the future takes no more calls; those that run as tasks go on.
@@ -390,13 +403,14 @@ macro_rules! modes {
             /// ```
             ///
             /// # Errors
-            /// As [`Listener::accept`], but for the shutdown. [`ListenError::Io`] at once where no runtime of tokio is entered.
+            /// As [`Listener::accept`], but for the shutdown. [`ListenError::Io`] at once where no runtime of tokio is entered, and for a
+            /// server that is [local](Server::local) outside of a [`LocalSet`](tokio::task::LocalSet).
             ///
             /// # Cancel safety
             /// Dropping the future takes no more sessions; those that were taken are served on.
             pub async fn serve(&self, listener: impl Borrow<Listener>) -> Result<(), ListenError> {
-                if !has_time() {
-                    let (addr, error) = (listener.borrow().local_addr().clone(), no_clock());
+                if let Err(error) = check_runtime::<$mode>() {
+                    let addr = listener.borrow().local_addr().clone();
                     return Err(ListenError::Io { addr, error });
                 }
                 loop {

@@ -4,12 +4,13 @@
 //! the other is in the middle of such a step. Both are woken by whatever wakes the stream.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 
 use atomic_waker::AtomicWaker;
 use crossbeam_queue::ArrayQueue;
 
+use super::release::Release;
 use crate::handle::SendStream;
 
 pub(super) struct SharedSend {
@@ -19,15 +20,8 @@ pub(super) struct SharedSend {
     /// The code of a cancel; 0: none.
     cancelled: AtomicU32,
     /// Whether the one that sends still may.
-    sender: AtomicU8,
+    release: Release,
 }
-
-/// It may send.
-const HELD: u8 = 0;
-/// It was finished, or dropped.
-const RELEASED: u8 = 1;
-/// It was dropped by a panic, before it was finished.
-const PANICKED: u8 = 2;
 
 /// Apart from the stream, which has a waker that leads here.
 struct Wakers {
@@ -60,7 +54,7 @@ impl SharedSend {
             waker: Waker::from(Arc::clone(&wakers)),
             wakers,
             cancelled: AtomicU32::new(0),
-            sender: AtomicU8::new(HELD),
+            release: Release::new(),
         })
     }
 
@@ -125,27 +119,17 @@ impl SharedSend {
 
     /// The one that sends will send no more: it was finished, or dropped, perhaps by a panic.
     pub(super) fn release(&self, panicked: bool) {
-        let state = if panicked { PANICKED } else { RELEASED };
-        // ORDERING: pairs with `released`: the messages sent before are visible.
-        self.sender.store(state, Ordering::Release);
-        self.wakers.watcher.wake();
+        self.release.set(panicked, &self.wakers.watcher);
     }
 
     /// Whether no more is sent; an error if a panic ended it.
     pub(super) fn released(&self) -> Option<Result<(), ()>> {
-        // ORDERING: pairs with `release`.
-        match self.sender.load(Ordering::Acquire) {
-            HELD => None,
-            state => Some(if state == PANICKED { Err(()) } else { Ok(()) }),
-        }
+        self.release.get()
     }
 
     /// The same, on behalf of the one that watches.
     pub(super) fn poll_released(&self, cx: &Context<'_>) -> Poll<Result<(), ()>> {
-        if self.released().is_none() {
-            self.wakers.watcher.register(cx.waker());
-        }
-        self.released().map_or(Poll::Pending, Poll::Ready)
+        self.release.poll(&self.wakers.watcher, cx)
     }
 
     /// Cancels the call, in both directions; the first code stays.

@@ -181,13 +181,20 @@ mod enabled {
     const SAMPLED: u8 = 1;
 
     /// The span of a call.
-    pub(in crate::rpc) struct CallSpan(Span);
+    pub(in crate::rpc) struct CallSpan {
+        span: Span,
+        /// Which codes are an error of this side, as OpenTelemetry has it.
+        fails: fn(Code) -> bool,
+    }
 
     impl CallSpan {
         pub(in crate::rpc) const ENABLED: bool = true;
 
         pub(in crate::rpc) const fn none() -> Self {
-            Self(Span::none())
+            Self {
+                span: Span::none(),
+                fails: |_| false,
+            }
         }
 
         /// A span inside of the current one, and the context that it gives its call; none if it is disabled.
@@ -196,11 +203,17 @@ mod enabled {
             before: Option<TraceParent>,
         ) -> (Self, Option<TraceParent>) {
             let span = info_span!(
-                target: "ringmux::rpc", "call", otel.kind = "client", method,
-                trace_id = Empty, span_id = Empty, parent_id = Empty, code = Empty
+                target: "ringmux::rpc", "call", otel.kind = "client", otel.name = method, method,
+                trace_id = Empty, span_id = Empty, parent_id = Empty, code = Empty, otel.status_code = Empty
             );
             let context = begin(&span, before);
-            (Self(span), context)
+            (
+                Self {
+                    span,
+                    fails: |code| code != Code::OK,
+                },
+                context,
+            )
         }
 
         /// A span inside of its session's, and the context that calls get which are made for it; none if it is disabled.
@@ -211,20 +224,42 @@ mod enabled {
         ) -> (Self, Option<TraceParent>) {
             let session = session.and_then(Span::id);
             let span = info_span!(
-                target: "ringmux::rpc", parent: session, "serve", otel.kind = "server", method,
-                trace_id = Empty, span_id = Empty, parent_id = Empty, code = Empty
+                target: "ringmux::rpc", parent: session, "serve", otel.kind = "server", otel.name = method, method,
+                trace_id = Empty, span_id = Empty, parent_id = Empty, code = Empty, otel.status_code = Empty
             );
             let context = begin(&span, before);
-            (Self(span), context)
+            (
+                Self {
+                    span,
+                    fails: is_fault_of_server,
+                },
+                context,
+            )
         }
 
         pub(in crate::rpc) fn in_scope<R>(&self, step: impl FnOnce() -> R) -> R {
-            self.0.in_scope(step)
+            self.span.in_scope(step)
         }
 
         pub(in crate::rpc) fn end(&self, code: Code) {
-            self.0.record("code", display(code));
+            self.span.record("code", display(code));
+            if (self.fails)(code) {
+                self.span.record("otel.status_code", "ERROR");
+            }
         }
+    }
+
+    /// Source: OpenTelemetry's semantic conventions for gRPC. The others are the caller's.
+    fn is_fault_of_server(code: Code) -> bool {
+        matches!(
+            code,
+            Code::UNKNOWN
+                | Code::DEADLINE_EXCEEDED
+                | Code::UNIMPLEMENTED
+                | Code::INTERNAL
+                | Code::UNAVAILABLE
+                | Code::DATA_LOSS
+        )
     }
 
     /// The context of a span, which begins a trace if there is none before it.

@@ -213,7 +213,7 @@ impl Status {
     pub(super) fn waited_for_place(mut self) -> Self {
         if self.0.code == Code::DEADLINE_EXCEEDED {
             self.0.message = "the time for the call ran out while it waited for a place: the server grants its session no more streams \
-                              at once (the setting `max_streams` of the server)"
+                              at once (its setting `max_streams`; some wires carry one call at a time)"
                 .into();
         }
         self

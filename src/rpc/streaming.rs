@@ -9,23 +9,23 @@ use super::context::Context;
 use super::exchange::{Begins, poll_send};
 use super::method::{Bidirectional, ClientStreaming, Kind, ServerStreaming};
 use super::metrics::Seen;
-use super::receiver::{Caller, Parent, Receiver, Reply, within};
+use super::parent::{Parent, within};
+use super::receiver::{Caller, Receiver, Reply};
 use super::sender::Sender;
+use super::session::session;
 use super::shared_send::SharedSend;
 use super::span::CallSpan;
 use super::status::Status;
-use super::timer::Timer;
-use crate::error::SendError;
+use super::wire::flag;
+use crate::error::{Processed, SendError};
 use crate::handle::{RecvStream, SendStream};
 
 /// A stream that was opened for a call, with what ends it.
 struct Opened {
     send: SendStream,
     recv: RecvStream,
-    timer: Timer,
-    parent: Option<Parent>,
-    /// The parent itself.
-    cx: Option<Context>,
+    at: Option<Instant>,
+    parent: Option<Context>,
     seen: Seen<'static>,
 }
 
@@ -50,9 +50,8 @@ impl<'a, Req, Resp, K: Kind> Call<'a, Req, Resp, K> {
             Ok((send, recv, at, prepared)) => Ok(Opened {
                 send,
                 recv,
-                timer: Timer::new(at),
-                parent: prepared.parent(),
-                cx: prepared.parent,
+                at,
+                parent: prepared.parent,
                 seen,
             }),
             Err(status) => {
@@ -68,19 +67,22 @@ impl<'a, Req, Resp, K: Kind> Call<'a, Req, Resp, K> {
         now: Instant,
     ) -> Result<(SendStream, RecvStream, Option<Instant>, Prepared), Status> {
         let ((at, _), channel) = (prepared.start(now)?, self.channel);
+        let at = prepared.intercept(channel, at).await?;
         let parent = prepared.parent.clone();
-        let finding = async {
-            prepared.intercept(channel).await?;
-            channel.inner().target.session(at).await
-        };
-        let session = within(at, &parent, finding).await??;
+        let target = &channel.inner().target;
+        let (session, _counted) = session(target, at, &parent).await?;
         let left = at.map(|at| at.saturating_duration_since(Instant::now()));
         let left = left.or(prepared.timeout);
         let request = prepared.request(session.wire(), left, Bytes::new())?;
-        let opened = within(at, &parent, session.open(request.opening)).await;
-        let opened = opened.map_err(|status| match session.state().is_open() {
-            true => status.waited_for_place(),
-            false => status,
+        let begins_at_once =
+            request.meta.is_none() && self.method.flags() & flag::REQUEST_STREAM != 0;
+        let mut open = session.open(request.opening);
+        let opened = within(at, &parent, &mut open).await;
+        let opened = opened.map_err(|status| match open.give_up() {
+            // The peer may have it, though that was not seen here.
+            false if begins_at_once => Status::given_up(status.code(), Processed::Maybe),
+            true if session.state().is_open() => status.waited_for_place(),
+            _ => status,
         });
         let (mut send, recv) = opened??;
         let describing = async {
@@ -103,15 +105,19 @@ impl Opened {
         request: Coding<Req>,
         response: Coding<Resp>,
     ) -> (Sender<Req>, Receiver<Resp>) {
+        // From here on it ends whatever is awaited, also if nothing is.
+        if let Some(at) = self.at {
+            self.send.set_deadline(at.into_std());
+        }
         let shared = SharedSend::new(self.send);
+        let parent = self.parent.clone().map(Parent::new);
         let caller = Caller {
             shared: shared.clone(),
-            timer: self.timer,
-            parent: self.parent,
+            parent: self.parent.map(Parent::new),
             seen: self.seen,
         };
         (
-            Sender::new(shared, request, None),
+            Sender::of_caller(shared, request, parent),
             Receiver::new(self.recv, response, Some(caller)),
         )
     }
@@ -131,10 +137,9 @@ impl<'a, Req, Resp> Call<'a, Req, Resp, ServerStreaming> {
             None => Bytes::new(),
         };
         let mut opened = self.open_stream().await?;
-        let (at, parent) = (opened.timer.at(), opened.cx.clone());
         let send = &mut opened.send;
         let sending = std::future::poll_fn(|cx| poll_send(send, &message, cx));
-        let sent = match within(at, &parent, sending).await {
+        let sent = match within(opened.at, &opened.parent, sending).await {
             // Why the call has ended the receiving side says.
             Ok(Err(SendError::Stopped { .. } | SendError::Stream(_))) => Ok(()),
             Ok(Ok(())) => {

@@ -24,6 +24,7 @@ use super::status::Status;
 use super::unary::attempts;
 #[cfg(feature = "manage")]
 use crate::timer;
+use crate::timer::NoTimer;
 
 /// Calls of an [`Endpoint`] at once, unless something else is said: as many as a peer grants streams by default.
 const PLACES: usize = 256;
@@ -98,7 +99,8 @@ impl Response<Bytes> {
 /// `poll_ready` holds a place for one call: it is pending while as many calls are in flight as may, and while the session
 /// connects, drains or has ended; it is never an error, as balancers drop what once was one for good. An endpoint whose
 /// session has ended for good is for discovery to remove; over a [`Manager`](crate::manage::Manager) it waits for the next session. Clones
-/// share places and load.
+/// share places and load. As of tower's own limits, one that is ready or pending has its place, or its turn for the next one, until it is
+/// called, polled or dropped: drop a clone that is not polled any more.
 ///
 /// # Examples
 /// ```
@@ -165,6 +167,18 @@ fn is_open(channel: &Channel) -> bool {
 
 /// Waits until a call could leave, and for a place.
 async fn place(channel: Channel, bound: Arc<Bound>) -> Place {
+    loop {
+        let waited = until_open(&channel).await;
+        let place = bound.acquire().await;
+        // All places are free as soon as the session has ended.
+        if waited.is_err() || is_open(&channel) {
+            return place;
+        }
+    }
+}
+
+/// Waits until a call could leave; or says that no one can wait here, for which a call has an error of its own.
+async fn until_open(channel: &Channel) -> Result<(), NoTimer> {
     match &channel.inner().target {
         Target::Session(session) => {
             let gone = |state: &crate::handle::SessionState| state.reason().is_some();
@@ -181,15 +195,12 @@ async fn place(channel: Channel, bound: Arc<Bound>) -> Place {
             let mut pause = READY_PAUSE;
             while manager.session().await.is_err() {
                 // Too many wait, or it is closed or not started: nothing that a balancer should take for final.
-                if timer::pause(pause).await.is_err() {
-                    // No clock here: the call reports its own error.
-                    break;
-                }
+                timer::pause(pause).await?;
                 pause = (pause * 2).min(READY_PAUSE_MAX);
             }
         }
     }
-    bound.acquire().await
+    Ok(())
 }
 
 /// After a manager has given no session.

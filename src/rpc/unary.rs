@@ -10,15 +10,14 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::call::{Call, Prepared};
-#[cfg(feature = "manage")]
-use super::channel::no_clock;
 use super::channel::{Channel, Target};
 use super::code::Code;
 use super::codec::Decoding;
 use super::exchange::{Exchange, Outcome, Response};
 use super::method::Unary;
 use super::metrics::Seen;
-use super::receiver::{Parent, cancel_code, within};
+use super::parent::{Parent, cancel_code, within};
+use super::session::session;
 use super::span::CallSpan;
 use super::status::Status;
 use super::timer::Timer;
@@ -321,7 +320,7 @@ pub(super) async fn attempts<T: Send>(
     coding: Decoding<T>,
 ) -> Result<Response<T>, Status> {
     let (at, _) = prepared.start(Instant::now())?;
-    within(at, &prepared.parent.clone(), prepared.intercept(&channel)).await??;
+    let at = prepared.intercept(&channel, at).await?;
     let mut tried = 0;
     loop {
         let result = attempt(&channel, &prepared, message.clone(), at, coding).await;
@@ -359,29 +358,15 @@ async fn attempt<T>(
     if left.is_some_and(|left| left.is_zero()) {
         return Err(Status::given_up(Code::DEADLINE_EXCEEDED, Processed::No));
     }
-    let run = |session: Session| async move {
-        // The wait for the session has cost time.
-        let left = at.map(|at| at.saturating_duration_since(Instant::now()));
-        let timeout = match (left, prepared.timeout) {
-            (Some(left), Some(timeout)) => Some(left.min(timeout)),
-            (left, timeout) => left.or(timeout),
-        };
-        let (session, mut running) = (Cow::Borrowed(&session), Running::new(coding));
-        running.start(&session, prepared, (at, timeout), &mut message)?;
-        let outcome = std::future::poll_fn(|cx| running.poll(cx)).await;
-        outcome.response()
-    };
-    match &channel.inner().target {
-        Target::Session(session) => run(session.clone()).await,
-        #[cfg(feature = "manage")]
-        Target::Manager(manager) => match left {
-            Some(_) if !crate::timer::has_time() => {
-                run(manager.try_session_or_else(no_clock)?).await
-            }
-            Some(left) => manager.with_session_within(left, run).await?,
-            None => manager.with_session(run).await?,
-        },
-    }
+    let target = &channel.inner().target;
+    let (session, _counted) = session(target, at, &prepared.parent).await?;
+    // The wait for the session has cost time.
+    let left = at.map(|at| at.saturating_duration_since(Instant::now()));
+    let timeout = left.or(prepared.timeout);
+    let (session, mut running) = (Cow::Borrowed(&session), Running::new(coding));
+    running.start(&session, prepared, (at, timeout), &mut message)?;
+    let outcome = std::future::poll_fn(|cx| running.poll(cx)).await;
+    outcome.response()
 }
 
 impl<T> fmt::Debug for UnaryCall<'_, T> {

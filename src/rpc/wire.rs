@@ -15,7 +15,7 @@ pub(crate) const VERSION: u8 = 1;
 /// Most bytes of an opening block.
 const MAX_OPENING: usize = 8 * 1024;
 /// Most bytes of the details of an ERROR.
-const MAX_DETAILS: usize = 8 * 1024;
+pub(super) const MAX_DETAILS: usize = 8 * 1024;
 
 /// Flags of an opening block.
 pub(crate) mod flag {
@@ -68,6 +68,9 @@ pub(crate) struct Opening<'a> {
     pub(crate) says_kind: bool,
 }
 
+/// The key of metadata by which CockroachDB's DRPC says that it compresses the messages of a call.
+pub(super) const COMPRESSION: &str = "drpc-compression";
+
 /// Why an opening block is not one that can be served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum OpeningError {
@@ -83,6 +86,10 @@ pub(crate) enum OpeningError {
     Metadata(#[from] MetadataError),
     #[error(transparent)]
     Invocation(InvocationError),
+    #[error(
+        "the caller compresses messages ({COMPRESSION}), which is not known here: switch it off at the caller"
+    )]
+    Compressed,
 }
 
 /// The parts of an opening block, not looked at: only their lengths fit.

@@ -19,6 +19,7 @@ test_on!(hundreds_of_connects_at_once_all_get_a_session:
 );
 
 on_each_driver!(
+    connects_at_once_within_the_default_limits_all_get_a_session,
     connects_at_once_whose_wire_is_detected_all_get_a_session,
     connects_at_once_to_a_shared_port_all_get_a_session,
     a_burst_beside_silent_peers_that_return_is_served,
@@ -91,6 +92,24 @@ async fn hundreds_of_connects_at_once_all_get_a_session(net: Net) {
     let failed = burst(&net, &listener, &config, BURST).await;
     println!("{:?}: {BURST} in {:?}", net.host, begun.elapsed());
     assert!(failed.is_empty(), "{failed:#?}");
+}
+
+/// More than may be in their handshake, which has a second of each pause: only time in which the listener's thread runs counts, so
+/// that it is enough on a machine that is busy.
+async fn connects_at_once_within_the_default_limits_all_get_a_session(net: Net) {
+    let _alone = alone().await;
+    let defaults = Config::default();
+    assert!((defaults.max_half_open() as usize) < BURST);
+    let config = patient()
+        .max_half_open(defaults.max_half_open())
+        .min_half_open_time(defaults.min_half_open_time())
+        .build()
+        .unwrap();
+    let listener = net.listen(&config).await;
+    let before = evicted();
+    let failed = burst(&net, &listener, &config, BURST).await;
+    assert!(failed.is_empty(), "{failed:#?}");
+    assert_eq!(evicted(), before);
 }
 
 async fn connects_at_once_whose_wire_is_detected_all_get_a_session(net: Net) {

@@ -20,6 +20,7 @@ on_each_driver!(
     a_silent_connection_is_hung_up_on_at_the_limit_of_its_first_call,
     a_shutdown_drains_sessions_whose_wire_was_not_known_yet,
     a_given_socket_tells_its_wire_as_well,
+    a_connection_that_is_held_back_leaves_the_others_of_its_engine_alone,
 );
 
 fn over(profile: Profile) -> Config {
@@ -229,4 +230,56 @@ async fn a_given_socket_tells_its_wire_as_well(net: Net) {
         }
     );
     assert!(late, "{refused:?}");
+}
+
+/// A message of the call 1, in one frame.
+fn message(number: usize, data: &[u8]) -> Vec<u8> {
+    let varint = |n: usize| [n as u8 | 0x80, (n >> 7) as u8];
+    let header = [[0x05, 0x01], varint(number), varint(data.len())];
+    [header.as_flattened(), data].concat()
+}
+
+/// Nothing is read from a peer without credit while its messages wait for the application.
+async fn a_connection_that_is_held_back_leaves_the_others_of_its_engine_alone(net: Net) {
+    const WINDOW: u32 = 256 << 10;
+    const LONG: usize = 8 << 10;
+    /// More than a ring has buffers.
+    const PIECES: usize = 64;
+    let config = Config::builder()
+        .detect_drpc(Some(Profile::STORJ))
+        .session_window(WINDOW)
+        .session_window_max(WINDOW)
+        .build()
+        .unwrap();
+    let listener = net.listen(&config).await;
+    let neighbour = net.connect(&listener, &Config::default()).await;
+    echo(listener.accept().soon().await.unwrap());
+    let mut socket = raw(&listener);
+    socket.write_all(b"\x03\x01\x01\x04/a/B").unwrap();
+    let server = listener.accept().soon().await.unwrap();
+    let (_send, mut recv) = server.accept().soon().await.unwrap().unwrap();
+
+    let mut sent = Vec::new();
+    while server.stats().bytes_held < WINDOW.into() {
+        sent.push(pattern(LONG, sent.len() as u64));
+        let number = sent.len() + 1;
+        (socket.write_all(&message(number, &sent[number - 2]))).unwrap();
+        // Its engine has looked at the socket meanwhile: each message arrives by itself.
+        round_trip(&neighbour, pattern(100, number as u64)).await;
+        assert!(number < 100, "{:?}", server.stats());
+    }
+    for _ in 0..PIECES {
+        sent.push(pattern(1, sent.len() as u64));
+        let number = sent.len() + 1;
+        (socket.write_all(&message(number, &sent[number - 2]))).unwrap();
+        round_trip(&neighbour, pattern(100, number as u64)).await;
+    }
+    let newcomer = net.connect(&listener, &Config::default()).await;
+    echo(listener.accept().soon().await.unwrap());
+    round_trip(&newcomer, pattern(70_000, 1)).await;
+
+    for (n, sent) in sent.iter().enumerate() {
+        let received = recv.recv().soon().await.unwrap().expect("a message");
+        assert!(received == *sent, "message {n}");
+    }
 }

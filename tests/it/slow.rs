@@ -3,7 +3,7 @@
 //! Times are a tenth of the default ones, so the rates are ten times those in the documentation of `Config`.
 
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::Arc;
@@ -11,14 +11,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use ringmux::drpc::Profile;
 use ringmux::{Addr, Config, Session, SessionError};
-use socket2::SockRef;
+use socket2::{Domain, SockRef, Socket, Type};
 
-use crate::host::{Net, Soon, pattern};
+use crate::host::{Net, Soon, eventually, pattern};
 
 test_on!(over_unix_sockets: tokio_inline_unix tokio_uring_thread_unix uring_thread_unix);
 on_each_driver!(
     two_kilobytes_a_second_are_no_reason_to_end_a_session,
+    nor_is_sixty_where_the_receiver_says_nothing,
     eight_kilobytes_a_second_through_deep_buffers_are_no_reason_either,
     a_proxy_that_stops_in_a_transfer_is_noticed,
 );
@@ -181,6 +183,79 @@ async fn two_kilobytes_a_second_are_no_reason_to_end_a_session(net: Net) {
     let (client, server) = through(&net, &Pace::of(20_000, Some(SMALL))).await;
     transfer(&client, &server, 120_000).await;
     transfer(&server, &client, 60_000).await;
+}
+
+/// Takes a call's answer of `bytes` bytes over DRPC, at 60 KiB a second, and returns its payload.
+fn take_slowly(mut socket: TcpStream, bytes: usize) -> Vec<u8> {
+    const TICK: Duration = Duration::from_millis(5);
+    const PER_TICK: usize = 300;
+    let (mut got, mut payload) = (Vec::new(), Vec::new());
+    let mut piece = [0; PER_TICK];
+    while payload.len() < bytes {
+        thread::sleep(TICK);
+        match socket.read(&mut piece) {
+            Ok(0) | Err(_) => break,
+            Ok(n) => got.extend_from_slice(&piece[..n]),
+        }
+        // Kind, stream, message and length, each of these up to three bytes of seven bits.
+        while let Some((header, length)) = header_and_length(&got) {
+            if got.len() < header + length {
+                break;
+            }
+            payload.extend(got.drain(..header + length).skip(header));
+        }
+    }
+    payload
+}
+
+fn header_and_length(bytes: &[u8]) -> Option<(usize, usize)> {
+    let (mut at, mut last) = (1, 0);
+    for _ in 0..3 {
+        last = 0;
+        for shift in [0, 7, 14] {
+            let byte = *bytes.get(at)?;
+            last |= usize::from(byte & 0x7F) << shift;
+            at += 1;
+            if byte < 0x80 {
+                break;
+            }
+        }
+    }
+    Some((at, last))
+}
+
+/// Over DRPC a receiver sends neither credit nor PINGs, and a batch takes several times the timeout.
+async fn nor_is_sixty_where_the_receiver_says_nothing(net: Net) {
+    /// Several make a batch.
+    const LONG: usize = 60_000;
+    const MESSAGES: usize = 5;
+    let config = Config::builder()
+        .drpc(Profile::STORJ)
+        .write_timeout(TIMEOUT)
+        .build()
+        .unwrap();
+    let listener = net.listen(&config).await;
+    let Addr::Tcp(to) = listener.local_addr().clone() else {
+        panic!("a host with TCP");
+    };
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.set_recv_buffer_size(16 * 1024).unwrap();
+    let to: SocketAddr = to.parse().unwrap();
+    socket.connect(&to.into()).unwrap();
+    let mut socket = TcpStream::from(socket);
+    socket.write_all(b"\x03\x01\x01\x04call").unwrap();
+    let server = listener.accept().soon().await.unwrap();
+    let (mut send, _recv) = server.accept().soon().await.unwrap().unwrap();
+    let answer = pattern(MESSAGES * LONG, 1);
+    let reader = thread::spawn(move || take_slowly(socket, MESSAGES * LONG));
+    for n in 0..MESSAGES {
+        let message = answer.slice(n * LONG..(n + 1) * LONG);
+        send.send(message).soon().await.unwrap();
+    }
+    eventually("the answer", || reader.is_finished()).await;
+    let got = reader.join().unwrap();
+    let end = server.state().end();
+    assert!(got == answer, "{} bytes, and then {end:?}", got.len());
 }
 
 /// Their send queue is visible only in steps of 48 KiB, so here the receiver's PINGs keep the session.

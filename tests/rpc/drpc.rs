@@ -292,3 +292,33 @@ async fn a_manager_counts_a_session_without_a_ping_as_proven_when_it_has_lived_l
     assert_eq!(answer.unwrap(), "on");
     until("the session is proven", || manager.metrics().proven == 1).await;
 }
+
+#[tokio::test]
+async fn a_status_whose_details_are_too_long_arrives_without_them() {
+    // The longest that go, with the envelope of 43 bytes that tells them from those of others, and longer ones.
+    for profile in PROFILES {
+        let handler = |_, len: Bytes| async move {
+            let len = usize::from(u16::from_be_bytes([len[0], len[1]]));
+            Err(Status::not_found("no such row").with_details(vec![7; len]))
+        };
+        let host = Host::with(Server::builder().unary(ECHO, handler), &over(profile)).await;
+        for len in [8_100_u16, 8_149, 8_192, 8_193, 9_000] {
+            let request = Bytes::copy_from_slice(&len.to_be_bytes());
+            let status = soon(host.channel.call(&ECHO, &request).into_future()).await;
+            let status = status.unwrap_err();
+            assert_eq!(
+                (status.code(), status.message()),
+                (Code::NOT_FOUND, "no such row"),
+                "{len} {profile:?}"
+            );
+            let arrived = status.details().len();
+            assert!(
+                arrived == 0 || arrived == usize::from(len),
+                "{arrived} of {len}"
+            );
+            if profile != Profile::STORJ {
+                assert_eq!(arrived > 0, len <= 8_149, "{len}");
+            }
+        }
+    }
+}

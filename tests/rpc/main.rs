@@ -2,6 +2,7 @@
 
 mod bank;
 mod bounds;
+mod callers;
 mod calls;
 mod codecs;
 mod drivers;
@@ -18,6 +19,7 @@ mod ledger;
 mod managed;
 mod memory;
 mod metrics;
+mod names;
 mod passed_on;
 mod places;
 mod refused;
@@ -27,3 +29,4 @@ mod spans;
 mod stopping;
 mod tower;
 mod unary;
+mod waiting;

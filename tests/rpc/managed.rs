@@ -33,20 +33,53 @@ async fn listening(server: &Server, addr: &str) -> Arc<Listener> {
 async fn a_call_waits_for_a_session_no_longer_than_it_has_time() {
     let channel = Channel::from(manager("tcp://127.0.0.1:1"));
     let request = Bytes::new();
-    let call = channel
-        .call(&ECHO, &request)
-        .timeout(Duration::from_millis(50));
-    let status = soon(call.into_future()).await.unwrap_err();
-    assert!(
-        matches!(status.code(), Code::UNAVAILABLE | Code::DEADLINE_EXCEEDED),
-        "{status:?}"
-    );
-    assert_eq!(status.was_processed(), Processed::No);
-    let call = channel
-        .bidirectional(&CHAT)
-        .timeout(Duration::from_millis(50));
-    let status = soon(call.open()).await.unwrap_err();
-    assert_eq!(status.was_processed(), Processed::No);
+    let time = Duration::from_millis(50);
+    let unary = channel.call(&ECHO, &request).timeout(time);
+    let opening = channel.bidirectional(&CHAT).timeout(time).open();
+    for status in [
+        soon(unary.into_future()).await.unwrap_err(),
+        soon(opening).await.unwrap_err(),
+    ] {
+        assert_eq!(status.code(), Code::DEADLINE_EXCEEDED, "{status:?}");
+        assert_eq!(
+            (status.was_processed(), status.is_retryable()),
+            (Processed::No, false)
+        );
+        // With the reason why there is none.
+        assert!(
+            status.message().contains("waited for a session"),
+            "{status}"
+        );
+        assert!(status.message().contains("no session within"), "{status}");
+    }
+}
+
+#[tokio::test]
+async fn a_call_that_waits_for_a_session_ends_with_its_parent() {
+    let manager = manager("tcp://127.0.0.1:1");
+    let request = Bytes::new();
+    for channel in [
+        Channel::from(manager.clone()),
+        Channel::builder(manager.clone())
+            .retry(Retry::new(3))
+            .build(),
+    ] {
+        for time in [None, Some(2 * LIMIT)] {
+            let (one, other) = (Context::new(), Context::new());
+            let unary = channel.call(&ECHO, &request).parent(&one).timeout(time);
+            let opening = channel.bidirectional(&CHAT).parent(&other).timeout(time);
+            // It begins to wait before it is cancelled.
+            let (unary, ()) = tokio::join!(soon(unary), async { one.cancel() });
+            let (opened, ()) = tokio::join!(soon(opening.open()), async { other.cancel() });
+            for status in [unary.unwrap_err(), opened.map(drop).unwrap_err()] {
+                assert_eq!(
+                    (status.code(), status.was_processed()),
+                    (Code::CANCELLED, Processed::No)
+                );
+            }
+        }
+    }
+    assert_eq!(manager.metrics().waiting, 0);
 }
 
 #[tokio::test]

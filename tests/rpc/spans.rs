@@ -222,6 +222,8 @@ fn a_call_without_a_trace_begins_one_and_a_failed_one_has_its_code() {
     let spans = seen.spans;
     println!("{spans:#?}");
     assert!(spans.iter().all(|span| span.get("code") == "data-loss"));
+    let failed = |span: &Fields| span.get("otel.status_code") == "ERROR";
+    assert!(spans.iter().all(failed));
     assert_eq!(spans[0].get("parent_id"), "none");
     assert_eq!(spans[1].get("parent_id"), spans[0].get("span_id"));
     assert_eq!(spans[1].get("trace_id"), spans[0].get("trace_id"));

@@ -96,6 +96,38 @@ async fn ready_is_pending_while_there_is_no_session_and_never_an_error() {
 }
 
 #[tokio::test]
+async fn a_place_that_the_end_of_a_session_frees_makes_no_endpoint_of_it_ready() {
+    let handler = |_: Context, _: Bytes| std::future::pending::<Result<Bytes, Status>>();
+    let host = Host::new(Server::builder().unary(ECHO, handler)).await;
+    let mut one = Endpoint::with_places(host.channel.clone(), 1);
+    let mut two = one.clone();
+    let held = soon(one.ready()).await.unwrap().call(request("a"));
+    let held = tokio::spawn(held);
+    assert!(!is_ready(&mut two));
+    host.client.close();
+    soon(held).await.unwrap().unwrap_err();
+    assert!(!is_ready(&mut two));
+    assert!(!is_ready(&mut one));
+    assert_eq!(two.load(), 0);
+}
+
+#[tokio::test]
+async fn an_endpoint_that_is_dropped_while_it_waits_passes_its_turn_on() {
+    let host = Host::new(Server::builder().unary(ECHO, echo)).await;
+    let mut one = Endpoint::with_places(host.channel.clone(), 1);
+    let (mut two, mut three) = (one.clone(), one.clone());
+    assert!(is_ready(&mut one));
+    assert!(!is_ready(&mut two));
+    assert!(!is_ready(&mut three));
+    let waiting = tokio::spawn(async move { three.ready().await.map(drop) });
+    tokio::task::yield_now().await;
+    // The turn is of `two`, which looks no more.
+    drop(one);
+    drop(two);
+    soon(waiting).await.unwrap().unwrap();
+}
+
+#[tokio::test]
 async fn limits_and_timeouts_of_tower_fit() {
     let running = Arc::new(AtomicUsize::new(0));
     let most = Arc::new(AtomicUsize::new(0));

@@ -16,11 +16,14 @@
 //! is made of it is written there. The package needs `prost` and, for the types of `google/protobuf`, `prost-types` as dependencies, and
 //! ringmux with the feature `rpc-prost`.
 //!
-//! A method `New` or `Channel` becomes `new_` or `channel_`, for clients have functions of these names.
+//! A method `New`, `Channel`, `Clone`, `Into` or `TryInto` becomes `new_`, `channel_` and so on, for clients have functions of these names. So does a method
+//! whose name is that of one before it in Rust, as of `GetAll` and `get_all`, and a type of a service whose name is a message's: beside a
+//! message `BankClient` the client of the service `Bank` is `BankClient_`.
 //! Fields of type `bytes` become `Bytes`; see [`Builder::prost`] for another type.
 
 mod error;
 mod generate;
+mod names;
 
 use std::path::{Path, PathBuf};
 
@@ -121,11 +124,10 @@ impl Builder {
             let written = std::fs::write(&path, compiler.encode_file_descriptor_set());
             written.map_err(|error| Error::write(&path, error))?;
         }
-        let services = Services {
-            library: self.library,
-        };
+        let files = compiler.file_descriptor_set();
+        let services = Services::new(self.library, &files);
         self.config.service_generator(Box::new(services));
-        let compiled = self.config.compile_fds(compiler.file_descriptor_set());
+        let compiled = self.config.compile_fds(files);
         compiled.map_err(Error::generate)
     }
 }

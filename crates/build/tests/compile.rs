@@ -82,6 +82,77 @@ fn a_service_becomes_a_trait_with_the_attribute() {
 }
 
 #[test]
+fn names_of_messages_and_methods_are_left_to_them() {
+    let text = source(
+        "message StoreClient {}
+        message store_server {}
+        enum StoreMethods { NONE = 0; }
+        message other {}
+        service Store {
+            rpc New(StoreClient) returns (StoreClient);
+            rpc Channel(StoreClient) returns (StoreClient);
+            rpc Clone(StoreClient) returns (StoreClient);
+            rpc GetAll(StoreClient) returns (StoreClient);
+            rpc get_all(StoreClient) returns (StoreClient);
+            rpc getAll(StoreClient) returns (StoreClient);
+        }
+        service store {}
+        service Other {}
+        service PlainClient {}
+        service Plain {}
+        message Self {}",
+    );
+    let elsewhere = "syntax = \"proto3\";\npackage b;\nmessage Plain {}\nmessage PlainServer {}\n";
+    let with_import = text.replace(HEAD, &format!("{HEAD}import \"b.proto\";\n"));
+    let project = Project::new(&[("store.proto", &with_import), ("b.proto", elsewhere)]);
+    project.compile("store.proto").unwrap();
+    let code = project.code("a.v1.rs");
+    println!("{code}");
+    // However the lines are broken.
+    let bare = |text: &str| text.replace(' ', "").replace(",)", ")");
+    let code = bare(&code);
+    let attribute = |name: &str, more: &str, service: &str| {
+        let options = format!("name = \"a.v1.{name}\", codec = \"prost\", crate = ::ringmux{more}");
+        bare(&format!("service({options})] pub trait {service} {{"))
+    };
+    for expected in [
+        attribute(
+            "Store",
+            ", client = StoreClient_, server = StoreServer_, methods = StoreMethods_",
+            "Store",
+        ),
+        attribute(
+            "store",
+            ", client = StoreClient__, server = StoreServer__, methods = StoreMethods__",
+            "Store_",
+        ),
+        attribute(
+            "Other",
+            ", client = OtherClient, server = OtherServer, methods = OtherMethods",
+            "Other_",
+        ),
+        attribute("PlainClient", "", "PlainClient"),
+        attribute("Plain", ", client = PlainClient_", "Plain"),
+    ] {
+        assert!(code.contains(&expected), "{expected}");
+    }
+    let methods = [
+        ("New", "new_"),
+        ("Channel", "channel_"),
+        ("Clone", "clone_"),
+        ("GetAll", "get_all"),
+        ("get_all", "get_all_"),
+        ("getAll", "get_all__"),
+    ];
+    for (name, function) in methods {
+        let expected = bare(&format!(
+            "#[method(name = \"{name}\")] async fn {function}("
+        ));
+        assert!(code.contains(&expected), "{expected}");
+    }
+}
+
+#[test]
 fn settings_reach_prost_and_the_attribute() {
     let text =
         source("message Item { bytes body = 1; } service Store { rpc Get(Item) returns (Item); }");

@@ -78,6 +78,8 @@ struct Expansion<'a> {
     server: Ident,
     client: Ident,
     constants: Ident,
+    /// The parameter of the server, which is not the trait.
+    generic: Ident,
     /// `cfg` of the trait.
     cfg: Vec<&'a Attribute>,
 }
@@ -85,13 +87,20 @@ struct Expansion<'a> {
 impl<'a> Expansion<'a> {
     fn new(item: &'a ItemTrait, options: &'a Options, methods: &'a [Method]) -> Self {
         let name = &item.ident;
+        let named = |option: &Option<Ident>, kind: &str| {
+            option
+                .clone()
+                .unwrap_or_else(|| format_ident!("{name}{kind}"))
+        };
+        let generic = if name == "T" { "S" } else { "T" };
         Self {
             item,
             options,
             methods,
-            server: format_ident!("{name}Server"),
-            client: format_ident!("{name}Client"),
-            constants: format_ident!("{name}Methods"),
+            server: named(&options.server, "Server"),
+            client: named(&options.client, "Client"),
+            constants: named(&options.methods, "Methods"),
+            generic: format_ident!("{generic}"),
             cfg: cfg_of(&item.attrs),
         }
     }
@@ -126,7 +135,7 @@ impl<'a> Expansion<'a> {
         quote! {
             #[doc = #doc]
             #(#cfg)*
-            #[derive(Clone, Copy, Debug)]
+            #[derive(::core::clone::Clone, ::core::marker::Copy, ::core::fmt::Debug)]
             #[allow(dead_code)]
             #vis enum #constants {}
 
@@ -142,6 +151,7 @@ impl<'a> Expansion<'a> {
         let Self {
             server,
             constants,
+            generic,
             cfg,
             ..
         } = self;
@@ -168,33 +178,33 @@ impl<'a> Expansion<'a> {
             #[doc = #doc]
             #(#cfg)*
             #[allow(dead_code)]
-            #vis struct #server<T>(::std::sync::Arc<T>);
+            #vis struct #server<#generic>(::std::sync::Arc<#generic>);
 
             #(#cfg)*
             #[allow(dead_code)]
-            impl<T: #name> #server<T> {
+            impl<#generic: #name> #server<#generic> {
                 /// Serves this implementation.
                 #[must_use]
-                #vis fn new(service: T) -> Self {
+                #vis fn new(service: #generic) -> Self {
                     Self::from_arc(::std::sync::Arc::new(service))
                 }
 
                 /// Serves an implementation that others have as well.
                 #[must_use]
-                #vis fn from_arc(service: ::std::sync::Arc<T>) -> Self {
+                #vis fn from_arc(service: ::std::sync::Arc<#generic>) -> Self {
                     Self(service)
                 }
             }
 
             #(#cfg)*
-            impl<T> ::core::clone::Clone for #server<T> {
+            impl<#generic> ::core::clone::Clone for #server<#generic> {
                 fn clone(&self) -> Self {
                     Self(::std::sync::Arc::clone(&self.0))
                 }
             }
 
             #(#cfg)*
-            impl<T> ::core::fmt::Debug for #server<T> {
+            impl<#generic> ::core::fmt::Debug for #server<#generic> {
                 fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
                     f.debug_struct(#shown).finish_non_exhaustive()
                 }
@@ -202,7 +212,7 @@ impl<'a> Expansion<'a> {
 
             #(#cfg)*
             #[allow(deprecated)]
-            impl<T: #name> #library::rpc::Service for #server<T> {
+            impl<#generic: #name> #library::rpc::Service for #server<#generic> {
                 const NAME: &'static str = #service;
 
                 fn register(self: ::std::sync::Arc<Self>, router: &mut #library::rpc::Router) {
@@ -253,7 +263,7 @@ impl<'a> Expansion<'a> {
         quote! {
             #[doc = #doc]
             #(#cfg)*
-            #[derive(Clone, Debug)]
+            #[derive(::core::clone::Clone, ::core::fmt::Debug)]
             #[allow(dead_code)]
             #vis struct #client {
                 channel: #library::rpc::Channel,

@@ -40,9 +40,12 @@ use proc_macro::TokenStream;
 ///   `rpc-prost` of ringmux. A path, `codec = my::Codec`, names a `Codec` of the application. Default: postcard if its feature is on, else
 ///   one has to be named.
 /// * `crate = path`: where ringmux is. Default `::ringmux`.
+/// * `client = Name`, `server = Name`, `methods = Name`: other names for the types that are made, where those beside the trait have
+///   theirs.
 ///
 /// A method is called on the wire as in the trait, in upper camel case: `list_all` is `ListAll`. `#[method(name = "…")]` on a method gives
-/// another name. `new` and `channel` are functions of the client, so methods have other names.
+/// another name. `new`, `channel`, `clone`, `into` and `try_into` are functions of the client and `NAME` is its constant, so methods have other names. Where the
+/// constants of two methods had one name, that of the second has a `_` behind it.
 #[proc_macro_attribute]
 pub fn service(options: TokenStream, item: TokenStream) -> TokenStream {
     expand::service(options.into(), item.into()).into()

@@ -13,8 +13,15 @@ use syn::{
 use crate::options::{Options, full_name};
 use crate::service::report;
 
-/// Functions that each client has.
-const CLIENT_FUNCTIONS: [&str; 2] = ["new", "channel"];
+/// Items that each client has. `into` and `try_into` are those of all types, and would be called instead of a method.
+const CLIENT_ITEMS: [(&str, &str); 6] = [
+    ("new", "a function"),
+    ("channel", "a function"),
+    ("clone", "a function"),
+    ("into", "a function"),
+    ("try_into", "a function"),
+    ("NAME", "a constant"),
+];
 
 const SHAPES: &str = "a method has one of the shapes \
     `(&self, cx: &Context, request: T) -> Result<U, Status>`, \
@@ -62,10 +69,10 @@ impl Method {
 
         let ident = sig.ident.clone();
         let rust_name = ident.unraw().to_string();
-        let constant = rust_name.to_shouty_snake_case();
-        if CLIENT_FUNCTIONS.contains(&&*rust_name) {
+        let taken = CLIENT_ITEMS.iter().find(|(name, _)| *name == rust_name);
+        if let Some((_, item)) = taken {
             let text = format!(
-                "the client has a function `{rust_name}`: write another name, with `#[method(name = \"{}\")]` above it",
+                "the client has {item} `{rust_name}`: write another name, with `#[method(name = \"{}\")]` above it",
                 rust_name.to_upper_camel_case()
             );
             return Err(Error::new(ident.span(), text));
@@ -79,13 +86,24 @@ impl Method {
         attrs.retain(|attr| kept.iter().any(|kept| attr.path().is_ident(kept)));
         Ok(Self {
             attrs,
-            constant: format_ident!("{constant}", span = ident.span()),
             name: full_name(&options.name, &name, span)?,
+            constant: constant(&rust_name, ident.span()),
             ident,
             kind,
             request,
             response,
         })
+    }
+}
+
+/// The name of a method's constant.
+fn constant(rust_name: &str, span: Span) -> Ident {
+    let name = rust_name.to_shouty_snake_case();
+    match name.chars().next() {
+        // Of `__`, which leaves nothing.
+        None => format_ident!("__", span = span),
+        Some(first) if first.is_ascii_digit() => format_ident!("_{name}", span = span),
+        Some(_) => format_ident!("{name}", span = span),
     }
 }
 

@@ -9,13 +9,17 @@ use syn::{Error, Ident, LitStr, Path, Token};
 /// The longest name of a method, `service/method`, in bytes.
 const NAME_MAX_BYTES: usize = 255;
 
-/// `name = "…", codec = "…", crate = …`.
+/// `name = "…", codec = "…", crate = …`, and the names of the items that are made.
 pub(crate) struct Options {
     pub(crate) name: LitStr,
     /// A type that is a codec.
     pub(crate) codec: TokenStream,
     /// Where the library is.
     pub(crate) library: Path,
+    /// The names of the types that are made, if they are not the default's.
+    pub(crate) client: Option<Ident>,
+    pub(crate) server: Option<Ident>,
+    pub(crate) methods: Option<Ident>,
 }
 
 enum Codec {
@@ -27,6 +31,7 @@ enum Codec {
 impl Parse for Options {
     fn parse(input: ParseStream<'_>) -> syn::Result<Self> {
         let (mut name, mut codec) = (None, Codec::Default);
+        let (mut client, mut server, mut methods) = (None, None, None);
         let mut library: Path = syn::parse_quote!(::ringmux);
         while !input.is_empty() {
             if input.peek(LitStr) {
@@ -38,11 +43,12 @@ impl Parse for Options {
                 return Err(Error::new(value.span(), text));
             }
             let key = input.call(Ident::parse_any)?;
-            let known = ["name", "codec", "crate"];
+            let known = ["name", "codec", "crate", "client", "server", "methods"];
             if !known.iter().any(|known| key == known) {
                 let text = format!(
                     "unknown option `{key}`: the options are `name = \"package.v1.Service\"`, \
-                     `codec = \"postcard\"` and `crate = ::ringmux`"
+                     `codec = \"postcard\"`, `crate = ::ringmux`, and for the names of types `client = ServiceClient`, \
+                     `server = ServiceServer` and `methods = ServiceMethods`"
                 );
                 return Err(Error::new(key.span(), text));
             }
@@ -51,6 +57,9 @@ impl Parse for Options {
                 "name" => name = Some(service_name(input.parse()?)?),
                 "codec" if input.peek(LitStr) => codec = Codec::Named(input.parse()?),
                 "codec" => codec = Codec::Path(input.parse()?),
+                "client" => client = Some(input.parse()?),
+                "server" => server = Some(input.parse()?),
+                "methods" => methods = Some(input.parse()?),
                 _ => library = input.call(Path::parse_mod_style)?,
             }
             if !input.is_empty() {
@@ -67,6 +76,9 @@ impl Parse for Options {
             name,
             codec: codec.path(&library)?,
             library,
+            client,
+            server,
+            methods,
         })
     }
 }

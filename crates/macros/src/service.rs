@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use quote::ToTokens;
+use quote::{ToTokens, format_ident};
 use syn::{Error, ItemTrait, TraitItem};
 
 use crate::method::Method;
@@ -25,7 +25,7 @@ pub(crate) fn methods(item: &mut ItemTrait, options: &Options) -> syn::Result<Ve
         let text = "a service has no generic parameters: write the types, or make a trait for each";
         report(&mut errors, Error::new_spanned(&item.generics, text));
     }
-    let (mut methods, mut names) = (Vec::new(), HashSet::new());
+    let (mut methods, mut names, mut constants) = (Vec::new(), HashSet::new(), HashSet::new());
     for part in &mut item.items {
         let TraitItem::Fn(function) = part else {
             let text = "a service has methods only: move it to a trait of its own";
@@ -40,7 +40,13 @@ pub(crate) fn methods(item: &mut ItemTrait, options: &Options) -> syn::Result<Ve
                 );
                 report(&mut errors, Error::new_spanned(&method.ident, text));
             }
-            Ok(method) => methods.push(method),
+            Ok(mut method) => {
+                // `get_all` and `getAll` are both `GET_ALL`.
+                while !constants.insert(method.constant.to_string()) {
+                    method.constant = format_ident!("{}_", method.constant);
+                }
+                methods.push(method);
+            }
             Err(error) => report(&mut errors, error),
         }
     }

@@ -14,13 +14,13 @@ use std::time::Instant;
 use bytes::{Bytes, BytesMut};
 use crossbeam_queue::ArrayQueue;
 
-use super::sides::{EngineSide, HandleSide};
+use super::sides::{EngineSide, HandleSide, TxRing};
 use super::{SessionLink, request};
 use crate::core::port::CallPort;
 use crate::error::{SessionError, StreamError};
-use crate::queue::ReadyList;
 use crate::queue::cell::{self, AppSide, Cell, Spare};
-use crate::sync::{Arc, AtomicBool, AtomicWaker, Ordering};
+use crate::queue::{Outstanding, ReadyList, RingOwner};
+use crate::sync::{Arc, AtomicBool, AtomicU64, AtomicWaker, Ordering};
 
 /// Cells that a session keeps for future calls, for each side of them: some 300 bytes each.
 const SPARES_MAX: usize = 1024;
@@ -87,17 +87,71 @@ pub(crate) enum Back {
     End(StreamError),
 }
 
-/// A handler's way to its session.
-type CellLink = Option<Arc<SessionLink>>;
+/// What stays with a cell.
+#[derive(Debug)]
+pub(crate) struct CellHome {
+    /// A handler's way to its session.
+    link: Option<Arc<SessionLink>>,
+    /// Bytes of the pool that are charged to it, as its session has ended, and that it gives back when it is freed.
+    charge: AtomicU64,
+}
 
-pub(crate) type CallCell = Cell<CellLink, Out, Back>;
-pub(crate) type CallSpare = Spare<CellLink, Out, Back>;
-pub(crate) type CallSide = AppSide<CellLink, Out, Back>;
+impl CellHome {
+    const fn new(link: Option<Arc<SessionLink>>) -> Self {
+        Self {
+            link,
+            charge: AtomicU64::new(0),
+        }
+    }
+
+    pub(crate) const fn link(&self) -> Option<&Arc<SessionLink>> {
+        self.link.as_ref()
+    }
+
+    /// The session has ended, and a handler has not read its request: it stays charged to the process. Called once.
+    fn charge(&self, bytes: u64) {
+        if let Some(link) = &self.link {
+            link.pool.charge(bytes);
+            link.counters.bytes_held.add_shared(bytes);
+            // ORDERING: pairs with `let_go`: the bytes were added before.
+            self.charge.store(bytes, Ordering::Release);
+        }
+    }
+
+    /// The handler has read it.
+    #[inline]
+    pub(crate) fn let_go(&self) {
+        if self.charge.load(Ordering::Relaxed) > 0 {
+            self.give_charge();
+        }
+    }
+
+    #[cold]
+    fn give_charge(&self) {
+        // ORDERING: pairs with `charge`. The second of two callers finds 0.
+        let bytes = self.charge.swap(0, Ordering::Acquire);
+        if let Some(link) = &self.link {
+            link.pool.give(bytes);
+            link.counters.bytes_held.take_shared(bytes);
+        }
+    }
+}
+
+impl Drop for CellHome {
+    fn drop(&mut self) {
+        // Whichever side lets go of the cell last sees the charge.
+        self.let_go();
+    }
+}
+
+pub(crate) type CallCell = Cell<CellHome, Out, Back>;
+pub(crate) type CallSpare = Spare<CellHome, Out, Back>;
+pub(crate) type CallSide = AppSide<CellHome, Out, Back>;
 /// The engine's side of a call.
-pub(crate) type EngineCall = cell::EngineSide<CellLink, Out, Back>;
+pub(crate) type EngineCall = cell::EngineSide<CellHome, Out, Back>;
 
-pub(in crate::bridge) type CallSent = cell::Sent<CellLink, Out, Back>;
-pub(in crate::bridge) type CallActivated = cell::Activated<CellLink, Out, Back>;
+pub(in crate::bridge) type CallSent = cell::Sent<CellHome, Out, Back>;
+pub(in crate::bridge) type CallActivated = cell::Activated<CellHome, Out, Back>;
 
 /// A session's calls, as both sides see them.
 pub(crate) struct CallLink {
@@ -113,6 +167,8 @@ pub(crate) struct CallLink {
     peer_takes: AtomicBool,
     /// Made for the first call.
     spares: OnceLock<ArrayQueue<CallSpare>>,
+    /// What the answers weigh that the engine has given to callers.
+    answers: Outstanding,
     /// Opening block and message of a call have this many bytes at most; 0: the wire has no calls.
     pub(crate) longest: usize,
 }
@@ -127,6 +183,7 @@ impl CallLink {
             serving: AtomicBool::new(false),
             peer_takes: AtomicBool::new(false),
             spares: OnceLock::new(),
+            answers: Outstanding::new(),
             longest,
         }
     }
@@ -141,7 +198,25 @@ impl CallLink {
     /// A cell for a call.
     pub(crate) fn spare(&self) -> CallSpare {
         let spare = self.spares.get().and_then(ArrayQueue::pop);
-        spare.unwrap_or_else(|| Spare::new(None, Out::default()))
+        spare.unwrap_or_else(|| Spare::new(CellHome::new(None), Out::default()))
+    }
+
+    /// A caller has read its answer, or has dropped its call.
+    pub(crate) fn answer_read(&self, link: &SessionLink, answer: &Bytes) {
+        let weight = weight(answer);
+        if self.answers.take(weight) {
+            link.pool.give(weight);
+            link.counters.bytes_held.take_shared(weight);
+        }
+    }
+
+    /// The same of a cell that the list did not take, as the session has ended.
+    pub(crate) fn forget_answer(&self, link: &SessionLink, node: Arc<CallCell>) {
+        if let cell::Activated::Cancelled(_, _, Some(Back::Answer(answer, _))) =
+            Cell::activated(node)
+        {
+            self.answer_read(link, &answer);
+        }
     }
 
     /// A caller is done with its cell: it is kept for another call, unless the engine still has it.
@@ -277,8 +352,33 @@ impl CallLink {
         while self.pop().is_some() {}
     }
 
+    pub(in crate::bridge) fn answer(&self, call: &mut EngineCall, answer: Bytes, at: Instant) {
+        let weight = weight(&answer);
+        // Before the caller can take it.
+        self.answers.give(weight);
+        if !call.give(Back::Answer(answer, at)) {
+            let _open = self.answers.take(weight);
+        }
+    }
+
+    /// The session has ended: answers that callers have not read stay charged to the process until they are read, or their
+    /// calls are dropped. Called once.
+    pub(in crate::bridge) fn charge_answers(&self, link: &SessionLink) {
+        let held = &link.counters.bytes_held;
+        let read = self.answers.close(|bytes| {
+            if bytes > 0 {
+                link.pool.charge(bytes);
+                held.add_shared(bytes);
+            }
+        });
+        if read > 0 {
+            link.pool.give(read);
+            held.take_shared(read);
+        }
+    }
+
     /// The session has ended: calls that the engine has not seen were not processed, and answers do not become streams.
-    pub(in crate::bridge) fn close(&self, reason: &SessionError) {
+    pub(in crate::bridge) fn close(&self, link: &SessionLink, reason: &SessionError) {
         for node in self.list.close() {
             match Cell::activated(node) {
                 cell::Activated::Asked(mut side, _) => {
@@ -286,10 +386,18 @@ impl CallLink {
                     side.wake();
                 }
                 cell::Activated::Answered(_, sent) => Self::refuse_sent(sent, reason),
+                cell::Activated::Cancelled(_, _, Some(Back::Answer(answer, _))) => {
+                    self.answer_read(link, &answer);
+                }
                 cell::Activated::Cancelled(..) => {}
             }
         }
     }
+}
+
+/// What an answer weighs that is not read: as a message in a stream.
+const fn weight(answer: &Bytes) -> u64 {
+    answer.len() as u64 + TxRing::CHARGE as u64
 }
 
 impl CallPort for EngineCall {
@@ -319,12 +427,14 @@ impl CallPort for EngineCall {
         Self::set_key(self, key);
     }
 
-    fn answer(&mut self, message: Bytes, received: Instant) {
-        self.give(Back::Answer(message, received));
+    fn keep_charge(&self, bytes: u64) {
+        if !self.is_read() {
+            self.common().charge(bytes);
+        }
     }
 
     fn end(&mut self, error: StreamError) {
-        self.give(Back::End(error));
+        let _first = self.give(Back::End(error));
     }
 
     fn wake(&mut self) {
@@ -349,7 +459,8 @@ impl CallStore {
         received: Instant,
     ) -> (EngineCall, CallSide) {
         let spare = self.spares.pop();
-        let mut spare = spare.unwrap_or_else(|| Spare::new(Some(Arc::clone(link)), Out::default()));
+        let new = || Spare::new(CellHome::new(Some(Arc::clone(link))), Out::default());
+        let mut spare = spare.unwrap_or_else(new);
         let out = spare.out();
         out.message = payload;
         out.received = Some((opening, received));

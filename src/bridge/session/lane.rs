@@ -4,7 +4,6 @@ use std::fmt;
 use std::time::Instant;
 
 use super::SessionLink;
-use super::permit::Permit;
 use crate::bridge::asked::Asked;
 use crate::bridge::particulars::{Opening, Particulars};
 use crate::bridge::{reason, trace};
@@ -12,7 +11,7 @@ use crate::core::port::{RecvEnd, SendEnd};
 use crate::core::{SEND_FLOOR, URGENCIES};
 use crate::error::{SessionError, StreamError};
 use crate::queue::step::{Step, reached};
-use crate::queue::{Limit, Node, Reasons, Receipt, RingPair, SetOnce, WakerSlot};
+use crate::queue::{Limit, Node, Permit, Reasons, Receipt, RingPair, SetOnce, WakerSlot};
 use crate::sync::{Arc, AtomicPtr, AtomicU8, AtomicU32, AtomicU64, Ordering};
 
 /// The stages of `open`.
@@ -101,6 +100,7 @@ pub(crate) struct Lane {
     send_limit: Limit,
     /// Halves that an application still holds.
     handles: AtomicU8,
+    /// Whether the peer permits the stream.
     pub(crate) permit: Permit,
     /// The sender's request for a receipt, and its answer, which wakes the sender.
     pub(crate) receipt: Receipt,

@@ -12,7 +12,7 @@ use std::borrow::Cow;
 
 const MOST: usize = 16 * 1024 - 2;
 
-fn begin(
+pub(super) fn begin(
     session: &Session,
     mut message: Bytes,
     deadline: Option<Instant>,
@@ -43,7 +43,7 @@ fn failed(call: &mut PendingCall<'static>) -> StreamError {
 }
 
 #[track_caller]
-fn answered(call: &mut PendingCall<'static>) -> Bytes {
+pub(super) fn answered(call: &mut PendingCall<'static>) -> Bytes {
     match poll(call) {
         Some(Answer::Message(message, _)) => message,
         other => panic!("{other:?}"),
@@ -68,7 +68,7 @@ fn gone(call: &mut IncomingCall) -> Option<StreamError> {
 }
 
 /// Two sides, of which the accepting one takes calls.
-fn serving(config: &Config) -> (Pair, Acceptor) {
+pub(super) fn serving(config: &Config) -> (Pair, Acceptor) {
     let mut pair = Pair::established(config, config);
     let acceptor = Acceptor::new(pair.ends[A].session().clone());
     pair.drive();
@@ -77,7 +77,7 @@ fn serving(config: &Config) -> (Pair, Acceptor) {
 
 impl Pair {
     #[track_caller]
-    fn call(&mut self, message: impl Into<Bytes>) -> PendingCall<'static> {
+    pub(super) fn call(&mut self, message: impl Into<Bytes>) -> PendingCall<'static> {
         begin(self.ends[D].session(), message.into(), None).expect("the peer takes calls")
     }
 

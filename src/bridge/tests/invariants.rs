@@ -151,6 +151,7 @@ pub(super) fn books_of_one_side_balance<W>(end: &mut End<W>) {
         }
         peers += u64::from(stream.of_peer());
     }
+    held += connection.core.mux.flow.parts();
     let calls = connection.core.mux.base.calls.books();
     held += calls.charged;
     peers += calls.of_peer;
@@ -274,6 +275,6 @@ pub(super) fn at_rest<W>(end: &mut End<W>) {
         parts.outstanding * 2 > parts.target,
         "the peer has most of the window: {parts:?}"
     );
-    let queues = connection.core.mux.queue_lengths();
+    let queues = crate::core::mux::queue_lengths(&connection.core.mux);
     assert!(queues.iter().all(|len| *len <= 16), "queues: {queues:?}");
 }

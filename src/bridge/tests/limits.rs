@@ -404,7 +404,7 @@ fn a_hundred_thousand_streams_opened_and_cancelled_keep_to_their_places() {
         let stats = session.stats();
         most = most.max(stats.streams);
         assert!(stats.streams <= u64::from(places));
-        let queues = solo.end.connection.core.mux.queue_lengths();
+        let queues = crate::core::mux::queue_lengths(&solo.end.connection.core.mux);
         let bound = 2 * places as usize + 16;
         assert!(queues.iter().all(|len| *len <= bound), "{queues:?}");
         serve(&mut solo);
@@ -464,7 +464,7 @@ fn a_peer_that_asks_and_does_not_read_makes_nothing_grow() {
             // The same STOP again and again.
             break;
         }
-        let queues = solo.end.connection.core.mux.queue_lengths();
+        let queues = crate::core::mux::queue_lengths(&solo.end.connection.core.mux);
         assert!(queues.iter().all(|len| *len <= 2 * 16 + 16), "{queues:?}");
         assert!(solo.end.connection.core.mux.permits.refusals.len() <= 16);
     }
@@ -584,7 +584,7 @@ fn the_schedule_and_the_list_of_grown_rings_do_not_grow_with_streams_that_have_g
         drop(served);
         solo.said();
     }
-    let queues = solo.end.connection.core.mux.queue_lengths();
+    let queues = crate::core::mux::queue_lengths(&solo.end.connection.core.mux);
     assert!(queues.iter().all(|len| *len <= 64), "{queues:?}");
     assert!(solo.end.connection.core.mux.grown.len() <= 64);
 }

@@ -99,7 +99,7 @@ fn a_message_that_waits_for_memory_goes_on_when_there_is_some() {
         now(second_receiver.recv()).unwrap().unwrap().len(),
         500 * KIB
     );
-    let queues = pair.ends[A].connection.core.mux.queue_lengths();
+    let queues = crate::core::mux::queue_lengths(&pair.ends[A].connection.core.mux);
     assert!(queues.iter().all(|len| *len < 4), "{queues:?}");
     drop((first, first_receiver, second, second_receiver));
     pair.is_clean();
@@ -312,6 +312,32 @@ fn a_message_that_was_given_memory_late_may_take_as_long_as_any_other() {
     assert_eq!(session.stats().limits_tripped, 0);
     solo.elapse(Duration::from_secs(2));
     assert_eq!(tripped(&session, Limit::MessageStalled), 2);
+}
+
+/// The time in which it waits for memory does not count, and no more than that.
+#[test]
+fn a_message_that_waits_for_memory_again_and_again_is_timed_in_between() {
+    let mut solo = Solo::new(Role::Acceptor, &small_config());
+    let session = solo.end.session().clone();
+    let first = [&100_000_u32.to_le_bytes()[..], &[0; 16_000]].concat();
+    solo.hear(&open(1, b""));
+    let _stream = now(session.accept()).unwrap().unwrap();
+    solo.hear(&data(1, &first, false, false));
+    let rest = small_config().receive_pool() - solo.end.pool.used();
+    let mut seconds = 0;
+    while session.stats().limits_tripped == 0 {
+        assert!(seconds < 60);
+        assert!(solo.end.pool.take(rest, 0, u64::MAX));
+        // Each piece costs more than its length.
+        solo.hear(&data(1, &[0], false, false));
+        solo.elapse(Duration::from_secs(2));
+        solo.end.pool.give(rest);
+        solo.elapse(Duration::from_secs(3));
+        solo.said();
+        seconds += 3;
+    }
+    assert_eq!(tripped(&session, Limit::MessageStalled), 1);
+    assert_eq!(seconds, 12);
 }
 
 #[test]

@@ -35,6 +35,7 @@ mod handles;
 mod idle;
 mod invariants;
 mod keepalive;
+mod kept;
 mod limits;
 mod memory;
 pub(crate) mod net;
@@ -180,7 +181,7 @@ impl<W: Wire> End<W> {
             c.core.mux.flow.owed,
             c.core.mux.flow.hungry,
             c.core.mux.credit,
-            c.core.mux.queue_lengths(),
+            crate::core::mux::queue_lengths(&c.core.mux),
             self.writing,
             c.next_deadline(),
             c.link.opens.granted(),

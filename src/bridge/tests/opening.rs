@@ -161,7 +161,7 @@ fn opens_given_up_while_the_peer_grants_nothing_leave_nothing_behind() {
         drop(waiting);
         solo.said();
     }
-    let queues = solo.end.connection.core.mux.queue_lengths();
+    let queues = crate::core::mux::queue_lengths(&solo.end.connection.core.mux);
     assert!(queues.iter().all(|len| *len < 100), "{queues:?}");
     solo.hear(&window(Scope::Streams, 1));
     assert!(patient.ready().is_ok());
@@ -190,7 +190,7 @@ fn streams_cancelled_while_the_session_has_no_credit_leave_nothing_behind() {
         drop(stream);
         solo.said();
     }
-    let queues = solo.end.connection.core.mux.queue_lengths();
+    let queues = crate::core::mux::queue_lengths(&solo.end.connection.core.mux);
     assert!(queues.iter().all(|len| *len < 100), "{queues:?}");
 }
 

@@ -74,7 +74,7 @@ fn an_answer_that_becomes_a_stream_ends_where_the_list_is_closed() {
     let (mut pair, mut acceptor) = serving();
     let (_call, mut incoming) = running(&mut pair, &mut acceptor);
     let link = pair.ends[A].session().link();
-    link.calls.close(&SessionError::EngineStopped);
+    link.calls.close(link, &SessionError::EngineStopped);
     assert!(link.end().is_none(), "not seen yet");
     let mut send = incoming.become_stream().expect("the call goes on");
     has_stopped(&mut send);

@@ -4,6 +4,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use tokio::sync::watch;
+
 use super::Engine;
 use crate::addr::Driver;
 use crate::connect::errors::EngineError;
@@ -109,34 +111,48 @@ pub(in crate::connect) fn shared(backend: Backend) -> Result<Engine, EngineError
     }
 }
 
+/// A shared engine: made at the first use, and anew when it has ended because its ring broke or its thread panicked.
+type Shared = watch::Sender<Option<Engine>>;
+
+/// The engine in this place. If it has ended or there is none, it is made; concurrent callers wait for that, so that all get
+/// the same one.
+fn current(
+    place: &Shared,
+    make: impl FnOnce() -> Result<Engine, EngineError>,
+) -> Result<Engine, EngineError> {
+    let alive = |engine: &Option<Engine>| engine.clone().filter(|engine| !engine.has_ended());
+    if let Some(engine) = alive(&place.borrow()) {
+        return Ok(engine);
+    }
+    let mut found = Err(EngineError::Stopped);
+    place.send_if_modified(|engine| {
+        found = alive(engine).map_or_else(make, Ok);
+        *engine = found.as_ref().ok().cloned();
+        false
+    });
+    found
+}
+
 fn required(driver: Driver) -> Result<Engine, EngineError> {
-    static ENGINES: [PerProcess<Engine>; 3] = [const { PerProcess::new() }; 3];
+    static ENGINES: [PerProcess<Shared>; 3] = [const { PerProcess::new() }; 3];
     let engine = match driver {
         Driver::Uring => &ENGINES[0],
         Driver::TokioUring => &ENGINES[1],
         Driver::Tokio => &ENGINES[2],
-    }
-    .cell();
-    if let Some(engine) = engine.get() {
-        return Ok(engine.clone());
-    }
-    // Of several engines made in a race one is kept; the others end.
-    let made = Engine::thread(driver)?;
-    Ok(engine.get_or_init(|| made).clone())
+    };
+    current(engine.get_or_init(Shared::default), || {
+        Engine::thread(driver)
+    })
 }
 
 fn preferred(driver: Driver) -> Result<Engine, EngineError> {
-    static CHOSEN: [PerProcess<Option<Engine>>; 2] = [const { PerProcess::new() }; 2];
+    static CHOSEN: [PerProcess<Shared>; 2] = [const { PerProcess::new() }; 2];
     let chosen = match driver {
         Driver::Uring => &CHOSEN[0],
         Driver::TokioUring => &CHOSEN[1],
         Driver::Tokio => return required(driver),
     };
-    // Concurrent callers wait for the choice, so that all get the same engine.
-    match chosen.get_or_init(|| choose(driver).ok()) {
-        Some(engine) => Ok(engine.clone()),
-        None => choose(driver),
-    }
+    current(chosen.get_or_init(Shared::default), || choose(driver))
 }
 
 fn choose(driver: Driver) -> Result<Engine, EngineError> {
@@ -153,5 +169,70 @@ fn log_once(backend: &ChosenBackend) {
         && !LOGGED.swap(true, Ordering::Relaxed)
     {
         tracing::warn!("falling back to the driver tokio: {}", Chain(refused));
+    }
+}
+
+#[cfg(all(test, not(ringmux_loom)))]
+mod tests {
+    use super::*;
+
+    const CONFIG: fn() -> crate::Config = crate::Config::default;
+
+    /// An engine of this driver whose runtime has ended.
+    fn ended(driver: Driver) -> Engine {
+        let engine = async { Engine::inline(driver).expect("the driver works here") };
+        match driver {
+            #[cfg(feature = "tokio-uring")]
+            Driver::TokioUring => tokio_uring::start(engine),
+            _ => {
+                let runtime = tokio::runtime::Builder::new_current_thread();
+                let runtime = { runtime }.enable_all().build().unwrap();
+                runtime.block_on(engine)
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_shared_engine_that_has_ended_is_made_anew_once_for_all() {
+        let drivers = [Driver::Uring, Driver::TokioUring];
+        for driver in &drivers[..1 + usize::from(cfg!(feature = "tokio-uring"))] {
+            let driver = *driver;
+            let place = Shared::default();
+            let address = "127.0.0.1:0".parse().unwrap();
+            let gone = std::thread::spawn(move || ended(driver)).join().unwrap();
+            let first = current(&place, || Ok(gone)).expect("it is not asked whether it runs");
+            assert!(first.has_ended(), "{driver}");
+            let refused = first.listen(&address, &CONFIG()).await;
+            assert!(refused.is_err(), "{driver}");
+
+            let callers: Vec<_> = std::thread::scope(|scope| {
+                let call = || current(&place, || Engine::thread(driver)).unwrap();
+                let callers = [(); 4].map(|()| scope.spawn(call));
+                callers.into_iter().map(|it| it.join().unwrap()).collect()
+            });
+            let [first, others @ ..] = &callers[..] else {
+                unreachable!("four of them");
+            };
+            let listener = first.listen(&address, &CONFIG()).await.expect("it runs");
+            for engine in others {
+                let connected = engine.connect(listener.local_addr(), &CONFIG()).await;
+                drop(connected.expect("it runs"));
+                drop(listener.accept().await.expect("a session"));
+            }
+            assert_eq!(first.stats().started, 2 * 3, "{driver}: all are the same");
+        }
+    }
+
+    #[test]
+    fn an_engine_that_cannot_be_made_is_tried_again_at_the_next_call() {
+        let place = Shared::default();
+        let refused = current(&place, || {
+            Err(EngineError::NoRuntime {
+                driver: Driver::Uring,
+            })
+        });
+        assert!(matches!(refused, Err(EngineError::NoRuntime { .. })));
+        let made = current(&place, || Engine::thread(Driver::Tokio));
+        assert!(!made.expect("a thread").has_ended());
     }
 }

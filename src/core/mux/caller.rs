@@ -70,7 +70,7 @@ pub(crate) fn reply_by_peer<S: SessionPort>(
         return Err(Violation::AfterEnd);
     }
     if let Some(mut port) = base.calls.remove(slot) {
-        port.answer(answer, base.turn);
+        base.app.answer_call(&mut port, answer, base.turn);
         base.calls.wake_later(port);
     }
     Ok(true)

@@ -244,17 +244,21 @@ pub(super) fn release_taken_calls<S: SessionPort>(mux: &mut Mux<S>) {
     mux.flow.return_to_session(&mux.base, returned);
 }
 
-/// The session has ended: ends all calls.
+/// The session has ended: ends all calls. Requests and answers that applications hold unread stay charged.
 pub(super) fn end_calls<S: SessionPort>(base: &mut Base<S>, error: &SessionError) {
     // Nothing is added after the end.
     let mut calls = std::mem::replace(&mut base.calls, Calls::new(0));
     calls.deliver_wakes(&mut base.app);
+    base.app.keep_answers();
     for (_, entry) in &mut calls.entries {
         let error = match entry.at {
             At::Queued => StreamError::NotProcessed(error.clone()),
             _ => StreamError::Session(error.clone()),
         };
         if let Some(port) = &mut entry.port {
+            if matches!(entry.at, At::Running | At::Over) {
+                port.keep_charge(entry.cost.into());
+            }
             port.set_key(None);
             port.end(error);
             port.wake();

@@ -12,7 +12,7 @@ use super::Mux;
 use crate::config::Config;
 use crate::core::port::{Count, RecvEnd, SendEnd, SessionPort, StreamPort, rx_tag};
 use crate::core::state::{Effect, Event, Receiving, Sending};
-use crate::core::stream::{Assembly, Opening, Stream, owed, wake};
+use crate::core::stream::{Assembly, Opening, Stream, Turns, owed, wake};
 use crate::core::streams::Key;
 use crate::core::violation::Violation;
 use crate::core::window::report_mark;
@@ -377,8 +377,9 @@ fn add_piece<P: StreamPort>(
                 received: len as u32,
                 cost,
                 since: now,
-                starved: false,
+                starved: None,
                 given: false,
+                turns: Turns::default(),
             }));
             len as u64
         }
@@ -393,7 +394,7 @@ fn add_piece<P: StreamPort>(
             assembly.received = received as u32;
             assembly.cost += cost;
             assembly.since = now.min(assembly.since + time_of(len, config.min_message_rate()));
-            let starved = assembly.starved;
+            let starved = assembly.starved.is_some();
             if piece.end {
                 stream.assembly = None;
                 if starved {

@@ -72,7 +72,7 @@ impl<S: SessionPort> Mux<S> {
         Self {
             limits: Limits::new(config, &app, now),
             base: Base::new(app, config, terms, seed, now),
-            flow: Flow::new(pool, terms.credit, window, now),
+            flow: Flow::new(pool, terms.credit, window, config.session_window(), now),
             grown: Grown::default(),
             spares: Spares::default(),
             deadlines: Deadlines::default(),
@@ -211,7 +211,8 @@ impl<S: SessionPort> Mux<S> {
         let queues_are_empty = self.schedule.is_empty()
             && self.permits.opens.is_empty()
             && self.base.owing.is_empty()
-            && self.permits.refusals.is_empty();
+            && self.permits.refusals.is_empty()
+            && !self.base.wire_owes;
         queues_are_empty && self.base.streams.are_over() && self.base.calls.are_over()
     }
 
@@ -267,23 +268,18 @@ impl<S: SessionPort> Mux<S> {
         }
     }
 
-    /// Whether reading must stop: a peer without credit has sent as many bytes as the session holds at most, and the application
-    /// can consume some of them.
+    /// Whether reading must stop: a peer without credit has sent as many bytes as the session may hold.
     pub(crate) fn is_full(&mut self, now: Instant) -> bool {
-        if self.base.terms.credit || !self.flow.is_at_most() {
-            if self.flow.paused {
-                self.flow.resume(&mut self.base, now);
-            }
+        if self.base.terms.credit {
             return false;
         }
-        for _ in 0..self.base.streams.len() {
-            let Err(exceeded) = self.flow.cover_unfinished(&mut self.base, now) else {
-                break;
-            };
-            self.exceed(exceeded);
+        for _ in 0..=self.base.streams.len() {
+            match self.flow.may_read(&mut self.base, now) {
+                Ok(may) => return !may,
+                Err(exceeded) => self.exceed(exceeded),
+            }
         }
-        self.flow.paused = self.flow.is_at_most();
-        self.flow.paused
+        true
     }
 
     /// The session's window has shrunk.
@@ -304,18 +300,15 @@ impl<S: SessionPort> Mux<S> {
     }
 }
 
+/// Lengths of the queues of keys: none may grow with the number of streams that have gone.
 #[cfg(test)]
-impl<S: SessionPort> Mux<S> {
-    /// Lengths of the queues of keys, for tests: none may grow with the number of streams that have gone.
-    #[cfg(test)]
-    pub(crate) fn queue_lengths(&self) -> [usize; 6] {
-        [
-            self.schedule.len(),
-            self.permits.opens.len(),
-            self.permits.waiting.len(),
-            self.base.owing.len(),
-            self.flow.starved.len(),
-            self.base.wakes.len(),
-        ]
-    }
+pub(crate) fn queue_lengths<S: SessionPort>(mux: &Mux<S>) -> [usize; 6] {
+    [
+        mux.schedule.len(),
+        mux.permits.opens.len(),
+        mux.permits.waiting.len(),
+        mux.base.owing.len(),
+        mux.flow.starved.len(),
+        mux.base.wakes.len(),
+    ]
 }

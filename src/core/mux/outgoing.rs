@@ -47,6 +47,7 @@ impl<S: SessionPort> Mux<S> {
             || !self.receipts.is_empty()
             || (self.permits).owes_grants(self.base.config.max_streams())
             || !self.permits.refusals.is_empty()
+            || self.base.wire_owes
             || self.budget.has_spare()
             || self.base.calls.announce
     }

@@ -301,7 +301,7 @@ impl CallPort for NoCall {
 
     fn set_key(&self, _key: Option<u64>) {}
 
-    fn answer(&mut self, _message: Bytes, _received: Instant) {}
+    fn keep_charge(&self, _bytes: u64) {}
 
     fn end(&mut self, _error: StreamError) {}
 
@@ -354,6 +354,10 @@ impl SessionPort for App {
     fn keep(&mut self, bytes: &[u8]) -> Bytes {
         Bytes::copy_from_slice(bytes)
     }
+
+    fn answer_call(&mut self, _call: &mut NoCall, _answer: Bytes, _received: Instant) {}
+
+    fn keep_answers(&self) {}
 
     fn keep_together(&mut self, bytes: &[u8]) -> Bytes {
         self.keep(bytes)

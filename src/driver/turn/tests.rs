@@ -11,12 +11,14 @@ use tokio::io::AsyncReadExt;
 
 use super::*;
 use crate::bridge::Info;
-use crate::bridge::{NativeEngine, Pool};
+use crate::bridge::{Engine, NativeEngine, Pool};
 use crate::config::Config;
 use crate::config::Rate;
 use crate::driver::make_room;
+use crate::drpc::{Profile, put_varint};
 use crate::handle::Session;
 use crate::handle::whole::{Stream, Whole as _};
+use crate::wire::Drpc;
 use crate::wire::native::frame::{HEADER_LEN, Header, Role, Settings, preface};
 
 /// Bytes not yet received, and bytes sent.
@@ -42,6 +44,8 @@ impl Transport for Wire {
         buf.extend_from_slice(&bytes);
         Poll::Ready(Ok(bytes.len()))
     }
+
+    fn pause_recv(&mut self) {}
 
     fn poll_send(&mut self, _: &mut Context<'_>, batch: &mut Batch) -> Poll<io::Result<usize>> {
         for piece in batch.remaining() {
@@ -72,6 +76,48 @@ fn end_with(role: Role, config: &Config) -> (Turns<Wire, NativeEngine>, Session)
     let pool = Pool::new(1 << 30);
     let (connection, link) = NativeEngine::new(role, config, info, pool, clock::now());
     (Turns::new(connection, Wire::default()), Session::new(link))
+}
+
+/// A frame of DRPC: a number for its kind and whether it is done, its stream and message, and its data.
+fn drpc(kind: u8, message: u8, data: &[u8]) -> Vec<u8> {
+    let mut frame = vec![kind, 1, message];
+    put_varint(&mut frame, data.len() as u64);
+    frame.extend_from_slice(data);
+    frame
+}
+
+/// The application has taken what filled the session, and waits for the next message: no request of it follows.
+#[test]
+fn a_full_session_is_read_again_in_the_turn_that_finds_room() {
+    const FIRST: usize = 270 * 1024;
+    let _clock = clock::Stopped::new();
+    let config = Config::builder()
+        .drpc(Profile::STORJ)
+        .session_window(256 * 1024)
+        .session_window_max(256 * 1024)
+        .build()
+        .expect("valid");
+    let (role, pool) = (Role::Acceptor, Pool::new(1 << 30));
+    let (connection, link) =
+        Engine::<Drpc>::new(role, &config, Info::of_a_test(role), pool, clock::now());
+    let (mut end, session) = (Turns::new(connection, Wire::default()), Session::new(link));
+    let mut cx = Context::from_waker(Waker::noop());
+    let mut hear = |end: &mut Turns<Wire, Engine<Drpc>>, bytes: &[u8]| {
+        end.transport.coming.extend_from_slice(bytes);
+        assert!(Pin::new(&mut *end).poll(&mut cx).is_pending());
+        end.transport.coming.len()
+    };
+    assert_eq!(hear(&mut end, &drpc(3, 1, b"/m")), 0);
+    let accepted = session.accept().now_or_never().expect("a call");
+    let mut call = accepted.unwrap().unwrap();
+    let first = drpc(5, 2, &[7; FIRST]);
+    let (most, last) = first.split_at(250 * 1024);
+    assert_eq!(hear(&mut end, most), 0);
+    assert_eq!(hear(&mut end, last), 0);
+    assert!(hear(&mut end, &drpc(5, 3, b"next")) > 0, "it is full");
+    assert_eq!(call.try_recv().unwrap().len(), FIRST);
+    assert_eq!(hear(&mut end, b""), 0);
+    assert_eq!(call.try_recv().unwrap(), "next");
 }
 
 /// Polls both ends until no bytes are in transit.

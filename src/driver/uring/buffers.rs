@@ -1,7 +1,11 @@
 //! Receive buffers that the kernel picks: a ring of 16, shared by an engine's sockets.
 //!
-//! Small on purpose. Received bytes are copied out at once (see `socket`), so the same few buffers stay in the cache and
-//! none is ever lent; sockets with large arrivals do not use them.
+//! Small on purpose: the same few buffers stay in the cache. Sockets with large arrivals do not use them.
+//!
+//! A buffer is away from its completion to the next poll of its session, for which the completion is the cause. Then its
+//! bytes are copied out: into the buffer that the session parses, or, while the session takes none, into memory that is kept
+//! for it (`Reactor::pause_recv`). Of a socket that is closed they are discarded at once. A receive that finds no buffer is
+//! repeated into memory of its session (`Reactor::start_recv_multi`), so none waits for another session.
 
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::io;

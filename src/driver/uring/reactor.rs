@@ -183,7 +183,7 @@ impl<R: Ring> Reactor<R> {
             && let Some(buffer) = completion.buffer
         {
             match u32::try_from(completion.result) {
-                Ok(len) if len > 0 => slot.arrived.push_back((buffer, len)),
+                Ok(len) if len > 0 && !slot.closing => slot.arrived.push_back((buffer, len)),
                 _ => self.ring.take_buffer(buffer, 0, &mut BytesMut::new()),
             }
         }
@@ -238,7 +238,7 @@ impl<R: Ring> Reactor<R> {
     // ---- one socket -------------------------------------------------------------------------
 
     /// Appends received bytes to `buf`, which grows to `capacity` at most: filled buffers of the ring beyond it, but for one,
-    /// wait there. `None`: nothing yet.
+    /// wait for the next call, which the session owes them. `None`: nothing yet.
     pub(super) fn take_recv(
         &mut self,
         key: u32,
@@ -248,6 +248,9 @@ impl<R: Ring> Reactor<R> {
         let slot = self.slots.get_mut(key as usize)?;
         if let Some(result) = slot.take_done(buf) {
             return Some(result);
+        }
+        if !slot.kept.is_empty() {
+            return Some(Ok(slot.take_kept(buf, capacity)));
         }
         if !slot.arrived.is_empty() {
             slot.arrived_since_send = true;
@@ -278,17 +281,22 @@ impl<R: Ring> Reactor<R> {
         self.slots.get_mut(key as usize)?.found_at.take()
     }
 
-    /// Receives into the ring's buffers from now on.
-    pub(super) fn start_recv_multi(&mut self, key: u32) {
+    /// Receives into the ring's buffers from now on. False if the last such receive found none free: use other memory once,
+    /// as nothing says when there will be one.
+    pub(super) fn start_recv_multi(&mut self, key: u32) -> bool {
         let Some(slot) = self.slots.get_mut(key as usize) else {
-            return;
+            return true;
         };
+        if std::mem::take(&mut slot.found_none) {
+            return false;
+        }
         if matches!(slot.recv, Recv::Idle) {
             let file = slot.file;
             if self.push(key, Kind::RecvMulti, Op::RecvMulti { file }) {
                 self.slots[key as usize].recv = Recv::Multi { cancelling: false };
             }
         }
+        true
     }
 
     /// Receives once, into `buf`'s spare capacity; the memory stays here meanwhile.
@@ -416,6 +424,24 @@ impl<R: Ring> Reactor<R> {
         }
     }
 
+    /// The session takes no bytes for now: ends receiving into the ring's buffers, and moves the bytes in them to memory of
+    /// the session, at most those of all buffers. Bytes that arrive before the end need another call, for which the session
+    /// is polled.
+    pub(super) fn pause_recv(&mut self, key: u32) {
+        // First: it may enter the ring, which then has no buffers to fill.
+        self.stop_recv_multi(key);
+        let Some(slot) = self.slots.get_mut(key as usize) else {
+            return;
+        };
+        let bytes: usize = slot.arrived.iter().map(|(_, len)| *len as usize).sum();
+        if bytes > 0 {
+            make_exact_room(&mut slot.kept, bytes);
+            for (buffer, len) in slot.arrived.drain(..) {
+                self.ring.take_buffer(buffer, len as usize, &mut slot.kept);
+            }
+        }
+    }
+
     /// Sends of a short batch as much as the socket takes at once. `None`: it took nothing, a send is under way, or the batch
     /// should go through the ring: after an arrival through the ring it is entered in any case, and one call does for both.
     /// A sleeping thread would have to be woken for the completion.
@@ -461,9 +487,16 @@ impl<R: Ring> Reactor<R> {
             .is_some_and(|slot| !matches!(slot.send, Send::Idle))
     }
 
-    /// See [`Transport::queued`](crate::driver::Transport::queued).
-    pub(super) fn queued(&self, key: u32) -> Option<u64> {
-        queued(self.slots.get(key as usize)?.socket.as_fd())
+    /// See [`Transport::queued`](crate::driver::Transport::queued). A send under way completes when the socket has taken all
+    /// of it, which a slow peer delays for long: it is ended, so that its session learns how much was taken, and sends the rest.
+    pub(super) fn queued(&mut self, key: u32) -> Option<u64> {
+        let slot = self.slots.get(key as usize)?;
+        let bytes = queued(slot.socket.as_fd());
+        if matches!(slot.send, Send::UnderWay(_)) {
+            let target = slot.token(key, Kind::Send);
+            self.push(key, Kind::Cancel, Op::Cancel { target });
+        }
+        bytes
     }
 
     pub(super) fn shutdown(&self, key: u32, how: Shutdown) -> io::Result<()> {
@@ -472,14 +505,21 @@ impl<R: Ring> Reactor<R> {
         SockRef::from(&slot.socket).shutdown(how)
     }
 
-    /// Ends the operations under way; true when the kernel no longer uses memory of this socket.
+    /// Ends the operations under way, and gives the ring's buffers back; true when the kernel no longer uses memory of this
+    /// socket.
     pub(super) fn close(&mut self, key: u32) -> bool {
         // An error means that the socket is shut down already.
         let _ = self.shutdown(key, Shutdown::Both);
         self.stop_recv_multi(key);
-        self.slots
-            .get(key as usize)
-            .is_none_or(|slot| slot.under_way == 0)
+        let Some(slot) = self.slots.get_mut(key as usize) else {
+            return true;
+        };
+        slot.closing = true;
+        slot.kept = BytesMut::new();
+        for (buffer, _) in slot.arrived.drain(..) {
+            self.ring.take_buffer(buffer, 0, &mut BytesMut::new());
+        }
+        slot.under_way == 0
     }
 
     /// The session has ended or was dropped.
@@ -497,9 +537,6 @@ impl<R: Ring> Reactor<R> {
         if self.slots.get(key as usize).is_some_and(free) {
             let slot = self.slots.remove(key as usize);
             self.ring.remove(slot.file);
-            for (buffer, _) in slot.arrived {
-                self.ring.take_buffer(buffer, 0, &mut BytesMut::new());
-            }
         }
     }
 

@@ -220,6 +220,12 @@ impl Refusal {
     }
 
     /// The change to the process or the machine that helps.
+    ///
+    /// # Examples
+    /// ```
+    /// let without = ringmux::Refusal::NotInKernel;
+    /// assert!(without.remedy().contains("CONFIG_IO_URING"));
+    /// ```
     #[must_use]
     pub fn remedy(&self) -> &'static str {
         match self {

@@ -7,8 +7,10 @@ use std::time::Instant;
 
 use bytes::BytesMut;
 
+use super::buffers::BUFFER_BYTES;
 use super::outgoing::Outgoing;
 use super::ring::{Completion, File, Kind, Token};
+use crate::driver::make_exact_room;
 use crate::wire::Batch;
 
 /// The receive under way.
@@ -48,6 +50,10 @@ pub(super) struct Slot {
     pub(super) found_at: Option<Instant>,
     /// Filled buffers of the ring, in the order of the stream.
     pub(super) arrived: VecDeque<(u16, u32)>,
+    /// Bytes before those in `arrived`, moved out of the ring's buffers because the session does not take them now.
+    pub(super) kept: BytesMut,
+    /// The last receive into the ring's buffers found none free.
+    pub(super) found_none: bool,
     /// Bytes have arrived in the ring's buffers since the last send.
     pub(super) arrived_since_send: bool,
     /// The result that ended receiving, after the bytes in `arrived`: 0 or an error number.
@@ -59,6 +65,8 @@ pub(super) struct Slot {
     /// The slot is on the ready list.
     pub(super) ready: bool,
     pub(super) deadline: Option<Instant>,
+    /// The socket is shut down: bytes that still arrive are discarded.
+    pub(super) closing: bool,
     /// No session uses it any more.
     pub(super) abandoned: bool,
 }
@@ -72,6 +80,8 @@ impl Slot {
             recv: Recv::Idle,
             found_at: None,
             arrived: VecDeque::new(),
+            kept: BytesMut::new(),
+            found_none: false,
             arrived_since_send: false,
             ended: None,
             send: Send::Idle,
@@ -79,6 +89,7 @@ impl Slot {
             under_way: 0,
             ready: false,
             deadline: None,
+            closing: false,
             abandoned: false,
         }
     }
@@ -97,6 +108,7 @@ impl Slot {
         match kind {
             Kind::RecvMulti if !completion.more => {
                 self.recv = Recv::Idle;
+                self.found_none = result == -libc::ENOBUFS;
                 // Out of buffers or cancelled: the session's next poll starts a new receive.
                 let goes_on = result > 0
                     || matches!(
@@ -137,6 +149,19 @@ impl Slot {
         settled(result)
     }
 
+    /// Appends kept bytes to `buf`, which grows to `capacity`, and by as much as a buffer of the ring holds in any case.
+    #[cold]
+    pub(super) fn take_kept(&mut self, buf: &mut BytesMut, capacity: usize) -> usize {
+        let most = capacity.saturating_sub(buf.len()).max(BUFFER_BYTES);
+        let bytes = self.kept.len().min(most);
+        make_exact_room(buf, bytes);
+        buf.extend_from_slice(&self.kept.split_to(bytes));
+        if self.kept.is_empty() {
+            self.kept = BytesMut::new();
+        }
+        bytes
+    }
+
     /// The batch of a completed send, and its result. `None`: none is complete, or it must be restarted.
     #[inline]
     pub(super) fn take_sent(&mut self, batch: &mut Batch) -> Option<io::Result<usize>> {
@@ -156,10 +181,14 @@ pub(super) fn outcome(result: i32) -> io::Result<usize> {
     usize::try_from(result).map_err(|_| io::Error::from_raw_os_error(-result))
 }
 
-/// `None` if it was interrupted before it transferred anything.
+/// `None` if it was interrupted or cancelled before it transferred anything: one that has transferred some bytes succeeds.
 fn settled(result: io::Result<usize>) -> Option<io::Result<usize>> {
-    let again =
-        |error: &io::Error| matches!(error.raw_os_error(), Some(libc::EINTR | libc::EAGAIN));
+    let again = |error: &io::Error| {
+        matches!(
+            error.raw_os_error(),
+            Some(libc::EINTR | libc::EAGAIN | libc::ECANCELED)
+        )
+    };
     match result {
         Err(error) if again(&error) => None,
         result => Some(result),

@@ -5,7 +5,8 @@
 //! * Multishot: one operation receives into the ring's buffers, from which bytes are copied: no operation to submit per
 //!   arrival, and no system call to learn that there is none.
 //! * Once: single operations receive into the session's own buffer, for large arrivals: no copy, and the same memory stays
-//!   in the cache.
+//!   in the cache. Also where all of the ring's buffers were filled, and behind a pause of the session, which may be the first
+//!   of many: a pause costs the multishot receive, but leaves a single one alone.
 //! * Direct: plain calls into that buffer, one in each turn, for small arrivals while the engine spins. A lone round trip
 //!   waits for each step, and a completion plus an enter to run it take longer than a call that polls for the bytes. With
 //!   many messages these costs are shared, and empty calls in each turn would cost more. Sockets beyond the few direct
@@ -98,14 +99,24 @@ impl<R: Ring> UringSocket<R> {
             self.via = Via::RingBuffers;
         }
         if self.via == Via::RingBuffers {
-            reactor.start_recv_multi(self.slot);
-            return Poll::Pending;
+            if reactor.start_recv_multi(self.slot) {
+                return Poll::Pending;
+            }
+            self.leave_ring_buffers();
         }
         make_room(buf, capacity);
         if !(self.via == Via::Calls && reactor.start_recv_direct(self.slot, buf)) {
             reactor.start_recv_once(self.slot, buf);
         }
         Poll::Pending
+    }
+
+    /// Uses single operations for the next arrivals.
+    fn leave_ring_buffers(&mut self) {
+        if self.via == Via::RingBuffers {
+            self.via = Via::Operations;
+        }
+        self.run = 0;
     }
 
     /// Records the size of an arrival, and changes the mode if due.
@@ -150,6 +161,11 @@ impl<R: Ring> Transport for UringSocket<R> {
         received
     }
 
+    fn pause_recv(&mut self) {
+        self.leave_ring_buffers();
+        self.with(|reactor| reactor.pause_recv(self.slot));
+    }
+
     fn poll_send(&mut self, _: &mut Context<'_>, batch: &mut Batch) -> Poll<io::Result<usize>> {
         self.with(|reactor| {
             if let Some(result) = reactor.take_send(self.slot, batch) {
@@ -166,7 +182,7 @@ impl<R: Ring> Transport for UringSocket<R> {
     }
 
     fn queued(&mut self) -> Option<u64> {
-        self.reactor.borrow().queued(self.slot)
+        self.with(|reactor| reactor.queued(self.slot))
     }
 
     fn poll_timer(&mut self, _: &mut Context<'_>, deadline: Option<Instant>) -> io::Result<bool> {

@@ -3,7 +3,7 @@
 use std::task::{Context, Poll};
 
 use super::{SendStream, asked};
-use crate::bridge::{RECORD_CHARGE, SendEnd, reason};
+use crate::bridge::{Lane, RECORD_CHARGE, SendEnd, reason};
 use crate::error::SendError;
 use crate::queue::record_weight;
 
@@ -33,8 +33,7 @@ impl SendStream {
             false => 0,
         };
         self.lane().raise(reason::ROOM | more);
-        let ready = self.room(len).or_else(|| self.inherited_end().map(Err));
-        ready.map_or(Poll::Pending, Poll::Ready)
+        self.room(len).map_or(Poll::Pending, Poll::Ready)
     }
 
     /// Whether a message of this length may be queued; `None`: not yet.
@@ -105,19 +104,19 @@ impl SendStream {
         if self.finished {
             return Err(SendError::Finished);
         }
-        let end = self.end_error().or_else(|| self.inherited_end());
-        end.map_or(Ok(()), Err)
+        end_or_inherited(self.lane()).map_or(Ok(()), Err)
     }
+}
 
-    pub(super) fn end_error(&self) -> Option<SendError> {
-        self.lane().send_end().map(|end| match end {
-            SendEnd::Stopped { code } => SendError::Stopped { code: *code },
-            SendEnd::Error(error) => SendError::Stream(error.clone()),
-        })
-    }
+/// Why the sending direction has ended, if it has.
+pub(super) fn end_error(lane: &Lane) -> Option<SendError> {
+    lane.send_end().map(|end| match end {
+        SendEnd::Stopped { code } => SendError::Stopped { code: *code },
+        SendEnd::Error(error) => SendError::Stream(error.clone()),
+    })
+}
 
-    /// See [`Lane::inherited_end`](crate::bridge::Lane::inherited_end).
-    pub(super) fn inherited_end(&self) -> Option<SendError> {
-        self.lane().inherited_end().map(SendError::Stream)
-    }
+/// As [`end_error`], and see [`Lane::inherited_end`]: to be checked before waiting.
+pub(super) fn end_or_inherited(lane: &Lane) -> Option<SendError> {
+    end_error(lane).or_else(|| lane.inherited_end().map(SendError::Stream))
 }

@@ -106,6 +106,24 @@ async fn a_session_that_answers_no_ping_does_not_reset_the_pace() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_session_that_this_side_closes_after_some_time_is_no_failure() {
+    let peer = Peer::new();
+    let manager = start(builder(&peer));
+    let mut events = manager.subscribe();
+    ready(&mut events).await;
+    // The last one after so short a time that a loop of them has to be slowed down.
+    for (life, paused) in [(150, false), (150, false), (150, false), (5, true)] {
+        sleep(millis(life)).await;
+        let at = Instant::now();
+        manager.try_session_or_else(|| ()).unwrap().close();
+        lost(&mut events).await;
+        ready(&mut events).await;
+        let pause = at.elapsed();
+        assert_eq!(pause >= millis(79), paused, "{pause:?} after {life} ms");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn closing_and_reconnecting_knows_no_pause_and_cuts_one_short() {
     let peer = Peer::new();
     let manager = start(builder(&peer));

@@ -1,11 +1,16 @@
 //! Races between threads: each session ends once, and each message has one outcome.
 
-use std::sync::Barrier;
+use std::sync::{Barrier, Mutex};
 use std::thread;
+
+use tokio::sync::oneshot;
 
 use super::peer::{Peer, pair};
 use super::{builder, millis, secs};
-use crate::manage::{Event, ManageError, Manager, ManagerBuilder, Outbox, Outcome, PushError};
+use crate::handle::Session;
+use crate::manage::{
+    Event, ManageError, Manager, ManagerBuilder, Outbox, Outcome, ProvideError, Provider, PushError,
+};
 
 fn runtime() -> tokio::runtime::Runtime {
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
@@ -51,6 +56,43 @@ fn of_sessions_that_come_while_others_close_none_is_forgotten() {
         let metrics = manager.metrics();
         assert_eq!(metrics.ready, metrics.lost);
     }
+}
+
+/// Gives the session that it gets, once.
+struct Given(Mutex<Option<oneshot::Receiver<Session>>>);
+
+impl Provider for Given {
+    async fn provide(&self) -> Result<Session, ProvideError> {
+        let given = self.0.lock().unwrap().take();
+        match given {
+            Some(given) => given.await.map_err(|_| ProvideError::Other("none".into())),
+            None => std::future::pending().await,
+        }
+    }
+
+    fn describe(&self) -> String {
+        "given".to_owned()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_installed_by_hand_stays_though_an_attempt_succeeds_at_that_moment() {
+    let (give, given) = oneshot::channel();
+    let manager = Manager::builder(Given(Mutex::new(Some(given)))).build();
+    let manager = manager.unwrap();
+    tokio::spawn(manager.start().unwrap());
+    let ((by_hand, _peer), (attempted, _other_peer)) = (pair(), pair());
+    // The attempt is under way.
+    tokio::time::sleep(millis(10)).await;
+    manager.replace(by_hand.clone()).unwrap();
+    give.send(attempted.clone()).unwrap();
+    tokio::time::sleep(millis(10)).await;
+    assert!(by_hand.state().reason().is_none());
+    assert!(attempted.state().reason().is_some());
+    assert!(manager.try_session_or_else(|| ()).is_ok());
+    let metrics = manager.metrics();
+    assert_eq!((metrics.ready, metrics.lost, metrics.failures), (1, 0, 0));
+    assert_eq!(metrics.attempts, 2);
 }
 
 #[test]

@@ -1,10 +1,9 @@
 //! The consuming side of the ring. Progress and invariants: see the parent module.
 
 use super::segment::{Cursor, Header, Kind, Segment};
-use super::{Payload, Record, Ring, RingOwner, Taken};
+use super::{Passed, Record, Ring, RingOwner, Taken};
 use crate::sync::Ordering;
 use bytes::Bytes;
-use std::marker::PhantomData;
 use std::ptr::NonNull;
 
 /// Walks over published records and releases them in batches.
@@ -170,10 +169,7 @@ impl<O: RingOwner> Reader<O> {
 
     /// The records between the last commit and the position, oldest first.
     pub(crate) fn passed(&self) -> Passed<'_> {
-        Passed {
-            range: self.own().passed_range(self.owner.ring()),
-            lease: PhantomData,
-        }
+        Passed::new(self.own().passed_range(self.owner.ring()))
     }
 
     /// The record between the last commit and the position, if it is exactly one.
@@ -494,105 +490,6 @@ impl ReaderState {
             // SAFETY: both cursors are in `to` or later, and the writer left this segment when it linked the next one.
             unsafe { Segment::free(segment) };
             segment = NonNull::new(next).expect("`to` is linked behind `from`");
-        }
-    }
-}
-
-/// Iterates over the records passed and not released. From [`Reader::passed`].
-#[derive(Debug, Clone)]
-pub(crate) struct Passed<'a> {
-    range: Option<(Cursor, Cursor)>,
-    lease: PhantomData<&'a [u8]>,
-}
-
-// SAFETY: it stands for shared borrows of the payloads, which are `Sync`.
-unsafe impl Send for Passed<'_> {}
-// SAFETY: as above.
-unsafe impl Sync for Passed<'_> {}
-
-impl<'a> Iterator for Passed<'a> {
-    type Item = Record<'a>;
-
-    fn next(&mut self) -> Option<Record<'a>> {
-        let (mut cursor, to) = self.range?;
-        while cursor.at != to.at {
-            // SAFETY: between `head` and `position`: ours by invariant 2, and unchanged while the reader is borrowed.
-            let header = unsafe { cursor.header() };
-            let here = cursor;
-            // SAFETY: the segments passed are freed by `commit`, which cannot run while the reader is borrowed.
-            unsafe { cursor.step(header) };
-            self.range = Some((cursor, to));
-            if header.is_record() {
-                // SAFETY: as above.
-                return Some(unsafe { here.record(header) });
-            }
-        }
-        None
-    }
-}
-
-impl Passed<'_> {
-    /// Bytes of payload in the records left.
-    pub(crate) fn payload_len(&self) -> usize {
-        self.clone().map(|record| record.payload.len()).sum()
-    }
-}
-
-/// The passed records of a reader, and a walk over them that can be resumed. The reader is not used otherwise meanwhile.
-#[derive(Debug)]
-pub(crate) struct Held<'a, O: RingOwner> {
-    reader: &'a mut Reader<O>,
-    /// The position of the walk, between `head` and the position; at `head` before its first step.
-    walk: Option<Cursor>,
-}
-
-// SAFETY: the cursor stands for a shared borrow of the payloads, which are `Sync`; it goes with the reader.
-unsafe impl<O: RingOwner + Send> Send for Held<'_, O> {}
-// SAFETY: as above.
-unsafe impl<O: RingOwner + Sync> Sync for Held<'_, O> {}
-
-impl<'a, O: RingOwner> Held<'a, O> {
-    #[inline]
-    pub(crate) const fn new(reader: &'a mut Reader<O>) -> Self {
-        Self { reader, walk: None }
-    }
-
-    #[inline]
-    pub(crate) const fn reader(&self) -> &Reader<O> {
-        self.reader
-    }
-
-    /// Ends the walk and returns the reader.
-    #[inline]
-    pub(crate) const fn let_go(&mut self) -> &mut Reader<O> {
-        self.walk = None;
-        self.reader
-    }
-
-    /// The records that the walk has not stepped over.
-    pub(crate) fn rest(&self) -> Passed<'_> {
-        let mut rest = self.reader.passed();
-        if let (Some((from, _)), Some(walk)) = (&mut rest.range, self.walk) {
-            // No commit or rewind since the walk's last step: that requires `let_go`.
-            *from = walk;
-        }
-        rest
-    }
-
-    /// Steps over the first record of the rest.
-    pub(crate) fn step(&mut self) {
-        let mut rest = self.rest();
-        rest.next();
-        self.walk = rest.range.map(|(from, _)| from);
-    }
-}
-
-impl Payload<'_> {
-    /// The payload as a handle of its own: shared if it is one, else copied.
-    pub(crate) fn to_bytes(self) -> Bytes {
-        match self {
-            Self::Slice(slice) => Bytes::copy_from_slice(slice),
-            Self::Shared(bytes) => bytes.clone(),
         }
     }
 }

@@ -6,22 +6,30 @@ use crate::drpc::{ErrorForm, StatusDetails, Varint, put_varint};
 use crate::error::{Failure, codes};
 
 /// The longest data of an Error that is kept, in bytes; more is cut off.
-pub(super) const ERROR_MAX: usize = 64 * 1024;
-/// The longest text that is sent, in bytes.
+pub(super) const ERROR_MAX: usize = 24 * 1024;
+/// The longest text that is sent or kept, in bytes.
 const TEXT_MAX: usize = 16 * 1024;
 
 /// The first byte of the form of CockroachDB.
 const STATUS: u8 = 1;
+/// The text by which a side of this library says that it takes no more calls, with the code of gRPC for "unavailable".
+const SHUTS_DOWN: (u32, &str) = (14, "the server is shutting down and takes no more calls");
+
 /// The code for errors whose own code is not known.
 const UNKNOWN: u32 = 2;
 
-/// The data of an Error.
-pub(super) fn encode(form: ErrorForm, code: u32, text: &str, details: &[u8]) -> Vec<u8> {
+/// Where a text is cut off.
+fn text_end(text: &str) -> usize {
     let mut end = text.len().min(TEXT_MAX);
     while !text.is_char_boundary(end) {
         end -= 1;
     }
-    let text = &text[..end];
+    end
+}
+
+/// The data of an Error.
+pub(super) fn encode(form: ErrorForm, code: u32, text: &str, details: &[u8]) -> Vec<u8> {
+    let text = &text[..text_end(text)];
     let details = StatusDetails::decode(details);
     let code = details.code().unwrap_or(code.into());
     let mut data = Vec::with_capacity(16 + text.len() + details.fields().len());
@@ -32,12 +40,10 @@ pub(super) fn encode(form: ErrorForm, code: u32, text: &str, details: &[u8]) -> 
         }
         ErrorForm::Status => {
             data.push(STATUS);
-            if code != 0 {
-                data.push(0x08);
-                // A field of 32 bits with a sign.
-                let code = i32::try_from(code).unwrap_or(UNKNOWN as i32);
-                put_varint(&mut data, code as u64);
-            }
+            data.push(0x08);
+            // A field of 32 bits with a sign. 0 is no failure for gRPC: CockroachDB's side would see a call without an error.
+            let code = i32::try_from(code).ok().filter(|code| *code != 0);
+            put_varint(&mut data, code.unwrap_or(UNKNOWN as i32) as u64);
             if !text.is_empty() {
                 data.push(0x12);
                 put_varint(&mut data, text.len() as u64);
@@ -51,7 +57,12 @@ pub(super) fn encode(form: ErrorForm, code: u32, text: &str, details: &[u8]) -> 
 
 /// The error in these data, in either form; data that have none of them are its text.
 pub(super) fn decode(data: &[u8]) -> Failure {
-    decode_status(data).unwrap_or_else(|| decode_code(data))
+    decode_status(data, false).unwrap_or_else(|| decode_code(data))
+}
+
+/// The same of data that were cut off.
+pub(super) fn decode_cut(data: &[u8]) -> Failure {
+    decode_status(data, true).unwrap_or_else(|| decode_code(data))
 }
 
 fn decode_code(data: &[u8]) -> Failure {
@@ -62,7 +73,7 @@ fn decode_code(data: &[u8]) -> Failure {
 }
 
 /// `None` if it is not a status.
-fn decode_status(data: &[u8]) -> Option<Failure> {
+fn decode_status(data: &[u8], cut: bool) -> Option<Failure> {
     let mut rest = data.strip_prefix(&[STATUS])?;
     if !rest
         .first()
@@ -71,42 +82,71 @@ fn decode_status(data: &[u8]) -> Option<Failure> {
         return None;
     }
     let (mut code, mut text, mut any) = (0, &[][..], Vec::new());
-    while let Some((tag, behind)) = Varint::split(rest).filter(|_| !rest.is_empty()) {
-        let (number, body, behind) = match tag & 7 {
-            0 => {
-                let (number, behind) = Varint::split(behind)?;
-                (number, &[][..], behind)
+    while !rest.is_empty() {
+        match split_field(rest, cut) {
+            Some((Field::Number(0x08, number), behind)) => {
+                code = u64::from(number as u32);
+                rest = behind;
             }
-            1 => (0, &[][..], behind.get(8..)?),
-            2 => {
-                let (len, behind) = Varint::split(behind)?;
-                let (body, behind) = behind.split_at_checked(usize::try_from(len).ok()?)?;
-                (0, body, behind)
+            Some((Field::Bytes(tag, body), behind)) => {
+                match tag {
+                    0x12 => text = body,
+                    0x1a => any.push(body),
+                    _ => {}
+                }
+                rest = behind;
             }
-            5 => (0, &[][..], behind.get(4..)?),
-            _ => return None,
-        };
-        match tag {
-            0x08 => code = u64::from(number as u32),
-            0x12 => text = body,
-            0x1a => any.push(body),
-            _ => {}
+            Some((_, behind)) => rest = behind,
+            None if cut => break,
+            None => return None,
         }
-        rest = behind;
-    }
-    if !rest.is_empty() {
-        return None;
     }
     Some(failure(code, text, any))
+}
+
+/// A field of a status, with its tag.
+enum Field<'a> {
+    Number(u64, u64),
+    Bytes(u64, &'a [u8]),
+    Other,
+}
+
+/// The first field, and the data behind it. `None`: they are none, or end inside of it. A text may be `cut` off.
+fn split_field(data: &[u8], cut: bool) -> Option<(Field<'_>, &[u8])> {
+    let (tag, behind) = Varint::split(data)?;
+    Some(match tag & 7 {
+        0 => {
+            let (number, behind) = Varint::split(behind)?;
+            (Field::Number(tag, number), behind)
+        }
+        1 => (Field::Other, behind.get(8..)?),
+        2 => {
+            let (len, behind) = Varint::split(behind)?;
+            let len = usize::try_from(len).ok()?;
+            let len = if cut && tag == 0x12 {
+                len.min(behind.len())
+            } else {
+                len
+            };
+            let (body, behind) = behind.split_at_checked(len)?;
+            (Field::Bytes(tag, body), behind)
+        }
+        5 => (Field::Other, behind.get(4..)?),
+        _ => return None,
+    })
 }
 
 fn failure(code: u64, text: &[u8], any: Vec<&[u8]>) -> Failure {
     let short = u32::try_from(code).ok();
     let short = short.filter(|code| !codes::is_reserved(*code));
     let whole = short.is_none().then_some(code);
+    // Characters that stand for bytes without meaning are longer than these.
+    let mut message = String::from_utf8_lossy(&text[..text.len().min(TEXT_MAX)]).into_owned();
+    message.truncate(text_end(&message));
+    message.shrink_to_fit();
     Failure {
         code: short.unwrap_or(UNKNOWN),
-        message: String::from_utf8_lossy(text).into_owned(),
+        message,
         details: Bytes::from(StatusDetails::encode(whole, any)),
     }
 }
@@ -117,19 +157,30 @@ pub(super) const fn of_code(code: u32) -> (u32, &'static str) {
         codes::CANCELLED => (1, "the call was cancelled by the server"),
         codes::DEADLINE => (4, "the time of the call has run out at the server"),
         codes::LIMIT_EXCEEDED => (8, "the call exceeds a limit of the server"),
-        codes::REFUSED | codes::UNAVAILABLE | codes::SHUTDOWN => {
-            (14, "the call was turned away by the server")
-        }
+        codes::REFUSED | codes::UNAVAILABLE => (14, "the call was turned away by the server"),
+        codes::SHUTDOWN => SHUTS_DOWN,
         codes::PROTOCOL => (13, "protocol error: a frame of the call breaks a rule"),
         code if codes::is_reserved(code) => (13, "the call failed at the server"),
         code => (code, "the call was cancelled by the server"),
     }
 }
 
+/// Whether the peer says so. A proxy may pass it on: it tells nothing about the call.
+pub(super) fn shuts_down(failure: &Failure) -> bool {
+    (failure.code, &*failure.message) == SHUTS_DOWN
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn an_error_without_a_code_is_unknown_to_those_who_know_0_as_no_error() {
+        let data = encode(ErrorForm::Status, 0, "no", b"");
+        assert_eq!((decode(&data).code, &data[..3]), (2, &[1, 0x08, 2][..]));
+        assert_eq!(decode(&encode(ErrorForm::Code, 0, "no", b"")).code, 0);
+    }
 
     #[test]
     fn both_forms_are_made_as_captured_and_read() {
@@ -180,11 +231,38 @@ mod tests {
         }
     }
 
+    #[test]
+    fn of_a_status_that_was_cut_off_anywhere_the_code_and_the_rest_are_read() {
+        let whole = b"\x01\x08\x05\x12\x04text\x1a\x02ab";
+        for end in 3..whole.len() {
+            let failure = decode_cut(&whole[..end]);
+            let text = &b"text"[..end.saturating_sub(5).min(4)];
+            assert_eq!(
+                (failure.code, failure.message.as_bytes()),
+                (5, text),
+                "{end}"
+            );
+            assert!(failure.details.is_empty());
+        }
+    }
+
+    #[test]
+    fn a_text_is_kept_up_to_its_limit_however_its_bytes_are_read() {
+        for byte in [b'x', 0xff, 0xc3] {
+            let failure = decode(&[&[0; 8][..], &[byte; 100_000]].concat());
+            let len = failure.message.len();
+            assert!((TEXT_MAX - 3..=TEXT_MAX).contains(&len), "{len}");
+            assert!(failure.message.capacity() < 2 * TEXT_MAX);
+        }
+    }
+
     proptest! {
         #[test]
         fn no_data_make_decoding_panic(data: Vec<u8>) {
-            decode(&data);
-            decode(&[&[STATUS][..], &data].concat());
+            for data in [&data[..], &[&[STATUS][..], &data].concat()] {
+                decode(data);
+                decode_cut(data);
+            }
         }
     }
 }

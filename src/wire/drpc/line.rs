@@ -57,8 +57,6 @@ pub(super) struct Line {
     /// Frames of that message were sent, and others are to follow.
     begun: bool,
     pub(super) cursor: Cursor,
-    /// The data of an Error of which not all has arrived.
-    pub(super) part: Vec<u8>,
     /// This side has opened it, and a call is counted for it.
     pub(super) counted: bool,
     pub(super) credit: Credit,
@@ -73,7 +71,6 @@ impl Line {
             next: 1,
             begun: false,
             cursor,
-            part: Vec::new(),
             counted: false,
             credit: Credit::new(),
             returns_later: false,

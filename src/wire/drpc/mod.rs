@@ -1,7 +1,7 @@
 //! The wire of DRPC, in the variants of [`Profile`]: frames of packets of streams, without a handshake.
 //!
 //! `frame` has headers; `ids` and `line` the numbers of streams and of their packets, `setup` streams that the peer is about to open, `failure`
-//! the forms of errors, `flow` the optional credit. `receive` acts on frames, `transmit` fills a batch; this file has their
+//! the forms of errors and `errors` those that are not complete, `flow` the optional credit. `receive` acts on frames, `transmit` fills a batch; this file has their
 //! state. How a stream's opening block, error and end are written is in [`crate::drpc`].
 //!
 //! # Rules of reading
@@ -20,11 +20,14 @@
 //! Without credit, the bytes that applications have not consumed are bounded by not reading the connection while they are as
 //! many as `session_window`: one stream that is not read stops all. With credit, which bounds each stream, `session_window_max`
 //! holds instead, so that a stream that is not read leaves the others alone. A peer cannot be made to keep to credit: one
-//! that does not is stopped there. Messages that are not complete do not stop the
+//! that does not is stopped there. All beyond 256 KiB is taken from the pool as it is needed, if it has as much. Messages that are not complete do not stop the
 //! reading, as nothing but the rest of them helps: beyond the window they take memory from the pool, or their streams end.
+//! Openings and errors that are not complete are held in the same window, and take at most [`PARTS_MAX`] of it: beyond that an
+//! opening is refused, and an error cut off.
 
 #[cfg(any(test, fuzzing))]
 mod check;
+mod errors;
 mod failure;
 mod flow;
 mod frame;
@@ -49,6 +52,7 @@ use crate::core::timers::Timer;
 use crate::core::{Core, Floors, Mux, Terms};
 use crate::drpc::{Calls, CancelForm, DrpcError, FlowControl, MAX_OPENING, Profile};
 use crate::error::{ProtocolError, SessionError};
+use errors::Errors;
 use frame::HEADER_MAX;
 use ids::Ids;
 use line::{Line, core_id};
@@ -63,6 +67,9 @@ const CONNECTION_HEADER: [u8; 8] = *b"DRPC!!!1";
 const NOISE_HEADER: [u8; 8] = *b"DRPC!N!1";
 /// The longest details of an error, in bytes.
 const MAX_DETAILS: u32 = 8 * 1024;
+/// Bytes of openings and errors that are not complete: half of what a session always has, so that they cannot stop the reading.
+const PARTS_MAX: usize = 128 * 1024;
+const _: () = assert!(2 * PARTS_MAX <= Drpc::TERMS.floors.session_window as usize);
 /// Streams kept beyond twice the number of the core's.
 const LINES_SLACK: usize = 16;
 
@@ -85,6 +92,7 @@ pub(crate) struct Drpc {
     /// Streams by the core's numbers. Some may have gone, see `prune`.
     lines: BTreeMap<u32, Line>,
     setups: Setups,
+    errors: Errors,
     turned_away: VecDeque<TurnedAway>,
     /// The ids of this side's streams, or of the peer's.
     ids: Ids,
@@ -170,6 +178,22 @@ impl Drpc {
         mux.permits.on_granted(&mut mux.base, over);
     }
 
+    /// Room for openings and errors that are not complete.
+    const fn parts_room(&self) -> usize {
+        PARTS_MAX.saturating_sub(self.setups.bytes() + self.errors.bytes())
+    }
+
+    /// Counts them among the bytes that the session holds.
+    fn count_parts<S: SessionPort>(&mut self, mux: &mut Mux<S>) {
+        let streams = &mut mux.base.streams;
+        self.errors.retain(|id| {
+            let stream = streams.find_mut(id);
+            stream.is_some_and(|(_, stream)| !stream.state.is_over())
+        });
+        let bytes = self.setups.bytes() + self.errors.bytes();
+        mux.flow.hold_parts(&mux.base, bytes as u64);
+    }
+
     /// The line of a stream of this id on the wire.
     fn line(&mut self, id: u64) -> Option<&mut Line> {
         let line = self.lines.get_mut(&core_id(id))?;
@@ -180,7 +204,7 @@ impl Drpc {
 /// With flow control the peer bounds each stream itself.
 fn hold_more<S: SessionPort>(core: &mut Core<S>) {
     let max = core.mux.base.config.session_window_max();
-    core.mux.flow.hold_more(max);
+    core.mux.flow.raise_limit(max);
 }
 
 impl Wire for Drpc {
@@ -210,6 +234,7 @@ impl Wire for Drpc {
             arriving: None,
             lines: BTreeMap::new(),
             setups: Setups::default(),
+            errors: Errors::default(),
             turned_away: VecDeque::new(),
             ids: Ids::new(),
             most_calls: match profile.calls {
@@ -266,13 +291,13 @@ impl Wire for Drpc {
     }
 
     fn is_silent_now(&self) -> bool {
-        let full = self.calls > 0 && self.calls >= self.most_calls;
-        !full && self.turned_away.is_empty()
+        self.calls == 0 || self.calls < self.most_calls
     }
 
     /// Closing the connection needs no room in the socket.
     #[inline]
     fn requests_taken<S: SessionPort>(&mut self, core: &mut Core<S>) {
+        core.mux.flow.give_rest_back();
         let hard = self.role == Role::Dialer && self.profile.cancel == CancelForm::Hard;
         if hard && self.owes_cancel(&mut core.mux) {
             core.abort(SessionError::Closed);
@@ -281,5 +306,6 @@ impl Wire for Drpc {
 
     fn transmit<S: SessionPort>(&mut self, core: &mut Core<S>, batch: &mut Batch, now: Instant) {
         self.fill(core, batch, now);
+        core.mux.flow.give_rest_back();
     }
 }

@@ -20,7 +20,7 @@ use crate::core::stream::owed;
 use crate::core::timers::Timer;
 use crate::core::{Core, Exceeded, Incoming, Key, Piece, SessionPort, Violation};
 use crate::drpc::{Calls, DrpcError, FlowControl, Varint};
-use crate::error::{Failure, Limit, Side, StreamError, codes};
+use crate::error::{Failure, Limit, SessionError, Side, StreamError, codes};
 use crate::wire::{Role, WAKES_MAX, WORK_MAX};
 
 /// Data of a frame are taken when all have arrived, or this many bytes.
@@ -49,7 +49,7 @@ enum Sink {
     Skip,
     /// Into the queue of the stream.
     Message,
-    /// Into the stream's line, up to a limit.
+    /// To those that are not complete, up to a limit.
     Error,
     Update,
     Setup,
@@ -120,6 +120,7 @@ impl Drpc {
         buf.advance(at);
         core.mux.base.count_received(frames, work);
         self.prune(&mut core.mux);
+        self.count_parts(&mut core.mux);
         Ok(more)
     }
 
@@ -180,10 +181,9 @@ impl Drpc {
     }
 
     fn begin_setup<S: SessionPort>(&mut self, core: &mut Core<S>, header: &Header) -> Sink {
-        let base = &core.mux.base;
-        let (most, bytes) = (base.config.max_streams(), base.config.session_window());
+        let most = core.mux.base.config.max_streams();
         let known = self.setups.contains(header.stream);
-        if !known && (self.setups.len() >= most as usize || self.setups.bytes() >= bytes as usize) {
+        if !known && self.setups.len() >= most as usize {
             core.mux
                 .limits
                 .trip(Limit::Unaccepted, self.setups.len() as u64);
@@ -218,7 +218,7 @@ impl Drpc {
         match line.cursor.begin(header) {
             Ok(false) => {}
             Ok(true) => {
-                line.part = Vec::new();
+                self.errors.forget(core_id(header.stream));
                 drop_unfinished(core, key);
             }
             Err(_) => {
@@ -275,15 +275,19 @@ impl Drpc {
             Sink::Message => {
                 return self.on_message(core, header, Incoming::Slice(data), last, now);
             }
-            Sink::Setup => self.setups.add(header, data),
+            Sink::Setup => {
+                // An Invoke that is complete is not held.
+                let whole = last && header.done && header.kind == Kind::Invoke;
+                let room = if whole { usize::MAX } else { self.parts_room() };
+                self.setups.add(header, data, room);
+            }
             // At most ten bytes, which are taken at once.
             Sink::Update => return self.on_update(core, header.stream, data),
             Sink::Ignore => return,
             Sink::Error => {
-                if let Some(line) = self.line(header.stream) {
-                    let room = ERROR_MAX.saturating_sub(line.part.len());
-                    line.part.extend_from_slice(&data[..data.len().min(room)]);
-                }
+                let whole = last && header.done;
+                let room = if whole { ERROR_MAX } else { self.parts_room() };
+                self.errors.add(core_id(header.stream), data, room);
             }
             Sink::Skip => {}
         }
@@ -409,7 +413,10 @@ impl Drpc {
         line.cursor.end();
         match header.kind {
             Kind::Error => {
-                let failure = failure::decode(&std::mem::take(&mut line.part));
+                let failure = self.errors.take(core_id(id));
+                if self.role == Role::Dialer && failure::shuts_down(&failure) {
+                    on_shutdown(core, &failure);
+                }
                 failed(core, key, failure);
             }
             Kind::Cancel => core.cancel_by_peer(key, codes::CANCELLED),
@@ -453,15 +460,21 @@ impl Drpc {
         if !mux.base.streams.retire_id(core_id(id)) || mux.permits.take(max_streams).is_err() {
             return self.turn_away(core, id, codes::UNAVAILABLE);
         }
-        (self.lines).insert(core_id(id), Line::new(id, invoked.cursor));
         let cost = block.len() as u64 + u64::from(S::Stream::CHARGE);
-        if core
-            .open_by_peer(core_id(id), &block, false, cost, now)
-            .is_err()
-        {
+        let opened = core.open_by_peer(core_id(id), &block, false, cost, now);
+        if opened.is_err() {
             core.mux.permits.grant_owed += 1;
-            self.turn_away(core, id, codes::UNAVAILABLE);
+            return self.turn_away(core, id, codes::UNAVAILABLE);
         }
+        // The core knows the last 32 bits of an id alone, and charges what it refuses.
+        if core.mux.permits.next_refusal().is_some() {
+            let code = match core.life.admits() {
+                true => codes::UNAVAILABLE,
+                false => codes::SHUTDOWN,
+            };
+            return self.owe_refusal(core, id, code);
+        }
+        (self.lines).insert(core_id(id), Line::new(id, invoked.cursor));
     }
 
     /// A new call of a peer with one call at a time: it has given up the one before.
@@ -480,11 +493,16 @@ impl Drpc {
     fn turn_away<S: SessionPort>(&mut self, core: &mut Core<S>, id: u64, code: u32) {
         core.mux.limits.charge_reset(core.mux.base.turn);
         core.mux.limits.charge_control(&core.mux.base);
+        self.owe_refusal(core, id, code);
+    }
+
+    fn owe_refusal<S: SessionPort>(&mut self, core: &mut Core<S>, id: u64, code: u32) {
         if self.turned_away.len() >= TURNED_AWAY_MAX {
             let waiting = self.turned_away.len() as u64;
             return core.mux.limits.trip(Limit::Unaccepted, waiting);
         }
         self.turned_away.push_back(TurnedAway { id, code });
+        core.mux.base.wire_owes = true;
     }
 }
 
@@ -510,6 +528,17 @@ fn charge_unsolicited<S: SessionPort>(core: &mut Core<S>, header: &Header) {
     }
 }
 
+/// A server of this library shuts down: no call is sent to it any more, so that a manager makes another session.
+fn on_shutdown<S: SessionPort>(core: &mut Core<S>, failure: &Failure) {
+    if core.life.reason.peer_refusal().is_none() {
+        let code = codes::SHUTDOWN;
+        let reason = failure.message.as_str().into();
+        core.goaway_by_peer(SessionError::PeerClosed { code, reason }, false, |id, _| {
+            id.is_none()
+        });
+    }
+}
+
 /// The peer's Error. Behind its CloseSend, which delivers all messages, only sending is left to end.
 fn failed<S: SessionPort>(core: &mut Core<S>, key: Key, failure: Failure) {
     let receiving = core.mux.base.streams.at(key).state.receiving;
@@ -525,7 +554,9 @@ fn failed<S: SessionPort>(core: &mut Core<S>, key: Key, failure: Failure) {
 /// A fault of the peer ends the stream, and no other.
 #[cold]
 fn fail<S: SessionPort>(core: &mut Core<S>, key: Key) {
-    core.mux.cancel(key, codes::PROTOCOL);
+    let mux = &mut core.mux;
+    mux.cancel(key, codes::PROTOCOL);
+    mux.limits.charge_faulty(&mux.base.config);
 }
 
 /// The peer does not continue a message. One of which the application has seen a part ends its stream.

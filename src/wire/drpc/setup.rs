@@ -77,8 +77,8 @@ impl Setups {
         self.bytes = self.bytes + setup.bytes() - before;
     }
 
-    /// Data of the frame.
-    pub(super) fn add(&mut self, header: &Header, data: &[u8]) {
+    /// Data of the frame. If they exceed the limit of an opening, or the `room` for all, the stream is refused.
+    pub(super) fn add(&mut self, header: &Header, data: &[u8], room: usize) {
         if !matches!(header.kind, Kind::Invoke | Kind::InvokeMetadata) {
             return;
         }
@@ -86,7 +86,7 @@ impl Setups {
             return;
         };
         let before = setup.bytes();
-        if setup.part.len() + data.len() > MAX_OPENING {
+        if setup.part.len() + data.len() > MAX_OPENING || data.len() > room {
             setup.refuse(codes::LIMIT_EXCEEDED);
         } else if setup.refused.is_none() {
             setup.part.extend_from_slice(data);

@@ -77,14 +77,7 @@ impl Drpc {
             put_error(batch, &mut line, self.profile.errors, refused.code);
             mux.base.count_sent(1);
         }
-        while batch.room() >= CONTROL_ROOM
-            && let Some(id) = mux.permits.next_refusal()
-        {
-            if let Some(mut line) = self.lines.remove(&id) {
-                put_error(batch, &mut line, self.profile.errors, codes::UNAVAILABLE);
-                mux.base.count_sent(1);
-            }
-        }
+        mux.base.wire_owes = !self.turned_away.is_empty();
     }
 
     /// Ends and credit that streams owe. True if the connection is to be closed, which cancels a call.

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::io;
 use std::net::Shutdown;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::os::unix::fs::FileTypeExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -30,11 +30,11 @@ pub(crate) enum Socket {
 }
 
 impl Socket {
-    /// Connects within `limit`; a Unix socket is connected or refused at once.
+    /// Connects within `limit`.
     pub(crate) async fn connect(addr: &Addr, limit: Duration) -> io::Result<Self> {
         match addr {
             Addr::Tcp(host_port) => Self::tcp(ringmux::dial(host_port, limit).await?),
-            Addr::Unix(path) => UnixStream::connect(kernel_path(path)).await.map(Self::Unix),
+            Addr::Unix(path) => ringmux::dial_unix(path, limit).await.map(Self::Unix),
             _ => Err(unknown_kind()),
         }
     }
@@ -142,11 +142,19 @@ impl Socket {
     }
 }
 
-/// A listening socket. A Unix socket's file is removed when it is dropped.
+/// A listening socket. A Unix socket's file is removed when it is dropped, unless it belongs to a later process by then.
 #[derive(Debug)]
 pub(crate) enum Listener {
     Tcp(TcpListener),
-    Unix(UnixListener, PathBuf),
+    Unix(UnixListener, PathBuf, Option<FileId>),
+}
+
+/// Device and inode.
+type FileId = (u64, u64);
+
+fn file_id(path: &Path) -> Option<FileId> {
+    let metadata = std::fs::symlink_metadata(path).ok()?;
+    Some((metadata.dev(), metadata.ino()))
 }
 
 impl Listener {
@@ -155,7 +163,7 @@ impl Listener {
             Addr::Tcp(host_port) => TcpListener::bind(host_port).await.map(Self::Tcp),
             Addr::Unix(path) if is_abstract(path) => {
                 let listener = UnixListener::bind(kernel_path(path));
-                listener.map(|listener| Self::Unix(listener, path.clone()))
+                listener.map(|listener| Self::Unix(listener, path.clone(), None))
             }
             Addr::Unix(path) => {
                 let listener = match UnixListener::bind(path) {
@@ -165,7 +173,7 @@ impl Listener {
                     }
                     bound => bound,
                 };
-                listener.map(|listener| Self::Unix(listener, path.clone()))
+                listener.map(|listener| Self::Unix(listener, path.clone(), file_id(path)))
             }
             _ => Err(unknown_kind()),
         }
@@ -175,7 +183,7 @@ impl Listener {
     pub(crate) fn addr(&self) -> io::Result<Addr> {
         match self {
             Self::Tcp(listener) => Ok(Addr::Tcp(listener.local_addr()?.to_string())),
-            Self::Unix(_, path) => Ok(Addr::Unix(path.clone())),
+            Self::Unix(_, path, _) => Ok(Addr::Unix(path.clone())),
         }
     }
 
@@ -198,15 +206,15 @@ impl Listener {
     async fn try_accept(&self) -> io::Result<Socket> {
         match self {
             Self::Tcp(listener) => Socket::tcp(listener.accept().await?.0),
-            Self::Unix(listener, _) => listener.accept().await.map(|(s, _)| Socket::Unix(s)),
+            Self::Unix(listener, ..) => listener.accept().await.map(|(s, _)| Socket::Unix(s)),
         }
     }
 }
 
 impl Drop for Listener {
     fn drop(&mut self) {
-        if let Self::Unix(_, path) = self
-            && !is_abstract(path)
+        if let Self::Unix(_, path, id @ Some(_)) = self
+            && file_id(path) == *id
         {
             // It may be removed already; there is no caller to report an error to.
             let _ = std::fs::remove_file(path);
@@ -245,4 +253,23 @@ fn unknown_kind() -> io::Error {
         io::ErrorKind::Unsupported,
         "this kind of address is not supported",
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_socket_of_a_later_process_stays_when_the_earlier_one_ends() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("socket");
+        let addr = Addr::Unix(path.clone());
+        let earlier = Listener::bind(&addr).await.unwrap();
+        std::fs::remove_file(&path).unwrap();
+        let later = Listener::bind(&addr).await.unwrap();
+        drop(earlier);
+        assert!(path.exists());
+        drop(later);
+        assert!(!path.exists());
+    }
 }

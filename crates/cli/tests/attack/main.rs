@@ -14,6 +14,7 @@ mod attacker;
 mod memory;
 mod server;
 
+use std::cell::Cell;
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -435,15 +436,19 @@ fn calls_in_frames_are_no_attack_on_a_server_that_takes_none() {
     });
 }
 
-/// Attacks a new server at the attack's pace, and checks all claims.
+/// Attacks a new server at the attack's pace, and checks all claims. Other work on the machine changes between the halves of a
+/// measurement, and makes either figure greater now and then; an attack that is noticed makes the same one greater in each.
 fn withstood(attack: &Attack, driver: Driver, profile: Profile) {
+    let least = Cell::new((f64::INFINITY, f64::INFINITY));
     looked_at(attack, driver, profile, |server, time| {
         let (seen, result) = attacked(attack, server, Pace::Usual, time);
         let plateau = !attack.reaches() || attack.is_plateau(server, &seen);
         let (p99, average) = (result.ratio, result.slowdown);
         let longest = Duration::from_nanos(result.p99_ns[1]);
         let is_short = attack.serves == Serves::Calls && longest < SHORT_CALL;
-        let noticed = p99.max(average) >= RATIO_MAX && !is_short;
+        let (least_p99, least_average) = least.get();
+        least.set((least_p99.min(p99), least_average.min(average)));
+        let noticed = least.get().0.max(least.get().1) >= RATIO_MAX && !is_short;
         let missing = attack.missing(&result);
         let seen = format!(
             "{missing:?} missing, p99 x {p99:.2} ({longest:?}), average x {average:.2}, {seen}"

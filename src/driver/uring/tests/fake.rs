@@ -32,6 +32,8 @@ struct Pending {
     socket: Option<Rc<OwnedFd>>,
     /// The bytes to be sent, copied at the push.
     sealed: Vec<u8>,
+    /// How many of them were sent.
+    sent: usize,
     /// It will end with `ECANCELED`.
     cancelled: bool,
 }
@@ -341,10 +343,9 @@ impl Kernel {
             return;
         }
         if pending.cancelled && (force || self.rng.one_in(2)) {
-            let buffer = self.waste();
-            return self.end(index, -libc::ECANCELED, buffer);
+            return self.end_cancelled(index);
         }
-        let moves = !matches!(pending.token.kind, Kind::Cancel | Kind::Bell);
+        let moves = !matches!(pending.token.kind, Kind::Cancel | Kind::Bell) && pending.sent == 0;
         if moves && !force && self.rng.one_in(faults.interrupt) {
             self.tally.count(Happened::Interrupted);
             let error = self.rng.pick(&[libc::EINTR, libc::EAGAIN]);
@@ -397,6 +398,21 @@ impl Kernel {
         });
     }
 
+    fn end_cancelled(&mut self, index: usize) {
+        let receives = self.under_way[index].token.kind == Kind::RecvMulti;
+        let buffer = if receives { self.waste() } else { None };
+        self.end_cut_off(index, -libc::ECANCELED, buffer);
+    }
+
+    /// The end of an operation by an error, unless it has transferred some bytes.
+    fn end_cut_off(&mut self, index: usize, error: i32, buffer: Option<u16>) {
+        let result = match self.under_way[index].sent {
+            0 => error,
+            sent => sent as i32,
+        };
+        self.end(index, result, buffer);
+    }
+
     /// Posts a completion of a multishot operation, which may end it.
     fn go_on(&mut self, index: usize, result: i32, buffer: Option<u16>) {
         let disarm = self.faults.disarm;
@@ -443,13 +459,15 @@ impl Kernel {
 
     fn receive_multi(&mut self, index: usize) {
         let fd = self.under_way[index].fd();
-        if !memory::is_readable(fd) {
-            return;
-        }
+        // As the kernel does when it begins: also where nothing has arrived.
         let Some(buffer) = self.take_buffer() else {
             self.tally.count(Happened::NoBuffers);
             return self.end(index, -libc::ENOBUFS, None);
         };
+        if !memory::is_readable(fd) {
+            self.buffers[usize::from(buffer)].out = false;
+            return;
+        }
         let room = self.rng.range(1, self.faults.receive.min(BUFFER_BYTES));
         let bytes = &mut self.buffers[usize::from(buffer)].bytes;
         let result = memory::receive(fd, &mut bytes[..room]);
@@ -495,20 +513,29 @@ impl Kernel {
             return;
         }
         let faults = self.faults;
-        let fd = self.under_way[index].fd();
-        let sealed = &self.under_way[index].sealed;
-        let whole = sealed.len();
-        let len = if self.rng.one_in(faults.short) {
+        let pending = &self.under_way[index];
+        let rest = &pending.sealed[pending.sent..];
+        let whole = rest.len();
+        let short = self.rng.one_in(faults.short);
+        let len = if short {
             self.rng.range(1, whole.min(faults.send))
         } else {
             whole
         };
-        let result = memory::send(fd, &sealed[..len]);
-        if result != -libc::EAGAIN {
-            if result > 0 && (result as usize) < whole {
+        let result = memory::send(pending.fd(), &rest[..len]);
+        let some = result > 0 && (result as usize) < whole;
+        if some && !short {
+            // It waits for room, also for the rest.
+            self.tally.count(Happened::Waited);
+            self.under_way[index].sent += result as usize;
+        } else if result > 0 {
+            if some {
                 self.tally.count(Happened::Short);
             }
-            self.end(index, result, None);
+            let all = self.under_way[index].sent as i32 + result;
+            self.end(index, all, None);
+        } else if result != -libc::EAGAIN {
+            self.end_cut_off(index, result, None);
         }
     }
 
@@ -525,12 +552,11 @@ impl Kernel {
             const ALL: [Race; 4] = [Race::Before, Race::After, Race::Already, Race::Data];
             self.rng.pick(&ALL)
         });
+        let sends = self.under_way[victim].token.kind == Kind::Send;
         match race {
+            Race::Data if sends => self.send(victim),
             Race::Data => self.receive_multi(victim),
-            Race::Before => {
-                let buffer = self.waste();
-                self.end(victim, -libc::ECANCELED, buffer);
-            }
+            Race::Before => self.end_cancelled(victim),
             Race::After | Race::Already => self.under_way[victim].cancelled = true,
         }
         let result = match race {
@@ -538,7 +564,7 @@ impl Kernel {
             Race::Data if find(self, target).is_none() => -libc::ENOENT,
             Race::Data => {
                 let victim = find(self, target).unwrap_or_default();
-                self.end(victim, -libc::ECANCELED, None);
+                self.end_cut_off(victim, -libc::ECANCELED, None);
                 0
             }
             Race::Before | Race::After => 0,

@@ -82,7 +82,7 @@ impl Faults {
 /// Occurrences of each fault, to prove that a run meets them.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Tally {
-    pub(super) numbers: [u64; Happened::ReceivedNow as usize + 1],
+    pub(super) numbers: [u64; Happened::Waited as usize + 1],
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -102,6 +102,7 @@ pub(super) enum Happened {
     Bell,
     SentNow,
     ReceivedNow,
+    Waited,
 }
 
 impl Tally {

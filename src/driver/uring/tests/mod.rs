@@ -9,8 +9,9 @@
 //! * `fake`, `faults`: the ring and its faults; `memory`: its accesses to the memory
 //!   and the sockets behind operations.
 //! * `world`: a run and its checks; `workload`: applications that talk over it.
-//! * `scripted`, `direct`, `ending`: one claim each; `random`: all faults at once, over hundreds of seeds.
+//! * `scripted`, `buffers`, `slow`, `direct`, `ending`: one claim each; `random`: all faults at once, over hundreds of seeds.
 
+mod buffers;
 mod direct;
 mod ending;
 mod fake;
@@ -18,5 +19,6 @@ mod faults;
 mod memory;
 mod random;
 mod scripted;
+mod slow;
 mod workload;
 mod world;

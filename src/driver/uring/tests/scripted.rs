@@ -103,13 +103,15 @@ fn a_buffer_that_comes_with_nothing_is_given_back() {
 }
 
 #[test]
-fn receiving_goes_on_when_there_are_buffers_again() {
-    let faults = Faults {
-        buffers: 1,
-        receive: 2000,
-        ..Faults::NONE
-    };
-    survives(faults, PLAN, Happened::NoBuffers);
+fn receiving_goes_on_where_no_buffer_is_free() {
+    for buffers in [0, 1] {
+        let faults = Faults {
+            buffers,
+            receive: 2000,
+            ..Faults::NONE
+        };
+        survives(faults, PLAN, Happened::NoBuffers);
+    }
 }
 
 #[test]

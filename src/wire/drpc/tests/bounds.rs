@@ -83,18 +83,14 @@ async fn floods_without_a_purpose_end_the_session_by_name() {
 
 #[tokio::test]
 async fn openings_without_an_end_are_bounded_in_number_and_bytes() {
-    let cases: [(usize, u64); 2] = [(1, 257), (30_000, 40)];
-    for (len, most) in cases {
+    for len in [1, 30_000] {
         let builder = settings(MUX).receive_buffer(0);
         let ((session, _task), mut peer) = Peer::of(Role::Acceptor, builder);
         let name = message(len);
         let invoke = |n| part(Kind::Invoke, 1 + n, 1, &name);
         let sent = flood(&session, &mut peer, invoke, 100_000).await;
         assert_eq!(tripped(&session).await, Limit::Unaccepted);
-        assert!(
-            sent <= most as usize * (len + HEADER_MAX) + 2 * PIPE,
-            "{sent}"
-        );
+        assert!(sent <= 257 * (len + HEADER_MAX) + 2 * PIPE, "{sent}");
     }
 }
 
@@ -113,6 +109,25 @@ async fn calls_that_are_refused_and_whose_refusals_are_not_read_end_the_session(
         matches!(limit, Limit::Unaccepted | Limit::GlitchRate),
         "{limit:?}"
     );
+}
+
+#[tokio::test]
+async fn a_peer_whose_streams_are_faulty_one_after_the_other_is_ended() {
+    let builder = settings(MUX).max_faulty_streams(100);
+    let ((session, _task), mut peer) = Peer::of(Role::Acceptor, builder);
+    let accepting = session.clone();
+    let serving = tokio::spawn(async move { while let Ok(Some(_)) = accepting.accept().await {} });
+    for id in 1..=100 {
+        peer.send(&packet(Kind::Invoke, id, 1, b"/m")).await;
+        peer.send(&packet(Kind::Message, id, 0, b"out of order"))
+            .await;
+        peer.expect_error(id, 13).await;
+    }
+    peer.send(&packet(Kind::Invoke, 101, 1, b"/m")).await;
+    peer.send(&packet(Kind::Message, 101, 0, b"out of order"))
+        .await;
+    assert_eq!(tripped(&session).await, Limit::FaultyStreams);
+    soon(serving).await.unwrap();
 }
 
 #[tokio::test]
@@ -235,8 +250,17 @@ async fn an_unfinished_message_without_memory_ends_its_stream_and_the_others_go_
 
 #[tokio::test]
 async fn with_credit_an_unread_stream_leaves_63_others_alone() {
-    let profile = MUX.flow_control(FlowControl::On);
-    let [(client, _a), (server, _b)] = ends(settings(profile));
+    // Of a pool of the usual size, which other sessions share.
+    let config = settings(MUX.flow_control(FlowControl::On)).build().unwrap();
+    let pool = Pool::new(config.receive_pool());
+    let ends_of_pool = || {
+        let (near, far) = duplex(PIPE);
+        [(Role::Dialer, near), (Role::Acceptor, far)]
+            .map(|(role, io)| end_with(Arc::clone(&pool), role, &config, io))
+    };
+    let _others: [_; 8] = std::array::from_fn(|_| ends_of_pool());
+    let [(client, _a), (server, _b)] = ends_of_pool();
+    assert!(pool.used() <= config.receive_pool() / 4);
     let serve = tokio::spawn(async move {
         let mut unread = Vec::new();
         for _ in 0..64 {

@@ -2,7 +2,9 @@
 
 use super::*;
 use crate::drpc::{CancelForm, FlowControl, Invocation};
-use crate::error::{NotCarried, OpenError, PingError, SendError, Side, StreamError, codes};
+use crate::error::{
+    NotCarried, OpenError, PingError, Processed, SendError, Side, StreamError, codes,
+};
 use crate::handle::whole::Whole as _;
 
 const BOTH: [Profile; 2] = [Profile::STORJ, Profile::COCKROACH];
@@ -295,6 +297,70 @@ async fn a_shutdown_lets_calls_end() {
         assert_eq!((drained.finished, drained.forced), (1, 0), "{drained:?}");
         assert!(matches!(soon(a).await.unwrap(), SessionError::Closed));
     }
+}
+
+#[tokio::test]
+async fn a_shutdown_refuses_each_new_call_and_tells_the_caller() {
+    let ((session, task), mut peer) = Peer::of(Role::Acceptor, settings(Profile::COCKROACH));
+    peer.send(&packet(Kind::Invoke, 1, 1, b"/runs")).await;
+    let mut runs = soon(session.accept()).await.unwrap().unwrap();
+    let draining = session.clone();
+    let shutdown = tokio::spawn(async move { draining.shutdown(2 * PATIENCE).await });
+    let _ = soon(session.draining()).await;
+    let invokes = (2..=41).map(|id| packet(Kind::Invoke, id, 1, b"/late"));
+    peer.send(&invokes.collect::<Vec<_>>().concat()).await;
+    for id in 2..=41 {
+        peer.expect_error(id, 14).await;
+    }
+    // Refused while the last call ends: the connection stays until that is said.
+    peer.send(&packet(Kind::Invoke, 42, 1, b"/late")).await;
+    peer.send(&packet(Kind::CloseSend, 1, 2, b"")).await;
+    assert_eq!(soon(runs.recv()).await.unwrap(), None);
+    runs.finish().unwrap();
+    drop(runs);
+    let ends = [soon(peer.next()).await.0, soon(peer.next()).await.0];
+    let mut ends = ends.map(|header| (header.stream, header.kind));
+    ends.sort_by_key(|(stream, _)| *stream);
+    assert_eq!(ends, [(1, Kind::CloseSend), (42, Kind::Error)]);
+    soon(shutdown).await.unwrap();
+    assert!(peer.rest().await.is_empty());
+    soon(task).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_client_sends_a_server_that_shuts_down_no_call_after_its_first_refusal() {
+    let [(client, task), (server, _server_task)] = ends(settings(Profile::COCKROACH));
+    let mut runs = soon(client.open("/runs")).await.unwrap();
+    runs.0.send("x").await.unwrap();
+    let mut served = soon(server.accept()).await.unwrap().unwrap();
+    let draining = server.clone();
+    let shutdown = tokio::spawn(async move { draining.shutdown(2 * PATIENCE).await });
+    let _ = soon(server.draining()).await;
+    let mut late = soon(client.open("/late")).await.unwrap();
+    late.0.send("x").await.unwrap();
+    let refused = soon(late.1.recv()).await.unwrap_err();
+    assert!(matches!(&refused, StreamError::Failed(it) if it.code == 14));
+    let left = soon(client.draining()).await;
+    assert!(matches!(
+        left,
+        SessionError::PeerClosed {
+            code: codes::SHUTDOWN,
+            ..
+        }
+    ));
+    let opened = soon(client.open("/later")).await.unwrap_err();
+    assert_eq!(opened.was_processed(), Processed::No);
+    // The call that runs goes on to its end.
+    assert_eq!(soon(served.recv()).await.unwrap().unwrap(), "x");
+    runs.0.finish().unwrap();
+    assert_eq!(soon(served.recv()).await.unwrap(), None);
+    served.send("y").await.unwrap();
+    served.finish().unwrap();
+    assert_eq!(soon(runs.1.recv()).await.unwrap().unwrap(), "y");
+    assert_eq!(soon(runs.1.recv()).await.unwrap(), None);
+    drop(served);
+    soon(shutdown).await.unwrap();
+    soon(task).await.unwrap();
 }
 
 #[tokio::test]

@@ -2,9 +2,11 @@
 
 mod bounds;
 mod calls;
+mod memory;
 mod peer;
 mod vectors;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Buf, Bytes};
@@ -35,7 +37,10 @@ fn settings(profile: Profile) -> ConfigBuilder {
 }
 
 fn end(role: Role, config: &Config, io: DuplexStream) -> End {
-    let pool = Pool::new(1 << 30);
+    end_with(Pool::new(1 << 30), role, config, io)
+}
+
+fn end_with(pool: Arc<Pool>, role: Role, config: &Config, io: DuplexStream) -> End {
     let info = Info::of_a_test(role);
     let (engine, link) = Engine::<Drpc>::new(role, config, info, pool, clock::now());
     let turns = Turns::new(engine, TokioIo::new(io, |_| None));

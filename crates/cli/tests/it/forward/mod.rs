@@ -1,5 +1,6 @@
 //! `ringmux serve` and `ringmux forward` as their users run them: real processes, real sockets.
 
+mod backlog;
 mod broken;
 mod browser;
 mod ends;

@@ -28,6 +28,7 @@ impl Ring for FakeRing {
             op,
             socket: None,
             sealed,
+            sent: 0,
             cancelled: false,
         });
         true
