@@ -77,7 +77,7 @@ impl<W: Wire> Engine<W> {
                     caller::give_permission_back(&mut self.core.mux);
                 }
                 Activation::Answered(Some(key), sent) => self.answer_call(key as u32, sent, now),
-                Activation::Cancelled(None, _, Some(Back::Answer(answer))) => {
+                Activation::Cancelled(None, _, Some(Back::Answer(answer, _))) => {
                     self.link.calls.answer_read(&self.link, &answer);
                 }
                 Activation::Cancelled(Some(key), code, _) => {

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use super::counter::Counter;
 use super::particulars::Opening;
 use super::pool::Pool;
-use super::session::calls::{Back, CallOffer, CallStore, EngineCall};
+use super::session::calls::{Back, CallSide, CallStore, EngineCall};
 use super::session::lane::{Lane, OpenState};
 use super::session::sides::{Activated, EngineSide, HandleSide, RxRing, TxRing};
 use super::session::{SessionLink, request};
@@ -272,7 +272,7 @@ impl LinkPort {
 impl SessionPort for LinkPort {
     type Stream = LanePort;
     type Call = EngineCall;
-    type CallOffer = CallOffer;
+    type CallOffer = CallSide;
     type Memory = StdArc<Pool>;
     type Offer = HandleSide;
 
@@ -303,20 +303,20 @@ impl SessionPort for LinkPort {
 
     fn incoming_call(
         &mut self,
-        payload: &[u8],
+        payload: Bytes,
         opening: usize,
         received: Instant,
-    ) -> (EngineCall, CallOffer) {
+    ) -> (EngineCall, CallSide) {
         self.calls.incoming(&self.link, payload, opening, received)
     }
 
-    fn offer_call(&mut self, offer: CallOffer) -> bool {
+    fn offer_call(&mut self, offer: CallSide) -> bool {
         self.link.calls.offer(offer)
     }
 
     fn take_unaccepted_call(&mut self) -> Option<Option<u64>> {
         let offer = self.link.calls.pop()?;
-        Some(offer.side.key())
+        Some(offer.key())
     }
 
     fn takes_calls(&self) -> bool {
@@ -327,9 +327,16 @@ impl SessionPort for LinkPort {
         self.link.calls.set_peer_takes(takes);
     }
 
-    fn answer_call(&mut self, call: &mut EngineCall, answer: &[u8]) {
-        let answer = self.calls.keep(answer);
-        self.link.calls.answer(call, answer);
+    fn keep(&mut self, bytes: &[u8]) -> Bytes {
+        self.calls.pieces.keep(bytes)
+    }
+
+    fn keep_together(&mut self, bytes: &[u8]) -> Bytes {
+        self.calls.pieces.keep_together(bytes)
+    }
+
+    fn answer_call(&mut self, call: &mut EngineCall, answer: Bytes, received: Instant) {
+        self.link.calls.answer(call, answer, received);
     }
 
     fn keep_answers(&self) {

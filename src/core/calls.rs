@@ -235,18 +235,18 @@ impl<C: CallPort> Calls<C> {
         Some((slot, self.entries.get_mut(slot as usize)?))
     }
 
-    /// Removes an entry that is in no queue.
-    pub(super) fn remove(&mut self, slot: u32) -> Option<Entry<C>> {
+    /// Removes an entry that is in no queue; returns its port, unless it was void.
+    #[inline]
+    pub(super) fn remove(&mut self, slot: u32) -> Option<C> {
         let entry = self.entries.try_remove(slot as usize)?;
         if entry.id != 0 {
             self.by_id.remove(entry.id, slot);
         }
-        if let Some(port) = &entry.port {
-            port.set_key(None);
-        }
         self.charged -= u32::from(entry.charge > 0);
         self.early_resets -= u32::from(entry.early);
-        Some(entry)
+        let port = entry.port?;
+        port.set_key(None);
+        Some(port)
     }
 
     /// Leaves an entry to its queue; returns its port.
@@ -321,12 +321,15 @@ impl<C: CallPort> Calls<C> {
     pub(super) fn front(&mut self, queue: impl Fn(&mut Self) -> &mut VecDeque<u32>) -> Option<u32> {
         loop {
             let slot = *queue(self).front()?;
-            let entry = self.entries.get(slot as usize);
-            if entry.is_some_and(|entry| entry.at != At::Void) {
+            let at = self.entries.get(slot as usize).map(|entry| entry.at);
+            if at.is_some_and(|at| at != At::Void) {
                 return Some(slot);
             }
             queue(self).pop_front();
-            self.voids -= usize::from(self.remove(slot).is_some());
+            if at.is_some() {
+                self.remove(slot);
+                self.voids -= 1;
+            }
         }
     }
 

@@ -143,7 +143,7 @@ impl<M: Memory> Flow<M> {
         self.return_if_worth_it();
     }
 
-    fn return_if_worth_it(&mut self) {
+    pub(crate) fn return_if_worth_it(&mut self) {
         let returnable = self.window.returnable();
         self.owed |=
             returnable * 2 >= self.window.target() || (self.hungry && returnable >= SCARCE_STEP);

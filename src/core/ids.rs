@@ -83,9 +83,19 @@ impl Ids {
         if slot as usize >= self.cells.len() {
             self.grow(slot);
         }
-        if self.cells[self.bucket(id)].head != NONE {
-            self.mix_if_long(id);
+        let bucket = self.bucket(id);
+        if self.cells[bucket].head != NONE {
+            return self.insert_behind(id, slot);
         }
+        self.cells[bucket].head = slot;
+        let cell = &mut self.cells[slot as usize];
+        (cell.id, cell.next) = (id, NONE);
+    }
+
+    /// The same where the bucket of the id has others.
+    #[inline(never)]
+    fn insert_behind(&mut self, id: u32, slot: u32) {
+        self.mix_if_long(id);
         self.link(id, slot);
     }
 
@@ -115,7 +125,6 @@ impl Ids {
         }
     }
 
-    #[inline]
     fn link(&mut self, id: u32, slot: u32) {
         let bucket = self.bucket(id);
         let next = std::mem::replace(&mut self.cells[bucket].head, slot);
@@ -134,7 +143,6 @@ impl Ids {
     }
 
     /// The bucket of an id that is to be linked is not empty.
-    #[inline(never)]
     fn mix_if_long(&mut self, id: u32) {
         let chain = self.chain(self.cells[self.bucket(id)].head);
         if chain.count() >= CHAIN_MAX && !self.is_mixed() {

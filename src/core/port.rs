@@ -198,7 +198,7 @@ pub(crate) trait SessionPort: Debug {
     /// `received` now.
     fn incoming_call(
         &mut self,
-        payload: &[u8],
+        payload: Bytes,
         opening: usize,
         received: Instant,
     ) -> (Self::Call, Self::CallOffer);
@@ -210,8 +210,12 @@ pub(crate) trait SessionPort: Debug {
     fn takes_calls(&self) -> bool;
     /// The peer takes calls, or does not any more.
     fn peer_takes_calls(&self, takes: bool);
-    /// The caller's answer; the first result stays.
-    fn answer_call(&mut self, call: &mut Self::Call, answer: &[u8]);
+    /// Bytes of the application's own.
+    fn keep(&mut self, bytes: &[u8]) -> Bytes;
+    /// The same of a few short ones, each of which keeps all of them.
+    fn keep_together(&mut self, bytes: &[u8]) -> Bytes;
+    /// The caller's answer, and when it was received; the first result stays.
+    fn answer_call(&mut self, call: &mut Self::Call, answer: Bytes, received: Instant);
     /// The session has ended: answers that callers have not read stay charged to the process.
     fn keep_answers(&self);
     /// A stream for a call of this side, whose caller gets the other half.

@@ -95,10 +95,9 @@ fn begin(session: &Session) -> Option<PendingCall<'static>> {
     PendingCall::begin(
         &Cow::Owned(session.clone()),
         opening,
-        Bytes::from_static(b"request"),
+        &mut Bytes::from_static(b"request"),
         None,
     )
-    .ok()
 }
 
 impl<W: Wire> Run<W> {
@@ -165,8 +164,8 @@ impl<W: Wire> Run<W> {
     fn receive(&mut self) {
         let mut streams = Vec::new();
         self.callers.retain_mut(|call| match call.poll(&cx()) {
-            Poll::Ready(Answer::Stream(send, recv)) => {
-                streams.push((send, recv));
+            Poll::Ready(Answer::Stream(halves)) => {
+                streams.push(*halves);
                 false
             }
             polled => polled.is_pending(),

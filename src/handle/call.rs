@@ -13,7 +13,7 @@ use bytes::{Buf, Bytes};
 use super::recv::RecvStream;
 use super::send::SendStream;
 use super::session::{Session, accept, halves};
-use crate::bridge::{Back, CallLink, CallOffer, CallSide, Ended, Lane, SessionLink, failure};
+use crate::bridge::{Back, CallLink, CallSide, Ended, Lane, SessionLink, failure};
 use crate::error::{SessionError, StreamError, codes};
 use crate::queue::Teardown;
 use crate::sync::Arc;
@@ -29,55 +29,38 @@ pub(crate) struct PendingCall<'s> {
 /// How a call ended.
 #[derive(Debug)]
 pub(crate) enum Answer {
-    Message(Bytes),
+    /// With the time when it was received.
+    Message(Bytes, Instant),
     /// The server answers with a stream; the sending half has finished.
-    Stream(SendStream, RecvStream),
+    Stream(Box<(SendStream, RecvStream)>),
     Failed(StreamError),
 }
 
 impl<'s> PendingCall<'s> {
-    /// Begins a call: `opening` appends the opening block. The message comes back if it has to be a stream, or the session has ended,
-    /// which `open` tells; nothing was done then.
+    /// Begins a call, and takes its message: `opening` appends the opening block. `None` if it has to be a stream, or the session has
+    /// ended, which `open` tells; nothing was done then.
+    #[inline]
     pub(crate) fn begin(
         session: &Cow<'s, Session>,
         opening: impl FnOnce(&mut Vec<u8>),
-        message: Bytes,
+        message: &mut Bytes,
         deadline: Option<Instant>,
-    ) -> Result<Self, Bytes> {
-        let link = session.link();
-        let calls = &link.calls;
-        let may = calls.peer_takes() && message.len() <= calls.longest && !link.is_inherited();
-        if !may || link.refusal().is_some() {
-            return Err(message);
-        }
-        let mut spare = calls.spare();
-        let out = spare.out();
-        opening(&mut out.opening);
-        let block = out.opening.len();
-        let fits = block <= link.max_opening && block + message.len() <= calls.longest;
-        if !fits || !link.opens.take() {
-            calls.put_spare(spare);
-            return Err(message);
-        }
-        out.message = message;
-        out.deadline = deadline;
-        let (side, node) = spare.ask();
-        match calls.push(link, node) {
-            Ok(()) => Ok(Self {
-                side: Some(side),
-                link: match session {
-                    Cow::Borrowed(session) => Cow::Borrowed(session.link()),
-                    Cow::Owned(session) => Cow::Owned(Arc::clone(session.link())),
-                },
-            }),
-            Err(node) => Err(CallLink::take_back(node)),
-        }
+    ) -> Option<Self> {
+        let side = ask(session.link(), opening, message, deadline)?;
+        Some(Self {
+            side: Some(side),
+            link: match session {
+                Cow::Borrowed(session) => Cow::Borrowed(session.link()),
+                Cow::Owned(session) => Cow::Owned(Arc::clone(session.link())),
+            },
+        })
     }
 
     /// The end of the call.
     ///
     /// # Panics
     /// After it was ready, or cancelled.
+    #[inline]
     pub(crate) fn poll(&mut self, cx: &Context<'_>) -> Poll<Answer> {
         let side = self.side.as_mut().expect("not polled after its end");
         if self.link.is_inherited() {
@@ -90,14 +73,11 @@ impl<'s> PendingCall<'s> {
             self.link.calls.reclaim(side);
         }
         Poll::Ready(match back {
-            Back::Answer(message) => {
+            Back::Answer(message, at) => {
                 self.link.calls.answer_read(&self.link, &message);
-                Answer::Message(message)
+                Answer::Message(message, at)
             }
-            Back::Stream(side) => {
-                let (send, recv) = halves(side);
-                Answer::Stream(send, recv)
-            }
+            Back::Stream(side) => Answer::Stream(Box::new(halves(side))),
             Back::End(error) => Answer::Failed(error),
         })
     }
@@ -112,7 +92,7 @@ impl<'s> PendingCall<'s> {
                 let (mut send, _recv) = halves(stream);
                 return send.cancel(code);
             }
-            Some(Back::Answer(answer)) => {
+            Some(Back::Answer(answer, _)) => {
                 self.link.calls.answer_read(&self.link, &answer);
                 return self.link.calls.reclaim(side);
             }
@@ -131,9 +111,46 @@ impl<'s> PendingCall<'s> {
     }
 }
 
+/// See [`PendingCall::begin`].
+#[inline(never)] // With a result that fits into registers.
+fn ask(
+    link: &SessionLink,
+    opening: impl FnOnce(&mut Vec<u8>),
+    message: &mut Bytes,
+    deadline: Option<Instant>,
+) -> Option<CallSide> {
+    let calls = &link.calls;
+    let may = calls.peer_takes() && message.len() <= calls.longest && !link.is_inherited();
+    if !may || link.refusal().is_some() {
+        return None;
+    }
+    let mut spare = calls.spare();
+    let out = spare.out();
+    opening(&mut out.opening);
+    let block = out.opening.len();
+    let fits = block <= link.max_opening && block + message.len() <= calls.longest;
+    if !fits || !link.opens.take() {
+        calls.put_spare(spare);
+        return None;
+    }
+    out.message = std::mem::take(message);
+    out.deadline = deadline;
+    let (side, node) = spare.ask();
+    match calls.push(link, node) {
+        Ok(()) => Some(side),
+        Err(node) => {
+            *message = CallLink::take_back(node);
+            None
+        }
+    }
+}
+
 impl Drop for PendingCall<'_> {
+    #[inline]
     fn drop(&mut self) {
-        self.cancel(codes::CANCELLED);
+        if self.side.is_some() {
+            self.cancel(codes::CANCELLED);
+        }
     }
 }
 
@@ -144,6 +161,9 @@ fn link_of(side: &CallSide) -> Option<&Arc<SessionLink>> {
 const fn stopped() -> StreamError {
     StreamError::Session(SessionError::EngineStopped)
 }
+
+/// Calls that are taken one behind the other before streams are looked at.
+const CALLS_IN_TURN: u32 = 16;
 
 /// What a peer asks for.
 #[derive(Debug)]
@@ -160,6 +180,8 @@ pub(crate) struct Acceptor {
     claimed: bool,
     /// Which of the two are looked at first: in turn, so that neither waits for the end of the other.
     calls_first: bool,
+    /// Calls that are taken before streams are looked at.
+    calls_left: u32,
     streams: accept::Incoming,
 }
 
@@ -170,9 +192,23 @@ impl Acceptor {
         Self {
             claimed: link.calls.claim(link),
             calls_first: true,
+            calls_left: CALLS_IN_TURN,
             streams: session.incoming(),
             session,
         }
+    }
+
+    /// A call that is here already; none if it is the turn of streams, which [`poll`](Self::poll) looks at.
+    #[inline]
+    pub(crate) fn next_call(&mut self) -> Option<IncomingCall> {
+        let link = self.session.link();
+        if self.calls_left == 0 || !self.claimed || link.is_inherited() {
+            self.calls_left = CALLS_IN_TURN;
+            self.calls_first = false;
+            return None;
+        }
+        self.calls_left -= 1;
+        link.calls.pop().map(IncomingCall::new)
     }
 
     /// Waits for what the peer asks for; `None` is the orderly end of the session.
@@ -229,39 +265,37 @@ impl Drop for Acceptor {
 }
 
 /// A call of the peer. Dropped before its end, it is cancelled.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct IncomingCall {
     /// Until it has ended.
     side: Option<CallSide>,
-    payload: Bytes,
-    opening: usize,
-    received: Instant,
 }
 
 impl IncomingCall {
-    fn new(offer: CallOffer) -> Self {
-        offer.side.mark_taken();
-        Self {
-            side: Some(offer.side),
-            payload: offer.payload,
-            opening: offer.opening,
-            received: offer.received,
-        }
+    fn new(side: CallSide) -> Self {
+        side.mark_taken();
+        Self { side: Some(side) }
     }
 
-    /// When it was received.
-    pub(crate) const fn received_at(&self) -> Instant {
-        self.received
+    /// When it was received; `None` once the request is taken.
+    #[inline]
+    pub(crate) fn received_at(&self) -> Option<Instant> {
+        let (_, received) = self.side.as_ref()?.out_ref()?.received?;
+        Some(received)
     }
 
     /// The opening block, until the request is taken.
+    #[inline]
     pub(crate) fn opening(&self) -> &[u8] {
-        self.payload.get(..self.opening).unwrap_or_default()
+        let out = self.side.as_ref().and_then(CallSide::out_ref);
+        let block = out.and_then(|out| out.message.get(..out.received?.0));
+        block.unwrap_or_default()
     }
 
     /// A part of the opening block, with its memory.
     pub(crate) fn slice_of_opening(&self, part: &[u8]) -> Bytes {
-        self.payload.slice_ref(part)
+        let out = self.side.as_ref().and_then(CallSide::out_ref);
+        out.map_or_else(Bytes::new, |out| out.message.slice_ref(part))
     }
 
     /// The request, which is read with that; once.
@@ -272,6 +306,7 @@ impl IncomingCall {
     }
 
     /// The request is read, and no longer kept for its handler.
+    #[inline]
     pub(crate) fn note_read(&self) {
         if let Some(side) = &self.side {
             side.mark_read();
@@ -280,9 +315,15 @@ impl IncomingCall {
     }
 
     /// The request, which the caller keeps until it [notes](Self::note_read) that it has read it; once.
+    #[inline]
     pub(crate) fn hold_request(&mut self) -> Bytes {
-        let mut payload = std::mem::take(&mut self.payload);
-        payload.advance(std::mem::take(&mut self.opening));
+        let Some(out) = self.side.as_mut().and_then(CallSide::out) else {
+            return Bytes::new();
+        };
+        let mut payload = std::mem::take(&mut out.message);
+        if let Some((opening, _)) = out.received.take() {
+            payload.advance(opening);
+        }
         payload
     }
 
@@ -298,6 +339,7 @@ impl IncomingCall {
     }
 
     /// The same where the call's own session is at hand, which saves two counts of references.
+    #[inline]
     pub(crate) fn reply_on(&mut self, session: &Session, answer: Bytes) {
         if let Some(side) = self.ended(Ended::Answered, answer) {
             debug_assert!(link_of(&side).is_some_and(|link| Arc::ptr_eq(link, session.link())));
@@ -344,7 +386,7 @@ impl IncomingCall {
         }
         side.poll(cx).map(|back| match back {
             Back::End(error) => error,
-            Back::Answer(_) | Back::Stream(_) => stopped(),
+            Back::Answer(..) | Back::Stream(_) => stopped(),
         })
     }
 
@@ -357,6 +399,7 @@ impl IncomingCall {
     }
 
     /// What goes to the engine; once.
+    #[inline]
     fn ended(&mut self, end: Ended, message: Bytes) -> Option<CallSide> {
         let mut side = self.side.take()?;
         if let Some(out) = side.out() {
@@ -380,7 +423,10 @@ impl IncomingCall {
 }
 
 impl Drop for IncomingCall {
+    #[inline]
     fn drop(&mut self) {
-        self.end(Ended::Dropped, Bytes::new());
+        if self.side.is_some() {
+            self.end(Ended::Dropped, Bytes::new());
+        }
     }
 }

@@ -224,6 +224,13 @@ impl<C, O, B> AppSide<C, O, B> {
         &self.cell.common
     }
 
+    /// The same, to be read.
+    pub(crate) fn out_ref(&self) -> Option<&O> {
+        // SAFETY: invariant 2: this side holds it, and `out` borrows the side mutably.
+        let out = || self.cell.out.with(|out| unsafe { &*out });
+        self.has_out.then(out)
+    }
+
     /// `None` if the engine has it, or had.
     pub(crate) fn out(&mut self) -> Option<&mut O> {
         // SAFETY: invariant 2: this side, borrowed mutably, holds it.
@@ -283,6 +290,7 @@ impl<C, O, B> AppSide<C, O, B> {
     }
 
     /// Waits for what the engine gives.
+    #[inline]
     pub(crate) fn poll(&mut self, cx: &Context<'_>) -> Poll<B> {
         if let Some(back) = self.take() {
             return Poll::Ready(back);

@@ -76,6 +76,14 @@ pub trait Codec<T>: Encoding {
         None
     }
 
+    /// The same of a message that is not needed any more, which comes back if it is none.
+    ///
+    /// # Errors
+    /// The message, if it is not bytes already.
+    fn into_whole(message: T) -> Result<Bytes, T> {
+        Self::whole(&message).ok_or(message)
+    }
+
     /// Reads a message.
     ///
     /// # Errors
@@ -169,6 +177,10 @@ impl Codec<Bytes> for Raw {
         Some(message.clone())
     }
 
+    fn into_whole(message: Bytes) -> Result<Bytes, Bytes> {
+        Ok(message)
+    }
+
     fn decode(payload: Payload<'_>) -> Result<Bytes, CodecError> {
         Ok(payload.into_bytes())
     }
@@ -190,6 +202,13 @@ pub(super) struct Coding<T> {
     pub(super) in_place: bool,
     pub(super) encode: fn(&T, &mut BytesMut) -> Result<(), CodecError>,
     pub(super) whole: fn(&T) -> Option<Bytes>,
+    into_whole: fn(T) -> Result<Bytes, T>,
+    pub(super) decode: fn(Payload<'_>) -> Result<T, CodecError>,
+}
+
+/// The part of it that reads.
+pub(super) struct Decoding<T> {
+    pub(super) in_place: bool,
     pub(super) decode: fn(Payload<'_>) -> Result<T, CodecError>,
 }
 
@@ -199,15 +218,34 @@ impl<T> Coding<T> {
             in_place: C::IN_PLACE,
             encode: C::encode,
             whole: C::whole,
+            into_whole: C::into_whole,
             decode: C::decode,
         }
     }
 
+    pub(super) const fn decoding(self) -> Decoding<T> {
+        Decoding {
+            in_place: self.in_place,
+            decode: self.decode,
+        }
+    }
+
     /// The message as bytes of their own.
+    #[inline]
     pub(super) fn to_bytes(self, message: &T) -> Result<Bytes, Status> {
         if let Some(whole) = (self.whole)(message) {
             return Ok(whole);
         }
+        self.encoded(message)
+    }
+
+    /// The same of one that is not needed any more.
+    #[inline]
+    pub(super) fn into_bytes(self, message: T) -> Result<Bytes, Status> {
+        (self.into_whole)(message).or_else(|message| self.encoded(&message))
+    }
+
+    fn encoded(self, message: &T) -> Result<Bytes, Status> {
         let mut buffer = BytesMut::new();
         self.encode_into(message, &mut buffer)?;
         Ok(buffer.freeze())
@@ -228,3 +266,11 @@ impl<T> Clone for Coding<T> {
 }
 
 impl<T> Copy for Coding<T> {}
+
+impl<T> Clone for Decoding<T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T> Copy for Decoding<T> {}

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::code::Code;
-use super::codec::{CodecError, Coding};
+use super::codec::{CodecError, Decoding};
 use super::dialect;
 use super::metadata::Metadata;
 use super::status::Status;
@@ -66,19 +66,21 @@ pub struct Response<T> {
     pub trailers: Metadata,
 }
 
-/// A call that is under way. Dropped before its end, it is cancelled.
-///
-/// Small where it is a call of the transport, as it is moved a few times.
-pub(super) enum Exchange<'s, T> {
-    Calling(PendingCall<'s>, Coding<T>, Option<Instant>),
-    Streaming(Box<Streaming<T>>),
-    Done,
+/// A call that is under way, once it has begun. Dropped before its end, it is cancelled.
+pub(super) struct Exchange<'s, T> {
+    /// In one frame.
+    call: Option<PendingCall<'s>>,
+    stream: Option<Box<Streaming<T>>>,
+    coding: Decoding<T>,
+    deadline: Option<Instant>,
+    /// When the answer was received, where that is known.
+    pub(super) answered: Option<Instant>,
 }
 
 /// A unary call over a stream.
 pub(super) struct Streaming<T> {
     state: State,
-    coding: Coding<T>,
+    coding: Decoding<T>,
     answer: Option<T>,
     deadline: Timer,
     urgency: Option<u8>,
@@ -141,18 +143,42 @@ impl<T> From<Result<Response<T>, Status>> for Outcome<T> {
 }
 
 impl<'s, T> Exchange<'s, T> {
-    /// Begins a call; or says what the session's wire cannot carry.
+    #[inline]
+    pub(super) const fn new(coding: Decoding<T>) -> Self {
+        Self {
+            call: None,
+            stream: None,
+            coding,
+            deadline: None,
+            answered: None,
+        }
+    }
+
+    /// Begins the call, and takes its message; or says what the session's wire cannot carry. To be called once.
+    #[inline(always)]
+    #[expect(clippy::ptr_arg, reason = "a borrowed session is kept as that")]
     pub(super) fn start(
+        &mut self,
         session: &Cow<'s, Session>,
         prepared: &impl Begins,
         (deadline, timeout): (Option<Instant>, Option<Duration>),
+        message: &mut Bytes,
+    ) -> Result<(), Status> {
+        self.deadline = deadline;
+        self.call = begin(session, prepared, (deadline, timeout), message);
+        match self.call {
+            Some(_) => Ok(()),
+            None => self.start_stream(session, prepared, timeout, std::mem::take(message)),
+        }
+    }
+
+    fn start_stream(
+        &mut self,
+        session: &Session,
+        prepared: &impl Begins,
+        timeout: Option<Duration>,
         message: Bytes,
-        coding: Coding<T>,
-    ) -> Result<Self, Status> {
-        let message = match begin(session, prepared, (deadline, timeout), message) {
-            Ok(call) => return Ok(Self::Calling(call, coding, deadline)),
-            Err(message) => message,
-        };
+    ) -> Result<(), Status> {
         let Request {
             opening,
             meta,
@@ -163,20 +189,31 @@ impl<'s, T> Exchange<'s, T> {
             None => State::Opening(session.open_with(opening, message, true), None),
             Some(meta) => State::Opening(session.open(opening), Some((meta, message))),
         };
-        Ok(Self::Streaming(Box::new(Streaming {
+        let established = session.state().is_open();
+        self.stream = Some(self.new_stream(state, urgency, established));
+        Ok(())
+    }
+
+    fn new_stream(
+        &self,
+        state: State,
+        urgency: Option<u8>,
+        established: bool,
+    ) -> Box<Streaming<T>> {
+        Box::new(Streaming {
             state,
-            coding,
+            coding: self.coding,
             answer: None,
-            deadline: Timer::new(deadline),
+            deadline: Timer::new(self.deadline),
             urgency,
-            established: session.state().is_open(),
-        })))
+            established,
+        })
     }
 
     /// Ready when the deadline has passed and no stream keeps it yet.
     pub(super) fn poll_late(&mut self, cx: &mut Context<'_>) -> Poll<Code> {
-        match self {
-            Self::Streaming(stream) if matches!(stream.state, State::Opening(..)) => {
+        match &mut self.stream {
+            Some(stream) if matches!(stream.state, State::Opening(..)) => {
                 ready!(stream.deadline.poll(cx));
                 Poll::Ready(stream.deadline.reason())
             }
@@ -186,57 +223,57 @@ impl<'s, T> Exchange<'s, T> {
 
     /// Whether it waits for the peer to grant a stream.
     pub(super) fn waits_for_place(&self) -> bool {
-        match self {
-            Self::Streaming(stream) => {
-                stream.established && matches!(stream.state, State::Opening(..))
-            }
-            _ => false,
-        }
+        let waits = |stream: &Streaming<T>| {
+            stream.established && matches!(stream.state, State::Opening(..))
+        };
+        self.stream.as_deref().is_some_and(waits)
     }
 
     /// Ends the call, and tells whether its handler can have run.
     pub(super) fn cancel(&mut self, code: u32) -> Processed {
-        match std::mem::replace(self, Self::Done) {
-            Self::Calling(mut call, ..) => {
-                call.cancel(code);
-                Processed::Maybe
+        if let Some(mut call) = self.call.take() {
+            call.cancel(code);
+        }
+        let stream = self.stream.take();
+        stream.map_or(Processed::Maybe, |mut stream| stream.cancel(code))
+    }
+
+    /// Whether it is a call in one frame.
+    #[inline]
+    pub(super) const fn is_calling(&self) -> bool {
+        self.call.is_some()
+    }
+
+    #[inline]
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Outcome<T>> {
+        let Some(call) = &mut self.call else {
+            return self.poll_stream(cx);
+        };
+        let answer = ready!(call.poll(cx));
+        self.call = None;
+        match answer {
+            Answer::Message(message, at) => {
+                self.answered = Some(Instant::from_std(at));
+                Poll::Ready(match (self.coding.decode)(message.into()) {
+                    Ok(message) => Outcome::Message(message),
+                    Err(error) => Outcome::Failed(undecodable(&error)),
+                })
             }
-            Self::Streaming(mut stream) => stream.cancel(code),
-            Self::Done => Processed::Maybe,
+            Answer::Failed(error) => Poll::Ready(Outcome::Failed(ended(Wire::Native, error))),
+            Answer::Stream(halves) => {
+                let mut stream = self.new_stream(State::Done, None, true);
+                stream.opened(*halves);
+                self.stream = Some(stream);
+                self.poll_stream(cx)
+            }
         }
     }
 
-    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Outcome<T>> {
-        if let Self::Calling(call, coding, deadline) = self {
-            let (coding, deadline) = (*coding, *deadline);
-            let (send, recv) = match ready!(call.poll(cx)) {
-                Answer::Message(message) => {
-                    *self = Self::Done;
-                    return Poll::Ready(match (coding.decode)(message.into()) {
-                        Ok(message) => Outcome::Message(message),
-                        Err(error) => Outcome::Failed(undecodable(&error)),
-                    });
-                }
-                Answer::Failed(error) => {
-                    *self = Self::Done;
-                    return Poll::Ready(Outcome::Failed(ended(Wire::Native, error)));
-                }
-                Answer::Stream(send, recv) => (send, recv),
-            };
-            let mut stream = Box::new(Streaming {
-                state: State::Done,
-                coding,
-                answer: None,
-                deadline: Timer::new(deadline),
-                urgency: None,
-                established: true,
-            });
-            stream.opened(send, recv);
-            *self = Self::Streaming(stream);
-        }
-        match self {
-            Self::Streaming(stream) => stream.poll(cx).map(Outcome::from),
-            Self::Calling(..) | Self::Done => Poll::Ready(Outcome::Failed(over())),
+    #[inline(never)]
+    fn poll_stream(&mut self, cx: &mut Context<'_>) -> Poll<Outcome<T>> {
+        match &mut self.stream {
+            Some(stream) => stream.poll(cx).map(Outcome::from),
+            None => Poll::Ready(Outcome::Failed(over())),
         }
     }
 }
@@ -274,7 +311,7 @@ impl<T> Streaming<T> {
                             return Poll::Ready(Err(error.into()));
                         }
                     };
-                    self.opened(send, recv);
+                    self.opened((send, recv));
                 }
                 State::Sending(send, _, rest) => {
                     match ready!(poll_request(send, rest, cx)) {
@@ -305,7 +342,7 @@ impl<T> Streaming<T> {
         }
     }
 
-    fn opened(&mut self, send: SendStream, recv: RecvStream) {
+    fn opened(&mut self, (send, recv): (SendStream, RecvStream)) {
         if let Some(urgency) = self.urgency {
             send.set_urgency(urgency);
         }
@@ -324,15 +361,16 @@ fn over() -> Status {
     Status::library(Code::INTERNAL, Processed::Maybe, "polled after its end")
 }
 
-/// Begins a call of the transport; the message comes back if it has to be a stream.
+/// Begins a call of the transport, and takes its message; `None` if it has to be a stream.
+#[inline]
 fn begin<'s>(
     session: &Cow<'s, Session>,
     prepared: &impl Begins,
     (deadline, timeout): (Option<Instant>, Option<Duration>),
-    message: Bytes,
-) -> Result<PendingCall<'s>, Bytes> {
+    message: &mut Bytes,
+) -> Option<PendingCall<'s>> {
     if !prepared.is_plain() {
-        return Err(message);
+        return None;
     }
     let opening = |block: &mut Vec<u8>| prepared.put_opening(timeout, block);
     PendingCall::begin(session, opening, message, deadline.map(Instant::into_std))
@@ -368,7 +406,7 @@ pub(super) fn poll_send(
 /// Waits for the one message, and then for the end behind it.
 pub(super) fn poll_answer<T>(
     recv: &mut RecvStream,
-    coding: Coding<T>,
+    coding: Decoding<T>,
     answer: &mut Option<T>,
     cx: &mut Context<'_>,
 ) -> Poll<Result<Response<T>, Status>> {
@@ -421,7 +459,7 @@ pub(super) fn undecodable(error: &CodecError) -> Status {
 /// The next message, decoded; `None` is the clean end.
 pub(super) fn poll_message<T>(
     recv: &mut RecvStream,
-    coding: Coding<T>,
+    coding: Decoding<T>,
     cx: &mut Context<'_>,
 ) -> Poll<Result<Option<Result<T, CodecError>>, StreamError>> {
     if coding.in_place {

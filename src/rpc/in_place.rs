@@ -11,15 +11,18 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context as Task, Poll, Waker};
 
+use bytes::Bytes;
+
 use super::answering::Answering;
 use super::codec::Coding;
 use super::context::Context;
-use super::incoming::Incoming;
+use super::incoming::{Incoming, undecodable};
 use super::method::{Method, Unary};
-use super::mode::{Free, InPlace, Local, Mode, Shared};
+use super::mode::{Free, Here, InPlace, Local, Mode, Shared};
 use super::polling::while_in_place;
 use super::status::Status;
 use super::warm::Warm;
+use crate::handle::call::IncomingCall;
 
 /// Of a handler behind the pointer `P`, which makes futures `F`.
 struct Runner<P, F, Req, Resp> {
@@ -44,12 +47,12 @@ impl<F: Future> Future for Resumed<F> {
 }
 
 /// What a call came to where it was taken.
-enum Came<F, Resp> {
+enum Came<F> {
     Over,
     /// It goes on; the handler is not ready.
-    Waits(Pin<Box<Option<F>>>),
+    Waits(Pin<Box<Option<F>>>, Context),
     /// Its answer has metadata, or is long.
-    Answers(Result<Resp, Status>),
+    Answers(Bytes, Context),
 }
 
 impl<P, F, Req, Resp> Runner<P, F, Req, Resp>
@@ -57,15 +60,28 @@ where
     F: Future<Output = Result<Resp, Status>>,
 {
     /// Receives the request, makes the future and polls it once.
+    #[inline]
     fn step(
         &mut self,
         warm: &mut Warm,
+        call: &mut IncomingCall,
         make: impl FnOnce(&P, Context, Req) -> F,
-    ) -> (Came<F, Resp>, Option<Context>) {
-        let Some(request) = warm.request(self.method.request) else {
+    ) -> Came<F> {
+        if call.is_gone() {
+            warm.call.held.server.counters.cancelled.add();
             warm.call.held.over();
-            warm.call.send = Answering::Over;
-            return (Came::Over, None);
+            return Came::Over;
+        }
+        let message = call.hold_request();
+        call.note_read();
+        let request = match (self.method.request.decode)(message.into()) {
+            Ok(request) => request,
+            Err(error) => {
+                warm.call.send = Answering::Call(std::mem::take(call));
+                warm.call.refuse(&undecodable(&error));
+                warm.call.held.over();
+                return Came::Over;
+            }
         };
         let cx = warm.context();
         warm.call.begin_span(&cx);
@@ -81,15 +97,16 @@ where
         });
         let Poll::Ready(outcome) = polled else {
             let waits = self.slot.take().unwrap_or_else(|| Box::pin(None));
-            return (Came::Waits(waits), Some(cx));
+            return Came::Waits(waits, cx);
         };
         slot.set(None);
-        match warm.call.answer_here(&cx, outcome, self.method.response) {
+        let coding = self.method.response;
+        match warm.call.answer_here(call, &cx, outcome, coding) {
             None => {
                 warm.rest(cx);
-                (Came::Over, None)
+                Came::Over
             }
-            Some(outcome) => (Came::Answers(outcome), Some(cx)),
+            Some(answer) => Came::Answers(answer, cx),
         }
     }
 }
@@ -124,13 +141,8 @@ async fn go_on<F, Resp>(
     }
 }
 
-async fn answer<Resp>(
-    mut call: Incoming,
-    cx: Context,
-    outcome: Result<Resp, Status>,
-    coding: Coding<Resp>,
-) {
-    call.answer(&cx, outcome, coding).await;
+async fn answer(mut call: Incoming, cx: Context, answer: Bytes) {
+    call.send_answer(&cx, answer).await;
 }
 
 macro_rules! modes {
@@ -142,27 +154,29 @@ macro_rules! modes {
             H: Fn(Context, Req) -> F + 'static + $send + $sync,
             F: Future<Output = Result<Resp, Status>> + 'static + $send,
         {
-            fn run(&mut self, warm: &mut Warm) -> Option<<$mode as Mode>::Call> {
+            fn run(&mut self, warm: &mut Warm, mut call: Here) -> Option<<$mode as Mode>::Call> {
                 // Around everything of the application, whose panic ends this call and no other.
                 let stepped = catch_unwind(AssertUnwindSafe(|| {
-                    self.step(warm, |handler, cx, request| handler(cx, request))
+                    let make = |handler: &$pointer, cx, request| handler(cx, request);
+                    self.step(warm, &mut call.0, make)
                 }));
-                let (came, cx) = match stepped {
-                    Ok(stepped) => stepped,
-                    Err(panic) => {
-                        self.panicked(warm, &*panic);
-                        return None;
-                    }
-                };
-                let coding = self.method.response;
-                match (came, cx) {
-                    (Came::Waits(slot), Some(cx)) => {
+                if let Ok(Came::Over) = stepped {
+                    return None;
+                }
+                warm.call.send = Answering::Call(call.0);
+                match stepped {
+                    Ok(Came::Over) => None,
+                    Ok(Came::Waits(slot, cx)) => {
+                        let coding = self.method.response;
                         Some(Box::pin(go_on(warm.take(), cx, slot, coding)))
                     }
-                    (Came::Answers(outcome), Some(cx)) => {
-                        Some(Box::pin(answer(warm.take(), cx, outcome, coding)))
+                    Ok(Came::Answers(encoded, cx)) => {
+                        Some(Box::pin(answer(warm.take(), cx, encoded)))
                     }
-                    _ => None,
+                    Err(panic) => {
+                        self.panicked(warm, &*panic);
+                        None
+                    }
                 }
             }
         })+

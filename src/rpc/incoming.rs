@@ -29,6 +29,7 @@ use super::timer::Timer;
 use super::wire::{block, find_meta, flag, meta};
 use crate::error::Processed;
 use crate::error::codes;
+use crate::handle::call::IncomingCall;
 use crate::handle::{RecvStream, SendStream, Session};
 use crate::pace::{LINES, paced};
 
@@ -135,7 +136,7 @@ impl Incoming {
         let mut lent: Option<Option<Arc<Bound>>> = None;
         let mut timer: Option<Timer> = None;
         let received = poll_fn(|cx| {
-            if let Poll::Ready(message) = poll_message(recv, coding, cx) {
+            if let Poll::Ready(message) = poll_message(recv, coding.decoding(), cx) {
                 return Poll::Ready(Some(message));
             }
             if polled_in_place() {
@@ -348,35 +349,31 @@ impl Incoming {
 
     // ---- the answer -----------------------------------------------------------------------------
 
-    /// Ends a call in one frame, if its answer is one frame as well; else the outcome comes back.
+    /// Ends the call in one frame that is served here, if its answer is one frame as well; else the answer comes back, encoded.
     pub(super) fn answer_here<T>(
         &mut self,
+        call: &mut IncomingCall,
         cx: &Context,
         outcome: Result<T, Status>,
         coding: Coding<T>,
-    ) -> Option<Result<T, Status>> {
-        let message = match outcome {
-            Ok(message) => message,
-            Err(status) => {
-                self.fail(&status.of_handler());
-                return None;
-            }
+    ) -> Option<Bytes> {
+        let encoded = match outcome {
+            Ok(message) => coding.into_bytes(message).map_err(Status::has_run),
+            Err(status) => Err(status.of_handler()),
         };
-        let Answering::Call(call) = &mut self.send else {
-            return Some(Ok(message));
-        };
-        if cx.has_answer() {
-            return Some(Ok(message));
-        }
-        match coding.to_bytes(&message) {
-            Ok(answer) if call.fits(answer.len()) => {
+        match encoded {
+            Ok(answer) if call.fits(answer.len()) && !cx.has_answer() => {
                 call.reply_on(&self.held.peer.session, answer);
                 self.held.seen.ends_with(Code::OK);
+                None
             }
-            Ok(_) => return Some(Ok(message)),
-            Err(status) => self.fail(&status.has_run()),
+            Ok(answer) => Some(answer),
+            Err(status) => {
+                self.send = Answering::Call(std::mem::take(call));
+                self.fail(&status);
+                None
+            }
         }
-        None
     }
 
     /// Ends a call with one answer.
@@ -388,17 +385,21 @@ impl Incoming {
     ) {
         let answer = match outcome {
             Ok(message) => {
-                let encode = AssertUnwindSafe(move || coding.to_bytes(&message));
+                let encode = AssertUnwindSafe(move || coding.into_bytes(message));
                 let encoded = catch_unwind(encode);
                 let encoded = encoded.unwrap_or_else(|panic| Err(self.panicked(&*panic)));
                 encoded.map_err(Status::has_run)
             }
             Err(status) => return self.fail_handled(&status),
         };
-        let answer = match answer {
-            Ok(answer) => answer,
-            Err(status) => return self.fail(&status),
-        };
+        match answer {
+            Ok(answer) => self.send_answer(cx, answer).await,
+            Err(status) => self.fail(&status),
+        }
+    }
+
+    /// The same with an answer that is encoded.
+    pub(super) async fn send_answer(&mut self, cx: &Context, answer: Bytes) {
         if let Answering::Call(call) = &mut self.send
             && !cx.has_answer()
             && call.fits(answer.len())
@@ -527,7 +528,7 @@ impl Incoming {
     }
 }
 
-fn undecodable(error: &CodecError) -> Status {
+pub(super) fn undecodable(error: &CodecError) -> Status {
     let text = format!("the request cannot be decoded: {error}");
     Status::library(Code::INVALID_ARGUMENT, Processed::No, text)
 }

@@ -1,7 +1,8 @@
 //! Counts and times of the calls of each method: fixed memory for each row, and no lock.
 //!
-//! A call costs three Relaxed additions (begun; its bucket and its time when it ends), one more if it fails, and one look at the
-//! clock behind the one that its deadline needs anyway.
+//! A call costs three Relaxed additions (begun; its bucket and its time when it ends), and one more if it fails. A caller looks at the
+//! clock once, for the deadline; a call in one frame ends when its answer was received, which the session has noted. A server looks
+//! once for up to four calls that are ready at once.
 
 use std::array::from_fn;
 use std::fmt;
@@ -70,7 +71,9 @@ pub struct MethodMetrics {
     pub method: &'static str,
     /// Calls that have begun.
     pub started: u64,
-    /// Times from the beginning to the end of calls; of a server, from when their openings were received.
+    /// Times from the beginning to the end of calls. Of a channel, the end of a call that is answered in one frame is when the answer was
+    /// received; of a server, the beginning is when the opening was received, and unary calls that are ready at once are
+    /// timed together, up to four of them.
     pub latency: Latency,
     failed: [u64; CODES],
 }
@@ -413,9 +416,16 @@ impl<'a> Seen<'a> {
     }
 
     pub(super) fn end(&mut self, code: Code) {
+        if let State::Begun(_) = self.state {
+            self.end_at(code, Instant::now());
+        }
+    }
+
+    /// The same with the time, which saves a look at the clock.
+    pub(super) fn end_at(&mut self, code: Code, now: Instant) {
         if let State::Begun(since) = self.state {
             self.state = State::Ended;
-            self.row().end(code, since.elapsed());
+            self.row().end(code, now.saturating_duration_since(since));
             self.span.end(code);
         }
     }

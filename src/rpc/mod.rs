@@ -108,7 +108,7 @@
 //!
 //! # Observing calls
 //! [`Server::metrics`] and [`Channel::metrics`] count the calls of each method, by code, with their times and those in flight; they are
-//! always on, and cost a call three additions and one more look at the clock on each side. The feature `metrics` of the library
+//! always on, and cost a call three additions on each side. The feature `metrics` of the library
 //! publishes them. With the feature `rpc-tracing` a call is a span on both sides, and its trace context travels in the entry
 //! `traceparent` of its metadata; a call with a [parent](Call::parent) is of the parent's trace. For `tracing-opentelemetry` spans have
 //! `otel.name` (the method), `otel.kind`, and `otel.status_code` where the call is an error of that side.
@@ -178,13 +178,14 @@ mod tally;
 mod timer;
 #[cfg(feature = "rpc-tower")]
 mod tower;
+mod unary;
 mod warm;
 mod wire;
 
 #[cfg(feature = "rpc-tower")]
 pub use self::tower::{Endpoint, Request};
 pub use bound::WhenFull;
-pub use call::{Call, UnaryCall};
+pub use call::Call;
 pub use channel::{Channel, ChannelBuilder, ChannelTarget, Outgoing};
 pub use code::Code;
 #[cfg(feature = "rpc-postcard")]
@@ -208,5 +209,6 @@ pub use sender::Sender;
 pub use server::{BuildError, Server, ServerBuilder, ServerStats};
 pub use span::{TraceParent, TraceParentError};
 pub use status::{Origin, Status};
+pub use unary::UnaryCall;
 #[cfg(any(test, fuzzing))]
 pub(crate) use wire::{Opening, decode_status, encode_status, find_meta};

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use super::incoming::Incoming;
 use super::places::Waited;
 use super::warm::Warm;
+use crate::handle::call::IncomingCall;
 
 mod sealed {
     pub trait Sealed {}
@@ -50,8 +51,12 @@ pub trait Mode: sealed::Sealed + Sized + 'static {
 pub trait InPlace<M: Mode> {
     /// Runs a call as far as it goes; the rest, if there is one.
     #[doc(hidden)]
-    fn run(&mut self, warm: &mut Warm) -> Option<M::Call>;
+    fn run(&mut self, warm: &mut Warm, call: Here) -> Option<M::Call>;
 }
+
+/// A call in one frame that is served where it was taken.
+#[doc(hidden)]
+pub struct Here(pub(super) IncomingCall);
 
 /// A stream that is a call.
 #[doc(hidden)]
@@ -115,6 +120,12 @@ modes! {
 /// tokio offers no way to ask but to try; its panic is caught after the panic hook has printed it.
 fn has_local_set() -> bool {
     catch_unwind(|| drop(tokio::task::spawn_local(async {}))).is_ok()
+}
+
+impl fmt::Debug for Here {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Here").finish_non_exhaustive()
+    }
 }
 
 impl fmt::Debug for Taken {

@@ -122,7 +122,7 @@ impl<T> Receiver<T> {
     }
 
     fn poll_next_message(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<T>, Status>> {
-        let received = ready!(poll_message(&mut self.recv, self.coding, cx));
+        let received = ready!(poll_message(&mut self.recv, self.coding.decoding(), cx));
         match received.map_err(|error| ended(self.recv.wire(), error))? {
             Some(Ok(message)) => Poll::Ready(Ok(Some(message))),
             None => Poll::Ready(Ok(None)),
@@ -236,7 +236,12 @@ impl<T> Future for Reply<T> {
         let receiver = &mut this.receiver;
         let cancelled = receiver.caller.as_ref().and_then(Caller::cancelled);
         let mut answer = match cancelled {
-            None => poll_answer(&mut receiver.recv, receiver.coding, &mut this.answer, cx),
+            None => poll_answer(
+                &mut receiver.recv,
+                receiver.coding.decoding(),
+                &mut this.answer,
+                cx,
+            ),
             Some(code) => Poll::Ready(Err(receiver.end(code))),
         };
         if answer.is_pending()

@@ -1,4 +1,4 @@
-//! How often a call that was not processed is tried, and the pauses between. The loop is `call::attempts`.
+//! How often a call that was not processed is tried, and the pauses between. The loop is `unary::attempts`.
 
 use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;

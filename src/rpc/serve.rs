@@ -18,7 +18,7 @@ use super::context::Peer;
 use super::dialect;
 use super::held::{Common, Held};
 use super::incoming::{Head, Incoming};
-use super::mode::{InPlace as _, Mode, Taken};
+use super::mode::{Here, InPlace as _, Mode, Taken};
 use super::places::{Waited, Waits};
 use super::polling::while_in_place;
 use super::router::Entry;
@@ -62,24 +62,20 @@ pub(super) async fn serve_session<M: Mode>(
     };
     let mut acceptor = Acceptor::new(serving.peer.session.clone());
     loop {
-        let accepted = std::future::poll_fn(|cx| {
-            let accepted = acceptor.poll(cx);
-            if accepted.is_pending() {
-                serving.rest();
-            }
-            accepted
-        })
-        .await?;
-        match accepted {
-            Some(Arrival::Stream(send, recv)) => {
-                serving.pause();
-                serving.take(send, recv).await;
-            }
+        let arrived = match acceptor.next_call() {
+            Some(call) => Some(Arrival::Call(call)),
+            None => serving.wait(&mut acceptor).await?,
+        };
+        match arrived {
             Some(Arrival::Call(call)) => {
                 if let Some(call) = serving.take_in_place(call) {
                     serving.pause();
                     serving.take_call(call).await;
                 }
+            }
+            Some(Arrival::Stream(send, recv)) => {
+                serving.pause();
+                serving.take(send, recv).await;
             }
             None => return Ok(()),
         }
@@ -105,6 +101,18 @@ struct Serving<M: Mode> {
 }
 
 impl<M: Mode> Serving<M> {
+    /// Waits for what the peer asks for; `None` is the orderly end of the session.
+    async fn wait(&mut self, acceptor: &mut Acceptor) -> Result<Option<Arrival>, SessionError> {
+        std::future::poll_fn(|cx| {
+            let arrived = acceptor.poll(cx);
+            if arrived.is_pending() {
+                self.rest();
+            }
+            arrived
+        })
+        .await
+    }
+
     /// Before anything else is done than to run calls in place, above all before it waits: the time, and places, are kept for those.
     fn pause(&mut self) {
         self.now = None;
@@ -133,9 +141,9 @@ impl<M: Mode> Serving<M> {
     }
 
     /// Runs a call in one frame where it is, if nothing stands in the way; else it comes back.
-    fn take_in_place(&mut self, mut call: IncomingCall) -> Option<IncomingCall> {
+    fn take_in_place(&mut self, call: IncomingCall) -> Option<IncomingCall> {
         let core = &self.core;
-        let Some(parts) = Parts::of(call.opening()) else {
+        let (Some(received), Some(parts)) = (call.received_at(), Parts::of(call.opening())) else {
             return Some(call);
         };
         let known = |runner: &(&'static str, (u8, usize), _)| runner.0.as_bytes() == parts.method;
@@ -151,7 +159,7 @@ impl<M: Mode> Serving<M> {
         let Some((name, (codec, row), runner)) = self.runners.get_mut(self.last) else {
             return Some(call);
         };
-        let since = Instant::from_std(call.received_at());
+        let since = Instant::from_std(received);
         let deadline = parts.timeout.and_then(|timeout| since.checked_add(timeout));
         let now = *self.now.get_or_insert_with(Instant::now);
         let late = deadline.is_some_and(|at| at <= now);
@@ -166,9 +174,7 @@ impl<M: Mode> Serving<M> {
         warm.call.deadline = deadline;
         warm.call.head.method = name;
         warm.call.head.timeout = timeout;
-        warm.call.message = Some(call.hold_request());
-        warm.call.send = Answering::Call(call);
-        if let Some(pending) = runner.run(warm)
+        if let Some(pending) = runner.run(warm, Here(call))
             && let Some(pending) = poll_in_place(pending)
         {
             M::spawn(pending);
@@ -180,7 +186,8 @@ impl<M: Mode> Serving<M> {
     async fn take_call(&mut self, mut call: IncomingCall) {
         let core = Arc::clone(&self.core);
         let parsed = parse_call(&core, &call);
-        let (now, since) = (Instant::now(), Instant::from_std(call.received_at()));
+        let now = Instant::now();
+        let since = call.received_at().map_or(now, Instant::from_std);
         let message = call.hold_request();
         let (row, head) = match &parsed {
             Ok((entry, _)) => (
@@ -252,6 +259,7 @@ impl<M: Mode> Serving<M> {
         }
         let now = Instant::now();
         self.now = Some(now);
+        self.warm.settle(now);
         let since = *self.since.get_or_insert(now);
         self.arrived >= READY_CALLS || now.duration_since(since) >= READY_TIME
     }

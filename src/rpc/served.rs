@@ -79,7 +79,7 @@ impl Served {
             .take_if(|begun| begun.code == Code::OK && !begun.counted)
         {
             Some(begun) => {
-                tally.add(rows, begun.row, begun.since.elapsed());
+                tally.ended(rows, begun.row, begun.since);
                 begun.span.end(begun.code);
             }
             None => self.end(rows),

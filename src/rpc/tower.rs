@@ -12,7 +12,7 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::bound::{Bound, Place, WhenFull};
-use super::call::{Prepared, attempts};
+use super::call::Prepared;
 use super::channel::{Channel, Target};
 use super::codec::{Coding, Raw};
 use super::exchange::{Response, undecodable};
@@ -21,6 +21,7 @@ use super::method::{Method, Unary};
 use super::metrics::Seen;
 use super::span;
 use super::status::Status;
+use super::unary::attempts;
 #[cfg(feature = "manage")]
 use crate::timer;
 use crate::timer::NoTimer;
@@ -247,7 +248,8 @@ async fn run(channel: Channel, request: Request) -> Result<Response<Bytes>, Stat
         return Err(error.into());
     }
     let name = request.name;
-    let mut metadata = Some(request.metadata);
+    let some = !request.metadata.is_empty();
+    let mut metadata = some.then(|| Box::new(request.metadata));
     let span = span::call(name, &mut metadata, None, None)?;
     let mut seen = Seen::borrowed(channel.inner().rows.row(name), span);
     let prepared = Prepared {
@@ -264,7 +266,7 @@ async fn run(channel: Channel, request: Request) -> Result<Response<Bytes>, Stat
         channel.clone(),
         prepared,
         request.message,
-        Coding::of::<Raw>(),
+        Coding::of::<Raw>().decoding(),
     )
     .await;
     seen.end_of(&response);

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use super::answering::Answering;
-use super::codec::Coding;
 use super::context::{Context, Peer};
 use super::held::{Common, Held};
 use super::incoming::{Head, Incoming};
@@ -42,7 +41,17 @@ impl Warm {
     /// Gives the places back and counts the calls: before anything else is done than to run calls here.
     pub(super) fn pause(&mut self) {
         self.call.held.give_back();
-        self.tally.flush(&self.call.held.server.rows);
+        if !self.tally.is_empty() {
+            let rows = &self.call.held.server.rows;
+            self.tally.settle(rows, None);
+            self.tally.flush(rows);
+        }
+    }
+
+    /// The calls that were over since the last time have ended by now.
+    pub(super) fn settle(&mut self, now: Instant) {
+        let rows = &self.call.held.server.rows;
+        self.tally.settle(rows, Some(now));
     }
 
     /// The call, to go on elsewhere.
@@ -50,16 +59,6 @@ impl Warm {
         self.call.held.seen.count(&self.call.held.server.rows);
         let idle = idle(&self.call.held.peer, &self.call.held.server);
         std::mem::replace(&mut self.call, idle)
-    }
-
-    /// The request; none if the call is over.
-    #[inline]
-    pub(super) fn request<T>(&mut self, coding: Coding<T>) -> Option<T> {
-        if self.call.send.is_gone() {
-            self.call.held.server.counters.cancelled.add();
-            return None;
-        }
-        self.call.request_here(coding, false)
     }
 
     /// The context of this call.
@@ -81,11 +80,11 @@ impl Warm {
     }
 
     /// The call is over.
+    #[inline]
     pub(super) fn rest(&mut self, cx: Context) {
         self.cx = Some(cx);
         let held = &mut self.call.held;
         held.seen.end_in_place(&held.server.rows, &mut self.tally);
-        self.call.send = Answering::Over;
     }
 }
 

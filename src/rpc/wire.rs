@@ -167,8 +167,7 @@ impl<'a> Opening<'a> {
         metadata: Option<&Metadata>,
     ) -> Option<Bytes> {
         let metadata = metadata.map_or(&[][..], Metadata::as_bytes);
-        let head = 4 + if timeout.is_some() { 8 } else { 0 } + method.len();
-        let fits = head + metadata.len() <= MAX_OPENING;
+        let fits = Self::fits(method, metadata.len());
         let mut flags = kind;
         if timeout.is_some() {
             flags |= flag::TIMEOUT;
@@ -176,16 +175,22 @@ impl<'a> Opening<'a> {
         if !fits {
             flags |= flag::METADATA_FOLLOWS;
         }
-        let inline = if fits { metadata } else { &[] };
-        block.reserve_exact(head + inline.len());
         // A method has checked its name.
-        block.extend_from_slice(&[VERSION, flags, codec, method.len() as u8]);
+        let head = [VERSION, flags, codec, method.len() as u8];
+        block.reserve(head.len() + 8 + method.len());
+        block.extend_from_slice(&head);
         if let Some(timeout) = timeout {
-            let micros = u64::try_from(timeout.as_micros()).unwrap_or(u64::MAX);
+            let micros = timeout.as_secs().saturating_mul(1_000_000);
+            let micros = micros.saturating_add(timeout.subsec_micros().into());
             block.extend_from_slice(&micros.to_le_bytes());
         }
         block.extend_from_slice(method.as_bytes());
-        block.extend_from_slice(inline);
+        if metadata.is_empty() {
+            return None;
+        }
+        if fits {
+            block.extend_from_slice(metadata);
+        }
         (!fits).then(|| meta(block::REQUEST, metadata))
     }
 

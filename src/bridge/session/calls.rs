@@ -38,8 +38,10 @@ const PIECES: usize = 4;
 pub(crate) struct Out {
     /// Of a request.
     pub(crate) opening: Vec<u8>,
-    /// The request or the answer; the encoded error of a failure.
+    /// The request or the answer; the encoded error of a failure. Of a call of the peer, the opening block and the request.
     pub(crate) message: Bytes,
+    /// Of a call of the peer: bytes of its opening block, and when it was received.
+    pub(crate) received: Option<(usize, Instant)>,
     /// When the engine cancels the call.
     pub(crate) deadline: Option<Instant>,
     /// What a handler did.
@@ -59,10 +61,16 @@ pub(crate) enum Ended {
 }
 
 impl Out {
+    #[inline]
     fn renew(&mut self) {
         self.opening.clear();
-        self.opening.shrink_to(OPENING_KEPT);
-        self.message = Bytes::new();
+        if self.opening.capacity() > OPENING_KEPT {
+            self.opening.shrink_to(OPENING_KEPT);
+        }
+        if !self.message.is_empty() {
+            self.message = Bytes::new();
+        }
+        self.received = None;
         self.deadline = None;
         self.end = Ended::Dropped;
     }
@@ -71,7 +79,8 @@ impl Out {
 /// What a cell carries back.
 #[derive(Debug)]
 pub(crate) enum Back {
-    Answer(Bytes),
+    /// With the time when it was received.
+    Answer(Bytes, Instant),
     /// The answer is a stream.
     Stream(HandleSide),
     /// To a caller, instead of an answer; to a handler, whose caller has gone.
@@ -144,23 +153,12 @@ pub(crate) type EngineCall = cell::EngineSide<CellHome, Out, Back>;
 pub(in crate::bridge) type CallSent = cell::Sent<CellHome, Out, Back>;
 pub(in crate::bridge) type CallActivated = cell::Activated<CellHome, Out, Back>;
 
-/// A call of the peer, on its way to a handler.
-#[derive(Debug)]
-pub(crate) struct CallOffer {
-    pub(crate) side: CallSide,
-    /// The opening block, of `opening` bytes, and the request.
-    pub(crate) payload: Bytes,
-    pub(crate) opening: usize,
-    /// When it was received.
-    pub(crate) received: Instant,
-}
-
 /// A session's calls, as both sides see them.
 pub(crate) struct CallLink {
     list: ReadyList<CallCell>,
     /// Calls of the peer that no handler has taken, `max_unaccepted` at most. It is made for the first acceptor: most sessions
     /// have none.
-    incoming: OnceLock<ArrayQueue<CallOffer>>,
+    incoming: OnceLock<ArrayQueue<CallSide>>,
     max_unaccepted: usize,
     /// The task that takes calls.
     acceptor: AtomicWaker,
@@ -214,7 +212,8 @@ impl CallLink {
 
     /// The same of a cell that the list did not take, as the session has ended.
     pub(crate) fn forget_answer(&self, link: &SessionLink, node: Arc<CallCell>) {
-        if let cell::Activated::Cancelled(_, _, Some(Back::Answer(answer))) = Cell::activated(node)
+        if let cell::Activated::Cancelled(_, _, Some(Back::Answer(answer, _))) =
+            Cell::activated(node)
         {
             self.answer_read(link, &answer);
         }
@@ -300,7 +299,8 @@ impl CallLink {
         }
     }
 
-    pub(crate) fn pop(&self) -> Option<CallOffer> {
+    #[inline]
+    pub(crate) fn pop(&self) -> Option<CallSide> {
         self.incoming.get()?.pop()
     }
 
@@ -328,7 +328,7 @@ impl CallLink {
         self.peer_takes.store(takes, Ordering::Relaxed);
     }
 
-    pub(in crate::bridge) fn offer(&self, offer: CallOffer) -> bool {
+    pub(in crate::bridge) fn offer(&self, offer: CallSide) -> bool {
         let queue = self.incoming.get();
         // The side of one that is refused is not to report that it was dropped.
         queue.is_some_and(|queue| queue.push(offer).is_ok())
@@ -352,11 +352,11 @@ impl CallLink {
         while self.pop().is_some() {}
     }
 
-    pub(in crate::bridge) fn answer(&self, call: &mut EngineCall, answer: Bytes) {
+    pub(in crate::bridge) fn answer(&self, call: &mut EngineCall, answer: Bytes, at: Instant) {
         let weight = weight(&answer);
         // Before the caller can take it.
         self.answers.give(weight);
-        if !call.give(Back::Answer(answer)) {
+        if !call.give(Back::Answer(answer, at)) {
             let _open = self.answers.take(weight);
         }
     }
@@ -386,7 +386,7 @@ impl CallLink {
                     side.wake();
                 }
                 cell::Activated::Answered(_, sent) => Self::refuse_sent(sent, reason),
-                cell::Activated::Cancelled(_, _, Some(Back::Answer(answer))) => {
+                cell::Activated::Cancelled(_, _, Some(Back::Answer(answer, _))) => {
                     self.answer_read(link, &answer);
                 }
                 cell::Activated::Cancelled(..) => {}
@@ -445,7 +445,7 @@ impl CallPort for EngineCall {
 /// What the engine keeps for the calls of its session.
 #[derive(Debug, Default)]
 pub(in crate::bridge) struct CallStore {
-    pieces: Pieces,
+    pub(in crate::bridge) pieces: Pieces,
     /// Cells of handlers.
     spares: Vec<CallSpare>,
 }
@@ -454,25 +454,18 @@ impl CallStore {
     pub(in crate::bridge) fn incoming(
         &mut self,
         link: &Arc<SessionLink>,
-        payload: &[u8],
+        payload: Bytes,
         opening: usize,
         received: Instant,
-    ) -> (EngineCall, CallOffer) {
+    ) -> (EngineCall, CallSide) {
         let spare = self.spares.pop();
         let new = || Spare::new(CellHome::new(Some(Arc::clone(link))), Out::default());
-        let spare = spare.unwrap_or_else(new);
+        let mut spare = spare.unwrap_or_else(new);
+        let out = spare.out();
+        out.message = payload;
+        out.received = Some((opening, received));
         let (app, engine) = spare.offer();
-        let offer = CallOffer {
-            side: app,
-            payload: self.pieces.keep(payload),
-            opening,
-            received,
-        };
-        (engine, offer)
-    }
-
-    pub(in crate::bridge) fn keep(&mut self, bytes: &[u8]) -> Bytes {
-        self.pieces.keep(bytes)
+        (engine, app)
     }
 
     /// Cells kept for handlers.
@@ -497,16 +490,21 @@ impl CallStore {
 
 /// Memory for short payloads: each is a part of a common piece, of which a few are used in turn.
 #[derive(Debug, Default)]
-struct Pieces {
+pub(in crate::bridge) struct Pieces {
     pieces: [BytesMut; PIECES],
     at: usize,
 }
 
 impl Pieces {
-    fn keep(&mut self, bytes: &[u8]) -> Bytes {
-        if bytes.len() > PIECE_MAX {
-            return Bytes::copy_from_slice(bytes);
+    pub(in crate::bridge) fn keep(&mut self, bytes: &[u8]) -> Bytes {
+        match bytes.len() > PIECE_MAX {
+            true => Bytes::copy_from_slice(bytes),
+            false => self.keep_together(bytes),
         }
+    }
+
+    /// Several payloads, which the wire has made short.
+    pub(in crate::bridge) fn keep_together(&mut self, bytes: &[u8]) -> Bytes {
         let piece = self.with_room(bytes.len());
         piece.extend_from_slice(bytes);
         piece.split().freeze()

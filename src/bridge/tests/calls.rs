@@ -14,11 +14,16 @@ const MOST: usize = 16 * 1024 - 2;
 
 pub(super) fn begin(
     session: &Session,
-    message: Bytes,
+    mut message: Bytes,
     deadline: Option<Instant>,
 ) -> Option<PendingCall<'static>> {
     let opening = |block: &mut Vec<u8>| block.extend_from_slice(b"a/B");
-    PendingCall::begin(&Cow::Owned(session.clone()), opening, message, deadline).ok()
+    PendingCall::begin(
+        &Cow::Owned(session.clone()),
+        opening,
+        &mut message,
+        deadline,
+    )
 }
 
 fn poll(call: &mut PendingCall<'static>) -> Option<Answer> {
@@ -40,7 +45,7 @@ fn failed(call: &mut PendingCall<'static>) -> StreamError {
 #[track_caller]
 pub(super) fn answered(call: &mut PendingCall<'static>) -> Bytes {
     match poll(call) {
-        Some(Answer::Message(message)) => message,
+        Some(Answer::Message(message, _)) => message,
         other => panic!("{other:?}"),
     }
 }
@@ -133,6 +138,39 @@ fn a_call_is_one_frame_each_way_and_goes_to_a_side_that_has_said_that_it_takes_s
     pair.is_clean();
 }
 
+/// Short payloads of one reception are copied together.
+#[test]
+fn calls_that_arrive_together_have_their_own_requests_and_answers() {
+    let (mut pair, mut acceptor) = serving(&Config::default());
+    let lens = [
+        0, 64, 1, 300, 503, 504, 505, 506, 511, 512, 513, 64, 64, 2000, 64, 0, 0,
+    ];
+    let of = |n: usize, add: usize| Bytes::from(vec![n as u8; lens[n] + add]);
+    let before = pair.ends[D].session().stats();
+    for _ in 0..20 {
+        let numbers = 0..lens.len();
+        let mut calls: Vec<_> = numbers.clone().map(|n| pair.call(of(n, 0))).collect();
+        pair.drive();
+        for n in numbers.clone() {
+            let mut incoming = taken(&mut acceptor).expect("it has arrived");
+            assert_eq!(incoming.opening(), b"a/B");
+            assert_eq!(incoming.take_request(), of(n, 0));
+            incoming.reply(of(n, 3));
+        }
+        pair.drive();
+        for (n, call) in calls.iter_mut().enumerate() {
+            assert_eq!(answered(call), of(n, 3));
+        }
+    }
+    let (stats, all) = (pair.ends[D].session().stats(), 20 * lens.len() as u64);
+    assert_eq!(stats.opened - before.opened, all);
+    assert_eq!(stats.finished - before.finished, all);
+    assert_eq!(stats.messages_sent - before.messages_sent, all);
+    assert_eq!(stats.messages_received - before.messages_received, all);
+    assert_eq!(stats.streams, 0);
+    pair.is_clean();
+}
+
 #[test]
 fn requests_and_answers_have_up_to_a_frame_and_longer_answers_are_streams() {
     let (mut pair, mut acceptor) = serving(&small_config());
@@ -156,9 +194,10 @@ fn requests_and_answers_have_up_to_a_frame_and_longer_answers_are_streams() {
     now(send.send(message(100_000))).unwrap();
     send.finish().unwrap();
     pair.drive();
-    let Some(Answer::Stream(caller, mut recv)) = poll(&mut call) else {
+    let Some(Answer::Stream(halves)) = poll(&mut call) else {
         panic!("a stream");
     };
+    let (caller, mut recv) = *halves;
     let mut received = None;
     while received.is_none() {
         received = Polled::new(recv.recv()).now().map(Result::unwrap);
@@ -351,7 +390,7 @@ fn at_every_step_of_a_shutdown_a_call_is_answered_or_was_not_processed() {
             drop(acceptor);
             pair.elapse(Duration::from_secs(6));
             match poll(&mut call) {
-                Some(Answer::Message(_)) => {
+                Some(Answer::Message(..)) => {
                     assert!(begun);
                     outcomes[0] += 1;
                 }

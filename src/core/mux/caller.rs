@@ -3,7 +3,9 @@
 use std::sync::Arc as StdArc;
 use std::time::Instant;
 
-use crate::core::calls::{At, Entry};
+use bytes::Bytes;
+
+use crate::core::calls::At;
 use crate::core::mux::Mux;
 use crate::core::port::{CallPort, Count, SessionPort};
 use crate::core::state::Event;
@@ -20,7 +22,7 @@ pub(crate) fn next_call<S: SessionPort>(mux: &mut Mux<S>) -> Option<(&[u8], &[u8
     Some((port.opening(), port.message()))
 }
 
-/// The next call was put into the batch, with this id and cost.
+/// The next call was put into the batch, with this id and cost; [`calls_sent`] follows.
 pub(crate) fn call_sent<S: SessionPort>(mux: &mut Mux<S>, id: u32, cost: u64) {
     let calls = &mut mux.base.calls;
     let Some(slot) = calls.queue.pop_front() else {
@@ -35,22 +37,30 @@ pub(crate) fn call_sent<S: SessionPort>(mux: &mut Mux<S>, id: u32, cost: u64) {
     }
     calls.by_id.insert(id, slot);
     mux.credit.debit(cost);
-    let app = &mux.base.app;
-    app.add(Count::Opened, 1);
-    app.add(Count::MessagesSent, 1);
-    app.add(Count::Calls, 1);
-    mux.base.count_sent(1);
 }
 
-/// The peer has answered a call, which costs `cost`. False if there is no such call.
+/// So many calls were put into the batch.
+pub(crate) fn calls_sent<S: SessionPort>(mux: &mut Mux<S>, calls: u64) {
+    if calls > 0 {
+        let app = &mux.base.app;
+        app.add(Count::Opened, calls);
+        app.add(Count::MessagesSent, calls);
+        app.add(Count::Calls, calls);
+        mux.base.count_sent(calls);
+    }
+}
+
+/// The peer has answered a call, which costs `cost`. False if there is no such call. What has received it returns the credit:
+/// [`Flow::return_if_worth_it`](crate::core::flow::Flow::return_if_worth_it).
 pub(crate) fn reply_by_peer<S: SessionPort>(
     mux: &mut Mux<S>,
     id: u32,
-    answer: &[u8],
+    answer: Bytes,
     cost: u64,
 ) -> Result<bool, Violation> {
     mux.flow.receive(cost)?;
-    mux.flow.return_to_session(&mux.base, cost);
+    // It is not held.
+    mux.flow.window.consume(cost);
     let base = &mut mux.base;
     let Some((slot, entry)) = base.calls.find(id) else {
         return Ok(false);
@@ -59,18 +69,10 @@ pub(crate) fn reply_by_peer<S: SessionPort>(
         // Only the side that was called may answer.
         return Err(Violation::AfterEnd);
     }
-    if let Some(Entry {
-        port: Some(mut port),
-        ..
-    }) = base.calls.remove(slot)
-    {
-        base.app.answer_call(&mut port, answer);
+    if let Some(mut port) = base.calls.remove(slot) {
+        base.app.answer_call(&mut port, answer, base.turn);
         base.calls.wake_later(port);
     }
-    base.app.add(Count::MessagesReceived, 1);
-    base.app.add(Count::Finished, 1);
-    base.count_streams();
-    mux.spares.kept(&mut base.timers, base.turn);
     Ok(true)
 }
 
@@ -138,7 +140,7 @@ pub(crate) fn give_permission_back<S: SessionPort>(mux: &mut Mux<S>) {
 /// Ends a call that was sent.
 fn end_call<S: SessionPort>(mux: &mut Mux<S>, slot: u32, error: StreamError) {
     let calls = &mut mux.base.calls;
-    if let Some(mut port) = calls.remove(slot).and_then(|entry| entry.port) {
+    if let Some(mut port) = calls.remove(slot) {
         port.end(error);
         calls.wake_later(port);
     }
@@ -211,7 +213,7 @@ pub(crate) fn stream_of_call<S: SessionPort>(
     if entry.at != At::Sent {
         return None;
     }
-    let mut call = mux.base.calls.remove(slot)?.port?;
+    let mut call = mux.base.calls.remove(slot)?;
     let port = mux.base.app.stream_of_call(&mut call, id);
     let mut stream = mux.new_stream(port, Opening::Sent, now);
     stream.id = id;

@@ -2,6 +2,8 @@
 
 use std::time::Instant;
 
+use bytes::Bytes;
+
 use crate::core::base::Base;
 use crate::core::calls::{Answer, At, Calls};
 use crate::core::mux::Mux;
@@ -15,7 +17,7 @@ use crate::error::{Limit, SessionError, Side, StreamError, codes};
 pub(in crate::core) fn insert_call<S: SessionPort>(
     mux: &mut Mux<S>,
     id: u32,
-    payload: &[u8],
+    payload: Bytes,
     opening: usize,
     cost: u64,
 ) -> bool {
@@ -29,7 +31,6 @@ pub(in crate::core) fn insert_call<S: SessionPort>(
     }
     mux.base.calls.offered = true;
     mux.base.calls.wakes_due = true;
-    mux.base.count_streams();
     true
 }
 
@@ -94,11 +95,15 @@ pub(crate) fn answer_call<S: SessionPort>(mux: &mut Mux<S>, slot: u32, answer: A
 
 /// Nothing of a call of the peer is left to do.
 fn let_call_go<S: SessionPort>(mux: &mut Mux<S>, slot: u32) {
-    if let Some(port) = mux.base.calls.remove(slot).and_then(|entry| entry.port) {
+    if let Some(port) = mux.base.calls.remove(slot) {
         mux.base.app.recycle_call(port);
     }
+    calls_gone(mux, 1);
+}
+
+fn calls_gone<S: SessionPort>(mux: &mut Mux<S>, calls: u32) {
     mux.spares.kept(&mut mux.base.timers, mux.base.turn);
-    mux.permits.grant_owed += 1;
+    mux.permits.grant_owed += calls;
     mux.base.count_streams();
 }
 
@@ -118,14 +123,23 @@ pub(crate) fn next_reply<S: SessionPort>(mux: &mut Mux<S>) -> Option<(u32, &[u8]
     Some((entry.id, entry.port.as_ref()?.message()))
 }
 
-/// The next answer was put into the batch, at this cost.
+/// The next answer was put into the batch, at this cost; [`replies_sent`] follows.
 pub(crate) fn reply_sent<S: SessionPort>(mux: &mut Mux<S>, cost: u64) {
-    if let Some(slot) = mux.base.calls.replies.pop_front() {
-        mux.credit.debit(cost);
-        mux.base.app.add(Count::MessagesSent, 1);
-        mux.base.app.add(Count::Finished, 1);
-        mux.base.count_sent(1);
-        let_call_go(mux, slot);
+    mux.credit.debit(cost);
+    if let Some(slot) = mux.base.calls.replies.pop_front()
+        && let Some(port) = mux.base.calls.remove(slot)
+    {
+        mux.base.app.recycle_call(port);
+    }
+}
+
+/// So many answers were put into the batch.
+pub(crate) fn replies_sent<S: SessionPort>(mux: &mut Mux<S>, replies: u32) {
+    if replies > 0 {
+        mux.base.app.add(Count::MessagesSent, replies.into());
+        mux.base.app.add(Count::Finished, replies.into());
+        mux.base.count_sent(replies.into());
+        calls_gone(mux, replies);
     }
 }
 
@@ -172,14 +186,14 @@ pub(crate) fn call_becomes_stream<S: SessionPort>(
         let_call_go(mux, slot);
         return None;
     }
-    let entry = mux.base.calls.remove(slot)?;
-    if let Some(call) = entry.port {
+    let id = entry.id;
+    if let Some(call) = mux.base.calls.remove(slot) {
         mux.base.app.recycle_call(call);
     }
-    port.set_id(entry.id);
+    port.set_id(id);
     port.end_recv(RecvEnd::Finished);
     let mut stream = mux.new_stream(port, Opening::Received, now);
-    stream.id = entry.id;
+    stream.id = id;
     stream.state.on(Event::RecvFin);
     let key = mux.base.streams.insert(stream);
     Some(key)
@@ -196,7 +210,7 @@ pub(in crate::core) fn refuse_call<S: SessionPort>(mux: &mut Mux<S>, slot: u32) 
         return false;
     }
     let charge = mux.base.calls.take_charge(slot);
-    if let Some(port) = mux.base.calls.remove(slot).and_then(|entry| entry.port) {
+    if let Some(port) = mux.base.calls.remove(slot) {
         mux.base.app.recycle_call(port);
     }
     mux.refuse(id, charge.into());

@@ -1,5 +1,7 @@
 //! The steps of unary calls that depend on the life of the session.
 
+use bytes::Bytes;
+
 use crate::core::calls::At;
 use crate::core::mux::{caller, handler};
 use crate::core::port::{CallPort, Count, SessionPort};
@@ -33,21 +35,33 @@ pub(crate) fn call_cancelled_by_peer<S: SessionPort>(core: &mut Core<S>, id: u32
     caller::end_call_by_peer(&mut core.mux, id, error);
 }
 
+/// Counts calls of the peer, and answers, which were received.
+pub(crate) fn calls_received<S: SessionPort>(core: &mut Core<S>, calls: u64, answers: u64) {
+    let app = &core.mux.base.app;
+    app.add(Count::Accepted, calls);
+    app.add(Count::Calls, calls);
+    app.add(Count::MessagesReceived, calls + answers);
+    app.add(Count::Finished, answers);
+    core.life.count_streams(calls);
+    let mux = &mut core.mux;
+    mux.base.count_streams();
+    mux.flow.return_if_worth_it();
+    if answers > 0 {
+        mux.spares.kept(&mut mux.base.timers, mux.base.turn);
+    }
+}
+
 /// The peer calls: `payload` is the opening block, of `opening` bytes, and the request, and has this cost.
 pub(crate) fn call_by_peer<S: SessionPort>(
     core: &mut Core<S>,
     id: u32,
-    payload: &[u8],
+    payload: Bytes,
     opening: usize,
     cost: u64,
 ) -> Result<(), Violation> {
     core.mux.flow.receive(cost)?;
     let app = &core.mux.base.app;
-    app.add(Count::Accepted, 1);
-    app.add(Count::MessagesReceived, 1);
-    app.add(Count::Calls, 1);
     let admits = core.life.admits() && !core.orphan.is_orphaned() && app.takes_calls();
-    core.life.count_streams(1);
     if admits && handler::insert_call(&mut core.mux, id, payload, opening, cost) {
         return Ok(());
     }

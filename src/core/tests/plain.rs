@@ -330,7 +330,7 @@ impl SessionPort for App {
 
     fn incoming_call(
         &mut self,
-        _payload: &[u8],
+        _payload: Bytes,
         _opening: usize,
         _received: Instant,
     ) -> (NoCall, ()) {
@@ -351,9 +351,17 @@ impl SessionPort for App {
 
     fn peer_takes_calls(&self, _takes: bool) {}
 
-    fn answer_call(&mut self, _call: &mut NoCall, _answer: &[u8]) {}
+    fn keep(&mut self, bytes: &[u8]) -> Bytes {
+        Bytes::copy_from_slice(bytes)
+    }
+
+    fn answer_call(&mut self, _call: &mut NoCall, _answer: Bytes, _received: Instant) {}
 
     fn keep_answers(&self) {}
+
+    fn keep_together(&mut self, bytes: &[u8]) -> Bytes {
+        self.keep(bytes)
+    }
 
     fn stream_of_call(&mut self, _call: &mut NoCall, _id: u32) -> Plain {
         Plain::default()

@@ -84,18 +84,16 @@ fn begin(
     let name = format!("{index:08}");
     let opening = |block: &mut Vec<u8>| block.extend_from_slice(name.as_bytes());
     let request = content(CALLS + index, side, 0, request);
-    match PendingCall::begin(
-        &Cow::Owned(session.clone()),
-        opening,
-        request.clone(),
-        deadline,
-    ) {
-        Ok(call) => Some(call),
-        Err(back) => {
-            assert!(back == request, "a request that is not sent is given back");
-            None
-        }
+    let mut message = request.clone();
+    let session = Cow::Owned(session.clone());
+    let call = PendingCall::begin(&session, opening, &mut message, deadline);
+    if call.is_none() {
+        assert!(
+            message == request,
+            "a request that is not sent is given back"
+        );
     }
+    call
 }
 
 impl<W: Wire> Run<W> {
@@ -280,15 +278,15 @@ impl Unary {
         };
         self.pending = None;
         match answer {
-            Answer::Message(answer) => match self.did {
+            Answer::Message(answer, _) => match self.did {
                 Some(Did::Answer(len)) => {
                     assert!(answer == self.answer(0, len), "an answer is as it was sent");
                 }
                 ref did => panic!("an answer, but {did:?}"),
             },
-            Answer::Stream(send, recv) => {
+            Answer::Stream(halves) => {
                 assert!(matches!(self.did, Some(Did::Stream(..))), "{:?}", self.did);
-                self.stream = Some((send, recv));
+                self.stream = Some(*halves);
                 self.read(over);
             }
             Answer::Failed(error) => self.failed(&error, at, stopped, over),
@@ -449,8 +447,8 @@ impl Calls {
                 && let Poll::Ready(answer) = call.poll(&cx())
             {
                 unary.pending = None;
-                if let Answer::Stream(send, recv) = answer {
-                    streams[unary.side].push((send, recv));
+                if let Answer::Stream(halves) = answer {
+                    streams[unary.side].push(*halves);
                 }
             }
             streams[unary.side].extend(unary.stream.take());

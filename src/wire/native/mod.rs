@@ -1,8 +1,9 @@
 //! The wire of ringmux, version 1: preface, SETTINGS, and frames of streams with credit.
 //!
-//! `frame` is the codec: bytes to values and back. `receive` acts on frames, `transmit` and `sender` fill a batch; this file
+//! `frame` is the codec: bytes to values and back. `receive` acts on frames, `calls` on those of calls, `transmit` and `sender` fill a batch; this file
 //! has their state. `error` translates violations of the core.
 
+mod calls;
 mod error;
 pub(crate) mod frame;
 mod receive;
@@ -35,6 +36,9 @@ pub(crate) struct Native {
     /// Id of the next stream that this side opens.
     pub(crate) next_id: StreamId,
     pub(crate) last_peer_id: Option<StreamId>,
+    /// The ids of this side, or of the peer, have wrapped: the next one may be in use.
+    wrapped: bool,
+    peer_wrapped: bool,
     /// The latest PING of the peer that was not answered yet.
     pong_owed: Option<[u8; 8]>,
 }
@@ -98,6 +102,8 @@ impl Wire for Native {
             peer_max_frame: Settings::FLOORS.max_frame as usize,
             next_id: StreamId::first(role),
             last_peer_id: None,
+            wrapped: false,
+            peer_wrapped: false,
             pong_owed: None,
         }
     }

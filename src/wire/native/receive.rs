@@ -27,7 +27,7 @@ use crate::wire::{WAKES_MAX, WORK_MAX};
 /// Payloads from this size on are delivered by reference, if they are half of their buffer.
 const SHARE_MIN: usize = 4096;
 /// The work of a frame that opens a stream, ends one or carries a block, in short frames: it uses tables, queues and memory.
-const RARE_WORK: u64 = 4;
+pub(super) const RARE_WORK: u64 = 4;
 /// Space for headers in a buffer that two payloads fill.
 const HEADERS_SLACK: usize = 64;
 
@@ -48,9 +48,11 @@ const fn work_of(kind: Kind) -> u64 {
 
 /// Frames that are processed together.
 #[derive(Clone, Copy, Debug, Default)]
-struct Run {
-    frames: u64,
-    bytes: usize,
+pub(super) struct Run {
+    pub(super) frames: u64,
+    /// As short frames.
+    pub(super) work: u64,
+    pub(super) bytes: usize,
 }
 
 impl Native {
@@ -79,14 +81,14 @@ impl Native {
                 break;
             }
             let header = Header::decode(*head);
-            if header.is_whole_message() {
-                let run = short_messages(core, header, &buf[at..], WORK_MAX - work, now);
-                if run.frames > 0 {
-                    frames += run.frames;
-                    work += run.frames;
-                    at += run.bytes;
-                    continue;
-                }
+            let most = WORK_MAX - work;
+            let run = self.take_run(core, (header, &buf[at..]), max_frame, most, now)?;
+            if run.frames > 0 {
+                frames += run.frames;
+                work += run.work;
+                at += run.bytes;
+                woken = core.mux.base.calls.waking() >= WAKES_MAX;
+                continue;
             }
             let kind = check(header, max_frame)?;
             let (begin, end) = (at + HEADER_LEN, at + HEADER_LEN + header.length as usize);
@@ -116,12 +118,30 @@ impl Native {
                 let frame = Frame::read(kind, header, &buf[begin..end])?;
                 at = end;
                 self.on_frame(core, frame, now)?;
-                woken = kind == Kind::Reply && core.mux.base.calls.waking() >= WAKES_MAX;
             }
         }
         buf.advance(at);
         core.mux.base.count_received(frames, work);
         Ok(more)
+    }
+
+    /// Takes the frames in front, of which this is the first header, if they are of a kind that is taken in runs.
+    #[inline(always)]
+    fn take_run<S: SessionPort>(
+        &mut self,
+        core: &mut Core<S>,
+        (first, bytes): (Header, &[u8]),
+        max_frame: u32,
+        most: u64,
+        now: Instant,
+    ) -> Result<Run, ProtocolError> {
+        if first.is_whole_message() {
+            return Ok(short_messages(core, first, bytes, most, now));
+        }
+        match first.is_of_call() {
+            true => self.take_calls(core, bytes, max_frame, most),
+            false => Ok(Run::default()),
+        }
     }
 
     /// True when the preface is complete; other bytes are refused at the first wrong one.
@@ -183,19 +203,14 @@ impl Native {
             return Ok(());
         }
         match frame {
-            Frame::Data { .. } => Ok(()),
+            // Taken by `on_data` and `take_calls`.
+            Frame::Data { .. } | Frame::Call { .. } | Frame::Reply { .. } => Ok(()),
             Frame::Extension(_) => {
                 let mux = &mut core.mux;
                 mux.limits.charge_unknown(&mux.base);
                 Ok(())
             }
             Frame::Settings(_) => Err(ProtocolError::SettingsTwice),
-            Frame::Call {
-                stream,
-                payload,
-                opening,
-            } => self.on_call(core, stream, payload, opening),
-            Frame::Reply { stream, answer } => self.on_reply(core, stream, answer),
             Frame::Calls { takes } => {
                 on_calls(core, takes);
                 Ok(())
@@ -351,7 +366,7 @@ impl Native {
     }
 
     /// The peer uses its next id, with one of its permissions.
-    fn take_id<S: SessionPort>(
+    pub(super) fn take_id<S: SessionPort>(
         &mut self,
         core: &mut Core<S>,
         id: StreamId,
@@ -359,56 +374,22 @@ impl Native {
         if !id.is_opened_by(self.role.peer()) {
             return Err(ProtocolError::WrongParity { id });
         }
-        if let Some(last) = self.last_peer_id
-            && !id.is_after(last)
-        {
-            return Err(ProtocolError::IdNotIncreasing { id, last });
+        if let Some(last) = self.last_peer_id {
+            if !id.is_after(last) {
+                return Err(ProtocolError::IdNotIncreasing { id, last });
+            }
+            self.peer_wrapped |= id.get() < last.get();
         }
         // Ids wrap after 2^31 streams. If the previous stream with this id is over on the wire, and
         // only held by an application, the id is free; else the peer should have skipped it.
         let base = &mut core.mux.base;
-        if !base.streams.retire_id(id.get()) || base.calls.has(id.get()) {
+        if self.peer_wrapped && (!base.streams.retire_id(id.get()) || base.calls.has(id.get())) {
             return Err(ProtocolError::WrongParity { id });
         }
         let taken = core.mux.permits.take(core.mux.base.config.max_streams());
         taken.map_err(|violation| of_stream(id, violation))?;
         self.last_peer_id = Some(id);
         Ok(())
-    }
-
-    // ---- calls ------------------------------------------------------------------------------
-
-    fn on_call<S: SessionPort>(
-        &mut self,
-        core: &mut Core<S>,
-        id: StreamId,
-        payload: &[u8],
-        opening: usize,
-    ) -> Result<(), ProtocolError> {
-        if !core.mux.base.has_announced_calls() {
-            return Err(ProtocolError::CallNotTaken { id });
-        }
-        self.take_id(core, id)?;
-        let cost = cost((payload.len() + CALL_PREFIX_LEN) as u32);
-        let called = session_calls::call_by_peer(core, id.get(), payload, opening, cost);
-        called.map_err(|violation| of_stream(id, violation))
-    }
-
-    fn on_reply<S: SessionPort>(
-        &self,
-        core: &mut Core<S>,
-        id: StreamId,
-        answer: &[u8],
-    ) -> Result<(), ProtocolError> {
-        let cost = cost(answer.len() as u32);
-        let replied = caller::reply_by_peer(&mut core.mux, id.get(), answer, cost);
-        match replied.map_err(|violation| of_stream(id, violation))? {
-            true => Ok(()),
-            false if core.mux.base.streams.find(id.get()).is_some() => {
-                Err(ProtocolError::AfterEnd { id })
-            }
-            false => self.late(core, id),
-        }
     }
 
     /// CANCEL, STOP or ERROR.
@@ -449,7 +430,11 @@ impl Native {
     }
 
     /// A frame for a missing stream: late, or a violation.
-    fn late<S: SessionPort>(&self, core: &mut Core<S>, id: StreamId) -> Result<(), ProtocolError> {
+    pub(super) fn late<S: SessionPort>(
+        &self,
+        core: &mut Core<S>,
+        id: StreamId,
+    ) -> Result<(), ProtocolError> {
         self.check_ended(id)?;
         core.mux.limits.charge_control(&core.mux.base);
         Ok(())
@@ -564,6 +549,7 @@ fn short_messages<S: SessionPort>(
         rest = behind;
         Some((payload, cost, header.is_last_message()))
     });
+    run.work = run.frames;
     run.bytes = bytes.len() - rest.len();
     run
 }

@@ -164,7 +164,7 @@ impl Native {
                 .put_with(len, |dst| put_open(dst, id, block, false));
             batch.copied(len);
             mux.opened(key, id.get(), cost);
-            self.next_id = following_id(mux, id);
+            self.advance_id(mux);
         }
     }
 
@@ -193,18 +193,19 @@ impl Native {
         batch: &mut Batch,
         share: usize,
     ) -> bool {
-        loop {
+        let mut calls = 0;
+        let all = loop {
             let credit = mux.credit.left();
             let Some((opening, request)) = caller::next_call(mux) else {
-                return true;
+                break true;
             };
             let len = CALL_PREFIX_LEN + opening.len() + request.len();
-            let cost = cost(len as u32);
-            if cost > credit || batch.room() < HEADER_LEN + len {
-                return false;
+            let (cost, room) = (cost(len as u32), batch.room());
+            if cost > credit || room < HEADER_LEN + len {
+                break false;
             }
-            if batch.room() <= share {
-                return true;
+            if room <= share {
+                break true;
             }
             let id = self.next_id;
             let head = call_head(id, opening.len(), request.len());
@@ -212,8 +213,22 @@ impl Native {
             batch.head().extend_from_slice(request);
             batch.copied(HEADER_LEN + len);
             caller::call_sent(mux, id.get(), cost);
-            self.next_id = following_id(mux, id);
-        }
+            self.advance_id(mux);
+            calls += 1;
+        };
+        caller::calls_sent(mux, calls);
+        all
+    }
+
+    /// Ids wrap, and those still in use are skipped (RFC 1982).
+    #[inline]
+    fn advance_id<S: SessionPort>(&mut self, mux: &Mux<S>) {
+        let next = self.next_id.next();
+        self.wrapped |= next.get() < self.next_id.get();
+        self.next_id = match self.wrapped {
+            true => unused_id(mux, next),
+            false => next,
+        };
     }
 
     #[inline(never)]
@@ -264,9 +279,9 @@ impl Native {
     }
 }
 
-/// The next id of this side; ids wrap, and those still in use are skipped (RFC 1982).
-fn following_id<S: SessionPort>(mux: &Mux<S>, id: StreamId) -> StreamId {
-    let mut next = id.next();
+/// This id, or the next one that is not in use.
+#[cold]
+fn unused_id<S: SessionPort>(mux: &Mux<S>, mut next: StreamId) -> StreamId {
     while mux.base.streams.find(next.get()).is_some() || mux.base.calls.has(next.get()) {
         next = next.next();
     }
@@ -275,28 +290,32 @@ fn following_id<S: SessionPort>(mux: &Mux<S>, id: StreamId) -> StreamId {
 
 /// Encodes the answers of calls; false if the batch or the session's credit is used up.
 fn put_replies<S: SessionPort>(mux: &mut Mux<S>, batch: &mut Batch, share: usize) -> bool {
-    loop {
+    let mut replies = 0;
+    let all = loop {
         let credit = mux.credit.left();
         let Some((id, answer)) = handler::next_reply(mux) else {
-            return true;
+            break true;
         };
         let Some(id) = StreamId::new(id) else {
             // Not reached: a call of the peer has its id.
-            return false;
+            break false;
         };
-        let cost = cost(answer.len() as u32);
-        if cost > credit || batch.room() < HEADER_LEN + answer.len() {
-            return false;
-        }
-        if batch.room() <= share {
-            return true;
-        }
         let len = HEADER_LEN + answer.len();
+        let (cost, room) = (cost(answer.len() as u32), batch.room());
+        if cost > credit || room < len {
+            break false;
+        }
+        if room <= share {
+            break true;
+        }
         let header = reply_header(id, answer.len());
         batch.head().put_frame(header, answer);
         batch.copied(len);
         handler::reply_sent(mux, cost);
-    }
+        replies += 1;
+    };
+    handler::replies_sent(mux, replies);
+    all
 }
 
 /// Encodes ERRORs and CANCELs of calls.

@@ -49,6 +49,12 @@ impl Header {
         self.kind == Kind::Data.bits() && self.flags & !flag::FIN == flag::END
     }
 
+    /// A call of a stream's id, or the answer to one.
+    #[inline]
+    pub(crate) const fn is_of_call(self) -> bool {
+        (self.kind == Kind::Call.bits() || self.kind == Kind::Reply.bits()) && self.stream != 0
+    }
+
     /// Whether the direction ends with this message, see [`is_whole_message`](Self::is_whole_message).
     #[inline]
     pub(crate) const fn is_last_message(self) -> bool {

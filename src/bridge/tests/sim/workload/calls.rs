@@ -157,18 +157,15 @@ fn begin(
     let time = rng.pick(&[0, 1000, 20_000, 300_000]);
     let deadline = rng.one_in(3).then(|| desk.now() + rng.micros(time));
     let put = |block: &mut Vec<u8>| block.extend_from_slice(&opening);
-    match PendingCall::begin(&Cow::Owned(session.clone()), put, request.clone(), deadline) {
-        Ok(call) => {
-            desk.ledger.borrow_mut().call_begun(tag, len, deadline);
-            Some(call)
-        }
-        Err(back) => {
-            if back != request {
-                desk.fail(format!("{tag:#x}: {} bytes are given back", back.len()));
-            }
-            None
-        }
+    let (session, mut message) = (Cow::Owned(session.clone()), request.clone());
+    let call = PendingCall::begin(&session, put, &mut message, deadline);
+    if call.is_some() {
+        desk.ledger.borrow_mut().call_begun(tag, len, deadline);
+    } else if message != request {
+        let len = message.len();
+        desk.fail(format!("{tag:#x}: {len} bytes are given back"));
     }
+    call
 }
 
 /// Has a task wait for the end of the call, or gives it up at once.
@@ -232,9 +229,10 @@ async fn await_end(
     };
     let now = desk.now();
     match answer {
-        Answer::Message(answer) => desk.ledger.borrow_mut().call_answered(tag, &answer, now),
+        Answer::Message(answer, _) => desk.ledger.borrow_mut().call_answered(tag, &answer, now),
         Answer::Failed(error) => desk.ledger.borrow_mut().call_failed(tag, &error, now),
-        Answer::Stream(send, recv) => {
+        Answer::Stream(halves) => {
+            let (send, recv) = *halves;
             desk.ledger.borrow_mut().call_streams(tag, now);
             receive(Rc::clone(&desk), mix, side, tag, recv).await;
             // A cancel, unless the stream is over.
