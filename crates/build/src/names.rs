@@ -3,7 +3,10 @@
 use std::collections::{HashMap, HashSet};
 
 use heck::ToUpperCamelCase;
-use prost_types::FileDescriptorSet;
+use prost_types::{
+    DescriptorProto, EnumDescriptorProto, FileDescriptorProto, FileDescriptorSet,
+    ServiceDescriptorProto,
+};
 
 /// The kinds of types that are made beside a trait: the option of the attribute that names it, and the end of its usual name.
 const KINDS: [(&str, &str); 3] = [
@@ -42,8 +45,8 @@ impl Types {
     pub(crate) fn of(files: &FileDescriptorSet) -> Self {
         let mut taken: HashMap<&str, HashSet<String>> = HashMap::new();
         for file in &files.file {
-            let messages = file.message_type.iter().map(|message| message.name());
-            let enums = file.enum_type.iter().map(|it| it.name());
+            let messages = file.message_type.iter().map(DescriptorProto::name);
+            let enums = file.enum_type.iter().map(EnumDescriptorProto::name);
             let names = messages.chain(enums).map(in_rust);
             taken.entry(file.package()).or_default().extend(names);
         }
@@ -88,8 +91,11 @@ impl Types {
     }
 }
 
-fn services_of(file: &prost_types::FileDescriptorProto) -> Vec<&str> {
-    file.service.iter().map(|service| service.name()).collect()
+fn services_of(file: &FileDescriptorProto) -> Vec<&str> {
+    file.service
+        .iter()
+        .map(ServiceDescriptorProto::name)
+        .collect()
 }
 
 /// The full name of a service, as on the wire.
