@@ -229,6 +229,11 @@ settings! {
     /// Keepalive: after this much silence of the peer a PING is sent, also without streams; any byte from the peer restarts the
     /// time. Each session shortens it by up to a tenth, so that many do not send at once. Default 15 s, at least 10 ms; `None`
     /// disables keepalive.
+    ///
+    /// DRPC has no PING. There the system probes the peer's over TCP (`SO_KEEPALIVE`) after this much silence, in whole seconds,
+    /// rounded up, and the session ends with [`SessionError::Io`](crate::SessionError::Io) of
+    /// [`TimedOut`](std::io::ErrorKind::TimedOut) once nothing has answered for `keepalive_timeout`: a vanished machine is
+    /// noticed, and a process that is stopped is not.
     keepalive_idle: Option<Duration>,
     /// How long the peer may take to answer a keepalive PING, by any byte, before the session ends with
     /// [`SessionError::KeepaliveTimeout`](crate::SessionError::KeepaliveTimeout). While the PING waits in the socket behind other

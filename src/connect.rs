@@ -38,7 +38,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use self::home::Plan;
 use crate::addr::Driver;
 use crate::config::Config;
-use crate::driver::tokio::TokioIo;
+use crate::driver::tokio::{Descriptor, TokioIo};
 use crate::driver::{AnyTurns, Beside};
 use crate::error::SessionError;
 use crate::handle::Session;
@@ -148,18 +148,13 @@ where
     )
 }
 
-/// `queued` returns the unacknowledged bytes of a socket's send queue.
-fn over<T>(
-    io: T,
-    plan: Plan<'_>,
-    queued: fn(&T) -> Option<u64>,
-    beside: Beside,
-) -> (Session, Connection<T>)
+/// `socket` lends the system's socket of `io`, if it has one.
+fn over<T>(io: T, plan: Plan<'_>, socket: Descriptor<T>, beside: Beside) -> (Session, Connection<T>)
 where
     T: AsyncRead + AsyncWrite + Unpin,
 {
     let (connection, link) = plan.connection(Driver::Tokio);
-    let mut turns = AnyTurns::new(connection, TokioIo::new(io, queued));
+    let mut turns = AnyTurns::new(connection, TokioIo::new(io, socket));
     turns.set_beside(beside);
     let connection = Connection {
         turns,

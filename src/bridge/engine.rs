@@ -10,6 +10,7 @@ use super::pool::Pool;
 use super::port::LinkPort;
 use super::session::{LinkSizes, SessionLink};
 use crate::config::Config;
+use crate::core::keepalive::PeerSystem;
 use crate::core::port::{Count, SessionPort};
 use crate::core::timers::Timer;
 use crate::core::{Core, RecvSize, Status, report_mark};
@@ -29,6 +30,9 @@ use crate::wire::{BATCH_BYTES, Batch, Role, SHARED_BATCH_BYTES, Wire};
 ///   } until status() says Closed
 /// ```
 pub(crate) trait Protocol {
+    /// PINGs detect a lost peer. Else the driver looks for it, see [`see_peer_system`](Self::see_peer_system).
+    const HAS_PING: bool;
+
     /// Handles the requests made since the last call.
     fn take_work(&mut self, now: Instant);
 
@@ -63,6 +67,8 @@ pub(crate) trait Protocol {
     fn looks_at_socket(&self, now: Instant) -> bool;
     /// The number of bytes that the socket still holds, if the driver can read it.
     fn see_socket(&mut self, queued: Option<u64>, now: Instant);
+    /// What the peer's system does; to be called behind [`see_socket`](Self::see_socket), unless the session has PINGs.
+    fn see_peer_system(&mut self, system: PeerSystem, now: Instant);
     /// Acts on the deadlines that have passed.
     fn on_deadline(&mut self, now: Instant);
 
@@ -179,6 +185,8 @@ impl<W: Wire> Engine<W> {
 }
 
 impl<W: Wire> Protocol for Engine<W> {
+    const HAS_PING: bool = W::TERMS.ping;
+
     fn take_work(&mut self, now: Instant) {
         self.take_all(now);
         self.wire.requests_taken(&mut self.core);
@@ -190,8 +198,13 @@ impl<W: Wire> Protocol for Engine<W> {
 
     #[inline]
     fn wants_bytes(&mut self) -> bool {
-        let mux = &mut self.core.mux;
-        W::TERMS.credit || !mux.is_full(mux.base.turn)
+        let Core { mux, keepalive, .. } = &mut self.core;
+        let now = mux.base.turn;
+        if W::TERMS.credit || !mux.is_full(now) {
+            return true;
+        }
+        keepalive.pause(now, &mut mux.base.timers);
+        false
     }
 
     #[inline]
@@ -271,6 +284,10 @@ impl<W: Wire> Protocol for Engine<W> {
     fn see_socket(&mut self, queued: Option<u64>, now: Instant) {
         let config = &self.core.mux.base.config;
         self.core.keepalive.see_socket(queued, config, now);
+    }
+
+    fn see_peer_system(&mut self, system: PeerSystem, now: Instant) {
+        self.core.keepalive.see_peer_system(system, now);
     }
 
     fn on_deadline(&mut self, now: Instant) {

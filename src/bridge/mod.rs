@@ -61,6 +61,7 @@ pub(crate) use session::{SessionLink, request};
 pub use stats::SessionStats;
 pub use tripped::TrippedLimits;
 
+pub(crate) use crate::core::keepalive::PeerSystem;
 pub(crate) use crate::core::port::{RecvEnd, SendEnd, rx_tag, tx_tag};
 pub(crate) use crate::core::{SEND_FLOOR, SocketEvent, SocketStage, Status, failure};
 

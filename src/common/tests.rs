@@ -254,7 +254,7 @@ fn errors_of_sessions() {
         ),
         (
             E::WriteTimeout,
-            "the socket took none of the bytes to be sent for 5s",
+            "the connection took none of the bytes to be sent for 5s",
         ),
     ] {
         table.row(|| make(TIME), ANOTHER, ErrorKind::TimedOut, says);

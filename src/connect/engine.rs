@@ -534,6 +534,7 @@ impl Engine {
         role: Role,
         config: &Config,
     ) -> Result<Session, EngineError> {
+        socket.probe_peer(config);
         let (peer, local) = socket.addrs();
         let plan = Plan {
             role,

@@ -17,7 +17,6 @@ use crate::addr::{Addr, Driver};
 use crate::bridge::{Account, Info, SessionLink};
 use crate::bridge::{AnyEngine, Pool};
 use crate::config::{Config, Wait};
-use crate::driver::queued::queued;
 use crate::driver::uring::{Features, HostLink, Job, Prepared};
 use crate::driver::{Beside, clock, runtime};
 use crate::handle::Session;
@@ -207,11 +206,11 @@ fn spawn_tokio(
     };
     match socket {
         Connected::Tcp(io) => {
-            let made = over(io, plan, |io| queued(io.as_fd()), beside);
+            let made = over(io, plan, |io| Some(io.as_fd()), beside);
             spawn_connection(runtime, made, keep_alive)
         }
         Connected::Unix(io) => {
-            let made = over(io, plan, |io| queued(io.as_fd()), beside);
+            let made = over(io, plan, |io| Some(io.as_fd()), beside);
             spawn_connection(runtime, made, keep_alive)
         }
     }

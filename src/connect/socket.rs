@@ -12,14 +12,15 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use socket2::{Domain, SockAddr, SockRef, Socket, Type};
+use socket2::{Domain, SockAddr, SockRef, Socket, TcpKeepalive, Type};
 use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixStream};
 use tokio::time::timeout;
 use tracing::Level;
 
 use super::dial::{DialError, dial, look_up};
 use super::errors::ConnectError;
-use crate::addr::Addr;
+use crate::addr::{Addr, Wire};
+use crate::config::Config;
 use crate::pace::{ONE_LINE, paced};
 
 /// Unsent bytes in the kernel from which on a socket counts as full: above it, urgency and
@@ -37,6 +38,11 @@ const BACKLOG_MAX: u32 = 4096;
 const FULL_PAUSE: Duration = Duration::from_millis(100);
 /// The longest of these pauses, as the first of TCP: many that wait are not to keep their own thread from its handshakes.
 const FULL_PAUSE_MAX: Duration = Duration::from_secs(1);
+
+/// Probes of a silent peer by the system, unless that makes them more frequent than each second, their least interval.
+const PROBES: u32 = 5;
+/// The most seconds that the system takes for the time until the first probe.
+const PROBE_IDLE_MAX: u64 = 32_767;
 
 /// Time limit for the lookup of a name to listen on.
 const LISTEN_LOOKUP_TIMEOUT: Duration = Duration::from_secs(10);
@@ -88,6 +94,21 @@ impl Connected {
                 socket.set_nonblocking(false)?;
                 Ok(Blocking::Unix(socket))
             }
+        }
+    }
+
+    /// Over a wire without PING, has the system probe a silent peer, whose own answers for it: a session that only waits has no
+    /// other sign of it. To be called once the wire is known.
+    pub(super) fn probe_peer(&self, config: &Config) {
+        let (Self::Tcp(socket), Wire::Drpc(_)) = (self, config.wire()) else {
+            return;
+        };
+        let Some(idle) = config.keepalive_idle() else {
+            return;
+        };
+        let probes = probes(idle, config.keepalive_timeout());
+        if let Err(error) = SockRef::from(socket).set_tcp_keepalive(&probes) {
+            paced!(ONE_LINE, Level::WARN, %error, "cannot have the system probe silent peers");
         }
     }
 
@@ -182,6 +203,18 @@ impl From<Blocking> for OwnedFd {
             Blocking::Unix(socket) => socket.into(),
         }
     }
+}
+
+/// Probes after `idle`, the last of which is unanswered after `timeout`; in whole seconds, rounded up.
+fn probes(idle: Duration, timeout: Duration) -> TcpKeepalive {
+    let seconds = |time: Duration| time.as_secs() + u64::from(time.subsec_nanos() > 0);
+    let (idle, timeout) = (seconds(idle).min(PROBE_IDLE_MAX), seconds(timeout));
+    let interval = timeout.div_ceil(PROBES.into()).max(1);
+    let count = u32::try_from(timeout.div_ceil(interval)).unwrap_or(PROBES);
+    TcpKeepalive::new()
+        .with_time(Duration::from_secs(idle))
+        .with_interval(Duration::from_secs(interval))
+        .with_retries(count)
 }
 
 pub(super) fn set_options(socket: &TcpStream) -> io::Result<()> {
@@ -416,6 +449,54 @@ mod tests {
         tokio::time::sleep(limit / 2).await;
         listener.accept().await.unwrap();
         dialling.await.unwrap().unwrap();
+    }
+
+    #[test]
+    fn the_last_probe_is_unanswered_at_the_timeout_in_whole_seconds() {
+        let second = Duration::from_secs;
+        for (idle, timeout, expected) in [
+            (second(15), second(10), [15, 2, 5]),
+            (Duration::from_millis(1500), second(3), [2, 1, 3]),
+            (
+                Duration::from_millis(10),
+                Duration::from_millis(10),
+                [1, 1, 1],
+            ),
+            (second(86_400), second(86_400), [32_767, 17_280, 5]),
+        ] {
+            let [idle_secs, interval, count] = expected;
+            let wanted = TcpKeepalive::new()
+                .with_time(second(idle_secs))
+                .with_interval(second(interval))
+                .with_retries(count as u32);
+            let derived = probes(idle, timeout);
+            assert_eq!(format!("{derived:?}"), format!("{wanted:?}"));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_socket_is_probed_where_its_wire_has_no_ping() {
+        let drpc = |idle| {
+            let config = Config::builder().drpc(crate::drpc::Profile::STORJ);
+            config.keepalive_idle(idle).build().unwrap()
+        };
+        let idle = Some(Duration::from_secs(7));
+        for (config, probed) in [
+            (drpc(idle), true),
+            (drpc(None), false),
+            (Config::default(), false),
+        ] {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let addr = listener.local_addr().unwrap();
+            let connected = Connected::Tcp(TcpStream::connect(addr).await.unwrap());
+            connected.probe_peer(&config);
+            let Connected::Tcp(socket) = &connected else {
+                unreachable!("it is one of TCP");
+            };
+            let socket = SockRef::from(socket);
+            assert_eq!(socket.keepalive().unwrap(), probed);
+            assert!(!probed || socket.tcp_keepalive_time().unwrap() == Duration::from_secs(7));
+        }
     }
 
     #[test]

@@ -17,6 +17,13 @@
 //! Behind a proxy bytes may be where neither system can see them. There the receiver helps: if its receptions end inside
 //! a frame, again and again, and it has sent nothing for half of the timeout, it sends a PING, which is a sign of life for the
 //! sender, answered or not.
+//!
+//! # Without PINGs
+//! Where a wire has none, the peer's system answers for it: [`PeerSystem`]. While it has not acknowledged all bytes that the
+//! socket has taken, the driver looks, and bytes that it leaves unanswered count as bytes that the socket does not take. An
+//! idle session has nothing to look for, and no timer: the driver's sockets have the system probe the peer's.
+//! A side that does not read, until the application has consumed, would not see the end of its connection either: it looks for
+//! that.
 
 use std::time::{Duration, Instant};
 
@@ -37,6 +44,17 @@ const LOOKS: u32 = 4;
 /// A session used after a silence of one part in this many of the idle time sends a PING first.
 const PROBE_PART: u32 = 3;
 
+/// What the system at the other end of a connection does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum PeerSystem {
+    /// It cannot be seen.
+    Unknown,
+    /// It answers, if only that it takes nothing at present.
+    Answers,
+    /// It was last heard this long ago, and has been sent something since.
+    Silent(Duration),
+}
+
 /// The peer's signs of life; see the module.
 #[derive(Debug)]
 pub(crate) struct Keepalive {
@@ -54,6 +72,10 @@ pub(crate) struct Keepalive {
     ping_end: u64,
     /// Since when the socket has taken none of the bytes offered.
     unwritten: Option<Instant>,
+    /// Since when the peer's system has left bytes in the socket unanswered; never on a wire with PINGs.
+    unanswered: Option<Instant>,
+    /// The socket holds bytes whose arrival can be seen; never on a wire with PINGs.
+    watches: bool,
     /// When this side last sent something.
     said: Instant,
     /// The last reception ended inside a frame.
@@ -99,6 +121,8 @@ impl Keepalive {
             asked: None,
             ping_end: 0,
             unwritten: None,
+            unanswered: None,
+            watches: false,
             said: now,
             inside: false,
             taken: 0,
@@ -158,9 +182,18 @@ impl Keepalive {
         if self.queued > FEW { self.left } else { 0 }
     }
 
-    /// Since when the socket has taken nothing, nothing has left it, and nothing was received from it.
+    /// This side does not read, and so does not see the end of the connection unless the driver looks for it.
+    pub(crate) fn pause(&self, now: Instant, timers: &mut Timers) {
+        timers.set_by(Timer::Keepalive, now + self.look_every);
+    }
+
+    /// Since when the socket has taken nothing, or the peer's system has not answered what it took, nothing has left it, and
+    /// nothing was received from it.
     fn stuck_since(&self) -> Option<Instant> {
-        let since = self.unwritten?;
+        let since = match (self.unwritten, self.unanswered) {
+            (Some(unwritten), Some(unanswered)) => unwritten.min(unanswered),
+            (unwritten, unanswered) => unwritten.or(unanswered)?,
+        };
         Some(since.max(self.left_at).max(self.heard))
     }
 
@@ -228,6 +261,20 @@ impl Keepalive {
         }
     }
 
+    /// What the peer's system does, as seen right after the bytes in the socket. Only over a wire without PINGs.
+    pub(crate) fn see_peer_system(&mut self, system: PeerSystem, now: Instant) {
+        self.watches = self.queued > 0 && system != PeerSystem::Unknown;
+        self.unanswered = match system {
+            PeerSystem::Silent(time) if self.queued > 0 => {
+                // It may have been silent before, with nothing to answer.
+                let since = self.unanswered.unwrap_or(now);
+                let heard = now.checked_sub(time);
+                Some(heard.map_or(since, |heard| since.max(heard)))
+            }
+            _ => None,
+        };
+    }
+
     /// The timer set for `at` has expired.
     pub(crate) fn check<S: SessionPort>(
         &mut self,
@@ -246,7 +293,8 @@ impl Keepalive {
                 return Some(Lost::Stuck(write_timeout));
             }
             self.forgiven = true;
-            self.unwritten = Some(now);
+            self.unwritten = self.unwritten.map(|_| now);
+            self.unanswered = self.unanswered.map(|_| now);
         }
         let quiet_until = match (self.idle, self.asked) {
             (None, _) => None,
@@ -295,7 +343,7 @@ impl Keepalive {
         [
             quiet_until,
             self.stuck_since().map(|since| since + write_timeout),
-            (waits && self.sees).then(|| now + self.look_every),
+            ((waits && self.sees) || self.watches).then(|| now + self.look_every),
             (self.asks && self.inside && self.heard > self.said).then_some(sign_at),
         ]
         .into_iter()

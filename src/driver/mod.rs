@@ -43,6 +43,7 @@ use std::time::Instant;
 
 use bytes::BytesMut;
 
+use crate::bridge::PeerSystem;
 use crate::wire::Batch;
 
 /// A socket for the turn loop. Poll functions keep the waker of the last call.
@@ -78,6 +79,16 @@ pub(crate) trait Transport {
     /// Bytes taken by [`poll_send`](Self::poll_send) that have not reached the peer's system, if known. A system call: made
     /// when a timer is about to end a session, and a few times before.
     fn queued(&mut self) -> Option<u64> {
+        None
+    }
+
+    /// What the peer's system does, if known. A system call, see [`queued`](Self::queued); only for wires without PINGs.
+    fn peer_system(&mut self) -> PeerSystem {
+        PeerSystem::Unknown
+    }
+
+    /// Whether the connection has ended in both directions, or failed, although it is not read. A system call, as above.
+    fn hung_up(&mut self) -> Option<io::Result<()>> {
         None
     }
 

@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::io;
+use std::os::fd::BorrowedFd;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
@@ -10,7 +11,8 @@ use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 
 use super::timer::Timer;
-use super::{Transport, later, make_room};
+use super::{Transport, later, make_room, queued};
+use crate::bridge::PeerSystem;
 use crate::wire::Batch;
 
 /// Tries of an operation that the transport says was interrupted, before the other tasks of the thread run.
@@ -32,22 +34,25 @@ fn uninterrupted<T>(
     Poll::Pending
 }
 
+/// Lends the socket of a transport.
+pub(crate) type Descriptor<T> = for<'a> fn(&'a T) -> Option<BorrowedFd<'a>>;
+
 /// A transport that borrows its buffers only while it is polled.
 #[derive(Debug)]
 pub(crate) struct TokioIo<T> {
     io: T,
     /// Bytes of the batch written but not flushed: a transport such as TLS may still buffer them.
     unflushed: Option<usize>,
-    queued: fn(&T) -> Option<u64>,
+    socket: Descriptor<T>,
     timer: Timer,
 }
 
 impl<T> TokioIo<T> {
-    /// `queued` as in [`Transport::queued`].
-    pub(crate) const fn new(io: T, queued: fn(&T) -> Option<u64>) -> Self {
+    /// `socket` lends the system's socket, if that is one and nothing buffers in front of it.
+    pub(crate) const fn new(io: T, socket: Descriptor<T>) -> Self {
         Self {
             io,
-            queued,
+            socket,
             unflushed: None,
             timer: Timer::new(),
         }
@@ -98,7 +103,15 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Transport for TokioIo<T> {
     }
 
     fn queued(&mut self) -> Option<u64> {
-        (self.queued)(&self.io)
+        (self.socket)(&self.io).and_then(queued::queued)
+    }
+
+    fn peer_system(&mut self) -> PeerSystem {
+        (self.socket)(&self.io).map_or(PeerSystem::Unknown, queued::peer_system)
+    }
+
+    fn hung_up(&mut self) -> Option<io::Result<()>> {
+        (self.socket)(&self.io).and_then(queued::hung_up)
     }
 
     fn poll_timer(&mut self, cx: &mut Context<'_>, deadline: Option<Instant>) -> io::Result<bool> {

@@ -34,9 +34,10 @@ use tokio_uring::buf::{IoBuf, IoBufMut};
 use tokio_uring::net::{TcpStream, UnixStream};
 
 use super::direct::{self, DIRECT_BYTES};
-use super::queued::queued;
+use super::queued;
 use super::timer::Timer;
 use super::{Transport, make_room};
+use crate::bridge::PeerSystem;
 use crate::wire::Batch;
 
 /// Memory that the kernel may use until the operation completes.
@@ -304,7 +305,15 @@ impl Transport for UringIo {
     }
 
     fn queued(&mut self) -> Option<u64> {
-        queued(self.socket.borrow())
+        queued::queued(self.socket.borrow())
+    }
+
+    fn peer_system(&mut self) -> PeerSystem {
+        queued::peer_system(self.socket.borrow())
+    }
+
+    fn hung_up(&mut self) -> Option<io::Result<()>> {
+        queued::hung_up(self.socket.borrow())
     }
 
     fn poll_timer(&mut self, cx: &mut Context<'_>, deadline: Option<Instant>) -> io::Result<bool> {

@@ -180,8 +180,7 @@ impl<T: Transport + Unpin, P: Protocol + Unpin> Turns<T, P> {
         self.connection.take_work(now);
         if self.deadline.is_some_and(|at| at <= now) {
             if self.connection.looks_at_socket(now) {
-                let queued = self.transport.queued();
-                self.connection.see_socket(queued, now);
+                self.look(now);
             }
             self.connection.on_deadline(now);
             self.deadline = self.connection.next_deadline();
@@ -193,6 +192,26 @@ impl<T: Transport + Unpin, P: Protocol + Unpin> Turns<T, P> {
             moved |= self.end_service(now);
         }
         moved
+    }
+
+    /// Reports what the system knows of the connection.
+    #[cold]
+    fn look(&mut self, now: Instant) {
+        let queued = self.transport.queued();
+        self.connection.see_socket(queued, now);
+        if P::HAS_PING {
+            return;
+        }
+        let system = self.transport.peer_system();
+        self.connection.see_peer_system(system, now);
+        // Its end is behind bytes that are not read for now.
+        if self.connection.status() == Status::Open && !self.connection.wants_bytes() {
+            match self.transport.hung_up() {
+                None => {}
+                Some(Ok(())) => self.connection.eof(),
+                Some(Err(error)) => self.fail(error),
+            }
+        }
     }
 
     fn take_in(&mut self, cx: &mut Context<'_>, now: Instant) -> bool {

@@ -233,7 +233,7 @@ impl fmt::Display for SessionError {
             ),
             Self::WriteTimeout(limit) => write!(
                 f,
-                "the socket took none of the bytes to be sent for {limit:?}"
+                "the connection took none of the bytes to be sent for {limit:?}"
             ),
             Self::EngineStopped => f.write_str("the engine that ran the session has stopped"),
         }

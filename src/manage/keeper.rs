@@ -397,7 +397,7 @@ impl Keeper {
             }
             Seen::Gone => self.failures = self.failures.saturating_add(1),
             Seen::Another(Ok(session)) => {
-                let _ = shared.install(self.place, session, Over::Number(number));
+                let _ = shared.install(self.place, session, Over::Number(live.number));
             }
             Seen::Another(Err(error)) => {
                 self.count(&error);

@@ -62,12 +62,28 @@ impl Quota {
             if let Ok(turn) = self.turns.acquire().await {
                 turn.forget();
             }
-            let fewer = |given: isize| (given > 0).then(|| given - 1);
-            // ORDERING: pairs with `release`: the steps of the one that had the place are seen.
-            let (success, failure) = (Ordering::Acquire, Ordering::Relaxed);
-            if self.given.fetch_update(success, failure, fewer).is_ok() {
+            if self.pick_up() {
                 std::mem::forget(waiting);
                 return;
+            }
+        }
+    }
+
+    /// Picks up a place that was given; false if the turn is of one that was given up.
+    fn pick_up(&self) -> bool {
+        loop {
+            // ORDERING: pairs with `release`: the steps of the one that had the place are seen. Only an exchange is sure to see the
+            // latest number, that of this turn among it.
+            let given = self.given.fetch_add(0, Ordering::Acquire);
+            if given <= 0 {
+                return false;
+            }
+            let (success, failure) = (Ordering::Acquire, Ordering::Relaxed);
+            let fewer = self
+                .given
+                .compare_exchange(given, given - 1, success, failure);
+            if fewer.is_ok() {
+                return true;
             }
         }
     }
@@ -77,7 +93,7 @@ impl Quota {
         let waits = |state| state >= ONE_WAITS;
         let next = |state| Some(state - if waits(state) { ONE_WAITS } else { ONE_TAKEN });
         if self.change(next).is_ok_and(waits) {
-            // ORDERING: pairs with `take`. Before its turn: invariant 3.
+            // ORDERING: pairs with `pick_up`. Before its turn: invariant 3.
             self.given.fetch_add(1, Ordering::Release);
             self.turns.add_permits(1);
         }
@@ -107,7 +123,7 @@ impl Drop for Waiting<'_> {
         let gave_up = quota.change(|state| state.checked_sub(ONE_WAITS));
         if gave_up.is_err() {
             // All that wait were given places: so was this one. Its turn stays behind.
-            // ORDERING: as in `take`, for the next one in the place.
+            // ORDERING: as in `pick_up`, for the next one in the place.
             quota.given.fetch_sub(1, Ordering::Acquire);
             quota.release();
         }
@@ -165,7 +181,9 @@ mod loom_tests {
                 })
             });
             shared.use_it();
-            waits.map(|thread| thread.join().unwrap());
+            for thread in waits {
+                thread.join().unwrap();
+            }
             shared.end(3);
         });
     }

@@ -42,25 +42,18 @@ pub(super) struct Caller {
 }
 
 impl Caller {
-    /// Why the parent has ended the call, which has been cancelled then.
-    fn cancelled(&self) -> Option<Status> {
-        let code = self.parent.as_ref()?.cancelled()?;
-        Some(self.end(code))
+    /// Why the parent ends the call. Its deadline the stream keeps.
+    #[inline]
+    fn cancelled(&self) -> Option<Code> {
+        self.parent.as_ref()?.cancelled()
     }
 
     /// The same, once there is something to wait for.
-    fn poll_cancelled(&mut self, cx: &mut Context<'_>) -> Poll<Status> {
-        let Some(parent) = &mut self.parent else {
-            return Poll::Pending;
-        };
-        let code = ready!(parent.poll(cx));
-        Poll::Ready(self.end(code))
-    }
-
-    #[cold]
-    fn end(&self, code: Code) -> Status {
-        self.shared.cancel(cancel_code(code));
-        Status::given_up(code, Processed::Maybe)
+    fn poll_cancelled(&mut self, cx: &mut Context<'_>) -> Poll<Code> {
+        match &mut self.parent {
+            Some(parent) => parent.poll(cx),
+            None => Poll::Pending,
+        }
     }
 }
 
@@ -98,7 +91,17 @@ impl<T> Receiver<T> {
         if self.ended {
             return Poll::Ready(Ok(None));
         }
-        let next = self.poll_unless_cancelled(cx, Self::poll_next_message);
+        let cancelled = self.caller.as_ref().and_then(Caller::cancelled);
+        let mut next = match cancelled {
+            None => self.poll_next_message(cx),
+            Some(code) => Poll::Ready(Err(self.end(code))),
+        };
+        if next.is_pending()
+            && let Some(caller) = &mut self.caller
+            && let Poll::Ready(code) = caller.poll_cancelled(cx)
+        {
+            next = Poll::Ready(Err(self.end(code)));
+        }
         self.ended = matches!(next, Poll::Ready(Ok(None) | Err(_)));
         if self.ended
             && let Some(caller) = &mut self.caller
@@ -109,22 +112,13 @@ impl<T> Receiver<T> {
         next
     }
 
-    /// A step, unless a caller's parent ends the call. Its deadline the stream keeps.
-    fn poll_unless_cancelled<R>(
-        &mut self,
-        cx: &mut Context<'_>,
-        step: impl FnOnce(&mut Self, &mut Context<'_>) -> Poll<Result<R, Status>>,
-    ) -> Poll<Result<R, Status>> {
-        if let Some(status) = self.caller.as_ref().and_then(Caller::cancelled) {
-            return Poll::Ready(Err(status));
+    /// Ends a call for the reason of its parent.
+    #[cold]
+    fn end(&self, code: Code) -> Status {
+        if let Some(caller) = &self.caller {
+            caller.shared.cancel(cancel_code(code));
         }
-        let polled = step(self, cx);
-        if polled.is_pending()
-            && let Some(caller) = &mut self.caller
-        {
-            return caller.poll_cancelled(cx).map(Err);
-        }
-        polled
+        Status::given_up(code, Processed::Maybe)
     }
 
     fn poll_next_message(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<T>, Status>> {
@@ -240,9 +234,17 @@ impl<T> Future for Reply<T> {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
         let receiver = &mut this.receiver;
-        let answer = receiver.poll_unless_cancelled(cx, |receiver, cx| {
-            poll_answer(&mut receiver.recv, receiver.coding, &mut this.answer, cx)
-        });
+        let cancelled = receiver.caller.as_ref().and_then(Caller::cancelled);
+        let mut answer = match cancelled {
+            None => poll_answer(&mut receiver.recv, receiver.coding, &mut this.answer, cx),
+            Some(code) => Poll::Ready(Err(receiver.end(code))),
+        };
+        if answer.is_pending()
+            && let Some(caller) = &mut receiver.caller
+            && let Poll::Ready(code) = caller.poll_cancelled(cx)
+        {
+            answer = Poll::Ready(Err(receiver.end(code)));
+        }
         // Behind an answer that makes no sense the call is to be cancelled.
         receiver.ended = matches!(answer, Poll::Ready(Ok(_)));
         if let (Poll::Ready(end), Some(caller)) = (&answer, &mut receiver.caller) {

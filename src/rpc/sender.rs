@@ -100,8 +100,7 @@ impl<T> Sender<T> {
             ready!(self.poll_headers(cx))?;
             let step =
                 |stream: &mut SendStream, cx: &mut Waking<'_>| poll_send(stream, &message, cx);
-            let sent = ready!(self.poll(cx, step));
-            Poll::Ready(sent.map_err(|error| self.ended(error)))
+            self.poll(cx, step).map_err(|error| self.ended(error))
         })
         .await?;
         self.give_back(message);
@@ -158,22 +157,16 @@ impl<T> Sender<T> {
     }
 
     /// Polls with the stream, which a caller's parent ends.
+    #[inline]
     fn poll<R>(
         &mut self,
         cx: &mut Waking<'_>,
         mut step: impl FnMut(&mut SendStream, &mut Waking<'_>) -> Poll<R>,
     ) -> Poll<R> {
-        if let Side::Caller(Some(parent)) = &mut self.side {
-            if parent.cancelled().is_none() {
-                let polled = self.shared.poll_sender(cx, &mut step);
-                if polled.is_ready() || parent.poll(cx).is_pending() {
-                    return polled;
-                }
-            }
-            let code = parent.cancelled().unwrap_or(Code::CANCELLED);
-            self.shared.cancel(cancel_code(code));
+        match &mut self.side {
+            Side::Caller(Some(parent)) => poll_with_parent(parent, &self.shared, cx, &mut step),
+            _ => self.shared.poll_sender(cx, step),
         }
-        self.shared.poll_sender(cx, step)
     }
 
     fn encode(&mut self, message: &T) -> Result<Bytes, Status> {
@@ -239,6 +232,25 @@ impl<T> Sender<T> {
         };
         Status::library(Code::CANCELLED, Processed::Maybe, over)
     }
+}
+
+#[inline(never)]
+fn poll_with_parent<R>(
+    parent: &mut Parent,
+    shared: &SharedSend,
+    cx: &mut Waking<'_>,
+    // Of one type, so that the step of a sender without a parent stays in line.
+    step: &mut dyn FnMut(&mut SendStream, &mut Waking<'_>) -> Poll<R>,
+) -> Poll<R> {
+    if parent.cancelled().is_none() {
+        let polled = shared.poll_sender(cx, &mut *step);
+        if polled.is_ready() || parent.poll(cx).is_pending() {
+            return polled;
+        }
+    }
+    let code = parent.cancelled().unwrap_or(Code::CANCELLED);
+    shared.cancel(cancel_code(code));
+    shared.poll_sender(cx, step)
 }
 
 fn poll_stopped(stream: &mut SendStream, cx: &mut Waking<'_>) -> Poll<SendError> {

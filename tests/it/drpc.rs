@@ -21,6 +21,7 @@ on_each_driver!(
     a_shutdown_drains_sessions_whose_wire_was_not_known_yet,
     a_given_socket_tells_its_wire_as_well,
     a_connection_that_is_held_back_leaves_the_others_of_its_engine_alone,
+    a_session_that_does_not_read_learns_that_its_connection_is_gone,
 );
 
 fn over(profile: Profile) -> Config {
@@ -282,4 +283,62 @@ async fn a_connection_that_is_held_back_leaves_the_others_of_its_engine_alone(ne
         let received = recv.recv().soon().await.unwrap().expect("a message");
         assert!(received == *sent, "message {n}");
     }
+}
+
+/// A message that begins a stream, and one of 16 KiB on it.
+const INVOKE: &[u8] = b"\x03\x01\x01\x04/a/B";
+const WINDOW: u32 = 256 * 1024;
+
+/// Unread messages hold the session back from reading, and so from the end behind them.
+async fn a_session_that_does_not_read_learns_that_its_connection_is_gone(net: Net) {
+    let config = Config::builder()
+        .drpc(Profile::STORJ)
+        .session_window(WINDOW)
+        .keepalive_timeout(Duration::from_millis(200))
+        .build()
+        .unwrap();
+    let listener = net.listen(&config).await;
+    let mut socket = raw(&listener);
+    socket.write_all(INVOKE).unwrap();
+    let server = listener.accept().soon().await.unwrap();
+    let (_send, mut recv) = server.accept().soon().await.unwrap().unwrap();
+    // More than the window, and than the buffers of both systems.
+    socket.set_nonblocking(true).unwrap();
+    let mut sending = Vec::new();
+    for n in 2..2000_u32 {
+        sending.extend_from_slice(&[0x05, 1]);
+        sending.extend_from_slice(&[n as u8 | 0x80, (n >> 7) as u8]);
+        sending.extend_from_slice(&[0x80, 0x80, 1]);
+        sending.extend_from_slice(&[7; 16 * 1024]);
+    }
+    let mut sent = 0;
+    let full = || server.stats().bytes_received >= u64::from(WINDOW);
+    eventually("the session is full", || {
+        while let Ok(n) = socket.write(&sending[sent..]) {
+            sent += n;
+            if n == 0 {
+                break;
+            }
+        }
+        full()
+    })
+    .await;
+    assert!(server.state().end().is_none());
+    socket2::SockRef::from(&socket)
+        .set_linger(Some(Duration::ZERO))
+        .unwrap();
+    drop(socket);
+    let end = server.closed().soon().await;
+    let is_reset = |error: &std::io::Error| error.kind() == std::io::ErrorKind::ConnectionReset;
+    assert!(
+        matches!(&end, SessionError::Disconnected)
+            || matches!(&end, SessionError::Io(error) if is_reset(error)),
+        "{end:?}"
+    );
+    // What had arrived is still there, and then the reason.
+    let mut messages = 0;
+    while let Ok(Some(_)) = recv.recv().soon().await {
+        messages += 1;
+    }
+    assert!(messages >= WINDOW / (17 * 1024), "{messages}");
 }

@@ -32,6 +32,7 @@ fn a_role_is_played_by_a_process_of_its_own() {
         "echo" => serve(&argument, Manner::Echo),
         "hold" => serve(&argument, Manner::Hold),
         "partition" => crate::partition::inside(),
+        "vanished" => crate::vanished::inside(),
         "cycles" => crate::cycles::alone(),
         role => panic!("no such role: {role}"),
     }
@@ -93,6 +94,15 @@ impl Child {
         let child = Self::start(&[], role, &format!("{driver} {listen}"));
         let addr = child.told("listening ").parse();
         (child, addr.expect("an address"))
+    }
+
+    /// Starts a role with a network of its own, which it may change.
+    pub(crate) fn in_own_network(role: &str) -> Self {
+        let network = match rustix::process::geteuid().is_root() {
+            true => &["unshare", "--net"][..],
+            false => &["unshare", "--net", "--map-root-user"],
+        };
+        Self::start(network, role, "")
     }
 
     /// Waits for a line that begins with `begin`; returns the rest of it.

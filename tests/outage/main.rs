@@ -38,6 +38,7 @@ mod partition;
 mod rolling;
 mod still;
 mod stopped;
+mod vanished;
 
 use ringmux::{Driver, Engine};
 

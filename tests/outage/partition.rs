@@ -32,12 +32,7 @@ const TIMEOUT_QUICK: Duration = Duration::from_millis(400);
 
 #[test]
 fn both_sides_know_of_a_partition_in_time_and_hold_no_more_meanwhile() {
-    let root = rustix::process::geteuid().is_root();
-    let network = match root {
-        true => &["unshare", "--net"][..],
-        false => &["unshare", "--net", "--map-root-user"],
-    };
-    Child::start(network, "partition", "").succeeds();
+    Child::in_own_network("partition").succeeds();
 }
 
 /// The whole test, in a process with a network of its own.
@@ -69,7 +64,7 @@ pub(crate) fn inside() {
     watching.join().expect("memory is flat");
 }
 
-fn loopback(state: &str) {
+pub(crate) fn loopback(state: &str) {
     let ip = Command::new("ip")
         .args(["link", "set", "lo", state])
         .status();

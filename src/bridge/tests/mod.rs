@@ -46,6 +46,7 @@ mod serving;
 mod sim;
 mod solo;
 mod turns;
+mod unanswered;
 mod wakes;
 mod written;
 

@@ -21,8 +21,7 @@ use socket2::SockRef;
 use super::enters::Enters;
 use super::ring::{Completion, Enter, Kind, Op, Ring, SLOTS_MAX, Token};
 use super::slot::{Recv, Send, Slot, outcome};
-use crate::driver::queued::queued;
-use crate::driver::{clock, direct, make_exact_room};
+use crate::driver::{clock, direct, make_exact_room, queued};
 use crate::pace::rarely;
 use crate::wire::Batch;
 
@@ -458,7 +457,7 @@ impl<R: Ring> Reactor<R> {
         self.ring.send_now(slot.socket.as_fd(), piece)
     }
 
-    /// Sends the rest of a batch through the ring; the batch stays here meanwhile.
+    /// Sends the rest of a batch through the ring, unless a send is under way; the batch stays here meanwhile.
     pub(super) fn start_send(&mut self, key: u32, batch: &mut Batch) {
         let Some(slot) = self.slots.get_mut(key as usize) else {
             return;
@@ -481,17 +480,11 @@ impl<R: Ring> Reactor<R> {
         self.slots.get_mut(key as usize)?.take_sent(batch)
     }
 
-    pub(super) fn is_sending(&self, key: u32) -> bool {
-        self.slots
-            .get(key as usize)
-            .is_some_and(|slot| !matches!(slot.send, Send::Idle))
-    }
-
     /// See [`Transport::queued`](crate::driver::Transport::queued). A send under way completes when the socket has taken all
     /// of it, which a slow peer delays for long: it is ended, so that its session learns how much was taken, and sends the rest.
     pub(super) fn queued(&mut self, key: u32) -> Option<u64> {
         let slot = self.slots.get(key as usize)?;
-        let bytes = queued(slot.socket.as_fd());
+        let bytes = queued::queued(slot.socket.as_fd());
         if matches!(slot.send, Send::UnderWay(_)) {
             let target = slot.token(key, Kind::Send);
             self.push(key, Kind::Cancel, Op::Cancel { target });
@@ -499,9 +492,12 @@ impl<R: Ring> Reactor<R> {
         bytes
     }
 
+    pub(super) fn slot(&self, key: u32) -> Option<&Slot> {
+        self.slots.get(key as usize)
+    }
+
     pub(super) fn shutdown(&self, key: u32, how: Shutdown) -> io::Result<()> {
-        let slot = self.slots.get(key as usize);
-        let slot = slot.ok_or(io::ErrorKind::NotConnected)?;
+        let slot = self.slot(key).ok_or(io::ErrorKind::NotConnected)?;
         SockRef::from(&slot.socket).shutdown(how)
     }
 
@@ -541,11 +537,6 @@ impl<R: Ring> Reactor<R> {
     }
 
     // ---- time -------------------------------------------------------------------------------
-
-    /// The deadline of a slot; `None` also once it has expired.
-    pub(super) fn deadline(&self, key: u32) -> Option<Instant> {
-        self.slots.get(key as usize)?.deadline
-    }
 
     /// Sets the time at which the slot becomes ready at the latest.
     pub(super) fn set_deadline(&mut self, key: u32, deadline: Option<Instant>) {

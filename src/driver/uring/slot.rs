@@ -64,6 +64,7 @@ pub(super) struct Slot {
     pub(super) under_way: u32,
     /// The slot is on the ready list.
     pub(super) ready: bool,
+    /// When it becomes ready at the latest; `None` also once that time has come.
     pub(super) deadline: Option<Instant>,
     /// The socket is shut down: bytes that still arrive are discarded.
     pub(super) closing: bool,

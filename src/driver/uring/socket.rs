@@ -15,6 +15,7 @@
 use std::cell::RefCell;
 use std::io;
 use std::net::Shutdown;
+use std::os::fd::AsFd;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Instant;
@@ -24,7 +25,8 @@ use bytes::BytesMut;
 use super::buffers::BUFFER_BYTES;
 use super::reactor::Reactor;
 use super::ring::Ring;
-use crate::driver::{Transport, clock, make_room};
+use crate::bridge::PeerSystem;
+use crate::driver::{Transport, clock, make_room, queued};
 use crate::wire::Batch;
 
 /// Arrivals from here on are large, in bytes.
@@ -174,9 +176,7 @@ impl<R: Ring> Transport for UringSocket<R> {
             if let Some(result) = reactor.send_now(self.slot, batch) {
                 return Poll::Ready(result);
             }
-            if !reactor.is_sending(self.slot) {
-                reactor.start_send(self.slot, batch);
-            }
+            reactor.start_send(self.slot, batch);
             Poll::Pending
         })
     }
@@ -185,8 +185,23 @@ impl<R: Ring> Transport for UringSocket<R> {
         self.with(|reactor| reactor.queued(self.slot))
     }
 
+    fn peer_system(&mut self) -> PeerSystem {
+        let reactor = self.reactor.borrow();
+        let slot = reactor.slot(self.slot);
+        slot.map_or(PeerSystem::Unknown, |slot| {
+            queued::peer_system(slot.socket.as_fd())
+        })
+    }
+
+    fn hung_up(&mut self) -> Option<io::Result<()>> {
+        queued::hung_up(self.reactor.borrow().slot(self.slot)?.socket.as_fd())
+    }
+
     fn poll_timer(&mut self, _: &mut Context<'_>, deadline: Option<Instant>) -> io::Result<bool> {
-        if self.reactor.borrow().deadline(self.slot) == deadline {
+        let reactor = self.reactor.borrow();
+        let set = reactor.slot(self.slot).and_then(|slot| slot.deadline);
+        drop(reactor);
+        if set == deadline {
             // The host checks the clock for it.
             return Ok(false);
         }

@@ -319,7 +319,8 @@ impl Ledger {
         let code = match (failure.code, &failure.message[..]) {
             (1, "the call was cancelled by the server") => codes::CANCELLED,
             (8, "the call exceeds a limit of the server") => codes::LIMIT_EXCEEDED,
-            (14, "the call was turned away by the server") => codes::UNAVAILABLE,
+            (14, "the call was turned away by the server")
+            | (14, "the server is shutting down and takes no more calls") => codes::UNAVAILABLE,
             (code, "the call was cancelled by the server") => code,
             _ => return None,
         };
