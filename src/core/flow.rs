@@ -161,9 +161,7 @@ impl<M: Memory> Flow<M> {
         let (outstanding, target) = if base.terms.credit {
             (self.window.outstanding(), self.window.target())
         } else {
-            self.fit(base, now);
-            let target = self.hold.most();
-            (target.saturating_sub(self.window.held()), target)
+            self.left_to_hold(base, now)
         };
         let hungry = if self.hungry {
             outstanding * 2 < target

@@ -47,10 +47,6 @@ impl Hold {
         }
     }
 
-    pub(super) const fn most(&self) -> u64 {
-        self.most
-    }
-
     /// It holds more than its floor, or may: memory of the pool.
     pub(super) const fn is_raised(&self) -> bool {
         self.most > self.floor
@@ -98,9 +94,21 @@ impl<M: Memory> Flow<M> {
         self.window.held() >= self.hold.most
     }
 
+    /// What the session may hold besides what it holds, and in all.
+    #[inline(never)] // Out of the way of wires with credit.
+    pub(super) fn left_to_hold<S: SessionPort>(
+        &mut self,
+        base: &mut Base<S>,
+        now: Instant,
+    ) -> (u64, u64) {
+        self.fit(base, now);
+        let most = self.hold.most;
+        (most.saturating_sub(self.window.held()), most)
+    }
+
     /// Adapts what the session may hold to what it holds.
     #[inline]
-    pub(super) fn fit<S: SessionPort>(&mut self, base: &mut Base<S>, now: Instant) {
+    fn fit<S: SessionPort>(&mut self, base: &mut Base<S>, now: Instant) {
         if self.window.held() * 4 >= self.hold.most * 3 {
             self.hold_more(base, now);
         } else {
