@@ -512,7 +512,7 @@ impl<M: Memory> Flow<M> {
             stream.widened += step as u32;
             stream.window.grow(target + step);
             base.app.add(Count::WindowsGrown, 1);
-            if !(stream.assembly.as_ref()).is_some_and(|assembly| assembly.starved.is_some()) {
+            if (stream.assembly.as_ref()).is_none_or(|assembly| assembly.starved.is_none()) {
                 let mark = report_mark(stream.window.target());
                 stream.port.set_credit_mark(mark);
             }

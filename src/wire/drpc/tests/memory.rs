@@ -89,7 +89,7 @@ impl Solo {
                 moved = true;
             }
             engine.deliver_wakes();
-            if !moved && !(held_back && engine.wants_bytes()) {
+            if !(moved || held_back && engine.wants_bytes()) {
                 return;
             }
         }
