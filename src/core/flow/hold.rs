@@ -90,6 +90,12 @@ impl<M: Memory> Flow<M> {
         self.hold.parts
     }
 
+    /// The session has ended: all of the pool's memory goes back.
+    pub(crate) fn end(&mut self) {
+        self.pool.end();
+        self.hold.most = self.hold.floor;
+    }
+
     const fn is_at_most(&self) -> bool {
         self.window.held() >= self.hold.most
     }

@@ -236,7 +236,7 @@ impl<S: SessionPort> Mux<S> {
         self.budget = SendBudget::default();
         self.receipts = Receipts::default();
         self.base.app.set(Count::Streams, 0);
-        self.flow.pool.end();
+        self.flow.end();
         self.base.app.closed();
     }
 

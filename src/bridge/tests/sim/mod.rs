@@ -123,10 +123,16 @@ const KEPT: [(u64, &str); 8] = [
 ];
 
 /// The same over DRPC.
-const DRPC_KEPT: [(u64, &str); 1] = [(
-    19_554,
-    "the sender of a call whose answer was stopped was not told of an error behind the answer's end",
-)];
+const DRPC_KEPT: [(u64, &str); 2] = [
+    (
+        19_554,
+        "the sender of a call whose answer was stopped was not told of an error behind the answer's end",
+    ),
+    (
+        1894,
+        "an ended session gives memory back that it has given back",
+    ),
+];
 
 /// How a run is damaged so that it must fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
