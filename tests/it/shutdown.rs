@@ -268,12 +268,26 @@ async fn stalled(
     listener: &ringmux::Listener,
     config: &Config,
 ) -> (Session, Raw) {
+    let (session, raw) = generous(net, side, listener, config).await;
+    fill(&session).await;
+    (session, raw)
+}
+
+/// A session whose peer has credit for more than a socket takes.
+async fn generous(
+    net: &Net,
+    side: Side,
+    listener: &ringmux::Listener,
+    config: &Config,
+) -> (Session, Raw) {
     let generous = settings(&[(2, 64 << 20), (3, 1 << 30), (4, 1 << 30)]);
-    let (session, raw) = with_raw_settings(net, side, listener, config, &generous).await;
+    with_raw_settings(net, side, listener, config, &generous).await
+}
+
+async fn fill(session: &Session) {
     let (mut send, _recv) = session.open("").soon().await.unwrap();
     let message = Bytes::from(vec![1; 1 << 20]);
     tokio::spawn(async move { while send.send(message.clone()).await.is_ok() {} });
-    (session, raw)
 }
 
 /// Never ends its stream and opens others all the time; answers PINGs, keeps to its credit, and otherwise ignores the
@@ -546,8 +560,11 @@ async fn a_socket_that_takes_nothing_is_given_up(net: Net) {
     let timeout = Duration::from_millis(400);
     let config = Config::builder().write_timeout(timeout).build().unwrap();
     let listener = net.listen(&config).await;
-    let (session, mut raw) = stalled(&net, Side::Dials, &listener, &config).await;
+    let (session, mut raw) = generous(&net, Side::Dials, &listener, &config).await;
+    let sent = session.stats().frames_sent;
     let (_idle_send, mut idle_recv) = session.open("idle").soon().await.unwrap();
+    crate::host::eventually("it is open", || session.stats().frames_sent > sent).await;
+    fill(&session).await;
     let error = idle_recv.recv().soon().await.unwrap_err();
     assert!(
         matches!(&error, StreamError::Session(SessionError::WriteTimeout(t)) if *t == timeout),
