@@ -114,11 +114,12 @@ impl Drop for Counted {
     }
 }
 
-/// A server of this library, the other implementation's connection to it, and the number of cancelled handlers.
+/// A server of this library, the other implementation's connection to it, and how many handlers of NEVER have begun and were dropped.
 async fn other_client() -> (Conn<TcpStream>, Arc<AtomicU64>) {
     let cancelled = Arc::new(AtomicU64::new(0));
     let count = Arc::clone(&cancelled);
     let never = move |_: Context, _: Bytes| {
+        count.fetch_add(1, Ordering::Relaxed);
         let counted = Counted(Arc::clone(&count));
         async move {
             let _counted = counted;
@@ -223,7 +224,12 @@ async fn its_metadata_reaches_this_handler() {
 
 #[tokio::test]
 async fn its_streams_half_close_end_early_and_are_cancelled() {
-    let (mut client, cancelled) = other_client().await;
+    let (mut client, begun_and_dropped) = other_client().await;
+    let reaches = async |steps| {
+        while begun_and_dropped.load(Ordering::Relaxed) < steps {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
     // Answers after the half-close.
     let mut stream = client.open_stream("/interop.Test/Collect").await.unwrap();
     for part in [&b"a"[..], b"", b"bc"] {
@@ -253,16 +259,13 @@ async fn its_streams_half_close_end_early_and_are_cancelled() {
     let mut stream = client.open_stream("/interop.Test/Never").await.unwrap();
     client.send_msg(&mut stream, b"").await.unwrap();
     client.close_send(&mut stream).await.unwrap();
+    // Else it might be cancelled before it runs.
+    soon(reaches(1)).await;
     let cancel = packet(stream.stream_id(), 4, Kind::CANCEL, b"");
     client.write_packet(&cancel).await.unwrap();
     let answer = soon(client.invoke("/interop.Test/Echo", b"on")).await;
     assert_eq!(answer.unwrap(), b"on");
-    let dropped = async {
-        while cancelled.load(Ordering::Relaxed) == 0 {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
-    };
-    soon(dropped).await;
+    soon(reaches(2)).await;
 }
 
 // ---- a client of this library -----------------------------------------------------------------------
