@@ -187,7 +187,7 @@ impl Keepalive {
         timers.set_by(Timer::Keepalive, now + self.look_every);
     }
 
-    /// Since when the socket has taken nothing, or the peer's system has not answered what it took, nothing has left it, and
+    /// Since when the socket has taken nothing, or the peer's system has acknowledged none of its bytes, nothing has left it, and
     /// nothing was received from it.
     fn stuck_since(&self) -> Option<Instant> {
         let since = match (self.unwritten, self.unanswered) {

@@ -51,7 +51,7 @@ impl Waited {
 /// How many calls may wait as one does.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Waits {
-    /// As many as there are seats at what it waits for.
+    /// Up to the number of seats at the place that it waits for.
     Counted,
     /// It has a seat, or is the one of its session that waits to be taken.
     Seated,

@@ -1,4 +1,4 @@
-//! Calls that wait for a place: what they hold meanwhile, for how long, and in which order.
+//! Calls that wait for a place: the places that they have meanwhile, their time limits, and their order.
 
 use std::future::pending;
 use std::io;

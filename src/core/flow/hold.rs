@@ -100,7 +100,7 @@ impl<M: Memory> Flow<M> {
         self.window.held() >= self.hold.most
     }
 
-    /// What the session may hold besides what it holds, and in all.
+    /// Bytes that the session may hold: in addition to those held, and in all.
     #[inline(never)] // Out of the way of wires with credit.
     pub(super) fn left_to_hold<S: SessionPort>(
         &mut self,
@@ -112,7 +112,7 @@ impl<M: Memory> Flow<M> {
         (most.saturating_sub(self.window.held()), most)
     }
 
-    /// Adapts what the session may hold to what it holds.
+    /// Adapts the limit `most` to the bytes held.
     #[inline]
     fn fit<S: SessionPort>(&mut self, base: &mut Base<S>, now: Instant) {
         if self.window.held() * 4 >= self.hold.most * 3 {

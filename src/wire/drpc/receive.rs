@@ -466,7 +466,7 @@ impl Drpc {
             core.mux.permits.grant_owed += 1;
             return self.turn_away(core, id, codes::UNAVAILABLE);
         }
-        // The core knows the last 32 bits of an id alone, and charges what it refuses.
+        // The core has noted the last 32 bits of the id, and has charged the refusal.
         if core.mux.permits.next_refusal().is_some() {
             let code = match core.life.admits() {
                 true => codes::UNAVAILABLE,

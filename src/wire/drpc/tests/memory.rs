@@ -1,4 +1,4 @@
-//! One end under a virtual clock: what it takes from the pool, and what it keeps for how long.
+//! One end under a virtual clock: memory taken from the pool, and how long messages that are not complete are kept.
 
 use std::time::Instant;
 
@@ -161,7 +161,7 @@ fn sessions_without_calls_take_nothing_from_the_pool() {
     }
 }
 
-/// What a session may hold grows with what it does hold, up to the setting, and shrinks with it.
+/// A session's limit of held bytes doubles as they fill it, up to the setting, and halves as they are consumed.
 #[test]
 fn memory_of_the_pool_is_taken_as_a_session_fills_and_given_back_as_it_empties() {
     let without = MUX.flow_control(FlowControl::Off);
