@@ -171,14 +171,20 @@ fn sessions_that_find_no_descriptor(driver: Driver) {
     });
 }
 
-#[test]
-fn connecting_listening_and_accepting_without_descriptors_are_errors_and_sessions_go_on() {
-    alone(
-        "limits::connecting_listening_and_accepting_without_descriptors_are_errors_and_sessions_go_on",
-        || {
-            DRIVERS
-                .into_iter()
-                .for_each(sessions_that_find_no_descriptor);
-        },
-    );
+/// Runs each driver in a process of its own: an engine that ends elsewhere would give descriptors back.
+macro_rules! with_each_driver {
+    ($run:ident: $($name:ident $driver:ident,)+) => {
+        $(#[test]
+        fn $name() {
+            alone(concat!("limits::", stringify!($name)), || $run(Driver::$driver));
+        })+
+    };
+}
+
+// Connecting, listening and accepting without descriptors are errors, and sessions go on.
+with_each_driver! {
+    sessions_that_find_no_descriptor:
+    without_descriptors_new_sessions_fail_and_old_ones_go_on_over_tokio Tokio,
+    without_descriptors_new_sessions_fail_and_old_ones_go_on_over_tokio_uring TokioUring,
+    without_descriptors_new_sessions_fail_and_old_ones_go_on_over_uring Uring,
 }

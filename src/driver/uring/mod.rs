@@ -99,7 +99,7 @@ impl Prepared {
     pub(crate) fn run(self) -> io::Result<()> {
         let root: Option<std::future::Pending<()>> = None;
         let bell = bell(self.bell);
-        let waiting = Waiting::new(self.wait);
+        let waiting = Waiting::of_this_thread(self.wait);
         host::run(self.ring, self.link, waiting, bell, || root).map(drop)
     }
 
@@ -107,7 +107,7 @@ impl Prepared {
     /// also if `root` panics.
     pub(crate) fn block_on<F: Future>(self, root: impl FnOnce() -> F) -> io::Result<F::Output> {
         let bell = bell(self.bell);
-        let waiting = Waiting::new(self.wait);
+        let waiting = Waiting::of_this_thread(self.wait);
         let output = host::run(self.ring, self.link, waiting, bell, || Some(root()))?;
         output.ok_or_else(|| io::ErrorKind::BrokenPipe.into())
     }

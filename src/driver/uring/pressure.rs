@@ -10,6 +10,8 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::time::{Duration, Instant};
 
+use crate::error::lacks_descriptors;
+
 /// Scheduler statistics of the thread since its start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Reading {
@@ -76,7 +78,7 @@ impl Window {
 /// The source of readings.
 #[derive(Debug)]
 pub(super) enum Scheduler {
-    /// Opened at the first reading, on the spinning thread.
+    /// Opened at the next reading, on the spinning thread.
     Unopened,
     /// The kernel.
     Kernel(File),
@@ -87,10 +89,19 @@ pub(super) enum Scheduler {
 }
 
 impl Scheduler {
+    /// The calling thread's statistics. A process without descriptors left tries again at the next reading.
+    pub(super) fn open() -> Self {
+        match File::open("/proc/thread-self/schedstat") {
+            Ok(file) => Self::Kernel(file),
+            Err(error) if lacks_descriptors(&error) => Self::Unopened,
+            Err(_) => Self::Silent,
+        }
+    }
+
     /// Reads the calling thread's statistics; always called on the same thread.
     pub(super) fn read(&mut self) -> Option<Reading> {
         if matches!(self, Self::Unopened) {
-            *self = File::open("/proc/thread-self/schedstat").map_or(Self::Silent, Self::Kernel);
+            *self = Self::open();
         }
         match self {
             Self::Kernel(file) => {

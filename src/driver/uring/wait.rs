@@ -68,6 +68,14 @@ impl Waiting {
         Self::over(policy, Scheduler::Unopened)
     }
 
+    /// To be used on the calling thread. Takes its descriptor at once, so that a working engine takes none from the process.
+    pub(super) fn of_this_thread(policy: Wait) -> Self {
+        match policy {
+            Wait::Adaptive => Self::over(policy, Scheduler::open()),
+            Wait::Park | Wait::Spin => Self::new(policy),
+        }
+    }
+
     /// Without the scheduler's statistics, so that runs are reproducible.
     #[cfg(test)]
     pub(super) const fn blind(policy: Wait) -> Self {
@@ -466,6 +474,15 @@ mod tests {
         thread.wait_for(MS * 1000, Comes::After(10 * US));
         assert_eq!(thread.parks, parks, "it spins");
         assert_eq!(thread.waiting.next_rest, REST_MIN);
+    }
+
+    #[test]
+    fn a_thread_opens_its_descriptor_before_it_works_and_only_if_it_will_read_it() {
+        let opened = |policy| Waiting::of_this_thread(policy).scheduler;
+        // `Silent` where the kernel has no such file.
+        assert!(!matches!(opened(Wait::Adaptive), Scheduler::Unopened));
+        assert!(matches!(opened(Wait::Spin), Scheduler::Unopened));
+        assert!(matches!(opened(Wait::Park), Scheduler::Unopened));
     }
 
     #[test]
