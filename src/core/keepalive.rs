@@ -51,7 +51,8 @@ pub(crate) enum PeerSystem {
     Unknown,
     /// It answers, if only that it takes nothing at present.
     Answers,
-    /// It was last heard this long ago, and has been sent something since.
+    /// It has left unanswered for this long, or longer, what it was sent. Of a system that is only asked now and then the time
+    /// grows by the questions, so that one lost packet is no silence.
     Silent(Duration),
 }
 
