@@ -81,23 +81,37 @@ fn tcp_info(socket: BorrowedFd<'_>) -> Option<libc::tcp_info> {
     (result == 0).then(|| unsafe { info.assume_init() })
 }
 
-/// Whether the connection has ended in both directions, which reading would tell behind the bytes received before: `Some`, with the
-/// error that ended it, if one did. A peer that has shut down only its own direction may still read.
-pub(crate) fn hung_up(socket: BorrowedFd<'_>) -> Option<io::Result<()>> {
+/// The end of a connection, as seen in front of the bytes that were received before it.
+#[derive(Debug)]
+pub(crate) enum HungUp {
+    /// It has not ended in both directions. A peer that has shut down only its own direction may still read.
+    No,
+    /// The peer has closed it in order, behind bytes that are not read.
+    BehindBytes,
+    /// Nothing follows that reading would tell but the error that ended it, if one did.
+    Now(io::Result<()>),
+}
+
+/// Whether the connection has ended in both directions. The caller may have `received` bytes of it that it has not passed on.
+pub(crate) fn hung_up(socket: BorrowedFd<'_>, received: bool) -> HungUp {
     let mut fds = [PollFd::from_borrowed_fd(socket, PollFlags::empty())];
     let now = Timespec {
         tv_sec: 0,
         tv_nsec: 0,
     };
-    poll(&mut fds, Some(&now)).ok()?;
-    if !fds[0].revents().contains(PollFlags::HUP) {
-        return None;
+    if poll(&mut fds, Some(&now)).is_err() || !fds[0].revents().contains(PollFlags::HUP) {
+        return HungUp::No;
     }
-    Some(match rustix::net::sockopt::socket_error(socket) {
+    match rustix::net::sockopt::socket_error(socket) {
         // The peer's end was received before what failed.
-        Ok(Ok(()) | Err(Errno::PIPE)) => Ok(()),
-        Ok(Err(error)) | Err(error) => Err(error.into()),
-    })
+        Ok(Ok(()) | Err(Errno::PIPE)) if received || has_unread(socket) => HungUp::BehindBytes,
+        Ok(Ok(()) | Err(Errno::PIPE)) => HungUp::Now(Ok(())),
+        Ok(Err(error)) | Err(error) => HungUp::Now(Err(error.into())),
+    }
+}
+
+fn has_unread(socket: BorrowedFd<'_>) -> bool {
+    rustix::io::ioctl_fionread(socket).is_ok_and(|bytes| bytes > 0)
 }
 
 #[cfg(test)]
@@ -204,33 +218,75 @@ mod tests {
         assert_eq!(of_info(&info(1, 4_000, 5_000, 0, 0)), PeerSystem::Answers);
     }
 
+    /// Waits until the connection has ended.
+    fn end(socket: BorrowedFd<'_>) -> HungUp {
+        loop {
+            match hung_up(socket, false) {
+                HungUp::No => std::thread::yield_now(),
+                end => return end,
+            }
+        }
+    }
+
+    fn is_reset(end: &HungUp) -> bool {
+        matches!(end, HungUp::Now(Err(error)) if error.kind() == io::ErrorKind::ConnectionReset)
+    }
+
+    /// Its bytes are behind the end for as long as they are not read.
+    fn ends_behind_bytes(near: &mut (impl Read + AsFd)) {
+        let ended = end(near.as_fd());
+        assert!(matches!(ended, HungUp::BehindBytes), "{ended:?}");
+        near.read_exact(&mut [0; 5]).expect("bytes");
+        let ended = end(near.as_fd());
+        assert!(matches!(ended, HungUp::BehindBytes), "{ended:?}");
+        near.read_exact(&mut [0]).expect("a byte");
+        let received = hung_up(near.as_fd(), true);
+        assert!(matches!(received, HungUp::BehindBytes), "{received:?}");
+        let ended = end(near.as_fd());
+        assert!(matches!(ended, HungUp::Now(Ok(()))), "{ended:?}");
+        assert_eq!(near.read(&mut [0]).expect("the end"), 0);
+    }
+
     #[test]
-    fn a_connection_that_is_over_in_both_directions_says_so_in_front_of_what_was_received() {
+    fn an_end_in_order_is_behind_the_bytes_before_it_and_a_reset_is_in_front_of_them() {
         for shuts in [false, true] {
-            let (near, mut far) = tcp();
+            let (mut near, mut far) = tcp();
             far.write_all(b"unread").expect("it is open");
             if shuts {
                 far.shutdown(std::net::Shutdown::Write).expect("it is open");
             }
-            assert!(hung_up(near.as_fd()).is_none(), "it may still read");
+            let open = hung_up(near.as_fd(), false);
+            assert!(matches!(open, HungUp::No), "it may still read: {open:?}");
             let socket = socket2::SockRef::from(&far);
             socket.set_linger(Some(Duration::ZERO)).expect("an option");
             drop(far);
-            let ended = loop {
-                if let Some(ended) = hung_up(near.as_fd()) {
-                    break ended.map_err(|error| error.kind());
-                }
-                std::thread::yield_now();
-            };
-            let reset = Err(io::ErrorKind::ConnectionReset);
-            assert_eq!(ended, if shuts { Ok(()) } else { reset });
+            if shuts {
+                ends_behind_bytes(&mut near);
+            } else {
+                let ended = end(near.as_fd());
+                assert!(is_reset(&ended), "{ended:?}");
+            }
         }
+    }
 
-        let (near, mut far) = UnixStream::pair().expect("a pair");
-        far.write_all(b"unread").expect("it is open");
-        assert!(hung_up(near.as_fd()).is_none());
-        drop(far);
-        assert!(matches!(hung_up(near.as_fd()), Some(Ok(()))));
+    #[test]
+    fn an_end_over_a_unix_socket_is_behind_the_bytes_before_it_unless_the_peer_has_left_some_unread()
+     {
+        for leaves in [false, true] {
+            let (mut near, mut far) = UnixStream::pair().expect("a pair");
+            far.write_all(b"unread").expect("it is open");
+            assert!(matches!(hung_up(near.as_fd(), false), HungUp::No));
+            if leaves {
+                near.write_all(b"unread").expect("it is open");
+            }
+            drop(far);
+            if leaves {
+                let ended = end(near.as_fd());
+                assert!(is_reset(&ended), "{ended:?}");
+            } else {
+                ends_behind_bytes(&mut near);
+            }
+        }
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use bytes::BytesMut;
 
+use super::queued::HungUp;
 use super::{Transport, clock};
 use crate::bridge::{Protocol, SocketEvent, SocketStage, Status, sooner};
 use crate::error::SessionError;
@@ -43,6 +44,8 @@ pub(crate) struct Turns<T, P> {
     paused: bool,
     batch: Batch,
     writing: bool,
+    /// The peer has closed the connection: what it sent before is read, and nothing is sent any more.
+    unheard: bool,
     stage: SocketStage,
     linger_until: Option<Instant>,
     /// The connection's next deadline, as of the end of the last few turns: deadlines set meanwhile are later.
@@ -101,6 +104,7 @@ impl<T: Transport + Unpin, P: Protocol + Unpin> Turns<T, P> {
             paused: false,
             batch: Batch::new(),
             writing: false,
+            unheard: false,
             stage: SocketStage::Serving,
             linger_until: None,
             deadline: None,
@@ -205,11 +209,12 @@ impl<T: Transport + Unpin, P: Protocol + Unpin> Turns<T, P> {
         let system = self.transport.peer_system();
         self.connection.see_peer_system(system, now);
         // Its end is behind bytes that are not read for now.
-        if self.connection.status() == Status::Open && !self.connection.wants_bytes() {
+        let open = self.connection.status() == Status::Open && !self.unparsed;
+        if open && !self.connection.wants_bytes() {
             match self.transport.hung_up() {
-                None => {}
-                Some(Ok(())) => self.connection.eof(),
-                Some(Err(error)) => self.fail(error),
+                HungUp::No | HungUp::BehindBytes => {}
+                HungUp::Now(Ok(())) => self.connection.eof(),
+                HungUp::Now(Err(error)) => self.fail(error),
             }
         }
     }
@@ -294,6 +299,9 @@ impl<T: Transport + Unpin, P: Protocol + Unpin> Turns<T, P> {
     /// Writes what is queued. True if there may be more, or room for it.
     fn write(&mut self, cx: &mut Context<'_>, now: Instant) -> bool {
         for _ in 0..IO_MAX {
+            if self.unheard {
+                return false;
+            }
             if !self.writing {
                 self.writing = self.connection.transmit(&mut self.batch, now);
             }
@@ -311,10 +319,28 @@ impl<T: Transport + Unpin, P: Protocol + Unpin> Turns<T, P> {
                     }
                     self.connection.written(n, self.writing, now);
                 }
-                Poll::Ready(Err(error)) => self.fail(error),
+                Poll::Ready(Err(error)) => self.send_failed(error),
             }
         }
         true
+    }
+
+    /// A peer that has closed the connection in order hears nothing more; the bytes that it sent before are read first. They have
+    /// `write_timeout`: to the session the batch is one that the socket does not take.
+    #[cold]
+    fn send_failed(&mut self, error: io::Error) {
+        let closed = error.kind() == io::ErrorKind::BrokenPipe;
+        let unread = match self.transport.hung_up() {
+            HungUp::No | HungUp::Now(Err(_)) => false,
+            HungUp::BehindBytes => true,
+            HungUp::Now(Ok(())) => self.unparsed,
+        };
+        if !(closed && unread && self.connection.status() == Status::Open) {
+            return self.fail(error);
+        }
+        self.unheard = true;
+        self.batch.clear();
+        self.writing = false;
     }
 
     /// Ends without using the transport.

@@ -1,8 +1,8 @@
 //! DRPC on every driver: the handles of streams over it, and listeners that tell it from ringmux's own wire.
 
 use std::io::{Read, Write};
-use std::net::TcpStream;
-use std::os::unix::net::UnixStream;
+use std::net::{TcpListener, TcpStream};
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::time::Duration;
 
 use ringmux::drpc::{DrpcError, Profile};
@@ -21,6 +21,7 @@ on_each_driver!(
     a_shutdown_drains_sessions_whose_wire_was_not_known_yet,
     a_given_socket_tells_its_wire_as_well,
     a_session_that_does_not_read_learns_that_its_connection_is_gone,
+    answers_of_a_peer_that_has_closed_in_order_are_read_however_late,
     a_connection_that_is_held_back_leaves_the_others_of_its_engine_alone,
 );
 
@@ -333,4 +334,115 @@ async fn a_session_that_does_not_read_learns_that_its_connection_is_gone(net: Ne
         messages += 1;
     }
     assert!(messages >= WINDOW as usize / (2 * LONG), "{messages}");
+}
+
+/// A socket that is written to as it takes bytes.
+trait Socket: Read + Write {
+    fn unblock(&self);
+}
+
+impl Socket for TcpStream {
+    fn unblock(&self) {
+        self.set_nonblocking(true).unwrap();
+    }
+}
+
+impl Socket for UnixStream {
+    fn unblock(&self) {
+        self.set_nonblocking(true).unwrap();
+    }
+}
+
+/// A client over a socket of this kind, and its peer.
+async fn dialled(net: &Net, unix: bool, config: &Config) -> (Session, Box<dyn Socket>) {
+    let dialled = async |addr: &Addr| net.engine().connect(addr, config).soon().await.unwrap();
+    if unix {
+        let addr = net.free_unix_addr();
+        let Addr::Unix(path) = &addr else {
+            unreachable!("it is one");
+        };
+        let listener = UnixListener::bind(path).unwrap();
+        let client = dialled(&addr).await;
+        (client, Box::new(listener.accept().unwrap().0))
+    } else {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let addr = Addr::Tcp(listener.local_addr().unwrap().to_string());
+        let client = dialled(&addr).await;
+        (client, Box::new(listener.accept().unwrap().0))
+    }
+}
+
+/// The client holds as much as it may, and the end is behind bytes that it has not read: also where it looks for it, and where
+/// credit that it returns finds no reader any more.
+async fn answers_of_a_peer_that_has_closed_in_order_are_read_however_late(net: Net) {
+    const WINDOW: u32 = 256 << 10;
+    const LONG: usize = 8 << 10;
+    /// Answers that stay in the socket.
+    const UNREAD: usize = 12;
+    const LOOK: Duration = Duration::from_millis(50);
+    let returning = Profile::COCKROACH.window(64 << 10);
+    for (unix, profile) in [
+        (true, Profile::STORJ),
+        (true, returning),
+        (false, Profile::STORJ),
+        (false, returning),
+    ] {
+        let config = Config::builder()
+            .drpc(profile)
+            .session_window(WINDOW)
+            .session_window_max(WINDOW)
+            .keepalive_timeout(4 * LOOK)
+            .build()
+            .unwrap();
+        let (client, mut peer) = dialled(&net, unix, &config).await;
+        let (mut send, mut recv) = client.open("/a/B").soon().await.unwrap();
+        send.send("?").soon().await.unwrap();
+        let mut asked = Vec::new();
+        peer.unblock();
+        eventually("the call is invoked", || {
+            let _ = peer.read_to_end(&mut asked);
+            asked.ends_with(b"?")
+        })
+        .await;
+        let (mut count, mut rest, mut answers) = (0, UNREAD, Vec::new());
+        eventually("the session is full, and all is sent", || {
+            loop {
+                match peer.write(&answers) {
+                    Ok(n) => answers.drain(..n),
+                    Err(_) => return false,
+                };
+                if !answers.is_empty() {
+                    continue;
+                }
+                if client.stats().bytes_held >= WINDOW.into() {
+                    if rest == 0 {
+                        return true;
+                    }
+                    rest -= 1;
+                }
+                count += 1;
+                answers = message(1 + count, &pattern(LONG, count as u64));
+                if rest == 0 {
+                    answers.extend(b"\x0d\x01\xff\x7f\x00");
+                }
+                if count.is_multiple_of(4) {
+                    return false;
+                }
+            }
+        })
+        .await;
+        drop(peer);
+        // It looks meanwhile.
+        tokio::time::sleep(10 * LOOK).await;
+        for n in 1..=count {
+            let received = recv.recv().soon().await;
+            let received =
+                received.unwrap_or_else(|end| panic!("{profile:?}, unix {unix}, {n}: {end}"));
+            assert!(received.unwrap() == pattern(LONG, n as u64), "message {n}");
+        }
+        let end = recv.recv().soon().await.unwrap();
+        assert!(end.is_none(), "the end of the answers");
+        drop((send, recv));
+        client.closed().soon().await;
+    }
 }
