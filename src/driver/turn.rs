@@ -212,7 +212,8 @@ impl<T: Transport + Unpin, P: Protocol + Unpin> Turns<T, P> {
         let open = self.connection.status() == Status::Open && !self.unparsed;
         if open && !self.connection.wants_bytes() {
             match self.transport.hung_up() {
-                HungUp::No | HungUp::BehindBytes => {}
+                HungUp::No => {}
+                HungUp::BehindBytes => self.stop_sending(now),
                 HungUp::Now(Ok(())) => self.connection.eof(),
                 HungUp::Now(Err(error)) => self.fail(error),
             }
@@ -319,25 +320,31 @@ impl<T: Transport + Unpin, P: Protocol + Unpin> Turns<T, P> {
                     }
                     self.connection.written(n, self.writing, now);
                 }
-                Poll::Ready(Err(error)) => self.send_failed(error),
+                Poll::Ready(Err(error)) => self.send_failed(error, now),
             }
         }
         true
     }
 
-    /// A peer that has closed the connection in order hears nothing more; the bytes that it sent before are read first. They have
-    /// `write_timeout`: to the session the batch is one that the socket does not take.
+    /// A peer that has closed the connection in order may have sent bytes before, which are read first.
     #[cold]
-    fn send_failed(&mut self, error: io::Error) {
+    fn send_failed(&mut self, error: io::Error, now: Instant) {
         let closed = error.kind() == io::ErrorKind::BrokenPipe;
         let unread = match self.transport.hung_up() {
             HungUp::No | HungUp::Now(Err(_)) => false,
             HungUp::BehindBytes => true,
             HungUp::Now(Ok(())) => self.unparsed,
         };
-        if !(closed && unread && self.connection.status() == Status::Open) {
-            return self.fail(error);
+        if closed && unread && self.connection.status() == Status::Open {
+            self.stop_sending(now);
+        } else {
+            self.fail(error);
         }
+    }
+
+    /// The peer hears nothing more, and has left bytes that are not read.
+    fn stop_sending(&mut self, now: Instant) {
+        self.connection.peer_has_closed(now);
         self.unheard = true;
         self.batch.clear();
         self.writing = false;

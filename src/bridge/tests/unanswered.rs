@@ -219,3 +219,23 @@ fn a_side_that_was_stopped_itself_looks_again_before_it_judges() {
     }
     assert!(caller.is_over(), "lateness is forgiven once");
 }
+
+#[test]
+fn bytes_of_a_peer_that_has_closed_wait_for_the_drain_timeout_of_a_side_that_runs() {
+    const TIME: Duration = Duration::from_secs(30);
+    let mut caller = Caller::new();
+    caller.send();
+    let left = caller.taken;
+    caller.end.connection.peer_has_closed(caller.now);
+    for _ in 0..3 {
+        caller.elapse(TIME - SECOND, left, |_| Answers);
+        caller.hear();
+    }
+    // Stopped for a minute: its application had no time to read.
+    caller.now += 60 * SECOND;
+    caller.elapse(TIME - MILLISECOND, left, |_| Answers);
+    assert!(!caller.is_over());
+    caller.elapse(MILLISECOND, left, |_| Answers);
+    let end = caller.session.state().end().unwrap();
+    assert!(matches!(end, SessionError::Disconnected), "{end}");
+}

@@ -139,9 +139,9 @@ fn a_full_session_is_read_again_in_the_turn_that_finds_room() {
     assert_eq!(call.try_recv().unwrap(), "next");
 }
 
-/// The peer has closed the connection behind bytes that the session does not read, and a send finds that out.
+/// The peer has closed the connection behind bytes that the session does not read, and a send finds that out, or a look.
 #[test]
-fn bytes_in_front_of_the_end_have_the_write_timeout_to_be_read_behind_a_send_that_failed() {
+fn bytes_in_front_of_a_known_end_have_the_drain_timeout_to_be_read() {
     const FULL: usize = 300 * 1024;
     let config = Config::builder()
         .drpc(Profile::STORJ)
@@ -149,7 +149,7 @@ fn bytes_in_front_of_the_end_have_the_write_timeout_to_be_read_behind_a_send_tha
         .session_window_max(256 * 1024)
         .build()
         .expect("valid");
-    for reads in [true, false] {
+    for (sends, reads) in [(true, true), (true, false), (false, true), (false, false)] {
         let clock = clock::Stopped::new();
         let (role, pool) = (Role::Dialer, Pool::new(1 << 30));
         let (connection, link) =
@@ -166,11 +166,15 @@ fn bytes_in_front_of_the_end_have_the_write_timeout_to_be_read_behind_a_send_tha
         }
         assert!(!end.transport.coming.is_empty(), "it is full");
         end.transport.closed = true;
+        if !sends {
+            clock::Stopped::pass(config.write_timeout() / 4);
+            assert!(poll(&mut end).is_pending());
+        }
         for _ in 0..3 {
             call.try_send("late".into()).expect("room for it");
             assert!(poll(&mut end).is_pending());
         }
-        assert_eq!(end.transport.vain, 1);
+        assert_eq!(end.transport.vain, u32::from(sends));
         if reads {
             assert_eq!(call.try_recv().expect("the first").len(), FULL);
             assert!(matches!(
@@ -180,12 +184,12 @@ fn bytes_in_front_of_the_end_have_the_write_timeout_to_be_read_behind_a_send_tha
             assert_eq!(call.try_recv().expect("the second").len(), 10);
             assert_eq!(call.try_recv().expect("the third").len(), 10);
         } else {
-            clock::Stopped::pass(config.write_timeout() - Duration::from_millis(1));
+            clock::Stopped::pass(config.drain_timeout() - Duration::from_millis(1));
             assert!(poll(&mut end).is_pending());
             clock::Stopped::pass(Duration::from_millis(1));
             assert!(matches!(
                 poll(&mut end),
-                Poll::Ready(SessionError::WriteTimeout(_))
+                Poll::Ready(SessionError::Disconnected)
             ));
         }
         drop(clock);
