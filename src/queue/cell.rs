@@ -106,7 +106,7 @@ pub(crate) enum Activated<C, O, B> {
     Asked(EngineSide<C, O, B>, Option<u32>),
     /// A handler has answered the call with this key.
     Answered(Option<u64>, Sent<C, O, B>),
-    /// The caller of the call with this key has given up, with this code; and the answer that it has not taken, if any.
+    /// The caller of the call with this key has given up, with this code; and the answer that it has not taken, if one was given.
     Cancelled(Option<u64>, u32, Option<B>),
 }
 
@@ -130,8 +130,14 @@ impl<C, O, B> Cell<C, O, B> {
             };
             return Activated::Asked(side, code);
         }
-        // SAFETY: invariant 3, and `cancel` has consumed the application's side: this is the engine, which writes it.
-        let left = cell.back.with_mut(|back| unsafe { (*back).take() });
+        // ORDERING: pairs with `give`; publishes `back`. Beside an engine that ends its session this may be the caller, which the list
+        // has refused.
+        let left = if cell.given.load(Ordering::Acquire) {
+            // SAFETY: invariant 3: the engine does not touch it any more, and `cancel` has consumed the application's side.
+            cell.back.with_mut(|back| unsafe { (*back).take() })
+        } else {
+            None
+        };
         Activated::Cancelled(key, code, left)
     }
 
