@@ -36,6 +36,10 @@ const READY_CALLS: u32 = 32;
 /// The same as a time, which is looked at each [`LOOK_CALLS`].
 const READY_TIME: Duration = Duration::from_micros(50);
 const LOOK_CALLS: u32 = 4;
+/// A call that had less time left when the clock was read last is judged by the time as it is now. Handlers that ran in place since,
+/// fewer than [`LOOK_CALLS`], are taken to have worked for less than that together.
+const NEAR: Duration = Duration::from_secs(1);
+
 pub(super) struct Core<M: Mode> {
     pub(super) methods: FxHashMap<&'static str, Entry<M>>,
     pub(super) max_session_calls: usize,
@@ -55,7 +59,7 @@ pub(super) async fn serve_session<M: Mode>(
         peer,
         arrived: 0,
         since: None,
-        now: None,
+        near: None,
         runners: Vec::new(),
         last: 0,
         warm,
@@ -92,8 +96,8 @@ struct Serving<M: Mode> {
     /// Streams and calls since others had their turn, whatever became of them, and since when.
     arrived: u32,
     since: Option<Instant>,
-    /// The time as it was at most [`LOOK_CALLS`] arrivals ago; none if anything but calls in place was done since.
-    now: Option<Instant>,
+    /// [`NEAR`] after the time as it was at most [`LOOK_CALLS`] arrivals ago; none if anything but calls in place was done since.
+    near: Option<Instant>,
     /// What runs calls that are ready at once, by method, and which was used last.
     runners: Vec<(&'static str, (u8, usize), M::InPlace)>,
     last: usize,
@@ -115,7 +119,7 @@ impl<M: Mode> Serving<M> {
 
     /// Before anything else is done than to run calls in place, above all before it waits: the time, and places, are kept for those.
     fn pause(&mut self) {
-        self.now = None;
+        self.near = None;
         self.warm.pause();
     }
 
@@ -161,8 +165,7 @@ impl<M: Mode> Serving<M> {
         };
         let since = Instant::from_std(received);
         let deadline = parts.timeout.and_then(|timeout| since.checked_add(timeout));
-        let now = *self.now.get_or_insert_with(Instant::now);
-        let late = deadline.is_some_and(|at| at <= now);
+        let late = deadline.is_some_and(|at| is_late(at, &mut self.near));
         if !plain || late || *codec != parts.codec {
             return Some(call);
         }
@@ -258,11 +261,26 @@ impl<M: Mode> Serving<M> {
             return false;
         }
         let now = Instant::now();
-        self.now = Some(now);
+        self.near = Some(now + NEAR);
         self.warm.settle(now);
         let since = *self.since.get_or_insert(now);
         self.arrived >= READY_CALLS || now.duration_since(since) >= READY_TIME
     }
+}
+
+/// Whether a deadline has passed. `near`: see [`Serving`].
+#[inline]
+fn is_late(deadline: Instant, near: &mut Option<Instant>) -> bool {
+    let far = near.is_some_and(|near| near < deadline);
+    !far && look(deadline, near)
+}
+
+/// The same by the clock.
+#[inline(never)]
+fn look(deadline: Instant, near: &mut Option<Instant>) -> bool {
+    let now = Instant::now();
+    *near = Some(now + NEAR);
+    deadline <= now
 }
 
 /// Of a call whose method has no place: others go on.

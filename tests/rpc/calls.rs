@@ -1,13 +1,16 @@
 //! Unary calls that are one frame each way, and those that are streams; and all other cases once more, over streams.
 
 use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::future::join_all;
 use ringmux::rpc::{Code, Context, Server, Status};
 use ringmux_testing::allocator::allocations;
 
+use crate::ends::work_until_late;
 use crate::host::*;
 
 /// Some of the calls after the first ones: by then the client knows that the server takes them.
@@ -194,6 +197,38 @@ async fn a_handler_that_panics_or_waits_leaves_the_next_call_alone() {
     }
     assert_eq!(host.server.stats().panicked, 3);
     until("no call is left", || host.server.stats().in_flight == 0).await;
+}
+
+#[tokio::test]
+async fn a_call_that_a_handler_before_it_has_made_late_never_runs() {
+    const CALLS: usize = 4;
+    let ran = Arc::new(AtomicUsize::new(0));
+    let handler = {
+        let ran = Arc::clone(&ran);
+        move |cx: Context, request: Bytes| {
+            ran.fetch_add(1, Ordering::SeqCst);
+            work_until_late(&cx);
+            async move { Ok(request) }
+        }
+    };
+    let host = Host::new(Server::builder().unary(ECHO, handler).unary(OTHER, echo)).await;
+    warm(&host).await;
+    let before = host.server.stats().calls;
+    // All on this thread: they are written, received and taken together.
+    let limit = Duration::from_millis(400);
+    let request = Bytes::new();
+    let calls = (0..CALLS).map(|_| host.channel.call(&ECHO, &request).timeout(limit).detach());
+    // The first may have its answer.
+    for ended in soon(join_all(calls)).await.into_iter().skip(1) {
+        assert_eq!(ended.unwrap_err().code(), Code::DEADLINE_EXCEEDED);
+    }
+    until("all are over", || {
+        let stats = host.server.stats();
+        stats.calls - before == CALLS as u64 && stats.in_flight == 0
+    })
+    .await;
+    assert_eq!(ran.load(Ordering::SeqCst), 1);
+    assert_eq!(host.server.stats().late, CALLS as u64 - 1);
 }
 
 #[test]
