@@ -1,7 +1,7 @@
 //! Encodes all frames that may be sent now, into one batch.
 //!
-//! Order: preface and SETTINGS; frames that the session owes; frames that streams owe; OPENs; then messages, by
-//! urgency and in turns of 16 KiB. Nothing is delayed to fill a batch: it is built when the previous one has been written,
+//! Order: preface and SETTINGS; frames that the session owes; frames that streams owe; OPENs; calls and their answers, either first
+//! in turn; then messages, by urgency and in turns of 16 KiB. Nothing is delayed to fill a batch: it is built when the previous one has been written,
 //! from the frames available.
 
 use std::time::Instant;
@@ -169,7 +169,8 @@ impl Native {
     }
 
     /// Encodes the frames of calls; false if the batch or the session's credit is used up. Ends of calls cost no credit. Of
-    /// a batch in which streams have messages too, calls get [`CALLS_SHARE`].
+    /// a batch in which streams have messages too, calls get [`CALLS_SHARE`]. Of room and credit, calls and answers have the first
+    /// choice in turn: the kind that had it, and has used it, is second next time, so that neither waits for the end of the other.
     #[inline(never)]
     fn put_calls<S: SessionPort>(
         &mut self,
@@ -182,9 +183,28 @@ impl Native {
             true => 0,
             false => batch.room().saturating_sub(CALLS_SHARE),
         };
-        let all = opened && put_replies(mux, batch, share) && self.put_requests(mux, batch, share);
+        let all = opened && self.put_requests_and_replies(mux, batch, share);
         mux.base.calls.has_frames();
         all
+    }
+
+    fn put_requests_and_replies<S: SessionPort>(
+        &mut self,
+        mux: &mut Mux<S>,
+        batch: &mut Batch,
+        share: usize,
+    ) -> bool {
+        let before = batch.len();
+        let calls_first = self.calls_first;
+        let all = match calls_first {
+            true => self.put_requests(mux, batch, share),
+            false => put_replies(mux, batch, share),
+        };
+        self.calls_first ^= batch.len() > before;
+        all && match calls_first {
+            true => put_replies(mux, batch, share),
+            false => self.put_requests(mux, batch, share),
+        }
     }
 
     fn put_requests<S: SessionPort>(
