@@ -168,7 +168,9 @@ macro_rules! modes {
                     Ok(Came::Over) => None,
                     Ok(Came::Waits(slot, cx)) => {
                         let coding = self.method.response;
-                        Some(Box::pin(go_on(warm.take(), cx, slot, coding)))
+                        // Not polled here again: it has just said that it waits.
+                        $mode::spawn(Box::pin(go_on(warm.take(), cx, slot, coding)));
+                        None
                     }
                     Ok(Came::Answers(encoded, cx)) => {
                         Some(Box::pin(answer(warm.take(), cx, encoded)))

@@ -231,6 +231,34 @@ async fn a_call_that_a_handler_before_it_has_made_late_never_runs() {
     assert_eq!(host.server.stats().late, CALLS as u64 - 1);
 }
 
+#[tokio::test]
+async fn a_handler_that_yields_lets_the_call_behind_it_begin() {
+    let polls = Arc::new(Mutex::new(Vec::new()));
+    let handler = {
+        let polls = Arc::clone(&polls);
+        move |_, request: Bytes| {
+            let polls = Arc::clone(&polls);
+            async move {
+                polls.lock().unwrap().push((request.clone(), "begins"));
+                tokio::task::yield_now().await;
+                polls.lock().unwrap().push((request.clone(), "goes on"));
+                Ok(request)
+            }
+        }
+    };
+    let host = Host::new(Server::builder().unary(ECHO, handler).unary(OTHER, echo)).await;
+    warm(&host).await;
+    let requests = [Bytes::from("a"), Bytes::from("b")];
+    let calls = requests
+        .iter()
+        .map(|it| host.channel.call(&ECHO, it).detach());
+    for answer in soon(join_all(calls)).await {
+        answer.unwrap();
+    }
+    let polls: Vec<_> = polls.lock().unwrap().iter().map(|(_, it)| *it).collect();
+    assert_eq!(polls, ["begins", "begins", "goes on", "goes on"]);
+}
+
 #[test]
 fn a_call_whose_handler_is_ready_allocates_nothing_on_either_side() {
     let child = Command::new(std::env::current_exe().unwrap())
