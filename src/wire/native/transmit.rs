@@ -1,6 +1,6 @@
 //! Encodes all frames that may be sent now, into one batch.
 //!
-//! Order: preface and SETTINGS; frames that the session owes; frames that streams owe; OPENs; calls and their answers, either first
+//! Order: preface and SETTINGS; frames that the session owes; frames that streams owe; OPENs; answers and calls, and where they are many
 //! in turn; then messages, by urgency and in turns of 16 KiB. Nothing is delayed to fill a batch: it is built when the previous one has been written,
 //! from the frames available.
 
@@ -169,8 +169,8 @@ impl Native {
     }
 
     /// Encodes the frames of calls; false if the batch or the session's credit is used up. Ends of calls cost no credit. Of
-    /// a batch in which streams have messages too, calls get [`CALLS_SHARE`]. Of room and credit, calls and answers have the first
-    /// choice in turn: the kind that had it, and has used it, is second next time, so that neither waits for the end of the other.
+    /// a batch in which streams have messages too, calls get [`CALLS_SHARE`]. While some are left behind, answers and then calls
+    /// have the first choice of room and credit in turn, so that neither waits for the end of the other; a turn without credit goes on.
     #[inline(never)]
     fn put_calls<S: SessionPort>(
         &mut self,
@@ -183,28 +183,36 @@ impl Native {
             true => 0,
             false => batch.room().saturating_sub(CALLS_SHARE),
         };
-        let all = opened && self.put_requests_and_replies(mux, batch, share);
-        mux.base.calls.has_frames();
-        all
+        let before = batch.len();
+        let all = opened
+            && (self.calls_alone || put_replies(mux, batch, share))
+            && self.put_requests(mux, batch, share);
+        match mux.base.calls.has_frames() {
+            true => self.take_turns(mux, batch, before, all),
+            false => {
+                self.calls_alone = false;
+                all
+            }
+        }
     }
 
-    fn put_requests_and_replies<S: SessionPort>(
+    /// Calls, or answers, are left that the next batch begins with.
+    #[cold]
+    fn take_turns<S: SessionPort>(
         &mut self,
         mux: &mut Mux<S>,
         batch: &mut Batch,
-        share: usize,
+        before: usize,
+        all: bool,
     ) -> bool {
-        let before = batch.len();
-        let calls_first = self.calls_first;
-        let all = match calls_first {
-            true => self.put_requests(mux, batch, share),
-            false => put_replies(mux, batch, share),
-        };
-        self.calls_first ^= batch.len() > before;
-        all && match calls_first {
-            true => put_replies(mux, batch, share),
-            false => self.put_requests(mux, batch, share),
+        if batch.len() > before {
+            self.calls_alone = !self.calls_alone;
+        } else if self.calls_alone && all {
+            // There was none.
+            self.calls_alone = false;
+            return self.put_calls(mux, batch, true);
         }
+        all
     }
 
     fn put_requests<S: SessionPort>(
