@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::join_all;
+use ringmux::Processed;
 use ringmux::rpc::{Code, Context, Server, Status};
 use ringmux_testing::allocator::allocations;
 
@@ -257,6 +258,40 @@ async fn a_handler_that_yields_lets_the_call_behind_it_begin() {
     }
     let polls: Vec<_> = polls.lock().unwrap().iter().map(|(_, it)| *it).collect();
     assert_eq!(polls, ["begins", "begins", "goes on", "goes on"]);
+}
+
+#[tokio::test]
+async fn a_call_whose_time_ends_before_it_is_sent_was_not_processed_and_says_so() {
+    const WINDOW: u32 = 256 * 1024;
+    async fn hold(_: Context, _: Bytes) -> Result<Bytes, Status> {
+        std::future::pending().await
+    }
+    if over_streams() {
+        return;
+    }
+    let config = settings().session_window(WINDOW).session_window_max(WINDOW);
+    let builder = Server::builder().unary(ECHO, hold).unary(OTHER, echo);
+    let host = Host::with(builder.max_calls(1), &config.build().unwrap()).await;
+    warm(&host).await;
+    // One runs, and those that wait for its place keep the whole of the window.
+    let large = Bytes::from(vec![7; 16_000]);
+    let held: Vec<_> = (0..20)
+        .map(|_| tokio::spawn(host.channel.call(&ECHO, &large).detach()))
+        .collect();
+    until("the one runs", || host.server.stats().in_flight > 0).await;
+    let limit = Duration::from_millis(30);
+    let call = host
+        .channel
+        .call(&ECHO, &large)
+        .timeout(limit)
+        .into_future();
+    let (status, frames) = counted(&host, call).await;
+    let status = status.unwrap_err();
+    let end = (status.code(), status.was_processed());
+    assert_eq!(end, (Code::DEADLINE_EXCEEDED, Processed::No), "{status:?}");
+    assert!(!status.is_retryable());
+    assert_eq!(frames, [0, 0]);
+    held.iter().for_each(tokio::task::JoinHandle::abort);
 }
 
 #[test]

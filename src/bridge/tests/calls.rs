@@ -357,6 +357,34 @@ fn a_deadline_cancels_a_call_on_time_and_not_before() {
     pair.is_clean();
 }
 
+#[test]
+fn a_call_whose_time_ends_before_it_is_sent_was_not_processed_and_is_never_sent() {
+    let mut solo = Solo::with(Role::Dialer, &Config::default(), Settings::FLOORS);
+    solo.hear(&Frame::Calls { takes: true });
+    solo.hear(&window(Scope::Streams, 100));
+    let session = solo.end.session().clone();
+    let mut held = Vec::new();
+    loop {
+        held.push(begin(&session, message(MOST - 3), None).unwrap());
+        if solo.said().is_empty() {
+            break;
+        }
+    }
+    // Behind a call that waits for credit.
+    let second = Duration::from_secs(1);
+    let mut call = begin(&session, "late".into(), Some(solo.now + second)).unwrap();
+    assert!(solo.said().is_empty());
+    solo.elapse(second);
+    let error = failed(&mut call);
+    assert_eq!(error.was_processed(), Processed::No, "{error}");
+    let code = codes::DEADLINE;
+    assert!(matches!(error, StreamError::NotSent { code: it } if it == code));
+    solo.hear(&window(Scope::Session, 100_000));
+    let said = solo.said().concat();
+    assert_eq!(said.matches("CALL").count(), 1, "{said}");
+    assert_eq!(session.stats().streams, held.len() as u64);
+}
+
 // ---- ends of the session ------------------------------------------------------------------------
 
 #[test]
