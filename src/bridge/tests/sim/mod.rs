@@ -123,15 +123,18 @@ const KEPT: [(u64, &str); 8] = [
 ];
 
 /// The same over DRPC.
-const DRPC_KEPT: [(u64, &str); 2] = [
+const DRPC_KEPT: [(u64, &str); 3] = [
     (
         19_554,
         "the sender of a call whose answer was stopped was not told of an error behind the answer's end",
     ),
     (
         1894,
-        9254,
         "an ended session gives memory back that it has given back",
+    ),
+    (
+        9254,
+        "a paused session took memory behind its end, which nothing gives back",
     ),
 ];
 
