@@ -61,7 +61,7 @@ pub trait Encoding: 'static {
 /// ```
 pub trait Codec<T>: Encoding {
     /// Whether [`decode`](Self::decode) is given messages where they lie, which saves a copy and an allocation for those that are not kept
-    /// as bytes.
+    /// as bytes. Short messages of calls that stream always are.
     const IN_PLACE: bool = true;
 
     /// Writes a message behind what is in `buffer`.
@@ -99,6 +99,7 @@ pub struct Payload<'a>(Where<'a>);
 enum Where<'a> {
     Bytes(Bytes),
     Lease(Lease<'a>),
+    Slice(&'a [u8]),
 }
 
 impl Payload<'_> {
@@ -108,6 +109,7 @@ impl Payload<'_> {
         match &self.0 {
             Where::Bytes(bytes) => Cow::Borrowed(bytes),
             Where::Lease(lease) => lease.to_contiguous(),
+            Where::Slice(slice) => Cow::Borrowed(slice),
         }
     }
 
@@ -117,6 +119,7 @@ impl Payload<'_> {
         match self.0 {
             Where::Bytes(bytes) => bytes,
             Where::Lease(lease) => lease.to_bytes(),
+            Where::Slice(slice) => Bytes::copy_from_slice(slice),
         }
     }
 
@@ -126,6 +129,7 @@ impl Payload<'_> {
         match &self.0 {
             Where::Bytes(bytes) => bytes.len(),
             Where::Lease(lease) => lease.len(),
+            Where::Slice(slice) => slice.len(),
         }
     }
 
@@ -141,6 +145,7 @@ impl Payload<'_> {
         match &self.0 {
             Where::Bytes(_) => false,
             Where::Lease(lease) => !lease.is_shared(),
+            Where::Slice(_) => true,
         }
     }
 }
@@ -154,6 +159,14 @@ impl From<Bytes> for Payload<'_> {
 impl<'a> From<Lease<'a>> for Payload<'a> {
     fn from(lease: Lease<'a>) -> Self {
         Self(Where::Lease(lease))
+    }
+}
+
+impl<'a> Payload<'a> {
+    /// A message in one piece of memory that is not its own.
+    #[inline]
+    pub(super) const fn in_place(slice: &'a [u8]) -> Self {
+        Self(Where::Slice(slice))
     }
 }
 
