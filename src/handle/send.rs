@@ -229,6 +229,18 @@ impl SendStream {
         }
     }
 
+    /// Queues a copy of a message if there is room now; else nothing has changed, and [`send_slice`](Self::send_slice) waits or fails.
+    /// The caller gives other tasks their turns.
+    #[inline]
+    pub(crate) fn push_at_once(&mut self, message: &[u8]) -> bool {
+        let has_room = self.has_room_now(message.len());
+        if has_room {
+            self.push_slice(message);
+            self.flush();
+        }
+        has_room
+    }
+
     /// Queues several messages, notifying the engine once for each 4 KiB of them, and when there is no room.
     ///
     /// # Errors

@@ -70,6 +70,13 @@ pub trait Codec<T>: Encoding {
     /// The message cannot be written; the call fails and nothing is sent.
     fn encode(message: &T, buffer: &mut BytesMut) -> Result<(), CodecError>;
 
+    /// The message where it lies, if it is bytes already: then a short one is not copied to be sent. Those that it does not give are
+    /// [`whole`](Self::whole), or encoded.
+    fn as_slice(message: &T) -> Option<&[u8]> {
+        let _ = message;
+        None
+    }
+
     /// The whole message, if it is bytes already: then it is not copied.
     fn whole(message: &T) -> Option<Bytes> {
         let _ = message;
@@ -186,6 +193,10 @@ impl Codec<Bytes> for Raw {
         Ok(())
     }
 
+    fn as_slice(message: &Bytes) -> Option<&[u8]> {
+        Some(message)
+    }
+
     fn whole(message: &Bytes) -> Option<Bytes> {
         Some(message.clone())
     }
@@ -205,6 +216,10 @@ impl Codec<Vec<u8>> for Raw {
         Ok(())
     }
 
+    fn as_slice(message: &Vec<u8>) -> Option<&[u8]> {
+        Some(message)
+    }
+
     fn decode(payload: Payload<'_>) -> Result<Vec<u8>, CodecError> {
         Ok(payload.to_contiguous().into_owned())
     }
@@ -214,6 +229,7 @@ impl Codec<Vec<u8>> for Raw {
 pub(super) struct Coding<T> {
     pub(super) in_place: bool,
     pub(super) encode: fn(&T, &mut BytesMut) -> Result<(), CodecError>,
+    pub(super) as_slice: fn(&T) -> Option<&[u8]>,
     pub(super) whole: fn(&T) -> Option<Bytes>,
     into_whole: fn(T) -> Result<Bytes, T>,
     pub(super) decode: fn(Payload<'_>) -> Result<T, CodecError>,
@@ -230,6 +246,7 @@ impl<T> Coding<T> {
         Self {
             in_place: C::IN_PLACE,
             encode: C::encode,
+            as_slice: C::as_slice,
             whole: C::whole,
             into_whole: C::into_whole,
             decode: C::decode,

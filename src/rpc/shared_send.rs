@@ -14,7 +14,8 @@ use super::release::Release;
 use crate::handle::SendStream;
 
 pub(super) struct SharedSend {
-    place: ArrayQueue<SendStream>,
+    /// Boxed: it is taken and put back for each message.
+    place: ArrayQueue<Box<SendStream>>,
     wakers: Arc<Wakers>,
     waker: Waker,
     /// The code of a cancel; 0: none.
@@ -48,7 +49,7 @@ impl SharedSend {
         });
         let place = ArrayQueue::new(1);
         // It is empty.
-        let _ = place.push(stream);
+        let _ = place.push(Box::new(stream));
         Arc::new(Self {
             place,
             waker: Waker::from(Arc::clone(&wakers)),
@@ -78,6 +79,12 @@ impl SharedSend {
             }
             std::thread::yield_now();
         }
+    }
+
+    /// Queues a copy of a message if there is room now. False: nothing has changed.
+    #[inline]
+    pub(super) fn push_at_once(&self, message: &[u8]) -> bool {
+        self.try_with(|stream| stream.push_at_once(message)) == Some(true)
     }
 
     /// Polls on behalf of the one that sends.

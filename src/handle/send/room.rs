@@ -14,11 +14,17 @@ impl SendStream {
         cx: &Context<'_>,
         len: usize,
     ) -> Poll<Result<(), SendError>> {
-        let open = !self.finished && self.lane().send_end().is_none();
-        if open && len <= self.lane().session().peer_max_message() && self.has_room(len) {
+        if self.has_room_now(len) {
             return self.fair.poll(cx).map(Ok);
         }
         self.wait_for_room(cx, len)
+    }
+
+    /// Whether a message of this length may be queued now. If not, [`room`](Self::room) says why.
+    #[inline]
+    pub(super) fn has_room_now(&mut self, len: usize) -> bool {
+        let open = !self.finished && self.lane().send_end().is_none();
+        open && len <= self.lane().session().peer_max_message() && self.has_room(len)
     }
 
     #[cold]
