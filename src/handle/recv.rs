@@ -180,6 +180,7 @@ impl RecvStream {
 
     /// Reads the next message where it lies, if it has arrived, in one piece that the ring stores. `None`: [`poll_recv`](Self::poll_recv)
     /// tells, and nothing has changed.
+    #[cfg_attr(not(feature = "rpc"), allow(dead_code, reason = "of `rpc` alone"))]
     #[inline(always)]
     pub(crate) fn read_at_once<R>(&mut self, read: impl FnOnce(&[u8]) -> R) -> Option<R> {
         // A lease that was forgotten has left its message passed.

@@ -2,6 +2,8 @@
 
 pub(super) mod futures;
 mod room;
+#[cfg(feature = "rpc")]
+pub(super) mod shared;
 
 use std::fmt;
 use std::future::poll_fn;
@@ -231,6 +233,7 @@ impl SendStream {
 
     /// Queues a copy of a message if there is room now; else nothing has changed, and [`send_slice`](Self::send_slice) waits or fails.
     /// The caller gives other tasks their turns.
+    #[cfg_attr(not(feature = "rpc"), allow(dead_code, reason = "of `rpc` alone"))]
     #[inline]
     pub(crate) fn push_at_once(&mut self, message: &[u8]) -> bool {
         let has_room = self.has_room_now(message.len());
@@ -376,9 +379,14 @@ impl SendStream {
     /// The peer gets [`StreamError::Cancelled`](crate::StreamError::Cancelled) with this code. A
     /// cancel after the end of the stream does nothing.
     pub fn cancel(&mut self, code: u32) {
+        self.was_cancelled();
+        self.lane().cancel(code);
+    }
+
+    /// Nothing more is sent.
+    pub(super) fn was_cancelled(&mut self) {
         self.finished = true;
         self.asked = 0;
-        self.lane().cancel(code);
     }
 
     /// Waits until everything queued so far, with the end of the stream if it was [finished](Self::finish), has been written to
