@@ -95,7 +95,7 @@ mod loom_tests {
                 })
             });
             let done = threads.map(|thread| thread.join().unwrap());
-            let mut turns = Arc::into_inner(turns).unwrap();
+            let mut turns = Arc::try_unwrap(turns).ok().unwrap();
             assert_eq!(*turns.get_mut(), done.into_iter().sum::<usize>());
         });
     }

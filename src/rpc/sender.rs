@@ -93,24 +93,38 @@ impl<T> Sender<T> {
     ///
     /// # Cancel safety
     /// Dropping the future before it is ready means that the message was not sent.
-    pub async fn send(&mut self, message: impl Borrow<T>) -> Result<(), Status> {
-        poll_fn(|cx| self.fair.poll(cx)).await;
-        match self.send_at_once(message.borrow())? {
-            Some(encoded) => self.send_encoded(encoded).await,
-            None => Ok(()),
-        }
+    pub fn send(&mut self, message: impl Borrow<T>) -> impl Future<Output = Result<(), Status>> {
+        // No `async fn`: that would move the message once more.
+        let mut encoded = None;
+        poll_fn(move |cx| {
+            if encoded.is_none() {
+                ready!(self.fair.poll(cx));
+                encoded = self.send_at_once(message.borrow())?;
+            }
+            match encoded {
+                None => Poll::Ready(Ok(())),
+                Some(_) => self.poll_encoded(&mut encoded, cx),
+            }
+        })
     }
 
-    async fn send_encoded(&mut self, message: Bytes) -> Result<(), Status> {
-        poll_fn(|cx| {
-            ready!(self.poll_headers(cx))?;
+    /// Sends a message, and takes it.
+    #[inline(never)]
+    fn poll_encoded(
+        &mut self,
+        encoded: &mut Option<Bytes>,
+        cx: &mut Waking<'_>,
+    ) -> Poll<Result<(), Status>> {
+        ready!(self.poll_headers(cx))?;
+        if let Some(message) = encoded {
             let step =
-                |stream: &mut SendStream, cx: &mut Waking<'_>| poll_send(stream, &message, cx);
-            self.poll(cx, step).map_err(|error| self.ended(error))
-        })
-        .await?;
-        self.give_back(message);
-        Ok(())
+                |stream: &mut SendStream, cx: &mut Waking<'_>| poll_send(stream, message, cx);
+            ready!(self.poll(cx, step)).map_err(|error| self.ended(error))?;
+        }
+        if let Some(message) = encoded.take() {
+            self.give_back(message);
+        }
+        Poll::Ready(Ok(()))
     }
 
     /// Sends all messages of a stream. It does not [finish](Self::finish), as more may follow; `forward` of the crate `futures`, which closes
