@@ -106,7 +106,7 @@ pub(crate) enum Activated<C, O, B> {
     Asked(EngineSide<C, O, B>, Option<u32>),
     /// A handler has answered the call with this key.
     Answered(Option<u64>, Sent<C, O, B>),
-    /// The caller of the call with this key has given up, with this code; and the answer that it has not taken, if any.
+    /// The caller of the call with this key has given up, with this code; and the answer that it has not taken, if one was given.
     Cancelled(Option<u64>, u32, Option<B>),
 }
 
@@ -130,8 +130,14 @@ impl<C, O, B> Cell<C, O, B> {
             };
             return Activated::Asked(side, code);
         }
-        // SAFETY: invariant 3, and `cancel` has consumed the application's side: this is the engine, which writes it.
-        let left = cell.back.with_mut(|back| unsafe { (*back).take() });
+        // ORDERING: pairs with `give`; publishes `back`. Beside an engine that ends its session this may be the caller, which the list
+        // has refused.
+        let left = if cell.given.load(Ordering::Acquire) {
+            // SAFETY: invariant 3: the engine does not touch it any more, and `cancel` has consumed the application's side.
+            cell.back.with_mut(|back| unsafe { (*back).take() })
+        } else {
+            None
+        };
         Activated::Cancelled(key, code, left)
     }
 
@@ -183,8 +189,10 @@ impl<C, O, B> Spare<C, O, B> {
         // SAFETY: `is_alone`: no one else has the cell. The waker goes, as it would keep its task.
         unsafe { cell.waker.clear() };
         // SAFETY: as above.
-        let left = cell.back.with_mut(|back| unsafe { (*back).take() });
-        drop(left);
+        let left = cell.back.with_mut(|back| unsafe { &mut *back });
+        if left.is_some() {
+            *left = None;
+        }
         Some(Self(cell))
     }
 
@@ -275,13 +283,20 @@ impl<C, O, B> AppSide<C, O, B> {
     }
 
     /// Takes what the engine gave; once.
+    #[inline]
     pub(crate) fn take(&mut self) -> Option<B> {
+        self.given()?.take()
+    }
+
+    /// What the engine gave, in its place, until it is taken.
+    #[inline]
+    pub(crate) fn given(&mut self) -> Option<&mut Option<B>> {
         // ORDERING: pairs with `give`; publishes `back`.
         if !self.cell.given.load(Ordering::Acquire) {
             return None;
         }
         // SAFETY: invariant 3: the engine does not touch it any more, and this side is borrowed mutably.
-        self.cell.back.with_mut(|back| unsafe { (*back).take() })
+        Some(self.cell.back.with_mut(|back| unsafe { &mut *back }))
     }
 
     /// Whether the engine has given something, possibly outdated.
@@ -350,6 +365,7 @@ impl<C, O, B> EngineSide<C, O, B> {
     }
 
     /// Gives something to the application, which is to be woken; the first value stays. True if this is the first.
+    #[inline(always)] // Its value is written where it stays, not copied behind its own stores.
     pub(crate) fn give(&mut self, value: B) -> bool {
         if self.cell.given.load(Ordering::Relaxed) {
             return false;

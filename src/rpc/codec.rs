@@ -70,20 +70,20 @@ pub trait Codec<T>: Encoding {
     /// The message cannot be written; the call fails and nothing is sent.
     fn encode(message: &T, buffer: &mut BytesMut) -> Result<(), CodecError>;
 
-    /// The message where it lies, if it is bytes already: then a short one is not copied to be sent. Those that it does not give are
-    /// [`whole`](Self::whole), or encoded.
-    fn as_slice(message: &T) -> Option<&[u8]> {
-        let _ = message;
-        None
-    }
-
     /// The whole message, if it is bytes already: then it is not copied.
     fn whole(message: &T) -> Option<Bytes> {
         let _ = message;
         None
     }
 
-    /// The same of a message that is not needed any more, which comes back if it is none.
+    /// The bytes of the message, if it is bytes already: a short one is copied to where it is sent from. One that it does not give is
+    /// [`whole`](Self::whole), or encoded.
+    fn as_slice(message: &T) -> Option<&[u8]> {
+        let _ = message;
+        None
+    }
+
+    /// The whole message, as [`whole`](Self::whole), of one that is not needed any more, which comes back if it is none.
     ///
     /// # Errors
     /// The message, if it is not bytes already.
@@ -193,12 +193,12 @@ impl Codec<Bytes> for Raw {
         Ok(())
     }
 
-    fn as_slice(message: &Bytes) -> Option<&[u8]> {
-        Some(message)
-    }
-
     fn whole(message: &Bytes) -> Option<Bytes> {
         Some(message.clone())
+    }
+
+    fn as_slice(message: &Bytes) -> Option<&[u8]> {
+        Some(message)
     }
 
     fn into_whole(message: Bytes) -> Result<Bytes, Bytes> {
@@ -229,8 +229,8 @@ impl Codec<Vec<u8>> for Raw {
 pub(super) struct Coding<T> {
     pub(super) in_place: bool,
     pub(super) encode: fn(&T, &mut BytesMut) -> Result<(), CodecError>,
-    pub(super) as_slice: fn(&T) -> Option<&[u8]>,
     pub(super) whole: fn(&T) -> Option<Bytes>,
+    pub(super) as_slice: fn(&T) -> Option<&[u8]>,
     into_whole: fn(T) -> Result<Bytes, T>,
     pub(super) decode: fn(Payload<'_>) -> Result<T, CodecError>,
 }
@@ -246,8 +246,8 @@ impl<T> Coding<T> {
         Self {
             in_place: C::IN_PLACE,
             encode: C::encode,
-            as_slice: C::as_slice,
             whole: C::whole,
+            as_slice: C::as_slice,
             into_whole: C::into_whole,
             decode: C::decode,
         }
@@ -269,7 +269,23 @@ impl<T> Coding<T> {
         self.encoded(message)
     }
 
-    /// The same of one that is not needed any more.
+    /// Appends the message to `buffer`, unless it is bytes already and longer than `most`: then it is returned.
+    #[inline]
+    pub(super) fn put(
+        self,
+        message: &T,
+        buffer: &mut BytesMut,
+        most: usize,
+    ) -> Result<Option<Bytes>, Status> {
+        match (self.as_slice)(message) {
+            Some(bytes) if bytes.len() <= most => buffer.extend_from_slice(bytes),
+            Some(_) => return self.to_bytes(message).map(Some),
+            None => self.encode_into(message, buffer)?,
+        }
+        Ok(None)
+    }
+
+    /// The message as bytes of their own, of one that is not needed any more.
     #[inline]
     pub(super) fn into_bytes(self, message: T) -> Result<Bytes, Status> {
         (self.into_whole)(message).or_else(|message| self.encoded(&message))

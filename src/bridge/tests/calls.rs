@@ -2,26 +2,29 @@
 
 use super::solo::{Solo, cancel, data, id, open, window};
 use super::*;
+use crate::bridge::SHORT_MAX;
 use crate::config::Rate;
 use crate::core::IDLE;
 use crate::error::codes;
 use crate::error::{Limit, Processed, SessionError, Side, StreamError};
-use crate::handle::call::{Acceptor, Answer, Arrival, IncomingCall, PendingCall};
+use crate::handle::call::{Acceptor, Answer, Arrival, IncomingCall, PendingCall, Request};
 use crate::wire::native::frame::{Frame, Scope, Settings};
 use std::borrow::Cow;
+use std::convert::Infallible;
 
 const MOST: usize = 16 * 1024 - 2;
 
 pub(super) fn begin(
     session: &Session,
-    mut message: Bytes,
+    message: Bytes,
     deadline: Option<Instant>,
 ) -> Option<PendingCall<'static>> {
     let opening = |block: &mut Vec<u8>| block.extend_from_slice(b"a/B");
+    let mut request = Request::raw(session, &message);
     PendingCall::begin(
         &Cow::Owned(session.clone()),
         opening,
-        &mut message,
+        &mut request,
         deadline,
     )
 }
@@ -211,6 +214,67 @@ fn requests_and_answers_have_up_to_a_frame_and_longer_answers_are_streams() {
     drop((caller, recv, send, call, incoming));
     assert_eq!(client.stats().streams, 1);
     pair.is_clean();
+}
+
+#[test]
+fn a_request_of_any_length_arrives_whole_in_a_cell_that_carried_others_and_is_given_back_whole() {
+    let (mut pair, mut acceptor) = serving(&small_config());
+    let lengths = [
+        0,
+        1,
+        SHORT_MAX - 1,
+        SHORT_MAX,
+        SHORT_MAX + 1,
+        MOST - 3,
+        0,
+        SHORT_MAX,
+        1,
+    ];
+    for (n, len) in lengths.into_iter().enumerate() {
+        let message = Bytes::from(vec![n as u8; len]);
+        let mut call = pair.call(message.clone());
+        pair.drive();
+        let mut incoming = taken(&mut acceptor).expect("it has arrived");
+        let request = incoming.take_request();
+        assert!(request == message, "{len} bytes");
+        incoming.reply(request);
+        pair.drive();
+        assert!(answered(&mut call) == message, "{len} bytes");
+    }
+    // Encoded by a codec that does not know the length before.
+    for len in [SHORT_MAX, SHORT_MAX + 1, 3] {
+        let session = pair.ends[D].session().clone();
+        let encoded = Request::encode(&session, |buffer, _| {
+            buffer.resize(len, 7);
+            Ok::<_, Infallible>(None)
+        });
+        let Ok(mut request) = encoded;
+        let put = |block: &mut Vec<u8>| block.extend_from_slice(b"a/B");
+        let begun = PendingCall::begin(&Cow::Owned(session), put, &mut request, None);
+        let call = begun.expect("the peer takes calls");
+        pair.drive();
+        let mut incoming = taken(&mut acceptor).expect("it has arrived");
+        assert!(incoming.take_request() == vec![7; len], "{len} bytes");
+        drop((incoming, call));
+        pair.drive();
+    }
+    // Not sent: a block that is too long, and a session that ends meanwhile.
+    let session = pair.ends[D].session().clone();
+    for len in lengths {
+        let message = Bytes::from(vec![5; len]);
+        let mut request = Request::raw(&session, &message);
+        let long = |block: &mut Vec<u8>| block.resize(64 * 1024, 0);
+        let owned = Cow::Owned(session.clone());
+        assert!(PendingCall::begin(&owned, long, &mut request, None).is_none());
+        assert!(request.take_message(&session) == message, "{len} bytes");
+    }
+    let mut request = Request::raw(&session, &Bytes::from_static(b"short"));
+    session.close();
+    pair.drive();
+    let put = |block: &mut Vec<u8>| block.extend_from_slice(b"a/B");
+    let owned = Cow::Owned(session.clone());
+    assert!(PendingCall::begin(&owned, put, &mut request, None).is_none());
+    assert_eq!(request.take_message(&session), "short");
 }
 
 #[test]

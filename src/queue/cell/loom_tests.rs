@@ -70,6 +70,48 @@ fn a_caller_gets_the_answer_to_its_own_request_or_its_cancel_is_seen_once() {
 }
 
 #[test]
+fn a_caller_that_gives_up_at_the_end_of_its_session_leaves_alone_what_the_engine_writes() {
+    loom::model(|| {
+        let list = Arc::new(List::new());
+        let (mut app, node) = Spare::new((), 6).ask();
+        list.push(node).unwrap();
+        let engine = {
+            let list = Arc::clone(&list);
+            thread::spawn(move || {
+                let mut calls = Vec::new();
+                let mut cancels = 0;
+                for node in list.close() {
+                    match Cell::activated(node) {
+                        Activated::Asked(side, cancelled) => {
+                            cancels += usize::from(cancelled.is_some());
+                            calls.push(side);
+                        }
+                        other => panic!("{other:?}"),
+                    }
+                }
+                for mut side in calls {
+                    side.give(9);
+                    side.wake();
+                }
+                cancels
+            })
+        };
+        let mut seen = 0;
+        if app.take().is_none()
+            && let Some(node) = app.cancel(1)
+            && let Err(node) = list.push(node)
+        {
+            seen = 1;
+            match Cell::activated(node) {
+                Activated::Cancelled(None, 1, None | Some(9)) => {}
+                other => panic!("{other:?}"),
+            }
+        }
+        assert!(engine.join().unwrap() + seen <= 1);
+    });
+}
+
+#[test]
 fn a_caller_that_waits_gets_its_answer_and_the_cell() {
     loom::model(|| {
         let list = Arc::new(List::new());
