@@ -231,19 +231,6 @@ impl SendStream {
         }
     }
 
-    /// Queues a copy of a message if there is room now; else nothing has changed, and [`send_slice`](Self::send_slice) waits or fails.
-    /// The caller gives other tasks their turns.
-    #[cfg_attr(not(feature = "rpc"), allow(dead_code, reason = "of `rpc` alone"))]
-    #[inline]
-    pub(crate) fn push_at_once(&mut self, message: &[u8]) -> bool {
-        let has_room = self.has_room_now(message.len());
-        if has_room {
-            self.push_slice(message);
-            self.flush();
-        }
-        has_room
-    }
-
     /// Queues several messages, notifying the engine once for each 4 KiB of them, and when there is no room.
     ///
     /// # Errors
@@ -379,14 +366,9 @@ impl SendStream {
     /// The peer gets [`StreamError::Cancelled`](crate::StreamError::Cancelled) with this code. A
     /// cancel after the end of the stream does nothing.
     pub fn cancel(&mut self, code: u32) {
-        self.was_cancelled();
-        self.lane().cancel(code);
-    }
-
-    /// Nothing more is sent.
-    pub(super) fn was_cancelled(&mut self) {
         self.finished = true;
         self.asked = 0;
+        self.lane().cancel(code);
     }
 
     /// Waits until everything queued so far, with the end of the stream if it was [finished](Self::finish), has been written to

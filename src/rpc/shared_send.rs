@@ -67,7 +67,7 @@ impl SharedSend {
     /// Queues a copy of a message if there is room now. False: nothing has changed.
     #[inline]
     pub(super) fn push_at_once(&self, message: &[u8]) -> bool {
-        self.half.try_with(|stream| stream.push_at_once(message)) == Some(true)
+        self.half.push_at_once(message)
     }
 
     /// Polls on behalf of the one that sends.

@@ -1,6 +1,7 @@
 //! A sending half that two use in turns, and that either cancels at any time.
 
 use super::SendStream;
+use super::room::has_room_now;
 use crate::bridge::Lane;
 use crate::queue::Turns;
 use crate::sync::{Arc, AtomicU32, Ordering};
@@ -29,10 +30,25 @@ impl SharedHalf {
         self.turns.try_with(|stream| {
             // ORDERING: pairs with `cancel`. A cancel during the step is as one behind it.
             if self.cancelled.load(Ordering::Acquire) != 0 {
-                stream.was_cancelled();
+                close(stream);
             }
             step(stream)
         })
+    }
+
+    /// Queues a copy of a message if there is room now. False: nothing has changed, and a step is to wait or fails. The caller gives
+    /// other tasks their turns.
+    #[inline]
+    pub(crate) fn push_at_once(&self, message: &[u8]) -> bool {
+        let pushed = self.try_with(|stream| {
+            let has_room = has_room_now(stream, message.len());
+            if has_room {
+                stream.push_slice(message);
+                stream.flush();
+            }
+            has_room
+        });
+        pushed == Some(true)
     }
 
     /// Cancels the stream, in both directions; the first code stays.
@@ -51,7 +67,13 @@ impl Drop for SharedHalf {
         // Relaxed: this is the last owner.
         if self.cancelled.load(Ordering::Relaxed) != 0 {
             // Dropping the stream is to leave the code as it is.
-            self.turns.get_mut().was_cancelled();
+            close(self.turns.get_mut());
         }
     }
+}
+
+/// Nothing more is sent, as after a cancel.
+const fn close(stream: &mut SendStream) {
+    stream.finished = true;
+    stream.asked = 0;
 }
