@@ -1,6 +1,6 @@
 //! Unary calls in one frame each way: their ends from either side, at every step of a shutdown, their credit and their limits.
 
-use super::solo::{Solo, cancel, data, id, open, window};
+use super::solo::{self, Solo, cancel, data, id, open, window};
 use super::*;
 use crate::bridge::SHORT_MAX;
 use crate::config::Rate;
@@ -8,7 +8,7 @@ use crate::core::IDLE;
 use crate::error::codes;
 use crate::error::{Limit, Processed, SessionError, Side, StreamError};
 use crate::handle::call::{Acceptor, Answer, Arrival, IncomingCall, PendingCall, Request};
-use crate::wire::native::frame::{Frame, Scope, Settings};
+use crate::wire::native::frame::{Frame, MAX_CALL_LEN, Scope, Settings, cost};
 use std::borrow::Cow;
 use std::convert::Infallible;
 
@@ -421,6 +421,34 @@ fn a_deadline_cancels_a_call_on_time_and_not_before() {
     pair.is_clean();
 }
 
+#[test]
+fn a_call_whose_time_ends_before_it_is_sent_was_not_processed_and_is_never_sent() {
+    let mut solo = Solo::with(Role::Dialer, &Config::default(), Settings::FLOORS);
+    solo.hear(&Frame::Calls { takes: true });
+    solo.hear(&window(Scope::Streams, 100));
+    let session = solo.end.session().clone();
+    let mut held = Vec::new();
+    loop {
+        held.push(begin(&session, message(MOST - 3), None).unwrap());
+        if solo.said().is_empty() {
+            break;
+        }
+    }
+    // Behind a call that waits for credit.
+    let second = Duration::from_secs(1);
+    let mut call = begin(&session, "late".into(), Some(solo.now + second)).unwrap();
+    assert!(solo.said().is_empty());
+    solo.elapse(second);
+    let error = failed(&mut call);
+    assert_eq!(error.was_processed(), Processed::No, "{error}");
+    let code = codes::DEADLINE;
+    assert!(matches!(error, StreamError::NotSent { code: it } if it == code));
+    solo.hear(&window(Scope::Session, 100_000));
+    let said = solo.said().concat();
+    assert_eq!(said.matches("CALL").count(), 1, "{said}");
+    assert_eq!(session.stats().streams, held.len() as u64);
+}
+
 // ---- ends of the session ------------------------------------------------------------------------
 
 #[test]
@@ -584,6 +612,41 @@ fn calls_wait_for_credit_and_all_of_it_comes_back() {
 }
 
 #[test]
+fn answers_to_calls_that_were_given_up_give_the_sessions_credit_back_at_half_of_it() {
+    let config = small_config();
+    let mut solo = Solo::with(Role::Dialer, &config, Settings::FLOORS);
+    solo.hear(&Frame::Calls { takes: true });
+    solo.hear(&window(Scope::Streams, 100));
+    let session = solo.end.session().clone();
+    let calls: Vec<_> = (0..16)
+        .map(|_| begin(&session, Bytes::new(), None).unwrap())
+        .collect();
+    assert_eq!(solo.said().concat().matches("CALL").count(), 16);
+    drop(calls);
+    solo.said();
+    let answer = message(MOST);
+    let half = config.session_window() as usize / 2;
+    for n in 1..=16 {
+        let late = Frame::Reply {
+            stream: id(2 * n - 1),
+            answer: &answer,
+        };
+        solo.hear(&late);
+        let said = solo.said().concat();
+        let received = n as usize * (answer.len() + 256);
+        assert_eq!(
+            said.contains("WINDOW"),
+            received >= half,
+            "{n} answers: {said:?}"
+        );
+        if received >= half {
+            return;
+        }
+    }
+    panic!("nothing was returned");
+}
+
+#[test]
 fn calls_beyond_the_grant_take_a_streams_way() {
     let (mut pair, mut acceptor) = serving(&small_config());
     let client = pair.ends[D].session().clone();
@@ -714,6 +777,99 @@ fn answers_cancelled_behind_one_that_has_no_credit_leave_nothing_behind() {
     assert_eq!(said.matches("REPLY").count(), 1, "{said}");
     let calls = &solo.end.connection.core.mux.base.calls;
     assert_eq!((calls.slots(), calls.books().of_peer), (0, 0));
+}
+
+/// How many CALLs and REPLYs there are among these frames.
+fn calls_and_replies(said: &[String]) -> (usize, usize) {
+    let count = |kind| said.iter().filter(|frame| frame.starts_with(kind)).count();
+    (count("CALL "), count("REPLY "))
+}
+
+#[test]
+fn calls_and_answers_have_the_same_part_of_credit_that_is_scarce() {
+    const CALLS: usize = 8;
+    let (mut solo, mut acceptor) = hostile(config());
+    solo.hear(&Frame::Calls { takes: true });
+    let mut next = stuck_answer(&mut solo, &mut acceptor);
+    let session = solo.end.session().clone();
+    let calls: Vec<_> = (0..CALLS)
+        .map(|_| begin(&session, message(MOST - 3), None).unwrap())
+        .collect();
+    let mut said = Vec::new();
+    for _ in 0..2 * CALLS {
+        // There is always an answer that waits.
+        solo.hear(&call(1 + 2 * next));
+        taken(&mut acceptor).unwrap().reply(message(MOST));
+        next += 1;
+        assert_eq!(calls_and_replies(&solo.said()), (0, 0));
+        solo.hear(&window(Scope::Session, cost(MAX_CALL_LEN) as u32));
+        said.extend(solo.said());
+    }
+    assert_eq!(calls_and_replies(&said), (CALLS, CALLS), "{said:?}");
+    drop(calls);
+}
+
+/// One batch.
+fn batch(solo: &mut Solo) -> Vec<String> {
+    let connection = &mut solo.end.connection;
+    connection.take_work(solo.now);
+    if !connection.transmit(&mut solo.end.batch, solo.now) {
+        return Vec::new();
+    }
+    let bytes = solo.end.batch.remaining().concat();
+    solo.end.batch.clear();
+    connection.written(bytes.len(), false, solo.now);
+    connection.deliver_wakes();
+    solo::frames(&bytes)
+}
+
+#[test]
+fn neither_calls_nor_answers_wait_behind_an_endless_row_of_the_others() {
+    /// Of the endless kind, before each batch: more than fit into it.
+    const ROW: usize = 8;
+    let plenty = Settings {
+        session_window: u32::MAX,
+        stream_window: u32::MAX,
+        streams: 1000,
+        ..Settings::FLOORS
+    };
+    let config = config().max_streams(100).build().expect("valid");
+    for (calls_wait, busy) in [(true, false), (true, true), (false, false), (false, true)] {
+        let mut solo = Solo::with(Role::Acceptor, &config, plenty);
+        let mut acceptor = Acceptor::new(solo.end.session().clone());
+        solo.hear(&Frame::Calls { takes: true });
+        solo.said();
+        let session = solo.end.session().clone();
+        let mut stream = session.try_open("").unwrap();
+        let mut asked = Vec::new();
+        let mut answered = 0;
+        let mut add = |solo: &mut Solo, a_call: bool| {
+            if a_call {
+                asked.push(begin(&session, message(MOST - 3), None).unwrap());
+            } else {
+                solo.hear(&call(1 + 2 * answered));
+                taken(&mut acceptor).unwrap().reply(message(MOST));
+                answered += 1;
+            }
+        };
+        let mut batches = Vec::new();
+        for n in 0..6 {
+            while busy && stream.try_send(message(60_000)).is_ok() {}
+            (0..ROW).for_each(|_| add(&mut solo, !calls_wait));
+            if n == 2 {
+                add(&mut solo, calls_wait);
+            }
+            batches.push(calls_and_replies(&batch(&mut solo)));
+        }
+        println!("calls wait: {calls_wait}, messages too: {busy}: {batches:?}");
+        let found = batches
+            .iter()
+            .position(|(calls, replies)| match calls_wait {
+                true => *calls > 0,
+                false => *replies > 0,
+            });
+        assert!(matches!(found, Some(2 | 3)), "{found:?}");
+    }
 }
 
 #[test]

@@ -310,6 +310,9 @@ impl Unary {
             StreamError::Cancelled {
                 by: Side::This,
                 code: codes::DEADLINE,
+            }
+            | StreamError::NotSent {
+                code: codes::DEADLINE,
             } => {
                 self.given_up = true;
                 self.deadline.is_some_and(|deadline| deadline <= at)

@@ -130,6 +130,7 @@ const DRPC_KEPT: [(u64, &str); 2] = [
     ),
     (
         1894,
+        9254,
         "an ended session gives memory back that it has given back",
     ),
 ];
