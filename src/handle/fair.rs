@@ -32,6 +32,14 @@ impl Fair {
         self.yield_once(cx)
     }
 
+    /// Counts a poll, unless it is the turn of others: then [`poll`](Self::poll) gives it to them.
+    #[inline]
+    pub(crate) const fn has_turn(&mut self) -> bool {
+        let has = self.0 + 1 < READY_MAX;
+        self.0 += has as u8;
+        has
+    }
+
     /// The task waits, so that others have their turn.
     #[inline]
     pub(crate) const fn waits(&mut self) {
@@ -83,6 +91,17 @@ mod tests {
             () = others => {}
         }
         assert!((10..20).contains(&ran.get()), "{}", ran.get());
+    }
+
+    #[test]
+    fn the_poll_that_is_the_turn_of_others_is_not_counted_before_they_had_it() {
+        let mut fair = Fair::new();
+        let counted = std::iter::repeat_with(|| fair.has_turn()).take(1000);
+        let counted = counted.take_while(|has| *has).count();
+        assert_eq!(counted, usize::from(READY_MAX) - 1);
+        let cx = Context::from_waker(std::task::Waker::noop());
+        assert!(fair.poll(&cx).is_ready(), "outside of a runtime");
+        assert!(fair.has_turn());
     }
 
     #[test]

@@ -40,6 +40,8 @@ pub use recv::lease::{Chunks, Lease};
 pub use reserved::Reserved;
 pub use send::SendStream;
 pub use send::futures::{Reserve, SendMessage, SendSlice, Written};
+#[cfg(feature = "rpc")]
+pub(crate) use send::shared::SharedHalf;
 pub use session::Session;
 pub use session::accept::{Accept, Incoming};
 pub use state::SessionState;

@@ -178,6 +178,21 @@ impl RecvStream {
         Poll::Ready(Ok(there.then(|| self.take_message())))
     }
 
+    /// Reads the next message where it lies, if it has arrived, in one piece that the ring stores. `None`: [`poll_recv`](Self::poll_recv)
+    /// tells, and nothing has changed.
+    #[cfg_attr(not(feature = "rpc"), allow(dead_code, reason = "of `rpc` alone"))]
+    #[inline(always)]
+    pub(crate) fn read_at_once<R>(&mut self, read: impl FnOnce(&[u8]) -> R) -> Option<R> {
+        // A lease that was forgotten has left its message passed.
+        let is_plain = !self.ended && self.read == 0 && self.reader.passed_weight() == 0;
+        if !is_plain || self.lane().recv_end().is_some() || !self.fair.has_turn() {
+            return None;
+        }
+        let result = read(self.reader.advance_slice(rx_tag::END)?);
+        self.release();
+        Some(result)
+    }
+
     /// Takes a message that has arrived already; `None` if there is none now, for any reason.
     pub fn try_recv(&mut self) -> Option<Bytes> {
         if self.pass_message() {

@@ -2,6 +2,8 @@
 
 pub(super) mod futures;
 mod room;
+#[cfg(feature = "rpc")]
+pub(super) mod shared;
 
 use std::fmt;
 use std::future::poll_fn;

@@ -16,6 +16,7 @@
 //! | [`process`] | identity of the process, changed by a fork | 1 → n |
 //! | [`slots`] | places claimed and released, each with a value | n → n |
 //! | [`teardown`] | whether this thread is dropping a handle | none |
+//! | [`turns`] | value that several use in turns, without waiting | n ↔ n |
 //! | [`waiters`] | set of wakers, woken together | n → n |
 //! | [`waker_slot`] | the waker of one task, kept between waits | n → 1 |
 //!
@@ -54,6 +55,8 @@ pub(crate) mod ring;
 pub(crate) mod slots;
 pub(crate) mod step;
 pub(crate) mod teardown;
+#[cfg(any(feature = "rpc", test))]
+pub(crate) mod turns;
 pub(crate) mod waiters;
 pub(crate) mod waker_slot;
 
@@ -82,5 +85,7 @@ pub(crate) use ring::{
 };
 pub(crate) use slots::{Key as SlotKey, Slots};
 pub(crate) use teardown::Teardown;
+#[cfg(feature = "rpc")]
+pub(crate) use turns::Turns;
 pub(crate) use waiters::{Key as WaiterKey, WakerSet};
 pub(crate) use waker_slot::WakerSlot;

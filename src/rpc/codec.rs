@@ -61,7 +61,7 @@ pub trait Encoding: 'static {
 /// ```
 pub trait Codec<T>: Encoding {
     /// Whether [`decode`](Self::decode) is given messages where they lie, which saves a copy and an allocation for those that are not kept
-    /// as bytes.
+    /// as bytes. Short messages of calls that stream always are.
     const IN_PLACE: bool = true;
 
     /// Writes a message behind what is in `buffer`.
@@ -76,7 +76,8 @@ pub trait Codec<T>: Encoding {
         None
     }
 
-    /// The bytes of the message, if it is bytes already: a short one is copied to where it is sent from.
+    /// The bytes of the message, if it is bytes already: a short one is copied to where it is sent from. One that it does not give is
+    /// [`whole`](Self::whole), or encoded.
     fn as_slice(message: &T) -> Option<&[u8]> {
         let _ = message;
         None
@@ -105,6 +106,7 @@ pub struct Payload<'a>(Where<'a>);
 enum Where<'a> {
     Bytes(Bytes),
     Lease(Lease<'a>),
+    Slice(&'a [u8]),
 }
 
 impl Payload<'_> {
@@ -114,6 +116,7 @@ impl Payload<'_> {
         match &self.0 {
             Where::Bytes(bytes) => Cow::Borrowed(bytes),
             Where::Lease(lease) => lease.to_contiguous(),
+            Where::Slice(slice) => Cow::Borrowed(slice),
         }
     }
 
@@ -123,6 +126,7 @@ impl Payload<'_> {
         match self.0 {
             Where::Bytes(bytes) => bytes,
             Where::Lease(lease) => lease.to_bytes(),
+            Where::Slice(slice) => Bytes::copy_from_slice(slice),
         }
     }
 
@@ -132,6 +136,7 @@ impl Payload<'_> {
         match &self.0 {
             Where::Bytes(bytes) => bytes.len(),
             Where::Lease(lease) => lease.len(),
+            Where::Slice(slice) => slice.len(),
         }
     }
 
@@ -147,6 +152,7 @@ impl Payload<'_> {
         match &self.0 {
             Where::Bytes(_) => false,
             Where::Lease(lease) => !lease.is_shared(),
+            Where::Slice(_) => true,
         }
     }
 }
@@ -160,6 +166,14 @@ impl From<Bytes> for Payload<'_> {
 impl<'a> From<Lease<'a>> for Payload<'a> {
     fn from(lease: Lease<'a>) -> Self {
         Self(Where::Lease(lease))
+    }
+}
+
+impl<'a> Payload<'a> {
+    /// A message in one piece of memory that is not its own.
+    #[inline]
+    pub(super) const fn in_place(slice: &'a [u8]) -> Self {
+        Self(Where::Slice(slice))
     }
 }
 
@@ -202,6 +216,10 @@ impl Codec<Vec<u8>> for Raw {
         Ok(())
     }
 
+    fn as_slice(message: &Vec<u8>) -> Option<&[u8]> {
+        Some(message)
+    }
+
     fn decode(payload: Payload<'_>) -> Result<Vec<u8>, CodecError> {
         Ok(payload.to_contiguous().into_owned())
     }
@@ -212,7 +230,7 @@ pub(super) struct Coding<T> {
     pub(super) in_place: bool,
     pub(super) encode: fn(&T, &mut BytesMut) -> Result<(), CodecError>,
     pub(super) whole: fn(&T) -> Option<Bytes>,
-    as_slice: fn(&T) -> Option<&[u8]>,
+    pub(super) as_slice: fn(&T) -> Option<&[u8]>,
     into_whole: fn(T) -> Result<Bytes, T>,
     pub(super) decode: fn(Payload<'_>) -> Result<T, CodecError>,
 }

@@ -9,7 +9,7 @@ use std::task::{Context, Poll, ready};
 use futures_core::Stream;
 
 use super::code::Code;
-use super::codec::Coding;
+use super::codec::{CodecError, Coding, Payload};
 use super::exchange::{ended, poll_answer, poll_message, undecodable};
 use super::metadata::Metadata;
 use super::metrics::Seen;
@@ -84,7 +84,30 @@ impl<T> Receiver<T> {
     ///
     /// # Errors
     /// As [`recv`](Self::recv).
+    #[inline]
     pub fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<T>, Status>> {
+        match self.recv_at_once() {
+            Some(Ok(message)) => Poll::Ready(Ok(Some(message))),
+            Some(Err(error)) => Poll::Ready(Err(self.refuse(&error))),
+            None => self.poll_any(cx),
+        }
+    }
+
+    /// A short message that has arrived, if that is all there is to look at.
+    #[inline]
+    fn recv_at_once(&mut self) -> Option<Result<T, CodecError>> {
+        let cancelled = self.caller.as_ref().and_then(Caller::cancelled);
+        if self.peeked.is_some() || self.ended || cancelled.is_some() {
+            return None;
+        }
+        let decode = self.coding.decode;
+        self.recv
+            .read_at_once(|message| decode(Payload::in_place(message)))
+    }
+
+    /// As [`poll_recv`](Self::poll_recv).
+    #[inline(never)]
+    fn poll_any(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<T>, Status>> {
         if let Some(peeked) = self.peeked.take() {
             return Poll::Ready(peeked.map(Some));
         }
@@ -102,14 +125,27 @@ impl<T> Receiver<T> {
         {
             next = Poll::Ready(Err(self.end(code)));
         }
-        self.ended = matches!(next, Poll::Ready(Ok(None) | Err(_)));
-        if self.ended
-            && let Some(caller) = &mut self.caller
-            && let Poll::Ready(end) = &next
-        {
-            caller.seen.end_of(end);
+        match &next {
+            Poll::Ready(Ok(None)) => self.over(Code::OK),
+            Poll::Ready(Err(status)) => self.over(status.code()),
+            _ => {}
         }
         next
+    }
+
+    fn over(&mut self, code: Code) {
+        self.ended = true;
+        if let Some(caller) = &mut self.caller {
+            caller.seen.end(code);
+        }
+    }
+
+    /// Ends a call for a message that makes no sense.
+    #[cold]
+    fn refuse(&mut self, error: &CodecError) -> Status {
+        let status = self.undecodable(error);
+        self.over(status.code());
+        status
     }
 
     /// Ends a call for the reason of its parent.
@@ -126,18 +162,19 @@ impl<T> Receiver<T> {
         match received.map_err(|error| ended(self.recv.wire(), error))? {
             Some(Ok(message)) => Poll::Ready(Ok(Some(message))),
             None => Poll::Ready(Ok(None)),
-            Some(Err(error)) => {
-                let status = match &self.caller {
-                    Some(caller) => {
-                        caller.shared.cancel(codes::CANCELLED);
-                        undecodable(&error)
-                    }
-                    None => {
-                        Status::invalid_argument(format!("a request cannot be decoded: {error}"))
-                    }
-                };
-                Poll::Ready(Err(status))
+            Some(Err(error)) => Poll::Ready(Err(self.undecodable(&error))),
+        }
+    }
+
+    /// A caller's call is cancelled for it; a handler decides itself.
+    #[cold]
+    fn undecodable(&self, error: &CodecError) -> Status {
+        match &self.caller {
+            Some(caller) => {
+                caller.shared.cancel(codes::CANCELLED);
+                undecodable(error)
             }
+            None => Status::invalid_argument(format!("a request cannot be decoded: {error}")),
         }
     }
 

@@ -93,18 +93,38 @@ impl<T> Sender<T> {
     ///
     /// # Cancel safety
     /// Dropping the future before it is ready means that the message was not sent.
-    pub async fn send(&mut self, message: impl Borrow<T>) -> Result<(), Status> {
-        poll_fn(|cx| self.fair.poll(cx)).await;
-        let message = self.encode(message.borrow())?;
-        poll_fn(|cx| {
-            ready!(self.poll_headers(cx))?;
-            let step =
-                |stream: &mut SendStream, cx: &mut Waking<'_>| poll_send(stream, &message, cx);
-            self.poll(cx, step).map_err(|error| self.ended(error))
+    pub fn send(&mut self, message: impl Borrow<T>) -> impl Future<Output = Result<(), Status>> {
+        // No `async fn`: that would move the message once more.
+        let mut encoded = None;
+        poll_fn(move |cx| {
+            if encoded.is_none() {
+                ready!(self.fair.poll(cx));
+                encoded = self.send_at_once(message.borrow())?;
+            }
+            match encoded {
+                None => Poll::Ready(Ok(())),
+                Some(_) => self.poll_encoded(&mut encoded, cx),
+            }
         })
-        .await?;
-        self.give_back(message);
-        Ok(())
+    }
+
+    /// Sends a message, and takes it.
+    #[inline(never)]
+    fn poll_encoded(
+        &mut self,
+        encoded: &mut Option<Bytes>,
+        cx: &mut Waking<'_>,
+    ) -> Poll<Result<(), Status>> {
+        ready!(self.poll_headers(cx))?;
+        if let Some(message) = encoded {
+            let step =
+                |stream: &mut SendStream, cx: &mut Waking<'_>| poll_send(stream, message, cx);
+            ready!(self.poll(cx, step)).map_err(|error| self.ended(error))?;
+        }
+        if let Some(message) = encoded.take() {
+            self.give_back(message);
+        }
+        Poll::Ready(Ok(()))
     }
 
     /// Sends all messages of a stream. It does not [finish](Self::finish), as more may follow; `forward` of the crate `futures`, which closes
@@ -169,16 +189,35 @@ impl<T> Sender<T> {
         }
     }
 
-    fn encode(&mut self, message: &T) -> Result<Bytes, Status> {
+    /// Sends a short message if nothing has to be waited for. Else the message comes back, encoded.
+    #[inline]
+    fn send_at_once(&mut self, message: &T) -> Result<Option<Bytes>, Status> {
         if self.finished {
             return Err(self.ended(SendError::Finished));
         }
+        if let Some(slice) = (self.coding.as_slice)(message)
+            && slice.len() <= COPIED_MAX
+        {
+            let is_sent = self.push_at_once(slice);
+            return Ok((!is_sent).then(|| Bytes::copy_from_slice(slice)));
+        }
         if let Some(whole) = (self.coding.whole)(message) {
-            return Ok(whole);
+            return Ok(Some(whole));
         }
         self.buffer.clear();
         self.coding.encode_into(message, &mut self.buffer)?;
-        Ok(self.buffer.split().freeze())
+        let is_sent = self.buffer.len() <= COPIED_MAX && self.push_at_once(&self.buffer);
+        Ok((!is_sent).then(|| self.buffer.split().freeze()))
+    }
+
+    /// Queues a copy of a message, if there is room now and nothing has to go before it or ends the call.
+    #[inline]
+    fn push_at_once(&self, message: &[u8]) -> bool {
+        let is_cancelled = match &self.side {
+            Side::Caller(Some(parent)) => parent.cancelled().is_some(),
+            _ => false,
+        };
+        self.headers_sent && !is_cancelled && self.shared.push_at_once(message)
     }
 
     /// Keeps the memory of a message that was copied.
@@ -272,7 +311,9 @@ impl<T> Sink<T> for Sender<T> {
 
     fn start_send(self: Pin<&mut Self>, message: T) -> Result<(), Status> {
         let this = self.get_mut();
-        let message = this.encode(&message)?;
+        let Some(message) = this.send_at_once(&message)? else {
+            return Ok(());
+        };
         let start = |stream: &mut SendStream| Sink::start_send(Pin::new(stream), message);
         this.shared.with(start).map_err(|error| this.ended(error))
     }

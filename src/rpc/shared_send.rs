@@ -1,24 +1,20 @@
 //! The sending half of a streaming call, which two hold: one that sends, and one that watches for the end of the call.
 //!
-//! It lies in a queue with one place, from which either takes it for one step. Who finds the place empty tries again, as
-//! the other is in the middle of such a step. Both are woken by whatever wakes the stream.
+//! Either has it for one step at a time. One that finds the other in the middle of such a step tries again. Both are woken by
+//! whatever wakes the stream.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 
 use atomic_waker::AtomicWaker;
-use crossbeam_queue::ArrayQueue;
 
 use super::release::Release;
-use crate::handle::SendStream;
+use crate::handle::{SendStream, SharedHalf};
 
 pub(super) struct SharedSend {
-    place: ArrayQueue<SendStream>,
+    half: SharedHalf,
     wakers: Arc<Wakers>,
     waker: Waker,
-    /// The code of a cancel; 0: none.
-    cancelled: AtomicU32,
     /// Whether the one that sends still may.
     release: Release,
 }
@@ -46,38 +42,32 @@ impl SharedSend {
             sender: AtomicWaker::new(),
             watcher: AtomicWaker::new(),
         });
-        let place = ArrayQueue::new(1);
-        // It is empty.
-        let _ = place.push(stream);
         Arc::new(Self {
-            place,
+            half: SharedHalf::new(stream),
             waker: Waker::from(Arc::clone(&wakers)),
             wakers,
-            cancelled: AtomicU32::new(0),
             release: Release::new(),
         })
-    }
-
-    /// One step with the stream; `None` if the other is in the middle of one.
-    fn try_with<R>(&self, step: impl FnOnce(&mut SendStream) -> R) -> Option<R> {
-        let mut stream = self.place.pop()?;
-        let result = step(&mut stream);
-        let _ = self.place.push(stream);
-        // Who wanted to cancel meanwhile found the place empty.
-        self.apply_cancel();
-        Some(result)
     }
 
     /// One step with the stream. The other holds it for a moment at most.
     pub(super) fn with<R>(&self, step: impl FnOnce(&mut SendStream) -> R) -> R {
         let mut step = Some(step);
         loop {
-            let taken = self.try_with(|stream| step.take().map(|step| step(stream)));
+            let taken = self
+                .half
+                .try_with(|stream| step.take().map(|step| step(stream)));
             if let Some(Some(result)) = taken {
                 return result;
             }
             std::thread::yield_now();
         }
+    }
+
+    /// Queues a copy of a message if there is room now. False: nothing has changed.
+    #[inline]
+    pub(super) fn push_at_once(&self, message: &[u8]) -> bool {
+        self.half.push_at_once(message)
     }
 
     /// Polls on behalf of the one that sends.
@@ -87,7 +77,7 @@ impl SharedSend {
         mut step: impl FnMut(&mut SendStream, &mut Context<'_>) -> Poll<R>,
     ) -> Poll<R> {
         let mut inner = Context::from_waker(&self.waker);
-        if let Some(Poll::Ready(ready)) = self.try_with(|stream| step(stream, &mut inner)) {
+        if let Some(Poll::Ready(ready)) = self.half.try_with(|stream| step(stream, &mut inner)) {
             return Poll::Ready(ready);
         }
         self.wakers.sender.register(cx.waker());
@@ -110,7 +100,8 @@ impl SharedSend {
         mut step: impl FnMut(&mut SendStream, &mut Context<'_>) -> Poll<R>,
     ) -> Poll<R> {
         let mut inner = Context::from_waker(&self.waker);
-        self.try_with(|stream| step(stream, &mut inner))
+        self.half
+            .try_with(|stream| step(stream, &mut inner))
             .unwrap_or_else(|| {
                 cx.waker().wake_by_ref();
                 Poll::Pending
@@ -134,23 +125,8 @@ impl SharedSend {
 
     /// Cancels the call, in both directions; the first code stays.
     pub(super) fn cancel(&self, code: u32) {
-        let (success, failure) = (Ordering::SeqCst, Ordering::SeqCst);
-        // ORDERING: pairs with `apply_cancel` of the other: one of the two finds code and stream.
-        let _ = self.cancelled.compare_exchange(0, code, success, failure);
-        self.apply_cancel();
+        self.half.cancel(code);
         // Who sends is to learn of it.
         self.wakers.sender.wake();
-    }
-
-    fn apply_cancel(&self) {
-        // ORDERING: as above. The place is changed by operations that are SeqCst as well.
-        let code = self.cancelled.load(Ordering::SeqCst);
-        if code != 0
-            && let Some(mut stream) = self.place.pop()
-        {
-            // A second time, or after the end, it does nothing.
-            stream.cancel(code);
-            let _ = self.place.push(stream);
-        }
     }
 }

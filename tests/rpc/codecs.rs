@@ -4,7 +4,8 @@ use bytes::{BufMut, Bytes, BytesMut};
 use prost::Message;
 use ringmux::Config;
 use ringmux::rpc::{
-    Code, Codec, CodecError, Encoding, Method, Payload, Postcard, Prost, Raw, Server, Status,
+    Bidirectional, Code, Codec, CodecError, Encoding, Method, Payload, Postcard, Prost, Raw,
+    Receiver, Sender, Server, Status,
 };
 use serde::{Deserialize, Serialize};
 
@@ -130,6 +131,83 @@ async fn raw_messages_may_be_vectors() {
     let request = vec![1, 2, 3];
     let answer = soon(host.channel.call(&VECTORS, &request).into_future()).await;
     assert_eq!(answer.unwrap(), [3, 2, 1]);
+}
+
+/// As many bytes as the number says, not given as bytes before they are encoded.
+#[derive(Clone, Debug, PartialEq)]
+struct Zeros(usize);
+
+struct Counted;
+
+impl Encoding for Counted {
+    const ID: u8 = 201;
+}
+
+impl Codec<Zeros> for Counted {
+    const IN_PLACE: bool = false;
+
+    fn encode(message: &Zeros, buffer: &mut BytesMut) -> Result<(), CodecError> {
+        buffer.put_bytes(0, message.0);
+        Ok(())
+    }
+
+    fn whole(message: &Zeros) -> Option<Bytes> {
+        (!message.0.is_multiple_of(2)).then(|| vec![0; message.0].into())
+    }
+
+    fn decode(payload: Payload<'_>) -> Result<Zeros, CodecError> {
+        let len = payload.len();
+        assert_eq!(payload.into_bytes(), vec![0; len]);
+        Ok(Zeros(len))
+    }
+}
+
+/// Sends messages of these lengths there and back over a stream.
+async fn there_and_back<C, T>(make: fn(usize) -> T)
+where
+    C: Codec<T>,
+    T: Clone + PartialEq + std::fmt::Debug + Send + Sync + 'static,
+{
+    let chat: Method<T, T, Bidirectional> = Method::bidirectional::<C>("test.Test/Chat");
+    let echo = |_, mut from: Receiver<T>, mut to: Sender<T>| async move {
+        while let Some(message) = from.recv().await? {
+            to.send(&message).await?;
+        }
+        Ok(())
+    };
+    let host = Host::new(Server::builder().bidirectional(chat, echo)).await;
+    let chat: Method<T, T, Bidirectional> = Method::bidirectional::<C>("test.Test/Chat");
+    let opened = soon(host.channel.bidirectional(&chat).open()).await;
+    let (mut to, mut from) = opened.unwrap();
+    let lens = [0, 1, 64, 4095, 4096, 4097, 5, 20_000, 70_000, 3, 0];
+    let lens = lens.into_iter().cycle().take(500);
+    let sending = async {
+        for len in lens.clone() {
+            to.send(make(len)).await.unwrap();
+        }
+        to.finish().unwrap();
+    };
+    let receiving = async {
+        for len in lens.clone() {
+            assert!(from.recv().await.unwrap().unwrap() == make(len), "{len}");
+        }
+        assert!(from.recv().await.unwrap().is_none());
+    };
+    soon(async { tokio::join!(sending, receiving) }).await;
+}
+
+#[tokio::test]
+async fn short_and_long_messages_of_a_stream_arrive_in_order_in_every_codec() {
+    there_and_back::<Raw, Bytes>(|len| vec![7; len].into()).await;
+    there_and_back::<Raw, Vec<u8>>(|len| vec![7; len]).await;
+    there_and_back::<Postcard, Vec<u8>>(|len| vec![7; len]).await;
+    there_and_back::<Counted, Zeros>(Zeros).await;
+    there_and_back::<Prost, Account>(|len| Account {
+        id: len as u64,
+        name: "n".repeat(len / 2),
+        blob: vec![7; len / 2].into(),
+    })
+    .await;
 }
 
 /// A request of one byte and an answer of one; some panic in the server.

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::FutureExt;
 use ringmux::Processed;
 use ringmux::rpc::{CLEANUP_MAX, Channel, Code, Context, Origin, Receiver, Sender, Server, Status};
 use tokio::sync::Notify;
@@ -352,6 +353,29 @@ async fn cancelling_a_context_cancels_the_calls_of_which_it_is_the_parent() {
         Code::CANCELLED
     );
     until("both have ended", || seen.ended() == 2).await;
+}
+
+#[tokio::test]
+async fn a_cancel_ends_also_what_need_not_wait_for_room_or_for_a_message() {
+    async fn three(_: Context, _: Receiver<Bytes>, mut to: Sender<Bytes>) -> Result<(), Status> {
+        for _ in 0..3 {
+            to.send(Bytes::from_static(b"m")).await?;
+        }
+        pending().await
+    }
+    let host = Host::new(Server::builder().bidirectional(CHAT, three)).await;
+    let cx = Context::new();
+    let call = host.channel.bidirectional(&CHAT).parent(&cx);
+    let (mut to, mut from) = soon(call.open()).await.unwrap();
+    soon(to.send(Bytes::new())).await.unwrap();
+    // The other two have arrived with it.
+    assert_eq!(soon(from.recv()).await.unwrap().unwrap(), "m");
+    cx.cancel();
+    let sent = to.send(Bytes::new()).now_or_never().unwrap();
+    assert_eq!(sent.unwrap_err().code(), Code::CANCELLED);
+    let received = from.recv().now_or_never().unwrap();
+    assert_eq!(received.unwrap_err().code(), Code::CANCELLED);
+    assert_eq!(soon(from.recv()).await.unwrap(), None);
 }
 
 #[tokio::test]

@@ -14,8 +14,7 @@ impl SendStream {
         cx: &Context<'_>,
         len: usize,
     ) -> Poll<Result<(), SendError>> {
-        let open = !self.finished && self.lane().send_end().is_none();
-        if open && len <= self.lane().session().peer_max_message() && self.has_room(len) {
+        if has_room_now(self, len) {
             return self.fair.poll(cx).map(Ok);
         }
         self.wait_for_room(cx, len)
@@ -106,6 +105,13 @@ impl SendStream {
         }
         end_or_inherited(self.lane()).map_or(Ok(()), Err)
     }
+}
+
+/// Whether a message of this length may be queued now. If not, [`SendStream::room`] says why.
+#[inline]
+pub(super) fn has_room_now(stream: &mut SendStream, len: usize) -> bool {
+    let open = !stream.finished && stream.lane().send_end().is_none();
+    open && len <= stream.lane().session().peer_max_message() && stream.has_room(len)
 }
 
 /// Why the sending direction has ended, if it has.

@@ -1,7 +1,7 @@
 //! The consuming side of the ring. Progress and invariants: see the parent module.
 
 use super::segment::{Cursor, Header, Kind, Segment};
-use super::{Passed, Record, Ring, RingOwner, Taken};
+use super::{Passed, Payload, Record, Ring, RingOwner, Taken};
 use crate::sync::Ordering;
 use bytes::Bytes;
 use std::ptr::NonNull;
@@ -129,6 +129,24 @@ impl<O: RingOwner> Reader<O> {
             Next::Nothing => None,
             Next::Record(cursor, header) => Some(own.pass_unless::<O>(tags, cursor, header)),
             Next::Other => own.advance_behind::<O>(ring, tags),
+        }
+    }
+
+    /// Passes over the record at the position and lends its payload, if it has this tag and is stored in the ring, and no padding is
+    /// before it; else nothing changes.
+    #[inline(always)]
+    pub(crate) fn advance_slice(&mut self, tag: u16) -> Option<&[u8]> {
+        let (ring, own) = self.parts();
+        match own.next(ring) {
+            Next::Record(cursor, header) if header.tag() == tag && !header.owns_handle() => {
+                own.pass::<O>(cursor, header);
+                // SAFETY: `next` found the record before `tail`; it is ours until `commit`, which needs `&mut self`.
+                match unsafe { cursor.record(header) }.payload {
+                    Payload::Slice(slice) => Some(slice),
+                    Payload::Shared(_) => None,
+                }
+            }
+            _ => None,
         }
     }
 

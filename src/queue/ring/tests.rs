@@ -269,7 +269,15 @@ impl Model {
             Operation::Advance => {
                 self.check_peek();
                 if let Some(reader) = &mut self.reader {
-                    let moved = reader.advance();
+                    // Either way; the second finds what the first does not take.
+                    let expected = self.records.get(self.position);
+                    let tag = expected.map_or(0, |expected| expected.tag);
+                    let slice = reader.advance_slice(tag).map(<[u8]>::to_vec);
+                    if let (Some(slice), Some(expected)) = (&slice, expected) {
+                        assert_eq!(*slice, expected.content);
+                        assert!(!expected.shared && !expected.taken);
+                    }
+                    let moved = slice.is_some() || reader.advance();
                     assert_eq!(moved, self.position < self.published);
                     self.position += usize::from(moved);
                 }
@@ -460,6 +468,27 @@ fn a_record_with_an_unwanted_tag_is_named_and_stays() {
     assert_eq!(reader.advance_unless(1), Some(3));
     assert_eq!(reader.passed().count(), 1);
     assert_eq!(reader.peek().unwrap().tag, 3);
+}
+
+#[test]
+fn only_a_record_with_the_tag_wanted_that_the_ring_stores_is_lent_as_a_slice() {
+    let (mut writer, mut reader) = pair();
+    assert_eq!(reader.advance_slice(2), None);
+    writer.push_slice(2, false, b"wanted");
+    writer.push_slice(3, false, b"another tag");
+    writer.push_bytes(2, false, Bytes::from_static(b"shared"));
+    writer.publish();
+    // The reader has not attached to the ring yet.
+    assert!(!reader.is_empty());
+    assert_eq!(reader.advance_slice(2), Some(&b"wanted"[..]));
+    assert_eq!(reader.advance_slice(2), None);
+    assert_eq!(reader.passed().count(), 1);
+    assert!(reader.advance());
+    assert_eq!(reader.advance_slice(2), None);
+    assert_eq!(reader.passed().count(), 2);
+    assert!(reader.advance());
+    reader.commit();
+    assert_eq!(writer.refresh(), 0);
 }
 
 #[test]
