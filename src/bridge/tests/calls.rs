@@ -612,6 +612,41 @@ fn calls_wait_for_credit_and_all_of_it_comes_back() {
 }
 
 #[test]
+fn answers_to_calls_that_were_given_up_give_the_sessions_credit_back_at_half_of_it() {
+    let config = small_config();
+    let mut solo = Solo::with(Role::Dialer, &config, Settings::FLOORS);
+    solo.hear(&Frame::Calls { takes: true });
+    solo.hear(&window(Scope::Streams, 100));
+    let session = solo.end.session().clone();
+    let calls: Vec<_> = (0..16)
+        .map(|_| begin(&session, Bytes::new(), None).unwrap())
+        .collect();
+    assert_eq!(solo.said().concat().matches("CALL").count(), 16);
+    drop(calls);
+    solo.said();
+    let answer = message(MOST);
+    let half = config.session_window() as usize / 2;
+    for n in 1..=16 {
+        let late = Frame::Reply {
+            stream: id(2 * n - 1),
+            answer: &answer,
+        };
+        solo.hear(&late);
+        let said = solo.said().concat();
+        let received = n as usize * (answer.len() + 256);
+        assert_eq!(
+            said.contains("WINDOW"),
+            received >= half,
+            "{n} answers: {said:?}"
+        );
+        if received >= half {
+            return;
+        }
+    }
+    panic!("nothing was returned");
+}
+
+#[test]
 fn calls_beyond_the_grant_take_a_streams_way() {
     let (mut pair, mut acceptor) = serving(&small_config());
     let client = pair.ends[D].session().clone();
