@@ -288,7 +288,8 @@ impl<M: Mode> Runners<M> {
     /// What runs calls of a method in place, if they may be.
     #[inline]
     fn find(&mut self, core: &Core<M>, method: &[u8]) -> Option<(Called, &mut M::InPlace)> {
-        if !self.last.is_some_and(|last| last.name.as_bytes() == method) {
+        let is_other = |last: Called| last.name.as_bytes() != method;
+        if self.last.is_none_or(is_other) {
             self.turn_to(core, method)?;
         }
         let last = self.last?;

@@ -790,17 +790,16 @@ fn calls_and_answers_have_the_same_part_of_credit_that_is_scarce() {
     const CALLS: usize = 8;
     let (mut solo, mut acceptor) = hostile(config());
     solo.hear(&Frame::Calls { takes: true });
-    let mut next = stuck_answer(&mut solo, &mut acceptor);
+    let next = stuck_answer(&mut solo, &mut acceptor);
     let session = solo.end.session().clone();
     let calls: Vec<_> = (0..CALLS)
         .map(|_| begin(&session, message(MOST - 3), None).unwrap())
         .collect();
     let mut said = Vec::new();
-    for _ in 0..2 * CALLS {
+    for n in (next..).take(2 * CALLS) {
         // There is always an answer that waits.
-        solo.hear(&call(1 + 2 * next));
+        solo.hear(&call(1 + 2 * n));
         taken(&mut acceptor).unwrap().reply(message(MOST));
-        next += 1;
         assert_eq!(calls_and_replies(&solo.said()), (0, 0));
         solo.hear(&window(Scope::Session, cost(MAX_CALL_LEN) as u32));
         said.extend(solo.said());
