@@ -36,6 +36,7 @@ mod cycles;
 mod killed;
 mod partition;
 mod rolling;
+#[allow(dead_code)]
 mod still;
 mod stopped;
 mod vanished;
