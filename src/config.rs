@@ -50,6 +50,7 @@ const MIB: u32 = 1024 * KIB;
 /// | a socket that neither sends nor receives while bytes are queued | `write_timeout` | 10 s | 5 s | [`SessionError::WriteTimeout`](crate::SessionError::WriteTimeout) |
 /// | age, and the drain that ends it | `max_age`, `drain_timeout` | none, 30 s | 1 h, 30 s | the session shuts down |
 /// | no handle left, and no progress by the peer | `drain_timeout` | 30 s | 30 s | the session closes |
+/// | the peer has closed the connection in order, and none of the bytes before that are read | `drain_timeout` | 30 s | 30 s | the session ends: [`SessionError::Disconnected`](crate::SessionError::Disconnected) |
 ///
 /// Resources that the wire format bounds by itself have no setting. An opening block or an opaque block is one frame of at
 /// most 8 KiB, so there are no continuations to count, and a direction of a stream has at most two opaque blocks. An empty
@@ -257,7 +258,8 @@ settings! {
     /// days.
     max_age: Option<Duration>,
     /// How long streams may continue once the session has reached `max_age`; and how long an orphaned session, without handles of
-    /// its own or of its streams, waits for a peer that takes none of the queued bytes and ends no stream. Default 30 s.
+    /// its own or of its streams, waits for a peer that takes none of the queued bytes and ends no stream; and how long bytes of a peer
+    /// that has closed the connection in order wait for an application that makes room for none of them. Default 30 s.
     drain_timeout: Duration,
     /// Whether unary calls of `rpc` may be one frame each way with peers that do so too, which is several times cheaper. If not,
     /// they are streams, in both directions, and nothing else changes. Default true.

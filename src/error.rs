@@ -410,6 +410,12 @@ pub enum StreamError {
     /// The stream never reached the peer's application. Trying again is safe.
     #[error("the peer did not process the stream")]
     NotProcessed(#[source] SessionError),
+    /// This side gave a unary call up, or its deadline passed, before any of it was sent. Trying again is safe.
+    #[error("before it was sent, {}", Cancelling(Side::This, *code))]
+    NotSent {
+        /// As of [`Cancelled`](Self::Cancelled).
+        code: u32,
+    },
     /// The stream tripped a limit of this side.
     #[error(transparent)]
     LimitExceeded(#[from] LimitExceeded),
@@ -453,7 +459,7 @@ impl StreamError {
     #[must_use]
     pub const fn was_processed(&self) -> Processed {
         match self {
-            Self::NotProcessed(_) => Processed::No,
+            Self::NotProcessed(_) | Self::NotSent { .. } => Processed::No,
             Self::Failed(_) => Processed::Yes,
             Self::Cancelled {
                 by: Side::Peer,

@@ -69,6 +69,8 @@ pub(crate) trait Protocol {
     fn see_socket(&mut self, queued: Option<u64>, now: Instant);
     /// What the peer's system does; to be called behind [`see_socket`](Self::see_socket), unless the session has PINGs.
     fn see_peer_system(&mut self, system: PeerSystem, now: Instant);
+    /// The peer has closed the connection, behind bytes that are not read; nothing is sent any more.
+    fn peer_has_closed(&mut self, now: Instant);
     /// Acts on the deadlines that have passed.
     fn on_deadline(&mut self, now: Instant);
 
@@ -288,6 +290,11 @@ impl<W: Wire> Protocol for Engine<W> {
 
     fn see_peer_system(&mut self, system: PeerSystem, now: Instant) {
         self.core.keepalive.see_peer_system(system, now);
+    }
+
+    fn peer_has_closed(&mut self, now: Instant) {
+        let Core { mux, keepalive, .. } = &mut self.core;
+        keepalive.peer_has_closed(now, &mut mux.base.timers);
     }
 
     fn on_deadline(&mut self, now: Instant) {

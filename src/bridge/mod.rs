@@ -54,7 +54,7 @@ pub use ledger::{SessionEnds, Totals};
 pub(crate) use pool::Pool;
 #[cfg(test)]
 pub(crate) use session::SPARES_MAX;
-pub(crate) use session::calls::{Back, CallLink, CallSide, Ended};
+pub(crate) use session::calls::{Back, CallLink, CallSide, CallSpare, Ended, SHORT_MAX};
 pub(crate) use session::lane::{Lane, OpenState};
 pub(crate) use session::sides::{EngineSide, HandleSide, RxRing, TxRing};
 pub(crate) use session::{SessionLink, request};

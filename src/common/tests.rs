@@ -38,7 +38,7 @@ variants! {
     SessionError: Closed, PeerClosed, Disconnected, Io, Protocol, LimitExceeded, HandshakeTimeout, KeepaliveTimeout,
         WriteTimeout, EngineStopped;
     PingError: NotCarried, Session;
-    StreamError: Failed, Cancelled, NotProcessed, LimitExceeded, Session;
+    StreamError: Failed, Cancelled, NotProcessed, NotSent, LimitExceeded, Session;
     SendError: TooLong, Stopped, TooManyMetas, NotCarried, Finished, Stream;
     TrySendError: Full, Refused;
     OpenError: BlockTooLong, MessageTooLong, NoCredit, TooManyPending, NotThisSide, Session;
@@ -363,6 +363,14 @@ fn errors_of_streams() {
         AGAIN,
         ErrorKind::ConnectionRefused,
         "the peer did not process the stream: the session was closed by this side",
+    );
+    table.row(
+        || E::NotSent {
+            code: codes::DEADLINE,
+        },
+        AGAIN,
+        ErrorKind::ConnectionAborted,
+        "before it was sent, this side cancelled the stream: its deadline has passed",
     );
     table.row(
         || E::LimitExceeded(exceeded()),

@@ -59,6 +59,17 @@ pub(super) struct Entry<C> {
     pub(super) early: bool,
 }
 
+impl<C> Entry<C> {
+    const VOID: Self = Self {
+        id: 0,
+        at: At::Void,
+        port: None,
+        cost: 0,
+        charge: 0,
+        early: false,
+    };
+}
+
 /// What a handler did with its call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Answer {
@@ -211,22 +222,20 @@ impl<C: CallPort> Calls<C> {
         }
     }
 
+    #[inline]
     pub(super) fn insert(&mut self, id: u32, at: At, port: C, cost: u32) -> u32 {
-        let entry = self.entries.vacant_entry();
-        let slot = entry.key() as u32;
+        let vacant = self.entries.vacant_entry();
+        let slot = vacant.key() as u32;
         port.set_key(Some(slot.into()));
         if id != 0 {
             self.by_id.insert(id, slot);
         }
         self.charged += u32::from(cost > 0);
-        entry.insert(Entry {
-            id,
-            at,
-            port: Some(port),
-            cost,
-            charge: cost,
-            early: false,
-        });
+        // Filled in its place: a copy of fields that were just stored would wait for the stores.
+        let entry = vacant.insert(Entry::VOID);
+        entry.port = Some(port);
+        (entry.id, entry.at) = (id, at);
+        (entry.cost, entry.charge) = (cost, cost);
         slot
     }
 

@@ -24,6 +24,10 @@
 //! idle session has nothing to look for, and no timer: the driver's sockets have the system probe the peer's.
 //! A side that does not read, until the application has consumed, would not see the end of its connection either: it looks for
 //! that.
+//!
+//! # Bytes that are left
+//! A peer may close the connection in order while bytes of it are not read. The application has `drain_timeout` to make room for
+//! the next of them.
 
 use std::time::{Duration, Instant};
 
@@ -51,7 +55,8 @@ pub(crate) enum PeerSystem {
     Unknown,
     /// It answers, if only that it takes nothing at present.
     Answers,
-    /// It was last heard this long ago, and has been sent something since.
+    /// It has left unanswered for this long, or longer, what it was sent. Of a system that is only asked now and then the time
+    /// grows by the questions, so that one lost packet is no silence.
     Silent(Duration),
 }
 
@@ -76,6 +81,8 @@ pub(crate) struct Keepalive {
     unanswered: Option<Instant>,
     /// The socket holds bytes whose arrival can be seen; never on a wire with PINGs.
     watches: bool,
+    /// Since when the peer is known to have closed the connection, behind bytes that are not read.
+    closed: Option<Instant>,
     /// When this side last sent something.
     said: Instant,
     /// The last reception ended inside a frame.
@@ -123,6 +130,7 @@ impl Keepalive {
             unwritten: None,
             unanswered: None,
             watches: false,
+            closed: None,
             said: now,
             inside: false,
             taken: 0,
@@ -187,6 +195,19 @@ impl Keepalive {
         timers.set_by(Timer::Keepalive, now + self.look_every);
     }
 
+    /// The peer has closed the connection, behind bytes that are not read: nothing is offered to the socket any more.
+    pub(crate) fn peer_has_closed(&mut self, now: Instant, timers: &mut Timers) {
+        self.closed.get_or_insert(now);
+        self.unwritten = None;
+        timers.set_by(Timer::Keepalive, now + self.look_every);
+    }
+
+    /// The end of the time in which more of the bytes is to be read that the peer sent before it closed the connection.
+    fn unread_until(&self, config: &Config) -> Option<Instant> {
+        let closed = self.closed?;
+        Some(closed.max(self.heard) + config.drain_timeout())
+    }
+
     /// Since when the socket has taken nothing, or the peer's system has acknowledged none of its bytes, nothing has left it, and
     /// nothing was received from it.
     fn stuck_since(&self) -> Option<Instant> {
@@ -239,6 +260,8 @@ impl Keepalive {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
 pub(crate) enum Lost {
+    /// It has closed the connection, and for long nothing was read of what it sent before.
+    Closed,
     /// The socket took nothing for this long: the final GOAWAY could not leave either.
     Stuck(Duration),
     /// The peer gave no sign of life for this long. If the socket takes bytes, only the other direction may be broken.
@@ -286,6 +309,13 @@ impl Keepalive {
         // Once only: else a machine that is always late would never detect a dead peer.
         let forgive = now - at > LATE && !self.forgiven;
         let write_timeout = base.config.write_timeout();
+        if self.unread_until(&base.config).is_some_and(|at| at <= now) {
+            if !forgive {
+                return Some(Lost::Closed);
+            }
+            self.forgiven = true;
+            self.closed = Some(now);
+        }
         match self.stuck_since() {
             Some(since) if now - since >= write_timeout => {
                 if !forgive {
@@ -296,7 +326,7 @@ impl Keepalive {
                 self.unanswered = self.unanswered.map(|_| now);
             }
             // With PINGs their answers are the signs of life.
-            None if !self.asks => self.forgiven = false,
+            None if !self.asks && self.closed.is_none() => self.forgiven = false,
             _ => {}
         }
         let quiet_until = match (self.idle, self.asked) {
@@ -327,7 +357,7 @@ impl Keepalive {
         if owes_sign {
             ping.ask_again();
         }
-        if let Some(at) = self.look_at(quiet_until, owes_sign, write_timeout, now) {
+        if let Some(at) = self.look_at(quiet_until, owes_sign, &base.config, now) {
             base.timers.set(Timer::Keepalive, at);
         }
         None
@@ -338,14 +368,16 @@ impl Keepalive {
         &self,
         quiet_until: Option<Instant>,
         owes_sign: bool,
-        write_timeout: Duration,
+        config: &Config,
         now: Instant,
     ) -> Option<Instant> {
         let sign_at = if owes_sign { now } else { self.said } + self.sign_after;
         let waits = self.asked.is_some() || self.unwritten.is_some();
         [
             quiet_until,
-            self.stuck_since().map(|since| since + write_timeout),
+            self.unread_until(config),
+            self.stuck_since()
+                .map(|since| since + config.write_timeout()),
             ((waits && self.sees) || self.watches).then(|| now + self.look_every),
             (self.asks && self.inside && self.heard > self.said).then_some(sign_at),
         ]

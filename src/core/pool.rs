@@ -81,7 +81,7 @@ impl<M: Memory> Share<M> {
     }
 
     fn take_for_window(&mut self, bytes: u64, leave: u64) -> bool {
-        let taken = self.pool.take(bytes, leave, self.ceiling);
+        let taken = self.take(bytes, leave);
         if taken {
             self.window += bytes;
         }
@@ -100,11 +100,16 @@ impl<M: Memory> Share<M> {
     /// memory gets more also then.
     pub(crate) fn take_for_message(&mut self, bytes: u64, given: bool) -> bool {
         let leave = if given { 0 } else { self.messages };
-        let taken = self.pool.take(bytes, leave, self.ceiling);
+        let taken = self.take(bytes, leave);
         if taken {
             self.messages += bytes;
         }
         taken
+    }
+
+    /// Never behind the end: nothing would return it.
+    fn take(&self, bytes: u64, leave: u64) -> bool {
+        !self.ended && self.pool.take(bytes, leave, self.ceiling)
     }
 
     /// Returns bytes that were taken for messages.
@@ -206,6 +211,17 @@ mod tests {
         shares[0].give(600);
         while shares[4].take_for_message(1, false) {}
         assert!(shares[4].taken()[1] > 300, "{:?}", shares[4]);
+    }
+
+    #[test]
+    fn a_session_that_has_ended_gets_nothing_more() {
+        let pool = Pool::new(100);
+        let mut share = Share::new(pool.clone(), u64::MAX);
+        assert!(share.take_to_begin(10) && share.take_for_message(10, false));
+        share.end();
+        assert!(!share.take_to_begin(10) && !share.take_to_grow(10, Growth::Full));
+        assert!(!share.take_for_message(10, false) && !share.take_for_message(10, true));
+        assert_eq!((pool.used(), share.taken()), (0, [0, 0]));
     }
 
     #[test]

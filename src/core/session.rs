@@ -136,6 +136,7 @@ impl<S: SessionPort> Core<S> {
         let base = &mut self.mux.base;
         match self.keepalive.check(base, &mut self.ping, at, now) {
             None => {}
+            Some(Lost::Closed) => self.eof(),
             Some(Lost::Stuck(timeout)) => {
                 base.app.add(Count::WriteTimeouts, 1);
                 self.abort(SessionError::WriteTimeout(timeout));

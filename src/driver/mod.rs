@@ -45,6 +45,7 @@ use bytes::BytesMut;
 
 use crate::bridge::PeerSystem;
 use crate::wire::Batch;
+use queued::HungUp;
 
 /// A socket for the turn loop. Poll functions keep the waker of the last call.
 pub(crate) trait Transport {
@@ -87,9 +88,9 @@ pub(crate) trait Transport {
         PeerSystem::Unknown
     }
 
-    /// Whether the connection has ended in both directions, or failed, although it is not read. A system call, as above.
-    fn hung_up(&mut self) -> Option<io::Result<()>> {
-        None
+    /// Whether the connection has ended in both directions, or failed, although it is not read. A few system calls, as above.
+    fn hung_up(&mut self) -> HungUp {
+        HungUp::No
     }
 
     /// True when `deadline` has passed; else the task will be woken then.

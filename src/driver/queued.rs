@@ -16,6 +16,10 @@ use crate::bridge::PeerSystem;
 /// Asks for the bytes of a socket's send queue (`SIOCOUTQ`, which is the terminals' number as well).
 const OUTQ: Opcode = libc::TIOCOUTQ as Opcode;
 
+/// Intervals between probes of a closed window.
+const LEAST_INTERVAL: Duration = Duration::from_millis(200);
+const LONGEST_INTERVAL: Duration = Duration::from_secs(120);
+
 /// Bytes that `socket` has taken and the system at the other end has not acknowledged; of a Unix socket, the memory of
 /// packets (up to 48 KiB each) that the peer has not read completely. `None` if that is no such socket.
 pub(crate) fn queued(socket: BorrowedFd<'_>) -> Option<u64> {
@@ -31,9 +35,10 @@ pub(crate) fn queued(socket: BorrowedFd<'_>) -> Option<u64> {
 /// Bytes that stay unacknowledged do not tell, as those beyond a closed window do for as long as the peer does not read: the
 /// system probes it meanwhile, ever more rarely, and it answers.
 pub(crate) fn peer_system(socket: BorrowedFd<'_>) -> PeerSystem {
-    let Some(info) = tcp_info(socket) else {
-        return PeerSystem::Unknown;
-    };
+    tcp_info(socket).map_or(PeerSystem::Unknown, |info| of_info(&info))
+}
+
+fn of_info(info: &libc::tcp_info) -> PeerSystem {
     let millis = |ms: u32| Duration::from_millis(ms.into());
     let (heard, sent) = (
         millis(info.tcpi_last_ack_recv),
@@ -41,11 +46,22 @@ pub(crate) fn peer_system(socket: BorrowedFd<'_>) -> PeerSystem {
     );
     // Where there is no route, what is repeated is not even sent.
     let repeats = info.tcpi_retransmits > 0 && heard > Duration::from_micros(info.tcpi_rto.into());
-    let owes = info.tcpi_unacked > 0 && (heard > sent || repeats);
-    match owes || info.tcpi_probes > 0 {
-        true => PeerSystem::Silent(heard),
-        false => PeerSystem::Answers,
+    if info.tcpi_unacked > 0 && (heard > sent || repeats) {
+        PeerSystem::Silent(heard)
+    } else if info.tcpi_probes > 0 {
+        PeerSystem::Silent(between_probes(info))
+    } else {
+        PeerSystem::Answers
     }
+}
+
+/// The least time between the first and the last of the probes that were not answered: each of their intervals is at least half
+/// of the one behind it. A single one tells nothing: if it was lost, the next one may follow only after minutes.
+fn between_probes(info: &libc::tcp_info) -> Duration {
+    let interval = Duration::from_micros(info.tcpi_rto.into()).max(LEAST_INTERVAL);
+    let next = interval * (1 << info.tcpi_backoff.min(15));
+    let next = next.min(LONGEST_INTERVAL);
+    next - next / (1 << (info.tcpi_probes.clamp(1, 16) - 1))
 }
 
 fn tcp_info(socket: BorrowedFd<'_>) -> Option<libc::tcp_info> {
@@ -65,23 +81,37 @@ fn tcp_info(socket: BorrowedFd<'_>) -> Option<libc::tcp_info> {
     (result == 0).then(|| unsafe { info.assume_init() })
 }
 
-/// Whether the connection has ended in both directions, which reading would tell behind the bytes received before: `Some`, with the
-/// error that ended it, if one did. A peer that has shut down only its own direction may still read.
-pub(crate) fn hung_up(socket: BorrowedFd<'_>) -> Option<io::Result<()>> {
+/// The end of a connection, as seen in front of the bytes that were received before it.
+#[derive(Debug)]
+pub(crate) enum HungUp {
+    /// It has not ended in both directions. A peer that has shut down only its own direction may still read.
+    No,
+    /// The peer has closed it in order, behind bytes that are not read.
+    BehindBytes,
+    /// Nothing follows that reading would tell but the error that ended it, if one did.
+    Now(io::Result<()>),
+}
+
+/// Whether the connection has ended in both directions. The caller may have `received` bytes of it that it has not passed on.
+pub(crate) fn hung_up(socket: BorrowedFd<'_>, received: bool) -> HungUp {
     let mut fds = [PollFd::from_borrowed_fd(socket, PollFlags::empty())];
     let now = Timespec {
         tv_sec: 0,
         tv_nsec: 0,
     };
-    poll(&mut fds, Some(&now)).ok()?;
-    if !fds[0].revents().contains(PollFlags::HUP) {
-        return None;
+    if poll(&mut fds, Some(&now)).is_err() || !fds[0].revents().contains(PollFlags::HUP) {
+        return HungUp::No;
     }
-    Some(match rustix::net::sockopt::socket_error(socket) {
+    match rustix::net::sockopt::socket_error(socket) {
         // The peer's end was received before what failed.
-        Ok(Ok(()) | Err(Errno::PIPE)) => Ok(()),
-        Ok(Err(error)) | Err(error) => Err(error.into()),
-    })
+        Ok(Ok(()) | Err(Errno::PIPE)) if received || has_unread(socket) => HungUp::BehindBytes,
+        Ok(Ok(()) | Err(Errno::PIPE)) => HungUp::Now(Ok(())),
+        Ok(Err(error)) | Err(error) => HungUp::Now(Err(error.into())),
+    }
+}
+
+fn has_unread(socket: BorrowedFd<'_>) -> bool {
+    rustix::io::ioctl_fionread(socket).is_ok_and(|bytes| bytes > 0)
 }
 
 #[cfg(test)]
@@ -152,33 +182,111 @@ mod tests {
         assert_eq!(peer_system(near.as_fd()), PeerSystem::Unknown);
     }
 
+    /// As the system reports them: the acknowledged and sent times in milliseconds, the others in microseconds.
+    fn info(unacked: u32, heard: u32, sent: u32, probes: u8, backoff: u8) -> libc::tcp_info {
+        // SAFETY: it is made of numbers.
+        let mut info: libc::tcp_info = unsafe { MaybeUninit::zeroed().assume_init() };
+        (info.tcpi_unacked, info.tcpi_rto) = (unacked, 200_000);
+        (info.tcpi_last_ack_recv, info.tcpi_last_data_sent) = (heard, sent);
+        (info.tcpi_probes, info.tcpi_backoff) = (probes, backoff);
+        info
+    }
+
     #[test]
-    fn a_connection_that_is_over_in_both_directions_says_so_in_front_of_what_was_received() {
+    fn a_system_whose_window_is_closed_is_silent_for_the_time_between_probes_that_it_left_unanswered()
+     {
+        let silent = |millis| PeerSystem::Silent(Duration::from_millis(millis));
+        // Probes that are not answered, and the intervals so far as doublings of 200 ms.
+        for (probes, backoff, system) in [
+            (0, 7, PeerSystem::Answers),
+            // The next one follows in 25.6 s, or, at the most, 120 s.
+            (1, 7, silent(0)),
+            (1, 15, silent(0)),
+            // Of intervals that double: 6.4 s before one of 12.8 s, and 9.6 s.
+            (2, 6, silent(6_400)),
+            (3, 6, silent(9_600)),
+            // The first two were more than 60 s apart.
+            (2, 15, silent(60_000)),
+            (3, 15, silent(90_000)),
+        ] {
+            let heard = 130_000;
+            let seen = of_info(&info(0, heard, heard + 60_000, probes, backoff));
+            assert_eq!(seen, system, "{probes} probes, {backoff} doublings");
+        }
+        // Bytes under way are repeated all the time.
+        assert_eq!(of_info(&info(1, 5_000, 4_000, 0, 0)), silent(5_000));
+        assert_eq!(of_info(&info(1, 4_000, 5_000, 0, 0)), PeerSystem::Answers);
+    }
+
+    /// Waits until the connection has ended.
+    fn end(socket: BorrowedFd<'_>) -> HungUp {
+        loop {
+            match hung_up(socket, false) {
+                HungUp::No => std::thread::yield_now(),
+                end => return end,
+            }
+        }
+    }
+
+    fn is_reset(end: &HungUp) -> bool {
+        matches!(end, HungUp::Now(Err(error)) if error.kind() == io::ErrorKind::ConnectionReset)
+    }
+
+    /// Its bytes are behind the end for as long as they are not read.
+    fn ends_behind_bytes(near: &mut (impl Read + AsFd)) {
+        let ended = end(near.as_fd());
+        assert!(matches!(ended, HungUp::BehindBytes), "{ended:?}");
+        near.read_exact(&mut [0; 5]).expect("bytes");
+        let ended = end(near.as_fd());
+        assert!(matches!(ended, HungUp::BehindBytes), "{ended:?}");
+        near.read_exact(&mut [0]).expect("a byte");
+        let received = hung_up(near.as_fd(), true);
+        assert!(matches!(received, HungUp::BehindBytes), "{received:?}");
+        let ended = end(near.as_fd());
+        assert!(matches!(ended, HungUp::Now(Ok(()))), "{ended:?}");
+        assert_eq!(near.read(&mut [0]).expect("the end"), 0);
+    }
+
+    #[test]
+    fn an_end_in_order_is_behind_the_bytes_before_it_and_a_reset_is_in_front_of_them() {
         for shuts in [false, true] {
-            let (near, mut far) = tcp();
+            let (mut near, mut far) = tcp();
             far.write_all(b"unread").expect("it is open");
             if shuts {
                 far.shutdown(std::net::Shutdown::Write).expect("it is open");
             }
-            assert!(hung_up(near.as_fd()).is_none(), "it may still read");
+            let open = hung_up(near.as_fd(), false);
+            assert!(matches!(open, HungUp::No), "it may still read: {open:?}");
             let socket = socket2::SockRef::from(&far);
             socket.set_linger(Some(Duration::ZERO)).expect("an option");
             drop(far);
-            let ended = loop {
-                if let Some(ended) = hung_up(near.as_fd()) {
-                    break ended.map_err(|error| error.kind());
-                }
-                std::thread::yield_now();
-            };
-            let reset = Err(io::ErrorKind::ConnectionReset);
-            assert_eq!(ended, if shuts { Ok(()) } else { reset });
+            if shuts {
+                ends_behind_bytes(&mut near);
+            } else {
+                let ended = end(near.as_fd());
+                assert!(is_reset(&ended), "{ended:?}");
+            }
         }
+    }
 
-        let (near, mut far) = UnixStream::pair().expect("a pair");
-        far.write_all(b"unread").expect("it is open");
-        assert!(hung_up(near.as_fd()).is_none());
-        drop(far);
-        assert!(matches!(hung_up(near.as_fd()), Some(Ok(()))));
+    #[test]
+    fn an_end_over_a_unix_socket_is_behind_the_bytes_before_it_unless_the_peer_has_left_some_unread()
+     {
+        for leaves in [false, true] {
+            let (mut near, mut far) = UnixStream::pair().expect("a pair");
+            far.write_all(b"unread").expect("it is open");
+            assert!(matches!(hung_up(near.as_fd(), false), HungUp::No));
+            if leaves {
+                near.write_all(b"unread").expect("it is open");
+            }
+            drop(far);
+            if leaves {
+                let ended = end(near.as_fd());
+                assert!(is_reset(&ended), "{ended:?}");
+            } else {
+                ends_behind_bytes(&mut near);
+            }
+        }
     }
 
     #[test]

@@ -10,8 +10,9 @@ use std::time::Instant;
 use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 
+use super::queued::{self, HungUp};
 use super::timer::Timer;
-use super::{Transport, later, make_room, queued};
+use super::{Transport, later, make_room};
 use crate::bridge::PeerSystem;
 use crate::wire::Batch;
 
@@ -110,8 +111,8 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Transport for TokioIo<T> {
         (self.socket)(&self.io).map_or(PeerSystem::Unknown, queued::peer_system)
     }
 
-    fn hung_up(&mut self) -> Option<io::Result<()>> {
-        (self.socket)(&self.io).and_then(queued::hung_up)
+    fn hung_up(&mut self) -> HungUp {
+        (self.socket)(&self.io).map_or(HungUp::No, |socket| queued::hung_up(socket, false))
     }
 
     fn poll_timer(&mut self, cx: &mut Context<'_>, deadline: Option<Instant>) -> io::Result<bool> {

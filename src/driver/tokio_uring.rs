@@ -34,7 +34,7 @@ use tokio_uring::buf::{IoBuf, IoBufMut};
 use tokio_uring::net::{TcpStream, UnixStream};
 
 use super::direct::{self, DIRECT_BYTES};
-use super::queued;
+use super::queued::{self, HungUp};
 use super::timer::Timer;
 use super::{Transport, make_room};
 use crate::bridge::PeerSystem;
@@ -312,8 +312,9 @@ impl Transport for UringIo {
         queued::peer_system(self.socket.borrow())
     }
 
-    fn hung_up(&mut self) -> Option<io::Result<()>> {
-        queued::hung_up(self.socket.borrow())
+    /// A read that is under way may have taken the last bytes.
+    fn hung_up(&mut self) -> HungUp {
+        queued::hung_up(self.socket.borrow(), self.reading.is_some())
     }
 
     fn poll_timer(&mut self, cx: &mut Context<'_>, deadline: Option<Instant>) -> io::Result<bool> {

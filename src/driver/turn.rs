@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use bytes::BytesMut;
 
+use super::queued::HungUp;
 use super::{Transport, clock};
 use crate::bridge::{Protocol, SocketEvent, SocketStage, Status, sooner};
 use crate::error::SessionError;
@@ -43,6 +44,8 @@ pub(crate) struct Turns<T, P> {
     paused: bool,
     batch: Batch,
     writing: bool,
+    /// The peer has closed the connection: what it sent before is read, and nothing is sent any more.
+    unheard: bool,
     stage: SocketStage,
     linger_until: Option<Instant>,
     /// The connection's next deadline, as of the end of the last few turns: deadlines set meanwhile are later.
@@ -101,6 +104,7 @@ impl<T: Transport + Unpin, P: Protocol + Unpin> Turns<T, P> {
             paused: false,
             batch: Batch::new(),
             writing: false,
+            unheard: false,
             stage: SocketStage::Serving,
             linger_until: None,
             deadline: None,
@@ -205,11 +209,13 @@ impl<T: Transport + Unpin, P: Protocol + Unpin> Turns<T, P> {
         let system = self.transport.peer_system();
         self.connection.see_peer_system(system, now);
         // Its end is behind bytes that are not read for now.
-        if self.connection.status() == Status::Open && !self.connection.wants_bytes() {
+        let open = self.connection.status() == Status::Open && !self.unparsed;
+        if open && !self.connection.wants_bytes() {
             match self.transport.hung_up() {
-                None => {}
-                Some(Ok(())) => self.connection.eof(),
-                Some(Err(error)) => self.fail(error),
+                HungUp::No => {}
+                HungUp::BehindBytes => self.stop_sending(now),
+                HungUp::Now(Ok(())) => self.connection.eof(),
+                HungUp::Now(Err(error)) => self.fail(error),
             }
         }
     }
@@ -294,6 +300,9 @@ impl<T: Transport + Unpin, P: Protocol + Unpin> Turns<T, P> {
     /// Writes what is queued. True if there may be more, or room for it.
     fn write(&mut self, cx: &mut Context<'_>, now: Instant) -> bool {
         for _ in 0..IO_MAX {
+            if self.unheard {
+                return false;
+            }
             if !self.writing {
                 self.writing = self.connection.transmit(&mut self.batch, now);
             }
@@ -311,10 +320,34 @@ impl<T: Transport + Unpin, P: Protocol + Unpin> Turns<T, P> {
                     }
                     self.connection.written(n, self.writing, now);
                 }
-                Poll::Ready(Err(error)) => self.fail(error),
+                Poll::Ready(Err(error)) => self.send_failed(error, now),
             }
         }
         true
+    }
+
+    /// A peer that has closed the connection in order may have sent bytes before, which are read first.
+    #[cold]
+    fn send_failed(&mut self, error: io::Error, now: Instant) {
+        let closed = error.kind() == io::ErrorKind::BrokenPipe;
+        let unread = match self.transport.hung_up() {
+            HungUp::No | HungUp::Now(Err(_)) => false,
+            HungUp::BehindBytes => true,
+            HungUp::Now(Ok(())) => self.unparsed,
+        };
+        if closed && unread && self.connection.status() == Status::Open {
+            self.stop_sending(now);
+        } else {
+            self.fail(error);
+        }
+    }
+
+    /// The peer hears nothing more, and has left bytes that are not read.
+    fn stop_sending(&mut self, now: Instant) {
+        self.connection.peer_has_closed(now);
+        self.unheard = true;
+        self.batch.clear();
+        self.writing = false;
     }
 
     /// Ends without using the transport.

@@ -48,6 +48,7 @@ impl StreamError {
                 Side::This => ErrorKind::ConnectionAborted,
             },
             Self::NotProcessed(_) => ErrorKind::ConnectionRefused,
+            Self::NotSent { .. } => ErrorKind::ConnectionAborted,
             Self::LimitExceeded(error) => error.io_kind(),
             Self::Session(error) => error.io_kind(),
         }

@@ -186,6 +186,10 @@ impl fmt::Debug for StreamError {
                 .field("code", &Code(*code))
                 .finish(),
             Self::NotProcessed(error) => f.debug_tuple("NotProcessed").field(error).finish(),
+            Self::NotSent { code } => f
+                .debug_struct("NotSent")
+                .field("code", &Code(*code))
+                .finish(),
             Self::LimitExceeded(error) => f.debug_tuple("LimitExceeded").field(error).finish(),
             Self::Session(error) => f.debug_tuple("Session").field(error).finish(),
         }

@@ -15,7 +15,7 @@ use super::Input;
 use super::side::{Side, config, now};
 use crate::error::codes;
 use crate::handle::Session;
-use crate::handle::call::{Acceptor, Answer, Arrival, IncomingCall, PendingCall};
+use crate::handle::call::{Acceptor, Answer, Arrival, IncomingCall, PendingCall, Request};
 use crate::handle::whole::{Stream, Whole as _};
 use crate::wire::native::frame::Frame;
 use crate::wire::native::frame::{
@@ -95,7 +95,7 @@ fn begin(session: &Session) -> Option<PendingCall<'static>> {
     PendingCall::begin(
         &Cow::Owned(session.clone()),
         opening,
-        &mut Bytes::from_static(b"request"),
+        &mut Request::raw(session, &Bytes::from_static(b"request")),
         None,
     )
 }

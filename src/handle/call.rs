@@ -8,12 +8,14 @@ use std::borrow::Cow;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
-use bytes::{Buf, Bytes};
+use bytes::{Buf, Bytes, BytesMut};
 
 use super::recv::RecvStream;
 use super::send::SendStream;
 use super::session::{Session, accept, halves};
-use crate::bridge::{Back, CallLink, CallSide, Ended, Lane, SessionLink, failure};
+use crate::bridge::{
+    Back, CallLink, CallSide, CallSpare, Ended, Lane, SHORT_MAX, SessionLink, failure,
+};
 use crate::error::{SessionError, StreamError, codes};
 use crate::queue::Teardown;
 use crate::sync::Arc;
@@ -24,6 +26,86 @@ pub(crate) struct PendingCall<'s> {
     /// Until it has ended.
     side: Option<CallSide>,
     link: Cow<'s, Arc<SessionLink>>,
+}
+
+/// The request of a call that has not begun. A short one is in the memory of the call's cell: neither an allocation nor a
+/// reference.
+#[derive(Debug)]
+pub(crate) struct Request {
+    spare: Option<CallSpare>,
+    /// One that is not in the cell.
+    message: Bytes,
+}
+
+impl From<Bytes> for Request {
+    fn from(message: Bytes) -> Self {
+        Self {
+            spare: None,
+            message,
+        }
+    }
+}
+
+impl Request {
+    /// For a session: `put` appends the message to a buffer, unless it is longer than the `usize` it is given and bytes already,
+    /// which it returns.
+    ///
+    /// # Errors
+    /// That of `put`.
+    #[inline]
+    pub(crate) fn encode<E>(
+        session: &Session,
+        put: impl FnOnce(&mut BytesMut, usize) -> Result<Option<Bytes>, E>,
+    ) -> Result<Self, E> {
+        let calls = &session.link().calls;
+        if !calls.peer_takes() {
+            let mut buffer = BytesMut::new();
+            let whole = put(&mut buffer, 0)?;
+            return Ok(whole.unwrap_or_else(|| buffer.freeze()).into());
+        }
+        let mut spare = calls.spare();
+        let short = &mut spare.out().short;
+        let mut message = match put(short, SHORT_MAX)? {
+            Some(whole) => whole,
+            None => Bytes::new(),
+        };
+        if short.len() > SHORT_MAX {
+            message = std::mem::take(short).freeze();
+        }
+        Ok(Self {
+            spare: Some(spare),
+            message,
+        })
+    }
+
+    /// As a codec encodes a message that is bytes already.
+    #[cfg(any(test, fuzzing))]
+    pub(crate) fn raw(session: &Session, message: &Bytes) -> Self {
+        let put = |buffer: &mut BytesMut, most| {
+            let short = message.len() <= most;
+            let shorts: &[u8] = if short { message } else { &[] };
+            buffer.extend_from_slice(shorts);
+            Ok::<_, std::convert::Infallible>((!short).then(|| message.clone()))
+        };
+        let Ok(request) = Self::encode(session, put);
+        request
+    }
+
+    fn len(&mut self) -> usize {
+        let spare = self.spare.as_mut();
+        self.message.len() + spare.map_or(0, |spare| spare.out().short.len())
+    }
+
+    /// The message, of a call that has to be a stream.
+    pub(crate) fn take_message(&mut self, session: &Session) -> Bytes {
+        let message = std::mem::take(&mut self.message);
+        let Some(mut spare) = self.spare.take() else {
+            return message;
+        };
+        let short = spare.out().take_message();
+        session.link().calls.put_spare(spare);
+        if message.is_empty() { short } else { message }
+    }
 }
 
 /// How a call ended.
@@ -37,16 +119,16 @@ pub(crate) enum Answer {
 }
 
 impl<'s> PendingCall<'s> {
-    /// Begins a call, and takes its message: `opening` appends the opening block. `None` if it has to be a stream, or the session has
+    /// Begins a call, and takes its request: `opening` appends the opening block. `None` if it has to be a stream, or the session has
     /// ended, which `open` tells; nothing was done then.
     #[inline]
     pub(crate) fn begin(
         session: &Cow<'s, Session>,
         opening: impl FnOnce(&mut Vec<u8>),
-        message: &mut Bytes,
+        request: &mut Request,
         deadline: Option<Instant>,
     ) -> Option<Self> {
-        let side = ask(session.link(), opening, message, deadline)?;
+        let side = ask(session.link(), opening, request, deadline)?;
         Some(Self {
             side: Some(side),
             link: match session {
@@ -56,11 +138,29 @@ impl<'s> PendingCall<'s> {
         })
     }
 
+    /// The answer, with the time when it was received, if it is here and came in one frame; [`poll`](Self::poll) has the rest.
+    #[inline(always)] // It is moved once, out of the cell.
+    pub(crate) fn take_answer(&mut self) -> Option<(Bytes, Instant)> {
+        let back = self.side.as_mut()?.given()?;
+        let Some(Back::Answer(message, at)) = back else {
+            return None;
+        };
+        if self.link.is_inherited() {
+            return None;
+        }
+        let (message, at) = (std::mem::take(message), *at);
+        let calls = &self.link.calls;
+        calls.answer_read(&self.link, &message);
+        if let Some(side) = self.side.take() {
+            calls.reclaim(side);
+        }
+        Some((message, at))
+    }
+
     /// The end of the call.
     ///
     /// # Panics
     /// After it was ready, or cancelled.
-    #[inline]
     pub(crate) fn poll(&mut self, cx: &Context<'_>) -> Poll<Answer> {
         let side = self.side.as_mut().expect("not polled after its end");
         if self.link.is_inherited() {
@@ -116,30 +216,34 @@ impl<'s> PendingCall<'s> {
 fn ask(
     link: &SessionLink,
     opening: impl FnOnce(&mut Vec<u8>),
-    message: &mut Bytes,
+    request: &mut Request,
     deadline: Option<Instant>,
 ) -> Option<CallSide> {
-    let calls = &link.calls;
-    let may = calls.peer_takes() && message.len() <= calls.longest && !link.is_inherited();
+    let (calls, len) = (&link.calls, request.len());
+    let may = calls.peer_takes() && len <= calls.longest && !link.is_inherited();
     if !may || link.refusal().is_some() {
         return None;
     }
-    let mut spare = calls.spare();
+    let spare = request.spare.take();
+    let mut spare = spare.unwrap_or_else(|| calls.spare());
     let out = spare.out();
     opening(&mut out.opening);
     let block = out.opening.len();
-    let fits = block <= link.max_opening && block + message.len() <= calls.longest;
+    let fits = block <= link.max_opening && block + len <= calls.longest;
     if !fits || !link.opens.take() {
-        calls.put_spare(spare);
+        out.opening.clear();
+        request.spare = Some(spare);
         return None;
     }
-    out.message = std::mem::take(message);
+    if !request.message.is_empty() {
+        out.message = std::mem::take(&mut request.message);
+    }
     out.deadline = deadline;
     let (side, node) = spare.ask();
     match calls.push(link, node) {
         Ok(()) => Some(side),
         Err(node) => {
-            *message = CallLink::take_back(node);
+            request.message = CallLink::take_back(node);
             None
         }
     }
@@ -426,6 +530,7 @@ impl Drop for IncomingCall {
     #[inline]
     fn drop(&mut self) {
         if self.side.is_some() {
+            let _teardown = Teardown::begin();
             self.end(Ended::Dropped, Bytes::new());
         }
     }

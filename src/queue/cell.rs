@@ -189,8 +189,10 @@ impl<C, O, B> Spare<C, O, B> {
         // SAFETY: `is_alone`: no one else has the cell. The waker goes, as it would keep its task.
         unsafe { cell.waker.clear() };
         // SAFETY: as above.
-        let left = cell.back.with_mut(|back| unsafe { (*back).take() });
-        drop(left);
+        let left = cell.back.with_mut(|back| unsafe { &mut *back });
+        if left.is_some() {
+            *left = None;
+        }
         Some(Self(cell))
     }
 
@@ -281,13 +283,20 @@ impl<C, O, B> AppSide<C, O, B> {
     }
 
     /// Takes what the engine gave; once.
+    #[inline]
     pub(crate) fn take(&mut self) -> Option<B> {
+        self.given()?.take()
+    }
+
+    /// What the engine gave, in its place, until it is taken.
+    #[inline]
+    pub(crate) fn given(&mut self) -> Option<&mut Option<B>> {
         // ORDERING: pairs with `give`; publishes `back`.
         if !self.cell.given.load(Ordering::Acquire) {
             return None;
         }
         // SAFETY: invariant 3: the engine does not touch it any more, and this side is borrowed mutably.
-        self.cell.back.with_mut(|back| unsafe { (*back).take() })
+        Some(self.cell.back.with_mut(|back| unsafe { &mut *back }))
     }
 
     /// Whether the engine has given something, possibly outdated.
@@ -356,6 +365,7 @@ impl<C, O, B> EngineSide<C, O, B> {
     }
 
     /// Gives something to the application, which is to be woken; the first value stays. True if this is the first.
+    #[inline(always)] // Its value is written where it stays, not copied behind its own stores.
     pub(crate) fn give(&mut self, value: B) -> bool {
         if self.cell.given.load(Ordering::Relaxed) {
             return false;

@@ -12,6 +12,8 @@
 //! # Progress
 //! Every operation is **wait-free**: one addition, or one OR.
 
+use crossbeam_utils::CachePadded;
+
 use crate::sync::{AtomicU64, Ordering};
 
 /// The bit of `taken` that is no number of bytes.
@@ -21,16 +23,16 @@ const CLOSED: u64 = 1 << 63;
 #[derive(Debug)]
 pub(crate) struct Outstanding {
     /// Bytes given since the start. One thread writes it.
-    given: AtomicU64,
+    given: CachePadded<AtomicU64>,
     /// Bytes taken since the start, and [`CLOSED`].
-    taken: AtomicU64,
+    taken: CachePadded<AtomicU64>,
 }
 
 impl Outstanding {
     pub(crate) fn new() -> Self {
         Self {
-            given: AtomicU64::new(0),
-            taken: AtomicU64::new(0),
+            given: CachePadded::new(AtomicU64::new(0)),
+            taken: CachePadded::new(AtomicU64::new(0)),
         }
     }
 

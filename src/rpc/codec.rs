@@ -76,7 +76,13 @@ pub trait Codec<T>: Encoding {
         None
     }
 
-    /// The same of a message that is not needed any more, which comes back if it is none.
+    /// The bytes of the message, if it is bytes already: a short one is copied to where it is sent from.
+    fn as_slice(message: &T) -> Option<&[u8]> {
+        let _ = message;
+        None
+    }
+
+    /// The whole message, as [`whole`](Self::whole), of one that is not needed any more, which comes back if it is none.
     ///
     /// # Errors
     /// The message, if it is not bytes already.
@@ -177,6 +183,10 @@ impl Codec<Bytes> for Raw {
         Some(message.clone())
     }
 
+    fn as_slice(message: &Bytes) -> Option<&[u8]> {
+        Some(message)
+    }
+
     fn into_whole(message: Bytes) -> Result<Bytes, Bytes> {
         Ok(message)
     }
@@ -202,6 +212,7 @@ pub(super) struct Coding<T> {
     pub(super) in_place: bool,
     pub(super) encode: fn(&T, &mut BytesMut) -> Result<(), CodecError>,
     pub(super) whole: fn(&T) -> Option<Bytes>,
+    as_slice: fn(&T) -> Option<&[u8]>,
     into_whole: fn(T) -> Result<Bytes, T>,
     pub(super) decode: fn(Payload<'_>) -> Result<T, CodecError>,
 }
@@ -218,6 +229,7 @@ impl<T> Coding<T> {
             in_place: C::IN_PLACE,
             encode: C::encode,
             whole: C::whole,
+            as_slice: C::as_slice,
             into_whole: C::into_whole,
             decode: C::decode,
         }
@@ -239,7 +251,23 @@ impl<T> Coding<T> {
         self.encoded(message)
     }
 
-    /// The same of one that is not needed any more.
+    /// Appends the message to `buffer`, unless it is bytes already and longer than `most`: then it is returned.
+    #[inline]
+    pub(super) fn put(
+        self,
+        message: &T,
+        buffer: &mut BytesMut,
+        most: usize,
+    ) -> Result<Option<Bytes>, Status> {
+        match (self.as_slice)(message) {
+            Some(bytes) if bytes.len() <= most => buffer.extend_from_slice(bytes),
+            Some(_) => return self.to_bytes(message).map(Some),
+            None => self.encode_into(message, buffer)?,
+        }
+        Ok(None)
+    }
+
+    /// The message as bytes of their own, of one that is not needed any more.
     #[inline]
     pub(super) fn into_bytes(self, message: T) -> Result<Bytes, Status> {
         (self.into_whole)(message).or_else(|message| self.encoded(&message))

@@ -57,6 +57,13 @@ impl From<StreamError> for Status {
                 Self::transport(Code::UNAVAILABLE, Processed::No, true, text(&error))
             }
             StreamError::Cancelled { by, code } => cancelled(*by, *code, &error),
+            StreamError::NotSent {
+                code: codes::DEADLINE,
+            } => {
+                let text = "the time for the call ran out before it was sent: the session had no credit, or the connection no room";
+                Self::library(Code::DEADLINE_EXCEEDED, Processed::No, text)
+            }
+            StreamError::NotSent { code } => cancelled(Side::This, *code, &error),
             StreamError::LimitExceeded(limit) => (*limit).into(),
             StreamError::Session(reason) => reason.clone().into(),
         }

@@ -20,7 +20,7 @@ use super::wire::{block, find_meta};
 use crate::addr::Wire;
 use crate::error::codes;
 use crate::error::{Processed, SendError, Side, StreamError};
-use crate::handle::call::{Answer, PendingCall};
+use crate::handle::call::{self, Answer, PendingCall};
 use crate::handle::{Open, RecvStream, SendStream, Session};
 
 /// Messages that are copied when they are queued, so that no reference is kept.
@@ -162,13 +162,13 @@ impl<'s, T> Exchange<'s, T> {
         session: &Cow<'s, Session>,
         prepared: &impl Begins,
         (deadline, timeout): (Option<Instant>, Option<Duration>),
-        message: &mut Bytes,
+        request: &mut call::Request,
     ) -> Result<(), Status> {
         self.deadline = deadline;
-        self.call = begin(session, prepared, (deadline, timeout), message);
+        self.call = begin(session, prepared, (deadline, timeout), request);
         match self.call {
             Some(_) => Ok(()),
-            None => self.start_stream(session, prepared, timeout, std::mem::take(message)),
+            None => self.start_stream(session, prepared, timeout, request.take_message(session)),
         }
     }
 
@@ -244,7 +244,18 @@ impl<'s, T> Exchange<'s, T> {
         self.call.is_some()
     }
 
-    #[inline]
+    /// The answer to a call in one frame, if it is here, with the time when it was received.
+    #[inline(always)] // As `PendingCall::take_answer`.
+    pub(super) fn take_answer(&mut self) -> Option<(Result<T, Status>, Instant)> {
+        let (message, at) = self.call.as_mut()?.take_answer()?;
+        self.call = None;
+        let answer = (self.coding.decode)(message.into());
+        Some((
+            answer.map_err(|error| undecodable(&error)),
+            Instant::from_std(at),
+        ))
+    }
+
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Outcome<T>> {
         let Some(call) = &mut self.call else {
             return self.poll_stream(cx);
@@ -367,13 +378,13 @@ fn begin<'s>(
     session: &Cow<'s, Session>,
     prepared: &impl Begins,
     (deadline, timeout): (Option<Instant>, Option<Duration>),
-    message: &mut Bytes,
+    request: &mut call::Request,
 ) -> Option<PendingCall<'s>> {
     if !prepared.is_plain() {
         return None;
     }
     let opening = |block: &mut Vec<u8>| prepared.put_opening(timeout, block);
-    PendingCall::begin(session, opening, message, deadline.map(Instant::into_std))
+    PendingCall::begin(session, opening, request, deadline.map(Instant::into_std))
 }
 
 /// Queues metadata, if that was not done yet, the request, and its end.

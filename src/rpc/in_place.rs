@@ -1,7 +1,8 @@
 //! Unary calls in one frame whose handlers are ready at once: no task, no box, no allocation.
 //!
 //! The future of a handler is put into memory that is kept for the next call of its method, and polled there. If it is not ready, it goes on in
-//! that memory as a task, and the next call gets another. What is beside it (`Incoming`, the context) is kept too.
+//! that memory as a task, and the next call gets another. What is beside it (`Incoming`, the context) is kept too. A session keeps no
+//! memory for a future longer than [`SLOT_MAX`], and for all together no more than `serve` says.
 //! Interceptors, bounds of a method, and handlers that are tasks from the start take the ordinary way.
 
 use std::any::Any;
@@ -23,6 +24,9 @@ use super::polling::while_in_place;
 use super::status::Status;
 use super::warm::Warm;
 use crate::handle::call::IncomingCall;
+
+/// The longest future, in bytes, whose memory is kept from one call to the next.
+const SLOT_MAX: usize = 1024;
 
 /// Of a handler behind the pointer `P`, which makes futures `F`.
 struct Runner<P, F, Req, Resp> {
@@ -59,6 +63,12 @@ impl<P, F, Req, Resp> Runner<P, F, Req, Resp>
 where
     F: Future<Output = Result<Resp, Status>>,
 {
+    const KEEPS_SLOT: bool = size_of::<Option<F>>() <= SLOT_MAX;
+    const KEEPS: usize = match Self::KEEPS_SLOT {
+        true => size_of::<Self>() + size_of::<Option<F>>(),
+        false => size_of::<Self>(),
+    };
+
     /// Receives the request, makes the future and polls it once.
     #[inline]
     fn step(
@@ -100,6 +110,9 @@ where
             return Came::Waits(waits, cx);
         };
         slot.set(None);
+        if !Self::KEEPS_SLOT {
+            self.slot = None;
+        }
         let coding = self.method.response;
         match warm.call.answer_here(call, &cx, outcome, coding) {
             None => {
@@ -168,7 +181,9 @@ macro_rules! modes {
                     Ok(Came::Over) => None,
                     Ok(Came::Waits(slot, cx)) => {
                         let coding = self.method.response;
-                        Some(Box::pin(go_on(warm.take(), cx, slot, coding)))
+                        // Not polled here again: it has just said that it waits.
+                        $mode::spawn(Box::pin(go_on(warm.take(), cx, slot, coding)));
+                        None
                     }
                     Ok(Came::Answers(encoded, cx)) => {
                         Some(Box::pin(answer(warm.take(), cx, encoded)))
@@ -178,6 +193,10 @@ macro_rules! modes {
                         None
                     }
                 }
+            }
+
+            fn keeps(&self) -> usize {
+                Self::KEEPS
             }
         })+
     };

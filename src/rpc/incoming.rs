@@ -224,6 +224,12 @@ impl Incoming {
                 }
             }
         }
+        let passed = |at| at <= Instant::now();
+        if !server.interceptors.is_empty() && self.deadline.is_some_and(passed) {
+            let status = self.late();
+            self.refuse(&status);
+            return Err(Gone);
+        }
         #[cfg(feature = "rpc-tower")]
         if let Some(layers) = &server.layers {
             let run = || layers.run(given, handler);

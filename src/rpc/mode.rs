@@ -49,9 +49,13 @@ pub trait Mode: sealed::Sealed + Sized + 'static {
 /// A method's handler, with memory for one future of it.
 #[doc(hidden)]
 pub trait InPlace<M: Mode> {
-    /// Runs a call as far as it goes; the rest, if there is one.
+    /// Runs a call as far as it goes; a handler that waits goes on as a task. An answer that is still to be sent comes back.
     #[doc(hidden)]
     fn run(&mut self, warm: &mut Warm, call: Here) -> Option<M::Call>;
+
+    /// Bytes that it keeps from one call to the next.
+    #[doc(hidden)]
+    fn keeps(&self) -> usize;
 }
 
 /// A call in one frame that is served where it was taken.

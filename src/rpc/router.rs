@@ -184,6 +184,7 @@ impl<M: Mode> Router<M> {
     }
 
     /// Sets how calls of a method are run that was added before; one that was not is passed over.
+    /// [`build`](super::ServerBuilder::build) refuses a bound of 0 calls.
     pub fn options(&mut self, method: &str, options: MethodOptions) {
         if let Some(entry) = self.methods.get_mut(method) {
             entry.bound = options

@@ -36,6 +36,12 @@ const READY_CALLS: u32 = 32;
 /// The same as a time, which is looked at each [`LOOK_CALLS`].
 const READY_TIME: Duration = Duration::from_micros(50);
 const LOOK_CALLS: u32 = 4;
+/// A call that had less time left when the clock was read last is judged by the time as it is now. Handlers that ran in place since,
+/// fewer than [`LOOK_CALLS`], are taken to have worked for less than that together.
+const NEAR: Duration = Duration::from_secs(1);
+/// Bytes that a session keeps for handlers of calls that are ready at once, whether it is idle or not.
+const RUNNERS_MAX: usize = 8 * 1024;
+
 pub(super) struct Core<M: Mode> {
     pub(super) methods: FxHashMap<&'static str, Entry<M>>,
     pub(super) max_session_calls: usize,
@@ -55,9 +61,8 @@ pub(super) async fn serve_session<M: Mode>(
         peer,
         arrived: 0,
         since: None,
-        now: None,
-        runners: Vec::new(),
-        last: 0,
+        near: None,
+        runners: Runners::new(),
         warm,
     };
     let mut acceptor = Acceptor::new(serving.peer.session.clone());
@@ -92,11 +97,9 @@ struct Serving<M: Mode> {
     /// Streams and calls since others had their turn, whatever became of them, and since when.
     arrived: u32,
     since: Option<Instant>,
-    /// The time as it was at most [`LOOK_CALLS`] arrivals ago; none if anything but calls in place was done since.
-    now: Option<Instant>,
-    /// What runs calls that are ready at once, by method, and which was used last.
-    runners: Vec<(&'static str, (u8, usize), M::InPlace)>,
-    last: usize,
+    /// [`NEAR`] after the time as it was at most [`LOOK_CALLS`] arrivals ago; none if anything but calls in place was done since.
+    near: Option<Instant>,
+    runners: Runners<M>,
     warm: Warm,
 }
 
@@ -115,7 +118,7 @@ impl<M: Mode> Serving<M> {
 
     /// Before anything else is done than to run calls in place, above all before it waits: the time, and places, are kept for those.
     fn pause(&mut self) {
-        self.now = None;
+        self.near = None;
         self.warm.pause();
     }
 
@@ -142,40 +145,29 @@ impl<M: Mode> Serving<M> {
 
     /// Runs a call in one frame where it is, if nothing stands in the way; else it comes back.
     fn take_in_place(&mut self, call: IncomingCall) -> Option<IncomingCall> {
-        let core = &self.core;
         let (Some(received), Some(parts)) = (call.received_at(), Parts::of(call.opening())) else {
             return Some(call);
         };
-        let known = |runner: &(&'static str, (u8, usize), _)| runner.0.as_bytes() == parts.method;
-        if !self.runners.get(self.last).is_some_and(known) {
-            let found = self.runners.iter().position(known);
-            let Some(found) = found.or_else(|| add_runner(core, &mut self.runners, parts.method))
-            else {
-                return Some(call);
-            };
-            self.last = found;
-        }
-        let plain = parts.flags & !flag::TIMEOUT == 0 && parts.metadata.is_empty();
-        let Some((name, (codec, row), runner)) = self.runners.get_mut(self.last) else {
+        let Some((method, runner)) = self.runners.find(&self.core, parts.method) else {
             return Some(call);
         };
+        let plain = parts.flags & !flag::TIMEOUT == 0 && parts.metadata.is_empty();
         let since = Instant::from_std(received);
         let deadline = parts.timeout.and_then(|timeout| since.checked_add(timeout));
-        let now = *self.now.get_or_insert_with(Instant::now);
-        let late = deadline.is_some_and(|at| at <= now);
-        if !plain || late || *codec != parts.codec {
+        let late = deadline.is_some_and(|at| is_late(at, &mut self.near));
+        if !plain || late || method.codec != parts.codec {
             return Some(call);
         }
-        if !self.warm.begin(*row, since) {
+        if !self.warm.begin(method.row, since) {
             return Some(call);
         }
         let timeout = parts.timeout;
         let warm = &mut self.warm;
         warm.call.deadline = deadline;
-        warm.call.head.method = name;
+        warm.call.head.method = method.name;
         warm.call.head.timeout = timeout;
-        if let Some(pending) = runner.run(warm, Here(call))
-            && let Some(pending) = poll_in_place(pending)
+        if let Some(answer) = runner.run(warm, Here(call))
+            && let Some(pending) = poll_in_place(answer)
         {
             M::spawn(pending);
         }
@@ -258,11 +250,104 @@ impl<M: Mode> Serving<M> {
             return false;
         }
         let now = Instant::now();
-        self.now = Some(now);
+        self.near = Some(now + NEAR);
         self.warm.settle(now);
         let since = *self.since.get_or_insert(now);
         self.arrived >= READY_CALLS || now.duration_since(since) >= READY_TIME
     }
+}
+
+// ---- what runs calls in place -----------------------------------------------------------------------
+
+/// What runs calls that are ready at once, with the memory of their handlers.
+struct Runners<M: Mode> {
+    /// By the numbers of their methods.
+    by_row: Vec<Option<M::InPlace>>,
+    /// Bytes of them all: [`RUNNERS_MAX`] at most.
+    kept: usize,
+    last: Option<Called>,
+}
+
+/// The method that was called last.
+#[derive(Clone, Copy)]
+struct Called {
+    name: &'static str,
+    codec: u8,
+    row: usize,
+}
+
+impl<M: Mode> Runners<M> {
+    const fn new() -> Self {
+        Self {
+            by_row: Vec::new(),
+            kept: 0,
+            last: None,
+        }
+    }
+
+    /// What runs calls of a method in place, if they may be.
+    #[inline]
+    fn find(&mut self, core: &Core<M>, method: &[u8]) -> Option<(Called, &mut M::InPlace)> {
+        if !self.last.is_some_and(|last| last.name.as_bytes() == method) {
+            self.turn_to(core, method)?;
+        }
+        let last = self.last?;
+        let runner = self.by_row.get_mut(last.row)?.as_mut()?;
+        Some((last, runner))
+    }
+
+    #[inline(never)]
+    fn turn_to(&mut self, core: &Core<M>, method: &[u8]) -> Option<()> {
+        if !core.common.interceptors.is_empty() {
+            return None;
+        }
+        #[cfg(feature = "rpc-tower")]
+        if core.common.layers.is_some() {
+            return None;
+        }
+        let entry = core.methods.get(std::str::from_utf8(method).ok()?)?;
+        if entry.bound.is_some() || entry.options.spawn {
+            return None;
+        }
+        let new = entry.in_place.as_ref()?;
+        if self.by_row.get(entry.row).is_none_or(Option::is_none) {
+            self.add(entry.row, new());
+        }
+        self.last = Some(Called {
+            name: entry.name,
+            codec: entry.codec,
+            row: entry.row,
+        });
+        Some(())
+    }
+
+    /// If they would keep too much, those of the other methods are dropped, and made again as they are called.
+    fn add(&mut self, row: usize, runner: M::InPlace) {
+        let keeps = runner.keeps();
+        if self.kept + keeps > RUNNERS_MAX {
+            *self = Self::new();
+        }
+        if self.by_row.len() <= row {
+            self.by_row.resize_with(row + 1, || None);
+        }
+        if let Some(place) = self.by_row.get_mut(row) {
+            *place = Some(runner);
+            self.kept += keeps;
+        }
+    }
+}
+
+// ---- deadlines and places ---------------------------------------------------------------------------
+
+/// Whether a deadline has passed. `near`: see [`Serving`].
+#[inline]
+fn is_late(deadline: Instant, near: &mut Option<Instant>) -> bool {
+    if near.is_some_and(|near| near < deadline) {
+        return false;
+    }
+    let now = Instant::now();
+    *near = Some(now + NEAR);
+    deadline <= now
 }
 
 /// Of a call whose method has no place: others go on.
@@ -300,29 +385,7 @@ fn parse<'a, M: Mode>(
     Ok((entry, head))
 }
 
-/// Makes what runs calls of a method in place, if they may be; the place of it.
-fn add_runner<M: Mode>(
-    core: &Core<M>,
-    runners: &mut Vec<(&'static str, (u8, usize), M::InPlace)>,
-    method: &[u8],
-) -> Option<usize> {
-    if !core.common.interceptors.is_empty() {
-        return None;
-    }
-    #[cfg(feature = "rpc-tower")]
-    if core.common.layers.is_some() {
-        return None;
-    }
-    let entry = core.methods.get(std::str::from_utf8(method).ok()?)?;
-    if entry.bound.is_some() || entry.options.spawn {
-        return None;
-    }
-    let new = entry.in_place.as_ref()?;
-    runners.push((entry.name, (entry.codec, entry.row), new()));
-    Some(runners.len() - 1)
-}
-
-/// The same of a call in one frame.
+/// The method that a call in one frame calls, and the rest of its opening.
 fn parse_call<'a, M: Mode>(
     core: &'a Core<M>,
     call: &IncomingCall,

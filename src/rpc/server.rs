@@ -327,15 +327,17 @@ impl<M: Mode> ServerBuilder<M> {
         if let Some(name) = self.router.twice {
             return Err(BuildError::Twice(name));
         }
-        let none = |options: &(_, MethodOptions)| options.1.max_calls == Some(0);
-        if self.max_calls == 0 || self.max_session_calls == 0 || self.options.iter().any(none) {
-            return Err(BuildError::NoPlaces);
-        }
         for (name, options) in self.options {
             if !self.router.methods.contains_key(name) {
                 return Err(BuildError::Missing(name));
             }
             self.router.options(name, options);
+        }
+        // Also of options that a router or a service has set.
+        let mut methods = self.router.methods.values();
+        let none = methods.any(|entry| entry.options.max_calls == Some(0));
+        if none || self.max_calls == 0 || self.max_session_calls == 0 {
+            return Err(BuildError::NoPlaces);
         }
         let rows = ServerRows::new(self.router.names());
         for (index, entry) in self.router.methods.values_mut().enumerate() {

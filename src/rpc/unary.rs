@@ -22,7 +22,7 @@ use super::span::CallSpan;
 use super::status::Status;
 use super::timer::Timer;
 use crate::error::Processed;
-use crate::handle::Session;
+use crate::handle::{self, Session};
 
 impl<'a, Req, Resp: Send + 'static> Call<'a, Req, Resp, Unary> {
     /// As awaiting it, with the metadata of the answer.
@@ -115,6 +115,32 @@ impl<'a, Req, Resp: Send + 'static> Call<'a, Req, Resp, Unary> {
                 return UnaryCall::not_ready(State::Failed(status), seen(CallSpan::none()), coding);
             }
         };
+        if let Target::Session(session) = &inner.target
+            && inner.retry.is_none()
+            && inner.interceptors.is_empty()
+        {
+            let session = hold(session);
+            let encoded = handle::call::Request::encode(&session, |buffer, most| match request {
+                Some(request) => method.request.put(request, buffer, most),
+                None => Ok(None),
+            });
+            let request = match encoded {
+                Ok(request) => request,
+                Err(status) => {
+                    return UnaryCall::not_ready(State::Failed(status), seen(span), coding);
+                }
+            };
+            return UnaryCall {
+                seen: seen(span),
+                state: State::Ready,
+                running: Running::new(coding),
+                ready: Some(Ready {
+                    session,
+                    prepared,
+                    request,
+                }),
+            };
+        }
         let message = match request.map(|request| method.request.to_bytes(request)) {
             Some(Ok(message)) => message,
             Some(Err(status)) => {
@@ -122,21 +148,6 @@ impl<'a, Req, Resp: Send + 'static> Call<'a, Req, Resp, Unary> {
             }
             None => Bytes::new(),
         };
-        if let Target::Session(session) = &inner.target
-            && inner.retry.is_none()
-            && inner.interceptors.is_empty()
-        {
-            return UnaryCall {
-                seen: seen(span),
-                state: State::Ready,
-                running: Running::new(coding),
-                ready: Some(Ready {
-                    session: hold(session),
-                    prepared,
-                    message,
-                }),
-            };
-        }
         let whole = Box::pin(attempts(channel.clone(), prepared, message, coding));
         UnaryCall::not_ready(State::Boxed(whole), seen(span), coding)
     }
@@ -166,7 +177,7 @@ enum State<T> {
 struct Ready<'a> {
     session: Cow<'a, Session>,
     prepared: Prepared,
-    message: Bytes,
+    request: handle::call::Request,
 }
 
 impl<'a, T> UnaryCall<'a, T> {
@@ -211,9 +222,9 @@ impl<'a, T> UnaryCall<'a, T> {
         if let State::Ready = self.state
             && let Some(ready) = &mut self.ready
         {
-            let (prepared, message) = (&ready.prepared, &mut ready.message);
+            let (prepared, request) = (&ready.prepared, &mut ready.request);
             let started = match prepared.start(now) {
-                Ok(times) => (self.running).start(&ready.session, prepared, times, message),
+                Ok(times) => (self.running).start(&ready.session, prepared, times, request),
                 Err(status) => Err(status),
             };
             self.state = match started {
@@ -243,7 +254,14 @@ impl<T> Future for UnaryCall<'_, T> {
     /// # Panics
     /// After it was ready.
     fn poll(self: Pin<&mut Self>, cx: &mut std::task::Context<'_>) -> Poll<Self::Output> {
-        let outcome = ready!(self.get_mut().poll_outcome(cx));
+        let this = self.get_mut();
+        if let Some((answer, at)) = this.running.exchange.take_answer() {
+            this.state = State::Done;
+            let code = answer.as_ref().map_or_else(Status::code, |_| Code::OK);
+            this.seen.end_at(code, at);
+            return Poll::Ready(answer);
+        }
+        let outcome = ready!(this.poll_outcome(cx));
         Poll::Ready(outcome.message())
     }
 }
@@ -274,9 +292,9 @@ impl<'s, T> Running<'s, T> {
         session: &Cow<'s, Session>,
         prepared: &Prepared,
         times: (Option<Instant>, Option<Duration>),
-        message: &mut Bytes,
+        request: &mut handle::call::Request,
     ) -> Result<(), Status> {
-        self.exchange.start(session, prepared, times, message)?;
+        self.exchange.start(session, prepared, times, request)?;
         if prepared.parent.is_some() {
             self.parent = prepared.parent();
         }
@@ -350,7 +368,7 @@ pub(super) async fn attempts<T: Send>(
 async fn attempt<T>(
     channel: &Channel,
     prepared: &Prepared,
-    mut message: Bytes,
+    message: Bytes,
     at: Option<Instant>,
     coding: Decoding<T>,
 ) -> Result<Response<T>, Status> {
@@ -364,7 +382,7 @@ async fn attempt<T>(
     let left = at.map(|at| at.saturating_duration_since(Instant::now()));
     let timeout = left.or(prepared.timeout);
     let (session, mut running) = (Cow::Borrowed(&session), Running::new(coding));
-    running.start(&session, prepared, (at, timeout), &mut message)?;
+    running.start(&session, prepared, (at, timeout), &mut message.into())?;
     let outcome = std::future::poll_fn(|cx| running.poll(cx)).await;
     outcome.response()
 }

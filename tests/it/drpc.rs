@@ -1,8 +1,8 @@
 //! DRPC on every driver: the handles of streams over it, and listeners that tell it from ringmux's own wire.
 
 use std::io::{Read, Write};
-use std::net::TcpStream;
-use std::os::unix::net::UnixStream;
+use std::net::{TcpListener, TcpStream};
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::time::Duration;
 
 use ringmux::drpc::{DrpcError, Profile};
@@ -22,6 +22,7 @@ on_each_driver!(
     a_shutdown_drains_sessions_whose_wire_was_not_known_yet,
     a_given_socket_tells_its_wire_as_well,
     a_session_that_does_not_read_learns_that_its_connection_is_gone,
+    answers_of_a_peer_that_has_closed_in_order_are_read_however_late,
     a_connection_that_is_held_back_leaves_the_others_of_its_engine_alone,
 );
 
@@ -354,4 +355,110 @@ async fn a_session_that_does_not_read_learns_that_its_connection_is_gone(net: Ne
         messages += 1;
     }
     assert!(messages >= WINDOW as usize / (2 * LONG), "{messages}");
+}
+
+/// A socket that is written to as it takes bytes.
+trait Socket: Read + Write {
+    fn unblock(&self);
+}
+
+impl Socket for TcpStream {
+    fn unblock(&self) {
+        self.set_nonblocking(true).unwrap();
+    }
+}
+
+impl Socket for UnixStream {
+    fn unblock(&self) {
+        self.set_nonblocking(true).unwrap();
+    }
+}
+
+/// A client over a socket of this kind, and its peer.
+async fn dialled(net: &Net, unix: bool, config: &Config) -> (Session, Box<dyn Socket>) {
+    let dialled = async |addr: &Addr| net.engine().connect(addr, config).soon().await.unwrap();
+    if unix {
+        let addr = net.free_unix_addr();
+        let Addr::Unix(path) = &addr else {
+            unreachable!("it is one");
+        };
+        let listener = UnixListener::bind(path).unwrap();
+        let client = dialled(&addr).await;
+        (client, Box::new(listener.accept().unwrap().0))
+    } else {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let addr = Addr::Tcp(listener.local_addr().unwrap().to_string());
+        let client = dialled(&addr).await;
+        (client, Box::new(listener.accept().unwrap().0))
+    }
+}
+
+/// The client holds as much as it may, and the end is behind bytes that it has not read: also where it looks for it, and where
+/// credit that it returns finds no reader any more.
+async fn answers_of_a_peer_that_has_closed_in_order_are_read_however_late(net: Net) {
+    const WINDOW: u32 = 256 << 10;
+    const LONG: usize = 8 << 10;
+    const LOOK: Duration = Duration::from_millis(50);
+    let returning = Profile::COCKROACH.window(64 << 10);
+    for (unix, profile) in [
+        (true, Profile::STORJ),
+        (true, returning),
+        (false, Profile::STORJ),
+        (false, returning),
+    ] {
+        let config = Config::builder()
+            .drpc(profile)
+            .session_window(WINDOW)
+            .session_window_max(WINDOW)
+            .keepalive_timeout(4 * LOOK)
+            .build()
+            .unwrap();
+        let (client, mut peer) = dialled(&net, unix, &config).await;
+        let (mut send, mut recv) = client.open("/a/B").soon().await.unwrap();
+        send.send("?").soon().await.unwrap();
+        let mut asked = Vec::new();
+        peer.unblock();
+        eventually("the call is invoked", || {
+            let _ = peer.read_to_end(&mut asked);
+            asked.ends_with(b"?")
+        })
+        .await;
+        // Answers that stay in the client's socket. Those in a peer's socket over TCP are lost to a reset.
+        let mut rest = if unix { 12 } else { 3 };
+        let (mut count, mut answers) = (0, Vec::new());
+        eventually("the session is full, and all is sent", || {
+            loop {
+                match peer.write(&answers) {
+                    Ok(n) => answers.drain(..n),
+                    Err(_) => return false,
+                };
+                let stats = client.stats();
+                match stats.bytes_held >= WINDOW.into() {
+                    true if rest == 0 => return answers.is_empty(),
+                    true => rest -= 1,
+                    false if stats.messages_received < count => return false,
+                    false => {}
+                }
+                count += 1;
+                answers.extend(message(1 + count as usize, &pattern(LONG, count)));
+                if rest == 0 {
+                    answers.extend(b"\x0d\x01\xff\x7f\x00");
+                }
+            }
+        })
+        .await;
+        drop(peer);
+        // It looks meanwhile.
+        tokio::time::sleep(10 * LOOK).await;
+        for n in 1..=count {
+            let received = recv.recv().soon().await;
+            let received =
+                received.unwrap_or_else(|end| panic!("{profile:?}, unix {unix}, {n}: {end}"));
+            assert!(received.unwrap() == pattern(LONG, n), "message {n}");
+        }
+        let end = recv.recv().soon().await.unwrap();
+        assert!(end.is_none(), "the end of the answers");
+        drop((send, recv));
+        client.closed().soon().await;
+    }
 }

@@ -32,6 +32,7 @@ fn a_role_is_played_by_a_process_of_its_own() {
         "echo" => serve(&argument, Manner::Echo),
         "hold" => serve(&argument, Manner::Hold),
         "partition" => crate::partition::inside(),
+        "probes" => crate::probes::inside(),
         "vanished" => crate::vanished::inside(),
         "cycles" => crate::cycles::alone(),
         role => panic!("no such role: {role}"),

@@ -35,6 +35,7 @@ mod child;
 mod cycles;
 mod killed;
 mod partition;
+mod probes;
 mod rolling;
 #[allow(dead_code)]
 mod still;

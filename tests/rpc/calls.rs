@@ -1,13 +1,17 @@
 //! Unary calls that are one frame each way, and those that are streams; and all other cases once more, over streams.
 
 use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::future::join_all;
+use ringmux::Processed;
 use ringmux::rpc::{Code, Context, Server, Status};
 use ringmux_testing::allocator::allocations;
 
+use crate::ends::work_until_late;
 use crate::host::*;
 
 /// Some of the calls after the first ones: by then the client knows that the server takes them.
@@ -194,6 +198,95 @@ async fn a_handler_that_panics_or_waits_leaves_the_next_call_alone() {
     }
     assert_eq!(host.server.stats().panicked, 3);
     until("no call is left", || host.server.stats().in_flight == 0).await;
+}
+
+#[tokio::test]
+async fn a_call_that_a_handler_before_it_has_made_late_never_runs() {
+    const CALLS: usize = 4;
+    let ran = Arc::new(AtomicUsize::new(0));
+    let handler = {
+        let ran = Arc::clone(&ran);
+        move |cx: Context, request: Bytes| {
+            ran.fetch_add(1, Ordering::SeqCst);
+            work_until_late(&cx);
+            async move { Ok(request) }
+        }
+    };
+    let host = Host::new(Server::builder().unary(ECHO, handler).unary(OTHER, echo)).await;
+    warm(&host).await;
+    let before = host.server.stats().calls;
+    // All on this thread: they are written, received and taken together.
+    let limit = Duration::from_millis(400);
+    let request = Bytes::new();
+    let calls = (0..CALLS).map(|_| host.channel.call(&ECHO, &request).timeout(limit).detach());
+    // The first may have its answer.
+    for ended in soon(join_all(calls)).await.into_iter().skip(1) {
+        assert_eq!(ended.unwrap_err().code(), Code::DEADLINE_EXCEEDED);
+    }
+    until("all are over", || {
+        let stats = host.server.stats();
+        stats.calls - before == CALLS as u64 && stats.in_flight == 0
+    })
+    .await;
+    assert_eq!(ran.load(Ordering::SeqCst), 1);
+    assert_eq!(host.server.stats().late, CALLS as u64 - 1);
+}
+
+#[tokio::test]
+async fn a_handler_that_yields_lets_the_call_behind_it_begin() {
+    let polls = Arc::new(Mutex::new(Vec::new()));
+    let handler = {
+        let polls = Arc::clone(&polls);
+        move |_, request: Bytes| {
+            let polls = Arc::clone(&polls);
+            async move {
+                polls.lock().unwrap().push((request.clone(), "begins"));
+                tokio::task::yield_now().await;
+                polls.lock().unwrap().push((request.clone(), "goes on"));
+                Ok(request)
+            }
+        }
+    };
+    let host = Host::new(Server::builder().unary(ECHO, handler).unary(OTHER, echo)).await;
+    warm(&host).await;
+    let requests = [Bytes::from("a"), Bytes::from("b")];
+    let calls = requests
+        .iter()
+        .map(|it| host.channel.call(&ECHO, it).detach());
+    for answer in soon(join_all(calls)).await {
+        answer.unwrap();
+    }
+    let polls: Vec<_> = polls.lock().unwrap().iter().map(|(_, it)| *it).collect();
+    assert_eq!(polls, ["begins", "begins", "goes on", "goes on"]);
+}
+
+#[tokio::test]
+async fn a_call_whose_time_ends_before_it_is_sent_was_not_processed_and_says_so() {
+    const WINDOW: u32 = 256 * 1024;
+    async fn hold(_: Context, _: Bytes) -> Result<Bytes, Status> {
+        std::future::pending().await
+    }
+    if over_streams() {
+        return;
+    }
+    let config = settings().session_window(WINDOW).session_window_max(WINDOW);
+    let builder = Server::builder().unary(ECHO, hold).unary(OTHER, echo);
+    let host = Host::with(builder.max_calls(1), &config.build().unwrap()).await;
+    warm(&host).await;
+    // One runs, and those that wait for its place keep the whole of the window.
+    let large = Bytes::from(vec![7; 16_000]);
+    let held: Vec<_> = (0..20)
+        .map(|_| tokio::spawn(host.channel.call(&ECHO, &large).detach()))
+        .collect();
+    until("the one runs", || host.server.stats().in_flight > 0).await;
+    // Behind some of them, which wait for credit.
+    let call = host.channel.call(&ECHO, &large);
+    let call = call.timeout(Duration::from_millis(30));
+    let status = soon(call.into_future()).await.unwrap_err();
+    let end = (status.code(), status.was_processed());
+    assert_eq!(end, (Code::DEADLINE_EXCEEDED, Processed::No), "{status:?}");
+    assert!(!status.is_retryable());
+    held.iter().for_each(tokio::task::JoinHandle::abort);
 }
 
 #[test]

@@ -284,6 +284,42 @@ async fn a_deadline_that_has_passed_never_runs_the_handler_nor_sends_anything() 
     assert_eq!(host.server.stats().late, 1);
 }
 
+/// Keeps the thread for as long as the call has time.
+pub(crate) fn work_until_late(cx: &Context) {
+    while let Some(left) = cx.time_left().filter(|left| !left.is_zero()) {
+        std::thread::sleep(left);
+    }
+}
+
+#[tokio::test]
+async fn a_call_that_an_interceptor_has_made_late_never_runs() {
+    let ran = Arc::new(AtomicUsize::new(0));
+    let handler = {
+        let ran = Arc::clone(&ran);
+        move |_, request: Bytes| {
+            ran.fetch_add(1, Ordering::SeqCst);
+            async move { Ok(request) }
+        }
+    };
+    let slow = |cx: Context| async move {
+        work_until_late(&cx);
+        Ok(cx)
+    };
+    let host = Host::new(Server::builder().unary(ECHO, handler).intercept(slow)).await;
+    let request = Bytes::new();
+    let call = host.channel.call(&ECHO, &request);
+    let call = call.timeout(Duration::from_millis(100)).detach();
+    let status = soon(call).await.unwrap_err();
+    assert_eq!(status.code(), Code::DEADLINE_EXCEEDED);
+    until("it is over", || {
+        let stats = host.server.stats();
+        stats.calls == 1 && stats.in_flight == 0
+    })
+    .await;
+    assert_eq!(ran.load(Ordering::SeqCst), 0);
+    assert_eq!(host.server.stats().late, 1);
+}
+
 #[tokio::test]
 async fn cancelling_a_context_cancels_the_calls_of_which_it_is_the_parent() {
     let seen = Arc::new(Seen::default());

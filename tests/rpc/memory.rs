@@ -4,7 +4,7 @@ use std::process::Command;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use ringmux::rpc::{Context, Sender, Server, Status};
+use ringmux::rpc::{Context, Method, Raw, Sender, Server, Status};
 use ringmux_testing::allocator::{Counting, live_bytes};
 use tokio::sync::Semaphore;
 
@@ -20,8 +20,18 @@ const SLACK_BYTES: i64 = 256 * 1024;
 
 #[test]
 fn calls_that_wait_or_are_over_or_are_not_read_make_memory_grow_no_further() {
+    alone("memory::child");
+}
+
+#[test]
+fn a_session_keeps_little_memory_for_handlers_however_many_methods_it_calls() {
+    alone("memory::kept");
+}
+
+/// Runs a case in a process of its own.
+fn alone(case: &str) {
     let child = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "memory::child", "--ignored", "--nocapture"])
+        .args(["--exact", case, "--ignored", "--nocapture"])
         .output()
         .unwrap();
     let said = String::from_utf8_lossy(&child.stdout);
@@ -111,4 +121,56 @@ async fn child() {
         }
     }
     assert!(live_bytes() - before < SLACK_BYTES);
+}
+
+/// A future of this length, ready at once.
+async fn of_bytes<const LENGTH: usize>(_: Context, request: Bytes) -> Result<Bytes, Status> {
+    let kept = [request.len() as u8; LENGTH];
+    std::future::ready(()).await;
+    let kept = std::hint::black_box(kept);
+    assert_eq!(usize::from(kept[LENGTH / 2]), request.len());
+    Ok(request)
+}
+
+#[tokio::test]
+#[ignore = "run by a test above in a process of its own"]
+async fn kept() {
+    const METHODS: usize = 100;
+    /// For handlers, and for buffers that are given back by and by.
+    const MOST: i64 = 48 * 1024;
+
+    let name = |nth| -> &'static str { format!("test.Many/Method{nth}").leak() };
+    let small: Vec<_> = (0..METHODS)
+        .map(|nth| Method::unary::<Raw>(name(nth)))
+        .collect();
+    let large: Method<Bytes, Bytes> = Method::unary::<Raw>("test.Large/Method");
+    let mut builder = Server::builder()
+        .unary(OTHER, echo)
+        .unary(large, of_bytes::<100_000>);
+    for method in &small {
+        builder = builder.unary(*method, of_bytes::<800>);
+    }
+    let host = Host::new(builder).await;
+    let request = Bytes::from("request");
+    let methods = || small.iter().chain([&large]);
+    // As streams, whose handlers keep nothing: the caller has its tables then, and the sessions have their buffers.
+    for method in methods().chain(methods()) {
+        soon(host.channel.call(method, &request).urgency(1))
+            .await
+            .unwrap();
+    }
+    for _ in 0..2000 {
+        soon(host.channel.call(&OTHER, &request)).await.unwrap();
+    }
+    let before = live_bytes();
+    for round in 0..3 {
+        for method in methods() {
+            soon(host.channel.call(method, &request)).await.unwrap();
+        }
+        let kept = live_bytes() - before;
+        println!("round {round}: {kept} bytes of {METHODS} methods and a large one");
+        assert!(kept < MOST, "{kept}");
+    }
+    let frames = host.client.stats().calls;
+    assert!(over_streams() || frames >= METHODS as u64, "{frames}");
 }

@@ -212,6 +212,41 @@ fn a_server_with_a_method_twice_is_not_built() {
     assert_eq!(none.build().unwrap_err(), BuildError::NoPlaces);
 }
 
+#[test]
+fn a_method_without_places_is_not_built_wherever_its_options_were_set() {
+    use ringmux::rpc::{BuildError, MethodOptions, Router, Service};
+
+    struct Full;
+
+    impl Service for Full {
+        const NAME: &'static str = "test.Test";
+
+        fn register(self: Arc<Self>, router: &mut Router) {
+            router.unary(ECHO, echo);
+            router.options(ECHO.name(), MethodOptions::default().max_calls(0));
+        }
+    }
+
+    let mut router: Router = Router::new();
+    router.unary(ECHO, echo);
+    router.options(ECHO.name(), MethodOptions::default().max_calls(0));
+    let builders = [
+        Server::builder().add(Full),
+        Server::builder().merge(router),
+        Server::builder()
+            .unary(ECHO, echo)
+            .options(ECHO, MethodOptions::default().max_calls(0)),
+    ];
+    for (nth, builder) in builders.into_iter().enumerate() {
+        let built = builder.build().map(drop);
+        assert_eq!(built, Err(BuildError::NoPlaces), "{nth}");
+    }
+    // The last word counts.
+    let more = Server::builder().add(Full);
+    let more = more.options(ECHO, MethodOptions::default().max_calls(1));
+    assert!(more.build().is_ok());
+}
+
 /// The last handle of a session closes it in order: calls that are under way have their answers first.
 #[tokio::test]
 async fn a_detached_call_is_answered_after_its_channel_and_session_are_dropped() {

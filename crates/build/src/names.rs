@@ -111,6 +111,8 @@ fn in_rust(name: &str) -> String {
     let name = name.to_upper_camel_case();
     match &*name {
         "Self" => "Self_".to_owned(),
+        // As in `_1Foo`, whose `_` the case takes away.
+        digit if digit.starts_with(char::is_numeric) => format!("_{digit}"),
         _ => name,
     }
 }

@@ -153,6 +153,32 @@ fn names_of_messages_and_methods_are_left_to_them() {
 }
 
 #[test]
+fn names_that_begin_with_a_digit_are_those_of_prost() {
+    let text = source(
+        "message _2Bar {}
+        message _3dServer {}
+        service _1Foo { rpc _4Get(_2Bar) returns (_3dServer); }
+        service _2bar {}
+        service _3d {}",
+    );
+    let project = Project::new(&[("digits.proto", &text)]);
+    project.compile("digits.proto").unwrap();
+    let code = project.code("a.v1.rs");
+    println!("{code}");
+    for expected in [
+        "pub struct _2bar",
+        "pub struct _3dServer",
+        "name = \"a.v1._1Foo\", codec = \"prost\", crate = ::ringmux)] pub trait _1foo {",
+        "async fn _4get( &self, cx: &::ringmux::rpc::Context, request: _2bar, ) \
+         -> ::core::result::Result<_3dServer, ::ringmux::rpc::Status>;",
+        "pub trait _2bar_ {",
+        "server = _3dServer_",
+    ] {
+        assert!(code.contains(expected), "{expected}");
+    }
+}
+
+#[test]
 fn settings_reach_prost_and_the_attribute() {
     let text =
         source("message Item { bytes body = 1; } service Store { rpc Get(Item) returns (Item); }");

@@ -24,8 +24,10 @@ use crate::sync::{Arc, AtomicBool, AtomicU64, AtomicWaker, Ordering};
 
 /// Cells that a session keeps for future calls, for each side of them: some 300 bytes each.
 const SPARES_MAX: usize = 1024;
-/// Room for an opening block that a cell keeps, in bytes.
+/// Room for an opening block that a cell keeps, in bytes, and as much for a short request.
 const OPENING_KEPT: usize = 512;
+/// Requests up to this many bytes are kept in their cell's own memory.
+pub(crate) const SHORT_MAX: usize = OPENING_KEPT;
 /// Payloads up to this many bytes are parts of a common piece of memory; longer ones have their own.
 const PIECE_MAX: usize = 512;
 /// The size of a common piece, in bytes: what the longest kept payload may keep from being freed.
@@ -38,6 +40,8 @@ const PIECES: usize = 4;
 pub(crate) struct Out {
     /// Of a request.
     pub(crate) opening: Vec<u8>,
+    /// A request of at most [`SHORT_MAX`] bytes, instead of `message`.
+    pub(crate) short: BytesMut,
     /// The request or the answer; the encoded error of a failure. Of a call of the peer, the opening block and the request.
     pub(crate) message: Bytes,
     /// Of a call of the peer: bytes of its opening block, and when it was received.
@@ -67,12 +71,35 @@ impl Out {
         if self.opening.capacity() > OPENING_KEPT {
             self.opening.shrink_to(OPENING_KEPT);
         }
-        if !self.message.is_empty() {
-            self.message = Bytes::new();
-        }
+        self.forget_message();
         self.received = None;
         self.deadline = None;
         self.end = Ended::Dropped;
+    }
+
+    fn message(&self) -> &[u8] {
+        match self.message.is_empty() {
+            true => &self.short,
+            false => &self.message,
+        }
+    }
+
+    #[inline]
+    fn forget_message(&mut self) {
+        self.short.clear();
+        if !self.message.is_empty() {
+            self.message = Bytes::new();
+        }
+    }
+
+    /// The message, with memory of its own.
+    pub(crate) fn take_message(&mut self) -> Bytes {
+        let message = match self.message.is_empty() {
+            true => Bytes::copy_from_slice(&self.short),
+            false => std::mem::take(&mut self.message),
+        };
+        self.short.clear();
+        message
     }
 }
 
@@ -236,9 +263,9 @@ impl CallLink {
     /// The request of a cell that the list did not take, as the session has ended.
     pub(crate) fn take_back(node: Arc<CallCell>) -> Bytes {
         match Cell::activated(node) {
-            cell::Activated::Asked(mut side, _) => (side.out_mut())
-                .map(|out| std::mem::take(&mut out.message))
-                .unwrap_or_default(),
+            cell::Activated::Asked(mut side, _) => {
+                (side.out_mut()).map(Out::take_message).unwrap_or_default()
+            }
             _ => Bytes::new(),
         }
     }
@@ -278,9 +305,10 @@ impl CallLink {
 
     /// Becomes the one who takes calls; false if there is one.
     pub(crate) fn claim(&self, link: &SessionLink) -> bool {
+        // ORDERING: pairs with `leave`: the one before has taken its waker back.
         let free = self
             .serving
-            .compare_exchange(false, true, Ordering::Relaxed, Ordering::Relaxed)
+            .compare_exchange(false, true, Ordering::Acquire, Ordering::Relaxed)
             .is_ok();
         if free && self.longest > 0 {
             let new = || ArrayQueue::new(self.max_unaccepted);
@@ -293,7 +321,8 @@ impl CallLink {
     /// Takes no calls any more.
     pub(crate) fn leave(&self, link: &SessionLink) {
         drop(self.acceptor.take());
-        self.serving.store(false, Ordering::Relaxed);
+        // ORDERING: pairs with `claim`.
+        self.serving.store(false, Ordering::Release);
         if self.longest > 0 {
             link.request(request::CALLS);
         }
@@ -406,12 +435,12 @@ impl CallPort for EngineCall {
     }
 
     fn message(&self) -> &[u8] {
-        self.out().map_or(&[], |out| &out.message)
+        self.out().map_or(&[], Out::message)
     }
 
     fn forget_message(&mut self) {
         if let Some(out) = self.out_mut() {
-            out.message = Bytes::new();
+            out.forget_message();
         }
     }
 

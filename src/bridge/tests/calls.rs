@@ -1,27 +1,30 @@
 //! Unary calls in one frame each way: their ends from either side, at every step of a shutdown, their credit and their limits.
 
-use super::solo::{Solo, cancel, data, id, open, window};
+use super::solo::{self, Solo, cancel, data, id, open, window};
 use super::*;
+use crate::bridge::SHORT_MAX;
 use crate::config::Rate;
 use crate::core::IDLE;
 use crate::error::codes;
 use crate::error::{Limit, Processed, SessionError, Side, StreamError};
-use crate::handle::call::{Acceptor, Answer, Arrival, IncomingCall, PendingCall};
-use crate::wire::native::frame::{Frame, Scope, Settings};
+use crate::handle::call::{Acceptor, Answer, Arrival, IncomingCall, PendingCall, Request};
+use crate::wire::native::frame::{Frame, MAX_CALL_LEN, Scope, Settings, cost};
 use std::borrow::Cow;
+use std::convert::Infallible;
 
 const MOST: usize = 16 * 1024 - 2;
 
 pub(super) fn begin(
     session: &Session,
-    mut message: Bytes,
+    message: Bytes,
     deadline: Option<Instant>,
 ) -> Option<PendingCall<'static>> {
     let opening = |block: &mut Vec<u8>| block.extend_from_slice(b"a/B");
+    let mut request = Request::raw(session, &message);
     PendingCall::begin(
         &Cow::Owned(session.clone()),
         opening,
-        &mut message,
+        &mut request,
         deadline,
     )
 }
@@ -214,6 +217,67 @@ fn requests_and_answers_have_up_to_a_frame_and_longer_answers_are_streams() {
 }
 
 #[test]
+fn a_request_of_any_length_arrives_whole_in_a_cell_that_carried_others_and_is_given_back_whole() {
+    let (mut pair, mut acceptor) = serving(&small_config());
+    let lengths = [
+        0,
+        1,
+        SHORT_MAX - 1,
+        SHORT_MAX,
+        SHORT_MAX + 1,
+        MOST - 3,
+        0,
+        SHORT_MAX,
+        1,
+    ];
+    for (n, len) in lengths.into_iter().enumerate() {
+        let message = Bytes::from(vec![n as u8; len]);
+        let mut call = pair.call(message.clone());
+        pair.drive();
+        let mut incoming = taken(&mut acceptor).expect("it has arrived");
+        let request = incoming.take_request();
+        assert!(request == message, "{len} bytes");
+        incoming.reply(request);
+        pair.drive();
+        assert!(answered(&mut call) == message, "{len} bytes");
+    }
+    // Encoded by a codec that does not know the length before.
+    for len in [SHORT_MAX, SHORT_MAX + 1, 3] {
+        let session = pair.ends[D].session().clone();
+        let encoded = Request::encode(&session, |buffer, _| {
+            buffer.resize(len, 7);
+            Ok::<_, Infallible>(None)
+        });
+        let Ok(mut request) = encoded;
+        let put = |block: &mut Vec<u8>| block.extend_from_slice(b"a/B");
+        let begun = PendingCall::begin(&Cow::Owned(session), put, &mut request, None);
+        let call = begun.expect("the peer takes calls");
+        pair.drive();
+        let mut incoming = taken(&mut acceptor).expect("it has arrived");
+        assert!(incoming.take_request() == vec![7; len], "{len} bytes");
+        drop((incoming, call));
+        pair.drive();
+    }
+    // Not sent: a block that is too long, and a session that ends meanwhile.
+    let session = pair.ends[D].session().clone();
+    for len in lengths {
+        let message = Bytes::from(vec![5; len]);
+        let mut request = Request::raw(&session, &message);
+        let long = |block: &mut Vec<u8>| block.resize(64 * 1024, 0);
+        let owned = Cow::Owned(session.clone());
+        assert!(PendingCall::begin(&owned, long, &mut request, None).is_none());
+        assert!(request.take_message(&session) == message, "{len} bytes");
+    }
+    let mut request = Request::raw(&session, &Bytes::from_static(b"short"));
+    session.close();
+    pair.drive();
+    let put = |block: &mut Vec<u8>| block.extend_from_slice(b"a/B");
+    let owned = Cow::Owned(session.clone());
+    assert!(PendingCall::begin(&owned, put, &mut request, None).is_none());
+    assert_eq!(request.take_message(&session), "short");
+}
+
+#[test]
 fn an_error_comes_with_its_words_and_a_dropped_call_is_a_cancel() {
     let (mut pair, mut acceptor) = serving(&small_config());
     let (mut call, mut incoming) = pair.running(&mut acceptor);
@@ -355,6 +419,34 @@ fn a_deadline_cancels_a_call_on_time_and_not_before() {
     assert_eq!(failed(&mut long).to_string(), late.to_string());
     drop(incoming);
     pair.is_clean();
+}
+
+#[test]
+fn a_call_whose_time_ends_before_it_is_sent_was_not_processed_and_is_never_sent() {
+    let mut solo = Solo::with(Role::Dialer, &Config::default(), Settings::FLOORS);
+    solo.hear(&Frame::Calls { takes: true });
+    solo.hear(&window(Scope::Streams, 100));
+    let session = solo.end.session().clone();
+    let mut held = Vec::new();
+    loop {
+        held.push(begin(&session, message(MOST - 3), None).unwrap());
+        if solo.said().is_empty() {
+            break;
+        }
+    }
+    // Behind a call that waits for credit.
+    let second = Duration::from_secs(1);
+    let mut call = begin(&session, "late".into(), Some(solo.now + second)).unwrap();
+    assert!(solo.said().is_empty());
+    solo.elapse(second);
+    let error = failed(&mut call);
+    assert_eq!(error.was_processed(), Processed::No, "{error}");
+    let code = codes::DEADLINE;
+    assert!(matches!(error, StreamError::NotSent { code: it } if it == code));
+    solo.hear(&window(Scope::Session, 100_000));
+    let said = solo.said().concat();
+    assert_eq!(said.matches("CALL").count(), 1, "{said}");
+    assert_eq!(session.stats().streams, held.len() as u64);
 }
 
 // ---- ends of the session ------------------------------------------------------------------------
@@ -520,6 +612,41 @@ fn calls_wait_for_credit_and_all_of_it_comes_back() {
 }
 
 #[test]
+fn answers_to_calls_that_were_given_up_give_the_sessions_credit_back_at_half_of_it() {
+    let config = small_config();
+    let mut solo = Solo::with(Role::Dialer, &config, Settings::FLOORS);
+    solo.hear(&Frame::Calls { takes: true });
+    solo.hear(&window(Scope::Streams, 100));
+    let session = solo.end.session().clone();
+    let calls: Vec<_> = (0..16)
+        .map(|_| begin(&session, Bytes::new(), None).unwrap())
+        .collect();
+    assert_eq!(solo.said().concat().matches("CALL").count(), 16);
+    drop(calls);
+    solo.said();
+    let answer = message(MOST);
+    let half = config.session_window() as usize / 2;
+    for n in 1..=16 {
+        let late = Frame::Reply {
+            stream: id(2 * n - 1),
+            answer: &answer,
+        };
+        solo.hear(&late);
+        let said = solo.said().concat();
+        let received = n as usize * (answer.len() + 256);
+        assert_eq!(
+            said.contains("WINDOW"),
+            received >= half,
+            "{n} answers: {said:?}"
+        );
+        if received >= half {
+            return;
+        }
+    }
+    panic!("nothing was returned");
+}
+
+#[test]
 fn calls_beyond_the_grant_take_a_streams_way() {
     let (mut pair, mut acceptor) = serving(&small_config());
     let client = pair.ends[D].session().clone();
@@ -650,6 +777,99 @@ fn answers_cancelled_behind_one_that_has_no_credit_leave_nothing_behind() {
     assert_eq!(said.matches("REPLY").count(), 1, "{said}");
     let calls = &solo.end.connection.core.mux.base.calls;
     assert_eq!((calls.slots(), calls.books().of_peer), (0, 0));
+}
+
+/// How many CALLs and REPLYs there are among these frames.
+fn calls_and_replies(said: &[String]) -> (usize, usize) {
+    let count = |kind| said.iter().filter(|frame| frame.starts_with(kind)).count();
+    (count("CALL "), count("REPLY "))
+}
+
+#[test]
+fn calls_and_answers_have_the_same_part_of_credit_that_is_scarce() {
+    const CALLS: usize = 8;
+    let (mut solo, mut acceptor) = hostile(config());
+    solo.hear(&Frame::Calls { takes: true });
+    let mut next = stuck_answer(&mut solo, &mut acceptor);
+    let session = solo.end.session().clone();
+    let calls: Vec<_> = (0..CALLS)
+        .map(|_| begin(&session, message(MOST - 3), None).unwrap())
+        .collect();
+    let mut said = Vec::new();
+    for _ in 0..2 * CALLS {
+        // There is always an answer that waits.
+        solo.hear(&call(1 + 2 * next));
+        taken(&mut acceptor).unwrap().reply(message(MOST));
+        next += 1;
+        assert_eq!(calls_and_replies(&solo.said()), (0, 0));
+        solo.hear(&window(Scope::Session, cost(MAX_CALL_LEN) as u32));
+        said.extend(solo.said());
+    }
+    assert_eq!(calls_and_replies(&said), (CALLS, CALLS), "{said:?}");
+    drop(calls);
+}
+
+/// One batch.
+fn batch(solo: &mut Solo) -> Vec<String> {
+    let connection = &mut solo.end.connection;
+    connection.take_work(solo.now);
+    if !connection.transmit(&mut solo.end.batch, solo.now) {
+        return Vec::new();
+    }
+    let bytes = solo.end.batch.remaining().concat();
+    solo.end.batch.clear();
+    connection.written(bytes.len(), false, solo.now);
+    connection.deliver_wakes();
+    solo::frames(&bytes)
+}
+
+#[test]
+fn neither_calls_nor_answers_wait_behind_an_endless_row_of_the_others() {
+    /// Of the endless kind, before each batch: more than fit into it.
+    const ROW: usize = 8;
+    let plenty = Settings {
+        session_window: u32::MAX,
+        stream_window: u32::MAX,
+        streams: 1000,
+        ..Settings::FLOORS
+    };
+    let config = config().max_streams(100).build().expect("valid");
+    for (calls_wait, busy) in [(true, false), (true, true), (false, false), (false, true)] {
+        let mut solo = Solo::with(Role::Acceptor, &config, plenty);
+        let mut acceptor = Acceptor::new(solo.end.session().clone());
+        solo.hear(&Frame::Calls { takes: true });
+        solo.said();
+        let session = solo.end.session().clone();
+        let mut stream = session.try_open("").unwrap();
+        let mut asked = Vec::new();
+        let mut answered = 0;
+        let mut add = |solo: &mut Solo, a_call: bool| {
+            if a_call {
+                asked.push(begin(&session, message(MOST - 3), None).unwrap());
+            } else {
+                solo.hear(&call(1 + 2 * answered));
+                taken(&mut acceptor).unwrap().reply(message(MOST));
+                answered += 1;
+            }
+        };
+        let mut batches = Vec::new();
+        for n in 0..6 {
+            while busy && stream.try_send(message(60_000)).is_ok() {}
+            (0..ROW).for_each(|_| add(&mut solo, !calls_wait));
+            if n == 2 {
+                add(&mut solo, calls_wait);
+            }
+            batches.push(calls_and_replies(&batch(&mut solo)));
+        }
+        println!("calls wait: {calls_wait}, messages too: {busy}: {batches:?}");
+        let found = batches
+            .iter()
+            .position(|(calls, replies)| match calls_wait {
+                true => *calls > 0,
+                false => *replies > 0,
+            });
+        assert!(matches!(found, Some(2 | 3)), "{found:?}");
+    }
 }
 
 #[test]

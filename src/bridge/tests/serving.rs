@@ -20,7 +20,7 @@ fn begin(pair: &Pair) -> PendingCall<'static> {
     PendingCall::begin(
         &Cow::Owned(pair.ends[D].session().clone()),
         opening,
-        &mut Bytes::new(),
+        &mut Bytes::new().into(),
         None,
     )
     .expect("the peer takes calls")

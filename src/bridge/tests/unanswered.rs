@@ -136,6 +136,29 @@ fn a_peer_that_takes_nothing_and_answers_is_no_dead_one() {
     assert!(caller.is_over(), "then it vanishes");
 }
 
+/// The system probes a window that stays closed once in two minutes at last.
+#[test]
+fn of_a_peer_that_takes_nothing_a_lost_probe_is_no_sign_and_two_that_are_further_apart_than_the_limit_are()
+ {
+    let mut caller = Caller::new();
+    caller.send();
+    for _ in 0..10 {
+        caller.elapse(120 * SECOND, 0, |_| Silent(Duration::ZERO));
+        caller.elapse(LOOK, 0, |_| Answers);
+        // A network that is away for less than the limit, and a next probe that is further away.
+        caller.elapse(LIMIT, 0, |_| Silent(Duration::ZERO));
+        caller.elapse(2 * LIMIT, 0, |_| Silent(LIMIT - SECOND));
+        caller.elapse(LOOK, 0, |_| Answers);
+    }
+    assert!(!caller.is_over());
+    caller.elapse(120 * SECOND, 0, |_| Silent(Duration::ZERO));
+    let lost = caller.now;
+    while !caller.is_over() {
+        caller.elapse(SECOND, 0, |_| Silent(60 * SECOND));
+        assert!(caller.now - lost <= LIMIT + LOOK, "it is not noticed");
+    }
+}
+
 #[test]
 fn a_silence_before_anything_was_sent_does_not_count() {
     let mut caller = Caller::new();
@@ -195,4 +218,24 @@ fn a_side_that_was_stopped_itself_looks_again_before_it_judges() {
         caller.elapse(Duration::ZERO, 0, |_| Silent(60 * SECOND));
     }
     assert!(caller.is_over(), "lateness is forgiven once");
+}
+
+#[test]
+fn bytes_of_a_peer_that_has_closed_wait_for_the_drain_timeout_of_a_side_that_runs() {
+    const TIME: Duration = Duration::from_secs(30);
+    let mut caller = Caller::new();
+    caller.send();
+    let left = caller.taken;
+    caller.end.connection.peer_has_closed(caller.now);
+    for _ in 0..3 {
+        caller.elapse(TIME - SECOND, left, |_| Answers);
+        caller.hear();
+    }
+    // Stopped for a minute: its application had no time to read.
+    caller.now += 60 * SECOND;
+    caller.elapse(TIME - MILLISECOND, left, |_| Answers);
+    assert!(!caller.is_over());
+    caller.elapse(MILLISECOND, left, |_| Answers);
+    let end = caller.session.state().end().unwrap();
+    assert!(matches!(end, SessionError::Disconnected), "{end}");
 }

@@ -126,7 +126,7 @@ pub(crate) fn cancel_call<S: SessionPort>(mux: &mut Mux<S>, slot: u32, code: u32
         At::Queued => {
             // The peer never hears of it.
             mux.base.app.add(Count::Cancelled, 1);
-            end_queued_call(mux, slot, error);
+            end_queued_call(mux, slot, StreamError::NotSent { code });
         }
         At::Running | At::Answering | At::Over | At::Void => {}
     }

@@ -26,6 +26,10 @@ use crate::wire::native::frame::{HEADER_LEN, Header, Role, Settings, preface};
 struct Wire {
     coming: BytesMut,
     sent: BytesMut,
+    /// The peer has closed the connection, behind `coming`.
+    closed: bool,
+    /// Sends that found it closed.
+    vain: u32,
 }
 
 impl Transport for Wire {
@@ -36,7 +40,10 @@ impl Transport for Wire {
         capacity: usize,
     ) -> Poll<io::Result<usize>> {
         if self.coming.is_empty() {
-            return Poll::Pending;
+            return match self.closed {
+                true => Poll::Ready(Ok(0)),
+                false => Poll::Pending,
+            };
         }
         make_room(buf, capacity);
         let room = buf.capacity() - buf.len();
@@ -48,10 +55,22 @@ impl Transport for Wire {
     fn pause_recv(&mut self) {}
 
     fn poll_send(&mut self, _: &mut Context<'_>, batch: &mut Batch) -> Poll<io::Result<usize>> {
+        if self.closed {
+            self.vain += 1;
+            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+        }
         for piece in batch.remaining() {
             self.sent.extend_from_slice(piece);
         }
         Poll::Ready(Ok(batch.len()))
+    }
+
+    fn hung_up(&mut self) -> HungUp {
+        match (self.closed, self.coming.is_empty()) {
+            (false, _) => HungUp::No,
+            (true, false) => HungUp::BehindBytes,
+            (true, true) => HungUp::Now(Ok(())),
+        }
     }
 
     fn poll_timer(&mut self, _: &mut Context<'_>, _: Option<Instant>) -> io::Result<bool> {
@@ -118,6 +137,63 @@ fn a_full_session_is_read_again_in_the_turn_that_finds_room() {
     assert_eq!(call.try_recv().unwrap().len(), FIRST);
     assert_eq!(hear(&mut end, b""), 0);
     assert_eq!(call.try_recv().unwrap(), "next");
+}
+
+/// The peer has closed the connection behind bytes that the session does not read, and a send finds that out, or a look.
+#[test]
+fn bytes_in_front_of_a_known_end_have_the_drain_timeout_to_be_read() {
+    const FULL: usize = 300 * 1024;
+    let config = Config::builder()
+        .drpc(Profile::STORJ)
+        .session_window(256 * 1024)
+        .session_window_max(256 * 1024)
+        .build()
+        .expect("valid");
+    for (sends, reads) in [(true, true), (true, false), (false, true), (false, false)] {
+        let clock = clock::Stopped::new();
+        let (role, pool) = (Role::Dialer, Pool::new(1 << 30));
+        let (connection, link) =
+            Engine::<Drpc>::new(role, &config, Info::of_a_test(role), pool, clock::now());
+        let (mut end, session) = (Turns::new(connection, Wire::default()), Session::new(link));
+        let mut cx = Context::from_waker(Waker::noop());
+        let mut poll = |end: &mut Turns<Wire, Engine<Drpc>>| Pin::new(end).poll(&mut cx);
+        let mut call = session.try_open("/m").expect("it is established");
+        assert!(poll(&mut end).is_pending());
+        for (number, len) in [(1, FULL), (2, 10), (3, 10)] {
+            let coming = &mut end.transport.coming;
+            coming.extend_from_slice(&drpc(5, number, &vec![7; len]));
+            assert!(poll(&mut end).is_pending());
+        }
+        assert!(!end.transport.coming.is_empty(), "it is full");
+        end.transport.closed = true;
+        if !sends {
+            clock::Stopped::pass(config.write_timeout() / 4);
+            assert!(poll(&mut end).is_pending());
+        }
+        for _ in 0..3 {
+            call.try_send("late".into()).expect("room for it");
+            assert!(poll(&mut end).is_pending());
+        }
+        assert_eq!(end.transport.vain, u32::from(sends));
+        if reads {
+            assert_eq!(call.try_recv().expect("the first").len(), FULL);
+            assert!(matches!(
+                poll(&mut end),
+                Poll::Ready(SessionError::Disconnected)
+            ));
+            assert_eq!(call.try_recv().expect("the second").len(), 10);
+            assert_eq!(call.try_recv().expect("the third").len(), 10);
+        } else {
+            clock::Stopped::pass(config.drain_timeout() - Duration::from_millis(1));
+            assert!(poll(&mut end).is_pending());
+            clock::Stopped::pass(Duration::from_millis(1));
+            assert!(matches!(
+                poll(&mut end),
+                Poll::Ready(SessionError::Disconnected)
+            ));
+        }
+        drop(clock);
+    }
 }
 
 /// Polls both ends until no bytes are in transit.

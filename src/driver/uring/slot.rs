@@ -150,6 +150,16 @@ impl Slot {
         settled(result)
     }
 
+    /// Whether there are bytes that the session has not taken, or an operation that may have received some.
+    pub(super) fn may_have_received(&self) -> bool {
+        let receiving = match &self.recv {
+            Recv::Idle | Recv::Direct { .. } => false,
+            Recv::Multi { .. } | Recv::Once(_) => true,
+            Recv::Done(_, result) => matches!(result, Ok(1..)),
+        };
+        receiving || !self.arrived.is_empty() || !self.kept.is_empty()
+    }
+
     /// Appends bytes that have arrived to `buf`, which grows to `capacity`, or by those of one buffer.
     #[inline]
     pub(super) fn take_arrived(

@@ -26,7 +26,8 @@ use super::buffers::BUFFER_BYTES;
 use super::reactor::Reactor;
 use super::ring::Ring;
 use crate::bridge::PeerSystem;
-use crate::driver::{Transport, clock, make_room, queued};
+use crate::driver::queued::{self, HungUp};
+use crate::driver::{Transport, clock, make_room};
 use crate::wire::Batch;
 
 /// Arrivals from here on are large, in bytes.
@@ -193,8 +194,12 @@ impl<R: Ring> Transport for UringSocket<R> {
         })
     }
 
-    fn hung_up(&mut self) -> Option<io::Result<()>> {
-        queued::hung_up(self.reactor.borrow().slot(self.slot)?.socket.as_fd())
+    fn hung_up(&mut self) -> HungUp {
+        let reactor = self.reactor.borrow();
+        let slot = reactor.slot(self.slot);
+        slot.map_or(HungUp::No, |slot| {
+            queued::hung_up(slot.socket.as_fd(), slot.may_have_received())
+        })
     }
 
     fn poll_timer(&mut self, _: &mut Context<'_>, deadline: Option<Instant>) -> io::Result<bool> {

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use super::{CODE, LENGTHS, Run, content, named, now};
 use crate::error::{Processed, SessionError, Side, StreamError, codes};
 use crate::handle::Session;
-use crate::handle::call::{Acceptor, Answer, Arrival, IncomingCall, PendingCall};
+use crate::handle::call::{Acceptor, Answer, Arrival, IncomingCall, PendingCall, Request};
 use crate::handle::whole::{Stream, Whole as _};
 use crate::wire::Wire;
 
@@ -84,12 +84,12 @@ fn begin(
     let name = format!("{index:08}");
     let opening = |block: &mut Vec<u8>| block.extend_from_slice(name.as_bytes());
     let request = content(CALLS + index, side, 0, request);
-    let mut message = request.clone();
+    let mut asked = Request::raw(session, &request);
     let session = Cow::Owned(session.clone());
-    let call = PendingCall::begin(&session, opening, &mut message, deadline);
+    let call = PendingCall::begin(&session, opening, &mut asked, deadline);
     if call.is_none() {
         assert!(
-            message == request,
+            asked.take_message(&session) == request,
             "a request that is not sent is given back"
         );
     }
@@ -309,6 +309,9 @@ impl Unary {
             }
             StreamError::Cancelled {
                 by: Side::This,
+                code: codes::DEADLINE,
+            }
+            | StreamError::NotSent {
                 code: codes::DEADLINE,
             } => {
                 self.given_up = true;

@@ -14,6 +14,8 @@ const TEXT_MAX: usize = 16 * 1024;
 const STATUS: u8 = 1;
 /// The text by which a side of this library says that it takes no more calls, with the code of gRPC for "unavailable".
 const SHUTS_DOWN: (u32, &str) = (14, "the server is shutting down and takes no more calls");
+/// The same of another server, which a handler passes on: the session that it comes over goes on.
+const ANOTHER_SHUTS_DOWN: &str = "another server is shutting down and takes no more calls";
 
 /// The code for errors whose own code is not known.
 const UNKNOWN: u32 = 2;
@@ -27,11 +29,20 @@ fn text_end(text: &str) -> usize {
     end
 }
 
-/// The data of an Error.
-pub(super) fn encode(form: ErrorForm, code: u32, text: &str, details: &[u8]) -> Vec<u8> {
+/// The data of an Error of a side that `takes_calls`, or takes no more.
+pub(super) fn encode(
+    (form, takes_calls): (ErrorForm, bool),
+    code: u32,
+    text: &str,
+    details: &[u8],
+) -> Vec<u8> {
     let text = &text[..text_end(text)];
     let details = StatusDetails::decode(details);
     let code = details.code().unwrap_or(code.into());
+    let text = match takes_calls && (code, text) == (SHUTS_DOWN.0.into(), SHUTS_DOWN.1) {
+        true => ANOTHER_SHUTS_DOWN,
+        false => text,
+    };
     let mut data = Vec::with_capacity(16 + text.len() + details.fields().len());
     match form {
         ErrorForm::Code => {
@@ -165,7 +176,8 @@ pub(super) const fn of_code(code: u32) -> (u32, &'static str) {
     }
 }
 
-/// Whether the peer says so. A proxy may pass it on: it tells nothing about the call.
+/// Whether the peer says so. It tells nothing about the call: a proxy may have passed it on. One of this library says it in
+/// [other words](ANOTHER_SHUTS_DOWN).
 pub(super) fn shuts_down(failure: &Failure) -> bool {
     (failure.code, &*failure.message) == SHUTS_DOWN
 }
@@ -177,20 +189,23 @@ mod tests {
 
     #[test]
     fn an_error_without_a_code_is_unknown_to_those_who_know_0_as_no_error() {
-        let data = encode(ErrorForm::Status, 0, "no", b"");
+        let data = encode((ErrorForm::Status, true), 0, "no", b"");
         assert_eq!((decode(&data).code, &data[..3]), (2, &[1, 0x08, 2][..]));
-        assert_eq!(decode(&encode(ErrorForm::Code, 0, "no", b"")).code, 0);
+        assert_eq!(
+            decode(&encode((ErrorForm::Code, true), 0, "no", b"")).code,
+            0
+        );
     }
 
     #[test]
     fn both_forms_are_made_as_captured_and_read() {
         let text = "deliberate failure";
-        let code = encode(ErrorForm::Code, 42, text, b"");
+        let code = encode((ErrorForm::Code, true), 42, text, b"");
         assert_eq!(
             code,
             [&[0, 0, 0, 0, 0, 0, 0, 42][..], text.as_bytes()].concat()
         );
-        let status = encode(ErrorForm::Status, 42, text, b"");
+        let status = encode((ErrorForm::Status, true), 42, text, b"");
         assert_eq!(
             status,
             [&[1, 8, 42, 0x12, 18][..], text.as_bytes()].concat()
@@ -208,7 +223,7 @@ mod tests {
             let failure = decode(&code.to_be_bytes());
             assert_eq!(failure.code, UNKNOWN);
             assert_eq!(StatusDetails::decode(&failure.details).code(), Some(code));
-            let back = encode(ErrorForm::Code, failure.code, "", &failure.details);
+            let back = encode((ErrorForm::Code, true), failure.code, "", &failure.details);
             assert_eq!(back, code.to_be_bytes());
         }
     }
@@ -219,7 +234,7 @@ mod tests {
         let failure = decode(data);
         assert_eq!((failure.code, &failure.message[..]), (5, "t"));
         assert_eq!(&failure.details[..], b"\x1a\x02ab\x1a\x01c");
-        let back = encode(ErrorForm::Status, 5, "t", &failure.details);
+        let back = encode((ErrorForm::Status, true), 5, "t", &failure.details);
         assert_eq!(back, b"\x01\x08\x05\x12\x01t\x1a\x02ab\x1a\x01c");
     }
 

@@ -50,7 +50,7 @@ use crate::core::port::SessionPort;
 use crate::core::stream::owed;
 use crate::core::timers::Timer;
 use crate::core::{Core, Floors, Mux, Terms};
-use crate::drpc::{Calls, CancelForm, DrpcError, FlowControl, MAX_OPENING, Profile};
+use crate::drpc::{Calls, CancelForm, DrpcError, ErrorForm, FlowControl, MAX_OPENING, Profile};
 use crate::error::{ProtocolError, SessionError};
 use errors::Errors;
 use frame::HEADER_MAX;
@@ -103,6 +103,8 @@ pub(crate) struct Drpc {
     peer_returns: bool,
     /// The smallest WindowUpdate, in bytes.
     step: u64,
+    /// As of the last batch, this side does not shut down.
+    takes_calls: bool,
 }
 
 impl Drpc {
@@ -178,6 +180,11 @@ impl Drpc {
         mux.permits.on_granted(&mut mux.base, over);
     }
 
+    /// How errors are written, see [`failure::encode`].
+    const fn error_form(&self) -> (ErrorForm, bool) {
+        (self.profile.errors, self.takes_calls)
+    }
+
     /// Room for openings and errors that are not complete.
     const fn parts_room(&self) -> usize {
         PARTS_MAX.saturating_sub(self.setups.bytes() + self.errors.bytes())
@@ -244,6 +251,7 @@ impl Wire for Drpc {
             calls: 0,
             peer_returns: profile.flow_control == FlowControl::Required,
             step: u64::from((config.stream_window() / 2).min(profile.window / 4)).max(1),
+            takes_calls: true,
         }
     }
 

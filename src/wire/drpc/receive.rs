@@ -219,7 +219,7 @@ impl Drpc {
             Ok(false) => {}
             Ok(true) => {
                 self.errors.forget(core_id(header.stream));
-                drop_unfinished(core, key);
+                drop_unfinished(core, key, header.kind);
             }
             Err(_) => {
                 fail(core, key);
@@ -559,14 +559,16 @@ fn fail<S: SessionPort>(core: &mut Core<S>, key: Key) {
     mux.limits.charge_faulty(&mux.base.config);
 }
 
-/// The peer does not continue a message. One of which the application has seen a part ends its stream.
-fn drop_unfinished<S: SessionPort>(core: &mut Core<S>, key: Key) {
+/// The peer does not continue a message, but sends a packet of this `kind`: no fault. One of which the application has seen a
+/// part ends its stream, unless the packet does.
+fn drop_unfinished<S: SessionPort>(core: &mut Core<S>, key: Key, kind: Kind) {
     let stream = core.mux.base.streams.at(key);
     if stream.assembly.is_none() {
         return;
     }
-    if stream.chunks {
-        return fail(core, key);
+    match kind {
+        _ if !stream.chunks => core.mux.flow.drop_unfinished(&mut core.mux.base, key),
+        Kind::Cancel | Kind::Close | Kind::Error => {}
+        _ => core.mux.cancel(key, codes::PROTOCOL),
     }
-    core.mux.flow.drop_unfinished(&mut core.mux.base, key);
 }

@@ -10,7 +10,7 @@ use super::{CONNECTION_HEADER, Drpc, failure};
 use crate::core::port::{SessionPort, StreamPort, tx_tag};
 use crate::core::stream::owed;
 use crate::core::{Core, Event, Key, May, Mux, Sent, Stream, Turn, failure as record};
-use crate::drpc::{CancelForm, ErrorForm, FlowControl, Profile, is_metadata, put_varint, split};
+use crate::drpc::{CancelForm, ErrorForm, FlowControl, is_metadata, put_varint, split};
 use crate::error::{SessionError, codes};
 use crate::queue::Payload;
 use crate::wire::{Batch, Role};
@@ -45,6 +45,7 @@ impl Drpc {
         if !core.begin_batch(now) {
             return;
         }
+        self.takes_calls = core.life.admits();
         let mux = &mut core.mux;
         // Grants and windows that only a wire with credit sends.
         let _ = mux.session_window(None, now);
@@ -74,7 +75,7 @@ impl Drpc {
             && let Some(refused) = self.turned_away.pop_front()
         {
             let mut line = Line::new(refused.id, Cursor::new());
-            put_error(batch, &mut line, self.profile.errors, refused.code);
+            put_error(batch, &mut line, self.error_form(), refused.code);
             mux.base.count_sent(1);
         }
         mux.base.wire_owes = !self.turned_away.is_empty();
@@ -87,6 +88,7 @@ impl Drpc {
         batch: &mut Batch,
         now: Instant,
     ) -> bool {
+        let form = self.error_form();
         while batch.room() >= CONTROL_ROOM
             && let Some(owed) = mux.base.next_owed()
         {
@@ -100,7 +102,7 @@ impl Drpc {
             }
             if owed.cancel {
                 if self.role == Role::Acceptor {
-                    put_error(batch, line, self.profile.errors, owed.code);
+                    put_error(batch, line, form, owed.code);
                 } else if self.profile.cancel == CancelForm::Hard {
                     return true;
                 } else {
@@ -205,7 +207,8 @@ impl Drpc {
     // ---- messages -----------------------------------------------------------------------------
 
     fn put_messages<S: SessionPort>(&mut self, mux: &mut Mux<S>, batch: &mut Batch, may: May) {
-        let (profile, limited) = (self.profile, self.peer_returns);
+        let (window, limited) = (self.profile.window, self.peer_returns);
+        let form = self.error_form();
         let dialler = self.role == Role::Dialer;
         let (mut given_up, mut returning) = (Vec::new(), Vec::new());
         while batch.room() > CONTROL_ROOM {
@@ -219,7 +222,8 @@ impl Drpc {
                 let mut sender = Sender {
                     stream,
                     line,
-                    profile,
+                    form,
+                    window,
                     limited,
                     frames: 0,
                     messages: 0,
@@ -263,7 +267,7 @@ fn is_given_up<S: SessionPort>(mux: &mut Mux<S>, key: Key, role: Role) -> bool {
     role == Role::Dialer && stream.is_some_and(|stream| stream.state.is_given_up())
 }
 
-fn put_error(batch: &mut Batch, line: &mut Line, form: ErrorForm, code: u32) {
+fn put_error(batch: &mut Batch, line: &mut Line, form: (ErrorForm, bool), code: u32) {
     let (code, text) = failure::of_code(code);
     let data = failure::encode(form, code, text, &[]);
     put_packet(batch, line, Kind::Error, &data);
@@ -273,7 +277,9 @@ fn put_error(batch: &mut Batch, line: &mut Line, form: ErrorForm, code: u32) {
 struct Sender<'a, P> {
     stream: &'a mut Stream<P>,
     line: &'a mut Line,
-    profile: Profile,
+    form: (ErrorForm, bool),
+    /// The peer's window of the stream, in bytes.
+    window: u32,
     /// Messages wait for credit.
     limited: bool,
     frames: u64,
@@ -317,7 +323,7 @@ impl<P: StreamPort> Sender<'_, P> {
         if batch.room() < HEADER_MAX || (!shared && room < body) {
             return Some(Turn::BatchFull);
         }
-        if self.limited && begin == 0 && !self.line.credit.may_begin(body, self.profile.window) {
+        if self.limited && begin == 0 && !self.line.credit.may_begin(body, self.window) {
             return Some(Turn::OutOfCredit);
         }
         let end = body == left;
@@ -363,7 +369,7 @@ impl<P: StreamPort> Sender<'_, P> {
         }
         let payload = self.stream.port.front()?.payload;
         let (code, text, details) = record::decode(payload.as_slice());
-        let data = failure::encode(self.profile.errors, code, text, details);
+        let data = failure::encode(self.form, code, text, details);
         put_packet(batch, self.line, Kind::Error, &data);
         self.frames += 1;
         self.stream.port.pass();

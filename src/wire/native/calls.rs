@@ -43,6 +43,9 @@ impl Native {
         run.run.work = run.run.frames * RARE_WORK;
         if run.calls + run.answers > 0 {
             session_calls::calls_received(core, run.calls, run.answers);
+        } else if run.run.frames > 0 {
+            // Answers that are too late: their credit goes back as well.
+            core.mux.flow.return_if_worth_it();
         }
         taken.map(|()| run.run)
     }

@@ -41,6 +41,8 @@ pub(crate) struct Native {
     peer_wrapped: bool,
     /// The latest PING of the peer that was not answered yet.
     pong_owed: Option<[u8; 8]>,
+    /// The turn of calls: the next batch has them without answers, if there are any.
+    calls_alone: bool,
 }
 
 /// Preface and SETTINGS.
@@ -105,6 +107,7 @@ impl Wire for Native {
             wrapped: false,
             peer_wrapped: false,
             pong_owed: None,
+            calls_alone: false,
         }
     }
 

@@ -1,7 +1,7 @@
 //! Encodes all frames that may be sent now, into one batch.
 //!
-//! Order: preface and SETTINGS; frames that the session owes; frames that streams owe; OPENs; then messages, by
-//! urgency and in turns of 16 KiB. Nothing is delayed to fill a batch: it is built when the previous one has been written,
+//! Order: preface and SETTINGS; frames that the session owes; frames that streams owe; OPENs; answers and calls, and where they are many
+//! in turn; then messages, by urgency and in turns of 16 KiB. Nothing is delayed to fill a batch: it is built when the previous one has been written,
 //! from the frames available.
 
 use std::time::Instant;
@@ -169,7 +169,8 @@ impl Native {
     }
 
     /// Encodes the frames of calls; false if the batch or the session's credit is used up. Ends of calls cost no credit. Of
-    /// a batch in which streams have messages too, calls get [`CALLS_SHARE`].
+    /// a batch in which streams have messages too, calls get [`CALLS_SHARE`]. While some are left behind, answers and then calls
+    /// have the first choice of room and credit in turn, so that neither waits for the end of the other; a turn without credit goes on.
     #[inline(never)]
     fn put_calls<S: SessionPort>(
         &mut self,
@@ -182,8 +183,35 @@ impl Native {
             true => 0,
             false => batch.room().saturating_sub(CALLS_SHARE),
         };
-        let all = opened && put_replies(mux, batch, share) && self.put_requests(mux, batch, share);
-        mux.base.calls.has_frames();
+        let before = batch.len();
+        let all = opened
+            && (self.calls_alone || put_replies(mux, batch, share))
+            && self.put_requests(mux, batch, share);
+        match mux.base.calls.has_frames() {
+            true => self.take_turns(mux, batch, before, all),
+            false => {
+                self.calls_alone = false;
+                all
+            }
+        }
+    }
+
+    /// Calls, or answers, are left that the next batch begins with.
+    #[cold]
+    fn take_turns<S: SessionPort>(
+        &mut self,
+        mux: &mut Mux<S>,
+        batch: &mut Batch,
+        before: usize,
+        all: bool,
+    ) -> bool {
+        if batch.len() > before {
+            self.calls_alone = !self.calls_alone;
+        } else if self.calls_alone && all {
+            // There was none.
+            self.calls_alone = false;
+            return self.put_calls(mux, batch, true);
+        }
         all
     }
 

@@ -1,5 +1,6 @@
 //! Calls between two ends of the wire.
 
+use super::super::failure;
 use super::*;
 use crate::drpc::{CancelForm, FlowControl, Invocation};
 use crate::error::{
@@ -361,6 +362,31 @@ async fn a_client_sends_a_server_that_shuts_down_no_call_after_its_first_refusal
     drop(served);
     soon(shutdown).await.unwrap();
     soon(task).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_handler_that_passes_on_that_another_server_shuts_down_leaves_its_own_session_open() {
+    let (code, text) = failure::of_code(codes::SHUTDOWN);
+    for profile in [Profile::STORJ, Profile::COCKROACH] {
+        let [(client, _a), (server, _b)] = ends(settings(profile));
+        for _ in 0..3 {
+            let mut call = soon(client.open("/m")).await.unwrap();
+            let mut served = soon(server.accept()).await.unwrap().unwrap();
+            served.finish_with_error(code, text).unwrap();
+            match soon(call.recv()).await.unwrap_err() {
+                StreamError::Failed(it) => {
+                    assert_eq!(it.code, code);
+                    assert!(it.message.contains("is shutting down"), "{}", it.message);
+                }
+                end => panic!("{end:?}"),
+            }
+            let mut call = soon(client.open("/m")).await.unwrap();
+            let mut served = soon(server.accept()).await.unwrap().unwrap();
+            served.cancel(codes::SHUTDOWN);
+            assert!(soon(call.recv()).await.is_err());
+        }
+        assert!(futures_util::poll!(Box::pin(client.draining())).is_pending());
+    }
 }
 
 #[tokio::test]

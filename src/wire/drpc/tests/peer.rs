@@ -325,6 +325,77 @@ async fn a_message_that_is_not_continued_is_dropped_and_the_next_one_delivered()
     assert_eq!(soon(served.recv()).await.unwrap(), None);
 }
 
+/// Reads the pieces of a message that is not complete.
+async fn read_pieces(call: &mut Stream, pieces: &[u8]) {
+    let mut buf = vec![0; pieces.len()];
+    soon(call.1.read_exact(&mut buf)).await.unwrap();
+    assert_eq!(buf, pieces);
+}
+
+#[tokio::test]
+async fn a_call_whose_peer_ends_it_inside_a_message_read_in_pieces_ends_by_that_and_is_no_fault() {
+    for kind in [Kind::Cancel, Kind::Close, Kind::Error] {
+        let builder = settings(MUX).max_faulty_streams(1);
+        let ((session, _task), mut peer) = Peer::of(Role::Acceptor, builder);
+        for id in 1..5 {
+            peer.send(&packet(Kind::Invoke, id, 1, b"/m")).await;
+            let mut served = accept(&session, "/m").await;
+            peer.send(&part(Kind::Message, id, 2, b"pieces")).await;
+            read_pieces(&mut served, b"pieces").await;
+            let data: &[u8] = match kind {
+                Kind::Error => b"\x01\x08\x2a",
+                _ => b"",
+            };
+            peer.send(&packet(kind, id, 3, data)).await;
+            let end = soon(served.recv()).await;
+            match &end {
+                Err(StreamError::Failed(it)) => assert_eq!((kind, it.code), (Kind::Error, 42)),
+                _ => assert!(
+                    is_cancelled(&end, Side::Peer, codes::CANCELLED),
+                    "{kind:?}: {end:?}"
+                ),
+            }
+        }
+        // Nothing was said about the calls before.
+        echo(&session, &mut peer, 5).await;
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_fails_inside_an_answer_read_in_pieces_says_why() {
+    let ((session, _task), mut peer) = client(MUX);
+    let mut call = soon(session.open("/m")).await.unwrap();
+    peer.expect(Kind::Invoke, 1, 1, b"/m").await;
+    peer.send(&part(Kind::Message, 1, 1, b"pieces")).await;
+    read_pieces(&mut call, b"pieces").await;
+    let error = b"\x01\x08\x2a\x12\x04nope";
+    peer.send(&part(Kind::Error, 1, 2, &error[..4])).await;
+    peer.send(&packet(Kind::Error, 1, 2, &error[4..])).await;
+    match soon(call.recv()).await {
+        Err(StreamError::Failed(it)) => assert_eq!((it.code, &it.message[..]), (42, "nope")),
+        end => panic!("{end:?}"),
+    }
+}
+
+#[tokio::test]
+async fn a_message_read_in_pieces_that_is_not_continued_ends_its_stream_and_is_no_fault() {
+    for kind in [Kind::Message, Kind::CloseSend] {
+        let builder = settings(MUX).max_faulty_streams(1);
+        let ((session, _task), mut peer) = Peer::of(Role::Acceptor, builder);
+        for id in 1..5 {
+            peer.send(&packet(Kind::Invoke, id, 1, b"/m")).await;
+            let mut served = accept(&session, "/m").await;
+            peer.send(&part(Kind::Message, id, 2, b"pieces")).await;
+            read_pieces(&mut served, b"pieces").await;
+            peer.send(&packet(kind, id, 3, b"")).await;
+            let end = soon(served.recv()).await;
+            assert!(is_cancelled(&end, Side::This, codes::PROTOCOL), "{end:?}");
+            peer.expect_error(id, 13).await;
+        }
+        echo(&session, &mut peer, 5).await;
+    }
+}
+
 #[tokio::test]
 async fn an_error_of_the_server_in_either_form_is_a_failure_of_the_call() {
     let forms: [&[u8]; 2] = [b"\0\0\0\0\0\0\0\x2anope", b"\x01\x08\x2a\x12\x04nope"];

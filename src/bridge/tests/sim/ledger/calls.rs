@@ -230,6 +230,7 @@ impl Ledger {
                 self.count("call: failed");
             }
             StreamError::Cancelled { by, code } => self.call_cancelled(tag, *by, *code, now),
+            StreamError::NotSent { code } => self.call_cancelled(tag, Side::This, *code, now),
             StreamError::NotProcessed(end) => {
                 self.may_end(pair, end);
                 self.count("call: not processed");

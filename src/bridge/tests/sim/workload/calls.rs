@@ -10,7 +10,7 @@ use super::{Desk, Mix, Owner, pair_of, plan, receive, send};
 use crate::bridge::tests::net::Rng;
 use crate::error::{SessionError, codes};
 use crate::handle::Session;
-use crate::handle::call::{Acceptor, Answer, Arrival, IncomingCall, PendingCall};
+use crate::handle::call::{Acceptor, Answer, Arrival, IncomingCall, PendingCall, Request};
 
 /// Calls are numbered from here on; streams below.
 const FIRST: usize = 1 << 16;
@@ -157,13 +157,20 @@ fn begin(
     let time = rng.pick(&[0, 1000, 20_000, 300_000]);
     let deadline = rng.one_in(3).then(|| desk.now() + rng.micros(time));
     let put = |block: &mut Vec<u8>| block.extend_from_slice(&opening);
-    let (session, mut message) = (Cow::Owned(session.clone()), request.clone());
-    let call = PendingCall::begin(&session, put, &mut message, deadline);
+    let mut asked = match rng.one_in(4) {
+        true => Request::from(request.clone()),
+        false => Request::raw(session, &request),
+    };
+    let session = Cow::Owned(session.clone());
+    let call = PendingCall::begin(&session, put, &mut asked, deadline);
     if call.is_some() {
         desk.ledger.borrow_mut().call_begun(tag, len, deadline);
-    } else if message != request {
-        let len = message.len();
-        desk.fail(format!("{tag:#x}: {len} bytes are given back"));
+    } else {
+        let message = asked.take_message(&session);
+        if message != request {
+            let len = message.len();
+            desk.fail(format!("{tag:#x}: {len} bytes are given back"));
+        }
     }
     call
 }
