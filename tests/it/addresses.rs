@@ -108,7 +108,7 @@ async fn listens_at_last(net: &Net, addr: &Addr) -> Listener {
         match net.engine().listen(addr, &Config::default()).await {
             Ok(listener) => return listener,
             Err(ListenError::Io { error, .. }) if error.kind() == ErrorKind::AddrInUse => {
-                pause().await
+                pause().await;
             }
             Err(error) => panic!("{error}"),
         }
