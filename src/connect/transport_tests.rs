@@ -183,16 +183,20 @@ fn runtime() -> Runtime {
     Builder::new_current_thread().enable_all().build().unwrap()
 }
 
+/// A limit that no test reaches, also where the machine keeps its thread waiting.
+const AMPLE: Duration = Duration::from_secs(60);
+
 /// A session that a first runtime has polled, with a timer set, and its peer, which is not polled yet.
 fn begun(
     first: &Runtime,
+    handshake_timeout: Duration,
 ) -> (
     Session,
     Connection<DuplexStream>,
     (Session, Connection<DuplexStream>),
 ) {
     let config = Config::builder()
-        .handshake_timeout(Duration::from_millis(100))
+        .handshake_timeout(handshake_timeout)
         .build()
         .unwrap();
     let (ours, theirs) = duplex(4096);
@@ -208,7 +212,7 @@ fn begun(
 fn a_session_goes_on_when_it_is_moved_to_another_runtime() {
     for first_lives in [true, false] {
         let (first, second) = (runtime(), runtime());
-        let (session, connection, (_theirs, peer)) = begun(&first);
+        let (session, connection, (_theirs, peer)) = begun(&first, AMPLE);
         let first = first_lives.then_some(first);
         second.block_on(async {
             let moved = tokio::spawn(connection);
@@ -226,7 +230,7 @@ fn a_session_goes_on_when_it_is_moved_to_another_runtime() {
 fn a_timer_set_on_another_runtime_fires_on_the_one_that_polls() {
     for first_lives in [true, false] {
         let (first, second) = (runtime(), runtime());
-        let (_session, connection, _silent) = begun(&first);
+        let (_session, connection, _silent) = begun(&first, Duration::from_millis(100));
         let first = first_lives.then_some(first);
         second.block_on(async {
             let end = timeout(Duration::from_secs(60), tokio::spawn(connection)).await;
@@ -240,7 +244,7 @@ fn a_timer_set_on_another_runtime_fires_on_the_one_that_polls() {
 #[test]
 fn a_session_polled_after_its_runtime_ends_with_the_cause() {
     let first = runtime();
-    let (session, mut connection, _peer) = begun(&first);
+    let (session, mut connection, _peer) = begun(&first, AMPLE);
     let handle = first.handle().clone();
     drop(first);
     let _entered = handle.enter();

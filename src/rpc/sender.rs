@@ -93,18 +93,25 @@ impl<T> Sender<T> {
     ///
     /// # Cancel safety
     /// Dropping the future before it is ready means that the message was not sent.
+    ///
+    /// # Panics
+    /// The future, if it is polled after it was ready.
     pub fn send(&mut self, message: impl Borrow<T>) -> impl Future<Output = Result<(), Status>> {
         // No `async fn`: that would move the message once more.
-        let mut encoded = None;
+        let (mut encoded, mut is_over) = (None, false);
         poll_fn(move |cx| {
+            assert!(!is_over, "polled after it was ready");
             if encoded.is_none() {
                 ready!(self.fair.poll(cx));
+                is_over = true;
                 encoded = self.send_at_once(message.borrow())?;
+                if encoded.is_none() {
+                    return Poll::Ready(Ok(()));
+                }
             }
-            match encoded {
-                None => Poll::Ready(Ok(())),
-                Some(_) => self.poll_encoded(&mut encoded, cx),
-            }
+            let polled = self.poll_encoded(&mut encoded, cx);
+            is_over = polled.is_ready();
+            polled
         })
     }
 

@@ -1,12 +1,14 @@
 //! Addresses without a server, or with a server of another kind.
 
+use std::io::ErrorKind;
+use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use ringmux::{
-    Addr, Chain, Config, ConnectError, DialError, Driver, Engine, Limit, ListenError, Role,
+    Addr, Chain, Config, ConnectError, DialError, Driver, Engine, ListenError, Listener, Role,
     SessionError,
     wire::{FrameError, ProtocolError},
 };
@@ -14,6 +16,7 @@ use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
+use crate::burst;
 use crate::host::{Net, Place, Soon, echo, pattern, pause, round_trip};
 use crate::raw::{PREFACE, Raw, SETTINGS, settings};
 
@@ -70,21 +73,46 @@ async fn refused(net: &Net, addr: &Addr) -> std::io::Error {
 }
 
 async fn a_port_that_nobody_listens_on_is_named(net: Net) {
-    let free = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let addr = Addr::Tcp(free.local_addr().unwrap().to_string());
-    drop(free);
+    // Bound, so that no other test gets the port meanwhile.
+    let silent = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    let any = SocketAddr::from(([127, 0, 0, 1], 0));
+    silent.bind(&any.into()).unwrap();
+    let addr = silent.local_addr().unwrap().as_socket().unwrap();
+    let addr = Addr::Tcp(addr.to_string());
     let error = refused(&net, &addr).await;
-    assert_eq!(error.kind(), std::io::ErrorKind::ConnectionRefused);
+    assert_eq!(error.kind(), ErrorKind::ConnectionRefused);
 }
 
 async fn a_host_that_does_not_exist_is_named(net: Net) {
-    refused(&net, &Addr::Tcp("no-such-host.invalid:80".to_owned())).await;
+    let addr = Addr::Tcp("no-such-host.invalid:80".to_owned());
+    let error = net.engine().connect(&addr, &brief()).soon().await;
+    let error = error.unwrap_err();
+    one_line(&error, &addr);
+    // A name server may be silent for longer than `connect_timeout`.
+    let known = matches!(
+        error,
+        ConnectError::Io { .. } | ConnectError::TimedOut { .. }
+    );
+    assert!(known, "{error}");
 }
 
 async fn a_socket_file_that_does_not_exist_is_named(net: Net) {
     let dir = tempfile::tempdir().unwrap();
     let error = refused(&net, &Addr::Unix(dir.path().join("missing.sock"))).await;
-    assert_eq!(error.kind(), std::io::ErrorKind::NotFound);
+    assert_eq!(error.kind(), ErrorKind::NotFound);
+}
+
+/// Listens where a socket was just closed. A process that another test has started has a copy of it until it runs its program.
+async fn listens_at_last(net: &Net, addr: &Addr) -> Listener {
+    loop {
+        match net.engine().listen(addr, &Config::default()).await {
+            Ok(listener) => return listener,
+            Err(ListenError::Io { error, .. }) if error.kind() == ErrorKind::AddrInUse => {
+                pause().await;
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
 }
 
 async fn a_port_in_use_is_named(net: Net) {
@@ -99,7 +127,7 @@ async fn a_port_in_use_is_named(net: Net) {
     one_line(&error, &addr);
     let in_use = matches!(
         &error,
-        ListenError::Io { error, .. } if error.kind() == std::io::ErrorKind::AddrInUse
+        ListenError::Io { error, .. } if error.kind() == ErrorKind::AddrInUse
     );
     assert!(in_use, "{error}");
     // The listener that has the port continues.
@@ -115,12 +143,7 @@ async fn a_socket_file_in_use_is_named_and_a_stale_one_is_replaced(net: Net) {
     drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
     assert!(path.exists());
     let addr = Addr::Unix(path.clone());
-    let listener = net
-        .engine()
-        .listen(&addr, &Config::default())
-        .soon()
-        .await
-        .unwrap();
+    let listener = listens_at_last(&net, &addr).soon().await;
     let error = net
         .engine()
         .listen(&addr, &Config::default())
@@ -141,7 +164,7 @@ async fn in_use(net: &Net, addr: &Addr) {
     let error = listening.await.unwrap_err();
     let in_use = matches!(
         &error,
-        ListenError::Io { error, .. } if error.kind() == std::io::ErrorKind::AddrInUse
+        ListenError::Io { error, .. } if error.kind() == ErrorKind::AddrInUse
     );
     assert!(in_use, "{error}");
 }
@@ -175,8 +198,7 @@ async fn a_listener_that_shuts_down_leaves_its_path_to_its_successor(net: Net) {
     let dir = tempfile::tempdir().unwrap();
     let addr = Addr::Unix(dir.path().join("s.sock"));
     let config = Config::default();
-    let listen = || net.engine().listen(&addr, &config).soon();
-    let first = listen().await.unwrap();
+    let first = net.engine().listen(&addr, &config).soon().await.unwrap();
     let old = net.engine().connect(&addr, &config).soon().await.unwrap();
     let served = first.accept().soon().await.unwrap();
     let stream = old.open("a long call").soon().await.unwrap();
@@ -186,13 +208,7 @@ async fn a_listener_that_shuts_down_leaves_its_path_to_its_successor(net: Net) {
     let restart = async {
         old.draining().soon().await;
         // The first listener may not have closed its socket yet.
-        let second = loop {
-            match listen().await {
-                Ok(second) => break second,
-                Err(ListenError::Io { .. }) => pause().await,
-                Err(error) => panic!("{error}"),
-            }
-        };
+        let second = listens_at_last(&net, &addr).soon().await;
         drop((stream, taken));
         second
     };
@@ -303,7 +319,7 @@ async fn a_peer_says_who_it_is_and_one_that_does_not_is_accepted(net: Net) {
 async fn a_host_that_answers_nothing_is_given_up_after_the_connect_timeout(net: Net) {
     // Its listen backlog is full: further connection attempts are dropped.
     let deaf = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-    let any: std::net::SocketAddr = "127.0.0.1:0".parse().unwrap();
+    let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
     deaf.bind(&any.into()).unwrap();
     deaf.listen(0).unwrap();
     let addr = deaf.local_addr().unwrap();
@@ -334,7 +350,7 @@ async fn a_host_that_answers_nothing_is_given_up_after_the_connect_timeout(net: 
         panic!("{error}");
     };
     assert_eq!((*told, tried.len()), (limit, 1));
-    assert_eq!(tried[0].error.kind(), std::io::ErrorKind::TimedOut);
+    assert_eq!(tried[0].error.kind(), ErrorKind::TimedOut);
 }
 
 async fn a_silent_server_is_given_up_after_the_handshake_timeout(net: Net) {
@@ -426,45 +442,26 @@ async fn silent_clients_beyond_the_places_make_place_for_others(net: Net) {
     let Addr::Tcp(addr) = listener.local_addr() else {
         panic!("a TCP host");
     };
-    let given_up = || {
-        ringmux::process_stats()
-            .totals
-            .sessions
-            .tripped
-            .get(Limit::HalfOpen)
-    };
-    let before = given_up();
     let mut silent = Vec::new();
     for _ in 0..50 {
         silent.push(tokio::net::TcpStream::connect(addr).soon().await.unwrap());
     }
-    let client = net.connect(&listener, &Config::default()).await;
+    let client = burst::in_time(&net, &listener, &Config::default()).await;
     echo(listener.accept().soon().await.unwrap());
     round_trip(&client, "past the silent ones".into()).await;
-    assert!(
-        given_up() >= before + 43,
-        "{} places were made",
-        given_up() - before
-    );
-    let mut said = Vec::new();
-    silent[0].read_to_end(&mut said).soon().await.unwrap();
-    assert_eq!(said, b"", "its protocol is unknown");
+    // The oldest were hung up on: all but as many as have a place beside it.
+    for socket in &mut silent[..43] {
+        let mut said = Vec::new();
+        socket.read_to_end(&mut said).soon().await.unwrap();
+        assert_eq!(said, b"", "its protocol is unknown");
+    }
 }
 
 async fn a_dropped_listener_frees_its_address(net: Net) {
     let listener = net.listen(&Config::default()).await;
     let addr = listener.local_addr().clone();
     drop(listener);
-    let again = async {
-        loop {
-            match net.engine().listen(&addr, &Config::default()).await {
-                Ok(listener) => return listener,
-                Err(ListenError::Io { .. }) => pause().await,
-                Err(error) => panic!("{error}"),
-            }
-        }
-    };
-    drop(again.soon().await);
+    drop(listens_at_last(&net, &addr).soon().await);
 }
 
 async fn engines_that_share_a_port_each_accept_some_connections(net: Net) {
@@ -517,7 +514,7 @@ async fn engines_that_share_a_port_each_accept_some_connections(net: Net) {
 async fn a_shared_port_is_shared_with_those_only_who_ask_for_it(net: Net) {
     let config = Config::default();
     let in_use = |error: ListenError| match error {
-        ListenError::Io { error, .. } => error.kind() == std::io::ErrorKind::AddrInUse,
+        ListenError::Io { error, .. } => error.kind() == ErrorKind::AddrInUse,
         other => panic!("{other}"),
     };
     let engine = net.engine();

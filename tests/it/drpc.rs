@@ -9,6 +9,7 @@ use ringmux::drpc::{DrpcError, Profile};
 use ringmux::wire::ProtocolError;
 use ringmux::{Addr, Config, ConnectError, Listener, Session, SessionError, Wire};
 
+use crate::burst;
 use crate::host::{Net, Soon, echo, eventually, pattern, round_trip};
 
 everywhere!(streams_go_over_drpc);
@@ -67,6 +68,26 @@ async fn serves(net: &Net, listener: &Listener, client: &Config) -> (Session, Wi
     drop(opening);
     round_trip(&client, pattern(70_000, 1)).await;
     (client, wire)
+}
+
+/// The same of a listener that hangs up on a client that the machine keeps waiting for too long: then with another one.
+async fn serves_in_time(net: &Net, listener: &Listener, config: &Config) {
+    let serving = async {
+        loop {
+            let client = burst::in_time(net, listener, config).await;
+            let Ok(_opening) = client.open("").await else {
+                continue;
+            };
+            tokio::select! {
+                server = listener.accept() => {
+                    echo(server.unwrap());
+                    return client;
+                }
+                _ = client.closed() => {}
+            }
+        }
+    };
+    round_trip(&serving.soon().await, pattern(70_000, 1)).await;
 }
 
 async fn a_listener_tells_wires_apart_by_their_first_bytes(net: Net) {
@@ -139,7 +160,7 @@ async fn silent_connections_whose_wire_is_not_known_make_place_for_others(net: N
     let silent: Vec<TcpStream> = (0..6).map(|_| raw(&listener)).collect();
     let _ = (&silent[0]).write_all(b"DRPC");
     for client in [Config::default(), over(Profile::STORJ)] {
-        serves(&net, &listener, &client).await;
+        serves_in_time(&net, &listener, &client).await;
     }
     // The oldest were hung up on.
     let mut first = &silent[0];

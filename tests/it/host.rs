@@ -200,8 +200,12 @@ impl Net {
     }
 
     pub(crate) async fn listen(&self, config: &Config) -> Listener {
+        self.listen_on(&self.free_addr(), config).await
+    }
+
+    pub(crate) async fn listen_on(&self, addr: &Addr, config: &Config) -> Listener {
         let engine = self.listening.as_ref().expect("a host with sockets");
-        let listening = async { engine.listen(&self.free_addr(), config).await };
+        let listening = async { engine.listen(addr, config).await };
         listening.soon().await.unwrap()
     }
 

@@ -7,6 +7,9 @@
 
 #[macro_use]
 mod host;
+#[path = "../outage/still.rs"]
+#[allow(dead_code)]
+mod still;
 
 mod addresses;
 mod burst;

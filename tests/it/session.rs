@@ -372,13 +372,14 @@ async fn pings_are_shared(net: Net) {
     for rtt in futures_util::future::join_all(pings).soon().await {
         rtt.unwrap();
     }
-    // One is under way at a time. The answer to the server's own first PING may come meanwhile.
+    // One is under way at a time. The answer to the server's own first PING may come meanwhile. An engine on another thread may get
+    // answers while some are still begun.
     let frames = server.stats().frames_received - before;
-    let most = if net.host.place == Place::Inline {
-        2
-    } else {
-        200
+    let most = match net.host.place {
+        Place::Inline | Place::Spinning | Place::BlockOn => 2,
+        Place::Thread | Place::OneThread | Place::Shared => 100,
     };
+    println!("{:?}: {frames} frames", net.host);
     assert!(
         (1..=most).contains(&frames),
         "{frames} frames for 200 pings"

@@ -2,20 +2,21 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::future::join_all;
 use futures_util::poll;
-use ringmux::{Config, Drained, ListenError, Session, SessionError, StreamError, codes};
+use ringmux::{Addr, Config, Drained, ListenError, Session, SessionError, StreamError, codes};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::host::{Net, Soon, echo_stream, pattern};
+use crate::host::{Net, Soon, echo_stream, eventually, pattern};
 use crate::raw::{
-    ACK, DATA, END, OPEN, PING, PREFACE, Raw, Side, frame, settings, with_raw, with_raw_settings,
+    ACK, DATA, END, OPEN, PING, PREFACE, Raw, STREAMS, Side, WINDOW, frame, settings, with_raw,
+    with_raw_settings,
 };
 
 everywhere!(
@@ -186,7 +187,9 @@ async fn under_load_no_call_that_was_taken_is_lost_and_no_other_is_in_doubt(net:
 }
 
 async fn a_listener_shuts_down_with_all_its_sessions(net: Net) {
-    let listener = net.listen(&Config::default()).await;
+    // Other tests listen on 127.0.0.1: none of them gets the port that this one gives back.
+    let addr = Addr::Tcp("127.0.0.2:0".to_owned());
+    let listener = net.listen_on(&addr, &Config::default()).await;
     let mut sessions = Vec::new();
     for _ in 0..3 {
         let client = net.connect(&listener, &Config::default()).await;
@@ -290,12 +293,31 @@ async fn fill(session: &Session) {
     tokio::spawn(async move { while send.send(message.clone()).await.is_ok() {} });
 }
 
-/// Never ends its stream and opens others all the time; answers PINGs, keeps to its credit, and otherwise ignores the
-/// GOAWAY. Returns the number of streams opened until the disconnect.
-async fn chatter(raw: Raw, side: Side) -> u32 {
+/// Never ends its stream and opens others all the time, within its grant and its credit; answers PINGs, and ignores the GOAWAY.
+struct Chatter(tokio::task::JoinHandle<()>);
+
+impl Chatter {
+    /// It is at it when this returns.
+    async fn start(raw: Raw, side: Side) -> Self {
+        let opened = Arc::new(AtomicU32::new(1));
+        let chatter = tokio::spawn(chatter(raw, side, Arc::clone(&opened)));
+        let begun = || opened.load(Ordering::Relaxed) > 10;
+        eventually("it has opened some streams", begun).await;
+        Self(chatter)
+    }
+
+    /// It is disconnected.
+    async fn ends(self) {
+        self.0.soon().await.unwrap();
+    }
+}
+
+async fn chatter(raw: Raw, side: Side, opened: Arc<AtomicU32>) {
     let (mut read, write) = raw.socket.into_split();
     let write = Arc::new(tokio::sync::Mutex::new(write));
     let answering = Arc::clone(&write);
+    let granted = Arc::new(AtomicU32::new(Config::default().max_streams()));
+    let grants = Arc::clone(&granted);
     let reading = tokio::spawn(async move {
         loop {
             let mut header = [0; 8];
@@ -307,25 +329,30 @@ async fn chatter(raw: Raw, side: Side) -> u32 {
                 let answer = frame(PING, ACK, 0, &payload);
                 answering.lock().await.write_all(&answer).await?;
             }
+            if header[3] == WINDOW << 4 | STREAMS {
+                let more = u32::from_le_bytes(payload[..4].try_into().unwrap());
+                grants.fetch_add(more, Ordering::Relaxed);
+            }
         }
         #[allow(unreachable_code)] // Fixes the type of the errors.
         std::io::Result::Ok(())
     });
-    let mut opened = 1;
     while !reading.is_finished() {
-        let mut bytes = frame(OPEN, 0, side.own(opened), b"");
-        if opened < 100 {
+        let n = opened.load(Ordering::Relaxed);
+        let mut bytes = Vec::new();
+        if n < granted.load(Ordering::Relaxed) {
+            bytes = frame(OPEN, 0, side.own(n), b"");
+            opened.store(n + 1, Ordering::Relaxed);
+        }
+        if n < 100 {
             bytes.extend(frame(DATA, END, side.own(0), b"and another thing"));
         }
         if write.lock().await.write_all(&bytes).await.is_err() {
             break;
         }
-        opened += 1;
-        // About as fast as its streams are refused, so that it stays within the streams it is granted.
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     let _ = reading.soon().await.unwrap();
-    opened
 }
 
 /// All of them at once, on one listener: its ceiling holds for all together.
@@ -348,7 +375,7 @@ async fn peers_that_do_not_help_do_not_delay_the_end(net: Net) {
     let (endless, mut deaf) = with_raw(&net, Side::Dials, &listener).await;
     deaf.say(&frame(OPEN, 0, 1, b"")).await;
     let _taken = endless.accept().soon().await.unwrap().unwrap();
-    let chatter = tokio::spawn(chatter(deaf, Side::Dials));
+    let chatter = Chatter::start(deaf, Side::Dials).await;
 
     let began = Instant::now();
     let grace = Duration::from_millis(1500);
@@ -364,7 +391,7 @@ async fn peers_that_do_not_help_do_not_delay_the_end(net: Net) {
     for raw in [&mut silent, &mut half, &mut unsettled, &mut mute, &mut full] {
         raw.hung_up().await;
     }
-    assert!(chatter.soon().await.unwrap() > 10);
+    chatter.ends().await;
 }
 
 /// The same from the side that has dialled, each session by itself.
@@ -382,7 +409,7 @@ async fn peers_that_do_not_help_do_not_delay_a_dialler_either(net: Net) {
     let (endless, mut deaf) = with_raw_settings(&net, side, &listener, &slow, &hello).await;
     deaf.say(&frame(OPEN, 0, side.own(0), b"")).await;
     let _taken = endless.accept().soon().await.unwrap().unwrap();
-    let chatter = tokio::spawn(chatter(deaf, side));
+    let chatter = Chatter::start(deaf, side).await;
 
     let grace = Duration::from_millis(500);
     let shut_down = |session: Session| async move {
@@ -397,7 +424,7 @@ async fn peers_that_do_not_help_do_not_delay_a_dialler_either(net: Net) {
         assert!(report.cancelled >= 1 && report.forced == 1, "{report:?}");
     };
     tokio::join!(shut_down(mute), shut_down(stalled), shut_down(endless));
-    assert!(chatter.soon().await.unwrap() > 10);
+    chatter.ends().await;
     drop(kept);
 }
 
@@ -489,12 +516,12 @@ async fn through_a_proxy(
     config: &Config,
 ) -> (Session, Session, tokio::sync::watch::Sender<bool>) {
     let listener = net.listen(&Config::default()).await;
-    let ringmux::Addr::Tcp(to) = listener.local_addr() else {
+    let Addr::Tcp(to) = listener.local_addr() else {
         panic!("a proxy speaks TCP");
     };
     let to = to.parse().unwrap();
     let between = TcpListener::bind("127.0.0.1:0").soon().await.unwrap();
-    let addr = ringmux::Addr::Tcp(between.local_addr().unwrap().to_string());
+    let addr = Addr::Tcp(between.local_addr().unwrap().to_string());
     let (switch, open) = tokio::sync::watch::channel(true);
     tokio::spawn(proxy(between, to, open));
     let client = net.engine().connect(&addr, config).soon().await.unwrap();
@@ -543,7 +570,7 @@ async fn a_peer_that_gives_no_sign_of_life_is_given_up(net: Net) {
     let (client, server, switch) = through_a_proxy(&net, &config).await;
     let ((_ours_send, mut ours_recv), _theirs) = net.stream(&client, &server).await;
     // While it answers PINGs, silence does not end the session.
-    crate::host::eventually("it was asked", || client.stats().keepalives >= 3).await;
+    eventually("it was asked", || client.stats().keepalives >= 3).await;
     assert!(client.state().end().is_none());
     switch.send_replace(false);
     let error = ours_recv.recv().soon().await.unwrap_err();
@@ -563,7 +590,7 @@ async fn a_socket_that_takes_nothing_is_given_up(net: Net) {
     let (session, mut raw) = generous(&net, Side::Dials, &listener, &config).await;
     let sent = session.stats().frames_sent;
     let (_idle_send, mut idle_recv) = session.open("idle").soon().await.unwrap();
-    crate::host::eventually("it is open", || session.stats().frames_sent > sent).await;
+    eventually("it is open", || session.stats().frames_sent > sent).await;
     fill(&session).await;
     let error = idle_recv.recv().soon().await.unwrap_err();
     assert!(

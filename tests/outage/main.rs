@@ -37,6 +37,7 @@ mod killed;
 mod partition;
 mod probes;
 mod rolling;
+#[allow(dead_code)]
 mod still;
 mod stopped;
 mod vanished;

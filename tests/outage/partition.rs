@@ -21,14 +21,15 @@ use crate::still::Clock;
 
 /// The promise: 15 s until a PING to a silent peer, and 10 s for its answer.
 const KNOWN: Duration = Duration::from_secs(25);
-/// For timers, and for a machine with two processors.
-const SLACK: Duration = Duration::from_secs(2);
+/// For timers, and for a machine that is busy.
+const SLACK: Duration = Duration::from_secs(8);
 /// A stall of the process longer than this is forgiven.
 const FORGIVEN: Duration = Duration::from_millis(900);
 /// Time for bytes in transit at the cut to reach buffers.
 const SETTLED: Duration = Duration::from_secs(2);
 const IDLE_QUICK: Duration = Duration::from_millis(600);
-const TIMEOUT_QUICK: Duration = Duration::from_millis(400);
+/// Longer than the machine keeps an engine waiting before the cut, beside sessions that are saturated.
+const TIMEOUT_QUICK: Duration = Duration::from_secs(3);
 
 #[test]
 fn both_sides_know_of_a_partition_in_time_and_hold_no_more_meanwhile() {

@@ -1,5 +1,8 @@
 //! Detects stalls of this process: by a debugger, a snapshot, an overloaded machine.
 
+use std::collections::HashMap;
+use std::ffi::OsString;
+use std::fs::DirEntry;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
@@ -48,9 +51,12 @@ impl Clock {
     }
 }
 
-/// How long the threads of this process have run, and how long they have waited for a processor that others had.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Processors {
+/// How long each thread of this process has run, and has waited for a processor that others had.
+#[derive(Clone, Debug)]
+pub(crate) struct Processors(HashMap<OsString, Thread>);
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Thread {
     ran: Duration,
     waited: Duration,
 }
@@ -58,28 +64,43 @@ pub(crate) struct Processors {
 impl Processors {
     pub(crate) fn now() -> Self {
         let tasks = std::fs::read_dir("/proc/self/task").expect("this process has threads");
-        let of = |task: std::io::Result<std::fs::DirEntry>| {
+        let of = |task: std::io::Result<DirEntry>| {
+            let task = task.ok()?;
             // Nothing, of a thread that ends meanwhile.
-            let text = std::fs::read_to_string(task.ok()?.path().join("schedstat")).ok()?;
+            let text = std::fs::read_to_string(task.path().join("schedstat")).ok()?;
             let mut numbers = text
                 .split(' ')
                 .map_while(|number| number.parse::<u64>().ok());
-            Some([numbers.next()?, numbers.next()?])
+            let [ran, waited] = [numbers.next()?, numbers.next()?].map(Duration::from_nanos);
+            Some((task.file_name(), Thread { ran, waited }))
         };
-        let [ran, waited] = (tasks.filter_map(of)).fold([0, 0], |sum: [u64; 2], thread| {
-            [sum[0] + thread[0], sum[1] + thread[1]]
-        });
-        Self {
-            ran: Duration::from_nanos(ran),
-            waited: Duration::from_nanos(waited),
-        }
+        Self(tasks.filter_map(of).collect())
+    }
+
+    /// Of all threads together.
+    fn total(&self) -> Thread {
+        let add = |sum: Thread, of: &Thread| Thread {
+            ran: sum.ran + of.ran,
+            waited: sum.waited + of.waited,
+        };
+        self.0.values().fold(Thread::default(), add)
     }
 
     /// How many times as long whatever was done since took as it would have on a machine that does nothing else.
-    pub(crate) fn slowdown_since(self) -> f64 {
-        let now = Self::now();
-        let ran = now.ran.saturating_sub(self.ran).as_secs_f64();
-        let waited = now.waited.saturating_sub(self.waited).as_secs_f64();
+    pub(crate) fn slowdown_since(&self) -> f64 {
+        let (before, now) = (self.total(), Self::now().total());
+        let ran = now.ran.saturating_sub(before.ran).as_secs_f64();
+        let waited = now.waited.saturating_sub(before.waited).as_secs_f64();
         1.0 + waited / ran.max(0.001)
+    }
+
+    /// How long that thread has waited since which waited longest, all in all.
+    pub(crate) fn longest_wait_since(&self) -> Duration {
+        let since = |(id, thread): (OsString, Thread)| {
+            let before = self.0.get(&id).copied().unwrap_or_default();
+            thread.waited.saturating_sub(before.waited)
+        };
+        let waits = Self::now().0.into_iter().map(since);
+        waits.max().unwrap_or_default()
     }
 }

@@ -24,8 +24,10 @@ const ANSWER: Duration = Duration::from_secs(2);
 const CALLER_KNOWS: Duration = Duration::from_millis(3500);
 /// The system may have heard the peer just before the cut, and counts in whole seconds.
 const WAITER_KNOWS: Duration = Duration::from_secs(5);
-/// For timers, and for a machine with two processors.
-const SLACK: Duration = Duration::from_secs(3);
+/// For timers, and for a machine that is busy.
+const SLACK: Duration = Duration::from_secs(8);
+/// A test that waits for so long has failed.
+const GIVEN_UP: Duration = Duration::from_secs(60);
 /// Calls of the client that calls are this far apart: a small part of what a socket holds is sent in all.
 const PAUSE: Duration = Duration::from_millis(200);
 
@@ -108,7 +110,7 @@ async fn is_noticed(driver: Driver, [dialling, listening]: [Engine; 2], cut: Arc
     let ends = sides.iter().map(|(side, session, known)| {
         let clock = &clock;
         async move {
-            let end = session.draining().within(20 * SLACK).await;
+            let end = session.draining().within(GIVEN_UP).await;
             let took = clock.elapsed();
             tell(&format!("{driver}, {side}: {end:?}, after {took:.1?}"));
             let again = match clock.stood_still() {

@@ -174,7 +174,7 @@ async fn a_method_that_is_full_lets_the_others_go_on() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_call_that_waits_for_its_method_gives_its_place_up_when_it_is_cancelled() {
     let gate = Gate::new();
     let host = Host::new(gated(&gate).options(ECHO, MethodOptions::default().max_calls(1))).await;

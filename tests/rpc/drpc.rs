@@ -175,7 +175,7 @@ impl Drop for Dropped {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_deadline_and_a_cancel_here_end_the_handler_there_and_the_session_goes_on() {
     for profile in PROFILES {
         let watch = Arc::new(Watch {

@@ -42,9 +42,17 @@ fn what_needs_tokios_clock_fails_by_name_where_there_is_none_and_the_rest_works(
         assert_eq!(channel.call(&ECHO, &request).await.unwrap(), request);
 
         // The engine keeps the deadline of a call that is open.
-        let call = channel.server_streaming(&FEED, &request);
-        let opened = call.timeout(Duration::from_millis(50)).open().await;
-        let mut answers = opened.unwrap();
+        let limit = Duration::from_millis(50);
+        let mut late = 0;
+        let mut answers = loop {
+            let call = channel.server_streaming(&FEED, &request);
+            match call.timeout(limit).open().await {
+                // The machine kept this thread waiting for longer.
+                Err(status) if status.code() == Code::DEADLINE_EXCEEDED => late += 1,
+                opened => break opened.unwrap(),
+            }
+            assert!(limit * late < LIMIT, "never in time");
+        };
         let status = answers.recv().await.unwrap_err();
         assert_eq!(status.code(), Code::DEADLINE_EXCEEDED, "{status}");
 

@@ -1,5 +1,6 @@
 //! Two sessions joined by a pipe, and methods that several cases use.
 
+use std::io::ErrorKind;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -7,7 +8,7 @@ use ringmux::rpc::{
     Bidirectional, Channel, ClientStreaming, Context, Method, Raw, Server, ServerBuilder,
     ServerStreaming, Status,
 };
-use ringmux::{Config, ConfigBuilder, Session};
+use ringmux::{Addr, Config, ConfigBuilder, Engine, ListenError, Listener, Session};
 use tokio::task::JoinHandle;
 
 /// Nothing in a test takes so long, even on a machine that is busy.
@@ -80,6 +81,22 @@ pub(crate) async fn pipe(config: &Config) -> (Session, Session) {
     client.established().await.unwrap();
     server.established().await.unwrap();
     (client, server)
+}
+
+/// Listens where another listener may have stopped just before. Its address stays in use for a moment longer where another test
+/// starts a process: the child has a copy of each socket until it runs its program.
+pub(crate) async fn listen(engine: &Engine, addr: &Addr, config: &Config) -> Listener {
+    let listening = async {
+        loop {
+            match engine.listen(addr, config).await {
+                Err(ListenError::Io { error, .. }) if error.kind() == ErrorKind::AddrInUse => {
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                }
+                listening => return listening.unwrap(),
+            }
+        }
+    };
+    soon(listening).await
 }
 
 /// The output of a future, within the limit of every test.

@@ -128,7 +128,7 @@ async fn a_call_is_tried_again_only_if_it_was_not_processed_and_only_if_asked_fo
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn retries_end_with_the_deadline() {
     let (count, builder) = refusing(u32::MAX, false);
     let host = Host::new(builder).await;

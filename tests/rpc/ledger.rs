@@ -18,6 +18,8 @@ use crate::host::*;
 
 const CALLS: u64 = 20_000;
 const WORKERS: u64 = 32;
+/// Calls from one end of a session to the next: a number below the sum of both, and not below the first.
+const BETWEEN_ENDS: (u64, u64) = (100, 300);
 /// More than a frame carries.
 const LONG_BYTES: usize = 17_000;
 /// Metadata that an opening block has no room for, in bytes.
@@ -329,25 +331,33 @@ async fn run(seed: u64, calls: u64) {
     let since = std::time::Instant::now();
     let line = Arc::new(Line::new().await);
     let stop = Arc::new(AtomicBool::new(false));
+    let begun = Arc::new(AtomicU64::new(0));
     let killer = {
-        let (line, stop) = (Arc::clone(&line), Arc::clone(&stop));
+        let (line, stop, begun) = (Arc::clone(&line), Arc::clone(&stop), Arc::clone(&begun));
         tokio::spawn(async move {
-            let (mut chance, mut kills) = (Chance(!seed), 0);
-            while !stop.load(Ordering::SeqCst) {
-                tokio::time::sleep(Duration::from_micros(5000 + chance.below(30_000))).await;
+            let (mut chance, mut kills, mut next) = (Chance(!seed), 0, 0);
+            let (least, spread) = BETWEEN_ENDS;
+            loop {
+                next += least + chance.below(spread);
+                while begun.load(Ordering::SeqCst) < next {
+                    if stop.load(Ordering::SeqCst) {
+                        return kills;
+                    }
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                }
                 line.kill(&mut chance).await;
                 kills += 1;
             }
-            kills
         })
     };
     let workers: Vec<_> = (0..WORKERS)
         .map(|worker| {
-            let line = Arc::clone(&line);
+            let (line, begun) = (Arc::clone(&line), Arc::clone(&begun));
             tokio::spawn(async move {
                 let mut chance = Chance(seed ^ (worker << 32));
                 let mut outcomes = Vec::new();
                 for id in (worker..calls).step_by(WORKERS as usize) {
+                    begun.fetch_add(1, Ordering::SeqCst);
                     let channel = line.channel();
                     outcomes.push((id, call(&channel, id, &mut chance).await));
                 }

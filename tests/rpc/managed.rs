@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use ringmux::manage::{Dial, Manager};
 use ringmux::rpc::{Channel, Code, Context, Retry, Server, Status};
-use ringmux::{Engine, Listener, Processed};
+use ringmux::{Config, Engine, Listener, Processed};
 
 use crate::host::*;
 
@@ -23,7 +23,9 @@ fn manager(addr: &str) -> Manager {
 }
 
 async fn listening(server: &Server, addr: &str) -> Arc<Listener> {
-    let listener = Arc::new(ringmux::listen(addr).await.unwrap());
+    let engine = Engine::current().unwrap();
+    let listener = listen(&engine, &addr.parse().unwrap(), &Config::default()).await;
+    let listener = Arc::new(listener);
     let (server, serving) = (server.clone(), Arc::clone(&listener));
     tokio::spawn(async move { server.serve(serving).await });
     listener

@@ -19,7 +19,7 @@ async fn hold(_: Context, _: Bytes, _out: Sender<Bytes>) -> Result<(), Status> {
     pending().await
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_call_whose_time_ends_while_it_waits_for_a_place_was_not_processed_and_says_so() {
     let config = settings().max_streams(PLACES).build().unwrap();
     let builder = Server::builder()
@@ -154,7 +154,7 @@ async fn a_call_that_was_given_up_at_the_moment_of_its_permission_has_either_run
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_limit_of_the_peers_memory_is_named_at_the_caller() {
     let config = settings()
         .receive_pool(0)

@@ -83,8 +83,7 @@ impl Place {
         config: &Config,
         ledger: &Ledger,
     ) -> (Arc<Listener>, JoinHandle<()>) {
-        let listener = soon(engine.listen(addr, config)).await.unwrap();
-        let listener = Arc::new(listener);
+        let listener = Arc::new(listen(engine, addr, config).await);
         let ledger = ledger.clone();
         let handler = move |_: Context, request| ledger.clone().handle(request);
         let server = Server::builder().unary(ECHO, handler).build().unwrap();

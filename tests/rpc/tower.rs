@@ -233,7 +233,7 @@ impl Policy<Request> for Twice {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_hedged_call_is_answered_by_the_second_when_the_first_hangs() {
     let count = Arc::new(AtomicUsize::new(0));
     let handler = {

@@ -106,7 +106,7 @@ async fn the_server_calls_its_client_over_the_same_session() {
     assert_eq!(answer.unwrap(), "abba");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_child_has_the_smaller_deadline_and_the_trace_of_its_parent() {
     async fn handler(cx: Context, _: Bytes) -> Result<Bytes, Status> {
         let left = cx.time_left().expect("the parent has a deadline");
@@ -135,7 +135,7 @@ async fn a_child_has_the_smaller_deadline_and_the_trace_of_its_parent() {
         .unwrap();
     // The one call's default of 30 s, as its parent has more.
     assert!(
-        answer.starts_with(b"29 00-ab none") || answer.starts_with(b"30 "),
+        answer == "29 00-ab none" || answer == "30 00-ab none",
         "{answer:?}"
     );
     let call = host
@@ -143,7 +143,7 @@ async fn a_child_has_the_smaller_deadline_and_the_trace_of_its_parent() {
         .call(&ECHO, &request)
         .timeout(Duration::from_secs(10));
     let answer = soon(call.into_future()).await.unwrap();
-    assert!(answer.starts_with(b"9 "), "{answer:?}");
+    assert!(answer == "9  none" || answer == "10  none", "{answer:?}");
 }
 
 #[tokio::test]

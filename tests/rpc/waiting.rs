@@ -177,7 +177,7 @@ enum Ends {
     Cancelled,
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_call_whose_caller_has_gone_before_it_is_taken_never_runs() {
     for ends in [Ends::AtItsDeadline, Ends::Cancelled] {
         let (ran, permits) = (Arc::new(AtomicUsize::new(0)), Arc::new(Semaphore::new(0)));
@@ -235,7 +235,7 @@ async fn a_call_whose_caller_has_gone_before_it_is_taken_never_runs() {
 }
 
 /// The caller does not keep the deadline: its engine stands still once the calls have left.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn the_time_of_a_call_in_a_frame_runs_while_it_waits_to_be_taken() {
     const LIMIT_MS: u64 = 50;
     let (handlers, builder) = Handlers::new();

@@ -12,6 +12,17 @@ use rustix::process::{Pid, Signal, kill_process};
 /// A limit longer than any step takes; a test that reaches it has failed.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
+/// Whether a line on stderr reports a wait of more than a second, which a busy machine adds to what a test expects.
+pub(crate) fn tells_of_a_wait(line: &str) -> bool {
+    line.starts_with("waiting for ")
+}
+
+/// Sends a signal to a child that has not been waited for.
+pub(crate) fn signal(child: &Child, signal: Signal) {
+    let pid = Pid::from_raw(child.id().cast_signed()).expect("a pid");
+    kill_process(pid, signal).expect("the process is there");
+}
+
 /// A process with its output. Killed when it is dropped.
 pub(crate) struct Program {
     child: Child,
@@ -93,8 +104,7 @@ impl Program {
     }
 
     pub(crate) fn signal(&self, signal: Signal) {
-        let pid = Pid::from_raw(self.child.id().cast_signed()).expect("a pid");
-        kill_process(pid, signal).expect("the process is there");
+        self::signal(&self.child, signal);
     }
 
     /// Ends it with SIGKILL.
@@ -115,6 +125,15 @@ impl Program {
 
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// The only line on stderr so far, except for reports of long waits.
+    pub(crate) fn only_line(&self) -> &str {
+        let mut lines = self.stderr.seen.iter().filter(|it| !tells_of_a_wait(it));
+        match (lines.next(), lines.next()) {
+            (Some(line), None) => line,
+            _ => panic!("not one line: {:#?}", self.stderr.seen),
+        }
     }
 
     /// Everything on stderr so far.

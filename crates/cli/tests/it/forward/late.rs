@@ -1,8 +1,9 @@
 //! Programs that start before their server, and those that end while they wait.
 
 use std::io::{Read, Write};
-use std::net::TcpListener;
+use std::net::{Ipv4Addr, TcpListener};
 use std::process::Stdio;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
@@ -13,7 +14,10 @@ use crate::process::Program;
 
 /// A port that is free for the moment.
 fn port() -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    // An address of its own: the others listen on 127.0.0.1, so that no other test gets the port meanwhile.
+    static ADDRESS: AtomicU8 = AtomicU8::new(2);
+    let own = Ipv4Addr::new(127, 0, 0, ADDRESS.fetch_add(1, Ordering::Relaxed));
+    let listener = TcpListener::bind((own, 0)).unwrap();
     listener.local_addr().unwrap().to_string()
 }
 

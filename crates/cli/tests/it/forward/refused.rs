@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use tokio::io::AsyncReadExt;
 
-use super::tunnel::{Tunnel, is_reset, soon, target};
+use super::tunnel::{Tunnel, is_reset, refusing, soon, target};
 use crate::process::Program;
 
 /// Far below any timeout of the program.
@@ -20,8 +20,7 @@ async fn is_closed_at_once(tunnel: &Tunnel) {
 
 #[tokio::test]
 async fn a_target_that_refuses_closes_the_connection_and_both_ends_say_why() {
-    let (listener, addr) = target().await;
-    drop(listener);
+    let (_refusing, addr) = refusing();
     let mut tunnel = Tunnel::to(&addr);
     is_closed_at_once(&tunnel).await;
     let words = ["WARN", addr.as_str(), "Connection refused"];
@@ -63,17 +62,12 @@ fn fails(args: &[&str]) -> String {
     let mut program = Program::start(args);
     let status = program.ended();
     assert_eq!(status.code(), Some(1), "{:?}", program.stderr());
-    match program.stderr() {
-        [line] => line.clone(),
-        lines => panic!("not one line: {lines:?}"),
-    }
+    program.only_line().to_owned()
 }
 
 #[test]
 fn a_wrong_server_is_told_in_one_line() {
-    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let via = nobody.local_addr().unwrap().to_string();
-    drop(nobody);
+    let (_refusing, via) = refusing();
     let line = fails(&["forward", "0=127.0.0.1:1", "--via", &via]);
     assert_eq!(
         line,

@@ -160,9 +160,7 @@ fn a_port_in_use_is_one_clear_line() {
     ] {
         let mut program = Program::start(&[&command[..], &["--metrics", &addr]].concat());
         assert_eq!(program.ended().code(), Some(1));
-        let [line] = program.stderr() else {
-            panic!("one line: {:#?}", program.stderr())
-        };
+        let line = program.only_line();
         let expected = format!("error: cannot listen on {addr} for metrics: ");
         assert!(line.starts_with(&expected), "{line}");
         assert!(

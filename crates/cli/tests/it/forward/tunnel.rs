@@ -1,8 +1,10 @@
 //! A tunnel to one target: `serve` and `forward`, wired together.
 
 use std::io;
+use std::net::SocketAddr;
 use std::time::Duration;
 
+use socket2::{Domain, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::process::Program;
@@ -72,6 +74,16 @@ pub(crate) async fn target() -> (TcpListener, String) {
         .local_addr()
         .expect("a bound socket has an address");
     (listener, addr.to_string())
+}
+
+/// A port that refuses connections, and that no other test gets meanwhile: it is bound, and not listened on.
+pub(crate) fn refusing() -> (Socket, String) {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("descriptors are left");
+    let any = SocketAddr::from(([127, 0, 0, 1], 0));
+    socket.bind(&any.into()).expect("a free port");
+    let addr = socket.local_addr().expect("it is bound");
+    let addr = addr.as_socket().expect("of IPv4").to_string();
+    (socket, addr)
 }
 
 /// Closes a connection with a reset instead of an end.
