@@ -81,5 +81,5 @@ pub fn drpc(input: &[u8]) {
     run.side.elapse(ORPHANED, &mut run.written);
     assert!(run.side.is_closed(), "it ends by its ceiling");
     check_sent(&run.written, role == Role::Dialer);
-    run.side.finish(run.streams);
+    run.side.finish(run.streams).is_back();
 }

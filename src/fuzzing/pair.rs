@@ -10,12 +10,12 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use super::Input;
-use super::side::{Side, config, now};
+use super::side::{Memory, Side, config, now};
 use calls::Calls;
 
 use crate::config::Config;
 use crate::error::codes;
-use crate::error::{SessionError, StreamError};
+use crate::error::{Limit, LimitExceeded, SessionError, StreamError};
 use crate::handle::whole::{Stream, Whole as _};
 use crate::wire::{Native, Role, Wire};
 
@@ -26,6 +26,8 @@ const LENGTHS: [usize; 8] = [0, 1, 255, 4096, 5000, 16_384, 20_000, 60_000];
 const CODE: u32 = 7;
 /// The code of a refusal on a wire without credit for streams.
 const TURNED_AWAY: u32 = 14;
+/// Of an Error for a message that found no memory.
+const NO_MEMORY: u32 = 8;
 /// A wire with more bytes than this in transit takes no more for now.
 const WIRE_BYTES: usize = 512 * 1024;
 const MOST_STEPS: usize = 4000;
@@ -384,10 +386,10 @@ impl<W: Wire> Run<W> {
                 streams[side].extend(end);
             }
         }
-        for (side, streams) in self.sides.into_iter().zip(streams) {
-            side.finish(streams);
-        }
+        let sides = self.sides.into_iter().zip(streams);
+        let memory: Vec<_> = sides.map(|(side, streams)| side.finish(streams)).collect();
         self.unary.finish();
+        memory.iter().for_each(Memory::is_back);
     }
 }
 
@@ -411,6 +413,20 @@ impl Call {
                     return;
                 }
                 Err(StreamError::Failed(_) | StreamError::Cancelled { .. }) if self.disturbed => {
+                    return;
+                }
+                // Without credit a message that is not complete may find no memory.
+                Err(StreamError::LimitExceeded(LimitExceeded {
+                    limit: Limit::MessageMemory,
+                    ..
+                })) if self.refusable => {
+                    self.disturbed = true;
+                    return;
+                }
+                Err(StreamError::Failed(failure))
+                    if self.refusable && failure.code == NO_MEMORY =>
+                {
+                    self.disturbed = true;
                     return;
                 }
                 Err(StreamError::Failed(failure))

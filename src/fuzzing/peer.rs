@@ -68,13 +68,14 @@ pub fn peer(input: &[u8]) {
     assert!(run.side.is_closed(), "it ends by its ceiling");
     run.look_at_what_was_written();
     run.acceptor = None;
-    run.side.finish(run.streams);
+    let memory = run.side.finish(run.streams);
     for mut call in run.handlers {
         assert!(call.poll_gone(&cx()).is_ready(), "a handler is told");
     }
     for mut call in run.callers {
         assert!(call.poll(&cx()).is_ready(), "a caller gets an end");
     }
+    memory.is_back();
 }
 
 pub(super) struct Run<W = Native> {

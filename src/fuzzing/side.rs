@@ -67,6 +67,17 @@ pub(super) fn now<T>(future: impl Future<Output = T>) -> Option<T> {
     }
 }
 
+/// What a side took of the pool.
+#[must_use]
+pub(super) struct Memory(Arc<Pool>);
+
+impl Memory {
+    /// No handle is left.
+    pub(super) fn is_back(&self) {
+        assert_eq!(self.0.used(), 0, "everything is given back");
+    }
+}
+
 impl<W: Wire> Side<W> {
     pub(super) fn new(role: Role, config: &Config, now: Instant) -> Self {
         let info = Info::of_a_test(role);
@@ -150,8 +161,8 @@ impl<W: Wire> Side<W> {
         self.now = until;
     }
 
-    /// Disconnects the peer; checks that every handle gets an error and all memory is released.
-    pub(super) fn finish(mut self, streams: impl IntoIterator<Item = Stream>) {
+    /// Disconnects the peer; checks that every handle gets an error. Its memory is [released](Memory::is_back) once calls have ended too.
+    pub(super) fn finish(mut self, streams: impl IntoIterator<Item = Stream>) -> Memory {
         self.connection.eof();
         assert!(self.is_closed());
         self.connection.released();
@@ -167,7 +178,7 @@ impl<W: Wire> Side<W> {
                 ends(&mut stream);
             }
         }
-        assert_eq!(self.pool.used(), 0, "everything is given back");
+        Memory(self.pool)
     }
 
     /// The session holds what its streams and calls hold, and every stream that it has granted is unused, alive, refused or
