@@ -55,7 +55,7 @@ pub(crate) enum PeerSystem {
     Unknown,
     /// It answers, if only that it takes nothing at present.
     Answers,
-    /// It has left unanswered for this long, or longer, what it was sent. Of a system that is only asked now and then the time
+    /// It has left bytes, or probes, unanswered for this long, or longer. Of a system that is only asked now and then the time
     /// grows by the questions, so that one lost packet is no silence.
     Silent(Duration),
 }
@@ -260,7 +260,7 @@ impl Keepalive {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
 pub(crate) enum Lost {
-    /// It has closed the connection, and for long nothing was read of what it sent before.
+    /// It has closed the connection, and for long none of the bytes that it sent before were read.
     Closed,
     /// The socket took nothing for this long: the final GOAWAY could not leave either.
     Stuck(Duration),

@@ -44,7 +44,7 @@ pub(crate) struct Turns<T, P> {
     paused: bool,
     batch: Batch,
     writing: bool,
-    /// The peer has closed the connection: what it sent before is read, and nothing is sent any more.
+    /// The peer has closed the connection: the bytes that it sent before are read, and nothing is sent any more.
     unheard: bool,
     stage: SocketStage,
     linger_until: Option<Instant>,

@@ -15,7 +15,7 @@ use crate::host::{Soon, eventually, pattern, tokio_runtime};
 use crate::partition::loopback;
 
 const WRITE_TIMEOUT: Duration = Duration::from_secs(1);
-/// What the peer's system takes, and what it is sent: the rest stays in the socket, which has room for it.
+/// The bytes that the peer's system takes of those sent: the rest stays in the socket, which has room for it.
 const TAKEN: usize = 16 << 10;
 const SENT: usize = 64 << 10;
 /// Hundredths of a second to the next probe; the one behind it follows after twice as long.
