@@ -421,8 +421,8 @@ fn a_deadline_cancels_a_call_on_time_and_not_before() {
     pair.is_clean();
 }
 
-#[test]
-fn a_call_whose_time_ends_before_it_is_sent_was_not_processed_and_is_never_sent() {
+/// A caller whose session has no credit left, and its calls: the last one waits for some.
+fn without_credit() -> (Solo, Session, Vec<PendingCall<'static>>) {
     let mut solo = Solo::with(Role::Dialer, &Config::default(), Settings::FLOORS);
     solo.hear(&Frame::Calls { takes: true });
     solo.hear(&window(Scope::Streams, 100));
@@ -434,6 +434,12 @@ fn a_call_whose_time_ends_before_it_is_sent_was_not_processed_and_is_never_sent(
             break;
         }
     }
+    (solo, session, held)
+}
+
+#[test]
+fn a_call_whose_time_ends_before_it_is_sent_was_not_processed_and_is_never_sent() {
+    let (mut solo, session, held) = without_credit();
     // Behind a call that waits for credit.
     let second = Duration::from_secs(1);
     let mut call = begin(&session, "late".into(), Some(solo.now + second)).unwrap();
@@ -909,17 +915,7 @@ fn answers_cancelled_before_they_are_sent_are_resets() {
 
 #[test]
 fn calls_given_up_behind_one_that_has_no_credit_leave_nothing_behind() {
-    let mut solo = Solo::with(Role::Dialer, &Config::default(), Settings::FLOORS);
-    solo.hear(&Frame::Calls { takes: true });
-    solo.hear(&window(Scope::Streams, 100));
-    let session = solo.end.session().clone();
-    let mut held = Vec::new();
-    loop {
-        held.push(begin(&session, message(MOST - 3), None).unwrap());
-        if solo.said().is_empty() {
-            break;
-        }
-    }
+    let (mut solo, session, held) = without_credit();
     for n in 0..1000 {
         let call = begin(&session, Bytes::new(), None).unwrap();
         assert!(solo.said().is_empty());
