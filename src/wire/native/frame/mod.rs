@@ -53,7 +53,7 @@ pub(crate) mod put;
 mod read;
 mod settings;
 
-pub(crate) use block::{put_meta, put_open};
+pub(crate) use block::{open_header, put_meta};
 pub(crate) use call::{CALL_PREFIX_LEN, CALLS_FRAME_LEN, call_head, put_calls, reply_header};
 pub(crate) use control::{
     CANCEL_FRAME_LEN, PING_FRAME_LEN, WINDOW_FRAME_LEN, put_cancel, put_ping, put_window,
