@@ -73,6 +73,7 @@ impl Native {
         self.put_opens_and_messages(&mut core.mux, batch);
     }
 
+    #[inline]
     fn put_opens_and_messages<S: SessionPort>(&mut self, mux: &mut Mux<S>, batch: &mut Batch) {
         let opened = mux.permits.front().is_none() || self.put_opens(mux, batch);
         let called = !mux.base.calls.may_have_frames() || self.put_calls(mux, batch, opened);
@@ -142,6 +143,7 @@ impl Native {
     }
 
     /// Encodes the OPEN of permitted streams; false if the batch or the session's credit is used up.
+    #[inline(never)]
     fn put_opens<S: SessionPort>(&mut self, mux: &mut Mux<S>, batch: &mut Batch) -> bool {
         while mux.permits.front().is_some() {
             let credit = mux.credit.left();
@@ -254,36 +256,42 @@ impl Native {
 
     #[inline(never)]
     fn put_messages<S: SessionPort>(&mut self, mux: &mut Mux<S>, batch: &mut Batch, may: May) {
-        while batch.room() > CONTROL_ROOM {
-            let max_frame = self.peer_max_frame;
-            let before = batch.len();
-            let more = mux.take_turn(may, |id, stream, credit| {
-                let Some(id) = StreamId::new(id) else {
-                    // Not reached: a stream has its id before its first turn.
-                    return Sent::NOTHING;
-                };
-                let mut sender = Sender {
-                    stream,
-                    id,
-                    credit,
-                    max_frame,
-                    frames: 0,
-                    messages: 0,
-                };
-                let turn = sender.turn(batch);
-                Sent {
-                    turn,
-                    frames: sender.frames,
-                    messages: sender.messages,
-                    bytes: batch.len() - before,
-                }
-            });
-            if more != Some(true) {
-                break;
+        // Usually there is one.
+        while !mux.schedule.is_empty() {
+            if batch.room() <= CONTROL_ROOM || !self.put_turn(mux, batch, may) {
+                // The remaining keys are not popped for now.
+                return mux.schedule.prune(&mut mux.base.streams);
             }
         }
-        // The remaining keys are not popped for now.
-        mux.schedule.prune(&mut mux.base.streams);
+    }
+
+    /// The turn of one stream; false if nothing more goes into the batch.
+    #[inline]
+    fn put_turn<S: SessionPort>(&self, mux: &mut Mux<S>, batch: &mut Batch, may: May) -> bool {
+        let max_frame = self.peer_max_frame;
+        let before = batch.len();
+        let more = mux.take_turn(may, |id, stream, credit| {
+            let Some(id) = StreamId::new(id) else {
+                // Not reached: a stream has its id before its first turn.
+                return Sent::NOTHING;
+            };
+            let mut sender = Sender {
+                stream,
+                id,
+                credit,
+                max_frame,
+                frames: 0,
+                messages: 0,
+            };
+            let turn = sender.turn(batch);
+            Sent {
+                turn,
+                frames: sender.frames,
+                messages: sender.messages,
+                bytes: batch.len() - before,
+            }
+        });
+        more == Some(true)
     }
 
     fn put_final_goaway<S: SessionPort>(&self, core: &mut Core<S>, batch: &mut Batch) {
