@@ -115,8 +115,8 @@ impl Native {
             work += done;
             at = end;
         };
-        match at == buf.len() {
-            // Its memory is received into again, from the beginning.
+        match at == buf.len() && buf.capacity() >= backing {
+            // The same memory is received into again. A smaller buffer is used up, and replaced by one of this size.
             true => buf.clear(),
             false => buf.advance(at),
         }
