@@ -5,6 +5,7 @@ pub(super) mod lease;
 mod read;
 
 use std::fmt;
+use std::mem::ManuallyDrop;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
@@ -18,8 +19,8 @@ use super::fair::Fair;
 use super::id::StreamId;
 use crate::addr::Wire;
 use crate::bridge::{Lane, RecvEnd, RxRing, reason, rx_tag};
-use crate::error::StreamError;
 use crate::error::codes;
+use crate::error::{SessionError, StreamError};
 use crate::queue::{Reader, Teardown};
 use crate::sync::Arc;
 
@@ -63,7 +64,7 @@ pub struct RecvStream {
     /// Consumed weight reported to the engine.
     reported: u64,
     /// Opaque blocks received with the messages so far; none in almost all streams.
-    metas: Option<Box<SmallVec<[Bytes; 2]>>>,
+    metas: ManuallyDrop<Option<Box<SmallVec<[Bytes; 2]>>>>,
     /// How many of them `meta` has returned.
     given_metas: u8,
     /// Bytes read of the record in front, fewer than its length; a record is shorter than 4 GiB.
@@ -77,12 +78,21 @@ pub struct RecvStream {
     fair: Fair,
 }
 
+/// The next in a receiver's queue.
+enum Found {
+    /// A message, which was passed.
+    Message,
+    End,
+    /// Messages are not delivered any more, for a reason that [`RecvStream::lose`] returns.
+    Lost,
+}
+
 impl RecvStream {
     pub(super) const fn new(reader: Reader<RxRing>) -> Self {
         Self {
             reader,
             reported: 0,
-            metas: None,
+            metas: ManuallyDrop::new(None),
             given_metas: 0,
             read: 0,
             chunks: false,
@@ -174,7 +184,22 @@ impl RecvStream {
     /// As [`recv`](Self::recv).
     #[inline]
     pub fn poll_recv(&mut self, cx: &Context<'_>) -> Poll<Result<Option<Bytes>, StreamError>> {
-        let there = ready!(self.poll_message(cx))?;
+        ready!(self.fair.poll(cx));
+        if let Some(ended) = self.is_plain_and_ended() {
+            if let Some(message) = self.read_plain(Bytes::copy_from_slice) {
+                return Poll::Ready(Ok(Some(message)));
+            }
+            if ended && self.reader.has_found_the_end() {
+                return Poll::Ready(self.end(None));
+            }
+        }
+        self.poll_any(cx)
+    }
+
+    /// As [`poll_recv`](Self::poll_recv), where the next is not a message that the ring stores in one piece.
+    #[inline(never)]
+    fn poll_any(&mut self, cx: &Context<'_>) -> Poll<Result<Option<Bytes>, StreamError>> {
+        let there = ready!(self.poll_next_message(cx))?;
         Poll::Ready(Ok(there.then(|| self.take_message())))
     }
 
@@ -183,11 +208,28 @@ impl RecvStream {
     #[cfg_attr(not(feature = "rpc"), allow(dead_code, reason = "of `rpc` alone"))]
     #[inline(always)]
     pub(crate) fn read_at_once<R>(&mut self, read: impl FnOnce(&[u8]) -> R) -> Option<R> {
-        // A lease that was forgotten has left its message passed.
-        let is_plain = !self.ended && self.read == 0 && self.reader.passed_weight() == 0;
-        if !is_plain || self.lane().recv_end().is_some() || !self.fair.has_turn() {
+        if self.is_plain_and_ended().is_none() || !self.fair.has_turn() {
             return None;
         }
+        self.read_plain(read)
+    }
+
+    /// Whether the end is known, which comes behind all messages that the ring holds. `None` if messages are not read one by one from
+    /// the front of the queue on: one was read in part, or left passed by a lease that was forgotten, or none is delivered any more.
+    #[inline(always)]
+    fn is_plain_and_ended(&self) -> Option<bool> {
+        if self.ended || self.read != 0 || self.reader.passed_weight() != 0 {
+            return None;
+        }
+        match self.lane().recv_end() {
+            Some(RecvEnd::Discard(_)) => None,
+            end => Some(end.is_some()),
+        }
+    }
+
+    /// Reads the message in front, and releases it, if it is one piece that the ring stores; else nothing changes.
+    #[inline(always)]
+    fn read_plain<R>(&mut self, read: impl FnOnce(&[u8]) -> R) -> Option<R> {
         let result = read(self.reader.advance_slice(rx_tag::END)?);
         self.release();
         Some(result)
@@ -309,49 +351,70 @@ impl RecvStream {
     #[inline]
     pub(super) fn poll_message(&mut self, cx: &Context<'_>) -> Poll<Result<bool, StreamError>> {
         ready!(self.fair.poll(cx));
-        if self.lane().recv_end().is_none() {
-            if self.pass_message() {
-                return Poll::Ready(Ok(true));
-            }
-            self.ask_for_messages();
-            self.reader.register(cx.waker());
-        }
-        let ready = self.message_or_end();
-        if ready.is_none() {
-            self.fair.waits();
-        }
-        ready.map_or(Poll::Pending, Poll::Ready)
+        self.poll_next_message(cx)
     }
 
-    #[inline(never)]
-    fn message_or_end(&mut self) -> Option<Result<bool, StreamError>> {
+    #[inline(always)]
+    fn poll_next_message(&mut self, cx: &Context<'_>) -> Poll<Result<bool, StreamError>> {
+        match self.find(cx) {
+            None => Poll::Pending,
+            Some(Found::Message) => Poll::Ready(Ok(true)),
+            Some(Found::End) => Poll::Ready(self.end(false)),
+            Some(Found::Lost) => Poll::Ready(Err(self.lose())),
+        }
+    }
+
+    /// Passes over the next message, or finds the end; `None`: waits.
+    fn find(&mut self, cx: &Context<'_>) -> Option<Found> {
+        let found = self.look();
+        if found.is_some() {
+            return found;
+        }
+        self.ask_for_messages();
+        self.reader.register(cx.waker());
+        let found = self.look();
+        if found.is_none() {
+            self.fair.waits();
+        }
+        found
+    }
+
+    fn look(&mut self) -> Option<Found> {
         // Loaded before the ring is read: records published before the end are visible then.
         let ended = match self.lane().recv_end() {
-            Some(RecvEnd::Discard(error)) => {
-                let error = error.clone();
-                self.discard();
-                return Some(Err(error));
-            }
+            Some(RecvEnd::Discard(_)) => return Some(Found::Lost),
             end => end.is_some(),
         };
         if self.pass_message() {
-            return Some(Ok(true));
+            Some(Found::Message)
+        } else if ended {
+            Some(Found::End)
+        } else {
+            let inherited = self.lane().session().is_inherited();
+            inherited.then_some(Found::Lost)
         }
-        if ended {
-            return Some(self.end());
-        }
-        self.lane().inherited_end().map(Err)
     }
 
-    /// The end, after everything in the ring.
+    /// The error of a stream whose messages are not delivered any more.
     #[cold]
-    fn end(&mut self) -> Result<bool, StreamError> {
+    fn lose(&mut self) -> StreamError {
+        if let Some(RecvEnd::Discard(error)) = self.lane().recv_end() {
+            let error = error.clone();
+            self.discard();
+            return error;
+        }
+        StreamError::Session(SessionError::EngineStopped)
+    }
+
+    /// The end, after everything in the ring; `clean`, unless it is an error.
+    #[inline(never)]
+    fn end<T>(&mut self, clean: T) -> Result<T, StreamError> {
         self.ended = true;
         // Pieces of a message without its end may be left.
         self.drained = self.reader.has_seen_all();
         self.lane().let_go();
         let end = self.lane().recv_end().map_or(Ok(()), RecvEnd::result);
-        end.map(|()| false)
+        end.map(|()| clean)
     }
 
     /// Passes over the pieces of the message in front, if it is complete. A lease that was forgotten instead of dropped
@@ -442,7 +505,7 @@ impl RecvStream {
                 None => {}
             }
         }
-        let end = ended.then(|| self.end().map(|_| None));
+        let end = ended.then(|| self.end(None));
         end.or_else(|| self.lane().inherited_end().map(Err))
     }
 
@@ -454,6 +517,7 @@ impl RecvStream {
     }
 
     /// The passed message as one piece; its memory is released.
+    #[inline(never)]
     fn take_message(&mut self) -> Bytes {
         let mut message = match self.reader.only_passed() {
             Some(only) => only.payload.to_bytes(),
@@ -497,6 +561,12 @@ impl RecvStream {
         }
     }
 
+    #[cold]
+    #[inline(never)]
+    fn drop_metas(&mut self) {
+        *self.metas = None;
+    }
+
     /// A whole message may be longer than the window, which the engine widens for receivers of whole messages.
     fn ask_for_messages(&mut self) {
         if std::mem::take(&mut self.chunks) {
@@ -511,7 +581,7 @@ pub(super) fn release(reader: &mut Reader<RxRing>, reported: &mut u64) {
     let lane = &reader.owner().0;
     let unreported = reader.released() - *reported;
     let mark = u64::from(lane.credit_mark());
-    if unreported >= mark.max(1) || (unreported > 0 && lane.session().is_hungry()) {
+    if unreported > 0 && (unreported >= mark || lane.session().is_hungry()) {
         *reported += unreported;
         lane.raise(reason::CREDIT);
     }
@@ -543,6 +613,9 @@ impl Drop for RecvStream {
             self.stop(codes::CANCELLED);
         }
         self.lane().release_half();
+        if self.metas.is_some() {
+            self.drop_metas();
+        }
         // Last: it drops a waker, which is foreign code and may panic.
         self.reader.unregister();
     }
