@@ -19,17 +19,15 @@ pub struct Open {
 }
 
 enum State {
-    /// The result is known.
-    Known(Result<(SendStream, RecvStream), OpenError>),
+    /// The result is known; `None`: it was returned.
+    Known(Option<Result<(SendStream, RecvStream), OpenError>>),
     Waiting(Waiting),
-    /// The result was returned.
-    Done,
 }
 
 impl Open {
     pub(super) const fn known(result: Result<(SendStream, RecvStream), OpenError>) -> Self {
         Self {
-            state: State::Known(result),
+            state: State::Known(Some(result)),
         }
     }
 
@@ -41,7 +39,7 @@ impl Open {
                 halves: Some((sender, _)),
                 ..
             }) => sender.lane().permit.give_up(),
-            State::Known(Err(_)) => true,
+            State::Known(Some(Err(_))) => true,
             _ => false,
         }
     }
@@ -64,13 +62,13 @@ impl Future for Open {
     /// After it has returned a result.
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         ready!(poll_turn(cx));
-        if let State::Waiting(waiting) = &mut self.state {
-            let result = ready!(waiting.poll(cx));
-            self.state = State::Known(result);
-        }
-        match std::mem::replace(&mut self.state, State::Done) {
-            State::Known(result) => Poll::Ready(result),
-            State::Waiting(_) | State::Done => panic!("polled after it was ready"),
+        match &mut self.state {
+            State::Known(result) => Poll::Ready(result.take().expect("polled after it was ready")),
+            State::Waiting(waiting) => {
+                let result = ready!(waiting.poll(cx));
+                self.state = State::Known(None);
+                Poll::Ready(result)
+            }
         }
     }
 }
