@@ -13,33 +13,19 @@ use crate::sync::{AtomicU64, Ordering};
 #[derive(Debug)]
 pub(crate) struct Particulars(SetOnce<Fields>);
 
-/// An opening block, and when the engine received it, if the peer has opened the stream.
-#[derive(Debug)]
-pub(crate) struct Opening {
-    pub(super) block: Bytes,
-    pub(super) received: Option<Instant>,
-}
-
-impl From<Bytes> for Opening {
-    fn from(block: Bytes) -> Self {
-        let received = None;
-        Self { block, received }
-    }
-}
-
 #[derive(Debug)]
 struct Fields {
     opening: Bytes,
     span: Span,
     /// When the stream is to be cancelled, in nanoseconds from when its session began, not 0; 0: never.
     deadline: AtomicU64,
+    /// When the engine received the opening block, if the peer has opened the stream.
     received: Option<Instant>,
 }
 
 impl Fields {
     #[inline(never)]
-    fn new(opening: Opening, session: &Span, urgency: u8) -> Option<Self> {
-        let Opening { block, received } = opening;
+    fn new(block: Bytes, received: Option<Instant>, session: &Span, urgency: u8) -> Option<Self> {
         let span = trace::stream(session, urgency);
         let some = !block.is_empty() || !span.is_disabled();
         some.then(|| Self {
@@ -49,16 +35,36 @@ impl Fields {
             received,
         })
     }
+
+    #[inline(never)]
+    fn trace_id(&self, id: u32) {
+        trace::id(&self.span, id);
+    }
 }
 
 impl Particulars {
-    /// For a stream with this opening block, of a session with this span.
+    /// For a stream of this side with this opening block, in a session with this span.
     #[inline]
-    pub(super) fn new(opening: Opening, session: &Span, urgency: u8) -> Self {
-        if opening.block.is_empty() && !trace::may_trace_streams() {
+    pub(super) fn new(block: Bytes, session: &Span, urgency: u8) -> Self {
+        if block.is_empty() && !trace::may_trace_streams() {
             return Self::none();
         }
-        Self(SetOnce::with(Fields::new(opening, session, urgency)))
+        Self(SetOnce::with(Fields::new(block, None, session, urgency)))
+    }
+
+    /// The same for a stream of the peer, whose opening block was received now.
+    #[inline]
+    pub(super) fn of_peer(block: &[u8], now: Instant, session: &Span, urgency: u8) -> Self {
+        if block.is_empty() && !trace::may_trace_streams() {
+            return Self::none();
+        }
+        let block = Bytes::copy_from_slice(block);
+        Self(SetOnce::with(Fields::new(
+            block,
+            Some(now),
+            session,
+            urgency,
+        )))
     }
 
     /// Of a stream that has none.
@@ -82,9 +88,10 @@ impl Particulars {
     }
 
     /// The stream has its id.
+    #[inline]
     pub(super) fn trace_id(&self, id: u32) {
         if let Some(of) = self.0.get() {
-            trace::id(&of.span, id);
+            of.trace_id(id);
         }
     }
 

@@ -6,12 +6,11 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use super::counter::Counter;
-use super::particulars::Opening;
 use super::pool::Pool;
 use super::session::calls::{Back, CallSide, CallStore, EngineCall};
-use super::session::lane::{Lane, OpenState};
+use super::session::lane::{Lane, OpenState, SpareLane};
 use super::session::sides::{Activated, EngineSide, HandleSide, RxRing, TxRing};
-use super::session::{SessionLink, request};
+use super::session::{SPARES_MAX, SessionLink, request};
 use crate::core::port::{Count, Memory, RecvEnd, SendEnd, SessionPort, StreamPort};
 use crate::error::{Limit, SessionError, StreamError};
 use crate::queue::{Reader, Record, RingOwner, Writer};
@@ -33,6 +32,14 @@ impl LanePort {
     #[inline]
     pub(crate) fn lane(&self) -> &Arc<Lane> {
         &self.tx.owner().0
+    }
+
+    /// The lane for another stream, if the handles have let go of it too.
+    #[inline]
+    fn into_spare(self) -> Option<SpareLane> {
+        drop(self.rx);
+        let TxRing(lane) = self.tx.into_owner();
+        SpareLane::new(lane)
     }
 }
 
@@ -219,6 +226,8 @@ pub(crate) struct LinkPort {
     pub(super) link: Arc<SessionLink>,
     /// Requests of handles that were taken and not yet handled.
     asked: u32,
+    /// Lanes of the peer's streams that have gone.
+    spares: Vec<SpareLane>,
     pub(super) calls: CallStore,
 }
 
@@ -227,6 +236,7 @@ impl LinkPort {
         Self {
             link,
             asked: 0,
+            spares: Vec::new(),
             calls: CallStore::default(),
         }
     }
@@ -235,6 +245,12 @@ impl LinkPort {
     #[inline]
     pub(super) fn take_requests(&mut self) -> u32 {
         std::mem::take(&mut self.asked) | self.link.take_requests()
+    }
+
+    /// Lanes kept for streams of the peer, for tests.
+    #[cfg(test)]
+    pub(super) fn spares(&self) -> usize {
+        self.spares.len()
     }
 
     #[inline(always)]
@@ -283,11 +299,8 @@ impl SessionPort for LinkPort {
         credit_mark: u32,
         now: Instant,
     ) -> (LanePort, HandleSide) {
-        let opening = Opening {
-            block: Bytes::copy_from_slice(block),
-            received: Some(now),
-        };
-        let (handles, side) = Lane::pair(&self.link, opening, credit_mark);
+        let spare = self.spares.pop();
+        let (handles, side) = Lane::pair_of_peer(spare, &self.link, (block, now), credit_mark);
         handles.lane().set_id(id);
         (LanePort::new(side), handles)
     }
@@ -360,11 +373,19 @@ impl SessionPort for LinkPort {
         self.link.calls.wake_acceptor();
     }
 
-    fn recycle(&mut self, stream: LanePort) {
-        self.link.recycle(stream.tx, stream.rx);
+    fn recycle(&mut self, stream: LanePort, of_peer: bool) {
+        let Some(spare) = stream.into_spare() else {
+            return;
+        };
+        if !of_peer {
+            self.link.keep_spare(spare);
+        } else if self.spares.len() < SPARES_MAX {
+            self.spares.push(spare);
+        }
     }
 
     fn drop_spares(&mut self) {
+        self.spares = Vec::new();
         self.link.drop_spares();
         self.link.calls.drop_spares();
         self.calls = CallStore::default();
@@ -421,6 +442,8 @@ impl SessionPort for LinkPort {
             }
         }
         self.link.calls.close(&self.link, reason);
+        // They hold references to the session, and no stream goes any more.
+        self.spares = Vec::new();
     }
 
     fn closed(&self) {

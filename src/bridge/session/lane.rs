@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use super::SessionLink;
 use crate::bridge::asked::Asked;
-use crate::bridge::particulars::{Opening, Particulars};
+use crate::bridge::particulars::Particulars;
 use crate::bridge::{reason, trace};
 use crate::core::port::{RecvEnd, SendEnd};
 use crate::core::{SEND_FLOOR, URGENCIES};
@@ -112,16 +112,16 @@ pub(crate) struct SpareLane(Arc<Lane>);
 
 impl SpareLane {
     /// `None` if the last handle dropped has not released the lane yet, or never will, as it was forgotten.
-    pub(super) fn new(mut lane: Arc<Lane>) -> Option<Self> {
+    pub(in crate::bridge) fn new(mut lane: Arc<Lane>) -> Option<Self> {
         Arc::get_mut(&mut lane)?.renew();
         Some(Self(lane))
     }
 
     /// As [`Lane::new`].
-    fn reuse(self, opening: Opening, credit_mark: u32) -> Arc<Lane> {
+    #[inline]
+    fn reuse(self, particulars: Particulars, credit_mark: u32) -> Arc<Lane> {
         let Self(mut lane) = self;
         lane.set_credit_mark(credit_mark);
-        let particulars = Particulars::new(opening, &lane.session.span, Lane::DEFAULT_URGENCY);
         if !particulars.is_none() {
             let alone = Arc::get_mut(&mut lane).expect("no one else has a spare lane");
             alone.particulars = particulars;
@@ -131,10 +131,9 @@ impl SpareLane {
 }
 
 impl Lane {
-    /// A lane with two handles, for a stream with this opening block.
+    /// A lane with two handles.
     #[inline(never)]
-    fn new(session: Arc<SessionLink>, opening: Opening, credit_mark: u32) -> Arc<Self> {
-        let particulars = Particulars::new(opening, &session.span, Self::DEFAULT_URGENCY);
+    fn new(session: Arc<SessionLink>, particulars: Particulars, credit_mark: u32) -> Arc<Self> {
         Arc::new(Self {
             rings: RingPair::new(),
             next: AtomicPtr::new(std::ptr::null_mut()),
@@ -156,15 +155,17 @@ impl Lane {
         })
     }
 
-    /// The same, reusing a spare lane of the session, if there is one.
+    /// The same; `spare`, if there is one, is used again.
+    #[inline]
     pub(super) fn new_or_spare(
+        spare: Option<SpareLane>,
         session: &Arc<SessionLink>,
-        opening: Opening,
+        particulars: Particulars,
         credit_mark: u32,
     ) -> Arc<Self> {
-        match session.take_spare() {
-            Some(spare) => spare.reuse(opening, credit_mark),
-            None => Self::new(Arc::clone(session), opening, credit_mark),
+        match spare {
+            Some(spare) => spare.reuse(particulars, credit_mark),
+            None => Self::new(Arc::clone(session), particulars, credit_mark),
         }
     }
 
@@ -424,13 +425,18 @@ impl Lane {
     /// Ends the receiving direction; the first end stays.
     pub(crate) fn end_recv(&self, end: RecvEnd) {
         static FINISHED: RecvEnd = RecvEnd::Finished;
+        let _first = match end {
+            RecvEnd::Finished => self.rx_end.set_static(&FINISHED),
+            end => self.fail_recv(end),
+        };
+    }
+
+    #[inline(never)]
+    fn fail_recv(&self, end: RecvEnd) -> bool {
         if !self.rx_end.is_set() {
             trace::ended(self.particulars.span(), &end);
         }
-        let _first = match end {
-            RecvEnd::Finished => self.rx_end.set_static(&FINISHED),
-            end => self.rx_end.set(end).is_ok(),
-        };
+        self.rx_end.set(end).is_ok()
     }
 
     /// Whether both directions have ended, or can only end, without an error. Asked when the stream is over.

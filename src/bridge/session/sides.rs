@@ -1,7 +1,7 @@
 //! The two sides of a lane, and the ends of its rings that each may use.
 //!
 //! [`Lane::pair`] makes both, once, and neither can be cloned. So each ring has one writer and one reader without any
-//! counting at run time. A lane that both sides have left may be paired again ([`SessionLink::recycle`]):
+//! counting at run time. A lane that both sides have left may be paired again ([`SpareLane`]):
 //!
 //! ```text
 //!   HandleSide ──split──► Writer<TxRing>, Reader<RxRing>     in `open`, or by way of the accept queue
@@ -9,10 +9,13 @@
 //! ```
 
 use std::task::Waker;
+use std::time::Instant;
+
+use bytes::Bytes;
 
 use super::SessionLink;
-use super::lane::Lane;
-use crate::bridge::particulars::Opening;
+use super::lane::{Lane, SpareLane};
+use crate::bridge::particulars::Particulars;
 use crate::bridge::{RECORD_CHARGE, reason};
 use crate::error::StreamError;
 use crate::queue::{Reader, Ring, RingOwner, Writer};
@@ -53,13 +56,32 @@ pub(crate) struct HandleSide(Arc<Lane>);
 pub(crate) struct EngineSide(Arc<Lane>);
 
 impl Lane {
-    /// A lane for a stream with this opening block.
+    /// A lane for a stream of this side with this opening block.
+    #[inline]
     pub(crate) fn pair(
         session: &Arc<SessionLink>,
-        opening: impl Into<Opening>,
+        opening: Bytes,
         credit_mark: u32,
     ) -> (HandleSide, EngineSide) {
-        let lane = Self::new_or_spare(session, opening.into(), credit_mark);
+        let spare = session.take_spare();
+        let of = Particulars::new(opening, &session.span, Self::DEFAULT_URGENCY);
+        Self::sides(Self::new_or_spare(spare, session, of, credit_mark))
+    }
+
+    /// A lane, if need be a new one, for a stream of the peer with this opening block, received now.
+    #[inline]
+    pub(in crate::bridge) fn pair_of_peer(
+        spare: Option<SpareLane>,
+        session: &Arc<SessionLink>,
+        (opening, now): (&[u8], Instant),
+        credit_mark: u32,
+    ) -> (HandleSide, EngineSide) {
+        let of = Particulars::of_peer(opening, now, &session.span, Self::DEFAULT_URGENCY);
+        Self::sides(Self::new_or_spare(spare, session, of, credit_mark))
+    }
+
+    #[inline]
+    fn sides(lane: Arc<Self>) -> (HandleSide, EngineSide) {
         (HandleSide(Arc::clone(&lane)), EngineSide(lane))
     }
 

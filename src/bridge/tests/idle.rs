@@ -94,8 +94,11 @@ fn call(pair: &mut Pair, opening: &'static str, len: usize) {
     pair.drive();
 }
 
+/// Lanes that the dialler keeps for its streams, and the acceptor for those of its peer.
 fn spares(pair: &Pair) -> [usize; 2] {
-    [D, A].map(|side| pair.ends[side].session().link().spares())
+    let of_dialler = pair.ends[D].session().link().spares();
+    let of_acceptor = pair.ends[A].connection.core.mux.base.app.spares();
+    [of_dialler, of_acceptor]
 }
 
 #[test]
