@@ -119,6 +119,7 @@ impl Drop for Incoming {
 }
 
 /// The next stream, or the end of them; `None`: not known yet.
+#[inline]
 pub(in crate::handle) fn next(
     link: &SessionLink,
 ) -> Option<Result<Option<HandleSide>, SessionError>> {
@@ -127,16 +128,22 @@ pub(in crate::handle) fn next(
     {
         return Some(Ok(Some(side)));
     }
-    let end = link.end()?;
+    link.end().map(|end| last(link, end))
+}
+
+/// The same, where the session has ended.
+#[cold]
+#[inline(never)]
+fn last(link: &SessionLink, end: &SessionError) -> Result<Option<HandleSide>, SessionError> {
     // Streams queued before the end was set are visible now.
     let late = (!link.is_inherited())
         .then(|| link.unaccepted.pop())
         .flatten();
-    Some(match late {
+    match late {
         Some(side) => Ok(Some(side)),
         None if end.is_orderly() => Ok(None),
         None => Err(end.clone()),
-    })
+    }
 }
 
 pub(in crate::handle) fn accepted(side: HandleSide) -> (SendStream, RecvStream) {
