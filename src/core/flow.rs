@@ -469,10 +469,22 @@ impl<M: Memory> Flow<M> {
 
     /// The stream is gone. Returns the bytes that go back to the session.
     pub(crate) fn forget<P: StreamPort>(&mut self, stream: &mut Stream<P>) -> u64 {
+        self.widened -= u64::from(stream.widened);
+        let held = match stream.discarded || stream.window.advanced() > 0 {
+            // The session's part is all, however much of it was consumed.
+            false => stream.window.held(),
+            true => self.forget_rest(stream),
+        };
+        held + u64::from(stream.open_charge)
+    }
+
+    /// The same where some of it is on the pool's account.
+    #[cold]
+    #[inline(never)]
+    fn forget_rest<P: StreamPort>(&mut self, stream: &mut Stream<P>) -> u64 {
         let discarded = self.discard(stream);
         self.pool.give(stream.lingering.into());
-        self.widened -= u64::from(stream.widened);
-        discarded + u64::from(stream.open_charge)
+        discarded
     }
 
     // ---- credit for the peer ----------------------------------------------------------------

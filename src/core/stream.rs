@@ -255,11 +255,17 @@ pub(crate) struct Stream<P> {
 }
 
 impl<P: StreamPort> Stream<P> {
-    pub(crate) fn new(port: P, opening: Opening, credit: u32, window: u32, now: Stamp) -> Self {
+    pub(crate) fn new(
+        port: P,
+        id: u32,
+        opening: Opening,
+        (credit, window): (u32, u32),
+        now: Stamp,
+    ) -> Self {
         let urgency = port.urgency();
         Self {
             generation: 0,
-            id: 0,
+            id,
             opening,
             state: State::OPEN,
             port,

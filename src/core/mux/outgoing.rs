@@ -79,20 +79,24 @@ impl<S: SessionPort> Mux<S> {
     // ---- openings ---------------------------------------------------------------------------
 
     /// The stream to be opened next, and its block.
+    #[inline]
     pub(crate) fn next_opening(&mut self) -> Option<(Key, &[u8])> {
         loop {
             let key = self.permits.front()?;
-            let over = match self.base.streams.get_mut(key) {
-                Some(stream) => stream.state.is_over(),
-                None => true,
-            };
-            if !over {
+            let stream = self.base.streams.get_mut(key);
+            if stream.is_some_and(|stream| !stream.state.is_over()) {
                 return Some((key, self.base.streams.at(key).port.opening()));
             }
-            // Cancelled before it was sent: the peer never hears of it.
-            self.permits.drop_front();
-            self.remove_if_done(key);
+            self.pass_opening(key);
         }
+    }
+
+    /// The next opening was cancelled before it was sent: the peer never hears of it.
+    #[cold]
+    #[inline(never)]
+    fn pass_opening(&mut self, key: Key) {
+        self.permits.drop_front();
+        self.remove_if_done(key);
     }
 
     /// The next opening was put into the batch, with this id and cost.
