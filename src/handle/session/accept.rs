@@ -36,7 +36,7 @@ impl Future for Accept<'_> {
         let link = self.link;
         let next = ready!(self.wait.poll(cx, || next(link)));
         link.unaccepted.pass_on();
-        Poll::Ready(next.map(|next| next.map(accepted)))
+        Poll::Ready(give(next))
     }
 }
 
@@ -91,7 +91,7 @@ impl Incoming {
         };
         drop(wait);
         link.unaccepted.pass_on();
-        Poll::Ready(next.map(|next| next.map(accepted)))
+        Poll::Ready(give(next))
     }
 }
 
@@ -122,7 +122,7 @@ impl Drop for Incoming {
 #[inline]
 pub(in crate::handle) fn next(
     link: &SessionLink,
-) -> Option<Result<Option<HandleSide>, SessionError>> {
+) -> Option<Result<Option<HandleSide>, &SessionError>> {
     if !link.is_inherited()
         && let Some(side) = link.unaccepted.pop()
     {
@@ -134,7 +134,10 @@ pub(in crate::handle) fn next(
 /// The same, where the session has ended.
 #[cold]
 #[inline(never)]
-fn last(link: &SessionLink, end: &SessionError) -> Result<Option<HandleSide>, SessionError> {
+fn last<'a>(
+    link: &SessionLink,
+    end: &'a SessionError,
+) -> Result<Option<HandleSide>, &'a SessionError> {
     // Streams queued before the end was set are visible now.
     let late = (!link.is_inherited())
         .then(|| link.unaccepted.pop())
@@ -142,7 +145,19 @@ fn last(link: &SessionLink, end: &SessionError) -> Result<Option<HandleSide>, Se
     match late {
         Some(side) => Ok(Some(side)),
         None if end.is_orderly() => Ok(None),
-        None => Err(end.clone()),
+        None => Err(end),
+    }
+}
+
+/// The halves of a stream that was taken.
+#[inline]
+fn give(
+    next: Result<Option<HandleSide>, &SessionError>,
+) -> Result<Option<(SendStream, RecvStream)>, SessionError> {
+    match next {
+        Ok(Some(side)) => Ok(Some(accepted(side))),
+        Ok(None) => Ok(None),
+        Err(end) => Err(end.clone()),
     }
 }
 
