@@ -25,18 +25,6 @@ struct Fields {
 
 impl Fields {
     #[inline(never)]
-    fn new(block: Bytes, received: Option<Instant>, session: &Span, urgency: u8) -> Option<Self> {
-        let span = trace::stream(session, urgency);
-        let some = !block.is_empty() || !span.is_disabled();
-        some.then(|| Self {
-            opening: block,
-            span,
-            deadline: AtomicU64::new(0),
-            received,
-        })
-    }
-
-    #[inline(never)]
     fn trace_id(&self, id: u32) {
         trace::id(&self.span, id);
     }
@@ -46,25 +34,31 @@ impl Particulars {
     /// For a stream of this side with this opening block, in a session with this span.
     #[inline]
     pub(super) fn new(block: Bytes, session: &Span, urgency: u8) -> Self {
-        if block.is_empty() && !trace::may_trace_streams() {
-            return Self::none();
+        match block.is_empty() && !trace::may_trace_streams() {
+            true => Self::none(),
+            false => Self::some(block, None, session, urgency),
         }
-        Self(SetOnce::with(Fields::new(block, None, session, urgency)))
     }
 
     /// The same for a stream of the peer, whose opening block was received now.
     #[inline]
     pub(super) fn of_peer(block: &[u8], now: Instant, session: &Span, urgency: u8) -> Self {
-        if block.is_empty() && !trace::may_trace_streams() {
-            return Self::none();
+        match block.is_empty() && !trace::may_trace_streams() {
+            true => Self::none(),
+            false => Self::some(Bytes::copy_from_slice(block), Some(now), session, urgency),
         }
-        let block = Bytes::copy_from_slice(block);
-        Self(SetOnce::with(Fields::new(
-            block,
-            Some(now),
-            session,
-            urgency,
-        )))
+    }
+
+    #[inline(never)]
+    fn some(block: Bytes, received: Option<Instant>, session: &Span, urgency: u8) -> Self {
+        let span = trace::stream(session, urgency);
+        let some = !block.is_empty() || !span.is_disabled();
+        Self(SetOnce::with(some.then(|| Fields {
+            opening: block,
+            span,
+            deadline: AtomicU64::new(0),
+            received,
+        })))
     }
 
     /// Of a stream that has none.

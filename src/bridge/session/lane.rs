@@ -118,14 +118,21 @@ impl SpareLane {
     }
 
     /// As [`Lane::new`].
-    #[inline]
+    #[inline(always)]
     fn reuse(self, particulars: Particulars, credit_mark: u32) -> Arc<Lane> {
-        let Self(mut lane) = self;
+        let Self(lane) = self;
         lane.set_credit_mark(credit_mark);
-        if !particulars.is_none() {
-            let alone = Arc::get_mut(&mut lane).expect("no one else has a spare lane");
-            alone.particulars = particulars;
+        match particulars.is_none() {
+            true => lane,
+            false => Self(lane).with(particulars),
         }
+    }
+
+    #[inline(never)]
+    fn with(self, particulars: Particulars) -> Arc<Lane> {
+        let Self(mut lane) = self;
+        let alone = Arc::get_mut(&mut lane).expect("no one else has a spare lane");
+        alone.particulars = particulars;
         lane
     }
 }
@@ -156,7 +163,7 @@ impl Lane {
     }
 
     /// The same; `spare`, if there is one, is used again.
-    #[inline]
+    #[inline(always)]
     pub(super) fn new_or_spare(
         spare: Option<SpareLane>,
         session: &Arc<SessionLink>,
