@@ -9,7 +9,7 @@ use super::counter::Counter;
 use super::pool::Pool;
 use super::session::calls::{Back, CallSide, CallStore, EngineCall};
 use super::session::lane::{Lane, OpenState, SpareLane};
-use super::session::sides::{Activated, EngineSide, HandleSide, RxRing, TxRing};
+use super::session::sides::{Activated, BorrowedRxRing, EngineSide, HandleSide, TxRing};
 use super::session::{SPARES_MAX, SessionLink, request};
 use crate::core::port::{Count, Memory, RecvEnd, SendEnd, SessionPort, StreamPort};
 use crate::error::{Limit, SessionError, StreamError};
@@ -20,13 +20,17 @@ use crate::sync::Arc;
 #[derive(Debug)]
 pub(crate) struct LanePort {
     pub(crate) tx: Reader<TxRing>,
-    pub(crate) rx: Writer<RxRing>,
 }
 
 impl LanePort {
     pub(super) fn new(side: EngineSide) -> Self {
-        let (tx, rx) = side.split();
-        Self { tx, rx }
+        let tx = side.into_reader();
+        Self { tx }
+    }
+
+    #[inline(always)]
+    pub(crate) fn rx(&mut self) -> Writer<BorrowedRxRing<'_>> {
+        self.tx.back()
     }
 
     #[inline]
@@ -37,7 +41,6 @@ impl LanePort {
     /// The lane for another stream, if the handles have let go of it too.
     #[inline]
     fn into_spare(self) -> Option<SpareLane> {
-        drop(self.rx);
         let TxRing(lane) = self.tx.into_owner();
         SpareLane::new(lane)
     }
@@ -83,21 +86,21 @@ impl StreamPort for LanePort {
 
     #[inline(always)]
     fn push_slice(&mut self, tag: u16, free: bool, payload: &[u8]) {
-        self.rx.push_slice(tag, free, payload);
+        self.rx().push_slice(tag, free, payload);
     }
 
     #[inline]
     fn push_bytes(&mut self, tag: u16, free: bool, payload: Bytes) {
-        self.rx.push_bytes(tag, free, payload);
+        self.rx().push_bytes(tag, free, payload);
     }
 
     #[inline]
     fn publish(&mut self) {
-        self.rx.publish();
+        self.rx().publish();
     }
 
     fn retract(&mut self) -> u64 {
-        self.rx.retract()
+        self.rx().retract()
     }
 
     #[inline]
@@ -106,20 +109,20 @@ impl StreamPort for LanePort {
     }
 
     fn unconsumed(&mut self) -> u64 {
-        self.rx.refresh()
+        self.rx().refresh()
     }
 
     #[inline]
-    fn buffer_bytes(&self) -> u64 {
-        self.rx.segment_bytes()
+    fn buffer_bytes(&mut self) -> u64 {
+        self.rx().segment_bytes()
     }
 
     fn go_small(&mut self) -> bool {
-        self.rx.go_small()
+        self.rx().go_small()
     }
 
     fn shrink_if_idle(&mut self) -> bool {
-        self.rx.shrink_if_idle()
+        self.rx().shrink_if_idle()
     }
 
     fn end_send(&self, end: SendEnd) {
@@ -153,7 +156,7 @@ impl StreamPort for LanePort {
 
     #[inline]
     fn wake_receiver(&mut self) {
-        self.rx.wake_receiver();
+        self.rx().wake_receiver();
     }
 
     fn opening(&self) -> &Bytes {

@@ -185,7 +185,7 @@ impl Loan {
 // There may be many streams, most of them idle, so fields that few need are boxed, and counters have no more
 // bits than their bound needs.
 #[cfg(all(target_pointer_width = "64", not(ringmux_loom)))]
-const _: () = assert!(size_of::<Stream<[u64; 2]>>() <= 136);
+const _: () = assert!(size_of::<Stream<u64>>() <= 128);
 
 /// One stream of a session.
 ///

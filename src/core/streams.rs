@@ -169,14 +169,16 @@ impl<P: StreamPort> Streams<P> {
         Some((Key { slot, generation }, stream))
     }
 
-    /// Removes a stream whose key was found, or inserted, in the same step; returns its queues.
+    /// Removes the stream with this id whose key was found, or inserted, in the same step; returns its queues.
     #[inline]
-    pub(crate) fn remove(&mut self, key: Key) -> Option<P> {
-        let stream = self.slab.try_remove(key.slot as usize)?;
-        debug_assert_eq!(stream.generation, key.generation, "that was just found");
+    pub(crate) fn remove(&mut self, key: Key, id: u32) -> Option<P> {
         // Nothing, if it has none, or if it was used again for another stream.
-        self.by_id.remove(stream.id, key.slot);
-        Some(stream.port)
+        self.by_id.remove(id, key.slot);
+        let Stream {
+            port, generation, ..
+        } = self.slab.try_remove(key.slot as usize)?;
+        debug_assert_eq!(generation, key.generation, "it was found in this step");
+        Some(port)
     }
 
     /// Drops the keys of streams that have gone or that `keep` rejects, once most of a queue can be

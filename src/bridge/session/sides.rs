@@ -5,7 +5,8 @@
 //!
 //! ```text
 //!   HandleSide ──split──► Writer<TxRing>, Reader<RxRing>     in `open`, or by way of the accept queue
-//!   EngineSide ──split──► Reader<TxRing>, Writer<RxRing>     from the engine itself, or by way of OPEN on the ready list
+//!   EngineSide ─────────► Reader<TxRing>                     from the engine itself, or by way of OPEN on the ready list
+//!                            └──back──► Writer of the other ring, while it is borrowed
 //! ```
 
 use std::task::Waker;
@@ -35,6 +36,19 @@ unsafe impl RingOwner for TxRing {
 
     fn ring(&self) -> Ring<'_> {
         self.0.rings().forth()
+    }
+}
+
+/// The ring from engine to handle while its lane is borrowed: for the engine, whose end of the other ring keeps the lane.
+#[derive(Debug)]
+pub(crate) struct BorrowedRxRing<'a>(&'a Lane);
+
+// SAFETY: the rings are a field of a lane that this borrows, and that stays in its place.
+unsafe impl RingOwner for BorrowedRxRing<'_> {
+    const CHARGE: u32 = RECORD_CHARGE;
+
+    fn ring(&self) -> Ring<'_> {
+        self.0.rings().back()
     }
 }
 
@@ -151,18 +165,15 @@ impl EngineSide {
     /// Ends a stream that will not be opened, for its waiting handles.
     pub(crate) fn refuse(self, error: &StreamError) {
         self.0.end_both(error);
-        let (mut tx, mut rx) = self.split();
+        let mut tx = self.into_reader();
         tx.wake_sender();
-        rx.wake_receiver();
+        tx.back().wake_receiver();
     }
 
-    pub(crate) fn split(self) -> (Reader<TxRing>, Writer<RxRing>) {
-        let receiver = RxRing(Arc::clone(&self.0));
+    /// The reader of the ring forth, which has the writer of the ring [`back`](Reader::back).
+    pub(crate) fn into_reader(self) -> Reader<TxRing> {
         // SAFETY: a lane has one `EngineSide`, which is consumed here: no other reader of its ring forth is made.
-        let reader = unsafe { Reader::new(TxRing(self.0)) };
-        // SAFETY: as above, of its ring back.
-        let writer = unsafe { Writer::new(receiver) };
-        (reader, writer)
+        unsafe { Reader::new(TxRing(self.0)) }
     }
 }
 
@@ -190,10 +201,18 @@ impl Reader<TxRing> {
         // SAFETY: a ring has one reader (`Reader::new`), and it is borrowed mutably.
         unsafe { self.owner().0.sender().wake() }
     }
+
+    /// The writer of the lane's other ring.
+    #[inline(always)]
+    pub(crate) fn back(&mut self) -> Writer<BorrowedRxRing<'_>> {
+        // SAFETY: a lane has one reader of its ring forth, and it is borrowed mutably: no other writer of the ring back exists
+        // meanwhile.
+        unsafe { Writer::new(BorrowedRxRing(&self.owner().0)) }
+    }
 }
 
 /// The engine, which writes received records.
-impl Writer<RxRing> {
+impl Writer<BorrowedRxRing<'_>> {
     /// Wakes the receiver if it waits.
     #[inline]
     pub(crate) fn wake_receiver(&mut self) {

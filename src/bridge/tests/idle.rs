@@ -8,7 +8,7 @@ use crate::core::IDLE;
 fn ring_bytes(pair: &mut Pair, side: usize) -> u64 {
     let mut streams = pair.ends[side].connection.core.mux.base.streams.iter_mut();
     let (_, stream) = streams.next().unwrap();
-    stream.port.rx.segment_bytes()
+    stream.port.rx().segment_bytes()
 }
 
 fn burst(pair: &mut Pair, sender: &mut Stream, receiver: &mut Stream) {

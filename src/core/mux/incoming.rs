@@ -304,7 +304,7 @@ impl<S: SessionPort> Mux<S> {
             stream.port.end_recv(RecvEnd::Finished);
         }
         if !self.base.app.offer(offer) {
-            self.base.streams.remove(key);
+            self.base.streams.remove(key, id);
             self.base.app.trip(Limit::Unaccepted);
             self.refuse(id, cost);
             return false;

@@ -162,7 +162,7 @@ impl<S: SessionPort> Mux<S> {
         self.budget.end(stream);
         let held = self.flow.forget(stream);
         let (id, opening) = (stream.id, stream.opening);
-        if let Some(port) = self.base.streams.remove(key) {
+        if let Some(port) = self.base.streams.remove(key, id) {
             self.base.app.recycle(port, opening == Opening::Received);
         }
         if held > 0 {
