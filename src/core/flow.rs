@@ -149,8 +149,21 @@ impl<M: Memory> Flow<M> {
             returnable * 2 >= self.window.target() || (self.hungry && returnable >= SCARCE_STEP);
     }
 
+    /// Whether [`watch_session_window`](Self::watch_session_window) has nothing to do, as is usual where there is credit.
+    #[inline(always)]
+    pub(crate) fn has_plenty_of_window<S: SessionPort>(&mut self, base: &Base<S>) -> bool {
+        let (held, target) = (self.window.held(), self.window.target());
+        let plenty =
+            !self.hungry && self.window.outstanding() * 4 > target && held * 4 < target * 3;
+        if !plenty || !base.terms.credit {
+            return false;
+        }
+        base.app.set(Count::BytesHeld, held);
+        self.stalled_since = None;
+        true
+    }
+
     /// Checks whether the session is running out of window. Returns what is to end.
-    #[inline]
     pub(crate) fn watch_session_window<S: SessionPort>(
         &mut self,
         base: &mut Base<S>,

@@ -283,8 +283,15 @@ impl<S: SessionPort> Mux<S> {
     }
 
     /// The session's window has shrunk.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn watch_window(&mut self, now: Instant) {
+        if !self.flow.has_plenty_of_window(&self.base) {
+            self.watch_scarce_window(now);
+        }
+    }
+
+    #[inline(never)]
+    fn watch_scarce_window(&mut self, now: Instant) {
         match self.flow.watch_session_window(&mut self.base, now) {
             Some(Victim::Stream(exceeded)) => self.exceed(exceeded),
             Some(Victim::Call) => handler::refuse_oldest_call(self),
