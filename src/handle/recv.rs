@@ -61,8 +61,8 @@ use crate::sync::Arc;
 /// ```
 pub struct RecvStream {
     reader: Reader<RxRing>,
-    /// Consumed weight reported to the engine.
-    reported: u64,
+    /// Consumed weight reported to the engine, modulo 4 GiB: less than that is ever unreported, as a window is.
+    reported: u32,
     /// Opaque blocks received with the messages so far; none in almost all streams.
     metas: ManuallyDrop<Option<Box<SmallVec<[Bytes; 2]>>>>,
     /// How many of them `meta` has returned.
@@ -185,22 +185,30 @@ impl RecvStream {
     #[inline]
     pub fn poll_recv(&mut self, cx: &Context<'_>) -> Poll<Result<Option<Bytes>, StreamError>> {
         ready!(self.fair.poll(cx));
-        if let Some(ended) = self.is_plain_and_ended() {
-            if let Some(message) = self.read_plain(Bytes::copy_from_slice) {
-                return Poll::Ready(Ok(Some(message)));
+        let found = match self.is_plain_and_ended() {
+            None => self.find(cx),
+            Some(ended) => {
+                if let Some(message) = self.read_plain(Bytes::copy_from_slice) {
+                    return Poll::Ready(Ok(Some(message)));
+                }
+                match self.reader.has_found_the_end() {
+                    false => self.find(cx),
+                    true if ended => return Poll::Ready(self.end(None)),
+                    true => self.wait(cx),
+                }
             }
-            if ended && self.reader.has_found_the_end() {
-                return Poll::Ready(self.end(None));
-            }
-        }
-        self.poll_any(cx)
+        };
+        found.map_or(Poll::Pending, |found| Poll::Ready(self.take_found(found)))
     }
 
     /// As [`poll_recv`](Self::poll_recv), where the next is not a message that the ring stores in one piece.
     #[inline(never)]
-    fn poll_any(&mut self, cx: &Context<'_>) -> Poll<Result<Option<Bytes>, StreamError>> {
-        let there = ready!(self.poll_next_message(cx))?;
-        Poll::Ready(Ok(there.then(|| self.take_message())))
+    fn take_found(&mut self, found: Found) -> Result<Option<Bytes>, StreamError> {
+        match found {
+            Found::Message => Ok(Some(self.take_message())),
+            Found::End => self.end(None),
+            Found::Lost => Err(self.lose()),
+        }
     }
 
     /// Reads the next message where it lies, if it has arrived, in one piece that the ring stores. `None`: [`poll_recv`](Self::poll_recv)
@@ -351,11 +359,6 @@ impl RecvStream {
     #[inline]
     pub(super) fn poll_message(&mut self, cx: &Context<'_>) -> Poll<Result<bool, StreamError>> {
         ready!(self.fair.poll(cx));
-        self.poll_next_message(cx)
-    }
-
-    #[inline(always)]
-    fn poll_next_message(&mut self, cx: &Context<'_>) -> Poll<Result<bool, StreamError>> {
         match self.find(cx) {
             None => Poll::Pending,
             Some(Found::Message) => Poll::Ready(Ok(true)),
@@ -366,10 +369,15 @@ impl RecvStream {
 
     /// Passes over the next message, or finds the end; `None`: waits.
     fn find(&mut self, cx: &Context<'_>) -> Option<Found> {
-        let found = self.look();
-        if found.is_some() {
-            return found;
+        match self.look() {
+            None => self.wait(cx),
+            found => found,
         }
+    }
+
+    /// The same after a look that has found nothing.
+    #[inline(never)]
+    fn wait(&mut self, cx: &Context<'_>) -> Option<Found> {
         self.ask_for_messages();
         self.reader.register(cx.waker());
         let found = self.look();
@@ -576,13 +584,13 @@ impl RecvStream {
 }
 
 /// Frees the memory of passed records, and notifies the engine when enough is free.
-pub(super) fn release(reader: &mut Reader<RxRing>, reported: &mut u64) {
+pub(super) fn release(reader: &mut Reader<RxRing>, reported: &mut u32) {
     reader.commit();
     let lane = &reader.owner().0;
-    let unreported = reader.released() - *reported;
-    let mark = u64::from(lane.credit_mark());
-    if unreported > 0 && (unreported >= mark || lane.session().is_hungry()) {
-        *reported += unreported;
+    let released = reader.released() as u32;
+    let unreported = released.wrapping_sub(*reported);
+    if unreported > 0 && (unreported >= lane.credit_mark() || lane.session().is_hungry()) {
+        *reported = released;
         lane.raise(reason::CREDIT);
     }
 }
