@@ -45,11 +45,11 @@ impl Open {
     }
 
     /// A stream that waits for the peer's permission, counted in `max_pending_opens`.
-    pub(super) const fn waiting(halves: (SendStream, RecvStream), first: Option<First>) -> Self {
+    pub(super) fn waiting(halves: (SendStream, RecvStream), first: Option<First>) -> Self {
         Self {
             state: State::Waiting(Waiting {
                 halves: Some(halves),
-                first,
+                first: first.map(Box::new),
             }),
         }
     }
@@ -76,8 +76,8 @@ impl Future for Open {
 /// The waiting stream; dropped before it is granted, it is cancelled, as any stream that is dropped.
 struct Waiting {
     halves: Option<(SendStream, RecvStream)>,
-    /// Longer than every peer must accept: queued when the peer's limit is known.
-    first: Option<First>,
+    /// Longer than every peer must accept: queued when the peer's limit is known. Boxed: few openings have one, and all are moved.
+    first: Option<Box<First>>,
 }
 
 impl Waiting {
@@ -94,7 +94,7 @@ impl Waiting {
                 Ok(()) => self
                     .first
                     .take()
-                    .map_or((), |first| sender.queue_and_flush(first)),
+                    .map_or((), |first| sender.queue_and_flush(*first)),
                 Err(SendError::TooLong { len, limit }) => {
                     return Poll::Ready(Err(OpenError::MessageTooLong { len, limit }));
                 }

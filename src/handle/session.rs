@@ -209,7 +209,17 @@ impl Session {
         Ok(())
     }
 
+    #[inline]
     fn check_opening(&self, opening: &Bytes) -> Result<(), OpenError> {
+        if opening.len() <= self.link.max_opening && self.link.refusal().is_none() {
+            return Ok(());
+        }
+        self.refuse_opening(opening)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn refuse_opening(&self, opening: &Bytes) -> Result<(), OpenError> {
         let (len, limit) = (opening.len(), self.link.max_opening);
         if len > limit {
             return Err(OpenError::BlockTooLong { len, limit });
@@ -233,9 +243,10 @@ impl Session {
     }
 
     /// The engine may have ended without seeing the lane.
+    #[inline]
     fn end_if_too_late(&self, lane: &Lane) {
         if let Some(error) = self.link.end() {
-            lane.end_both(&StreamError::NotProcessed(error.clone()));
+            end_unprocessed(lane, error);
         }
     }
 
@@ -539,6 +550,12 @@ impl Session {
     pub fn wire(&self) -> Wire {
         self.link.info().wire
     }
+}
+
+#[cold]
+#[inline(never)]
+fn end_unprocessed(lane: &Lane, error: &SessionError) {
+    lane.end_both(&StreamError::NotProcessed(error.clone()));
 }
 
 /// The application's two halves of a stream.
