@@ -2,6 +2,7 @@
 
 pub(super) mod futures;
 pub(super) mod lease;
+mod meta;
 mod read;
 
 use std::fmt;
@@ -11,10 +12,10 @@ use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use futures_core::Stream;
-use smallvec::SmallVec;
 
-use self::futures::{Recv, RecvLease, RecvMeta};
+use self::futures::{Recv, RecvLease};
 use self::lease::Lease;
+use self::meta::{Metas, drop_metas};
 use super::fair::Fair;
 use super::id::StreamId;
 use crate::addr::Wire;
@@ -64,7 +65,7 @@ pub struct RecvStream {
     /// Consumed weight reported to the engine, modulo 4 GiB: less than that is ever unreported, as a window is.
     reported: u32,
     /// Opaque blocks received with the messages so far; none in almost all streams.
-    metas: ManuallyDrop<Option<Box<SmallVec<[Bytes; 2]>>>>,
+    metas: ManuallyDrop<Metas>,
     /// How many of them `meta` has returned.
     given_metas: u8,
     /// Bytes read of the record in front, fewer than its length; a record is shorter than 4 GiB.
@@ -198,17 +199,20 @@ impl RecvStream {
                 }
             }
         };
-        found.map_or(Poll::Pending, |found| Poll::Ready(self.take_found(found)))
+        match found {
+            None => Poll::Pending,
+            Some(found) => self.take_found(found),
+        }
     }
 
     /// As [`poll_recv`](Self::poll_recv), where the next is not a message that the ring stores in one piece.
     #[inline(never)]
-    fn take_found(&mut self, found: Found) -> Result<Option<Bytes>, StreamError> {
-        match found {
+    fn take_found(&mut self, found: Found) -> Poll<Result<Option<Bytes>, StreamError>> {
+        Poll::Ready(match found {
             Found::Message => Ok(Some(self.take_message())),
             Found::End => self.end(None),
             Found::Lost => Err(self.lose()),
-        }
+        })
     }
 
     /// Reads the next message where it lies, if it has arrived, in one piece that the ring stores. `None`: [`poll_recv`](Self::poll_recv)
@@ -284,61 +288,6 @@ impl RecvStream {
     #[inline]
     pub fn lease(&mut self) -> RecvLease<'_> {
         RecvLease::new(self)
-    }
-
-    /// Waits for the next block that the peer sent with [`send_meta`](crate::SendStream::send_meta), such as the headers of an
-    /// answer before its first message. `None`: a message is next, or the clean end.
-    ///
-    /// Returns each block once, also one that receiving has passed meanwhile; they stay in [`metas`](Self::metas) too.
-    ///
-    /// # Errors
-    /// As [`recv`](Self::recv).
-    ///
-    /// # Cancel safety
-    /// Dropping the future loses no block.
-    ///
-    /// # Examples
-    /// ```
-    /// # #[tokio::main(flavor = "current_thread")]
-    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// # let (a, b) = tokio::io::duplex(64 * 1024);
-    /// # let (client, connection) = ringmux::client(a, &ringmux::Config::default());
-    /// # tokio::spawn(connection);
-    /// # let (server, connection) = ringmux::server(b, &ringmux::Config::default());
-    /// # tokio::spawn(connection);
-    /// let (mut call, mut answer) = client.open("").await?;
-    /// call.finish()?;
-    ///
-    /// let (mut send, _recv) = server.accept().await?.expect("the session is open");
-    /// send.send_meta("headers").await?;
-    /// assert_eq!(answer.meta().await?.unwrap(), "headers"); // before any message
-    /// send.send("body").await?;
-    /// send.finish()?;
-    /// assert_eq!(answer.meta().await?, None); // the message is next
-    /// assert_eq!(answer.recv().await?.unwrap(), "body");
-    /// # Ok(())
-    /// # }
-    /// ```
-    pub fn meta(&mut self) -> RecvMeta<'_> {
-        RecvMeta(self)
-    }
-
-    /// The same, as a poll function.
-    ///
-    /// # Errors
-    /// As [`meta`](Self::meta).
-    pub fn poll_meta(&mut self, cx: &Context<'_>) -> Poll<Result<Option<Bytes>, StreamError>> {
-        if let Some(ready) = self.meta_or_next() {
-            return Poll::Ready(ready);
-        }
-        self.reader.register(cx.waker());
-        self.meta_or_next().map_or(Poll::Pending, Poll::Ready)
-    }
-
-    /// Blocks that the peer sent with `send_meta`, in order, up to the position of receiving.
-    #[must_use]
-    pub fn metas(&self) -> &[Bytes] {
-        self.metas.as_deref().map_or(&[], SmallVec::as_slice)
     }
 
     /// Asks the peer to stop sending and discards all messages that have arrived, or arrive until the peer has received
@@ -476,60 +425,12 @@ impl RecvStream {
         }
     }
 
-    /// The block in front; blocks are sent between messages, so no piece is passed.
-    fn take_meta(&mut self) {
-        if let Some(taken) = self.reader.take() {
-            self.metas.get_or_insert_default().push(taken.payload);
-            self.reader.commit();
-        }
-    }
-
-    /// The next block; `Some(Ok(None))`: a message or the end is next; `None`: no record has arrived.
-    fn meta_or_next(&mut self) -> Option<Result<Option<Bytes>, StreamError>> {
-        if let Some(block) = self.next_meta() {
-            return Some(Ok(Some(block)));
-        }
-        let ended = match self.lane().recv_end() {
-            Some(RecvEnd::Discard(error)) => {
-                let error = error.clone();
-                self.discard();
-                return Some(Err(error));
-            }
-            end => end.is_some(),
-        };
-        if self.ended {
-            // As in `pass_message`.
-            self.discard();
-        } else {
-            if self.reader.passed_weight() > 0 {
-                self.release();
-            }
-            match self.reader.peek().map(|record| record.tag & rx_tag::META) {
-                Some(0) => return Some(Ok(None)),
-                Some(_) => {
-                    self.take_meta();
-                    return self.next_meta().map(|block| Ok(Some(block)));
-                }
-                None => {}
-            }
-        }
-        let end = ended.then(|| self.end(None));
-        end.or_else(|| self.lane().inherited_end().map(Err))
-    }
-
-    /// The first block that `meta` has not returned.
-    fn next_meta(&mut self) -> Option<Bytes> {
-        let block = self.metas().get(usize::from(self.given_metas))?.clone();
-        self.given_metas += 1;
-        Some(block)
-    }
-
     /// The passed message as one piece; its memory is released.
     #[inline(never)]
     fn take_message(&mut self) -> Bytes {
         let mut message = match self.reader.only_passed() {
             Some(only) => only.payload.to_bytes(),
-            None => self.put_together(),
+            None => put_together(&self.reader),
         };
         self.release();
         if self.read > 0 {
@@ -542,15 +443,6 @@ impl RecvStream {
     pub(super) fn lend(&mut self) -> Lease<'_> {
         let read = std::mem::take(&mut self.read);
         Lease::new(&mut self.reader, &mut self.reported, read as usize)
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn put_together(&self) -> Bytes {
-        let pieces = self.reader.passed();
-        let mut message = BytesMut::with_capacity(pieces.payload_len());
-        pieces.for_each(|piece| message.put_slice(piece.payload.as_slice()));
-        message.freeze()
     }
 
     /// See [`release`].
@@ -569,18 +461,21 @@ impl RecvStream {
         }
     }
 
-    #[cold]
-    #[inline(never)]
-    fn drop_metas(&mut self) {
-        *self.metas = None;
-    }
-
     /// A whole message may be longer than the window, which the engine widens for receivers of whole messages.
     fn ask_for_messages(&mut self) {
         if std::mem::take(&mut self.chunks) {
             self.lane().take_chunks(false);
         }
     }
+}
+
+#[cold]
+#[inline(never)]
+fn put_together(reader: &Reader<RxRing>) -> Bytes {
+    let pieces = reader.passed();
+    let mut message = BytesMut::with_capacity(pieces.payload_len());
+    pieces.for_each(|piece| message.put_slice(piece.payload.as_slice()));
+    message.freeze()
 }
 
 /// Frees the memory of passed records, and notifies the engine when enough is free.
@@ -621,9 +516,7 @@ impl Drop for RecvStream {
             self.stop(codes::CANCELLED);
         }
         self.lane().release_half();
-        if self.metas.is_some() {
-            self.drop_metas();
-        }
+        drop_metas(&mut self.metas);
         // Last: it drops a waker, which is foreign code and may panic.
         self.reader.unregister();
     }

@@ -117,6 +117,20 @@ impl SpareLane {
         Some(Self(lane))
     }
 
+    /// A lane with two handles: the spare one, if there is one.
+    #[inline(always)]
+    pub(super) fn or_new(
+        spare: Option<Self>,
+        session: &Arc<SessionLink>,
+        particulars: Particulars,
+        credit_mark: u32,
+    ) -> Arc<Lane> {
+        match spare {
+            Some(spare) => spare.reuse(particulars, credit_mark),
+            None => Lane::new(Arc::clone(session), particulars, credit_mark),
+        }
+    }
+
     /// As [`Lane::new`].
     #[inline(always)]
     fn reuse(self, particulars: Particulars, credit_mark: u32) -> Arc<Lane> {
@@ -160,20 +174,6 @@ impl Lane {
             permit: Permit::new(),
             receipt: Receipt::new(),
         })
-    }
-
-    /// The same; `spare`, if there is one, is used again.
-    #[inline(always)]
-    pub(super) fn new_or_spare(
-        spare: Option<SpareLane>,
-        session: &Arc<SessionLink>,
-        particulars: Particulars,
-        credit_mark: u32,
-    ) -> Arc<Self> {
-        match spare {
-            Some(spare) => spare.reuse(particulars, credit_mark),
-            None => Self::new(Arc::clone(session), particulars, credit_mark),
-        }
     }
 
     /// Resets the lane for another stream of the same session: the caller sets the fields that depend on the
@@ -434,16 +434,8 @@ impl Lane {
         static FINISHED: RecvEnd = RecvEnd::Finished;
         let _first = match end {
             RecvEnd::Finished => self.rx_end.set_static(&FINISHED),
-            end => self.fail_recv(end),
+            end => fail_recv(self, end),
         };
-    }
-
-    #[inline(never)]
-    fn fail_recv(&self, end: RecvEnd) -> bool {
-        if !self.rx_end.is_set() {
-            trace::ended(self.particulars.span(), &end);
-        }
-        self.rx_end.set(end).is_ok()
     }
 
     /// Whether both directions have ended, or can only end, without an error. Asked when the stream is over.
@@ -457,6 +449,15 @@ impl Lane {
         self.end_send(SendEnd::Error(error.clone()));
         self.end_recv(RecvEnd::Error(error.clone()));
     }
+}
+
+/// As [`Lane::end_recv`] with an error.
+#[inline(never)]
+fn fail_recv(lane: &Lane, end: RecvEnd) -> bool {
+    if !lane.rx_end.is_set() {
+        trace::ended(lane.particulars.span(), &end);
+    }
+    lane.rx_end.set(end).is_ok()
 }
 
 impl Drop for Lane {

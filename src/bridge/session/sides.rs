@@ -79,7 +79,7 @@ impl Lane {
     ) -> (HandleSide, EngineSide) {
         let spare = session.take_spare();
         let of = Particulars::new(opening, &session.span, Self::DEFAULT_URGENCY);
-        Self::sides(Self::new_or_spare(spare, session, of, credit_mark))
+        sides(SpareLane::or_new(spare, session, of, credit_mark))
     }
 
     /// A lane, if need be a new one, for a stream of the peer with this opening block, received now.
@@ -91,12 +91,7 @@ impl Lane {
         credit_mark: u32,
     ) -> (HandleSide, EngineSide) {
         let of = Particulars::of_peer(opening, now, &session.span, Self::DEFAULT_URGENCY);
-        Self::sides(Self::new_or_spare(spare, session, of, credit_mark))
-    }
-
-    #[inline]
-    fn sides(lane: Arc<Self>) -> (HandleSide, EngineSide) {
-        (HandleSide(Arc::clone(&lane)), EngineSide(lane))
+        sides(SpareLane::or_new(spare, session, of, credit_mark))
     }
 
     /// Takes the reasons of a lane from the ready list. Records published before them are visible afterwards.
@@ -110,6 +105,11 @@ impl Lane {
         };
         (lane, reasons)
     }
+}
+
+#[inline]
+fn sides(lane: Arc<Lane>) -> (HandleSide, EngineSide) {
+    (HandleSide(Arc::clone(&lane)), EngineSide(lane))
 }
 
 /// A lane from the ready list.

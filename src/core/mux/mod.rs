@@ -286,16 +286,7 @@ impl<S: SessionPort> Mux<S> {
     #[inline(always)]
     pub(crate) fn watch_window(&mut self, now: Instant) {
         if !self.flow.has_plenty_of_window(&self.base) {
-            self.watch_scarce_window(now);
-        }
-    }
-
-    #[inline(never)]
-    fn watch_scarce_window(&mut self, now: Instant) {
-        match self.flow.watch_session_window(&mut self.base, now) {
-            Some(Victim::Stream(exceeded)) => self.exceed(exceeded),
-            Some(Victim::Call) => handler::refuse_oldest_call(self),
-            None => {}
+            watch_scarce_window(self, now);
         }
     }
 
@@ -304,6 +295,15 @@ impl<S: SessionPort> Mux<S> {
         if let Some(exceeded) = self.flow.feed_assembly(&mut self.base, key, now) {
             self.exceed(exceeded);
         }
+    }
+}
+
+#[inline(never)]
+fn watch_scarce_window<S: SessionPort>(mux: &mut Mux<S>, now: Instant) {
+    match mux.flow.watch_session_window(&mut mux.base, now) {
+        Some(Victim::Stream(exceeded)) => mux.exceed(exceeded),
+        Some(Victim::Call) => handler::refuse_oldest_call(mux),
+        None => {}
     }
 }
 

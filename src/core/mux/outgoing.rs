@@ -87,16 +87,8 @@ impl<S: SessionPort> Mux<S> {
             if stream.is_some_and(|stream| !stream.state.is_over()) {
                 return Some((key, self.base.streams.at(key).port.opening()));
             }
-            self.pass_opening(key);
+            pass_opening(self, key);
         }
-    }
-
-    /// The next opening was cancelled before it was sent: the peer never hears of it.
-    #[cold]
-    #[inline(never)]
-    fn pass_opening(&mut self, key: Key) {
-        self.permits.drop_front();
-        self.remove_if_done(key);
     }
 
     /// The next opening was put into the batch, with this id and cost.
@@ -184,4 +176,12 @@ impl<S: SessionPort> Mux<S> {
         self.remove_if_done(key);
         true
     }
+}
+
+/// The next opening was cancelled before it was sent: the peer never hears of it.
+#[cold]
+#[inline(never)]
+fn pass_opening<S: SessionPort>(mux: &mut Mux<S>, key: Key) {
+    mux.permits.drop_front();
+    mux.remove_if_done(key);
 }
