@@ -194,7 +194,7 @@ impl RecvStream {
                 }
                 match self.reader.has_found_the_end() {
                     false => self.find(cx),
-                    true if ended => return Poll::Ready(self.end(None)),
+                    true if ended => return Poll::Ready(self.end()),
                     true => self.wait(cx),
                 }
             }
@@ -210,7 +210,7 @@ impl RecvStream {
     fn take_found(&mut self, found: Found) -> Poll<Result<Option<Bytes>, StreamError>> {
         Poll::Ready(match found {
             Found::Message => Ok(Some(self.take_message())),
-            Found::End => self.end(None),
+            Found::End => self.end(),
             Found::Lost => Err(self.lose()),
         })
     }
@@ -311,7 +311,7 @@ impl RecvStream {
         match self.find(cx) {
             None => Poll::Pending,
             Some(Found::Message) => Poll::Ready(Ok(true)),
-            Some(Found::End) => Poll::Ready(self.end(false)),
+            Some(Found::End) => Poll::Ready(self.end()),
             Some(Found::Lost) => Poll::Ready(Err(self.lose())),
         }
     }
@@ -363,15 +363,15 @@ impl RecvStream {
         StreamError::Session(SessionError::EngineStopped)
     }
 
-    /// The end, after everything in the ring; `clean`, unless it is an error.
+    /// The end, after everything in the ring; the default, unless it is an error.
     #[inline(never)]
-    fn end<T>(&mut self, clean: T) -> Result<T, StreamError> {
+    fn end<T: Default>(&mut self) -> Result<T, StreamError> {
         self.ended = true;
         // Pieces of a message without its end may be left.
         self.drained = self.reader.has_seen_all();
         self.lane().let_go();
         let end = self.lane().recv_end().map_or(Ok(()), RecvEnd::result);
-        end.map(|()| clean)
+        end.map(|()| T::default())
     }
 
     /// Passes over the pieces of the message in front, if it is complete. A lease that was forgotten instead of dropped

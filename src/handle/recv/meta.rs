@@ -120,7 +120,7 @@ impl RecvStream {
                 None => {}
             }
         }
-        let end = ended.then(|| self.end(None));
+        let end = ended.then(|| self.end());
         end.or_else(|| self.lane().inherited_end().map(Err))
     }
 
