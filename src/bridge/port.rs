@@ -229,7 +229,7 @@ pub(crate) struct LinkPort {
     pub(super) link: Arc<SessionLink>,
     /// Requests of handles that were taken and not yet handled.
     asked: u32,
-    /// Lanes of the peer's streams that have gone.
+    /// Lanes that the engine has made, for streams of the peer that have gone.
     spares: Vec<SpareLane>,
     pub(super) calls: CallStore,
 }
@@ -376,11 +376,12 @@ impl SessionPort for LinkPort {
         self.link.calls.wake_acceptor();
     }
 
-    fn recycle(&mut self, stream: LanePort, of_peer: bool) {
+    fn recycle(&mut self, stream: LanePort) {
+        let of_engine = stream.lane().of_engine;
         let Some(spare) = stream.into_spare() else {
             return;
         };
-        if !of_peer {
+        if !of_engine {
             self.link.keep_spare(spare);
         } else if self.spares.len() < SPARES_MAX {
             self.spares.push(spare);

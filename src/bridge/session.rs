@@ -61,7 +61,7 @@ pub(crate) struct SessionLink {
     pub(crate) home: Home,
     pub(crate) unaccepted: Unaccepted,
     pub(crate) calls: CallLink,
-    /// Lanes of streams that handles have opened and that have gone. The engine alone adds to them, and never after the end of the session: then they
+    /// Lanes that handles have made, of streams that have gone. The engine alone adds to them, and never after the end of the session: then they
     /// are freed, as they hold references to the session.
     spares: ArrayQueue<SpareLane>,
     /// Tasks that wait for the handshake or for the end.

@@ -224,8 +224,8 @@ pub(crate) trait SessionPort: Debug {
     fn recycle_call(&mut self, call: Self::Call);
     fn wake_call_acceptor(&self);
 
-    /// A stream is gone, and held by no application: its memory may serve another one of the same side.
-    fn recycle(&mut self, stream: Self::Stream, of_peer: bool);
+    /// A stream is gone, and held by no application: its memory may serve another one.
+    fn recycle(&mut self, stream: Self::Stream);
     /// Frees the memory that was kept for future streams.
     fn drop_spares(&mut self);
 

@@ -104,6 +104,8 @@ pub(crate) struct Lane {
     pub(crate) permit: Permit,
     /// The sender's request for a receipt, and its answer, which wakes the sender.
     pub(crate) receipt: Receipt,
+    /// Made by the engine, for a stream of the peer: so are the streams that it is used for later.
+    pub(in crate::bridge) of_engine: bool,
 }
 
 /// A lane whose stream has gone, kept for another stream of its session. It has no other owner.
@@ -124,10 +126,11 @@ impl SpareLane {
         session: &Arc<SessionLink>,
         particulars: Particulars,
         credit_mark: u32,
+        of_engine: bool,
     ) -> Arc<Lane> {
         match spare {
             Some(spare) => spare.reuse(particulars, credit_mark),
-            None => Lane::new(Arc::clone(session), particulars, credit_mark),
+            None => Lane::new(Arc::clone(session), particulars, credit_mark, of_engine),
         }
     }
 
@@ -154,7 +157,12 @@ impl SpareLane {
 impl Lane {
     /// A lane with two handles.
     #[inline(never)]
-    fn new(session: Arc<SessionLink>, particulars: Particulars, credit_mark: u32) -> Arc<Self> {
+    fn new(
+        session: Arc<SessionLink>,
+        particulars: Particulars,
+        credit_mark: u32,
+        of_engine: bool,
+    ) -> Arc<Self> {
         Arc::new(Self {
             rings: RingPair::new(),
             next: AtomicPtr::new(std::ptr::null_mut()),
@@ -173,6 +181,7 @@ impl Lane {
             handles: AtomicU8::new(2),
             permit: Permit::new(),
             receipt: Receipt::new(),
+            of_engine,
         })
     }
 
@@ -198,6 +207,7 @@ impl Lane {
             handles,
             permit,
             receipt,
+            of_engine: _,
         } = self;
         rings.renew();
         *sender = WakerSlot::new();

@@ -79,7 +79,7 @@ impl Lane {
     ) -> (HandleSide, EngineSide) {
         let spare = session.take_spare();
         let of = Particulars::new(opening, &session.span, Self::DEFAULT_URGENCY);
-        sides(SpareLane::or_new(spare, session, of, credit_mark))
+        sides(SpareLane::or_new(spare, session, of, credit_mark, false))
     }
 
     /// A lane, if need be a new one, for a stream of the peer with this opening block, received now.
@@ -91,7 +91,7 @@ impl Lane {
         credit_mark: u32,
     ) -> (HandleSide, EngineSide) {
         let of = Particulars::of_peer(opening, now, &session.span, Self::DEFAULT_URGENCY);
-        sides(SpareLane::or_new(spare, session, of, credit_mark))
+        sides(SpareLane::or_new(spare, session, of, credit_mark, true))
     }
 
     /// Takes the reasons of a lane from the ready list. Records published before them are visible afterwards.

@@ -163,7 +163,7 @@ impl<S: SessionPort> Mux<S> {
         let held = self.flow.forget(stream);
         let (id, opening) = (stream.id, stream.opening);
         if let Some(port) = self.base.streams.remove(key, id) {
-            self.base.app.recycle(port, opening == Opening::Received);
+            self.base.app.recycle(port);
         }
         if held > 0 {
             self.flow.return_to_session(&self.base, held);

@@ -371,7 +371,7 @@ impl SessionPort for App {
 
     fn wake_call_acceptor(&self) {}
 
-    fn recycle(&mut self, _stream: Plain, _of_peer: bool) {}
+    fn recycle(&mut self, _stream: Plain) {}
 
     fn drop_spares(&mut self) {}
 
