@@ -295,15 +295,13 @@ impl<S: SessionPort> Mux<S> {
     ) -> bool {
         let mark = report_mark(u64::from(self.base.config.reported_window()));
         let (port, offer) = self.base.app.incoming(block, id, mark, now);
-        let mut stream = self.new_stream(port, Opening::Received, now);
-        stream.id = id;
+        let (key, stream) = self.insert(port, id, Opening::Received, now);
         stream.open_charge = cost as u32;
         if fin && stream.state.on(Event::RecvFin) == Effect::Act {
             stream.port.end_recv(RecvEnd::Finished);
         }
-        let key = self.base.streams.insert(stream);
         if !self.base.app.offer(offer) {
-            self.base.streams.remove(key);
+            self.base.streams.remove(key, id);
             self.base.app.trip(Limit::Unaccepted);
             self.refuse(id, cost);
             return false;

@@ -115,6 +115,14 @@ impl<O: RingOwner> Reader<O> {
             .is_none_or(|position| position.at == own.tail_seen)
     }
 
+    /// The same, and it has looked.
+    #[inline]
+    pub(crate) fn has_found_the_end(&self) -> bool {
+        let own = self.own();
+        own.position
+            .is_some_and(|position| position.at == own.tail_seen)
+    }
+
     /// Passes over the record at the position; its memory stays as it is until [`Self::commit`]. False if there is none.
     #[inline]
     pub(crate) fn advance(&mut self) -> bool {
