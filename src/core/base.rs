@@ -141,8 +141,8 @@ impl<S: SessionPort> Base<S> {
 
     #[inline(never)]
     fn wake_noted(&mut self) {
-        for key in self.wakes.streams.drain(..) {
-            let Some(stream) = self.streams.get_mut(key) else {
+        for key in &self.wakes.streams {
+            let Some(stream) = self.streams.get_mut(*key) else {
                 continue;
             };
             let bits = std::mem::take(&mut stream.wakes);
@@ -153,6 +153,7 @@ impl<S: SessionPort> Base<S> {
                 stream.port.wake_receiver();
             }
         }
+        self.wakes.streams.clear();
         if self.calls.wakes_due {
             self.calls.deliver_wakes(&mut self.app);
         }

@@ -40,6 +40,13 @@ impl<S: SessionPort> Core<S> {
     /// Ends by a limit of this side, if one was tripped; the peer gets the same text.
     #[inline]
     pub(crate) fn end_if_tripped(&mut self) {
+        if self.mux.limits.is_tripped() {
+            self.end_by_limit();
+        }
+    }
+
+    #[cold]
+    fn end_by_limit(&mut self) {
         if let Some(exceeded) = self.mux.limits.take_tripped()
             && !self.life.is_ending()
         {

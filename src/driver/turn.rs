@@ -474,6 +474,34 @@ impl<T: Transport + Unpin, P: Protocol + Unpin> Turns<T, P> {
     }
 }
 
+impl<T: Transport + Unpin, P: Protocol + Unpin> Turns<T, P> {
+    /// The stages behind the service.
+    #[cold]
+    fn close_socket(&mut self, cx: &mut Context<'_>) -> Poll<SessionError> {
+        loop {
+            match self.stage {
+                SocketStage::ShuttingDown => {
+                    let event = ready!(self.shut_down(cx));
+                    self.on_socket(event);
+                }
+                SocketStage::Lingering => {
+                    let event = ready!(self.linger(cx));
+                    self.on_socket(event);
+                }
+                SocketStage::Releasing => {
+                    ready!(self.transport.poll_close(cx));
+                    self.connection.released();
+                    self.on_socket(SocketEvent::Freed);
+                }
+                SocketStage::Serving | SocketStage::Released => {
+                    let end = self.connection.link().end().cloned();
+                    return Poll::Ready(end.unwrap_or(SessionError::EngineStopped));
+                }
+            }
+        }
+    }
+}
+
 impl<T: Transport + Unpin, P: Protocol + Unpin> Future for Turns<T, P> {
     type Output = SessionError;
 
@@ -484,28 +512,10 @@ impl<T: Transport + Unpin, P: Protocol + Unpin> Future for Turns<T, P> {
             // The socket is the parent's.
             return Poll::Ready(SessionError::EngineStopped);
         }
-        loop {
-            match this.stage {
-                SocketStage::Serving => ready!(this.run(cx)),
-                SocketStage::ShuttingDown => {
-                    let event = ready!(this.shut_down(cx));
-                    this.on_socket(event);
-                }
-                SocketStage::Lingering => {
-                    let event = ready!(this.linger(cx));
-                    this.on_socket(event);
-                }
-                SocketStage::Releasing => {
-                    ready!(this.transport.poll_close(cx));
-                    this.connection.released();
-                    this.on_socket(SocketEvent::Freed);
-                }
-                SocketStage::Released => {
-                    let end = this.connection.link().end().cloned();
-                    return Poll::Ready(end.unwrap_or(SessionError::EngineStopped));
-                }
-            }
+        if this.stage == SocketStage::Serving {
+            ready!(this.run(cx));
         }
+        this.close_socket(cx)
     }
 }
 
