@@ -175,17 +175,26 @@ pub struct Connection<T> {
     has_time: bool,
 }
 
+impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
+    /// Ends the session where the runtime has no timers.
+    #[cold]
+    #[inline(never)]
+    fn look_for_time(&mut self) {
+        self.has_time = has_time();
+        if !self.has_time {
+            let missing =
+                "the runtime has no timers: poll it on one that was built with enable_all()";
+            self.turns.give_up(std::io::Error::other(missing));
+        }
+    }
+}
+
 impl<T: AsyncRead + AsyncWrite + Unpin> Future for Connection<T> {
     type Output = SessionError;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<SessionError> {
         if !self.has_time {
-            self.has_time = has_time();
-        }
-        if !self.has_time {
-            let missing =
-                "the runtime has no timers: poll it on one that was built with enable_all()";
-            self.turns.give_up(std::io::Error::other(missing));
+            self.look_for_time();
         }
         Pin::new(&mut self.turns).poll(cx)
     }

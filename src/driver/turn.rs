@@ -294,7 +294,11 @@ impl<T: Transport + Unpin, P: Protocol + Unpin> Turns<T, P> {
 
     /// Whether a session that wanted no bytes wants some again, because of this turn's requests: nothing else would wake it.
     fn goes_on(&mut self) -> bool {
-        std::mem::take(&mut self.paused) && self.connection.wants_bytes()
+        if !self.paused {
+            return false;
+        }
+        self.paused = false;
+        self.connection.wants_bytes()
     }
 
     /// Writes what is queued. True if there may be more, or room for it.
@@ -378,7 +382,8 @@ impl<T: Transport + Unpin, P: Protocol + Unpin> Turns<T, P> {
                 self.used_up = false;
                 return Poll::Ready(());
             }
-            if std::mem::take(&mut self.replies_expected) {
+            if self.replies_expected {
+                self.replies_expected = false;
                 return self.await_answers(cx);
             }
             if moved && self.is_used_up() {
