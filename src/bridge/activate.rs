@@ -153,7 +153,10 @@ impl<W: Wire> Engine<W> {
                     self.link.opens.end_pending();
                 }
                 let port = LanePort::new(side);
-                self.core.mux.insert_local(port, refusal, now)
+                let Some(key) = self.core.mux.insert_local(port, refusal, now) else {
+                    return;
+                };
+                key
             }
             Activated::Known(lane) => {
                 let mut key = self.find(&lane);
@@ -165,10 +168,10 @@ impl<W: Wire> Engine<W> {
                 if reasons & reason::GREW != 0 {
                     self.on_grown(key, &lane);
                 }
+                let Some(key) = key else { return };
                 key
             }
         };
-        let Some(key) = key else { return };
         if reasons & RARE != 0 {
             self.act_on_rare(key, reasons, now);
         }

@@ -157,9 +157,19 @@ impl<S: SessionPort> Base<S> {
         if self.calls.wakes_due {
             self.calls.deliver_wakes(&mut self.app);
         }
-        if std::mem::take(&mut self.wakes.acceptors) {
+        if self.wakes.acceptors {
+            self.wakes.acceptors = false;
             self.app.wake_acceptors();
         }
+        if self.wakes.state | self.wakes.pings {
+            self.wake_waiting();
+        }
+    }
+
+    /// Wakes the tasks that wait for the session itself.
+    #[cold]
+    #[inline(never)]
+    fn wake_waiting(&mut self) {
         if std::mem::take(&mut self.wakes.state) {
             self.app.wake_state();
         }

@@ -397,7 +397,10 @@ impl<T: Transport + Unpin, P: Protocol + Unpin> Turns<T, P> {
                 continue;
             }
             self.deadline = self.connection.next_deadline();
-            let deadline = sooner(self.deadline, self.linger_until);
+            let mut deadline = self.deadline;
+            if self.linger_until.is_some() {
+                deadline = sooner(deadline, self.linger_until);
+            }
             match self.transport.poll_timer(cx, deadline) {
                 Ok(false) => {}
                 Ok(true) => continue,
