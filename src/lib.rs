@@ -89,8 +89,8 @@
 //! # Observing it
 //! Sessions and streams are [`tracing`] spans ([`Session::span`], [`SendStream::span`]) with their ends as events, targets
 //! `ringmux::session` and `ringmux::stream`. [`Session::stats`], [`Engine::stats`] and [`process_stats`] are snapshots of
-//! counters that are always on. Each log statement that a peer can trigger writes at most ten lines in 10 s; the next such
-//! line has the number of suppressed ones in its field `left_out`, and [`left_out_lines`] has the total.
+//! counters that are always on. Each log statement that a peer can trigger writes one line in 10 s (at level DEBUG and below
+//! ten); the next such line has the number of suppressed ones in its field `left_out`, and [`left_out_lines`] has the total.
 
 #[cfg(not(ringmux_loom))] // The models need the leaves alone.
 mod addr;

@@ -17,7 +17,7 @@ use super::RecvEnd;
 use super::info::Info;
 use crate::addr::Wire;
 use crate::error::{Chain, SessionError};
-use crate::pace::{LINES, paced};
+use crate::pace::paced;
 use crate::wire::Role;
 
 /// Target of events of a session.
@@ -27,7 +27,7 @@ pub(super) const STREAM: &str = "ringmux::stream";
 
 /// The handshake is done.
 pub(super) fn established(span: &Span) {
-    paced!(LINES, target: SESSION, parent: span, Level::DEBUG, "established");
+    paced!(target: SESSION, parent: span, Level::DEBUG, "established");
 }
 
 /// A session outlives its first caller's work, so its span has no parent.
@@ -49,18 +49,18 @@ pub(super) fn session_ended(span: &Span, established: bool, end: &SessionError) 
     let reason = Chain(end);
     match end {
         _ if !established => {
-            paced!(LINES, target: SESSION, parent: span, Level::DEBUG, %reason, "ended in its handshake");
+            paced!(target: SESSION, parent: span, Level::DEBUG, %reason, "ended in its handshake");
         }
         end if end.is_orderly() => {
-            paced!(LINES, target: SESSION, parent: span, Level::DEBUG, %reason, "ended");
+            paced!(target: SESSION, parent: span, Level::DEBUG, %reason, "ended");
         }
         SessionError::Protocol(_)
         | SessionError::LimitExceeded(_)
         | SessionError::PeerClosed { .. }
         | SessionError::EngineStopped => {
-            paced!(LINES, target: SESSION, parent: span, Level::WARN, %reason, "ended");
+            paced!(target: SESSION, parent: span, Level::WARN, %reason, "ended");
         }
-        _ => paced!(LINES, target: SESSION, parent: span, Level::INFO, %reason, "ended"),
+        _ => paced!(target: SESSION, parent: span, Level::INFO, %reason, "ended"),
     }
 }
 
@@ -89,6 +89,6 @@ pub(super) fn urgency(span: &Span, urgency: u8) {
 /// Each failure of a stream ends its receiving direction.
 pub(super) fn ended(span: &Span, end: &RecvEnd) {
     if let RecvEnd::Error(error) | RecvEnd::Discard(error) = end {
-        paced!(LINES, target: STREAM, parent: span, Level::DEBUG, error = %Chain(error), "failed");
+        paced!(target: STREAM, parent: span, Level::DEBUG, error = %Chain(error), "failed");
     }
 }

@@ -18,7 +18,7 @@ use super::half_open::Since;
 use super::socket::Connected;
 use crate::addr::Wire;
 use crate::config::Config;
-use crate::pace::{LINES, paced};
+use crate::pace::paced;
 
 /// The bytes that decide: the length of the connection header of DRPC.
 const FIRST_BYTES: usize = 8;
@@ -172,7 +172,7 @@ impl Detecting {
             let Ok(drpc) = timeout(limit, begins).await else {
                 let (peer, _) = socket.addrs();
                 let peer = peer.map_or_else(|| "unix".to_owned(), |peer| peer.to_string());
-                paced!(LINES, Level::INFO, %peer, "a connection has sent too little to know its wire");
+                paced!(Level::INFO, %peer, "a connection has sent too little to know its wire");
                 return None;
             };
             Some(Known {

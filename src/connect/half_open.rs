@@ -19,7 +19,7 @@ use tracing::Level;
 use crate::bridge::{SessionLink, request};
 use crate::config::Config;
 use crate::driver::clock;
-use crate::pace::{LINES, paced};
+use crate::pace::paced;
 use crate::sync::Arc;
 
 /// Longest wait of a pause between two looks. A look that is later than twice this counts as twice this: a thread that did
@@ -74,7 +74,6 @@ impl Begun {
             }
             Self::Detecting(task) => {
                 paced!(
-                    LINES,
                     Level::INFO,
                     "a connection was evicted before its wire was known: max_half_open have no session yet"
                 );

@@ -21,7 +21,7 @@ use super::dial::{DialError, dial, look_up};
 use super::errors::ConnectError;
 use crate::addr::{Addr, Wire};
 use crate::config::Config;
-use crate::pace::{ONE_LINE, paced};
+use crate::pace::paced;
 
 /// Unsent bytes in the kernel from which on a socket counts as full: above it, urgency and
 /// cancels would act behind the kernel's queue instead of in ours.
@@ -108,7 +108,7 @@ impl Connected {
         };
         let probes = probes(idle, config.keepalive_timeout());
         if let Err(error) = SockRef::from(socket).set_tcp_keepalive(&probes) {
-            paced!(ONE_LINE, Level::WARN, %error, "cannot have the system probe silent peers");
+            paced!(Level::WARN, %error, "cannot have the system probe silent peers");
         }
     }
 
@@ -221,7 +221,7 @@ pub(super) fn set_options(socket: &TcpStream) -> io::Result<()> {
     socket.set_nodelay(true)?;
     // Network stacks of sandboxes may not have it: then urgent messages wait behind more queued bytes.
     if let Err(error) = SockRef::from(socket).set_tcp_notsent_lowat(NOTSENT_LOWAT_BYTES) {
-        paced!(ONE_LINE, Level::DEBUG, %error, "cannot bound the unsent bytes in the kernel");
+        paced!(Level::DEBUG, %error, "cannot bound the unsent bytes in the kernel");
     }
     Ok(())
 }

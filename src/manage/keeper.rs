@@ -19,7 +19,7 @@ use super::shared::Shared;
 use super::state::{Doing, Down, Live, Over, Place, State};
 use crate::error::{Chain, PingError, SessionError};
 use crate::handle::Session;
-use crate::pace::{LINES, paced};
+use crate::pace::paced;
 use crate::sync::Arc;
 use crate::timer::{self, NoTimer};
 
@@ -259,7 +259,7 @@ impl Keeper {
     fn failed(&mut self, error: ProvideError) {
         self.count(&error);
         self.failures = self.failures.saturating_add(1);
-        paced!(LINES, Level::DEBUG, provider = ?self.shared.provider, error = %Chain(&error), "an attempt to get a session failed");
+        paced!(Level::DEBUG, provider = ?self.shared.provider, error = %Chain(&error), "an attempt to get a session failed");
         dispose(self.last.replace(Arc::new(error)));
     }
 
@@ -392,7 +392,7 @@ impl Keeper {
                 } else {
                     self.failures = self.failures.saturating_add(1);
                 }
-                paced!(LINES, Level::DEBUG, provider = ?shared.provider, reason = %Chain(&reason), "session lost");
+                paced!(Level::DEBUG, provider = ?shared.provider, reason = %Chain(&reason), "session lost");
                 shared.retire(self.place, live.number, reason);
             }
             Seen::Gone => self.failures = self.failures.saturating_add(1),
@@ -401,7 +401,7 @@ impl Keeper {
             }
             Seen::Another(Err(error)) => {
                 self.count(&error);
-                paced!(LINES, Level::DEBUG, provider = ?shared.provider, error = %Chain(&error), "cannot take over");
+                paced!(Level::DEBUG, provider = ?shared.provider, error = %Chain(&error), "cannot take over");
                 // The live session is unaffected; the error recurs when it is lost.
                 return After::StaysAlone;
             }

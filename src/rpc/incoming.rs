@@ -31,7 +31,7 @@ use crate::error::Processed;
 use crate::error::codes;
 use crate::handle::call::IncomingCall;
 use crate::handle::{RecvStream, SendStream, Session};
-use crate::pace::{LINES, paced};
+use crate::pace::paced;
 
 /// How long a handler that waits for [`Context::cancelled`] may go on after the end of its call.
 pub const CLEANUP_MAX: Duration = Duration::from_secs(5);
@@ -334,13 +334,7 @@ impl Incoming {
         let method = self.head.method;
         // In the call's span: the log line says which call it was, and of which peer.
         self.held.in_span(|| {
-            paced!(
-                LINES,
-                Level::ERROR,
-                method,
-                panic = text,
-                "a handler panicked"
-            );
+            paced!(Level::ERROR, method, panic = text, "a handler panicked");
         });
         // What it said stays here: it may be about other callers.
         Status::library(Code::INTERNAL, Processed::Yes, "the handler panicked")

@@ -28,7 +28,7 @@ use super::wire::{Opening, OpeningError, Parts, flag};
 use crate::error::{Processed, SessionError};
 use crate::handle::call::{Acceptor, Arrival, IncomingCall};
 use crate::handle::{RecvStream, SendStream, Session};
-use crate::pace::{LINES, paced};
+use crate::pace::paced;
 use crate::timer::has_time;
 
 /// Calls that are taken, one behind the other, before others on the thread have their turn.
@@ -480,7 +480,6 @@ fn poll_in_place<C: Future<Output = ()> + Unpin>(mut call: C) -> Option<C> {
     polled.unwrap_or_else(|_| {
         // Of a destructor; the stream was cancelled by being dropped.
         paced!(
-            LINES,
             Level::ERROR,
             "what a handler left behind panicked when it was dropped"
         );

@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use ringmux::manage::{Manager, ProvideError, Provider};
@@ -16,7 +16,7 @@ use ringmux::{
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use crate::host::{Soon, eventually, pause};
+use crate::host::{AWAIT_GUARD, Soon, eventually, pause};
 
 const SERVERS: usize = 3;
 const CALLERS: usize = 32;
@@ -58,11 +58,13 @@ struct Served {
 impl Server {
     /// Listens on `addr`, as soon as its predecessor has freed it, and serves.
     async fn start(engine: &Engine, addr: &Addr, runs: &Runs) -> Self {
+        let begun = Instant::now();
         let listener = loop {
             match engine.listen(addr, &Config::default()).await {
                 Ok(listener) => break Arc::new(listener),
-                Err(_) => pause().await,
+                Err(error) => assert!(begun.elapsed() < AWAIT_GUARD, "{addr}: {error}"),
             }
+            pause().await;
         };
         let (phase, seen) = watch::channel(Phase::Serving);
         let sessions = Arc::default();

@@ -26,7 +26,7 @@ use crate::connect::socket::{Bound, Connected, SocketFile};
 use crate::driver::clock;
 use crate::error::{Chain, DESCRIPTORS_REMEDY, SessionError, lacks_descriptors};
 use crate::handle::Session;
-use crate::pace::{LINES, ONE_LINE, paced};
+use crate::pace::paced;
 use crate::queue::{Owned, SetOnce, WakerSet};
 use crate::wire::Role;
 
@@ -400,11 +400,11 @@ async fn next_place(
         match bound.accept().await {
             Ok(socket) => *in_hand = Some(socket),
             Err(error) if is_lost(&error) => {
-                paced!(LINES, Level::DEBUG, %error, "a connection was lost before it was accepted");
+                paced!(Level::DEBUG, %error, "a connection was lost before it was accepted");
             }
             Err(error) => {
                 let remedy = lacks_descriptors(&error).then_some(DESCRIPTORS_REMEDY);
-                paced!(ONE_LINE, Level::WARN, %error, remedy, "cannot accept for now");
+                paced!(Level::WARN, %error, remedy, "cannot accept for now");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }
@@ -455,7 +455,7 @@ fn start(engine: &Engine, socket: Connected, config: &Config, live: &mut Live) -
             Some(session)
         }
         Err(error) => {
-            paced!(LINES, Level::WARN, error = %Chain(&error), "cannot run an accepted connection");
+            paced!(Level::WARN, error = %Chain(&error), "cannot run an accepted connection");
             None
         }
     }
@@ -491,9 +491,9 @@ fn no_session(peer: Option<&Addr>, error: &SessionError) {
     let peer = peer.map_or_else(|| "unix".to_owned(), Addr::to_string);
     match error {
         SessionError::Protocol(_) | SessionError::LimitExceeded(_) => {
-            paced!(LINES, Level::WARN, %peer, reason = %Chain(error), "handshake failed");
+            paced!(Level::WARN, %peer, reason = %Chain(error), "handshake failed");
         }
-        _ => paced!(LINES, Level::INFO, %peer, reason = %Chain(error), "handshake failed"),
+        _ => paced!(Level::INFO, %peer, reason = %Chain(error), "handshake failed"),
     }
 }
 

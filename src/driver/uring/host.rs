@@ -29,7 +29,7 @@ use super::ring::{Enter, Ring};
 use super::socket::UringSocket;
 use super::wait::{Idle, Waiting};
 use crate::driver::{AnyTurns, Beside, clock};
-use crate::pace::{LINES, ONE_LINE, paced};
+use crate::pace::paced;
 use crate::queue::{Owned, Process};
 use crate::sync::Arc;
 
@@ -92,7 +92,7 @@ impl<R: Ring> Host<R> {
     fn adopt(&mut self, job: Job) {
         let Some(slot) = self.reactor.borrow_mut().insert(job.socket) else {
             // Dropping the connection ends it for its handles.
-            return paced!(ONE_LINE, Level::ERROR, "too many sessions on one ring");
+            return paced!(Level::ERROR, "too many sessions on one ring");
         };
         let socket = UringSocket::new(Rc::clone(&self.reactor), slot);
         let node = SessionNode::new(slot, Arc::clone(&self.link));
@@ -205,7 +205,6 @@ impl<R: Ring> Host<R> {
         self.live -= 1;
         self.end_if_half_done(panic);
         paced!(
-            LINES,
             Level::ERROR,
             slot,
             "a session has panicked; the others of its engine go on"

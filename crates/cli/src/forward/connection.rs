@@ -5,7 +5,7 @@ use std::time::Duration;
 use ringmux::{RecvStream, SendStream, StreamError};
 
 use super::uplink::UplinkHandle;
-use crate::tunnel::{Broken, Relay, Side, Socket, code};
+use crate::tunnel::{Broken, Relay, Side, Socket, code, count_refused};
 
 /// Where the connections of a listener go.
 #[derive(Debug)]
@@ -21,6 +21,7 @@ pub(super) async fn forward(socket: Socket, route: &Route) {
     match route.uplink.open(&route.target, route.wait).await {
         Ok(stream) => relay(socket, stream, &client, &route.target).await,
         Err(error) => {
+            count_refused();
             tracing::warn!(%client, target = route.target, reason = %error, "connection closed");
         }
     }

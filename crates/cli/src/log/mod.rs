@@ -2,7 +2,7 @@
 //!
 //! * `writer`: a thread that writes it, so that no other thread waits for an unread pipe, a full disk or a stopped
 //!   terminal. Lines that it cannot queue or write are lost, and counted.
-//! * `pace`: the first few lines of each kind, then counts, so that no peer fills the disk.
+//! * `pace`: the first line of each kind, then counts, so that no peer fills the disk.
 
 mod pace;
 mod writer;

@@ -1,6 +1,7 @@
-//! Rate limit of log lines: the first few lines of each log statement within a time, then the number of further ones.
+//! Rate limit of log lines: the first line of each log statement within a time, then the number of further ones.
 //!
-//! A statement is a kind of event. During a flood there are one line and one count per window.
+//! A statement is a kind of event. Of those at level DEBUG and below, which are asked for by someone who looks for details, a few
+//! lines are written; during a flood there are one line and one count per window, at every level.
 
 use std::fmt::{self, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -8,7 +9,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tracing::field::{Field, Visit};
-use tracing::{Event, Metadata, Subscriber};
+use tracing::{Event, Level, Metadata, Subscriber};
 use tracing_subscriber::Layer;
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
@@ -18,12 +19,8 @@ use super::writer;
 
 /// The window, from the first line of a kind, with a limited number of lines.
 const WINDOW: Duration = Duration::from_secs(10);
-/// Lines of a kind within the window: as each may be about another peer.
-const LINES: u32 = 10;
-/// The same, if lines were suppressed in the previous window.
-const LINES_OF_A_FLOOD: u32 = 1;
-/// The same text again within this time is suppressed.
-const ECHO: Duration = Duration::from_secs(1);
+/// Lines of a kind at level DEBUG and below within the window, unless lines were suppressed in the previous one.
+const DETAILS: u32 = 10;
 
 /// One per log statement.
 static KINDS: Mutex<Vec<Kind>> = Mutex::new(Vec::new());
@@ -83,22 +80,18 @@ impl<S: Subscriber> Layer<S> for Paced {
 fn admit(event: &Event<'_>) -> Admission {
     let now = Instant::now();
     let is_of = |kind: &Kind| kind.metadata.callsite() == event.metadata().callsite();
-    // In a flood the text of a line is not needed.
-    if let Some(kind) = kinds().iter_mut().find(|kind| is_of(kind))
-        && kind.is_flooded()
-    {
-        kind.left_out += 1;
-        return Admission::LeftOut;
+    if let Some(kind) = kinds().iter_mut().find(|kind| is_of(kind)) {
+        return kind.admit(now);
     }
     // Without the lock: formatting an event's values may log.
-    let mut text = Text::default();
-    event.record(&mut text);
+    let mut message = Message::default();
+    event.record(&mut message);
     let mut kinds = kinds();
     let at = kinds.iter().position(is_of).unwrap_or_else(|| {
-        kinds.push(Kind::new(event.metadata(), text.message));
+        kinds.push(Kind::new(event.metadata(), message.0, now));
         kinds.len() - 1
     });
-    kinds[at].admit(now, text.all)
+    kinds[at].admit(now)
 }
 
 /// The library suppresses lines by itself. Counts that no later line of it reports are reported here.
@@ -163,20 +156,16 @@ fn dated(text: fmt::Arguments<'_>) -> Vec<u8> {
     line.into_bytes()
 }
 
-/// The text of an event.
+/// The message of an event, without its values.
 #[derive(Default)]
-struct Text {
-    message: String,
-    all: String,
-}
+struct Message(String);
 
-impl Visit for Text {
+impl Visit for Message {
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        // Writing to a string does not fail.
         if field.name() == "message" {
-            let _ = write!(self.message, "{value:?}");
+            // Writing to a string does not fail.
+            let _ = write!(self.0, "{value:?}");
         }
-        let _ = write!(self.all, "{value:?} ");
     }
 }
 
@@ -196,39 +185,35 @@ struct Kind {
     lines: u32,
     lines_max: u32,
     left_out: u64,
-    last: String,
-    last_at: Instant,
+}
+
+/// Lines of a kind within a window.
+fn lines_max(kind: &Metadata<'_>) -> u32 {
+    if *kind.level() <= Level::INFO {
+        1
+    } else {
+        DETAILS
+    }
 }
 
 impl Kind {
-    fn new(metadata: &'static Metadata<'static>, message: String) -> Self {
-        let now = Instant::now();
+    fn new(metadata: &'static Metadata<'static>, message: String, now: Instant) -> Self {
         Self {
             metadata,
             message,
             began: now,
             lines: 0,
-            lines_max: LINES,
+            lines_max: lines_max(metadata),
             left_out: 0,
-            last: String::new(),
-            last_at: now,
         }
     }
 
-    /// Lines are being suppressed, regardless of their text.
-    const fn is_flooded(&self) -> bool {
-        self.left_out > 0 && self.lines >= self.lines_max
-    }
-
-    fn admit(&mut self, now: Instant, text: String) -> Admission {
+    fn admit(&mut self, now: Instant) -> Admission {
         if self.left_out == 0 && now.saturating_duration_since(self.began) >= WINDOW {
-            self.begin(now, LINES);
+            self.begin(now, lines_max(self.metadata));
         }
-        let echo = self.last == text && now.saturating_duration_since(self.last_at) < ECHO;
-        self.last_at = now;
-        if self.lines < self.lines_max && !echo {
+        if self.lines < self.lines_max {
             self.lines += 1;
-            self.last = text;
             return Admission::Told;
         }
         self.left_out += 1;
@@ -270,7 +255,7 @@ impl Kind {
             self.message,
             self.left_out
         ));
-        self.begin(now, LINES_OF_A_FLOOD);
+        self.begin(now, 1);
         Some(line)
     }
 }
@@ -283,21 +268,41 @@ mod tests {
 
     /// A new kind, and the time of the test's first line.
     fn kind() -> (Kind, Instant) {
-        let place = || tracing::warn_span!("a place").metadata();
+        of(|| tracing::warn_span!("a place").metadata())
+    }
+
+    fn of(place: impl FnOnce() -> Option<&'static Metadata<'static>>) -> (Kind, Instant) {
         let metadata = tracing::subscriber::with_default(tracing_subscriber::registry(), place);
-        let kind = Kind::new(metadata.expect("it has some"), "refused".to_owned());
-        let began = kind.began;
-        (kind, began)
+        let began = Instant::now();
+        let metadata = metadata.expect("it has some");
+        (Kind::new(metadata, "refused".to_owned(), began), began)
     }
 
     fn count(kind: &mut Kind, began: Instant, from_ms: u32, to_ms: u32) -> usize {
-        let admit = |ms: &u32| kind.admit(began + *ms * MS, ms.to_string()) == Admission::Told;
+        let admit = |ms: &u32| kind.admit(began + *ms * MS) == Admission::Told;
         (from_ms..to_ms).filter(admit).count()
     }
 
     #[test]
-    fn a_flood_is_a_few_lines_and_then_one_and_a_count_each_window() {
+    fn a_flood_is_one_line_and_a_count_each_window() {
         let (mut kind, began) = kind();
+        assert_eq!(count(&mut kind, began, 0, 10_000), 1);
+        assert_eq!(kind.due(began + 9_999 * MS), None);
+        let told = String::from_utf8(kind.due(began + 10_000 * MS).unwrap()).unwrap();
+        assert!(
+            told.ends_with(": refused: and 9999 more like it in the last 10 s\n"),
+            "{told}"
+        );
+        assert_eq!(count(&mut kind, began, 10_000, 20_000), 1);
+        assert!(kind.due(began + 20_000 * MS).is_some());
+        // The flood is over.
+        assert_eq!(kind.due(began + 30_000 * MS), None);
+        assert_eq!(count(&mut kind, began, 30_000, 30_005), 1);
+    }
+
+    #[test]
+    fn details_are_a_few_lines_and_in_a_flood_one_and_a_count_each_window() {
+        let (mut kind, began) = of(|| tracing::debug_span!("a place").metadata());
         assert_eq!(count(&mut kind, began, 0, 10_000), 10);
         assert_eq!(kind.due(began + 9_999 * MS), None);
         let told = String::from_utf8(kind.due(began + 10_000 * MS).unwrap()).unwrap();
@@ -315,21 +320,11 @@ mod tests {
     #[test]
     fn counts_that_could_not_be_told_are_not_forgotten() {
         let (mut kind, began) = kind();
-        assert_eq!(count(&mut kind, began, 0, 100_000), 10);
+        assert_eq!(count(&mut kind, began, 0, 100_000), 1);
         let told = String::from_utf8(kind.due(began + 100_000 * MS).unwrap()).unwrap();
         assert!(
-            told.contains("99990 more like it in the last 100 s"),
+            told.contains("99999 more like it in the last 100 s"),
             "{told}"
         );
-    }
-
-    #[test]
-    fn the_same_again_is_told_once_until_it_has_stopped_for_a_while() {
-        let (mut kind, began) = kind();
-        let mut admit = |ms: u32| kind.admit(began + ms * MS, "full".to_owned());
-        assert_eq!(admit(0), Admission::Told);
-        assert_eq!(admit(50), Admission::FirstLeftOut);
-        assert_eq!(admit(1_000), Admission::LeftOut);
-        assert_eq!(admit(2_000), Admission::Told);
     }
 }

@@ -6,7 +6,7 @@ use ringmux::{Addr, RecvStream, SendError, SendStream};
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::Server;
-use crate::tunnel::{Broken, Relay, Side, Socket, code};
+use crate::tunnel::{Broken, Relay, Side, Socket, code, count_refused};
 
 /// Maximum length of an address, in bytes: a host name of 253 or a socket path, with scheme and port.
 const TARGET_MAX: usize = 300;
@@ -37,6 +37,7 @@ pub(super) async fn serve(
     match admitted {
         Ok((socket, _place)) => relay(socket, send, recv, &peer, &target).await,
         Err(Refusal { code, reason }) => {
+            count_refused();
             tracing::warn!(%peer, target, %reason, "connection refused");
             fail(&mut send, code, &reason);
         }

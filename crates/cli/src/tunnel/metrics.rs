@@ -34,6 +34,12 @@ const NEXT_REQUEST_TIMEOUT: Duration = Duration::from_secs(75);
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(50);
 /// Prometheus' text format.
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+const REFUSED: &str = "ringmux_connections_refused_total";
+
+/// Counts a connection that was closed before it reached its target.
+pub(crate) fn count_refused() {
+    metrics::counter!(REFUSED).increment(1);
+}
 
 /// Listens for scrapers.
 #[derive(Debug)]
@@ -65,6 +71,18 @@ impl Endpoint {
             "ringmux_connections",
             "TCP and Unix connections that are carried."
         );
+        metrics::describe_counter!(
+            REFUSED,
+            "Connections that were closed before they reached their target."
+        );
+        // So that it is there before the first.
+        metrics::counter!(REFUSED).increment(0);
+        metrics::describe_counter!(
+            REFUSED,
+            "Connections that were closed before they reached their target."
+        );
+        // So that it is there before the first.
+        metrics::counter!(REFUSED).increment(0);
         metrics::describe_counter!(
             "ringmux_log_lines_lost_total",
             "Lines of the log that could not be written, or not fast enough."

@@ -10,7 +10,7 @@ mod relay;
 mod shutdown;
 mod socket;
 
-pub(crate) use metrics::Endpoint;
+pub(crate) use metrics::{Endpoint, count_refused};
 pub(crate) use options::{Options, config};
 pub(crate) use relay::{Broken, Relay, Side};
 pub(crate) use shutdown::{OpenConnections, Signals};

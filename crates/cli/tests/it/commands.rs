@@ -542,9 +542,9 @@ fn a_server_that_goes_half_way_is_not_withstood_and_what_was_seen_before_is_show
 #[test]
 fn an_interrupted_attack_still_shows_those_that_were_finished() {
     let (mut server, addr) = serve("127.0.0.1:0");
-    // The signal comes early in the second and later ones, which take a minute together.
+    // The signal comes early in the second and later ones, which take a minute together. Only these lose sessions.
     let line = format!(
-        "attack --seconds 100ms --rate 1000000 --attack oversized{}",
+        "attack --seconds 100ms --rate 1000000 --attack slowloris{}",
         ",ping-flood".repeat(300)
     );
     let child = attacking(&line, &addr);
@@ -553,7 +553,7 @@ fn an_interrupted_attack_still_shows_those_that_were_finished() {
     let output = child.wait_with_output().expect("it ends");
     assert_eq!(output.status.code(), Some(1));
     assert_eq!(stderr(&output), "error: interrupted\n");
-    assert!(stdout(&output).contains("oversized"), "{}", stdout(&output));
+    assert!(stdout(&output).contains("slowloris"), "{}", stdout(&output));
 }
 
 #[test]

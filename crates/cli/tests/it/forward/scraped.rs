@@ -60,6 +60,23 @@ fn scraped(args: &[&str]) -> (Program, String) {
 }
 
 #[tokio::test]
+async fn connections_that_serve_refuses_are_counted() {
+    let serve_args = ["serve", "--listen", "127.0.0.1:0", "--allow", "127.0.0.1:1"];
+    let (mut serve, metrics) = scraped(&serve_args);
+    let via = serve.listening();
+    let mut forward = Program::start(&["forward", "0=127.0.0.1:2", "--via", &via]);
+    let entry = tcp(&forward.listening());
+    let refused = "ringmux_connections_refused_total";
+    assert_eq!(Scrape::of(&metrics).await.value(refused), 0.0);
+    for _ in 0..3 {
+        let mut client = TcpStream::connect(&entry).await.unwrap();
+        let read = soon("the reset", client.read(&mut [0])).await;
+        assert!(!matches!(read, Ok(1..)), "{read:?}");
+    }
+    assert_eq!(Scrape::of(&metrics).await.value(refused), 3.0);
+}
+
+#[tokio::test]
 async fn values_move_with_the_traffic_and_say_how_sessions_ended() {
     let (listener, addr) = target().await;
     let serve_args = ["serve", "--listen", "127.0.0.1:0", "--allow", &addr];
