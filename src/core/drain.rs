@@ -25,6 +25,7 @@ impl<S: SessionPort> Core<S> {
     }
 
     /// Sends what is queued, within `close_linger`, and ends.
+    #[cold]
     pub(crate) fn close(&mut self, now: Instant) {
         let action = self.life.close(now, &mut self.mux.base.timers);
         self.act(action);
@@ -41,17 +42,7 @@ impl<S: SessionPort> Core<S> {
     #[inline]
     pub(crate) fn end_if_tripped(&mut self) {
         if self.mux.limits.is_tripped() {
-            self.end_by_limit();
-        }
-    }
-
-    #[cold]
-    fn end_by_limit(&mut self) {
-        if let Some(exceeded) = self.mux.limits.take_tripped()
-            && !self.life.is_ending()
-        {
-            self.mux.base.app.trip(exceeded.limit);
-            self.end(SessionError::from(exceeded));
+            end_by_limit(self);
         }
     }
 
@@ -190,5 +181,15 @@ impl<S: SessionPort> Core<S> {
                 self.count_refused();
             }
         }
+    }
+}
+
+#[cold]
+fn end_by_limit<S: SessionPort>(core: &mut Core<S>) {
+    if let Some(exceeded) = core.mux.limits.take_tripped()
+        && !core.life.is_ending()
+    {
+        core.mux.base.app.trip(exceeded.limit);
+        core.end(SessionError::from(exceeded));
     }
 }

@@ -186,13 +186,6 @@ impl<S: SessionPort> Core<S> {
 
     #[inline]
     fn close_if_unused(&mut self, now: Instant) {
-        if self.orphan.is_orphaned() {
-            self.close_unused(now);
-        }
-    }
-
-    #[cold]
-    fn close_unused(&mut self, now: Instant) {
         if self.orphan.is_unused(&self.mux) {
             self.close(now);
         }
