@@ -177,7 +177,6 @@ impl<W: Wire> Engine<W> {
         } else {
             self.wire.transmit(&mut self.core, batch, now);
         }
-        batch.seal();
         if batch.is_empty() {
             return false;
         }

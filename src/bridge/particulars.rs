@@ -13,52 +13,52 @@ use crate::sync::{AtomicU64, Ordering};
 #[derive(Debug)]
 pub(crate) struct Particulars(SetOnce<Fields>);
 
-/// An opening block, and when the engine received it, if the peer has opened the stream.
-#[derive(Debug)]
-pub(crate) struct Opening {
-    pub(super) block: Bytes,
-    pub(super) received: Option<Instant>,
-}
-
-impl From<Bytes> for Opening {
-    fn from(block: Bytes) -> Self {
-        let received = None;
-        Self { block, received }
-    }
-}
-
 #[derive(Debug)]
 struct Fields {
     opening: Bytes,
     span: Span,
     /// When the stream is to be cancelled, in nanoseconds from when its session began, not 0; 0: never.
     deadline: AtomicU64,
+    /// When the engine received the opening block, if the peer has opened the stream.
     received: Option<Instant>,
 }
 
 impl Fields {
     #[inline(never)]
-    fn new(opening: Opening, session: &Span, urgency: u8) -> Option<Self> {
-        let Opening { block, received } = opening;
-        let span = trace::stream(session, urgency);
-        let some = !block.is_empty() || !span.is_disabled();
-        some.then(|| Self {
-            opening: block,
-            span,
-            deadline: AtomicU64::new(0),
-            received,
-        })
+    fn trace_id(&self, id: u32) {
+        trace::id(&self.span, id);
     }
 }
 
 impl Particulars {
-    /// For a stream with this opening block, of a session with this span.
+    /// For a stream of this side with this opening block, in a session with this span.
     #[inline]
-    pub(super) fn new(opening: Opening, session: &Span, urgency: u8) -> Self {
-        if opening.block.is_empty() && !trace::may_trace_streams() {
-            return Self::none();
+    pub(super) fn new(block: Bytes, session: &Span, urgency: u8) -> Self {
+        match block.is_empty() && !trace::may_trace_streams() {
+            true => Self::none(),
+            false => Self::some(block, None, session, urgency),
         }
-        Self(SetOnce::with(Fields::new(opening, session, urgency)))
+    }
+
+    /// The same for a stream of the peer, whose opening block was received now.
+    #[inline]
+    pub(super) fn of_peer(block: &[u8], now: Instant, session: &Span, urgency: u8) -> Self {
+        match block.is_empty() && !trace::may_trace_streams() {
+            true => Self::none(),
+            false => Self::some(Bytes::copy_from_slice(block), Some(now), session, urgency),
+        }
+    }
+
+    #[inline(never)]
+    fn some(block: Bytes, received: Option<Instant>, session: &Span, urgency: u8) -> Self {
+        let span = trace::stream(session, urgency);
+        let some = !block.is_empty() || !span.is_disabled();
+        Self(SetOnce::with(some.then(|| Fields {
+            opening: block,
+            span,
+            deadline: AtomicU64::new(0),
+            received,
+        })))
     }
 
     /// Of a stream that has none.
@@ -82,9 +82,10 @@ impl Particulars {
     }
 
     /// The stream has its id.
+    #[inline]
     pub(super) fn trace_id(&self, id: u32) {
         if let Some(of) = self.0.get() {
-            trace::id(&of.span, id);
+            of.trace_id(id);
         }
     }
 

@@ -6,12 +6,11 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use super::counter::Counter;
-use super::particulars::Opening;
 use super::pool::Pool;
 use super::session::calls::{Back, CallSide, CallStore, EngineCall};
-use super::session::lane::{Lane, OpenState};
-use super::session::sides::{Activated, EngineSide, HandleSide, RxRing, TxRing};
-use super::session::{SessionLink, request};
+use super::session::lane::{Lane, OpenState, SpareLane};
+use super::session::sides::{Activated, BorrowedRxRing, EngineSide, HandleSide, TxRing};
+use super::session::{SPARES_MAX, SessionLink, request};
 use crate::core::port::{Count, Memory, RecvEnd, SendEnd, SessionPort, StreamPort};
 use crate::error::{Limit, SessionError, StreamError};
 use crate::queue::{Reader, Record, RingOwner, Writer};
@@ -21,18 +20,29 @@ use crate::sync::Arc;
 #[derive(Debug)]
 pub(crate) struct LanePort {
     pub(crate) tx: Reader<TxRing>,
-    pub(crate) rx: Writer<RxRing>,
 }
 
 impl LanePort {
     pub(super) fn new(side: EngineSide) -> Self {
-        let (tx, rx) = side.split();
-        Self { tx, rx }
+        let tx = side.into_reader();
+        Self { tx }
+    }
+
+    #[inline(always)]
+    pub(crate) fn rx(&mut self) -> Writer<BorrowedRxRing<'_>> {
+        self.tx.back()
     }
 
     #[inline]
     pub(crate) fn lane(&self) -> &Arc<Lane> {
         &self.tx.owner().0
+    }
+
+    /// The lane for another stream, if the handles have let go of it too.
+    #[inline]
+    fn into_spare(self) -> Option<SpareLane> {
+        let TxRing(lane) = self.tx.into_owner();
+        SpareLane::new(lane)
     }
 }
 
@@ -76,21 +86,21 @@ impl StreamPort for LanePort {
 
     #[inline(always)]
     fn push_slice(&mut self, tag: u16, free: bool, payload: &[u8]) {
-        self.rx.push_slice(tag, free, payload);
+        self.rx().push_slice(tag, free, payload);
     }
 
     #[inline]
     fn push_bytes(&mut self, tag: u16, free: bool, payload: Bytes) {
-        self.rx.push_bytes(tag, free, payload);
+        self.rx().push_bytes(tag, free, payload);
     }
 
     #[inline]
     fn publish(&mut self) {
-        self.rx.publish();
+        self.rx().publish();
     }
 
     fn retract(&mut self) -> u64 {
-        self.rx.retract()
+        self.rx().retract()
     }
 
     #[inline]
@@ -99,20 +109,20 @@ impl StreamPort for LanePort {
     }
 
     fn unconsumed(&mut self) -> u64 {
-        self.rx.refresh()
+        self.rx().refresh()
     }
 
     #[inline]
-    fn buffer_bytes(&self) -> u64 {
-        self.rx.segment_bytes()
+    fn buffer_bytes(&mut self) -> u64 {
+        self.rx().segment_bytes()
     }
 
     fn go_small(&mut self) -> bool {
-        self.rx.go_small()
+        self.rx().go_small()
     }
 
     fn shrink_if_idle(&mut self) -> bool {
-        self.rx.shrink_if_idle()
+        self.rx().shrink_if_idle()
     }
 
     fn end_send(&self, end: SendEnd) {
@@ -146,7 +156,7 @@ impl StreamPort for LanePort {
 
     #[inline]
     fn wake_receiver(&mut self) {
-        self.rx.wake_receiver();
+        self.rx().wake_receiver();
     }
 
     fn opening(&self) -> &Bytes {
@@ -219,6 +229,8 @@ pub(crate) struct LinkPort {
     pub(super) link: Arc<SessionLink>,
     /// Requests of handles that were taken and not yet handled.
     asked: u32,
+    /// Lanes that the engine has made, for streams of the peer that have gone.
+    spares: Vec<SpareLane>,
     pub(super) calls: CallStore,
 }
 
@@ -227,6 +239,7 @@ impl LinkPort {
         Self {
             link,
             asked: 0,
+            spares: Vec::new(),
             calls: CallStore::default(),
         }
     }
@@ -235,6 +248,12 @@ impl LinkPort {
     #[inline]
     pub(super) fn take_requests(&mut self) -> u32 {
         std::mem::take(&mut self.asked) | self.link.take_requests()
+    }
+
+    /// Lanes kept for streams of the peer, for tests.
+    #[cfg(test)]
+    pub(super) fn spares(&self) -> usize {
+        self.spares.len()
     }
 
     #[inline(always)]
@@ -283,11 +302,8 @@ impl SessionPort for LinkPort {
         credit_mark: u32,
         now: Instant,
     ) -> (LanePort, HandleSide) {
-        let opening = Opening {
-            block: Bytes::copy_from_slice(block),
-            received: Some(now),
-        };
-        let (handles, side) = Lane::pair(&self.link, opening, credit_mark);
+        let spare = self.spares.pop();
+        let (handles, side) = Lane::pair_of_peer(spare, &self.link, (block, now), credit_mark);
         handles.lane().set_id(id);
         (LanePort::new(side), handles)
     }
@@ -361,10 +377,19 @@ impl SessionPort for LinkPort {
     }
 
     fn recycle(&mut self, stream: LanePort) {
-        self.link.recycle(stream.tx, stream.rx);
+        let of_engine = stream.lane().of_engine;
+        let Some(spare) = stream.into_spare() else {
+            return;
+        };
+        if !of_engine {
+            self.link.keep_spare(spare);
+        } else if self.spares.len() < SPARES_MAX {
+            self.spares.push(spare);
+        }
     }
 
     fn drop_spares(&mut self) {
+        self.spares = Vec::new();
         self.link.drop_spares();
         self.link.calls.drop_spares();
         self.calls = CallStore::default();
@@ -421,6 +446,8 @@ impl SessionPort for LinkPort {
             }
         }
         self.link.calls.close(&self.link, reason);
+        // They hold references to the session, and no stream goes any more.
+        self.spares = Vec::new();
     }
 
     fn closed(&self) {

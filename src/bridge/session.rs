@@ -25,12 +25,10 @@ use super::trace;
 use crate::error::{SessionError, StreamError};
 use crate::queue::step::{Step, reached};
 use crate::queue::{
-    Budget, Doorbell, Home, Process, Reader, ReadyList, Reasons, SetOnce, TakenNodes, Teardown,
-    WakerSet, Writer,
+    Budget, Doorbell, Home, Process, ReadyList, Reasons, SetOnce, TakenNodes, Teardown, WakerSet,
 };
 use crate::sync::{Arc, AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
 use lane::{Lane, SpareLane};
-use sides::{RxRing, TxRing};
 use unaccepted::Unaccepted;
 
 /// Requests of handles to the session itself.
@@ -49,7 +47,7 @@ pub(crate) mod request {
     pub(crate) const CALLS: u32 = 1 << 5;
 }
 
-/// Lanes that a session keeps for future streams, each with a segment for each ring: some 50 KiB in all.
+/// Lanes that a session keeps for future streams, for each side that opens them, each with a segment for each ring: some 50 KiB in all.
 pub(crate) const SPARES_MAX: usize = 64;
 
 /// One session, as both sides see it.
@@ -63,7 +61,7 @@ pub(crate) struct SessionLink {
     pub(crate) home: Home,
     pub(crate) unaccepted: Unaccepted,
     pub(crate) calls: CallLink,
-    /// Lanes of streams that have gone. The engine alone adds to them, and never after the end of the session: then they
+    /// Lanes that handles have made, of streams that have gone. The engine alone adds to them, and never after the end of the session: then they
     /// are freed, as they hold references to the session.
     spares: ArrayQueue<SpareLane>,
     /// Tasks that wait for the handshake or for the end.
@@ -333,14 +331,9 @@ impl SessionLink {
         self.doorbell.cancel();
     }
 
-    /// The engine does not need its side of a lane any more, and its handles are gone: the lane is kept for a future stream,
-    /// if there is room.
-    pub(crate) fn recycle(&self, tx: Reader<TxRing>, rx: Writer<RxRing>) {
-        drop(rx);
-        let TxRing(lane) = tx.into_owner();
-        if let Some(spare) = SpareLane::new(lane) {
-            drop(self.spares.push(spare));
-        }
+    /// Keeps a lane for a stream that a handle will open, if there is room.
+    pub(super) fn keep_spare(&self, spare: SpareLane) {
+        drop(self.spares.push(spare));
     }
 
     /// Lanes kept for future streams, for tests.

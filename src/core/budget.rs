@@ -83,7 +83,16 @@ impl SendBudget {
     }
 
     /// The stream sends no more: its loan comes back.
+    #[inline]
     pub(crate) fn end<P: StreamPort>(&mut self, stream: &mut Stream<P>) {
+        if stream.loan.listed || stream.loan.owed > 0 || stream.port.send_limit() > SEND_FLOOR {
+            self.end_loan(stream);
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn end_loan<P: StreamPort>(&mut self, stream: &mut Stream<P>) {
         self.spare += u64::from(std::mem::take(&mut stream.loan.owed));
         self.take_back(&stream.port);
         self.lent_to -= u64::from(std::mem::take(&mut stream.loan.listed));

@@ -149,8 +149,21 @@ impl<M: Memory> Flow<M> {
             returnable * 2 >= self.window.target() || (self.hungry && returnable >= SCARCE_STEP);
     }
 
+    /// Whether [`watch_session_window`](Self::watch_session_window) has nothing to do, as is usual where there is credit.
+    #[inline(always)]
+    pub(crate) fn has_plenty_of_window<S: SessionPort>(&mut self, base: &Base<S>) -> bool {
+        let (held, target) = (self.window.held(), self.window.target());
+        let plenty =
+            !self.hungry && self.window.outstanding() * 4 > target && held * 4 < target * 3;
+        if !plenty || !base.terms.credit {
+            return false;
+        }
+        base.app.set(Count::BytesHeld, held);
+        self.stalled_since = None;
+        true
+    }
+
     /// Checks whether the session is running out of window. Returns what is to end.
-    #[inline]
     pub(crate) fn watch_session_window<S: SessionPort>(
         &mut self,
         base: &mut Base<S>,
@@ -469,10 +482,22 @@ impl<M: Memory> Flow<M> {
 
     /// The stream is gone. Returns the bytes that go back to the session.
     pub(crate) fn forget<P: StreamPort>(&mut self, stream: &mut Stream<P>) -> u64 {
+        self.widened -= u64::from(stream.widened);
+        let held = match stream.discarded || stream.window.advanced() > 0 {
+            // The session's part is all, however much of it was consumed.
+            false => stream.window.held(),
+            true => self.forget_rest(stream),
+        };
+        held + u64::from(stream.open_charge)
+    }
+
+    /// The same where some of it is on the pool's account.
+    #[cold]
+    #[inline(never)]
+    fn forget_rest<P: StreamPort>(&mut self, stream: &mut Stream<P>) -> u64 {
         let discarded = self.discard(stream);
         self.pool.give(stream.lingering.into());
-        self.widened -= u64::from(stream.widened);
-        discarded + u64::from(stream.open_charge)
+        discarded
     }
 
     // ---- credit for the peer ----------------------------------------------------------------

@@ -86,6 +86,7 @@ impl Permits {
     }
 
     /// The first stream to be opened; some may have been given up meanwhile, see [`drop_front`](Self::drop_front).
+    #[inline]
     pub(crate) fn front(&self) -> Option<Key> {
         self.opens.front().copied()
     }
@@ -93,9 +94,15 @@ impl Permits {
     /// The front was opened, or will not be.
     pub(crate) fn drop_front(&mut self) {
         self.opens.pop_front();
-        if self.opens.is_empty() {
-            self.opens.shrink_to(OPENS_KEPT);
+        if self.opens.is_empty() && self.opens.capacity() > OPENS_KEPT {
+            self.shrink();
         }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn shrink(&mut self) {
+        self.opens.shrink_to(OPENS_KEPT);
     }
 
     /// Openings wait for credit or room.

@@ -98,7 +98,7 @@ pub(crate) trait StreamPort: Debug {
     /// Weight in the queue now.
     fn unconsumed(&mut self) -> u64;
     /// The capacity of the queue's memory, in bytes.
-    fn buffer_bytes(&self) -> u64;
+    fn buffer_bytes(&mut self) -> u64;
     /// Continues in a small segment; larger ones are freed when the receiver has read them. False if it was small.
     fn go_small(&mut self) -> bool;
     /// The same, if the queue is empty.

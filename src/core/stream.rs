@@ -185,7 +185,7 @@ impl Loan {
 // There may be many streams, most of them idle, so fields that few need are boxed, and counters have no more
 // bits than their bound needs.
 #[cfg(all(target_pointer_width = "64", not(ringmux_loom)))]
-const _: () = assert!(size_of::<Stream<[u64; 2]>>() <= 136);
+const _: () = assert!(size_of::<Stream<u64>>() <= 128);
 
 /// One stream of a session.
 ///
@@ -255,11 +255,17 @@ pub(crate) struct Stream<P> {
 }
 
 impl<P: StreamPort> Stream<P> {
-    pub(crate) fn new(port: P, opening: Opening, credit: u32, window: u32, now: Stamp) -> Self {
+    pub(crate) fn new(
+        port: P,
+        id: u32,
+        opening: Opening,
+        (credit, window): (u32, u32),
+        now: Stamp,
+    ) -> Self {
         let urgency = port.urgency();
         Self {
             generation: 0,
-            id: 0,
+            id,
             opening,
             state: State::OPEN,
             port,

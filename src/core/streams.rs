@@ -67,8 +67,9 @@ impl<P: StreamPort> Streams<P> {
         self.slab.is_empty()
     }
 
-    #[inline(always)] // Else the stream is copied twice.
-    pub(crate) fn insert(&mut self, mut stream: Stream<P>) -> Key {
+    /// A stream, with its id if it has one.
+    #[inline]
+    pub(crate) fn insert(&mut self, stream: Stream<P>) -> (Key, &mut Stream<P>) {
         // So that no key has the highest bit, see `Lane::key`.
         self.generation = (self.generation + 1) % (1 << 31);
         let entry = self.slab.vacant_entry();
@@ -79,10 +80,11 @@ impl<P: StreamPort> Streams<P> {
         if stream.id != 0 {
             self.by_id.insert(stream.id, key.slot);
         }
+        // Changed in its place: else it is copied twice.
+        let stream = entry.insert(stream);
         stream.generation = key.generation;
         stream.port.set_key(key.to_bits());
-        entry.insert(stream);
-        key
+        (key, stream)
     }
 
     /// The stream has got its id.
@@ -167,13 +169,15 @@ impl<P: StreamPort> Streams<P> {
         Some((Key { slot, generation }, stream))
     }
 
-    /// Removes a stream; returns its queues.
+    /// Removes the stream with this id whose key was found, or inserted, in the same step; returns its queues.
     #[inline]
-    pub(crate) fn remove(&mut self, key: Key) -> Option<P> {
-        let id = self.get_mut(key)?.id;
+    pub(crate) fn remove(&mut self, key: Key, id: u32) -> Option<P> {
         // Nothing, if it has none, or if it was used again for another stream.
         self.by_id.remove(id, key.slot);
-        let Stream { port, .. } = self.slab.try_remove(key.slot as usize)?;
+        let Stream {
+            port, generation, ..
+        } = self.slab.try_remove(key.slot as usize)?;
+        debug_assert_eq!(generation, key.generation, "it was found in this step");
         Some(port)
     }
 

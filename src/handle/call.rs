@@ -352,7 +352,10 @@ impl Acceptor {
                 Some(Ok(Some(Arrival::Stream(send, recv))))
             }
             // Calls queued before the end was set are visible now.
-            Some(end) => Some(call().map_or(end.map(|_| None), |call| Ok(Some(call)))),
+            Some(end) => Some(match call() {
+                Some(call) => Ok(Some(call)),
+                None => end.map(|_| None).map_err(SessionError::clone),
+            }),
             None if self.calls_first => None,
             None => call().map(|call| Ok(Some(call))),
         }

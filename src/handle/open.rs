@@ -19,17 +19,15 @@ pub struct Open {
 }
 
 enum State {
-    /// The result is known.
-    Known(Result<(SendStream, RecvStream), OpenError>),
+    /// The result is known; `None`: it was returned.
+    Known(Option<Result<(SendStream, RecvStream), OpenError>>),
     Waiting(Waiting),
-    /// The result was returned.
-    Done,
 }
 
 impl Open {
     pub(super) const fn known(result: Result<(SendStream, RecvStream), OpenError>) -> Self {
         Self {
-            state: State::Known(result),
+            state: State::Known(Some(result)),
         }
     }
 
@@ -41,17 +39,17 @@ impl Open {
                 halves: Some((sender, _)),
                 ..
             }) => sender.lane().permit.give_up(),
-            State::Known(Err(_)) => true,
+            State::Known(Some(Err(_))) => true,
             _ => false,
         }
     }
 
     /// A stream that waits for the peer's permission, counted in `max_pending_opens`.
-    pub(super) const fn waiting(halves: (SendStream, RecvStream), first: Option<First>) -> Self {
+    pub(super) fn waiting(halves: (SendStream, RecvStream), first: Option<First>) -> Self {
         Self {
             state: State::Waiting(Waiting {
                 halves: Some(halves),
-                first,
+                first: first.map(Box::new),
             }),
         }
     }
@@ -64,13 +62,13 @@ impl Future for Open {
     /// After it has returned a result.
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         ready!(poll_turn(cx));
-        if let State::Waiting(waiting) = &mut self.state {
-            let result = ready!(waiting.poll(cx));
-            self.state = State::Known(result);
-        }
-        match std::mem::replace(&mut self.state, State::Done) {
-            State::Known(result) => Poll::Ready(result),
-            State::Waiting(_) | State::Done => panic!("polled after it was ready"),
+        match &mut self.state {
+            State::Known(result) => Poll::Ready(result.take().expect("polled after it was ready")),
+            State::Waiting(waiting) => {
+                let result = ready!(waiting.poll(cx));
+                self.state = State::Known(None);
+                Poll::Ready(result)
+            }
         }
     }
 }
@@ -78,8 +76,8 @@ impl Future for Open {
 /// The waiting stream; dropped before it is granted, it is cancelled, as any stream that is dropped.
 struct Waiting {
     halves: Option<(SendStream, RecvStream)>,
-    /// Longer than every peer must accept: queued when the peer's limit is known.
-    first: Option<First>,
+    /// Longer than every peer must accept: queued when the peer's limit is known. Boxed: few openings have one, and all are moved.
+    first: Option<Box<First>>,
 }
 
 impl Waiting {
@@ -96,7 +94,7 @@ impl Waiting {
                 Ok(()) => self
                     .first
                     .take()
-                    .map_or((), |first| sender.queue_and_flush(first)),
+                    .map_or((), |first| sender.queue_and_flush(*first)),
                 Err(SendError::TooLong { len, limit }) => {
                     return Poll::Ready(Err(OpenError::MessageTooLong { len, limit }));
                 }

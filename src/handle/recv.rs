@@ -2,24 +2,26 @@
 
 pub(super) mod futures;
 pub(super) mod lease;
+mod meta;
 mod read;
 
 use std::fmt;
+use std::mem::ManuallyDrop;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use futures_core::Stream;
-use smallvec::SmallVec;
 
-use self::futures::{Recv, RecvLease, RecvMeta};
+use self::futures::{Recv, RecvLease};
 use self::lease::Lease;
+use self::meta::{Metas, drop_metas};
 use super::fair::Fair;
 use super::id::StreamId;
 use crate::addr::Wire;
 use crate::bridge::{Lane, RecvEnd, RxRing, reason, rx_tag};
-use crate::error::StreamError;
 use crate::error::codes;
+use crate::error::{SessionError, StreamError};
 use crate::queue::{Reader, Teardown};
 use crate::sync::Arc;
 
@@ -60,10 +62,10 @@ use crate::sync::Arc;
 /// ```
 pub struct RecvStream {
     reader: Reader<RxRing>,
-    /// Consumed weight reported to the engine.
-    reported: u64,
+    /// Consumed weight reported to the engine, modulo 4 GiB: less than that is ever unreported, as a window is.
+    reported: u32,
     /// Opaque blocks received with the messages so far; none in almost all streams.
-    metas: Option<Box<SmallVec<[Bytes; 2]>>>,
+    metas: ManuallyDrop<Metas>,
     /// How many of them `meta` has returned.
     given_metas: u8,
     /// Bytes read of the record in front, fewer than its length; a record is shorter than 4 GiB.
@@ -77,12 +79,21 @@ pub struct RecvStream {
     fair: Fair,
 }
 
+/// The next in a receiver's queue.
+enum Found {
+    /// A message, which was passed.
+    Message,
+    End,
+    /// Messages are not delivered any more, for a reason that [`RecvStream::lose`] returns.
+    Lost,
+}
+
 impl RecvStream {
     pub(super) const fn new(reader: Reader<RxRing>) -> Self {
         Self {
             reader,
             reported: 0,
-            metas: None,
+            metas: ManuallyDrop::new(None),
             given_metas: 0,
             read: 0,
             chunks: false,
@@ -174,8 +185,34 @@ impl RecvStream {
     /// As [`recv`](Self::recv).
     #[inline]
     pub fn poll_recv(&mut self, cx: &Context<'_>) -> Poll<Result<Option<Bytes>, StreamError>> {
-        let there = ready!(self.poll_message(cx))?;
-        Poll::Ready(Ok(there.then(|| self.take_message())))
+        ready!(self.fair.poll(cx));
+        let found = match self.is_plain_and_ended() {
+            None => self.find(cx),
+            Some(ended) => {
+                if let Some(message) = self.read_plain(Bytes::copy_from_slice) {
+                    return Poll::Ready(Ok(Some(message)));
+                }
+                match self.reader.has_found_the_end() {
+                    false => self.find(cx),
+                    true if ended => return Poll::Ready(self.end()),
+                    true => self.wait(cx),
+                }
+            }
+        };
+        match found {
+            None => Poll::Pending,
+            Some(found) => self.take_found(found),
+        }
+    }
+
+    /// As [`poll_recv`](Self::poll_recv), where the next is not a message that the ring stores in one piece.
+    #[inline(never)]
+    fn take_found(&mut self, found: Found) -> Poll<Result<Option<Bytes>, StreamError>> {
+        Poll::Ready(match found {
+            Found::Message => Ok(Some(self.take_message())),
+            Found::End => self.end(),
+            Found::Lost => Err(self.lose()),
+        })
     }
 
     /// Reads the next message where it lies, if it has arrived, in one piece that the ring stores. `None`: [`poll_recv`](Self::poll_recv)
@@ -183,11 +220,28 @@ impl RecvStream {
     #[cfg_attr(not(feature = "rpc"), allow(dead_code, reason = "of `rpc` alone"))]
     #[inline(always)]
     pub(crate) fn read_at_once<R>(&mut self, read: impl FnOnce(&[u8]) -> R) -> Option<R> {
-        // A lease that was forgotten has left its message passed.
-        let is_plain = !self.ended && self.read == 0 && self.reader.passed_weight() == 0;
-        if !is_plain || self.lane().recv_end().is_some() || !self.fair.has_turn() {
+        if self.is_plain_and_ended().is_none() || !self.fair.has_turn() {
             return None;
         }
+        self.read_plain(read)
+    }
+
+    /// Whether the end is known, which comes behind all messages that the ring holds. `None` if messages are not read one by one from
+    /// the front of the queue on: one was read in part, or left passed by a lease that was forgotten, or none is delivered any more.
+    #[inline(always)]
+    fn is_plain_and_ended(&self) -> Option<bool> {
+        if self.ended || self.read != 0 || self.reader.passed_weight() != 0 {
+            return None;
+        }
+        match self.lane().recv_end() {
+            Some(RecvEnd::Discard(_)) => None,
+            end => Some(end.is_some()),
+        }
+    }
+
+    /// Reads the message in front, and releases it, if it is one piece that the ring stores; else nothing changes.
+    #[inline(always)]
+    fn read_plain<R>(&mut self, read: impl FnOnce(&[u8]) -> R) -> Option<R> {
         let result = read(self.reader.advance_slice(rx_tag::END)?);
         self.release();
         Some(result)
@@ -236,61 +290,6 @@ impl RecvStream {
         RecvLease::new(self)
     }
 
-    /// Waits for the next block that the peer sent with [`send_meta`](crate::SendStream::send_meta), such as the headers of an
-    /// answer before its first message. `None`: a message is next, or the clean end.
-    ///
-    /// Returns each block once, also one that receiving has passed meanwhile; they stay in [`metas`](Self::metas) too.
-    ///
-    /// # Errors
-    /// As [`recv`](Self::recv).
-    ///
-    /// # Cancel safety
-    /// Dropping the future loses no block.
-    ///
-    /// # Examples
-    /// ```
-    /// # #[tokio::main(flavor = "current_thread")]
-    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// # let (a, b) = tokio::io::duplex(64 * 1024);
-    /// # let (client, connection) = ringmux::client(a, &ringmux::Config::default());
-    /// # tokio::spawn(connection);
-    /// # let (server, connection) = ringmux::server(b, &ringmux::Config::default());
-    /// # tokio::spawn(connection);
-    /// let (mut call, mut answer) = client.open("").await?;
-    /// call.finish()?;
-    ///
-    /// let (mut send, _recv) = server.accept().await?.expect("the session is open");
-    /// send.send_meta("headers").await?;
-    /// assert_eq!(answer.meta().await?.unwrap(), "headers"); // before any message
-    /// send.send("body").await?;
-    /// send.finish()?;
-    /// assert_eq!(answer.meta().await?, None); // the message is next
-    /// assert_eq!(answer.recv().await?.unwrap(), "body");
-    /// # Ok(())
-    /// # }
-    /// ```
-    pub fn meta(&mut self) -> RecvMeta<'_> {
-        RecvMeta(self)
-    }
-
-    /// The same, as a poll function.
-    ///
-    /// # Errors
-    /// As [`meta`](Self::meta).
-    pub fn poll_meta(&mut self, cx: &Context<'_>) -> Poll<Result<Option<Bytes>, StreamError>> {
-        if let Some(ready) = self.meta_or_next() {
-            return Poll::Ready(ready);
-        }
-        self.reader.register(cx.waker());
-        self.meta_or_next().map_or(Poll::Pending, Poll::Ready)
-    }
-
-    /// Blocks that the peer sent with `send_meta`, in order, up to the position of receiving.
-    #[must_use]
-    pub fn metas(&self) -> &[Bytes] {
-        self.metas.as_deref().map_or(&[], SmallVec::as_slice)
-    }
-
     /// Asks the peer to stop sending and discards all messages that have arrived, or arrive until the peer has received
     /// the request; the other direction stays open.
     ///
@@ -309,49 +308,70 @@ impl RecvStream {
     #[inline]
     pub(super) fn poll_message(&mut self, cx: &Context<'_>) -> Poll<Result<bool, StreamError>> {
         ready!(self.fair.poll(cx));
-        if self.lane().recv_end().is_none() {
-            if self.pass_message() {
-                return Poll::Ready(Ok(true));
-            }
-            self.ask_for_messages();
-            self.reader.register(cx.waker());
+        match self.find(cx) {
+            None => Poll::Pending,
+            Some(Found::Message) => Poll::Ready(Ok(true)),
+            Some(Found::End) => Poll::Ready(self.end()),
+            Some(Found::Lost) => Poll::Ready(Err(self.lose())),
         }
-        let ready = self.message_or_end();
-        if ready.is_none() {
-            self.fair.waits();
-        }
-        ready.map_or(Poll::Pending, Poll::Ready)
     }
 
+    /// Passes over the next message, or finds the end; `None`: waits.
+    fn find(&mut self, cx: &Context<'_>) -> Option<Found> {
+        match self.look() {
+            None => self.wait(cx),
+            found => found,
+        }
+    }
+
+    /// The same after a look that has found nothing.
     #[inline(never)]
-    fn message_or_end(&mut self) -> Option<Result<bool, StreamError>> {
+    fn wait(&mut self, cx: &Context<'_>) -> Option<Found> {
+        self.ask_for_messages();
+        self.reader.register(cx.waker());
+        let found = self.look();
+        if found.is_none() {
+            self.fair.waits();
+        }
+        found
+    }
+
+    fn look(&mut self) -> Option<Found> {
         // Loaded before the ring is read: records published before the end are visible then.
         let ended = match self.lane().recv_end() {
-            Some(RecvEnd::Discard(error)) => {
-                let error = error.clone();
-                self.discard();
-                return Some(Err(error));
-            }
+            Some(RecvEnd::Discard(_)) => return Some(Found::Lost),
             end => end.is_some(),
         };
         if self.pass_message() {
-            return Some(Ok(true));
+            Some(Found::Message)
+        } else if ended {
+            Some(Found::End)
+        } else {
+            let inherited = self.lane().session().is_inherited();
+            inherited.then_some(Found::Lost)
         }
-        if ended {
-            return Some(self.end());
-        }
-        self.lane().inherited_end().map(Err)
     }
 
-    /// The end, after everything in the ring.
+    /// The error of a stream whose messages are not delivered any more.
     #[cold]
-    fn end(&mut self) -> Result<bool, StreamError> {
+    fn lose(&mut self) -> StreamError {
+        if let Some(RecvEnd::Discard(error)) = self.lane().recv_end() {
+            let error = error.clone();
+            self.discard();
+            return error;
+        }
+        StreamError::Session(SessionError::EngineStopped)
+    }
+
+    /// The end, after everything in the ring; the default, unless it is an error.
+    #[inline(never)]
+    fn end<T: Default>(&mut self) -> Result<T, StreamError> {
         self.ended = true;
         // Pieces of a message without its end may be left.
         self.drained = self.reader.has_seen_all();
         self.lane().let_go();
         let end = self.lane().recv_end().map_or(Ok(()), RecvEnd::result);
-        end.map(|()| false)
+        end.map(|()| T::default())
     }
 
     /// Passes over the pieces of the message in front, if it is complete. A lease that was forgotten instead of dropped
@@ -405,59 +425,12 @@ impl RecvStream {
         }
     }
 
-    /// The block in front; blocks are sent between messages, so no piece is passed.
-    fn take_meta(&mut self) {
-        if let Some(taken) = self.reader.take() {
-            self.metas.get_or_insert_default().push(taken.payload);
-            self.reader.commit();
-        }
-    }
-
-    /// The next block; `Some(Ok(None))`: a message or the end is next; `None`: no record has arrived.
-    fn meta_or_next(&mut self) -> Option<Result<Option<Bytes>, StreamError>> {
-        if let Some(block) = self.next_meta() {
-            return Some(Ok(Some(block)));
-        }
-        let ended = match self.lane().recv_end() {
-            Some(RecvEnd::Discard(error)) => {
-                let error = error.clone();
-                self.discard();
-                return Some(Err(error));
-            }
-            end => end.is_some(),
-        };
-        if self.ended {
-            // As in `pass_message`.
-            self.discard();
-        } else {
-            if self.reader.passed_weight() > 0 {
-                self.release();
-            }
-            match self.reader.peek().map(|record| record.tag & rx_tag::META) {
-                Some(0) => return Some(Ok(None)),
-                Some(_) => {
-                    self.take_meta();
-                    return self.next_meta().map(|block| Ok(Some(block)));
-                }
-                None => {}
-            }
-        }
-        let end = ended.then(|| self.end().map(|_| None));
-        end.or_else(|| self.lane().inherited_end().map(Err))
-    }
-
-    /// The first block that `meta` has not returned.
-    fn next_meta(&mut self) -> Option<Bytes> {
-        let block = self.metas().get(usize::from(self.given_metas))?.clone();
-        self.given_metas += 1;
-        Some(block)
-    }
-
     /// The passed message as one piece; its memory is released.
+    #[inline(never)]
     fn take_message(&mut self) -> Bytes {
         let mut message = match self.reader.only_passed() {
             Some(only) => only.payload.to_bytes(),
-            None => self.put_together(),
+            None => put_together(&self.reader),
         };
         self.release();
         if self.read > 0 {
@@ -470,15 +443,6 @@ impl RecvStream {
     pub(super) fn lend(&mut self) -> Lease<'_> {
         let read = std::mem::take(&mut self.read);
         Lease::new(&mut self.reader, &mut self.reported, read as usize)
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn put_together(&self) -> Bytes {
-        let pieces = self.reader.passed();
-        let mut message = BytesMut::with_capacity(pieces.payload_len());
-        pieces.for_each(|piece| message.put_slice(piece.payload.as_slice()));
-        message.freeze()
     }
 
     /// See [`release`].
@@ -505,14 +469,23 @@ impl RecvStream {
     }
 }
 
+#[cold]
+#[inline(never)]
+fn put_together(reader: &Reader<RxRing>) -> Bytes {
+    let pieces = reader.passed();
+    let mut message = BytesMut::with_capacity(pieces.payload_len());
+    pieces.for_each(|piece| message.put_slice(piece.payload.as_slice()));
+    message.freeze()
+}
+
 /// Frees the memory of passed records, and notifies the engine when enough is free.
-pub(super) fn release(reader: &mut Reader<RxRing>, reported: &mut u64) {
+pub(super) fn release(reader: &mut Reader<RxRing>, reported: &mut u32) {
     reader.commit();
     let lane = &reader.owner().0;
-    let unreported = reader.released() - *reported;
-    let mark = u64::from(lane.credit_mark());
-    if unreported >= mark.max(1) || (unreported > 0 && lane.session().is_hungry()) {
-        *reported += unreported;
+    let released = reader.released() as u32;
+    let unreported = released.wrapping_sub(*reported);
+    if unreported > 0 && (unreported >= lane.credit_mark() || lane.session().is_hungry()) {
+        *reported = released;
         lane.raise(reason::CREDIT);
     }
 }
@@ -543,6 +516,7 @@ impl Drop for RecvStream {
             self.stop(codes::CANCELLED);
         }
         self.lane().release_half();
+        drop_metas(&mut self.metas);
         // Last: it drops a waker, which is foreign code and may panic.
         self.reader.unregister();
     }

@@ -79,10 +79,10 @@ impl Session {
     /// Dropping the future gives up the stream and its place in the queue; nothing was sent, unless the peer has granted the
     /// stream meanwhile: then it may see the stream opened and cancelled.
     pub fn open(&self, opening: impl Into<Bytes>) -> Open {
-        let opening = match self.check_opening(opening.into()) {
-            Ok(opening) => opening,
-            Err(error) => return Open::known(Err(error)),
-        };
+        let opening = opening.into();
+        if let Err(error) = self.check_opening(&opening) {
+            return Open::known(Err(error));
+        }
         if self.link.opens.take() {
             return Open::known(Ok(self.open_granted(opening)));
         }
@@ -138,10 +138,10 @@ impl Session {
             message: first.into(),
             finish,
         };
-        let opening = match self.check_opening(opening.into()) {
-            Ok(opening) => opening,
-            Err(error) => return Open::known(Err(error)),
-        };
+        let opening = opening.into();
+        if let Err(error) = self.check_opening(&opening) {
+            return Open::known(Err(error));
+        }
         let (len, limit) = (first.message.len(), self.link.peer_max_message());
         let later = len > limit;
         if later && self.link.is_established() {
@@ -186,7 +186,8 @@ impl Session {
         &self,
         opening: impl Into<Bytes>,
     ) -> Result<(SendStream, RecvStream), OpenError> {
-        let opening = self.check_opening(opening.into())?;
+        let opening = opening.into();
+        self.check_opening(&opening)?;
         if self.link.opens.take() {
             Ok(self.open_granted(opening))
         } else if self.link.may_open {
@@ -208,14 +209,24 @@ impl Session {
         Ok(())
     }
 
-    fn check_opening(&self, opening: Bytes) -> Result<Bytes, OpenError> {
+    #[inline]
+    fn check_opening(&self, opening: &Bytes) -> Result<(), OpenError> {
+        if opening.len() <= self.link.max_opening && self.link.refusal().is_none() {
+            return Ok(());
+        }
+        self.refuse_opening(opening)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn refuse_opening(&self, opening: &Bytes) -> Result<(), OpenError> {
         let (len, limit) = (opening.len(), self.link.max_opening);
         if len > limit {
             return Err(OpenError::BlockTooLong { len, limit });
         }
         match self.link.refusal() {
             Some(reason) => Err(OpenError::Session(reason.clone())),
-            None => Ok(opening),
+            None => Ok(()),
         }
     }
 
@@ -232,9 +243,10 @@ impl Session {
     }
 
     /// The engine may have ended without seeing the lane.
+    #[inline]
     fn end_if_too_late(&self, lane: &Lane) {
         if let Some(error) = self.link.end() {
-            lane.end_both(&StreamError::NotProcessed(error.clone()));
+            end_unprocessed(lane, error);
         }
     }
 
@@ -538,6 +550,12 @@ impl Session {
     pub fn wire(&self) -> Wire {
         self.link.info().wire
     }
+}
+
+#[cold]
+#[inline(never)]
+fn end_unprocessed(lane: &Lane, error: &SessionError) {
+    lane.end_both(&StreamError::NotProcessed(error.clone()));
 }
 
 /// The application's two halves of a stream.

@@ -93,7 +93,8 @@ impl<T> SetOnce<T> {
     /// Whether [`Self::get`] would return a value.
     #[inline]
     pub(crate) fn is_set(&self) -> bool {
-        self.get().is_some()
+        // ORDERING: as in `get`.
+        !self.value.load(Ordering::Acquire).is_null()
     }
 }
 

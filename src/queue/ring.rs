@@ -325,7 +325,8 @@ impl Ring<'_> {
         let end = written.unwrap_or(from);
         // SAFETY: invariant 3: `oldest` is alive.
         let is_small = unsafe { from.words() }.len() == FIRST_WORDS;
-        if end.at == from.at && end.segment == oldest && is_small {
+        // No segment is behind `oldest` then: each begins after a LINK.
+        if end.at == from.at && is_small {
             return Some(oldest);
         }
         // SAFETY: the contract above.

@@ -65,10 +65,17 @@ impl<T: Default> Slots<T> {
         }
     }
 
+    #[inline]
     fn load_or_append(link: &AtomicPtr<Block<T>>) -> &Block<T> {
-        if let Some(block) = Self::load(link) {
-            return block;
+        match Self::load(link) {
+            Some(block) => block,
+            None => Self::append(link),
         }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn append(link: &AtomicPtr<Block<T>>) -> &Block<T> {
         let new = Box::into_raw(Box::new(Block::new()));
         // ORDERING: pairs with `load` and with this same exchange when it fails; publishes the block, ours or the other's.
         let won = link.compare_exchange(null_mut(), new, Ordering::AcqRel, Ordering::Acquire);

@@ -1,12 +1,12 @@
 //! The frames of one write.
 //!
 //! ```text
-//!   head   │hdr msg hdr msg hdr│hdr hdr msg ...        copied, contiguous
-//!   parts   Copied(0..n)  Shared(payload)  Copied(n..m)
+//!   head    │hdr msg hdr msg hdr│hdr hdr msg ...        copied, contiguous
+//!   shared                payload ▲                     behind so many bytes of `head`
 //! ```
 //! Headers and small payloads are copied into `head`, which is reused for every batch; large
-//! payloads are referenced. The parts in order are the bytes for the socket. A driver that gives a
-//! batch to the kernel must keep it, unmoved and unchanged, until the write has completed.
+//! payloads are referenced. A driver that gives a batch to the kernel must keep it, unmoved and unchanged, until the write
+//! has completed.
 
 use std::io::IoSlice;
 use std::ops::Range;
@@ -20,13 +20,15 @@ pub(crate) const BATCH_COPY_BYTES: usize = 64 * 1024;
 pub(crate) const BATCH_BYTES: usize = 256 * 1024;
 /// The same where several streams send: while a batch is being sent, the messages of the others wait.
 pub(crate) const SHARED_BATCH_BYTES: usize = 128 * 1024;
-/// Maximum of parts in one batch.
+/// Maximum of parts in one batch: bytes of `head` that are contiguous, or a referenced payload.
 pub(crate) const BATCH_PARTS: usize = 64;
 
+/// A referenced payload.
 #[derive(Debug)]
-enum Part {
-    Copied(Range<usize>),
-    Shared(Bytes),
+struct Shared {
+    /// Bytes of `head` in front of it.
+    at: usize,
+    bytes: Bytes,
 }
 
 /// Memory that frames are copied into: initialised once, then reused.
@@ -54,16 +56,18 @@ impl Head {
     #[inline]
     pub(in crate::wire) fn next(&mut self, len: usize) -> &mut [u8] {
         let (from, to) = (self.filled, self.filled + len);
-        if to > self.bytes.len() {
-            self.grow(to);
-        }
         self.filled = to;
+        if to > self.bytes.len() {
+            return self.grow(from..to);
+        }
         &mut self.bytes[from..to]
     }
 
     #[cold]
-    fn grow(&mut self, len: usize) {
-        self.bytes.resize(len.next_power_of_two().max(1024), 0);
+    fn grow(&mut self, next: Range<usize>) -> &mut [u8] {
+        let len = next.end.next_power_of_two().max(1024);
+        self.bytes.resize(len, 0);
+        &mut self.bytes[next]
     }
 
     #[inline]
@@ -98,7 +102,10 @@ impl Head {
 fn copy(from: &[u8], to: &mut [u8]) {
     let len = from.len();
     if !(CHUNK..=SHORT).contains(&len) || to.len() != len {
-        return to.copy_from_slice(from);
+        if len > 0 {
+            to.copy_from_slice(from);
+        }
+        return;
     }
     let mut chunk = |at: usize| to[at..at + CHUNK].copy_from_slice(&from[at..at + CHUNK]);
     // Chunks from both ends, which meet or overlap: no loop, of which the compiler would make a call.
@@ -122,12 +129,13 @@ impl std::fmt::Debug for Head {
 #[derive(Debug)]
 pub(crate) struct Batch {
     head: Head,
-    parts: SmallVec<[Part; 8]>,
-    /// Where the next `Copied` part begins in `head`.
-    mark: usize,
-    len: usize,
+    shared: SmallVec<[Shared; 4]>,
+    /// Bytes of the referenced payloads.
+    shared_bytes: usize,
     /// The batch accepts no more frames from this size on, in bytes.
     most: usize,
+    /// So `head` accepts none from this size on.
+    full: usize,
     /// Bytes that the socket has taken.
     written: usize,
 }
@@ -142,89 +150,78 @@ impl Batch {
     pub(crate) fn new() -> Self {
         Self {
             head: Head::default(),
-            parts: SmallVec::new(),
-            mark: 0,
-            len: 0,
+            shared: SmallVec::new(),
+            shared_bytes: 0,
             most: BATCH_BYTES,
+            full: BATCH_COPY_BYTES,
             written: 0,
         }
     }
 
-    /// Accepts no more frames from this size in bytes on, [`BATCH_BYTES`] at most.
-    pub(crate) const fn limit(&mut self, most: usize) {
+    /// The empty batch accepts no more frames from this size on, in bytes: from [`BATCH_COPY_BYTES`] to [`BATCH_BYTES`].
+    pub(crate) fn limit(&mut self, most: usize) {
+        debug_assert!(self.is_empty() && (BATCH_COPY_BYTES..=BATCH_BYTES).contains(&most));
         self.most = most;
     }
 
     /// All bytes of the batch.
+    #[inline]
     pub(crate) const fn len(&self) -> usize {
-        self.len
+        self.head.len() + self.shared_bytes
     }
 
     pub(crate) const fn is_empty(&self) -> bool {
-        self.len == 0
+        // A referenced payload has its header in front.
+        self.head.len() == 0
     }
 
     /// Bytes that may still be copied.
-    pub(in crate::wire) fn room(&self) -> usize {
-        if self.len >= self.most || self.parts.len() + 2 > BATCH_PARTS {
+    #[inline]
+    pub(in crate::wire) const fn room(&self) -> usize {
+        if self.head.len() >= self.full {
             return 0;
         }
-        BATCH_COPY_BYTES.saturating_sub(self.head.len())
+        BATCH_COPY_BYTES - self.head.len()
     }
 
-    /// Where headers and small payloads are written; call [`copied`](Self::copied) afterwards.
+    /// Where headers and small payloads are written.
     #[inline]
     pub(in crate::wire) const fn head(&mut self) -> &mut Head {
         &mut self.head
     }
 
-    /// Counts the bytes written to `head` since the last call.
-    #[inline]
-    pub(in crate::wire) fn copied(&mut self, bytes: usize) {
-        self.len += bytes;
-    }
-
     /// References a payload, after the bytes copied so far.
-    pub(in crate::wire) fn share(&mut self, payload: Bytes) {
-        self.seal();
-        self.len += payload.len();
-        self.parts.push(Part::Shared(payload));
-    }
-
-    /// The batch is complete.
-    pub(crate) fn seal(&mut self) {
-        if self.head.len() > self.mark {
-            self.parts.push(Part::Copied(self.mark..self.head.len()));
-            self.mark = self.head.len();
-        }
-        debug_assert_eq!(self.len, self.parts.iter().map(Part::len).sum::<usize>());
+    pub(in crate::wire) fn share(&mut self, bytes: Bytes) {
+        self.shared_bytes += bytes.len();
+        let at = self.head.len();
+        self.shared.push(Shared { at, bytes });
+        self.full = match 2 * self.shared.len() < BATCH_PARTS {
+            true => self
+                .most
+                .saturating_sub(self.shared_bytes)
+                .min(BATCH_COPY_BYTES),
+            false => 0,
+        };
     }
 
     /// Bytes that the socket has not taken yet.
     pub(crate) const fn left(&self) -> usize {
-        self.len - self.written
+        self.len() - self.written
     }
 
     /// The socket took `bytes`, [`left`](Self::left) at most; true when it has all.
     pub(crate) fn advance(&mut self, bytes: usize) -> bool {
         self.written += bytes;
-        debug_assert!(self.written <= self.len);
-        self.written >= self.len
+        debug_assert!(self.written <= self.len());
+        self.written >= self.len()
     }
 
-    /// The bytes left of a batch with one part.
+    /// The bytes left of a batch without referenced payloads.
     #[inline]
     pub(crate) fn one_piece(&self) -> Option<&[u8]> {
-        match &self.parts[..] {
-            [only] => self.bytes(only).get(self.written..),
-            _ => None,
-        }
-    }
-
-    fn bytes<'a>(&'a self, part: &'a Part) -> &'a [u8] {
-        match part {
-            Part::Copied(range) => &self.head.bytes[range.clone()],
-            Part::Shared(bytes) => bytes,
+        match self.shared.is_empty() {
+            true => self.head.bytes.get(self.written..self.head.len()),
+            false => None,
         }
     }
 
@@ -232,15 +229,22 @@ impl Batch {
     pub(crate) fn remaining(&self) -> SmallVec<[&[u8]; 8]> {
         let mut skip = self.written;
         let mut slices = SmallVec::new();
-        for part in &self.parts {
-            let bytes = self.bytes(part);
+        let mut push = |bytes| {
+            let bytes: &[u8] = bytes;
             if skip >= bytes.len() {
                 skip -= bytes.len();
             } else {
                 slices.push(&bytes[skip..]);
                 skip = 0;
             }
+        };
+        let mut from = 0;
+        for Shared { at, bytes } in &self.shared {
+            push(&self.head.bytes[from..*at]);
+            push(bytes);
+            from = *at;
         }
+        push(&self.head.bytes[from..self.head.len()]);
         slices
     }
 
@@ -250,21 +254,15 @@ impl Batch {
     }
 
     /// Empties the batch for the next one; the memory of `head` stays.
+    #[inline]
     pub(crate) fn clear(&mut self) {
-        self.parts.clear();
-        self.head.clear();
-        self.mark = 0;
-        self.len = 0;
-        self.written = 0;
-    }
-}
-
-impl Part {
-    fn len(&self) -> usize {
-        match self {
-            Self::Copied(range) => range.len(),
-            Self::Shared(bytes) => bytes.len(),
+        if !self.shared.is_empty() {
+            self.shared.clear();
         }
+        self.shared_bytes = 0;
+        self.head.clear();
+        self.full = BATCH_COPY_BYTES;
+        self.written = 0;
     }
 }
 
@@ -274,8 +272,6 @@ impl Batch {
     pub(crate) fn of(bytes: &[u8]) -> Self {
         let mut batch = Self::new();
         batch.head().extend_from_slice(bytes);
-        batch.copied(bytes.len());
-        batch.seal();
         batch
     }
 }
@@ -287,11 +283,8 @@ mod tests {
     fn batch() -> Batch {
         let mut batch = Batch::new();
         batch.head().extend_from_slice(b"head");
-        batch.copied(4);
         batch.share(Bytes::from_static(b"SHARED"));
         batch.head().extend_from_slice(b"tail");
-        batch.copied(4);
-        batch.seal();
         batch
     }
 
@@ -310,6 +303,26 @@ mod tests {
             assert_eq!(batch.remaining().concat(), b"headSHAREDtail"[first..]);
             assert!(batch.advance(14 - first));
         }
+    }
+
+    #[test]
+    fn a_batch_is_full_from_its_limit_on_and_from_the_last_part_on() {
+        let mut batch = Batch::new();
+        batch.limit(SHARED_BATCH_BYTES);
+        let payload = Bytes::from(vec![0; SHARED_BATCH_BYTES - 8]);
+        batch.share(payload);
+        assert_eq!(batch.room(), BATCH_COPY_BYTES);
+        batch.head().extend_from_slice(&[0; 7]);
+        assert_eq!(batch.room(), BATCH_COPY_BYTES - 7);
+        batch.head().extend_from_slice(&[0; 1]);
+        assert_eq!((batch.len(), batch.room()), (SHARED_BATCH_BYTES, 0));
+
+        batch.clear();
+        while batch.room() > 0 {
+            batch.head().extend_from_slice(b"header");
+            batch.share(Bytes::from_static(b"payload"));
+        }
+        assert_eq!(batch.remaining().len(), BATCH_PARTS);
     }
 
     #[test]

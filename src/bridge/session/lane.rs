@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use super::SessionLink;
 use crate::bridge::asked::Asked;
-use crate::bridge::particulars::{Opening, Particulars};
+use crate::bridge::particulars::Particulars;
 use crate::bridge::{reason, trace};
 use crate::core::port::{RecvEnd, SendEnd};
 use crate::core::{SEND_FLOOR, URGENCIES};
@@ -104,6 +104,8 @@ pub(crate) struct Lane {
     pub(crate) permit: Permit,
     /// The sender's request for a receipt, and its answer, which wakes the sender.
     pub(crate) receipt: Receipt,
+    /// Made by the engine, for a stream of the peer: so are the streams that it is used for later.
+    pub(in crate::bridge) of_engine: bool,
 }
 
 /// A lane whose stream has gone, kept for another stream of its session. It has no other owner.
@@ -112,29 +114,55 @@ pub(crate) struct SpareLane(Arc<Lane>);
 
 impl SpareLane {
     /// `None` if the last handle dropped has not released the lane yet, or never will, as it was forgotten.
-    pub(super) fn new(mut lane: Arc<Lane>) -> Option<Self> {
+    pub(in crate::bridge) fn new(mut lane: Arc<Lane>) -> Option<Self> {
         Arc::get_mut(&mut lane)?.renew();
         Some(Self(lane))
     }
 
-    /// As [`Lane::new`].
-    fn reuse(self, opening: Opening, credit_mark: u32) -> Arc<Lane> {
-        let Self(mut lane) = self;
-        lane.set_credit_mark(credit_mark);
-        let particulars = Particulars::new(opening, &lane.session.span, Lane::DEFAULT_URGENCY);
-        if !particulars.is_none() {
-            let alone = Arc::get_mut(&mut lane).expect("no one else has a spare lane");
-            alone.particulars = particulars;
+    /// A lane with two handles: the spare one, if there is one.
+    #[inline(always)]
+    pub(super) fn or_new(
+        spare: Option<Self>,
+        session: &Arc<SessionLink>,
+        particulars: Particulars,
+        credit_mark: u32,
+        of_engine: bool,
+    ) -> Arc<Lane> {
+        match spare {
+            Some(spare) => spare.reuse(particulars, credit_mark),
+            None => Lane::new(Arc::clone(session), particulars, credit_mark, of_engine),
         }
+    }
+
+    /// As [`Lane::new`].
+    #[inline(always)]
+    fn reuse(self, particulars: Particulars, credit_mark: u32) -> Arc<Lane> {
+        let Self(lane) = self;
+        lane.set_credit_mark(credit_mark);
+        match particulars.is_none() {
+            true => lane,
+            false => Self(lane).with(particulars),
+        }
+    }
+
+    #[inline(never)]
+    fn with(self, particulars: Particulars) -> Arc<Lane> {
+        let Self(mut lane) = self;
+        let alone = Arc::get_mut(&mut lane).expect("no one else has a spare lane");
+        alone.particulars = particulars;
         lane
     }
 }
 
 impl Lane {
-    /// A lane with two handles, for a stream with this opening block.
+    /// A lane with two handles.
     #[inline(never)]
-    fn new(session: Arc<SessionLink>, opening: Opening, credit_mark: u32) -> Arc<Self> {
-        let particulars = Particulars::new(opening, &session.span, Self::DEFAULT_URGENCY);
+    fn new(
+        session: Arc<SessionLink>,
+        particulars: Particulars,
+        credit_mark: u32,
+        of_engine: bool,
+    ) -> Arc<Self> {
         Arc::new(Self {
             rings: RingPair::new(),
             next: AtomicPtr::new(std::ptr::null_mut()),
@@ -153,19 +181,8 @@ impl Lane {
             handles: AtomicU8::new(2),
             permit: Permit::new(),
             receipt: Receipt::new(),
+            of_engine,
         })
-    }
-
-    /// The same, reusing a spare lane of the session, if there is one.
-    pub(super) fn new_or_spare(
-        session: &Arc<SessionLink>,
-        opening: Opening,
-        credit_mark: u32,
-    ) -> Arc<Self> {
-        match session.take_spare() {
-            Some(spare) => spare.reuse(opening, credit_mark),
-            None => Self::new(Arc::clone(session), opening, credit_mark),
-        }
     }
 
     /// Resets the lane for another stream of the same session: the caller sets the fields that depend on the
@@ -190,6 +207,7 @@ impl Lane {
             handles,
             permit,
             receipt,
+            of_engine: _,
         } = self;
         rings.renew();
         *sender = WakerSlot::new();
@@ -424,12 +442,9 @@ impl Lane {
     /// Ends the receiving direction; the first end stays.
     pub(crate) fn end_recv(&self, end: RecvEnd) {
         static FINISHED: RecvEnd = RecvEnd::Finished;
-        if !self.rx_end.is_set() {
-            trace::ended(self.particulars.span(), &end);
-        }
         let _first = match end {
             RecvEnd::Finished => self.rx_end.set_static(&FINISHED),
-            end => self.rx_end.set(end).is_ok(),
+            end => fail_recv(self, end),
         };
     }
 
@@ -444,6 +459,15 @@ impl Lane {
         self.end_send(SendEnd::Error(error.clone()));
         self.end_recv(RecvEnd::Error(error.clone()));
     }
+}
+
+/// As [`Lane::end_recv`] with an error.
+#[inline(never)]
+fn fail_recv(lane: &Lane, end: RecvEnd) -> bool {
+    if !lane.rx_end.is_set() {
+        trace::ended(lane.particulars.span(), &end);
+    }
+    lane.rx_end.set(end).is_ok()
 }
 
 impl Drop for Lane {

@@ -1,18 +1,22 @@
 //! The two sides of a lane, and the ends of its rings that each may use.
 //!
 //! [`Lane::pair`] makes both, once, and neither can be cloned. So each ring has one writer and one reader without any
-//! counting at run time. A lane that both sides have left may be paired again ([`SessionLink::recycle`]):
+//! counting at run time. A lane that both sides have left may be paired again ([`SpareLane`]):
 //!
 //! ```text
 //!   HandleSide ──split──► Writer<TxRing>, Reader<RxRing>     in `open`, or by way of the accept queue
-//!   EngineSide ──split──► Reader<TxRing>, Writer<RxRing>     from the engine itself, or by way of OPEN on the ready list
+//!   EngineSide ─────────► Reader<TxRing>                     from the engine itself, or by way of OPEN on the ready list
+//!                            └──back──► Writer of the other ring, while it is borrowed
 //! ```
 
 use std::task::Waker;
+use std::time::Instant;
+
+use bytes::Bytes;
 
 use super::SessionLink;
-use super::lane::Lane;
-use crate::bridge::particulars::Opening;
+use super::lane::{Lane, SpareLane};
+use crate::bridge::particulars::Particulars;
 use crate::bridge::{RECORD_CHARGE, reason};
 use crate::error::StreamError;
 use crate::queue::{Reader, Ring, RingOwner, Writer};
@@ -35,6 +39,19 @@ unsafe impl RingOwner for TxRing {
     }
 }
 
+/// The ring from engine to handle while its lane is borrowed: for the engine, whose end of the other ring keeps the lane.
+#[derive(Debug)]
+pub(crate) struct BorrowedRxRing<'a>(&'a Lane);
+
+// SAFETY: the rings are a field of a lane that this borrows, and that stays in its place.
+unsafe impl RingOwner for BorrowedRxRing<'_> {
+    const CHARGE: u32 = RECORD_CHARGE;
+
+    fn ring(&self) -> Ring<'_> {
+        self.0.rings().back()
+    }
+}
+
 // SAFETY: as for `TxRing`.
 unsafe impl RingOwner for RxRing {
     const CHARGE: u32 = RECORD_CHARGE;
@@ -53,14 +70,28 @@ pub(crate) struct HandleSide(Arc<Lane>);
 pub(crate) struct EngineSide(Arc<Lane>);
 
 impl Lane {
-    /// A lane for a stream with this opening block.
+    /// A lane for a stream of this side with this opening block.
+    #[inline]
     pub(crate) fn pair(
         session: &Arc<SessionLink>,
-        opening: impl Into<Opening>,
+        opening: Bytes,
         credit_mark: u32,
     ) -> (HandleSide, EngineSide) {
-        let lane = Self::new_or_spare(session, opening.into(), credit_mark);
-        (HandleSide(Arc::clone(&lane)), EngineSide(lane))
+        let spare = session.take_spare();
+        let of = Particulars::new(opening, &session.span, Self::DEFAULT_URGENCY);
+        sides(SpareLane::or_new(spare, session, of, credit_mark, false))
+    }
+
+    /// A lane, if need be a new one, for a stream of the peer with this opening block, received now.
+    #[inline]
+    pub(in crate::bridge) fn pair_of_peer(
+        spare: Option<SpareLane>,
+        session: &Arc<SessionLink>,
+        (opening, now): (&[u8], Instant),
+        credit_mark: u32,
+    ) -> (HandleSide, EngineSide) {
+        let of = Particulars::of_peer(opening, now, &session.span, Self::DEFAULT_URGENCY);
+        sides(SpareLane::or_new(spare, session, of, credit_mark, true))
     }
 
     /// Takes the reasons of a lane from the ready list. Records published before them are visible afterwards.
@@ -74,6 +105,11 @@ impl Lane {
         };
         (lane, reasons)
     }
+}
+
+#[inline]
+fn sides(lane: Arc<Lane>) -> (HandleSide, EngineSide) {
+    (HandleSide(Arc::clone(&lane)), EngineSide(lane))
 }
 
 /// A lane from the ready list.
@@ -129,18 +165,15 @@ impl EngineSide {
     /// Ends a stream that will not be opened, for its waiting handles.
     pub(crate) fn refuse(self, error: &StreamError) {
         self.0.end_both(error);
-        let (mut tx, mut rx) = self.split();
+        let mut tx = self.into_reader();
         tx.wake_sender();
-        rx.wake_receiver();
+        tx.back().wake_receiver();
     }
 
-    pub(crate) fn split(self) -> (Reader<TxRing>, Writer<RxRing>) {
-        let receiver = RxRing(Arc::clone(&self.0));
+    /// The reader of the ring forth, which has the writer of the ring [`back`](Reader::back).
+    pub(crate) fn into_reader(self) -> Reader<TxRing> {
         // SAFETY: a lane has one `EngineSide`, which is consumed here: no other reader of its ring forth is made.
-        let reader = unsafe { Reader::new(TxRing(self.0)) };
-        // SAFETY: as above, of its ring back.
-        let writer = unsafe { Writer::new(receiver) };
-        (reader, writer)
+        unsafe { Reader::new(TxRing(self.0)) }
     }
 }
 
@@ -168,10 +201,18 @@ impl Reader<TxRing> {
         // SAFETY: a ring has one reader (`Reader::new`), and it is borrowed mutably.
         unsafe { self.owner().0.sender().wake() }
     }
+
+    /// The writer of the lane's other ring.
+    #[inline(always)]
+    pub(crate) fn back(&mut self) -> Writer<BorrowedRxRing<'_>> {
+        // SAFETY: a lane has one reader of its ring forth, and it is borrowed mutably: no other writer of the ring back exists
+        // meanwhile.
+        unsafe { Writer::new(BorrowedRxRing(&self.owner().0)) }
+    }
 }
 
 /// The engine, which writes received records.
-impl Writer<RxRing> {
+impl Writer<BorrowedRxRing<'_>> {
     /// Wakes the receiver if it waits.
     #[inline]
     pub(crate) fn wake_receiver(&mut self) {

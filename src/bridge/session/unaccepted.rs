@@ -31,7 +31,12 @@ impl Unaccepted {
         self.queue.push(stream)
     }
 
+    #[inline]
     pub(crate) fn pop(&self) -> Option<HandleSide> {
+        // Of two looks for each wait the queue is empty.
+        if self.queue.is_empty() {
+            return None;
+        }
         self.queue.pop()
     }
 

@@ -217,6 +217,29 @@ fn requests_and_answers_have_up_to_a_frame_and_longer_answers_are_streams() {
 }
 
 #[test]
+fn calls_that_go_on_as_streams_one_after_another_use_one_lane_on_each_side() {
+    let (mut pair, mut acceptor) = serving(&small_config());
+    for _ in 0..3 {
+        let (mut call, mut incoming) = pair.running(&mut acceptor);
+        let mut send = incoming.become_stream().unwrap();
+        now(send.send("answer")).unwrap();
+        send.finish().unwrap();
+        drop((incoming, send));
+        pair.drive();
+        let Some(Answer::Stream(halves)) = poll(&mut call) else {
+            panic!("a stream");
+        };
+        let (caller, mut recv) = *halves;
+        assert_eq!(now(recv.recv()).unwrap().unwrap(), "answer");
+        assert_eq!(now(recv.recv()).unwrap(), None);
+        drop((caller, recv, call));
+        pair.drive();
+        let kept = [D, A].map(|side| pair.ends[side].session().link().spares());
+        assert_eq!(kept, [1, 1]);
+    }
+}
+
+#[test]
 fn a_request_of_any_length_arrives_whole_in_a_cell_that_carried_others_and_is_given_back_whole() {
     let (mut pair, mut acceptor) = serving(&small_config());
     let lengths = [

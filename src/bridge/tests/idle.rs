@@ -8,7 +8,7 @@ use crate::core::IDLE;
 fn ring_bytes(pair: &mut Pair, side: usize) -> u64 {
     let mut streams = pair.ends[side].connection.core.mux.base.streams.iter_mut();
     let (_, stream) = streams.next().unwrap();
-    stream.port.rx.segment_bytes()
+    stream.port.rx().segment_bytes()
 }
 
 fn burst(pair: &mut Pair, sender: &mut Stream, receiver: &mut Stream) {
@@ -94,8 +94,11 @@ fn call(pair: &mut Pair, opening: &'static str, len: usize) {
     pair.drive();
 }
 
+/// Lanes that the dialler keeps for its streams, and the acceptor for those of its peer.
 fn spares(pair: &Pair) -> [usize; 2] {
-    [D, A].map(|side| pair.ends[side].session().link().spares())
+    let of_dialler = pair.ends[D].session().link().spares();
+    let of_acceptor = pair.ends[A].connection.core.mux.base.app.spares();
+    [of_dialler, of_acceptor]
 }
 
 #[test]

@@ -142,7 +142,7 @@ pub(super) fn books_of_one_side_balance<W>(end: &mut End<W>) {
         held += parts.held - (parts.advance - parts.unused) + u64::from(stream.open_charge);
         if !stream.discarded {
             let unaccounted = stream.port.lane().consumed() - stream.consumed;
-            let in_ring = stream.port.rx.refresh();
+            let in_ring = stream.port.rx().refresh();
             assert_eq!(
                 parts.held - unaccounted,
                 in_ring,

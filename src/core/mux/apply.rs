@@ -31,34 +31,42 @@ impl<S: SessionPort> Mux<S> {
             port.wake_receiver();
             return None;
         }
-        let granted = port.is_granted()
-            || (self.permits.waiting.is_empty() && self.base.app.take_open_credit());
+        let with_permit = port.is_granted();
+        let granted =
+            with_permit || (self.permits.waiting.is_empty() && self.base.app.take_open_credit());
         let opening = if granted {
             Opening::Granted
         } else {
             Opening::Waiting
         };
         let grown = port.send_limit() > SEND_FLOOR;
-        let stream = self.new_stream(port, opening, now);
-        let key = self.base.streams.insert(stream);
+        let (key, _) = self.insert(port, 0, opening, now);
         if grown {
             self.budget.list_borrower(&mut self.base.streams, key);
         }
         self.base.count_streams();
-        self.permits.enter(&mut self.base, key, granted);
+        if with_permit {
+            self.permits.opens.push_back(key);
+        } else {
+            self.permits.enter(&mut self.base, key, granted);
+        }
         Some(key)
     }
 
-    pub(crate) fn new_stream(
+    /// A stream over these queues, with its id if it has one.
+    #[inline(never)]
+    pub(super) fn insert(
         &mut self,
         port: S::Stream,
+        id: u32,
         opening: Opening,
         now: Instant,
-    ) -> Stream<S::Stream> {
+    ) -> (Key, &mut Stream<S::Stream>) {
         let window = self.base.config.stream_window();
         let window = Flow::<S::Memory>::initial(self.base.terms.credit, window);
         let now = self.base.stamp(now);
-        Stream::new(port, opening, self.stream_credit, window, now)
+        let stream = Stream::new(port, id, opening, (self.stream_credit, window), now);
+        self.base.streams.insert(stream)
     }
 
     /// Its sender has queued records, or waits for room.

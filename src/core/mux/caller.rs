@@ -215,10 +215,8 @@ pub(crate) fn stream_of_call<S: SessionPort>(
     }
     let mut call = mux.base.calls.remove(slot)?;
     let port = mux.base.app.stream_of_call(&mut call, id);
-    let mut stream = mux.new_stream(port, Opening::Sent, now);
-    stream.id = id;
+    let (key, stream) = mux.insert(port, id, Opening::Sent, now);
     stream.state.on(Event::SentFin);
-    let key = mux.base.streams.insert(stream);
     mux.base.calls.wake_later(call);
     mux.base.count_streams();
     Some(key)

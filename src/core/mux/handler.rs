@@ -192,10 +192,8 @@ pub(crate) fn call_becomes_stream<S: SessionPort>(
     }
     port.set_id(id);
     port.end_recv(RecvEnd::Finished);
-    let mut stream = mux.new_stream(port, Opening::Received, now);
-    stream.id = id;
+    let (key, stream) = mux.insert(port, id, Opening::Received, now);
     stream.state.on(Event::RecvFin);
-    let key = mux.base.streams.insert(stream);
     Some(key)
 }
 

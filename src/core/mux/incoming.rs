@@ -69,7 +69,6 @@ impl<S: SessionPort> Mux<S> {
     pub(crate) fn receive_run<'b>(
         &mut self,
         id: u32,
-        now: Instant,
         mut next: impl FnMut(u64, u64) -> Option<(&'b [u8], u64, bool)>,
     ) -> u64 {
         let Some((key, stream)) = self.base.streams.find_mut(id) else {
@@ -81,21 +80,19 @@ impl<S: SessionPort> Mux<S> {
         let (stream_left, session_left) =
             (stream.window.outstanding(), self.flow.window.outstanding());
         let credit = stream_left.min(session_left);
-        let (mut messages, mut cost_sum, mut fin) = (0, 0, false);
-        while let Some((payload, cost, last)) = next(messages, credit - cost_sum) {
+        let Some((payload, mut cost_sum, mut fin)) = next(0, credit) else {
+            return 0;
+        };
+        stream.port.push_slice(rx_tag::END, false, payload);
+        let mut messages = 1;
+        while !fin && let Some((payload, cost, last)) = next(messages, credit - cost_sum) {
             stream.port.push_slice(rx_tag::END, false, payload);
             cost_sum += cost;
             messages += 1;
             fin = last;
-            if fin {
-                break;
-            }
-        }
-        if messages == 0 {
-            return 0;
         }
         if stream.window.held() == 0 {
-            stream.last_progress = self.base.stamps.of(now);
+            stream.last_progress = self.base.stamps.of(self.base.turn);
         }
         // No error: that much was outstanding, of the stream and of the session.
         let covered = stream.window.receive(cost_sum).unwrap_or_default();
@@ -298,15 +295,13 @@ impl<S: SessionPort> Mux<S> {
     ) -> bool {
         let mark = report_mark(u64::from(self.base.config.reported_window()));
         let (port, offer) = self.base.app.incoming(block, id, mark, now);
-        let mut stream = self.new_stream(port, Opening::Received, now);
-        stream.id = id;
+        let (key, stream) = self.insert(port, id, Opening::Received, now);
         stream.open_charge = cost as u32;
         if fin && stream.state.on(Event::RecvFin) == Effect::Act {
             stream.port.end_recv(RecvEnd::Finished);
         }
-        let key = self.base.streams.insert(stream);
         if !self.base.app.offer(offer) {
-            self.base.streams.remove(key);
+            self.base.streams.remove(key, id);
             self.base.app.trip(Limit::Unaccepted);
             self.refuse(id, cost);
             return false;

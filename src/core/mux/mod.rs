@@ -162,7 +162,7 @@ impl<S: SessionPort> Mux<S> {
         self.budget.end(stream);
         let held = self.flow.forget(stream);
         let (id, opening) = (stream.id, stream.opening);
-        if let Some(port) = self.base.streams.remove(key) {
+        if let Some(port) = self.base.streams.remove(key, id) {
             self.base.app.recycle(port);
         }
         if held > 0 {
@@ -283,12 +283,10 @@ impl<S: SessionPort> Mux<S> {
     }
 
     /// The session's window has shrunk.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn watch_window(&mut self, now: Instant) {
-        match self.flow.watch_session_window(&mut self.base, now) {
-            Some(Victim::Stream(exceeded)) => self.exceed(exceeded),
-            Some(Victim::Call) => handler::refuse_oldest_call(self),
-            None => {}
+        if !self.flow.has_plenty_of_window(&self.base) {
+            watch_scarce_window(self, now);
         }
     }
 
@@ -297,6 +295,15 @@ impl<S: SessionPort> Mux<S> {
         if let Some(exceeded) = self.flow.feed_assembly(&mut self.base, key, now) {
             self.exceed(exceeded);
         }
+    }
+}
+
+#[inline(never)]
+fn watch_scarce_window<S: SessionPort>(mux: &mut Mux<S>, now: Instant) {
+    match mux.flow.watch_session_window(&mut mux.base, now) {
+        Some(Victim::Stream(exceeded)) => mux.exceed(exceeded),
+        Some(Victim::Call) => handler::refuse_oldest_call(mux),
+        None => {}
     }
 }
 

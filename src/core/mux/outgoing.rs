@@ -79,19 +79,15 @@ impl<S: SessionPort> Mux<S> {
     // ---- openings ---------------------------------------------------------------------------
 
     /// The stream to be opened next, and its block.
+    #[inline]
     pub(crate) fn next_opening(&mut self) -> Option<(Key, &[u8])> {
         loop {
             let key = self.permits.front()?;
-            let over = match self.base.streams.get_mut(key) {
-                Some(stream) => stream.state.is_over(),
-                None => true,
-            };
-            if !over {
+            let stream = self.base.streams.get_mut(key);
+            if stream.is_some_and(|stream| !stream.state.is_over()) {
                 return Some((key, self.base.streams.at(key).port.opening()));
             }
-            // Cancelled before it was sent: the peer never hears of it.
-            self.permits.drop_front();
-            self.remove_if_done(key);
+            pass_opening(self, key);
         }
     }
 
@@ -180,4 +176,12 @@ impl<S: SessionPort> Mux<S> {
         self.remove_if_done(key);
         true
     }
+}
+
+/// The next opening was cancelled before it was sent: the peer never hears of it.
+#[cold]
+#[inline(never)]
+fn pass_opening<S: SessionPort>(mux: &mut Mux<S>, key: Key) {
+    mux.permits.drop_front();
+    mux.remove_if_done(key);
 }

@@ -157,7 +157,7 @@ impl StreamPort for Plain {
         queued.map(|(.., bytes)| weight(bytes.len())).sum()
     }
 
-    fn buffer_bytes(&self) -> u64 {
+    fn buffer_bytes(&mut self) -> u64 {
         0
     }
 

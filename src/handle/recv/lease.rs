@@ -24,7 +24,7 @@ pub struct Lease<'a> {
     /// Bytes not read; `None` before the first read, as they need not be counted until then.
     left: Option<usize>,
     /// The stream's `reported`.
-    reported: &'a mut u64,
+    reported: &'a mut u32,
 }
 
 impl<'a> Lease<'a> {
@@ -32,7 +32,7 @@ impl<'a> Lease<'a> {
     /// that the engine knows of.
     pub(super) const fn new(
         reader: &'a mut Reader<RxRing>,
-        reported: &'a mut u64,
+        reported: &'a mut u32,
         skip: usize,
     ) -> Self {
         Self {

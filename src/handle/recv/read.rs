@@ -59,7 +59,7 @@ impl RecvStream {
         if self.read_chunks(buf) {
             return Some(Ok(()));
         }
-        let end = ended.then(|| self.end().map(drop).map_err(io::Error::from));
+        let end = ended.then(|| self.end::<()>().map_err(io::Error::from));
         end.or_else(|| self.lane().inherited_end().map(|end| Err(end.into())))
     }
 }

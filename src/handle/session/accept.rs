@@ -36,7 +36,7 @@ impl Future for Accept<'_> {
         let link = self.link;
         let next = ready!(self.wait.poll(cx, || next(link)));
         link.unaccepted.pass_on();
-        Poll::Ready(next.map(|next| next.map(accepted)))
+        Poll::Ready(give(next))
     }
 }
 
@@ -91,7 +91,7 @@ impl Incoming {
         };
         drop(wait);
         link.unaccepted.pass_on();
-        Poll::Ready(next.map(|next| next.map(accepted)))
+        Poll::Ready(give(next))
     }
 }
 
@@ -119,24 +119,46 @@ impl Drop for Incoming {
 }
 
 /// The next stream, or the end of them; `None`: not known yet.
+#[inline]
 pub(in crate::handle) fn next(
     link: &SessionLink,
-) -> Option<Result<Option<HandleSide>, SessionError>> {
+) -> Option<Result<Option<HandleSide>, &SessionError>> {
     if !link.is_inherited()
         && let Some(side) = link.unaccepted.pop()
     {
         return Some(Ok(Some(side)));
     }
-    let end = link.end()?;
+    link.end().map(|end| last(link, end))
+}
+
+/// The same, where the session has ended.
+#[cold]
+#[inline(never)]
+fn last<'a>(
+    link: &SessionLink,
+    end: &'a SessionError,
+) -> Result<Option<HandleSide>, &'a SessionError> {
     // Streams queued before the end was set are visible now.
     let late = (!link.is_inherited())
         .then(|| link.unaccepted.pop())
         .flatten();
-    Some(match late {
+    match late {
         Some(side) => Ok(Some(side)),
         None if end.is_orderly() => Ok(None),
-        None => Err(end.clone()),
-    })
+        None => Err(end),
+    }
+}
+
+/// The halves of a stream that was taken.
+#[inline]
+fn give(
+    next: Result<Option<HandleSide>, &SessionError>,
+) -> Result<Option<(SendStream, RecvStream)>, SessionError> {
+    match next {
+        Ok(Some(side)) => Ok(Some(accepted(side))),
+        Ok(None) => Ok(None),
+        Err(end) => Err(end.clone()),
+    }
 }
 
 pub(in crate::handle) fn accepted(side: HandleSide) -> (SendStream, RecvStream) {

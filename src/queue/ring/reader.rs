@@ -1,7 +1,7 @@
 //! The consuming side of the ring. Progress and invariants: see the parent module.
 
 use super::segment::{Cursor, Header, Kind, Segment};
-use super::{Passed, Payload, Record, Ring, RingOwner, Taken};
+use super::{Passed, Payload, Record, Ring, RingOwner, Taken, record_weight};
 use crate::sync::Ordering;
 use bytes::Bytes;
 use std::ptr::NonNull;
@@ -113,6 +113,14 @@ impl<O: RingOwner> Reader<O> {
         let own = self.own();
         own.position
             .is_none_or(|position| position.at == own.tail_seen)
+    }
+
+    /// The same, and it has looked.
+    #[inline]
+    pub(crate) fn has_found_the_end(&self) -> bool {
+        let own = self.own();
+        own.position
+            .is_some_and(|position| position.at == own.tail_seen)
     }
 
     /// Passes over the record at the position; its memory stays as it is until [`Self::commit`]. False if there is none.
@@ -439,10 +447,11 @@ impl ReaderState {
 
     #[inline]
     fn pass<O: RingOwner>(&mut self, mut cursor: Cursor, header: Header) {
-        self.passed_weight += header.weight(O::CHARGE);
-        self.passed_handles += u64::from(header.owns_handle());
-        // SAFETY: the segment is alive (invariant 3).
-        unsafe { cursor.pass(header) };
+        self.passed_weight += record_weight(O::CHARGE, header.len() as usize, header.is_free());
+        if header.is_shared() {
+            self.passed_handles += u64::from(!header.is_taken());
+        }
+        cursor.pass_record(header);
         self.position = Some(cursor);
     }
 

@@ -163,6 +163,12 @@ impl Header {
         self.0 & (Self::NO_RECORD | Self::TAKEN) == 0
     }
 
+    /// Of a record: whether its payload is, or was, a `Bytes`.
+    #[inline]
+    pub(super) fn is_shared(self) -> bool {
+        self.0 & Self::ODD_KIND != 0
+    }
+
     /// Whether a `Bytes` is there.
     #[inline]
     pub(super) fn owns_handle(self) -> bool {
@@ -261,6 +267,16 @@ impl Cursor {
         };
     }
 
+    /// Moves behind the record of `header`, which is at this position and may have been taken.
+    #[inline(always)]
+    pub(super) fn pass_record(&mut self, header: Header) {
+        debug_assert!(matches!(header.kind(), Kind::Slice | Kind::Shared));
+        self.at += match header.is_shared() {
+            true => 1 + HANDLE_WORDS,
+            false => header.words(),
+        };
+    }
+
     /// Follows the LINK at this position.
     ///
     /// # Safety
@@ -300,7 +316,7 @@ impl Cursor {
     pub(super) unsafe fn record<'a>(self, header: Header) -> Record<'a> {
         // SAFETY: alive by the contract above.
         let words = unsafe { self.words() };
-        let payload = if header.kind() == Kind::Shared {
+        let payload = if header.is_shared() {
             // SAFETY: the kind says that a handle was written behind the header; unchanged by the contract above.
             Payload::Shared(unsafe { words.handle(self.at + 1) })
         } else {

@@ -37,7 +37,7 @@ impl<O: RingOwner> Writer<O> {
     /// The producing side of the owner's ring.
     ///
     /// # Safety
-    /// No other `Writer` of this ring was or will be made.
+    /// No other `Writer` of this ring exists while this one does.
     pub(crate) const unsafe fn new(owner: O) -> Self {
         const { assert!(O::CHARGE as u64 >= LEAST_CHARGE) };
         Self { owner }

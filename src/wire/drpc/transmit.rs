@@ -26,7 +26,6 @@ fn put(batch: &mut Batch, header: &Header, data: &[u8]) {
     let len = header.len();
     batch.head().put_with(len, |dst| header.put(dst));
     batch.head().extend_from_slice(data);
-    batch.copied(len + data.len());
 }
 
 /// A packet of one frame.
@@ -187,7 +186,6 @@ impl Drpc {
             }
             if std::mem::take(&mut self.header_due) {
                 batch.head().extend_from_slice(&CONNECTION_HEADER);
-                batch.copied(CONNECTION_HEADER.len());
             }
             let id = core_id(next);
             self.ids.add(next);

@@ -35,10 +35,10 @@ impl Native {
         &mut self,
         core: &mut Core<S>,
         bytes: &[u8],
-        max_frame: u32,
         most: u64,
     ) -> Result<Run, ProtocolError> {
         let mut run = RunOfCalls::default();
+        let max_frame = core.mux.base.config.max_frame();
         let taken = self.take_run_of_calls(core, bytes, max_frame, most, &mut run);
         run.run.work = run.run.frames * RARE_WORK;
         if run.calls + run.answers > 0 {

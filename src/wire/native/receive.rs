@@ -15,8 +15,8 @@ use bytes::{Buf, Bytes, BytesMut};
 use super::Native;
 use super::error::of_stream;
 use super::frame::{
-    CALL_PREFIX_LEN, FRAME_COST, Frame, HEADER_LEN, Header, Kind, Role, Scope, Settings, StreamId,
-    TOTAL_LEN, check, cost, decode_total, preface,
+    CALL_PREFIX_LEN, FRAME_COST, Form, Frame, HEADER_LEN, Header, Kind, Role, Scope, Settings,
+    StreamId, TOTAL_LEN, check, cost, decode_total, preface,
 };
 use crate::core::mux::caller;
 use crate::core::session_calls;
@@ -56,6 +56,7 @@ pub(super) struct Run {
 }
 
 impl Native {
+    #[inline]
     pub(super) fn take_frames<S: SessionPort>(
         &mut self,
         core: &mut Core<S>,
@@ -68,80 +69,130 @@ impl Native {
         if !self.greeted && !self.take_preface(core, buf)? {
             return Ok(false);
         }
-        let max_frame = core.mux.base.config.max_frame();
         let (mut frames, mut work) = (0, 0);
         // Where the next frame begins: small frames are read in place and removed at the end.
         let mut at = 0;
-        let mut more = false;
         // As many callers are to be woken.
         let mut woken = false;
-        while let Some(head) = buf[at..].first_chunk::<HEADER_LEN>() {
-            more = core.mux.base.wakes.len() >= WAKES_MAX || work >= WORK_MAX || woken;
-            if more {
-                break;
+        let more = loop {
+            let Some((head, _)) = buf[at..].split_first_chunk::<HEADER_LEN>() else {
+                break false;
+            };
+            if core.mux.base.wakes.len() >= WAKES_MAX || work >= WORK_MAX || woken {
+                break true;
             }
             let header = Header::decode(*head);
-            let most = WORK_MAX - work;
-            let run = self.take_run(core, (header, &buf[at..]), max_frame, most, now)?;
+            let rest = &buf[at..];
+            let run = match header.form() {
+                Form::WholeMessage => {
+                    let (frames, bytes) =
+                        short_messages(core, header.stream, rest, WORK_MAX - work);
+                    let work = frames;
+                    Run {
+                        frames,
+                        work,
+                        bytes,
+                    }
+                }
+                Form::Open => self.take_open(core, header, rest, now)?,
+                Form::OfCall => {
+                    let run = self.take_calls(core, rest, WORK_MAX - work)?;
+                    woken = core.mux.base.calls.waking() >= WAKES_MAX;
+                    run
+                }
+                Form::Other => Run::default(),
+            };
             if run.frames > 0 {
                 frames += run.frames;
                 work += run.work;
                 at += run.bytes;
-                woken = core.mux.base.calls.waking() >= WAKES_MAX;
                 continue;
             }
-            let kind = check(header, max_frame)?;
-            let (begin, end) = (at + HEADER_LEN, at + HEADER_LEN + header.length as usize);
-            if buf.len() < end {
-                break;
-            }
+            let Some((done, end)) = self.take_frame(core, buf, at, backing, now)? else {
+                break false;
+            };
             frames += 1;
-            work += work_of(kind);
-            let len = end - begin;
-            let share =
-                kind == Kind::Data && len >= SHARE_MIN && len * 2 + HEADERS_SLACK >= backing;
-            if share {
-                let Frame::Data {
-                    stream,
-                    end: last,
-                    fin,
-                    ..
-                } = Frame::read(kind, header, &buf[begin..end])?
-                else {
-                    break;
-                };
-                buf.advance(begin);
-                let payload = buf.split_to(len).freeze();
-                at = 0;
-                self.on_data(core, stream, Incoming::Shared(payload), (last, fin), now)?;
-            } else {
-                let frame = Frame::read(kind, header, &buf[begin..end])?;
-                at = end;
-                self.on_frame(core, frame, now)?;
-            }
+            work += done;
+            at = end;
+        };
+        match at == buf.len() && buf.capacity() >= backing {
+            // The same memory is received into again. A smaller buffer is used up, and replaced by one of this size.
+            true => buf.clear(),
+            false => buf.advance(at),
         }
-        buf.advance(at);
         core.mux.base.count_received(frames, work);
         Ok(more)
     }
 
-    /// Takes the frames in front, of which this is the first header, if they are of a kind that is taken in runs.
-    #[inline(always)]
-    fn take_run<S: SessionPort>(
+    /// Takes any frame at this place by all rules. Returns its work and the place behind it; `None`: it is not whole.
+    #[inline(never)]
+    fn take_frame<S: SessionPort>(
         &mut self,
         core: &mut Core<S>,
-        (first, bytes): (Header, &[u8]),
-        max_frame: u32,
-        most: u64,
+        buf: &mut BytesMut,
+        at: usize,
+        backing: usize,
+        now: Instant,
+    ) -> Result<Option<(u64, usize)>, ProtocolError> {
+        let Some((head, rest)) = buf[at..].split_first_chunk::<HEADER_LEN>() else {
+            return Ok(None);
+        };
+        let header = Header::decode(*head);
+        let kind = check(header, core.mux.base.config.max_frame())?;
+        let len = header.length as usize;
+        let Some(payload) = rest.get(..len) else {
+            return Ok(None);
+        };
+        let frame = Frame::read(kind, header, payload)?;
+        let (begin, work) = (at + HEADER_LEN, work_of(kind));
+        match frame {
+            Frame::Data {
+                stream, end, fin, ..
+            } if len >= SHARE_MIN && len * 2 + HEADERS_SLACK >= backing => {
+                buf.advance(begin);
+                let payload = Incoming::Shared(buf.split_to(len).freeze());
+                self.on_data(core, stream, payload, (end, fin), now)?;
+                return Ok(Some((work, 0)));
+            }
+            Frame::Data {
+                stream,
+                payload,
+                end,
+                fin,
+            } => self.on_data(core, stream, Incoming::Slice(payload), (end, fin), now)?,
+            other => {
+                self.on_rare_frame(core, other, now)?;
+                core.end_if_tripped();
+            }
+        }
+        Ok(Some((work, begin + len)))
+    }
+
+    /// Takes the OPEN in front, if it is whole and right and streams may be opened: no others, which [`Self::take_frame`] handles
+    /// with all rules and errors.
+    #[inline(never)]
+    fn take_open<S: SessionPort>(
+        &mut self,
+        core: &mut Core<S>,
+        header: Header,
+        bytes: &[u8],
         now: Instant,
     ) -> Result<Run, ProtocolError> {
-        if first.is_whole_message() {
-            return Ok(short_messages(core, first, bytes, most, now));
+        let end = HEADER_LEN + header.length as usize;
+        let opened = header.opened(core.mux.base.config.max_frame());
+        let (Some(id), Some(block)) = (opened, bytes.get(HEADER_LEN..end)) else {
+            return Ok(Run::default());
+        };
+        if !core.life.is_established() {
+            return Ok(Run::default());
         }
-        match first.is_of_call() {
-            true => self.take_calls(core, bytes, max_frame, most),
-            false => Ok(Run::default()),
-        }
+        self.on_open(core, id, block, header.is_last(), now)?;
+        core.end_if_tripped();
+        Ok(Run {
+            frames: 1,
+            work: RARE_WORK,
+            bytes: end,
+        })
     }
 
     /// True when the preface is complete; other bytes are refused at the first wrong one.
@@ -162,28 +213,6 @@ impl Native {
         core.greeted();
         buf.advance(preface::PREFACE_LEN);
         Ok(true)
-    }
-
-    #[inline]
-    fn on_frame<S: SessionPort>(
-        &mut self,
-        core: &mut Core<S>,
-        frame: Frame<'_>,
-        now: Instant,
-    ) -> Result<(), ProtocolError> {
-        match frame {
-            Frame::Data {
-                stream,
-                payload,
-                end,
-                fin,
-            } => self.on_data(core, stream, Incoming::Slice(payload), (end, fin), now),
-            other => {
-                self.on_rare_frame(core, other, now)?;
-                core.end_if_tripped();
-                Ok(())
-            }
-        }
     }
 
     fn on_rare_frame<S: SessionPort>(
@@ -351,6 +380,7 @@ impl Native {
         Ok(())
     }
 
+    #[inline]
     fn on_open<S: SessionPort>(
         &mut self,
         core: &mut Core<S>,
@@ -366,6 +396,7 @@ impl Native {
     }
 
     /// The peer uses its next id, with one of its permissions.
+    #[inline]
     pub(super) fn take_id<S: SessionPort>(
         &mut self,
         core: &mut Core<S>,
@@ -518,38 +549,34 @@ fn on_calls<S: SessionPort>(core: &mut Core<S>, takes: bool) {
     mux.limits.charge_control(&mux.base);
 }
 
-/// The short messages in front that are whole and of the stream of `first`. Stops after one that ends its direction, and after
-/// `most`, and before any other frame, which [`Native::on_data`] handles with all rules and errors.
+/// The short messages in front that are whole and of this stream, as a run: their number and bytes. Stops after one that ends its
+/// direction, and after `most`, and before any other frame, which [`Native::on_data`] handles with all rules and errors.
 #[inline(never)] // A loop of its own has more registers.
 fn short_messages<S: SessionPort>(
     core: &mut Core<S>,
-    first: Header,
+    stream: u32,
     bytes: &[u8],
     most: u64,
-    now: Instant,
-) -> Run {
-    let mut run = Run::default();
+) -> (u64, usize) {
     if !core.life.is_established() {
-        return run;
+        return (0, 0);
     }
     let config = &core.mux.base.config;
     let longest = (SHARE_MIN as u32 - 1)
         .min(config.max_message())
         .min(config.max_frame());
     let mut rest = bytes;
-    run.frames = core.mux.receive_run(first.stream, now, |frames, credit| {
+    let frames = core.mux.receive_run(stream, |frames, credit| {
         let (head, behind) = rest.split_first_chunk::<HEADER_LEN>()?;
         let header = Header::decode(*head);
         let cost = cost(header.length);
-        let plain = header.is_whole_message() && header.stream == first.stream;
-        if !plain || header.length > longest || cost > credit || frames == most {
+        let plain = header.is_message_of(stream) && header.length <= longest;
+        if !plain || cost > credit || frames == most {
             return None;
         }
         let (payload, behind) = behind.split_at_checked(header.length as usize)?;
         rest = behind;
-        Some((payload, cost, header.is_last_message()))
+        Some((payload, cost, header.is_last()))
     });
-    run.work = run.frames;
-    run.bytes = bytes.len() - rest.len();
-    run
+    (frames, bytes.len() - rest.len())
 }

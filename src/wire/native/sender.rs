@@ -68,74 +68,70 @@ impl<P: StreamPort> Sender<'_, P> {
             if let Some(turn) = self.short_messages(batch) {
                 return turn;
             }
-            let Some(record) = self.stream.port.front() else {
-                return Turn::Drained;
-            };
-            let tag = record.tag;
-            let turn = match tag {
-                tx_tag::MESSAGE => self.message(batch),
-                tx_tag::META => self.meta(batch),
-                tx_tag::ERROR => self.error(batch),
-                _ => self.fin(batch),
-            };
-            if let Some(turn) = turn {
+            if let Some(turn) = self.front(batch) {
                 return turn;
             }
         }
         Turn::Over
     }
 
-    /// Sends the messages in front that are short and can be sent whole, each in a frame of its own: the
-    /// path of almost all messages, without the checks that only others need.
+    /// Sends the messages in front that are short and can be sent whole, each in a frame of its own, and the FIN behind
+    /// them: the path of almost all messages, without the checks that only others need. `None`: continue with the front.
+    #[inline]
     fn short_messages(&mut self, batch: &mut Batch) -> Option<Turn> {
-        let Stream {
-            port,
-            credit,
-            sent,
-            deficit,
-            ..
-        } = &mut *self.stream;
-        if *sent > 0 {
+        let stream = &mut *self.stream;
+        if stream.sent > 0 {
             return None;
         }
         let longest = SHARE_MIN.min(self.max_frame);
+        let most = stream.credit.left().min(self.credit.left());
+        let share = stream.deficit.max(0) as u64;
         let (mut frames, mut cost_sum) = (0, 0);
-        let most = credit.left().min(self.credit.left());
-        let mut room = batch.room();
-        let mut last = 0;
-        let next = port.pass_while(|record| {
+        let (mut last, mut fin) = (0, false);
+        let next = stream.port.pass_while(|record| {
+            if record.tag != tx_tag::MESSAGE {
+                fin = record.tag == tx_tag::FIN && frames > 0;
+                return fin;
+            }
             let payload = record.payload.as_slice();
             let (len, cost) = (payload.len(), cost(payload.len() as u32));
-            let fits = cost_sum + cost <= most && HEADER_LEN + len <= room;
-            let may = *deficit > 0 && len <= longest && fits;
-            if record.tag != tx_tag::MESSAGE || !may {
+            let fits = cost_sum + cost <= most && HEADER_LEN + len <= batch.room();
+            if cost_sum >= share || len > longest || !fits {
                 return false;
             }
             let header = data_header(len as u32, true, false, self.id);
             last = batch.head().len();
             batch.head().put_frame(header, payload);
-            batch.copied(HEADER_LEN + len);
-            room -= HEADER_LEN + len;
             cost_sum += cost;
-            *deficit -= cost as i32;
             frames += 1;
             true
         });
-        credit.debit(cost_sum);
+        stream.deficit -= cost_sum as i32;
+        stream.credit.debit(cost_sum);
         self.credit.debit(cost_sum);
         self.frames += frames;
         self.messages += frames;
-        match next {
-            None => return Some(Turn::Drained),
-            Some(tx_tag::FIN) if frames > 0 => {}
-            Some(_) => return None,
+        if fin {
+            if let Some(flags) = batch.head().byte_mut(last + FLAGS_BYTE) {
+                *flags |= FIN_FLAG;
+            }
+            stream.state.on(Event::SentFin);
         }
-        port.pass();
-        if let Some(flags) = batch.head().byte_mut(last + FLAGS_BYTE) {
-            *flags |= FIN_FLAG;
+        (fin || next.is_none()).then_some(Turn::Drained)
+    }
+
+    /// Sends of the record in front what can be sent in one frame. `None`: continue.
+    #[inline(never)]
+    fn front(&mut self, batch: &mut Batch) -> Option<Turn> {
+        let Some(record) = self.stream.port.front() else {
+            return Some(Turn::Drained);
+        };
+        match record.tag {
+            tx_tag::MESSAGE => self.message(batch),
+            tx_tag::META => self.meta(batch),
+            tx_tag::ERROR => self.error(batch),
+            _ => self.fin(batch),
         }
-        self.stream.state.on(Event::SentFin);
-        Some(Turn::Drained)
     }
 
     /// Sends one frame of the message in front. `None`: continue.
@@ -173,10 +169,8 @@ impl<P: StreamPort> Sender<'_, P> {
         match share {
             None => {
                 head.extend_from_slice(&message.as_slice()[begin..begin + body]);
-                batch.copied(copied);
             }
             Some(bytes) => {
-                batch.copied(copied);
                 batch.share(bytes);
             }
         }
@@ -207,7 +201,6 @@ impl<P: StreamPort> Sender<'_, P> {
         batch
             .head()
             .extend_from_slice(&data_header(0, false, true, self.id));
-        batch.copied(HEADER_LEN);
         self.frames += 1;
         self.stream.port.pass();
         self.stream.state.on(Event::SentFin);
@@ -228,7 +221,6 @@ impl<P: StreamPort> Sender<'_, P> {
         batch
             .head()
             .put_with(most, |dst| put_meta(dst, id, block, false));
-        batch.copied(HEADER_LEN + block.len());
         let cost = cost(block.len() as u32);
         self.credit.debit(cost);
         self.stream.deficit -= cost as i32;
@@ -244,13 +236,10 @@ impl<P: StreamPort> Sender<'_, P> {
         }
         let record = self.stream.port.front()?.payload;
         let (code, message, details) = failure::decode(record.as_slice());
-        let before = batch.head().len();
         let id = self.id;
         batch
             .head()
             .put_with(most, |dst| put_error(dst, id, code, message, details));
-        let len = batch.head().len() - before;
-        batch.copied(len);
         self.frames += 1;
         self.stream.port.pass();
         self.stream.state.on(Event::SentError);

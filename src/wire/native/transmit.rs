@@ -10,8 +10,8 @@ use super::Native;
 use super::frame::{
     CALL_PREFIX_LEN, CALLS_FRAME_LEN, CANCEL_FRAME_LEN, FRAME_COST, GOAWAY_FRAME_LEN, HEADER_LEN,
     MAX_ERROR_DETAILS, MAX_ERROR_MESSAGE, MAX_GOAWAY_DEBUG, PING_FRAME_LEN, Scope, StreamId,
-    WINDOW_FRAME_LEN, call_head, cost, data_header, put_calls, put_cancel, put_error, put_goaway,
-    put_open, put_ping, put_window, reply_header,
+    WINDOW_FRAME_LEN, call_head, cost, data_header, open_header, put_calls, put_cancel, put_error,
+    put_goaway, put_ping, put_window, reply_header,
 };
 use super::sender::Sender;
 use crate::core::mux::{caller, handler};
@@ -36,10 +36,7 @@ fn control<S: SessionPort>(
     most: usize,
     put: impl FnOnce(&mut &mut [u8]),
 ) {
-    let before = batch.head().len();
     batch.head().put_with(most, put);
-    let len = batch.head().len() - before;
-    batch.copied(len);
     mux.base.count_sent(1);
 }
 
@@ -52,7 +49,6 @@ impl Native {
     ) {
         if !self.hello.is_empty() {
             batch.head().extend_from_slice(&self.hello);
-            batch.copied(self.hello.len());
             self.hello = bytes::BytesMut::new();
         }
         if core.begin_batch(now) {
@@ -77,6 +73,7 @@ impl Native {
         self.put_opens_and_messages(&mut core.mux, batch);
     }
 
+    #[inline]
     fn put_opens_and_messages<S: SessionPort>(&mut self, mux: &mut Mux<S>, batch: &mut Batch) {
         let opened = mux.permits.front().is_none() || self.put_opens(mux, batch);
         let called = !mux.base.calls.may_have_frames() || self.put_calls(mux, batch, opened);
@@ -146,26 +143,25 @@ impl Native {
     }
 
     /// Encodes the OPEN of permitted streams; false if the batch or the session's credit is used up.
+    #[inline(never)]
     fn put_opens<S: SessionPort>(&mut self, mux: &mut Mux<S>, batch: &mut Batch) -> bool {
-        loop {
-            let credit = mux.credit.left().checked_sub(FRAME_COST);
+        while mux.permits.front().is_some() {
+            let credit = mux.credit.left();
             let Some((key, block)) = mux.next_opening() else {
                 return true;
             };
-            let len = HEADER_LEN + block.len();
-            let fits = credit.is_some_and(|most| block.len() as u64 <= most);
-            if !fits || batch.room() < len {
+            let cost = cost(block.len() as u32);
+            if cost > credit || batch.room() < HEADER_LEN + block.len() {
                 mux.permits.hold(&mut mux.base);
                 return false;
             }
-            let (id, cost) = (self.next_id, cost(block.len() as u32));
-            batch
-                .head()
-                .put_with(len, |dst| put_open(dst, id, block, false));
-            batch.copied(len);
+            let id = self.next_id;
+            let header = open_header(id, block.len(), false);
+            batch.head().put_frame(header, block);
             mux.opened(key, id.get(), cost);
             self.advance_id(mux);
         }
+        true
     }
 
     /// Encodes the frames of calls; false if the batch or the session's credit is used up. Ends of calls cost no credit. Of
@@ -239,7 +235,6 @@ impl Native {
             let head = call_head(id, opening.len(), request.len());
             batch.head().put_frame(head, opening);
             batch.head().extend_from_slice(request);
-            batch.copied(HEADER_LEN + len);
             caller::call_sent(mux, id.get(), cost);
             self.advance_id(mux);
             calls += 1;
@@ -261,36 +256,42 @@ impl Native {
 
     #[inline(never)]
     fn put_messages<S: SessionPort>(&mut self, mux: &mut Mux<S>, batch: &mut Batch, may: May) {
-        while batch.room() > CONTROL_ROOM {
-            let max_frame = self.peer_max_frame;
-            let before = batch.len();
-            let more = mux.take_turn(may, |id, stream, credit| {
-                let Some(id) = StreamId::new(id) else {
-                    // Not reached: a stream has its id before its first turn.
-                    return Sent::NOTHING;
-                };
-                let mut sender = Sender {
-                    stream,
-                    id,
-                    credit,
-                    max_frame,
-                    frames: 0,
-                    messages: 0,
-                };
-                let turn = sender.turn(batch);
-                Sent {
-                    turn,
-                    frames: sender.frames,
-                    messages: sender.messages,
-                    bytes: batch.len() - before,
-                }
-            });
-            if more != Some(true) {
-                break;
+        // Usually there is one.
+        while !mux.schedule.is_empty() {
+            if batch.room() <= CONTROL_ROOM || !self.put_turn(mux, batch, may) {
+                // The remaining keys are not popped for now.
+                return mux.schedule.prune(&mut mux.base.streams);
             }
         }
-        // The remaining keys are not popped for now.
-        mux.schedule.prune(&mut mux.base.streams);
+    }
+
+    /// The turn of one stream; false if nothing more goes into the batch.
+    #[inline]
+    fn put_turn<S: SessionPort>(&self, mux: &mut Mux<S>, batch: &mut Batch, may: May) -> bool {
+        let max_frame = self.peer_max_frame;
+        let before = batch.len();
+        let more = mux.take_turn(may, |id, stream, credit| {
+            let Some(id) = StreamId::new(id) else {
+                // Not reached: a stream has its id before its first turn.
+                return Sent::NOTHING;
+            };
+            let mut sender = Sender {
+                stream,
+                id,
+                credit,
+                max_frame,
+                frames: 0,
+                messages: 0,
+            };
+            let turn = sender.turn(batch);
+            Sent {
+                turn,
+                frames: sender.frames,
+                messages: sender.messages,
+                bytes: batch.len() - before,
+            }
+        });
+        more == Some(true)
     }
 
     fn put_final_goaway<S: SessionPort>(&self, core: &mut Core<S>, batch: &mut Batch) {
@@ -338,7 +339,6 @@ fn put_replies<S: SessionPort>(mux: &mut Mux<S>, batch: &mut Batch, share: usize
         }
         let header = reply_header(id, answer.len());
         batch.head().put_frame(header, answer);
-        batch.copied(len);
         handler::reply_sent(mux, cost);
         replies += 1;
     };
@@ -353,14 +353,11 @@ fn put_call_ends<S: SessionPort>(mux: &mut Mux<S>, batch: &mut Batch) {
             break;
         };
         let (code, message, details) = failure::decode(record);
-        let before = batch.head().len();
         if let Some(id) = StreamId::new(id) {
             batch.head().put_with(ERROR_ROOM, |dst| {
                 put_error(dst, id, code, message, details);
             });
         }
-        let len = batch.head().len() - before;
-        batch.copied(len);
         handler::failure_sent(mux);
     }
     while batch.room() >= CONTROL_ROOM {
@@ -402,7 +399,6 @@ fn put_stream_control<S: SessionPort>(core: &mut Core<S>, batch: &mut Batch, now
             batch
                 .head()
                 .extend_from_slice(&data_header(0, false, true, id));
-            batch.copied(HEADER_LEN);
             mux.base.count_sent(1);
         }
         if owed.window

@@ -70,7 +70,6 @@ fn put(batch: &mut Batch, kind: u8, id: u32, payload: &[u8]) {
     header[1..5].copy_from_slice(&id.to_le_bytes());
     header[5..].copy_from_slice(&(payload.len() as u32).to_le_bytes());
     batch.head().put_frame(header, payload);
-    batch.copied(HEADER + payload.len());
 }
 
 impl Tiny {

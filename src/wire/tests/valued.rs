@@ -38,7 +38,6 @@ impl<W: Wire> End<W> {
         if self.core.life.may_send() {
             self.wire.transmit(&mut self.core, batch, now);
         }
-        batch.seal();
     }
 
     fn receive(&mut self, bytes: &[u8], now: Instant) {

@@ -147,7 +147,7 @@ pub(super) fn memory_is_bounded<W: Wire>(end: &mut End<W>) {
     let connection = &mut end.connection;
     let (mut queued, mut admitted) = (0, 0);
     for (_, stream) in connection.core.mux.base.streams.iter_mut() {
-        let of_stream = stream.port.rx.refresh();
+        let of_stream = stream.port.rx().refresh();
         admitted += stream.window.parts().advance + u64::from(stream.lingering);
         if !stream.discarded {
             queued += of_stream;

@@ -7,29 +7,32 @@ use super::error::FrameError;
 use super::header::Header;
 use super::id::StreamId;
 use super::kind::{Kind, flag};
-use super::lengths::{MAX_META_BLOCK, MAX_OPEN_BLOCK, saturate};
+use super::lengths::{HEADER_LEN, MAX_META_BLOCK, MAX_OPEN_BLOCK, saturate};
 
-/// Appends an OPEN frame. The block is at most [`MAX_OPEN_BLOCK`] long: the caller has refused a longer one.
-pub(crate) fn put_open(dst: &mut impl BufMut, stream: StreamId, block: &[u8], fin: bool) {
-    debug_assert!(saturate(block.len()) <= MAX_OPEN_BLOCK);
-    put(dst, Kind::Open, stream, block, fin);
+/// The header of an OPEN frame; the caller puts the block of `len` bytes behind it. It is at most [`MAX_OPEN_BLOCK`] long: the
+/// caller has refused a longer one.
+#[inline]
+pub(crate) fn open_header(stream: StreamId, len: usize, fin: bool) -> [u8; HEADER_LEN] {
+    debug_assert!(saturate(len) <= MAX_OPEN_BLOCK);
+    header(Kind::Open, stream, len, fin)
 }
 
 /// Appends a META frame. The block is at most [`MAX_META_BLOCK`] long: the caller has refused a longer one.
 pub(crate) fn put_meta(dst: &mut impl BufMut, stream: StreamId, block: &[u8], fin: bool) {
     debug_assert!(saturate(block.len()) <= MAX_META_BLOCK);
-    put(dst, Kind::Meta, stream, block, fin);
+    dst.put_slice(&header(Kind::Meta, stream, block.len(), fin));
+    dst.put_slice(block);
 }
 
-fn put(dst: &mut impl BufMut, kind: Kind, stream: StreamId, block: &[u8], fin: bool) {
-    let header = Header {
-        length: saturate(block.len()),
+#[inline]
+fn header(kind: Kind, stream: StreamId, len: usize, fin: bool) -> [u8; HEADER_LEN] {
+    Header {
+        length: saturate(len),
         kind: kind.bits(),
         flags: if fin { flag::FIN } else { 0 },
         stream: stream.get(),
-    };
-    dst.put_slice(&header.encode());
-    dst.put_slice(block);
+    }
+    .encode()
 }
 
 pub(super) fn parse_open(header: Header, block: &[u8]) -> Result<Frame<'_>, FrameError> {

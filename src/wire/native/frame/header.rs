@@ -18,6 +18,17 @@ pub(crate) struct Header {
     pub(crate) stream: u32,
 }
 
+/// A usual form of a frame, see [`Header::form`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Form {
+    /// A message in one frame, which may end its direction.
+    WholeMessage,
+    Open,
+    /// A call of a stream's id, or the answer to one.
+    OfCall,
+    Other,
+}
+
 impl Header {
     /// Reads a header; every eight bytes are one.
     #[inline]
@@ -43,21 +54,43 @@ impl Header {
         [l0, l1, l2, kind_flags, s0, s1, s2, s3]
     }
 
-    /// A message in one frame, which may end its direction.
+    /// The form of the frame, of those that are usual. Says nothing of its length.
     #[inline]
-    pub(crate) const fn is_whole_message(self) -> bool {
-        self.kind == Kind::Data.bits() && self.flags & !flag::FIN == flag::END
+    pub(crate) const fn form(self) -> Form {
+        const DATA: u8 = Kind::Data.bits();
+        const OPEN: u8 = Kind::Open.bits();
+        const CALL: u8 = Kind::Call.bits();
+        const REPLY: u8 = Kind::Reply.bits();
+        match self.kind {
+            DATA if self.flags & !flag::FIN == flag::END => Form::WholeMessage,
+            OPEN => Form::Open,
+            CALL | REPLY if self.stream != 0 => Form::OfCall,
+            _ => Form::Other,
+        }
+    }
+
+    /// The stream that it opens, if it is an OPEN and [`check`] finds it right.
+    #[inline]
+    pub(crate) fn opened(self, max_frame: u32) -> Option<StreamId> {
+        let right = self.form() == Form::Open && judge(Kind::Open, self, max_frame).is_ok();
+        self.stream_id().filter(|_| right)
     }
 
     /// A call of a stream's id, or the answer to one.
     #[inline]
     pub(crate) const fn is_of_call(self) -> bool {
-        (self.kind == Kind::Call.bits() || self.kind == Kind::Reply.bits()) && self.stream != 0
+        matches!(self.form(), Form::OfCall)
     }
 
-    /// Whether the direction ends with this message, see [`is_whole_message`](Self::is_whole_message).
+    /// A message of this stream in one frame, which may end its direction.
     #[inline]
-    pub(crate) const fn is_last_message(self) -> bool {
+    pub(crate) const fn is_message_of(self, stream: u32) -> bool {
+        matches!(self.form(), Form::WholeMessage) && self.stream == stream
+    }
+
+    /// Of a message, an OPEN or a block: whether its direction ends with it.
+    #[inline]
+    pub(crate) const fn is_last(self) -> bool {
         self.has(flag::FIN)
     }
 
@@ -91,7 +124,7 @@ impl Header {
 /// # Errors
 ///
 /// The first rule that the header breaks.
-#[inline]
+#[inline(always)] // Compiled for the kinds that its callers expect.
 pub(crate) fn check(header: Header, max_frame: u32) -> Result<Kind, FrameError> {
     // One set of rules, compiled for each of these: where the kind is known most of them fold away.
     const DATA: u8 = Kind::Data.bits();

@@ -53,7 +53,7 @@ pub(crate) mod put;
 mod read;
 mod settings;
 
-pub(crate) use block::{put_meta, put_open};
+pub(crate) use block::{open_header, put_meta};
 pub(crate) use call::{CALL_PREFIX_LEN, CALLS_FRAME_LEN, call_head, put_calls, reply_header};
 pub(crate) use control::{
     CANCEL_FRAME_LEN, PING_FRAME_LEN, WINDOW_FRAME_LEN, put_cancel, put_ping, put_window,
@@ -64,7 +64,7 @@ pub(crate) use data::{
 pub use error::FrameError;
 pub(crate) use failure::put_error;
 pub(crate) use goaway::{GOAWAY_FRAME_LEN, put_goaway};
-pub(crate) use header::{Header, check};
+pub(crate) use header::{Form, Header, check};
 pub use id::{Role, StreamId};
 pub use kind::Kind;
 pub(crate) use lengths::{
@@ -170,7 +170,7 @@ impl<'a> Frame<'a> {
     /// # Errors
     ///
     /// The first rule that the payload breaks; as [`parse`](Self::parse) if it has another length.
-    #[inline]
+    #[inline(always)] // As `check`.
     pub(crate) fn read(kind: Kind, header: Header, payload: &'a [u8]) -> Result<Self, FrameError> {
         if payload.len() != header.length as usize {
             return Err(FrameError::payload_length(kind, header.length, payload));

@@ -3,8 +3,8 @@
 use bytes::BufMut;
 
 use super::{
-    Frame, Header, call_head, data_header, put_calls, put_cancel, put_error, put_goaway, put_meta,
-    put_open, put_ping, put_window, read, reply_header,
+    Frame, Header, call_head, data_header, open_header, put_calls, put_cancel, put_error,
+    put_goaway, put_meta, put_ping, put_window, read, reply_header,
 };
 
 /// Appends any frame of a known kind; an extension gets an empty payload on the session.
@@ -20,7 +20,10 @@ pub(crate) fn put(dst: &mut impl BufMut, frame: &Frame<'_>) {
             dst.put_slice(&data_header(length, end, fin, stream));
             dst.put_slice(payload);
         }
-        Frame::Open { stream, block, fin } => put_open(dst, stream, block, fin),
+        Frame::Open { stream, block, fin } => {
+            dst.put_slice(&open_header(stream, block.len(), fin));
+            dst.put_slice(block);
+        }
         Frame::Error {
             stream,
             code,
