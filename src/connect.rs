@@ -119,7 +119,8 @@ pub async fn listen(addr: impl AsRef<str>) -> Result<Listener, ListenError> {
 ///   tasks of the runtime.
 /// * 0 bytes read are the end of the stream: [`SessionError::Disconnected`].
 ///
-/// A transport that has to wait returns `Poll::Pending`: [`WouldBlock`](std::io::ErrorKind::WouldBlock) is its fault, and ends
+/// A transport that has to wait returns `Poll::Pending`, and calls the waker when it is to be polled again; it is not read before
+/// that. [`WouldBlock`](std::io::ErrorKind::WouldBlock) is its fault, and ends
 /// the session like any other error. So do 0 bytes written, as [`WriteZero`](std::io::ErrorKind::WriteZero), and more bytes
 /// written than it was given, as [`InvalidData`](std::io::ErrorKind::InvalidData). A transport that panics, as one does that fills its `ReadBuf` beyond
 /// the end, ends the future, and the session with [`SessionError::EngineStopped`].
@@ -174,17 +175,26 @@ pub struct Connection<T> {
     has_time: bool,
 }
 
+impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
+    /// Ends the session where the runtime has no timers.
+    #[cold]
+    #[inline(never)]
+    fn look_for_time(&mut self) {
+        self.has_time = has_time();
+        if !self.has_time {
+            let missing =
+                "the runtime has no timers: poll it on one that was built with enable_all()";
+            self.turns.give_up(std::io::Error::other(missing));
+        }
+    }
+}
+
 impl<T: AsyncRead + AsyncWrite + Unpin> Future for Connection<T> {
     type Output = SessionError;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<SessionError> {
         if !self.has_time {
-            self.has_time = has_time();
-        }
-        if !self.has_time {
-            let missing =
-                "the runtime has no timers: poll it on one that was built with enable_all()";
-            self.turns.give_up(std::io::Error::other(missing));
+            self.look_for_time();
         }
         Pin::new(&mut self.turns).poll(cx)
     }

@@ -23,13 +23,8 @@ use crate::wire::Wire;
 
 /// Reasons of few activations, see `act_on_rare`.
 const RARE: u32 = reason::CHUNKS | reason::CREDIT | reason::URGENCY;
-/// Reasons that are handled after SEND, see `act_on_late`.
-const LATE: u32 = reason::MORE
-    | reason::WRITTEN
-    | reason::DEADLINE
-    | reason::CANCEL
-    | reason::STOP
-    | reason::DROPPED;
+/// Reasons of few activations that are handled after SEND, see `act_on_late`.
+const LATE: u32 = reason::MORE | reason::WRITTEN | reason::DEADLINE | reason::CANCEL | reason::STOP;
 
 impl<W: Wire> Engine<W> {
     /// Handles the requests made since the last call.
@@ -158,7 +153,10 @@ impl<W: Wire> Engine<W> {
                     self.link.opens.end_pending();
                 }
                 let port = LanePort::new(side);
-                self.core.mux.insert_local(port, refusal, now)
+                let Some(key) = self.core.mux.insert_local(port, refusal, now) else {
+                    return;
+                };
+                key
             }
             Activated::Known(lane) => {
                 let mut key = self.find(&lane);
@@ -170,10 +168,10 @@ impl<W: Wire> Engine<W> {
                 if reasons & reason::GREW != 0 {
                     self.on_grown(key, &lane);
                 }
+                let Some(key) = key else { return };
                 key
             }
         };
-        let Some(key) = key else { return };
         if reasons & RARE != 0 {
             self.act_on_rare(key, reasons, now);
         }
@@ -183,9 +181,14 @@ impl<W: Wire> Engine<W> {
         if reasons & LATE != 0 {
             self.act_on_late(key, reasons);
         }
+        if reasons & reason::DROPPED != 0 {
+            self.core.mux.on_dropped(key);
+            self.core.end_if_tripped();
+        }
     }
 
     /// Reasons that are handled before the queued messages are sent.
+    #[cold]
     fn act_on_rare(&mut self, key: Key, reasons: u32, now: Instant) {
         let mux = &mut self.core.mux;
         if reasons & reason::CHUNKS != 0 {
@@ -201,6 +204,7 @@ impl<W: Wire> Engine<W> {
     }
 
     /// Reasons that are handled after the queued messages are sent.
+    #[cold]
     fn act_on_late(&mut self, key: Key, reasons: u32) {
         let mux = &mut self.core.mux;
         if reasons & reason::MORE != 0 {
@@ -223,9 +227,6 @@ impl<W: Wire> Engine<W> {
         {
             let code = stream.port.lane().asked.stop_code();
             mux.stop(key, code);
-        }
-        if reasons & reason::DROPPED != 0 {
-            mux.on_dropped(key);
         }
         self.core.end_if_tripped();
     }

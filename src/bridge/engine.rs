@@ -62,7 +62,7 @@ pub(crate) trait Protocol {
     fn written(&mut self, bytes: usize, rest: bool, now: Instant);
 
     /// When [`on_deadline`](Self::on_deadline) is to be called at the latest.
-    fn next_deadline(&self) -> Option<Instant>;
+    fn next_deadline(&mut self) -> Option<Instant>;
     /// Whether [`see_socket`](Self::see_socket) is to be called before [`on_deadline`](Self::on_deadline).
     fn looks_at_socket(&self, now: Instant) -> bool;
     /// The number of bytes that the socket still holds, if the driver can read it.
@@ -272,7 +272,7 @@ impl<W: Wire> Protocol for Engine<W> {
     }
 
     #[inline]
-    fn next_deadline(&self) -> Option<Instant> {
+    fn next_deadline(&mut self) -> Option<Instant> {
         let of_core = (self.core.mux.base.timers).next(self.core.life.timers());
         sooner(self.wire.deadline(), of_core)
     }

@@ -141,8 +141,8 @@ impl<S: SessionPort> Base<S> {
 
     #[inline(never)]
     fn wake_noted(&mut self) {
-        for key in self.wakes.streams.drain(..) {
-            let Some(stream) = self.streams.get_mut(key) else {
+        for key in &self.wakes.streams {
+            let Some(stream) = self.streams.get_mut(*key) else {
                 continue;
             };
             let bits = std::mem::take(&mut stream.wakes);
@@ -153,12 +153,23 @@ impl<S: SessionPort> Base<S> {
                 stream.port.wake_receiver();
             }
         }
+        self.wakes.streams.clear();
         if self.calls.wakes_due {
             self.calls.deliver_wakes(&mut self.app);
         }
-        if std::mem::take(&mut self.wakes.acceptors) {
+        if self.wakes.acceptors {
+            self.wakes.acceptors = false;
             self.app.wake_acceptors();
         }
+        if self.wakes.state | self.wakes.pings {
+            self.wake_waiting();
+        }
+    }
+
+    /// Wakes the tasks that wait for the session itself.
+    #[cold]
+    #[inline(never)]
+    fn wake_waiting(&mut self) {
         if std::mem::take(&mut self.wakes.state) {
             self.app.wake_state();
         }

@@ -230,10 +230,14 @@ impl SendBudget {
     }
 
     /// Lends returned bytes to the streams that wait for their share, and puts the rest back into the common budget.
+    #[inline]
     pub(crate) fn serve_waiting<S: SessionPort>(&mut self, base: &mut Base<S>) {
-        if self.spare == 0 {
-            return;
+        if self.spare != 0 {
+            self.serve_from_spare(base);
         }
+    }
+
+    fn serve_from_spare<S: SessionPort>(&mut self, base: &mut Base<S>) {
         while let Some(key) = self.waiting.front().copied() {
             if !self.serve(&mut base.streams, &mut base.wakes, &base.config, key) {
                 return;

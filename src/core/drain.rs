@@ -25,6 +25,7 @@ impl<S: SessionPort> Core<S> {
     }
 
     /// Sends what is queued, within `close_linger`, and ends.
+    #[cold]
     pub(crate) fn close(&mut self, now: Instant) {
         let action = self.life.close(now, &mut self.mux.base.timers);
         self.act(action);
@@ -40,11 +41,8 @@ impl<S: SessionPort> Core<S> {
     /// Ends by a limit of this side, if one was tripped; the peer gets the same text.
     #[inline]
     pub(crate) fn end_if_tripped(&mut self) {
-        if let Some(exceeded) = self.mux.limits.take_tripped()
-            && !self.life.is_ending()
-        {
-            self.mux.base.app.trip(exceeded.limit);
-            self.end(SessionError::from(exceeded));
+        if self.mux.limits.is_tripped() {
+            end_by_limit(self);
         }
     }
 
@@ -183,5 +181,15 @@ impl<S: SessionPort> Core<S> {
                 self.count_refused();
             }
         }
+    }
+}
+
+#[cold]
+fn end_by_limit<S: SessionPort>(core: &mut Core<S>) {
+    if let Some(exceeded) = core.mux.limits.take_tripped()
+        && !core.life.is_ending()
+    {
+        core.mux.base.app.trip(exceeded.limit);
+        core.end(SessionError::from(exceeded));
     }
 }

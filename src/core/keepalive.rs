@@ -85,6 +85,8 @@ pub(crate) struct Keepalive {
     closed: Option<Instant>,
     /// When this side last sent something.
     said: Instant,
+    /// Since the last check the timer was set for the first look.
+    looks: bool,
     /// The last reception ended inside a frame.
     inside: bool,
     /// Bytes that the socket has taken.
@@ -132,6 +134,7 @@ impl Keepalive {
             watches: false,
             closed: None,
             said: now,
+            looks: false,
             inside: false,
             taken: 0,
             left: 0,
@@ -177,7 +180,10 @@ impl Keepalive {
     pub(crate) fn offer(&mut self, now: Instant, timers: &mut Timers) {
         self.unwritten = Some(now);
         self.said = now;
-        timers.set_by(Timer::Keepalive, now + self.first_look);
+        if !self.looks {
+            self.looks = true;
+            timers.set_by(Timer::Keepalive, now + self.first_look);
+        }
     }
 
     /// The PING of the keepalive ends after this many bytes of the batch under construction.
@@ -306,6 +312,7 @@ impl Keepalive {
         at: Instant,
         now: Instant,
     ) -> Option<Lost> {
+        self.looks = false;
         // Once only: else a machine that is always late would never detect a dead peer.
         let forgive = now - at > LATE && !self.forgiven;
         let write_timeout = base.config.write_timeout();

@@ -77,8 +77,13 @@ impl Limits {
         self.tripped.get_or_insert(LimitExceeded { limit, value });
     }
 
-    /// The limit by which the session is to end.
+    /// Whether the session is to end by a limit.
     #[inline]
+    pub(crate) const fn is_tripped(&self) -> bool {
+        self.tripped.is_some()
+    }
+
+    /// The limit by which the session is to end.
     pub(crate) const fn take_tripped(&mut self) -> Option<LimitExceeded> {
         self.tripped.take()
     }

@@ -184,6 +184,7 @@ impl<S: SessionPort> Core<S> {
         self.refuse_all_unaccepted();
     }
 
+    #[inline]
     fn close_if_unused(&mut self, now: Instant) {
         if self.orphan.is_unused(&self.mux) {
             self.close(now);

@@ -75,6 +75,8 @@ pub(crate) struct TimerSet(u16);
 
 impl TimerSet {
     pub(crate) const NONE: Self = Self(0);
+    /// The set of no state of a session.
+    const OTHER: Self = Self(u16::MAX);
 
     pub(crate) const fn with(self, timer: Timer) -> Self {
         Self(self.0 | timer.bit())
@@ -91,13 +93,23 @@ pub(crate) struct Timers {
     set: u16,
     /// Any time, for those that are not set.
     at: [Instant; COUNT],
+    /// The answer of [`next`](Self::next), and the timers that it was for: asked at the end of each turn, and seldom another.
+    next: Option<Instant>,
+    next_of: TimerSet,
 }
+
+const _: () = assert!(
+    COUNT < u16::BITS as usize,
+    "`TimerSet::OTHER` has a bit of its own"
+);
 
 impl Timers {
     pub(crate) const fn new(now: Instant) -> Self {
         Self {
             set: 0,
             at: [now; COUNT],
+            next: None,
+            next_of: TimerSet::OTHER,
         }
     }
 
@@ -105,6 +117,7 @@ impl Timers {
     pub(crate) const fn set(&mut self, timer: Timer, at: Instant) {
         self.set |= timer.bit();
         self.at[timer as usize] = at;
+        self.next_of = TimerSet::OTHER;
     }
 
     /// Sets it, unless it expires earlier anyway.
@@ -117,6 +130,7 @@ impl Timers {
 
     pub(crate) const fn stop(&mut self, timer: Timer) {
         self.set &= !timer.bit();
+        self.next_of = TimerSet::OTHER;
     }
 
     #[inline]
@@ -135,7 +149,17 @@ impl Timers {
 
     /// When the first of `running` expires.
     #[inline]
-    pub(crate) fn next(&self, running: TimerSet) -> Option<Instant> {
+    pub(crate) fn next(&mut self, running: TimerSet) -> Option<Instant> {
+        if self.next_of != running {
+            self.next_of = running;
+            self.next = self.find_next(running);
+        }
+        self.next
+    }
+
+    /// The same, computed anew.
+    #[cold]
+    pub(crate) fn find_next(&self, running: TimerSet) -> Option<Instant> {
         let mut left = self.set & running.0;
         let mut next: Option<Instant> = None;
         while left != 0 {
@@ -189,6 +213,43 @@ mod tests {
             assert_eq!(timers.next(TimerSet::NONE.with(timer)), None);
         }
         assert_eq!(timers.next(every()), None);
+    }
+
+    #[test]
+    fn the_next_deadline_follows_every_change_of_the_timers() {
+        let now = Instant::now();
+        let mut timers = Timers::new(now);
+        let running = TimerSet::NONE.with(Timer::Pong).with(Timer::Age);
+        let mut check = |change: fn(&mut Timers, Instant), seconds: Option<u32>| {
+            change(&mut timers, now);
+            for _ in 0..2 {
+                let next = seconds.map(|seconds| now + seconds * SECOND);
+                assert_eq!(timers.next(running), next);
+                assert_eq!(timers.find_next(running), next);
+            }
+        };
+        check(|_, _| {}, None);
+        check(
+            |timers, now| timers.set(Timer::Age, now + 5 * SECOND),
+            Some(5),
+        );
+        check(
+            |timers, now| timers.set_by(Timer::Pong, now + 3 * SECOND),
+            Some(3),
+        );
+        check(
+            |timers, now| timers.set_by(Timer::Pong, now + 4 * SECOND),
+            Some(3),
+        );
+        check(
+            |timers, now| timers.set(Timer::Pong, now + 7 * SECOND),
+            Some(5),
+        );
+        check(|timers, _| timers.stop(Timer::Age), Some(7));
+        let late = |timers: &mut Timers, now| {
+            timers.take_expired(Timer::Pong, now + 9 * SECOND);
+        };
+        check(late, None);
     }
 
     #[test]

@@ -294,7 +294,11 @@ impl<T: Transport + Unpin, P: Protocol + Unpin> Turns<T, P> {
 
     /// Whether a session that wanted no bytes wants some again, because of this turn's requests: nothing else would wake it.
     fn goes_on(&mut self) -> bool {
-        std::mem::take(&mut self.paused) && self.connection.wants_bytes()
+        if !self.paused {
+            return false;
+        }
+        self.paused = false;
+        self.connection.wants_bytes()
     }
 
     /// Writes what is queued. True if there may be more, or room for it.
@@ -378,7 +382,8 @@ impl<T: Transport + Unpin, P: Protocol + Unpin> Turns<T, P> {
                 self.used_up = false;
                 return Poll::Ready(());
             }
-            if std::mem::take(&mut self.replies_expected) {
+            if self.replies_expected {
+                self.replies_expected = false;
                 return self.await_answers(cx);
             }
             if moved && self.is_used_up() {
@@ -392,7 +397,10 @@ impl<T: Transport + Unpin, P: Protocol + Unpin> Turns<T, P> {
                 continue;
             }
             self.deadline = self.connection.next_deadline();
-            let deadline = sooner(self.deadline, self.linger_until);
+            let mut deadline = self.deadline;
+            if self.linger_until.is_some() {
+                deadline = sooner(deadline, self.linger_until);
+            }
             match self.transport.poll_timer(cx, deadline) {
                 Ok(false) => {}
                 Ok(true) => continue,
@@ -474,6 +482,34 @@ impl<T: Transport + Unpin, P: Protocol + Unpin> Turns<T, P> {
     }
 }
 
+impl<T: Transport + Unpin, P: Protocol + Unpin> Turns<T, P> {
+    /// The stages behind the service.
+    #[cold]
+    fn close_socket(&mut self, cx: &mut Context<'_>) -> Poll<SessionError> {
+        loop {
+            match self.stage {
+                SocketStage::ShuttingDown => {
+                    let event = ready!(self.shut_down(cx));
+                    self.on_socket(event);
+                }
+                SocketStage::Lingering => {
+                    let event = ready!(self.linger(cx));
+                    self.on_socket(event);
+                }
+                SocketStage::Releasing => {
+                    ready!(self.transport.poll_close(cx));
+                    self.connection.released();
+                    self.on_socket(SocketEvent::Freed);
+                }
+                SocketStage::Serving | SocketStage::Released => {
+                    let end = self.connection.link().end().cloned();
+                    return Poll::Ready(end.unwrap_or(SessionError::EngineStopped));
+                }
+            }
+        }
+    }
+}
+
 impl<T: Transport + Unpin, P: Protocol + Unpin> Future for Turns<T, P> {
     type Output = SessionError;
 
@@ -484,28 +520,10 @@ impl<T: Transport + Unpin, P: Protocol + Unpin> Future for Turns<T, P> {
             // The socket is the parent's.
             return Poll::Ready(SessionError::EngineStopped);
         }
-        loop {
-            match this.stage {
-                SocketStage::Serving => ready!(this.run(cx)),
-                SocketStage::ShuttingDown => {
-                    let event = ready!(this.shut_down(cx));
-                    this.on_socket(event);
-                }
-                SocketStage::Lingering => {
-                    let event = ready!(this.linger(cx));
-                    this.on_socket(event);
-                }
-                SocketStage::Releasing => {
-                    ready!(this.transport.poll_close(cx));
-                    this.connection.released();
-                    this.on_socket(SocketEvent::Freed);
-                }
-                SocketStage::Released => {
-                    let end = this.connection.link().end().cloned();
-                    return Poll::Ready(end.unwrap_or(SessionError::EngineStopped));
-                }
-            }
+        if this.stage == SocketStage::Serving {
+            ready!(this.run(cx));
         }
+        this.close_socket(cx)
     }
 }
 

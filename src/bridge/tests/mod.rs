@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 
-use super::{Engine, Pool, Protocol, Status};
+use super::{Engine, Pool, Protocol, Status, sooner};
 use crate::bridge::Info;
 use crate::config::Config;
 use crate::handle::Session;
@@ -51,6 +51,13 @@ mod wakes;
 mod written;
 
 use net::{Cut, Pipe, Read, Rng, Weather};
+
+/// The next deadline, without a change.
+fn deadline<W: Wire>(connection: &Engine<W>) -> Option<Instant> {
+    let core = &connection.core;
+    let of_core = core.mux.base.timers.find_next(core.life.timers());
+    sooner(connection.wire.deadline(), of_core)
+}
 
 /// Counts its wakes.
 #[derive(Debug, Default)]
@@ -184,7 +191,7 @@ impl<W: Wire> End<W> {
             c.core.mux.credit,
             crate::core::mux::queue_lengths(&c.core.mux),
             self.writing,
-            c.next_deadline(),
+            deadline(c),
             c.link.opens.granted(),
             c.core.mux.permits.peer_streams,
             c.core.mux.permits.grant_owed,
@@ -418,18 +425,18 @@ impl<W: Wire> Pair<W> {
                 || end.connection.link().has_work()
                 || (!end.read_all && !end.full && self.pipes[1 - side].is_readable(self.now))
                 || (end.writing && self.pipes[side].has_room())
-                || (end.connection.next_deadline().or(end.linger)).is_some_and(|at| at <= self.now))
+                || (deadline(&end.connection).or(end.linger)).is_some_and(|at| at <= self.now))
     }
 
     /// The time of the next event.
     fn next_event(&self) -> Option<Instant> {
         let of = |side: usize| {
             let end = &self.ends[side];
-            let deadline = end.connection.next_deadline().or(end.linger);
+            let due = deadline(&end.connection).or(end.linger);
             let arrival = self.pipes[1 - side].next_arrival();
             let arrival = arrival.filter(|_| !end.read_all && !end.full);
             let live = !end.closed;
-            [deadline.filter(|_| live), arrival.filter(|_| live)]
+            [due.filter(|_| live), arrival.filter(|_| live)]
         };
         of(D).into_iter().chain(of(A)).flatten().min()
     }
