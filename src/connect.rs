@@ -119,8 +119,8 @@ pub async fn listen(addr: impl AsRef<str>) -> Result<Listener, ListenError> {
 ///   tasks of the runtime.
 /// * 0 bytes read are the end of the stream: [`SessionError::Disconnected`].
 ///
-/// A transport that has to wait returns `Poll::Pending`, and calls the waker when it is to be polled again; it is not read before
-/// that. [`WouldBlock`](std::io::ErrorKind::WouldBlock) is its fault, and ends
+/// A transport that has to wait returns `Poll::Pending`, and calls the waker when it is to be polled again: it may not be read
+/// before that. [`WouldBlock`](std::io::ErrorKind::WouldBlock) is its fault, and ends
 /// the session like any other error. So do 0 bytes written, as [`WriteZero`](std::io::ErrorKind::WriteZero), and more bytes
 /// written than it was given, as [`InvalidData`](std::io::ErrorKind::InvalidData). A transport that panics, as one does that fills its `ReadBuf` beyond
 /// the end, ends the future, and the session with [`SessionError::EngineStopped`].

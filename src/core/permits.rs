@@ -44,7 +44,7 @@ impl Permits {
 
     // ---- streams of this side ---------------------------------------------------------------
 
-    /// A stream of this side, opened with a permission, or waiting for one.
+    /// A stream of this side that has taken a permission a moment ago, or waits for one.
     pub(crate) fn enter<S: SessionPort>(&mut self, base: &mut Base<S>, key: Key, granted: bool) {
         if granted {
             // One that is given up at this moment returns its permission when it is forgotten.

@@ -54,8 +54,8 @@ impl Wake for Notice {
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        // Before the task is woken, whose poll looks for it.
-        // ORDERING: pairs with `Signal::clear`; publishes the transport's actions before it.
+        // ORDERING: pairs with `Signal::clear`; publishes the transport's actions before it. That the next poll sees it is the
+        // work of the task's waker, which publishes what precedes a wake, also one of a task that is scheduled already.
         self.given.store(true, Ordering::Release);
         self.task.wake_by_ref();
     }

@@ -205,7 +205,7 @@ impl RecvStream {
         }
     }
 
-    /// As [`poll_recv`](Self::poll_recv), where the next is not a message that the ring stores in one piece.
+    /// As [`poll_recv`](Self::poll_recv), of a message that was not found at the reader's place, in one piece, with the first look.
     #[inline(never)]
     fn take_found(&mut self, found: Found) -> Poll<Result<Option<Bytes>, StreamError>> {
         Poll::Ready(match found {

@@ -22,8 +22,8 @@
 //! 3. The writer touches the newest segment only; older ones, which end in a LINK, belong to the reader, which frees them in
 //!    order. `oldest` is the segment in which `head` lies.
 //! 4. A header marked TAKEN owns nothing; a `Shared` header that is not marked owns one `Bytes`.
-//! 5. The private state of an end is accessed by its one [`Writer`] or [`Reader`], and by the thread that drops
-//!    the ring, when both are gone.
+//! 5. The private state of an end is accessed by its one [`Writer`] or [`Reader`] at a time, and by the thread that drops
+//!    or renews the ring, when both are gone.
 //!
 //! # Progress
 //! No operation waits for the other side and none has a loop that the other side can prolong: all are **wait-free**, except

@@ -20,7 +20,7 @@ pub(crate) const BATCH_COPY_BYTES: usize = 64 * 1024;
 pub(crate) const BATCH_BYTES: usize = 256 * 1024;
 /// The same where several streams send: while a batch is being sent, the messages of the others wait.
 pub(crate) const SHARED_BATCH_BYTES: usize = 128 * 1024;
-/// Maximum of parts in one batch: bytes of `head` that are contiguous, or a referenced payload.
+/// Parts of a batch from which it is full: bytes of `head` that are contiguous, or a referenced payload. A FIN may be one more.
 pub(crate) const BATCH_PARTS: usize = 64;
 
 /// A referenced payload.

@@ -1,6 +1,6 @@
 //! The two sides of a lane, and the ends of its rings that each may use.
 //!
-//! [`Lane::pair`] makes both, once, and neither can be cloned. So each ring has one writer and one reader without any
+//! [`Lane::pair`] and [`Lane::pair_of_peer`] make both, once, and neither can be cloned. So each ring has one writer and one reader without any
 //! counting at run time. A lane that both sides have left may be paired again ([`SpareLane`]):
 //!
 //! ```text
@@ -216,7 +216,7 @@ impl Writer<BorrowedRxRing<'_>> {
     /// Wakes the receiver if it waits.
     #[inline]
     pub(crate) fn wake_receiver(&mut self) {
-        // SAFETY: a ring has one writer (`Writer::new`), and it is borrowed mutably.
+        // SAFETY: this writer borrows the only reader of the ring forth (`back`): nothing else wakes the receiver meanwhile.
         unsafe { self.owner().0.receiver().wake() }
     }
 }

@@ -41,7 +41,7 @@ impl<O: RingOwner> Reader<O> {
     /// The consuming side of the owner's ring.
     ///
     /// # Safety
-    /// No other `Reader` of this ring was or will be made.
+    /// No other `Reader` of this ring exists while this one does, and none did since the ring was made or renewed.
     pub(crate) const unsafe fn new(owner: O) -> Self {
         Self { owner }
     }

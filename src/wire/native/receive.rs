@@ -114,6 +114,7 @@ impl Native {
             frames += 1;
             work += done;
             at = end;
+            woken = core.mux.base.calls.waking() >= WAKES_MAX;
         };
         match at == buf.len() && buf.capacity() >= backing {
             // The same memory is received into again. A smaller buffer is used up, and replaced by one of this size.

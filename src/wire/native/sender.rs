@@ -89,6 +89,7 @@ impl<P: StreamPort> Sender<'_, P> {
         let (mut frames, mut cost_sum) = (0, 0);
         let (mut last, mut fin) = (0, false);
         let next = stream.port.pass_while(|record| {
+            debug_assert!(!fin, "a FIN is the last record");
             if record.tag != tx_tag::MESSAGE {
                 fin = record.tag == tx_tag::FIN && frames > 0;
                 return fin;
