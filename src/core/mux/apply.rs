@@ -163,13 +163,11 @@ impl<S: SessionPort> Mux<S> {
 
     /// A stream of the peer that no application will accept. True if it was alive.
     pub(crate) fn refuse_unaccepted(&mut self, key: Key, code: u32) -> bool {
-        let mut alive = false;
-        if let Some(stream) = self.base.streams.get_mut(key) {
-            stream.dropped = true;
-            alive = !stream.state.is_over();
-        }
+        let stream = self.base.streams.get_mut(key);
+        let alive = stream.is_some_and(|stream| !stream.state.is_over());
+        // Until the peer has been told, the stream holds what is queued, as one that an application has cancelled.
         self.cancel(key, code);
-        self.remove_if_done(key);
+        self.on_dropped(key);
         alive
     }
 }

@@ -87,7 +87,7 @@ const DRPC_ENDS: [&str; 14] = [
 ];
 
 /// Runs that have found a bug, as long as plans are drawn unchanged: part of every ordinary test.
-const KEPT: [(u64, &str); 8] = [
+const KEPT: [(u64, &str); 9] = [
     (
         2184,
         "a side that is called, and whose handles are gone before it was spoken to, has no last word",
@@ -119,6 +119,10 @@ const KEPT: [(u64, &str); 8] = [
     (
         10378,
         "a message that waited for a slow consumer was taken for one that its peer had stopped sending",
+    ),
+    (
+        2_020_158,
+        "what a refused stream had been given from the pool was given back before the peer was told",
     ),
 ];
 
