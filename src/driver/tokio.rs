@@ -61,8 +61,8 @@ impl Wake for Notice {
     }
 }
 
-/// The waker that a transport has, and what it says. It serves all operations: TLS reads while it writes, and a transport may
-/// have room for one waker only.
+/// The waker that a transport is polled with, and whether it was called. One waker serves all operations: TLS reads while it
+/// writes, and a transport may store one waker only.
 #[derive(Debug)]
 struct Signal {
     notice: Arc<Notice>,

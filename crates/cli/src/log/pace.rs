@@ -283,38 +283,29 @@ mod tests {
         (from_ms..to_ms).filter(admit).count()
     }
 
-    #[test]
-    fn a_flood_is_one_line_and_a_count_each_window() {
-        let (mut kind, began) = kind();
-        assert_eq!(count(&mut kind, began, 0, 10_000), 1);
+    /// A flood of a line a millisecond: the first window, the second, and five lines after it.
+    fn is_paced((mut kind, began): (Kind, Instant), lines: usize, left_out: u32, after: usize) {
+        assert_eq!(count(&mut kind, began, 0, 10_000), lines);
         assert_eq!(kind.due(began + 9_999 * MS), None);
         let told = String::from_utf8(kind.due(began + 10_000 * MS).unwrap()).unwrap();
-        assert!(
-            told.ends_with(": refused: and 9999 more like it in the last 10 s\n"),
-            "{told}"
-        );
+        let counted = format!(": refused: and {left_out} more like it in the last 10 s\n");
+        assert!(told.ends_with(&counted), "{told}");
         assert_eq!(count(&mut kind, began, 10_000, 20_000), 1);
         assert!(kind.due(began + 20_000 * MS).is_some());
         // The flood is over.
         assert_eq!(kind.due(began + 30_000 * MS), None);
-        assert_eq!(count(&mut kind, began, 30_000, 30_005), 1);
+        assert_eq!(count(&mut kind, began, 30_000, 30_005), after);
+    }
+
+    #[test]
+    fn a_flood_is_one_line_and_a_count_each_window() {
+        is_paced(kind(), 1, 9999, 1);
     }
 
     #[test]
     fn details_are_a_few_lines_and_in_a_flood_one_and_a_count_each_window() {
-        let (mut kind, began) = of(|| tracing::debug_span!("a place").metadata());
-        assert_eq!(count(&mut kind, began, 0, 10_000), 10);
-        assert_eq!(kind.due(began + 9_999 * MS), None);
-        let told = String::from_utf8(kind.due(began + 10_000 * MS).unwrap()).unwrap();
-        assert!(
-            told.ends_with(": refused: and 9990 more like it in the last 10 s\n"),
-            "{told}"
-        );
-        assert_eq!(count(&mut kind, began, 10_000, 20_000), 1);
-        assert!(kind.due(began + 20_000 * MS).is_some());
-        // The flood is over.
-        assert_eq!(kind.due(began + 30_000 * MS), None);
-        assert_eq!(count(&mut kind, began, 30_000, 30_005), 5);
+        let details = of(|| tracing::debug_span!("a place").metadata());
+        is_paced(details, 10, 9990, 5);
     }
 
     #[test]
