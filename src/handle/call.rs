@@ -315,6 +315,11 @@ impl Acceptor {
         link.calls.pop().map(IncomingCall::new)
     }
 
+    /// Calls that are here and not taken, possibly outdated.
+    pub(crate) fn waiting_calls(&self) -> u32 {
+        self.session.link().calls.waiting()
+    }
+
     /// Waits for what the peer asks for; `None` is the orderly end of the session.
     pub(crate) fn poll(&mut self, cx: &Context<'_>) -> Poll<Result<Option<Arrival>, SessionError>> {
         let of_stream = |(send, recv)| Arrival::Stream(send, recv);

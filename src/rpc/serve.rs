@@ -31,9 +31,10 @@ use crate::handle::{RecvStream, SendStream, Session};
 use crate::pace::paced;
 use crate::timer::has_time;
 
-/// Calls that are taken, one behind the other, before others on the thread have their turn.
+/// Calls that are taken, one behind the other, before others on the thread have their turn: as many as still wait, so that the
+/// answers to one half are on their way while the other is worked on; but no fewer than this,
 const READY_CALLS: u32 = 32;
-/// The same as a time, which is looked at each [`LOOK_CALLS`].
+/// and for no longer than this, which is looked at each [`LOOK_CALLS`].
 const READY_TIME: Duration = Duration::from_micros(50);
 const LOOK_CALLS: u32 = 4;
 /// A call that had less time left when the clock was read last is judged by the time as it is now. Handlers that ran in place since,
@@ -84,7 +85,7 @@ pub(super) async fn serve_session<M: Mode>(
             }
             None => return Ok(()),
         }
-        if serving.has_had_its_turn() {
+        if serving.has_had_its_turn(&acceptor) {
             serving.rest();
             tokio::task::yield_now().await;
         }
@@ -244,7 +245,7 @@ impl<M: Mode> Serving<M> {
     }
 
     /// Whether so much has arrived, one behind the other, that others on the thread have to have their turn.
-    fn has_had_its_turn(&mut self) -> bool {
+    fn has_had_its_turn(&mut self, acceptor: &Acceptor) -> bool {
         self.arrived += 1;
         if !self.arrived.is_multiple_of(LOOK_CALLS) {
             return false;
@@ -253,7 +254,8 @@ impl<M: Mode> Serving<M> {
         self.near = Some(now + NEAR);
         self.warm.settle(now);
         let since = *self.since.get_or_insert(now);
-        self.arrived >= READY_CALLS || now.duration_since(since) >= READY_TIME
+        let enough = READY_CALLS.max(acceptor.waiting_calls());
+        self.arrived >= enough || now.duration_since(since) >= READY_TIME
     }
 }
 

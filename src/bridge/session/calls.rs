@@ -333,6 +333,11 @@ impl CallLink {
         self.incoming.get()?.pop()
     }
 
+    /// Calls of the peer that no handler has taken, possibly outdated.
+    pub(crate) fn waiting(&self) -> u32 {
+        self.incoming.get().map_or(0, |queue| queue.len() as u32)
+    }
+
     /// Has the acceptor's task woken when calls, or streams, have arrived; it then looks again.
     pub(crate) fn register(&self, waker: &std::task::Waker) {
         self.acceptor.register(waker);
