@@ -121,16 +121,16 @@ fn what_arrives_decides_how_it_is_received() {
     assert_eq!(after(100, 64), Via::RingBuffers, "it does not spin");
     reactor.borrow_mut().spins = true;
     assert_eq!(after(15, 64), Via::RingBuffers);
-    assert_eq!(after(1, 64), Via::Calls);
-    assert_eq!(after(15, 2000), Via::Calls, "it may be by chance");
-    assert_eq!(after(1, 64), Via::Calls);
-    assert_eq!(after(16, 2000), Via::RingBuffers);
+    assert_eq!(after(1, 8000), Via::Calls);
+    assert_eq!(after(100, 10_000), Via::Calls, "neither short nor large");
     assert_eq!(after(1, 100_000), Via::Operations);
     assert_eq!(after(100, 10_000), Via::Operations);
-    assert_eq!(after(16, 2000), Via::RingBuffers);
-    assert_eq!(after(16, 64), Via::Calls);
+    assert_eq!(after(15, 2000), Via::Operations, "it may be by chance");
+    assert_eq!(after(1, 100_000), Via::Operations);
+    assert_eq!(after(16, 2000), Via::Calls);
     reactor.borrow_mut().spins = false;
-    assert_eq!(after(16, 64), Via::RingBuffers);
+    assert_eq!(after(16, 10_000), Via::Calls);
+    assert_eq!(after(16, 2000), Via::RingBuffers);
 }
 
 #[test]
