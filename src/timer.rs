@@ -2,12 +2,18 @@
 //! where it has been shut down: here that is an error. Where tokio offers no way to ask but to try, its panic is caught after
 //! the panic hook has printed it.
 
+#[cfg(feature = "rpc")]
+mod recent;
+
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use tokio::runtime::{Handle, Id};
 use tokio::time::{Instant, Sleep, sleep_until};
+
+#[cfg(feature = "rpc")]
+pub(crate) use recent::recent;
 
 /// For limits beyond the clock's range.
 #[cfg(feature = "manage")]

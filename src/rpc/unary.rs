@@ -23,6 +23,10 @@ use super::status::Status;
 use super::timer::Timer;
 use crate::error::Processed;
 use crate::handle::{self, Session};
+use crate::timer::recent;
+
+/// Calls with so much time, or any, may begin some microseconds earlier than they do.
+const LONG: Duration = Duration::from_millis(1);
 
 impl<'a, Req, Resp: Send + 'static> Call<'a, Req, Resp, Unary> {
     /// As awaiting it, with the metadata of the answer.
@@ -199,7 +203,7 @@ impl<'a, T> UnaryCall<'a, T> {
     #[inline]
     fn poll_outcome(&mut self, cx: &mut std::task::Context<'_>) -> Poll<Outcome<T>> {
         if !self.seen.has_begun() {
-            self.begin(Instant::now());
+            self.begin(self.time());
         }
         let outcome = match &mut self.state {
             State::Running => {
@@ -214,6 +218,16 @@ impl<'a, T> UnaryCall<'a, T> {
         self.seen.end(outcome.code());
         self.state = State::Done;
         Poll::Ready(outcome)
+    }
+
+    /// The time when it begins; of a long call, that of the last few microseconds will do.
+    #[inline]
+    fn time(&self) -> Instant {
+        let limit = self.ready.as_ref().and_then(|ready| ready.prepared.timeout);
+        match limit {
+            Some(limit) if limit < LONG => Instant::now(),
+            _ => recent(),
+        }
     }
 
     #[inline]
