@@ -138,23 +138,27 @@ impl<'s> PendingCall<'s> {
         })
     }
 
-    /// The answer, with the time when it was received, if it is here and came in one frame; [`poll`](Self::poll) has the rest.
+    /// What `read` makes of the answer, with the time when that was received, if it is here and came in one frame;
+    /// [`poll`](Self::poll) has the rest.
     #[inline(always)] // It is moved once, out of the cell.
-    pub(crate) fn take_answer(&mut self) -> Option<(Bytes, Instant)> {
+    pub(crate) fn take_answer<T>(
+        &mut self,
+        read: impl FnOnce(&mut Bytes) -> T,
+    ) -> Option<(T, Instant)> {
         let back = self.side.as_mut()?.given()?;
-        let Some(Back::Answer(message, at)) = back else {
+        if !matches!(back, Some(Back::Answer(..))) || self.link.is_inherited() {
+            return None;
+        }
+        // Should `read` panic, the call is over.
+        let mut side = self.side.take()?;
+        let Some(Back::Answer(message, at)) = side.given()? else {
             return None;
         };
-        if self.link.is_inherited() {
-            return None;
-        }
-        let (message, at) = (std::mem::take(message), *at);
-        let calls = &self.link.calls;
-        calls.answer_read(&self.link, &message);
-        if let Some(side) = self.side.take() {
-            calls.reclaim(side);
-        }
-        Some((message, at))
+        let (calls, at) = (&self.link.calls, *at);
+        calls.answer_read(&self.link, message);
+        let answer = read(message);
+        calls.reclaim(side);
+        Some((answer, at))
     }
 
     /// The end of the call.

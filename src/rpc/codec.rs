@@ -105,6 +105,8 @@ pub struct Payload<'a>(Where<'a>);
 #[derive(Debug)]
 enum Where<'a> {
     Bytes(Bytes),
+    /// To be taken from there.
+    Kept(&'a mut Bytes),
     Lease(Lease<'a>),
     Slice(&'a [u8]),
 }
@@ -115,6 +117,7 @@ impl Payload<'_> {
     pub fn to_contiguous(&self) -> Cow<'_, [u8]> {
         match &self.0 {
             Where::Bytes(bytes) => Cow::Borrowed(bytes),
+            Where::Kept(bytes) => Cow::Borrowed(bytes),
             Where::Lease(lease) => lease.to_contiguous(),
             Where::Slice(slice) => Cow::Borrowed(slice),
         }
@@ -125,6 +128,7 @@ impl Payload<'_> {
     pub fn into_bytes(self) -> Bytes {
         match self.0 {
             Where::Bytes(bytes) => bytes,
+            Where::Kept(bytes) => std::mem::take(bytes),
             Where::Lease(lease) => lease.to_bytes(),
             Where::Slice(slice) => Bytes::copy_from_slice(slice),
         }
@@ -135,6 +139,7 @@ impl Payload<'_> {
     pub fn len(&self) -> usize {
         match &self.0 {
             Where::Bytes(bytes) => bytes.len(),
+            Where::Kept(bytes) => bytes.len(),
             Where::Lease(lease) => lease.len(),
             Where::Slice(slice) => slice.len(),
         }
@@ -150,7 +155,7 @@ impl Payload<'_> {
     #[must_use]
     pub fn is_in_place(&self) -> bool {
         match &self.0 {
-            Where::Bytes(_) => false,
+            Where::Bytes(_) | Where::Kept(_) => false,
             Where::Lease(lease) => !lease.is_shared(),
             Where::Slice(_) => true,
         }
@@ -172,6 +177,10 @@ impl<'a> From<Lease<'a>> for Payload<'a> {
 impl<'a> Payload<'a> {
     /// A message in one piece of memory that is not its own.
     #[inline]
+    pub(super) const fn kept(bytes: &'a mut Bytes) -> Self {
+        Self(Where::Kept(bytes))
+    }
+
     pub(super) const fn in_place(slice: &'a [u8]) -> Self {
         Self(Where::Slice(slice))
     }

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::code::Code;
-use super::codec::{CodecError, Decoding};
+use super::codec::{CodecError, Decoding, Payload};
 use super::dialect;
 use super::metadata::Metadata;
 use super::status::Status;
@@ -67,6 +67,9 @@ pub struct Response<T> {
 }
 
 /// A call that is under way, once it has begun. Dropped before its end, it is cancelled.
+///
+/// In this order, as padding in front of a field that is set at first would be copied with it, by a load that waits for the field's store.
+#[repr(C)]
 pub(super) struct Exchange<'s, T> {
     /// In one frame.
     call: Option<PendingCall<'s>>,
@@ -247,9 +250,10 @@ impl<'s, T> Exchange<'s, T> {
     /// The answer to a call in one frame, if it is here, with the time when it was received.
     #[inline(always)] // As `PendingCall::take_answer`.
     pub(super) fn take_answer(&mut self) -> Option<(Result<T, Status>, Instant)> {
-        let (message, at) = self.call.as_mut()?.take_answer()?;
+        let decode = self.coding.decode;
+        let read = |message: &mut Bytes| decode(Payload::kept(message));
+        let (answer, at) = self.call.as_mut()?.take_answer(read)?;
         self.call = None;
-        let answer = (self.coding.decode)(message.into());
         Some((
             answer.map_err(|error| undecodable(&error)),
             Instant::from_std(at),

@@ -318,10 +318,11 @@ impl<'s, T> Running<'s, T> {
     #[inline]
     fn poll(&mut self, cx: &mut std::task::Context<'_>) -> Poll<Outcome<T>> {
         match self.exchange.poll(cx) {
+            Poll::Ready(outcome) => Poll::Ready(outcome),
             Poll::Pending if !self.exchange.is_calling() || self.parent.is_some() => {
                 self.poll_end(cx)
             }
-            polled => polled,
+            Poll::Pending => Poll::Pending,
         }
     }
 
