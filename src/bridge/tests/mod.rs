@@ -47,6 +47,7 @@ mod sim;
 mod solo;
 mod turns;
 mod unanswered;
+mod unread;
 mod wakes;
 mod written;
 
@@ -146,8 +147,10 @@ struct End<W = Native> {
     heard: Instant,
     /// Handles act just after the engine has read the requests.
     looked: bool,
-    /// It holds the peer back.
-    full: bool,
+    /// Since when it holds the peer back.
+    full: Option<Instant>,
+    /// The peer has closed the connection, behind bytes that are not read.
+    unheard: bool,
 }
 
 impl<W: Wire> End<W> {
@@ -169,7 +172,8 @@ impl<W: Wire> End<W> {
             unprocessed: BytesMut::new(),
             heard: now,
             looked: false,
-            full: false,
+            full: None,
+            unheard: false,
         }
     }
 
@@ -206,9 +210,39 @@ impl<W: Wire> End<W> {
     }
 
     /// Whether it reads at all.
-    fn wants_bytes(&mut self) -> bool {
-        self.full = !self.connection.wants_bytes();
-        !self.full
+    fn wants_bytes(&mut self, now: Instant) -> bool {
+        let full = !self.connection.wants_bytes();
+        self.full = full.then(|| self.full.unwrap_or(now));
+        !full
+    }
+
+    /// Bytes that its applications could consume and have not, and those of openings and errors that are not complete.
+    fn unread(&mut self) -> u64 {
+        let mux = &mut self.connection.core.mux;
+        let streams = mux.base.streams.iter_mut().map(|(_, stream)| stream);
+        let unread = streams
+            .filter(|stream| !stream.discarded)
+            .map(|stream| {
+                let unfinished = stream.assembly.as_ref().filter(|_| !stream.chunks);
+                let unfinished = unfinished.map_or(0, |assembly| assembly.cost);
+                let queued = stream.port.rx().refresh();
+                queued.saturating_sub(unfinished) + u64::from(stream.open_charge)
+            })
+            .sum::<u64>();
+        unread + mux.flow.parts()
+    }
+
+    /// For this long it has read nothing, as its applications have not consumed what a session of this wire may hold at least.
+    /// Only then may the peer take the connection for a stuck one.
+    fn holds_back_for(&mut self, time: Duration, now: Instant) -> bool {
+        let full = self.full.is_some_and(|since| now - since >= time);
+        full && self.unread() >= W::TERMS.floors.session_window.into()
+    }
+
+    fn fail(&mut self, error: std::io::ErrorKind) {
+        self.connection.io_failed(error.into());
+        self.batch.clear();
+        self.writing = false;
     }
 
     fn build(&mut self, now: Instant) {
@@ -223,6 +257,9 @@ impl<W: Wire> End<W> {
 
     /// Writes as much as the socket takes; true if any byte was moved.
     fn write(&mut self, out: &mut Pipe, now: Instant) -> bool {
+        if self.unheard {
+            return false;
+        }
         if !self.writing {
             self.build(now);
         }
@@ -239,12 +276,7 @@ impl<W: Wire> End<W> {
                 }
                 self.connection.written(n, self.writing, now);
             }
-            Err(()) => {
-                self.connection
-                    .io_failed(std::io::ErrorKind::BrokenPipe.into());
-                self.batch.clear();
-                self.writing = false;
-            }
+            Err(()) => self.fail(std::io::ErrorKind::BrokenPipe),
         }
         true
     }
@@ -319,7 +351,7 @@ impl<W: Wire> Pair<W> {
             self.parse(side);
             return true;
         }
-        if end.read_all || !end.wants_bytes() {
+        if end.read_all || !end.wants_bytes(self.now) {
             return false;
         }
         let room = end
@@ -371,14 +403,15 @@ impl<W: Wire> Pair<W> {
             self.ends[side].connection.take_work(now);
         }
         let mut moved = self.read(side);
-        let (end, pipe) = (&mut self.ends[side], &mut self.pipes[side]);
-        if end.connection.next_deadline().is_some_and(|at| at <= now) {
-            if end.connection.looks_at_socket(now) {
-                end.connection.see_socket(pipe.queued(now), now);
+        let connection = &mut self.ends[side].connection;
+        if connection.next_deadline().is_some_and(|at| at <= now) {
+            if connection.looks_at_socket(now) {
+                self.look(side);
             }
-            end.connection.on_deadline(now);
+            self.ends[side].connection.on_deadline(now);
             moved = true;
         }
+        let (end, pipe) = (&mut self.ends[side], &mut self.pipes[side]);
         moved |= end.write(pipe, now);
         end.connection.deliver_wakes();
         if end.connection.status() == Status::Closed && end.may_leave(now) {
@@ -389,6 +422,37 @@ impl<W: Wire> Pair<W> {
             moved = true;
         }
         moved
+    }
+
+    /// Reports what the system knows of the connection, as a driver does; not whether the peer's system answers (`unanswered`). The
+    /// end of the connection is behind bytes that are not read for now.
+    fn look(&mut self, side: usize) {
+        let now = self.now;
+        let (end, out, into) = (
+            &mut self.ends[side],
+            &self.pipes[side],
+            &self.pipes[1 - side],
+        );
+        end.connection.see_socket(out.queued(now), now);
+        let open = end.connection.status() == Status::Open && !end.unparsed;
+        if W::TERMS.ping || !open || end.wants_bytes(now) {
+            return;
+        }
+        match into.ended(now) {
+            Some(Cut::Error) => end.fail(std::io::ErrorKind::ConnectionReset),
+            // A peer that has shut down only its own direction may still read.
+            Some(Cut::Eof) if out.has_no_reader() && !into.has_bytes() => {
+                end.read_all = true;
+                end.connection.eof();
+            }
+            Some(Cut::Eof) if out.has_no_reader() => {
+                end.connection.peer_has_closed(now);
+                end.unheard = true;
+                end.batch.clear();
+                end.writing = false;
+            }
+            _ => {}
+        }
     }
 
     /// A side's process dies: its driver is dropped, and its sockets with it.
@@ -423,7 +487,9 @@ impl<W: Wire> Pair<W> {
         !end.closed
             && (end.awake
                 || end.connection.link().has_work()
-                || (!end.read_all && !end.full && self.pipes[1 - side].is_readable(self.now))
+                || (!end.read_all
+                    && end.full.is_none()
+                    && self.pipes[1 - side].is_readable(self.now))
                 || (end.writing && self.pipes[side].has_room())
                 || (deadline(&end.connection).or(end.linger)).is_some_and(|at| at <= self.now))
     }
@@ -434,7 +500,7 @@ impl<W: Wire> Pair<W> {
             let end = &self.ends[side];
             let due = deadline(&end.connection).or(end.linger);
             let arrival = self.pipes[1 - side].next_arrival();
-            let arrival = arrival.filter(|_| !end.read_all && !end.full);
+            let arrival = arrival.filter(|_| !end.read_all && end.full.is_none());
             let live = !end.closed;
             [due.filter(|_| live), arrival.filter(|_| live)]
         };

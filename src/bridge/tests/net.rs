@@ -199,6 +199,22 @@ impl Pipe {
         (self.weather.rate > 0).then_some(here)
     }
 
+    /// How it has ended, as its reader's system knows in front of bytes that are not read.
+    pub(super) fn ended(&self, now: Instant) -> Option<Cut> {
+        let known = self.closed.filter(|(at, _)| *at <= now);
+        known.map(|(_, cut)| cut)
+    }
+
+    /// Bytes have arrived that were not read, or are under way.
+    pub(super) const fn has_bytes(&self) -> bool {
+        self.queued > 0
+    }
+
+    /// The reader is gone.
+    pub(super) const fn has_no_reader(&self) -> bool {
+        self.sunk
+    }
+
     /// The reader waits for the end only, and then goes.
     pub(super) fn sink(&mut self) {
         self.sunk = true;

@@ -79,6 +79,10 @@ pub(super) struct Licence {
     pub(super) mute: bool,
     /// Streams may meet a limit.
     pub(super) limits: bool,
+    /// Over a wire without credit: a side was not read for its `write_timeout`, as the applications of the other did not
+    /// consume. It ends the session, as DRPC.md says, and the other side learns of that. So do applications that wait for each
+    /// other: one sends before it reads, and its credit is behind what it does not read.
+    pub(super) unread: bool,
     /// A side may stop taking calls.
     pub(super) stops: bool,
     /// A shutdown has reported no loss.
@@ -429,7 +433,9 @@ impl Ledger {
             SessionError::Closed => licence.end,
             // There is no GOAWAY in DRPC.
             SessionError::Disconnected if drpc && licence.end => true,
-            SessionError::Disconnected => licence.mute || licence.fault || licence.freeze,
+            SessionError::Disconnected => {
+                licence.mute || licence.fault || licence.freeze || licence.unread
+            }
             SessionError::Io(_) => licence.end || licence.fault,
             SessionError::EngineStopped => licence.fault,
             SessionError::PeerClosed { code, .. } => match *code {
@@ -437,9 +443,8 @@ impl Ledger {
                 codes::KEEPALIVE => licence.freeze,
                 _ => false,
             },
-            SessionError::KeepaliveTimeout(_)
-            | SessionError::HandshakeTimeout(_)
-            | SessionError::WriteTimeout(_) => licence.freeze,
+            SessionError::WriteTimeout(_) => licence.freeze || licence.unread,
+            SessionError::KeepaliveTimeout(_) | SessionError::HandshakeTimeout(_) => licence.freeze,
             _ => false,
         };
         if !honest {

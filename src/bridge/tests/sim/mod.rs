@@ -69,7 +69,7 @@ const SEEDS: u64 = 500;
 const DRPC_SEEDS: u64 = 150;
 
 /// Ends that occur in at least one of those.
-const DRPC_ENDS: [&str; 14] = [
+const DRPC_ENDS: [&str; 15] = [
     "answered",
     "cancelled",
     "clean",
@@ -82,6 +82,7 @@ const DRPC_ENDS: [&str; 14] = [
     "session: crashed",
     "session: disconnected",
     "session: failed",
+    "session: stuck",
     "shut down, none lost",
     "shut down, some lost",
 ];
@@ -127,7 +128,7 @@ const KEPT: [(u64, &str); 9] = [
 ];
 
 /// The same over DRPC.
-const DRPC_KEPT: [(u64, &str); 3] = [
+const DRPC_KEPT: [(u64, &str); 5] = [
     (
         19_554,
         "the sender of a call whose answer was stopped was not told of an error behind the answer's end",
@@ -139,6 +140,14 @@ const DRPC_KEPT: [(u64, &str); 3] = [
     (
         9254,
         "a paused session took memory behind its end, which nothing gives back",
+    ),
+    (
+        2_027_481,
+        "the write_timeout of a side whose peer's application reads nothing was taken for a fault",
+    ),
+    (
+        2_047_423,
+        "a simulated driver did not look for the end of a connection that it does not read",
     ),
 ];
 

@@ -239,7 +239,11 @@ pub(super) async fn end_when_done(desk: Rc<Desk>, pair: usize, calm: bool) {
             break;
         }
     }
-    let undisturbed = !desk.ledger.borrow_mut().licence(pair).end;
+    let undisturbed = {
+        let mut ledger = desk.ledger.borrow_mut();
+        let licence = ledger.licence(pair);
+        !licence.end && !licence.unread
+    };
     if calm && undisturbed {
         desk.inspect(pair);
     }

@@ -60,7 +60,7 @@ pub(super) fn silence<W: Wire>(end: &End<W>, now: Instant) -> Result<(), String>
 /// Called when a driver can make no progress: nothing that needs no credit is left. False if that cannot be told.
 #[track_caller]
 fn owes_nothing<W: Wire>(end: &mut End<W>) -> bool {
-    let idle = !end.closed && !end.writing && !end.connection.link.has_work();
+    let idle = !end.closed && !end.writing && !end.unheard && !end.connection.link.has_work();
     if !idle || !end.connection.core.life.is_established() {
         return false;
     }

@@ -27,6 +27,8 @@ pub(super) trait Wired {
     /// Panics if an account does not balance.
     fn check(&mut self);
     fn check_silence(&self, now: Instant) -> Result<(), String>;
+    /// A side has held the other back for that one's `write_timeout`, which ends the session.
+    fn is_held_back(&mut self) -> bool;
     /// Everything must be as at the start.
     fn inspect(&mut self);
     /// Both sides are closed.
@@ -94,6 +96,14 @@ impl<W: Checked> Wired for Pair<W> {
             silence.map_err(|what| format!("{side}: {what}"))?;
         }
         Ok(())
+    }
+
+    fn is_held_back(&mut self) -> bool {
+        [D, A].into_iter().any(|side| {
+            let config = &self.ends[1 - side].connection.core.mux.base.config;
+            let time = config.write_timeout();
+            self.ends[side].holds_back_for(time, self.now)
+        })
     }
 
     fn inspect(&mut self) {

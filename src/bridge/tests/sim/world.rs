@@ -380,6 +380,9 @@ impl World {
         if self.steps.is_multiple_of(self.check_every) {
             pair.check();
         }
+        if pair.is_held_back() {
+            self.desk.ledger.borrow_mut().licence(index).unread = true;
+        }
         self.retire(index);
     }
 
