@@ -210,7 +210,7 @@ async fn short_and_long_messages_of_a_stream_arrive_in_order_in_every_codec() {
     .await;
 }
 
-/// A request of one byte and an answer of one; some panic in the server.
+/// A request of one byte and an answer of one; some panic in the server, and one in its caller.
 struct Traps;
 
 #[derive(Debug)]
@@ -219,9 +219,10 @@ struct Question(u8);
 #[derive(Debug)]
 struct Reply(u8);
 
-/// Decoding this question panics, and encoding this answer.
+/// Decoding this question panics, encoding this answer, and decoding that one.
 const DECODED: u8 = 13;
 const ENCODED: u8 = 14;
+const ANSWERED: u8 = 15;
 
 impl Encoding for Traps {
     const ID: u8 = 200;
@@ -248,7 +249,9 @@ impl Codec<Reply> for Traps {
     }
 
     fn decode(payload: Payload<'_>) -> Result<Reply, CodecError> {
-        Ok(Reply(payload.to_contiguous()[0]))
+        let byte = payload.to_contiguous()[0];
+        assert_ne!(byte, ANSWERED, "as told");
+        Ok(Reply(byte))
     }
 }
 
@@ -292,6 +295,38 @@ async fn a_codec_that_panics_ends_its_own_call_and_its_neighbours_go_on() {
         assert_eq!(host.server.stats().panicked, 6, "calls {calls}");
         gate.add_permits(1);
         assert_eq!(soon(neighbour).await.unwrap().unwrap(), "neighbour");
+        until("all are over", || host.server.stats().in_flight == 0).await;
+    }
+}
+
+#[tokio::test]
+async fn a_codec_that_panics_on_an_answer_ends_its_call_and_nothing_else() {
+    const TRAPS: Method<Question, Reply> = Method::unary::<Traps>("test.Test/Traps");
+    for calls in [true, false] {
+        let builder = Server::builder().unary(TRAPS, |_, question: Question| async move {
+            Ok(Reply(question.0))
+        });
+        let config = Config::builder().calls(calls).build().unwrap();
+        let host = Host::with(builder, &config).await;
+        for byte in [1, ANSWERED, 2, ANSWERED, 3] {
+            let call = host.channel.call(&TRAPS, &Question(byte)).detach();
+            let ended = soon(tokio::spawn(call)).await;
+            match byte {
+                ANSWERED => assert!(ended.unwrap_err().is_panic(), "calls {calls}"),
+                _ => assert_eq!(ended.unwrap().unwrap().0, byte, "calls {calls}"),
+            }
+        }
+        // Nobody reads the last answer, which alone is left on the account of the session.
+        let mut unread = host.channel.call(&TRAPS, &Question(4)).detach();
+        let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+        assert!(std::pin::Pin::new(&mut unread).poll(&mut cx).is_pending());
+        let received = || host.client.stats().messages_received;
+        until("it is answered", || received() == 6).await;
+        host.client.close();
+        soon(host.client.closed()).await;
+        assert!(host.client.stats().bytes_held > 0, "calls {calls}");
+        drop(unread);
+        assert_eq!(host.client.stats().bytes_held, 0, "calls {calls}");
         until("all are over", || host.server.stats().in_flight == 0).await;
     }
 }
