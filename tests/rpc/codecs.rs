@@ -316,7 +316,7 @@ async fn a_codec_that_panics_on_an_answer_ends_its_call_and_nothing_else() {
                 _ => assert_eq!(ended.unwrap().unwrap().0, byte, "calls {calls}"),
             }
         }
-        // Nobody reads the last answer, which alone is left on the account of the session.
+        // The last answer is not read, and alone is left on the account of the session.
         let mut unread = host.channel.call(&TRAPS, &Question(4)).detach();
         let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
         assert!(std::pin::Pin::new(&mut unread).poll(&mut cx).is_pending());
