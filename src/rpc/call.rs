@@ -118,7 +118,8 @@ impl<'a, Req, Resp, K: Kind> Call<'a, Req, Resp, K> {
         }
     }
 
-    /// How long the call may take; `None`: no limit. The server is told, and both sides end the call then.
+    /// How long the call may take; `None`: no limit. The server is told, and both sides end the call then: up to 4 us early if it is a millisecond
+    /// or more.
     pub fn timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
         self.options.timeout = Some(timeout.into());
         self

@@ -72,7 +72,7 @@ pub struct MethodMetrics {
     /// Calls that have begun.
     pub started: u64,
     /// Times from the beginning to the end of calls. Of a channel, the end of a call that is answered in one frame is when the answer was
-    /// received; of a server, the beginning is when the opening was received, and unary calls that are ready at once are
+    /// received, and calls that begin within 4 us may be timed from the first of them; of a server, the beginning is when the opening was received, and unary calls that are ready at once are
     /// timed together, up to four of them.
     pub latency: Latency,
     failed: [u64; CODES],

@@ -25,7 +25,7 @@ use crate::error::Processed;
 use crate::handle::{self, Session};
 use crate::timer::recent;
 
-/// Calls with so much time, or any, may begin some microseconds earlier than they do.
+/// The time of a call that has at least this long, or no limit, may run from a look at the clock that is some microseconds old.
 const LONG: Duration = Duration::from_millis(1);
 
 impl<'a, Req, Resp: Send + 'static> Call<'a, Req, Resp, Unary> {
@@ -220,7 +220,7 @@ impl<'a, T> UnaryCall<'a, T> {
         Poll::Ready(outcome)
     }
 
-    /// The time when it begins; of a long call, that of the last few microseconds will do.
+    /// The time from which its limit and its latency run.
     #[inline]
     fn time(&self) -> Instant {
         let limit = self.ready.as_ref().and_then(|ready| ready.prepared.timeout);

@@ -1,10 +1,12 @@
 //! The time, of the last few microseconds: one look at the clock serves all that happens on a thread within them.
 //!
 //! A look takes 20 to 30 ns. The processor's counter takes 10 ns and tells whether the last look is recent. For that it needs no
-//! calibration: a look is kept only if the clock has kept pace with the counter since the look before, within [`PACE`]. So a clock of tokio that
-//! a test has stopped, or advanced, is looked at each time, and so is one whose thread has moved to a processor with another count.
+//! calibration: a look is kept only if the clock has kept pace with the counter since the look before, within [`PACE`]; so one behind which the
+//! thread has moved to a processor with another count is not. Tokio's clock is kept only if it shows the system's time, within [`BESIDE`]: one
+//! that a test has stopped, or advanced, is looked at each time.
 
 use std::cell::Cell;
+use std::time::Duration;
 
 use tokio::time::Instant;
 
@@ -12,6 +14,9 @@ use tokio::time::Instant;
 const RECENT: u64 = 8192;
 /// A tick and a nanosecond are at most this many of the other.
 const PACE: u64 = 16;
+
+/// Between two looks, one behind the other, at the system's clock and at tokio's.
+const BESIDE: Duration = Duration::from_micros(1);
 
 /// A look at the clock.
 #[derive(Clone, Copy)]
@@ -39,14 +44,21 @@ pub(crate) fn recent() -> Instant {
 }
 
 fn look(ticks: u64, last: Option<Look>) -> Instant {
+    let of_system = std::time::Instant::now();
     let time = Instant::now();
-    let kept = last.is_some_and(|last| {
+    let beside = time.into_std().checked_duration_since(of_system);
+    let shows_system = beside.is_some_and(|beside| beside < BESIDE);
+    let keeps_pace = last.is_some_and(|last| {
         let passed = time.saturating_duration_since(last.time).as_nanos();
         let (passed, counted) = (passed, u128::from(ticks.wrapping_sub(last.ticks)));
         let pace = u128::from(PACE);
         counted <= passed * pace && passed <= counted * pace
     });
-    LAST.set(Some(Look { ticks, time, kept }));
+    LAST.set(Some(Look {
+        ticks,
+        time,
+        kept: keeps_pace && shows_system,
+    }));
     time
 }
 
@@ -75,8 +87,6 @@ fn ticks() -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     /// More than [`RECENT`] ticks take at any rate that a processor has.
@@ -124,6 +134,25 @@ mod tests {
             !kept(then(pass(0) + ago, 0), fast),
             "the clock has gone back"
         );
+    }
+
+    #[test]
+    fn a_clock_that_is_stopped_after_it_ran_is_looked_at_each_time() {
+        for _ in 0..100 {
+            let runtime = tokio::runtime::Builder::new_current_thread().build();
+            runtime.expect("it has no I/O").block_on(async {
+                // The second may be kept.
+                let _looks = (recent(), recent());
+                tokio::time::pause();
+                let passed = std::time::Instant::now() + LONG / 100;
+                while std::time::Instant::now() < passed {
+                    std::hint::spin_loop();
+                }
+                assert_eq!(recent(), Instant::now());
+                tokio::time::advance(Duration::from_micros(10)).await;
+                assert_eq!(recent(), Instant::now());
+            });
+        }
     }
 
     #[tokio::test(start_paused = true)]
