@@ -52,6 +52,26 @@ impl Deadlines {
     }
 }
 
+/// The slots that may be received from by plain calls, also between two receptions: [`DIRECT_MAX`] at most.
+#[derive(Debug, Default)]
+pub(super) struct DirectPlaces(Vec<u32>);
+
+impl DirectPlaces {
+    fn has_one_for(&self, key: u32) -> bool {
+        self.0.len() < DIRECT_MAX || self.0.contains(&key)
+    }
+
+    fn take(&mut self, key: u32) {
+        if !self.0.contains(&key) {
+            self.0.push(key);
+        }
+    }
+
+    pub(super) fn leave(&mut self, key: u32) {
+        self.0.retain(|other| *other != key);
+    }
+}
+
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Reactor<R: Ring> {
@@ -64,6 +84,7 @@ pub(super) struct Reactor<R: Ring> {
     retry: Vec<u32>,
     /// Slots that are received from by plain calls.
     direct: Vec<u32>,
+    pub(super) direct_places: DirectPlaces,
     /// The thread spins before it sleeps; the host says so.
     pub(super) spins: bool,
     pub(super) deadlines: Deadlines,
@@ -85,6 +106,7 @@ impl<R: Ring> Reactor<R> {
             ready: Vec::new(),
             retry: Vec::new(),
             direct: Vec::new(),
+            direct_places: DirectPlaces::default(),
             spins: false,
             deadlines: Deadlines::default(),
             bell_rang: false,
@@ -308,16 +330,17 @@ impl<R: Ring> Reactor<R> {
         }
     }
 
-    /// Whether one more socket may use direct receives (plain calls).
-    pub(super) fn has_direct_place(&self) -> bool {
-        self.spins && self.direct.len() < DIRECT_MAX
+    /// Whether this socket may use direct receives (plain calls): it has a place, or one is free.
+    pub(super) fn has_direct_place(&self, key: u32) -> bool {
+        self.spins && self.direct_places.has_one_for(key)
     }
 
     /// Receives by plain calls, one in each turn. False if all [`DIRECT_MAX`] places are taken.
     pub(super) fn start_recv_direct(&mut self, key: u32, buf: &mut BytesMut) -> bool {
-        if !self.has_direct_place() || self.is_receiving(key) {
+        if !self.has_direct_place(key) || self.is_receiving(key) {
             return false;
         }
+        self.direct_places.take(key);
         let memory = std::mem::take(buf);
         self.slots[key as usize].recv = Recv::Direct { memory, vain: 0 };
         self.direct.push(key);
@@ -362,6 +385,7 @@ impl<R: Ring> Reactor<R> {
 
     /// Direct calls stop: the next reception goes through the ring. False if the ring has no room.
     fn stop_recv_direct(&mut self, key: u32) -> bool {
+        self.direct_places.leave(key);
         let Some(slot) = self.slots.get_mut(key as usize) else {
             return true;
         };
@@ -481,6 +505,7 @@ impl<R: Ring> Reactor<R> {
     pub(super) fn close(&mut self, key: u32) -> bool {
         // An error means that the socket is shut down already.
         let _ = self.shutdown(key, Shutdown::Both);
+        self.direct_places.leave(key);
         self.stop_recv_multi(key);
         let Some(slot) = self.slots.get_mut(key as usize) else {
             return true;

@@ -93,14 +93,15 @@ impl<R: Ring> UringSocket<R> {
             }
             return Poll::Ready(result);
         }
+        // First: stopping what goes on, and beginning it again, costs two operations.
+        if self.via == Via::Calls && !reactor.has_direct_place(self.slot) {
+            self.via = Via::RingBuffers;
+        }
         if self.via != Via::RingBuffers {
             reactor.stop_recv_multi(self.slot);
         }
         if reactor.is_receiving(self.slot) {
             return Poll::Pending;
-        }
-        if self.via == Via::Calls && !reactor.has_direct_place() {
-            self.via = Via::RingBuffers;
         }
         if self.via == Via::RingBuffers {
             if reactor.start_recv_multi(self.slot) {
@@ -128,7 +129,7 @@ impl<R: Ring> UringSocket<R> {
         let suits = match bytes {
             LARGE.. => Via::Operations,
             ..SHORT if self.via == Via::Calls && reactor.spins => Via::Calls,
-            ..SHORT if reactor.has_direct_place() => Via::Calls,
+            ..SHORT if reactor.has_direct_place(self.slot) => Via::Calls,
             ..SMALL => Via::RingBuffers,
             _ => self.via,
         };
@@ -139,6 +140,9 @@ impl<R: Ring> UringSocket<R> {
         self.run += 1;
         if self.run == RUN || suits == Via::Operations {
             self.run = 0;
+            if self.via == Via::Calls {
+                reactor.direct_places.leave(self.slot);
+            }
             self.via = suits;
         }
     }

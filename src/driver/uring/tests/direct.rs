@@ -131,6 +131,40 @@ fn what_arrives_decides_how_it_is_received() {
     reactor.borrow_mut().spins = false;
     assert_eq!(after(16, 10_000), Via::Calls);
     assert_eq!(after(16, 2000), Via::RingBuffers);
+    assert_eq!(after(1, 100_000), Via::Operations);
+    assert_eq!(after(16, 2000), Via::RingBuffers);
+}
+
+#[test]
+fn a_socket_keeps_its_place_between_two_receptions_until_it_closes() {
+    let _clock = clock::Stopped::new();
+    let (ring, _kernel) = FakeRing::new(0, Faults::NONE);
+    let reactor = Rc::new(RefCell::new(Reactor::new(ring)));
+    reactor.borrow_mut().spins = true;
+    let mut sockets = Vec::new();
+    for _ in 0..3 {
+        let (near, far) = UnixStream::pair().expect("descriptors are left");
+        let slot = reactor.borrow_mut().insert(near.into());
+        let slot = slot.expect("there is room");
+        sockets.push((UringSocket::new(Rc::clone(&reactor), slot), slot, far));
+    }
+    let after_short = |socket: &mut UringSocket<FakeRing>| {
+        for _ in 0..16 {
+            socket.on_arrival(64, &mut reactor.borrow_mut());
+        }
+        socket.via()
+    };
+    for (socket, slot, far) in &mut sockets[..2] {
+        assert_eq!(after_short(socket), Via::Calls);
+        let mut memory = BytesMut::with_capacity(100);
+        assert!(reactor.borrow_mut().start_recv_direct(*slot, &mut memory));
+        far.write_all(b"now").expect("room for a few bytes");
+    }
+    reactor.borrow_mut().recv_direct();
+    assert!(!reactor.borrow().has_direct(), "both have bytes");
+    assert_eq!(after_short(&mut sockets[2].0), Via::RingBuffers);
+    reactor.borrow_mut().close(sockets[0].1);
+    assert_eq!(after_short(&mut sockets[2].0), Via::Calls);
 }
 
 #[test]
