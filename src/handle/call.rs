@@ -319,9 +319,12 @@ impl Acceptor {
         link.calls.pop().map(IncomingCall::new)
     }
 
-    /// Calls that are here and not taken, possibly outdated.
+    /// Calls that are here for this one and not taken, possibly outdated.
     pub(crate) fn waiting_calls(&self) -> u32 {
-        self.session.link().calls.waiting()
+        match self.claimed {
+            true => self.session.link().calls.waiting(),
+            false => 0,
+        }
     }
 
     /// Waits for what the peer asks for; `None` is the orderly end of the session.

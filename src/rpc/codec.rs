@@ -175,12 +175,14 @@ impl<'a> From<Lease<'a>> for Payload<'a> {
 }
 
 impl<'a> Payload<'a> {
-    /// A message in one piece of memory that is not its own.
+    /// A message that is taken from where it is kept.
     #[inline]
     pub(super) const fn kept(bytes: &'a mut Bytes) -> Self {
         Self(Where::Kept(bytes))
     }
 
+    /// A message in one piece of memory that is not its own.
+    #[inline]
     pub(super) const fn in_place(slice: &'a [u8]) -> Self {
         Self(Where::Slice(slice))
     }

@@ -34,6 +34,8 @@ use crate::timer::has_time;
 /// Calls that are taken, one behind the other, before others on the thread have their turn: as many as still wait, so that the
 /// answers to one half are on their way while the other is worked on; but no fewer than this,
 const READY_CALLS: u32 = 32;
+/// no more than this,
+const READY_CALLS_MAX: u32 = 256;
 /// and for no longer than this, which is looked at each [`LOOK_CALLS`].
 const READY_TIME: Duration = Duration::from_micros(50);
 const LOOK_CALLS: u32 = 4;
@@ -254,7 +256,7 @@ impl<M: Mode> Serving<M> {
         self.near = Some(now + NEAR);
         self.warm.settle(now);
         let since = *self.since.get_or_insert(now);
-        let enough = READY_CALLS.max(acceptor.waiting_calls());
+        let enough = acceptor.waiting_calls().clamp(READY_CALLS, READY_CALLS_MAX);
         self.arrived >= enough || now.duration_since(since) >= READY_TIME
     }
 }
