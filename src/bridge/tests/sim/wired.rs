@@ -7,6 +7,7 @@ use super::{Sabotage, promises};
 use crate::bridge::SessionLink;
 use crate::bridge::tests::net::{Cut, Rng};
 use crate::bridge::tests::{A, D, End, Pair, Pool, invariants};
+use crate::error::SessionError;
 use crate::wire::drpc::check_sent;
 use crate::wire::{Drpc, Native, Wire};
 
@@ -102,7 +103,9 @@ impl<W: Checked> Wired for Pair<W> {
         [D, A].into_iter().any(|side| {
             let config = &self.ends[1 - side].connection.core.mux.base.config;
             let time = config.write_timeout();
-            self.ends[side].holds_back_for(time, self.now)
+            let end = self.ends[1 - side].connection.link.end();
+            let given_up = matches!(end, Some(SessionError::WriteTimeout(_)));
+            given_up && self.ends[side].holds_back_for(time, self.now)
         })
     }
 
