@@ -31,12 +31,11 @@ use crate::handle::{RecvStream, SendStream, Session};
 use crate::pace::paced;
 use crate::timer::has_time;
 
-/// Calls that are taken, one behind the other, before others on the thread have their turn: as many as still wait, so that the
-/// answers to one half are on their way while the other is worked on; but no fewer than this,
+/// The fewest and the most calls that are taken before other tasks of the thread run. Between them half of the calls that wait are
+/// taken: their answers are sent while the handlers of the other half run.
 const READY_CALLS: u32 = 32;
-/// no more than this,
 const READY_CALLS_MAX: u32 = 256;
-/// and for no longer than this, which is looked at each [`LOOK_CALLS`].
+/// The longest time for that. It and the number of calls that wait are read once in [`LOOK_CALLS`].
 const READY_TIME: Duration = Duration::from_micros(50);
 const LOOK_CALLS: u32 = 4;
 /// A call that had less time left when the clock was read last is judged by the time as it is now. Handlers that ran in place since,

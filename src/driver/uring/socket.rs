@@ -128,7 +128,6 @@ impl<R: Ring> UringSocket<R> {
     pub(super) fn on_arrival(&mut self, bytes: usize, reactor: &mut Reactor<R>) {
         let suits = match bytes {
             LARGE.. => Via::Operations,
-            ..SHORT if self.via == Via::Calls && reactor.spins => Via::Calls,
             ..SHORT if reactor.has_direct_place(self.slot) => Via::Calls,
             ..SMALL => Via::RingBuffers,
             _ => self.via,
