@@ -79,9 +79,9 @@ pub(super) struct Licence {
     pub(super) mute: bool,
     /// Streams may meet a limit.
     pub(super) limits: bool,
-    /// Over a wire without credit: a side was not read for its `write_timeout`, as the applications of the other did not
-    /// consume. It ends the session, as DRPC.md says, and the other side learns of that. So do applications that wait for each
-    /// other: one sends before it reads, and its credit is behind what it does not read.
+    /// Over DRPC: a side could not write for its `write_timeout`, because the applications of the other side consumed nothing, and
+    /// has ended the session (DRPC.md, Limits); the other side ends as `Disconnected`. One way to get there: an application sends all
+    /// its messages before it reads an answer, and the WindowUpdate for them arrives behind answers.
     pub(super) unread: bool,
     /// A side may stop taking calls.
     pub(super) stops: bool,
